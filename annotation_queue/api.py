@@ -1,0 +1,539 @@
+"""The routes: each parses, calls the store and returns. The only place that knows HTTP codes and cookies.
+
+Bodies and answers are the records of `records.py` as JSON. An error is {"error": one line, "kind": the exception's
+name}. A browser carries a cookie and, on every request that changes something, the header X-CSRF-Token; a program
+carries "Authorization: Bearer <token>".
+"""
+
+
+import contextlib
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+from annotation_queue.auth import LOGIN_S, Accounts, Caller
+from annotation_queue.records import (
+    ID_LENGTH,
+    ID_PATTERN,
+    Appended,
+    Batch,
+    BatchSealed,
+    Finished,
+    Kind,
+    LeaseLost,
+    NewOperation,
+    NewTicket,
+    NoSuchBatch,
+    NoSuchFrame,
+    NoSuchMasklet,
+    NoSuchTicket,
+    NoSuchVideo,
+    NotAllowed,
+    NotLoggedIn,
+    Operation,
+    Outcome,
+    Person,
+    QueueError,
+    Reason,
+    ResultPage,
+    Role,
+    State,
+    Stats,
+    Ticket,
+    TooManyLogins,
+    VideoInfo,
+    WrongPassword,
+)
+from annotation_queue.store import HEARTBEAT_S, Store
+from storage.records import FPS, STRIDE, Masklet
+
+STATUS: dict[type[Exception], int] = {
+    NotLoggedIn: 401,
+    WrongPassword: 401,
+    NotAllowed: 403,
+    NoSuchTicket: 404,
+    NoSuchBatch: 404,
+    NoSuchMasklet: 404,
+    NoSuchVideo: 404,
+    NoSuchFrame: 404,
+    LeaseLost: 409,
+    BatchSealed: 409,
+    TooManyLogins: 429,
+    ValueError: 422,
+}
+
+COOKIE = "masklets"
+SMALL_BODY = 1 << 20  # bytes: login, claims, heartbeats, operations
+LARGE_BODY = 64 << 20  # bytes: a masklet that a person made, tickets of the pipeline
+STATS_S = 2.0  # how old the numbers of /api/stats may be
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+class Media(Protocol):
+    """Where the page's videos come from. Methods are called from several threads."""
+
+    def info(self, video_id: str) -> VideoInfo:
+        """Size and length of a video. Raises NoSuchVideo."""
+
+    def frame(self, video_id: str, frame_idx: int) -> bytes:
+        """JPEG of exactly this frame of the stored 24 fps video. Raises NoSuchVideo, NoSuchFrame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What a browser logs in with."""
+
+    name: str
+    password: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Me:
+    """Who is logged in, and what their page must know."""
+
+    name: str
+    roles: frozenset[Role]
+    csrf: str | None
+    lease_s: float
+    heartbeat_s: float
+    fps: int
+    stride: int  # annotated frames are every `stride`-th
+    reasons: tuple[Reason, ...]  # in the order of the keys 1 to 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Which ticket is wanted; the same claim_id again gives the same ticket."""
+
+    claim_id: str
+    kinds: tuple[Kind, ...] | None = None  # in order of preference; None: whatever the roles permit
+    ticket_id: str | None = None
+    batch_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """The lease that a request relies on."""
+
+    token: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acts:
+    """Operations, in order, under a lease."""
+
+    token: int
+    operations: tuple[NewOperation, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """An outcome under a lease."""
+
+    token: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenBatch:
+    """Tickets to add to a batch; `sealed` says that these are the last."""
+
+    tickets: tuple[NewTicket, ...] = ()
+    sealed: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """That the server answers and reaches its database."""
+
+    ok: bool
+    undelivered: int
+
+
+Id = Annotated[str, Path(pattern=ID_PATTERN, max_length=ID_LENGTH)]
+FrameIdx = Annotated[int, Path(ge=0, le=10_000_000)]
+
+
+def create_app(
+    store: Store,
+    media: Media,
+    *,
+    accounts: Accounts | None = None,
+    deliver: Callable[[str], object] | None = None,
+    deliver_every_s: float = 1.0,
+    secure_cookie: bool = False,
+) -> FastAPI:
+    """The queue as an ASGI application: the API under /api, and the page at /.
+
+    accounts: the people; those of the store's database by default.
+    deliver: called with the id of each drained batch, in a thread, again later if it raises; None leaves the outbox
+        to another process.
+    secure_cookie: True where the page is served over HTTPS.
+    """
+    people = accounts or Accounts(store.database)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if deliver is None:
+            yield
+            return
+        with _delivering(store, deliver, deliver_every_s):
+            yield
+
+    app = FastAPI(
+        title="Masklet Engine: the review queue",
+        version="1",
+        lifespan=lifespan,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    app.add_middleware(_Edge)
+    for error, status in STATUS.items():
+        app.add_exception_handler(error, _answer(status))
+    app.add_exception_handler(QueueError, _answer(400))
+    app.add_exception_handler(DBAPIError, _database_failed)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _http_error)
+
+    # --- who asks ----------------------------------------------------------------------------------------------
+
+    def caller(request: Request) -> Caller:
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return people.caller(token.strip())
+        found = people.caller(request.cookies.get(COOKIE, ""))
+        if request.method not in ("GET", "HEAD"):
+            sent = request.headers.get("x-csrf-token", "")
+            if found.csrf is None or not secrets.compare_digest(sent.encode(), found.csrf.encode()):
+                raise NotAllowed("the request lacks this login's X-CSRF-Token")
+        return found
+
+    def person(who: Annotated[Caller, Depends(caller)]) -> Person:
+        return who.person
+
+    def pipeline(who: Annotated[Person, Depends(person)]) -> Person:
+        if not who.roles & {Role.PIPELINE, Role.ADMIN}:
+            raise NotAllowed("only the pipeline may do that")
+        return who
+
+    Somebody = Annotated[Person, Depends(person)]
+    Pipeline = Annotated[Person, Depends(pipeline)]
+
+    def me_of(who: Person, csrf: str | None) -> Me:
+        return Me(
+            name=who.name,
+            roles=who.roles,
+            csrf=csrf,
+            lease_s=store.lease_s,
+            heartbeat_s=min(HEARTBEAT_S, store.lease_s / 3),
+            fps=FPS,
+            stride=STRIDE,
+            reasons=tuple(Reason),
+        )
+
+    @app.post("/api/login", tags=["people"])
+    def log_in(body: Credentials, request: Request, response: Response) -> Me:
+        login = people.log_in(body.name, body.password, address=request.client.host if request.client else "")
+        response.set_cookie(
+            COOKIE,
+            login.secret,
+            max_age=int(LOGIN_S),
+            httponly=True,
+            samesite="strict",
+            secure=secure_cookie,
+        )
+        return me_of(login.person, login.csrf)
+
+    @app.post("/api/logout", status_code=204, tags=["people"])
+    def log_out(request: Request, _: Somebody) -> Response:
+        people.log_out(request.cookies.get(COOKIE, ""))
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=secure_cookie)
+        return response
+
+    @app.get("/api/me", tags=["people"])
+    def me(who: Annotated[Caller, Depends(caller)]) -> Me:
+        return me_of(who.person, who.csrf)
+
+    # --- tickets -----------------------------------------------------------------------------------------------
+
+    @app.post("/api/tickets/claim", responses={204: {"description": "There is no ticket for you."}}, tags=["tickets"])
+    def claim(body: Claim, who: Somebody) -> Ticket:
+        ticket = store.claim(
+            who, body.kinds, claim_id=body.claim_id, ticket_id=body.ticket_id, batch_id=body.batch_id
+        )
+        return ticket if ticket is not None else Response(status_code=204)  # type: ignore[return-value]
+
+    @app.get("/api/tickets", tags=["tickets"])
+    def tickets(
+        _: Somebody,
+        kind: Kind | None = None,
+        state: State | None = None,
+        batch_id: Annotated[str | None, Query(pattern=ID_PATTERN, max_length=ID_LENGTH)] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    ) -> list[Ticket]:
+        return store.tickets(kind=kind, state=state, batch_id=batch_id, limit=limit)
+
+    @app.get("/api/tickets/{ticket_id}", tags=["tickets"])
+    def ticket(ticket_id: Id, _: Somebody) -> Ticket:
+        return store.ticket(ticket_id)
+
+    @app.get("/api/tickets/{ticket_id}/masklet", response_model=Masklet, tags=["tickets"])
+    def masklet(ticket_id: Id, _: Somebody) -> Response:
+        return Response(store.masklet_json(ticket_id), media_type="application/json")
+
+    @app.get("/api/tickets/{ticket_id}/operations", tags=["tickets"])
+    def operations(ticket_id: Id, _: Somebody, branch: bool = False) -> list[Operation]:
+        store.ticket(ticket_id)
+        return store.operations(ticket_id, branch=branch)
+
+    @app.post("/api/tickets/{ticket_id}/heartbeat", tags=["tickets"])
+    def heartbeat(ticket_id: Id, body: Hold, who: Somebody) -> Ticket:
+        return store.heartbeat(ticket_id, body.token, who)
+
+    @app.post("/api/tickets/{ticket_id}/release", tags=["tickets"])
+    def release(ticket_id: Id, body: Hold, who: Somebody) -> Ticket:
+        return store.release(ticket_id, body.token, who)
+
+    @app.post("/api/tickets/{ticket_id}/operations", tags=["tickets"])
+    def append_operations(ticket_id: Id, body: Acts, who: Somebody) -> Appended:
+        return store.append_operations(ticket_id, body.token, who, body.operations)
+
+    @app.post("/api/tickets/{ticket_id}/finish", tags=["tickets"])
+    def finish(ticket_id: Id, body: Finish, who: Somebody) -> Finished:
+        return store.finish(ticket_id, body.token, who, body.outcome)
+
+    # --- videos ------------------------------------------------------------------------------------------------
+
+    @app.get("/api/videos/{video_id}", tags=["videos"])
+    def video(video_id: Id, _: Somebody) -> VideoInfo:
+        return media.info(video_id)
+
+    @app.get("/api/videos/{video_id}/frames/{frame_idx}.jpg", response_class=Response, tags=["videos"])
+    def frame(video_id: Id, frame_idx: FrameIdx, _: Somebody) -> Response:
+        data = media.frame(video_id, frame_idx)
+        cache = {"Cache-Control": "private, max-age=31536000, immutable"}
+        return Response(data, media_type="image/jpeg", headers=cache)
+
+    # --- the pipeline ------------------------------------------------------------------------------------------
+
+    @app.put("/api/batches/{batch_id}", tags=["pipeline"])
+    def open_batch(batch_id: Id, body: OpenBatch, _: Pipeline) -> Batch:
+        return store.open_batch(batch_id, body.tickets, sealed=body.sealed)
+
+    @app.get("/api/batches", tags=["pipeline"])
+    def batches(_: Somebody, drained: bool | None = None) -> list[Batch]:
+        return [batch for batch in store.batches() if drained is None or batch.drained == drained]
+
+    @app.get("/api/batches/{batch_id}", tags=["pipeline"])
+    def batch(batch_id: Id, _: Somebody) -> Batch:
+        return store.batch(batch_id)
+
+    @app.get("/api/batches/{batch_id}/result", tags=["pipeline"])
+    def result(
+        batch_id: Id,
+        _: Pipeline,
+        after: Annotated[str | None, Query(max_length=2 * ID_LENGTH)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    ) -> ResultPage:
+        return store.result_page(batch_id, after=after, limit=limit)
+
+    # --- numbers -----------------------------------------------------------------------------------------------
+
+    cached_stats = _Cached(store.stats, STATS_S)
+
+    @app.get("/api/stats", tags=["numbers"])
+    def stats(_: Somebody) -> Stats:
+        return cached_stats()
+
+    @app.get("/healthz", tags=["numbers"])
+    def health() -> Health:
+        return Health(ok=True, undelivered=cached_stats().undelivered)
+
+    # --- the page ----------------------------------------------------------------------------------------------
+
+    page = _page_files()
+
+    @app.get("/", include_in_schema=False)
+    def index(request: Request) -> Response:
+        return _static(page["index.html"], request)
+
+    @app.get("/web/{name}", include_in_schema=False)
+    def static(name: str, request: Request) -> Response:
+        if name not in page:
+            raise HTTPException(404, "there is no such page")
+        return _static(page[name], request)
+
+    return app
+
+
+@dataclass(frozen=True)
+class _File:
+    data: bytes
+    media_type: str
+    etag: str
+
+
+def _page_files() -> dict[str, _File]:
+    """The page's files, read once: a request never names a path."""
+    types = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+    files: dict[str, _File] = {}
+    for entry in resources.files("annotation_queue").joinpath("web").iterdir():
+        suffix = entry.name[entry.name.rfind(".") :]
+        if suffix in types:
+            data = entry.read_bytes()
+            files[entry.name] = _File(data, types[suffix], f'"{hashlib.sha256(data).hexdigest()[:16]}"')
+    return files
+
+
+def _static(file: _File, request: Request) -> Response:
+    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == file.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(file.data, media_type=file.media_type, headers=headers)
+
+
+@contextlib.contextmanager
+def _delivering(store: Store, deliver: Callable[[str], object], every_s: float) -> Iterator[None]:
+    """Deliver drained batches in a thread for as long as the block lasts."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(every_s):
+            with contextlib.suppress(DBAPIError):  # the database is away: the outbox waits
+                store.deliver(deliver)
+
+    thread = threading.Thread(target=run, name="deliver", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+
+
+class _Cached:
+    """A function's value, computed again when it is older than `keep_s`."""
+
+    def __init__(self, compute: Callable[[], Stats], keep_s: float) -> None:
+        self._compute = compute
+        self._keep_s = keep_s
+        self._lock = threading.Lock()
+        self._value: Stats | None = None
+        self._until = 0.0
+
+    def __call__(self) -> Stats:
+        with self._lock:
+            if self._value is None or time.monotonic() >= self._until:
+                self._value = self._compute()
+                self._until = time.monotonic() + self._keep_s
+            return self._value
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def _error(status: int, message: str, kind: str) -> JSONResponse:
+    line = " ".join(message.split())[:500]
+    headers = {"Retry-After": "60"} if status == 429 else None
+    return JSONResponse({"error": line, "kind": kind}, status_code=status, headers=headers)
+
+
+def _answer(status: int) -> Handler:
+    async def handler(_: Request, error: Exception) -> Response:
+        return _error(status, str(error), type(error).__name__)
+
+    return handler
+
+
+async def _database_failed(_: Request, error: Exception) -> Response:
+    return _error(503, "the queue's database does not answer; try again", "DatabaseUnreachable")
+
+
+async def _malformed(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first.get("loc", ()))
+    return _error(422, f"{where}: {first.get('msg', 'malformed')}", "ValueError")
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail), "HTTPException")
+
+
+# --- the outermost layer -----------------------------------------------------------------------------------------
+
+Scope = MutableMapping[str, Any]  # as ASGI defines them
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class _TooLarge(Exception):
+    """The body is too large."""
+
+
+class _Edge:
+    """Refuses bodies over their limit while they arrive, and adds the security headers to every answer."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        large = path.endswith(("/finish", "/operations")) or path.startswith("/api/batches/")
+        limit = LARGE_BODY if large else SMALL_BODY
+        taken = 0
+        started = False
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > limit:
+                raise _TooLarge
+            return message
+
+        async def with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message.get("headers", ()), *extra]
+            await send(message)
+
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        too_large = _error(413, f"the body is larger than {limit} bytes", "TooLarge")
+        if length.isdigit() and int(length) > limit:
+            await too_large(scope, receive, with_headers)
+            return
+        try:
+            await self._app(scope, limited, with_headers)
+        except _TooLarge:
+            if started:
+                raise
+            await too_large(scope, receive, with_headers)

@@ -1,0 +1,70 @@
+// The queue's API as functions. Knows nothing of the page.
+
+export class Refused extends Error {
+  // What the queue answered: `status` is HTTP's, `kind` the name of the server's exception.
+  constructor(status, kind, message) {
+    super(message);
+    this.status = status;
+    this.kind = kind;
+  }
+}
+
+export class Unreachable extends Error {}
+
+let csrf = null;
+
+export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+
+async function ask(method, path, body) {
+  const headers = {};
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (method !== "GET" && csrf) headers["X-CSRF-Token"] = csrf;
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers,
+      credentials: "same-origin",
+      signal: AbortSignal.timeout(20000),
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    throw new Unreachable(error.message);
+  }
+  if (response.status === 204) return null;
+  if ([502, 503, 504].includes(response.status)) throw new Unreachable(`${response.status}`);
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Refused(response.status, answer.kind ?? "", answer.error ?? `error ${response.status}`);
+  return answer;
+}
+
+const remember = (me) => {
+  csrf = me.csrf;
+  return me;
+};
+
+export const logIn = async (name, password) => remember(await ask("POST", "/api/login", { name, password }));
+export const me = async () => remember(await ask("GET", "/api/me"));
+export const logOut = () => ask("POST", "/api/logout");
+export const claim = (body) => ask("POST", "/api/tickets/claim", body);
+export const tickets = (query) => ask("GET", `/api/tickets?${new URLSearchParams(query)}`);
+export const heartbeat = (id, token) => ask("POST", `/api/tickets/${id}/heartbeat`, { token });
+export const release = (id, token) => ask("POST", `/api/tickets/${id}/release`, { token });
+export const finish = (id, token, outcome) => ask("POST", `/api/tickets/${id}/finish`, { token, outcome });
+export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
+export const video = (id) => ask("GET", `/api/videos/${id}`);
+export const stats = () => ask("GET", "/api/stats");
+
+export async function frame(videoId, frameIdx, signal) {
+  // The JPEG of exactly this frame, as a Blob.
+  let response;
+  try {
+    response = await fetch(`/api/videos/${videoId}/frames/${frameIdx}.jpg`, { credentials: "same-origin", signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Unreachable(error.message);
+  }
+  if ([502, 503, 504].includes(response.status)) throw new Unreachable(`${response.status}`);
+  if (!response.ok) throw new Refused(response.status, "", `frame ${frameIdx}: error ${response.status}`);
+  return response.blob();
+}

@@ -1,0 +1,65 @@
+// What a page reads out of a masklet: where the object is present, how sure the model was, which frames to look at.
+// Pure: a masklet as JSON in, numbers out.
+
+const LOW_SCORE = 0.75; // below this the model itself doubts the mask
+const JUMP = 1.8; // area from one annotated frame to the next, as a ratio
+
+export class Timeline {
+  // The annotated frames of a ticket, in order. Without a masklet: every `stride`-th frame, with no masks.
+  constructor(masklet, info, stride) {
+    const count = Math.ceil(info.frame_count / stride);
+    this.frames = masklet ? masklet.frame_idx : Array.from({ length: count }, (_, i) => i * stride);
+    this.areas = masklet ? masklet.area_px : null;
+    this.scores = masklet ? masklet.score : null;
+    this.present = this.frames.map((_, i) => (this.areas ? this.areas[i] > 0 : false));
+    this.suspects = masklet ? suspects(this) : [];
+  }
+
+  get length() {
+    return this.frames.length;
+  }
+
+  get presentCount() {
+    return this.present.filter(Boolean).length;
+  }
+
+  lowest() {
+    // [score, position] of the least sure mask, or null if there is none.
+    let best = null;
+    for (let i = 0; i < this.length; i++) {
+      if (this.present[i] && (best === null || this.scores[i] < best[0])) best = [this.scores[i], i];
+    }
+    return best;
+  }
+
+  mean() {
+    const seen = this.present.map((here, i) => (here ? this.scores[i] : null)).filter((score) => score !== null);
+    return seen.length ? seen.reduce((a, b) => a + b, 0) / seen.length : null;
+  }
+
+  suspect(position) {
+    return this.suspects.find((s) => s.position <= position && position <= s.last) ?? null;
+  }
+}
+
+function suspects({ areas, scores, present, frames }) {
+  // [{position, last, why}]: stretches worth a look, each from its first frame to its last.
+  const found = [];
+  for (let i = 0; i < frames.length; i++) {
+    const why = suspicion(i, areas, scores, present);
+    if (why === null) continue;
+    const before = found[found.length - 1];
+    if (before && before.last === i - 1 && before.why === why) before.last = i;
+    else found.push({ position: i, last: i, why });
+  }
+  return found;
+}
+
+function suspicion(i, areas, scores, present) {
+  if (present[i] && scores[i] < LOW_SCORE) return "low score";
+  if (i === 0) return null;
+  if (present[i] !== present[i - 1]) return present[i] ? "object returns" : "object leaves";
+  if (!present[i]) return null;
+  const ratio = areas[i] / areas[i - 1];
+  return ratio > JUMP || ratio < 1 / JUMP ? "area jumps" : null;
+}

@@ -1,0 +1,143 @@
+// The strip under the video: presence, scores, suspect frames and where we are. Click or drag to seek.
+
+const LABELS = 74; // px, left of the lanes
+const PAD = 14; // px, right of them
+
+export class Strip {
+  constructor(canvas, colour) {
+    this.canvas = canvas;
+    this.colour = colour; // name of a custom property → what canvas understands
+    this.work = null;
+    this.position = 0;
+    this.hover = null;
+    this.onseek = () => {};
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.seekTo(event.offsetX);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      this.hover = this.at(event.offsetX);
+      if (event.buttons & 1) this.seekTo(event.offsetX);
+      this.draw();
+    });
+    canvas.addEventListener("pointerleave", () => {
+      this.hover = null;
+      this.draw();
+    });
+  }
+
+  show(work) {
+    this.work = work;
+    this.position = 0;
+    this.draw();
+  }
+
+  move(position) {
+    this.position = position;
+    this.draw();
+  }
+
+  at(x) {
+    if (!this.work) return null;
+    const { length } = this.work.timeline;
+    const cell = (this.canvas.clientWidth - LABELS - PAD) / length;
+    return Math.max(0, Math.min(length - 1, Math.floor((x - LABELS) / cell)));
+  }
+
+  seekTo(x) {
+    const position = this.at(x);
+    if (position !== null) this.onseek(position);
+  }
+
+  draw() {
+    const { canvas } = this;
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    if (canvas.width !== width * ratio || canvas.height !== height * ratio) {
+      canvas.width = width * ratio;
+      canvas.height = height * ratio;
+    }
+    const c = canvas.getContext("2d");
+    c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    c.clearRect(0, 0, width, height);
+    if (!this.work) return;
+    const { timeline, info } = this.work;
+    const cell = (width - LABELS - PAD) / timeline.length;
+    const x = (position) => LABELS + position * cell;
+    const gap = cell > 5 ? 1 : 0;
+    const lanes = { ticks: 4, presence: 22, score: 42, axis: height - 15 };
+    const scoreHeight = lanes.axis - lanes.score - 8;
+
+    c.font = "11px ui-sans-serif, system-ui, sans-serif";
+    c.textBaseline = "middle";
+    c.fillStyle = this.colour("--soft");
+    c.fillText("Presence", 14, lanes.presence + 5);
+    c.fillText("Score", 14, lanes.score + scoreHeight / 2);
+
+    // presence: a quiet track, and bars where the object is
+    c.fillStyle = this.colour("--lane");
+    round(c, x(0), lanes.presence, timeline.length * cell, 10, 5);
+    c.fillStyle = this.colour("--mask");
+    for (let i = 0; i < timeline.length; ) {
+      if (!timeline.present[i]) {
+        i++;
+        continue;
+      }
+      let end = i;
+      while (end < timeline.length && timeline.present[end]) end++;
+      round(c, x(i), lanes.presence, (end - i) * cell - gap, 10, 5);
+      i = end;
+    }
+
+    // score: one bar a frame from 0.5 to 1, the doubtful ones in the colour of doubt
+    const [calm, doubt] = [this.colour("--score"), this.colour("--refine")];
+    c.fillStyle = this.colour("--lane");
+    c.fillRect(x(0), lanes.score + scoreHeight, timeline.length * cell, 1);
+    if (timeline.scores) {
+      for (let i = 0; i < timeline.length; i++) {
+        if (!timeline.present[i]) continue;
+        const tall = Math.max(0.08, Math.min(1, (timeline.scores[i] - 0.5) / 0.5)) * scoreHeight;
+        c.fillStyle = timeline.scores[i] < 0.75 ? doubt : calm;
+        c.fillRect(x(i), lanes.score + scoreHeight - tall, Math.max(1, cell - gap), tall);
+      }
+    }
+
+    // suspect stretches: a mark above, where to jump with [ and ]
+    c.fillStyle = this.colour("--refine");
+    for (const { position } of timeline.suspects) {
+      const middle = x(position) + cell / 2;
+      c.beginPath();
+      c.moveTo(middle - 4, lanes.ticks + 2);
+      c.lineTo(middle + 4, lanes.ticks + 2);
+      c.lineTo(middle, lanes.ticks + 9);
+      c.fill();
+    }
+
+    // seconds
+    c.fillStyle = this.colour("--soft");
+    c.textAlign = "center";
+    const seconds = timeline.frames[timeline.length - 1] / info.fps;
+    const step = [1, 2, 5, 10, 20, 30, 60, 120].find((s) => (seconds / s) * 44 < width - LABELS) ?? 300;
+    const perFrame = timeline.length > 1 ? timeline.frames[1] - timeline.frames[0] : 1;
+    for (let s = 0; s <= seconds; s += step) {
+      c.fillText(`${s} s`, x((s * info.fps) / perFrame) + cell / 2, lanes.axis + 6);
+    }
+    c.textAlign = "start";
+
+    if (this.hover !== null) {
+      c.fillStyle = this.colour("--hover");
+      c.fillRect(x(this.hover), lanes.ticks, cell, lanes.axis - lanes.ticks - 4);
+    }
+    const head = x(this.position) + cell / 2;
+    c.fillStyle = this.colour("--text");
+    c.fillRect(head - 1, lanes.ticks + 4, 2, lanes.axis - lanes.ticks - 8);
+    round(c, head - 5, lanes.ticks, 10, 10, 5);
+  }
+}
+
+function round(c, x, y, width, height, radius) {
+  c.beginPath();
+  c.roundRect(x, y, Math.max(width, 1), height, Math.min(radius, Math.max(width, 1) / 2));
+  c.fill();
+}

@@ -1,0 +1,66 @@
+"""Proposes masklets for admitted videos and opens their review.
+
+Woken by `videos`. Plans every batch that has videos without candidates, propagates them in chunks (pool `gpu`), and
+opens the tickets of each batch that is whole. A video on which the model fails is quarantined and does not stop its
+batch; a chunk that fails for good leaves its batch pending, and the next run goes on with the videos that are left.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from dags.common import CANDIDATES, DEFAULTS, GPU, START, VIDEOS, connected
+
+
+@dag(
+    schedule=[VIDEOS],
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    tags=["masklets", "model"],
+    doc_md=__doc__,
+)
+def auto_masklets():
+    @task
+    def plan() -> list[str]:
+        """The batches that lack candidates, or whose tickets are not open."""
+        from engine import auto_masklets, review
+
+        with connected() as s:
+            return sorted({*auto_masklets.pending(s), *review.to_open(s)})
+
+    @task
+    def chunks(batch_ids: list[str]) -> list[dict]:
+        """The videos that still lack candidates, in groups for one `propagate` each."""
+        from engine import auto_masklets
+
+        with connected() as s:
+            return [{"batch_id": b, "video_ids": ids} for b in batch_ids for ids in auto_masklets.chunks(s, b)]
+
+    @task(pool=GPU)
+    def propagate(batch_id: str, video_ids: list[str]) -> str:
+        """Makes the candidates of some videos of a batch."""
+        from engine import auto_masklets
+
+        with connected() as s:
+            return auto_masklets.run(s, batch_id, video_ids)
+
+    @task(outlets=[CANDIDATES], trigger_rule="all_done")
+    def open_review(batch_id: str) -> str:
+        """Closes the batch for proposals and opens its tickets; fails while a chunk of it is missing."""
+        from engine import auto_masklets, review
+
+        with connected() as s:
+            auto_masklets.finish(s, batch_id)
+            if batch_id in auto_masklets.pending(s):
+                raise AirflowFailException(f"batch {batch_id} has videos without candidates: see propagate")
+            review.open_batch(s, batch_id)
+        return batch_id
+
+    batch_ids = plan()
+    propagate.expand_kwargs(chunks(batch_ids)) >> open_review.expand(batch_id=batch_ids)
+
+
+auto_masklets()

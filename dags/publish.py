@@ -1,0 +1,46 @@
+"""Publishes what was collected: checks, one commit, one tag, one release a batch.
+
+Woken by `collected`. Batches are published one after the other: there is one committer.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from dags.common import COLLECTED, DEFAULTS, RELEASE, START, connected
+
+
+@dag(
+    schedule=[COLLECTED],
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    tags=["masklets", "releases"],
+    doc_md=__doc__,
+)
+def publish():
+    @task
+    def pending() -> list[str]:
+        """The batches that are collected and not published."""
+        from engine import publish
+
+        with connected() as s:
+            return publish.pending(s)
+
+    @task(outlets=[RELEASE], max_active_tis_per_dag=1)
+    def publish_batch(batch_id: str) -> str:
+        """Checks and commits one batch; returns the name of its release."""
+        from engine import publish
+
+        with connected(publish.PublishStopped) as s:
+            release = publish.run(s, batch_id)
+        if not release:
+            raise AirflowSkipException("published, but there is no masklet to release yet")
+        return release
+
+    publish_batch.expand(batch_id=pending())
+
+
+publish()

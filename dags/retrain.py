@@ -1,0 +1,81 @@
+"""One retraining round: train on a pinned release, evaluate on held-out videos, promote if the gate passes.
+
+Woken by `release`, and then skipped unless enough was accepted since the last round; by hand, a run names its release
+and budget. A killed training goes on from its last saved step.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import Param, dag, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from dags.common import CHECKPOINT, DEFAULTS, GPU, RELEASE, START, connected
+
+
+@dag(
+    schedule=[RELEASE],
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    params={
+        "release": Param(None, type=["null", "string"], description="release to train on; empty: only if one is due"),
+        "steps": Param(None, type=["null", "integer"], minimum=1, description="empty: the setting"),
+        "lr": Param(None, type=["null", "number"], exclusiveMinimum=0, description="empty: the setting"),
+        "seed": Param(1, type="integer", minimum=0),
+    },
+    tags=["masklets", "model"],
+    doc_md=__doc__,
+)
+def retrain():
+    @task
+    def start(params=None) -> str:
+        """Pins what the round is made of; returns the round id."""
+        from engine import rounds
+
+        with connected(rounds.NothingToTrainOn, rounds.NothingHeldOut) as s:
+            release = params["release"] or rounds.due(s)
+            if release is None:
+                raise AirflowSkipException("too little is new since the last round")
+            return rounds.start(s, release, steps=params["steps"], lr=params["lr"], seed=params["seed"])
+
+    @task(pool=GPU)
+    def train(round_id: str) -> str:
+        """Trains, or goes on."""
+        from engine import rounds
+
+        with connected(rounds.NothingToTrainOn) as s:
+            return rounds.train(s, round_id)
+
+    @task(pool=GPU)
+    def evaluate(round_id: str) -> str:
+        """Measures the old and the new checkpoint on held-out videos."""
+        from engine import rounds
+
+        with connected(rounds.NothingHeldOut) as s:
+            return rounds.evaluate(s, round_id)
+
+    @task
+    def decide(round_id: str) -> str:
+        """Promotes the checkpoint if the gate passes: "promoted" or "kept"."""
+        from engine import rounds
+
+        with connected() as s:
+            return "promoted" if rounds.decide(s, round_id).promoted else "kept"
+
+    @task(outlets=[CHECKPOINT])
+    def announce(decision: str) -> str:
+        """Tells of a promoted checkpoint."""
+        if decision != "promoted":
+            raise AirflowSkipException(f"the checkpoint was {decision}")
+        return decision
+
+    round_id = start()
+    trained = train(round_id)
+    evaluated = evaluate(round_id)
+    decided = decide(round_id)
+    trained >> evaluated >> decided
+    announce(decided)
+
+
+retrain()

@@ -1,0 +1,220 @@
+"""Auto-masklets: a grid of points on the first frame, then every object through the clip in one batch.
+
+One part and one marker a video: a killed run goes on at the next video. A video on which the model fails gets a
+quarantine record and an empty part, and the batch goes on. Thresholds are dataclasses beside the model's code; the
+presets that name them are here.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import batches
+from engine.batches import Stage
+from engine.registry import Checkpoint
+from engine.services import Services
+from engine.settings import AutoSettings
+from storage import masklets, rle
+from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
+
+if TYPE_CHECKING:
+    from model.image import Candidate, GridConfig
+    from model.load import LoadedModel
+
+Progress = Callable[[int, int, str], None]  # frames done, frames, video_id
+
+SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution; ours is relative
+SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are one object; the better score stays
+
+
+def pending(s: Services) -> list[str]:
+    """The batches whose videos have no candidates yet."""
+    return batches.pending(s.blobs, Stage.PROPOSED)
+
+
+def chunks(s: Services, batch_id: str) -> list[list[str]]:
+    """The videos of a batch that still have no candidates, in groups for one worker each."""
+    videos = _videos(s, batch_id)
+    todo = [v for v in videos if not masklets.has_marker(s.blobs, "candidates", batch_id, v)]
+    size = s.settings.auto.chunk_videos
+    return [todo[i : i + size] for i in range(0, len(todo), size)]
+
+
+def run(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress | None = None) -> str:
+    """Makes the candidates of some videos of a batch; those that have them are left alone. Returns the batch id."""
+    checkpoint = s.checkpoint()
+    for video_id in video_ids:
+        if masklets.has_marker(s.blobs, "candidates", batch_id, video_id):
+            continue
+        loaded = s.model(checkpoint)
+        try:
+            found = propose(s, s.video(video_id), loaded, checkpoint, progress)
+        except (OSError, MemoryError, ConnectionError):
+            raise  # the machine's trouble, not the video's: the task is tried again
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            detail = f"{type(error).__name__}: {error} ({place.name})".splitlines()[0]
+            _quarantine(s, batch_id, video_id, detail)
+            found = []
+        masklets.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
+    return batch_id
+
+
+def finish(s: Services, batch_id: str) -> str:
+    """Marks the batch as proposed once every video has its marker; until then it stays pending."""
+    made = {m.video_id: m.rows for m in masklets.markers(s.blobs, "candidates", batch_id)}
+    if set(_videos(s, batch_id)) <= set(made):
+        batches.mark(s.blobs, batch_id, Stage.PROPOSED, {"candidates": sum(made.values())})
+    return batch_id
+
+
+def propose(
+    s: Services, video: Video, loaded: LoadedModel, checkpoint: Checkpoint, progress: Progress | None = None
+) -> list[Masklet]:
+    """The candidates of one video: grid on frame 0, propagation, cleaning, duplicates."""
+    from model import image
+
+    config = grid(s.settings.auto)
+    with s.frames(video) as reader:
+        seeds = image.propose(loaded, reader.read(0), config)
+        seeds = sorted(seeds, key=lambda c: -c.score)[: s.settings.auto.max_objects]
+        if not seeds:
+            return []
+        prompts = {f"{i:03d}": Prompt(frame_idx=0, mask_rle=rle.encode(seed.mask)) for i, seed in enumerate(seeds)}
+        tubes = track(s, video, loaded, prompts, reader.read, progress)
+    rows = [
+        replace(
+            tubes[name],
+            masklet_id=content_id(video.video_id, video.batch_id, checkpoint.name, name, length=20),
+            checkpoint=checkpoint.name,
+            round=checkpoint.round,
+            prompt=_seed(seed),
+        )
+        for name, seed in zip(prompts, seeds, strict=True)
+    ]
+    return without_duplicates([row for row in rows if any(row.area_px)])
+
+
+def track(
+    s: Services,
+    video: Video,
+    loaded: LoadedModel,
+    prompts: dict[str, Prompt],
+    read: Callable[[int], NDArray[np.uint8]],
+    progress: Progress | None = None,
+) -> dict[str, Masklet]:
+    """Carries prompts on frame 0 through the whole video; masks are kept on every 4th frame.
+
+    Ids, checkpoint and prompt of the masklets are left for the caller to fill in.
+    """
+    from model.masks import clean
+    from model.tracker import Tracker
+
+    hw = (video.height, video.width)
+    speck = speck_px(hw)
+    tracker = Tracker(loaded, read, video_hw=hw, frame_count=video.frame_count)
+    tracker.prompt_all(prompts)
+    made: dict[str, list[tuple[bytes, int, float, float, float]]] = {name: [] for name in prompts}
+    for answer in tracker.propagate(0, video.frame_count):
+        if answer.frame_idx % STRIDE:
+            continue
+        stability = answer.stability()
+        for row, (name, mask) in enumerate(zip(answer.object_ids, answer.masks(hw), strict=True)):
+            mask = clean(mask, speck)
+            area = int(mask.sum())
+            made[name].append(
+                (
+                    rle.encode(mask),
+                    area,
+                    float(answer.iou[row]),
+                    float(answer.object_score[row]),
+                    float(stability[row]) if area else 1.0,
+                )
+            )
+        if progress:
+            progress(answer.frame_idx + 1, video.frame_count, video.video_id)
+    return {
+        name: Masklet(
+            masklet_id="",
+            video_id=video.video_id,
+            batch_id=video.batch_id,
+            height=video.height,
+            width=video.width,
+            frame_idx=tuple(range(0, video.frame_count, STRIDE)),
+            rle=tuple(r for r, *_ in rows),
+            area_px=tuple(a for _, a, *_ in rows),
+            score=tuple(x for _, _, x, _, _ in rows),
+            object_score=tuple(x for _, _, _, x, _ in rows),
+            stability=tuple(x for *_, x in rows),
+            kind="auto",
+            phase="auto",
+            round=0,
+            checkpoint="",
+            prompt="",
+            split=video.split,
+        )
+        for name, rows in made.items()
+    }
+
+
+def without_duplicates(rows: Sequence[Masklet]) -> list[Masklet]:
+    """Of masklets that cover the same tube, the one with the best mean score; the order stays."""
+    kept: list[Masklet] = []
+    for row in sorted(rows, key=lambda m: -float(np.mean(m.score))):
+        if all(tube_iou(row, other) <= SAME_TUBE for other in kept):
+            kept.append(row)
+    order = {row.masklet_id: i for i, row in enumerate(rows)}
+    return sorted(kept, key=lambda m: order[m.masklet_id])
+
+
+def tube_iou(a: Masklet, b: Masklet) -> float:
+    """Intersection over union of two masklets of one video, over the frames of `a`."""
+    other = dict(zip(b.frame_idx, zip(b.rle, b.area_px, strict=True), strict=True))
+    both = either = 0.0
+    for frame, counts, area in zip(a.frame_idx, a.rle, a.area_px, strict=True):
+        counts_b, area_b = other.get(frame, (b"", 0))
+        shared = 0.0
+        if area and area_b:
+            iou = float(rle.iou([counts], [counts_b], a.height, a.width)[0, 0])
+            shared = iou * (area + area_b) / (1 + iou)
+        both, either = both + shared, either + area + area_b - shared
+    return both / either if either else 0.0
+
+
+def speck_px(hw: tuple[int, int]) -> int:
+    """The area below which a part or a hole is dropped, for a frame of this size."""
+    return max(4, round(SPECK_SHARE * hw[0] * hw[1]))
+
+
+def grid(settings: AutoSettings) -> GridConfig:
+    """The search on the first frame: SA-V's three scales, or one coarse grid for the preset "quick"."""
+    from model.image import GridConfig, Scale
+
+    chosen = {"min_iou": settings.min_iou, "min_stability": settings.min_stability}
+    if settings.preset == "quick":
+        return GridConfig(scales=(Scale(crops_per_side=1, points_per_side=16),), **chosen)
+    return GridConfig(**chosen)
+
+
+def _seed(seed: Candidate) -> str:
+    point = [round(float(v), 1) for v in seed.point_xy]
+    return json.dumps({"frame_idx": 0, "points_xy": [point], "labels": [1], "seed_score": round(seed.score, 4)})
+
+
+def _videos(s: Services, batch_id: str) -> list[str]:
+    facts = batches.facts(s.blobs, batch_id, Stage.INGESTED)
+    if facts is None:
+        raise batches.UnknownBatch(f"no such batch: {batch_id}")
+    return [str(v) for v in facts["videos"]]
+
+
+def _quarantine(s: Services, batch_id: str, video_id: str, detail: str) -> None:
+    row = Quarantined(stage="auto_masklets", subject=video_id, reason="failed", detail=detail, batch_id=batch_id)
+    masklets.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=video_id, rows=[row])

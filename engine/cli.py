@@ -1,0 +1,577 @@
+"""The command `masklets`. Each command parses, calls the engine, and says what came of it; it knows no more.
+
+Long work shows a progress bar on a terminal and can be stopped with Ctrl-C and run again. A mistake is one line on
+standard error and status 2; `--json` prints one JSON object for programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from engine.settings import Settings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="An open data engine for promptable video segmentation: videos in, verified masklets and better models out.",
+)
+users_app = typer.Typer(no_args_is_help=True, help="The people of the review queue.")
+app.add_typer(users_app, name="users")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def main() -> None:
+    """The entry point: runs a command, and turns what a caller can mend into one line."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        err.print("stopped; run it again to go on")
+        sys.exit(130)
+    except ValidationError as error:
+        for problem in error.errors():
+            place = "__".join(str(p) for p in problem["loc"]).upper()
+            err.print(f"[red]masklets:[/] setting MASKLETS_{place}: {problem['msg']}", markup=True)
+        sys.exit(2)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in ("typer", "click"):
+            show = getattr(error, "show", None)
+            if show:
+                show()
+            sys.exit(getattr(error, "exit_code", 2))
+        if not _is_expected(error):
+            raise
+        line = (str(error).strip() or (type(error).__doc__ or type(error).__name__)).splitlines()[0]
+        err.print(f"masklets: {line}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Our own named outcomes, and mistakes in what was asked for; anything else is a bug and keeps its traceback."""
+    ours = type(error).__module__.partition(".")[0] in ("engine", "storage", "model", "validation", "annotation_queue")
+    return ours or isinstance(error, ValueError | ConnectionError | FileNotFoundError | PermissionError)
+
+
+# ------------------------------------------------------------------------------------------------------ the whole loop
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo in it is removed.")] = Path(
+        "masklets-demo"
+    ),
+    clips: Annotated[int, typer.Option(min=3, help="Synthetic clips to render.")] = 6,
+    as_json: Json = False,
+) -> None:
+    """The whole loop on synthetic clips with simulated annotators, through the DAGs, offline."""
+    from engine import demo as whole
+    from engine import report
+
+    begun = time.monotonic()
+    with err.status("starting") as status:
+
+        def tell(line: str) -> None:
+            status.update(line)
+            err.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {line}")
+
+        result = whole.run(folder, tell, clips=clips)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(result.summary) | {"report": str(result.report)}, default=str))
+        return
+    table = Table(title=f"The whole loop in {time.monotonic() - begun:.0f} s", show_header=False)
+    for label, value in report.table(result.summary):
+        table.add_row(label, value)
+    out.print(table)
+    out.print(f"report: {result.report.absolute()}", soft_wrap=True)
+    out.print(f"SA-V JSON: {len(result.sav)} files in {(folder / 'sa-v').absolute()}", soft_wrap=True)
+
+
+@app.command()
+def run(
+    videos: Annotated[str, typer.Argument(help="A folder, or s3://bucket/prefix.")],
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Close the review without people; needs ground truth beside the videos.")
+    ] = False,
+    review: Annotated[bool, typer.Option(help="Serve the review page until Ctrl-C.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
+    from engine import auto_masklets, batches, publish
+    from engine import review as reviews
+    from engine.batches import Stage
+    from engine.serve import QueueProcess
+    from engine.services import connect
+
+    settings = Settings()
+    facts: dict[str, Any] = {}
+    with connect(settings) as s:
+        facts["ingest"] = dataclasses.asdict(_ingest(s, videos))
+        for batch_id in auto_masklets.pending(s):
+            todo = [v for chunk in auto_masklets.chunks(s, batch_id) for v in chunk]
+            with _bar("auto-masklets") as bar:
+                for number, video_id in enumerate(todo, 1):
+                    auto_masklets.run(s, batch_id, [video_id], _labelled(bar, f"{number} of {len(todo)}"))
+            auto_masklets.finish(s, batch_id)
+        with QueueProcess(settings) as queue:
+            for batch_id in reviews.to_open(s):
+                reviews.open_batch(s, batch_id)
+            stages = batches.reached(s.blobs)
+            open_batches = sorted(
+                b for b, marks in stages.items() if Stage.IN_REVIEW in marks and Stage.PUBLISHED not in marks
+            )
+            facts["batches"] = open_batches
+            if simulate:
+                facts["simulated"] = _simulate(s)
+                for batch_id in reviews.to_collect(s):
+                    reviews.collect(s, batch_id)
+                facts["releases"] = [publish.run(s, b) for b in publish.pending(s)]
+            if as_json:
+                print(json.dumps(facts, default=str))
+            else:
+                _say_run(facts)
+            if review and not simulate:
+                person, password = _first_person(s)
+                left = sum(s.queue.batch(b).remaining for b in open_batches)
+                out.print(f"{left} tickets to do at [bold]{settings.queue_url}[/], as {person} with {password}")
+                out.print(
+                    "Ctrl-C ends it; what was decided is kept, and a batch is published when its last ticket closes."
+                )
+                while True:
+                    queue.check()
+                    time.sleep(0.5)
+
+
+@app.command()
+def up() -> None:
+    """Everything on one machine: Airflow with its page, the queue with its page; Ctrl-C stops it all."""
+    from engine.airflow import Airflow
+    from engine.serve import QueueProcess, airflow_home
+    from engine.services import connect
+
+    settings = Settings()
+    with connect(settings) as s:
+        s.open_queue()
+        person, password = _first_person(s)
+    airflow = Airflow(
+        airflow_home(settings),
+        host=settings.airflow.host,
+        port=settings.airflow.port,
+        parallelism=settings.airflow.parallelism,
+        gpu_slots=settings.airflow.gpu_slots,
+        environment=settings.environment(),
+        progress=lambda line: err.print(line, style="dim"),
+    )
+    with _terminable(), airflow:
+        told = settings.model_copy(update={"airflow": settings.airflow.model_copy(update={"url": airflow.url})})
+        with QueueProcess(told) as queue:
+            out.print(f"Airflow       {airflow.url}  as admin with {airflow.password}", soft_wrap=True)
+            out.print(f"review queue  {settings.queue_url}  as {person} with {password}", soft_wrap=True)
+            source = settings.ingest.source
+            out.print(f"videos from   {source or 'nowhere yet: set MASKLETS_INGEST__SOURCE'}", soft_wrap=True)
+            while True:
+                airflow.check()
+                queue.check()
+                time.sleep(0.5)
+
+
+@app.command()
+def serve() -> None:
+    """The queue and its page alone."""
+    from engine import serve as queue
+
+    queue.run(Settings())
+
+
+# ------------------------------------------------------------------------------------------------------------- stages
+
+
+@app.command()
+def ingest(
+    videos: Annotated[str | None, typer.Argument(help="A folder, or s3://bucket/prefix; else the setting.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Admit new videos, and quarantine what is unfit with a reason."""
+    from engine.services import connect
+
+    with connect() as s:
+        report = _ingest(s, videos)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report)))
+    else:
+        _say_ingest(dataclasses.asdict(report))
+
+
+@app.command()
+def quarantine(as_json: Json = False) -> None:
+    """What was refused, and why."""
+    from engine.services import connect
+
+    with connect() as s:
+        rows = s.tables.quarantine()
+    if as_json:
+        print(json.dumps([dataclasses.asdict(row) for row in rows]))
+        return
+    table = Table("stage", "what", "reason", "detail")
+    for row in rows:
+        table.add_row(row.stage, row.subject, row.reason, row.detail)
+    out.print(table if rows else "nothing was refused")
+
+
+@app.command()
+def stats(as_json: Json = False) -> None:
+    """Where every batch stands, and what is published."""
+    from engine import batches
+    from engine.services import connect
+    from storage import releases
+
+    with connect() as s:
+        reached = {b: sorted(m.value for m in marks)[-1] for b, marks in sorted(batches.reached(s.blobs).items())}
+        names = releases.names(s.blobs)
+        counts = dict(releases.load(s.blobs, max(names)).counts) if names else {}
+        facts = {
+            "batches": reached,
+            "releases": names,
+            "newest": counts,
+            "quarantined": len(s.tables.quarantine()),
+            "checkpoint": s.checkpoint().name,
+        }
+    if as_json:
+        print(json.dumps(facts, default=str))
+        return
+    for batch_id, stage in reached.items():
+        out.print(f"batch {batch_id}  {stage[2:]}")
+    out.print(f"{len(names)} releases" + (f", the newest {max(names)}: {_counts(counts)}" if names else ""))
+    out.print(f"{facts['quarantined']} quarantined; the checkpoint that proposes is {facts['checkpoint']}")
+
+
+@app.command()
+def validate(
+    release: Annotated[str | None, typer.Argument(help="A release; else the newest.")] = None, as_json: Json = False
+) -> None:
+    """Check a release: files against their hashes, every mask against its row and its video."""
+    from engine.services import connect
+    from storage import releases
+    from validation import masks
+
+    with connect() as s:
+        chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
+        videos = {v.video_id: v for v in chosen.videos()}
+        problems = chosen.verify()
+        count = 0
+        for row in chosen.iter_masklets():
+            count += 1
+            problems += [f"{row.masklet_id}: {p.check}: {p.detail}" for p in masks.check(row, videos.get(row.video_id))]
+    if as_json:
+        print(json.dumps({"release": chosen.name, "masklets": count, "problems": problems}))
+    else:
+        for problem in problems:
+            out.print(problem, style="red")
+        out.print(f"{chosen.name}: {count} masklets of {len(videos)} videos, {len(problems)} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
+    media: Annotated[bool, typer.Option(help="The videos too.")] = False,
+) -> None:
+    """Write a release as SA-V JSON files."""
+    from engine.services import connect
+    from storage import releases
+    from storage.formats import sav
+
+    with connect() as s:
+        chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
+        written = sav.export(chosen, folder, media=media)
+    out.print(f"{chosen.name}: {len(written)} files in {folder}")
+
+
+@app.command("import-sav")
+def import_sav(
+    folder: Annotated[Path, typer.Argument(help="Holds NAME.mp4 and NAME_manual.json or NAME_auto.json.")],
+) -> None:
+    """Bring an SA-V dataset in as published masklets: its videos are ingested, its masklets checked like any other."""
+    from engine import imports
+    from engine.services import connect
+
+    with connect() as s, _bar("import") as bar:
+        report = imports.sav_folder(s, folder, bar)
+    out.print(f"{report.videos} videos, {report.masklets} masklets, release {report.release or 'none'}")
+
+
+# -------------------------------------------------------------------------------------------------------------- rounds
+
+
+@app.command()
+def train(
+    release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the setting.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; else the setting.")] = None,
+    seed: int = 1,
+    as_json: Json = False,
+) -> None:
+    """One retraining round: pin a release, train, evaluate on held-out videos, promote if the gate passes."""
+    from engine import rounds
+    from engine.services import connect
+    from storage import releases
+
+    with connect() as s:
+        round_id = rounds.start(s, release or _newest(releases.names(s.blobs)), steps=steps, lr=lr, seed=seed)
+        with _bar("training") as bar:
+            rounds.train(s, round_id, lambda p: bar(p.step, p.steps, f"loss {p.losses['total']:.3f}"))
+        err.print("evaluating on the held-out videos", style="dim")
+        rounds.evaluate(s, round_id)
+        outcome = rounds.decide(s, round_id)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(outcome)))
+    else:
+        verdict = "promoted" if outcome.promoted else "not promoted"
+        out.print(f"{round_id}: J&F {100 * outcome.jf_before:.1f} -> {100 * outcome.jf_after:.1f}, {verdict}")
+        for reason in outcome.reasons:
+            out.print(f"  {reason}")
+
+
+@app.command("rounds")
+def rounds_(as_json: Json = False) -> None:
+    """Every round: what it began with, J&F before and after, and what the gate said."""
+    from engine import rounds
+    from engine.services import connect
+
+    with connect() as s:
+        rows = [(rounds.start_of(s, r), rounds.outcome_of(s, r)) for r in rounds.ids(s)]
+    if as_json:
+        print(json.dumps([dataclasses.asdict(a) | (dataclasses.asdict(b) if b else {}) for a, b in rows]))
+        return
+    table = Table("round", "release", "from", "masklets", "steps", "J&F before", "after", "gate")
+    for begun, outcome in rows:
+        figures = (
+            ("", "", "running")
+            if outcome is None
+            else (
+                f"{100 * outcome.jf_before:.1f}",
+                f"{100 * outcome.jf_after:.1f}",
+                "promoted" if outcome.promoted else "; ".join(outcome.reasons),
+            )
+        )
+        table.add_row(begun.round_id, begun.release, begun.parent, str(begun.masklets), str(begun.steps), *figures)
+    out.print(table if rows else "no round yet: masklets train")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="micro, a hub name, or a folder.")] = "micro",
+    release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """J&F of a checkpoint on a release's held-out videos (3 clicks on the first frame)."""
+    from engine import rounds
+    from engine.registry import Checkpoint
+    from engine.services import connect
+    from storage import releases
+
+    with connect() as s:
+        chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
+        metrics = rounds.measure(s, chosen, s.model(Checkpoint(checkpoint, 0, None)))
+    if as_json:
+        print(json.dumps(dataclasses.asdict(metrics)))
+        return
+    out.print(f"{checkpoint} on {chosen.name}: J&F {100 * metrics.jf:.1f} over {metrics.masklets} held-out masklets")
+    for name, value in metrics.slices.items():
+        out.print(f"  {name}: {100 * value:.1f}")
+
+
+# -------------------------------------------------------------------------------------------------------------- people
+
+
+@users_app.command("add")
+def users_add(
+    name: str,
+    role: Annotated[list[str], typer.Option(help="annotator, verifier, lead, admin or pipeline; may be repeated.")],
+    password: Annotated[
+        str | None, typer.Option(help="Else one is made and printed.", envvar="MASKLETS_PASSWORD")
+    ] = None,
+) -> None:
+    """Add a person, or change the roles and the password of one."""
+    from annotation_queue.records import Role
+    from engine.services import connect
+
+    known = {r.value: r for r in Role}
+    for word in role:
+        if word not in known:
+            raise ValueError(f"the roles are {', '.join(known)}, not {word!r}")
+    chosen = password or secrets.token_urlsafe(12)
+    with connect() as s:
+        _, accounts = s.open_queue()
+        accounts.add(name, [known[word] for word in role], chosen)
+    out.print(f"{name} ({', '.join(role)})" + ("" if password else f", password {chosen}"))
+
+
+@users_app.command("list")
+def users_list() -> None:
+    """Everybody, with their roles."""
+    from engine.services import connect
+
+    with connect() as s:
+        _, accounts = s.open_queue()
+        for person in accounts.list():
+            out.print(f"{person.name}  {', '.join(sorted(person.roles))}")
+
+
+@users_app.command("remove")
+def users_remove(name: str) -> None:
+    """Remove a person; what they did stays."""
+    from engine.services import connect
+
+    with connect() as s:
+        _, accounts = s.open_queue()
+        if not accounts.remove(name):
+            raise ValueError(f"there is no {name!r}")
+    out.print(f"{name} is removed")
+
+
+@users_app.command("token")
+def users_token(name: str) -> None:
+    """A new token for a program that works as this person."""
+    from engine.services import connect
+
+    with connect() as s:
+        _, accounts = s.open_queue()
+        out.print(accounts.issue_token(name))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check that this machine can do the work: store, catalog, queue, checkpoint, video codecs."""
+    from engine import doctor as checks
+
+    results = checks.run(Settings())
+    if as_json:
+        print(json.dumps([dataclasses.asdict(r) for r in results]))
+    else:
+        for r in results:
+            mark, style = ("ok  ", "green") if r.ok else ("FAIL", "red")
+            out.print(f"[{style}]{mark}[/] {r.name}: {r.detail}", soft_wrap=True)
+    if not all(r.ok for r in results):
+        raise typer.Exit(1)
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _ingest(s: Any, videos: str | None) -> Any:
+    from engine import ingest as stage
+
+    with _bar("ingest") as bar:
+        return stage.run(s, videos, bar)
+
+
+def _simulate(s: Any) -> dict[str, object]:
+    from annotation_queue.records import Role
+    from engine import simulate as people
+
+    hired = []
+    _, accounts = s.open_queue()
+    for name, role in (("sim-annotator", Role.ANNOTATOR), ("sim-verifier", Role.VERIFIER), ("sim-lead", Role.LEAD)):
+        password = secrets.token_urlsafe(12)
+        accounts.add(name, [role], password)
+        hired.append(people.Credentials(name, password))
+    return people.as_json(people.work(s, hired))
+
+
+def _first_person(s: Any) -> tuple[str, str]:
+    """The account for trying things out, made once and kept in the home: a lead, who may take every ticket."""
+    from annotation_queue.records import Role
+    from engine.services import write_secret
+
+    path = s.home / "first-user.txt"
+    if not path.exists():
+        password = secrets.token_urlsafe(9)
+        _, accounts = s.open_queue()
+        accounts.add("lead", [Role.LEAD, Role.VERIFIER], password)
+        write_secret(path, password)
+    return "lead", path.read_text().strip()
+
+
+def _say_ingest(facts: Mapping[str, Any]) -> None:
+    if facts["admitted"] or facts["quarantined"]:
+        line = (
+            f"{facts['admitted']} videos admitted, {facts['quarantined']} quarantined, {facts['unchanged']} unchanged"
+        )
+        out.print(line + ("; see masklets quarantine" if facts["quarantined"] else ""))
+    else:
+        out.print(f"nothing new: {facts['unchanged']} videos were judged before")
+
+
+def _say_run(facts: Mapping[str, Any]) -> None:
+    _say_ingest(facts["ingest"])
+    for release in facts.get("releases", []):
+        out.print(f"published {release or 'nothing: every candidate was rejected'}")
+
+
+def _counts(counts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{counts[k]} {k}" for k in ("videos", "masklets", "masks") if k in counts)
+
+
+def _newest(names: list[str]) -> str:
+    if not names:
+        raise ValueError("there is no release yet: nothing was published")
+    return max(names)
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on a terminal, silence elsewhere; call it with the number done, the total and a word."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[word]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
+        task = progress.add_task(label, total=None, word="")
+        yield lambda done, total, word: progress.update(task, completed=done, total=total, word=word)
+
+
+def _labelled(bar: Callable[[int, int, str], None], label: str) -> Callable[[int, int, str], None]:
+    return lambda done, total, word: bar(done, total, f"{label}, {word}")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, so that what it started is stopped."""
+    import signal
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    main()

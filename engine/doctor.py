@@ -1,0 +1,89 @@
+"""Whether this machine can do the work: each part is tried for real, and the answer is one line."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from engine.services import Services, connect
+from engine.settings import Settings
+from storage import video
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was tried, and how it went."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def run(settings: Settings) -> list[Check]:
+    """Tries everything, whatever fails."""
+    with connect(settings) as s:
+        parts: list[tuple[str, Callable[[Services], str]]] = [
+            ("store", _store),
+            ("catalog", _catalog),
+            ("queue database", _queue_database),
+            ("queue", _queue),
+            ("video codecs", _codecs),
+            ("checkpoint", _checkpoint),
+        ]
+        return [_try(name, part, s) for name, part in parts]
+
+
+def _try(name: str, part: Callable[[Services], str], s: Services) -> Check:
+    try:
+        return Check(name, True, part(s))
+    except Exception as error:  # a doctor reports every failure, whatever its kind
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Check(name, False, line)
+
+
+def _store(s: Services) -> str:
+    key = "doctor/probe"
+    s.blobs.delete(key)
+    if not s.blobs.create(key, b"x") or s.blobs.create(key, b"y") or s.blobs.read(key) != b"x":
+        raise ValueError(f"{s.blobs.uri} has no create-only writes: two workers could overwrite each other")
+    s.blobs.delete(key)
+    return f"{s.blobs.uri}, create-only writes hold"
+
+
+def _catalog(s: Services) -> str:
+    return f"{s.settings.catalog_uri.partition('@')[2] or s.settings.catalog_uri}, {len(s.tables.videos())} videos"
+
+
+def _queue_database(s: Services) -> str:
+    store, accounts = s.open_queue()
+    return f"{len(store.batches())} batches, {len(accounts.list())} people"
+
+
+def _queue(s: Services) -> str:
+    try:
+        answer = httpx.get(f"{s.settings.queue_url}/healthz", timeout=3, trust_env=False)
+    except httpx.HTTPError:
+        return f"not running at {s.settings.queue_url} (masklets serve starts it)"
+    return f"{s.settings.queue_url}: {'running' if answer.is_success else answer.status_code}"
+
+
+def _codecs(s: Services) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.mp4"
+        shades = np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8) * 8
+        video.write(path, shades)
+        count = sum(1 for _ in video.frames(path))
+    if count != 24:
+        raise ValueError(f"wrote 24 frames of H.264, read {count}")
+    return "H.264 is written and read back, 24 of 24 frames"
+
+
+def _checkpoint(s: Services) -> str:
+    checkpoint = s.checkpoint()
+    loaded = s.model(checkpoint)
+    return f"{checkpoint.name} from {loaded.source}, {loaded.image_size} px, on {s.device}"

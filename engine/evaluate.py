@@ -1,0 +1,131 @@
+"""How good a checkpoint is on videos whose masklets are known: semi-supervised protocols, J&F.
+
+The object is prompted on the first frame that shows it (its mask, or simulated clicks), tracked to the end, and scored
+on the annotated frames with SA-V's evaluator. Source: Ravi et al. 2024, section 6 and appendix E.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage import rle
+from storage.records import Masklet, Prompt
+from validation import jf
+
+if TYPE_CHECKING:
+    from model.load import LoadedModel
+    from model.tracker import Tracker
+
+Mask = NDArray[np.bool_]
+Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
+
+PROTOCOLS = {"mask": 0, "1-click": 1, "3-click": 3, "5-click": 5}  # clicks on the first frame that shows the object
+
+
+@dataclass(frozen=True)
+class Truth:
+    """An object's true masks on the annotated frames, ascending. masks: bool (H, W) each."""
+
+    frame_idx: tuple[int, ...]
+    masks: tuple[Mask, ...]
+
+    @staticmethod
+    def of(masklet: Masklet) -> Truth:
+        """The masks of a masklet that people verified."""
+        decoded = tuple(rle.decode(counts, masklet.height, masklet.width) for counts in masklet.rle)
+        return Truth(masklet.frame_idx, decoded)
+
+    @property
+    def first(self) -> int | None:
+        """Index of the first annotated frame that shows the object; None if none does."""
+        return next((i for i, mask in enumerate(self.masks) if mask.any()), None)
+
+
+@dataclass(frozen=True)
+class Presence:
+    """How often the model knew whether the object was there, over the frames after the prompt."""
+
+    right: int
+    frames: int
+
+
+def semi_supervised(
+    loaded: LoadedModel, read: Read, hw: tuple[int, int], frame_count: int, truths: Mapping[str, Truth], protocol: str
+) -> dict[str, tuple[jf.Score | None, Presence]]:
+    """Scores each object of one video. protocol: a key of PROTOCOLS. None for an object that is never shown."""
+    from model.tracker import FeatureCache, Tracker
+
+    clicks = PROTOCOLS[protocol]
+    cohorts: dict[int, list[str]] = defaultdict(list)  # objects that first show on the same frame
+    results: dict[str, tuple[jf.Score | None, Presence]] = {}
+    for name, truth in truths.items():
+        if truth.first is None:
+            results[name] = (None, Presence(0, 0))
+        else:
+            cohorts[truth.frame_idx[truth.first]].append(name)
+    features = FeatureCache(loaded, read)
+    for start, names in sorted(cohorts.items()):
+        tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count)
+        for name in names:
+            first = truths[name].first
+            assert first is not None
+            prompt_object(tracker, name, start, truths[name].masks[first], clicks)
+        wanted = {name: dict(zip(truths[name].frame_idx, truths[name].masks, strict=True)) for name in names}
+        made: dict[str, list[Mask]] = {name: [] for name in names}
+        gt: dict[str, list[Mask]] = {name: [] for name in names}
+        right: dict[str, int] = dict.fromkeys(names, 0)
+        for answer in tracker.propagate(start, frame_count):
+            if not any(answer.frame_idx in wanted[name] for name in names):
+                continue
+            for name, mask in zip(answer.object_ids, answer.masks(hw), strict=True):
+                target = wanted[name].get(answer.frame_idx)
+                if target is None:
+                    continue
+                made[name].append(mask)
+                gt[name].append(target)
+                right[name] += int(mask.any() == target.any()) if answer.frame_idx > start else 0
+        for name in names:
+            results[name] = (jf.score_masklet(made[name], gt[name]), Presence(right[name], len(gt[name]) - 1))
+    return results
+
+
+def prompt_object(tracker: Tracker, name: str, frame_idx: int, target: Mask, clicks: int) -> int:
+    """Prompts an object by its true mask (0 clicks), or by clicks: its centre, then the centres of the largest errors.
+
+    Returns the number of clicks that were needed: none is given to a mask that is right already.
+    """
+    from model import prompts
+
+    if clicks == 0:
+        tracker.prompt(name, Prompt(frame_idx=frame_idx, mask_rle=rle.encode(target)))
+        return 0
+    points: list[tuple[float, float]] = []
+    labels: list[int] = []
+    mask: Mask | None = None
+    for _ in range(clicks):
+        click = prompts.first_click(target) if mask is None else prompts.corrective_click(mask, target)
+        if click is None:
+            break
+        points.append(click[0])
+        labels.append(click[1])
+        answer = tracker.prompt(name, Prompt(frame_idx=frame_idx, points_xy=tuple(points), labels=tuple(labels)))
+        mask = answer.masks(target.shape[:2])[0]  # type: ignore[arg-type]
+    return len(points)
+
+
+def score_rows(made: Masklet, truth: Masklet) -> jf.Score | None:
+    """J and F of a masklet against another one of the same video, on the frames that the truth has."""
+    nothing = rle.empty(truth.height, truth.width)
+    at = dict(zip(made.frame_idx, made.rle, strict=True))
+    return jf.score_rle([at.get(f, nothing) for f in truth.frame_idx], truth.rle, truth.height, truth.width)
+
+
+def pooled(scores: Sequence[jf.Score | None]) -> jf.Score | None:
+    """The mean over all objects of all videos, as SA-V pools; objects that are never shown do not count."""
+    return jf.mean([score for score in scores if score is not None])

@@ -1,0 +1,113 @@
+"""Between the pipeline and people: candidates become tickets, and what people decided becomes parts.
+
+Everything goes over the queue's HTTP interface, as for any other program. Opening and collecting may run twice; the
+second time changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+
+from annotation_queue.records import Kind, NewTicket, Settled
+from engine import batches, phases
+from engine.batches import Stage
+from engine.services import Services
+from storage import masklets
+from storage.records import Masklet, Operation, Verdict, content_id
+
+
+class NotDrained(Exception):
+    """People are still at work on this batch."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What people made of a batch."""
+
+    accepted: int
+    rejected: int
+    operations: int
+
+
+def to_open(s: Services) -> list[str]:
+    """The batches that have candidates and no tickets yet."""
+    return batches.pending(s.blobs, Stage.IN_REVIEW)
+
+
+def open_batch(s: Services, batch_id: str) -> int:
+    """Opens a ticket for every candidate of a batch and returns how many there are.
+
+    A candidate of a held-out video is judged like any other, unless held-out videos are masked by hand: then it only
+    points an annotator to the object, who masks every frame of it (phase 1), so that no model shapes its own exam.
+    """
+    review = s.settings.review
+    tickets = []
+    for row in masklets.rows(s.blobs, "candidates", batch_id):
+        by_hand = review.held_out_by_hand and row.split == "val"
+        kind, phase = (Kind.TRACK, "1") if by_hand else (Kind.VERIFY, review.phase)
+        tickets.append(
+            NewTicket(
+                ticket_id=content_id(batch_id, row.masklet_id, kind.value),
+                kind=kind,
+                video_id=row.video_id,
+                masklet=row,
+                phase=phase,
+                payload=phases.payload(phase),
+            )
+        )
+    batch = s.queue.open_batch(batch_id, tickets)
+    batches.mark(s.blobs, batch_id, Stage.IN_REVIEW, {"tickets": len(tickets)})
+    return batch.total
+
+
+def to_collect(s: Services) -> list[str]:
+    """The batches whose last ticket is closed and whose results are not in parts yet."""
+    waiting = batches.pending(s.blobs, Stage.COLLECTED)
+    return sorted(set(waiting) & set(s.queue.drained_batches())) if waiting else []
+
+
+def collect(s: Services, batch_id: str) -> Collected:
+    """Writes the accepted masklets and all operations of a drained batch as parts, one a video.
+
+    Raises NotDrained; NoSuchBatch if the queue does not know the batch.
+    """
+    result = s.queue.batch_result(batch_id)
+    if not result.batch.drained:
+        raise NotDrained(f"batch {batch_id} has {result.batch.remaining} of {result.batch.total} tickets to do")
+    facts = batches.facts(s.blobs, batch_id, Stage.INGESTED)
+    if facts is None:
+        raise batches.UnknownBatch(f"no such batch: {batch_id}")
+    splits = {v.video_id: v.split for v in s.tables.videos(where=f"batch_id == '{batch_id}'")}
+    accepted: dict[str, list[Masklet]] = defaultdict(list)
+    for decision in result.settled:
+        if decision.verdict is Verdict.ACCEPT and decision.masklet is not None:
+            row = replace(decision.masklet, batch_id=batch_id, split=splits[decision.video_id])
+            accepted[decision.video_id].append(row)
+    operations: dict[str, list[Operation]] = defaultdict(list)
+    for operation in result.operations:
+        operations[operation.video_id].append(replace(operation, batch_id=batch_id))
+    for video_id in facts["videos"]:
+        rows = sorted(accepted[video_id], key=lambda m: m.masklet_id)
+        acts = sorted(operations[video_id], key=lambda o: (o.ticket_id, o.seq, o.operation_id))
+        masklets.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
+        masklets.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=acts)
+    counts = Counter(decision.verdict for decision in result.settled)
+    report = Collected(counts[Verdict.ACCEPT], counts[Verdict.REJECT], len(result.operations))
+    verdicts = Counter(o.kind for o in result.operations)
+    batches.mark(
+        s.blobs,
+        batch_id,
+        Stage.COLLECTED,
+        {
+            "accepted": report.accepted,
+            "rejected": report.rejected,
+            "operations": dict(sorted(verdicts.items())),
+            "reasons": dict(sorted(_reasons(result.settled).items())),
+        },
+    )
+    return report
+
+
+def _reasons(settled: tuple[Settled, ...]) -> Counter[str]:
+    return Counter(reason.value for decision in settled for reason in decision.reasons)

@@ -1,0 +1,175 @@
+"""The one place that opens the catalog, the blobs, the queue and the model from the settings.
+
+`connect` gives what a stage needs, each part opened when it is first asked for. Stages take the `Services` and know
+nothing of settings files or environments.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from engine.settings import Settings
+from storage import blobs as blobs_module
+from storage.blobs import Blobs
+from storage.records import Video
+from storage.tables import Tables
+from storage.video import FrameReader
+
+if TYPE_CHECKING:  # opened only by the stages that need them: importing torch takes seconds
+    from annotation_queue.auth import Accounts
+    from annotation_queue.client import QueueClient
+    from annotation_queue.store import Store
+    from engine.registry import Checkpoint, Registry
+    from model.load import LoadedModel
+
+
+class NoPipelineToken(Exception):
+    """No token of the pipeline: start `masklets serve` on this home once, or set MASKLETS_QUEUE__TOKEN."""
+
+    def __str__(self) -> str:
+        return (self.__doc__ or "").strip()
+
+
+class Services:
+    """Everything a stage works with. A context manager: leaving it closes what was opened."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._open = ExitStack()
+        self._models: dict[str, LoadedModel] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    @property
+    def home(self) -> Path:
+        """The local folder of databases, caches and secrets; made when first asked for."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        return self.settings.home.absolute()
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        storage = self.settings.storage
+        return blobs_module.connect(self.settings.root, cache=self.home / "cache", endpoint_url=storage.s3_endpoint)
+
+    @cached_property
+    def tables(self) -> Tables:
+        warehouse = self.blobs.uri_of("warehouse")
+        return self._open.enter_context(
+            Tables.open(self.settings.catalog_uri, warehouse, self.settings.storage.s3_endpoint)
+        )
+
+    @cached_property
+    def queue(self) -> QueueClient:
+        """The queue over its HTTP interface, as the pipeline."""
+        from annotation_queue.client import QueueClient
+
+        return self._open.enter_context(QueueClient(self.settings.queue_url, token=self._pipeline_token()))
+
+    @cached_property
+    def registry(self) -> Registry:
+        from engine.registry import Registry
+
+        return Registry(self.settings.registry_uri, self.home / "mlflow-artifacts")
+
+    def checkpoint(self) -> Checkpoint:
+        """The promoted checkpoint, or the one that the settings name while none is promoted."""
+        from engine.registry import Checkpoint
+
+        promoted = self.registry.promoted()
+        return promoted or Checkpoint(name=self.settings.model.checkpoint, round=0, key=None)
+
+    def model(self, checkpoint: Checkpoint) -> LoadedModel:
+        """The weights of a checkpoint, loaded once a process. Raises NoCheckpoint."""
+        from model import load
+
+        if checkpoint.name not in self._models:
+            where = checkpoint.name if checkpoint.key is None else str(self._fetch_folder(checkpoint.key))
+            self._models[checkpoint.name] = load.load(where, device=self.device)
+        return self._models[checkpoint.name]
+
+    @property
+    def device(self) -> str:
+        import torch
+
+        if self.settings.model.threads is not None:
+            torch.set_num_threads(self.settings.model.threads)
+        wanted = self.settings.model.device
+        return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+    @contextmanager
+    def frames(self, video: Video) -> Iterator[FrameReader]:
+        """The frames of a stored video."""
+        with FrameReader(self.blobs.fetch(video.video_key)) as reader:
+            yield reader
+
+    def video(self, video_id: str) -> Video:
+        """The row of an admitted video. Raises ValueError if there is none."""
+        found = self.tables.videos(where=f"video_id == '{video_id}'") if video_id.isalnum() else []
+        if not found:
+            raise ValueError(f"no admitted video {video_id!r}")
+        return found[0]
+
+    def open_queue(self) -> tuple[Store, Accounts]:
+        """The queue's own database, for the process that serves it; makes the pipeline's account and token."""
+        from annotation_queue.auth import Accounts
+        from annotation_queue.database import Database
+        from annotation_queue.records import Role
+        from annotation_queue.store import Store
+
+        self.home  # noqa: B018  (the folder must be there before the database is)
+        database = Database(self.settings.queue_database_uri)
+        self._open.callback(database.close)
+        accounts = Accounts(database)
+        token = self.home / "pipeline.token"
+        if not token.exists():
+            accounts.add("pipeline", [Role.PIPELINE])
+            write_secret(token, accounts.issue_token("pipeline"))
+        return Store(database, lease_s=self.settings.queue.lease_s), accounts
+
+    def _pipeline_token(self) -> str:
+        if self.settings.queue.token is not None:
+            return self.settings.queue.token.get_secret_value()
+        try:
+            return (self.home / "pipeline.token").read_text().strip()
+        except FileNotFoundError:
+            raise NoPipelineToken from None
+
+    def _fetch_folder(self, key: str) -> Path:
+        """A local folder with every blob below `key`."""
+        folder = self.home / "cache" / "folders" / key
+        for blob in self.blobs.keys(f"{key}/"):
+            here = folder / blob.removeprefix(f"{key}/")
+            if not here.exists():
+                here.parent.mkdir(parents=True, exist_ok=True)
+                temporary = here.with_name(f".{here.name}.{secrets.token_hex(4)}")
+                temporary.write_bytes(self.blobs.read(blob))
+                temporary.replace(here)
+        return folder
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Writes a file that only its owner can read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def connect(settings: Settings | None = None) -> Services:
+    """The services of these settings, or of the environment's."""
+    return Services(settings or Settings())

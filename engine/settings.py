@@ -1,0 +1,169 @@
+"""Everything that can be set, in one frozen object: from the environment (`MASKLETS_…`), a TOML file, or the defaults.
+
+Only `services.py` and the command line read it; everything else takes plain arguments. A nested field is set with two
+underscores: `MASKLETS_STORAGE__ROOT=s3://bucket/prefix`, or in `masklets.toml` as `[storage] root = "…"`. The
+environment wins over the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StorageSettings(_Part):
+    """Where the data lives."""
+
+    root: str | None = None  # folder or s3://bucket/prefix; None: the folder `store` in `home`
+    s3_endpoint: str | None = None  # URL of an S3 server that is not AWS
+    catalog_uri: str | None = None  # SQLAlchemy URI of the Iceberg catalog; None: SQLite in `home`
+
+
+class IngestSettings(_Part):
+    """Which videos are admitted."""
+
+    source: str | None = None  # folder or s3://bucket/prefix of raw videos
+    min_s: float = Field(1.0, gt=0)  # seconds
+    max_s: float = Field(600.0, gt=0)  # seconds
+    min_side_px: int = Field(64, ge=16)
+    max_side_px: int = Field(4096, ge=64)
+    held_out_share: float = Field(0.2, ge=0, lt=1)  # of the videos, kept from training
+    workers: int = Field(2, ge=1)  # videos normalised at once
+
+
+class AutoSettings(_Part):
+    """How candidates are made. The other thresholds of the grids are in model.image.GridConfig."""
+
+    chunk_videos: int = Field(4, ge=1)  # videos a mapped task
+    max_objects: int = Field(24, ge=1)  # candidates a video, best first
+    preset: Literal["default", "quick"] = "default"  # SA-V's 2,304 points in 21 crops, or 256 on the frame
+    min_iou: float = Field(0.8, ge=0, le=1)  # estimated IoU of a grid point's mask
+    min_stability: float = Field(0.95, ge=0, le=1)
+
+
+class ModelSettings(_Part):
+    """Which model proposes where none is promoted yet, and where it runs."""
+
+    checkpoint: str = "micro"  # a name, a hub name such as facebook/sam2.1-hiera-tiny, or a folder
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    registry_uri: str | None = None  # MLflow tracking and registry; None: SQLite in `home`
+    threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: torch's choice
+
+
+class QueueSettings(_Part):
+    """The review queue."""
+
+    database_uri: str | None = None  # SQLAlchemy URI; None: SQLite in `home`
+    host: str = "127.0.0.1"
+    port: int = Field(8765, ge=0, le=65535)
+    url: str | None = None  # where programs reach the queue; None: http://host:port
+    lease_s: float = Field(90.0, gt=0)
+    token: SecretStr | None = None  # of the pipeline; None: made once and kept in `home`
+
+
+class ReviewSettings(_Part):
+    """Who judges what."""
+
+    phase: str = "3"  # of tickets that correct a masklet: "1", "2" or "3"
+    held_out_by_hand: bool = False  # held-out videos are masked by hand (phase 1), as SA-V's were, so that no model
+    # that is measured on them has shaped them
+
+
+class RoundSettings(_Part):
+    """When a retraining round starts by itself, and its budget."""
+
+    min_new_masklets: int = Field(200, ge=1)  # accepted since the last round
+    steps: int = Field(200, ge=1)
+    lr: float = Field(1e-4, gt=0)
+    image_size: int | None = None  # px; None: the checkpoint's
+    min_gain: float = 0.0  # J&F points (0-100) that a checkpoint must gain to be promoted
+
+
+class AirflowSettings(_Part):
+    """The Airflow that `masklets up` runs."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    url: str | None = None  # where the queue tells of drained batches; None: no Airflow is told
+    parallelism: int = Field(4, ge=1)
+    gpu_slots: int = Field(1, ge=1)  # size of the pool `gpu`
+    ingest_every_s: int = Field(60, ge=5)
+    reconcile_every_s: int = Field(900, ge=5)
+
+
+class Settings(BaseSettings):
+    """All settings. Frozen: make another one to change a value."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MASKLETS_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    home: Path = Path("masklets-data")  # databases, caches, logs, secrets; and the store unless `storage.root` is set
+    storage: StorageSettings = StorageSettings()
+    ingest: IngestSettings = IngestSettings()
+    auto: AutoSettings = AutoSettings()
+    model: ModelSettings = ModelSettings()
+    queue: QueueSettings = QueueSettings()
+    review: ReviewSettings = ReviewSettings()
+    rounds: RoundSettings = RoundSettings()
+    airflow: AirflowSettings = AirflowSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the TOML file that MASKLETS_CONFIG names (default masklets.toml)."""
+        toml = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("MASKLETS_CONFIG", "masklets.toml")))
+        return init_settings, env_settings, toml
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give another process these settings."""
+        variables = {"MASKLETS_HOME": str(self.home.absolute())}
+        for part in type(self).model_fields:
+            values = getattr(self, part)
+            if not isinstance(values, BaseModel):
+                continue
+            for name, value in values:
+                if isinstance(value, SecretStr):
+                    value = value.get_secret_value()
+                if value is not None:
+                    variables[f"MASKLETS_{part}__{name}".upper()] = str(value)
+        return variables
+
+    @property
+    def root(self) -> str:
+        """The store's URI."""
+        return self.storage.root or str(self.home.absolute() / "store")
+
+    @property
+    def catalog_uri(self) -> str:
+        return self.storage.catalog_uri or f"sqlite:///{self.home.absolute()}/catalog.db"
+
+    @property
+    def queue_database_uri(self) -> str:
+        return self.queue.database_uri or f"sqlite:///{self.home.absolute()}/queue.db"
+
+    @property
+    def queue_url(self) -> str:
+        return self.queue.url or f"http://{self.queue.host}:{self.queue.port}"
+
+    @property
+    def registry_uri(self) -> str:
+        return self.model.registry_uri or f"sqlite:///{self.home.absolute()}/mlflow.db"

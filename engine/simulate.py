@@ -1,0 +1,426 @@
+"""Annotators that know the truth: they claim tickets over the queue's HTTP interface and act like people.
+
+A verifier compares the masklet with the true objects; an annotator corrects it by the paper's offline protocol (prompt
+the worst frame, propagate, repeat) with the model in the loop, or masks every frame by hand where the phase says so.
+Their time is modelled, never measured: 1 s to find an object, 1.5 s a click, 30 s to watch 300 frames (Ravi et al.
+2024, appendix F). They need videos with ground truth.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from annotation_queue.client import QueueClient, new_id, now
+from annotation_queue.records import Kind, NewOperation, Reason, Ticket
+from engine import auto_masklets, phases
+from engine.services import Services
+from storage import rle
+from storage.formats import sav
+from storage.records import STRIDE, Masklet, Prompt, Verdict, Video, content_id
+from validation import jf
+
+if TYPE_CHECKING:
+    from model.load import LoadedModel
+
+LOCATE_S, CLICK_S, WATCH_S_PER_FRAME = 1.0, 1.5, 30 / 300
+BRUSH_S = 37.8 - 4.8 * CLICK_S  # the rest of SA-V's 37.8 s a frame of phase 1, beside its 4.8 clicks
+HEARTBEAT_S = 20.0
+
+
+class NoTruth(Exception):
+    """A simulated annotator needs ground truth, and this video has none."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When a simulated person is satisfied. IoU in [0, 1]."""
+
+    accept_mean: float = 0.80  # mean IoU over the frames that show the object or the masklet
+    accept_frame: float = 0.75  # a frame counts as right above it (SA-V's alignment score)
+    accept_share: float = 0.85  # of the frames that must be right
+    same_object: float = 0.5  # best frame IoU below which the masklet is of no true object
+    clicks_a_frame: int = 3
+    corrections: int = 8  # frames that an annotator corrects at most before giving up on the model
+    attempts: int = 3  # track tickets of one object before it counts as untrackable
+
+
+@dataclass
+class Tally:
+    """What the simulated people did. modelled_s: by the paper's time model."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    tracked: int = 0
+    clicks: int = 0
+    clicked_frames: int = 0
+    edited_frames: int = 0
+    annotated_frames: int = 0
+    modelled_s: float = 0.0
+
+    def add(self, other: Tally) -> None:
+        self.verdicts += other.verdicts
+        self.tracked += other.tracked
+        self.clicks += other.clicks
+        self.clicked_frames += other.clicked_frames
+        self.edited_frames += other.edited_frames
+        self.annotated_frames += other.annotated_frames
+        self.modelled_s += other.modelled_s
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How a simulated person logs in."""
+
+    name: str
+    password: str
+
+
+def work(
+    s: Services,
+    people: Sequence[Credentials],
+    *,
+    batch_id: str | None = None,
+    policy: Policy | None = None,
+    progress: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Lets each person in turn claim and finish tickets until nobody finds one. Raises NoTruth, the ticket released."""
+    policy, total = policy or Policy(), Tally()
+    clients = [QueueClient(s.settings.queue_url, username=person.name, password=person.password) for person in people]
+    desk = _Desk(s, policy)
+    try:
+        idle = 0
+        while idle < len(clients):
+            idle = 0
+            for client in clients:
+                ticket = client.claim(batch_id=batch_id)
+                if ticket is None:
+                    idle += 1
+                    continue
+                total.add(desk.do(client, ticket))
+                progress(total)
+        return total
+    finally:
+        for client in clients:
+            client.close()
+
+
+class _Desk:
+    """What a person needs to work: the truth of each video, and the model."""
+
+    def __init__(self, s: Services, policy: Policy) -> None:
+        self._s, self._policy = s, policy
+        self._truths: dict[str, list[Masklet]] = {}
+        self._videos: dict[str, Video] = {}
+        self._loaded: LoadedModel | None = None
+
+    def do(self, client: QueueClient, ticket: Ticket) -> Tally:
+        """Works on one ticket while a thread keeps its lease."""
+        beat = _Heartbeat(client, ticket)
+        try:
+            with beat:
+                if ticket.kind is Kind.VERIFY:
+                    return self._verify(client, ticket)
+                return self._track(client, ticket)
+        except NoTruth:
+            client.release(ticket)
+            raise
+
+    def _verify(self, client: QueueClient, ticket: Ticket) -> Tally:
+        masklet = client.masklet(ticket)
+        assert masklet is not None  # the queue gives no verify ticket without one
+        target, best = self._match(masklet)
+        seconds = WATCH_S_PER_FRAME * len(masklet.frame_idx)
+        reasons: tuple[Reason, ...] = ()
+        if target is None:
+            verdict, reasons = Verdict.REJECT, (Reason.NOT_AN_OBJECT,)
+        elif self._satisfied(masklet, target):
+            verdict = Verdict.ACCEPT
+        elif self._tries(client, ticket) >= self._policy.attempts:
+            verdict, reasons = Verdict.REJECT, (Reason.UNTRACKABLE,)
+        else:
+            verdict, reasons = Verdict.REFINE, (Reason.DRIFT if best > 0.75 else Reason.WRONG_BOUNDARY,)
+        client.finish(ticket, verdict=verdict, reasons=reasons, frame_idx=0, seconds=seconds)
+        return Tally(verdicts=Counter([verdict.value]), modelled_s=seconds)
+
+    def _track(self, client: QueueClient, ticket: Ticket) -> Tally:
+        candidate = client.masklet(ticket)
+        if candidate is None:
+            client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.NOT_AN_OBJECT,))
+            return Tally(verdicts=Counter([Verdict.REJECT.value]))
+        target, _ = self._match(candidate)
+        if target is None:
+            client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.NOT_AN_OBJECT,))
+            return Tally(verdicts=Counter([Verdict.REJECT.value]))
+        phase = phases.phase(ticket.phase)
+        if phase.every_frame:
+            made, acts, tally = self._by_hand(candidate, target, ticket)
+        else:
+            made, acts, tally = self._with_model(candidate, target, ticket)
+        client.append_operations(ticket, acts)
+        client.finish(ticket, masklet=made, frame_idx=0, seconds=tally.modelled_s)
+        return tally
+
+    # ------------------------------------------------------------------------------------------- two ways to track
+
+    def _by_hand(
+        self, candidate: Masklet, target: Masklet, ticket: Ticket
+    ) -> tuple[Masklet, list[NewOperation], Tally]:
+        """Phase 1: every annotated frame is painted; nothing propagates."""
+        wanted = _aligned(target, candidate.frame_idx)
+        acts = [
+            _act("stroke", frame, {"mask_rle": counts.decode()})
+            for frame, counts, area in zip(candidate.frame_idx, wanted.rle, wanted.area_px, strict=True)
+            if area
+        ]
+        seconds = LOCATE_S + BRUSH_S * len(acts)
+        made = replace(
+            wanted,
+            masklet_id=content_id(candidate.masklet_id, ticket.ticket_id, length=20),
+            video_id=candidate.video_id,
+            score=(1.0,) * len(wanted.frame_idx),
+            object_score=tuple(1.0 if area else -1.0 for area in wanted.area_px),
+            stability=(1.0,) * len(wanted.frame_idx),
+            kind="manual",
+            phase="1",
+            round=candidate.round,
+            checkpoint="none: painted",
+            prompt=candidate.prompt,
+            edited_frame_count=len(acts),
+            click_count=0,
+        )
+        tally = Tally(tracked=1, edited_frames=len(acts), annotated_frames=len(made.frame_idx), modelled_s=seconds)
+        return made, acts, tally
+
+    def _with_model(
+        self, candidate: Masklet, target: Masklet, ticket: Ticket
+    ) -> tuple[Masklet, list[NewOperation], Tally]:
+        """Phases 2 and 3: correct the worst frame, propagate both ways, look again.
+
+        Phase 3 corrects with clicks that the memory answers; phase 2, and phase 3 where clicks do not get there, with a
+        mask painted from scratch.
+        """
+        from model import prompts
+        from model.masks import clean
+        from model.tracker import FeatureCache, Tracker, TrackerConfig
+
+        video = self._video(candidate.video_id)
+        loaded = self._model()
+        hw = (video.height, video.width)
+        wanted = _aligned(target, candidate.frame_idx)
+        truth = {f: rle.decode(c, *hw) for f, c in zip(wanted.frame_idx, wanted.rle, strict=True)}
+        clicking = phases.phase(ticket.phase).memory
+        acts: list[NewOperation] = []
+        edited: dict[int, int] = {}  # frame -> clicks
+        current = candidate
+        seconds = LOCATE_S
+        with self._s.frames(video) as reader:
+            tracker = Tracker(
+                loaded,
+                FeatureCache(loaded, reader.read, size=8),
+                video_hw=hw,
+                frame_count=video.frame_count,
+                config=TrackerConfig(history_frames=None),
+            )
+            for _ in range(self._policy.corrections):
+                seconds += WATCH_S_PER_FRAME * len(candidate.frame_idx)
+                if edited and self._satisfied(current, target):
+                    break
+                frame = _worst(current, wanted, set(edited))
+                if frame is None:
+                    break
+                answer = None
+                points: list[tuple[float, float]] = []
+                labels: list[int] = []
+                mask = None
+                for _ in range(self._policy.clicks_a_frame if clicking and truth[frame].any() else 0):
+                    click = (
+                        prompts.first_click(truth[frame])
+                        if mask is None
+                        else prompts.corrective_click(mask, truth[frame])
+                    )
+                    if click is None:
+                        break
+                    points.append(click[0])
+                    labels.append(click[1])
+                    prompt = Prompt(frame_idx=frame, points_xy=tuple(points), labels=tuple(labels))
+                    answer = tracker.prompt("object", prompt)
+                    mask = answer.masks(hw)[0]
+                    acts.append(_act("prompt", frame, {"points_xy": [list(p) for p in points], "labels": labels}))
+                edited[frame] = len(points)
+                seconds += CLICK_S * len(points)
+                if mask is None or jf.jaccard(mask, truth[frame]) < self._policy.accept_frame:
+                    counts = rle.encode(truth[frame])  # the brush: what clicks do not reach
+                    tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
+                    acts.append(_act("stroke", frame, {"mask_rle": counts.decode()}))
+                    seconds += BRUSH_S
+                rows: dict[int, tuple[bytes, int, float, float, float]] = {}
+                begin = min(edited)
+                speck = auto_masklets.speck_px(hw)
+                ways = (
+                    ((begin, video.frame_count, False), (begin, -1, True))
+                    if begin
+                    else ((0, video.frame_count, False),)
+                )
+                for first, stop, reverse in ways:
+                    for frame_masks in tracker.propagate(first, stop, reverse=reverse):
+                        if frame_masks.frame_idx % STRIDE:
+                            continue
+                        shown = clean(frame_masks.masks(hw)[0], speck)
+                        area = int(shown.sum())
+                        rows[frame_masks.frame_idx] = (
+                            rle.encode(shown),
+                            area,
+                            float(frame_masks.iou[0]),
+                            float(frame_masks.object_score[0]),
+                            float(frame_masks.stability()[0]) if area else 1.0,
+                        )
+                acts.append(_act("propagate", begin, {"both_ways": bool(begin)}))
+                kept = [rows[f] for f in candidate.frame_idx]
+                current = replace(
+                    candidate,
+                    rle=tuple(r[0] for r in kept),
+                    area_px=tuple(r[1] for r in kept),
+                    score=tuple(r[2] for r in kept),
+                    object_score=tuple(r[3] for r in kept),
+                    stability=tuple(r[4] for r in kept),
+                )
+        made = replace(
+            current,
+            masklet_id=content_id(candidate.masklet_id, ticket.ticket_id, length=20),
+            kind="manual",
+            phase=ticket.phase,
+            checkpoint=self._checkpoint,
+            round=self._round,
+            edited_frame_count=candidate.edited_frame_count + len(edited),
+            click_count=candidate.click_count + sum(edited.values()),
+        )
+        tally = Tally(
+            tracked=1,
+            clicks=sum(edited.values()),
+            clicked_frames=sum(1 for clicks in edited.values() if clicks),
+            edited_frames=len(edited),
+            annotated_frames=len(made.frame_idx),
+            modelled_s=seconds,
+        )
+        return made, acts, tally
+
+    # ------------------------------------------------------------------------------------------------- what is true
+
+    def _match(self, masklet: Masklet) -> tuple[Masklet | None, float]:
+        """The true object that a masklet is of, by its best frame; None if it is of none."""
+        best, found = 0.0, None
+        for truth in self._truth(masklet.video_id):
+            aligned = _aligned(truth, masklet.frame_idx)
+            first = next((i for i, area in enumerate(masklet.area_px) if area), None)
+            if first is None:
+                continue
+            overlap = _frame_iou(masklet, aligned, first)
+            if overlap > best:
+                best, found = overlap, truth
+        return (found, best) if best >= self._policy.same_object else (None, best)
+
+    def _satisfied(self, masklet: Masklet, target: Masklet) -> bool:
+        ious = frame_ious(masklet, _aligned(target, masklet.frame_idx))
+        if not ious:
+            return False
+        right = np.mean([iou > self._policy.accept_frame for iou in ious])
+        return bool(np.mean(ious) >= self._policy.accept_mean and right >= self._policy.accept_share)
+
+    def _tries(self, client: QueueClient, ticket: Ticket) -> int:
+        """How often this object was tracked by hand already: every second ticket of its line is a track ticket."""
+        return ticket.attempt // 2
+
+    def _truth(self, video_id: str) -> list[Masklet]:
+        if video_id not in self._truths:
+            video = self._video(video_id)
+            if video.truth_key is None:
+                raise NoTruth(f"video {video_id} ({video.source_uri}) has no ground truth beside it")
+            self._truths[video_id] = sav.from_sav(json.loads(self._s.blobs.read(video.truth_key)), video=video)
+        return self._truths[video_id]
+
+    def _video(self, video_id: str) -> Video:
+        if video_id not in self._videos:
+            self._videos[video_id] = self._s.video(video_id)
+        return self._videos[video_id]
+
+    def _model(self) -> LoadedModel:
+        if self._loaded is None:
+            checkpoint = self._s.checkpoint()
+            self._loaded = self._s.model(checkpoint)
+            self._checkpoint, self._round = checkpoint.name, checkpoint.round
+        return self._loaded
+
+
+class _Heartbeat:
+    """Keeps a lease from another thread, over a connection of its own session's client being busy or not."""
+
+    def __init__(self, client: QueueClient, ticket: Ticket) -> None:
+        self._client, self._ticket, self._done = client, ticket, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(HEARTBEAT_S):
+            self._client.heartbeat(self._ticket)
+
+
+def frame_ious(masklet: Masklet, truth: Masklet) -> list[float]:
+    """IoU on each frame that shows the object or the masklet; both have the same frames."""
+    shown = [i for i in range(len(masklet.rle)) if masklet.area_px[i] or truth.area_px[i]]
+    return [_frame_iou(masklet, truth, i) for i in shown]
+
+
+def _frame_iou(a: Masklet, b: Masklet, i: int) -> float:
+    if not a.area_px[i] or not b.area_px[i]:
+        return 0.0
+    return float(rle.iou([a.rle[i]], [b.rle[i]], a.height, a.width)[0, 0])
+
+
+def _worst(current: Masklet, wanted: Masklet, done: set[int]) -> int | None:
+    """The annotated frame with the lowest IoU that has not been corrected yet; the first one that shows it at first."""
+    scores = []
+    for i, frame in enumerate(current.frame_idx):
+        if frame in done or not (current.area_px[i] or wanted.area_px[i]):
+            continue
+        if not done and not wanted.area_px[i]:
+            continue  # a first prompt needs the object in view
+        scores.append((_frame_iou(current, wanted, i), frame))
+    return min(scores)[1] if scores else None
+
+
+def _aligned(truth: Masklet, frame_idx: Sequence[int]) -> Masklet:
+    """The truth on exactly these frames; empty where it says nothing."""
+    empty = rle.encode(np.zeros((truth.height, truth.width), bool))
+    counts: Mapping[int, tuple[bytes, int]] = {
+        f: (c, a) for f, c, a in zip(truth.frame_idx, truth.rle, truth.area_px, strict=True)
+    }
+    rows = [counts.get(f, (empty, 0)) for f in frame_idx]
+    return replace(truth, frame_idx=tuple(frame_idx), rle=tuple(c for c, _ in rows), area_px=tuple(a for _, a in rows))
+
+
+def _act(kind: str, frame_idx: int, payload: Mapping[str, object]) -> NewOperation:
+    return NewOperation(
+        operation_id=new_id(), kind=kind, created_at=now(), frame_idx=frame_idx, payload=json.dumps(payload)
+    )
+
+
+def as_json(tally: Tally) -> dict[str, object]:
+    """The tally as plain data, with the figures that SA-V reports."""
+    frames = max(1, tally.annotated_frames)
+    return asdict(tally) | {
+        "verdicts": dict(tally.verdicts),
+        "clicks_per_clicked_frame": tally.clicks / max(1, tally.clicked_frames),
+        "edited_share": tally.edited_frames / frames,
+    }

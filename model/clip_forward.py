@@ -1,0 +1,169 @@
+"""A clip through the whole model with gradients, and the simulated interaction that trains it.
+
+The protocol of Ravi et al. 2024, appendix C.2: some frames are prompted first (mask, click or box), the others are read
+through the memory, and some get corrective clicks drawn from the error region; prompted and corrected frames condition
+all others. Every object of a batch gets the same kind of prompt on the same frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import Sam2VideoModel
+
+from model import network
+from model.network import Clicks, Decoded, Memory
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How annotators are simulated in training. Probabilities in [0, 1], clicks a frame."""
+
+    mask: float = 0.5  # the first prompt is the true mask
+    click: float = 0.25  # one positive click; the rest is a box
+    box_jitter: float = 0.1  # of the side, at most 20 px
+    prompted_frames: int = 2  # 1 .. this many, drawn uniformly; the first frame is always one
+    corrected_frames: int = 2  # 1 .. this many, drawn uniformly; the first frame is always one
+    correction_clicks: int = 7
+    click_anywhere: float = 0.1  # a corrective click is drawn from the object whatever the error
+
+
+@dataclass(frozen=True)
+class Step:
+    """One answer of the model that has a truth. frame: index in the clip. prompted: whether it answers to a prompt."""
+
+    frame: int
+    prompted: bool
+    decoded: Decoded
+    target: Tensor  # float (B * N, S, S)
+
+
+def run(
+    model: Sam2VideoModel, pixels: Tensor, masks: Tensor, how: Interaction, generator: torch.Generator
+) -> list[Step]:
+    """Runs B clips of N objects each.
+
+    pixels: float (B, T, 3, S, S), normalised.  masks: bool (B, T, N, S, S).  generator: on the CPU; decides everything
+    random. Returns the steps in the order in which they happened; given masks are no answers and give no step.
+    """
+    b, t, n = masks.shape[:3]
+    features = network.encode_images(model, pixels.flatten(0, 1))
+    owner = torch.arange(b, device=pixels.device).repeat_interleave(n)
+    targets = masks.to(pixels.dtype).transpose(1, 2).flatten(0, 1)  # (B * N, T, S, S)
+
+    draw = float(torch.rand((), generator=generator))
+    kind = "mask" if draw < how.mask else "click" if draw < how.mask + how.click else "box"
+    prompted = _first_and_others(t, how.prompted_frames, generator)
+    corrected = [] if kind == "mask" else _first_and_others(t, how.corrected_frames, generator)
+    conditioning = set(prompted) | set(corrected)
+
+    steps: list[Step] = []
+    bank: dict[int, Memory] = {}
+    for frame in prompted + [i for i in range(t) if i not in prompted]:
+        here = features.select(owner * t + frame)
+        target = targets[:, frame]
+        clicks: Clicks | None = None
+        if frame in prompted and kind == "mask":
+            decoded, full = network.take_mask(model, here, target)
+        else:
+            if frame in prompted:
+                top = network.without_memory(model, here)
+                clicks = (
+                    _boxes(target, how.box_jitter, generator)
+                    if kind == "box"
+                    else _clicks_in(target > 0.5, target, generator)
+                )
+            else:
+                top = _remember(model, here, bank, conditioning, frame, t)
+            decoded = network.decode(model, here, top, clicks, multimask=kind != "box" or frame not in prompted)
+            steps.append(Step(frame, frame in prompted, decoded, target))
+            for _ in range(how.correction_clicks if frame in corrected else 0):
+                clicks = _corrected(model, clicks, decoded, target, how, generator)
+                decoded = network.decode(
+                    model,
+                    here,
+                    top,
+                    clicks,
+                    decoded.logits.detach().clamp(-32, 32),
+                    multimask=clicks.xy.shape[1] == 1,
+                )
+                steps.append(Step(frame, True, decoded, target))
+            full = network.upsample(model, decoded.logits)
+        if t > 1:
+            bank[frame] = network.encode_memory(model, here.top, full, decoded, binarise=False)
+    return steps
+
+
+def _first_and_others(t: int, most: int, generator: torch.Generator) -> list[int]:
+    """Frame 0 and up to `most` - 1 others, sorted."""
+    count = 1 + int(torch.randint(0, min(most, t), (), generator=generator))
+    return sorted([0, *(1 + torch.randperm(t - 1, generator=generator)[: count - 1]).tolist()])
+
+
+def _remember(
+    model: Sam2VideoModel, here: network.Features, bank: dict[int, Memory], conditioning: set[int], frame: int, t: int
+) -> Tensor:
+    span = min(t, model.config.max_object_pointers_in_encoder)
+    spatial = [(0, bank[i]) for i in sorted(conditioning) if i in bank]
+    pointers = [(frame - i, bank[i].pointer) for i in sorted(conditioning) if i in bank]
+    for back in range(1, span):
+        memory = bank.get(frame - back)
+        if memory is None or frame - back in conditioning:
+            continue
+        if back < model.num_maskmem:
+            spatial.append((back, memory))
+        pointers.append((back, memory.pointer))
+    return network.attend_to_memory(model, here, spatial, pointers, pointer_span=span)
+
+
+def _clicks_in(region: Tensor, target: Tensor, generator: torch.Generator) -> Clicks:
+    """One click an object, uniform in its region (anywhere when the region is empty), with the truth as its label.
+
+    region: bool (B, S, S).  target: float (B, S, S).
+    """
+    side = region.shape[-1]
+    mass = (region.flatten(1).float() + 1e-7).cumsum(1)
+    drawn = torch.rand(len(region), 1, generator=generator).to(mass.device) * mass[:, -1:]
+    at = torch.searchsorted(mass, drawn)[:, 0].clamp(max=side * side - 1)
+    label = (target.flatten(1)[torch.arange(len(at), device=target.device), at] > 0.5).int()
+    xy = torch.stack([at % side, torch.div(at, side, rounding_mode="floor")], 1).to(target.dtype)
+    return Clicks(xy[:, None], label[:, None])
+
+
+def _corrected(
+    model: Sam2VideoModel,
+    clicks: Clicks | None,
+    decoded: Decoded,
+    target: Tensor,
+    how: Interaction,
+    generator: torch.Generator,
+) -> Clicks:
+    """The clicks so far and one more, where the answer is wrong."""
+    truth = target > 0.5
+    wrong = (network.upsample(model, decoded.logits.detach()) > 0) != truth
+    if float(torch.rand((), generator=generator)) < how.click_anywhere:
+        wrong = truth
+    more = _clicks_in(wrong, target, generator)
+    if clicks is None:
+        return more
+    return Clicks(torch.cat([clicks.xy, more.xy], 1), torch.cat([clicks.labels, more.labels], 1))
+
+
+def _boxes(target: Tensor, jitter: float, generator: torch.Generator) -> Clicks:
+    """The jittered box of each object as two corner points; an absent object gets a negative click instead."""
+    batch, side = target.shape[0], target.shape[-1]
+    nowhere = _clicks_in(torch.zeros_like(target, dtype=torch.bool), target, generator)
+    xy, labels = nowhere.xy.repeat(1, 2, 1), nowhere.labels.repeat(1, 2)
+    labels[:, 1] = -10
+    noise = torch.rand(batch, 4, generator=generator) * 2 - 1
+    for i in range(batch):
+        rows, columns = (target[i] > 0.5).any(1).nonzero()[:, 0], (target[i] > 0.5).any(0).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        box = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).to(target.dtype).cpu()
+        size = (box[2:] - box[:2]).repeat(2)
+        box = (box + noise[i] * (jitter * size).clamp(max=20)).clamp(0, side).to(target.device)
+        xy[i], labels[i] = box.view(2, 2), torch.tensor([2, 3], device=target.device, dtype=labels.dtype)
+    return Clicks(xy, labels)

@@ -1,0 +1,97 @@
+"""Training data: clips of frames with the true masks of their objects, and how a training sample is cut from one.
+
+Knows numpy only: no weights, no files. Where clips come from (a renderer, a release, an SA-V folder) is the caller's
+business: a source is any function from a seed to a `Clip`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+Masks = NDArray[np.bool_]  # (T, N, H, W)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames of one video and the visible part of each object on each of them.
+
+    frames: uint8 (T, H, W, 3) RGB.  masks: bool (T, N, H, W); all False where an object is absent.
+    """
+
+    frames: Frames
+    masks: Masks
+
+    def __post_init__(self) -> None:
+        t, n, h, w = self.masks.shape
+        if self.frames.shape != (t, h, w, 3):
+            raise ValueError(f"frames {self.frames.shape} and masks {(t, n, h, w)} do not belong together")
+
+
+ClipSource = Callable[[int], Clip]  # seed -> clip; the same seed gives the same clip
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a training sample is cut from a clip (Ravi et al. 2024, appendix C.2)."""
+
+    image_size: int = 256  # px, square
+    frames: int = 8
+    objects: int = 3
+    min_area_px: int = 40  # at image_size; a smaller object on the first frame is not chosen
+    time_reversal: float = 0.5  # probability
+    horizontal_flip: float = 0.5
+    colour_jitter: float = 0.15  # relative range of brightness, contrast and saturation
+    grayscale: float = 0.05
+
+
+def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip | None:
+    """A training sample: a run of frames at the model's size with exactly `config.objects` objects.
+
+    Objects are chosen among those visible on the first frame; when there are fewer, some repeat, so that batches keep
+    one shape. Returns None when no object is large enough on the first frame.
+    """
+    t = clip.frames.shape[0]
+    if t < config.frames:
+        raise ValueError(f"the clip has {t} frames, the sample wants {config.frames}")
+    start = int(rng.integers(0, t - config.frames + 1))
+    order = np.arange(start, start + config.frames)
+    if config.frames > 1 and rng.random() < config.time_reversal:
+        order = order[::-1]
+    frames = np.stack([_resize(clip.frames[i], config.image_size, cv2.INTER_AREA) for i in order])
+    masks = np.stack([[_resize_mask(m, config.image_size) for m in clip.masks[i]] for i in order])
+    visible = np.flatnonzero(masks[0].sum(axis=(1, 2)) >= config.min_area_px)
+    if visible.size == 0:
+        return None
+    chosen = rng.choice(visible, config.objects, replace=visible.size < config.objects)
+    masks = masks[:, chosen]
+    if rng.random() < config.horizontal_flip:
+        frames, masks = frames[:, :, ::-1], masks[..., ::-1]
+    return Clip(_jitter(frames, config, rng), np.ascontiguousarray(masks))
+
+
+def _resize(image: NDArray[np.uint8], side: int, how: int) -> NDArray[np.uint8]:
+    if image.shape[:2] == (side, side):
+        return image
+    return np.asarray(cv2.resize(image, (side, side), interpolation=how), np.uint8)
+
+
+def _resize_mask(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    return _resize(mask.astype(np.uint8) * 255, side, cv2.INTER_AREA) > 127
+
+
+def _jitter(frames: Frames, config: SampleConfig, rng: np.random.Generator) -> Frames:
+    spread = config.colour_jitter
+    brightness, contrast, saturation = 1 + rng.uniform(-spread, spread, 3)
+    if rng.random() < config.grayscale:
+        saturation = 0.0
+    x = frames.astype(np.float32) * brightness
+    grey = x @ np.array([0.299, 0.587, 0.114], np.float32)
+    x = grey[..., None] + (x - grey[..., None]) * saturation
+    mean = grey.mean()
+    return np.clip(mean + (x - mean) * contrast, 0, 255).astype(np.uint8)

@@ -1,0 +1,357 @@
+"""Checkpoints: build a SAM 2 video model of a given shape, initialise it, save it, load it.
+
+Weights live in transformers' `Sam2VideoModel` and its folder format, so that every published SAM 2 and 2.1 checkpoint
+loads by name and every checkpoint saved here loads in plain transformers. Knows nothing about videos, training or
+tracking. The `micro` checkpoint lies beside this file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import huggingface_hub
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import Sam2VideoConfig, Sam2VideoModel
+from transformers.utils import logging as transformers_logging
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MICRO = Path(__file__).parent / "micro"
+MEMORY_CHANNELS = 64  # fixed inside transformers' memory attention
+_WANTED = ("*.json", "model*.safetensors")  # files of a hub repository that loading needs
+
+
+class NoCheckpoint(Exception):
+    """No checkpoint under that name or path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The sizes of a model that is built from nothing; the defaults are `micro`'s."""
+
+    image_size: int = 256  # px, side of the square input; a multiple of 32 and of 4 * windows[0]
+    embed_dim: int = 32  # channels of the first Hiera stage; doubles at each stage
+    blocks: tuple[int, int, int, int] = (1, 2, 3, 1)
+    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
+    windows: tuple[int, int, int, int] = (8, 4, 8, 4)  # window sides of local attention, in tokens
+    global_blocks: tuple[int, ...] | None = None  # blocks with global attention; None: the last of the third stage
+    hidden: int = 128  # channels of features, tokens and object pointers; a multiple of 64 above 64
+    decoder_heads: int = 8
+    decoder_mlp: int = 256
+    memory_layers: int = 2
+    memory_mlp: int = 512
+    dropout: float = 0.1  # of the memory attention, in training only
+    num_maskmem: int = 7  # 1 conditioning + 6 recent
+    max_object_pointers: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model in evaluation mode, with what it takes to feed and to name it."""
+
+    model: Sam2VideoModel
+    image_size: int  # px, side of the square input
+    name: str  # what the caller asked for
+    source: str  # the folder, or "repository@commit"
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB in [0, 1]
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+
+def build(shape: Shape | None = None) -> Sam2VideoModel:
+    """A model of this shape with the library's own initial weights (see `init_weights` for ones that train).
+
+    Raises ValueError if the sizes do not fit together.
+    """
+    return Sam2VideoModel(config_of(shape or Shape()))
+
+
+def config_of(shape: Shape) -> Sam2VideoConfig:
+    """transformers' configuration for a shape, consistent at any image size."""
+    dims = [shape.embed_dim * 2**stage for stage in range(4)]
+    if shape.hidden % MEMORY_CHANNELS or shape.hidden <= MEMORY_CHANNELS:
+        raise ValueError(f"hidden must be a multiple of {MEMORY_CHANNELS} above it, got {shape.hidden}")
+    pooled = [sum(shape.blocks[:stage]) for stage in (1, 2, 3)]  # blocks that halve the map
+    global_blocks = (sum(shape.blocks[:3]) - 1,) if shape.global_blocks is None else shape.global_blocks
+    for block in global_blocks:
+        if block in pooled or not 0 <= block < sum(shape.blocks):
+            raise ValueError(f"global attention is impossible in block {block}: blocks {shape.blocks} pool in {pooled}")
+    config = Sam2VideoConfig(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": shape.embed_dim,
+                "num_attention_heads": shape.heads[0],
+                "blocks_per_stage": list(shape.blocks),
+                "embed_dim_per_stage": dims,
+                "num_attention_heads_per_stage": list(shape.heads),
+                "window_size_per_stage": list(shape.windows),
+                "global_attention_blocks": list(global_blocks),
+            },
+            "backbone_channel_list": dims[::-1],
+            "fpn_hidden_size": shape.hidden,
+        },
+        prompt_encoder_config={"hidden_size": shape.hidden},
+        mask_decoder_config={
+            "hidden_size": shape.hidden,
+            "mlp_dim": shape.decoder_mlp,
+            "num_attention_heads": shape.decoder_heads,
+            "iou_head_hidden_dim": shape.hidden,
+        },
+        num_maskmem=shape.num_maskmem,
+        max_object_pointers_in_encoder=shape.max_object_pointers,
+        memory_attention_hidden_size=shape.hidden,
+        memory_attention_num_layers=shape.memory_layers,
+        memory_attention_feed_forward_hidden_size=shape.memory_mlp,
+        memory_attention_dropout=shape.dropout,
+        memory_attention_rope_dropout=shape.dropout,
+        memory_encoder_hidden_size=shape.hidden,
+        memory_encoder_output_channels=MEMORY_CHANNELS,
+        mask_downsampler_embed_dim=shape.hidden,
+        memory_fuser_embed_dim=shape.hidden,
+        memory_fuser_intermediate_dim=4 * shape.hidden,
+    )
+    return resized_config(config, shape.image_size)
+
+
+def resized_config(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig:
+    """The same configuration for another side of the square input, in px."""
+    new = copy.deepcopy(config)
+    vision: Any = new.vision_config  # the library types it as if it could still be a dict
+    prompt: Any = new.prompt_encoder_config
+    step = max(32, 4 * vision.backbone_config.window_size_per_stage[0])
+    if image_size <= 0 or image_size % step:
+        raise ValueError(f"image_size must be a positive multiple of {step}, got {image_size}")
+    new.image_size = prompt.image_size = image_size
+    vision.backbone_config.image_size = [image_size, image_size]
+    vision.backbone_feature_sizes = [[image_size // stride] * 2 for stride in (4, 8, 16)]
+    new.memory_attention_rope_feat_sizes = [image_size // 16] * 2
+    return new
+
+
+def resized(model: Sam2VideoModel, image_size: int) -> Sam2VideoModel:
+    """A copy of the model for another input side, with the same weights, device, dtype and mode.
+
+    No weight depends on the input's size: positions are interpolated, computed or convolved.
+    """
+    with torch.random.fork_rng(devices=[]):
+        new = Sam2VideoModel(resized_config(model.config, image_size))
+    new.load_state_dict(model.state_dict())
+    moved: Sam2VideoModel = nn.Module.to(new, device=model.device, dtype=model.dtype)
+    moved.train(model.training)
+    return moved
+
+
+def side_of(model: Sam2VideoModel) -> int:
+    """The side of the model's square input in px."""
+    size = model.config.image_size
+    return size if isinstance(size, int) else size[0]
+
+
+def init_weights(model: Sam2VideoModel, seed: int, *, embedding_std: float = 0.02, layer_scale: float = 0.1) -> None:
+    """Initial weights from which training takes off; in place, and the same for the same seed.
+
+    PyTorch's default for every linear layer and convolution, layer scales at `layer_scale`, and every embedding or
+    other parameter that the library leaves at zero drawn with `embedding_std`. The Fourier frequencies of clicks are
+    made those of the image grid: the library draws them apart, and then a click does not know where on the image it is.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        settled: set[int] = set()
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm):
+                module.reset_parameters()
+                settled.update(id(p) for p in module.parameters(recurse=False))
+        for name, parameter in model.named_parameters():
+            if ".memory_fuser." in name and name.endswith(".scale"):
+                parameter.fill_(layer_scale)
+            elif id(parameter) not in settled:
+                parameter.normal_(std=embedding_std)
+        frequencies = model.shared_image_embedding.positional_embedding
+        frequencies.normal_(std=model.shared_image_embedding.scale)
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(frequencies)
+
+
+def save(
+    model: Sam2VideoModel,
+    folder: Path | str,
+    *,
+    card: str,
+    meta: Mapping[str, Any],
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Path:
+    """Write a checkpoint in transformers' format, with its preprocessor, a model card and `meta.json`.
+
+    Files are written apart and moved in one by one, `meta.json` last: a folder with a `meta.json` is whole.
+    card: Markdown of README.md. meta: JSON-able facts of how the weights came to be.
+    Returns the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    apart = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder.parent))
+    try:
+        with _quiet():
+            model.save_pretrained(apart)
+        for name, content in _preprocessors(side_of(model), mean, std).items():
+            (apart / name).write_text(json.dumps(content, indent=2) + "\n")
+        (apart / "README.md").write_text(card)
+        (apart / "meta.json").write_text(json.dumps(dict(meta), indent=2, sort_keys=True) + "\n")
+        for file in sorted(apart.iterdir(), key=lambda file: file.name == "meta.json"):
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(apart, ignore_errors=True)
+    return folder
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LoadedModel:
+    """Load a checkpoint for use: "micro", a local folder, or a hub name such as "facebook/sam2.1-hiera-tiny".
+
+    A hub name is looked for in the local cache first, then downloaded unless HF_HUB_OFFLINE is set.
+    revision: branch, tag or commit of a hub repository.
+    Raises NoCheckpoint with one line that says what was looked for and where.
+    """
+    name = str(name_or_path)
+    folder, source = _find(name, revision)
+    try:
+        with _quiet():
+            model = Sam2VideoModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise NoCheckpoint(f"the checkpoint at {folder} does not load: {_first_line(error)}") from error
+    mean, std = _normalisation(folder)
+    return wrap(nn.Module.to(model, device), name=name, source=source, mean=mean, std=std)
+
+
+def wrap(
+    model: Sam2VideoModel,
+    *,
+    name: str,
+    source: str = "memory",
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> LoadedModel:
+    """A model that is in memory already, put into evaluation mode and ready for the predictor and the tracker."""
+    model = model.train(False)
+    return LoadedModel(model=model, image_size=side_of(model), name=name, source=source, mean=mean, std=std)
+
+
+def _find(name: str, revision: str | None) -> tuple[Path, str]:
+    """The local folder of a checkpoint, and the source to name it by."""
+    if name == "micro":
+        if _is_whole(MICRO):
+            return MICRO, str(MICRO)
+        raise NoCheckpoint(f"no checkpoint 'micro': looked in {MICRO}")
+    folder = Path(name).expanduser()
+    if _is_whole(folder):
+        return folder, str(folder)
+    if folder.exists():
+        raise NoCheckpoint(f"no checkpoint in {folder}: config.json and model.safetensors are needed")
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise NoCheckpoint(f"no checkpoint {name!r}: no such folder, and not a name like 'owner/model'")
+    cache = huggingface_hub.constants.HF_HUB_CACHE
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    trouble = "HF_HUB_OFFLINE is set"
+    for local_only in (True,) if offline else (True, False):
+        try:
+            found = huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=list(_WANTED), local_files_only=local_only
+            )
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            trouble = trouble if offline else _first_line(error)
+            continue
+        if _is_whole(Path(found)):
+            return Path(found), f"{name}@{Path(found).name}"
+        trouble = trouble if offline else "the repository has no config.json with safetensors weights"
+    raise NoCheckpoint(f"no checkpoint {name!r}: not in the hub cache {cache}, and not downloaded ({trouble})")
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and std from the checkpoint's preprocessor; ImageNet's if it does not say."""
+    for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
+        file = folder / name
+        if file.is_file():
+            content = json.loads(file.read_text())
+            if "image_mean" in content and "image_std" in content:
+                return _triple(content["image_mean"]), _triple(content["image_std"])
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def _triple(values: list[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _preprocessors(
+    image_size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> dict[str, dict[str, Any]]:
+    """The files from which transformers makes its processors; written by hand because those need torchvision."""
+    common: dict[str, Any] = {
+        "processor_class": "Sam2VideoProcessor",
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+        "size": {"height": image_size, "width": image_size},
+    }
+    mask_size = {"height": image_size // 4, "width": image_size // 4}
+    return {
+        "preprocessor_config.json": common | {"image_processor_type": "Sam2ImageProcessor", "mask_size": mask_size},
+        "video_preprocessor_config.json": common | {"video_processor_type": "Sam2VideoVideoProcessor"},
+        "processor_config.json": {
+            "processor_class": "Sam2VideoProcessor",
+            "point_pad_value": -10,
+            "target_size": image_size,
+        },
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and notices: libraries do not print."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

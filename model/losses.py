@@ -1,0 +1,85 @@
+"""The losses of SAM 2: focal 20, dice 1, IoU 1, occlusion 1; only the best of several masks is corrected.
+
+Pure functions of tensors. Source: Ravi et al. 2024, appendix C; differs: masks are compared at the model's input size,
+and every term is a mean over the objects that it applies to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    focal: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0
+    occlusion: float = 1.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One step's terms, unweighted, each a scalar tensor; `total` is weighted."""
+
+    focal: Tensor
+    dice: Tensor
+    iou: Tensor
+    occlusion: Tensor
+    total: Tensor
+
+
+def step_losses(logits: Tensor, iou: Tensor, object_score: Tensor, target: Tensor, weights: LossWeights) -> Losses:
+    """The losses of B objects on one frame.
+
+    logits: float (B, K, h, w) candidate masks before absence is applied.  iou: float (B, K), what the model says of them.
+    object_score: float (B,) presence logit.  target: float (B, S, S) in [0, 1].
+    An object that is absent has no mask to learn: only its presence counts.
+    """
+    target = target.to(logits.dtype)
+    full = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
+    present = (target.flatten(1).amax(1) > 0.5).to(logits.dtype)
+    share = present / present.sum().clamp(min=1)  # each present object counts the same
+
+    focal, dice = focal_loss(full, target[:, None]), dice_loss(full, target[:, None])  # (B, K)
+    best = (weights.focal * focal + weights.dice * dice).detach().argmin(1)
+    rows = torch.arange(logits.shape[0], device=logits.device)
+    with torch.no_grad():
+        true_iou = mask_iou(full > 0, target[:, None] > 0.5)
+    focal_term = (focal[rows, best] * share).sum()
+    dice_term = (dice[rows, best] * share).sum()
+    iou_term = ((iou - true_iou).abs().mean(1) * share).sum()
+    occlusion_term = F.binary_cross_entropy_with_logits(object_score, present)
+    total = (
+        weights.focal * focal_term
+        + weights.dice * dice_term
+        + weights.iou * iou_term
+        + weights.occlusion * occlusion_term
+    )
+    return Losses(focal_term, dice_term, iou_term, occlusion_term, total)
+
+
+def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Sigmoid focal loss (Lin et al. 2017), mean over the pixels: (B, K, H, W), (B, 1, H, W) -> (B, K)."""
+    target = target.expand_as(logits)
+    p = torch.sigmoid(logits)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    miss = p + target - 2 * p * target
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    return (weight * cross_entropy * miss**gamma).flatten(2).mean(2)
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - soft Dice with one pixel of smoothing: (B, K, H, W), (B, 1, H, W) -> (B, K)."""
+    p = torch.sigmoid(logits).flatten(2)
+    target = target.expand_as(logits).flatten(2)
+    return 1 - (2 * (p * target).sum(2) + 1) / (p.sum(2) + target.sum(2) + 1)
+
+
+def mask_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of bool masks (..., H, W), broadcast; 1 where both are empty."""
+    both, either = (a & b).flatten(-2).sum(-1), (a | b).flatten(-2).sum(-1)
+    return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(both, dtype=torch.float32))

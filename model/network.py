@@ -1,0 +1,222 @@
+"""SAM 2's steps as plain functions over the modules of transformers' `Sam2VideoModel`: differentiable, batched, stateless.
+
+The library's own entry points run without gradients and one object at a time; these call the same submodules with the
+same arithmetic, for the trainer and for the tracker. Knows nothing of videos, sessions or prompts from people. The batch
+B is over objects (of one frame or of several); P clicks; h, w = image_size / 16; masks are logits at image_size / 4.
+Everything here that relies on how transformers 5.23 arranges its modules is in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import Sam2VideoModel
+
+NO_OBJECT_LOGIT = -1024.0  # the mask logit of an absent object, as in the released model
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the image encoder gives for B images.
+
+    high_res: the stride-4 and stride-8 maps, already projected for the mask decoder, float (B, C, 4h, 4w), (B, C, 2h, 2w).
+    top: the stride-16 map without any memory, float (B, C, h, w).  top_position: its sine code, same shape.
+    """
+
+    high_res: tuple[Tensor, Tensor]
+    top: Tensor
+    top_position: Tensor
+
+    def select(self, index: Tensor) -> Features:
+        """The features of the images `index`, int64 (B',), repeated where an index repeats."""
+        a, b = self.high_res
+        return Features((a[index], b[index]), self.top[index], self.top_position[index])
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Points of B objects in pixels of the model's square input. labels: 1, 0, box corners 2 and 3, -10 for padding."""
+
+    xy: Tensor  # float (B, P, 2)
+    labels: Tensor  # int (B, P)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the mask decoder says of B objects; K is 3 where it may be ambiguous and 1 otherwise."""
+
+    all_logits: Tensor  # float (B, K, 4h, 4w), before absence is applied
+    all_iou: Tensor  # float (B, K)
+    logits: Tensor  # float (B, 4h, 4w), the mask of the best estimated IoU; NO_OBJECT_LOGIT where the object is absent
+    iou: Tensor  # float (B,)
+    object_score: Tensor  # float (B,), > 0 is present
+    pointer: Tensor  # float (B, C)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is remembered of one frame for B objects."""
+
+    features: Tensor  # float (B, 64, h, w)
+    position: Tensor  # float (1 or B, 64, h, w)
+    pointer: Tensor  # float (B, C)
+
+
+def encode_images(model: Sam2VideoModel, pixels: Tensor) -> Features:
+    """Runs the image encoder once. pixels: float (B, 3, S, S), normalised."""
+    out = model.vision_encoder(pixels)
+    fine, mid, top = out.fpn_hidden_states[:3]
+    return Features(
+        (model.mask_decoder.conv_s0(fine), model.mask_decoder.conv_s1(mid)), top, out.fpn_position_encoding[2]
+    )
+
+
+def without_memory(model: Sam2VideoModel, features: Features) -> Tensor:
+    """The top map of a frame that has no past: float (B, C, h, w)."""
+    return features.top + model.no_memory_embedding.view(1, -1, 1, 1)
+
+
+def decode(
+    model: Sam2VideoModel,
+    features: Features,
+    top: Tensor,
+    clicks: Clicks | None,
+    previous_logits: Tensor | None = None,
+    *,
+    multimask: bool,
+) -> Decoded:
+    """Prompt encoder and mask decoder. top: float (B, C, h, w). previous_logits: float (B, 4h, 4w)."""
+    batch = top.shape[0]
+    if clicks is None:  # the decoder always wants a token: "not a point"
+        xy, labels = top.new_zeros(batch, 1, 1, 2), torch.full((batch, 1, 1), -1, dtype=torch.int32, device=top.device)
+    else:
+        xy, labels = clicks.xy[:, None], clicks.labels[:, None]
+    mask = None if previous_logits is None else previous_logits[:, None]
+    sparse, dense = model.prompt_encoder(input_points=xy, input_labels=labels, input_boxes=None, input_masks=mask)
+    position = model.get_image_wide_positional_embeddings()
+    logits, iou, tokens, score = model.mask_decoder(
+        image_embeddings=top,
+        image_positional_embeddings=position.expand(batch, -1, -1, -1),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=multimask,
+        high_resolution_features=list(features.high_res),
+    )
+    logits, iou, tokens, score = logits[:, 0], iou[:, 0], tokens[:, 0], score[:, 0, 0]
+    best, rows = iou.argmax(-1), torch.arange(batch, device=iou.device)
+    present = score > 0
+    pointer = model.object_pointer_proj(tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(best)])
+    return Decoded(
+        all_logits=logits,
+        all_iou=iou,
+        logits=torch.where(present[:, None, None], logits[rows, best], NO_OBJECT_LOGIT),
+        iou=iou[rows, best],
+        object_score=score,
+        pointer=torch.where(present[:, None], pointer, model.no_object_pointer),
+    )
+
+
+def take_mask(model: Sam2VideoModel, features: Features, mask: Tensor) -> tuple[Decoded, Tensor]:
+    """Takes a given mask as the answer of the frame; the decoder only makes its pointer.
+
+    mask: float (B, S, S) in {0, 1} (or in between, at soft borders). Returns the answer and its full-size logits
+    (B, S, S): the low-resolution ones are too coarse for the memory.
+    """
+    full = mask * 20.0 - 10.0
+    side = model.prompt_encoder.mask_input_size
+    low = F.interpolate(full[:, None], size=side, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+    small = model.mask_downsample(mask[:, None])[:, 0]
+    if small.shape[-2:] != tuple(side):
+        small = F.interpolate(small[:, None], size=side, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+    seen = decode(model, features, features.top, None, small, multimask=True)
+    present = mask.flatten(1).amax(1) > 0
+    return (
+        Decoded(
+            all_logits=low[:, None],
+            all_iou=torch.ones_like(low[:, 0, :1]),
+            logits=low,
+            iou=torch.ones_like(low[:, 0, 0]),
+            object_score=present.to(low.dtype) * 20.0 - 10.0,
+            pointer=torch.where(present[:, None], seen.pointer, model.no_object_pointer),
+        ),
+        full,
+    )
+
+
+def upsample(model: Sam2VideoModel, logits: Tensor) -> Tensor:
+    """Mask logits at the model's input size: float (B, 4h, 4w) -> (B, S, S)."""
+    return F.interpolate(logits[:, None], size=(model.image_size,) * 2, mode="bilinear", align_corners=False)[:, 0]
+
+
+def encode_memory(
+    model: Sam2VideoModel, top: Tensor, full_logits: Tensor, decoded: Decoded, *, binarise: bool
+) -> Memory:
+    """Remembers a frame. top: float (B, C, h, w) without memory; full_logits: float (B, S, S).
+
+    binarise: whether the mask enters as 0 or 1 (frames that somebody prompted, at inference) or as probabilities.
+    """
+    config = model.config
+    mask = (full_logits > 0).to(full_logits.dtype) if binarise else torch.sigmoid(full_logits)
+    mask = mask * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
+    features, position = model.memory_encoder(top, mask[:, None])
+    if model.occlusion_spatial_embedding_parameter is not None:
+        absent = (decoded.object_score <= 0).to(features.dtype)
+        features = features + (absent[:, None] * model.occlusion_spatial_embedding_parameter)[..., None, None]
+    return Memory(features, position, decoded.pointer)
+
+
+def attend_to_memory(
+    model: Sam2VideoModel,
+    features: Features,
+    spatial: Sequence[tuple[int, Memory]],
+    pointers: Sequence[tuple[int, Tensor]],
+    *,
+    pointer_span: int,
+) -> Tensor:
+    """The top map of a frame, read in the light of what is remembered: float (B, C, h, w).
+
+    spatial: (frames back, memory); 0 stands for a prompted frame, wherever it is.  pointers: (frames back, (B, C)),
+    negative for frames to come.  pointer_span: the number of frames that pointers may span; offsets are scaled by it.
+    """
+    batch, channels, height, width = features.top.shape
+    keys = [m.features.flatten(2).permute(2, 0, 1) for _, m in spatial]
+    codes = [
+        (m.position.flatten(2).permute(2, 0, 1) + model.memory_temporal_positional_encoding[back - 1]).expand(
+            -1, batch, -1
+        )
+        for back, m in spatial
+    ]
+    tokens = 0
+    if pointers:
+        stacked = torch.stack([p for _, p in pointers])  # (K, B, C)
+        offsets = torch.tensor([float(back) for back, _ in pointers], device=stacked.device)
+        code = model.temporal_positional_encoding_projection_layer(_sine(offsets / max(pointer_span - 1, 1), channels))
+        splits = channels // model.mem_dim
+        stacked = stacked.view(len(pointers), batch, splits, model.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
+        keys.append(stacked)
+        codes.append(code[:, None].expand(-1, batch, -1).repeat_interleave(splits, dim=0))
+        tokens = stacked.shape[0]
+    out = model.memory_attention(
+        current_vision_features=features.top.flatten(2).permute(2, 0, 1),
+        current_vision_position_embeddings=features.top_position.flatten(2).permute(2, 0, 1),
+        memory=torch.cat([k.to(features.top.dtype) for k in keys]),
+        memory_posision_embeddings=torch.cat(codes),
+        num_object_pointer_tokens=tokens,
+    )
+    return _to_map(out, batch, channels, height, width)
+
+
+def _to_map(out: Tensor, batch: int, channels: int, height: int, width: int) -> Tensor:
+    """Undoes the library's layout: (h*w or 1, B, h*w, C) in whichever order it comes -> (B, C, h, w)."""
+    return out.reshape(batch, height * width, channels).transpose(1, 2).reshape(batch, channels, height, width)
+
+
+def _sine(position: Tensor, dim: int) -> Tensor:
+    """The one-dimensional sine code of Vaswani et al. 2017, sines before cosines: float (K,) -> (K, dim)."""
+    half = torch.arange(dim // 2, dtype=torch.float32, device=position.device)
+    angle = position[:, None] / 10000 ** (2 * torch.div(half, 2, rounding_mode="floor") / (dim // 2))
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

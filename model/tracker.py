@@ -1,0 +1,505 @@
+"""The streaming tracker: many objects through one video in one batch, with bounded memory.
+
+A frame is encoded once for all objects. An object remembers its conditioning frames (those that somebody prompted or
+corrected, whenever that happened) and the few tracked frames that the next one reads; the rest is forgotten. At the
+same weights the masks are those of transformers' own session, with these differences, all on purpose:
+
+- A frame that is corrected after it was tracked becomes a conditioning frame, as in training; the library lets the next
+  propagation overwrite it. It is answered in the light of the memory and, with `TrackerConfig.feed_back`, of the mask
+  that is being corrected; its own earlier memory is left out.
+- Objects do not see each other: in the library, a prompt for one object changes how the other objects' masks of that
+  frame are remembered.
+- The library remembers every frame, so that a change of direction there also reads tracked frames of the way out.
+  `TrackerConfig.history_frames = None` does the same.
+
+Knows nothing of files, tickets or training. The steps of the network are in `network`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import feed, masks, network
+from model.feed import Rgb
+from model.load import LoadedModel
+from model.network import Decoded, Features, Memory
+from storage.records import Prompt
+
+FrameSource = Callable[[int], Rgb]  # frame_idx -> uint8 (H, W, 3)
+
+_Item = TypeVar("_Item")
+Offsets = tuple[int, ...]  # frames back, one an item of memory; 0 for a conditioning frame's map
+
+
+class NoPrompt(Exception):
+    """Nothing to track: no object has been prompted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerConfig:
+    """What the tracker keeps and how it answers."""
+
+    history_frames: int | None = 0  # tracked frames on both sides of the last one to keep for corrections; None: all
+    feed_back: bool = True  # refining clicks are answered with the mask that they refine as a further prompt
+    max_conditioning: int | None = None  # conditioning frames that a frame reads, the closest ones; None: as trained
+    object_batch: int = 16  # objects that pass the network at once, at least 1; bounds scratch memory
+    lookahead: int = 1  # frames that the image encoder takes at once, at least 1
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """The masks of N objects on one frame. logits: float (N, h, w) at a quarter of the model's input size."""
+
+    frame_idx: int
+    object_ids: tuple[str, ...]
+    logits: Tensor  # > 0 is object; all NO_OBJECT_LOGIT where the object is absent
+    iou: Tensor  # float (N,), the model's own estimate in [0, 1]
+    object_score: Tensor  # float (N,), > 0 is present
+
+    def masks(self, hw: tuple[int, int]) -> NDArray[np.bool_]:
+        """bool (N, H, W) at the video's size hw = (H, W): logits resized bilinearly, then cut at zero."""
+        return masks.enlarge(self.logits, hw)
+
+    def stability(self, offset: float = 1.0) -> Tensor:
+        """Stability score of each mask, float (N,) in [0, 1]; 1 where the object is absent."""
+        return masks.stability_score(self.logits, offset)
+
+
+class FeatureCache:
+    """Image features of one video by frame, the least recently used dropped. Share one between trackers of a video."""
+
+    def __init__(self, loaded: LoadedModel, frames: FrameSource, size: int = 4) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        self.loaded = loaded
+        self._frames, self._size = frames, size
+        self._kept: OrderedDict[int, Features] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, frame_idx: int, *, with_next: Sequence[int] = ()) -> Features:
+        """The features of a frame, batch 1. If it must be encoded, `with_next` are encoded in the same batch."""
+        with self._lock:
+            if frame_idx not in self._kept:
+                self._encode([frame_idx, *(i for i in with_next[: self._size - 1] if i not in self._kept)])
+            self._kept.move_to_end(frame_idx)
+            return self._kept[frame_idx]
+
+    @torch.inference_mode()
+    def _encode(self, frame_idxs: Sequence[int]) -> None:
+        pixels = feed.to_pixels(self.loaded, [self._frames(i) for i in frame_idxs])
+        encoded = network.encode_images(self.loaded.model, pixels)
+        rows = torch.arange(len(frame_idxs), device=pixels.device)
+        for row, frame_idx in enumerate(frame_idxs):
+            self._kept[frame_idx] = encoded.select(rows[row : row + 1]) if len(frame_idxs) > 1 else encoded
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+
+
+@dataclass
+class _Memory:
+    """What one object remembers of one frame."""
+
+    pointer: Tensor  # float (C,)
+    features: Tensor | None  # bfloat16 (64, h, w); None where only the pointer can still be read
+    answer: FrameMasks | None  # N = 1; None where nobody can ask for it any more
+    prompt: Prompt | None = None  # what the conditioning frame was given
+
+
+@dataclass
+class _Object:
+    """One object's state. A frame is in `conditioning` or in `tracked`, never in both."""
+
+    conditioning: dict[int, _Memory] = field(default_factory=dict)
+    tracked: dict[int, _Memory] = field(default_factory=dict)
+    direction: dict[int, bool] = field(default_factory=dict)  # every frame tracked so far: whether in reverse
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The memories that an object reads on a frame. Objects with equal offsets can share a batch."""
+
+    spatial_back: Offsets
+    pointer_back: Offsets
+    spatial: tuple[_Memory, ...]
+    pointers: tuple[_Memory, ...]
+
+
+class Tracker:
+    """Tracks any number of objects through one video.
+
+        tracker = Tracker(loaded, reader.read, video_hw=(720, 1280), frame_count=300)
+        tracker.prompt("cat", Prompt(frame_idx=0, points_xy=((640, 360),), labels=(1,)))
+        for frame in tracker.propagate(0, 300):
+            frame.masks((720, 1280))
+
+    frames: a callable that gives the RGB frame of an index, or a FeatureCache shared with other trackers.
+    video_hw: height and width of the frames in px. frame_count: frames of the whole video, however few are tracked.
+    Not safe for use by two threads at once.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        frames: FrameSource | FeatureCache,
+        *,
+        video_hw: tuple[int, int],
+        frame_count: int,
+        config: TrackerConfig | None = None,
+    ) -> None:
+        config = config or TrackerConfig()
+        if frame_count < 1 or min(video_hw) < 1:
+            raise ValueError(f"a video has at least one frame and one pixel, got {frame_count} frames of {video_hw}")
+        if config.object_batch < 1 or config.lookahead < 1:
+            raise ValueError(f"object_batch and lookahead must be at least 1, got {config}")
+        self._loaded, self._model = loaded, loaded.model
+        self._features = (
+            frames if isinstance(frames, FeatureCache) else FeatureCache(loaded, frames, size=config.lookahead + 2)
+        )
+        self._hw, self._frame_count, self._config = video_hw, frame_count, config
+        self._objects: dict[str, _Object] = {}
+        self._position: Tensor | None = None  # sine code of the memory maps, the same for all
+
+    @property
+    def object_ids(self) -> tuple[str, ...]:
+        """The objects in the order of their first prompts."""
+        return tuple(self._objects)
+
+    def conditioning_frames(self, object_id: str) -> tuple[int, ...]:
+        """The frames that an object was prompted or corrected on, ascending."""
+        return tuple(sorted(self._object(object_id).conditioning))
+
+    def prompt(self, object_id: str, prompt: Prompt) -> FrameMasks:
+        """Prompts one object, new or known, on one frame; see `prompt_all`."""
+        return self.prompt_all({object_id: prompt})
+
+    def prompt_all(self, prompts: Mapping[str, Prompt]) -> FrameMasks:
+        """Prompts objects on one frame, in one batch, and gives their masks there.
+
+        The frame becomes a conditioning frame of each object. A prompt holds all the clicks of the frame: it replaces
+        an earlier one of the same object and frame. Clicks that extend the earlier ones, or that correct a tracked
+        frame, refine the mask that is there; other ones start anew.
+        Raises ValueError, showing the value, for a prompt that is not one or a frame that is not there.
+        """
+        frames = {prompt.frame_idx for prompt in prompts.values()}
+        if len(frames) != 1:
+            raise ValueError(f"prompts of one call must be on one frame, got frames {sorted(frames)}")
+        (frame_idx,) = frames
+        self._check_frame(frame_idx)
+        for prompt in prompts.values():
+            feed.check(prompt, self._hw)
+        groups: dict[tuple[object, ...], list[tuple[str, _Reading | None, Tensor | None]]] = defaultdict(list)
+        for object_id, prompt in prompts.items():
+            state = self._objects.get(object_id, _Object())
+            reading, previous = None, None
+            if prompt.mask_rle is None:
+                if frame_idx in state.direction:  # tracked before: a correction, answered in the light of the memory
+                    reading = self._reading(state, frame_idx, reverse=state.direction[frame_idx])
+                previous = self._previous(state, prompt)
+            key = (
+                prompt.mask_rle is not None,
+                feed.click_count(prompt),
+                reading and (reading.spatial_back, reading.pointer_back),
+                previous is None,
+            )
+            groups[key].append((object_id, reading, previous))
+        answers: dict[str, FrameMasks] = {}
+        for group in groups.values():
+            for part in _parts(group, self._config.object_batch):
+                answers |= self._answer_prompts(
+                    frame_idx, {object_id: prompts[object_id] for object_id, *_ in part}, part
+                )
+        return _stack(frame_idx, [answers[object_id] for object_id in prompts])
+
+    def propagate(
+        self, start: int, stop: int, *, reverse: bool = False, objects: Sequence[str] | None = None
+    ) -> Iterator[FrameMasks]:
+        """Tracks through `range(start, stop)`, or `range(start, stop, -1)` in reverse, one frame at a time.
+
+        Gives the masks of all objects (of `objects`, where given) on each frame, conditioning frames included. A frame
+        before an object's first prompt is tracked too: the prompt is known. Stop and go on as you like.
+        Raises NoPrompt if there is no object, ValueError for frames or objects that are not there.
+        """
+        ids = self.object_ids if objects is None else tuple(objects)
+        if not ids:
+            raise NoPrompt("nothing to track: no object has been prompted")
+        for object_id in ids:
+            if not self._object(object_id).conditioning:
+                raise NoPrompt(f"nothing to track: object {object_id!r} has no prompt left")
+        order = range(start, stop, -1 if reverse else 1)
+        for end in (order[0], order[-1]) if order else ():
+            self._check_frame(end)
+        return self._propagate(order, ids, reverse)
+
+    def remove(self, object_id: str, frame_idx: int | None = None) -> None:
+        """Forgets an object, or only its prompt on one frame (an undo)."""
+        state = self._object(object_id)
+        if frame_idx is None:
+            del self._objects[object_id]
+        elif state.conditioning.pop(frame_idx, None) is None:
+            raise ValueError(f"object {object_id!r} has no prompt on frame {frame_idx}")
+
+    def memory_bytes(self) -> int:
+        """What the objects remember, in bytes; image features are not counted."""
+        total = 0
+        for state in self._objects.values():
+            for memory in [*state.conditioning.values(), *state.tracked.values()]:
+                kept = [memory.pointer, memory.features, None if memory.answer is None else memory.answer.logits]
+                total += sum(t.numel() * t.element_size() for t in kept if t is not None)
+        return total
+
+    # Prompted frames
+
+    @torch.inference_mode()
+    def _answer_prompts(
+        self, frame_idx: int, prompts: Mapping[str, Prompt], group: Sequence[tuple[str, _Reading | None, Tensor | None]]
+    ) -> dict[str, FrameMasks]:
+        """Answers prompts of one kind, remembers the answers and gives them by object."""
+        given = list(prompts.values())
+        features = feed.expand(self._features.get(frame_idx), len(given))
+        if given[0].mask_rle is not None:
+            decoded, full = network.take_mask(self._model, features, feed.to_masks(self._loaded, given, self._hw))
+        else:
+            readings = [reading for _, reading, _ in group if reading is not None]
+            previous = [mask for _, _, mask in group if mask is not None]
+            decoded = network.decode(
+                self._model,
+                features,
+                self._attend(features, readings) if readings else network.without_memory(self._model, features),
+                feed.to_clicks(self._loaded, given, self._hw),
+                torch.cat(previous) if previous else None,
+                multimask=self._multimask(feed.click_count(given[0]), initial=not readings),
+            )
+            full = network.upsample(self._model, decoded.logits)
+        memory = network.encode_memory(self._model, features.top, full, decoded, binarise=True)
+        answers = {}
+        for row, (object_id, prompt) in enumerate(prompts.items()):
+            state = self._objects.setdefault(object_id, _Object())
+            state.tracked.pop(frame_idx, None)
+            answers[object_id] = _answer(frame_idx, object_id, decoded, row)
+            state.conditioning[frame_idx] = _Memory(
+                pointer=memory.pointer[row].clone(),
+                features=self._keep(memory, row),
+                answer=answers[object_id],
+                prompt=prompt,
+            )
+        return answers
+
+    def _previous(self, state: _Object, prompt: Prompt) -> Tensor | None:
+        """The mask that a prompt refines, as logits (1, h, w); None if it starts anew or the mask is forgotten."""
+        if not self._config.feed_back:
+            return None
+        memory = state.tracked.get(prompt.frame_idx)
+        if memory is None:
+            memory = state.conditioning.get(prompt.frame_idx)
+            if memory is None or memory.prompt is None or not _extends(prompt, memory.prompt):
+                return None
+        return None if memory.answer is None else memory.answer.logits.clamp(-32.0, 32.0)
+
+    # Tracked frames
+
+    def _propagate(self, order: range, ids: tuple[str, ...], reverse: bool) -> Iterator[FrameMasks]:
+        for step, frame_idx in enumerate(order):
+            ahead = order[step + 1 : step + self._config.lookahead]
+            yield self._track(frame_idx, ids, reverse, ahead)
+
+    @torch.inference_mode()
+    def _track(self, frame_idx: int, ids: tuple[str, ...], reverse: bool, ahead: Sequence[int]) -> FrameMasks:
+        """The masks of one frame: those of conditioning frames are known, the others are read from memory."""
+        answers: dict[str, FrameMasks] = {}
+        groups: dict[tuple[Offsets, Offsets], list[tuple[str, _Reading]]] = defaultdict(list)
+        for object_id in ids:
+            state = self._object(object_id)
+            known = state.conditioning.get(frame_idx)
+            if known is not None and known.answer is not None:
+                answers[object_id] = known.answer
+                continue
+            reading = self._reading(state, frame_idx, reverse=reverse)
+            groups[reading.spatial_back, reading.pointer_back].append((object_id, reading))
+        if groups:
+            frame = self._features.get(frame_idx, with_next=ahead)
+            nothing: Tensor | None = None  # the map of an absent object, the same for all on this frame
+            for group in groups.values():
+                for part in _parts(group, self._config.object_batch):
+                    features = feed.expand(frame, len(part))
+                    top = self._attend(features, [reading for _, reading in part])
+                    multimask = self._multimask(0, initial=False)
+                    decoded = network.decode(self._model, features, top, None, multimask=multimask)
+                    present = decoded.object_score > 0
+                    if nothing is None and not bool(present.all()):
+                        nothing = self._keep(self._remember(frame, _rows(decoded, (~present).nonzero()[:1, 0])), 0)
+                    rows = present.nonzero()[:, 0]
+                    seen = self._remember(feed.expand(frame, len(rows)), _rows(decoded, rows)) if len(rows) else None
+                    place = {row: i for i, row in enumerate(rows.tolist())}
+                    for row, (object_id, _) in enumerate(part):
+                        answers[object_id] = _answer(frame_idx, object_id, decoded, row)
+                        kept = self._keep(seen, place[row]) if seen is not None and row in place else nothing
+                        remembered = _Memory(decoded.pointer[row].clone(), kept, answers[object_id])
+                        self._forget(self._object(object_id), frame_idx, reverse, remembered)
+        return _stack(frame_idx, [answers[object_id] for object_id in ids])
+
+    def _remember(self, features: Features, decoded: Decoded) -> Memory:
+        full = network.upsample(self._model, decoded.logits)
+        return network.encode_memory(self._model, features.top, full, decoded, binarise=False)
+
+    def _forget(self, state: _Object, frame_idx: int, reverse: bool, memory: _Memory) -> None:
+        """Adds a tracked frame and drops what the frames around it cannot read any more."""
+        state.tracked[frame_idx] = memory
+        state.direction[frame_idx] = reverse
+        if self._config.history_frames is None:
+            return
+        maps = max(self._model.num_maskmem - 1, self._config.history_frames)
+        pointers = max(self._span() - 1, maps)
+        for other in list(state.tracked):
+            distance = abs(other - frame_idx)
+            if distance > pointers:
+                del state.tracked[other]
+            elif distance > maps:
+                state.tracked[other].features = None
+            if distance > self._config.history_frames and other in state.tracked:
+                state.tracked[other].answer = None
+
+    # Memory
+
+    def _reading(self, state: _Object, frame_idx: int, *, reverse: bool) -> _Reading:
+        """What an object's next answer on a frame may read: its memories, and how many frames back each is."""
+        sign = -1 if reverse else 1
+        conditioning = {i: memory for i, memory in state.conditioning.items() if i != frame_idx}
+        most = self._config.max_conditioning
+        if most is None and self._model.config.max_cond_frame_num > 0:
+            most = self._model.config.max_cond_frame_num
+        chosen = _closest(sorted(conditioning), frame_idx, most)
+        spatial = [(0, conditioning[i]) for i in chosen]
+        for back in range(self._model.num_maskmem - 1, 0, -1):
+            other = frame_idx - sign * back
+            memory = state.tracked.get(other)
+            if memory is None and other not in chosen:
+                memory = conditioning.get(other)
+            if memory is not None and memory.features is not None:
+                spatial.append((back, memory))
+        pointers = [
+            (sign * (frame_idx - i), memory) for i, memory in conditioning.items() if sign * (frame_idx - i) >= 0
+        ]
+        for back in range(1, self._span()):
+            memory = state.tracked.get(frame_idx - sign * back)
+            if memory is not None:
+                pointers.append((back, memory))
+        return _Reading(
+            tuple(back for back, _ in spatial),
+            tuple(back for back, _ in pointers),
+            tuple(memory for _, memory in spatial),
+            tuple(memory for _, memory in pointers),
+        )
+
+    def _attend(self, features: Features, readings: Sequence[_Reading]) -> Tensor:
+        """The top maps in the light of the memories: float (N, C, h, w). All readings have the same offsets."""
+        first, dtype = readings[0], self._loaded.dtype
+        if not first.spatial:
+            return network.without_memory(self._model, features)
+        assert self._position is not None
+        spatial = []
+        for place, back in enumerate(first.spatial_back):
+            maps = [reading.spatial[place].features for reading in readings]
+            stacked = torch.stack([m for m in maps if m is not None]).to(dtype)
+            spatial.append((back, Memory(stacked, self._position, features.top)))
+        pointers = [
+            (back, torch.stack([reading.pointers[place].pointer for reading in readings]))
+            for place, back in enumerate(first.pointer_back)
+        ]
+        return network.attend_to_memory(self._model, features, spatial, pointers, pointer_span=self._span())
+
+    def _keep(self, memory: Memory, row: int) -> Tensor:
+        """One object's memory map as it is stored: bfloat16 (64, h, w), like the library's."""
+        if self._position is None:
+            self._position = memory.position[:1].clone()
+        return memory.features[row].to(torch.bfloat16, copy=True)
+
+    # Small things
+
+    def _span(self) -> int:
+        """How many frames object pointers may span; in a shorter video they are scaled by its length."""
+        return min(self._frame_count, self._model.config.max_object_pointers_in_encoder)
+
+    def _multimask(self, clicks: int, *, initial: bool) -> bool:
+        config = self._model.config
+        return (
+            config.multimask_output_in_sam
+            and (initial or config.multimask_output_for_tracking)
+            and config.multimask_min_pt_num <= clicks <= config.multimask_max_pt_num
+        )
+
+    def _object(self, object_id: str) -> _Object:
+        state = self._objects.get(object_id)
+        if state is None:
+            raise ValueError(f"no object {object_id!r}: prompted so far are {list(self._objects)}")
+        return state
+
+    def _check_frame(self, frame_idx: int) -> None:
+        if not 0 <= frame_idx < self._frame_count:
+            raise ValueError(f"frame {frame_idx} is not in the video of {self._frame_count} frames")
+
+
+def _closest(frames: Sequence[int], frame_idx: int, most: int | None) -> list[int]:
+    """Which conditioning frames to read: the nearest on each side first, then the nearest; all if `most` is None."""
+    if most is None or len(frames) <= most:
+        return list(frames)
+    before, after = [i for i in frames if i < frame_idx], [i for i in frames if i >= frame_idx]
+    chosen = [*before[-1:], *after[:1]]
+    rest = sorted((i for i in frames if i not in chosen), key=lambda i: abs(i - frame_idx))
+    return [*chosen, *rest[: max(0, most - len(chosen))]]
+
+
+def _extends(new: Prompt, old: Prompt) -> bool:
+    """Whether a prompt is an earlier one with further clicks."""
+    return (
+        old.mask_rle is None
+        and new.box_xyxy == old.box_xyxy
+        and len(new.points_xy) > len(old.points_xy)
+        and new.points_xy[: len(old.points_xy)] == old.points_xy
+        and new.labels[: len(old.labels)] == old.labels
+    )
+
+
+def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
+
+
+def _rows(decoded: Decoded, rows: Tensor) -> Decoded:
+    return Decoded(
+        all_logits=decoded.all_logits[rows],
+        all_iou=decoded.all_iou[rows],
+        logits=decoded.logits[rows],
+        iou=decoded.iou[rows],
+        object_score=decoded.object_score[rows],
+        pointer=decoded.pointer[rows],
+    )
+
+
+def _answer(frame_idx: int, object_id: str, decoded: Decoded, row: int) -> FrameMasks:
+    one = slice(row, row + 1)
+    return FrameMasks(
+        frame_idx,
+        (object_id,),
+        decoded.logits[one].clone(),
+        decoded.iou[one].clone(),
+        decoded.object_score[one].clone(),
+    )
+
+
+def _stack(frame_idx: int, answers: Sequence[FrameMasks]) -> FrameMasks:
+    return FrameMasks(
+        frame_idx,
+        tuple(object_id for answer in answers for object_id in answer.object_ids),
+        torch.cat([answer.logits for answer in answers]),
+        torch.cat([answer.iou for answer in answers]),
+        torch.cat([answer.object_score for answer in answers]),
+    )

@@ -1,0 +1,272 @@
+"""The trainer: a recipe of stages over clip sources, resumable after a kill at any step.
+
+Read `train` from top to bottom: it is the whole loop. A stage fixes the image size, the clip length and the
+interaction; a source gives the clip of a seed, and the seeds follow from the recipe's seed, the stage and the step
+alone, so a resumed run sees exactly the data that an uninterrupted one would have seen. Knows nothing of releases,
+gates or registries.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import Sam2VideoModel
+
+from model import clip_forward, load
+from model.clip_forward import Interaction
+from model.clips import Clip, ClipSource, SampleConfig, sample
+from model.losses import LossWeights, step_losses
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training in which nothing changes but the learning rate."""
+
+    name: str
+    steps: int
+    image_size: int = 256  # px
+    frames: int = 8
+    objects: int = 3
+    batch: int = 2  # clips a step
+    lr: float = 5e-4
+    encoder_lr: float | None = None  # the image encoder's; None: the same
+    warmup: int = 100  # steps
+    final_lr: float = 1.0  # share of the learning rate left at the end; the way down is a cosine
+    interaction: Interaction = field(default_factory=Interaction)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes the weights; saved with them."""
+
+    stages: tuple[Stage, ...]
+    seed: int = 1
+    weight_decay: float = 0.05
+    clip_grad: float = 1.0  # largest L2 norm
+    weights: LossWeights = field(default_factory=LossWeights)
+    time_reversal: float = 0.5
+    horizontal_flip: float = 0.5
+    colour_jitter: float = 0.15
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: what a progress bar and a curve need."""
+
+    stage: str
+    step: int  # over all stages
+    steps: int
+    losses: dict[str, float]  # means over the steps since the last report
+    lr: float
+    seconds: float  # of this process
+
+
+class NoObject(ValueError):
+    """A source gave no clip with a visible object in twenty draws."""
+
+
+def train(
+    model: Sam2VideoModel,
+    source: Callable[[Stage], ClipSource],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    workers: int = 1,
+    save_every: int = 100,
+    report_every: int = 20,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Sam2VideoModel:
+    """Trains through every stage and returns the trained model, at the image size of the last stage.
+
+    model: the weights to begin with.  source: the clips of a stage.  folder: keeps state.pt (resumed when it is there)
+    and curve.jsonl.  workers: processes that make clips; 0 makes them here.
+    Raises ValueError if the folder holds the state of another recipe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state_path, total = folder / "state.pt", sum(stage.steps for stage in recipe.stages)
+    fingerprint = json.dumps(asdict(recipe), sort_keys=True)
+    state: dict[str, Any] = {}
+    if state_path.exists():
+        state = torch.load(state_path, map_location="cpu", weights_only=True)
+        if _prefix(state["recipe"], state["step"]) != _prefix(fingerprint, state["step"]):
+            raise ValueError(f"{folder} holds a run of another recipe: remove it or choose another folder")
+        model.load_state_dict(state["model"])
+    done, begun = int(state.get("step", 0)), time.monotonic()
+    model = model.to(device).train()
+    optimiser: torch.optim.Optimizer | None = None
+    sums: dict[str, float] = {}
+
+    first = 0  # the step at which the stage begins
+    for number, stage in enumerate(recipe.stages):
+        last = first + stage.steps
+        if done >= last:
+            first = last
+            continue
+        model = load.resized(model, stage.image_size).to(device).train()
+        optimiser = _optimiser(model, stage, recipe)
+        if state and "optimiser" in state:
+            optimiser.load_state_dict(state["optimiser"])
+        begin = max(done, first)
+        for step, (pixels, masks) in zip(
+            range(begin, last), _batches(source(stage), stage, recipe, number, begin - first, workers), strict=False
+        ):
+            scale = _schedule(stage, step - first)
+            for group in optimiser.param_groups:
+                group["lr"] = group["base_lr"] * scale
+            generator = torch.Generator().manual_seed(hash_seed(recipe.seed, number, step - first, 7))
+            losses = _loss(model, pixels.to(device), masks.to(device), stage, recipe, generator)
+            optimiser.zero_grad(set_to_none=True)
+            losses["total"].backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+            optimiser.step()
+
+            for key, value in losses.items():
+                sums[key] = sums.get(key, 0.0) + float(value.detach()) / report_every
+            if (step + 1) % report_every == 0:
+                progress = Progress(stage.name, step + 1, total, sums, stage.lr * scale, time.monotonic() - begun)
+                with (folder / "curve.jsonl").open("a") as file:
+                    file.write(json.dumps(asdict(progress)) + "\n")
+                report(progress)
+                sums = {}
+            if (step + 1) % save_every == 0 or step + 1 == last:
+                _save_state(state_path, model, optimiser, step + 1, fingerprint)
+        first = last
+    return load.resized(model, recipe.stages[-1].image_size).eval()
+
+
+def _loss(
+    model: Sam2VideoModel, pixels: Tensor, masks: Tensor, stage: Stage, recipe: Recipe, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The mean over the model's answers of each term."""
+    steps = clip_forward.run(model, pixels, masks, stage.interaction, generator)
+    each = [
+        step_losses(s.decoded.all_logits, s.decoded.all_iou, s.decoded.object_score, s.target, recipe.weights)
+        for s in steps
+    ]
+    return {
+        name: torch.stack([getattr(x, name) for x in each]).mean()
+        for name in ("total", "focal", "dice", "iou", "occlusion")
+    }
+
+
+def _schedule(stage: Stage, step: int) -> float:
+    """The learning rate's share at a step of the stage: linear warm-up, then a cosine down to `final_lr`."""
+    if step < stage.warmup:
+        return (step + 1) / stage.warmup
+    way = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    return stage.final_lr + (1 - stage.final_lr) * 0.5 * (1 + math.cos(math.pi * way))
+
+
+def _optimiser(model: Sam2VideoModel, stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; biases, norms and embeddings do not decay; the image encoder may have its own rate."""
+    groups = []
+    for in_encoder in (True, False):
+        rate = stage.encoder_lr if in_encoder and stage.encoder_lr is not None else stage.lr
+        for decays in (True, False):
+            chosen = [
+                p
+                for name, p in model.named_parameters()
+                if name.startswith("vision_encoder") == in_encoder
+                and (p.ndim >= 2 and "embed" not in name) == decays
+                and not (rate == 0.0)
+            ]
+            if chosen:
+                decay = recipe.weight_decay if decays else 0.0
+                groups.append({"params": chosen, "weight_decay": decay, "base_lr": rate, "lr": rate})
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999))
+
+
+def _save_state(path: Path, model: Sam2VideoModel, optimiser: torch.optim.Optimizer, step: int, recipe: str) -> None:
+    """Writes beside and renames: a kill leaves the old state or the new one."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save(
+        {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "recipe": recipe}, temporary
+    )
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _prefix(recipe: str, step: int) -> str:
+    """The part of a recipe that the first `step` steps have followed: later stages may still be changed."""
+    whole = json.loads(recipe)
+    kept, first = [], 0
+    for stage in whole["stages"]:
+        if first >= step:
+            break
+        first += stage["steps"]
+        kept.append(stage)
+    return json.dumps({**whole, "stages": kept}, sort_keys=True)
+
+
+def hash_seed(*parts: int) -> int:
+    """One 62-bit seed from several numbers, well mixed."""
+    words = np.random.SeedSequence([p & 0xFFFFFFFF for p in parts]).generate_state(2, np.uint32)
+    return int(words[0]) << 30 | int(words[1]) >> 2
+
+
+class _Samples(Dataset[tuple[Tensor, Tensor]]):
+    """The samples of a stage by index; everything about one follows from the recipe's seed and the index."""
+
+    def __init__(self, source: ClipSource, stage: Stage, recipe: Recipe, number: int, first: int):
+        self.source, self.stage, self.recipe, self.number, self.first = source, stage, recipe, number, first
+        self.config = SampleConfig(
+            image_size=stage.image_size,
+            frames=stage.frames,
+            objects=stage.objects,
+            time_reversal=recipe.time_reversal,
+            horizontal_flip=recipe.horizontal_flip,
+            colour_jitter=recipe.colour_jitter,
+            min_area_px=max(12, stage.image_size**2 // 1600),
+        )
+
+    def __len__(self) -> int:
+        return (self.stage.steps * self.stage.batch) - self.first
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        for attempt in range(20):
+            seed = hash_seed(self.recipe.seed, self.number, self.first + index, attempt)
+            clip = sample(self.source(seed), self.config, np.random.default_rng(seed + 1))
+            if clip is not None:
+                return to_pixels(clip), torch.from_numpy(clip.masks)
+        place = f"sample {self.first + index} of {self.stage.name}"
+        raise NoObject(f"no clip with a visible object in twenty draws: {place}")
+
+
+def to_pixels(clip: Clip) -> Tensor:
+    """A clip's frames as the model wants them: float (T, 3, S, S), normalised."""
+    frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2).float() / 255
+    mean, std = torch.tensor(load.IMAGENET_MEAN).view(3, 1, 1), torch.tensor(load.IMAGENET_STD).view(3, 1, 1)
+    return (frames - mean) / std
+
+
+def _batches(
+    source: ClipSource, stage: Stage, recipe: Recipe, number: int, begin: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    samples = _Samples(source, stage, recipe, number, begin * stage.batch)
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        samples,
+        batch_size=stage.batch,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+    yield from loader  # type: ignore[misc]
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

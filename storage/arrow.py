@@ -1,0 +1,99 @@
+"""Records as Arrow tables and Parquet bytes: the one place that knows a schema.
+
+The columns are the fields of the record, in order. A field with a default is a nullable column, so that a field added
+to a record later can be read from what was written before it: an absent column, or a null, is the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.records import Masklet, Operation, Quarantined, Video
+
+Record = Video | Masklet | Operation | Quarantined
+R = TypeVar("R", bound=Record)
+
+_TYPES: dict[object, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    str | None: pa.string(),
+    int | None: pa.int64(),
+    tuple[int, ...]: pa.list_(pa.int32()),
+    tuple[float, ...]: pa.list_(pa.float64()),
+    tuple[bytes, ...]: pa.list_(pa.binary()),
+}
+
+ROWS_A_GROUP = 128  # masklets in a Parquet row group: what a reader of one video has to take
+
+
+def schema(record: type[Any]) -> pa.Schema:
+    """The Arrow schema of a record's table."""
+    hints = get_type_hints(record)
+    return pa.schema([pa.field(f.name, _TYPES[hints[f.name]], nullable=_nullable(f, hints)) for f in _fields(record)])
+
+
+def to_arrow(record: type[R], rows: Sequence[R]) -> pa.Table:
+    """Records as a table, one row each, in the order given."""
+    columns = {f.name: [getattr(row, f.name) for row in rows] for f in _fields(record)}
+    return pa.table(columns, schema=schema(record))
+
+
+def from_arrow(record: type[R], table: pa.Table) -> list[R]:
+    """The records of a table, in its order. Raises ValueError where a column without a default is absent or null."""
+    columns: dict[str, list[Any]] = {}
+    for f in _fields(record):
+        default = f.default
+        if f.name in table.column_names:
+            values = [tuple(v) if isinstance(v, list) else v for v in table.column(f.name).to_pylist()]
+        else:
+            values = [None] * table.num_rows
+        if default is dataclasses.MISSING:
+            if None in values and not schema(record).field(f.name).nullable:
+                raise ValueError(f"{record.__name__} needs the column {f.name!r}, which is absent or null")
+        elif default is not None:
+            values = [default if v is None else v for v in values]
+        columns[f.name] = values
+    names = list(columns)
+    return [record(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+
+def to_parquet(record: type[R], rows: Sequence[R]) -> bytes:
+    """Records as a Parquet file. The same rows give the same bytes (of one version of Arrow)."""
+    table = to_arrow(record, rows)
+    binary = [f.name for f in table.schema if f.type == pa.list_(pa.binary())]
+    plain = [f.name for f in table.schema if f.name not in binary]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=ROWS_A_GROUP,
+        compression="zstd",
+        use_dictionary=[_leaf(table.schema, name) for name in plain],
+        write_statistics=[_leaf(table.schema, name) for name in plain],
+    )
+    return bytes(sink.getvalue())
+
+
+def from_parquet(record: type[R], data: bytes, *, columns: Sequence[str] | None = None) -> list[R]:
+    """The records of a Parquet file that `to_parquet` made, by whatever version of the record."""
+    return from_arrow(record, pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None))
+
+
+def _leaf(schema: pa.Schema, name: str) -> str:
+    """The Parquet path of a column's values."""
+    return f"{name}.list.element" if pa.types.is_list(schema.field(name).type) else name
+
+
+def _fields(record: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(record)
+
+
+def _nullable(field: dataclasses.Field[Any], hints: dict[str, Any]) -> bool:
+    return field.default is not dataclasses.MISSING or hints[field.name] in (str | None, int | None)

@@ -1,0 +1,286 @@
+"""SA-V's JSON: `{video_id}_manual.json` and `{video_id}_auto.json`, with the 20 keys of the original in its order.
+
+Knows the format and our records; nothing about blobs except through a release. What the format has no place for
+(scores, operations, checkpoints) is not exported; what SA-V derives from the masks is derived again on the way out and
+not believed on the way in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage import rle
+from storage.records import STRIDE, Masklet, Verdict, Video, content_id
+from storage.releases import Release
+
+KEYS = (
+    "video_id",
+    "video_duration",
+    "video_frame_count",
+    "video_height",
+    "video_width",
+    "video_resolution",
+    "video_environment",
+    "video_split",
+    "masklet",
+    "masklet_id",
+    "masklet_size_rel",
+    "masklet_size_abs",
+    "masklet_size_bucket",
+    "masklet_visibility_changes",
+    "masklet_first_appeared_frame",
+    "masklet_frame_count",
+    "masklet_edited_frame_count",
+    "masklet_type",
+    "masklet_stability_score",
+    "masklet_num",
+)
+
+ENVIRONMENT = "Unknown"  # SA-V says Indoor or Outdoor; nobody asked ours
+
+
+class SavError(ValueError):
+    """This is not an SA-V annotation that we can read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """What SA-V derives from the masks of one masklet."""
+
+    size_abs: float  # px, mean over the frames where the object is seen
+    size_rel: float  # of the frame
+    size_bucket: str  # small below 32² px, medium below 96², large
+    visibility_changes: int  # between seen and not seen, after the first appearance
+    first_appeared: int  # index of an annotated frame
+
+
+def derive(area_px: Sequence[int], height: int, width: int) -> Derived:
+    """The derived fields of a masklet. Raises ValueError if its object is never seen.
+
+    area_px: (T,), of every annotated frame of the video.
+    """
+    seen = [area > 0 for area in area_px]
+    if not any(seen):
+        raise ValueError("a masklet whose object is never seen has no size and no first frame")
+    first = seen.index(True)
+    size_abs = sum(area_px) / sum(seen)
+    return Derived(
+        size_abs=round(size_abs, 10),
+        size_rel=round(size_abs / (height * width), 10),
+        size_bucket="small" if size_abs < 32**2 else "medium" if size_abs < 96**2 else "large",
+        visibility_changes=sum(a != b for a, b in zip(seen[first:], seen[first + 1 :], strict=False)),
+        first_appeared=first,
+    )
+
+
+def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
+    """The SA-V annotation of a video's masklets, all manual or all auto; frames that a masklet lacks are empty masks.
+
+    Raises ValueError for no masklets, both kinds at once, a masklet of another video or size, one that is never seen.
+    """
+    kinds = {masklet.kind for masklet in masklets}
+    if len(kinds) != 1:
+        raise ValueError(f"an SA-V file holds masklets of one kind, not {sorted(kinds)}")
+    kind = kinds.pop()
+    height, width = video.height, video.width
+    indices = range(0, video.frame_count, STRIDE)
+    nothing = rle.empty(height, width)
+    counts: list[list[bytes]] = []  # (N, T)
+    areas: list[list[int]] = []
+    stability: list[list[float]] = []
+    for masklet in masklets:
+        if masklet.video_id != video.video_id or (masklet.height, masklet.width) != (height, width):
+            raise ValueError(
+                f"masklet {masklet.masklet_id} is of {masklet.video_id} at {masklet.height} x {masklet.width}, "
+                f"not of {video.video_id} at {height} x {width}"
+            )
+        at = {frame_idx: t for t, frame_idx in enumerate(masklet.frame_idx)}
+        positions = [at.get(frame_idx) for frame_idx in indices]
+        counts.append([nothing if t is None else masklet.rle[t] for t in positions])
+        areas.append([0 if t is None else masklet.area_px[t] for t in positions])
+        stability.append([1.0 if t is None else masklet.stability[t] for t in positions])
+    derived = [derive(area, height, width) for area in areas]
+    frames = range(len(indices))
+    objects = range(len(masklets))
+    manual = kind == "manual"
+    values = (
+        video.video_id,
+        float(video.duration_s),
+        float(video.frame_count),
+        float(height),
+        float(width),
+        float(height * width),
+        ENVIRONMENT,
+        video.split,
+        [[{"size": [height, width], "counts": counts[n][t].decode("ascii")} for n in objects] for t in frames],
+        list(objects),
+        [d.size_rel for d in derived],
+        [d.size_abs for d in derived],
+        [d.size_bucket for d in derived],
+        [d.visibility_changes for d in derived],
+        [float(d.first_appeared) if manual else d.first_appeared for d in derived],  # as in the original's files
+        [len(indices)] * len(masklets),
+        [masklet.edited_frame_count for masklet in masklets],
+        [kind] * len(masklets),
+        [None] * len(masklets) if manual else [[stability[n][t] for n in objects] for t in frames],
+        len(masklets),
+    )
+    return dict(zip(KEYS, values, strict=True))
+
+
+def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
+    """The masklets of an SA-V annotation, in its order, as accepted masklets of batch `batch_id`.
+
+    Tolerates what is found in the wild: numbers as floats or strings, a null mask (absent), absent derived fields. SA-V
+    has neither predicted IoU nor presence: `score` is 1.0, `object_score` is 10 or -10.
+    video: what it annotates, where that is known: gives id and split, and the sizes must agree; one annotated frame
+    past its end is left out.
+    Raises SavError, in one line.
+    """
+    sav_id = str(annotation.get("video_id") or "")
+    name = sav_id or "annotation"
+    frames = annotation.get("masklet")
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, list) for frame in frames):
+        raise SavError(f"{name}: 'masklet' is a list over frames of lists over objects")
+    count = len(frames[0])
+    if any(len(frame) != count for frame in frames):
+        raise SavError(f"{name}: frames with different numbers of objects")
+    if not sav_id and video is None:
+        raise SavError("annotation without 'video_id', and no video given")
+    height, width = _size(name, annotation, frames)
+    if video is not None and (video.height, video.width) != (height, width):
+        raise SavError(f"{name}: masks of {height} x {width}, the video is {video.height} x {video.width}")
+    length = len(frames)
+    if video is not None:
+        expected = math.ceil(video.frame_count / STRIDE)
+        if abs(expected - length) > 1:
+            raise SavError(f"{name}: {length} annotated frames, the video has {expected}")
+        length = min(length, expected)
+    video_id = video.video_id if video else sav_id
+    nothing = rle.empty(height, width)
+    masklets = []
+    for n in range(count):
+        kind = str(_at(annotation, "masklet_type", n) or "manual")
+        if kind not in ("manual", "auto"):
+            raise SavError(f"{name}: masklet {n} is of type {kind!r}")
+        counts = [_counts(name, frames[t][n], height, width, t, n) or nothing for t in range(length)]
+        areas = [rle.area(c, height, width) for c in counts]
+        masklets.append(
+            Masklet(
+                masklet_id=content_id("sav", video_id, kind, str(n), *counts),
+                video_id=video_id,
+                batch_id=batch_id,
+                height=height,
+                width=width,
+                frame_idx=tuple(range(0, length * STRIDE, STRIDE)),
+                rle=tuple(counts),
+                area_px=tuple(areas),
+                score=(1.0,) * length,
+                object_score=tuple(10.0 if area else -10.0 for area in areas),
+                stability=tuple(_stability(annotation, t, n) for t in range(length)),
+                kind=kind,
+                phase="auto" if kind == "auto" else "3",
+                round=0,
+                checkpoint="sa-v",
+                prompt="{}",
+                edited_frame_count=_whole(name, _at(annotation, "masklet_edited_frame_count", n) or 0),
+                verdict=Verdict.ACCEPT.value,
+                split=video.split if video else str(annotation.get("video_split") or "train"),
+            )
+        )
+    return masklets
+
+
+def read(path: Path, *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
+    """`from_sav` of a file. Raises SavError for a file that is not JSON as well."""
+    try:
+        annotation = json.loads(path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise SavError(f"{path.name}: {error}") from error
+    if not isinstance(annotation, dict):
+        raise SavError(f"{path.name}: an annotation is a JSON object, not {type(annotation).__name__}")
+    try:
+        return from_sav(annotation, video=video, batch_id=batch_id)
+    except SavError as error:
+        raise SavError(f"{path.name}: {error}") from error
+
+
+def export(release: Release, out_dir: Path, *, media: bool = False) -> list[Path]:
+    """Write a release as SA-V files, and give their paths. media: the videos too, as `{video_id}.mp4`.
+
+    Holds the masklets of one video at a time.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for video in release.videos():
+        masklets = release.masklets({video.video_id})
+        for kind in ("manual", "auto"):
+            chosen = [masklet for masklet in masklets if masklet.kind == kind]
+            if chosen:
+                path = out_dir / f"{video.video_id}_{kind}.json"
+                path.write_text(json.dumps(to_sav(video, chosen)))
+                written.append(path)
+        if media:
+            path = out_dir / f"{video.video_id}.mp4"
+            shutil.copyfile(release.blobs.fetch(video.video_key), path)
+            written.append(path)
+    return written
+
+
+def _size(name: str, annotation: dict[str, Any], frames: list[list[Any]]) -> tuple[int, int]:
+    """Height and width: of the first mask that says so, else of the video's fields."""
+    for mask in (mask for frame in frames for mask in frame):
+        if isinstance(mask, dict) and isinstance(mask.get("size"), list) and len(mask["size"]) == 2:
+            return _whole(name, mask["size"][0]), _whole(name, mask["size"][1])
+    return _whole(name, annotation.get("video_height")), _whole(name, annotation.get("video_width"))
+
+
+def _counts(name: str, mask: Any, height: int, width: int, t: int, n: int) -> bytes | None:
+    """The compressed counts of one mask; None where it is null."""
+    where = f"{name}: annotated frame {t}, masklet {n}"
+    if mask is None:
+        return None
+    if not isinstance(mask, dict):
+        raise SavError(f"{where}: a mask is an object with size and counts")
+    counts = mask.get("counts")
+    if isinstance(counts, str) and counts.isascii():
+        counts = counts.encode()
+    if not isinstance(counts, bytes):
+        raise SavError(f"{where}: counts are a compressed string, not {type(counts).__name__}")
+    size = mask.get("size", [height, width])
+    if not isinstance(size, list) or [_whole(where, side) for side in size] != [height, width]:
+        raise SavError(f"{where}: size {size}, others have {[height, width]}")
+    if (problem := rle.check(counts, height, width)) is not None:
+        raise SavError(f"{where}: {problem}")
+    return counts
+
+
+def _stability(annotation: dict[str, Any], t: int, n: int) -> float:
+    """The stability score of one mask; 1.0 where the file has none, as for all manual masklets."""
+    try:
+        score = float(annotation["masklet_stability_score"][t][n])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return 1.0
+    return score if math.isfinite(score) else 1.0
+
+
+def _at(annotation: dict[str, Any], key: str, n: int) -> Any:
+    values = annotation.get(key)
+    return values[n] if isinstance(values, list) and n < len(values) else None
+
+
+def _whole(name: str, value: Any) -> int:
+    """A whole number that may be written as 480, 480.0 or "480"."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise SavError(f"{name}: {value!r} is not a number") from None
+    if not number.is_integer() or number < 0:
+        raise SavError(f"{name}: {value!r} is not a whole number")
+    return int(number)

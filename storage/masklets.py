@@ -1,0 +1,232 @@
+"""Parts and markers: how many workers write one dataset without a lock.
+
+A worker writes one immutable Parquet part a video, then a create-only marker that names the part and its hash; the
+marker decides which part counts. One committer a batch reads the markers, checks the parts and commits them to a table
+once. Whatever dies in between leaves at most a part that nobody names. Knows blobs and tables; nothing about what makes
+rows.
+
+    parts/<kind>/batch=<batch_id>/<video_id>-<sha256[:16]>.parquet
+    commits/<kind>/<batch_id>/<video_id>.json
+
+Errors:
+    PartError
+    └── PartDamaged     a part is not what its marker says
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from storage import arrow
+from storage.blobs import BlobMissing, Blobs
+from storage.records import Masklet, Operation, Quarantined, Video, content_id
+from storage.tables import Tables
+
+#: Kinds of part, and the record of their rows. Candidates are parts only: no table holds what nobody has judged.
+KINDS: dict[str, type[arrow.Record]] = {
+    "videos": Video,
+    "candidates": Masklet,
+    "masklets": Masklet,
+    "operations": Operation,
+    "quarantine": Quarantined,
+}
+COMMITTED = frozenset(KINDS) - {"candidates"}
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}")
+_PART = re.compile(r"parts/[a-z]+/batch=[^/]+/(?P<video_id>[^/]+)-[0-9a-f]{16}\.parquet")
+_READERS = 8  # parts in flight while committing: reading waits for the store
+
+
+class PartError(Exception):
+    """A part or a marker is unusable."""
+
+
+class PartDamaged(PartError):
+    """A part is not what its marker says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """The statement that a part counts."""
+
+    kind: str
+    batch_id: str
+    video_id: str
+    key: str  # blob of the part
+    sha256: str  # of the part's bytes
+    rows: int
+    schema: str  # content_id of the Arrow schema that it was written with
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitReport:
+    """What a batch put into its table."""
+
+    rows: int
+    files: int
+    snapshot_id: int | None  # None where the batch had no rows
+    already: bool  # committed before this call, which changed nothing
+
+
+def write_part(blobs: Blobs, *, kind: str, batch_id: str, video_id: str, rows: Sequence[arrow.Record]) -> Marker:
+    """Write the rows of one video, and the marker that makes them count. The first marker wins: a later writer gets it.
+
+    kind: a key of KINDS; rows are its records, possibly none ("done, and there was nothing" is a marker too).
+    Raises ValueError for rows of another record, batch or video.
+    """
+    record = _record(kind)
+    for row in rows:
+        if not isinstance(row, record):
+            raise ValueError(f"rows of {kind} are {record.__name__}, not {type(row).__name__}")
+        if row.batch_id != batch_id:
+            raise ValueError(f"a row of batch {row.batch_id!r} in a part of batch {batch_id!r}")
+        if not isinstance(row, Quarantined) and row.video_id != video_id:
+            raise ValueError(f"a row of video {row.video_id!r} in a part of video {video_id!r}")
+    if (first := marker(blobs, kind, batch_id, video_id)) is not None:
+        return first
+    data = arrow.to_parquet(record, rows)
+    ours = Marker(
+        kind=kind,
+        batch_id=batch_id,
+        video_id=video_id,
+        key=_part_key(kind, batch_id, video_id, data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=len(rows),
+        schema=content_id(str(arrow.schema(record))),
+    )
+    blobs.create(ours.key, data)
+    text = json.dumps(dataclasses.asdict(ours), indent=1, sort_keys=True)
+    if blobs.create(_marker_key(kind, batch_id, video_id), text.encode()):
+        return ours
+    winner = marker(blobs, kind, batch_id, video_id)
+    assert winner is not None  # markers are never deleted
+    return winner
+
+
+def marker(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> Marker | None:
+    """The marker of one video in a batch, or None while it has none."""
+    key = _marker_key(kind, batch_id, video_id)
+    try:
+        return _parsed(key, blobs.read(key))
+    except BlobMissing:
+        return None
+
+
+def video_of(key: str) -> str | None:
+    """The video whose rows a part holds, by its key; None for a file that is not a part."""
+    found = _PART.fullmatch(key)
+    return found["video_id"] if found else None
+
+
+def has_marker(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> bool:
+    """Whether a video is done in a batch: what a resumed worker asks first."""
+    return blobs.exists(_marker_key(kind, batch_id, video_id))
+
+
+def markers(blobs: Blobs, kind: str, batch_id: str) -> list[Marker]:
+    """All markers of a batch, by video. Raises PartError for a marker that cannot be read."""
+    _record(kind)
+    keys = list(blobs.keys(f"commits/{kind}/{_name('batch_id', batch_id)}/"))
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [_parsed(key, data) for key, data in zip(keys, pool.map(blobs.read, keys), strict=True)]
+
+
+def read_part(blobs: Blobs, marker: Marker) -> list[Any]:
+    """The rows that a marker stands for: records of KINDS[marker.kind]. Raises PartDamaged."""
+    return _read(blobs, marker)
+
+
+def rows(blobs: Blobs, kind: str, batch_id: str) -> Iterator[Any]:
+    """All rows of a batch, part by part, by video. Raises PartDamaged."""
+    for found in markers(blobs, kind, batch_id):
+        yield from _read(blobs, found)
+
+
+def commit_batch(
+    blobs: Blobs,
+    tables: Tables,
+    kind: str,
+    batch_id: str,
+    keep: Callable[[Any], bool] | None = None,
+) -> CommitReport:
+    """Put a batch into its table in one commit, with the batch id in the snapshot. Again changes nothing.
+
+    keep: a pure test of a row; a part that it thins is written anew, and the original stays as it was.
+    Raises PartDamaged before anything is committed; CommitFailed and CommitUnknown as `Tables.commit` does.
+    """
+    record = _record(kind)
+    if kind not in COMMITTED:
+        raise ValueError(f"{kind} are not committed: they have no table")
+    if (done := tables.batch(kind, batch_id)) is not None:
+        return CommitReport(rows=done.rows, files=done.files, snapshot_id=done.snapshot_id, already=True)
+
+    def prepared(found: Marker) -> str | None:
+        """The address of the file to commit for one part, or None where nothing is left of it."""
+        part_rows = _read(blobs, found)
+        kept = [row for row in part_rows if keep(row)] if keep else part_rows
+        if not kept:
+            return None
+        if len(kept) == len(part_rows):
+            return blobs.uri_of(found.key)
+        data = arrow.to_parquet(record, kept)
+        key = _part_key(kind, batch_id, found.video_id, data)
+        blobs.create(key, data)
+        return blobs.uri_of(key)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        uris = [uri for uri in pool.map(prepared, markers(blobs, kind, batch_id)) if uri is not None]
+    if not uris:
+        return CommitReport(rows=0, files=0, snapshot_id=None, already=False)
+    commit = tables.commit(kind, uris, batch_id)
+    return CommitReport(rows=commit.rows, files=commit.files, snapshot_id=commit.snapshot_id, already=commit.already)
+
+
+def _read(blobs: Blobs, marker: Marker) -> list[Any]:
+    try:
+        data = blobs.read(marker.key)
+    except BlobMissing as error:
+        raise PartDamaged(f"{marker.key}: its marker is there, the part is not") from error
+    if (found := hashlib.sha256(data).hexdigest()) != marker.sha256:
+        raise PartDamaged(f"{marker.key}: sha256 {found[:16]}…, its marker says {marker.sha256[:16]}…")
+    part_rows = arrow.from_parquet(_record(marker.kind), data)
+    if len(part_rows) != marker.rows:
+        raise PartDamaged(f"{marker.key}: {len(part_rows)} rows, its marker says {marker.rows}")
+    return part_rows
+
+
+def _parsed(key: str, data: bytes) -> Marker:
+    try:
+        return Marker(**json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise PartError(f"{key}: not a marker ({error})") from error
+
+
+def _record(kind: str) -> type[arrow.Record]:
+    if kind not in KINDS:
+        raise ValueError(f"the kinds of part are {', '.join(KINDS)}, not {kind!r}")
+    return KINDS[kind]
+
+
+def _name(what: str, value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{what} is 1 to 200 of A-Z a-z 0-9 . _ + : - and begins with a letter or digit, not {value!r}"
+        )
+    return value
+
+
+def _part_key(kind: str, batch_id: str, video_id: str, data: bytes) -> str:
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return f"parts/{kind}/batch={_name('batch_id', batch_id)}/{_name('video_id', video_id)}-{digest}.parquet"
+
+
+def _marker_key(kind: str, batch_id: str, video_id: str) -> str:
+    _record(kind)
+    return f"commits/{kind}/{_name('batch_id', batch_id)}/{_name('video_id', video_id)}.json"

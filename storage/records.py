@@ -1,0 +1,143 @@
+"""The records that every folder shares: frozen data, no behaviour beyond making ids.
+
+Knows nothing about files, tables or the network. A mask is a COCO compressed RLE (`bytes` counts, column-major);
+`frame_idx` counts frames of the stored 24 fps video, and annotated frames are every 4th.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+FPS = 24  # frames per second of every stored video
+STRIDE = 4  # annotated frames are every 4th stored frame: 6 fps
+
+
+class Verdict(StrEnum):
+    """What a verifier says of a masklet."""
+
+    ACCEPT = "accept"  # satisfactory in all frames
+    REFINE = "refine"  # a clear object, a wrong masklet
+    REJECT = "reject"  # not a well-defined object
+    UNSURE = "unsure"  # a lead decides
+
+
+class Refusal(StrEnum):
+    """Why a video was not admitted."""
+
+    UNREADABLE = "unreadable"  # no decoder opens it, or it is empty
+    NO_VIDEO_STREAM = "no_video_stream"  # audio, subtitles or a still picture
+    TRUNCATED = "truncated"  # decoding broke off well before the end that it announces
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    TOO_SMALL = "too_small"
+    TOO_LARGE = "too_large"
+    DUPLICATE = "duplicate"  # the same bytes were admitted under another name
+    FAILED = "failed"  # anything else, with its message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """An admitted video, normalised to constant 24 fps H.264."""
+
+    video_id: str  # content_id of the source's bytes
+    source_uri: str
+    source_sha256: str
+    video_key: str  # blob of the normalised file
+    video_sha256: str  # of the normalised file
+    frames_key: str  # blob of the frame-to-timestamp table (JSON)
+    height: int  # px, rotation applied
+    width: int  # px
+    frame_count: int  # frames of the normalised file
+    duration_s: float
+    source_fps: float  # average of the source
+    variable_rate: bool  # the source's frame intervals differed
+    rotation: int  # degrees that were applied, clockwise
+    split: str  # "train" or "val": a video never changes side
+    batch_id: str  # the ingest run that admitted it
+    truth_key: str | None = None  # blob of an SA-V JSON with ground truth, where the source has one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """An input or a row that was refused, and why."""
+
+    stage: str  # "ingest", "auto_masklets", "publish"
+    subject: str  # source uri, video_id or masklet_id
+    reason: str  # a Refusal, or the name of the check that failed
+    detail: str  # one line
+    batch_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masklet:
+    """One object's masks through a video, with where they came from. One row of the table `masklets`.
+
+    The lists run over the annotated frames, in order: all have the same length T.
+    """
+
+    masklet_id: str
+    video_id: str
+    batch_id: str
+    height: int
+    width: int
+    frame_idx: tuple[int, ...]  # (T,) strictly increasing multiples of STRIDE
+    rle: tuple[bytes, ...]  # (T,) COCO compressed counts; an absent object is an all-zero mask
+    area_px: tuple[int, ...]  # (T,)
+    score: tuple[float, ...]  # (T,) predicted IoU, the model's own estimate
+    object_score: tuple[float, ...]  # (T,) presence logit, > 0 is present
+    stability: tuple[float, ...]  # (T,) stability score; 1.0 on empty frames
+    kind: str  # "auto" or "manual", as SA-V's masklet_type
+    phase: str  # "auto", "1", "2", "3"
+    round: int  # the retraining round of the checkpoint that made it; 0 before the first
+    checkpoint: str  # name or id of the checkpoint that made it
+    prompt: str  # JSON of the prompt that began it
+    parent_id: str | None = None  # the masklet that this one corrects
+    edited_frame_count: int = 0  # frames that an annotator touched
+    click_count: int = 0
+    verdict: str | None = None  # None for a candidate
+    verified_by: str | None = None
+    annotated_by: str | None = None
+    split: str = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One recorded act in a ticket. One row of the table `operations`."""
+
+    operation_id: str  # made by the client
+    ticket_id: str
+    batch_id: str
+    video_id: str
+    masklet_id: str  # the masklet that the ticket was about
+    person: str
+    kind: str  # "prompt", "stroke", "propagate", "undo", "verdict", "submit"
+    frame_idx: int | None
+    payload: str  # JSON
+    created_at: str  # ISO 8601, UTC
+    seq: int = 0  # order within the ticket
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What an annotator or a grid gives the model on one frame, in pixels of the stored video."""
+
+    frame_idx: int
+    points_xy: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()  # 1 positive, 0 negative
+    box_xyxy: tuple[float, float, float, float] | None = None
+    mask_rle: bytes | None = field(default=None)  # COCO counts at the video's size
+
+
+def content_id(*parts: str | bytes, length: int = 16) -> str:
+    """A short id made from content: the same parts give the same id, anywhere, in any order of runs.
+
+    Parts are length-prefixed before hashing, so ("ab", "c") and ("a", "bc") differ.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()[:length]

@@ -1,0 +1,360 @@
+"""The tables `videos`, `masklets`, `operations` and `quarantine`: Apache Iceberg over a SQL catalog.
+
+Knows catalogs, snapshots and tags; knows nothing of markers or of who may commit. Data files are the immutable Parquet
+parts themselves, added by address. A commit carries its batch id in the snapshot, so running it again finds it done;
+two committers of one batch cannot both succeed, because each commits only onto the snapshot in which it did not find
+the batch.
+
+Errors:
+    TablesError
+    ├── CommitFailed     nothing was committed
+    └── CommitUnknown    the catalog went away during the commit: run it again, it looks first
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from storage import arrow
+from storage.records import Masklet, Operation, Quarantined, Video
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.table import Table
+
+RECORDS: dict[str, type[arrow.Record]] = {
+    "videos": Video,
+    "masklets": Masklet,
+    "operations": Operation,
+    "quarantine": Quarantined,
+}
+BATCH_ID = "engine.batch_id"  # the snapshot property that makes a commit idempotent
+
+_CATALOG = "masklets"
+_NAMESPACE = "engine"
+_OPENINGS = 6
+_ATTEMPTS = 30
+_PROPERTIES = {
+    "commit.retry.num-retries": "0",  # a blind retry would add a batch that somebody else has just added: we retry
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "50",
+    "write.metadata.metrics.column.rle.element": "none",
+}
+
+
+class TablesError(Exception):
+    """The tables failed."""
+
+
+class CommitFailed(TablesError):
+    """Nothing was committed."""
+
+
+class CommitUnknown(TablesError):
+    """The catalog went away during the commit; it may have landed. Run it again: it looks first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """What one batch put into one table."""
+
+    snapshot_id: int
+    rows: int
+    files: int
+    already: bool  # it was there before this call
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """A Parquet file of a table."""
+
+    uri: str
+    rows: int
+    size: int  # bytes
+
+
+class Tables:
+    """The four tables of one warehouse. Safe to open in many processes at once."""
+
+    def __init__(self, catalog: SqlCatalog, warehouse_uri: str) -> None:
+        self._catalog = catalog
+        self.warehouse_uri = warehouse_uri
+
+    @classmethod
+    def open(cls, catalog_uri: str, warehouse_uri: str, s3_endpoint: str | None = None) -> Self:
+        """Connect, and make what is absent: the catalog's own tables, ours, and columns that a record gained.
+
+        catalog_uri: of SQLAlchemy, sqlite:////absolute/path.db or postgresql+psycopg://…; the folder of an SQLite file
+        is made. warehouse_uri: an absolute folder or s3://bucket/prefix, for Iceberg's metadata.
+        Raises TablesError where the catalog cannot be reached.
+        """
+        from pyiceberg.catalog.sql import SqlCatalog
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import SQLAlchemyError
+
+        url = make_url(catalog_uri)
+        if url.get_backend_name() == "sqlite" and url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            url = url.update_query_dict({"timeout": "60"})
+        properties = {
+            "uri": url.render_as_string(hide_password=False),
+            "warehouse": warehouse_uri.rstrip("/"),
+            "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+            **_s3_properties(warehouse_uri, s3_endpoint),
+        }
+        for attempt in range(_OPENINGS):
+            try:
+                tables = cls(SqlCatalog(_CATALOG, **properties), properties["warehouse"])
+                tables._create()
+                return tables
+            except SQLAlchemyError as error:  # somebody else may be making the catalog's tables at this moment
+                if attempt == _OPENINGS - 1:
+                    raise TablesError(f"catalog {url.render_as_string()}: {_line(error)}") from error
+                _pause(attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def close(self) -> None:
+        """Let go of the catalog's connections."""
+        self._catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Reading
+
+    def scan(
+        self,
+        table_name: str,
+        *,
+        snapshot_id: int | None = None,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Rows of a table as Arrow.
+
+        snapshot_id: None is the current one. where: an Iceberg row filter, "video_id == 'abc' and round > 2".
+        columns: None is all. Raises ValueError for an unknown table, snapshot, column or filter.
+        """
+        table = self._load(table_name)
+        if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
+            raise ValueError(f"{table_name} has no snapshot {snapshot_id}")
+        selected = tuple(columns) if columns is not None else ("*",)
+        scan = table.scan(selected_fields=selected, snapshot_id=snapshot_id)
+        return (scan.filter(where) if where else scan).to_arrow()
+
+    def videos(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Video]:
+        """The admitted videos, each once, by id: two runs may have admitted the same one."""
+        rows = arrow.from_arrow(Video, self.scan("videos", snapshot_id=snapshot_id, where=where))
+        return unique_videos(rows)
+
+    def masklets(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Masklet]:
+        """The published masklets, by video and id."""
+        rows = arrow.from_arrow(Masklet, self.scan("masklets", snapshot_id=snapshot_id, where=where))
+        return sorted(rows, key=lambda masklet: (masklet.video_id, masklet.masklet_id))
+
+    def operations(self, *, where: str | None = None) -> list[Operation]:
+        """The acts of the annotators, by ticket and in order."""
+        rows = arrow.from_arrow(Operation, self.scan("operations", where=where))
+        return sorted(rows, key=lambda operation: (operation.ticket_id, operation.seq, operation.operation_id))
+
+    def quarantine(self, *, where: str | None = None) -> list[Quarantined]:
+        """What was refused, and why."""
+        rows = arrow.from_arrow(Quarantined, self.scan("quarantine", where=where))
+        return sorted(rows, key=lambda row: (row.stage, row.subject, row.reason))
+
+    def snapshot_id(self, table_name: str) -> int | None:
+        """The current snapshot; None while nothing was committed."""
+        snapshot = self._load(table_name).current_snapshot()
+        return snapshot.snapshot_id if snapshot else None
+
+    def data_files(self, table_name: str, snapshot_id: int) -> list[DataFile]:
+        """The Parquet files of a snapshot, by address."""
+        table = self._load(table_name)
+        files = []
+        for task in table.scan(snapshot_id=snapshot_id).plan_files():
+            if task.delete_files:
+                raise TablesError(f"{task.file.file_path}: rows were deleted by another tool; rewrite the table first")
+            file = task.file
+            files.append(DataFile(uri=file.file_path, rows=file.record_count, size=file.file_size_in_bytes))
+        return sorted(files, key=lambda file: file.uri)
+
+    # Committing
+
+    def batch(self, table_name: str, batch_id: str) -> Commit | None:
+        """What a batch put into a table, or None if it did not."""
+        return _commit_of(self._load(table_name), batch_id)
+
+    def has_batch(self, table_name: str, batch_id: str) -> bool:
+        return self.batch(table_name, batch_id) is not None
+
+    def commit(self, table_name: str, parts: Sequence[Path | str], batch_id: str) -> Commit:
+        """Add Parquet parts to a table in one snapshot, once: for a batch that is there it changes nothing.
+
+        parts: local files or s3:// addresses, as `arrow.to_parquet` makes them; at least one.
+        Raises ValueError for no parts, CommitFailed, CommitUnknown.
+        """
+        from pyiceberg.exceptions import CommitFailedException
+
+        if not parts:
+            raise ValueError(f"batch {batch_id!r} has no parts to commit to {table_name}")
+        last: Exception | None = None
+        for attempt in range(_ATTEMPTS):
+            table = self._load(table_name)
+            if (done := _commit_of(table, batch_id)) is not None:
+                return done
+            try:
+                table.add_files([str(part) for part in parts], snapshot_properties={BATCH_ID: batch_id})
+            except CommitFailedException as error:  # somebody else was faster: look again
+                last = error
+                _pause(attempt)
+                continue
+            except (ValueError, FileNotFoundError) as error:  # a part that is absent, of another schema, or in use
+                raise CommitFailed(f"{table_name}, batch {batch_id}: {_line(error)}") from error
+            except Exception as error:
+                done = self._found_after(error, table_name, batch_id)
+                if done is not None:
+                    return done
+                if not _is_locked(error):
+                    raise CommitUnknown(f"{table_name}, batch {batch_id}: {_line(error)}") from error
+                last = error
+                _pause(attempt)
+                continue
+            done = _commit_of(table, batch_id)
+            assert done is not None
+            return dataclasses.replace(done, already=False)
+        raise CommitFailed(f"{table_name}, batch {batch_id}: lost {_ATTEMPTS} races in a row") from last
+
+    def tag(self, table_name: str, name: str, snapshot_id: int | None = None) -> int:
+        """Pin a snapshot (the current one) under a name, and return it. A name that is taken keeps its snapshot.
+
+        Raises ValueError while the table is empty, or if the name was given to another snapshot than the one asked for.
+        """
+        from pyiceberg.exceptions import CommitFailedException
+
+        for attempt in range(_ATTEMPTS):
+            table = self._load(table_name)
+            if (taken := table.snapshot_by_name(name)) is not None:
+                if snapshot_id is not None and taken.snapshot_id != snapshot_id:
+                    raise ValueError(f"the tag {name!r} of {table_name} is at {taken.snapshot_id}, not {snapshot_id}")
+                return taken.snapshot_id
+            current = table.current_snapshot()
+            wanted = snapshot_id if snapshot_id is not None else current.snapshot_id if current else None
+            if wanted is None:
+                raise ValueError(f"nothing was committed to {table_name} yet: there is no snapshot to tag {name!r}")
+            try:
+                table.manage_snapshots().create_tag(wanted, name).commit()
+            except CommitFailedException:
+                _pause(attempt)
+                continue
+            return wanted
+        raise CommitFailed(f"{table_name}, tag {name}: lost {_ATTEMPTS} races in a row")
+
+    # Within
+
+    def _found_after(self, error: Exception, table_name: str, batch_id: str) -> Commit | None:
+        """The commit, if it landed in spite of the error."""
+        try:
+            return self.batch(table_name, batch_id)
+        except Exception as second:
+            raise CommitUnknown(f"{table_name}, batch {batch_id}: {_line(error)}") from second
+
+    def _load(self, table_name: str) -> Table:
+        if table_name not in RECORDS:
+            raise ValueError(f"the tables are {', '.join(RECORDS)}, not {table_name!r}")
+        return self._catalog.load_table((_NAMESPACE, table_name))
+
+    def _create(self) -> None:
+        from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+        from sqlalchemy.exc import IntegrityError
+
+        if not self._catalog.namespace_exists(_NAMESPACE):
+            with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
+                self._catalog.create_namespace(_NAMESPACE)
+        for name, record in RECORDS.items():
+            try:
+                table = self._load(name)
+            except NoSuchTableError:
+                location = f"{self.warehouse_uri}/{name}"
+                with contextlib.suppress(TableAlreadyExistsError):
+                    self._catalog.create_table(
+                        (_NAMESPACE, name), arrow.schema(record), location=location, properties=_PROPERTIES
+                    )
+            else:
+                self._widen(table, name, record)
+
+    def _widen(self, table: Table, name: str, record: type[arrow.Record]) -> None:
+        """Add the columns that a record gained since its table was made."""
+        from pyiceberg.exceptions import CommitFailedException
+
+        for attempt in range(_ATTEMPTS):
+            known = set(table.schema().column_names)
+            if all(field.name in known for field in arrow.schema(record)):
+                return
+            try:
+                with table.update_schema() as update:
+                    update.union_by_name(arrow.schema(record))
+                return
+            except CommitFailedException:
+                _pause(attempt)
+                table = self._load(name)
+        raise CommitFailed(f"{name}: could not add its new columns")
+
+
+def unique_videos(rows: Sequence[Video]) -> list[Video]:
+    """Every video once, by id; of several rows the one of the first batch id."""
+    return list({row.video_id: row for row in sorted(rows, key=_by_video, reverse=True)}.values())[::-1]
+
+
+def _by_video(row: Video) -> tuple[str, str]:
+    return row.video_id, row.batch_id
+
+
+def _commit_of(table: Table, batch_id: str) -> Commit | None:
+    for snapshot in table.metadata.snapshots:
+        summary = snapshot.summary
+        if summary is not None and summary.get(BATCH_ID) == batch_id:
+            return Commit(
+                snapshot_id=snapshot.snapshot_id,
+                rows=int(summary.get("added-records") or 0),
+                files=int(summary.get("added-data-files") or 0),
+                already=True,
+            )
+    return None
+
+
+def _s3_properties(warehouse_uri: str, endpoint: str | None) -> dict[str, str]:
+    if urlsplit(warehouse_uri).scheme != "s3":
+        return {}
+    import boto3
+
+    region = boto3.Session().region_name or "us-east-1"
+    return {"s3.region": region, **({"s3.endpoint": endpoint} if endpoint else {})}
+
+
+def _is_locked(error: Exception) -> bool:
+    """Whether SQLite refused to begin: nothing happened, and trying again is right."""
+    return "database is locked" in str(error)
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0.5, 1.0) * min(1.0, 0.02 * 2**attempt))
+
+
+def _line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

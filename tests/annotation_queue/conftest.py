@@ -1,0 +1,132 @@
+"""Databases to run the queue on: a new SQLite file, or a new database of a PostgreSQL server, for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+sys.path.append(str(Path(__file__).parent))
+
+from annotation_queue.database import Database
+from annotation_queue.store import Store
+
+
+def _as_postgres(command: str) -> list[str]:
+    """The server refuses to run as root: become its own user then."""
+    return ["su", "postgres", "-c", command] if os.geteuid() == 0 else ["sh", "-c", command]
+
+
+def _own_server(bin_dir: Path) -> Iterator[str]:
+    """A PostgreSQL server in a temporary folder, reached by a unix socket."""
+    home = Path(tempfile.mkdtemp(prefix="masklets-pg-"))
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(home, "postgres")
+        data = home / "data"
+        subprocess.run(
+            _as_postgres(f"{bin_dir}/initdb -D {data} -U postgres -A trust -E UTF8 --locale=C --no-sync"),
+            check=True,
+            capture_output=True,
+        )
+        options = f"-k {home} -c listen_addresses= -c fsync=off -c max_connections=100"
+        started = subprocess.run(
+            _as_postgres(f"{bin_dir}/pg_ctl -D {data} -w -l {home}/log -o '{options}' start"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        if started.returncode:
+            raise RuntimeError(f"PostgreSQL did not start: {(home / 'log').read_text()[-500:]}")
+        try:
+            yield f"postgresql+psycopg://postgres@/postgres?host={home}"
+        finally:
+            subprocess.run(_as_postgres(f"{bin_dir}/pg_ctl -D {data} -m immediate stop"), stdout=subprocess.DEVNULL)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URI of a server: MASKLETS_TEST_POSTGRES, or one of our own; where CI is set, its absence is a failure."""
+    if given := os.environ.get("MASKLETS_TEST_POSTGRES"):
+        yield given
+        return
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        message = "no PostgreSQL server: set MASKLETS_TEST_POSTGRES or install one"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    yield from _own_server(found[-1].parent)
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    """A database of the server that has the tables already: copying it is faster than creating them."""
+    name = f"template_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    Database(make_url(postgres_server).set(database=name).render_as_string(hide_password=False)).close()
+    yield name
+    with engine.connect() as connection, suppress(Exception):
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new, empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/queue.db"
+        return
+    server = request.getfixturevalue("postgres_server")
+    # a test that watches the tables being made begins with none
+    template = "template1" if "create_the_database" in request.node.name else request.getfixturevalue("postgres_template")
+    name = f"queue_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection, suppress(Exception):
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_uri(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/queue.db"
+
+
+class Clock:
+    """A clock that moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(uri: str, clock: Clock) -> Iterator[Store]:
+    """A store whose clock the test moves, on each kind of database."""
+    database = Database(uri)
+    yield Store(database, clock=clock)
+    database.close()

@@ -1,0 +1,33 @@
+"""What the processes of the racing tests do. Imports little: each of them starts anew."""
+
+from __future__ import annotations
+
+import uuid
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+
+from annotation_queue.database import Database
+from annotation_queue.records import Outcome, Person, Role
+from annotation_queue.store import Store
+from storage.records import Verdict
+
+
+def accept_all(uri: str, name: str, start: Event, results: Queue) -> None:
+    """Work of one process: claim and accept until nothing is left."""
+    database = Database(uri)
+    store = Store(database)
+    person = Person(name=name, roles=frozenset({Role.VERIFIER}))
+    start.wait()
+    claimed = []
+    while ticket := store.claim(person, claim_id=uuid.uuid4().hex):
+        claimed.append((ticket.ticket_id, ticket.lease_token))
+        accept = Outcome(operation_id=uuid.uuid4().hex, created_at="", verdict=Verdict.ACCEPT)
+        store.finish(ticket.ticket_id, ticket.lease_token, person, accept)
+    results.put((name, claimed))
+    database.close()
+
+
+def open_and_close(uri: str, start: Event) -> None:
+    """Work of one process: create the database."""
+    start.wait()
+    Database(uri).close()

@@ -1,0 +1,231 @@
+"""A queue over synthetic clips, for the tests: `python synthetic_queue.py --help` serves one.
+
+Every frame carries its own index as pixels, a strip of 16 black and white blocks along its upper edge, and a disc
+whose place follows from the index alone: whoever sees a frame and a mask together can tell whether they belong
+together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import uvicorn
+from argon2 import PasswordHasher
+
+from annotation_queue.api import create_app
+from annotation_queue.auth import Accounts
+from annotation_queue.database import Database
+from annotation_queue.records import Kind, NewTicket, NoSuchFrame, NoSuchVideo, Role, VideoInfo
+from annotation_queue.store import Store
+from storage import rle
+from storage.records import FPS, STRIDE, Masklet
+
+HEIGHT, WIDTH = 360, 640
+BLOCK = 8  # px, one bit of the strip
+RADIUS = 34  # px, of the disc
+PASSWORD = "correct horse"
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+PEOPLE = {
+    "ann": {Role.ANNOTATOR},
+    "vera": {Role.VERIFIER},
+    "victor": {Role.VERIFIER},
+    "lea": {Role.LEAD},
+    "pipeline": {Role.PIPELINE},
+}
+
+
+def centre(frame_idx: int) -> tuple[int, int]:
+    """(x, y) of the disc, px: one pixel to the right each frame, so that x tells the frame."""
+    return 60 + 2 * frame_idx, int(190 + 70 * np.sin(frame_idx / 14))
+
+
+def hidden(frame_idx: int) -> bool:
+    """Whether the disc is behind the pillar."""
+    return 300 < centre(frame_idx)[0] < 350
+
+
+def mask(frame_idx: int) -> np.ndarray:
+    """The disc's mask, bool (HEIGHT, WIDTH)."""
+    canvas = np.zeros((HEIGHT, WIDTH), np.uint8)
+    if not hidden(frame_idx):
+        cv2.circle(canvas, centre(frame_idx), RADIUS, 1, -1)
+    return canvas.astype(bool)
+
+
+def picture(frame_idx: int) -> np.ndarray:
+    """The frame, uint8 (HEIGHT, WIDTH, 3), BGR."""
+    ramp = np.linspace(0, 1, HEIGHT)[:, None, None]
+    image = np.array([[[150, 120, 84]]]) * (1 - ramp) + np.array([[[64, 92, 96]]]) * ramp
+    image = np.repeat(image, WIDTH, axis=1).astype(np.uint8)
+    for i in range(7):  # hills that stand still
+        axes, green = (120, 60 + 17 * (i % 3)), (58, 84 + 6 * i, 70)
+        cv2.ellipse(image, (i * 110, HEIGHT), axes, 0, 180, 360, green, -1, cv2.LINE_AA)
+    x, y = centre(frame_idx)
+    if not hidden(frame_idx):
+        cv2.circle(image, (x, y), RADIUS, (70, 130, 214), -1, cv2.LINE_AA)
+        cv2.circle(image, (x - 10, y - 11), 9, (120, 176, 240), -1, cv2.LINE_AA)
+    cv2.rectangle(image, (300, 60), (350, HEIGHT), (72, 74, 78), -1)
+    for bit in range(16):
+        colour = (255, 255, 255) if frame_idx >> bit & 1 else (0, 0, 0)
+        cv2.rectangle(image, (bit * BLOCK, 0), (bit * BLOCK + BLOCK - 1, BLOCK - 1), colour, -1)
+    return image
+
+
+class SyntheticMedia:
+    """Clips of `frame_count` frames, any number of them: every id that begins with "video" is one."""
+
+    def __init__(self, frame_count: int) -> None:
+        self.frame_count = frame_count
+
+    def info(self, video_id: str) -> VideoInfo:
+        if not video_id.startswith("video"):
+            raise NoSuchVideo(f"no video {video_id}")
+        return VideoInfo(video_id=video_id, height=HEIGHT, width=WIDTH, frame_count=self.frame_count, fps=FPS)
+
+    def frame(self, video_id: str, frame_idx: int) -> bytes:
+        if frame_idx >= self.info(video_id).frame_count:
+            raise NoSuchFrame(f"video {video_id} has no frame {frame_idx}")
+        _, data = cv2.imencode(".jpg", picture(frame_idx), [cv2.IMWRITE_JPEG_QUALITY, 92])
+        return data.tobytes()
+
+
+def candidate(masklet_id: str, video_id: str = "video-0", frame_count: int = 48) -> Masklet:
+    """A masklet of the disc, with a dip in its scores."""
+    frames = tuple(range(0, frame_count, STRIDE))
+    masks = [mask(i) for i in frames]
+    dip = [0.36 if 40 <= i < 56 else 0.0 for i in frames]
+    return Masklet(
+        masklet_id=masklet_id,
+        video_id=video_id,
+        batch_id="batch-1",
+        height=HEIGHT,
+        width=WIDTH,
+        frame_idx=frames,
+        rle=tuple(rle.encode(m) for m in masks),
+        area_px=tuple(int(m.sum()) for m in masks),
+        score=tuple(round(0.94 - d + 0.02 * np.sin(i / 5), 4) for i, d in zip(frames, dip, strict=True)),
+        object_score=tuple(-6.0 if hidden(i) else 7.5 for i in frames),
+        stability=tuple(round(0.97 - d / 2, 4) for d in dip),
+        kind="auto",
+        phase="auto",
+        round=2,
+        checkpoint="micro",
+        prompt='{"frame_idx": 0, "points_xy": [[60, 190]], "labels": [1]}',
+    )
+
+
+def corrected(masklet: Masklet, masklet_id: str) -> Masklet:
+    """What an annotator makes of a masklet."""
+    return replace(masklet, masklet_id=masklet_id, phase="3", click_count=3, edited_frame_count=1)
+
+
+def tickets(count: int, frame_count: int = 48, prefix: str = "ticket") -> list[NewTicket]:
+    """Verify tickets over as many masklets."""
+    model = candidate("m", frame_count=frame_count)
+    return [
+        NewTicket(
+            ticket_id=f"{prefix}-{i:04d}",
+            kind=Kind.VERIFY,
+            video_id=f"video-{i % 5}",
+            masklet=replace(model, masklet_id=f"{prefix}-m{i:04d}", video_id=f"video-{i % 5}"),
+        )
+        for i in range(count)
+    ]
+
+
+def add_people(database: Database) -> Accounts:
+    """Everybody in PEOPLE, with the same password."""
+    accounts = Accounts(database, hasher=CHEAP)
+    for name, roles in PEOPLE.items():
+        accounts.add(name, roles, PASSWORD)
+    return accounts
+
+
+@contextmanager
+def serving(app: object, port: int = 0) -> Iterator[str]:
+    """Serve `app` from a thread of this process; yields its URL."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            _wait_until_up(url)
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class ServerProcess:
+    """The queue in a process of its own, to be killed."""
+
+    def __init__(self, uri: str, **options: object) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [sys.executable, __file__, "--uri", uri, "--port", str(self.port)]
+        self._command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        root = str(Path(__file__).parents[2])
+        self._process = subprocess.Popen(self._command, env=os.environ | {"PYTHONPATH": root})
+        _wait_until_up(self.url)
+
+    def kill(self) -> None:
+        """SIGKILL: no handler runs, nothing is flushed."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+def _wait_until_up(url: str, patience_s: float = 60) -> None:
+    deadline = time.monotonic() + patience_s
+    with httpx.Client() as http:
+        while True:
+            try:
+                if http.get(f"{url}/healthz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nothing answers at {url}")
+            time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--uri", help="database; a new SQLite file by default")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--tickets", type=int, default=0, help="verify tickets to open")
+    parser.add_argument("--frames", type=int, default=144, help="frames a clip")
+    parser.add_argument("--lease", type=float, default=90.0, help="seconds")
+    arguments = parser.parse_args()
+    uri = arguments.uri or f"sqlite:///{tempfile.mkdtemp()}/queue.db"
+    store = Store(Database(uri), lease_s=arguments.lease)
+    accounts = add_people(store.database)
+    if arguments.tickets:
+        store.open_batch("batch-1", tickets(arguments.tickets, arguments.frames))
+    app = create_app(store, SyntheticMedia(arguments.frames), accounts=accounts)
+    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The lease machine against a model of it: whatever people do, in whatever order, the two agree."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from conftest import Clock
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from synthetic_queue import candidate, corrected, tickets
+
+from annotation_queue.database import Database
+from annotation_queue.records import Kind, LeaseLost, NewOperation, Outcome, Person, Reason, Role, State
+from annotation_queue.store import LEASE_S, Store
+from storage.records import Verdict
+
+TICKETS = 3
+PEOPLE = [
+    Person(name="both", roles=frozenset({Role.ANNOTATOR, Role.VERIFIER})),
+    Person(name="verifier", roles=frozenset({Role.VERIFIER})),
+    Person(name="lead", roles=frozenset({Role.LEAD})),
+]
+people = st.sampled_from(PEOPLE)
+
+
+class Leases(RuleBasedStateMachine):
+    """The model: who holds what under which token until when, and what the queue has acknowledged."""
+
+    @initialize()
+    def open(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = Clock()
+        self.database = Database(f"sqlite:///{Path(self.folder.name) / 'queue.db'}")
+        self.store = Store(self.database, clock=self.clock)
+        self.store.open_batch("b", tickets(TICKETS, frame_count=4))
+        self.kinds = {t.ticket_id: Kind.VERIFY for t in tickets(TICKETS, frame_count=4)}  # of tickets that are not done
+        self.makers = dict.fromkeys(self.kinds)
+        self.for_lead = set()
+        self.holders = {}  # ticket_id → (person, token, expires_at)
+        self.tokens = dict.fromkeys(self.kinds, 0)
+        self.past = []  # every lease that ever was: (ticket_id, person, token)
+        self.acknowledged = {}  # operation_id → ticket_id
+        self.branches = {}
+        self.done = 0
+        self.serial = 0
+        self.told = []
+
+    def teardown(self):
+        if hasattr(self, "database"):
+            self.database.close()
+            self.folder.cleanup()
+
+    def id(self):
+        self.serial += 1
+        return f"id-{self.serial}"
+
+    def may(self, person, ticket_id):
+        kind = self.kinds[ticket_id]
+        if Role.LEAD not in person.roles:
+            if ticket_id in self.for_lead:
+                return False
+            if (Role.VERIFIER if kind is Kind.VERIFY else Role.ANNOTATOR) not in person.roles:
+                return False
+        return kind is not Kind.VERIFY or self.makers[ticket_id] != person.name
+
+    def held(self, lease):
+        ticket_id, person, token = lease
+        return self.holders.get(ticket_id, (None, 0, 0))[:2] == (person, token)
+
+    @rule(person=people)
+    def claim(self, person):
+        self.holders = {t: held for t, held in self.holders.items() if held[2] >= self.clock()}
+        free = {t for t in self.kinds if t not in self.holders and self.may(person, t)}
+        ticket = self.store.claim(person, claim_id=self.id())
+        if ticket is None:
+            assert not free
+            return
+        assert ticket.ticket_id in free
+        assert ticket.lease_token == self.tokens[ticket.ticket_id] + 1
+        self.tokens[ticket.ticket_id] += 1
+        self.holders[ticket.ticket_id] = (person, ticket.lease_token, self.clock() + LEASE_S)
+        self.past.append((ticket.ticket_id, person, ticket.lease_token))
+
+    @rule(seconds=st.sampled_from([1, 20, 60, 89, 91, 200]))
+    def wait(self, seconds):
+        self.clock.advance(seconds)
+
+    def lease(self, data):
+        return data.draw(st.sampled_from(self.past))
+
+    @precondition(lambda self: self.past)
+    @rule(data=st.data())
+    def heartbeat(self, data):
+        lease = ticket_id, person, token = self.lease(data)
+        try:
+            self.store.heartbeat(ticket_id, token, person)
+        except LeaseLost:
+            assert not self.held(lease)
+        else:
+            assert self.held(lease)
+            self.holders[ticket_id] = (person, token, self.clock() + LEASE_S)
+
+    @precondition(lambda self: self.past)
+    @rule(data=st.data())
+    def release(self, data):
+        lease = ticket_id, person, token = self.lease(data)
+        again = ticket_id in self.kinds and ticket_id not in self.holders and self.tokens[ticket_id] == token
+        try:
+            self.store.release(ticket_id, token, person)
+        except LeaseLost:
+            assert not self.held(lease) and not again
+        else:
+            assert self.held(lease) or again
+            self.holders.pop(ticket_id, None)
+
+    @precondition(lambda self: any(self.kinds.get(t) is Kind.TRACK for t, _, _ in self.past))
+    @rule(data=st.data(), repeat=st.booleans())
+    def prompt(self, data, repeat):
+        lease = data.draw(st.sampled_from([p for p in self.past if self.kinds.get(p[0]) is Kind.TRACK]))
+        ticket_id, person, token = lease
+        mine = [o for o, t in self.acknowledged.items() if t == ticket_id and o.startswith("id-")]
+        operation_id = data.draw(st.sampled_from(mine)) if repeat and mine else self.id()
+        operation = NewOperation(operation_id=operation_id, kind="prompt", created_at="", payload='{"points_xy": [[1, 2]]}')
+        try:
+            self.store.append_operations(ticket_id, token, person, [operation])
+        except LeaseLost:
+            assert not self.held(lease)
+            self.branches[operation_id] = ticket_id
+        else:
+            assert self.held(lease) or operation_id in self.acknowledged
+            self.acknowledged[operation_id] = ticket_id
+
+    @precondition(lambda self: self.past)
+    @rule(data=st.data(), verdict=st.sampled_from(Verdict), made=st.booleans(), twice=st.booleans())
+    def finish(self, data, verdict, made, twice):
+        lease = ticket_id, person, token = self.lease(data)
+        kind = self.store.ticket(ticket_id).kind
+        lead_decides = self.store.ticket(ticket_id).needs_lead
+        masklet = None
+        if kind is Kind.TRACK:
+            verdict = None if made else Verdict.REJECT
+            masklet = corrected(candidate("m", self.store.ticket(ticket_id).video_id, 4), self.id()) if made else None
+        elif lead_decides and verdict is Verdict.UNSURE:
+            verdict = Verdict.ACCEPT
+        reasons = (Reason.OTHER,) if verdict is Verdict.REJECT else ()
+        outcome = Outcome(operation_id=self.id(), created_at="", verdict=verdict, reasons=reasons, masklet=masklet)
+        try:
+            finished = self.store.finish(ticket_id, token, person, outcome)
+        except LeaseLost:
+            assert not self.held(lease)
+            self.branches[outcome.operation_id] = ticket_id
+            return
+        assert self.held(lease)
+        if twice:
+            assert self.store.finish(ticket_id, token, person, outcome) == finished
+        self.acknowledged[outcome.operation_id] = ticket_id
+        del self.holders[ticket_id], self.kinds[ticket_id]
+        self.done += 1
+        follower = finished.next_ticket_id
+        if follower is not None:
+            self.kinds[follower] = Kind.TRACK if verdict is Verdict.REFINE else Kind.VERIFY
+            self.makers[follower] = person.name if masklet is not None else self.makers[ticket_id]
+            self.tokens[follower] = 0
+            if verdict is Verdict.UNSURE:
+                self.for_lead.add(follower)
+        assert (finished.settled is None) == (follower is not None)
+
+    @rule()
+    def deliver(self):
+        self.store.deliver(self.told.append)
+        assert self.told == ([] if self.kinds else ["b"])
+
+    @invariant()
+    def the_queue_and_the_model_agree(self):
+        if not hasattr(self, "store"):
+            return
+        found = {t.ticket_id: t for t in self.store.tickets(batch_id="b", limit=500)}
+        for ticket_id, ticket in found.items():
+            assert (ticket.state is State.DONE) == (ticket_id not in self.kinds)
+            if ticket_id in self.holders:
+                person, token, _ = self.holders[ticket_id]
+                assert (ticket.state, ticket.leased_by, ticket.lease_token) == (State.LEASED, person.name, token)
+        batch = self.store.batch("b")
+        assert (batch.total, batch.remaining) == (len(found), len(self.kinds))
+        assert batch.total == self.done + len(self.kinds)
+        assert batch.drained == (not self.kinds)
+
+    @invariant()
+    def nothing_that_was_sent_is_lost(self):
+        if not hasattr(self, "store"):
+            return
+        for branch, expected in ((False, self.acknowledged), (True, self.branches)):
+            for ticket_id in {*expected.values()}:
+                kept = {o.operation_id for o in self.store.operations(ticket_id, branch=branch)}
+                assert kept == {o for o, t in expected.items() if t == ticket_id}
+
+
+TestLeases = Leases.TestCase
+TestLeases.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,198 @@
+"""The rules, without a database."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from synthetic_queue import candidate
+
+from annotation_queue.records import (
+    NEXT,
+    PROMPTS,
+    Kind,
+    NewOperation,
+    NewTicket,
+    NotAllowed,
+    Outcome,
+    Person,
+    QueueError,
+    Reason,
+    Role,
+    State,
+    Ticket,
+    check_id,
+    check_masklet,
+    check_new_ticket,
+    check_operation,
+    check_outcome,
+    kinds_of,
+    next_ticket_id,
+    why_not,
+)
+from storage.records import Verdict
+
+TICKET = Ticket(
+    ticket_id="t",
+    batch_id="b",
+    kind=Kind.VERIFY,
+    video_id="video-0",
+    masklet_id="m",
+    phase="auto",
+    priority=0,
+    payload="{}",
+    state=State.LEASED,
+    made_by=None,
+    needs_lead=False,
+    attempt=1,
+    lease_token=1,
+    leased_by="vera",
+    expires_at=90.0,
+)
+
+
+def outcome(**fields):
+    return Outcome(operation_id="o", created_at="2026-01-01T00:00:00Z", **fields)
+
+
+def operation(kind, payload="{}"):
+    return NewOperation(operation_id="o", kind=kind, created_at="2026-01-01T00:00:00Z", payload=payload)
+
+
+def person(*roles):
+    return Person(name="vera", roles=frozenset(roles))
+
+
+def test_every_exception_says_what_is_wrong_in_its_docstring():
+    for kind in QueueError.__subclasses__():
+        assert str(kind()).endswith("."), kind
+        assert str(kind("this one")) == "this one"
+
+
+def test_every_way_to_finish_a_ticket_is_in_the_table_or_refused():
+    for kind, verdict in itertools.product(Kind, [None, *Verdict]):
+        masklet = candidate("other") if verdict is None else None
+        finish = outcome(verdict=verdict, reasons=(Reason.OTHER,), masklet=masklet)
+        if (kind, verdict) in NEXT:
+            check_outcome(replace(TICKET, kind=kind), finish)
+        else:
+            with pytest.raises(ValueError, match="cannot be finished"):
+                check_outcome(replace(TICKET, kind=kind), finish)
+
+
+def test_refined_work_is_always_verified_again():
+    assert NEXT[NEXT[(Kind.VERIFY, Verdict.REFINE)], None] is Kind.VERIFY
+
+
+def test_the_maker_of_a_masklet_never_verifies_it():
+    assert "somebody else" in why_not(person(Role.LEAD), replace(TICKET, made_by="vera"))
+    assert why_not(person(Role.LEAD), replace(TICKET, made_by="victor")) is None
+    assert why_not(person(Role.ANNOTATOR), replace(TICKET, kind=Kind.TRACK, made_by="vera")) is None
+
+
+def test_only_a_lead_holds_what_a_verifier_was_unsure_of():
+    unsure = replace(TICKET, needs_lead=True)
+    assert "lead" in why_not(person(Role.VERIFIER), unsure)
+    assert why_not(person(Role.LEAD), unsure) is None
+    with pytest.raises(ValueError, match="a lead decides"):
+        check_outcome(unsure, outcome(verdict=Verdict.UNSURE))
+
+
+def test_roles_add_up_and_programs_hold_no_tickets():
+    assert kinds_of(frozenset({Role.ANNOTATOR, Role.VERIFIER})) == set(Kind)
+    assert kinds_of(frozenset({Role.PIPELINE, Role.ADMIN})) == set()
+    assert why_not(person(Role.PIPELINE), TICKET) == "vera has no role for verify tickets"
+
+
+def test_a_rejection_needs_a_reason():
+    with pytest.raises(ValueError, match="reason"):
+        check_outcome(TICKET, outcome(verdict=Verdict.REJECT))
+    check_outcome(TICKET, outcome(verdict=Verdict.REJECT, reasons=(Reason.DRIFT,)))
+
+
+def test_a_ticket_is_finished_with_a_verdict_or_a_masklet_and_never_with_both_or_neither():
+    track = replace(TICKET, kind=Kind.TRACK)
+    with pytest.raises(ValueError, match="one of the two"):
+        check_outcome(track, outcome())
+    with pytest.raises(ValueError, match="one of the two"):
+        check_outcome(track, outcome(verdict=Verdict.REJECT, reasons=(Reason.OTHER,), masklet=candidate("x")))
+
+
+def test_a_corrected_masklet_is_a_new_one_of_the_same_video():
+    track = replace(TICKET, kind=Kind.TRACK)
+    with pytest.raises(ValueError, match="its own id"):
+        check_outcome(track, outcome(masklet=candidate("m")))
+    with pytest.raises(ValueError, match="about video video-0"):
+        check_outcome(track, outcome(masklet=candidate("x", video_id="video-1")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frame_idx": ()},
+        {"frame_idx": tuple(range(12))},
+        {"frame_idx": tuple(reversed(range(0, 48, 4)))},
+        {"area_px": (1,)},
+        {"height": 10},
+        {"width": 0},
+        {"rle": (b"\xff\x00",) * 12},
+        {"masklet_id": "../m"},
+    ],
+)
+def test_a_masklet_whose_parts_disagree_is_refused(change):
+    check_masklet(candidate("m"))
+    with pytest.raises(ValueError):
+        check_masklet(replace(candidate("m"), **change))
+
+
+@pytest.mark.parametrize("value", ["", "a/b", "..", "a..b", ".a", "a b", "é", "a\n", "x" * 129])
+def test_an_id_is_never_a_path(value):
+    with pytest.raises(ValueError):
+        check_id(value)
+
+
+@pytest.mark.parametrize("value", ["a", "video-1", "manual__2026-01-01T00:00:00+00:00", "a.b", "ann@example.org"])
+def test_ids_of_the_pipeline_are_ids(value):
+    assert check_id(value) == value
+
+
+def test_a_verify_ticket_without_a_masklet_is_refused_and_a_track_ticket_is_not():
+    with pytest.raises(ValueError, match="no masklet"):
+        check_new_ticket(NewTicket(ticket_id="t", kind=Kind.VERIFY, video_id="video-0"))
+    check_new_ticket(NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="1"))
+
+
+def test_a_ticket_with_an_unknown_prompt_is_refused():
+    with pytest.raises(ValueError, match="lasso"):
+        check_new_ticket(NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="v", payload='{"prompts": ["lasso"]}'))
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "needs"),
+    [
+        ("prompt", '{"points_xy": [[1, 2]], "labels": [1]}', "click"),
+        ("prompt", '{"box_xyxy": [0, 0, 9, 9]}', "box"),
+        ("prompt", '{"mask_rle": "04o0"}', "mask"),
+        ("stroke", "{}", "stroke"),
+        ("propagate", "{}", "propagate"),
+    ],
+)
+def test_the_ticket_says_which_prompts_its_phase_allows(kind, payload, needs):
+    only = replace(TICKET, kind=Kind.TRACK, phase="1", payload=f'{{"prompts": ["{needs}"]}}')
+    others = [word for word in PROMPTS if word != needs]
+    without = replace(only, payload='{"prompts": ["' + '", "'.join(others) + '"]}')
+    check_operation(only, operation(kind, payload))
+    check_operation(replace(only, payload="{}"), operation(kind, payload))
+    with pytest.raises(NotAllowed, match=f"phase 1 does not allow {needs}"):
+        check_operation(without, operation(kind, payload))
+    check_operation(without, operation("undo"))
+
+
+def test_a_verify_ticket_takes_no_prompts():
+    with pytest.raises(NotAllowed, match="verdict"):
+        check_operation(TICKET, operation("prompt", '{"points_xy": [[1, 2]]}'))
+
+
+def test_the_ticket_that_follows_has_the_same_id_each_time_and_another_one_each_round():
+    again = replace(TICKET, ticket_id=next_ticket_id(TICKET, Kind.TRACK), attempt=2)
+    assert next_ticket_id(TICKET, Kind.TRACK) == next_ticket_id(TICKET, Kind.TRACK)
+    assert next_ticket_id(again, Kind.TRACK) != next_ticket_id(TICKET, Kind.TRACK)

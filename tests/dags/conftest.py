@@ -1,0 +1,26 @@
+"""Airflow on a throwaway home: set up before the first import of airflow, which reads its configuration then."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HOME = Path(tempfile.mkdtemp(prefix="masklets-airflow-"))
+
+for name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
+    del os.environ[name]
+os.environ.update(
+    AIRFLOW_HOME=str(HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME}/airflow.db",
+    AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
+    AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(HOME / "logs"),
+    AIRFLOW__API_AUTH__JWT_SECRET="x" * 64,
+    NO_COLOR="1",
+)
+if str(ROOT) not in sys.path:  # `from dags.common import …`, as the supervisor's PYTHONPATH has it
+    sys.path.insert(0, str(ROOT))

@@ -1,0 +1,60 @@
+"""A real, tiny SAM 2 video model with random weights, and moving pictures for it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model import load
+
+TINY = load.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def loud_model(seed=4, presence=1.0):
+    """A model whose random answers are large and differ between objects, so that comparing them means something.
+
+    presence: what is added to every presence score.
+    """
+    model = load.build(TINY)
+    load.init_weights(model, seed, embedding_std=1.0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.mul_(1.7)  # more, and the noise of bfloat16 memories grows from frame to frame
+        model.mask_decoder.pred_obj_score_head.proj_out.bias += presence
+    return load.wrap(model, name="tiny")
+
+
+@pytest.fixture(scope="session")
+def loaded():
+    """About 1.7 million random parameters at 128 px; every object is present."""
+    return loud_model()
+
+
+@pytest.fixture(scope="session")
+def doubtful():
+    """A model at which objects come and go."""
+    return loud_model(seed=1, presence=0.94)
+
+
+@pytest.fixture(scope="session")
+def clip():
+    """Frames uint8 (T, H, W, 3) of two moving shapes on a textured ground, and their masks bool (T, 2, H, W)."""
+    t, h, w = 14, 96, 160
+    rng = np.random.default_rng(0)
+    ground = rng.integers(60, 120, (h // 8, w // 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    y, x = np.mgrid[:h, :w]
+    masks = np.zeros((t, 2, h, w), dtype=bool)
+    frames = np.repeat(ground[None], t, 0)
+    for i in range(t):
+        masks[i, 0] = (x - 40 - 5 * i) ** 2 + (y - 40 - i) ** 2 < 18**2
+        masks[i, 1] = (abs(x - 120 + 3 * i) < 12) & (abs(y - 70) < 16)
+        frames[i][masks[i, 1]] = (40, 200, 80)
+        frames[i][masks[i, 0]] = (220, 60, 50)
+        masks[i, 1] &= ~masks[i, 0]
+    return frames, masks

@@ -1,0 +1,164 @@
+"""Checkpoints: shapes, initial weights, sizes, and the way through a folder and back."""
+
+import json
+
+import huggingface_hub
+import pytest
+import torch
+from transformers import Sam2VideoModel
+
+from model import feed, load, network
+
+TINY = load.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+
+
+@pytest.fixture(scope="module")
+def model():
+    built = load.build(TINY)
+    load.init_weights(built, seed=3)
+    return built.eval()
+
+
+def test_micro_has_a_few_million_parameters():
+    assert 2e6 < sum(p.numel() for p in load.build().parameters()) < 5e6
+
+
+def test_global_attention_is_never_in_a_block_that_pools():
+    assert load.config_of(load.Shape()).vision_config.backbone_config.global_attention_blocks == [5]
+    with pytest.raises(ValueError, match=r"block 3: blocks \(1, 2, 3, 1\) pool in \[1, 3, 6\]"):
+        load.config_of(load.Shape(global_blocks=(3,)))
+
+
+@pytest.mark.parametrize("shape", [{"hidden": 64}, {"hidden": 100}, {"image_size": 200}, {"image_size": 0}])
+def test_sizes_that_do_not_fit_are_refused_with_their_value(shape):
+    with pytest.raises(ValueError, match=str(next(iter(shape.values())))):
+        load.config_of(load.Shape(**shape))
+
+
+def test_initial_weights_follow_from_the_seed_and_leave_nothing_dead(model):
+    state = torch.random.get_rng_state()
+    again, other = load.build(TINY), load.build(TINY)
+    load.init_weights(again, seed=3)
+    load.init_weights(other, seed=4)
+    ours = model.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in again.state_dict().items())
+    assert not all(torch.equal(ours[name], value) for name, value in other.state_dict().items())
+    dead = [name for name, p in model.named_parameters() if not p.any() and "norm" not in name]
+    assert dead == []
+    torch.random.set_rng_state(state)
+
+
+def test_initial_weights_leave_the_callers_random_numbers_alone():
+    built = load.build(TINY)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    load.init_weights(built, seed=1)
+    load.resized(built, 64)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_clicks_and_the_image_share_their_frequencies(model):
+    image, clicks = model.shared_image_embedding, model.prompt_encoder.shared_embedding
+    assert torch.equal(image.positional_embedding, clicks.positional_embedding)
+
+
+@pytest.mark.parametrize("side", [64, 128, 192])
+def test_the_same_weights_work_at_other_sizes(model, side):
+    other = load.resized(model, side)
+    assert load.side_of(other) == side and not other.training
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        features = network.encode_images(other, torch.randn(1, 3, side, side))
+        first = network.decode(other, features, network.without_memory(other, features), None, multimask=True)
+        full = network.upsample(other, first.logits)
+        memory = network.encode_memory(other, features.top, full, first, binarise=True)
+        top = network.attend_to_memory(other, features, [(0, memory)], [(1, memory.pointer)], pointer_span=16)
+    assert first.logits.shape == (1, side // 4, side // 4) and top.shape == (1, 128, side // 16, side // 16)
+    assert top.isfinite().all()
+
+
+def test_a_copy_at_the_same_size_gives_the_same_answers(model):
+    pixels = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        a, b = (network.encode_images(m, pixels).top for m in (model, load.resized(load.resized(model, 64), 128)))
+    torch.testing.assert_close(a, b)
+
+
+def test_a_saved_checkpoint_loads_here_and_in_plain_transformers(model, tmp_path):
+    folder = load.save(model, tmp_path / "ck", card="# tiny\n", meta={"round": 2}, mean=(0.5, 0.4, 0.3))
+    loaded = load.load(folder)
+    assert (loaded.image_size, loaded.mean, loaded.std) == (128, (0.5, 0.4, 0.3), load.IMAGENET_STD)
+    assert loaded.source == loaded.name == str(folder) and not loaded.model.training
+    plain = Sam2VideoModel.from_pretrained(folder)
+    for other in (loaded.model, plain):
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    assert (folder / "README.md").read_text() == "# tiny\n"
+    assert json.loads((folder / "meta.json").read_text()) == {"round": 2}
+    assert json.loads((folder / "preprocessor_config.json").read_text())["size"] == {"height": 128, "width": 128}
+
+
+def test_saving_again_replaces_and_leaves_nothing_behind(model, tmp_path):
+    load.save(model, tmp_path / "ck", card="a", meta={})
+    other = load.build(TINY)
+    load.save(other, tmp_path / "ck", card="b", meta={})
+    assert [path.name for path in tmp_path.iterdir()] == ["ck"]
+    weights = load.load(tmp_path / "ck").model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in other.state_dict().items())
+
+
+def test_loading_says_nothing(model, tmp_path, capfd):
+    load.load(load.save(model, tmp_path / "ck", card="", meta={}))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_checkpoint_loads_in_half_precision(model, tmp_path):
+    loaded = load.load(load.save(model, tmp_path / "ck", card="", meta={}), dtype=torch.bfloat16)
+    assert loaded.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/nonexistent/ck", "no checkpoint '/nonexistent/ck': no such folder"),
+        ("./ck", "no such folder"),
+        ("tiny", "not a name like 'owner/model'"),
+        ("owner/model", "not in the hub cache .*HF_HUB_OFFLINE is set"),
+    ],
+)
+def test_a_missing_checkpoint_is_told_in_one_line(name, message, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(load.NoCheckpoint, match=message) as caught:
+        load.load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_checkpoint_and_a_damaged_one_are_told_apart(model, tmp_path):
+    with pytest.raises(load.NoCheckpoint, match="config.json and model.safetensors are needed"):
+        load.load(tmp_path)
+    folder = load.save(model, tmp_path / "ck", card="", meta={})
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(load.NoCheckpoint, match="does not load"):
+        load.load(folder)
+
+
+def test_a_checkpoint_in_the_hub_cache_loads_by_name_without_the_net(model, tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--owner--tiny"
+    load.save(model, repository / "snapshots" / commit, card="", meta={})
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert load.load("owner/tiny").source == f"owner/tiny@{commit}"
+
+
+def test_pixels_are_resized_and_normalised(model):
+    loaded = load.wrap(model, name="tiny")
+    grey = torch.full((50, 90, 3), 128, dtype=torch.uint8).numpy()
+    pixels = feed.to_pixels(loaded, [grey, grey[:20]])
+    assert pixels.shape == (2, 3, 128, 128)
+    expected = (torch.tensor(128 / 255) - torch.tensor(load.IMAGENET_MEAN)) / torch.tensor(load.IMAGENET_STD)
+    torch.testing.assert_close(pixels, expected.view(1, 3, 1, 1).expand(2, -1, 128, 128))
+    with pytest.raises(ValueError, match="float32"):
+        feed.to_pixels(loaded, [grey.astype("float32")])

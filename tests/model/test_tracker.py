@@ -1,0 +1,318 @@
+"""The tracker against transformers' own session at the same weights, and what it promises beyond it."""
+
+import numpy as np
+import pytest
+import torch
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
+
+from model import feed
+from model.network import NO_OBJECT_LOGIT
+from model.tracker import FeatureCache, NoPrompt, Tracker, TrackerConfig
+from storage import rle
+from storage.records import Prompt
+
+T, HW = 14, (96, 160)
+LIBRARY_LIKE = TrackerConfig(history_frames=None, feed_back=False)
+
+
+def click(frame_idx, *points, labels=None):
+    return Prompt(frame_idx=frame_idx, points_xy=points, labels=labels or (1,) * len(points))
+
+
+class Library:
+    """transformers' session behind the tracker's verbs."""
+
+    def __init__(self, loaded, frames):
+        self.loaded = loaded
+        self.session = Sam2VideoInferenceSession(
+            video=feed.to_pixels(loaded, list(frames)), video_height=HW[0], video_width=HW[1], dtype=torch.float32
+        )
+        self.ids = {}
+
+    def prompt(self, object_id, prompt):
+        number = self.ids.setdefault(object_id, len(self.ids))
+        index = self.session.obj_id_to_idx(number)
+        if prompt.mask_rle is not None:
+            mask = feed.to_masks(self.loaded, [prompt], HW)[:, None]
+            self.session.add_mask_inputs(index, prompt.frame_idx, mask)
+            self.session.remove_point_inputs(index, prompt.frame_idx)
+        else:
+            clicks = feed.to_clicks(self.loaded, [prompt], HW)
+            inputs = {"point_coords": clicks.xy[:, None], "point_labels": clicks.labels[:, None]}
+            self.session.add_point_inputs(index, prompt.frame_idx, inputs)
+            self.session.remove_mask_inputs(index, prompt.frame_idx)
+        self.session.obj_with_new_inputs = [number]
+        out = self.loaded.model(self.session, frame_idx=prompt.frame_idx)
+        return out.pred_masks[index, 0], out.object_score_logits[index]
+
+    def propagate(self, start, stop, reverse=False):
+        for frame_idx in range(start, stop, -1 if reverse else 1):
+            out = self.loaded.model(self.session, frame_idx=frame_idx, reverse=reverse)
+            yield frame_idx, out.pred_masks[:, 0], out.object_score_logits.reshape(-1)
+
+
+def tracker_of(loaded, frames, config=None):
+    return Tracker(loaded, lambda i: frames[i], video_hw=HW, frame_count=len(frames), config=config)
+
+
+def assert_same(ours, theirs):
+    for mine, (frame_idx, logits, score) in zip(ours, theirs, strict=True):
+        assert mine.frame_idx == frame_idx
+        torch.testing.assert_close(mine.object_score, score, atol=1e-3, rtol=0)
+        torch.testing.assert_close(mine.logits, logits, atol=1e-3, rtol=0)
+
+
+def same_frame_prompts(masks):
+    return {
+        "click": click(0, (40.0, 40.0)),
+        "clicks": click(0, (120.0, 70.0), (40.0, 40.0), (20.0, 80.0), labels=(1, 0, 0)),
+        "box": Prompt(frame_idx=0, box_xyxy=(108.0, 54.0, 132.0, 86.0)),
+        "box and click": Prompt(frame_idx=0, box_xyxy=(20.0, 20.0, 60.0, 60.0), points_xy=((30.0, 45.0),), labels=(1,)),
+        "mask": Prompt(frame_idx=0, mask_rle=rle.encode(masks[0, 1])),
+    }
+
+
+@pytest.mark.parametrize("model", ["loaded", "doubtful"])
+def test_objects_prompted_on_one_frame_are_tracked_as_by_the_library(clip, model, request):
+    frames, masks = clip
+    loaded = request.getfixturevalue(model)
+    library, tracker = Library(loaded, frames), tracker_of(loaded, frames)
+    for object_id, prompt in same_frame_prompts(masks).items():
+        logits, score = library.prompt(object_id, prompt)
+        answer = tracker.prompt(object_id, prompt)
+        assert answer.object_ids == (object_id,)
+        torch.testing.assert_close(answer.logits[0], logits, atol=1e-3, rtol=0)
+        torch.testing.assert_close(answer.object_score[0], score.reshape(()), atol=1e-3, rtol=0)
+    ours = list(tracker.propagate(0, T))
+    assert_same(ours, library.propagate(0, T))
+    present = torch.stack([frame.object_score > 0 for frame in ours[1:]])
+    assert present.all() if model == "loaded" else 0 < present.sum() < present.numel()
+
+
+def test_objects_prompted_on_different_frames_are_tracked_as_by_the_library(loaded, clip):
+    frames, masks = clip
+    library, tracker = Library(loaded, frames), tracker_of(loaded, frames)
+    for object_id, prompt in [
+        ("early", click(0, (40.0, 40.0))),
+        ("late", click(5, (110.0, 70.0))),
+        ("mask", Prompt(frame_idx=9, mask_rle=rle.encode(masks[9, 0]))),
+    ]:
+        library.prompt(object_id, prompt)
+        tracker.prompt(object_id, prompt)
+    assert_same(tracker.propagate(0, T), library.propagate(0, T))
+
+
+def test_an_object_prompted_on_two_frames_is_tracked_as_by_the_library(loaded, clip):
+    frames, masks = clip
+    library, tracker = Library(loaded, frames), tracker_of(loaded, frames)
+    for prompt in (click(0, (40.0, 40.0)), Prompt(frame_idx=6, mask_rle=rle.encode(masks[6, 0]))):
+        library.prompt("a", prompt)
+        tracker.prompt("a", prompt)
+    assert tracker.conditioning_frames("a") == (0, 6)
+    assert_same(tracker.propagate(0, T), library.propagate(0, T))
+
+
+def test_tracking_backward_is_the_librarys(loaded, clip):
+    frames, masks = clip
+    library, tracker = Library(loaded, frames), tracker_of(loaded, frames)
+    for object_id, prompt in [
+        ("a", click(12, (100.0, 52.0))),
+        ("b", Prompt(frame_idx=12, mask_rle=rle.encode(masks[12, 1]))),
+    ]:
+        library.prompt(object_id, prompt)
+        tracker.prompt(object_id, prompt)
+    assert_same(tracker.propagate(12, -1, reverse=True), library.propagate(12, -1, reverse=True))
+
+
+def test_backward_after_forward_is_the_librarys_when_nothing_is_forgotten(loaded, clip):
+    frames, _ = clip
+    library, tracker = Library(loaded, frames), tracker_of(loaded, frames, LIBRARY_LIKE)
+    library.prompt("a", click(6, (70.0, 46.0)))
+    tracker.prompt("a", click(6, (70.0, 46.0)))
+    assert_same(tracker.propagate(6, T), library.propagate(6, T))
+    assert_same(tracker.propagate(6, -1, reverse=True), library.propagate(6, -1, reverse=True))
+
+
+def test_a_correction_after_tracking_is_answered_as_by_the_library_and_then_kept(loaded, clip):
+    frames, _ = clip
+    library, tracker = Library(loaded, frames), tracker_of(loaded, frames, LIBRARY_LIKE)
+    correction = click(7, (75.0, 47.0), (120.0, 20.0), labels=(1, 0))
+    for system in (library, tracker):
+        system.prompt("a", click(0, (40.0, 40.0)))
+        list(system.propagate(0, T))
+    logits, _ = library.prompt("a", correction)
+    answer = tracker.prompt("a", correction)
+    torch.testing.assert_close(answer.logits[0], logits, atol=1e-3, rtol=0)
+
+    # The documented difference: the library's next pass overwrites the corrected frame, ours is conditioned by it.
+    assert tracker.conditioning_frames("a") == (0, 7)
+    again = {frame.frame_idx: frame for frame in tracker.propagate(0, T)}
+    theirs = {frame_idx: logits for frame_idx, logits, _ in library.propagate(0, T)}
+    assert torch.equal(again[7].logits, answer.logits)
+    assert not torch.allclose(theirs[7][0], logits, atol=1e-2)
+    assert not torch.allclose(again[8].logits, theirs[8], atol=1e-2)
+
+
+def test_refining_clicks_are_answered_with_the_mask_that_they_refine(loaded, clip):
+    frames, _ = clip
+    one, two = click(0, (40.0, 40.0)), click(0, (40.0, 40.0), (60.0, 60.0), labels=(1, 0))
+    other = click(0, (20.0, 20.0), (60.0, 60.0), labels=(1, 0))
+    refined, anew, at_once = (tracker_of(loaded, frames) for _ in range(3))
+    refined.prompt("a", one)
+    anew.prompt("a", other)
+    answers = [tracker.prompt("a", two).logits for tracker in (refined, anew, at_once)]
+    assert not torch.allclose(answers[0], answers[2], atol=1e-2)
+    assert torch.equal(answers[1], answers[2])
+
+
+def test_a_second_correction_of_a_frame_does_not_read_its_own_first_memory(loaded, clip):
+    frames, _ = clip
+    config = TrackerConfig(feed_back=False)
+    first, second = tracker_of(loaded, frames, config), tracker_of(loaded, frames, config)
+    for tracker in (first, second):
+        tracker.prompt("a", click(0, (40.0, 40.0)))
+        list(tracker.propagate(0, 6))
+    second.prompt("a", click(5, (60.0, 10.0), labels=(0,)))
+    final = click(5, (64.0, 45.0))
+    torch.testing.assert_close(first.prompt("a", final).logits, second.prompt("a", final).logits, atol=1e-5, rtol=0)
+
+
+def test_prompts_of_one_call_are_those_of_many_calls(loaded, clip):
+    frames, masks = clip
+    prompts = same_frame_prompts(masks) | {f"point {i}": click(0, (10.0 + 8 * i, 50.0)) for i in range(5)}
+    one_by_one = tracker_of(loaded, frames)
+    together = tracker_of(loaded, frames, TrackerConfig(object_batch=3, lookahead=3))
+    singly = [one_by_one.prompt(object_id, prompt).logits[0] for object_id, prompt in prompts.items()]
+    answer = together.prompt_all(prompts)
+    assert answer.object_ids == tuple(prompts)
+    torch.testing.assert_close(answer.logits, torch.stack(singly), atol=1e-4, rtol=0)
+    for a, b in zip(one_by_one.propagate(0, 5), together.propagate(0, 5), strict=True):
+        order = [b.object_ids.index(object_id) for object_id in a.object_ids]
+        torch.testing.assert_close(a.logits, b.logits[order], atol=1e-3, rtol=0)
+
+
+def test_memory_does_not_grow_with_the_video(loaded, clip):
+    frames, _ = clip
+    tracker = Tracker(loaded, lambda i: frames[i % len(frames)], video_hw=HW, frame_count=40)
+    for i in range(2):
+        tracker.prompt(str(i), click(0, (40.0 + i, 40.0)))
+    sizes = [tracker.memory_bytes() for _ in tracker.propagate(0, 36)]
+    assert sizes[17] == sizes[35]
+    assert list(tracker.propagate(36, 40))[-1].frame_idx == 39
+
+
+def test_a_frame_is_encoded_once_for_all_trackers_that_share_its_features(loaded, clip):
+    frames, _ = clip
+    read = []
+
+    def source(frame_idx):
+        read.append(frame_idx)
+        return frames[frame_idx]
+
+    cache = FeatureCache(loaded, source, size=4)
+    trackers = [Tracker(loaded, cache, video_hw=HW, frame_count=T, config=TrackerConfig(lookahead=3)) for _ in range(2)]
+    for i, tracker in enumerate(trackers):
+        tracker.prompt("a", click(0, (40.0 + 5 * i, 40.0)))
+    for _ in zip(*(tracker.propagate(0, T) for tracker in trackers), strict=True):
+        pass
+    assert sorted(read) == list(range(T))
+
+
+def test_features_least_recently_used_are_dropped_first(loaded, clip):
+    frames, _ = clip
+    read = []
+    cache = FeatureCache(loaded, lambda i: (read.append(i), frames[i])[1], size=2)
+    for frame_idx in (3, 2, 3, 1, 3, 2):
+        cache.get(frame_idx)
+    assert read == [3, 2, 1, 2]
+
+
+def test_propagation_of_some_objects_leaves_the_others_alone(loaded, clip):
+    frames, _ = clip
+    tracker, alone = tracker_of(loaded, frames), tracker_of(loaded, frames)
+    for object_id, x in (("a", 40.0), ("b", 120.0)):
+        tracker.prompt(object_id, click(0, (x, 60.0)))
+    alone.prompt("b", click(0, (120.0, 60.0)))
+    size = tracker.memory_bytes()
+    some = list(tracker.propagate(0, 4, objects=["b"]))
+    assert {frame.object_ids for frame in some} == {("b",)} and tracker.memory_bytes() > size
+    for a, b in zip(some, alone.propagate(0, 4), strict=True):
+        torch.testing.assert_close(a.logits, b.logits, atol=1e-4, rtol=0)
+
+
+def test_removing_a_prompt_or_an_object_is_as_if_it_had_not_been(loaded, clip):
+    frames, _ = clip
+    tracker, never = tracker_of(loaded, frames), tracker_of(loaded, frames)
+    for system in (tracker, never):
+        system.prompt("a", click(0, (40.0, 40.0)))
+    tracker.prompt("a", click(4, (10.0, 10.0)))
+    tracker.prompt("b", click(0, (20.0, 10.0)))
+    tracker.remove("b")
+    tracker.remove("a", 4)
+    assert tracker.object_ids == ("a",)
+    for a, b in zip(tracker.propagate(0, 6), never.propagate(0, 6), strict=True):
+        assert torch.equal(a.logits, b.logits)
+    tracker.remove("a", 0)
+    with pytest.raises(NoPrompt, match="'a' has no prompt left"):
+        tracker.propagate(0, 3)
+
+
+def test_only_the_closest_conditioning_frames_are_read_where_that_is_asked_for(loaded, clip):
+    frames, masks = clip
+    config = TrackerConfig(max_conditioning=2)
+    few, all_of_them = tracker_of(loaded, frames, config), tracker_of(loaded, frames)
+    for frame_idx in (0, 3, 8):
+        prompt = Prompt(frame_idx=frame_idx, mask_rle=rle.encode(masks[frame_idx, 0]))
+        few.prompt("a", prompt)
+        all_of_them.prompt("a", prompt)
+    reading = few._reading(few._objects["a"], 5, reverse=False)
+    assert reading.spatial_back == (0, 0, 5)  # frames 3 and 8, and frame 0 as an ordinary memory
+    assert reading.pointer_back == (5, 2)
+    far = all_of_them._reading(all_of_them._objects["a"], 5, reverse=False)
+    assert far.spatial_back == (0, 0, 0) and far.pointer_back == (5, 2)
+
+
+def test_masks_have_the_videos_size_and_an_absent_object_has_none(doubtful, clip):
+    frames, _ = clip
+    tracker = tracker_of(doubtful, frames)
+    tracker.prompt_all({str(i): click(0, (10.0 + 30 * i, 50.0)) for i in range(5)})
+    absent = 0
+    for frame in tracker.propagate(0, T):
+        masks, stability = frame.masks(HW), frame.stability()
+        assert masks.shape == (5, *HW) and masks.dtype == np.bool_
+        assert stability.shape == frame.iou.shape == frame.object_score.shape == (5,)
+        for row in (frame.object_score <= 0).nonzero()[:, 0].tolist():
+            absent += 1
+            assert not masks[row].any() and stability[row] == 1 and (frame.logits[row] == NO_OBJECT_LOGIT).all()
+    assert absent
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt(frame_idx=0), "needs points, a box or a mask"),
+        (click(99, (1.0, 1.0)), "frame 99 is not in the video of 14 frames"),
+        (click(0, (161.0, 1.0)), r"point \(161.0, 1.0\) is outside the 160x96 frame"),
+        (Prompt(frame_idx=0, points_xy=((1.0, 1.0),)), "1 points but 0 labels"),
+        (click(0, (1.0, 1.0), labels=(3,)), r"labels must be 0 or 1, got \(3,\)"),
+        (Prompt(frame_idx=0, box_xyxy=(5.0, 5.0, 5.0, 9.0)), "is empty or outside"),
+        (Prompt(frame_idx=0, mask_rle=b"", box_xyxy=(0.0, 0.0, 5.0, 9.0)), "not both"),
+    ],
+)
+def test_a_prompt_that_is_none_is_refused_with_its_value(loaded, clip, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        tracker_of(loaded, clip[0]).prompt("a", prompt)
+
+
+def test_tracking_without_a_prompt_or_off_the_video_is_refused(loaded, clip):
+    tracker = tracker_of(loaded, clip[0])
+    with pytest.raises(NoPrompt, match="no object has been prompted"):
+        tracker.propagate(0, 5)
+    tracker.prompt("a", click(0, (40.0, 40.0)))
+    with pytest.raises(ValueError, match="frame 14 is not in the video"):
+        tracker.propagate(0, 15)
+    with pytest.raises(ValueError, match="no object 'b'"):
+        tracker.propagate(0, 5, objects=["b"])
+    with pytest.raises(ValueError, match="one frame"):
+        tracker.prompt_all({"a": click(0, (1.0, 1.0)), "b": click(1, (1.0, 1.0))})
+    assert list(tracker.propagate(5, 5)) == []

@@ -1,0 +1,141 @@
+"""Real stores for the tests: a folder, and an S3 that runs in this process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storage import rle
+from storage.blobs import Blobs, LocalBlobs, S3Blobs
+from storage.records import Masklet, Video
+from storage.tables import Tables
+
+H, W = 24, 32
+
+
+@dataclass(frozen=True)
+class Server:
+    """An S3 of the test's own."""
+
+    endpoint_url: str
+    bucket: str
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(moto_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Server]:
+    import boto3
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    client = boto3.client("s3", endpoint_url=moto_url)
+    bucket = f"bucket-{abs(hash(request.node.nodeid))}"
+    client.create_bucket(Bucket=bucket)
+    yield Server(moto_url, bucket)
+    client.close()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    """The same tests over both stores."""
+    if request.param == "disk":
+        return LocalBlobs(tmp_path / "a root")
+    server: Server = request.getfixturevalue("s3")
+    return S3Blobs(server.bucket, "a/prefix", endpoint_url=server.endpoint_url, cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> LocalBlobs:
+    return LocalBlobs(tmp_path / "root")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Iterator[Tables]:
+    with Tables.open(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "root" / "warehouse")) as opened:
+        yield opened
+
+
+def make_video(video_id: str = "v1", **changes: object) -> Video:
+    values: dict[str, object] = {
+        "video_id": video_id,
+        "source_uri": f"/in/{video_id}.mp4",
+        "source_sha256": "0" * 64,
+        "video_key": f"videos/{video_id}.mp4",
+        "video_sha256": "0" * 64,
+        "frames_key": f"videos/{video_id}.frames.json",
+        "height": H,
+        "width": W,
+        "frame_count": 12,
+        "duration_s": 0.5,
+        "source_fps": 24.0,
+        "variable_rate": False,
+        "rotation": 0,
+        "split": "train",
+        "batch_id": "b1",
+    }
+    return Video(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def make_masklet(masklet_id: str = "m1", video_id: str = "v1", batch_id: str = "b1", **changes: object) -> Masklet:
+    """Three annotated frames: a block that moves, and is gone in the last one."""
+    import numpy as np
+
+    masks = np.zeros((3, H, W), dtype=bool)
+    masks[0, 2:8, 2:10] = True
+    masks[1, 3:9, 4:12] = True
+    values: dict[str, object] = {
+        "masklet_id": masklet_id,
+        "video_id": video_id,
+        "batch_id": batch_id,
+        "height": H,
+        "width": W,
+        "frame_idx": (0, 4, 8),
+        "rle": tuple(rle.encode(mask) for mask in masks),
+        "area_px": tuple(int(mask.sum()) for mask in masks),
+        "score": (0.9, 0.8, 0.7),
+        "object_score": (5.0, 4.0, -3.0),
+        "stability": (0.95, 0.9, 1.0),
+        "kind": "auto",
+        "phase": "auto",
+        "round": 0,
+        "checkpoint": "micro",
+        "prompt": "{}",
+        "verdict": "accept",
+    }
+    return Masklet(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def video():
+    return make_video
+
+
+@pytest.fixture
+def masklet():
+    return make_masklet

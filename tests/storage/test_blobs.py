@@ -1,0 +1,217 @@
+"""One contract for both stores, and what only one of them can get wrong."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from storage.blobs import BlobDenied, BlobError, BlobMissing, BlobUnreachable, LocalBlobs, S3Blobs, connect
+
+MALFORMED = ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "a\nb", "."]
+
+
+def test_what_is_written_is_read(blobs):
+    blobs.write("a/b.bin", b"\x00one")
+    assert blobs.read("a/b.bin") == b"\x00one"
+    assert blobs.size("a/b.bin") == 4
+    assert blobs.exists("a/b.bin")
+    blobs.write("a/b.bin", b"")
+    assert blobs.read("a/b.bin") == b""
+
+
+def test_a_file_can_be_written_as_well_as_bytes(blobs, tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 100_000)
+    blobs.write("a", source)
+    assert blobs.create("b", source)
+    assert blobs.read("a") == blobs.read("b") == source.read_bytes()
+
+
+def test_create_makes_a_blob_once_and_never_replaces_it(blobs):
+    assert blobs.create("key", b"first")
+    assert not blobs.create("key", b"second")
+    assert blobs.read("key") == b"first"
+
+
+def test_of_many_creators_exactly_one_wins(blobs):
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: blobs.create("race", str(n).encode()), range(16)))
+    assert won.count(True) == 1
+    assert blobs.read("race") == str(won.index(True)).encode()
+
+
+def test_keys_are_sorted_and_belong_to_the_prefix(blobs):
+    for key in ("b/2", "b/10", "b/1/x", "bb", "a-b/1", "a/1", "é"):
+        blobs.write(key, b"")
+    assert list(blobs.keys()) == sorted(["b/2", "b/10", "b/1/x", "bb", "a-b/1", "a/1", "é"], key=str.encode)
+    assert list(blobs.keys("b/")) == ["b/1/x", "b/10", "b/2"]
+    assert list(blobs.keys("b")) == ["b/1/x", "b/10", "b/2", "bb"]
+    assert list(blobs.keys("nothing/")) == []
+
+
+def test_delete_may_be_repeated(blobs):
+    blobs.write("a", b"1")
+    blobs.delete("a")
+    blobs.delete("a")
+    assert not blobs.exists("a")
+
+
+def test_a_fetched_file_has_the_bytes_of_now(blobs):
+    blobs.write("v.mp4", b"old")
+    assert blobs.fetch("v.mp4").read_bytes() == b"old"
+    blobs.write("v.mp4", b"newer")
+    path = blobs.fetch("v.mp4")
+    assert path.read_bytes() == b"newer"
+    assert path.suffix == ".mp4"
+    assert blobs.fetch("v.mp4") == path
+
+
+@pytest.mark.parametrize("verb", ["read", "size", "fetch"])
+def test_what_is_not_there_is_missing_and_named(blobs, verb):
+    with pytest.raises(BlobMissing) as caught:
+        getattr(blobs, verb)("no/such")
+    assert blobs.uri_of("no/such") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", MALFORMED)
+def test_a_malformed_key_is_a_value_error_that_shows_it(blobs, key):
+    for verb in (blobs.read, blobs.exists, blobs.size, blobs.delete, blobs.fetch, blobs.uri_of):
+        with pytest.raises(ValueError, match="relative path"):
+            verb(key)
+    with pytest.raises(ValueError, match="relative path"):
+        blobs.write(key, b"")
+    with pytest.raises(ValueError, match="relative path"):
+        blobs.create(key, b"")
+
+
+def test_a_store_can_be_sent_to_another_process(blobs):
+    blobs.write("a", b"1")
+    assert pickle.loads(pickle.dumps(blobs)).read("a") == b"1"
+
+
+def test_connect_chooses_the_store_by_its_address(tmp_path):
+    assert connect(str(tmp_path / "x"), cache=tmp_path).uri == str(tmp_path / "x")
+    assert connect(f"file://{tmp_path}/y%20z", cache=tmp_path).uri == f"{tmp_path}/y z"
+    assert connect("s3://bucket/a/b/", cache=tmp_path).uri == "s3://bucket/a/b"
+    assert connect("s3://bucket", cache=tmp_path).uri_of("k") == "s3://bucket/k"
+    for uri in ("http://x/y", "s3://", ""):
+        with pytest.raises(ValueError, match="root is"):
+            connect(uri, cache=tmp_path)
+
+
+def _create(root: str, barrier, results) -> None:
+    blobs = LocalBlobs(Path(root))
+    barrier.wait()
+    results.put([blobs.create(f"k{n}", b"x" * 1000) for n in range(50)])
+
+
+def test_two_processes_never_both_create_a_key_on_disk(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=_create, args=(str(tmp_path), barrier, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    first, second = results.get(timeout=60), results.get(timeout=60)
+    for worker in workers:
+        worker.join(timeout=60)
+    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 50
+
+
+def test_a_writer_that_dies_leaves_no_half_blob_and_no_key(disk):
+    class Dying(type(Path())):
+        def open(self, *arguments, **named):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(BlobError, match="No space left"):
+        disk.write("a", Dying("/etc/hostname"))
+    assert list(disk.keys()) == []
+    assert list(disk.root.iterdir()) == []
+
+
+def test_leftovers_of_a_killed_writer_are_not_keys(disk):
+    disk.write("a/b", b"1")
+    (disk.root / "a" / ".part-123").write_bytes(b"half")
+    assert list(disk.keys()) == ["a/b"]
+
+
+def test_a_key_that_is_a_folder_is_missing(disk):
+    disk.write("a/b", b"1")
+    assert not disk.exists("a")
+    with pytest.raises(BlobMissing):
+        disk.read("a")
+
+
+def test_a_source_file_that_is_absent_is_named_itself(blobs, tmp_path):
+    with pytest.raises(BlobMissing, match="absent.bin"):
+        blobs.write("a", tmp_path / "absent.bin")
+
+
+def test_the_local_cache_spares_the_second_download(s3, tmp_path):
+    blobs = S3Blobs(s3.bucket, "", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
+    blobs.write("v.mp4", b"1" * 10)
+    path = blobs.fetch("v.mp4")
+    before = path.stat().st_mtime_ns
+    assert blobs.fetch("v.mp4").stat().st_mtime_ns == before
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [path.name]
+
+
+def test_an_s3_that_is_not_there_is_unreachable_in_one_line(s3, tmp_path):
+    blobs = S3Blobs(s3.bucket, "p", endpoint_url="http://127.0.0.1:9", cache=tmp_path)
+    with pytest.raises(BlobUnreachable, match=f"s3://{s3.bucket}/p/a") as caught:
+        blobs.read("a")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bucket_that_is_not_there_is_named(s3, tmp_path):
+    blobs = S3Blobs("no-such-bucket", "", endpoint_url=s3.endpoint_url, cache=tmp_path)
+    with pytest.raises(BlobMissing, match="s3://no-such-bucket: no such bucket"):
+        blobs.write("a", b"")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [(403, "AccessDenied", BlobDenied), (503, "SlowDown", BlobUnreachable), (400, "BadDigest", BlobError)],
+)
+def test_answers_of_s3_become_our_errors(s3, tmp_path, monkeypatch, status, code, error):
+    """The real client against the real server; the server's answer is replaced on the way in."""
+    from botocore.awsrequest import AWSResponse
+
+    blobs = S3Blobs(s3.bucket, "", endpoint_url=s3.endpoint_url, cache=tmp_path)
+
+    class Raw:
+        def stream(self, *arguments, **named):
+            yield f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)  # it does try again
+    blobs._client().meta.events.register(
+        "before-send.s3", lambda **event: AWSResponse(event["request"].url, status, {}, Raw())
+    )
+    with pytest.raises(error, match=code):
+        blobs.read("a")
+
+
+def test_a_conflict_with_another_writer_is_tried_again(s3, tmp_path):
+    """S3 answers 409 while another conditional write of the key is under way."""
+    from botocore.awsrequest import AWSResponse
+
+    blobs = S3Blobs(s3.bucket, "", endpoint_url=s3.endpoint_url, cache=tmp_path)
+    answered = []
+
+    class Raw:
+        def stream(self, *arguments, **named):
+            yield b"<Error><Code>ConditionalRequestConflict</Code><Message>busy</Message></Error>"
+
+    def conflict(**event):
+        if len(answered) < 2:
+            answered.append(1)
+            return AWSResponse(event["request"].url, 409, {}, Raw())
+        return None
+
+    blobs._client().meta.events.register("before-send.s3.PutObject", conflict)
+    assert blobs.create("a", b"1")
+    assert len(answered) == 2

@@ -1,0 +1,141 @@
+"""Masks as run lengths: what goes in comes out, and nothing that comes from outside can crash the process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask as coco
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from storage import rle
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
+
+
+@given(masks)
+def test_a_mask_survives_the_round_trip(mask):
+    height, width = mask.shape
+    counts = rle.encode(mask)
+    assert np.array_equal(rle.decode(counts, height, width), mask)
+    assert rle.area(counts, height, width) == mask.sum()
+    assert rle.check(counts, height, width) is None
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@given(masks)
+def test_decoding_agrees_with_pycocotools(mask):
+    counts = rle.encode(mask)
+    theirs = coco.decode({"size": list(mask.shape), "counts": counts})
+    assert np.array_equal(rle.decode(counts, *mask.shape), theirs.astype(bool))
+
+
+@given(st.binary(max_size=40), st.integers(-1, 50), st.integers(-1, 50))
+@settings(max_examples=300)
+def test_any_bytes_are_checked_without_harm(counts, height, width):
+    problem = rle.check(counts, height, width)
+    if problem is None:
+        assert rle.encode(rle.decode(counts, height, width)) is not None
+    else:
+        assert "\n" not in problem
+        for function in (rle.decode, rle.area):
+            with pytest.raises(rle.BadRle):
+                function(counts, height, width)
+
+
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=12))
+def test_every_total_but_the_right_one_is_refused(runs):
+    height, width = 20, 20
+    counts = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
+    assert (rle.check(counts, height, width) is None) == (sum(runs) == height * width)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (7, 5), (480, 640)])
+@pytest.mark.parametrize("value", [False, True])
+def test_empty_and_full_masks_of_any_shape(shape, value):
+    mask = np.full(shape, value)
+    counts = rle.encode(mask)
+    assert np.array_equal(rle.decode(counts, *shape), mask)
+    assert rle.area(counts, *shape) == (mask.size if value else 0)
+    if not value:
+        assert rle.empty(*shape) == counts
+
+
+@pytest.mark.parametrize("at", [(0, 0), (0, 8), (6, 0), (6, 8), (3, 4)])
+def test_a_single_pixel_stays_where_it_is(at):
+    mask = np.zeros((7, 9), dtype=bool)
+    mask[at] = True
+    assert np.argwhere(rle.decode(rle.encode(mask), 7, 9)).tolist() == [list(at)]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_memory_order_of_a_mask_does_not_matter(order):
+    mask = np.asarray(np.arange(35).reshape(5, 7) % 3 == 0, order=order)
+    assert rle.encode(mask) == rle.encode(np.ascontiguousarray(mask))
+    assert rle.encode(mask[::-1, ::2]) == rle.encode(np.ascontiguousarray(mask[::-1, ::2]))
+
+
+@pytest.mark.parametrize("mask", [np.zeros((2, 2)), np.zeros(4, dtype=bool), np.zeros((0, 3), dtype=bool)])
+def test_what_is_not_a_mask_is_a_value_error(mask):
+    with pytest.raises(ValueError, match="bool"):
+        rle.encode(mask)
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        (b"", "no counts"),
+        (b"\x00", "not part of compressed counts"),
+        (b"\xff\xff", "not part of compressed counts"),
+        (b"P]", "breaks off"),
+        (b"oooooooooooooooo0", "17 digits"),
+        (b"0", "fill 0 px"),
+        (b"O0", "negative"),
+        ("P0", "counts are bytes, not str"),
+    ],
+)
+def test_malformed_counts_say_what_is_wrong(counts, says):
+    assert says in (rle.check(counts, 10, 10) or "")
+
+
+def test_counts_that_kill_pycocotools_do_not_kill_us():
+    """Fed to pycocotools these abort the interpreter, or read memory that is not theirs."""
+    program = (
+        "from storage import rle\n"
+        "for counts in (b'', b'\\x00', b'zzzz', b'\\xff\\xff', b'P]<0', b'oooo', b'o' * 1000):\n"
+        "    assert rle.check(counts, 848, 480)\n"
+        "    try: rle.iou([counts], [counts], 848, 480)\n"
+        "    except rle.BadRle: pass\n"
+        "    else: raise SystemExit(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_iou_of_every_pair():
+    a = np.zeros((10, 10), dtype=bool)
+    a[:5] = True
+    b = np.zeros((10, 10), dtype=bool)
+    b[:, :5] = True
+    ours = rle.iou([rle.encode(a), rle.encode(b), rle.empty(10, 10)], [rle.encode(a), rle.empty(10, 10)], 10, 10)
+    assert ours.shape == (3, 2)
+    assert ours.tolist() == [[1.0, 0.0], [pytest.approx(1 / 3), 0.0], [0.0, 0.0]]
+    assert rle.iou([], [rle.encode(a)], 10, 10).shape == (0, 1)
+
+
+@pytest.mark.skipif(not (SHARED / "sav_000001_manual.json").exists(), reason="the real SA-V file is not here")
+def test_real_sa_v_masks_are_reproduced_to_the_byte():
+    annotation = json.loads((SHARED / "sav_000001_manual.json").read_text())
+    for mask in [mask for frame in annotation["masklet"][::20] for mask in frame]:
+        counts = mask["counts"].encode()
+        assert rle.encode(rle.decode(counts, *mask["size"])) == counts

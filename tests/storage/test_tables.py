@@ -1,0 +1,212 @@
+"""The tables: opened by many at once, read at a snapshot, committed to exactly once."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage import arrow
+from storage.records import Masklet, Video
+from storage.tables import Commit, CommitFailed, CommitUnknown, Tables, TablesError
+
+
+def part(folder: Path, name: str, record, rows) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.parquet"
+    path.write_bytes(arrow.to_parquet(record, rows))
+    return path
+
+
+def address(tmp_path: Path) -> tuple[str, str]:
+    return f"sqlite:///{tmp_path}/state/catalog.db", f"{tmp_path}/a #1 warehouse"
+
+
+def test_opening_makes_the_four_tables_with_the_records_columns(tables):
+    for name, record in (("videos", Video), ("masklets", Masklet)):
+        scanned = tables.scan(name)
+        assert scanned.num_rows == 0
+        assert scanned.column_names == [f.name for f in arrow.schema(record)]
+    assert tables.operations() == tables.quarantine() == tables.videos() == tables.masklets() == []
+
+
+def test_opening_again_finds_what_was_committed(tmp_path, masklet):
+    with Tables.open(*address(tmp_path)) as first:
+        first.commit("masklets", [part(tmp_path, "p", Masklet, [masklet()])], "b1")
+    with Tables.open(*address(tmp_path)) as second:
+        assert second.masklets() == [masklet()]
+
+
+def _open(catalog: str, warehouse: str, barrier, results) -> None:
+    barrier.wait()
+    try:
+        with Tables.open(catalog, warehouse) as opened:
+            results.put(opened.scan("videos").num_rows)
+    except Exception as error:
+        results.put(repr(error))
+
+
+def test_two_processes_may_create_the_tables_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=_open, args=(*address(tmp_path), barrier, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert [results.get(timeout=120) for _ in workers] == [0, 0]
+    for worker in workers:
+        worker.join(timeout=60)
+
+
+def test_a_catalog_that_cannot_be_reached_is_one_line_without_its_password():
+    with pytest.raises(TablesError) as caught:
+        Tables.open("postgresql+psycopg://me:secret@127.0.0.1:9/none", "/tmp/none")
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_batch_is_committed_once_whatever_its_parts(tables, tmp_path, masklet):
+    first = tables.commit("masklets", [part(tmp_path, "a", Masklet, [masklet("a"), masklet("b")])], "b1")
+    again = tables.commit("masklets", [part(tmp_path, "other", Masklet, [masklet("c")])], "b1")
+    assert (first.rows, first.files, first.already) == (2, 1, False)
+    assert again == dataclasses.replace(first, already=True)
+    assert tables.has_batch("masklets", "b1")
+    assert not tables.has_batch("masklets", "b2")
+    assert not tables.has_batch("videos", "b1")
+
+
+def test_many_committers_of_one_batch_commit_it_once(tmp_path, masklet):
+    paths = [part(tmp_path, f"p{n}", Masklet, [masklet(f"m{n}")]) for n in range(3)]
+
+    def commit(_: int) -> Commit:
+        with Tables.open(*address(tmp_path)) as opened:
+            return opened.commit("masklets", paths, "b1")
+
+    with Tables.open(*address(tmp_path)) as opened:
+        with ThreadPoolExecutor(4) as pool:
+            commits = list(pool.map(commit, range(4)))
+        assert len({c.snapshot_id for c in commits}) == 1
+        assert [c.already for c in commits].count(False) == 1
+        assert len(opened.masklets()) == 3
+
+
+def test_committers_of_different_batches_all_succeed(tmp_path, masklet):
+    def commit(n: int) -> Commit:
+        path = part(tmp_path, f"p{n}", Masklet, [masklet(f"m{n}")])
+        with Tables.open(*address(tmp_path)) as opened:
+            return opened.commit("masklets", [path], f"b{n}")
+
+    with Tables.open(*address(tmp_path)) as opened:
+        with ThreadPoolExecutor(4) as pool:
+            assert not any(c.already for c in pool.map(commit, range(6)))
+        assert {m.masklet_id for m in opened.masklets()} == {f"m{n}" for n in range(6)}
+
+
+def test_a_commit_whose_answer_is_lost_is_found_when_it_landed(tables, tmp_path, masklet, monkeypatch):
+    """The catalog's connection breaks after it has committed."""
+    real = type(tables._catalog).commit_table
+
+    def broken(self, *arguments, **named):
+        real(self, *arguments, **named)
+        raise ConnectionError("the server closed the connection")
+
+    monkeypatch.setattr(type(tables._catalog), "commit_table", broken)
+    commit = tables.commit("masklets", [part(tmp_path, "p", Masklet, [masklet()])], "b1")
+    assert (commit.rows, commit.already) == (1, True)
+    assert len(tables.masklets()) == 1
+
+
+def test_a_commit_that_may_have_landed_is_unknown_and_can_be_repeated(tmp_path, masklet, monkeypatch):
+    path = part(tmp_path, "p", Masklet, [masklet()])
+    with Tables.open(*address(tmp_path)) as opened:
+        real = type(opened._catalog).commit_table
+
+        def broken(self, *arguments, **named):
+            raise ConnectionError("no route")
+
+        monkeypatch.setattr(type(opened._catalog), "commit_table", broken)
+        with pytest.raises(CommitUnknown, match="masklets, batch b1: no route"):
+            opened.commit("masklets", [path], "b1")
+        monkeypatch.setattr(type(opened._catalog), "commit_table", real)
+        assert not opened.commit("masklets", [path], "b1").already
+
+
+def test_a_commit_without_parts_is_a_value_error(tables):
+    with pytest.raises(ValueError, match="no parts"):
+        tables.commit("masklets", [], "b1")
+
+
+def test_an_absent_part_and_a_part_of_another_table_fail_the_commit(tmp_path, masklet, video):
+    with Tables.open(*address(tmp_path)) as opened:
+        with pytest.raises(CommitFailed):
+            opened.commit("masklets", [tmp_path / "absent.parquet"], "b1")
+        with pytest.raises(CommitFailed):
+            opened.commit("masklets", [part(tmp_path, "v", Video, [video()])], "b1")
+        path = part(tmp_path, "p", Masklet, [masklet()])
+        opened.commit("masklets", [path], "b1")
+        with pytest.raises(CommitFailed):
+            opened.commit("masklets", [path], "b2")
+        assert len(opened.masklets()) == 1
+
+
+def test_rows_can_be_filtered_and_columns_chosen(tables, tmp_path, masklet):
+    rows = [masklet("a", round=0), masklet("b", round=1), masklet("c", video_id="v2", round=2)]
+    tables.commit("masklets", [part(tmp_path, "p", Masklet, rows)], "b1")
+    assert [m.masklet_id for m in tables.masklets(where="round > 0")] == ["b", "c"]
+    assert [m.masklet_id for m in tables.masklets(where="video_id == 'v2' and round > 0")] == ["c"]
+    assert tables.scan("masklets", columns=["masklet_id", "round"]).column_names == ["masklet_id", "round"]
+    with pytest.raises(ValueError):
+        tables.scan("masklets", columns=["nothing"])
+    with pytest.raises(ValueError, match="tables are"):
+        tables.scan("nothing")
+
+
+def test_an_older_snapshot_reads_as_it_was(tables, tmp_path, masklet):
+    first = tables.commit("masklets", [part(tmp_path, "p1", Masklet, [masklet("a")])], "b1")
+    tables.commit("masklets", [part(tmp_path, "p2", Masklet, [masklet("b")])], "b2")
+    assert [m.masklet_id for m in tables.masklets(snapshot_id=first.snapshot_id)] == ["a"]
+    assert [m.masklet_id for m in tables.masklets()] == ["a", "b"]
+    with pytest.raises(ValueError, match="no snapshot 7"):
+        tables.scan("masklets", snapshot_id=7)
+
+
+def test_a_tag_stays_where_it_was_put(tables, tmp_path, masklet):
+    with pytest.raises(ValueError, match="nothing was committed"):
+        tables.tag("masklets", "r1")
+    first = tables.commit("masklets", [part(tmp_path, "p1", Masklet, [masklet("a")])], "b1")
+    assert tables.tag("masklets", "r1") == first.snapshot_id
+    second = tables.commit("masklets", [part(tmp_path, "p2", Masklet, [masklet("b")])], "b2")
+    assert tables.tag("masklets", "r1") == first.snapshot_id
+    with pytest.raises(ValueError, match="'r1'"):
+        tables.tag("masklets", "r1", second.snapshot_id)
+    assert tables.tag("masklets", "r2") == second.snapshot_id
+
+
+def test_a_video_admitted_twice_is_listed_once(tables, tmp_path, video):
+    rows = [video("v2"), video("v1", batch_id="b2"), video("v1", batch_id="b1")]
+    tables.commit("videos", [part(tmp_path, "p", Video, rows)], "b1")
+    assert [(v.video_id, v.batch_id) for v in tables.videos()] == [("v1", "b1"), ("v2", "b1")]
+
+
+def test_a_column_that_a_record_gains_is_added_and_old_rows_have_its_default(tmp_path, masklet, monkeypatch):
+    real = arrow.schema
+
+    def old(record):
+        schema = real(record)
+        return pa.schema([f for f in schema if f.name not in ("click_count", "annotated_by")])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(arrow, "schema", old)
+        with Tables.open(*address(tmp_path)) as opened:
+            path = tmp_path / "old.parquet"
+            columns = {name: [getattr(masklet("old"), name)] for name in old(Masklet).names}
+            pq.write_table(pa.table(columns, schema=old(Masklet)), path)
+            opened.commit("masklets", [path], "b1")
+    with Tables.open(*address(tmp_path)) as opened:
+        new = masklet("new", click_count=3, annotated_by="ann")
+        opened.commit("masklets", [part(tmp_path, "new", Masklet, [new])], "b2")
+        assert opened.masklets() == [new, masklet("old", click_count=0, annotated_by=None)]

@@ -1,0 +1,151 @@
+"""J and F as SA-V and DAVIS measure them: region overlap and boundary agreement of masks with the truth.
+
+Knows masks and RLE; nothing about videos, files or models. Scores are in [0, 1]; papers print them times 100.
+Source: the SA-V evaluator (facebookresearch/sam2, `sav_dataset`), after vos-benchmark (Cheng) and davis2017-evaluation
+(Perazzi et al. 2016, section 5); differs: written anew, tolerance dilation only where boundaries are, `None` instead of
+an assertion where the truth shows nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from storage import rle
+
+Mask = NDArray[np.bool_]
+
+TOLERANCE = 0.008  # of the image diagonal: how far apart two boundaries may be and still agree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """J and F of one masklet, or their means over many."""
+
+    j: float
+    f: float
+    count: int  # frames of a masklet, masklets of a mean
+
+    @property
+    def jf(self) -> float:
+        return (self.j + self.f) / 2
+
+
+def jaccard(pred: Mask, gt: Mask) -> float:
+    """Intersection over union of two masks, bool (H, W). Two empty masks agree: 1."""
+    _check(pred, gt)
+    union = np.count_nonzero(pred | gt)
+    return np.count_nonzero(pred & gt) / union if union else 1.0
+
+
+def boundary_f(pred: Mask, gt: Mask) -> float:
+    """F1 of the boundary pixels of two masks, bool (H, W), each allowed 0.8 % of the diagonal.
+
+    Neither has a boundary: 1. Only one has: 0. A mask that fills the frame has no boundary.
+    """
+    _check(pred, gt)
+    edges = [_boundary(mask) for mask in (pred, gt)]
+    total_pred, total_gt = (int(np.count_nonzero(edge)) for edge in edges)
+    if not total_pred or not total_gt:
+        return float(total_pred == total_gt)
+    rows, columns = np.nonzero(edges[0] | edges[1])  # a pixel outside this window matches nothing inside it
+    window = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    pred_edge, gt_edge = (np.ascontiguousarray(edge[window]).view(np.uint8) for edge in edges)
+    disk = _disk(math.ceil(TOLERANCE * math.hypot(*pred.shape)))
+    precision = np.count_nonzero(np.logical_and(pred_edge, cv2.dilate(gt_edge, disk))) / total_pred
+    recall = np.count_nonzero(np.logical_and(gt_edge, cv2.dilate(pred_edge, disk))) / total_gt
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def score_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None], *, skip_ends: bool = True) -> Score | None:
+    """J and F of a masklet, means over its frames.
+
+    pred, gt: (T,) masks bool (H, W) of the annotated frames; None is an empty mask.
+    skip_ends: leave out the first and the last frame, as SA-V does: the first is given, the last is DAVIS's habit.
+    Frames before the object first shows, in the truth or the prediction, do not count.
+    Returns None where the truth shows nothing in the frames that remain: such a masklet has no score.
+    Raises ValueError for different lengths or sizes.
+    """
+    _same_length(len(pred), len(gt))
+    return _score(zip(pred, gt, strict=True), len(gt), skip_ends)
+
+
+def score_rle(
+    pred: Sequence[bytes], gt: Sequence[bytes], height: int, width: int, skip_ends: bool = True
+) -> Score | None:
+    """`score_masklet` of compressed counts, decoded one frame at a time. Raises rle.BadRle as well."""
+    _same_length(len(pred), len(gt))
+    decoded = ((rle.decode(a, height, width), rle.decode(b, height, width)) for a, b in zip(pred, gt, strict=True))
+    return _score(decoded, len(gt), skip_ends)
+
+
+def mean(scores: Iterable[Score]) -> Score | None:
+    """The mean over all masklets of all videos, each counting once, which is how SA-V pools. None for none."""
+    pooled = list(scores)
+    if not pooled:
+        return None
+    count = len(pooled)
+    return Score(j=sum(s.j for s in pooled) / count, f=sum(s.f for s in pooled) / count, count=count)
+
+
+def _score(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_ends: bool) -> Score | None:
+    js: list[float] = []
+    fs: list[float] = []
+    truth_seen = False
+    for index, (pred, gt) in enumerate(frames):
+        if skip_ends and index in (0, length - 1):
+            continue
+        in_pred, in_gt = pred is not None and bool(pred.any()), gt is not None and bool(gt.any())
+        truth_seen |= in_gt
+        if not js and not in_pred and not in_gt:
+            continue
+        if in_pred and in_gt:
+            assert pred is not None and gt is not None
+            js.append(jaccard(pred, gt))
+            fs.append(boundary_f(pred, gt))
+        else:
+            shown = pred if in_pred else gt
+            js.append(float(in_pred == in_gt))
+            fs.append(float(in_pred == in_gt) if shown is None else boundary_f(shown, np.zeros_like(shown)))
+    if not truth_seen:
+        return None
+    return Score(j=sum(js) / len(js), f=sum(fs) / len(fs), count=len(js))
+
+
+def _boundary(mask: Mask) -> Mask:
+    """Pixels that differ from their neighbour to the right, below, or to the right below: bool (H, W).
+
+    The last row and column have only the neighbours they have; the last pixel has none.
+    """
+    edge = np.zeros_like(mask, order="C")
+    right = mask[:, :-1] != mask[:, 1:]
+    below = mask[:-1] != mask[1:]
+    edge[:, :-1] = right
+    edge[:-1] |= below
+    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return edge
+
+
+def _disk(radius: int) -> NDArray[np.uint8]:
+    """A filled disk, uint8 (2 radius + 1, 2 radius + 1)."""
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    inside: Mask = x * x + y * y <= radius * radius
+    return inside.astype(np.uint8)
+
+
+def _check(pred: Mask, gt: Mask) -> None:
+    for mask in (pred, gt):
+        if mask.ndim != 2 or mask.dtype != np.bool_:
+            raise ValueError(f"a mask is bool (H, W), not {mask.dtype} {mask.shape}")
+    if pred.shape != gt.shape:
+        raise ValueError(f"masks of different sizes: {pred.shape} and {gt.shape}")
+
+
+def _same_length(pred: int, gt: int) -> None:
+    if pred != gt:
+        raise ValueError(f"{pred} predicted frames and {gt} true ones")

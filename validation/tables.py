@@ -1,0 +1,201 @@
+"""Checks of whole tables by Great Expectations, with its Data Docs: does this batch look like a batch?
+
+Knows rows without their masks (`frames` takes those out) and the rules below; `masks.check` looks at the masks.
+Importing Great Expectations takes seconds, so it happens in `run`. It sends nothing anywhere: its analytics are
+switched off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from storage.records import FPS, STRIDE, Masklet, Video
+
+#: table -> (expectation, its arguments). The columns are those of `frames`.
+RULES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
+    "masklets": (
+        ("ExpectColumnValuesToBeUnique", {"column": "masklet_id"}),
+        ("ExpectColumnValuesToNotBeNull", {"column": "video_id"}),
+        ("ExpectColumnValuesToBeInSet", {"column": "video_known", "value_set": [True]}),
+        ("ExpectColumnValuesToBeInSet", {"column": "kind", "value_set": ["auto", "manual"]}),
+        ("ExpectColumnValuesToBeInSet", {"column": "phase", "value_set": ["auto", "1", "2", "3"]}),
+        ("ExpectColumnValuesToBeInSet", {"column": "split", "value_set": ["train", "val", "test"]}),
+        ("ExpectColumnValuesToNotBeNull", {"column": "checkpoint"}),
+        ("ExpectColumnValuesToBeBetween", {"column": "round", "min_value": 0}),
+        ("ExpectColumnValuesToBeBetween", {"column": "frames", "min_value": 1}),
+        ("ExpectColumnValuesToBeBetween", {"column": "frames_seen", "min_value": 1}),
+        ("ExpectColumnValuesToBeBetween", {"column": "area_share", "min_value": 0, "max_value": 1, "strict_min": True}),
+        ("ExpectColumnValuesToBeBetween", {"column": "score_min", "min_value": 0}),
+        ("ExpectColumnValuesToBeBetween", {"column": "score_max", "max_value": 1}),
+        ("ExpectColumnValuesToBeBetween", {"column": "stability_min", "min_value": 0}),
+        ("ExpectColumnValuesToBeBetween", {"column": "stability_max", "max_value": 1}),
+        (
+            "ExpectColumnPairValuesAToBeGreaterThanB",
+            {"column_A": "frames", "column_B": "edited_frame_count", "or_equal": True},
+        ),
+    ),
+    "videos": (
+        ("ExpectColumnValuesToBeUnique", {"column": "video_id"}),
+        ("ExpectColumnValuesToBeUnique", {"column": "video_key"}),
+        ("ExpectColumnValuesToMatchRegex", {"column": "video_sha256", "regex": "^[0-9a-f]{64}$"}),
+        ("ExpectColumnValuesToBeBetween", {"column": "height", "min_value": 2, "max_value": 8192}),
+        ("ExpectColumnValuesToBeBetween", {"column": "width", "min_value": 2, "max_value": 8192}),
+        ("ExpectColumnValuesToBeBetween", {"column": "frame_count", "min_value": 2}),
+        ("ExpectColumnValuesToBeBetween", {"column": "rate_error", "max_value": 0.01}),
+        ("ExpectColumnValuesToBeInSet", {"column": "rotation", "value_set": [0, 90, 180, 270]}),
+        ("ExpectColumnValuesToBeInSet", {"column": "split", "value_set": ["train", "val", "test"]}),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one rule found in one table."""
+
+    table: str
+    rule: str  # "ExpectColumnValuesToBeUnique(column=masklet_id)"
+    success: bool
+    unexpected: int  # rows that break it
+    examples: tuple[str, ...]  # a few of their values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What all rules found."""
+
+    success: bool
+    results: tuple[Result, ...]
+    docs_index: Path | None  # the first page of the Data Docs
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line for every rule that is broken."""
+        return tuple(
+            f"{r.table}: {r.rule} is broken by {r.unexpected} rows, as {', '.join(r.examples)}"
+            if r.unexpected
+            else f"{r.table}: {r.rule} could not be checked"
+            for r in self.results
+            if not r.success
+        )
+
+
+def frames(masklets: Sequence[Masklet], videos: Sequence[Video]) -> dict[str, pd.DataFrame]:
+    """The tables that the rules are about: a row a masklet (without its masks) and a row a video."""
+    known = {video.video_id for video in videos}
+    masklet_rows = [
+        {
+            "masklet_id": m.masklet_id,
+            "video_id": m.video_id,
+            "video_known": m.video_id in known,
+            "batch_id": m.batch_id,
+            "kind": m.kind,
+            "phase": m.phase,
+            "round": m.round,
+            "checkpoint": m.checkpoint,
+            "verdict": m.verdict,
+            "split": m.split,
+            "edited_frame_count": m.edited_frame_count,
+            "click_count": m.click_count,
+            "frames": len(m.frame_idx),
+            "frames_seen": sum(area > 0 for area in m.area_px),
+            "area_share": max(m.area_px, default=0) / max(1, m.height * m.width),
+            "score_min": min(m.score, default=0.0),
+            "score_max": max(m.score, default=0.0),
+            "stability_min": min(m.stability, default=0.0),
+            "stability_max": max(m.stability, default=0.0),
+        }
+        for m in masklets
+    ]
+    video_rows = [
+        {
+            "video_id": v.video_id,
+            "video_key": v.video_key,
+            "video_sha256": v.video_sha256,
+            "height": v.height,
+            "width": v.width,
+            "frame_count": v.frame_count,
+            "duration_s": v.duration_s,
+            "rate_error": abs(v.frame_count / FPS - v.duration_s),
+            "annotated_frames": -(-v.frame_count // STRIDE),
+            "rotation": v.rotation,
+            "split": v.split,
+        }
+        for v in videos
+    ]
+    return {"masklets": pd.DataFrame(masklet_rows), "videos": pd.DataFrame(video_rows)}
+
+
+def run(frames: Mapping[str, pd.DataFrame], docs_dir: Path | None = None, *, run_name: str = "checks") -> Report:
+    """Check tables against their rules; a table without rows passes.
+
+    frames: keys of RULES -> rows, as `frames()` makes them. docs_dir: where the Data Docs go, as HTML; None for none.
+    run_name: the batch id, for the docs. Raises ValueError for an unknown table.
+    """
+    if unknown := set(frames) - set(RULES):
+        raise ValueError(f"the tables are {', '.join(RULES)}, not {', '.join(sorted(unknown))}")
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when it is imported
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.core.run_identifier import RunIdentifier
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    for site in context.get_site_names():
+        context.delete_data_docs_site(site)  # the one it brings lies in a temporary folder
+    if docs_dir is not None:
+        docs_dir.mkdir(parents=True, exist_ok=True)
+        context.add_data_docs_site(
+            site_name="docs",
+            site_config={
+                "class_name": "SiteBuilder",
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "store_backend": {
+                    "class_name": "TupleFilesystemStoreBackend",
+                    "base_directory": str(docs_dir.absolute()),
+                },
+            },
+        )
+    source = context.data_sources.add_pandas("batch")
+    results: list[Result] = []
+    for table, rows in frames.items():
+        if rows.empty:
+            continue
+        expectations = [getattr(gxe, name)(**arguments) for name, arguments in RULES[table]]
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(
+                name=table,
+                data=source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all"),
+                suite=context.suites.add(gx.ExpectationSuite(name=table, expectations=expectations)),
+            )
+        )
+        outcome = definition.run(
+            batch_parameters={"dataframe": rows}, run_id=RunIdentifier(run_name=run_name), result_format="SUMMARY"
+        )
+        results += [_result(table, found) for found in outcome.results]
+    index: Path | None = None
+    if docs_dir is not None:
+        context.build_data_docs(site_names=["docs"])
+        index = docs_dir / "index.html"
+    return Report(success=all(r.success for r in results), results=tuple(results), docs_index=index)
+
+
+def _result(table: str, found: Any) -> Result:
+    config = found.expectation_config
+    name = "".join(word.capitalize() for word in config.type.split("_"))
+    arguments = {key: value for key, value in config.kwargs.items() if key != "batch_id"}
+    return Result(
+        table=table,
+        rule=f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})",
+        success=bool(found.success),
+        unexpected=int(found.result.get("unexpected_count") or 0),
+        examples=tuple(str(value) for value in found.result.get("partial_unexpected_list", [])[:3]),
+    )
