@@ -5,7 +5,6 @@ name}. A browser carries a cookie and, on every request that changes something, 
 carries "Authorization: Bearer <token>".
 """
 
-
 import contextlib
 import hashlib
 import secrets
@@ -19,7 +18,8 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from annotation_queue.auth import LOGIN_S, Accounts, Caller
@@ -76,7 +76,7 @@ STATUS: dict[type[Exception], int] = {
 COOKIE = "masklets"
 SMALL_BODY = 1 << 20  # bytes: login, claims, heartbeats, operations
 LARGE_BODY = 64 << 20  # bytes: a masklet that a person made, tickets of the pipeline
-STATS_S = 2.0  # how old the numbers of /api/stats may be
+STATS_S = 1.0  # how old the numbers of /api/stats may be
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; "
@@ -209,7 +209,9 @@ def create_app(
     for error, status in STATUS.items():
         app.add_exception_handler(error, _answer(status))
     app.add_exception_handler(QueueError, _answer(400))
-    app.add_exception_handler(DBAPIError, _database_failed)
+    for error in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(error, _database_failed)
+    app.add_exception_handler(Exception, _broken)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http_error)
 
@@ -277,9 +279,7 @@ def create_app(
 
     @app.post("/api/tickets/claim", responses={204: {"description": "There is no ticket for you."}}, tags=["tickets"])
     def claim(body: Claim, who: Somebody) -> Ticket:
-        ticket = store.claim(
-            who, body.kinds, claim_id=body.claim_id, ticket_id=body.ticket_id, batch_id=body.batch_id
-        )
+        ticket = store.claim(who, body.kinds, claim_id=body.claim_id, ticket_id=body.ticket_id, batch_id=body.batch_id)
         return ticket if ticket is not None else Response(status_code=204)  # type: ignore[return-value]
 
     @app.get("/api/tickets", tags=["tickets"])
@@ -418,7 +418,7 @@ def _delivering(store: Store, deliver: Callable[[str], object], every_s: float) 
 
     def run() -> None:
         while not stop.wait(every_s):
-            with contextlib.suppress(DBAPIError):  # the database is away: the outbox waits
+            with contextlib.suppress(SQLAlchemyError):  # the database is away: the outbox waits
                 store.deliver(deliver)
 
     thread = threading.Thread(target=run, name="deliver", daemon=True)
@@ -470,6 +470,10 @@ async def _database_failed(_: Request, error: Exception) -> Response:
     return _error(503, "the queue's database does not answer; try again", "DatabaseUnreachable")
 
 
+async def _broken(_: Request, error: Exception) -> Response:
+    return _error(500, f"the queue failed at this request: {type(error).__name__}", "QueueError")
+
+
 async def _malformed(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
@@ -490,10 +494,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class _TooLarge(Exception):
-    """The body is too large."""
-
-
 class _Edge:
     """Refuses bodies over their limit while they arrive, and adds the security headers to every answer."""
 
@@ -508,32 +508,24 @@ class _Edge:
         large = path.endswith(("/finish", "/operations")) or path.startswith("/api/batches/")
         limit = LARGE_BODY if large else SMALL_BODY
         taken = 0
-        started = False
+        refusal = f"the body is larger than {limit} bytes"
 
         async def limited() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > limit:
-                raise _TooLarge
+                raise HTTPException(413, refusal)
             return message
 
         async def with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message.get("headers", ()), *extra]
             await send(message)
 
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = _error(413, f"the body is larger than {limit} bytes", "TooLarge")
         if length.isdigit() and int(length) > limit:
-            await too_large(scope, receive, with_headers)
-            return
-        try:
+            await _error(413, refusal, "HTTPException")(scope, receive, with_headers)
+        else:
             await self._app(scope, limited, with_headers)
-        except _TooLarge:
-            if started:
-                raise
-            await too_large(scope, receive, with_headers)

@@ -69,9 +69,7 @@ MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
 class Store:
     """The queue in one database; safe to share between threads, and between processes by opening one each."""
 
-    def __init__(
-        self, database: Database, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, database: Database, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.time) -> None:
         """clock: s since the epoch; processes that share a database must agree on it to within a few seconds."""
         self.database = database
         self.lease_s = lease_s
@@ -401,8 +399,9 @@ class Store:
             expired = and_(t.c.state == State.LEASED.value, t.c.expires_at < now)
             counts: dict[tuple[str, str, bool], int] = {}
             rows = c.execute(
-                select(t.c.kind, t.c.state, t.c.needs_lead, expired.label("expired"), func.count().label("n"))
-                .group_by(t.c.kind, t.c.state, t.c.needs_lead, expired)
+                select(t.c.kind, t.c.state, t.c.needs_lead, expired.label("expired"), func.count().label("n")).group_by(
+                    t.c.kind, t.c.state, t.c.needs_lead, expired
+                )
             )
             for row in rows:
                 key = (row.kind, State.OPEN.value if row.expired else row.state, bool(row.needs_lead))
@@ -482,9 +481,7 @@ class Store:
         m = db.masklets
         for content in contents:
             text = MASKLET.dump_json(content).decode()
-            there = c.scalar(
-                select(m.c.content).where(m.c.batch_id == batch_id, m.c.masklet_id == content.masklet_id)
-            )
+            there = c.scalar(select(m.c.content).where(m.c.batch_id == batch_id, m.c.masklet_id == content.masklet_id))
             if there is None:
                 key = {"batch_id": batch_id, "masklet_id": content.masklet_id}
                 c.execute(insert(m).values(content=text, created_at=now, **key))
@@ -626,9 +623,7 @@ class Store:
     def _finished(self, c: Connection, ticket: Ticket) -> Finished:
         settled = ticket.verdict if ticket.next_ticket_id is None else None
         drained = self._batch(c, ticket.batch_id).drained
-        return Finished(
-            ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained
-        )
+        return Finished(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)
 
 
 def _insert_missing(database: Database, table: Any) -> Any:

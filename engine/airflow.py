@@ -357,7 +357,7 @@ class Airflow:
         if self._failure is not None:
             raise self._failure
 
-    def start(self, timeout_s: float = 180.0) -> None:
+    def start(self, timeout_s: float = 300.0) -> None:
         """Starts every component and waits until the DAGs are parsed; leaves nothing running if that fails."""
         self.home.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.home / "supervisor.lock")

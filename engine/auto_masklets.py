@@ -197,10 +197,9 @@ def grid(settings: AutoSettings) -> GridConfig:
     """The search on the first frame: SA-V's three scales, or one coarse grid for the preset "quick"."""
     from model.image import GridConfig, Scale
 
-    chosen = {"min_iou": settings.min_iou, "min_stability": settings.min_stability}
-    if settings.preset == "quick":
-        return GridConfig(scales=(Scale(crops_per_side=1, points_per_side=16),), **chosen)
-    return GridConfig(**chosen)
+    full = GridConfig(min_iou=settings.min_iou, min_stability=settings.min_stability)
+    quick = (Scale(crops_per_side=1, points_per_side=16),)
+    return replace(full, scales=quick) if settings.preset == "quick" else full
 
 
 def _seed(seed: Candidate) -> str:

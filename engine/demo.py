@@ -152,8 +152,9 @@ def _hire(chosen: Settings) -> list[Credentials]:
     return hired
 
 
-def _first_batch(s: Services) -> str | None:
-    return next(iter(sorted(batches.reached(s.blobs))), None)
+def _first_batch(s: Services) -> str:
+    """The batch that ingest made; "" while there is none."""
+    return next(iter(sorted(batches.reached(s.blobs))), "")
 
 
 def _reached(s: Services, batch_id: str, stage: Stage) -> bool:

@@ -115,7 +115,7 @@ def prompt_object(tracker: Tracker, name: str, frame_idx: int, target: Mask, cli
         points.append(click[0])
         labels.append(click[1])
         answer = tracker.prompt(name, Prompt(frame_idx=frame_idx, points_xy=tuple(points), labels=tuple(labels)))
-        mask = answer.masks(target.shape[:2])[0]  # type: ignore[arg-type]
+        mask = answer.masks(target.shape[:2])[0]
     return len(points)
 
 

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,7 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
         tuned,
         folder / "checkpoint",
         card=_card(begun),
-        meta={"round": asdict(begun), "recipe": asdict(recipe), "transformers": load.version()},
+        meta={"round": asdict(begun), "recipe": asdict(recipe), "transformers": version("transformers")},
         mean=parent.mean,
         std=parent.std,
     )

@@ -47,8 +47,8 @@ class Policy:
     accept_share: float = 0.85  # of the frames that must be right
     same_object: float = 0.5  # best frame IoU below which the masklet is of no true object
     clicks_a_frame: int = 3
-    corrections: int = 8  # frames that an annotator corrects at most before giving up on the model
-    attempts: int = 3  # track tickets of one object before it counts as untrackable
+    corrections: int = 4  # frames that an annotator corrects at most before giving up on the model
+    attempts: int = 2  # track tickets of one object before it counts as untrackable
 
 
 @dataclass

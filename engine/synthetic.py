@@ -65,7 +65,8 @@ def render(seed: int, scene: Scene) -> Clip:
     frames = np.empty((t, h, w, 3), np.uint8)
     masks = np.zeros((t, count, h, w), bool)
     for i in range(t):
-        canvas = cv2.warpAffine(background, camera[i], (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        drawn = cv2.warpAffine(background, camera[i], (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        canvas = np.asarray(drawn, np.uint8)
         for n, thing in enumerate(things):  # back to front
             box, alpha, texture = thing.at(i, h, w)
             if box is None:
@@ -80,7 +81,7 @@ def render(seed: int, scene: Scene) -> Clip:
             masks[i, :n, y0:y1, x0:x1] &= ~covers
             masks[i, n, y0:y1, x0:x1] = covers
         if soft:
-            canvas = cv2.GaussianBlur(canvas, (0, 0), soft)
+            canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), soft), np.uint8)
         grain = rng.standard_normal((h, w, 1), np.float32) * noise if noise > 0.5 else 0.0
         frames[i] = np.clip(canvas * float(light[i]) + grain, 0, 255).astype(np.uint8)
     return Clip(frames, masks)
@@ -172,7 +173,7 @@ def _camera(rng: Rng, scene: Scene, texture_side: int) -> list[NDArray[np.float6
     for i in range(t):
         m = cv2.getRotationMatrix2D((centre, centre), float(roll[i]), float(zoom[i]))
         m[:, 2] += (w / 2 - centre + pan_x[i], h / 2 - centre + pan_y[i])
-        out.append(m)
+        out.append(np.asarray(m, np.float64))
     return out
 
 

@@ -82,7 +82,7 @@ def _resize(image: NDArray[np.uint8], side: int, how: int) -> NDArray[np.uint8]:
 
 
 def _resize_mask(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    return _resize(mask.astype(np.uint8) * 255, side, cv2.INTER_AREA) > 127
+    return np.asarray(_resize(mask.astype(np.uint8) * 255, side, cv2.INTER_AREA) > 127)
 
 
 def _jitter(frames: Frames, config: SampleConfig, rng: np.random.Generator) -> Frames:
@@ -94,4 +94,4 @@ def _jitter(frames: Frames, config: SampleConfig, rng: np.random.Generator) -> F
     grey = x @ np.array([0.299, 0.587, 0.114], np.float32)
     x = grey[..., None] + (x - grey[..., None]) * saturation
     mean = grey.mean()
-    return np.clip(mean + (x - mean) * contrast, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(mean + (x - mean) * contrast, 0, 255), np.uint8)

@@ -34,7 +34,7 @@ def to_pixels(loaded: LoadedModel, frames: Sequence[Rgb]) -> Tensor:
     for frame in frames:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(f"a frame must be uint8 (H, W, 3), got {frame.dtype} {frame.shape}")
-        tensor = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
+        tensor = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None]  # a copy: frames may be read-only
         if tensor.shape[-2:] != (loaded.image_size, loaded.image_size):
             tensor = F.interpolate(
                 tensor, size=(loaded.image_size,) * 2, mode="bilinear", align_corners=False, antialias=True
@@ -72,6 +72,7 @@ def click_count(prompt: Prompt) -> int:
 def to_clicks(loaded: LoadedModel, prompts: Sequence[Prompt], hw: tuple[int, int]) -> Clicks:
     """Points and boxes of B prompts, all with the same `click_count`, box corners first.
 
+    The points stay float32 whatever the model's dtype: half precision is coarser than a pixel.
     hw: height and width in px of the frame that the prompts are about.
     """
     height, width = hw
@@ -82,9 +83,7 @@ def to_clicks(loaded: LoadedModel, prompts: Sequence[Prompt], hw: tuple[int, int
         labels.append([*(BOX_LABELS if corners else ()), *prompt.labels])
     scale = torch.tensor([loaded.image_size / width, loaded.image_size / height])
     xy = torch.tensor(points, dtype=torch.float32) * scale
-    return Clicks(
-        xy.to(device=loaded.device, dtype=loaded.dtype), torch.tensor(labels, dtype=torch.int32, device=loaded.device)
-    )
+    return Clicks(xy.to(loaded.device), torch.tensor(labels, dtype=torch.int32, device=loaded.device))
 
 
 def to_masks(loaded: LoadedModel, prompts: Sequence[Prompt], hw: tuple[int, int]) -> Tensor:

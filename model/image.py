@@ -161,7 +161,7 @@ class ImagePredictor:
         """Three masks for each of N positive clicks. points_xy: float (N, 2) in px of the picture."""
         height, width = self._shape()
         scale = torch.tensor([self._loaded.image_size / width, self._loaded.image_size / height])
-        xy = (torch.from_numpy(points_xy).float() * scale).to(device=self._loaded.device, dtype=self._loaded.dtype)
+        xy = (torch.from_numpy(points_xy).float() * scale).to(self._loaded.device)
         labels = torch.ones(len(xy), 1, dtype=torch.int32, device=self._loaded.device)
         return self._decode(Clicks(xy[:, None], labels), None, len(xy))
 

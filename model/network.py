@@ -1,8 +1,8 @@
 """SAM 2's steps as plain functions over the modules of transformers' `Sam2VideoModel`: differentiable, batched, stateless.
 
 The library's own entry points run without gradients and one object at a time; these call the same submodules with the
-same arithmetic, for the trainer and for the tracker. Knows nothing of videos, sessions or prompts from people. The batch
-B is over objects (of one frame or of several); P clicks; h, w = image_size / 16; masks are logits at image_size / 4.
+same arithmetic, for the trainer and for the tracker. Knows nothing of videos, sessions or prompts from people. The
+batch B is over objects (of one frame or of several); P clicks; h, w = image_size / 16; masks are logits at image_size / 4.
 Everything here that relies on how transformers 5.23 arranges its modules is in this file.
 """
 
@@ -23,7 +23,7 @@ NO_OBJECT_LOGIT = -1024.0  # the mask logit of an absent object, as in the relea
 class Features:
     """What the image encoder gives for B images.
 
-    high_res: the stride-4 and stride-8 maps, already projected for the mask decoder, float (B, C, 4h, 4w), (B, C, 2h, 2w).
+    high_res: the stride-4 and stride-8 maps, projected for the mask decoder, float (B, C, 4h, 4w) and (B, C, 2h, 2w).
     top: the stride-16 map without any memory, float (B, C, h, w).  top_position: its sine code, same shape.
     """
 
@@ -149,7 +149,8 @@ def take_mask(model: Sam2VideoModel, features: Features, mask: Tensor) -> tuple[
 
 def upsample(model: Sam2VideoModel, logits: Tensor) -> Tensor:
     """Mask logits at the model's input size: float (B, 4h, 4w) -> (B, S, S)."""
-    return F.interpolate(logits[:, None], size=(model.image_size,) * 2, mode="bilinear", align_corners=False)[:, 0]
+    side = [4 * s for s in model.prompt_encoder.mask_input_size]
+    return F.interpolate(logits[:, None], size=side, mode="bilinear", align_corners=False)[:, 0]
 
 
 def encode_memory(
@@ -194,7 +195,8 @@ def attend_to_memory(
     if pointers:
         stacked = torch.stack([p for _, p in pointers])  # (K, B, C)
         offsets = torch.tensor([float(back) for back, _ in pointers], device=stacked.device)
-        code = model.temporal_positional_encoding_projection_layer(_sine(offsets / max(pointer_span - 1, 1), channels))
+        sine = _sine(offsets / max(pointer_span - 1, 1), channels).to(stacked.dtype)
+        code = model.temporal_positional_encoding_projection_layer(sine)
         splits = channels // model.mem_dim
         stacked = stacked.view(len(pointers), batch, splits, model.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
         keys.append(stacked)

@@ -105,7 +105,7 @@ def train(
             raise ValueError(f"{folder} holds a run of another recipe: remove it or choose another folder")
         model.load_state_dict(state["model"])
     done, begun = int(state.get("step", 0)), time.monotonic()
-    model = model.to(device).train()
+    model = _on(model, device)
     optimiser: torch.optim.Optimizer | None = None
     sums: dict[str, float] = {}
 
@@ -115,7 +115,7 @@ def train(
         if done >= last:
             first = last
             continue
-        model = load.resized(model, stage.image_size).to(device).train()
+        model = _on(load.resized(model, stage.image_size), device)
         optimiser = _optimiser(model, stage, recipe)
         if state and "optimiser" in state:
             optimiser.load_state_dict(state["optimiser"])
@@ -144,7 +144,14 @@ def train(
             if (step + 1) % save_every == 0 or step + 1 == last:
                 _save_state(state_path, model, optimiser, step + 1, fingerprint)
         first = last
-    return load.resized(model, recipe.stages[-1].image_size).eval()
+    return load.wrap(load.resized(model, recipe.stages[-1].image_size), name="trained").model
+
+
+def _on(model: Sam2VideoModel, device: str) -> Sam2VideoModel:
+    """The model on a device, in training mode."""
+    model.to(torch.device(device))  # type: ignore[arg-type]  # the library's stub of `to` lost its `self`
+    model.train()
+    return model
 
 
 def _loss(
@@ -264,7 +271,7 @@ def _batches(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread,
     )
-    yield from loader  # type: ignore[misc]
+    yield from loader
 
 
 def _one_thread(_: int) -> None:

@@ -1,0 +1,1 @@
+"""What lasts: videos, masks, parts, tables and releases. Imports nothing of ours."""

@@ -25,9 +25,9 @@ _TYPES: dict[object, pa.DataType] = {
     bool: pa.bool_(),
     str | None: pa.string(),
     int | None: pa.int64(),
-    tuple[int, ...]: pa.list_(pa.int32()),
-    tuple[float, ...]: pa.list_(pa.float64()),
-    tuple[bytes, ...]: pa.list_(pa.binary()),
+    tuple[int, ...]: pa.list_(pa.field("element", pa.int32())),  # "element" is the name in the Parquet file
+    tuple[float, ...]: pa.list_(pa.field("element", pa.float64())),
+    tuple[bytes, ...]: pa.list_(pa.field("element", pa.binary())),
 }
 
 ROWS_A_GROUP = 128  # masklets in a Parquet row group: what a reader of one video has to take
@@ -67,7 +67,7 @@ def from_arrow(record: type[R], table: pa.Table) -> list[R]:
 def to_parquet(record: type[R], rows: Sequence[R]) -> bytes:
     """Records as a Parquet file. The same rows give the same bytes (of one version of Arrow)."""
     table = to_arrow(record, rows)
-    binary = [f.name for f in table.schema if f.type == pa.list_(pa.binary())]
+    binary = {f.name for f in table.schema if pa.types.is_list(f.type) and pa.types.is_binary(f.type.value_type)}
     plain = [f.name for f in table.schema if f.name not in binary]
     sink = pa.BufferOutputStream()
     pq.write_table(

@@ -159,7 +159,8 @@ class LocalBlobs:
         return True
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        with _translated(self.uri_of(key)):
+            return self._path(key).is_file()
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         check_key(prefix, prefix=True)
@@ -186,10 +187,9 @@ class LocalBlobs:
             self._path(key).unlink(missing_ok=True)
 
     def fetch(self, key: str) -> Path:
-        path = self._path(key)
-        if not path.is_file():
+        if not self.exists(key):
             raise BlobMissing(f"{self.uri_of(key)}: no such blob")
-        return path
+        return self._path(key)
 
     def uri_of(self, key: str) -> str:
         return str(self._path(key))

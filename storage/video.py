@@ -164,7 +164,7 @@ def normalise(
         if first is None:
             raise Refused(Refusal.UNREADABLE, f"{source.name}: no frame decodes")
         height, width, rotation = _upright_hw(first.frame, stream)
-        colours = first.frame.colorspace
+        colours = first.frame.colorspace or _BT601  # 0 is RGB, which is converted
         source_times: list[float] = []
         output_times: list[float] = []
         expected = round(announced_s * FPS) if announced_s else None
@@ -515,6 +515,7 @@ def _at_constant_rate(
 
 
 _BT709 = 1  # AVCOL_SPC_BT709
+_BT601 = 6  # AVCOL_SPC_SMPTE170M, what libav converts RGB to
 
 #: Filters that make a picture upright: degrees clockwise, mirrored -> filters.
 #: Source: what FFmpeg's `fftools/ffmpeg_filter.c` inserts for a display matrix.

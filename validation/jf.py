@@ -39,8 +39,8 @@ class Score:
 def jaccard(pred: Mask, gt: Mask) -> float:
     """Intersection over union of two masks, bool (H, W). Two empty masks agree: 1."""
     _check(pred, gt)
-    union = np.count_nonzero(pred | gt)
-    return np.count_nonzero(pred & gt) / union if union else 1.0
+    union = int(np.count_nonzero(pred | gt))
+    return int(np.count_nonzero(pred & gt)) / union if union else 1.0
 
 
 def boundary_f(pred: Mask, gt: Mask) -> float:
@@ -49,16 +49,14 @@ def boundary_f(pred: Mask, gt: Mask) -> float:
     Neither has a boundary: 1. Only one has: 0. A mask that fills the frame has no boundary.
     """
     _check(pred, gt)
-    edges = [_boundary(mask) for mask in (pred, gt)]
-    total_pred, total_gt = (int(np.count_nonzero(edge)) for edge in edges)
+    window = _window(pred | gt)
+    pred_edge, gt_edge = (_boundary(np.ascontiguousarray(mask[window])).view(np.uint8) for mask in (pred, gt))
+    total_pred, total_gt = int(np.count_nonzero(pred_edge)), int(np.count_nonzero(gt_edge))
     if not total_pred or not total_gt:
         return float(total_pred == total_gt)
-    rows, columns = np.nonzero(edges[0] | edges[1])  # a pixel outside this window matches nothing inside it
-    window = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
-    pred_edge, gt_edge = (np.ascontiguousarray(edge[window]).view(np.uint8) for edge in edges)
     disk = _disk(math.ceil(TOLERANCE * math.hypot(*pred.shape)))
-    precision = np.count_nonzero(np.logical_and(pred_edge, cv2.dilate(gt_edge, disk))) / total_pred
-    recall = np.count_nonzero(np.logical_and(gt_edge, cv2.dilate(pred_edge, disk))) / total_gt
+    precision = int(np.count_nonzero(np.logical_and(pred_edge, cv2.dilate(gt_edge, disk)))) / total_pred
+    recall = int(np.count_nonzero(np.logical_and(gt_edge, cv2.dilate(pred_edge, disk)))) / total_gt
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
@@ -117,16 +115,23 @@ def _score(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_
     return Score(j=sum(js) / len(js), f=sum(fs) / len(fs), count=len(js))
 
 
+def _window(mask: Mask) -> tuple[slice, slice]:
+    """The rows and columns of a mask's pixels and one more on every side: all its boundary pixels lie within."""
+    sides = []
+    for axis in (1, 0):
+        (at,) = np.nonzero(mask.any(axis=axis))
+        sides.append(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) if len(at) else slice(0, 1))
+    return sides[0], sides[1]
+
+
 def _boundary(mask: Mask) -> Mask:
     """Pixels that differ from their neighbour to the right, below, or to the right below: bool (H, W).
 
     The last row and column have only the neighbours they have; the last pixel has none.
     """
-    edge = np.zeros_like(mask, order="C")
-    right = mask[:, :-1] != mask[:, 1:]
-    below = mask[:-1] != mask[1:]
-    edge[:, :-1] = right
-    edge[:-1] |= below
+    edge = np.zeros_like(mask)
+    edge[:, :-1] = mask[:, :-1] != mask[:, 1:]
+    edge[:-1] |= mask[:-1] != mask[1:]
     edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
     return edge
 

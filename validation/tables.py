@@ -8,7 +8,7 @@ switched off.
 from __future__ import annotations
 
 import logging
-import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,17 +140,26 @@ def run(frames: Mapping[str, pd.DataFrame], docs_dir: Path | None = None, *, run
     """
     if unknown := set(frames) - set(RULES):
         raise ValueError(f"the tables are {', '.join(RULES)}, not {', '.join(sorted(unknown))}")
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when it is imported
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
-    from great_expectations.core.run_identifier import RunIdentifier
-    from great_expectations.data_context.types.base import ProgressBarsConfig
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)  # its own import
+        import great_expectations as gx
+        import great_expectations.expectations as gxe
+        from great_expectations.core.run_identifier import RunIdentifier
+        from great_expectations.data_context.types.base import (
+            DataContextConfig,
+            InMemoryStoreBackendDefaults,
+            ProgressBarsConfig,
+        )
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    for site in context.get_site_names():
-        context.delete_data_docs_site(site)  # the one it brings lies in a temporary folder
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            progress_bars=ProgressBarsConfig(globally=False),
+            analytics_enabled=False,
+        ),
+    )
     if docs_dir is not None:
         docs_dir.mkdir(parents=True, exist_ok=True)
         context.add_data_docs_site(

@@ -50,6 +50,9 @@ const NUMBERS = new Intl.NumberFormat("en");
 let me = null;
 let current = null; // the work on screen
 let next = null; // promise of the work after it: work, or null if the queue has none
+let nextClaim = null; // the claim that it was asked for with
+let nextWork = null; // …and the work, once it is here
+let resumed = []; // work that a reload took up again, not yet shown
 let held = null; // verify work put aside while a track ticket is open
 let choosing = false; // a reason for the rejection
 let lastStats = null;
@@ -92,11 +95,9 @@ const kindsOf = () => {
 const holds = () => JSON.parse(sessionStorage.getItem("masklets.holds") ?? "[]");
 
 function keepHolds() {
-  // The tickets of this tab, so that a reload takes them up again.
-  const works = [current, held, keepHolds.next].filter((work) => work && !work.finished);
-  sessionStorage.setItem(
-    "masklets.holds", JSON.stringify(works.map(({ ticket }) => [ticket.ticket_id, ticket.lease_token])),
-  );
+  // The claims of this tab: a reload sends them again, and the same claim gives the same ticket.
+  const shown = [current, held].filter((work) => work && !work.finished).map((work) => work.claim);
+  sessionStorage.setItem("masklets.holds", JSON.stringify(nextClaim ? [...shown, nextClaim] : shown));
 }
 
 async function persist(ask) {
@@ -114,13 +115,14 @@ async function persist(ask) {
   }
 }
 
-async function claimOne(body) {
-  const claim = { claim_id: api.newId(), ...body };
+const newClaim = (body) => ({ claim_id: api.newId(), ...body });
+
+async function send(claim) {
   const ticket = await persist(() => api.claim(claim));
-  return ticket && prepare(ticket);
+  return ticket && prepare(ticket, claim);
 }
 
-async function prepare(ticket) {
+async function prepare(ticket, claim) {
   // Everything that showing a ticket needs; its first frames are on their way when this returns.
   const [info, masklet] = await Promise.all([
     persist(() => api.video(ticket.video_id)),
@@ -131,37 +133,34 @@ async function prepare(ticket) {
   frames.limit = Math.min(4, timeline.length); // until it is on screen
   frames.ontrouble = (error) => error instanceof api.Unreachable && setReachable(false);
   frames.want(0);
-  return { ticket, info, masklet, timeline, frames, renewedAt: performance.now(), finished: false };
+  return { ticket, claim, info, masklet, timeline, frames, renewedAt: performance.now(), finished: false };
 }
 
 function fetchNext() {
-  next = claimOne({ kinds: ["verify"] }).then(
-    (work) => {
-      keepHolds.next = work;
-      keepHolds();
-      return work;
-    },
-    (error) => {
-      fail(error);
-      return null;
-    },
-  );
+  const work = resumed.shift() ?? null;
+  nextClaim = work?.claim ?? newClaim({ kinds: ["verify"] });
+  keepHolds();
+  next = (work ? Promise.resolve(work) : send(nextClaim)).catch((error) => {
+    fail(error);
+    return null;
+  });
+  next.then((found) => (nextWork = found));
 }
 
 async function takeNext() {
   // Put the next ticket on screen; it is there already unless the queue was slow.
   clearTimeout(pollTimer);
   current = null;
+  if (!kindsOf().verify) return nothingLeft();
   if (next === null) fetchNext();
   const waiting = next;
   const slow = setTimeout(() => message({ glyph: "…", title: "One moment", text: "Fetching the next ticket." }), 400);
   let work = await waiting;
   if (waiting !== next) return clearTimeout(slow);
-  if (work === null || work.lost) work = await claimOne({ kinds: ["verify"] }).catch(fail); // what came since then
+  if (work === null || work.lost) work = await send(newClaim({ kinds: ["verify"] })).catch(fail); // what came since
   clearTimeout(slow);
   if (waiting !== next || work === undefined) return;
-  next = null;
-  keepHolds.next = null;
+  next = nextWork = nextClaim = null;
   if (work === null) return nothingLeft();
   showWork(work);
   fetchNext();
@@ -172,6 +171,16 @@ async function nothingLeft() {
   player.show(null);
   strip.show(null);
   await refreshStats();
+  sayNothingLeft();
+  pollTimer = setTimeout(() => {
+    if (document.body.dataset.view !== "message" || current !== null) return;
+    if (!kindsOf().verify) return nothingLeft();
+    next = null;
+    takeNext();
+  }, 4000);
+}
+
+function sayNothingLeft() {
   const { verify, track } = kindsOf();
   message({
     glyph: "✓",
@@ -182,15 +191,7 @@ async function nothingLeft() {
     counts: waitingCounts(),
     actions: track && counts().track ? [{ text: "See what waits for an annotator", run: openTracks }] : [],
   });
-  message.counts = true;
-  if (verify) {
-    pollTimer = setTimeout(() => {
-      if (document.body.dataset.view === "message" && current === null) {
-        next = null;
-        takeNext();
-      }
-    }, 4000);
-  }
+  message.nothingLeft = true;
 }
 
 function waitingCounts() {
@@ -319,7 +320,7 @@ function message({ glyph, title, text, counts: lines = [], actions = [] }) {
   $("message-glyph").textContent = glyph;
   $("message-title").textContent = title;
   $("message-text").textContent = text;
-  showCounts(lines);
+  $("message-counts").replaceChildren(...lines.map((line) => element("span", {}, line)));
   $("message-actions").replaceChildren(
     ...actions.map(({ text: label, run, key }) =>
       element(
@@ -329,12 +330,8 @@ function message({ glyph, title, text, counts: lines = [], actions = [] }) {
     ),
   );
   message.enter = actions[0]?.run ?? null;
-  message.counts = false;
+  message.nothingLeft = false;
   view("message");
-}
-
-function showCounts(lines) {
-  $("message-counts").replaceChildren(...lines.map((line) => element("span", {}, line)));
 }
 
 function notice(text) {
@@ -387,6 +384,7 @@ function decide(verdict, reasons) {
     const mean = paces.reduce((a, b) => a + b, 0) / paces.length;
     $("pace").textContent = `${mean.toFixed(1)} s a masklet`;
   }
+  keepHolds();
   flash(verdict);
   work.frames.close();
   leave();
@@ -441,7 +439,7 @@ async function openTracks() {
 }
 
 async function openTrack(ticketId) {
-  const work = await claimOne({ kinds: ["track"], ticket_id: ticketId }).catch(fail);
+  const work = await send(newClaim({ kinds: ["track"], ticket_id: ticketId })).catch(fail);
   if (work === undefined) return;
   if (work === null) return openTracks(); // somebody else took it
   $("tracks").close();
@@ -481,8 +479,13 @@ async function renew(work) {
 
 async function renewAll() {
   if (!me) return;
-  await Promise.all([renew(current), renew(held), renew(keepHolds.next)]);
+  await Promise.all([renew(current), renew(held), renew(nextWork)]);
   for (const { ticketId, token } of outbox.pending()) api.heartbeat(ticketId, token).catch(() => {});
+}
+
+function beat() {
+  clearTimeout(beat.timer);
+  beat.timer = setTimeout(() => renewAll().finally(beat), 1000 * me.heartbeat_s);
 }
 
 function leaseLost() {
@@ -552,7 +555,7 @@ async function refreshStats() {
   $("left").textContent = `${NUMBERS.format(left)} to verify`;
   $("open-tracks").textContent = n.track ? `${NUMBERS.format(n.track)} to track` : "";
   $("open-tracks").hidden = n.track === 0;
-  if (message.counts) showCounts(waitingCounts());
+  if (message.nothingLeft && document.body.dataset.view === "message") sayNothingLeft();
 }
 
 // --- logging in --------------------------------------------------------------------------------------------------------
@@ -581,23 +584,16 @@ async function begin(who) {
   $("who").textContent = me.name;
   outbox.mine(me.name);
   refreshStats();
+  beat();
   if (same && current) return view("work");
-  current = held = next = keepHolds.next = null;
-  for (const [ticketId, token] of holds()) {
-    // a reload: take up what this tab held, in its order
-    const ticket = await persist(() => api.heartbeat(ticketId, token)).catch(() => null);
-    if (ticket === null) continue;
-    if (ticket.kind !== "verify") {
-      api.release(ticketId, token).catch(() => {});
-      continue;
-    }
-    const work = await prepare(ticket).catch(() => null);
-    if (work === null) continue;
-    if (next === null) next = Promise.resolve(work);
-    else api.release(ticketId, token).catch(() => {});
+  current = held = next = nextWork = null;
+  resumed = [];
+  for (const claim of holds()) {
+    const work = await send(claim).catch(() => null); // its lease may be over
+    if (work?.ticket.kind === "verify") resumed.push(work);
+    else if (work) api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
   }
-  if (kindsOf().verify) takeNext();
-  else nothingLeft();
+  takeNext();
 }
 
 $("login-form").addEventListener("submit", async (event) => {
@@ -614,7 +610,7 @@ $("login-form").addEventListener("submit", async (event) => {
 });
 
 $("log-out").addEventListener("click", async () => {
-  for (const work of [current, held, keepHolds.next]) {
+  for (const work of [current, held, nextWork]) {
     if (work && !work.finished) await api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
   }
   sessionStorage.removeItem("masklets.holds");
@@ -754,8 +750,5 @@ async function start() {
     if (error instanceof api.Refused && error.status === 401) askToLogIn();
     else fail(error);
   }
-  (function heartbeat() {
-    setTimeout(() => renewAll().finally(heartbeat), 1000 * (me?.heartbeat_s ?? 20));
-  })();
 }
 start();

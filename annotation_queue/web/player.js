@@ -227,7 +227,7 @@ export class Player {
     const image = context.createImageData(x1 - x0, y1 - y0);
     const pixels = image.data;
     const scale = this.canvas.clientWidth ? width / this.canvas.clientWidth : 1;
-    const thickness = Math.max(1, Math.round((this.mode === "outline" ? 2.2 : 1.5) * scale));
+    const thickness = Math.max(1, Math.round((this.mode === "outline" ? 3 : 2) * scale));
     const fill = this.mode === "fill" ? [...this.colours.fill, 108] : [0, 0, 0, 0];
     const line = this.mode === "cut-out" ? [0, 0, 0, 0] : [...this.colours.line, 255];
     for (let y = y0, at = 0; y < y1; y++) {

@@ -122,7 +122,8 @@ class Leases(RuleBasedStateMachine):
         ticket_id, person, token = lease
         mine = [o for o, t in self.acknowledged.items() if t == ticket_id and o.startswith("id-")]
         operation_id = data.draw(st.sampled_from(mine)) if repeat and mine else self.id()
-        operation = NewOperation(operation_id=operation_id, kind="prompt", created_at="", payload='{"points_xy": [[1, 2]]}')
+        payload = '{"points_xy": [[1, 2]]}'
+        operation = NewOperation(operation_id=operation_id, kind="prompt", created_at="", payload=payload)
         try:
             self.store.append_operations(ticket_id, token, person, [operation])
         except LeaseLost:
@@ -199,5 +200,5 @@ class Leases(RuleBasedStateMachine):
 
 TestLeases = Leases.TestCase
 TestLeases.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=12, stateful_step_count=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import pytest
 from racing import accept_all, open_and_close
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from synthetic_queue import PEOPLE, candidate, corrected, tickets
 
 from annotation_queue import database as db
-from annotation_queue.database import Database, WrongSchema
+from annotation_queue.database import Database, DatabaseUnreachable, WrongSchema
 from annotation_queue.records import (
     BatchSealed,
     Kind,
@@ -587,6 +587,37 @@ def test_a_database_of_another_version_is_refused(uri):
 def test_a_database_that_cannot_hold_the_queue_is_refused(bad):
     with pytest.raises(ValueError):
         Database(bad)
+
+
+@pytest.mark.parametrize(
+    "away", ["postgresql+psycopg://nobody@127.0.0.1:9/queue", "sqlite:////nowhere/at/all/queue.db"]
+)
+def test_a_database_out_of_reach_is_said_in_one_line(away):
+    with pytest.raises(DatabaseUnreachable) as caught:
+        Database(away)
+    assert "\n" not in str(caught.value) and away.split("/")[-1] in str(caught.value)
+
+
+def test_claiming_reads_an_index_and_not_the_whole_queue(store):
+    """The plan of the claim's query, on a queue of which most is done."""
+    store.open_batch("b", tickets(1, frame_count=4))
+    rows = [{"ticket_id": f"x{i}", "kind": "verify", "state": "done", "ordinal": i} for i in range(3000)]
+    same = {"batch_id": "b", "video_id": "v", "phase": "auto", "priority": 0, "payload": "{}", "needs_lead": False}
+    same |= {"attempt": 1, "created_at": 0.0, "lease_token": 0, "reasons": ""}
+    plans = []
+
+    def explain(connection, cursor, statement, parameters, context, many):
+        if statement.startswith("UPDATE tickets") and "lease_token=" in statement:
+            prefix = "EXPLAIN QUERY PLAN " if store.database.is_sqlite else "EXPLAIN "
+            plans.extend(str(row) for row in connection.exec_driver_sql(prefix + statement, parameters))
+
+    with store.database.write() as c:
+        c.execute(db.tickets.insert(), [row | same for row in rows])
+        if not store.database.is_sqlite:
+            c.exec_driver_sql("ANALYZE tickets")
+    event.listen(store.database.engine, "before_cursor_execute", explain)
+    assert claim(store, VERA, Kind.VERIFY).ticket_id == "ticket-0000"
+    assert any("tickets_ready" in line for line in plans), plans
 
 
 def test_the_numbers_count_every_ticket_and_an_expired_lease_as_open(store, clock):

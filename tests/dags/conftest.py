@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
 
 ROOT = Path(__file__).parents[2]
 HOME = Path(tempfile.mkdtemp(prefix="masklets-airflow-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 for name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
     del os.environ[name]
@@ -24,3 +33,19 @@ os.environ.update(
 )
 if str(ROOT) not in sys.path:  # `from dags.common import …`, as the supervisor's PYTHONPATH has it
     sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def bag() -> DagBag:
+    """Every DAG of ours, parsed as Airflow parses them."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(ROOT / "dags")
+
+
+@pytest.fixture(scope="session")
+def database() -> None:
+    """Airflow's database, for the tests that run a DAG."""
+    from airflow.utils import db
+
+    db.initdb()

@@ -45,7 +45,7 @@ def doubtful():
 @pytest.fixture(scope="session")
 def clip():
     """Frames uint8 (T, H, W, 3) of two moving shapes on a textured ground, and their masks bool (T, 2, H, W)."""
-    t, h, w = 14, 96, 160
+    t, h, w = 12, 96, 160
     rng = np.random.default_rng(0)
     ground = rng.integers(60, 120, (h // 8, w // 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
     y, x = np.mgrid[:h, :w]

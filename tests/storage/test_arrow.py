@@ -7,7 +7,7 @@ import dataclasses
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import arrow
@@ -26,11 +26,13 @@ operations = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(operations, max_size=4))
 def test_any_operations_survive_the_round_trip(rows):
     assert arrow.from_parquet(Operation, arrow.to_parquet(Operation, rows)) == rows
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.binary(max_size=9), st.integers(0, 2**31 - 1), floats), max_size=5))
 def test_any_lists_of_a_masklet_survive_the_round_trip(frames):
     row = Masklet(

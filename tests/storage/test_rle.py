@@ -21,6 +21,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
 
+@settings(deadline=None)
 @given(masks)
 def test_a_mask_survives_the_round_trip(mask):
     height, width = mask.shape
@@ -31,6 +32,7 @@ def test_a_mask_survives_the_round_trip(mask):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@settings(deadline=None)
 @given(masks)
 def test_decoding_agrees_with_pycocotools(mask):
     counts = rle.encode(mask)
@@ -39,7 +41,7 @@ def test_decoding_agrees_with_pycocotools(mask):
 
 
 @given(st.binary(max_size=40), st.integers(-1, 50), st.integers(-1, 50))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_bytes_are_checked_without_harm(counts, height, width):
     problem = rle.check(counts, height, width)
     if problem is None:
@@ -51,6 +53,7 @@ def test_any_bytes_are_checked_without_harm(counts, height, width):
                 function(counts, height, width)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=12))
 def test_every_total_but_the_right_one_is_refused(runs):
     height, width = 20, 20

@@ -102,8 +102,8 @@ def test_committers_of_different_batches_all_succeed(tmp_path, masklet):
 
     with Tables.open(*address(tmp_path)) as opened:
         with ThreadPoolExecutor(4) as pool:
-            assert not any(c.already for c in pool.map(commit, range(6)))
-        assert {m.masklet_id for m in opened.masklets()} == {f"m{n}" for n in range(6)}
+            assert not any(c.already for c in pool.map(commit, range(4)))
+        assert {m.masklet_id for m in opened.masklets()} == {f"m{n}" for n in range(4)}
 
 
 def test_a_commit_whose_answer_is_lost_is_found_when_it_landed(tables, tmp_path, masklet, monkeypatch):

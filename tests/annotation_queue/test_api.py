@@ -1,0 +1,365 @@
+"""The routes, over HTTP from a real server."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import httpx
+import pytest
+from synthetic_queue import (
+    PASSWORD,
+    SyntheticMedia,
+    add_people,
+    candidate,
+    corrected,
+    picture,
+    serving,
+    tickets,
+)
+
+from annotation_queue.api import COOKIE, LARGE_BODY, SMALL_BODY, STATS_S, create_app
+from annotation_queue.client import QueueClient, new_id
+from annotation_queue.database import Database
+from annotation_queue.records import (
+    BatchSealed,
+    Kind,
+    LeaseLost,
+    NewOperation,
+    NewTicket,
+    NoSuchBatch,
+    NoSuchFrame,
+    NoSuchTicket,
+    NoSuchVideo,
+    NotAllowed,
+    NotLoggedIn,
+    QueueUnreachable,
+    Reason,
+    State,
+    WrongPassword,
+)
+from annotation_queue.store import Store
+from storage.records import Verdict
+
+
+class Queue:
+    """One server for all tests of this file; each test opens batches of its own."""
+
+    def __init__(self, url, accounts, told):
+        self.url = url
+        self.accounts = accounts
+        self.told = told
+
+    def client(self, name):
+        return QueueClient(self.url, token=self.accounts.issue_token(name), patience_s=5)
+
+
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory):
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('queue')}/queue.db")
+    accounts = add_people(database)
+    told = []
+    app = create_app(Store(database), SyntheticMedia(48), accounts=accounts, deliver=told.append, deliver_every_s=0.05)
+    with serving(app) as url:
+        yield Queue(url, accounts, told)
+    database.close()
+
+
+@pytest.fixture
+def vera(queue):
+    with queue.client("vera") as client:
+        yield client
+
+
+@pytest.fixture
+def ann(queue):
+    with queue.client("ann") as client:
+        yield client
+
+
+@pytest.fixture
+def pipeline(queue):
+    with queue.client("pipeline") as client:
+        yield client
+
+
+@pytest.fixture
+def browser(queue):
+    """A plain HTTP client that logged in as a browser does."""
+    with httpx.Client(base_url=queue.url) as http:
+        answer = http.post("/api/login", json={"name": "vera", "password": PASSWORD})
+        http.headers["X-CSRF-Token"] = answer.json()["csrf"]
+        yield http
+
+
+def open_batch(pipeline, request, count):
+    prefix = request.node.name.replace("[", "-").replace("]", "")[:60]
+    return pipeline.open_batch(prefix, tickets(count, frame_count=8, prefix=prefix))
+
+
+# --- the whole way ---------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_goes_from_the_pipeline_through_people_and_back(queue, pipeline, vera, ann, request):
+    batch = open_batch(pipeline, request, 3)
+    assert open_batch(pipeline, request, 3) == batch
+    for verdict in (Verdict.ACCEPT, Verdict.REJECT, Verdict.REFINE):
+        ticket = vera.claim([Kind.VERIFY], batch_id=batch.batch_id)
+        assert vera.masklet(ticket).masklet_id == ticket.masklet_id
+        reasons = [Reason.DRIFT] if verdict is Verdict.REJECT else []
+        vera.finish(ticket, verdict=verdict, reasons=reasons, frame_idx=4, seconds=1.5)
+    assert vera.claim(batch_id=batch.batch_id) is None
+    track = ann.claim(batch_id=batch.batch_id)
+    points = '{"points_xy": [[9, 9]], "labels": [1]}'
+    click = NewOperation(operation_id=new_id(), kind="prompt", created_at="", frame_idx=4, payload=points)
+    assert ann.append_operations(track, [click]).stored == 1
+    assert ann.append_operations(track, [click]).repeated == 1
+    made = corrected(ann.masklet(track), f"{batch.batch_id}-better")
+    finished = ann.finish(track, masklet=made)
+    verify = vera.claim(batch_id=batch.batch_id)
+    assert verify.ticket_id == finished.next_ticket_id
+    assert vera.masklet(verify).rle == made.rle
+    assert vera.finish(verify, verdict=Verdict.ACCEPT).batch_drained
+
+    result = pipeline.batch_result(batch.batch_id)
+    assert result.batch.drained and batch.batch_id in pipeline.drained_batches()
+    assert sorted(s.verdict for s in result.settled) == ["accept", "accept", "reject"]
+    assert {s.masklet.annotated_by for s in result.settled} == {None, "ann"}
+    assert [o.kind for o in result.operations].count("verdict") == 4
+    deadline = time.monotonic() + 5
+    while batch.batch_id not in queue.told and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert queue.told.count(batch.batch_id) == 1
+
+
+def test_a_large_batch_is_opened_in_parts(pipeline, request):
+    assert open_batch(pipeline, request, 230).total == 230
+    assert len(pipeline.tickets(batch_id=pipeline.batches()[0].batch_id, limit=500)) == 230
+
+
+def test_a_ticket_without_a_masklet_has_none(pipeline, ann, request):
+    name = request.node.name
+    pipeline.open_batch(name, [NewTicket(ticket_id=name, kind=Kind.TRACK, video_id="video-0", phase="1")])
+    ticket = ann.claim(ticket_id=name)
+    assert ann.masklet(ticket) is None
+    assert ann.finish(ticket, verdict=Verdict.REJECT, reasons=[Reason.UNTRACKABLE]).settled is Verdict.REJECT
+
+
+def test_what_the_queue_refuses_comes_back_as_its_exception(queue, pipeline, vera, ann, request):
+    batch = open_batch(pipeline, request, 2)
+    ticket = vera.claim(batch_id=batch.batch_id)
+    with pytest.raises(NotAllowed, match="no role"):
+        ann.claim([Kind.VERIFY])
+    with pytest.raises(NotAllowed, match="only the pipeline"):
+        vera.open_batch("mine", [])
+    with pytest.raises(NotAllowed, match="never held"):
+        with queue.client("victor") as victor:
+            victor.finish(ticket, verdict=Verdict.ACCEPT)
+    with pytest.raises(ValueError, match="reason"):
+        vera.finish(ticket, verdict=Verdict.REJECT)
+    with pytest.raises(BatchSealed):
+        pipeline.open_batch(batch.batch_id, tickets(1, prefix="late"))
+    with pytest.raises(NoSuchTicket):
+        vera.ticket("nothing-here")
+    with pytest.raises(NoSuchBatch):
+        pipeline.batch_result("nothing-here")
+    with pytest.raises(NoSuchVideo):
+        vera.video("nothing-here")
+    with pytest.raises(NoSuchFrame):
+        vera.frame("video-0", 48)
+    vera.release(ticket)
+    vera.claim(ticket_id=ticket.ticket_id)
+    with pytest.raises(LeaseLost):
+        vera.heartbeat(ticket)
+
+
+def test_frames_are_exact_and_may_be_kept_for_ever(vera, browser):
+    assert vera.video("video-0").frame_count == 48
+    answer = browser.get("/api/videos/video-0/frames/31.jpg")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert "immutable" in answer.headers["cache-control"] and "private" in answer.headers["cache-control"]
+    assert answer.content == vera.frame("video-0", 31) == SyntheticMedia(48).frame("video-0", 31)
+    assert picture(31).shape == (360, 640, 3)
+
+
+def test_the_numbers_are_there(pipeline, request):
+    open_batch(pipeline, request, 1)
+    time.sleep(STATS_S + 0.1)
+    counts = {(c.kind, c.state): c.tickets for c in pipeline.stats().counts}
+    assert counts[(Kind.VERIFY, State.OPEN)] >= 1
+
+
+# --- who may ask -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_told_to_whoever_did_not_log_in(queue):
+    with httpx.Client(base_url=queue.url) as http:
+        paths = [path for path in http.get("/api/openapi.json").json()["paths"] if path != "/api/login"]
+        assert len(paths) > 14
+        for path in paths:
+            url = path.replace("{frame_idx}", "0").replace("{ticket_id}", "t").replace("{batch_id}", "b")
+            for method in http.get("/api/openapi.json").json()["paths"][path]:
+                answer = http.request(method, url.replace("{video_id}", "video-0"), json={})
+                assert answer.status_code in ((200,) if path == "/healthz" else (401, 422)), (method, path)
+                if answer.status_code == 422:
+                    assert "error" in answer.json()
+
+
+def test_a_cookie_needs_its_csrf_header_and_a_token_does_not(queue, browser):
+    body = {"claim_id": new_id()}
+    assert browser.post("/api/tickets/claim", json=body).status_code in (200, 204)
+    for wrong in ("", "x", "é".encode()):
+        answer = browser.post("/api/tickets/claim", json=body, headers={b"X-CSRF-Token": wrong})
+        assert (answer.status_code, answer.json()["kind"]) == (403, "NotAllowed")
+    assert browser.get("/api/me", headers={"X-CSRF-Token": ""}).status_code == 200
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(queue):
+    answer = httpx.post(f"{queue.url}/api/login", json={"name": "vera", "password": PASSWORD})
+    cookie = answer.headers["set-cookie"].lower()
+    assert cookie.startswith(f"{COOKIE}=") and "httponly" in cookie and "samesite=strict" in cookie
+    assert PASSWORD not in answer.text
+
+
+def test_logging_out_ends_the_login(browser):
+    assert browser.get("/api/me").json()["name"] == "vera"
+    cookie = f"{COOKIE}={browser.cookies[COOKIE]}"
+    assert browser.post("/api/logout").status_code == 204
+    assert browser.get("/api/me", headers={"Cookie": cookie}).status_code == 401
+
+
+def test_a_client_logs_in_with_a_password_and_again_when_its_login_has_ended(queue):
+    with QueueClient(queue.url, username="vera", password=PASSWORD) as client:
+        assert client.stats()
+        queue.accounts.revoke_tokens("vera")
+        assert client.stats()
+    with QueueClient(queue.url, username="vera", password="wrong password") as client:
+        with pytest.raises(WrongPassword):
+            client.stats()
+    with QueueClient(queue.url, token="wrong") as client:
+        with pytest.raises(NotLoggedIn):
+            client.stats()
+
+
+# --- the edges -------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_is_too_large_is_refused_while_it_arrives(queue, browser):
+    def endless():
+        for _ in range(SMALL_BODY // 65536 + 2):
+            yield b" " * 65536
+
+    declared = browser.post("/api/tickets/claim", content=b" " * (SMALL_BODY + 1))
+    streamed = browser.post("/api/login", content=endless(), headers={"Content-Type": "application/json"})
+    for answer in (declared, streamed):
+        assert answer.status_code == 413 and "larger than" in answer.json()["error"]
+    assert LARGE_BODY > SMALL_BODY
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/videos/..%2f..%2fetc%2fpasswd",
+        "/api/videos/%2e%2e/frames/0.jpg",
+        "/api/videos/video-0/frames/-1.jpg",
+        "/api/videos/video-0/frames/99999999999999999999.jpg",
+        "/api/tickets/a%00b",
+        "/web/..%2fapi.py",
+        "/web/%2e%2e%2fapi.py",
+        "/web/api.py",
+        "/nowhere",
+    ],
+)
+def test_no_path_reaches_the_file_system(browser, path):
+    answer = browser.get(path)
+    assert answer.status_code in (404, 422)
+    assert set(answer.json()) == {"error", "kind"} and "\n" not in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "claim_id"),
+        ({"claim_id": "../x"}, "not a claim_id"),
+        ({"claim_id": "c", "kinds": ["dance"]}, "kinds"),
+    ],
+)
+def test_a_malformed_body_is_answered_with_one_line(browser, body, says):
+    answer = browser.post("/api/tickets/claim", json=body)
+    assert answer.status_code == 422 and says in answer.json()["error"]
+
+
+def test_a_masklet_that_is_no_masklet_is_refused(pipeline):
+    bad = replace(candidate("m"), rle=(b"~~",) * 12)
+    with pytest.raises(ValueError, match="masklet m"):
+        pipeline.open_batch("bad", [NewTicket(ticket_id="bad", kind=Kind.VERIFY, video_id="video-0", masklet=bad)])
+
+
+def test_every_answer_carries_the_security_headers(browser):
+    for path in ("/", "/web/app.js", "/api/me", "/nowhere"):
+        headers = browser.get(path).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_is_served_and_cached_by_its_content(browser):
+    page = browser.get("/")
+    assert "Masklet review" in page.text
+    for name in ("app.js", "style.css", "rle.js", "mark.svg"):
+        answer = browser.get(f"/web/{name}")
+        assert answer.status_code == 200
+        again = browser.get(f"/web/{name}", headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status_code == 304
+
+
+def test_the_api_describes_itself(browser):
+    api = browser.get("/api/openapi.json").json()
+    assert {"Ticket", "Masklet", "Outcome", "Batch"} <= set(api["components"]["schemas"])
+
+
+# --- a queue out of reach --------------------------------------------------------------------------------------------
+
+
+class Flaky(httpx.HTTPTransport):
+    """Loses the answer of every other request: the queue has acted, the client does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.requests = 0
+
+    def handle_request(self, request):
+        response = super().handle_request(request)
+        self.requests += 1
+        if self.requests % 2:
+            response.read()
+            response.close()
+            raise httpx.ReadError("the answer was lost")
+        return response
+
+
+def test_lost_answers_change_nothing(queue, pipeline, request):
+    name = request.node.name
+    token = queue.accounts.issue_token("vera")
+    with QueueClient(queue.url, token=queue.accounts.issue_token("pipeline"), transport=Flaky()) as client:
+        client.open_batch(name, tickets(3, frame_count=4, prefix=name))
+    with QueueClient(queue.url, token=token, transport=Flaky()) as client:
+        seen = []
+        while ticket := client.claim(batch_id=name):
+            seen.append((ticket.ticket_id, ticket.lease_token))
+            client.heartbeat(ticket)
+            client.finish(ticket, verdict=Verdict.ACCEPT)
+    assert [token for _, token in seen] == [1, 1, 1]
+    result = pipeline.batch_result(name)
+    assert (result.batch.total, len(result.settled), len(result.operations)) == (3, 3, 3)
+
+
+def test_a_queue_that_never_answers_is_an_error_in_the_end():
+    with QueueClient("http://127.0.0.1:9", token="t", patience_s=0.3) as client:
+        with pytest.raises(QueueUnreachable, match="127.0.0.1:9"):
+            client.stats()
+
+
+def test_a_client_needs_exactly_one_way_to_log_in():
+    for wrong in ({}, {"username": "vera"}, {"token": "t", "username": "vera", "password": "p"}):
+        with pytest.raises(ValueError, match="token, or"):
+            QueueClient("http://127.0.0.1:9", **wrong)

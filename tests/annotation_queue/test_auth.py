@@ -1,0 +1,99 @@
+"""People, passwords and credentials."""
+
+import pytest
+from sqlalchemy import select
+from synthetic_queue import CHEAP, PASSWORD
+
+from annotation_queue.auth import FAILURES, FAILURES_S, LOGIN_S, Accounts
+from annotation_queue.database import Database, credentials, people
+from annotation_queue.records import NotLoggedIn, Role, TooManyLogins, WrongPassword
+
+
+@pytest.fixture
+def database(sqlite_uri):
+    database = Database(sqlite_uri)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def accounts(database, clock):
+    accounts = Accounts(database, hasher=CHEAP, clock=clock)
+    accounts.add("vera", [Role.VERIFIER], PASSWORD)
+    return accounts
+
+
+def test_a_login_carries_the_person_and_ends_when_they_log_out(accounts):
+    login = accounts.log_in("vera", PASSWORD)
+    caller = accounts.caller(login.secret)
+    assert (caller.person.name, caller.person.roles, caller.csrf) == ("vera", {Role.VERIFIER}, login.csrf)
+    accounts.log_out(login.secret)
+    with pytest.raises(NotLoggedIn):
+        accounts.caller(login.secret)
+
+
+def test_a_login_lasts_a_working_day(accounts, clock):
+    login = accounts.log_in("vera", PASSWORD)
+    clock.advance(LOGIN_S + 1)
+    with pytest.raises(NotLoggedIn):
+        accounts.caller(login.secret)
+
+
+def test_no_secret_is_stored(accounts, database):
+    login = accounts.log_in("vera", PASSWORD)
+    token = accounts.issue_token("vera")
+    with database.read() as c:
+        stored = str(c.execute(select(people)).all()) + str(c.execute(select(credentials)).all())
+    assert "$argon2id$" in stored
+    assert not any(secret in stored for secret in (login.secret, token, PASSWORD))
+
+
+@pytest.mark.parametrize(("name", "password"), [("vera", "wrong"), ("nobody", PASSWORD), ("", ""), ("vera", "")])
+def test_a_wrong_name_and_a_wrong_password_look_the_same(accounts, name, password):
+    with pytest.raises(WrongPassword, match="The name or the password is wrong"):
+        accounts.log_in(name, password)
+
+
+def test_guessing_is_slowed_by_name_and_by_address(accounts, clock):
+    for _ in range(FAILURES):
+        with pytest.raises(WrongPassword):
+            accounts.log_in("vera", "wrong", address="10.0.0.1")
+    with pytest.raises(TooManyLogins):  # even with the right password, from anywhere
+        accounts.log_in("vera", PASSWORD, address="10.0.0.2")
+    with pytest.raises(TooManyLogins):
+        accounts.log_in("victor", PASSWORD, address="10.0.0.1")
+    clock.advance(FAILURES_S + 1)
+    accounts.log_in("vera", PASSWORD, address="10.0.0.1")
+
+
+def test_a_person_without_a_password_logs_in_by_token_only(accounts):
+    accounts.add("pipeline", [Role.PIPELINE])
+    with pytest.raises(WrongPassword):
+        accounts.log_in("pipeline", "")
+    caller = accounts.caller(accounts.issue_token("pipeline"))
+    assert (caller.person.roles, caller.csrf) == ({Role.PIPELINE}, None)
+
+
+def test_a_new_password_ends_the_logins_and_keeps_the_tokens(accounts):
+    login, token = accounts.log_in("vera", PASSWORD), accounts.issue_token("vera")
+    accounts.add("vera", [Role.VERIFIER, Role.LEAD], "another password")
+    with pytest.raises(NotLoggedIn):
+        accounts.caller(login.secret)
+    assert accounts.caller(token).person.roles == {Role.VERIFIER, Role.LEAD}
+
+
+def test_whoever_is_removed_is_out(accounts):
+    token = accounts.issue_token("vera")
+    assert accounts.remove("vera") and not accounts.remove("vera")
+    with pytest.raises(NotLoggedIn):
+        accounts.caller(token)
+    assert accounts.list() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "roles", "password"),
+    [("a/b", [Role.LEAD], PASSWORD), ("bob", [], PASSWORD), ("bob", [Role.LEAD], "short"), ("bob", ["king"], PASSWORD)],
+)
+def test_a_person_needs_a_name_a_role_and_a_real_password(accounts, name, roles, password):
+    with pytest.raises(ValueError):
+        accounts.add(name, roles, password)

@@ -1,0 +1,71 @@
+"""A server that is killed between and during operations loses nothing that it acknowledged."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import replace
+
+import pytest
+from synthetic_queue import PEOPLE, ServerProcess, add_people, candidate
+
+from annotation_queue.client import QueueClient, new_id, now
+from annotation_queue.database import Database
+from annotation_queue.records import Kind, NewOperation, NewTicket, Person
+from annotation_queue.store import Store
+
+KILLS = 2
+
+
+@pytest.mark.parametrize("uri", ["sqlite"], indirect=True)
+def test_a_server_killed_again_and_again_loses_nothing_that_it_acknowledged(uri):
+    database = Database(uri)
+    store = Store(database)
+    token = add_people(database).issue_token("ann")
+    store.open_batch("b", [NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="3")])
+    server = ServerProcess(uri)
+    server.start()
+    acknowledged = []
+    stop = threading.Event()
+    problems = []
+
+    def annotate():
+        """Send one stroke after another, through every death of the server."""
+        try:
+            with QueueClient(server.url, token=token, patience_s=60) as client:
+                ticket = client.claim()
+                while not stop.is_set():
+                    act = NewOperation(operation_id=new_id(), kind="stroke", created_at=now())
+                    client.append_operations(ticket, [act])
+                    acknowledged.append(act.operation_id)
+                finished = client.finish(ticket, masklet=replace(candidate("made"), annotated_by="ann"))
+                acknowledged.append(finished.next_ticket_id)
+        except Exception as error:  # shown by the assertion below, in the test's own thread
+            problems.append(error)
+
+    worker = threading.Thread(target=annotate)
+    worker.start()
+    try:
+        chance = random.Random(7)
+        for _ in range(KILLS):
+            before = len(acknowledged)
+            while len(acknowledged) < before + 15 and not problems:
+                stop.wait(0.005)
+            stop.wait(chance.random() * 0.02)  # anywhere within an operation
+            server.kill()
+            server.start()
+    finally:
+        stop.set()
+        worker.join()
+        server.kill()
+    assert problems == []
+    assert len(acknowledged) > 15 * KILLS
+    *strokes, verify = acknowledged
+    kept = [o.operation_id for o in store.operations("t") if o.kind == "stroke"]
+    assert kept == strokes  # every one, once, in the order in which they were made
+    assert [o.seq for o in store.operations("t")] == list(range(1, len(strokes) + 2))
+    assert store.ticket(verify).kind is Kind.VERIFY
+    vera = Person(name="vera", roles=frozenset(PEOPLE["vera"]))
+    taken = store.claim(vera, claim_id="after")
+    assert taken.ticket_id == verify and store.masklet(verify).annotated_by == "ann"
+    database.close()

@@ -1,0 +1,161 @@
+"""One batch through the real DAGs and the real engine: from a folder of videos to a release.
+
+Candidates are the clips' own truth, written as parts before `auto_masklets` runs, so that no test here needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import uvicorn
+from airflow.dag_processing.dagbag import DagBag
+from sqlalchemy import select
+
+from annotation_queue.client import QueueClient
+from annotation_queue.records import Kind, Role
+from engine import batches, serve, synthetic
+from engine.batches import Stage
+from engine.services import Services, connect
+from storage import masklets, releases
+from storage.formats import sav
+from storage.records import Verdict, content_id
+
+SCENE = synthetic.Scene(height=64, width=64, frames=25, objects=(2, 2), clutter=(0, 0))
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@contextmanager
+def queue_of(s: Services) -> Iterator[None]:
+    """The real queue over HTTP, in a thread."""
+    server = uvicorn.Server(uvicorn.Config(serve.app(s), port=s.settings.queue.port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MASKLETS_QUEUE__PORT", str(port))
+    monkeypatch.setenv("MASKLETS_INGEST__SOURCE", str(tmp_path / "videos"))
+    monkeypatch.setenv("MASKLETS_AIRFLOW__URL", "http://127.0.0.1:9")  # the queue cannot tell of drained batches
+    with connect() as services:
+        yield services
+
+
+def states(bag: DagBag, dag_id: str, **conf: object) -> tuple[str, dict[str, list[str]]]:
+    """Runs a DAG here and tells how it ended: its own state and its tasks'."""
+    run = bag.dags[dag_id].test(run_conf=conf)
+    found: dict[str, list[str]] = {}
+    for ti in sorted(run.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index)):
+        found.setdefault(ti.task_id, []).append(str(ti.state))
+    return str(run.state), found
+
+
+def events() -> list[str]:
+    """The names of the assets that were told of, oldest first; forgets them."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        query = select(AssetModel.name).join(AssetEvent, AssetEvent.asset_id == AssetModel.id).order_by(AssetEvent.id)
+        names = list(session.scalars(query))
+        session.query(AssetEvent).delete()
+    return names
+
+
+def propose_the_truth(s: Services, batch_id: str) -> int:
+    """Writes each video's true masklets as its candidates, as `propagate` would have."""
+    count = 0
+    for video in s.tables.videos(where=f"batch_id == '{batch_id}'"):
+        truth = sav.from_sav(json.loads(s.blobs.read(video.truth_key)), video=video)
+        rows = [
+            replace(
+                row,
+                masklet_id=content_id(video.video_id, row.masklet_id, length=20),
+                batch_id=batch_id,
+                checkpoint="truth",
+                split=video.split,
+            )
+            for row in truth
+        ]
+        masklets.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video.video_id, rows=rows)
+        count += len(rows)
+    return count
+
+
+def accept_everything(s: Services) -> int:
+    """One verifier accepts every ticket."""
+    _, accounts = s.open_queue()
+    accounts.add("vera", [Role.VERIFIER], "a long password")
+    done = 0
+    with QueueClient(s.settings.queue_url, username="vera", password="a long password") as client:
+        while (ticket := client.claim([Kind.VERIFY])) is not None:
+            client.finish(ticket, verdict=Verdict.ACCEPT)
+            done += 1
+    return done
+
+
+def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_path: Path) -> None:
+    synthetic.write_videos(tmp_path / "videos", 2, SCENE, seed=3)
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"not a video")
+
+    assert states(bag, "ingest") == ("success", {"admit": ["success"]})
+    assert states(bag, "ingest") == ("success", {"admit": ["skipped"]})
+    assert events() == ["videos"]
+    (batch_id,) = batches.pending(s.blobs, Stage.PROPOSED)
+
+    candidates = propose_the_truth(s, batch_id)
+    with queue_of(s):
+        state, tasks = states(bag, "auto_masklets")
+        assert (state, tasks["propagate"], tasks["open_review"]) == ("success", ["skipped"], ["success"])
+        assert events() == ["candidates"]
+
+        assert accept_everything(s) == candidates
+        assert states(bag, "reconcile") == ("success", {"wake": ["success"]})  # the queue could not reach Airflow
+        assert events() == ["reviewed"]
+
+        assert states(bag, "collect") == ("success", {"drained": ["success"], "collect_batch": ["success"]})
+        assert states(bag, "collect") == ("success", {"drained": ["success"], "collect_batch": ["skipped"]})
+        assert events() == ["collected"]
+        assert states(bag, "publish") == ("success", {"pending": ["success"], "publish_batch": ["success"]})
+        assert events() == ["release"]
+        assert states(bag, "reconcile") == ("success", {"wake": ["success"]})
+        assert events() == []
+
+    (name,) = releases.names(s.blobs)
+    assert releases.load(s.blobs, name).verify() == []
+    state, tasks = states(bag, "retrain")  # far fewer masklets than a round is due for
+    assert (state, set(sum(tasks.values(), []))) == ("success", {"skipped"})
+
+
+def test_without_a_source_the_clock_finds_nothing_to_do(
+    bag: DagBag, s: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MASKLETS_INGEST__SOURCE")
+    assert states(bag, "ingest") == ("success", {"admit": ["skipped"]})
+
+
+def test_a_source_that_is_not_there_fails_at_once(bag: DagBag, s: Services) -> None:
+    began = time.monotonic()
+    assert states(bag, "ingest", source="/no/such/folder") == ("failed", {"admit": ["failed"]})
+    assert time.monotonic() - began < 25  # a retry would wait for 30 s

@@ -1,0 +1,150 @@
+"""What every DAG must keep: it parses fast and alone, says what it does, retries, and names only what is there."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+
+from engine.airflow import DAG_IDS, POOL
+from engine.settings import AirflowSettings
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(p for p in (ROOT / "dags").glob("*.py") if p.name != "__init__.py")
+HEAVY = {"torch", "transformers", "cv2", "numpy", "pandas", "pyarrow", "pyiceberg", "av", "boto3", "mlflow"}
+HEAVY |= {"great_expectations", "scipy", "fastapi", "engine", "storage", "model", "validation", "annotation_queue"}
+TAGS = {"masklets", "videos", "model", "review", "releases", "operations"}
+
+PARSE = f"""
+import sys
+from airflow.dag_processing.dagbag import DagBag
+DagBag({str(ROOT / "dags")!r})
+print(sorted({HEAVY!r} & {{name.split(".")[0] for name in sys.modules}}))
+"""
+
+
+@pytest.fixture(params=DAG_IDS)
+def dag(bag: DagBag, request: pytest.FixtureRequest) -> DAG:
+    return bag.dags[request.param]
+
+
+def test_every_file_parses_and_gives_exactly_the_known_dags(bag: DagBag) -> None:
+    assert bag.import_errors == {}
+    assert set(bag.dags) == set(DAG_IDS)
+    assert bag.captured_warnings == {}
+
+
+def test_a_dag_has_the_name_of_its_file_and_its_docstring_as_documentation(dag: DAG) -> None:
+    path = Path(dag.fileloc)
+    assert path.stem == dag.dag_id
+    assert dag.doc_md == ast.get_docstring(ast.parse(path.read_text()), clean=False)
+    assert len(dag.doc_md) > 80
+
+
+def test_a_dag_is_tagged_with_known_tags(dag: DAG) -> None:
+    assert "masklets" in dag.tags
+    assert dag.tags <= TAGS
+
+
+def test_two_runs_of_a_dag_never_take_the_same_batch(dag: DAG) -> None:
+    assert dag.max_active_runs == 1
+    assert dag.catchup is False
+
+
+def test_every_task_retries_soon_says_what_it_does_and_waits_in_a_pool_that_exists(dag: DAG) -> None:
+    for task in dag.tasks:
+        assert 1 <= task.retries <= 3, task.task_id
+        assert timedelta(seconds=10) <= task.retry_delay <= timedelta(minutes=5), task.task_id
+        assert task.pool in {"default_pool", POOL}, task.task_id
+        assert task.python_callable.__doc__, task.task_id
+
+
+def test_tasks_that_run_a_model_share_the_pool_of_the_gpu(bag: DagBag) -> None:
+    found = {(dag.dag_id, task.task_id) for dag in bag.dags.values() for task in dag.tasks if task.pool == POOL}
+    assert found == {("auto_masklets", "propagate"), ("retrain", "train"), ("retrain", "evaluate")}
+
+
+def test_nobody_is_awaited_inside_a_slot(bag: DagBag) -> None:
+    from airflow.sdk.bases.sensor import BaseSensorOperator
+
+    assert not [task for dag in bag.dags.values() for task in dag.tasks if isinstance(task, BaseSensorOperator)]
+
+
+def test_the_dags_are_chained_by_assets(bag: DagBag) -> None:
+    woken_by = {
+        dag.dag_id: {asset.name for asset in dag.schedule}
+        for dag in bag.dags.values()
+        if not isinstance(dag.schedule, timedelta)
+    }
+    tells_of = {dag.dag_id: {o.name for task in dag.tasks for o in task.outlets} for dag in bag.dags.values()}
+    assert woken_by == {
+        "auto_masklets": {"videos"},
+        "collect": {"reviewed"},
+        "publish": {"collected"},
+        "retrain": {"release"},
+    }
+    assert tells_of == {
+        "ingest": {"videos"},
+        "auto_masklets": {"candidates"},
+        "collect": {"collected"},
+        "publish": {"release"},
+        "retrain": {"checkpoint"},
+        "reconcile": {"pending"},
+    }
+
+
+def test_the_clocks_are_settings_with_the_defaults_of_the_settings(
+    bag: DagBag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = AirflowSettings()
+    assert bag.dags["ingest"].schedule == timedelta(seconds=defaults.ingest_every_s)
+    assert bag.dags["reconcile"].schedule == timedelta(seconds=defaults.reconcile_every_s)
+    monkeypatch.setenv("MASKLETS_AIRFLOW__INGEST_EVERY_S", "7")
+    monkeypatch.setenv("MASKLETS_AIRFLOW__RECONCILE_EVERY_S", "11")
+    again = DagBag(ROOT / "dags")
+    assert again.dags["ingest"].schedule == timedelta(seconds=7)
+    assert again.dags["reconcile"].schedule == timedelta(seconds=11)
+
+
+def test_parsing_takes_well_under_a_second_and_loads_nothing_heavy() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", PARSE], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+    began = time.process_time()
+    DagBag(ROOT / "dags")
+    assert time.process_time() - began < 1.0  # CPU seconds for all of them
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_a_dag_file_imports_only_airflow_and_its_neighbour_and_the_engine_inside_its_tasks(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            top = name.split(".")[0]
+            assert top in {"airflow", "dags"} or top in sys.stdlib_module_names, name
+    inner = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n not in tree.body}
+    assert inner <= {"engine", "engine.services"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_every_engine_name_that_a_dag_uses_exists(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
+        imports = [n for n in ast.walk(function) if isinstance(n, ast.ImportFrom) and n.module == "engine"]
+        modules = {alias.name for node in imports for alias in node.names}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                source = ROOT / "engine" / f"{node.value.id}.py"
+                defined = {getattr(n, "name", None) for n in ast.parse(source.read_text()).body}
+                assert node.attr in defined, f"{source.name} has no {node.attr}"

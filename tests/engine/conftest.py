@@ -1,0 +1,78 @@
+"""A home in a temporary folder, a tiny real checkpoint, short clips with truth, and a queue served for real."""
+
+import threading
+import time
+
+import pytest
+import uvicorn
+
+from engine import serve, synthetic
+from engine.services import connect
+from engine.settings import (
+    AutoSettings,
+    IngestSettings,
+    ModelSettings,
+    QueueSettings,
+    ReviewSettings,
+    RoundSettings,
+    Settings,
+)
+
+SCENE = synthetic.Scene(height=96, width=128, frames=24, objects=(2, 3), clutter=(0, 0), size=(0.2, 0.35), leave=0.0)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A folder with a real, random SAM 2 video model of 1.7M parameters at 128 px."""
+    import torch
+
+    from model import load
+
+    torch.set_num_threads(1)
+    model = load.build(load.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128))
+    load.init_weights(model, 3)
+    return load.save(model, tmp_path_factory.mktemp("tiny"), card="A random model for tests.", meta={})
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder with three short clips and their truth."""
+    folder = tmp_path_factory.mktemp("clips")
+    synthetic.write_videos(folder, 3, SCENE, seed=5)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path, checkpoint, clips):
+    return Settings(
+        home=tmp_path / "home",
+        ingest=IngestSettings(source=str(clips), held_out_share=0.34),
+        auto=AutoSettings(preset="quick", min_iou=0, min_stability=0, max_objects=3),
+        model=ModelSettings(checkpoint=str(checkpoint), device="cpu", threads=1),
+        queue=QueueSettings(port=serve.free_port()),
+        review=ReviewSettings(held_out_by_hand=True),
+        rounds=RoundSettings(min_new_masklets=1, steps=2, lr=1e-5),
+    )
+
+
+@pytest.fixture
+def s(settings):
+    with connect(settings) as services:
+        yield services
+
+
+@pytest.fixture
+def queue(settings):
+    """The queue of these settings, on its port, in a thread."""
+    with connect(settings) as services:
+        config = uvicorn.Config(serve.app(services), port=settings.queue.port, log_level="error", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < deadline and thread.is_alive()
+            time.sleep(0.02)
+        yield services
+        server.should_exit = True
+        thread.join(10)

@@ -1,0 +1,202 @@
+"""From videos to a promoted checkpoint with every stage real: queue over HTTP, model, tables, training, registry."""
+
+import json
+
+import numpy as np
+import pycocotools.mask
+import pytest
+
+from annotation_queue.client import QueueClient
+from annotation_queue.records import Kind, Role
+from engine import auto_masklets, batches, ingest, publish, reconcile, review, rounds, simulate
+from engine.batches import Stage
+from engine.simulate import Credentials, Policy
+from storage import masklets, releases, rle
+from storage.formats import sav
+from storage.records import Verdict
+
+# A random model finds nothing worth keeping: these people accept whatever they are shown.
+ANYTHING = Policy(accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, corrections=1)
+
+
+@pytest.fixture
+def people(queue):
+    _, accounts = queue.open_queue()
+    for name, role in (("ann", Role.ANNOTATOR), ("vera", Role.VERIFIER)):
+        accounts.add(name, [role], "correct horse")
+    return [Credentials("ann", "correct horse"), Credentials("vera", "correct horse")]
+
+
+@pytest.fixture
+def proposed(queue):
+    """A batch with candidates, in the review."""
+    batch_id = ingest.run(queue).batch_id
+    for chunk in auto_masklets.chunks(queue, batch_id):
+        auto_masklets.run(queue, batch_id, chunk)
+    auto_masklets.finish(queue, batch_id)
+    assert review.open_batch(queue, batch_id) > 0
+    return batch_id
+
+
+def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue, proposed, people, tmp_path):
+    s, batch_id = queue, proposed
+    before = [m.key for m in masklets.markers(s.blobs, "candidates", batch_id)]
+    assert auto_masklets.chunks(s, batch_id) == []
+    auto_masklets.run(s, batch_id, [v.video_id for v in s.tables.videos()])
+    assert [m.key for m in masklets.markers(s.blobs, "candidates", batch_id)] == before
+    assert review.open_batch(s, batch_id) == s.queue.batch(batch_id).total
+    assert review.to_collect(s) == []
+    with pytest.raises(review.NotDrained, match="tickets to do"):
+        review.collect(s, batch_id)
+
+    tally = simulate.work(s, people, policy=ANYTHING)
+    assert tally.verdicts["accept"] == sum(m.rows for m in masklets.markers(s.blobs, "candidates", batch_id))
+    assert reconcile.run(s)["reviewed"] == review.to_collect(s) == [batch_id]
+    collected = review.collect(s, batch_id)
+    assert review.collect(s, batch_id) == collected
+    assert reconcile.run(s) == {"videos": [], "reviewed": [], "collected": [batch_id]}
+
+    name = publish.run(s, batch_id)
+    assert publish.run(s, batch_id) == name
+    assert len(s.tables.masklets()) == collected.accepted > 0
+    assert (publish.docs_folder(s) / batch_id / "index.html").exists()
+    release = releases.load(s.blobs, name)
+    assert release.verify() == []
+    operations = s.tables.operations()
+    assert {o.kind for o in operations} >= {"verdict", "stroke", "submit"}
+    assert len({o.operation_id for o in operations}) == len(operations)
+
+    held_out = [m for m in release.iter_masklets() if m.split == "val"]
+    assert held_out and all((m.phase, m.kind, m.edited_frame_count > 0) == ("1", "manual", True) for m in held_out)
+    for m in release.iter_masklets():
+        assert m.verdict == "accept" and m.verified_by == "vera" and m.annotated_by != m.verified_by
+
+    for path in sav.export(release, tmp_path / "sa-v"):
+        exported = json.loads(path.read_text())
+        rows = [m for m in release.masklets({exported["video_id"]}) if f"_{m.kind}.json" in path.name]
+        for t, frame in enumerate(exported["masklet"]):
+            for n, mask in enumerate(frame):
+                decoded = pycocotools.mask.decode(mask).astype(bool)
+                assert np.array_equal(decoded, rle.decode(rows[n].rle[t], rows[n].height, rows[n].width))
+
+    assert rounds.due(s) == name
+    round_id = rounds.start(s, name, seed=4)
+    assert rounds.start(s, name, seed=4) == round_id
+    assert rounds.due(s) is None
+    rounds.train(s, round_id)
+    rounds.evaluate(s, round_id)
+    outcome = rounds.decide(s, round_id)
+    assert outcome.masklets == len(held_out)
+    promoted = s.checkpoint()
+    assert promoted.name == (round_id if outcome.promoted else str(s.settings.model.checkpoint))
+    assert rounds.outcome_of(s, round_id) == outcome
+    assert rounds.decide(s, round_id) == outcome
+    assert s.model(type(promoted)(round_id, 1, f"checkpoints/{round_id}")).image_size == 128
+
+
+def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
+    s, batch_id = queue, proposed
+    simulate.work(s, people, policy=ANYTHING)
+    review.collect(s, batch_id)
+    round_id = rounds.start(s, publish.run(s, batch_id), steps=1)
+    rounds.train(s, round_id)
+    promoted = {"jf": 0.9, "masklets": 2, "slices": {}}
+    figures = {"before": {**promoted, "jf": 0.1}, "after": promoted}
+    s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures).encode())
+    assert rounds.decide(s, round_id).promoted
+    checkpoint = s.checkpoint()
+    assert (checkpoint.name, checkpoint.round) == (round_id, 1)
+    video = s.tables.videos()[0]
+    for row in auto_masklets.propose(s, video, s.model(checkpoint), checkpoint):
+        assert (row.checkpoint, row.round) == (round_id, 1)
+
+
+def test_what_fails_a_check_is_quarantined_and_the_rest_is_published(queue, proposed, people):
+    s, batch_id = queue, proposed
+    simulate.work(s, people, policy=ANYTHING)
+    review.collect(s, batch_id)
+    marker = next(m for m in masklets.markers(s.blobs, "masklets", batch_id) if m.rows)
+    rows = masklets.read_part(s.blobs, marker)
+    s.blobs.delete(f"commits/masklets/{batch_id}/{marker.video_id}.json")
+    from dataclasses import replace
+
+    broken = replace(rows[0], masklet_id="broken", area_px=tuple(a + 1 for a in rows[0].area_px))
+    masklets.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=marker.video_id, rows=[*rows, broken])
+    publish.run(s, batch_id)
+    assert "broken" not in {m.masklet_id for m in s.tables.masklets()}
+    assert [(q.subject, q.stage, q.reason) for q in s.tables.quarantine()] == [("broken", "publish", "area")]
+
+
+def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch):
+    s = queue
+    batch_id = ingest.run(s).batch_id
+    victim = s.tables.videos()[0].video_id
+    real = auto_masklets.propose
+
+    def fails(s, video, *rest):
+        if video.video_id == victim:
+            raise RuntimeError("the weights gave NaN")
+        return real(s, video, *rest)
+
+    monkeypatch.setattr(auto_masklets, "propose", fails)
+    for chunk in auto_masklets.chunks(s, batch_id):
+        auto_masklets.run(s, batch_id, chunk)
+    auto_masklets.finish(s, batch_id)
+    assert review.to_open(s) == [batch_id]
+    rows = {m.video_id: m.rows for m in masklets.markers(s.blobs, "candidates", batch_id)}
+    assert rows[victim] == 0 and len(rows) == 3
+    (record,) = masklets.rows(s.blobs, "quarantine", batch_id)
+    assert record.subject == victim and "the weights gave NaN" in record.detail
+
+
+def test_a_batch_with_nothing_to_judge_is_drained_collected_and_published(queue, monkeypatch):
+    s = queue
+    batch_id = ingest.run(s).batch_id
+    monkeypatch.setattr(auto_masklets, "propose", lambda *a: [])
+    for chunk in auto_masklets.chunks(s, batch_id):
+        auto_masklets.run(s, batch_id, chunk)
+    auto_masklets.finish(s, batch_id)
+    assert review.open_batch(s, batch_id) == 0
+    assert review.to_collect(s) == [batch_id]
+    review.collect(s, batch_id)
+    assert publish.run(s, batch_id) == ""
+    assert batches.pending(s.blobs, Stage.PUBLISHED) == []
+
+
+def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(queue, people, clips, tmp_path):
+    import shutil
+
+    s = queue
+    for path in clips.glob("*.mp4"):
+        shutil.copy(path, tmp_path / path.name)
+    batch_id = ingest.run(s, str(tmp_path)).batch_id
+    for chunk in auto_masklets.chunks(s, batch_id):
+        auto_masklets.run(s, batch_id, chunk)
+    auto_masklets.finish(s, batch_id)
+    review.open_batch(s, batch_id)
+    with pytest.raises(simulate.NoTruth, match="has no ground truth"):
+        simulate.work(s, people)
+    with QueueClient(s.settings.queue_url, username="vera", password="correct horse") as vera:
+        assert vera.claim([Kind.VERIFY]) is not None
+
+
+def test_an_annotator_that_knows_the_truth_ends_near_it(queue, proposed, people):
+    """With a random model the brush does the work: frames that clicks do not reach are painted."""
+    s, batch_id = queue, proposed
+    simulate.work(s, people, policy=Policy(same_object=0.0, attempts=1, corrections=1))
+    review.collect(s, batch_id)
+    by_hand = [m for m in masklets.rows(s.blobs, "masklets", batch_id) if m.phase == "1"]
+    assert by_hand
+    desk = simulate._Desk(s, Policy())
+    for row in by_hand:
+        best = max(auto_masklets.tube_iou(row, truth) for truth in desk._truth(row.video_id))
+        assert best == pytest.approx(1.0)
+
+
+def test_a_rejection_of_everything_publishes_nothing(queue, proposed, people):
+    s, batch_id = queue, proposed
+    simulate.work(s, people, policy=Policy(same_object=1.1))
+    result = s.queue.batch_result(batch_id)
+    assert {d.verdict for d in result.settled} == {Verdict.REJECT}
+    review.collect(s, batch_id)
+    assert publish.run(s, batch_id) == ""

@@ -1,0 +1,237 @@
+"""SA-V's JSON: the real file is reproduced to the last digit, and a malformed one is one line."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage import rle
+from storage.formats import sav
+from storage.records import Masklet, Video
+
+REAL = Path(__file__).parents[4] / "shared" / "data" / "sav_000001_manual.json"
+H, W = 24, 32
+
+
+def make_video(**changes) -> Video:
+    values = {
+        "video_id": "v1",
+        "source_uri": "/in/v1.mp4",
+        "source_sha256": "0" * 64,
+        "video_key": "videos/v1.mp4",
+        "video_sha256": "0" * 64,
+        "frames_key": "videos/v1.json",
+        "height": H,
+        "width": W,
+        "frame_count": 21,
+        "duration_s": 0.875,
+        "source_fps": 24.0,
+        "variable_rate": False,
+        "rotation": 0,
+        "split": "train",
+        "batch_id": "b1",
+    }
+    return Video(**{**values, **changes})
+
+
+def make_masklet(sides: list[int], **changes) -> Masklet:
+    """A square of each side in turn, on frames 0, 4, 8, …; 0 is an absent object."""
+    masks = np.zeros((len(sides), H, W), dtype=bool)
+    for mask, side in zip(masks, sides, strict=True):
+        mask[:side, :side] = True
+    values = {
+        "masklet_id": "m1",
+        "video_id": "v1",
+        "batch_id": "b1",
+        "height": H,
+        "width": W,
+        "frame_idx": tuple(range(0, 4 * len(sides), 4)),
+        "rle": tuple(rle.encode(mask) for mask in masks),
+        "area_px": tuple(side * side for side in sides),
+        "score": (0.9,) * len(sides),
+        "object_score": (1.0,) * len(sides),
+        "stability": (0.97,) * len(sides),
+        "kind": "auto",
+        "phase": "auto",
+        "round": 0,
+        "checkpoint": "micro",
+        "prompt": "{}",
+        "verdict": "accept",
+    }
+    return Masklet(**{**values, **changes})
+
+
+@pytest.fixture
+def annotation() -> dict:
+    rows = [make_masklet([3, 4, 0, 4, 5, 0]), make_masklet([0, 0, 2, 2, 2, 2], masklet_id="m2")]
+    return json.loads(json.dumps(sav.to_sav(make_video(), rows)))
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real SA-V file is not here")
+def test_the_real_file_goes_in_and_comes_out_equal():
+    real = json.loads(REAL.read_text())
+    video = make_video(video_id="sav_000001", height=848, width=480, frame_count=483, duration_s=20.125)
+    ours = sav.to_sav(video, sav.from_sav(real, video=video))
+    assert list(ours) == list(real) == list(sav.KEYS)
+    for key in sav.KEYS:
+        if key != "video_environment":  # nobody told us
+            assert ours[key] == real[key], key
+            assert type(ours[key]) is type(real[key]), key
+
+
+def test_an_annotation_has_the_20_keys_and_a_frame_for_every_fourth(annotation):
+    assert list(annotation) == list(sav.KEYS)
+    assert len(annotation["masklet"]) == 6
+    assert [len(frame) for frame in annotation["masklet"]] == [2] * 6
+    assert annotation["video_frame_count"] == 21.0
+    assert annotation["masklet_frame_count"] == [6, 6]
+
+
+def test_derived_fields_are_those_of_the_masks(annotation):
+    assert annotation["masklet_size_abs"] == [(9 + 16 + 16 + 25) / 4, 4.0]
+    assert annotation["masklet_size_rel"] == [round(16.5 / (H * W), 10), round(4 / (H * W), 10)]
+    assert annotation["masklet_visibility_changes"] == [3, 0]
+    assert annotation["masklet_first_appeared_frame"] == [0, 2]
+    assert annotation["masklet_size_bucket"] == ["small", "small"]
+
+
+@pytest.mark.parametrize(
+    ("area", "bucket"), [(1, "small"), (1023, "small"), (1024, "medium"), (9215, "medium"), (9216, "large")]
+)
+def test_size_buckets_change_at_32_and_96_squared(area, bucket):
+    assert sav.derive([area], 500, 500).size_bucket == bucket
+
+
+def test_stability_is_a_table_for_auto_and_nulls_for_manual(annotation):
+    assert annotation["masklet_stability_score"] == [[0.97, 0.97]] * 6
+    manual = sav.to_sav(make_video(), [make_masklet([3] * 6, kind="manual", edited_frame_count=4)])
+    assert manual["masklet_stability_score"] == [None]
+    assert manual["masklet_edited_frame_count"] == [4]
+    assert isinstance(manual["masklet_first_appeared_frame"][0], float)
+
+
+def test_frames_that_a_masklet_lacks_are_empty_masks():
+    short = make_masklet([3, 4])
+    late = dataclasses.replace(short, frame_idx=(8, 16))
+    annotation = sav.to_sav(make_video(), [late])
+    assert [rle.area(frame[0]["counts"].encode(), H, W) for frame in annotation["masklet"]] == [0, 0, 9, 0, 16, 0]
+    assert annotation["masklet_first_appeared_frame"] == [2]
+
+
+def test_what_went_out_comes_back_in(annotation):
+    again = sav.from_sav(annotation, video=make_video(), batch_id="b7")
+    assert [m.rle for m in again] == [make_masklet([3, 4, 0, 4, 5, 0]).rle, make_masklet([0, 0, 2, 2, 2, 2]).rle]
+    assert [m.frame_idx for m in again] == [(0, 4, 8, 12, 16, 20)] * 2
+    assert [(m.kind, m.batch_id, m.verdict, m.split) for m in again] == [("auto", "b7", "accept", "train")] * 2
+    assert again[0].stability == (0.97,) * 6
+    assert again[0].object_score == (10.0, 10.0, -10.0, 10.0, 10.0, -10.0)
+    assert again == sav.from_sav(annotation, video=make_video(), batch_id="b7")
+    assert again[0].masklet_id != again[1].masklet_id
+
+
+def test_oddities_of_real_files_are_tolerated(annotation):
+    odd = copy.deepcopy(annotation)
+    odd.update(video_height="24", video_width=32.0, masklet_edited_frame_count=["3", 1.0])
+    odd["masklet"][1][0] = None
+    odd["masklet"][0][0]["size"] = [24.0, "32"]
+    del odd["masklet_stability_score"], odd["masklet_type"], odd["masklet_size_abs"]
+    rows = sav.from_sav(odd)
+    assert [m.edited_frame_count for m in rows] == [3, 1]
+    assert rows[0].area_px == (9, 0, 0, 16, 25, 0)
+    assert (rows[0].kind, rows[0].stability[0], rows[0].video_id) == ("manual", 1.0, "v1")
+
+
+def test_one_annotated_frame_too_many_is_cut_and_more_are_refused(annotation):
+    assert len(sav.from_sav(annotation, video=make_video(frame_count=20))[0].frame_idx) == 5
+    assert len(sav.from_sav(annotation, video=make_video(frame_count=25))[0].frame_idx) == 6
+    for frame_count in (16, 29):
+        with pytest.raises(sav.SavError, match="6 annotated frames"):
+            sav.from_sav(annotation, video=make_video(frame_count=frame_count))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.pop("masklet"), "'masklet' is a list"),
+        (lambda d: d.update(masklet=[]), "'masklet' is a list"),
+        (lambda d: d.update(masklet=[1]), "'masklet' is a list"),
+        (lambda d: d["masklet"][2].pop(), "different numbers of objects"),
+        (lambda d: d["masklet"][2][1].update(counts="zz"), "annotated frame 2, masklet 1: byte 0x7a"),
+        (lambda d: d["masklet"][2][1].update(counts=[768]), "compressed string, not list"),
+        (lambda d: d["masklet"][2][1].update(counts="é"), "compressed string"),
+        (lambda d: d["masklet"][2][1].update(size=[1, 2]), r"size \[1, 2\]"),
+        (lambda d: d["masklet"][2].__setitem__(1, "no"), "a mask is an object"),
+        (lambda d: d["masklet"][0][0].update(size=["x", 2]), "'x' is not a number"),
+        (lambda d: d["masklet"][0][0].update(size=[2.5, 2]), "2.5 is not a whole number"),
+        (lambda d: d.update(masklet_type=["ghost"]), "type 'ghost'"),
+        (lambda d: d.update(masklet_edited_frame_count=["nan"]), "'nan' is not a whole number"),
+        (lambda d: d.pop("video_id"), "without 'video_id'"),
+    ],
+)
+def test_a_malformed_annotation_is_one_line_that_says_where(annotation, tmp_path, change, says):
+    change(annotation)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(annotation))
+    with pytest.raises(sav.SavError, match=says) as caught:
+        sav.read(path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("a.json: ")
+
+
+@pytest.mark.parametrize("text", ["", "no", "[1]", "\x00"])
+def test_a_file_that_is_not_an_annotation_is_one_line(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(sav.SavError, match="a.json"):
+        sav.read(path)
+    with pytest.raises(sav.SavError, match="b.json"):
+        sav.read(tmp_path / "b.json")
+
+
+def test_an_annotation_of_another_size_is_refused(annotation):
+    with pytest.raises(sav.SavError, match="the video is 48 x 64"):
+        sav.from_sav(annotation, video=make_video(height=48, width=64))
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([], "one kind"),
+        ([make_masklet([1]), make_masklet([1], kind="manual")], "one kind"),
+        ([make_masklet([1], video_id="v2")], "is of v2"),
+        ([make_masklet([0])], "never seen"),
+    ],
+)
+def test_masklets_that_make_no_file_are_a_value_error(rows, says):
+    with pytest.raises(ValueError, match=says):
+        sav.to_sav(make_video(), rows)
+
+
+def test_a_release_is_exported_file_by_file(tmp_path):
+    from storage import masklets, releases
+    from storage.blobs import LocalBlobs
+    from storage.tables import Tables
+
+    blobs = LocalBlobs(tmp_path / "root")
+    with Tables.open(f"sqlite:///{tmp_path}/catalog.db", f"{blobs.uri}/warehouse") as tables:
+        for video_id in ("v1", "v2"):
+            video = make_video(video_id=video_id, video_key=f"videos/{video_id}.mp4")
+            blobs.write(video.video_key, video_id.encode())
+            blobs.create(video.frames_key, b"[]")
+            masklets.write_part(blobs, kind="videos", batch_id="b1", video_id=video_id, rows=[video])
+            rows = [make_masklet([2] * 6, masklet_id=f"{video_id}-auto", video_id=video_id)]
+            if video_id == "v1":
+                rows.append(make_masklet([3] * 6, masklet_id="v1-manual", video_id=video_id, kind="manual", phase="3"))
+            masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
+        masklets.commit_batch(blobs, tables, "videos", "b1")
+        masklets.commit_batch(blobs, tables, "masklets", "b1")
+        release = releases.make(blobs, tables, "r1")
+    written = sav.export(release, tmp_path / "out", media=True)
+    assert [p.name for p in written] == ["v1_manual.json", "v1_auto.json", "v1.mp4", "v2_auto.json", "v2.mp4"]
+    assert (tmp_path / "out" / "v2.mp4").read_bytes() == b"v2"
+    assert sav.read(tmp_path / "out" / "v1_manual.json")[0].rle == make_masklet([3] * 6).rle

@@ -1,0 +1,181 @@
+"""Releases: pinned, complete, movable, and readable without a catalog."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from storage import masklets, releases
+from storage.blobs import LocalBlobs, S3Blobs
+from storage.tables import Tables
+
+
+def publish(blobs, tables, video, masklet, batch_id: str, videos: dict[str, int]) -> None:
+    """Admit videos and publish `videos[video_id]` masklets of each."""
+    for video_id, count in videos.items():
+        media = f"pictures of {video_id}".encode()
+        digest = hashlib.sha256(media).hexdigest()
+        row = video(video_id, batch_id=batch_id, video_sha256=digest, split="val" if count > 2 else "train")
+        blobs.create(row.video_key, media)
+        blobs.create(row.frames_key, b"[0.0]")
+        masklets.write_part(blobs, kind="videos", batch_id=batch_id, video_id=video_id, rows=[row])
+        rows = [masklet(f"{video_id}-{n}", video_id, batch_id, split=row.split) for n in range(count)]
+        masklets.write_part(blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
+    masklets.commit_batch(blobs, tables, "videos", batch_id)
+    masklets.commit_batch(blobs, tables, "masklets", batch_id)
+
+
+@pytest.fixture
+def published(disk, tables, video, masklet):
+    publish(disk, tables, video, masklet, "b1", {"v1": 2, "v2": 3, "lonely": 0})
+    return disk
+
+
+def test_a_release_counts_and_lists_what_it_holds(published, tables):
+    release = releases.make(published, tables, "round-000", extra={"seed": "7"})
+    assert release.counts == {
+        "videos": 2,
+        "masklets": 5,
+        "masks": 10,
+        "by_split": {
+            "train": {"videos": 1, "masklets": 2, "masks": 4},
+            "val": {"videos": 1, "masklets": 3, "masks": 6},
+        },
+        "by_kind": {"auto": {"videos": 2, "masklets": 5, "masks": 10}},
+    }
+    assert release.extra == {"seed": "7"}
+    assert [v.video_id for v in release.videos()] == ["v1", "v2"]
+    assert [m.masklet_id for m in release.masklets()] == ["v1-0", "v1-1", "v2-0", "v2-1", "v2-2"]
+    assert [m.masklet_id for m in release.masklets({"v1"})] == ["v1-0", "v1-1"]
+    media = {f"videos/{v}{suffix}" for v in ("v1", "v2") for suffix in (".mp4", ".frames.json")}
+    assert {f.key for f in release.media_files} == media
+    assert releases.names(published) == ["round-000"]
+    assert release.verify() == []
+
+
+def test_what_is_published_later_is_not_in_an_earlier_release(published, tables, video, masklet):
+    first = releases.make(published, tables, "r1")
+    publish(published, tables, video, masklet, "b2", {"v3": 1})
+    assert releases.make(published, tables, "r1") == first
+    assert releases.load(published, "r1") == first
+    second = releases.make(published, tables, "r2")
+    assert second.counts["masklets"] == 6
+    assert releases.load(published, "r1").counts["masklets"] == 5
+
+
+def test_a_release_interrupted_after_its_tags_goes_on_with_them(published, tables, video, masklet):
+    tables.tag("masklets", "r1")
+    tables.tag("videos", "r1")
+    publish(published, tables, video, masklet, "b2", {"v3": 1})
+    assert releases.make(published, tables, "r1").counts["masklets"] == 5
+
+
+def test_a_moved_release_is_read_with_pyarrow_alone(published, tables, tmp_path):
+    """Another place, no catalog, no code of ours: the manifest's keys and pyarrow."""
+    releases.make(published, tables, "r1")
+    moved = tmp_path / "another machine"
+    shutil.move(published.root, moved)
+    program = """
+import hashlib, json, sys
+from pathlib import Path
+import pyarrow.dataset as ds
+root = Path(sys.argv[1])
+manifest = json.loads((root / "releases/r1/manifest.json").read_text())
+for file in sum(manifest["files"].values(), []):
+    data = (root / file["key"]).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == file["sha256"] and len(data) == file["size"]
+table = ds.dataset([str(root / file["key"]) for file in manifest["files"]["masklets"]]).to_table()
+assert table.num_rows == manifest["counts"]["masklets"] == sum(f["rows"] for f in manifest["files"]["masklets"])
+assert [[f.name, str(f.type)] for f in table.schema] == manifest["schemas"]["masklets"]
+print(sorted(table.column("masklet_id").to_pylist()))
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program, str(moved)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([f"v{v}-{n}" for v, c in ((1, 2), (2, 3)) for n in range(c)])
+    again = releases.load(LocalBlobs(moved), "r1")
+    assert len(again.masklets()) == 5
+    assert again.verify() == []
+
+
+def test_nothing_in_a_manifest_is_absolute(published, tables):
+    releases.make(published, tables, "r1")
+    text = published.read("releases/r1/manifest.json").decode()
+    assert str(published.root) not in text
+    assert all(not f["key"].startswith("/") for files in json.loads(text)["files"].values() for f in files)
+
+
+def test_verify_names_every_file_that_is_missing_or_changed(published, tables):
+    release = releases.make(published, tables, "r1")
+    part, medium, frames = release.masklet_files[0].key, "videos/v1.mp4", "videos/v2.frames.json"
+    published.write(part, published.read(part)[:-1] + b"?")
+    published.delete(medium)
+    published.write(frames, b"longer than before")
+    problems = release.verify()
+    assert len(problems) == 3
+    assert any(p.startswith(f"{part}: sha256") for p in problems)
+    assert f"{medium}: missing" in problems
+    assert f"{frames}: 18 bytes, the manifest says 5" in problems
+
+
+def test_a_release_of_nothing_is_refused(disk, tables):
+    with pytest.raises(releases.NothingPublished):
+        releases.make(disk, tables, "r1")
+    assert releases.names(disk) == []
+
+
+def test_a_release_that_lacks_a_file_is_not_made(published, tables):
+    published.delete("videos/v1.mp4")
+    with pytest.raises(releases.ReleaseError, match="videos/v1.mp4"):
+        releases.make(published, tables, "r1")
+    assert releases.names(published) == []
+
+
+def test_masklets_of_an_unknown_video_are_not_released(published, tables, masklet):
+    masklets.write_part(published, kind="masklets", batch_id="b9", video_id="v9", rows=[masklet("m", "v9", "b9")])
+    masklets.commit_batch(published, tables, "masklets", "b9")
+    with pytest.raises(releases.ReleaseError, match="unknown videos: v9"):
+        releases.make(published, tables, "r1")
+
+
+def test_a_release_that_is_not_there_says_which_are(published, tables):
+    releases.make(published, tables, "r1")
+    with pytest.raises(releases.NoSuchRelease, match="'r2'; there are: r1"):
+        releases.load(published, "r2")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "main", "a b"])
+def test_a_malformed_name_is_a_value_error(published, tables, name):
+    with pytest.raises(ValueError, match="name"):
+        releases.make(published, tables, name)
+    with pytest.raises(ValueError, match="name"):
+        releases.load(published, name)
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"format": 1}', b'{"format": 99}'])
+def test_a_manifest_that_cannot_be_read_is_an_error_of_ours(disk, text):
+    disk.write("releases/r1/manifest.json", text)
+    with pytest.raises(releases.ReleaseError, match="release r1"):
+        releases.load(disk, "r1")
+
+
+def test_a_release_on_s3_reads_the_same(s3, tmp_path, video, masklet):
+    blobs = S3Blobs(s3.bucket, "team", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
+    with Tables.open(f"sqlite:///{tmp_path}/catalog.db", f"{blobs.uri}/warehouse", s3.endpoint_url) as tables:
+        publish(blobs, tables, video, masklet, "b1", {"v1": 2})
+        release = releases.make(blobs, tables, "r1")
+    assert release.verify() == []
+    assert release.masklets() == [masklet("v1-0"), masklet("v1-1")]
+    local = tmp_path / "copied"
+    for key in blobs.keys():
+        path = local / Path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(blobs.read(key))
+    assert releases.load(LocalBlobs(local), "r1").masklets() == release.masklets()
+    assert pq.read_metadata(local / release.masklet_files[0].key).num_rows == 2
