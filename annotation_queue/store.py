@@ -362,7 +362,7 @@ class Store:
         if kind is not None:
             query = query.where(t.c.kind == kind.value)
         if state is not None:
-            query = query.where(t.c.state == state.value)
+            query = query.where(db.IS_OPEN if state is State.OPEN else t.c.state == state.value)
         if batch_id is not None:
             query = query.where(t.c.batch_id == batch_id)
         with self.database.read() as c:

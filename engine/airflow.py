@@ -137,13 +137,6 @@ class TaskRun:
     try_number: int
 
 
-@dataclass(frozen=True)
-class _Dag:
-    dag_id: str
-    parsed_at: datetime | None
-    paused: bool
-
-
 class AirflowClient:
     """Airflow's REST interface, as far as we use it. Logs in when it first has to, and again when its token expires.
 
@@ -252,9 +245,10 @@ class AirflowClient:
             if (_time(r["timestamp"]) or since) >= since
         ]
 
-    def _dags(self) -> list[_Dag]:
+    def parsed(self, since: datetime) -> set[str]:
+        """The DAGs that were parsed after `since`."""
         rows = _checked(self._ask("GET", "/api/v2/dags", params={"limit": 100}))["dags"]
-        return [_Dag(r["dag_id"], _time(r["last_parsed_time"]), r["is_paused"]) for r in rows]
+        return {r["dag_id"] for r in rows if (parsed_at := _time(r["last_parsed_time"])) and parsed_at >= since}
 
     def _asset_id(self, name: str) -> int:
         if name not in self._assets:
@@ -542,8 +536,7 @@ class Airflow:
     def _parsed(self, since: datetime) -> bool:
         if broken := self.client.import_errors(since):
             raise DagsBroken("; ".join(broken))
-        parsed = {dag.dag_id for dag in self.client._dags() if dag.parsed_at is not None and dag.parsed_at >= since}
-        return parsed >= set(self._dag_ids)
+        return self.client.parsed(since) >= set(self._dag_ids)
 
     # -- running
 

@@ -8,18 +8,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from engine import evaluate
+from engine.evaluate import Truth
 from engine.synthetic import Scene, render
+from model import load
+from model import train as trainer
 from model.clip_forward import Interaction
 from model.clips import Clip
-from model.load import Shape
-from model.train import Recipe, Stage
+from model.load import LoadedModel, Shape
+from model.train import Progress, Recipe, Stage
+from storage.records import STRIDE
+from validation import jf
 
 SHAPE = Shape(dropout=0.0)
 HELD_OUT = 1 << 40  # seeds of held-out clips begin here; training seeds are 62-bit hashes and never repeat one
+HELD_OUT_SCENE = Scene(height=256, width=256, frames=48, objects=(2, 4))
+MIN_AREA_PX = 100  # an object that never shows more is not asked for
 
 _IMAGES = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=2)
 _CLIPS = Interaction(mask=0.5, click=0.3, corrected_frames=2, correction_clicks=2)
@@ -49,3 +61,127 @@ class Source:
 def source(stage: Stage) -> Source:
     """Clips drawn at the size that the stage trains at."""
     return Source(Scene(height=stage.image_size, width=stage.image_size, frames=stage.frames))
+
+
+def train(folder: Path, report: Callable[[Progress], None]) -> None:
+    """Trains from nothing, or goes on where the folder's state stands."""
+    model = load.build(SHAPE)
+    load.init_weights(model, RECIPE.seed)
+    trainer.train(model, source, RECIPE, folder, save_every=50, report=report)
+
+
+def trained(folder: Path) -> tuple[LoadedModel, int]:
+    """The weights that a run has reached, at the last stage's size, and its steps."""
+    model = load.resized(load.build(SHAPE), RECIPE.stages[-1].image_size)
+    steps = trainer.restore(model, folder)
+    return load.wrap(model, name="micro"), steps
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a checkpoint reaches on held-out clips, in points (0 to 100)."""
+
+    clips: int
+    masklets: int
+    jf_mask: float
+    jf_3click: float
+    jf_1click: float
+    occlusion_accuracy: float  # frames on which it knew whether the object was there
+
+
+def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = lambda done: None) -> Figures:
+    """Measures a checkpoint on the held-out clips, which are fixed by their seeds."""
+    scores: dict[str, list[jf.Score | None]] = {"mask": [], "3-click": [], "1-click": []}
+    right = frames = 0
+    for number in range(clips):
+        clip = render(HELD_OUT + number, HELD_OUT_SCENE)
+        t, n = clip.masks.shape[:2]
+        indices = tuple(range(0, t, STRIDE))
+        truths = {
+            str(k): Truth(indices, tuple(clip.masks[i, k] for i in indices))
+            for k in range(n)
+            if max(int(clip.masks[i, k].sum()) for i in indices) >= MIN_AREA_PX
+        }
+        for protocol, found in scores.items():
+            made = evaluate.semi_supervised(
+                loaded, clip.frames.__getitem__, clip.frames.shape[1:3], t, truths, protocol
+            )
+            found += [score for score, _ in made.values()]
+            if protocol == "mask":
+                right += sum(presence.right for _, presence in made.values())
+                frames += sum(presence.frames for _, presence in made.values())
+        progress(number + 1)
+
+    def points(protocol: str) -> float:
+        mean = evaluate.pooled(scores[protocol])
+        assert mean is not None  # every clip has objects
+        return 50 * (mean.j + mean.f)
+
+    return Figures(
+        clips=clips,
+        masklets=sum(score is not None for score in scores["mask"]),
+        jf_mask=points("mask"),
+        jf_3click=points("3-click"),
+        jf_1click=points("1-click"),
+        occlusion_accuracy=100 * right / max(1, frames),
+    )
+
+
+def save(folder: Path, figures: Figures) -> Path:
+    """Writes the weights of a finished run to model/micro, with a card that says what they are and what they reach."""
+    total = sum(stage.steps for stage in RECIPE.stages)
+    loaded, steps = trained(folder)
+    if steps != total:
+        raise ValueError(f"{folder} has done {steps} of {total} steps: train it to the end first")
+    meta = {"recipe": asdict(RECIPE), "shape": asdict(SHAPE), "held_out": asdict(figures), "steps": total}
+    return load.save(loaded.model, load.MICRO, card=_card(figures), meta=meta)
+
+
+def _card(figures: Figures) -> str:
+    stages = "\n".join(
+        f"| {s.name} | {s.steps} | {s.frames} | {s.batch} | {s.objects} | {s.lr:g} |" for s in RECIPE.stages
+    )
+    return f"""# micro
+
+SAM 2's architecture with 3.2M parameters at 256 px, trained from nothing by Masklet Engine's own trainer on its own
+synthetic clips. It never saw a real picture. It exists so that the whole loop runs offline on two CPU cores, and stands
+in for `facebook/sam2.1-hiera-*`: masks that it makes are labelled with its name.
+
+Made by `python -m engine.micro train FOLDER` (seed {RECIPE.seed}) and `python -m engine.micro save FOLDER`:
+
+| stage | steps | frames | clips a step | objects | learning rate |
+|---|---|---|---|---|---|
+{stages}
+
+Measured on {figures.clips} held-out synthetic clips ({figures.masklets} masklets, fixed by their seeds; SA-V's
+evaluator on annotated frames, objects prompted on the first frame that shows them):
+
+| J&F, mask | J&F, 3 clicks | J&F, 1 click | knows whether the object is there |
+|---|---|---|---|
+| {figures.jf_mask:.1f} | {figures.jf_3click:.1f} | {figures.jf_1click:.1f} | {figures.occlusion_accuracy:.1f} % |
+
+Nothing is claimed for real video. Loads with `transformers.Sam2VideoModel.from_pretrained`.
+"""
+
+
+def main() -> None:
+    """The two commands of this module's docstring."""
+    words = sys.argv[1:]
+    if len(words) != 2 or words[0] not in ("train", "save"):
+        sys.exit((__doc__ or "").strip())
+    folder = Path(words[1])
+    load.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
+    if words[0] == "train":
+
+        def report(p: Progress) -> None:
+            losses = {name: round(value, 4) for name, value in p.losses.items()}
+            print(f"{p.step}/{p.steps} {p.stage} {losses} {p.seconds:.0f} s", flush=True)
+
+        train(folder, report)
+    else:
+        figures = held_out(trained(folder)[0], 50, lambda done: print(f"{done} clips", end="\r", flush=True))
+        print(save(folder, figures), figures)
+
+
+if __name__ == "__main__":
+    main()

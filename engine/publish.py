@@ -1,7 +1,7 @@
 """Publish: checks on rows and on masks, then one commit, one tag, one release manifest.
 
-A masklet that fails a check is quarantined with the check's name, and the rest goes on; a batch of which too much fails,
-or whose tables fail their suite, is stopped. Nothing is visible before every check has run.
+A masklet that fails a check is quarantined with the check's name, and the rest goes on; a batch of which too much
+fails, or whose tables fail their suite, is stopped. Nothing is visible before every check has run.
 """
 
 from __future__ import annotations

@@ -314,5 +314,6 @@ def _card(begun: Round) -> str:
     return (
         f"# {begun.round_id}\n\nA SAM 2 video checkpoint, fine-tuned by Masklet Engine from `{begun.parent}` on "
         f"release `{begun.release}` ({begun.masklets} training masklets, {begun.steps} steps, "
-        f"learning rate {begun.lr:g}, seed {begun.seed}).\n\nLoads with `transformers.Sam2VideoModel.from_pretrained`.\n"
+        f"learning rate {begun.lr:g}, seed {begun.seed}).\n\n"
+        "Loads with `transformers.Sam2VideoModel.from_pretrained`.\n"
     )

@@ -102,12 +102,11 @@ class Services:
 
     @property
     def device(self) -> str:
-        import torch
+        """Where the model runs."""
+        from model import load
 
-        if self.settings.model.threads is not None:
-            torch.set_num_threads(self.settings.model.threads)
-        wanted = self.settings.model.device
-        return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        load.set_threads(self.settings.model.threads)
+        return load.pick_device(self.settings.model.device)
 
     @contextmanager
     def frames(self, video: Video) -> Iterator[FrameReader]:

@@ -54,7 +54,7 @@ def run(
     targets = masks.to(pixels.dtype).transpose(1, 2).flatten(0, 1)  # (B * N, T, S, S)
 
     draw = float(torch.rand((), generator=generator))
-    kind = "mask" if draw < how.mask else "click" if draw < how.mask + how.click else "box"
+    kind = "mask" if draw < how.mask and t > 1 else "click" if draw < how.mask + how.click else "box"
     prompted = _first_and_others(t, how.prompted_frames, generator)
     corrected = [] if kind == "mask" else _first_and_others(t, how.corrected_frames, generator)
     conditioning = set(prompted) | set(corrected)
@@ -97,8 +97,8 @@ def run(
 
 
 def _first_and_others(t: int, most: int, generator: torch.Generator) -> list[int]:
-    """Frame 0 and up to `most` - 1 others, sorted."""
-    count = 1 + int(torch.randint(0, min(most, t), (), generator=generator))
+    """Frame 0 and up to `most` - 1 others, sorted; never all of several frames."""
+    count = 1 + int(torch.randint(0, max(1, min(most, t - 1)), (), generator=generator))
     return sorted([0, *(1 + torch.randperm(t - 1, generator=generator)[: count - 1]).tolist()])
 
 

@@ -248,6 +248,17 @@ def load(
     return wrap(nn.Module.to(model, device), name=name, source=source, mean=mean, std=std)
 
 
+def set_threads(count: int | None) -> None:
+    """CPU threads of every model in this process; None leaves torch's own choice."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
+def pick_device(wanted: str) -> str:
+    """The device of a name; "auto" is the GPU where there is one."""
+    return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def wrap(
     model: Sam2VideoModel,
     *,

@@ -35,7 +35,7 @@ class Losses:
 def step_losses(logits: Tensor, iou: Tensor, object_score: Tensor, target: Tensor, weights: LossWeights) -> Losses:
     """The losses of B objects on one frame.
 
-    logits: float (B, K, h, w) candidate masks before absence is applied.  iou: float (B, K), what the model says of them.
+    logits: float (B, K, h, w) candidate masks before absence is applied.  iou: float (B, K), the model's estimates.
     object_score: float (B,) presence logit.  target: float (B, S, S) in [0, 1].
     An object that is absent has no mask to learn: only its presence counts.
     """

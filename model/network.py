@@ -1,8 +1,9 @@
-"""SAM 2's steps as plain functions over the modules of transformers' `Sam2VideoModel`: differentiable, batched, stateless.
+"""SAM 2's steps as plain functions over the modules of transformers' `Sam2VideoModel`: differentiable and batched.
 
 The library's own entry points run without gradients and one object at a time; these call the same submodules with the
 same arithmetic, for the trainer and for the tracker. Knows nothing of videos, sessions or prompts from people. The
-batch B is over objects (of one frame or of several); P clicks; h, w = image_size / 16; masks are logits at image_size / 4.
+batch B is over objects (of one frame or of several); P clicks; h, w = image_size / 16; mask logits are at
+image_size / 4.
 Everything here that relies on how transformers 5.23 arranges its modules is in this file.
 """
 

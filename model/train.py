@@ -92,7 +92,7 @@ def train(
     """Trains through every stage and returns the trained model, at the image size of the last stage.
 
     model: the weights to begin with.  source: the clips of a stage.  folder: keeps state.pt (resumed when it is there)
-    and curve.jsonl.  workers: processes that make clips; 0 makes them here.
+    and curve.jsonl.  workers: processes that make clips, to which the source is pickled; 0 makes them here.
     Raises ValueError if the folder holds the state of another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,6 +207,13 @@ def _save_state(path: Path, model: Sam2VideoModel, optimiser: torch.optim.Optimi
     temporary.replace(path)
 
 
+def restore(model: Sam2VideoModel, folder: Path) -> int:
+    """Puts the weights that a run has reached into a model of its shape, and returns the steps that it has done."""
+    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    return int(state["step"])
+
+
 def _prefix(recipe: str, step: int) -> str:
     """The part of a recipe that the first `step` steps have followed: later stages may still be changed."""
     whole = json.loads(recipe)
@@ -270,6 +277,7 @@ def _batches(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread,
+        multiprocessing_context="spawn" if workers else None,  # a fork of a process with threads can hang for ever
     )
     yield from loader
 

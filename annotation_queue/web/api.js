@@ -12,10 +12,11 @@ export class Refused extends Error {
 export class Unreachable extends Error {}
 
 let csrf = null;
+let person = null;
 
 export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
-async function ask(method, path, body) {
+async function ask(method, path, body, again = false) {
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (method !== "GET" && csrf) headers["X-CSRF-Token"] = csrf;
@@ -32,14 +33,24 @@ async function ask(method, path, body) {
     throw new Unreachable(error.message);
   }
   if (response.status === 204) return null;
-  if ([502, 503, 504].includes(response.status)) throw new Unreachable(`${response.status}`);
+  if (response.status >= 500) throw new Unreachable(`${response.status}`); // it may work again: nothing is given up
   const answer = await response.json().catch(() => ({}));
+  if (response.status === 403 && method !== "GET" && person !== null && !again) {
+    // another tab may have logged in anew, which changes what the header must carry
+    const now = await ask("GET", "/api/me");
+    if (now.name !== person) throw new Refused(401, "NotLoggedIn", `${now.name} has logged in in another tab`);
+    if (now.csrf !== csrf) {
+      csrf = now.csrf;
+      return ask(method, path, body, true);
+    }
+  }
   if (!response.ok) throw new Refused(response.status, answer.kind ?? "", answer.error ?? `error ${response.status}`);
   return answer;
 }
 
 const remember = (me) => {
   csrf = me.csrf;
+  person = me.name;
   return me;
 };
 
@@ -64,7 +75,7 @@ export async function frame(videoId, frameIdx, signal) {
     if (error.name === "AbortError") throw error;
     throw new Unreachable(error.message);
   }
-  if ([502, 503, 504].includes(response.status)) throw new Unreachable(`${response.status}`);
+  if (response.status >= 500) throw new Unreachable(`${response.status}`);
   if (!response.ok) throw new Refused(response.status, "", `frame ${frameIdx}: error ${response.status}`);
   return response.blob();
 }

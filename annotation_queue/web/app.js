@@ -131,9 +131,16 @@ async function prepare(ticket, claim) {
   const timeline = new Timeline(masklet, info, me.stride);
   const frames = new Frames(ticket.video_id, timeline.frames);
   frames.limit = Math.min(4, timeline.length); // until it is on screen
-  frames.ontrouble = (error) => error instanceof api.Unreachable && setReachable(false);
+  frames.ontrouble = frameTrouble;
   frames.want(0);
   return { ticket, claim, info, masklet, timeline, frames, renewedAt: performance.now(), finished: false };
+}
+
+function frameTrouble(error) {
+  // null: a frame has come
+  if (error === null || error instanceof api.Unreachable) return setReachable(error === null);
+  if (error.status === 401) return askToLogIn();
+  notice(`A frame cannot be shown: ${error.message}`);
 }
 
 function fetchNext() {

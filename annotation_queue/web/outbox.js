@@ -3,12 +3,14 @@
 
 import { finish, Refused, Unreachable } from "./api.js";
 
-const KEY = "masklets.outbox";
+const PREFIX = "masklets.outbox."; // one key an answer: tabs do not overwrite each other's
 const WAITS = [500, 1000, 2000, 4000, 8000];
 
 export class Outbox {
   constructor({ onchange, onrefused, onlogin }) {
-    this.items = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    const keys = Object.keys(localStorage).filter((key) => key.startsWith(PREFIX));
+    this.items = keys.map((key) => JSON.parse(localStorage.getItem(key)));
+    this.items.sort((a, b) => a.outcome.created_at.localeCompare(b.outcome.created_at));
     this.offline = false;
     this.sending = false;
     this.failures = 0;
@@ -22,13 +24,9 @@ export class Outbox {
   add(item) {
     // item: {person, ticketId, token, outcome}
     this.items.push(item);
-    this.save();
-    this.flush();
-  }
-
-  save() {
-    localStorage.setItem(KEY, JSON.stringify(this.items));
+    localStorage.setItem(PREFIX + item.outcome.operation_id, JSON.stringify(item));
     this.onchange();
+    this.flush();
   }
 
   mine(person) {
@@ -51,17 +49,18 @@ export class Outbox {
         try {
           await finish(item.ticketId, item.token, item.outcome);
         } catch (error) {
-          if (error instanceof Refused && error.status !== 401) this.onrefused(item, error);
+          if (error instanceof Refused && ![401, 429].includes(error.status)) this.onrefused(item, error);
           else throw error;
         }
         this.items = this.items.filter((other) => other !== item);
         this.offline = false;
         this.failures = 0;
-        this.save();
+        localStorage.removeItem(PREFIX + item.outcome.operation_id);
+        this.onchange();
       }
     } catch (error) {
-      if (error instanceof Refused) this.onlogin();
-      else if (error instanceof Unreachable) {
+      if (error.status === 401) this.onlogin();
+      else if (error instanceof Unreachable || error.status === 429) {
         this.offline = true;
         this.timer = setTimeout(() => this.flush(), WAITS[Math.min(this.failures++, WAITS.length - 1)]);
       } else throw error;

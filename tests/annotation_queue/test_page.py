@@ -310,6 +310,17 @@ def test_an_answer_given_without_a_connection_arrives_later(open_page, store):
     page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
 
 
+def test_a_login_in_another_tab_costs_no_answer(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.context.request.post(f"{page.url}/api/login", data={"name": "vera", "password": PASSWORD})
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.until(lambda: page.text("#save") == "Saved")
+
+
 def test_a_lost_lease_is_said_and_the_next_ticket_is_one_key_away(open_page, store):
     store.open_batch("b", tickets(3, FRAMES))
     store.lease_s = 1.5  # heartbeats every half second

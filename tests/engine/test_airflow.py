@@ -74,7 +74,7 @@ ring(), bell(), door()
 '''
 
 
-def until(done: Callable[[], object], limit_s: float = 60.0) -> None:
+def until(done: Callable[[], object], limit_s: float = 150.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline

@@ -38,6 +38,8 @@ def proposed(queue):
     return batch_id
 
 
+# pycocotools 2.0.11 does not know numpy 2's `copy` keyword yet.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue, proposed, people, tmp_path):
     s, batch_id = queue, proposed
     before = [m.key for m in masklets.markers(s.blobs, "candidates", batch_id)]

@@ -1,0 +1,221 @@
+"""The trainer on a real tiny model: gradients reach every module, a killed run ends with the same weights."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from model import clip_forward, load, train
+from model.clip_forward import Interaction
+from model.clips import Clip, SampleConfig, sample
+from model.losses import LossWeights, step_losses
+from model.train import Recipe, Stage
+
+SHAPE = load.Shape(
+    image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, memory_layers=1, dropout=0.0
+)
+
+
+def squares(seed):
+    """Two bright squares that move over noise."""
+    rng = np.random.default_rng(seed)
+    t, side = 3, 64
+    frames = rng.integers(0, 90, (t, side, side, 3), dtype=np.uint8)
+    masks = np.zeros((t, 2, side, side), bool)
+    for n, (x, y) in enumerate(rng.integers(2, 40, (2, 2))):
+        for i in range(t):
+            masks[i, n, y : y + 16, x + i : x + i + 16] = True
+            frames[i][masks[i, n]] = (250, 200 - 100 * n, 90 * n)
+    masks[:, 0] &= ~masks[:, 1]
+    return Clip(frames, masks)
+
+
+STAGE = Stage(
+    "tiny", 4, 128, frames=3, objects=2, batch=1, warmup=1, interaction=Interaction(mask=0.3, correction_clicks=1)
+)
+RECIPE = Recipe(stages=(STAGE,), seed=3)
+
+
+def new_model():
+    model = load.build(SHAPE)
+    load.init_weights(model, 1)
+    return model
+
+
+def run_of(model, how, seed=0):
+    clip = sample(squares(1), SampleConfig(image_size=128, frames=3, objects=2), np.random.default_rng(2))
+    pixels = train.to_pixels(clip)[None]
+    return clip_forward.run(model, pixels, torch.from_numpy(clip.masks)[None], how, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", [{"mask": 1.0}, {"mask": 0.0, "click": 1.0}, {"mask": 0.0, "click": 0.0}])
+def test_gradients_reach_every_module_through_the_memory(kind):
+    model = new_model().train()
+    with torch.no_grad():  # the frame's object is there, so that its pointer is learned from
+        model.mask_decoder.pred_obj_score_head.proj_out.bias += 3
+    steps = run_of(model, Interaction(**kind, prompted_frames=1, corrected_frames=1, correction_clicks=1))
+    losses = [
+        step_losses(s.decoded.all_logits, s.decoded.all_iou, s.decoded.object_score, s.target, LossWeights())
+        for s in steps
+    ]
+    torch.stack([x.total for x in losses]).sum().backward()
+    for module in ("vision_encoder", "mask_decoder", "memory_attention", "memory_encoder", "object_pointer_proj"):
+        grads = [p.grad for n, p in model.named_parameters() if n.startswith(module) and p.grad is not None]
+        assert grads and any(g.abs().sum() > 0 for g in grads), module
+
+
+def test_corrective_clicks_fall_where_the_answer_is_wrong_and_say_what_is_true():
+    target = torch.zeros(1, 64, 64)
+    target[0, 10:20, 10:20] = 1
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        clicks = clip_forward._clicks_in(target > 0.5, target, generator)
+        x, y = (int(v) for v in clicks.xy[0, 0])
+        assert 10 <= x < 20 and 10 <= y < 20 and int(clicks.labels[0, 0]) == 1
+    nowhere = clip_forward._clicks_in(torch.zeros(1, 64, 64, dtype=torch.bool), 0 * target, generator)
+    assert int(nowhere.labels[0, 0]) == 0
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_mask_prompts_always_leave_something_to_answer(frames):
+    model = new_model().eval()
+    pixels, masks = torch.zeros(1, frames, 3, 128, 128), torch.ones(1, frames, 1, 128, 128, dtype=torch.bool)
+    for seed in range(4):
+        how = Interaction(mask=1.0, prompted_frames=2, correction_clicks=0)
+        with torch.no_grad():
+            assert clip_forward.run(model, pixels, masks, how, torch.Generator().manual_seed(seed))
+
+
+def test_an_absent_object_teaches_presence_and_nothing_else():
+    logits = torch.randn(2, 3, 16, 16, requires_grad=True)
+    iou = torch.rand(2, 3)
+    target = torch.zeros(2, 64, 64)
+    losses = step_losses(logits, iou, torch.tensor([2.0, -2.0]), target, LossWeights())
+    assert losses.focal == losses.dice == losses.iou == 0 and losses.occlusion > 0
+
+
+def test_only_the_best_of_three_masks_is_corrected():
+    target = torch.zeros(1, 32, 32)
+    target[0, :16] = 1
+    good = torch.where(target > 0.5, 4.0, -4.0)
+    logits = torch.stack([good, -good, torch.zeros_like(good)], 1).requires_grad_()
+    step_losses(logits, torch.zeros(1, 3), torch.tensor([1.0]), target, LossWeights()).total.backward()
+    per_mask = logits.grad.abs().sum((0, 2, 3))
+    assert per_mask[0] > 0 and per_mask[1] == per_mask[2] == 0
+
+
+def test_the_forward_of_the_trainer_answers_as_the_tracker_does():
+    """The same weights, the same mask prompt: training reads the memory exactly as tracking does."""
+    from model.tracker import Tracker
+    from storage import rle
+    from storage.records import Prompt
+
+    model = new_model().eval()
+    with torch.no_grad():
+        model.mask_decoder.pred_obj_score_head.proj_out.bias += 3
+    clip = squares(1)
+    loaded = load.wrap(model, name="tiny")
+    big = sample(
+        clip,
+        SampleConfig(
+            image_size=128, frames=3, objects=2, time_reversal=0, horizontal_flip=0, colour_jitter=0, grayscale=0
+        ),
+        np.random.default_rng(2),
+    )
+    tracker = Tracker(loaded, lambda i: big.frames[i], video_hw=(128, 128), frame_count=3)
+    for n in range(2):
+        tracker.prompt(str(n), Prompt(frame_idx=0, mask_rle=rle.encode(big.masks[0, n])))
+    tracked = list(tracker.propagate(0, 3))
+    with torch.no_grad():
+        steps = clip_forward.run(
+            model,
+            train.to_pixels(big)[None],
+            torch.from_numpy(big.masks)[None],
+            Interaction(mask=1.0, prompted_frames=1),
+            torch.Generator().manual_seed(0),
+        )
+    for step in steps:
+        expected = tracked[step.frame].logits
+        scale = expected.abs().max()
+        # The tracker binarises the prompted frame's mask for the memory and keeps memories in bfloat16.
+        assert torch.allclose(step.decoded.logits, expected, atol=0.02 * float(scale)), step.frame
+
+
+def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        sys.path[:0] = sys.argv[2:]
+        import torch
+        torch.set_num_threads(1)
+        from test_train import RECIPE, new_model, squares
+        from model import train
+        from pathlib import Path
+
+        def report(progress):
+            if progress.step == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train.train(new_model(), lambda stage: squares, RECIPE, Path(sys.argv[1]), workers=0, save_every=2,
+                    report_every=1, report=report)
+        """
+    )
+    here = os.path.dirname(__file__)
+    root = os.path.dirname(os.path.dirname(here))
+    died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a"), here, root], check=False)
+    assert died.returncode == -signal.SIGKILL
+    resumed = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "a", workers=0, save_every=2)
+    whole = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "b", workers=0, save_every=2)
+    for (name, a), b in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_folder_with_another_recipes_run_is_refused(tmp_path):
+    one = Recipe(stages=(dataclasses.replace(STAGE, steps=1),), seed=3)
+    train.train(new_model(), lambda _: squares, one, tmp_path, workers=0)
+    with pytest.raises(ValueError, match="another recipe"):
+        train.train(new_model(), lambda _: squares, dataclasses.replace(one, seed=4), tmp_path, workers=0)
+
+
+def test_later_stages_may_be_changed_while_an_earlier_one_is_done(tmp_path):
+    first = dataclasses.replace(STAGE, steps=1)
+    train.train(new_model(), lambda _: squares, Recipe(stages=(first,), seed=3), tmp_path, workers=0)
+    more = Recipe(stages=(first, dataclasses.replace(first, name="more", lr=1e-6)), seed=3)
+    train.train(new_model(), lambda _: squares, more, tmp_path, workers=0)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_a_few_steps_on_one_clip_bring_the_loss_down(tmp_path):
+    losses = []
+    stage = Stage("fit", 24, 128, frames=2, objects=2, batch=1, lr=2e-3, warmup=2, interaction=Interaction(mask=1.0))
+    train.train(
+        new_model(),
+        lambda _: lambda seed: squares(1),
+        Recipe(stages=(stage,), seed=3, time_reversal=0, horizontal_flip=0, colour_jitter=0),
+        tmp_path,
+        workers=0,
+        report_every=6,
+        report=lambda p: losses.append(p.losses["total"]),
+    )
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_samples_have_one_shape_and_repeat_objects_where_there_are_too_few():
+    config = SampleConfig(image_size=128, frames=2, objects=5)
+    got = sample(squares(2), config, np.random.default_rng(0))
+    assert got.frames.shape == (2, 128, 128, 3) and got.masks.shape == (2, 5, 128, 128)
+    empty = Clip(np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 1, 64, 64), bool))
+    assert sample(empty, config, np.random.default_rng(0)) is None
+    with pytest.raises(ValueError, match="3 frames, the sample wants 4"):
+        sample(squares(2), SampleConfig(frames=4), np.random.default_rng(0))
+
+
+def test_seeds_of_different_places_differ():
+    seeds = {train.hash_seed(a, b, c) for a in range(3) for b in range(3) for c in range(200)}
+    assert len(seeds) == 1800
