@@ -36,7 +36,7 @@ from typing import IO, Any, Self
 from urllib.parse import quote
 
 import httpx
-import psutil  # type: ignore[import-untyped]  # comes with Airflow
+import psutil  # type: ignore[import-untyped]
 
 from engine.services import write_secret
 

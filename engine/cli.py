@@ -166,33 +166,32 @@ def run(
 def up() -> None:
     """Everything on one machine: Airflow with its page, the queue with its page; Ctrl-C stops it all."""
     from engine.airflow import Airflow
-    from engine.serve import QueueProcess, airflow_home
+    from engine.serve import QueueProcess, airflow_home, free_port
     from engine.services import connect
 
     settings = Settings()
-    with connect(settings) as s:
-        s.open_queue()
-        person, password = _first_person(s)
+    port = settings.airflow.port or free_port()  # the queue must know it before Airflow is there
     airflow = Airflow(
         airflow_home(settings),
         host=settings.airflow.host,
-        port=settings.airflow.port,
+        port=port,
         parallelism=settings.airflow.parallelism,
         gpu_slots=settings.airflow.gpu_slots,
         environment=settings.environment(),
         progress=lambda line: err.print(line, style="dim"),
     )
-    with _terminable(), airflow:
-        told = settings.model_copy(update={"airflow": settings.airflow.model_copy(update={"url": airflow.url})})
-        with QueueProcess(told) as queue:
-            out.print(f"Airflow       {airflow.url}  as admin with {airflow.password}", soft_wrap=True)
-            out.print(f"review queue  {settings.queue_url}  as {person} with {password}", soft_wrap=True)
-            source = settings.ingest.source
-            out.print(f"videos from   {source or 'nowhere yet: set MASKLETS_INGEST__SOURCE'}", soft_wrap=True)
-            while True:
-                airflow.check()
-                queue.check()
-                time.sleep(0.5)
+    told = settings.model_copy(update={"airflow": settings.airflow.model_copy(update={"url": airflow.url})})
+    with _terminable(), QueueProcess(told) as queue, airflow:
+        with connect(settings) as s:
+            person, password = _first_person(s)
+        out.print(f"Airflow       {airflow.url}  as admin with {airflow.password}", soft_wrap=True)
+        out.print(f"review queue  {settings.queue_url}  as {person} with {password}", soft_wrap=True)
+        source = settings.ingest.source
+        out.print(f"videos from   {source or 'nowhere yet: set MASKLETS_INGEST__SOURCE'}", soft_wrap=True)
+        while True:
+            airflow.check()
+            queue.check()
+            time.sleep(0.5)
 
 
 @app.command()

@@ -94,11 +94,11 @@ def run(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
         environment=chosen.environment(),
         progress=tell,
     )
-    begun = time.monotonic()
-    with airflow:
-        seconds["starting Airflow"] = time.monotonic() - begun
-        told = chosen.model_copy(update={"airflow": chosen.airflow.model_copy(update={"url": airflow.url})})
-        with QueueProcess(told) as queue, connect(told) as s:
+    told = chosen.model_copy(update={"airflow": chosen.airflow.model_copy(update={"url": airflow.url})})
+    with QueueProcess(told) as queue:
+        begun = time.monotonic()
+        with airflow, connect(told) as s:
+            seconds["starting Airflow"] = time.monotonic() - begun
 
             def check() -> None:
                 airflow.check()

@@ -39,7 +39,8 @@ RECIPE = Recipe(
     stages=(
         Stage("images, 128 px", 1300, 128, frames=1, batch=16, lr=1e-3, warmup=100, interaction=_IMAGES),
         Stage("clips, 128 px", 850, 128, frames=5, batch=4, lr=1e-3, warmup=50, interaction=_CLIPS),
-        Stage("clips, 256 px", 400, 256, frames=6, batch=2, lr=5e-4, warmup=30, final_lr=0.02, interaction=_CLIPS),
+        Stage("clips, 128 px, longer", 700, 128, frames=6, batch=4, lr=8e-4, warmup=30, interaction=_CLIPS),
+        Stage("clips, 256 px", 480, 256, frames=6, batch=2, lr=5e-4, warmup=30, final_lr=0.02, interaction=_CLIPS),
     ),
     seed=1,
     weight_decay=0.01,

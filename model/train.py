@@ -117,7 +117,7 @@ def train(
             continue
         model = _on(load.resized(model, stage.image_size), device)
         optimiser = _optimiser(model, stage, recipe)
-        if state and "optimiser" in state:
+        if done > first:  # in the middle of this stage; each stage begins with an optimiser of its own
             optimiser.load_state_dict(state["optimiser"])
         begin = max(done, first)
         for step, (pixels, masks) in zip(
