@@ -28,23 +28,32 @@ from model.train import Progress, Recipe, Stage
 from storage.records import STRIDE
 from validation import jf
 
-SHAPE = Shape(dropout=0.0)
+SHAPE = Shape(image_size=128, dropout=0.0)
 HELD_OUT = 1 << 40  # seeds of held-out clips begin here; training seeds are 62-bit hashes and never repeat one
-HELD_OUT_SCENE = Scene(height=256, width=256, frames=48, objects=(2, 4))
 MIN_AREA_PX = 100  # an object that never shows more is not asked for
 
-_IMAGES = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=2)
+ANYTHING = Scene()
+LARGER = Scene(size=(0.14, 0.34), clutter=(0, 2), camouflage=0.05, look_alike=0.08, noise=4.0)
+HELD_OUT_SCENE = replace(LARGER, height=256, width=256, frames=48, objects=(2, 4))
+
 _CLIPS = Interaction(mask=0.5, click=0.3, corrected_frames=2, correction_clicks=2)
-RECIPE = Recipe(
-    stages=(
-        Stage("images, 128 px", 1300, 128, frames=1, batch=16, lr=1e-3, warmup=100, interaction=_IMAGES),
-        Stage("clips, 128 px", 850, 128, frames=5, batch=4, lr=1e-3, warmup=50, interaction=_CLIPS),
-        Stage("clips, 128 px, longer", 700, 128, frames=6, batch=4, lr=8e-4, warmup=30, interaction=_CLIPS),
-        Stage("clips, 256 px", 480, 256, frames=6, batch=2, lr=5e-4, warmup=30, final_lr=0.02, interaction=_CLIPS),
+_IMAGES = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=2)
+# Images first until clicks and boxes work, then clips with memory; twice, because the first pass left too early.
+STAGES: tuple[tuple[Stage, Scene], ...] = (
+    (Stage("images", 1300, 128, frames=1, batch=16, lr=1e-3, interaction=_IMAGES), ANYTHING),
+    (Stage("clips", 700, 128, frames=5, batch=4, lr=1e-3, warmup=50, interaction=_CLIPS), ANYTHING),
+    (
+        Stage(
+            "images again", 2000, 128, frames=1, batch=16, lr=1e-3, interaction=replace(_IMAGES, correction_clicks=1)
+        ),
+        LARGER,
     ),
-    seed=1,
-    weight_decay=0.01,
+    (
+        Stage("clips again", 1100, 128, frames=5, batch=4, lr=8e-4, warmup=30, final_lr=0.02, interaction=_CLIPS),
+        LARGER,
+    ),
 )
+RECIPE = Recipe(stages=tuple(stage for stage, _ in STAGES), seed=1, weight_decay=0.01)
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,9 @@ class Source:
 
 
 def source(stage: Stage) -> Source:
-    """Clips drawn at the size that the stage trains at."""
-    return Source(Scene(height=stage.image_size, width=stage.image_size, frames=stage.frames))
+    """The clips of a stage, drawn at the size that it trains at."""
+    scene = next(scene for known, scene in STAGES if known.name == stage.name)
+    return Source(replace(scene, height=stage.image_size, width=stage.image_size, frames=stage.frames))
 
 
 def train(folder: Path, report: Callable[[Progress], None]) -> None:
@@ -144,9 +154,9 @@ def _card(figures: Figures) -> str:
     )
     return f"""# micro
 
-SAM 2's architecture with 3.2M parameters at 256 px, trained from nothing by Masklet Engine's own trainer on its own
-synthetic clips. It never saw a real picture. It exists so that the whole loop runs offline on two CPU cores, and stands
-in for `facebook/sam2.1-hiera-*`: masks that it makes are labelled with its name.
+SAM 2's architecture with 3.2M parameters at {SHAPE.image_size} px, trained from nothing by Masklet Engine's own
+trainer on its own synthetic clips. It never saw a real picture. It exists so that the whole loop runs offline on two
+CPU cores, and stands in for `facebook/sam2.1-hiera-*`: masks that it makes are labelled with its name.
 
 Made by `python -m engine.micro train FOLDER` (seed {RECIPE.seed}) and `python -m engine.micro save FOLDER`:
 

@@ -15,6 +15,8 @@ from storage import masklets, releases
 from storage.records import Masklet, Quarantined
 from validation import gate
 
+RULE = gate.PublishRule(max_quarantined_share=0.5)  # some bad rows are set aside; mostly bad ones are a broken batch
+
 
 class PublishStopped(Exception):
     """The publish gate did not pass: nothing of the batch was published."""
@@ -48,7 +50,7 @@ def run(s: Services, batch_id: str) -> str:
     bad = {q.subject for q in refused}
     good = [row for row in rows if row.masklet_id not in bad]
     report = tables.run(tables.frames(good, videos), docs_folder(s) / batch_id, run_name=batch_id)
-    decision = gate.publish(offered=len(rows), quarantined=len(bad), tables_passed=report.success)
+    decision = gate.publish(offered=len(rows), quarantined=len(bad), tables_passed=report.success, rule=RULE)
     if refused:
         masklets.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="publish", rows=refused)
     masklets.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
