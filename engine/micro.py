@@ -36,20 +36,31 @@ ANYTHING = Scene()
 LARGER = Scene(size=(0.14, 0.34), clutter=(0, 2), camouflage=0.05, look_alike=0.08, noise=4.0)
 HELD_OUT_SCENE = replace(LARGER, height=256, width=256, frames=48, objects=(2, 4))
 
-_CLIPS = Interaction(mask=0.5, click=0.3, corrected_frames=2, correction_clicks=2)
 _IMAGES = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=2)
-# Images first until clicks and boxes work, then clips with memory; twice, because the first pass left too early.
+_CLIPS = Interaction(mask=0.5, click=0.3, corrected_frames=2, correction_clicks=2)
+_SHORT = Interaction(mask=0.35, click=0.4, prompted_frames=1, corrected_frames=1, correction_clicks=1)
+# Images first until clicks and boxes take off, then clips; larger things and short clips where time was short.
 STAGES: tuple[tuple[Stage, Scene], ...] = (
     (Stage("images", 1300, 128, frames=1, batch=16, lr=1e-3, interaction=_IMAGES), ANYTHING),
     (Stage("clips", 700, 128, frames=5, batch=4, lr=1e-3, warmup=50, interaction=_CLIPS), ANYTHING),
     (
         Stage(
-            "images again", 2000, 128, frames=1, batch=16, lr=1e-3, interaction=replace(_IMAGES, correction_clicks=1)
+            "larger images",
+            300,
+            128,
+            frames=1,
+            batch=16,
+            lr=1e-3,
+            interaction=replace(_IMAGES, correction_clicks=1),
         ),
         LARGER,
     ),
     (
-        Stage("clips again", 1100, 128, frames=5, batch=4, lr=8e-4, warmup=30, final_lr=0.02, interaction=_CLIPS),
+        Stage("short clips", 1700, 128, frames=3, batch=4, lr=1e-3, warmup=30, final_lr=0.3, interaction=_SHORT),
+        LARGER,
+    ),
+    (
+        Stage("long clips", 600, 128, frames=6, batch=2, lr=4e-4, warmup=30, final_lr=0.02, interaction=_CLIPS),
         LARGER,
     ),
 )
