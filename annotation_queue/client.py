@@ -93,7 +93,13 @@ class QueueClient:
         if (token is None) == (username is None or password is None):
             raise ValueError("give a token, or a username and a password")
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout_s, transport=transport)
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers=headers,
+            timeout=timeout_s,
+            transport=transport,
+            trust_env=False,  # a proxy set for the internet must not take what is meant for the queue
+        )
         self._credentials = None if token is not None else {"name": username, "password": password}
         self._patience_s = patience_s
         self._logged_in = token is not None

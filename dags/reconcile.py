@@ -1,16 +1,17 @@
 """Wakes whoever has work that no event told of, by the clock.
 
-An event can be lost (the queue could not reach Airflow) and a batch can be left by a failed run. This asks the store
-what is pending at each stage and sends the event again; a consumer that is already at work finds nothing new to do.
+An event can be lost (the queue could not reach Airflow), and a batch or a retraining round can be left by a failed run.
+This asks the store what is pending at each stage and sends the event again; a consumer that is already at work finds
+nothing new to do.
 """
 
 from __future__ import annotations
 
 from airflow.sdk import AssetAlias, dag, task
 
-from dags.common import COLLECTED, DEFAULTS, REVIEWED, START, VIDEOS, connected, every
+from dags.common import COLLECTED, DEFAULTS, RELEASE, REVIEWED, START, VIDEOS, connected, every
 
-WAKES = {asset.name: asset for asset in (VIDEOS, REVIEWED, COLLECTED)}
+WAKES = {asset.name: asset for asset in (VIDEOS, REVIEWED, COLLECTED, RELEASE)}
 PENDING = AssetAlias("pending")  # lets one task send only the events that are due
 
 
@@ -26,14 +27,14 @@ PENDING = AssetAlias("pending")  # lets one task send only the events that are d
 def reconcile():
     @task(outlets=[PENDING])
     def wake(outlet_events=None) -> dict:
-        """Sends the events that pending batches wait for; returns the batches by asset."""
+        """Sends the events that pending batches and a due release wait for; returns them by asset."""
         from engine import reconcile
 
         with connected() as s:
             pending = reconcile.run(s)
-        for name, batch_ids in pending.items():
-            if batch_ids:
-                outlet_events[PENDING].add(WAKES[name], extra={"batch_ids": batch_ids})
+        for name, ids in pending.items():
+            if ids:
+                outlet_events[PENDING].add(WAKES[name], extra={"pending": ids})
         return pending
 
     wake()

@@ -1,7 +1,7 @@
 """One retraining round: train on a pinned release, evaluate on held-out videos, promote if the gate passes.
 
-Woken by `release`, and then skipped unless enough was accepted since the last round; by hand, a run names its release
-and budget. A killed training goes on from its last saved step.
+Woken by `release`, and then skipped unless enough was accepted since the last round, or an automatic round was cut off
+and goes on; by hand, a run names its release and budget. A killed training goes on from its last saved step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def retrain():
         """Pins what the round is made of; returns the round id."""
         from engine import rounds
 
-        with connected(rounds.NothingToTrainOn, rounds.NothingHeldOut) as s:
+        with connected(rounds.NoSuchRelease, rounds.NothingToTrainOn, rounds.NothingHeldOut) as s:
             release = params["release"] or rounds.due(s)
             if release is None:
                 raise AirflowSkipException("too little is new since the last round")
@@ -44,7 +44,7 @@ def retrain():
         """Trains, or goes on."""
         from engine import rounds
 
-        with connected(rounds.NothingToTrainOn) as s:
+        with connected(*rounds.hopeless()) as s:
             return rounds.train(s, round_id)
 
     @task(pool=GPU)
@@ -52,7 +52,7 @@ def retrain():
         """Measures the old and the new checkpoint on held-out videos."""
         from engine import rounds
 
-        with connected(rounds.NothingHeldOut) as s:
+        with connected(*rounds.hopeless()) as s:
             return rounds.evaluate(s, round_id)
 
     @task
@@ -60,7 +60,7 @@ def retrain():
         """Promotes the checkpoint if the gate passes: "promoted" or "kept"."""
         from engine import rounds
 
-        with connected() as s:
+        with connected(rounds.NoSuchRound) as s:
             return "promoted" if rounds.decide(s, round_id).promoted else "kept"
 
     @task(outlets=[CHECKPOINT])

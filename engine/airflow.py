@@ -25,8 +25,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -282,7 +282,8 @@ class Airflow:
     home: folder of its database, logs and secrets; made if absent. Kept from run to run.
     dags: folder of the DAG files; dag_ids: those that must be there before it counts as ready.
     port: 0 takes a free one. parallelism: tasks at once. gpu_slots: size of the pool `gpu`.
-    environment: variables for the tasks, over those of this process. Relative paths mean the same as here.
+    environment: variables for the tasks, over those of this process, of which no MASKLETS_ one is passed on. Relative
+        paths mean the same as here.
 
     Raises AlreadyRunning, PortTaken, ComponentFailed, DagsBroken or NotReady from `start`; whatever a killed process
     left running on this home is ended first.
@@ -358,7 +359,7 @@ class Airflow:
         self._failure = None
         self._deaths.clear()
         try:
-            self._end_stale()
+            _end_stale(self.home, self._progress)
             self._choose_port()
             self._write_secrets()
             deadline = time.monotonic() + timeout_s
@@ -405,16 +406,6 @@ class Airflow:
             self._stopping.clear()
 
     # -- starting
-
-    def _end_stale(self) -> None:
-        """Ends what a killed supervisor left: its sessions are in a file, each with the start time of its leader."""
-        with suppress(FileNotFoundError, ValueError, TypeError):
-            left = [_Session(**row) for row in json.loads((self.home / "sessions.json").read_text())]
-            for session in left:
-                if session.is_ours():
-                    self._progress(f"ending a {session.name} that was left running")
-                    _kill_session(session.pid)
-        (self.home / "sessions.json").unlink(missing_ok=True)
 
     def _choose_port(self) -> None:
         with socket.socket() as probe:
@@ -470,7 +461,8 @@ class Airflow:
 
     def _variables(self) -> dict[str, str]:
         """The environment of every component, and so of every task: Airflow's configuration and ours."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "_AIRFLOW_"))} | self._environment
+        others = ("AIRFLOW_", "_AIRFLOW_", "MASKLETS_")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(others)} | self._environment
         secret = json.loads((self.home / "secrets.json").read_text())
         local = "127.0.0.1,localhost"
         return kept | {
@@ -578,6 +570,18 @@ class Airflow:
                 child.wait(max(0.0, deadline - time.monotonic()))
 
 
+@contextmanager
+def at_rest(home: Path, progress: Progress = lambda line: None) -> Iterator[None]:
+    """Ends what a killed supervisor left running on a home, and lets none start there for as long as the block lasts.
+
+    Raises AlreadyRunning while a living one holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with _locked(home / "supervisor.lock"):
+        _end_stale(home, progress)
+        yield
+
+
 def saved_password(home: Path) -> str:
     """The password of `admin` on this home, for a process that did not start Airflow. Raises AirflowError."""
     try:
@@ -607,6 +611,17 @@ class _Session:
             return bool(abs(psutil.Process(self.pid).create_time() - self.started_s) < 1.0)
         except psutil.NoSuchProcess:
             return any(_runs_our_python(pid) for pid in _members(self.pid))
+
+
+def _end_stale(home: Path, progress: Progress) -> None:
+    """Ends what a killed supervisor left: its sessions are in a file, each with the start time of its leader."""
+    with suppress(FileNotFoundError, ValueError, TypeError):
+        left = [_Session(**row) for row in json.loads((home / "sessions.json").read_text())]
+        for session in left:
+            if session.is_ours():
+                progress(f"ending a {session.name} that was left running")
+                _kill_session(session.pid)
+    (home / "sessions.json").unlink(missing_ok=True)
 
 
 def _runs_our_python(pid: int) -> bool:

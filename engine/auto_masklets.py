@@ -8,7 +8,7 @@ presets that name them are here.
 from __future__ import annotations
 
 import json
-import traceback
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from engine.services import Services
 from engine.settings import AutoSettings
 from storage import masklets, rle
 from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
+from storage.video import FrameUnreadable
 
 if TYPE_CHECKING:
     from model.image import Candidate, GridConfig
@@ -32,6 +33,10 @@ Progress = Callable[[int, int, str], None]  # frames done, frames, video_id
 
 SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution; ours is relative
 SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are one object; the better score stays
+
+
+class ModelFailed(Exception):
+    """The model gave no numbers for this video."""
 
 
 def pending(s: Services) -> list[str]:
@@ -53,15 +58,10 @@ def run(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress
     for video_id in video_ids:
         if masklets.has_marker(s.blobs, "candidates", batch_id, video_id):
             continue
-        loaded = s.model(checkpoint)
         try:
-            found = propose(s, s.video(video_id), loaded, checkpoint, progress)
-        except (OSError, MemoryError, ConnectionError):
-            raise  # the machine's trouble, not the video's: the task is tried again
-        except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            detail = f"{type(error).__name__}: {error} ({place.name})".splitlines()[0]
-            _quarantine(s, batch_id, video_id, detail)
+            found = propose(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
+        except (FrameUnreadable, ModelFailed) as error:  # the video's own trouble; the machine's ends the task instead
+            _quarantine(s, batch_id, video_id, str(error))
             found = []
         masklets.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
     return batch_id
@@ -126,6 +126,8 @@ def track(
         if answer.frame_idx % STRIDE:
             continue
         stability = answer.stability()
+        if not math.isfinite(float(answer.iou.sum() + answer.object_score.sum())):
+            raise ModelFailed(f"the model gave no numbers for {video.video_id} on frame {answer.frame_idx}")
         for row, (name, mask) in enumerate(zip(answer.object_ids, answer.masks(hw), strict=True)):
             mask = clean(mask, speck)
             area = int(mask.sum())

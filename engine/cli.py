@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import secrets
 import sys
 import time
@@ -22,6 +21,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from engine.settings import Settings
 
@@ -34,8 +34,11 @@ app = typer.Typer(
 users_app = typer.Typer(no_args_is_help=True, help="The people of the review queue.")
 app.add_typer(users_app, name="users")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# What is printed holds names of files and people: nothing in it is markup.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+STOPPED = 130  # the status of a command that was stopped
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -43,16 +46,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def main() -> None:
     """The entry point: runs a command, and turns what a caller can mend into one line."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        status = app(standalone_mode=False)  # None, or the status of a typer.Exit; Typer makes one of Ctrl-C, too
+        if status == STOPPED:
+            raise KeyboardInterrupt
+        sys.exit(status)
     except (typer.Abort, KeyboardInterrupt):
         err.print("stopped; run it again to go on")
-        sys.exit(130)
+        sys.exit(STOPPED)
     except ValidationError as error:
         for problem in error.errors():
             place = "__".join(str(p) for p in problem["loc"]).upper()
-            err.print(f"[red]masklets:[/] setting MASKLETS_{place}: {problem['msg']}", markup=True)
+            line = f"masklets: setting MASKLETS_{place}: {problem['msg']}"
+            err.print(line, style="red", soft_wrap=True)
         sys.exit(2)
     except Exception as error:
         if type(error).__module__.partition(".")[0] in ("typer", "click"):
@@ -63,7 +68,7 @@ def main() -> None:
         if not _is_expected(error):
             raise
         line = (str(error).strip() or (type(error).__doc__ or type(error).__name__)).splitlines()[0]
-        err.print(f"masklets: {line}", style="red", markup=False, soft_wrap=True)
+        err.print(f"masklets: {line}", style="red", soft_wrap=True)
         sys.exit(2)
 
 
@@ -89,11 +94,11 @@ def demo(
     from engine import report
 
     begun = time.monotonic()
-    with err.status("starting") as status:
+    with _terminable(), err.status("starting") as status:
 
         def tell(line: str) -> None:
-            status.update(line)
-            err.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {line}")
+            status.update(Text(line))
+            err.print(Text.assemble((f"{time.monotonic() - begun:6.1f} s", "dim"), f"  {line}"))
 
         result = whole.run(folder, tell, clips=clips)
     if as_json:
@@ -117,7 +122,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
-    from engine import auto_masklets, batches, publish
+    from engine import auto_masklets, batches
     from engine import review as reviews
     from engine.batches import Stage
     from engine.serve import QueueProcess
@@ -125,7 +130,7 @@ def run(
 
     settings = Settings()
     facts: dict[str, Any] = {}
-    with connect(settings) as s:
+    with _terminable(), connect(settings) as s:
         facts["ingest"] = dataclasses.asdict(_ingest(s, videos))
         for batch_id in auto_masklets.pending(s):
             todo = [v for chunk in auto_masklets.chunks(s, batch_id) for v in chunk]
@@ -133,7 +138,7 @@ def run(
                 for number, video_id in enumerate(todo, 1):
                     auto_masklets.run(s, batch_id, [video_id], _labelled(bar, f"{number} of {len(todo)}"))
             auto_masklets.finish(s, batch_id)
-        with QueueProcess(settings) as queue:
+        with QueueProcess(settings, deliver=not simulate, progress=_say_dim) as queue:
             for batch_id in reviews.to_open(s):
                 reviews.open_batch(s, batch_id)
             stages = batches.reached(s.blobs)
@@ -142,19 +147,18 @@ def run(
             )
             facts["batches"] = open_batches
             if simulate:
-                facts["simulated"] = _simulate(s)
-                for batch_id in reviews.to_collect(s):
-                    reviews.collect(s, batch_id)
-                facts["releases"] = [publish.run(s, b) for b in publish.pending(s)]
+                mine = _batches_of(s, videos)
+                facts |= _simulate(s, [b for b in open_batches if b in mine], queue.check)
             if as_json:
-                print(json.dumps(facts, default=str))
+                print(json.dumps(facts, default=str), flush=True)  # the review may stay open for days
             else:
                 _say_run(facts)
             if review and not simulate:
                 person, password = _first_person(s)
                 left = sum(s.queue.batch(b).remaining for b in open_batches)
-                out.print(f"{left} tickets to do at [bold]{settings.queue_url}[/], as {person} with {password}")
-                out.print(
+                tell = err if as_json else out
+                tell.print(f"{left} tickets to do at {settings.queue_url}, as {person} with {password}", soft_wrap=True)
+                tell.print(
                     "Ctrl-C ends it; what was decided is kept, and a batch is published when its last ticket closes."
                 )
                 while True:
@@ -178,10 +182,11 @@ def up() -> None:
         parallelism=settings.airflow.parallelism,
         gpu_slots=settings.airflow.gpu_slots,
         environment=settings.environment(),
-        progress=lambda line: err.print(line, style="dim"),
+        progress=_say_dim,
     )
-    told = settings.model_copy(update={"airflow": settings.airflow.model_copy(update={"url": airflow.url})})
-    with _terminable(), QueueProcess(told) as queue, airflow:
+    here = settings.airflow.model_copy(update={"url": airflow.url, "password": None})
+    told = settings.model_copy(update={"airflow": here})
+    with _terminable(), QueueProcess(told, progress=_say_dim) as queue, airflow:
         with connect(settings) as s:
             person, password = _first_person(s)
         out.print(f"Airflow       {airflow.url}  as admin with {airflow.password}", soft_wrap=True)
@@ -195,11 +200,14 @@ def up() -> None:
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    deliver: Annotated[bool, typer.Option(hidden=True)] = True,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+) -> None:
     """The queue and its page alone."""
     from engine import serve as queue
 
-    queue.run(Settings())
+    queue.run(Settings(), deliver=deliver, with_parent=with_parent)
 
 
 # ------------------------------------------------------------------------------------------------------------- stages
@@ -296,6 +304,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
     media: Annotated[bool, typer.Option(help="The videos too.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a release as SA-V JSON files."""
     from engine.services import connect
@@ -305,12 +314,16 @@ def export(
     with connect() as s:
         chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
         written = sav.export(chosen, folder, media=media)
-    out.print(f"{chosen.name}: {len(written)} files in {folder}")
+    if as_json:
+        print(json.dumps({"release": chosen.name, "files": list(map(str, written))}))
+    else:
+        out.print(f"{chosen.name}: {len(written)} files in {folder}")
 
 
 @app.command("import-sav")
 def import_sav(
     folder: Annotated[Path, typer.Argument(help="Holds NAME.mp4 and NAME_manual.json or NAME_auto.json.")],
+    as_json: Json = False,
 ) -> None:
     """Bring an SA-V dataset in as published masklets: its videos are ingested, its masklets checked like any other."""
     from engine import imports
@@ -318,7 +331,10 @@ def import_sav(
 
     with connect() as s, _bar("import") as bar:
         report = imports.sav_folder(s, folder, bar)
-    out.print(f"{report.videos} videos, {report.masklets} masklets, release {report.release or 'none'}")
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report)))
+    else:
+        out.print(f"{report.videos} videos, {report.masklets} masklets, release {report.release or 'none'}")
 
 
 # -------------------------------------------------------------------------------------------------------------- rounds
@@ -381,19 +397,18 @@ def rounds_(as_json: Json = False) -> None:
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="micro, a hub name, or a folder.")] = "micro",
+    checkpoint: Annotated[str, typer.Argument(help="A round's id, micro, a hub name, or a folder.")] = "micro",
     release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
     as_json: Json = False,
 ) -> None:
     """J&F of a checkpoint on a release's held-out videos (3 clicks on the first frame)."""
     from engine import rounds
-    from engine.registry import Checkpoint
     from engine.services import connect
     from storage import releases
 
     with connect() as s:
         chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
-        metrics = rounds.measure(s, chosen, s.model(Checkpoint(checkpoint, 0, None)))
+        metrics = rounds.measure(s, chosen, s.model(rounds.checkpoint_of(s, checkpoint)))
     if as_json:
         print(json.dumps(dataclasses.asdict(metrics)))
         return
@@ -472,7 +487,7 @@ def doctor(as_json: Json = False) -> None:
     else:
         for r in results:
             mark, style = ("ok  ", "green") if r.ok else ("FAIL", "red")
-            out.print(f"[{style}]{mark}[/] {r.name}: {r.detail}", soft_wrap=True)
+            out.print(Text.assemble((mark, style), f" {r.name}: {r.detail}"), soft_wrap=True)
     if not all(r.ok for r in results):
         raise typer.Exit(1)
 
@@ -487,9 +502,22 @@ def _ingest(s: Any, videos: str | None) -> Any:
         return stage.run(s, videos, bar)
 
 
-def _simulate(s: Any) -> dict[str, object]:
-    from annotation_queue.records import Role
+def _batches_of(s: Any, videos: str) -> set[str]:
+    """The batches with videos of this folder or prefix: people may be at work on the others."""
+    rows = s.tables.videos()
+    if videos.startswith("s3://"):
+        return {v.batch_id for v in rows if v.source_uri.startswith(videos.rstrip("/") + "/")}
+    folder = Path(videos).resolve()
+    return {v.batch_id for v in rows if folder in Path(v.source_uri).resolve().parents}
+
+
+def _simulate(s: Any, batch_ids: list[str], check: Callable[[], None]) -> dict[str, Any]:
+    """Closes the review of these batches and publishes them; returns what was simulated and the releases."""
+    from annotation_queue.records import Role, State
+    from engine import batches, publish
+    from engine import review as reviews
     from engine import simulate as people
+    from engine.batches import Stage
 
     hired = []
     _, accounts = s.open_queue()
@@ -497,7 +525,21 @@ def _simulate(s: Any) -> dict[str, object]:
         password = secrets.token_urlsafe(12)
         accounts.add(name, [role], password)
         hired.append(people.Credentials(name, password))
-    return people.as_json(people.work(s, hired))
+    total, waiting = people.Tally(), False
+    for batch_id in batch_ids:
+        total.add(people.work(s, hired, batch_id=batch_id))
+        while s.queue.tickets(batch_id=batch_id, state=State.LEASED, limit=1):
+            if not waiting:
+                _say_dim("somebody holds tickets, or a run that was killed did: waiting until they come back")
+                waiting = True
+            check()
+            time.sleep(1)
+            total.add(people.work(s, hired, batch_id=batch_id))
+        if batch_id in batches.pending(s.blobs, Stage.COLLECTED):
+            reviews.collect(s, batch_id)
+        publish.run(s, batch_id)
+    facts = [batches.facts(s.blobs, batch_id, Stage.PUBLISHED) or {} for batch_id in batch_ids]
+    return {"simulated": people.as_json(total), "releases": [fact.get("release", "") for fact in facts]}
 
 
 def _first_person(s: Any) -> tuple[str, str]:
@@ -506,22 +548,27 @@ def _first_person(s: Any) -> tuple[str, str]:
     from engine.services import write_secret
 
     path = s.home / "first-user.txt"
-    if not path.exists():
+    _, accounts = s.open_queue()
+    if not path.exists() or "lead" not in {person.name for person in accounts.list()}:  # the database may be another
         password = secrets.token_urlsafe(9)
-        _, accounts = s.open_queue()
         accounts.add("lead", [Role.LEAD, Role.VERIFIER], password)
         write_secret(path, password)
     return "lead", path.read_text().strip()
 
 
 def _say_ingest(facts: Mapping[str, Any]) -> None:
+    ignored = f", {facts['ignored']} other files ignored" if facts["ignored"] else ""
     if facts["admitted"] or facts["quarantined"]:
         line = (
             f"{facts['admitted']} videos admitted, {facts['quarantined']} quarantined, {facts['unchanged']} unchanged"
         )
-        out.print(line + ("; see masklets quarantine" if facts["quarantined"] else ""))
+        out.print(line + ignored + ("; see masklets quarantine" if facts["quarantined"] else ""))
     else:
-        out.print(f"nothing new: {facts['unchanged']} videos were judged before")
+        out.print(f"nothing new: {facts['unchanged']} videos were judged before{ignored}")
+
+
+def _say_dim(line: str) -> None:
+    err.print(line, style="dim", soft_wrap=True)
 
 
 def _say_run(facts: Mapping[str, Any]) -> None:
@@ -544,8 +591,8 @@ def _newest(names: list[str]) -> str:
 def _bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on a terminal, silence elsewhere; call it with the number done, the total and a word."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[word]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[word]}", markup=False), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
         task = progress.add_task(label, total=None, word="")
@@ -572,5 +619,4 @@ def _terminable() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     main()

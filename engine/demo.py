@@ -1,24 +1,26 @@
 """The whole loop on synthetic clips, through the real DAGs, with simulated annotators: what `make demo` runs.
 
-Everything happens in one folder: clips are rendered, Airflow and the queue are started as `masklets up` starts them,
-people are simulated over HTTP, and one retraining round closes the loop. Nothing
-here knows how a stage works; it waits for the marks that the stages leave.
+Everything happens in one folder, which one demo holds at a time: clips are rendered, Airflow and the queue are started
+as `masklets up` starts them, people are simulated over HTTP, and one retraining round closes the loop. Nothing here
+knows how a stage works; it waits for the marks that the stages leave.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from annotation_queue.records import Role
 from engine import batches, report, rounds, simulate, synthetic
-from engine.airflow import Airflow
+from engine.airflow import Airflow, AirflowUnreachable, DagRun, at_rest
 from engine.batches import Stage
 from engine.serve import QueueProcess, airflow_home, free_port
 from engine.services import Services, connect
@@ -31,6 +33,7 @@ from engine.settings import (
     ReviewSettings,
     RoundSettings,
     Settings,
+    StorageSettings,
 )
 from engine.simulate import Credentials, Tally
 
@@ -40,12 +43,18 @@ CLIPS = 6
 SCENE = synthetic.Scene(height=240, width=320, frames=72, objects=(2, 4), clutter=(0, 2), size=(0.14, 0.32), leave=0.15)
 PEOPLE = (("annotator-1", Role.ANNOTATOR), ("annotator-2", Role.ANNOTATOR), ("verifier-1", Role.VERIFIER))
 STAGE_LIMIT_S = 900.0
+MARK = ".masklets-demo"  # a file that says whose the folder is
+LOOK_S = 3.0  # between questions to Airflow while a stage is awaited
 
 Tell = Callable[[str], None]  # one line of progress
 
 
 class DemoStalled(Exception):
     """A stage did not end."""
+
+
+class DemoRunning(Exception):
+    """Another demo runs in this folder."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,10 @@ class Result:
 
 
 def settings(folder: Path) -> Settings:
-    """The demo's own settings: nothing of the user's environment or files changes what it shows."""
+    """The demo's own settings: every part is given, so nothing of the user's environment or files changes them."""
     return Settings(
         home=folder,
+        storage=StorageSettings(),
         ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=0.34),
         auto=AutoSettings(chunk_videos=2, max_objects=8, min_iou=0.7, min_stability=0.85),
         model=ModelSettings(checkpoint="micro", device="cpu", threads=2),
@@ -72,9 +82,18 @@ def settings(folder: Path) -> Settings:
 
 
 def run(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
-    """Runs the demo in `folder`, which is emptied first if an earlier demo filled it."""
-    _empty(folder)
-    chosen = settings(folder)
+    """Runs the demo in `folder`, which is emptied first if an earlier demo filled it.
+
+    Raises DemoRunning, AlreadyRunning for an Airflow on that demo, DemoStalled.
+    """
+    with _alone(folder):
+        chosen = settings(folder)
+        with at_rest(airflow_home(chosen), tell):
+            _empty(folder)
+        return _run(folder, chosen, tell, clips)
+
+
+def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
     seconds: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[[], T]) -> T:
@@ -95,7 +114,7 @@ def run(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
         progress=tell,
     )
     told = chosen.model_copy(update={"airflow": chosen.airflow.model_copy(update={"url": airflow.url})})
-    with QueueProcess(told) as queue:
+    with QueueProcess(told, progress=tell) as queue:
         begun = time.monotonic()
         with airflow, connect(told) as s:
             seconds["starting Airflow"] = time.monotonic() - begun
@@ -104,20 +123,21 @@ def run(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
                 airflow.check()
                 queue.check()
 
+            def until(done: Callable[[], T], dag_id: str) -> T:
+                tell(f"waiting for the DAG {dag_id}")
+                return _until(done, dag_id, check, airflow.client.dag_runs)
+
             tell(f"Airflow at {airflow.url}, the queue at {told.queue_url}")
             airflow.client.trigger_dag("ingest")
-            batch_id = timed("ingest", lambda: _until(lambda: _first_batch(s), "ingest", tell, check))
-            timed(
-                "auto-masklets",
-                lambda: _until(lambda: _reached(s, batch_id, Stage.IN_REVIEW), "auto_masklets", tell, check),
-            )
+            batch_id = timed("ingest", lambda: until(lambda: _first_batch(s), "ingest"))
+            timed("auto-masklets", lambda: until(lambda: _reached(s, batch_id, Stage.IN_REVIEW), "auto_masklets"))
             tell("review: simulated annotators claim tickets over HTTP")
             tally = timed("review", lambda: simulate.work(s, people, progress=_every(10, tell)))
-            timed("collect", lambda: _until(lambda: _reached(s, batch_id, Stage.COLLECTED), "collect", tell, check))
-            timed("publish", lambda: _until(lambda: _reached(s, batch_id, Stage.PUBLISHED), "publish", tell, check))
+            timed("collect", lambda: until(lambda: _reached(s, batch_id, Stage.COLLECTED), "collect"))
+            timed("publish", lambda: until(lambda: _reached(s, batch_id, Stage.PUBLISHED), "publish"))
             published = batches.facts(s.blobs, batch_id, Stage.PUBLISHED) or {}
             if published.get("release"):
-                timed("retraining round", lambda: _until(lambda: _decided(s), "retrain", tell, check))
+                timed("retraining round", lambda: until(lambda: _decided(s), "retrain"))
             tell("writing the report")
             summary = report.summarise(s, batch_id, seconds=seconds, modelled_annotation_s=tally.modelled_s)
             title = "Masklet Engine demo: synthetic clips, simulated annotators"
@@ -129,15 +149,31 @@ def run(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
     return Result(summary, page, exported)
 
 
-def _empty(folder: Path) -> None:
-    """Removes what an earlier demo left; refuses a folder that is not a demo's."""
-    mark = folder / ".masklets-demo"
-    if folder.exists() and any(folder.iterdir()):
-        if not mark.exists():
-            raise ValueError(f"{folder} is not empty and not a demo's: choose another folder")
-        shutil.rmtree(folder)
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder by a lock on its mark, which goes with the process; refuses a folder that is not a demo's.
+
+    Raises DemoRunning while another process holds it.
+    """
+    mark = folder / MARK
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+        raise ValueError(f"{folder} is not empty and not a demo's: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    with mark.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoRunning(f"another demo runs in {folder}: end it, or choose another folder") from None
+        yield
+
+
+def _empty(folder: Path) -> None:
+    """Removes what an earlier demo left, but not the mark: it is locked."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
 
 
 def _hire(chosen: Settings) -> list[Credentials]:
@@ -165,16 +201,31 @@ def _decided(s: Services) -> bool:
     return any(rounds.outcome_of(s, round_id) for round_id in rounds.ids(s))
 
 
-def _until(done: Callable[[], T], stage: str, tell: Tell, check: Callable[[], None]) -> T:
-    """Waits until a stage has left its mark. Raises DemoStalled after fifteen minutes."""
-    tell(f"waiting for the DAG {stage}")
-    deadline = time.monotonic() + STAGE_LIMIT_S
+def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: Callable[[str], list[DagRun]]) -> T:
+    """Waits until a stage has left its mark. Raises DemoStalled once its DAG cannot, or after fifteen minutes."""
+    begun = looked = time.monotonic()
     while not (result := done()):
         check()
-        if time.monotonic() > deadline:
-            raise DemoStalled(f"{stage} did not end within {STAGE_LIMIT_S:.0f} s: see the task logs in airflow/logs")
+        now = time.monotonic()
+        if now - looked >= LOOK_S:
+            looked = now
+            with suppress(AirflowUnreachable):  # it is being started again
+                hopeless = _hopeless(runs(dag_id))
+                if hopeless and not done():  # it may have ended well in between
+                    raise DemoStalled(f"the DAG {dag_id} {hopeless}: see its task logs in airflow/logs/dag_id={dag_id}")
+        if now - begun > STAGE_LIMIT_S:
+            raise DemoStalled(f"{dag_id} did not end within {STAGE_LIMIT_S:.0f} s: see the task logs in airflow/logs")
         time.sleep(0.5)
     return result
+
+
+def _hopeless(runs: list[DagRun]) -> str:
+    """Why no mark can come of these runs any more; "" while one can."""
+    if any(run.state == "failed" for run in runs):
+        return "failed"
+    if any(run.dag_id == "retrain" and run.state == "success" for run in runs):  # its other stages are woken again
+        return "ended without a decision"
+    return ""
 
 
 def _every(count: int, tell: Tell) -> Callable[[Tally], None]:

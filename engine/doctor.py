@@ -56,7 +56,7 @@ def _store(s: Services) -> str:
 
 
 def _catalog(s: Services) -> str:
-    return f"{s.settings.catalog_uri.partition('@')[2] or s.settings.catalog_uri}, {len(s.tables.videos())} videos"
+    return f"{s.settings.catalog_uri.rpartition('@')[2]}, {len(s.tables.videos())} videos"  # a password may hold an @
 
 
 def _queue_database(s: Services) -> str:

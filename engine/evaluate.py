@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +28,36 @@ Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 PROTOCOLS = {"mask": 0, "1-click": 1, "3-click": 3, "5-click": 5}  # clicks on the first frame that shows the object
 
 
+class Compressed(Sequence[Mask]):
+    """Masks that are decoded when they are looked at: those of all objects of a video do not fit in memory."""
+
+    def __init__(self, counts: Sequence[bytes], height: int, width: int) -> None:
+        self._counts, self._height, self._width = counts, height, width
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @overload
+    def __getitem__(self, index: int) -> Mask: ...
+    @overload
+    def __getitem__(self, index: slice) -> Compressed: ...
+    def __getitem__(self, index: int | slice) -> Mask | Compressed:
+        if isinstance(index, slice):
+            return Compressed(self._counts[index], self._height, self._width)
+        return rle.decode(self._counts[index], self._height, self._width)
+
+
 @dataclass(frozen=True)
 class Truth:
     """An object's true masks on the annotated frames, ascending. masks: bool (H, W) each."""
 
     frame_idx: tuple[int, ...]
-    masks: tuple[Mask, ...]
+    masks: Sequence[Mask]
 
     @staticmethod
     def of(masklet: Masklet) -> Truth:
         """The masks of a masklet that people verified."""
-        decoded = tuple(rle.decode(counts, masklet.height, masklet.width) for counts in masklet.rle)
-        return Truth(masklet.frame_idx, decoded)
+        return Truth(masklet.frame_idx, Compressed(masklet.rle, masklet.height, masklet.width))
 
     @property
     def first(self) -> int | None:
@@ -63,35 +81,35 @@ def semi_supervised(
 
     clicks = PROTOCOLS[protocol]
     cohorts: dict[int, list[str]] = defaultdict(list)  # objects that first show on the same frame
+    firsts: dict[str, int] = {}  # index of the annotated frame
     results: dict[str, tuple[jf.Score | None, Presence]] = {}
     for name, truth in truths.items():
         if truth.first is None:
             results[name] = (None, Presence(0, 0))
         else:
+            firsts[name] = truth.first
             cohorts[truth.frame_idx[truth.first]].append(name)
     features = FeatureCache(loaded, read)
     for start, names in sorted(cohorts.items()):
         tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count)
         for name in names:
-            first = truths[name].first
-            assert first is not None
-            prompt_object(tracker, name, start, truths[name].masks[first], clicks)
-        wanted = {name: dict(zip(truths[name].frame_idx, truths[name].masks, strict=True)) for name in names}
-        made: dict[str, list[Mask]] = {name: [] for name in names}
-        gt: dict[str, list[Mask]] = {name: [] for name in names}
+            prompt_object(tracker, name, start, truths[name].masks[firsts[name]], clicks)
+        wanted = {name: {frame: i for i, frame in enumerate(truths[name].frame_idx)} for name in names}
+        made: dict[str, list[bytes]] = {name: [] for name in names}  # from the first frame on
         right: dict[str, int] = dict.fromkeys(names, 0)
         for answer in tracker.propagate(start, frame_count):
             if not any(answer.frame_idx in wanted[name] for name in names):
                 continue
             for name, mask in zip(answer.object_ids, answer.masks(hw), strict=True):
-                target = wanted[name].get(answer.frame_idx)
-                if target is None:
+                at = wanted[name].get(answer.frame_idx)
+                if at is None:
                     continue
-                made[name].append(mask)
-                gt[name].append(target)
-                right[name] += int(mask.any() == target.any()) if answer.frame_idx > start else 0
+                made[name].append(rle.encode(mask))
+                right[name] += int(mask.any() == truths[name].masks[at].any()) if answer.frame_idx > start else 0
         for name in names:
-            results[name] = (jf.score_masklet(made[name], gt[name]), Presence(right[name], len(gt[name]) - 1))
+            target = truths[name].masks[firsts[name] : firsts[name] + len(made[name])]
+            score = jf.score_masklet(Compressed(made[name], *hw), target)
+            results[name] = (score, Presence(right[name], len(made[name]) - 1))
     return results
 
 

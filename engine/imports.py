@@ -1,9 +1,13 @@
-"""SA-V datasets in: videos are ingested like any other, and their masklets go through the same checks to a release."""
+"""SA-V datasets in: annotated videos are ingested like any other, and their masklets go through the same checks.
+
+An import takes the videos that have an annotation beside them, in any folder below, and no others: those are for
+ingest and the model. It works on batches that are wholly its own and that nobody has begun to propose for.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,42 +28,63 @@ class ImportReport:
     videos: int
     masklets: int
     release: str
+    skipped: int  # annotated videos that an ingest had admitted, in a batch that is not the import's to close
 
 
 def sav_folder(s: Services, folder: Path, progress: Callable[[int, int, str], None] | None = None) -> ImportReport:
-    """Imports NAME.mp4 with NAME_manual.json and NAME_auto.json. Run again after any failure.
+    """Imports NAME.mp4 with NAME_manual.json and NAME_auto.json, in any folder below. Run again after any failure.
 
     Raises SavError for an annotation that cannot be read, before anything of it is published.
     """
-    ingest.run(s, str(folder), progress)
-    videos, count, release = 0, 0, ""
-    mine = {v.video_id: v for v in s.tables.videos() if Path(v.source_uri).parent == folder.absolute()}
+    ingest.run(s, str(folder), progress, only=_is_annotated)
+    videos, count, skipped, release = 0, 0, 0, ""
     by_batch: dict[str, list[Video]] = defaultdict(list)
-    for video in mine.values():
-        by_batch[video.batch_id].append(video)
+    for video in s.tables.videos():
+        path = Path(video.source_uri)
+        if path.is_relative_to(folder.absolute()) and any(note.exists() for note in _annotations(path)):
+            by_batch[video.batch_id].append(video)
+    imported = []
     for batch_id, members in sorted(by_batch.items()):
-        if batch_id not in batches.pending(s.blobs, Stage.PROPOSED):
-            continue  # imported before, or already proposed for by the model
-        rows = {video.video_id: _rows(folder, video) for video in members}
-        for video_id, found in rows.items():
-            for kind in ("masklets", "operations"):
-                part = found if kind == "masklets" else []
-                masklets.write_part(s.blobs, kind=kind, batch_id=batch_id, video_id=video_id, rows=part)
-        number = sum(map(len, rows.values()))
-        facts = {"imported": str(folder), "accepted": number}
-        for stage in (Stage.COLLECTED, Stage.IN_REVIEW, Stage.PROPOSED):  # last first: a cut leaves it to be done again
-            batches.mark(s.blobs, batch_id, stage, facts)
-        videos, count = videos + len(members), count + number
+        ingested = batches.facts(s.blobs, batch_id, Stage.INGESTED) or {}
+        proposed = batches.facts(s.blobs, batch_id, Stage.PROPOSED)
+        if proposed is None and set(ingested.get("videos", ())) == {video.video_id for video in members}:
+            number = _fill(s, folder, batch_id, members)
+            videos, count = videos + len(members), count + number
+        elif proposed is None or "imported" not in proposed:
+            skipped += len(members)
+            continue
+        imported.append(batch_id)
     for batch_id in publish.pending(s):
-        if batch_id in by_batch:
+        if batch_id in imported:
             release = publish.run(s, batch_id)
-    return ImportReport(videos, count, release)
+    return ImportReport(videos, count, release, skipped)
 
 
-def _rows(folder: Path, video: Video) -> list[Masklet]:
+def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> int:
+    """Writes the masklets of a batch and marks it as far as collected. Returns their number."""
+    rows = {video.video_id: _rows(video) for video in members}
+    for video_id, found in rows.items():
+        for kind in ("masklets", "operations"):
+            part = found if kind == "masklets" else []
+            masklets.write_part(s.blobs, kind=kind, batch_id=batch_id, video_id=video_id, rows=part)
+    number = sum(map(len, rows.values()))
+    facts = {"imported": str(folder), "accepted": number}
+    for stage in (Stage.COLLECTED, Stage.IN_REVIEW, Stage.PROPOSED):  # last first: a cut leaves it to be done again
+        batches.mark(s.blobs, batch_id, stage, facts)
+    return number
+
+
+def _rows(video: Video) -> list[Masklet]:
     rows: list[Masklet] = []
-    for suffix in SUFFIXES:
-        path = folder / (Path(video.source_uri).stem + suffix)
+    for path in _annotations(Path(video.source_uri)):
         if path.exists():
             rows += sav.read(path, video=video, batch_id=video.batch_id)
     return [replace(row, split=video.split) for row in rows]
+
+
+def _annotations(video: Path) -> list[Path]:
+    return [video.with_name(video.stem + suffix) for suffix in SUFFIXES]
+
+
+def _is_annotated(key: str, keys: Collection[str]) -> bool:
+    return any(path.as_posix() in keys for path in _annotations(Path(key)))

@@ -1,8 +1,13 @@
 """Ingest: a folder or a bucket of raw videos becomes admitted videos, and everything else a quarantine record.
 
 Each file is judged by its content, whatever its name: probed, refused with a typed reason or normalised, under an id
-made from its bytes. A marker a file (its address and its fingerprint) makes a second run over the same source do
-nothing. The videos that a run admits are one batch, committed to the table `videos` once.
+made from its bytes. Two kinds of name are believed: hidden files and unfinished downloads are passed over, and a file
+with the suffix of what lies beside videos (text, pictures, sound) is a candidate only if it begins as a video does. A
+marker a file (its address and its fingerprint) makes a second run over the same source do nothing. The videos that a
+run admits are one batch, committed to the table `videos` once.
+
+What is the machine's trouble (a full disk, a store that does not answer) ends the run and marks nothing; what is the
+file's own fault never does.
 """
 
 from __future__ import annotations
@@ -11,10 +16,11 @@ import fcntl
 import hashlib
 import json
 import math
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,22 +29,28 @@ from engine.batches import Stage
 from engine.services import Services
 from storage import blobs as blobs_module
 from storage import masklets, video
-from storage.blobs import BlobMissing, Blobs
+from storage.blobs import BlobDenied, BlobMissing, Blobs, check_key
 from storage.formats import sav
 from storage.records import Quarantined, Refusal, Video, content_id
 
 TRUTH = ".truth.json"  # beside clip.mp4, clip.truth.json holds its true masklets as SA-V JSON
-_NOT_MEDIA = {
+_BESIDE = {
     ".json", ".jsonl", ".txt", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf", ".srt", ".vtt",
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".zip", ".tar", ".gz", ".py", ".sh", ".log",
-    ".part", ".tmp", ".crdownload", ".mp3", ".wav", ".flac", ".aac", ".ogg", ".parquet", ".npy",
+    ".mp3", ".wav", ".flac", ".aac", ".ogg", ".parquet", ".npy",
 }  # fmt: skip
+_UNFINISHED = {".part", ".tmp", ".crdownload"}
 
 Progress = Callable[[int, int, str], None]  # done, of, name of what was just done
+Only = Callable[[str, Collection[str]], bool]  # whether a run takes a key, given all keys of the source
 
 
 class NoSource(Exception):
     """There is nothing to ingest from."""
+
+
+class _Changed(Exception):
+    """The file changed or went away while it was judged."""
 
 
 @dataclass(frozen=True)
@@ -48,119 +60,198 @@ class IngestReport:
     batch_id: str | None
     admitted: int
     quarantined: int
-    unchanged: int  # files that an earlier run has judged
-    ignored: int  # files that are not media by their suffix
+    unchanged: int  # files of which an earlier run has said the same
+    ignored: int  # files that are no videos and do not pass for any
+    postponed: int  # files that changed or went away while they were read: the next run judges them
 
 
 @dataclass(frozen=True)
 class _File:
     key: str
     uri: str
-    fingerprint: str
+    fingerprint: str  # of its truth as well: mending that is another chance
+    truth: str | None  # key
+    beside: bool  # by its suffix it is no video
 
     @property
     def marker(self) -> str:
         return f"sources/{content_id(self.uri, self.fingerprint)}.json"
 
+    @property
+    def ignored_marker(self) -> str:
+        return f"sources/{content_id(self.uri, self.fingerprint)}.ignored"
 
-def run(s: Services, source: str | None = None, progress: Progress | None = None) -> IngestReport:
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a file; with nothing set, it was admitted before under the same address."""
+
+    video: Video | None = None
+    refused: Quarantined | None = None
+    ignored: bool = False
+    again: bool = False  # the next run judges it again: there is no marker
+
+
+def run(
+    s: Services, source: str | None = None, progress: Progress | None = None, only: Only | None = None
+) -> IngestReport:
     """Judges every new file below `source` (the setting by default) and commits the admitted ones as a batch.
 
-    Raises NoSource, and BlobError where the source cannot be read. Only one run works at a time on one home.
+    only: which files, for a caller who wants some of them.
+    Raises NoSource, and BlobError or OSError where the source or the store fails: run it again. Only one run works at a
+    time on one home.
     """
     where = source or s.settings.ingest.source
     if where is None:
         raise NoSource("no source: name a folder or s3://bucket/prefix, or set MASKLETS_INGEST__SOURCE")
-    origin = _open_source(s, where)
+    work = s.home / "cache" / "ingest"
+    origin = _open_source(s, where, work)
     with _alone(s.home / "ingest.lock"):
-        files, ignored = _list(origin)
-        if not files and not ignored and not where.startswith("s3://") and not Path(where).is_dir():
-            raise NoSource(f"no such folder: {where}")
+        shutil.rmtree(work, ignore_errors=True)  # what a killed run left
+        work.mkdir(parents=True, exist_ok=True)
+        files, passed_over = _list(origin, _own(s, origin), only)
         seen = set(s.blobs.keys("sources/"))
-        new = [file for file in files if file.marker not in seen]
-        names = {file.key for file in files} | set(ignored)
-        outcomes: list[Video | Quarantined | None] = []
+        new = [file for file in files if not {file.marker, file.ignored_marker} & seen]
+        outcomes: list[_Outcome] = []
         with ThreadPoolExecutor(s.settings.ingest.workers) as pool:
-            judged = pool.map(lambda file: _judge(s, origin, file, names), new)
+            judged = pool.map(lambda file: _judge(s, origin, file, work), new)
             for done, (file, outcome) in enumerate(zip(new, judged, strict=True), 1):
                 outcomes.append(outcome)
                 if progress:
                     progress(done, len(new), file.key)
-        refused = [q for q in outcomes if isinstance(q, Quarantined)]
-        _commit_quarantine(s, refused)
+        refused = [outcome.refused for outcome in outcomes if outcome.refused]
+        quarantined = _commit_quarantine(s, refused)
         for file, outcome in zip(new, outcomes, strict=True):
-            fact = {"uri": file.uri, "video_id": outcome.video_id} if isinstance(outcome, Video) else {"uri": file.uri}
-            s.blobs.create(file.marker, json.dumps(fact).encode())
-        batch_id, admitted = _commit(s)
+            fact = {"uri": file.uri, "video_id": outcome.video.video_id} if outcome.video else {"uri": file.uri}
+            if not outcome.again:
+                s.blobs.create(file.ignored_marker if outcome.ignored else file.marker, json.dumps(fact).encode())
+        batch_id, admitted = _commit(s, {file.uri for file in files})
+    known = sum(outcome == _Outcome() for outcome in outcomes) + len(refused) - quarantined
     return IngestReport(
         batch_id=batch_id,
         admitted=admitted,
-        quarantined=len(refused),
-        unchanged=len(files) - len(new) + sum(outcome is None for outcome in outcomes),
-        ignored=len(ignored),
+        quarantined=quarantined,
+        unchanged=sum(file.marker in seen for file in files) + known,
+        ignored=passed_over + sum(file.ignored_marker in seen for file in files) + sum(o.ignored for o in outcomes),
+        postponed=sum(o.again and not o.ignored and o.refused is None for o in outcomes),
     )
 
 
-def _open_source(s: Services, where: str) -> Blobs:
+def _open_source(s: Services, where: str, cache: Path) -> Blobs:
     if not where.startswith("s3://") and not Path(where).is_dir():
         raise NoSource(f"no such folder: {where}")
     path = where if where.startswith("s3://") else str(Path(where).absolute())
-    return blobs_module.connect(path, cache=s.home / "cache" / "sources", endpoint_url=s.settings.storage.s3_endpoint)
+    return blobs_module.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
 
 
-def _list(origin: Blobs) -> tuple[list[_File], list[str]]:
-    files, ignored = [], []
-    for key in origin.keys():
-        name = key.rsplit("/", 1)[-1]
-        if name.startswith(".") or Path(name).suffix.lower() in _NOT_MEDIA:
-            ignored.append(key)
-        else:
-            files.append(_File(key, origin.uri_of(key), origin.fingerprint(key)))
-    return files, ignored
+def _own(s: Services, origin: Blobs) -> tuple[str, ...]:
+    """Where below the source the engine itself writes, as prefixes of keys. Raises NoSource for its own store."""
+    here, store, home = (_place(uri) for uri in (origin.uri, s.blobs.uri, str(s.home)))
+    if here.startswith(store) or here == home:
+        raise NoSource(f"the engine keeps its own data in {origin.uri}: name another source")
+    return tuple(own.removeprefix(here) for own in (store, home) if own.startswith(here))
 
 
-def _judge(s: Services, origin: Blobs, file: _File, names: set[str]) -> Video | Quarantined | None:
-    """Admits a file, or says why not; None if it was admitted before under the same address."""
+def _place(uri: str) -> str:
+    return (uri if uri.startswith("s3://") else str(Path(uri).resolve())).rstrip("/") + "/"
+
+
+def _list(origin: Blobs, own: tuple[str, ...], only: Only | None) -> tuple[list[_File], int]:
+    """The files to judge, and how many are passed over by their names."""
+    found = {key: fingerprint for key, fingerprint in origin.entries() if not key.startswith(own)}
+    files, passed_over = [], 0
+    for key, fingerprint in found.items():
+        name, suffix = key.rsplit("/", 1)[-1], Path(key).suffix.lower()
+        if name.startswith(".") or suffix in _UNFINISHED:
+            passed_over += 1
+        elif only is None or only(key, found.keys()):
+            truth = str(Path(key).with_suffix(TRUTH))
+            mark = f"{fingerprint} {found[truth]}" if truth in found else fingerprint
+            uri = _utf8(f"{origin.uri.rstrip('/')}/{key}")
+            files.append(_File(key, uri, mark, truth if truth in found else None, suffix in _BESIDE))
+    return files, passed_over
+
+
+def _judge(s: Services, origin: Blobs, file: _File, work: Path) -> _Outcome:
+    """What becomes of a file. Raises what is the machine's trouble and not the file's."""
     try:
-        return _admit(s, origin, file, names)
-    except video.Refused as refused:
-        return _quarantined(file, refused.reason, refused.detail)
-    except BlobMissing:
-        return _quarantined(file, Refusal.UNREADABLE, "it went away while it was read")
-    except (sav.SavError, OSError, ValueError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        return _quarantined(file, Refusal.FAILED, line)
+        check_key(file.key)
+    except ValueError as error:
+        return _Outcome(ignored=True) if file.beside else _refused(file, Refusal.FAILED, str(error))
+    with ExitStack() as stack:
+        try:
+            if file.beside and not _begins_as_video(origin.read(file.key, 512)):
+                return _Outcome(ignored=True)
+            path = stack.enter_context(origin.local(file.key))
+            truth = origin.read(file.truth) if file.truth else None
+        except BlobMissing:
+            return _Outcome(again=True)
+        except BlobDenied as error:  # without a marker: being let in later changes no fingerprint
+            if file.beside:
+                return _Outcome(ignored=True, again=True)
+            return replace(_refused(file, Refusal.UNREADABLE, str(error)), again=True)
+        try:
+            return _admit(s, file, path, truth, work)
+        except _Changed:
+            return _Outcome(again=True)
+        except sav.SavError as error:
+            return _refused(file, Refusal.FAILED, str(error))
+        except video.Refused as refused:
+            if file.beside and refused.reason in (Refusal.NO_VIDEO_STREAM, Refusal.UNREADABLE):
+                return _Outcome(ignored=True)
+            return _refused(file, refused.reason, refused.detail)
 
 
-def _quarantined(file: _File, reason: Refusal, detail: str) -> Quarantined:
-    return Quarantined(stage="ingest", subject=file.uri, reason=reason.value, detail=detail, batch_id="")
+def _begins_as_video(head: bytes) -> bool:
+    """Whether the first bytes are those of a container of videos; text, pictures and most sound begin otherwise.
+
+    Source: the signatures in FFmpeg's demuxers (libavformat).
+    """
+    return (
+        head[4:8] in (b"moov", b"mdat", b"wide", b"skip", b"free")
+        or (head[4:8] == b"ftyp" and head[8:12] not in (b"heic", b"heix", b"mif1", b"avif"))  # those are pictures
+        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+        or head[:377:188] == b"GGG"  # MPEG-TS
+        or head.startswith((b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"0&\xb2u\x8ef\xcf\x11", b"\x06\x0e+4", b".RMF"))
+        or head.startswith((b"\0\0\1\xba", b"\0\0\1\xb3", b"DKIF"))
+    )
 
 
-def _admit(s: Services, origin: Blobs, file: _File, names: set[str]) -> Video | Quarantined | None:
-    path = origin.fetch(file.key)
-    digest = _sha256(path)
-    video_id = digest[:16]
-    folder = f"videos/{video_id}"
-    known = _record(s.blobs, video_id)
-    if known is not None:
-        if known.source_uri == file.uri:
-            return None
-        return _quarantined(file, Refusal.DUPLICATE, f"the same bytes as {known.source_uri}")
+def _refused(file: _File, reason: Refusal, detail: str) -> _Outcome:
+    line = _utf8(" ".join(detail.split()))
+    return _Outcome(
+        refused=Quarantined(stage="ingest", subject=file.uri, reason=reason.value, detail=line, batch_id="")
+    )
+
+
+def _utf8(text: str) -> str:
+    """The text with escapes for what UTF-8 cannot say: names on disk are bytes, and JSON may hold half a character."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _admit(s: Services, file: _File, path: Path, truth: bytes | None, work: Path) -> _Outcome:
+    """Admits a file. Raises Refused, SavError and _Changed, and whatever the machine or the store is troubled by."""
     limits = s.settings.ingest
-    with tempfile.TemporaryDirectory(dir=s.home, prefix="ingest-") as temporary:
+    with tempfile.TemporaryDirectory(dir=work) as temporary:
         target = Path(temporary) / "video.mp4"
-        made = video.normalise(
-            path,
-            target,
-            limits=video.Limits(
-                min_s=limits.min_s,
-                max_s=limits.max_s,
-                min_side_px=limits.min_side_px,
-                max_side_px=limits.max_side_px,
-            ),
-        )
-        s.blobs.write(f"{folder}/video.mp4", target)
-        s.blobs.write(f"{folder}/frames.json", json.dumps({"source_s": made.timestamps}).encode())
+        with _steady(path):
+            digest = _sha256(path)
+            known = _record(s.blobs, digest[:16])
+            if known is None:
+                made = _normalise(
+                    path,
+                    target,
+                    video.Limits(
+                        min_s=limits.min_s,
+                        max_s=limits.max_s,
+                        min_side_px=limits.min_side_px,
+                        max_side_px=limits.max_side_px,
+                    ),
+                )
+        if known is not None:
+            return _known(file, known)
+        video_id = digest[:16]
+        folder = f"videos/{video_id}"
         record = Video(
             video_id=video_id,
             source_uri=file.uri,
@@ -177,19 +268,53 @@ def _admit(s: Services, origin: Blobs, file: _File, names: set[str]) -> Video | 
             rotation=made.rotation,
             split="",
             batch_id="",
-            truth_key=None,
+            truth_key=f"{folder}/truth.json" if truth is not None else None,
         )
-    truth = str(Path(file.key).with_suffix(TRUTH))
-    if truth in names:
-        text = origin.read(truth)
-        sav.from_sav(json.loads(text), video=record)  # refuse a truth that cannot be read now, not in the middle
-        s.blobs.write(f"{folder}/truth.json", text)
-        record = replace(record, truth_key=f"{folder}/truth.json")
+        if truth is not None:
+            sav.parse(truth, video=record)  # refuse a truth that cannot be read now, not in the middle
+            s.blobs.write(f"{folder}/truth.json", truth)
+        s.blobs.write(f"{folder}/video.mp4", target)
+        s.blobs.write(f"{folder}/frames.json", json.dumps({"source_s": made.timestamps}).encode())
     if s.blobs.create(f"{folder}/record.json", json.dumps(asdict(record)).encode()):
-        return record
+        return _Outcome(video=record)
     first = _record(s.blobs, video_id)
     assert first is not None  # records are never deleted
-    return _quarantined(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
+    return _known(file, first)
+
+
+def _known(file: _File, record: Video) -> _Outcome:
+    if record.source_uri == file.uri:
+        return _Outcome()
+    return _refused(file, Refusal.DUPLICATE, f"the same bytes as {record.source_uri}")
+
+
+def _normalise(source: Path, target: Path, limits: video.Limits) -> video.Normalised:
+    """`video.normalise`, where what libav stumbles over is the file's fault as well. Raises Refused."""
+    try:
+        return video.normalise(source, target, limits=limits)
+    except (video.Refused, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise video.Refused(Refusal.FAILED, f"{source.name}: {str(error) or type(error).__name__}") from error
+
+
+@contextmanager
+def _steady(path: Path) -> Iterator[None]:
+    """Raises _Changed, in place of any error, if the file is not what it was: somebody is still copying it."""
+
+    def state() -> tuple[int, int, int] | None:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    before = state()
+    try:
+        yield
+    finally:
+        if before is None or state() != before:
+            raise _Changed
 
 
 def _record(blobs: Blobs, video_id: str) -> Video | None:
@@ -199,38 +324,57 @@ def _record(blobs: Blobs, video_id: str) -> Video | None:
         return None
 
 
-def _commit_quarantine(s: Services, refused: Sequence[Quarantined]) -> None:
-    """Commits the refusals of a run under an id made of them: a run that is repeated adds nothing."""
+def _commit_quarantine(s: Services, refused: Sequence[Quarantined]) -> int:
+    """Commits the refusals that are not in the table, and says how many: a run that is repeated adds nothing."""
     if not refused:
-        return
-    batch_id = content_id("quarantine", *sorted(f"{q.subject} {q.reason} {q.detail}" for q in refused))
-    rows = [replace(q, batch_id=batch_id) for q in refused]
-    masklets.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="ingest", rows=rows)
-    masklets.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
+        return 0
+    said = {(q.subject, q.reason, q.detail) for q in s.tables.quarantine(where="stage == 'ingest'")}
+    new = [q for q in refused if (q.subject, q.reason, q.detail) not in said]
+    if new:
+        batch_id = content_id("quarantine", *sorted(f"{q.subject} {q.reason} {q.detail}" for q in new))
+        rows = [replace(q, batch_id=batch_id) for q in new]
+        masklets.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="ingest", rows=rows)
+        masklets.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
+    return len(new)
 
 
-def _commit(s: Services) -> tuple[str | None, int]:
-    """Commits every admitted video that no table has yet, as one batch; repairs a batch whose mark was lost."""
+def _commit(s: Services, uris: set[str]) -> tuple[str | None, int]:
+    """Commits every admitted video that no table has yet; repairs a batch whose mark was lost.
+
+    The videos from `uris` are one batch, and those that a run over another source left when it died are another: what
+    is done with a batch as a whole, such as an import, is done with its own videos. Returns the id of the first (of the
+    other one where there are none), and the number of videos.
+    """
     table = s.tables.scan("videos", columns=["video_id", "batch_id", "split"])
     batch_of = dict(zip(table["video_id"].to_pylist(), table["batch_id"].to_pylist(), strict=True))
     marked = batches.reached(s.blobs)
     for batch_id in sorted(set(batch_of.values()) - set(marked)):
         videos = sorted(v for v, b in batch_of.items() if b == batch_id)
         batches.mark(s.blobs, batch_id, Stage.INGESTED, {"videos": videos})
+    splits = table["split"].to_pylist()
     keys = (key.split("/") for key in s.blobs.keys("videos/"))
     waiting = sorted(key[1] for key in keys if key[-1] == "record.json" and key[1] not in batch_of)
-    if not waiting:
-        return None, 0
-    batch_id = content_id("batch", *waiting)
-    held_out = _held_out(waiting, table["split"].to_pylist(), s.settings.ingest.held_out_share)
-    for video_id in waiting:
-        record = _record(s.blobs, video_id)
-        assert record is not None
-        row = replace(record, batch_id=batch_id, split="val" if video_id in held_out else "train")
-        masklets.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=video_id, rows=[row])
+    records = [record for video_id in waiting if (record := _record(s.blobs, video_id)) is not None]
+    committed = None
+    for ours in (False, True):
+        group = [record for record in records if (record.source_uri in uris) is ours]
+        if group:
+            committed = _commit_batch(s, group, splits)
+    return committed, len(records)
+
+
+def _commit_batch(s: Services, records: Sequence[Video], splits: list[str]) -> str:
+    """Commits videos as a batch, and returns its id. splits: of the videos before; these are appended."""
+    video_ids = [record.video_id for record in records]
+    batch_id = content_id("batch", *video_ids)
+    held_out = _held_out(video_ids, splits, s.settings.ingest.held_out_share)
+    for record in records:
+        row = replace(record, batch_id=batch_id, split="val" if record.video_id in held_out else "train")
+        masklets.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=record.video_id, rows=[row])
+        splits.append(row.split)
     masklets.commit_batch(s.blobs, s.tables, "videos", batch_id)
-    batches.mark(s.blobs, batch_id, Stage.INGESTED, {"videos": waiting})
-    return batch_id, len(waiting)
+    batches.mark(s.blobs, batch_id, Stage.INGESTED, {"videos": video_ids})
+    return batch_id
 
 
 def _held_out(new: Sequence[str], splits: Sequence[str], share: float) -> set[str]:

@@ -1,7 +1,7 @@
 """What the review page shows of a stored video: its size, and exactly the frame that an index names.
 
-Few videos are open at a time; each has one reader and one lock, so that people on different videos do not wait for each
-other. Knows nothing of people or tickets.
+Some videos are open at a time; each has one reader and one lock, under which it is downloaded, opened, read and closed:
+people on different videos do not wait for each other. Knows nothing of people or tickets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,22 @@ from engine.services import Services
 from storage.records import FPS, Video
 from storage.video import FrameReader, jpeg
 
-OPEN_VIDEOS = 8
+OPEN_VIDEOS = 32
+
+
+class _Open:
+    """A video that is open, or is about to be."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.reader: FrameReader | None = None
+        self.closed = False
+
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+            if self.reader is not None:
+                self.reader.close()
 
 
 class StoredMedia:
@@ -22,9 +37,9 @@ class StoredMedia:
 
     def __init__(self, s: Services) -> None:
         self._s = s
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the dictionaries: no video is looked up, downloaded or read under it
         self._videos: dict[str, Video] = {}
-        self._readers: OrderedDict[str, tuple[FrameReader, threading.Lock]] = OrderedDict()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
 
     def info(self, video_id: str) -> VideoInfo:
         """Size and length of a video. Raises NoSuchVideo."""
@@ -39,37 +54,39 @@ class StoredMedia:
         if not 0 <= frame_idx < video.frame_count:
             raise NoSuchFrame(f"video {video_id} has frames 0 to {video.frame_count - 1}, not {frame_idx}")
         while True:
-            reader, lock = self._reader(video)
-            with lock:
-                if self._readers.get(video_id, (None,))[0] is reader:  # not closed while we waited
-                    return jpeg(reader.read(frame_idx))
+            place = self._place(video_id)
+            with place.lock:
+                if place.closed:  # while we waited
+                    continue
+                if place.reader is None:
+                    place.reader = FrameReader(self._s.blobs.fetch(video.video_key))
+                rgb = place.reader.read(frame_idx)
+            return jpeg(rgb)
 
-    def _reader(self, video: Video) -> tuple[FrameReader, threading.Lock]:
-        """The open reader of a video; closes the one that was least recently used, once nobody reads from it."""
+    def _place(self, video_id: str) -> _Open:
+        """Where a video is held open; closes the one that was least recently used, once nobody reads from it."""
         with self._lock:
-            if video.video_id not in self._readers:
-                self._readers[video.video_id] = (FrameReader(self._s.blobs.fetch(video.video_key)), threading.Lock())
-            self._readers.move_to_end(video.video_id)
-            found = self._readers[video.video_id]
-            late = [self._readers.popitem(last=False)[1] for _ in range(len(self._readers) - OPEN_VIDEOS)]
-        for reader, lock in late:
-            with lock:
-                reader.close()
+            found = self._open.setdefault(video_id, _Open())
+            self._open.move_to_end(video_id)
+            late = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - OPEN_VIDEOS)]
+        for place in late:
+            place.close()
         return found
 
     def close(self) -> None:
         """Closes every open video."""
         with self._lock:
-            for reader, lock in self._readers.values():
-                with lock:
-                    reader.close()
-            self._readers.clear()
+            late = list(self._open.values())
+            self._open.clear()
+        for place in late:
+            place.close()
 
     def _video(self, video_id: str) -> Video:
-        with self._lock:
-            if video_id not in self._videos:
-                try:
-                    self._videos[video_id] = self._s.video(video_id)
-                except ValueError as error:
-                    raise NoSuchVideo(str(error)) from None
-            return self._videos[video_id]
+        if video_id not in self._videos:
+            with self._lock:
+                self._s.tables  # noqa: B018  (opened by whoever comes first, asked by all at once)
+            try:
+                self._videos[video_id] = self._s.video(video_id)
+            except ValueError as error:
+                raise NoSuchVideo(str(error)) from None
+        return self._videos[video_id]

@@ -15,24 +15,17 @@ class Phase:
 
     name: str
     prompts: tuple[str, ...]  # words of annotation_queue.records.PROMPTS
-    every_frame: bool  # each annotated frame is masked for itself
-    propagates: tuple[str, ...]  # prompts that are carried through the clip; none: image mode only
-    memory: bool  # clicks on a tracked frame are answered with the model's memory
+    propagates: tuple[
+        str, ...
+    ]  # prompts that the model carries through the clip; none: image mode, every frame by hand
 
 
+_BY_HAND = ("click", "box", "stroke", "mask")
 PHASES: dict[str, Phase] = {
-    "1": Phase("1", ("click", "box", "stroke", "mask"), every_frame=True, propagates=(), memory=False),
-    "2": Phase(
-        "2", ("click", "box", "stroke", "mask", "propagate"), every_frame=False, propagates=("mask",), memory=False
-    ),
-    "3": Phase(
-        "3",
-        ("click", "box", "stroke", "mask", "propagate"),
-        every_frame=False,
-        propagates=("click", "box", "mask"),
-        memory=True,
-    ),
-    "auto": Phase("auto", (), every_frame=False, propagates=("mask",), memory=True),
+    "1": Phase("1", _BY_HAND, propagates=()),
+    "2": Phase("2", (*_BY_HAND, "propagate"), propagates=("mask",)),
+    "3": Phase("3", (*_BY_HAND, "propagate"), propagates=("click", "box", "mask")),
+    "auto": Phase("auto", (), propagates=("mask",)),
 }
 
 

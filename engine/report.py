@@ -22,7 +22,7 @@ from engine.services import Services
 from storage import masklets as parts
 from storage import rle
 from storage.formats import sav
-from storage.records import Masklet, Video
+from storage.records import STRIDE, Masklet, Video
 from storage.video import jpeg
 from validation import jf
 
@@ -56,7 +56,7 @@ class Summary:
 def summarise(
     s: Services, batch_id: str, *, seconds: Mapping[str, float], modelled_annotation_s: float | None = None
 ) -> Summary:
-    """Counts what the store holds of a batch and of the newest round."""
+    """Counts what the store holds of a batch and of the round that its release was trained in."""
     videos = s.tables.videos(where=f"batch_id == '{batch_id}'")
     rows = s.tables.masklets(where=f"batch_id == '{batch_id}'")
     operations = s.tables.operations(where=f"batch_id == '{batch_id}'")
@@ -68,8 +68,8 @@ def summarise(
     scores = [score for video in videos for score in against_truth(s, video, rows).values()]
     mean = jf.mean(scores)
     published = batches.facts(s.blobs, batch_id, Stage.PUBLISHED) or {}
-    decided = [outcome for r in rounds.ids(s) if (outcome := rounds.outcome_of(s, r))]
-    last = decided[-1] if decided else None
+    mine = [r for r in rounds.ids(s) if rounds.start_of(s, r).release == published.get("release")]
+    last = next((outcome for r in reversed(mine) if (outcome := rounds.outcome_of(s, r))), None)
     return Summary(
         videos=len(videos),
         quarantined=len(s.tables.quarantine()),
@@ -170,7 +170,7 @@ def contact_sheet(
     s: Services, video: Video, rows: Sequence[Masklet], *, columns: int = 6, width_px: int = 220
 ) -> Image:
     """Frames evenly spread over a video with the masklets drawn on them: uint8 RGB, one row of pictures."""
-    annotated = list(range(0, video.frame_count, 4))
+    annotated = list(range(0, video.frame_count, STRIDE))
     chosen = [annotated[round(i * (len(annotated) - 1) / max(1, columns - 1))] for i in range(columns)]
     height = round(video.height * width_px / video.width)
     cells = []

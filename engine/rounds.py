@@ -6,9 +6,11 @@ every step of it can be run again. Its state is in the store: rounds/<id>/*.json
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +25,7 @@ from engine.services import Services
 from storage import releases, rle
 from storage.blobs import BlobMissing
 from storage.records import STRIDE, Masklet, Video, content_id
-from storage.releases import Release
+from storage.releases import NoSuchRelease, Release
 from storage.video import FrameReader
 from validation import gate
 
@@ -33,18 +35,27 @@ if TYPE_CHECKING:
     from model.train import Progress as TrainProgress
 
 PROTOCOL = "3-click"  # the paper's: three clicks on the first frame that shows the object
+FRAMES = 6  # annotated frames of a training clip
+SMALLEST = 1 / 1000  # of the frame: what a clip's first frame must show; the trainer takes no object below 1 / 1600
 
 
 class NothingToTrainOn(Exception):
-    """The release has no masklet of a training video."""
+    """The release has no training video with a run of frames that begins with an object large enough to learn from."""
 
 
 class NothingHeldOut(Exception):
-    """The release has no masklet of a held-out video: nothing could be measured."""
+    """The release has no masklet of a held-out video that shows its object: nothing could be measured."""
 
 
 class NoSuchRound(Exception):
-    """There is no such round."""
+    """There is no such round, or it has not come this far."""
+
+
+def hopeless() -> tuple[type[Exception], ...]:
+    """What another try at a step that runs a model would only repeat."""
+    from model.load import NoCheckpoint
+
+    return (NoSuchRelease, NoCheckpoint, NothingToTrainOn, NothingHeldOut, NoSuchRound)
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,9 @@ class Round:
     steps: int
     lr: float
     seed: int
-    masklets: int  # in the release: the watermark that the next round counts from
+    image_size: int | None  # px; None: the parent's
+    min_gain: float  # J&F points (0-100) that it must gain over its parent
+    masklets: int  # to train on in the release: the watermark that the next round counts from
 
 
 @dataclass(frozen=True)
@@ -76,15 +89,24 @@ class Outcome:
 
 
 def due(s: Services) -> str | None:
-    """The release that a round should begin with by itself: None while too little is new since the last round."""
+    """The release that a round should begin with by itself, or go on with; None while too little is new.
+
+    A round that nobody has decided was cut off, or is at work: it is due as long as `start` would find the same one
+    again, and counts for nothing otherwise.
+    """
     names = releases.names(s.blobs)
     if not names:
         return None
+    begun = [start_of(s, round_id) for round_id in ids(s)]
+    serving = s.checkpoint().name  # a round that serves was decided, even if it was cut off before that was written
+    decided = {r.round_id for r in begun if r.round_id == serving or outcome_of(s, r.round_id)}
+    seen = max((r.masklets for r in begun if r.round_id in decided), default=0)
+    undecided = [r for r in begun if r.round_id not in decided and r.masklets > seen]
+    if again := [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]:
+        return max(again, key=lambda r: r.masklets).release
     newest = max(names)  # names begin with their number
-    rounds = [start_of(s, round_id) for round_id in ids(s)]
-    seen = max((r.masklets for r in rounds), default=0)
-    count = _train_masklets(releases.load(s.blobs, newest))
-    return newest if count - seen >= s.settings.rounds.min_new_masklets else None
+    new = _count(releases.load(s.blobs, newest), "train") - seen
+    return newest if new >= s.settings.rounds.min_new_masklets else None
 
 
 def start(s: Services, release: str, *, steps: int | None = None, lr: float | None = None, seed: int = 1) -> str:
@@ -93,35 +115,59 @@ def start(s: Services, release: str, *, steps: int | None = None, lr: float | No
     Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut.
     """
     pinned = releases.load(s.blobs, release)
-    parent = s.checkpoint()
-    train = _train_masklets(pinned)
-    if train == 0:
-        raise NothingToTrainOn(f"release {release} has no masklet of a training video")
-    if not any(m.split == "val" for m in pinned.iter_masklets()):
-        raise NothingHeldOut(f"release {release} has no masklet of a held-out video: a round could not be measured")
-    steps = s.settings.rounds.steps if steps is None else steps
-    lr = s.settings.rounds.lr if lr is None else lr
-    digest = content_id(release, parent.name, str(steps), repr(lr), str(seed), length=8)
+    next(_trainable(pinned, FRAMES))  # there is one, or it raises
+    if not any(_scorable(m) for v in pinned.videos() if v.split == "val" for m in pinned.masklets([v.video_id])):
+        raise NothingHeldOut(f"release {release} shows no object in a held-out video: a round could not be measured")
+    begun = _round(s, pinned, steps, lr, seed)
+    s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
+    return begun.round_id
+
+
+def _round(s: Services, release: Release, steps: int | None = None, lr: float | None = None, seed: int = 1) -> Round:
+    """The round that would begin now."""
+    parent, chosen = s.checkpoint(), s.settings.rounds
+    steps = chosen.steps if steps is None else steps
+    lr = chosen.lr if lr is None else float(lr)
+    parts = (release.name, parent.name, str(steps), repr(lr), str(seed), str(chosen.image_size), repr(chosen.min_gain))
     number = parent.round + 1
-    round_id = f"round-{number:03d}-{digest}"
-    begun = Round(round_id, number, release, parent.name, parent.key, parent.round, steps, lr, seed, train)
-    s.blobs.create(f"rounds/{round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
-    return round_id
+    return Round(
+        round_id=f"round-{number:03d}-{content_id(*parts, length=8)}",
+        number=number,
+        release=release.name,
+        parent=parent.name,
+        parent_key=parent.key,
+        parent_round=parent.round,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        image_size=chosen.image_size,
+        min_gain=chosen.min_gain,
+        masklets=_count(release, "train"),
+    )
 
 
 def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = lambda progress: None) -> str:
-    """Fine-tunes from the round's parent on the release's training videos; a killed run goes on where it was saved."""
+    """Fine-tunes from the round's parent on the release's training videos; a killed run goes on where it was saved.
+
+    A second trainer on the same home waits for the first and finds its checkpoint; one on another machine keeps what
+    the first has stored. Weights that were stored never change.
+    """
     begun = start_of(s, round_id)
-    if s.blobs.exists(f"checkpoints/{round_id}/meta.json"):
-        return round_id
+    folder = s.home / "rounds" / round_id
+    with _alone(folder / "lock"):
+        if not s.blobs.exists(f"checkpoints/{round_id}/meta.json"):
+            _fine_tune(s, begun, folder, report)
+    return round_id
+
+
+def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainProgress], None]) -> None:
     from model import load
     from model import train as trainer
 
     parent = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
     release = releases.load(s.blobs, begun.release)
-    recipe = recipe_of(begun, s.settings.rounds.image_size or parent.image_size)
+    recipe = recipe_of(begun, begun.image_size or parent.image_size)
     source = ReleaseClips.of(s, release, recipe.stages[0].frames)
-    folder = s.home / "rounds" / round_id
     tuned = trainer.train(
         load.resized(parent.model, recipe.stages[0].image_size),
         lambda _: source,
@@ -141,10 +187,9 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
         std=parent.std,
     )
     for file in sorted(saved.iterdir(), key=lambda f: f.name == "meta.json"):  # meta.json last: it says "whole"
-        s.blobs.write(f"checkpoints/{round_id}/{file.name}", file)
+        s.blobs.create(f"checkpoints/{begun.round_id}/{file.name}", file)
     (folder / "state.pt").unlink(missing_ok=True)
     shutil.rmtree(folder / "checkpoint")
-    return round_id
 
 
 def recipe_of(begun: Round, image_size: int) -> Any:
@@ -158,7 +203,7 @@ def recipe_of(begun: Round, image_size: int) -> Any:
                 "fine-tune",
                 begun.steps,
                 image_size,
-                frames=6,
+                frames=FRAMES,
                 batch=2,
                 lr=begun.lr,
                 encoder_lr=begun.lr * 0.6,  # the ratio of the released fine-tuning configuration
@@ -170,6 +215,7 @@ def recipe_of(begun: Round, image_size: int) -> Any:
         seed=begun.seed,
         weight_decay=0.1,
         clip_grad=0.1,
+        time_reversal=0.0,  # ReleaseClips turns its runs around itself, and knows what shows at either end
     )
 
 
@@ -179,7 +225,7 @@ def evaluate(s: Services, round_id: str) -> str:
     if _read(s, round_id, "evaluation") is not None:
         return round_id
     release = releases.load(s.blobs, begun.release)
-    after = s.model(Checkpoint(round_id, begun.number, f"checkpoints/{round_id}"))
+    after = s.model(checkpoint_of(s, round_id))
     before = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
     figures = {name: asdict(measure(s, release, loaded)) for name, loaded in (("before", before), ("after", after))}
     s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
@@ -220,22 +266,45 @@ def measure(s: Services, release: Release, loaded: LoadedModel) -> gate.Metrics:
 
 
 def decide(s: Services, round_id: str) -> Outcome:
-    """Lets the gate decide, records the round in the registry, and promotes the checkpoint if it passed."""
+    """Lets the gate decide, records the round in the registry, and promotes the checkpoint if it passed.
+
+    A decision stands. What was measured against its parent takes only its parent's place: once another checkpoint
+    serves, the round is not promoted.
+    """
     begun = start_of(s, round_id)
-    figures = _read(s, round_id, "evaluation")
-    if figures is None:
-        raise NoSuchRound(f"round {round_id} has not been evaluated")
-    before, after = gate.Metrics(**figures["before"]), gate.Metrics(**figures["after"])
-    rule = gate.PromotionRule(min_gain=s.settings.rounds.min_gain / 100)
-    decision = gate.promote(before, after, rule)
-    outcome = Outcome(round_id, decision.passed, decision.reasons, before.jf, after.jf, after.masklets)
-    metrics = {"jf_before": before.jf, "jf_after": after.jf, "promoted": float(decision.passed)}
-    run_id = s.registry.record(round_id, asdict(begun) | {"rule": json.dumps(asdict(rule))}, metrics)
-    if decision.passed:
-        key = f"checkpoints/{round_id}"
-        s.registry.promote(Checkpoint(round_id, begun.number, key), s.blobs.uri_of(key), run_id)
-    s.blobs.create(f"rounds/{round_id}/decision.json", json.dumps(asdict(outcome), indent=1).encode())
-    return outcome
+    with _alone(s.home / "rounds" / "deciding.lock"):
+        if decided := outcome_of(s, round_id):
+            return decided
+        figures = _read(s, round_id, "evaluation")
+        if figures is None:
+            raise NoSuchRound(f"round {round_id} has not been evaluated")
+        before, after = gate.Metrics(**figures["before"]), gate.Metrics(**figures["after"])
+        rule = gate.PromotionRule(min_gain=begun.min_gain / 100)
+        decision = gate.promote(before, after, rule)
+        serving = s.checkpoint().name
+        if decision.passed and serving not in (begun.parent, round_id):  # its own: cut off after it was promoted
+            reason = f"{serving} serves now, and the round was measured against {begun.parent}"
+            decision = gate.Decision(passed=False, reasons=(reason,))
+        outcome = Outcome(round_id, decision.passed, decision.reasons, before.jf, after.jf, after.masklets)
+        metrics = {"jf_before": before.jf, "jf_after": after.jf, "promoted": float(decision.passed)}
+        run_id = s.registry.record(round_id, asdict(begun) | {"rule": json.dumps(asdict(rule))}, metrics)
+        if decision.passed:
+            key = f"checkpoints/{round_id}"
+            s.registry.promote(Checkpoint(round_id, begun.number, key), s.blobs.uri_of(key), run_id)
+        s.blobs.create(f"rounds/{round_id}/decision.json", json.dumps(asdict(outcome), indent=1).encode())
+        return outcome
+
+
+def checkpoint_of(s: Services, name: str) -> Checkpoint:
+    """The checkpoint that a round made, by the round's id; any other name is one that is loaded by its name.
+
+    Raises NoSuchRound for a round that has not been trained.
+    """
+    if name not in ids(s):
+        return Checkpoint(name, 0, None)
+    if not s.blobs.exists(f"checkpoints/{name}/meta.json"):
+        raise NoSuchRound(f"round {name} has not been trained")
+    return Checkpoint(name, start_of(s, name).number, f"checkpoints/{name}")
 
 
 def ids(s: Services) -> list[str]:
@@ -266,37 +335,73 @@ def _read(s: Services, round_id: str, name: str) -> dict[str, Any] | None:
         return None
 
 
-def _train_masklets(release: Release) -> int:
-    return sum(m.split == "train" for m in release.iter_masklets())
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One holder at a time on one home; the lock goes with the process, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _count(release: Release, split: str) -> int:
+    """Masklets of a split."""
+    return int(release.counts["by_split"].get(split, {}).get("masklets", 0))
+
+
+def _scorable(row: Masklet) -> bool:
+    """Whether a held-out masklet can be scored: it shows its object after the prompted frame and before the last."""
+    first = next((i for i, area in enumerate(row.area_px) if area), len(row.area_px))
+    return any(row.area_px[first + 1 : -1])
+
+
+Run = tuple[int, int]  # number of its first annotated frame, and 1 or -1: its direction in time
+
+
+def _trainable(release: Release, frames: int) -> Iterator[tuple[Video, tuple[Masklet, ...], tuple[Run, ...]]]:
+    """The training videos that have runs to learn from, read one at a time. Raises NothingToTrainOn if none has."""
+    found = False
+    for video in release.videos():
+        if video.split == "train" and video.frame_count > (frames - 1) * STRIDE:
+            rows = tuple(release.masklets([video.video_id]))
+            if runs := _runs(video, rows, frames):
+                found = True
+                yield video, rows, runs
+    if not found:
+        raise NothingToTrainOn(
+            f"release {release.name} has no training video with {frames} annotated frames that begin with an object "
+            f"of {SMALLEST:.1%} of the frame"
+        )
+
+
+def _runs(video: Video, rows: tuple[Masklet, ...], frames: int) -> tuple[Run, ...]:
+    """The runs of annotated frames, in either direction, that begin with a frame on which an object is large enough."""
+    annotated = (video.frame_count - 1) // STRIDE + 1
+    least = SMALLEST * video.height * video.width
+    shown = {at // STRIDE for r in rows for at, area in zip(r.frame_idx, r.area_px, strict=True) if area >= least}
+    return tuple((at, way) for at in sorted(shown) for way in (1, -1) if 0 <= at + way * (frames - 1) < annotated)
 
 
 @dataclass(frozen=True)
 class ReleaseClips:
     """The training videos of a release as a clip source: seed -> clip. Decodes only the frames that a clip has."""
 
-    videos: tuple[tuple[Path, Video, tuple[Masklet, ...]], ...]
+    videos: tuple[tuple[Path, Video, tuple[Masklet, ...], tuple[Run, ...]], ...]
     frames: int
 
     @staticmethod
     def of(s: Services, release: Release, frames: int) -> ReleaseClips:
-        found = []
-        for video in release.videos():
-            rows = tuple(release.masklets([video.video_id])) if video.split == "train" else ()
-            if rows and video.frame_count > (frames - 1) * STRIDE:
-                found.append((s.blobs.fetch(video.video_key), video, rows))
-        if not found:
-            raise NothingToTrainOn(f"release {release.name} has no training video of {frames} annotated frames")
+        found = ((s.blobs.fetch(v.video_key), v, rows, runs) for v, rows, runs in _trainable(release, frames))
         return ReleaseClips(tuple(found), frames)
 
     def __call__(self, seed: int) -> Clip:
-        """A run of annotated frames in which at least one object shows on the first, where that can be found."""
+        """A run of annotated frames, forwards or backwards, that begins with an object."""
         from model.clips import Clip
 
         rng = np.random.default_rng(seed)
-        path, video, rows = self.videos[int(rng.integers(len(self.videos)))]
-        last = (video.frame_count - 1) // STRIDE - self.frames + 1
-        begin = int(rng.integers(0, last + 1))
-        wanted = [STRIDE * (begin + i) for i in range(self.frames)]
+        path, video, rows, runs = self.videos[int(rng.integers(len(self.videos)))]
+        at, way = runs[int(rng.integers(len(runs)))]
+        wanted = [STRIDE * (at + way * i) for i in range(self.frames)]
         by_frame = [dict(zip(row.frame_idx, row.rle, strict=True)) for row in rows]
         empty = np.zeros((video.height, video.width), bool)
         masks = np.stack(
@@ -306,7 +411,7 @@ class ReleaseClips:
             ]
         )
         with FrameReader(path) as reader:
-            frames = np.stack([reader.read(i) for i in wanted])
+            frames = np.stack([reader.read(i) for i in sorted(wanted)])[::way]  # decoders only go forwards
         return Clip(frames, masks)
 
 

@@ -133,7 +133,7 @@ class Services:
         self._open.callback(database.close)
         accounts = Accounts(database)
         token = self.home / "pipeline.token"
-        if not token.exists():
+        if not _is_known(accounts, token):  # none yet, or of a database that was left behind
             accounts.add("pipeline", [Role.PIPELINE])
             write_secret(token, accounts.issue_token("pipeline"))
         return Store(database, lease_s=self.settings.queue.lease_s), accounts
@@ -157,6 +157,17 @@ class Services:
                 temporary.write_bytes(self.blobs.read(blob))
                 temporary.replace(here)
         return folder
+
+
+def _is_known(accounts: Accounts, token: Path) -> bool:
+    """Does the queue's database know the token in this file?"""
+    from annotation_queue.records import NotLoggedIn
+
+    try:
+        accounts.caller(token.read_text().strip())
+    except (FileNotFoundError, NotLoggedIn):
+        return False
+    return True
 
 
 def write_secret(path: Path, text: str) -> None:

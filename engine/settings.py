@@ -67,12 +67,13 @@ class QueueSettings(_Part):
     url: str | None = None  # where programs reach the queue; None: http://host:port
     lease_s: float = Field(90.0, gt=0)
     token: SecretStr | None = None  # of the pipeline; None: made once and kept in `home`
+    secure_cookie: bool = False  # True where people reach the page over HTTPS
 
 
 class ReviewSettings(_Part):
     """Who judges what."""
 
-    phase: str = "3"  # of tickets that correct a masklet: "1", "2" or "3"
+    phase: Literal["1", "2", "3"] = "3"  # of tickets that correct a masklet
     held_out_by_hand: bool = False  # held-out videos are masked by hand (phase 1), as SA-V's were, so that no model
     # that is measured on them has shaped them
 
@@ -93,6 +94,7 @@ class AirflowSettings(_Part):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     url: str | None = None  # where the queue tells of drained batches; None: no Airflow is told
+    password: SecretStr | None = None  # of `admin` at `url`; None: the one that `masklets up` made in `home`
     parallelism: int = Field(4, ge=1)
     gpu_slots: int = Field(1, ge=1)  # size of the pool `gpu`
     ingest_every_s: int = Field(60, ge=5)
@@ -134,8 +136,8 @@ class Settings(BaseSettings):
         return init_settings, env_settings, toml
 
     def environment(self) -> dict[str, str]:
-        """The variables that give another process these settings."""
-        variables = {"MASKLETS_HOME": str(self.home.absolute())}
+        """The variables that give another process these settings, and no file's; it must inherit no others of ours."""
+        variables = {"MASKLETS_HOME": str(self.home.absolute()), "MASKLETS_CONFIG": os.devnull}
         for part in type(self).model_fields:
             values = getattr(self, part)
             if not isinstance(values, BaseModel):

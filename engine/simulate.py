@@ -12,13 +12,14 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from annotation_queue.client import QueueClient, new_id, now
-from annotation_queue.records import Kind, NewOperation, Reason, Ticket
+from annotation_queue.records import Kind, NewOperation, QueueError, Reason, Ticket
 from engine import auto_masklets, phases
 from engine.services import Services
 from storage import rle
@@ -91,23 +92,36 @@ def work(
 ) -> Tally:
     """Lets each person in turn claim and finish tickets until nobody finds one. Raises NoTruth, the ticket released."""
     policy, total = policy or Policy(), Tally()
-    clients = [QueueClient(s.settings.queue_url, username=person.name, password=person.password) for person in people]
+    clients = [_Connections(s.settings.queue_url, person) for person in people]
     desk = _Desk(s, policy)
     try:
         idle = 0
         while idle < len(clients):
             idle = 0
             for client in clients:
-                ticket = client.claim(batch_id=batch_id)
+                ticket = client.work.claim(batch_id=batch_id)
                 if ticket is None:
                     idle += 1
                     continue
-                total.add(desk.do(client, ticket))
+                with _Heartbeat(client.heart, ticket):
+                    total.add(desk.do(client.work, ticket))
                 progress(total)
         return total
     finally:
         for client in clients:
             client.close()
+
+
+class _Connections:
+    """One person's two connections: a client serves one thread, and the lease is kept from a second one."""
+
+    def __init__(self, url: str, person: Credentials) -> None:
+        self.work = QueueClient(url, username=person.name, password=person.password)
+        self.heart = QueueClient(url, username=person.name, password=person.password)
+
+    def close(self) -> None:
+        self.work.close()
+        self.heart.close()
 
 
 class _Desk:
@@ -120,13 +134,11 @@ class _Desk:
         self._loaded: LoadedModel | None = None
 
     def do(self, client: QueueClient, ticket: Ticket) -> Tally:
-        """Works on one ticket while a thread keeps its lease."""
-        beat = _Heartbeat(client, ticket)
+        """Works on one ticket; gives it back if it cannot be worked on."""
         try:
-            with beat:
-                if ticket.kind is Kind.VERIFY:
-                    return self._verify(client, ticket)
-                return self._track(client, ticket)
+            if ticket.kind is Kind.VERIFY:
+                return self._verify(client, ticket)
+            return self._track(client, ticket)
         except NoTruth:
             client.release(ticket)
             raise
@@ -158,7 +170,7 @@ class _Desk:
             client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.NOT_AN_OBJECT,))
             return Tally(verdicts=Counter([Verdict.REJECT.value]))
         phase = phases.phase(ticket.phase)
-        if phase.every_frame:
+        if not phase.propagates:
             made, acts, tally = self._by_hand(candidate, target, ticket)
         else:
             made, acts, tally = self._with_model(candidate, target, ticket)
@@ -214,7 +226,7 @@ class _Desk:
         hw = (video.height, video.width)
         wanted = _aligned(target, candidate.frame_idx)
         truth = {f: rle.decode(c, *hw) for f, c in zip(wanted.frame_idx, wanted.rle, strict=True)}
-        clicking = phases.phase(ticket.phase).memory
+        clicking = "click" in phases.phase(ticket.phase).propagates
         acts: list[NewOperation] = []
         edited: dict[int, int] = {}  # frame -> clicks
         current = candidate
@@ -297,7 +309,7 @@ class _Desk:
             phase=ticket.phase,
             checkpoint=self._checkpoint,
             round=self._round,
-            edited_frame_count=candidate.edited_frame_count + len(edited),
+            edited_frame_count=min(len(current.frame_idx), candidate.edited_frame_count + len(edited)),
             click_count=candidate.click_count + sum(edited.values()),
         )
         tally = Tally(
@@ -313,7 +325,7 @@ class _Desk:
     # ------------------------------------------------------------------------------------------------- what is true
 
     def _match(self, masklet: Masklet) -> tuple[Masklet | None, float]:
-        """The true object that a masklet is of, by its best frame; None if it is of none."""
+        """The true object that a masklet is of, by the first frame that shows it; None if it is of none."""
         best, found = 0.0, None
         for truth in self._truth(masklet.video_id):
             aligned = _aligned(truth, masklet.frame_idx)
@@ -358,7 +370,7 @@ class _Desk:
 
 
 class _Heartbeat:
-    """Keeps a lease from another thread, over a connection of its own session's client being busy or not."""
+    """Keeps a lease from another thread. A lease that is lost all the same is noticed by the next write."""
 
     def __init__(self, client: QueueClient, ticket: Ticket) -> None:
         self._client, self._ticket, self._done = client, ticket, threading.Event()
@@ -372,8 +384,9 @@ class _Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(HEARTBEAT_S):
-            self._client.heartbeat(self._ticket)
+        with suppress(QueueError):
+            while not self._done.wait(HEARTBEAT_S):
+                self._client.heartbeat(self._ticket)
 
 
 def frame_ious(masklet: Masklet, truth: Masklet) -> list[float]:

@@ -13,12 +13,16 @@ Errors:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
+import tempfile
+import unicodedata
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
@@ -52,8 +56,8 @@ class Blobs(Protocol):
     def uri(self) -> str:
         """Where the root is: an absolute path or s3://bucket/prefix, without a slash at the end."""
 
-    def read(self, key: str) -> bytes:
-        """The bytes of a blob. Raises BlobMissing."""
+    def read(self, key: str, limit: int = -1) -> bytes:
+        """The bytes of a blob, or its first `limit` bytes. Raises BlobMissing."""
 
     def write(self, key: str, data: Data) -> None:
         """Make or replace a blob."""
@@ -64,19 +68,28 @@ class Blobs(Protocol):
     def exists(self, key: str) -> bool: ...
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        """The keys that begin with `prefix`, in the order of their UTF-8 bytes."""
+        """The keys that begin with `prefix`, in the order of their UTF-8 bytes.
+
+        What other tools put there may have a malformed key: it is listed, and no other verb takes it.
+        """
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, str]]:
+        """`keys`, each with its fingerprint, which changes when the content may have changed; asks for no content."""
 
     def size(self, key: str) -> int:
         """Bytes. Raises BlobMissing."""
-
-    def fingerprint(self, key: str) -> str:
-        """Changes when the content may have changed; asks for no content. Raises BlobMissing."""
 
     def delete(self, key: str) -> None:
         """Remove a blob; nothing happens if there is none."""
 
     def fetch(self, key: str) -> Path:
-        """A local file with the blob's bytes, to read and not to change. Raises BlobMissing."""
+        """A local file with the blob's bytes, to read and not to change; it stays. Raises BlobMissing."""
+
+    def local(self, key: str) -> AbstractContextManager[Path]:
+        """`fetch` for once: a downloaded copy goes when the block is left. Raises BlobMissing, BlobDenied on entering.
+
+        The file has the suffix of the key.
+        """
 
     def uri_of(self, key: str) -> str:
         """The blob's own address, for tools that read it without us."""
@@ -114,11 +127,14 @@ def check_key(key: str, *, prefix: bool = False) -> str:
         and path == PurePosixPath(path).as_posix()
         and not path.startswith("/")
         and not {".", ".."} & set(path.split("/"))
-        and path.isprintable()
+        and (path.isprintable() or not any(unicodedata.category(character) in _UNFIT for character in path))
         and "\\" not in path
     ):
         return key
     raise ValueError(f"a key is a relative path without '..', not {key!r}")
+
+
+_UNFIT = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of a character, line ends; odd spaces and joiners may be
 
 
 # A folder
@@ -136,9 +152,9 @@ class LocalBlobs:
     def uri(self) -> str:
         return str(self.root)
 
-    def read(self, key: str) -> bytes:
-        with _translated(self.uri_of(key)):
-            return self._path(key).read_bytes()
+    def read(self, key: str, limit: int = -1) -> bytes:
+        with _translated(self.uri_of(key)), self._path(key).open("rb") as file:
+            return file.read(limit)
 
     def write(self, key: str, data: Data) -> None:
         with _translated(self.uri_of(key)), self._complete(key, data) as partial:
@@ -163,24 +179,22 @@ class LocalBlobs:
             return self._path(key).is_file()
 
     def keys(self, prefix: str = "") -> Iterator[str]:
+        return (key for key, _ in self.entries(prefix))
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, str]]:
         check_key(prefix, prefix=True)
-        folder = self.root / prefix.rpartition("/")[0]
+        found = []
         with _translated(f"{self.uri}/{prefix}"):
-            found = [
-                path.relative_to(self.root).as_posix()
-                for path in folder.rglob("*")
-                if path.is_file() and not path.name.startswith(_PARTIAL)
-            ]
-        yield from sorted((key for key in found if key.startswith(prefix)), key=str.encode)
+            for folder, _, names in os.walk(self.root / prefix.rpartition("/")[0], onerror=_unless_gone):
+                for path in (Path(folder, name) for name in names if not name.startswith(_PARTIAL)):
+                    key = path.relative_to(self.root).as_posix()
+                    if key.startswith(prefix) and (fingerprint := _fingerprint(path)) is not None:
+                        found.append((key, fingerprint))
+        yield from sorted(found, key=lambda entry: os.fsencode(entry[0]))  # a name on disk need not be UTF-8
 
     def size(self, key: str) -> int:
         with _translated(self.uri_of(key)):
             return self._path(key).stat().st_size
-
-    def fingerprint(self, key: str) -> str:
-        with _translated(self.uri_of(key)):
-            stat = self._path(key).stat()
-        return f"{stat.st_size}-{stat.st_mtime_ns}"
 
     def delete(self, key: str) -> None:
         with _translated(self.uri_of(key)):
@@ -190,6 +204,12 @@ class LocalBlobs:
         if not self.exists(key):
             raise BlobMissing(f"{self.uri_of(key)}: no such blob")
         return self._path(key)
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        with _translated(self.uri_of(key)), self._path(key).open("rb"):
+            pass  # now is the time to say that it is missing or denied
+        yield self._path(key)
 
     def uri_of(self, key: str) -> str:
         return str(self._path(key))
@@ -218,6 +238,28 @@ class LocalBlobs:
 
 
 _PARTIAL = ".part-"
+
+
+def _fingerprint(path: Path) -> str | None:
+    """Of a file; None for what is none, or went away."""
+    try:
+        found = path.stat()
+    except PermissionError:
+        return "denied"  # it is there: who reads it is told
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
+    return f"{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None
+
+
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder that cannot be listed: gone since its parent was listed, or closed to us."""
+    if error.errno not in _GONE and not isinstance(error, PermissionError):
+        raise error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -268,9 +310,11 @@ class S3Blobs:
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, limit: int = -1) -> bytes:
         with self._errors(key):
-            return self._client().get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+            body = self._client().get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+            with closing(body):  # what is beyond the limit is not received
+                return body.read(None if limit < 0 else limit)
 
     def write(self, key: str, data: Data) -> None:
         with self._errors(key):
@@ -311,6 +355,9 @@ class S3Blobs:
         return True
 
     def keys(self, prefix: str = "") -> Iterator[str]:
+        return (key for key, _ in self.entries(prefix))
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, str]]:
         check_key(prefix, prefix=True)
         with self._errors(prefix):
             pages = (
@@ -320,16 +367,13 @@ class S3Blobs:
             )
             for page in pages:
                 for found in page.get("Contents", []):
-                    yield found["Key"].removeprefix(self.prefix)
+                    key = found["Key"].removeprefix(self.prefix)
+                    if key and not key.endswith("/"):  # that is how consoles make folders, not a blob
+                        yield key, f"{found['Size']}-{found['ETag'].strip(chr(34))}"
 
     def size(self, key: str) -> int:
         with self._errors(key):
             return self._client().head_object(Bucket=self.bucket, Key=self._key(key))["ContentLength"]
-
-    def fingerprint(self, key: str) -> str:
-        with self._errors(key):
-            head = self._client().head_object(Bucket=self.bucket, Key=self._key(key))
-        return f"{head['ContentLength']}-{head['ETag'].strip(chr(34))}"
 
     def delete(self, key: str) -> None:
         with self._errors(key):
@@ -351,6 +395,15 @@ class S3Blobs:
             finally:
                 partial.unlink(missing_ok=True)
         return path
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
+            path = Path(folder) / PurePosixPath(key).name[-60:]  # a key may be longer than a file's name
+            with self._errors(key):
+                self._client().download_file(self.bucket, self._key(key), str(path))
+            yield path
 
     def uri_of(self, key: str) -> str:
         return f"s3://{self.bucket}/{self._key(key)}"

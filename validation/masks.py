@@ -17,8 +17,11 @@ from storage.records import STRIDE, Masklet, Video
 class Problem:
     """One check that a masklet fails."""
 
-    check: str  # "lists", "frames", "size", "rle", "area", "empty", "scores": the reason of a quarantine record
+    check: str  # "lists", "frames", "size", "rle", "area", "empty", "scores", "counts", "terms": the reason
     detail: str  # one line
+
+
+TERMS = {"kind": ("auto", "manual"), "phase": ("auto", "1", "2", "3"), "split": ("train", "val", "test")}
 
 
 def check(masklet: Masklet, video: Video | None = None) -> list[Problem]:
@@ -57,7 +60,21 @@ def _problems(masklet: Masklet, video: Video | None) -> Iterator[tuple[str, str]
         strange = [t for t, value in enumerate(getattr(masklet, name)) if not math.isfinite(value)]
         if strange:
             yield "scores", f"{_at(masklet, strange[0])}: {name} is not finite{_more(len(strange))}"
-            return
+            break
+    else:
+        for name in ("score", "stability"):
+            out = [t for t, value in enumerate(getattr(masklet, name)) if not 0 <= value <= 1]
+            if out:
+                value = getattr(masklet, name)[out[0]]
+                yield "scores", f"{_at(masklet, out[0])}: {name} {value} is not in [0, 1]{_more(len(out))}"
+                break
+    if not 0 <= masklet.edited_frame_count <= count or masklet.click_count < 0:
+        edited, clicks = masklet.edited_frame_count, masklet.click_count
+        yield "counts", f"{edited} edited frames of {count}, {clicks} clicks"
+    for name, words in TERMS.items():
+        if getattr(masklet, name) not in words:
+            yield "terms", f"{name} is {getattr(masklet, name)!r}, not one of {', '.join(words)}"
+            break
 
 
 def _frames(masklet: Masklet, video: Video | None) -> str | None:

@@ -197,17 +197,22 @@ def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id
     return masklets
 
 
-def read(path: Path, *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
-    """`from_sav` of a file. Raises SavError for a file that is not JSON as well."""
+def parse(text: bytes, *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
+    """`from_sav` of a file's bytes. Raises SavError for what is not a JSON object as well."""
     try:
-        annotation = json.loads(path.read_bytes())
-    except (ValueError, OSError) as error:
-        raise SavError(f"{path.name}: {error}") from error
+        annotation = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SavError(f"not JSON: {error}") from error
     if not isinstance(annotation, dict):
-        raise SavError(f"{path.name}: an annotation is a JSON object, not {type(annotation).__name__}")
+        raise SavError(f"an annotation is a JSON object, not {type(annotation).__name__}")
+    return from_sav(annotation, video=video, batch_id=batch_id)
+
+
+def read(path: Path, *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
+    """`parse` of a file. Raises SavError for one that cannot be read as well."""
     try:
-        return from_sav(annotation, video=video, batch_id=batch_id)
-    except SavError as error:
+        return parse(path.read_bytes(), video=video, batch_id=batch_id)
+    except (SavError, OSError) as error:
         raise SavError(f"{path.name}: {error}") from error
 
 
@@ -265,7 +270,7 @@ def _stability(annotation: dict[str, Any], t: int, n: int) -> float:
     """The stability score of one mask; 1.0 where the file has none, as for all manual masklets."""
     try:
         score = float(annotation["masklet_stability_score"][t][n])
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return 1.0
     return score if math.isfinite(score) else 1.0
 
@@ -279,8 +284,8 @@ def _whole(name: str, value: Any) -> int:
     """A whole number that may be written as 480, 480.0 or "480"."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise SavError(f"{name}: {value!r} is not a number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise SavError(f"{name}: {value!r:.40} is not a number") from None
     if not number.is_integer() or number < 0:
         raise SavError(f"{name}: {value!r} is not a whole number")
     return int(number)

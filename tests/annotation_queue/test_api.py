@@ -228,6 +228,15 @@ def test_logging_out_ends_the_login(browser):
     assert browser.get("/api/me", headers={"Cookie": cookie}).status_code == 401
 
 
+def test_a_client_asks_no_proxy(queue, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with queue.client("vera") as client:
+        assert client.stats()
+
+
 def test_a_client_logs_in_with_a_password_and_again_when_its_login_has_ended(queue):
     with QueueClient(queue.url, username="vera", password=PASSWORD) as client:
         assert client.stats()

@@ -1,6 +1,6 @@
 """One batch through the real DAGs and the real engine: from a folder of videos to a release.
 
-Candidates are the clips' own truth, written as parts before `auto_masklets` runs, so that no test here needs torch.
+Candidates are the clips' own truth, written as parts before `auto_masklets` runs, so that no batch here needs a model.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ import json
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import uvicorn
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.exceptions import AirflowFailException
 from sqlalchemy import select
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
-from engine import batches, serve, synthetic
+from engine import batches, rounds, serve, synthetic
 from engine.batches import Stage
 from engine.services import Services, connect
 from storage import masklets, releases
@@ -159,3 +161,38 @@ def test_a_source_that_is_not_there_fails_at_once(bag: DagBag, s: Services) -> N
     began = time.monotonic()
     assert states(bag, "ingest", source="/no/such/folder") == ("failed", {"admit": ["failed"]})
     assert time.monotonic() - began < 25  # a retry would wait for 30 s
+
+
+NOWHERE = rounds.Round("round-001-00000000", 1, "no-release", "/no/model", None, 0, 1, 1e-4, 1, None, 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("task_id", "arguments", "error"),
+    [
+        ("start", {"params": {"release": "nothing", "steps": None, "lr": None, "seed": 1}}, "NoSuchRelease"),
+        ("train", {"round_id": "round-001-ffffffff"}, "NoSuchRound"),
+        ("train", {"round_id": NOWHERE.round_id}, "NoCheckpoint"),
+        ("evaluate", {"round_id": "round-001-ffffffff"}, "NoSuchRound"),
+        ("evaluate", {"round_id": NOWHERE.round_id}, "NoSuchRelease"),
+        ("decide", {"round_id": NOWHERE.round_id}, "NoSuchRound"),
+    ],
+)
+def test_a_round_that_cannot_be_helped_by_another_try_fails_at_once(
+    bag: DagBag, s: Services, task_id: str, arguments: dict, error: str
+) -> None:
+    s.blobs.create(f"rounds/{NOWHERE.round_id}/start.json", json.dumps(asdict(NOWHERE)).encode())
+    with pytest.raises(AirflowFailException, match=error):
+        bag.dags["retrain"].get_task(task_id).python_callable(**arguments)
+
+
+def test_the_clock_wakes_the_round_that_is_due(bag: DagBag, s: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "due", lambda s: "release-0001")
+    told = {}
+
+    class Alias:
+        def add(self, asset, extra):
+            told[asset.name] = extra
+
+    events = defaultdict(Alias)
+    bag.dags["reconcile"].get_task("wake").python_callable(outlet_events=events)
+    assert told == {"release": {"pending": ["release-0001"]}}

@@ -146,5 +146,7 @@ def test_every_engine_name_that_a_dag_uses_exists(path: Path) -> None:
         for node in ast.walk(function):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
                 source = ROOT / "engine" / f"{node.value.id}.py"
-                defined = {getattr(n, "name", None) for n in ast.parse(source.read_text()).body}
+                body = ast.parse(source.read_text()).body
+                defined = {getattr(n, "name", None) for n in body}
+                defined |= {alias.name for n in body if isinstance(n, ast.ImportFrom) for alias in n.names}
                 assert node.attr in defined, f"{source.name} has no {node.attr}"

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from engine import demo
 from engine.airflow import (
     Airflow,
     AirflowClient,
@@ -24,8 +25,10 @@ from engine.airflow import (
     AirflowRefused,
     AirflowUnreachable,
     AlreadyRunning,
+    DagRun,
     PortTaken,
     UnknownName,
+    at_rest,
     saved_password,
 )
 
@@ -177,6 +180,88 @@ def test_what_a_killed_supervisor_left_is_ended_and_what_only_has_its_number_is_
             child.wait()
             assert child.stdout is not None
             child.stdout.close()
+
+
+def test_a_home_is_at_rest_once_what_was_left_on_it_is_ended_and_nobody_starts_there_meanwhile(tmp_path: Path) -> None:
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    row = {"name": "scheduler", "pid": left.pid, "started_s": psutil.Process(left.pid).create_time()}
+    (tmp_path / "sessions.json").write_text(json.dumps([row]))
+    told: list[str] = []
+    with at_rest(tmp_path, told.append):
+        assert left.wait(10) == -signal.SIGKILL
+        with pytest.raises(AlreadyRunning), at_rest(tmp_path):
+            pass
+    with at_rest(tmp_path, told.append):
+        pass
+    assert told == ["ending a scheduler that was left running"]
+
+
+def test_the_tasks_see_our_settings_and_not_those_of_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKLETS_STORAGE__ROOT", "s3://mine/precious")
+    monkeypatch.setenv("SOMETHING_ELSE", "stays")
+    airflow = Airflow(tmp_path, environment={"MASKLETS_HOME": "/data"})
+    airflow._write_secrets()
+    variables = airflow._variables()
+    assert {k: v for k, v in variables.items() if k.startswith("MASKLETS_")} == {"MASKLETS_HOME": "/data"}
+    assert variables["SOMETHING_ELSE"] == "stays"
+
+
+def test_a_demo_empties_an_earlier_one_but_no_living_one_and_no_other_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with demo._alone(folder):
+        (folder / "store").mkdir()
+        (folder / "queue.db").write_text("")
+        with pytest.raises(demo.DemoRunning, match=str(folder)):
+            demo.run(folder, print)
+        assert (folder / "store").exists()
+    with at_rest(folder / "airflow"), pytest.raises(AlreadyRunning):  # `masklets up` to look at its results
+        demo.run(folder, print)
+    assert (folder / "store").exists()
+    with demo._alone(folder):
+        demo._empty(folder)
+        assert [path.name for path in folder.iterdir()] == [demo.MARK]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(ValueError, match="not a demo's"):
+        demo.run(tmp_path / "mine", print)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "states", "line"),
+    [
+        ("publish", ["running", "failed"], "publish failed"),
+        ("retrain", ["success"], "retrain ended without a decision"),
+    ],
+)
+def test_the_demo_stops_when_the_mark_it_waits_for_cannot_come(
+    dag_id: str, states: list[str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "LOOK_S", 0.0)
+
+    def runs(name: str) -> list[DagRun]:
+        return [DagRun(name, str(i), state, None, None) for i, state in enumerate(states)]
+
+    with pytest.raises(demo.DemoStalled, match=line):
+        demo._until(lambda: False, dag_id, lambda: None, runs)
+
+
+def test_the_demo_waits_while_airflow_is_away_or_at_work_and_takes_a_mark_that_comes_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(demo, "LOOK_S", 0.0)
+    answers = iter(["away", "running", "success", "failed"])
+    marked: list[bool] = []
+
+    def runs(name: str) -> list[DagRun]:
+        if (answer := next(answers)) == "away":
+            raise AirflowUnreachable("being started again")
+        if answer == "failed":
+            marked.append(True)  # by another run, just before this one is seen to have failed
+        return [DagRun(name, "once", answer, None, None)]
+
+    assert demo._until(lambda: bool(marked), "collect", lambda: None, runs)
+    assert list(answers) == []
 
 
 def test_the_password_of_a_home_that_never_ran_is_a_clear_error(tmp_path: Path) -> None:

@@ -1,18 +1,26 @@
 """The command line as people meet it: one clear line for a mistake, JSON for programs, kills that cost nothing."""
 
+import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from engine import batches
+from annotation_queue.client import QueueClient
+from annotation_queue.records import Kind, NewTicket, Role
+from engine import batches, cli, doctor, ingest, serve
 from engine.batches import Stage
 from engine.services import connect
+from engine.settings import QueueSettings, Settings
 from storage import masklets
+from storage.records import Quarantined
 
 
 def masklets_command(settings, *words, **more):
@@ -46,6 +54,78 @@ def test_a_mistake_is_one_line_that_says_what_and_where(settings, words, environ
     assert line in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def command(monkeypatch, *words):
+    """The status of a command that runs in this process."""
+    monkeypatch.setattr(sys, "argv", ["masklets", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code or 0
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_check_that_fails_is_the_status_of_the_command(monkeypatch, capsys, ok):
+    monkeypatch.setattr(doctor, "run", lambda settings: [doctor.Check("store", ok, "in [brackets] :dog:")])
+    assert command(monkeypatch, "doctor") == (0 if ok else 1)
+    assert "store: in [brackets] :dog:" in capsys.readouterr().out
+
+
+def test_ctrl_c_and_sigterm_say_that_it_can_go_on(monkeypatch, capsys, tmp_path):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "run", stopped)
+    assert command(monkeypatch, "doctor") == 130
+    assert capsys.readouterr().err.strip() == "stopped; run it again to go on"
+
+    monkeypatch.setenv("MASKLETS_HOME", str(tmp_path))
+    monkeypatch.setattr(ingest, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert command(monkeypatch, "run", str(tmp_path)) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MASKLETS_HOME", str(tmp_path))
+    row = Quarantined(stage="ingest", subject="[/x] [red]a :dog:", reason="unreadable", detail="[/]", batch_id="")
+    with connect() as s:
+        monkeypatch.setattr(type(s.tables), "quarantine", lambda self: [row])
+    monkeypatch.setattr(cli.out, "_width", 120)
+    assert command(monkeypatch, "quarantine") == 0
+    assert row.subject in capsys.readouterr().out
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr(cli, "err", terminal)
+    with cli._bar("ingest") as bar:
+        bar(1, 2, "[/x] clip.mp4")
+        time.sleep(0.3)
+    assert "[/x] clip.mp4" in terminal.file.getvalue()
+
+
+def test_what_was_ignored_is_said(capsys):
+    cli._say_ingest({"admitted": 1, "quarantined": 0, "unchanged": 2, "ignored": 3})
+    assert capsys.readouterr().out.strip() == "1 videos admitted, 0 quarantined, 2 unchanged, 3 other files ignored"
+
+
+def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
+    (tmp_path / "videos").mkdir()
+    bare = Settings(home=tmp_path / "home", queue=QueueSettings(port=serve.free_port()))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "engine.cli", "run", str(tmp_path / "videos"), "--json"],
+        env=os.environ | bare.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while "Ctrl-C ends it" not in (line := child.stderr.readline()):
+            assert line, "it ended"
+        assert select.select([child.stdout], [], [], 10)[0], "the object is kept back"
+        child.send_signal(signal.SIGTERM)
+        printed, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130 and "stopped" in said
+    assert json.loads(printed)["batches"] == []
+
+
 def test_a_checkpoint_that_is_not_there_stops_before_anything_is_marked(settings, clips):
     done = masklets_command(settings, "run", str(clips), environment={"MASKLETS_MODEL__CHECKPOINT": "/no/model"})
     assert done.returncode == 2
@@ -67,6 +147,39 @@ def test_run_simulate_goes_from_videos_to_a_release_and_again_does_nothing(setti
     if facts["releases"] != [""]:
         checked = json.loads(masklets_command(settings, "validate", "--json").stdout)
         assert checked["problems"] == []
+
+
+def test_simulated_people_leave_the_tickets_of_others_and_wait_for_those_that_are_held(tmp_path, capsys):
+    mine, other = "0" * 16, "1" * 16
+    bare = Settings(home=tmp_path, queue=QueueSettings(port=serve.free_port()))
+    with serve.QueueProcess(bare, deliver=False), connect(bare) as s:
+        for batch_id in (mine, other):
+            for stage in (Stage.INGESTED, Stage.PROPOSED, Stage.IN_REVIEW):
+                batches.mark(s.blobs, batch_id, stage, {"videos": []})
+            tickets = [NewTicket(ticket_id=f"{batch_id}-{i}", kind=Kind.TRACK, video_id="clip") for i in range(2)]
+            s.queue.open_batch(batch_id, tickets)
+        _, accounts = s.open_queue()
+        accounts.add("ann", [Role.ANNOTATOR], "correct horse")
+        with QueueClient(bare.queue_url, username="ann", password="correct horse") as client:
+            held = client.claim(batch_id=mine)
+            facts = cli._simulate(s, [mine], lambda: client.release(held))  # called while it waits
+        assert facts["simulated"]["verdicts"] == {"reject": 2} and facts["releases"] == [""]
+        assert Stage.PUBLISHED in batches.reached(s.blobs)[mine]
+        assert s.queue.batch(other).remaining == 2
+    assert capsys.readouterr().err.count("waiting until they come back") == 1
+
+
+def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
+    places = {
+        "a": f"{tmp_path}/clips/x.mp4",
+        "b": f"{tmp_path}/clips-2/x.mp4",
+        "c": "s3://b/p/x.mp4",
+        "d": "s3://b/p2/x",
+    }
+    rows = [SimpleNamespace(batch_id=name, source_uri=place) for name, place in places.items()]
+    s = SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows))
+    assert cli._batches_of(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
+    assert cli._batches_of(s, "s3://b/p") == cli._batches_of(s, "s3://b/p/") == {"c"}
 
 
 def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_path):

@@ -1,12 +1,19 @@
+import contextlib
+import errno
 import os
 import shutil
+from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 
 from engine import batches, ingest
 from engine.batches import Stage
+from engine.services import connect
 from storage import video
+from storage.blobs import BlobDenied, LocalBlobs, S3Blobs
 
 
 def colours(count, height=64, width=64, seed=0):
@@ -61,12 +68,157 @@ def test_a_file_that_was_still_being_copied_is_admitted_when_it_is_whole(s, sour
     assert ingest.run(s, str(source)).admitted == 1
 
 
-def test_a_malformed_truth_is_refused_in_one_line_and_its_video_with_it(s, source):
+def test_a_file_that_changes_while_it_is_judged_is_left_for_the_next_run(s, source, monkeypatch):
     video.write(source / "a.mp4", colours(36))
-    (source / "a.truth.json").write_text('{"masklet": 7}')
+    video.write(source / "b.mp4", colours(36, seed=1))
+    real = video.normalise
+
+    def growing(path, *arguments, **named):
+        made = real(path, *arguments, **named)
+        if path.name == "a.mp4":
+            with path.open("ab") as file:
+                file.write(b"more")
+        else:
+            path.unlink()
+            raise video.Refused(ingest.Refusal.TRUNCATED, "half of it")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "normalise", growing)
+        report = ingest.run(s, str(source))
+    assert (report.admitted, report.quarantined, report.postponed) == (0, 0, 2)
+    assert list(s.blobs.keys("sources/")) == list(s.blobs.keys("videos/")) == []
+    report = ingest.run(s, str(source))
+    assert (report.admitted, report.quarantined, report.postponed) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()], ids=repr)
+def test_the_machines_trouble_ends_the_run_and_is_no_fault_of_the_file(s, source, monkeypatch, error):
+    video.write(source / "a.mp4", colours(36))
+
+    def failing(*arguments, **named):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "normalise", failing)
+        with pytest.raises(type(error)):
+            ingest.run(s, str(source))
+    report = ingest.run(s, str(source))
+    assert (report.admitted, report.quarantined, s.tables.quarantine()) == (1, 0, [])
+
+
+def test_a_file_that_libav_stumbles_over_is_refused_and_the_others_go_on(s, source, monkeypatch):
+    video.write(source / "a.mp4", colours(36))
+    video.write(source / "b.mp4", colours(36, seed=1))
+    real = video.normalise
+
+    def stumbling(path, *arguments, **named):
+        if path.name == "a.mp4":
+            raise RuntimeError("a bug in\nsome filter")
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(video, "normalise", stumbling)
+    report = ingest.run(s, str(source))
+    assert (report.admitted, report.quarantined) == (1, 1)
+    assert [(q.reason, q.detail) for q in s.tables.quarantine()] == [("failed", "a.mp4: a bug in some filter")]
+
+
+def test_a_file_that_may_not_be_read_is_refused_once_and_admitted_when_it_may(s, source, monkeypatch):
+    video.write(source / "a.mp4", colours(36))
+
+    @contextlib.contextmanager
+    def closed(blobs, key):
+        raise BlobDenied(f"{key}: permission denied")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBlobs, "local", closed)
+        assert ingest.run(s, str(source)).quarantined == 1
+        again = ingest.run(s, str(source))
+    assert (again.quarantined, again.unchanged) == (0, 1)
+    assert [q.reason for q in s.tables.quarantine()] == ["unreadable"]
+    assert ingest.run(s, str(source)).admitted == 1
+
+
+def test_an_odd_name_is_admitted_or_refused_and_stops_nothing(s, source):
+    names = [b"10.00.00\xe2\x80\xafPM.mp4", b"a\nb.mp4", b"a\\b.mp4", b"caf\xe9.mp4"]
+    for seed, name in enumerate(names):
+        video.write(source / "made.mp4", colours(36, seed=seed))
+        os.rename(source / "made.mp4", os.fsencode(source) + b"/" + name)
+    (source / "a\nb.txt").touch()
+    report = ingest.run(s, str(source))
+    assert (report.admitted, report.quarantined, report.ignored) == (1, 3, 1)
+    assert [Path(v.source_uri).name for v in s.tables.videos()] == ["10.00.00\u202fPM.mp4"]
+    rows = s.tables.quarantine()
+    assert {q.reason for q in rows} == {"failed"} and all("a relative path" in q.detail for q in rows)
+    assert f"{source}/caf\\udce9.mp4" in {q.subject for q in rows}
+    again = ingest.run(s, str(source))
+    assert (again.admitted, again.quarantined, again.unchanged, again.ignored) == (0, 0, 4, 1)
+
+
+def test_a_source_around_the_home_or_the_store_does_not_feed_on_them(settings, tmp_path):
+    remote = settings.model_copy(
+        update={"storage": settings.storage.model_copy(update={"root": str(tmp_path / "around" / "store")})}
+    )
+    around = remote.model_copy(update={"home": tmp_path / "around" / "home"})
+    with connect(around) as s:
+        video.write(tmp_path / "around" / "a.mp4", colours(36))
+        video.write(s.home / "b.mp4", colours(36, seed=1))
+        for _ in range(2):
+            report = ingest.run(s, str(tmp_path / "around"))
+            assert (report.quarantined, len(s.tables.videos())) == (0, 1)
+        for own in (s.home, tmp_path / "around" / "store", tmp_path / "around" / "store" / "videos"):
+            with pytest.raises(ingest.NoSource, match="its own data"):
+                ingest.run(s, str(own))
+
+
+def test_a_suffix_of_what_lies_beside_videos_is_not_believed_against_the_content(s, source):
+    video.write(source / "clip.mp4", colours(36))
+    os.rename(source / "clip.mp4", source / "clip.txt")
+    video.write(source / "half.mp4", colours(36, seed=1))
+    os.rename(source / "half.mp4", source / "half.mp4.part")
+    (source / "notes.txt").write_text("The free lunch")  # begins as a video may, and is none
+    (source / "scene.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
+    (source / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    report = ingest.run(s, str(source))
+    assert (report.admitted, report.quarantined, report.ignored) == (1, 0, 4)
+    again = ingest.run(s, str(source))
+    assert (again.admitted, again.unchanged, again.ignored) == (0, 1, 4)
+    (source / "notes.txt").write_bytes((source / "clip.txt").read_bytes())
+    assert ingest.run(s, str(source)).quarantined == 1  # a duplicate: what was ignored is looked at when it changes
+
+
+@pytest.mark.parametrize("text", ['{"masklet": 7}', "[]", "{", '{"masklet": [[{"size": 1e999}]]}', "[" * 100_000])
+def test_a_malformed_truth_is_refused_in_one_line_and_its_video_with_it_until_it_is_mended(s, source, clips, text):
+    clip = sorted(clips.glob("*.mp4"))[0]
+    shutil.copy(clip, source / "a.mp4")
+    (source / "a.truth.json").write_text(text)
     report = ingest.run(s, str(source))
     assert (report.admitted, report.quarantined) == (0, 1)
-    assert "masklet" in s.tables.quarantine()[0].detail
+    (row,) = s.tables.quarantine()
+    assert row.reason == "failed" and "\n" not in row.detail
+    assert ingest.run(s, str(source)).unchanged == 1
+    shutil.copy(clip.with_suffix(".truth.json"), source / "a.truth.json")
+    assert ingest.run(s, str(source)).admitted == 1
+    assert s.tables.videos()[0].truth_key is not None
+
+
+def test_a_run_that_died_before_its_markers_refuses_nothing_twice(s, source, monkeypatch):
+    (source / "a.mp4").write_text("no video")
+    real = ingest._commit_quarantine
+
+    def dying(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_commit_quarantine", dying)
+        with pytest.raises(KeyboardInterrupt):
+            ingest.run(s, str(source))
+    (source / "b.mp4").write_text("no video either")
+    report = ingest.run(s, str(source))
+    assert (report.quarantined, report.unchanged) == (1, 1)
+    assert [os.path.basename(q.subject) for q in s.tables.quarantine()] == ["a.mp4", "b.mp4"]
 
 
 def test_a_run_that_died_between_the_table_and_its_mark_is_repaired(s, clips):
@@ -88,6 +240,17 @@ def test_a_run_that_died_before_the_table_goes_on_with_what_it_had(s, clips, mon
     assert len(s.tables.videos()) == 3
 
 
+def test_what_a_killed_run_left_of_another_source_is_a_batch_of_its_own(s, source, clips, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest.masklets, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest.run(s)
+    video.write(source / "a.mp4", colours(36))
+    report = ingest.run(s, str(source))
+    sizes = {b: len(batches.facts(s.blobs, b, Stage.INGESTED)["videos"]) for b in batches.reached(s.blobs)}
+    assert report.admitted == 4 and sizes.pop(report.batch_id) == 1 and list(sizes.values()) == [3]
+
+
 def test_the_held_out_share_holds_over_all_runs_and_no_video_changes_sides(s, source):
     sides = {}
     for number in range(1, 7):
@@ -101,8 +264,77 @@ def test_the_held_out_share_holds_over_all_runs_and_no_video_changes_sides(s, so
 
 @pytest.mark.parametrize("where", [None, "/no/such/folder"])
 def test_a_source_that_is_not_there_is_said_in_one_line(settings, where):
-    from engine.services import connect
-
     empty = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"source": None})})
     with connect(empty) as services, pytest.raises(ingest.NoSource, match="no s"):
         ingest.run(services, where)
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A client of an S3 of the test's own, with an empty bucket "videos"; the counts of what a source asks of it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "k")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    client = boto3.client("s3", endpoint_url="http://{}:{}".format(*server.get_host_and_port()))
+    client.create_bucket(Bucket="videos")
+    yield client
+    client.close()
+    server.stop()
+
+
+def test_a_bucket_leaves_no_copies_and_is_asked_once_for_what_was_judged(settings, bucket, source, monkeypatch):
+    from botocore.awsrequest import AWSResponse
+
+    video.write(source / "a.mp4", colours(36))
+    for key in ("in/a.mp4", "in/closed.mp4", "in/sub//b.mp4"):
+        bucket.upload_file(str(source / "a.mp4"), "videos", key)
+    for key in ("in/", "in/sub/", "in/notes.txt"):
+        bucket.put_object(Bucket="videos", Key=key, Body=b"")
+    asked = []
+
+    class Raw:
+        def stream(self, *arguments, **named):
+            yield b"<Error><Code>AccessDenied</Code></Error>"
+
+    def count(request, event_name, **named):
+        asked.append(event_name.rsplit(".", 1)[-1])
+        return AWSResponse(request.url, 403, {}, Raw()) if "closed" in request.url else None
+
+    real = S3Blobs._client
+
+    def counted(blobs):
+        fresh = blobs._connected is None
+        client = real(blobs)
+        if fresh:
+            client.meta.events.register("before-send.s3", count)
+        return client
+
+    monkeypatch.setattr(S3Blobs, "_client", counted)
+    remote = settings.model_copy(
+        update={
+            "storage": settings.storage.model_copy(update={"s3_endpoint": bucket.meta.endpoint_url}),
+            "ingest": settings.ingest.model_copy(update={"workers": 1}),
+        }
+    )
+    with connect(remote) as s:
+        report = ingest.run(s, "s3://videos/in")
+        assert (report.admitted, report.quarantined, report.ignored, report.unchanged) == (1, 2, 1, 0)
+        reasons = {q.subject: q.reason for q in s.tables.quarantine()}
+        assert reasons == {"s3://videos/in/closed.mp4": "unreadable", "s3://videos/in/sub//b.mp4": "failed"}
+        assert [p for p in (s.home / "cache").rglob("*") if p.is_file()] == []
+        bucket.delete_object(Bucket="videos", Key="in/closed.mp4")
+        asked.clear()
+        assert ingest.run(s, "s3://videos/in").unchanged == 2
+        assert asked == ["ListObjectsV2"]
+    around = remote.model_copy(
+        update={"storage": remote.storage.model_copy(update={"root": "s3://videos/in/store"}), "home": s.home / "2"}
+    )
+    with connect(around) as s:
+        for _ in range(2):
+            ingest.run(s, "s3://videos/in")
+            assert len(s.tables.videos()) == 1
+        with pytest.raises(ingest.NoSource, match="its own data"):
+            ingest.run(s, "s3://videos/in/store/videos")

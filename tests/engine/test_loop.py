@@ -1,5 +1,6 @@
 """From videos to a promoted checkpoint with every stage real: queue over HTTP, model, tables, training, registry."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from engine import auto_masklets, batches, ingest, publish, reconcile, review, r
 from engine.batches import Stage
 from engine.simulate import Credentials, Policy
 from storage import masklets, releases, rle
+from storage.blobs import BlobUnreachable
 from storage.formats import sav
 from storage.records import Verdict
 
@@ -56,7 +58,7 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
     assert reconcile.run(s)["reviewed"] == review.to_collect(s) == [batch_id]
     collected = review.collect(s, batch_id)
     assert review.collect(s, batch_id) == collected
-    assert reconcile.run(s) == {"videos": [], "reviewed": [], "collected": [batch_id]}
+    assert reconcile.run(s) == {"videos": [], "reviewed": [], "collected": [batch_id], "release": []}
 
     name = publish.run(s, batch_id)
     assert publish.run(s, batch_id) == name
@@ -82,9 +84,8 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
                 assert np.array_equal(decoded, rle.decode(rows[n].rle[t], rows[n].height, rows[n].width))
 
     assert rounds.due(s) == name
-    round_id = rounds.start(s, name, seed=4)
-    assert rounds.start(s, name, seed=4) == round_id
-    assert rounds.due(s) is None
+    round_id = rounds.start(s, name)
+    assert rounds.start(s, name) == round_id
     rounds.train(s, round_id)
     rounds.evaluate(s, round_id)
     outcome = rounds.decide(s, round_id)
@@ -93,6 +94,7 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
     assert promoted.name == (round_id if outcome.promoted else str(s.settings.model.checkpoint))
     assert rounds.outcome_of(s, round_id) == outcome
     assert rounds.decide(s, round_id) == outcome
+    assert rounds.due(s) is None
     assert s.model(type(promoted)(round_id, 1, f"checkpoints/{round_id}")).image_size == 128
 
 
@@ -132,23 +134,45 @@ def test_what_fails_a_check_is_quarantined_and_the_rest_is_published(queue, prop
 def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch):
     s = queue
     batch_id = ingest.run(s).batch_id
-    victim = s.tables.videos()[0].video_id
-    real = auto_masklets.propose
+    victim = s.tables.videos()[0]
+    real = auto_masklets.track
 
-    def fails(s, video, *rest):
-        if video.video_id == victim:
-            raise RuntimeError("the weights gave NaN")
-        return real(s, video, *rest)
+    def fails(s, video, loaded, *rest):
+        if video.video_id != victim.video_id:
+            return real(s, video, loaded, *rest)
+        weight = loaded.model.mask_decoder.iou_prediction_head.proj_out.bias
+        kept = weight.detach().clone()
+        with contextlib.ExitStack() as restore:
+            restore.callback(lambda: weight.data.copy_(kept))
+            weight.data.fill_(float("nan"))
+            return real(s, video, loaded, *rest)
 
-    monkeypatch.setattr(auto_masklets, "propose", fails)
+    monkeypatch.setattr(auto_masklets, "track", fails)
     for chunk in auto_masklets.chunks(s, batch_id):
         auto_masklets.run(s, batch_id, chunk)
     auto_masklets.finish(s, batch_id)
     assert review.to_open(s) == [batch_id]
     rows = {m.video_id: m.rows for m in masklets.markers(s.blobs, "candidates", batch_id)}
-    assert rows[victim] == 0 and len(rows) == 3
+    assert rows[victim.video_id] == 0 and len(rows) == 3
     (record,) = masklets.rows(s.blobs, "quarantine", batch_id)
-    assert record.subject == victim and "the weights gave NaN" in record.detail
+    assert record.subject == victim.video_id and "gave no numbers" in record.detail
+
+
+def test_trouble_of_the_machine_ends_the_task_and_costs_no_video_its_candidates(queue, monkeypatch):
+    s = queue
+    batch_id = ingest.run(s).batch_id
+    (chunk,) = auto_masklets.chunks(s, batch_id)
+
+    def gone(video_id):
+        raise BlobUnreachable("the bucket does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s, "video", gone)
+        with pytest.raises(BlobUnreachable):
+            auto_masklets.run(s, batch_id, chunk)
+    assert auto_masklets.chunks(s, batch_id) == [chunk]
+    auto_masklets.run(s, batch_id, chunk)
+    assert list(masklets.rows(s.blobs, "quarantine", batch_id)) == []
 
 
 def test_a_batch_with_nothing_to_judge_is_drained_collected_and_published(queue, monkeypatch):

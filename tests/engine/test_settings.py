@@ -1,6 +1,7 @@
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
+from engine import demo
 from engine.settings import Settings
 
 
@@ -23,9 +24,37 @@ def test_a_setting_that_does_not_exist_is_refused(tmp_path, monkeypatch):
 
 def test_another_process_gets_the_same_settings(tmp_path, monkeypatch):
     settings = Settings(home=tmp_path, queue={"port": 4321, "token": "secret"}, auto={"max_objects": 3})
+    file = tmp_path / "masklets.toml"
+    file.write_text('[storage]\nroot = "s3://from/file"\n')
+    monkeypatch.setenv("MASKLETS_CONFIG", str(file))
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
+
+
+def test_nothing_from_outside_changes_the_demo(tmp_path, monkeypatch):
+    before = demo.settings(tmp_path)
+    file = tmp_path / "masklets.toml"
+    file.write_text('[storage]\nroot = "s3://mine/precious"\n[ingest]\nworkers = 9\n')
+    monkeypatch.setenv("MASKLETS_CONFIG", str(file))
+    for part in set(Settings.model_fields) - {"home"}:
+        for name, field in type(getattr(before, part)).model_fields.items():
+            free = field.annotation in (str, str | None, SecretStr | None)
+            if free and (part, name) not in (("airflow", "host"), ("queue", "host")):
+                monkeypatch.setenv(f"MASKLETS_{part}__{name}".upper(), "s3://mine/precious")
+    assert Settings().queue.url == Settings().root == "s3://mine/precious"
+    ports = {"queue": ("port",), "airflow": ("port",)}  # free ones, new each time
+
+    def parts(settings):
+        values = {p: v.model_dump() for p, v in settings if isinstance(v, BaseModel)}
+        return {p: {k: x for k, x in v.items() if k not in ports.get(p, ())} for p, v in values.items()}
+
+    assert parts(demo.settings(tmp_path)) == parts(before)
+
+
+def test_the_phase_is_one_of_three():
+    with pytest.raises(ValidationError, match="phase"):
+        Settings(review={"phase": "4"})
 
 
 def test_settings_cannot_be_changed():

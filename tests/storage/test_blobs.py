@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from storage.blobs import BlobDenied, BlobError, BlobMissing, BlobUnreachable, LocalBlobs, S3Blobs, connect
 
-MALFORMED = ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "a\nb", "."]
+MALFORMED = ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "a\nb", "a\u2028b", "a\udcffb", "."]
 
 
 def test_what_is_written_is_read(blobs):
@@ -51,6 +52,42 @@ def test_keys_are_sorted_and_belong_to_the_prefix(blobs):
     assert list(blobs.keys("b/")) == ["b/1/x", "b/10", "b/2"]
     assert list(blobs.keys("b")) == ["b/1/x", "b/10", "b/2", "bb"]
     assert list(blobs.keys("nothing/")) == []
+
+
+def test_odd_spaces_joiners_and_new_characters_are_fit_for_a_key(blobs):
+    keys = ["Screen Recording 10.00.00\u202fPM.mov", "a\u00a0b", "\U0001f469\u200d\U0001f680.mp4", "\U0001fae9"]
+    for key in keys:
+        blobs.write(key, key.encode())
+    assert set(blobs.keys()) == set(keys)
+    assert [blobs.read(key).decode() for key in keys] == keys
+
+
+def test_a_fingerprint_changes_with_the_content_and_only_then(blobs):
+    blobs.write("a/1", b"one")
+    blobs.write("a/2", b"two")
+    before = dict(blobs.entries("a/"))
+    assert list(before) == ["a/1", "a/2"]
+    blobs.write("a/2", b"three")
+    after = dict(blobs.entries("a/"))
+    assert (after["a/1"] == before["a/1"], after["a/2"] == before["a/2"]) == (True, False)
+
+
+def test_no_more_is_read_than_asked_for(blobs):
+    blobs.write("a", b"0123456789")
+    blobs.write("empty", b"")
+    assert (blobs.read("a", 4), blobs.read("a", 100), blobs.read("empty", 4)) == (b"0123", b"0123456789", b"")
+
+
+def test_a_local_copy_is_gone_with_its_block_and_the_blob_is_not(blobs, tmp_path):
+    key = f"sub/{'long' * 60}.mp4"
+    blobs.write(key, b"bytes")
+    with blobs.local(key) as path:
+        assert (path.read_bytes(), path.suffix) == (b"bytes", ".mp4")
+    assert blobs.read(key) == b"bytes"
+    cache = tmp_path / "cache"
+    assert not cache.exists() or list(cache.iterdir()) == []
+    with pytest.raises(BlobMissing), blobs.local("no/such"):
+        raise AssertionError("it is missing on entering")
 
 
 def test_delete_may_be_repeated(blobs):
@@ -144,6 +181,36 @@ def test_a_key_that_is_a_folder_is_missing(disk):
     assert not disk.exists("a")
     with pytest.raises(BlobMissing):
         disk.read("a")
+
+
+def test_only_files_that_are_there_are_listed_whatever_bytes_name_them(disk, tmp_path):
+    disk.write("a/b", b"1")
+    (disk.root / "a" / "dangling").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(disk.root / "pipe")
+    Path(os.fsdecode(os.fsencode(disk.root) + b"/caf\xe9.mp4")).touch()
+    assert list(disk.keys()) == ["a/b", "caf\udce9.mp4"]
+
+
+def test_a_file_that_may_not_be_read_is_listed_and_denied_on_entering(disk, monkeypatch):
+    disk.write("a", b"1")
+    real = Path.open
+
+    def closed(path, *arguments, **named):
+        if path.name == "a":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", closed)  # the tests may run as root, to whom nothing is closed
+    assert list(disk.keys()) == ["a"]
+    with pytest.raises(BlobDenied, match="permission denied"), disk.local("a"):
+        raise AssertionError("it is denied on entering")
+
+
+def test_what_a_console_shows_as_a_folder_is_no_blob(s3, tmp_path):
+    blobs = S3Blobs(s3.bucket, "p", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
+    for key in ("p/", "p/folder/", "p/folder//b", "p/folder/a"):
+        blobs._client().put_object(Bucket=s3.bucket, Key=key, Body=b"")
+    assert list(blobs.keys()) == ["folder//b", "folder/a"]
 
 
 def test_a_source_file_that_is_absent_is_named_itself(blobs, tmp_path):

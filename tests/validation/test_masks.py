@@ -28,6 +28,12 @@ def test_a_right_masklet_has_no_problem(masklet, video):
         ({"score": (0.9, math.nan, 0.7)}, "scores", "frame 4: score is not finite"),
         ({"object_score": (math.inf, math.inf, 0.0)}, "scores", "object_score is not finite (and 1 more)"),
         ({"stability": (0.9, 0.9, -math.inf)}, "scores", "frame 8: stability"),
+        ({"score": (0.9, 1.2, 1.3)}, "scores", "frame 4: score 1.2 is not in [0, 1] (and 1 more)"),
+        ({"stability": (0.9, 0.9, -0.1)}, "scores", "frame 8: stability -0.1"),
+        ({"edited_frame_count": 4}, "counts", "4 edited frames of 3"),
+        ({"click_count": -1}, "counts", "-1 clicks"),
+        ({"kind": "robot"}, "terms", "kind is 'robot'"),
+        ({"phase": "9"}, "terms", "phase is '9'"),
         ({"rle": (rle.empty(24, 32),) * 3, "area_px": (0, 0, 0)}, "empty", "in none of 3 frames"),
     ],
 )

@@ -168,6 +168,7 @@ def test_one_annotated_frame_too_many_is_cut_and_more_are_refused(annotation):
         (lambda d: d["masklet"][2].__setitem__(1, "no"), "a mask is an object"),
         (lambda d: d["masklet"][0][0].update(size=["x", 2]), "'x' is not a number"),
         (lambda d: d["masklet"][0][0].update(size=[2.5, 2]), "2.5 is not a whole number"),
+        (lambda d: d["masklet"][0][0].update(size=[10**400, 2]), "is not a number"),
         (lambda d: d.update(masklet_type=["ghost"]), "type 'ghost'"),
         (lambda d: d.update(masklet_edited_frame_count=["nan"]), "'nan' is not a whole number"),
         (lambda d: d.pop("video_id"), "without 'video_id'"),
@@ -183,7 +184,7 @@ def test_a_malformed_annotation_is_one_line_that_says_where(annotation, tmp_path
     assert str(caught.value).startswith("a.json: ")
 
 
-@pytest.mark.parametrize("text", ["", "no", "[1]", "\x00"])
+@pytest.mark.parametrize("text", ["", "no", "[]", "[1]", "\x00", "[" * 100_000], ids=len)
 def test_a_file_that_is_not_an_annotation_is_one_line(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)

@@ -1,0 +1,66 @@
+import json
+import shutil
+
+import pytest
+
+from engine import batches, imports, ingest
+from engine.batches import Stage
+from storage.formats.sav import SavError
+
+
+@pytest.fixture
+def folder(tmp_path, clips):
+    """As SA-V lays it out: one annotated video in a sub-folder, and one beside it that nobody has annotated."""
+    first, second, _ = sorted(clips.glob("*.mp4"))
+    place = tmp_path / "sa-v"
+    (place / "sav_000").mkdir(parents=True)
+    shutil.copy(first, place / "sav_000" / "one.mp4")
+    shutil.copy(first.with_suffix(".truth.json"), place / "sav_000" / "one_manual.json")
+    shutil.copy(second, place / "plain.mp4")
+    return place
+
+
+def sources(s):
+    return sorted(v.source_uri.rsplit("/", 1)[-1] for v in s.tables.videos())
+
+
+def test_an_import_takes_the_annotated_videos_alone_and_leaves_the_rest_to_the_model(
+    s, folder, clips, tmp_path, monkeypatch
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(sorted(clips.glob("*.mp4"))[2], other / "raw.mp4")
+    with monkeypatch.context() as patch:  # an ingest of another source dies before its batch is committed
+        patch.setattr(ingest.masklets, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest.run(s, str(other))
+    annotation = json.loads((folder / "sav_000" / "one_manual.json").read_text())
+    report = imports.sav_folder(s, folder)
+    assert (report.videos, report.masklets, report.skipped) == (1, len(annotation["masklet"][0]), 0)
+    assert len(s.tables.masklets()) == report.masklets > 0 and report.release
+    assert sources(s) == ["one.mp4", "raw.mp4"]
+    (waiting,) = batches.pending(s.blobs, Stage.PROPOSED)
+    videos = {v.video_id: v.source_uri for v in s.tables.videos()}
+    assert [videos[v] for v in batches.facts(s.blobs, waiting, Stage.INGESTED)["videos"]] == [str(other / "raw.mp4")]
+    again = imports.sav_folder(s, folder)
+    assert (again.videos, again.masklets, again.skipped) == (0, 0, 0)
+    assert ingest.run(s, str(folder)).admitted == 1
+    assert sources(s) == ["one.mp4", "plain.mp4", "raw.mp4"]
+
+
+def test_a_batch_with_other_videos_is_not_closed_by_an_import(s, folder):
+    batch_id = ingest.run(s, str(folder)).batch_id
+    report = imports.sav_folder(s, folder)
+    assert (report.videos, report.masklets, report.skipped, report.release) == (0, 0, 1, "")
+    assert batches.reached(s.blobs) == {batch_id: {Stage.INGESTED}}
+
+
+def test_an_annotation_that_cannot_be_read_publishes_nothing_and_is_imported_when_it_is_mended(s, folder):
+    note = folder / "sav_000" / "one_manual.json"
+    good = note.read_text()
+    note.write_text("[]")
+    with pytest.raises(SavError, match="one_manual.json"):
+        imports.sav_folder(s, folder)
+    assert s.tables.masklets() == []
+    note.write_text(good)
+    assert imports.sav_folder(s, folder).videos == 1

@@ -1,0 +1,202 @@
+"""The queue as a child that never outlives its parent, what it does with drained batches, and the frames it shows."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from engine import batches, media, publish, review, serve
+from engine.batches import Stage
+from engine.serve import NotFinished, QueueFailed, QueueProcess
+from engine.services import connect
+from engine.settings import QueueSettings, Settings
+
+BATCH = "0123456789abcdef"
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A home with nothing in it, and a free port."""
+    return Settings(home=tmp_path / "home", queue=QueueSettings(port=serve.free_port()))
+
+
+def until(done, limit_s=60):
+    deadline = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def listens(settings):
+    with socket.socket() as probe:
+        return probe.connect_ex((settings.queue.host, settings.queue.port)) == 0
+
+
+def test_the_queue_ends_when_its_parent_is_killed(bare):
+    script = (
+        "import threading, time; from engine.serve import QueueProcess; from engine.settings import Settings\n"
+        "def start():\n"  # a thread that ends is no parent that dies
+        "    global queue; queue = QueueProcess(Settings()).__enter__()\n"
+        "thread = threading.Thread(target=start); thread.start(); thread.join()\n"
+        "print(queue._child.pid, flush=True); time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, env=os.environ | bare.environment(), stdout=subprocess.PIPE) as parent:
+        try:
+            child = int(parent.stdout.readline())
+            time.sleep(0.5)
+            assert listens(bare) and psutil.pid_exists(child)
+        finally:
+            parent.kill()
+    until(lambda: not listens(bare), 5)
+    until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
+
+
+def test_a_queue_that_died_is_started_again_but_not_for_ever(bare, monkeypatch):
+    monkeypatch.setattr(serve, "MAX_ENDS", 2)
+    told = []
+    with QueueProcess(bare, progress=told.append) as queue:
+        queue.check()
+        assert told == []
+        for _ in range(2):
+            until(lambda: listens(bare))
+            first = queue._child
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+            if not told:
+                queue.check()
+                assert queue._child is not first
+        with pytest.raises(QueueFailed, match="ended 2 times, at last with -9"):
+            queue.check()
+    assert told == ["the queue ended with status -9; starting it again"]
+
+
+def test_the_child_sees_the_settings_it_was_given_and_nothing_else(bare, monkeypatch, tmp_path):
+    file = tmp_path / "masklets.toml"
+    file.write_text("[queue]\nport = 1\nlease_s = -5\n")
+    monkeypatch.setenv("MASKLETS_CONFIG", str(file))
+    monkeypatch.setenv("MASKLETS_QUEUE__DATABASE_URI", "nonsense")
+    with QueueProcess(bare):
+        assert listens(bare)
+
+
+def empty_batch(s, *stages):
+    """A batch without videos, sealed in the queue: it is drained from the start."""
+    for stage in stages:
+        batches.mark(s.blobs, BATCH, stage, {"videos": []})
+    s.queue.open_batch(BATCH, [])
+
+
+def published(s):
+    return batches.facts(s.blobs, BATCH, Stage.PUBLISHED)
+
+
+def test_a_batch_that_drains_before_it_is_marked_is_tried_again(bare):
+    deliver = serve.deliverer(bare)
+    with QueueProcess(bare), connect(bare) as s:
+        empty_batch(s, Stage.INGESTED, Stage.PROPOSED)
+        with pytest.raises(NotFinished, match=BATCH):
+            deliver(BATCH)
+        time.sleep(2)  # the child's own deliverer meets it, too
+        batches.mark(s.blobs, BATCH, Stage.IN_REVIEW, {"tickets": 0})
+        until(lambda: published(s), 180)
+        assert published(s)["release"] == ""
+        deliver(BATCH)
+        deliver("another-program")
+
+
+def test_what_was_left_is_published_at_the_next_start_but_not_what_the_gate_stops(bare, monkeypatch, caplog):
+    def stops(s, batch_id):
+        raise publish.PublishStopped("far too much of it is bad")
+
+    with QueueProcess(bare, deliver=False), connect(bare) as s:
+        empty_batch(s, Stage.INGESTED, Stage.PROPOSED, Stage.IN_REVIEW)
+        assert review.to_collect(s) == [BATCH]
+        with monkeypatch.context() as patch:
+            patch.setattr(publish, "run", stops)
+            store, _ = s.open_queue()
+            assert store.deliver(serve.deliverer(bare)) == 1  # told, and not again
+            serve.sweep(bare)
+        assert published(s) is None and caplog.text.count("far too much of it is bad") == 2
+    with QueueProcess(bare), connect(bare) as s:
+        until(lambda: published(s), 180)
+
+
+def test_the_pipeline_and_the_first_person_have_accounts_in_a_new_database_too(bare, tmp_path):
+    from engine import cli
+
+    def tokens(settings):
+        with connect(settings) as s:
+            _, accounts = s.open_queue()
+            token = (s.home / "pipeline.token").read_text().strip()
+            assert accounts.caller(token).person.name == "pipeline"
+            name, password = cli._first_person(s)
+            assert accounts.log_in(name, password)
+            return token, password
+
+    first = tokens(bare)
+    assert tokens(bare) == first
+    moved = bare.queue.model_copy(update={"database_uri": f"sqlite:///{tmp_path}/moved.db"})
+    new = tokens(bare.model_copy(update={"queue": moved}))
+    assert new[0] != first[0] and new[1] != first[1]
+
+
+def test_the_cookie_is_secure_where_the_settings_say_so(bare):
+    from fastapi.testclient import TestClient
+
+    for secure in (False, True):
+        chosen = bare.model_copy(update={"queue": bare.queue.model_copy(update={"secure_cookie": secure})})
+        with connect(chosen) as s:
+            _, accounts = s.open_queue()
+            accounts.add("ada", ["verifier"], "correct horse")
+            client = TestClient(serve.app(s, deliver=False))
+            cookie = client.post("/api/login", json={"name": "ada", "password": "correct horse"}).headers["set-cookie"]
+        assert ("secure" in cookie.lower()) is secure
+
+
+class SlowStore:
+    """Videos whose names begin with "slow" download until they are let go."""
+
+    def __init__(self, path, video):
+        self.path, self.row = path, video
+        self.go, self.asked = threading.Event(), threading.Event()
+        self.tables = self.blobs = self
+
+    def video(self, video_id):
+        return self.row(video_id)
+
+    def fetch(self, key):
+        if key.startswith("slow"):
+            self.asked.set()
+            assert self.go.wait(60)
+        return self.path
+
+
+def test_a_slow_download_holds_up_nobody_who_looks_at_another_video(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from storage import video
+
+    path = tmp_path / "clip.mp4"
+    video.write(path, np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8) * 8)
+    store = SlowStore(path, lambda name: SimpleNamespace(video_id=name, video_key=name, frame_count=24))
+    monkeypatch.setattr(media, "OPEN_VIDEOS", 2)
+    shown = media.StoredMedia(store)
+    got = []
+    waiting = threading.Thread(target=lambda: got.append(shown.frame("slow", 3)))
+    waiting.start()
+    assert store.asked.wait(30)
+    quick = [shown.frame("a", 3)]
+    assert got == []
+    store.go.set()
+    waiting.join(30)
+    quick += [shown.frame(name, 3) for name in "bcab"]  # more than may be open: each is closed and opened again
+    assert got == quick[:1] and len(set(quick)) == 1
+    shown.close()
