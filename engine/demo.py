@@ -72,12 +72,14 @@ def settings(folder: Path) -> Settings:
         home=folder,
         storage=StorageSettings(),
         ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=0.34),
-        auto=AutoSettings(chunk_videos=2, max_objects=8, min_iou=0.7, min_stability=0.85),
-        model=ModelSettings(checkpoint="micro", device="cpu", threads=2),
+        auto=AutoSettings(chunk_videos=3, max_objects=8, min_iou=0.7, min_stability=0.85),
+        model=ModelSettings(checkpoint="micro", device="cpu", threads=1),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", held_out_by_hand=True),
         rounds=RoundSettings(min_new_masklets=1, steps=40, lr=1e-4, min_gain=0.0),
-        airflow=AirflowSettings(port=free_port(), parallelism=2, ingest_every_s=3600, reconcile_every_s=60),
+        airflow=AirflowSettings(
+            port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=60
+        ),
     )
 
 

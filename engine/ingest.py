@@ -12,7 +12,6 @@ file's own fault never does.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from engine import batches
 from engine.batches import Stage
-from engine.services import Services
+from engine.services import Services, alone
 from storage import blobs as blobs_module
 from storage import masklets, video
 from storage.blobs import BlobDenied, BlobMissing, Blobs, check_key
@@ -106,7 +105,7 @@ def run(
         raise NoSource("no source: name a folder or s3://bucket/prefix, or set MASKLETS_INGEST__SOURCE")
     work = s.home / "cache" / "ingest"
     origin = _open_source(s, where, work)
-    with _alone(s.home / "ingest.lock"):
+    with alone(s.home / "ingest.lock"):
         shutil.rmtree(work, ignore_errors=True)  # what a killed run left
         work.mkdir(parents=True, exist_ok=True)
         files, passed_over = _list(origin, _own(s, origin), only)
@@ -390,11 +389,3 @@ def _held_out(new: Sequence[str], splits: Sequence[str], share: float) -> set[st
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One ingest at a time on one home; the lock goes with the process, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -6,11 +6,9 @@ every step of it can be run again. Its state is in the store: rounds/<id>/*.json
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +19,7 @@ import numpy as np
 from engine import evaluate as protocols
 from engine.evaluate import Truth
 from engine.registry import Checkpoint
-from engine.services import Services
+from engine.services import Services, alone
 from storage import releases, rle
 from storage.blobs import BlobMissing
 from storage.records import STRIDE, Masklet, Video, content_id
@@ -154,7 +152,7 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
     """
     begun = start_of(s, round_id)
     folder = s.home / "rounds" / round_id
-    with _alone(folder / "lock"):
+    with alone(folder / "lock"):
         if not s.blobs.exists(f"checkpoints/{round_id}/meta.json"):
             _fine_tune(s, begun, folder, report)
     return round_id
@@ -272,7 +270,7 @@ def decide(s: Services, round_id: str) -> Outcome:
     serves, the round is not promoted.
     """
     begun = start_of(s, round_id)
-    with _alone(s.home / "rounds" / "deciding.lock"):
+    with alone(s.home / "rounds" / "deciding.lock"):
         if decided := outcome_of(s, round_id):
             return decided
         figures = _read(s, round_id, "evaluation")
@@ -333,15 +331,6 @@ def _read(s: Services, round_id: str, name: str) -> dict[str, Any] | None:
         return dict(json.loads(s.blobs.read(f"rounds/{round_id}/{name}.json")))
     except BlobMissing:
         return None
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One holder at a time on one home; the lock goes with the process, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _count(release: Release, split: str) -> int:
