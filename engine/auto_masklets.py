@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]  # frames done, frames, video_id
 
 SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution; ours is relative
+SMALL_PX, SMALL_MIN_IOU, SMALL_MIN_STABILITY = 256, 0.55, 0.6  # models up to this input size, and their thresholds
 SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are one object; the better score stays
 
 
@@ -81,7 +82,7 @@ def propose(
     """The candidates of one video: grid on frame 0, propagation, cleaning, duplicates."""
     from model import image
 
-    config = grid(s.settings.auto)
+    config = grid(s.settings.auto, loaded.image_size)
     with s.frames(video) as reader:
         seeds = image.propose(loaded, reader.read(0), config)
         seeds = sorted(seeds, key=lambda c: -c.score)[: s.settings.auto.max_objects]
@@ -195,13 +196,22 @@ def speck_px(hw: tuple[int, int]) -> int:
     return max(4, round(SPECK_SHARE * hw[0] * hw[1]))
 
 
-def grid(settings: AutoSettings) -> GridConfig:
-    """The search on the first frame: SA-V's three scales, or one coarse grid for the preset "quick"."""
+def grid(settings: AutoSettings, image_size: int) -> GridConfig:
+    """The search on the first frame: SA-V's three scales, or one coarse grid for the preset "quick".
+
+    image_size: of the model, px. SAM's thresholds are for models that are sure of themselves; a small one is not.
+    """
     from model.image import GridConfig, Scale
 
-    full = GridConfig(min_iou=settings.min_iou, min_stability=settings.min_stability)
+    chosen = GridConfig()
+    if image_size <= SMALL_PX:
+        chosen = replace(chosen, min_iou=SMALL_MIN_IOU, min_stability=SMALL_MIN_STABILITY)
+    if settings.min_iou is not None:
+        chosen = replace(chosen, min_iou=settings.min_iou)
+    if settings.min_stability is not None:
+        chosen = replace(chosen, min_stability=settings.min_stability)
     quick = (Scale(crops_per_side=1, points_per_side=16),)
-    return replace(full, scales=quick) if settings.preset == "quick" else full
+    return replace(chosen, scales=quick) if settings.preset == "quick" else chosen
 
 
 def _seed(seed: Candidate) -> str:

@@ -72,7 +72,7 @@ def settings(folder: Path) -> Settings:
         home=folder,
         storage=StorageSettings(),
         ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=0.34),
-        auto=AutoSettings(chunk_videos=3, max_objects=8, min_iou=0.7, min_stability=0.85),
+        auto=AutoSettings(chunk_videos=3, max_objects=6),
         model=ModelSettings(checkpoint="micro", device="cpu", threads=1),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", held_out_by_hand=True),
