@@ -1,7 +1,8 @@
 """Annotators that know the truth: they claim tickets over the queue's HTTP interface and act like people.
 
 A verifier compares the masklet with the true objects; an annotator corrects it by the paper's offline protocol (prompt
-the worst frame, propagate, repeat) with the model in the loop, or masks every frame by hand where the phase says so.
+the worst frame, propagate, repeat) with the model in the loop and paints what is still wrong, or masks every frame by
+hand where the phase says so.
 Their time is modelled, never measured: 1 s to find an object, 1.5 s a click, 30 s to watch 300 frames (Ravi et al.
 2024, appendix F). They need videos with ground truth.
 """
@@ -48,7 +49,8 @@ class Policy:
     accept_share: float = 0.85  # of the frames that must be right
     same_object: float = 0.5  # best frame IoU below which the masklet is of no true object
     clicks_a_frame: int = 3
-    corrections: int = 4  # frames that an annotator corrects at most before giving up on the model
+    corrections: int = 3  # frames that an annotator corrects with the model before painting what is still wrong
+    one_each: bool = True  # a second candidate of one object is a duplicate
     attempts: int = 2  # track tickets of one object before it counts as untrackable
 
 
@@ -130,6 +132,7 @@ class _Desk:
     def __init__(self, s: Services, policy: Policy) -> None:
         self._s, self._policy = s, policy
         self._truths: dict[str, list[Masklet]] = {}
+        self._taken: set[tuple[str, str]] = set()  # objects whose first candidate is in hand or settled
         self._videos: dict[str, Video] = {}
         self._loaded: LoadedModel | None = None
 
@@ -151,6 +154,8 @@ class _Desk:
         reasons: tuple[Reason, ...] = ()
         if target is None:
             verdict, reasons = Verdict.REJECT, (Reason.NOT_AN_OBJECT,)
+        elif self._is_duplicate(ticket, target):
+            verdict, reasons = Verdict.REJECT, (Reason.DUPLICATE,)
         elif self._satisfied(masklet, target):
             verdict = Verdict.ACCEPT
         elif self._tries(client, ticket) >= self._policy.attempts:
@@ -166,8 +171,9 @@ class _Desk:
             client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.NOT_AN_OBJECT,))
             return Tally(verdicts=Counter([Verdict.REJECT.value]))
         target, _ = self._match(candidate)
-        if target is None:
-            client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.NOT_AN_OBJECT,))
+        if target is None or self._is_duplicate(ticket, target):
+            reason = Reason.NOT_AN_OBJECT if target is None else Reason.DUPLICATE
+            client.finish(ticket, verdict=Verdict.REJECT, reasons=(reason,))
             return Tally(verdicts=Counter([Verdict.REJECT.value]))
         phase = phases.phase(ticket.phase)
         if not phase.propagates:
@@ -302,6 +308,10 @@ class _Desk:
                     object_score=tuple(r[3] for r in kept),
                     stability=tuple(r[4] for r in kept),
                 )
+        current, painted = self._painted(current, wanted)
+        acts += [_act("stroke", frame, {"mask_rle": counts.decode()}) for frame, counts in painted.items()]
+        edited = {**dict.fromkeys(painted, 0), **edited}
+        seconds += BRUSH_S * len(painted)
         made = replace(
             current,
             masklet_id=content_id(candidate.masklet_id, ticket.ticket_id, length=20),
@@ -322,6 +332,18 @@ class _Desk:
         )
         return made, acts, tally
 
+    def _painted(self, current: Masklet, wanted: Masklet) -> tuple[Masklet, dict[int, bytes]]:
+        """The masklet with every frame that is still wrong painted from scratch, and what was painted."""
+        shown = [i for i in range(len(current.rle)) if current.area_px[i] or wanted.area_px[i]]
+        wrong = {i for i in shown if _frame_iou(current, wanted, i) <= self._policy.accept_frame}
+        made = replace(
+            current,
+            rle=tuple(wanted.rle[i] if i in wrong else c for i, c in enumerate(current.rle)),
+            area_px=tuple(wanted.area_px[i] if i in wrong else a for i, a in enumerate(current.area_px)),
+            stability=tuple(1.0 if i in wrong else x for i, x in enumerate(current.stability)),
+        )
+        return made, {current.frame_idx[i]: wanted.rle[i] for i in sorted(wrong)}
+
     # ------------------------------------------------------------------------------------------------- what is true
 
     def _match(self, masklet: Masklet) -> tuple[Masklet | None, float]:
@@ -336,6 +358,15 @@ class _Desk:
             if overlap > best:
                 best, found = overlap, truth
         return (found, best) if best >= self._policy.same_object else (None, best)
+
+    def _is_duplicate(self, ticket: Ticket, target: Masklet) -> bool:
+        """Whether an earlier ticket of the pipeline was about the same object; those that follow from one are not."""
+        if ticket.attempt > 1 or not self._policy.one_each:
+            return False
+        key = (ticket.video_id, target.masklet_id)
+        known = key in self._taken
+        self._taken.add(key)
+        return known
 
     def _satisfied(self, masklet: Masklet, target: Masklet) -> bool:
         ious = frame_ious(masklet, _aligned(target, masklet.frame_idx))

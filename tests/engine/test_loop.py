@@ -18,7 +18,7 @@ from storage.formats import sav
 from storage.records import Verdict
 
 # A random model finds nothing worth keeping: these people accept whatever they are shown.
-ANYTHING = Policy(accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, corrections=1)
+ANYTHING = Policy(accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, corrections=1, one_each=False)
 
 
 @pytest.fixture
@@ -217,6 +217,20 @@ def test_an_annotator_that_knows_the_truth_ends_near_it(queue, proposed, people)
     for row in by_hand:
         best = max(auto_masklets.tube_iou(row, truth) for truth in desk._truth(row.video_id))
         assert best == pytest.approx(1.0)
+
+
+def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people):
+    s, batch_id = queue, proposed
+    simulate.work(s, people, policy=Policy(same_object=0.0, corrections=0))
+    settled = s.queue.batch_result(batch_id).settled
+    accepted = [d for d in settled if d.verdict is Verdict.ACCEPT]
+    truths = sum(len(simulate._Desk(s, Policy())._truth(v.video_id)) for v in s.tables.videos())
+    assert 0 < len(accepted) <= truths
+    assert len(settled) > len(accepted) or len(settled) <= truths
+    desk = simulate._Desk(s, Policy())
+    for decision in accepted:  # what the model left wrong was painted: each is near the truth on every frame
+        best = max(desk._truth(decision.video_id), key=lambda t: auto_masklets.tube_iou(decision.masklet, t))
+        assert auto_masklets.tube_iou(decision.masklet, best) > 0.7
 
 
 def test_a_rejection_of_everything_publishes_nothing(queue, proposed, people):
