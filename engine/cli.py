@@ -98,7 +98,7 @@ def demo(
 
         def tell(line: str) -> None:
             status.update(Text(line))
-            err.print(Text.assemble((f"{time.monotonic() - begun:6.1f} s", "dim"), f"  {line}"))
+            err.print(Text.assemble((f"{time.monotonic() - begun:6.1f} s", "dim"), f"  {line}"), soft_wrap=True)
 
         result = whole.run(folder, tell, clips=clips)
     if as_json:
