@@ -121,7 +121,7 @@ def table(summary: Summary) -> list[tuple[str, str]]:
         ("verdicts", verdicts),
         ("edited frames", f"{summary.edited_frames} ({summary.clicks} clicks)"),
         ("accepted masklets", str(summary.accepted)),
-        ("their J&F against the truth", points(summary.accepted_jf)),
+        ("their J&F against the truth", f"{points(summary.accepted_jf)} (painted frames are the truth itself)"),
         ("release", summary.release or "none: nothing was accepted"),
     ]
     if summary.round_id:
