@@ -41,7 +41,12 @@ class Scene:
     look_alike: float = 0.15  # share of the objects that wear another object's texture
     shadow: float = 0.4
     blur: float = 0.3  # probability of a soft focus over the whole clip
+    motion_blur: float = 0.15  # probability of a smear along one direction
     noise: float = 6.0  # largest sensor noise, grey levels
+    cut: float = 0.0  # probability of a cut to another place, where some of the objects are, and perhaps back
+    contrast: float = (
+        20.0  # least difference of mean colour, grey levels, that an object should have from what is behind
+    )
 
 
 def render(seed: int, scene: Scene) -> Clip:
@@ -53,11 +58,15 @@ def render(seed: int, scene: Scene) -> Clip:
     for _ in range(int(rng.integers(scene.clutter[0], scene.clutter[1] + 1))):
         _paint_clutter(rng, background, side)
     camera = _camera(rng, scene, background.shape[0])
+    places = [background] * t
     count = int(rng.integers(scene.objects[0], scene.objects[1] + 1))
     things: list[_Thing] = []
     for _ in range(count):
         things.append(_Thing.draw(rng, scene, background, [x.texture for x in things]))
+    if t > 3 and rng.random() < scene.cut:
+        _cut(rng, scene, places, camera, things)
     soft = float(rng.uniform(0.4, 1.2)) if rng.random() < scene.blur else 0.0
+    smear = _smear(rng, side) if rng.random() < scene.motion_blur else None
     noise = float(rng.uniform(0, scene.noise))
     shadow = rng.random() < scene.shadow
     light = 1 + 0.12 * _wander(rng, t, 0.15, scene.stride)
@@ -65,7 +74,7 @@ def render(seed: int, scene: Scene) -> Clip:
     frames = np.empty((t, h, w, 3), np.uint8)
     masks = np.zeros((t, count, h, w), bool)
     for i in range(t):
-        drawn = cv2.warpAffine(background, camera[i], (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        drawn = cv2.warpAffine(places[i], camera[i], (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         canvas = np.asarray(drawn, np.uint8)
         for n, thing in enumerate(things):  # back to front
             box, alpha, texture = thing.at(i, h, w)
@@ -82,17 +91,43 @@ def render(seed: int, scene: Scene) -> Clip:
             masks[i, n, y0:y1, x0:x1] = covers
         if soft:
             canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), soft), np.uint8)
+        if smear is not None:
+            canvas = np.asarray(cv2.filter2D(canvas, -1, smear), np.uint8)
         grain = rng.standard_normal((h, w, 1), np.float32) * noise if noise > 0.5 else 0.0
         frames[i] = np.clip(canvas * float(light[i]) + grain, 0, 255).astype(np.uint8)
     return Clip(frames, masks)
+
+
+def _cut(rng: Rng, scene: Scene, places: list[Image], camera: list[NDArray[np.float64]], things: list[_Thing]) -> None:
+    """Cuts to another place and perhaps back; an object is there too, elsewhere on the picture, or is not."""
+    t, side = len(places), min(scene.height, scene.width)
+    begin = int(rng.integers(1, t))
+    end = int(rng.integers(begin + 1, t + 1)) if rng.random() < 0.6 else t
+    there, moves = _texture(rng, places[0].shape[0]), _camera(rng, scene, places[0].shape[0])
+    for i in range(begin, end):
+        places[i], camera[i] = there, moves[i]
+    for thing in things:
+        gone = rng.random() < 0.5
+        thing.centre[begin:end] += 10 * side if gone else rng.uniform(-0.3, 0.3, 2) * side
+
+
+def _smear(rng: Rng, side: int) -> NDArray[np.float32]:
+    """The kernel of a camera's motion blur: a short line, weights of sum 1."""
+    reach = max(1, int(rng.uniform(0.006, 0.02) * side))
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    way = rng.uniform(0, np.pi)
+    along = np.array([np.cos(way), np.sin(way)]) * reach
+    a, b = np.round(reach - along).astype(int), np.round(reach + along).astype(int)
+    cv2.line(kernel, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), 1.0)
+    return np.asarray(kernel / kernel.sum(), np.float32)
 
 
 # ---------------------------------------------------------------------------------------------------------- textures
 
 
 def _texture(rng: Rng, side: int) -> Image:
-    """A square texture: noise at many scales, stripes, checks, dots or a gradient, in two to four colours."""
-    kind = rng.choice(["noise", "noise", "noise", "stripes", "checks", "dots", "gradient", "flat"])
+    """A square texture: noise at many scales, stripes, checks, marble, dots or a gradient, in two to four colours."""
+    kind = rng.choice(["noise", "noise", "noise", "stripes", "checks", "marble", "dots", "gradient", "flat"])
     if kind == "stripes" or kind == "checks":
         y, x = np.mgrid[0:side, 0:side].astype(np.float32)
         angle, period = rng.uniform(0, np.pi), rng.uniform(5, 40)
@@ -101,6 +136,9 @@ def _texture(rng: Rng, side: int) -> Image:
             u = u * np.sin((y * np.cos(angle) - x * np.sin(angle)) * 2 * np.pi / period)
         field = np.clip(u * rng.uniform(1, 6), -1, 1) * 0.5 + 0.5
         field = 0.85 * field + 0.15 * _noise(rng, side, 1.2)
+    elif kind == "marble":
+        x = np.arange(side, dtype=np.float32)[None] / side
+        field = 0.5 + 0.5 * np.sin(2 * np.pi * (x * rng.uniform(1, 8) + rng.uniform(1, 5) * _noise(rng, side, 1.3)))
     elif kind == "dots":
         field = _noise(rng, side, 1.5) * 0.3
         radius = max(1, int(rng.uniform(1.5, 6)))
@@ -115,7 +153,21 @@ def _texture(rng: Rng, side: int) -> Image:
         field = 0.5 + 0.12 * (_noise(rng, side, 1.4) - 0.5)
     else:
         field = _noise(rng, side, rng.uniform(0.6, 2.0))
-    return _colour(rng, np.clip(field, 0, 1).astype(np.float32))
+    texture = _colour(rng, np.clip(field, 0, 1).astype(np.float32))
+    if rng.random() < 0.12:
+        _write_text(rng, texture)
+    return texture
+
+
+def _write_text(rng: Rng, texture: Image) -> None:
+    """Lines of letters, as on signs, shirts and screens."""
+    side, colour = texture.shape[0], tuple(int(c) for c in rng.integers(0, 256, 3))
+    size = float(rng.uniform(0.4, 1.4))
+    for y in range(int(20 * size), side, int(rng.uniform(28, 70) * size)):
+        count = int(rng.integers(3, 3 + max(1, int(side / (20 * size)))))
+        letters = "".join(chr(c) for c in rng.integers(65, 91, count))
+        at = (int(rng.integers(0, side // 2)), y)
+        cv2.putText(texture, letters, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 2, cv2.LINE_AA)
 
 
 def _noise(rng: Rng, side: int, roughness: float) -> NDArray[np.float32]:
@@ -146,7 +198,8 @@ def _colour(rng: Rng, field: NDArray[np.float32]) -> Image:
     ).astype(np.uint8)
     rgb = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0].astype(np.float32)
     ramp = np.stack([np.interp(np.linspace(0, stops - 1, 256), np.arange(stops), rgb[:, c]) for c in range(3)], 1)
-    return np.asarray(ramp.astype(np.uint8)[(field * 255).astype(np.uint8)])
+    index = (field * 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(cv2.merge([index] * 3), ramp.astype(np.uint8)[None]), np.uint8)
 
 
 # ------------------------------------------------------------------------------------------------------------ motion
@@ -209,7 +262,17 @@ def _outline(rng: Rng, kind: str) -> Polygon:
     return np.stack([np.cos(angle) * radius, np.sin(angle) * radius], 1)
 
 
-_KINDS = ("ellipse", "box", "polygon", "star", "bar", "blob", "blob", "blob", "ring", "limbs", "limbs")
+_KINDS = ("ellipse", "box", "polygon", "star", "bar", "blob", "blob", "blob", "ring", "limbs", "limbs", "tail", "tool")
+
+
+def _tail(rng: Rng) -> Polygon:
+    """A thin bent strip that begins inside the body and tapers outside."""
+    along = np.linspace(0, 1, 14)
+    way = np.cumsum(rng.uniform(-0.35, 0.35) + rng.normal(0, 0.12, 14))
+    line = np.cumsum(np.stack([np.cos(way), np.sin(way)], 1), 0) * rng.uniform(0.08, 0.14) + [0.6, 0]
+    width = rng.uniform(0.05, 0.13) * (1 - 0.6 * along)
+    across = np.stack([-np.sin(way), np.cos(way)], 1) * width[:, None]
+    return np.concatenate([line + across, (line - across)[::-1]])
 
 
 @dataclass(frozen=True)
@@ -233,7 +296,8 @@ class _Thing:
         side = min(h, w)
         kind = str(rng.choice(_KINDS))
         radius = side * float(np.exp(rng.uniform(*np.log(scene.size))))
-        parts, swing, hole = [_outline(rng, "blob" if kind in ("ring", "limbs") else kind)], [np.zeros(t)], None
+        rest = {"ring": "blob", "limbs": "blob", "tail": "blob", "tool": "bar"}.get(kind, kind)
+        parts, swing, hole = [_outline(rng, rest)], [np.zeros(t)], None
         if kind == "ring":
             parts = [_outline(rng, str(rng.choice(["ellipse", "box", "blob"])))]
             hole = parts[0] * rng.uniform(0.35, 0.65)
@@ -242,6 +306,13 @@ class _Thing:
                 limb = (_outline(rng, "bar") * [0.45, rng.uniform(0.8, 1.4)] + [1.1, 0]) @ _rotation(at).T
                 parts.append(limb)
                 swing.append(rng.uniform(0.2, 0.7) * _wander(rng, t, rng.uniform(0.3, 1.2), scene.stride))
+        if kind == "tail":
+            for at in rng.uniform(0, 2 * np.pi, int(rng.integers(1, 4))):
+                parts.append(_tail(rng) @ _rotation(at).T)
+                swing.append(rng.uniform(0.1, 0.5) * _wander(rng, t, rng.uniform(0.3, 1.2), scene.stride))
+        if kind == "tool":
+            parts.append(_outline(rng, str(rng.choice(["box", "ellipse", "polygon"]))) * 0.55 + [1.3, 0])
+            swing.append(np.zeros(t))
         texture_side = 128
         choice = rng.random()
         if choice < scene.camouflage:
@@ -254,7 +325,12 @@ class _Thing:
         elif choice < scene.camouflage + scene.look_alike and worn:
             texture = worn[int(rng.integers(len(worn)))]
         else:
-            texture = _texture(rng, texture_side)
+            behind = np.array(cv2.mean(background)[:3])
+            for _ in range(4):
+                texture = _texture(rng, texture_side)
+                if np.abs(np.array(cv2.mean(texture)[:3]) - behind).max() >= scene.contrast:
+                    break
+        texture = _shaded(rng, texture)
         start = np.array([rng.uniform(0.1, 0.9) * w, rng.uniform(0.1, 0.9) * h])
         drift = rng.normal(0, scene.speed * side, 2) * (np.arange(t) - t / 2)[:, None] * 0.5 * scene.stride
         sway = rng.uniform(0, 0.2) * side
@@ -314,6 +390,14 @@ class _Thing:
         size = (int(x1 - x0), int(y1 - y0))
         colours = cv2.warpAffine(self.texture, m, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         return (int(x0), int(y0), int(x1), int(y1)), alpha, np.asarray(colours, np.uint8)
+
+
+def _shaded(rng: Rng, texture: Image) -> Image:
+    """A texture that is lit from one side, as round things are."""
+    side, way, depth = texture.shape[0], rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.4)
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / (side / 2) - 1
+    light = 1 + depth * (x * np.cos(way) + y * np.sin(way)).astype(np.float32)
+    return np.asarray(cv2.multiply(texture, cv2.merge([light] * 3), dtype=cv2.CV_8U), np.uint8)
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:

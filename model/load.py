@@ -27,6 +27,8 @@ from torch import nn
 from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.utils import logging as transformers_logging
 
+from model import meta
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MICRO = Path(__file__).parent / "micro"
@@ -231,13 +233,16 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> LoadedModel:
-    """Load a checkpoint for use: "micro", a local folder, or a hub name such as "facebook/sam2.1-hiera-tiny".
+    """Load a checkpoint for use: "micro", a local folder, a hub name such as "facebook/sam2.1-hiera-tiny", or one of
+    Meta's own files such as "sam2.1_hiera_tiny.pt".
 
     A hub name is looked for in the local cache first, then downloaded unless HF_HUB_OFFLINE is set.
     revision: branch, tag or commit of a hub repository.
     Raises NoCheckpoint with one line that says what was looked for and where.
     """
     name = str(name_or_path)
+    if name.endswith((".pt", ".pth")):
+        return wrap(nn.Module.to(_from_meta(Path(name).expanduser()), device, dtype), name=name, source=name)
     folder, source = _find(name, revision)
     try:
         with _quiet():
@@ -246,6 +251,27 @@ def load(
         raise NoCheckpoint(f"the checkpoint at {folder} does not load: {_first_line(error)}") from error
     mean, std = _normalisation(folder)
     return wrap(nn.Module.to(model, device), name=name, source=source, mean=mean, std=std)
+
+
+def _from_meta(path: Path) -> Sam2VideoModel:
+    """The model of one of Meta's files. Raises NoCheckpoint."""
+    if not path.is_file():
+        raise NoCheckpoint(f"no checkpoint {path}: no such file")
+    try:
+        config, tensors = meta.read(path)
+    except meta.NotMetas as error:
+        raise NoCheckpoint(str(error)) from error
+    model = Sam2VideoModel(config)
+    own = model.state_dict()
+    for what, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
+        if names:
+            raise NoCheckpoint(f"the checkpoint at {path} {what} {min(names)} and {len(names) - 1} more tensors")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            shapes = f"{tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+            raise NoCheckpoint(f"the checkpoint at {path} does not fit: {name} is {shapes}")
+    model.load_state_dict(tensors)
+    return model
 
 
 def set_threads(count: int | None) -> None:

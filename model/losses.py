@@ -1,7 +1,7 @@
 """The losses of SAM 2: focal 20, dice 1, IoU 1, occlusion 1; only the best of several masks is corrected.
 
-Pure functions of tensors. Source: Ravi et al. 2024, appendix C; differs: masks are compared at the model's input size,
-and every term is a mean over the objects that it applies to.
+Pure functions of tensors. Source: Ravi et al. 2024, appendix C; differs: masks are compared at twice the size of the
+logits, which is all that bilinear logits can say, and every term is a mean over the objects that it applies to.
 """
 
 from __future__ import annotations
@@ -40,17 +40,22 @@ def step_losses(logits: Tensor, iou: Tensor, object_score: Tensor, target: Tenso
     An object that is absent has no mask to learn: only its presence counts.
     """
     target = target.to(logits.dtype)
-    full = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
+    if target.shape[-1] > 2 * logits.shape[-1]:  # twice the logits' size shows all that they can say
+        target = F.interpolate(target[:, None], scale_factor=0.5, mode="area")[:, 0]
     present = (target.flatten(1).amax(1) > 0.5).to(logits.dtype)
     share = present / present.sum().clamp(min=1)  # each present object counts the same
-
-    focal, dice = focal_loss(full, target[:, None]), dice_loss(full, target[:, None])  # (B, K)
-    best = (weights.focal * focal + weights.dice * dice).detach().argmin(1)
-    rows = torch.arange(logits.shape[0], device=logits.device)
-    with torch.no_grad():
+    size, rows = target.shape[-2:], torch.arange(logits.shape[0], device=logits.device)
+    with torch.no_grad():  # which of the masks is best needs no gradient
+        full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         true_iou = mask_iou(full > 0, target[:, None] > 0.5)
-    focal_term = (focal[rows, best] * share).sum()
-    dice_term = (dice[rows, best] * share).sum()
+        if logits.shape[1] > 1:
+            cost = weights.focal * focal_loss(full, target[:, None]) + weights.dice * dice_loss(full, target[:, None])
+            best = cost.argmin(1)
+        else:
+            best = torch.zeros_like(rows)
+    chosen = F.interpolate(logits[rows, best][:, None], size=size, mode="bilinear", align_corners=False)
+    focal_term = (focal_loss(chosen, target[:, None])[:, 0] * share).sum()
+    dice_term = (dice_loss(chosen, target[:, None])[:, 0] * share).sum()
     iou_term = ((iou - true_iou).abs().mean(1) * share).sum()
     occlusion_term = F.binary_cross_entropy_with_logits(object_score, present)
     total = (

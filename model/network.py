@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Sam2VideoModel
 
 NO_OBJECT_LOGIT = -1024.0  # the mask logit of an absent object, as in the released model
@@ -69,11 +69,31 @@ class Memory:
 
 def encode_images(model: Sam2VideoModel, pixels: Tensor) -> Features:
     """Runs the image encoder once. pixels: float (B, 3, S, S), normalised."""
-    out = model.vision_encoder(pixels)
-    fine, mid, top = out.fpn_hidden_states[:3]
+    neck, decoder = model.vision_encoder.neck, model.mask_decoder
+    stages = model.vision_encoder.backbone(pixels).intermediate_hidden_states  # (B, h, w, C) each, finest first
+    above: Tensor | None = None
+    maps = []
+    for level in range(len(stages) - 1, -1, -1):
+        here = _pointwise(neck.convs[len(stages) - 1 - level], stages[level])
+        if above is not None and level in neck.fpn_top_down_levels:
+            here = here + above.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        above = here
+        maps.append(here)
+    fine, mid, top = maps[-1], maps[-2], maps[-3].permute(0, 3, 1, 2).contiguous()
+    high_res = [_pointwise(c, m).permute(0, 3, 1, 2) for c, m in ((decoder.conv_s0, fine), (decoder.conv_s1, mid))]
     return Features(
-        (model.mask_decoder.conv_s0(fine), model.mask_decoder.conv_s1(mid)), top, out.fpn_position_encoding[2]
+        (high_res[0].contiguous(), high_res[1].contiguous()),
+        top,
+        neck.position_encoding(top.shape, top.device, top.dtype).to(top.dtype).expand(len(top), -1, -1, -1),
     )
+
+
+def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 1 x 1 convolution as the matrix product that it is: (B, h, w, C) -> (B, h, w, C'). Faster on a CPU."""
+    if conv.kernel_size != (1, 1):
+        convolved: Tensor = conv(x.permute(0, 3, 1, 2))
+        return convolved.permute(0, 2, 3, 1)
+    return F.linear(x, conv.weight[:, :, 0, 0], conv.bias)
 
 
 def without_memory(model: Sam2VideoModel, features: Features) -> Tensor:
@@ -195,9 +215,7 @@ def attend_to_memory(
     tokens = 0
     if pointers:
         stacked = torch.stack([p for _, p in pointers])  # (K, B, C)
-        offsets = torch.tensor([float(back) for back, _ in pointers], device=stacked.device)
-        sine = _sine(offsets / max(pointer_span - 1, 1), channels).to(stacked.dtype)
-        code = model.temporal_positional_encoding_projection_layer(sine)
+        code = pointer_code(model, [back for back, _ in pointers], pointer_span)
         splits = channels // model.mem_dim
         stacked = stacked.view(len(pointers), batch, splits, model.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
         keys.append(stacked)
@@ -211,6 +229,16 @@ def attend_to_memory(
         num_object_pointer_tokens=tokens,
     )
     return _to_map(out, batch, channels, height, width)
+
+
+def pointer_code(model: Sam2VideoModel, back: Sequence[int], span: int) -> Tensor:
+    """The code of the age of object pointers: float (P, 64); zeros in SAM 2, which came before 2.1."""
+    if not model.config.enable_temporal_pos_encoding_for_object_pointers:
+        return torch.zeros(len(back), model.mem_dim, device=model.device, dtype=model.dtype)
+    offsets = torch.tensor([float(b) for b in back], device=model.device)
+    sine = _sine(offsets / max(span - 1, 1), model.config.memory_attention_hidden_size)
+    code: Tensor = model.temporal_positional_encoding_projection_layer(sine.to(model.dtype))
+    return code
 
 
 def _to_map(out: Tensor, batch: int, channels: int, height: int, width: int) -> Tensor:

@@ -17,6 +17,7 @@ Knows nothing of files, tickets or training. The steps of the network are in `ne
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from torch import Tensor
 from model import feed, masks, network
 from model.feed import Rgb
 from model.load import LoadedModel
+from model.memory_reader import Economy, MemoryReader, Past, Window, can_read
 from model.network import Decoded, Features, Memory
 from storage.records import Prompt
 
@@ -51,8 +53,10 @@ class TrackerConfig:
     history_frames: int | None = 0  # tracked frames on both sides of the last one to keep for corrections; None: all
     feed_back: bool = True  # refining clicks are answered with the mask that they refine as a further prompt
     max_conditioning: int | None = None  # conditioning frames that a frame reads, the closest ones; None: as trained
-    object_batch: int = 16  # objects that pass the network at once, at least 1; bounds scratch memory
+    object_batch: int | None = None  # objects that pass the network at once, which bounds scratch memory; None: as many
+    # as are fast, 4 on a CPU, whose cache holds the activations of so many, and 64 on a GPU
     lookahead: int = 1  # frames that the image encoder takes at once, at least 1
+    economy: Economy = Economy()  # work to leave out, on a CPU; nothing by default
 
 
 @dataclass(frozen=True)
@@ -158,14 +162,16 @@ class Tracker:
         config = config or TrackerConfig()
         if frame_count < 1 or min(video_hw) < 1:
             raise ValueError(f"a video has at least one frame and one pixel, got {frame_count} frames of {video_hw}")
-        if config.object_batch < 1 or config.lookahead < 1:
+        if config.lookahead < 1 or (config.object_batch is not None and config.object_batch < 1):
             raise ValueError(f"object_batch and lookahead must be at least 1, got {config}")
+        self._batch = config.object_batch or (4 if loaded.device.type == "cpu" else 64)
         self._loaded, self._model = loaded, loaded.model
         self._features = (
             frames if isinstance(frames, FeatureCache) else FeatureCache(loaded, frames, size=config.lookahead + 2)
         )
         self._hw, self._frame_count, self._config = video_hw, frame_count, config
         self._objects: dict[str, _Object] = {}
+        self._reader = MemoryReader(self._model, config.economy) if can_read(self._model) else None
         self._position: Tensor | None = None  # sine code of the memory maps, the same for all
 
     @property
@@ -213,7 +219,7 @@ class Tracker:
             groups[key].append((object_id, reading, previous))
         answers: dict[str, FrameMasks] = {}
         for group in groups.values():
-            for part in _parts(group, self._config.object_batch):
+            for part in _parts(group, self._batch):
                 answers |= self._answer_prompts(
                     frame_idx, {object_id: prompts[object_id] for object_id, *_ in part}, part
                 )
@@ -328,7 +334,7 @@ class Tracker:
             frame = self._features.get(frame_idx, with_next=ahead)
             nothing: Tensor | None = None  # the map of an absent object, the same for all on this frame
             for group in groups.values():
-                for part in _parts(group, self._config.object_batch):
+                for part in _parts(group, self._batch):
                     features = feed.expand(frame, len(part))
                     top = self._attend(features, [reading for _, reading in part])
                     multimask = self._multimask(0, initial=False)
@@ -405,6 +411,16 @@ class Tracker:
         if not first.spatial:
             return network.without_memory(self._model, features)
         assert self._position is not None
+        if self._reader is not None:
+            return self._reader.read(
+                features.top[:1],
+                features.top_position[:1],
+                self._position,
+                first.spatial_back,
+                first.pointer_back,
+                [self._past(reading) for reading in readings],
+                self._span(),
+            )
         spatial = []
         for place, back in enumerate(first.spatial_back):
             maps = [reading.spatial[place].features for reading in readings]
@@ -415,6 +431,27 @@ class Tracker:
             for place, back in enumerate(first.pointer_back)
         ]
         return network.attend_to_memory(self._model, features, spatial, pointers, pointer_span=self._span())
+
+    def _past(self, reading: _Reading) -> Past:
+        """What an object remembers, as the fast reader takes it."""
+        maps = torch.stack([m.features for m in reading.spatial if m.features is not None]).float()
+        pointers = torch.stack([m.pointer for m in reading.pointers]) if reading.pointers else maps.new_empty(0, 64)
+        return Past(maps, pointers, self._window(reading))
+
+    def _window(self, reading: _Reading) -> Window | None:
+        """The cells in which an object is looked for: around its mask on the last frame; None for the whole frame."""
+        margin = self._config.economy.window_margin
+        last = next((m for back, m in zip(reading.spatial_back, reading.spatial, strict=True) if back == 1), None)
+        if margin is None or last is None or last.answer is None:
+            return None
+        box = masks.box_of((last.answer.logits[0] > 0).numpy())
+        if box is None:
+            return None
+        side, least = self._loaded.image_size // 16, self._config.economy.window_least
+        grow = [max(least, math.ceil(margin * (box[i + 2] - box[i]) / 4)) for i in (0, 1)]
+        x0, y0 = (max(0, int(box[i]) // 4 - grow[i]) for i in (0, 1))
+        x1, y1 = (min(side, math.ceil(box[i + 2] / 4) + grow[i]) for i in (0, 1))
+        return x0, y0, x1, y1
 
     def _keep(self, memory: Memory, row: int) -> Tensor:
         """One object's memory map as it is stored: bfloat16 (64, h, w), like the library's."""
