@@ -15,6 +15,7 @@ from transformers import Sam2VideoModel
 
 from model import network
 from model.network import Clicks, Decoded, Memory
+from model.parallel import Team
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,18 @@ class Step:
 
 
 def run(
-    model: Sam2VideoModel, pixels: Tensor, masks: Tensor, how: Interaction, generator: torch.Generator
+    model: Sam2VideoModel,
+    pixels: Tensor,
+    masks: Tensor,
+    how: Interaction,
+    generator: torch.Generator,
+    team: Team = Team(),  # noqa: B008  frozen
 ) -> list[Step]:
     """Runs B clips of N objects each.
 
     pixels: float (B, T, 3, S, S), normalised.  masks: bool (B, T, N, S, S).  generator: on the CPU; decides everything
-    random. Returns the steps in the order in which they happened; given masks are no answers and give no step.
+    random, for all processes of the team. Returns the steps in the order in which they happened; given masks are no
+    answers and give no step.
     """
     b, t, n = masks.shape[:3]
     features = network.encode_images(model, pixels.flatten(0, 1))
@@ -71,16 +78,16 @@ def run(
             if frame in prompted:
                 top = network.without_memory(model, here)
                 clicks = (
-                    _boxes(target, how.box_jitter, generator)
+                    _boxes(target, how.box_jitter, generator, team)
                     if kind == "box"
-                    else _clicks_in(target > 0.5, target, generator)
+                    else _clicks_in(target > 0.5, target, generator, team)
                 )
             else:
                 top = _remember(model, here, bank, conditioning, frame, t)
             decoded = network.decode(model, here, top, clicks, multimask=kind != "box" or frame not in prompted)
             steps.append(Step(frame, frame in prompted, decoded, target))
             for _ in range(how.correction_clicks if frame in corrected else 0):
-                clicks = _corrected(model, clicks, decoded, target, how, generator)
+                clicks = _corrected(model, clicks, decoded, target, how, generator, team)
                 decoded = network.decode(
                     model,
                     here,
@@ -118,14 +125,14 @@ def _remember(
     return network.attend_to_memory(model, here, spatial, pointers, pointer_span=span)
 
 
-def _clicks_in(region: Tensor, target: Tensor, generator: torch.Generator) -> Clicks:
+def _clicks_in(region: Tensor, target: Tensor, generator: torch.Generator, team: Team) -> Clicks:
     """One click an object, uniform in its region (anywhere when the region is empty), with the truth as its label.
 
     region: bool (B, S, S).  target: float (B, S, S).
     """
     side = region.shape[-1]
     mass = (region.flatten(1).float() + 1e-7).cumsum(1)
-    drawn = torch.rand(len(region), 1, generator=generator).to(mass.device) * mass[:, -1:]
+    drawn = team.rand(len(region), 1, generator=generator).to(mass.device) * mass[:, -1:]
     at = torch.searchsorted(mass, drawn)[:, 0].clamp(max=side * side - 1)
     label = (target.flatten(1)[torch.arange(len(at), device=target.device), at] > 0.5).int()
     xy = torch.stack([at % side, torch.div(at, side, rounding_mode="floor")], 1).to(target.dtype)
@@ -139,25 +146,26 @@ def _corrected(
     target: Tensor,
     how: Interaction,
     generator: torch.Generator,
+    team: Team,
 ) -> Clicks:
     """The clicks so far and one more, where the answer is wrong."""
     truth = target > 0.5
     wrong = (network.upsample(model, decoded.logits.detach()) > 0) != truth
     if float(torch.rand((), generator=generator)) < how.click_anywhere:
         wrong = truth
-    more = _clicks_in(wrong, target, generator)
+    more = _clicks_in(wrong, target, generator, team)
     if clicks is None:
         return more
     return Clicks(torch.cat([clicks.xy, more.xy], 1), torch.cat([clicks.labels, more.labels], 1))
 
 
-def _boxes(target: Tensor, jitter: float, generator: torch.Generator) -> Clicks:
+def _boxes(target: Tensor, jitter: float, generator: torch.Generator, team: Team) -> Clicks:
     """The jittered box of each object as two corner points; an absent object gets a negative click instead."""
     batch, side = target.shape[0], target.shape[-1]
-    nowhere = _clicks_in(torch.zeros_like(target, dtype=torch.bool), target, generator)
+    nowhere = _clicks_in(torch.zeros_like(target, dtype=torch.bool), target, generator, team)
     xy, labels = nowhere.xy.repeat(1, 2, 1), nowhere.labels.repeat(1, 2)
     labels[:, 1] = -10
-    noise = torch.rand(batch, 4, generator=generator) * 2 - 1
+    noise = team.rand(batch, 4, generator=generator) * 2 - 1
     for i in range(batch):
         rows, columns = (target[i] > 0.5).any(1).nonzero()[:, 0], (target[i] > 0.5).any(0).nonzero()[:, 0]
         if len(rows) == 0:

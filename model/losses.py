@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.parallel import Team
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -32,7 +34,14 @@ class Losses:
     total: Tensor
 
 
-def step_losses(logits: Tensor, iou: Tensor, object_score: Tensor, target: Tensor, weights: LossWeights) -> Losses:
+def step_losses(
+    logits: Tensor,
+    iou: Tensor,
+    object_score: Tensor,
+    target: Tensor,
+    weights: LossWeights,
+    team: Team = Team(),  # noqa: B008  frozen
+) -> Losses:
     """The losses of B objects on one frame.
 
     logits: float (B, K, h, w) candidate masks before absence is applied.  iou: float (B, K), the model's estimates.
@@ -43,7 +52,8 @@ def step_losses(logits: Tensor, iou: Tensor, object_score: Tensor, target: Tenso
     if target.shape[-1] > 2 * logits.shape[-1]:  # twice the logits' size shows all that they can say
         target = F.interpolate(target[:, None], scale_factor=0.5, mode="area")[:, 0]
     present = (target.flatten(1).amax(1) > 0.5).to(logits.dtype)
-    share = present / present.sum().clamp(min=1)  # each present object counts the same
+    # Each present object counts the same, whichever process has it: the team's mean of the terms is the mean of all.
+    share = present * team.size / team.total(present.sum()).clamp(min=1)
     size, rows = target.shape[-2:], torch.arange(logits.shape[0], device=logits.device)
     with torch.no_grad():  # which of the masks is best needs no gradient
         full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

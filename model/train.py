@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Sam2VideoModel
 
-from model import clip_forward, load
+from model import clip_forward, load, parallel
 from model.clip_forward import Interaction
 from model.clips import Clip, ClipSource, SampleConfig, sample
 from model.losses import LossWeights, step_losses
+from model.parallel import Team
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class Stage:
     image_size: int = 256  # px
     frames: int = 8
     objects: int = 3
-    batch: int = 2  # clips a step
+    batch: int = 2  # clips a step, of each process
     lr: float = 5e-4
-    encoder_lr: float | None = None  # the image encoder's; None: the same
+    encoder_lr: float | None = None  # the image encoder's; None: the same; 0: it is frozen
     warmup: int = 100  # steps
+    images: float = 0.0  # share of the steps that see single frames instead of clips
     final_lr: float = 1.0  # share of the learning rate left at the end; the way down is a cosine
     interaction: Interaction = field(default_factory=Interaction)
 
@@ -55,6 +57,8 @@ class Recipe:
     seed: int = 1
     weight_decay: float = 0.05
     clip_grad: float = 1.0  # largest L2 norm
+    layer_decay: float = 1.0  # of the encoder's learning rate from each block to the one before it
+    mosaic: float = 0.0  # probability; see `model.clips`
     weights: LossWeights = field(default_factory=LossWeights)
     time_reversal: float = 0.5
     horizontal_flip: float = 0.5
@@ -93,17 +97,38 @@ def train(
 
     model: the weights to begin with.  source: the clips of a stage.  folder: keeps state.pt (resumed when it is there)
     and curve.jsonl.  workers: processes that make clips, to which the source is pickled; 0 makes them here.
+    Under torchrun every process calls this with the same arguments; the first one writes and reports.
     Raises ValueError if the folder holds the state of another recipe.
     """
+    with parallel.team(device) as team:
+        return _train(model, source, recipe, folder, device, workers, save_every, report_every, report, team)
+
+
+def _train(
+    model: Sam2VideoModel,
+    source: Callable[[Stage], ClipSource],
+    recipe: Recipe,
+    folder: Path,
+    device: str,
+    workers: int,
+    save_every: int,
+    report_every: int,
+    report: Callable[[Progress], None],
+    team: Team,
+) -> Sam2VideoModel:
     folder.mkdir(parents=True, exist_ok=True)
     state_path, total = folder / "state.pt", sum(stage.steps for stage in recipe.stages)
     fingerprint = json.dumps(asdict(recipe), sort_keys=True)
     state: dict[str, Any] = {}
-    if state_path.exists():
+    if team.leads and state_path.exists():
         state = torch.load(state_path, map_location="cpu", weights_only=True)
+    state = team.share(state)  # machines may not share a disk
+    if state:
         if _prefix(state["recipe"], state["step"]) != _prefix(fingerprint, state["step"]):
             raise ValueError(f"{folder} holds a run of another recipe: remove it or choose another folder")
         model.load_state_dict(state["model"])
+    elif team.size > 1:
+        model.load_state_dict(team.share(model.state_dict()))
     done, begun = int(state.get("step", 0)), time.monotonic()
     model = _on(model, device)
     optimiser: torch.optim.Optimizer | None = None
@@ -121,27 +146,34 @@ def train(
             optimiser.load_state_dict(state["optimiser"])
         begin = max(done, first)
         for step, (pixels, masks) in zip(
-            range(begin, last), _batches(source(stage), stage, recipe, number, begin - first, workers), strict=False
+            range(begin, last),
+            _batches(source(stage), stage, recipe, number, begin - first, workers, team),
+            strict=False,
         ):
             scale = _schedule(stage, step - first)
             for group in optimiser.param_groups:
                 group["lr"] = group["base_lr"] * scale
             generator = torch.Generator().manual_seed(hash_seed(recipe.seed, number, step - first, 7))
-            losses = _loss(model, pixels.to(device), masks.to(device), stage, recipe, generator)
+            losses = _loss(model, pixels.to(device), masks.to(device), stage, recipe, generator, team)
             optimiser.zero_grad(set_to_none=True)
             losses["total"].backward()  # type: ignore[no-untyped-call]
+            team.average_gradients(model)
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
             optimiser.step()
 
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0.0) + float(value.detach()) / report_every
             if (step + 1) % report_every == 0:
+                sums = {k: float(team.total(torch.tensor(v))) / team.size for k, v in sums.items()}
+                if not team.leads:
+                    sums = {}
+                    continue
                 progress = Progress(stage.name, step + 1, total, sums, stage.lr * scale, time.monotonic() - begun)
                 with (folder / "curve.jsonl").open("a") as file:
                     file.write(json.dumps(asdict(progress)) + "\n")
                 report(progress)
                 sums = {}
-            if (step + 1) % save_every == 0 or step + 1 == last:
+            if team.leads and ((step + 1) % save_every == 0 or step + 1 == last):
                 _save_state(state_path, model, optimiser, step + 1, fingerprint)
         first = last
     return load.wrap(load.resized(model, recipe.stages[-1].image_size), name="trained").model
@@ -155,12 +187,26 @@ def _on(model: Sam2VideoModel, device: str) -> Sam2VideoModel:
 
 
 def _loss(
-    model: Sam2VideoModel, pixels: Tensor, masks: Tensor, stage: Stage, recipe: Recipe, generator: torch.Generator
+    model: Sam2VideoModel,
+    pixels: Tensor,
+    masks: Tensor,
+    stage: Stage,
+    recipe: Recipe,
+    generator: torch.Generator,
+    team: Team = Team(),  # noqa: B008  frozen
 ) -> dict[str, Tensor]:
-    """The mean over the model's answers of each term."""
-    steps = clip_forward.run(model, pixels, masks, stage.interaction, generator)
+    """The mean over the model's answers of each term. On a GPU the model runs in bfloat16, the losses do not."""
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
+        steps = clip_forward.run(model, pixels, masks, stage.interaction, generator, team)
     each = [
-        step_losses(s.decoded.all_logits, s.decoded.all_iou, s.decoded.object_score, s.target, recipe.weights)
+        step_losses(
+            s.decoded.all_logits.float(),
+            s.decoded.all_iou.float(),
+            s.decoded.object_score.float(),
+            s.target,
+            recipe.weights,
+            team,
+        )
         for s in steps
     ]
     return {
@@ -178,22 +224,28 @@ def _schedule(stage: Stage, step: int) -> float:
 
 
 def _optimiser(model: Sam2VideoModel, stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and embeddings do not decay; the image encoder may have its own rate."""
-    groups = []
-    for in_encoder in (True, False):
-        rate = stage.encoder_lr if in_encoder and stage.encoder_lr is not None else stage.lr
-        for decays in (True, False):
-            chosen = [
-                p
-                for name, p in model.named_parameters()
-                if name.startswith("vision_encoder") == in_encoder
-                and (p.ndim >= 2 and "embed" not in name) == decays
-                and not (rate == 0.0)
-            ]
-            if chosen:
-                decay = recipe.weight_decay if decays else 0.0
-                groups.append({"params": chosen, "weight_decay": decay, "base_lr": rate, "lr": rate})
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999))
+    """AdamW. Biases, norms and embeddings do not decay; the encoder may have its own rate, lower in earlier blocks."""
+    encoder_lr = stage.lr if stage.encoder_lr is None else stage.encoder_lr
+    blocks = len(model.vision_encoder.backbone.blocks)
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        in_encoder = name.startswith("vision_encoder")
+        rate = encoder_lr * recipe.layer_decay ** (blocks - _depth(name, blocks)) if in_encoder else stage.lr
+        decay = recipe.weight_decay if parameter.ndim >= 2 and "embed" not in name else 0.0
+        parameter.requires_grad_(rate > 0)
+        if rate > 0:
+            groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": of, "weight_decay": decay, "base_lr": lr, "lr": lr} for (lr, decay), of in groups.items()],
+        betas=(0.9, 0.999),
+    )
+
+
+def _depth(name: str, blocks: int) -> int:
+    """How many of the encoder's blocks come before a parameter of it, and itself: 0 for the stem, all for the neck."""
+    if ".blocks." in name:
+        return int(name.split(".blocks.")[1].split(".")[0]) + 1
+    return blocks if ".neck." in name else 0
 
 
 def _save_state(path: Path, model: Sam2VideoModel, optimiser: torch.optim.Optimizer, step: int, recipe: str) -> None:
@@ -235,8 +287,9 @@ def hash_seed(*parts: int) -> int:
 class _Samples(Dataset[tuple[Tensor, Tensor]]):
     """The samples of a stage by index; everything about one follows from the recipe's seed and the index."""
 
-    def __init__(self, source: ClipSource, stage: Stage, recipe: Recipe, number: int, first: int):
+    def __init__(self, source: ClipSource, stage: Stage, recipe: Recipe, number: int, first: int, team: Team):
         self.source, self.stage, self.recipe, self.number, self.first = source, stage, recipe, number, first
+        self.team = team
         self.config = SampleConfig(
             image_size=stage.image_size,
             frames=stage.frames,
@@ -244,6 +297,7 @@ class _Samples(Dataset[tuple[Tensor, Tensor]]):
             time_reversal=recipe.time_reversal,
             horizontal_flip=recipe.horizontal_flip,
             colour_jitter=recipe.colour_jitter,
+            mosaic=recipe.mosaic,
             min_area_px=max(12, stage.image_size**2 // 1600),
         )
 
@@ -251,13 +305,16 @@ class _Samples(Dataset[tuple[Tensor, Tensor]]):
         return (self.stage.steps * self.stage.batch) - self.first
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        step, row = divmod(self.first + index, self.stage.batch)
+        place = (step * self.team.size + self.team.rank) * self.stage.batch + row  # among the samples of all processes
+        images = np.random.default_rng(hash_seed(self.recipe.seed, self.number, step, 11)).random() < self.stage.images
+        config = replace(self.config, frames=1) if images else self.config
         for attempt in range(20):
-            seed = hash_seed(self.recipe.seed, self.number, self.first + index, attempt)
-            clip = sample(self.source(seed), self.config, np.random.default_rng(seed + 1))
+            seed = hash_seed(self.recipe.seed, self.number, place, attempt)
+            clip = sample(self.source(seed), config, np.random.default_rng(seed + 1))
             if clip is not None:
                 return to_pixels(clip), torch.from_numpy(clip.masks)
-        place = f"sample {self.first + index} of {self.stage.name}"
-        raise NoObject(f"no clip with a visible object in twenty draws: {place}")
+        raise NoObject(f"no clip with a visible object in twenty draws: sample {place} of {self.stage.name}")
 
 
 def to_pixels(clip: Clip) -> Tensor:
@@ -268,9 +325,9 @@ def to_pixels(clip: Clip) -> Tensor:
 
 
 def _batches(
-    source: ClipSource, stage: Stage, recipe: Recipe, number: int, begin: int, workers: int
+    source: ClipSource, stage: Stage, recipe: Recipe, number: int, begin: int, workers: int, team: Team
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    samples = _Samples(source, stage, recipe, number, begin * stage.batch)
+    samples = _Samples(source, stage, recipe, number, begin * stage.batch, team)
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         samples,
         batch_size=stage.batch,

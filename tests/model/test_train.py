@@ -1,6 +1,7 @@
 """The trainer on a real tiny model: gradients reach every module, a killed run ends with the same weights."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from model import clip_forward, load, train
 from model.clip_forward import Interaction
 from model.clips import Clip, SampleConfig, sample
 from model.losses import LossWeights, step_losses
+from model.parallel import Team
 from model.train import Recipe, Stage
 
 SHAPE = load.Shape(
@@ -40,6 +42,23 @@ STAGE = Stage(
     "tiny", 4, 128, frames=3, objects=2, batch=1, warmup=1, interaction=Interaction(mask=0.3, correction_clicks=1)
 )
 RECIPE = Recipe(stages=(STAGE,), seed=3)
+
+
+TOGETHER = Recipe(  # for processes that train together
+    stages=(
+        dataclasses.replace(STAGE, steps=2, images=0.0, warmup=0, lr=1e-4),
+        dataclasses.replace(STAGE, name="images", steps=2, images=1.0, warmup=0, lr=1e-4),
+    ),
+    seed=5,
+)
+
+
+def coming_and_going(seed):
+    """`squares`, one of which is gone after the first frame in every second clip."""
+    clip = squares(seed)
+    if seed % 2:
+        clip.masks[1:, 0] = False
+    return clip
 
 
 def new_model():
@@ -75,10 +94,10 @@ def test_corrective_clicks_fall_where_the_answer_is_wrong_and_say_what_is_true()
     target[0, 10:20, 10:20] = 1
     generator = torch.Generator().manual_seed(0)
     for _ in range(30):
-        clicks = clip_forward._clicks_in(target > 0.5, target, generator)
+        clicks = clip_forward._clicks_in(target > 0.5, target, generator, Team())
         x, y = (int(v) for v in clicks.xy[0, 0])
         assert 10 <= x < 20 and 10 <= y < 20 and int(clicks.labels[0, 0]) == 1
-    nowhere = clip_forward._clicks_in(torch.zeros(1, 64, 64, dtype=torch.bool), 0 * target, generator)
+    nowhere = clip_forward._clicks_in(torch.zeros(1, 64, 64, dtype=torch.bool), 0 * target, generator, Team())
     assert int(nowhere.labels[0, 0]) == 0
 
 
@@ -174,6 +193,84 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
     whole = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "b", workers=0, save_every=2)
     for (name, a), b in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
+    """Real processes under torchrun, over gloo, on images and clips, with objects that are absent in some."""
+    script = tmp_path / "part.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            sys.path[:0] = sys.argv[2:]
+            import torch
+            torch.set_num_threads(1)
+            from test_train import TOGETHER, coming_and_going, new_model
+            from model import train
+            from pathlib import Path
+
+            train.train(new_model(), lambda stage: coming_and_going, TOGETHER, Path(sys.argv[1]), workers=0,
+                        save_every=2, report_every=1)
+            """
+        )
+    )
+    here = os.path.dirname(__file__)
+    root = os.path.dirname(os.path.dirname(here))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    together = [*launch, str(script), str(tmp_path / "two"), here, root]
+    subprocess.run(together, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=240)
+    double = dataclasses.replace(
+        TOGETHER, stages=tuple(dataclasses.replace(s, batch=2 * s.batch) for s in TOGETHER.stages)
+    )
+    alone = train.train(
+        new_model(), lambda _: coming_and_going, double, tmp_path / "one", workers=0, save_every=2, report_every=1
+    )
+    curves = [
+        [json.loads(line)["losses"] for line in (tmp_path / of / "curve.jsonl").read_text().splitlines()]
+        for of in ("two", "one")
+    ]
+    assert len(curves[0]) == len(curves[1]) == 4  # the first process alone writes
+    for two, one in zip(*curves, strict=True):
+        assert two == pytest.approx(one, rel=2e-3, abs=2e-5)
+    assert curves[1][0] != pytest.approx(curves[1][2], rel=1e-2)  # steps do differ
+    reached = new_model()
+    train.restore(reached, tmp_path / "two")
+    two, one, begun = (torch.nn.utils.parameters_to_vector(m.parameters()) for m in (reached, alone, new_model()))
+    assert (two - one).norm() < 0.02 * (one - begun).norm()  # AdamW makes much of rounding where gradients are zero
+
+
+def test_a_frozen_encoder_stays_as_it_was_and_layer_decay_slows_its_early_blocks(tmp_path):
+    def moved(stage, **recipe):
+        begun, folder = new_model(), tmp_path / str(len(list(tmp_path.iterdir())))
+        before = {name: p.clone() for name, p in begun.state_dict().items()}
+        done = train.train(begun, lambda _: squares, Recipe(stages=(stage,), seed=3, **recipe), folder, workers=0)
+        return {name: float((p - before[name]).abs().max()) for name, p in done.state_dict().items()}
+
+    one = dataclasses.replace(STAGE, steps=1)
+    frozen = moved(dataclasses.replace(one, encoder_lr=0.0))
+    assert all(change == 0 for name, change in frozen.items() if name.startswith("vision_encoder"))
+    assert any(change > 0 for name, change in frozen.items() if name.startswith("mask_decoder"))
+    slowed = moved(one, weight_decay=0.0, layer_decay=0.5)
+    block = "vision_encoder.backbone.blocks.{}.attn.proj.weight"  # AdamW's first step moves by the rate itself
+    assert slowed[block.format(4)] == pytest.approx(2 * slowed[block.format(3)], rel=0.05)
+    assert slowed["vision_encoder.neck.convs.0.weight"] == pytest.approx(slowed[block.format(4)], rel=0.05)
+
+
+def test_a_share_of_the_steps_sees_single_frames():
+    stage = dataclasses.replace(STAGE, steps=40, batch=2, images=0.5)
+    samples = train._Samples(squares, stage, Recipe(stages=(stage,), seed=3), 0, 0, Team())
+    lengths = [[len(samples[2 * step + row][0]) for row in range(2)] for step in range(20)]
+    assert all(a == b for a, b in lengths)  # of one step all
+    assert {1, 3} == {a for a, _ in lengths} and 4 < sum(a == 1 for a, _ in lengths) < 16
+
+
+def test_a_mosaic_shows_the_clip_four_times_and_asks_for_one():
+    config = SampleConfig(image_size=128, frames=3, objects=2, mosaic=1.0, colour_jitter=0.0, grayscale=0.0)
+    clip = sample(squares(1), config, np.random.default_rng(2))
+    quarters = [clip.frames[:, y : y + 64, x : x + 64] for y in (0, 64) for x in (0, 64)]
+    assert all(np.array_equal(quarters[0], other) for other in quarters[1:])
+    asked = [clip.masks[..., y : y + 64, x : x + 64].any() for y in (0, 64) for x in (0, 64)]
+    assert sum(asked) == 1
 
 
 def test_a_folder_with_another_recipes_run_is_refused(tmp_path):
