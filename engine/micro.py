@@ -2,6 +2,7 @@
 
     python -m engine.micro train FOLDER      trains, or goes on; Ctrl-C or a kill loses at most 50 steps
     python -m engine.micro save FOLDER       writes model/micro from a finished run
+    python -m engine.micro sheet FOLDER OUT  a picture of what micro finds and follows in the videos of a folder
 
 `micro` stands in for a published SAM 2.1 checkpoint where none can be had; it never saw a real video.
 """
@@ -14,17 +15,23 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from engine import evaluate
+from engine import auto_masklets, evaluate, report
 from engine.evaluate import Truth
+from engine.settings import AutoSettings
 from engine.synthetic import Scene, render
-from model import load
+from model import image, load
 from model import train as trainer
 from model.clip_forward import Interaction
 from model.clips import Clip
 from model.load import LoadedModel, Shape
+from model.tracker import Tracker
 from model.train import Progress, Recipe, Stage
+from storage import rle
+from storage.records import Prompt
+from storage.video import FrameReader
 from validation import jf
 
 SHAPE = Shape(image_size=128, dropout=0.0)
@@ -176,9 +183,36 @@ Nothing is claimed for real video. Loads with `transformers.Sam2VideoModel.from_
 """
 
 
+def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, seconds: float = 2.0) -> Path:
+    """What `micro` finds on the first frame of real videos and where it follows it, untouched: a row a video."""
+    loaded = load.load("micro")
+    config = auto_masklets.grid(AutoSettings(preset="quick"), loaded.image_size)
+    rows = []
+    for path in sorted(videos.glob("*.mp4")):
+        with FrameReader(path) as reader:
+            first = reader.read(0)
+            hw, count = (first.shape[0], first.shape[1]), int(seconds * 24)
+            tracker = Tracker(loaded, reader.read, video_hw=hw, frame_count=count)
+            found = sorted(image.propose(loaded, first, config), key=lambda c: -c.score)[:objects]
+            for n, candidate in enumerate(found):
+                tracker.prompt(str(n), Prompt(frame_idx=0, mask_rle=rle.encode(candidate.mask)))
+            shown = [round(i * (count - 1) / (columns - 1)) for i in range(columns)]
+            made = (
+                {a.frame_idx: a.masks(hw) for a in tracker.propagate(0, count) if a.frame_idx in shown} if found else {}
+            )
+            cells = [report.overlay(reader.read(i), list(made.get(i, []))) for i in shown]
+        size = (320, round(320 * hw[0] / hw[1]))
+        rows.append(np.concatenate([cv2.resize(cell, size, interpolation=cv2.INTER_AREA) for cell in cells], 1))
+    cv2.imwrite(str(out), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return out
+
+
 def main() -> None:
     """The two commands of this module's docstring."""
     words = sys.argv[1:]
+    if len(words) == 3 and words[0] == "sheet":
+        print(sheet(Path(words[1]), Path(words[2])))
+        return
     if len(words) != 2 or words[0] not in ("train", "save"):
         sys.exit((__doc__ or "").strip())
     folder = Path(words[1])
