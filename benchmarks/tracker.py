@@ -38,7 +38,7 @@ from model.tracker import FeatureCache, Tracker, TrackerConfig
 from storage.records import Prompt
 from validation import jf
 
-ECONOMY = Economy(pool_memory=2, window_margin=0.75)
+ECONOMY = Economy(window_margin=1.0, window_least=2)
 
 
 def published(name: str, image_size: int, device: str) -> LoadedModel:

@@ -397,22 +397,52 @@ def rounds_(as_json: Json = False) -> None:
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A round's id, micro, a hub name, or a folder.")] = "micro",
+    checkpoint: Annotated[
+        str, typer.Argument(help="A round's id, micro, a hub name, a folder or a .pt file.")
+    ] = "micro",
     release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="mask, box, 1-click, 3-click or 5-click on the first frame; or interactive.")
+    ] = "3-click",
+    objects: Annotated[int | None, typer.Option(min=1, help="Interactive: at most so many objects.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Interactive: draw the curve into this PNG.")] = None,
     as_json: Json = False,
 ) -> None:
-    """J&F of a checkpoint on a release's held-out videos (3 clicks on the first frame)."""
-    from engine import rounds
+    """What a checkpoint reaches on a release's held-out videos, with simulated prompts."""
+    from engine import interactive, rounds
+    from engine.evaluate import PROTOCOLS
     from engine.services import connect
     from storage import releases
 
+    if protocol not in (*PROTOCOLS, "interactive"):
+        raise ValueError(f"the protocols are {', '.join(PROTOCOLS)} and interactive, not {protocol!r}")
     with connect() as s:
         chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
-        metrics = rounds.measure(s, chosen, s.model(rounds.checkpoint_of(s, checkpoint)))
+        loaded = s.model(rounds.checkpoint_of(s, checkpoint))
+        if protocol == "interactive":
+            with _bar("objects") as bar:
+                exam = interactive.measure(s, chosen, loaded, most_objects=objects, progress=bar)
+            drawn = interactive.picture(exam, checkpoint, picture) if picture else None
+            if as_json:
+                print(json.dumps(dataclasses.asdict(exam)))
+                return
+            table = Table(title=f"{checkpoint} on {chosen.name}: {exam.objects} held-out objects", show_header=False)
+            for number, points in enumerate(exam.offline_jf, 1):
+                table.add_row(f"offline, {number} frame{'s' if number > 1 else ''} clicked on", f"J&F {points:.1f}")
+            table.add_row(f"online, {exam.online_frames:.1f} frames clicked on", f"J&F {exam.online_jf:.1f}")
+            table.add_row("modelled time of an annotator, offline", f"{exam.offline_modelled_s:.0f} s an object")
+            table.add_row("modelled time of an annotator, online", f"{exam.online_modelled_s:.0f} s an object")
+            table.add_row("single frames, 1 and 5 clicks", f"mIoU {exam.image_miou_1:.1f} and {exam.image_miou_5:.1f}")
+            out.print(table)
+            if drawn:
+                out.print(f"drawn: {drawn}")
+            return
+        metrics = rounds.measure(s, chosen, loaded, protocol)
     if as_json:
         print(json.dumps(dataclasses.asdict(metrics)))
         return
-    out.print(f"{checkpoint} on {chosen.name}: J&F {100 * metrics.jf:.1f} over {metrics.masklets} held-out masklets")
+    measured = f"J&F {100 * metrics.jf:.1f} over {metrics.masklets} held-out masklets"
+    out.print(f"{checkpoint} on {chosen.name}, {protocol}: {measured}")
     for name, value in metrics.slices.items():
         out.print(f"  {name}: {100 * value:.1f}")
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
-PROTOCOLS = {"mask": 0, "1-click": 1, "3-click": 3, "5-click": 5}  # clicks on the first frame that shows the object
+# Clicks on the first frame that shows the object; its true mask is 0 clicks, its box -1.
+PROTOCOLS = {"mask": 0, "box": -1, "1-click": 1, "3-click": 3, "5-click": 5}
 
 
 class Compressed(Sequence[Mask]):
@@ -113,9 +114,12 @@ def semi_supervised(
     return results
 
 
-def prompt_object(tracker: Tracker, name: str, frame_idx: int, target: Mask, clicks: int) -> int:
-    """Prompts an object by its true mask (0 clicks), or by clicks: its centre, then the centres of the largest errors.
+def prompt_object(
+    tracker: Tracker, name: str, frame_idx: int, target: Mask, clicks: int, mask: Mask | None = None
+) -> int:
+    """Prompts an object by its true mask (0 clicks), its box (-1), or clicks: its centre, then the largest errors'.
 
+    mask: what is there already and is to be corrected; then every click goes to an error.
     Returns the number of clicks that were needed: none is given to a mask that is right already.
     """
     from model import prompts
@@ -123,9 +127,11 @@ def prompt_object(tracker: Tracker, name: str, frame_idx: int, target: Mask, cli
     if clicks == 0:
         tracker.prompt(name, Prompt(frame_idx=frame_idx, mask_rle=rle.encode(target)))
         return 0
+    if clicks < 0:
+        tracker.prompt(name, Prompt(frame_idx=frame_idx, box_xyxy=prompts.box_of(target)))
+        return 0
     points: list[tuple[float, float]] = []
     labels: list[int] = []
-    mask: Mask | None = None
     for _ in range(clicks):
         click = prompts.first_click(target) if mask is None else prompts.corrective_click(mask, target)
         if click is None:

@@ -230,8 +230,11 @@ def evaluate(s: Services, round_id: str) -> str:
     return round_id
 
 
-def measure(s: Services, release: Release, loaded: LoadedModel) -> gate.Metrics:
-    """J&F on the held-out masklets of a release, and by size of the object. Raises NothingHeldOut."""
+def measure(s: Services, release: Release, loaded: LoadedModel, protocol: str = PROTOCOL) -> gate.Metrics:
+    """J&F on the held-out masklets of a release, and by size of the object. Raises NothingHeldOut.
+
+    protocol: one of `engine.evaluate.PROTOCOLS`.
+    """
     scores, sizes = [], []
     for video in release.videos():
         if video.split != "val":
@@ -244,7 +247,7 @@ def measure(s: Services, release: Release, loaded: LoadedModel) -> gate.Metrics:
                 (video.height, video.width),
                 video.frame_count,
                 {row.masklet_id: Truth.of(row) for row in rows},
-                PROTOCOL,
+                protocol,
             )
         for row in rows:
             score = found[row.masklet_id][0]

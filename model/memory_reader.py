@@ -26,16 +26,19 @@ from transformers import Sam2VideoModel
 from model import network
 
 ROWS, KEYS = 512, 1024  # queries and keys at a time: 2 MB of scores
+SPARSE = 4  # cells: outside a window one of 4 x 4 is read
 FAINT = 80.0  # e**-80 weighs nothing, and smaller numbers are slow: below e**-87 they lose their normal form
 SAFE = 60.0  # exponents up to this need no shift: e**60 times a million keys is far below the largest float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Economy:
-    """Work that the tracker may leave out. Every choice is off by default; each changes the masks a little."""
+    """Work that the tracker may leave out. Every choice is off by default; `benchmarks/results` has what each costs."""
 
     pool_memory: int = 1  # memory is averaged over squares of this side, in cells of 16 px of the model's input
-    window_margin: float | None = None  # only cells around the last mask are read, its box grown by this share a side
+    window_margin: float | None = (
+        None  # all cells are read only around the last mask, its box grown by this share a side
+    )
     window_least: int = 4  # cells: the least margin
 
 
@@ -90,23 +93,19 @@ class MemoryReader:
         codes = self._codes(memory_position, spatial_back)
         pointer_code = network.pointer_code(self._model, pointer_back, pointer_span)
         out = torch.empty(len(pasts), height * width, channels)
-        plain = network.without_memory(self._model, network.Features((top, top), top, top))[0].flatten(1).t()
+        unread = attention.layer_norm(x)
         for n, past in enumerate(pasts):
             keys, values = self._memory(past, codes, pointer_code)
             blocks = self._blocks(len(spatial_back), height, width, len(keys))
-            rows = _rows_of(past.window, height, width)
-            mine = x if rows is None else x[rows]
-            mine_turn = turn if rows is None else turn[rows]
+            rows, stands_for = _rows_of(past.window, height, width)
+            mine, mine_turn = x[rows], turn[rows]
             for number, layer in enumerate(self._layers):
                 if number:
                     mine = layer.look_around(mine, mine_turn)
                 mine = layer.look_back(mine, mine_turn, keys, values, blocks, pool**2, self._buffer)
                 mine = layer.think(mine, self._buffer)
-            if rows is None:
-                out[n] = attention.layer_norm(mine)
-            else:
-                out[n] = plain
-                out[n, rows] = attention.layer_norm(mine)
+            read = attention.layer_norm(mine) - unread[rows]
+            out[n] = unread + read[stands_for]
         return out.transpose(1, 2).reshape(len(pasts), channels, height, width)
 
     def _blocks(self, maps: int, height: int, width: int, count: int) -> list[_Block]:
@@ -248,12 +247,21 @@ def _turn(x: Tensor, turn: Tensor) -> None:
     torch.view_as_complex(x.view(len(x), -1, 2)).mul_(turn)
 
 
-def _rows_of(window: Window | None, height: int, width: int) -> Tensor | None:
-    """The cells of a window as rows of a flattened map, int64; None for all of them."""
+def _rows_of(window: Window | None, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The cells to read, as rows of a flattened map, and for each cell of the map which of them stands for it.
+
+    In the window (everywhere, if there is none) every cell is read, elsewhere the middle one of each SPARSE x SPARSE.
+    """
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     if window is None:
-        return None
-    x0, y0, x1, y1 = window
-    return (torch.arange(y0, y1)[:, None] * width + torch.arange(x0, x1)).flatten()
+        inside = torch.ones(height, width, dtype=torch.bool)
+    else:
+        x0, y0, x1, y1 = window
+        inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+    middle = [(z // SPARSE * SPARSE + SPARSE // 2).clamp(max=size - 1) for z, size in ((y, height), (x, width))]
+    read = torch.where(inside, y * width + x, middle[0] * width + middle[1]).flatten()
+    rows, stands_for = torch.unique(read, return_inverse=True)
+    return rows, stands_for
 
 
 def can_read(model: Sam2VideoModel) -> bool:

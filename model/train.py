@@ -287,7 +287,15 @@ def hash_seed(*parts: int) -> int:
 class _Samples(Dataset[tuple[Tensor, Tensor]]):
     """The samples of a stage by index; everything about one follows from the recipe's seed and the index."""
 
-    def __init__(self, source: ClipSource, stage: Stage, recipe: Recipe, number: int, first: int, team: Team):
+    def __init__(
+        self,
+        source: ClipSource,
+        stage: Stage,
+        recipe: Recipe,
+        number: int,
+        first: int,
+        team: Team = Team(),  # noqa: B008  frozen
+    ) -> None:
         self.source, self.stage, self.recipe, self.number, self.first = source, stage, recipe, number, first
         self.team = team
         self.config = SampleConfig(

@@ -6,10 +6,11 @@ import threading
 import tracemalloc
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
-from engine import evaluate, ingest, reconcile, rounds
+from engine import evaluate, ingest, interactive, reconcile, rounds
 from engine.evaluate import Truth
 from engine.registry import Checkpoint
 from engine.services import connect
@@ -68,6 +69,20 @@ def measured(s, round_id, gain=0.1):
 def release(s):
     ingest.run(s)
     return release_of(s, "release-0001")
+
+
+def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve(s, release, tmp_path):
+    asked = []
+    exam = interactive.measure(
+        s, release, s.model(s.checkpoint()), most_objects=1, progress=lambda done, total, word: asked.append(word)
+    )
+    assert exam.objects == 1 and len(exam.offline_jf) == interactive.FRAMES
+    (video,) = (v for v in release.videos() if v.video_id == asked[0])
+    assert video.split == "val"
+    assert all(0 <= points <= 100 for points in (*exam.offline_jf, exam.online_jf, exam.image_miou_1))
+    assert exam.offline_modelled_s >= interactive.WATCH_S * video.frame_count
+    drawn = cv2.imread(str(interactive.picture(exam, "tiny", tmp_path / "curve.png")))
+    assert drawn.shape[0] > 300 and drawn.std() > 5
 
 
 def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s, release):

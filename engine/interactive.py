@@ -1,0 +1,228 @@
+"""What annotators with a model reach, frame by frame: the interactive protocols, one object at a time.
+
+Offline: the video is watched whole, the worst frame gets clicks, everything is propagated again. Online: the video is
+watched once, and clicks are given where the mask is too bad when it comes by. Clicks are simulated from the truth; the
+time is modelled, never measured. Image mode asks for single frames. Source: Ravi et al. 2024, section 6 and
+appendix F; its first click is the middle of the object, the next ones are the middles of the largest errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.evaluate import Compressed, Read, Truth, prompt_object
+from engine.rounds import NothingHeldOut
+from engine.services import Services
+from storage import rle
+from storage.records import Prompt
+from storage.releases import Release
+from validation import jf
+
+if TYPE_CHECKING:
+    from model.load import LoadedModel
+    from model.tracker import FeatureCache
+
+Mask = NDArray[np.bool_]
+FRAMES, CLICKS = 8, 3  # frames that may be clicked on, and clicks on each
+GOOD = 0.75  # IoU below which an online annotator stops the video
+LOCATE_S, CLICK_S, WATCH_S = 1.0, 1.5, 30.0 / 300  # modelled seconds: to find a place, to click, to watch a frame
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What was reached with clicks on so many frames of an object."""
+
+    frames: int  # that were clicked on
+    clicks: int  # that were given in all
+    score: jf.Score | None
+    modelled_s: float  # of an annotator, by the paper's model
+
+
+def offline(
+    loaded: LoadedModel, features: FeatureCache, hw: tuple[int, int], frame_count: int, truth: Truth, most: int = FRAMES
+) -> Iterator[Reached]:
+    """After each pass what was reached: at most `most` passes, fewer when no frame is wrong any more.
+
+    Gives nothing for an object that is never shown.
+    """
+    from model.tracker import Tracker, TrackerConfig
+
+    if truth.first is None:
+        return
+    start = truth.frame_idx[truth.first]
+    wanted, targets = truth.frame_idx[truth.first :], truth.masks[truth.first :]
+    tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count, config=TrackerConfig(history_frames=None))
+    clicked: list[int] = []  # indices of annotated frames
+    clicks = 0
+    made: list[bytes] = []
+    for number in range(1, most + 1):
+        at = _worst(made, targets, hw, clicked) if made else 0
+        if at is None:
+            return
+        mask = rle.decode(made[at], *hw) if made else None
+        clicks += prompt_object(tracker, "it", wanted[at], targets[at], CLICKS, mask)
+        clicked.append(at)
+        found = {a.frame_idx: rle.encode(a.masks(hw)[0]) for a in tracker.propagate(start, frame_count)}
+        made = [found[frame] for frame in wanted]
+        watched = (frame_count - start) * number
+        seconds = WATCH_S * watched + LOCATE_S * number + CLICK_S * clicks
+        yield Reached(number, clicks, jf.score_masklet(Compressed(made, *hw), targets), seconds)
+
+
+def online(
+    loaded: LoadedModel, features: FeatureCache, hw: tuple[int, int], frame_count: int, truth: Truth, most: int = FRAMES
+) -> Reached | None:
+    """One pass that stops at most `most` frames, the first one included; None for an object that is never shown."""
+    from model.tracker import Tracker, TrackerConfig
+
+    if truth.first is None:
+        return None
+    start = truth.frame_idx[truth.first]
+    at = {frame: i for i, frame in enumerate(truth.frame_idx)}
+    tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count, config=TrackerConfig(history_frames=None))
+    clicks, stops = prompt_object(tracker, "it", start, truth.masks[truth.first], CLICKS), 1
+    made: list[bytes] = []
+    for answer in tracker.propagate(start, frame_count):
+        if answer.frame_idx not in at:
+            continue
+        target, mask = truth.masks[at[answer.frame_idx]], answer.masks(hw)[0]
+        if answer.frame_idx > start and stops < most and iou(mask, target) < GOOD:
+            clicks += prompt_object(tracker, "it", answer.frame_idx, target, CLICKS, mask)
+            stops += 1
+            mask = next(tracker.propagate(answer.frame_idx, answer.frame_idx + 1)).masks(hw)[0]
+        made.append(rle.encode(mask))
+    seconds = WATCH_S * (frame_count - start) + LOCATE_S * stops + CLICK_S * clicks
+    return Reached(stops, clicks, jf.score_masklet(Compressed(made, *hw), truth.masks[truth.first :]), seconds)
+
+
+def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[int] = (1, 5)) -> dict[int, list[float]]:
+    """Image mode: the IoU on each annotated frame that shows the object, after so many clicks on that frame alone."""
+    from model import prompts
+    from model.image import ImagePredictor
+
+    reached: dict[int, list[float]] = {count: [] for count in clicks}
+    predictor = ImagePredictor(loaded)
+    for frame, target in zip(truth.frame_idx, truth.masks, strict=True):
+        if not target.any():
+            continue
+        predictor.set_image(read(frame))
+        points: list[tuple[float, float]] = []
+        labels: list[int] = []
+        mask: Mask | None = None
+        previous = None
+        for number in range(1, max(clicks) + 1):
+            click = prompts.first_click(target) if mask is None else prompts.corrective_click(mask, target)
+            if click is not None:  # otherwise the mask is right
+                points.append(click[0])
+                labels.append(click[1])
+                asked = Prompt(frame_idx=frame, points_xy=tuple(points), labels=tuple(labels))
+                answer = predictor.predict([asked], previous)
+                mask, previous = answer.masks((target.shape[0], target.shape[1]))[0], answer.best()
+            if number in reached:
+                assert mask is not None
+                reached[number].append(iou(mask, target))
+    return reached
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a checkpoint reaches interactively on the held-out videos of a release."""
+
+    objects: int
+    offline_jf: tuple[float, ...]  # points after clicks on 1 .. FRAMES frames
+    offline_modelled_s: float  # of an annotator, a mean over objects, for all passes
+    online_jf: float  # points
+    online_frames: float  # that were clicked on, a mean over objects
+    online_modelled_s: float
+    image_miou_1: float  # percent, after one click
+    image_miou_5: float
+
+
+def measure(
+    s: Services,
+    release: Release,
+    loaded: LoadedModel,
+    *,
+    most_objects: int | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, word: None,
+) -> Exam:
+    """All interactive protocols on the held-out masklets of a release, the first `most_objects` of them.
+
+    Raises NothingHeldOut.
+    """
+    from model.tracker import FeatureCache
+
+    videos = {video.video_id: video for video in release.videos() if video.split == "val"}
+    asked = [row for video_id in videos for row in release.masklets([video_id]) if any(row.area_px)][:most_objects]
+    if not asked:
+        raise NothingHeldOut(f"release {release.name} has no masklet of a held-out video")
+    passes: list[list[Reached]] = []
+    ones: list[Reached] = []
+    images: dict[int, list[float]] = {1: [], 5: []}
+    for number, row in enumerate(asked):
+        progress(number, len(asked), row.video_id)
+        video, truth, hw = videos[row.video_id], Truth.of(row), (row.height, row.width)
+        with s.frames(video) as reader:
+            features = FeatureCache(loaded, reader.read)
+            passes.append(list(offline(loaded, features, hw, video.frame_count, truth)))
+            once = online(loaded, features, hw, video.frame_count, truth)
+            for count, found in on_images(loaded, reader.read, truth).items():
+                images[count] += found
+        assert once is not None  # it is shown
+        ones.append(once)
+    online_jf = [50 * (r.score.j + r.score.f) for r in ones if r.score is not None]
+    return Exam(
+        objects=len(asked),
+        offline_jf=tuple(curve(passes)),
+        offline_modelled_s=float(np.mean([of[-1].modelled_s for of in passes])),
+        online_jf=float(np.mean(online_jf)) if online_jf else float("nan"),
+        online_frames=float(np.mean([r.frames for r in ones])),
+        online_modelled_s=float(np.mean([r.modelled_s for r in ones])),
+        image_miou_1=100 * float(np.mean(images[1])),
+        image_miou_5=100 * float(np.mean(images[5])),
+    )
+
+
+def picture(exam: Exam, name: str, path: Path) -> Path:
+    """The offline curve of an exam, and where online stands, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(exam.offline_jf) + 1), exam.offline_jf, "o-", color="#0072B2", label="offline")
+    axes.plot([exam.online_frames], [exam.online_jf], "D", color="#D55E00", label="online")
+    axes.set(xlabel="frames clicked on", ylabel="J&F", title=f"{name}, {exam.objects} held-out objects", ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path)
+    return path
+
+
+def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[float]:
+    """J&F in points after 1 .. `most` frames, the mean over objects; one that needed fewer frames keeps what it has."""
+    scores = []
+    for number in range(1, most + 1):
+        last = [next((r for r in reversed(of) if r.frames <= number), None) for of in of_objects]
+        points = [50 * (r.score.j + r.score.f) for r in last if r is not None and r.score is not None]
+        scores.append(float(np.mean(points)) if points else float("nan"))
+    return scores
+
+
+def iou(a: Mask, b: Mask) -> float:
+    """Intersection over union in [0, 1]; 1 where both are empty."""
+    either = np.count_nonzero(a | b)
+    return 1.0 if either == 0 else np.count_nonzero(a & b) / either
+
+
+def _worst(made: Sequence[bytes], targets: Sequence[Mask], hw: tuple[int, int], clicked: Sequence[int]) -> int | None:
+    """The annotated frame of the lowest IoU that nobody clicked on; None if all of them are right."""
+    overlaps = {i: iou(rle.decode(made[i], *hw), targets[i]) for i in range(len(made)) if i not in clicked}
+    worst = min(overlaps, key=overlaps.__getitem__, default=None)
+    return None if worst is None or overlaps[worst] == 1.0 else worst

@@ -1,0 +1,118 @@
+"""The interactive protocols: which frames are clicked on and how often, the modelled time; micro plays them all."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import model.tracker
+from engine import evaluate, interactive
+from engine.evaluate import Truth
+from engine.interactive import Reached
+from engine.synthetic import Scene, render
+from model import load
+from model.tracker import FeatureCache
+from validation import jf
+
+T, HW = 9, (32, 32)
+
+
+def square(x):
+    mask = np.zeros(HW, bool)
+    mask[8:24, x : x + 12] = True
+    return mask
+
+
+TRUTH = Truth(tuple(range(0, T, 2)), tuple(square(4 + i) for i in range(5)))  # frames 0, 2, 4, 6, 8
+
+
+class Forgetful:
+    """Stands in for a tracker: right on every frame but some, which it gets wrong until somebody clicks there."""
+
+    wrong = {4: 2, 6: 6}  # frame_idx -> pixels that the mask is off
+
+    def __init__(self, *_, **__):
+        self.clicked = []
+        self.asked = []
+
+    def _mask(self, frame):
+        truth = square(4 + frame // 2)
+        return truth if frame in self.clicked else np.roll(truth, self.wrong.get(frame, 0), axis=0)
+
+    def prompt(self, _, prompt):
+        self.asked.append(prompt)
+        if len(prompt.points_xy) == 2:  # two clicks make it right
+            self.clicked.append(prompt.frame_idx)
+        return self._answer(prompt.frame_idx)
+
+    def propagate(self, start, stop):
+        for frame in range(start, stop):
+            yield self._answer(frame)
+
+    def _answer(self, frame):
+        return SimpleNamespace(frame_idx=frame, masks=lambda hw: self._mask(frame)[None])
+
+
+@pytest.fixture
+def forgetful(monkeypatch):
+    made = []
+
+    def new(*args, **kwargs):
+        made.append(Forgetful())
+        return made[-1]
+
+    monkeypatch.setattr(model.tracker, "Tracker", new)
+    return made
+
+
+def test_offline_clicks_the_worst_frame_of_each_pass_and_stops_when_nothing_is_wrong(forgetful):
+    passes = list(interactive.offline(None, None, HW, T, TRUTH))
+    frames = [prompt.frame_idx for prompt in forgetful[0].asked]
+    assert list(dict.fromkeys(frames)) == [0, 6, 4]  # the first frame, then the worst, then the other
+    assert [p.frames for p in passes] == [1, 2, 3]
+    assert passes[-1].score.j == pytest.approx(1) and passes[0].score.j < passes[1].score.j < 1
+    assert passes[-1].clicks == len(forgetful[0].asked)
+    for p in passes:  # nine frames are watched in every pass
+        assert p.modelled_s == pytest.approx(p.frames * (9 * 30 / 300 + 1) + 1.5 * p.clicks)
+
+
+def test_offline_gives_at_most_so_many_passes(forgetful):
+    assert [p.frames for p in interactive.offline(None, None, HW, T, TRUTH, most=2)] == [1, 2]
+
+
+def test_online_stops_only_where_the_mask_is_too_bad_and_never_goes_back(forgetful):
+    reached = interactive.online(None, None, HW, T, TRUTH)
+    assert interactive.iou(np.roll(square(4), 2, 0), square(4)) > interactive.GOOD  # good enough to go on
+    assert [prompt.frame_idx for prompt in forgetful[0].asked][-1] == 6 and reached.frames == 2
+    assert {prompt.frame_idx for prompt in forgetful[0].asked} == {0, 6}
+    assert reached.modelled_s == pytest.approx(9 * 30 / 300 + 2 * 1 + 1.5 * reached.clicks)
+    assert interactive.online(None, None, HW, T, TRUTH, most=1).frames == 1
+    assert interactive.online(None, None, HW, T, TRUTH, most=1).score.j < reached.score.j
+
+
+def test_an_object_that_is_never_shown_is_not_asked_for():
+    nothing = Truth((0, 2), (np.zeros(HW, bool),) * 2)
+    assert list(interactive.offline(None, None, HW, T, nothing)) == []
+    assert interactive.online(None, None, HW, T, nothing) is None
+
+
+def test_a_curve_keeps_what_an_object_has_that_needed_fewer_frames():
+    def reached(frames, j):
+        return Reached(frames, 3 * frames, jf.Score(j=j, f=j, count=1), 0.0)
+
+    found = interactive.curve([[reached(1, 0.5), reached(2, 0.7)], [reached(1, 0.9)]], most=3)
+    assert found == pytest.approx([70, 80, 80])
+
+
+def test_micro_plays_all_protocols():
+    clip = render(5, Scene(height=64, width=96, frames=6, objects=(1, 1), clutter=(0, 0), size=(0.25, 0.3), leave=0.0))
+    loaded = load.load("micro")
+    truth = Truth((0, 2, 4), tuple(clip.masks[i, 0] for i in (0, 2, 4)))
+    features = FeatureCache(loaded, clip.frames.__getitem__, size=6)
+    passes = list(interactive.offline(loaded, features, (64, 96), 6, truth, most=2))
+    assert 1 <= len(passes) <= 2 and all(0 <= p.score.j <= 1 for p in passes)
+    assert interactive.online(loaded, features, (64, 96), 6, truth).clicks >= 1
+    images = interactive.on_images(loaded, clip.frames.__getitem__, truth)
+    assert {count: len(found) for count, found in images.items()} == {1: 3, 5: 3}
+    boxed = evaluate.semi_supervised(loaded, clip.frames.__getitem__, (64, 96), 6, {"a": truth}, "box")["a"][0]
+    assert boxed is not None and 0 <= boxed.j <= 1
