@@ -22,7 +22,9 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from annotation_queue import live as live_routes
 from annotation_queue.auth import LOGIN_S, Accounts, Caller
+from annotation_queue.live import Live
 from annotation_queue.records import (
     ID_LENGTH,
     ID_PATTERN,
@@ -55,6 +57,7 @@ from annotation_queue.records import (
     VideoInfo,
     WrongPassword,
 )
+from annotation_queue.refine import Segmenter
 from annotation_queue.store import HEARTBEAT_S, Store
 from storage.records import FPS, STRIDE, Masklet
 
@@ -116,6 +119,7 @@ class Me:
     fps: int
     stride: int  # annotated frames are every `stride`-th
     reasons: tuple[Reason, ...]  # in the order of the keys 1 to 9
+    live: bool  # whether a model answers clicks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +183,7 @@ def create_app(
     deliver: Callable[[str], object] | None = None,
     deliver_every_s: float = 1.0,
     secure_cookie: bool = False,
+    segmenter: Segmenter | None = None,
 ) -> FastAPI:
     """The queue as an ASGI application: the API under /api, and the page at /.
 
@@ -186,16 +191,19 @@ def create_app(
     deliver: called with the id of each drained batch, in a thread, again later if it raises; None leaves the outbox
         to another process.
     secure_cookie: True where the page is served over HTTPS.
+    segmenter: the model of live refinement; without one, masklets are corrected by hand alone.
     """
+    live = None if segmenter is None else Live(store, media.info, segmenter)
     people = accounts or Accounts(store.database)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if deliver is None:
-            yield
-            return
-        with _delivering(store, deliver, deliver_every_s):
-            yield
+        try:
+            with _delivering(store, deliver, deliver_every_s) if deliver else contextlib.nullcontext():
+                yield
+        finally:
+            if live is not None:
+                live.close()
 
     app = FastAPI(
         title="Masklet Engine: the review queue",
@@ -249,6 +257,7 @@ def create_app(
             fps=FPS,
             stride=STRIDE,
             reasons=tuple(Reason),
+            live=live is not None,
         )
 
     @app.post("/api/login", tags=["people"])
@@ -320,6 +329,9 @@ def create_app(
     @app.post("/api/tickets/{ticket_id}/finish", tags=["tickets"])
     def finish(ticket_id: Id, body: Finish, who: Somebody) -> Finished:
         return store.finish(ticket_id, body.token, who, body.outcome)
+
+    if live is not None:
+        live_routes.add(app, live, person)
 
     # --- videos ------------------------------------------------------------------------------------------------
 
@@ -505,7 +517,7 @@ class _Edge:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]
-        large = path.endswith(("/finish", "/operations")) or path.startswith("/api/batches/")
+        large = path.endswith(("/finish", "/operations", "/refine")) or path.startswith("/api/batches/")
         limit = LARGE_BODY if large else SMALL_BODY
         taken = 0
         refusal = f"the body is larger than {limit} bytes"

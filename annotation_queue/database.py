@@ -143,6 +143,16 @@ operations = Table(  # append-only
 Index("operations_of_ticket", operations.c.ticket_id, operations.c.seq, unique=True)
 Index("operations_of_batch", operations.c.batch_id, operations.c.ticket_id, operations.c.seq)
 
+versions = Table(  # the masks that an operation made; rows are never changed
+    "versions",
+    metadata,
+    Column("operation_id", String, primary_key=True),
+    Column("ticket_id", String, nullable=False),
+    Column("content", Text, nullable=False),  # JSON of annotation_queue.refine.Version
+    Column("created_at", Float, nullable=False),
+)
+Index("versions_of_ticket", versions.c.ticket_id)
+
 outbox = Table(  # what the pipeline must be told, written with the change that it tells of
     "outbox",
     metadata,

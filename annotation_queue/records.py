@@ -172,7 +172,7 @@ class NewOperation:
     """One act in a ticket, as the client sends it. The same operation_id again changes nothing."""
 
     operation_id: str  # made by the client
-    kind: str  # "prompt", "stroke", "propagate", "undo"
+    kind: str  # one of ACTS
     created_at: str  # ISO 8601, UTC, on the client's clock
     frame_idx: int | None = None
     payload: str = "{}"  # JSON object; a prompt's keys are those of storage.records.Prompt
@@ -315,6 +315,18 @@ KINDS_OF: dict[Role, frozenset[Kind]] = {
 # What a phase may allow an annotator to prompt with: the words of the list `prompts` in a ticket's payload.
 PROMPTS = ("click", "box", "mask", "stroke", "propagate")
 
+# What an annotator does in a ticket, and what the payload says of it beside the operation's frame_idx:
+ACTS = (
+    "prompt",  # points_xy and labels, box_xyxy: all that stands on the frame now
+    "stroke",  # mask_rle: the frame's mask after a brush, an eraser or a polygon
+    "propagate",  # direction: "forward", "backward" or "both"
+    "lock",  # on: whether no propagation may change the frame
+    "absent",  # first, last: the object is not there on these frames, both included
+    "clear",  # the frame's prompts do not stand any more; its mask stays
+    "undo",  # operation_id
+    "redo",  # operation_id
+)
+
 # The keys of an operation's payload that show which prompt it was, for the kind "prompt".
 PROMPT_KEYS = {"points_xy": "click", "box_xyxy": "box", "mask_rle": "mask"}
 
@@ -398,18 +410,18 @@ def check_masklet(masklet: Masklet) -> None:
 def check_operation(ticket: Ticket, operation: NewOperation) -> None:
     """ValueError for a malformed operation; NotAllowed for a prompt that the ticket's phase does not permit."""
     check_id(operation.operation_id, "operation_id")
-    if operation.kind not in ("prompt", "stroke", "propagate", "undo"):
+    if operation.kind not in ACTS:
         raise ValueError(f"not a kind of operation: {operation.kind[:40]!r}")
     payload = json.loads(check_payload(operation.payload))
     allowed = json.loads(ticket.payload).get("prompts")
-    if operation.kind == "undo":
+    if operation.kind in ("undo", "redo"):
         return
     if ticket.kind is Kind.VERIFY:
         raise NotAllowed(f"a verify ticket takes a verdict, not a {operation.kind}")
     if allowed is None:
         return
     used = {word for key, word in PROMPT_KEYS.items() if payload.get(key)} if operation.kind == "prompt" else set()
-    used |= {operation.kind} - {"prompt"}
+    used |= {operation.kind} & set(PROMPTS)
     if refused := sorted(used - set(allowed)):
         raise NotAllowed(f"phase {ticket.phase} does not allow {', '.join(refused)} in this ticket")
 

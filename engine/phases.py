@@ -37,5 +37,9 @@ def phase(name: str) -> Phase:
 
 
 def payload(name: str) -> str:
-    """What a ticket of this phase tells the queue: the prompts that it may take, as JSON."""
-    return json.dumps({"prompts": list(phase(name).prompts)})
+    """What a ticket of this phase tells the queue, as JSON: the prompts that it may take, and how clicks are answered.
+
+    memory: in the light of the frames around, by the full video model; otherwise as on a picture by itself.
+    """
+    row = phase(name)
+    return json.dumps({"prompts": list(row.prompts), "memory": "click" in row.propagates})

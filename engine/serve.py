@@ -47,6 +47,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     """The queue's application over these services. deliver: False leaves drained batches to another process."""
     from annotation_queue.api import create_app
     from engine.media import StoredMedia
+    from engine.refinement import LiveModel
 
     store, accounts = s.open_queue()
     return create_app(
@@ -55,6 +56,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
         accounts=accounts,
         deliver=deliverer(s.settings) if deliver else None,
         secure_cookie=s.settings.queue.secure_cookie,
+        segmenter=LiveModel(s),
     )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TypeVar
@@ -97,6 +97,10 @@ class FeatureCache:
             self._kept.move_to_end(frame_idx)
             return self._kept[frame_idx]
 
+    def at(self, frame_idx: Sequence[int]) -> FeatureCache:
+        """The same cache for a tracker that goes through these frames alone and counts them from 0."""
+        return _Places(self, frame_idx)
+
     @torch.inference_mode()
     def _encode(self, frame_idxs: Sequence[int]) -> None:
         pixels = feed.to_pixels(self.loaded, [self._frames(i) for i in frame_idxs])
@@ -106,6 +110,16 @@ class FeatureCache:
             self._kept[frame_idx] = encoded.select(rows[row : row + 1]) if len(frame_idxs) > 1 else encoded
         while len(self._kept) > self._size:
             self._kept.popitem(last=False)
+
+
+class _Places(FeatureCache):
+    """A cache seen through a list of frames."""
+
+    def __init__(self, cache: FeatureCache, frame_idx: Sequence[int]) -> None:
+        self.loaded, self._cache, self._frame_idx = cache.loaded, cache, frame_idx
+
+    def get(self, frame_idx: int, *, with_next: Sequence[int] = ()) -> Features:
+        return self._cache.get(self._frame_idx[frame_idx], with_next=[self._frame_idx[i] for i in with_next])
 
 
 @dataclass
@@ -244,6 +258,36 @@ class Tracker:
         for end in (order[0], order[-1]) if order else ():
             self._check_frame(end)
         return self._propagate(order, ids, reverse)
+
+    @torch.inference_mode()
+    def recall(
+        self, object_id: str, known: Mapping[int, bytes], *, about: int | None = None, keep: Collection[int] = ()
+    ) -> None:
+        """Puts masks that are known into the place of tracked frames: memory as a propagation would have left it.
+
+        known: COCO counts by frame; conditioning frames among them stay as they are. All other tracked frames are
+        forgotten, but for those of `known` that were recalled with the same mask and those of `keep`.
+        about: the frame that is prompted next, as a correction: it reads these memories, whether tracked or not.
+        """
+        state = self._objects.setdefault(object_id, _Object())
+        for frame_idx in [*known, *([] if about is None else [about])]:
+            self._check_frame(frame_idx)
+        for frame_idx, memory in list(state.tracked.items()):
+            same = memory.prompt is not None and memory.prompt.mask_rle == known.get(frame_idx)
+            if not same and frame_idx not in keep:
+                del state.tracked[frame_idx]
+        for frame_idx, counts in known.items():
+            if frame_idx in state.tracked or frame_idx in state.conditioning:
+                continue
+            prompt = Prompt(frame_idx=frame_idx, mask_rle=counts)
+            features = self._features.get(frame_idx)
+            decoded, full = network.take_mask(self._model, features, feed.to_masks(self._loaded, [prompt], self._hw))
+            made = network.encode_memory(self._model, features.top, full, decoded, binarise=False)
+            answer = _answer(frame_idx, object_id, decoded, 0)
+            state.tracked[frame_idx] = _Memory(made.pointer[0].clone(), self._keep(made, 0), answer, prompt)
+            state.direction[frame_idx] = False
+        if about is not None:
+            state.direction.setdefault(about, False)
 
     def remove(self, object_id: str, frame_idx: int | None = None) -> None:
         """Forgets an object, or only its prompt on one frame (an undo)."""

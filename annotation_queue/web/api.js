@@ -62,9 +62,66 @@ export const tickets = (query) => ask("GET", `/api/tickets?${new URLSearchParams
 export const heartbeat = (id, token) => ask("POST", `/api/tickets/${id}/heartbeat`, { token });
 export const release = (id, token) => ask("POST", `/api/tickets/${id}/release`, { token });
 export const finish = (id, token, outcome) => ask("POST", `/api/tickets/${id}/finish`, { token, outcome });
+export const operations = (id, token, acts) => ask("POST", `/api/tickets/${id}/operations`, { token, operations: acts });
+export const operationsOf = (id) => ask("GET", `/api/tickets/${id}/operations`);
+export const versions = (id) => ask("GET", `/api/tickets/${id}/versions`);
+export const warm = (id, token, frameIdx) => ask("POST", `/api/tickets/${id}/warm`, { token, frame_idx: frameIdx });
 export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
 export const video = (id) => ask("GET", `/api/videos/${id}`);
 export const stats = () => ask("GET", "/api/stats");
+
+export async function* refine(id, token, operation, signal) {
+  // The model's answer to an operation, event by event: kept, frame …, done or failed. Aborting cancels the work.
+  const response = await retried(() =>
+    fetch(`/api/tickets/${id}/refine`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", ...(csrf ? { "X-CSRF-Token": csrf } : {}) },
+      credentials: "same-origin",
+      signal,
+      body: JSON.stringify({ token, operation }),
+    }),
+  );
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let ended = false;
+  try {
+    for (let part; !(part = await reader.read()).done; ) {
+      const lines = (rest + part.value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        const event = JSON.parse(line);
+        ended ||= event.event === "done" || event.event === "failed";
+        yield event;
+      }
+    }
+  } catch (error) {
+    throw new Unreachable(error.message);
+  }
+  if (!ended) throw new Unreachable("the answer broke off");
+}
+
+async function retried(send) {
+  // The answer to a request that may not be sent by `ask`; once more if another tab has logged in anew.
+  for (let again = false; ; again = true) {
+    let response;
+    try {
+      response = await send();
+    } catch (error) {
+      throw new Unreachable(error.message);
+    }
+    if (response.ok) return response;
+    if (response.status >= 500) throw new Unreachable(`${response.status}`);
+    if (response.status === 403 && !again && person !== null) {
+      const now = await ask("GET", "/api/me");
+      if (now.name === person && now.csrf !== csrf) {
+        csrf = now.csrf;
+        continue;
+      }
+    }
+    const answer = await response.json().catch(() => ({}));
+    throw new Refused(response.status, answer.kind ?? "", answer.error ?? `error ${response.status}`);
+  }
+}
 
 export async function frame(videoId, frameIdx, signal) {
   // The JPEG of exactly this frame, as a Blob.

@@ -1,6 +1,9 @@
 // The page: what is on screen, what the keys do, and which tickets this tab holds.
 
 import * as api from "./api.js";
+import { Desk, TOOLS } from "./desk.js";
+import { Draft } from "./draft.js";
+import * as keys from "./keys.js";
 import { Timeline } from "./masklet.js";
 import { Outbox } from "./outbox.js";
 import { Frames, MODES, Player } from "./player.js";
@@ -27,21 +30,11 @@ const REASONS = {
   other: "Something else",
 };
 
-const KEYS = [
-  ["A", "accept: right in every frame"],
-  ["E", "refine: a clear object, a wrong masklet"],
-  ["X then 1–9", "reject, with its reason"],
-  ["U", "unsure: a lead decides"],
-  ["Space", "play or pause"],
-  ["← →", "one annotated frame"],
-  ["Shift ← →", "ten annotated frames"],
-  ["Home End", "first or last frame"],
-  ["[ ]", "previous or next suspect frame"],
-  ["H", "hide the overlay while held"],
-  ["O", "overlay: fill, outline, cut-out"],
-  ["S", "speed: 1×, 2×, 4×"],
-  ["?", "this list"],
-];
+const ASKS = {
+  verify: { name: "Verify", question: "Is this mask right in every frame?" },
+  track: { name: "Correct", question: "Make this masklet right in every frame." },
+  select: { name: "Select", question: "Mask a challenging object that nobody has masked yet." },
+};
 
 const NUMBERS = new Intl.NumberFormat("en");
 
@@ -53,7 +46,7 @@ let next = null; // promise of the work after it: work, or null if the queue has
 let nextClaim = null; // the claim that it was asked for with
 let nextWork = null; // …and the work, once it is here
 let resumed = []; // work that a reload took up again, not yet shown
-let held = null; // verify work put aside while a track ticket is open
+let turn = null; // the kinds of tickets that this person takes now, most wanted first
 let choosing = false; // a reason for the rejection
 let lastStats = null;
 let paces = []; // s a decision, the last twenty
@@ -61,9 +54,15 @@ let pollTimer = null;
 
 const player = new Player($("screen"));
 const strip = new Strip($("timeline"), colour);
-const outbox = new Outbox({ onchange: showSaveState, onrefused: refused, onlogin: askToLogIn });
+const outbox = new Outbox({
+  onchange: showSaveState, onrefused: refused, onlogin: askToLogIn, onanswer: answered, ontrouble: notice,
+});
+const desk = new Desk({
+  player, marks: $("marks"), stage: $("stage"), onact: sendOperation, onchange: showDraft, onnotice: notice,
+});
 
 player.onframe = showFrame;
+player.onview = () => desk.paint();
 player.onbuffer = (waiting) => document.body.classList.toggle("buffering", waiting);
 strip.onseek = (position) => {
   player.play(false);
@@ -92,11 +91,18 @@ const kindsOf = () => {
   return { verify: roles.has("verifier") || roles.has("lead"), track: roles.has("annotator") || roles.has("lead") };
 };
 
+function wantedKinds() {
+  // What this person takes: verifying first, unless they chose to correct; both where one of them runs out.
+  const { verify, track } = kindsOf();
+  const kinds = [...(verify ? ["verify"] : []), ...(track ? ["track", "select"] : [])];
+  return turn === "track" ? [...kinds].sort((a, b) => (a === "verify") - (b === "verify")) : kinds;
+}
+
 const holds = () => JSON.parse(sessionStorage.getItem("masklets.holds") ?? "[]");
 
 function keepHolds() {
   // The claims of this tab: a reload sends them again, and the same claim gives the same ticket.
-  const shown = [current, held].filter((work) => work && !work.finished).map((work) => work.claim);
+  const shown = [current].filter((work) => work && !work.finished).map((work) => work.claim);
   sessionStorage.setItem("masklets.holds", JSON.stringify(nextClaim ? [...shown, nextClaim] : shown));
 }
 
@@ -124,16 +130,45 @@ async function send(claim) {
 
 async function prepare(ticket, claim) {
   // Everything that showing a ticket needs; its first frames are on their way when this returns.
-  const [info, masklet] = await Promise.all([
+  const id = ticket.ticket_id;
+  const corrects = ticket.kind !== "verify";
+  const [info, masklet, before, versions] = await Promise.all([
     persist(() => api.video(ticket.video_id)),
-    ticket.masklet_id ? persist(() => api.masklet(ticket.ticket_id)) : null,
+    ticket.masklet_id ? persist(() => api.masklet(id)) : null,
+    corrects ? persist(() => api.operationsOf(id)) : [],
+    corrects && me.live ? persist(() => api.versions(id)) : [],
   ]);
+  const work = { ticket, claim, info, masklet, before: masklet, renewedAt: performance.now(), finished: false };
+  work.rules = JSON.parse(ticket.payload);
+  work.live = me.live;
   const timeline = new Timeline(masklet, info, me.stride);
-  const frames = new Frames(ticket.video_id, timeline.frames);
-  frames.limit = Math.min(4, timeline.length); // until it is on screen
-  frames.ontrouble = frameTrouble;
-  frames.want(0);
-  return { ticket, claim, info, masklet, timeline, frames, renewedAt: performance.now(), finished: false };
+  work.frames = new Frames(ticket.video_id, timeline.frames);
+  work.frames.limit = Math.min(4, timeline.length); // until it is on screen
+  work.frames.ontrouble = frameTrouble;
+  work.frames.want(0);
+  if (!corrects) return { ...work, timeline };
+  work.draft = new Draft(ticket, masklet, info, timeline.frames);
+  work.cancel = () => outbox.cancel(id);
+  for (const version of versions) work.draft.versions.set(version.operation_id, version);
+  for (const operation of before) work.draft.add({ ...operation, payload: JSON.parse(operation.payload) });
+  for (const { what, body } of outbox.of(id)) {
+    if (what !== "finish") work.draft.add({ ...body, payload: JSON.parse(body.payload) });
+  }
+  redraw(work);
+  if (me.live) api.warm(id, ticket.lease_token, firstPresent(work)).catch(() => {});
+  for (const operation of work.draft.waiting()) {
+    // the answer was lost with a tab or a server: the model is asked again
+    if (!outbox.of(id).some((item) => item.id === operation.operation_id)) sendOperation(work, operation, true);
+  }
+  return work;
+}
+
+const firstPresent = (work) => work.timeline.frames[Math.max(0, work.timeline.present.indexOf(true))];
+
+function redraw(work) {
+  // What follows from the draft for the eye.
+  work.masklet = work.draft.masklet();
+  work.timeline = new Timeline(work.masklet, work.info, me.stride);
 }
 
 function frameTrouble(error) {
@@ -145,7 +180,7 @@ function frameTrouble(error) {
 
 function fetchNext() {
   const work = resumed.shift() ?? null;
-  nextClaim = work?.claim ?? newClaim({ kinds: ["verify"] });
+  nextClaim = work?.claim ?? newClaim({ kinds: wantedKinds() });
   keepHolds();
   next = (work ? Promise.resolve(work) : send(nextClaim)).catch((error) => {
     fail(error);
@@ -158,13 +193,14 @@ async function takeNext() {
   // Put the next ticket on screen; it is there already unless the queue was slow.
   clearTimeout(pollTimer);
   current = null;
-  if (!kindsOf().verify) return nothingLeft();
+  desk.show(null);
+  if (wantedKinds().length === 0) return nothingLeft();
   if (next === null) fetchNext();
   const waiting = next;
   const slow = setTimeout(() => message({ glyph: "…", title: "One moment", text: "Fetching the next ticket." }), 400);
   let work = await waiting;
   if (waiting !== next) return clearTimeout(slow);
-  if (work === null || work.lost) work = await send(newClaim({ kinds: ["verify"] })).catch(fail); // what came since
+  if (work === null || work.lost) work = await send(newClaim({ kinds: wantedKinds() })).catch(fail); // what came since
   clearTimeout(slow);
   if (waiting !== next || work === undefined) return;
   next = nextWork = nextClaim = null;
@@ -181,7 +217,6 @@ async function nothingLeft() {
   sayNothingLeft();
   pollTimer = setTimeout(() => {
     if (document.body.dataset.view !== "message" || current !== null) return;
-    if (!kindsOf().verify) return nothingLeft();
     next = null;
     takeNext();
   }, 4000);
@@ -189,14 +224,14 @@ async function nothingLeft() {
 
 function sayNothingLeft() {
   const { verify, track } = kindsOf();
+  const none = !verify && !track;
   message({
     glyph: "✓",
-    title: verify ? "Nothing left to verify" : "Tickets for annotators",
-    text: verify
-      ? "Every masklet that you may judge has its verdict or is in somebody's hands. New ones appear by themselves."
-      : "Correcting masklets needs the model in the loop, which is not part of this version of the page.",
+    title: none ? "No tickets for your roles" : verify ? "Nothing left to verify" : "Nothing left to correct",
+    text: none
+      ? "An admin gives you the role of an annotator or a verifier."
+      : "Every ticket that you may take is done or in somebody's hands. New ones appear by themselves.",
     counts: waitingCounts(),
-    actions: track && counts().track ? [{ text: "See what waits for an annotator", run: openTracks }] : [],
   });
   message.nothingLeft = true;
 }
@@ -207,6 +242,7 @@ function waitingCounts() {
     [n.leased, "being verified"],
     [n.lead, "waiting for a lead"],
     [n.track, "waiting for an annotator"],
+    [n.tracking, "being corrected"],
   ];
   return lines.filter(([count]) => count > 0).map(([count, text]) => `${NUMBERS.format(count)} ${text}`);
 }
@@ -224,23 +260,44 @@ function showWork(work) {
   view("work");
   work.startedAt = performance.now();
   work.frames.limit = work.timeline.length;
-  const { ticket, masklet, timeline } = work;
+  const { ticket, masklet, before, timeline } = work;
+  const correcting = ticket.kind !== "verify";
+  document.body.dataset.kind = correcting ? "track" : "verify";
   $("batch").textContent = ticket.batch_id;
-  const track = ticket.kind === "track";
   $("eyebrow").textContent =
-    (track ? "Track" : "Verify") + (ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "") +
+    ASKS[ticket.kind].name + (ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "") +
     (ticket.needs_lead ? " · a verifier was unsure" : "");
-  $("question").textContent = track ? "Can this object be tracked?" : "Is this mask right in every frame?";
-  $("checkpoint").textContent = masklet ? `${masklet.checkpoint} · round ${masklet.round}` : "Nobody yet";
-  $("origin").textContent = masklet
-    ? masklet.annotated_by ? `corrected by ${masklet.annotated_by}` : "automatic, not corrected"
+  $("question").textContent = ASKS[ticket.kind].question;
+  showFacts();
+  showVerdicts();
+  showTurn();
+  strip.show(work);
+  player.show(work);
+  desk.show(correcting ? work : null);
+  showTools();
+  player.portrait($("portrait"));
+  player.play(false);
+  if (!correcting) player.play(true);
+  else player.seek(timeline.suspects[0]?.position ?? Math.max(0, timeline.present.indexOf(true)));
+  showPlaying();
+  showLease();
+}
+
+function showFacts() {
+  const { ticket, before, timeline, draft } = current;
+  $("checkpoint").textContent = before ? `${before.checkpoint} · round ${before.round}` : "Nobody yet";
+  $("origin").textContent = before
+    ? before.annotated_by ? `corrected by ${before.annotated_by}` : "automatic, not corrected"
     : "to be made by hand";
   const lowest = timeline.lowest();
   const facts = [["Video", ticket.video_id], ["Phase", ticket.phase]];
-  if (masklet) {
-    facts.push(["Present", `${timeline.presentCount} of ${timeline.length} frames`]);
+  facts.push(["Present", `${timeline.presentCount} of ${timeline.length} frames`]);
+  if (draft) {
+    facts.push(["Touched", `${draft.edited.size} frames, ${draft.clicks} clicks`]);
+    if (draft.unmasked().length) facts.push(["Unmasked", `${draft.unmasked().length} frames`]);
+  } else {
     if (lowest) facts.push(["Score", `${timeline.mean().toFixed(2)} mean, ${lowest[0].toFixed(2)} lowest`]);
-    if (masklet.click_count) facts.push(["Clicks", `${masklet.click_count} on ${masklet.edited_frame_count} frames`]);
+    if (before?.click_count) facts.push(["Clicks", `${before.click_count} on ${before.edited_frame_count} frames`]);
   }
   $("facts").replaceChildren(
     ...facts.flatMap(([term, value]) => [element("dt", {}, term), element("dd", { title: value }, value)]),
@@ -248,19 +305,60 @@ function showWork(work) {
   $("suspects").textContent =
     timeline.suspects.length === 1 ? "1 suspect" : `${timeline.suspects.length || "no"} suspects`;
   $("previous-suspect").disabled = $("next-suspect").disabled = timeline.suspects.length === 0;
-  showVerdicts();
-  strip.show(work);
-  player.show(work);
-  player.portrait($("portrait"));
-  player.play(false);
-  player.play(true);
-  showPlaying();
-  showLease();
+}
+
+function showTools() {
+  const bar = $("tools");
+  bar.hidden = !desk.active;
+  if (!desk.active) return;
+  const button = (id, text, run, { on = false, off = false, wide = false } = {}) => {
+    const action = keys.ACTIONS.find((a) => a.id === id);
+    const key = keys.sign(keys.keysOf(action)[0]);
+    return element(
+      "button",
+      { type: "button", id: `tool-${id}`, className: wide ? "tool wide" : "tool", onclick: run, disabled: off, title: action.title,
+        ariaPressed: String(on) },
+      element("span", {}, text), element("kbd", {}, key),
+    );
+  };
+  const { draft } = desk.work;
+  const label = (text) => element("p", { className: "label" }, text);
+  const moves = desk.may("propagate");
+  bar.replaceChildren(
+    ...TOOLS.map(({ tool, title }) =>
+      button(tool, title, () => desk.choose(tool), { on: desk.tool === tool, off: !desk.allows(tool) })),
+    button("clear", "Forget", () => desk.clear(), { off: !draft.edited.has(desk.frame) }),
+    label(desk.frame === undefined ? "" : "Carry this frame's mask"),
+    button("backward", "◀ Back", () => desk.propagate("backward"), { off: !moves }),
+    button("forward", "On ▶", () => desk.propagate("forward"), { off: !moves }),
+    button("both", "◀ Both ways ▶", () => desk.propagate("both"), { off: !moves, wide: true }),
+    label("This frame"),
+    button("lock", "Lock", () => desk.lock(), { on: draft.locked.has(desk.frame) }),
+    button("absent", desk.absentFrom === null ? "Absent" : "… to here", () => desk.absent(), { on: desk.absentFrom !== null }),
+    label("Steps"),
+    button("undo", "Undo", () => desk.undo(), { off: draft.done.length === 0 }),
+    button("redo", "Redo", () => desk.redo(), { off: draft.undone.length === 0 }),
+  );
+}
+
+function showDraft() {
+  // After anything that changes the draft or the tool.
+  const { work } = desk;
+  if (!work || work !== current) return;
+  redraw(work);
+  work.absentFrom = desk.absentFrom;
+  showFacts();
+  showTools();
+  strip.draw();
+  player.refresh();
+  desk.paint();
+  if (player.shown >= 0) showFrame(player.shown);
 }
 
 function showVerdicts() {
   document.body.classList.toggle("choosing", choosing);
-  const track = current.ticket.kind === "track";
+  const { kind } = current.ticket;
+  const track = kind !== "verify";
   if (choosing) {
     const buttons = me.reasons.map((reason, i) =>
       element(
@@ -282,15 +380,23 @@ function showVerdicts() {
   }
   const offered = VERDICTS.filter(({ verdict }) =>
     track ? verdict === "reject" : !(verdict === "unsure" && current.ticket.needs_lead));
+  const hints = { track: "cannot be tracked", select: "nothing challenging is left here" };
   const buttons = offered.map(({ verdict, key, title, hint }) =>
     element(
       "button",
       { type: "button", className: `verdict ${verdict}`, onclick: () => answer(verdict) },
       element("kbd", {}, key),
-      element("span", {}, element("b", {}, title), element("small", {}, track ? "cannot be tracked" : hint)),
+      element("span", {}, element("b", {}, title), element("small", {}, hints[kind] ?? hint)),
     ),
   );
   if (track) {
+    buttons.unshift(
+      element(
+        "button", { type: "button", className: "verdict accept", id: "submit", onclick: submit },
+        element("kbd", {}, "⏎"),
+        element("span", {}, element("b", {}, "Submit"), element("small", {}, "it is right in every frame now")),
+      ),
+    );
     buttons.push(
       element(
         "button", { type: "button", className: "quiet back", onclick: putBack }, element("kbd", {}, "Esc"), " put it back",
@@ -310,10 +416,21 @@ function showFrame(position) {
   const present = timeline.present[position];
   $("score").textContent = timeline.scores ? (present ? `score ${timeline.scores[position].toFixed(2)}` : "absent") : "";
   const badges = [];
-  if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
+  const draft = current?.draft;
+  if (draft && !draft.masks.has(frameIdx)) badges.push(["", "Not masked yet"]);
+  else if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
+  if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
+  if (draft?.waiting().length) badges.push(["busy", current.progress ? `Propagating · ${current.progress.frames.size} frames` : "The model is at work"]);
+  if (desk.absentFrom !== null) badges.push(["doubt", `Absent from ${desk.absentFrom}: go to its last frame and press G again`]);
+  if (desk.corners.length) badges.push(["", "Enter closes the polygon, Alt Enter cuts it out, Esc drops it"]);
   const suspect = timeline.suspect(position);
   if (suspect && (present || suspect.why !== "object leaves")) badges.push(["doubt", `Suspect: ${suspect.why}`]);
   if (player.hidden) badges.push(["", "Overlay hidden"]);
+  if (desk.active) {
+    desk.paint();
+    if (showFrame.tools !== position) showTools();
+    showFrame.tools = position;
+  }
   $("badges").replaceChildren(...badges.map(([name, text]) => element("span", { className: `badge ${name}` }, text)));
 }
 
@@ -358,7 +475,7 @@ function element(tag, properties, ...children) {
 
 function answer(verdict) {
   if (!current || current.lost) return;
-  if (current.ticket.kind === "track" && verdict !== "reject") return;
+  if (current.ticket.kind !== "verify" && verdict !== "reject") return;
   if (verdict === "unsure" && current.ticket.needs_lead) return notice("A verifier was unsure already: you decide.");
   if (verdict === "reject") return choose(true);
   decide(verdict, []);
@@ -370,18 +487,47 @@ function choose(on) {
 }
 
 function decide(verdict, reasons) {
+  finishWith({ verdict, reasons });
+  flash(verdict, VERDICTS.find((v) => v.verdict === verdict).title);
+  takeNext();
+}
+
+function submit() {
+  const work = current;
+  const { draft } = work;
+  if (draft.waiting().length) return notice("The model is still at work: wait for it, or stop it with Esc.");
+  const made = draft.masklet();
+  if (!made.area_px.some(Boolean)) return notice("There is no mask yet. An object that is not there is rejected with X.");
+  const unmasked = draft.unmasked().length;
+  if (unmasked && !work.warned) {
+    work.warned = true;
+    return notice(`${unmasked} frames were never masked and will count as absent. Enter again submits.`);
+  }
+  if (draft.done.length === 0 && draft.base && !work.warned) {
+    work.warned = true;
+    return notice("Nothing was changed. Enter again submits the masklet as it was.");
+  }
+  finishWith({ masklet: { masklet_id: api.newId(), ...made } });
+  flash("accept", "Submitted");
+  takeNext();
+}
+
+function finishWith(outcome) {
   const work = current;
   const seconds = (performance.now() - work.startedAt) / 1000;
+  const id = api.newId();
   work.finished = true;
   outbox.add({
+    id,
     person: me.name,
     ticketId: work.ticket.ticket_id,
     token: work.ticket.lease_token,
-    outcome: {
-      operation_id: api.newId(),
+    what: "finish",
+    body: {
+      operation_id: id,
       created_at: new Date().toISOString(),
-      verdict,
-      reasons,
+      reasons: [],
+      ...outcome,
       frame_idx: work.timeline.frames[Math.max(0, player.shown)],
       seconds: Math.round(seconds * 100) / 100,
     },
@@ -392,79 +538,122 @@ function decide(verdict, reasons) {
     $("pace").textContent = `${mean.toFixed(1)} s a masklet`;
   }
   keepHolds();
-  flash(verdict);
   work.frames.close();
-  leave();
 }
 
-function leave() {
-  // What comes after the work on screen: what was put aside, or the next ticket.
-  if (held) {
-    const back = held;
-    held = null;
-    current = null;
-    if (back.lost) return takeNext();
-    const position = back.position ?? 0;
-    showWork(back);
-    player.seek(position);
-  } else takeNext();
-}
-
-function flash(verdict) {
+function flash(verdict, title) {
   const sign = $("flash");
-  sign.textContent = VERDICTS.find((v) => v.verdict === verdict).title;
+  sign.textContent = title;
   sign.className = "flash";
   void sign.offsetWidth; // begin the animation again
   sign.className = `flash on ${verdict}`;
 }
 
 function refused(item, error) {
+  const what = item.what === "finish" ? "One answer" : "One change";
   if (error.kind === "LeaseLost") {
-    notice("One answer came after its lease had run out: it is kept beside the ticket, and somebody else decides.");
-  } else notice(`One answer was refused: ${error.message}`);
-}
-
-// --- track tickets ---------------------------------------------------------------------------------------------------
-
-async function openTracks() {
-  const waiting = await persist(() => api.tickets({ kind: "track", state: "open", limit: 100 })).catch(fail);
-  if (!waiting) return;
-  const may = kindsOf().track;
-  $("tracks-list").replaceChildren(
-    ...waiting.map((ticket) =>
-      element(
-        "div", { className: "row" },
-        element("span", { className: "grow" }, element("b", {}, ticket.video_id), element("small", {}, ticket.masklet_id
-          ? `masklet ${ticket.masklet_id} · phase ${ticket.phase}` : `from nothing · phase ${ticket.phase}`)),
-        ...(may ? [element("button", { type: "button", className: "quiet bordered",
-          onclick: () => openTrack(ticket.ticket_id) }, "Look")] : []),
-      ),
-    ),
-    ...(waiting.length ? [] : [element("p", { className: "soft" }, "None at the moment.")]),
-  );
-  if (!$("tracks").open) $("tracks").showModal();
-}
-
-async function openTrack(ticketId) {
-  const work = await send(newClaim({ kinds: ["track"], ticket_id: ticketId })).catch(fail);
-  if (work === undefined) return;
-  if (work === null) return openTracks(); // somebody else took it
-  $("tracks").close();
-  clearTimeout(pollTimer);
-  document.activeElement?.blur();
-  if (current) {
-    held = current;
-    held.position = player.position;
+    notice(`${what} came after its lease had run out: it is kept beside the ticket, and somebody else decides.`);
+    if (current?.ticket.ticket_id === item.ticketId && !current.lost) {
+      current.lost = true;
+      leaseLost();
+    }
+    return;
   }
-  showWork(work);
+  notice(`${what} was refused: ${error.message}`);
+  const work = workOf(item.ticketId);
+  if (work?.draft && item.what !== "finish") {
+    work.draft.refuse(item.id);
+    if (work === current) showDraft();
+  }
 }
 
-function putBack() {
+// --- correcting ------------------------------------------------------------------------------------------------------
+
+const workOf = (ticketId) => [current, nextWork].find((work) => work?.ticket.ticket_id === ticketId);
+
+function sendOperation(work, operation, answered) {
+  const { operation_id, kind, frame_idx, payload, created_at } = operation;
+  outbox.add({
+    id: operation_id,
+    person: me.name,
+    ticketId: work.ticket.ticket_id,
+    token: work.ticket.lease_token,
+    what: answered ? "refine" : "operation",
+    body: { operation_id, kind, frame_idx, payload: JSON.stringify(payload), created_at },
+  });
+}
+
+function answered(item, event) {
+  // What the model says to an operation. The masks that are there stay until all of the new ones have come.
+  const work = workOf(item.ticketId);
+  if (!work?.draft) return;
+  if (event.event === "frame") {
+    work.arriving ??= new Map();
+    if (!work.arriving.has(item.id)) work.arriving.set(item.id, new Map());
+    work.arriving.get(item.id).set(event.frame.frame_idx, event.frame);
+    if (item.body.kind === "propagate") work.progress = { frames: work.arriving.get(item.id) };
+    if (work === current) {
+      strip.draw();
+      if (player.shown >= 0) showFrame(player.shown);
+    }
+    return;
+  }
+  const frames = [...(work.arriving?.get(item.id)?.values() ?? [])];
+  work.arriving?.delete(item.id);
+  work.progress = null;
+  if (event.event === "done") {
+    work.draft.answer(item.id, { frames, checkpoint: event.checkpoint, round: event.round });
+    if (item.body.kind === "propagate" && work === current && frames.length === 0) notice("There is nothing to propagate into: the neighbours are settled.");
+  } else if (event.why !== "cancelled") {
+    notice(`The model did not answer: ${event.error || event.why}`);
+    const standing = work.draft.done.some((o) => o.operation_id === item.id);
+    const undo = { operation_id: api.newId(), kind: "undo", frame_idx: null, payload: { operation_id: item.id }, created_at: new Date().toISOString() };
+    if (standing) {
+      work.draft.add(undo);
+      sendOperation(work, undo, false);
+    }
+  }
+  if (work === current) showDraft();
+}
+
+function changeTurn() {
+  // From verifying to correcting, or back; what was fetched ahead goes back to the queue.
+  turn = turn === "track" ? "verify" : "track";
+  for (const work of [nextWork, current]) {
+    if (work && !work.finished && !work.lost) {
+      work.finished = true;
+      api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
+      work.frames.close();
+    }
+  }
+  next = nextWork = nextClaim = null;
+  takeNext();
+}
+
+function showTurn() {
+  const { verify, track } = kindsOf();
+  const n = counts();
+  const verifying = current ? current.ticket.kind === "verify" : turn !== "track";
+  const waiting = verifying ? n.track : n.open;
+  $("turn").hidden = !(verify && track) || waiting === 0;
+  $("turn").textContent = verifying ? `Correct ${NUMBERS.format(n.track)}` : `Verify ${NUMBERS.format(n.open)}`;
+}
+
+async function putBack() {
   const { ticket, frames } = current;
   current.finished = true;
-  api.release(ticket.ticket_id, ticket.lease_token).catch(() => {}); // it runs out by itself otherwise
   frames.close();
-  leave();
+  desk.show(null);
+  await api.release(ticket.ticket_id, ticket.lease_token).catch(() => {}); // it runs out by itself otherwise
+  if (turn === "track" && kindsOf().verify) turn = "verify";
+  message({
+    glyph: "↩",
+    title: "The ticket is back in the queue",
+    text: "What you did in it is kept: whoever takes it next goes on from there.",
+    actions: [{ text: "Take the next one", run: takeNext, key: "Enter" }],
+  });
+  current = null;
+  keepHolds();
 }
 
 // --- leases ----------------------------------------------------------------------------------------------------------
@@ -486,7 +675,7 @@ async function renew(work) {
 
 async function renewAll() {
   if (!me) return;
-  await Promise.all([renew(current), renew(held), renew(nextWork)]);
+  await Promise.all([renew(current), renew(nextWork)]);
   for (const { ticketId, token } of outbox.pending()) api.heartbeat(ticketId, token).catch(() => {});
 }
 
@@ -506,9 +695,10 @@ function leaseLost() {
     title: "This ticket went back to the queue",
     text: `Its lease of ${me.lease_s} s ran out while this page was out of reach. Nothing that you sent is lost; ` +
       "somebody else may hold the ticket now.",
-    actions: [{ text: "Take the next one", run: leave, key: "Enter" }],
+    actions: [{ text: "Take the next one", run: takeNext, key: "Enter" }],
   });
   work.frames.close();
+  desk.show(null);
 }
 
 function showLease() {
@@ -533,7 +723,9 @@ function showSaveState() {
   const waiting = outbox.pending().length;
   const offline = outbox.offline || !setReachable.now;
   const state = offline ? "offline" : waiting ? "saving" : "saved";
-  const answers = waiting === 1 ? "1 answer kept here" : `${waiting} answers kept here`;
+  const acts = outbox.pending().filter((item) => item.what !== "finish").length;
+  const word = acts ? "change" : "answer";
+  const answers = waiting === 1 ? `1 ${word} kept here` : `${waiting} ${word}s kept here`;
   const text = { offline: waiting ? `No connection · ${answers}` : "No connection", saving: "Saving", saved: "Saved" };
   $("save").dataset.state = state;
   $("save").lastElementChild.textContent = text[state];
@@ -547,7 +739,8 @@ function counts() {
     open: sum((c) => c.kind === "verify" && c.state === "open" && !c.needs_lead),
     leased: sum((c) => c.kind === "verify" && c.state === "leased"),
     lead: sum((c) => c.kind === "verify" && c.state === "open" && c.needs_lead),
-    track: sum((c) => c.kind === "track" && c.state === "open"),
+    track: sum((c) => c.kind !== "verify" && c.state === "open"),
+    tracking: sum((c) => c.kind !== "verify" && c.state === "leased"),
   };
 }
 
@@ -559,9 +752,10 @@ async function refreshStats() {
   }
   const n = counts();
   const left = n.open + n.leased + (me.roles.includes("lead") ? n.lead : 0);
-  $("left").textContent = `${NUMBERS.format(left)} to verify`;
-  $("open-tracks").textContent = n.track ? `${NUMBERS.format(n.track)} to track` : "";
-  $("open-tracks").hidden = n.track === 0;
+  const { verify } = kindsOf();
+  $("left").textContent = verify
+    ? `${NUMBERS.format(left)} to verify` : `${NUMBERS.format(n.track + n.tracking)} to correct`;
+  showTurn();
   if (message.nothingLeft && document.body.dataset.view === "message") sayNothingLeft();
 }
 
@@ -593,12 +787,11 @@ async function begin(who) {
   refreshStats();
   beat();
   if (same && current) return view("work");
-  current = held = next = nextWork = null;
+  current = next = nextWork = null;
   resumed = [];
   for (const claim of holds()) {
     const work = await send(claim).catch(() => null); // its lease may be over
-    if (work?.ticket.kind === "verify") resumed.push(work);
-    else if (work) api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
+    if (work) resumed.push(work);
   }
   takeNext();
 }
@@ -617,7 +810,7 @@ $("login-form").addEventListener("submit", async (event) => {
 });
 
 $("log-out").addEventListener("click", async () => {
-  for (const work of [current, held, nextWork]) {
+  for (const work of [current, nextWork]) {
     if (work && !work.finished) await api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
   }
   sessionStorage.removeItem("masklets.holds");
@@ -655,26 +848,54 @@ function setMode(mode) {
   showPlaying();
 }
 
-const ACTIONS = {
-  " ": togglePlay,
-  ArrowLeft: (event) => step(event.shiftKey ? -10 : -1),
-  ArrowRight: (event) => step(event.shiftKey ? 10 : 1),
-  Home: () => step(-player.position),
-  End: () => step(current.timeline.length),
-  "[": () => toSuspect(-1),
-  "]": () => toSuspect(1),
-  a: () => answer("accept"),
-  e: () => answer("refine"),
-  x: () => answer("reject"),
-  u: () => answer("unsure"),
-  h: () => player.setHidden(true),
-  o: () => setMode(MODES[(MODES.indexOf(player.mode) + 1) % MODES.length]),
-  s: nextSpeed,
+const RUN = {
+  accept: () => answer("accept"),
+  refine: () => answer("refine"),
+  reject: () => answer("reject"),
+  unsure: () => answer("unsure"),
+  unsubmit: () => {},
+  submit: (event) => (desk.corners.length ? desk.close(event.altKey) : submit()),
+  click: () => desk.choose("click"),
+  box: () => desk.choose("box"),
+  brush: () => desk.choose("brush"),
+  eraser: () => desk.choose("eraser"),
+  polygon: () => desk.choose("polygon"),
+  smaller: () => desk.resize(1 / 1.25),
+  larger: () => desk.resize(1.25),
+  forward: () => desk.propagate("forward"),
+  backward: () => desk.propagate("backward"),
+  both: () => desk.propagate("both"),
+  lock: () => desk.lock(),
+  absent: () => desk.absent(),
+  clear: () => desk.clear(),
+  undo: () => desk.undo(),
+  redo: () => desk.redo(),
+  previousPrompt: () => desk.promptFrame(-1),
+  nextPrompt: () => desk.promptFrame(1),
+  play: togglePlay,
+  back: () => step(-1),
+  on: () => step(1),
+  back10: () => step(-10),
+  on10: () => step(10),
+  first: () => step(-player.position),
+  last: () => step(current.timeline.length),
+  previousSuspect: () => toSuspect(-1),
+  nextSuspect: () => toSuspect(1),
+  hide: () => {
+    player.setHidden(true);
+    desk.paint();
+  },
+  mode: () => setMode(MODES[(MODES.indexOf(player.mode) + 1) % MODES.length]),
+  speed: nextSpeed,
+  zoomIn: () => player.zoom(1.4),
+  zoomOut: () => player.zoom(1 / 1.4),
+  fit: () => player.look({ scale: 1, x: 0, y: 0 }),
 };
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input")) return;
-  if (event.key === "?") return $("help").open ? $("help").close() : $("help").showModal();
+  if (rebind.id) return rebind(event);
+  if (event.target.matches?.("input:not([type=range])")) return;
+  if (event.key === "?") return $("help").open ? $("help").close() : openHelp();
   if (document.querySelector("dialog[open]")) return;
   const name = document.body.dataset.view;
   if (name === "message" && event.key === "Enter" && message.enter && event.target.tagName !== "BUTTON") {
@@ -682,7 +903,6 @@ addEventListener("keydown", (event) => {
     return message.enter();
   }
   if (name !== "work" || !current) return;
-  if (event.repeat && !event.key.startsWith("Arrow")) return event.preventDefault();
   if (choosing && /^[1-9]$/.test(event.key)) {
     const reason = me.reasons[Number(event.key) - 1];
     if (reason) decide("reject", [reason]);
@@ -690,27 +910,42 @@ addEventListener("keydown", (event) => {
   }
   if (event.key === "Escape") {
     if (choosing) choose(false);
-    else if (current.ticket.kind === "track") putBack();
+    else if (desk.active && (desk.abandon() || desk.stop())) showDraft();
+    else if (current.ticket.kind !== "verify" && event.target.tagName !== "INPUT") putBack();
     return;
   }
-  const action = ACTIONS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  const action = keys.find(keys.nameOf(event), current.ticket.kind === "verify" ? "verify" : "track");
   if (!action) return;
   event.preventDefault();
-  action(event);
+  if (!event.repeat || action.repeats) RUN[action.id](event);
 });
 
-addEventListener("keyup", (event) => {
-  if (event.key.toLowerCase() === "h") player.setHidden(false);
-});
-addEventListener("blur", () => player.setHidden(false));
+function showAgain() {
+  player.setHidden(false);
+  desk.paint();
+}
+addEventListener("keyup", () => player.hidden && showAgain());
+addEventListener("blur", showAgain);
 
 $("play").addEventListener("click", togglePlay);
-$("screen").addEventListener("click", togglePlay);
+$("screen").addEventListener("click", () => !desk.active && togglePlay());
+$("stage").addEventListener(
+  "wheel",
+  (event) => {
+    event.preventDefault();
+    player.zoom(Math.exp(-event.deltaY / 300), event.clientX, event.clientY);
+  },
+  { passive: false },
+);
+$("brightness").addEventListener("input", (event) => {
+  player.brightness = Number(event.target.value);
+  player.refresh();
+});
 $("speed").addEventListener("click", nextSpeed);
 $("previous-suspect").addEventListener("click", () => toSuspect(-1));
 $("next-suspect").addEventListener("click", () => toSuspect(1));
-$("open-help").addEventListener("click", () => $("help").showModal());
-$("open-tracks").addEventListener("click", openTracks);
+$("open-help").addEventListener("click", openHelp);
+$("turn").addEventListener("click", changeTurn);
 for (const mode of MODES) {
   const label = mode[0].toUpperCase() + mode.slice(1);
   $("modes").append(
@@ -733,12 +968,47 @@ function setTheme(theme) {
   strip.draw();
 }
 
-$("keys").append(
-  ...KEYS.flatMap(([keys, text]) => [
-    element("span", {}, ...keys.split(" ").map((key) => (key === "then" ? " then " : element("kbd", {}, key)))),
-    element("span", {}, text),
-  ]),
-);
+function openHelp() {
+  $("help").showModal();
+  showKeys();
+}
+
+function showKeys() {
+  const kind = current && current.ticket.kind !== "verify" ? "track" : "verify";
+  const shown = keys.ACTIONS.filter((action) => !action.view || action.view === kind || !current);
+  $("keys").replaceChildren(
+    ...shown.flatMap((action) => [
+      element(
+        "button",
+        { type: "button", className: "rebind", onclick: () => {
+          rebind.id = action.id;
+          showKeys();
+        } },
+        ...(rebind.id === action.id
+          ? [element("em", {}, "press a key")]
+          : keys.sign(keys.keysOf(action)[0]).split(" ").map((part) => element("kbd", {}, part))),
+      ),
+      element("span", {}, action.title),
+    ]),
+  );
+}
+
+function rebind(event) {
+  // The key that was pressed is the action's now.
+  if (["Shift", "Control", "Alt", "Meta"].includes(event.key)) return;
+  event.preventDefault();
+  if (event.key !== "Escape") keys.choose(rebind.id, keys.nameOf(event));
+  rebind.id = null;
+  showKeys();
+  if (desk.active) showTools();
+}
+
+$("reset-keys").addEventListener("click", () => {
+  keys.reset();
+  showKeys();
+  if (desk.active) showTools();
+});
+$("help").addEventListener("close", () => (rebind.id = null));
 
 // --- start -------------------------------------------------------------------------------------------------------------
 
@@ -751,6 +1021,7 @@ setInterval(showLease, 1000);
 setInterval(() => document.visibilityState === "visible" && me && refreshStats(), 15000);
 
 async function start() {
+  await outbox.open().catch((error) => notice(`This browser keeps nothing (${error?.name ?? "no storage"}): stay online until it says Saved.`));
   try {
     await begin(await persist(api.me));
   } catch (error) {

@@ -1,6 +1,8 @@
 // What a page reads out of a masklet: where the object is present, how sure the model was, which frames to look at.
 // Pure: a masklet as JSON in, numbers out.
 
+import { iou } from "./rle.js";
+
 const LOW_SCORE = 0.75; // below this the model itself doubts the mask
 const JUMP = 1.8; // area from one annotated frame to the next, as a ratio
 
@@ -13,6 +15,7 @@ export class Timeline {
     this.scores = masklet ? masklet.score : null;
     this.present = this.frames.map((_, i) => (this.areas ? this.areas[i] > 0 : false));
     this.suspects = masklet ? suspects(this) : [];
+    this.rles = masklet ? masklet.rle : null;
   }
 
   get length() {
@@ -21,6 +24,12 @@ export class Timeline {
 
   get presentCount() {
     return this.present.filter(Boolean).length;
+  }
+
+  steadiness() {
+    // IoU of each mask with the one before: (T,), 1 where there is nothing to compare.
+    this.steady ??= this.frames.map((_, i) => (i && this.rles ? iou(this.rles[i - 1], this.rles[i]) : 1));
+    return this.steady;
   }
 
   lowest() {

@@ -9,7 +9,7 @@ const BLOB_BYTES = 96e6; // compressed frames kept
 const BITMAP_BYTES = 256e6; // decoded frames kept
 const AHEAD = 10; // frames decoded before they are needed
 
-export const MODES = ["fill", "outline", "cut-out"];
+export const MODES = ["fill", "outline", "cut-out", "before"];
 
 export class Frames {
   // The frames of one ticket: fetched around the position that is wanted, kept within the byte limits.
@@ -124,7 +124,12 @@ export class Player {
     this.work = null;
     this.position = 0; // what is wanted
     this.shown = -1; // what is on screen
-    this.colours = { fill: [165, 123, 255], line: [214, 196, 255] };
+    this.colours = { fill: [165, 123, 255], line: [214, 196, 255], before: [255, 190, 70] };
+    this.brightness = 1;
+    this.bits = null; // a mask that is being drawn
+    this.view = { scale: 1, x: 0, y: 0 }; // zoom, and the shift of the picture, px of the screen
+    this.panning = false;
+    this.onview = () => {};
   }
 
   show(work) {
@@ -132,7 +137,8 @@ export class Player {
     this.work = work;
     this.position = 0;
     this.shown = -1;
-    this.mask = null;
+    this.bits = null;
+    this.look({ scale: 1, x: 0, y: 0 });
     if (work === null) {
       this.playing = false;
       this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
@@ -145,6 +151,68 @@ export class Player {
       if (position === this.position && this.shown !== position) this.draw();
     };
     this.seek(0);
+  }
+
+  refresh() {
+    // The masks of the work have changed.
+    if (this.work && this.shown === this.position) this.draw();
+  }
+
+  preview(bits) {
+    // Show a mask that is being drawn instead of the frame's own; null ends that.
+    this.bits = bits;
+    this.refresh();
+  }
+
+  // --- zoom: the canvas is moved and scaled as a whole, so frame and mask stay together ---
+
+  look(view) {
+    const scale = Math.max(1, Math.min(16, view.scale));
+    const { clientWidth: w, clientHeight: h } = this.canvas.parentElement ?? this.canvas;
+    const most = [(w * (scale - 1)) / 2, (h * (scale - 1)) / 2];
+    const held = [view.x, view.y].map((v, i) => Math.max(-most[i], Math.min(most[i], v)));
+    this.view = { scale, x: held[0], y: held[1] };
+    this.canvas.style.transform = scale === 1 ? "" : `translate(${held[0]}px, ${held[1]}px) scale(${scale})`;
+    this.canvas.style.imageRendering = scale > 3 ? "pixelated" : "";
+    this.onview();
+  }
+
+  pan(dx, dy) {
+    this.look({ ...this.view, x: this.view.x + dx, y: this.view.y + dy });
+  }
+
+  zoom(by, clientX = null, clientY = null) {
+    // Keep what is under the pointer where it is.
+    const box = this.canvas.parentElement.getBoundingClientRect();
+    const [cx, cy] = [box.left + box.width / 2, box.top + box.height / 2];
+    const [px, py] = [(clientX ?? cx) - cx, (clientY ?? cy) - cy];
+    const scale = Math.max(1, Math.min(16, this.view.scale * by));
+    const ratio = scale / this.view.scale;
+    this.look({ scale, x: px - (px - this.view.x) * ratio, y: py - (py - this.view.y) * ratio });
+  }
+
+  picture() {
+    // Where the video is on the screen, px: the canvas keeps its shape inside its box.
+    const box = this.canvas.getBoundingClientRect();
+    const scale = Math.min(box.width / this.canvas.width, box.height / this.canvas.height) || 1;
+    const left = box.left + (box.width - this.canvas.width * scale) / 2;
+    return { left, top: box.top + (box.height - this.canvas.height * scale) / 2, scale };
+  }
+
+  pixelsPerPixel() {
+    return this.picture().scale;
+  }
+
+  toVideo(clientX, clientY) {
+    const { left, top, scale } = this.picture();
+    return [(clientX - left) / scale, (clientY - top) / scale];
+  }
+
+  toStage([x, y]) {
+    // Pixels of the video → pixels of the stage.
+    const { left, top, scale } = this.picture();
+    const box = this.canvas.parentElement.getBoundingClientRect();
+    return [left + x * scale - box.left, top + y * scale - box.top];
   }
 
   seek(position) {
@@ -196,7 +264,9 @@ export class Player {
     this.onbuffer(bitmap === null);
     if (bitmap === null) return;
     const { canvas, context } = this;
+    context.filter = this.brightness === 1 ? "none" : `brightness(${this.brightness})`;
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    context.filter = "none";
     if (this.work.masklet && !this.hidden) {
       this.paint(this.position);
       context.drawImage(this.overlay, 0, 0);
@@ -210,38 +280,29 @@ export class Player {
     // The overlay canvas for one position, in the mode that is chosen.
     const { masklet } = this.work;
     const { height, width } = masklet;
-    const context = this.overlay.getContext("2d");
+    const context = this.overlay.getContext("2d", { willReadFrequently: true });
     if (this.overlay.width !== width || this.overlay.height !== height) {
       this.overlay.width = width;
       this.overlay.height = height;
     }
-    const mask = new Mask(masklet.rle[position], height, width);
     context.clearRect(0, 0, width, height);
+    const mask = this.bits ? Mask.of(this.bits, height, width) : new Mask(masklet.rle[position], height, width);
     const outside = this.mode === "cut-out" ? [8, 8, 12, 210] : [0, 0, 0, 0];
     if (outside[3]) {
       context.fillStyle = `rgb(${outside.slice(0, 3).join(" ")} / ${outside[3] / 255})`;
       context.fillRect(0, 0, width, height);
     }
-    if (mask.box === null) return;
-    const [x0, y0, x1, y1] = mask.box;
-    const image = context.createImageData(x1 - x0, y1 - y0);
-    const pixels = image.data;
     const scale = this.canvas.clientWidth ? width / this.canvas.clientWidth : 1;
     const thickness = Math.max(1, Math.round((this.mode === "outline" ? 3 : 2) * scale));
-    const fill = this.mode === "fill" ? [...this.colours.fill, 108] : [0, 0, 0, 0];
+    const filled = this.mode === "fill" || this.mode === "before";
+    const fill = filled ? [...this.colours.fill, 108] : [0, 0, 0, 0];
     const line = this.mode === "cut-out" ? [0, 0, 0, 0] : [...this.colours.line, 255];
-    for (let y = y0, at = 0; y < y1; y++) {
-      for (let x = x0; x < x1; x++, at += 4) {
-        let colour = outside;
-        if (mask.bits[y * width + x]) colour = line[3] && mask.isEdge(x, y, thickness) ? line : fill;
-        if (!colour[3]) continue;
-        pixels[at] = colour[0];
-        pixels[at + 1] = colour[1];
-        pixels[at + 2] = colour[2];
-        pixels[at + 3] = colour[3];
-      }
+    layer(context, mask, { fill, line, outside, thickness });
+    const before = this.mode === "before" ? this.work.before?.rle[position] : null;
+    if (before) {
+      const other = new Mask(before, height, width);
+      layer(context, other, { line: [...this.colours.before, 255], thickness: Math.max(2, thickness) });
     }
-    context.putImageData(image, x0, y0);
   }
 
   async portrait(target) {
@@ -269,4 +330,27 @@ export class Player {
     );
     bitmap.close();
   }
+}
+
+const NOTHING = [0, 0, 0, 0];
+
+function layer(context, mask, { fill = NOTHING, line = NOTHING, outside = NOTHING, thickness }) {
+  // Paint one mask: its inside, its edge, and what is around it inside its box.
+  if (mask.box === null) return;
+  const [x0, y0, x1, y1] = mask.box;
+  const image = context.getImageData(x0, y0, x1 - x0, y1 - y0);
+  const pixels = image.data;
+  for (let y = y0, at = 0; y < y1; y++) {
+    for (let x = x0; x < x1; x++, at += 4) {
+      const inside = mask.bits[y * mask.width + x];
+      const colour = inside ? (line[3] && mask.isEdge(x, y, thickness) ? line : fill) : outside;
+      if (inside && !colour[3] && outside[3]) pixels[at + 3] = 0;
+      if (!colour[3]) continue;
+      pixels[at] = colour[0];
+      pixels[at + 1] = colour[1];
+      pixels[at + 2] = colour[2];
+      pixels[at + 3] = colour[3];
+    }
+  }
+  context.putImageData(image, x0, y0);
 }

@@ -53,6 +53,23 @@ export class Mask {
     this.box = area ? [x0, y0, x1, y1] : null;
   }
 
+  static of(bits, height, width) {
+    // A mask from row-major bits, which it does not copy.
+    const mask = new Mask(empty(height, width), height, width);
+    let [x0, y0, x1, y1, area] = [width, height, 0, 0, 0];
+    for (let y = 0, at = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, at++) {
+        if (!bits[at]) continue;
+        area++;
+        if (x < x0) x0 = x;
+        if (x >= x1) x1 = x + 1;
+        if (y < y0) y0 = y;
+        y1 = y + 1;
+      }
+    }
+    return Object.assign(mask, { bits, area, box: area ? [x0, y0, x1, y1] : null });
+  }
+
   isEdge(x, y, thickness) {
     // Whether the object ends within `thickness` pixels along an axis. The frame's border is not an end.
     const { bits, width, height } = this;
@@ -64,4 +81,61 @@ export class Mask {
     }
     return false;
   }
+}
+
+export function counts(lengths) {
+  // Run lengths → "04o0", the inverse of `runs`.
+  let text = "";
+  for (let i = 0; i < lengths.length; i++) {
+    let value = i > 2 ? lengths[i] - lengths[i - 2] : lengths[i];
+    for (let more = true; more; ) {
+      const digit = value & 31;
+      value >>= 5;
+      more = digit & 16 ? value !== -1 : value !== 0;
+      text += String.fromCharCode((more ? digit | 32 : digit) + 48);
+    }
+  }
+  return text;
+}
+
+export function encode(bits, height, width) {
+  // Row-major bits → compressed run lengths.
+  const lengths = [];
+  let run = 0;
+  let inside = 0;
+  for (let x = 0; x < width; x++) {
+    for (let y = 0, at = x; y < height; y++, at += width) {
+      if (bits[at] === inside) run++;
+      else {
+        lengths.push(run);
+        run = 1;
+        inside ^= 1;
+      }
+    }
+  }
+  lengths.push(run);
+  return counts(lengths);
+}
+
+export const empty = (height, width) => counts([height * width]);
+
+export function area(text) {
+  let sum = 0;
+  const lengths = runs(text);
+  for (let i = 1; i < lengths.length; i += 2) sum += lengths[i];
+  return sum;
+}
+
+export function iou(a, b) {
+  // Intersection over union of two masks of one size; 1 where both are empty. Walks the runs: nothing is decoded.
+  const [one, two] = [runs(a), runs(b)];
+  let [i, j, left, right, both, either] = [0, 0, one[0], two[0], 0, 0];
+  while (i < one.length && j < two.length) {
+    const step = Math.min(left, right);
+    if (i & 1 && j & 1) both += step;
+    if (i & 1 || j & 1) either += step;
+    if ((left -= step) === 0) left = one[++i];
+    if ((right -= step) === 0) right = two[++j];
+  }
+  return either ? both / either : 1;
 }

@@ -66,14 +66,15 @@ export class Strip {
     const cell = (width - LABELS - PAD) / timeline.length;
     const x = (position) => LABELS + position * cell;
     const gap = cell > 5 ? 1 : 0;
-    const lanes = { ticks: 4, presence: 22, score: 42, axis: height - 15 };
-    const scoreHeight = lanes.axis - lanes.score - 8;
+    const lanes = { ticks: 4, presence: 20, score: 38, steady: height - 31, axis: height - 15 };
+    const scoreHeight = lanes.steady - lanes.score - 6;
 
     c.font = "11px ui-sans-serif, system-ui, sans-serif";
     c.textBaseline = "middle";
     c.fillStyle = this.colour("--soft");
     c.fillText("Presence", 14, lanes.presence + 5);
     c.fillText("Score", 14, lanes.score + scoreHeight / 2);
+    c.fillText("Steady", 14, lanes.steady + 4);
 
     // presence: a quiet track, and bars where the object is
     c.fillStyle = this.colour("--lane");
@@ -102,6 +103,20 @@ export class Strip {
         c.fillRect(x(i), lanes.score + scoreHeight - tall, Math.max(1, cell - gap), tall);
       }
     }
+
+    // steadiness: IoU with the mask before, from calm to doubt as it falls from 1 to 0.5
+    const steady = timeline.steadiness();
+    for (let i = 0; i < timeline.length; i++) {
+      c.fillStyle = this.colour("--lane");
+      c.fillRect(x(i), lanes.steady, Math.max(1, cell - gap), 8);
+      const fall = Math.min(1, (1 - steady[i]) / 0.5);
+      if (fall < 0.1) continue;
+      c.globalAlpha = fall;
+      c.fillStyle = doubt;
+      c.fillRect(x(i), lanes.steady, Math.max(1, cell - gap), 8);
+      c.globalAlpha = 1;
+    }
+    if (this.work.draft) this.drawWork(c, x, cell, lanes);
 
     // suspect stretches: a mark above, where to jump with [ and ]
     c.fillStyle = this.colour("--refine");
@@ -135,6 +150,39 @@ export class Strip {
     round(c, head - 5, lanes.ticks, 10, 10, 5);
   }
 }
+
+// What a person did: locked frames, prompts, hand-drawn frames, and how far a propagation has come.
+Strip.prototype.drawWork = function drawWork(c, x, cell, lanes) {
+  const { draft, progress } = this.work;
+  const middle = lanes.presence + 5;
+  draft.frames.forEach((frame, i) => {
+    const at = x(i) + cell / 2;
+    if (draft.locked.has(frame)) {
+      c.fillStyle = this.colour("--text");
+      c.fillRect(at - 4, middle - 4, 8, 8);
+      c.fillStyle = this.colour("--panel");
+      c.fillRect(at - 1, middle - 1, 2, 3);
+    } else if (draft.edited.has(frame)) {
+      c.fillStyle = this.colour("--panel");
+      c.beginPath();
+      c.arc(at, middle, 5.5, 0, 7);
+      c.fill();
+      c.fillStyle = this.colour(draft.prompts.has(frame) ? "--accept" : "--text");
+      c.beginPath();
+      c.arc(at, middle, 4, 0, 7);
+      c.fill();
+    }
+    if (progress?.frames.has(frame)) {
+      c.fillStyle = this.colour("--accept");
+      c.fillRect(x(i), lanes.presence + 11, Math.max(1, cell), 3);
+    }
+  });
+  if (this.work.absentFrom != null) {
+    const [from, to] = [draft.frames.indexOf(this.work.absentFrom), this.position].sort((a, b) => a - b);
+    c.fillStyle = this.colour("--reject");
+    c.fillRect(x(from), lanes.presence - 3, (to - from + 1) * cell, 3);
+  }
+};
 
 function round(c, x, y, width, height, radius) {
   c.beginPath();

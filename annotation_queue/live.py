@@ -1,0 +1,268 @@
+"""The routes of live refinement: an operation goes in, what the model makes of it streams out.
+
+POST /api/tickets/{id}/refine keeps the operation first, like any other, and answers in lines of JSON: "kept", then a
+"frame" for each mask, then "done" once the masks are a version, whole, or "failed". The same operation again answers
+from its version. Dropping the connection cancels the work; nothing is changed by half.
+"""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Path, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from pydantic import TypeAdapter
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from annotation_queue import database as db
+from annotation_queue.records import (
+    ID_LENGTH,
+    ID_PATTERN,
+    LeaseLost,
+    Masklet,
+    NewOperation,
+    NotAllowed,
+    Operation,
+    Person,
+    State,
+    Ticket,
+    VideoInfo,
+)
+from annotation_queue.refine import (
+    Cancelled,
+    Draft,
+    FrameMask,
+    Job,
+    Segmenter,
+    Turns,
+    Version,
+    draft_of,
+    effective,
+    prompt_of,
+    propagation,
+)
+from annotation_queue.store import Store
+from storage.records import STRIDE
+
+VERSION: TypeAdapter[Version] = TypeAdapter(Version)
+Id = Annotated[str, Path(pattern=ID_PATTERN, max_length=ID_LENGTH)]
+ANSWERED = ("prompt", "propagate")  # the operations that the model answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refine:
+    """An operation under a lease, to be answered by the model."""
+
+    token: int
+    operation: NewOperation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warm:
+    """Where an annotator will begin: the embeddings around this frame are computed ahead."""
+
+    token: int
+    frame_idx: int = 0
+
+
+class Versions:
+    """The masks that operations made, in the queue's database."""
+
+    def __init__(self, store: Store) -> None:
+        self._database = store.database
+
+    def of_ticket(self, ticket_id: str) -> dict[str, Version]:
+        """By operation."""
+        v = db.versions
+        with self._database.read() as c:
+            rows = c.scalars(select(v.c.content).where(v.c.ticket_id == ticket_id))
+            found = [VERSION.validate_json(content) for content in rows]
+        return {version.operation_id: version for version in found}
+
+    def keep(self, ticket_id: str, version: Version) -> Version:
+        """Keeps a version, and returns the one that is there: the first that came, if two did."""
+        v = db.versions
+        row = {"operation_id": version.operation_id, "ticket_id": ticket_id, "created_at": time.time()}
+        try:
+            with self._database.write() as c:
+                c.execute(insert(v).values(content=VERSION.dump_json(version).decode(), **row))
+            return version
+        except IntegrityError:
+            with self._database.read() as c:
+                content = c.scalar(select(v.c.content).where(v.c.operation_id == version.operation_id))
+            assert content is not None
+            return VERSION.validate_json(content)
+
+
+class Live:
+    """Refinement in one server process. What it knows of a ticket it reads from the database each time."""
+
+    def __init__(self, store: Store, info: Callable[[str], VideoInfo], model: Segmenter) -> None:
+        """info: size and length of a video."""
+        self.versions = Versions(store)
+        self._store, self._info, self._model = store, info, model
+        self._turns = Turns()
+        self._running: dict[str, Job] = {}  # propagations by ticket
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Ends what is running."""
+        self._turns.close()
+
+    def draft(self, ticket: Ticket, until: str | None = None) -> Draft:
+        """The draft of a ticket, or as it was before operation `until`."""
+        info, masklet, done = self._facts(ticket)
+        before = next((n for n, o in enumerate(done) if o.operation_id == until), len(done))
+        frames = masklet.frame_idx if masklet is not None else tuple(range(0, info.frame_count, STRIDE))
+        versions = self.versions.of_ticket(ticket.ticket_id)
+        return draft_of((info.height, info.width), frames, masklet, done[:before], versions)
+
+    def begin(self, ticket_id: str, token: int, person: Person, operation: NewOperation) -> "Answer":
+        """Keeps an operation, and gives what will answer it.
+
+        Raises as Store.append_operations does; ValueError for an operation that the model has no answer to.
+        """
+        frame_idx = operation.frame_idx
+        if operation.kind not in ANSWERED or frame_idx is None:
+            raise ValueError(f"the model answers a {' or a '.join(ANSWERED)} on a frame, not a {operation.kind}")
+        kept = self._store.append_operations(ticket_id, token, person, [operation])
+        if (made := self.versions.of_ticket(ticket_id).get(operation.operation_id)) is not None:
+            return Answer(kept.seq, made=made)
+        ticket = self._store.ticket(ticket_id)
+        if all(o.operation_id != operation.operation_id for o in effective(self._store.operations(ticket_id))):
+            raise ValueError("this operation was undone")
+        draft = self.draft(ticket, until=operation.operation_id)
+        if frame_idx not in draft.frame_idx:
+            raise ValueError(f"frame {frame_idx} is not an annotated frame of this ticket")
+        said = json.loads(operation.payload)
+        if operation.kind == "prompt":
+            memory = bool(json.loads(ticket.payload).get("memory", True))
+            prompt = prompt_of(frame_idx, said)
+            frames = _once(partial(self._model.click, ticket_id, ticket.video_id, draft, prompt, memory=memory))
+        else:
+            direction = str(said.get("direction", "both"))
+            frames = propagation(self._model, ticket_id, ticket.video_id, draft, frame_idx, direction)
+
+        def start(each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]) -> Job:
+            with self._lock:
+                if (old := self._running.get(ticket_id)) is not None:
+                    old.cancel()  # its masks would follow from what is not so any more
+                job = self._turns.stream(frames, each, done, urgent=operation.kind == "prompt")
+                self._running[ticket_id] = job
+                if len(self._running) > 1000:
+                    del self._running[next(iter(self._running))]
+            return job
+
+        def keep(made: tuple[FrameMask, ...]) -> Version:
+            version = Version(
+                operation_id=operation.operation_id,
+                frames=made,
+                checkpoint=self._model.checkpoint,
+                round=self._model.round,
+            )
+            return self.versions.keep(ticket_id, version)
+
+        return Answer(kept.seq, start=start, keep=keep)
+
+    def warm(self, ticket_id: str, token: int, person: Person, frame_idx: int) -> None:
+        """Computes the embeddings of a ticket's frames ahead, the nearest first. Raises LeaseLost, NotAllowed."""
+        ticket = self._store.ticket(ticket_id)
+        if ticket.state is not State.LEASED or ticket.leased_by != person.name:
+            raise NotAllowed(f"{person.name} does not hold ticket {ticket_id}")
+        if ticket.lease_token != token:
+            raise LeaseLost()
+        frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
+        works = (partial(self._model.warm, ticket.video_id, i) for i in frames)
+        self._turns.warm(f"{person.name} {ticket_id}", works)
+
+    def _facts(self, ticket: Ticket) -> tuple[VideoInfo, Masklet | None, list[Operation]]:
+        masklet = self._store.masklet(ticket.ticket_id) if ticket.masklet_id is not None else None
+        return self._info(ticket.video_id), masklet, self._store.operations(ticket.ticket_id)
+
+
+def _once(work: Callable[[], FrameMask]) -> Iterator[FrameMask]:
+    yield work()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What answers one operation: a version that is there, or work for the model."""
+
+    seq: int
+    made: Version | None = None
+    start: Callable[[Callable[[FrameMask], None], Callable[[BaseException | None], None]], Job] | None = None
+    keep: Callable[[tuple[FrameMask, ...]], Version] | None = None
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The answer, line by line; leaving the iterator cancels the work."""
+        yield _line("kept", seq=self.seq)
+        if self.made is not None:
+            for frame in self.made.frames:
+                yield _line("frame", frame)
+            yield _done(self.made)
+            return
+        assert self.start is not None and self.keep is not None
+        loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Any]()
+
+        def put(item: object) -> None:
+            with contextlib.suppress(RuntimeError):  # nobody listens any more
+                loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+        job = self.start(put, lambda error: put(error or _END))
+        frames: list[FrameMask] = []
+        try:
+            while isinstance(item := await arrived.get(), FrameMask):
+                frames.append(item)
+                yield _line("frame", item)
+        finally:
+            job.cancel()
+        if item is not _END:
+            why = "cancelled" if isinstance(item, Cancelled) else type(item).__name__
+            yield _line("failed", why=why, error=" ".join(str(item).split())[:300])
+            return
+        kept = await run_in_threadpool(self.keep, tuple(frames))
+        if kept.frames != tuple(frames):  # the operation was answered twice at once: the first answer stands
+            for frame in kept.frames:
+                yield _line("frame", frame)
+        yield _done(kept)
+
+
+_END = object()
+
+
+def _done(version: Version) -> bytes:
+    return _line("done", checkpoint=version.checkpoint, round=version.round, frames=len(version.frames))
+
+
+def _line(event: str, frame: FrameMask | None = None, **more: object) -> bytes:
+    said = {"event": event, **more}
+    if frame is not None:
+        said["frame"] = asdict(frame) | {"rle": frame.rle.decode()}
+    return json.dumps(said).encode() + b"\n"
+
+
+def add(app: FastAPI, live: Live, person: Callable[..., Person]) -> None:
+    """The routes of refinement. person: the dependency that says who asks."""
+    Somebody = Annotated[Person, Depends(person)]
+
+    @app.post("/api/tickets/{ticket_id}/refine", response_class=StreamingResponse, tags=["refinement"])
+    async def refine(ticket_id: Id, body: Refine, who: Somebody) -> StreamingResponse:
+        answer = await run_in_threadpool(live.begin, ticket_id, body.token, who, body.operation)
+        return StreamingResponse(answer.lines(), media_type="application/x-ndjson")
+
+    @app.post("/api/tickets/{ticket_id}/warm", status_code=202, tags=["refinement"])
+    def warm(ticket_id: Id, body: Warm, who: Somebody) -> Response:
+        live.warm(ticket_id, body.token, who, body.frame_idx)
+        return Response(status_code=202)
+
+    @app.get("/api/tickets/{ticket_id}/versions", tags=["refinement"])
+    def versions(ticket_id: Id, who: Somebody) -> list[Version]:
+        return list(live.versions.of_ticket(ticket_id).values())
