@@ -172,6 +172,10 @@ class Live:
 
         return Answer(kept.seq, start=start, keep=keep)
 
+    def load(self) -> None:
+        """Loads the model when nothing else waits: somebody is about to correct masklets."""
+        self._turns.warm("load", iter([self._model.load]))
+
     def warm(self, ticket_id: str, token: int, person: Person, frame_idx: int) -> None:
         """Computes the embeddings of a ticket's frames ahead, the nearest first. Raises LeaseLost, NotAllowed."""
         ticket = self._store.ticket(ticket_id)
@@ -180,8 +184,9 @@ class Live:
         if ticket.lease_token != token:
             raise LeaseLost()
         frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
-        works = (partial(self._model.warm, ticket.video_id, i) for i in frames)
-        self._turns.warm(f"{person.name} {ticket_id}", works)
+        works: list[Callable[[], object]] = [self._model.load]
+        works += [partial(self._model.warm, ticket.video_id, i) for i in frames]
+        self._turns.warm(f"{person.name} {ticket_id}", iter(works))
 
     def _facts(self, ticket: Ticket) -> tuple[VideoInfo, Masklet | None, list[Operation]]:
         masklet = self._store.masklet(ticket.ticket_id) if ticket.masklet_id is not None else None
@@ -261,6 +266,11 @@ def add(app: FastAPI, live: Live, person: Callable[..., Person]) -> None:
     @app.post("/api/tickets/{ticket_id}/warm", status_code=202, tags=["refinement"])
     def warm(ticket_id: Id, body: Warm, who: Somebody) -> Response:
         live.warm(ticket_id, body.token, who, body.frame_idx)
+        return Response(status_code=202)
+
+    @app.post("/api/live", status_code=202, tags=["refinement"])
+    def load(_: Somebody) -> Response:
+        live.load()
         return Response(status_code=202)
 
     @app.get("/api/tickets/{ticket_id}/versions", tags=["refinement"])

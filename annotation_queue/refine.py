@@ -189,8 +189,16 @@ def prompt_of(frame_idx: int, said: Mapping[str, object]) -> Prompt:
 class Segmenter(Protocol):
     """The model, as refinement needs it. Called from one thread only."""
 
-    checkpoint: str
-    round: int
+    @property
+    def checkpoint(self) -> str:
+        """The name of the checkpoint that answers."""
+
+    @property
+    def round(self) -> int:
+        """The retraining round that made it; 0 before the first."""
+
+    def load(self) -> None:
+        """Load the weights ahead: those that should answer now."""
 
     def warm(self, video_id: str, frame_idx: int) -> None:
         """Compute the embedding of a frame ahead. Raises NoSuchVideo."""

@@ -19,6 +19,7 @@ from storage.records import Prompt
 from storage.video import FrameReader
 
 if TYPE_CHECKING:
+    from engine.registry import Checkpoint
     from model.load import LoadedModel
     from model.tracker import FeatureCache, FrameMasks, Tracker
 
@@ -67,15 +68,31 @@ class _Ticket:
 
 
 class LiveModel:
-    """`annotation_queue.refine.Segmenter` over the checkpoint that is promoted when it is made."""
+    """`annotation_queue.refine.Segmenter` over the promoted checkpoint; a new one is taken up by `load`."""
 
     def __init__(self, s: Services) -> None:
         self._s = s
-        serving = s.checkpoint()
-        self.checkpoint, self.round = serving.name, serving.round
-        self._serving = serving
+        self._serving: Checkpoint | None = None
         self._videos: OrderedDict[str, _Video] = OrderedDict()
         self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
+
+    @property
+    def checkpoint(self) -> str:
+        """The name of the checkpoint that answers."""
+        return self._chosen().name
+
+    @property
+    def round(self) -> int:
+        """The round that made it."""
+        return self._chosen().round
+
+    def load(self) -> None:
+        """Load the weights ahead: those that are promoted now."""
+        promoted = self._s.checkpoint()
+        if self._serving is not None and promoted != self._serving:
+            self.close()  # what was computed with the old weights is worth nothing to the new ones
+        self._serving = promoted
+        self._loaded  # noqa: B018
 
     def warm(self, video_id: str, frame_idx: int) -> None:
         """Compute the embedding of a frame ahead. Raises NoSuchVideo."""
@@ -163,7 +180,12 @@ class LiveModel:
 
     @property
     def _loaded(self) -> LoadedModel:
-        return self._s.model(self._serving)
+        return self._s.model(self._chosen())
+
+    def _chosen(self) -> Checkpoint:
+        if self._serving is None:
+            self._serving = self._s.checkpoint()
+        return self._serving
 
     def _video(self, video_id: str) -> _Video:
         if video_id not in self._videos:

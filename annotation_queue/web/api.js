@@ -17,6 +17,7 @@ let person = null;
 export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 async function ask(method, path, body, again = false) {
+  const used = csrf; // another request may learn of a new one while this one is under way
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (method !== "GET" && csrf) headers["X-CSRF-Token"] = csrf;
@@ -39,7 +40,7 @@ async function ask(method, path, body, again = false) {
     // another tab may have logged in anew, which changes what the header must carry
     const now = await ask("GET", "/api/me");
     if (now.name !== person) throw new Refused(401, "NotLoggedIn", `${now.name} has logged in in another tab`);
-    if (now.csrf !== csrf) {
+    if (now.csrf !== used) {
       csrf = now.csrf;
       return ask(method, path, body, true);
     }
@@ -66,6 +67,7 @@ export const operations = (id, token, acts) => ask("POST", `/api/tickets/${id}/o
 export const operationsOf = (id) => ask("GET", `/api/tickets/${id}/operations`);
 export const versions = (id) => ask("GET", `/api/tickets/${id}/versions`);
 export const warm = (id, token, frameIdx) => ask("POST", `/api/tickets/${id}/warm`, { token, frame_idx: frameIdx });
+export const loadModel = () => ask("POST", "/api/live");
 export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
 export const video = (id) => ask("GET", `/api/videos/${id}`);
 export const stats = () => ask("GET", "/api/stats");
@@ -103,6 +105,7 @@ export async function* refine(id, token, operation, signal) {
 async function retried(send) {
   // The answer to a request that may not be sent by `ask`; once more if another tab has logged in anew.
   for (let again = false; ; again = true) {
+    const used = csrf;
     let response;
     try {
       response = await send();
@@ -113,7 +116,7 @@ async function retried(send) {
     if (response.status >= 500) throw new Unreachable(`${response.status}`);
     if (response.status === 403 && !again && person !== null) {
       const now = await ask("GET", "/api/me");
-      if (now.name === person && now.csrf !== csrf) {
+      if (now.name === person && now.csrf !== used) {
         csrf = now.csrf;
         continue;
       }

@@ -36,6 +36,7 @@ const ASKS = {
   select: { name: "Select", question: "Mask a challenging object that nobody has masked yet." },
 };
 
+const many = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const NUMBERS = new Intl.NumberFormat("en");
 
 // --- state ---------------------------------------------------------------------------------------------------------
@@ -274,6 +275,8 @@ function showWork(work) {
   strip.show(work);
   player.show(work);
   desk.show(correcting ? work : null);
+  if (!correcting && player.mode === "before") setMode("fill");
+  for (const button of $("modes").children) button.hidden = button.value === "before" && !correcting;
   showTools();
   player.portrait($("portrait"));
   player.play(false);
@@ -293,11 +296,11 @@ function showFacts() {
   const facts = [["Video", ticket.video_id], ["Phase", ticket.phase]];
   facts.push(["Present", `${timeline.presentCount} of ${timeline.length} frames`]);
   if (draft) {
-    facts.push(["Touched", `${draft.edited.size} frames, ${draft.clicks} clicks`]);
-    if (draft.unmasked().length) facts.push(["Unmasked", `${draft.unmasked().length} frames`]);
+    facts.push(["Touched", `${many(draft.edited.size, "frame")}, ${many(draft.clicks, "click")}`]);
+    if (draft.unmasked().length) facts.push(["Not masked", many(draft.unmasked().length, "frame")]);
   } else {
     if (lowest) facts.push(["Score", `${timeline.mean().toFixed(2)} mean, ${lowest[0].toFixed(2)} lowest`]);
-    if (before?.click_count) facts.push(["Clicks", `${before.click_count} on ${before.edited_frame_count} frames`]);
+    if (before?.click_count) facts.push(["Clicks", `${before.click_count} on ${many(before.edited_frame_count, "frame")}`]);
   }
   $("facts").replaceChildren(
     ...facts.flatMap(([term, value]) => [element("dt", {}, term), element("dd", { title: value }, value)]),
@@ -724,8 +727,7 @@ function showSaveState() {
   const offline = outbox.offline || !setReachable.now;
   const state = offline ? "offline" : waiting ? "saving" : "saved";
   const acts = outbox.pending().filter((item) => item.what !== "finish").length;
-  const word = acts ? "change" : "answer";
-  const answers = waiting === 1 ? `1 ${word} kept here` : `${waiting} ${word}s kept here`;
+  const answers = `${many(waiting, acts ? "change" : "answer")} kept here`;
   const text = { offline: waiting ? `No connection · ${answers}` : "No connection", saving: "Saving", saved: "Saved" };
   $("save").dataset.state = state;
   $("save").lastElementChild.textContent = text[state];
@@ -784,6 +786,7 @@ async function begin(who) {
   player.rate = me.fps / me.stride;
   $("who").textContent = me.name;
   outbox.mine(me.name);
+  if (me.live && kindsOf().track) api.loadModel().catch(() => {});
   refreshStats();
   beat();
   if (same && current) return view("work");
@@ -885,7 +888,10 @@ const RUN = {
     player.setHidden(true);
     desk.paint();
   },
-  mode: () => setMode(MODES[(MODES.indexOf(player.mode) + 1) % MODES.length]),
+  mode: () => {
+    const offered = MODES.filter((mode) => mode !== "before" || desk.active);
+    setMode(offered[(offered.indexOf(player.mode) + 1) % offered.length]);
+  },
   speed: nextSpeed,
   zoomIn: () => player.zoom(1.4),
   zoomOut: () => player.zoom(1 / 1.4),

@@ -86,7 +86,7 @@ export function reset() {
   localStorage.removeItem(KEPT);
 }
 
-const SIGNS = { " ": "Space", ArrowLeft: "←", ArrowRight: "→", Delete: "Del", Backspace: "⌫" };
+const SIGNS = { Shift: "⇧", " ": "Space", ArrowLeft: "←", ArrowRight: "→", Delete: "Del", Backspace: "⌫" };
 
 export const sign = (name) =>
   name.split(/\+(?=.)/).map((part) => SIGNS[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join(" ");

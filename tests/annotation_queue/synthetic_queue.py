@@ -8,6 +8,7 @@ together.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +32,10 @@ from annotation_queue.api import create_app
 from annotation_queue.auth import Accounts
 from annotation_queue.database import Database
 from annotation_queue.records import Kind, NewTicket, NoSuchFrame, NoSuchVideo, Role, VideoInfo
+from annotation_queue.refine import Draft, FrameMask
 from annotation_queue.store import Store
 from storage import rle
-from storage.records import FPS, STRIDE, Masklet
+from storage.records import FPS, STRIDE, Masklet, Prompt
 
 HEIGHT, WIDTH = 360, 640
 BLOCK = 8  # px, one bit of the strip
@@ -84,6 +86,56 @@ def picture(frame_idx: int) -> np.ndarray:
         colour = (255, 255, 255) if frame_idx >> bit & 1 else (0, 0, 0)
         cv2.rectangle(image, (bit * BLOCK, 0), (bit * BLOCK + BLOCK - 1, BLOCK - 1), colour, -1)
     return image
+
+
+class SyntheticModel:
+    """Finds the disc in every frame, and nothing else: what a click on anything else gets is a spot around it.
+
+    As slow as it is told to be, so that clicks can meet propagations.
+    """
+
+    checkpoint, round = "disc-finder", 3
+
+    def __init__(self, frame_s: float = 0.0) -> None:
+        self.frame_s = frame_s  # seconds that a tracked frame takes
+        self.calls: list[str] = []
+
+    def load(self) -> None:
+        self.calls.append("load")
+
+    def warm(self, video_id: str, frame_idx: int) -> None:
+        self.calls.append(f"warm {frame_idx}")
+
+    def click(self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool) -> FrameMask:
+        self.calls.append(f"click {prompt.frame_idx}{' alone' if not memory else ''}")
+        if len(prompt.points_xy) > 20:
+            raise ValueError("too many clicks")
+        found = mask(prompt.frame_idx)
+        inside = [found[int(y), int(x)] for x, y in prompt.points_xy]
+        if prompt.box_xyxy is None and not any(inside):
+            canvas = np.zeros((HEIGHT, WIDTH), np.uint8)
+            cv2.circle(canvas, tuple(int(v) for v in prompt.points_xy[-1]), 6, 1, -1)
+            found = canvas.astype(bool)
+        return self._mask(prompt.frame_idx, found)
+
+    def track(
+        self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
+    ) -> Iterator[FrameMask]:
+        for i in frame_idx:
+            time.sleep(self.frame_s)
+            self.calls.append(f"track {i}")
+            yield self._mask(i, mask(i))
+
+    def _mask(self, frame_idx: int, found: np.ndarray) -> FrameMask:
+        area = int(found.sum())
+        return FrameMask(
+            frame_idx=frame_idx,
+            rle=rle.encode(found),
+            area_px=area,
+            score=0.9,
+            object_score=6.0 if area else -6.0,
+            stability=0.98,
+        )
 
 
 class SyntheticMedia:
@@ -146,6 +198,27 @@ def tickets(count: int, frame_count: int = 48, prefix: str = "ticket") -> list[N
         )
         for i in range(count)
     ]
+
+
+def blank(masklet: Masklet) -> Masklet:
+    """The same masklet with a spot far from the disc in every frame: everything is wrong with it."""
+    canvas = np.zeros((HEIGHT, WIDTH), np.uint8)
+    canvas[320:340, 560:590] = 1
+    spot = rle.encode(canvas.astype(bool))
+    return replace(masklet, rle=(spot,) * len(masklet.rle), area_px=(600,) * len(masklet.rle))
+
+
+def track_ticket(ticket_id: str = "track-1", *, phase: str = "3", frame_count: int = 48) -> NewTicket:
+    """A ticket to correct a masklet that is wrong everywhere."""
+    prompts = {"1": ["click", "box", "stroke"], "3": ["click", "box", "stroke", "propagate"]}[phase]
+    return NewTicket(
+        ticket_id=ticket_id,
+        kind=Kind.TRACK,
+        video_id="video-0",
+        masklet=blank(candidate(f"m-{ticket_id}", frame_count=frame_count)),
+        phase=phase,
+        payload=json.dumps({"prompts": prompts, "memory": phase == "3"}),
+    )
 
 
 def add_people(database: Database) -> Accounts:
@@ -216,14 +289,22 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--tickets", type=int, default=0, help="verify tickets to open")
     parser.add_argument("--frames", type=int, default=144, help="frames a clip")
+    parser.add_argument("--tracks", type=int, default=0, help="track tickets to open")
+    parser.add_argument("--slow", type=float, default=0.0, help="seconds that a tracked frame takes")
     parser.add_argument("--lease", type=float, default=90.0, help="seconds")
     arguments = parser.parse_args()
     uri = arguments.uri or f"sqlite:///{tempfile.mkdtemp()}/queue.db"
     store = Store(Database(uri), lease_s=arguments.lease)
-    accounts = add_people(store.database)
+    accounts = Accounts(store.database, hasher=CHEAP)
+    if not accounts.list():  # a new password would end every login
+        add_people(store.database)
     if arguments.tickets:
         store.open_batch("batch-1", tickets(arguments.tickets, arguments.frames))
-    app = create_app(store, SyntheticMedia(arguments.frames), accounts=accounts)
+    if arguments.tracks:
+        corrections = [track_ticket(f"track-{i}", frame_count=arguments.frames) for i in range(arguments.tracks)]
+        store.open_batch("batch-2", corrections)
+    model = SyntheticModel(arguments.slow)
+    app = create_app(store, SyntheticMedia(arguments.frames), accounts=accounts, segmenter=model)
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
 
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a verifier sees and presses, against a real server."""
+"""The page in a real browser: what verifiers and annotators see and press, against a real server."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ import time
 import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
+from pydantic import TypeAdapter
 from synthetic_queue import (
     BLOCK,
     HEIGHT,
     PASSWORD,
     WIDTH,
+    ServerProcess,
     SyntheticMedia,
+    SyntheticModel,
     add_people,
     centre,
     hidden,
     mask,
     serving,
     tickets,
+    track_ticket,
 )
 
 from annotation_queue.api import create_app
 from annotation_queue.database import Database
+from annotation_queue.live import Live
 from annotation_queue.records import Kind, NewTicket, Person, Role, State
-from annotation_queue.store import Store
+from annotation_queue.refine import Version, draft_of
+from annotation_queue.store import MASKLET, Store
 from storage import rle
-from storage.records import STRIDE, Verdict
+from storage.records import STRIDE, Operation, Verdict
 
 FRAMES = 156  # a clip: long enough for the disc to pass behind the pillar
 ARGS = (
@@ -124,6 +130,35 @@ class Page:
     def shows(self, view):
         self.tab.wait_for_selector(f"body[data-view={view}]", timeout=15_000)
 
+    def point(self, x, y, button="left", modifiers=()):
+        """Click on a pixel of the video."""
+        self.tab.mouse.click(*self.on_screen(x, y), button=button)
+
+    def drag(self, *path):
+        """Drag along pixels of the video."""
+        self.tab.mouse.move(*self.on_screen(*path[0]))
+        self.tab.mouse.down()
+        for at in path[1:]:
+            self.tab.mouse.move(*self.on_screen(*at), steps=4)
+        self.tab.mouse.up()
+
+    def on_screen(self, x, y):
+        box = self.tab.locator("#screen").bounding_box()
+        scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
+        left = box["x"] + (box["width"] - WIDTH * scale) / 2
+        return left + x * scale, box["y"] + (box["height"] - HEIGHT * scale) / 2 + y * scale
+
+    def correcting(self, frame_idx=0):
+        """Wait for a ticket to correct, and go to a frame of it."""
+        self.shows("work")
+        self.until(lambda: self.tab.get_attribute("body", "data-kind") == "track" and self.named() >= 0)
+        self.press("Home", *["ArrowRight"] * (frame_idx // STRIDE))
+        self.at(frame_idx)
+
+    def settled(self):
+        """Wait until everything is saved and the model is idle."""
+        self.until(lambda: self.text("#save") == "Saved" and self.tab.locator(".badge.busy").count() == 0)
+
     def paused_at_start(self):
         """Wait for a ticket on screen, pause it and go to its first frame."""
         self.shows("work")
@@ -144,7 +179,8 @@ def open_page(chromium, store):
     """Opens tabs at a server with the store's tickets."""
     accounts = add_people(store.database)
     contexts, pages = [], []
-    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts)) as url:
+    model = SyntheticModel()
+    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
 
         def new():
             context = chromium.new_context(viewport={"width": 1280, "height": 720})
@@ -153,7 +189,7 @@ def open_page(chromium, store):
             pages.append(Page(context, url))
             return pages[-1]
 
-        new.accounts = accounts
+        new.accounts, new.model = accounts, model
         yield new
         problems = [problem for page in pages for problem in page.problems]
         for context in contexts:
@@ -366,21 +402,367 @@ def test_a_wrong_password_is_said_and_a_right_one_works_after_it(open_page, stor
     page.shows("login")
 
 
-def test_track_tickets_are_listed_and_may_only_be_rejected(open_page, store):
-    track = NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="1")
-    store.open_batch("b", [track, *tickets(1, FRAMES)])
+# --- correcting ----------------------------------------------------------------------------------------------------
+
+
+def draft(store, ticket_id="track-1", frames=FRAMES):
+    """A ticket's draft as the server derives it."""
+    return Live(store, SyntheticMedia(frames).info, SyntheticModel()).draft(store.ticket(ticket_id))
+
+
+def is_disc(masks, frame_idx):
+    return masks[frame_idx].rle == rle.encode(mask(frame_idx))
+
+
+def test_a_masklet_is_corrected_by_a_click_and_a_propagation(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
     page = open_page()
     page.log_in("ann")
+    page.correcting(8)
+    page.point(*centre(8))
+    page.until(lambda: page.look()["mask"] is not None and abs(page.look()["mask"][0] - centre(8)[0]) < 2)
+    page.press("y")
+    page.settled()
+    page.until(lambda: len(store.operations("track-1")) == 2)
+    for index in (0, 8, 40, 148):
+        page.press("Home", *["ArrowRight"] * (index // STRIDE))
+        assert belongs_together(page.at(index)) == index
+    page.press("Enter")
+    page.until(lambda: store.ticket("track-1").state is State.DONE)
+    follower = store.ticket(store.ticket("track-1").next_ticket_id)
+    made = store.masklet(follower.ticket_id)
+    assert (follower.kind, follower.made_by) == (Kind.VERIFY, "ann")
+    assert made.rle == tuple(rle.encode(mask(i)) for i in made.frame_idx)
+    assert made.area_px == tuple(int(mask(i).sum()) for i in made.frame_idx)
+    assert (made.checkpoint, made.round, made.phase) == ("disc-finder", 3, "3")
+    assert (made.click_count, made.edited_frame_count, made.parent_id) == (1, 1, "m-track-1")
+    assert [o.kind for o in store.operations("track-1")] == ["prompt", "propagate", "submit"]
+
+
+def test_every_tool_every_undo_and_a_reload(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    area = lambda i=0: draft(store).masks[i].area_px  # noqa: E731
+    assert area() == 600
+    page.press("b")
+    page.drag((300, 200), (360, 220))
+    page.settled()
+    assert 600 + 800 < area() < 600 + 4000, "a stroke of the brush"
+    stroke = area()
+    page.press("Shift+B")
+    page.drag((550, 330), (600, 330))
+    page.settled()
+    assert area() < stroke - 200, "the eraser"
+    erased = area()
+    page.press("p")
+    for corner in ((100, 250), (200, 250), (200, 330), (100, 330)):
+        page.point(*corner)
+    page.press("Enter")
+    page.settled()
+    assert abs(area() - erased - 100 * 80) < 200, "the polygon"
+    page.press("q")
+    page.drag((20, 140), (110, 240))
+    page.settled()
+    assert is_disc(draft(store).masks, 0), "the box"
+    page.press("ArrowRight", "f", "ArrowLeft", "g", "ArrowRight", "ArrowRight", "g")
+    page.settled()
+    page.until(lambda: len(store.operations("track-1")) == 6)
+    assert [area(i) for i in (0, 4, 8, 12)] == [0, 600, 0, 600], "absent, but where the frame is locked"
+    page.tab.reload()
+    page.correcting(0)
+    assert page.look()["mask"] is None, "the reload shows what was there"
+    seen = []
+    for _ in range(6):
+        page.press("Control+z")
+        page.settled()
+        page.until(lambda: len(store.operations("track-1")) == 7 + len(seen))
+        seen.append(area())
+    assert seen[0] == int(mask(0).sum()) and abs(seen[2] - erased - 8000) < 200 and seen[3:] == [erased, stroke, 600]
+    assert draft(store).locked == set()
+    for _ in range(6):
+        page.press("Control+Shift+Z")
+    page.settled()
+    page.until(lambda: len(store.operations("track-1")) == 18)
+    assert [area(i) for i in (0, 4, 8)] == [0, 600, 0] and draft(store).locked == {4}
+
+
+def test_a_click_lands_where_it_is_seen_also_when_zoomed(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    page.tab.mouse.move(*page.on_screen(*centre(8)))
+    for _ in range(4):
+        page.tab.mouse.wheel(0, -120)
+    page.point(*centre(8))
+    page.settled()
+    prompt = json.loads(store.operations("track-1")[0].payload)
+    assert np.allclose(prompt["points_xy"], [centre(8)], atol=1.0) and prompt["labels"] == [1]
+    x, y = centre(8)
+    page.point(x + 50, y, button="right")
+    page.settled()
+    prompt = json.loads(store.operations("track-1")[1].payload)
+    assert prompt["labels"] == [1, 0] and abs(prompt["points_xy"][1][0] - x - 50) < 1
+
+
+def test_a_propagation_stops_at_once_and_leaves_nothing(open_page, store):
+    open_page.model.frame_s = 0.15
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    page.point(*centre(8))
+    page.settled()
+    before = draft(store).masks
+    page.press("t")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    page.press("Escape")
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "propagate", "undo"])
+    assert draft(store).masks == before
+    assert page.tab.get_attribute("body", "data-view") == "work", "Escape only stopped it"
+    page.press("t")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    page.press("ArrowRight")
+    page.at(12)
+    page.point(*centre(12))  # a click does not wait for the propagation, it ends it
+    page.settled()
+    page.until(lambda: is_disc(draft(store).masks, 12))
+    assert not is_disc(draft(store).masks, 16)
+
+
+def test_what_was_done_offline_survives_the_tab(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    page.context.set_offline(True)
+    page.press("b")
+    page.drag((300, 200), (360, 220))
+    page.press("f")
+    page.until(lambda: "2 changes kept here" in page.text("#save"))
+    assert store.operations("track-1") == []
+    page.tab.wait_for_timeout(100)
+    page.tab.close()
+    page.tab = page.context.new_page()
+    page.context.set_offline(False)
+    page.tab.goto(page.url)
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["stroke", "lock"])
+    assert draft(store).locked == {0} and draft(store).masks[0].area_px > 1400
+
+
+def test_work_under_a_lost_lease_is_kept_as_a_branch(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    page.context.set_offline(True)
+    page.press("f")
+    page.until(lambda: "1 change kept here" in page.text("#save"))
+    ticket = store.ticket("track-1")
+    ann = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))
+    store.release("track-1", ticket.lease_token, ann)
+    store.claim(Person(name="bob", roles=frozenset({Role.ANNOTATOR})), claim_id="bob")
+    page.context.set_offline(False)
+    page.until(lambda: [o.kind for o in store.operations("track-1", branch=True)] == ["lock"])
     page.shows("message")
-    assert "not part of this version" in page.text("#message")
-    page.tab.click("#message-actions button")
-    page.tab.wait_for_selector("#tracks >> text=from nothing · phase 1")
-    page.tab.click("#tracks >> text=Look")
-    page.shows("work")
-    page.until(lambda: page.named() > 0)
-    assert page.look()["mask"] is None
-    page.press("a", "e", "u")  # none of these is an answer here
+    assert "went back to the queue" in page.text("#message")
+    assert store.operations("track-1") == []
+
+
+def test_a_killed_server_costs_an_annotator_nothing(chromium, sqlite_uri):
+    server = ServerProcess(sqlite_uri, tracks=1, frames=FRAMES, slow=0.1)
+    server.start()
+    context = chromium.new_context(viewport={"width": 1280, "height": 720})
+    database = Database(sqlite_uri)
+    store = Store(database)
+    try:
+        page = Page(context, server.url)
+        page.log_in("ann")
+        page.correcting(8)
+        page.point(*centre(8))
+        page.settled()
+        page.press("y")
+        page.until(lambda: "Propagating" in page.text("#badges"))
+        server.kill()
+        page.press("f")  # work goes on
+        page.until(lambda: "kept here" in page.text("#save"))
+        server.start()
+        page.settled()
+        found = draft(store, "track-0")
+        assert found.locked == {8} and all(is_disc(found.masks, i) for i in found.frame_idx)
+        page.press("Enter")
+        page.until(lambda: store.ticket("track-0").state is State.DONE)
+        assert page.problems == []
+    finally:
+        context.close()
+        database.close()
+        server.kill()
+
+
+def test_a_reload_in_the_middle_of_a_propagation_finishes_it(open_page, store):
+    open_page.model.frame_s = 0.05
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    page.point(*centre(8))
+    page.settled()
+    page.press("y")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    page.tab.reload()
+    page.correcting(8)
+    page.settled()
+    page.until(lambda: all(is_disc(draft(store).masks, i) for i in range(0, FRAMES, STRIDE)))
+
+
+def test_the_page_and_the_server_derive_the_same_draft(open_page):
+    """Random operations, undone and redone, through draft.js and refine.py."""
+    chance = np.random.default_rng(7)
+    base = track_ticket(frame_count=48).masklet
+    frames = base.frame_idx
+    sent, versions = [], []
+    for n in range(120):
+        frame = int(chance.choice(frames))
+        kind = str(chance.choice(["prompt", "stroke", "lock", "absent", "clear", "propagate", "undo", "redo"]))
+        payload = {
+            "prompt": {"points_xy": [[1.0, float(n)]], "labels": [1]},
+            "stroke": {"mask_rle": rle.encode(mask(frame)).decode()},
+            "lock": {"on": bool(chance.random() < 0.6)},
+            "absent": {"first": frame, "last": frame + 8},
+            "propagate": {"direction": "both"},
+        }.get(kind, {})
+        if kind in ("undo", "redo"):  # the page takes them off a stack: the last one that stands, the last undone one
+            stack = open_page_stacks(sent)[kind]
+            if not stack:
+                continue
+            payload = {"operation_id": stack[-1]}
+        sent.append({"operation_id": f"o{n}", "kind": kind, "frame_idx": frame, "payload": payload})
+        if kind in ("prompt", "propagate") and chance.random() < 0.8:
+            reached = [frame] if kind == "prompt" else [i for i in frames if abs(i - frame) < 16]
+            made = [
+                {"frame_idx": i, "rle": rle.encode(mask(i + n)).decode(), "area_px": int(mask(i + n).sum()),
+                 "score": 0.5, "object_score": 1.0, "stability": 1.0}
+                for i in reached
+            ]  # fmt: skip
+            versions.append({"operation_id": f"o{n}", "frames": made, "checkpoint": "c", "round": 1})
+    seen = open_page().tab.evaluate(
+        """async ([base, operations, versions]) => {
+          const { Draft } = await import("/web/draft.js");
+          const draft = new Draft({}, base, base, base.frame_idx);
+          for (const version of versions) draft.versions.set(version.operation_id, version);
+          for (const operation of operations) draft.add(operation);
+          return {
+            masks: draft.frames.map((i) => draft.masks.get(i).rle),
+            edited: [...draft.edited], locked: [...draft.locked],
+            prompts: [...draft.prompts.keys()].filter((i) => draft.prompts.get(i)),
+          };
+        }""",
+        [json.loads(MASKLET.dump_json(base)), sent, versions],
+    )
+    operations = [
+        Operation(ticket_id="t", batch_id="b", video_id="v", masklet_id="m", person="ann", created_at="", seq=n,
+                  **(o | {"payload": json.dumps(o["payload"])}))
+        for n, o in enumerate(sent)
+    ]  # fmt: skip
+    known = {v["operation_id"]: TypeAdapter(Version).validate_python(v) for v in versions}
+    expected = draft_of((HEIGHT, WIDTH), frames, base, operations, known)
+    assert seen["masks"] == [expected.masks[i].rle.decode() for i in frames]
+    assert set(seen["locked"]) == expected.locked
+    unanswered = {o["frame_idx"] for o in sent if o["kind"] == "prompt" and o["operation_id"] not in known}
+    assert set(seen["edited"]) - unanswered == expected.edited - unanswered
+
+
+def open_page_stacks(sent):
+    done, undone = [], []
+    for o in sent:
+        if o["kind"] == "undo":
+            undone.append(done.pop(done.index(o["payload"]["operation_id"])))
+        elif o["kind"] == "redo":
+            done.append(undone.pop(undone.index(o["payload"]["operation_id"])))
+        else:
+            done.append(o["operation_id"])
+            undone.clear()
+    return {"undo": done, "redo": undone}
+
+
+def test_phase_1_offers_no_propagation(open_page, store):
+    store.open_batch("b", [track_ticket(phase="1", frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    assert page.tab.is_disabled("#tool-forward") and page.tab.is_enabled("#tool-click")
+    page.press("t")
+    page.until(lambda: "masked by itself" in page.text("#notice"))
+    assert store.operations("track-1") == []
+
+
+def test_one_who_verifies_and_corrects_chooses(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES), *tickets(3, FRAMES)])
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    page.until(lambda: page.tab.is_visible("#turn"))
+    page.tab.click("#turn")
+    page.correcting(0)
+    assert "1 of 3" not in page.text("#left")
     page.press("x", "7")
+    page.until(lambda: store.ticket("track-1").state is State.DONE)
+    page.paused_at_start()
+    assert page.tab.get_attribute("body", "data-kind") == "verify"
+
+
+def test_a_ticket_from_nothing_is_selected_and_what_is_unmasked_is_said(open_page, store):
+    select = NewTicket(ticket_id="s", kind=Kind.SELECT, video_id="video-0", phase="3", payload='{"memory": true}')
+    store.open_batch("b", [select])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    assert "Not masked yet" in page.text("#badges") and "challenging" in page.text("#question")
+    page.press("Enter")
+    page.until(lambda: "no mask yet" in page.text("#notice"))
+    page.point(*centre(0))
+    page.settled()
+    page.press("Enter")
+    page.until(lambda: "38 frames were never masked" in page.text("#notice"))
+    page.press("Enter")
+    page.until(lambda: store.ticket("s").state is State.DONE)
+    assert store.ticket(store.ticket("s").next_ticket_id).kind is Kind.TRACK
+
+
+def test_a_ticket_that_is_put_back_keeps_its_draft(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    page.press("f")
+    page.settled()
+    page.press("Escape")
     page.shows("message")
-    page.until(lambda: store.ticket("t").state is State.DONE)
-    assert (store.ticket("t").verdict, store.ticket("t").reasons) == (Verdict.REJECT, ("untrackable",))
+    assert store.ticket("track-1").state is State.OPEN
+    page.press("Enter")
+    page.correcting(0)
+    assert "Locked" in page.text("#badges")
+
+
+def test_a_key_can_be_chosen_and_given_back(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    page.press("?")
+    page.tab.click("#keys .rebind:has(+ span:text('lock this frame, or unlock it'))")
+    page.press("k", "Escape", "k")
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["lock"])
+    page.tab.reload()
+    page.correcting(0)
+    page.press("f")
+    page.tab.wait_for_timeout(100)
+    assert len(store.operations("track-1")) == 1, "f means nothing now"
+    page.press("?")
+    page.tab.click("#reset-keys")
+    page.press("Escape", "f")
+    page.until(lambda: len(store.operations("track-1")) == 2)

@@ -1,0 +1,196 @@
+"""Refinement over HTTP: what is kept, what streams out, what a repeat, a cancel and another server find."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import httpx
+import pytest
+from synthetic_queue import (
+    SyntheticMedia,
+    SyntheticModel,
+    add_people,
+    centre,
+    mask,
+    serving,
+    track_ticket,
+)
+
+from annotation_queue.api import create_app
+from annotation_queue.live import Live
+from annotation_queue.records import Kind, Person, Role
+from storage import rle
+
+ANN = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))
+FRAMES = 48
+
+
+@pytest.fixture
+def model():
+    return SyntheticModel()
+
+
+@pytest.fixture
+def bench(store, model):
+    """A server with one track ticket, which ann holds: (client, ticket)."""
+    accounts = add_people(store.database)
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
+    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
+        token = accounts.issue_token("ann")
+        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20) as client:
+            yield client, ticket
+
+
+def operation(number, kind="prompt", frame_idx=8, **payload):
+    if kind == "prompt" and not payload:
+        payload = {"points_xy": [centre(frame_idx)], "labels": [1]}
+    return {
+        "operation_id": f"o{number}",
+        "kind": kind,
+        "created_at": "2026-01-01T00:00:00Z",
+        "frame_idx": frame_idx,
+        "payload": json.dumps(payload),
+    }
+
+
+def refine(client, ticket, said, token=None):
+    body = {"token": token or ticket.lease_token, "operation": said}
+    answer = client.post(f"/api/tickets/{ticket.ticket_id}/refine", json=body)
+    if answer.status_code != 200:
+        return answer
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def draft(store, ticket, model):
+    """As a server that has just been started sees it."""
+    return Live(store, SyntheticMedia(FRAMES).info, model).draft(store.ticket(ticket.ticket_id))
+
+
+def test_a_click_is_kept_answered_and_a_version(bench, store, model):
+    client, ticket = bench
+    kept, frame, done = refine(client, ticket, operation(1))
+    assert kept == {"event": "kept", "seq": 1}
+    assert frame["frame"]["frame_idx"] == 8 and frame["frame"]["rle"].encode() == rle.encode(mask(8))
+    assert done == {"event": "done", "checkpoint": "disc-finder", "round": 3, "frames": 1}
+    assert draft(store, ticket, model).masks[8].rle == rle.encode(mask(8))
+    assert [o.kind for o in store.operations(ticket.ticket_id)] == ["prompt"]
+    (version,) = client.get(f"/api/tickets/{ticket.ticket_id}/versions").json()
+    assert version["operation_id"] == "o1" and version["checkpoint"] == "disc-finder"
+
+
+def test_the_same_operation_again_is_answered_without_the_model(bench, model):
+    client, ticket = bench
+    first = refine(client, ticket, operation(1))
+    asked = list(model.calls)
+    assert refine(client, ticket, operation(1)) == first
+    assert model.calls == asked
+
+
+def test_a_propagation_streams_and_swaps_at_its_end(bench, store, model):
+    client, ticket = bench
+    refine(client, ticket, operation(1))
+    lines = refine(client, ticket, operation(2, "propagate", direction="both"))
+    assert [line["event"] for line in lines] == ["kept", *["frame"] * 11, "done"]
+    found = draft(store, ticket, model)
+    assert all(found.masks[i].rle == rle.encode(mask(i)) for i in range(0, FRAMES, 4))
+
+
+def test_a_dropped_connection_cancels_and_changes_nothing(bench, store, model):
+    client, ticket = bench
+    model.frame_s = 0.1
+    refine(client, ticket, operation(1))
+    before = draft(store, ticket, model)
+    body = {"token": ticket.lease_token, "operation": operation(2, "propagate", direction="both")}
+    with client.stream("POST", f"/api/tickets/{ticket.ticket_id}/refine", json=body) as answer:
+        lines = answer.iter_lines()
+        assert json.loads(next(lines))["event"] == "kept"
+        assert json.loads(next(lines))["event"] == "frame"
+    time.sleep(0.5)
+    tracked = len(model.calls)
+    time.sleep(0.5)
+    assert len(model.calls) == tracked < 12, "nobody works on what nobody waits for"
+    assert draft(store, ticket, model).masks == before.masks
+    model.frame_s = 0.0
+    lines = refine(client, ticket, operation(2, "propagate", direction="both"))  # asked again, it is done
+    assert lines[-1]["event"] == "done" and len(lines) == 13
+
+
+def test_another_click_of_the_ticket_ends_its_propagation(bench, model):
+    client, ticket = bench
+    model.frame_s = 0.1
+    refine(client, ticket, operation(1))
+    body = {"token": ticket.lease_token, "operation": operation(2, "propagate", direction="both")}
+    with client.stream("POST", f"/api/tickets/{ticket.ticket_id}/refine", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines), next(lines)
+        with httpx.Client(base_url=client.base_url, headers=client.headers) as other:
+            assert refine(other, ticket, operation(3, frame_idx=20))[-1]["event"] == "done"
+        assert json.loads(list(lines)[-1])["why"] == "cancelled"
+
+
+def test_what_the_model_refuses_is_said_and_is_no_version(bench, store, model):
+    client, ticket = bench
+    said = operation(1, points_xy=[[5, 5]] * 21, labels=[1] * 21)
+    assert refine(client, ticket, said)[-1] == {"event": "failed", "why": "ValueError", "error": "too many clicks"}
+    assert client.get(f"/api/tickets/{ticket.ticket_id}/versions").json() == []
+    assert refine(client, ticket, operation(2))[-1]["event"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (operation(1, "stroke", mask_rle="x"), 422),
+        (operation(1, frame_idx=7), 422),
+        (operation(1, points_xy=[[1]], labels=[1]), 422),
+        (operation(1) | {"frame_idx": None}, 422),
+        (operation(1, "dance"), 422),
+    ],
+)
+def test_what_the_model_has_no_answer_to_is_refused(bench, said, status):
+    client, ticket = bench
+    assert refine(client, ticket, said).status_code == status
+
+
+def test_a_stale_token_is_refused_and_kept_as_a_branch(bench, store):
+    client, ticket = bench
+    store.release(ticket.ticket_id, ticket.lease_token, ANN)
+    store.claim(ANN, [Kind.TRACK], claim_id="again")
+    answer = refine(client, ticket, operation(1))
+    assert answer.status_code == 409 and answer.json()["kind"] == "LeaseLost"
+    assert [o.operation_id for o in store.operations(ticket.ticket_id, branch=True)] == ["o1"]
+    warm = client.post(f"/api/tickets/{ticket.ticket_id}/warm", json={"token": ticket.lease_token})
+    assert warm.status_code == 409
+
+
+def test_an_undone_operation_is_not_answered(bench, store):
+    client, ticket = bench
+    acts = [operation(1), operation(2, "undo", operation_id="o1")]
+    path = f"/api/tickets/{ticket.ticket_id}/operations"
+    assert client.post(path, json={"token": ticket.lease_token, "operations": acts}).status_code == 200
+    answer = refine(client, ticket, operation(1))
+    assert answer.status_code == 422 and "undone" in answer.json()["error"]
+
+
+def test_embeddings_are_computed_ahead_nearest_first(bench, model):
+    client, ticket = bench
+    path = f"/api/tickets/{ticket.ticket_id}/warm"
+    assert client.post(path, json={"token": ticket.lease_token, "frame_idx": 20}).status_code == 202
+    deadline = time.monotonic() + 5
+    while len(model.calls) < 12 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert model.calls[:3] == ["warm 20", "warm 16", "warm 24"] and len(model.calls) == 12
+
+
+def test_phase_1_answers_clicks_alone_and_propagates_nothing(store, model):
+    accounts = add_people(store.database)
+    store.open_batch("b", [track_ticket(phase="1")])
+    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
+    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
+        headers = {"Authorization": f"Bearer {accounts.issue_token('ann')}"}
+        with httpx.Client(base_url=url, headers=headers) as client:
+            assert refine(client, ticket, operation(1))[-1]["event"] == "done"
+            answer = refine(client, ticket, operation(2, "propagate", direction="both"))
+    assert model.calls == ["click 8 alone"]
+    assert answer.status_code == 403 and "phase 1" in answer.json()["error"]
