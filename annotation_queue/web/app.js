@@ -616,7 +616,9 @@ function answered(item, event) {
       sendOperation(work, undo, false);
     }
   }
-  if (work === current) showDraft();
+  if (work !== current) return;
+  showDraft();
+  $("screen").dispatchEvent(new CustomEvent("answered", { detail: item.body.kind }));
 }
 
 function changeTurn() {

@@ -20,8 +20,10 @@ export class Frames {
     this.blobBytes = 0;
     this.bitmaps = new Map(); // in order of use
     this.loading = new Map();
+    this.thumbs = new Map(); // position → a small picture, or null while it is made
     this.wanted = 0;
     this.onready = () => {};
+    this.onthumb = () => {};
     this.ontrouble = () => {};
     this.aborter = new AbortController();
     this.limit = frameIdx.length;
@@ -59,6 +61,7 @@ export class Frames {
         this.blobs.set(position, blob);
         this.blobBytes += blob.size;
         this.trim();
+        this.onthumb();
       }
       if (decode) {
         const bitmap = await createImageBitmap(blob);
@@ -76,6 +79,22 @@ export class Frames {
       this.loading.delete(position);
       if (!this.aborter.signal.aborted) this.fill();
     }
+  }
+
+  thumb(position, height) {
+    // A small picture of a frame, once its data is here; null until then.
+    const known = this.thumbs.get(position);
+    const blob = this.blobs.get(position);
+    if (known !== undefined || !blob) return known ?? null;
+    this.thumbs.set(position, null);
+    createImageBitmap(blob, { resizeHeight: height, resizeQuality: "medium" })
+      .then((bitmap) => {
+        if (this.aborter.signal.aborted) return bitmap.close();
+        this.thumbs.set(position, bitmap);
+        this.onthumb();
+      })
+      .catch(() => {});
+    return null;
   }
 
   distance(position) {
@@ -103,7 +122,9 @@ export class Frames {
   close() {
     this.aborter.abort();
     for (const bitmap of this.bitmaps.values()) bitmap.close();
+    for (const bitmap of this.thumbs.values()) bitmap?.close();
     this.bitmaps.clear();
+    this.thumbs.clear();
     this.blobs.clear();
   }
 }
@@ -274,6 +295,7 @@ export class Player {
     this.shown = this.position;
     canvas.dataset.frame = this.work.timeline.frames[this.position];
     this.onframe(this.position);
+    canvas.dispatchEvent(new CustomEvent("painted", { detail: this.position })); // for those who measure
   }
 
   paint(position) {

@@ -2,6 +2,7 @@
 
 const LABELS = 74; // px, left of the lanes
 const PAD = 14; // px, right of them
+const FILM = 34; // px, the strip of small pictures, where there is room for it
 
 export class Strip {
   constructor(canvas, colour) {
@@ -30,6 +31,16 @@ export class Strip {
   show(work) {
     this.work = work;
     this.position = 0;
+    if (work) {
+      work.frames.onthumb = () => {
+        if (this.asked || this.work !== work) return;
+        this.asked = true; // many come at once: one drawing shows them all
+        requestAnimationFrame(() => {
+          this.asked = false;
+          this.draw();
+        });
+      };
+    }
     this.draw();
   }
 
@@ -66,7 +77,9 @@ export class Strip {
     const cell = (width - LABELS - PAD) / timeline.length;
     const x = (position) => LABELS + position * cell;
     const gap = cell > 5 ? 1 : 0;
-    const lanes = { ticks: 4, presence: 20, score: 38, steady: height - 31, axis: height - 15 };
+    const top = height > 130 ? FILM : 0;
+    const lanes = { ticks: top + 4, presence: top + 20, score: top + 38, steady: height - 31, axis: height - 15 };
+    if (top) this.drawFilm(c, width - LABELS - PAD);
     const scoreHeight = lanes.steady - lanes.score - 6;
 
     c.font = "11px ui-sans-serif, system-ui, sans-serif";
@@ -150,6 +163,24 @@ export class Strip {
     round(c, head - 5, lanes.ticks, 10, 10, 5);
   }
 }
+
+// Small pictures along the time, each of the frame at its middle.
+Strip.prototype.drawFilm = function drawFilm(c, width) {
+  const { frames, info, timeline } = this.work;
+  const tall = FILM - 4;
+  const count = Math.max(1, Math.floor(width / ((tall * info.width) / info.height)));
+  const wide = width / count;
+  const ratio = Math.ceil(window.devicePixelRatio || 1);
+  for (let n = 0; n < count; n++) {
+    const picture = frames.thumb(Math.floor(((n + 0.5) / count) * timeline.length), tall * ratio);
+    const x = LABELS + n * wide;
+    c.fillStyle = this.colour("--lane");
+    c.fillRect(x, 0, wide - 1, tall);
+    if (!picture) continue;
+    const shown = Math.min(picture.width, ((wide - 1) / tall) * picture.height);
+    c.drawImage(picture, (picture.width - shown) / 2, 0, shown, picture.height, x, 0, wide - 1, tall);
+  }
+};
 
 // What a person did: locked frames, prompts, hand-drawn frames, and how far a propagation has come.
 Strip.prototype.drawWork = function drawWork(c, x, cell, lanes) {
