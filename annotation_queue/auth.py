@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from annotation_queue.database import Database, credentials, people
 from annotation_queue.records import NotLoggedIn, Person, Role, TooManyLogins, WrongPassword, check_id
@@ -95,8 +96,8 @@ class Accounts:
     def list(self) -> list[Person]:
         """Everybody, by name."""
         with self._database.read() as c:
-            rows = c.execute(select(people.c.name, people.c.roles).order_by(people.c.name))
-            return [Person(name=row.name, roles=_roles(row.roles)) for row in rows]
+            rows = c.execute(select(people).order_by(people.c.name))
+            return [_person(row) for row in rows]
 
     # --- credentials -------------------------------------------------------------------------------------------
 
@@ -195,6 +196,10 @@ class Accounts:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _person(row: Row[Any]) -> Person:
+    return Person(name=row.name, roles=_roles(row.roles), skills=frozenset(row.skills.split(",")) - {""})
 
 
 def _roles(text: str) -> frozenset[Role]:

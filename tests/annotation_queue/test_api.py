@@ -116,10 +116,12 @@ def test_a_batch_goes_from_the_pipeline_through_people_and_back(queue, pipeline,
     assert ann.append_operations(track, [click]).repeated == 1
     made = corrected(ann.masklet(track), f"{batch.batch_id}-better")
     finished = ann.finish(track, masklet=made)
-    verify = vera.claim(batch_id=batch.batch_id)
-    assert verify.ticket_id == finished.next_ticket_id
-    assert vera.masklet(verify).rle == made.rle
-    assert vera.finish(verify, verdict=Verdict.ACCEPT).batch_drained
+    assert vera.claim(batch_id=batch.batch_id) is None  # she sent it back
+    with queue.client("victor") as victor:
+        verify = victor.claim(batch_id=batch.batch_id)
+        assert verify.ticket_id == finished.next_ticket_id
+        assert victor.masklet(verify).rle == made.rle
+        assert victor.finish(verify, verdict=Verdict.ACCEPT).batch_drained
 
     result = pipeline.batch_result(batch.batch_id)
     assert result.batch.drained and batch.batch_id in pipeline.drained_batches()
