@@ -2,7 +2,11 @@
 
 Bodies and answers are the records of `records.py` as JSON. An error is {"error": one line, "kind": the exception's
 name}. A browser carries a cookie and, on every request that changes something, the header X-CSRF-Token; a program
-carries "Authorization: Bearer <token>".
+carries "Authorization: Bearer <token>", and may do what the token's scopes and its person's roles both allow.
+
+A ticket, its masklet, its operations and its video are shown to whoever holds the ticket or finished it, to leads,
+admins and the pipeline. /metrics is for a Prometheus that carries the token of one of the latter, best one of scope
+`read`: by address alone nobody is trusted, as a proxy on this machine would make everybody local.
 """
 
 import contextlib
@@ -10,30 +14,38 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import Field
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from annotation_queue import live as live_routes
-from annotation_queue.auth import LOGIN_S, Accounts, Caller
+from annotation_queue.auth import LOGIN_S, Accounts, Caller, token_id_of
+from annotation_queue.figures import prometheus
 from annotation_queue.live import Live
 from annotation_queue.records import (
     ID_LENGTH,
     ID_PATTERN,
+    OVERSEERS,
+    Account,
     Appended,
+    Audited,
     Batch,
     BatchSealed,
+    Figures,
     Finished,
+    Gold,
     Kind,
     LeaseLost,
+    NewGold,
     NewOperation,
     NewTicket,
     NoSuchBatch,
@@ -48,11 +60,14 @@ from annotation_queue.records import (
     Person,
     QueueError,
     Reason,
+    Recent,
     ResultPage,
     Role,
+    Scope,
     State,
     Stats,
     Ticket,
+    TooLate,
     TooManyLogins,
     VideoInfo,
     WrongPassword,
@@ -60,6 +75,8 @@ from annotation_queue.records import (
 from annotation_queue.refine import Segmenter
 from annotation_queue.store import HEARTBEAT_S, Store
 from storage.records import FPS, STRIDE, Masklet
+
+T = TypeVar("T")
 
 STATUS: dict[type[Exception], int] = {
     NotLoggedIn: 401,
@@ -71,6 +88,7 @@ STATUS: dict[type[Exception], int] = {
     NoSuchVideo: 404,
     NoSuchFrame: 404,
     LeaseLost: 409,
+    TooLate: 409,
     BatchSealed: 409,
     TooManyLogins: 429,
     ValueError: 422,
@@ -80,6 +98,8 @@ COOKIE = "masklets"
 SMALL_BODY = 1 << 20  # bytes: login, claims, heartbeats, operations
 LARGE_BODY = 64 << 20  # bytes: a masklet that a person made, tickets of the pipeline
 STATS_S = 1.0  # how old the numbers of /api/stats may be
+FIGURES_S = 2.0  # how old those of /api/figures and /metrics may be
+SEEN_S = 10.0  # how long a person's right to see a video is remembered: a page asks for its frames one by one
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; "
@@ -113,6 +133,7 @@ class Me:
 
     name: str
     roles: frozenset[Role]
+    skills: frozenset[str]
     csrf: str | None
     lease_s: float
     heartbeat_s: float
@@ -153,6 +174,68 @@ class Finish:
 
     token: int
     outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeBack:
+    """The operation that takes a finished ticket back; the same operation_id again gives the same ticket."""
+
+    operation_id: str  # made by the client
+    created_at: str  # ISO 8601, UTC, on the client's clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddGold:
+    """Gold tickets to add beside a batch."""
+
+    tickets: tuple[NewGold, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """How many were not there before."""
+
+    added: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetPerson:
+    """A person to add, or to change; None leaves a part as it is."""
+
+    name: str
+    roles: tuple[Role, ...]
+    skills: tuple[str, ...] | None = None
+    password: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disable:
+    """Whether a person is shut out."""
+
+    disabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssueToken:
+    """What a new token may be used for, None for whatever its person may do, and how long it lasts."""
+
+    scopes: tuple[Scope, ...] | None = None
+    expires_s: Annotated[float, Field(gt=0, le=1e9)] | None = None  # None: until it is revoked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issued:
+    """A new token; it is shown this once."""
+
+    token: str
+    token_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revoked:
+    """How many credentials ended, browser logins included."""
+
+    revoked: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +311,12 @@ def create_app(
     def caller(request: Request) -> Caller:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            return people.caller(token.strip())
+            found = people.caller(token.strip())
+            if found.scopes is not None and request.method not in ("GET", "HEAD"):
+                needed = _scope_of(request.url.path)
+                if needed not in found.scopes:
+                    raise NotAllowed(f"this takes a token of the scope {needed or 'of no limit'}")
+            return found
         found = people.caller(request.cookies.get(COOKIE, ""))
         if request.method not in ("GET", "HEAD"):
             sent = request.headers.get("x-csrf-token", "")
@@ -244,13 +332,42 @@ def create_app(
             raise NotAllowed("only the pipeline may do that")
         return who
 
+    def overseer(who: Annotated[Person, Depends(person)]) -> Person:
+        if not who.roles & OVERSEERS:
+            raise NotAllowed("only leads, admins and the pipeline may see that")
+        return who
+
+    def manager(who: Annotated[Person, Depends(person)]) -> Person:
+        if not who.roles & {Role.LEAD, Role.ADMIN}:
+            raise NotAllowed("only leads and admins may do that")
+        return who
+
     Somebody = Annotated[Person, Depends(person)]
     Pipeline = Annotated[Person, Depends(pipeline)]
+    Overseer = Annotated[Person, Depends(overseer)]
+    Manager = Annotated[Person, Depends(manager)]
+
+    def seen_ticket(ticket_id: Id, who: Somebody) -> Ticket:
+        found = store.ticket(ticket_id)
+        if not store.may_see(who, ticket_id):
+            raise NotAllowed(f"ticket {ticket_id} is not in {who.name}'s hands")
+        return found
+
+    watching = _Remembered(SEEN_S)
+
+    def seen_video(video_id: Id, who: Somebody) -> str:
+        if not watching((who, video_id), lambda: store.may_see_video(who, video_id)):
+            raise NotAllowed(f"{who.name} has no ticket on video {video_id}")
+        return video_id
+
+    SeenTicket = Annotated[Ticket, Depends(seen_ticket)]
+    SeenVideo = Annotated[str, Depends(seen_video)]
 
     def me_of(who: Person, csrf: str | None) -> Me:
         return Me(
             name=who.name,
             roles=who.roles,
+            skills=who.skills,
             csrf=csrf,
             lease_s=store.lease_s,
             heartbeat_s=min(HEARTBEAT_S, store.lease_s / 3),
@@ -284,6 +401,42 @@ def create_app(
     def me(who: Annotated[Caller, Depends(caller)]) -> Me:
         return me_of(who.person, who.csrf)
 
+    @app.get("/api/me/recent", tags=["people"])
+    def recent(who: Somebody) -> list[Recent]:
+        return store.recent(who)
+
+    @app.get("/api/people", tags=["people"])
+    def everybody(_: Manager) -> list[Account]:
+        return people.accounts()
+
+    @app.post("/api/people", tags=["people"])
+    def set_person(body: SetPerson, who: Manager) -> Account:
+        people.add(body.name, body.roles, body.password, skills=body.skills, by=who)
+        return next(account for account in people.accounts() if account.name == body.name)
+
+    @app.post("/api/people/{name}/disable", status_code=204, tags=["people"])
+    def disable(name: Id, body: Disable, who: Manager) -> Response:
+        people.disable(name, body.disabled, by=who)
+        return Response(status_code=204)
+
+    @app.post("/api/people/{name}/tokens", tags=["people"])
+    def issue_token(name: Id, body: IssueToken, who: Manager) -> Issued:
+        token = people.issue_token(name, body.scopes, expires_s=body.expires_s, by=who)
+        return Issued(token=token, token_id=token_id_of(token))
+
+    @app.delete("/api/people/{name}/tokens", tags=["people"])
+    def revoke_tokens(name: Id, who: Manager) -> Revoked:
+        return Revoked(revoked=people.revoke_tokens(name, by=who))
+
+    @app.delete("/api/people/{name}/tokens/{token_id}", status_code=204, tags=["people"])
+    def revoke_token(name: Id, token_id: Id, who: Manager) -> Response:
+        people.revoke_token(name, token_id, by=who)
+        return Response(status_code=204)
+
+    @app.get("/api/audit", tags=["people"])
+    def audited(_: Manager, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Audited]:
+        return people.audited(limit=limit)
+
     # --- tickets -----------------------------------------------------------------------------------------------
 
     @app.post("/api/tickets/claim", responses={204: {"description": "There is no ticket for you."}}, tags=["tickets"])
@@ -293,26 +446,27 @@ def create_app(
 
     @app.get("/api/tickets", tags=["tickets"])
     def tickets(
-        _: Somebody,
+        who: Somebody,
         kind: Kind | None = None,
         state: State | None = None,
         batch_id: Annotated[str | None, Query(pattern=ID_PATTERN, max_length=ID_LENGTH)] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> list[Ticket]:
-        return store.tickets(kind=kind, state=state, batch_id=batch_id, limit=limit)
+        return store.tickets(kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=who)
 
     @app.get("/api/tickets/{ticket_id}", tags=["tickets"])
-    def ticket(ticket_id: Id, _: Somebody) -> Ticket:
-        return store.ticket(ticket_id)
+    def ticket(found: SeenTicket) -> Ticket:
+        return found
 
     @app.get("/api/tickets/{ticket_id}/masklet", response_model=Masklet, tags=["tickets"])
-    def masklet(ticket_id: Id, _: Somebody) -> Response:
-        return Response(store.masklet_json(ticket_id), media_type="application/json")
+    def masklet(found: SeenTicket) -> Response:
+        return Response(store.masklet_json(found.ticket_id), media_type="application/json")
 
     @app.get("/api/tickets/{ticket_id}/operations", tags=["tickets"])
-    def operations(ticket_id: Id, _: Somebody, branch: bool = False) -> list[Operation]:
-        store.ticket(ticket_id)
-        return store.operations(ticket_id, branch=branch)
+    def operations(found: SeenTicket, who: Somebody, branch: bool = False) -> list[Operation]:
+        if branch and not who.roles & OVERSEERS:
+            raise NotAllowed("what came after a lease was lost is for a lead to look at")
+        return store.operations(found.ticket_id, branch=branch)
 
     @app.post("/api/tickets/{ticket_id}/heartbeat", tags=["tickets"])
     def heartbeat(ticket_id: Id, body: Hold, who: Somebody) -> Ticket:
@@ -330,17 +484,21 @@ def create_app(
     def finish(ticket_id: Id, body: Finish, who: Somebody) -> Finished:
         return store.finish(ticket_id, body.token, who, body.outcome)
 
+    @app.post("/api/tickets/{ticket_id}/unsubmit", tags=["tickets"])
+    def unsubmit(ticket_id: Id, body: TakeBack, who: Somebody) -> Ticket:
+        return store.unsubmit(ticket_id, who, operation_id=body.operation_id, created_at=body.created_at)
+
     if live is not None:
-        live_routes.add(app, live, person)
+        live_routes.add(app, live, person, seen_ticket)
 
     # --- videos ------------------------------------------------------------------------------------------------
 
     @app.get("/api/videos/{video_id}", tags=["videos"])
-    def video(video_id: Id, _: Somebody) -> VideoInfo:
+    def video(video_id: SeenVideo) -> VideoInfo:
         return media.info(video_id)
 
     @app.get("/api/videos/{video_id}/frames/{frame_idx}.jpg", response_class=Response, tags=["videos"])
-    def frame(video_id: Id, frame_idx: FrameIdx, _: Somebody) -> Response:
+    def frame(video_id: SeenVideo, frame_idx: FrameIdx) -> Response:
         data = media.frame(video_id, frame_idx)
         cache = {"Cache-Control": "private, max-age=31536000, immutable"}
         return Response(data, media_type="image/jpeg", headers=cache)
@@ -368,6 +526,14 @@ def create_app(
     ) -> ResultPage:
         return store.result_page(batch_id, after=after, limit=limit)
 
+    @app.post("/api/batches/{batch_id}/gold", tags=["pipeline"])
+    def add_gold(batch_id: Id, body: AddGold, who: Overseer) -> Added:
+        return Added(added=store.add_gold(batch_id, body.tickets, by=who))
+
+    @app.get("/api/gold", tags=["pipeline"])
+    def gold(_: Overseer) -> list[Gold]:
+        return store.gold()
+
     # --- numbers -----------------------------------------------------------------------------------------------
 
     cached_stats = _Cached(store.stats, STATS_S)
@@ -375,6 +541,16 @@ def create_app(
     @app.get("/api/stats", tags=["numbers"])
     def stats(_: Somebody) -> Stats:
         return cached_stats()
+
+    cached_figures = _Cached(store.figures, FIGURES_S)
+
+    @app.get("/api/figures", tags=["numbers"])
+    def figures(_: Overseer) -> Figures:
+        return cached_figures()
+
+    @app.get("/metrics", response_class=Response, tags=["numbers"])
+    def metrics(_: Overseer) -> Response:
+        return Response(prometheus(cached_figures()), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/healthz", tags=["numbers"])
     def health() -> Health:
@@ -442,22 +618,48 @@ def _delivering(store: Store, deliver: Callable[[str], object], every_s: float) 
         thread.join(timeout=10)
 
 
-class _Cached:
+class _Cached(Generic[T]):
     """A function's value, computed again when it is older than `keep_s`."""
 
-    def __init__(self, compute: Callable[[], Stats], keep_s: float) -> None:
+    def __init__(self, compute: Callable[[], T], keep_s: float) -> None:
         self._compute = compute
         self._keep_s = keep_s
         self._lock = threading.Lock()
-        self._value: Stats | None = None
+        self._value: T | None = None
         self._until = 0.0
 
-    def __call__(self) -> Stats:
+    def __call__(self) -> T:
         with self._lock:
             if self._value is None or time.monotonic() >= self._until:
                 self._value = self._compute()
                 self._until = time.monotonic() + self._keep_s
             return self._value
+
+
+class _Remembered:
+    """What was permitted within the last `keep_s`, so that it is not asked for again; refusals are not remembered."""
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._until: dict[Hashable, float] = {}
+
+    def __call__(self, key: Hashable, permits: Callable[[], bool]) -> bool:
+        now = time.monotonic()
+        if self._until.get(key, 0.0) >= now:
+            return True
+        if not permits():
+            return False
+        if len(self._until) > 10_000:
+            self._until.clear()
+        self._until[key] = now + self._keep_s
+        return True
+
+
+def _scope_of(path: str) -> Scope | None:
+    """What a token needs to change something at this path; None: no scoped token may."""
+    if path.startswith(("/api/people", "/api/logout")):
+        return None
+    return Scope.PIPELINE if path.startswith("/api/batches") else Scope.ANNOTATE
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -500,7 +702,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 # --- the outermost layer -----------------------------------------------------------------------------------------
 
-Scope = MutableMapping[str, Any]  # as ASGI defines them
+Asked = MutableMapping[str, Any]  # as ASGI defines them: its scope and its messages
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -509,10 +711,10 @@ Send = Callable[[Message], Awaitable[None]]
 class _Edge:
     """Refuses bodies over their limit while they arrive, and adds the security headers to every answer."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: Callable[[Asked, Receive, Send], Awaitable[None]]) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Asked, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

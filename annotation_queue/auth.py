@@ -1,29 +1,46 @@
 """People, their roles and passwords, and the credentials that requests carry.
 
 Knows nothing about HTTP. Passwords are kept as argon2id hashes; of a browser login or a program's token only the
-SHA-256 is kept (the secrets are random and long, so that needs no salt).
+SHA-256 is kept (the secrets are random and long, so that needs no salt). Whatever changes a person or a token leaves a
+line in the audit, in the same transaction.
 """
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from annotation_queue.database import Database, credentials, people
-from annotation_queue.records import NotLoggedIn, Person, Role, TooManyLogins, WrongPassword, check_id
+from annotation_queue.database import Database, audit, credentials, people, record
+from annotation_queue.records import (
+    Account,
+    Audited,
+    NotAllowed,
+    NotLoggedIn,
+    Person,
+    Role,
+    Scope,
+    Token,
+    TooManyLogins,
+    WrongPassword,
+    check_id,
+)
 
 LOGIN_S = 12 * 3600.0  # a browser login lasts a working day
 MIN_PASSWORD = 8  # characters
 FAILURES = 10  # failed logins that a name, or an address, has in
 FAILURES_S = 300.0  # this long, before it must wait
+TOKEN_ID = 12  # characters of a token's hash that name it
+OPERATOR = "(operator)"  # who does what no logged-in person did: the command line, the server itself
 TOKEN_PREFIX = "mq_"  # so that a token is recognised where it should not be
 
 
@@ -42,6 +59,11 @@ class Caller:
 
     person: Person
     csrf: str | None
+    scopes: frozenset[Scope] | None = None  # of a token; None: whatever the person may do
+
+
+# Whom a lead may manage: people with these roles and no others. Admins manage everybody.
+ROLES_OF_LEADS = frozenset({Role.ANNOTATOR, Role.VERIFIER, Role.LEAD})
 
 
 class Accounts:
@@ -65,19 +87,34 @@ class Accounts:
 
     # --- people ------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, roles: Iterable[Role], password: str | None = None) -> Person:
-        """Add a person, or change the roles (and the password, if one is given) of one who is there.
+    def add(
+        self,
+        name: str,
+        roles: Iterable[Role],
+        password: str | None = None,
+        *,
+        skills: Iterable[str] | None = None,
+        by: Person | None = None,
+    ) -> Person:
+        """Add a person, or change the roles (and what else is given) of one who is there.
 
-        Raises ValueError for a bad name, no role, or a password shorter than MIN_PASSWORD.
+        by: who does so, None for whoever runs the server.
+        Raises ValueError for a bad name or skill, no role, or a password shorter than MIN_PASSWORD; NotAllowed if `by`
+        may not.
         """
         check_id(name, "name")
         person = Person(name=name, roles=frozenset(Role(role) for role in roles))
         if not person.roles:
             raise ValueError(f"{name} needs a role: {', '.join(Role)}")
         values = {"roles": ",".join(sorted(person.roles))}
+        if skills is not None:
+            person = replace(person, skills=frozenset(check_id(skill, "skill") for skill in skills))
+            values["skills"] = ",".join(sorted(person.skills))
+        said = dict(values) | {"password": password is not None}
         if password is not None:
             values["password_hash"] = self._hash(password)
         with self._database.write() as c:
+            self._note(c, by, "set person", name, said, roles=person.roles)
             if c.scalar(select(people.c.name).where(people.c.name == name).with_for_update()) is None:
                 c.execute(insert(people).values(name=name, created_at=self._clock(), **values))
             else:
@@ -86,33 +123,96 @@ class Accounts:
                     c.execute(delete(credentials).where(credentials.c.name == name, credentials.c.csrf.is_not(None)))
         return person
 
+    def disable(self, name: str, disabled: bool = True, *, by: Person | None = None) -> None:
+        """Shut a person out, with every credential of theirs, or let them log in again. ValueError, NotAllowed."""
+        with self._database.write() as c:
+            self._note(c, by, "disable" if disabled else "enable", name, {})
+            changed = c.execute(update(people).where(people.c.name == name).values(disabled=disabled)).rowcount
+            if not changed:
+                raise ValueError(f"there is nobody called {name!r}")
+            if disabled:
+                c.execute(delete(credentials).where(credentials.c.name == name))
+
     def remove(self, name: str) -> bool:
         """Remove a person with every credential of theirs; what they did stays. False if there was none."""
         with self._database.write() as c:
+            self._note(c, None, "remove", name, {})
             c.execute(delete(credentials).where(credentials.c.name == name))
             return bool(c.execute(delete(people).where(people.c.name == name)).rowcount)
 
     def list(self) -> list[Person]:
         """Everybody, by name."""
         with self._database.read() as c:
-            rows = c.execute(select(people.c.name, people.c.roles).order_by(people.c.name))
-            return [Person(name=row.name, roles=_roles(row.roles)) for row in rows]
+            rows = c.execute(select(people).order_by(people.c.name))
+            return [_person(row) for row in rows]
+
+    def accounts(self) -> builtins.list[Account]:
+        """Everybody, by name, with their tokens that are not over."""
+        tokens: dict[str, list[Token]] = {}
+        with self._database.read() as c:
+            for row in c.execute(
+                select(credentials).where(credentials.c.csrf.is_(None)).order_by(credentials.c.created_at)
+            ):
+                if row.expires_at is None or row.expires_at >= self._clock():
+                    tokens.setdefault(row.name, []).append(_token(row))
+            return [
+                Account(
+                    name=row.name,
+                    roles=tuple(sorted(_roles(row.roles))),
+                    skills=tuple(sorted(_person(row).skills)),
+                    disabled=bool(row.disabled),
+                    created_at=row.created_at,
+                    tokens=tuple(tokens.get(row.name, ())),
+                )
+                for row in c.execute(select(people).order_by(people.c.name))
+            ]
+
+    def audited(self, *, limit: int = 100) -> builtins.list[Audited]:
+        """The last lines of the audit, the latest first."""
+        with self._database.read() as c:
+            rows = c.execute(select(audit).order_by(audit.c.audit_id.desc()).limit(limit))
+            return [Audited(**row._mapping) for row in rows]
 
     # --- credentials -------------------------------------------------------------------------------------------
 
-    def issue_token(self, name: str) -> str:
-        """A new token for a program that acts as `name`; shown once. ValueError for an unknown name."""
-        secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    def issue_token(
+        self,
+        name: str,
+        scopes: Iterable[Scope] | None = None,
+        *,
+        expires_s: float | None = None,
+        by: Person | None = None,
+    ) -> str:
+        """A new token for a program that acts as `name`; shown once.
+
+        scopes: what it may be used for, None for whatever `name` may do. expires_s: how long it lasts.
+        Raises ValueError for an unknown name, NotAllowed if `by` may not.
+        """
+        secret, now = TOKEN_PREFIX + secrets.token_urlsafe(32), self._clock()
+        kept = None if scopes is None else ",".join(sorted({Scope(scope) for scope in scopes}))
+        if kept == "":
+            raise ValueError(f"a token needs a scope: {', '.join(Scope)}")
         with self._database.write() as c:
-            if c.scalar(select(people.c.name).where(people.c.name == name)) is None:
+            if c.scalar(select(people.c.name).where(people.c.name == name, people.c.disabled.is_(False))) is None:
                 raise ValueError(f"there is nobody called {name!r}")
-            row = {"secret_sha256": _digest(secret), "name": name, "created_at": self._clock()}
-            c.execute(insert(credentials).values(**row))
+            self._note(c, by, "issue token", name, {"token_id": token_id_of(secret), "scopes": kept})
+            row = {"secret_sha256": _digest(secret), "name": name, "created_at": now, "scopes": kept}
+            c.execute(insert(credentials).values(**row, expires_at=None if expires_s is None else now + expires_s))
         return secret
 
-    def revoke_tokens(self, name: str) -> int:
+    def revoke_token(self, name: str, token_id: str, *, by: Person | None = None) -> None:
+        """End one token of `name`. ValueError if there is no such token, NotAllowed."""
+        c_ = credentials.c
+        with self._database.write() as c:
+            self._note(c, by, "revoke token", name, {"token_id": token_id})
+            its = (c_.name == name, c_.csrf.is_(None), func.substr(c_.secret_sha256, 1, TOKEN_ID) == token_id)
+            if not c.execute(delete(credentials).where(*its)).rowcount:
+                raise ValueError(f"{name} has no token {token_id!r}")
+
+    def revoke_tokens(self, name: str, *, by: Person | None = None) -> int:
         """End every credential of `name`, browsers and programs; returns how many there were."""
         with self._database.write() as c:
+            self._note(c, by, "revoke tokens", name, {})
             return int(c.execute(delete(credentials).where(credentials.c.name == name)).rowcount)
 
     def log_in(self, name: str, password: str, *, address: str = "") -> Login:
@@ -124,7 +224,7 @@ class Accounts:
         self._check_rate(keys)
         with self._database.read() as c:
             row = c.execute(select(people).where(people.c.name == name)).first()
-        known = None if row is None else row.password_hash
+        known = None if row is None or row.disabled else row.password_hash
         try:
             with self._hashing:
                 self._hasher.verify(known or self._nobody, password)
@@ -135,7 +235,7 @@ class Accounts:
             raise WrongPassword()
         now = self._clock()
         login = Login(
-            person=Person(name=name, roles=_roles(row.roles)),
+            person=_person(row),
             secret=secrets.token_urlsafe(32),
             csrf=secrets.token_urlsafe(24),
         )
@@ -161,15 +261,33 @@ class Accounts:
         """Who this secret belongs to, with their roles as they are now. Raises NotLoggedIn."""
         with self._database.read() as c:
             row = c.execute(
-                select(credentials.c.csrf, credentials.c.expires_at, people.c.name, people.c.roles)
+                select(credentials.c.csrf, credentials.c.expires_at, credentials.c.scopes, people)
                 .select_from(credentials.join(people, people.c.name == credentials.c.name))
-                .where(credentials.c.secret_sha256 == _digest(secret))
+                .where(credentials.c.secret_sha256 == _digest(secret), people.c.disabled.is_(False))
             ).first()
         if row is None or (row.expires_at is not None and row.expires_at < self._clock()):
             raise NotLoggedIn()
-        return Caller(person=Person(name=row.name, roles=_roles(row.roles)), csrf=row.csrf)
+        return Caller(person=_person(row), csrf=row.csrf, scopes=_scopes(row.scopes))
 
     # --- inside ------------------------------------------------------------------------------------------------
+
+    def _note(
+        self,
+        c: Connection,
+        by: Person | None,
+        action: str,
+        name: str,
+        detail: dict[str, Any],
+        *,
+        roles: frozenset[Role] = frozenset(),
+    ) -> None:
+        """Write a line of the audit, unless `by` may not do that to `name` (who is to have `roles`): NotAllowed."""
+        if by is not None and Role.ADMIN not in by.roles:
+            now = c.scalar(select(people.c.roles).where(people.c.name == name))
+            concerned = roles | (frozenset() if now is None else _roles(now))
+            if Role.LEAD not in by.roles or not concerned <= ROLES_OF_LEADS:
+                raise NotAllowed(f"{by.name} may not manage {name}: that takes an admin")
+        record(c, self._clock(), OPERATOR if by is None else by.name, action, name, detail)
 
     def _hash(self, password: str) -> str:
         if len(password) < MIN_PASSWORD:
@@ -193,8 +311,31 @@ class Accounts:
                 self._failures[key] = [*self._failures.get(key, [])[-FAILURES:], self._clock()]
 
 
+def token_id_of(secret: str) -> str:
+    """What a token is called where it is listed: the beginning of its hash."""
+    return _digest(secret)[:TOKEN_ID]
+
+
+def _token(row: Row[Any]) -> Token:
+    scopes = _scopes(row.scopes)
+    return Token(
+        token_id=row.secret_sha256[:TOKEN_ID],
+        scopes=None if scopes is None else tuple(sorted(scopes)),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
+
+
+def _scopes(text: str | None) -> frozenset[Scope] | None:
+    return None if text is None else frozenset(Scope(scope) for scope in text.split(","))
+
+
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _person(row: Row[Any]) -> Person:
+    return Person(name=row.name, roles=_roles(row.roles), skills=frozenset(row.skills.split(",")) - {""})
 
 
 def _roles(text: str) -> frozenset[Role]:

@@ -27,9 +27,11 @@ from annotation_queue.records import (
     Appended,
     Batch,
     BatchResult,
+    Figures,
     Finished,
     Kind,
     LeaseLost,
+    NewGold,
     NewOperation,
     NewTicket,
     NoSuchMasklet,
@@ -38,6 +40,7 @@ from annotation_queue.records import (
     QueueError,
     QueueUnreachable,
     Reason,
+    Recent,
     ResultPage,
     Settled,
     State,
@@ -188,8 +191,18 @@ class QueueClient:
         body = {"token": ticket.lease_token, "outcome": _adapter(Outcome).dump_python(outcome, mode="json")}
         return self._ask(Finished, "POST", f"/api/tickets/{ticket.ticket_id}/finish", body)
 
+    def unsubmit(self, ticket_id: str) -> Ticket:
+        """Take back what was finished; the ticket is held again. Raises NoSuchTicket, NotAllowed, TooLate."""
+        return self._ask(
+            Ticket, "POST", f"/api/tickets/{ticket_id}/unsubmit", {"operation_id": new_id(), "created_at": now()}
+        )
+
+    def recent(self) -> list[Recent]:
+        """The last ten tickets that this person finished, the latest first."""
+        return _adapter(list[Recent]).validate_json(self._send("GET", "/api/me/recent").content)
+
     def ticket(self, ticket_id: str) -> Ticket:
-        """A ticket as it stands. Raises NoSuchTicket."""
+        """A ticket as it stands. Raises NoSuchTicket, NotAllowed."""
         return self._ask(Ticket, "GET", f"/api/tickets/{ticket_id}")
 
     def tickets(
@@ -265,6 +278,15 @@ class QueueClient:
             after = page.next
             if after is None:
                 return BatchResult(batch=page.batch, settled=tuple(settled), operations=tuple(done))
+
+    def add_gold(self, batch_id: str, tickets: Sequence[NewGold]) -> int:
+        """Add tickets whose answer is known beside a batch; returns how many are new. Raises NotAllowed, ValueError."""
+        body = {"tickets": _adapter(tuple[NewGold, ...]).dump_python(tuple(tickets), mode="json")}
+        return int(self._send("POST", f"/api/batches/{batch_id}/gold", body).json()["added"])
+
+    def figures(self) -> Figures:
+        """The queue in figures, at most 5 s old. Raises NotAllowed."""
+        return self._ask(Figures, "GET", "/api/figures")
 
     def stats(self) -> Stats:
         """The queue in numbers, at most a few seconds old."""

@@ -11,8 +11,10 @@ power cut. On PostgreSQL it is READ COMMITTED, and the queries lock the rows tha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -27,18 +29,26 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
+    case,
     create_engine,
     event,
+    false,
+    func,
     insert,
+    inspect,
+    literal,
     literal_column,
     select,
     text,
+    update,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateColumn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 POOL_SIZE = 16  # connections a server process; measured: throughput falls above this, people do not need one each
 
 metadata = MetaData()
@@ -84,12 +94,25 @@ tickets = Table(
     Column("seconds", Float),
     Column("next_ticket_id", String),
     Column("settled", String),  # "accept" or "reject" once a decision stands
+    # since version 2; with a default where an older row needs a value
+    Column("skill", String),  # what a person must know; None: nothing
+    Column("lane", String, nullable=False, server_default=""),  # records.lane_of: who may take it, in one word
+    Column("reserved_for", String),  # it is handed out to this person first
+    Column("reserved_until", Float),  # and to others after this; None: never
+    Column("sent_back_by", String),  # who asked for what was made: somebody else verifies it
+    Column("rework", Boolean, nullable=False, server_default=false()),  # what a person made was sent back
+    Column("overlap", Integer, nullable=False, server_default="1"),  # verdicts that it takes
+    Column("gold_id", String),  # the gold ticket that this is one person's copy of; None: real work
+    Column("right", Boolean),  # a gold ticket: whether the person was right
+    Column("score", Float),  # a gold ticket: how right, 0 to 1
+    Column("checkpoint", String, nullable=False, server_default=""),  # that made, or helped to make, its masklet
 )
 IS_OPEN = tickets.c.state == literal_column("'open'")  # literals: an index on a part of a table serves no parameter
 IS_LEASED = tickets.c.state == literal_column("'leased'")
 Index(
     "tickets_ready",
     tickets.c.kind,
+    tickets.c.lane,
     tickets.c.priority.desc(),
     tickets.c.created_at,
     tickets.c.ordinal,
@@ -97,10 +120,15 @@ Index(
     postgresql_where=IS_OPEN,
 )
 Index("tickets_leased", tickets.c.expires_at, sqlite_where=IS_LEASED, postgresql_where=IS_LEASED)
+_RESERVED = and_(IS_OPEN, tickets.c.reserved_for.is_not(None))
+Index("tickets_reserved", tickets.c.reserved_for, sqlite_where=_RESERVED, postgresql_where=_RESERVED)
+Index("tickets_held", tickets.c.leased_by, sqlite_where=IS_LEASED, postgresql_where=IS_LEASED)
+IS_GOLD = tickets.c.gold_id.is_not(None)
+Index("tickets_gold", tickets.c.reserved_for, tickets.c.finished_at, sqlite_where=IS_GOLD, postgresql_where=IS_GOLD)
 Index("tickets_of_batch", tickets.c.batch_id, tickets.c.settled, tickets.c.ticket_id)
 Index("tickets_finished", tickets.c.finished_at)
 
-leases = Table(  # every lease that ever was: who held a ticket under which fencing token
+leases = Table(  # every lease that ever was: who held a ticket under which fencing token, and how it ended
     "leases",
     metadata,
     Column("ticket_id", String, nullable=False),
@@ -108,11 +136,79 @@ leases = Table(  # every lease that ever was: who held a ticket under which fenc
     Column("person", String, nullable=False),
     Column("claim_id", String, nullable=False),
     Column("claimed_at", Float, nullable=False),
+    # since version 2: set when the holder finishes the ticket, taken away when they take that back
+    Column("finished_at", Float),
+    Column("verdict", String),  # None: with a masklet
+    Column("reasons", Text),  # comma-separated
+    Column("seconds", Float),
     PrimaryKeyConstraint("ticket_id", "token"),
 )
+HAS_FINISHED = leases.c.finished_at.is_not(None)
 Index("leases_by_claim", leases.c.person, leases.c.claim_id, unique=True)
+Index(
+    "leases_finished",
+    leases.c.person,
+    leases.c.finished_at,
+    sqlite_where=HAS_FINISHED,
+    postgresql_where=HAS_FINISHED,
+)
 
-masklets = Table(  # candidates, and what people made of them; rows are never changed
+gold = Table(  # tickets whose answer is known; each person gets a copy of their own
+    "gold",
+    metadata,
+    Column("gold_id", String, primary_key=True),
+    Column("batch_id", String, nullable=False),  # whose video it is of; the copies count nowhere in it
+    Column("kind", String, nullable=False),
+    Column("video_id", String, nullable=False),
+    Column("masklet_id", String),
+    Column("phase", String, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("checkpoint", String, nullable=False),
+    Column("expected", String),  # the right verdict, of a verify ticket
+    Column("truth", Text),  # JSON of the true Masklet, of a track ticket
+    Column("created_at", Float, nullable=False),
+)
+
+# Rolling sums, changed in the transaction that they count: the figures never read the tickets. Rows with person ""
+# count tickets (added, done), the others what people did. Gold is in none of them.
+TALLY_KEYS = ("batch_id", "kind", "phase", "checkpoint", "person", "maker", "verdict", "needs_lead")
+TALLY_SUMS = (
+    "added",  # tickets
+    "done",  # tickets
+    "answers",  # times that the person finished a ticket
+    "first_pass",  # of them, verdicts on masklets that nobody had judged or sent back before
+    "timed",  # of them, those with `seconds`
+    "seconds",
+    "frames",  # annotated frames of the masklets that the person made
+    "timed_frames",  # of them, those of tickets with `seconds`
+    "edited_frames",
+    "clicked_frames",
+    "clicks",
+    "votes",  # verdicts on tickets that took several
+    "agreement",  # sum over the votes of the share of the other votes that said the same
+    "compared",  # masklets that the person made after another person
+    "iou",  # sum over them of their IoU with the other person's
+)
+tallies = Table(
+    "tallies",
+    metadata,
+    *(Column(name, Boolean if name == "needs_lead" else String, nullable=False) for name in TALLY_KEYS),
+    *(Column(name, Float, nullable=False, server_default="0") for name in TALLY_SUMS),
+    PrimaryKeyConstraint(*TALLY_KEYS),
+)
+
+audit = Table(  # append-only: who did what to people, tokens and decisions
+    "audit",
+    metadata,
+    Column("audit_id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False),  # a person or a ticket
+    Column("detail", Text, nullable=False),  # JSON object
+)
+
+masklets = Table(  # candidates, and what people made of them; never changed, and removed only by a take-back
     "masklets",
     metadata,
     Column("batch_id", String, nullable=False),
@@ -171,6 +267,8 @@ people = Table(
     Column("roles", String, nullable=False),  # comma-separated
     Column("password_hash", String),  # argon2id; None where only tokens log in
     Column("created_at", Float, nullable=False),
+    Column("skills", String, nullable=False, server_default=""),  # comma-separated; since version 2
+    Column("disabled", Boolean, nullable=False, server_default=false()),  # since version 2
 )
 
 credentials = Table(  # browser logins, and tokens of programs
@@ -181,6 +279,7 @@ credentials = Table(  # browser logins, and tokens of programs
     Column("csrf", String),  # for a browser login; None for a token
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),  # None: until it is revoked
+    Column("scopes", String),  # comma-separated; None: whatever the person may do; since version 2
 )
 Index("credentials_of_person", credentials.c.name)
 
@@ -245,8 +344,15 @@ class Database:
         with self.write() as connection:
             if not self.is_sqlite:  # two processes must not create at once; SQLite's lock does that by itself
                 connection.execute(text("SELECT pg_advisory_xact_lock(7318004)"))
+            there = inspect(connection).has_table("schema_version")
+            version = connection.scalar(select(schema_version.c.version)) if there else None
+            if version == 1:
+                _add_columns(connection)
             metadata.create_all(connection)
-            if connection.scalar(select(schema_version.c.version)) is None:
+            if version == 1:
+                _fill_from_version_1(connection)
+                connection.execute(update(schema_version).values(version=2))
+            elif version is None:
                 connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
 
     @contextmanager
@@ -264,6 +370,75 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def record(c: Connection, at: float, actor: str, action: str, subject: str, detail: dict[str, Any]) -> None:
+    """Write a line of the audit, in the transaction that does what it says."""
+    row = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": json.dumps(detail, sort_keys=True)}
+    c.execute(insert(audit).values(**row))
+
+
+def insert_missing(c: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """INSERT … ON CONFLICT DO NOTHING."""
+    c.execute(_dialect_insert(c, table).on_conflict_do_nothing(), rows)
+
+
+def add_to_tallies(c: Connection, rows: list[dict[str, Any]]) -> None:
+    """Add these sums to the rows of `tallies` with these keys; a negative sum takes back.
+
+    Call it last in a transaction, after the batch is locked where it counts tickets: two that wait for each other's
+    rows would never end.
+    """
+    for row in sorted(rows, key=lambda row: [str(row[key]) for key in TALLY_KEYS]):
+        new = _dialect_insert(c, tallies).values({**dict.fromkeys(TALLY_SUMS, 0.0), **row})
+        sums = {name: tallies.c[name] + new.excluded[name] for name in TALLY_SUMS if name in row}
+        c.execute(new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=sums))
+
+
+def _dialect_insert(c: Connection, table: Table) -> Any:
+    """INSERT as this database spells it, where it says what to do in a conflict."""
+    if c.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as dialect_insert
+    else:
+        from sqlalchemy.dialects.postgresql import insert as dialect_insert  # type: ignore[assignment]
+    return dialect_insert(table)
+
+
+def _add_columns(c: Connection) -> None:
+    """Version 1 to 2: the new columns of the old tables. New tables and indexes are made as in an empty database."""
+    for table in (tickets, leases, people, credentials):
+        there = {column["name"] for column in inspect(c).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                c.execute(
+                    text(f"ALTER TABLE {table.name} ADD COLUMN {CreateColumn(column).compile(dialect=c.dialect)}")
+                )
+    c.execute(text("DROP INDEX IF EXISTS tickets_ready"))  # it has one column more now
+    for table in (tickets, leases):
+        for index in table.indexes:
+            index.create(c, checkfirst=True)
+
+
+def _fill_from_version_1(c: Connection) -> None:
+    """Version 1 to 2: what the new columns and sums say of the rows that are there. Clicks and frames begin at 0."""
+    t, done = tickets, tickets.c.state == "done"
+    c.execute(update(t).where(t.c.needs_lead).values(lane="lead"))
+    held = (leases.c.ticket_id == t.c.ticket_id) & (leases.c.token == t.c.lease_token)
+    for name in ("finished_at", "verdict", "reasons", "seconds"):
+        ended = select(t.c[name]).where(held, done).scalar_subquery()
+        c.execute(update(leases).values({name: ended}))
+    whole = [t.c.kind, t.c.phase, t.c.checkpoint]
+    nobody = [literal("") for _ in range(3)]
+    counts = [func.count(), func.sum(case((done, 1), else_=0))]
+    counted = select(t.c.batch_id, *whole, *nobody, t.c.needs_lead, *counts)
+    counted = counted.group_by(t.c.batch_id, *whole, t.c.needs_lead)
+    c.execute(insert(tallies).from_select([*TALLY_KEYS, "added", "done"], counted))
+    verdict, maker = func.coalesce(t.c.verdict, "made"), func.coalesce(t.c.made_by, "")
+    first = case(((t.c.kind == "verify") & (t.c.attempt == 1), 1), else_=0)
+    by_whom = [*whole, t.c.finished_by, maker, verdict, t.c.needs_lead]
+    sums = [func.count(), func.sum(first), func.count(t.c.seconds), func.coalesce(func.sum(t.c.seconds), 0.0)]
+    answers = select(literal(""), *by_whom, *sums).where(done).group_by(*by_whom)
+    c.execute(insert(tallies).from_select([*TALLY_KEYS, "answers", "first_pass", "timed", "seconds"], answers))
 
 
 def _configure_sqlite(connection: object, _record: ConnectionPoolEntry) -> None:

@@ -254,8 +254,8 @@ def _line(event: str, frame: FrameMask | None = None, **more: object) -> bytes:
     return json.dumps(said).encode() + b"\n"
 
 
-def add(app: FastAPI, live: Live, person: Callable[..., Person]) -> None:
-    """The routes of refinement. person: the dependency that says who asks."""
+def add(app: FastAPI, live: Live, person: Callable[..., Person], seen_ticket: Callable[..., Ticket]) -> None:
+    """The routes of refinement. person, seen_ticket: the dependencies that say who asks, and what they may see."""
     Somebody = Annotated[Person, Depends(person)]
 
     @app.post("/api/tickets/{ticket_id}/refine", response_class=StreamingResponse, tags=["refinement"])
@@ -274,5 +274,5 @@ def add(app: FastAPI, live: Live, person: Callable[..., Person]) -> None:
         return Response(status_code=202)
 
     @app.get("/api/tickets/{ticket_id}/versions", tags=["refinement"])
-    def versions(ticket_id: Id, who: Somebody) -> list[Version]:
-        return list(live.versions.of_ticket(ticket_id).values())
+    def versions(ticket: Annotated[Ticket, Depends(seen_ticket)]) -> list[Version]:
+        return list(live.versions.of_ticket(ticket.ticket_id).values())

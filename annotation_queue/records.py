@@ -5,6 +5,7 @@ a candidate comes from the pipeline, and what a person makes of it is another Ma
 
     QueueError
     ├── NoSuchTicket · NoSuchBatch · NoSuchMasklet · NoSuchVideo · NoSuchFrame
+    ├── TooLate              what followed from a ticket is in other hands: it cannot be taken back
     ├── LeaseLost            somebody else may hold the ticket now; what was sent is kept beside it
     ├── NotAllowed           the person's roles, or the ticket's phase, do not permit it
     ├── BatchSealed          tickets cannot be added any more
@@ -16,8 +17,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import sqrt
 
 from storage import rle
 from storage.records import STRIDE, Masklet, Operation, Verdict, content_id
@@ -54,6 +58,10 @@ class NoSuchFrame(QueueError):
 
 class LeaseLost(QueueError):
     """The lease on this ticket is over; what was sent is kept beside it, and somebody else decides."""
+
+
+class TooLate(QueueError):
+    """What followed from this ticket is in other hands already."""
 
 
 class NotAllowed(QueueError):
@@ -126,6 +134,21 @@ class Person:
 
     name: str
     roles: frozenset[Role]
+    skills: frozenset[str] = frozenset()  # what they know that some tickets ask for; TRAINED: they need no warm-up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How tickets are handed out and judged. Shares are in [0, 1]."""
+
+    rework_s: float = 1800.0  # a masklet that was sent back waits this long for its maker, if they worked within it
+    other_verifier: bool = True  # what was made on a verifier's request goes to another one; False for a single one
+    overlap: int = 2  # verdicts on a verify ticket of the overlap share
+    overlap_share: float = 0.0  # of the verify tickets, chosen by the hash of their id
+    gold_share: float = 0.0  # of each person's claims, chosen by the hash of the claim's id, that get a gold ticket
+    gold_iou: float = 0.75  # a masklet made in a gold ticket is right from this mean IoU with the true one
+    warmup_tickets: int = 0  # gold tickets that a new person does before any other; 0: none
+    warmup_accuracy: float = 0.8  # share of their last `warmup_tickets` that must be right; below it, only gold again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +162,32 @@ class NewTicket:
     phase: str = "auto"  # "auto", "1", "2", "3"
     priority: int = 0  # higher is handed out first
     payload: str = "{}"  # JSON object; "prompts" lists what an annotator may prompt with, see PROMPTS
+    skill: str | None = None  # what a person must know to get it; None: nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewGold:
+    """A ticket whose answer is known. Each person gets a copy of their own, which counts nowhere in the batch.
+
+    A verify ticket has `expected`, a track ticket `truth`.
+    """
+
+    ticket: NewTicket  # its ticket_id is the id of the gold ticket; `priority` and `skill` are not used
+    expected: Verdict | None = None
+    truth: Masklet | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gold:
+    """A gold ticket and how people did."""
+
+    gold_id: str
+    batch_id: str
+    kind: Kind
+    video_id: str
+    expected: Verdict | None
+    done: int
+    right: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +214,23 @@ class Ticket:
     reasons: tuple[Reason, ...] = ()
     finished_by: str | None = None
     next_ticket_id: str | None = None  # the ticket that this one led to
+    skill: str | None = None  # what a person must know to get it
+    sent_back_by: str | None = None  # the verifier who asked for what was made: somebody else verifies it
+    rework: bool = False  # it is about a person's masklet that was sent back; its maker is asked first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recent:
+    """A ticket that a person finished, and how."""
+
+    ticket_id: str
+    batch_id: str
+    kind: Kind
+    video_id: str
+    verdict: Verdict | None  # None: with a masklet
+    reasons: tuple[Reason, ...]
+    finished_at: float  # s since the epoch, on the server's clock
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +347,112 @@ class Stats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share:
+    """A proportion that was counted, with its 95 % Wilson confidence interval."""
+
+    right: int
+    of: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchFigures:
+    """How far the tickets of one kind in one batch are."""
+
+    batch_id: str
+    kind: Kind
+    open: int
+    leased: int
+    done: int
+    per_hour: float  # tickets done, at the pace of the last quarter of an hour
+    expected_s: float | None  # until what is open now is done at that pace, followers not foreseen; None: no pace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What people did, summed over one person, phase or checkpoint. None where nothing was counted."""
+
+    name: str  # of the person, the phase or the checkpoint
+    answers: int  # tickets finished, a vote on one of several verdicts included
+    verdicts: dict[str, int]  # by verdict; "made" is a masklet
+    seconds_per_ticket: float | None  # where the client measured it
+    seconds_per_frame: float | None  # of masklets that people made, an annotated frame (6 fps)
+    clicks_per_clicked_frame: float | None
+    edited_frames_share: float | None  # frames with a prompt or a stroke, of the annotated frames
+    first_pass: Share | None  # verdicts on masklets that nobody had judged or sent back before: accepted
+    agreement: float | None  # mean share of the others who said the same, on tickets that took several verdicts
+    masklet_iou: float | None  # mean IoU over time of a masklet made after another person with that person's
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldFigures:
+    """How often a person was right on gold tickets."""
+
+    person: str
+    kind: Kind
+    accuracy: Share
+    score: float  # mean: 0 or 1 for a verdict, the IoU for a masklet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The queue in figures: of the whole, and by person, maker, phase and checkpoint. Gold is only in `gold`."""
+
+    at: float  # s since the epoch, when they were counted
+    batches: tuple[BatchFigures, ...]
+    total: Work
+    people: tuple[Work, ...]
+    makers: tuple[Work, ...]  # the verdicts on what each person made; "" is the model
+    phases: tuple[Work, ...]
+    checkpoints: tuple[Work, ...]
+    gold: tuple[GoldFigures, ...]
+    undelivered: int
+
+
+class Scope(StrEnum):
+    """What a token may be used for, within what its person may do. Reading is always included."""
+
+    READ = "read"  # only to read
+    ANNOTATE = "annotate"  # to claim and work on tickets
+    PIPELINE = "pipeline"  # to open batches and add gold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A program's token, as it is shown after it was issued."""
+
+    token_id: str
+    scopes: tuple[Scope, ...] | None  # None: whatever the person may do
+    created_at: float  # s since the epoch
+    expires_at: float | None  # None: until it is revoked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A person as leads and admins see them."""
+
+    name: str
+    roles: tuple[Role, ...]
+    skills: tuple[str, ...]
+    disabled: bool
+    created_at: float  # s since the epoch
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """A line of the audit."""
+
+    audit_id: int
+    at: float  # s since the epoch
+    actor: str
+    action: str
+    subject: str  # a person or a ticket
+    detail: str  # JSON object
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoInfo:
     """What a page must know to show a video."""
 
@@ -311,6 +483,11 @@ KINDS_OF: dict[Role, frozenset[Kind]] = {
     Role.ADMIN: frozenset(),
     Role.PIPELINE: frozenset(),
 }
+
+# Who sees every ticket, video and mask.
+OVERSEERS = frozenset({Role.LEAD, Role.ADMIN, Role.PIPELINE})
+TRAINED = "trained"  # the skill of whoever needs no warm-up
+GOLD_LANE = "gold"
 
 # What a phase may allow an annotator to prompt with: the words of the list `prompts` in a ticket's payload.
 PROMPTS = ("click", "box", "mask", "stroke", "propagate")
@@ -366,13 +543,96 @@ def why_not(person: Person, ticket: Ticket) -> str | None:
         return f"{person.name} made this masklet: somebody else verifies it"
     if ticket.needs_lead and Role.LEAD not in person.roles:
         return "a verifier was unsure of this masklet: a lead decides"
+    if Role.LEAD in person.roles:
+        return None
+    if ticket.skill is not None and ticket.skill not in person.skills:
+        return f"this ticket asks for the skill {ticket.skill}"
+    if ticket.kind is Kind.VERIFY and ticket.sent_back_by == person.name:
+        return f"{person.name} sent this masklet back: somebody else verifies what became of it"
     return None
+
+
+def lane_of(*, needs_lead: bool, skill: str | None) -> str:
+    """What somebody must have to be handed a ticket, beside the role, as one word that an index can hold."""
+    return "lead" if needs_lead else "" if skill is None else f"skill:{skill}"
+
+
+def lanes_of(person: Person) -> list[str]:
+    """The lanes that a person is handed tickets from. A lead takes a ticket of another skill by its id only."""
+    lead = ["lead"] if Role.LEAD in person.roles else []
+    return ["", *lead, *(lane_of(needs_lead=False, skill=skill) for skill in sorted(person.skills))]
+
+
+def is_in_share(word: str, share: float) -> bool:
+    """Whether the hash of an id falls into a share in [0, 1]: the same each time, anywhere."""
+    return int(content_id(word, "share"), 16) < share * 16**16
+
+
+def masklet_iou(made: Masklet, truth: Masklet) -> float:
+    """Mean IoU over time, in [0, 1], over the frames of either that show the object in either; 1 if none does.
+
+    A frame that one of them lacks counts as empty there. Another size is another video: 0.
+    """
+    if (made.height, made.width) != (truth.height, truth.width):
+        return 0.0
+    a, b = (
+        {f: counts for f, counts, area in zip(m.frame_idx, m.rle, m.area_px, strict=True) if area}
+        for m in (made, truth)
+    )
+    shown = a.keys() | b.keys()
+    both = a.keys() & b.keys()
+    same = sum(float(rle.iou([a[f]], [b[f]], made.height, made.width)[0, 0]) for f in both)
+    return same / len(shown) if shown else 1.0
+
+
+def wilson(right: int, of: int) -> Share:
+    """A proportion with its 95 % confidence interval. Source: Wilson 1927, the score interval."""
+    if not of:
+        return Share(right=0, of=0, low=0.0, high=1.0)
+    z = 1.959964
+    p, weight = right / of, 1 + z * z / of
+    centre = (p + z * z / (2 * of)) / weight
+    half = z / weight * sqrt(p * (1 - p) / of + z * z / (4 * of * of))
+    return Share(right=right, of=of, low=max(0.0, centre - half), high=min(1.0, centre + half))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What the operations of a track ticket amount to."""
+
+    clicks: int
+    clicked_frames: int
+    edited_frames: int
+
+
+def effort_of(operations: Iterable[Operation]) -> Effort:
+    """Count the clicks and the frames that they touched.
+
+    A prompt holds every point of its frame so far: one that has more points than the last on this frame adds the
+    difference, one with as many moved a point (a click), one with fewer took points back.
+    """
+    points: dict[int, int] = {}
+    clicks: Counter[int] = Counter()
+    edited: set[int] = set()
+    for operation in operations:
+        if operation.frame_idx is None or operation.kind not in ("prompt", "stroke"):
+            continue
+        edited.add(operation.frame_idx)
+        given = json.loads(operation.payload).get("points_xy")
+        if count := len(given) if isinstance(given, list) else 0:
+            before = points.get(operation.frame_idx, 0)
+            clicks[operation.frame_idx] += count - before if count > before else int(count == before)
+            points[operation.frame_idx] = count
+    clicked = sum(1 for frame_clicks in clicks.values() if frame_clicks)
+    return Effort(clicks=clicks.total(), clicked_frames=clicked, edited_frames=len(edited))
 
 
 def check_new_ticket(ticket: NewTicket) -> None:
     """ValueError if the pipeline may not open this ticket."""
     check_id(ticket.ticket_id, "ticket_id")
     check_id(ticket.video_id, "video_id")
+    if ticket.skill is not None:
+        check_id(ticket.skill, "skill")
     payload = json.loads(check_payload(ticket.payload))
     prompts = payload.get("prompts", [])
     if not isinstance(prompts, list) or any(prompt not in PROMPTS for prompt in prompts):
@@ -384,6 +644,18 @@ def check_new_ticket(ticket: NewTicket) -> None:
     if ticket.masklet.video_id != ticket.video_id:
         raise ValueError(f"ticket {ticket.ticket_id} is about {ticket.video_id}, its masklet about another video")
     check_masklet(ticket.masklet)
+
+
+def check_gold(gold: NewGold) -> None:
+    """ValueError if this cannot be a gold ticket."""
+    check_new_ticket(gold.ticket)
+    if gold.ticket.kind is Kind.VERIFY and gold.expected is not None and gold.truth is None:
+        if gold.expected in (Verdict.ACCEPT, Verdict.REFINE, Verdict.REJECT):
+            return
+    elif gold.ticket.kind is Kind.TRACK and gold.truth is not None and gold.expected is None:
+        check_masklet(gold.truth)
+        return
+    raise ValueError(f"gold {gold.ticket.ticket_id}: a verify ticket has an expected verdict, a track ticket a truth")
 
 
 def check_masklet(masklet: Masklet) -> None:

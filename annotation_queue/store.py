@@ -6,6 +6,10 @@ be repeated with the same ids and changes nothing the second time.
 A lease is held under a fencing token, one more at each claim. It ends when its holder finishes or releases the
 ticket, or when somebody asks for work after it has expired; until then a late write of its holder still counts.
 A write under a token that is over raises LeaseLost, and what it carried is kept beside the ticket as a branch.
+
+Who gets what is decided in the one statement of `_lease`: a person's own reserved tickets first (rework, gold), then
+those of their lanes by priority and age. A ticket that takes several verdicts is open again after each until all are
+there; whoever gave one does not get it again.
 """
 
 from __future__ import annotations
@@ -13,25 +17,42 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
-from pydantic import TypeAdapter
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from annotation_queue import database as db
+from annotation_queue import figures, gold
 from annotation_queue.database import Database
 from annotation_queue.records import (
+    GOLD_LANE,
     NEXT,
+    OVERSEERS,
     Appended,
     Batch,
     BatchResult,
     BatchSealed,
-    Count,
+    Figures,
     Finished,
+    Gold,
     Kind,
     LeaseLost,
+    NewGold,
     NewOperation,
     NewTicket,
     NoSuchBatch,
@@ -39,22 +60,41 @@ from annotation_queue.records import (
     NoSuchTicket,
     NotAllowed,
     Outcome,
-    Pace,
     Person,
-    Reason,
+    Policy,
+    Recent,
     ResultPage,
     Role,
     Settled,
     State,
     Stats,
     Ticket,
+    TooLate,
     check_id,
     check_new_ticket,
     check_operation,
     check_outcome,
     kinds_of,
+    lane_of,
+    lanes_of,
     next_ticket_id,
     why_not,
+)
+from annotation_queue.rows import (
+    MASKLET,
+    Decision,
+    act_of,
+    holds,
+    made_masklet,
+    majority,
+    overlap_of,
+    parse_cursor,
+    row_of,
+    to_batch,
+    to_operation,
+    to_recent,
+    to_settled,
+    to_ticket,
 )
 from storage.records import Masklet, Operation, Verdict
 
@@ -62,17 +102,24 @@ LEASE_S = 90.0  # a lease ends this long after its last heartbeat
 HEARTBEAT_S = 20.0  # how often a client should send one
 DELIVERY_S = 300.0  # how long one delivery of a drained batch may take before another process tries
 RETRY_S = (1.0, 5.0, 30.0, 60.0)  # waits between deliveries that failed; the last one repeats
-
-MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
+RECENT = 10  # finished tickets that a person may look at again and take back
 
 
 class Store:
     """The queue in one database; safe to share between threads, and between processes by opening one each."""
 
-    def __init__(self, database: Database, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease_s: float = LEASE_S,
+        policy: Policy | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """clock: s since the epoch; processes that share a database must agree on it to within a few seconds."""
         self.database = database
         self.lease_s = lease_s
+        self.policy = policy or Policy()
         self._clock = clock
 
     # --- batches -----------------------------------------------------------------------------------------------
@@ -93,7 +140,7 @@ class Store:
             row = self._lock_batch(c, batch_id)
             if row is None:
                 new = {"batch_id": batch_id, "created_at": now, "sealed": False, "total": 0, "remaining": 0}
-                c.execute(_insert_missing(self.database, db.batches), [new])
+                db.insert_missing(c, db.batches, [new])
                 row = self._lock_batch(c, batch_id)
                 assert row is not None
             there: dict[str, str] = {}
@@ -110,7 +157,7 @@ class Store:
             if contents := [ticket.masklet for ticket in fresh if ticket.masklet is not None]:
                 self._keep_masklets(c, batch_id, contents)
             if fresh:
-                rows = [_row_of(ticket, batch_id, now, row.total + i) for i, ticket in enumerate(fresh)]
+                rows = [row_of(ticket, batch_id, now, row.total + i, self.policy) for i, ticket in enumerate(fresh)]
                 c.execute(insert(db.tickets), rows)
             counts = {"total": row.total + len(fresh), "remaining": row.remaining + len(fresh)}
             c.execute(
@@ -119,7 +166,8 @@ class Store:
                 .values(sealed=bool(row.sealed or sealed), **counts)
             )
             self._tell_if_drained(c, batch_id, now)
-            return _batch(self._lock_batch(c, batch_id))
+            db.add_to_tallies(c, figures.added(rows if fresh else []))
+            return to_batch(self._lock_batch(c, batch_id))
 
     def batch(self, batch_id: str) -> Batch:
         """The counts of a batch. Raises NoSuchBatch."""
@@ -130,7 +178,7 @@ class Store:
         """Every batch, the newest first."""
         with self.database.read() as c:
             query = select(db.batches).order_by(db.batches.c.created_at.desc(), db.batches.c.batch_id)
-            return [_batch(row) for row in c.execute(query)]
+            return [to_batch(row) for row in c.execute(query)]
 
     def drained_batches(self) -> list[str]:
         """The ids of the batches with nothing left to do, in the order in which they became so."""
@@ -143,7 +191,7 @@ class Store:
 
         Operations that came too late (branches) are not in it. Raises NoSuchBatch; ValueError for a strange `after`.
         """
-        part, ticket_id, seq = _parse_cursor(after)
+        part, ticket_id, seq = parse_cursor(after)
         with self.database.read() as c:
             batch = self._batch(c, batch_id)
             if part == "settled":
@@ -160,18 +208,19 @@ class Store:
                     .order_by(t.c.ticket_id)
                     .limit(limit)
                 )
-                settled = tuple(_settled(row) for row in c.execute(query))
+                settled = tuple(to_settled(row) for row in c.execute(query))
                 more = f"settled:{settled[-1].ticket_id}" if len(settled) == limit else "operations:"
                 return ResultPage(batch=batch, settled=settled, operations=(), next=more)
             o = db.operations
             query = (
                 select(o)
                 .where(o.c.batch_id == batch_id, o.c.branch.is_(False))
+                .where(o.c.ticket_id.not_in(select(db.tickets.c.ticket_id).where(db.IS_GOLD)))
                 .where((o.c.ticket_id > ticket_id) | ((o.c.ticket_id == ticket_id) & (o.c.seq > seq)))
                 .order_by(o.c.ticket_id, o.c.seq)
                 .limit(limit)
             )
-            done = tuple(_operation(row) for row in c.execute(query))
+            done = tuple(to_operation(row) for row in c.execute(query))
             last = f"operations:{done[-1].ticket_id}:{done[-1].seq}" if len(done) == limit else None
             return ResultPage(batch=batch, settled=(), operations=done, next=last)
 
@@ -186,6 +235,22 @@ class Store:
             if page.next is None:
                 return BatchResult(batch=page.batch, settled=tuple(settled), operations=tuple(done))
             page = self.result_page(batch_id, after=page.next)
+
+    def add_gold(self, batch_id: str, tickets: Iterable[NewGold], *, by: Person) -> int:
+        """Add gold tickets beside a batch; those that are there are left as they are. Returns how many are new.
+
+        Raises ValueError for one that is malformed (none is added then), NoSuchBatch.
+        """
+        wanted = list(tickets)
+        with self.database.write() as c:
+            self._batch(c, batch_id)
+            self._keep_masklets(c, batch_id, [g.ticket.masklet for g in wanted if g.ticket.masklet is not None])
+            return gold.add(c, batch_id, wanted, by.name, self._clock())
+
+    def gold(self) -> list[Gold]:
+        """Every gold ticket, with how people did."""
+        with self.database.read() as c:
+            return gold.all_of(c)
 
     # --- tickets -----------------------------------------------------------------------------------------------
 
@@ -225,69 +290,120 @@ class Store:
         if not wanted:
             raise NotAllowed(f"{person.name} has no role for {', '.join(kinds) if kinds else 'any'} tickets")
         now = self._clock()
-        t = db.tickets
         with self.database.write() as c:
             before = c.execute(
                 select(db.leases).where(db.leases.c.person == person.name, db.leases.c.claim_id == claim_id)
             ).first()
             if before is not None:
-                ticket = _ticket(self._lock_ticket(c, before.ticket_id))
-                if not _holds(ticket, before.token, person):
+                ticket = to_ticket(self._lock_ticket(c, before.ticket_id))
+                if not holds(ticket, before.token, person):
                     raise LeaseLost(f"the lease that claim {claim_id} gave is over")
                 return ticket
             self._return_expired(c, now)
+            only_gold = False
+            if ticket_id is None:
+                only_gold, dealt = gold.deal(c, self.policy, person, wanted, claim_id, batch_id, now)
+                wanted = [*dealt, *(kind for kind in wanted if kind not in dealt)]
+            elif not gold.is_trained(c, self.policy, person):
+                raise NotAllowed(f"{person.name} has a warm-up to finish before choosing tickets")
             for kind in wanted:
-                ready = select(t.c.ticket_id).where(db.IS_OPEN, t.c.kind == kind.value)
-                if kind is Kind.VERIFY:
-                    ready = ready.where(t.c.made_by.is_(None) | (t.c.made_by != person.name))
-                if Role.LEAD not in person.roles:
-                    ready = ready.where(t.c.needs_lead.is_(False))
-                if ticket_id is not None:
-                    ready = ready.where(t.c.ticket_id == ticket_id)
-                if batch_id is not None:
-                    ready = ready.where(t.c.batch_id == batch_id)
-                ready = ready.order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal).limit(1)
-                row = c.execute(
-                    update(t)
-                    .where(t.c.ticket_id == ready.with_for_update(skip_locked=True).scalar_subquery())
-                    .values(
-                        state=State.LEASED.value,
-                        leased_by=person.name,
-                        lease_token=t.c.lease_token + 1,
-                        expires_at=now + self.lease_s,
-                    )
-                    .returning(t)
-                ).first()
-                if row is None:
-                    continue
-                lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": now}
-                c.execute(insert(db.leases).values(person=person.name, claim_id=claim_id, **lease))
-                return _ticket(row)
+                row = self._lease(c, person, kind, now, ticket_id=ticket_id, batch_id=batch_id, only_gold=only_gold)
+                if row is not None:
+                    self._note_lease(c, row, person, claim_id, now)
+                    return to_ticket(row)
             if ticket_id is not None:
-                ticket = _ticket(self._lock_ticket(c, ticket_id))
+                ticket = to_ticket(self._lock_ticket(c, ticket_id))
                 if refusal := why_not(person, ticket):
                     raise NotAllowed(refusal)
         return None
 
+    def _lease(
+        self,
+        c: Connection,
+        person: Person,
+        kind: Kind,
+        now: float,
+        *,
+        ticket_id: str | None,
+        batch_id: str | None,
+        only_gold: bool,
+    ) -> Row[Any] | None:
+        """Lease the best ticket of one kind: one statement, which reads one entry of an index for each of its parts."""
+        t = db.tickets
+        base = [db.IS_OPEN, t.c.kind == kind.value, *self._not_barred(person, kind)]
+        if ticket_id is not None:
+            base.append(t.c.ticket_id == ticket_id)
+        if batch_id is not None:
+            base.append(t.c.batch_id == batch_id)
+        parts = [(0, [t.c.reserved_for == person.name, *([t.c.lane == GOLD_LANE] if only_gold else [])])]
+        if ticket_id is not None and Role.LEAD in person.roles:
+            parts.append((1, [t.c.lane != GOLD_LANE]))
+        elif not only_gold:
+            free = t.c.reserved_for.is_(None) | (t.c.reserved_until < now)
+            parts += [(1, [t.c.lane == lane, free]) for lane in lanes_of(person)]
+        best = []
+        for rank, conditions in parts:
+            first = (
+                select(literal(rank).label("rank"), t.c.ticket_id, t.c.priority, t.c.created_at, t.c.ordinal)
+                .where(*base, *conditions)
+                .order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+                .subquery()
+            )
+            best.append(select(first))
+        ready = union_all(*best).subquery()
+        order = (ready.c.rank, ready.c.priority.desc(), ready.c.created_at, ready.c.ordinal)
+        chosen = select(ready.c.ticket_id).order_by(*order).limit(1).scalar_subquery()
+        return c.execute(
+            update(t)
+            .where(t.c.ticket_id == chosen)
+            .values(
+                state=State.LEASED.value,
+                leased_by=person.name,
+                lease_token=t.c.lease_token + 1,
+                expires_at=now + self.lease_s,
+            )
+            .returning(t)
+        ).first()
+
+    def _not_barred(self, person: Person, kind: Kind) -> list[ColumnElement[bool]]:
+        """Of the tickets of a kind, those that are not kept from this person for what they did before."""
+        if kind is not Kind.VERIFY:
+            return []
+        t, other = db.tickets, db.leases.alias()
+        voted = exists().where(other.c.ticket_id == t.c.ticket_id, other.c.person == person.name)
+        barred: list[ColumnElement[bool]] = [
+            t.c.made_by.is_(None) | (t.c.made_by != person.name),
+            (t.c.overlap == 1) | ~voted.where(other.c.finished_at.is_not(None)),
+        ]
+        if Role.LEAD not in person.roles:
+            barred.append(t.c.sent_back_by.is_(None) | (t.c.sent_back_by != person.name))
+        return barred
+
+    def _note_lease(self, c: Connection, row: Row[Any], person: Person, claim_id: str, now: float) -> None:
+        lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": now}
+        c.execute(insert(db.leases).values(person=person.name, claim_id=claim_id, **lease))
+
     def heartbeat(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Keep the lease for another `lease_s`. Raises NoSuchTicket, LeaseLost."""
         with self.database.write() as c:
-            ticket = _ticket(self._lock_ticket(c, ticket_id))
+            ticket = to_ticket(self._lock_ticket(c, ticket_id))
             self._check_held(c, ticket, token, person)
             until = self._clock() + self.lease_s
             query = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id).values(expires_at=until)
-            return _ticket(c.execute(query.returning(db.tickets)).one())
+            return to_ticket(c.execute(query.returning(db.tickets)).one())
 
     def release(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Give the ticket back; its operations stay. Again: nothing. Raises NoSuchTicket, LeaseLost."""
         with self.database.write() as c:
-            ticket = _ticket(self._lock_ticket(c, ticket_id))
+            ticket = to_ticket(self._lock_ticket(c, ticket_id))
             if ticket.state is State.OPEN and ticket.lease_token == token and self._held_once(c, ticket, token, person):
                 return ticket
             self._check_held(c, ticket, token, person)
             query = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id)
             back = query.values(state=State.OPEN.value, leased_by=None, expires_at=None)
-            return _ticket(c.execute(back.returning(db.tickets)).one())
+            return to_ticket(c.execute(back.returning(db.tickets)).one())
 
     def append_operations(
         self, ticket_id: str, token: int, person: Person, operations: Sequence[NewOperation]
@@ -299,12 +415,12 @@ class Store:
         """
         lost = False
         with self.database.write() as c:
-            ticket = _ticket(self._lock_ticket(c, ticket_id))
+            ticket = to_ticket(self._lock_ticket(c, ticket_id))
             known = self._known_operations(c, ticket, [o.operation_id for o in operations])
             fresh = list({o.operation_id: o for o in operations if o.operation_id not in known}.values())
             for operation in fresh:
                 check_operation(ticket, operation)
-            if fresh and not _holds(ticket, token, person):
+            if fresh and not holds(ticket, token, person):
                 self._check_held_once(c, ticket, token, person)
                 lost = True
             lost = lost or any(known.values())
@@ -323,22 +439,125 @@ class Store:
         now = self._clock()
         lost = False
         with self.database.write() as c:
-            ticket = _ticket(self._lock_ticket(c, ticket_id))
+            row = self._lock_ticket(c, ticket_id)
+            ticket = to_ticket(row)
             check_outcome(ticket, outcome)
             known = self._known_operations(c, ticket, [outcome.operation_id])
             if known.get(outcome.operation_id) is False:
                 return self._finished(c, ticket)
-            if known or not _holds(ticket, token, person):
+            if known or not holds(ticket, token, person):
                 self._check_held_once(c, ticket, token, person)
                 if not known:
-                    self._append(c, ticket, token, person, [_act(outcome, keep_masklet=True)], branch=True)
+                    self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=True)], branch=True)
                 lost = True
             else:
-                self._append(c, ticket, token, person, [_act(outcome)], branch=False)
-                self._settle_or_follow(c, ticket, person, outcome, now)
-                return self._finished(c, _ticket(self._lock_ticket(c, ticket_id)))
+                is_gold = row.gold_id is not None
+                self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=is_gold)], branch=False)
+                self._end_lease(c, ticket, token, outcome, now)
+                if is_gold:
+                    gold.close(c, row, self.policy, outcome, person.name, now)
+                else:
+                    self._answer(c, row, person, outcome, now)
+                return self._finished(c, to_ticket(self._lock_ticket(c, ticket_id)))
         assert lost
         raise LeaseLost()
+
+    def unsubmit(self, ticket_id: str, person: Person, *, operation_id: str, created_at: str) -> Ticket:
+        """Take back what a person finished, and lease the ticket to them again.
+
+        Only of their last RECENT tickets, and while nobody touched what followed. The take-back is an operation; a
+        masklet that was made is kept in it. The same operation_id again gives the same ticket while the lease lasts.
+        Raises NoSuchTicket; NotAllowed for a ticket that is not among those; TooLate; LeaseLost if the lease that this
+        take-back gave is over; ValueError.
+        """
+        check_id(operation_id, "operation_id")
+        try:
+            return self._unsubmit(ticket_id, person, operation_id, created_at)
+        except IntegrityError:  # the same request arrived twice at once: the other one has the answer now
+            return self._unsubmit(ticket_id, person, operation_id, created_at)
+
+    def _unsubmit(self, ticket_id: str, person: Person, operation_id: str, created_at: str) -> Ticket:
+        now = self._clock()
+        t, le = db.tickets, db.leases
+        with self.database.write() as c:
+            row = self._lock_ticket(c, ticket_id)
+            ticket = to_ticket(row)
+            again = c.execute(select(le).where(le.c.person == person.name, le.c.claim_id == operation_id)).first()
+            if again is not None:
+                if again.ticket_id != ticket_id:
+                    raise ValueError(f"{operation_id} took back another ticket")
+                if not holds(ticket, again.token, person):
+                    raise LeaseLost()
+                return ticket
+            if self._known_operations(c, ticket, [operation_id]):
+                raise ValueError(f"operation {operation_id} is another one's")
+            mine = next((r for r in self._recent(c, person) if r.ticket_id == ticket_id), None)
+            if mine is None:
+                raise NotAllowed(f"ticket {ticket_id} is not among the last {RECENT} that {person.name} finished")
+            if ticket.state is State.LEASED:
+                raise TooLate("somebody else holds this ticket now")
+            tallies, made = ([], None) if row.gold_id is not None else self._reopen(c, row, mine)
+            ended = le.update().where(le.c.ticket_id == ticket_id, le.c.token == mine.token)
+            c.execute(ended.values(finished_at=None, verdict=None, reasons=None, seconds=None))
+            nothing = (
+                "verdict",
+                "finished_by",
+                "finished_at",
+                "seconds",
+                "next_ticket_id",
+                "settled",
+                "right",
+                "score",
+            )
+            back = c.execute(
+                update(t)
+                .where(t.c.ticket_id == ticket_id)
+                .values(
+                    **dict.fromkeys(nothing),
+                    reasons="",
+                    state=State.LEASED.value,
+                    leased_by=person.name,
+                    lease_token=t.c.lease_token + 1,
+                    expires_at=now + self.lease_s,
+                )
+                .returning(t)
+            ).one()
+            self._note_lease(c, back, person, operation_id, now)
+            said = {"verdict": mine.verdict} | ({} if made is None else {"masklet": json.loads(made)})
+            payload = json.dumps(said, sort_keys=True)
+            act = NewOperation(operation_id=operation_id, kind="unsubmit", created_at=created_at, payload=payload)
+            self._append(c, ticket, back.lease_token, person, [act], branch=False)
+            db.record(c, now, person.name, "unsubmit", ticket_id, {"verdict": mine.verdict})
+            db.add_to_tallies(c, tallies)
+            return to_ticket(back)
+
+    def recent(self, person: Person) -> list[Recent]:
+        """The last RECENT tickets that a person finished, the latest first."""
+        with self.database.read() as c:
+            return [to_recent(row) for row in self._recent(c, person)]
+
+    def may_see(self, person: Person, ticket_id: str) -> bool:
+        """Whether a person may see a ticket, its masklet and what was done in it: while they hold it, once they have
+        finished it, and overseers always.
+        """
+        if person.roles & OVERSEERS:
+            return True
+        t, le = db.tickets, db.leases
+        held = select(t.c.ticket_id).where(t.c.ticket_id == ticket_id, db.IS_LEASED, t.c.leased_by == person.name)
+        done = select(le.c.ticket_id).where(le.c.ticket_id == ticket_id, le.c.person == person.name, db.HAS_FINISHED)
+        with self.database.read() as c:
+            return c.execute(union_all(held, done).limit(1)).first() is not None
+
+    def may_see_video(self, person: Person, video_id: str) -> bool:
+        """Whether a person may see a video: one of a ticket that they hold or finished lately; overseers every one."""
+        if person.roles & OVERSEERS:
+            return True
+        t = db.tickets
+        held = select(t.c.ticket_id).where(db.IS_LEASED, t.c.leased_by == person.name, t.c.video_id == video_id)
+        with self.database.read() as c:
+            if c.execute(held.limit(1)).first() is not None:
+                return True
+            return any(row.video_id == video_id for row in self._recent(c, person))
 
     def ticket(self, ticket_id: str) -> Ticket:
         """A ticket as it stands. Raises NoSuchTicket."""
@@ -346,7 +565,7 @@ class Store:
             row = c.execute(select(db.tickets).where(db.tickets.c.ticket_id == ticket_id)).first()
         if row is None:
             raise NoSuchTicket(f"no ticket {ticket_id}")
-        return _ticket(row)
+        return to_ticket(row)
 
     def tickets(
         self,
@@ -355,8 +574,12 @@ class Store:
         state: State | None = None,
         batch_id: str | None = None,
         limit: int = 50,
+        seen_by: Person | None = None,
     ) -> list[Ticket]:
-        """Up to `limit` tickets in the order in which they are handed out."""
+        """Up to `limit` tickets in the order in which they are handed out.
+
+        seen_by: only what this person may see: all for overseers, else what they hold or could be handed.
+        """
         t = db.tickets
         query = select(t).order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal, t.c.ticket_id).limit(limit)
         if kind is not None:
@@ -365,8 +588,16 @@ class Store:
             query = query.where(db.IS_OPEN if state is State.OPEN else t.c.state == state.value)
         if batch_id is not None:
             query = query.where(t.c.batch_id == batch_id)
+        if seen_by is not None and not seen_by.roles & OVERSEERS:
+            free = t.c.reserved_for.is_(None) | (t.c.reserved_until < self._clock())
+            mine = (free & t.c.lane.in_(lanes_of(seen_by))) | (t.c.reserved_for == seen_by.name)
+            could = [
+                and_(db.IS_OPEN, t.c.kind == may.value, mine, *self._not_barred(seen_by, may))
+                for may in sorted(kinds_of(seen_by.roles))
+            ]
+            query = query.where(or_(db.IS_LEASED & (t.c.leased_by == seen_by.name), *could))
         with self.database.read() as c:
-            return [_ticket(row) for row in c.execute(query)]
+            return [to_ticket(row) for row in c.execute(query)]
 
     def masklet_json(self, ticket_id: str) -> str:
         """The masklet that a ticket is about, as JSON of its record. Raises NoSuchTicket, NoSuchMasklet."""
@@ -389,38 +620,17 @@ class Store:
         o = db.operations
         with self.database.read() as c:
             query = select(o).where(o.c.ticket_id == ticket_id, o.c.branch.is_(branch)).order_by(o.c.seq)
-            return [_operation(row) for row in c.execute(query)]
+            return [to_operation(row) for row in c.execute(query)]
 
     def stats(self) -> Stats:
         """The queue in numbers; the paces are those of the last hour. An expired lease counts as open."""
-        now = self._clock()
-        t = db.tickets
         with self.database.read() as c:
-            expired = and_(t.c.state == State.LEASED.value, t.c.expires_at < now)
-            counts: dict[tuple[str, str, bool], int] = {}
-            rows = c.execute(
-                select(t.c.kind, t.c.state, t.c.needs_lead, expired.label("expired"), func.count().label("n")).group_by(
-                    t.c.kind, t.c.state, t.c.needs_lead, expired
-                )
-            )
-            for row in rows:
-                key = (row.kind, State.OPEN.value if row.expired else row.state, bool(row.needs_lead))
-                counts[key] = counts.get(key, 0) + row.n
-            paces = c.execute(
-                select(t.c.finished_by, func.count(), func.avg(t.c.seconds))
-                .where(t.c.finished_at > now - 3600)
-                .group_by(t.c.finished_by)
-                .order_by(func.count().desc(), t.c.finished_by)
-            ).all()
-            undelivered = c.scalar(select(func.count()).where(db.outbox.c.delivered_at.is_(None))) or 0
-        return Stats(
-            counts=tuple(
-                Count(kind=Kind(kind), state=State(state), needs_lead=needs_lead, tickets=n)
-                for (kind, state, needs_lead), n in sorted(counts.items())
-            ),
-            paces=tuple(Pace(person=name, finished=n, seconds=mean) for name, n, mean in paces),
-            undelivered=undelivered,
-        )
+            return figures.stats(c, self._clock())
+
+    def figures(self) -> Figures:
+        """The queue in figures, from the rolling sums."""
+        with self.database.read() as c:
+            return figures.count(c, self._clock())
 
     # --- the outbox --------------------------------------------------------------------------------------------
 
@@ -467,7 +677,7 @@ class Store:
         row = c.execute(select(db.batches).where(db.batches.c.batch_id == batch_id)).first()
         if row is None:
             raise NoSuchBatch(f"no batch {batch_id}")
-        return _batch(row)
+        return to_batch(row)
 
     def _lock_ticket(self, c: Connection, ticket_id: str) -> Row[Any]:
         row = c.execute(select(db.tickets).where(db.tickets.c.ticket_id == ticket_id).with_for_update()).first()
@@ -506,7 +716,7 @@ class Store:
             raise NotAllowed(f"{person.name} never held ticket {ticket.ticket_id} under token {token}")
 
     def _check_held(self, c: Connection, ticket: Ticket, token: int, person: Person) -> None:
-        if not _holds(ticket, token, person):
+        if not holds(ticket, token, person):
             self._check_held_once(c, ticket, token, person)
             raise LeaseLost()
 
@@ -558,56 +768,160 @@ class Store:
         c.execute(insert(o), rows)
         return int(seq) + len(rows)
 
-    def _settle_or_follow(self, c: Connection, ticket: Ticket, person: Person, outcome: Outcome, now: float) -> None:
-        masklet_id, made_by = ticket.masklet_id, ticket.made_by
-        if outcome.masklet is not None:
-            made = _made(outcome.masklet, ticket, person)
-            self._keep_masklets(c, ticket.batch_id, [made])
-            masklet_id, made_by = made.masklet_id, person.name
-        following = NEXT[(ticket.kind, outcome.verdict)]
-        follower = None if following is None else next_ticket_id(ticket, following)
+    def _recent(self, c: Connection, person: Person) -> Sequence[Row[Any]]:
+        t, le = db.tickets, db.leases
+        about = select(le, t.c.batch_id, t.c.kind, t.c.video_id).join(t, t.c.ticket_id == le.c.ticket_id)
+        mine = about.where(le.c.person == person.name, db.HAS_FINISHED)
+        return c.execute(mine.order_by(le.c.finished_at.desc(), le.c.claimed_at.desc()).limit(RECENT)).all()
+
+    def _answers(self, c: Connection, ticket_id: str) -> Sequence[Row[Any]]:
+        """The leases of a ticket that ended with an answer, in their order: its verdicts, where it takes several."""
+        le = db.leases
+        return c.execute(select(le).where(le.c.ticket_id == ticket_id, db.HAS_FINISHED).order_by(le.c.token)).all()
+
+    def _end_lease(self, c: Connection, ticket: Ticket, token: int, outcome: Outcome, now: float) -> None:
+        le = db.leases
+        said = {"verdict": outcome.verdict, "reasons": ",".join(outcome.reasons), "seconds": outcome.seconds}
+        c.execute(
+            update(le).where(le.c.ticket_id == ticket.ticket_id, le.c.token == token).values(finished_at=now, **said)
+        )
+
+    def _answer(self, c: Connection, row: Row[Any], person: Person, outcome: Outcome, now: float) -> None:
+        """Count an answer; if it is the last that the ticket takes, decide, and open what follows."""
+        answers = self._answers(c, row.ticket_id)
+        mine = answers[-1]
+        if len(answers) < row.overlap:
+            again = update(db.tickets).where(db.tickets.c.ticket_id == row.ticket_id)
+            c.execute(again.values(state=State.OPEN.value, leased_by=None, expires_at=None))
+            db.add_to_tallies(c, [figures.answered(row, mine)])
+            return
+        made = None if outcome.masklet is None else made_masklet(outcome.masklet, to_ticket(row), person)
+        if made is not None:
+            self._keep_masklets(c, row.batch_id, [made])
+        tallies = [figures.answered(row, mine, **self._effort(c, row, made)), *figures.agreed(row, answers)]
+        decision = majority(answers)
+        if row.needs_lead:
+            db.record(c, now, person.name, "decide", row.ticket_id, {"verdict": decision.verdict})
+        tallies += self._settle_or_follow(c, row, decision, made, now)
+        db.add_to_tallies(c, tallies)
+
+    def _effort(self, c: Connection, row: Row[Any], made: Masklet | None) -> dict[str, Any]:
+        """What `figures.answered` must know of a masklet that was made."""
+        if made is None:
+            return {}
+        o = db.operations
+        query = select(o).where(o.c.ticket_id == row.ticket_id, o.c.branch.is_(False)).order_by(o.c.seq)
+        before = None
+        if row.made_by is not None and row.made_by != made.annotated_by:
+            before = self._content(c, row.batch_id, row.masklet_id)
+        return {
+            "made": made,
+            "operations": [to_operation(r) for r in c.execute(query)],
+            "before": None if before is None else MASKLET.validate_json(before),
+        }
+
+    def _content(self, c: Connection, batch_id: str, masklet_id: str | None) -> str | None:
+        m = db.masklets
+        return c.scalar(select(m.c.content).where(m.c.batch_id == batch_id, m.c.masklet_id == masklet_id))
+
+    def _is_at_work(self, c: Connection, name: str, now: float) -> bool:
+        """Whether a person finished a ticket within the time that rework waits for them."""
+        le = db.leases
+        query = select(le.c.token).where(le.c.person == name, db.HAS_FINISHED)
+        return c.execute(query.where(le.c.finished_at > now - self.policy.rework_s).limit(1)).first() is not None
+
+    def _settle_or_follow(
+        self, c: Connection, row: Row[Any], decision: Decision, made: Masklet | None, now: float
+    ) -> list[dict[str, Any]]:
+        """Close a ticket and open the one that follows. Returns what the tallies gain."""
+        kind, verdict = Kind(row.kind), None if decision.verdict is None else Verdict(decision.verdict)
+        masklet_id, made_by = (row.masklet_id, row.made_by) if made is None else (made.masklet_id, made.annotated_by)
+        following = NEXT[(kind, verdict)]
+        follower = None if following is None else next_ticket_id(to_ticket(row), following)
         c.execute(
             update(db.tickets)
-            .where(db.tickets.c.ticket_id == ticket.ticket_id)
+            .where(db.tickets.c.ticket_id == row.ticket_id)
             .values(
                 state=State.DONE.value,
                 leased_by=None,
                 expires_at=None,
-                verdict=outcome.verdict,
-                reasons=",".join(outcome.reasons),
-                finished_by=person.name,
+                verdict=verdict,
+                reasons=decision.reasons or "",
+                finished_by=decision.person,
                 finished_at=now,
-                seconds=outcome.seconds,
+                seconds=decision.seconds,
                 next_ticket_id=follower,
-                settled=outcome.verdict if following is None else None,
+                settled=verdict if following is None else None,
             )
         )
-        if following is not None:
-            c.execute(
-                insert(db.tickets).values(
-                    ticket_id=follower,
-                    batch_id=ticket.batch_id,
-                    kind=following.value,
-                    video_id=ticket.video_id,
-                    masklet_id=masklet_id,
-                    phase=ticket.phase,
-                    priority=ticket.priority,
-                    payload=ticket.payload,
-                    made_by=made_by,
-                    needs_lead=outcome.verdict is Verdict.UNSURE,
-                    attempt=ticket.attempt + 1,
-                    previous_ticket_id=ticket.ticket_id,
-                    created_at=now,
-                    ordinal=0,
-                    state=State.OPEN.value,
-                    lease_token=0,
-                    reasons="",
-                )
-            )
+        opened = []
+        if following is not None and follower is not None:
+            needs_lead = verdict is Verdict.UNSURE
+            sent_back = following is Kind.TRACK and verdict is Verdict.REFINE
+            rework = made_by is not None if sent_back else bool(row.rework)
+            maker = made_by if sent_back and made_by is not None and self._is_at_work(c, made_by, now) else None
+            asked_by = decision.person if sent_back and self.policy.other_verifier else row.sent_back_by
+            new = {
+                "ticket_id": follower,
+                "batch_id": row.batch_id,
+                "kind": following.value,
+                "video_id": row.video_id,
+                "masklet_id": masklet_id,
+                "phase": row.phase,
+                "priority": row.priority,
+                "payload": row.payload,
+                "made_by": made_by,
+                "needs_lead": needs_lead,
+                "attempt": row.attempt + 1,
+                "previous_ticket_id": row.ticket_id,
+                "created_at": now,
+                "ordinal": 0,
+                "state": State.OPEN.value,
+                "lease_token": 0,
+                "reasons": "",
+                "skill": row.skill,
+                "lane": lane_of(needs_lead=needs_lead, skill=row.skill),
+                "reserved_for": maker,
+                "reserved_until": None if maker is None else now + self.policy.rework_s,
+                "sent_back_by": asked_by,
+                "rework": rework,
+                "overlap": overlap_of(follower, following, self.policy, needs_lead=needs_lead),
+                "checkpoint": row.checkpoint if made is None else made.checkpoint,
+            }
+            c.execute(insert(db.tickets).values(**new))
+            opened = [new]
         b = db.batches
-        change = {"total": b.c.total + 1} if following is not None else {"remaining": b.c.remaining - 1}
-        c.execute(update(b).where(b.c.batch_id == ticket.batch_id).values(change))
-        self._tell_if_drained(c, ticket.batch_id, now)
+        change = {"total": b.c.total + 1} if opened else {"remaining": b.c.remaining - 1}
+        c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change))
+        self._tell_if_drained(c, row.batch_id, now)
+        return [*figures.closed(row), *figures.added(opened)]
+
+    def _reopen(self, c: Connection, row: Row[Any], mine: Row[Any]) -> tuple[list[dict[str, Any]], str | None]:
+        """Undo what an answer led to. Returns what the tallies lose, and the masklet that was made. Raises TooLate."""
+        t, b, m = db.tickets, db.batches, db.masklets
+        if row.state == State.OPEN.value:  # one of several verdicts, and not the last
+            return figures.negative([figures.answered(row, mine)]), None
+        follower = None
+        if row.next_ticket_id is not None:
+            follower = self._lock_ticket(c, row.next_ticket_id)
+            if follower.state != State.OPEN.value or follower.lease_token:
+                raise TooLate()
+        batch = self._lock_batch(c, row.batch_id)
+        assert batch is not None
+        if batch.drained_at is not None:
+            raise TooLate(f"batch {row.batch_id} is done and was handed on")
+        made = None
+        if follower is not None and mine.verdict is None:
+            made = self._content(c, row.batch_id, follower.masklet_id)
+            c.execute(delete(m).where(m.c.batch_id == row.batch_id, m.c.masklet_id == follower.masklet_id))
+        if follower is not None:
+            c.execute(delete(t).where(t.c.ticket_id == follower.ticket_id))
+        change = {"remaining": b.c.remaining + 1} if follower is None else {"total": b.c.total - 1}
+        c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change))
+        effort = self._effort(c, row, None if made is None else MASKLET.validate_json(made))
+        lost = [figures.answered(row, mine, **effort), *figures.agreed(row, self._answers(c, row.ticket_id))]
+        lost += [*figures.closed(row), *figures.added([] if follower is None else [follower._asdict()])]
+        return figures.negative(lost), made
 
     def _tell_if_drained(self, c: Connection, batch_id: str, now: float) -> None:
         """Write the outbox row in the transaction that drains the batch, whose row is locked: exactly one does."""
@@ -624,151 +938,3 @@ class Store:
         settled = ticket.verdict if ticket.next_ticket_id is None else None
         drained = self._batch(c, ticket.batch_id).drained
         return Finished(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)
-
-
-def _insert_missing(database: Database, table: Any) -> Any:
-    """INSERT … ON CONFLICT DO NOTHING, which each database spells in its own dialect."""
-    if database.is_sqlite:
-        from sqlalchemy.dialects.sqlite import insert as dialect_insert
-    else:
-        from sqlalchemy.dialects.postgresql import insert as dialect_insert  # type: ignore[assignment]
-    return dialect_insert(table).on_conflict_do_nothing()
-
-
-def _holds(ticket: Ticket, token: int, person: Person) -> bool:
-    return ticket.state is State.LEASED and ticket.lease_token == token and ticket.leased_by == person.name
-
-
-def _act(outcome: Outcome, *, keep_masklet: bool = False) -> NewOperation:
-    """The operation that records an outcome; with the masklet itself where no row of `masklets` will hold it."""
-    payload: dict[str, Any] = {"reasons": list(outcome.reasons), "seconds": outcome.seconds}
-    if outcome.verdict is not None:
-        payload["verdict"] = outcome.verdict.value
-    if outcome.masklet is not None:
-        payload["masklet_id"] = outcome.masklet.masklet_id
-        if keep_masklet:
-            payload["masklet"] = MASKLET.dump_python(outcome.masklet, mode="json")
-    return NewOperation(
-        operation_id=outcome.operation_id,
-        kind="submit" if outcome.verdict is None else "verdict",
-        created_at=outcome.created_at,
-        frame_idx=outcome.frame_idx,
-        payload=json.dumps(payload, sort_keys=True),
-    )
-
-
-def _made(masklet: Masklet, ticket: Ticket, person: Person) -> Masklet:
-    """The masklet with what the queue knows better than the client that sent it."""
-    return replace(
-        masklet,
-        batch_id=ticket.batch_id,
-        kind="manual",
-        phase=ticket.phase if ticket.phase != "auto" else masklet.phase,
-        parent_id=ticket.masklet_id,
-        annotated_by=person.name,
-        verdict=None,
-        verified_by=None,
-    )
-
-
-def _row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int) -> dict[str, Any]:
-    return {
-        "ticket_id": ticket.ticket_id,
-        "batch_id": batch_id,
-        "kind": ticket.kind.value,
-        "video_id": ticket.video_id,
-        "masklet_id": None if ticket.masklet is None else ticket.masklet.masklet_id,
-        "phase": ticket.phase,
-        "priority": ticket.priority,
-        "payload": ticket.payload,
-        "made_by": None if ticket.masklet is None else ticket.masklet.annotated_by,
-        "needs_lead": False,
-        "attempt": 1,
-        "created_at": now,
-        "ordinal": ordinal,
-        "state": State.OPEN.value,
-        "lease_token": 0,
-        "reasons": "",
-    }
-
-
-def _reasons(text: str) -> tuple[Reason, ...]:
-    return tuple(Reason(reason) for reason in text.split(",") if reason)
-
-
-def _ticket(row: Row[Any]) -> Ticket:
-    return Ticket(
-        ticket_id=row.ticket_id,
-        batch_id=row.batch_id,
-        kind=Kind(row.kind),
-        video_id=row.video_id,
-        masklet_id=row.masklet_id,
-        phase=row.phase,
-        priority=row.priority,
-        payload=row.payload,
-        state=State(row.state),
-        made_by=row.made_by,
-        needs_lead=bool(row.needs_lead),
-        attempt=row.attempt,
-        previous_ticket_id=row.previous_ticket_id,
-        lease_token=row.lease_token,
-        leased_by=row.leased_by,
-        expires_at=row.expires_at,
-        verdict=None if row.verdict is None else Verdict(row.verdict),
-        reasons=_reasons(row.reasons),
-        finished_by=row.finished_by,
-        next_ticket_id=row.next_ticket_id,
-    )
-
-
-def _batch(row: Row[Any] | None) -> Batch:
-    assert row is not None
-    return Batch(
-        batch_id=row.batch_id,
-        sealed=bool(row.sealed),
-        total=row.total,
-        remaining=row.remaining,
-        drained=row.drained_at is not None,
-    )
-
-
-def _settled(row: Row[Any]) -> Settled:
-    masklet = None
-    if row.content is not None:
-        masklet = MASKLET.validate_json(row.content)
-        masklet = replace(masklet, verdict=row.settled, verified_by=row.finished_by)
-    return Settled(
-        ticket_id=row.ticket_id,
-        video_id=row.video_id,
-        verdict=Verdict(row.settled),
-        reasons=_reasons(row.reasons),
-        decided_by=row.finished_by,
-        masklet=masklet,
-    )
-
-
-def _operation(row: Row[Any]) -> Operation:
-    return Operation(
-        operation_id=row.operation_id,
-        ticket_id=row.ticket_id,
-        batch_id=row.batch_id,
-        video_id=row.video_id,
-        masklet_id=row.masklet_id,
-        person=row.person,
-        kind=row.kind,
-        frame_idx=row.frame_idx,
-        payload=row.payload,
-        created_at=row.created_at,
-        seq=row.seq,
-    )
-
-
-def _parse_cursor(after: str | None) -> tuple[str, str, int]:
-    part, _, rest = (after or "settled:").partition(":")
-    if part == "settled":
-        return part, rest, 0
-    if part == "operations":
-        ticket_id, _, seq = rest.rpartition(":")
-        if not rest or seq.isdigit():
-            return part, ticket_id, int(seq or 0)
-    raise ValueError(f"not a place in a result: {after!r}")

@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -39,6 +40,8 @@ out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 STOPPED = 130  # the status of a command that was stopped
+
+E = TypeVar("E", bound=StrEnum)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -454,34 +457,61 @@ def evaluate(
 def users_add(
     name: str,
     role: Annotated[list[str], typer.Option(help="annotator, verifier, lead, admin or pipeline; may be repeated.")],
+    skill: Annotated[
+        list[str] | None, typer.Option(help="What tickets may ask for; may be repeated. Else left as they are.")
+    ] = None,
     password: Annotated[
         str | None, typer.Option(help="Else one is made and printed.", envvar="MASKLETS_PASSWORD")
     ] = None,
 ) -> None:
-    """Add a person, or change the roles and the password of one."""
+    """Add a person, or change the roles, the skills and the password of one."""
     from annotation_queue.records import Role
     from engine.services import connect
 
-    known = {r.value: r for r in Role}
-    for word in role:
-        if word not in known:
-            raise ValueError(f"the roles are {', '.join(known)}, not {word!r}")
+    roles = [_known(word, Role, "roles") for word in role]
     chosen = password or secrets.token_urlsafe(12)
     with connect() as s:
         _, accounts = s.open_queue()
-        accounts.add(name, [known[word] for word in role], chosen)
+        accounts.add(name, roles, chosen, skills=skill)
     out.print(f"{name} ({', '.join(role)})" + ("" if password else f", password {chosen}"))
 
 
 @users_app.command("list")
-def users_list() -> None:
-    """Everybody, with their roles."""
+def users_list(as_json: Json = False) -> None:
+    """Everybody, with their roles, skills and tokens."""
     from engine.services import connect
 
     with connect() as s:
         _, accounts = s.open_queue()
-        for person in accounts.list():
-            out.print(f"{person.name}  {', '.join(sorted(person.roles))}")
+        everybody = accounts.accounts()
+    if as_json:
+        print(json.dumps({"people": [dataclasses.asdict(person) for person in everybody]}))
+        return
+    for person in everybody:
+        parts = [", ".join(person.roles), f"knows {', '.join(person.skills)}" if person.skills else ""]
+        parts += [f"token {t.token_id} ({', '.join(t.scopes or ['unlimited'])})" for t in person.tokens]
+        parts += ["disabled" if person.disabled else ""]
+        out.print(f"{person.name}  {'; '.join(part for part in parts if part)}", soft_wrap=True)
+
+
+@users_app.command("disable")
+def users_disable(name: str) -> None:
+    """Shut a person out, and end their logins and tokens."""
+    from engine.services import connect
+
+    with connect() as s:
+        s.open_queue()[1].disable(name)
+    out.print(f"{name} is shut out")
+
+
+@users_app.command("enable")
+def users_enable(name: str) -> None:
+    """Let a person who was shut out log in again."""
+    from engine.services import connect
+
+    with connect() as s:
+        s.open_queue()[1].disable(name, False)
+    out.print(f"{name} may log in again")
 
 
 @users_app.command("remove")
@@ -497,13 +527,56 @@ def users_remove(name: str) -> None:
 
 
 @users_app.command("token")
-def users_token(name: str) -> None:
+def users_token(
+    name: str,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, annotate or pipeline; may be repeated. Else whatever they may do.")
+    ] = None,
+    days: Annotated[float | None, typer.Option(min=0.01, help="How long it lasts. Else until it is revoked.")] = None,
+) -> None:
     """A new token for a program that works as this person."""
+    from annotation_queue.records import Scope
+    from engine.services import connect
+
+    scopes = [_known(word, Scope, "scopes") for word in scope] if scope else None
+    with connect() as s:
+        _, accounts = s.open_queue()
+        out.print(accounts.issue_token(name, scopes, expires_s=None if days is None else days * 86400))
+
+
+@users_app.command("revoke")
+def users_revoke(
+    name: str,
+    token_id: Annotated[str | None, typer.Argument(help="As the list shows it. Else every token and login.")] = None,
+) -> None:
+    """End a token of a person, or all of them."""
     from engine.services import connect
 
     with connect() as s:
         _, accounts = s.open_queue()
-        out.print(accounts.issue_token(name))
+        if token_id is None:
+            out.print(f"{accounts.revoke_tokens(name)} tokens and logins of {name} are ended")
+        else:
+            accounts.revoke_token(name, token_id)
+            out.print(f"token {token_id} of {name} is ended")
+
+
+@users_app.command("audit")
+def users_audit(limit: Annotated[int, typer.Option(min=1)] = 50, as_json: Json = False) -> None:
+    """Who did what to people and tokens, which verdicts were taken back, what leads decided; the latest first."""
+    from datetime import datetime
+
+    from engine.services import connect
+
+    with connect() as s:
+        _, accounts = s.open_queue()
+        lines = accounts.audited(limit=limit)
+    if as_json:
+        print(json.dumps({"audit": [dataclasses.asdict(line) for line in lines]}))
+        return
+    for line in lines:
+        when = datetime.fromtimestamp(line.at).isoformat(" ", "seconds")
+        out.print(f"{when}  {line.actor}  {line.action}  {line.subject}  {line.detail}", soft_wrap=True)
 
 
 @app.command()
@@ -523,6 +596,13 @@ def doctor(as_json: Json = False) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _known(word: str, words: type[E], what: str) -> E:
+    """The member that a word names. Raises ValueError."""
+    if word not in {member.value for member in words}:
+        raise ValueError(f"the {what} are {', '.join(member.value for member in words)}, not {word!r}")
+    return words(word)
 
 
 def _ingest(s: Any, videos: str | None) -> Any:

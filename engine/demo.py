@@ -41,7 +41,12 @@ T = TypeVar("T")
 
 CLIPS = 6
 SCENE = synthetic.Scene(height=240, width=320, frames=72, objects=(2, 4), clutter=(0, 2), size=(0.14, 0.32), leave=0.15)
-PEOPLE = (("annotator-1", Role.ANNOTATOR), ("annotator-2", Role.ANNOTATOR), ("verifier-1", Role.VERIFIER))
+PEOPLE = (
+    ("annotator-1", Role.ANNOTATOR),
+    ("annotator-2", Role.ANNOTATOR),
+    ("verifier-1", Role.VERIFIER),
+    ("verifier-2", Role.VERIFIER),  # whoever sends a masklet back does not verify what becomes of it
+)
 STAGE_LIMIT_S = 900.0
 MARK = ".masklets-demo"  # a file that says whose the folder is
 LOOK_S = 3.0  # between questions to Airflow while a stage is awaited

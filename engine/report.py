@@ -62,9 +62,8 @@ def summarise(
     operations = s.tables.operations(where=f"batch_id == '{batch_id}'")
     verdicts: dict[str, int] = {}
     for operation in operations:
-        if operation.kind == "verdict":
-            word = str(json.loads(operation.payload).get("verdict"))
-            verdicts[word] = verdicts.get(word, 0) + 1
+        if operation.kind in ("verdict", "unsubmit") and (word := json.loads(operation.payload).get("verdict")):
+            verdicts[word] = verdicts.get(word, 0) + (1 if operation.kind == "verdict" else -1)
     scores = [score for video in videos for score in against_truth(s, video, rows).values()]
     mean = jf.mean(scores)
     published = batches.facts(s.blobs, batch_id, Stage.PUBLISHED) or {}

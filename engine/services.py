@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -126,7 +127,7 @@ class Services:
         """The queue's own database, for the process that serves it; makes the pipeline's account and token."""
         from annotation_queue.auth import Accounts
         from annotation_queue.database import Database
-        from annotation_queue.records import Role
+        from annotation_queue.records import Policy, Role
         from annotation_queue.store import Store
 
         self.home  # noqa: B018  (the folder must be there before the database is)
@@ -137,7 +138,9 @@ class Services:
         if not _is_known(accounts, token):  # none yet, or of a database that was left behind
             accounts.add("pipeline", [Role.PIPELINE])
             write_secret(token, accounts.issue_token("pipeline"))
-        return Store(database, lease_s=self.settings.queue.lease_s), accounts
+        queue = self.settings.queue
+        policy = Policy(**{field.name: getattr(queue, field.name) for field in fields(Policy)})
+        return Store(database, lease_s=queue.lease_s, policy=policy), accounts
 
     def _pipeline_token(self) -> str:
         if self.settings.queue.token is not None:

@@ -68,6 +68,15 @@ class QueueSettings(_Part):
     lease_s: float = Field(90.0, gt=0)
     token: SecretStr | None = None  # of the pipeline; None: made once and kept in `home`
     secure_cookie: bool = False  # True where people reach the page over HTTPS
+    # who gets which ticket, and how it is judged
+    rework_s: float = Field(1800.0, ge=0)  # seconds that a masklet which was sent back waits for its maker first
+    other_verifier: bool = True  # what a verifier asked for goes to another one; False for a team with a single one
+    overlap: int = Field(2, ge=1)  # verdicts that a ticket of the overlap share takes
+    overlap_share: float = Field(0.0, ge=0, le=1)  # of the verify tickets
+    gold_share: float = Field(0.0, ge=0, le=1)  # of each person's claims that get a ticket with a known answer
+    gold_iou: float = Field(0.75, ge=0, le=1)  # mean IoU from which a masklet made in one is right
+    warmup_tickets: int = Field(0, ge=0)  # of these that a new person does before any other; 0: none
+    warmup_accuracy: float = Field(0.8, ge=0, le=1)  # share of the last ones that must be right
 
 
 class ReviewSettings(_Part):

@@ -112,7 +112,7 @@ class Operation:
     video_id: str
     masklet_id: str  # the masklet that the ticket was about
     person: str
-    kind: str  # "prompt", "stroke", "propagate", "undo", "verdict", "submit"
+    kind: str  # "prompt", "stroke", "propagate", "undo", "verdict", "submit", "unsubmit"
     frame_idx: int | None
     payload: str  # JSON
     created_at: str  # ISO 8601, UTC

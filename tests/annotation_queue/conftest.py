@@ -90,7 +90,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     server = request.getfixturevalue("postgres_server")
     # a test that watches the tables being made begins with none
-    empty = "create_the_database" in request.node.name
+    empty = "create_the_database" in request.node.name or "old" in request.fixturenames
     template = "template1" if empty else request.getfixturevalue("postgres_template")
     name = f"queue_{uuid.uuid4().hex[:12]}"
     engine = create_engine(server, isolation_level="AUTOCOMMIT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from synthetic_queue import (
     tickets,
 )
 
-from annotation_queue.api import COOKIE, LARGE_BODY, SMALL_BODY, STATS_S, create_app
+from annotation_queue.api import COOKIE, FIGURES_S, LARGE_BODY, SMALL_BODY, STATS_S, create_app
 from annotation_queue.client import QueueClient, new_id
 from annotation_queue.database import Database
 from annotation_queue.records import (
@@ -35,6 +36,8 @@ from annotation_queue.records import (
     NotLoggedIn,
     QueueUnreachable,
     Reason,
+    Role,
+    Scope,
     State,
     WrongPassword,
 )
@@ -116,10 +119,12 @@ def test_a_batch_goes_from_the_pipeline_through_people_and_back(queue, pipeline,
     assert ann.append_operations(track, [click]).repeated == 1
     made = corrected(ann.masklet(track), f"{batch.batch_id}-better")
     finished = ann.finish(track, masklet=made)
-    verify = vera.claim(batch_id=batch.batch_id)
-    assert verify.ticket_id == finished.next_ticket_id
-    assert vera.masklet(verify).rle == made.rle
-    assert vera.finish(verify, verdict=Verdict.ACCEPT).batch_drained
+    assert vera.claim(batch_id=batch.batch_id) is None  # she sent it back
+    with queue.client("victor") as victor:
+        verify = victor.claim(batch_id=batch.batch_id)
+        assert verify.ticket_id == finished.next_ticket_id
+        assert victor.masklet(verify).rle == made.rle
+        assert victor.finish(verify, verdict=Verdict.ACCEPT).batch_drained
 
     result = pipeline.batch_result(batch.batch_id)
     assert result.batch.drained and batch.batch_id in pipeline.drained_batches()
@@ -163,17 +168,21 @@ def test_what_the_queue_refuses_comes_back_as_its_exception(queue, pipeline, ver
         vera.ticket("nothing-here")
     with pytest.raises(NoSuchBatch):
         pipeline.batch_result("nothing-here")
-    with pytest.raises(NoSuchVideo):
+    with pytest.raises(NotAllowed, match="no ticket on video"):
         vera.video("nothing-here")
+    with pytest.raises(NoSuchVideo):
+        pipeline.video("nothing-here")
     with pytest.raises(NoSuchFrame):
-        vera.frame("video-0", 48)
+        pipeline.frame("video-0", 48)
     vera.release(ticket)
     vera.claim(ticket_id=ticket.ticket_id)
     with pytest.raises(LeaseLost):
         vera.heartbeat(ticket)
 
 
-def test_frames_are_exact_and_may_be_kept_for_ever(vera, browser):
+def test_frames_are_exact_and_may_be_kept_for_ever(pipeline, vera, browser, request):
+    batch = open_batch(pipeline, request, 1)
+    assert vera.claim(batch_id=batch.batch_id).video_id == "video-0"
     assert vera.video("video-0").frame_count == 48
     answer = browser.get("/api/videos/video-0/frames/31.jpg")
     assert answer.headers["content-type"] == "image/jpeg"
@@ -199,6 +208,7 @@ def test_nothing_is_told_to_whoever_did_not_log_in(queue):
         for path in paths:
             url = path.replace("{frame_idx}", "0").replace("{ticket_id}", "t").replace("{batch_id}", "b")
             for method in http.get("/api/openapi.json").json()["paths"][path]:
+                url = url.replace("{name}", "vera").replace("{token_id}", "x")
                 answer = http.request(method, url.replace("{video_id}", "video-0"), json={})
                 assert answer.status_code in ((200,) if path == "/healthz" else (401, 422)), (method, path)
                 if answer.status_code == 422:
@@ -248,6 +258,124 @@ def test_a_client_logs_in_with_a_password_and_again_when_its_login_has_ended(que
     with QueueClient(queue.url, token="wrong") as client:
         with pytest.raises(NotLoggedIn):
             client.stats()
+
+
+def test_a_ticket_is_shown_to_who_holds_it_and_to_overseers(queue, pipeline, vera, request):
+    batch = open_batch(pipeline, request, 2)
+    ticket = vera.claim(batch_id=batch.batch_id)
+    ways = ["", "/masklet", "/operations"]
+    with queue.client("victor") as victor, queue.client("lea") as lea:
+        for client, sees in ((vera, True), (victor, False), (lea, True), (pipeline, True)):
+            for way in ways:
+                answer = client._http.get(f"/api/tickets/{ticket.ticket_id}{way}")
+                assert answer.status_code == (200 if sees else 403), (way, answer.text)
+        answer = vera._http.get(f"/api/tickets/{ticket.ticket_id}/operations", params={"branch": True})
+        assert answer.status_code == 403
+        assert lea.operations(ticket.ticket_id, branch=True) == []
+        vera.finish(ticket, verdict=Verdict.ACCEPT)
+        assert vera.masklet(ticket) is not None
+        shown = {t.ticket_id for t in victor.tickets(batch_id=batch.batch_id)}
+        assert shown == {t.ticket_id for t in pipeline.tickets(batch_id=batch.batch_id, state=State.OPEN)}
+
+
+def test_a_video_is_shown_to_who_has_a_ticket_on_it(queue, pipeline, request):
+    prefix = request.node.name
+    alone = replace(tickets(1, frame_count=8, prefix=prefix)[0], video_id="video-alone")
+    pipeline.open_batch(prefix, [replace(alone, masklet=replace(alone.masklet, video_id="video-alone"))])
+    with queue.client("victor") as victor, queue.client("vera") as vera:
+        for path in ("/api/videos/video-alone", "/api/videos/video-alone/frames/3.jpg"):
+            assert victor._http.get(path).status_code == 403
+        victor.claim(batch_id=prefix)
+        assert victor.frame("video-alone", 3)
+        assert vera._http.get("/api/videos/video-alone/frames/3.jpg").status_code == 403
+
+
+def test_a_token_does_what_its_scopes_and_its_person_both_allow(queue, request):
+    lea = queue.accounts.add("lea", [Role.LEAD])
+    assert lea.roles == {Role.LEAD}
+    expected = {
+        (Scope.READ,): (200, 403, 403, 403),
+        (Scope.ANNOTATE,): (200, 204, 403, 403),
+        (Scope.PIPELINE,): (200, 403, 200, 403),
+        None: (200, 204, 200, 200),
+    }
+    for scopes, codes in expected.items():
+        headers = {"Authorization": f"Bearer {queue.accounts.issue_token('lea', scopes)}"}
+        with httpx.Client(base_url=queue.url, headers=headers) as http:
+            got = (
+                http.get("/api/figures").status_code,
+                http.post("/api/tickets/claim", json={"claim_id": new_id(), "batch_id": "nothing"}).status_code,
+                http.post("/api/batches/b/gold", json={"tickets": []}).status_code,
+                http.post("/api/people", json={"name": "new", "roles": ["verifier"]}).status_code,
+            )
+            assert got[:2] + got[3:] == codes[:2] + codes[3:]
+            assert got[2] == (404 if codes[2] == 200 else 403)  # there is no batch b
+
+
+# --- people and numbers ----------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_is_taken_back_over_the_api(pipeline, vera, request):
+    batch = open_batch(pipeline, request, 2)
+    ticket = vera.claim(batch_id=batch.batch_id)
+    vera.finish(ticket, verdict=Verdict.REFINE, seconds=3.0)
+    recent = vera.recent()[0]
+    assert (recent.ticket_id, recent.verdict, recent.seconds) == (ticket.ticket_id, Verdict.REFINE, 3.0)
+    back = vera.unsubmit(ticket.ticket_id)
+    assert back.leased_by == "vera" and back.lease_token == ticket.lease_token + 1
+    assert ticket.ticket_id not in {r.ticket_id for r in vera.recent()}
+    vera.finish(back, verdict=Verdict.ACCEPT)
+    with pytest.raises(NotAllowed, match="last 10"):
+        pipeline.unsubmit(ticket.ticket_id)
+
+
+def test_the_figures_are_for_overseers_and_for_prometheus(queue, pipeline, vera, request):
+    open_batch(pipeline, request, 1)
+    with pytest.raises(NotAllowed, match="leads, admins"):
+        vera.figures()
+    time.sleep(FIGURES_S + 0.1)
+    assert request.node.name[:60] in {batch.batch_id for batch in pipeline.figures().batches}
+    assert httpx.get(f"{queue.url}/metrics").status_code == 401
+    answer = pipeline._http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r'masklets_\w+(\{\w+="[^"\n]*"(,\w+="[^"\n]*")*\})? [-+.0-9e]+', line) for line in samples)
+    ours = f'masklets_tickets{{batch="{request.node.name[:60]}",kind="verify",state="open"}} 1'
+    assert ours in samples and '"vera"' not in answer.text
+
+
+def test_leads_manage_people_and_never_admins(queue):
+    queue.accounts.add("boss", [Role.ADMIN])
+    with queue.client("lea") as lea, queue.client("boss") as boss, queue.client("vera") as vera:
+        http, post = lea._http, lea._http.post
+        assert vera._http.get("/api/people").status_code == 403
+        ned = {"name": "ned", "roles": ["verifier"], "skills": ["birds"], "password": PASSWORD}
+        account = post("/api/people", json=ned).json()
+        assert (account["roles"], account["skills"], account["tokens"]) == (["verifier"], ["birds"], [])
+        for body in ({"name": "ned", "roles": ["admin"]}, {"name": "boss", "roles": ["verifier"]}):
+            assert post("/api/people", json=body).status_code == 403
+        assert post("/api/people/boss/disable", json={}).status_code == 403
+        assert post("/api/people/boss/tokens", json={}).status_code == 403
+        assert boss._http.post("/api/people", json={"name": "eve", "roles": ["admin"]}).status_code == 200
+        issued = post("/api/people/ned/tokens", json={"scopes": ["read"], "expires_s": 3600}).json()
+        listed = next(a for a in http.get("/api/people").json() if a["name"] == "ned")
+        assert [t["token_id"] for t in listed["tokens"]] == [issued["token_id"]]
+        bearer = {"Authorization": f"Bearer {issued['token']}"}
+        assert httpx.get(f"{queue.url}/api/me", headers=bearer).json()["skills"] == ["birds"]
+        assert http.delete(f"/api/people/ned/tokens/{issued['token_id']}").status_code == 204
+        assert httpx.get(f"{queue.url}/api/me", headers=bearer).status_code == 401
+        assert http.delete(f"/api/people/ned/tokens/{issued['token_id']}").status_code == 422
+        login = {"name": "ned", "password": PASSWORD}
+        cookie = httpx.post(f"{queue.url}/api/login", json=login).cookies
+        assert post("/api/people/ned/disable", json={}).status_code == 204
+        assert httpx.get(f"{queue.url}/api/me", cookies=cookie).status_code == 401
+        assert httpx.post(f"{queue.url}/api/login", json=login).status_code == 401
+        assert post("/api/people/ned/disable", json={"disabled": False}).status_code == 204
+        assert httpx.post(f"{queue.url}/api/login", json=login).status_code == 200
+        said = [(line["actor"], line["action"]) for line in http.get("/api/audit").json() if line["subject"] == "ned"]
+        wanted = ["enable", "disable", "revoke token", "issue token", "set person"]
+        assert said == [("lea", action) for action in wanted]
+        assert PASSWORD not in http.get("/api/audit").text and issued["token"] not in http.get("/api/audit").text
 
 
 # --- the edges -------------------------------------------------------------------------------------------------------

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from conftest import Clock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy import select
 from synthetic_queue import candidate, corrected, tickets
 
+from annotation_queue import database as db
 from annotation_queue.database import Database
-from annotation_queue.records import Kind, LeaseLost, NewOperation, Outcome, Person, Reason, Role, State
+from annotation_queue.records import (
+    Kind,
+    LeaseLost,
+    NewOperation,
+    NotAllowed,
+    Outcome,
+    Person,
+    Reason,
+    Role,
+    State,
+    TooLate,
+)
 from annotation_queue.store import LEASE_S, Store
 from storage.records import Verdict
 
@@ -38,6 +52,10 @@ class Leases(RuleBasedStateMachine):
         self.kinds = {t.ticket_id: Kind.VERIFY for t in tickets(TICKETS, frame_count=4)}  # of tickets that are not done
         self.makers = dict.fromkeys(self.kinds)
         self.for_lead = set()
+        self.sent_back = dict.fromkeys(self.kinds)  # ticket_id → the verifier who asked for what it is about
+        self.reserved = {}  # ticket_id → (person, until)
+        self.finished = []  # (ticket_id, person, what its finishing changed): in order
+        self.last_finish = {}  # person → when they last finished a ticket
         self.holders = {}  # ticket_id → (person, token, expires_at)
         self.tokens = dict.fromkeys(self.kinds, 0)
         self.past = []  # every lease that ever was: (ticket_id, person, token)
@@ -63,6 +81,11 @@ class Leases(RuleBasedStateMachine):
                 return False
             if (Role.VERIFIER if kind is Kind.VERIFY else Role.ANNOTATOR) not in person.roles:
                 return False
+            if kind is Kind.VERIFY and self.sent_back[ticket_id] == person.name:
+                return False
+        maker, until = self.reserved.get(ticket_id, (person.name, 0))
+        if maker != person.name and until >= self.clock():
+            return False
         return kind is not Kind.VERIFY or self.makers[ticket_id] != person.name
 
     def held(self, lease):
@@ -78,12 +101,17 @@ class Leases(RuleBasedStateMachine):
             assert not free
             return
         assert ticket.ticket_id in free
+        mine = {t for t in free if self.kinds[t] is ticket.kind and self.reserved.get(t, ("", 0))[0] == person.name}
+        assert not mine or ticket.ticket_id in mine  # rework goes to its maker before anything else
+        self.hold(ticket, person)
+
+    def hold(self, ticket, person):
         assert ticket.lease_token == self.tokens[ticket.ticket_id] + 1
         self.tokens[ticket.ticket_id] += 1
         self.holders[ticket.ticket_id] = (person, ticket.lease_token, self.clock() + LEASE_S)
         self.past.append((ticket.ticket_id, person, ticket.lease_token))
 
-    @rule(seconds=st.sampled_from([1, 20, 60, 89, 91, 200]))
+    @rule(seconds=st.sampled_from([1, 20, 60, 89, 91, 200, 2000]))
     def wait(self, seconds):
         self.clock.advance(seconds)
 
@@ -157,21 +185,65 @@ class Leases(RuleBasedStateMachine):
         if twice:
             assert self.store.finish(ticket_id, token, person, outcome) == finished
         self.acknowledged[outcome.operation_id] = ticket_id
-        del self.holders[ticket_id], self.kinds[ticket_id]
+        del self.holders[ticket_id]
         self.done += 1
         follower = finished.next_ticket_id
+        self.finished.append((ticket_id, person, self.kinds.pop(ticket_id), follower))
         if follower is not None:
             self.kinds[follower] = Kind.TRACK if verdict is Verdict.REFINE else Kind.VERIFY
             self.makers[follower] = person.name if masklet is not None else self.makers[ticket_id]
+            self.sent_back[follower] = person.name if verdict is Verdict.REFINE else self.sent_back[ticket_id]
             self.tokens[follower] = 0
+            self.for_lead.discard(follower)
             if verdict is Verdict.UNSURE:
                 self.for_lead.add(follower)
+            self.reserved.pop(follower, None)
+            maker = self.makers[ticket_id]
+            rework_s = self.store.policy.rework_s
+            at_work = any(p.name == maker for _, p, _, _ in self.finished)
+            if verdict is Verdict.REFINE and at_work and self.last_finish[maker] > self.clock() - rework_s:
+                self.reserved[follower] = (maker, self.clock() + rework_s)
+        self.last_finish[person.name] = self.clock()
         assert (finished.settled is None) == (follower is not None)
+
+    @precondition(lambda self: self.finished)
+    @rule(data=st.data(), twice=st.booleans())
+    def unsubmit(self, data, twice):
+        index = data.draw(st.integers(0, len(self.finished) - 1))
+        ticket_id, person, kind, follower = self.finished[index]
+        operation_id = self.id()
+        untouched = follower is None or (self.tokens[follower] == 0 and follower in self.kinds)
+        recent = [t for t, p, _, _ in self.finished if p == person][-10:]
+        try:
+            ticket = self.store.unsubmit(ticket_id, person, operation_id=operation_id, created_at="")
+        except NotAllowed:
+            assert ticket_id not in recent
+            return
+        except TooLate:
+            assert not untouched or not self.kinds
+            return
+        assert untouched and self.kinds and ticket_id in recent
+        if twice:
+            again = self.store.unsubmit(ticket_id, person, operation_id=operation_id, created_at="")
+            assert again == ticket
+        del self.finished[index]
+        self.done -= 1
+        self.kinds[ticket_id] = kind
+        if follower is not None:
+            del self.kinds[follower], self.tokens[follower]
+        self.acknowledged[operation_id] = ticket_id
+        self.hold(ticket, person)
+        mine = [when for when, name in self.finish_times() if name == person.name]
+        self.last_finish[person.name] = max(mine, default=float("-inf"))
+
+    def finish_times(self):
+        with self.database.read() as c:
+            return c.execute(select(db.leases.c.finished_at, db.leases.c.person).where(db.HAS_FINISHED)).all()
 
     @rule()
     def deliver(self):
         self.store.deliver(self.told.append)
-        assert self.told == ([] if self.kinds else ["b"])
+        assert self.told == ([] if self.kinds else ["b"])  # a batch that was told of is never opened again
 
     @invariant()
     def the_queue_and_the_model_agree(self):
@@ -187,6 +259,26 @@ class Leases(RuleBasedStateMachine):
         assert (batch.total, batch.remaining) == (len(found), len(self.kinds))
         assert batch.total == self.done + len(self.kinds)
         assert batch.drained == (not self.kinds)
+        counts = Counter((t.kind, t.state) for t in found.values())
+        late = [t for t in found.values() if t.state is State.LEASED and t.expires_at < self.clock()]
+        for ticket in late:
+            counts[ticket.kind, State.LEASED] -= 1
+            counts[ticket.kind, State.OPEN] += 1
+        figures = self.store.figures()
+        for b in figures.batches:  # the rolling sums are what a count of the rows is
+            found_here = tuple(counts[b.kind, state] for state in (State.OPEN, State.LEASED, State.DONE))
+            assert (b.open, b.leased, b.done) == found_here
+        assert figures.total.answers == self.done
+        assert sum(b.open + b.leased + b.done for b in figures.batches) == len(found)
+
+    @invariant()
+    def tokens_only_grow_and_each_lease_is_one_persons(self):
+        if not hasattr(self, "store"):
+            return
+        with self.database.read() as c:
+            leases = c.execute(select(db.leases.c.ticket_id, db.leases.c.token, db.leases.c.person)).all()
+        assert sorted((t, token, p.name) for t, p, token in self.past) == sorted(map(tuple, leases))
+        assert len({lease[:2] for lease in leases}) == len(leases)
 
     @invariant()
     def nothing_that_was_sent_is_lost(self):

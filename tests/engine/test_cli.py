@@ -69,6 +69,33 @@ def test_a_check_that_fails_is_the_status_of_the_command(monkeypatch, capsys, ok
     assert "store: in [brackets] :dog:" in capsys.readouterr().out
 
 
+def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MASKLETS_PASSWORD", "correct horse")
+
+    def said(*words, status=0):
+        assert command(monkeypatch, "users", *words) == status
+        return capsys.readouterr().out
+
+    assert "ada (verifier, lead)" in said("add", "ada", "--role", "verifier", "--role", "lead", "--skill", "birds")
+    assert said("token", "ada", "--scope", "read", "--days", "1").startswith("mq_")
+    said("token", "ada", "--scope", "king", status=2)
+    ada = next(p for p in json.loads(said("list", "--json"))["people"] if p["name"] == "ada")
+    assert (ada["roles"], ada["skills"], ada["tokens"][0]["scopes"]) == (["lead", "verifier"], ["birds"], ["read"])
+    token_id = ada["tokens"][0]["token_id"]
+    assert f"token {token_id} (read)" in said("list")
+    said("revoke", "ada", token_id)
+    assert said("revoke", "ada").startswith("0 tokens")
+    said("disable", "ada")
+    assert "disabled" in said("list")
+    said("enable", "ada")
+    said("disable", "nobody", status=2)
+    lines = [line for line in json.loads(said("audit", "--json"))["audit"] if line["subject"] == "ada"]
+    actions = ["enable", "disable", "revoke tokens", "revoke token", "issue token", "set person"]
+    assert [line["action"] for line in lines] == actions and {line["actor"] for line in lines} == {"(operator)"}
+    assert "set person" in said("audit")
+
+
 def test_ctrl_c_and_sigterm_say_that_it_can_go_on(monkeypatch, capsys, tmp_path):
     def stopped(*_):
         raise KeyboardInterrupt

@@ -1,0 +1,176 @@
+"""Gold: tickets whose answer is known, mixed into people's claims and scored when they are finished.
+
+A gold ticket is a row of `gold`. Whoever is dealt one gets a copy of their own in `tickets`, reserved for them for ever
+and otherwise like any ticket: the same lease, the same answers, and the page cannot tell. A copy counts in no batch,
+settles nothing and leads to nothing. Knows the tables and not the routes.
+
+A new person's warm-up is gold alone, until enough of the last ones are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from annotation_queue import database as db
+from annotation_queue.records import (
+    GOLD_LANE,
+    NEXT,
+    TRAINED,
+    Gold,
+    Kind,
+    NewGold,
+    Outcome,
+    Person,
+    Policy,
+    Role,
+    State,
+    check_gold,
+    is_in_share,
+    masklet_iou,
+    next_ticket_id,
+)
+from annotation_queue.rows import MASKLET, to_ticket
+from storage.records import Verdict, content_id
+
+
+def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: float) -> int:
+    """Add gold tickets beside a batch; those that are there stay. Returns how many are new. ValueError."""
+    wanted = {g.ticket.ticket_id: g for g in tickets}
+    for each in wanted.values():
+        check_gold(each)
+    ids = db.gold.c.gold_id
+    there = {gold_id for gold_id in wanted if c.scalar(select(ids).where(ids == gold_id)) is not None}
+    fresh = [g for gold_id, g in wanted.items() if gold_id not in there]
+    for g in fresh:
+        masklet = g.ticket.masklet
+        row = {
+            "gold_id": g.ticket.ticket_id,
+            "batch_id": batch_id,
+            "kind": g.ticket.kind.value,
+            "video_id": g.ticket.video_id,
+            "masklet_id": None if masklet is None else masklet.masklet_id,
+            "phase": g.ticket.phase,
+            "payload": g.ticket.payload,
+            "checkpoint": "" if masklet is None else masklet.checkpoint,
+            "expected": None if g.expected is None else g.expected.value,
+            "truth": None if g.truth is None else MASKLET.dump_json(g.truth).decode(),
+            "created_at": now,
+        }
+        c.execute(insert(db.gold).values(**row))
+    if fresh:
+        db.record(c, now, by, "add gold", batch_id, {"tickets": len(fresh)})
+    return len(fresh)
+
+
+def all_of(c: Connection) -> list[Gold]:
+    """Every gold ticket, with how people did."""
+    g, t = db.gold, db.tickets
+    query = (
+        select(g, func.count(t.c.right).label("done"), func.count(t.c.right).filter(t.c.right).label("right"))
+        .select_from(g.outerjoin(t, (t.c.gold_id == g.c.gold_id) & db.IS_GOLD))
+        .group_by(*g.columns)
+        .order_by(g.c.created_at, g.c.gold_id)
+    )
+    return [
+        Gold(
+            gold_id=row.gold_id,
+            batch_id=row.batch_id,
+            kind=Kind(row.kind),
+            video_id=row.video_id,
+            expected=None if row.expected is None else Verdict(row.expected),
+            done=row.done,
+            right=row.right,
+        )
+        for row in c.execute(query)
+    ]
+
+
+def is_trained(c: Connection, policy: Policy, person: Person) -> bool:
+    """Whether a person may have real work: enough of their last gold tickets were right, or they need no warm-up."""
+    if not policy.warmup_tickets or Role.LEAD in person.roles or TRAINED in person.skills:
+        return True
+    t = db.tickets
+    done = select(t.c.right).where(db.IS_GOLD, t.c.reserved_for == person.name, t.c.finished_at.is_not(None))
+    last = list(c.scalars(done.order_by(t.c.finished_at.desc()).limit(policy.warmup_tickets)))
+    return len(last) == policy.warmup_tickets and sum(map(bool, last)) >= policy.warmup_accuracy * len(last)
+
+
+def deal(
+    c: Connection,
+    policy: Policy,
+    person: Person,
+    kinds: Sequence[Kind],
+    claim_id: str,
+    batch_id: str | None,
+    now: float,
+) -> tuple[bool, list[Kind]]:
+    """Before a claim: reserve a gold ticket for a person where one is due.
+
+    Returns whether they get gold only, and the kind of the gold that waits for them, to be looked at first.
+    """
+    trained = is_trained(c, policy, person)
+    if trained and not is_in_share(claim_id, policy.gold_share):
+        return False, []
+    t, g = db.tickets, db.gold
+    waiting = select(t.c.kind).where(db.IS_GOLD, t.c.reserved_for == person.name, db.IS_OPEN)
+    if batch_id is not None:
+        waiting = waiting.where(t.c.batch_id == batch_id)
+    kind = c.scalar(waiting.where(t.c.kind.in_(kinds)).limit(1))
+    if kind is None:
+        had = select(t.c.gold_id).where(db.IS_GOLD, t.c.reserved_for == person.name)
+        fresh = select(g).where(g.c.kind.in_(kinds), g.c.gold_id.not_in(had)).order_by(g.c.gold_id).limit(1)
+        row = c.execute(fresh if batch_id is None else fresh.where(g.c.batch_id == batch_id)).first()
+        if row is None:
+            return not trained, []
+        kind = row.kind
+        copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
+        copy |= {name: row._mapping[name] for name in ("phase", "payload", "checkpoint")}
+        copy |= {
+            "ticket_id": content_id(row.gold_id, person.name),
+            "priority": 0,
+            "needs_lead": False,
+            "attempt": 1,
+            "created_at": now,
+            "ordinal": 0,
+            "state": State.OPEN.value,
+            "lease_token": 0,
+            "reasons": "",
+            "lane": GOLD_LANE,
+            "reserved_for": person.name,
+        }
+        db.insert_missing(c, db.tickets, [copy])
+    return not trained, [Kind(kind)]
+
+
+def close(c: Connection, row: Row[Any], policy: Policy, outcome: Outcome, name: str, now: float) -> None:
+    """Finish a person's copy and score it."""
+    g = db.gold
+    known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).one()
+    if outcome.masklet is not None and known.truth is not None:
+        score = masklet_iou(outcome.masklet, MASKLET.validate_json(known.truth))
+        right = score >= policy.gold_iou
+    else:
+        right = outcome.verdict is not None and outcome.verdict.value == known.expected
+        score = float(right)
+    following = NEXT[(Kind(row.kind), outcome.verdict)]
+    c.execute(
+        update(db.tickets)
+        .where(db.tickets.c.ticket_id == row.ticket_id)
+        .values(
+            state=State.DONE.value,
+            leased_by=None,
+            expires_at=None,
+            verdict=outcome.verdict,
+            reasons=",".join(outcome.reasons),
+            finished_by=name,
+            finished_at=now,
+            seconds=outcome.seconds,
+            right=right,
+            score=score,
+            # of a ticket that is never opened: an answer looks as it does on any other ticket
+            next_ticket_id=None if following is None else next_ticket_id(to_ticket(row), following),
+        )
+    )

@@ -1,0 +1,228 @@
+"""Rows of the queue's tables as records, and records as rows. Pure: no database, no clock."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import Row
+
+from annotation_queue.records import (
+    Batch,
+    Kind,
+    NewOperation,
+    NewTicket,
+    Outcome,
+    Person,
+    Policy,
+    Reason,
+    Recent,
+    Settled,
+    State,
+    Ticket,
+    is_in_share,
+    lane_of,
+)
+from storage.records import Masklet, Operation, Verdict
+
+MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
+
+
+def holds(ticket: Ticket, token: int, person: Person) -> bool:
+    """Whether this lease is the one that the ticket is under."""
+    return ticket.state is State.LEASED and ticket.lease_token == token and ticket.leased_by == person.name
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a ticket comes to: the columns of the answer that it follows."""
+
+    verdict: str | None
+    reasons: str | None
+    person: str
+    seconds: float | None
+
+
+def majority(answers: Sequence[Row[Any]]) -> Decision:
+    """What the answers to a ticket come to, rows of `leases` in their order: what more than half of them say, in the
+    words of the last of these; UNSURE, so that a lead decides, if there is no such verdict.
+    """
+    (verdict, count), *_ = Counter(answer.verdict for answer in answers).most_common(1)
+    if 2 * count > len(answers):
+        last = [answer for answer in answers if answer.verdict == verdict][-1]
+        return Decision(verdict, last.reasons, last.person, last.seconds)
+    return Decision(Verdict.UNSURE.value, "", answers[-1].person, answers[-1].seconds)
+
+
+def act_of(outcome: Outcome, *, keep_masklet: bool = False) -> NewOperation:
+    """The operation that records an outcome; with the masklet itself where no row of `masklets` will hold it."""
+    payload: dict[str, Any] = {"reasons": list(outcome.reasons), "seconds": outcome.seconds}
+    if outcome.verdict is not None:
+        payload["verdict"] = outcome.verdict.value
+    if outcome.masklet is not None:
+        payload["masklet_id"] = outcome.masklet.masklet_id
+        if keep_masklet:
+            payload["masklet"] = MASKLET.dump_python(outcome.masklet, mode="json")
+    return NewOperation(
+        operation_id=outcome.operation_id,
+        kind="submit" if outcome.verdict is None else "verdict",
+        created_at=outcome.created_at,
+        frame_idx=outcome.frame_idx,
+        payload=json.dumps(payload, sort_keys=True),
+    )
+
+
+def made_masklet(masklet: Masklet, ticket: Ticket, person: Person) -> Masklet:
+    """The masklet with what the queue knows better than the client that sent it."""
+    return replace(
+        masklet,
+        batch_id=ticket.batch_id,
+        kind="manual",
+        phase=ticket.phase if ticket.phase != "auto" else masklet.phase,
+        parent_id=ticket.masklet_id,
+        annotated_by=person.name,
+        verdict=None,
+        verified_by=None,
+    )
+
+
+def overlap_of(ticket_id: str, kind: Kind, policy: Policy, *, needs_lead: bool = False) -> int:
+    """How many verdicts a ticket takes."""
+    several = kind is Kind.VERIFY and not needs_lead and is_in_share(ticket_id, policy.overlap_share)
+    return max(1, policy.overlap) if several else 1
+
+
+def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Policy) -> dict[str, Any]:
+    """A new ticket of the pipeline."""
+    return {
+        "ticket_id": ticket.ticket_id,
+        "batch_id": batch_id,
+        "kind": ticket.kind.value,
+        "video_id": ticket.video_id,
+        "masklet_id": None if ticket.masklet is None else ticket.masklet.masklet_id,
+        "phase": ticket.phase,
+        "priority": ticket.priority,
+        "payload": ticket.payload,
+        "made_by": None if ticket.masklet is None else ticket.masklet.annotated_by,
+        "needs_lead": False,
+        "attempt": 1,
+        "created_at": now,
+        "ordinal": ordinal,
+        "state": State.OPEN.value,
+        "lease_token": 0,
+        "reasons": "",
+        "skill": ticket.skill,
+        "lane": lane_of(needs_lead=False, skill=ticket.skill),
+        "rework": False,
+        "overlap": overlap_of(ticket.ticket_id, ticket.kind, policy),
+        "checkpoint": "" if ticket.masklet is None else ticket.masklet.checkpoint,
+    }
+
+
+def to_reasons(text: str) -> tuple[Reason, ...]:
+    """The reasons of a comma-separated list."""
+    return tuple(Reason(reason) for reason in text.split(",") if reason)
+
+
+def to_ticket(row: Row[Any]) -> Ticket:
+    """A row of `tickets`."""
+    return Ticket(
+        ticket_id=row.ticket_id,
+        batch_id=row.batch_id,
+        kind=Kind(row.kind),
+        video_id=row.video_id,
+        masklet_id=row.masklet_id,
+        phase=row.phase,
+        priority=row.priority,
+        payload=row.payload,
+        state=State(row.state),
+        made_by=row.made_by,
+        needs_lead=bool(row.needs_lead),
+        attempt=row.attempt,
+        previous_ticket_id=row.previous_ticket_id,
+        lease_token=row.lease_token,
+        leased_by=row.leased_by,
+        expires_at=row.expires_at,
+        verdict=None if row.verdict is None else Verdict(row.verdict),
+        reasons=to_reasons(row.reasons),
+        finished_by=row.finished_by,
+        next_ticket_id=row.next_ticket_id,
+        skill=row.skill,
+        sent_back_by=row.sent_back_by,
+        rework=bool(row.rework),
+    )
+
+
+def to_recent(row: Row[Any]) -> Recent:
+    """A row of `leases` that ended with an answer, beside its ticket's `batch_id`, `kind` and `video_id`."""
+    return Recent(
+        ticket_id=row.ticket_id,
+        batch_id=row.batch_id,
+        kind=Kind(row.kind),
+        video_id=row.video_id,
+        verdict=None if row.verdict is None else Verdict(row.verdict),
+        reasons=to_reasons(row.reasons or ""),
+        finished_at=row.finished_at,
+        seconds=row.seconds,
+    )
+
+
+def to_batch(row: Row[Any] | None) -> Batch:
+    """A row of `batches`."""
+    assert row is not None
+    return Batch(
+        batch_id=row.batch_id,
+        sealed=bool(row.sealed),
+        total=row.total,
+        remaining=row.remaining,
+        drained=row.drained_at is not None,
+    )
+
+
+def to_settled(row: Row[Any]) -> Settled:
+    """A row of `tickets` that is settled, with the `content` of its masklet."""
+    masklet = None
+    if row.content is not None:
+        masklet = MASKLET.validate_json(row.content)
+        masklet = replace(masklet, verdict=row.settled, verified_by=row.finished_by)
+    return Settled(
+        ticket_id=row.ticket_id,
+        video_id=row.video_id,
+        verdict=Verdict(row.settled),
+        reasons=to_reasons(row.reasons),
+        decided_by=row.finished_by,
+        masklet=masklet,
+    )
+
+
+def to_operation(row: Row[Any]) -> Operation:
+    """A row of `operations`."""
+    return Operation(
+        operation_id=row.operation_id,
+        ticket_id=row.ticket_id,
+        batch_id=row.batch_id,
+        video_id=row.video_id,
+        masklet_id=row.masklet_id,
+        person=row.person,
+        kind=row.kind,
+        frame_idx=row.frame_idx,
+        payload=row.payload,
+        created_at=row.created_at,
+        seq=row.seq,
+    )
+
+
+def parse_cursor(after: str | None) -> tuple[str, str, int]:
+    """The part, the ticket and the seq after which a page of a result begins. Raises ValueError."""
+    part, _, rest = (after or "settled:").partition(":")
+    if part == "settled":
+        return part, rest, 0
+    if part == "operations":
+        ticket_id, _, seq = rest.rpartition(":")
+        if not rest or seq.isdigit():
+            return part, ticket_id, int(seq or 0)
+    raise ValueError(f"not a place in a result: {after!r}")

@@ -1,0 +1,186 @@
+"""Tickets with known answers: dealt, scored and kept out of everything else. On SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_queue import candidate, corrected, tickets
+from test_handing_out import take_back, with_policy
+from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome
+
+from annotation_queue.records import (
+    TRAINED,
+    Kind,
+    NewGold,
+    NewTicket,
+    NoSuchBatch,
+    NotAllowed,
+    Reason,
+    is_in_share,
+    masklet_iou,
+    wilson,
+)
+from storage import rle
+from storage.records import Verdict
+
+
+def verify_gold(count, expected=Verdict.ACCEPT):
+    return [NewGold(ticket=t, expected=expected) for t in tickets(count, frame_count=8, prefix="gold")]
+
+
+def track_gold():
+    ticket = NewTicket(ticket_id="gold-track", kind=Kind.TRACK, video_id="video-0", phase="3")
+    return NewGold(ticket=ticket, truth=candidate("truth", frame_count=8))
+
+
+def opened(store, count=3, gold=(), **policy):
+    """A batch with gold beside it, every claim dealt gold unless the policy says otherwise."""
+    store = with_policy(store, **({"gold_share": 1.0} | policy))
+    store.open_batch("b", tickets(count, frame_count=8))
+    store.add_gold("b", gold, by=LEA)
+    return store
+
+
+def test_gold_is_dealt_scored_and_counts_nowhere_else(store):
+    store = opened(store, 1, verify_gold(1))
+    before, figures = store.batch("b"), store.figures()
+    dealt = claim(store, VERA)
+    assert dealt.masklet_id == "gold-m0000" and dealt.video_id == "video-0"
+    assert store.masklet(dealt.ticket_id).masklet_id == "gold-m0000"
+    done = store.finish(dealt.ticket_id, dealt.lease_token, VERA, outcome(Verdict.ACCEPT))
+    assert (done.settled, done.batch_drained) == (Verdict.ACCEPT, False)
+    assert store.batch("b") == before and store.batch_result("b").settled == ()
+    assert store.batch_result("b").operations == () and store.stats().counts[0].tickets == 1
+    after = store.figures()
+    assert (after.total, after.batches) == (figures.total, figures.batches)
+    (scored,) = after.gold
+    assert (scored.person, scored.accuracy.right, scored.accuracy.of, scored.score) == ("vera", 1, 1, 1.0)
+    assert claim(store, VERA).ticket_id == "ticket-0000"  # no gold is left for her
+    (gold,) = store.gold()
+    assert (gold.gold_id, gold.done, gold.right) == ("gold-0000", 1, 1)
+
+
+def test_each_person_gets_a_copy_of_their_own_and_nobody_elses(store):
+    store = opened(store, 1, verify_gold(1))
+    hers = claim(store, VERA)
+    store.release(hers.ticket_id, hers.lease_token, VERA)
+    his = claim(store, VICTOR)
+    assert his.masklet_id == hers.masklet_id and his.ticket_id != hers.ticket_id
+    assert claim(store, LEA, Kind.VERIFY, ticket_id=hers.ticket_id) is None
+    assert claim(store, VERA).ticket_id == hers.ticket_id
+
+
+def test_a_wrong_answer_looks_like_any_other(store):
+    store = opened(store, 1, verify_gold(1))
+    dealt = claim(store, VERA)
+    plain = store.ticket("ticket-0000")
+    hidden = {"gold", "expected", "lane", "reserved_for"}
+    assert not hidden & set(vars(dealt)) and set(vars(dealt)) == set(vars(plain))
+    done = store.finish(dealt.ticket_id, dealt.lease_token, VERA, outcome(Verdict.REFINE))
+    assert done.next_ticket_id is not None and done.settled is None
+    (scored,) = store.figures().gold
+    assert (scored.accuracy.right, scored.score) == (0, 0.0) and scored.accuracy.high < 0.8
+
+
+def test_a_masklet_is_scored_by_its_iou_with_the_true_one(store):
+    store = opened(store, 1, [track_gold()])
+    dealt = claim(store, ANN)
+    assert dealt.kind is Kind.TRACK
+    empty = rle.empty(360, 640)
+    truth = candidate("made", frame_count=8)
+    half = replace(truth, rle=(truth.rle[0], empty), area_px=(truth.area_px[0], 0))
+    store.finish(dealt.ticket_id, dealt.lease_token, ANN, outcome(masklet=half))
+    (scored,) = store.figures().gold
+    assert (scored.kind, scored.accuracy.right, scored.score) == (Kind.TRACK, 0, 0.5)
+    back = take_back(store, dealt.ticket_id, ANN)
+    assert store.figures().gold == ()
+    store.finish(dealt.ticket_id, back.lease_token, ANN, outcome(masklet=corrected(truth, "better")))
+    assert store.figures().gold[0].score == 1.0
+
+
+def test_the_gold_share_is_about_that_of_the_claims(store):
+    ids = [f"claim-{i}" for i in range(60)]
+    expected = [i for i in ids if is_in_share(i, 0.2)]
+    store = opened(store, 60, verify_gold(60), gold_share=0.2)
+    got = [store.claim(VERA, claim_id=i).masklet_id.startswith("gold") for i in ids]
+    assert [i for i, is_gold in zip(ids, got, strict=True) if is_gold] == expected and 4 < len(expected) < 25
+
+
+def test_gold_of_another_batch_is_not_dealt_where_one_batch_was_asked_for(store):
+    store = opened(store, 1, verify_gold(1))
+    store.open_batch("c", tickets(1, prefix="c"))
+    assert claim(store, VERA, batch_id="c").ticket_id == "c-0000"
+
+
+def test_a_new_person_warms_up_before_real_work(store):
+    store = opened(store, 3, verify_gold(5), gold_share=0.0, warmup_tickets=2, warmup_accuracy=1.0)
+    with pytest.raises(NotAllowed, match="warm-up"):
+        claim(store, VERA, ticket_id="ticket-0000")
+    for verdict in (Verdict.REJECT, Verdict.ACCEPT):
+        held = claim(store, VERA)
+        assert held.masklet_id.startswith("gold")
+        reasons = [Reason.OTHER] if verdict is Verdict.REJECT else []
+        store.finish(held.ticket_id, held.lease_token, VERA, outcome(verdict, *reasons))
+    held = claim(store, VERA)  # one of the last two was wrong
+    assert held.masklet_id.startswith("gold")
+    store.finish(held.ticket_id, held.lease_token, VERA, outcome(Verdict.ACCEPT))
+    assert claim(store, VERA).ticket_id == "ticket-0000"
+    assert claim(store, replace(VICTOR, skills=frozenset({TRAINED}))).ticket_id == "ticket-0001"
+    assert claim(store, LEA, Kind.VERIFY).ticket_id == "ticket-0002"
+
+
+def test_a_warm_up_without_gold_left_hands_out_nothing(store):
+    store = opened(store, 1, [], warmup_tickets=1)
+    assert claim(store, VERA) is None
+
+
+def test_gold_is_added_once_and_must_have_its_answer(store):
+    store = opened(store, 1, verify_gold(2))
+    assert store.add_gold("b", verify_gold(3), by=LEA) == 1
+    with pytest.raises(NoSuchBatch):
+        store.add_gold("nothing-here", verify_gold(1), by=LEA)
+    (plain,) = tickets(1, prefix="odd")
+    for wrong in ({}, {"expected": Verdict.UNSURE}, {"truth": candidate("t"), "expected": Verdict.ACCEPT}):
+        with pytest.raises(ValueError, match="gold odd"):
+            store.add_gold("b", [NewGold(ticket=plain, **wrong)], by=LEA)
+    with pytest.raises(ValueError, match="gold gold-track"):
+        store.add_gold("b", [replace(track_gold(), truth=None)], by=LEA)
+    assert len(store.gold()) == 3
+
+
+def test_the_same_claim_again_gives_the_same_gold(store):
+    store = opened(store, 1, verify_gold(2))
+    first = store.claim(VERA, claim_id="c")
+    assert store.claim(VERA, claim_id="c") == first and finish(store, VERA, Verdict.ACCEPT) is not None
+    assert store.claim(VERA, claim_id=new_id()).ticket_id == "ticket-0000"
+
+
+# --- the maths -------------------------------------------------------------------------------------------------------
+
+
+def test_the_iou_over_time_counts_a_frame_that_one_lacks_as_wrong():
+    truth = candidate("t", frame_count=16)
+    assert masklet_iou(truth, truth) == 1.0
+    shorter = candidate("t", frame_count=8)
+    assert masklet_iou(shorter, truth) == masklet_iou(truth, shorter) == 0.5
+    nothing = replace(truth, rle=(rle.empty(360, 640),) * 4, area_px=(0,) * 4)
+    assert masklet_iou(nothing, nothing) == 1.0 and masklet_iou(nothing, truth) == 0.0
+    assert masklet_iou(replace(truth, height=640, width=360), truth) == 0.0
+
+
+@given(of=st.integers(1, 10_000), data=st.data())
+def test_the_interval_holds_the_proportion_and_narrows(of, data):
+    right = data.draw(st.integers(0, of))
+    share = wilson(right, of)
+    assert 0 <= share.low <= right / of + 1e-12 and right / of - 1e-12 <= share.high <= 1
+    wider, narrower = share.high - share.low, wilson(right * 4, of * 4)
+    assert narrower.high - narrower.low < wider
+
+
+def test_the_interval_is_the_one_in_the_books():
+    share = wilson(8, 10)
+    assert (round(share.low, 4), round(share.high, 4)) == (0.4902, 0.9433)
+    assert (wilson(0, 0).low, wilson(0, 0).high) == (0.0, 1.0)

@@ -1,0 +1,392 @@
+"""Who gets which ticket, who may see what, and what can be taken back: on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import func, select
+from synthetic_queue import candidate, corrected, tickets
+from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, prompt, to_track
+
+from annotation_queue import database as db
+from annotation_queue.database import Database
+from annotation_queue.records import (
+    Kind,
+    LeaseLost,
+    NewTicket,
+    NotAllowed,
+    Person,
+    Policy,
+    Reason,
+    Role,
+    State,
+    TooLate,
+    is_in_share,
+)
+from annotation_queue.store import RECENT, Store
+from storage.records import Verdict
+
+ANDY = Person(name="andy", roles=frozenset({Role.ANNOTATOR}))
+VALERIE = Person(name="valerie", roles=frozenset({Role.VERIFIER}))
+
+
+def with_policy(store, **changes):
+    """Another process with this policy, on the same database."""
+    other = Store(store.database, policy=Policy(**changes))
+    other._clock = store._clock
+    return other
+
+
+def make(store, person, track, masklet_id):
+    made = corrected(candidate(masklet_id, track.video_id, 8), masklet_id)
+    result = store.finish(track.ticket_id, track.lease_token, person, outcome(masklet=made))
+    return store.ticket(result.next_ticket_id)
+
+
+def take_back(store, ticket_id, person, operation_id=None):
+    return store.unsubmit(ticket_id, person, operation_id=operation_id or new_id(), created_at="")
+
+
+def sent_back_twice(store):
+    """The id of a track ticket about what Ann made and Victor sent back."""
+    store.open_batch("b", tickets(1))
+    verify = make(store, ANN, to_track(store), "first")
+    held = claim(store, VICTOR)
+    assert held.ticket_id == verify.ticket_id
+    done = store.finish(held.ticket_id, held.lease_token, VICTOR, outcome(Verdict.REFINE))
+    return done.next_ticket_id
+
+
+# --- rework ----------------------------------------------------------------------------------------------------------
+
+
+def test_rework_waits_for_its_maker_and_then_goes_to_anybody(store, clock):
+    again = sent_back_twice(store)
+    assert store.ticket(again).rework
+    assert claim(store, ANDY) is None and claim(store, ANDY, ticket_id=again) is None
+    assert again not in {t.ticket_id for t in store.tickets(seen_by=ANDY)}
+    clock.advance(store.policy.rework_s + 1)
+    assert again in {t.ticket_id for t in store.tickets(seen_by=ANDY)}
+    assert claim(store, ANDY).ticket_id == again
+
+
+def test_rework_comes_to_its_maker_before_what_is_more_urgent(store):
+    again = sent_back_twice(store)
+    urgent = NewTicket(ticket_id="urgent", kind=Kind.TRACK, video_id="video-0", phase="1", priority=9)
+    store.open_batch("c", [urgent])
+    assert claim(store, ANDY).ticket_id == "urgent"
+    assert claim(store, ANN).ticket_id == again
+
+
+def test_rework_does_not_wait_for_somebody_who_went_home(store, clock):
+    store.open_batch("b", tickets(1))
+    make(store, ANN, to_track(store), "first")
+    clock.advance(store.policy.rework_s + 1)
+    finish(store, VICTOR, Verdict.REFINE)
+    assert claim(store, ANDY) is not None
+
+
+def test_a_lead_may_take_what_waits_for_another_by_its_id(store):
+    again = sent_back_twice(store)
+    assert claim(store, LEA, Kind.TRACK) is None
+    assert claim(store, LEA, Kind.TRACK, ticket_id=again).ticket_id == again
+
+
+def test_what_was_sent_back_is_verified_by_another(store):
+    verify = make(store, ANN, claim(store, ANN, ticket_id=sent_back_twice(store)), "second")
+    assert verify.sent_back_by == "victor" and verify.rework
+    assert claim(store, VICTOR) is None
+    with pytest.raises(NotAllowed, match="somebody else verifies"):
+        claim(store, VICTOR, ticket_id=verify.ticket_id)
+    assert claim(store, VERA).ticket_id == verify.ticket_id
+
+
+def test_a_single_verifier_may_be_asked_again_where_the_policy_says_so(store):
+    store = with_policy(store, other_verifier=False)
+    store.open_batch("b", tickets(1))
+    verify = make(store, ANN, to_track(store), "first")
+    assert claim(store, VERA).ticket_id == verify.ticket_id
+
+
+# --- skills ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_that_asks_for_a_skill_goes_to_who_has_it(store):
+    plain, birds = tickets(2)
+    store.open_batch("b", [replace(birds, skill="birds", priority=3), plain])
+    assert claim(store, VERA).ticket_id == plain.ticket_id
+    assert claim(store, VERA) is None
+    with pytest.raises(NotAllowed, match="skill birds"):
+        claim(store, VERA, ticket_id=birds.ticket_id)
+    knows = replace(VICTOR, skills=frozenset({"birds", "fish"}))
+    assert claim(store, knows).ticket_id == birds.ticket_id
+
+
+def test_the_best_ticket_of_all_lanes_comes_first(store):
+    low, high, middle = tickets(3)
+    store.open_batch(
+        "b", [replace(low, priority=1), replace(high, priority=3, skill="birds"), replace(middle, priority=2)]
+    )
+    knows = replace(VICTOR, skills=frozenset({"birds"}))
+    assert [claim(store, knows).ticket_id for _ in range(3)] == [high.ticket_id, middle.ticket_id, low.ticket_id]
+
+
+def test_what_follows_asks_for_the_same_skill_and_a_lead_decides_without_it(store):
+    store.open_batch("b", [replace(tickets(1)[0], skill="birds")])
+    knows = replace(VERA, skills=frozenset({"birds"}))
+    follower = store.ticket(finish(store, knows, Verdict.UNSURE).next_ticket_id)
+    assert follower.skill == "birds" and claim(store, knows) is None
+    assert finish(store, LEA, Verdict.ACCEPT).settled is Verdict.ACCEPT
+
+
+# --- who may see what ------------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_is_seen_by_who_holds_it_who_finished_it_and_overseers(store, clock):
+    store.open_batch("b", tickets(2))
+    held = claim(store, VERA)
+    first, second = (t.ticket_id for t in tickets(2))
+    boss, program = (Person(name=r.value, roles=frozenset({r})) for r in (Role.ADMIN, Role.PIPELINE))
+    for who in (LEA, boss, program):
+        assert store.may_see(who, second) and store.may_see_video(who, "video-1")
+    assert store.may_see(VERA, first) and not store.may_see(VERA, second)
+    assert store.may_see_video(VERA, "video-0") and not store.may_see_video(VERA, "video-1")
+    assert not store.may_see(VICTOR, first) and not store.may_see_video(VICTOR, "video-0")
+    store.finish(first, held.lease_token, VERA, outcome(Verdict.ACCEPT))
+    assert store.may_see(VERA, first) and store.may_see_video(VERA, "video-0")
+    lost = claim(store, VERA)
+    clock.advance(91)
+    claim(store, VICTOR)
+    assert not store.may_see(VERA, lost.ticket_id) and store.may_see(VICTOR, lost.ticket_id)
+
+
+def test_a_list_holds_only_what_one_may_be_handed(store):
+    store.open_batch("b", [*tickets(2), NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="1")])
+    held = claim(store, VERA)
+    assert {t.ticket_id for t in store.tickets(seen_by=VICTOR)} == {"ticket-0001"}
+    assert {t.ticket_id for t in store.tickets(seen_by=VERA)} == {held.ticket_id, "ticket-0001"}
+    assert {t.ticket_id for t in store.tickets(seen_by=ANN)} == {"t"}
+    assert len(store.tickets(seen_by=LEA)) == 3
+
+
+# --- taking back -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_verdict_can_be_taken_back_and_given_again(store, verdict):
+    store.open_batch("b", tickets(2))
+    before, figures = store.batch("b"), store.figures()
+    reasons = [Reason.DRIFT] if verdict is Verdict.REJECT else []
+    done = finish(store, VERA, verdict, *reasons)
+    ticket_id, operation_id = done.ticket.ticket_id, new_id()
+    back = take_back(store, ticket_id, VERA, operation_id)
+    assert (back.state, back.leased_by, back.lease_token, back.verdict) == (State.LEASED, "vera", 2, None)
+    assert take_back(store, ticket_id, VERA, operation_id) == back
+    assert store.batch("b") == before and store.recent(VERA) == []
+    assert (store.figures().total, store.figures().batches[0].done) == (figures.total, 0)
+    assert [o.kind for o in store.operations(ticket_id)] == ["verdict", "unsubmit"]
+    final = store.finish(ticket_id, back.lease_token, VERA, outcome(Verdict.REFINE))
+    assert store.ticket(final.next_ticket_id).kind is Kind.TRACK
+    assert store.batch("b").total == 3
+
+
+def test_a_masklet_that_was_made_can_be_taken_back_and_is_kept_in_the_operation(store):
+    store.open_batch("b", tickets(2))
+    track = to_track(store)
+    verify = make(store, ANN, track, "made")
+    back = take_back(store, track.ticket_id, ANN)
+    kept = json.loads(store.operations(track.ticket_id)[-1].payload)
+    assert kept["masklet"]["masklet_id"] == "made"
+    assert verify.ticket_id not in {t.ticket_id for t in store.tickets(batch_id="b")}
+    other = replace(corrected(candidate("made", track.video_id, 8), "made"), click_count=9)
+    store.finish(track.ticket_id, back.lease_token, ANN, outcome(masklet=other))
+    assert store.masklet(verify.ticket_id).click_count == 9
+
+
+def test_what_others_began_cannot_be_taken_back(store, clock):
+    store.open_batch("b", tickets(2))
+    done = finish(store, VERA, Verdict.REFINE)
+    track = claim(store, ANN)
+    with pytest.raises(TooLate):
+        take_back(store, done.ticket.ticket_id, VERA)
+    store.release(track.ticket_id, track.lease_token, ANN)
+    with pytest.raises(TooLate):  # it was begun all the same
+        take_back(store, done.ticket.ticket_id, VERA)
+    assert store.ticket(done.ticket.ticket_id).verdict is Verdict.REFINE
+
+
+def test_a_batch_that_was_handed_on_stays_as_it_is(store):
+    store.open_batch("b", tickets(1))
+    done = finish(store, VERA, Verdict.ACCEPT)
+    with pytest.raises(TooLate, match="handed on"):
+        take_back(store, done.ticket.ticket_id, VERA)
+
+
+def test_only_ones_own_last_ten_can_be_taken_back(store, clock):
+    store.open_batch("b", tickets(RECENT + 2))
+    done = []
+    for _ in range(RECENT + 1):
+        clock.advance(1)
+        done.append(finish(store, VERA, Verdict.ACCEPT).ticket.ticket_id)
+    assert [r.ticket_id for r in store.recent(VERA)] == done[:0:-1]
+    with pytest.raises(NotAllowed, match="last 10"):
+        take_back(store, done[0], VERA)
+    with pytest.raises(NotAllowed, match="last 10"):
+        take_back(store, done[1], VICTOR)
+    assert take_back(store, done[1], VERA).lease_token == 2
+
+
+def test_a_take_back_whose_lease_is_over_says_so(store, clock):
+    store.open_batch("b", tickets(2))
+    ticket_id, operation_id = finish(store, VERA, Verdict.ACCEPT).ticket.ticket_id, new_id()
+    back = take_back(store, ticket_id, VERA, operation_id)
+    store.release(ticket_id, back.lease_token, VERA)
+    with pytest.raises(LeaseLost):
+        take_back(store, ticket_id, VERA, operation_id)
+    assert claim(store, VICTOR).ticket_id == ticket_id
+
+
+def test_a_take_back_and_the_next_claim_do_not_both_win(uri):
+    database = Database(uri)
+    store = Store(database)
+    store.open_batch("b", tickets(9, frame_count=4))
+    for _ in range(8):
+        done = finish(store, VERA, Verdict.REFINE)
+        together, got = threading.Barrier(2), {}
+
+        def undo(done=done, together=together, got=got):
+            together.wait()
+            try:
+                got["back"] = take_back(store, done.ticket.ticket_id, VERA)
+            except TooLate:
+                got["back"] = None
+
+        def take(together=together, got=got):
+            together.wait()
+            got["taken"] = claim(store, ANN)
+
+        threads = [threading.Thread(target=undo), threading.Thread(target=take)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (got["back"] is None) != (got["taken"] is None)
+        for ticket, who in ((got["back"], VERA), (got["taken"], ANN)):
+            if ticket is not None:
+                reject = outcome(Verdict.REJECT, Reason.UNTRACKABLE)
+                store.finish(ticket.ticket_id, ticket.lease_token, who, reject)
+    assert (store.batch("b").remaining, len(store.tickets(state=State.OPEN))) == (1, 1)
+    database.close()
+
+
+# --- several verdicts ------------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_of_the_overlap_share_takes_several_verdicts(store):
+    store = with_policy(store, overlap=3, overlap_share=1.0)
+    store.open_batch("b", tickets(1))
+    first = finish(store, VERA, Verdict.ACCEPT)
+    assert (first.settled, first.next_ticket_id, first.ticket.state) == (None, None, State.OPEN)
+    assert claim(store, VERA) is None
+    finish(store, VICTOR, Verdict.REJECT, Reason.DRIFT)
+    last = finish(store, VALERIE, Verdict.ACCEPT)
+    assert last.settled is Verdict.ACCEPT and last.batch_drained
+    (settled,) = store.batch_result("b").settled
+    assert (settled.verdict, settled.decided_by, settled.reasons) == (Verdict.ACCEPT, "valerie", ())
+    figures = store.figures()
+    assert figures.total.agreement == pytest.approx(1 / 3)  # of three pairs one agrees
+    assert {work.name: work.agreement for work in figures.people} == {"valerie": 0.5, "vera": 0.5, "victor": 0.0}
+    assert (figures.batches[0].done, figures.total.answers) == (1, 3)
+
+
+def test_verdicts_that_differ_go_to_a_lead(store):
+    store = with_policy(store, overlap=2, overlap_share=1.0)
+    store.open_batch("b", tickets(1))
+    finish(store, VERA, Verdict.ACCEPT)
+    follower = store.ticket(finish(store, VICTOR, Verdict.REFINE).next_ticket_id)
+    assert follower.needs_lead and follower.kind is Kind.VERIFY
+    assert finish(store, LEA, Verdict.ACCEPT).settled is Verdict.ACCEPT
+
+
+def test_one_of_several_verdicts_can_be_taken_back(store):
+    store = with_policy(store, overlap=2, overlap_share=1.0)
+    store.open_batch("b", tickets(2))
+    ticket_id = finish(store, VERA, Verdict.ACCEPT).ticket.ticket_id
+    back = take_back(store, ticket_id, VERA)
+    store.finish(ticket_id, back.lease_token, VERA, outcome(Verdict.REFINE))
+    held = claim(store, VICTOR)
+    assert held.ticket_id == ticket_id
+    with pytest.raises(TooLate, match="somebody else"):
+        take_back(store, ticket_id, VERA)
+    settled = store.finish(ticket_id, held.lease_token, VICTOR, outcome(Verdict.REFINE))
+    assert settled.next_ticket_id is not None and store.figures().total.agreement == 1.0
+    back = take_back(store, ticket_id, VERA)  # the decision opens again
+    assert store.figures().total.agreement is None
+    again = store.finish(ticket_id, back.lease_token, VERA, outcome(Verdict.ACCEPT))
+    assert store.ticket(again.next_ticket_id).needs_lead and store.figures().total.agreement == 0.0
+
+
+def test_the_overlap_share_is_the_same_tickets_everywhere():
+    chosen = [i for i in range(4000) if is_in_share(f"ticket-{i}", 0.1)]
+    assert 300 < len(chosen) < 500
+    assert not any(is_in_share(f"ticket-{i}", 0.0) for i in range(100))
+    assert all(is_in_share(f"ticket-{i}", 1.0) for i in range(100))
+    assert set(chosen) < {i for i in range(4000) if is_in_share(f"ticket-{i}", 0.2)}
+
+
+# --- the figures -----------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_come_from_operations(store):
+    store.open_batch("b", tickets(2))
+    track = to_track(store)
+    grow = [replace(prompt(frame_idx=4), payload=json.dumps({"points_xy": [[1, 1]] * n})) for n in (1, 2, 1, 3)]
+    stroke = replace(prompt(frame_idx=0), kind="stroke", payload="{}")
+    odd = replace(prompt(frame_idx=0), payload='{"points_xy": 3}')
+    store.append_operations(track.ticket_id, track.lease_token, ANN, [*grow, stroke, odd])
+    make(store, ANN, track, "made")  # two annotated frames, in 2.5 s
+    finish(store, VERA, Verdict.ACCEPT)
+    figures = store.figures()
+    ann = next(work for work in figures.people if work.name == "ann")
+    assert (ann.answers, ann.verdicts) == (1, {"made": 1})
+    assert ann.clicks_per_clicked_frame == 4.0  # 1, 1, none for a point taken back, 2
+    assert (ann.edited_frames_share, ann.seconds_per_frame, ann.seconds_per_ticket) == (1.0, 1.25, 2.5)
+    assert (figures.total.first_pass.right, figures.total.first_pass.of) == (1, 2)
+    assert {work.name for work in figures.makers} == {""} and {w.name for w in figures.checkpoints} == {"micro"}
+    assert {work.name for work in figures.phases} == {"auto"}
+    take_back(store, track.ticket_id, ANN)
+    assert "ann" not in {work.name for work in store.figures().people}
+
+
+def test_a_masklet_made_again_by_another_is_compared_with_the_first(store, clock):
+    again = sent_back_twice(store)
+    clock.advance(store.policy.rework_s + 1)
+    make(store, ANDY, claim(store, ANDY, ticket_id=again), "second")
+    figures = {work.name: work for work in store.figures().people}
+    assert figures["andy"].masklet_iou == 1.0 and figures["ann"].masklet_iou is None
+
+
+def test_the_expected_time_follows_from_the_pace(store, clock):
+    store.open_batch("b", tickets(10))
+    assert store.figures().batches[0].expected_s is None
+    for _ in range(3):
+        clock.advance(10)
+        finish(store, VERA, Verdict.ACCEPT)
+    (batch,) = store.figures().batches
+    assert (batch.open, batch.done, batch.per_hour) == (7, 3, 12.0)
+    assert batch.expected_s == pytest.approx(7 * 300)
+
+
+def test_a_leads_decisions_and_take_backs_are_in_the_audit(store):
+    store.open_batch("b", tickets(2))
+    finish(store, VERA, Verdict.UNSURE)
+    decided = claim(store, LEA, Kind.VERIFY, ticket_id=next(t.ticket_id for t in store.tickets() if t.needs_lead))
+    store.finish(decided.ticket_id, decided.lease_token, LEA, outcome(Verdict.ACCEPT))
+    take_back(store, decided.ticket_id, LEA)
+    with store.database.read() as c:
+        lines = c.execute(select(db.audit.c.actor, db.audit.c.action, db.audit.c.subject)).all()
+        assert c.scalar(select(func.count()).select_from(db.audit)) == 2
+    assert lines == [("lea", "decide", decided.ticket_id), ("lea", "unsubmit", decided.ticket_id)]
