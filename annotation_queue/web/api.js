@@ -69,6 +69,14 @@ export const versions = (id) => ask("GET", `/api/tickets/${id}/versions`);
 export const warm = (id, token, frameIdx) => ask("POST", `/api/tickets/${id}/warm`, { token, frame_idx: frameIdx });
 export const loadModel = () => ask("POST", "/api/live");
 export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
+export const recent = () => ask("GET", "/api/me/recent");
+export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`, body);
+export const figures = () => ask("GET", "/api/figures");
+export const people = () => ask("GET", "/api/people");
+export const setPerson = (body) => ask("POST", "/api/people", body);
+export const disable = (name, disabled) => ask("POST", `/api/people/${name}/disable`, { disabled });
+export const issueToken = (name, scopes) => ask("POST", `/api/people/${name}/tokens`, { scopes });
+export const revokeTokens = (name) => ask("DELETE", `/api/people/${name}/tokens`);
 export const video = (id) => ask("GET", `/api/videos/${id}`);
 export const stats = () => ask("GET", "/api/stats");
 

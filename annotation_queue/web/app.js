@@ -103,8 +103,9 @@ const holds = () => JSON.parse(sessionStorage.getItem("masklets.holds") ?? "[]")
 
 function keepHolds() {
   // The claims of this tab: a reload sends them again, and the same claim gives the same ticket.
-  const shown = [current].filter((work) => work && !work.finished).map((work) => work.claim);
-  sessionStorage.setItem("masklets.holds", JSON.stringify(nextClaim ? [...shown, nextClaim] : shown));
+  const claimOf = (work) => (work && !work.finished && !work.lost ? work.claim : null);
+  const claims = [claimOf(current), nextClaim, ...resumed.map(claimOf)].filter(Boolean);
+  sessionStorage.setItem("masklets.holds", JSON.stringify(claims));
 }
 
 async function persist(ask) {
@@ -151,7 +152,11 @@ async function prepare(ticket, claim) {
   work.draft = new Draft(ticket, masklet, info, timeline.frames);
   work.cancel = () => outbox.cancel(id);
   for (const version of versions) work.draft.versions.set(version.operation_id, version);
-  for (const operation of before) work.draft.add({ ...operation, payload: JSON.parse(operation.payload) });
+  for (const operation of before) {
+    if (!["submit", "unsubmit", "verdict"].includes(operation.kind)) {
+      work.draft.add({ ...operation, payload: JSON.parse(operation.payload) });
+    }
+  }
   for (const { what, body } of outbox.of(id)) {
     if (what !== "finish") work.draft.add({ ...body, payload: JSON.parse(body.payload) });
   }
@@ -544,6 +549,35 @@ function finishWith(outcome) {
   work.frames.close();
 }
 
+async function takeBack() {
+  // The last answer, while nobody has touched what followed; what is on screen comes after it.
+  if (takeBack.busy) return;
+  takeBack.busy = true;
+  try {
+    const waiting = outbox.pending().some((item) => item.what === "finish");
+    if (waiting) return notice("The last answer is still on its way. Try again in a moment.");
+    const [last] = await api.recent();
+    if (!last) return notice("There is no answer to take back.");
+    const claim = newClaim({}); // its id is that of the act, so that a reload takes up the lease that this gives
+    const ticket = await api.unsubmit(last.ticket_id, { operation_id: claim.claim_id, created_at: new Date().toISOString() });
+    const work = await prepare(ticket, claim);
+    work.back = VERDICTS.find((v) => v.verdict === last.verdict)?.title ?? "Submitted";
+    if (current) {
+      const later = nextWork ? [nextWork] : [];
+      resumed.unshift(current, ...later);
+      next = nextWork = nextClaim = null;
+    }
+    showWork(work);
+    fetchNext();
+    notice(`Taken back: ${work.back}.`);
+  } catch (error) {
+    if (error instanceof api.Unreachable) notice("No connection: nothing was taken back.");
+    else fail(error);
+  } finally {
+    takeBack.busy = false;
+  }
+}
+
 function flash(verdict, title) {
   const sign = $("flash");
   sign.textContent = title;
@@ -572,7 +606,7 @@ function refused(item, error) {
 
 // --- correcting ------------------------------------------------------------------------------------------------------
 
-const workOf = (ticketId) => [current, nextWork].find((work) => work?.ticket.ticket_id === ticketId);
+const workOf = (ticketId) => [current, nextWork, ...resumed].find((work) => work?.ticket.ticket_id === ticketId);
 
 function sendOperation(work, operation, answered) {
   const { operation_id, kind, frame_idx, payload, created_at } = operation;
@@ -680,7 +714,7 @@ async function renew(work) {
 
 async function renewAll() {
   if (!me) return;
-  await Promise.all([renew(current), renew(nextWork)]);
+  await Promise.all([renew(current), renew(nextWork), ...resumed.map(renew)]);
   for (const { ticketId, token } of outbox.pending()) api.heartbeat(ticketId, token).catch(() => {});
 }
 
@@ -787,6 +821,7 @@ async function begin(who) {
   me = who;
   player.rate = me.fps / me.stride;
   $("who").textContent = me.name;
+  $("lead").hidden = !me.roles.includes("lead") && !me.roles.includes("admin");
   outbox.mine(me.name);
   if (me.live && kindsOf().track) api.loadModel().catch(() => {});
   refreshStats();
@@ -858,7 +893,7 @@ const RUN = {
   refine: () => answer("refine"),
   reject: () => answer("reject"),
   unsure: () => answer("unsure"),
-  unsubmit: () => {},
+  unsubmit: takeBack,
   submit: (event) => (desk.corners.length ? desk.close(event.altKey) : submit()),
   click: () => desk.choose("click"),
   box: () => desk.choose("box"),
@@ -910,6 +945,8 @@ addEventListener("keydown", (event) => {
     event.preventDefault();
     return message.enter();
   }
+  const back = keys.find(keys.nameOf(event), "verify")?.id === "unsubmit";
+  if (back && name === "message" && !event.repeat) return takeBack();
   if (name !== "work" || !current) return;
   if (choosing && /^[1-9]$/.test(event.key)) {
     const reason = me.reasons[Number(event.key) - 1];

@@ -178,9 +178,9 @@ def test_embeddings_are_computed_ahead_nearest_first(bench, model):
     path = f"/api/tickets/{ticket.ticket_id}/warm"
     assert client.post(path, json={"token": ticket.lease_token, "frame_idx": 20}).status_code == 202
     deadline = time.monotonic() + 5
-    while len(model.calls) < 12 and time.monotonic() < deadline:
+    while len(model.calls) < 13 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert model.calls[:3] == ["warm 20", "warm 16", "warm 24"] and len(model.calls) == 12
+    assert model.calls[:4] == ["load", "warm 20", "warm 16", "warm 24"] and len(model.calls) == 13
 
 
 def test_phase_1_answers_clicks_alone_and_propagates_nothing(store, model):

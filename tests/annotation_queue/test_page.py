@@ -402,6 +402,60 @@ def test_a_wrong_password_is_said_and_a_right_one_works_after_it(open_page, stor
     page.shows("login")
 
 
+def test_the_last_answers_can_be_taken_back(open_page, store):
+    store.open_batch("b", tickets(4, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    for number in (1, 2):
+        page.press("a")
+        page.until(lambda number=number: len(store.tickets(state=State.DONE)) == number)
+        page.paused_at_start()
+    page.until(lambda: page.text("#save") == "Saved")
+    page.press("Backspace")
+    page.until(lambda: "Taken back: Accept" in page.text("#notice"))
+    assert [t.ticket_id for t in store.tickets(state=State.DONE)] == ["ticket-0000"]
+    assert store.ticket("ticket-0001").leased_by == "vera"
+    page.tab.reload()
+    page.paused_at_start()
+    page.press("x", "4")
+    page.until(lambda: store.ticket("ticket-0001").verdict is Verdict.REJECT)
+    page.paused_at_start()
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 3)
+    assert store.ticket("ticket-0002").verdict is Verdict.ACCEPT, "what was put aside came back"
+
+
+def test_a_lead_sees_figures_and_manages_people(open_page, store):
+    store.open_batch("b", tickets(3, FRAMES))
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.tab.goto(f"{page.url}/web/lead.html")
+    page.until(lambda: "lea" in page.text("#figures") and "verify" in page.text("#batches"))
+    assert page.tab.get_attribute("#batches .share", "title").startswith("1 done")
+    page.tab.fill("#add [name=name]", "nora")
+    page.tab.fill("#add [name=password]", "a long password")
+    page.tab.fill("#add [name=skills]", "thin, fast")
+    page.tab.check("#add [value=annotator]")
+    page.tab.click("#add button")
+    page.until(lambda: "nora" in page.text("#people"))
+    assert "fast, thin" in page.text("#people") or "thin, fast" in page.text("#people")
+    row = page.tab.locator("#people tr", has_text="nora")
+    row.get_by_text("Disable").click()
+    page.until(lambda: "nora (disabled)" in page.text("#people"))
+    other = open_page()
+    other.log_in("nora", "a long password")
+    other.until(lambda: other.text("#login-error") != "")
+    other.log_in("vera")
+    other.shows("work")
+    assert not other.tab.is_visible("#lead")
+    other.tab.goto(f"{page.url}/web/lead.html")
+    other.until(lambda: "for leads and admins" in other.text("#error"))
+
+
 # --- correcting ----------------------------------------------------------------------------------------------------
 
 
