@@ -23,7 +23,7 @@ from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import Field
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -92,6 +92,7 @@ STATUS: dict[type[Exception], int] = {
     BatchSealed: 409,
     TooManyLogins: 429,
     ValueError: 422,
+    OverflowError: 422,  # a number that no column holds
 }
 
 COOKIE = "masklets"
@@ -302,6 +303,7 @@ def create_app(
     app.add_exception_handler(QueueError, _answer(400))
     for error in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(error, _database_failed)
+    app.add_exception_handler(DataError, _unfit)
     app.add_exception_handler(Exception, _broken)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http_error)
@@ -682,6 +684,10 @@ def _answer(status: int) -> Handler:
 
 async def _database_failed(_: Request, error: Exception) -> Response:
     return _error(503, "the queue's database does not answer; try again", "DatabaseUnreachable")
+
+
+async def _unfit(_: Request, error: Exception) -> Response:
+    return _error(422, "a text or a number in the request is none that the database can hold", "ValueError")
 
 
 async def _broken(_: Request, error: Exception) -> Response:

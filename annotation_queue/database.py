@@ -12,8 +12,10 @@ power cut. On PostgreSQL it is READ COMMITTED, and the queries lock the rows tha
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -30,6 +32,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     case,
     create_engine,
     event,
@@ -43,12 +46,14 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
 
 SCHEMA_VERSION = 2
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # with what to do in a conflict
 POOL_SIZE = 16  # connections a server process; measured: throughput falls above this, people do not need one each
 
 metadata = MetaData()
@@ -320,6 +325,8 @@ class Database:
             self.engine = create_engine(
                 url.set(drivername="postgresql+psycopg"), pool_size=POOL_SIZE, max_overflow=4, pool_pre_ping=True
             )
+        # SQLite's own way to wait for its writer is to sleep and look again, which starves many threads of a process
+        self._writing: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
         self._reader: Engine = self.engine.execution_options(reads_only=True)
         try:
             self._create()
@@ -358,7 +365,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that may change rows: committed at the end of the block, rolled back by an exception."""
-        with self.engine.begin() as connection:
+        with self._writing, self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -380,7 +387,7 @@ def record(c: Connection, at: float, actor: str, action: str, subject: str, deta
 
 def insert_missing(c: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     """INSERT … ON CONFLICT DO NOTHING."""
-    c.execute(_dialect_insert(c, table).on_conflict_do_nothing(), rows)
+    c.execute(_INSERT[c.dialect.name](table).on_conflict_do_nothing(), rows)
 
 
 def add_to_tallies(c: Connection, rows: list[dict[str, Any]]) -> None:
@@ -390,18 +397,15 @@ def add_to_tallies(c: Connection, rows: list[dict[str, Any]]) -> None:
     rows would never end.
     """
     for row in sorted(rows, key=lambda row: [str(row[key]) for key in TALLY_KEYS]):
-        new = _dialect_insert(c, tallies).values({**dict.fromkeys(TALLY_SUMS, 0.0), **row})
-        sums = {name: tallies.c[name] + new.excluded[name] for name in TALLY_SUMS if name in row}
-        c.execute(new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=sums))
+        c.execute(_adding(c.dialect.name, tuple(name for name in TALLY_SUMS if name in row)), row)
 
 
-def _dialect_insert(c: Connection, table: Table) -> Any:
-    """INSERT as this database spells it, where it says what to do in a conflict."""
-    if c.dialect.name == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert as dialect_insert
-    else:
-        from sqlalchemy.dialects.postgresql import insert as dialect_insert  # type: ignore[assignment]
-    return dialect_insert(table)
+@lru_cache(maxsize=64)  # building it takes longer than running it
+def _adding(dialect: str, sums: tuple[str, ...]) -> Any:
+    given: dict[str, Any] = {name: bindparam(name) for name in (*TALLY_KEYS, *sums)}
+    new = _INSERT[dialect](tallies).values(dict.fromkeys(TALLY_SUMS, 0.0) | given)
+    added = {name: tallies.c[name] + new.excluded[name] for name in sums}
+    return new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=added)
 
 
 def _add_columns(c: Connection) -> None:

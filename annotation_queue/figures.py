@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, func, select
+from sqlalchemy import Column, Connection, Label, Row, RowMapping, func, select
 
 from annotation_queue import database as db
 from annotation_queue.records import (
@@ -174,9 +174,14 @@ def _counted(c: Connection) -> Sequence[Any]:
 
 def _leased(c: Connection, now: float) -> Sequence[Any]:
     t = db.tickets
-    keys = (t.c.batch_id, t.c.kind, t.c.needs_lead)
+    keys = _computed(t.c.batch_id, t.c.kind, t.c.needs_lead)
     held = (db.IS_LEASED, t.c.expires_at >= now, t.c.gold_id.is_(None))
     return c.execute(select(*keys, func.count().label("n")).where(*held).group_by(*keys)).all()
+
+
+def _computed(*columns: Column[Any]) -> list[Label[Any]]:
+    """Columns to group by; by the bare ones, SQLite reads a whole index in their order and not the few rows wanted."""
+    return [func.coalesce(column, column).label(column.name) for column in columns]
 
 
 def _undelivered(c: Connection) -> int:
@@ -191,8 +196,9 @@ def _batches(c: Connection, now: float) -> list[BatchFigures]:
         done[row.batch_id, row.kind] += int(row.done)
     for row in _leased(c, now):
         leased[row.batch_id, row.kind] += row.n
-    lately = select(t.c.batch_id, t.c.kind, func.count().label("n")).where(t.c.finished_at > now - PACE_S)
-    lately = lately.where(t.c.gold_id.is_(None)).group_by(t.c.batch_id, t.c.kind)
+    keys = _computed(t.c.batch_id, t.c.kind)
+    lately = select(*keys, func.count().label("n")).where(t.c.finished_at > now - PACE_S, t.c.gold_id.is_(None))
+    lately = lately.group_by(*keys)
     pace = {(row.batch_id, row.kind): row.n / PACE_S for row in c.execute(lately)}
     found = []
     for key in sorted(added_):
@@ -217,7 +223,7 @@ def _gold(c: Connection) -> list[GoldFigures]:
     t = db.tickets
     right, score = func.count().filter(t.c.right), func.avg(t.c.score)
     done = select(t.c.finished_by, t.c.kind, func.count().label("n"), right.label("right"), score.label("score"))
-    done = done.where(db.IS_GOLD, t.c.finished_at.is_not(None)).group_by(t.c.finished_by, t.c.kind)
+    done = done.where(db.IS_GOLD, t.c.score.is_not(None)).group_by(t.c.finished_by, t.c.kind)
     return [
         GoldFigures(
             person=row.finished_by, kind=Kind(row.kind), accuracy=wilson(row.right, row.n), score=float(row.score)

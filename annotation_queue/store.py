@@ -7,7 +7,7 @@ A lease is held under a fencing token, one more at each claim. It ends when its 
 ticket, or when somebody asks for work after it has expired; until then a late write of its holder still counts.
 A write under a token that is over raises LeaseLost, and what it carried is kept beside the ticket as a branch.
 
-Who gets what is decided in the one statement of `_lease`: a person's own reserved tickets first (rework, gold), then
+Who gets what is decided in the one statement of `claims.py`: a person's own reserved tickets first (rework, gold), then
 those of their lanes by priority and age. A ticket that takes several verdicts is open again after each until all are
 there; whoever gave one does not get it again.
 """
@@ -20,12 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Row,
     and_,
     delete,
-    exists,
     func,
     insert,
     literal,
@@ -38,9 +36,9 @@ from sqlalchemy.exc import IntegrityError
 
 from annotation_queue import database as db
 from annotation_queue import figures, gold
+from annotation_queue.claims import RETURN_EXPIRED, claiming, not_barred
 from annotation_queue.database import Database
 from annotation_queue.records import (
-    GOLD_LANE,
     NEXT,
     OVERSEERS,
     Appended,
@@ -299,7 +297,7 @@ class Store:
                 if not holds(ticket, before.token, person):
                     raise LeaseLost(f"the lease that claim {claim_id} gave is over")
                 return ticket
-            self._return_expired(c, now)
+            c.execute(RETURN_EXPIRED, {"claim_now": now})
             only_gold = False
             if ticket_id is None:
                 only_gold, dealt = gold.deal(c, self.policy, person, wanted, claim_id, batch_id, now)
@@ -307,7 +305,11 @@ class Store:
             elif not gold.is_trained(c, self.policy, person):
                 raise NotAllowed(f"{person.name} has a warm-up to finish before choosing tickets")
             for kind in wanted:
-                row = self._lease(c, person, kind, now, ticket_id=ticket_id, batch_id=batch_id, only_gold=only_gold)
+                given = {"claim_kind": kind.value, "claim_ticket": ticket_id, "claim_batch": batch_id, "claim_now": now}
+                given |= {"claim_person": person.name, "claim_until": now + self.lease_s}
+                lead, lanes = Role.LEAD in person.roles, tuple(lanes_of(person))
+                take = claiming(kind, lanes, lead, ticket_id is not None, batch_id is not None, only_gold)
+                row = c.execute(take, given).first()
                 if row is not None:
                     self._note_lease(c, row, person, claim_id, now)
                     return to_ticket(row)
@@ -316,70 +318,6 @@ class Store:
                 if refusal := why_not(person, ticket):
                     raise NotAllowed(refusal)
         return None
-
-    def _lease(
-        self,
-        c: Connection,
-        person: Person,
-        kind: Kind,
-        now: float,
-        *,
-        ticket_id: str | None,
-        batch_id: str | None,
-        only_gold: bool,
-    ) -> Row[Any] | None:
-        """Lease the best ticket of one kind: one statement, which reads one entry of an index for each of its parts."""
-        t = db.tickets
-        base = [db.IS_OPEN, t.c.kind == kind.value, *self._not_barred(person, kind)]
-        if ticket_id is not None:
-            base.append(t.c.ticket_id == ticket_id)
-        if batch_id is not None:
-            base.append(t.c.batch_id == batch_id)
-        parts = [(0, [t.c.reserved_for == person.name, *([t.c.lane == GOLD_LANE] if only_gold else [])])]
-        if ticket_id is not None and Role.LEAD in person.roles:
-            parts.append((1, [t.c.lane != GOLD_LANE]))
-        elif not only_gold:
-            free = t.c.reserved_for.is_(None) | (t.c.reserved_until < now)
-            parts += [(1, [t.c.lane == lane, free]) for lane in lanes_of(person)]
-        best = []
-        for rank, conditions in parts:
-            first = (
-                select(literal(rank).label("rank"), t.c.ticket_id, t.c.priority, t.c.created_at, t.c.ordinal)
-                .where(*base, *conditions)
-                .order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-                .subquery()
-            )
-            best.append(select(first))
-        ready = union_all(*best).subquery()
-        order = (ready.c.rank, ready.c.priority.desc(), ready.c.created_at, ready.c.ordinal)
-        chosen = select(ready.c.ticket_id).order_by(*order).limit(1).scalar_subquery()
-        return c.execute(
-            update(t)
-            .where(t.c.ticket_id == chosen)
-            .values(
-                state=State.LEASED.value,
-                leased_by=person.name,
-                lease_token=t.c.lease_token + 1,
-                expires_at=now + self.lease_s,
-            )
-            .returning(t)
-        ).first()
-
-    def _not_barred(self, person: Person, kind: Kind) -> list[ColumnElement[bool]]:
-        """Of the tickets of a kind, those that are not kept from this person for what they did before."""
-        if kind is not Kind.VERIFY:
-            return []
-        t, other = db.tickets, db.leases.alias()
-        voted = exists().where(other.c.ticket_id == t.c.ticket_id, other.c.person == person.name)
-        barred: list[ColumnElement[bool]] = [
-            t.c.made_by.is_(None) | (t.c.made_by != person.name),
-            (t.c.overlap == 1) | ~voted.where(other.c.finished_at.is_not(None)),
-        ]
-        if Role.LEAD not in person.roles:
-            barred.append(t.c.sent_back_by.is_(None) | (t.c.sent_back_by != person.name))
-        return barred
 
     def _note_lease(self, c: Connection, row: Row[Any], person: Person, claim_id: str, now: float) -> None:
         lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": now}
@@ -592,7 +530,7 @@ class Store:
             free = t.c.reserved_for.is_(None) | (t.c.reserved_until < self._clock())
             mine = (free & t.c.lane.in_(lanes_of(seen_by))) | (t.c.reserved_for == seen_by.name)
             could = [
-                and_(db.IS_OPEN, t.c.kind == may.value, mine, *self._not_barred(seen_by, may))
+                and_(db.IS_OPEN, t.c.kind == may.value, mine, *not_barred(literal(seen_by.name), may, lead=False))
                 for may in sorted(kinds_of(seen_by.roles))
             ]
             query = query.where(or_(db.IS_LEASED & (t.c.leased_by == seen_by.name), *could))
@@ -697,15 +635,6 @@ class Store:
                 c.execute(insert(m).values(content=text, created_at=now, **key))
             elif there != text:
                 raise ValueError(f"another masklet {content.masklet_id} is in batch {batch_id} already")
-
-    def _return_expired(self, c: Connection, now: float) -> None:
-        t = db.tickets
-        expired = select(t.c.ticket_id).where(db.IS_LEASED, t.c.expires_at < now)
-        c.execute(
-            update(t)
-            .where(t.c.ticket_id.in_(expired.with_for_update(skip_locked=True)))
-            .values(state=State.OPEN.value, leased_by=None, expires_at=None)
-        )
 
     def _held_once(self, c: Connection, ticket: Ticket, token: int, person: Person) -> bool:
         key = (db.leases.c.ticket_id == ticket.ticket_id) & (db.leases.c.token == token)

@@ -426,6 +426,21 @@ def test_a_malformed_body_is_answered_with_one_line(browser, body, says):
     assert answer.status_code == 422 and says in answer.json()["error"]
 
 
+@pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
+def test_what_no_database_holds_is_refused(uri):
+    database = Database(uri)
+    store, headers = Store(database), {"Authorization": f"Bearer {add_people(database).issue_token('vera')}"}
+    store.open_batch("b", tickets(1, frame_count=4))
+    with serving(create_app(store, SyntheticMedia(8))) as url, httpx.Client(base_url=url, headers=headers) as http:
+        ticket = http.post("/api/tickets/claim", json={"claim_id": "c"}).json()["ticket_id"]
+        answer = http.post(f"/api/tickets/{ticket}/heartbeat", json={"token": 10**30})
+        assert answer.status_code == 422 and len(answer.json()["error"]) < 100
+        nul = {"operation_id": "o", "created_at": "\0", "verdict": "accept"}
+        answer = http.post(f"/api/tickets/{ticket}/finish", json={"token": 1, "outcome": nul})
+        assert answer.status_code in (200, 422)  # SQLite holds it
+    database.close()
+
+
 def test_a_masklet_that_is_no_masklet_is_refused(pipeline):
     bad = replace(candidate("m"), rle=(b"~~",) * 12)
     with pytest.raises(ValueError, match="masklet m"):

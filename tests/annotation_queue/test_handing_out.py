@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from synthetic_queue import candidate, corrected, tickets
 from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, prompt, to_track
 
@@ -378,6 +378,32 @@ def test_the_expected_time_follows_from_the_pace(store, clock):
     (batch,) = store.figures().batches
     assert (batch.open, batch.done, batch.per_hour) == (7, 3, 12.0)
     assert batch.expected_s == pytest.approx(7 * 300)
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_the_figures_read_no_whole_table(sqlite_uri, analysed):
+    database = Database(sqlite_uri)
+    store = Store(database)
+    store.open_batch("b", tickets(40, frame_count=4))
+    for _ in range(20):
+        finish(store, VERA, Verdict.ACCEPT)
+    if analysed:
+        with database.write() as c:
+            c.exec_driver_sql("ANALYZE")
+    plans = []
+
+    def explain(connection, cursor, statement, parameters, context, many):
+        if statement.startswith("SELECT") and "tickets" in statement:
+            plans.extend(str(row) for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    store.figures()
+    store.stats()
+    read = [plan for plan in plans if "tickets" in plan]
+    assert len(read) > 3
+    assert not [plan for plan in read if "SCAN tickets" in plan and "tickets_gold" not in plan]
+    assert not [plan for plan in read if "tickets_gold" not in plan and ">?" not in plan]
+    database.close()
 
 
 def test_a_leads_decisions_and_take_backs_are_in_the_audit(store):

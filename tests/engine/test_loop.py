@@ -24,9 +24,10 @@ ANYTHING = Policy(accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1
 @pytest.fixture
 def people(queue):
     _, accounts = queue.open_queue()
-    for name, role in (("ann", Role.ANNOTATOR), ("vera", Role.VERIFIER)):
+    team = {"ann": Role.ANNOTATOR, "vera": Role.VERIFIER, "victor": Role.VERIFIER}
+    for name, role in team.items():
         accounts.add(name, [role], "correct horse")
-    return [Credentials("ann", "correct horse"), Credentials("vera", "correct horse")]
+    return [Credentials(name, "correct horse") for name in team]
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
     held_out = [m for m in release.iter_masklets() if m.split == "val"]
     assert held_out and all((m.phase, m.kind, m.edited_frame_count > 0) == ("1", "manual", True) for m in held_out)
     for m in release.iter_masklets():
-        assert m.verdict == "accept" and m.verified_by == "vera" and m.annotated_by != m.verified_by
+        assert m.verdict == "accept" and m.verified_by in ("vera", "victor") and m.annotated_by != m.verified_by
 
     for path in sav.export(release, tmp_path / "sa-v"):
         exported = json.loads(path.read_text())

@@ -1,0 +1,83 @@
+"""Who gets which ticket: the one statement of a claim, and the conditions that it is made of.
+
+A person's own reserved tickets come first (rework, gold), then the best of their lanes by priority and age. Knows the
+tables and runs nothing. The statements are built once, as building one takes longer than running it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, String, bindparam, exists, literal, select, union_all, update
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from annotation_queue import database as db
+from annotation_queue.records import GOLD_LANE, Kind, State
+
+_EXPIRED = select(db.tickets.c.ticket_id).where(db.IS_LEASED, db.tickets.c.expires_at < bindparam("claim_now"))
+RETURN_EXPIRED = (
+    update(db.tickets)
+    .where(db.tickets.c.ticket_id.in_(_EXPIRED.with_for_update(skip_locked=True)))
+    .values(state=State.OPEN.value, leased_by=None, expires_at=None)
+)
+
+
+def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[ColumnElement[bool]]:
+    """Of the tickets of a kind, those that are not kept from this person for what they did before."""
+    if kind is not Kind.VERIFY:
+        return []
+    t, other = db.tickets, db.leases.alias()
+    voted = exists().where(other.c.ticket_id == t.c.ticket_id, other.c.person == person)
+    barred: list[ColumnElement[bool]] = [
+        t.c.made_by.is_(None) | (t.c.made_by != person),
+        (t.c.overlap == 1) | ~voted.where(other.c.finished_at.is_not(None)),
+    ]
+    if not lead:
+        barred.append(t.c.sent_back_by.is_(None) | (t.c.sent_back_by != person))
+    return barred
+
+
+@lru_cache(maxsize=1024)
+def claiming(
+    kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
+) -> ReturningUpdate[Any]:
+    """The statement that leases the best ticket of a kind to a person; each part of it reads an entry of an index."""
+    t = db.tickets
+    person: ColumnElement[str] = bindparam("claim_person", type_=String)
+    base = [db.IS_OPEN, t.c.kind == bindparam("claim_kind", type_=String), *not_barred(person, kind, lead=lead)]
+    if one_ticket:
+        base.append(t.c.ticket_id == bindparam("claim_ticket", type_=String))
+    if one_batch:
+        base.append(t.c.batch_id == bindparam("claim_batch", type_=String))
+    parts = [(0, [t.c.reserved_for == person, *([t.c.lane == GOLD_LANE] if only_gold else [])])]
+    if one_ticket and lead:
+        parts.append((1, [t.c.lane != GOLD_LANE]))
+    elif not only_gold:
+        free = t.c.reserved_for.is_(None) | (t.c.reserved_until < bindparam("claim_now", type_=Float))
+        parts += [(1, [t.c.lane == lane, free]) for lane in lanes]
+    best = []
+    for rank, conditions in parts:
+        first = (
+            select(literal(rank).label("rank"), t.c.ticket_id, t.c.priority, t.c.created_at, t.c.ordinal)
+            .where(*base, *conditions)
+            .order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .subquery()
+        )
+        best.append(select(first))
+    ready = union_all(*best).subquery()
+    order = (ready.c.rank, ready.c.priority.desc(), ready.c.created_at, ready.c.ordinal)
+    chosen = select(ready.c.ticket_id).order_by(*order).limit(1).scalar_subquery()
+    return (
+        update(t)
+        .where(t.c.ticket_id == chosen)
+        .values(
+            state=State.LEASED.value,
+            leased_by=person,
+            lease_token=t.c.lease_token + 1,
+            expires_at=bindparam("claim_until", type_=Float),
+        )
+        .returning(t)
+    )

@@ -1,0 +1,374 @@
+"""What the queue holds under load and under kills: claims of 500 people, and operations through kill -9.
+
+    python -m benchmarks.queue [--quick] [--json] [--database sqlite|postgres|URI] [--tickets N] [--kills N]
+
+Real server processes on one database, and clients over HTTP. First an offered load: claims arrive at a fixed rate
+whether or not the queue keeps up, each by one of 500 people and each followed by a verdict, on a queue of a million
+tickets of which some ask for a skill that few have; the latency of a claim counts from the moment when it was due. Then
+annotators send operation after operation while the servers, and with `--database postgres` the database too (a private
+PostgreSQL with fsync, made for this run), are killed with SIGKILL at random moments and started again. Whatever was
+acknowledged must be there in the end, once; a ticket is leased twice if two people were given it under one lease.
+
+A database named by URI must be empty, and is never killed. `--quick` measures 20,000 tickets, 8 s of load and 6 kills
+instead of 1,000,000, 60 s and 40: for a look, not for a figure. One JSON line comes last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from sqlalchemy import func, insert, select, text
+
+from annotation_queue import database as db
+from annotation_queue.client import QueueClient, new_id, now
+from annotation_queue.database import Database
+from annotation_queue.records import NewOperation, NoSuchVideo, VideoInfo
+from annotation_queue.store import Store
+
+PEOPLE = 500
+CLAIMS_S = 50.0  # claims a second: 500 people with a ticket every ten seconds
+SERVERS = 2
+ANNOTATORS = 6
+LEASE_S = 900.0  # none runs out while it is measured
+
+TICKETS = """
+    INSERT INTO tickets (ticket_id, batch_id, kind, video_id, phase, priority, payload, needs_lead, attempt, created_at,
+        ordinal, state, lease_token, reasons, skill, lane)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)
+    SELECT 'ticket-' || i, 'load', 'verify', 'video-0', 'auto', CASE WHEN i % 10 = 0 THEN 9 ELSE i % 3 END, '{}', 1 = 0,
+        1, 0, i, CASE WHEN i % 5 = 1 THEN 'done' ELSE 'open' END, 0, '', CASE WHEN i % 10 = 0 THEN 'rare' END,
+        CASE WHEN i % 10 = 0 THEN 'skill:rare' ELSE '' END
+    FROM n
+"""
+
+
+class NoMedia:
+    """No videos: what is measured shows none."""
+
+    def info(self, video_id: str) -> VideoInfo:
+        raise NoSuchVideo(video_id)
+
+    def frame(self, video_id: str, frame_idx: int) -> bytes:
+        raise NoSuchVideo(video_id)
+
+
+def serve(uri: str, port: int) -> None:
+    """A server process."""
+    import uvicorn
+
+    from annotation_queue.api import create_app
+
+    app = create_app(Store(Database(uri), lease_s=LEASE_S), NoMedia())
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", access_log=False)
+
+
+class Server:
+    """The queue in a process that is killed and started again at the same port."""
+
+    def __init__(self, uri: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._uri = uri
+        self._forks = multiprocessing.get_context("forkserver")
+        self._forks.set_forkserver_preload(["annotation_queue.api", "uvicorn"])  # else each start imports for seconds
+        self._process: Any = None
+
+    def start(self) -> None:
+        self._process = self._forks.Process(target=serve, args=(self._uri, self.port), daemon=True)
+        self._process.start()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self._process.exitcode is not None:  # the database was still starting, or the port not free yet
+                self._process = self._forks.Process(target=serve, args=(self._uri, self.port), daemon=True)
+                self._process.start()
+            try:
+                if httpx.get(f"{self.url}/healthz", timeout=5, trust_env=False).is_success:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.02)
+        raise TimeoutError(f"no server at {self.url}")
+
+    def kill(self) -> None:
+        self._process.kill()  # SIGKILL
+        self._process.join()
+
+
+class PrivatePostgres:
+    """A PostgreSQL server in a temporary folder, with fsync, reached by a unix socket."""
+
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or sorted(Path(p) for p in [_on_path("initdb")] if p)
+        if not found:
+            sys.exit("benchmarks.queue: no PostgreSQL server is installed")
+        self._bin = found[-1]
+        self.home = Path(tempfile.mkdtemp(prefix="masklets-pg-"))
+        if os.geteuid() == 0:
+            shutil.chown(self.home, "postgres")
+        self._run(f"{self._bin}/initdb -D {self.home}/data -U postgres -A trust -E UTF8 --locale=C")
+        self.uri = f"postgresql+psycopg://postgres@/postgres?host={self.home}"
+
+    def _run(self, command: str) -> None:
+        words = ["su", "postgres", "-c", command] if os.geteuid() == 0 else ["sh", "-c", command]
+        subprocess.run(
+            words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def start(self) -> None:
+        options = f"-k {self.home} -c listen_addresses= -c max_connections=100"
+        self._run(f"{self._bin}/pg_ctl -D {self.home}/data -w -t 60 -l {self.home}/log -o '{options}' start")
+
+    def kill(self) -> None:
+        """SIGKILL to every process of it: as a machine that loses power, but for the disk's own cache."""
+        first = psutil.Process(int((self.home / "data" / "postmaster.pid").read_text().split()[0]))
+        processes = [first, *first.children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=30)
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _on_path(name: str) -> str | None:
+    found = shutil.which(name)
+    return None if found is None else str(Path(found).parent)
+
+
+@contextmanager
+def database_of(choice: str) -> Iterator[tuple[str, PrivatePostgres | None]]:
+    """The URI of the database to measure, and the server of it that may be killed."""
+    if choice == "sqlite":
+        with tempfile.TemporaryDirectory(prefix="masklets-queue-") as folder:
+            yield f"sqlite:///{folder}/queue.db", None
+    elif choice == "postgres":
+        postgres = PrivatePostgres()
+        postgres.start()
+        try:
+            yield postgres.uri, postgres
+        finally:
+            postgres.close()
+    else:
+        yield choice, None
+
+
+def fill(database: Database, tickets: int) -> list[str]:
+    """The people, their tokens and the tickets; returns the tokens, an annotator's last ANNOTATORS."""
+    tokens = [f"mq_benchmark-{i}-{random.getrandbits(64):x}" for i in range(PEOPLE + ANNOTATORS)]
+    with database.write() as c:
+        people = [
+            {"name": f"p{i}", "roles": "verifier" if i < PEOPLE else "annotator", "created_at": 0.0}
+            for i in range(len(tokens))
+        ]
+        c.execute(insert(db.people), people)
+        digests = [hashlib.sha256(token.encode()).hexdigest() for token in tokens]
+        c.execute(
+            insert(db.credentials),
+            [{"secret_sha256": d, "name": f"p{i}", "created_at": 0.0} for i, d in enumerate(digests)],
+        )
+        c.execute(text(TICKETS), {"count": tickets})
+        t = db.tickets
+        left = c.scalar(select(func.count()).where(t.c.state == "open")) or 0
+        about = {"batch_id": "load", "created_at": 0.0, "sealed": True, "total": tickets, "remaining": left}
+        c.execute(insert(db.batches).values(**about))
+        key = {"batch_id": "load", "kind": "verify", "phase": "auto", "checkpoint": "", "person": "", "maker": ""}
+        sums = {"added": float(tickets), "done": float(tickets - left)}
+        db.add_to_tallies(c, [key | {"verdict": "", "needs_lead": False} | sums])
+    with database.write() as c:
+        c.execute(text("ANALYZE"))
+    return tokens
+
+
+async def offer(urls: list[str], tokens: list[str], seconds: float) -> tuple[list[float], Counter[tuple[str, int]]]:
+    """Claims that arrive at CLAIMS_S, each followed by a verdict: latencies, s, and how often each lease was given."""
+    chance = random.Random(1)
+    latencies: list[float] = []
+    leases: Counter[tuple[str, int]] = Counter()
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as http:
+
+        async def post(url: str, headers: dict[str, str], body: dict[str, Any]) -> httpx.Response:
+            while True:  # a server closes a connection that was idle: the same ids again change nothing
+                try:
+                    return (await http.post(url, json=body, headers=headers)).raise_for_status()
+                except (httpx.ReadError, httpx.RemoteProtocolError):
+                    continue
+
+        async def one(due: float) -> None:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            person = chance.randrange(PEOPLE)
+            url, headers = urls[person % len(urls)], {"Authorization": f"Bearer {tokens[person]}"}
+            answer = await post(f"{url}/api/tickets/claim", headers, {"claim_id": new_id()})
+            latencies.append(time.perf_counter() - due)
+            ticket = answer.json()
+            leases[ticket["ticket_id"], ticket["lease_token"]] += 1
+            outcome = {"operation_id": new_id(), "created_at": now(), "verdict": "accept", "seconds": 6.0}
+            where = f"{url}/api/tickets/{ticket['ticket_id']}/finish"
+            await post(where, headers, {"token": ticket["lease_token"], "outcome": outcome})
+
+        begin, due = time.perf_counter() + 0.2, 0.0
+        arrivals = []
+        while due < seconds:
+            due += chance.expovariate(CLAIMS_S)
+            arrivals.append(begin + due)
+        await asyncio.gather(*(one(at) for at in arrivals))
+    return latencies, leases
+
+
+def annotate(url: str, token: str, ticket_id: str, stop: threading.Event, kept: list[str], trouble: list[str]) -> None:
+    """One annotator: operation after operation, through every death of the queue."""
+    try:
+        with QueueClient(url, token=token, patience_s=120) as client:
+            ticket = client.claim(ticket_id=ticket_id)
+            assert ticket is not None
+            while not stop.is_set():
+                act = NewOperation(operation_id=new_id(), kind="stroke", created_at=now(), frame_idx=0)
+                client.append_operations(ticket, [act])
+                kept.append(act.operation_id)
+    except Exception as error:  # told at the end: a thread's own exception would go unseen
+        trouble.append(f"{type(error).__name__}: {error}")
+
+
+def kill_again_and_again(
+    servers: list[Server], postgres: PrivatePostgres | None, kills: int, acknowledged: list[list[str]]
+) -> None:
+    """Kill one part after another while operations are on their way."""
+    chance = random.Random(2)
+    parts: list[Server | PrivatePostgres] = [*servers, *([postgres] if postgres else [])]
+    for i in range(kills):
+        before, deadline = sum(map(len, acknowledged)), time.monotonic() + 60
+        while sum(map(len, acknowledged)) < before + 60 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.05)  # anywhere within an operation
+        part = parts[i % len(parts)]
+        part.kill()
+        part.start()
+
+
+def measure(choice: str, tickets: int, load_s: float, kills: int) -> dict[str, Any]:
+    """The whole of it, on one database."""
+    with ExitStack() as stack:
+        uri, postgres = stack.enter_context(database_of(choice))
+        database = Database(uri)
+        stack.callback(database.close)
+        begun = time.perf_counter()
+        tokens = fill(database, tickets)
+        _say(f"{tickets} tickets in {time.perf_counter() - begun:.1f} s")
+        servers = [Server(uri) for _ in range(SERVERS)]
+        for server in servers:
+            server.start()
+            stack.callback(server.kill)
+        urls = [server.url for server in servers]
+        latencies, leases = asyncio.run(offer(urls, tokens, load_s))
+        latencies.sort()
+        _say(f"{len(latencies)} claims offered at {CLAIMS_S:.0f} a second")
+        store = Store(database)
+        begun = time.perf_counter()
+        store.figures()
+        figures_ms = (time.perf_counter() - begun) * 1000
+
+        opening = {
+            "batch_id": "kills",
+            "created_at": 0.0,
+            "sealed": False,
+            "total": ANNOTATORS,
+            "remaining": ANNOTATORS,
+        }
+        with database.write() as c:
+            c.execute(insert(db.batches).values(**opening))
+            same = {"batch_id": "kills", "kind": "track", "video_id": "video-0", "phase": "1", "priority": 0}
+            same |= {"payload": "{}", "needs_lead": False, "attempt": 1, "created_at": 0.0, "ordinal": 0}
+            same |= {"state": "open", "lease_token": 0, "reasons": ""}
+            c.execute(insert(db.tickets), [same | {"ticket_id": f"track-{i}"} for i in range(ANNOTATORS)])
+        database.close()  # its connections would die with a database that is killed
+        stop, trouble = threading.Event(), list[str]()
+        acknowledged: list[list[str]] = [[] for _ in range(ANNOTATORS)]
+        people = [
+            threading.Thread(
+                target=annotate,
+                args=(urls[i % SERVERS], tokens[PEOPLE + i], f"track-{i}", stop, acknowledged[i], trouble),
+            )
+            for i in range(ANNOTATORS)
+        ]
+        for person in people:
+            person.start()
+        try:
+            kill_again_and_again(servers, postgres, kills, acknowledged)
+        finally:
+            stop.set()
+            for person in people:
+                person.join()
+        _say(f"{sum(map(len, acknowledged))} operations through {kills} kills")
+        o = db.operations
+        lost = 0
+        with database.read() as c:
+            for i, sent in enumerate(acknowledged):
+                query = select(o.c.operation_id).where(o.c.ticket_id == f"track-{i}").order_by(o.c.seq)
+                there = list(c.scalars(query))
+                lost += len(set(sent) - set(there)) + int([x for x in there if x in set(sent)] != sent)
+            held = c.execute(select(db.leases.c.ticket_id, func.count()).group_by(db.leases.c.ticket_id)).all()
+    double = sum(1 for count in leases.values() if count > 1) + sum(1 for _, count in held if count > 1)
+    return {
+        "claims": len(latencies),
+        "claim_p50_ms": round(_percentile(latencies, 0.5) * 1000, 1),
+        "claim_p99_ms": round(_percentile(latencies, 0.99) * 1000, 1),
+        "double_leases": double,
+        "operations": sum(map(len, acknowledged)),
+        "kills": kills,
+        "lost_operations": lost,
+        "database": "postgresql" if uri.startswith("postgresql") else "sqlite",
+        "tickets": tickets,
+        "people": PEOPLE,
+        "claims_per_s": CLAIMS_S,
+        "servers": SERVERS,
+        "figures_ms": round(figures_ms, 1),
+        "trouble": trouble,
+    }
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="20,000 tickets, 8 s of load, 6 kills")
+    parser.add_argument("--json", action="store_true", help="nothing but the JSON line on standard output (as always)")
+    parser.add_argument("--database", default="sqlite", help="sqlite, postgres (private, killed too) or a URI")
+    parser.add_argument("--tickets", type=int)
+    parser.add_argument("--kills", type=int)
+    chosen = parser.parse_args()
+    tickets = chosen.tickets or (20_000 if chosen.quick else 1_000_000)
+    kills = chosen.kills if chosen.kills is not None else 6 if chosen.quick else 40
+    figures = measure(chosen.database, tickets, 8.0 if chosen.quick else 60.0, kills)
+    print(json.dumps(figures | {"quick": chosen.quick}), flush=True)
+    sys.exit(1 if figures["double_leases"] or figures["lost_operations"] or figures["trouble"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Requests made from the API's own description: an answer is what is described, or one clear error."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from synthetic_queue import SyntheticMedia, add_people, tickets
+
+from annotation_queue.api import create_app
+from annotation_queue.database import Database
+from annotation_queue.records import Kind, Person, Role
+from annotation_queue.store import Store
+
+schemathesis = pytest.importorskip("schemathesis", reason="the dev extra brings it")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The application, and the token of somebody who may do everything: what is refused is refused for its content."""
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('openapi')}/queue.db")
+    accounts, store = add_people(database), Store(database)
+    accounts.add("eve", list(Role))
+    store.open_batch("b", tickets(20, frame_count=4))
+    eve = Person(name="eve", roles=frozenset(Role))
+    store.claim(eve, [Kind.VERIFY], claim_id="c")
+    yield create_app(store, SyntheticMedia(8), accounts=accounts), accounts.issue_token("eve")
+    database.close()
+
+
+def test_no_request_breaks_the_api(served):
+    from schemathesis.specs.openapi.checks import response_schema_conformance
+
+    app, token = served
+    answers: Counter[str] = Counter()
+    for operation in schemathesis.openapi.from_asgi("/api/openapi.json", app).get_all_operations():
+
+        @given(case=operation.ok().as_strategy())
+        @settings(
+            max_examples=6, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        )
+        def asked(case):
+            case.headers = {**(case.headers or {}), "Authorization": f"Bearer {token}"}
+            response = case.call()
+            assert response.status_code < 500, (case.method, case.path, response.text)
+            if response.status_code >= 400:
+                assert set(response.json()) == {"error", "kind"} and "\n" not in response.json()["error"]
+            else:
+                case.validate_response(response, checks=[response_schema_conformance])
+                answers[case.path] += 1
+
+        asked()
+    assert len(answers) > 10, answers  # not everything was refused
