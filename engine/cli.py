@@ -303,17 +303,20 @@ def validate(
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
-    media: Annotated[bool, typer.Option(help="The videos too.")] = False,
+    form: Annotated[str, typer.Option("--format", help="sa-v or davis.")] = "sa-v",
+    media: Annotated[bool, typer.Option(help="SA-V: the videos too. DAVIS always has its pictures.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a release as SA-V JSON files."""
+    """Write a release as SA-V JSON files, or as DAVIS pictures and palette PNGs."""
     from engine.services import connect
     from storage import releases
-    from storage.formats import sav
+    from storage.formats import davis, sav
 
+    if form not in ("sa-v", "davis"):
+        raise ValueError(f"the formats are sa-v and davis, not {form!r}")
     with connect() as s:
         chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
-        written = sav.export(chosen, folder, media=media)
+        written = davis.export(chosen, folder) if form == "davis" else sav.export(chosen, folder, media=media)
     if as_json:
         print(json.dumps({"release": chosen.name, "files": list(map(str, written))}))
     else:
