@@ -403,51 +403,57 @@ def evaluate(
     checkpoint: Annotated[
         str, typer.Argument(help="A round's id, micro, a hub name, a folder or a .pt file.")
     ] = "micro",
-    release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "--release", help="A release, an SA-V folder or a DAVIS root; else the newest release."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
     protocol: Annotated[
-        str, typer.Option(help="mask, box, 1-click, 3-click or 5-click on the first frame; or interactive.")
+        str, typer.Option(help="mask, box, 1-click, 3-click or 5-click on the first frame; interactive; or image.")
     ] = "3-click",
-    objects: Annotated[int | None, typer.Option(min=1, help="Interactive: at most so many objects.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Interactive: draw the curve into this PNG.")] = None,
+    objects: Annotated[int | None, typer.Option(min=1, help="Interactive and image: at most so many objects.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw what was reached into this PNG.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What a checkpoint reaches on a release's held-out videos, with simulated prompts."""
+    """What a checkpoint reaches on held-out videos of any dataset, with simulated prompts."""
+    from engine import evaluate as exams
     from engine import interactive, rounds
-    from engine.evaluate import PROTOCOLS
     from engine.services import connect
-    from storage import releases
 
-    if protocol not in (*PROTOCOLS, "interactive"):
-        raise ValueError(f"the protocols are {', '.join(PROTOCOLS)} and interactive, not {protocol!r}")
-    with connect() as s:
-        chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
+    if protocol not in (*exams.PROTOCOLS, "interactive", "image"):
+        raise ValueError(f"the protocols are {', '.join(exams.PROTOCOLS)}, interactive and image, not {protocol!r}")
+    with connect() as s, _bar("videos") as bar:
+        chosen = _dataset(s, data, split)
         loaded = s.model(rounds.checkpoint_of(s, checkpoint))
+        result: Any
         if protocol == "interactive":
-            with _bar("objects") as bar:
-                exam = interactive.measure(s, chosen, loaded, most_objects=objects, progress=bar)
-            drawn = interactive.picture(exam, checkpoint, picture) if picture else None
-            if as_json:
-                print(json.dumps(dataclasses.asdict(exam)))
-                return
-            table = Table(title=f"{checkpoint} on {chosen.name}: {exam.objects} held-out objects", show_header=False)
-            for number, points in enumerate(exam.offline_jf, 1):
-                table.add_row(f"offline, {number} frame{'s' if number > 1 else ''} clicked on", f"J&F {points:.1f}")
-            table.add_row(f"online, {exam.online_frames:.1f} frames clicked on", f"J&F {exam.online_jf:.1f}")
-            table.add_row("modelled time of an annotator, offline", f"{exam.offline_modelled_s:.0f} s an object")
-            table.add_row("modelled time of an annotator, online", f"{exam.online_modelled_s:.0f} s an object")
-            table.add_row("single frames, 1 and 5 clicks", f"mIoU {exam.image_miou_1:.1f} and {exam.image_miou_5:.1f}")
-            out.print(table)
-            if drawn:
-                out.print(f"drawn: {drawn}")
-            return
-        metrics = rounds.measure(s, chosen, loaded, protocol)
+            result = interactive.measure(chosen, loaded, most_objects=objects, progress=bar)
+        elif protocol == "image":
+            result = interactive.measure_images(chosen, loaded, most_objects=objects, progress=bar)
+        else:
+            result = exams.measure(chosen, loaded, protocol, bar)
+    if picture and protocol == "interactive":
+        interactive.picture(result, checkpoint, picture)
+    elif picture:
+        exams.picture(_points(result), f"{checkpoint}, {protocol}", picture)
     if as_json:
-        print(json.dumps(dataclasses.asdict(metrics)))
+        print(json.dumps(dataclasses.asdict(result)))
         return
-    measured = f"J&F {100 * metrics.jf:.1f} over {metrics.masklets} held-out masklets"
-    out.print(f"{checkpoint} on {chosen.name}, {protocol}: {measured}")
-    for name, value in metrics.slices.items():
-        out.print(f"  {name}: {100 * value:.1f}")
+    table = Table(title=f"{checkpoint} on {chosen.name}, {split}: {protocol}", show_header=False)
+    if protocol == "interactive":
+        for number, points in enumerate(result.offline_jf, 1):
+            table.add_row(f"offline, {number} frame{'s' if number > 1 else ''} clicked on", f"J&F {points:.1f}")
+        table.add_row(f"online, {result.online_frames:.1f} frames clicked on", f"J&F {result.online_jf:.1f}")
+        table.add_row("modelled time of an annotator, offline", f"{result.offline_modelled_s:.0f} s an object")
+        table.add_row("modelled time of an annotator, online", f"{result.online_modelled_s:.0f} s an object")
+        table.add_row("single frames, 1 and 5 clicks", f"mIoU {result.image_miou_1:.1f} and {result.image_miou_5:.1f}")
+    else:
+        for name, points in _points(result).items():
+            table.add_row(name, f"{points:.1f}")
+    table.add_row("objects", str(result.masklets if protocol in exams.PROTOCOLS else result.objects))
+    out.print(table)
+    if picture:
+        out.print(f"drawn: {picture}", soft_wrap=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- people
@@ -612,6 +618,25 @@ def _say_run(facts: Mapping[str, Any]) -> None:
 
 def _counts(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{counts[k]} {k}" for k in ("videos", "masklets", "masks") if k in counts)
+
+
+def _dataset(s: Any, where: str | None, split: str) -> Any:
+    """What `--data` names, else the newest release."""
+    from engine import datasets
+    from storage import releases
+
+    if split not in ("train", "val", "test", "all"):
+        raise ValueError(f"the splits are train, val, test and all, not {split!r}")
+    place = _newest(releases.names(s.blobs)) if where is None else where
+    return datasets.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
+
+
+def _points(result: Any) -> dict[str, float]:
+    """The figures of an exam on first frames or on images, 0 to 100, by what they say."""
+    if hasattr(result, "miou_1"):
+        return {"mIoU, 1 click": result.miou_1, "mIoU, 5 clicks": result.miou_5}
+    slices = {f"J&F, {name.replace('size=', '')}": 100 * value for name, value in result.slices.items()}
+    return {"J&F": 100 * result.jf} | slices
 
 
 def _newest(names: list[str]) -> str:
