@@ -345,18 +345,39 @@ def import_sav(
 
 @app.command()
 def train(
-    release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the setting.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; else the setting.")] = None,
+    release: Annotated[str | None, typer.Option(help="Round: a release; else the newest.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="No round: a release, an SA-V folder or a DAVIS root to train on.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="With --data: where the checkpoint goes.")] = None,
+    parent: Annotated[
+        str | None, typer.Option("--from", help="With --data: a checkpoint to begin with; else the one that serves.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="With --data: full (the paper's), mask-only (of phase 2), quick, or a FILE.json.")
+    ] = "quick",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1; else the setting.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the setting or the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; else the setting or the recipe's.")] = None,
     seed: int = 1,
     as_json: Json = False,
 ) -> None:
-    """One retraining round: pin a release, train, evaluate on held-out videos, promote if the gate passes."""
+    """One retraining round: train, evaluate on held-out videos, promote if the gate passes. With --data: train only."""
     from engine import rounds
     from engine.services import connect
     from storage import releases
 
-    with connect() as s:
+    settings = Settings()
+    if device:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
+    if data is not None or folder is not None:
+        if data is None or folder is None or release is not None:
+            raise ValueError("training without a round takes --data and --out, and no --release")
+        _train_on(settings, data, folder, parent, recipe, {"steps": steps, "lr": lr, "seed": seed}, as_json)
+        return
+    if parent is not None or recipe != "quick":
+        raise ValueError("a round begins with the checkpoint that serves and has its own recipe; see --data and --out")
+    with connect(settings) as s:
         round_id = rounds.start(s, release or _newest(releases.names(s.blobs)), steps=steps, lr=lr, seed=seed)
         with _bar("training") as bar:
             rounds.train(s, round_id, lambda p: bar(p.step, p.steps, f"loss {p.losses['total']:.3f}"))
@@ -370,6 +391,44 @@ def train(
         out.print(f"{round_id}: J&F {100 * outcome.jf_before:.1f} -> {100 * outcome.jf_after:.1f}, {verdict}")
         for reason in outcome.reasons:
             out.print(f"  {reason}")
+
+
+def _train_on(
+    settings: Settings, data: str, folder: Path, parent: str | None, recipe: str, change: dict[str, Any], as_json: bool
+) -> None:
+    """Trains outside of rounds. Under torchrun the first process alone says anything."""
+    from engine import rounds, training
+    from engine.services import connect
+    from model import load, parallel
+
+    on_cpu = settings.model.model_copy(update={"device": "cpu"})  # from there each process takes it to its own GPU
+    with connect(settings.model_copy(update={"model": on_cpu})) as s, _bar("training", parallel.leads()) as bar:
+        found = _dataset(s, data, "train")
+        begun = s.model(rounds.checkpoint_of(s, parent) if parent else s.checkpoint())
+        chosen = training.fitted(training.recipe_of(recipe, begun.image_size), **change)
+        last: list[float] = []
+
+        def report(progress: Any) -> None:
+            last[:] = [progress.losses["total"]]
+            bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.losses['total']:.3f}")
+
+        training.run(
+            found,
+            folder,
+            chosen,
+            begun,
+            device=load.pick_device(settings.model.device),
+            tracked=lambda: s.registry.track(str(folder.absolute()), "training"),
+            look_through=bar,
+            report=report,
+        )
+    if not parallel.leads():
+        return
+    total = sum(stage.steps for stage in chosen.stages)
+    if as_json:
+        print(json.dumps({"checkpoint": str(folder), "steps": total, "loss": last[0] if last else None}))
+    else:
+        out.print(f"{folder}: {total} steps on {data} from {begun.name}" + (f", loss {last[0]:.3f}" if last else ""))
 
 
 @app.command("rounds")
@@ -646,13 +705,13 @@ def _newest(names: list[str]) -> str:
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+def _bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on a terminal, silence elsewhere; call it with the number done, the total and a word."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[word]}", markup=False), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=err, disable=not (shown and err.is_terminal), transient=True) as progress:
         task = progress.add_task(label, total=None, word="")
         yield lambda done, total, word: progress.update(task, completed=done, total=total, word=word)
 

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 SMALLEST = 1 / 1000  # of the frame: what a clip's first frame must show; the trainer takes no object below 1 / 1600
 NOTES = ("_manual.json", "_auto.json")  # what SA-V's annotations end with
-_KEPT = 32  # videos whose compressed masks a clip source keeps
+_KEPT = 64  # videos whose compressed masks a clip source keeps
 _DRAWS = 50  # videos that a clip source tries before it gives up
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,10 @@ from validation import gate
 
 if TYPE_CHECKING:
     from model.train import Progress as TrainProgress
+    from model.train import Recipe
 
 PROTOCOL = "3-click"  # the paper's: three clicks on the first frame that shows the object
-FRAMES = 6  # annotated frames of a training clip
+FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
 
 
 class NoSuchRound(Exception):
@@ -101,8 +102,9 @@ def start(s: Services, release: str, *, steps: int | None = None, lr: float | No
     Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut.
     """
     pinned = releases.load(s.blobs, release)
-    training = datasets.of_release(pinned).only("train")
-    ClipSource(training, [of for of in datasets.index(training) if of.runs(FRAMES)][:1], FRAMES)  # or it raises
+    data = datasets.of_release(pinned).only("train")
+    first = next((of for of in datasets.index(data) if of.runs(FRAMES)), None)
+    ClipSource(data, [first] if first else [], FRAMES)  # or it raises
     if not any(_scorable(m) for v in pinned.videos() if v.split == "val" for m in pinned.masklets([v.video_id])):
         raise NothingHeldOut(f"release {release} shows no object in a held-out video: a round could not be measured")
     begun = _round(s, pinned, steps, lr, seed)
@@ -148,13 +150,15 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
 
 
 def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainProgress], None]) -> None:
+    from engine import training
     from model import load
     from model import train as trainer
 
     parent = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
-    training = datasets.of_release(releases.load(s.blobs, begun.release)).only("train")
+    data = datasets.of_release(releases.load(s.blobs, begun.release)).only("train")
     recipe = recipe_of(begun, begun.image_size or parent.image_size)
-    source = ClipSource(training, list(datasets.index(training)), recipe.stages[0].frames)
+    source = ClipSource(data, list(datasets.index(data)), recipe.stages[0].frames)
+    watch = training.Watch(folder, recipe, source, s.registry.track(begun.round_id))
     tuned = trainer.train(
         load.resized(parent.model, recipe.stages[0].image_size),
         lambda _: source,
@@ -163,7 +167,9 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
         device=s.device,
         save_every=25,
         report_every=10,
-        report=report,
+        report=lambda progress: watch.report(progress, report),
+        look_every=watch.every,
+        look=watch.look,
     )
     saved = load.save(
         tuned,
@@ -179,31 +185,13 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
     shutil.rmtree(folder / "checkpoint")
 
 
-def recipe_of(begun: Round, image_size: int) -> Any:
-    """The fine-tuning recipe of a round: one stage of the paper's interaction, a low rate, a short warm-up."""
-    from model.clip_forward import Interaction
-    from model.train import Recipe, Stage
+def recipe_of(begun: Round, image_size: int) -> Recipe:
+    """The recipe of a round: `quick`, for its steps, at its rate and the size of its checkpoint."""
+    from engine import training
 
-    return Recipe(
-        stages=(
-            Stage(
-                "fine-tune",
-                begun.steps,
-                image_size,
-                frames=FRAMES,
-                batch=2,
-                lr=begun.lr,
-                encoder_lr=begun.lr * 0.6,  # the ratio of the released fine-tuning configuration
-                warmup=max(1, begun.steps // 10),
-                final_lr=0.1,
-                interaction=Interaction(correction_clicks=3),
-            ),
-        ),
-        seed=begun.seed,
-        weight_decay=0.1,
-        clip_grad=0.1,
-        time_reversal=0.0,  # ClipSource turns its runs around itself, and knows what shows at either end
-    )
+    recipe = training.fitted(training.recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed)
+    (stage,) = recipe.stages
+    return replace(recipe, stages=(replace(stage, warmup=max(1, begun.steps // 10)),))
 
 
 def evaluate(s: Services, round_id: str) -> str:

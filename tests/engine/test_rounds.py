@@ -214,6 +214,8 @@ def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, rel
     rounds.train(s, round_id)
     assert json.loads(s.blobs.read(f"checkpoints/{round_id}/config.json"))["image_size"] == 64
     assert s.blobs.read(f"checkpoints/{round_id}/model.safetensors") == b"the weights of another trainer"
+    samples = s.registry._client.list_artifacts(s.registry.track(round_id).run_id, "samples")
+    assert [item.path for item in samples] == ["samples/0000001.jpg"]
     outcome = rounds.decide(s, measured(s, round_id, gain=0.01))
     assert not outcome.promoted and "at least +0.05" in outcome.reasons[0]
 
