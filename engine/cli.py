@@ -306,17 +306,20 @@ def validate(
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
-    media: Annotated[bool, typer.Option(help="The videos too.")] = False,
+    form: Annotated[str, typer.Option("--format", help="sa-v or davis.")] = "sa-v",
+    media: Annotated[bool, typer.Option(help="SA-V: the videos too. DAVIS always has its pictures.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a release as SA-V JSON files."""
+    """Write a release as SA-V JSON files, or as DAVIS pictures and palette PNGs."""
     from engine.services import connect
     from storage import releases
-    from storage.formats import sav
+    from storage.formats import davis, sav
 
+    if form not in ("sa-v", "davis"):
+        raise ValueError(f"the formats are sa-v and davis, not {form!r}")
     with connect() as s:
         chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
-        written = sav.export(chosen, folder, media=media)
+        written = davis.export(chosen, folder) if form == "davis" else sav.export(chosen, folder, media=media)
     if as_json:
         print(json.dumps({"release": chosen.name, "files": list(map(str, written))}))
     else:
@@ -345,18 +348,39 @@ def import_sav(
 
 @app.command()
 def train(
-    release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the setting.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; else the setting.")] = None,
+    release: Annotated[str | None, typer.Option(help="Round: a release; else the newest.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="No round: a release, an SA-V folder or a DAVIS root to train on.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="With --data: where the checkpoint goes.")] = None,
+    parent: Annotated[
+        str | None, typer.Option("--from", help="With --data: a checkpoint to begin with; else the one that serves.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="With --data: full (the paper's), mask-only (of phase 2), quick, or a FILE.json.")
+    ] = "quick",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1; else the setting.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the setting or the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; else the setting or the recipe's.")] = None,
     seed: int = 1,
     as_json: Json = False,
 ) -> None:
-    """One retraining round: pin a release, train, evaluate on held-out videos, promote if the gate passes."""
+    """One retraining round: train, evaluate on held-out videos, promote if the gate passes. With --data: train only."""
     from engine import rounds
     from engine.services import connect
     from storage import releases
 
-    with connect() as s:
+    settings = Settings()
+    if device:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
+    if data is not None or folder is not None:
+        if data is None or folder is None or release is not None:
+            raise ValueError("training without a round takes --data and --out, and no --release")
+        _train_on(settings, data, folder, parent, recipe, {"steps": steps, "lr": lr, "seed": seed}, as_json)
+        return
+    if parent is not None or recipe != "quick":
+        raise ValueError("a round begins with the checkpoint that serves and has its own recipe; see --data and --out")
+    with connect(settings) as s:
         round_id = rounds.start(s, release or _newest(releases.names(s.blobs)), steps=steps, lr=lr, seed=seed)
         with _bar("training") as bar:
             rounds.train(s, round_id, lambda p: bar(p.step, p.steps, f"loss {p.losses['total']:.3f}"))
@@ -370,6 +394,44 @@ def train(
         out.print(f"{round_id}: J&F {100 * outcome.jf_before:.1f} -> {100 * outcome.jf_after:.1f}, {verdict}")
         for reason in outcome.reasons:
             out.print(f"  {reason}")
+
+
+def _train_on(
+    settings: Settings, data: str, folder: Path, parent: str | None, recipe: str, change: dict[str, Any], as_json: bool
+) -> None:
+    """Trains outside of rounds. Under torchrun the first process alone says anything."""
+    from engine import rounds, training
+    from engine.services import connect
+    from model import load, parallel
+
+    on_cpu = settings.model.model_copy(update={"device": "cpu"})  # from there each process takes it to its own GPU
+    with connect(settings.model_copy(update={"model": on_cpu})) as s, _bar("training", parallel.leads()) as bar:
+        found = _dataset(s, data, "train")
+        begun = s.model(rounds.checkpoint_of(s, parent) if parent else s.checkpoint())
+        chosen = training.fitted(training.recipe_of(recipe, begun.image_size), **change)
+        last: list[float] = []
+
+        def report(progress: Any) -> None:
+            last[:] = [progress.losses["total"]]
+            bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.losses['total']:.3f}")
+
+        training.run(
+            found,
+            folder,
+            chosen,
+            begun,
+            device=load.pick_device(settings.model.device),
+            tracked=lambda: s.registry.track(str(folder.absolute()), "training"),
+            look_through=bar,
+            report=report,
+        )
+    if not parallel.leads():
+        return
+    total = sum(stage.steps for stage in chosen.stages)
+    if as_json:
+        print(json.dumps({"checkpoint": str(folder), "steps": total, "loss": last[0] if last else None}))
+    else:
+        out.print(f"{folder}: {total} steps on {data} from {begun.name}" + (f", loss {last[0]:.3f}" if last else ""))
 
 
 @app.command("rounds")
@@ -403,51 +465,57 @@ def evaluate(
     checkpoint: Annotated[
         str, typer.Argument(help="A round's id, micro, a hub name, a folder or a .pt file.")
     ] = "micro",
-    release: Annotated[str | None, typer.Option(help="A release; else the newest.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "--release", help="A release, an SA-V folder or a DAVIS root; else the newest release."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
     protocol: Annotated[
-        str, typer.Option(help="mask, box, 1-click, 3-click or 5-click on the first frame; or interactive.")
+        str, typer.Option(help="mask, box, 1-click, 3-click or 5-click on the first frame; interactive; or image.")
     ] = "3-click",
-    objects: Annotated[int | None, typer.Option(min=1, help="Interactive: at most so many objects.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Interactive: draw the curve into this PNG.")] = None,
+    objects: Annotated[int | None, typer.Option(min=1, help="Interactive and image: at most so many objects.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw what was reached into this PNG.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What a checkpoint reaches on a release's held-out videos, with simulated prompts."""
+    """What a checkpoint reaches on held-out videos of any dataset, with simulated prompts."""
+    from engine import evaluate as exams
     from engine import interactive, rounds
-    from engine.evaluate import PROTOCOLS
     from engine.services import connect
-    from storage import releases
 
-    if protocol not in (*PROTOCOLS, "interactive"):
-        raise ValueError(f"the protocols are {', '.join(PROTOCOLS)} and interactive, not {protocol!r}")
-    with connect() as s:
-        chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
+    if protocol not in (*exams.PROTOCOLS, "interactive", "image"):
+        raise ValueError(f"the protocols are {', '.join(exams.PROTOCOLS)}, interactive and image, not {protocol!r}")
+    with connect() as s, _bar("videos") as bar:
+        chosen = _dataset(s, data, split)
         loaded = s.model(rounds.checkpoint_of(s, checkpoint))
+        result: Any
         if protocol == "interactive":
-            with _bar("objects") as bar:
-                exam = interactive.measure(s, chosen, loaded, most_objects=objects, progress=bar)
-            drawn = interactive.picture(exam, checkpoint, picture) if picture else None
-            if as_json:
-                print(json.dumps(dataclasses.asdict(exam)))
-                return
-            table = Table(title=f"{checkpoint} on {chosen.name}: {exam.objects} held-out objects", show_header=False)
-            for number, points in enumerate(exam.offline_jf, 1):
-                table.add_row(f"offline, {number} frame{'s' if number > 1 else ''} clicked on", f"J&F {points:.1f}")
-            table.add_row(f"online, {exam.online_frames:.1f} frames clicked on", f"J&F {exam.online_jf:.1f}")
-            table.add_row("modelled time of an annotator, offline", f"{exam.offline_modelled_s:.0f} s an object")
-            table.add_row("modelled time of an annotator, online", f"{exam.online_modelled_s:.0f} s an object")
-            table.add_row("single frames, 1 and 5 clicks", f"mIoU {exam.image_miou_1:.1f} and {exam.image_miou_5:.1f}")
-            out.print(table)
-            if drawn:
-                out.print(f"drawn: {drawn}")
-            return
-        metrics = rounds.measure(s, chosen, loaded, protocol)
+            result = interactive.measure(chosen, loaded, most_objects=objects, progress=bar)
+        elif protocol == "image":
+            result = interactive.measure_images(chosen, loaded, most_objects=objects, progress=bar)
+        else:
+            result = exams.measure(chosen, loaded, protocol, bar)
+    if picture and protocol == "interactive":
+        interactive.picture(result, checkpoint, picture)
+    elif picture:
+        exams.picture(_points(result), f"{checkpoint}, {protocol}", picture)
     if as_json:
-        print(json.dumps(dataclasses.asdict(metrics)))
+        print(json.dumps(dataclasses.asdict(result)))
         return
-    measured = f"J&F {100 * metrics.jf:.1f} over {metrics.masklets} held-out masklets"
-    out.print(f"{checkpoint} on {chosen.name}, {protocol}: {measured}")
-    for name, value in metrics.slices.items():
-        out.print(f"  {name}: {100 * value:.1f}")
+    table = Table(title=f"{checkpoint} on {chosen.name}, {split}: {protocol}", show_header=False)
+    if protocol == "interactive":
+        for number, points in enumerate(result.offline_jf, 1):
+            table.add_row(f"offline, {number} frame{'s' if number > 1 else ''} clicked on", f"J&F {points:.1f}")
+        table.add_row(f"online, {result.online_frames:.1f} frames clicked on", f"J&F {result.online_jf:.1f}")
+        table.add_row("modelled time of an annotator, offline", f"{result.offline_modelled_s:.0f} s an object")
+        table.add_row("modelled time of an annotator, online", f"{result.online_modelled_s:.0f} s an object")
+        table.add_row("single frames, 1 and 5 clicks", f"mIoU {result.image_miou_1:.1f} and {result.image_miou_5:.1f}")
+    else:
+        for name, points in _points(result).items():
+            table.add_row(name, f"{points:.1f}")
+    table.add_row("objects", str(result.masklets if protocol in exams.PROTOCOLS else result.objects))
+    out.print(table)
+    if picture:
+        out.print(f"drawn: {picture}", soft_wrap=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- people
@@ -691,6 +759,25 @@ def _counts(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{counts[k]} {k}" for k in ("videos", "masklets", "masks") if k in counts)
 
 
+def _dataset(s: Any, where: str | None, split: str) -> Any:
+    """What `--data` names, else the newest release."""
+    from engine import datasets
+    from storage import releases
+
+    if split not in ("train", "val", "test", "all"):
+        raise ValueError(f"the splits are train, val, test and all, not {split!r}")
+    place = _newest(releases.names(s.blobs)) if where is None else where
+    return datasets.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
+
+
+def _points(result: Any) -> dict[str, float]:
+    """The figures of an exam on first frames or on images, 0 to 100, by what they say."""
+    if hasattr(result, "miou_1"):
+        return {"mIoU, 1 click": result.miou_1, "mIoU, 5 clicks": result.miou_5}
+    slices = {f"J&F, {name.replace('size=', '')}": 100 * value for name, value in result.slices.items()}
+    return {"J&F": 100 * result.jf} | slices
+
+
 def _newest(names: list[str]) -> str:
     if not names:
         raise ValueError("there is no release yet: nothing was published")
@@ -698,13 +785,13 @@ def _newest(names: list[str]) -> str:
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+def _bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on a terminal, silence elsewhere; call it with the number done, the total and a word."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[word]}", markup=False), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=err, disable=not (shown and err.is_terminal), transient=True) as progress:
         task = progress.add_task(label, total=None, word="")
         yield lambda done, total, word: progress.update(task, completed=done, total=total, word=word)
 

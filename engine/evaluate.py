@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.datasets import Dataset, LabelledVideo
 from storage import rle
 from storage.records import Masklet, Prompt
-from validation import jf
+from validation import gate, jf
 
 if TYPE_CHECKING:
     from model.load import LoadedModel
@@ -27,6 +29,10 @@ Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
 # Clicks on the first frame that shows the object; its true mask is 0 clicks, its box -1.
 PROTOCOLS = {"mask": 0, "box": -1, "1-click": 1, "3-click": 3, "5-click": 5}
+
+
+class NothingHeldOut(Exception):
+    """No object of a held-out video is seen where it would be scored: nothing could be measured."""
 
 
 class Compressed(Sequence[Mask]):
@@ -60,6 +66,16 @@ class Truth:
         """The masks of a masklet that people verified."""
         return Truth(masklet.frame_idx, Compressed(masklet.rle, masklet.height, masklet.width))
 
+    @staticmethod
+    def all_of(video: LabelledVideo) -> dict[str, Truth]:
+        """The masks of every object of a video."""
+        hw = video.height, video.width
+        nothing = rle.empty(*hw)
+        return {
+            name: Truth(video.frame_idx, Compressed([of.get(i, nothing) for i in video.frame_idx], *hw))
+            for name, of in video.objects.items()
+        }
+
     @property
     def first(self) -> int | None:
         """Index of the first annotated frame that shows the object; None if none does."""
@@ -72,6 +88,38 @@ class Presence:
 
     right: int
     frames: int
+
+
+def measure(
+    data: Dataset,
+    loaded: LoadedModel,
+    protocol: str,
+    progress: Callable[[int, int, str], None] = lambda done, total, word: None,
+) -> gate.Metrics:
+    """J&F on the objects of a dataset, and by their size. protocol: a key of PROTOCOLS.
+
+    Raises NothingHeldOut, and what a video raises that cannot be used: an exam leaves none out.
+    """
+    scores, sizes = [], []
+    for number, video in enumerate(data.videos()):
+        progress(number, len(data), video.video_id)
+        hw = (video.height, video.width)
+        with video.open() as reader:
+            found = semi_supervised(loaded, reader.read, hw, video.frame_count, Truth.all_of(video), protocol)
+        for name, (score, _) in found.items():
+            if score is not None:
+                scores.append(score)
+                share = max(video.area_px(name).values()) / (video.height * video.width)
+                sizes.append("small" if share < 0.01 else "medium" if share < 0.1 else "large")
+    mean = pooled(scores)
+    if mean is None:
+        raise NothingHeldOut(f"{data.name} shows no object in a video of the split {data.split or 'all'}")
+    slices = {}
+    for size in sorted(set(sizes)):
+        part = pooled([score for score, of in zip(scores, sizes, strict=True) if of == size])
+        assert part is not None
+        slices[f"size={size}"] = (part.j + part.f) / 2
+    return gate.Metrics(jf=(mean.j + mean.f) / 2, masklets=mean.count, slices=slices)
 
 
 def semi_supervised(
@@ -141,6 +189,21 @@ def prompt_object(
         answer = tracker.prompt(name, Prompt(frame_idx=frame_idx, points_xy=tuple(points), labels=tuple(labels)))
         mask = answer.masks(target.shape[:2])[0]
     return len(points)
+
+
+def picture(points: Mapping[str, float], title: str, path: Path) -> Path:
+    """Figures between 0 and 100 as bars, a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 1 + 0.4 * len(points)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(points), list(points.values()), color="#0072B2")
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set(title=title, xlim=(0, 110), xticks=range(0, 101, 20))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+    return path
 
 
 def score_rows(made: Masklet, truth: Masklet) -> jf.Score | None:

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.evaluate import Compressed, Read, Truth, prompt_object
-from engine.rounds import NothingHeldOut
-from engine.services import Services
+from engine.datasets import Dataset, LabelledVideo
+from engine.evaluate import Compressed, NothingHeldOut, Read, Truth, prompt_object
 from storage import rle
 from storage.records import Prompt
-from storage.releases import Release
 from validation import jf
 
 if TYPE_CHECKING:
@@ -132,7 +130,7 @@ def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[in
 
 @dataclass(frozen=True)
 class Exam:
-    """What a checkpoint reaches interactively on the held-out videos of a release."""
+    """What a checkpoint reaches interactively on the videos of a dataset."""
 
     objects: int
     offline_jf: tuple[float, ...]  # points after clicks on 1 .. FRAMES frames
@@ -144,31 +142,38 @@ class Exam:
     image_miou_5: float
 
 
+@dataclass(frozen=True)
+class ImageExam:
+    """What a checkpoint reaches in image mode, every annotated frame alone. Percent."""
+
+    objects: int
+    frames: int  # that show one of them
+    miou_1: float  # after one click
+    miou_5: float
+
+
+Progress = Callable[[int, int, str], None]  # videos that were begun, all of them, a video's id
+
+
 def measure(
-    s: Services,
-    release: Release,
+    data: Dataset,
     loaded: LoadedModel,
     *,
     most_objects: int | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, word: None,
+    progress: Progress = lambda done, total, word: None,
 ) -> Exam:
-    """All interactive protocols on the held-out masklets of a release, the first `most_objects` of them.
+    """All interactive protocols on the objects of a dataset, the first `most_objects` of them.
 
-    Raises NothingHeldOut.
+    Raises NothingHeldOut, and what a video raises that cannot be used.
     """
     from model.tracker import FeatureCache
 
-    videos = {video.video_id: video for video in release.videos() if video.split == "val"}
-    asked = [row for video_id in videos for row in release.masklets([video_id]) if any(row.area_px)][:most_objects]
-    if not asked:
-        raise NothingHeldOut(f"release {release.name} has no masklet of a held-out video")
     passes: list[list[Reached]] = []
     ones: list[Reached] = []
     images: dict[int, list[float]] = {1: [], 5: []}
-    for number, row in enumerate(asked):
-        progress(number, len(asked), row.video_id)
-        video, truth, hw = videos[row.video_id], Truth.of(row), (row.height, row.width)
-        with s.frames(video) as reader:
+    for video, truth in _asked(data, most_objects, progress):
+        hw = (video.height, video.width)
+        with video.open() as reader:
             features = FeatureCache(loaded, reader.read)
             passes.append(list(offline(loaded, features, hw, video.frame_count, truth)))
             once = online(loaded, features, hw, video.frame_count, truth)
@@ -178,7 +183,7 @@ def measure(
         ones.append(once)
     online_jf = [50 * (r.score.j + r.score.f) for r in ones if r.score is not None]
     return Exam(
-        objects=len(asked),
+        objects=len(ones),
         offline_jf=tuple(curve(passes)),
         offline_modelled_s=float(np.mean([of[-1].modelled_s for of in passes])),
         online_jf=float(np.mean(online_jf)) if online_jf else float("nan"),
@@ -189,6 +194,40 @@ def measure(
     )
 
 
+def measure_images(
+    data: Dataset,
+    loaded: LoadedModel,
+    *,
+    most_objects: int | None = None,
+    progress: Progress = lambda done, total, word: None,
+) -> ImageExam:
+    """Image mode alone, on the same objects as `measure`."""
+    objects = 0
+    images: dict[int, list[float]] = {1: [], 5: []}
+    for video, truth in _asked(data, most_objects, progress):
+        objects += 1
+        with video.open() as reader:
+            for count, found in on_images(loaded, reader.read, truth).items():
+                images[count] += found
+    means = (100 * float(np.mean(images[count])) for count in (1, 5))
+    return ImageExam(objects, len(images[1]), *means)
+
+
+def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tuple[LabelledVideo, Truth]]:
+    """The objects that are shown at all, the first `most` of them. Raises NothingHeldOut if there is none."""
+    count = 0
+    for number, video in enumerate(data.videos()):
+        for truth in Truth.all_of(video).values():
+            if count == most:
+                return
+            if truth.first is not None:
+                progress(number, len(data), video.video_id)
+                count += 1
+                yield video, truth
+    if count == 0:
+        raise NothingHeldOut(f"{data.name} shows no object in a video of the split {data.split or 'all'}")
+
+
 def picture(exam: Exam, name: str, path: Path) -> Path:
     """The offline curve of an exam, and where online stands, as a PNG."""
     from matplotlib.figure import Figure
@@ -197,7 +236,7 @@ def picture(exam: Exam, name: str, path: Path) -> Path:
     axes = figure.subplots()
     axes.plot(range(1, len(exam.offline_jf) + 1), exam.offline_jf, "o-", color="#0072B2", label="offline")
     axes.plot([exam.online_frames], [exam.online_jf], "D", color="#D55E00", label="online")
-    axes.set(xlabel="frames clicked on", ylabel="J&F", title=f"{name}, {exam.objects} held-out objects", ylim=(0, 100))
+    axes.set(xlabel="frames clicked on", ylabel="J&F", title=f"{name}, {exam.objects} objects", ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")

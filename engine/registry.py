@@ -1,14 +1,15 @@
 """Which checkpoint is promoted: an alias in the MLflow registry. The weights themselves are blobs in the store.
 
-MLflow (SQLite by default, any tracking server by setting) also keeps each round's parameters and figures, to compare
-rounds on its own pages. Knows nothing of training or of gates.
+MLflow (SQLite by default, any tracking server by setting) also keeps parameters, curves, pictures and figures of each
+round and each training, to compare them on its own pages. Knows nothing of training or of gates.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
 
 MODEL = "masklets"  # the registered model
 ALIAS = "promoted"
@@ -63,20 +66,35 @@ class Registry:
 
     def record(self, name: str, parameters: Mapping[str, object], metrics: Mapping[str, float]) -> str:
         """Keeps a round's parameters and figures as an MLflow run, once: the run of the same name is found again."""
+        client, run_id = self._client, self._run(EXPERIMENT, name)
+        for key, value in parameters.items():
+            client.log_param(run_id, key, value)
+        for key, number in metrics.items():
+            client.log_metric(run_id, key, number)
+        client.set_terminated(run_id)
+        return run_id
+
+    def track(self, name: str, experiment: str = EXPERIMENT) -> Tracked | None:
+        """Curves and pictures of a training, in the run of this name, which is found again when it goes on.
+
+        None, with a warning, where the store does not answer.
+        """
+        with _unharmed():
+            return Tracked(self._client, self._run(experiment, name))
+        return None
+
+    def _run(self, experiment: str, name: str) -> str:
+        """The id of the run of this name, which is made when there is none."""
         client = self._client
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            location = self._artifacts.absolute().as_uri()
-            experiment_id = str(client.create_experiment(EXPERIMENT, artifact_location=location))
-        else:
-            experiment_id = experiment.experiment_id
+        known = client.get_experiment_by_name(experiment)
+        location = self._artifacts.absolute().as_uri()
+        experiment_id = (
+            known.experiment_id
+            if known is not None
+            else str(client.create_experiment(experiment, artifact_location=location))
+        )
         found = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
         run = found[0] if found else client.create_run(experiment_id, run_name=name)
-        for key, value in parameters.items():
-            client.log_param(run.info.run_id, key, value)
-        for key, number in metrics.items():
-            client.log_metric(run.info.run_id, key, number)
-        client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
 
     def promote(self, checkpoint: Checkpoint, source_uri: str, run_id: str) -> None:
@@ -97,3 +115,43 @@ class Registry:
             tags = {"name": checkpoint.name, "round": str(checkpoint.round), "key": checkpoint.key}
             mine = client.create_model_version(MODEL, source_uri, run_id=run_id, tags=tags)
         client.set_registered_model_alias(MODEL, ALIAS, mine.version)
+
+
+class Tracked:
+    """One run that is written to while it trains. A store that fails costs its curve, never the training."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client, self.run_id = client, run_id
+
+    def parameters(self, values: Mapping[str, object]) -> None:
+        """What the run began with; the same again changes nothing."""
+        with _unharmed():
+            for key, value in values.items():
+                self._client.log_param(self.run_id, key, value)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of each curve."""
+        with _unharmed():
+            for key, value in values.items():
+                self._client.log_metric(self.run_id, key, value, step=step)
+
+    def picture(self, path: Path) -> None:
+        """A file, kept under `samples`."""
+        with _unharmed():
+            self._client.log_artifact(self.run_id, str(path), "samples")
+
+    def end(self) -> None:
+        """Says that the run is finished."""
+        with _unharmed():
+            self._client.set_terminated(self.run_id)
+
+
+@contextmanager
+def _unharmed() -> Iterator[None]:
+    """Turns what a tracking store does wrong into a warning."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        log.warning("not tracked: %s", (str(error) or type(error).__name__).splitlines()[0])

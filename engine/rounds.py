@@ -8,41 +8,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from engine import datasets
 from engine import evaluate as protocols
-from engine.evaluate import Truth
+from engine.datasets import ClipSource, NothingToTrainOn
+from engine.evaluate import NothingHeldOut
 from engine.registry import Checkpoint
 from engine.services import Services, alone
-from storage import releases, rle
+from storage import releases
 from storage.blobs import BlobMissing
-from storage.records import STRIDE, Masklet, Video, content_id
+from storage.records import Masklet, content_id
 from storage.releases import NoSuchRelease, Release
-from storage.video import FrameReader
 from validation import gate
 
 if TYPE_CHECKING:
-    from model.clips import Clip
-    from model.load import LoadedModel
     from model.train import Progress as TrainProgress
+    from model.train import Recipe
 
 PROTOCOL = "3-click"  # the paper's: three clicks on the first frame that shows the object
-FRAMES = 6  # annotated frames of a training clip
-SMALLEST = 1 / 1000  # of the frame: what a clip's first frame must show; the trainer takes no object below 1 / 1600
-
-
-class NothingToTrainOn(Exception):
-    """The release has no training video with a run of frames that begins with an object large enough to learn from."""
-
-
-class NothingHeldOut(Exception):
-    """The release has no masklet of a held-out video that shows its object: nothing could be measured."""
+FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
 
 
 class NoSuchRound(Exception):
@@ -113,7 +102,9 @@ def start(s: Services, release: str, *, steps: int | None = None, lr: float | No
     Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut.
     """
     pinned = releases.load(s.blobs, release)
-    next(_trainable(pinned, FRAMES))  # there is one, or it raises
+    data = datasets.of_release(pinned).only("train")
+    first = next((of for of in datasets.index(data) if of.runs(FRAMES)), None)
+    ClipSource(data, [first] if first else [], FRAMES)  # or it raises
     if not any(_scorable(m) for v in pinned.videos() if v.split == "val" for m in pinned.masklets([v.video_id])):
         raise NothingHeldOut(f"release {release} shows no object in a held-out video: a round could not be measured")
     begun = _round(s, pinned, steps, lr, seed)
@@ -159,13 +150,15 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
 
 
 def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainProgress], None]) -> None:
+    from engine import training
     from model import load
     from model import train as trainer
 
     parent = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
-    release = releases.load(s.blobs, begun.release)
+    data = datasets.of_release(releases.load(s.blobs, begun.release)).only("train")
     recipe = recipe_of(begun, begun.image_size or parent.image_size)
-    source = ReleaseClips.of(s, release, recipe.stages[0].frames)
+    source = ClipSource(data, list(datasets.index(data)), recipe.stages[0].frames)
+    watch = training.Watch(folder, recipe, source, s.registry.track(begun.round_id))
     tuned = trainer.train(
         load.resized(parent.model, recipe.stages[0].image_size),
         lambda _: source,
@@ -174,7 +167,9 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
         device=s.device,
         save_every=25,
         report_every=10,
-        report=report,
+        report=lambda progress: watch.report(progress, report),
+        look_every=watch.every,
+        look=watch.look,
     )
     saved = load.save(
         tuned,
@@ -190,31 +185,13 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
     shutil.rmtree(folder / "checkpoint")
 
 
-def recipe_of(begun: Round, image_size: int) -> Any:
-    """The fine-tuning recipe of a round: one stage of the paper's interaction, a low rate, a short warm-up."""
-    from model.clip_forward import Interaction
-    from model.train import Recipe, Stage
+def recipe_of(begun: Round, image_size: int) -> Recipe:
+    """The recipe of a round: `quick`, for its steps, at its rate and the size of its checkpoint."""
+    from engine import training
 
-    return Recipe(
-        stages=(
-            Stage(
-                "fine-tune",
-                begun.steps,
-                image_size,
-                frames=FRAMES,
-                batch=2,
-                lr=begun.lr,
-                encoder_lr=begun.lr * 0.6,  # the ratio of the released fine-tuning configuration
-                warmup=max(1, begun.steps // 10),
-                final_lr=0.1,
-                interaction=Interaction(correction_clicks=3),
-            ),
-        ),
-        seed=begun.seed,
-        weight_decay=0.1,
-        clip_grad=0.1,
-        time_reversal=0.0,  # ReleaseClips turns its runs around itself, and knows what shows at either end
-    )
+    recipe = training.fitted(training.recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed)
+    (stage,) = recipe.stages
+    return replace(recipe, stages=(replace(stage, warmup=max(1, begun.steps // 10)),))
 
 
 def evaluate(s: Services, round_id: str) -> str:
@@ -222,48 +199,15 @@ def evaluate(s: Services, round_id: str) -> str:
     begun = start_of(s, round_id)
     if _read(s, round_id, "evaluation") is not None:
         return round_id
-    release = releases.load(s.blobs, begun.release)
+    held_out = datasets.of_release(releases.load(s.blobs, begun.release)).only("val")
     after = s.model(checkpoint_of(s, round_id))
     before = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
-    figures = {name: asdict(measure(s, release, loaded)) for name, loaded in (("before", before), ("after", after))}
+    figures = {
+        name: asdict(protocols.measure(held_out, loaded, PROTOCOL))
+        for name, loaded in (("before", before), ("after", after))
+    }
     s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
     return round_id
-
-
-def measure(s: Services, release: Release, loaded: LoadedModel, protocol: str = PROTOCOL) -> gate.Metrics:
-    """J&F on the held-out masklets of a release, and by size of the object. Raises NothingHeldOut.
-
-    protocol: one of `engine.evaluate.PROTOCOLS`.
-    """
-    scores, sizes = [], []
-    for video in release.videos():
-        if video.split != "val":
-            continue
-        rows = release.masklets([video.video_id])
-        with s.frames(video) as reader:
-            found = protocols.semi_supervised(
-                loaded,
-                reader.read,
-                (video.height, video.width),
-                video.frame_count,
-                {row.masklet_id: Truth.of(row) for row in rows},
-                protocol,
-            )
-        for row in rows:
-            score = found[row.masklet_id][0]
-            if score is not None:
-                scores.append(score)
-                share = max(row.area_px) / (row.height * row.width)
-                sizes.append("small" if share < 0.01 else "medium" if share < 0.1 else "large")
-    mean = protocols.pooled(scores)
-    if mean is None:
-        raise NothingHeldOut(f"release {release.name} has no masklet of a held-out video")
-    slices = {}
-    for size in sorted(set(sizes)):
-        part = protocols.pooled([score for score, of in zip(scores, sizes, strict=True) if of == size])
-        assert part is not None
-        slices[f"size={size}"] = (part.j + part.f) / 2
-    return gate.Metrics(jf=(mean.j + mean.f) / 2, masklets=mean.count, slices=slices)
 
 
 def decide(s: Services, round_id: str) -> Outcome:
@@ -345,66 +289,6 @@ def _scorable(row: Masklet) -> bool:
     """Whether a held-out masklet can be scored: it shows its object after the prompted frame and before the last."""
     first = next((i for i, area in enumerate(row.area_px) if area), len(row.area_px))
     return any(row.area_px[first + 1 : -1])
-
-
-Run = tuple[int, int]  # number of its first annotated frame, and 1 or -1: its direction in time
-
-
-def _trainable(release: Release, frames: int) -> Iterator[tuple[Video, tuple[Masklet, ...], tuple[Run, ...]]]:
-    """The training videos that have runs to learn from, read one at a time. Raises NothingToTrainOn if none has."""
-    found = False
-    for video in release.videos():
-        if video.split == "train" and video.frame_count > (frames - 1) * STRIDE:
-            rows = tuple(release.masklets([video.video_id]))
-            if runs := _runs(video, rows, frames):
-                found = True
-                yield video, rows, runs
-    if not found:
-        raise NothingToTrainOn(
-            f"release {release.name} has no training video with {frames} annotated frames that begin with an object "
-            f"of {SMALLEST:.1%} of the frame"
-        )
-
-
-def _runs(video: Video, rows: tuple[Masklet, ...], frames: int) -> tuple[Run, ...]:
-    """The runs of annotated frames, in either direction, that begin with a frame on which an object is large enough."""
-    annotated = (video.frame_count - 1) // STRIDE + 1
-    least = SMALLEST * video.height * video.width
-    shown = {at // STRIDE for r in rows for at, area in zip(r.frame_idx, r.area_px, strict=True) if area >= least}
-    return tuple((at, way) for at in sorted(shown) for way in (1, -1) if 0 <= at + way * (frames - 1) < annotated)
-
-
-@dataclass(frozen=True)
-class ReleaseClips:
-    """The training videos of a release as a clip source: seed -> clip. Decodes only the frames that a clip has."""
-
-    videos: tuple[tuple[Path, Video, tuple[Masklet, ...], tuple[Run, ...]], ...]
-    frames: int
-
-    @staticmethod
-    def of(s: Services, release: Release, frames: int) -> ReleaseClips:
-        found = ((s.blobs.fetch(v.video_key), v, rows, runs) for v, rows, runs in _trainable(release, frames))
-        return ReleaseClips(tuple(found), frames)
-
-    def __call__(self, seed: int) -> Clip:
-        """A run of annotated frames, forwards or backwards, that begins with an object."""
-        from model.clips import Clip
-
-        rng = np.random.default_rng(seed)
-        path, video, rows, runs = self.videos[int(rng.integers(len(self.videos)))]
-        at, way = runs[int(rng.integers(len(runs)))]
-        wanted = [STRIDE * (at + way * i) for i in range(self.frames)]
-        by_frame = [dict(zip(row.frame_idx, row.rle, strict=True)) for row in rows]
-        empty = np.zeros((video.height, video.width), bool)
-        masks = np.stack(
-            [
-                np.stack([rle.decode(of[i], video.height, video.width) if i in of else empty for of in by_frame])
-                for i in wanted
-            ]
-        )
-        with FrameReader(path) as reader:
-            frames = np.stack([reader.read(i) for i in sorted(wanted)])[::way]  # decoders only go forwards
-        return Clip(frames, masks)
 
 
 def _card(begun: Round) -> str:

@@ -49,6 +49,11 @@ class SampleConfig:
     colour_jitter: float = 0.15  # relative range of brightness, contrast and saturation
     grayscale: float = 0.05
     mosaic: float = 0.0  # probability of the picture tiled 2 x 2 with itself, the objects in one quarter only
+    affine: float = 0.0  # strength of one turn and shear a clip: 1 is the paper's, at most TURN and SHEAR; 0 is none
+
+
+TURN, SHEAR = 25.0, 20.0  # degrees, either way (Ravi et al. 2024, appendix C.2)
+_BEYOND = (124, 116, 104)  # RGB outside a turned picture: ImageNet's mean, as in the released code
 
 
 def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip | None:
@@ -66,6 +71,8 @@ def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip |
         order = order[::-1]
     frames = np.stack([_resize(clip.frames[i], config.image_size, cv2.INTER_AREA) for i in order])
     masks = np.stack([[_resize_mask(m, config.image_size) for m in clip.masks[i]] for i in order])
+    if config.affine > 0:
+        frames, masks = _turned(frames, masks, *(config.affine * np.array([TURN, SHEAR]) * rng.uniform(-1, 1, 2)))
     if rng.random() < config.mosaic:
         frames, masks = _mosaic(frames, masks, int(rng.integers(4)))
     visible = np.flatnonzero(masks[0].sum(axis=(1, 2)) >= config.min_area_px)
@@ -76,6 +83,25 @@ def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip |
     if rng.random() < config.horizontal_flip:
         frames, masks = frames[:, :, ::-1], masks[..., ::-1]
     return Clip(_jitter(frames, config, rng), np.ascontiguousarray(masks))
+
+
+def _turned(frames: Frames, masks: Masks, turn: float, shear: float) -> tuple[Frames, Masks]:
+    """The clip turned and sheared about its middle, every frame and every mask by the same map. Degrees.
+
+    What comes in from outside is of no object. Source: torchvision's RandomAffine as the released training code of SAM
+    2 uses it, which shears along the rows only and neither moves nor scales.
+    """
+    side = frames.shape[1]
+    a, b = np.deg2rad([turn, shear])
+    cos, sin, middle = np.cos(a), np.sin(a), (side - 1) / 2
+    linear = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, -np.tan(b)], [0.0, 1.0]])
+    there = np.column_stack([linear, middle - linear @ [middle, middle]])
+
+    def moved(image: NDArray[np.uint8], beyond: tuple[int, ...]) -> NDArray[np.uint8]:
+        return np.asarray(cv2.warpAffine(image, there, (side, side), borderValue=beyond), np.uint8)
+
+    placed = [[moved(mask.astype(np.uint8) * 255, (0,)) > 127 for mask in of_frame] for of_frame in masks]
+    return np.stack([moved(frame, _BEYOND) for frame in frames]), np.stack(placed)
 
 
 def _mosaic(frames: Frames, masks: Masks, quarter: int) -> tuple[Frames, Masks]:

@@ -65,6 +65,11 @@ class Team:
             begin += gradient.numel()
 
 
+def leads() -> bool:
+    """Whether this process writes and reports for all, for who asks before the team is there or after."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def team(device: str) -> Iterator[Team]:
     """The processes that torchrun started, joined for the time of the block; one alone where it did not."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -46,6 +47,7 @@ class Stage:
     warmup: int = 100  # steps
     images: float = 0.0  # share of the steps that see single frames instead of clips
     final_lr: float = 1.0  # share of the learning rate left at the end; the way down is a cosine
+    hardest: float = 1.0  # share of the masklets, the most edited, that the source draws from, if it knows; 1: all
     interaction: Interaction = field(default_factory=Interaction)
 
 
@@ -63,6 +65,7 @@ class Recipe:
     time_reversal: float = 0.5
     horizontal_flip: float = 0.5
     colour_jitter: float = 0.15
+    affine: float = 0.0  # strength; see `model.clips`
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,46 @@ class Progress:
     losses: dict[str, float]  # means over the steps since the last report
     lr: float
     seconds: float  # of this process
+
+
+def recipe_from(written: Any) -> Recipe:
+    """The recipe of what `asdict` and JSON made of one; what is left out has its default.
+
+    Raises ValueError that names a field which no recipe has, or one that is no such number or text.
+    """
+    stages = _fields(written, "a recipe").get("stages")
+    if not isinstance(stages, list | tuple) or not stages:
+        raise ValueError("a recipe has a list of 'stages'")
+    weights = _filled(LossWeights, written.get("weights", {}), "weights")
+    filled = []
+    for stage in stages:
+        interaction = _filled(Interaction, _fields(stage, "a stage").get("interaction", {}), "interaction")
+        filled.append(_filled(Stage, stage | {"interaction": interaction}, "stage"))
+    return _filled(Recipe, written | {"stages": tuple(filled), "weights": weights}, "recipe")
+
+
+T = TypeVar("T")
+
+
+def _filled(kind: type[T], values: Any, what: str) -> T:
+    """A dataclass of these values, its numbers and texts checked."""
+    known = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]  # mypy does not know a dataclass
+    for name, value in _fields(values, what).items():
+        if name not in known:
+            raise ValueError(f"{what}: unknown field {name!r}; there are {', '.join(known)}")
+        kinds = {"int": int, "float": (int, float), "float | None": (int, float, type(None)), "str": str}
+        if isinstance(value, bool) or not isinstance(value, kinds.get(known[name], object)):  # type: ignore[arg-type]
+            raise ValueError(f"{what}: {name} is {known[name]}, not {value!r}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _fields(values: Any, what: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"{what} is an object with fields, not {values!r:.40}")
+    return values
 
 
 class NoObject(ValueError):
@@ -92,16 +135,21 @@ def train(
     save_every: int = 100,
     report_every: int = 20,
     report: Callable[[Progress], None] = lambda progress: None,
+    look_every: int = 0,
+    look: Callable[[Sam2VideoModel, int], None] = lambda model, step: None,
 ) -> Sam2VideoModel:
     """Trains through every stage and returns the trained model, at the image size of the last stage.
 
     model: the weights to begin with.  source: the clips of a stage.  folder: keeps state.pt (resumed when it is there)
     and curve.jsonl.  workers: processes that make clips, to which the source is pickled; 0 makes them here.
+    look: gets the model, in evaluation mode, and the step, every `look_every` steps (0: never); it may only look.
     Under torchrun every process calls this with the same arguments; the first one writes and reports.
     Raises ValueError if the folder holds the state of another recipe.
     """
     with parallel.team(device) as team:
-        return _train(model, source, recipe, folder, device, workers, save_every, report_every, report, team)
+        return _train(
+            model, source, recipe, folder, device, workers, save_every, report_every, report, look_every, look, team
+        )
 
 
 def _train(
@@ -114,6 +162,8 @@ def _train(
     save_every: int,
     report_every: int,
     report: Callable[[Progress], None],
+    look_every: int,
+    look: Callable[[Sam2VideoModel, int], None],
     team: Team,
 ) -> Sam2VideoModel:
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,6 +213,9 @@ def _train(
 
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0.0) + float(value.detach()) / report_every
+            if team.leads and look_every and (step + 1) % look_every == 0:
+                look(model.train(False), step + 1)
+                model.train()
             if (step + 1) % report_every == 0:
                 sums = {k: float(team.total(torch.tensor(v))) / team.size for k, v in sums.items()}
                 if not team.leads:
@@ -268,7 +321,7 @@ def restore(model: Sam2VideoModel, folder: Path) -> int:
 
 def _prefix(recipe: str, step: int) -> str:
     """The part of a recipe that the first `step` steps have followed: later stages may still be changed."""
-    whole = json.loads(recipe)
+    whole = asdict(recipe_from(json.loads(recipe)))  # one that an earlier version wrote has fewer fields
     kept, first = [], 0
     for stage in whole["stages"]:
         if first >= step:
@@ -306,6 +359,7 @@ class _Samples(Dataset[tuple[Tensor, Tensor]]):
             horizontal_flip=recipe.horizontal_flip,
             colour_jitter=recipe.colour_jitter,
             mosaic=recipe.mosaic,
+            affine=recipe.affine,
             min_area_px=max(12, stage.image_size**2 // 1600),
         )
 
@@ -348,5 +402,7 @@ def _batches(
 
 
 def _one_thread(_: int) -> None:
+    """What a process that makes clips begins with: Ctrl-C is for the trainer, which ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

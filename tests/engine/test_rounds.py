@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from engine import evaluate, ingest, interactive, reconcile, rounds
+from engine import datasets, evaluate, ingest, interactive, reconcile, rounds
+from engine.datasets import ClipSource
 from engine.evaluate import Truth
 from engine.registry import Checkpoint
 from engine.services import connect
@@ -74,7 +75,10 @@ def release(s):
 def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve(s, release, tmp_path):
     asked = []
     exam = interactive.measure(
-        s, release, s.model(s.checkpoint()), most_objects=1, progress=lambda done, total, word: asked.append(word)
+        datasets.of_release(release).only("val"),
+        s.model(s.checkpoint()),
+        most_objects=1,
+        progress=lambda done, total, word: asked.append(word),
     )
     assert exam.objects == 1 and len(exam.offline_jf) == interactive.FRAMES
     (video,) = (v for v in release.videos() if v.video_id == asked[0])
@@ -136,6 +140,11 @@ def test_a_round_that_serves_counts_though_its_decision_was_not_written(s, relea
     assert rounds.due(s) is None
 
 
+def source_of(release, frames):
+    training = datasets.of_release(release).only("train")
+    return ClipSource(training, list(datasets.index(training)), frames)
+
+
 def samples(clips, image_size, frames):
     """What the trainer draws from a source."""
     from model import train as trainer
@@ -147,13 +156,13 @@ def samples(clips, image_size, frames):
 
 @pytest.mark.parametrize("image_size", [128, 256, 512, 1024])
 def test_an_object_that_a_clip_may_begin_with_is_one_that_the_trainer_takes(image_size):
-    assert rounds.SMALLEST * image_size**2 > samples(None, image_size, 1).config.min_area_px
+    assert datasets.SMALLEST * image_size**2 > samples(None, image_size, 1).config.min_area_px
 
 
 @pytest.mark.parametrize("shown", [0, 2, 5])
 def test_every_clip_begins_with_an_object_though_it_shows_on_a_single_frame(s, shown):
     ingest.run(s)
-    clips = rounds.ReleaseClips.of(s, release_of(s, "rare", only_on(shown)), 4)
+    clips = source_of(release_of(s, "rare", only_on(shown)), 4)
     drawn = samples(clips, 128, 4)
     assert len(drawn) == 80
     for i in range(len(drawn)):
@@ -163,11 +172,12 @@ def test_every_clip_begins_with_an_object_though_it_shows_on_a_single_frame(s, s
 
 
 def test_a_clip_is_of_the_frames_that_its_masks_are_of(s, release):
-    clips = rounds.ReleaseClips.of(s, release, 3)
+    clips = source_of(release, 3)
     stored = []
-    for _, video, rows, _ in clips.videos:
+    for video in (v for v in release.videos() if v.split == "train"):
         with s.frames(video) as reader:
-            stored.append(([reader.read(i) for i in range(0, video.frame_count, STRIDE)], rows))
+            frames = [reader.read(i) for i in range(0, video.frame_count, STRIDE)]
+            stored.append((frames, release.masklets([video.video_id])))
     ways = set()
     for seed in range(20):
         clip = clips(seed)
@@ -204,6 +214,8 @@ def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, rel
     rounds.train(s, round_id)
     assert json.loads(s.blobs.read(f"checkpoints/{round_id}/config.json"))["image_size"] == 64
     assert s.blobs.read(f"checkpoints/{round_id}/model.safetensors") == b"the weights of another trainer"
+    samples = s.registry._client.list_artifacts(s.registry.track(round_id).run_id, "samples")
+    assert [item.path for item in samples] == ["samples/0000001.jpg"]
     outcome = rounds.decide(s, measured(s, round_id, gain=0.01))
     assert not outcome.promoted and "at least +0.05" in outcome.reasons[0]
 

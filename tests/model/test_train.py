@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import clip_forward, load, train
+from model import clip_forward, clips, load, train
 from model.clip_forward import Interaction
 from model.clips import Clip, SampleConfig, sample
 from model.losses import LossWeights, step_losses
@@ -271,6 +271,101 @@ def test_a_mosaic_shows_the_clip_four_times_and_asks_for_one():
     assert all(np.array_equal(quarters[0], other) for other in quarters[1:])
     asked = [clip.masks[..., y : y + 64, x : x + 64].any() for y in (0, 64) for x in (0, 64)]
     assert sum(asked) == 1
+
+
+def test_one_turn_moves_frames_and_masks_of_a_clip_alike_and_no_strength_draws_nothing():
+    plain = SampleConfig(image_size=128, frames=3, objects=2, colour_jitter=0.0, grayscale=0.0, horizontal_flip=0.0)
+    turned = dataclasses.replace(plain, affine=1.0)
+    clip = squares(1)
+    for seed in range(6):
+        before, after = (sample(clip, config, np.random.default_rng(seed)) for config in (plain, turned))
+        for i in range(3):
+            for n in range(2):  # the squares are bright, the ground is not
+                inside = after.frames[i][after.masks[i, n]]
+                assert inside.size == 0 or np.mean(inside[:, 0] > 180) > 0.9
+        assert not np.array_equal(after.masks, before.masks)
+    maps = []
+    for i in range(3):  # the one map of the clip, from the corners of a square that does not move
+        still = Clip(np.repeat(clip.frames[:1], 3, 0), np.repeat(clip.masks[:1], 3, 0))
+        maps.append(sample(still, turned, np.random.default_rng(9)).masks[i])
+    assert np.array_equal(maps[0], maps[1]) and np.array_equal(maps[1], maps[2])
+    again = sample(clip, dataclasses.replace(plain, affine=0.0), np.random.default_rng(3))
+    assert np.array_equal(again.frames, sample(clip, plain, np.random.default_rng(3)).frames)
+
+
+def test_a_turn_is_about_the_middle_and_shears_along_the_rows():
+    masks = np.zeros((1, 1, 65, 65), bool)
+    masks[..., 30:35, 50:55] = True  # right of the middle
+    frames = np.zeros((1, 65, 65, 3), np.uint8)
+
+    def centre(turn, shear):
+        moved_frames, moved = clips._turned(frames, masks, turn, shear)
+        assert tuple(moved_frames[0, 32, 32]) == (0, 0, 0)
+        assert (tuple(moved_frames[0, 0, 0]) == clips._BEYOND) == (turn != 90)  # the corner comes from outside
+        return np.argwhere(moved[0, 0]).mean(0)
+
+    assert centre(90, 0) == pytest.approx([52, 32], abs=0.6)
+    assert centre(45, 0) == pytest.approx([32 + 20 * 0.5**0.5, 32 + 20 * 0.5**0.5], abs=0.6)
+    assert centre(0, 20) == pytest.approx([32, 52], abs=0.6)
+    masks[:] = False
+    masks[..., 10:15, 30:35] = True  # above it
+    assert centre(0, 20) == pytest.approx([12, 32 + 20 * np.tan(np.deg2rad(20))], abs=0.6)
+
+
+def test_a_recipe_is_read_from_what_was_written_of_it():
+    recipe = Recipe(stages=(STAGE, dataclasses.replace(STAGE, encoder_lr=0.0, hardest=0.5)), affine=0.3)
+    assert train.recipe_from(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+    assert train.recipe_from({"stages": [{"name": "a", "steps": 3}]}) == Recipe(stages=(Stage("a", 3),))
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        ([], "a recipe is an object"),
+        ({"stages": []}, "a list of 'stages'"),
+        ({"stages": [3]}, "a stage is an object"),
+        ({"stages": [{"name": "a"}]}, "stage: .*steps"),
+        ({"stages": [{"name": "a", "steps": "3"}]}, "stage: steps is int, not '3'"),
+        ({"stages": [{"name": "a", "steps": 3, "speed": 1}]}, "stage: unknown field 'speed'"),
+        (
+            {"stages": [{"name": "a", "steps": 3, "interaction": {"mask": True}}]},
+            "interaction: mask is float, not True",
+        ),
+        ({"stages": [{"name": "a", "steps": 3}], "weights": {"dice": None}}, "weights: dice is float"),
+    ],
+)
+def test_a_recipe_that_is_none_is_one_line(written, line):
+    with pytest.raises(ValueError, match=line):
+        train.recipe_from(written)
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(tmp_path):
+    """A field that is new has its default in what was begun without it."""
+    one = Recipe(stages=(dataclasses.replace(STAGE, steps=2),), seed=3)
+    train.train(new_model(), lambda _: squares, one, tmp_path, workers=0)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    older = json.loads(state["recipe"])
+    del older["affine"], older["stages"][0]["hardest"]
+    torch.save(state | {"recipe": json.dumps(older)}, tmp_path / "state.pt")
+    more = dataclasses.replace(one, stages=(*one.stages, dataclasses.replace(STAGE, name="more", steps=1)))
+    train.train(new_model(), lambda _: squares, more, tmp_path, workers=0)
+    assert train.restore(new_model(), tmp_path) == 3
+    with pytest.raises(ValueError, match="another recipe"):
+        train.train(new_model(), lambda _: squares, dataclasses.replace(more, affine=0.5), tmp_path, workers=0)
+
+
+def test_who_looks_at_a_run_changes_nothing(tmp_path):
+    looked = []
+
+    def look(model, step):
+        assert not model.training
+        looked.append(step)
+
+    seen = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "a", workers=0, look_every=2, look=look)
+    plain = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "b", workers=0)
+    assert looked == [2, 4]
+    for a, b in zip(seen.state_dict().values(), plain.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_folder_with_another_recipes_run_is_refused(tmp_path):

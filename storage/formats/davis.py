@@ -1,0 +1,264 @@
+"""DAVIS: pictures and palette PNGs, one folder a sequence, in and out.
+
+    JPEGImages/<resolution>/<sequence>/00000.jpg
+    Annotations/<resolution>/<sequence>/00000.png    one picture of object ids, 0 is the background
+    ImageSets/<year>/train.txt, val.txt              a name of a sequence a line
+
+Knows the format and our records; nothing about blobs except through a release. A frame's index is its place among the
+sequence's pictures: the format has no times. DAVIS-2016 has greyscale masks of one object instead of a palette, and
+lists pictures instead of sequences; both are read. Source: the files of DAVIS 2016 and 2017 and the evaluation code of
+the latter, for which 255 is "void", so that ids go up to 254.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from storage import rle
+from storage.records import STRIDE, Masklet, Video
+from storage.releases import Release
+from storage.video import FrameReader, jpeg
+
+Ids = NDArray[np.uint8]  # (H, W)
+Rgb = NDArray[np.uint8]  # (H, W, 3)
+
+RESOLUTIONS = ("480p", "Full-Resolution")  # the first of them that is there is read
+WRITTEN = "Full-Resolution", "2017"  # resolution and year of what we write
+VOID = 255
+_PICTURES = (".jpg", ".jpeg")
+
+
+class DavisError(ValueError):
+    """This is not a DAVIS dataset that we can read or write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One sequence as it lies on disk; nothing of it is decoded."""
+
+    name: str
+    split: str  # the image set that lists it
+    height: int
+    width: int
+    pictures: tuple[Path, ...]  # (T,) in order
+    annotations: tuple[tuple[int, Path], ...]  # (frame_idx, PNG), ascending
+
+    def masks(self) -> dict[int, dict[int, bytes]]:
+        """The objects that are seen: id -> frame_idx -> compressed counts, of the frames that show it.
+
+        Raises DavisError for a PNG that cannot be read, has another size than the pictures, or is no picture of ids.
+        """
+        found: dict[int, dict[int, bytes]] = {}
+        for frame_idx, path in self.annotations:
+            ids = read_ids(path)
+            if ids.shape != (self.height, self.width):
+                raise DavisError(f"{path}: {_by(*ids.shape)}, its pictures are {_by(self.height, self.width)}")
+            for n in np.unique(ids):
+                if n not in (0, VOID):
+                    found.setdefault(int(n), {})[frame_idx] = rle.encode(ids == n)
+        return found
+
+
+class PictureReader:
+    """The frames of a sequence: reads a picture when it is asked for, and keeps the last `keep` of them."""
+
+    def __init__(self, clip: Clip, keep: int = 4) -> None:
+        self._clip, self._keep = clip, keep
+        self._kept: OrderedDict[int, Rgb] = OrderedDict()
+
+    def read(self, frame_idx: int) -> Rgb:
+        """One frame, uint8 (H, W, 3) RGB, read-only. Raises ValueError outside the sequence, DavisError for damage."""
+        pictures = self._clip.pictures
+        if not 0 <= frame_idx < len(pictures):
+            raise ValueError(f"{self._clip.name} has frames 0 to {len(pictures) - 1}, not {frame_idx}")
+        if frame_idx not in self._kept:
+            bgr = cv2.imread(str(pictures[frame_idx]), cv2.IMREAD_COLOR)
+            if bgr is None:
+                raise DavisError(f"{pictures[frame_idx]}: not a picture")
+            rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+            rgb.flags.writeable = False
+            self._kept[frame_idx] = rgb
+            if len(self._kept) > self._keep:
+                self._kept.popitem(last=False)
+        return self._kept[frame_idx]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kept.clear()
+
+
+def is_root(folder: Path) -> bool:
+    """Whether a folder is laid out as DAVIS is."""
+    return (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir()
+
+
+def names(root: Path, *, year: str | None = None) -> dict[str, str]:
+    """The sequences of a root and the image set of each, in its order: of a year, else of the newest.
+
+    A root without ImageSets is one of training sequences. Raises DavisError for a root without any sequence.
+    """
+    if not is_root(root):
+        raise DavisError(f"{root}: a DAVIS root has the folders JPEGImages and Annotations")
+    sets = sorted(path for path in (root / "ImageSets").glob("*") if any(path.glob("*.txt")))
+    if year is not None and year not in {path.name for path in sets}:
+        raise DavisError(f"{root}: no image sets of {year}; there are: {', '.join(p.name for p in sets) or 'none'}")
+    chosen = [path for path in sets if path.name == year] or sorted(sets, key=lambda p: (p.name.isdigit(), p.name))[-1:]
+    found: dict[str, str] = {}
+    for listing in (path / f"{split}.txt" for path in chosen for split in ("train", "val")):
+        for line in listing.read_text().splitlines() if listing.exists() else []:
+            if word := line.split()[:1]:  # DAVIS-2016 lists a picture and its mask: /JPEGImages/480p/bear/00000.jpg …
+                found.setdefault(word[0].split("/")[-2] if "/" in word[0] else word[0], listing.stem)
+    if not sets:
+        pictures = root / "JPEGImages" / _resolution(root)
+        found = {path.name: "train" for path in sorted(pictures.iterdir()) if path.is_dir()}
+    if not found:
+        raise DavisError(f"{root}: its image sets list no sequence")
+    return found
+
+
+def open_clip(root: Path, name: str, split: str) -> Clip:
+    """One sequence of a root. Raises DavisError: no pictures, pictures of several sizes, a mask without its picture."""
+    resolution = _resolution(root)
+    folder = root / "JPEGImages" / resolution / name
+    pictures = sorted(path for path in folder.glob("*") if path.suffix.lower() in _PICTURES)
+    if not pictures:
+        raise DavisError(f"{folder}: no pictures of the sequence {name}")
+    sizes = {path: _size(path) for path in pictures}
+    width, height = sizes[pictures[0]]
+    for path, (w, h) in sizes.items():
+        if (h, w) != (height, width):
+            raise DavisError(f"{path}: {_by(h, w)}, the sequence began with {_by(height, width)}")
+    at = {path.stem: i for i, path in enumerate(pictures)}
+    masks = sorted((root / "Annotations" / resolution / name).glob("*.png"))
+    for path in masks:
+        if path.stem not in at:
+            raise DavisError(f"{path}: there is no picture {path.stem}.jpg of it")
+    return Clip(
+        name=name,
+        split=split,
+        height=height,
+        width=width,
+        pictures=tuple(pictures),
+        annotations=tuple((at[path.stem], path) for path in masks),
+    )
+
+
+def read_ids(path: Path) -> Ids:
+    """The object ids of a mask: uint8 (H, W), 0 is the background, 255 is void.
+
+    Raises DavisError for what is no PNG, and for one that is neither of a palette nor of black and one other value.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise DavisError(f"{path}: not a palette image, but {image.mode}; ids go up to {VOID - 1}")
+            ids = np.array(image).astype(np.uint8)
+            indexed = image.mode == "P"
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's word for a damaged PNG
+        raise DavisError(f"{path}: not a picture ({str(error).splitlines()[0]})") from error
+    if indexed:
+        return ids
+    values = set(np.unique(ids).tolist()) - {0}
+    if len(values) > 1:
+        raise DavisError(f"{path}: not a palette image, and grey in {len(values) + 1} values: whose mask is which?")
+    return (ids > 0).astype(np.uint8)
+
+
+def write_ids(path: Path, ids: Ids) -> None:
+    """Object ids as a PNG with the palette of DAVIS."""
+    image = Image.fromarray(ids)
+    image.putpalette(palette().tobytes())
+    image.save(path)
+
+
+def palette() -> NDArray[np.uint8]:
+    """The 256 colours of DAVIS, which are Pascal VOC's: uint8 (256, 3) RGB."""
+    colours = np.zeros((256, 3), np.uint8)
+    left = np.arange(256)
+    for bit in range(7, -1, -1):
+        for channel in range(3):
+            colours[:, channel] |= ((left >> channel & 1) << bit).astype(np.uint8)
+        left >>= 3
+    return colours
+
+
+def flatten(video: Video, masklets: Sequence[Masklet], frame_idx: int) -> Ids:
+    """One picture of ids, uint8 (H, W): id n is the n-th masklet. Where masklets overlap, the smaller one is on top.
+
+    Smaller by its mean area over the frames that show it, so that the order is the same in the whole video and a hand
+    is not lost in its person; of two equal ones the later. Raises DavisError for more masklets than there are ids.
+    """
+    if len(masklets) >= VOID:
+        raise DavisError(f"video {video.video_id}: {len(masklets)} masklets, DAVIS has ids for {VOID - 1}")
+    ids = np.zeros((video.height, video.width), np.uint8)
+    for n in sorted(range(len(masklets)), key=lambda n: -_mean_area(masklets[n])):
+        row = masklets[n]
+        if frame_idx in row.frame_idx:
+            ids[rle.decode(row.rle[row.frame_idx.index(frame_idx)], video.height, video.width)] = n + 1
+    return ids
+
+
+def export(release: Release, root: Path) -> list[Path]:
+    """Write a release as a DAVIS root, and give the paths of its masks: the annotated frames only, a PNG and a JPEG
+    each, named by their index in the stored video.
+
+    Object n of a sequence is the n-th masklet of the video in the release's order; see `flatten` for overlaps.
+    Raises DavisError for a video with more than 254 masklets.
+    """
+    resolution, year = WRITTEN
+    written: list[Path] = []
+    listed: dict[str, list[str]] = {"train": [], "val": []}
+    for video in release.videos():
+        masklets = release.masklets({video.video_id})
+        folders = [root / kind / resolution / video.video_id for kind in ("JPEGImages", "Annotations")]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        with FrameReader(release.blobs.fetch(video.video_key), keep=1) as reader:
+            for frame_idx in range(0, video.frame_count, STRIDE):
+                path = folders[1] / f"{frame_idx:05d}.png"
+                write_ids(path, flatten(video, masklets, frame_idx))
+                (folders[0] / f"{frame_idx:05d}.jpg").write_bytes(jpeg(reader.read(frame_idx), 95))
+                written.append(path)
+        listed.setdefault(video.split, []).append(video.video_id)
+    sets = root / "ImageSets" / year
+    sets.mkdir(parents=True, exist_ok=True)
+    for split, videos in listed.items():
+        (sets / f"{split}.txt").write_text("".join(f"{video_id}\n" for video_id in videos))
+    return written
+
+
+def _resolution(root: Path) -> str:
+    """The folder between the kind of file and the sequence."""
+    there = [p.name for p in sorted((root / "JPEGImages").iterdir()) if (root / "Annotations" / p.name).is_dir()]
+    if not there:
+        raise DavisError(f"{root}: JPEGImages and Annotations have no resolution in common")
+    return next((name for name in RESOLUTIONS if name in there), there[0])
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, from its header."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise DavisError(f"{path}: not a picture") from error
+
+
+def _mean_area(masklet: Masklet) -> float:
+    seen = [area for area in masklet.area_px if area]
+    return sum(seen) / len(seen) if seen else 0.0
+
+
+def _by(height: int, width: int) -> str:
+    return f"{height} x {width}"

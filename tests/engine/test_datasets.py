@@ -1,0 +1,278 @@
+"""Labelled videos of every kind are opened in one way, say in one line what is wrong, and give clips to train on."""
+
+import json
+import logging
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from engine import cli, datasets, evaluate, imports, interactive
+from engine.datasets import ClipSource, DatasetError, NothingToTrainOn, open_dataset
+from engine.evaluate import NothingHeldOut
+from model import load
+from storage import releases, rle
+from storage.formats import davis
+from storage.records import STRIDE
+from storage.releases import NoSuchRelease
+from storage.video import FrameReader
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def sav_folder(tmp_path, clips):
+    """Three annotated videos as SA-V has them: in folders, the second with its annotation elsewhere."""
+    root = tmp_path / "sa-v"
+    (root / "sav_000").mkdir(parents=True)
+    (root / "notes").mkdir()
+    for n, path in enumerate(sorted(clips.glob("*.mp4"))):
+        shutil.copy(path, root / "sav_000" / f"{path.stem}.mp4")
+        note = json.loads(path.with_suffix(".truth.json").read_text())
+        count = len(note["masklet_id"])
+        note["masklet_edited_frame_count"] = [3 * (n % 2) + k for k in range(count)]
+        note["video_split"] = "val" if n == 2 else "train"
+        (root / ("notes" if n == 1 else "sav_000") / f"{path.stem}_manual.json").write_text(json.dumps(note))
+    return root
+
+
+@pytest.fixture
+def davis_root(tmp_path, clips):
+    """The first clip at 24 fps, an id a pixel on every frame."""
+    root = tmp_path / "davis"
+    path = sorted(clips.glob("*.mp4"))[0]
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind / "480p" / "one").mkdir(parents=True)
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("one\n")
+    with FrameReader(path) as reader:
+        for i in range(9):
+            cv2.imwrite(str(root / "JPEGImages" / "480p" / "one" / f"{i:05d}.jpg"), reader.read(i)[..., ::-1])
+            ids = np.zeros((reader.height, reader.width), np.uint8)
+            ids[20 + i : 60 + i, 20:60] = 3
+            davis.write_ids(root / "Annotations" / "480p" / "one" / f"{i:05d}.png", ids)
+    return root
+
+
+@pytest.fixture
+def release(s, sav_folder):
+    for path in (sav_folder / "notes").iterdir():  # an import wants them beside their videos
+        shutil.copy(path, sav_folder / "sav_000" / path.name)
+    name = imports.sav_folder(s, sav_folder / "sav_000").release
+    return releases.load(s.blobs, name)
+
+
+def source_of(data, frames, hardest=1.0):
+    return ClipSource(data, list(datasets.index(data)), frames, hardest)
+
+
+def test_every_kind_is_opened_in_one_way(s, release, tmp_path, caplog):
+    sav_folder = tmp_path / "sa-v"
+    shutil.rmtree(sav_folder / "notes")
+    by_name = open_dataset(release.name, blobs=s.blobs)
+    by_folder = open_dataset(tmp_path / "home" / "store" / "releases" / release.name)
+    davis.export(release, tmp_path / "out")
+    found = {
+        "release": by_name,
+        "SA-V": open_dataset(sav_folder),
+        "DAVIS": open_dataset(tmp_path / "out"),
+    }
+    assert [v for v in by_folder.videos()] == [v for v in by_name.videos()]
+    for kind, data in found.items():
+        assert data.kind == kind and len(data) == 3
+        assert {v.split for v in data.videos()} == {"train", "val"}
+        assert {v.video_id for v in data.only("val").videos()} == {
+            v.video_id for v in data.videos() if v.split == "val"
+        }
+        for video in pickle.loads(pickle.dumps(data)).videos():
+            assert video.objects and video.frame_idx[0] == 0 and (video.height, video.width) == (96, 128)
+            with video.open() as reader:
+                assert reader.read(video.frame_idx[-1]).shape == (96, 128, 3)
+            for name in video.objects:
+                areas = video.area_px(name)
+                assert [int(video.mask(name, i).sum()) for i in video.frame_idx] == list(areas.values())
+            assert (video.edits == {}) == (kind == "DAVIS")
+    stored = {(v.video_id, i): v for v in by_name.videos() for i in v.frame_idx}
+    for video in found["DAVIS"].videos():  # its frames are the annotated ones of the release
+        with video.open() as reader, stored[video.video_id, 0].open() as truth:
+            for t in video.frame_idx:
+                assert np.abs(reader.read(t).astype(int) - truth.read(STRIDE * t)).mean() < 3
+                all_of = [stored[video.video_id, 0].mask(n, STRIDE * t) for n in stored[video.video_id, 0].objects]
+                ours = [video.mask(n, t) for n in video.objects]
+                assert np.array_equal(np.any(ours, axis=0), np.any(all_of, axis=0))
+    assert caplog.records == []
+
+
+def test_sav_keeps_its_edits_and_its_objects_are_named_by_kind(sav_folder):
+    first = sorted((sav_folder / "sav_000").glob("*_manual.json"))[0]
+    note = json.loads(first.read_text())
+    count = len(note["masklet_id"])
+    note["masklet_type"] = ["auto"] * count
+    note["masklet_edited_frame_count"] = [0] * count
+    first.with_name(first.name.replace("_manual", "_auto")).write_text(json.dumps(note))
+    video = next(open_dataset(sav_folder).videos())
+    assert video.edits == {f"auto-{k}": 0 for k in range(count)} | {f"manual-{k}": k for k in range(count)}
+    assert video.objects["auto-0"] == video.objects["manual-0"]
+
+
+def test_a_davis_root_has_every_frame(davis_root):
+    (video,) = open_dataset(davis_root, split="val").videos()
+    assert video.frame_idx == tuple(range(9)) and list(video.objects) == ["3"]
+    assert [int(np.argmax(video.mask("3", i).any(1))) for i in range(9)] == list(range(20, 29))
+    assert list(open_dataset(davis_root, split="train").videos()) == []
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real files are not here")
+def test_a_real_annotation_beside_a_real_video_of_another_size_is_one_line(tmp_path):
+    shutil.copy(SHARED / "sav_000001_manual.json", tmp_path / "sav_000001_manual.json")
+    shutil.copy(SHARED / "05_default_juggle.mp4", tmp_path / "sav_000001.mp4")
+    with pytest.raises(DatasetError, match="masks of 848 x 480, the video is 720 x 1280"):
+        list(open_dataset(tmp_path).videos())
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real files are not here")
+def test_frames_of_a_real_video_with_sparse_keyframes_are_those_that_decoding_from_the_start_gives(tmp_path):
+    """Keyframes are seconds apart here, unlike in our own files."""
+    import av
+
+    path = SHARED / "05_default_juggle.mp4"
+    with av.open(str(path)) as container:
+        shown = [f.to_ndarray(format="gray") for _, f in zip(range(70), container.decode(video=0), strict=False)]
+    note = {
+        "video_id": "juggle",
+        "masklet": [[{"size": [720, 1280], "counts": rle.encode(np.ones((720, 1280), bool)).decode()}]] * 60,
+    }
+    with FrameReader(path) as reader:
+        note["masklet"] = note["masklet"][:1] * -(-reader.frame_count // STRIDE)
+    shutil.copy(path, tmp_path / "juggle.mp4")
+    (tmp_path / "juggle_manual.json").write_text(json.dumps(note))
+    (video,) = open_dataset(tmp_path).videos()
+    with video.open() as reader:
+        for i in (64, 8, 0, 33):
+            grey = cv2.cvtColor(reader.read(i), cv2.COLOR_RGB2GRAY)
+            near = [float(np.abs(grey.astype(int) - other).mean()) for other in shown]
+            assert int(np.argmin(near)) == i
+
+
+def test_what_cannot_be_opened_says_what_was_looked_for(s, tmp_path):
+    with pytest.raises(DatasetError, match="neither a release .*DAVIS root .*SA-V"):
+        open_dataset(tmp_path)
+    with pytest.raises(DatasetError, match="no/such: no such folder"):
+        open_dataset("no/such", blobs=s.blobs)
+    with pytest.raises(DatasetError, match="nothing: no such folder"):
+        open_dataset("nothing")
+    with pytest.raises(NoSuchRelease, match="nothing"):
+        open_dataset("nothing", blobs=s.blobs)
+
+
+def test_a_clip_is_of_the_frames_that_its_masks_are_of_and_nothing_else_is_decoded(davis_root, monkeypatch):
+    source = source_of(open_dataset(davis_root), 4)
+    decoded = []
+    read = davis.PictureReader.read
+    monkeypatch.setattr(davis.PictureReader, "read", lambda self, i: decoded.append(i) or read(self, i))
+    ways = set()
+    (video,) = open_dataset(davis_root).videos()
+    for seed in range(12):
+        decoded.clear()
+        clip = source(seed)
+        assert np.array_equal(pickle.loads(pickle.dumps(source))(seed).masks, clip.masks)
+        tops = [int(np.argmax(mask[0].any(1))) - 20 for mask in clip.masks]
+        assert sorted(set(decoded)) == sorted(tops) and len(tops) == 4
+        with video.open() as reader:
+            assert all(np.array_equal(reader.read(i), frame) for i, frame in zip(tops, clip.frames, strict=True))
+        ways.add(tops[1] - tops[0])
+    assert ways == {1, -1}
+
+
+def test_the_hardest_share_is_that_of_the_most_edited_masklets(sav_folder):
+    data = open_dataset(sav_folder, split="train")
+    first, second = data.videos()
+    edits = sorted([*first.edits.values(), *second.edits.values()], reverse=True)
+    assert edits[0] >= 3 and source_of(data, 4).places[0][1] is None
+    half = source_of(data, 4, 0.5)
+    drawn = {(of.number, name) for of, _, names in half.places for name in names}
+    kept = sorted((data.load(number).edits[name] for number, name in drawn), reverse=True)
+    assert kept == [e for e in edits[: round(len(edits) / 2)] if e]
+    (only,) = source_of(data, 4, 0.01).places
+    clip = source_of(data, 4, 0.01)(3)
+    assert clip.masks.shape[1] == 1 and clip.masks[0].any() and data.load(only[0].number).edits[only[2][0]] == edits[0]
+
+
+def test_masklets_that_nobody_edited_are_not_hard(davis_root):
+    with pytest.raises(NothingToTrainOn, match="edited by somebody"):
+        source_of(open_dataset(davis_root), 4, 0.5)
+    with pytest.raises(NothingToTrainOn, match="no train video with 4 annotated frames"):
+        source_of(open_dataset(davis_root, split="train"), 4)
+
+
+def test_a_bad_video_is_left_out_with_a_warning_and_never_ends_the_run(sav_folder, caplog):
+    first, second, _ = sorted((sav_folder / "sav_000").glob("*.mp4"))
+    data = open_dataset(sav_folder)
+    good = source_of(data, 4)
+    first.write_bytes(first.read_bytes()[:3000])  # it was whole when it was looked through
+    with caplog.at_level(logging.WARNING):
+        clips = [good(seed) for seed in range(12)]
+    assert len(clips) == 12 and [first.stem in r.getMessage() for r in caplog.records] == [True]
+    first.write_bytes(b"")
+    assert {of.number for of, *_ in source_of(data, 4).places} == {1, 2} and len(caplog.records) == 2
+    next(sav_folder.rglob(f"{second.stem}_manual.json")).write_text("{")
+    assert {of.number for of, *_ in source_of(data, 4).places} == {2}
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+    with pytest.raises(datasets.BAD_VIDEO):  # an exam leaves none out
+        list(data.videos())
+
+
+def test_a_video_that_is_not_there_or_is_there_twice_is_one_line(sav_folder):
+    path = sorted((sav_folder / "sav_000").glob("*.mp4"))[1]  # its annotation lies elsewhere
+    (sav_folder / "again").mkdir()
+    shutil.copy(path, sav_folder / "again" / path.name)
+    with pytest.raises(DatasetError, match="2 videos clip_002.mp4, one is needed"):
+        list(open_dataset(sav_folder).videos())
+    path.unlink()
+    assert len(list(open_dataset(sav_folder).videos())) == 3
+    (sav_folder / "again" / path.name).unlink()
+    with pytest.raises(DatasetError, match="0 videos clip_002.mp4"):
+        list(open_dataset(sav_folder).videos())
+
+
+def test_every_kind_is_measured_in_one_way(sav_folder, davis_root, checkpoint):
+    loaded = load.load(checkpoint)
+    for folder in (sav_folder, davis_root):
+        held_out = open_dataset(folder, split="val")
+        metrics = evaluate.measure(held_out, loaded, "mask")
+        count = sum(len(video.objects) for video in held_out.videos())
+        assert 0 <= metrics.jf <= 1 and 1 <= metrics.masklets <= count and metrics.slices
+        images = interactive.measure_images(held_out, loaded, most_objects=1)
+        assert images.objects == 1 and images.frames <= 9 and 0 <= images.miou_1 <= 100
+    with pytest.raises(NothingHeldOut, match="split test"):
+        evaluate.measure(held_out.only("test"), loaded, "mask")
+    with pytest.raises(NothingHeldOut, match="split test"):
+        interactive.measure_images(held_out.only("test"), loaded)
+
+
+def test_evaluate_says_the_same_to_people_to_programs_and_in_a_picture(
+    s, release, settings, checkpoint, tmp_path, monkeypatch, capsys
+):
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["masklets", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    command("export", str(tmp_path / "davis"), "--format", "davis")
+    where = ["evaluate", str(checkpoint), "--data", str(tmp_path / "davis"), "--protocol", "mask", "--split", "all"]
+    figures = json.loads(command(*where, "--json"))
+    drawn = tmp_path / "bars.png"
+    said = command(*where, "--picture", str(drawn))
+    assert f"{100 * figures['jf']:.1f}" in said and "J&F" in said and str(figures["masklets"]) in said
+    assert cv2.imread(str(drawn)).std() > 5
+    image = command("evaluate", str(checkpoint), "--data", release.name, "--protocol", "image", "--objects", "1")
+    assert "mIoU, 5 clicks" in image

@@ -1,0 +1,210 @@
+"""DAVIS in and out: what was written is read again, and what is no DAVIS is one line."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage import rle, video
+from storage.formats import davis
+from storage.formats.davis import DavisError
+from storage.records import Masklet, Video
+
+H, W = 48, 64
+
+
+def make_video(**changes) -> Video:
+    values = {
+        "video_id": "v1",
+        "source_uri": "/in/v1.mp4",
+        "source_sha256": "",
+        "video_key": "v1.mp4",
+        "video_sha256": "",
+        "frames_key": "",
+        "height": H,
+        "width": W,
+        "frame_count": 9,
+        "duration_s": 9 / 24,
+        "source_fps": 24.0,
+        "variable_rate": False,
+        "rotation": 0,
+        "split": "train",
+        "batch_id": "b1",
+    }
+    return Video(**{**values, **changes})
+
+
+def make_masklet(name, boxes) -> Masklet:
+    """boxes: one (y0, y1, x0, x1) an annotated frame, or None where the object is absent."""
+    masks = np.zeros((len(boxes), H, W), bool)
+    for mask, box in zip(masks, boxes, strict=True):
+        if box:
+            mask[box[0] : box[1], box[2] : box[3]] = True
+    return Masklet(
+        masklet_id=name,
+        video_id="v1",
+        batch_id="b1",
+        height=H,
+        width=W,
+        frame_idx=tuple(range(0, 4 * len(boxes), 4)),
+        rle=tuple(map(rle.encode, masks)),
+        area_px=tuple(int(mask.sum()) for mask in masks),
+        score=(1.0,) * len(boxes),
+        object_score=(1.0,) * len(boxes),
+        stability=(1.0,) * len(boxes),
+        kind="manual",
+        phase="3",
+        round=0,
+        checkpoint="",
+        prompt="{}",
+    )
+
+
+PERSON = make_masklet("a", [(0, 40, 0, 20), (0, 40, 4, 24), None])
+HAND = make_masklet("b", [(10, 20, 10, 30), (10, 20, 14, 34), (10, 20, 18, 38)])
+
+
+class OneVideo:
+    """As much of a release as an export looks at."""
+
+    def __init__(self, folder, rows, split="val"):
+        self.blobs, self.rows, self.split = self, rows, split
+        self.path = folder / "v1.mp4"
+        rng = np.random.default_rng(0)
+        shades = [np.full((H, W, 3), 20 * i + 20, np.uint8) + rng.integers(0, 9, 3, dtype=np.uint8) for i in range(9)]
+        video.write(self.path, shades)
+
+    def videos(self):
+        return [make_video(split=self.split)]
+
+    def masklets(self, _):
+        return self.rows
+
+    def fetch(self, _):
+        return self.path
+
+
+@pytest.fixture
+def root(tmp_path):
+    davis.export(OneVideo(tmp_path, [PERSON, HAND]), tmp_path / "davis")
+    return tmp_path / "davis"
+
+
+def open_it(root):
+    ((name, split),) = davis.names(root).items()
+    return davis.open_clip(root, name, split)
+
+
+def test_what_was_written_is_read_again(root, tmp_path):
+    clip = open_it(root)
+    assert (clip.name, clip.split, clip.height, clip.width, len(clip.pictures)) == ("v1", "val", H, W, 3)
+    masks = clip.masks()
+    assert {n: sorted(of) for n, of in masks.items()} == {1: [0, 1], 2: [0, 1, 2]}
+    for t in range(3):
+        hand = rle.decode(HAND.rle[t], H, W)
+        assert np.array_equal(rle.decode(masks[2][t], H, W), hand)
+        if t < 2:  # the hand, which is smaller, lies over its person
+            assert np.array_equal(rle.decode(masks[1][t], H, W), rle.decode(PERSON.rle[t], H, W) & ~hand)
+    with davis.PictureReader(clip, keep=1) as reader, video.FrameReader(tmp_path / "v1.mp4") as stored:
+        for t in (2, 0, 1):
+            assert np.abs(reader.read(t).astype(int) - stored.read(4 * t)).max() <= 4
+        with pytest.raises(ValueError, match="frames 0 to 2, not 3"):
+            reader.read(3)
+
+
+def test_the_order_of_overlaps_is_that_of_the_whole_video_and_not_of_a_frame():
+    late = make_masklet("c", [(0, 2, 0, 2), (0, 40, 0, 40), (0, 40, 0, 40)])  # small only while it enters
+    ids = davis.flatten(make_video(), [HAND, late], 0)
+    assert (ids == 2).sum() == 4 and (ids == 1).sum() == 200
+    ids = davis.flatten(make_video(), [late, HAND], 4)
+    assert (ids == 2).sum() == 200
+
+
+def test_the_palette_is_that_of_davis(root):
+    assert davis.palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert davis.palette()[255].tolist() == [224, 224, 192]
+    with Image.open(next((root / "Annotations").rglob("*.png"))) as image:
+        assert image.mode == "P" and image.getpalette()[3:6] == [128, 0, 0]
+
+
+def test_more_masklets_than_ids_are_refused():
+    davis.flatten(make_video(), [HAND] * 254, 0)
+    with pytest.raises(DavisError, match="255 masklets, DAVIS has ids for 254"):
+        davis.flatten(make_video(), [HAND] * 255, 0)
+
+
+def test_2016_is_read_too(root):
+    """Greyscale masks of one object, and image sets that list pictures."""
+    for path in (root / "Annotations").rglob("*.png"):
+        Image.fromarray(np.where(davis.read_ids(path) == 2, 255, 0).astype(np.uint8)).save(path)
+    (root / "ImageSets" / "2017").rename(root / "ImageSets" / "480p")
+    listing = root / "ImageSets" / "480p" / "val.txt"
+    listing.write_text("".join(f"/JPEGImages/480p/v1/{i:05d}.jpg /Annotations/480p/v1/{i:05d}.png\n" for i in (0, 4)))
+    masks = open_it(root).masks()
+    assert list(masks) == [1] and [masks[1][t] for t in range(3)] == list(HAND.rle)
+
+
+def test_void_is_nobody(root):
+    path = next((root / "Annotations").rglob("00000.png"))
+    ids = davis.read_ids(path)
+    ids[ids == 1] = 255
+    davis.write_ids(path, ids)
+    assert sorted(open_it(root).masks()[1]) == [1] and 255 not in open_it(root).masks()
+
+
+def test_a_year_is_chosen_by_name_else_the_newest(root):
+    for year in ("2016", "2019"):
+        (root / "ImageSets" / year).mkdir()
+        (root / "ImageSets" / year / "train.txt").write_text(f"of{year}\n\n")
+    assert davis.names(root) == {"of2019": "train"}
+    assert davis.names(root, year="2017") == {"v1": "val"}
+    with pytest.raises(DavisError, match="no image sets of 2018; there are: 2016, 2017, 2019"):
+        davis.names(root, year="2018")
+
+
+def test_a_root_without_image_sets_is_for_training(root):
+    for path in sorted((root / "ImageSets").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert davis.names(root) == {"v1": "train"}
+
+
+def picture(root, name="00004.jpg"):
+    return next((root / "JPEGImages").rglob(name))
+
+
+def mask(root):
+    return next((root / "Annotations").rglob("00004.png"))
+
+
+SPOILED = {
+    "there is no picture 00004.jpg": lambda root: picture(root).unlink(),
+    "no pictures of the sequence v1": lambda root: [path.unlink() for path in (root / "JPEGImages").rglob("*.jpg")],
+    "24 x 32, the sequence began with 48 x 64": lambda root: cv2.imwrite(
+        str(picture(root)), np.zeros((24, 32, 3), np.uint8)
+    ),
+    "24 x 32, its pictures are 48 x 64": lambda root: davis.write_ids(mask(root), np.zeros((24, 32), np.uint8)),
+    "not a palette image, but RGB": lambda root: Image.new("RGB", (W, H)).save(mask(root)),
+    "not a palette image, but I;16; ids go up to 254": lambda root: Image.fromarray(
+        np.full((H, W), 300, np.uint16)
+    ).save(mask(root)),
+    "grey in 3 values": lambda root: Image.fromarray(np.arange(H * W, dtype=np.uint8).reshape(H, W) % 3).save(
+        mask(root)
+    ),
+    "00004.png: not a picture": lambda root: mask(root).write_bytes(mask(root).read_bytes()[:60]),
+    "00004.jpg: not a picture": lambda root: picture(root).write_bytes(b"nothing"),
+    "list no sequence": lambda root: [path.write_text("") for path in (root / "ImageSets").rglob("*.txt")],
+    "JPEGImages and Annotations": lambda root: (root / "JPEGImages").rename(root / "Pictures"),
+    "no resolution in common": lambda root: (root / "JPEGImages" / "Full-Resolution").rename(
+        root / "JPEGImages" / "1080p"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", SPOILED)
+def test_what_is_no_davis_is_one_line(root, line):
+    SPOILED[line](root)
+    with pytest.raises(DavisError) as error:
+        open_it(root).masks()
+    assert line in str(error.value) and "\n" not in str(error.value)
