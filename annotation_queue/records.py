@@ -161,7 +161,8 @@ class NewTicket:
     masklet: Masklet | None = None  # what is judged or corrected; None where a person begins from nothing
     phase: str = "auto"  # "auto", "1", "2", "3"
     priority: int = 0  # higher is handed out first
-    payload: str = "{}"  # JSON object; "prompts" lists what an annotator may prompt with, see PROMPTS
+    payload: str = "{}"  # JSON object; "prompts" lists what an annotator may prompt with, see PROMPTS; the queue adds
+    # "pinned" to a ticket that follows from a verdict: the frame_idx that was on screen, by whom, and the reasons
     skill: str | None = None  # what a person must know to get it; None: nothing
 
 

@@ -96,6 +96,7 @@ from annotation_queue.rows import (
 )
 from storage.records import Masklet, Operation, Verdict
 
+PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
 LEASE_S = 90.0  # a lease ends this long after its last heartbeat
 HEARTBEAT_S = 20.0  # how often a client should send one
 DELIVERY_S = 300.0  # how long one delivery of a drained batch may take before another process tries
@@ -798,7 +799,7 @@ class Store:
                 "masklet_id": masklet_id,
                 "phase": row.phase,
                 "priority": row.priority,
-                "payload": row.payload,
+                "payload": self._pinned(c, row, decision) if verdict in PINS else row.payload,
                 "made_by": made_by,
                 "needs_lead": needs_lead,
                 "attempt": row.attempt + 1,
@@ -824,6 +825,15 @@ class Store:
         c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change))
         self._tell_if_drained(c, row.batch_id, now)
         return [*figures.closed(row), *figures.added(opened)]
+
+    def _pinned(self, c: Connection, row: Row[Any], decision: Decision) -> str:
+        """The payload of a ticket that follows: the frame that was on screen, for the next one to look at first."""
+        o = db.operations
+        query = select(o.c.frame_idx).where(o.c.ticket_id == row.ticket_id, o.c.person == decision.person)
+        query = query.where(o.c.kind == "verdict", o.c.branch.is_(False)).order_by(o.c.seq.desc()).limit(1)
+        reasons = [reason for reason in (decision.reasons or "").split(",") if reason]
+        pin = {"frame_idx": c.scalar(query), "by": decision.person, "reasons": reasons}
+        return json.dumps(json.loads(row.payload) | {"pinned": pin})
 
     def _reopen(self, c: Connection, row: Row[Any], mine: Row[Any]) -> tuple[list[dict[str, Any]], str | None]:
         """Undo what an answer led to. Returns what the tallies lose, and the masklet that was made. Raises TooLate."""

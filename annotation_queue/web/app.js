@@ -48,7 +48,7 @@ let nextClaim = null; // the claim that it was asked for with
 let nextWork = null; // …and the work, once it is here
 let resumed = []; // work that a reload took up again, not yet shown
 let turn = null; // the kinds of tickets that this person takes now, most wanted first
-let choosing = false; // a reason for the rejection
+let choosing = null; // the verdict that a reason is chosen for
 let lastStats = null;
 let paces = []; // s a decision, the last twenty
 let pollTimer = null;
@@ -261,7 +261,7 @@ function view(name) {
 
 function showWork(work) {
   current = work;
-  choosing = false;
+  choosing = null;
   keepHolds();
   view("work");
   work.startedAt = performance.now();
@@ -286,9 +286,15 @@ function showWork(work) {
   player.portrait($("portrait"));
   player.play(false);
   if (!correcting) player.play(true);
-  else player.seek(timeline.suspects[0]?.position ?? Math.max(0, timeline.present.indexOf(true)));
+  else player.seek(pinned(work) ?? timeline.suspects[0]?.position ?? Math.max(0, timeline.present.indexOf(true)));
   showPlaying();
   showLease();
+}
+
+function pinned(work) {
+  // The place that the last verdict pointed to, or undefined.
+  const place = work.timeline.frames.indexOf(work.rules.pinned?.frame_idx);
+  return place < 0 ? undefined : place;
 }
 
 function showFacts() {
@@ -300,6 +306,11 @@ function showFacts() {
   const lowest = timeline.lowest();
   const facts = [["Video", ticket.video_id], ["Phase", ticket.phase]];
   facts.push(["Present", `${timeline.presentCount} of ${timeline.length} frames`]);
+  const pin = current.rules.pinned;
+  if (pin) {
+    const why = pin.reasons.map((reason) => REASONS[reason] ?? reason).join(", ");
+    facts.push(["Sent back by", pin.by], ["at frame", `${pin.frame_idx}${why ? `: ${why.toLowerCase()}` : ""}`]);
+  }
   if (draft) {
     facts.push(["Touched", `${many(draft.edited.size, "frame")}, ${many(draft.clicks, "click")}`]);
     if (draft.unmasked().length) facts.push(["Not masked", many(draft.unmasked().length, "frame")]);
@@ -364,23 +375,23 @@ function showDraft() {
 }
 
 function showVerdicts() {
-  document.body.classList.toggle("choosing", choosing);
+  document.body.classList.toggle("choosing", choosing !== null);
   const { kind } = current.ticket;
   const track = kind !== "verify";
   if (choosing) {
     const buttons = me.reasons.map((reason, i) =>
       element(
         "button",
-        { type: "button", className: "reason", onclick: () => decide("reject", [reason]) },
+        { type: "button", className: "reason", onclick: () => decide(choosing, [reason]) },
         element("kbd", {}, String(i + 1)),
         element("span", {}, REASONS[reason] ?? reason),
       ),
     );
     $("verdicts").replaceChildren(
-      element("p", { className: "label" }, "Why is it rejected?"),
+      element("p", { className: "label" }, choosing === "reject" ? "Why is it rejected?" : "What is wrong with it?"),
       element("div", { className: "reasons" }, ...buttons),
       element(
-        "button", { type: "button", className: "quiet back", onclick: () => choose(false) }, element("kbd", {}, "Esc"),
+        "button", { type: "button", className: "quiet back", onclick: () => choose(null) }, element("kbd", {}, "Esc"),
         " back",
       ),
     );
@@ -429,6 +440,7 @@ function showFrame(position) {
   else if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
   if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
   if (draft?.waiting().length) badges.push(["busy", current.progress ? `Propagating · ${current.progress.frames.size} frames` : "The model is at work"]);
+  if (current?.rules.pinned?.frame_idx === frameIdx) badges.push(["doubt", `${current.rules.pinned.by} pointed here`]);
   if (desk.absentFrom !== null) badges.push(["doubt", `Absent from ${desk.absentFrom}: go to its last frame and press G again`]);
   if (desk.corners.length) badges.push(["", "Enter closes the polygon, Alt Enter cuts it out, Esc drops it"]);
   const suspect = timeline.suspect(position);
@@ -485,12 +497,12 @@ function answer(verdict) {
   if (!current || current.lost) return;
   if (current.ticket.kind !== "verify" && verdict !== "reject") return;
   if (verdict === "unsure" && current.ticket.needs_lead) return notice("A verifier was unsure already: you decide.");
-  if (verdict === "reject") return choose(true);
+  if (verdict === "reject") return choose(verdict);
   decide(verdict, []);
 }
 
-function choose(on) {
-  choosing = on;
+function choose(verdict) {
+  choosing = verdict;
   showVerdicts();
 }
 
@@ -891,6 +903,7 @@ function setMode(mode) {
 const RUN = {
   accept: () => answer("accept"),
   refine: () => answer("refine"),
+  refineWhy: () => current.ticket.kind === "verify" && choose("refine"),
   reject: () => answer("reject"),
   unsure: () => answer("unsure"),
   unsubmit: takeBack,
@@ -950,11 +963,11 @@ addEventListener("keydown", (event) => {
   if (name !== "work" || !current) return;
   if (choosing && /^[1-9]$/.test(event.key)) {
     const reason = me.reasons[Number(event.key) - 1];
-    if (reason) decide("reject", [reason]);
+    if (reason) decide(choosing, [reason]);
     return event.preventDefault();
   }
   if (event.key === "Escape") {
-    if (choosing) choose(false);
+    if (choosing) choose(null);
     else if (desk.active && (desk.abandon() || desk.stop())) showDraft();
     else if (current.ticket.kind !== "verify" && event.target.tagName !== "INPUT") putBack();
     return;

@@ -6,6 +6,7 @@ const KEPT = "masklets.keys";
 export const ACTIONS = [
   { id: "accept", title: "accept: right in every frame", keys: ["a"], view: "verify" },
   { id: "refine", title: "refine: a clear object, a wrong masklet", keys: ["e"], view: "verify" },
+  { id: "refineWhy", title: "refine, then 1–9 for what is wrong", keys: ["Shift+E"], view: "verify" },
   { id: "reject", title: "reject, then 1–9 for its reason", keys: ["x"] },
   { id: "unsure", title: "unsure: a lead decides", keys: ["u"], view: "verify" },
   { id: "unsubmit", title: "take back the last answer", keys: ["Backspace"], view: "verify" },

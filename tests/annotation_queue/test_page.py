@@ -426,8 +426,24 @@ def test_the_last_answers_can_be_taken_back(open_page, store):
     assert store.ticket("ticket-0002").verdict is Verdict.ACCEPT, "what was put aside came back"
 
 
+def test_an_annotator_begins_where_the_verifier_pointed(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.press(*["ArrowRight"] * 5)
+    page.at(20)
+    page.press("Shift+E", "4")
+    page.until(lambda: len(store.tickets(kind=Kind.TRACK)) == 1)
+    other = open_page()
+    other.log_in("ann")
+    other.shows("work")
+    other.until(lambda: other.named() == 20)
+    assert "vera pointed here" in other.text("#badges") and "drifts off the object" in other.text("#facts")
+
+
 def test_a_lead_sees_figures_and_manages_people(open_page, store):
-    store.open_batch("b", tickets(3, FRAMES))
+    store.open_batch("b", tickets(6, FRAMES))
     page = open_page()
     page.log_in("lea")
     page.paused_at_start()
