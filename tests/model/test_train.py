@@ -61,6 +61,13 @@ def coming_and_going(seed):
     return clip
 
 
+def forgetful():
+    """A model with dropout, whose random state is a part of the run."""
+    model = load.build(dataclasses.replace(SHAPE, dropout=0.2))
+    load.init_weights(model, 1)
+    return model
+
+
 def new_model():
     model = load.build(SHAPE)
     load.init_weights(model, 1)
@@ -173,7 +180,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
         sys.path[:0] = sys.argv[2:]
         import torch
         torch.set_num_threads(1)
-        from test_train import RECIPE, new_model, squares
+        from test_train import RECIPE, forgetful, squares
         from model import train
         from pathlib import Path
 
@@ -181,7 +188,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
             if progress.step == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        train.train(new_model(), lambda stage: squares, RECIPE, Path(sys.argv[1]), workers=0, save_every=2,
+        train.train(forgetful(), lambda stage: squares, RECIPE, Path(sys.argv[1]), workers=0, save_every=2,
                     report_every=1, report=report)
         """
     )
@@ -189,8 +196,8 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
     root = os.path.dirname(os.path.dirname(here))
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a"), here, root], check=False)
     assert died.returncode == -signal.SIGKILL
-    resumed = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "a", workers=0, save_every=2)
-    whole = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "b", workers=0, save_every=2)
+    resumed = train.train(forgetful(), lambda _: squares, RECIPE, tmp_path / "a", workers=0, save_every=2)
+    whole = train.train(forgetful(), lambda _: squares, RECIPE, tmp_path / "b", workers=0, save_every=2)
     for (name, a), b in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
