@@ -1,6 +1,6 @@
 """What the queue holds under load and under kills: claims of 500 people, and operations through kill -9.
 
-    python -m benchmarks.queue [--quick] [--json] [--database sqlite|postgres|URI] [--tickets N] [--kills N]
+    python -m benchmarks.queue [--quick] [--json] [--database sqlite|postgres|URI] [--tickets N] [--kills N] [--rate R]
 
 Real server processes on one database, and clients over HTTP. First an offered load: claims arrive at a fixed rate
 whether or not the queue keeps up, each by one of 500 people and each followed by a verdict, on a queue of a million
@@ -16,13 +16,14 @@ instead of 1,000,000, 60 s and 40: for a look, not for a figure. One JSON line c
 from __future__ import annotations
 
 import argparse
-import asyncio
 import hashlib
+import http.client
 import json
 import multiprocessing
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -48,6 +50,7 @@ from annotation_queue.store import Store
 PEOPLE = 500
 CLAIMS_S = 50.0  # claims a second: 500 people with a ticket every ten seconds
 SERVERS = 2
+CONNECTIONS = 32  # of the load: claims wait for one no longer than they would for the server's own threads
 ANNOTATORS = 6
 LEASE_S = 900.0  # none runs out while it is measured
 
@@ -200,40 +203,70 @@ def fill(database: Database, tickets: int) -> list[str]:
     return tokens
 
 
-async def offer(urls: list[str], tokens: list[str], seconds: float) -> tuple[list[float], Counter[tuple[str, int]]]:
-    """Claims that arrive at CLAIMS_S, each followed by a verdict: latencies, s, and how often each lease was given."""
+class Desk:
+    """A kept connection to each server. Little more than a socket: a busy client would measure itself."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self._lines = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for port in ports]
+
+    def post(self, server: int, path: str, token: str, body: dict[str, Any]) -> bytes:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        while True:  # a server closes a connection that was idle: the same ids again change nothing
+            line = self._lines[server]
+            try:
+                line.request("POST", path, json.dumps(body), headers)
+                answer = line.getresponse()
+                content = answer.read()
+            except (http.client.HTTPException, ConnectionError):
+                line.close()
+                continue
+            if answer.status != 200:
+                raise RuntimeError(f"{path}: {answer.status} {content[:200]!r}")
+            return content
+
+
+def offer(
+    ports: list[int], tokens: list[str], seconds: float, rate: float
+) -> tuple[list[float], Counter[tuple[str, int]]]:
+    """Claims that come at `rate` a second, each with a verdict: latencies (s), the times each lease was given."""
     chance = random.Random(1)
     latencies: list[float] = []
-    leases: Counter[tuple[str, int]] = Counter()
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
-    async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as http:
+    leases: list[tuple[str, int]] = []
+    arrivals: SimpleQueue[tuple[float, int] | None] = SimpleQueue()
+    trouble: list[BaseException] = []
 
-        async def post(url: str, headers: dict[str, str], body: dict[str, Any]) -> httpx.Response:
-            while True:  # a server closes a connection that was idle: the same ids again change nothing
-                try:
-                    return (await http.post(url, json=body, headers=headers)).raise_for_status()
-                except (httpx.ReadError, httpx.RemoteProtocolError):
-                    continue
+    def work() -> None:
+        desk = Desk(ports)
+        try:
+            while (arrival := arrivals.get()) is not None:
+                due, person = arrival
+                server, token = person % len(ports), tokens[person]
+                content = desk.post(server, "/api/tickets/claim", token, {"claim_id": new_id()})
+                latencies.append(time.perf_counter() - due)
+                ticket = json.loads(content)
+                leases.append((ticket["ticket_id"], ticket["lease_token"]))
+                outcome = {"operation_id": new_id(), "created_at": now(), "verdict": "accept", "seconds": 6.0}
+                body = {"token": ticket["lease_token"], "outcome": outcome}
+                desk.post(server, f"/api/tickets/{ticket['ticket_id']}/finish", token, body)
+        except BaseException as error:  # raised again below, in the main thread
+            trouble.append(error)
 
-        async def one(due: float) -> None:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            person = chance.randrange(PEOPLE)
-            url, headers = urls[person % len(urls)], {"Authorization": f"Bearer {tokens[person]}"}
-            answer = await post(f"{url}/api/tickets/claim", headers, {"claim_id": new_id()})
-            latencies.append(time.perf_counter() - due)
-            ticket = answer.json()
-            leases[ticket["ticket_id"], ticket["lease_token"]] += 1
-            outcome = {"operation_id": new_id(), "created_at": now(), "verdict": "accept", "seconds": 6.0}
-            where = f"{url}/api/tickets/{ticket['ticket_id']}/finish"
-            await post(where, headers, {"token": ticket["lease_token"], "outcome": outcome})
-
-        begin, due = time.perf_counter() + 0.2, 0.0
-        arrivals = []
-        while due < seconds:
-            due += chance.expovariate(CLAIMS_S)
-            arrivals.append(begin + due)
-        await asyncio.gather(*(one(at) for at in arrivals))
-    return latencies, leases
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(CONNECTIONS)]
+    for worker in workers:
+        worker.start()
+    due = time.perf_counter()
+    end = due + seconds
+    while due < end:
+        due += chance.expovariate(rate)
+        time.sleep(max(0.0, due - time.perf_counter()))
+        arrivals.put((due, chance.randrange(PEOPLE)))
+    for _ in workers:
+        arrivals.put(None)
+    for worker in workers:
+        worker.join()
+    if trouble:
+        raise trouble[0]
+    return latencies, Counter(leases)
 
 
 def annotate(url: str, token: str, ticket_id: str, stop: threading.Event, kept: list[str], trouble: list[str]) -> None:
@@ -266,7 +299,7 @@ def kill_again_and_again(
         part.start()
 
 
-def measure(choice: str, tickets: int, load_s: float, kills: int) -> dict[str, Any]:
+def measure(choice: str, tickets: int, load_s: float, kills: int, rate: float) -> dict[str, Any]:
     """The whole of it, on one database."""
     with ExitStack() as stack:
         uri, postgres = stack.enter_context(database_of(choice))
@@ -280,9 +313,9 @@ def measure(choice: str, tickets: int, load_s: float, kills: int) -> dict[str, A
             server.start()
             stack.callback(server.kill)
         urls = [server.url for server in servers]
-        latencies, leases = asyncio.run(offer(urls, tokens, load_s))
+        latencies, leases = offer([server.port for server in servers], tokens, load_s, rate)
         latencies.sort()
-        _say(f"{len(latencies)} claims offered at {CLAIMS_S:.0f} a second")
+        _say(f"{len(latencies)} claims offered at {rate:.0f} a second")
         store = Store(database)
         begun = time.perf_counter()
         store.figures()
@@ -340,7 +373,7 @@ def measure(choice: str, tickets: int, load_s: float, kills: int) -> dict[str, A
         "database": "postgresql" if uri.startswith("postgresql") else "sqlite",
         "tickets": tickets,
         "people": PEOPLE,
-        "claims_per_s": CLAIMS_S,
+        "claims_per_s": rate,
         "servers": SERVERS,
         "figures_ms": round(figures_ms, 1),
         "trouble": trouble,
@@ -362,10 +395,12 @@ def main() -> None:
     parser.add_argument("--database", default="sqlite", help="sqlite, postgres (private, killed too) or a URI")
     parser.add_argument("--tickets", type=int)
     parser.add_argument("--kills", type=int)
+    parser.add_argument("--rate", type=float, default=CLAIMS_S, help="claims a second (default %(default)s)")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     tickets = chosen.tickets or (20_000 if chosen.quick else 1_000_000)
     kills = chosen.kills if chosen.kills is not None else 6 if chosen.quick else 40
-    figures = measure(chosen.database, tickets, 8.0 if chosen.quick else 60.0, kills)
+    figures = measure(chosen.database, tickets, 8.0 if chosen.quick else 60.0, kills, chosen.rate)
     print(json.dumps(figures | {"quick": chosen.quick}), flush=True)
     sys.exit(1 if figures["double_leases"] or figures["lost_operations"] or figures["trouble"] else 0)
 
