@@ -39,7 +39,7 @@ def measure(loaded: LoadedModel, frame: NDArray[np.uint8], *, quick: bool = Fals
             begun = time.perf_counter()
             predictor = ImagePredictor(loaded)
             predictor.set_image(part)
-            mine = [predictor.predict_points(batch).logits for batch in batches]
+            mine = [predictor.predict_points(batch)[1].logits for batch in batches]
             between = time.perf_counter()
             other = [_library(loaded, part, batch) for batch in batches]
             ours, theirs = ours + between - begun, theirs + time.perf_counter() - between

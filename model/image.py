@@ -22,6 +22,7 @@ from model.feed import Rgb
 from model.load import LoadedModel
 from model.masks import Boxes, Mask
 from model.network import Clicks, Features
+from model.point_decoder import PointDecoder
 from storage.records import Prompt
 
 BoxPx = tuple[int, int, int, int]  # xyxy, right and bottom exclusive
@@ -106,12 +107,14 @@ class ImagePredictor:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._features: Features | None = None
+        self._decoder: PointDecoder | None = None  # for grids of points on this picture
         self._hw = (0, 0)
 
     def set_image(self, rgb: Rgb) -> None:
         """rgb: uint8 (H, W, 3)."""
         with torch.inference_mode():
             pixels = feed.to_pixels(self._loaded, [rgb])
+            self._decoder = None
             self._features, self._hw = network.encode_images(self._loaded.model, pixels), (rgb.shape[0], rgb.shape[1])
 
     @torch.inference_mode()
@@ -157,13 +160,23 @@ class ImagePredictor:
         )
 
     @torch.inference_mode()
-    def predict_points(self, points_xy: Floats) -> Masks:
-        """Three masks for each of N positive clicks. points_xy: float (N, 2) in px of the picture."""
+    def predict_points(
+        self, points_xy: Floats, *, min_iou: float = 0.0, min_object_score: float = -math.inf
+    ) -> tuple[NDArray[np.int64], Masks]:
+        """Three masks for each of N positive clicks, and which clicks they are of: int64 (M,), ascending.
+
+        points_xy: float (N, 2) in px of the picture.  min_iou, min_object_score: a click none of whose masks reaches
+        this estimate gets no answer, and no mask is drawn for it.
+        """
         height, width = self._shape()
+        assert self._features is not None
         scale = torch.tensor([self._loaded.image_size / width, self._loaded.image_size / height])
         xy = (torch.from_numpy(points_xy).float() * scale).to(self._loaded.device)
         labels = torch.ones(len(xy), 1, dtype=torch.int32, device=self._loaded.device)
-        return self._decode(Clicks(xy[:, None], labels), None, len(xy))
+        if self._decoder is None:
+            self._decoder = PointDecoder(self._loaded.model, self._features)
+        found = self._decoder.answer(Clicks(xy[:, None], labels), min_iou=min_iou, min_object_score=min_object_score)
+        return found.rows.cpu().numpy(), Masks(found.logits, found.iou, found.object_score)
 
     def _shape(self) -> tuple[int, int]:
         if self._features is None:
@@ -333,7 +346,8 @@ def _search(
     batches = []
     for begin in range(0, len(points), config.points_per_batch):
         some = points[begin : begin + config.points_per_batch]
-        batches.append(trusted(predictor.predict_points(some), some, config))
+        rows, answer = predictor.predict_points(some, min_iou=config.min_iou, min_object_score=config.min_object_score)
+        batches.append(trusted(answer, some[rows], config))
     for rough in _best_of(batches, config):
         candidate = finished(rough, crop, hw, config)
         if candidate is not None:

@@ -203,7 +203,9 @@ def _train(
             scale = _schedule(stage, step - first)
             for group in optimiser.param_groups:
                 group["lr"] = group["base_lr"] * scale
-            torch.manual_seed(hash_seed(recipe.seed, number, step - first, 13, team.rank))  # dropout's, also when resumed
+            torch.manual_seed(
+                hash_seed(recipe.seed, number, step - first, 13, team.rank)
+            )  # dropout's, also when resumed
             generator = torch.Generator().manual_seed(hash_seed(recipe.seed, number, step - first, 7))
             losses = _loss(model, pixels.to(device), masks.to(device), stage, recipe, generator, team)
             optimiser.zero_grad(set_to_none=True)

@@ -104,6 +104,29 @@ def test_a_predictor_without_a_picture_or_a_prompt_says_so(loaded, predictor):
         ImagePredictor(loaded).predict_points(np.array([[1.0, 1.0]]))
 
 
+def test_a_grid_of_clicks_is_answered_like_clicks_one_by_one(loaded, predictor):
+    """The decoder for grids against the network's own, on more clicks than it takes at a time."""
+    xy = np.random.default_rng(4).uniform((0, 0), (160, 96), (21, 2))
+    rows, found = predictor.predict_points(xy)
+    expected = predictor.predict([points((float(x), float(y))) for x, y in xy])
+    assert rows.tolist() == list(range(21))
+    for name in ("logits", "iou", "object_score"):
+        assert torch.allclose(getattr(found, name), getattr(expected, name), atol=1e-4), name
+
+
+def test_clicks_below_the_least_estimates_are_not_drawn(predictor):
+    xy = np.random.default_rng(4).uniform((0, 0), (160, 96), (21, 2))
+    _, every = predictor.predict_points(xy)
+    least, present = float(every.iou.amax(1).median()), float(every.object_score.median())
+    rows, found = predictor.predict_points(xy, min_iou=least, min_object_score=present)
+    wanted = (every.iou.amax(1) >= least) & (every.object_score >= present)
+    assert 0 < len(rows) < 21 and rows.tolist() == wanted.nonzero()[:, 0].tolist()
+    for name in ("logits", "iou"):
+        assert torch.allclose(getattr(found, name), getattr(every, name)[wanted], atol=1e-4), name
+    nobody, nothing = predictor.predict_points(xy, min_iou=2.0)
+    assert len(nobody) == 0 and nothing.logits.shape == (0, 3, 32, 32)
+
+
 def test_the_default_grid_has_sa_vs_points():
     config = GridConfig()
     assert sum(s.crops_per_side**2 * s.points_per_side**2 for s in config.scales) == 2304
