@@ -102,6 +102,15 @@ def to_masks(loaded: LoadedModel, prompts: Sequence[Prompt], hw: tuple[int, int]
     return torch.cat(masks).to(device=loaded.device, dtype=loaded.dtype)
 
 
+def together(features: Sequence[Features]) -> Features:
+    """The features of several pictures, each of batch 1, as one batch."""
+    return Features(
+        (torch.cat([f.high_res[0] for f in features]), torch.cat([f.high_res[1] for f in features])),
+        torch.cat([f.top for f in features]),
+        torch.cat([f.top_position for f in features]),
+    )
+
+
 def expand(features: Features, count: int) -> Features:
     """One picture's features for `count` objects or prompts, without a copy."""
     fine, mid = features.high_res

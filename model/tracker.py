@@ -276,16 +276,17 @@ class Tracker:
             same = memory.prompt is not None and memory.prompt.mask_rle == known.get(frame_idx)
             if not same and frame_idx not in keep:
                 del state.tracked[frame_idx]
-        for frame_idx, counts in known.items():
-            if frame_idx in state.tracked or frame_idx in state.conditioning:
-                continue
-            prompt = Prompt(frame_idx=frame_idx, mask_rle=counts)
-            features = self._features.get(frame_idx)
-            decoded, full = network.take_mask(self._model, features, feed.to_masks(self._loaded, [prompt], self._hw))
+        missing = [i for i in known if i not in state.tracked and i not in state.conditioning]
+        for part in _parts(missing, self._batch):
+            given = [Prompt(frame_idx=i, mask_rle=known[i]) for i in part]
+            features = feed.together([self._features.get(i) for i in part])
+            decoded, full = network.take_mask(self._model, features, feed.to_masks(self._loaded, given, self._hw))
             made = network.encode_memory(self._model, features.top, full, decoded, binarise=False)
-            answer = _answer(frame_idx, object_id, decoded, 0)
-            state.tracked[frame_idx] = _Memory(made.pointer[0].clone(), self._keep(made, 0), answer, prompt)
-            state.direction[frame_idx] = False
+            for row, prompt in enumerate(given):
+                answer = _answer(prompt.frame_idx, object_id, decoded, row)
+                kept = _Memory(made.pointer[row].clone(), self._keep(made, row), answer, prompt)
+                state.tracked[prompt.frame_idx] = kept
+                state.direction[prompt.frame_idx] = False
         if about is not None:
             state.direction.setdefault(about, False)
 

@@ -287,3 +287,58 @@ def test_half_precision_runs_through_the_memory_and_answers_the_prompt_as_full_p
     assert np.mean(answers[0] == answers[1]) > 0.9
     for answer in half.propagate(0, 4):
         assert answer.logits.isfinite().all() and answer.object_score.isfinite().all()
+
+
+def test_masks_that_are_recalled_stand_for_tracked_ones(loaded, clip):
+    """A tracker that tracked, and one that is only told what came out, go on with nearly the same masks."""
+    frames, truth = clip
+    hw, count = frames.shape[1:3], len(frames)
+    start = Prompt(frame_idx=0, mask_rle=rle.encode(truth[0, 0]))
+
+    def new():
+        tracker = Tracker(loaded, frames.__getitem__, video_hw=hw, frame_count=count)
+        tracker.prompt("it", start)
+        return tracker
+
+    one = new()
+    made = {a.frame_idx: a for a in one.propagate(0, 3)}
+    other = new()
+    known = {i: rle.encode(made[i].masks(hw)[0]) for i in (1, 2)}
+    other.recall("it", {0: rle.encode(truth[0, 0]), **known})
+    assert other.conditioning_frames("it") == (0,), "a conditioning frame stays one"
+    alone = new()
+    expected, told, untold = (next(t.propagate(3, 4)).logits for t in (one, other, alone))
+    assert (told - expected).abs().mean() < 0.5 * (untold - expected).abs().mean()
+
+
+def test_a_recall_forgets_what_it_does_not_name(loaded, clip):
+    frames, truth = clip
+    hw = frames.shape[1:3]
+    tracker = Tracker(loaded, frames.__getitem__, video_hw=hw, frame_count=len(frames))
+    counts = rle.encode(truth[0, 0])
+    tracker.prompt("it", Prompt(frame_idx=0, mask_rle=counts))
+    held = tracker.memory_bytes()
+    tracker.recall("it", {1: counts, 2: counts})
+    more = tracker.memory_bytes()
+    tracker.recall("it", {2: counts})
+    assert held < tracker.memory_bytes() < more
+    list(tracker.propagate(3, 4))
+    tracker.recall("it", {}, keep=[3])
+    kept = tracker.memory_bytes()
+    tracker.recall("it", {})
+    assert tracker.memory_bytes() == held < kept
+    with pytest.raises(ValueError, match="not in the video"):
+        tracker.recall("it", {}, about=99)
+
+
+def test_a_click_on_a_frame_that_is_recalled_refines_its_mask(loaded, clip):
+    frames, truth = clip
+    hw = frames.shape[1:3]
+    click = Prompt(frame_idx=2, points_xy=((40.0, 40.0),), labels=(1,))
+
+    def asked(mask):
+        tracker = Tracker(loaded, frames.__getitem__, video_hw=hw, frame_count=len(frames))
+        tracker.recall("it", {2: rle.encode(mask)}, about=2)
+        return tracker.prompt("it", click).logits
+
+    assert not torch.allclose(asked(truth[2, 0]), asked(~truth[2, 0]), atol=1e-3)
