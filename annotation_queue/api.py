@@ -470,6 +470,10 @@ def create_app(
             raise NotAllowed("what came after a lease was lost is for a lead to look at")
         return store.operations(found.ticket_id, branch=branch)
 
+    @app.get("/api/branches", tags=["tickets"])
+    def branches(_: Overseer, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Operation]:
+        return store.branches(limit)
+
     @app.post("/api/tickets/{ticket_id}/heartbeat", tags=["tickets"])
     def heartbeat(ticket_id: Id, body: Hold, who: Somebody) -> Ticket:
         return store.heartbeat(ticket_id, body.token, who)

@@ -243,6 +243,12 @@ operations = Table(  # append-only
 )
 Index("operations_of_ticket", operations.c.ticket_id, operations.c.seq, unique=True)
 Index("operations_of_batch", operations.c.batch_id, operations.c.ticket_id, operations.c.seq)
+Index(
+    "operations_on_branches",
+    operations.c.received_at,
+    sqlite_where=operations.c.branch.is_(True),
+    postgresql_where=operations.c.branch.is_(True),
+)
 
 versions = Table(  # the masks that an operation made; rows are never changed
     "versions",
@@ -418,7 +424,7 @@ def _add_columns(c: Connection) -> None:
                     text(f"ALTER TABLE {table.name} ADD COLUMN {CreateColumn(column).compile(dialect=c.dialect)}")
                 )
     c.execute(text("DROP INDEX IF EXISTS tickets_ready"))  # it has one column more now
-    for table in (tickets, leases):
+    for table in (tickets, leases, operations):
         for index in table.indexes:
             index.create(c, checkfirst=True)
 

@@ -475,6 +475,13 @@ class Store:
         with self.database.read() as c:
             return [to_recent(row) for row in self._recent(c, person)]
 
+    def branches(self, limit: int = 100) -> list[Operation]:
+        """What came after its lease was lost, in any ticket, the latest first."""
+        o = db.operations
+        with self.database.read() as c:
+            query = select(o).where(o.c.branch.is_(True)).order_by(o.c.received_at.desc(), o.c.seq.desc()).limit(limit)
+            return [to_operation(row) for row in c.execute(query)]
+
     def may_see(self, person: Person, ticket_id: str) -> bool:
         """Whether a person may see a ticket, its masklet and what was done in it: while they hold it, once they have
         finished it, and overseers always.

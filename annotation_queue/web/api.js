@@ -72,6 +72,7 @@ export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
 export const recent = () => ask("GET", "/api/me/recent");
 export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`, body);
 export const figures = () => ask("GET", "/api/figures");
+export const branches = () => ask("GET", "/api/branches");
 export const people = () => ask("GET", "/api/people");
 export const setPerson = (body) => ask("POST", "/api/people", body);
 export const disable = (name, disabled) => ask("POST", `/api/people/${name}/disable`, { disabled });

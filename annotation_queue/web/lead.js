@@ -101,6 +101,20 @@ function range({ right, of, low, high }) {
   return bar;
 }
 
+async function showBranches() {
+  const kept = await api.branches();
+  $("branches").replaceChildren(
+    table(
+      ["Ticket", "Person", "What", "Frame", "When", "Content"],
+      kept.map((o) => [
+        o.ticket_id, o.person, o.kind, o.frame_idx ?? "–", new Date(o.created_at).toLocaleString(),
+        element("code", { title: o.payload }, o.payload.length > 60 ? `${o.payload.slice(0, 60)}…` : o.payload),
+      ]),
+      "Nothing.",
+    ),
+  );
+}
+
 async function showPeople() {
   const everybody = await api.people();
   const button = (text, title, run) =>
@@ -190,7 +204,7 @@ async function start() {
     $("error").textContent = "This page is for leads and admins.";
     return;
   }
-  await Promise.all([refresh(), attempt(() => {})]);
+  await Promise.all([refresh(), showBranches(), attempt(() => {})]);
   setInterval(() => document.visibilityState === "visible" && refresh(), EVERY_MS);
 }
 start();

@@ -640,6 +640,11 @@ def test_work_under_a_lost_lease_is_kept_as_a_branch(open_page, store):
     page.shows("message")
     assert "went back to the queue" in page.text("#message")
     assert store.operations("track-1") == []
+    lead = open_page()
+    lead.log_in("lea")
+    lead.shows("message")
+    lead.tab.goto(f"{page.url}/web/lead.html")
+    lead.until(lambda: "track-1" in lead.text("#branches") and "lock" in lead.text("#branches"))
 
 
 def test_a_killed_server_costs_an_annotator_nothing(chromium, sqlite_uri):
