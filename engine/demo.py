@@ -81,7 +81,7 @@ def settings(folder: Path) -> Settings:
         model=ModelSettings(checkpoint="micro", device="cpu", threads=1),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", held_out_by_hand=True),
-        rounds=RoundSettings(min_new_masklets=1, steps=40, lr=1e-4, min_gain=0.0),
+        rounds=RoundSettings(min_new_masklets=1, steps=16, lr=3e-5, min_gain=0.0),
         airflow=AirflowSettings(
             port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=60
         ),
