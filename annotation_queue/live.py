@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -117,13 +117,9 @@ class Live:
         """Ends what is running."""
         self._turns.close()
 
-    def draft(self, ticket: Ticket, until: str | None = None) -> Draft:
-        """The draft of a ticket, or as it was before operation `until`."""
-        info, masklet, done = self._facts(ticket)
-        before = next((n for n, o in enumerate(done) if o.operation_id == until), len(done))
-        frames = masklet.frame_idx if masklet is not None else tuple(range(0, info.frame_count, STRIDE))
-        versions = self.versions.of_ticket(ticket.ticket_id)
-        return draft_of((info.height, info.width), frames, masklet, done[:before], versions)
+    def draft(self, ticket: Ticket) -> Draft:
+        """The draft of a ticket as it stands."""
+        return _draft(*self._facts(ticket), self.versions.of_ticket(ticket.ticket_id))
 
     def begin(self, ticket_id: str, token: int, person: Person, operation: NewOperation) -> "Answer":
         """Keeps an operation, and gives what will answer it.
@@ -134,12 +130,15 @@ class Live:
         if operation.kind not in ANSWERED or frame_idx is None:
             raise ValueError(f"the model answers a {' or a '.join(ANSWERED)} on a frame, not a {operation.kind}")
         kept = self._store.append_operations(ticket_id, token, person, [operation])
-        if (made := self.versions.of_ticket(ticket_id).get(operation.operation_id)) is not None:
+        versions = self.versions.of_ticket(ticket_id)
+        if (made := versions.get(operation.operation_id)) is not None:
             return Answer(kept.seq, made=made)
         ticket = self._store.ticket(ticket_id)
-        if all(o.operation_id != operation.operation_id for o in effective(self._store.operations(ticket_id))):
+        info, masklet, done = self._facts(ticket)
+        if all(o.operation_id != operation.operation_id for o in effective(done)):
             raise ValueError("this operation was undone")
-        draft = self.draft(ticket, until=operation.operation_id)
+        before = next(n for n, o in enumerate(done) if o.operation_id == operation.operation_id)
+        draft = _draft(info, masklet, done[:before], versions)
         if frame_idx not in draft.frame_idx:
             raise ValueError(f"frame {frame_idx} is not an annotated frame of this ticket")
         said = json.loads(operation.payload)
@@ -191,6 +190,11 @@ class Live:
     def _facts(self, ticket: Ticket) -> tuple[VideoInfo, Masklet | None, list[Operation]]:
         masklet = self._store.masklet(ticket.ticket_id) if ticket.masklet_id is not None else None
         return self._info(ticket.video_id), masklet, self._store.operations(ticket.ticket_id)
+
+
+def _draft(info: VideoInfo, masklet: Masklet | None, done: list[Operation], versions: Mapping[str, Version]) -> Draft:
+    frames = masklet.frame_idx if masklet is not None else tuple(range(0, info.frame_count, STRIDE))
+    return draft_of((info.height, info.width), frames, masklet, done, versions)
 
 
 def _once(work: Callable[[], FrameMask]) -> Iterator[FrameMask]:

@@ -76,7 +76,12 @@ def run(settings: Settings, *, deliver: bool = True, with_parent: bool = False) 
         if deliver and not settings.airflow.url:
             threading.Thread(target=sweep, args=(settings,), daemon=True).start()
         uvicorn.run(
-            application, host=settings.queue.host, port=settings.queue.port, log_level="warning", access_log=False
+            application,
+            host=settings.queue.host,
+            port=settings.queue.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=5,  # a propagation that is cut off is asked for again
         )
 
 

@@ -149,7 +149,7 @@ def take_mask(model: Sam2VideoModel, features: Features, mask: Tensor) -> tuple[
     """
     full = mask * 20.0 - 10.0
     side = model.prompt_encoder.mask_input_size
-    low = F.interpolate(full[:, None], size=side, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+    low = low_logits(model, full)
     small = model.mask_downsample(mask[:, None])[:, 0]
     if small.shape[-2:] != tuple(side):
         small = F.interpolate(small[:, None], size=side, mode="bilinear", align_corners=False, antialias=True)[:, 0]
@@ -166,6 +166,12 @@ def take_mask(model: Sam2VideoModel, features: Features, mask: Tensor) -> tuple[
         ),
         full,
     )
+
+
+def low_logits(model: Sam2VideoModel, full: Tensor) -> Tensor:
+    """Mask logits as the decoder gives them: float (B, S, S) -> (B, 4h, 4w)."""
+    side = model.prompt_encoder.mask_input_size
+    return F.interpolate(full[:, None], size=side, mode="bilinear", align_corners=False, antialias=True)[:, 0]
 
 
 def upsample(model: Sam2VideoModel, logits: Tensor) -> Tensor:

@@ -267,7 +267,8 @@ class Tracker:
 
         known: COCO counts by frame; conditioning frames among them stay as they are. All other tracked frames are
         forgotten, but for those of `known` that were recalled with the same mask and those of `keep`.
-        about: the frame that is prompted next, as a correction: it reads these memories, whether tracked or not.
+        about: the frame that is prompted next, as a correction of its mask in `known`, if it has one there: it reads
+        the other memories.
         """
         state = self._objects.setdefault(object_id, _Object())
         for frame_idx in [*known, *([] if about is None else [about])]:
@@ -276,7 +277,7 @@ class Tracker:
             same = memory.prompt is not None and memory.prompt.mask_rle == known.get(frame_idx)
             if not same and frame_idx not in keep:
                 del state.tracked[frame_idx]
-        missing = [i for i in known if i not in state.tracked and i not in state.conditioning]
+        missing = [i for i in known if i not in state.tracked and i not in state.conditioning and i != about]
         for part in _parts(missing, self._batch):
             given = [Prompt(frame_idx=i, mask_rle=known[i]) for i in part]
             features = feed.together([self._features.get(i) for i in part])
@@ -289,6 +290,8 @@ class Tracker:
                 state.direction[prompt.frame_idx] = False
         if about is not None:
             state.direction.setdefault(about, False)
+            if about in known and about not in state.tracked and about not in state.conditioning:
+                state.tracked[about] = self._only_answered(object_id, Prompt(frame_idx=about, mask_rle=known[about]))
 
     def remove(self, object_id: str, frame_idx: int | None = None) -> None:
         """Forgets an object, or only its prompt on one frame (an undo)."""
@@ -308,6 +311,14 @@ class Tracker:
         return total
 
     # Prompted frames
+
+    def _only_answered(self, object_id: str, prompt: Prompt) -> _Memory:
+        """A mask that is about to be corrected: no other frame will read it."""
+        mask = feed.to_masks(self._loaded, [prompt], self._hw)
+        logits = network.low_logits(self._model, mask * 20.0 - 10.0)
+        score = (mask.flatten(1).amax(1) > 0).to(mask.dtype) * 20.0 - 10.0
+        answer = FrameMasks(prompt.frame_idx, (object_id,), logits, torch.ones_like(score), score)
+        return _Memory(self._model.no_object_pointer[0], None, answer, prompt)
 
     @torch.inference_mode()
     def _answer_prompts(
