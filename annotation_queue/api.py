@@ -56,6 +56,7 @@ from annotation_queue.records import (
     NotAllowed,
     NotLoggedIn,
     Operation,
+    Other,
     Outcome,
     Person,
     QueueError,
@@ -469,6 +470,10 @@ def create_app(
         if branch and not who.roles & OVERSEERS:
             raise NotAllowed("what came after a lease was lost is for a lead to look at")
         return store.operations(found.ticket_id, branch=branch)
+
+    @app.get("/api/tickets/{ticket_id}/others", tags=["tickets"])
+    def others(found: SeenTicket) -> list[Other]:
+        return store.others(found.ticket_id)
 
     @app.get("/api/branches", tags=["tickets"])
     def branches(_: Overseer, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Operation]:

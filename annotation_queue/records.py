@@ -454,6 +454,16 @@ class Audited:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Other:
+    """Another object of the same video, to see what is masked already."""
+
+    masklet_id: str
+    settled: Verdict | None  # None: nobody has decided yet
+    frame_idx: tuple[int, ...]
+    rle: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoInfo:
     """What a page must know to show a video."""
 
@@ -463,6 +473,8 @@ class VideoInfo:
     frame_count: int
     fps: float
 
+
+HANDED_OUT = (Kind.VERIFY, Kind.TRACK, Kind.SELECT)  # first, unless the claim says otherwise: what is nearly done
 
 # What each finished ticket leads to; None for the verdict stands for a masklet that a person made.
 NEXT: dict[tuple[Kind, Verdict | None], Kind | None] = {

@@ -39,6 +39,7 @@ from annotation_queue import figures, gold
 from annotation_queue.claims import RETURN_EXPIRED, claiming, not_barred
 from annotation_queue.database import Database
 from annotation_queue.records import (
+    HANDED_OUT,
     NEXT,
     OVERSEERS,
     Appended,
@@ -57,6 +58,7 @@ from annotation_queue.records import (
     NoSuchMasklet,
     NoSuchTicket,
     NotAllowed,
+    Other,
     Outcome,
     Person,
     Policy,
@@ -285,7 +287,7 @@ class Store:
     ) -> Ticket | None:
         check_id(claim_id, "claim_id")
         allowed = kinds_of(person.roles)
-        wanted = [kind for kind in (kinds if kinds is not None else list(Kind)) if kind in allowed]
+        wanted = [kind for kind in (kinds if kinds is not None else HANDED_OUT) if kind in allowed]
         if not wanted:
             raise NotAllowed(f"{person.name} has no role for {', '.join(kinds) if kinds else 'any'} tickets")
         now = self._clock()
@@ -474,6 +476,34 @@ class Store:
         """The last RECENT tickets that a person finished, the latest first."""
         with self.database.read() as c:
             return [to_recent(row) for row in self._recent(c, person)]
+
+    def others(self, ticket_id: str) -> list[Other]:
+        """The other masklets of a ticket's video in its batch, as far as they have come; rejected ones are left out.
+
+        Raises NoSuchTicket.
+        """
+        ticket = self.ticket(ticket_id)
+        t, m = db.tickets, db.masklets
+        ends = t.c.next_ticket_id.is_(None) & (t.c.settled.is_(None) | (t.c.settled != Verdict.REJECT.value))
+        query = (
+            select(t.c.settled, m.c.content)
+            .select_from(t.join(m, and_(m.c.batch_id == t.c.batch_id, m.c.masklet_id == t.c.masklet_id)))
+            .where(t.c.batch_id == ticket.batch_id, t.c.video_id == ticket.video_id, t.c.ticket_id != ticket_id)
+            .where(ends, t.c.gold_id.is_(None))
+            .order_by(t.c.ordinal, t.c.ticket_id)
+        )
+        with self.database.read() as c:
+            rows = c.execute(query).all()
+        found = [(row.settled, MASKLET.validate_json(row.content)) for row in rows]
+        return [
+            Other(
+                masklet_id=masklet.masklet_id,
+                settled=None if settled is None else Verdict(settled),
+                frame_idx=masklet.frame_idx,
+                rle=masklet.rle,
+            )
+            for settled, masklet in found
+        ]
 
     def branches(self, limit: int = 100) -> list[Operation]:
         """What came after its lease was lost, in any ticket, the latest first."""

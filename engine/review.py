@@ -14,7 +14,7 @@ from engine import batches, phases
 from engine.batches import Stage
 from engine.services import Services
 from storage import masklets
-from storage.records import Masklet, Operation, Verdict, content_id
+from storage.records import Masklet, Operation, Verdict, Video, content_id
 
 
 class NotDrained(Exception):
@@ -56,9 +56,24 @@ def open_batch(s: Services, batch_id: str) -> int:
                 payload=phases.payload(phase),
             )
         )
+    if review.select:
+        tickets += [_selection(s, batch_id, video.video_id) for video in _videos(s, batch_id)]
     batch = s.queue.open_batch(batch_id, tickets)
     batches.mark(s.blobs, batch_id, Stage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total
+
+
+def _selection(s: Services, batch_id: str, video_id: str) -> NewTicket:
+    """A ticket to pick an object by hand, handed out after those about candidates."""
+    phase = s.settings.review.phase
+    return NewTicket(
+        ticket_id=content_id(batch_id, video_id, Kind.SELECT.value),
+        kind=Kind.SELECT,
+        video_id=video_id,
+        phase=phase,
+        priority=-1,
+        payload=phases.payload(phase),
+    )
 
 
 def to_collect(s: Services) -> list[str]:
@@ -78,7 +93,7 @@ def collect(s: Services, batch_id: str) -> Collected:
     facts = batches.facts(s.blobs, batch_id, Stage.INGESTED)
     if facts is None:
         raise batches.UnknownBatch(f"no such batch: {batch_id}")
-    splits = {v.video_id: v.split for v in s.tables.videos(where=f"batch_id == '{batch_id}'")}
+    splits = {video.video_id: video.split for video in _videos(s, batch_id)}
     accepted: dict[str, list[Masklet]] = defaultdict(list)
     for decision in result.settled:
         if decision.verdict is Verdict.ACCEPT and decision.masklet is not None:
@@ -107,6 +122,10 @@ def collect(s: Services, batch_id: str) -> Collected:
         },
     )
     return report
+
+
+def _videos(s: Services, batch_id: str) -> list[Video]:
+    return s.tables.videos(where=f"batch_id == '{batch_id}'")
 
 
 def _reasons(settled: tuple[Settled, ...]) -> Counter[str]:

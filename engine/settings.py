@@ -83,6 +83,7 @@ class ReviewSettings(_Part):
     """Who judges what."""
 
     phase: Literal["1", "2", "3"] = "3"  # of tickets that correct a masklet
+    select: bool = False  # a ticket a video, after the others, to pick a challenging object that nothing has masked
     held_out_by_hand: bool = False  # held-out videos are masked by hand (phase 1), as SA-V's were, so that no model
     # that is measured on them has shaped them
 

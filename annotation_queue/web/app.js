@@ -280,6 +280,9 @@ function showWork(work) {
   strip.show(work);
   player.show(work);
   desk.show(correcting ? work : null);
+  player.showOthers ||= ticket.kind === "select"; // where the point is to find something new
+  $("others").setAttribute("aria-pressed", String(player.showOthers));
+  if (player.showOthers) fetchOthers(work);
   if (!correcting && player.mode === "before") setMode("fill");
   for (const button of $("modes").children) button.hidden = button.value === "before" && !correcting;
   showTools();
@@ -894,6 +897,22 @@ function nextSpeed() {
   showPlaying();
 }
 
+async function toggleOthers() {
+  // Show what else of this video is masked, or hide it again.
+  player.showOthers = !player.showOthers;
+  $("others").setAttribute("aria-pressed", String(player.showOthers));
+  if (player.showOthers && current) await fetchOthers(current);
+  player.refresh();
+}
+
+async function fetchOthers(work) {
+  if (work.others) return;
+  work.others = await api.others(work.ticket.ticket_id).catch(() => null);
+  if (work !== current) return;
+  if (work.others?.length === 0 && work.ticket.kind !== "select") notice("Nothing else of this video is masked.");
+  player.refresh();
+}
+
 function setMode(mode) {
   player.setMode(mode);
   localStorage.setItem("masklets.mode", mode);
@@ -938,6 +957,7 @@ const RUN = {
     player.setHidden(true);
     desk.paint();
   },
+  others: toggleOthers,
   mode: () => {
     const offered = MODES.filter((mode) => mode !== "before" || desk.active);
     setMode(offered[(offered.indexOf(player.mode) + 1) % offered.length]);
@@ -1003,6 +1023,7 @@ $("speed").addEventListener("click", nextSpeed);
 $("previous-suspect").addEventListener("click", () => toSuspect(-1));
 $("next-suspect").addEventListener("click", () => toSuspect(1));
 $("open-help").addEventListener("click", openHelp);
+$("others").addEventListener("click", toggleOthers);
 $("turn").addEventListener("click", changeTurn);
 for (const mode of MODES) {
   const label = mode[0].toUpperCase() + mode.slice(1);

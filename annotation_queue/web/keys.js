@@ -38,6 +38,7 @@ export const ACTIONS = [
   { id: "previousSuspect", title: "previous suspect frame", keys: ["["] },
   { id: "nextSuspect", title: "next suspect frame", keys: ["]"] },
   { id: "hide", title: "hide the overlay while held", keys: ["h"] },
+  { id: "others", title: "the other objects of this video", keys: ["v"] },
   { id: "mode", title: "overlay: fill, outline, cut-out, before", keys: ["o"] },
   { id: "speed", title: "speed: 1×, 2×, 4×", keys: ["s"] },
   { id: "zoomIn", title: "zoom in (or the wheel)", keys: ["+", "Shift++"], repeats: true },

@@ -9,6 +9,9 @@ const BLOB_BYTES = 96e6; // compressed frames kept
 const BITMAP_BYTES = 256e6; // decoded frames kept
 const AHEAD = 10; // frames decoded before they are needed
 
+// Okabe and Ito's colours: they differ for colour-blind eyes, too. The ticket's own violet is none of them.
+const OTHERS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0]];
+
 export const MODES = ["fill", "outline", "cut-out", "before"];
 
 export class Frames {
@@ -147,6 +150,7 @@ export class Player {
     this.shown = -1; // what is on screen
     this.colours = { fill: [165, 123, 255], line: [214, 196, 255], before: [255, 190, 70] };
     this.brightness = 1;
+    this.showOthers = false;
     this.bits = null; // a mask that is being drawn
     this.view = { scale: 1, x: 0, y: 0 }; // zoom, and the shift of the picture, px of the screen
     this.panning = false;
@@ -292,6 +296,7 @@ export class Player {
       this.paint(this.position);
       context.drawImage(this.overlay, 0, 0);
     }
+    if (this.showOthers && !this.hidden) this.paintOthers(this.position);
     this.shown = this.position;
     canvas.dataset.frame = this.work.timeline.frames[this.position];
     this.onframe(this.position);
@@ -325,6 +330,23 @@ export class Player {
       const other = new Mask(before, height, width);
       layer(context, other, { line: [...this.colours.before, 255], thickness: Math.max(2, thickness) });
     }
+  }
+
+  paintOthers(position) {
+    // The other objects of the video, each in its own colour: an outline where it is settled, dim where it is not.
+    const { others, info, timeline } = this.work;
+    if (!others) return;
+    const context = this.overlay.getContext("2d", { willReadFrequently: true });
+    const thickness = Math.max(1, Math.round((2 * info.width) / (this.canvas.clientWidth || info.width)));
+    others.forEach((other, n) => {
+      const at = other.frame_idx.indexOf(timeline.frames[position]);
+      if (at < 0) return;
+      const colour = OTHERS[n % OTHERS.length];
+      context.clearRect(0, 0, info.width, info.height);
+      const fill = [...colour, other.settled ? 70 : 35];
+      layer(context, new Mask(other.rle[at], info.height, info.width), { fill, line: [...colour, 255], thickness });
+      this.context.drawImage(this.overlay, 0, 0);
+    });
   }
 
   async portrait(target) {

@@ -807,6 +807,27 @@ def test_a_ticket_from_nothing_is_selected_and_what_is_unmasked_is_said(open_pag
     assert store.ticket(store.ticket("s").next_ticket_id).kind is Kind.TRACK
 
 
+def test_the_other_objects_of_the_video_can_be_seen(open_page, store):
+    """Where something new is to be found they are shown from the start."""
+    done, mine = tickets(1, FRAMES)[0], track_ticket(frame_count=FRAMES)
+    select = NewTicket(ticket_id="s", kind=Kind.SELECT, video_id="video-0", phase="3", priority=-1)
+    store.open_batch("b", [done, mine, select])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    sky = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
+    before = page.tab.evaluate(sky, list(centre(8)))
+    page.press("v")
+    page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
+    page.press("v")
+    page.until(lambda: page.tab.evaluate(sky, list(centre(8))) == before)
+    assert page.tab.get_attribute("#others", "aria-pressed") == "false"
+    page.press("x", "7")
+    page.correcting(8)
+    assert store.ticket("s").leased_by == "ann"
+    page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
+
+
 def test_a_ticket_that_is_put_back_keeps_its_draft(open_page, store):
     store.open_batch("b", [track_ticket(frame_count=FRAMES)])
     page = open_page()
