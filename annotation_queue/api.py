@@ -187,6 +187,14 @@ class TakeBack:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewObject:
+    """A further object in the video of a ticket that is held; the same claim_id again gives the same ticket."""
+
+    token: int
+    claim_id: str  # made by the client
+
+
+@dataclass(frozen=True, kw_only=True)
 class AddGold:
     """Gold tickets to add beside a batch."""
 
@@ -474,6 +482,10 @@ def create_app(
     @app.get("/api/tickets/{ticket_id}/others", tags=["tickets"])
     def others(found: SeenTicket) -> list[Other]:
         return store.others(found.ticket_id)
+
+    @app.post("/api/tickets/{ticket_id}/objects", tags=["tickets"])
+    def new_object(ticket_id: Id, body: NewObject, who: Somebody) -> Ticket:
+        return store.new_object(ticket_id, body.token, who, claim_id=body.claim_id)
 
     @app.get("/api/branches", tags=["tickets"])
     def branches(_: Overseer, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Operation]:

@@ -96,13 +96,14 @@ from annotation_queue.rows import (
     to_settled,
     to_ticket,
 )
-from storage.records import Masklet, Operation, Verdict
+from storage.records import Masklet, Operation, Verdict, content_id
 
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
 LEASE_S = 90.0  # a lease ends this long after its last heartbeat
 HEARTBEAT_S = 20.0  # how often a client should send one
 DELIVERY_S = 300.0  # how long one delivery of a drained batch may take before another process tries
 RETRY_S = (1.0, 5.0, 30.0, 60.0)  # waits between deliveries that failed; the last one repeats
+MAX_OBJECTS = 1000  # tickets that people may bring a video to in a batch: nobody fills the queue by leaning on a key
 RECENT = 10  # finished tickets that a person may look at again and take back
 
 
@@ -292,14 +293,9 @@ class Store:
             raise NotAllowed(f"{person.name} has no role for {', '.join(kinds) if kinds else 'any'} tickets")
         now = self._clock()
         with self.database.write() as c:
-            before = c.execute(
-                select(db.leases).where(db.leases.c.person == person.name, db.leases.c.claim_id == claim_id)
-            ).first()
+            before = self._given(c, person, claim_id)
             if before is not None:
-                ticket = to_ticket(self._lock_ticket(c, before.ticket_id))
-                if not holds(ticket, before.token, person):
-                    raise LeaseLost(f"the lease that claim {claim_id} gave is over")
-                return ticket
+                return before
             c.execute(RETURN_EXPIRED, {"claim_now": now})
             only_gold = False
             if ticket_id is None:
@@ -322,9 +318,70 @@ class Store:
                     raise NotAllowed(refusal)
         return None
 
+    def _given(self, c: Connection, person: Person, claim_id: str) -> Ticket | None:
+        """What a claim gave when it came before, or None. Raises LeaseLost if that lease is over."""
+        le = db.leases
+        lease = c.execute(select(le).where(le.c.person == person.name, le.c.claim_id == claim_id)).first()
+        if lease is None:
+            return None
+        ticket = to_ticket(self._lock_ticket(c, lease.ticket_id))
+        if not holds(ticket, lease.token, person):
+            raise LeaseLost(f"the lease that claim {claim_id} gave is over")
+        return ticket
+
     def _note_lease(self, c: Connection, row: Row[Any], person: Person, claim_id: str, now: float) -> None:
         lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": now}
         c.execute(insert(db.leases).values(person=person.name, claim_id=claim_id, **lease))
+
+    def new_object(self, ticket_id: str, token: int, person: Person, *, claim_id: str) -> Ticket:
+        """Open a ticket for another object of a video that `person` is correcting, and lease it to them.
+
+        The same claim_id again gives the same ticket while the lease lasts. Raises NoSuchTicket; LeaseLost; NotAllowed
+        from a verify ticket, and where the video has MAX_OBJECTS tickets; TooLate for a batch that is done.
+        """
+        check_id(claim_id, "claim_id")
+        try:
+            return self._new_object(ticket_id, token, person, claim_id)
+        except IntegrityError:  # the same request arrived twice at once: the other one has the answer now
+            return self._new_object(ticket_id, token, person, claim_id)
+
+    def _new_object(self, ticket_id: str, token: int, person: Person, claim_id: str) -> Ticket:
+        now = self._clock()
+        t, b = db.tickets, db.batches
+        with self.database.write() as c:
+            ticket = to_ticket(self._lock_ticket(c, ticket_id))
+            before = self._given(c, person, claim_id)
+            if before is not None:
+                return before
+            self._check_held(c, ticket, token, person)
+            if ticket.kind is Kind.VERIFY:
+                raise NotAllowed("a new object begins in a ticket that is corrected or selected")
+            batch = self._lock_batch(c, ticket.batch_id)
+            assert batch is not None
+            if batch.drained_at is not None:
+                raise TooLate(f"batch {ticket.batch_id} is done and was handed on")
+            same = (t.c.batch_id == ticket.batch_id) & (t.c.video_id == ticket.video_id)
+            if (c.scalar(select(func.count()).where(same)) or 0) >= MAX_OBJECTS:
+                raise NotAllowed(f"video {ticket.video_id} has {MAX_OBJECTS} tickets in this batch already")
+            rules = {key: value for key, value in json.loads(ticket.payload).items() if key != "pinned"}
+            rules["begun_by"] = person.name
+            new = NewTicket(
+                ticket_id=content_id(ticket_id, claim_id),
+                kind=Kind.TRACK,
+                video_id=ticket.video_id,
+                phase=ticket.phase,
+                priority=ticket.priority,
+                payload=json.dumps(rules),
+                skill=ticket.skill,
+            )
+            lease = {"state": State.LEASED.value, "leased_by": person.name, "lease_token": 1}
+            values = row_of(new, ticket.batch_id, now, batch.total, self.policy) | lease
+            row = c.execute(insert(t).values(**values, expires_at=now + self.lease_s).returning(t)).one()
+            counts = {"total": b.c.total + 1, "remaining": b.c.remaining + 1}
+            c.execute(update(b).where(b.c.batch_id == ticket.batch_id).values(counts))
+            self._note_lease(c, row, person, claim_id, now)
+            db.add_to_tallies(c, figures.added([values]))
+            return to_ticket(row)
 
     def heartbeat(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Keep the lease for another `lease_s`. Raises NoSuchTicket, LeaseLost."""

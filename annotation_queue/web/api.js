@@ -69,6 +69,7 @@ export const versions = (id) => ask("GET", `/api/tickets/${id}/versions`);
 export const warm = (id, token, frameIdx) => ask("POST", `/api/tickets/${id}/warm`, { token, frame_idx: frameIdx });
 export const loadModel = () => ask("POST", "/api/live");
 export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
+export const newObject = (id, body) => ask("POST", `/api/tickets/${id}/objects`, body);
 export const others = (id) => ask("GET", `/api/tickets/${id}/others`);
 export const recent = () => ask("GET", "/api/me/recent");
 export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`, body);

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { Desk, TOOLS } from "./desk.js";
 import { Draft } from "./draft.js";
 import * as keys from "./keys.js";
+import { lanes } from "./lanes.js";
 import { Timeline } from "./masklet.js";
 import { Outbox } from "./outbox.js";
 import { Frames, MODES, Player } from "./player.js";
@@ -192,8 +193,32 @@ function fetchNext() {
     fail(error);
     return null;
   });
-  next.then((found) => (nextWork = found));
+  const asked = next;
+  asked.then((found) => {
+    if (asked === next) nextWork = found;
+    else if (found) letGo(found); // something else is shown instead
+  });
 }
+
+function letGo(work) {
+  // Back to the queue; a lease runs out by itself if this does not arrive.
+  if (work.finished || work.lost) return;
+  work.finished = true;
+  work.frames.close();
+  api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
+}
+
+function setAside() {
+  // What is on screen, and what was fetched after it, come again after the work that is shown instead.
+  if (current) {
+    current.spent = spent(current);
+    resumed.unshift(current);
+  }
+  if (nextWork) resumed.push(nextWork);
+  next = nextWork = nextClaim = null;
+}
+
+const spent = (work) => (work.spent ?? 0) + performance.now() - work.startedAt; // ms
 
 async function takeNext() {
   // Put the next ticket on screen; it is there already unless the queue was slow.
@@ -273,16 +298,15 @@ function showWork(work) {
   $("eyebrow").textContent =
     ASKS[ticket.kind].name + (ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "") +
     (ticket.needs_lead ? " · a verifier was unsure" : "");
-  $("question").textContent = ASKS[ticket.kind].question;
+  $("question").textContent = (correcting && !ticket.masklet_id ? ASKS.select : ASKS[ticket.kind]).question;
   showFacts();
   showVerdicts();
   showTurn();
   strip.show(work);
   player.show(work);
   desk.show(correcting ? work : null);
-  player.showOthers ||= ticket.kind === "select"; // where the point is to find something new
-  $("others").setAttribute("aria-pressed", String(player.showOthers));
-  if (player.showOthers) fetchOthers(work);
+  player.showOthers ||= correcting && !ticket.masklet_id; // where the point is to find something new
+  showOthers();
   if (!correcting && player.mode === "before") setMode("fill");
   for (const button of $("modes").children) button.hidden = button.value === "before" && !correcting;
   showTools();
@@ -357,6 +381,7 @@ function showTools() {
     label("This frame"),
     button("lock", "Lock", () => desk.lock(), { on: draft.locked.has(desk.frame) }),
     button("absent", desk.absentFrom === null ? "Absent" : "… to here", () => desk.absent(), { on: desk.absentFrom !== null }),
+    button("newObject", "New object", newObject, { wide: true }),
     label("Steps"),
     button("undo", "Undo", () => desk.undo(), { off: draft.done.length === 0 }),
     button("redo", "Redo", () => desk.redo(), { off: draft.undone.length === 0 }),
@@ -537,7 +562,7 @@ function submit() {
 
 function finishWith(outcome) {
   const work = current;
-  const seconds = (performance.now() - work.startedAt) / 1000;
+  const seconds = spent(work) / 1000;
   const id = api.newId();
   work.finished = true;
   outbox.add({
@@ -577,11 +602,7 @@ async function takeBack() {
     const ticket = await api.unsubmit(last.ticket_id, { operation_id: claim.claim_id, created_at: new Date().toISOString() });
     const work = await prepare(ticket, claim);
     work.back = VERDICTS.find((v) => v.verdict === last.verdict)?.title ?? "Submitted";
-    if (current) {
-      const later = nextWork ? [nextWork] : [];
-      resumed.unshift(current, ...later);
-      next = nextWork = nextClaim = null;
-    }
+    setAside();
     showWork(work);
     fetchNext();
     notice(`Taken back: ${work.back}.`);
@@ -673,13 +694,8 @@ function answered(item, event) {
 function changeTurn() {
   // From verifying to correcting, or back; what was fetched ahead goes back to the queue.
   turn = turn === "track" ? "verify" : "track";
-  for (const work of [nextWork, current]) {
-    if (work && !work.finished && !work.lost) {
-      work.finished = true;
-      api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
-      work.frames.close();
-    }
-  }
+  for (const work of [nextWork, current, ...resumed]) if (work) letGo(work);
+  resumed = [];
   next = nextWork = nextClaim = null;
   takeNext();
 }
@@ -695,6 +711,10 @@ function showTurn() {
 
 async function putBack() {
   const { ticket, frames } = current;
+  if (current.rules.begun_by && !ticket.masklet_id && current.draft.done.length === 0) {
+    finishWith({ verdict: "reject", reasons: ["other"] }); // nothing tells the next one which object was meant
+    return takeNext();
+  }
   current.finished = true;
   frames.close();
   desk.show(null);
@@ -865,7 +885,7 @@ $("login-form").addEventListener("submit", async (event) => {
 });
 
 $("log-out").addEventListener("click", async () => {
-  for (const work of [current, nextWork]) {
+  for (const work of [current, nextWork, ...resumed]) {
     if (work && !work.finished) await api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
   }
   sessionStorage.removeItem("masklets.holds");
@@ -897,20 +917,79 @@ function nextSpeed() {
   showPlaying();
 }
 
-async function toggleOthers() {
-  // Show what else of this video is masked, or hide it again.
+function toggleOthers() {
   player.showOthers = !player.showOthers;
+  showOthers();
+}
+
+async function showOthers() {
+  // What else of this video is masked, and the objects that this person has begun in it; or none of it.
   $("others").setAttribute("aria-pressed", String(player.showOthers));
-  if (player.showOthers && current) await fetchOthers(current);
+  const work = current;
+  if (work && player.showOthers) {
+    work.settledOthers ??= await api.others(work.ticket.ticket_id).catch(() => null);
+    if (work !== current) return;
+    const begun = begunWith(work);
+    const known = new Set(begun.map(({ ticket }) => ticket.masklet_id));
+    work.others = [
+      ...begun.map((each) => ({ ...each.masklet, settled: null, work: each })),
+      ...(work.settledOthers ?? []).filter(({ masklet_id }) => !known.has(masklet_id)),
+    ];
+    if (work.others.length === 0 && work.ticket.masklet_id) notice("Nothing else of this video is masked.");
+    $("lanes").replaceChildren(...lanes(work.others, work.timeline, pick));
+  }
+  $("lanes").hidden = !(player.showOthers && work?.others?.length);
   player.refresh();
 }
 
-async function fetchOthers(work) {
-  if (work.others) return;
-  work.others = await api.others(work.ticket.ticket_id).catch(() => null);
-  if (work !== current) return;
-  if (work.others?.length === 0 && work.ticket.kind !== "select") notice("Nothing else of this video is masked.");
-  player.refresh();
+const begunWith = (work) =>
+  [nextWork, ...resumed].filter(
+    (each) => each?.draft && !each.finished && !each.lost && each.ticket.video_id === work.ticket.video_id,
+  );
+
+function pick(object, position) {
+  if (object.work) goOnWith(object.work);
+  else step(position - player.position);
+}
+
+function goOnWith(work) {
+  // Another object of this video that this person holds; what is on screen is set aside, as it is.
+  const at = player.position;
+  desk.abandon();
+  setAside();
+  const held = resumed.filter((each) => each !== work);
+  const here = held.filter(({ ticket }) => ticket.video_id === work.ticket.video_id);
+  const [last, ...later] = here; // what was on screen comes after the others of its video, so that M goes round
+  resumed = [...later, last, ...held.filter((each) => !here.includes(each))];
+  showWork(work);
+  player.seek(at);
+  fetchNext();
+}
+
+async function newObject() {
+  // A ticket for another object of this video; the one on screen stays this person's.
+  if (newObject.busy || !current) return;
+  newObject.busy = true;
+  const { ticket } = current;
+  const claim = newClaim({});
+  try {
+    const opened = await api.newObject(ticket.ticket_id, { token: ticket.lease_token, claim_id: claim.claim_id });
+    const work = await prepare(opened, claim);
+    if (current?.ticket === ticket) goOnWith(work);
+    else resumed.unshift(work);
+    notice("A new object: mask it, and Enter submits it. M goes back to the other one.");
+  } catch (error) {
+    if (error instanceof api.Unreachable) notice("No connection: a new object can be begun when it is back.");
+    else fail(error);
+  } finally {
+    newObject.busy = false;
+  }
+}
+
+function otherObject() {
+  const [work] = begunWith(current);
+  if (work) goOnWith(work);
+  else notice("You hold no other object of this video. N begins one.");
 }
 
 function setMode(mode) {
@@ -940,6 +1019,8 @@ const RUN = {
   lock: () => desk.lock(),
   absent: () => desk.absent(),
   clear: () => desk.clear(),
+  newObject,
+  otherObject,
   undo: () => desk.undo(),
   redo: () => desk.redo(),
   previousPrompt: () => desk.promptFrame(-1),

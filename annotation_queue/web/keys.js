@@ -24,6 +24,8 @@ export const ACTIONS = [
   { id: "lock", title: "lock this frame, or unlock it", keys: ["f"], view: "track" },
   { id: "absent", title: "absent from here … to here", keys: ["g"], view: "track" },
   { id: "clear", title: "forget the prompts of this frame", keys: ["Delete"], view: "track" },
+  { id: "newObject", title: "a new object in this video", keys: ["n"], view: "track" },
+  { id: "otherObject", title: "to the next object that you have begun here", keys: ["m"], view: "track" },
   { id: "undo", title: "undo", keys: ["Ctrl+z"], view: "track" },
   { id: "redo", title: "redo", keys: ["Ctrl+Shift+Z", "Ctrl+y"], view: "track" },
   { id: "previousPrompt", title: "previous frame that was touched", keys: [","], view: "track" },

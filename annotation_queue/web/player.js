@@ -10,7 +10,7 @@ const BITMAP_BYTES = 256e6; // decoded frames kept
 const AHEAD = 10; // frames decoded before they are needed
 
 // Okabe and Ito's colours: they differ for colour-blind eyes, too. The ticket's own violet is none of them.
-const OTHERS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0]];
+export const OTHERS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0]];
 
 export const MODES = ["fill", "outline", "cut-out", "before"];
 

@@ -828,6 +828,56 @@ def test_the_other_objects_of_the_video_can_be_seen(open_page, store):
     page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
 
 
+def test_several_objects_of_a_video_are_masked_side_by_side(open_page, store):
+    """N begins another object, M goes from one to the next; each keeps its draft, and after a reload, too."""
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    page.press("f")  # the first object has a locked frame now
+    page.settled()
+    page.press("n")
+    page.until(lambda: "Not masked yet" in page.text("#badges"))
+    assert page.named() == 8, "the eye stays where it was"
+    [lane] = page.tab.query_selector_all("#lanes .lane")
+    assert "yours" in lane.inner_text() and lane.query_selector(".touched")
+    page.point(*centre(8))
+    page.settled()
+    page.until(lambda: "Not masked yet" not in page.text("#badges"))
+    page.press("m")
+    page.until(lambda: "Locked" in page.text("#badges"))
+    page.press("m")
+    page.until(lambda: "Locked" not in page.text("#badges") and "1 click" in page.text("#facts"))
+    page.tab.reload()
+    page.correcting(8)
+    page.until(lambda: "Locked" not in page.text("#badges") and "1 click" in page.text("#facts"))
+    page.press("m")
+    page.until(lambda: "Locked" in page.text("#badges"))
+    page.press("v", "v")
+    page.tab.click("#lanes .lane.mine")
+    page.until(lambda: "1 click" in page.text("#facts"))
+    page.press("Enter", "Enter")
+    opened = next(t.ticket_id for t in store.tickets() if t.ticket_id not in ("track-1",) and t.attempt == 1)
+    page.until(lambda: store.ticket(opened).state is State.DONE)
+    page.until(lambda: "Locked" in page.text("#badges") or page.named() >= 0)
+    assert store.ticket("track-1").leased_by == "ann", "the first one comes back by itself"
+    assert page.problems == []
+
+
+def test_an_object_that_was_begun_by_mistake_is_dropped(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    page.press("n")
+    page.until(lambda: "Not masked yet" in page.text("#badges"))
+    page.press("Escape")
+    page.until(lambda: "Not masked yet" not in page.text("#badges"))
+    page.settled()
+    states = sorted((t.kind, t.state) for t in store.tickets())
+    assert states == [(Kind.TRACK, State.DONE), (Kind.TRACK, State.LEASED)]
+
+
 def test_a_ticket_that_is_put_back_keeps_its_draft(open_page, store):
     store.open_batch("b", [track_ticket(frame_count=FRAMES)])
     page = open_page()
