@@ -298,7 +298,7 @@ function showWork(work) {
   $("eyebrow").textContent =
     ASKS[ticket.kind].name + (ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "") +
     (ticket.needs_lead ? " · a verifier was unsure" : "");
-  $("question").textContent = (correcting && !ticket.masklet_id ? ASKS.select : ASKS[ticket.kind]).question;
+  $("question").textContent = work.rules.begun_by ? "Mask a further object." : ASKS[ticket.kind].question;
   showFacts();
   showVerdicts();
   showTurn();
@@ -381,7 +381,8 @@ function showTools() {
     label("This frame"),
     button("lock", "Lock", () => desk.lock(), { on: draft.locked.has(desk.frame) }),
     button("absent", desk.absentFrom === null ? "Absent" : "… to here", () => desk.absent(), { on: desk.absentFrom !== null }),
-    button("newObject", "New object", newObject, { wide: true }),
+    button("newObject", "New object", newObject),
+    button("otherObject", "Next object", otherObject, { off: begunWith(desk.work).length === 0 }),
     label("Steps"),
     button("undo", "Undo", () => desk.undo(), { off: draft.done.length === 0 }),
     button("redo", "Redo", () => desk.redo(), { off: draft.undone.length === 0 }),
@@ -461,9 +462,10 @@ function showFrame(position) {
   $("of").textContent = ` / ${timeline.frames[timeline.length - 1]}`;
   $("clock").textContent = `${(frameIdx / info.fps).toFixed(2)} s`;
   const present = timeline.present[position];
-  $("score").textContent = timeline.scores ? (present ? `score ${timeline.scores[position].toFixed(2)}` : "absent") : "";
-  const badges = [];
   const draft = current?.draft;
+  const masked = timeline.scores && (!draft || draft.masks.has(frameIdx));
+  $("score").textContent = masked ? (present ? `score ${timeline.scores[position].toFixed(2)}` : "absent") : "";
+  const badges = [];
   if (draft && !draft.masks.has(frameIdx)) badges.push(["", "Not masked yet"]);
   else if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
   if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
