@@ -34,6 +34,7 @@ from annotation_queue.live import Live
 from annotation_queue.records import Kind, NewTicket, Person, Role, State
 from annotation_queue.refine import Version, draft_of
 from annotation_queue.store import MASKLET, Store
+from benchmarks.queue import PrivatePostgres
 from storage import rle
 from storage.records import STRIDE, Operation, Verdict
 
@@ -168,8 +169,8 @@ class Page:
 
 
 @pytest.fixture
-def store(sqlite_uri):
-    database = Database(sqlite_uri)
+def store(uri):
+    database = Database(uri)
     yield Store(database)
     database.close()
 
@@ -647,12 +648,11 @@ def test_work_under_a_lost_lease_is_kept_as_a_branch(open_page, store):
     lead.until(lambda: "track-1" in lead.text("#branches") and "lock" in lead.text("#branches"))
 
 
-def test_a_killed_server_costs_an_annotator_nothing(chromium, sqlite_uri):
-    server = ServerProcess(sqlite_uri, tracks=1, frames=FRAMES, slow=0.1)
+def corrects_through(chromium, uri, kill, start):
+    """An annotator corrects a ticket while a part is killed in the middle of a propagation, and started again."""
+    server = ServerProcess(uri, tracks=1, frames=FRAMES, slow=0.1)
     server.start()
     context = chromium.new_context(viewport={"width": 1280, "height": 720})
-    database = Database(sqlite_uri)
-    store = Store(database)
     try:
         page = Page(context, server.url)
         page.log_in("ann")
@@ -661,20 +661,36 @@ def test_a_killed_server_costs_an_annotator_nothing(chromium, sqlite_uri):
         page.settled()
         page.press("y")
         page.until(lambda: "Propagating" in page.text("#badges"))
-        server.kill()
+        kill(server)
         page.press("f")  # work goes on
         page.until(lambda: "kept here" in page.text("#save"))
-        server.start()
+        start(server)
         page.settled()
+        database = Database(uri)
+        store = Store(database)
         found = draft(store, "track-0")
         assert found.locked == {8} and all(is_disc(found.masks, i) for i in found.frame_idx)
         page.press("Enter")
         page.until(lambda: store.ticket("track-0").state is State.DONE)
+        database.close()
         assert page.problems == []
     finally:
         context.close()
-        database.close()
         server.kill()
+
+
+def test_a_killed_server_costs_an_annotator_nothing(chromium, uri):
+    corrects_through(chromium, uri, lambda server: server.kill(), lambda server: server.start())
+
+
+def test_a_killed_database_costs_an_annotator_nothing(chromium, postgres_server):
+    """SIGKILL to every process of a PostgreSQL of its own, with fsync, while the queue's server lives on."""
+    postgres = PrivatePostgres()
+    postgres.start()
+    try:
+        corrects_through(chromium, postgres.uri, lambda _: postgres.kill(), lambda _: postgres.start())
+    finally:
+        postgres.close()
 
 
 def test_a_reload_in_the_middle_of_a_propagation_finishes_it(open_page, store):
