@@ -38,7 +38,7 @@ from model.tracker import FeatureCache, Tracker, TrackerConfig
 from storage.records import Prompt
 from validation import jf
 
-ECONOMY = Economy(window_margin=1.0, window_least=2)
+ECONOMY = Economy(int8=True)
 
 
 def published(name: str, image_size: int, device: str) -> LoadedModel:

@@ -40,6 +40,7 @@ class Economy:
         None  # all cells are read only around the last mask, its box grown by this share a side
     )
     window_least: int = 4  # cells: the least margin
+    int8: bool = False  # queries meet keys, and the feed-forward part its weights, as 8-bit integers
 
 
 _Buffer = Callable[[str, int, int], Tensor]  # name, rows, columns
@@ -65,7 +66,7 @@ class MemoryReader:
 
     def __init__(self, model: Sam2VideoModel, economy: Economy | None = None) -> None:
         self._model, self._economy = model, economy or Economy()
-        self._layers = [_Layer(layer) for layer in model.memory_attention.layers]
+        self._layers = [_Layer(layer, self._economy.int8) for layer in model.memory_attention.layers]
         self._buffers: dict[str, Tensor] = {}
         self._turns: dict[tuple[int, int, int], Tensor] = {}
 
@@ -168,11 +169,13 @@ class MemoryReader:
 class _Layer:
     """One layer of the memory attention."""
 
-    def __init__(self, layer: Any) -> None:  # the library types what a module holds as Tensor or Module
-        self._layer = layer
+    def __init__(self, layer: Any, int8: bool) -> None:  # the library types what a module holds as Tensor or Module
+        self._layer, self._int8 = layer, int8
         cross = layer.cross_attn_image
         self._back = cross.o_proj.weight @ cross.v_proj.weight  # (C, 64)
         self._back_bias = cross.o_proj.weight @ cross.v_proj.bias + cross.o_proj.bias
+        if int8:
+            self._widen, self._narrow = _to_int8(layer.linear1.weight), _to_int8(layer.linear2.weight)
 
     def look_around(self, x: Tensor, turn: Tensor) -> Tensor:
         """Self-attention and its residual: float (L, C)."""
@@ -204,17 +207,28 @@ class _Layer:
         seen, total = x.new_zeros(len(x), values.shape[1]), x.new_zeros(len(x), 1)
         shift: Tensor | None = None  # of each query's exponents, once one is needed
         longest = float(q.norm(dim=1).max())
+        small_q = _to_int8(q) if self._int8 else None
+        middle: Tensor | None = None
         for begin, end, key_turn in blocks:
             k = buffer("keys", end - begin, q.shape[1])
             torch.addmm(attention.k_proj.bias, keys[begin:end], attention.k_proj.weight.t(), out=k)
             if key_turn is not None:
                 _turn(k, key_turn)
+            small_k: tuple[Tensor, Tensor] | None = None
+            if small_q is not None:
+                # a softmax does not see what all keys have in common, and what is left makes better use of 8 bits
+                middle = k.mean(0) if middle is None else middle
+                small_k = _to_int8(k.sub_(middle))
             if shift is None and longest * float(k.norm(dim=1).max()) > SAFE:
                 shift = torch.full_like(total, 0.0 if begin else -torch.inf)
             for row in range(0, len(x), ROWS):
                 rows = slice(row, row + ROWS)
                 some = q[rows]
-                weights = torch.mm(some, k.t(), out=buffer("weights", len(some), len(k)))
+                weights = buffer("weights", len(some), len(k))
+                if small_q is None or small_k is None:
+                    torch.mm(some, k.t(), out=weights)
+                else:
+                    _mm_int8((small_q[0][rows], small_q[1][rows]), small_k, weights)
                 if shift is not None:
                     higher = torch.maximum(shift[rows], weights.amax(1, keepdim=True))
                     shrink = (shift[rows] - higher).exp_()
@@ -235,6 +249,11 @@ class _Layer:
         normed, out = layer.layer_norm3(x), torch.empty_like(x)
         for begin in range(0, len(x), ROWS):
             some = normed[begin : begin + ROWS]
+            if self._int8:
+                h = _mm_int8(_to_int8(some), self._widen, hidden[: len(some)]).add_(layer.linear1.bias)
+                part = _mm_int8(_to_int8(layer.activation(h)), self._narrow, out[begin : begin + ROWS])
+                part.add_(layer.linear2.bias)
+                continue
             h = torch.addmm(layer.linear1.bias, some, layer.linear1.weight.t(), out=hidden[: len(some)])
             torch.addmm(
                 layer.linear2.bias, layer.activation(h), layer.linear2.weight.t(), out=out[begin : begin + ROWS]
@@ -245,6 +264,17 @@ class _Layer:
 def _turn(x: Tensor, turn: Tensor) -> None:
     """The rotary code, in place. x: float (L, D); turn: complex (L, D / 2)."""
     torch.view_as_complex(x.view(len(x), -1, 2)).mul_(turn)
+
+
+def _to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row in steps of a 127th of its largest number: int8 (L, D), and the step of each row: float (L, 1)."""
+    step = x.abs().amax(1, keepdim=True).clamp_(min=1e-12).div_(127)
+    return (x / step).round_().to(torch.int8), step
+
+
+def _mm_int8(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
+    """The product of a with b transposed, both as `_to_int8` gives them: float (L, M), written to `out`."""
+    return torch.mul(torch._int_mm(a[0], b[0].t()), a[1], out=out).mul_(b[1].t())
 
 
 def _rows_of(window: Window | None, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -127,6 +127,20 @@ def test_pooling_loses_nothing_where_the_cells_of_a_square_are_equal():
     torch.testing.assert_close(pooled, exact, atol=1e-4, rtol=1e-4)
 
 
+@torch.inference_mode()
+def test_products_of_8_bits_are_close_and_keep_no_common_part_of_the_keys():
+    model = published("tiny", "2.1").model
+    past = a_past(model)
+    exact, small = read(MemoryReader(model), *past), read(MemoryReader(model, Economy(int8=True)), *past)
+    assert not torch.equal(small, exact)
+    assert (small - exact).abs().mean() / exact.abs().mean() < 1e-2
+    for layer in model.memory_attention.layers:
+        layer.cross_attn_image.k_proj.bias += 1000.0  # every key far from zero, in the same direction
+    model.memory_attention.rotary_emb.inv_freq.zero_()  # which the rotary code leaves the same
+    exact, small = read(MemoryReader(model), *past), read(MemoryReader(model, Economy(int8=True)), *past)
+    assert (small - exact).abs().mean() / exact.abs().mean() < 1e-2
+
+
 def test_economy_is_off_by_default_and_changes_masks_when_it_is_on(clip):
     frames, _ = clip
     loaded = published("tiny", "2.1")
