@@ -274,7 +274,8 @@ def _to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mm_int8(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
     """The product of a with b transposed, both as `_to_int8` gives them: float (L, M), written to `out`."""
-    return torch.mul(torch._int_mm(a[0], b[0].t()), a[1], out=out).mul_(b[1].t())
+    whole = torch._int_mm(a[0], b[0].t(), out=out.view(torch.int32))  # the same memory: 4 bytes a number in both
+    return out.copy_(whole).mul_(a[1]).mul_(b[1].t())
 
 
 def _rows_of(window: Window | None, height: int, width: int) -> tuple[Tensor, Tensor]:
