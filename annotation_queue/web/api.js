@@ -35,7 +35,7 @@ async function ask(method, path, body, again = false) {
   }
   if (response.status === 204) return null;
   if (response.status >= 500) throw new Unreachable(`${response.status}`); // it may work again: nothing is given up
-  const answer = await response.json().catch(() => ({}));
+  const answer = await answerOf(response);
   if (response.status === 403 && method !== "GET" && person !== null && !again) {
     // another tab may have logged in anew, which changes what the header must carry
     const now = await ask("GET", "/api/me");
@@ -45,7 +45,16 @@ async function ask(method, path, body, again = false) {
       return ask(method, path, body, true);
     }
   }
-  if (!response.ok) throw new Refused(response.status, answer.kind ?? "", answer.error ?? `error ${response.status}`);
+  if (!response.ok) throw new Refused(response.status, answer.kind, answer.error);
+  return answer;
+}
+
+async function answerOf(response) {
+  // What the queue says. Something else on the way to it, such as a proxy's page, has no say in what is kept.
+  const answer = await response.json().catch(() => null);
+  if (answer === null || (!response.ok && typeof answer.kind !== "string")) {
+    throw new Unreachable(`${response.status} without an answer of the queue`);
+  }
   return answer;
 }
 
@@ -127,13 +136,14 @@ async function retried(send) {
     if (response.status >= 500) throw new Unreachable(`${response.status}`);
     if (response.status === 403 && !again && person !== null) {
       const now = await ask("GET", "/api/me");
-      if (now.name === person && now.csrf !== used) {
+      if (now.name !== person) throw new Refused(401, "NotLoggedIn", `${now.name} has logged in in another tab`);
+      if (now.csrf !== used) {
         csrf = now.csrf;
         continue;
       }
     }
-    const answer = await response.json().catch(() => ({}));
-    throw new Refused(response.status, answer.kind ?? "", answer.error ?? `error ${response.status}`);
+    const answer = await answerOf(response);
+    throw new Refused(response.status, answer.kind, answer.error);
   }
 }
 

@@ -49,6 +49,7 @@ let nextClaim = null; // the claim that it was asked for with
 let nextWork = null; // …and the work, once it is here
 let resumed = []; // work that a reload took up again, not yet shown
 let turn = null; // the kinds of tickets that this person takes now, most wanted first
+const underWay = new Set(); // claims of leases that were asked for otherwise
 let choosing = null; // the verdict that a reason is chosen for
 let lastStats = null;
 let paces = []; // s a decision, the last twenty
@@ -105,7 +106,7 @@ const holds = () => JSON.parse(sessionStorage.getItem("masklets.holds") ?? "[]")
 function keepHolds() {
   // The claims of this tab: a reload sends them again, and the same claim gives the same ticket.
   const claimOf = (work) => (work && !work.finished && !work.lost ? work.claim : null);
-  const claims = [claimOf(current), nextClaim, ...resumed.map(claimOf)].filter(Boolean);
+  const claims = [claimOf(current), nextClaim, ...resumed.map(claimOf), ...underWay].filter(Boolean);
   sessionStorage.setItem("masklets.holds", JSON.stringify(claims));
 }
 
@@ -124,6 +125,17 @@ async function persist(ask) {
   }
 }
 
+async function asking(claim, ask) {
+  // As `persist`; a lease that comes of it is taken up again by a reload, also when the answer was lost.
+  underWay.add(claim);
+  keepHolds();
+  try {
+    return await persist(ask);
+  } finally {
+    underWay.delete(claim);
+  }
+}
+
 const newClaim = (body) => ({ claim_id: api.newId(), ...body });
 
 async function send(claim) {
@@ -135,6 +147,7 @@ async function prepare(ticket, claim) {
   // Everything that showing a ticket needs; its first frames are on their way when this returns.
   const id = ticket.ticket_id;
   const corrects = ticket.kind !== "verify";
+  const queued = outbox.of(id); // some may be sent, and gone from there, before the answers below are here
   const [info, masklet, before, versions] = await Promise.all([
     persist(() => api.video(ticket.video_id)),
     ticket.masklet_id ? persist(() => api.masklet(id)) : null,
@@ -151,21 +164,21 @@ async function prepare(ticket, claim) {
   work.frames.want(0);
   if (!corrects) return { ...work, timeline };
   work.draft = new Draft(ticket, masklet, info, timeline.frames);
-  work.cancel = () => outbox.cancel(id);
+  work.cancel = (operationIds) => outbox.cancel(id, operationIds);
   for (const version of versions) work.draft.versions.set(version.operation_id, version);
   for (const operation of before) {
     if (!["submit", "unsubmit", "verdict"].includes(operation.kind)) {
       work.draft.add({ ...operation, payload: JSON.parse(operation.payload) });
     }
   }
-  for (const { what, body } of outbox.of(id)) {
-    if (what !== "finish") work.draft.add({ ...body, payload: JSON.parse(body.payload) });
+  for (const { what, body } of [...queued, ...outbox.of(id)]) {
+    if (what !== "finish" && what !== "release") work.draft.add({ ...body, payload: JSON.parse(body.payload) });
   }
   redraw(work);
   if (me.live) api.warm(id, ticket.lease_token, firstPresent(work)).catch(() => {});
   for (const operation of work.draft.waiting()) {
     // the answer was lost with a tab or a server: the model is asked again
-    if (!outbox.of(id).some((item) => item.id === operation.operation_id)) sendOperation(work, operation, true);
+    if (!outbox.of(id).some((item) => item.body?.operation_id === operation.operation_id)) sendOperation(work, operation, true);
   }
   return work;
 }
@@ -203,9 +216,15 @@ function fetchNext() {
 function letGo(work) {
   // Back to the queue; a lease runs out by itself if this does not arrive.
   if (work.finished || work.lost) return;
+  if (work.rules.begun_by && !work.ticket.masklet_id && work.draft.done.length === 0) {
+    // nothing tells the next one which object was meant
+    sendOutcome(work, { verdict: "reject", reasons: ["other"] });
+  } else {
+    const { ticket_id: ticketId, lease_token: token } = work.ticket;
+    outbox.add({ person: me.name, ticketId, token, what: "release", body: null }); // after what was done in it
+  }
   work.finished = true;
   work.frames.close();
-  api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
 }
 
 function setAside() {
@@ -562,19 +581,16 @@ function submit() {
   takeNext();
 }
 
-function finishWith(outcome) {
-  const work = current;
-  const seconds = spent(work) / 1000;
-  const id = api.newId();
-  work.finished = true;
+function sendOutcome(work, outcome) {
+  // Returns the seconds that the work took.
+  const seconds = (work === current ? spent(work) : (work.spent ?? 0)) / 1000;
   outbox.add({
-    id,
     person: me.name,
     ticketId: work.ticket.ticket_id,
     token: work.ticket.lease_token,
     what: "finish",
     body: {
-      operation_id: id,
+      operation_id: api.newId(),
       created_at: new Date().toISOString(),
       reasons: [],
       ...outcome,
@@ -582,6 +598,13 @@ function finishWith(outcome) {
       seconds: Math.round(seconds * 100) / 100,
     },
   });
+  return seconds;
+}
+
+function finishWith(outcome) {
+  const work = current;
+  const seconds = sendOutcome(work, outcome);
+  work.finished = true;
   if (work.ticket.kind === "verify") {
     paces = [...paces.slice(-19), seconds];
     const mean = paces.reduce((a, b) => a + b, 0) / paces.length;
@@ -601,7 +624,8 @@ async function takeBack() {
     const [last] = await api.recent();
     if (!last) return notice("There is no answer to take back.");
     const claim = newClaim({}); // its id is that of the act, so that a reload takes up the lease that this gives
-    const ticket = await api.unsubmit(last.ticket_id, { operation_id: claim.claim_id, created_at: new Date().toISOString() });
+    const act = { operation_id: claim.claim_id, created_at: new Date().toISOString() };
+    const ticket = await asking(claim, () => api.unsubmit(last.ticket_id, act));
     const work = await prepare(ticket, claim);
     work.back = VERDICTS.find((v) => v.verdict === last.verdict)?.title ?? "Submitted";
     setAside();
@@ -609,8 +633,7 @@ async function takeBack() {
     fetchNext();
     notice(`Taken back: ${work.back}.`);
   } catch (error) {
-    if (error instanceof api.Unreachable) notice("No connection: nothing was taken back.");
-    else fail(error);
+    fail(error);
   } finally {
     takeBack.busy = false;
   }
@@ -625,10 +648,11 @@ function flash(verdict, title) {
 }
 
 function refused(item, error) {
+  if (item.what === "release") return; // the lease was over already
   const what = item.what === "finish" ? "One answer" : "One change";
   if (error.kind === "LeaseLost") {
     notice(`${what} came after its lease had run out: it is kept beside the ticket, and somebody else decides.`);
-    if (current?.ticket.ticket_id === item.ticketId && !current.lost) {
+    if (current?.ticket.ticket_id === item.ticketId && current.ticket.lease_token === item.token && !current.lost) {
       current.lost = true;
       leaseLost();
     }
@@ -637,7 +661,7 @@ function refused(item, error) {
   notice(`${what} was refused: ${error.message}`);
   const work = workOf(item.ticketId);
   if (work?.draft && item.what !== "finish") {
-    work.draft.refuse(item.id);
+    work.draft.refuse(item.body.operation_id);
     if (work === current) showDraft();
   }
 }
@@ -649,7 +673,6 @@ const workOf = (ticketId) => [current, nextWork, ...resumed].find((work) => work
 function sendOperation(work, operation, answered) {
   const { operation_id, kind, frame_idx, payload, created_at } = operation;
   outbox.add({
-    id: operation_id,
     person: me.name,
     ticketId: work.ticket.ticket_id,
     token: work.ticket.lease_token,
@@ -661,28 +684,29 @@ function sendOperation(work, operation, answered) {
 function answered(item, event) {
   // What the model says to an operation. The masks that are there stay until all of the new ones have come.
   const work = workOf(item.ticketId);
-  if (!work?.draft) return;
+  if (!work?.draft || item.cancelled) return;
+  const id = item.body.operation_id;
   if (event.event === "frame") {
     work.arriving ??= new Map();
-    if (!work.arriving.has(item.id)) work.arriving.set(item.id, new Map());
-    work.arriving.get(item.id).set(event.frame.frame_idx, event.frame);
-    if (item.body.kind === "propagate") work.progress = { frames: work.arriving.get(item.id) };
+    if (!work.arriving.has(id)) work.arriving.set(id, new Map());
+    work.arriving.get(id).set(event.frame.frame_idx, event.frame);
+    if (item.body.kind === "propagate") work.progress = { frames: work.arriving.get(id) };
     if (work === current) {
       strip.draw();
       if (player.shown >= 0) showFrame(player.shown);
     }
     return;
   }
-  const frames = [...(work.arriving?.get(item.id)?.values() ?? [])];
-  work.arriving?.delete(item.id);
+  const frames = [...(work.arriving?.get(id)?.values() ?? [])];
+  work.arriving?.delete(id);
   work.progress = null;
   if (event.event === "done") {
-    work.draft.answer(item.id, { frames, checkpoint: event.checkpoint, round: event.round });
+    work.draft.answer(id, { frames, checkpoint: event.checkpoint, round: event.round });
     if (item.body.kind === "propagate" && work === current && frames.length === 0) notice("There is nothing to propagate into: the neighbours are settled.");
   } else if (event.why !== "cancelled") {
     notice(`The model did not answer: ${event.error || event.why}`);
-    const standing = work.draft.done.some((o) => o.operation_id === item.id);
-    const undo = { operation_id: api.newId(), kind: "undo", frame_idx: null, payload: { operation_id: item.id }, created_at: new Date().toISOString() };
+    const standing = work.draft.done.some((o) => o.operation_id === id);
+    const undo = { operation_id: api.newId(), kind: "undo", frame_idx: null, payload: { operation_id: id }, created_at: new Date().toISOString() };
     if (standing) {
       work.draft.add(undo);
       sendOperation(work, undo, false);
@@ -711,16 +735,12 @@ function showTurn() {
   $("turn").textContent = verifying ? `Correct ${NUMBERS.format(n.track)}` : `Verify ${NUMBERS.format(n.open)}`;
 }
 
-async function putBack() {
-  const { ticket, frames } = current;
-  if (current.rules.begun_by && !ticket.masklet_id && current.draft.done.length === 0) {
-    finishWith({ verdict: "reject", reasons: ["other"] }); // nothing tells the next one which object was meant
-    return takeNext();
-  }
-  current.finished = true;
-  frames.close();
+function putBack() {
+  const empty = current.rules.begun_by && current.draft.done.length === 0;
+  const work = current;
   desk.show(null);
-  await api.release(ticket.ticket_id, ticket.lease_token).catch(() => {}); // it runs out by itself otherwise
+  letGo(work);
+  if (empty) return takeNext();
   if (turn === "track" && kindsOf().verify) turn = "verify";
   message({
     glyph: "↩",
@@ -887,12 +907,24 @@ $("login-form").addEventListener("submit", async (event) => {
 });
 
 $("log-out").addEventListener("click", async () => {
-  for (const work of [current, nextWork, ...resumed]) {
-    if (work && !work.finished) await api.release(work.ticket.ticket_id, work.ticket.lease_token).catch(() => {});
-  }
-  sessionStorage.removeItem("masklets.holds");
-  await api.logOut().catch(() => {});
-  location.reload();
+  for (const work of [current, nextWork, ...resumed]) if (work) letGo(work);
+  current = next = nextWork = nextClaim = null;
+  resumed = [];
+  keepHolds();
+  desk.show(null);
+  const left = (await outbox.settled(4000)) ? 0 : outbox.pending().length;
+  const leave = async () => {
+    await api.logOut().catch(() => {});
+    location.reload();
+  };
+  if (left === 0) return leave();
+  message({
+    glyph: "…",
+    title: "Not everything has been sent",
+    text: `${many(left, "change")} of yours wait in this browser for a connection. They are sent when there is one, or ` +
+      "when you log in here again; after their lease they are kept beside their ticket.",
+    actions: [{ text: "Log out all the same", run: leave }],
+  });
 });
 
 // --- keys and buttons ----------------------------------------------------------------------------------------------------
@@ -975,14 +1007,14 @@ async function newObject() {
   const { ticket } = current;
   const claim = newClaim({});
   try {
-    const opened = await api.newObject(ticket.ticket_id, { token: ticket.lease_token, claim_id: claim.claim_id });
+    const body = { token: ticket.lease_token, claim_id: claim.claim_id };
+    const opened = await asking(claim, () => api.newObject(ticket.ticket_id, body));
     const work = await prepare(opened, claim);
     if (current?.ticket === ticket) goOnWith(work);
     else resumed.unshift(work);
     notice("A new object: mask it, and Enter submits it. M goes back to the other one.");
   } catch (error) {
-    if (error instanceof api.Unreachable) notice("No connection: a new object can be begun when it is back.");
-    else fail(error);
+    fail(error);
   } finally {
     newObject.busy = false;
   }
@@ -1071,7 +1103,7 @@ addEventListener("keydown", (event) => {
   }
   if (event.key === "Escape") {
     if (choosing) choose(null);
-    else if (desk.active && (desk.abandon() || desk.stop())) showDraft();
+    else if (desk.active && (desk.abandon() || desk.stopAll())) showDraft();
     else if (current.ticket.kind !== "verify" && event.target.tagName !== "INPUT") putBack();
     return;
   }

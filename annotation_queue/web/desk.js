@@ -11,6 +11,7 @@ export const TOOLS = [
   { tool: "polygon", title: "Polygon", needs: "stroke" },
 ];
 
+const ANSWERED = ["prompt", "propagate"]; // by the model
 const POSITIVE = "#3ddc84";
 const NEGATIVE = "#ff5470";
 
@@ -91,18 +92,22 @@ export class Desk {
   act(kind, frame_idx, payload = {}) {
     const operation = { operation_id: newId(), kind, frame_idx, payload, created_at: new Date().toISOString() };
     this.work.draft.add(operation);
-    this.onact(this.work, operation, kind === "prompt" || kind === "propagate");
+    this.onact(this.work, operation, ANSWERED.includes(kind));
     this.onchange();
     return operation;
   }
 
-  stop() {
-    // End a propagation that is under way; nothing of it stays. True if there was one.
-    const running = this.work.draft.waiting().filter((o) => o.kind === "propagate");
+  stop(kinds = ["propagate"]) {
+    // End what the model is at; nothing of it stays. True if there was something.
+    const running = this.work.draft.waiting().filter((o) => kinds.includes(o.kind));
     for (const { operation_id } of running) this.act("undo", null, { operation_id });
-    if (running.length) this.work.cancel();
+    this.work.cancel(running.map((o) => o.operation_id));
     this.work.progress = null;
     return running.length > 0;
+  }
+
+  stopAll() {
+    return this.stop(ANSWERED);
   }
 
   locked() {
@@ -136,6 +141,8 @@ export class Desk {
   }
 
   lock() {
+    // A propagation from elsewhere would still change the frame.
+    if (this.work.draft.waiting().some((o) => o.kind === "propagate" && o.frame_idx !== this.frame)) this.stop();
     this.act("lock", this.frame, { on: !this.work.draft.locked.has(this.frame) });
   }
 
@@ -162,6 +169,7 @@ export class Desk {
     const last = this.work.draft.done.at(-1);
     if (!last) return this.onnotice("There is nothing to undo.");
     this.act("undo", last.frame_idx, { operation_id: last.operation_id });
+    this.work.cancel([last.operation_id]);
     this.goTo(last);
   }
 
@@ -169,6 +177,7 @@ export class Desk {
     const last = this.work.draft.undone.at(-1);
     if (!last) return this.onnotice("There is nothing to redo.");
     this.act("redo", last.frame_idx, { operation_id: last.operation_id });
+    if (this.work.draft.waiting().includes(last)) this.onact(this.work, last, true); // it was never answered
     this.goTo(last);
   }
 

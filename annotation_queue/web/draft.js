@@ -6,22 +6,23 @@ import { area, empty } from "./rle.js";
 
 export function standing(operations) {
   // {done, undone}: operations that stand, in order, and those that redo would bring back, the next one last.
-  const done = [];
-  let undone = [];
-  const ids = new Map();
+  const made = new Map();
+  const out = new Set();
+  let back = [];
   for (const operation of operations) {
-    if (operation.kind === "undo" || operation.kind === "redo") {
-      const about = ids.get(operation.payload.operation_id);
-      const [from, to] = operation.kind === "undo" ? [done, undone] : [undone, done];
-      const at = from.lastIndexOf(about);
-      if (about && at >= 0) to.push(...from.splice(at, 1));
+    const about = operation.payload.operation_id;
+    if (operation.kind === "undo") {
+      if (made.has(about) && !out.has(about)) back.push(about);
+      out.add(about);
+    } else if (operation.kind === "redo") {
+      out.delete(about);
+      back = back.filter((id) => id !== about);
     } else {
-      ids.set(operation.operation_id, operation);
-      done.push(operation);
-      undone = [];
+      made.set(operation.operation_id, operation);
+      back = [];
     }
   }
-  return { done, undone };
+  return { done: [...made.values()].filter((o) => !out.has(o.operation_id)), undone: back.map((id) => made.get(id)) };
 }
 
 export class Draft {

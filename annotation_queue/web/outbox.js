@@ -2,7 +2,7 @@
 // it, in order for each ticket. A closed tab, a crash or a lost connection costs nothing; ids made here make sending
 // twice harmless.
 
-import { finish, operations, refine, Refused, Unreachable } from "./api.js";
+import { finish, newId, operations, refine, Refused, release, Unreachable } from "./api.js";
 
 const WAITS = [500, 1000, 2000, 4000, 8000];
 
@@ -18,7 +18,7 @@ export class Outbox {
     Object.assign(this, { onchange, onrefused, onlogin, onanswer, ontrouble });
     // onrefused(item, error): the queue has answered, and will not take it.  onanswer(item, event): the model's answer.
     this.items = [];
-    this.lanes = new Map(); // ticketId → what aborts the request that is under way
+    this.lanes = new Map(); // ticketId → {item, aborter}: the request that is under way
     this.offline = false;
     this.failures = 0;
     this.timer = null;
@@ -45,9 +45,9 @@ export class Outbox {
     });
   }
 
-  async add({ id, person, ticketId, token, what, body }) {
-    // what: "operation", "refine" (an operation that the model answers) or "finish".
-    const item = { id, at: Date.now() * 1000 + (this.count++ % 1000), person, ticketId, token, what, body };
+  async add({ person, ticketId, token, what, body }) {
+    // what: "operation", "refine" (an operation that the model answers), "finish" or "release".
+    const item = { id: newId(), at: Date.now() * 1000 + (this.count++ % 1000), person, ticketId, token, what, body };
     this.items.push(item);
     this.onchange();
     try {
@@ -73,16 +73,31 @@ export class Outbox {
   }
 
   pending() {
-    return this.items.filter((item) => item.person === this.person && !item.kept);
+    return this.items.filter((item) => item.person === this.person && !item.kept && item.what !== "release");
   }
 
   of(ticketId) {
     return this.items.filter((item) => item.person === this.person && item.ticketId === ticketId);
   }
 
-  cancel(ticketId) {
-    // Drop the request to the model that is under way for this ticket. What was kept is kept.
-    this.lanes.get(ticketId)?.abort("cancelled");
+  cancel(ticketId, operationIds) {
+    // The model need not answer these operations any more. The queue keeps them all the same.
+    for (const item of this.of(ticketId)) {
+      if (item.what !== "refine" || !operationIds.includes(item.body.operation_id)) continue;
+      const lane = this.lanes.get(ticketId);
+      item.cancelled = true;
+      if (lane?.item !== item) item.what = "operation";
+      else if (item.kept) lane.aborter.abort("cancelled");
+    }
+  }
+
+  async settled(patienceMs) {
+    // Whether everything has been sent, after waiting for it for a while.
+    for (const end = performance.now() + patienceMs; performance.now() < end; ) {
+      if (!this.items.some((item) => item.person === this.person)) return true;
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    return this.pending().length === 0;
   }
 
   flush() {
@@ -99,12 +114,12 @@ export class Outbox {
     try {
       for (let item; (item = first()) && item.stored; ) {
         const aborter = new AbortController();
-        this.lanes.set(ticketId, aborter);
+        this.lanes.set(ticketId, { item, aborter });
         try {
           await this.send(item, aborter.signal);
         } catch (error) {
           if (error instanceof Refused && ![401, 429].includes(error.status)) this.onrefused(item, error);
-          else if (!aborter.signal.aborted) throw error;
+          else if (!(item.kept && aborter.signal.aborted)) throw error;
         }
         this.offline = false;
         this.failures = 0;
@@ -124,6 +139,7 @@ export class Outbox {
   }
 
   async send(item, signal) {
+    if (item.what === "release") return release(item.ticketId, item.token);
     if (item.what === "finish") return finish(item.ticketId, item.token, item.body);
     if (item.what === "operation") return operations(item.ticketId, item.token, [item.body]);
     for await (const event of refine(item.ticketId, item.token, item.body, signal)) {
@@ -131,6 +147,7 @@ export class Outbox {
         item.kept = true;
         this.offline = false;
         this.onchange();
+        if (item.cancelled) return;
       } else this.onanswer(item, event);
     }
   }

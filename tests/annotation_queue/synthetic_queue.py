@@ -98,6 +98,7 @@ class SyntheticModel:
 
     def __init__(self, frame_s: float = 0.0) -> None:
         self.frame_s = frame_s  # seconds that a tracked frame takes
+        self.click_s = 0.0  # and a click
         self.calls: list[str] = []
 
     def load(self) -> None:
@@ -107,6 +108,7 @@ class SyntheticModel:
         self.calls.append(f"warm {frame_idx}")
 
     def click(self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool) -> FrameMask:
+        time.sleep(self.click_s)
         self.calls.append(f"click {prompt.frame_idx}{' alone' if not memory else ''}")
         if len(prompt.points_xy) > 20:
             raise ValueError("too many clicks")

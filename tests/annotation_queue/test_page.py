@@ -894,6 +894,148 @@ def test_an_object_that_was_begun_by_mistake_is_dropped(open_page, store):
     assert states == [(Kind.TRACK, State.DONE), (Kind.TRACK, State.LEASED)]
 
 
+def test_stopping_a_propagation_costs_nothing_that_was_done_before_it(open_page, store):
+    """A stroke whose request the network swallowed, a propagation behind it, and Escape."""
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    page.context.set_offline(True)
+    page.press("b")
+    page.drag((300, 200), (360, 220))
+    page.press("t")
+    page.until(lambda: "2 changes kept here" in page.text("#save"))
+    page.press("Escape")
+    page.context.set_offline(False)
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["stroke", "propagate", "undo"])
+    assert draft(store).masks[0].area_px > 1400 and page.tab.get_attribute("body", "data-view") == "work"
+    assert not any(call.startswith("track") for call in open_page.model.calls), "the model is not asked in vain"
+
+
+def test_what_waits_for_the_model_is_undone_by_escape_and_answered_after_a_redo(open_page, store):
+    open_page.model.click_s = 1.0
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    page.point(*centre(8))
+    page.until(lambda: "at work" in page.text("#badges"))
+    page.press("Escape")
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "undo"])
+    assert page.tab.get_attribute("body", "data-view") == "work" and not is_disc(draft(store).masks, 8)
+    page.press("Control+Shift+Z")
+    page.settled()
+    page.until(lambda: is_disc(draft(store).masks, 8))
+    assert page.look()["mask"] is not None
+    page.press("Enter")
+    page.until(lambda: store.ticket("track-1").state is State.DONE)
+
+
+def test_a_ticket_goes_back_after_what_was_done_in_it(open_page, store):
+    """Escape while a stroke waits behind a slow click: it is in the draft, not beside it."""
+    open_page.model.click_s = 1.5
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    page.point(*centre(8))
+    page.press("ArrowRight", "b")
+    page.at(12)
+    page.drag((300, 200), (360, 220))
+    page.press("f")
+    page.tab.evaluate("document.querySelector('#verdicts .back').click()")
+    page.shows("message")
+    page.until(lambda: store.ticket("track-1").state is State.OPEN)
+    assert [o.kind for o in store.operations("track-1")] == ["prompt", "stroke", "lock"]
+    assert store.operations("track-1", branch=True) == [] and draft(store).locked == {12}
+
+
+def test_a_reload_after_working_offline_shows_and_submits_all_of_it(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    page.context.set_offline(True)
+    for _ in range(6):
+        page.press("f", "ArrowRight")
+    page.until(lambda: "6 changes kept here" in page.text("#save"))
+    page.context.set_offline(False)
+    page.tab.reload()
+    page.correcting(0)
+    page.settled()
+    page.until(lambda: page.tab.get_attribute("#tool-lock", "aria-pressed") == "true")
+    shown = []
+    for frame_idx in range(0, 28, STRIDE):
+        page.at(frame_idx)
+        shown.append("Locked" in page.text("#badges"))
+        page.press("ArrowRight")
+    assert shown == [True] * 6 + [False] and draft(store).locked == set(range(0, 24, STRIDE))
+
+
+@pytest.mark.parametrize("status", [200, 403, 413])
+def test_only_the_queue_itself_can_say_that_something_is_kept(open_page, store, status):
+    """A proxy's login page in between is no answer."""
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    html = {"status": status, "content_type": "text/html", "body": "<html>Please log in</html>"}
+    page.tab.route("**/operations", lambda route: route.fulfill(**html))
+    page.press("f")
+    page.until(lambda: "1 change kept here" in page.text("#save"))
+    page.tab.wait_for_timeout(700)
+    assert "1 change kept here" in page.text("#save") and store.operations("track-1") == []
+    page.tab.unroute("**/operations")
+    page.settled()
+    page.until(lambda: draft(store).locked == {0})
+
+
+def test_a_take_back_whose_answer_is_lost_is_made_once(open_page, store):
+    store.open_batch("b", tickets(3, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    first = page.text("#facts")
+    page.press("a")
+    page.until(lambda: page.text("#save") == "Saved" and page.named() >= 0)
+    lost = []
+
+    def lose(route):
+        if lost:
+            return route.continue_()
+        lost.append(route.fetch())  # the server does it
+        route.abort()
+
+    page.tab.route("**/unsubmit", lose)
+    page.press("Backspace")
+    page.until(lambda: "Taken back" in page.text("#notice"))
+    assert len(lost) == 1 and page.text("#facts") == first
+    [back] = [t for t in store.tickets() if [o.kind for o in store.operations(t.ticket_id)] == ["verdict", "unsubmit"]]
+    assert back.leased_by == "vera"
+
+
+def test_a_lock_keeps_the_mask_that_was_seen(open_page, store):
+    open_page.model.frame_s = 0.1
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    page.point(*centre(8))
+    page.settled()
+    before = draft(store).masks[24]
+    page.press("t")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    for _ in range(4):
+        page.press("ArrowRight")
+    page.at(24)
+    page.press("f")
+    page.settled()
+    page.until(lambda: draft(store).locked == {24})
+    assert draft(store).masks[24] == before
+
+
 def test_a_ticket_that_is_put_back_keeps_its_draft(open_page, store):
     store.open_batch("b", [track_ticket(frame_count=FRAMES)])
     page = open_page()
@@ -903,7 +1045,7 @@ def test_a_ticket_that_is_put_back_keeps_its_draft(open_page, store):
     page.settled()
     page.press("Escape")
     page.shows("message")
-    assert store.ticket("track-1").state is State.OPEN
+    page.until(lambda: store.ticket("track-1").state is State.OPEN)
     page.press("Enter")
     page.correcting(0)
     assert "Locked" in page.text("#badges")
