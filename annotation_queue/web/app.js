@@ -820,7 +820,8 @@ function showSaveState() {
   const offline = outbox.offline || !setReachable.now;
   const state = offline ? "offline" : waiting ? "saving" : "saved";
   const acts = outbox.pending().filter((item) => item.what !== "finish").length;
-  const answers = `${many(waiting, acts ? "change" : "answer")} kept here`;
+  const written = outbox.pending().every((item) => item.stored); // to this computer's disk
+  const answers = `${written ? "" : "keeping "}${many(waiting, acts ? "change" : "answer")}${written ? " kept here" : ""}`;
   const text = { offline: waiting ? `No connection · ${answers}` : "No connection", saving: "Saving", saved: "Saved" };
   $("save").dataset.state = state;
   $("save").lastElementChild.textContent = text[state];

@@ -615,7 +615,6 @@ def test_what_was_done_offline_survives_the_tab(open_page, store):
     page.press("f")
     page.until(lambda: "2 changes kept here" in page.text("#save"))
     assert store.operations("track-1") == []
-    page.tab.wait_for_timeout(100)
     page.tab.close()
     page.tab = page.context.new_page()
     page.context.set_offline(False)
@@ -971,7 +970,8 @@ def test_a_reload_after_working_offline_shows_and_submits_all_of_it(open_page, s
         page.at(frame_idx)
         shown.append("Locked" in page.text("#badges"))
         page.press("ArrowRight")
-    assert shown == [True] * 6 + [False] and draft(store).locked == set(range(0, 24, STRIDE))
+    assert draft(store).locked == set(range(0, 24, STRIDE)), store.operations("track-1")
+    assert shown == [True] * 6 + [False]
 
 
 @pytest.mark.parametrize("status", [200, 403, 413])
