@@ -27,6 +27,7 @@ from storage import blobs as stores
 from storage import releases, rle
 from storage.blobs import Blobs
 from storage.formats import davis, sav
+from storage.formats.pictures import PictureError, PictureReader
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.video import FrameReader, VideoError
@@ -51,7 +52,7 @@ class NothingToTrainOn(DatasetError):
 
 
 # What a video that cannot be used raises: anything else is a bug. A blob that cannot be reached is not the video's.
-BAD_VIDEO = (DatasetError, davis.DavisError, sav.SavError, rle.BadRle, VideoError, stores.BlobMissing, OSError)
+BAD_VIDEO = (DatasetError, PictureError, sav.SavError, rle.BadRle, VideoError, stores.BlobMissing, OSError)
 
 
 class Reader(Protocol):
@@ -136,7 +137,7 @@ def open_dataset(where: str | Path, *, blobs: Blobs | None = None, split: str | 
     """Opens a folder (a release's with its manifest, SA-V's layout, a DAVIS root), or a release of a store by its name.
 
     blobs: the store of the releases.  split: "train", "val" or "test"; None: all.
-    Raises DatasetError that says what was looked for, NoSuchRelease, DavisError.
+    Raises DatasetError that says what was looked for, NoSuchRelease, PictureError.
     """
     folder = Path(where).expanduser()
     if folder.is_dir():
@@ -248,7 +249,7 @@ def _of_davis(root: Path, name: str, split: str) -> LabelledVideo:
         frame_idx=tuple(frame_idx for frame_idx, _ in clip.annotations),
         objects={str(n): of for n, of in sorted(clip.masks().items())},
         edits={},
-        frames=partial(davis.PictureReader, clip),
+        frames=partial(PictureReader, name, clip.pictures),
     )
 
 

@@ -17,6 +17,7 @@ from engine.evaluate import NothingHeldOut
 from model import load
 from storage import releases, rle
 from storage.formats import davis
+from storage.formats.pictures import PictureReader
 from storage.records import STRIDE
 from storage.releases import NoSuchRelease
 from storage.video import FrameReader
@@ -172,8 +173,8 @@ def test_what_cannot_be_opened_says_what_was_looked_for(s, tmp_path):
 def test_a_clip_is_of_the_frames_that_its_masks_are_of_and_nothing_else_is_decoded(davis_root, monkeypatch):
     source = source_of(open_dataset(davis_root), 4)
     decoded = []
-    read = davis.PictureReader.read
-    monkeypatch.setattr(davis.PictureReader, "read", lambda self, i: decoded.append(i) or read(self, i))
+    read = PictureReader.read
+    monkeypatch.setattr(PictureReader, "read", lambda self, i: decoded.append(i) or read(self, i))
     ways = set()
     (video,) = open_dataset(davis_root).videos()
     for seed in range(12):
