@@ -28,9 +28,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from annotation_queue import live as live_routes
-from annotation_queue.auth import LOGIN_S, Accounts, Caller, token_id_of
+from annotation_queue.auth import LOGIN_S, Accounts, Caller, Login, token_id_of
 from annotation_queue.figures import prometheus
 from annotation_queue.live import Live
+from annotation_queue.oidc import FLOW_S, Provider
 from annotation_queue.records import (
     ID_LENGTH,
     ID_PATTERN,
@@ -45,6 +46,7 @@ from annotation_queue.records import (
     Gold,
     Kind,
     LeaseLost,
+    LoginRefused,
     NewGold,
     NewOperation,
     NewTicket,
@@ -59,6 +61,7 @@ from annotation_queue.records import (
     Other,
     Outcome,
     Person,
+    ProviderUnreachable,
     QueueError,
     Reason,
     Recent,
@@ -82,6 +85,7 @@ T = TypeVar("T")
 STATUS: dict[type[Exception], int] = {
     NotLoggedIn: 401,
     WrongPassword: 401,
+    LoginRefused: 401,
     NotAllowed: 403,
     NoSuchTicket: 404,
     NoSuchBatch: 404,
@@ -91,12 +95,14 @@ STATUS: dict[type[Exception], int] = {
     LeaseLost: 409,
     TooLate: 409,
     BatchSealed: 409,
+    ProviderUnreachable: 424,
     TooManyLogins: 429,
     ValueError: 422,
     OverflowError: 422,  # a number that no column holds
 }
 
 COOKIE = "masklets"
+FLOW_COOKIE = "masklets-login"  # of a login at a provider, while it is under way
 SMALL_BODY = 1 << 20  # bytes: login, claims, heartbeats, operations
 LARGE_BODY = 64 << 20  # bytes: a masklet that a person made, tickets of the pipeline
 STATS_S = 1.0  # how old the numbers of /api/stats may be
@@ -127,6 +133,29 @@ class Credentials:
 
     name: str
     password: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """How people log in, besides by password."""
+
+    oidc: str | None  # the host of the OpenID Connect provider
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """Where a browser goes to log in."""
+
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What a provider sent a browser back with."""
+
+    state: Annotated[str, Field(max_length=4096)]
+    code: Annotated[str, Field(max_length=4096)] | None = None
+    error: Annotated[str, Field(max_length=4096)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +306,7 @@ def create_app(
     deliver_every_s: float = 1.0,
     secure_cookie: bool = False,
     segmenter: Segmenter | None = None,
+    oidc: Provider | None = None,
 ) -> FastAPI:
     """The queue as an ASGI application: the API under /api, and the page at /.
 
@@ -285,6 +315,7 @@ def create_app(
         to another process.
     secure_cookie: True where the page is served over HTTPS.
     segmenter: the model of live refinement; without one, masklets are corrected by hand alone.
+    oidc: whom people may log in with, besides by password.
     """
     live = None if segmenter is None else Live(store, media.info, segmenter)
     people = accounts or Accounts(store.database)
@@ -388,9 +419,7 @@ def create_app(
             live=live is not None,
         )
 
-    @app.post("/api/login", tags=["people"])
-    def log_in(body: Credentials, request: Request, response: Response) -> Me:
-        login = people.log_in(body.name, body.password, address=request.client.host if request.client else "")
+    def logged_in(login: Login, response: Response) -> Me:
         response.set_cookie(
             COOKIE,
             login.secret,
@@ -400,6 +429,35 @@ def create_app(
             secure=secure_cookie,
         )
         return me_of(login.person, login.csrf)
+
+    @app.get("/api/login", tags=["people"])
+    def ways_to_log_in() -> Ways:
+        return Ways(oidc=None if oidc is None else oidc.host)
+
+    @app.post("/api/login", tags=["people"])
+    def log_in(body: Credentials, request: Request, response: Response) -> Me:
+        return logged_in(people.log_in(body.name, body.password, address=_address(request)), response)
+
+    if oidc is not None:
+        flow: dict[str, Any] = {"path": "/api/login", "httponly": True, "samesite": "lax", "secure": secure_cookie}
+
+        @app.post("/api/login/oidc", tags=["people"])
+        def begin_elsewhere(response: Response) -> Elsewhere:
+            begun = oidc.begin()
+            response.set_cookie(FLOW_COOKIE, begun.secret, max_age=int(FLOW_S), **flow)
+            return Elsewhere(url=begun.url)
+
+        @app.post("/api/login/oidc/finish", tags=["people"])
+        def finish_elsewhere(body: Answered, request: Request, response: Response) -> Me:
+            secret = request.cookies.get(FLOW_COOKIE, "")
+            if not oidc.is_of(secret, body.state):  # somebody else's login: it must not become this browser's
+                raise LoginRefused()
+            if body.code is None:
+                raise LoginRefused(f"{oidc.host} refused this login: {body.error or 'it gave no code'}")
+            with people.counting(_address(request)):
+                login = people.admit(oidc.finish(secret, body.code), oidc.roles)
+            response.delete_cookie(FLOW_COOKIE, **flow)
+            return logged_in(login, response)
 
     @app.post("/api/logout", status_code=204, tags=["people"])
     def log_out(request: Request, _: Somebody) -> Response:
@@ -676,6 +734,11 @@ class _Remembered:
             self._until.clear()
         self._until[key] = now + self._keep_s
         return True
+
+
+def _address(request: Request) -> str:
+    """Where a request comes from; "" where the server cannot tell."""
+    return request.client.host if request.client else ""
 
 
 def _scope_of(path: str) -> Scope | None:

@@ -12,18 +12,20 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from annotation_queue.database import Database, audit, credentials, people, record
+from annotation_queue.database import Database, audit, credentials, insert_missing, people, record
 from annotation_queue.records import (
     Account,
     Audited,
+    LoginRefused,
     NotAllowed,
     NotLoggedIn,
     Person,
@@ -34,6 +36,9 @@ from annotation_queue.records import (
     WrongPassword,
     check_id,
 )
+
+if TYPE_CHECKING:
+    from annotation_queue.oidc import Vouched
 
 LOGIN_S = 12 * 3600.0  # a browser login lasts a working day
 MIN_PASSWORD = 8  # characters
@@ -233,24 +238,41 @@ class Accounts:
         if row is None or known is None:
             self._count_failure(keys)
             raise WrongPassword()
-        now = self._clock()
-        login = Login(
-            person=_person(row),
-            secret=secrets.token_urlsafe(32),
-            csrf=secrets.token_urlsafe(24),
-        )
         with self._database.write() as c:
-            c.execute(delete(credentials).where(credentials.c.expires_at < now))
-            c.execute(
-                insert(credentials).values(
-                    secret_sha256=_digest(login.secret),
-                    name=name,
-                    csrf=login.csrf,
-                    created_at=now,
-                    expires_at=now + LOGIN_S,
-                )
-            )
-        return login
+            return self._begin(c, row)
+
+    def admit(self, vouched: Vouched, roles: Iterable[Role] = ()) -> Login:
+        """Begin a login of somebody whom a provider vouches for.
+
+        roles: what somebody without an account becomes; none: they are not let in.
+        Raises LoginRefused for them, for whoever is shut out, and for the pipeline, which is no person.
+        """
+        name, given = vouched.name, ",".join(sorted(roles))
+        with self._database.write() as c:
+            its = select(people).where(people.c.name == name)
+            row = c.execute(its).first()
+            if row is None and given:
+                insert_missing(c, people, [{"name": name, "created_at": self._clock(), "roles": given}])
+                self._note(c, None, "set person", name, {"roles": given, "issuer": vouched.issuer})
+                row = c.execute(its).first()
+            if row is None:
+                raise LoginRefused(f"there is no account {name} here: ask an admin to add it")
+            if row.disabled or Role.PIPELINE in _roles(row.roles):
+                raise LoginRefused(f"the account {name} may not log in here")
+            said = {"issuer": vouched.issuer, "subject": vouched.subject}
+            record(c, self._clock(), name, "log in", name, said)
+            return self._begin(c, row)
+
+    @contextmanager
+    def counting(self, address: str) -> Iterator[None]:
+        """A block in which LoginRefused counts like a wrong password from this address. Raises TooManyLogins."""
+        keys = [f"address {address}"] if address else []
+        self._check_rate(keys)
+        try:
+            yield
+        except LoginRefused:
+            self._count_failure(keys)
+            raise
 
     def log_out(self, secret: str) -> None:
         """End the login, or the token, of this secret."""
@@ -270,6 +292,22 @@ class Accounts:
         return Caller(person=_person(row), csrf=row.csrf, scopes=_scopes(row.scopes))
 
     # --- inside ------------------------------------------------------------------------------------------------
+
+    def _begin(self, c: Connection, row: Row[Any]) -> Login:
+        """A new login of the person of this row."""
+        now = self._clock()
+        login = Login(person=_person(row), secret=secrets.token_urlsafe(32), csrf=secrets.token_urlsafe(24))
+        c.execute(delete(credentials).where(credentials.c.expires_at < now))
+        c.execute(
+            insert(credentials).values(
+                secret_sha256=_digest(login.secret),
+                name=row.name,
+                csrf=login.csrf,
+                created_at=now,
+                expires_at=now + LOGIN_S,
+            )
+        )
+        return login
 
     def _note(
         self,

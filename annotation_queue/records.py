@@ -10,6 +10,7 @@ a candidate comes from the pipeline, and what a person makes of it is another Ma
     ├── NotAllowed           the person's roles, or the ticket's phase, do not permit it
     ├── BatchSealed          tickets cannot be added any more
     ├── NotLoggedIn · WrongPassword · TooManyLogins
+    ├── LoginRefused · ProviderUnreachable   a login through a provider failed: for its content, for want of an answer
     └── QueueUnreachable     (client) no answer in the time that the caller would wait
 """
 
@@ -82,6 +83,14 @@ class WrongPassword(QueueError):
 
 class TooManyLogins(QueueError):
     """Too many failed logins; wait a few minutes."""
+
+
+class LoginRefused(QueueError):
+    """This login was begun elsewhere or too long ago; begin again."""
+
+
+class ProviderUnreachable(QueueError):
+    """The provider that people log in with does not answer."""
 
 
 class QueueUnreachable(QueueError):

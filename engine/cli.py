@@ -360,6 +360,7 @@ def train(
         str, typer.Option(help="With --data: full (the paper's), mask-only (of phase 2), quick, or a FILE.json.")
     ] = "quick",
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1; else the setting.")] = None,
+    split: Annotated[str, typer.Option(help="With --data: what is trained on: train, val, test or all.")] = "train",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the setting or the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; else the setting or the recipe's.")] = None,
     seed: int = 1,
@@ -376,10 +377,10 @@ def train(
     if data is not None or folder is not None:
         if data is None or folder is None or release is not None:
             raise ValueError("training without a round takes --data and --out, and no --release")
-        _train_on(settings, data, folder, parent, recipe, {"steps": steps, "lr": lr, "seed": seed}, as_json)
+        _train_on(settings, data, split, folder, parent, recipe, {"steps": steps, "lr": lr, "seed": seed}, as_json)
         return
-    if parent is not None or recipe != "quick":
-        raise ValueError("a round begins with the checkpoint that serves and has its own recipe; see --data and --out")
+    if parent is not None or recipe != "quick" or split != "train":
+        raise ValueError("a round begins with the checkpoint that serves, by its own recipe and split: see --data")
     with connect(settings) as s:
         round_id = rounds.start(s, release or _newest(releases.names(s.blobs)), steps=steps, lr=lr, seed=seed)
         with _bar("training") as bar:
@@ -397,7 +398,14 @@ def train(
 
 
 def _train_on(
-    settings: Settings, data: str, folder: Path, parent: str | None, recipe: str, change: dict[str, Any], as_json: bool
+    settings: Settings,
+    data: str,
+    split: str,
+    folder: Path,
+    parent: str | None,
+    recipe: str,
+    change: dict[str, Any],
+    as_json: bool,
 ) -> None:
     """Trains outside of rounds. Under torchrun the first process alone says anything."""
     from engine import rounds, training
@@ -406,7 +414,7 @@ def _train_on(
 
     on_cpu = settings.model.model_copy(update={"device": "cpu"})  # from there each process takes it to its own GPU
     with connect(settings.model_copy(update={"model": on_cpu})) as s, _bar("training", parallel.leads()) as bar:
-        found = _dataset(s, data, "train")
+        found = _dataset(s, data, split)
         begun = s.model(rounds.checkpoint_of(s, parent) if parent else s.checkpoint())
         chosen = training.fitted(training.recipe_of(recipe, begun.image_size), **change)
         last: list[float] = []

@@ -1,4 +1,4 @@
-"""Labelled videos, wherever they are: a release of our store, a folder in SA-V's layout, a DAVIS root.
+"""Labelled videos, wherever they are: a release of our store, a folder in one of SA-V's layouts, a DAVIS root.
 
 Training and evaluation take a `Dataset` and know nothing of formats. A dataset is a list of videos that are opened one
 at a time: masks stay compressed, frames are decoded when they are read, and nothing but the list grows with the number
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from storage import blobs as stores
 from storage import releases, rle
 from storage.blobs import Blobs
-from storage.formats import davis, sav
+from storage.formats import davis, sav, sav_frames
+from storage.formats.pictures import PictureError, PictureReader
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.video import FrameReader, VideoError
@@ -51,7 +52,7 @@ class NothingToTrainOn(DatasetError):
 
 
 # What a video that cannot be used raises: anything else is a bug. A blob that cannot be reached is not the video's.
-BAD_VIDEO = (DatasetError, davis.DavisError, sav.SavError, rle.BadRle, VideoError, stores.BlobMissing, OSError)
+BAD_VIDEO = (DatasetError, PictureError, sav.SavError, rle.BadRle, VideoError, stores.BlobMissing, OSError)
 
 
 class Reader(Protocol):
@@ -133,10 +134,10 @@ class Dataset:
 
 
 def open_dataset(where: str | Path, *, blobs: Blobs | None = None, split: str | None = None) -> Dataset:
-    """Opens a folder (a release's with its manifest, SA-V's layout, a DAVIS root), or a release of a store by its name.
+    """Opens a folder (a release's with its manifest, SA-V's, a DAVIS root), or a release of a store by its name.
 
     blobs: the store of the releases.  split: "train", "val" or "test"; None: all.
-    Raises DatasetError that says what was looked for, NoSuchRelease, DavisError.
+    Raises DatasetError that says what was looked for, NoSuchRelease, PictureError.
     """
     folder = Path(where).expanduser()
     if folder.is_dir():
@@ -156,11 +157,16 @@ def _opened(folder: Path) -> Dataset:
         listed = davis.names(folder).items()
         entries = (Entry(name, split, partial(_of_davis, folder, name, split)) for name, split in listed)
         return Dataset(str(folder), "DAVIS", tuple(entries))
+    if sav_frames.is_root(folder):
+        named = sav_frames.names(folder).items()
+        return Dataset(
+            str(folder), "SA-V", tuple(Entry(name, of, partial(_of_sav_frames, folder, name, of)) for name, of in named)
+        )
     if found := _sav_videos(folder):
         return Dataset(str(folder), "SA-V", found)
     raise DatasetError(
         f"{folder}: neither a release (manifest.json), nor a DAVIS root (JPEGImages and Annotations), "
-        "nor SA-V (NAME_manual.json or NAME_auto.json, and NAME.mp4)"
+        "nor SA-V (NAME_manual.json or NAME_auto.json, and NAME.mp4; or JPEGImages_24fps and Annotations_6fps)"
     )
 
 
@@ -248,7 +254,23 @@ def _of_davis(root: Path, name: str, split: str) -> LabelledVideo:
         frame_idx=tuple(frame_idx for frame_idx, _ in clip.annotations),
         objects={str(n): of for n, of in sorted(clip.masks().items())},
         edits={},
-        frames=partial(davis.PictureReader, clip),
+        frames=partial(PictureReader, name, clip.pictures),
+    )
+
+
+def _of_sav_frames(root: Path, name: str, split: str) -> LabelledVideo:
+    """An object is the name of its folder. Nobody knows which frames were edited."""
+    clip = sav_frames.open_clip(root, name)
+    return LabelledVideo(
+        video_id=name,
+        split=split,
+        height=clip.height,
+        width=clip.width,
+        frame_count=len(clip.pictures),
+        frame_idx=clip.frame_idx,
+        objects=clip.masks(),
+        edits={},
+        frames=partial(PictureReader, name, clip.pictures),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from engine import serve
 from engine.services import Services, connect
 from engine.settings import Settings
 from storage import video
@@ -32,6 +33,7 @@ def run(settings: Settings) -> list[Check]:
             ("catalog", _catalog),
             ("queue database", _queue_database),
             ("queue", _queue),
+            ("login", _login),
             ("video codecs", _codecs),
             ("checkpoint", _checkpoint),
         ]
@@ -70,6 +72,14 @@ def _queue(s: Services) -> str:
     except httpx.HTTPError:
         return f"not running at {s.settings.queue_url} (masklets serve starts it)"
     return f"{s.settings.queue_url}: {'running' if answer.is_success else answer.status_code}"
+
+
+def _login(s: Services) -> str:
+    provider = serve.provider(s.settings)
+    if provider is None:
+        return "by password"
+    provider.begin()
+    return f"by password, or with {provider.host}, which answers"
 
 
 def _codecs(s: Services) -> str:

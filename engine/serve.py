@@ -27,6 +27,8 @@ from engine.settings import Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from annotation_queue.oidc import Provider
+
 
 MAX_ENDS = 5  # of the child within ENDS_S; then it is given up
 ENDS_S = 300.0
@@ -57,6 +59,25 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
         deliver=deliverer(s.settings) if deliver else None,
         secure_cookie=s.settings.queue.secure_cookie,
         segmenter=LiveModel(s),
+        oidc=provider(s.settings),
+    )
+
+
+def provider(settings: Settings) -> Provider | None:
+    """Whom people may log in with, besides by password. Raises ValueError for settings that cannot be."""
+    from annotation_queue.oidc import Provider
+
+    queue = settings.queue
+    if queue.oidc_issuer is None:
+        return None
+    secret = queue.oidc_client_secret
+    return Provider(
+        queue.oidc_issuer,
+        queue.oidc_client_id or "",
+        None if secret is None else secret.get_secret_value(),
+        page=settings.queue_url,
+        name_claim=queue.oidc_name_claim,
+        roles=[role.strip() for role in (queue.oidc_roles or "").split(",") if role.strip()],
     )
 
 

@@ -64,10 +64,16 @@ class QueueSettings(_Part):
     database_uri: str | None = None  # SQLAlchemy URI; None: SQLite in `home`
     host: str = "127.0.0.1"
     port: int = Field(8765, ge=0, le=65535)
-    url: str | None = None  # where programs reach the queue; None: http://host:port
+    url: str | None = None  # where people and programs reach the queue; None: http://host:port
     lease_s: float = Field(90.0, gt=0)
     token: SecretStr | None = None  # of the pipeline; None: made once and kept in `home`
     secure_cookie: bool = False  # True where people reach the page over HTTPS
+    # logging in with an OpenID Connect provider, besides by password
+    oidc_issuer: str | None = None  # its URL; it must send people back to `url` with a slash at the end
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None  # None: a public client
+    oidc_name_claim: str = "preferred_username"  # what says whose account it is: nobody may be able to change theirs
+    oidc_roles: str | None = None  # "annotator,verifier" or one of them: of whoever has no account; None: no entry
     # who gets which ticket, and how it is judged
     rework_s: float = Field(1800.0, ge=0)  # seconds that a masklet which was sent back waits for its maker first
     other_verifier: bool = True  # what a verifier asked for goes to another one; False for a team with a single one

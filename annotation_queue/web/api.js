@@ -65,6 +65,9 @@ const remember = (me) => {
 };
 
 export const logIn = async (name, password) => remember(await ask("POST", "/api/login", { name, password }));
+export const waysToLogIn = () => ask("GET", "/api/login");
+export const beginElsewhere = () => ask("POST", "/api/login/oidc");
+export const finishElsewhere = async (answer) => remember(await ask("POST", "/api/login/oidc/finish", answer));
 export const me = async () => remember(await ask("GET", "/api/me"));
 export const logOut = () => ask("POST", "/api/logout");
 export const claim = (body) => ask("POST", "/api/tickets/claim", body);

@@ -872,6 +872,10 @@ function askToLogIn() {
     : "Log in to verify masklets.";
   view("login");
   $(again ? "login-password" : "login-name").focus();
+  api.waysToLogIn().then(({ oidc }) => {
+    $("login-elsewhere").hidden = !oidc;
+    $("login-elsewhere").textContent = `Log in with ${oidc}`;
+  }, () => {}); // no answer, no button
 }
 
 async function begin(who) {
@@ -903,9 +907,30 @@ $("login-form").addEventListener("submit", async (event) => {
     document.activeElement?.blur();
     await begin(who);
   } catch (error) {
-    $("login-error").textContent = error instanceof api.Unreachable ? "The queue does not answer." : error.message;
+    showLoginError(error);
   }
 });
+
+$("login-elsewhere").addEventListener("click", async () => {
+  $("login-error").textContent = "";
+  try {
+    location.assign((await api.beginElsewhere()).url);
+  } catch (error) {
+    showLoginError(error);
+  }
+});
+
+async function finishElsewhere() {
+  // The provider sent the browser back with an answer: out of the address, and to the queue, which checks whose it is.
+  const sent = new URLSearchParams(location.search);
+  if (!sent.has("state")) return;
+  history.replaceState(null, "", "/");
+  await api.finishElsewhere({ state: sent.get("state"), code: sent.get("code"), error: sent.get("error") }).catch(showLoginError);
+}
+
+function showLoginError(error) {
+  $("login-error").textContent = error instanceof api.Unreachable ? "The queue does not answer." : error.message;
+}
 
 $("log-out").addEventListener("click", async () => {
   for (const work of [current, nextWork, ...resumed]) if (work) letGo(work);
@@ -1217,6 +1242,7 @@ setInterval(() => document.visibilityState === "visible" && me && refreshStats()
 
 async function start() {
   await outbox.open().catch((error) => notice(`This browser keeps nothing (${error?.name ?? "no storage"}): stay online until it says Saved.`));
+  await finishElsewhere();
   try {
     await begin(await persist(api.me));
   } catch (error) {

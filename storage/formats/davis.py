@@ -12,32 +12,29 @@ the latter, for which 255 is "void", so that ids go up to 254.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from storage import rle
+from storage.formats import pictures
+from storage.formats.pictures import PictureError
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.video import FrameReader, jpeg
 
 Ids = NDArray[np.uint8]  # (H, W)
-Rgb = NDArray[np.uint8]  # (H, W, 3)
 
 RESOLUTIONS = ("480p", "Full-Resolution")  # the first of them that is there is read
 WRITTEN = "Full-Resolution", "2017"  # resolution and year of what we write
 VOID = 255
-_PICTURES = (".jpg", ".jpeg")
 
 
-class DavisError(ValueError):
+class DavisError(PictureError):
     """This is not a DAVIS dataset that we can read or write."""
 
 
@@ -55,47 +52,16 @@ class Clip:
     def masks(self) -> dict[int, dict[int, bytes]]:
         """The objects that are seen: id -> frame_idx -> compressed counts, of the frames that show it.
 
-        Raises DavisError for a PNG that cannot be read, has another size than the pictures, or is no picture of ids.
+        Raises PictureError for a PNG that cannot be read, has another size than the pictures, or is no picture of ids.
         """
         found: dict[int, dict[int, bytes]] = {}
         for frame_idx, path in self.annotations:
             ids = read_ids(path)
-            if ids.shape != (self.height, self.width):
-                raise DavisError(f"{path}: {_by(*ids.shape)}, its pictures are {_by(self.height, self.width)}")
+            pictures.check_size(path, ids, self.height, self.width)
             for n in np.unique(ids):
                 if n not in (0, VOID):
                     found.setdefault(int(n), {})[frame_idx] = rle.encode(ids == n)
         return found
-
-
-class PictureReader:
-    """The frames of a sequence: reads a picture when it is asked for, and keeps the last `keep` of them."""
-
-    def __init__(self, clip: Clip, keep: int = 4) -> None:
-        self._clip, self._keep = clip, keep
-        self._kept: OrderedDict[int, Rgb] = OrderedDict()
-
-    def read(self, frame_idx: int) -> Rgb:
-        """One frame, uint8 (H, W, 3) RGB, read-only. Raises ValueError outside the sequence, DavisError for damage."""
-        pictures = self._clip.pictures
-        if not 0 <= frame_idx < len(pictures):
-            raise ValueError(f"{self._clip.name} has frames 0 to {len(pictures) - 1}, not {frame_idx}")
-        if frame_idx not in self._kept:
-            bgr = cv2.imread(str(pictures[frame_idx]), cv2.IMREAD_COLOR)
-            if bgr is None:
-                raise DavisError(f"{pictures[frame_idx]}: not a picture")
-            rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-            rgb.flags.writeable = False
-            self._kept[frame_idx] = rgb
-            if len(self._kept) > self._keep:
-                self._kept.popitem(last=False)
-        return self._kept[frame_idx]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._kept.clear()
 
 
 def is_root(folder: Path) -> bool:
@@ -120,26 +86,18 @@ def names(root: Path, *, year: str | None = None) -> dict[str, str]:
             if word := line.split()[:1]:  # DAVIS-2016 lists a picture and its mask: /JPEGImages/480p/bear/00000.jpg …
                 found.setdefault(word[0].split("/")[-2] if "/" in word[0] else word[0], listing.stem)
     if not sets:
-        pictures = root / "JPEGImages" / _resolution(root)
-        found = {path.name: "train" for path in sorted(pictures.iterdir()) if path.is_dir()}
+        folder = root / "JPEGImages" / _resolution(root)
+        found = {path.name: "train" for path in sorted(folder.iterdir()) if path.is_dir()}
     if not found:
         raise DavisError(f"{root}: its image sets list no sequence")
     return found
 
 
 def open_clip(root: Path, name: str, split: str) -> Clip:
-    """One sequence of a root. Raises DavisError: no pictures, pictures of several sizes, a mask without its picture."""
+    """One sequence of a root. Raises PictureError: no pictures, or of several sizes; a mask without its picture."""
     resolution = _resolution(root)
-    folder = root / "JPEGImages" / resolution / name
-    pictures = sorted(path for path in folder.glob("*") if path.suffix.lower() in _PICTURES)
-    if not pictures:
-        raise DavisError(f"{folder}: no pictures of the sequence {name}")
-    sizes = {path: _size(path) for path in pictures}
-    width, height = sizes[pictures[0]]
-    for path, (w, h) in sizes.items():
-        if (h, w) != (height, width):
-            raise DavisError(f"{path}: {_by(h, w)}, the sequence began with {_by(height, width)}")
-    at = {path.stem: i for i, path in enumerate(pictures)}
+    found, height, width = pictures.of_folder(root / "JPEGImages" / resolution / name, name)
+    at = {path.stem: i for i, path in enumerate(found)}
     masks = sorted((root / "Annotations" / resolution / name).glob("*.png"))
     for path in masks:
         if path.stem not in at:
@@ -149,7 +107,7 @@ def open_clip(root: Path, name: str, split: str) -> Clip:
         split=split,
         height=height,
         width=width,
-        pictures=tuple(pictures),
+        pictures=found,
         annotations=tuple((at[path.stem], path) for path in masks),
     )
 
@@ -157,16 +115,9 @@ def open_clip(root: Path, name: str, split: str) -> Clip:
 def read_ids(path: Path) -> Ids:
     """The object ids of a mask: uint8 (H, W), 0 is the background, 255 is void.
 
-    Raises DavisError for what is no PNG, and for one that is neither of a palette nor of black and one other value.
+    Raises PictureError for what is no PNG, and for one that is neither of a palette nor of black and one other value.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise DavisError(f"{path}: not a palette image, but {image.mode}; ids go up to {VOID - 1}")
-            ids = np.array(image).astype(np.uint8)
-            indexed = image.mode == "P"
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's word for a damaged PNG
-        raise DavisError(f"{path}: not a picture ({str(error).splitlines()[0]})") from error
+    ids, indexed = pictures.read_png(path)
     if indexed:
         return ids
     values = set(np.unique(ids).tolist()) - {0}
@@ -246,19 +197,6 @@ def _resolution(root: Path) -> str:
     return next((name for name in RESOLUTIONS if name in there), there[0])
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture, from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DavisError(f"{path}: not a picture") from error
-
-
 def _mean_area(masklet: Masklet) -> float:
     seen = [area for area in masklet.area_px if area]
     return sum(seen) / len(seen) if seen else 0.0
-
-
-def _by(height: int, width: int) -> str:
-    return f"{height} x {width}"

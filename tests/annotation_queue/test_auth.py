@@ -6,7 +6,8 @@ from synthetic_queue import CHEAP, PASSWORD
 
 from annotation_queue.auth import FAILURES, FAILURES_S, LOGIN_S, Accounts
 from annotation_queue.database import Database, credentials, people
-from annotation_queue.records import NotLoggedIn, Role, TooManyLogins, WrongPassword
+from annotation_queue.oidc import Vouched
+from annotation_queue.records import LoginRefused, NotLoggedIn, Role, TooManyLogins, WrongPassword
 
 
 @pytest.fixture
@@ -80,6 +81,25 @@ def test_a_new_password_ends_the_logins_and_keeps_the_tokens(accounts):
     with pytest.raises(NotLoggedIn):
         accounts.caller(login.secret)
     assert accounts.caller(token).person.roles == {Role.VERIFIER, Role.LEAD}
+
+
+def test_whom_a_provider_vouches_for_is_added_once_on_every_database(uri, clock):
+    database = Database(uri)
+    accounts = Accounts(database, hasher=CHEAP, clock=clock)
+    new = Vouched(name="nora", issuer="https://id.example.org", subject="7")
+    with pytest.raises(LoginRefused, match="no account nora"):
+        accounts.admit(new)
+    logins = [accounts.admit(new, {Role.VERIFIER, Role.ANNOTATOR}), accounts.admit(new, {Role.ANNOTATOR})]
+    for login in logins:
+        caller = accounts.caller(login.secret)
+        assert (caller.person.roles, caller.csrf) == ({Role.VERIFIER, Role.ANNOTATOR}, login.csrf)
+    with pytest.raises(WrongPassword):
+        accounts.log_in("nora", "")
+    assert [line.action for line in accounts.audited()] == ["log in", "log in", "set person"]
+    clock.advance(LOGIN_S + 1)
+    with pytest.raises(NotLoggedIn):
+        accounts.caller(logins[1].secret)
+    database.close()
 
 
 def test_whoever_is_removed_is_out(accounts):

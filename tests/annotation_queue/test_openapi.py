@@ -10,6 +10,7 @@ from synthetic_queue import SyntheticMedia, add_people, tickets
 
 from annotation_queue.api import create_app
 from annotation_queue.database import Database
+from annotation_queue.oidc import Provider
 from annotation_queue.records import Kind, Person, Role
 from annotation_queue.store import Store
 
@@ -25,7 +26,8 @@ def served(tmp_path_factory):
     store.open_batch("b", tickets(20, frame_count=4))
     eve = Person(name="eve", roles=frozenset(Role))
     store.claim(eve, [Kind.VERIFY], claim_id="c")
-    yield create_app(store, SyntheticMedia(8), accounts=accounts), accounts.issue_token("eve")
+    nobody = Provider("http://127.0.0.1:9", "masklets", page="http://127.0.0.1:8")
+    yield create_app(store, SyntheticMedia(8), accounts=accounts, oidc=nobody), accounts.issue_token("eve")
     database.close()
 
 

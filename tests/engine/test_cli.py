@@ -45,6 +45,7 @@ def masklets_command(settings, *words, **more):
         (["train", "--data", "no/such", "--out", "mine"], {}, "no/such: no such folder"),
         (["train", "--data", "sa-v"], {}, "takes --data and --out"),
         (["train", "--recipe", "full"], {}, "a round begins with the checkpoint that serves"),
+        (["train", "--split", "val"], {}, "by its own recipe and split"),
         (["export", "out", "--format", "coco"], {}, "sa-v and davis, not 'coco'"),
         (["evaluate", "micro", "--data", "no/such"], {}, "no/such: no such folder"),
         (["evaluate", "micro", "--split", "some"], {}, "train, val, test and all, not 'some'"),

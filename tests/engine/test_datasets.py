@@ -5,18 +5,20 @@ import logging
 import pickle
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from engine import cli, datasets, evaluate, imports, interactive
+from engine import cli, datasets, evaluate, imports, interactive, training
 from engine.datasets import ClipSource, DatasetError, NothingToTrainOn, open_dataset
 from engine.evaluate import NothingHeldOut
 from model import load
 from storage import releases, rle
-from storage.formats import davis
+from storage.formats import davis, sav_frames
+from storage.formats.pictures import PictureError, PictureReader
 from storage.records import STRIDE
 from storage.releases import NoSuchRelease
 from storage.video import FrameReader
@@ -56,6 +58,34 @@ def davis_root(tmp_path, clips):
             ids[20 + i : 60 + i, 20:60] = 3
             davis.write_ids(root / "Annotations" / "480p" / "one" / f"{i:05d}.png", ids)
     return root
+
+
+def write_sav_frames(root, video, frame_count=10, listed="sav_val.txt"):
+    """A video as SA-V's validation set has it: two objects that overlap, the second one away in the middle."""
+    for i in range(frame_count):
+        path = root / sav_frames.PICTURES / video / f"{i:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shade = np.full((96, 128, 3), 40, np.uint8)
+        shade[20 + i : 60 + i, 20:60] = 200
+        cv2.imwrite(str(path), shade)
+        for name in ("000", "001") if i % STRIDE == 0 else ():
+            mask = np.zeros((96, 128), np.uint8)
+            if name == "000":
+                mask[20 + i : 60 + i, 20:60] = 255
+            elif i != STRIDE:
+                mask[30 + i : 40 + i, 50:70] = 255
+            path = root / sav_frames.MASKS / video / name / f"{i:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), mask)
+    if listed:
+        with (root / listed).open("a") as file:
+            file.write(f"{video}\n")
+    return root
+
+
+@pytest.fixture
+def sav_val(tmp_path):
+    return write_sav_frames(tmp_path / "sav_val", "sav_000002")
 
 
 @pytest.fixture
@@ -126,6 +156,93 @@ def test_a_davis_root_has_every_frame(davis_root):
     assert list(open_dataset(davis_root, split="train").videos()) == []
 
 
+def test_the_validation_set_of_sav_is_pictures_with_a_mask_an_object_on_every_fourth(sav_val):
+    data = open_dataset(sav_val, split="val")
+    (video,) = pickle.loads(pickle.dumps(data)).videos()
+    assert (data.kind, video.video_id, video.split) == ("SA-V", "sav_000002", "val")
+    assert (video.height, video.width, video.frame_count, video.frame_idx) == (96, 128, 10, (0, 4, 8))
+    assert video.area_px("000") == {0: 1600, 4: 1600, 8: 1600} and video.area_px("001") == {0: 200, 4: 0, 8: 200}
+    both = video.mask("000", 8) & video.mask("001", 8)
+    assert both.sum() == 100 and int(np.argmax(video.mask("000", 8).any(1))) == 28 and video.edits == {}
+    with video.open() as reader:
+        for i in (9, 0, 5):
+            assert int(np.argmax(reader.read(i)[:, 40].mean(1) > 120)) == 20 + i
+    clip = source_of(open_dataset(sav_val), 3)(0)
+    assert clip.frames.shape == (3, 96, 128, 3) and clip.masks.shape == (3, 2, 96, 128)
+    with pytest.raises(NothingToTrainOn, match="no train video"):  # an exam is trained on only by whoever says so
+        source_of(open_dataset(sav_val, split="train"), 3)
+
+
+def test_the_lists_of_sav_say_which_videos_and_which_split(sav_val, tmp_path):
+    write_sav_frames(sav_val, "sav_000001", listed="sav_test.txt")
+    write_sav_frames(sav_val, "unlisted", listed="")
+    assert {v.video_id: v.split for v in open_dataset(sav_val).videos()} == {"sav_000002": "val", "sav_000001": "test"}
+    for split in ("val", "test"):
+        (sav_val / f"sav_{split}.txt").unlink()
+    assert {v.split for v in open_dataset(sav_val).videos()} == {"val"} and len(open_dataset(sav_val)) == 3
+    sav_val.rename(tmp_path / "sav_test")
+    assert {v.split for v in open_dataset(tmp_path / "sav_test").videos()} == {"test"}
+    (tmp_path / "sav_test" / "sav_test.txt").write_text("\n")
+    with pytest.raises(PictureError, match="sav_test.txt names no video"):
+        open_dataset(tmp_path / "sav_test")
+
+
+@pytest.mark.parametrize(("frame_count", "annotated"), [(1, (0,)), (4, (0,)), (5, (0, 4)), (9, (0, 4, 8))])
+def test_every_length_of_video_has_its_annotated_frames(tmp_path, frame_count, annotated):
+    (video,) = open_dataset(write_sav_frames(tmp_path / "sav_val", "v", frame_count)).videos()
+    assert video.frame_idx == annotated
+
+
+def picture_of(root, i):
+    return root / sav_frames.PICTURES / "sav_000002" / f"{i:05d}.jpg"
+
+
+def mask_of(root, i, name="001"):
+    return root / sav_frames.MASKS / "sav_000002" / name / f"{i:05d}.png"
+
+
+SPOILED = {
+    "00003.jpg, which is missing": lambda root: picture_of(root, 3).unlink(),
+    "no pictures of the sequence sav_000002": lambda root: shutil.rmtree(picture_of(root, 0).parent),
+    "no masks of the video sav_000002": lambda root: shutil.rmtree(mask_of(root, 0).parents[1]),
+    "001/00004.png is missing": lambda root: mask_of(root, 4).unlink(),
+    "001/00008.png is missing": lambda root: mask_of(root, 8).unlink(),
+    "001/00000.png is missing": lambda root: [path.unlink() for path in mask_of(root, 0).parent.glob("*")],
+    "00005.png: not the mask of a fourth picture of 10": lambda root: shutil.copy(mask_of(root, 8), mask_of(root, 5)),
+    "00012.png: not the mask of a fourth picture of 10": lambda root: shutil.copy(mask_of(root, 8), mask_of(root, 12)),
+    "00004.jpg: 48 x 64, the sequence began with 96 x 128": lambda root: cv2.imwrite(
+        str(picture_of(root, 4)), np.zeros((48, 64, 3), np.uint8)
+    ),
+    "00004.png: 48 x 64, its pictures are 96 x 128": lambda root: cv2.imwrite(
+        str(mask_of(root, 4)), np.zeros((48, 64), np.uint8)
+    ),
+    "00004.png: 3 values, the mask of one object has 2": lambda root: cv2.imwrite(
+        str(mask_of(root, 4)), np.arange(96 * 128, dtype=np.uint8).reshape(96, 128) % 3
+    ),
+    "neither a palette image nor grey of 8 bits, but RGB": lambda root: cv2.imwrite(
+        str(mask_of(root, 4)), np.zeros((96, 128, 3), np.uint8)
+    ),
+    "seen on none of its 3 masks": lambda root: [
+        cv2.imwrite(str(mask_of(root, i)), np.zeros((96, 128), np.uint8)) for i in (0, 4, 8)
+    ],
+    "00000.png: not a picture": lambda root: mask_of(root, 0).write_bytes(mask_of(root, 0).read_bytes()[:60]),
+    "00009.jpg: not a picture": lambda root: picture_of(root, 9).write_bytes(b"nothing"),
+}
+
+
+@pytest.mark.parametrize("line", SPOILED)
+def test_a_spoiled_video_of_sav_is_one_line_and_leaves_the_others(sav_val, line, caplog):
+    write_sav_frames(sav_val, "whole")
+    SPOILED[line](sav_val)
+    data = open_dataset(sav_val)
+    with pytest.raises(datasets.BAD_VIDEO) as error:  # an exam leaves none out
+        list(data.videos())
+    assert line in str(error.value) and "\n" not in str(error.value)
+    with caplog.at_level(logging.WARNING):
+        assert {data.entries[of.number].video_id for of in datasets.index(data)} == {"whole"}
+    assert len(caplog.records) == 1 and line in caplog.records[0].getMessage()
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="the real files are not here")
 def test_a_real_annotation_beside_a_real_video_of_another_size_is_one_line(tmp_path):
     shutil.copy(SHARED / "sav_000001_manual.json", tmp_path / "sav_000001_manual.json")
@@ -172,8 +289,8 @@ def test_what_cannot_be_opened_says_what_was_looked_for(s, tmp_path):
 def test_a_clip_is_of_the_frames_that_its_masks_are_of_and_nothing_else_is_decoded(davis_root, monkeypatch):
     source = source_of(open_dataset(davis_root), 4)
     decoded = []
-    read = davis.PictureReader.read
-    monkeypatch.setattr(davis.PictureReader, "read", lambda self, i: decoded.append(i) or read(self, i))
+    read = PictureReader.read
+    monkeypatch.setattr(PictureReader, "read", lambda self, i: decoded.append(i) or read(self, i))
     ways = set()
     (video,) = open_dataset(davis_root).videos()
     for seed in range(12):
@@ -239,9 +356,9 @@ def test_a_video_that_is_not_there_or_is_there_twice_is_one_line(sav_folder):
         list(open_dataset(sav_folder).videos())
 
 
-def test_every_kind_is_measured_in_one_way(sav_folder, davis_root, checkpoint):
+def test_every_kind_is_measured_in_one_way(sav_folder, sav_val, davis_root, checkpoint):
     loaded = load.load(checkpoint)
-    for folder in (sav_folder, davis_root):
+    for folder in (sav_folder, sav_val, davis_root):
         held_out = open_dataset(folder, split="val")
         metrics = evaluate.measure(held_out, loaded, "mask")
         count = sum(len(video.objects) for video in held_out.videos())
@@ -254,9 +371,8 @@ def test_every_kind_is_measured_in_one_way(sav_folder, davis_root, checkpoint):
         interactive.measure_images(held_out.only("test"), loaded)
 
 
-def test_evaluate_says_the_same_to_people_to_programs_and_in_a_picture(
-    s, release, settings, checkpoint, tmp_path, monkeypatch, capsys
-):
+def said_by(settings, monkeypatch, capsys):
+    """Runs a command, which must succeed: what it printed."""
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
 
@@ -264,9 +380,28 @@ def test_evaluate_says_the_same_to_people_to_programs_and_in_a_picture(
         monkeypatch.setattr(sys, "argv", ["masklets", *words])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        assert not ended.value.code, capsys.readouterr().err
-        return capsys.readouterr().out
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        return said.out
 
+    return command
+
+
+def test_the_test_set_of_sav_is_measured_and_trained_on_by_command(settings, checkpoint, tmp_path, monkeypatch, capsys):
+    command = said_by(settings, monkeypatch, capsys)
+    monkeypatch.setattr(training, "run", partial(training.run, workers=0))  # starting one takes longer than the step
+    folder = str(write_sav_frames(tmp_path / "sav_test", "one", 33, listed="sav_test.txt"))
+    words = ("evaluate", str(checkpoint), "--data", folder, "--split", "test", "--protocol", "mask", "--json")
+    assert json.loads(command(*words))["masklets"] == 2
+    words = ("train", "--data", folder, "--split", "test", "--from", str(checkpoint), "--steps", "1", "--json")
+    facts = json.loads(command(*words, "--out", str(tmp_path / "out")))
+    assert facts["steps"] == 1 and facts["loss"] > 0
+
+
+def test_evaluate_says_the_same_to_people_to_programs_and_in_a_picture(
+    s, release, settings, checkpoint, tmp_path, monkeypatch, capsys
+):
+    command = said_by(settings, monkeypatch, capsys)
     command("export", str(tmp_path / "davis"), "--format", "davis")
     where = ["evaluate", str(checkpoint), "--data", str(tmp_path / "davis"), "--protocol", "mask", "--split", "all"]
     figures = json.loads(command(*where, "--json"))

@@ -87,6 +87,21 @@ def test_the_child_sees_the_settings_it_was_given_and_nothing_else(bare, monkeyp
         assert listens(bare)
 
 
+def test_a_provider_to_log_in_with_is_what_the_settings_say_and_its_secret_is_never_shown(tmp_path):
+    assert serve.provider(Settings(home=tmp_path)) is None
+    words = {"oidc_issuer": "https://id.example.org", "oidc_client_id": "masklets", "oidc_client_secret": "precious"}
+    chosen = Settings(home=tmp_path, queue=QueueSettings(**words, url="https://review.example.org"))
+    assert "precious" not in repr(chosen) + str(chosen.model_dump())
+    provider = serve.provider(chosen)
+    assert (provider.host, provider.roles) == ("id.example.org", set())
+    newcomers = chosen.queue.model_copy(update={"oidc_roles": "annotator, verifier"})
+    assert serve.provider(chosen.model_copy(update={"queue": newcomers})).roles == {"annotator", "verifier"}
+    for wrong, word in (({"oidc_client_id": None}, "client id"), ({"oidc_roles": "admin"}, "not admin")):
+        queue = chosen.queue.model_copy(update=wrong)
+        with pytest.raises(ValueError, match=word):
+            serve.provider(chosen.model_copy(update={"queue": queue}))
+
+
 def empty_batch(s, *stages):
     """A batch without videos, sealed in the queue: it is drained from the start."""
     for stage in stages:

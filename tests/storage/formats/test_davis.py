@@ -10,6 +10,7 @@ from PIL import Image
 from storage import rle, video
 from storage.formats import davis
 from storage.formats.davis import DavisError
+from storage.formats.pictures import PictureError, PictureReader
 from storage.records import Masklet, Video
 
 H, W = 48, 64
@@ -107,7 +108,7 @@ def test_what_was_written_is_read_again(root, tmp_path):
         assert np.array_equal(rle.decode(masks[2][t], H, W), hand)
         if t < 2:  # the hand, which is smaller, lies over its person
             assert np.array_equal(rle.decode(masks[1][t], H, W), rle.decode(PERSON.rle[t], H, W) & ~hand)
-    with davis.PictureReader(clip, keep=1) as reader, video.FrameReader(tmp_path / "v1.mp4") as stored:
+    with PictureReader("v1", clip.pictures, keep=1) as reader, video.FrameReader(tmp_path / "v1.mp4") as stored:
         for t in (2, 0, 1):
             assert np.abs(reader.read(t).astype(int) - stored.read(4 * t)).max() <= 4
         with pytest.raises(ValueError, match="frames 0 to 2, not 3"):
@@ -185,8 +186,8 @@ SPOILED = {
         str(picture(root)), np.zeros((24, 32, 3), np.uint8)
     ),
     "24 x 32, its pictures are 48 x 64": lambda root: davis.write_ids(mask(root), np.zeros((24, 32), np.uint8)),
-    "not a palette image, but RGB": lambda root: Image.new("RGB", (W, H)).save(mask(root)),
-    "not a palette image, but I;16; ids go up to 254": lambda root: Image.fromarray(
+    "neither a palette image nor grey of 8 bits, but RGB": lambda root: Image.new("RGB", (W, H)).save(mask(root)),
+    "neither a palette image nor grey of 8 bits, but I;16": lambda root: Image.fromarray(
         np.full((H, W), 300, np.uint16)
     ).save(mask(root)),
     "grey in 3 values": lambda root: Image.fromarray(np.arange(H * W, dtype=np.uint8).reshape(H, W) % 3).save(
@@ -205,6 +206,6 @@ SPOILED = {
 @pytest.mark.parametrize("line", SPOILED)
 def test_what_is_no_davis_is_one_line(root, line):
     SPOILED[line](root)
-    with pytest.raises(DavisError) as error:
+    with pytest.raises(PictureError) as error:
         open_it(root).masks()
     assert line in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,248 @@
+"""Logging in through an OpenID Connect provider: the authorization code flow with PKCE, state and nonce.
+
+Knows nothing about accounts, cookies or HTTP codes. A login that is under way is one random secret, which the browser
+keeps: its state, nonce and code verifier follow from it, so that any process of the queue can finish what another one
+began. What a provider says of somebody is believed once the signature, issuer, audience, time and nonce of its ID token
+are right. Source: OpenID Connect Core 1.0 and Discovery 1.0, RFC 7636.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote_plus, urlsplit
+
+import httpx
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from annotation_queue.records import LoginRefused, ProviderUnreachable, Role, check_id
+
+FLOW_S = 600.0  # how long somebody may take to log in at the provider
+KNOWN_S = 300.0  # how long the provider's description of itself is believed
+PATIENCE_S = 10.0  # of each request to the provider
+AT_ONCE = 16  # requests to the provider: one that hangs must not take every thread of the queue
+LEEWAY_S = 60  # that the provider's clock may be off
+# Signatures that only the holder of a private key can make: neither "none" nor a shared secret is one.
+ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # may be reached without TLS
+# What a person whom nobody added may become.
+NEWCOMERS = frozenset({Role.ANNOTATOR, Role.VERIFIER})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A login that was begun: the browser goes to `url` and keeps `secret`."""
+
+    url: str
+    secret: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vouched:
+    """Whom the provider vouches for: the name of an account here, and what never changes of theirs over there."""
+
+    name: str
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """What both sides of a login under way must agree on; nothing of it tells the secret or another part."""
+
+    state: str
+    nonce: str
+    verifier: str  # of PKCE
+
+    @staticmethod
+    def of(secret: str) -> _Flow:
+        parts = (hmac.digest(secret.encode(), label, "sha256") for label in (b"state", b"nonce", b"verifier"))
+        return _Flow(*(_base64(part) for part in parts))
+
+    @property
+    def challenge(self) -> str:
+        return _base64(hashlib.sha256(self.verifier.encode()).digest())
+
+
+class Provider:
+    """One provider, as its own description of itself says. Safe to share between threads."""
+
+    def __init__(
+        self,
+        issuer: str,
+        client_id: str,
+        client_secret: str | None = None,
+        *,
+        page: str,
+        name_claim: str = "preferred_username",
+        roles: Iterable[str] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """page: URL at which people reach the queue; the provider must know `page/` as a redirect URI.
+
+        client_secret: None for a client that the provider knows as public.
+        name_claim: which claim is the name of the account; the provider must keep it unique and let nobody change
+        their own. roles: of people without an account, who get one at their first login; none: they are not let in.
+        Raises ValueError for a URL that is neither https nor on this machine, and for roles that only an admin gives.
+        """
+        self.roles = frozenset(Role(role) for role in roles)
+        if more := self.roles - NEWCOMERS:
+            raise ValueError(f"newcomers may be {', '.join(sorted(NEWCOMERS))}, not {', '.join(sorted(more))}")
+        if not client_id:
+            raise ValueError(f"{issuer} gave this queue a client id: set it, too")
+        self._issuer = _checked(issuer, "an OIDC issuer")
+        self._redirect_uri = _checked(page, "the page, to which an OIDC provider sends people back,").rstrip("/") + "/"
+        self._client_id, self._client_secret = client_id, client_secret
+        self._name_claim, self._clock = name_claim, clock
+        self._tls = httpx.create_ssl_context()  # once: it reads every certificate of the machine
+        self._asking = threading.BoundedSemaphore(AT_ONCE)
+        self._known: tuple[float, dict[str, Any]] = (float("-inf"), {})
+
+    @property
+    def host(self) -> str:
+        """What people know the provider by."""
+        return urlsplit(self._issuer).hostname or self._issuer
+
+    def begin(self) -> Begun:
+        """Begin a login. Raises ProviderUnreachable."""
+        secret = secrets.token_urlsafe(32)
+        flow = _Flow.of(secret)
+        asked = {
+            "response_type": "code",
+            "client_id": self._client_id,
+            "redirect_uri": self._redirect_uri,
+            "scope": "openid profile email" if self._name_claim == "email" else "openid profile",
+            "state": flow.state,
+            "nonce": flow.nonce,
+            "code_challenge": flow.challenge,
+            "code_challenge_method": "S256",
+        }
+        url = httpx.URL(self._endpoint("authorization_endpoint")).copy_merge_params(asked)
+        return Begun(url=str(url), secret=secret)
+
+    def is_of(self, secret: str, state: str) -> bool:
+        """Whether an answer with this state is one to the login of this secret."""
+        return bool(secret) and hmac.compare_digest(_Flow.of(secret).state.encode(), state.encode())
+
+    def finish(self, secret: str, code: str) -> Vouched:
+        """Whom the provider's code stands for. Raises LoginRefused, ProviderUnreachable."""
+        flow = _Flow.of(secret)
+        tokens = self._redeem(code, flow.verifier)
+        claims = self._verified(tokens.get("id_token"), flow.nonce)
+        if self._name_claim not in claims and "userinfo_endpoint" in self._description():
+            bearer = {"Authorization": f"Bearer {tokens.get('access_token')}"}
+            more = self._ask("GET", self._endpoint("userinfo_endpoint"), headers=bearer)
+            if more.get("sub") == claims["sub"]:
+                claims = {**more, **claims}
+        return Vouched(name=self._name(claims), issuer=self._issuer, subject=claims["sub"])
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _redeem(self, code: str, verifier: str) -> dict[str, Any]:
+        """The tokens that a code stands for."""
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._redirect_uri,
+            "code_verifier": verifier,
+        }
+        methods = self._description().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        auth = None
+        if self._client_secret is None:
+            form["client_id"] = self._client_id
+        elif "client_secret_basic" in methods or "client_secret_post" not in methods:
+            auth = httpx.BasicAuth(quote_plus(self._client_id), quote_plus(self._client_secret))
+        else:
+            form |= {"client_id": self._client_id, "client_secret": self._client_secret}
+        return self._ask("POST", self._endpoint("token_endpoint"), data=form, auth=auth)
+
+    def _verified(self, id_token: object, nonce: str) -> dict[str, Any]:
+        """The claims of an ID token that is this provider's, for this client, of now, and of this login."""
+        keys = self._ask("GET", self._endpoint("jwks_uri"))  # fetched anew, so that keys may be changed at any time
+        try:
+            token = jwt.decode(str(id_token), KeySet.import_key_set(keys), algorithms=ALGORITHMS)  # type: ignore[arg-type]
+            wanted = jwt.JWTClaimsRegistry(
+                now=int(self._clock()),
+                leeway=LEEWAY_S,
+                iss={"essential": True, "value": self._issuer},
+                aud={"essential": True, "value": self._client_id},
+                sub={"essential": True},
+                exp={"essential": True},
+                iat={"essential": True},
+                nonce={"essential": True, "value": nonce},
+            )
+            wanted.validate(token.claims)
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            raise LoginRefused(f"{self.host} sent an ID token that does not hold: {error or 'malformed'}") from error
+        only = not isinstance(token.claims["aud"], list) or len(token.claims["aud"]) == 1
+        if token.claims.get("azp", self._client_id if only else None) != self._client_id:
+            raise LoginRefused(f"{self.host} sent an ID token that was issued to another program")
+        return token.claims
+
+    def _name(self, claims: dict[str, Any]) -> str:
+        name = claims.get(self._name_claim)
+        if not isinstance(name, str):
+            raise LoginRefused(f"{self.host} does not say your name: there is no claim {self._name_claim}")
+        if self._name_claim == "email" and claims.get("email_verified") is not True:
+            raise LoginRefused(f"{self.host} has not verified that {name} is yours")
+        try:
+            return check_id(name, "name")
+        except ValueError as error:
+            raise LoginRefused(f"{self.host} calls you what can be no name here: {name!r}") from error
+
+    def _endpoint(self, name: str) -> str:
+        try:
+            return _checked(self._description()[name], name)
+        except (KeyError, ValueError) as error:
+            raise ProviderUnreachable(f"{self.host} has no usable {name}") from error
+
+    def _description(self) -> dict[str, Any]:
+        """What the provider says about itself, asked again when that is old."""
+        then, known = self._known
+        if self._clock() - then >= KNOWN_S:
+            known = self._ask("GET", self._issuer.rstrip("/") + "/.well-known/openid-configuration")
+            if (itself := known.get("issuer")) != self._issuer:
+                raise ProviderUnreachable(f"{self._issuer} calls itself {itself}: set the issuer as it says it")
+            self._known = (self._clock(), known)
+        return known
+
+    def _ask(self, method: str, url: str, **sent: Any) -> dict[str, Any]:
+        """A JSON object from the provider. Redirects are not followed: they are for browsers."""
+        if not self._asking.acquire(blocking=False):
+            raise ProviderUnreachable(f"{self.host} is asked too much at once; try again")
+        try:
+            with httpx.Client(timeout=PATIENCE_S, verify=self._tls, headers={"Accept": "application/json"}) as http:
+                response = http.request(method, url, **sent)
+            answer = response.json()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ProviderUnreachable(f"{self.host} does not answer; try again, or log in by password") from error
+        except ValueError as error:
+            raise ProviderUnreachable(f"{self.host} answers {response.status_code}, and no JSON") from error
+        finally:
+            self._asking.release()
+        if 400 <= response.status_code < 500 and isinstance(answer, dict) and "error" in answer:
+            raise LoginRefused(f"{self.host} refused this login: {answer['error']}")
+        if not response.is_success or not isinstance(answer, dict):
+            raise ProviderUnreachable(f"{self.host} answers {response.status_code}, and nothing to log in with")
+        return answer
+
+
+def _checked(url: str, what: str) -> str:
+    """A URL that nobody on the way can read or change. Raises ValueError for another one."""
+    parts = urlsplit(url)
+    if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
+        return url
+    raise ValueError(f"{what} must be an https URL, not {url!r}")
+
+
+def _base64(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

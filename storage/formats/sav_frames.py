@@ -1,0 +1,112 @@
+"""SA-V's validation and test sets: pictures at 24 fps, and a PNG for each object on every fourth of them.
+
+    sav_val.txt or sav_test.txt                    a name of a video a line
+    JPEGImages_24fps/<video>/00000.jpg             named by their index in the video
+    Annotations_6fps/<video>/<object>/00000.png    one object each: objects may overlap
+
+Knows the format; nothing of our records. Every object has a PNG on every annotated frame, black where it is not seen:
+one that is missing is damage, and not an object that is away. Source: sav_dataset/README.md of SAM 2's repository and
+its evaluator, which counts whatever is not black.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from storage import rle
+from storage.formats import pictures
+from storage.formats.pictures import PictureError
+from storage.records import STRIDE
+
+PICTURES, MASKS = "JPEGImages_24fps", "Annotations_6fps"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One video as it lies on disk; nothing of it is decoded."""
+
+    name: str
+    height: int
+    width: int
+    pictures: tuple[Path, ...]  # (T,) in order
+    frame_idx: tuple[int, ...]  # annotated frames, ascending
+    objects: Mapping[str, tuple[Path, ...]] = field(repr=False)  # object -> a PNG for each annotated frame
+
+    def masks(self) -> dict[str, dict[int, bytes]]:
+        """Object -> frame_idx -> compressed counts, of the frames that show it.
+
+        Raises PictureError for a PNG that cannot be read, has another size than the pictures or shows several objects,
+        and for an object that is never seen.
+        """
+        found: dict[str, dict[int, bytes]] = {}
+        for name, paths in self.objects.items():
+            found[name] = {}
+            for frame_idx, path in zip(self.frame_idx, paths, strict=True):
+                values, _ = pictures.read_png(path)
+                pictures.check_size(path, values, self.height, self.width)
+                if len(seen := set(np.unique(values).tolist()) - {0}) > 1:
+                    raise PictureError(f"{path}: {len(seen) + 1} values, the mask of one object has 2")
+                if seen:
+                    found[name][frame_idx] = rle.encode(values > 0)
+            if not found[name]:
+                raise PictureError(f"{paths[0].parent}: the object is seen on none of its {len(paths)} masks")
+        return found
+
+
+def is_root(folder: Path) -> bool:
+    """Whether a folder is laid out as these sets are."""
+    return (folder / PICTURES).is_dir() and (folder / MASKS).is_dir()
+
+
+def names(root: Path) -> dict[str, str]:
+    """The videos of a root and the split of each: those that its lists name, in their order.
+
+    Without a list it is every video that has masks, and the folder's name says the split, else it is "val".
+    Raises PictureError for a root without any video.
+    """
+    found: dict[str, str] = {}
+    lists = {split: root / f"sav_{split}.txt" for split in SPLITS}
+    there = {split: path for split, path in lists.items() if path.is_file()}
+    for split, path in there.items():
+        found |= {line.strip(): split for line in path.read_text().splitlines() if line.strip()}
+    if not there:
+        split = next((split for split in SPLITS if root.absolute().name.endswith(split)), "val")
+        found = {path.name: split for path in sorted((root / MASKS).iterdir()) if path.is_dir()}
+    if not found:
+        raise PictureError(f"{root}: {', '.join(p.name for p in there.values()) or MASKS} names no video")
+    return found
+
+
+def open_clip(root: Path, name: str) -> Clip:
+    """One video of a root. Raises PictureError for pictures or masks that are missing, too many or of several sizes."""
+    found, height, width = pictures.of_folder(root / PICTURES / name, name)
+    for i, path in enumerate(found):
+        if path.stem != f"{i:05d}":
+            raise PictureError(f"{path}: the picture before it should be {i:05d}.jpg, which is missing")
+    masks = root / MASKS / name
+    folders = sorted(path for path in masks.glob("*") if path.is_dir())
+    if not folders:
+        raise PictureError(f"{masks}: no masks of the video {name}")
+    objects = {folder.name: {path.stem: path for path in sorted(folder.glob("*.png"))} for folder in folders}
+    expected = [f"{i:05d}" for i in range(0, len(found), STRIDE)]
+    if len(expected) > 1 and not any(expected[-1] in of for of in objects.values()):
+        del expected[-1]  # a last frame that nobody annotated
+    for folder in folders:
+        of = objects[folder.name]
+        if extra := sorted(of.keys() - set(expected)):
+            raise PictureError(f"{of[extra[0]]}: not the mask of a fourth picture of {len(found)}")
+        if missing := sorted(set(expected) - of.keys()):
+            raise PictureError(f"{folder / missing[0]}.png is missing: every object has a mask on every fourth picture")
+    return Clip(
+        name=name,
+        height=height,
+        width=width,
+        pictures=found,
+        frame_idx=tuple(map(int, expected)),
+        objects={name: tuple(of[stem] for stem in expected) for name, of in objects.items()},
+    )
