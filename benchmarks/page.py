@@ -1,10 +1,11 @@
 """The review page in a real browser: from the key or the pointer to the paint, and whether the right frame is painted.
 
-    python -m benchmarks.page [--quick] [--json] [--seeks 10000] [--browser PATH]
+    python -m benchmarks.page [--quick] [--json] [--seeks 10000] [--browser chromium|firefox|PATH]
 
 The real server as a process, `micro` as its model, a store with ingested videos whose frames carry their own number as
 black and white blocks. A time ends at the animation frame after the one that painted. `--quick` does the same with
 fewer actions, which the counts show. Milliseconds depend on the machine; the gates are `wrong_frames` and the counts.
+In Firefox the verifier's half is measured: frames, steps, verdicts.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotation_queue.records import Kind, NewTicket, Role
+from benchmarks import firefox
 from engine import ingest, phases, serve
 from engine.serve import QueueProcess
 from engine.services import Services, connect
@@ -63,6 +66,12 @@ WATCH = """
     }
     return carried;
   };
+}
+"""
+
+KEY = """
+(key) => {
+  window.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
 }
 """
 
@@ -118,6 +127,21 @@ async ([x, y]) => {
   return (await answered) - before;
 }
 """
+
+
+LOG_IN = """
+([name, password]) => {
+  document.querySelector("#login-name").value = name;
+  document.querySelector("#login-password").value = password;
+  document.querySelector("#login-form").requestSubmit();
+}
+"""
+
+
+class Tab(Protocol):
+    """What is asked of a tab of any browser."""
+
+    def evaluate(self, expression: str, arg: Any = None, /) -> Any: ...
 
 
 def disc(frame_idx: int) -> tuple[int, int]:
@@ -212,10 +236,10 @@ def p95(values: list[float]) -> float:
     return round(float(np.percentile(values, 95)), 1) if values else float("nan")
 
 
-def verifying(page: Page, verdicts: int, steps: int, seeks: int, frames: int) -> dict[str, Any]:
+def verifying(page: Tab, verdicts: int, steps: int, seeks: int, frames: int) -> dict[str, Any]:
     """Verdicts, steps and seeks of one verifier."""
-    page.keyboard.press(" ")
-    page.wait_for_timeout(3000)  # every frame of the ticket arrives
+    page.evaluate(KEY, " ")
+    time.sleep(3)  # every frame of the ticket arrives
     rng, wrong, times = np.random.default_rng(1), 0, []
     length = -(-frames // STRIDE)
     position = -1
@@ -224,8 +248,8 @@ def verifying(page: Page, verdicts: int, steps: int, seeks: int, frames: int) ->
         ms, carried, named = page.evaluate(SEEK, [position, length])
         times.append(ms)
         wrong += carried != named or named != position * STRIDE
-    page.keyboard.press("Home")
-    page.wait_for_timeout(300)
+    page.evaluate(KEY, "Home")
+    time.sleep(0.3)
     stepped, handlers = [], []
     for n in range(steps):
         ms, handler = page.evaluate(PRESS, ["ArrowRight" if n % 20 < 10 else "ArrowLeft", "painted"])
@@ -233,7 +257,7 @@ def verifying(page: Page, verdicts: int, steps: int, seeks: int, frames: int) ->
         handlers.append(handler)
     shown, following = [], []
     for _ in range(verdicts):
-        page.wait_for_timeout(1200)  # as long as somebody looks at the least
+        time.sleep(1.2)  # as long as somebody looks at the least
         one, two = page.evaluate(VERDICT, "a")
         shown.append(one)
         following.append(two)
@@ -261,7 +285,7 @@ def correcting(browser: Browser, url: str, clicks: int) -> dict[str, Any]:
         ann.wait_for_timeout(4000)  # and the embeddings are computed ahead
         alone = [ann.evaluate(CLICK, [x + 9 * n, y + 5 * n]) for n in range(clicks)]
         bob.evaluate(CLICK, [x, y])
-        together = []
+        together: list[float] = []
         while len(together) < clicks:
             bob.evaluate("document.activeElement?.blur()")
             bob.keyboard.press("t")
@@ -306,14 +330,25 @@ def measure(path: str, *, seeks: int, verdicts: int, steps: int, clicks: int, fr
         )
         with connect(settings) as s:
             fill(s, videos, frames, verify=verdicts + 4, track=4)
-        with QueueProcess(settings, deliver=False), sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=path, args=ARGS)
-            with tab(browser, settings.queue_url, "vera") as page:
-                found = verifying(page, verdicts, steps, seeks, frames)
-            found |= correcting(browser, settings.queue_url, clicks)
-            found["browser"] = f"Chromium {browser.version}"
-            browser.close()
-    return found
+        with QueueProcess(settings, deliver=False):
+            if "firefox" in Path(path).name:
+                with firefox.started(path) as fox:
+                    vera = fox.tab()
+                    vera.goto(settings.queue_url)
+                    vera.until("() => document.body.dataset.view === 'login'")
+                    vera.evaluate(LOG_IN, ["vera", PASSWORD])
+                    vera.until("() => document.body.dataset.view === 'work'")
+                    vera.evaluate(WATCH)
+                    found = verifying(vera, verdicts, steps, seeks, frames)
+                    return found | {"browser": f"Firefox {fox.version}"}
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=path, args=ARGS)
+                with tab(browser, settings.queue_url, "vera") as page:
+                    found = verifying(page, verdicts, steps, seeks, frames)
+                found |= correcting(browser, settings.queue_url, clicks)
+                found["browser"] = f"Chromium {browser.version}"
+                browser.close()
+                return found
 
 
 def main() -> None:
@@ -321,13 +356,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer actions")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeks", type=int, default=10_000)
-    parser.add_argument("--browser", default=shutil.which("chromium"), help="a Chromium's path")
+    parser.add_argument("--browser", default="chromium", help="chromium, firefox, or the path of one")
     chosen = parser.parse_args()
-    if chosen.browser is None:
-        sys.exit("no Chromium: install one, or give its path with --browser")
+    path = firefox.installed() if chosen.browser == "firefox" else shutil.which(chosen.browser)
+    if path is None:
+        sys.exit(f"no {chosen.browser}: install it, or give a path with --browser")
     quick: dict[str, int] = {"seeks": 60, "verdicts": 5, "steps": 40, "clicks": 6, "frames": 96}
     whole: dict[str, int] = {"seeks": chosen.seeks, "verdicts": 60, "steps": 400, "clicks": 40, "frames": 240}
-    found = measure(chosen.browser, **(quick if chosen.quick else whole))
+    found = measure(path, **(quick if chosen.quick else whole))
     found |= {"quick": chosen.quick, "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}
     print(json.dumps(found) if chosen.json else "\n".join(f"{key:32} {value}" for key, value in found.items()))
 
