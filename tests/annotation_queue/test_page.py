@@ -221,6 +221,47 @@ def test_the_page_decodes_run_lengths_as_storage_does(open_page):
         assert box == at, expected.shape
 
 
+def edges(inside, thickness):
+    """Pixels from which the object ends within `thickness` px along an axis; the frame's border is no end."""
+    padded = np.pad(inside, thickness, constant_values=True)
+    height, width = inside.shape
+    core = inside.copy()
+    for d in range(-thickness, thickness + 1):
+        core &= padded[thickness + d : thickness + d + height, thickness : thickness + width]
+        core &= padded[thickness : thickness + height, thickness + d : thickness + d + width]
+    return inside & ~core
+
+
+def test_the_page_paints_a_mask_and_its_edge_pixel_by_pixel(open_page):
+    chance = np.random.default_rng(4)
+    masks = [np.zeros((5, 7), bool), np.ones((5, 7), bool), np.arange(35).reshape(5, 7) == 17, mask(24)]
+    masks += [chance.random((31, 23)) > p for p in (0.02, 0.2, 0.8)]
+    masks += [np.roll(mask(24), -40, axis=1) | mask(60), np.pad(np.ones((30, 20), bool), ((9, 0), (12, 8)))]
+    page = open_page()
+    for thickness in (1, 2, 5):
+        painted = page.tab.evaluate(
+            """async ([sent, thickness]) => {
+              const { Overlay } = await import("/web/overlay.js");
+              const { runs, spans } = await import("/web/rle.js");
+              return sent.map(([counts, height, width]) => {
+                const context = new OffscreenCanvas(width, height).getContext("2d");
+                const overlay = new Overlay(height, width);
+                overlay.flood([9, 9, 9, 255]);
+                overlay.clear(); // what was painted before leaves no trace
+                const mask = spans(runs(counts), height, width);
+                overlay.fill(mask, [1, 20, 30, 255]);
+                overlay.line(mask, [2, 50, 60, 255], thickness);
+                overlay.drawOn(context);
+                return context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0).join("");
+              });
+            }""",
+            [[[rle.encode(m).decode(), *m.shape] for m in masks], thickness],
+        )
+        for inside, pixels in zip(masks, painted, strict=True):
+            expected = inside.astype(int) + edges(inside, thickness)
+            assert pixels == "".join(map(str, expected.ravel())), (inside.shape, thickness)
+
+
 def test_a_verifier_works_by_keyboard_alone(open_page, store):
     store.open_batch("b", tickets(5, FRAMES))
     page = open_page()
