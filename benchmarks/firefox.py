@@ -80,8 +80,9 @@ class Firefox:
             return dict(said["result"])
 
     def tab(self, width: int = 1440, height: int = 900) -> Tab:
-        """A new tab whose viewport has this size, px."""
-        context = self.send("browsingContext.create", type="tab")["context"]
+        """A new tab in a window and with cookies of its own, whose viewport has this size, px."""
+        owner = self.send("browser.createUserContext")["userContext"]
+        context = self.send("browsingContext.create", type="window", userContext=owner)["context"]
         self.send("browsingContext.setViewport", context=context, viewport={"width": width, "height": height})
         return Tab(self, str(context))
 
