@@ -4,9 +4,9 @@
 
 The real server as a process, `micro` as its model, a store with ingested videos whose frames carry their own number as
 black and white blocks. A time ends at the animation frame after the one that painted; `scrub_p95_ms` is a seek with all
-the other objects of a video shown, `browser_mb` what the browser takes then. Last, tabs and the server are killed (see
-crashes.py). `--quick` does the same with fewer actions, which the counts show. Milliseconds depend on the machine; what
-fails is a wrong frame or a lost operation.
+the other objects of a video shown, `browser_mb` what the browser takes then. Last, tabs of Chromium and the server are
+killed (see crashes.py). `--quick` does the same with fewer actions, which the counts show. Milliseconds depend on the
+machine; what fails is a wrong frame or a lost operation.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import { Overlay } from "./overlay.js";
 import { Mask, measured, runs, spans } from "./rle.js";
 
 const PARALLEL = 5; // requests at once; browsers allow six a host
+const DECODERS = 2; // frames decoded at once: what is wanted next should not wait for many
 const BLOB_BYTES = 96e6; // compressed frames kept
 const BITMAP_BYTES = 256e6; // decoded frames kept
 const AHEAD = 10; // frames decoded before they are needed
@@ -24,6 +25,7 @@ export class Frames {
     this.blobBytes = 0;
     this.bitmaps = new Map(); // in order of use
     this.loading = new Map();
+    this.decoding = 0;
     this.thumbs = new Map(); // position → a small picture, or null while it is made
     this.wanted = 0;
     this.onready = () => {};
@@ -48,13 +50,15 @@ export class Frames {
 
   fill() {
     // Start what is missing, nearest first: the position itself, what comes next, what came before.
-    for (let d = 0; d < this.limit && this.loading.size < PARALLEL; d++) {
+    for (let d = 0; d < this.limit && (d === 0 || this.loading.size < PARALLEL); d++) {
       const position = (this.wanted + d) % this.frameIdx.length;
       if (this.loading.has(position)) continue;
       if (this.bitmaps.has(position)) continue;
-      if (d > AHEAD && (this.blobs.has(position) || this.blobBytes > BLOB_BYTES)) continue;
+      const here = this.blobs.has(position);
+      if (d > AHEAD && (here || this.blobBytes > BLOB_BYTES)) continue;
+      if (d > 0 && here && this.decoding >= DECODERS) continue;
       this.loading.set(position, this.load(position, d <= AHEAD));
-      if (d === 0 && this.blobs.has(position)) return; // it is only to be decoded: nothing else takes time from that
+      if (d === 0 && here) return; // it is only to be decoded: nothing else takes time from that
     }
   }
 
@@ -69,7 +73,8 @@ export class Frames {
         this.onthumb();
       }
       if (decode) {
-        const bitmap = await createImageBitmap(blob);
+        this.decoding++;
+        const bitmap = await createImageBitmap(blob).finally(() => this.decoding--);
         if (this.aborter.signal.aborted) return bitmap.close();
         this.bitmaps.set(position, bitmap);
         this.trim();
