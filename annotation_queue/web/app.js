@@ -231,6 +231,7 @@ function setAside() {
   // What is on screen, and what was fetched after it, come again after the work that is shown instead.
   if (current) {
     current.spent = spent(current);
+    current.frames.rest();
     resumed.unshift(current);
   }
   if (nextWork) resumed.push(nextWork);

@@ -2,9 +2,11 @@
 // Frames are fetched by index, so no clock and no decoder decides which one is on screen.
 
 import { frame as fetchFrame, Unreachable } from "./api.js";
-import { Mask } from "./rle.js";
+import { Overlay } from "./overlay.js";
+import { Mask, measured, runs, spans } from "./rle.js";
 
 const PARALLEL = 5; // requests at once; browsers allow six a host
+const DECODERS = 2; // frames decoded at once: what is wanted next should not wait for many
 const BLOB_BYTES = 96e6; // compressed frames kept
 const BITMAP_BYTES = 256e6; // decoded frames kept
 const AHEAD = 10; // frames decoded before they are needed
@@ -23,6 +25,7 @@ export class Frames {
     this.blobBytes = 0;
     this.bitmaps = new Map(); // in order of use
     this.loading = new Map();
+    this.decoding = 0;
     this.thumbs = new Map(); // position → a small picture, or null while it is made
     this.wanted = 0;
     this.onready = () => {};
@@ -47,12 +50,15 @@ export class Frames {
 
   fill() {
     // Start what is missing, nearest first: the position itself, what comes next, what came before.
-    for (let d = 0; d < this.limit && this.loading.size < PARALLEL; d++) {
+    for (let d = 0; d < this.limit && (d === 0 || this.loading.size < PARALLEL); d++) {
       const position = (this.wanted + d) % this.frameIdx.length;
       if (this.loading.has(position)) continue;
       if (this.bitmaps.has(position)) continue;
-      if (d > AHEAD && (this.blobs.has(position) || this.blobBytes > BLOB_BYTES)) continue;
+      const here = this.blobs.has(position);
+      if (d > AHEAD && (here || this.blobBytes > BLOB_BYTES)) continue;
+      if (d > 0 && here && this.decoding >= DECODERS) continue;
       this.loading.set(position, this.load(position, d <= AHEAD));
+      if (d === 0 && here) return; // it is only to be decoded: nothing else takes time from that
     }
   }
 
@@ -67,7 +73,8 @@ export class Frames {
         this.onthumb();
       }
       if (decode) {
-        const bitmap = await createImageBitmap(blob);
+        this.decoding++;
+        const bitmap = await createImageBitmap(blob).finally(() => this.decoding--);
         if (this.aborter.signal.aborted) return bitmap.close();
         this.bitmaps.set(position, bitmap);
         this.trim();
@@ -122,6 +129,13 @@ export class Frames {
     }
   }
 
+  rest() {
+    // Not on screen for a while: what was fetched stays, as it came; what was decoded and what is asked for goes.
+    this.limit = 0;
+    for (const bitmap of this.bitmaps.values()) bitmap.close();
+    this.bitmaps.clear();
+  }
+
   close() {
     this.aborter.abort();
     for (const bitmap of this.bitmaps.values()) bitmap.close();
@@ -137,7 +151,7 @@ export class Player {
   constructor(canvas) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d", { willReadFrequently: false });
-    this.overlay = document.createElement("canvas");
+    this.overlay = null;
     this.mode = "fill";
     this.hidden = false;
     this.playing = false;
@@ -169,9 +183,8 @@ export class Player {
       this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
       return;
     }
-    this.canvas.width = this.overlay.width = work.info.width;
-    this.canvas.height = this.overlay.height = work.info.height;
-    this.image = null;
+    this.canvas.width = work.info.width;
+    this.canvas.height = work.info.height;
     work.frames.onready = (position) => {
       if (position === this.position && this.shown !== position) this.draw();
     };
@@ -292,11 +305,7 @@ export class Player {
     context.filter = this.brightness === 1 ? "none" : `brightness(${this.brightness})`;
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     context.filter = "none";
-    if (this.work.masklet && !this.hidden) {
-      this.paint(this.position);
-      context.drawImage(this.overlay, 0, 0);
-    }
-    if (this.showOthers && !this.hidden) this.paintOthers(this.position);
+    if (!this.hidden && (this.work.masklet || this.showOthers)) this.paint(this.position);
     this.shown = this.position;
     canvas.dataset.frame = this.work.timeline.frames[this.position];
     this.onframe(this.position);
@@ -304,49 +313,42 @@ export class Player {
   }
 
   paint(position) {
-    // The overlay canvas for one position, in the mode that is chosen.
-    const { masklet } = this.work;
-    const { height, width } = masklet;
-    const context = this.overlay.getContext("2d", { willReadFrequently: true });
-    if (this.overlay.width !== width || this.overlay.height !== height) {
-      this.overlay.width = width;
-      this.overlay.height = height;
-    }
-    context.clearRect(0, 0, width, height);
-    const mask = this.bits ? Mask.of(this.bits, height, width) : new Mask(masklet.rle[position], height, width);
-    const outside = this.mode === "cut-out" ? [8, 8, 12, 210] : [0, 0, 0, 0];
-    if (outside[3]) {
-      context.fillStyle = `rgb(${outside.slice(0, 3).join(" ")} / ${outside[3] / 255})`;
-      context.fillRect(0, 0, width, height);
-    }
+    // The masks of one position, in the mode that is chosen: insides first, then edges, the ticket's own on top.
+    const { info, masklet, before } = this.work;
+    const { height, width } = info;
+    const at = (text) => spans(runs(text), height, width);
+    if (this.overlay?.height !== height || this.overlay.width !== width) this.overlay = new Overlay(height, width);
+    const { overlay, mode, colours } = this;
+    overlay.clear();
+    const others = this.showOthers ? this.others(position).map((other) => ({ ...other, spans: at(other.rle) })) : [];
+    const drawn = this.bits && spans(measured(this.bits, height, width), height, width);
+    const own = masklet && (drawn ?? at(masklet.rle[position]));
     const scale = this.canvas.clientWidth ? width / this.canvas.clientWidth : 1;
-    const thickness = Math.max(1, Math.round((this.mode === "outline" ? 3 : 2) * scale));
-    const filled = this.mode === "fill" || this.mode === "before";
-    const fill = filled ? [...this.colours.fill, 108] : [0, 0, 0, 0];
-    const line = this.mode === "cut-out" ? [0, 0, 0, 0] : [...this.colours.line, 255];
-    layer(context, mask, { fill, line, outside, thickness });
-    const before = this.mode === "before" ? this.work.before?.rle[position] : null;
-    if (before) {
-      const other = new Mask(before, height, width);
-      layer(context, other, { line: [...this.colours.before, 255], thickness: Math.max(2, thickness) });
+    const thickness = Math.max(1, Math.round(2 * scale));
+    const thick = mode === "outline" ? Math.max(1, Math.round(3 * scale)) : thickness;
+    const cut = own && mode === "cut-out";
+    if (cut) {
+      overlay.flood([8, 8, 12, 210]);
+      overlay.fill(own, [0, 0, 0, 0]);
+    } else {
+      for (const { spans, colour, settled } of others) overlay.fill(spans, [...colour, settled ? 70 : 35]);
+      if (own && mode !== "outline") overlay.fill(own, [...colours.fill, 108]);
     }
+    for (const { spans, colour } of others) overlay.line(spans, [...colour, 255], thickness);
+    if (own && !cut) overlay.line(own, [...colours.line, 255], thick);
+    if (own && mode === "before" && before) {
+      overlay.line(at(before.rle[position]), [...colours.before, 255], Math.max(2, thickness));
+    }
+    overlay.drawOn(this.context);
   }
 
-  paintOthers(position) {
-    // The other objects of the video, each in its own colour: an outline where it is settled, dim where it is not.
-    const { others, info, timeline } = this.work;
-    if (!others) return;
-    const context = this.overlay.getContext("2d", { willReadFrequently: true });
-    const thickness = Math.max(1, Math.round((2 * info.width) / (this.canvas.clientWidth || info.width)));
-    others.forEach((other, n) => {
-      const at = other.frame_idx.indexOf(timeline.frames[position]);
-      if (at < 0) return;
-      const colour = OTHERS[n % OTHERS.length];
-      context.clearRect(0, 0, info.width, info.height);
-      const fill = [...colour, other.settled ? 70 : 35];
-      layer(context, new Mask(other.rle[at], info.height, info.width), { fill, line: [...colour, 255], thickness });
-      this.context.drawImage(this.overlay, 0, 0);
+  others(position) {
+    // The other objects of the video in a frame, each in its own colour: stronger where it is settled.
+    const frame = this.work.timeline.frames[position];
+    const all = (this.work.others ?? []).map(({ frame_idx, rle, settled }, n) => {
+      return { rle: rle[frame_idx.indexOf(frame)], settled, colour: OTHERS[n % OTHERS.length] };
     });
+    return all.filter((other) => other.rle !== undefined);
   }
 
   async portrait(target) {
@@ -374,27 +376,4 @@ export class Player {
     );
     bitmap.close();
   }
-}
-
-const NOTHING = [0, 0, 0, 0];
-
-function layer(context, mask, { fill = NOTHING, line = NOTHING, outside = NOTHING, thickness }) {
-  // Paint one mask: its inside, its edge, and what is around it inside its box.
-  if (mask.box === null) return;
-  const [x0, y0, x1, y1] = mask.box;
-  const image = context.getImageData(x0, y0, x1 - x0, y1 - y0);
-  const pixels = image.data;
-  for (let y = y0, at = 0; y < y1; y++) {
-    for (let x = x0; x < x1; x++, at += 4) {
-      const inside = mask.bits[y * mask.width + x];
-      const colour = inside ? (line[3] && mask.isEdge(x, y, thickness) ? line : fill) : outside;
-      if (inside && !colour[3] && outside[3]) pixels[at + 3] = 0;
-      if (!colour[3]) continue;
-      pixels[at] = colour[0];
-      pixels[at + 1] = colour[1];
-      pixels[at + 2] = colour[2];
-      pixels[at + 3] = colour[3];
-    }
-  }
-  context.putImageData(image, x0, y0);
 }

@@ -52,35 +52,26 @@ export class Mask {
     this.area = area;
     this.box = area ? [x0, y0, x1, y1] : null;
   }
+}
 
-  static of(bits, height, width) {
-    // A mask from row-major bits, which it does not copy.
-    const mask = new Mask(empty(height, width), height, width);
-    let [x0, y0, x1, y1, area] = [width, height, 0, 0, 0];
-    for (let y = 0, at = 0; y < height; y++) {
-      for (let x = 0; x < width; x++, at++) {
-        if (!bits[at]) continue;
-        area++;
-        if (x < x0) x0 = x;
-        if (x >= x1) x1 = x + 1;
-        if (y < y0) y0 = y;
-        y1 = y + 1;
-      }
+export function spans(lengths, height, width) {
+  // The runs inside, cut at the ends of columns: column x has the spans first[x] … first[x + 1] - 1, each of the rows
+  // from[i] … to[i] - 1.
+  const first = new Int32Array(width + 1);
+  const [from, to] = [[], []];
+  let [at, column] = [0, 0];
+  for (let i = 0; i < lengths.length; at += lengths[i++]) {
+    if (!(i & 1)) continue;
+    for (let y = at % height, x = (at - y) / height, left = lengths[i]; left > 0; x++, y = 0) {
+      while (column < x) first[++column] = from.length;
+      const end = Math.min(height, y + left);
+      from.push(y);
+      to.push(end);
+      left -= end - y;
     }
-    return Object.assign(mask, { bits, area, box: area ? [x0, y0, x1, y1] : null });
   }
-
-  isEdge(x, y, thickness) {
-    // Whether the object ends within `thickness` pixels along an axis. The frame's border is not an end.
-    const { bits, width, height } = this;
-    for (let d = 1; d <= thickness; d++) {
-      if (x >= d && !bits[y * width + x - d]) return true;
-      if (x + d < width && !bits[y * width + x + d]) return true;
-      if (y >= d && !bits[(y - d) * width + x]) return true;
-      if (y + d < height && !bits[(y + d) * width + x]) return true;
-    }
-    return false;
-  }
+  while (column < width) first[++column] = from.length;
+  return { first, from, to };
 }
 
 export function counts(lengths) {
@@ -98,8 +89,8 @@ export function counts(lengths) {
   return text;
 }
 
-export function encode(bits, height, width) {
-  // Row-major bits → compressed run lengths.
+export function measured(bits, height, width) {
+  // Row-major bits → run lengths.
   const lengths = [];
   let run = 0;
   let inside = 0;
@@ -114,8 +105,10 @@ export function encode(bits, height, width) {
     }
   }
   lengths.push(run);
-  return counts(lengths);
+  return lengths;
 }
+
+export const encode = (bits, height, width) => counts(measured(bits, height, width));
 
 export const empty = (height, width) => counts([height * width]);
 

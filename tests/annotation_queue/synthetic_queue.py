@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import httpx
@@ -49,6 +50,36 @@ PEOPLE = {
     "lea": {Role.LEAD},
     "pipeline": {Role.PIPELINE},
 }
+
+# What is on the canvas: the index that the frame carries, the frame that the page names, and where its mask is.
+# The page paints the mask only in one colour, over known pixels, so the overlay is found as what differs.
+LOOK = """
+([block, bits]) => {
+  const canvas = document.querySelector("#screen");
+  const c = canvas.getContext("2d");
+  const strip = c.getImageData(0, 0, bits * block, block).data;
+  let carried = 0;
+  for (let bit = 0; bit < bits; bit++) {
+    const at = 4 * ((block >> 1) * bits * block + bit * block + (block >> 1));
+    if (strip[at] > 127) carried += 2 ** bit;
+  }
+  const { data, width, height } = c.getImageData(0, 0, canvas.width, canvas.height);
+  let [n, sx, sy] = [0, 0, 0];
+  for (let y = block * 2; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const at = 4 * (y * width + x);
+      // the violet line around the mask: more blue than anything in the synthetic clips
+      if (data[at + 2] > 235 && data[at] > 190) { n++; sx += x; sy += y; }
+    }
+  }
+  return {
+    carried,
+    named: Number(canvas.dataset.frame),
+    readout: Number(document.querySelector("#frame").textContent),
+    mask: n ? [sx / n, sy / n] : null,
+  };
+}
+"""
 
 
 def centre(frame_idx: int) -> tuple[int, int]:
@@ -86,6 +117,21 @@ def picture(frame_idx: int) -> np.ndarray:
         colour = (255, 255, 255) if frame_idx >> bit & 1 else (0, 0, 0)
         cv2.rectangle(image, (bit * BLOCK, 0), (bit * BLOCK + BLOCK - 1, BLOCK - 1), colour, -1)
     return image
+
+
+def belongs_together(seen: dict[str, Any]) -> int:
+    """Check that frame, readout and mask, as LOOK sees them, are of one and the same index, and return it.
+
+    The disc moves 8 px to the right from one annotated frame to the next, so the mask of a neighbour does not pass.
+    """
+    index = int(seen["carried"])
+    assert seen["named"] == seen["readout"] == index and index % STRIDE == 0
+    if hidden(index):
+        assert seen["mask"] is None
+        return index
+    x, y = seen["mask"]
+    assert abs(x - centre(index)[0]) < 1.5 and abs(y - centre(index)[1]) < 2.5, (seen, centre(index))
+    return index
 
 
 class SyntheticModel:

@@ -14,12 +14,14 @@ from pydantic import TypeAdapter
 from synthetic_queue import (
     BLOCK,
     HEIGHT,
+    LOOK,
     PASSWORD,
     WIDTH,
     ServerProcess,
     SyntheticMedia,
     SyntheticModel,
     add_people,
+    belongs_together,
     centre,
     hidden,
     mask,
@@ -43,36 +45,6 @@ ARGS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run"
 )
-
-# What is on the canvas: the index that the frame carries, the frame that the page names, and where its mask is.
-# The page paints the mask only in one colour, over known pixels, so the overlay is found as what differs.
-LOOK = """
-([block, bits]) => {
-  const canvas = document.querySelector("#screen");
-  const c = canvas.getContext("2d");
-  const strip = c.getImageData(0, 0, bits * block, block).data;
-  let carried = 0;
-  for (let bit = 0; bit < bits; bit++) {
-    const at = 4 * ((block >> 1) * bits * block + bit * block + (block >> 1));
-    if (strip[at] > 127) carried += 2 ** bit;
-  }
-  const { data, width, height } = c.getImageData(0, 0, canvas.width, canvas.height);
-  let [n, sx, sy] = [0, 0, 0];
-  for (let y = block * 2; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const at = 4 * (y * width + x);
-      // the violet line around the mask: more blue than anything in the synthetic clips
-      if (data[at + 2] > 235 && data[at] > 190) { n++; sx += x; sy += y; }
-    }
-  }
-  return {
-    carried,
-    named: Number(canvas.dataset.frame),
-    readout: Number(document.querySelector("#frame").textContent),
-    mask: n ? [sx / n, sy / n] : null,
-  };
-}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -198,21 +170,6 @@ def open_page(chromium, store):
     assert problems == []
 
 
-def belongs_together(seen):
-    """Check that frame, readout and mask are of one and the same index, and return it.
-
-    The disc moves 8 px to the right from one annotated frame to the next, so the mask of a neighbour does not pass.
-    """
-    index = seen["carried"]
-    assert seen["named"] == seen["readout"] == index and index % STRIDE == 0
-    if hidden(index):
-        assert seen["mask"] is None
-        return index
-    x, y = seen["mask"]
-    assert abs(x - centre(index)[0]) < 1.5 and abs(y - centre(index)[1]) < 2.5, (seen, centre(index))
-    return index
-
-
 def test_the_mask_on_screen_belongs_to_the_frame_on_screen(open_page, store):
     store.open_batch("b", tickets(1, FRAMES))
     page = open_page()
@@ -263,6 +220,47 @@ def test_the_page_decodes_run_lengths_as_storage_does(open_page):
         rows, columns = np.nonzero(expected)
         at = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if area else None
         assert box == at, expected.shape
+
+
+def edges(inside, thickness):
+    """Pixels from which the object ends within `thickness` px along an axis; the frame's border is no end."""
+    padded = np.pad(inside, thickness, constant_values=True)
+    height, width = inside.shape
+    core = inside.copy()
+    for d in range(-thickness, thickness + 1):
+        core &= padded[thickness + d : thickness + d + height, thickness : thickness + width]
+        core &= padded[thickness : thickness + height, thickness + d : thickness + d + width]
+    return inside & ~core
+
+
+def test_the_page_paints_a_mask_and_its_edge_pixel_by_pixel(open_page):
+    chance = np.random.default_rng(4)
+    masks = [np.zeros((5, 7), bool), np.ones((5, 7), bool), np.arange(35).reshape(5, 7) == 17, mask(24)]
+    masks += [chance.random((31, 23)) > p for p in (0.02, 0.2, 0.8)]
+    masks += [np.roll(mask(24), -40, axis=1) | mask(60), np.pad(np.ones((30, 20), bool), ((9, 0), (12, 8)))]
+    page = open_page()
+    for thickness in (1, 2, 5):
+        painted = page.tab.evaluate(
+            """async ([sent, thickness]) => {
+              const { Overlay } = await import("/web/overlay.js");
+              const { runs, spans } = await import("/web/rle.js");
+              return sent.map(([counts, height, width]) => {
+                const context = new OffscreenCanvas(width, height).getContext("2d");
+                const overlay = new Overlay(height, width);
+                overlay.flood([9, 9, 9, 255]);
+                overlay.clear(); // what was painted before leaves no trace
+                const mask = spans(runs(counts), height, width);
+                overlay.fill(mask, [1, 20, 30, 255]);
+                overlay.line(mask, [2, 50, 60, 255], thickness);
+                overlay.drawOn(context);
+                return context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0).join("");
+              });
+            }""",
+            [[[rle.encode(m).decode(), *m.shape] for m in masks], thickness],
+        )
+        for inside, pixels in zip(masks, painted, strict=True):
+            expected = inside.astype(int) + edges(inside, thickness)
+            assert pixels == "".join(map(str, expected.ravel())), (inside.shape, thickness)
 
 
 def test_a_verifier_works_by_keyboard_alone(open_page, store):

@@ -1,0 +1,169 @@
+"""Kills the tab of a person at work, and the queue under it, again and again, and counts what is lost.
+
+Every act is one operation: a stroke, a lock, an absent frame, an undo, a click. The tab says when an operation is made
+and when it is on the browser's disk, so an operation is lost (`lost_operations`) if it was there and the queue does not
+have it once the page has been opened again and says that all is saved. What the killed tab was about to write is not
+lost by that count; `in_flight_lost` is the most of it that one crash cost.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from contextlib import suppress
+from typing import Any
+
+import psutil
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from annotation_queue.records import Kind
+from benchmarks.coded import PASSWORD
+from engine.serve import QueueProcess
+from engine.services import connect
+from engine.settings import Settings
+
+ACTS = 6  # between two crashes
+WATCH = """
+(() => {
+  const { put } = IDBObjectStore.prototype;
+  IDBObjectStore.prototype.put = function (item) {
+    console.debug(`made ${item.id}`);
+    this.transaction.addEventListener("complete", () => console.debug(`kept ${item.id}`));
+    return put.call(this, item);
+  };
+})();
+"""
+
+
+class Person:
+    """Dan, who corrects one masklet through every crash."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.made: set[str] = set()
+        self.kept: set[str] = set()
+        self._url = url
+        self._holds = "[]"
+        self._chance = random.Random(3)
+        self._context: BrowserContext = browser.new_context(viewport={"width": 1280, "height": 720})
+        self._context.add_init_script(WATCH)
+        self._page = self._open()
+        self._page.fill("#login-name", "dan")
+        self._page.fill("#login-password", PASSWORD)
+        self._page.press("#login-password", "Enter")
+        self._at_work()
+
+    def act(self) -> None:
+        """One operation, of any kind, on a frame beside."""
+        page, keys = self._page, self._page.keyboard
+        keys.press(self._chance.choice(["ArrowLeft", "ArrowRight"]))
+        time.sleep(self._chance.uniform(0.05, 0.15))  # nobody is faster
+        locked = page.locator(".badge", has_text="Locked").count() > 0
+        painted = page.locator("body.buffering").count() == 0
+        kind = self._chance.choice(["f", "g", "Control+z", "b", "b", "c"])
+        if kind == "g":
+            keys.press("g")
+            keys.press("g")
+        elif kind in ("b", "c") and painted and not locked:
+            keys.press(kind)
+            box = page.locator("#screen").bounding_box()
+            assert box is not None
+            x, y = (self._chance.uniform(0.4, 0.6) for _ in range(2))
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            page.mouse.down()
+            if kind == "b":
+                page.mouse.move(box["x"] + (x + 0.05) * box["width"], box["y"] + y * box["height"], steps=3)
+            page.mouse.up()
+        else:
+            keys.press("Control+z" if kind == "Control+z" and len(self.made) > 1 else "f")
+
+    def crash(self) -> None:
+        """SIGKILL the tab's process, anywhere within the last act."""
+        self._holds = self._page.evaluate("sessionStorage.getItem('masklets.holds')")
+        self.act()
+        time.sleep(self._chance.uniform(0, 0.02))
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "--type=renderer" in process.cmdline():
+                    process.kill()
+        self._page.close()
+
+    def reopen(self) -> None:
+        """The page again, after a crash."""
+        self._page = self._open()
+        self._at_work()
+
+    def saved(self) -> None:
+        """Wait until the page says that everything is saved."""
+        self._page.wait_for_selector("#save[data-state=saved]", timeout=60_000)
+
+    def close(self) -> None:
+        self._context.close()
+
+    def _open(self) -> Page:
+        page = self._context.new_page()
+        page.on("console", lambda line: self._said(line.text))
+        # a browser gives a tab that crashed its session's storage back
+        page.add_init_script(f"sessionStorage.setItem('masklets.holds', {json.dumps(self._holds)})")
+        page.goto(self._url)
+        return page
+
+    def _at_work(self) -> None:
+        self._page.wait_for_selector("body[data-kind=track][data-view=work]", timeout=60_000)
+        self._page.wait_for_selector("#screen[data-frame]", timeout=60_000)
+
+    def _said(self, line: str) -> None:
+        what, _, operation_id = line.partition(" ")
+        if what == "made":
+            self.made.add(operation_id)
+        elif what == "kept":
+            self.kept.add(operation_id)
+
+
+def crashing(browser: Browser, server: QueueProcess, settings: Settings, kills: int) -> dict[str, Any]:
+    """Kill the tab and the server in turn, and each fourth time both."""
+    dan = Person(browser, settings.queue_url)
+    missing: set[str] = set()
+    tabs = servers = in_flight = 0
+    for n in range(kills):
+        of_server, of_tab = n % 2 == 1, n % 4 != 1
+        for _ in range(ACTS):
+            dan.act()
+        if of_server:
+            _kill(server)
+            for _ in range(ACTS // 2):  # work goes on
+                dan.act()
+        if of_tab:
+            dan.crash()
+        if of_server:
+            server.stop()
+            server.__enter__()
+        if of_tab:
+            dan.reopen()
+        dan.saved()
+        now_missing = dan.made - _arrived(settings)
+        in_flight = max(in_flight, len(now_missing - missing - dan.kept))
+        missing, tabs, servers = now_missing, tabs + of_tab, servers + of_server
+    dan.close()
+    return {
+        "tab_kills": tabs,
+        "server_kills": servers,
+        "operations": len(dan.made),
+        "lost_operations": len(missing & dan.kept),
+        "in_flight_lost": in_flight,
+    }
+
+
+def _kill(server: QueueProcess) -> None:
+    """SIGKILL: no handler runs, nothing is flushed."""
+    [child] = [p for p in psutil.Process().children() if "engine.cli" in p.cmdline()]
+    child.kill()
+
+
+def _arrived(settings: Settings) -> set[str]:
+    """The operations that the queue has, those after a lost lease included."""
+    with connect(settings) as s:
+        store, _ = s.open_queue()
+        tickets = store.tickets(batch_id="benchmark", kind=Kind.TRACK)
+        found = [o for t in tickets for branch in (False, True) for o in store.operations(t.ticket_id, branch=branch)]
+    return {o.operation_id for o in found}
