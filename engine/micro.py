@@ -48,6 +48,7 @@ _CLICK = replace(_CLICKS, correction_clicks=1)
 _CLIPS = Interaction(mask=0.5, click=0.3, corrected_frames=2, correction_clicks=2)
 _SHORT = Interaction(mask=0.35, click=0.4, prompted_frames=1, corrected_frames=1, correction_clicks=1)
 _SHORTER = replace(_SHORT, mask=0.4, click=0.35)
+_MASK = replace(_SHORT, mask=0.7, click=0.25)
 # Images first until clicks and boxes take off, then clips; small pictures first, because they cost a quarter.
 STAGES: tuple[tuple[Stage, Scene], ...] = (
     (Stage("images", 1300, 128, frames=1, batch=16, lr=1e-3, interaction=_CLICKS), ANYTHING),
@@ -59,6 +60,17 @@ STAGES: tuple[tuple[Stage, Scene], ...] = (
     (Stage("rich clips", 1000, 128, frames=3, batch=4, lr=7e-4, warmup=30, interaction=_SHORTER), RICH),
     (Stage("large images", 400, 256, frames=1, batch=8, lr=5e-4, warmup=30, interaction=_CLICK), RICH),
     (Stage("large clips", 1200, 256, frames=3, batch=2, lr=5e-4, warmup=30, final_lr=0.02, interaction=_SHORTER), RICH),
+    # Three frames teach a step of tracking, not a track: errors piled up over sixteen frames until these stages.
+    (
+        Stage("whole clips", 1500, 256, frames=8, batch=1, lr=1.2e-4, warmup=50, final_lr=0.2, interaction=_SHORTER),
+        RICH,
+    ),
+    (Stage("longest", 50, 256, 16, objects=2, batch=1, lr=3e-5, warmup=20, final_lr=0.97, interaction=_MASK), RICH),
+    (Stage("longest clips", 200, 256, 16, objects=2, batch=1, lr=1e-4, final_lr=0.96, interaction=_SHORTER), RICH),
+    (
+        Stage("last clips", 400, 256, 16, objects=2, lr=1e-4, batch=1, warmup=20, final_lr=0.03, interaction=_SHORTER),
+        RICH,
+    ),
 )
 RECIPE = Recipe(stages=tuple(stage for stage, _ in STAGES), seed=1, weight_decay=0.01)
 

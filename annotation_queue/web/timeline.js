@@ -12,7 +12,11 @@ export class Strip {
     this.position = 0;
     this.hover = null;
     this.onseek = () => {};
-    new ResizeObserver(() => this.draw()).observe(canvas);
+    this.large = 1; // how much everything grows on a large screen; all below is in units of it
+    new ResizeObserver(() => {
+      this.large = Number(getComputedStyle(canvas).getPropertyValue("--large")) || 1;
+      this.draw();
+    }).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       this.seekTo(event.offsetX);
@@ -52,8 +56,8 @@ export class Strip {
   at(x) {
     if (!this.work) return null;
     const { length } = this.work.timeline;
-    const cell = (this.canvas.clientWidth - LABELS - PAD) / length;
-    return Math.max(0, Math.min(length - 1, Math.floor((x - LABELS) / cell)));
+    const cell = (this.canvas.clientWidth / this.large - LABELS - PAD) / length;
+    return Math.max(0, Math.min(length - 1, Math.floor((x / this.large - LABELS) / cell)));
   }
 
   seekTo(x) {
@@ -63,12 +67,10 @@ export class Strip {
 
   draw() {
     const { canvas } = this;
-    const ratio = window.devicePixelRatio || 1;
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (canvas.width !== width * ratio || canvas.height !== height * ratio) {
-      canvas.width = width * ratio;
-      canvas.height = height * ratio;
-    }
+    const ratio = (window.devicePixelRatio || 1) * this.large;
+    const [width, height] = [canvas.clientWidth / this.large, canvas.clientHeight / this.large];
+    const pixels = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== pixels[0] || canvas.height !== pixels[1]) [canvas.width, canvas.height] = pixels;
     const c = canvas.getContext("2d");
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, width, height);
@@ -170,7 +172,7 @@ Strip.prototype.drawFilm = function drawFilm(c, width) {
   const tall = FILM - 4;
   const count = Math.max(1, Math.floor(width / ((tall * info.width) / info.height)));
   const wide = width / count;
-  const ratio = Math.ceil(window.devicePixelRatio || 1);
+  const ratio = Math.ceil((window.devicePixelRatio || 1) * this.large);
   for (let n = 0; n < count; n++) {
     const picture = frames.thumb(Math.floor(((n + 0.5) / count) * timeline.length), tall * ratio);
     const x = LABELS + n * wide;
