@@ -14,6 +14,8 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from math import isfinite
 from typing import Protocol
 
 from annotation_queue.records import Masklet, Operation
@@ -35,6 +37,10 @@ class FrameMask:
     score: float  # predicted IoU, the model's own estimate; 1 for what a person drew
     object_score: float  # presence logit, > 0 is present
     stability: float
+
+    def __post_init__(self) -> None:
+        if not all(map(isfinite, (self.score, self.object_score, self.stability))):  # JSON could not hold it
+            raise ValueError(f"frame {self.frame_idx}: the model's scores are not finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +85,11 @@ def effective(operations: Sequence[Operation]) -> list[Operation]:
     """The operations that stand, in order: without undone ones, and without undo and redo themselves."""
     undone: set[str] = set()
     for operation in operations:
-        about = json.loads(operation.payload).get("operation_id", "")
-        if operation.kind == "undo":
-            undone.add(about)
-        elif operation.kind == "redo":
-            undone.discard(about)
+        if operation.kind not in ("undo", "redo"):
+            continue
+        about = json.loads(operation.payload).get("operation_id")
+        if isinstance(about, str):  # a malformed one takes nothing back
+            (undone.add if operation.kind == "undo" else undone.discard)(about)
     return [o for o in operations if o.operation_id not in undone and o.kind not in ("undo", "redo")]
 
 
@@ -98,8 +104,9 @@ def draft_of(
     draft = Draft(hw[0], hw[1], tuple(frame_idx))
     if masklet is not None:
         draft.masks = {m.frame_idx: m for m in frame_masks(masklet)}
-        begun = json.loads(masklet.prompt).get("frame_idx")
-        draft.anchor = begun if begun in draft.masks and draft.masks[begun].area_px else None
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # a prompt that says no such frame
+            begun = json.loads(masklet.prompt)["frame_idx"]
+            draft.anchor = begun if draft.masks[begun].area_px else None
     for operation in effective(operations):
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # a malformed act changes nothing
             _apply(draft, operation, versions.get(operation.operation_id))
@@ -173,9 +180,10 @@ def prompt_of(frame_idx: int, said: Mapping[str, object]) -> Prompt:
         box = said.get("box_xyxy")
         corners = None if box is None else tuple(float(v) for v in box)  # type: ignore[attr-defined]
         mask = said.get("mask_rle")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"not a prompt: {json.dumps(said)[:120]}") from None
-    if len(points) != len(labels) or (corners is not None and len(corners) != 4):
+    finite = all(map(isfinite, chain(*points, corners or ())))
+    if not finite or len(points) != len(labels) or (corners is not None and len(corners) != 4):
         raise ValueError(f"not a prompt: {json.dumps(said)[:120]}")
     return Prompt(
         frame_idx=frame_idx,

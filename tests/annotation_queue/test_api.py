@@ -435,6 +435,11 @@ def test_what_no_database_holds_is_refused(uri):
         ticket = http.post("/api/tickets/claim", json={"claim_id": "c"}).json()["ticket_id"]
         answer = http.post(f"/api/tickets/{ticket}/heartbeat", json={"token": 10**30})
         assert answer.status_code == 422 and len(answer.json()["error"]) < 100
+        for seconds in ("NaN", "Infinity", "-1"):
+            said = f'{{"operation_id": "n", "created_at": "", "verdict": "accept", "seconds": {seconds}}}'
+            body = {"content": f'{{"token": 1, "outcome": {said}}}', "headers": {"Content-Type": "application/json"}}
+            answer = http.post(f"/api/tickets/{ticket}/finish", **body)
+            assert answer.status_code == 422 and "seconds" in answer.json()["error"]
         nul = {"operation_id": "o", "created_at": "\0", "verdict": "accept"}
         answer = http.post(f"/api/tickets/{ticket}/finish", json={"token": 1, "outcome": nul})
         assert answer.status_code in (200, 422)  # SQLite holds it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -138,12 +139,26 @@ def test_what_the_model_refuses_is_said_and_is_no_version(bench, store, model):
     assert refine(client, ticket, operation(2))[-1]["event"] == "done"
 
 
+def test_a_mask_with_scores_that_are_no_numbers_is_said_and_is_no_version(bench, store, model, monkeypatch):
+    client, ticket = bench
+    found = model.click
+
+    def sick(*about, **more):
+        return replace(found(*about, **more), score=float("nan"))
+
+    monkeypatch.setattr(model, "click", sick)
+    said = refine(client, ticket, operation(1))[-1]
+    assert (said["event"], said["why"]) == ("failed", "ValueError") and "finite" in said["error"]
+    assert client.get(f"/api/tickets/{ticket.ticket_id}/versions").json() == []
+
+
 @pytest.mark.parametrize(
     ("said", "status"),
     [
         (operation(1, "stroke", mask_rle="x"), 422),
         (operation(1, frame_idx=7), 422),
         (operation(1, points_xy=[[1]], labels=[1]), 422),
+        (operation(1, points_xy=[[1, float("nan")]], labels=[1]), 422),
         (operation(1) | {"frame_idx": None}, 422),
         (operation(1, "dance"), 422),
     ],

@@ -107,13 +107,38 @@ def test_a_prompt_that_nobody_answered_changes_no_mask():
         act(1, "stroke", 8, mask_rle=7),
         act(1, "absent", first="a", last=None),
         replace(act(1, "stroke", 8), payload="{}"),
+        act(1, "undo", operation_id=[]),
+        act(1, "redo", operation_id={}),
     ],
 )
 def test_a_malformed_act_changes_nothing(said):
     assert draft(said).masks == draft().masks
 
 
-@pytest.mark.parametrize("said", [{"points_xy": [[1]]}, {"points_xy": [[1, 2]], "labels": []}, {"box_xyxy": [1, 2]}])
+@pytest.mark.parametrize("prompt", ["", "[]", '"x"', '{"frame_idx": []}', '{"frame_idx": 3}'])
+def test_a_masklet_with_a_strange_prompt_has_no_anchor(prompt):
+    found = draft(masklet=replace(WRONG, prompt=prompt))
+    assert found.anchor is None and found.masks == draft().masks
+
+
+@pytest.mark.parametrize("field", ["score", "object_score", "stability"])
+def test_a_mask_whose_scores_no_json_holds_is_none(field):
+    with pytest.raises(ValueError, match="finite"):
+        replace(drawn(8, RIGHT, HW), **{field: float("nan")})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"points_xy": [[1]]},
+        {"points_xy": [[1, 2]], "labels": []},
+        {"points_xy": [[1, float("nan")]], "labels": [1]},
+        {"points_xy": [[1, 2]], "labels": [float("inf")]},
+        {"box_xyxy": [1, 2]},
+        {"box_xyxy": [1, 2, 3, float("inf")]},
+        {"box_xyxy": [1, 2, 3, 10**400]},
+    ],
+)
 def test_a_malformed_prompt_is_refused(said):
     with pytest.raises(ValueError, match="not a prompt"):
         prompt_of(0, said)
