@@ -383,6 +383,13 @@ class Store:
             db.add_to_tallies(c, figures.added([values]))
             return to_ticket(row)
 
+    def held(self, ticket_id: str, token: int, person: Person) -> Ticket:
+        """The ticket, for who holds it under this token. Raises NoSuchTicket; NotAllowed; LeaseLost."""
+        ticket = self.ticket(ticket_id)
+        with self.database.read() as c:
+            self._check_held(c, ticket, token, person)
+        return ticket
+
     def heartbeat(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Keep the lease for another `lease_s`. Raises NoSuchTicket, LeaseLost."""
         with self.database.write() as c:

@@ -20,10 +20,10 @@ from synthetic_queue import (
 
 from annotation_queue.api import create_app
 from annotation_queue.live import Live
-from annotation_queue.records import Kind, Person, Role
+from annotation_queue.records import Kind, NewOperation, NotAllowed, Person, Role
 from storage import rle
 
-ANN = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))
+ANN, ANDY = (Person(name=name, roles=frozenset({Role.ANNOTATOR})) for name in ("ann", "andy"))
 FRAMES = 48
 
 
@@ -177,6 +177,25 @@ def test_a_stale_token_is_refused_and_kept_as_a_branch(bench, store):
     assert [o.operation_id for o in store.operations(ticket.ticket_id, branch=True)] == ["o1"]
     warm = client.post(f"/api/tickets/{ticket.ticket_id}/warm", json={"token": ticket.lease_token})
     assert warm.status_code == 409
+
+
+def test_a_known_operation_is_answered_to_who_holds_the_ticket_and_as_it_was_kept(bench, store, model):
+    client, ticket = bench
+    path = f"/api/tickets/{ticket.ticket_id}/operations"
+    assert client.post(path, json={"token": ticket.lease_token, "operations": [operation(1)]}).status_code == 200
+    refine(client, ticket, operation(2, frame_idx=12))
+    other = operation(1, frame_idx=20, points_xy=[[1, 1]], labels=[0])
+    assert refine(client, ticket, other)[1]["frame"]["frame_idx"] == 8
+    assert client.post(path, json={"token": ticket.lease_token, "operations": [operation(3)]}).status_code == 200
+    store.release(ticket.ticket_id, ticket.lease_token, ANN)
+    again = store.claim(ANN, [Kind.TRACK], claim_id="again")
+    for number in (1, 3):  # answered already, and not
+        answer = refine(client, ticket, operation(number))
+        assert (answer.status_code, answer.json()["kind"]) == (409, "LeaseLost")
+        live = Live(store, SyntheticMedia(FRAMES).info, model)
+        with pytest.raises(NotAllowed):
+            live.begin(ticket.ticket_id, again.lease_token, ANDY, NewOperation(**operation(number)))
+    assert refine(client, again, operation(3))[-1]["event"] == "done"
 
 
 def test_an_undone_operation_is_not_answered(bench, store):
