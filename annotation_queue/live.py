@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -107,7 +107,7 @@ class Live:
         self.versions = Versions(store)
         self._store, self._info, self._model = store, info, model
         self._turns = Turns()
-        self._running: dict[str, Job] = {}  # propagations by ticket
+        self._running: dict[str, Job] = {}  # by ticket
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -148,13 +148,17 @@ class Live:
             frames = propagation(self._model, ticket_id, ticket.video_id, draft, frame_idx, direction)
 
         def start(each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]) -> Job:
-            with self._lock:
+            def ended(error: BaseException | None) -> None:
+                with self._lock:
+                    if self._running.get(ticket_id) is job:
+                        del self._running[ticket_id]
+                done(error)
+
+            with self._lock:  # the job is known here before its end is
                 if (old := self._running.get(ticket_id)) is not None:
                     old.cancel()  # its masks would follow from what is not so any more
-                job = self._turns.stream(frames, each, done, urgent=stored.kind == "prompt")
+                job = self._turns.stream(frames, each, ended, urgent=stored.kind == "prompt")
                 self._running[ticket_id] = job
-                if len(self._running) > 1000:
-                    del self._running[next(iter(self._running))]
             return job
 
         def keep(made: tuple[FrameMask, ...]) -> Version:
@@ -197,7 +201,7 @@ def _draft(info: VideoInfo, masklet: Masklet | None, done: list[Operation], vers
     return draft_of((info.height, info.width), frames, masklet, done, versions)
 
 
-def _once(work: Callable[[], FrameMask]) -> Iterator[FrameMask]:
+def _once(work: Callable[[], FrameMask]) -> Generator[FrameMask]:
     yield work()
 
 

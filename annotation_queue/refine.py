@@ -12,7 +12,7 @@ import contextlib
 import heapq
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite
@@ -219,13 +219,16 @@ class Segmenter(Protocol):
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
-    ) -> Iterator[FrameMask]:
-        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask."""
+    ) -> Generator[FrameMask]:
+        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask.
+
+        It is closed when nobody waits for the rest.
+        """
 
 
 def propagation(
     model: Segmenter, ticket_id: str, video_id: str, draft: Draft, frame_idx: int, direction: str
-) -> Iterator[FrameMask]:
+) -> Generator[FrameMask]:
     """Re-tracks what a correction on `frame_idx` affects. direction: "forward", "backward" or "both".
 
     It ends at the next frame that a person settled, or where the masks that are there come out again.
@@ -236,12 +239,14 @@ def propagation(
         if direction not in ("both", "forward" if forward else "backward"):
             continue
         same = 0
-        for made in model.track(ticket_id, video_id, draft, frame_idx, draft.stretch(frame_idx, forward=forward)):
-            yield made
-            before = draft.masks.get(made.frame_idx)
-            same = same + 1 if before is not None and _unchanged(before, made, draft) else 0
-            if same == UNCHANGED_FRAMES:
-                break
+        stretch = draft.stretch(frame_idx, forward=forward)
+        with contextlib.closing(model.track(ticket_id, video_id, draft, frame_idx, stretch)) as tracked:
+            for made in tracked:
+                yield made
+                before = draft.masks.get(made.frame_idx)
+                same = same + 1 if before is not None and _unchanged(before, made, draft) else 0
+                if same == UNCHANGED_FRAMES:
+                    break
 
 
 def _unchanged(before: FrameMask, after: FrameMask, draft: Draft) -> bool:
@@ -253,7 +258,7 @@ def _unchanged(before: FrameMask, after: FrameMask, draft: Draft) -> bool:
 class Job:
     """Work for the model that comes in steps. `cancel` takes effect before the next step."""
 
-    def __init__(self, steps: Iterator[object], priority: int, done: Callable[[BaseException | None], None]) -> None:
+    def __init__(self, steps: Generator[object], priority: int, done: Callable[[BaseException | None], None]) -> None:
         self._steps, self.priority, self._done = steps, priority, done
         self._cancelled = threading.Event()
 
@@ -262,17 +267,18 @@ class Job:
         self._cancelled.set()
 
     def step(self) -> bool:
-        """One step; False once it has ended."""
+        """One step, or the end of what was cancelled; False once it has ended."""
+        error: BaseException | None = Cancelled()
         try:
-            if self._cancelled.is_set():
-                raise Cancelled
-            next(self._steps)
+            if not self._cancelled.is_set():
+                next(self._steps)
+                return True
+            self._steps.close()
         except StopIteration:
-            self._done(None)
-        except BaseException as error:
-            self._done(error)
-        else:
-            return True
+            error = None
+        except BaseException as raised:
+            error = raised
+        self._done(error)
         return False
 
 
@@ -297,7 +303,7 @@ class Turns:
 
     def stream(
         self,
-        frames: Iterator[FrameMask],
+        frames: Generator[FrameMask],
         each: Callable[[FrameMask], None],
         done: Callable[[BaseException | None], None],
         *,
@@ -305,13 +311,14 @@ class Turns:
     ) -> Job:
         """Masks one by one: `each` is called with every frame, `done` once at the end; both in the model's thread.
 
-        urgent: a click, which somebody waits for.
+        frames: closed there, too, when the job is cancelled. urgent: a click, which somebody waits for.
         """
 
-        def steps() -> Iterator[object]:
-            for made in frames:
-                each(made)
-                yield None
+        def steps() -> Generator[object]:
+            with contextlib.closing(frames):
+                for made in frames:
+                    each(made)
+                    yield None
 
         job = Job(steps(), CLICK if urgent else PROPAGATE, done)
         self._add(job)
@@ -320,7 +327,7 @@ class Turns:
     def warm(self, who: str, works: Iterator[Callable[[], object]]) -> None:
         """Work for idle moments."""
 
-        def steps() -> Iterator[object]:
+        def steps() -> Generator[object]:
             for work in works:
                 work()
                 yield None
@@ -338,12 +345,7 @@ class Turns:
         """Ends the thread after the step that it is in; jobs that are left are told that they are cancelled."""
         with self._ready:
             self._closed = True
-            left = [job for *_, job in self._jobs]
-            self._jobs.clear()
             self._ready.notify()
-        for job in left:
-            job.cancel()
-            job.step()
         if self._thread is not None:
             self._thread.join(timeout=10)
 
@@ -363,9 +365,11 @@ class Turns:
             with self._ready:
                 while not self._jobs and not self._closed:
                     self._ready.wait()
-                if self._closed:
+                if not self._jobs:
                     return
                 _, _, job = heapq.heappop(self._jobs)
+                if self._closed:
+                    job.cancel()
             if job.step():
                 try:
                     self._add(job)

@@ -8,7 +8,7 @@ Called from one thread (`annotation_queue.refine.Turns`).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from annotation_queue.records import NoSuchVideo
@@ -126,7 +126,7 @@ class LiveModel:
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
-    ) -> Iterator[FrameMask]:
+    ) -> Generator[FrameMask]:
         """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask."""
         if not frame_idx:
             return

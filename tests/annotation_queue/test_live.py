@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from queue import Queue
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from synthetic_queue import (
 from annotation_queue.api import create_app
 from annotation_queue.live import Live
 from annotation_queue.records import Kind, NewOperation, NotAllowed, Person, Role
+from annotation_queue.refine import Cancelled
 from storage import rle
 
 ANN, ANDY = (Person(name=name, roles=frozenset({Role.ANNOTATOR})) for name in ("ann", "andy"))
@@ -129,6 +131,25 @@ def test_another_click_of_the_ticket_ends_its_propagation(bench, model):
         with httpx.Client(base_url=client.base_url, headers=client.headers) as other:
             assert refine(other, ticket, operation(3, frame_idx=20))[-1]["event"] == "done"
         assert json.loads(list(lines)[-1])["why"] == "cancelled"
+
+
+def test_what_is_answered_or_cancelled_is_remembered_no_longer(store, model):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
+    live, ended = Live(store, SyntheticMedia(FRAMES).info, model), Queue()
+
+    def start(said):
+        answer = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**said))
+        return answer.start(lambda made: None, ended.put)
+
+    start(operation(1))
+    assert ended.get(timeout=5) is None and live._running == {}
+    model.frame_s = 0.05
+    job = start(operation(2, "propagate", frame_idx=0, direction="both"))
+    assert live._running == {ticket.ticket_id: job}
+    job.cancel()
+    assert isinstance(ended.get(timeout=5), Cancelled) and live._running == {}
+    live.close()
 
 
 def test_what_the_model_refuses_is_said_and_is_no_version(bench, store, model):

@@ -175,6 +175,10 @@ class Record:
         self.ended.set()
 
 
+def once():
+    yield 1
+
+
 def test_clicks_go_first_and_propagations_take_turns():
     turns, order, gate = Turns(), [], threading.Event()
 
@@ -223,11 +227,32 @@ def test_a_cancelled_job_takes_no_further_step_and_an_error_harms_nobody_else():
     job.cancel()
     assert record.ended.wait(5) and isinstance(record.error, Cancelled)
     count = len(record.frames)
-    turns.stream(iter([1]), after.frames.append, after.done)
+    turns.stream(once(), after.frames.append, after.done)
     assert after.ended.wait(5) and len(record.frames) == count
     turns.close()
     with pytest.raises(Cancelled):
-        turns.stream(iter([1]), after.frames.append, after.done)
+        turns.stream(once(), after.frames.append, after.done)
+
+
+def test_what_is_cancelled_lets_go_of_what_it_holds_in_the_model_s_thread():
+    turns, ends = Turns(), []
+
+    def tracking():
+        try:
+            while True:
+                yield 1
+                time.sleep(0.001)
+        finally:
+            ends.append(threading.current_thread().name)
+
+    for cancel in (lambda job: job.cancel(), lambda job: turns.close()):
+        record, frames = Record(), tracking()  # somebody else still knows of it, as an answer does
+        job = turns.stream(frames, record.frames.append, record.done)
+        while not record.frames:
+            time.sleep(0.001)
+        cancel(job)
+        assert record.ended.wait(5) and isinstance(record.error, Cancelled)
+    assert ends == ["model", "model"]
 
 
 def test_closing_tells_those_who_wait():
@@ -239,7 +264,7 @@ def test_closing_tells_those_who_wait():
         yield 1
 
     turns.stream(hold(), running.frames.append, running.done)
-    turns.stream(iter([1]), waiting.frames.append, waiting.done)
+    turns.stream(once(), waiting.frames.append, waiting.done)
     threading.Timer(0.05, held.set).start()
     turns.close()
     assert waiting.ended.wait(5) and isinstance(waiting.error, Cancelled)
