@@ -487,5 +487,5 @@ def test_a_video_takes_only_so_many_objects(store, monkeypatch):
     store.open_batch("b", tickets(1))
     held = to_track(store)  # the second ticket of the video
     begin_object(store, held)
-    with pytest.raises(NotAllowed, match="3 tickets"):
+    with pytest.raises(NotAllowed, match="takes no further object"):
         begin_object(store, held)
