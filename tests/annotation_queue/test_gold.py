@@ -54,6 +54,7 @@ def test_gold_is_dealt_scored_and_counts_nowhere_else(store):
     assert (done.settled, done.batch_drained) == (Verdict.ACCEPT, False)
     assert store.batch("b") == before and store.batch_result("b").settled == ()
     assert store.batch_result("b").operations == () and store.stats().counts[0].tickets == 1
+    assert store.stats().paces == ()
     after = store.figures()
     assert (after.total, after.batches) == (figures.total, figures.batches)
     (scored,) = after.gold
