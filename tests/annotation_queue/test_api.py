@@ -19,7 +19,7 @@ from synthetic_queue import (
     tickets,
 )
 
-from annotation_queue.api import COOKIE, FIGURES_S, LARGE_BODY, SMALL_BODY, STATS_S, create_app
+from annotation_queue.api import COOKIE, FIGURES_S, SMALL_BODY, STATS_S, create_app
 from annotation_queue.client import QueueClient, new_id
 from annotation_queue.database import Database
 from annotation_queue.records import (
@@ -418,7 +418,22 @@ def test_a_body_that_is_too_large_is_refused_while_it_arrives(queue, browser):
     streamed = browser.post("/api/login", content=endless(), headers={"Content-Type": "application/json"})
     for answer in (declared, streamed):
         assert answer.status_code == 413 and "larger than" in answer.json()["error"]
-    assert LARGE_BODY > SMALL_BODY
+
+
+def test_a_large_body_is_read_only_for_who_is_logged_in(queue, browser, ann):
+    def parts():
+        for _ in range(SMALL_BODY // 65536 + 2):
+            yield b" " * 65536
+        yield b"{"
+
+    strangers = [{}, {"Authorization": "Bearer wrong"}, {"Cookie": f"{COOKIE}=wrong"}]
+    known = [{"Authorization": ann._http.headers["Authorization"]}, {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}]
+    for who in strangers + known:
+        headers = {**who, "Content-Type": "application/json", "X-CSRF-Token": browser.headers["X-CSRF-Token"]}
+        for content in (b" " * SMALL_BODY + b"{", parts()):  # of a length that is told, and not
+            answer = httpx.post(f"{queue.url}/api/tickets/t/finish", content=content, headers=headers)
+            expected = (401, "NotLoggedIn") if who in strangers else (422, "ValueError")  # the latter: it was parsed
+            assert (answer.status_code, answer.json()["kind"]) == expected
 
 
 @pytest.mark.parametrize(
