@@ -20,6 +20,7 @@ from importlib import resources
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import Field
@@ -337,7 +338,7 @@ def create_app(
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(_Edge)
+    app.add_middleware(_Edge, caller=lambda request: people.caller(_secret_of(request)))
     for error, status in STATUS.items():
         app.add_exception_handler(error, _answer(status))
     app.add_exception_handler(QueueError, _answer(400))
@@ -351,15 +352,13 @@ def create_app(
     # --- who asks ----------------------------------------------------------------------------------------------
 
     def caller(request: Request) -> Caller:
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            found = people.caller(token.strip())
+        found = people.caller(_secret_of(request))
+        if _bearer_of(request) is not None:
             if found.scopes is not None and request.method not in ("GET", "HEAD"):
                 needed = _scope_of(request.url.path)
                 if needed not in found.scopes:
                     raise NotAllowed(f"this takes a token of the scope {needed or 'of no limit'}")
             return found
-        found = people.caller(request.cookies.get(COOKIE, ""))
         if request.method not in ("GET", "HEAD"):
             sent = request.headers.get("x-csrf-token", "")
             if found.csrf is None or not secrets.compare_digest(sent.encode(), found.csrf.encode()):
@@ -390,10 +389,9 @@ def create_app(
     Manager = Annotated[Person, Depends(manager)]
 
     def seen_ticket(ticket_id: Id, who: Somebody) -> Ticket:
-        found = store.ticket(ticket_id)
-        if not store.may_see(who, ticket_id):
+        if not store.may_see(who, ticket_id):  # whether there is one or not: nothing follows from gold
             raise NotAllowed(f"ticket {ticket_id} is not in {who.name}'s hands")
-        return found
+        return store.ticket(ticket_id)
 
     watching = _Remembered(SEEN_S)
 
@@ -533,9 +531,13 @@ def create_app(
 
     @app.get("/api/tickets/{ticket_id}/operations", tags=["tickets"])
     def operations(found: SeenTicket, who: Somebody, branch: bool = False) -> list[Operation]:
-        if branch and not who.roles & OVERSEERS:
+        oversees = bool(who.roles & OVERSEERS)
+        if branch and not oversees:
             raise NotAllowed("what came after a lease was lost is for a lead to look at")
-        return store.operations(found.ticket_id, branch=branch)
+        done = store.operations(found.ticket_id, branch=branch)
+        if found.kind is Kind.VERIFY and found.state is not State.DONE and not oversees:
+            return [o for o in done if o.person == who.name]  # nobody's verdict sways another's
+        return done
 
     @app.get("/api/tickets/{ticket_id}/others", tags=["tickets"])
     def others(found: SeenTicket) -> list[Other]:
@@ -741,6 +743,18 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def _bearer_of(request: Request) -> str | None:
+    """The token that a program carries."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
+
+
+def _secret_of(request: Request) -> str:
+    """What says who asks: a program's token, or a browser's cookie."""
+    token = _bearer_of(request)
+    return request.cookies.get(COOKIE, "") if token is None else token
+
+
 def _scope_of(path: str) -> Scope | None:
     """What a token needs to change something at this path; None: no scoped token may."""
     if path.startswith(("/api/people", "/api/logout")):
@@ -751,6 +765,7 @@ def _scope_of(path: str) -> Scope | None:
 # --- errors ------------------------------------------------------------------------------------------------------
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
+DATABASE_AWAY = "the queue's database does not answer; try again"
 
 
 def _error(status: int, message: str, kind: str) -> JSONResponse:
@@ -767,7 +782,7 @@ def _answer(status: int) -> Handler:
 
 
 async def _database_failed(_: Request, error: Exception) -> Response:
-    return _error(503, "the queue's database does not answer; try again", "DatabaseUnreachable")
+    return _error(503, DATABASE_AWAY, "DatabaseUnreachable")
 
 
 async def _unfit(_: Request, error: Exception) -> Response:
@@ -787,7 +802,7 @@ async def _malformed(_: Request, error: Exception) -> Response:
 
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, str(error.detail), "HTTPException")
+    return _error(error.status_code, str(error.detail), "NotLoggedIn" if error.status_code == 401 else "HTTPException")
 
 
 # --- the outermost layer -----------------------------------------------------------------------------------------
@@ -799,10 +814,16 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class _Edge:
-    """Refuses bodies over their limit while they arrive, and adds the security headers to every answer."""
+    """Refuses bodies over their limit while they arrive, and adds the security headers to every answer.
 
-    def __init__(self, app: Callable[[Asked, Receive, Send], Awaitable[None]]) -> None:
+    caller: who asks; raises NotLoggedIn. A large body is read for nobody else.
+    """
+
+    def __init__(
+        self, app: Callable[[Asked, Receive, Send], Awaitable[None]], caller: Callable[[Request], object]
+    ) -> None:
         self._app = app
+        self._caller = caller
 
     async def __call__(self, scope: Asked, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -811,15 +832,26 @@ class _Edge:
         path: str = scope["path"]
         large = path.endswith(("/finish", "/operations", "/refine")) or path.startswith("/api/batches/")
         limit = LARGE_BODY if large else SMALL_BODY
-        taken = 0
-        refusal = f"the body is larger than {limit} bytes"
+        taken, known = 0, False
+
+        async def check(size: int) -> None:
+            nonlocal known
+            if size > limit:
+                raise HTTPException(413, f"the body is larger than {limit} bytes")
+            if size > SMALL_BODY and not known:
+                try:
+                    await run_in_threadpool(self._caller, Request(scope))
+                except NotLoggedIn as error:
+                    raise HTTPException(401, str(error)) from None
+                except SQLAlchemyError:
+                    raise HTTPException(503, DATABASE_AWAY) from None
+                known = True
 
         async def limited() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > limit:
-                raise HTTPException(413, refusal)
+            await check(taken)
             return message
 
         async def with_headers(message: Message) -> None:
@@ -829,7 +861,9 @@ class _Edge:
             await send(message)
 
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > limit:
-            await _error(413, refusal, "HTTPException")(scope, receive, with_headers)
+        try:
+            await check(int(length) if length.isdigit() else 0)
+        except HTTPException as error:
+            await (await _http_error(Request(scope), error))(scope, receive, with_headers)
         else:
             await self._app(scope, limited, with_headers)

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from annotation_queue.database import Database, audit, credentials, insert_missing, people, record
 from annotation_queue.records import (
+    ID_LENGTH,
     Account,
     Audited,
     LoginRefused,
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
 
 LOGIN_S = 12 * 3600.0  # a browser login lasts a working day
 MIN_PASSWORD = 8  # characters
-FAILURES = 10  # failed logins that a name, or an address, has in
-FAILURES_S = 300.0  # this long, before it must wait
+FAILURES = 10  # failed logins as one name from one address in
+FAILURES_S = 300.0  # this long, before they must wait
+MANY_FAILURES = 100  # and those of a name from anywhere, or of an address as anybody: offices share one
 TOKEN_ID = 12  # characters of a token's hash that name it
 OPERATOR = "(operator)"  # who does what no logged-in person did: the command line, the server itself
 TOKEN_PREFIX = "mq_"  # so that a token is recognised where it should not be
@@ -67,6 +69,8 @@ class Caller:
     scopes: frozenset[Scope] | None = None  # of a token; None: whatever the person may do
 
 
+_Who = tuple[str | None, str | None]  # who tries to log in: a name and an address, None for any
+
 # Whom a lead may manage: people with these roles and no others. Admins manage everybody.
 ROLES_OF_LEADS = frozenset({Role.ANNOTATOR, Role.VERIFIER, Role.LEAD})
 
@@ -85,7 +89,7 @@ class Accounts:
         self._database = database
         self._hasher = hasher or PasswordHasher()
         self._clock = clock
-        self._failures: dict[str, list[float]] = {}  # in this process only: a restart forgives
+        self._failures: dict[_Who, list[float]] = {}  # in this process only: a restart forgives
         self._lock = threading.Lock()
         self._hashing = threading.BoundedSemaphore(4)  # each hash takes tens of MiB for a moment
         self._nobody = self._hasher.hash(secrets.token_hex(16))  # so that an unknown name takes as long as a known one
@@ -223,21 +227,20 @@ class Accounts:
     def log_in(self, name: str, password: str, *, address: str = "") -> Login:
         """Check a password and begin a login. Raises WrongPassword; TooManyLogins after FAILURES wrong ones.
 
-        address: where the request comes from, counted like the name.
+        address: where the request comes from.
         """
-        keys = [f"name {name}", f"address {address}"] if address else [f"name {name}"]
-        self._check_rate(keys)
         with self._database.read() as c:
             row = c.execute(select(people).where(people.c.name == name)).first()
         known = None if row is None or row.disabled else row.password_hash
+        forgive = self._count_attempt(name[:ID_LENGTH], address)
         try:
             with self._hashing:
                 self._hasher.verify(known or self._nobody, password)
         except (VerifyMismatchError, InvalidHashError):
             known = None
         if row is None or known is None:
-            self._count_failure(keys)
             raise WrongPassword()
+        forgive()
         with self._database.write() as c:
             return self._begin(c, row)
 
@@ -266,13 +269,15 @@ class Accounts:
     @contextmanager
     def counting(self, address: str) -> Iterator[None]:
         """A block in which LoginRefused counts like a wrong password from this address. Raises TooManyLogins."""
-        keys = [f"address {address}"] if address else []
-        self._check_rate(keys)
+        forgive = self._count_attempt(f"(a provider's, at {address})", address)
         try:
             yield
         except LoginRefused:
-            self._count_failure(keys)
             raise
+        except Exception:
+            forgive()
+            raise
+        forgive()
 
     def log_out(self, secret: str) -> None:
         """End the login, or the token, of this secret."""
@@ -333,20 +338,29 @@ class Accounts:
         with self._hashing:
             return self._hasher.hash(password)
 
-    def _check_rate(self, keys: Iterable[str]) -> None:
-        oldest = self._clock() - FAILURES_S
+    def _count_attempt(self, name: str, address: str) -> Callable[[], None]:
+        """Count an attempt as a failure, before it takes any time. Returns what to call if it is none.
+
+        Raises TooManyLogins.
+        """
+        now, pair = self._clock(), (name, address)
+        limits: dict[_Who, int] = {pair: FAILURES, (name, None): MANY_FAILURES, (None, address): MANY_FAILURES}
         with self._lock:
             if len(self._failures) > 10_000:  # somebody tries names: forget those who are quiet
-                self._failures = {key: times for key, times in self._failures.items() if times[-1] > oldest}
-            for key in keys:
-                recent = [when for when in self._failures.get(key, []) if when > oldest]
-                if len(recent) >= FAILURES:
-                    raise TooManyLogins()
+                kept = self._failures.items()
+                self._failures = {key: times for key, times in kept if times and times[-1] > now - FAILURES_S}
+            recent = {key: [t for t in self._failures.get(key, ()) if t > now - FAILURES_S] for key in limits}
+            if any(len(recent[key]) >= limit for key, limit in limits.items()):
+                raise TooManyLogins()
+            self._failures |= {key: [*times, now] for key, times in recent.items()}
 
-    def _count_failure(self, keys: Iterable[str]) -> None:
-        with self._lock:
-            for key in keys:
-                self._failures[key] = [*self._failures.get(key, [])[-FAILURES:], self._clock()]
+        def forgive() -> None:
+            with self._lock:
+                for key in limits:
+                    times = self._failures.get(key, [])
+                    del times[0 if key == pair else -1 :]
+
+        return forgive
 
 
 def token_id_of(secret: str) -> str:

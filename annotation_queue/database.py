@@ -150,6 +150,7 @@ leases = Table(  # every lease that ever was: who held a ticket under which fenc
 )
 HAS_FINISHED = leases.c.finished_at.is_not(None)
 Index("leases_by_claim", leases.c.person, leases.c.claim_id, unique=True)
+Index("leases_lately", leases.c.finished_at, sqlite_where=HAS_FINISHED, postgresql_where=HAS_FINISHED)
 Index(
     "leases_finished",
     leases.c.person,

@@ -122,7 +122,7 @@ def negative(tallies: Iterable[Tally]) -> list[Tally]:
 
 def stats(c: Connection, now: float) -> Stats:
     """The queue in numbers; the paces are those of the last hour. An expired lease counts as open."""
-    t, counts = db.tickets, Counter[tuple[str, str, bool]]()
+    t, le, counts = db.tickets, db.leases, Counter[tuple[str, str, bool]]()
     for row in _counted(c):
         key = (row.kind, bool(row.needs_lead))
         counts[(key[0], State.DONE.value, key[1])] += int(row.done)
@@ -130,11 +130,13 @@ def stats(c: Connection, now: float) -> Stats:
     for row in _leased(c, now):
         counts[(row.kind, State.OPEN.value, bool(row.needs_lead))] -= row.n
         counts[(row.kind, State.LEASED.value, bool(row.needs_lead))] += row.n
+    (person,) = _computed(le.c.person)
     paces = c.execute(
-        select(t.c.finished_by, func.count(), func.avg(t.c.seconds))
-        .where(t.c.finished_at > now - HOUR_S, t.c.gold_id.is_(None))
-        .group_by(t.c.finished_by)
-        .order_by(func.count().desc(), t.c.finished_by)
+        select(person, func.count(), func.avg(le.c.seconds))
+        .join(t, t.c.ticket_id == le.c.ticket_id)
+        .where(db.HAS_FINISHED, le.c.finished_at > now - HOUR_S, t.c.gold_id.is_(None))
+        .group_by(person)
+        .order_by(func.count().desc(), person)
     ).all()
     return Stats(
         counts=tuple(

@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -26,13 +26,10 @@ from annotation_queue import database as db
 from annotation_queue.records import (
     ID_LENGTH,
     ID_PATTERN,
-    LeaseLost,
     Masklet,
     NewOperation,
-    NotAllowed,
     Operation,
     Person,
-    State,
     Ticket,
     VideoInfo,
 )
@@ -110,7 +107,7 @@ class Live:
         self.versions = Versions(store)
         self._store, self._info, self._model = store, info, model
         self._turns = Turns()
-        self._running: dict[str, Job] = {}  # propagations by ticket
+        self._running: dict[str, Job] = {}  # by ticket
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -126,23 +123,23 @@ class Live:
 
         Raises as Store.append_operations does; ValueError for an operation that the model has no answer to.
         """
-        frame_idx = operation.frame_idx
-        if operation.kind not in ANSWERED or frame_idx is None:
-            raise ValueError(f"the model answers a {' or a '.join(ANSWERED)} on a frame, not a {operation.kind}")
+        _frame_of(operation)
         kept = self._store.append_operations(ticket_id, token, person, [operation])
+        ticket = self._store.held(ticket_id, token, person)  # an operation that was there may be of an older lease
         versions = self.versions.of_ticket(ticket_id)
         if (made := versions.get(operation.operation_id)) is not None:
             return Answer(kept.seq, made=made)
-        ticket = self._store.ticket(ticket_id)
         info, masklet, done = self._facts(ticket)
-        if all(o.operation_id != operation.operation_id for o in effective(done)):
+        place = next(n for n, o in enumerate(done) if o.operation_id == operation.operation_id)
+        stored = done[place]  # the first that came with this id is the one that stands
+        if stored not in effective(done):
             raise ValueError("this operation was undone")
-        before = next(n for n, o in enumerate(done) if o.operation_id == operation.operation_id)
-        draft = _draft(info, masklet, done[:before], versions)
+        draft = _draft(info, masklet, done[:place], versions)
+        frame_idx = _frame_of(stored)
         if frame_idx not in draft.frame_idx:
             raise ValueError(f"frame {frame_idx} is not an annotated frame of this ticket")
-        said = json.loads(operation.payload)
-        if operation.kind == "prompt":
+        said = json.loads(stored.payload)
+        if stored.kind == "prompt":
             memory = bool(json.loads(ticket.payload).get("memory", True))
             prompt = prompt_of(frame_idx, said)
             frames = _once(partial(self._model.click, ticket_id, ticket.video_id, draft, prompt, memory=memory))
@@ -151,13 +148,17 @@ class Live:
             frames = propagation(self._model, ticket_id, ticket.video_id, draft, frame_idx, direction)
 
         def start(each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]) -> Job:
-            with self._lock:
+            def ended(error: BaseException | None) -> None:
+                with self._lock:
+                    if self._running.get(ticket_id) is job:
+                        del self._running[ticket_id]
+                done(error)
+
+            with self._lock:  # the job is known here before its end is
                 if (old := self._running.get(ticket_id)) is not None:
                     old.cancel()  # its masks would follow from what is not so any more
-                job = self._turns.stream(frames, each, done, urgent=operation.kind == "prompt")
+                job = self._turns.stream(frames, each, ended, urgent=stored.kind == "prompt")
                 self._running[ticket_id] = job
-                if len(self._running) > 1000:
-                    del self._running[next(iter(self._running))]
             return job
 
         def keep(made: tuple[FrameMask, ...]) -> Version:
@@ -177,11 +178,7 @@ class Live:
 
     def warm(self, ticket_id: str, token: int, person: Person, frame_idx: int) -> None:
         """Computes the embeddings of a ticket's frames ahead, the nearest first. Raises LeaseLost, NotAllowed."""
-        ticket = self._store.ticket(ticket_id)
-        if ticket.state is not State.LEASED or ticket.leased_by != person.name:
-            raise NotAllowed(f"{person.name} does not hold ticket {ticket_id}")
-        if ticket.lease_token != token:
-            raise LeaseLost()
+        ticket = self._store.held(ticket_id, token, person)
         frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
         works: list[Callable[[], object]] = [self._model.load]
         works += [partial(self._model.warm, ticket.video_id, i) for i in frames]
@@ -192,12 +189,19 @@ class Live:
         return self._info(ticket.video_id), masklet, self._store.operations(ticket.ticket_id)
 
 
+def _frame_of(operation: NewOperation | Operation) -> int:
+    """The frame of an operation that the model answers. ValueError for another one."""
+    if operation.kind not in ANSWERED or operation.frame_idx is None:
+        raise ValueError(f"the model answers a {' or a '.join(ANSWERED)} on a frame, not a {operation.kind}")
+    return operation.frame_idx
+
+
 def _draft(info: VideoInfo, masklet: Masklet | None, done: list[Operation], versions: Mapping[str, Version]) -> Draft:
     frames = masklet.frame_idx if masklet is not None else tuple(range(0, info.frame_count, STRIDE))
     return draft_of((info.height, info.width), frames, masklet, done, versions)
 
 
-def _once(work: Callable[[], FrameMask]) -> Iterator[FrameMask]:
+def _once(work: Callable[[], FrameMask]) -> Generator[FrameMask]:
     yield work()
 
 

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from math import sqrt
+from math import isfinite, sqrt
 
 from storage import rle
 from storage.records import STRIDE, Masklet, Operation, Verdict, content_id
@@ -532,6 +532,7 @@ PROMPT_KEYS = {"points_xy": "click", "box_xyxy": "box", "mask_rle": "mask"}
 ID_PATTERN = r"^[A-Za-z0-9](?:\.?[A-Za-z0-9_:+@-])*$"  # no slash and no "..": an id is never a path
 ID_LENGTH = 128
 MAX_SIDE_PX = 16_384
+MAX_S = 1e9  # spent on a ticket, by a client's clock; sums of it stay finite
 
 
 def check_id(value: str, what: str = "id") -> str:
@@ -694,6 +695,9 @@ def check_masklet(masklet: Masklet) -> None:
     for field in ("rle", "area_px", "score", "object_score", "stability"):
         if len(getattr(masklet, field)) != len(frames):
             raise ValueError(f"{name}: {len(getattr(masklet, field))} values of {field} for {len(frames)} frames")
+    for field in ("score", "object_score", "stability"):
+        if not all(map(isfinite, getattr(masklet, field))):
+            raise ValueError(f"{name}: {field} must be finite")
     if not (0 < masklet.height <= MAX_SIDE_PX and 0 < masklet.width <= MAX_SIDE_PX):
         raise ValueError(f"{name}: size {masklet.height}x{masklet.width}")
     for frame_idx, counts in zip(frames, masklet.rle, strict=True):
@@ -709,6 +713,8 @@ def check_operation(ticket: Ticket, operation: NewOperation) -> None:
     payload = json.loads(check_payload(operation.payload))
     allowed = json.loads(ticket.payload).get("prompts")
     if operation.kind in ("undo", "redo"):
+        if not isinstance(payload.get("operation_id"), str):
+            raise ValueError(f"{operation.kind} of which operation_id? {operation.payload[:80]!r}")
         return
     if ticket.kind is Kind.VERIFY:
         raise NotAllowed(f"a verify ticket takes a verdict, not a {operation.kind}")
@@ -733,6 +739,8 @@ def check_outcome(ticket: Ticket, outcome: Outcome) -> None:
         raise ValueError("a rejection needs a reason")
     if outcome.verdict is Verdict.UNSURE and ticket.needs_lead:
         raise ValueError("a verifier was unsure already: a lead decides")
+    if outcome.seconds is not None and not 0 <= outcome.seconds <= MAX_S:
+        raise ValueError(f"seconds must be between 0 and {MAX_S:g}, not {outcome.seconds}")
     if made is not None:
         check_masklet(made)
         if made.video_id != ticket.video_id:

@@ -12,8 +12,10 @@ import contextlib
 import heapq
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from math import isfinite
 from typing import Protocol
 
 from annotation_queue.records import Masklet, Operation
@@ -35,6 +37,10 @@ class FrameMask:
     score: float  # predicted IoU, the model's own estimate; 1 for what a person drew
     object_score: float  # presence logit, > 0 is present
     stability: float
+
+    def __post_init__(self) -> None:
+        if not all(map(isfinite, (self.score, self.object_score, self.stability))):  # JSON could not hold it
+            raise ValueError(f"frame {self.frame_idx}: the model's scores are not finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +85,11 @@ def effective(operations: Sequence[Operation]) -> list[Operation]:
     """The operations that stand, in order: without undone ones, and without undo and redo themselves."""
     undone: set[str] = set()
     for operation in operations:
-        about = json.loads(operation.payload).get("operation_id", "")
-        if operation.kind == "undo":
-            undone.add(about)
-        elif operation.kind == "redo":
-            undone.discard(about)
+        if operation.kind not in ("undo", "redo"):
+            continue
+        about = json.loads(operation.payload).get("operation_id")
+        if isinstance(about, str):  # a malformed one takes nothing back
+            (undone.add if operation.kind == "undo" else undone.discard)(about)
     return [o for o in operations if o.operation_id not in undone and o.kind not in ("undo", "redo")]
 
 
@@ -98,8 +104,9 @@ def draft_of(
     draft = Draft(hw[0], hw[1], tuple(frame_idx))
     if masklet is not None:
         draft.masks = {m.frame_idx: m for m in frame_masks(masklet)}
-        begun = json.loads(masklet.prompt).get("frame_idx")
-        draft.anchor = begun if begun in draft.masks and draft.masks[begun].area_px else None
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # a prompt that says no such frame
+            begun = json.loads(masklet.prompt)["frame_idx"]
+            draft.anchor = begun if draft.masks[begun].area_px else None
     for operation in effective(operations):
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # a malformed act changes nothing
             _apply(draft, operation, versions.get(operation.operation_id))
@@ -173,9 +180,10 @@ def prompt_of(frame_idx: int, said: Mapping[str, object]) -> Prompt:
         box = said.get("box_xyxy")
         corners = None if box is None else tuple(float(v) for v in box)  # type: ignore[attr-defined]
         mask = said.get("mask_rle")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"not a prompt: {json.dumps(said)[:120]}") from None
-    if len(points) != len(labels) or (corners is not None and len(corners) != 4):
+    finite = all(map(isfinite, chain(*points, corners or ())))
+    if not finite or len(points) != len(labels) or (corners is not None and len(corners) != 4):
         raise ValueError(f"not a prompt: {json.dumps(said)[:120]}")
     return Prompt(
         frame_idx=frame_idx,
@@ -211,13 +219,16 @@ class Segmenter(Protocol):
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
-    ) -> Iterator[FrameMask]:
-        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask."""
+    ) -> Generator[FrameMask]:
+        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask.
+
+        It is closed when nobody waits for the rest.
+        """
 
 
 def propagation(
     model: Segmenter, ticket_id: str, video_id: str, draft: Draft, frame_idx: int, direction: str
-) -> Iterator[FrameMask]:
+) -> Generator[FrameMask]:
     """Re-tracks what a correction on `frame_idx` affects. direction: "forward", "backward" or "both".
 
     It ends at the next frame that a person settled, or where the masks that are there come out again.
@@ -228,12 +239,14 @@ def propagation(
         if direction not in ("both", "forward" if forward else "backward"):
             continue
         same = 0
-        for made in model.track(ticket_id, video_id, draft, frame_idx, draft.stretch(frame_idx, forward=forward)):
-            yield made
-            before = draft.masks.get(made.frame_idx)
-            same = same + 1 if before is not None and _unchanged(before, made, draft) else 0
-            if same == UNCHANGED_FRAMES:
-                break
+        stretch = draft.stretch(frame_idx, forward=forward)
+        with contextlib.closing(model.track(ticket_id, video_id, draft, frame_idx, stretch)) as tracked:
+            for made in tracked:
+                yield made
+                before = draft.masks.get(made.frame_idx)
+                same = same + 1 if before is not None and _unchanged(before, made, draft) else 0
+                if same == UNCHANGED_FRAMES:
+                    break
 
 
 def _unchanged(before: FrameMask, after: FrameMask, draft: Draft) -> bool:
@@ -245,7 +258,7 @@ def _unchanged(before: FrameMask, after: FrameMask, draft: Draft) -> bool:
 class Job:
     """Work for the model that comes in steps. `cancel` takes effect before the next step."""
 
-    def __init__(self, steps: Iterator[object], priority: int, done: Callable[[BaseException | None], None]) -> None:
+    def __init__(self, steps: Generator[object], priority: int, done: Callable[[BaseException | None], None]) -> None:
         self._steps, self.priority, self._done = steps, priority, done
         self._cancelled = threading.Event()
 
@@ -254,17 +267,18 @@ class Job:
         self._cancelled.set()
 
     def step(self) -> bool:
-        """One step; False once it has ended."""
+        """One step, or the end of what was cancelled; False once it has ended."""
+        error: BaseException | None = Cancelled()
         try:
-            if self._cancelled.is_set():
-                raise Cancelled
-            next(self._steps)
+            if not self._cancelled.is_set():
+                next(self._steps)
+                return True
+            self._steps.close()
         except StopIteration:
-            self._done(None)
-        except BaseException as error:
-            self._done(error)
-        else:
-            return True
+            error = None
+        except BaseException as raised:
+            error = raised
+        self._done(error)
         return False
 
 
@@ -289,7 +303,7 @@ class Turns:
 
     def stream(
         self,
-        frames: Iterator[FrameMask],
+        frames: Generator[FrameMask],
         each: Callable[[FrameMask], None],
         done: Callable[[BaseException | None], None],
         *,
@@ -297,13 +311,14 @@ class Turns:
     ) -> Job:
         """Masks one by one: `each` is called with every frame, `done` once at the end; both in the model's thread.
 
-        urgent: a click, which somebody waits for.
+        frames: closed there, too, when the job is cancelled. urgent: a click, which somebody waits for.
         """
 
-        def steps() -> Iterator[object]:
-            for made in frames:
-                each(made)
-                yield None
+        def steps() -> Generator[object]:
+            with contextlib.closing(frames):
+                for made in frames:
+                    each(made)
+                    yield None
 
         job = Job(steps(), CLICK if urgent else PROPAGATE, done)
         self._add(job)
@@ -312,7 +327,7 @@ class Turns:
     def warm(self, who: str, works: Iterator[Callable[[], object]]) -> None:
         """Work for idle moments."""
 
-        def steps() -> Iterator[object]:
+        def steps() -> Generator[object]:
             for work in works:
                 work()
                 yield None
@@ -330,12 +345,7 @@ class Turns:
         """Ends the thread after the step that it is in; jobs that are left are told that they are cancelled."""
         with self._ready:
             self._closed = True
-            left = [job for *_, job in self._jobs]
-            self._jobs.clear()
             self._ready.notify()
-        for job in left:
-            job.cancel()
-            job.step()
         if self._thread is not None:
             self._thread.join(timeout=10)
 
@@ -355,9 +365,11 @@ class Turns:
             with self._ready:
                 while not self._jobs and not self._closed:
                     self._ready.wait()
-                if self._closed:
+                if not self._jobs:
                     return
                 _, _, job = heapq.heappop(self._jobs)
+                if self._closed:
+                    job.cancel()
             if job.step():
                 try:
                     self._add(job)

@@ -301,8 +301,8 @@ class Store:
             if ticket_id is None:
                 only_gold, dealt = gold.deal(c, self.policy, person, wanted, claim_id, batch_id, now)
                 wanted = [*dealt, *(kind for kind in wanted if kind not in dealt)]
-            elif not gold.is_trained(c, self.policy, person):
-                raise NotAllowed(f"{person.name} has a warm-up to finish before choosing tickets")
+            else:
+                self._check_trained(c, person)
             for kind in wanted:
                 given = {"claim_kind": kind.value, "claim_ticket": ticket_id, "claim_batch": batch_id, "claim_now": now}
                 given |= {"claim_person": person.name, "claim_until": now + self.lease_s}
@@ -337,7 +337,7 @@ class Store:
         """Open a ticket for another object of a video that `person` is correcting, and lease it to them.
 
         The same claim_id again gives the same ticket while the lease lasts. Raises NoSuchTicket; LeaseLost; NotAllowed
-        from a verify ticket, and where the video has MAX_OBJECTS tickets; TooLate for a batch that is done.
+        from a verify ticket, in a warm-up, and where the video has MAX_OBJECTS tickets or its batch is done.
         """
         check_id(claim_id, "claim_id")
         try:
@@ -356,13 +356,13 @@ class Store:
             self._check_held(c, ticket, token, person)
             if ticket.kind is Kind.VERIFY:
                 raise NotAllowed("a new object begins in a ticket that is corrected or selected")
+            self._check_trained(c, person)
             batch = self._lock_batch(c, ticket.batch_id)
             assert batch is not None
-            if batch.drained_at is not None:
-                raise TooLate(f"batch {ticket.batch_id} is done and was handed on")
             same = (t.c.batch_id == ticket.batch_id) & (t.c.video_id == ticket.video_id)
-            if (c.scalar(select(func.count()).where(same)) or 0) >= MAX_OBJECTS:
-                raise NotAllowed(f"video {ticket.video_id} has {MAX_OBJECTS} tickets in this batch already")
+            full = (c.scalar(select(func.count()).where(same)) or 0) >= MAX_OBJECTS
+            if full or batch.drained_at is not None:  # one answer: only gold is left of a batch that is done
+                raise NotAllowed(f"video {ticket.video_id} takes no further object in this batch")
             rules = {key: value for key, value in json.loads(ticket.payload).items() if key != "pinned"}
             rules["begun_by"] = person.name
             new = NewTicket(
@@ -382,6 +382,13 @@ class Store:
             self._note_lease(c, row, person, claim_id, now)
             db.add_to_tallies(c, figures.added([values]))
             return to_ticket(row)
+
+    def held(self, ticket_id: str, token: int, person: Person) -> Ticket:
+        """The ticket, for who holds it under this token. Raises NoSuchTicket; NotAllowed; LeaseLost."""
+        ticket = self.ticket(ticket_id)
+        with self.database.read() as c:
+            self._check_held(c, ticket, token, person)
+        return ticket
 
     def heartbeat(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Keep the lease for another `lease_s`. Raises NoSuchTicket, LeaseLost."""
@@ -743,6 +750,10 @@ class Store:
         if not holds(ticket, token, person):
             self._check_held_once(c, ticket, token, person)
             raise LeaseLost()
+
+    def _check_trained(self, c: Connection, person: Person) -> None:
+        if not gold.is_trained(c, self.policy, person):
+            raise NotAllowed(f"{person.name} has a warm-up to finish before choosing tickets")
 
     def _known_operations(self, c: Connection, ticket: Ticket, ids: Sequence[str]) -> dict[str, bool]:
         """Those of `ids` that are stored, with whether they are a branch; ValueError if another ticket has one."""

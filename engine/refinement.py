@@ -8,7 +8,7 @@ Called from one thread (`annotation_queue.refine.Turns`).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from annotation_queue.records import NoSuchVideo
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from model.load import LoadedModel
     from model.tracker import FeatureCache, FrameMasks, Tracker
 
-OPEN_VIDEOS = 8
+OPEN_VIDEOS = 8  # and those that are being propagated in
 OPEN_TICKETS = 32
 FEATURE_BYTES = 192 << 20  # of embeddings kept, a video
 NEAREST = 8  # settled masks around a frame that are put into the tracker's memory; it reads fewer
@@ -43,6 +43,7 @@ class _Video:
         self.reader = FrameReader(s.blobs.fetch(video.video_key))
         kept = max(8, FEATURE_BYTES // _feature_bytes(loaded))
         self.features: FeatureCache = FeatureCache(loaded, self.reader.read, size=kept)
+        self.users = 0  # propagations that have begun and not ended
 
     def close(self) -> None:
         self.reader.close()
@@ -125,7 +126,7 @@ class LiveModel:
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
-    ) -> Iterator[FrameMask]:
+    ) -> Generator[FrameMask]:
         """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask."""
         if not frame_idx:
             return
@@ -134,10 +135,14 @@ class LiveModel:
         reverse = frame_idx[0] < source
         self._settle(ticket, draft, source, memory=True, free=None)
         self._recall(ticket, self._around(draft, ticket, first, forward=not reverse), None)
-        for answer in ticket.tracker.propagate(first, last + (-1 if reverse else 1), reverse=reverse):
-            made = _frame_mask(draft.frame_idx[answer.frame_idx], answer, (draft.height, draft.width))
-            ticket.tracked[answer.frame_idx] = made.rle
-            yield made
+        ticket.video.users += 1
+        try:
+            for answer in ticket.tracker.propagate(first, last + (-1 if reverse else 1), reverse=reverse):
+                made = _frame_mask(draft.frame_idx[answer.frame_idx], answer, (draft.height, draft.width))
+                ticket.tracked[answer.frame_idx] = made.rle
+                yield made
+        finally:
+            ticket.video.users -= 1
 
     def close(self) -> None:
         """Closes every open video."""
@@ -191,8 +196,9 @@ class LiveModel:
         if video_id not in self._videos:
             self._videos[video_id] = _Video(self._s, self._loaded, video_id)
         self._videos.move_to_end(video_id)
-        while len(self._videos) > OPEN_VIDEOS:
-            self._videos.popitem(last=False)[1].close()
+        idle = [key for key, video in self._videos.items() if key != video_id and not video.users]
+        for key in idle[: max(0, len(self._videos) - OPEN_VIDEOS)]:
+            self._videos.pop(key).close()
         return self._videos[video_id]
 
     def _ticket(self, ticket_id: str, video_id: str, draft: Draft) -> _Ticket:

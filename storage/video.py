@@ -253,6 +253,7 @@ class FrameReader:
         self._kept: OrderedDict[int, Rgb] = OrderedDict()
         self._keep = keep
         self._lock = threading.Lock()
+        self._closed = False
         try:
             self._container = av.open(str(Path(path).absolute()), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
@@ -277,11 +278,13 @@ class FrameReader:
     def read(self, frame_idx: int) -> Rgb:
         """One frame, uint8 (H, W, 3) RGB, read-only.
 
-        Raises ValueError for an index outside the video, FrameUnreadable where the file is damaged.
+        Raises ValueError for an index outside the video, FrameUnreadable where the file is damaged or closed.
         """
         if not 0 <= frame_idx < self.frame_count:
             raise ValueError(f"{self.path.name} has frames 0 to {self.frame_count - 1}, not {frame_idx}")
         with self._lock:
+            if self._closed:  # decoding a closed container ends the process
+                raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: the video was closed")
             if (kept := self._kept.get(frame_idx)) is not None:
                 self._kept.move_to_end(frame_idx)
                 return kept
@@ -313,7 +316,9 @@ class FrameReader:
         raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: missing from the file")
 
     def close(self) -> None:
-        self._container.close()
+        with self._lock:
+            self._closed = True
+            self._container.close()
 
     def __enter__(self) -> Self:
         return self

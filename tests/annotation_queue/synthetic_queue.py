@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -168,7 +168,7 @@ class SyntheticModel:
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
-    ) -> Iterator[FrameMask]:
+    ) -> Generator[FrameMask]:
         for i in frame_idx:
             time.sleep(self.frame_s)
             self.calls.append(f"track {i}")

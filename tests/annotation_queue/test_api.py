@@ -19,7 +19,7 @@ from synthetic_queue import (
     tickets,
 )
 
-from annotation_queue.api import COOKIE, FIGURES_S, LARGE_BODY, SMALL_BODY, STATS_S, create_app
+from annotation_queue.api import COOKIE, FIGURES_S, SMALL_BODY, STATS_S, create_app
 from annotation_queue.client import QueueClient, new_id
 from annotation_queue.database import Database
 from annotation_queue.records import (
@@ -34,6 +34,7 @@ from annotation_queue.records import (
     NoSuchVideo,
     NotAllowed,
     NotLoggedIn,
+    Policy,
     QueueUnreachable,
     Reason,
     Role,
@@ -165,7 +166,7 @@ def test_what_the_queue_refuses_comes_back_as_its_exception(queue, pipeline, ver
     with pytest.raises(BatchSealed):
         pipeline.open_batch(batch.batch_id, tickets(1, prefix="late"))
     with pytest.raises(NoSuchTicket):
-        vera.ticket("nothing-here")
+        pipeline.ticket("nothing-here")
     with pytest.raises(NoSuchBatch):
         pipeline.batch_result("nothing-here")
     with pytest.raises(NotAllowed, match="no ticket on video"):
@@ -276,6 +277,33 @@ def test_a_ticket_is_shown_to_who_holds_it_and_to_overseers(queue, pipeline, ver
         assert vera.masklet(ticket) is not None
         shown = {t.ticket_id for t in victor.tickets(batch_id=batch.batch_id)}
         assert shown == {t.ticket_id for t in pipeline.tickets(batch_id=batch.batch_id, state=State.OPEN)}
+
+
+def test_a_ticket_that_is_not_there_is_refused_like_one_that_is_not_ones_own(vera, pipeline, request):
+    batch = open_batch(pipeline, request, 1)
+    (there,) = (t.ticket_id for t in pipeline.tickets(batch_id=batch.batch_id))
+    for way in ("", "/masklet", "/operations", "/others"):
+        refusals = []
+        for ticket_id in (there, "nothing-here"):
+            answer = vera._http.get(f"/api/tickets/{ticket_id}{way}")
+            refusals.append((answer.status_code, answer.text.replace(ticket_id, "…")))
+        assert refusals[0] == refusals[1] and refusals[0][0] == 403
+
+
+def test_nobody_reads_another_s_verdict_before_their_own(queue, request):
+    store = Store(queue.accounts._database, policy=Policy(overlap=2, overlap_share=1.0))
+    store.open_batch(request.node.name, tickets(1, frame_count=8, prefix=request.node.name))
+    with queue.client("vera") as vera, queue.client("victor") as victor, queue.client("lea") as lea:
+        first = vera.claim(batch_id=request.node.name)
+        vera.finish(first, verdict=Verdict.REFINE)
+        back = vera.unsubmit(first.ticket_id)  # this says, too, what she had answered
+        vera.finish(back, verdict=Verdict.ACCEPT)
+        second = victor.claim(batch_id=request.node.name)
+        assert second.ticket_id == first.ticket_id and victor.operations(first.ticket_id) == []
+        assert [o.kind for o in vera.operations(first.ticket_id)] == ["verdict", "unsubmit", "verdict"]
+        assert len(lea.operations(first.ticket_id)) == 3
+        victor.finish(second, verdict=Verdict.ACCEPT)
+        assert len(victor.operations(first.ticket_id)) == 4, "now it is decided"
 
 
 def test_a_video_is_shown_to_who_has_a_ticket_on_it(queue, pipeline, request):
@@ -390,7 +418,22 @@ def test_a_body_that_is_too_large_is_refused_while_it_arrives(queue, browser):
     streamed = browser.post("/api/login", content=endless(), headers={"Content-Type": "application/json"})
     for answer in (declared, streamed):
         assert answer.status_code == 413 and "larger than" in answer.json()["error"]
-    assert LARGE_BODY > SMALL_BODY
+
+
+def test_a_large_body_is_read_only_for_who_is_logged_in(queue, browser, ann):
+    def parts():
+        for _ in range(SMALL_BODY // 65536 + 2):
+            yield b" " * 65536
+        yield b"{"
+
+    strangers = [{}, {"Authorization": "Bearer wrong"}, {"Cookie": f"{COOKIE}=wrong"}]
+    known = [{"Authorization": ann._http.headers["Authorization"]}, {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}]
+    for who in strangers + known:
+        headers = {**who, "Content-Type": "application/json", "X-CSRF-Token": browser.headers["X-CSRF-Token"]}
+        for content in (b" " * SMALL_BODY + b"{", parts()):  # of a length that is told, and not
+            answer = httpx.post(f"{queue.url}/api/tickets/t/finish", content=content, headers=headers)
+            expected = (401, "NotLoggedIn") if who in strangers else (422, "ValueError")  # the latter: it was parsed
+            assert (answer.status_code, answer.json()["kind"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -435,6 +478,11 @@ def test_what_no_database_holds_is_refused(uri):
         ticket = http.post("/api/tickets/claim", json={"claim_id": "c"}).json()["ticket_id"]
         answer = http.post(f"/api/tickets/{ticket}/heartbeat", json={"token": 10**30})
         assert answer.status_code == 422 and len(answer.json()["error"]) < 100
+        for seconds in ("NaN", "Infinity", "-1"):
+            said = f'{{"operation_id": "n", "created_at": "", "verdict": "accept", "seconds": {seconds}}}'
+            body = {"content": f'{{"token": 1, "outcome": {said}}}', "headers": {"Content-Type": "application/json"}}
+            answer = http.post(f"/api/tickets/{ticket}/finish", **body)
+            assert answer.status_code == 422 and "seconds" in answer.json()["error"]
         nul = {"operation_id": "o", "created_at": "\0", "verdict": "accept"}
         answer = http.post(f"/api/tickets/{ticket}/finish", json={"token": 1, "outcome": nul})
         assert answer.status_code in (200, 422)  # SQLite holds it

@@ -1,10 +1,14 @@
 """People, passwords and credentials."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from argon2.exceptions import VerifyMismatchError
 from sqlalchemy import select
 from synthetic_queue import CHEAP, PASSWORD
 
-from annotation_queue.auth import FAILURES, FAILURES_S, LOGIN_S, Accounts
+from annotation_queue.auth import FAILURES, FAILURES_S, LOGIN_S, MANY_FAILURES, Accounts
 from annotation_queue.database import Database, credentials, people
 from annotation_queue.oidc import Vouched
 from annotation_queue.records import LoginRefused, NotLoggedIn, Role, TooManyLogins, WrongPassword
@@ -55,16 +59,66 @@ def test_a_wrong_name_and_a_wrong_password_look_the_same(accounts, name, passwor
         accounts.log_in(name, password)
 
 
-def test_guessing_is_slowed_by_name_and_by_address(accounts, clock):
-    for _ in range(FAILURES):
+def fail(accounts, times, name="vera", address="10.0.0.1"):
+    for _ in range(times):
         with pytest.raises(WrongPassword):
-            accounts.log_in("vera", "wrong", address="10.0.0.1")
-    with pytest.raises(TooManyLogins):  # even with the right password, from anywhere
-        accounts.log_in("vera", PASSWORD, address="10.0.0.2")
-    with pytest.raises(TooManyLogins):
-        accounts.log_in("victor", PASSWORD, address="10.0.0.1")
+            accounts.log_in(name, "wrong", address=address)
+
+
+def test_guessing_as_one_name_from_one_address_is_slowed_and_harms_nobody_else(accounts, clock):
+    accounts.add("victor", [Role.VERIFIER], PASSWORD)
+    fail(accounts, FAILURES)
+    with pytest.raises(TooManyLogins):  # even with the right password
+        accounts.log_in("vera", PASSWORD, address="10.0.0.1")
+    accounts.log_in("victor", PASSWORD, address="10.0.0.1")
+    accounts.log_in("vera", PASSWORD, address="10.0.0.2")
     clock.advance(FAILURES_S + 1)
     accounts.log_in("vera", PASSWORD, address="10.0.0.1")
+
+
+def test_guessing_as_many_names_or_from_many_addresses_is_slowed_in_the_end(accounts):
+    for i in range(MANY_FAILURES):
+        fail(accounts, 1, name=f"name-{i}")
+        fail(accounts, 1, address=f"10.0.1.{i}")
+    for address in ("10.0.0.1", "10.0.2.1"):
+        with pytest.raises(TooManyLogins):
+            accounts.log_in("vera", PASSWORD, address=address)
+
+
+def test_a_login_clears_what_its_person_got_wrong_there_and_counts_nowhere(accounts):
+    for _ in range(MANY_FAILURES // FAILURES + 1):
+        fail(accounts, FAILURES // 2)
+        accounts.log_in("vera", PASSWORD, address="10.0.0.1")
+    for _ in range(MANY_FAILURES):
+        accounts.log_in("vera", PASSWORD, address="10.0.0.1")
+
+
+def test_attempts_at_the_same_time_are_all_counted(database):
+    class Slow:
+        """A hasher at which attempts meet."""
+
+        def __init__(self):
+            self.calls = []
+
+        def hash(self, password):
+            return "hash"
+
+        def verify(self, known, password):
+            self.calls.append(known)
+            time.sleep(0.02)
+            raise VerifyMismatchError
+
+    hasher = Slow()
+    accounts = Accounts(database, hasher=hasher)
+    accounts.add("vera", [Role.VERIFIER], PASSWORD)
+
+    def attempt(_):
+        with pytest.raises((WrongPassword, TooManyLogins)):
+            accounts.log_in("vera", "wrong", address="10.0.0.1")
+
+    with ThreadPoolExecutor(3 * FAILURES) as pool:
+        list(pool.map(attempt, range(3 * FAILURES)))
+    assert len(hasher.calls) == FAILURES
 
 
 def test_a_person_without_a_password_logs_in_by_token_only(accounts):

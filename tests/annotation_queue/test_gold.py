@@ -54,6 +54,7 @@ def test_gold_is_dealt_scored_and_counts_nowhere_else(store):
     assert (done.settled, done.batch_drained) == (Verdict.ACCEPT, False)
     assert store.batch("b") == before and store.batch_result("b").settled == ()
     assert store.batch_result("b").operations == () and store.stats().counts[0].tickets == 1
+    assert store.stats().paces == ()
     after = store.figures()
     assert (after.total, after.batches) == (figures.total, figures.batches)
     (scored,) = after.gold
@@ -130,6 +131,33 @@ def test_a_new_person_warms_up_before_real_work(store):
     assert claim(store, VERA).ticket_id == "ticket-0000"
     assert claim(store, replace(VICTOR, skills=frozenset({TRAINED}))).ticket_id == "ticket-0001"
     assert claim(store, LEA, Kind.VERIFY).ticket_id == "ticket-0002"
+
+
+def begin_object(store, ticket, person):
+    return store.new_object(ticket.ticket_id, ticket.lease_token, person, claim_id=new_id())
+
+
+def test_a_warm_up_is_no_way_to_real_work(store):
+    store = opened(store, 1, [track_gold()], gold_share=0.0, warmup_tickets=1)
+    held = claim(store, ANN)
+    with pytest.raises(NotAllowed, match="warm-up"):
+        begin_object(store, held, ANN)
+    assert store.batch("b").total == 1
+
+
+def test_a_further_object_is_begun_in_gold_as_anywhere_and_where_not_the_answer_does_not_tell(store, monkeypatch):
+    store = opened(store, 1, [track_gold()])
+    held = claim(store, ANN)
+    assert begin_object(store, held, ANN).ticket_id != held.ticket_id and store.batch("b").total == 2
+    store.open_batch("done", [])  # only gold is left there to be dealt
+    store.add_gold("done", [replace(track_gold(), ticket=replace(track_gold().ticket, ticket_id="late"))], by=LEA)
+    late = claim(store, ANN, batch_id="done")
+    with pytest.raises(NotAllowed) as of_gold:
+        begin_object(store, late, ANN)
+    monkeypatch.setattr("annotation_queue.store.MAX_OBJECTS", 1)
+    with pytest.raises(NotAllowed) as of_many:
+        begin_object(store, held, ANN)
+    assert str(of_gold.value) == str(of_many.value)
 
 
 def test_a_warm_up_without_gold_left_hands_out_nothing(store):

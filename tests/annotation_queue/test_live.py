@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from queue import Queue
 
 import httpx
 import pytest
@@ -19,10 +21,11 @@ from synthetic_queue import (
 
 from annotation_queue.api import create_app
 from annotation_queue.live import Live
-from annotation_queue.records import Kind, Person, Role
+from annotation_queue.records import Kind, NewOperation, NotAllowed, Person, Role
+from annotation_queue.refine import Cancelled
 from storage import rle
 
-ANN = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))
+ANN, ANDY = (Person(name=name, roles=frozenset({Role.ANNOTATOR})) for name in ("ann", "andy"))
 FRAMES = 48
 
 
@@ -130,6 +133,25 @@ def test_another_click_of_the_ticket_ends_its_propagation(bench, model):
         assert json.loads(list(lines)[-1])["why"] == "cancelled"
 
 
+def test_what_is_answered_or_cancelled_is_remembered_no_longer(store, model):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
+    live, ended = Live(store, SyntheticMedia(FRAMES).info, model), Queue()
+
+    def start(said):
+        answer = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**said))
+        return answer.start(lambda made: None, ended.put)
+
+    start(operation(1))
+    assert ended.get(timeout=5) is None and live._running == {}
+    model.frame_s = 0.05
+    job = start(operation(2, "propagate", frame_idx=0, direction="both"))
+    assert live._running == {ticket.ticket_id: job}
+    job.cancel()
+    assert isinstance(ended.get(timeout=5), Cancelled) and live._running == {}
+    live.close()
+
+
 def test_what_the_model_refuses_is_said_and_is_no_version(bench, store, model):
     client, ticket = bench
     said = operation(1, points_xy=[[5, 5]] * 21, labels=[1] * 21)
@@ -138,12 +160,26 @@ def test_what_the_model_refuses_is_said_and_is_no_version(bench, store, model):
     assert refine(client, ticket, operation(2))[-1]["event"] == "done"
 
 
+def test_a_mask_with_scores_that_are_no_numbers_is_said_and_is_no_version(bench, store, model, monkeypatch):
+    client, ticket = bench
+    found = model.click
+
+    def sick(*about, **more):
+        return replace(found(*about, **more), score=float("nan"))
+
+    monkeypatch.setattr(model, "click", sick)
+    said = refine(client, ticket, operation(1))[-1]
+    assert (said["event"], said["why"]) == ("failed", "ValueError") and "finite" in said["error"]
+    assert client.get(f"/api/tickets/{ticket.ticket_id}/versions").json() == []
+
+
 @pytest.mark.parametrize(
     ("said", "status"),
     [
         (operation(1, "stroke", mask_rle="x"), 422),
         (operation(1, frame_idx=7), 422),
         (operation(1, points_xy=[[1]], labels=[1]), 422),
+        (operation(1, points_xy=[[1, float("nan")]], labels=[1]), 422),
         (operation(1) | {"frame_idx": None}, 422),
         (operation(1, "dance"), 422),
     ],
@@ -162,6 +198,25 @@ def test_a_stale_token_is_refused_and_kept_as_a_branch(bench, store):
     assert [o.operation_id for o in store.operations(ticket.ticket_id, branch=True)] == ["o1"]
     warm = client.post(f"/api/tickets/{ticket.ticket_id}/warm", json={"token": ticket.lease_token})
     assert warm.status_code == 409
+
+
+def test_a_known_operation_is_answered_to_who_holds_the_ticket_and_as_it_was_kept(bench, store, model):
+    client, ticket = bench
+    path = f"/api/tickets/{ticket.ticket_id}/operations"
+    assert client.post(path, json={"token": ticket.lease_token, "operations": [operation(1)]}).status_code == 200
+    refine(client, ticket, operation(2, frame_idx=12))
+    other = operation(1, frame_idx=20, points_xy=[[1, 1]], labels=[0])
+    assert refine(client, ticket, other)[1]["frame"]["frame_idx"] == 8
+    assert client.post(path, json={"token": ticket.lease_token, "operations": [operation(3)]}).status_code == 200
+    store.release(ticket.ticket_id, ticket.lease_token, ANN)
+    again = store.claim(ANN, [Kind.TRACK], claim_id="again")
+    for number in (1, 3):  # answered already, and not
+        answer = refine(client, ticket, operation(number))
+        assert (answer.status_code, answer.json()["kind"]) == (409, "LeaseLost")
+        live = Live(store, SyntheticMedia(FRAMES).info, model)
+        with pytest.raises(NotAllowed):
+            live.begin(ticket.ticket_id, again.lease_token, ANDY, NewOperation(**operation(number)))
+    assert refine(client, again, operation(3))[-1]["event"] == "done"
 
 
 def test_an_undone_operation_is_not_answered(bench, store):

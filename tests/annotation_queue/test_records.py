@@ -109,6 +109,21 @@ def test_a_rejection_needs_a_reason():
     check_outcome(TICKET, outcome(verdict=Verdict.REJECT, reasons=(Reason.DRIFT,)))
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e300])
+def test_the_seconds_of_a_ticket_are_a_time_that_can_be_summed(seconds):
+    check_outcome(TICKET, outcome(verdict=Verdict.ACCEPT, seconds=0.0))
+    with pytest.raises(ValueError, match="seconds"):
+        check_outcome(TICKET, outcome(verdict=Verdict.ACCEPT, seconds=seconds))
+
+
+@pytest.mark.parametrize("payload", ["{}", '{"operation_id": []}', '{"operation_id": 7}', '{"operation_id": null}'])
+def test_an_undo_and_a_redo_say_of_what(payload):
+    for kind in ("undo", "redo"):
+        check_operation(TICKET, operation(kind, '{"operation_id": "o1"}'))
+        with pytest.raises(ValueError, match="which operation_id"):
+            check_operation(TICKET, operation(kind, payload))
+
+
 def test_a_ticket_is_finished_with_a_verdict_or_a_masklet_and_never_with_both_or_neither():
     track = replace(TICKET, kind=Kind.TRACK)
     with pytest.raises(ValueError, match="one of the two"):
@@ -136,6 +151,9 @@ def test_a_corrected_masklet_is_a_new_one_of_the_same_video():
         {"width": 0},
         {"rle": (b"\xff\x00",) * 12},
         {"masklet_id": "../m"},
+        {"score": (float("nan"),) * 12},
+        {"object_score": (float("-inf"),) * 12},
+        {"stability": (1.0,) * 11 + (float("inf"),)},
     ],
 )
 def test_a_masklet_whose_parts_disagree_is_refused(change):
@@ -184,7 +202,7 @@ def test_the_ticket_says_which_prompts_its_phase_allows(kind, payload, needs):
     check_operation(replace(only, payload="{}"), operation(kind, payload))
     with pytest.raises(NotAllowed, match=f"phase 1 does not allow {needs}"):
         check_operation(without, operation(kind, payload))
-    check_operation(without, operation("undo"))
+    check_operation(without, operation("undo", '{"operation_id": "o1"}'))
 
 
 def test_a_verify_ticket_takes_no_prompts():

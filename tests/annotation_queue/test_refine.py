@@ -107,13 +107,38 @@ def test_a_prompt_that_nobody_answered_changes_no_mask():
         act(1, "stroke", 8, mask_rle=7),
         act(1, "absent", first="a", last=None),
         replace(act(1, "stroke", 8), payload="{}"),
+        act(1, "undo", operation_id=[]),
+        act(1, "redo", operation_id={}),
     ],
 )
 def test_a_malformed_act_changes_nothing(said):
     assert draft(said).masks == draft().masks
 
 
-@pytest.mark.parametrize("said", [{"points_xy": [[1]]}, {"points_xy": [[1, 2]], "labels": []}, {"box_xyxy": [1, 2]}])
+@pytest.mark.parametrize("prompt", ["", "[]", '"x"', '{"frame_idx": []}', '{"frame_idx": 3}'])
+def test_a_masklet_with_a_strange_prompt_has_no_anchor(prompt):
+    found = draft(masklet=replace(WRONG, prompt=prompt))
+    assert found.anchor is None and found.masks == draft().masks
+
+
+@pytest.mark.parametrize("field", ["score", "object_score", "stability"])
+def test_a_mask_whose_scores_no_json_holds_is_none(field):
+    with pytest.raises(ValueError, match="finite"):
+        replace(drawn(8, RIGHT, HW), **{field: float("nan")})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"points_xy": [[1]]},
+        {"points_xy": [[1, 2]], "labels": []},
+        {"points_xy": [[1, float("nan")]], "labels": [1]},
+        {"points_xy": [[1, 2]], "labels": [float("inf")]},
+        {"box_xyxy": [1, 2]},
+        {"box_xyxy": [1, 2, 3, float("inf")]},
+        {"box_xyxy": [1, 2, 3, 10**400]},
+    ],
+)
 def test_a_malformed_prompt_is_refused(said):
     with pytest.raises(ValueError, match="not a prompt"):
         prompt_of(0, said)
@@ -148,6 +173,10 @@ class Record:
     def done(self, error):
         self.error = error
         self.ended.set()
+
+
+def once():
+    yield 1
 
 
 def test_clicks_go_first_and_propagations_take_turns():
@@ -198,11 +227,32 @@ def test_a_cancelled_job_takes_no_further_step_and_an_error_harms_nobody_else():
     job.cancel()
     assert record.ended.wait(5) and isinstance(record.error, Cancelled)
     count = len(record.frames)
-    turns.stream(iter([1]), after.frames.append, after.done)
+    turns.stream(once(), after.frames.append, after.done)
     assert after.ended.wait(5) and len(record.frames) == count
     turns.close()
     with pytest.raises(Cancelled):
-        turns.stream(iter([1]), after.frames.append, after.done)
+        turns.stream(once(), after.frames.append, after.done)
+
+
+def test_what_is_cancelled_lets_go_of_what_it_holds_in_the_model_s_thread():
+    turns, ends = Turns(), []
+
+    def tracking():
+        try:
+            while True:
+                yield 1
+                time.sleep(0.001)
+        finally:
+            ends.append(threading.current_thread().name)
+
+    for cancel in (lambda job: job.cancel(), lambda job: turns.close()):
+        record, frames = Record(), tracking()  # somebody else still knows of it, as an answer does
+        job = turns.stream(frames, record.frames.append, record.done)
+        while not record.frames:
+            time.sleep(0.001)
+        cancel(job)
+        assert record.ended.wait(5) and isinstance(record.error, Cancelled)
+    assert ends == ["model", "model"]
 
 
 def test_closing_tells_those_who_wait():
@@ -214,7 +264,7 @@ def test_closing_tells_those_who_wait():
         yield 1
 
     turns.stream(hold(), running.frames.append, running.done)
-    turns.stream(iter([1]), waiting.frames.append, waiting.done)
+    turns.stream(once(), waiting.frames.append, waiting.done)
     threading.Timer(0.05, held.set).start()
     turns.close()
     assert waiting.ended.wait(5) and isinstance(waiting.error, Cancelled)

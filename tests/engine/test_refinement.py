@@ -104,6 +104,23 @@ def test_a_propagation_from_a_drawn_mask_follows_it_and_locks_stop_it(live, cand
         live.warm("nothing", 0)
 
 
+def test_a_video_stays_open_while_somebody_propagates_in_it(live, candidate, s, monkeypatch):
+    monkeypatch.setattr("engine.refinement.OPEN_VIDEOS", 1)
+    video = s.video(candidate.video_id)
+    monkeypatch.setattr(s, "video", lambda video_id: video)
+    d = draft(candidate)
+    expected = list(live.track("t", candidate.video_id, d, 0, d.stretch(0, forward=True)))
+    live.warm("other", 0)
+    going = live.track("t", candidate.video_id, d, 0, d.stretch(0, forward=True))
+    found = [next(going)]
+    for other in ("a", "b"):
+        live.warm(other, 0)
+    assert found + list(going) == expected
+    assert list(live._videos) == [candidate.video_id, "b"]
+    live.warm("c", 0)
+    assert list(live._videos) == ["c"], "once nobody propagates in it, it is closed like any other"
+
+
 def test_the_queue_of_the_pipeline_answers_clicks(queue, candidate):
     """Over HTTP, as `masklets serve` runs it: a ticket is refined with the model that the settings name."""
     accounts = queue.open_queue()[1]

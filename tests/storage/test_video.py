@@ -141,6 +141,17 @@ def test_a_reader_gives_the_same_array_again_and_nobody_may_change_it(tmp_path):
         assert (reader.frame_count, reader.height, reader.width) == (30, H, W)
 
 
+def test_a_reader_that_was_closed_gives_no_frame_and_harms_nobody(tmp_path):
+    video.write(tmp_path / "v.mp4", (numbered(i) for i in range(30)))
+    reader = video.FrameReader(tmp_path / "v.mp4")
+    reader.read(0)
+    reader.close()
+    reader.close()
+    for frame_idx in (0, 1, 20):  # kept, next, and one to seek
+        with pytest.raises(video.FrameUnreadable, match="closed"):
+            reader.read(frame_idx)
+
+
 @pytest.mark.parametrize("frame_idx", [-1, 30, 1000])
 def test_a_frame_outside_the_video_is_a_value_error_that_says_which_there_are(tmp_path, frame_idx):
     video.write(tmp_path / "v.mp4", (numbered(i) for i in range(30)))
