@@ -28,8 +28,11 @@ WATCH = """
 (() => {
   const { put } = IDBObjectStore.prototype;
   IDBObjectStore.prototype.put = function (item) {
-    console.debug(`made ${item.id}`);
-    this.transaction.addEventListener("complete", () => console.debug(`kept ${item.id}`));
+    const id = item.body?.operation_id; // giving a ticket back is none
+    if (id) {
+      console.debug(`made ${id}`);
+      this.transaction.addEventListener("complete", () => console.debug(`kept ${id}`));
+    }
     return put.call(this, item);
   };
 })();

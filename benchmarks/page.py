@@ -363,7 +363,7 @@ def main() -> None:
     path = firefox.installed() if chosen.browser == "firefox" else shutil.which(chosen.browser)
     if path is None:
         sys.exit(f"no {chosen.browser}: install it, or give a path with --browser")
-    quick = Size(seeks=60, verdicts=4, steps=40, clicks=4, frames=48, crowd=(20, 48), kills=3)
+    quick = Size(seeks=60, verdicts=2, steps=30, clicks=4, frames=48, crowd=(10, 24), kills=2)
     whole = Size(seeks=chosen.seeks, verdicts=60, steps=400, clicks=40, frames=240, crowd=(100, 1200), kills=40)
     found = measure(path, quick if chosen.quick else whole)
     found |= {"quick": chosen.quick, "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}

@@ -403,7 +403,6 @@ function showTools() {
     button("absent", desk.absentFrom === null ? "Absent" : "… to here", () => desk.absent(), { on: desk.absentFrom !== null }),
     button("newObject", "New object", newObject),
     button("otherObject", "Next object", otherObject, { off: begunWith(desk.work).length === 0 }),
-    label("Steps"),
     button("undo", "Undo", () => desk.undo(), { off: draft.done.length === 0 }),
     button("redo", "Redo", () => desk.redo(), { off: draft.undone.length === 0 }),
   );
