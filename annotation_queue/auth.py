@@ -270,14 +270,15 @@ class Accounts:
     def counting(self, address: str) -> Iterator[None]:
         """A block in which LoginRefused counts like a wrong password from this address. Raises TooManyLogins."""
         forgive = self._count_attempt(f"(a provider's, at {address})", address)
+        refused = False
         try:
             yield
         except LoginRefused:
+            refused = True
             raise
-        except Exception:
-            forgive()
-            raise
-        forgive()
+        finally:
+            if not refused:
+                forgive()
 
     def log_out(self, secret: str) -> None:
         """End the login, or the token, of this secret."""

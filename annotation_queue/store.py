@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -97,6 +97,8 @@ from annotation_queue.rows import (
     to_ticket,
 )
 from storage.records import Masklet, Operation, Verdict, content_id
+
+T = TypeVar("T")
 
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
 LEASE_S = 90.0  # a lease ends this long after its last heartbeat
@@ -273,10 +275,7 @@ class Store:
         Raises NotAllowed if no role of theirs permits any of `kinds`, or not this ticket; NoSuchTicket; LeaseLost if
         the lease that this claim gave is over; ValueError for a bad id.
         """
-        try:
-            return self._claim(person, kinds, claim_id, ticket_id, batch_id)
-        except IntegrityError:  # the same claim arrived twice at once: the other one has the answer now
-            return self._claim(person, kinds, claim_id, ticket_id, batch_id)
+        return _once(lambda: self._claim(person, kinds, claim_id, ticket_id, batch_id))
 
     def _claim(
         self,
@@ -340,10 +339,7 @@ class Store:
         from a verify ticket, in a warm-up, and where the video has MAX_OBJECTS tickets or its batch is done.
         """
         check_id(claim_id, "claim_id")
-        try:
-            return self._new_object(ticket_id, token, person, claim_id)
-        except IntegrityError:  # the same request arrived twice at once: the other one has the answer now
-            return self._new_object(ticket_id, token, person, claim_id)
+        return _once(lambda: self._new_object(ticket_id, token, person, claim_id))
 
     def _new_object(self, ticket_id: str, token: int, person: Person, claim_id: str) -> Ticket:
         now = self._clock()
@@ -476,10 +472,7 @@ class Store:
         take-back gave is over; ValueError.
         """
         check_id(operation_id, "operation_id")
-        try:
-            return self._unsubmit(ticket_id, person, operation_id, created_at)
-        except IntegrityError:  # the same request arrived twice at once: the other one has the answer now
-            return self._unsubmit(ticket_id, person, operation_id, created_at)
+        return _once(lambda: self._unsubmit(ticket_id, person, operation_id, created_at))
 
     def _unsubmit(self, ticket_id: str, person: Person, operation_id: str, created_at: str) -> Ticket:
         now = self._clock()
@@ -487,13 +480,11 @@ class Store:
         with self.database.write() as c:
             row = self._lock_ticket(c, ticket_id)
             ticket = to_ticket(row)
-            again = c.execute(select(le).where(le.c.person == person.name, le.c.claim_id == operation_id)).first()
+            again = self._given(c, person, operation_id)
             if again is not None:
                 if again.ticket_id != ticket_id:
                     raise ValueError(f"{operation_id} took back another ticket")
-                if not holds(ticket, again.token, person):
-                    raise LeaseLost()
-                return ticket
+                return again
             if self._known_operations(c, ticket, [operation_id]):
                 raise ValueError(f"operation {operation_id} is another one's")
             mine = next((r for r in self._recent(c, person) if r.ticket_id == ticket_id), None)
@@ -982,3 +973,11 @@ class Store:
         settled = ticket.verdict if ticket.next_ticket_id is None else None
         drained = self._batch(c, ticket.batch_id).drained
         return Finished(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)
+
+
+def _once(change: Callable[[], T]) -> T:
+    """What `change` gives. Where the same request arrives twice at once, one of them finds the other's answer."""
+    try:
+        return change()
+    except IntegrityError:
+        return change()

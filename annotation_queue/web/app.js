@@ -2,15 +2,16 @@
 
 import * as api from "./api.js";
 import { Desk, TOOLS } from "./desk.js";
+import { $, element } from "./dom.js";
 import { Draft } from "./draft.js";
+import { Help } from "./help.js";
 import * as keys from "./keys.js";
 import { lanes } from "./lanes.js";
+import { Login } from "./login.js";
 import { Timeline } from "./masklet.js";
 import { Outbox } from "./outbox.js";
 import { Frames, MODES, Player } from "./player.js";
 import { Strip } from "./timeline.js";
-
-const $ = (id) => document.getElementById(id);
 
 const VERDICTS = [
   { verdict: "accept", key: "A", title: "Accept", hint: "right in every frame" },
@@ -64,6 +65,12 @@ const desk = new Desk({
   player, marks: $("marks"), stage: $("stage"), onact: sendOperation, onchange: showDraft, onnotice: notice,
 });
 
+const login = new Login({ onlogin: begin });
+const help = new Help({
+  kind: () => current && (current.ticket.kind === "verify" ? "verify" : "track"),
+  onchange: () => desk.active && showTools(),
+});
+
 player.onframe = showFrame;
 player.onview = () => desk.paint();
 player.onbuffer = (waiting) => document.body.classList.toggle("buffering", waiting);
@@ -77,11 +84,11 @@ function colour(name) {
   const probe = $("theme");
   const key = `${name} ${document.documentElement.dataset.theme ?? ""} ${matchMedia("(prefers-color-scheme: dark)").matches}`;
   if (!colour.known.has(key)) {
-    const element = document.createElement("i");
-    element.style.color = `var(${name})`;
-    probe.append(element);
-    colour.known.set(key, getComputedStyle(element).color);
-    element.remove();
+    const shown = element("i");
+    shown.style.color = `var(${name})`;
+    probe.append(shown);
+    colour.known.set(key, getComputedStyle(shown).color);
+    shown.remove();
   }
   return colour.known.get(key);
 }
@@ -534,12 +541,6 @@ function notice(text) {
   notice.timer = setTimeout(() => ($("notice").hidden = true), 9000);
 }
 
-function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
 // --- deciding --------------------------------------------------------------------------------------------------------
 
 function answer(verdict) {
@@ -865,17 +866,9 @@ function fail(error) {
 
 function askToLogIn() {
   if (document.body.dataset.view === "login") return;
-  const again = me !== null;
   player.play(false);
-  $("login-text").textContent = again
-    ? "Your login has ended. Log in again: nothing is lost."
-    : "Log in to verify masklets.";
   view("login");
-  $(again ? "login-password" : "login-name").focus();
-  api.waysToLogIn().then(({ oidc }) => {
-    $("login-elsewhere").hidden = !oidc;
-    $("login-elsewhere").textContent = `Log in with ${oidc}`;
-  }, () => {}); // no answer, no button
+  login.ask(me !== null);
 }
 
 async function begin(who) {
@@ -896,40 +889,6 @@ async function begin(who) {
     if (work) resumed.push(work);
   }
   takeNext();
-}
-
-$("login-form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  $("login-error").textContent = "";
-  try {
-    const who = await api.logIn($("login-name").value.trim(), $("login-password").value);
-    $("login-password").value = "";
-    document.activeElement?.blur();
-    await begin(who);
-  } catch (error) {
-    showLoginError(error);
-  }
-});
-
-$("login-elsewhere").addEventListener("click", async () => {
-  $("login-error").textContent = "";
-  try {
-    location.assign((await api.beginElsewhere()).url);
-  } catch (error) {
-    showLoginError(error);
-  }
-});
-
-async function finishElsewhere() {
-  // The provider sent the browser back with an answer: out of the address, and to the queue, which checks whose it is.
-  const sent = new URLSearchParams(location.search);
-  if (!sent.has("state")) return;
-  history.replaceState(null, "", "/");
-  await api.finishElsewhere({ state: sent.get("state"), code: sent.get("code"), error: sent.get("error") }).catch(showLoginError);
-}
-
-function showLoginError(error) {
-  $("login-error").textContent = error instanceof api.Unreachable ? "The queue does not answer." : error.message;
 }
 
 $("log-out").addEventListener("click", async () => {
@@ -1110,9 +1069,9 @@ const RUN = {
 };
 
 addEventListener("keydown", (event) => {
-  if (rebind.id) return rebind(event);
+  if (help.takes(event)) return;
   if (event.target.matches?.("input:not([type=range])")) return;
-  if (event.key === "?") return $("help").open ? $("help").close() : openHelp();
+  if (event.key === "?") return help.toggle();
   if (document.querySelector("dialog[open]")) return;
   const name = document.body.dataset.view;
   if (name === "message" && event.key === "Enter" && message.enter && event.target.tagName !== "BUTTON") {
@@ -1163,7 +1122,6 @@ $("brightness").addEventListener("input", (event) => {
 $("speed").addEventListener("click", nextSpeed);
 $("previous-suspect").addEventListener("click", () => toSuspect(-1));
 $("next-suspect").addEventListener("click", () => toSuspect(1));
-$("open-help").addEventListener("click", openHelp);
 $("others").addEventListener("click", toggleOthers);
 $("turn").addEventListener("click", changeTurn);
 for (const mode of MODES) {
@@ -1188,48 +1146,6 @@ function setTheme(theme) {
   strip.draw();
 }
 
-function openHelp() {
-  $("help").showModal();
-  showKeys();
-}
-
-function showKeys() {
-  const kind = current && current.ticket.kind !== "verify" ? "track" : "verify";
-  const shown = keys.ACTIONS.filter((action) => !action.view || action.view === kind || !current);
-  $("keys").replaceChildren(
-    ...shown.flatMap((action) => [
-      element(
-        "button",
-        { type: "button", className: "rebind", onclick: () => {
-          rebind.id = action.id;
-          showKeys();
-        } },
-        ...(rebind.id === action.id
-          ? [element("em", {}, "press a key")]
-          : keys.sign(keys.keysOf(action)[0]).split(" ").map((part) => element("kbd", {}, part))),
-      ),
-      element("span", {}, action.title),
-    ]),
-  );
-}
-
-function rebind(event) {
-  // The key that was pressed is the action's now.
-  if (["Shift", "Control", "Alt", "Meta"].includes(event.key)) return;
-  event.preventDefault();
-  if (event.key !== "Escape") keys.choose(rebind.id, keys.nameOf(event));
-  rebind.id = null;
-  showKeys();
-  if (desk.active) showTools();
-}
-
-$("reset-keys").addEventListener("click", () => {
-  keys.reset();
-  showKeys();
-  if (desk.active) showTools();
-});
-$("help").addEventListener("close", () => (rebind.id = null));
-
 // --- start -------------------------------------------------------------------------------------------------------------
 
 setTheme(localStorage.getItem("masklets.theme"));
@@ -1242,7 +1158,7 @@ setInterval(() => document.visibilityState === "visible" && me && refreshStats()
 
 async function start() {
   await outbox.open().catch((error) => notice(`This browser keeps nothing (${error?.name ?? "no storage"}): stay online until it says Saved.`));
-  await finishElsewhere();
+  await login.finishElsewhere();
   try {
     await begin(await persist(api.me));
   } catch (error) {

@@ -1,5 +1,6 @@
 // One lane for each other object of the video: where it is, and what a person did in it. A click goes there.
 
+import { element } from "./dom.js";
 import { OTHERS } from "./player.js";
 import { area } from "./rle.js";
 
@@ -7,15 +8,8 @@ export function lanes(objects, timeline, onpick) {
   // objects: as player.js paints them; `work` is set where this person holds the ticket. A button each.
   const place = new Map(timeline.frames.map((frame, i) => [frame, i]));
   return objects.map((object, n) => {
-    const row = document.createElement("button");
-    row.type = "button";
-    row.className = object.work ? "lane mine" : "lane";
-    row.style.setProperty("--object", `rgb(${OTHERS[n % OTHERS.length].join(" ")})`);
     const state = object.work ? "yours" : object.settled ? "done" : "open";
-    const name = document.createElement("span");
-    name.textContent = `${n + 1} ${state}`;
-    const track = document.createElement("span");
-    track.className = "track";
+    const track = element("span", { className: "track" });
     const stretches = runs(object, place);
     for (const [from, to] of stretches) track.append(bar("here", from, to + 1, timeline.length));
     const touched = object.work ? [...object.work.draft.edited, ...object.work.draft.locked] : [];
@@ -23,8 +17,17 @@ export function lanes(objects, timeline, onpick) {
       const at = place.get(frame);
       if (at !== undefined) track.append(bar("touched", at, at + 1, timeline.length));
     }
-    row.append(name, track);
-    row.title = object.work ? "Go on with this object (M)" : "Go to where this object begins";
+    const row = element(
+      "button",
+      {
+        type: "button",
+        className: object.work ? "lane mine" : "lane",
+        title: object.work ? "Go on with this object (M)" : "Go to where this object begins",
+      },
+      element("span", {}, `${n + 1} ${state}`),
+      track,
+    );
+    row.style.setProperty("--object", `rgb(${OTHERS[n % OTHERS.length].join(" ")})`);
     row.addEventListener("click", () => onpick(object, stretches[0]?.[0] ?? 0));
     return row;
   });
@@ -44,8 +47,7 @@ function runs(object, place) {
 }
 
 function bar(name, from, to, length) {
-  const made = document.createElement("i");
-  made.className = name;
+  const made = element("i", { className: name });
   made.style.left = `${(100 * from) / length}%`;
   made.style.width = `${(100 * (to - from)) / length}%`;
   return made;

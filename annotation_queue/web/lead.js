@@ -1,8 +1,8 @@
 // Figures and people, for leads and admins. Everything is asked anew every few seconds; nothing is kept here.
 
 import * as api from "./api.js";
+import { $, element } from "./dom.js";
 
-const $ = (id) => document.getElementById(id);
 const EVERY_MS = 4000;
 const ROLES = ["annotator", "verifier", "lead", "admin", "pipeline"];
 const BY = [
@@ -15,12 +15,6 @@ const BY = [
 let me = null;
 let by = "people";
 let figures = null;
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
 
 const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(100 * share)} %`);
 const ratio = (share) => (share?.of ? share.right / share.of : null);
