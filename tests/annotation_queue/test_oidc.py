@@ -18,12 +18,12 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
+from browsing import Page
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from synthetic_queue import PASSWORD, SyntheticMedia, add_people, serving, tickets
-from test_page import Page, chromium  # noqa: F401  (a fixture)
 
 from annotation_queue.api import COOKIE, FLOW_COOKIE, create_app
 from annotation_queue.auth import FAILURES

@@ -1,0 +1,112 @@
+"""What tests of the page press, wait for and see."""
+
+from __future__ import annotations
+
+import time
+
+from synthetic_queue import (
+    BLOCK,
+    HEIGHT,
+    LOOK,
+    PASSWORD,
+    WIDTH,
+    SyntheticMedia,
+    SyntheticModel,
+    mask,
+)
+
+from annotation_queue.live import Live
+from storage import rle
+from storage.records import STRIDE
+
+FRAMES = 156  # a clip: long enough for the disc to pass behind the pillar
+
+
+class Page:
+    """One person at one tab."""
+
+    def __init__(self, context, url):
+        self.tab = context.new_page()
+        self.context = context
+        self.url = url
+        self.problems = []
+        self.tab.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.tab.goto(url)
+
+    def log_in(self, name="vera", password=PASSWORD):
+        self.tab.fill("#login-name", name)
+        self.tab.fill("#login-password", password)
+        self.tab.press("#login-password", "Enter")
+
+    def look(self):
+        return self.tab.evaluate(LOOK, [BLOCK, 16])
+
+    def press(self, *keys):
+        for key in keys:
+            self.tab.keyboard.press(key)
+
+    def until(self, test, patience_s=15):
+        """Wait until `test()` is true; the page forbids scripts that wait by evaluating text."""
+        deadline = time.monotonic() + patience_s
+        while not test():
+            assert time.monotonic() < deadline, f"waited in vain; the page says: {self.text('body')[:300]}"
+            self.tab.wait_for_timeout(20)
+
+    def text(self, selector):
+        return self.tab.inner_text(selector)
+
+    def named(self):
+        """The frame that the page says it shows."""
+        return int(self.tab.get_attribute("#screen", "data-frame") or -1)
+
+    def at(self, frame_idx):
+        self.until(lambda: self.named() == frame_idx)
+        return self.look()
+
+    def shows(self, view):
+        self.tab.wait_for_selector(f"body[data-view={view}]", timeout=15_000)
+
+    def point(self, x, y, button="left", modifiers=()):
+        """Click on a pixel of the video."""
+        self.tab.mouse.click(*self.on_screen(x, y), button=button)
+
+    def drag(self, *path):
+        """Drag along pixels of the video."""
+        self.tab.mouse.move(*self.on_screen(*path[0]))
+        self.tab.mouse.down()
+        for at in path[1:]:
+            self.tab.mouse.move(*self.on_screen(*at), steps=4)
+        self.tab.mouse.up()
+
+    def on_screen(self, x, y):
+        box = self.tab.locator("#screen").bounding_box()
+        scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
+        left = box["x"] + (box["width"] - WIDTH * scale) / 2
+        return left + x * scale, box["y"] + (box["height"] - HEIGHT * scale) / 2 + y * scale
+
+    def correcting(self, frame_idx=0):
+        """Wait for a ticket to correct, and go to a frame of it."""
+        self.shows("work")
+        self.until(lambda: self.tab.get_attribute("body", "data-kind") == "track" and self.named() >= 0)
+        self.press("Home", *["ArrowRight"] * (frame_idx // STRIDE))
+        self.at(frame_idx)
+
+    def settled(self):
+        """Wait until everything is saved and the model is idle."""
+        self.until(lambda: self.text("#save") == "Saved" and self.tab.locator(".badge.busy").count() == 0)
+
+    def paused_at_start(self):
+        """Wait for a ticket on screen, pause it and go to its first frame."""
+        self.shows("work")
+        self.until(lambda: self.named() >= 0)
+        self.press("Home")
+        self.until(lambda: self.named() == 0)
+
+
+def draft(store, ticket_id="track-1", frames=FRAMES):
+    """A ticket's draft as the server derives it."""
+    return Live(store, SyntheticMedia(frames).info, SyntheticModel()).draft(store.ticket(ticket_id))
+
+
+def is_disc(masks, frame_idx):
+    return masks[frame_idx].rle == rle.encode(mask(frame_idx))

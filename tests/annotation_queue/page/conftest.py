@@ -1,0 +1,61 @@
+"""Tabs of a real Chromium at a real server, on each kind of database."""
+
+from __future__ import annotations
+
+import pytest
+from browsing import FRAMES, Page
+from synthetic_queue import (
+    SyntheticMedia,
+    SyntheticModel,
+    add_people,
+    serving,
+    track_ticket,
+)
+
+from annotation_queue.api import create_app
+from annotation_queue.database import Database
+from annotation_queue.store import Store
+
+
+@pytest.fixture
+def store(uri):
+    database = Database(uri)
+    yield Store(database)
+    database.close()
+
+
+@pytest.fixture
+def open_page(chromium, store):
+    """Opens tabs at a server with the store's tickets."""
+    accounts = add_people(store.database)
+    contexts, pages = [], []
+    model = SyntheticModel()
+    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
+
+        def new():
+            context = chromium.new_context(viewport={"width": 1280, "height": 720})
+            context.set_default_timeout(15_000)
+            contexts.append(context)
+            pages.append(Page(context, url))
+            return pages[-1]
+
+        new.accounts, new.model = accounts, model
+        yield new
+        problems = [problem for page in pages for problem in page.problems]
+        for context in contexts:
+            context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def correcting(open_page, store):
+    """Opens a tab in which Ann corrects a clip's only object."""
+
+    def at(frame_idx=0):
+        store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+        page = open_page()
+        page.log_in("ann")
+        page.correcting(frame_idx)
+        return page
+
+    return at

@@ -1,0 +1,312 @@
+"""The page in a real browser: clicks, strokes, propagations and further objects of annotators."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from browsing import FRAMES, draft, is_disc
+from pydantic import TypeAdapter
+from synthetic_queue import (
+    HEIGHT,
+    WIDTH,
+    belongs_together,
+    centre,
+    mask,
+    tickets,
+    track_ticket,
+)
+
+from annotation_queue.records import Kind, NewTicket, State
+from annotation_queue.refine import Version, draft_of
+from annotation_queue.store import MASKLET
+from storage import rle
+from storage.records import STRIDE, Operation
+
+
+def test_an_annotator_begins_where_the_verifier_pointed(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.press(*["ArrowRight"] * 5)
+    page.at(20)
+    page.press("Shift+E", "4")
+    page.until(lambda: len(store.tickets(kind=Kind.TRACK)) == 1)
+    other = open_page()
+    other.log_in("ann")
+    other.shows("work")
+    other.until(lambda: other.named() == 20)
+    assert "vera pointed here" in other.text("#badges") and "drifts off the object" in other.text("#facts")
+
+
+def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, store):
+    page = correcting(8)
+    page.point(*centre(8))
+    page.until(lambda: page.look()["mask"] is not None and abs(page.look()["mask"][0] - centre(8)[0]) < 2)
+    page.press("y")
+    page.settled()
+    page.until(lambda: len(store.operations("track-1")) == 2)
+    for index in (0, 8, 40, 148):
+        page.press("Home", *["ArrowRight"] * (index // STRIDE))
+        assert belongs_together(page.at(index)) == index
+    page.press("Enter")
+    page.until(lambda: store.ticket("track-1").state is State.DONE)
+    follower = store.ticket(store.ticket("track-1").next_ticket_id)
+    made = store.masklet(follower.ticket_id)
+    assert (follower.kind, follower.made_by) == (Kind.VERIFY, "ann")
+    assert made.rle == tuple(rle.encode(mask(i)) for i in made.frame_idx)
+    assert made.area_px == tuple(int(mask(i).sum()) for i in made.frame_idx)
+    assert (made.checkpoint, made.round, made.phase) == ("disc-finder", 3, "3")
+    assert (made.click_count, made.edited_frame_count, made.parent_id) == (1, 1, "m-track-1")
+    assert [o.kind for o in store.operations("track-1")] == ["prompt", "propagate", "submit"]
+
+
+def test_every_tool_every_undo_and_a_reload(correcting, store):
+    page = correcting()
+    area = lambda i=0: draft(store).masks[i].area_px  # noqa: E731
+    assert area() == 600
+    page.press("b")
+    page.drag((300, 200), (360, 220))
+    page.settled()
+    assert 600 + 800 < area() < 600 + 4000, "a stroke of the brush"
+    stroke = area()
+    page.press("Shift+B")
+    page.drag((550, 330), (600, 330))
+    page.settled()
+    assert area() < stroke - 200, "the eraser"
+    erased = area()
+    page.press("p")
+    for corner in ((100, 250), (200, 250), (200, 330), (100, 330)):
+        page.point(*corner)
+    page.press("Enter")
+    page.settled()
+    assert abs(area() - erased - 100 * 80) < 200, "the polygon"
+    page.press("q")
+    page.drag((20, 140), (110, 240))
+    page.settled()
+    assert is_disc(draft(store).masks, 0), "the box"
+    page.press("ArrowRight", "f", "ArrowLeft", "g", "ArrowRight", "ArrowRight", "g")
+    page.settled()
+    page.until(lambda: len(store.operations("track-1")) == 6)
+    assert [area(i) for i in (0, 4, 8, 12)] == [0, 600, 0, 600], "absent, but where the frame is locked"
+    page.tab.reload()
+    page.correcting(0)
+    assert page.look()["mask"] is None, "the reload shows what was there"
+    seen = []
+    for _ in range(6):
+        page.press("Control+z")
+        page.settled()
+        page.until(lambda: len(store.operations("track-1")) == 7 + len(seen))
+        seen.append(area())
+    assert seen[0] == int(mask(0).sum()) and abs(seen[2] - erased - 8000) < 200 and seen[3:] == [erased, stroke, 600]
+    assert draft(store).locked == set()
+    for _ in range(6):
+        page.press("Control+Shift+Z")
+    page.settled()
+    page.until(lambda: len(store.operations("track-1")) == 18)
+    assert [area(i) for i in (0, 4, 8)] == [0, 600, 0] and draft(store).locked == {4}
+
+
+def test_a_click_lands_where_it_is_seen_also_when_zoomed(correcting, store):
+    page = correcting(8)
+    page.tab.mouse.move(*page.on_screen(*centre(8)))
+    for _ in range(4):
+        page.tab.mouse.wheel(0, -120)
+    page.point(*centre(8))
+    page.settled()
+    prompt = json.loads(store.operations("track-1")[0].payload)
+    assert np.allclose(prompt["points_xy"], [centre(8)], atol=1.0) and prompt["labels"] == [1]
+    x, y = centre(8)
+    page.point(x + 50, y, button="right")
+    page.settled()
+    prompt = json.loads(store.operations("track-1")[1].payload)
+    assert prompt["labels"] == [1, 0] and abs(prompt["points_xy"][1][0] - x - 50) < 1
+
+
+def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, store):
+    open_page.model.frame_s = 0.15
+    page = correcting(8)
+    page.point(*centre(8))
+    page.settled()
+    before = draft(store).masks
+    page.press("t")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    page.press("Escape")
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "propagate", "undo"])
+    assert draft(store).masks == before
+    assert page.tab.get_attribute("body", "data-view") == "work", "Escape only stopped it"
+    page.press("t")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    page.press("ArrowRight")
+    page.at(12)
+    page.point(*centre(12))  # a click does not wait for the propagation, it ends it
+    page.settled()
+    page.until(lambda: is_disc(draft(store).masks, 12))
+    assert not is_disc(draft(store).masks, 16)
+
+
+def test_the_page_and_the_server_derive_the_same_draft(open_page):
+    """Random operations, undone and redone, through draft.js and refine.py."""
+    chance = np.random.default_rng(7)
+    base = track_ticket(frame_count=48).masklet
+    frames = base.frame_idx
+    sent, versions = [], []
+    for n in range(120):
+        frame = int(chance.choice(frames))
+        kind = str(chance.choice(["prompt", "stroke", "lock", "absent", "clear", "propagate", "undo", "redo"]))
+        payload = {
+            "prompt": {"points_xy": [[1.0, float(n)]], "labels": [1]},
+            "stroke": {"mask_rle": rle.encode(mask(frame)).decode()},
+            "lock": {"on": bool(chance.random() < 0.6)},
+            "absent": {"first": frame, "last": frame + 8},
+            "propagate": {"direction": "both"},
+        }.get(kind, {})
+        if kind in ("undo", "redo"):  # the page takes them off a stack: the last one that stands, the last undone one
+            stack = open_page_stacks(sent)[kind]
+            if not stack:
+                continue
+            payload = {"operation_id": stack[-1]}
+        sent.append({"operation_id": f"o{n}", "kind": kind, "frame_idx": frame, "payload": payload})
+        if kind in ("prompt", "propagate") and chance.random() < 0.8:
+            reached = [frame] if kind == "prompt" else [i for i in frames if abs(i - frame) < 16]
+            made = [
+                {"frame_idx": i, "rle": rle.encode(mask(i + n)).decode(), "area_px": int(mask(i + n).sum()),
+                 "score": 0.5, "object_score": 1.0, "stability": 1.0}
+                for i in reached
+            ]  # fmt: skip
+            versions.append({"operation_id": f"o{n}", "frames": made, "checkpoint": "c", "round": 1})
+    seen = open_page().tab.evaluate(
+        """async ([base, operations, versions]) => {
+          const { Draft } = await import("/web/draft.js");
+          const draft = new Draft({}, base, base, base.frame_idx);
+          for (const version of versions) draft.versions.set(version.operation_id, version);
+          for (const operation of operations) draft.add(operation);
+          return {
+            masks: draft.frames.map((i) => draft.masks.get(i).rle),
+            edited: [...draft.edited], locked: [...draft.locked],
+            prompts: [...draft.prompts.keys()].filter((i) => draft.prompts.get(i)),
+          };
+        }""",
+        [json.loads(MASKLET.dump_json(base)), sent, versions],
+    )
+    operations = [
+        Operation(ticket_id="t", batch_id="b", video_id="v", masklet_id="m", person="ann", created_at="", seq=n,
+                  **(o | {"payload": json.dumps(o["payload"])}))
+        for n, o in enumerate(sent)
+    ]  # fmt: skip
+    known = {v["operation_id"]: TypeAdapter(Version).validate_python(v) for v in versions}
+    expected = draft_of((HEIGHT, WIDTH), frames, base, operations, known)
+    assert seen["masks"] == [expected.masks[i].rle.decode() for i in frames]
+    assert set(seen["locked"]) == expected.locked
+    unanswered = {o["frame_idx"] for o in sent if o["kind"] == "prompt" and o["operation_id"] not in known}
+    assert set(seen["edited"]) - unanswered == expected.edited - unanswered
+
+
+def open_page_stacks(sent):
+    done, undone = [], []
+    for o in sent:
+        if o["kind"] == "undo":
+            undone.append(done.pop(done.index(o["payload"]["operation_id"])))
+        elif o["kind"] == "redo":
+            done.append(undone.pop(undone.index(o["payload"]["operation_id"])))
+        else:
+            done.append(o["operation_id"])
+            undone.clear()
+    return {"undo": done, "redo": undone}
+
+
+def test_phase_1_offers_no_propagation(open_page, store):
+    store.open_batch("b", [track_ticket(phase="1", frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    assert page.tab.is_disabled("#tool-forward") and page.tab.is_enabled("#tool-click")
+    page.press("t")
+    page.until(lambda: "masked by itself" in page.text("#notice"))
+    assert store.operations("track-1") == []
+
+
+def test_a_ticket_from_nothing_is_selected_and_what_is_unmasked_is_said(open_page, store):
+    select = NewTicket(ticket_id="s", kind=Kind.SELECT, video_id="video-0", phase="3", payload='{"memory": true}')
+    store.open_batch("b", [select])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    assert "Not masked yet" in page.text("#badges") and "challenging" in page.text("#question")
+    page.press("Enter")
+    page.until(lambda: "no mask yet" in page.text("#notice"))
+    page.point(*centre(0))
+    page.settled()
+    page.press("Enter")
+    page.until(lambda: "38 frames were never masked" in page.text("#notice"))
+    page.press("Enter")
+    page.until(lambda: store.ticket("s").state is State.DONE)
+    assert store.ticket(store.ticket("s").next_ticket_id).kind is Kind.TRACK
+
+
+def test_the_other_objects_of_the_video_can_be_seen(open_page, store):
+    """Where something new is to be found they are shown from the start."""
+    done, mine = tickets(1, FRAMES)[0], track_ticket(frame_count=FRAMES)
+    select = NewTicket(ticket_id="s", kind=Kind.SELECT, video_id="video-0", phase="3", priority=-1)
+    store.open_batch("b", [done, mine, select])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(8)
+    sky = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
+    before = page.tab.evaluate(sky, list(centre(8)))
+    page.press("v")
+    page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
+    page.press("v")
+    page.until(lambda: page.tab.evaluate(sky, list(centre(8))) == before)
+    assert page.tab.get_attribute("#others", "aria-pressed") == "false"
+    page.press("x", "7")
+    page.correcting(8)
+    assert store.ticket("s").leased_by == "ann"
+    page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
+
+
+def test_several_objects_of_a_video_are_masked_side_by_side(correcting, store):
+    """N begins another object, M goes from one to the next; each keeps its draft, and after a reload, too."""
+    page = correcting(8)
+    page.press("f")  # the first object has a locked frame now
+    page.settled()
+    page.press("n")
+    page.until(lambda: "Not masked yet" in page.text("#badges"))
+    assert page.named() == 8, "the eye stays where it was"
+    lanes = page.tab.locator("#lanes .lane")
+    page.until(lambda: lanes.count() == 1 and lanes.locator(".touched").count() == 1)
+    assert "yours" in lanes.inner_text()
+    page.point(*centre(8))
+    page.settled()
+    page.until(lambda: "Not masked yet" not in page.text("#badges"))
+    page.press("m")
+    page.until(lambda: "Locked" in page.text("#badges"))
+    page.press("m")
+    page.until(lambda: "Locked" not in page.text("#badges") and "1 click" in page.text("#facts"))
+    page.tab.reload()
+    page.correcting(8)
+    page.until(lambda: "Locked" not in page.text("#badges") and "1 click" in page.text("#facts"))
+    page.press("m")
+    page.until(lambda: "Locked" in page.text("#badges"))
+    page.press("v", "v")
+    page.tab.click("#lanes .lane.mine")
+    page.until(lambda: "1 click" in page.text("#facts"))
+    page.press("Enter", "Enter")
+    opened = next(t.ticket_id for t in store.tickets() if t.ticket_id not in ("track-1",) and t.attempt == 1)
+    page.until(lambda: store.ticket(opened).state is State.DONE)
+    page.until(lambda: "Locked" in page.text("#badges") or page.named() >= 0)
+    assert store.ticket("track-1").leased_by == "ann", "the first one comes back by itself"
+    assert page.problems == []
+
+
+def test_an_object_that_was_begun_by_mistake_is_dropped(correcting, store):
+    page = correcting()
+    page.press("n")
+    page.until(lambda: "Not masked yet" in page.text("#badges"))
+    page.press("Escape")
+    page.until(lambda: "Not masked yet" not in page.text("#badges"))
+    page.settled()
+    states = sorted((t.kind, t.state) for t in store.tickets())
+    assert states == [(Kind.TRACK, State.DONE), (Kind.TRACK, State.LEASED)]

@@ -1,0 +1,317 @@
+"""The page in a real browser through crashes, reloads, lost connections and lost leases: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from browsing import FRAMES, Page, draft, is_disc
+from synthetic_queue import (
+    PASSWORD,
+    ServerProcess,
+    centre,
+    tickets,
+)
+
+from annotation_queue.database import Database
+from annotation_queue.records import Person, Role, State
+from annotation_queue.store import Store
+from benchmarks.queue import PrivatePostgres
+from storage.records import STRIDE
+
+
+def test_an_answer_given_without_a_connection_arrives_later(open_page, store):
+    store.open_batch("b", tickets(2, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.until(lambda: len(json.loads(page.tab.evaluate("sessionStorage.getItem('masklets.holds')"))) == 2)
+    page.context.set_offline(True)
+    page.press("a")
+    page.until(lambda: "1 answer kept here" in page.text("#save"))
+    assert page.tab.get_attribute("body", "data-view") == "work"  # the next ticket was here already
+    assert store.tickets(state=State.DONE) == []
+    page.tab.close()  # and even the tab may go
+    page.tab = page.context.new_page()
+    page.context.set_offline(False)
+    page.tab.goto(page.url)
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+
+
+def test_a_login_in_another_tab_costs_no_answer(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.context.request.post(f"{page.url}/api/login", data={"name": "vera", "password": PASSWORD})
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.until(lambda: page.text("#save") == "Saved")
+
+
+def test_a_lost_lease_is_said_and_the_next_ticket_is_one_key_away(open_page, store):
+    store.open_batch("b", tickets(3, FRAMES))
+    store.lease_s = 1.5  # heartbeats every half second
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.context.set_offline(True)
+    time.sleep(1.6)
+    victor = Person(name="victor", roles=frozenset({Role.VERIFIER}))
+    store.lease_s = 90
+    taken = store.claim(victor, claim_id="c")
+    assert taken.ticket_id == "ticket-0000"
+    page.context.set_offline(False)
+    page.shows("message")
+    assert "went back to the queue" in page.text("#message")
+    page.press("Enter")
+    page.shows("work")
+    assert store.ticket("ticket-0000").leased_by == "victor"
+
+
+def test_a_reload_takes_up_the_same_ticket(open_page, store):
+    store.open_batch("b", tickets(4, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
+    held = [t.ticket_id for t in store.tickets(state=State.LEASED)]
+    page.tab.reload()
+    page.paused_at_start()
+    page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
+    assert [t.ticket_id for t in store.tickets(state=State.LEASED)] == held
+
+
+def test_what_was_done_offline_survives_the_tab(correcting, store):
+    page = correcting()
+    page.context.set_offline(True)
+    page.press("b")
+    page.drag((300, 200), (360, 220))
+    page.press("f")
+    page.until(lambda: "2 changes kept here" in page.text("#save"))
+    assert store.operations("track-1") == []
+    page.tab.close()
+    page.tab = page.context.new_page()
+    page.context.set_offline(False)
+    page.tab.goto(page.url)
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["stroke", "lock"])
+    assert draft(store).locked == {0} and draft(store).masks[0].area_px > 1400
+
+
+def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, store):
+    page = correcting()
+    page.context.set_offline(True)
+    page.press("f")
+    page.until(lambda: "1 change kept here" in page.text("#save"))
+    ticket = store.ticket("track-1")
+    ann = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))
+    store.release("track-1", ticket.lease_token, ann)
+    store.claim(Person(name="bob", roles=frozenset({Role.ANNOTATOR})), claim_id="bob")
+    page.context.set_offline(False)
+    page.until(lambda: [o.kind for o in store.operations("track-1", branch=True)] == ["lock"])
+    page.shows("message")
+    assert "went back to the queue" in page.text("#message")
+    assert store.operations("track-1") == []
+    lead = open_page()
+    lead.log_in("lea")
+    lead.shows("message")
+    lead.tab.goto(f"{page.url}/web/lead.html")
+    lead.until(lambda: "track-1" in lead.text("#branches") and "lock" in lead.text("#branches"))
+
+
+def corrects_through(chromium, uri, kill, start):
+    """An annotator corrects a ticket while a part is killed in the middle of a propagation, and started again."""
+    server = ServerProcess(uri, tracks=1, frames=FRAMES, slow=0.1)
+    server.start()
+    context = chromium.new_context(viewport={"width": 1280, "height": 720})
+    try:
+        page = Page(context, server.url)
+        page.log_in("ann")
+        page.correcting(8)
+        page.point(*centre(8))
+        page.settled()
+        page.press("y")
+        page.until(lambda: "Propagating" in page.text("#badges"))
+        kill(server)
+        page.press("f")  # work goes on
+        page.until(lambda: "kept here" in page.text("#save"))
+        start(server)
+        page.settled()
+        database = Database(uri)
+        store = Store(database)
+        found = draft(store, "track-0")
+        assert found.locked == {8} and all(is_disc(found.masks, i) for i in found.frame_idx)
+        page.press("Enter")
+        page.until(lambda: store.ticket("track-0").state is State.DONE)
+        database.close()
+        assert page.problems == []
+    finally:
+        context.close()
+        server.kill()
+
+
+def test_a_killed_server_costs_an_annotator_nothing(chromium, uri):
+    corrects_through(chromium, uri, lambda server: server.kill(), lambda server: server.start())
+
+
+def test_a_killed_database_costs_an_annotator_nothing(chromium, postgres_server):
+    """SIGKILL to every process of a PostgreSQL of its own, with fsync, while the queue's server lives on."""
+    postgres = PrivatePostgres()
+    postgres.start()
+    try:
+        corrects_through(chromium, postgres.uri, lambda _: postgres.kill(), lambda _: postgres.start())
+    finally:
+        postgres.close()
+
+
+def test_a_reload_in_the_middle_of_a_propagation_finishes_it(correcting, open_page, store):
+    open_page.model.frame_s = 0.05
+    page = correcting(8)
+    page.point(*centre(8))
+    page.settled()
+    page.press("y")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    page.tab.reload()
+    page.correcting(8)
+    page.settled()
+    page.until(lambda: all(is_disc(draft(store).masks, i) for i in range(0, FRAMES, STRIDE)))
+
+
+def test_stopping_a_propagation_costs_nothing_that_was_done_before_it(correcting, open_page, store):
+    """A stroke whose request the network swallowed, a propagation behind it, and Escape."""
+    page = correcting()
+    page.context.set_offline(True)
+    page.press("b")
+    page.drag((300, 200), (360, 220))
+    page.press("t")
+    page.until(lambda: "2 changes kept here" in page.text("#save"))
+    page.press("Escape")
+    page.context.set_offline(False)
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["stroke", "propagate", "undo"])
+    assert draft(store).masks[0].area_px > 1400 and page.tab.get_attribute("body", "data-view") == "work"
+    assert not any(call.startswith("track") for call in open_page.model.calls), "the model is not asked in vain"
+
+
+def test_what_waits_for_the_model_is_undone_by_escape_and_answered_after_a_redo(correcting, open_page, store):
+    open_page.model.click_s = 1.0
+    page = correcting(8)
+    page.point(*centre(8))
+    page.until(lambda: "at work" in page.text("#badges"))
+    page.press("Escape")
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "undo"])
+    assert page.tab.get_attribute("body", "data-view") == "work" and not is_disc(draft(store).masks, 8)
+    page.press("Control+Shift+Z")
+    page.settled()
+    page.until(lambda: is_disc(draft(store).masks, 8))
+    assert page.look()["mask"] is not None
+    page.press("Enter")
+    page.until(lambda: store.ticket("track-1").state is State.DONE)
+
+
+def test_a_ticket_goes_back_after_what_was_done_in_it(correcting, open_page, store):
+    """Escape while a stroke waits behind a slow click: it is in the draft, not beside it."""
+    open_page.model.click_s = 1.5
+    page = correcting(8)
+    page.point(*centre(8))
+    page.press("ArrowRight", "b")
+    page.at(12)
+    page.drag((300, 200), (360, 220))
+    page.press("f")
+    page.tab.evaluate("document.querySelector('#verdicts .back').click()")
+    page.shows("message")
+    page.until(lambda: store.ticket("track-1").state is State.OPEN)
+    assert [o.kind for o in store.operations("track-1")] == ["prompt", "stroke", "lock"]
+    assert store.operations("track-1", branch=True) == [] and draft(store).locked == {12}
+
+
+def test_a_reload_after_working_offline_shows_and_submits_all_of_it(correcting, store):
+    page = correcting()
+    page.context.set_offline(True)
+    for _ in range(6):
+        page.press("f", "ArrowRight")
+    page.until(lambda: "6 changes kept here" in page.text("#save"))
+    page.context.set_offline(False)
+    page.tab.reload()
+    page.correcting(0)
+    page.settled()
+    page.until(lambda: page.tab.get_attribute("#tool-lock", "aria-pressed") == "true")
+    shown = []
+    for frame_idx in range(0, 28, STRIDE):
+        page.at(frame_idx)
+        shown.append("Locked" in page.text("#badges"))
+        page.press("ArrowRight")
+    assert draft(store).locked == set(range(0, 24, STRIDE)), store.operations("track-1")
+    assert shown == [True] * 6 + [False]
+
+
+@pytest.mark.parametrize("status", [200, 403, 413])
+def test_only_the_queue_itself_can_say_that_something_is_kept(correcting, store, status):
+    """A proxy's login page in between is no answer."""
+    page = correcting()
+    html = {"status": status, "content_type": "text/html", "body": "<html>Please log in</html>"}
+    page.tab.route("**/operations", lambda route: route.fulfill(**html))
+    page.press("f")
+    page.until(lambda: "1 change kept here" in page.text("#save"))
+    page.tab.wait_for_timeout(700)
+    assert "1 change kept here" in page.text("#save") and store.operations("track-1") == []
+    page.tab.unroute("**/operations")
+    page.settled()
+    page.until(lambda: draft(store).locked == {0})
+
+
+def test_a_take_back_whose_answer_is_lost_is_made_once(open_page, store):
+    store.open_batch("b", tickets(3, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    first = page.text("#facts")
+    page.press("a")
+    page.until(lambda: page.text("#save") == "Saved" and page.named() >= 0)
+    lost = []
+
+    def lose(route):
+        if lost:
+            return route.continue_()
+        lost.append(route.fetch())  # the server does it
+        route.abort()
+
+    page.tab.route("**/unsubmit", lose)
+    page.press("Backspace")
+    page.until(lambda: "Taken back" in page.text("#notice"))
+    assert len(lost) == 1 and page.text("#facts") == first
+    [back] = [t for t in store.tickets() if [o.kind for o in store.operations(t.ticket_id)] == ["verdict", "unsubmit"]]
+    assert back.leased_by == "vera"
+
+
+def test_a_lock_keeps_the_mask_that_was_seen(correcting, open_page, store):
+    open_page.model.frame_s = 0.1
+    page = correcting(8)
+    page.point(*centre(8))
+    page.settled()
+    before = draft(store).masks[24]
+    page.press("t")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    for _ in range(4):
+        page.press("ArrowRight")
+    page.at(24)
+    page.press("f")
+    page.settled()
+    page.until(lambda: draft(store).locked == {24})
+    assert draft(store).masks[24] == before
+
+
+def test_a_ticket_that_is_put_back_keeps_its_draft(correcting, store):
+    page = correcting()
+    page.press("f")
+    page.settled()
+    page.press("Escape")
+    page.shows("message")
+    page.until(lambda: store.ticket("track-1").state is State.OPEN)
+    page.press("Enter")
+    page.correcting(0)
+    assert "Locked" in page.text("#badges")

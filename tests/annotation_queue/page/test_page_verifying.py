@@ -1,0 +1,275 @@
+"""The page in a real browser: what verifiers and leads see and press, against a real server."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from browsing import FRAMES
+from synthetic_queue import (
+    HEIGHT,
+    WIDTH,
+    belongs_together,
+    hidden,
+    mask,
+    tickets,
+    track_ticket,
+)
+
+from annotation_queue.records import State
+from storage import rle
+from storage.records import STRIDE, Verdict
+
+
+def test_the_mask_on_screen_belongs_to_the_frame_on_screen(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.shows("work")
+    assert page.tab.evaluate("[document.querySelector('#screen').width, document.querySelector('#screen').height]") == [
+        WIDTH,
+        HEIGHT,
+    ]
+    page.until(lambda: page.named() > 0)  # it plays by itself
+    played = {belongs_together(page.look()) for _ in range(25)}
+    assert len(played) > 3
+    page.press("Home")
+    page.at(0)
+    page.press("Space", "Space")  # play and pause
+    page.press("Home")
+    for index in range(0, FRAMES, STRIDE):
+        assert belongs_together(page.at(index)) == index
+        page.press("ArrowRight")
+    page.press("Home", "Shift+ArrowRight")
+    assert belongs_together(page.at(40)) == 40
+    page.press("ArrowLeft")
+    assert belongs_together(page.at(36)) == 36
+    page.press("End")
+    assert belongs_together(page.at(FRAMES - STRIDE)) == FRAMES - STRIDE
+
+
+def test_the_page_decodes_run_lengths_as_storage_does(open_page):
+    """Empty, full, one pixel, one row, one column, noise and blobs: bit for bit."""
+    chance = np.random.default_rng(3)
+    masks = [np.zeros((5, 7), bool), np.ones((5, 7), bool), np.eye(6, 9, 2) > 0, chance.random((1, 40)) > 0.5]
+    masks += [chance.random((40, 1)) > 0.5, np.arange(35).reshape(5, 7) == 17, mask(24)]
+    masks += [chance.random((31, 23)) > p for p in (0.02, 0.5, 0.98)]
+    sent = [[rle.encode(m).decode(), *m.shape] for m in masks]
+    decoded = open_page().tab.evaluate(
+        """async (sent) => {
+          const { Mask } = await import("/web/rle.js");
+          return sent.map(([counts, height, width]) => {
+            const { bits, area, box } = new Mask(counts, height, width);
+            return [Array.from(bits).join(""), area, box];
+          });
+        }""",
+        sent,
+    )
+    for expected, (bits, area, box) in zip(masks, decoded, strict=True):
+        assert bits == "".join(str(int(bit)) for bit in expected.ravel())
+        assert area == expected.sum()
+        rows, columns = np.nonzero(expected)
+        at = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if area else None
+        assert box == at, expected.shape
+
+
+def edges(inside, thickness):
+    """Pixels from which the object ends within `thickness` px along an axis; the frame's border is no end."""
+    padded = np.pad(inside, thickness, constant_values=True)
+    height, width = inside.shape
+    core = inside.copy()
+    for d in range(-thickness, thickness + 1):
+        core &= padded[thickness + d : thickness + d + height, thickness : thickness + width]
+        core &= padded[thickness : thickness + height, thickness + d : thickness + d + width]
+    return inside & ~core
+
+
+def test_the_page_paints_a_mask_and_its_edge_pixel_by_pixel(open_page):
+    chance = np.random.default_rng(4)
+    masks = [np.zeros((5, 7), bool), np.ones((5, 7), bool), np.arange(35).reshape(5, 7) == 17, mask(24)]
+    masks += [chance.random((31, 23)) > p for p in (0.02, 0.2, 0.8)]
+    masks += [np.roll(mask(24), -40, axis=1) | mask(60), np.pad(np.ones((30, 20), bool), ((9, 0), (12, 8)))]
+    page = open_page()
+    for thickness in (1, 2, 5):
+        painted = page.tab.evaluate(
+            """async ([sent, thickness]) => {
+              const { Overlay } = await import("/web/overlay.js");
+              const { runs, spans } = await import("/web/rle.js");
+              return sent.map(([counts, height, width]) => {
+                const context = new OffscreenCanvas(width, height).getContext("2d");
+                const overlay = new Overlay(height, width);
+                overlay.flood([9, 9, 9, 255]);
+                overlay.clear(); // what was painted before leaves no trace
+                const mask = spans(runs(counts), height, width);
+                overlay.fill(mask, [1, 20, 30, 255]);
+                overlay.line(mask, [2, 50, 60, 255], thickness);
+                overlay.drawOn(context);
+                return context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0).join("");
+              });
+            }""",
+            [[[rle.encode(m).decode(), *m.shape] for m in masks], thickness],
+        )
+        for inside, pixels in zip(masks, painted, strict=True):
+            expected = inside.astype(int) + edges(inside, thickness)
+            assert pixels == "".join(map(str, expected.ravel())), (inside.shape, thickness)
+
+
+def test_a_verifier_works_by_keyboard_alone(open_page, store):
+    store.open_batch("b", tickets(5, FRAMES))
+    page = open_page()
+    page.press("Tab")  # the cursor is in the form already
+    page.log_in()
+    for keys in (["a"], ["e"], ["x", "4"], ["u"], ["x", "Escape", "a"]):
+        page.paused_at_start()
+        before = page.text("#facts") + str(page.tab.evaluate("sessionStorage.getItem('masklets.holds')"))
+        assert "micro · round 2" in page.text("#checkpoint")
+        page.press(*keys)
+        page.until(
+            lambda before=before: (
+                page.tab.get_attribute("body", "data-view") == "message"
+                or page.text("#facts") + str(page.tab.evaluate("sessionStorage.getItem('masklets.holds')")) != before
+            )
+        )
+    page.shows("message")
+    assert "Nothing left to verify" in page.text("#message")
+    page.until(lambda: page.text("#save") == "Saved")
+    verdicts = {t.ticket_id: (t.verdict, t.reasons) for t in store.tickets(state=State.DONE)}
+    assert list(verdicts.values()) == [
+        (Verdict.ACCEPT, ()),
+        (Verdict.REFINE, ()),
+        (Verdict.REJECT, ("drift",)),
+        (Verdict.UNSURE, ()),
+        (Verdict.ACCEPT, ()),
+    ]
+    verdict = json.loads(store.operations("ticket-0002")[0].payload)
+    assert verdict["seconds"] > 0 and store.operations("ticket-0002")[0].frame_idx == 0
+    store.open_batch("later", tickets(1, FRAMES, prefix="later"))
+    page.shows("work")  # a new ticket appears by itself
+
+
+def test_overlay_speed_and_suspects_answer_to_their_keys(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    assert page.look()["mask"] is not None
+    page.tab.keyboard.down("h")
+    assert page.look()["mask"] is None
+    page.tab.keyboard.up("h")
+    assert page.look()["mask"] is not None
+    page.press("]")
+    page.at(40)
+    assert "low score" in page.text("#badges")
+    page.press("]")
+    page.until(lambda: hidden(page.named()))
+    assert "Absent" in page.text("#badges")
+    page.press("[")
+    page.at(40)
+    for mode in ("Outline", "Cut-out", "Fill"):
+        page.press("o")
+        assert page.text("#modes [aria-checked=true]") == mode
+    page.press("s")
+    assert page.text("#speed") == "4×"
+    page.press("?")
+    assert page.tab.is_visible("#help") and "refine" in page.text("#help")
+    page.press("a")  # not while the list of keys is open
+    page.press("Escape")
+    assert not page.tab.is_visible("#help")
+    assert store.tickets(state=State.DONE) == []
+
+
+def test_a_wrong_password_is_said_and_a_right_one_works_after_it(open_page, store):
+    page = open_page()
+    page.log_in(password="wrong password")
+    page.until(lambda: "wrong" in page.text("#login-error"))
+    page.log_in()
+    page.shows("message")
+    page.tab.click("#log-out")
+    page.shows("login")
+
+
+def test_the_last_answers_can_be_taken_back(open_page, store):
+    store.open_batch("b", tickets(4, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    for number in (1, 2):
+        page.press("a")
+        page.until(lambda number=number: len(store.tickets(state=State.DONE)) == number)
+        page.paused_at_start()
+    page.until(lambda: page.text("#save") == "Saved")
+    page.press("Backspace")
+    page.until(lambda: "Taken back: Accept" in page.text("#notice"))
+    assert [t.ticket_id for t in store.tickets(state=State.DONE)] == ["ticket-0000"]
+    assert store.ticket("ticket-0001").leased_by == "vera"
+    page.tab.reload()
+    page.paused_at_start()
+    page.press("x", "4")
+    page.until(lambda: store.ticket("ticket-0001").verdict is Verdict.REJECT)
+    page.paused_at_start()
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 3)
+    assert store.ticket("ticket-0002").verdict is Verdict.ACCEPT, "what was put aside came back"
+
+
+def test_a_lead_sees_figures_and_manages_people(open_page, store):
+    store.open_batch("b", tickets(6, FRAMES))
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.tab.goto(f"{page.url}/web/lead.html")
+    page.until(lambda: "lea" in page.text("#figures") and "verify" in page.text("#batches"))
+    assert page.tab.get_attribute("#batches .share", "title").startswith("1 done")
+    page.tab.fill("#add [name=name]", "nora")
+    page.tab.fill("#add [name=password]", "a long password")
+    page.tab.fill("#add [name=skills]", "thin, fast")
+    page.tab.check("#add [value=annotator]")
+    page.tab.click("#add button")
+    page.until(lambda: "nora" in page.text("#people"))
+    assert "fast, thin" in page.text("#people") or "thin, fast" in page.text("#people")
+    row = page.tab.locator("#people tr", has_text="nora")
+    row.get_by_text("Disable").click()
+    page.until(lambda: "nora (disabled)" in page.text("#people"))
+    other = open_page()
+    other.log_in("nora", "a long password")
+    other.until(lambda: other.text("#login-error") != "")
+    other.log_in("vera")
+    other.shows("work")
+    assert not other.tab.is_visible("#lead")
+    other.tab.goto(f"{page.url}/web/lead.html")
+    other.until(lambda: "for leads and admins" in other.text("#error"))
+
+
+def test_one_who_verifies_and_corrects_chooses(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES), *tickets(3, FRAMES)])
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    page.until(lambda: page.tab.is_visible("#turn"))
+    page.tab.click("#turn")
+    page.correcting(0)
+    assert "1 of 3" not in page.text("#left")
+    page.press("x", "7")
+    page.until(lambda: store.ticket("track-1").state is State.DONE)
+    page.paused_at_start()
+    assert page.tab.get_attribute("body", "data-kind") == "verify"
+
+
+def test_a_key_can_be_chosen_and_given_back(correcting, store):
+    page = correcting()
+    page.press("?")
+    page.tab.click("#keys .rebind:has(+ span:text('lock this frame, or unlock it'))")
+    page.press("k", "Escape", "k")
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["lock"])
+    page.tab.reload()
+    page.correcting(0)
+    page.press("f")
+    page.tab.wait_for_timeout(100)
+    assert len(store.operations("track-1")) == 1, "f means nothing now"
+    page.press("?")
+    page.tab.click("#reset-keys")
+    page.press("Escape", "f")
+    page.until(lambda: len(store.operations("track-1")) == 2)
