@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -142,7 +142,8 @@ class Live:
         if stored.kind == "prompt":
             memory = bool(json.loads(ticket.payload).get("memory", True))
             prompt = prompt_of(frame_idx, said)
-            frames = _once(partial(self._model.click, ticket_id, ticket.video_id, draft, prompt, memory=memory))
+            click = partial(self._model.click, ticket_id, ticket.video_id, draft, prompt, memory=memory)
+            frames = _once(click)
         else:
             direction = str(said.get("direction", "both"))
             frames = propagation(self._model, ticket_id, ticket.video_id, draft, frame_idx, direction)
@@ -174,15 +175,19 @@ class Live:
 
     def load(self) -> None:
         """Loads the model when nothing else waits: somebody is about to correct masklets."""
-        self._turns.warm("load", iter([self._model.load]))
+        self._turns.warm("load", self._ahead())
 
     def warm(self, ticket_id: str, token: int, person: Person, frame_idx: int) -> None:
         """Computes the embeddings of a ticket's frames ahead, the nearest first. Raises LeaseLost, NotAllowed."""
         ticket = self._store.held(ticket_id, token, person)
         frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
-        works: list[Callable[[], object]] = [self._model.load]
-        works += [partial(self._model.warm, ticket.video_id, i) for i in frames]
-        self._turns.warm(f"{person.name} {ticket_id}", iter(works))
+        self._turns.warm(f"{person.name} {ticket_id}", self._ahead(ticket.video_id, frames))
+
+    def _ahead(self, video_id: str = "", frames: Sequence[int] = ()) -> Generator[None]:
+        self._model.load()
+        yield
+        for frame_idx in frames:
+            yield from self._model.warm(video_id, frame_idx)
 
     def _facts(self, ticket: Ticket) -> tuple[VideoInfo, Masklet | None, list[Operation]]:
         masklet = self._store.masklet(ticket.ticket_id) if ticket.masklet_id is not None else None
@@ -201,7 +206,7 @@ def _draft(info: VideoInfo, masklet: Masklet | None, done: list[Operation], vers
     return draft_of((info.height, info.width), frames, masklet, done, versions)
 
 
-def _once(work: Callable[[], FrameMask]) -> Generator[FrameMask]:
+def _once(work: Callable[[], FrameMask]) -> Generator[FrameMask | None]:
     yield work()
 
 
@@ -262,7 +267,7 @@ def _line(event: str, frame: FrameMask | None = None, **more: object) -> bytes:
     return json.dumps(said).encode() + b"\n"
 
 
-def add(app: FastAPI, live: Live, person: Callable[..., Person], seen_ticket: Callable[..., Ticket]) -> None:
+def add(app: FastAPI, live: Live, person: Callable[..., Awaitable[Person]], seen_ticket: Callable[..., Ticket]) -> None:
     """The routes of refinement. person, seen_ticket: the dependencies that say who asks, and what they may see."""
     Somebody = Annotated[Person, Depends(person)]
 

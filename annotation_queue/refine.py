@@ -12,11 +12,11 @@ import contextlib
 import heapq
 import json
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite
-from typing import Protocol
+from typing import Any, Protocol
 
 from annotation_queue.records import Masklet, Operation
 from storage import rle
@@ -172,13 +172,13 @@ def _apply(draft: Draft, operation: Operation, version: Version | None) -> None:
         draft.masks |= {m.frame_idx: m for m in version.frames}
 
 
-def prompt_of(frame_idx: int, said: Mapping[str, object]) -> Prompt:
+def prompt_of(frame_idx: int, said: Mapping[str, Any]) -> Prompt:
     """A prompt operation's payload as a Prompt. Raises ValueError for one that is malformed."""
     try:
-        points = tuple((float(x), float(y)) for x, y in said.get("points_xy") or ())  # type: ignore[attr-defined]
-        labels = tuple(int(label) for label in said.get("labels") or ())  # type: ignore[attr-defined]
+        points = tuple((float(x), float(y)) for x, y in said.get("points_xy") or ())
+        labels = tuple(int(label) for label in said.get("labels") or ())
         box = said.get("box_xyxy")
-        corners = None if box is None else tuple(float(v) for v in box)  # type: ignore[attr-defined]
+        corners = None if box is None else tuple(float(v) for v in box)
         mask = said.get("mask_rle")
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"not a prompt: {json.dumps(said)[:120]}") from None
@@ -208,8 +208,8 @@ class Segmenter(Protocol):
     def load(self) -> None:
         """Load the weights ahead: those that should answer now."""
 
-    def warm(self, video_id: str, frame_idx: int) -> None:
-        """Compute the embedding of a frame ahead. Raises NoSuchVideo."""
+    def warm(self, video_id: str, frame_idx: int) -> Generator[None]:
+        """Compute the embedding of a frame ahead, in steps. Raises NoSuchVideo."""
 
     def click(self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool) -> FrameMask:
         """Answer a prompt on its frame; with `memory`, in the light of the masks around it.
@@ -219,19 +219,20 @@ class Segmenter(Protocol):
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
-    ) -> Generator[FrameMask]:
+    ) -> Generator[FrameMask | None]:
         """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask.
 
-        It is closed when nobody waits for the rest.
+        None wherever more urgent work may come between. It is closed when nobody waits for the rest.
         """
 
 
 def propagation(
     model: Segmenter, ticket_id: str, video_id: str, draft: Draft, frame_idx: int, direction: str
-) -> Generator[FrameMask]:
+) -> Generator[FrameMask | None]:
     """Re-tracks what a correction on `frame_idx` affects. direction: "forward", "backward" or "both".
 
-    It ends at the next frame that a person settled, or where the masks that are there come out again.
+    None wherever more urgent work may come between. It ends at the next frame that a person settled, or where the masks
+    that are there come out again.
     """
     if frame_idx not in draft.masks:
         raise ValueError(f"frame {frame_idx} has no mask yet: nothing to propagate")
@@ -243,6 +244,8 @@ def propagation(
         with contextlib.closing(model.track(ticket_id, video_id, draft, frame_idx, stretch)) as tracked:
             for made in tracked:
                 yield made
+                if made is None:
+                    continue
                 before = draft.masks.get(made.frame_idx)
                 same = same + 1 if before is not None and _unchanged(before, made, draft) else 0
                 if same == UNCHANGED_FRAMES:
@@ -258,7 +261,7 @@ def _unchanged(before: FrameMask, after: FrameMask, draft: Draft) -> bool:
 class Job:
     """Work for the model that comes in steps. `cancel` takes effect before the next step."""
 
-    def __init__(self, steps: Generator[object], priority: int, done: Callable[[BaseException | None], None]) -> None:
+    def __init__(self, steps: Generator[None], priority: int, done: Callable[[BaseException | None], None]) -> None:
         self._steps, self.priority, self._done = steps, priority, done
         self._cancelled = threading.Event()
 
@@ -303,7 +306,7 @@ class Turns:
 
     def stream(
         self,
-        frames: Generator[FrameMask],
+        frames: Generator[FrameMask | None],
         each: Callable[[FrameMask], None],
         done: Callable[[BaseException | None], None],
         *,
@@ -311,28 +314,24 @@ class Turns:
     ) -> Job:
         """Masks one by one: `each` is called with every frame, `done` once at the end; both in the model's thread.
 
-        frames: closed there, too, when the job is cancelled. urgent: a click, which somebody waits for.
+        frames: None is a step without a mask; closed there, too, when the job is cancelled. urgent: a click, which
+        somebody waits for.
         """
 
-        def steps() -> Generator[object]:
+        def steps() -> Generator[None]:
             with contextlib.closing(frames):
                 for made in frames:
-                    each(made)
+                    if made is not None:
+                        each(made)
                     yield None
 
         job = Job(steps(), CLICK if urgent else PROPAGATE, done)
         self._add(job)
         return job
 
-    def warm(self, who: str, works: Iterator[Callable[[], object]]) -> None:
+    def warm(self, who: str, steps: Generator[None]) -> None:
         """Work for idle moments."""
-
-        def steps() -> Generator[object]:
-            for work in works:
-                work()
-                yield None
-
-        job = Job(steps(), WARM, lambda error: None)
+        job = Job(steps, WARM, lambda error: None)
         with self._ready:
             if (old := self._warming.get(who)) is not None:
                 old.cancel()

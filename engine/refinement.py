@@ -95,9 +95,9 @@ class LiveModel:
         self._serving = promoted
         self._loaded  # noqa: B018
 
-    def warm(self, video_id: str, frame_idx: int) -> None:
-        """Compute the embedding of a frame ahead. Raises NoSuchVideo."""
-        self._video(video_id).features.get(frame_idx)
+    def warm(self, video_id: str, frame_idx: int) -> Generator[None]:
+        """Compute the embedding of a frame ahead, in steps. Raises NoSuchVideo."""
+        yield from self._video(video_id).features.encoding(frame_idx)
 
     def click(self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool) -> FrameMask:
         """Answer a prompt on its frame; with `memory`, in the light of the masks around it."""
@@ -126,20 +126,29 @@ class LiveModel:
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
-    ) -> Generator[FrameMask]:
-        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask."""
+    ) -> Generator[FrameMask | None]:
+        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask.
+
+        None wherever more urgent work may come between.
+        """
         if not frame_idx:
             return
         ticket = self._ticket(ticket_id, video_id, draft)
         first, last = ticket.place[frame_idx[0]], ticket.place[frame_idx[-1]]
-        reverse = frame_idx[0] < source
-        self._settle(ticket, draft, source, memory=True, free=None)
-        self._recall(ticket, self._around(draft, ticket, first, forward=not reverse), None)
+        sign = -1 if frame_idx[0] < source else 1
+        around = self._around(draft, ticket, first, forward=sign > 0)
         ticket.video.users += 1
         try:
-            for answer in ticket.tracker.propagate(first, last + (-1 if reverse else 1), reverse=reverse):
-                made = _frame_mask(draft.frame_idx[answer.frame_idx], answer, (draft.height, draft.width))
-                ticket.tracked[answer.frame_idx] = made.rle
+            for place in around:
+                yield from ticket.video.features.encoding(draft.frame_idx[place])
+            self._settle(ticket, draft, source, memory=True, free=None)
+            self._recall(ticket, around, None)
+            tracked = ticket.tracker.propagate(first, last + sign, reverse=sign < 0)
+            for place in range(first, last + sign, sign):
+                yield from ticket.video.features.encoding(draft.frame_idx[place])
+                answer = next(tracked)
+                made = _frame_mask(draft.frame_idx[place], answer, (draft.height, draft.width))
+                ticket.tracked[place] = made.rle
                 yield made
         finally:
             ticket.video.users -= 1

@@ -9,7 +9,7 @@ Everything here that relies on how transformers 5.23 arranges its modules is in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,8 +69,26 @@ class Memory:
 
 def encode_images(model: Sam2VideoModel, pixels: Tensor) -> Features:
     """Runs the image encoder once. pixels: float (B, 3, S, S), normalised."""
-    neck, decoder = model.vision_encoder.neck, model.mask_decoder
-    stages = model.vision_encoder.backbone(pixels).intermediate_hidden_states  # (B, h, w, C) each, finest first
+    steps = encoding(model, pixels)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            features: Features = end.value
+            return features
+
+
+def encoding(model: Sam2VideoModel, pixels: Tensor) -> Generator[None, None, Features]:
+    """The same in steps, between which a thread may do something more urgent: one for each block of the encoder."""
+    backbone, neck, decoder = model.vision_encoder.backbone, model.vision_encoder.neck, model.mask_decoder
+    x = backbone.patch_embed(pixels)
+    x = x + backbone._get_pos_embed(x.shape[1:3])
+    stages = []  # (B, h, w, C) each, finest first
+    for i, block in enumerate(backbone.blocks):
+        x = block(x)
+        if i in backbone.stage_ends:
+            stages.append(x)
+        yield
     above: Tensor | None = None
     maps = []
     for level in range(len(stages) - 1, -1, -1):

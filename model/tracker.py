@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TypeVar
@@ -102,12 +102,26 @@ class FeatureCache:
         return _Places(self, frame_idx)
 
     @torch.inference_mode()
+    def encoding(self, frame_idx: int) -> Generator[None]:
+        """Encodes a frame, unless it is there, in steps between which this thread may do something more urgent."""
+        if frame_idx in self._kept:
+            return
+        rgb = self._frames(frame_idx)
+        yield
+        encoded = yield from network.encoding(self.loaded.model, feed.to_pixels(self.loaded, [rgb]))
+        with self._lock:
+            self._keep({frame_idx: encoded})
+
+    @torch.inference_mode()
     def _encode(self, frame_idxs: Sequence[int]) -> None:
         pixels = feed.to_pixels(self.loaded, [self._frames(i) for i in frame_idxs])
         encoded = network.encode_images(self.loaded.model, pixels)
         rows = torch.arange(len(frame_idxs), device=pixels.device)
-        for row, frame_idx in enumerate(frame_idxs):
-            self._kept[frame_idx] = encoded.select(rows[row : row + 1]) if len(frame_idxs) > 1 else encoded
+        alone = len(frame_idxs) == 1
+        self._keep({i: encoded if alone else encoded.select(rows[n : n + 1]) for n, i in enumerate(frame_idxs)})
+
+    def _keep(self, found: Mapping[int, Features]) -> None:
+        self._kept.update(found)
         while len(self._kept) > self._size:
             self._kept.popitem(last=False)
 
@@ -120,6 +134,9 @@ class _Places(FeatureCache):
 
     def get(self, frame_idx: int, *, with_next: Sequence[int] = ()) -> Features:
         return self._cache.get(self._frame_idx[frame_idx], with_next=[self._frame_idx[i] for i in with_next])
+
+    def encoding(self, frame_idx: int) -> Generator[None]:
+        return self._cache.encoding(self._frame_idx[frame_idx])
 
 
 @dataclass

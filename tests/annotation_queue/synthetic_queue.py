@@ -150,7 +150,8 @@ class SyntheticModel:
     def load(self) -> None:
         self.calls.append("load")
 
-    def warm(self, video_id: str, frame_idx: int) -> None:
+    def warm(self, video_id: str, frame_idx: int) -> Generator[None]:
+        yield
         self.calls.append(f"warm {frame_idx}")
 
     def click(self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool) -> FrameMask:
@@ -168,9 +169,11 @@ class SyntheticModel:
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
-    ) -> Generator[FrameMask]:
+    ) -> Generator[FrameMask | None]:
         for i in frame_idx:
-            time.sleep(self.frame_s)
+            time.sleep(self.frame_s / 2)
+            yield None
+            time.sleep(self.frame_s / 2)
             self.calls.append(f"track {i}")
             yield self._mask(i, mask(i))
 

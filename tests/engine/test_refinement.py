@@ -29,6 +29,11 @@ def candidate(s):
     return max(masklets.rows(s.blobs, "candidates", batch_id), key=lambda row: sum(row.area_px))
 
 
+def masks_of(steps):
+    """What comes of work that is done in steps."""
+    return [made for made in steps if made is not None]
+
+
 def draft(row):
     return draft_of((row.height, row.width), row.frame_idx, row, [], {})
 
@@ -51,9 +56,9 @@ def test_clicks_and_tracks_are_masks_of_the_video_s_size(live, candidate):
     d.masks[8] = made
     d.edited.add(8)
     frames = d.stretch(8, forward=True)
-    found = list(live.track("t", candidate.video_id, d, 8, frames))
+    found = masks_of(live.track("t", candidate.video_id, d, 8, frames))
     assert [m.frame_idx for m in found] == list(frames) == [12, 16, 20]
-    back = list(live.track("t", candidate.video_id, d, 8, d.stretch(8, forward=False)))
+    back = masks_of(live.track("t", candidate.video_id, d, 8, d.stretch(8, forward=False)))
     assert [m.frame_idx for m in back] == [4, 0]
 
 
@@ -82,12 +87,12 @@ def test_a_new_server_answers_as_the_one_that_was_there(s, candidate):
     d.masks[8] = first.click("t", candidate.video_id, d, click(candidate, 8), memory=True)
     d.edited.add(8)
     settled = replace_known(d)
-    one = list(propagation(LiveModel(s), "t", candidate.video_id, settled, 8, "both"))
-    two = list(propagation(LiveModel(s), "t", candidate.video_id, settled, 8, "both"))
+    one = masks_of(propagation(LiveModel(s), "t", candidate.video_id, settled, 8, "both"))
+    two = masks_of(propagation(LiveModel(s), "t", candidate.video_id, settled, 8, "both"))
     assert one == two
     warm = LiveModel(s)
-    list(propagation(warm, "t", candidate.video_id, draft(candidate), 0, "forward"))  # has other things in mind
-    assert list(propagation(warm, "t", candidate.video_id, settled, 8, "both")) == one
+    masks_of(propagation(warm, "t", candidate.video_id, draft(candidate), 0, "forward"))  # has other things in mind
+    assert masks_of(propagation(warm, "t", candidate.video_id, settled, 8, "both")) == one
 
 
 def replace_known(d):
@@ -98,10 +103,10 @@ def replace_known(d):
 def test_a_propagation_from_a_drawn_mask_follows_it_and_locks_stop_it(live, candidate):
     d = draft(candidate)
     d.locked.add(12)
-    found = list(propagation(live, "t", candidate.video_id, d, 4, "both"))
+    found = masks_of(propagation(live, "t", candidate.video_id, d, 4, "both"))
     assert [m.frame_idx for m in found] == [8, 0]
     with pytest.raises(NoSuchVideo):
-        live.warm("nothing", 0)
+        next(live.warm("nothing", 0))
 
 
 def test_a_video_stays_open_while_somebody_propagates_in_it(live, candidate, s, monkeypatch):
@@ -109,16 +114,35 @@ def test_a_video_stays_open_while_somebody_propagates_in_it(live, candidate, s, 
     video = s.video(candidate.video_id)
     monkeypatch.setattr(s, "video", lambda video_id: video)
     d = draft(candidate)
-    expected = list(live.track("t", candidate.video_id, d, 0, d.stretch(0, forward=True)))
-    live.warm("other", 0)
+    expected = masks_of(live.track("t", candidate.video_id, d, 0, d.stretch(0, forward=True)))
+    list(live.warm("other", 0))
     going = live.track("t", candidate.video_id, d, 0, d.stretch(0, forward=True))
-    found = [next(going)]
+    found = [next(made for made in going if made is not None)]
     for other in ("a", "b"):
-        live.warm(other, 0)
-    assert found + list(going) == expected
+        list(live.warm(other, 0))
+    assert found + masks_of(going) == expected
     assert list(live._videos) == [candidate.video_id, "b"]
-    live.warm("c", 0)
+    list(live.warm("c", 0))
     assert list(live._videos) == ["c"], "once nobody propagates in it, it is closed like any other"
+
+
+def test_others_have_their_turn_in_the_middle_of_a_frame(live, candidate):
+    """Encoding ahead and tracking stop between the blocks of the encoder, and the masks are the same whoever comes."""
+    d = draft(candidate)
+    ahead = live.warm(candidate.video_id, 12)
+    blocks = len(live._loaded.model.vision_encoder.backbone.blocks)
+    assert len([next(ahead) for _ in range(blocks)]) == blocks
+    alone = live.click("u", candidate.video_id, d, click(candidate, 12), memory=True)  # encodes the frame by itself
+    assert list(ahead) == [None] and list(live.warm(candidate.video_id, 12)) == [], "a frame is encoded once"
+    assert live.click("v", candidate.video_id, d, click(candidate, 12), memory=True) == alone
+
+    fresh, expected = LiveModel(live._s), masks_of(live.track("t", candidate.video_id, d, 0, (4, 8, 12)))
+    found, steps = [], 0
+    for made in fresh.track("t", candidate.video_id, d, 0, (4, 8, 12)):
+        fresh.click(f"other-{steps}", candidate.video_id, d, click(candidate, 16), memory=False)
+        found, steps = found + [made] * (made is not None), steps + 1
+    assert found == expected and steps > 3 * blocks
+    fresh.close()
 
 
 def test_the_queue_of_the_pipeline_answers_clicks(queue, candidate):
