@@ -365,20 +365,22 @@ def create_app(
                 raise NotAllowed("the request lacks this login's X-CSRF-Token")
         return found
 
-    def person(who: Annotated[Caller, Depends(caller)]) -> Person:
+    # These ask nobody, so they are async: FastAPI would send each to a thread else.
+
+    async def person(who: Annotated[Caller, Depends(caller)]) -> Person:
         return who.person
 
-    def pipeline(who: Annotated[Person, Depends(person)]) -> Person:
+    async def pipeline(who: Annotated[Person, Depends(person)]) -> Person:
         if not who.roles & {Role.PIPELINE, Role.ADMIN}:
             raise NotAllowed("only the pipeline may do that")
         return who
 
-    def overseer(who: Annotated[Person, Depends(person)]) -> Person:
+    async def overseer(who: Annotated[Person, Depends(person)]) -> Person:
         if not who.roles & OVERSEERS:
             raise NotAllowed("only leads, admins and the pipeline may see that")
         return who
 
-    def manager(who: Annotated[Person, Depends(person)]) -> Person:
+    async def manager(who: Annotated[Person, Depends(person)]) -> Person:
         if not who.roles & {Role.LEAD, Role.ADMIN}:
             raise NotAllowed("only leads and admins may do that")
         return who

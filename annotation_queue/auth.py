@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from annotation_queue.database import Database, audit, credentials, insert_missing, people, record
 from annotation_queue.records import (
@@ -73,6 +73,12 @@ _Who = tuple[str | None, str | None]  # who tries to log in: a name and an addre
 
 # Whom a lead may manage: people with these roles and no others. Admins manage everybody.
 ROLES_OF_LEADS = frozenset({Role.ANNOTATOR, Role.VERIFIER, Role.LEAD})
+
+_WHO = (  # asked at every request
+    select(credentials.c.csrf, credentials.c.expires_at, credentials.c.scopes, people)
+    .select_from(credentials.join(people, people.c.name == credentials.c.name))
+    .where(credentials.c.secret_sha256 == bindparam("secret_sha256"), people.c.disabled.is_(False))
+)
 
 
 class Accounts:
@@ -288,11 +294,7 @@ class Accounts:
     def caller(self, secret: str) -> Caller:
         """Who this secret belongs to, with their roles as they are now. Raises NotLoggedIn."""
         with self._database.read() as c:
-            row = c.execute(
-                select(credentials.c.csrf, credentials.c.expires_at, credentials.c.scopes, people)
-                .select_from(credentials.join(people, people.c.name == credentials.c.name))
-                .where(credentials.c.secret_sha256 == _digest(secret), people.c.disabled.is_(False))
-            ).first()
+            row = c.execute(_WHO, {"secret_sha256": _digest(secret)}).first()
         if row is None or (row.expires_at is not None and row.expires_at < self._clock()):
             raise NotLoggedIn()
         return Caller(person=_person(row), csrf=row.csrf, scopes=_scopes(row.scopes))

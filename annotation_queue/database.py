@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
@@ -48,12 +49,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
 
 SCHEMA_VERSION = 2
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # with what to do in a conflict
+IDLE_S = 1.0  # a connection that was not used for so long is asked whether it is still there
 POOL_SIZE = 16  # connections a server process; measured: throughput falls above this, people do not need one each
 
 metadata = MetaData()
@@ -329,12 +331,14 @@ class Database:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            self.engine = create_engine(
-                url.set(drivername="postgresql+psycopg"), pool_size=POOL_SIZE, max_overflow=4, pool_pre_ping=True
-            )
+            self.engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_size=POOL_SIZE, max_overflow=4)
+            event.listen(self.engine, "checkout", self._check_idle)
+            event.listen(self.engine, "checkin", _note_use)
         # SQLite's own way to wait for its writer is to sleep and look again, which starves many threads of a process
         self._writing: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
-        self._reader: Engine = self.engine.execution_options(reads_only=True)
+        # On PostgreSQL each statement sees what is committed when it begins, in a transaction or not: go without
+        reading: Any = {"reads_only": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._reader: Engine = self.engine.execution_options(**reading)
         try:
             self._create()
         except OperationalError as error:
@@ -381,6 +385,15 @@ class Database:
         with self._reader.begin() as connection:
             yield connection
 
+    def _check_idle(self, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        """Asks a connection that was idle whether it still is one, as the server may have been restarted."""
+        if time.monotonic() - record.info.get("used", 0.0) < IDLE_S:  # asking each time is a tenth of a claim
+            return
+        try:
+            self.engine.dialect.do_ping(connection)
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError(str(error)) from error  # the pool opens a new one
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
@@ -403,15 +416,15 @@ def add_to_tallies(c: Connection, rows: list[dict[str, Any]]) -> None:
     Call it last in a transaction, after the batch is locked where it counts tickets: two that wait for each other's
     rows would never end.
     """
-    for row in sorted(rows, key=lambda row: [str(row[key]) for key in TALLY_KEYS]):
-        c.execute(_adding(c.dialect.name, tuple(name for name in TALLY_SUMS if name in row)), row)
+    if rows:  # all at once: others wait for these rows
+        ordered = sorted(rows, key=lambda row: [str(row[key]) for key in TALLY_KEYS])
+        c.execute(_adding(c.dialect.name), [dict.fromkeys(TALLY_SUMS, 0.0) | row for row in ordered])
 
 
-@lru_cache(maxsize=64)  # building it takes longer than running it
-def _adding(dialect: str, sums: tuple[str, ...]) -> Any:
-    given: dict[str, Any] = {name: bindparam(name) for name in (*TALLY_KEYS, *sums)}
-    new = _INSERT[dialect](tallies).values(dict.fromkeys(TALLY_SUMS, 0.0) | given)
-    added = {name: tallies.c[name] + new.excluded[name] for name in sums}
+@lru_cache  # building it takes longer than running it
+def _adding(dialect: str) -> Any:
+    new = _INSERT[dialect](tallies).values({name: bindparam(name) for name in (*TALLY_KEYS, *TALLY_SUMS)})
+    added = {name: tallies.c[name] + new.excluded[name] for name in TALLY_SUMS}
     return new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=added)
 
 
@@ -464,6 +477,10 @@ def _configure_sqlite(connection: object, _record: ConnectionPoolEntry) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     reads_only = connection.get_execution_options().get("reads_only", False)
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = time.monotonic()
 
 
 def _one_line(error: SQLAlchemyError) -> str:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -102,11 +103,27 @@ T = TypeVar("T")
 
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
 LEASE_S = 90.0  # a lease ends this long after its last heartbeat
+SWEEP_S = 1.0  # how often a process looks for leases that are over, at a claim
 HEARTBEAT_S = 20.0  # how often a client should send one
 DELIVERY_S = 300.0  # how long one delivery of a drained batch may take before another process tries
 RETRY_S = (1.0, 5.0, 30.0, 60.0)  # waits between deliveries that failed; the last one repeats
 MAX_OBJECTS = 1000  # tickets that people may bring a video to in a batch: nobody fills the queue by leaning on a key
 RECENT = 10  # finished tickets that a person may look at again and take back
+
+# Statements of every claim and finish: building one takes longer than running it.
+_GIVEN = select(db.leases).where(
+    db.leases.c.person == bindparam("person"), db.leases.c.claim_id == bindparam("claim_id")
+)
+_LOCK_TICKET = select(db.tickets).where(db.tickets.c.ticket_id == bindparam("ticket_id")).with_for_update()
+_KNOWN_OPERATIONS = select(db.operations.c.operation_id, db.operations.c.ticket_id, db.operations.c.branch).where(
+    db.operations.c.operation_id.in_(bindparam("ids", expanding=True))
+)
+_LAST_OPERATION = select(func.max(db.operations.c.seq)).where(db.operations.c.ticket_id == bindparam("ticket_id"))
+_ANSWERS = (
+    select(db.leases)
+    .where(db.leases.c.ticket_id == bindparam("ticket_id"), db.HAS_FINISHED)
+    .order_by(db.leases.c.token)
+)
 
 
 class Store:
@@ -125,6 +142,7 @@ class Store:
         self.lease_s = lease_s
         self.policy = policy or Policy()
         self._clock = clock
+        self._swept = float("-inf")  # when this process last looked for leases that are over
 
     # --- batches -----------------------------------------------------------------------------------------------
 
@@ -295,7 +313,9 @@ class Store:
             before = self._given(c, person, claim_id)
             if before is not None:
                 return before
-            c.execute(RETURN_EXPIRED, {"claim_now": now})
+            if not 0 <= now - self._swept < SWEEP_S:
+                c.execute(RETURN_EXPIRED, {"claim_now": now})
+                self._swept = now
             only_gold = False
             if ticket_id is None:
                 only_gold, dealt = gold.deal(c, self.policy, person, wanted, claim_id, batch_id, now)
@@ -319,8 +339,7 @@ class Store:
 
     def _given(self, c: Connection, person: Person, claim_id: str) -> Ticket | None:
         """What a claim gave when it came before, or None. Raises LeaseLost if that lease is over."""
-        le = db.leases
-        lease = c.execute(select(le).where(le.c.person == person.name, le.c.claim_id == claim_id)).first()
+        lease = c.execute(_GIVEN, {"person": person.name, "claim_id": claim_id}).first()
         if lease is None:
             return None
         ticket = to_ticket(self._lock_ticket(c, lease.ticket_id))
@@ -455,10 +474,9 @@ class Store:
                 is_gold = row.gold_id is not None
                 self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=is_gold)], branch=False)
                 self._end_lease(c, ticket, token, outcome, now)
-                if is_gold:
-                    gold.close(c, row, self.policy, outcome, person.name, now)
-                else:
-                    self._answer(c, row, person, outcome, now)
+                if not is_gold:
+                    return self._answer(c, row, person, outcome, now)
+                gold.close(c, row, self.policy, outcome, person.name, now)
                 return self._finished(c, to_ticket(self._lock_ticket(c, ticket_id)))
         assert lost
         raise LeaseLost()
@@ -711,7 +729,7 @@ class Store:
         return to_batch(row)
 
     def _lock_ticket(self, c: Connection, ticket_id: str) -> Row[Any]:
-        row = c.execute(select(db.tickets).where(db.tickets.c.ticket_id == ticket_id).with_for_update()).first()
+        row = c.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first()
         if row is None:
             raise NoSuchTicket(f"no ticket {ticket_id}")
         return row
@@ -748,8 +766,7 @@ class Store:
 
     def _known_operations(self, c: Connection, ticket: Ticket, ids: Sequence[str]) -> dict[str, bool]:
         """Those of `ids` that are stored, with whether they are a branch; ValueError if another ticket has one."""
-        o = db.operations
-        rows = c.execute(select(o.c.operation_id, o.c.ticket_id, o.c.branch).where(o.c.operation_id.in_(ids))).all()
+        rows = c.execute(_KNOWN_OPERATIONS, {"ids": ids}).all()
         for row in rows:
             if row.ticket_id != ticket.ticket_id:
                 raise ValueError(f"operation {row.operation_id} belongs to another ticket")
@@ -765,8 +782,7 @@ class Store:
         *,
         branch: bool,
     ) -> int:
-        o = db.operations
-        seq = c.scalar(select(func.coalesce(func.max(o.c.seq), 0)).where(o.c.ticket_id == ticket.ticket_id)) or 0
+        seq = c.scalar(_LAST_OPERATION, {"ticket_id": ticket.ticket_id}) or 0
         if not operations:
             return int(seq)
         about = {
@@ -791,7 +807,7 @@ class Store:
             }
             for i, operation in enumerate(operations, start=1)
         ]
-        c.execute(insert(o), rows)
+        c.execute(insert(db.operations), rows)
         return int(seq) + len(rows)
 
     def _recent(self, c: Connection, person: Person) -> Sequence[Row[Any]]:
@@ -802,8 +818,7 @@ class Store:
 
     def _answers(self, c: Connection, ticket_id: str) -> Sequence[Row[Any]]:
         """The leases of a ticket that ended with an answer, in their order: its verdicts, where it takes several."""
-        le = db.leases
-        return c.execute(select(le).where(le.c.ticket_id == ticket_id, db.HAS_FINISHED).order_by(le.c.token)).all()
+        return c.execute(_ANSWERS, {"ticket_id": ticket_id}).all()
 
     def _end_lease(self, c: Connection, ticket: Ticket, token: int, outcome: Outcome, now: float) -> None:
         le = db.leases
@@ -812,15 +827,16 @@ class Store:
             update(le).where(le.c.ticket_id == ticket.ticket_id, le.c.token == token).values(finished_at=now, **said)
         )
 
-    def _answer(self, c: Connection, row: Row[Any], person: Person, outcome: Outcome, now: float) -> None:
+    def _answer(self, c: Connection, row: Row[Any], person: Person, outcome: Outcome, now: float) -> Finished:
         """Count an answer; if it is the last that the ticket takes, decide, and open what follows."""
         answers = self._answers(c, row.ticket_id)
         mine = answers[-1]
         if len(answers) < row.overlap:
             again = update(db.tickets).where(db.tickets.c.ticket_id == row.ticket_id)
-            c.execute(again.values(state=State.OPEN.value, leased_by=None, expires_at=None))
+            back = again.values(state=State.OPEN.value, leased_by=None, expires_at=None).returning(db.tickets)
+            finished = self._finished(c, to_ticket(c.execute(back).one()))
             db.add_to_tallies(c, [figures.answered(row, mine)])
-            return
+            return finished
         made = None if outcome.masklet is None else made_masklet(outcome.masklet, to_ticket(row), person)
         if made is not None:
             self._keep_masklets(c, row.batch_id, [made])
@@ -828,8 +844,9 @@ class Store:
         decision = majority(answers)
         if row.needs_lead:
             db.record(c, now, person.name, "decide", row.ticket_id, {"verdict": decision.verdict})
-        tallies += self._settle_or_follow(c, row, decision, made, now)
-        db.add_to_tallies(c, tallies)
+        finished, closed = self._settle_or_follow(c, row, decision, made, now)
+        db.add_to_tallies(c, [*tallies, *closed])
+        return finished
 
     def _effort(self, c: Connection, row: Row[Any], made: Masklet | None) -> dict[str, Any]:
         """What `figures.answered` must know of a masklet that was made."""
@@ -858,13 +875,16 @@ class Store:
 
     def _settle_or_follow(
         self, c: Connection, row: Row[Any], decision: Decision, made: Masklet | None, now: float
-    ) -> list[dict[str, Any]]:
-        """Close a ticket and open the one that follows. Returns what the tallies gain."""
+    ) -> tuple[Finished, list[dict[str, Any]]]:
+        """Close a ticket and open the one that follows. Returns what the tallies gain, too.
+
+        The batch's row comes last: everybody who finishes a ticket of it waits for whoever holds it.
+        """
         kind, verdict = Kind(row.kind), None if decision.verdict is None else Verdict(decision.verdict)
         masklet_id, made_by = (row.masklet_id, row.made_by) if made is None else (made.masklet_id, made.annotated_by)
         following = NEXT[(kind, verdict)]
         follower = None if following is None else next_ticket_id(to_ticket(row), following)
-        c.execute(
+        closed = c.execute(
             update(db.tickets)
             .where(db.tickets.c.ticket_id == row.ticket_id)
             .values(
@@ -879,7 +899,8 @@ class Store:
                 next_ticket_id=follower,
                 settled=verdict if following is None else None,
             )
-        )
+            .returning(db.tickets)
+        ).one()
         opened = []
         if following is not None and follower is not None:
             needs_lead = verdict is Verdict.UNSURE
@@ -918,9 +939,11 @@ class Store:
             opened = [new]
         b = db.batches
         change = {"total": b.c.total + 1} if opened else {"remaining": b.c.remaining - 1}
-        c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change))
-        self._tell_if_drained(c, row.batch_id, now)
-        return [*figures.closed(row), *figures.added(opened)]
+        batch = c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change).returning(b)).one()
+        if batch.remaining == 0:
+            self._tell_if_drained(c, row.batch_id, now)
+        finished = _finished(to_ticket(closed), drained=batch.sealed and batch.remaining == 0)
+        return finished, [*figures.closed(row), *figures.added(opened)]
 
     def _pinned(self, c: Connection, row: Row[Any], decision: Decision) -> str:
         """The payload of a ticket that follows: the frame that was on screen, for the next one to look at first."""
@@ -970,9 +993,12 @@ class Store:
             c.execute(insert(db.outbox).values(batch_id=batch_id, created_at=now, not_before=now, attempts=0))
 
     def _finished(self, c: Connection, ticket: Ticket) -> Finished:
-        settled = ticket.verdict if ticket.next_ticket_id is None else None
-        drained = self._batch(c, ticket.batch_id).drained
-        return Finished(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)
+        return _finished(ticket, drained=self._batch(c, ticket.batch_id).drained)
+
+
+def _finished(ticket: Ticket, *, drained: bool) -> Finished:
+    settled = ticket.verdict if ticket.next_ticket_id is None else None
+    return Finished(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)
 
 
 def _once(change: Callable[[], T]) -> T:

@@ -1,16 +1,19 @@
 """What the queue holds under load and under kills: claims of 500 people, and operations through kill -9.
 
-    python -m benchmarks.queue [--quick] [--json] [--database sqlite|postgres|URI] [--tickets N] [--kills N] [--rate R]
+    python -m benchmarks.queue [--quick] [--json] [--database sqlite|postgres|URI] [--tickets N] [--rate R] [--race N]
+        [--kills N]
 
 Real server processes on one database, and clients over HTTP. First an offered load: claims arrive at a fixed rate
 whether or not the queue keeps up, each by one of 500 people and each followed by a verdict, on a queue of a million
 tickets of which some ask for a skill that few have; the latency of a claim counts from the moment when it was due. Then
-annotators send operation after operation while the servers, and with `--database postgres` the database too (a private
-PostgreSQL with fsync, made for this run), are killed with SIGKILL at random moments and started again. Whatever was
-acknowledged must be there in the end, once; a ticket is leased twice if two people were given it under one lease.
+processes race for the same few tickets (see race.py). Then annotators send operation after operation while the servers,
+and with `--database postgres` the database too (a private PostgreSQL with fsync, made for this run), are killed with
+SIGKILL at random moments and started again. Whatever was acknowledged must be there in the end, once; a ticket is
+leased twice if two people were given it under one lease, or while one of them still held it.
 
-A database named by URI must be empty, and is never killed. `--quick` measures 20,000 tickets, 8 s of load and 6 kills
-instead of 1,000,000, 60 s and 40: for a look, not for a figure. One JSON line comes last.
+A database named by URI must be empty, and is never killed. `--quick` measures 20,000 tickets, 8 s of load, 1,200
+claims in the race and 6 kills instead of 1,000,000, 60 s, 20,000 and 40: for a look, not for a figure. One JSON line
+comes last.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -46,6 +49,7 @@ from annotation_queue.client import QueueClient, new_id, now
 from annotation_queue.database import Database
 from annotation_queue.records import NewOperation, NoSuchVideo, VideoInfo
 from annotation_queue.store import Store
+from benchmarks.race import race
 
 PEOPLE = 500
 CLAIMS_S = 50.0  # claims a second: 500 people with a ticket every ten seconds
@@ -297,9 +301,11 @@ def kill_again_and_again(
         part = parts[i % len(parts)]
         part.kill()
         part.start()
+        if i % 50 == 49:
+            _say(f"{i + 1} of {kills} kills, {sum(map(len, acknowledged))} operations")
 
 
-def measure(choice: str, tickets: int, load_s: float, kills: int, rate: float) -> dict[str, Any]:
+def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, rate: float) -> dict[str, Any]:
     """The whole of it, on one database."""
     with ExitStack() as stack:
         uri, postgres = stack.enter_context(database_of(choice))
@@ -320,6 +326,7 @@ def measure(choice: str, tickets: int, load_s: float, kills: int, rate: float) -
         begun = time.perf_counter()
         store.figures()
         figures_ms = (time.perf_counter() - begun) * 1000
+        race_claims, race_doubles = race(uri, raced, LEASE_S, _every(20_000, raced))
 
         opening = {
             "batch_id": "kills",
@@ -361,9 +368,10 @@ def measure(choice: str, tickets: int, load_s: float, kills: int, rate: float) -
                 there = list(c.scalars(query))
                 lost += len(set(sent) - set(there)) + int([x for x in there if x in set(sent)] != sent)
             held = c.execute(select(db.leases.c.ticket_id, func.count()).group_by(db.leases.c.ticket_id)).all()
-    double = sum(1 for count in leases.values() if count > 1) + sum(1 for _, count in held if count > 1)
+    double = race_doubles + sum(1 for count in leases.values() if count > 1) + sum(1 for _, count in held if count > 1)
     return {
-        "claims": len(latencies),
+        "claims": len(latencies) + race_claims,
+        "race_claims": race_claims,
         "claim_p50_ms": round(_percentile(latencies, 0.5) * 1000, 1),
         "claim_p99_ms": round(_percentile(latencies, 0.99) * 1000, 1),
         "double_leases": double,
@@ -384,23 +392,38 @@ def _percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def _every(step: int, of: int) -> Callable[[int], None]:
+    """Says how far the race is, once in `step` claims."""
+    last = 0
+
+    def said(count: int) -> None:
+        nonlocal last
+        if count // step > last or count >= of:
+            last = count // step
+            _say(f"{count} of {of} claims in the race")
+
+    return said
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="20,000 tickets, 8 s of load, 6 kills")
+    parser.add_argument("--quick", action="store_true", help="20,000 tickets, 8 s of load, 1,200 raced, 6 kills")
     parser.add_argument("--json", action="store_true", help="nothing but the JSON line on standard output (as always)")
     parser.add_argument("--database", default="sqlite", help="sqlite, postgres (private, killed too) or a URI")
     parser.add_argument("--tickets", type=int)
+    parser.add_argument("--race", type=int, help="claims that processes make as fast as they can")
     parser.add_argument("--kills", type=int)
     parser.add_argument("--rate", type=float, default=CLAIMS_S, help="claims a second (default %(default)s)")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     tickets = chosen.tickets or (20_000 if chosen.quick else 1_000_000)
     kills = chosen.kills if chosen.kills is not None else 6 if chosen.quick else 40
-    figures = measure(chosen.database, tickets, 8.0 if chosen.quick else 60.0, kills, chosen.rate)
+    raced = chosen.race if chosen.race is not None else 1_200 if chosen.quick else 20_000
+    figures = measure(chosen.database, tickets, 8.0 if chosen.quick else 60.0, raced, kills, chosen.rate)
     print(json.dumps(figures | {"quick": chosen.quick}), flush=True)
     sys.exit(1 if figures["double_leases"] or figures["lost_operations"] or figures["trouble"] else 0)
 

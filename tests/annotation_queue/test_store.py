@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from racing import accept_all, open_and_close
 from sqlalchemy import event, func, select
@@ -33,6 +34,7 @@ from annotation_queue.records import (
     State,
 )
 from annotation_queue.store import Store
+from benchmarks.race import doubles, race
 from storage.records import Verdict
 
 ANN, VERA, VICTOR, LEA = (Person(name=name, roles=frozenset(PEOPLE[name])) for name in ("ann", "vera", "victor", "lea"))
@@ -513,6 +515,29 @@ def test_processes_that_race_for_tickets_never_hold_the_same_one(uri):
     with database.read() as c:
         assert c.scalar(select(func.count()).select_from(db.outbox)) == 1
     database.close()
+
+
+def test_a_few_tickets_that_go_from_hand_to_hand_are_never_in_two(uri):
+    database = Database(uri)
+    Store(database).open_batch("b", tickets(3, frame_count=8))
+    said = []
+    assert race(uri, 120, 900.0, said.append) == (120, 0) and said[-1] == 120
+    with database.read() as c:
+        assert c.scalar(select(func.count()).select_from(db.leases)) == 120
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("held", "double"),
+    [
+        ([[1, 1, 0, 2], [1, 2, 2, 3], [2, 1, 0, 9]], 0),
+        ([[1, 1, 0, 2], [1, 2, 1, 3]], 1),  # while the first still held it
+        ([[1, 1, 0, 9], [1, 2, 2, 3], [1, 3, 5, 6]], 2),  # and not the one before alone
+        ([[1, 1, 0, 2], [1, 1, 3, 4]], 1),  # one lease, twice
+    ],
+)
+def test_a_ticket_in_two_hands_is_found(held, double):
+    assert doubles(np.array(held, float)) == double
 
 
 def test_the_last_tickets_finished_at_the_same_moment_drain_the_batch_once(uri):
