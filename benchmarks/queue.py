@@ -42,7 +42,7 @@ from typing import Any
 
 import httpx
 import psutil
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Connection, func, insert, select, text
 
 from annotation_queue import database as db
 from annotation_queue.client import QueueClient, new_id, now
@@ -326,7 +326,11 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
         begun = time.perf_counter()
         store.figures()
         figures_ms = (time.perf_counter() - begun) * 1000
+        double = sum(1 for count in leases.values() if count > 1)
+        with database.read() as c:
+            double += _leased_again(c, "ticket-%")
         race_claims, race_doubles = race(uri, raced, LEASE_S, _every(20_000, raced))
+        double += race_doubles
 
         opening = {
             "batch_id": "kills",
@@ -366,9 +370,9 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
             for i, sent in enumerate(acknowledged):
                 query = select(o.c.operation_id).where(o.c.ticket_id == f"track-{i}").order_by(o.c.seq)
                 there = list(c.scalars(query))
-                lost += len(set(sent) - set(there)) + int([x for x in there if x in set(sent)] != sent)
-            held = c.execute(select(db.leases.c.ticket_id, func.count()).group_by(db.leases.c.ticket_id)).all()
-    double = race_doubles + sum(1 for count in leases.values() if count > 1) + sum(1 for _, count in held if count > 1)
+                known = set(sent)
+                lost += len(known - set(there)) + int([x for x in there if x in known] != sent)
+            double += _leased_again(c, "track-%")
     return {
         "claims": len(latencies) + race_claims,
         "race_claims": race_claims,
@@ -386,6 +390,13 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
         "figures_ms": round(figures_ms, 1),
         "trouble": trouble,
     }
+
+
+def _leased_again(c: Connection, ids: str) -> int:
+    """Tickets that were leased more than once, of those that nobody gave back."""
+    le = db.leases
+    again = select(le.c.ticket_id).where(le.c.ticket_id.like(ids)).group_by(le.c.ticket_id).having(func.count() > 1)
+    return len(c.execute(again).all())
 
 
 def _percentile(ordered: list[float], share: float) -> float:
