@@ -13,6 +13,8 @@ import { Outbox } from "./outbox.js";
 import { Frames, MODES, Player } from "./player.js";
 import { Strip } from "./timeline.js";
 
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
 const VERDICTS = [
   { verdict: "accept", key: "A", title: "Accept", hint: "right in every frame" },
   { verdict: "refine", key: "E", title: "Refine", hint: "a clear object, a wrong masklet" },
@@ -82,7 +84,7 @@ strip.onseek = (position) => {
 function colour(name) {
   // A custom property as a colour that canvas understands, in the theme that is on.
   const probe = $("theme");
-  const key = `${name} ${document.documentElement.dataset.theme ?? ""} ${matchMedia("(prefers-color-scheme: dark)").matches}`;
+  const key = `${name} ${document.documentElement.dataset.theme ?? ""} ${dark.matches}`;
   if (!colour.known.has(key)) {
     const shown = element("i");
     shown.style.color = `var(${name})`;
@@ -691,7 +693,8 @@ function answered(item, event) {
     work.arriving ??= new Map();
     if (!work.arriving.has(id)) work.arriving.set(id, new Map());
     work.arriving.get(id).set(event.frame.frame_idx, event.frame);
-    if (item.body.kind === "propagate") work.progress = { frames: work.arriving.get(id) };
+    if (item.body.kind !== "propagate") return; // the end of the answer is right behind its only frame
+    work.progress = { frames: work.arriving.get(id) };
     if (work === current) {
       strip.draw();
       if (player.shown >= 0) showFrame(player.shown);
@@ -817,17 +820,20 @@ function setReachable(reachable) {
 setReachable.now = true;
 
 function showSaveState() {
-  const waiting = outbox.pending().length;
+  const pending = outbox.pending();
+  const waiting = pending.length;
   const offline = outbox.offline || !setReachable.now;
   const state = offline ? "offline" : waiting ? "saving" : "saved";
-  const acts = outbox.pending().filter((item) => item.what !== "finish").length;
-  const written = outbox.pending().every((item) => item.stored); // to this computer's disk
+  const acts = pending.filter((item) => item.what !== "finish").length;
+  const written = pending.every((item) => item.stored); // to this computer's disk
   const answers = `${written ? "" : "keeping "}${many(waiting, acts ? "change" : "answer")}${written ? " kept here" : ""}`;
   const text = { offline: waiting ? `No connection · ${answers}` : "No connection", saving: "Saving", saved: "Saved" };
   $("save").dataset.state = state;
   $("save").lastElementChild.textContent = text[state];
-  if (state === "saved" && showSaveState.before === "saving") refreshStats();
-  showSaveState.before = state;
+  showSaveState.answers ||= acts < waiting;
+  if (state !== "saved" || !showSaveState.answers) return;
+  showSaveState.answers = false;
+  if (me) refreshStats(); // a ticket less
 }
 
 function counts() {
@@ -1133,9 +1139,9 @@ for (const mode of MODES) {
 document.querySelector("main").addEventListener("click", (event) => event.target.closest("button")?.blur());
 
 $("theme").addEventListener("click", () => {
-  const dark = getComputedStyle(document.documentElement).colorScheme === "dark" ||
-    (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
-  setTheme(dark ? "light" : "dark");
+  const isDark = getComputedStyle(document.documentElement).colorScheme === "dark" ||
+    (!document.documentElement.dataset.theme && dark.matches);
+  setTheme(isDark ? "light" : "dark");
 });
 
 function setTheme(theme) {
@@ -1150,7 +1156,7 @@ function setTheme(theme) {
 
 setTheme(localStorage.getItem("masklets.theme"));
 player.mode = MODES.includes(localStorage.getItem("masklets.mode")) ? localStorage.getItem("masklets.mode") : "fill";
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => strip.draw());
+dark.addEventListener("change", () => strip.draw());
 showPlaying();
 showSaveState();
 setInterval(showLease, 1000);

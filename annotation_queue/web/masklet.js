@@ -28,7 +28,7 @@ export class Timeline {
 
   steadiness() {
     // IoU of each mask with the one before: (T,), 1 where there is nothing to compare.
-    this.steady ??= this.frames.map((_, i) => (i && this.rles ? iou(this.rles[i - 1], this.rles[i]) : 1));
+    this.steady ??= this.frames.map((_, i) => (i && this.rles ? likeness(this.rles[i - 1], this.rles[i]) : 1));
     return this.steady;
   }
 
@@ -71,4 +71,17 @@ function suspicion(i, areas, scores, present) {
   if (!present[i]) return null;
   const ratio = areas[i] / areas[i - 1];
   return ratio > JUMP || ratio < 1 / JUMP ? "area jumps" : null;
+}
+
+const LIKENESSES = 5000;
+const likenesses = new Map();
+
+function likeness(one, other) {
+  // Their IoU. A correction changes a few masks of many: most pairs were compared before.
+  const key = `${one} ${other}`;
+  if (!likenesses.has(key)) {
+    if (likenesses.size >= LIKENESSES) likenesses.clear();
+    likenesses.set(key, iou(one, other));
+  }
+  return likenesses.get(key);
 }
