@@ -92,7 +92,7 @@ def propose(
         tubes = track(s, video, loaded, prompts, reader.read, progress)
     rows = [
         replace(
-            tubes[name],
+            _as_found(tubes[name], seed),
             masklet_id=content_id(video.video_id, video.batch_id, checkpoint.name, name, length=20),
             checkpoint=checkpoint.name,
             round=checkpoint.round,
@@ -165,6 +165,16 @@ def track(
         )
         for name, rows in made.items()
     }
+
+
+def _as_found(tube: Masklet, seed: Candidate) -> Masklet:
+    """What the grid thought of its find stands on frame 0: as a prompt the mask counts as certain."""
+    return replace(
+        tube,
+        score=(seed.score, *tube.score[1:]),
+        object_score=(seed.object_score, *tube.object_score[1:]),
+        stability=(seed.stability, *tube.stability[1:]),
+    )
 
 
 def without_duplicates(rows: Sequence[Masklet]) -> list[Masklet]:

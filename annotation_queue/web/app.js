@@ -17,7 +17,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 
 const VERDICTS = [
   { verdict: "accept", key: "A", title: "Accept", hint: "right in every frame" },
-  { verdict: "refine", key: "E", title: "Refine", hint: "a clear object, a wrong masklet" },
+  { verdict: "refine", key: "E", title: "Refine", hint: "a clear object, to be corrected" },
   { verdict: "reject", key: "X", title: "Reject", hint: "not a well-defined object" },
   { verdict: "unsure", key: "U", title: "Unsure", hint: "a lead decides" },
 ];
@@ -32,6 +32,10 @@ const REASONS = {
   untrackable: "Cannot be tracked",
   objectionable: "Objectionable video",
   other: "Something else",
+};
+const WHY = {
+  refine: ["wrong_boundary", "identity_switch", "drift", "missed_reappearance", "other"],
+  reject: ["not_an_object", "duplicate", "untrackable", "objectionable", "other"],
 };
 
 const ASKS = {
@@ -55,6 +59,8 @@ let turn = null; // the kinds of tickets that this person takes now, most wanted
 const underWay = new Set(); // claims of leases that were asked for otherwise
 let choosing = null; // the verdict that a reason is chosen for
 let lastStats = null;
+let barred = { verify: 0, track: 0 }; // tickets that wait, but not for this person
+let asked = null; // the kind that the button in the bar asked for
 let paces = []; // s a decision, the last twenty
 let pollTimer = null;
 
@@ -294,11 +300,13 @@ function sayNothingLeft() {
     counts: waitingCounts(),
   });
   message.nothingLeft = true;
+  showTurn();
 }
 
 function waitingCounts() {
   const n = counts();
   const lines = [
+    [kindsOf().verify ? n.open : 0, "waiting for another verifier"],
     [n.leased, "being verified"],
     [n.lead, "waiting for a lead"],
     [n.track, "waiting for an annotator"],
@@ -322,7 +330,7 @@ function showWork(work) {
   work.frames.limit = work.timeline.length;
   const { ticket, masklet, before, timeline } = work;
   const correcting = ticket.kind !== "verify";
-  document.body.dataset.kind = correcting ? "track" : "verify";
+  sayKind(correcting ? "track" : "verify");
   $("batch").textContent = ticket.batch_id;
   $("eyebrow").textContent =
     ASKS[ticket.kind].name + (ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "") +
@@ -337,7 +345,9 @@ function showWork(work) {
   player.showOthers ||= correcting && !ticket.masklet_id; // where the point is to find something new
   showOthers();
   if (!correcting && player.mode === "before") setMode("fill");
-  for (const button of $("modes").children) button.hidden = button.value === "before" && !correcting;
+  for (const button of $("modes").children) {
+    button.style.visibility = button.value === "before" && !correcting ? "hidden" : ""; // the others stay where they are
+  }
   showTools();
   player.portrait($("portrait"));
   player.play(false);
@@ -345,6 +355,22 @@ function showWork(work) {
   else player.seek(pinned(work) ?? timeline.suspects[0]?.position ?? Math.max(0, timeline.present.indexOf(true)));
   showPlaying();
   showLease();
+}
+
+function sayKind(kind) {
+  // A change from verifying to correcting, or back, is said; so is why there is none though it was asked for.
+  const before = document.body.dataset.kind;
+  const wanted = wantedKinds()[0];
+  const n = counts();
+  if (kind !== wanted) barred[wanted] = wanted === "verify" ? n.open : n.track;
+  barred[kind] = 0;
+  if (asked && asked !== kind) {
+    notice(asked === "verify" ? "What is left to verify is work of yours: somebody else verifies it." : "What is left to correct waits for somebody else.");
+  } else if (!asked && before && before !== kind) {
+    notice(kind === "verify" ? "A masklet to verify has come in. It goes first." : "Nothing is left that you may verify. This one is to be corrected.");
+  }
+  asked = null;
+  document.body.dataset.kind = kind;
 }
 
 function pinned(work) {
@@ -402,7 +428,7 @@ function showTools() {
   bar.replaceChildren(
     ...TOOLS.map(({ tool, title }) =>
       button(tool, title, () => desk.choose(tool), { on: desk.tool === tool, off: !desk.allows(tool) })),
-    button("clear", "Forget", () => desk.clear(), { off: !draft.edited.has(desk.frame) }),
+    button("clear", draft.edited.has(desk.frame) ? "Forget" : "Empty", () => desk.clear(), { off: !draft.edited.has(desk.frame) && !desk.masked() }),
     label(desk.frame === undefined ? "" : "Carry this frame's mask"),
     button("backward", "◀ Back", () => desk.propagate("backward"), { off: !moves }),
     button("forward", "On ▶", () => desk.propagate("forward"), { off: !moves }),
@@ -436,12 +462,12 @@ function showVerdicts() {
   const { kind } = current.ticket;
   const track = kind !== "verify";
   if (choosing) {
-    const buttons = me.reasons.map((reason, i) =>
+    const buttons = WHY[choosing].map((reason) =>
       element(
         "button",
         { type: "button", className: "reason", onclick: () => decide(choosing, [reason]) },
-        element("kbd", {}, String(i + 1)),
-        element("span", {}, REASONS[reason] ?? reason),
+        element("kbd", {}, String(me.reasons.indexOf(reason) + 1)),
+        element("span", {}, REASONS[reason]),
       ),
     );
     $("verdicts").replaceChildren(
@@ -706,7 +732,10 @@ function answered(item, event) {
   work.progress = null;
   if (event.event === "done") {
     work.draft.answer(id, { frames, checkpoint: event.checkpoint, round: event.round });
-    if (item.body.kind === "propagate" && work === current && frames.length === 0) notice("There is nothing to propagate into: the neighbours are settled.");
+    if (item.body.kind === "propagate" && work === current) {
+      if (frames.length) flash("unsure", `${many(frames.length, "frame")} propagated`);
+      else notice("There is nothing to propagate into: the neighbours are settled.");
+    }
   } else if (event.why !== "cancelled") {
     notice(`The model did not answer: ${event.error || event.why}`);
     const standing = work.draft.done.some((o) => o.operation_id === id);
@@ -723,7 +752,8 @@ function answered(item, event) {
 
 function changeTurn() {
   // From verifying to correcting, or back; what was fetched ahead goes back to the queue.
-  turn = turn === "track" ? "verify" : "track";
+  const verifying = current ? current.ticket.kind === "verify" : turn !== "track";
+  turn = asked = verifying ? "track" : "verify";
   for (const work of [nextWork, current, ...resumed]) if (work) letGo(work);
   resumed = [];
   next = nextWork = nextClaim = null;
@@ -734,9 +764,9 @@ function showTurn() {
   const { verify, track } = kindsOf();
   const n = counts();
   const verifying = current ? current.ticket.kind === "verify" : turn !== "track";
-  const waiting = verifying ? n.track : n.open;
-  $("turn").hidden = !(verify && track) || waiting === 0;
-  $("turn").textContent = verifying ? `Correct ${NUMBERS.format(n.track)}` : `Verify ${NUMBERS.format(n.open)}`;
+  const waiting = verifying ? n.track - barred.track : n.open - barred.verify;
+  $("turn").hidden = !(verify && track) || waiting <= 0 || message.nothingLeft;
+  $("turn").textContent = `${verifying ? "Correct" : "Verify"} ${NUMBERS.format(waiting)}`;
 }
 
 function putBack() {
@@ -804,7 +834,7 @@ function leaseLost() {
 function showLease() {
   if (!current || !me) return ($("lease").hidden = true);
   const left = Math.max(0, me.lease_s - (performance.now() - current.renewedAt) / 1000);
-  $("lease").hidden = false;
+  $("lease").hidden = left > me.lease_s / 2; // it is renewed long before, unless the queue is out of reach
   $("lease").textContent = `lease ${Math.ceil(left)} s`;
   $("lease").classList.toggle("low", left < me.lease_s / 3);
 }
@@ -854,7 +884,7 @@ async function refreshStats() {
     return;
   }
   const n = counts();
-  const left = n.open + n.leased + (me.roles.includes("lead") ? n.lead : 0);
+  const left = Math.max(0, n.open - barred.verify) + n.leased + (me.roles.includes("lead") ? n.lead : 0);
   const { verify } = kindsOf();
   $("left").textContent = verify
     ? `${NUMBERS.format(left)} to verify` : `${NUMBERS.format(n.track + n.tracking)} to correct`;
@@ -1064,6 +1094,7 @@ const RUN = {
     desk.paint();
   },
   others: toggleOthers,
+  colour: nextColour,
   mode: () => {
     const offered = MODES.filter((mode) => mode !== "before" || desk.active);
     setMode(offered[(offered.indexOf(player.mode) + 1) % offered.length]);
@@ -1089,7 +1120,7 @@ addEventListener("keydown", (event) => {
   if (name !== "work" || !current) return;
   if (choosing && /^[1-9]$/.test(event.key)) {
     const reason = me.reasons[Number(event.key) - 1];
-    if (reason) decide(choosing, [reason]);
+    if (WHY[choosing].includes(reason)) decide(choosing, [reason]);
     return event.preventDefault();
   }
   if (event.key === "Escape") {
@@ -1126,6 +1157,7 @@ $("brightness").addEventListener("input", (event) => {
   player.refresh();
 });
 $("speed").addEventListener("click", nextSpeed);
+$("colour").addEventListener("click", nextColour);
 $("previous-suspect").addEventListener("click", () => toSuspect(-1));
 $("next-suspect").addEventListener("click", () => toSuspect(1));
 $("others").addEventListener("click", toggleOthers);
@@ -1144,6 +1176,16 @@ $("theme").addEventListener("click", () => {
   setTheme(isDark ? "light" : "dark");
 });
 
+function setColour(n) {
+  player.choose(n);
+  $("colour").firstElementChild.style.background = `rgb(${player.colours.fill.join(" ")})`;
+}
+
+function nextColour() {
+  setColour(player.colour + 1);
+  localStorage.setItem("masklets.colour", String(player.colour));
+}
+
 function setTheme(theme) {
   if (theme) {
     document.documentElement.dataset.theme = theme;
@@ -1155,6 +1197,7 @@ function setTheme(theme) {
 // --- start -------------------------------------------------------------------------------------------------------------
 
 setTheme(localStorage.getItem("masklets.theme"));
+setColour(Number(localStorage.getItem("masklets.colour") ?? 0));
 player.mode = MODES.includes(localStorage.getItem("masklets.mode")) ? localStorage.getItem("masklets.mode") : "fill";
 dark.addEventListener("change", () => strip.draw());
 showPlaying();

@@ -159,9 +159,10 @@ export class Desk {
   }
 
   clear() {
+    // What was done here is forgotten; where nothing was, the frame is emptied to be drawn anew.
     const { draft } = this.work;
-    if (!draft.prompts.has(this.frame) && !draft.edited.has(this.frame)) return;
-    this.act("clear", this.frame);
+    if (draft.prompts.has(this.frame) || draft.edited.has(this.frame)) return this.act("clear", this.frame);
+    if (!this.locked() && this.masked()) this.stroke(this.bits().fill(0));
   }
 
   undo() {
@@ -235,6 +236,8 @@ export class Desk {
     if (!this.work) return;
     const box = this.stage.getBoundingClientRect();
     this.pointer = [event.clientX - box.left, event.clientY - box.top];
+    this.stage.classList.toggle("low", this.pointer[1] > 0.7 * box.height); // what is written there makes room
+    this.stage.classList.toggle("high", this.pointer[1] < 0.3 * box.height);
     if (this.drag?.pan) {
       this.player.pan(event.clientX - this.drag.pan[0], event.clientY - this.drag.pan[1]);
       this.drag.pan = [event.clientX, event.clientY];

@@ -21,6 +21,7 @@ export class Help {
     if ($("help").open) return $("help").close();
     $("help").showModal();
     this.show();
+    $("keys").scrollTop = 0;
   }
 
   show() {

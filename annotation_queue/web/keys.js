@@ -5,7 +5,7 @@ const KEPT = "masklets.keys";
 // id: what app.js does. keys: as `name` gives them. view: "verify" or "track" where it is for one of them only.
 export const ACTIONS = [
   { id: "accept", title: "accept: right in every frame", keys: ["a"], view: "verify" },
-  { id: "refine", title: "refine: a clear object, a wrong masklet", keys: ["e"], view: "verify" },
+  { id: "refine", title: "refine: a clear object, to be corrected", keys: ["e"], view: "verify" },
   { id: "refineWhy", title: "refine, then 1–9 for what is wrong", keys: ["Shift+E"], view: "verify" },
   { id: "reject", title: "reject, then 1–9 for its reason", keys: ["x"] },
   { id: "unsure", title: "unsure: a lead decides", keys: ["u"], view: "verify" },
@@ -23,7 +23,7 @@ export const ACTIONS = [
   { id: "both", title: "propagate both ways", keys: ["y"], view: "track" },
   { id: "lock", title: "lock this frame, or unlock it", keys: ["f"], view: "track" },
   { id: "absent", title: "absent from here … to here", keys: ["g"], view: "track" },
-  { id: "clear", title: "forget the prompts of this frame", keys: ["Delete"], view: "track" },
+  { id: "clear", title: "forget what was done on this frame; again: empty it", keys: ["Delete"], view: "track" },
   { id: "newObject", title: "a new object in this video", keys: ["n"], view: "track" },
   { id: "otherObject", title: "to the next object that you have begun here", keys: ["m"], view: "track" },
   { id: "undo", title: "undo", keys: ["Ctrl+z"], view: "track" },
@@ -42,6 +42,7 @@ export const ACTIONS = [
   { id: "hide", title: "hide the overlay while held", keys: ["h"] },
   { id: "others", title: "the other objects of this video", keys: ["v"] },
   { id: "mode", title: "overlay: fill, outline, cut-out, before", keys: ["o"] },
+  { id: "colour", title: "colour of the mask", keys: ["k"] },
   { id: "speed", title: "speed: 1×, 2×, 4×", keys: ["s"] },
   { id: "zoomIn", title: "zoom in (or the wheel)", keys: ["+", "Shift++"], repeats: true },
   { id: "zoomOut", title: "zoom out", keys: ["_", "Shift+_"], repeats: true },

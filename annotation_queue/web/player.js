@@ -12,6 +12,13 @@ const BITMAP_BYTES = 256e6; // decoded frames kept
 const AHEAD = 10; // frames decoded before they are needed
 
 // Okabe and Ito's colours: they differ for colour-blind eyes, too. The ticket's own violet is none of them.
+// Of the masks at hand, violet at first: another one where the object has nearly the same.
+const OWN = [
+  { fill: [165, 123, 255], line: [214, 196, 255] },
+  { fill: [255, 226, 40], line: [255, 244, 160] },
+  { fill: [0, 214, 255], line: [180, 242, 255] },
+  { fill: [255, 96, 56], line: [255, 196, 176] },
+];
 export const OTHERS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0]];
 
 export const MODES = ["fill", "outline", "cut-out", "before"];
@@ -162,7 +169,7 @@ export class Player {
     this.work = null;
     this.position = 0; // what is wanted
     this.shown = -1; // what is on screen
-    this.colours = { fill: [165, 123, 255], line: [214, 196, 255], before: [255, 190, 70] };
+    this.choose(0);
     this.brightness = 1;
     this.showOthers = false;
     this.bits = null; // a mask that is being drawn
@@ -189,6 +196,13 @@ export class Player {
       if (position === this.position && this.shown !== position) this.draw();
     };
     this.seek(0);
+  }
+
+  choose(n) {
+    // The n-th colour for the masks of the work.
+    this.colour = Number.isInteger(n) ? n % OWN.length : 0;
+    this.colours = { ...OWN[this.colour], before: [255, 190, 70] };
+    this.refresh();
   }
 
   refresh() {

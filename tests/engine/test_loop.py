@@ -114,6 +114,7 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     video = s.tables.videos()[0]
     for row in auto_masklets.propose(s, video, s.model(checkpoint), checkpoint):
         assert (row.checkpoint, row.round) == (round_id, 1)
+        assert round(row.score[0], 4) == json.loads(row.prompt)["seed_score"] < 1, "what the grid thought of it"
 
 
 def test_what_fails_a_check_is_quarantined_and_the_rest_is_published(queue, proposed, people):

@@ -124,6 +124,27 @@ def test_a_click_lands_where_it_is_seen_also_when_zoomed(correcting, store):
     assert prompt["labels"] == [1, 0] and abs(prompt["points_xy"][1][0] - x - 50) < 1
 
 
+def test_a_frame_is_emptied_and_drawn_anew(correcting, store):
+    page = correcting(8)
+    assert "Empty" in page.text("#tool-clear") and draft(store).masks[8].area_px == 600
+    page.press("Delete")
+    page.until(lambda: "Absent in this frame" in page.text("#badges") and "Forget" in page.text("#tool-clear"))
+    page.settled()
+    assert draft(store).masks[8].area_px == 0
+    page.press("b")
+    page.drag((300, 200), (360, 220))
+    page.until(lambda: "Absent" not in page.text("#badges"))
+    page.settled()
+    drawn = rle.decode(draft(store).masks[8].rle, HEIGHT, WIDTH)
+    assert drawn[200, 300] and not drawn[330, 575], "nothing is left of what was there"
+    page.press("Delete")  # the frame counts as untouched: a propagation may change it
+    page.until(lambda: "Empty" in page.text("#tool-clear"))
+    page.press("Delete")
+    page.until(lambda: "Absent in this frame" in page.text("#badges"))
+    page.settled()
+    assert draft(store).masks[8].area_px == 0
+
+
 def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, store):
     open_page.model.frame_s = 0.15
     page = correcting(8)

@@ -10,6 +10,7 @@ from synthetic_queue import (
     HEIGHT,
     WIDTH,
     belongs_together,
+    centre,
     hidden,
     mask,
     tickets,
@@ -119,7 +120,7 @@ def test_a_verifier_works_by_keyboard_alone(open_page, store):
     page = open_page()
     page.press("Tab")  # the cursor is in the form already
     page.log_in()
-    for keys in (["a"], ["e"], ["x", "4"], ["u"], ["x", "Escape", "a"]):
+    for keys in (["a"], ["e"], ["x", "4", "7"], ["u"], ["x", "Escape", "a"]):  # 4 is no reason to reject
         page.paused_at_start()
         before = page.text("#facts") + str(page.tab.evaluate("sessionStorage.getItem('masklets.holds')"))
         assert "micro · round 2" in page.text("#checkpoint")
@@ -137,7 +138,7 @@ def test_a_verifier_works_by_keyboard_alone(open_page, store):
     assert list(verdicts.values()) == [
         (Verdict.ACCEPT, ()),
         (Verdict.REFINE, ()),
-        (Verdict.REJECT, ("drift",)),
+        (Verdict.REJECT, ("untrackable",)),
         (Verdict.UNSURE, ()),
         (Verdict.ACCEPT, ()),
     ]
@@ -204,7 +205,7 @@ def test_the_last_answers_can_be_taken_back(open_page, store):
     assert store.ticket("ticket-0001").leased_by == "vera"
     page.tab.reload()
     page.paused_at_start()
-    page.press("x", "4")
+    page.press("x", "7")
     page.until(lambda: store.ticket("ticket-0001").verdict is Verdict.REJECT)
     page.paused_at_start()
     page.press("a")
@@ -255,6 +256,46 @@ def test_one_who_verifies_and_corrects_chooses(open_page, store):
     page.until(lambda: store.ticket("track-1").state is State.DONE)
     page.paused_at_start()
     assert page.tab.get_attribute("body", "data-kind") == "verify"
+
+
+def test_nobody_is_sent_to_verify_their_own_work(open_page, store):
+    """The button in the bar offers it once, says why there is nothing, and goes."""
+    store.open_batch("b", [track_ticket("track-1", frame_count=FRAMES), track_ticket("track-2", frame_count=FRAMES)])
+    page = open_page()
+    page.log_in("lea")
+    page.correcting(0)
+    first = next(t.ticket_id for t in store.tickets(state=State.LEASED) if t.leased_by == "lea")
+    page.press("Enter", "Enter")
+    page.until(lambda: store.ticket(first).state is State.DONE)
+    page.until(lambda: page.text("#turn") == "Verify 1")
+    page.tab.click("#turn")
+    page.until(lambda: "is work of yours" in page.text("#notice"))
+    page.until(lambda: not page.tab.is_visible("#turn"))
+    page.correcting(0)
+    page.press("x", "7")
+    page.shows("message")
+    page.until(lambda: "1 waiting for another verifier" in page.text("#message"))
+    assert not page.tab.is_visible("#turn")
+
+
+def test_the_colour_of_the_mask_is_chosen_and_kept(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    pixel = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
+    at = [int(v) for v in centre(0)]
+    seen = [page.tab.evaluate(pixel, at)]
+    for _ in range(3):
+        page.press("k")
+        page.until(lambda: page.tab.evaluate(pixel, at) != seen[-1])
+        seen.append(page.tab.evaluate(pixel, at))
+    assert len({tuple(colour) for colour in seen}) == 4
+    page.tab.reload()
+    page.paused_at_start()
+    page.until(lambda: page.tab.evaluate(pixel, at) == seen[-1])
+    page.tab.click("#colour")
+    page.until(lambda: page.tab.evaluate(pixel, at) == seen[0])
 
 
 def test_a_key_can_be_chosen_and_given_back(correcting, store):
