@@ -365,9 +365,13 @@ function sayKind(kind) {
   if (kind !== wanted) barred[wanted] = wanted === "verify" ? n.open : n.track;
   barred[kind] = 0;
   if (asked && asked !== kind) {
-    notice(asked === "verify" ? "What is left to verify is work of yours: somebody else verifies it." : "What is left to correct waits for somebody else.");
+    notice(asked === "verify"
+      ? "Nothing is left that you may verify: what you made or sent back is for somebody else."
+      : "Nothing is left for you to correct.");
   } else if (!asked && before && before !== kind) {
-    notice(kind === "verify" ? "A masklet to verify has come in. It goes first." : "Nothing is left that you may verify. This one is to be corrected.");
+    notice(kind === "verify"
+      ? "A masklet to verify has come in. It goes first."
+      : "Nothing is left that you may verify. This one is to be corrected.");
   }
   asked = null;
   document.body.dataset.kind = kind;

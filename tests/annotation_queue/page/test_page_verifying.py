@@ -269,7 +269,7 @@ def test_nobody_is_sent_to_verify_their_own_work(open_page, store):
     page.until(lambda: store.ticket(first).state is State.DONE)
     page.until(lambda: page.text("#turn") == "Verify 1")
     page.tab.click("#turn")
-    page.until(lambda: "is work of yours" in page.text("#notice"))
+    page.until(lambda: "is for somebody else" in page.text("#notice"))
     page.until(lambda: not page.tab.is_visible("#turn"))
     page.correcting(0)
     page.press("x", "7")
