@@ -1,4 +1,4 @@
-"""Kills the tab of a person at work, and the queue under it, again and again, and counts what is lost.
+"""Kills the tab of a person at work, the queue under it and its database, takes the network away, and counts losses.
 
 Every act is one operation: a stroke, a lock, an absent frame, an undo, a click. The tab says when an operation is made
 and when it is on the browser's disk, so an operation is lost (`lost_operations`) if it was there and the queue does not
@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from annotation_queue.records import Kind
 from benchmarks.coded import PASSWORD
+from benchmarks.queue import PrivatePostgres
 from engine.serve import QueueProcess
 from engine.services import connect
 from engine.settings import Settings
@@ -96,6 +97,17 @@ class Person:
         self._page = self._open()
         self._at_work()
 
+    def offline(self, seconds: float, pause_s: float) -> int:
+        """Goes on working without a network for so long, an act each `pause_s`; returns how many operations it made."""
+        before, end = len(self.made), time.monotonic() + seconds
+        self._context.set_offline(True)
+        while time.monotonic() < end:
+            self.act()
+            self._page.wait_for_timeout(1000 * pause_s)  # the page's events are heard
+        self._context.set_offline(False)
+        self.saved()
+        return len(self.made) - before
+
     def saved(self) -> None:
         """Wait until the page says that everything is saved."""
         self._page.wait_for_selector("#save[data-state=saved]", timeout=60_000)
@@ -123,21 +135,35 @@ class Person:
             self.kept.add(operation_id)
 
 
-def crashing(browser: Browser, server: QueueProcess, settings: Settings, kills: int) -> dict[str, Any]:
-    """Kill the tab and the server in turn, and each fourth time both."""
+def crashing(
+    browser: Browser,
+    server: QueueProcess,
+    postgres: PrivatePostgres | None,
+    settings: Settings,
+    kills: int,
+    offline_s: float,
+) -> dict[str, Any]:
+    """Kill the tab and the server in turn, each fourth time both, and the database under every other server.
+
+    Then the same person works for `offline_s` seconds without a network.
+    """
     dan = Person(browser, settings.queue_url)
     missing: set[str] = set()
-    tabs = servers = in_flight = 0
+    tabs = servers = databases = in_flight = 0
     for n in range(kills):
-        of_server, of_tab = n % 2 == 1, n % 4 != 1
+        of_server, of_tab, of_database = n % 2 == 1, n % 4 != 1, n % 4 == 3 and postgres is not None
         for _ in range(ACTS):
             dan.act()
+        if of_database and postgres is not None:
+            postgres.kill()
         if of_server:
             _kill(server)
             for _ in range(ACTS // 2):  # work goes on
                 dan.act()
         if of_tab:
             dan.crash()
+        if of_database and postgres is not None:
+            postgres.start()
         if of_server:
             server.stop()
             server.__enter__()
@@ -147,10 +173,16 @@ def crashing(browser: Browser, server: QueueProcess, settings: Settings, kills: 
         now_missing = dan.made - _arrived(settings)
         in_flight = max(in_flight, len(now_missing - missing - dan.kept))
         missing, tabs, servers = now_missing, tabs + of_tab, servers + of_server
+        databases += of_database
+    made = dan.offline(offline_s, pause_s=min(10.0, offline_s / 8))
+    missing = dan.made - _arrived(settings)
     dan.close()
     return {
         "tab_kills": tabs,
         "server_kills": servers,
+        "database_kills": databases,
+        "offline_s": offline_s,
+        "offline_operations": made,
         "operations": len(dan.made),
         "lost_operations": len(missing & dan.kept),
         "in_flight_lost": in_flight,

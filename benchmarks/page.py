@@ -1,12 +1,14 @@
 """The review page in a real browser: from the key or the pointer to the paint, and whether the right frame is painted.
 
     python -m benchmarks.page [--quick] [--json] [--seeks 10000] [--browser chromium|firefox|PATH]
+        [--database sqlite|postgres] [--kills 40] [--offline SECONDS]
 
 The real server as a process, `micro` as its model, a store with ingested videos whose frames carry their own number as
 black and white blocks. A time ends at the animation frame after the one that painted; a click is timed once the frames
 are encoded ahead; `scrub_p95_ms` is a seek with all the other objects of a video shown, `browser_mb` what the browser
-takes then. Last, tabs of Chromium and the server are killed (see crashes.py). `--quick` does the same with fewer
-actions, which the counts show. Milliseconds depend on the machine; what fails is a wrong frame or a lost operation.
+takes then. Last, tabs of Chromium, the server and a private PostgreSQL are killed, and the network is taken away (see
+crashes.py). `--quick` does the same with fewer actions, which the counts show. Milliseconds depend on the machine; what
+fails is a wrong frame, a lost operation, or a crash that cost more than one that was in flight.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +35,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks import crashes, firefox
 from benchmarks.coded import PASSWORD, fill
+from benchmarks.queue import database_of
 from engine import serve
 from engine.serve import QueueProcess
 from engine.services import connect
@@ -325,18 +328,20 @@ class Size:
     frames: int  # of a video
     crowd: tuple[int, int]  # objects, and frames of their video
     kills: int
+    offline_s: float
 
 
-def measure(path: str, size: Size) -> dict[str, Any]:
-    """Everything, on a server of its own."""
+def measure(path: str, size: Size, database: str) -> dict[str, Any]:
+    """Everything, on a server and a database (see `benchmarks.queue`) of its own."""
     with tempfile.TemporaryDirectory(prefix="masklets-page-") as folder, ExitStack() as stack:
+        uri, postgres = stack.enter_context(database_of(database))
         videos = Path(folder) / "videos"
         videos.mkdir()
         settings = Settings(
             home=Path(folder) / "home",
             ingest=IngestSettings(source=str(videos)),
             model=ModelSettings(checkpoint="micro", device="cpu"),
-            queue=QueueSettings(port=serve.free_port()),
+            queue=QueueSettings(port=serve.free_port(), database_uri=uri),
         )
         with connect(settings) as s:
             fill(s, videos, frames=size.frames, verify=size.verdicts + 4, track=8, crowd=size.crowd)
@@ -360,8 +365,8 @@ def measure(path: str, size: Size) -> dict[str, Any]:
         with somebody("ann") as ann, somebody("bob") as bob:
             found |= correcting(ann, bob, size.clicks)
         if chromium is not None:  # whose tabs can be killed one by one
-            found |= crashes.crashing(chromium, server, settings, size.kills)
-        return found
+            found |= crashes.crashing(chromium, server, postgres, settings, size.kills, size.offline_s)
+        return found | {"database": uri.split(":")[0].split("+")[0]}
 
 
 def main() -> None:
@@ -370,16 +375,27 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeks", type=int, default=10_000)
     parser.add_argument("--browser", default="chromium", help="chromium, firefox, or the path of one")
+    parser.add_argument("--database", default="sqlite", help="sqlite, postgres (private, killed too) or a URI")
+    parser.add_argument("--kills", type=int, help="of tabs, servers and the database")
+    parser.add_argument("--offline", type=float, help="seconds of work without a network")
     chosen = parser.parse_args()
     path = firefox.installed() if chosen.browser == "firefox" else shutil.which(chosen.browser)
     if path is None:
         sys.exit(f"no {chosen.browser}: install it, or give a path with --browser")
-    quick = Size(seeks=40, verdicts=2, steps=20, clicks=4, frames=36, crowd=(10, 24), kills=2)
-    whole = Size(seeks=chosen.seeks, verdicts=60, steps=400, clicks=40, frames=240, crowd=(100, 1200), kills=40)
-    found = measure(path, quick if chosen.quick else whole)
+    quick = Size(seeks=40, verdicts=2, steps=20, clicks=4, frames=24, crowd=(10, 16), kills=2, offline_s=2.0)
+    whole = Size(
+        seeks=chosen.seeks, verdicts=60, steps=400, clicks=40, frames=240, crowd=(100, 1200), kills=40, offline_s=600.0
+    )
+    size = quick if chosen.quick else whole
+    size = replace(
+        size,
+        kills=size.kills if chosen.kills is None else chosen.kills,
+        offline_s=size.offline_s if chosen.offline is None else chosen.offline,
+    )
+    found = measure(path, size, chosen.database)
     found |= {"quick": chosen.quick, "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}
     print(json.dumps(found) if chosen.json else "\n".join(f"{key:32} {value}" for key, value in found.items()))
-    if found["wrong_frames"] or found.get("lost_operations"):
+    if found["wrong_frames"] or found.get("lost_operations") or found.get("in_flight_lost", 0) > 1:
         sys.exit(1)
 
 

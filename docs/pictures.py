@@ -1,0 +1,255 @@
+"""Takes a picture of every state of the review page, from a store of its own, for README and for whoever changes it.
+
+    python docs/pictures.py FOLDER      FOLDER/review.jpg, correct.jpg, ... and states.jpg, all of them on one sheet
+
+Needs Debian's chromium and the project's development packages; takes about two minutes of two cores.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from annotation_queue.records import Role
+from engine import auto_masklets, ingest, review, synthetic
+from engine.serve import QueueProcess, free_port
+from engine.services import connect
+from engine.settings import AutoSettings, IngestSettings, ModelSettings, QueueSettings, ReviewSettings, Settings
+
+ARGS = ["--no-sandbox", "--disable-gpu"]
+PASSWORD = "for pictures only"
+PEOPLE = {"lea": [Role.LEAD, Role.VERIFIER], "ann": [Role.ANNOTATOR], "new": [Role.ANNOTATOR]}
+SCENE = synthetic.Scene(height=480, width=720, frames=96, objects=(3, 4), clutter=(1, 3), size=(0.16, 0.3), leave=0.5)
+SHEET = 640  # px, the width of a picture on the sheet
+
+# The pixel in the middle of what is painted in the mask's own colour, and the size of the picture.
+MIDDLE = """
+() => {
+  const screen = document.querySelector("#screen");
+  const { data, width, height } = screen.getContext("2d").getImageData(0, 0, screen.width, screen.height);
+  let n = 0, x = 0, y = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i + 2] < 221 || data[i] < 171 || data[i + 1] > 149) continue;
+    n++;
+    x += (i / 4) % width;
+    y += Math.floor(i / 4 / width);
+  }
+  return n ? [x / n, y / n, width, height] : [width / 2, height / 2, width, height];
+}
+"""
+
+
+def fill(settings: Settings, videos: Path) -> None:
+    """Clips, what `micro` proposes on them, tickets to verify, and people."""
+    synthetic.write_videos(videos, 2, SCENE, seed=5)
+    with connect(settings) as s:
+        ingest.run(s, str(videos))
+        for batch_id in auto_masklets.pending(s):
+            for chunk in auto_masklets.chunks(s, batch_id):
+                auto_masklets.run(s, batch_id, chunk)
+            auto_masklets.finish(s, batch_id)
+        _, accounts = s.open_queue()
+        for name, roles in PEOPLE.items():
+            accounts.add(name, roles, PASSWORD)
+
+
+class Camera:
+    """A browser at the page, and the folder of its pictures."""
+
+    def __init__(self, browser: Browser, url: str, out: Path) -> None:
+        self._browser, self._url, self._out = browser, url, out
+        self.taken: list[Path] = []
+
+    def tab(self, width: int = 1440, height: int = 900, look: str = "dark") -> Page:
+        """The page in a window of that size, before the log-in."""
+        context = self._browser.new_context(viewport={"width": width, "height": height}, color_scheme=look)  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(self._url)
+        page.wait_for_selector("body[data-view=login]")
+        return page
+
+    def at_work(self, name: str, width: int = 1440, height: int = 900, look: str = "dark") -> Page:
+        """Somebody with a ticket on the screen, all its frames fetched."""
+        page = self.tab(width, height, look)
+        log_in(page, name)
+        page.wait_for_selector("body[data-view=work]")
+        page.wait_for_selector("#screen[data-frame]")
+        page.wait_for_timeout(3000)
+        return page
+
+    def take(self, page: Page, name: str, *, full: bool = False) -> None:
+        path = self._out / f"{name}.jpg"
+        page.screenshot(path=path, type="jpeg", quality=86, full_page=full)
+        self.taken.append(path)
+        print(path, flush=True)
+
+    def sheet(self) -> None:
+        """All pictures on one, in the order in which they were taken."""
+        cells = []
+        for path in self.taken:
+            picture = cv2.imread(str(path))
+            assert picture is not None
+            height = SHEET * 9 // 16
+            scale = min(SHEET / picture.shape[1], height / picture.shape[0])
+            small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            cell = np.full((height + 28, SHEET, 3), 32, np.uint8)
+            cell[: small.shape[0], : small.shape[1]] = small
+            cv2.putText(cell, path.stem, (8, height + 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (230,) * 3, 1, cv2.LINE_AA)
+            cells.append(cell)
+        cells += [np.full_like(cells[0], 32)] * (-len(cells) % 3)
+        rows = [np.hstack(cells[i : i + 3]) for i in range(0, len(cells), 3)]
+        cv2.imwrite(str(self._out / "states.jpg"), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 82])
+
+
+def log_in(page: Page, name: str) -> None:
+    page.fill("#login-name", name)
+    page.fill("#login-password", PASSWORD)
+    page.press("#login-password", "Enter")
+
+
+def until(page: Page, done: Callable[[], bool], patience_s: float = 90.0) -> None:
+    """Wait, while the page goes on, until something holds."""
+    deadline = time.monotonic() + patience_s
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain; the page says: {page.inner_text('body')[:300]}")
+        page.wait_for_timeout(50)
+
+
+def at_mask(page: Page) -> tuple[float, float]:
+    """Where the middle of the mask is, px of the window."""
+    x, y, width, height = page.evaluate(MIDDLE)
+    box = page.locator("#screen").bounding_box()
+    assert box is not None
+    scale = min(box["width"] / width, box["height"] / height)
+    left, top = (box["width"] - width * scale) / 2, (box["height"] - height * scale) / 2
+    return box["x"] + left + x * scale, box["y"] + top + y * scale
+
+
+def verifying(camera: Camera) -> None:
+    """Everything that a verifier sees."""
+    stranger = camera.tab()
+    camera.take(stranger, "log-in")
+    page = camera.at_work("lea")
+    page.keyboard.press("Space")
+    page.keyboard.press("Home")
+    page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_timeout(600)
+    camera.take(page, "review")
+    for mode in ("outline", "cut-out"):
+        page.keyboard.press("o")
+        page.wait_for_timeout(300)
+        camera.take(page, mode)
+    page.keyboard.press("o")
+    page.keyboard.press("v")
+    page.wait_for_timeout(1500)
+    camera.take(page, "others")
+    page.keyboard.press("v")
+    page.keyboard.press("x")
+    page.wait_for_timeout(300)
+    camera.take(page, "reasons")
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    page.wait_for_timeout(300)
+    camera.take(page, "help")
+    page.keyboard.press("Escape")
+    for key in "aeaeae":  # two of three are sent on, so that there is something to correct
+        page.keyboard.press(key)
+        page.wait_for_timeout(1500)
+    page.context.close()
+    for name, width, height, look in (
+        ("light", 1440, 900, "light"),
+        ("1280x720", 1280, 720, "dark"),
+        ("3840x2160", 3840, 2160, "dark"),
+    ):
+        page = camera.at_work("lea", width, height, look)
+        page.keyboard.press("Space")
+        camera.take(page, name)
+        page.click("#log-out")
+        page.wait_for_selector("body[data-view=login]")
+        page.context.close()
+
+
+def correcting(camera: Camera) -> None:
+    """Everything that an annotator sees."""
+    page = camera.at_work("ann")
+    until(page, lambda: page.get_attribute("body", "data-kind") == "track")
+    page.wait_for_timeout(5000)
+    camera.take(page, "to-correct")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(500)
+    x, y = at_mask(page)
+    page.mouse.click(x, y)
+    page.wait_for_timeout(300)
+    until(page, lambda: page.locator(".badge.busy").count() == 0)
+    page.mouse.click(x + 160, y + 90, button="right")
+    page.wait_for_timeout(300)
+    until(page, lambda: page.locator(".badge.busy").count() == 0)
+    camera.take(page, "clicked")
+    page.keyboard.press("y")
+    page.wait_for_selector(".badge.busy")
+    page.wait_for_timeout(700)
+    camera.take(page, "propagating")
+    until(page, lambda: page.locator(".badge.busy").count() == 0)
+    page.keyboard.press("f")
+    page.wait_for_timeout(2500)
+    camera.take(page, "correct")
+    page.context.set_offline(True)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("f")
+    page.wait_for_timeout(2500)
+    camera.take(page, "offline")
+    page.context.set_offline(False)
+    until(page, lambda: page.inner_text("#save") == "Saved")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(2500)
+    camera.take(page, "submitted")
+    page.context.close()
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="masklets-pictures-") as folder, sync_playwright() as playwright:
+        settings = Settings(
+            home=Path(folder) / "home",
+            ingest=IngestSettings(source=str(Path(folder) / "videos")),
+            auto=AutoSettings(max_objects=6),
+            model=ModelSettings(checkpoint="micro", device="cpu"),
+            queue=QueueSettings(port=free_port()),
+            review=ReviewSettings(phase="3", held_out_by_hand=True),
+        )
+        fill(settings, Path(folder) / "videos")
+        with QueueProcess(settings, deliver=False), connect(settings) as s:
+            for batch_id in review.to_open(s):
+                review.open_batch(s, batch_id)
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
+            camera = Camera(browser, settings.queue_url, out)
+            verifying(camera)
+            correcting(camera)
+            idle = camera.tab()
+            log_in(idle, "new")
+            idle.wait_for_timeout(2500)
+            camera.take(idle, "idle")
+            lead = camera.tab()
+            log_in(lead, "lea")
+            lead.wait_for_timeout(2000)
+            lead.goto(f"{settings.queue_url}/web/lead.html")
+            lead.wait_for_timeout(3000)
+            camera.take(lead, "figures", full=True)
+            camera.sheet()
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
