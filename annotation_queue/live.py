@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Response
@@ -30,6 +29,7 @@ from annotation_queue.records import (
     NewOperation,
     Operation,
     Person,
+    QueueError,
     Ticket,
     VideoInfo,
 )
@@ -38,6 +38,7 @@ from annotation_queue.refine import (
     Draft,
     FrameMask,
     Job,
+    Pinned,
     Segmenter,
     Turns,
     Version,
@@ -68,6 +69,16 @@ class Warm:
 
     token: int
     frame_idx: int = 0
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A ticket whose frames are encoded ahead, in this order."""
+
+    ticket_id: str
+    token: int
+    video_id: str
+    frame_idx: Sequence[int]
 
 
 class Versions:
@@ -109,6 +120,8 @@ class Live:
         self._turns = Turns()
         self._running: dict[str, Job] = {}  # by ticket
         self._lock = threading.Lock()
+        self._asked: dict[str, list[_Ahead]] = {}  # by person, the last two tickets to be warmed
+        self._asking = threading.Lock()
 
     def close(self) -> None:
         """Ends what is running."""
@@ -139,14 +152,17 @@ class Live:
         if frame_idx not in draft.frame_idx:
             raise ValueError(f"frame {frame_idx} is not an annotated frame of this ticket")
         said = json.loads(stored.payload)
-        if stored.kind == "prompt":
-            memory = bool(json.loads(ticket.payload).get("memory", True))
-            prompt = prompt_of(frame_idx, said)
-            click = partial(self._model.click, ticket_id, ticket.video_id, draft, prompt, memory=memory)
-            frames = _once(click)
-        else:
-            direction = str(said.get("direction", "both"))
-            frames = propagation(self._model, ticket_id, ticket.video_id, draft, frame_idx, direction)
+        prompt = prompt_of(frame_idx, said) if stored.kind == "prompt" else None
+        memory, direction = json.loads(ticket.payload).get("memory", True), str(said.get("direction", "both"))
+        by: Pinned | None = None
+
+        def frames() -> Generator[FrameMask | None]:
+            nonlocal by
+            by = self._model.now()  # to the end, whatever is promoted meanwhile
+            if prompt is not None:
+                yield from by.click(ticket_id, ticket.video_id, draft, prompt, memory=bool(memory))
+            else:
+                yield from propagation(by, ticket_id, ticket.video_id, draft, frame_idx, direction)
 
         def start(each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]) -> Job:
             def ended(error: BaseException | None) -> None:
@@ -158,16 +174,14 @@ class Live:
             with self._lock:  # the job is known here before its end is
                 if (old := self._running.get(ticket_id)) is not None:
                     old.cancel()  # its masks would follow from what is not so any more
-                job = self._turns.stream(frames, each, ended, urgent=stored.kind == "prompt")
+                job = self._turns.stream(frames(), each, ended, urgent=prompt is not None)
                 self._running[ticket_id] = job
             return job
 
         def keep(made: tuple[FrameMask, ...]) -> Version:
+            assert by is not None  # it has answered
             version = Version(
-                operation_id=operation.operation_id,
-                frames=made,
-                checkpoint=self._model.checkpoint,
-                round=self._model.round,
+                operation_id=operation.operation_id, frames=made, checkpoint=by.checkpoint, round=by.round
             )
             return self.versions.keep(ticket_id, version)
 
@@ -175,19 +189,33 @@ class Live:
 
     def load(self) -> None:
         """Loads the model when nothing else waits: somebody is about to correct masklets."""
-        self._turns.warm("load", self._ahead())
+        self._turns.warm("", self._ahead([]))
 
     def warm(self, ticket_id: str, token: int, person: Person, frame_idx: int) -> None:
-        """Computes the embeddings of a ticket's frames ahead, the nearest first. Raises LeaseLost, NotAllowed."""
-        ticket = self._store.held(ticket_id, token, person)
-        frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
-        self._turns.warm(f"{person.name} {ticket_id}", self._ahead(ticket.video_id, frames))
+        """Computes the embeddings of a ticket's frames ahead, the nearest first. Raises LeaseLost, NotAllowed.
 
-    def _ahead(self, video_id: str = "", frames: Sequence[int] = ()) -> Generator[None]:
+        A ticket that this person asked for before, and still holds, comes first: it is the one on screen.
+        """
+        with self._asking:
+            ticket = self._store.held(ticket_id, token, person)
+            frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
+            before = self._asked.get(person.name, [])
+            others = [ahead for ahead in before if ahead.ticket_id != ticket_id and self._is_held(ahead, person)]
+            tickets = [*others[-1:], _Ahead(ticket_id, token, ticket.video_id, frames)]
+            self._asked[person.name] = tickets
+            self._turns.warm(person.name, self._ahead(tickets))
+
+    def _is_held(self, ahead: _Ahead, person: Person) -> bool:
+        try:
+            return bool(self._store.held(ahead.ticket_id, ahead.token, person))
+        except QueueError:
+            return False
+
+    def _ahead(self, tickets: Sequence[_Ahead]) -> Generator[None]:
         self._model.load()
         yield
-        for frame_idx in frames:
-            yield from self._model.warm(video_id, frame_idx)
+        for ahead in tickets:
+            yield from self._model.warm(ahead.video_id, ahead.frame_idx)
 
     def _facts(self, ticket: Ticket) -> tuple[VideoInfo, Masklet | None, list[Operation]]:
         masklet = self._store.masklet(ticket.ticket_id) if ticket.masklet_id is not None else None
@@ -204,10 +232,6 @@ def _frame_of(operation: NewOperation | Operation) -> int:
 def _draft(info: VideoInfo, masklet: Masklet | None, done: list[Operation], versions: Mapping[str, Version]) -> Draft:
     frames = masklet.frame_idx if masklet is not None else tuple(range(0, info.frame_count, STRIDE))
     return draft_of((info.height, info.width), frames, masklet, done, versions)
-
-
-def _once(work: Callable[[], FrameMask]) -> Generator[FrameMask | None]:
-    yield work()
 
 
 @dataclass(frozen=True)

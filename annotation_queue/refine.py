@@ -194,8 +194,12 @@ def prompt_of(frame_idx: int, said: Mapping[str, Any]) -> Prompt:
     )
 
 
-class Segmenter(Protocol):
-    """The model, as refinement needs it. Called from one thread only."""
+class Pinned(Protocol):
+    """One checkpoint, as refinement asks it. Called from one thread only.
+
+    Both answer in steps: None wherever more urgent work may come between. They are closed when nobody waits for the
+    rest; then, or when they are done, the next one of the same ticket may begin.
+    """
 
     @property
     def checkpoint(self) -> str:
@@ -205,14 +209,10 @@ class Segmenter(Protocol):
     def round(self) -> int:
         """The retraining round that made it; 0 before the first."""
 
-    def load(self) -> None:
-        """Load the weights ahead: those that should answer now."""
-
-    def warm(self, video_id: str, frame_idx: int) -> Generator[None]:
-        """Compute the embedding of a frame ahead, in steps. Raises NoSuchVideo."""
-
-    def click(self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool) -> FrameMask:
-        """Answer a prompt on its frame; with `memory`, in the light of the masks around it.
+    def click(
+        self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool
+    ) -> Generator[FrameMask | None]:
+        """Answers a prompt on its frame; with `memory`, in the light of the masks around it.
 
         Raises ValueError for a prompt that the model refuses.
         """
@@ -220,14 +220,24 @@ class Segmenter(Protocol):
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
     ) -> Generator[FrameMask | None]:
-        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask.
+        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask."""
 
-        None wherever more urgent work may come between. It is closed when nobody waits for the rest.
-        """
+
+class Segmenter(Protocol):
+    """The model, as refinement needs it. Called from one thread only."""
+
+    def load(self) -> None:
+        """Load the weights ahead: those that should answer now."""
+
+    def now(self) -> Pinned:
+        """What answers from now on. It stays the same checkpoint when another one is loaded."""
+
+    def warm(self, video_id: str, frame_idx: Sequence[int]) -> Generator[None]:
+        """Compute the embeddings of frames ahead, in steps, the first ones first. Raises NoSuchVideo."""
 
 
 def propagation(
-    model: Segmenter, ticket_id: str, video_id: str, draft: Draft, frame_idx: int, direction: str
+    model: Pinned, ticket_id: str, video_id: str, draft: Draft, frame_idx: int, direction: str
 ) -> Generator[FrameMask | None]:
     """Re-tracks what a correction on `frame_idx` affects. direction: "forward", "backward" or "both".
 

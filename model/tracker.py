@@ -22,7 +22,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from model.memory_reader import Economy, MemoryReader, Past, Window, can_read
 from model.network import Decoded, Features, Memory
 from storage.records import Prompt
 
-FrameSource = Callable[[int], Rgb]  # frame_idx -> uint8 (H, W, 3)
+FrameSource = Callable[[Any], Rgb]  # frame_idx, or whatever tells the frames of a cache apart -> uint8 (H, W, 3)
 
 _Item = TypeVar("_Item")
 Offsets = tuple[int, ...]  # frames back, one an item of memory; 0 for a conditioning frame's map
@@ -79,33 +79,38 @@ class FrameMasks:
 
 
 class FeatureCache:
-    """Image features of one video by frame, the least recently used dropped. Share one between trackers of a video."""
+    """Image features by frame, the least recently used dropped. Share one between trackers of a video.
+
+    Where one is shared between videos, `frame_idx` is what its source takes, and trackers get `at` theirs.
+    """
 
     def __init__(self, loaded: LoadedModel, frames: FrameSource, size: int = 4) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
-        self.loaded = loaded
-        self._frames, self._size = frames, size
-        self._kept: OrderedDict[int, Features] = OrderedDict()
+        self.loaded, self.size = loaded, size
+        self._frames = frames
+        self._kept: OrderedDict[Any, Features] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, frame_idx: int, *, with_next: Sequence[int] = ()) -> Features:
+    def get(self, frame_idx: Any, *, with_next: Sequence[Any] = ()) -> Features:
         """The features of a frame, batch 1. If it must be encoded, `with_next` are encoded in the same batch."""
         with self._lock:
             if frame_idx not in self._kept:
-                self._encode([frame_idx, *(i for i in with_next[: self._size - 1] if i not in self._kept)])
+                self._encode([frame_idx, *(i for i in with_next[: self.size - 1] if i not in self._kept)])
             self._kept.move_to_end(frame_idx)
             return self._kept[frame_idx]
 
-    def at(self, frame_idx: Sequence[int]) -> FeatureCache:
+    def at(self, frame_idx: Sequence[Any]) -> FeatureCache:
         """The same cache for a tracker that goes through these frames alone and counts them from 0."""
         return _Places(self, frame_idx)
 
     @torch.inference_mode()
-    def encoding(self, frame_idx: int) -> Generator[None]:
+    def encoding(self, frame_idx: Any) -> Generator[None]:
         """Encodes a frame, unless it is there, in steps between which this thread may do something more urgent."""
-        if frame_idx in self._kept:
-            return
+        with self._lock:
+            if frame_idx in self._kept:
+                self._kept.move_to_end(frame_idx)
+                return
         rgb = self._frames(frame_idx)
         yield
         encoded = yield from network.encoding(self.loaded.model, feed.to_pixels(self.loaded, [rgb]))
@@ -113,24 +118,24 @@ class FeatureCache:
             self._keep({frame_idx: encoded})
 
     @torch.inference_mode()
-    def _encode(self, frame_idxs: Sequence[int]) -> None:
+    def _encode(self, frame_idxs: Sequence[Any]) -> None:
         pixels = feed.to_pixels(self.loaded, [self._frames(i) for i in frame_idxs])
         encoded = network.encode_images(self.loaded.model, pixels)
         rows = torch.arange(len(frame_idxs), device=pixels.device)
         alone = len(frame_idxs) == 1
         self._keep({i: encoded if alone else encoded.select(rows[n : n + 1]) for n, i in enumerate(frame_idxs)})
 
-    def _keep(self, found: Mapping[int, Features]) -> None:
+    def _keep(self, found: Mapping[Any, Features]) -> None:
         self._kept.update(found)
-        while len(self._kept) > self._size:
+        while len(self._kept) > self.size:
             self._kept.popitem(last=False)
 
 
 class _Places(FeatureCache):
     """A cache seen through a list of frames."""
 
-    def __init__(self, cache: FeatureCache, frame_idx: Sequence[int]) -> None:
-        self.loaded, self._cache, self._frame_idx = cache.loaded, cache, frame_idx
+    def __init__(self, cache: FeatureCache, frame_idx: Sequence[Any]) -> None:
+        self.loaded, self.size, self._cache, self._frame_idx = cache.loaded, cache.size, cache, frame_idx
 
     def get(self, frame_idx: int, *, with_next: Sequence[int] = ()) -> Features:
         return self._cache.get(self._frame_idx[frame_idx], with_next=[self._frame_idx[i] for i in with_next])
@@ -214,16 +219,16 @@ class Tracker:
         """The frames that an object was prompted or corrected on, ascending."""
         return tuple(sorted(self._object(object_id).conditioning))
 
-    def prompt(self, object_id: str, prompt: Prompt) -> FrameMasks:
+    def prompt(self, object_id: str, prompt: Prompt, *, remember: bool = True) -> FrameMasks:
         """Prompts one object, new or known, on one frame; see `prompt_all`."""
-        return self.prompt_all({object_id: prompt})
+        return self.prompt_all({object_id: prompt}, remember=remember)
 
-    def prompt_all(self, prompts: Mapping[str, Prompt]) -> FrameMasks:
+    def prompt_all(self, prompts: Mapping[str, Prompt], *, remember: bool = True) -> FrameMasks:
         """Prompts objects on one frame, in one batch, and gives their masks there.
 
-        The frame becomes a conditioning frame of each object. A prompt holds all the clicks of the frame: it replaces
-        an earlier one of the same object and frame. Clicks that extend the earlier ones, or that correct a tracked
-        frame, refine the mask that is there; other ones start anew.
+        The frame becomes a conditioning frame of each object; without `remember` nothing is kept. A prompt holds all
+        the clicks of the frame: it replaces an earlier one of the same object and frame. Clicks that extend the earlier
+        ones, or that correct a tracked frame, refine the mask that is there; other ones start anew.
         Raises ValueError, showing the value, for a prompt that is not one or a frame that is not there.
         """
         frames = {prompt.frame_idx for prompt in prompts.values()}
@@ -251,9 +256,8 @@ class Tracker:
         answers: dict[str, FrameMasks] = {}
         for group in groups.values():
             for part in _parts(group, self._batch):
-                answers |= self._answer_prompts(
-                    frame_idx, {object_id: prompts[object_id] for object_id, *_ in part}, part
-                )
+                asked = {object_id: prompts[object_id] for object_id, *_ in part}
+                answers |= self._answer_prompts(frame_idx, asked, part, remember)
         return _stack(frame_idx, [answers[object_id] for object_id in prompts])
 
     def propagate(
@@ -277,25 +281,30 @@ class Tracker:
         return self._propagate(order, ids, reverse)
 
     @torch.inference_mode()
-    def recall(
+    def recalling(
         self, object_id: str, known: Mapping[int, bytes], *, about: int | None = None, keep: Collection[int] = ()
-    ) -> None:
-        """Puts masks that are known into the place of tracked frames: memory as a propagation would have left it.
+    ) -> Generator[None]:
+        """Puts masks that are known into the place of tracked frames: memory as a propagation nearly leaves it.
 
+        In steps, between which this thread may do something more urgent, but with this tracker.
         known: COCO counts by frame; conditioning frames among them stay as they are. All other tracked frames are
         forgotten, but for those of `known` that were recalled with the same mask and those of `keep`.
         about: the frame that is prompted next, as a correction of its mask in `known`, if it has one there: it reads
         the other memories.
         """
         state = self._objects.setdefault(object_id, _Object())
-        for frame_idx in [*known, *([] if about is None else [about])]:
+        asked = [*known, *([] if about is None else [about])]
+        for frame_idx in asked:
             self._check_frame(frame_idx)
         for frame_idx, memory in list(state.tracked.items()):
-            same = memory.prompt is not None and memory.prompt.mask_rle == known.get(frame_idx)
-            if not same and frame_idx not in keep:
+            recalled = None if memory.prompt is None or memory.features is None else memory.prompt.mask_rle
+            if frame_idx not in keep and (recalled is None or recalled != known.get(frame_idx)):
                 del state.tracked[frame_idx]
+        state.direction = dict.fromkeys(asked, False)
         missing = [i for i in known if i not in state.tracked and i not in state.conditioning and i != about]
         for part in _parts(missing, self._batch):
+            for frame_idx in part:
+                yield from self._features.encoding(frame_idx)
             given = [Prompt(frame_idx=i, mask_rle=known[i]) for i in part]
             features = feed.together([self._features.get(i) for i in part])
             decoded, full = network.take_mask(self._model, features, feed.to_masks(self._loaded, given, self._hw))
@@ -304,11 +313,9 @@ class Tracker:
                 answer = _answer(prompt.frame_idx, object_id, decoded, row)
                 kept = _Memory(made.pointer[row].clone(), self._keep(made, row), answer, prompt)
                 state.tracked[prompt.frame_idx] = kept
-                state.direction[prompt.frame_idx] = False
-        if about is not None:
-            state.direction.setdefault(about, False)
-            if about in known and about not in state.tracked and about not in state.conditioning:
-                state.tracked[about] = self._only_answered(object_id, Prompt(frame_idx=about, mask_rle=known[about]))
+            yield
+        if about is not None and about in known and about not in state.tracked and about not in state.conditioning:
+            state.tracked[about] = self._only_answered(object_id, Prompt(frame_idx=about, mask_rle=known[about]))
 
     def remove(self, object_id: str, frame_idx: int | None = None) -> None:
         """Forgets an object, or only its prompt on one frame (an undo)."""
@@ -339,9 +346,13 @@ class Tracker:
 
     @torch.inference_mode()
     def _answer_prompts(
-        self, frame_idx: int, prompts: Mapping[str, Prompt], group: Sequence[tuple[str, _Reading | None, Tensor | None]]
+        self,
+        frame_idx: int,
+        prompts: Mapping[str, Prompt],
+        group: Sequence[tuple[str, _Reading | None, Tensor | None]],
+        remember: bool,
     ) -> dict[str, FrameMasks]:
-        """Answers prompts of one kind, remembers the answers and gives them by object."""
+        """Answers prompts of one kind and gives the answers by object."""
         given = list(prompts.values())
         features = feed.expand(self._features.get(frame_idx), len(given))
         if given[0].mask_rle is not None:
@@ -358,12 +369,13 @@ class Tracker:
                 multimask=self._multimask(feed.click_count(given[0]), initial=not readings),
             )
             full = network.upsample(self._model, decoded.logits)
+        answers = {object_id: _answer(frame_idx, object_id, decoded, row) for row, object_id in enumerate(prompts)}
+        if not remember:
+            return answers
         memory = network.encode_memory(self._model, features.top, full, decoded, binarise=True)
-        answers = {}
         for row, (object_id, prompt) in enumerate(prompts.items()):
             state = self._objects.setdefault(object_id, _Object())
             state.tracked.pop(frame_idx, None)
-            answers[object_id] = _answer(frame_idx, object_id, decoded, row)
             state.conditioning[frame_idx] = _Memory(
                 pointer=memory.pointer[row].clone(),
                 features=self._keep(memory, row),

@@ -150,11 +150,17 @@ class SyntheticModel:
     def load(self) -> None:
         self.calls.append("load")
 
-    def warm(self, video_id: str, frame_idx: int) -> Generator[None]:
-        yield
-        self.calls.append(f"warm {frame_idx}")
+    def now(self) -> SyntheticModel:
+        return self
 
-    def click(self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool) -> FrameMask:
+    def warm(self, video_id: str, frame_idx: Sequence[int]) -> Generator[None]:
+        for i in frame_idx:
+            yield
+            self.calls.append(f"warm {i}")
+
+    def click(
+        self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool
+    ) -> Generator[FrameMask | None]:
         time.sleep(self.click_s)
         self.calls.append(f"click {prompt.frame_idx}{' alone' if not memory else ''}")
         if len(prompt.points_xy) > 20:
@@ -165,7 +171,7 @@ class SyntheticModel:
             canvas = np.zeros((HEIGHT, WIDTH), np.uint8)
             cv2.circle(canvas, tuple(int(v) for v in prompt.points_xy[-1]), 6, 1, -1)
             found = canvas.astype(bool)
-        return self._mask(prompt.frame_idx, found)
+        yield self._mask(prompt.frame_idx, found)
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import replace
 from queue import Queue
@@ -122,7 +123,7 @@ def test_a_dropped_connection_cancels_and_changes_nothing(bench, store, model):
 
 def test_another_click_of_the_ticket_ends_its_propagation(bench, model):
     client, ticket = bench
-    model.frame_s = 0.1
+    model.frame_s = 0.6
     refine(client, ticket, operation(1))
     body = {"token": ticket.lease_token, "operation": operation(2, "propagate", direction="both")}
     with client.stream("POST", f"/api/tickets/{ticket.ticket_id}/refine", json=body) as answer:
@@ -165,7 +166,8 @@ def test_a_mask_with_scores_that_are_no_numbers_is_said_and_is_no_version(bench,
     found = model.click
 
     def sick(*about, **more):
-        return replace(found(*about, **more), score=float("nan"))
+        for made in found(*about, **more):
+            yield replace(made, score=float("nan"))
 
     monkeypatch.setattr(model, "click", sick)
     said = refine(client, ticket, operation(1))[-1]
@@ -232,10 +234,96 @@ def test_embeddings_are_computed_ahead_nearest_first(bench, model):
     client, ticket = bench
     path = f"/api/tickets/{ticket.ticket_id}/warm"
     assert client.post(path, json={"token": ticket.lease_token, "frame_idx": 20}).status_code == 202
-    deadline = time.monotonic() + 5
-    while len(model.calls) < 13 and time.monotonic() < deadline:
+    wait_until(lambda: len(model.calls) == 13)
+    assert model.calls[:4] == ["load", "warm 20", "warm 16", "warm 24"]
+
+
+class Videos(SyntheticModel):
+    """Tells which videos are encoded ahead; begins when it is let."""
+
+    def __init__(self):
+        super().__init__()
+        self.begin, self.ahead = threading.Event(), []
+
+    def load(self):
+        assert self.begin.wait(5)
+
+    def warm(self, video_id, frame_idx):
+        for i in frame_idx:
+            yield
+            self.ahead.append((video_id, i))
+
+
+def test_the_ticket_on_screen_is_encoded_before_the_next_one_and_people_take_turns(store):
+    model, people = Videos(), (ANN, ANDY)
+    new = track_ticket(frame_count=FRAMES)
+    videos = [
+        (f"track-{i}", f"video-{i}", replace(new.masklet, masklet_id=f"m{i}", video_id=f"video-{i}")) for i in range(4)
+    ]
+    store.open_batch("b", [replace(new, ticket_id=t, video_id=v, masklet=masklet) for t, v, masklet in videos])
+    live = Live(store, SyntheticMedia(FRAMES).info, model)
+    live.load()  # the model is busy until all have asked
+    mine = {person.name: [store.claim(person, [Kind.TRACK], claim_id=f"c{n}") for n in range(2)] for person in people}
+    for n in range(2):
+        for person in people:
+            ticket = mine[person.name][n]
+            live.warm(ticket.ticket_id, ticket.lease_token, person, 0)
+    model.begin.set()
+    wait_until(lambda: len(model.ahead) == 4 * FRAMES // 4)
+    order = {
+        person.name: [video for video, _ in model.ahead if video in {t.video_id for t in mine[person.name]}]
+        for person in people
+    }
+    for name, (shown, coming) in mine.items():
+        assert order[name] == [shown.video_id] * 12 + [coming.video_id] * 12
+    first = {video for video, _ in model.ahead[:24]}
+    assert first == {tickets[0].video_id for tickets in mine.values()}, "nobody waits for another one's next ticket"
+
+    model.ahead.clear()
+    shown, coming = mine["ann"]
+    store.release(shown.ticket_id, shown.lease_token, ANN)
+    live.warm(coming.ticket_id, coming.lease_token, ANN, 0)
+    wait_until(lambda: len(model.ahead) >= 12)
+    assert {video for video, _ in model.ahead} == {coming.video_id}, "what was given back is encoded no more"
+    live.close()
+
+
+def test_what_is_promoted_meanwhile_neither_answers_nor_signs_a_propagation(store):
+    """The masks of one operation are one checkpoint's, and the version says which."""
+    old, new = SyntheticModel(), SyntheticModel()
+    new.checkpoint, new.round = "newcomer", 4
+
+    class Promoting(SyntheticModel):
+        serving = old
+
+        def now(self):
+            return self.serving
+
+    model = Promoting()
+    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
+    live, ended, made = Live(store, SyntheticMedia(FRAMES).info, model), Queue(), []
+    answer = live.begin(
+        ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**operation(1, "propagate", frame_idx=20))
+    )
+
+    def each(frame):
+        made.append(frame)
+        model.serving = new
+
+    answer.start(each, ended.put)
+    assert ended.get(timeout=5) is None
+    assert len(old.calls) == len(made) == 11 and new.calls == []
+    version = answer.keep(tuple(made))
+    assert (version.checkpoint, version.round) == ("disc-finder", 3)
+    live.close()
+
+
+def wait_until(done, patience_s=5):
+    deadline = time.monotonic() + patience_s
+    while not done():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert model.calls[:4] == ["load", "warm 20", "warm 16", "warm 24"] and len(model.calls) == 13
 
 
 def test_phase_1_answers_clicks_alone_and_propagates_nothing(store, model):

@@ -14,6 +14,8 @@ from annotation_queue.records import Kind, NewTicket, NoSuchVideo, Role
 from annotation_queue.refine import draft_of, drawn, propagation
 from engine import auto_masklets, batches, ingest, phases
 from engine.refinement import LiveModel
+from engine.registry import Checkpoint
+from engine.services import Services
 from storage import masklets, rle
 from storage.records import Prompt
 
@@ -49,16 +51,36 @@ def live(s):
     model.close()
 
 
+def clicked(model, ticket_id, row, d, prompt, *, memory=True):
+    """What a click makes."""
+    (made,) = masks_of(model.now().click(ticket_id, row.video_id, d, prompt, memory=memory))
+    return made
+
+
+def propagated(model, row, d, source, direction="both"):
+    return masks_of(propagation(model.now(), "t", row.video_id, d, source, direction))
+
+
+def with_mask(d, made, prompt):
+    """The draft once a click was answered."""
+    return replace(
+        d,
+        masks=d.masks | {made.frame_idx: made},
+        prompts=d.prompts | {made.frame_idx: prompt},
+        edited=d.edited | {made.frame_idx},
+    )
+
+
 def test_clicks_and_tracks_are_masks_of_the_video_s_size(live, candidate):
     d = draft(candidate)
-    made = live.click("t", candidate.video_id, d, click(candidate, 8), memory=True)
+    made = clicked(live, "t", candidate, d, click(candidate, 8))
     assert made.frame_idx == 8 and made.area_px == rle.area(made.rle, candidate.height, candidate.width)
     d.masks[8] = made
     d.edited.add(8)
     frames = d.stretch(8, forward=True)
-    found = masks_of(live.track("t", candidate.video_id, d, 8, frames))
+    found = masks_of(live.now().track("t", candidate.video_id, d, 8, frames))
     assert [m.frame_idx for m in found] == list(frames) == [12, 16, 20]
-    back = masks_of(live.track("t", candidate.video_id, d, 8, d.stretch(8, forward=False)))
+    back = masks_of(live.now().track("t", candidate.video_id, d, 8, d.stretch(8, forward=False)))
     assert [m.frame_idx for m in back] == [4, 0]
 
 
@@ -72,7 +94,7 @@ def test_a_click_reads_the_masks_around_it_only_with_memory(live, candidate):
     for i in (0, 4):
         other.masks[i] = drawn(i, rle.encode(moved), moved.shape)
     answers = {
-        (name, memory): live.click(f"{name}{memory}", candidate.video_id, d, click(candidate, 8), memory=memory)
+        (name, memory): clicked(live, f"{name}{memory}", candidate, d, click(candidate, 8), memory=memory)
         for name, d in (("one", one), ("other", other))
         for memory in (True, False)
     }
@@ -80,69 +102,147 @@ def test_a_click_reads_the_masks_around_it_only_with_memory(live, candidate):
     assert answers["one", False] == answers["other", False]
 
 
-def test_a_new_server_answers_as_the_one_that_was_there(s, candidate):
-    """A tracker is only a cache: without it, the draft alone gives the same masks."""
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_new_server_answers_as_the_one_that_was_there(s, live, candidate, memory):
+    """A tracker is only a cache: one that answered every act before and one that knows the draft alone agree."""
     d = draft(candidate)
-    first = LiveModel(s)
-    d.masks[8] = first.click("t", candidate.video_id, d, click(candidate, 8), memory=True)
-    d.edited.add(8)
-    settled = replace_known(d)
-    one = masks_of(propagation(LiveModel(s), "t", candidate.video_id, settled, 8, "both"))
-    two = masks_of(propagation(LiveModel(s), "t", candidate.video_id, settled, 8, "both"))
-    assert one == two
-    warm = LiveModel(s)
-    masks_of(propagation(warm, "t", candidate.video_id, draft(candidate), 0, "forward"))  # has other things in mind
-    assert masks_of(propagation(warm, "t", candidate.video_id, settled, 8, "both")) == one
+    d.masks[8] = drawn(8, rle.empty(d.height, d.width), (d.height, d.width))  # nothing to go by but clicks
+
+    def asked(do, *about, **more):
+        """What the server that was there answers, which a new one answers too."""
+        fresh = LiveModel(s)
+        made = do(live, *about, **more)
+        assert do(fresh, *about, **more) == made
+        fresh.close()
+        return made
+
+    for points in ((40.0, 40.0),), ((40.0, 40.0), (60.0, 50.0)):
+        prompt = Prompt(frame_idx=8, points_xy=points, labels=(1,) * len(points))
+        d = with_mask(d, asked(clicked, "t", candidate, d, prompt, memory=memory), prompt)
+    made = asked(propagated, candidate, d, 8)
+    d = replace(d, masks=d.masks | {m.frame_idx: m for m in made})
+    for frame in (4, 16):  # with memory, those that were tracked here are remembered a little better
+        asked(clicked, "t", candidate, d, click(candidate, frame), memory=False)
+    undone = replace(d, masks={}, prompts={}, edited=set())
+    asked(clicked, "t", candidate, undone, click(candidate, 8), memory=memory)
 
 
-def replace_known(d):
-    """The draft as its versions give it: masks, not the clicks that led to them."""
-    return replace(d, prompts={})
+def test_settled_frames_condition_by_their_masks_alone(live, candidate, monkeypatch):
+    """Phase 2 is mask-prompted propagation, also from a frame whose clicks this very tracker answered."""
+    from model.tracker import Tracker
+
+    prompts, asked = [], Tracker.prompt
+    monkeypatch.setattr(
+        Tracker, "prompt", lambda self, *about, **more: (prompts.append(about[1]), asked(self, *about, **more))[1]
+    )
+    d = draft(candidate)
+    prompt = click(candidate, 8)
+    d = with_mask(d, clicked(live, "t", candidate, d, prompt, memory=False), prompt)
+    assert [p.points_xy for p in prompts] == [prompt.points_xy]
+    propagated(live, candidate, d, 8)
+    assert {p.mask_rle for p in prompts[1:]} == {d.masks[i].rle for i in (d.anchor, 8) if i is not None}
 
 
 def test_a_propagation_from_a_drawn_mask_follows_it_and_locks_stop_it(live, candidate):
     d = draft(candidate)
     d.locked.add(12)
-    found = masks_of(propagation(live, "t", candidate.video_id, d, 4, "both"))
-    assert [m.frame_idx for m in found] == [8, 0]
+    assert [m.frame_idx for m in propagated(live, candidate, d, 4)] == [8, 0]
     with pytest.raises(NoSuchVideo):
-        next(live.warm("nothing", 0))
+        next(live.warm("nothing", [0]))
 
 
-def test_a_video_stays_open_while_somebody_propagates_in_it(live, candidate, s, monkeypatch):
+def test_a_propagation_goes_on_though_its_video_was_closed(live, candidate, s, monkeypatch):
     monkeypatch.setattr("engine.refinement.OPEN_VIDEOS", 1)
     video = s.video(candidate.video_id)
     monkeypatch.setattr(s, "video", lambda video_id: video)
     d = draft(candidate)
-    expected = masks_of(live.track("t", candidate.video_id, d, 0, d.stretch(0, forward=True)))
-    list(live.warm("other", 0))
-    going = live.track("t", candidate.video_id, d, 0, d.stretch(0, forward=True))
+    expected = propagated(LiveModel(s), candidate, d, 0)
+    going = propagation(live.now(), "t", candidate.video_id, d, 0, "both")
     found = [next(made for made in going if made is not None)]
     for other in ("a", "b"):
-        list(live.warm(other, 0))
+        list(live.warm(other, [0]))
+    assert list(live._videos._open) == ["b"]
     assert found + masks_of(going) == expected
-    assert list(live._videos) == [candidate.video_id, "b"]
-    list(live.warm("c", 0))
-    assert list(live._videos) == ["c"], "once nobody propagates in it, it is closed like any other"
+
+
+def test_a_propagation_ends_with_the_checkpoint_that_it_began_with(live, candidate, s, checkpoint, monkeypatch):
+    """Somebody promotes another one meanwhile; what is asked after it is answered by that."""
+    d = draft(candidate)
+    source = 8  # it goes both ways: the way back begins after the promotion
+    expected = propagated(LiveModel(s), candidate, d, source)
+    promoted = Checkpoint(name="another", round=1, key=None)
+    other = replace(s.model(s.checkpoint()))
+    going_with = live.now()
+    going = propagation(going_with, "u", candidate.video_id, d, source, "both")
+    found = [next(made for made in going if made is not None)]
+    ahead = live.warm(candidate.video_id, (16, 20))
+    next(ahead)
+    monkeypatch.setattr(s, "checkpoint", lambda: promoted)
+    monkeypatch.setitem(s._models, "another", other)
+    live.load()
+    list(ahead)
+    assert (candidate.video_id, 20) not in going_with.features._kept, "its weights answer nothing new"
+    assert found + masks_of(going) == expected
+    assert (going_with.checkpoint, live.now().checkpoint, live.now().round) == (str(checkpoint), "another", 1)
+    now = live.now()
+    live.load()
+    assert live.now() is now and now.features.loaded is other
+
+
+def test_no_more_is_encoded_ahead_than_is_kept_for_a_ticket(s, candidate, monkeypatch):
+    """The nearest frames are still there when the click comes, and when the next ticket was encoded too."""
+    monkeypatch.setattr("engine.refinement.NEAREST", 2)
+    small = Services(
+        s.settings.model_copy(update={"model": s.settings.model.model_copy(update={"embeddings_gib": 1e-9})})
+    )
+    live = LiveModel(small)
+    assert live.now().features.size == 4
+    nearest = [8, 12, 4, 16, 0, 20]
+    list(live.warm(candidate.video_id, nearest))
+    list(live.warm(candidate.video_id, [20, 16]))
+    assert not list(live.warm(candidate.video_id, nearest)), "they are there"
+    assert {frame for _, frame in live.now().features._kept} == {8, 12, 16, 20}
+    live.close()
 
 
 def test_others_have_their_turn_in_the_middle_of_a_frame(live, candidate):
-    """Encoding ahead and tracking stop between the blocks of the encoder, and the masks are the same whoever comes."""
+    """Encoding ahead, clicks and tracking stop between the blocks of the encoder; the masks are the same then."""
     d = draft(candidate)
-    ahead = live.warm(candidate.video_id, 12)
-    blocks = len(live._loaded.model.vision_encoder.backbone.blocks)
+    ahead = live.warm(candidate.video_id, [12])
+    blocks = len(live.now().features.loaded.model.vision_encoder.backbone.blocks)
     assert len([next(ahead) for _ in range(blocks)]) == blocks
-    alone = live.click("u", candidate.video_id, d, click(candidate, 12), memory=True)  # encodes the frame by itself
-    assert list(ahead) == [None] and list(live.warm(candidate.video_id, 12)) == [], "a frame is encoded once"
-    assert live.click("v", candidate.video_id, d, click(candidate, 12), memory=True) == alone
+    alone = clicked(live, "u", candidate, d, click(candidate, 12))  # encodes the frame by itself
+    assert list(ahead) == [None] and list(live.warm(candidate.video_id, [12])) == [], "a frame is encoded once"
+    assert clicked(live, "v", candidate, d, click(candidate, 12)) == alone
 
-    fresh, expected = LiveModel(live._s), masks_of(live.track("t", candidate.video_id, d, 0, (4, 8, 12)))
+    fresh, expected = LiveModel(live._s), masks_of(live.now().track("t", candidate.video_id, d, 0, (4, 8, 12)))
     found, steps = [], 0
-    for made in fresh.track("t", candidate.video_id, d, 0, (4, 8, 12)):
-        fresh.click(f"other-{steps}", candidate.video_id, d, click(candidate, 16), memory=False)
+    for made in fresh.now().track("t", candidate.video_id, d, 0, (4, 8, 12)):
+        clicked(fresh, f"other-{steps}", candidate, d, click(candidate, 16), memory=False)
         found, steps = found + [made] * (made is not None), steps + 1
     assert found == expected and steps > 3 * blocks
     fresh.close()
+
+
+def test_nothing_cold_is_done_in_one_step(s, candidate, monkeypatch):
+    """A click and a propagation on a server that has just begun encode a block a step, and prompt a mask a step."""
+    from model import network
+
+    def whole(*about):
+        raise AssertionError("a frame was encoded in one go")
+
+    monkeypatch.setattr(network, "encode_images", whole)
+    d = draft(candidate)
+    d.locked |= {0, 4, 20}
+    for ask in (
+        lambda by: by.click("t", candidate.video_id, d, click(candidate, 8), memory=True),
+        lambda by: by.track("t", candidate.video_id, d, 8, (12, 16)),
+    ):
+        live = LiveModel(s)
+        steps = list(ask(live.now()))
+        blocks = len(live.now().features.loaded.model.vision_encoder.backbone.blocks)
+        assert len(masks_of(steps)) >= 1 and len(steps) > 4 * blocks
+        live.close()
 
 
 def test_the_queue_of_the_pipeline_answers_clicks(queue, candidate):

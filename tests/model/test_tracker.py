@@ -187,6 +187,15 @@ def test_features_least_recently_used_are_dropped_first(loaded, clip):
     assert read == [3, 2, 1, 2]
 
 
+def test_a_frame_that_is_encoded_ahead_again_is_used_again(loaded, clip):
+    frames, _ = clip
+    read = []
+    cache = FeatureCache(loaded, lambda i: (read.append(i), frames[i])[1], size=2)
+    for frame_idx in (3, 2, 3, 1, 3):
+        list(cache.encoding(frame_idx))
+    assert read == [3, 2, 1]
+
+
 def test_propagation_of_some_objects_leaves_the_others_alone(loaded, clip):
     frames, _ = clip
     tracker, alone = tracker_of(loaded, frames), tracker_of(loaded, frames)
@@ -289,6 +298,11 @@ def test_half_precision_runs_through_the_memory_and_answers_the_prompt_as_full_p
         assert answer.logits.isfinite().all() and answer.object_score.isfinite().all()
 
 
+def recall(tracker, known, **more):
+    for _ in tracker.recalling("it", known, **more):
+        pass
+
+
 def test_masks_that_are_recalled_stand_for_tracked_ones(loaded, clip):
     """A tracker that tracked, and one that is only told what came out, go on with nearly the same masks."""
     frames, truth = clip
@@ -304,7 +318,7 @@ def test_masks_that_are_recalled_stand_for_tracked_ones(loaded, clip):
     made = {a.frame_idx: a for a in one.propagate(0, 3)}
     other = new()
     known = {i: rle.encode(made[i].masks(hw)[0]) for i in (1, 2)}
-    other.recall("it", {0: rle.encode(truth[0, 0]), **known})
+    recall(other, {0: rle.encode(truth[0, 0]), **known})
     assert other.conditioning_frames("it") == (0,), "a conditioning frame stays one"
     alone = new()
     expected, told, untold = (next(t.propagate(3, 4)).logits for t in (one, other, alone))
@@ -318,17 +332,49 @@ def test_a_recall_forgets_what_it_does_not_name(loaded, clip):
     counts = rle.encode(truth[0, 0])
     tracker.prompt("it", Prompt(frame_idx=0, mask_rle=counts))
     held = tracker.memory_bytes()
-    tracker.recall("it", {1: counts, 2: counts})
+    recall(tracker, {1: counts, 2: counts})
     more = tracker.memory_bytes()
-    tracker.recall("it", {2: counts})
+    recall(tracker, {2: counts})
     assert held < tracker.memory_bytes() < more
     list(tracker.propagate(3, 4))
-    tracker.recall("it", {}, keep=[3])
+    recall(tracker, {}, keep=[3])
     kept = tracker.memory_bytes()
-    tracker.recall("it", {})
+    recall(tracker, {})
     assert tracker.memory_bytes() == held < kept
     with pytest.raises(ValueError, match="not in the video"):
-        tracker.recall("it", {}, about=99)
+        recall(tracker, {}, about=99)
+
+
+def test_a_prompt_that_is_not_remembered_is_answered_as_any_and_changes_nothing(loaded, clip):
+    frames, truth = clip
+    tracker, other = tracker_of(loaded, frames), tracker_of(loaded, frames)
+    for system in (tracker, other):
+        system.prompt("it", Prompt(frame_idx=0, mask_rle=rle.encode(truth[0, 0])))
+    size = tracker.memory_bytes()
+    found = tracker.prompt("it", click(2, (40.0, 40.0)), remember=False)
+    assert torch.equal(found.logits, other.prompt("it", click(2, (40.0, 40.0))).logits)
+    assert tracker.memory_bytes() == size < other.memory_bytes()
+    assert tracker.conditioning_frames("it") == (0,)
+
+
+def test_a_click_after_a_recall_is_answered_whatever_the_tracker_did_before(loaded, clip):
+    """It went the other way through the clip, and was about to correct a frame that is a neighbour now."""
+    frames, truth = clip
+    known = {i: rle.encode(truth[i, 0]) for i in (2, 3)}
+
+    def asked(before):
+        tracker = tracker_of(loaded, frames)
+        tracker.prompt("it", Prompt(frame_idx=9, mask_rle=rle.encode(truth[9, 0])))
+        before(tracker)
+        recall(tracker, known, about=4)
+        return tracker.prompt("it", click(4, (40.0, 40.0))).logits
+
+    expected = asked(lambda tracker: None)
+    for before in (
+        lambda tracker: list(tracker.propagate(8, 1, reverse=True)),
+        lambda tracker: recall(tracker, {3: known[3]}, about=3),
+    ):
+        torch.testing.assert_close(asked(before), expected, atol=1e-4, rtol=0)
 
 
 def test_a_click_on_a_frame_that_is_recalled_refines_its_mask(loaded, clip):
@@ -338,7 +384,7 @@ def test_a_click_on_a_frame_that_is_recalled_refines_its_mask(loaded, clip):
 
     def asked(mask):
         tracker = Tracker(loaded, frames.__getitem__, video_hw=hw, frame_count=len(frames))
-        tracker.recall("it", {2: rle.encode(mask)}, about=2)
+        recall(tracker, {2: rle.encode(mask)}, about=2)
         return tracker.prompt("it", click).logits
 
     assert not torch.allclose(asked(truth[2, 0]), asked(~truth[2, 0]), atol=1e-3)
