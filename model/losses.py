@@ -49,15 +49,15 @@ def step_losses(
     An object that is absent has no mask to learn: only its presence counts.
     """
     target = target.to(logits.dtype)
+    present = (target.flatten(1).amax(1) > 0.5).to(logits.dtype)  # seen in full: a line of a pixel is half a cell below
     if target.shape[-1] > 2 * logits.shape[-1]:  # twice the logits' size shows all that they can say
         target = F.interpolate(target[:, None], scale_factor=0.5, mode="area")[:, 0]
-    present = (target.flatten(1).amax(1) > 0.5).to(logits.dtype)
     # Each present object counts the same, whichever process has it: the team's mean of the terms is the mean of all.
     share = present * team.size / team.total(present.sum()).clamp(min=1)
     size, rows = target.shape[-2:], torch.arange(logits.shape[0], device=logits.device)
     with torch.no_grad():  # which of the masks is best needs no gradient
         full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        true_iou = mask_iou(full > 0, target[:, None] > 0.5)
+        true_iou = mask_iou((full > 0).to(target.dtype), target[:, None])
         if logits.shape[1] > 1:
             cost = weights.focal * focal_loss(full, target[:, None]) + weights.dice * dice_loss(full, target[:, None])
             best = cost.argmin(1)
@@ -95,6 +95,9 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of bool masks (..., H, W), broadcast; 1 where both are empty."""
-    both, either = (a & b).flatten(-2).sum(-1), (a | b).flatten(-2).sum(-1)
-    return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(both, dtype=torch.float32))
+    """IoU of masks in {0, 1} with the covered shares of their cells, float (..., H, W), broadcast; 1 where both are
+    empty.
+    """
+    both = (a * b).flatten(-2).sum(-1)
+    either = a.flatten(-2).sum(-1) + b.flatten(-2).sum(-1) - both
+    return torch.where(either > 0, both / either.clamp(min=1e-6), torch.ones_like(both))

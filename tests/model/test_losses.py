@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.losses import LossWeights, dice_loss, focal_loss, step_losses
+from model.losses import LossWeights, dice_loss, focal_loss, mask_iou, step_losses
 
 WEIGHTS = LossWeights()
 
@@ -50,3 +50,26 @@ def test_masks_are_compared_at_twice_the_size_of_the_logits_at_most():
     iou, score = torch.rand(4, 3), torch.zeros(4)
     coarse = step_losses(logits, iou, score, target, WEIGHTS)
     torch.testing.assert_close(step_losses(logits, iou, score, fine, WEIGHTS).total, coarse.total)
+
+
+def test_a_line_of_one_pixel_is_there_and_teaches_its_mask():
+    logits, _ = a_step()
+    line = torch.zeros(4, 32, 32)
+    line[:, 9] = 1  # half of the cells that the loss sees
+    score = torch.zeros(4, requires_grad=True)
+    found = step_losses(logits, torch.rand(4, 3), score, line, WEIGHTS)
+    found.total.backward()
+    assert (score.grad < 0).all() and logits.grad.flatten(1).any(1).all()
+    cells = torch.zeros(1, 16, 16)
+    cells[:, 4] = 1
+    assert (
+        mask_iou(cells, cells / 2) == 0.5
+        and mask_iou(0 * cells, cells / 2) == 0
+        and mask_iou(0 * cells, 0 * cells) == 1
+    )
+
+
+def test_the_terms_weigh_as_in_the_paper():
+    logits, target = a_step()
+    found = step_losses(logits, torch.rand(4, 3), torch.zeros(4), target, LossWeights())
+    torch.testing.assert_close(found.total, 20 * found.focal + found.dice + found.iou + found.occlusion)
