@@ -22,8 +22,8 @@ from model.parallel import Team
 class Interaction:
     """How annotators are simulated in training. Probabilities in [0, 1], clicks a frame."""
 
-    mask: float = 0.5  # the first prompt is the true mask
-    click: float = 0.25  # one positive click; the rest is a box
+    mask: float = 0.5  # the first prompt is the true mask; never on single frames, which it would leave nothing to ask
+    click: float = 0.25  # one positive click; the rest is a box. On single frames the two share all, in proportion
     box_jitter: float = 0.1  # of the side, at most 20 px
     prompted_frames: int = 2  # 1 .. this many, drawn uniformly; the first frame is always one
     corrected_frames: int = 2  # 1 .. this many, drawn uniformly; the first frame is always one
@@ -61,7 +61,9 @@ def run(
     targets = masks.to(pixels.dtype).transpose(1, 2).flatten(0, 1)  # (B * N, T, S, S)
 
     draw = float(torch.rand((), generator=generator))
-    kind = "mask" if draw < how.mask and t > 1 else "click" if draw < how.mask + how.click else "box"
+    if t == 1:
+        draw = how.mask + (1 - how.mask) * draw
+    kind = "mask" if draw < how.mask else "click" if draw < how.mask + how.click else "box"
     prompted = _first_and_others(t, how.prompted_frames, generator)
     corrected = [] if kind == "mask" else _first_and_others(t, how.corrected_frames, generator)
     conditioning = set(prompted) | set(corrected)

@@ -47,6 +47,7 @@ class SampleConfig:
     time_reversal: float = 0.5  # probability
     horizontal_flip: float = 0.5
     colour_jitter: float = 0.15  # relative range of brightness, contrast and saturation
+    tone_jitter: float | None = None  # that of contrast and saturation, where it is another
     grayscale: float = 0.05
     mosaic: float = 0.0  # probability of the picture tiled 2 x 2 with itself, the objects in one quarter only
     affine: float = 0.0  # strength of one turn and shear a clip: 1 is the paper's, at most TURN and SHEAR; 0 is none
@@ -128,8 +129,9 @@ def _resize_mask(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
 
 
 def _jitter(frames: Frames, config: SampleConfig, rng: np.random.Generator) -> Frames:
-    spread = config.colour_jitter
-    brightness, contrast, saturation = 1 + rng.uniform(-spread, spread, 3)
+    tone = config.colour_jitter if config.tone_jitter is None else config.tone_jitter
+    spread = np.array([config.colour_jitter, tone, tone])
+    brightness, contrast, saturation = 1 + rng.uniform(-spread, spread)
     if rng.random() < config.grayscale:
         saturation = 0.0
     x = frames.astype(np.float32) * brightness

@@ -1,8 +1,9 @@
 """Several processes that train one model: who takes which part of a batch, and how their gradients become one.
 
 `torchrun --nproc-per-node N -m ...` starts them, on one machine or on several; without it there is one process, and
-everything here does nothing. gloo on a CPU, NCCL on GPUs. Each process runs the same steps on its share of the samples,
-and draws what is random for the whole batch, so that R processes with batch b do what one does with batch R * b.
+everything here does nothing. gloo for what is on a CPU, NCCL for what is on GPUs. Each process runs the same steps on
+its share of the samples, and draws what is random for the whole batch, so that R processes with batch b do what one
+does with batch R * b.
 """
 
 from __future__ import annotations
@@ -70,15 +71,25 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def alone() -> bool:
+    """Whether torchrun started no other process beside this one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def _backend(device: str) -> str:
+    """What carries tensors: losses and objects are shared from the CPU also where the model is on a GPU."""
+    return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+
+
 @contextmanager
 def team(device: str) -> Iterator[Team]:
     """The processes that torchrun started, joined for the time of the block; one alone where it did not."""
-    if "WORLD_SIZE" not in os.environ or os.environ["WORLD_SIZE"] == "1":
+    if alone():
         yield Team()
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    dist.init_process_group(_backend(device))
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
         dist.barrier()

@@ -65,6 +65,7 @@ class Recipe:
     time_reversal: float = 0.5
     horizontal_flip: float = 0.5
     colour_jitter: float = 0.15
+    tone_jitter: float | None = None  # of contrast and saturation; None: as colour_jitter
     affine: float = 0.0  # strength; see `model.clips`
 
 
@@ -183,6 +184,7 @@ def _train(
     model = _on(model, device)
     optimiser: torch.optim.Optimizer | None = None
     sums: dict[str, float] = {}
+    summed = 0  # steps: fewer than `report_every` after a run has been resumed
 
     first = 0  # the step at which the stage begins
     for number, stage in enumerate(recipe.stages):
@@ -215,20 +217,20 @@ def _train(
             optimiser.step()
 
             for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach()) / report_every
+                sums[key] = sums.get(key, 0.0) + float(value.detach())
+            summed += 1
             if team.leads and look_every and (step + 1) % look_every == 0:
                 look(model.train(False), step + 1)
                 model.train()
             if (step + 1) % report_every == 0:
-                sums = {k: float(team.total(torch.tensor(v))) / team.size for k, v in sums.items()}
-                if not team.leads:
-                    sums = {}
-                    continue
-                progress = Progress(stage.name, step + 1, total, sums, stage.lr * scale, time.monotonic() - begun)
-                with (folder / "curve.jsonl").open("a") as file:
-                    file.write(json.dumps(asdict(progress)) + "\n")
-                report(progress)
-                sums = {}
+                means = {k: float(team.total(torch.tensor(v))) / team.size / summed for k, v in sums.items()}
+                sums, summed = {}, 0
+                if team.leads:
+                    seconds = time.monotonic() - begun
+                    progress = Progress(stage.name, step + 1, total, means, stage.lr * scale, seconds)
+                    with (folder / "curve.jsonl").open("a") as file:
+                        file.write(json.dumps(asdict(progress)) + "\n")
+                    report(progress)
             if team.leads and ((step + 1) % save_every == 0 or step + 1 == last):
                 _save_state(state_path, model, optimiser, step + 1, fingerprint)
         first = last
@@ -305,8 +307,8 @@ def _depth(name: str, blocks: int) -> int:
 
 
 def _save_state(path: Path, model: Sam2VideoModel, optimiser: torch.optim.Optimizer, step: int, recipe: str) -> None:
-    """Writes beside and renames: a kill leaves the old state or the new one."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    """Writes beside and renames: a kill leaves the old state or the new one, and a rest that the next save replaces."""
+    temporary = path.with_suffix(".tmp")
     torch.save(
         {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "recipe": recipe}, temporary
     )
@@ -361,6 +363,7 @@ class _Samples(Dataset[tuple[Tensor, Tensor]]):
             time_reversal=recipe.time_reversal,
             horizontal_flip=recipe.horizontal_flip,
             colour_jitter=recipe.colour_jitter,
+            tone_jitter=recipe.tone_jitter,
             mosaic=recipe.mosaic,
             affine=recipe.affine,
             min_area_px=max(12, stage.image_size**2 // 1600),

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from model import clip_forward, clips, load, train
+from model import clip_forward, clips, load, network, parallel, train
 from model.clip_forward import Interaction
 from model.clips import Clip, SampleConfig, sample
 from model.losses import LossWeights, step_losses
@@ -106,6 +107,89 @@ def test_corrective_clicks_fall_where_the_answer_is_wrong_and_say_what_is_true()
         assert 10 <= x < 20 and 10 <= y < 20 and int(clicks.labels[0, 0]) == 1
     nowhere = clip_forward._clicks_in(torch.zeros(1, 64, 64, dtype=torch.bool), 0 * target, generator, Team())
     assert int(nowhere.labels[0, 0]) == 0
+
+
+def first_prompt(monkeypatch, how, frames, seed):
+    """What kind the first prompt of a batch is, without a model."""
+
+    class Asked(Exception):
+        pass
+
+    def asked(kind):
+        def stop(*_, **__):
+            raise Asked(kind)
+
+        return stop
+
+    monkeypatch.setattr(network, "encode_images", lambda *_: SimpleNamespace(select=lambda _: None))
+    monkeypatch.setattr(network, "without_memory", lambda *_: None)
+    monkeypatch.setattr(network, "take_mask", asked("mask"))
+    monkeypatch.setattr(clip_forward, "_clicks_in", asked("click"))
+    monkeypatch.setattr(clip_forward, "_boxes", asked("box"))
+    pixels, masks = torch.zeros(1, frames, 3, 8, 8), torch.ones(1, frames, 1, 8, 8, dtype=torch.bool)
+    with pytest.raises(Asked) as kind:
+        clip_forward.run(None, pixels, masks, how, torch.Generator().manual_seed(seed))
+    return str(kind.value)
+
+
+@pytest.mark.parametrize(
+    ("frames", "shares"), [(3, {"mask": 0.5, "click": 0.25, "box": 0.25}), (1, {"click": 0.5, "box": 0.5})]
+)
+def test_first_prompts_are_of_the_papers_kinds_and_single_frames_get_no_mask(monkeypatch, frames, shares):
+    kinds = [first_prompt(monkeypatch, Interaction(), frames, seed) for seed in range(400)]
+    assert set(kinds) == set(shares)
+    for kind, share in shares.items():
+        assert kinds.count(kind) / 400 == pytest.approx(share, abs=0.07)
+
+
+def test_a_corrective_click_is_added_where_the_answer_is_wrong_and_one_of_ten_anywhere_on_the_object():
+    target = torch.zeros(1, 64, 64)
+    target[:, :, :32] = 1  # the left half
+    answer = torch.full((1, 16, 16), -5.0)
+    answer[:, :8, :8] = answer[:, 8:, 8:] = 5.0  # its upper half, and something on the right
+    model = SimpleNamespace(prompt_encoder=SimpleNamespace(mask_input_size=(16, 16)))
+    wrong = (network.upsample(model, answer)[0] > 0) != (target[0] > 0.5)
+    earlier = network.Clicks(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[1]], dtype=torch.int32))
+
+    def clicked(anywhere, times=400):
+        how, generator = Interaction(click_anywhere=anywhere), torch.Generator().manual_seed(1)
+        for _ in range(times):
+            decoded = SimpleNamespace(logits=answer)
+            clicks = clip_forward._corrected(model, earlier, decoded, target, how, generator, Team())
+            assert clicks.xy.shape == (1, 2, 2) and clicks.xy[0, 0].tolist() == [3, 4]
+            x, y = (int(v) for v in clicks.xy[0, 1])
+            assert int(clicks.labels[0, 1]) == int(target[0, y, x])
+            yield bool(wrong[y, x]), int(target[0, y, x])
+
+    never = list(clicked(0.0))
+    assert all(is_wrong for is_wrong, _ in never) and {label for _, label in never} == {0, 1}
+    assert all(label for _, label in clicked(1.0))
+    right = sum(not is_wrong for is_wrong, _ in clicked(Interaction().click_anywhere))
+    assert 0.02 < right / 400 < 0.09  # a tenth is drawn from the object, half of which is right
+
+
+def test_boxes_are_jittered_by_a_tenth_of_their_side_and_by_twenty_pixels_at_most():
+    target = torch.zeros(3, 512, 512)
+    target[0, 100:140, 200:260] = 1
+    target[1, 50:450, 60:460] = 1
+    generator, off = torch.Generator().manual_seed(0), []
+    for _ in range(200):
+        clicks = clip_forward._boxes(target, Interaction().box_jitter, generator, Team())
+        assert clicks.labels.tolist() == [[2, 3], [2, 3], [0, -10]]  # the third is absent
+        exact = torch.tensor([[[200.0, 100.0], [260.0, 140.0]], [[60.0, 50.0], [460.0, 450.0]]])
+        off.append((clicks.xy[:2] - exact).abs())
+    most = torch.stack(off).amax((0, 2))  # (object, axis)
+    for found, limit in zip(most.flatten().tolist(), (6, 4, 20, 20), strict=True):
+        assert 0.9 * limit < found <= limit
+
+
+def test_one_or_two_frames_are_prompted_the_first_one_always():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [clip_forward._first_and_others(8, Interaction().prompted_frames, generator) for _ in range(300)]
+    assert all(frames[0] == 0 and len(set(frames)) == len(frames) for frames in drawn)
+    assert {len(frames) for frames in drawn} == {1, 2} and 110 < sum(len(frames) == 2 for frames in drawn) < 190
+    assert {frames[1] for frames in drawn if len(frames) == 2} == set(range(1, 8))
+    assert clip_forward._first_and_others(2, 2, generator) == clip_forward._first_and_others(1, 2, generator) == [0]
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -246,6 +330,79 @@ def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
     assert (two - one).norm() < 0.02 * (one - begun).norm()  # AdamW makes much of rounding where gradients are zero
 
 
+def test_the_learning_rate_warms_up_and_comes_down_on_a_cosine():
+    stage = dataclasses.replace(STAGE, steps=110, warmup=10, final_lr=0.1)
+    scale = [train._schedule(stage, step) for step in range(111)]
+    assert scale[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert scale[10] == 1 and scale[60] == pytest.approx(0.55) and scale[110] == pytest.approx(0.1)
+    assert scale[35] == pytest.approx(0.1 + 0.9 * (0.5 + 0.5**1.5))
+    assert train._schedule(dataclasses.replace(stage, final_lr=1.0), 80) == 1
+
+
+def test_gradients_are_clipped_by_their_norm(tmp_path):
+    def norm(clip_grad):
+        found = []
+
+        def look(model, _):
+            found.append(float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()))
+
+        recipe = Recipe(stages=(dataclasses.replace(STAGE, steps=1),), seed=3, clip_grad=clip_grad)
+        train.train(
+            new_model(), lambda _: squares, recipe, tmp_path / str(clip_grad), workers=0, look_every=1, look=look
+        )
+        return found[0]
+
+    free = norm(1e9)
+    assert norm(free / 4) == pytest.approx(free / 4, rel=1e-3)
+
+
+def test_the_first_report_after_a_resume_is_the_mean_of_the_steps_that_it_saw(tmp_path):
+    first = dataclasses.replace(STAGE, steps=1)
+    both = Recipe(stages=(first, dataclasses.replace(first, name="more")), seed=3)
+
+    def losses(folder, recipe, every):
+        found = []
+        train.train(
+            new_model(),
+            lambda _: squares,
+            recipe,
+            tmp_path / folder,
+            workers=0,
+            report_every=every,
+            report=lambda progress: found.append(progress.losses["total"]),
+        )
+        return found
+
+    one, two = losses("each", both, 1)
+    assert losses("whole", both, 2) == pytest.approx([(one + two) / 2])
+    assert losses("cut", dataclasses.replace(both, stages=(first,)), 2) == []
+    assert losses("cut", both, 2) == pytest.approx([two])
+
+
+def test_what_a_kill_leaves_of_a_state_is_replaced_by_the_next_one(tmp_path, monkeypatch):
+    model = torch.nn.Linear(2, 2)
+    optimiser, whole = torch.optim.AdamW(model.parameters()), torch.save
+
+    def killed(_, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    for number, save in enumerate((killed, whole)):  # two processes, one after the other
+        monkeypatch.setattr(os, "getpid", lambda number=number: number)
+        monkeypatch.setattr(torch, "save", save)
+        try:
+            train._save_state(tmp_path / "state.pt", model, optimiser, number, "")
+        except KeyboardInterrupt:
+            assert not (tmp_path / "state.pt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_losses_are_shared_from_the_cpu_also_where_the_model_is_on_a_gpu():
+    """No GPU is needed to see which backend would carry what."""
+    carried = torch.distributed.distributed_c10d.BackendConfig(parallel._backend("cuda:1")).get_device_backend_map()
+    assert carried["cpu"] == "gloo" and carried["cuda"] == "nccl" and parallel._backend("cpu") == "gloo"
+
+
 def test_a_frozen_encoder_stays_as_it_was_and_layer_decay_slows_its_early_blocks(tmp_path):
     def moved(stage, **recipe):
         begun, folder = new_model(), tmp_path / str(len(list(tmp_path.iterdir())))
@@ -278,6 +435,37 @@ def test_a_mosaic_shows_the_clip_four_times_and_asks_for_one():
     assert all(np.array_equal(quarters[0], other) for other in quarters[1:])
     asked = [clip.masks[..., y : y + 64, x : x + 64].any() for y in (0, 64) for x in (0, 64)]
     assert sum(asked) == 1
+
+
+def test_a_clip_may_run_backwards_frames_and_masks_alike():
+    config = SampleConfig(image_size=64, frames=3, objects=2, time_reversal=0.0, colour_jitter=0.0, grayscale=0.0)
+    for seed in range(4):
+        there, back = (
+            sample(squares(1), dataclasses.replace(config, time_reversal=p), np.random.default_rng(seed))
+            for p in (0, 1)
+        )
+        assert np.array_equal(there.frames[::-1], back.frames) and not np.array_equal(there.frames, back.frames)
+        assert np.array_equal(there.masks[::-1], back.masks)
+    forwards = [
+        np.array_equal(
+            sample(squares(1), dataclasses.replace(config, time_reversal=0.5), np.random.default_rng(seed)).masks,
+            sample(squares(1), config, np.random.default_rng(seed)).masks,
+        )
+        for seed in range(60)
+    ]
+    assert 18 < sum(forwards) < 42
+
+
+def test_brightness_and_tone_may_jitter_by_different_amounts():
+    clip = Clip(np.full((1, 8, 8, 3), (60, 120, 180), np.uint8), np.ones((1, 1, 8, 8), bool))
+    config = SampleConfig(image_size=8, frames=1, objects=1, min_area_px=1, colour_jitter=0.3, grayscale=0.0)
+
+    def spread(config):
+        """How far the colours are apart, which brightness alone moves by as much as it moves them."""
+        found = [sample(clip, config, np.random.default_rng(seed)).frames[0, 0, 0].astype(float) for seed in range(60)]
+        return np.std([(colour.max() - colour.min()) / colour.mean() for colour in found])
+
+    assert spread(dataclasses.replace(config, tone_jitter=0.0)) < 0.01 < spread(config)
 
 
 def test_one_turn_moves_frames_and_masks_of_a_clip_alike_and_no_strength_draws_nothing():
