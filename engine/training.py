@@ -54,6 +54,7 @@ FULL = Recipe(
             lr=3e-4,
             encoder_lr=6e-5,
             warmup=15_000,
+            images=0.15,
             final_lr=0.0,
             interaction=Interaction(mask=0.5, click=0.25, prompted_frames=2, corrected_frames=2, correction_clicks=7),
         ),
@@ -77,6 +78,7 @@ FULL = Recipe(
     mosaic=0.1,
     time_reversal=0.0,
     colour_jitter=0.1,
+    tone_jitter=0.03,
     affine=1.0,
 )
 QUICK = Recipe(
@@ -102,12 +104,14 @@ QUICK = Recipe(
 #: masklets in 16 with the encoder frozen. Steps and rates are for a batch of 256 clips over all processes.
 #: `mask-only`: the model of phase 2, which takes masks and propagates.  `quick`: what a round does, for small machines.
 #: Source of the first two: Ravi et al. 2024, appendix C.2, and its second version. Differs: layer decay is that of B+
-#: for every size; no drop path; video only, without images.
+#: for every size; no drop path; no further jitter of each frame; single frames of the videos stand for SA-1B's images.
 RECIPES: dict[str, Recipe] = {
     "full": FULL,
     "mask-only": replace(
         FULL,
-        stages=(replace(FULL.stages[0], interaction=Interaction(mask=1.0, click=0.0, correction_clicks=0)),),
+        stages=(
+            replace(FULL.stages[0], images=0.0, interaction=Interaction(mask=1.0, click=0.0, correction_clicks=0)),
+        ),
     ),
     "quick": QUICK,
 }

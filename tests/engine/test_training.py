@@ -50,8 +50,10 @@ def test_the_recipe_of_the_paper_says_what_the_paper_says():
     assert (how.mask, how.click, 1 - how.mask - how.click) == (0.5, 0.25, 0.25)
     assert (hard.frames, hard.hardest, hard.encoder_lr, hard.lr) == (16, 0.5, 0.0, clips.lr / 2)
     assert (clips.lr, clips.encoder_lr, clips.steps, hard.steps) == (3e-4, 6e-5, 200_000, 50_000)
+    assert (clips.images, hard.images) == (0.15, 0.0)  # 15.2 % of the paper's mix are images
+    assert (training.FULL.colour_jitter, training.FULL.tone_jitter) == (0.1, 0.03)
     (masks,) = training.RECIPES["mask-only"].stages
-    assert masks.interaction.mask == 1.0 and masks.frames == 8
+    assert masks.interaction.mask == 1.0 and masks.frames == 8 and masks.images == 0
     for recipe in training.RECIPES.values():
         assert trainer.recipe_from(json.loads(json.dumps(asdict(recipe)))) == recipe
 
