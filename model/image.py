@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -143,7 +142,7 @@ class ImagePredictor:
             hint: Tensor | None = None
             if is_mask:
                 full = feed.to_masks(self._loaded, chosen, hw) * 20.0 - 10.0
-                hint = _shrink(full, self._loaded.image_size // 4)
+                hint = network.low_logits(self._loaded.model, full)
             else:
                 clicks = feed.to_clicks(self._loaded, chosen, hw)
                 if previous is not None:
@@ -367,11 +366,6 @@ def _boxes_of(found: Tensor) -> Boxes:
     """Boxes of masks bool (M, h, w), none of them empty: float (M, 4)."""
     boxes = [masks.box_of(mask) for mask in found.cpu().numpy()]
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
-
-
-def _shrink(logits: Tensor, side: int) -> Tensor:
-    small = F.interpolate(logits[:, None], size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-    return small[:, 0]
 
 
 def _floats(values: Tensor) -> Floats:

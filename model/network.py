@@ -170,7 +170,7 @@ def take_mask(model: Sam2VideoModel, features: Features, mask: Tensor) -> tuple[
     low = low_logits(model, full)
     small = model.mask_downsample(mask[:, None])[:, 0]
     if small.shape[-2:] != tuple(side):
-        small = F.interpolate(small[:, None], size=side, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+        small = _shrunk(small, side)
     seen = decode(model, features, features.top, None, small, multimask=True)
     present = mask.flatten(1).amax(1) > 0
     return (
@@ -188,8 +188,13 @@ def take_mask(model: Sam2VideoModel, features: Features, mask: Tensor) -> tuple[
 
 def low_logits(model: Sam2VideoModel, full: Tensor) -> Tensor:
     """Mask logits as the decoder gives them: float (B, S, S) -> (B, 4h, 4w)."""
-    side = model.prompt_encoder.mask_input_size
-    return F.interpolate(full[:, None], size=side, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+    return _shrunk(full, model.prompt_encoder.mask_input_size)
+
+
+def _shrunk(maps: Tensor, hw: Sequence[int]) -> Tensor:
+    """Maps float (B, H, W) at another size, antialiased: in float32, because a CPU cannot in half precision."""
+    small = F.interpolate(maps[:, None].float(), size=tuple(hw), mode="bilinear", align_corners=False, antialias=True)
+    return small[:, 0].to(maps.dtype)
 
 
 def upsample(model: Sam2VideoModel, logits: Tensor) -> Tensor:
