@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ from storage.records import Prompt
 FrameSource = Callable[[Any], Rgb]  # frame_idx, or whatever tells the frames of a cache apart -> uint8 (H, W, 3)
 
 _Item = TypeVar("_Item")
+FORTH, BACK = 1, 2
 Offsets = tuple[int, ...]  # frames back, one an item of memory; 0 for a conditioning frame's map
 
 
@@ -56,7 +57,7 @@ class TrackerConfig:
     object_batch: int | None = None  # objects that pass the network at once, which bounds scratch memory; None: as many
     # as are fast, 4 on a CPU, whose cache holds the activations of so many, and 64 on a GPU
     lookahead: int = 1  # frames that the image encoder takes at once, at least 1
-    economy: Economy = Economy()  # work to leave out, on a CPU; nothing by default
+    economy: Economy = Economy()  # work to leave out, in float32 on a CPU only; nothing by default
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,9 @@ class _Memory:
 class _Object:
     """One object's state. A frame is in `conditioning` or in `tracked`, never in both."""
 
+    direction: bytearray  # of every frame of the video: 0 until it is tracked, then FORTH or BACK, as it last was
     conditioning: dict[int, _Memory] = field(default_factory=dict)
     tracked: dict[int, _Memory] = field(default_factory=dict)
-    direction: dict[int, bool] = field(default_factory=dict)  # every frame tracked so far: whether in reverse
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,8 @@ class Tracker:
         )
         self._hw, self._frame_count, self._config = video_hw, frame_count, config
         self._objects: dict[str, _Object] = {}
+        if config.economy != Economy() and not can_read(self._model):
+            raise ValueError(f"economy needs one head in float32 on a CPU, not {loaded.dtype} on {loaded.device}")
         self._reader = MemoryReader(self._model, config.economy) if can_read(self._model) else None
         self._position: Tensor | None = None  # sine code of the memory maps, the same for all
 
@@ -240,11 +243,11 @@ class Tracker:
             feed.check(prompt, self._hw)
         groups: dict[tuple[object, ...], list[tuple[str, _Reading | None, Tensor | None]]] = defaultdict(list)
         for object_id, prompt in prompts.items():
-            state = self._objects.get(object_id, _Object())
+            state = self._objects.get(object_id) or self._new_object()
             reading, previous = None, None
             if prompt.mask_rle is None:
-                if frame_idx in state.direction:  # tracked before: a correction, answered in the light of the memory
-                    reading = self._reading(state, frame_idx, reverse=state.direction[frame_idx])
+                if way := state.direction[frame_idx]:  # tracked before: a correction, in the light of the memory
+                    reading = self._reading(state, frame_idx, reverse=way == BACK)
                 previous = self._previous(state, prompt)
             key = (
                 prompt.mask_rle is not None,
@@ -292,7 +295,7 @@ class Tracker:
         about: the frame that is prompted next, as a correction of its mask in `known`, if it has one there: it reads
         the other memories.
         """
-        state = self._objects.setdefault(object_id, _Object())
+        state = self._objects.setdefault(object_id, self._new_object())
         asked = [*known, *([] if about is None else [about])]
         for frame_idx in asked:
             self._check_frame(frame_idx)
@@ -300,7 +303,9 @@ class Tracker:
             recalled = None if memory.prompt is None or memory.features is None else memory.prompt.mask_rle
             if frame_idx not in keep and (recalled is None or recalled != known.get(frame_idx)):
                 del state.tracked[frame_idx]
-        state.direction = dict.fromkeys(asked, False)
+        state.direction[:] = bytes(self._frame_count)
+        for frame_idx in asked:
+            state.direction[frame_idx] = FORTH
         missing = [i for i in known if i not in state.tracked and i not in state.conditioning and i != about]
         for part in _parts(missing, self._batch):
             for frame_idx in part:
@@ -317,6 +322,14 @@ class Tracker:
         if about is not None and about in known and about not in state.tracked and about not in state.conditioning:
             state.tracked[about] = self._only_answered(object_id, Prompt(frame_idx=about, mask_rle=known[about]))
 
+    def copy(self, object_id: str, new_id: str) -> None:
+        """A further object with the same past: from here on each is prompted and tracked by itself."""
+        if new_id in self._objects:
+            raise ValueError(f"object {new_id!r} is there already")
+        state = self._object(object_id)
+        conditioning, tracked = ({i: replace(m) for i, m in of.items()} for of in (state.conditioning, state.tracked))
+        self._objects[new_id] = _Object(bytearray(state.direction), conditioning, tracked)
+
     def remove(self, object_id: str, frame_idx: int | None = None) -> None:
         """Forgets an object, or only its prompt on one frame (an undo)."""
         state = self._object(object_id)
@@ -327,7 +340,7 @@ class Tracker:
 
     def memory_bytes(self) -> int:
         """What the objects remember, in bytes; image features are not counted."""
-        total = 0
+        total = sum(len(state.direction) for state in self._objects.values())
         for state in self._objects.values():
             for memory in [*state.conditioning.values(), *state.tracked.values()]:
                 kept = [memory.pointer, memory.features, None if memory.answer is None else memory.answer.logits]
@@ -374,7 +387,7 @@ class Tracker:
             return answers
         memory = network.encode_memory(self._model, features.top, full, decoded, binarise=True)
         for row, (object_id, prompt) in enumerate(prompts.items()):
-            state = self._objects.setdefault(object_id, _Object())
+            state = self._objects.setdefault(object_id, self._new_object())
             state.tracked.pop(frame_idx, None)
             state.conditioning[frame_idx] = _Memory(
                 pointer=memory.pointer[row].clone(),
@@ -444,7 +457,7 @@ class Tracker:
     def _forget(self, state: _Object, frame_idx: int, reverse: bool, memory: _Memory) -> None:
         """Adds a tracked frame and drops what the frames around it cannot read any more."""
         state.tracked[frame_idx] = memory
-        state.direction[frame_idx] = reverse
+        state.direction[frame_idx] = BACK if reverse else FORTH
         if self._config.history_frames is None:
             return
         maps = max(self._model.num_maskmem - 1, self._config.history_frames)
@@ -557,6 +570,9 @@ class Tracker:
             and (initial or config.multimask_output_for_tracking)
             and config.multimask_min_pt_num <= clicks <= config.multimask_max_pt_num
         )
+
+    def _new_object(self) -> _Object:
+        return _Object(bytearray(self._frame_count))
 
     def _object(self, object_id: str) -> _Object:
         state = self._objects.get(object_id)

@@ -41,6 +41,11 @@ class Library:
         out = self.loaded.model(self.session, frame_idx=prompt.frame_idx)
         return out.pred_masks[index, 0], out.object_score_logits[index]
 
+    def condition_on(self, object_id, frame_idx):
+        """Makes a conditioning frame of one that was tracked and then corrected."""
+        output = self.session.output_dict_per_obj[self.session.obj_id_to_idx(self.ids[object_id])]
+        output["cond_frame_outputs"][frame_idx] = output["non_cond_frame_outputs"].pop(frame_idx)
+
     def propagate(self, start, stop, reverse=False):
         for frame_idx in range(start, stop, -1 if reverse else 1):
             out = self.loaded.model(self.session, frame_idx=frame_idx, reverse=reverse)
