@@ -8,6 +8,9 @@ points encodes its crop again. Same weights, crops, points and batches; the mask
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,29 +26,69 @@ QUICK = (Scale(crops_per_side=1, points_per_side=16), Scale(crops_per_side=2, po
 
 
 def measure(loaded: LoadedModel, frame: NDArray[np.uint8], *, quick: bool = False) -> dict[str, float]:
-    """`grid_ratio`: seconds of the peer over ours; how many points; the largest difference between the two's logits.
+    """`grid_ratio`: seconds of the peer over ours; how many points; the largest difference between the two's logits;
+    by how many MB the process, or its memory on a GPU, grew at most while ours answered a batch of points.
 
     frame: uint8 (H, W, 3).  quick: 320 points in 5 crops instead of 2,304 in 21.
     """
     config = GridConfig(scales=QUICK) if quick else GridConfig()
     hw = (frame.shape[0], frame.shape[1])
-    ours = theirs = largest = 0.0
+    ours = theirs = largest = grown = 0.0
     points = 0
     for scale in config.scales:
         for crop in image.crop_boxes(hw, scale.crops_per_side, config.crop_overlap):
             part = np.ascontiguousarray(frame[crop[1] : crop[3], crop[0] : crop[2]])
             asked = image.grid_points(scale.points_per_side, (0, 0, crop[2] - crop[0], crop[3] - crop[1]))
             batches = [asked[i : i + POINTS] for i in range(0, len(asked), POINTS)]
-            begun = time.perf_counter()
+            begun = _now(loaded)
             predictor = ImagePredictor(loaded)
             predictor.set_image(part)
-            mine = [predictor.predict_points(batch)[1].logits for batch in batches]
-            between = time.perf_counter()
-            other = [_library(loaded, part, batch) for batch in batches]
-            ours, theirs = ours + between - begun, theirs + time.perf_counter() - between
-            largest = max([largest, *(float((a - b).abs().max()) for a, b in zip(mine, other, strict=True))])
+            ours += _now(loaded) - begun
+            for batch in batches:
+                with peak_mb(loaded) as peaks:
+                    begun = _now(loaded)
+                    mine = predictor.predict_points(batch)[1].logits.float()
+                    between = _now(loaded)
+                grown = max(grown, *peaks)
+                resumed = _now(loaded)
+                other = _library(loaded, part, batch)
+                ours, theirs = ours + between - begun, theirs + _now(loaded) - resumed
+                largest = max(largest, float((mine - other).abs().max()))
             points += len(asked)
-    return {"grid_ratio": round(theirs / ours, 3), "grid_points": points, "grid_max_abs_diff": largest}
+    return {
+        "grid_ratio": round(theirs / ours, 3),
+        "grid_points": points,
+        "grid_max_abs_diff": largest,
+        "grid_peak_growth_mb": round(grown, 1),
+    }
+
+
+@contextmanager
+def peak_mb(loaded: LoadedModel) -> Iterator[list[float]]:
+    """By how many MB memory stood higher at its peak than before the block, once it is over."""
+    peaks: list[float] = []
+    if loaded.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield peaks
+        peaks.append((torch.cuda.max_memory_allocated() - before) / 2**20)
+        return
+    with suppress(OSError):  # where the kernel does not let us, the peak is that of the process's whole life
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again
+    before_kb = _status_kb("VmRSS")
+    yield peaks
+    peaks.append((_status_kb("VmHWM") - before_kb) / 2**10)
+
+
+def _status_kb(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _now(loaded: LoadedModel) -> float:
+    if loaded.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 @torch.inference_mode()

@@ -17,10 +17,11 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -31,14 +32,19 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 from benchmarks import grids
 from engine import evaluate, micro
 from engine.synthetic import render
-from model import feed, load, meta
+from model import feed, load, meta, network
 from model.load import LoadedModel
-from model.memory_reader import Economy
+from model.memory_reader import Economy, can_read
 from model.tracker import FeatureCache, Tracker, TrackerConfig
 from storage.records import Prompt
 from validation import jf
 
-ECONOMY = Economy(int8=True)
+CONFIGS = {"exact": TrackerConfig(), "economy": TrackerConfig(economy=Economy(int8=True))}  # timed, and priced
+
+
+def configs(loaded: LoadedModel) -> dict[str, TrackerConfig]:
+    """The configurations that this model can be tracked with: economy is for a CPU."""
+    return CONFIGS if can_read(loaded.model) else {"exact": CONFIGS["exact"]}
 
 
 def published(name: str, image_size: int, device: str) -> LoadedModel:
@@ -48,8 +54,11 @@ def published(name: str, image_size: int, device: str) -> LoadedModel:
     load.init_weights(model, 0, embedding_std=1.0)
     with torch.no_grad():  # every object is present: an absent one is less work for us than for the library
         model.mask_decoder.pred_obj_score_head.proj_out.bias += 5.0
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    return load.wrap(torch.nn.Module.to(model, device=device, dtype=dtype), name=name)
+    return load.wrap(torch.nn.Module.to(model, device=device, dtype=precision(device)), name=name)
+
+
+def precision(device: str) -> torch.dtype:
+    return torch.bfloat16 if device == "cuda" else torch.float32
 
 
 def noise(side: int, frames: int) -> list[NDArray[np.uint8]]:
@@ -98,45 +107,43 @@ class Library:
 
 
 @contextmanager
-def timed_parts(loaded: LoadedModel, spent: dict[str, float]) -> Iterator[None]:
-    """Adds up the seconds of the model's modules while they run as modules."""
-    parts = {
-        "encoder": loaded.model.vision_encoder,
-        "memory attention": loaded.model.memory_attention,
-        "decoder": loaded.model.mask_decoder,
-        "memory encoder": loaded.model.memory_encoder,
+def timed_parts(loaded: LoadedModel, ours: bool, spent: dict[str, float]) -> Iterator[None]:
+    """Adds up the seconds of the model's four parts, run by the library as modules and by us as functions, too.
+
+    Nothing on a GPU, which is still at work when a part returns.
+    """
+    model = loaded.model
+    parts: dict[str, tuple[Any, str]] = {
+        "encoder": (network, "encode_images") if ours else (model.vision_encoder, "forward"),
+        "memory attention": (Tracker, "_attend") if ours else (model.memory_attention, "forward"),
+        "decoder": (model.mask_decoder, "forward"),
+        "memory encoder": (model.memory_encoder, "forward"),
     }
-    begun: dict[str, float] = {}
-    hooks = []
-    for name, module in parts.items():
 
-        def before(*_: object, name: str = name) -> None:
-            begun[name] = time.perf_counter()
+    def timed(part: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **words: Any) -> Any:
+            begun = time.perf_counter()
+            answer = work(*args, **words)
+            spent[part] = spent.get(part, 0.0) + time.perf_counter() - begun
+            return answer
 
-        def after(*_: object, name: str = name) -> None:
-            spent[name] = spent.get(name, 0.0) + time.perf_counter() - begun[name]
+        return run
 
-        hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
+    with ExitStack() as stack:
+        for part, (owner, name) in parts.items() if loaded.device.type == "cpu" else ():
+            stack.enter_context(mock.patch.object(owner, name, timed(part, getattr(owner, name))))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def speed(loaded: LoadedModel, objects: int, frames: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds a frame of the library's loop, ours exact and ours with economy; ratios are medians over full frames."""
+    """Seconds a frame of the library's loop and of ours in every configuration; ratios are medians over full frames."""
     side = loaded.image_size
     pictures, given = noise(side, frames), prompts(objects, side)
     library = Library(loaded, pictures, given)
     runs: dict[str, Iterator[Any]] = {}
-    for name, config in (("exact", TrackerConfig()), ("economy", TrackerConfig(economy=ECONOMY))):
+    for name, config in configs(loaded).items():
         tracker = Tracker(loaded, pictures.__getitem__, video_hw=(side, side), frame_count=frames, config=config)
         tracker.prompt_all(given)
-        if name == "economy":  # the masks of random weights fill the frame; windows are those of what was prompted
-            cells = side // 16
-            window = (cells * 3 // 8, cells * 3 // 8, cells * 6 // 8, cells * 6 // 8)  # a box and its margin twice
-            tracker._window = lambda _, window=window: window  # type: ignore[method-assign, misc]
         runs[name] = tracker.propagate(0, frames)
     seconds: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, dict[str, float]] = defaultdict(dict)
@@ -144,10 +151,10 @@ def speed(loaded: LoadedModel, objects: int, frames: int, tell: Callable[[str], 
     for frame_idx in range(frames):
         full = frame_idx >= min(loaded.model.num_maskmem, frames - 2)
         answers = {}
-        for name in ("library", "exact", "economy"):
+        for name in ("library", *runs):
             _wait(loaded)
             begun = time.perf_counter()
-            with timed_parts(loaded, spent[name] if full else {}):
+            with timed_parts(loaded, name != "library", spent[name] if full else {}):
                 answers[name] = library(frame_idx) if name == "library" else next(runs[name]).logits.float()
             _wait(loaded)
             if full:
@@ -156,13 +163,10 @@ def speed(loaded: LoadedModel, objects: int, frames: int, tell: Callable[[str], 
         loudest = max(loudest, float(answers["library"].abs().max()))
         tell(f"frame {frame_idx + 1} of {frames}")
     counted = len(seconds["library"])
-    ratios = {
-        name: float(np.median(np.array(seconds["library"]) / np.array(seconds[name]))) for name in ("exact", "economy")
-    }
+    ratios = {name: float(np.median(np.array(seconds["library"]) / np.array(seconds[name]))) for name in runs}
     parts = {name: {part: round(s / counted, 4) for part, s in of.items()} for name, of in spent.items()}
     return {
-        f"ratio_exact_{objects}": round(ratios["exact"], 3),
-        f"ratio_economy_{objects}": round(ratios["economy"], 3),
+        **{f"ratio_{name}_{objects}": round(ratio, 3) for name, ratio in ratios.items()},
         "max_abs_logit_diff": largest,
         "max_abs_logit": round(loudest, 3),
         "seconds_per_frame": {name: round(float(np.median(s)), 4) for name, s in seconds.items()},
@@ -172,7 +176,12 @@ def speed(loaded: LoadedModel, objects: int, frames: int, tell: Callable[[str], 
 
 
 def price(loaded: LoadedModel, clips: int) -> dict[str, float]:
-    """What economy costs: mean IoU of its masks with the exact ones, and points of J&F against the truth."""
+    """What economy costs: mean IoU of its masks with the exact ones, and points of J&F against the truth.
+
+    Nothing where there is no economy.
+    """
+    if "economy" not in configs(loaded):
+        return {}
     overlaps: list[float] = []
     scores: dict[str, list[jf.Score | None]] = {"exact": [], "economy": []}
     for number in range(clips):
@@ -183,7 +192,7 @@ def price(loaded: LoadedModel, clips: int) -> dict[str, float]:
             continue
         features = FeatureCache(loaded, clip.frames.__getitem__, size=t)
         made = {}
-        for name, config in (("exact", TrackerConfig()), ("economy", TrackerConfig(economy=ECONOMY))):
+        for name, config in configs(loaded).items():
             tracker = Tracker(loaded, features, video_hw=hw, frame_count=t, config=config)
             for n in shown:
                 evaluate.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
@@ -202,23 +211,25 @@ def price(loaded: LoadedModel, clips: int) -> dict[str, float]:
 
 
 def growth(loaded: LoadedModel, objects: int, frames: int) -> dict[str, float]:
-    """By how many MB the process grows over the frames after the first hundred (a tenth, where there are fewer)."""
+    """By how many MB the process, or its memory on a GPU, grows over the frames after the first hundred (a fifth of
+    them, where there are fewer).
+    """
     side, most = loaded.image_size, 0.0
     pictures = noise(side, 16)
-    for economy in (Economy(), ECONOMY):
+    for config in configs(loaded).values():
         tracker = Tracker(
             loaded,
             lambda i: pictures[abs(i % 30 - 15)],
             video_hw=(side, side),
             frame_count=frames,
-            config=TrackerConfig(economy=economy),
+            config=config,
         )
         tracker.prompt_all(prompts(objects, side))
         settled = 0.0
         for answer in tracker.propagate(0, frames):
             if answer.frame_idx == min(100, frames // 5):
-                settled = _resident_mb()
-        most = max(most, _resident_mb() - settled)
+                settled = _held_mb(loaded)
+        most = max(most, _held_mb(loaded) - settled)
     return {"rss_growth_mb": round(most, 1), "growth_frames": frames, "growth_objects": objects}
 
 
@@ -252,7 +263,9 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
-def _resident_mb() -> float:
+def _held_mb(loaded: LoadedModel) -> float:
+    if loaded.device.type == "cuda":
+        return torch.cuda.memory_allocated() / 2**20
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -281,7 +294,7 @@ def main() -> None:
 
     large = published(chosen.model, side, chosen.device)
     figures: dict[str, Any] = speed(large, chosen.objects, 10 if quick else 12, tell)
-    small = load.load("micro")
+    small = load.load("micro", device=chosen.device, dtype=precision(chosen.device))
     tell("what economy costs")
     figures |= price(small, 4 if quick else 50)
     tell("memory")
@@ -290,7 +303,8 @@ def main() -> None:
     figures |= click_latency(small, 40 if quick else 300)
     figures |= grids.measure(large, noise(side, 1)[0], quick=quick)
     figures |= {"model": chosen.model, "image_size": side, "objects": chosen.objects, "quick": quick}
-    figures |= {"economy": asdict(ECONOMY), "machine": machine(chosen.device)}
+    figures |= {"configs": {name: asdict(config) for name, config in configs(large).items()}}
+    figures |= {"machine": machine(chosen.device)}
     if chosen.json:
         print(json.dumps(figures))
     else:

@@ -1,12 +1,18 @@
 """The tracker against transformers' session in the shape of every published model, at random weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from library import HW, LIBRARY_LIKE, Library, T, assert_same, click, tracker_of
 from transformers import Sam2VideoModel
 
+from benchmarks import grids
+from benchmarks import tracker as tracker_benchmark
+from engine import micro
 from model import feed, load, meta, network
+from model.image import Scale
 from model.memory_reader import Economy, MemoryReader, Past, _rows_of, can_read
 from model.tracker import TrackerConfig
 from storage import rle
@@ -45,10 +51,10 @@ def test_clicks_boxes_and_masks_on_several_frames_are_tracked_as_by_the_library(
     assert spread > 0.05  # they say something
 
 
-@pytest.mark.parametrize("start", [T - 1, T // 2])
-def test_backward_from_the_end_and_from_the_middle_is_the_librarys(clip, start):
+@pytest.mark.parametrize(("start", "version"), [(T - 1, "2.1"), (T // 2, "2.1"), (T // 2, "2")])
+def test_backward_from_the_end_and_from_the_middle_is_the_librarys(clip, start, version):
     frames, masks = clip
-    loaded = published("tiny", "2.1")
+    loaded = published("tiny", version)
     library, tracker = Library(loaded, frames), tracker_of(loaded, frames, LIBRARY_LIKE)
     for object_id, prompt in {
         "click": click(start, (70.0, 46.0)),
@@ -58,6 +64,21 @@ def test_backward_from_the_end_and_from_the_middle_is_the_librarys(clip, start):
         tracker.prompt(object_id, prompt)
     assert_same(tracker.propagate(start, T), library.propagate(start, T))
     assert_same(tracker.propagate(start, -1, reverse=True), library.propagate(start, -1, reverse=True))
+
+
+@pytest.mark.parametrize("version", ["2", "2.1"])
+def test_a_correction_is_answered_by_the_library_and_conditions_the_others_alike(clip, version):
+    frames, _ = clip
+    loaded = published("tiny", version)
+    library, tracker = Library(loaded, frames), tracker_of(loaded, frames, LIBRARY_LIKE)
+    correction, stop = click(3, (55.0, 43.0), (120.0, 20.0), labels=(1, 0)), 6
+    for system in (library, tracker):
+        system.prompt("a", click(0, (40.0, 40.0)))
+        list(system.propagate(0, stop))
+    logits, _ = library.prompt("a", correction)
+    torch.testing.assert_close(tracker.prompt("a", correction).logits[0], logits, atol=1e-3, rtol=0)
+    library.condition_on("a", 3)
+    assert_same(tracker.propagate(0, stop), library.propagate(0, stop))
 
 
 def a_past(model, objects=2, side=8, loud=1.0):
@@ -141,14 +162,79 @@ def test_products_of_8_bits_are_close_and_keep_no_common_part_of_the_keys():
     assert (small - exact).abs().mean() / exact.abs().mean() < 1e-2
 
 
+def on_its_third_frame(loaded, clip, economy, last=None):
+    """A tracker of an object whose masks on the first two frames were given."""
+    frames, masks = clip
+    tracker = tracker_of(loaded, frames, TrackerConfig(economy=economy))
+    tracker.prompt("a", Prompt(frame_idx=0, mask_rle=rle.encode(masks[0, 0])))
+    tracker.recall("a", {1: rle.encode(masks[1, 0] if last is None else last)})
+    return tracker
+
+
 def test_economy_is_off_by_default_and_changes_masks_when_it_is_on(clip):
-    frames, _ = clip
     loaded = published("tiny", "2.1")
-    answers = []
-    for config in (TrackerConfig(), TrackerConfig(economy=Economy()), TrackerConfig(economy=Economy(pool_memory=2))):
-        tracker = tracker_of(loaded, frames, config)
-        tracker.prompt("a", click(0, (40.0, 40.0)))
-        answers.append(torch.stack([frame.logits for frame in tracker.propagate(0, 4)]))
-    torch.testing.assert_close(answers[0], answers[1], atol=0, rtol=0)
-    assert not torch.allclose(answers[0], answers[2])
-    assert np.isfinite(answers[2].numpy()).all() and HW == (96, 160)
+
+    def tracked(economy):
+        return next(on_its_third_frame(loaded, clip, economy).propagate(2, 3)).logits
+
+    exact = tracked(TrackerConfig().economy)
+    assert torch.equal(exact, tracked(Economy()))
+    for economy in (Economy(pool_memory=2), Economy(int8=True), Economy(window_margin=0.0, window_least=0)):
+        economical = tracked(economy)
+        assert not torch.equal(exact, economical) and economical.isfinite().all(), economy
+        if economy.int8:
+            assert (economical - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_an_object_is_looked_for_around_its_last_mask(loaded, clip):
+    def window(mask, **economy):
+        tracker = on_its_third_frame(loaded, clip, Economy(**economy), mask)
+        return tracker._window(tracker._reading(tracker._objects["a"], 2, reverse=False))
+
+    mask = np.zeros(HW, bool)  # 96 x 160, of which a cell of the 8 x 8 is 12 x 20
+    mask[37:58, 61:98] = True  # cells 3 and 4 both ways
+    assert window(mask, window_margin=0.0, window_least=0) == (3, 3, 5, 5)
+    assert window(mask, window_margin=0.5, window_least=0) == (2, 2, 6, 6)  # half of two cells a side
+    assert window(mask, window_margin=0.0, window_least=2) == (1, 1, 7, 7)
+    assert window(mask, window_margin=9.0, window_least=0) == (0, 0, 8, 8)
+    assert window(mask) is None  # the whole frame, where nothing is said
+    assert window(np.zeros(HW, bool), window_margin=0.5) is None  # as where nothing is to be seen
+
+
+def test_the_benchmark_times_what_it_prices_and_names_every_part(loaded, monkeypatch):
+    read, ways = MemoryReader.read, []
+
+    def spied(reader, *args):
+        ways.append((reader._economy, *{past.window for past in args[5]}))
+        return read(reader, *args)
+
+    def ways_of(work):
+        ways.clear()
+        return work(), set(ways)
+
+    monkeypatch.setattr(MemoryReader, "read", spied)
+    monkeypatch.setattr(micro, "HELD_OUT_SCENE", replace(micro.HELD_OUT_SCENE, frames=3, cut=0.0))
+    timed, in_time = ways_of(lambda: tracker_benchmark.speed(loaded, 2, 4, lambda line: None))
+    priced, in_price = ways_of(lambda: tracker_benchmark.price(loaded, 1))
+    grown, in_growth = ways_of(lambda: tracker_benchmark.growth(loaded, 2, 5))
+    assert in_time == in_price == in_growth == {(c.economy, None) for c in tracker_benchmark.CONFIGS.values()}
+    assert timed["ratio_exact_2"] > 0 and timed["ratio_economy_2"] > 0 and timed["max_abs_logit_diff"] < 1e-3
+    assert set(timed["module_seconds_per_frame"]) == {"library", "exact", "economy"}
+    for parts in timed["module_seconds_per_frame"].values():
+        assert set(parts) == {"encoder", "memory attention", "decoder", "memory encoder"} and min(parts.values()) > 0
+    assert set(priced) == {"economy_mean_iou", "economy_jf_drop", "jf_exact", "price_clips"}
+    assert grown["growth_frames"] == 5 and "rss_growth_mb" in grown
+    assert tracker_benchmark.click_latency(loaded, 1)["click_p95_ms"] > 0
+
+    half = load.wrap(load.resized(loaded.model, 128).to(torch.bfloat16), name="half")
+    assert list(tracker_benchmark.configs(half)) == ["exact"] and tracker_benchmark.price(half, 1) == {}
+
+
+def test_the_benchmark_of_grids_compares_with_the_library_and_says_how_memory_grew(loaded, monkeypatch):
+    monkeypatch.setattr(grids, "QUICK", (Scale(crops_per_side=1, points_per_side=9),))
+    found = grids.measure(loaded, tracker_benchmark.noise(128, 1)[0], quick=True)
+    assert set(found) == {"grid_ratio", "grid_points", "grid_max_abs_diff", "grid_peak_growth_mb"}
+    assert found["grid_points"] == 81 and found["grid_ratio"] > 0 and found["grid_max_abs_diff"] < 1e-3
+    with grids.peak_mb(loaded) as peaks:
+        np.ones(64 * 2**20, np.uint8).sum()
+    assert peaks[0] > 60
