@@ -140,7 +140,12 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
 
     A second trainer on the same home waits for the first and finds its checkpoint; one on another machine keeps what
     the first has stored. Weights that were stored never change.
+    Raises ValueError under torchrun, whose processes would wait for each other.
     """
+    from model import parallel
+
+    if not parallel.alone():
+        raise ValueError("a round trains in one process: torchrun is for `masklets train --data`")
     begun = start_of(s, round_id)
     folder = s.home / "rounds" / round_id
     with alone(folder / "lock"):
