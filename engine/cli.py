@@ -511,9 +511,10 @@ def evaluate(
         return
     table = Table(title=f"{checkpoint} on {chosen.name}, {split}: {protocol}", show_header=False)
     if protocol == "interactive":
-        for number, points in enumerate(result.offline_jf, 1):
-            table.add_row(f"offline, {number} frame{'s' if number > 1 else ''} clicked on", f"J&F {points:.1f}")
-        table.add_row(f"online, {result.online_frames:.1f} frames clicked on", f"J&F {result.online_jf:.1f}")
+        for number, (offline, online) in enumerate(zip(result.offline_jf, result.online_jf, strict=True), 1):
+            frames = f"{number} frame{'s' if number > 1 else ''} clicked on"
+            table.add_row(f"{frames}, offline and online", f"J&F {offline:.1f} and {online:.1f}")
+        table.add_row("their means", f"J&F {result.offline_mean_jf:.1f} and {result.online_mean_jf:.1f}")
         table.add_row("modelled time of an annotator, offline", f"{result.offline_modelled_s:.0f} s an object")
         table.add_row("modelled time of an annotator, online", f"{result.online_modelled_s:.0f} s an object")
         table.add_row("single frames, 1 and 5 clicks", f"mIoU {result.image_miou_1:.1f} and {result.image_miou_5:.1f}")

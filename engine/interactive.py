@@ -75,28 +75,51 @@ def offline(
 
 def online(
     loaded: LoadedModel, features: FeatureCache, hw: tuple[int, int], frame_count: int, truth: Truth, most: int = FRAMES
-) -> Reached | None:
-    """One pass that stops at most `most` frames, the first one included; None for an object that is never shown."""
+) -> list[Reached]:
+    """What one pass reaches that stops at 1, 2 .. at most `most` frames, the first one included.
+
+    Fewer where nothing is too bad any more; nothing for an object that is never shown. Annotators with clicks left do
+    the same as those without until they stop: from there on a copy of the object goes on with the clicks, and the
+    object without them, in one pass over the frames.
+    """
     from model.tracker import Tracker, TrackerConfig
 
     if truth.first is None:
-        return None
+        return []
     start = truth.frame_idx[truth.first]
     at = {frame: i for i, frame in enumerate(truth.frame_idx)}
     tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count, config=TrackerConfig(history_frames=None))
-    clicks, stops = prompt_object(tracker, "it", start, truth.masks[truth.first], CLICKS), 1
-    made: list[bytes] = []
-    for answer in tracker.propagate(start, frame_count):
-        if answer.frame_idx not in at:
-            continue
-        target, mask = truth.masks[at[answer.frame_idx]], answer.masks(hw)[0]
-        if answer.frame_idx > start and stops < most and iou(mask, target) < GOOD:
-            clicks += prompt_object(tracker, "it", answer.frame_idx, target, CLICKS, mask)
-            stops += 1
-            mask = next(tracker.propagate(answer.frame_idx, answer.frame_idx + 1)).masks(hw)[0]
-        made.append(rle.encode(mask))
-    seconds = WATCH_S * (frame_count - start) + LOCATE_S * stops + CLICK_S * clicks
-    return Reached(stops, clicks, jf.score_masklet(Compressed(made, *hw), truth.masks[truth.first :]), seconds)
+    clicks = [prompt_object(tracker, "1", start, truth.masks[truth.first], CLICKS)]
+    made: list[list[bytes]] = [[]]  # of the object with as many stops, and one more
+    frame = start
+    while frame < frame_count:
+        for answer in tracker.propagate(frame, frame_count):
+            frame = answer.frame_idx + 1
+            if answer.frame_idx not in at:
+                continue
+            found, target = answer.masks(hw), truth.masks[at[answer.frame_idx]]
+            last = found[-1]  # of the object with the most stops
+            if stop := answer.frame_idx > start and len(clicks) < most and iou(last, target) < GOOD:
+                name = str(len(clicks) + 1)
+                tracker.copy(str(len(clicks)), name)
+                made.append(list(made[-1]))
+                clicks.append(clicks[-1] + prompt_object(tracker, name, answer.frame_idx, target, CLICKS, last))
+                (corrected,) = tracker.propagate(answer.frame_idx, frame, objects=[name])
+                found = np.concatenate([found, corrected.masks(hw)])
+            for of, mask in zip(made, found, strict=True):
+                of.append(rle.encode(mask))
+            if stop:
+                break  # and go on with one object more
+    targets = truth.masks[truth.first :]
+    return [
+        Reached(
+            frames=number,
+            clicks=clicks[number - 1],
+            score=jf.score_masklet(Compressed(of, *hw), targets),
+            modelled_s=WATCH_S * (frame_count - start) + LOCATE_S * number + CLICK_S * clicks[number - 1],
+        )
+        for number, of in enumerate(made, 1)
+    ]
 
 
 def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[int] = (1, 5)) -> dict[int, list[float]]:
@@ -134,10 +157,12 @@ class Exam:
 
     objects: int
     offline_jf: tuple[float, ...]  # points after clicks on 1 .. FRAMES frames
+    offline_mean_jf: float  # the paper's figure: their mean
     offline_modelled_s: float  # of an annotator, a mean over objects, for all passes
-    online_jf: float  # points
-    online_frames: float  # that were clicked on, a mean over objects
-    online_modelled_s: float
+    online_jf: tuple[float, ...]  # points where 1 .. FRAMES frames may be clicked on
+    online_mean_jf: float
+    online_frames: float  # that were clicked on where all may, a mean over objects
+    online_modelled_s: float  # of it
     image_miou_1: float  # percent, after one click
     image_miou_5: float
 
@@ -169,26 +194,26 @@ def measure(
     from model.tracker import FeatureCache
 
     passes: list[list[Reached]] = []
-    ones: list[Reached] = []
+    once: list[list[Reached]] = []
     images: dict[int, list[float]] = {1: [], 5: []}
     for video, truth in _asked(data, most_objects, progress):
         hw = (video.height, video.width)
         with video.open() as reader:
             features = FeatureCache(loaded, reader.read)
             passes.append(list(offline(loaded, features, hw, video.frame_count, truth)))
-            once = online(loaded, features, hw, video.frame_count, truth)
+            once.append(online(loaded, features, hw, video.frame_count, truth))
             for count, found in on_images(loaded, reader.read, truth).items():
                 images[count] += found
-        assert once is not None  # it is shown
-        ones.append(once)
-    online_jf = [50 * (r.score.j + r.score.f) for r in ones if r.score is not None]
+    offline_jf, online_jf = curve(passes), curve(once)
     return Exam(
-        objects=len(ones),
-        offline_jf=tuple(curve(passes)),
+        objects=len(once),
+        offline_jf=tuple(offline_jf),
+        offline_mean_jf=float(np.mean(offline_jf)),
         offline_modelled_s=float(np.mean([of[-1].modelled_s for of in passes])),
-        online_jf=float(np.mean(online_jf)) if online_jf else float("nan"),
-        online_frames=float(np.mean([r.frames for r in ones])),
-        online_modelled_s=float(np.mean([r.modelled_s for r in ones])),
+        online_jf=tuple(online_jf),
+        online_mean_jf=float(np.mean(online_jf)),
+        online_frames=float(np.mean([of[-1].frames for of in once])),
+        online_modelled_s=float(np.mean([of[-1].modelled_s for of in once])),
         image_miou_1=100 * float(np.mean(images[1])),
         image_miou_5=100 * float(np.mean(images[5])),
     )
@@ -229,13 +254,14 @@ def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tupl
 
 
 def picture(exam: Exam, name: str, path: Path) -> Path:
-    """The offline curve of an exam, and where online stands, as a PNG."""
+    """The curves of an exam as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
-    axes.plot(range(1, len(exam.offline_jf) + 1), exam.offline_jf, "o-", color="#0072B2", label="offline")
-    axes.plot([exam.online_frames], [exam.online_jf], "D", color="#D55E00", label="online")
+    frames = range(1, FRAMES + 1)
+    axes.plot(frames, exam.offline_jf, "o-", color="#0072B2", label="offline")
+    axes.plot(frames, exam.online_jf, "D-", color="#D55E00", label="online")
     axes.set(xlabel="frames clicked on", ylabel="J&F", title=f"{name}, {exam.objects} objects", ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -411,3 +411,19 @@ def test_evaluate_says_the_same_to_people_to_programs_and_in_a_picture(
     assert cv2.imread(str(drawn)).std() > 5
     image = command("evaluate", str(checkpoint), "--data", release.name, "--protocol", "image", "--objects", "1")
     assert "mIoU, 5 clicks" in image
+
+
+def test_evaluate_plays_the_interactive_protocols_by_command(
+    s, release, settings, checkpoint, tmp_path, monkeypatch, capsys
+):
+    command = said_by(settings, monkeypatch, capsys)
+    where = ["evaluate", str(checkpoint), "--data", release.name, "--protocol", "interactive", "--objects", "1"]
+    figures = json.loads(command(*where, "--json"))
+    assert figures["objects"] == 1 and len(figures["offline_jf"]) == len(figures["online_jf"]) == interactive.FRAMES
+    monkeypatch.setattr(interactive, "measure", lambda *_, **__: interactive.Exam(**figures))
+    drawn = tmp_path / "curves.png"
+    said = command(*where, "--picture", str(drawn))
+    for number in (0, 7):
+        assert f"J&F {figures['offline_jf'][number]:.1f} and {figures['online_jf'][number]:.1f}" in said
+    assert f"J&F {figures['offline_mean_jf']:.1f} and {figures['online_mean_jf']:.1f}" in said
+    assert cv2.imread(str(drawn)).std() > 5

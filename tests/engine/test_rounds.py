@@ -80,13 +80,20 @@ def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve
         most_objects=1,
         progress=lambda done, total, word: asked.append(word),
     )
-    assert exam.objects == 1 and len(exam.offline_jf) == interactive.FRAMES
+    assert exam.objects == 1 and len(exam.offline_jf) == len(exam.online_jf) == interactive.FRAMES
+    assert exam.online_mean_jf == pytest.approx(np.mean(exam.online_jf))
     (video,) = (v for v in release.videos() if v.video_id == asked[0])
     assert video.split == "val"
-    assert all(0 <= points <= 100 for points in (*exam.offline_jf, exam.online_jf, exam.image_miou_1))
+    assert all(0 <= points <= 100 for points in (*exam.offline_jf, *exam.online_jf, exam.image_miou_1))
     assert exam.offline_modelled_s >= interactive.WATCH_S * video.frame_count
     drawn = cv2.imread(str(interactive.picture(exam, "tiny", tmp_path / "curve.png")))
     assert drawn.shape[0] > 300 and drawn.std() > 5
+
+
+def test_a_round_is_refused_under_torchrun_whose_processes_would_wait_for_each_other(s, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="one process: torchrun is for `masklets train --data`"):
+        rounds.train(s, "round-001-abc")
 
 
 def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s, release):

@@ -1,10 +1,14 @@
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from engine import synthetic
+from benchmarks import micro as benchmark
+from engine import micro, synthetic
 from engine.synthetic import Scene
+from model import load
 from storage import video
 from storage.formats import sav
 
@@ -30,6 +34,48 @@ def test_objects_move_and_leave_and_return():
         seen = synthetic.render(seed, scene).masks.any(axis=(2, 3))
         flips += int((~seen[1:-1] & seen[:1] & seen[-1:]).any(axis=0).sum())
     assert flips >= 3  # some object is there, gone, and there again
+
+
+def test_a_cut_shows_another_place_from_one_frame_to_the_next():
+    def jump(clip):
+        return np.abs(np.diff(clip.frames.astype(int), axis=0)).mean((1, 2, 3)).max()
+
+    gone = 0
+    for seed in range(6):
+        scene = Scene(height=64, width=64, frames=12, stride=4)
+        plain, cut = synthetic.render(seed, scene), synthetic.render(seed, replace(scene, cut=1.0))
+        assert jump(cut) > 1.5 * jump(plain)
+        assert cut.masks.sum(axis=1).max() <= 1 and cut.masks.any(axis=(2, 3)).any(axis=0).all()
+        gone += int((plain.masks.any(axis=(2, 3)) & ~cut.masks.any(axis=(2, 3))).any())
+    assert gone  # some of the objects are not in the other place
+
+
+def test_the_held_out_clips_keep_their_pixels():
+    """Or figures that were measured on them say nothing any more: sums with random signs, because processors round a
+    pixel in a million otherwise.
+    """
+
+    def sum_of(values):
+        signs = 2 * np.random.default_rng(0).integers(0, 2, values.size, np.int8) - 1
+        return int((values.ravel().astype(np.int64) * signs).sum())
+
+    clip = synthetic.render(micro.HELD_OUT, micro.HELD_OUT_SCENE)
+    assert clip.frames.shape == (16, 256, 256, 3) and clip.masks.shape == (16, 4, 256, 256)
+    assert abs(sum_of(clip.frames) + 6992) < 100 and abs(sum_of(clip.masks) + 468) < 5
+
+
+def test_what_ships_of_micro_is_small():
+    assert sum(file.stat().st_size for file in load.MICRO.iterdir()) <= 20e6
+
+
+def test_the_benchmark_of_micro_prints_one_line_of_figures(monkeypatch, capsys):
+    monkeypatch.setattr(micro, "HELD_OUT_SCENE", replace(micro.HELD_OUT_SCENE, frames=3))
+    monkeypatch.setattr(sys, "argv", ["benchmarks.micro", "--clips", "1", "--json"])
+    benchmark.main()
+    figures = json.loads(capsys.readouterr().out)
+    assert set(figures) == {"clips", "masklets", "jf_mask", "jf_3click", "jf_1click", "occlusion_accuracy"}
+    assert figures["clips"] == 1 and figures["masklets"] >= 1
+    assert all(0 <= value <= 100 for value in figures.values()) and figures["jf_mask"] > 20
 
 
 def test_the_truth_beside_a_video_is_what_was_drawn(tmp_path):
