@@ -1,8 +1,9 @@
 """The routes of live refinement: an operation goes in, what the model makes of it streams out.
 
 POST /api/tickets/{id}/refine keeps the operation first, like any other, and answers in lines of JSON: "kept", then a
-"frame" for each mask, then "done" once the masks are a version, whole, or "failed". The same operation again answers
-from its version. Dropping the connection cancels the work; nothing is changed by half.
+"frame" for each mask, then "done" once the masks are a version, whole, or "failed"; "alive" every few seconds until
+then. The same operation again answers from its version. Dropping the connection cancels the work; nothing is changed
+by half.
 """
 
 import asyncio
@@ -53,6 +54,7 @@ from storage.records import STRIDE
 VERSION: TypeAdapter[Version] = TypeAdapter(Version)
 Id = Annotated[str, Path(pattern=ID_PATTERN, max_length=ID_LENGTH)]
 ANSWERED = ("prompt", "propagate")  # the operations that the model answers
+ALIVE_S = 5.0  # how often an answer without news says that it is still to come
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +263,10 @@ class Answer:
         job = self.start(put, lambda error: put(error or _END))
         frames: list[FrameMask] = []
         try:
-            while isinstance(item := await arrived.get(), FrameMask):
+            while (item := await _within(arrived, ALIVE_S)) is None or isinstance(item, FrameMask):
+                if item is None:
+                    yield _line("alive")
+                    continue
                 frames.append(item)
                 yield _line("frame", item)
         finally:
@@ -278,6 +283,14 @@ class Answer:
 
 
 _END = object()
+
+
+async def _within(arrived: asyncio.Queue[Any], patience_s: float) -> Any:
+    """What arrives next, or None if nothing does in that time."""
+    try:
+        return await asyncio.wait_for(arrived.get(), patience_s)
+    except TimeoutError:
+        return None
 
 
 def _done(version: Version) -> bytes:

@@ -11,6 +11,8 @@ export class Refused extends Error {
 
 export class Unreachable extends Error {}
 
+const PATIENCE_MS = 20000; // without an answer, a request is given up
+
 let csrf = null;
 let person = null;
 
@@ -27,7 +29,7 @@ async function ask(method, path, body, again = false) {
       method,
       headers,
       credentials: "same-origin",
-      signal: AbortSignal.timeout(20000),
+      signal: AbortSignal.timeout(PATIENCE_MS),
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
@@ -97,20 +99,29 @@ export const stats = () => ask("GET", "/api/stats");
 
 export async function* refine(id, token, operation, signal) {
   // The model's answer to an operation, event by event: kept, frame …, done or failed. Aborting cancels the work.
-  const response = await retried(() =>
-    fetch(`/api/tickets/${id}/refine`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", ...(csrf ? { "X-CSRF-Token": csrf } : {}) },
-      credentials: "same-origin",
-      signal,
-      body: JSON.stringify({ token, operation }),
-    }),
-  );
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  // While the model is at work the queue says "alive" every few seconds: silence is a dead connection.
+  const silence = new AbortController();
+  let timer;
+  const listen = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => silence.abort(), PATIENCE_MS);
+  };
+  listen();
   let rest = "";
   let ended = false;
   try {
+    const response = await retried(() =>
+      fetch(`/api/tickets/${id}/refine`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", ...(csrf ? { "X-CSRF-Token": csrf } : {}) },
+        credentials: "same-origin",
+        signal: AbortSignal.any([signal, silence.signal]),
+        body: JSON.stringify({ token, operation }),
+      }),
+    );
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let part; !(part = await reader.read()).done; ) {
+      listen();
       const lines = (rest + part.value).split("\n");
       rest = lines.pop();
       for (const line of lines) {
@@ -120,7 +131,9 @@ export async function* refine(id, token, operation, signal) {
       }
     }
   } catch (error) {
-    throw new Unreachable(error.message);
+    throw error instanceof Refused ? error : new Unreachable(error.message);
+  } finally {
+    clearTimeout(timer);
   }
   if (!ended) throw new Unreachable("the answer broke off");
 }

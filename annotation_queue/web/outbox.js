@@ -1,8 +1,9 @@
 // What a person did, on its way to the queue: in the browser's database before it is sent, sent until the queue has
 // it, in order for each ticket. A closed tab, a crash or a lost connection costs nothing; ids made here make sending
-// twice harmless.
+// twice harmless. What a tab did is sent by that tab while it lives, and by another one after that.
 
 import { finish, newId, operations, refine, Refused, release, Unreachable } from "./api.js";
+import { onceGone, thisTab, whileGone } from "./tabs.js";
 
 const WAITS = [500, 1000, 2000, 4000, 8000];
 
@@ -30,8 +31,33 @@ export class Outbox {
     const asked = indexedDB.open("masklets", 1);
     asked.onupgradeneeded = () => asked.result.createObjectStore("outbox", { keyPath: "id" });
     this.database = await request(asked);
-    this.items = await request(this.database.transaction("outbox").objectStore("outbox").getAll());
-    this.items.sort((a, b) => a.at - b.at);
+    this.tab = await thisTab();
+    await this.take(this.tab);
+    await this.adopt();
+  }
+
+  async adopt() {
+    // What tabs left that are gone becomes this tab's.
+    if (!this.database) return;
+    const kept = await request(this.database.transaction("outbox").objectStore("outbox").getAll());
+    const others = new Set(kept.map((item) => item.tab ?? "").filter((tab) => tab !== this.tab));
+    await Promise.all([...others].map(async (tab) => {
+      if (!(await whileGone(tab, () => this.take(tab)))) onceGone(tab, () => this.take(tab).then(() => this.flush()));
+    }));
+  }
+
+  async take(tab) {
+    const taken = [];
+    await this.write((store) => {
+      store.getAll().onsuccess = (event) => {
+        for (const item of event.target.result.filter((each) => (each.tab ?? "") === tab)) {
+          store.put(Object.assign(item, { tab: this.tab }));
+          taken.push(Object.assign(item, { stored: true }));
+        }
+      };
+    });
+    const known = new Set(this.items.map(({ id }) => id));
+    this.items = [...this.items, ...taken.filter(({ id }) => !known.has(id))].sort((a, b) => a.at - b.at);
   }
 
   async write(change) {
@@ -47,7 +73,7 @@ export class Outbox {
 
   async add({ person, ticketId, token, what, body }) {
     // what: "operation", "refine" (an operation that the model answers), "finish" or "release".
-    const item = { id: newId(), at: Date.now() * 1000 + (this.count++ % 1000), person, ticketId, token, what, body };
+    const item = { id: newId(), at: Date.now() * 1000 + (this.count++ % 1000), tab: this.tab, person, ticketId, token, what, body };
     this.items.push(item);
     this.onchange();
     try {
@@ -68,12 +94,13 @@ export class Outbox {
   mine(person) {
     // Somebody else's answers, left in this browser, wait for them to log in again.
     this.person = person;
-    for (const item of this.items) item.stored = true;
     this.flush();
   }
 
   pending() {
-    return this.items.filter((item) => item.person === this.person && !item.kept && item.what !== "release");
+    // Of this person; of everybody here, while nobody has logged in.
+    const theirs = (item) => this.person === undefined || item.person === this.person;
+    return this.items.filter((item) => theirs(item) && !item.kept && item.what !== "release");
   }
 
   of(ticketId) {
@@ -86,8 +113,8 @@ export class Outbox {
       if (item.what !== "refine" || !operationIds.includes(item.body.operation_id)) continue;
       const lane = this.lanes.get(ticketId);
       item.cancelled = true;
-      if (lane?.item !== item) item.what = "operation";
-      else if (item.kept) lane.aborter.abort("cancelled");
+      if (lane?.item !== item || !item.kept) item.what = "operation";
+      if (lane?.item === item) lane.aborter.abort("cancelled");
     }
   }
 
@@ -118,6 +145,7 @@ export class Outbox {
         try {
           await this.send(item, aborter.signal);
         } catch (error) {
+          if (aborter.signal.aborted && !item.kept) continue; // it is to be kept, without the model's answer
           if (error instanceof Refused && ![401, 429].includes(error.status)) this.onrefused(item, error);
           else if (!(item.kept && aborter.signal.aborted)) throw error;
         }
@@ -148,7 +176,9 @@ export class Outbox {
         this.offline = false;
         this.onchange();
         if (item.cancelled) return;
-      } else this.onanswer(item, event);
+      } else if (event.event === "failed" && event.why === "cancelled") {
+        throw new Unreachable("cancelled, but not from here"); // such as by a server that stops: it is asked again
+      } else if (event.event !== "alive") this.onanswer(item, event);
     }
   }
 }

@@ -20,6 +20,7 @@ from synthetic_queue import (
     track_ticket,
 )
 
+from annotation_queue import live
 from annotation_queue.api import create_app
 from annotation_queue.live import Live
 from annotation_queue.records import Kind, NewOperation, NotAllowed, Person, Role
@@ -64,7 +65,7 @@ def refine(client, ticket, said, token=None):
     answer = client.post(f"/api/tickets/{ticket.ticket_id}/refine", json=body)
     if answer.status_code != 200:
         return answer
-    return [json.loads(line) for line in answer.text.splitlines()]
+    return [said for said in map(json.loads, answer.text.splitlines()) if said["event"] != "alive"]
 
 
 def draft(store, ticket, model):
@@ -90,6 +91,20 @@ def test_the_same_operation_again_is_answered_without_the_model(bench, model):
     asked = list(model.calls)
     assert refine(client, ticket, operation(1)) == first
     assert model.calls == asked
+
+
+def test_an_answer_that_takes_long_says_that_it_is_still_to_come(bench, model, monkeypatch):
+    """Else nobody could tell a model at work from a dead connection."""
+    client, ticket = bench
+    monkeypatch.setattr(live, "ALIVE_S", 0.01)
+    click, heard = model.click, threading.Event()
+    monkeypatch.setattr(model, "click", lambda *given, **more: heard.wait(20) and click(*given, **more))
+    body = {"token": ticket.lease_token, "operation": operation(1)}
+    with client.stream("POST", f"/api/tickets/{ticket.ticket_id}/refine", json=body) as answer:
+        lines = (json.loads(line)["event"] for line in answer.iter_lines())
+        assert [next(lines), next(lines)] == ["kept", "alive"]
+        heard.set()
+        assert [event for event in lines if event != "alive"] == ["frame", "done"]
 
 
 def test_a_propagation_streams_and_swaps_at_its_end(bench, store, model):
