@@ -5,6 +5,7 @@ import { iou } from "./rle.js";
 
 const LOW_SCORE = 0.75; // below this the model itself doubts the mask
 const JUMP = 1.8; // area from one annotated frame to the next, as a ratio
+const UNLIKE = 0.5; // IoU from one to the next, as a share of what it usually is: a fast object is no suspect
 
 export class Timeline {
   // The annotated frames of a ticket, in order. Without a masklet: every `stride`-th frame, with no masks.
@@ -14,8 +15,8 @@ export class Timeline {
     this.areas = masklet ? masklet.area_px : null;
     this.scores = masklet ? masklet.score : null;
     this.present = this.frames.map((_, i) => (this.areas ? this.areas[i] > 0 : false));
-    this.suspects = masklet ? suspects(this) : [];
     this.rles = masklet ? masklet.rle : null;
+    this.suspects = masklet ? suspects(this) : [];
   }
 
   get length() {
@@ -51,11 +52,15 @@ export class Timeline {
   }
 }
 
-function suspects({ areas, scores, present, frames }) {
+function suspects(timeline) {
   // [{position, last, why}]: stretches worth a look, each from its first frame to its last.
+  const { areas, scores, present, length } = timeline;
+  const steady = timeline.steadiness();
+  const known = steady.filter((_, i) => i > 0 && present[i] && present[i - 1]).sort((a, b) => a - b);
+  const usual = known[known.length >> 1] ?? 1;
   const found = [];
-  for (let i = 0; i < frames.length; i++) {
-    const why = suspicion(i, areas, scores, present);
+  for (let i = 0; i < length; i++) {
+    const why = suspicion(i, areas, scores, present, steady[i] < UNLIKE * usual);
     if (why === null) continue;
     const before = found[found.length - 1];
     if (before && before.last === i - 1 && before.why === why) before.last = i;
@@ -64,13 +69,14 @@ function suspects({ areas, scores, present, frames }) {
   return found;
 }
 
-function suspicion(i, areas, scores, present) {
+function suspicion(i, areas, scores, present, unlike) {
   if (present[i] && scores[i] < LOW_SCORE) return "low score";
   if (i === 0) return null;
   if (present[i] !== present[i - 1]) return present[i] ? "object returns" : "object leaves";
   if (!present[i]) return null;
   const ratio = areas[i] / areas[i - 1];
-  return ratio > JUMP || ratio < 1 / JUMP ? "area jumps" : null;
+  if (ratio > JUMP || ratio < 1 / JUMP) return "area jumps";
+  return unlike ? "mask jumps" : null;
 }
 
 const LIKENESSES = 5000;

@@ -2,7 +2,6 @@
 
 const LABELS = 74; // px, left of the lanes
 const PAD = 14; // px, right of them
-const FILM = 34; // px, the strip of small pictures, where there is room for it
 
 export class Strip {
   constructor(canvas, colour) {
@@ -79,10 +78,12 @@ export class Strip {
     const cell = (width - LABELS - PAD) / timeline.length;
     const x = (position) => LABELS + position * cell;
     const gap = cell > 5 ? 1 : 0;
-    const top = height > 130 ? FILM : 0;
-    const lanes = { ticks: top + 4, presence: top + 20, score: top + 38, steady: height - 31, axis: height - 15 };
-    if (top) this.drawFilm(c, width - LABELS - PAD);
-    const scoreHeight = lanes.steady - lanes.score - 6;
+    const low = height < 130; // on a low screen everything stands closer
+    const film = low ? 24 : 34; // px, the strip of small pictures
+    const [presence, score, scoreGap] = low ? [film + 13, film + 28, 4] : [film + 20, film + 38, 6];
+    const lanes = { ticks: film + (low ? 0 : 4), presence, score, steady: height - (low ? 25 : 31), axis: height - 15 };
+    this.drawFilm(c, width - LABELS - PAD, film - 4);
+    const scoreHeight = lanes.steady - lanes.score - scoreGap;
 
     c.font = "11px ui-sans-serif, system-ui, sans-serif";
     c.textBaseline = "middle";
@@ -167,9 +168,8 @@ export class Strip {
 }
 
 // Small pictures along the time, each of the frame at its middle.
-Strip.prototype.drawFilm = function drawFilm(c, width) {
+Strip.prototype.drawFilm = function drawFilm(c, width, tall) {
   const { frames, info, timeline } = this.work;
-  const tall = FILM - 4;
   const count = Math.max(1, Math.floor(width / ((tall * info.width) / info.height)));
   const wide = width / count;
   const ratio = Math.ceil((window.devicePixelRatio || 1) * this.large);
