@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { $, element } from "./dom.js";
 
-const EVERY_MS = 4000;
+const EVERY_MS = 3000; // what is shown is at most 5 s old
 const ROLES = ["annotator", "verifier", "lead", "admin", "pipeline"];
 const BY = [
   ["people", "Person"],
@@ -97,6 +97,9 @@ function range({ right, of, low, high }) {
 
 async function showBranches() {
   const kept = await api.branches();
+  const known = JSON.stringify(kept);
+  if (showBranches.known === known) return; // what somebody has selected stays selected
+  showBranches.known = known;
   $("branches").replaceChildren(
     table(
       ["Ticket", "Person", "What", "Frame", "When", "Content"],
@@ -176,7 +179,7 @@ for (const [name, text] of BY) {
 
 async function refresh() {
   try {
-    figures = await api.figures();
+    [figures] = await Promise.all([api.figures(), showBranches()]);
     $("age").textContent = `counted ${new Date(1000 * figures.at).toLocaleTimeString()}`;
     showFigures();
   } catch (error) {
@@ -198,7 +201,7 @@ async function start() {
     $("error").textContent = "This page is for leads and admins.";
     return;
   }
-  await Promise.all([refresh(), showBranches(), attempt(() => {})]);
+  await Promise.all([refresh(), attempt(() => {})]);
   setInterval(() => document.visibilityState === "visible" && refresh(), EVERY_MS);
 }
 start();
