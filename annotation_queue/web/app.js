@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Desk, TOOLS } from "./desk.js";
-import { $, element } from "./dom.js";
+import { $, element, replace } from "./dom.js";
 import { Draft } from "./draft.js";
 import { Help } from "./help.js";
 import * as keys from "./keys.js";
@@ -11,15 +11,16 @@ import { Login } from "./login.js";
 import { Timeline } from "./masklet.js";
 import { Outbox } from "./outbox.js";
 import { Frames, MODES, Player } from "./player.js";
+import { forgetTime, keepTime, Presence, timeAt } from "./presence.js";
 import { Strip } from "./timeline.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 const VERDICTS = [
-  { verdict: "accept", key: "A", title: "Accept", hint: "right in every frame" },
-  { verdict: "refine", key: "E", title: "Refine", hint: "a clear object, to be corrected" },
-  { verdict: "reject", key: "X", title: "Reject", hint: "not a well-defined object" },
-  { verdict: "unsure", key: "U", title: "Unsure", hint: "a lead decides" },
+  { verdict: "accept", title: "Accept", hint: "right in every frame" },
+  { verdict: "refine", title: "Refine", hint: "a clear object, to be corrected" },
+  { verdict: "reject", title: "Reject", hint: "not a well-defined object" },
+  { verdict: "unsure", title: "Unsure", hint: "a lead decides" },
 ];
 
 const REASONS = {
@@ -74,9 +75,10 @@ const desk = new Desk({
 });
 
 const login = new Login({ onlogin: begin });
+const presence = new Presence({ onleave: stepAway, onreturn: comeBack });
 const help = new Help({
   kind: () => current && (current.ticket.kind === "verify" ? "verify" : "track"),
-  onchange: () => desk.active && showTools(),
+  onchange: showKeys,
 });
 
 player.onframe = showFrame;
@@ -116,6 +118,7 @@ function wantedKinds() {
   return turn === "track" ? [...kinds].sort((a, b) => (a === "verify") - (b === "verify")) : kinds;
 }
 
+// A session's holds are of whoever made the claims: somebody else at this tab has none.
 const holds = () => JSON.parse(sessionStorage.getItem("masklets.holds") ?? "[]");
 
 function keepHolds() {
@@ -170,6 +173,7 @@ async function prepare(ticket, claim) {
     corrects && me.live ? persist(() => api.versions(id)) : [],
   ]);
   const work = { ticket, claim, info, masklet, before: masklet, renewedAt: performance.now(), finished: false };
+  work.spent = timeAt(me.name, id); // ms, before it came on screen
   work.rules = JSON.parse(ticket.payload);
   work.live = me.live;
   const timeline = new Timeline(masklet, info, me.stride);
@@ -245,6 +249,7 @@ function letGo(work) {
 function setAside() {
   // What is on screen, and what was fetched after it, come again after the work that is shown instead.
   if (current) {
+    keepTimes();
     current.spent = spent(current);
     current.frames.rest();
     resumed.unshift(current);
@@ -253,7 +258,11 @@ function setAside() {
   next = nextWork = nextClaim = null;
 }
 
-const spent = (work) => (work.spent ?? 0) + performance.now() - work.startedAt; // ms
+const spent = (work) => work.spent + presence.clock() - work.startedAt; // ms
+
+function keepTimes() {
+  if (current) keepTime(me.name, current.ticket.ticket_id, spent(current));
+}
 
 async function takeNext() {
   // Put the next ticket on screen; it is there already unless the queue was slow.
@@ -282,7 +291,7 @@ async function nothingLeft() {
   await refreshStats();
   sayNothingLeft();
   pollTimer = setTimeout(() => {
-    if (document.body.dataset.view !== "message" || current !== null) return;
+    if (document.body.dataset.view !== "message" || current !== null || presence.away) return;
     next = null;
     takeNext();
   }, 4000);
@@ -319,6 +328,7 @@ function waitingCounts() {
 
 function view(name) {
   document.body.dataset.view = name;
+  showSaveState();
 }
 
 function showWork(work) {
@@ -326,7 +336,7 @@ function showWork(work) {
   choosing = null;
   keepHolds();
   view("work");
-  work.startedAt = performance.now();
+  work.startedAt = presence.clock();
   work.frames.limit = work.timeline.length;
   const { ticket, masklet, before, timeline } = work;
   const correcting = ticket.kind !== "verify";
@@ -417,19 +427,19 @@ function showTools() {
   bar.hidden = !desk.active;
   if (!desk.active) return;
   const button = (id, text, run, { on = false, off = false, wide = false } = {}) => {
-    const action = keys.ACTIONS.find((a) => a.id === id);
-    const key = keys.sign(keys.keysOf(action)[0]);
+    const { title } = keys.ACTIONS.find((a) => a.id === id);
     return element(
       "button",
-      { type: "button", id: `tool-${id}`, className: wide ? "tool wide" : "tool", onclick: run, disabled: off, title: action.title,
+      { type: "button", id: `tool-${id}`, className: wide ? "tool wide" : "tool", onclick: run, disabled: off, title,
         ariaPressed: String(on) },
-      element("span", {}, text), element("kbd", {}, key),
+      element("span", {}, text), element("kbd", {}, keys.hint(id)),
     );
   };
   const { draft } = desk.work;
   const label = (text) => element("p", { className: "label" }, text);
   const moves = desk.may("propagate");
-  bar.replaceChildren(
+  replace(
+    bar,
     ...TOOLS.map(({ tool, title }) =>
       button(tool, title, () => desk.choose(tool), { on: desk.tool === tool, off: !desk.allows(tool) })),
     button("clear", draft.edited.has(desk.frame) ? "Forget" : "Empty", () => desk.clear(), { off: !draft.edited.has(desk.frame) && !desk.masked() }),
@@ -469,12 +479,13 @@ function showVerdicts() {
     const buttons = WHY[choosing].map((reason) =>
       element(
         "button",
-        { type: "button", className: "reason", onclick: () => decide(choosing, [reason]) },
+        { type: "button", id: `reason-${reason}`, className: "reason", onclick: () => decide(choosing, [reason]) },
         element("kbd", {}, String(me.reasons.indexOf(reason) + 1)),
         element("span", {}, REASONS[reason]),
       ),
     );
-    $("verdicts").replaceChildren(
+    replace(
+      $("verdicts"),
       element("p", { className: "label" }, choosing === "reject" ? "Why is it rejected?" : "What is wrong with it?"),
       element("div", { className: "reasons" }, ...buttons),
       element(
@@ -487,11 +498,11 @@ function showVerdicts() {
   const offered = VERDICTS.filter(({ verdict }) =>
     track ? verdict === "reject" : !(verdict === "unsure" && current.ticket.needs_lead));
   const hints = { track: "cannot be tracked", select: "nothing challenging is left here" };
-  const buttons = offered.map(({ verdict, key, title, hint }) =>
+  const buttons = offered.map(({ verdict, title, hint }) =>
     element(
       "button",
-      { type: "button", className: `verdict ${verdict}`, onclick: () => answer(verdict) },
-      element("kbd", {}, key),
+      { type: "button", id: `verdict-${verdict}`, className: `verdict ${verdict}`, onclick: () => answer(verdict) },
+      element("kbd", {}, keys.hint(verdict)),
       element("span", {}, element("b", {}, title), element("small", {}, hints[kind] ?? hint)),
     ),
   );
@@ -499,7 +510,7 @@ function showVerdicts() {
     buttons.unshift(
       element(
         "button", { type: "button", className: "verdict accept", id: "submit", onclick: submit },
-        element("kbd", {}, "⏎"),
+        element("kbd", {}, keys.hint("submit")),
         element("span", {}, element("b", {}, "Submit"), element("small", {}, "it is right in every frame now")),
       ),
     );
@@ -509,7 +520,7 @@ function showVerdicts() {
       ),
     );
   }
-  $("verdicts").replaceChildren(...buttons);
+  replace($("verdicts"), ...buttons);
 }
 
 function showFrame(position) {
@@ -529,8 +540,11 @@ function showFrame(position) {
   if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
   if (draft?.waiting().length) badges.push(["busy", current.progress ? `Propagating · ${current.progress.frames.size} frames` : "The model is at work"]);
   if (current?.rules.pinned?.frame_idx === frameIdx) badges.push(["doubt", `${current.rules.pinned.by} pointed here`]);
-  if (desk.absentFrom !== null) badges.push(["doubt", `Absent from ${desk.absentFrom}: go to its last frame and press G again`]);
-  if (desk.corners.length) badges.push(["", "Enter closes the polygon, Alt Enter cuts it out, Esc drops it"]);
+  if (desk.absentFrom !== null) badges.push(["doubt", `Absent from ${desk.absentFrom}: go to its last frame and press ${keys.hint("absent")} again`]);
+  if (desk.corners.length) {
+    const key = keys.hint("submit");
+    badges.push(["", `${key} closes the polygon, Alt ${key} cuts it out, Esc drops it`]);
+  }
   const suspect = timeline.suspect(position);
   if (suspect && (present || suspect.why !== "object leaves")) badges.push(["doubt", `Suspect: ${suspect.why}`]);
   if (player.hidden) badges.push(["", "Overlay hidden"]);
@@ -553,7 +567,8 @@ function message({ glyph, title, text, counts: lines = [], actions = [] }) {
   $("message-title").textContent = title;
   $("message-text").textContent = text;
   $("message-counts").replaceChildren(...lines.map((line) => element("span", {}, line)));
-  $("message-actions").replaceChildren(
+  replace(
+    $("message-actions"),
     ...actions.map(({ text: label, run, key }) =>
       element(
         "button", { type: "button", className: "primary", onclick: run }, label,
@@ -566,11 +581,11 @@ function message({ glyph, title, text, counts: lines = [], actions = [] }) {
   view("message");
 }
 
-function notice(text) {
+function notice(text, stays = false) {
   $("notice").textContent = text;
   $("notice").hidden = false;
   clearTimeout(notice.timer);
-  notice.timer = setTimeout(() => ($("notice").hidden = true), 9000);
+  if (!stays) notice.timer = setTimeout(() => ($("notice").hidden = true), 9000);
 }
 
 // --- deciding --------------------------------------------------------------------------------------------------------
@@ -599,15 +614,16 @@ function submit() {
   const { draft } = work;
   if (draft.waiting().length) return notice("The model is still at work: wait for it, or stop it with Esc.");
   const made = draft.masklet();
-  if (!made.area_px.some(Boolean)) return notice("There is no mask yet. An object that is not there is rejected with X.");
+  if (!made.area_px.some(Boolean)) return notice("There is no mask yet. "
+    + `An object that is not there is rejected with ${keys.hint("reject")}.`);
   const unmasked = draft.unmasked().length;
   if (unmasked && !work.warned) {
     work.warned = true;
-    return notice(`${unmasked} frames were never masked and will count as absent. Enter again submits.`);
+    return notice(`${unmasked} frames were never masked and will count as absent. ${keys.hint("submit")} again submits.`);
   }
   if (draft.done.length === 0 && draft.base && !work.warned) {
     work.warned = true;
-    return notice("Nothing was changed. Enter again submits the masklet as it was.");
+    return notice(`Nothing was changed. ${keys.hint("submit")} again submits the masklet as it was.`);
   }
   finishWith({ masklet: { masklet_id: api.newId(), ...made } });
   flash("accept", "Submitted");
@@ -616,7 +632,8 @@ function submit() {
 
 function sendOutcome(work, outcome) {
   // Returns the seconds that the work took.
-  const seconds = (work === current ? spent(work) : (work.spent ?? 0)) / 1000;
+  const seconds = (work === current ? spent(work) : work.spent) / 1000;
+  forgetTime(me.name, work.ticket.ticket_id);
   outbox.add({
     person: me.name,
     ticketId: work.ticket.ticket_id,
@@ -687,7 +704,7 @@ function refused(item, error) {
     notice(`${what} came after its lease had run out: it is kept beside the ticket, and somebody else decides.`);
     if (current?.ticket.ticket_id === item.ticketId && current.ticket.lease_token === item.token && !current.lost) {
       current.lost = true;
-      leaseLost();
+      leaseLost(current, outOfReach());
     }
     return;
   }
@@ -740,7 +757,7 @@ function answered(item, event) {
       if (frames.length) flash("unsure", `${many(frames.length, "frame")} propagated`);
       else notice("There is nothing to propagate into: the neighbours are settled.");
     }
-  } else if (event.why !== "cancelled") {
+  } else {
     notice(`The model did not answer: ${event.error || event.why}`);
     const standing = work.draft.done.some((o) => o.operation_id === id);
     const undo = { operation_id: api.newId(), kind: "undo", frame_idx: null, payload: { operation_id: id }, created_at: new Date().toISOString() };
@@ -803,12 +820,13 @@ async function renew(work) {
     if (error.status === 401) return askToLogIn();
     work.lost = true;
     work.frames.close();
-    if (work === current) leaseLost();
+    if (work === current) leaseLost(work, outOfReach());
   }
 }
 
 async function renewAll() {
-  if (!me) return;
+  outbox.adopt().catch(() => {});
+  if (!me || presence.away) return;
   await Promise.all([renew(current), renew(nextWork), ...resumed.map(renew)]);
   for (const { ticketId, token } of outbox.pending()) api.heartbeat(ticketId, token).catch(() => {});
 }
@@ -818,17 +836,64 @@ function beat() {
   beat.timer = setTimeout(() => renewAll().finally(beat), 1000 * me.heartbeat_s);
 }
 
-function leaseLost() {
+const outOfReach = () => `Its lease of ${me.lease_s} s ran out while this page was out of reach.`;
+
+function stepAway() {
+  // Nobody is here. Others may have the tickets when their leases end; what was done in them is kept.
   player.play(false);
   showPlaying();
-  const work = current;
+  if (!me || !(current || nextWork || resumed.length)) return;
+  notice("Nobody has touched this page for a while: its tickets go back to the queue. What was done in them is kept, "
+    + "and any key takes them up again.", true);
+}
+
+async function comeBack() {
+  if (!me || document.body.dataset.view === "login") return;
+  $("notice").hidden = true;
+  renew(nextWork);
+  const [work, at, beside] = [current, player.position, resumed];
+  if (work === null) {
+    if (!message.nothingLeft || document.body.dataset.view !== "message") return;
+    next = null;
+    return takeNext();
+  }
+  keepTimes();
+  current = null; // nothing is done in it before it is known whose it is
+  desk.show(null);
+  message({ glyph: "…", title: "One moment", text: "Taking the ticket up again." });
+  const [again, ...others] = await Promise.all([work, ...beside].map(takeUp));
+  if (document.body.dataset.view === "login") return;
+  if (resumed === beside) resumed = others.filter(Boolean);
+  if (again === null) return leaseLost(work, "Nobody was at this page for a while, and its lease ran out.");
+  showWork(again);
+  player.play(false);
+  player.seek(at);
+  showPlaying();
+}
+
+async function takeUp(work) {
+  // The work under its lease, or under a new one where nobody else has taken its ticket, or null.
+  const { ticket_id, lease_token } = work.ticket;
+  try {
+    await persist(() => api.heartbeat(ticket_id, lease_token));
+    work.renewedAt = performance.now();
+    return work;
+  } catch (error) {
+    if (error.status === 401) return askToLogIn();
+  }
+  work.frames.close();
+  return send(newClaim({ ticket_id })).catch(() => null);
+}
+
+function leaseLost(work, why) {
+  player.play(false);
+  showPlaying();
   current = null;
   keepHolds();
   message({
     glyph: "⏳",
     title: "This ticket went back to the queue",
-    text: `Its lease of ${me.lease_s} s ran out while this page was out of reach. Nothing that you sent is lost; ` +
-      "somebody else may hold the ticket now.",
+    text: `${why} Nothing that you sent is lost; somebody else may hold the ticket now.`,
     actions: [{ text: "Take the next one", run: takeNext, key: "Enter" }],
   });
   work.frames.close();
@@ -856,13 +921,16 @@ setReachable.now = true;
 function showSaveState() {
   const pending = outbox.pending();
   const waiting = pending.length;
-  const offline = outbox.offline || !setReachable.now;
+  const locked = document.body.dataset.view === "login"; // nothing is sent before somebody logs in
+  const offline = outbox.offline || !setReachable.now || (locked && waiting > 0);
   const state = offline ? "offline" : waiting ? "saving" : "saved";
   const acts = pending.filter((item) => item.what !== "finish").length;
   const written = pending.every((item) => item.stored); // to this computer's disk
   const answers = `${written ? "" : "keeping "}${many(waiting, acts ? "change" : "answer")}${written ? " kept here" : ""}`;
-  const text = { offline: waiting ? `No connection · ${answers}` : "No connection", saving: "Saving", saved: "Saved" };
+  const why = locked ? "" : waiting ? "No connection · " : "No connection";
+  const text = { offline: waiting ? why + answers : why, saving: "Saving", saved: "Saved" };
   $("save").dataset.state = state;
+  $("save").hidden = me === null && waiting === 0;
   $("save").lastElementChild.textContent = text[state];
   showSaveState.answers ||= acts < waiting;
   if (state !== "saved" || !showSaveState.answers) return;
@@ -924,6 +992,9 @@ async function begin(who) {
   if (same && current) return view("work");
   current = next = nextWork = null;
   resumed = [];
+  const last = sessionStorage.getItem("masklets.person");
+  if (last !== null && last !== me.name) sessionStorage.removeItem("masklets.holds"); // claims of somebody else
+  sessionStorage.setItem("masklets.person", me.name);
   for (const claim of holds()) {
     const work = await send(claim).catch(() => null); // its lease may be over
     if (work) resumed.push(work);
@@ -995,10 +1066,14 @@ async function showOthers() {
       ...(work.settledOthers ?? []).filter(({ masklet_id }) => !known.has(masklet_id)),
     ];
     if (work.others.length === 0 && work.ticket.masklet_id) notice("Nothing else of this video is masked.");
-    $("lanes").replaceChildren(...lanes(work.others, work.timeline, pick));
+    showLanes();
   }
   $("lanes").hidden = !(player.showOthers && work?.others?.length);
   player.refresh();
+}
+
+function showLanes() {
+  if (current?.others) replace($("lanes"), ...lanes(current.others, current.timeline, colour, pick));
 }
 
 const begunWith = (work) =>
@@ -1037,7 +1112,7 @@ async function newObject() {
     const work = await prepare(opened, claim);
     if (current?.ticket === ticket) goOnWith(work);
     else resumed.unshift(work);
-    notice("A new object: mask it, and Enter submits it. M goes back to the other one.");
+    notice(`A new object: mask it, and ${keys.hint("submit")} submits it. ${keys.hint("otherObject")} goes back to the other one.`);
   } catch (error) {
     fail(error);
   } finally {
@@ -1048,7 +1123,7 @@ async function newObject() {
 function otherObject() {
   const [work] = begunWith(current);
   if (work) goOnWith(work);
-  else notice("You hold no other object of this video. N begins one.");
+  else notice(`You hold no other object of this video. ${keys.hint("newObject")} begins one.`);
 }
 
 function setMode(mode) {
@@ -1099,6 +1174,9 @@ const RUN = {
   },
   others: toggleOthers,
   colour: nextColour,
+  brighter: () => brighten(0.1),
+  darker: () => brighten(-0.1),
+  turn: () => $("turn").hidden || changeTurn(),
   mode: () => {
     const offered = MODES.filter((mode) => mode !== "before" || desk.active);
     setMode(offered[(offered.indexOf(player.mode) + 1) % offered.length]);
@@ -1107,15 +1185,23 @@ const RUN = {
   zoomIn: () => player.zoom(1.4),
   zoomOut: () => player.zoom(1 / 1.4),
   fit: () => player.look({ scale: 1, x: 0, y: 0 }),
+  pan: () => setPanning(true),
 };
+const PAN = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }; // px
+
+function isForControl({ target, key }) {
+  // Whether a control that has the focus takes this key. What a click by pointer focused does not: see below.
+  if (target === document.body || target === $("screen")) return false;
+  return key === "Enter" || key === " " || (target.matches?.("input") && /^(Arrow|Page|Home|End)/.test(key));
+}
 
 addEventListener("keydown", (event) => {
   if (help.takes(event)) return;
   if (event.target.matches?.("input:not([type=range])")) return;
   if (event.key === "?") return help.toggle();
-  if (document.querySelector("dialog[open]")) return;
+  if (document.querySelector("dialog[open]") || isForControl(event)) return;
   const name = document.body.dataset.view;
-  if (name === "message" && event.key === "Enter" && message.enter && event.target.tagName !== "BUTTON") {
+  if (name === "message" && event.key === "Enter" && message.enter) {
     event.preventDefault();
     return message.enter();
   }
@@ -1133,21 +1219,32 @@ addEventListener("keydown", (event) => {
     else if (current.ticket.kind !== "verify" && event.target.tagName !== "INPUT") putBack();
     return;
   }
+  if (player.panning && PAN[event.key]) {
+    player.pan(...PAN[event.key]);
+    return event.preventDefault();
+  }
   const action = keys.find(keys.nameOf(event), current.ticket.kind === "verify" ? "verify" : "track");
   if (!action) return;
   event.preventDefault();
   if (!event.repeat || action.repeats) RUN[action.id](event);
 });
 
-function showAgain() {
+function setPanning(on) {
+  player.panning = on;
+  $("stage").classList.toggle("panning", on);
+}
+
+function letLoose() {
+  // What is done while a key is held.
+  setPanning(false);
   player.setHidden(false);
   desk.paint();
 }
-addEventListener("keyup", () => player.hidden && showAgain());
-addEventListener("blur", showAgain);
+addEventListener("keyup", ({ key }) => (player.hidden || player.panning) && !PAN[key] && letLoose());
+addEventListener("blur", letLoose);
 
 $("play").addEventListener("click", togglePlay);
-$("screen").addEventListener("click", () => !desk.active && togglePlay());
+$("screen").addEventListener("click", () => !desk.active && !player.panning && togglePlay());
 $("stage").addEventListener(
   "wheel",
   (event) => {
@@ -1156,10 +1253,12 @@ $("stage").addEventListener(
   },
   { passive: false },
 );
-$("brightness").addEventListener("input", (event) => {
-  player.brightness = Number(event.target.value);
+function brighten(by) {
+  $("brightness").value = String(Number($("brightness").value) + by);
+  player.brightness = Number($("brightness").value);
   player.refresh();
-});
+}
+$("brightness").addEventListener("input", () => brighten(0));
 $("speed").addEventListener("click", nextSpeed);
 $("colour").addEventListener("click", nextColour);
 $("previous-suspect").addEventListener("click", () => toSuspect(-1));
@@ -1172,7 +1271,25 @@ for (const mode of MODES) {
     element("button", { type: "button", value: mode, role: "radio", onclick: () => setMode(mode) }, label),
   );
 }
-document.querySelector("main").addEventListener("click", (event) => event.target.closest("button")?.blur());
+
+// Who clicks on a control goes on with the keys of the work; who comes to it by Tab goes on with the control's own.
+addEventListener("click", ({ detail, target }) => {
+  if (detail > 0 && target.closest("button, a, summary")) document.activeElement.blur();
+}, true);
+addEventListener("pointerup", () => document.activeElement === $("brightness") && $("brightness").blur());
+
+function showKeys() {
+  // Which keys do what, wherever that is written.
+  for (const made of document.querySelectorAll("[data-key]")) {
+    const key = keys.hint(made.dataset.key);
+    if (made.tagName === "KBD") made.textContent = key;
+    else made.title = `${(made.dataset.title ??= made.title)} (${key})`;
+  }
+  if (!current) return;
+  showVerdicts();
+  showTools();
+  if (player.shown >= 0) showFrame(player.shown);
+}
 
 $("theme").addEventListener("click", () => {
   const isDark = getComputedStyle(document.documentElement).colorScheme === "dark" ||
@@ -1196,6 +1313,7 @@ function setTheme(theme) {
     localStorage.setItem("masklets.theme", theme);
   }
   strip.draw();
+  showLanes();
 }
 
 // --- start -------------------------------------------------------------------------------------------------------------
@@ -1203,10 +1321,14 @@ function setTheme(theme) {
 setTheme(localStorage.getItem("masklets.theme"));
 setColour(Number(localStorage.getItem("masklets.colour") ?? 0));
 player.mode = MODES.includes(localStorage.getItem("masklets.mode")) ? localStorage.getItem("masklets.mode") : "fill";
-dark.addEventListener("change", () => strip.draw());
+dark.addEventListener("change", () => setTheme(null));
 showPlaying();
+showKeys();
 showSaveState();
 setInterval(showLease, 1000);
+setInterval(keepTimes, 5000);
+addEventListener("pagehide", keepTimes);
+new ResizeObserver(showLanes).observe($("timeline")); // which is as wide
 setInterval(() => document.visibilityState === "visible" && me && refreshStats(), 15000);
 
 async function start() {

@@ -1,6 +1,7 @@
 // Correcting a masklet: the tools over the video, the prompts that stand on a frame, and the operations that they make.
 
 import { newId } from "./api.js";
+import * as keys from "./keys.js";
 import { encode, Mask } from "./rle.js";
 
 export const TOOLS = [
@@ -112,7 +113,7 @@ export class Desk {
 
   locked() {
     if (!this.work.draft.locked.has(this.frame)) return false;
-    this.onnotice("This frame is locked. F unlocks it.");
+    this.onnotice(`This frame is locked. ${keys.hint("lock")} unlocks it.`);
     return true;
   }
 
@@ -211,13 +212,13 @@ export class Desk {
   }
 
   down(event) {
-    if (!this.work || event.target.closest("button, input, .menu")) return;
+    if (event.target.closest("button, input, .menu")) return;
     if (event.button === 1 || (event.button === 0 && this.player.panning)) {
       this.drag = { pan: [event.clientX, event.clientY] };
       this.stage.setPointerCapture(event.pointerId);
       return event.preventDefault();
     }
-    const at = this.at(event);
+    const at = this.work && this.at(event);
     if (!at || this.player.shown !== this.player.position) return;
     this.player.play(false);
     const minus = event.button === 2 || event.altKey;
@@ -233,15 +234,16 @@ export class Desk {
   }
 
   move(event) {
+    if (this.drag?.pan) {
+      this.player.pan(event.clientX - this.drag.pan[0], event.clientY - this.drag.pan[1]);
+      this.drag.pan = [event.clientX, event.clientY];
+    }
     if (!this.work) return;
     const box = this.stage.getBoundingClientRect();
     this.pointer = [event.clientX - box.left, event.clientY - box.top];
     this.stage.classList.toggle("low", this.pointer[1] > 0.7 * box.height); // what is written there makes room
     this.stage.classList.toggle("high", this.pointer[1] < 0.3 * box.height);
-    if (this.drag?.pan) {
-      this.player.pan(event.clientX - this.drag.pan[0], event.clientY - this.drag.pan[1]);
-      this.drag.pan = [event.clientX, event.clientY];
-    } else if (this.drag) {
+    if (this.drag && !this.drag.pan) {
       const at = this.clamp(this.player.toVideo(event.clientX, event.clientY));
       if (this.drag.from) this.drag.to = at;
       else this.stamp(at);

@@ -1,6 +1,6 @@
 // The map of the keys, where each can be given another one.
 
-import { $, element } from "./dom.js";
+import { $, element, replace } from "./dom.js";
 import * as keys from "./keys.js";
 
 export class Help {
@@ -27,11 +27,12 @@ export class Help {
   show() {
     const kind = this.kind();
     const shown = keys.ACTIONS.filter((action) => !action.view || action.view === kind || kind === null);
-    $("keys").replaceChildren(
+    replace(
+      $("keys"),
       ...shown.flatMap((action) => [
         element(
           "button",
-          { type: "button", className: "rebind", onclick: () => {
+          { type: "button", id: `rebind-${action.id}`, className: "rebind", onclick: () => {
             this.choosing = action.id;
             this.show();
           } },

@@ -15,7 +15,7 @@ export const ACTIONS = [
   { id: "box", title: "box around the object", keys: ["q"], view: "track" },
   { id: "brush", title: "brush", keys: ["b"], view: "track" },
   { id: "eraser", title: "eraser", keys: ["Shift+B"], view: "track" },
-  { id: "polygon", title: "polygon; Enter closes it", keys: ["p"], view: "track" },
+  { id: "polygon", title: "polygon; a double click or the key that submits closes it", keys: ["p"], view: "track" },
   { id: "smaller", title: "smaller brush", keys: ["-"], view: "track" },
   { id: "larger", title: "larger brush", keys: ["="], view: "track" },
   { id: "forward", title: "propagate forward", keys: ["t"], view: "track" },
@@ -43,10 +43,14 @@ export const ACTIONS = [
   { id: "others", title: "the other objects of this video", keys: ["v"] },
   { id: "mode", title: "overlay: fill, outline, cut-out, before", keys: ["o"] },
   { id: "colour", title: "colour of the mask", keys: ["k"] },
+  { id: "brighter", title: "a brighter picture", keys: ["l"], repeats: true },
+  { id: "darker", title: "a darker picture", keys: ["Shift+L"], repeats: true },
   { id: "speed", title: "speed: 1×, 2×, 4×", keys: ["s"] },
   { id: "zoomIn", title: "zoom in (or the wheel)", keys: ["+", "Shift++"], repeats: true },
   { id: "zoomOut", title: "zoom out", keys: ["_", "Shift+_"], repeats: true },
   { id: "fit", title: "whole frame", keys: ["0"] },
+  { id: "pan", title: "move the picture while held: drag it, or arrows", keys: ["d"] },
+  { id: "turn", title: "from verifying to correcting, or back", keys: ["w"] },
 ];
 
 let chosen = read();
@@ -91,7 +95,9 @@ export function reset() {
   localStorage.removeItem(KEPT);
 }
 
-const SIGNS = { Shift: "⇧", " ": "Space", ArrowLeft: "←", ArrowRight: "→", Delete: "Del", Backspace: "⌫" };
+const SIGNS = { Enter: "⏎", Shift: "⇧", " ": "Space", ArrowLeft: "←", ArrowRight: "→", Delete: "Del", Backspace: "⌫" };
 
 export const sign = (name) =>
   name.split(/\+(?=.)/).map((part) => SIGNS[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join(" ");
+
+export const hint = (id) => sign(keysOf(ACTIONS.find((action) => action.id === id))[0]);

@@ -297,7 +297,7 @@ def test_several_objects_of_a_video_are_masked_side_by_side(correcting, store):
     page.until(lambda: "Not masked yet" in page.text("#badges"))
     assert page.named() == 8, "the eye stays where it was"
     lanes = page.tab.locator("#lanes .lane")
-    page.until(lambda: lanes.count() == 1 and lanes.locator(".touched").count() == 1)
+    page.until(lambda: lanes.count() == 1 and "1 locked" in (lanes.get_attribute("aria-label") or ""))
     assert "yours" in lanes.inner_text()
     page.point(*centre(8))
     page.settled()
