@@ -470,6 +470,7 @@ class Other:
     settled: Verdict | None  # None: nobody has decided yet
     frame_idx: tuple[int, ...]
     rle: tuple[bytes, ...]
+    score: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -574,6 +574,7 @@ class Store:
                 settled=None if settled is None else Verdict(settled),
                 frame_idx=masklet.frame_idx,
                 rle=masklet.rle,
+                score=masklet.score,
             )
             for settled, masklet in found
         ]

@@ -53,7 +53,7 @@ function read(object, timeline) {
   const here = rles.map((rle) => rle && area(rle) > 0);
   const about = {
     here,
-    scores: timeline.frames.map((frame, i) => (here[i] ? object.score?.[place.get(frame)] : undefined)),
+    scores: timeline.frames.map((frame, i) => (here[i] ? object.score[place.get(frame)] : undefined)),
     steady: rles.map((rle, i) => (here[i] && here[i - 1] ? iou(rles[i - 1], rle) : 1)),
     prompted: timeline.frames.map((frame) => Boolean(draft?.prompts.has(frame))),
     drawn: timeline.frames.map((frame) => Boolean(draft?.edited.has(frame) && !draft.prompts.has(frame))),
