@@ -559,6 +559,7 @@ function showFrame(position) {
 function showPlaying() {
   $("play").classList.toggle("playing", player.playing);
   $("speed").textContent = `${player.speed}×`;
+  $("speed").ariaLabel = `Speed ${player.speed}×`;
   for (const button of $("modes").children) button.setAttribute("aria-checked", String(button.value === player.mode));
 }
 

@@ -32,10 +32,11 @@ export class Help {
       ...shown.flatMap((action) => [
         element(
           "button",
-          { type: "button", id: `rebind-${action.id}`, className: "rebind", onclick: () => {
-            this.choosing = action.id;
-            this.show();
-          } },
+          { type: "button", id: `rebind-${action.id}`, className: "rebind", ariaLabel: `${keys.sign(keys.keysOf(action)[0])}: ${action.title}`,
+            onclick: () => {
+              this.choosing = action.id;
+              this.show();
+            } },
           ...(this.choosing === action.id
             ? [element("em", {}, "press a key")]
             : keys.sign(keys.keysOf(action)[0]).split(" ").map((part) => element("kbd", {}, part))),

@@ -12,6 +12,7 @@ from synthetic_queue import (
     WIDTH,
     belongs_together,
     centre,
+    hidden,
     mask,
     tickets,
     track_ticket,
@@ -238,6 +239,69 @@ def open_page_stacks(sent):
     return {"undo": done, "redo": undone}
 
 
+def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(correcting, store):
+    page = correcting(8)
+    page.press("f")
+    page.settled()
+    page.tab.focus("#tool-undo")
+    page.press("Enter", "Enter", "Enter")  # the button has nothing left to undo then, and submits nothing
+    page.settled()
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["lock", "undo"])
+    page.tab.focus("#verdict-reject")
+    page.press("Enter", "Enter")
+    page.until(lambda: page.tab.locator(".reason").count() == 5)
+    page.press("Escape")
+    page.tab.focus("#brightness")
+    page.press("ArrowRight", "Enter")
+    assert page.tab.input_value("#brightness") == "1.1" and page.named() == 8
+    page.tab.focus("#others")
+    page.press("Space")
+    page.until(lambda: page.tab.get_attribute("#others", "aria-pressed") == "true")
+    assert "playing" not in page.tab.get_attribute("#play", "class").split()
+    assert store.ticket("track-1").state is State.LEASED and not page.tab.is_visible("#notice")
+    for control in ("#others", "#brightness", "#theme", "#tool-brush"):
+        page.tab.click(control)
+        page.press("Home", "ArrowRight")
+        page.at(4)
+    page.press("Space")
+    page.until(lambda: "playing" in page.tab.get_attribute("#play", "class").split())
+
+
+def test_the_picture_is_moved_and_lit_and_compared_with_what_was_before(correcting, store):
+    page = correcting(8)
+    place = lambda: page.tab.locator("#screen").bounding_box()["x"]  # noqa: E731
+    pixel = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
+    page.press("+", "+")
+    before = place()
+    page.tab.keyboard.down("d")
+    page.drag((300, 200), (310, 200), (330, 200))
+    page.until(lambda: place() > before + 20)
+    dragged = place()
+    page.press("ArrowRight")
+    page.until(lambda: abs(place() - dragged + 60) < 1)
+    page.tab.keyboard.up("d")
+    page.press("ArrowRight")
+    page.at(12)
+    page.press("ArrowLeft", "0")
+    page.at(8)
+    assert store.operations("track-1") == [], "the drag was no click"
+    dim = page.tab.evaluate(pixel, [500, 100])
+    page.press("l", "l", "l")
+    assert page.tab.input_value("#brightness") == "1.3"
+    page.until(lambda: page.tab.evaluate(pixel, [500, 100])[0] > dim[0] + 10)
+    page.press("Shift+L", "Shift+L", "Shift+L")
+    page.until(lambda: page.tab.evaluate(pixel, [500, 100]) == dim)
+    page.point(*centre(8))
+    page.settled()
+    spot = [575, 320]  # the edge of the mask before the click
+    after = page.tab.evaluate(pixel, spot)
+    page.press("o", "o", "o")
+    page.until(lambda: page.text("#modes [aria-checked=true]") == "Before")
+    page.until(lambda: page.tab.evaluate(pixel, spot) == [255, 190, 70, 255])
+    page.press("o")
+    page.until(lambda: page.tab.evaluate(pixel, spot) == after)
+
+
 def test_phase_1_offers_no_propagation(open_page, store):
     store.open_batch("b", [track_ticket(phase="1", frame_count=FRAMES)])
     page = open_page()
@@ -279,6 +343,15 @@ def test_the_other_objects_of_the_video_can_be_seen(open_page, store):
     before = page.tab.evaluate(sky, list(centre(8)))
     page.press("v")
     page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
+    lane = page.tab.locator("#lanes .lane").last
+    page.until(lambda: lane.count() and "in view in 33 of 39 frames" in lane.get_attribute("aria-label"))
+    columns = lane.locator("canvas").evaluate(
+        """(canvas, [at, gone]) => [at, gone].map((x) => [4, 14, 17].map((y) =>
+            [...canvas.getContext("2d").getImageData(x * canvas.width, (y * canvas.height) / 20, 1, 1).data]))""",
+        [(11 + 0.5) / 39, next((i + 0.5) / 39 for i in range(39) if hidden(4 * i))],
+    )
+    (here, low, _), (nothing, *gone) = columns
+    assert here == [86, 180, 233, 255] != nothing and low != gone[0], "presence and score"
     page.press("v")
     page.until(lambda: page.tab.evaluate(sky, list(centre(8))) == before)
     assert page.tab.get_attribute("#others", "aria-pressed") == "false"

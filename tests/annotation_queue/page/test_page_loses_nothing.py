@@ -103,6 +103,11 @@ def test_what_was_done_offline_survives_the_tab(correcting, store):
 
 def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, store):
     page = correcting()
+    lead = open_page()
+    lead.log_in("lea")
+    lead.shows("message")
+    lead.tab.goto(f"{page.url}/web/lead.html")
+    lead.until(lambda: lead.text("#branches") == "Nothing.")
     page.context.set_offline(True)
     page.press("f")
     page.until(lambda: "1 change kept here" in page.text("#save"))
@@ -115,10 +120,6 @@ def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, stor
     page.shows("message")
     assert "went back to the queue" in page.text("#message")
     assert store.operations("track-1") == []
-    lead = open_page()
-    lead.log_in("lea")
-    lead.shows("message")
-    lead.tab.goto(f"{page.url}/web/lead.html")
     lead.until(lambda: "track-1" in lead.text("#branches") and "lock" in lead.text("#branches"))
 
 
@@ -286,6 +287,136 @@ def test_a_take_back_whose_answer_is_lost_is_made_once(open_page, store):
     assert len(lost) == 1 and page.text("#facts") == first
     [back] = [t for t in store.tickets() if [o.kind for o in store.operations(t.ticket_id)] == ["verdict", "unsubmit"]]
     assert back.leased_by == "vera"
+
+
+def test_a_second_tab_leaves_the_first_ones_work_alone_until_that_is_closed(correcting, open_page, store):
+    open_page.model.frame_s = 0.1
+    page = correcting(8)
+    page.point(*centre(8))
+    page.settled()
+    page.press("y")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+    second = Page(page.context, page.url)
+    second.shows("message")  # there is nothing else to correct
+    page.settled()
+    page.until(lambda: all(is_disc(draft(store).masks, i) for i in range(0, FRAMES, STRIDE)))
+    tracked = [call for call in open_page.model.calls if call.startswith("track")]
+    assert len(tracked) == len(set(tracked)), "the model was asked once"
+    page.tab.route("**/operations", lambda route: route.abort())
+    page.press("f")
+    page.until(lambda: "1 change kept here" in page.text("#save"))
+    second.tab.reload()
+    second.shows("message")
+    assert draft(store).locked == set()
+    page.tab.close()
+    page.until = second.until
+    second.until(lambda: draft(store).locked == {8})
+    assert second.problems == []
+
+
+def test_a_copy_of_a_tab_holds_no_tickets_of_the_first(open_page, store):
+    store.open_batch("b", tickets(6, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
+    kept = page.tab.evaluate("JSON.stringify({...sessionStorage})")
+    other = Page(page.context, f"{page.url}/web/mark.svg")
+    other.tab.evaluate("kept => Object.assign(sessionStorage, JSON.parse(kept))", kept)
+    other.tab.goto(page.url)
+    other.paused_at_start()
+    page.until(lambda: len(store.tickets(state=State.LEASED)) == 4)
+
+
+def test_a_connection_that_dies_in_silence_is_given_up(correcting, store):
+    page = correcting(8)
+    page.tab.clock.install()
+    page.tab.reload()
+    page.correcting(8)
+    held = []
+    page.tab.route("**/refine", lambda route: route.continue_() if len(held) > 1 else held.append(route))
+    page.point(*centre(8))
+    page.until(lambda: len(held) == 1)
+    page.press("f")  # waits behind it
+    page.tab.clock.fast_forward(21_000)
+    page.until(lambda: len(held) == 2)  # asked again, and silent again
+    page.press("Escape")  # nobody waits for the model any more; what was done is kept all the same
+    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "lock", "undo"])
+    page.settled()
+    page.press("ArrowRight")
+    page.at(12)
+    page.point(*centre(12))
+    page.until(lambda: is_disc(draft(store).masks, 12))
+
+
+def test_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(correcting, store):
+    store.lease_s = 1.5
+    page = correcting(8)
+    page.press("f")
+    page.settled()
+    page.tab.clock.install()
+    page.tab.reload()
+    page.correcting(8)
+    bob = Person(name="bob", roles=frozenset({Role.ANNOTATOR}))
+    assert store.claim(bob, claim_id="early") is None
+    for taken in (False, True):
+        page.tab.clock.fast_forward(601_000)
+        page.until(lambda: "Nobody has touched this page" in page.text("#notice"))
+        page.until(lambda: store.ticket("track-1").expires_at < time.time())
+        if taken:
+            store.lease_s = 90
+            assert store.claim(bob, claim_id="c").ticket_id == "track-1"
+        page.press("x")  # only says that somebody is here
+        if not taken:
+            page.until(lambda: page.tab.get_attribute("body", "data-view") == "work" and page.named() == 8)
+            page.until(lambda: "Locked" in page.text("#badges") and page.tab.locator(".reason").count() == 0)
+            assert store.ticket("track-1").leased_by == "ann" and not page.tab.is_visible("#notice")
+    page.until(lambda: "went back to the queue" in page.text("#message"))
+    assert store.ticket("track-1").leased_by == "bob" and draft(store).locked == {8}
+
+
+def test_somebody_else_at_the_same_tab_begins_with_tickets_of_their_own(open_page, store):
+    store.open_batch("b", tickets(9, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
+    page.context.clear_cookies()
+    page.press("a")
+    page.shows("login")
+    page.until(lambda: page.tab.is_visible("#save") and "1 answer kept here" in page.text("#save"))
+    page.log_in("victor")
+    page.paused_at_start()
+    page.until(lambda: page.text("#save") == "Saved")
+    of_victor = lambda: [t.ticket_id for t in store.tickets(state=State.LEASED) if t.leased_by == "victor"]  # noqa: E731
+    page.until(lambda: len(of_victor()) == 2)
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.until(lambda: len(of_victor()) == 2)
+    page.context.clear_cookies()
+    page.press("a")
+    page.shows("login")
+    page.log_in("vera")
+    page.until(lambda: store.ticket("ticket-0000").verdict is not None)
+
+
+def test_the_time_at_a_ticket_survives_a_reload_and_leaves_out_pauses(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.tab.clock.install()
+    page.log_in()
+    page.paused_at_start()
+    for _ in range(3):
+        page.tab.clock.fast_forward(60_000)
+        page.press("ArrowRight")
+    page.tab.clock.fast_forward(500_000)  # of this, two minutes count
+    page.tab.reload()
+    page.paused_at_start()
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    seconds = json.loads(store.operations("ticket-0000")[0].payload)["seconds"]
+    assert 300 <= seconds < 360
+    assert page.tab.evaluate("localStorage.getItem('masklets.times')") == "[]"
 
 
 def test_a_lock_keeps_the_mask_that_was_seen(correcting, open_page, store):

@@ -179,6 +179,92 @@ def test_overlay_speed_and_suspects_answer_to_their_keys(open_page, store):
     assert store.tickets(state=State.DONE) == []
 
 
+def test_a_mask_unlike_the_one_before_is_a_suspect_unless_the_object_is_fast(open_page):
+    """Areas and scores say nothing of a mask that jumps to another object of the same size."""
+
+    def disc(x):
+        rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+        return (columns - x) ** 2 + (rows - 180) ** 2 < 20**2
+
+    jump = [100 + 4 * i + (300 if i >= 6 else 0) for i in range(12)]
+    fast = [50 + 45 * i for i in range(12)]  # no two masks have a pixel in common
+    sent = []
+    for places in (jump, fast):
+        masks = [disc(x) for x in places]
+        one = {"frame_idx": list(range(0, 48, 4)), "area_px": [int(m.sum()) for m in masks], "score": [0.95] * 12}
+        sent.append(one | {"rle": [rle.encode(m).decode() for m in masks]})
+    found = open_page().tab.evaluate(
+        """async (sent) => {
+          const { Timeline } = await import("/web/masklet.js");
+          return sent.map((masklet) => new Timeline(masklet, { frame_count: 48 }, 4).suspects);
+        }""",
+        sent,
+    )
+    assert found == [[{"position": 6, "last": 6, "why": "mask jumps"}], []]
+
+
+FITS = """
+() => {
+  const page = document.documentElement;
+  const last = [...document.querySelectorAll("#verdicts button")].at(-1).getBoundingClientRect();
+  const strip = document.querySelector("#timeline");
+  const film = strip.getContext("2d").getImageData(strip.width * 0.1, strip.height * 0.05, strip.width * 0.8, strip.height * 0.1).data;
+  const colours = new Set();
+  for (let i = 0; i < film.length; i += 4) colours.add(film.slice(i, i + 3).join());
+  return {
+    over: [page.scrollWidth - innerWidth, page.scrollHeight - innerHeight, last.bottom - innerHeight],
+    stage: document.querySelector("#screen").getBoundingClientRect().height / innerHeight,
+    letters: parseFloat(getComputedStyle(document.querySelector("#question")).fontSize) *
+      Number(getComputedStyle(document.documentElement).getPropertyValue("--large")),
+    film: colours.size,
+  };
+}
+"""
+NAMELESS = """
+() => {
+  const nameOf = (e) => e.getAttribute("aria-label") || e.labels?.[0]?.innerText || e.innerText || "";
+  return [...document.querySelectorAll("button, a, input, canvas")]
+    .filter((e) => e.checkVisibility({ visibilityProperty: true }) && e.ariaHidden !== "true" && !/[a-z]{2}/i.test(nameOf(e)))
+    .map((e) => e.id || e.outerHTML);
+}
+"""
+
+
+def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(open_page, store):
+    store.open_batch("b", [track_ticket(frame_count=FRAMES), *tickets(2, FRAMES)])
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    letters = []
+    for width, height in ((1280, 720), (1440, 900), (3840, 2160)):
+        page.tab.set_viewport_size({"width": width, "height": height})
+        page.until(lambda: page.tab.evaluate(FITS)["film"] > 50)  # the small pictures are there
+        fits = page.tab.evaluate(FITS)
+        assert max(fits["over"]) <= 0 and fits["stage"] > 0.65, (width, fits)
+        letters.append(fits["letters"])
+    assert letters[2] > 1.5 * letters[0], "to be read from where one sits"
+    page.tab.set_viewport_size({"width": 1280, "height": 720})
+    ground = lambda: page.tab.evaluate("getComputedStyle(document.body).backgroundColor")  # noqa: E731
+    strip = "() => { const c = document.querySelector('#timeline'); return c.toDataURL(); }"
+    light, drawn = ground(), page.tab.evaluate(strip)
+    page.tab.click("#theme")
+    page.until(lambda: ground() == "rgb(15, 15, 19)" != light)
+    assert page.tab.evaluate(strip) != drawn
+    assert page.tab.evaluate(NAMELESS) == []
+    page.press("w")  # to correcting, by key
+    page.until(lambda: page.tab.get_attribute("body", "data-kind") == "track")
+    page.press("v")
+    page.until(lambda: page.tab.locator("#lanes .lane").count() == 1)
+    assert page.tab.evaluate(NAMELESS) == []
+    page.press("x")
+    assert page.tab.evaluate(NAMELESS) == []
+    page.tab.reload()
+    page.shows("work")
+    assert ground() == "rgb(15, 15, 19)"
+    page.press("?")
+    assert page.tab.evaluate(NAMELESS) == []
+
+
 def test_a_wrong_password_is_said_and_a_right_one_works_after_it(open_page, store):
     page = open_page()
     page.log_in(password="wrong password")
@@ -303,6 +389,7 @@ def test_a_key_can_be_chosen_and_given_back(correcting, store):
     page.press("?")
     page.tab.click("#keys .rebind:has(+ span:text('lock this frame, or unlock it'))")
     page.press("k", "Escape", "k")
+    assert page.text("#tool-lock kbd") == "K"
     page.settled()
     page.until(lambda: [o.kind for o in store.operations("track-1")] == ["lock"])
     page.tab.reload()
@@ -314,3 +401,13 @@ def test_a_key_can_be_chosen_and_given_back(correcting, store):
     page.tab.click("#reset-keys")
     page.press("Escape", "f")
     page.until(lambda: len(store.operations("track-1")) == 2)
+    hints = ("#submit kbd", "#verdict-reject kbd", "[data-key=nextSuspect]")
+    assert [page.text(hint) for hint in hints] == ["⏎", "X", "]"]
+    page.press("?")
+    for action, key in (("submit", "i"), ("reject", "j"), ("nextSuspect", "r")):
+        page.tab.click(f"#rebind-{action}")
+        page.press(key)
+    page.press("Escape")
+    assert [page.text(hint) for hint in hints] == ["I", "J", "R"]
+    page.press("i")
+    page.until(lambda: store.ticket("track-1").state is State.DONE)
