@@ -32,7 +32,8 @@ export class Help {
       ...shown.flatMap((action) => [
         element(
           "button",
-          { type: "button", id: `rebind-${action.id}`, className: "rebind", ariaLabel: `${keys.sign(keys.keysOf(action)[0])}: ${action.title}`,
+          { type: "button", id: `rebind-${action.id}`, className: "rebind",
+            ariaLabel: `${keys.hint(action.id)}: ${action.title}`,
             onclick: () => {
               this.choosing = action.id;
               this.show();

@@ -1,11 +1,11 @@
-// One lane for each other object of the video: where it is in view, what a person did in it, how sure the model was and
-// how steady its masks are. A click goes there. A lane is drawn once somebody sees it: most of a hundred are scrolled away.
+// One lane for each other object of the video: where it is in view, what a person did in it, how sure the model was
+// and how steady its masks are. A click goes there. A lane is drawn once somebody sees it: most of a hundred are not.
 
 import { element } from "./dom.js";
+import { LOW_SCORE } from "./masklet.js";
 import { OTHERS } from "./player.js";
 import { area, iou } from "./rle.js";
 
-const LOW_SCORE = 0.75; // as in the strip of the object itself
 const TALL = 20; // px
 
 const facts = new WeakMap(); // object → what its lane shows: it is read out of the masks once

@@ -3,7 +3,7 @@
 
 import { iou } from "./rle.js";
 
-const LOW_SCORE = 0.75; // below this the model itself doubts the mask
+export const LOW_SCORE = 0.75; // below this the model itself doubts the mask
 const JUMP = 1.8; // area from one annotated frame to the next, as a ratio
 const UNLIKE = 0.5; // IoU from one to the next, as a share of what it usually is: a fast object is no suspect
 

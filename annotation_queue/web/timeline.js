@@ -1,5 +1,7 @@
 // The strip under the video: presence, scores, suspect frames and where we are. Click or drag to seek.
 
+import { LOW_SCORE } from "./masklet.js";
+
 const LABELS = 74; // px, left of the lanes
 const PAD = 14; // px, right of them
 
@@ -115,7 +117,7 @@ export class Strip {
       for (let i = 0; i < timeline.length; i++) {
         if (!timeline.present[i]) continue;
         const tall = Math.max(0.08, Math.min(1, (timeline.scores[i] - 0.5) / 0.5)) * scoreHeight;
-        c.fillStyle = timeline.scores[i] < 0.75 ? doubt : calm;
+        c.fillStyle = timeline.scores[i] < LOW_SCORE ? doubt : calm;
         c.fillRect(x(i), lanes.score + scoreHeight - tall, Math.max(1, cell - gap), tall);
       }
     }

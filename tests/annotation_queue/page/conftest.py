@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from browsing import FRAMES, Page
 from synthetic_queue import (
@@ -17,10 +19,24 @@ from annotation_queue.database import Database
 from annotation_queue.store import Store
 
 
+class RunningClock:
+    """The time, and as many seconds more as a test wants."""
+
+    ahead = 0.0
+
+    def __call__(self):
+        return time.time() + self.ahead
+
+
 @pytest.fixture
-def store(uri):
+def clock():
+    return RunningClock()
+
+
+@pytest.fixture
+def store(uri, clock):
     database = Database(uri)
-    yield Store(database)
+    yield Store(database, clock=clock)
     database.close()
 
 

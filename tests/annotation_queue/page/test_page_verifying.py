@@ -208,7 +208,8 @@ FITS = """
   const page = document.documentElement;
   const last = [...document.querySelectorAll("#verdicts button")].at(-1).getBoundingClientRect();
   const strip = document.querySelector("#timeline");
-  const film = strip.getContext("2d").getImageData(strip.width * 0.1, strip.height * 0.05, strip.width * 0.8, strip.height * 0.1).data;
+  const [wide, tall] = [strip.width, strip.height];
+  const film = strip.getContext("2d").getImageData(0.1 * wide, 0.05 * tall, 0.8 * wide, 0.1 * tall).data;
   const colours = new Set();
   for (let i = 0; i < film.length; i += 4) colours.add(film.slice(i, i + 3).join());
   return {
@@ -224,7 +225,8 @@ NAMELESS = """
 () => {
   const nameOf = (e) => e.getAttribute("aria-label") || e.labels?.[0]?.innerText || e.innerText || "";
   return [...document.querySelectorAll("button, a, input, canvas")]
-    .filter((e) => e.checkVisibility({ visibilityProperty: true }) && e.ariaHidden !== "true" && !/[a-z]{2}/i.test(nameOf(e)))
+    .filter((e) => e.checkVisibility({ visibilityProperty: true }) && e.ariaHidden !== "true")
+    .filter((e) => !/[a-z]{2}/i.test(nameOf(e)))
     .map((e) => e.id || e.outerHTML);
 }
 """
