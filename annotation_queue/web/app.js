@@ -894,16 +894,16 @@ setReachable.now = true;
 function showSaveState() {
   const pending = outbox.pending();
   const waiting = pending.length;
+  const unreachable = outbox.offline || !setReachable.now;
   const locked = document.body.dataset.view === "login"; // nothing is sent before somebody logs in
-  const offline = outbox.offline || !setReachable.now || (locked && waiting > 0);
-  const state = offline ? "offline" : waiting ? "saving" : "saved";
+  const state = unreachable || (locked && waiting) ? "offline" : waiting ? "saving" : "saved";
   const acts = pending.filter((item) => item.what !== "finish").length;
   const written = pending.every((item) => item.stored); // to this computer's disk
   const answers = `${written ? "" : "keeping "}${many(waiting, acts ? "change" : "answer")}${written ? " kept here" : ""}`;
-  const why = locked ? "" : waiting ? "No connection · " : "No connection";
-  const text = { offline: waiting ? why + answers : why, saving: "Saving", saved: "Saved" };
+  const offline = [unreachable && "No connection", waiting && answers].filter(Boolean).join(" · ");
+  const text = { offline, saving: "Saving", saved: "Saved" };
   $("save").dataset.state = state;
-  $("save").hidden = me === null && waiting === 0;
+  $("save").hidden = me === null && state === "saved";
   $("save").lastElementChild.textContent = text[state];
   showSaveState.answers ||= acts < waiting;
   if (state !== "saved" || !showSaveState.answers) return;
