@@ -2,7 +2,7 @@
 
 Knows nothing about HTTP. Passwords are kept as argon2id hashes; of a browser login or a program's token only the
 SHA-256 is kept (the secrets are random and long, so that needs no salt). Whatever changes a person or a token leaves a
-line in the audit, in the same transaction.
+line in the audit, in the same transaction; so do logins, and those that failed.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ FAILURES = 10  # failed logins as one name from one address in
 FAILURES_S = 300.0  # this long, before they must wait
 MANY_FAILURES = 100  # and those of a name from anywhere, or of an address as anybody: offices share one
 TOKEN_ID = 12  # characters of a token's hash that name it
+NOBODY = "(nobody)"  # who fails to log in, and as whom where no account has that name
 OPERATOR = "(operator)"  # who does what no logged-in person did: the command line, the server itself
 TOKEN_PREFIX = "mq_"  # so that a token is recognised where it should not be
 
@@ -96,6 +97,7 @@ class Accounts:
         self._hasher = hasher or PasswordHasher()
         self._clock = clock
         self._failures: dict[_Who, list[float]] = {}  # in this process only: a restart forgives
+        self._unknown: list[float] = []  # when attempts as somebody unknown were noted
         self._lock = threading.Lock()
         self._hashing = threading.BoundedSemaphore(4)  # each hash takes tens of MiB for a moment
         self._nobody = self._hasher.hash(secrets.token_hex(16))  # so that an unknown name takes as long as a known one
@@ -244,10 +246,16 @@ class Accounts:
                 self._hasher.verify(known or self._nobody, password)
         except (VerifyMismatchError, InvalidHashError):
             known = None
+        said = {"way": "password", "address": address}
         if row is None or known is None:
+            subject = NOBODY if row is None else row.name  # not what was typed: it may be a password
+            if row is not None or self._is_noted():
+                with self._database.write() as c:
+                    record(c, self._clock(), NOBODY, "fail to log in", subject, said)
             raise WrongPassword()
         forgive()
         with self._database.write() as c:
+            record(c, self._clock(), row.name, "log in", row.name, said)
             return self._begin(c, row)
 
     def admit(self, vouched: Vouched, roles: Iterable[Role] = ()) -> Login:
@@ -340,6 +348,16 @@ class Accounts:
             raise ValueError(f"a password needs {MIN_PASSWORD} characters or more")
         with self._hashing:
             return self._hasher.hash(password)
+
+    def _is_noted(self) -> bool:
+        """Whether another attempt as somebody unknown goes into the audit: nobody fills it with names."""
+        now = self._clock()
+        with self._lock:
+            self._unknown = [t for t in self._unknown if t > now - FAILURES_S]
+            if len(self._unknown) >= MANY_FAILURES:
+                return False
+            self._unknown.append(now)
+            return True
 
     def _count_attempt(self, name: str, address: str) -> Callable[[], None]:
         """Count an attempt as a failure, before it takes any time. Returns what to call if it is none.

@@ -93,6 +93,30 @@ def test_a_login_clears_what_its_person_got_wrong_there_and_counts_nowhere(accou
         accounts.log_in("vera", PASSWORD, address="10.0.0.1")
 
 
+def test_logins_and_those_that_failed_are_in_the_audit_and_no_secret_is(accounts):
+    accounts.log_in("vera", PASSWORD, address="10.0.0.1")
+    for name in ("vera", "hunter2-as-a-name"):
+        fail(accounts, 1, name=name)
+    lines = [(line.actor, line.action, line.subject) for line in accounts.audited(limit=3)]
+    failed = ("(nobody)", "fail to log in")
+    assert lines == [(*failed, "(nobody)"), (*failed, "vera"), ("vera", "log in", "vera")]
+    everything = str(accounts.audited())
+    assert "10.0.0.1" in everything and "hunter2" not in everything
+    assert PASSWORD not in everything and "wrong" not in everything
+
+
+def test_nobody_fills_the_audit_with_names(accounts, clock):
+    before = len(accounts.audited(limit=1000))
+    for i in range(MANY_FAILURES + 20):
+        fail(accounts, 1, name=f"name-{i}", address=f"10.0.{i}.1")
+    assert len(accounts.audited(limit=1000)) == before + MANY_FAILURES
+    fail(accounts, 1, address="10.1.0.1")
+    assert accounts.audited()[0].subject == "vera", "somebody's own account is always noted"
+    clock.advance(FAILURES_S + 1)
+    fail(accounts, 1, name="name", address="10.2.0.1")
+    assert accounts.audited()[0].subject == "(nobody)"
+
+
 def test_attempts_at_the_same_time_are_all_counted(database):
     class Slow:
         """A hasher at which attempts meet."""
@@ -149,7 +173,8 @@ def test_whom_a_provider_vouches_for_is_added_once_on_every_database(uri, clock)
         assert (caller.person.roles, caller.csrf) == ({Role.VERIFIER, Role.ANNOTATOR}, login.csrf)
     with pytest.raises(WrongPassword):
         accounts.log_in("nora", "")
-    assert [line.action for line in accounts.audited()] == ["log in", "log in", "set person"]
+    actions = [line.action for line in accounts.audited()]
+    assert actions == ["fail to log in", "log in", "log in", "set person"]
     clock.advance(LOGIN_S + 1)
     with pytest.raises(NotLoggedIn):
         accounts.caller(logins[1].secret)
