@@ -107,7 +107,7 @@ FLOW_COOKIE = "masklets-login"  # of a login at a provider, while it is under wa
 SMALL_BODY = 1 << 20  # bytes: login, claims, heartbeats, operations
 LARGE_BODY = 64 << 20  # bytes: a masklet that a person made, tickets of the pipeline
 STATS_S = 1.0  # how old the numbers of /api/stats may be
-FIGURES_S = 2.0  # how old those of /api/figures and /metrics may be
+FIGURES_S = 1.0  # how old those of /api/figures and /metrics may be
 SEEN_S = 10.0  # how long a person's right to see a video is remembered: a page asks for its frames one by one
 
 HEADERS = {
@@ -462,7 +462,8 @@ def create_app(
     @app.post("/api/logout", status_code=204, tags=["people"])
     def log_out(request: Request, _: Somebody) -> Response:
         people.log_out(request.cookies.get(COOKIE, ""))
-        response = Response(status_code=204)
+        # the frames that were seen here; not what waits in the browser's database to be sent
+        response = Response(status_code=204, headers={"Clear-Site-Data": '"cache"'})
         response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=secure_cookie)
         return response
 
@@ -561,6 +562,10 @@ def create_app(
     def release(ticket_id: Id, body: Hold, who: Somebody) -> Ticket:
         return store.release(ticket_id, body.token, who)
 
+    @app.post("/api/tickets/{ticket_id}/end-lease", tags=["tickets"])
+    def end_lease(ticket_id: Id, body: Hold, who: Manager) -> Ticket:
+        return store.end_lease(ticket_id, body.token, by=who)
+
     @app.post("/api/tickets/{ticket_id}/operations", tags=["tickets"])
     def append_operations(ticket_id: Id, body: Acts, who: Somebody) -> Appended:
         return store.append_operations(ticket_id, body.token, who, body.operations)
@@ -585,7 +590,8 @@ def create_app(
     @app.get("/api/videos/{video_id}/frames/{frame_idx}.jpg", response_class=Response, tags=["videos"])
     def frame(video_id: SeenVideo, frame_idx: FrameIdx) -> Response:
         data = media.frame(video_id, frame_idx)
-        cache = {"Cache-Control": "private, max-age=31536000, immutable"}
+        # kept for one login: whoever logs in next at the same machine is asked who they are
+        cache = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Cookie, Authorization"}
         return Response(data, media_type="image/jpeg", headers=cache)
 
     # --- the pipeline ------------------------------------------------------------------------------------------
@@ -595,11 +601,11 @@ def create_app(
         return store.open_batch(batch_id, body.tickets, sealed=body.sealed)
 
     @app.get("/api/batches", tags=["pipeline"])
-    def batches(_: Somebody, drained: bool | None = None) -> list[Batch]:
+    def batches(_: Overseer, drained: bool | None = None) -> list[Batch]:
         return [batch for batch in store.batches() if drained is None or batch.drained == drained]
 
     @app.get("/api/batches/{batch_id}", tags=["pipeline"])
-    def batch(batch_id: Id, _: Somebody) -> Batch:
+    def batch(batch_id: Id, _: Overseer) -> Batch:
         return store.batch(batch_id)
 
     @app.get("/api/batches/{batch_id}/result", tags=["pipeline"])

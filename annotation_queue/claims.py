@@ -9,7 +9,19 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, String, bindparam, exists, literal, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Select,
+    String,
+    bindparam,
+    exists,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from annotation_queue import database as db
@@ -38,11 +50,10 @@ def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[Co
     return barred
 
 
-@lru_cache(maxsize=1024)
-def claiming(
+def _parts(
     kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
-) -> ReturningUpdate[Any]:
-    """The statement that leases the best ticket of a kind to a person; each part of it reads an entry of an index."""
+) -> list[tuple[int, list[ColumnElement[bool]]]]:
+    """What a person may be handed of a kind, in parts that an index serves each, with the rank of each part."""
     t = db.tickets
     person: ColumnElement[str] = bindparam("claim_person", type_=String)
     base = [db.IS_OPEN, t.c.kind == bindparam("claim_kind", type_=String), *not_barred(person, kind, lead=lead)]
@@ -56,11 +67,20 @@ def claiming(
     elif not only_gold:
         free = t.c.reserved_for.is_(None) | (t.c.reserved_until < bindparam("claim_now", type_=Float))
         parts += [(1, [t.c.lane == lane, free]) for lane in lanes]
+    return [(rank, [*base, *conditions]) for rank, conditions in parts]
+
+
+@lru_cache(maxsize=1024)
+def claiming(
+    kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
+) -> ReturningUpdate[Any]:
+    """The statement that leases the best ticket of a kind to a person; each part of it reads an entry of an index."""
+    t = db.tickets
     best = []
-    for rank, conditions in parts:
+    for rank, conditions in _parts(kind, lanes, lead, one_ticket, one_batch, only_gold):
         first = (
             select(literal(rank).label("rank"), t.c.ticket_id, t.c.priority, t.c.created_at, t.c.ordinal)
-            .where(*base, *conditions)
+            .where(*conditions)
             .order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -75,9 +95,21 @@ def claiming(
         .where(t.c.ticket_id == chosen)
         .values(
             state=State.LEASED.value,
-            leased_by=person,
+            leased_by=bindparam("claim_person", type_=String),
             lease_token=t.c.lease_token + 1,
             expires_at=bindparam("claim_until", type_=Float),
         )
         .returning(t)
     )
+
+
+@lru_cache(maxsize=1024)
+def waiting(
+    kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
+) -> Select[Any]:
+    """Whether there is a ticket that `claiming` would lease, locked or not.
+
+    A claim locks the best ticket of each part and takes one of them: what another claim skips may be free in a moment.
+    """
+    parts = _parts(kind, lanes, lead, one_ticket, one_batch, only_gold)
+    return select(or_(*(exists().where(*conditions) for _, conditions in parts)))

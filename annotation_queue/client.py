@@ -149,6 +149,10 @@ class QueueClient:
         """Give the ticket back. Raises LeaseLost."""
         return self._ask(Ticket, "POST", f"/api/tickets/{ticket.ticket_id}/release", {"token": ticket.lease_token})
 
+    def end_lease(self, ticket: Ticket) -> Ticket:
+        """End the lease that this ticket was seen under; for leads. Raises NoSuchTicket, NotAllowed."""
+        return self._ask(Ticket, "POST", f"/api/tickets/{ticket.ticket_id}/end-lease", {"token": ticket.lease_token})
+
     def masklet(self, ticket: Ticket) -> Masklet | None:
         """The masklet that the ticket is about, None if a person begins from nothing."""
         try:
@@ -192,7 +196,7 @@ class QueueClient:
         return self._ask(Finished, "POST", f"/api/tickets/{ticket.ticket_id}/finish", body)
 
     def unsubmit(self, ticket_id: str) -> Ticket:
-        """Take back what was finished; the ticket is held again. Raises NoSuchTicket, NotAllowed, TooLate."""
+        """Take back what was finished; the ticket is held again. Raises NotAllowed, TooLate."""
         return self._ask(
             Ticket, "POST", f"/api/tickets/{ticket_id}/unsubmit", {"operation_id": new_id(), "created_at": now()}
         )

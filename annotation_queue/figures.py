@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Column, Connection, Label, Row, RowMapping, func, select
@@ -16,6 +17,7 @@ from annotation_queue import database as db
 from annotation_queue.records import (
     BatchFigures,
     Count,
+    Effort,
     Figures,
     GoldFigures,
     Kind,
@@ -24,11 +26,10 @@ from annotation_queue.records import (
     State,
     Stats,
     Work,
-    effort_of,
     masklet_iou,
     wilson,
 )
-from storage.records import Masklet, Operation, Verdict
+from storage.records import Masklet, Verdict
 
 MADE = "made"  # stands where a verdict would, for a masklet
 PACE_S = 900.0  # the pace of a batch is that of this long
@@ -57,15 +58,15 @@ def closed(row: Row[Any]) -> list[Tally]:
     return [_of_ticket(row._mapping, done=1.0)]
 
 
-def _of_person(row: Row[Any], lease: Row[Any], checkpoint: str, **sums: float) -> Tally:
+def _of_person(row: Row[Any], person: str, verdict: str | None, checkpoint: str, **sums: float) -> Tally:
     return {
         "batch_id": "",  # a person's work is summed over the batches: fewer rows, none of them shared
         "kind": row.kind,
         "phase": row.phase,
         "checkpoint": checkpoint,
-        "person": lease.person,
+        "person": person,
         "maker": row.made_by or "",
-        "verdict": lease.verdict or MADE,
+        "verdict": verdict or MADE,
         "needs_lead": bool(row.needs_lead),
     } | sums
 
@@ -75,29 +76,28 @@ def answered(
     lease: Row[Any],
     *,
     made: Masklet | None = None,
-    operations: Sequence[Operation] = (),
+    effort: Mapping[str, Effort] | None = None,
     before: Masklet | None = None,
-) -> Tally:
+) -> list[Tally]:
     """A ticket that a person finished, whether or not other verdicts on it are still to come.
 
-    made, operations: the masklet that they made, and how. before: what another person had made of the object.
+    made, effort: the masklet that they made, and who did what for it. before: what another person had made of it.
     """
     first = row.kind == Kind.VERIFY.value and not row.rework and not row.needs_lead
     sums: Sums = {"answers": 1.0, "first_pass": float(first)}
     if lease.seconds is not None:
         sums |= {"timed": 1.0, "seconds": lease.seconds}
     if made is not None:
-        effort, frames = effort_of(operations), float(len(made.frame_idx))
-        sums |= {
-            "frames": frames,
-            "timed_frames": frames if lease.seconds is not None else 0.0,
-            "edited_frames": float(effort.edited_frames),
-            "clicked_frames": float(effort.clicked_frames),
-            "clicks": float(effort.clicks),
-        }
+        frames = float(len(made.frame_idx))
+        sums |= {"frames": frames, "timed_frames": frames if lease.seconds is not None else 0.0}
         if before is not None:
             sums |= {"compared": 1.0, "iou": masklet_iou(made, before)}
-    return _of_person(row, lease, row.checkpoint if made is None else made.checkpoint, **sums)
+    checkpoint = row.checkpoint if made is None else made.checkpoint
+    tallies = [_of_person(row, lease.person, lease.verdict, checkpoint, **sums)]
+    for person, done in (effort or {}).items():  # also of who began it and put it back
+        spent = {name: float(value) for name, value in asdict(done).items()}
+        tallies.append(_of_person(row, person, lease.verdict, checkpoint, **spent))
+    return tallies
 
 
 def agreed(row: Row[Any], answers: Sequence[Row[Any]]) -> list[Tally]:
@@ -107,7 +107,9 @@ def agreed(row: Row[Any], answers: Sequence[Row[Any]]) -> list[Tally]:
     same = Counter(answer.verdict for answer in answers)
     others = len(answers) - 1
     return [
-        _of_person(row, answer, row.checkpoint, votes=1.0, agreement=(same[answer.verdict] - 1) / others)
+        _of_person(
+            row, answer.person, answer.verdict, row.checkpoint, votes=1.0, agreement=(same[answer.verdict] - 1) / others
+        )
         for answer in answers
     ]
 
@@ -122,7 +124,7 @@ def negative(tallies: Iterable[Tally]) -> list[Tally]:
 
 def stats(c: Connection, now: float) -> Stats:
     """The queue in numbers; the paces are those of the last hour. An expired lease counts as open."""
-    t, le, counts = db.tickets, db.leases, Counter[tuple[str, str, bool]]()
+    le, counts = db.leases, Counter[tuple[str, str, bool]]()
     for row in _counted(c):
         key = (row.kind, bool(row.needs_lead))
         counts[(key[0], State.DONE.value, key[1])] += int(row.done)
@@ -133,8 +135,7 @@ def stats(c: Connection, now: float) -> Stats:
     (person,) = _computed(le.c.person)
     paces = c.execute(
         select(person, func.count(), func.avg(le.c.seconds))
-        .join(t, t.c.ticket_id == le.c.ticket_id)
-        .where(db.HAS_FINISHED, le.c.finished_at > now - HOUR_S, t.c.gold_id.is_(None))
+        .where(db.HAS_FINISHED, le.c.finished_at > now - HOUR_S)  # with gold: everybody sees it
         .group_by(person)
         .order_by(func.count().desc(), person)
     ).all()
@@ -239,7 +240,7 @@ def _by(rows: Iterable[Row[Any]], name_of: Callable[[Row[Any]], str]) -> tuple[W
     for row in rows:
         groups[name_of(row)].append(row)
     found = (_work(name, group) for name, group in sorted(groups.items()))
-    return tuple(work for work in found if work.answers)
+    return tuple(work for work in found if work.answers or work.clicks_per_clicked_frame)
 
 
 def _work(name: str, rows: Sequence[Row[Any]]) -> Work:

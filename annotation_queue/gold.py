@@ -9,10 +9,12 @@ A new person's warm-up is gold alone, until enough of the last ones are right.
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from annotation_queue import database as db
 from annotation_queue.records import (
@@ -22,18 +24,24 @@ from annotation_queue.records import (
     Gold,
     Kind,
     NewGold,
+    NotAllowed,
     Outcome,
     Person,
     Policy,
     Role,
     State,
     check_gold,
-    is_in_share,
+    kinds_of,
     masklet_iou,
     next_ticket_id,
 )
 from annotation_queue.rows import MASKLET, to_ticket
 from storage.records import Verdict, content_id
+
+CHANCE = (
+    secrets.SystemRandom()
+)  # of being dealt gold; a claim that is repeated finds its lease, and draws no second time
+REMEMBERED = 2000  # finished tickets of a person: gold about one of their masklets would be known again
 
 
 def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: float) -> int:
@@ -89,30 +97,34 @@ def all_of(c: Connection) -> list[Gold]:
 
 
 def is_trained(c: Connection, policy: Policy, person: Person) -> bool:
-    """Whether a person may have real work: enough of their last gold tickets were right, or they need no warm-up."""
+    """Whether a person may have real work: enough of their last gold tickets were right, or they need no warm-up.
+
+    Where there is too little gold for a warm-up, it is as short as that.
+    """
     if not policy.warmup_tickets or Role.LEAD in person.roles or TRAINED in person.skills:
         return True
     t = db.tickets
-    done = select(t.c.right).where(db.IS_GOLD, t.c.reserved_for == person.name, t.c.finished_at.is_not(None))
+    mine = (db.IS_GOLD, t.c.reserved_for == person.name)
+    done = select(t.c.right).where(*mine, t.c.finished_at.is_not(None))
     last = list(c.scalars(done.order_by(t.c.finished_at.desc()).limit(policy.warmup_tickets)))
-    return len(last) == policy.warmup_tickets and sum(map(bool, last)) >= policy.warmup_accuracy * len(last)
+    if len(last) < policy.warmup_tickets:
+        begun = select(t.c.gold_id).where(*mine, t.c.finished_at.is_(None))
+        for more in (begun, _fresh(person, kinds_of(person.roles))):
+            if c.execute(more.limit(1)).first() is not None:
+                return False
+    return sum(map(bool, last)) >= policy.warmup_accuracy * len(last)
 
 
 def deal(
-    c: Connection,
-    policy: Policy,
-    person: Person,
-    kinds: Sequence[Kind],
-    claim_id: str,
-    batch_id: str | None,
-    now: float,
+    c: Connection, policy: Policy, person: Person, kinds: Sequence[Kind], batch_id: str | None, now: float
 ) -> tuple[bool, list[Kind]]:
-    """Before a claim: reserve a gold ticket for a person where one is due.
+    """Before a claim: reserve a gold ticket for a person where one is due, by chance that no client can foresee.
 
-    Returns whether they get gold only, and the kind of the gold that waits for them, to be looked at first.
+    Returns whether they get gold only, and the kind of the gold that waits for them, to be looked at first. Raises
+    NotAllowed if they get gold only and there is none.
     """
     trained = is_trained(c, policy, person)
-    if trained and not is_in_share(claim_id, policy.gold_share):
+    if trained and CHANCE.random() >= policy.gold_share:
         return False, []
     t, g = db.tickets, db.gold
     waiting = select(t.c.kind).where(db.IS_GOLD, t.c.reserved_for == person.name, db.IS_OPEN)
@@ -120,19 +132,24 @@ def deal(
         waiting = waiting.where(t.c.batch_id == batch_id)
     kind = c.scalar(waiting.where(t.c.kind.in_(kinds)).limit(1))
     if kind is None:
-        had = select(t.c.gold_id).where(db.IS_GOLD, t.c.reserved_for == person.name)
-        fresh = select(g).where(g.c.kind.in_(kinds), g.c.gold_id.not_in(had)).order_by(g.c.gold_id).limit(1)
+        fresh = _fresh(person, kinds).order_by(g.c.gold_id).limit(1)
         row = c.execute(fresh if batch_id is None else fresh.where(g.c.batch_id == batch_id)).first()
         if row is None:
+            held = select(t.c.gold_id).where(db.IS_GOLD, db.IS_LEASED, t.c.leased_by == person.name)
+            if not trained and c.execute(held.limit(1)).first() is None:
+                raise NotAllowed(
+                    f"{person.name} has a warm-up to pass and no gold is left for it: "
+                    f"a lead adds some, or gives them the skill {TRAINED}"
+                )
             return not trained, []
         kind = row.kind
         copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
         copy |= {name: row._mapping[name] for name in ("phase", "payload", "checkpoint")}
+        copy |= _descent(row, policy)
         copy |= {
             "ticket_id": content_id(row.gold_id, person.name),
             "priority": 0,
             "needs_lead": False,
-            "attempt": 1,
             "created_at": now,
             "ordinal": 0,
             "state": State.OPEN.value,
@@ -143,6 +160,26 @@ def deal(
         }
         db.insert_missing(c, db.tickets, [copy])
     return not trained, [Kind(kind)]
+
+
+def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
+    """Gold that a person was never dealt, about masklets that they have not worked on as far back as anybody knows."""
+    t, g, le = db.tickets, db.gold, db.leases
+    had = select(t.c.gold_id).where(db.IS_GOLD, t.c.reserved_for == person.name)
+    last = select(le.c.ticket_id).where(le.c.person == person.name, db.HAS_FINISHED)
+    last = last.order_by(le.c.finished_at.desc()).limit(REMEMBERED)
+    seen = select(t.c.masklet_id).where(t.c.ticket_id.in_(last), t.c.masklet_id.is_not(None))
+    new_to_them = g.c.masklet_id.is_(None) | g.c.masklet_id.not_in(seen)
+    return select(g).where(g.c.kind.in_(list(kinds)), g.c.gold_id.not_in(had), new_to_them)
+
+
+def _descent(row: Row[Any], policy: Policy) -> dict[str, Any]:
+    """What a copy says of the ticket that it seems to follow from: like any correction, it says who asked for it."""
+    pinned = json.loads(row.payload).get("pinned")
+    if pinned is None:
+        return {"attempt": 1}
+    asked_by = {"sent_back_by": pinned["by"]} if policy.other_verifier else {}
+    return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before")} | asked_by
 
 
 def close(c: Connection, row: Row[Any], policy: Policy, outcome: Outcome, name: str, now: float) -> None:

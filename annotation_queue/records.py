@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite, sqrt
@@ -154,7 +154,7 @@ class Policy:
     other_verifier: bool = True  # what was made on a verifier's request goes to another one; False for a single one
     overlap: int = 2  # verdicts on a verify ticket of the overlap share
     overlap_share: float = 0.0  # of the verify tickets, chosen by the hash of their id
-    gold_share: float = 0.0  # of each person's claims, chosen by the hash of the claim's id, that get a gold ticket
+    gold_share: float = 0.0  # of each person's claims, drawn anew each time, that get a gold ticket
     gold_iou: float = 0.75  # a masklet made in a gold ticket is right from this mean IoU with the true one
     warmup_tickets: int = 0  # gold tickets that a new person does before any other; 0: none
     warmup_accuracy: float = 0.8  # share of their last `warmup_tickets` that must be right; below it, only gold again
@@ -389,7 +389,7 @@ class Work:
     seconds_per_ticket: float | None  # where the client measured it
     seconds_per_frame: float | None  # of masklets that people made, an annotated frame (6 fps)
     clicks_per_clicked_frame: float | None
-    edited_frames_share: float | None  # frames with a prompt or a stroke, of the annotated frames
+    edited_frames_share: float | None  # frames that they edited, of the annotated ones of what they submitted
     first_pass: Share | None  # verdicts on masklets that nobody had judged or sent back before: accepted
     agreement: float | None  # mean share of the others who said the same, on tickets that took several verdicts
     masklet_iou: float | None  # mean IoU over time of a masklet made after another person with that person's
@@ -533,6 +533,7 @@ PROMPT_KEYS = {"points_xy": "click", "box_xyxy": "box", "mask_rle": "mask"}
 ID_PATTERN = r"^[A-Za-z0-9](?:\.?[A-Za-z0-9_:+@-])*$"  # no slash and no "..": an id is never a path
 ID_LENGTH = 128
 MAX_SIDE_PX = 16_384
+MAX_DEPTH = 32  # of a payload's lists and objects: whoever reads it later must not run out of stack
 MAX_S = 1e9  # spent on a ticket, by a client's clock; sums of it stay finite
 
 
@@ -544,14 +545,23 @@ def check_id(value: str, what: str = "id") -> str:
 
 
 def check_payload(value: str, what: str = "payload") -> str:
-    """Return `value`; ValueError unless it is a JSON object."""
+    """Return `value`; ValueError unless it is a JSON object of at most MAX_DEPTH levels."""
     try:
         parsed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
         raise ValueError(f"{what} is not a JSON object: {value[:80]!r}")
+    level: list[object] = [parsed]
+    for _ in range(MAX_DEPTH):
+        level = [part for each in level for part in _parts(each)]
+    if level:
+        raise ValueError(f"{what} is nested more than {MAX_DEPTH} deep: {value[:80]!r}")
     return value
+
+
+def _parts(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def kinds_of(roles: frozenset[Role]) -> frozenset[Kind]:
@@ -622,33 +632,81 @@ def wilson(right: int, of: int) -> Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What the operations of a track ticket amount to."""
+    """What one person's operations in a track ticket amount to."""
 
     clicks: int
     clicked_frames: int
     edited_frames: int
 
 
-def effort_of(operations: Iterable[Operation]) -> Effort:
-    """Count the clicks and the frames that they touched.
+def effort_of(operations: Sequence[Operation], frames: Iterable[int]) -> dict[str, Effort]:
+    """What each person put into a masklet, from its ticket's operations, in order. frames: its annotated ones.
 
-    A prompt holds every point of its frame so far: one that has more points than the last on this frame adds the
-    difference, one with as many moved a point (a click), one with fewer took points back.
+    This defines what the figures count and what is published with a masklet:
+
+    - A click is a point that was placed or moved, or a box that was drawn. It was spent, so undoing it does not take it
+      back. A prompt holds all that stands on its frame, of which what stood there before is not counted again.
+    - An edited frame is one on which a prompt, a stroke or "absent" stands in the end, neither undone nor cleared, as
+      in the draft. It is the edited frame of whoever edited it last.
     """
-    points: dict[int, int] = {}
-    clicks: Counter[int] = Counter()
-    edited: set[int] = set()
-    for operation in operations:
-        if operation.frame_idx is None or operation.kind not in ("prompt", "stroke"):
+    acts = [(operation, json.loads(operation.payload)) for operation in operations]
+    clicks: dict[str, Counter[int]] = defaultdict(Counter)
+    on_frame: dict[int, list[tuple[str, dict[str, object]]]] = defaultdict(list)  # prompts, and {} where they ended
+    undone: set[object] = set()
+    for o, said in acts:
+        about = said.get("operation_id")
+        if o.kind in ("undo", "redo") and isinstance(about, str):
+            (undone.add if o.kind == "undo" else undone.discard)(about)
+        elif o.kind == "prompt" and o.frame_idx is not None:
+            before = next((prompt for by, prompt in reversed(on_frame[o.frame_idx]) if by not in undone), {})
+            clicks[o.person][o.frame_idx] += _clicks_from(before, said)
+            on_frame[o.frame_idx].append((o.operation_id, said))
+        elif o.kind in ("stroke", "clear") and o.frame_idx is not None:
+            on_frame[o.frame_idx].append((o.operation_id, {}))
+        elif o.kind == "absent":
+            for frame in set(_emptied(said, on_frame)):
+                on_frame[frame].append((o.operation_id, {}))
+    edited: dict[int, str] = {}
+    locked: set[int] = set()
+    annotated = sorted(frames)
+    for o, said in acts:
+        if o.operation_id in undone:
             continue
-        edited.add(operation.frame_idx)
-        given = json.loads(operation.payload).get("points_xy")
-        if count := len(given) if isinstance(given, list) else 0:
-            before = points.get(operation.frame_idx, 0)
-            clicks[operation.frame_idx] += count - before if count > before else int(count == before)
-            points[operation.frame_idx] = count
-    clicked = sum(1 for frame_clicks in clicks.values() if frame_clicks)
-    return Effort(clicks=clicks.total(), clicked_frames=clicked, edited_frames=len(edited))
+        if o.kind == "absent":
+            edited |= dict.fromkeys(set(_emptied(said, annotated)) - locked, o.person)
+        elif o.frame_idx is None:
+            continue
+        elif o.kind == "lock":
+            (locked.add if said.get("on", True) else locked.discard)(o.frame_idx)
+        elif o.kind in ("prompt", "stroke"):
+            edited[o.frame_idx] = o.person
+        elif o.kind == "clear":
+            edited.pop(o.frame_idx, None)
+    last = Counter(edited.values())
+    return {
+        person: Effort(
+            clicks=clicks[person].total(),
+            clicked_frames=sum(1 for n in clicks[person].values() if n),
+            edited_frames=last[person],
+        )
+        for person in sorted({*clicks, *last})
+    }
+
+
+def _clicks_from(before: Mapping[str, object], now: Mapping[str, object]) -> int:
+    """The clicks that led from one prompt of a frame to the next: fewer points, and as many boxes, took none."""
+    old, new = (len(points) if isinstance(points := prompt.get("points_xy"), list) else 0 for prompt in (before, now))
+    boxes = int(bool(now.get("box_xyxy")) and now.get("box_xyxy") != before.get("box_xyxy"))
+    moved = int(bool(new) and new == old and not boxes)
+    return max(0, new - old) + moved + boxes
+
+
+def _emptied(said: Mapping[str, object], frames: Iterable[int]) -> list[int]:
+    """Those of `frames` on which "absent" says that the object is not there; none if it is malformed."""
+    first, last = said.get("first"), said.get("last")
+    if not isinstance(first, int) or not isinstance(last, int):
+        return []
+    return [frame for frame in frames if first <= frame <= last]
 
 
 def check_new_ticket(ticket: NewTicket) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy import Row
 
 from annotation_queue.records import (
     Batch,
+    Effort,
     Kind,
     NewOperation,
     NewTicket,
@@ -76,8 +77,16 @@ def act_of(outcome: Outcome, *, keep_masklet: bool = False) -> NewOperation:
     )
 
 
-def made_masklet(masklet: Masklet, ticket: Ticket, person: Person) -> Masklet:
-    """The masklet with what the queue knows better than the client that sent it."""
+def made_masklet(
+    masklet: Masklet, ticket: Ticket, person: Person, parent: Masklet | None, effort: Iterable[Effort]
+) -> Masklet:
+    """The masklet with what the queue knows better than the client that sent it.
+
+    effort: of everybody who worked on it in this ticket; what its parent cost is added.
+    """
+    clicks, edited = (0, 0) if parent is None else (parent.click_count, parent.edited_frame_count)
+    for done in effort:
+        clicks, edited = clicks + done.clicks, edited + done.edited_frames
     return replace(
         masklet,
         batch_id=ticket.batch_id,
@@ -87,6 +96,8 @@ def made_masklet(masklet: Masklet, ticket: Ticket, person: Person) -> Masklet:
         annotated_by=person.name,
         verdict=None,
         verified_by=None,
+        click_count=clicks,
+        edited_frame_count=min(edited, len(masklet.frame_idx)),
     )
 
 

@@ -37,7 +37,7 @@ from sqlalchemy.exc import IntegrityError
 
 from annotation_queue import database as db
 from annotation_queue import figures, gold
-from annotation_queue.claims import RETURN_EXPIRED, claiming, not_barred
+from annotation_queue.claims import RETURN_EXPIRED, claiming, not_barred, waiting
 from annotation_queue.database import Database
 from annotation_queue.records import (
     HANDED_OUT,
@@ -47,6 +47,7 @@ from annotation_queue.records import (
     Batch,
     BatchResult,
     BatchSealed,
+    Effort,
     Figures,
     Finished,
     Gold,
@@ -75,6 +76,7 @@ from annotation_queue.records import (
     check_new_ticket,
     check_operation,
     check_outcome,
+    effort_of,
     kinds_of,
     lane_of,
     lanes_of,
@@ -104,6 +106,11 @@ T = TypeVar("T")
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
 LEASE_S = 90.0  # a lease ends this long after its last heartbeat
 SWEEP_S = 1.0  # how often a process looks for leases that are over, at a claim
+LOCKED_S = (
+    0.005,
+    0.02,
+    0.1,
+)  # how long a claim waits for others, which locked all that there is, before it looks again
 HEARTBEAT_S = 20.0  # how often a client should send one
 DELIVERY_S = 300.0  # how long one delivery of a drained batch may take before another process tries
 RETRY_S = (1.0, 5.0, 30.0, 60.0)  # waits between deliveries that failed; the last one repeats
@@ -290,10 +297,18 @@ class Store:
         kinds: in order of preference; None for every kind that their roles permit.
         claim_id: made by the client; the same id again gives the same ticket while the lease lasts.
         ticket_id, batch_id: only this ticket, only tickets of this batch.
-        Raises NotAllowed if no role of theirs permits any of `kinds`, or not this ticket; NoSuchTicket; LeaseLost if
-        the lease that this claim gave is over; ValueError for a bad id.
+        Raises NotAllowed if no role of theirs permits any of `kinds`, if they cannot have this ticket, if a warm-up
+        keeps them from any; LeaseLost if the lease that this claim gave is over; ValueError for a bad id; NoSuchTicket
+        (a lead).
         """
-        return _once(lambda: self._claim(person, kinds, claim_id, ticket_id, batch_id))
+        check_id(claim_id, "claim_id")
+        waits = iter(LOCKED_S)
+        while True:
+            ticket, locked = _once(lambda: self._claim(person, kinds, claim_id, ticket_id, batch_id))
+            wait_s = next(waits, None)
+            if not locked or wait_s is None:
+                return ticket
+            time.sleep(wait_s)
 
     def _claim(
         self,
@@ -302,40 +317,59 @@ class Store:
         claim_id: str,
         ticket_id: str | None,
         batch_id: str | None,
-    ) -> Ticket | None:
-        check_id(claim_id, "claim_id")
+    ) -> tuple[Ticket | None, bool]:
+        """What `claim` gives, and whether there was none only because every ticket was locked by other claims."""
         allowed = kinds_of(person.roles)
         wanted = [kind for kind in (kinds if kinds is not None else HANDED_OUT) if kind in allowed]
         if not wanted:
             raise NotAllowed(f"{person.name} has no role for {', '.join(kinds) if kinds else 'any'} tickets")
         now = self._clock()
+        sweeps = not 0 <= now - self._swept < SWEEP_S
         with self.database.write() as c:
             before = self._given(c, person, claim_id)
             if before is not None:
-                return before
-            if not 0 <= now - self._swept < SWEEP_S:
+                return before, False
+            if sweeps:
                 c.execute(RETURN_EXPIRED, {"claim_now": now})
-                self._swept = now
             only_gold = False
             if ticket_id is None:
-                only_gold, dealt = gold.deal(c, self.policy, person, wanted, claim_id, batch_id, now)
+                only_gold, dealt = gold.deal(c, self.policy, person, wanted, batch_id, now)
                 wanted = [*dealt, *(kind for kind in wanted if kind not in dealt)]
             else:
                 self._check_trained(c, person)
-            for kind in wanted:
-                given = {"claim_kind": kind.value, "claim_ticket": ticket_id, "claim_batch": batch_id, "claim_now": now}
-                given |= {"claim_person": person.name, "claim_until": now + self.lease_s}
-                lead, lanes = Role.LEAD in person.roles, tuple(lanes_of(person))
-                take = claiming(kind, lanes, lead, ticket_id is not None, batch_id is not None, only_gold)
-                row = c.execute(take, given).first()
+            lead = Role.LEAD in person.roles
+            chooses = ticket_id is None or lead or not self._led_to(c, person, ticket_id)
+            how = (tuple(lanes_of(person)), lead, ticket_id is not None, batch_id is not None, only_gold)
+            given = {"claim_ticket": ticket_id, "claim_batch": batch_id, "claim_now": now}
+            given |= {"claim_person": person.name, "claim_until": now + self.lease_s}
+            row, locked = None, False
+            for kind in wanted if chooses else []:
+                row = c.execute(claiming(kind, *how), given | {"claim_kind": kind.value}).first()
                 if row is not None:
                     self._note_lease(c, row, person, claim_id, now)
-                    return to_ticket(row)
-            if ticket_id is not None:
-                ticket = to_ticket(self._lock_ticket(c, ticket_id))
-                if refusal := why_not(person, ticket):
-                    raise NotAllowed(refusal)
-        return None
+                    break
+            else:
+                if not self.database.is_sqlite:
+                    locked = any(c.scalar(waiting(kind, *how), given | {"claim_kind": kind.value}) for kind in wanted)
+            if row is None and ticket_id is not None and not locked:
+                self._refuse(c, person, ticket_id)
+        if sweeps:
+            self._swept = now
+        return (None if row is None else to_ticket(row)), locked
+
+    def _led_to(self, c: Connection, person: Person, ticket_id: str) -> bool:
+        """Whether an answer of this person led to a ticket; nothing is there where an answer to gold would have."""
+        t, le = db.tickets, db.leases
+        mine = select(le.c.ticket_id).where(le.c.person == person.name, db.HAS_FINISHED)
+        query = select(t.c.ticket_id).where(t.c.ticket_id.in_(mine), t.c.next_ticket_id == ticket_id)
+        return c.execute(query.limit(1)).first() is not None
+
+    def _refuse(self, c: Connection, person: Person, ticket_id: str) -> None:
+        """Why a person does not get the ticket that they asked for, if they may know; nothing: somebody else has it."""
+        if Role.LEAD not in person.roles:  # whether there is one or not, as nothing follows from gold
+            raise NotAllowed(f"ticket {ticket_id} is not to be had by {person.name}")
+        if refusal := why_not(person, to_ticket(self._lock_ticket(c, ticket_id))):
+            raise NotAllowed(refusal)
 
     def _given(self, c: Connection, person: Person, claim_id: str) -> Ticket | None:
         """What a claim gave when it came before, or None. Raises LeaseLost if that lease is over."""
@@ -354,8 +388,8 @@ class Store:
     def new_object(self, ticket_id: str, token: int, person: Person, *, claim_id: str) -> Ticket:
         """Open a ticket for another object of a video that `person` is correcting, and lease it to them.
 
-        The same claim_id again gives the same ticket while the lease lasts. Raises NoSuchTicket; LeaseLost; NotAllowed
-        from a verify ticket, in a warm-up, and where the video has MAX_OBJECTS tickets or its batch is done.
+        The same claim_id again gives the same ticket while the lease lasts. Raises LeaseLost; NotAllowed without a
+        lease, from a verify ticket, in a warm-up, and where the video has MAX_OBJECTS tickets or its batch is done.
         """
         check_id(claim_id, "claim_id")
         return _once(lambda: self._new_object(ticket_id, token, person, claim_id))
@@ -364,11 +398,11 @@ class Store:
         now = self._clock()
         t, b = db.tickets, db.batches
         with self.database.write() as c:
-            ticket = to_ticket(self._lock_ticket(c, ticket_id))
+            ticket = to_ticket(self._lock_held_once(c, ticket_id, token, person))
             before = self._given(c, person, claim_id)
             if before is not None:
                 return before
-            self._check_held(c, ticket, token, person)
+            _check_held(ticket, token, person)
             if ticket.kind is Kind.VERIFY:
                 raise NotAllowed("a new object begins in a ticket that is corrected or selected")
             self._check_trained(c, person)
@@ -399,51 +433,58 @@ class Store:
             return to_ticket(row)
 
     def held(self, ticket_id: str, token: int, person: Person) -> Ticket:
-        """The ticket, for who holds it under this token. Raises NoSuchTicket; NotAllowed; LeaseLost."""
-        ticket = self.ticket(ticket_id)
+        """The ticket, for who holds it under this token. Raises NotAllowed, LeaseLost."""
         with self.database.read() as c:
-            self._check_held(c, ticket, token, person)
+            self._check_held_once(c, ticket_id, token, person)
+        ticket = self.ticket(ticket_id)
+        _check_held(ticket, token, person)
         return ticket
 
     def heartbeat(self, ticket_id: str, token: int, person: Person) -> Ticket:
-        """Keep the lease for another `lease_s`. Raises NoSuchTicket, LeaseLost."""
+        """Keep the lease for another `lease_s`. Raises NotAllowed, LeaseLost."""
         with self.database.write() as c:
-            ticket = to_ticket(self._lock_ticket(c, ticket_id))
-            self._check_held(c, ticket, token, person)
+            ticket = to_ticket(self._lock_held_once(c, ticket_id, token, person))
+            _check_held(ticket, token, person)
             until = self._clock() + self.lease_s
             query = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id).values(expires_at=until)
             return to_ticket(c.execute(query.returning(db.tickets)).one())
 
     def release(self, ticket_id: str, token: int, person: Person) -> Ticket:
-        """Give the ticket back; its operations stay. Again: nothing. Raises NoSuchTicket, LeaseLost."""
+        """Give the ticket back; its operations stay. Again: nothing. Raises NotAllowed, LeaseLost."""
         with self.database.write() as c:
-            ticket = to_ticket(self._lock_ticket(c, ticket_id))
-            if ticket.state is State.OPEN and ticket.lease_token == token and self._held_once(c, ticket, token, person):
+            ticket = to_ticket(self._lock_held_once(c, ticket_id, token, person))
+            if ticket.state is State.OPEN and ticket.lease_token == token:
                 return ticket
-            self._check_held(c, ticket, token, person)
-            query = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id)
-            back = query.values(state=State.OPEN.value, leased_by=None, expires_at=None)
-            return to_ticket(c.execute(back.returning(db.tickets)).one())
+            _check_held(ticket, token, person)
+            return to_ticket(self._open_again(c, ticket_id))
+
+    def end_lease(self, ticket_id: str, token: int, *, by: Person) -> Ticket:
+        """End the lease under this token at once, whoever holds it, as if it had run out: what was done stays.
+
+        The ticket as it stands, if that lease is over already. Raises NoSuchTicket.
+        """
+        with self.database.write() as c:
+            row = self._lock_ticket(c, ticket_id)
+            if row.state != State.LEASED.value or row.lease_token != token:
+                return to_ticket(row)
+            db.record(c, self._clock(), by.name, "end lease", ticket_id, {"held_by": row.leased_by})
+            return to_ticket(self._open_again(c, ticket_id))
 
     def append_operations(
         self, ticket_id: str, token: int, person: Person, operations: Sequence[NewOperation]
     ) -> Appended:
         """Keep what the holder of a ticket did, in order; operations that are there already are skipped.
 
-        Raises NoSuchTicket; LeaseLost, after keeping what is new as a branch; NotAllowed for a prompt that the
-        ticket's phase does not permit; ValueError. After the last two nothing is kept.
+        Raises LeaseLost, after keeping what is new as a branch; NotAllowed for a ticket that they never held and for a
+        prompt that the ticket's phase does not permit; ValueError. After the last two nothing is kept.
         """
-        lost = False
         with self.database.write() as c:
-            ticket = to_ticket(self._lock_ticket(c, ticket_id))
+            ticket = to_ticket(self._lock_held_once(c, ticket_id, token, person))
             known = self._known_operations(c, ticket, [o.operation_id for o in operations])
             fresh = list({o.operation_id: o for o in operations if o.operation_id not in known}.values())
             for operation in fresh:
                 check_operation(ticket, operation)
-            if fresh and not holds(ticket, token, person):
-                self._check_held_once(c, ticket, token, person)
-                lost = True
-            lost = lost or any(known.values())
+            lost = any(known.values()) or (bool(fresh) and not holds(ticket, token, person))
             seq = self._append(c, ticket, token, person, fresh, branch=lost)
         if lost:
             raise LeaseLost()
@@ -454,31 +495,26 @@ class Store:
 
         The same `outcome.operation_id` again gives the same answer. What a person made is kept under their name,
         as a manual masklet whose parent is the one that the ticket was about.
-        Raises NoSuchTicket; LeaseLost, after keeping the outcome as a branch; ValueError.
+        Raises LeaseLost, after keeping the outcome as a branch; NotAllowed, if they never held the ticket; ValueError.
         """
         now = self._clock()
-        lost = False
         with self.database.write() as c:
-            row = self._lock_ticket(c, ticket_id)
+            row = self._lock_held_once(c, ticket_id, token, person)
             ticket = to_ticket(row)
             check_outcome(ticket, outcome)
             known = self._known_operations(c, ticket, [outcome.operation_id])
             if known.get(outcome.operation_id) is False:
-                return self._finished(c, ticket)
-            if known or not holds(ticket, token, person):
-                self._check_held_once(c, ticket, token, person)
-                if not known:
-                    self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=True)], branch=True)
-                lost = True
-            else:
+                return self._finished(c, row)
+            if holds(ticket, token, person) and not known:
                 is_gold = row.gold_id is not None
                 self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=is_gold)], branch=False)
                 self._end_lease(c, ticket, token, outcome, now)
                 if not is_gold:
                     return self._answer(c, row, person, outcome, now)
                 gold.close(c, row, self.policy, outcome, person.name, now)
-                return self._finished(c, to_ticket(self._lock_ticket(c, ticket_id)))
-        assert lost
+                return self._finished(c, self._lock_ticket(c, ticket_id))
+            if not known:
+                self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=True)], branch=True)
         raise LeaseLost()
 
     def unsubmit(self, ticket_id: str, person: Person, *, operation_id: str, created_at: str) -> Ticket:
@@ -486,8 +522,8 @@ class Store:
 
         Only of their last RECENT tickets, and while nobody touched what followed. The take-back is an operation; a
         masklet that was made is kept in it. The same operation_id again gives the same ticket while the lease lasts.
-        Raises NoSuchTicket; NotAllowed for a ticket that is not among those; TooLate; LeaseLost if the lease that this
-        take-back gave is over; ValueError.
+        Raises NotAllowed for a ticket that is not among those, or not for their roles any more; TooLate; LeaseLost if
+        the lease that this take-back gave is over; ValueError.
         """
         check_id(operation_id, "operation_id")
         return _once(lambda: self._unsubmit(ticket_id, person, operation_id, created_at))
@@ -496,18 +532,20 @@ class Store:
         now = self._clock()
         t, le = db.tickets, db.leases
         with self.database.write() as c:
-            row = self._lock_ticket(c, ticket_id)
-            ticket = to_ticket(row)
+            row = c.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first()
             again = self._given(c, person, operation_id)
             if again is not None:
                 if again.ticket_id != ticket_id:
                     raise ValueError(f"{operation_id} took back another ticket")
                 return again
+            mine = next((r for r in self._recent(c, person) if r.ticket_id == ticket_id), None)
+            if row is None or mine is None:
+                raise NotAllowed(f"ticket {ticket_id} is not among the last {RECENT} that {person.name} finished")
+            ticket = to_ticket(row)
+            if refusal := why_not(person, ticket):  # their roles are others now
+                raise NotAllowed(refusal)
             if self._known_operations(c, ticket, [operation_id]):
                 raise ValueError(f"operation {operation_id} is another one's")
-            mine = next((r for r in self._recent(c, person) if r.ticket_id == ticket_id), None)
-            if mine is None:
-                raise NotAllowed(f"ticket {ticket_id} is not among the last {RECENT} that {person.name} finished")
             if ticket.state is State.LEASED:
                 raise TooLate("somebody else holds this ticket now")
             tallies, made = ([], None) if row.gold_id is not None else self._reopen(c, row, mine)
@@ -640,12 +678,15 @@ class Store:
             query = query.where(t.c.batch_id == batch_id)
         if seen_by is not None and not seen_by.roles & OVERSEERS:
             free = t.c.reserved_for.is_(None) | (t.c.reserved_until < self._clock())
-            mine = (free & t.c.lane.in_(lanes_of(seen_by))) | (t.c.reserved_for == seen_by.name)
+            lane = (free & t.c.lane.in_(lanes_of(seen_by))) | (t.c.reserved_for == seen_by.name)
             could = [
-                and_(db.IS_OPEN, t.c.kind == may.value, mine, *not_barred(literal(seen_by.name), may, lead=False))
+                and_(db.IS_OPEN, t.c.kind == may.value, lane, *not_barred(literal(seen_by.name), may, lead=False))
                 for may in sorted(kinds_of(seen_by.roles))
             ]
-            query = query.where(or_(db.IS_LEASED & (t.c.leased_by == seen_by.name), *could))
+            le = db.leases
+            mine = select(le.c.ticket_id).where(le.c.person == seen_by.name, db.HAS_FINISHED)
+            followed = t.c.previous_ticket_id.is_(None) | t.c.previous_ticket_id.not_in(mine)  # nothing does from gold
+            query = query.where(or_(db.IS_LEASED & (t.c.leased_by == seen_by.name), followed & or_(*could)))
         with self.database.read() as c:
             return [to_ticket(row) for row in c.execute(query)]
 
@@ -735,6 +776,11 @@ class Store:
             raise NoSuchTicket(f"no ticket {ticket_id}")
         return row
 
+    def _open_again(self, c: Connection, ticket_id: str) -> Row[Any]:
+        back = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id)
+        back = back.values(state=State.OPEN.value, leased_by=None, expires_at=None)
+        return c.execute(back.returning(db.tickets)).one()
+
     def _keep_masklets(self, c: Connection, batch_id: str, contents: Sequence[Masklet]) -> None:
         """Keep masklets; ValueError if another one has the same id in this batch."""
         now = self._clock()
@@ -748,18 +794,17 @@ class Store:
             elif there != text:
                 raise ValueError(f"another masklet {content.masklet_id} is in batch {batch_id} already")
 
-    def _held_once(self, c: Connection, ticket: Ticket, token: int, person: Person) -> bool:
-        key = (db.leases.c.ticket_id == ticket.ticket_id) & (db.leases.c.token == token)
-        return c.scalar(select(db.leases.c.person).where(key)) == person.name
+    def _check_held_once(self, c: Connection, ticket_id: str, token: int, person: Person) -> None:
+        key = (db.leases.c.ticket_id == ticket_id) & (db.leases.c.token == token)
+        if c.scalar(select(db.leases.c.person).where(key)) != person.name:
+            raise NotAllowed(f"{person.name} never held ticket {ticket_id} under token {token}")
 
-    def _check_held_once(self, c: Connection, ticket: Ticket, token: int, person: Person) -> None:
-        if not self._held_once(c, ticket, token, person):
-            raise NotAllowed(f"{person.name} never held ticket {ticket.ticket_id} under token {token}")
-
-    def _check_held(self, c: Connection, ticket: Ticket, token: int, person: Person) -> None:
-        if not holds(ticket, token, person):
-            self._check_held_once(c, ticket, token, person)
-            raise LeaseLost()
+    def _lock_held_once(self, c: Connection, ticket_id: str, token: int, person: Person) -> Row[Any]:
+        """A ticket, for who holds it or did. NotAllowed else, whether there is one or not: nothing follows from gold,
+        and who never held a ticket is told nothing about it.
+        """
+        self._check_held_once(c, ticket_id, token, person)
+        return self._lock_ticket(c, ticket_id)
 
     def _check_trained(self, c: Connection, person: Person) -> None:
         if not gold.is_trained(c, self.policy, person):
@@ -833,15 +878,18 @@ class Store:
         answers = self._answers(c, row.ticket_id)
         mine = answers[-1]
         if len(answers) < row.overlap:
-            again = update(db.tickets).where(db.tickets.c.ticket_id == row.ticket_id)
-            back = again.values(state=State.OPEN.value, leased_by=None, expires_at=None).returning(db.tickets)
-            finished = self._finished(c, to_ticket(c.execute(back).one()))
-            db.add_to_tallies(c, [figures.answered(row, mine)])
+            finished = self._finished(c, self._open_again(c, row.ticket_id))
+            db.add_to_tallies(c, figures.answered(row, mine))
             return finished
-        made = None if outcome.masklet is None else made_masklet(outcome.masklet, to_ticket(row), person)
-        if made is not None:
+        made, effort, parent = None, dict[str, Effort](), None
+        if outcome.masklet is not None:
+            effort = self._effort(c, row.ticket_id, outcome.masklet)
+            parent = self._masklet(c, row)
+            made = made_masklet(outcome.masklet, to_ticket(row), person, parent, effort.values())
             self._keep_masklets(c, row.batch_id, [made])
-        tallies = [figures.answered(row, mine, **self._effort(c, row, made)), *figures.agreed(row, answers)]
+        before = parent if row.made_by not in (None, person.name) else None
+        tallies = figures.answered(row, mine, made=made, effort=effort, before=before)
+        tallies += figures.agreed(row, answers)
         decision = majority(answers)
         if row.needs_lead:
             db.record(c, now, person.name, "decide", row.ticket_id, {"verdict": decision.verdict})
@@ -849,20 +897,16 @@ class Store:
         db.add_to_tallies(c, [*tallies, *closed])
         return finished
 
-    def _effort(self, c: Connection, row: Row[Any], made: Masklet | None) -> dict[str, Any]:
-        """What `figures.answered` must know of a masklet that was made."""
-        if made is None:
-            return {}
+    def _effort(self, c: Connection, ticket_id: str, made: Masklet) -> dict[str, Effort]:
+        """What people put into a masklet that was made in a ticket."""
         o = db.operations
-        query = select(o).where(o.c.ticket_id == row.ticket_id, o.c.branch.is_(False)).order_by(o.c.seq)
-        before = None
-        if row.made_by is not None and row.made_by != made.annotated_by:
-            before = self._content(c, row.batch_id, row.masklet_id)
-        return {
-            "made": made,
-            "operations": [to_operation(r) for r in c.execute(query)],
-            "before": None if before is None else MASKLET.validate_json(before),
-        }
+        query = select(o).where(o.c.ticket_id == ticket_id, o.c.branch.is_(False)).order_by(o.c.seq)
+        return effort_of([to_operation(row) for row in c.execute(query)], made.frame_idx)
+
+    def _masklet(self, c: Connection, row: Row[Any]) -> Masklet | None:
+        """What a ticket is about."""
+        content = self._content(c, row.batch_id, row.masklet_id)
+        return None if content is None else MASKLET.validate_json(content)
 
     def _content(self, c: Connection, batch_id: str, masklet_id: str | None) -> str | None:
         m = db.masklets
@@ -959,7 +1003,7 @@ class Store:
         """Undo what an answer led to. Returns what the tallies lose, and the masklet that was made. Raises TooLate."""
         t, b, m = db.tickets, db.batches, db.masklets
         if row.state == State.OPEN.value:  # one of several verdicts, and not the last
-            return figures.negative([figures.answered(row, mine)]), None
+            return figures.negative(figures.answered(row, mine)), None
         follower = None
         if row.next_ticket_id is not None:
             follower = self._lock_ticket(c, row.next_ticket_id)
@@ -977,8 +1021,14 @@ class Store:
             c.execute(delete(t).where(t.c.ticket_id == follower.ticket_id))
         change = {"remaining": b.c.remaining + 1} if follower is None else {"total": b.c.total - 1}
         c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change))
-        effort = self._effort(c, row, None if made is None else MASKLET.validate_json(made))
-        lost = [figures.answered(row, mine, **effort), *figures.agreed(row, self._answers(c, row.ticket_id))]
+        if made is None:
+            lost = figures.answered(row, mine)
+        else:
+            masklet = MASKLET.validate_json(made)
+            before = self._masklet(c, row) if row.made_by not in (None, mine.person) else None
+            effort = self._effort(c, row.ticket_id, masklet)
+            lost = figures.answered(row, mine, made=masklet, effort=effort, before=before)
+        lost += figures.agreed(row, self._answers(c, row.ticket_id))
         lost += [*figures.closed(row), *figures.added([] if follower is None else [follower._asdict()])]
         return figures.negative(lost), made
 
@@ -993,13 +1043,19 @@ class Store:
         if drained.rowcount:
             c.execute(insert(db.outbox).values(batch_id=batch_id, created_at=now, not_before=now, attempts=0))
 
-    def _finished(self, c: Connection, ticket: Ticket) -> Finished:
-        return _finished(ticket, drained=self._batch(c, ticket.batch_id).drained)
+    def _finished(self, c: Connection, row: Row[Any]) -> Finished:
+        drained = row.gold_id is None and self._batch(c, row.batch_id).drained  # gold of a batch that is done: no tell
+        return _finished(to_ticket(row), drained=drained)
 
 
 def _finished(ticket: Ticket, *, drained: bool) -> Finished:
     settled = ticket.verdict if ticket.next_ticket_id is None else None
     return Finished(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)
+
+
+def _check_held(ticket: Ticket, token: int, person: Person) -> None:
+    if not holds(ticket, token, person):
+        raise LeaseLost()
 
 
 def _once(change: Callable[[], T]) -> T:

@@ -188,6 +188,7 @@ def test_frames_are_exact_and_may_be_kept_for_ever(pipeline, vera, browser, requ
     answer = browser.get("/api/videos/video-0/frames/31.jpg")
     assert answer.headers["content-type"] == "image/jpeg"
     assert "immutable" in answer.headers["cache-control"] and "private" in answer.headers["cache-control"]
+    assert "Cookie" in answer.headers["vary"], "but not for whoever logs in next at the same browser"
     assert answer.content == vera.frame("video-0", 31) == SyntheticMedia(48).frame("video-0", 31)
     assert picture(31).shape == (360, 640, 3)
 
@@ -235,7 +236,8 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(queue):
 def test_logging_out_ends_the_login(browser):
     assert browser.get("/api/me").json()["name"] == "vera"
     cookie = f"{COOKIE}={browser.cookies[COOKIE]}"
-    assert browser.post("/api/logout").status_code == 204
+    answer = browser.post("/api/logout")
+    assert answer.status_code == 204 and answer.headers["clear-site-data"] == '"cache"', "what waits to be sent stays"
     assert browser.get("/api/me", headers={"Cookie": cookie}).status_code == 401
 
 
@@ -357,6 +359,34 @@ def test_a_verdict_is_taken_back_over_the_api(pipeline, vera, request):
         pipeline.unsubmit(ticket.ticket_id)
 
 
+def test_a_lead_ends_a_lease_over_the_api(queue, pipeline, vera, request):
+    batch = open_batch(pipeline, request, 1)
+    ticket = vera.claim(batch_id=batch.batch_id)
+    with pytest.raises(NotAllowed, match="only leads"):
+        vera.end_lease(ticket)
+    with queue.client("lea") as lea:
+        (seen,) = lea.tickets(batch_id=batch.batch_id, state=State.LEASED)
+        assert lea.end_lease(seen).state is State.OPEN
+    with pytest.raises(LeaseLost):
+        vera.heartbeat(ticket)
+
+
+def test_how_far_batches_are_is_for_overseers(queue, pipeline, vera, request):
+    batch = open_batch(pipeline, request, 1)  # a ticket of one that is done is gold
+    for path in ("/api/batches", f"/api/batches/{batch.batch_id}"):
+        assert [client._http.get(path).status_code for client in (vera, pipeline)] == [403, 200]
+
+
+def test_a_payload_nested_without_end_is_refused(pipeline, ann, request):
+    name = request.node.name
+    pipeline.open_batch(name, [NewTicket(ticket_id=name, kind=Kind.TRACK, video_id="video-0", phase="1")])
+    ticket = ann.claim(ticket_id=name)
+    deep = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    act = NewOperation(operation_id=new_id(), kind="stroke", created_at="", frame_idx=0, payload=deep)
+    with pytest.raises(ValueError, match="payload"):
+        ann.append_operations(ticket, [act])
+
+
 def test_the_figures_are_for_overseers_and_for_prometheus(queue, pipeline, vera, request):
     open_batch(pipeline, request, 1)
     with pytest.raises(NotAllowed, match="leads, admins"):
@@ -401,8 +431,9 @@ def test_leads_manage_people_and_never_admins(queue):
         assert post("/api/people/ned/disable", json={"disabled": False}).status_code == 204
         assert httpx.post(f"{queue.url}/api/login", json=login).status_code == 200
         said = [(line["actor"], line["action"]) for line in http.get("/api/audit").json() if line["subject"] == "ned"]
-        wanted = ["enable", "disable", "revoke token", "issue token", "set person"]
-        assert said == [("lea", action) for action in wanted]
+        by_lea = [("lea", action) for action in ("disable", "revoke token", "issue token", "set person")]
+        failed, logged_in = ("(nobody)", "fail to log in"), ("ned", "log in")
+        assert said == [logged_in, ("lea", "enable"), failed, by_lea[0], logged_in, *by_lea[1:]]
         assert PASSWORD not in http.get("/api/audit").text and issued["token"] not in http.get("/api/audit").text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_queue import candidate, corrected, tickets
 from test_handing_out import take_back, with_policy
-from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome
+from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, to_track
 
 from annotation_queue.records import (
     TRAINED,
@@ -19,7 +21,6 @@ from annotation_queue.records import (
     NoSuchBatch,
     NotAllowed,
     Reason,
-    is_in_share,
     masklet_iou,
     wilson,
 )
@@ -54,7 +55,7 @@ def test_gold_is_dealt_scored_and_counts_nowhere_else(store):
     assert (done.settled, done.batch_drained) == (Verdict.ACCEPT, False)
     assert store.batch("b") == before and store.batch_result("b").settled == ()
     assert store.batch_result("b").operations == () and store.stats().counts[0].tickets == 1
-    assert store.stats().paces == ()
+    assert [(pace.person, pace.finished) for pace in store.stats().paces] == [("vera", 1)], "or it would tell her"
     after = store.figures()
     assert (after.total, after.batches) == (figures.total, figures.batches)
     (scored,) = after.gold
@@ -102,12 +103,15 @@ def test_a_masklet_is_scored_by_its_iou_with_the_true_one(store):
     assert store.figures().gold[0].score == 1.0
 
 
-def test_the_gold_share_is_about_that_of_the_claims(store):
-    ids = [f"claim-{i}" for i in range(60)]
-    expected = [i for i in ids if is_in_share(i, 0.2)]
+def test_the_gold_share_is_about_that_of_the_claims_and_no_claim_id_keeps_it_away(store, monkeypatch):
+    monkeypatch.setattr("annotation_queue.gold.CHANCE", random.Random(1))
     store = opened(store, 60, verify_gold(60), gold_share=0.2)
-    got = [store.claim(VERA, claim_id=i).masklet_id.startswith("gold") for i in ids]
-    assert [i for i, is_gold in zip(ids, got, strict=True) if is_gold] == expected and 4 < len(expected) < 25
+    ids = [f"claim-{i}" for i in range(30)]
+    hers, his = (
+        [store.claim(person, claim_id=i).masklet_id.startswith("gold") for i in ids] for person in (VERA, VICTOR)
+    )
+    assert 1 < sum(hers) < 16 and 1 < sum(his) < 16
+    assert hers != his, "the same claims"
 
 
 def test_gold_of_another_batch_is_not_dealt_where_one_batch_was_asked_for(store):
@@ -160,9 +164,87 @@ def test_a_further_object_is_begun_in_gold_as_anywhere_and_where_not_the_answer_
     assert str(of_gold.value) == str(of_many.value)
 
 
-def test_a_warm_up_without_gold_left_hands_out_nothing(store):
-    store = opened(store, 1, [], warmup_tickets=1)
-    assert claim(store, VERA) is None
+def test_a_warm_up_is_as_short_as_the_gold_that_there_is(store):
+    store = opened(store, 2, [], gold_share=0.0, warmup_tickets=2)
+    assert claim(store, VERA).ticket_id == "ticket-0000"
+    store.add_gold("b", verify_gold(1), by=LEA)
+    held = claim(store, VICTOR)
+    assert held.masklet_id.startswith("gold") and claim(store, VICTOR) is None, "he has the last one in his hands"
+    store.finish(held.ticket_id, held.lease_token, VICTOR, outcome(Verdict.ACCEPT))
+    assert claim(store, VICTOR).ticket_id == "ticket-0001"
+
+
+def test_who_failed_the_last_gold_of_a_warm_up_is_told_so(store):
+    store = opened(store, 1, verify_gold(1), gold_share=0.0, warmup_tickets=2)
+    finish(store, VERA, Verdict.REFINE)
+    with pytest.raises(NotAllowed, match="no gold is left"):
+        claim(store, VERA)
+    store.add_gold("b", verify_gold(2), by=LEA)
+    assert claim(store, VERA).masklet_id == "gold-m0001"
+
+
+def test_what_follows_from_gold_cannot_be_told_from_what_follows_from_real_work(store):
+    store, both, told = with_policy(store, gold_share=1.0), replace(VERA, roles=VERA.roles | ANN.roles), []
+    for gold in ([], verify_gold(1)):
+        batch = f"b{len(gold)}"
+        store.open_batch(batch, tickets(1, frame_count=8, prefix=batch))
+        store.add_gold(batch, gold, by=LEA)
+        for person in (VERA, both):
+            held = claim(store, person, Kind.VERIFY, batch_id=batch)
+            assert held.masklet_id.startswith("gold") == bool(gold)
+            done = store.finish(held.ticket_id, held.lease_token, person, outcome(Verdict.REFINE))
+            followed = done.next_ticket_id
+            asked = [
+                lambda i=followed, p=person: claim(store, p, ticket_id=i),
+                lambda i=followed, p=person: claim(store, p, Kind.VERIFY, ticket_id=i),
+                lambda i=followed, p=person: store.heartbeat(i, 1, p),
+                lambda i=followed, p=person: store.release(i, 0, p),
+                lambda i=followed, p=person: store.held(i, 1, p),
+                lambda i=followed, p=person: store.append_operations(i, 1, p, []),
+                lambda i=followed, p=person: store.finish(i, 1, p, outcome(Verdict.ACCEPT)),
+                lambda i=followed, p=person: store.new_object(i, 1, p, claim_id=new_id()),
+                lambda i=followed, p=person: take_back(store, i, p),
+            ]
+            answers = []
+            for ask in asked:
+                with pytest.raises(NotAllowed) as refused:
+                    ask()
+                answers.append(str(refused.value).replace(followed, "…"))
+            listed = [t.ticket_id for t in store.tickets(seen_by=person, batch_id=batch)]
+            told.append((answers, followed in listed, done.batch_drained, person is both))
+            back = take_back(store, held.ticket_id, person)
+            store.release(held.ticket_id, back.lease_token, person)
+    assert told[:2] == told[2:]
+
+
+def test_a_correction_that_is_gold_seems_to_follow_from_a_verdict(store):
+    pinned = {"frame_idx": 8, "by": "victor", "reasons": ["drift"]}
+    known = track_gold()
+    about = {"payload": json.dumps({"pinned": pinned}), "masklet": candidate("m", frame_count=8)}
+    known = replace(known, ticket=replace(known.ticket, **about))
+    store = opened(store, 1, [known])
+    dealt = claim(store, ANN)
+    assert (dealt.attempt, dealt.sent_back_by) == (2, "victor") and dealt.previous_ticket_id is not None
+    plain = to_track(with_policy(store, gold_share=0.0))
+    assert (plain.attempt, plain.sent_back_by, plain.rework) == (2, "vera", dealt.rework)
+    assert {name for name, value in vars(dealt).items() if value is None} == {
+        name for name, value in vars(plain).items() if value is None
+    }
+
+
+def test_gold_of_a_batch_that_is_done_does_not_say_that_it_is(store):
+    store = opened(store, 0, verify_gold(1))
+    assert store.batch("b").drained
+    assert not finish(store, VERA, Verdict.ACCEPT).batch_drained
+
+
+def test_nobody_is_dealt_gold_about_a_masklet_that_they_have_judged(store):
+    known = [NewGold(ticket=replace(t, ticket_id="again"), expected=Verdict.ACCEPT) for t in tickets(1, frame_count=8)]
+    store = opened(store, 2)
+    finish(store, VERA, Verdict.ACCEPT)
+    store.add_gold("b", known, by=LEA)
+    assert claim(store, VERA).ticket_id == "ticket-0001"
+    assert claim(store, VICTOR).masklet_id == "ticket-m0000"
 
 
 def test_gold_is_added_once_and_must_have_its_answer(store):

@@ -16,6 +16,7 @@ from sqlalchemy import event, func, select
 from synthetic_queue import PEOPLE, candidate, corrected, tickets
 
 from annotation_queue import database as db
+from annotation_queue.claims import claiming
 from annotation_queue.database import Database, DatabaseUnreachable, WrongSchema
 from annotation_queue.records import (
     BatchSealed,
@@ -192,12 +193,13 @@ def test_one_may_ask_for_one_ticket_or_one_batch(store):
     store.open_batch("b", tickets(2))
     store.open_batch("c", tickets(1, prefix="other"))
     assert claim(store, VERA, ticket_id="ticket-0001").ticket_id == "ticket-0001"
-    assert claim(store, VICTOR, ticket_id="ticket-0001") is None
+    assert claim(store, LEA, ticket_id="ticket-0001") is None
     assert claim(store, VERA, batch_id="c").ticket_id == "other-0000"
-    with pytest.raises(NotAllowed, match="no role"):
-        claim(store, ANN, Kind.TRACK, ticket_id="ticket-0000")
+    for who, ticket_id in ((VICTOR, "ticket-0001"), (ANN, "ticket-0000"), (VERA, "nothing-here")):
+        with pytest.raises(NotAllowed, match=f"{ticket_id} is not to be had"):  # taken, not for them, not there
+            claim(store, who, ticket_id=ticket_id)
     with pytest.raises(NoSuchTicket):
-        claim(store, VERA, ticket_id="nothing-here")
+        claim(store, LEA, ticket_id="nothing-here")
 
 
 def test_a_lease_lives_by_its_heartbeats_and_goes_back_90_s_after_the_last(store, clock):
@@ -242,8 +244,33 @@ def test_a_token_that_was_never_yours_is_not_allowed_and_leaves_nothing(store):
         ):
             with pytest.raises(NotAllowed):
                 act()
+    elsewhere = candidate("elsewhere", "video-9", 8)  # what is wrong with it would tell what the ticket is about
+    with pytest.raises(NotAllowed, match="never held"):
+        store.finish(held.ticket_id, held.lease_token, ANN, outcome(masklet=elsewhere))
+    for acts in ([replace(prompt(), kind="stroke")], []):
+        with pytest.raises(NotAllowed, match="never held"):
+            store.append_operations(held.ticket_id, held.lease_token, VICTOR, acts)
     assert store.operations(held.ticket_id, branch=True) == []
     assert store.ticket(held.ticket_id) == held
+
+
+def test_a_lead_ends_a_lease_at_once_and_what_was_done_stays(store):
+    store.open_batch("b", tickets(1))
+    held = to_track(store)
+    act = prompt()
+    store.append_operations(held.ticket_id, held.lease_token, ANN, [act])
+    assert store.end_lease(held.ticket_id, held.lease_token, by=LEA).state is State.OPEN
+    assert store.end_lease(held.ticket_id, held.lease_token, by=LEA).state is State.OPEN
+    with pytest.raises(LeaseLost):
+        store.heartbeat(held.ticket_id, held.lease_token, ANN)
+    taken = claim(store, LEA, Kind.TRACK)
+    assert [o.operation_id for o in store.operations(taken.ticket_id)] == [act.operation_id]
+    assert store.end_lease(held.ticket_id, held.lease_token, by=LEA) == taken, "it is another lease now"
+    with store.database.read() as c:
+        lines = c.execute(select(db.audit.c.actor, db.audit.c.action, db.audit.c.subject, db.audit.c.detail)).all()
+    assert lines == [("lea", "end lease", held.ticket_id, '{"held_by": "ann"}')]
+    with pytest.raises(NoSuchTicket):
+        store.end_lease("nothing-here", 1, by=LEA)
 
 
 # --- operations ------------------------------------------------------------------------------------------------------
@@ -357,13 +384,16 @@ def test_refine_leads_to_track_and_then_to_somebody_else(store):
     assert (verify.kind, verify.made_by, verify.attempt) == (Kind.VERIFY, "ann", 3)
     assert verify.previous_ticket_id == track.ticket_id
     assert claim(store, both, Kind.VERIFY) is None
-    with pytest.raises(NotAllowed, match="somebody else"):
+    with pytest.raises(NotAllowed):
         claim(store, both, Kind.VERIFY, ticket_id=verify.ticket_id)
+    maker_leads = replace(both, roles=frozenset({Role.LEAD}))
+    with pytest.raises(NotAllowed, match="somebody else"):
+        claim(store, maker_leads, Kind.VERIFY, ticket_id=verify.ticket_id)
     assert finish(store, VICTOR, Verdict.ACCEPT).batch_drained
     (settled,) = store.batch_result("b").settled
     better = settled.masklet
     assert (better.masklet_id, better.parent_id, better.kind) == ("better", "ticket-m0000", "manual")
-    assert (better.annotated_by, better.verified_by, better.click_count) == ("ann", "victor", 3)
+    assert (better.annotated_by, better.verified_by, better.click_count) == ("ann", "victor", 0), "not what she says"
 
 
 def test_unsure_leads_to_a_lead_who_decides(store):
@@ -371,7 +401,7 @@ def test_unsure_leads_to_a_lead_who_decides(store):
     verify = store.ticket(finish(store, VERA, Verdict.UNSURE).next_ticket_id)
     assert verify.needs_lead
     assert claim(store, VICTOR) is None
-    with pytest.raises(NotAllowed, match="a lead decides"):
+    with pytest.raises(NotAllowed):
         claim(store, VICTOR, ticket_id=verify.ticket_id)
     assert finish(store, LEA, Verdict.ACCEPT).settled is Verdict.ACCEPT
 
@@ -581,6 +611,32 @@ def test_one_claim_sent_twice_at_the_same_moment_takes_one_ticket(uri):
     for thread in threads:
         thread.join()
     assert len(got) == 4 and len(set(got)) == 1
+    database.close()
+
+
+@pytest.mark.parametrize("uri", ["postgres"], indirect=True)
+def test_a_ticket_that_another_claim_looks_at_is_not_nothing(uri, monkeypatch):
+    """A lead's claim locks the best ticket of each lane, and takes one."""
+    database = Database(uri)
+    store = Store(database)
+    plain, unsure = tickets(2, frame_count=4)
+    store.open_batch("b", [unsure])
+    finish(store, VERA, Verdict.UNSURE)
+    store.open_batch("c", [plain])
+    with database.engine.connect() as other:
+        how = (Kind.VERIFY, ("", "lead"), True, False, False, False)
+        given = {"claim_kind": "verify", "claim_person": "lea", "claim_now": 0.0, "claim_until": 1.0}
+        taken = other.execute(claiming(*how), given | {"claim_ticket": None, "claim_batch": None}).one()
+        waits = []
+
+        def commit_meanwhile(seconds):
+            waits.append(seconds)
+            other.commit()
+
+        monkeypatch.setattr("annotation_queue.store.time.sleep", commit_meanwhile)
+        assert taken.needs_lead and claim(store, VERA).ticket_id == plain.ticket_id
+        assert len(waits) == 1
+        assert claim(store, VICTOR) is None and len(waits) == 1, "nothing is there: no wait"
     database.close()
 
 
