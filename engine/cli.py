@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 users_app = typer.Typer(no_args_is_help=True, help="The people of the review queue.")
 app.add_typer(users_app, name="users")
+gold_app = typer.Typer(no_args_is_help=True, help="Tickets with a known answer, mixed into people's work.")
+app.add_typer(gold_app, name="gold")
 
 # What is printed holds names of files and people: nothing in it is markup.
 out = Console(highlight=False, markup=False, emoji=False)
@@ -654,6 +656,36 @@ def users_audit(limit: Annotated[int, typer.Option(min=1)] = 50, as_json: Json =
     for line in lines:
         when = datetime.fromtimestamp(line.at).isoformat(" ", "seconds")
         out.print(f"{when}  {line.actor}  {line.action}  {line.subject}  {line.detail}", soft_wrap=True)
+
+
+@gold_app.command("add")
+def gold_add(batch: Annotated[str, typer.Argument(help="As `masklets stats` shows it.")]) -> None:
+    """Make gold of what was decided in a batch: what was accepted as it was, and what was corrected."""
+    from annotation_queue.auth import OPERATOR
+    from annotation_queue.records import Person
+    from engine import review
+    from engine.services import connect
+
+    with connect() as s:
+        store, _ = s.open_queue()
+        known = review.gold_of(s, store.batch_result(batch))
+        added = store.add_gold(batch, known, by=Person(name=OPERATOR, roles=frozenset()))
+    out.print(f"{added} new gold tickets beside batch {batch}, of {len(known)} that it gives")
+
+
+@gold_app.command("list")
+def gold_list(as_json: Json = False) -> None:
+    """Every gold ticket, and how people did."""
+    from engine.services import connect
+
+    with connect() as s:
+        every = s.open_queue()[0].gold()
+    if as_json:
+        print(json.dumps({"gold": [dataclasses.asdict(gold) for gold in every]}))
+        return
+    for gold in every:
+        answer = gold.expected or "a masklet"
+        out.print(f"{gold.gold_id}  batch {gold.batch_id}  {gold.kind}: {answer}; {gold.right} of {gold.done} right")
 
 
 @app.command()

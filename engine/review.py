@@ -6,10 +6,11 @@ second time changes nothing.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
-from annotation_queue.records import Kind, NewTicket, Settled
+from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket, Settled, masklet_iou
 from engine import batches, phases
 from engine.batches import Stage
 from engine.services import Services
@@ -122,6 +123,46 @@ def collect(s: Services, batch_id: str) -> Collected:
         },
     )
     return report
+
+
+def gold_of(s: Services, result: BatchResult) -> list[NewGold]:
+    """Tickets with a known answer, from what people decided in a batch.
+
+    A candidate that was accepted as it was is one to accept. One that was sent back, and of which something clearly
+    different was made and accepted, is one to refine, and one to correct with what was accepted as the truth.
+    """
+    batch_id = result.batch.batch_id
+    candidates: dict[str, Masklet] = {row.masklet_id: row for row in masklets.rows(s.blobs, "candidates", batch_id)}
+    verdicts = {o.masklet_id: o for o in result.operations if o.kind == "verdict"}  # the last on each
+    phase = s.settings.review.phase
+
+    def ticket(candidate: Masklet, kind: Kind, **rules: object) -> NewTicket:
+        return NewTicket(
+            ticket_id=content_id(batch_id, candidate.masklet_id, kind.value, "gold"),
+            kind=kind,
+            video_id=candidate.video_id,
+            masklet=candidate,
+            phase=phase,
+            payload=json.dumps(json.loads(phases.payload(phase)) | rules),
+        )
+
+    found = []
+    for decision in result.settled:
+        made = decision.masklet
+        if decision.verdict is not Verdict.ACCEPT or made is None:
+            continue
+        if made.masklet_id in candidates:
+            found.append(NewGold(ticket=ticket(candidates[made.masklet_id], Kind.VERIFY), expected=Verdict.ACCEPT))
+            continue
+        candidate, asked = candidates.get(made.parent_id or ""), verdicts.get(made.parent_id or "")
+        said = {} if asked is None else json.loads(asked.payload)
+        if candidate is None or asked is None or said["verdict"] != Verdict.REFINE:
+            continue  # what led to it is not known
+        if masklet_iou(candidate, made) < s.settings.queue.gold_iou:  # leaving it as it is would not be right
+            pinned = {"frame_idx": asked.frame_idx, "by": asked.person, "reasons": said["reasons"]}
+            found.append(NewGold(ticket=ticket(candidate, Kind.VERIFY), expected=Verdict.REFINE))
+            found.append(NewGold(ticket=ticket(candidate, Kind.TRACK, pinned=pinned), truth=made))
+    return found
 
 
 def _videos(s: Services, batch_id: str) -> list[Video]:

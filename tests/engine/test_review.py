@@ -1,10 +1,18 @@
-"""Tickets to pick objects by hand, where they are asked for."""
+"""Tickets to pick objects by hand, where they are asked for; gold made of what people decided."""
 
+import json
+import sys
+import uuid
+
+import numpy as np
 import pytest
 
-from annotation_queue.records import Kind, Person, Role
-from engine import auto_masklets, batches, ingest, review
+from annotation_queue.records import Kind, NewTicket, Outcome, Person, Role
+from engine import auto_masklets, batches, cli, ingest, review
+from engine.services import connect
 from engine.settings import ReviewSettings
+from storage import masklets, rle
+from storage.records import Masklet, Verdict
 
 
 @pytest.fixture
@@ -27,3 +35,84 @@ def test_each_video_gets_a_ticket_to_select_after_those_about_candidates(queue):
     lead = Person(name="lea", roles=frozenset({Role.LEAD}))
     assert store.claim(lead, claim_id="c").kind is Kind.VERIFY
     assert review.open_batch(queue, batch_id) == count, "opening it again changes nothing"
+
+
+BATCH = "0" * 16
+VERA, ANN, LEA = (
+    Person(name=name, roles=frozenset({role}))
+    for name, role in (("vera", Role.VERIFIER), ("ann", Role.ANNOTATOR), ("lea", Role.LEAD))
+)
+
+
+def square(masklet_id, at):
+    """A masklet of a square of 8 px whose upper left corner is at (at, at), in a frame of 32."""
+    canvas = np.zeros((32, 32), bool)
+    canvas[at : at + 8, at : at + 8] = True
+    return Masklet(
+        masklet_id=masklet_id,
+        video_id="v",
+        batch_id=BATCH,
+        height=32,
+        width=32,
+        frame_idx=(0, 4),
+        rle=(rle.encode(canvas),) * 2,
+        area_px=(64,) * 2,
+        score=(0.9,) * 2,
+        object_score=(5.0,) * 2,
+        stability=(0.9,) * 2,
+        kind="auto",
+        phase="auto",
+        round=0,
+        checkpoint="micro",
+        prompt="{}",
+    )
+
+
+def finish(store, person, verdict=None, masklet=None):
+    ticket = store.claim(person, claim_id=uuid.uuid4().hex)
+    made = Outcome(operation_id=uuid.uuid4().hex, created_at="", verdict=verdict, masklet=masklet, frame_idx=4)
+    return store.finish(ticket.ticket_id, ticket.lease_token, person, made)
+
+
+def test_gold_is_made_of_what_people_decided_and_could_be_real_work(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
+
+    def said(*words):
+        monkeypatch.setattr(sys, "argv", ["masklets", "gold", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    with connect() as s:
+        rows = [square(name, 4) for name in ("right", "wrong", "nearly")]
+        masklets.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
+        store, _ = s.open_queue()
+        opened = [
+            NewTicket(ticket_id=m.masklet_id, kind=Kind.VERIFY, video_id="v", masklet=m)
+            for m in masklets.rows(s.blobs, "candidates", BATCH)
+        ]
+        store.open_batch(BATCH, opened)
+        for verdict in (Verdict.ACCEPT, Verdict.REFINE, Verdict.REFINE):
+            finish(store, VERA, verdict)
+        for made in (square("mended", 16), square("touched", 4)):
+            finish(store, ANN, masklet=made)
+        for _ in range(2):
+            finish(store, LEA, Verdict.ACCEPT)
+        made = review.gold_of(s, store.batch_result(BATCH))
+    assert {(g.ticket.masklet.masklet_id, g.ticket.kind, g.expected) for g in made} == {
+        ("right", Kind.VERIFY, Verdict.ACCEPT),
+        ("wrong", Kind.VERIFY, Verdict.REFINE),
+        ("wrong", Kind.TRACK, None),
+    }, "of what was hardly touched nobody can say who is right"
+    (correct,) = (g for g in made if g.truth is not None)
+    assert correct.truth.masklet_id == "mended" and correct.ticket.masklet.verdict is None
+    assert json.loads(correct.ticket.payload)["pinned"] == {"frame_idx": 4, "by": "vera", "reasons": []}
+    assert said("add", BATCH).startswith("3 new")
+    assert said("add", BATCH).startswith("0 new")
+    listed = json.loads(said("list", "--json"))["gold"]
+    assert sorted((g["kind"], g["expected"]) for g in listed if g["expected"]) == [
+        ("verify", "accept"),
+        ("verify", "refine"),
+    ]
+    assert "track: a masklet; 0 of 0 right" in said("list")
