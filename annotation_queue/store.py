@@ -348,9 +348,8 @@ class Store:
                 if row is not None:
                     self._note_lease(c, row, person, claim_id, now)
                     break
-            else:
-                if not self.database.is_sqlite:
-                    locked = any(c.scalar(waiting(kind, *how), given | {"claim_kind": kind.value}) for kind in wanted)
+            if row is None and chooses and not self.database.is_sqlite:
+                locked = any(c.scalar(waiting(kind, *how), given | {"claim_kind": kind.value}) for kind in wanted)
             if row is None and ticket_id is not None and not locked:
                 self._refuse(c, person, ticket_id)
         if sweeps:
