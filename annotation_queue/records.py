@@ -156,7 +156,7 @@ class Policy:
     overlap_share: float = 0.0  # of the verify tickets, chosen by the hash of their id
     gold_share: float = 0.0  # of each person's claims, drawn anew each time, that get a gold ticket
     gold_iou: float = 0.75  # a masklet made in a gold ticket is right from this mean IoU with the true one
-    warmup_tickets: int = 0  # gold tickets that a new person does before any other; 0: none
+    warmup_tickets: int = 0  # gold tickets that a new person does before any other, or as many as there are; 0: none
     warmup_accuracy: float = 0.8  # share of their last `warmup_tickets` that must be right; below it, only gold again
 
 
