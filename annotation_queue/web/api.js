@@ -89,6 +89,9 @@ export const recent = () => ask("GET", "/api/me/recent");
 export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`, body);
 export const figures = () => ask("GET", "/api/figures");
 export const branches = () => ask("GET", "/api/branches");
+export const inHands = () => ask("GET", "/api/tickets?state=leased&limit=500");
+export const endLease = ({ ticket_id, lease_token }) =>
+  ask("POST", `/api/tickets/${ticket_id}/end-lease`, { token: lease_token });
 export const people = () => ask("GET", "/api/people");
 export const setPerson = (body) => ask("POST", "/api/people", body);
 export const disable = (name, disabled) => ask("POST", `/api/people/${name}/disable`, { disabled });

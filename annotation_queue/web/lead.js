@@ -95,11 +95,39 @@ function range({ right, of, low, high }) {
   return bar;
 }
 
+function changed(what, value) {
+  // Whether this is something new to show: what somebody has selected, or is about to press, stays where it is.
+  const text = JSON.stringify(value);
+  if (changed[what] === text) return false;
+  changed[what] = text;
+  return true;
+}
+
+function action(text, title, run) {
+  return element("button", { type: "button", className: "quiet bordered", title, onclick: () => attempt(run) }, text);
+}
+
+async function showHands() {
+  const held = await api.inHands();
+  if (!changed("hands", held.map((ticket) => [ticket.ticket_id, ticket.lease_token]))) return;
+  $("hands").replaceChildren(
+    table(
+      ["Ticket", "Batch", "Kind", "Person", ""],
+      held.map((ticket) => [
+        ticket.ticket_id, ticket.batch_id, ticket.kind, ticket.leased_by,
+        action("Take back", "The ticket goes to the next person; what was done stays with it", async () => {
+          await api.endLease(ticket);
+          await showHands();
+        }),
+      ]),
+      "Nobody holds a ticket.",
+    ),
+  );
+}
+
 async function showBranches() {
   const kept = await api.branches();
-  const known = JSON.stringify(kept);
-  if (showBranches.known === known) return; // what somebody has selected stays selected
-  showBranches.known = known;
+  if (!changed("branches", kept)) return;
   $("branches").replaceChildren(
     table(
       ["Ticket", "Person", "What", "Frame", "When", "Content"],
@@ -114,8 +142,6 @@ async function showBranches() {
 
 async function showPeople() {
   const everybody = await api.people();
-  const button = (text, title, run) =>
-    element("button", { type: "button", className: "quiet bordered", title, onclick: () => attempt(run) }, text);
   $("people").replaceChildren(
     table(
       ["Name", "Roles", "Skills", "Tokens", ""],
@@ -124,12 +150,12 @@ async function showPeople() {
         const actions = element("span", { className: "stepper" });
         actions.style.justifyContent = "flex-end";
         actions.append(
-          button("New token", "For a program that works as this person", async () => {
+          action("New token", "For a program that works as this person", async () => {
             const { token } = await api.issueToken(name, ["annotate"]);
             prompt(`The token of ${name}. It is shown this once.`, token);
           }),
-          button("End logins", "Revokes every token and browser login", () => api.revokeTokens(name)),
-          button(disabled ? "Enable" : "Disable", disabled ? "" : "What they did stays", () => api.disable(name, !disabled)),
+          action("End logins", "Revokes every token and browser login", () => api.revokeTokens(name)),
+          action(disabled ? "Enable" : "Disable", disabled ? "" : "What they did stays", () => api.disable(name, !disabled)),
         );
         return [
           element("span", { className: disabled ? "disabled" : "" }, disabled ? `${name} (disabled)` : name),
@@ -142,7 +168,7 @@ async function showPeople() {
 }
 
 async function attempt(run) {
-  // Do something to people, and show what became of it.
+  // Do something, and show what became of it.
   try {
     await run();
     $("error").textContent = "";
@@ -179,7 +205,7 @@ for (const [name, text] of BY) {
 
 async function refresh() {
   try {
-    [figures] = await Promise.all([api.figures(), showBranches()]);
+    [figures] = await Promise.all([api.figures(), showHands(), showBranches()]);
     $("age").textContent = `counted ${new Date(1000 * figures.at).toLocaleTimeString()}`;
     showFigures();
   } catch (error) {
