@@ -382,7 +382,7 @@ def main() -> None:
     path = firefox.installed() if chosen.browser == "firefox" else shutil.which(chosen.browser)
     if path is None:
         sys.exit(f"no {chosen.browser}: install it, or give a path with --browser")
-    quick = Size(seeks=40, verdicts=2, steps=20, clicks=4, frames=24, crowd=(10, 16), kills=2, offline_s=2.0)
+    quick = Size(seeks=40, verdicts=2, steps=20, clicks=4, frames=24, crowd=(10, 24), kills=2, offline_s=2.0)
     whole = Size(
         seeks=chosen.seeks, verdicts=60, steps=400, clicks=40, frames=240, crowd=(100, 1200), kills=40, offline_s=600.0
     )
