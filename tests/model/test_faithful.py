@@ -167,7 +167,8 @@ def on_its_third_frame(loaded, clip, economy, last=None):
     frames, masks = clip
     tracker = tracker_of(loaded, frames, TrackerConfig(economy=economy))
     tracker.prompt("a", Prompt(frame_idx=0, mask_rle=rle.encode(masks[0, 0])))
-    tracker.recall("a", {1: rle.encode(masks[1, 0] if last is None else last)})
+    for _ in tracker.recalling("a", {1: rle.encode(masks[1, 0] if last is None else last)}):
+        pass
     return tracker
 
 
@@ -235,6 +236,6 @@ def test_the_benchmark_of_grids_compares_with_the_library_and_says_how_memory_gr
     found = grids.measure(loaded, tracker_benchmark.noise(128, 1)[0], quick=True)
     assert set(found) == {"grid_ratio", "grid_points", "grid_max_abs_diff", "grid_peak_growth_mb"}
     assert found["grid_points"] == 81 and found["grid_ratio"] > 0 and found["grid_max_abs_diff"] < 1e-3
-    with grids.peak_mb(loaded) as peaks:
-        np.ones(64 * 2**20, np.uint8).sum()
-    assert peaks[0] > 60
+    with grids.peak_mb(loaded) as peaks:  # more than the allocator could have kept from the tests before
+        np.ones(1024 * 2**20, np.uint8).sum()
+    assert peaks[0] > 1000

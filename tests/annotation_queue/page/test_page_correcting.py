@@ -258,7 +258,8 @@ def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(corr
     page.press("Space")
     page.until(lambda: page.tab.get_attribute("#others", "aria-pressed") == "true")
     assert "playing" not in page.tab.get_attribute("#play", "class").split()
-    assert store.ticket("track-1").state is State.LEASED and not page.tab.is_visible("#notice")
+    page.settled()
+    assert store.ticket("track-1").state is State.LEASED
     for control in ("#others", "#brightness", "#theme", "#tool-brush"):
         page.tab.click(control)
         page.press("Home", "ArrowRight")
