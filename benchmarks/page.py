@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -343,9 +344,12 @@ def measure(path: str, size: Size, database: str) -> dict[str, Any]:
             model=ModelSettings(checkpoint="micro", device="cpu"),
             queue=QueueSettings(port=serve.free_port(), database_uri=uri),
         )
-        with connect(settings) as s:
-            fill(s, videos, frames=size.frames, verify=size.verdicts + 4, track=8, crowd=size.crowd)
-        server = stack.enter_context(QueueProcess(settings, deliver=False))
+        with connect(settings) as s, ThreadPoolExecutor(1) as other:  # the server starts meanwhile
+            filled = other.submit(
+                fill, s, videos, frames=size.frames, verify=size.verdicts + 4, track=8, crowd=size.crowd
+            )
+            server = stack.enter_context(QueueProcess(settings, deliver=False))
+            filled.result()
         somebody: Callable[[str], AbstractContextManager[Tab]]
         if "firefox" in Path(path).name:
             chromium = None
@@ -382,7 +386,7 @@ def main() -> None:
     path = firefox.installed() if chosen.browser == "firefox" else shutil.which(chosen.browser)
     if path is None:
         sys.exit(f"no {chosen.browser}: install it, or give a path with --browser")
-    quick = Size(seeks=40, verdicts=2, steps=20, clicks=4, frames=24, crowd=(10, 24), kills=2, offline_s=2.0)
+    quick = Size(seeks=40, verdicts=2, steps=20, clicks=3, frames=24, crowd=(10, 24), kills=2, offline_s=1.0)
     whole = Size(
         seeks=chosen.seeks, verdicts=60, steps=400, clicks=40, frames=240, crowd=(100, 1200), kills=40, offline_s=600.0
     )

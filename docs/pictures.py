@@ -29,26 +29,32 @@ PEOPLE = {"lea": [Role.LEAD, Role.VERIFIER], "ann": [Role.ANNOTATOR], "new": [Ro
 SCENE = synthetic.Scene(height=480, width=720, frames=96, objects=(3, 4), clutter=(1, 3), size=(0.16, 0.3), leave=0.5)
 SHEET = 640  # px, the width of a picture on the sheet
 
-# The pixel in the middle of what is painted in the mask's own colour, and the size of the picture.
-MIDDLE = """
+# What is painted now; and then the middle of what is not there any more, with the size of the picture.
+LOOK = """
 () => {
   const screen = document.querySelector("#screen");
-  const { data, width, height } = screen.getContext("2d").getImageData(0, 0, screen.width, screen.height);
+  window.seen = screen.getContext("2d").getImageData(0, 0, screen.width, screen.height);
+}
+"""
+MIDDLE = """
+() => {
+  const { data, width, height } = window.seen;
+  const now = document.querySelector("#screen").getContext("2d").getImageData(0, 0, width, height).data;
   let n = 0, x = 0, y = 0;
   for (let i = 0; i < data.length; i += 4) {
-    if (data[i + 2] < 221 || data[i] < 171 || data[i + 1] > 149) continue;
+    if (data[i] === now[i] && data[i + 1] === now[i + 1] && data[i + 2] === now[i + 2]) continue;
     n++;
     x += (i / 4) % width;
     y += Math.floor(i / 4 / width);
   }
-  return n ? [x / n, y / n, width, height] : [width / 2, height / 2, width, height];
+  return [x / n, y / n, width, height];
 }
 """
 
 
 def fill(settings: Settings, videos: Path) -> None:
     """Clips, what `micro` proposes on them, tickets to verify, and people."""
-    synthetic.write_videos(videos, 2, SCENE, seed=5)
+    synthetic.write_videos(videos, 2, SCENE, seed=11)
     with connect(settings) as s:
         ingest.run(s, str(videos))
         for batch_id in auto_masklets.pending(s):
@@ -125,7 +131,11 @@ def until(page: Page, done: Callable[[], bool], patience_s: float = 90.0) -> Non
 
 def at_mask(page: Page) -> tuple[float, float]:
     """Where the middle of the mask is, px of the window."""
+    page.evaluate(LOOK)
+    page.keyboard.down("h")
+    page.wait_for_timeout(300)
     x, y, width, height = page.evaluate(MIDDLE)
+    page.keyboard.up("h")
     box = page.locator("#screen").bounding_box()
     assert box is not None
     scale = min(box["width"] / width, box["height"] / height)
@@ -182,7 +192,7 @@ def correcting(camera: Camera) -> None:
     page = camera.at_work("ann")
     until(page, lambda: page.get_attribute("body", "data-kind") == "track")
     page.wait_for_timeout(5000)
-    camera.take(page, "to-correct")
+    camera.take(page, "correct")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(500)
@@ -201,7 +211,7 @@ def correcting(camera: Camera) -> None:
     until(page, lambda: page.locator(".badge.busy").count() == 0)
     page.keyboard.press("f")
     page.wait_for_timeout(2500)
-    camera.take(page, "correct")
+    camera.take(page, "locked")
     page.context.set_offline(True)
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("f")

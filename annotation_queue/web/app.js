@@ -377,7 +377,7 @@ function showFacts() {
   const pin = current.rules.pinned;
   if (pin) {
     const why = pin.reasons.map((reason) => REASONS[reason] ?? reason).join(", ");
-    facts.push(["Sent back by", pin.by], ["at frame", `${pin.frame_idx}${why ? `: ${why.toLowerCase()}` : ""}`]);
+    facts.push([`Sent back by ${pin.by}`, `frame ${pin.frame_idx}${why ? `: ${why.toLowerCase()}` : ""}`]);
   }
   if (draft) {
     facts.push(["Touched", `${many(draft.edited.size, "frame")}, ${many(draft.clicks, "click")}`]);
