@@ -46,9 +46,12 @@ class Registry:
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         import mlflow
 
+        from engine.services import alone  # which makes registries
+
         for name in ("alembic", "mlflow.store", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        return mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+        with alone(self._artifacts.with_name("mlflow.lock")):  # two processes would make one database's tables at once
+            return mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def promoted(self) -> Checkpoint | None:
         """The checkpoint that serves now; None before the first promotion."""

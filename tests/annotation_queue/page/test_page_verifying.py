@@ -253,6 +253,7 @@ def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(op
     page.until(lambda: ground() == "rgb(15, 15, 19)" != light)
     assert page.tab.evaluate(strip) != drawn
     assert page.tab.evaluate(NAMELESS) == []
+    page.until(lambda: page.tab.is_visible("#turn"))
     page.press("w")  # to correcting, by key
     page.until(lambda: page.tab.get_attribute("body", "data-kind") == "track")
     page.press("v")
