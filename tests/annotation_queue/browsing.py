@@ -45,7 +45,7 @@ class Page:
         for key in keys:
             self.tab.keyboard.press(key)
 
-    def until(self, test, patience_s=15):
+    def until(self, test, patience_s=60):
         """Wait until `test()` is true; the page forbids scripts that wait by evaluating text."""
         deadline = time.monotonic() + patience_s
         while not test():
@@ -64,7 +64,7 @@ class Page:
         return self.look()
 
     def shows(self, view):
-        self.tab.wait_for_selector(f"body[data-view={view}]", timeout=15_000)
+        self.tab.wait_for_selector(f"body[data-view={view}]", timeout=60_000)
 
     def point(self, x, y, button="left", modifiers=()):
         """Click on a pixel of the video."""
