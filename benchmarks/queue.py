@@ -35,7 +35,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -150,7 +150,8 @@ class PrivatePostgres:
         first = psutil.Process(int((self.home / "data" / "postmaster.pid").read_text().split()[0]))
         processes = [first, *first.children(recursive=True)]
         for process in processes:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # a worker of it that was done anyway
+                process.kill()
         psutil.wait_procs(processes, timeout=30)
 
     def close(self) -> None:
