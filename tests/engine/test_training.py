@@ -183,7 +183,7 @@ def command(settings, *words, launch=("-m", "engine.cli")):
 def test_the_command_is_stopped_with_ctrl_c_and_goes_on(settings, folder, tiny, tmp_path, monkeypatch, capsys):
     """With a worker process, as people run it."""
     recipe = tmp_path / "tiny.json"
-    recipe.write_text(json.dumps(asdict(replace(tiny, stages=(replace(tiny.stages[0], steps=20),)))))
+    recipe.write_text(json.dumps(asdict(replace(tiny, stages=(replace(tiny.stages[0], steps=60),)))))
     out = tmp_path / "out"
     curve = out / "training" / "curve.jsonl"
     words = ("train", "--data", str(folder), "--out", str(out), "--recipe", str(recipe), "--json")
