@@ -37,9 +37,14 @@ RETURN_EXPIRED = (
 
 def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[ColumnElement[bool]]:
     """Of the tickets of a kind, those that are not kept from this person for what they did before."""
+    t, other = db.tickets, db.leases.alias()
+    if kind is Kind.TRACK:
+        same = db.tickets.alias()
+        made = exists().where(same.c.object_id == t.c.object_id, other.c.ticket_id == same.c.ticket_id)
+        made = made.where(other.c.person == person, other.c.finished_at.is_not(None))
+        return [t.c.object_id.is_(None) | ~made]
     if kind is not Kind.VERIFY:
         return []
-    t, other = db.tickets, db.leases.alias()
     voted = exists().where(other.c.ticket_id == t.c.ticket_id, other.c.person == person)
     barred: list[ColumnElement[bool]] = [
         t.c.made_by.is_(None) | (t.c.made_by != person),

@@ -53,7 +53,7 @@ from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError,
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # with what to do in a conflict
 IDLE_S = 1.0  # a connection that was not used for so long is asked whether it is still there
 POOL_SIZE = 16  # connections a server process; measured: throughput falls above this, people do not need one each
@@ -108,11 +108,13 @@ tickets = Table(
     Column("reserved_until", Float),  # and to others after this; None: never
     Column("sent_back_by", String),  # who asked for what was made: somebody else verifies it
     Column("rework", Boolean, nullable=False, server_default=false()),  # what a person made was sent back
-    Column("overlap", Integer, nullable=False, server_default="1"),  # verdicts that it takes
+    Column("overlap", Integer, nullable=False, server_default="1"),  # answers that it takes, see `rows.overlap_of`
     Column("gold_id", String),  # the gold ticket that this is one person's copy of; None: real work
     Column("right", Boolean),  # a gold ticket: whether the person was right
     Column("score", Float),  # a gold ticket: how right, 0 to 1
     Column("checkpoint", String, nullable=False, server_default=""),  # that made, or helped to make, its masklet
+    # since version 3
+    Column("object_id", String),  # of the tickets in which several people make one masklet, each by themselves
 )
 IS_OPEN = tickets.c.state == literal_column("'open'")  # literals: an index on a part of a table serves no parameter
 IS_LEASED = tickets.c.state == literal_column("'leased'")
@@ -134,6 +136,8 @@ IS_GOLD = tickets.c.gold_id.is_not(None)
 Index("tickets_gold", tickets.c.reserved_for, tickets.c.finished_at, sqlite_where=IS_GOLD, postgresql_where=IS_GOLD)
 Index("tickets_of_batch", tickets.c.batch_id, tickets.c.settled, tickets.c.ticket_id)
 Index("tickets_finished", tickets.c.finished_at)
+HAS_OBJECT = tickets.c.object_id.is_not(None)
+Index("tickets_of_object", tickets.c.object_id, sqlite_where=HAS_OBJECT, postgresql_where=HAS_OBJECT)
 
 leases = Table(  # every lease that ever was: who held a ticket under which fencing token, and how it ended
     "leases",
@@ -148,6 +152,7 @@ leases = Table(  # every lease that ever was: who held a ticket under which fenc
     Column("verdict", String),  # None: with a masklet
     Column("reasons", Text),  # comma-separated
     Column("seconds", Float),
+    Column("masklet_id", String),  # that the holder made; since version 3
     PrimaryKeyConstraint("ticket_id", "token"),
 )
 HAS_FINISHED = leases.c.finished_at.is_not(None)
@@ -192,10 +197,10 @@ TALLY_SUMS = (
     "edited_frames",
     "clicked_frames",
     "clicks",
-    "votes",  # verdicts on tickets that took several
+    "votes",  # answers to what took several
     "agreement",  # sum over the votes of the share of the other votes that said the same
-    "compared",  # masklets that the person made after another person
-    "iou",  # sum over them of their IoU with the other person's
+    "compared",  # masklets that the person made beside or after other people
+    "iou",  # sum over them of their IoU with the others'
 )
 tallies = Table(
     "tallies",
@@ -364,12 +369,15 @@ class Database:
                 connection.execute(text("SELECT pg_advisory_xact_lock(7318004)"))
             there = inspect(connection).has_table("schema_version")
             version = connection.scalar(select(schema_version.c.version)) if there else None
-            if version == 1:
+            old = version in (1, 2)
+            if old:
                 _add_columns(connection)
             metadata.create_all(connection)
             if version == 1:
                 _fill_from_version_1(connection)
-                connection.execute(update(schema_version).values(version=2))
+            if old:
+                _fill_from_version_2(connection)
+                connection.execute(update(schema_version).values(version=SCHEMA_VERSION))
             elif version is None:
                 connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
 
@@ -429,7 +437,7 @@ def _adding(dialect: str) -> Any:
 
 
 def _add_columns(c: Connection) -> None:
-    """Version 1 to 2: the new columns of the old tables. New tables and indexes are made as in an empty database."""
+    """The new columns of the old tables. New tables and indexes are made as in an empty database."""
     for table in (tickets, leases, people, credentials):
         there = {column["name"] for column in inspect(c).get_columns(table.name)}
         for column in table.columns:
@@ -463,6 +471,14 @@ def _fill_from_version_1(c: Connection) -> None:
     sums = [func.count(), func.sum(first), func.count(t.c.seconds), func.coalesce(func.sum(t.c.seconds), 0.0)]
     answers = select(literal(""), *by_whom, *sums).where(done).group_by(*by_whom)
     c.execute(insert(tallies).from_select([*TALLY_KEYS, "answers", "first_pass", "timed", "seconds"], answers))
+
+
+def _fill_from_version_2(c: Connection) -> None:
+    """Version 2 to 3: what each lease made is what the ticket after it was about."""
+    t, after = tickets, tickets.alias()
+    followed = select(after.c.masklet_id).join(t, t.c.next_ticket_id == after.c.ticket_id)
+    made = followed.where(t.c.ticket_id == leases.c.ticket_id).scalar_subquery()
+    c.execute(update(leases).where(HAS_FINISHED, leases.c.verdict.is_(None)).values(masklet_id=made))
 
 
 def _configure_sqlite(connection: object, _record: ConnectionPoolEntry) -> None:

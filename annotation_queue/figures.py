@@ -29,6 +29,7 @@ from annotation_queue.records import (
     masklet_iou,
     wilson,
 )
+from annotation_queue.rows import closest
 from storage.records import Masklet, Verdict
 
 MADE = "made"  # stands where a verdict would, for a masklet
@@ -100,18 +101,23 @@ def answered(
     return tallies
 
 
-def agreed(row: Row[Any], answers: Sequence[Row[Any]]) -> list[Tally]:
-    """The verdicts on a ticket that took several, each compared with the others."""
+def agreed(row: Row[Any], answers: Sequence[Row[Any]], made: Sequence[Masklet]) -> list[Tally]:
+    """The answers to what took several, each compared with the others.
+
+    made: the masklets among them, of one object, in the answers' order.
+    """
     if len(answers) < 2:
         return []
     same = Counter(answer.verdict for answer in answers)
     others = len(answers) - 1
-    return [
-        _of_person(
-            row, answer.person, answer.verdict, row.checkpoint, votes=1.0, agreement=(same[answer.verdict] - 1) / others
-        )
-        for answer in answers
-    ]
+    ious = dict(zip((m.masklet_id for m in made), closest(made)[1], strict=True)) if len(made) > 1 else {}
+    tallies = []
+    for answer in answers:
+        sums: Sums = {"votes": 1.0, "agreement": (same[answer.verdict] - 1) / others}
+        if answer.masklet_id in ious:
+            sums |= {"compared": 1.0, "iou": ious[answer.masklet_id]}
+        tallies.append(_of_person(row, answer.person, answer.verdict, row.checkpoint, **sums))
+    return tallies
 
 
 def negative(tallies: Iterable[Tally]) -> list[Tally]:

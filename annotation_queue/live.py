@@ -18,7 +18,6 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Path, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import TypeAdapter
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
@@ -35,6 +34,7 @@ from annotation_queue.records import (
     VideoInfo,
 )
 from annotation_queue.refine import (
+    VERSION,
     Cancelled,
     Draft,
     FrameMask,
@@ -51,7 +51,6 @@ from annotation_queue.refine import (
 from annotation_queue.store import Store
 from storage.records import STRIDE
 
-VERSION: TypeAdapter[Version] = TypeAdapter(Version)
 Id = Annotated[str, Path(pattern=ID_PATTERN, max_length=ID_LENGTH)]
 ANSWERED = ("prompt", "propagate")  # the operations that the model answers
 ALIVE_S = 5.0  # how often an answer without news says that it is still to come

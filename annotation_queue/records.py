@@ -154,6 +154,8 @@ class Policy:
     other_verifier: bool = True  # what was made on a verifier's request goes to another one; False for a single one
     overlap: int = 2  # verdicts on a verify ticket of the overlap share
     overlap_share: float = 0.0  # of the verify tickets, chosen by the hash of their id
+    makers: int = 2  # people who make the masklet of a track ticket of the makers' share, each without the others'
+    makers_share: float = 0.0  # of the track tickets about a masklet that no person has made yet, chosen likewise
     gold_share: float = 0.0  # of each person's claims, drawn anew each time, that get a gold ticket
     gold_iou: float = 0.75  # a masklet made in a gold ticket is right from this mean IoU with the true one
     warmup_tickets: int = 0  # gold tickets that a new person does before any other, or as many as there are; 0: none
@@ -391,8 +393,8 @@ class Work:
     clicks_per_clicked_frame: float | None
     edited_frames_share: float | None  # frames that they edited, of the annotated ones of what they submitted
     first_pass: Share | None  # verdicts on masklets that nobody had judged or sent back before: accepted
-    agreement: float | None  # mean share of the others who said the same, on tickets that took several verdicts
-    masklet_iou: float | None  # mean IoU over time of a masklet made after another person with that person's
+    agreement: float | None  # mean share of the others who said the same, on tickets that took several answers
+    masklet_iou: float | None  # mean IoU over time of a masklet with those of other people of the same object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -526,6 +528,7 @@ ACTS = (
     "undo",  # operation_id
     "redo",  # operation_id
 )
+# The queue adds "verdict", "unsubmit" and "submit", whose `masks` (by frame) do not follow from what was done before.
 
 # The keys of an operation's payload that show which prompt it was, for the kind "prompt".
 PROMPT_KEYS = {"points_xy": "click", "box_xyxy": "box", "mask_rle": "mask"}

@@ -18,6 +18,8 @@ from itertools import chain
 from math import isfinite
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter
+
 from annotation_queue.records import Masklet, Operation
 from storage import rle
 from storage.records import Prompt
@@ -51,6 +53,9 @@ class Version:
     frames: tuple[FrameMask, ...]
     checkpoint: str
     round: int
+
+
+VERSION: TypeAdapter[Version] = TypeAdapter(Version)
 
 
 @dataclass
@@ -143,6 +148,15 @@ def drawn(frame_idx: int, counts: bytes, hw: tuple[int, int]) -> FrameMask:
     )
 
 
+def beside(draft: Draft, made: Masklet) -> dict[int, bytes]:
+    """The masks of a masklet that are not those of the draft, by frame. A frame without a mask shows no object."""
+    nothing = rle.empty(draft.height, draft.width)
+    masks = dict(zip(made.frame_idx, made.rle, strict=True))
+    before = {i: mask.rle for i, mask in draft.masks.items()}
+    frames = sorted(masks.keys() | before.keys())
+    return {i: masks.get(i, nothing) for i in frames if masks.get(i, nothing) != before.get(i, nothing)}
+
+
 def _apply(draft: Draft, operation: Operation, version: Version | None) -> None:
     said, frame = json.loads(operation.payload), operation.frame_idx
     hw = (draft.height, draft.width)
@@ -162,6 +176,10 @@ def _apply(draft: Draft, operation: Operation, version: Version | None) -> None:
         draft.masks[frame] = drawn(frame, counts, hw)
         draft.prompts.pop(frame, None)
         draft.edited.add(frame)
+    elif operation.kind == "submit":
+        for i, counts in said.get("masks", {}).items():  # that did not follow from the operations before
+            if not rle.check(counts.encode(), *hw):
+                draft.masks[int(i)] = drawn(int(i), counts.encode(), hw)
     elif operation.kind == "clear" and frame is not None:
         draft.prompts.pop(frame, None)
         draft.edited.discard(frame)

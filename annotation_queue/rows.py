@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from annotation_queue.records import (
     Ticket,
     is_in_share,
     lane_of,
+    masklet_iou,
 )
 from storage.records import Masklet, Operation, Verdict
 
@@ -59,8 +60,19 @@ def majority(answers: Sequence[Row[Any]]) -> Decision:
     return Decision(Verdict.UNSURE.value, "", answers[-1].person, answers[-1].seconds)
 
 
-def act_of(outcome: Outcome, *, keep_masklet: bool = False) -> NewOperation:
-    """The operation that records an outcome; with the masklet itself where no row of `masklets` will hold it."""
+def closest(masklets: Sequence[Masklet]) -> tuple[Masklet, list[float]]:
+    """Of several people's masklets of one object, the one that is closest to the others, the earliest of equals; and
+    each one's mean IoU over time with the others.
+    """
+    agreement = [sum(masklet_iou(a, b) for b in masklets if b is not a) / max(1, len(masklets) - 1) for a in masklets]
+    return masklets[agreement.index(max(agreement))], agreement
+
+
+def act_of(outcome: Outcome, *, keep_masklet: bool = False, beside: Mapping[int, bytes] | None = None) -> NewOperation:
+    """The operation that records an outcome; with the masklet itself where no row of `masklets` will hold it.
+
+    beside: the masks of the masklet that do not follow from what was done before, by frame.
+    """
     payload: dict[str, Any] = {"reasons": list(outcome.reasons), "seconds": outcome.seconds}
     if outcome.verdict is not None:
         payload["verdict"] = outcome.verdict.value
@@ -68,6 +80,8 @@ def act_of(outcome: Outcome, *, keep_masklet: bool = False) -> NewOperation:
         payload["masklet_id"] = outcome.masklet.masklet_id
         if keep_masklet:
             payload["masklet"] = MASKLET.dump_python(outcome.masklet, mode="json")
+    if beside:
+        payload["masks"] = {str(frame_idx): counts.decode() for frame_idx, counts in beside.items()}
     return NewOperation(
         operation_id=outcome.operation_id,
         kind="submit" if outcome.verdict is None else "verdict",
@@ -101,24 +115,44 @@ def made_masklet(
     )
 
 
-def overlap_of(ticket_id: str, kind: Kind, policy: Policy, *, needs_lead: bool = False) -> int:
-    """How many verdicts a ticket takes."""
-    several = kind is Kind.VERIFY and not needs_lead and is_in_share(ticket_id, policy.overlap_share)
-    return max(1, policy.overlap) if several else 1
+def overlap_of(
+    ticket_id: str,
+    kind: Kind,
+    policy: Policy,
+    *,
+    masklet_id: str | None,
+    made_by: str | None = None,
+    needs_lead: bool = False,
+) -> int:
+    """How many answers a ticket takes: verdicts, or masklets of the same object."""
+    if kind is Kind.VERIFY and not needs_lead and is_in_share(ticket_id, policy.overlap_share):
+        return max(1, policy.overlap)
+    # only where something says which object it is; what a person made is theirs to correct
+    begins = kind is Kind.TRACK and masklet_id is not None and made_by is None
+    return max(1, policy.makers) if begins and is_in_share(ticket_id, policy.makers_share) else 1
+
+
+def object_of(ticket_id: str, kind: Kind, overlap: int) -> str | None:
+    """What the tickets have in common in which several people make one masklet: the id of the first of them."""
+    return ticket_id if kind is Kind.TRACK and overlap > 1 else None
 
 
 def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Policy) -> dict[str, Any]:
     """A new ticket of the pipeline."""
+    masklet_id, made_by = (None, None)
+    if ticket.masklet is not None:
+        masklet_id, made_by = ticket.masklet.masklet_id, ticket.masklet.annotated_by
+    overlap = overlap_of(ticket.ticket_id, ticket.kind, policy, masklet_id=masklet_id, made_by=made_by)
     return {
         "ticket_id": ticket.ticket_id,
         "batch_id": batch_id,
         "kind": ticket.kind.value,
         "video_id": ticket.video_id,
-        "masklet_id": None if ticket.masklet is None else ticket.masklet.masklet_id,
+        "masklet_id": masklet_id,
         "phase": ticket.phase,
         "priority": ticket.priority,
         "payload": ticket.payload,
-        "made_by": None if ticket.masklet is None else ticket.masklet.annotated_by,
+        "made_by": made_by,
         "needs_lead": False,
         "attempt": 1,
         "created_at": now,
@@ -129,7 +163,8 @@ def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: P
         "skill": ticket.skill,
         "lane": lane_of(needs_lead=False, skill=ticket.skill),
         "rework": False,
-        "overlap": overlap_of(ticket.ticket_id, ticket.kind, policy),
+        "overlap": overlap,
+        "object_id": object_of(ticket.ticket_id, ticket.kind, overlap),
         "checkpoint": "" if ticket.masklet is None else ticket.masklet.checkpoint,
     }
 

@@ -9,7 +9,8 @@ A write under a token that is over raises LeaseLost, and what it carried is kept
 
 Who gets what is decided in the one statement of `claims.py`: a person's own reserved tickets first (rework, gold), then
 those of their lanes by priority and age. A ticket that takes several verdicts is open again after each until all are
-there; whoever gave one does not get it again.
+there; whoever gave one does not get it again. Where several people make one masklet, each has a ticket of their own,
+opened when the one before is done, so that nobody sees what another one made; what goes on is closest to the others'.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -83,13 +85,16 @@ from annotation_queue.records import (
     next_ticket_id,
     why_not,
 )
+from annotation_queue.refine import VERSION, beside, draft_of
 from annotation_queue.rows import (
     MASKLET,
     Decision,
     act_of,
+    closest,
     holds,
     made_masklet,
     majority,
+    object_of,
     overlap_of,
     parse_cursor,
     row_of,
@@ -130,6 +135,12 @@ _ANSWERS = (
     select(db.leases)
     .where(db.leases.c.ticket_id == bindparam("ticket_id"), db.HAS_FINISHED)
     .order_by(db.leases.c.token)
+)
+_ANSWERS_ABOUT = (
+    select(db.leases)
+    .join(db.tickets, db.tickets.c.ticket_id == db.leases.c.ticket_id)
+    .where(db.tickets.c.object_id == bindparam("object_id"), db.HAS_FINISHED)
+    .order_by(db.tickets.c.attempt)
 )
 
 
@@ -493,7 +504,8 @@ class Store:
         """Finish a ticket and open the one that follows from it, in one transaction.
 
         The same `outcome.operation_id` again gives the same answer. What a person made is kept under their name,
-        as a manual masklet whose parent is the one that the ticket was about.
+        as a manual masklet whose parent is the one that the ticket was about. Its masks always follow from the
+        ticket's operations: those that do not, of a program that made them elsewhere, are kept in the last one.
         Raises LeaseLost, after keeping the outcome as a branch; NotAllowed, if they never held the ticket; ValueError.
         """
         now = self._clock()
@@ -506,7 +518,9 @@ class Store:
                 return self._finished(c, row)
             if holds(ticket, token, person) and not known:
                 is_gold = row.gold_id is not None
-                self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=is_gold)], branch=False)
+                unlike = {} if outcome.masklet is None or is_gold else self._beside(c, row, outcome.masklet)
+                act = act_of(outcome, keep_masklet=is_gold, beside=unlike)
+                self._append(c, ticket, token, person, [act], branch=False)
                 self._end_lease(c, ticket, token, outcome, now)
                 if not is_gold:
                     return self._answer(c, row, person, outcome, now)
@@ -549,7 +563,7 @@ class Store:
                 raise TooLate("somebody else holds this ticket now")
             tallies, made = ([], None) if row.gold_id is not None else self._reopen(c, row, mine)
             ended = le.update().where(le.c.ticket_id == ticket_id, le.c.token == mine.token)
-            c.execute(ended.values(finished_at=None, verdict=None, reasons=None, seconds=None))
+            c.execute(ended.values(finished_at=None, verdict=None, reasons=None, seconds=None, masklet_id=None))
             nothing = (
                 "verdict",
                 "finished_by",
@@ -861,22 +875,32 @@ class Store:
         mine = about.where(le.c.person == person.name, db.HAS_FINISHED)
         return c.execute(mine.order_by(le.c.finished_at.desc(), le.c.claimed_at.desc()).limit(RECENT)).all()
 
-    def _answers(self, c: Connection, ticket_id: str) -> Sequence[Row[Any]]:
-        """The leases of a ticket that ended with an answer, in their order: its verdicts, where it takes several."""
-        return c.execute(_ANSWERS, {"ticket_id": ticket_id}).all()
+    def _answers(self, c: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
+        """The leases that ended with an answer, in their order: of a ticket, or of all in which its masklet is made."""
+        if row.object_id is not None:
+            return c.execute(_ANSWERS_ABOUT, {"object_id": row.object_id}).all()
+        return c.execute(_ANSWERS, {"ticket_id": row.ticket_id}).all()
+
+    def _made(self, c: Connection, row: Row[Any], answers: Sequence[Row[Any]]) -> list[Masklet]:
+        """What the people behind these answers made, if it is one object's masklet that they all made."""
+        if row.object_id is None:
+            return []
+        contents = [self._content(c, row.batch_id, a.masklet_id) for a in answers if a.masklet_id is not None]
+        return [MASKLET.validate_json(content) for content in contents if content is not None]
 
     def _end_lease(self, c: Connection, ticket: Ticket, token: int, outcome: Outcome, now: float) -> None:
         le = db.leases
         said = {"verdict": outcome.verdict, "reasons": ",".join(outcome.reasons), "seconds": outcome.seconds}
+        said["masklet_id"] = None if outcome.masklet is None else outcome.masklet.masklet_id
         c.execute(
             update(le).where(le.c.ticket_id == ticket.ticket_id, le.c.token == token).values(finished_at=now, **said)
         )
 
     def _answer(self, c: Connection, row: Row[Any], person: Person, outcome: Outcome, now: float) -> Finished:
-        """Count an answer; if it is the last that the ticket takes, decide, and open what follows."""
-        answers = self._answers(c, row.ticket_id)
-        mine = answers[-1]
-        if len(answers) < row.overlap:
+        """Count an answer; if it is the last of those that are needed, decide, and open what follows."""
+        answers = self._answers(c, row)
+        mine, last = answers[-1], len(answers) >= row.overlap
+        if not last and row.object_id is None:
             finished = self._finished(c, self._open_again(c, row.ticket_id))
             db.add_to_tallies(c, figures.answered(row, mine))
             return finished
@@ -888,19 +912,36 @@ class Store:
             self._keep_masklets(c, row.batch_id, [made])
         before = parent if row.made_by not in (None, person.name) else None
         tallies = figures.answered(row, mine, made=made, effort=effort, before=before)
-        tallies += figures.agreed(row, answers)
-        decision = majority(answers)
+        decision = majority(answers if last else answers[-1:])
+        if last:
+            all_made = self._made(c, row, answers)
+            tallies += figures.agreed(row, answers, all_made)
+            if row.object_id is not None and decision.verdict != Verdict.REJECT.value:
+                made, _ = closest(all_made)
+                decision = replace(decision, verdict=None, reasons="")
         if row.needs_lead:
             db.record(c, now, person.name, "decide", row.ticket_id, {"verdict": decision.verdict})
-        finished, closed = self._settle_or_follow(c, row, decision, made, now)
+        finished, closed = self._settle_or_follow(c, row, decision, made, now, again=not last)
         db.add_to_tallies(c, [*tallies, *closed])
         return finished
 
     def _effort(self, c: Connection, ticket_id: str, made: Masklet) -> dict[str, Effort]:
         """What people put into a masklet that was made in a ticket."""
+        return effort_of(self._done(c, ticket_id), made.frame_idx)
+
+    def _beside(self, c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
+        """The masks of a masklet that do not follow from what was done in its ticket."""
+        contents = c.scalars(select(db.versions.c.content).where(db.versions.c.ticket_id == row.ticket_id))
+        versions = {version.operation_id: version for version in map(VERSION.validate_json, contents)}
+        done = self._done(c, row.ticket_id)
+        hw = (made.height, made.width)
+        return beside(draft_of(hw, made.frame_idx, self._masklet(c, row), done, versions), made)
+
+    def _done(self, c: Connection, ticket_id: str) -> list[Operation]:
+        """What was done in a ticket, in order, without branches."""
         o = db.operations
         query = select(o).where(o.c.ticket_id == ticket_id, o.c.branch.is_(False)).order_by(o.c.seq)
-        return effort_of([to_operation(row) for row in c.execute(query)], made.frame_idx)
+        return [to_operation(row) for row in c.execute(query)]
 
     def _masklet(self, c: Connection, row: Row[Any]) -> Masklet | None:
         """What a ticket is about."""
@@ -918,15 +959,18 @@ class Store:
         return c.execute(query.where(le.c.finished_at > now - self.policy.rework_s).limit(1)).first() is not None
 
     def _settle_or_follow(
-        self, c: Connection, row: Row[Any], decision: Decision, made: Masklet | None, now: float
+        self, c: Connection, row: Row[Any], decision: Decision, made: Masklet | None, now: float, *, again: bool
     ) -> tuple[Finished, list[dict[str, Any]]]:
         """Close a ticket and open the one that follows. Returns what the tallies gain, too.
 
+        again: that is the same one once more, for somebody else.
         The batch's row comes last: everybody who finishes a ticket of it waits for whoever holds it.
         """
         kind, verdict = Kind(row.kind), None if decision.verdict is None else Verdict(decision.verdict)
-        masklet_id, made_by = (row.masklet_id, row.made_by) if made is None else (made.masklet_id, made.annotated_by)
-        following = NEXT[(kind, verdict)]
+        masklet_id, made_by = row.masklet_id, row.made_by
+        if made is not None and not again:
+            masklet_id, made_by = made.masklet_id, made.annotated_by
+        following = kind if again else NEXT[(kind, verdict)]
         follower = None if following is None else next_ticket_id(to_ticket(row), following)
         closed = c.execute(
             update(db.tickets)
@@ -952,6 +996,8 @@ class Store:
             rework = made_by is not None if sent_back else bool(row.rework)
             maker = made_by if sent_back and made_by is not None and self._is_at_work(c, made_by, now) else None
             asked_by = decision.person if sent_back and self.policy.other_verifier else row.sent_back_by
+            about = {"masklet_id": masklet_id, "made_by": made_by, "needs_lead": needs_lead}
+            overlap = row.overlap if again else overlap_of(follower, following, self.policy, **about)
             new = {
                 "ticket_id": follower,
                 "batch_id": row.batch_id,
@@ -976,8 +1022,9 @@ class Store:
                 "reserved_until": None if maker is None else now + self.policy.rework_s,
                 "sent_back_by": asked_by,
                 "rework": rework,
-                "overlap": overlap_of(follower, following, self.policy, needs_lead=needs_lead),
-                "checkpoint": row.checkpoint if made is None else made.checkpoint,
+                "overlap": overlap,
+                "object_id": row.object_id if again else object_of(follower, following, overlap),
+                "checkpoint": row.checkpoint if made is None or again else made.checkpoint,
             }
             c.execute(insert(db.tickets).values(**new))
             opened = [new]
@@ -1012,10 +1059,11 @@ class Store:
         assert batch is not None
         if batch.drained_at is not None:
             raise TooLate(f"batch {row.batch_id} is done and was handed on")
-        made = None
-        if follower is not None and mine.verdict is None:
-            made = self._content(c, row.batch_id, follower.masklet_id)
-            c.execute(delete(m).where(m.c.batch_id == row.batch_id, m.c.masklet_id == follower.masklet_id))
+        answers, made = self._answers(c, row), None
+        all_made = self._made(c, row, answers)
+        if mine.masklet_id is not None:
+            made = self._content(c, row.batch_id, mine.masklet_id)
+            c.execute(delete(m).where(m.c.batch_id == row.batch_id, m.c.masklet_id == mine.masklet_id))
         if follower is not None:
             c.execute(delete(t).where(t.c.ticket_id == follower.ticket_id))
         change = {"remaining": b.c.remaining + 1} if follower is None else {"total": b.c.total - 1}
@@ -1027,7 +1075,7 @@ class Store:
             before = self._masklet(c, row) if row.made_by not in (None, mine.person) else None
             effort = self._effort(c, row.ticket_id, masklet)
             lost = figures.answered(row, mine, made=masklet, effort=effort, before=before)
-        lost += figures.agreed(row, self._answers(c, row.ticket_id))
+        lost += figures.agreed(row, answers, all_made) if len(answers) >= row.overlap else []
         lost += [*figures.closed(row), *figures.added([] if follower is None else [follower._asdict()])]
         return figures.negative(lost), made
 

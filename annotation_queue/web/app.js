@@ -158,8 +158,9 @@ async function prepare(ticket, claim) {
   work.cancel = (operationIds) => outbox.cancel(id, operationIds);
   for (const version of versions) work.draft.versions.set(version.operation_id, version);
   for (const operation of before) {
-    if (!["submit", "unsubmit", "verdict"].includes(operation.kind)) {
-      work.draft.add({ ...operation, payload: JSON.parse(operation.payload) });
+    const payload = JSON.parse(operation.payload);
+    if (!["submit", "unsubmit", "verdict"].includes(operation.kind) || payload.masks) {
+      work.draft.add({ ...operation, payload });
     }
   }
   for (const { what, body } of [...queued, ...outbox.of(id)]) {

@@ -25,6 +25,11 @@ export function standing(operations) {
   return { done: [...made.values()].filter((o) => !out.has(o.operation_id)), undone: back.map((id) => made.get(id)) };
 }
 
+function drawn(frame_idx, rle) {
+  const area_px = area(rle);
+  return { frame_idx, rle, area_px, score: 1, object_score: area_px ? 10 : -10, stability: 1 };
+}
+
 export class Draft {
   // frames: the annotated frame_idx. masklet: what the ticket is about, or null.
   constructor(ticket, masklet, info, frames) {
@@ -85,6 +90,9 @@ export class Draft {
         this.draw(i, empty(this.info.height, this.info.width));
       }
     } else if (kind === "stroke") this.draw(frame, payload.mask_rle);
+    else if (kind === "submit") {
+      for (const [i, rle] of Object.entries(payload.masks)) this.masks.set(Number(i), drawn(Number(i), rle));
+    }
     else if (kind === "clear") {
       this.prompts.delete(frame);
       this.edited.delete(frame);
@@ -99,9 +107,7 @@ export class Draft {
   }
 
   draw(frame_idx, rle) {
-    const area_px = area(rle);
-    const sure = { score: 1, object_score: area_px ? 10 : -10, stability: 1 };
-    this.masks.set(frame_idx, { frame_idx, rle, area_px, ...sure });
+    this.masks.set(frame_idx, drawn(frame_idx, rle));
     this.prompts.delete(frame_idx);
     this.edited.add(frame_idx);
   }

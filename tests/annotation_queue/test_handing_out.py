@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import event, func, select
-from synthetic_queue import candidate, corrected, tickets
+from synthetic_queue import blank, candidate, corrected, tickets
 from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, prompt, to_track
 
 from annotation_queue import database as db
@@ -25,11 +25,13 @@ from annotation_queue.records import (
     State,
     TooLate,
     is_in_share,
+    masklet_iou,
 )
 from annotation_queue.store import RECENT, Store
 from storage.records import Verdict
 
 ANDY = Person(name="andy", roles=frozenset({Role.ANNOTATOR}))
+AMY = Person(name="amy", roles=frozenset({Role.ANNOTATOR}))
 VALERIE = Person(name="valerie", roles=frozenset({Role.VERIFIER}))
 
 
@@ -290,6 +292,125 @@ def test_a_take_back_and_the_next_claim_do_not_both_win(uri):
                 store.finish(ticket.ticket_id, ticket.lease_token, who, reject)
     assert (store.batch("b").remaining, len(store.tickets(state=State.OPEN))) == (1, 1)
     database.close()
+
+
+# --- several makers --------------------------------------------------------------------------------------------------
+
+
+def to_make(store, makers):
+    """A store whose only ticket was sent back by Victor, and is made by so many people."""
+    store = with_policy(store, makers=makers, makers_share=1.0)
+    store.open_batch("b", tickets(1))
+    finish(store, VICTOR, Verdict.REFINE)
+    return store
+
+
+def submit(store, person, masklet):
+    held = claim(store, person)
+    return store.finish(held.ticket_id, held.lease_token, person, outcome(masklet=masklet))
+
+
+def made_by(name, spots=0):
+    """A disc on 8 annotated frames, on the last `spots` of them in another place."""
+    disc = corrected(candidate(f"of-{name}", "video-0", 8 * 4), f"of-{name}")
+    wrong, right = blank(disc).rle, disc.rle
+    return replace(disc, rle=(*right[: len(right) - spots], *wrong[len(wrong) - spots :]))
+
+
+def test_several_people_make_one_masklet_and_the_one_closest_to_the_others_goes_on(store):
+    store = to_make(store, 3)
+    first = claim(store, ANN)
+    done = submit_held(store, first, ANN, made_by("ann", spots=4))
+    assert done.settled is None and not done.batch_drained
+    assert claim(store, ANN) is None
+    with pytest.raises(NotAllowed):
+        claim(store, ANN, ticket_id=done.next_ticket_id)
+    second = claim(store, ANDY)
+    assert (second.ticket_id, second.kind) == (done.next_ticket_id, Kind.TRACK)
+    assert second.masklet_id == first.masklet_id and second.made_by is None  # nobody sees what another one made
+    assert (second.payload, second.phase, second.sent_back_by) == (first.payload, first.phase, first.sent_back_by)
+    assert store.operations(second.ticket_id) == []
+    submit_held(store, second, ANDY, made_by("andy"))
+    assert claim(store, ANN) is None and claim(store, ANDY) is None
+    assert store.figures().total.masklet_iou is None
+    done = submit(store, AMY, made_by("amy", spots=1))
+    verify = store.ticket(done.next_ticket_id)
+    assert (verify.kind, verify.masklet_id, verify.made_by) == (Kind.VERIFY, "of-amy", "amy")
+    ann, andy, amy = made_by("ann", spots=4), made_by("andy"), made_by("amy", spots=1)
+    people = {work.name: work for work in store.figures().people}
+    assert people["ann"].masklet_iou == pytest.approx((masklet_iou(ann, andy) + masklet_iou(ann, amy)) / 2)
+    assert people["amy"].masklet_iou == pytest.approx((masklet_iou(amy, andy) + masklet_iou(ann, amy)) / 2)
+    assert people["amy"].masklet_iou > people["andy"].masklet_iou > people["ann"].masklet_iou
+    assert people["amy"].agreement == 1.0
+    finish(store, VERA, Verdict.ACCEPT)
+    (settled,) = store.batch_result("b").settled
+    assert (settled.masklet.masklet_id, settled.masklet.annotated_by) == ("of-amy", "amy")
+    assert store.batch("b").drained and store.batch("b").total == 5
+
+
+def test_what_most_of_the_makers_call_untrackable_is_dropped(store):
+    store = to_make(store, 3)
+    assert finish(store, ANN, Verdict.REJECT, Reason.UNTRACKABLE).settled is None
+    assert submit(store, ANDY, made_by("andy")).settled is None
+    assert finish(store, AMY, Verdict.REJECT, Reason.UNTRACKABLE).settled is Verdict.REJECT
+    (settled,) = store.batch_result("b").settled
+    assert (settled.verdict, settled.reasons, settled.decided_by) == (Verdict.REJECT, (Reason.UNTRACKABLE,), "amy")
+    assert {work.name: work.agreement for work in store.figures().people if work.name != "victor"} == {
+        "amy": 0.5,
+        "andy": 0.0,
+        "ann": 0.5,
+    }
+
+
+def test_a_masklet_that_only_one_of_two_could_make_is_judged(store):
+    store = to_make(store, 2)
+    finish(store, ANN, Verdict.REJECT, Reason.UNTRACKABLE)
+    verify = store.ticket(submit(store, ANDY, made_by("andy")).next_ticket_id)
+    assert (verify.kind, verify.made_by, verify.needs_lead) == (Kind.VERIFY, "andy", False)
+    assert store.figures().total.masklet_iou is None
+
+
+@pytest.mark.parametrize("rejects", [False, True])
+def test_a_maker_takes_back_until_the_next_one_begins(store, rejects):
+    store = to_make(store, 2)
+    before = store.figures()
+    first = submit(store, ANN, made_by("ann"))
+    back = take_back(store, first.ticket.ticket_id, ANN)
+    assert without_time(store.figures()) == without_time(before) and store.batch("b").total == 2
+    submit_held(store, back, ANN, made_by("ann", spots=1))
+    between = store.figures()
+    if rejects:
+        last = finish(store, ANDY, Verdict.REJECT, Reason.UNTRACKABLE)
+    else:
+        last = submit(store, ANDY, made_by("andy"))
+    with pytest.raises(TooLate):
+        take_back(store, first.ticket.ticket_id, ANN)
+    back = take_back(store, last.ticket.ticket_id, ANDY)
+    assert without_time(store.figures()) == without_time(between)
+    done = submit_held(store, back, ANDY, made_by("andy", spots=1))
+    assert store.ticket(done.next_ticket_id).masklet_id == "of-ann"  # both alike: the first
+    assert store.figures().total.masklet_iou == 1.0
+
+
+def test_only_what_nobody_has_made_is_made_by_several(store):
+    store = with_policy(store, makers=2, makers_share=1.0)
+    unknown = NewTicket(ticket_id="anything", kind=Kind.TRACK, video_id="video-0")  # nothing says which object
+    made = replace(candidate("m", frame_count=8), annotated_by="somebody")
+    store.open_batch("c", [unknown, NewTicket(ticket_id="made", kind=Kind.TRACK, video_id="video-0", masklet=made)])
+    for _ in range(2):
+        held = claim(store, ANN)
+        done = submit_held(store, held, ANN, made_by(held.ticket_id))
+        assert store.ticket(done.next_ticket_id).kind is Kind.VERIFY
+
+
+def submit_held(store, held, person, masklet):
+    return store.finish(held.ticket_id, held.lease_token, person, outcome(masklet=masklet))
+
+
+def without_time(figures):
+    """The figures but for the pace, and for who holds what."""
+    to_do = (replace(b, open=b.open + b.leased, leased=0, per_hour=0, expected_s=None) for b in figures.batches)
+    return replace(figures, at=0.0, batches=tuple(to_do))
 
 
 # --- several verdicts ------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from synthetic_queue import (
 from annotation_queue import live
 from annotation_queue.api import create_app
 from annotation_queue.live import Live
-from annotation_queue.records import Kind, NewOperation, NotAllowed, Person, Role
+from annotation_queue.records import Kind, NewOperation, NotAllowed, Outcome, Person, Role
 from annotation_queue.refine import Cancelled
 from storage import rle
 
@@ -114,6 +114,26 @@ def test_a_propagation_streams_and_swaps_at_its_end(bench, store, model):
     assert [line["event"] for line in lines] == ["kept", *["frame"] * 11, "done"]
     found = draft(store, ticket, model)
     assert all(found.masks[i].rle == rle.encode(mask(i)) for i in range(0, FRAMES, 4))
+
+
+def test_what_is_submitted_follows_from_the_log_also_where_it_was_made_elsewhere(bench, store, model):
+    client, ticket = bench
+    refine(client, ticket, operation(1))
+    as_it_stands = draft(store, ticket, model)
+    made = replace(store.masklet(ticket.ticket_id), masklet_id="elsewhere")
+    other = {4: rle.encode(mask(30)), 12: rle.empty(made.height, made.width)}
+    masks = [other.get(i, as_it_stands.masks[i].rle) for i in made.frame_idx]
+    areas = [rle.area(counts, made.height, made.width) for counts in masks]
+    made = replace(made, rle=tuple(masks), area_px=tuple(areas))
+    outcome = Outcome(operation_id="end", created_at="", masklet=made)
+    store.finish(ticket.ticket_id, ticket.lease_token, ANN, outcome)
+    end = json.loads(store.operations(ticket.ticket_id)[-1].payload)
+    assert end["masks"] == {str(i): counts.decode() for i, counts in other.items()}
+    assert [m.rle for _, m in sorted(draft(store, ticket, model).masks.items())] == masks
+    back = store.unsubmit(ticket.ticket_id, ANN, operation_id="back", created_at="")
+    again = replace(outcome, operation_id="end-2")
+    store.finish(ticket.ticket_id, back.lease_token, ANN, again)
+    assert "masks" not in json.loads(store.operations(ticket.ticket_id)[-1].payload)  # the log has them already
 
 
 def test_a_dropped_connection_cancels_and_changes_nothing(bench, store, model):

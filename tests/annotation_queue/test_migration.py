@@ -1,4 +1,4 @@
-"""A queue of schema version 1 goes on under this program, with what was done in it."""
+"""A queue of an older schema version goes on under this program, with what was done in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from racing import open_and_close
 from sqlalchemy import create_engine, func, inspect, select, text
-from synthetic_queue import CHEAP
+from synthetic_queue import CHEAP, corrected, tickets
 
 from annotation_queue import database as db
 from annotation_queue.auth import Accounts
@@ -18,6 +18,7 @@ from annotation_queue.store import Store
 from storage.records import Verdict
 
 VERSION_1 = (Path(__file__).parent / "version_1.sql").read_text()
+ANN = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))
 VERA = Person(name="vera", roles=frozenset({Role.VERIFIER}))
 
 BATCH = "INSERT INTO batches VALUES ('b', 1000, :yes, 3, 2, NULL)"
@@ -69,6 +70,33 @@ def test_an_old_queue_goes_on_where_it_was(old):
     assert store.claim(VERA, claim_id="c") is None
     assert store.claim(lea, [Kind.VERIFY], claim_id="c").ticket_id == "waits"
     assert store.unsubmit("done", VERA, operation_id="u", created_at="").lease_token == 2
+    database.close()
+
+
+def test_what_was_made_under_version_2_can_be_taken_back(uri):
+    database = Database(uri)
+    store = Store(database)
+    store.open_batch("b", tickets(2))
+    for verdict in (Verdict.REFINE, Verdict.ACCEPT):
+        held = store.claim(VERA, claim_id=verdict)
+        store.finish(held.ticket_id, 1, VERA, Outcome(operation_id=verdict, created_at="", verdict=verdict))
+    track = store.claim(ANN, claim_id="c")
+    made = corrected(store.masklet(track.ticket_id), "made")
+    store.finish(track.ticket_id, 1, ANN, Outcome(operation_id="made", created_at="", masklet=made))
+    with database.write() as c:  # back to the tables of version 2
+        c.execute(text("DROP INDEX tickets_of_object"))
+        c.execute(text("ALTER TABLE tickets DROP COLUMN object_id"))
+        c.execute(text("ALTER TABLE leases DROP COLUMN masklet_id"))
+        c.execute(text("UPDATE schema_version SET version = 2"))
+    database.close()
+
+    database = Database(uri)
+    with database.read() as c:
+        assert sorted(c.scalars(select(db.leases.c.masklet_id)), key=str) == [None, None, "made"]
+    store = Store(database)
+    store.unsubmit(track.ticket_id, ANN, operation_id="u", created_at="")
+    with database.read() as c:
+        assert c.scalar(select(func.count()).where(db.masklets.c.masklet_id == "made")) == 0
     database.close()
 
 

@@ -60,7 +60,9 @@ def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, store):
     assert made.area_px == tuple(int(mask(i).sum()) for i in made.frame_idx)
     assert (made.checkpoint, made.round, made.phase) == ("disc-finder", 3, "3")
     assert (made.click_count, made.edited_frame_count, made.parent_id) == (1, 1, "m-track-1")
-    assert [o.kind for o in store.operations("track-1")] == ["prompt", "propagate", "submit"]
+    done = store.operations("track-1")
+    assert [o.kind for o in done] == ["prompt", "propagate", "submit"]
+    assert "masks" not in json.loads(done[-1].payload)  # they all follow from the log
 
 
 def test_every_tool_every_undo_and_a_reload(correcting, store):
@@ -177,13 +179,15 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
     sent, versions = [], []
     for n in range(120):
         frame = int(chance.choice(frames))
-        kind = str(chance.choice(["prompt", "stroke", "lock", "absent", "clear", "propagate", "undo", "redo"]))
+        kinds = ["prompt", "stroke", "lock", "absent", "clear", "propagate", "submit", "undo", "redo"]
+        kind = str(chance.choice(kinds))
         payload = {
             "prompt": {"points_xy": [[1.0, float(n)]], "labels": [1]},
             "stroke": {"mask_rle": rle.encode(mask(frame)).decode()},
             "lock": {"on": bool(chance.random() < 0.6)},
             "absent": {"first": frame, "last": frame + 8},
             "propagate": {"direction": "both"},
+            "submit": {"masks": {str(i): rle.encode(mask(i + n + 2)).decode() for i in (frame, frame + 4)}},
         }.get(kind, {})
         if kind in ("undo", "redo"):  # the page takes them off a stack: the last one that stands, the last undone one
             stack = open_page_stacks(sent)[kind]
