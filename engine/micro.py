@@ -1,6 +1,6 @@
 """How `micro`, the checkpoint that ships with the project, was made: its recipe, its clips and its held-out clips.
 
-    python -m engine.micro train FOLDER      trains, or goes on; Ctrl-C or a kill loses at most 50 steps
+    python -m engine.micro train FOLDER      trains, or goes on; a kill loses at most 50 steps, Ctrl-C none
     python -m engine.micro save FOLDER       writes model/micro from a finished run
     python -m engine.micro sheet FOLDER OUT  a picture of what micro finds and follows in the videos of a folder
 

@@ -12,10 +12,13 @@ import json
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import cv2
@@ -147,10 +150,50 @@ def train(
     Under torchrun every process calls this with the same arguments; the first one writes and reports.
     Raises ValueError if the folder holds the state of another recipe.
     """
-    with parallel.team(device) as team:
+    with parallel.team(device) as team, _stopping(at_once=team.size > 1) as is_stopped:
         return _train(
-            model, source, recipe, folder, device, workers, save_every, report_every, report, look_every, look, team
+            model,
+            source,
+            recipe,
+            folder,
+            device,
+            workers,
+            save_every,
+            report_every,
+            report,
+            look_every,
+            look,
+            team,
+            is_stopped,
         )
+
+
+@contextmanager
+def _stopping(*, at_once: bool) -> Iterator[Callable[[], bool]]:
+    """Gives what says whether Ctrl-C was pressed, which takes effect after the step: its state is saved then, and no
+    library that is at work swallows it. Pressed again, it takes effect at once, as it does for one of several
+    processes, which would wait for each other. So does SIGTERM, where somebody listens to it.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stopped = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        if stopped:
+            handler = before[signal.Signals(number)]
+            assert callable(handler)
+            handler(number, frame)
+        stopped = True
+
+    listening = [] if at_once or threading.current_thread() is not threading.main_thread() else list(before)
+    for number in listening:
+        if callable(before[number]):
+            signal.signal(number, stop)
+    try:
+        yield lambda: stopped
+    finally:
+        for number in listening:
+            signal.signal(number, before[number])
 
 
 def _train(
@@ -166,6 +209,7 @@ def _train(
     look_every: int,
     look: Callable[[Sam2VideoModel, int], None],
     team: Team,
+    is_stopped: Callable[[], bool],
 ) -> Sam2VideoModel:
     folder.mkdir(parents=True, exist_ok=True)
     state_path, total = folder / "state.pt", sum(stage.steps for stage in recipe.stages)
@@ -231,8 +275,11 @@ def _train(
                     with (folder / "curve.jsonl").open("a") as file:
                         file.write(json.dumps(asdict(progress)) + "\n")
                     report(progress)
-            if team.leads and ((step + 1) % save_every == 0 or step + 1 == last):
+            stops = is_stopped()
+            if team.leads and ((step + 1) % save_every == 0 or step + 1 == last or stops):
                 _save_state(state_path, model, optimiser, step + 1, fingerprint)
+            if stops:
+                raise KeyboardInterrupt
         first = last
     return load.wrap(load.resized(model, recipe.stages[-1].image_size), name="trained").model
 

@@ -183,7 +183,7 @@ def command(settings, *words, launch=("-m", "engine.cli")):
 def test_the_command_is_stopped_with_ctrl_c_and_goes_on(settings, folder, tiny, tmp_path, monkeypatch, capsys):
     """With a worker process, as people run it."""
     recipe = tmp_path / "tiny.json"
-    recipe.write_text(json.dumps(asdict(replace(tiny, stages=(replace(tiny.stages[0], steps=60),)))))
+    recipe.write_text(json.dumps(asdict(replace(tiny, stages=(replace(tiny.stages[0], steps=24),)))))
     out = tmp_path / "out"
     curve = out / "training" / "curve.jsonl"
     words = ("train", "--data", str(folder), "--out", str(out), "--recipe", str(recipe), "--json")
@@ -204,9 +204,9 @@ def test_the_command_is_stopped_with_ctrl_c_and_goes_on(settings, folder, tiny, 
     with pytest.raises(SystemExit) as ended:
         cli.main()
     facts = json.loads(capsys.readouterr().out)
-    assert not ended.value.code and facts["steps"] == 60 and facts["loss"] > 0
+    assert not ended.value.code and facts["steps"] == 24 and facts["loss"] > 0
     steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()]
-    assert steps[:2] == [6, 12] and steps[reached] >= 12 and steps[-1] == 60  # it did not begin again
+    assert steps == [*range(2, 25, 2)] and reached < len(steps)  # it did not begin again
     assert (out / "model.safetensors").exists()
 
 

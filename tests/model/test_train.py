@@ -286,6 +286,45 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_takes_effect_after_the_step_whoever_swallows_it_and_loses_nothing(tmp_path, number):
+    def interrupt(signal_number, frame):
+        raise KeyboardInterrupt
+
+    def report(progress):
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:  # as some library might
+            pytest.fail("it was not for whoever looks on")
+
+    model = load.build(SHAPE)
+    load.init_weights(model, RECIPE.seed)
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train.train(
+                model, lambda stage: squares, RECIPE, tmp_path, workers=0, report_every=2, save_every=100, report=report
+            )
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+    assert train.restore(load.build(SHAPE), tmp_path) == 2
+
+
+def test_ctrl_c_pressed_again_does_not_wait_for_the_step(tmp_path):
+    def report(progress):
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("at once")
+
+    with pytest.raises(RuntimeError, match="at once"):
+        train.train(
+            load.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0, report_every=1, report=report
+        )
+    assert not (tmp_path / "state.pt").exists()
+
+
 def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
     """Real processes under torchrun, over gloo, on images and clips, with objects that are absent in some."""
     script = tmp_path / "part.py"
