@@ -11,7 +11,7 @@ setup: .venv/.ready ## Create .venv with every dependency, pinned by constraints
 .venv/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]' --constraint constraints.txt
 	touch $@
 
 demo: setup ## The whole loop on synthetic clips, through the DAGs, offline; prints a summary and writes a report

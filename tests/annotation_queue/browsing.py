@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from synthetic_queue import (
     BLOCK,
     HEIGHT,
@@ -19,6 +20,8 @@ from annotation_queue.live import Live
 from storage import rle
 from storage.records import STRIDE
 
+# of tests about what is on screen, which is the same whatever the queue is kept in: one database will do
+ON_SCREEN = pytest.mark.parametrize("uri", ["sqlite"], indirect=True)
 FRAMES = 156  # a clip: long enough for the disc to pass behind the pillar
 
 

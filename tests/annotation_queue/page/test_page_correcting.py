@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from browsing import FRAMES, draft, is_disc
+from browsing import FRAMES, ON_SCREEN, draft, is_disc
 from pydantic import TypeAdapter
 from synthetic_queue import (
     HEIGHT,
@@ -171,6 +171,7 @@ def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, s
     assert not is_disc(draft(store).masks, 16)
 
 
+@ON_SCREEN
 def test_the_page_and_the_server_derive_the_same_draft(open_page):
     """Random operations, undone and redone, through draft.js and refine.py."""
     chance = np.random.default_rng(7)
@@ -243,6 +244,7 @@ def open_page_stacks(sent):
     return {"undo": done, "redo": undone}
 
 
+@ON_SCREEN
 def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(correcting, store):
     page = correcting(8)
     page.press("f")
@@ -272,6 +274,7 @@ def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(corr
     page.until(lambda: "playing" in page.tab.get_attribute("#play", "class").split())
 
 
+@ON_SCREEN
 def test_the_picture_is_moved_and_lit_and_compared_with_what_was_before(correcting, store):
     page = correcting(8)
     place = lambda: page.tab.locator("#screen").bounding_box()["x"]  # noqa: E731

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from browsing import FRAMES
+from browsing import FRAMES, ON_SCREEN
 from synthetic_queue import (
     HEIGHT,
     WIDTH,
@@ -22,6 +22,7 @@ from storage import rle
 from storage.records import STRIDE, Verdict
 
 
+@ON_SCREEN
 def test_the_mask_on_screen_belongs_to_the_frame_on_screen(open_page, store):
     store.open_batch("b", tickets(1, FRAMES))
     page = open_page()
@@ -232,6 +233,7 @@ NAMELESS = """
 """
 
 
+@ON_SCREEN
 def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(open_page, store):
     store.open_batch("b", [track_ticket(frame_count=FRAMES), *tickets(2, FRAMES)])
     page = open_page()
@@ -367,6 +369,7 @@ def test_nobody_is_sent_to_verify_their_own_work(open_page, store):
     assert not page.tab.is_visible("#turn")
 
 
+@ON_SCREEN
 def test_the_colour_of_the_mask_is_chosen_and_kept(open_page, store):
     store.open_batch("b", tickets(1, FRAMES))
     page = open_page()
@@ -387,6 +390,7 @@ def test_the_colour_of_the_mask_is_chosen_and_kept(open_page, store):
     page.until(lambda: page.tab.evaluate(pixel, at) == seen[0])
 
 
+@ON_SCREEN
 def test_a_key_can_be_chosen_and_given_back(correcting, store):
     page = correcting()
     page.press("?")
