@@ -140,7 +140,7 @@ _ANSWERS_ABOUT = (
     select(db.leases)
     .join(db.tickets, db.tickets.c.ticket_id == db.leases.c.ticket_id)
     .where(db.tickets.c.object_id == bindparam("object_id"), db.HAS_FINISHED)
-    .order_by(db.tickets.c.attempt)
+    .order_by(db.tickets.c.ordinal)
 )
 
 
@@ -963,7 +963,7 @@ class Store:
     ) -> tuple[Finished, list[dict[str, Any]]]:
         """Close a ticket and open the one that follows. Returns what the tallies gain, too.
 
-        again: that is the same one once more, for somebody else.
+        again: that is the same one once more, for somebody else, who cannot tell it from the first.
         The batch's row comes last: everybody who finishes a ticket of it waits for whoever holds it.
         """
         kind, verdict = Kind(row.kind), None if decision.verdict is None else Verdict(decision.verdict)
@@ -1009,10 +1009,10 @@ class Store:
                 "payload": self._pinned(c, row, decision) if verdict in PINS else row.payload,
                 "made_by": made_by,
                 "needs_lead": needs_lead,
-                "attempt": row.attempt + 1,
-                "previous_ticket_id": row.ticket_id,
+                "attempt": row.attempt if again else row.attempt + 1,
+                "previous_ticket_id": row.previous_ticket_id if again else row.ticket_id,
                 "created_at": now,
-                "ordinal": 0,
+                "ordinal": row.ordinal + 1 if again else 0,
                 "state": State.OPEN.value,
                 "lease_token": 0,
                 "reasons": "",
