@@ -11,11 +11,12 @@ admins and the pipeline. /metrics is for a Prometheus that carries the token of 
 
 import contextlib
 import hashlib
+import json
 import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
@@ -538,13 +539,15 @@ def create_app(
         if branch and not oversees:
             raise NotAllowed("what came after a lease was lost is for a lead to look at")
         done = store.operations(found.ticket_id, branch=branch)
-        if found.kind is Kind.VERIFY and found.state is not State.DONE and not oversees:
-            return [o for o in done if o.person == who.name]  # nobody's verdict sways another's
-        return done
+        if oversees:
+            return done
+        if found.kind is Kind.VERIFY and found.state is not State.DONE:
+            return [_without_masklet(o) for o in done if o.person == who.name]  # nobody's verdict sways another's
+        return [_without_masklet(o) for o in done]
 
     @app.get("/api/tickets/{ticket_id}/others", tags=["tickets"])
-    def others(found: SeenTicket) -> list[Other]:
-        return store.others(found.ticket_id)
+    def others(found: SeenTicket, who: Somebody) -> list[Other]:
+        return store.others(found.ticket_id, seen_by=who)
 
     @app.post("/api/tickets/{ticket_id}/objects", tags=["tickets"])
     def new_object(ticket_id: Id, body: NewObject, who: Somebody) -> Ticket:
@@ -744,6 +747,14 @@ class _Remembered:
             self._until.clear()
         self._until[key] = now + self._keep_s
         return True
+
+
+def _without_masklet(operation: Operation) -> Operation:
+    """An operation as its ticket's people see it: what it keeps whole, as no row does, would tell gold."""
+    said = json.loads(operation.payload)
+    if "masklet" not in said:
+        return operation
+    return replace(operation, payload=json.dumps({key: value for key, value in said.items() if key != "masklet"}))
 
 
 def _address(request: Request) -> str:

@@ -89,7 +89,7 @@ tickets = Table(
     Column("attempt", Integer, nullable=False),
     Column("previous_ticket_id", String),
     Column("created_at", Float, nullable=False),
-    Column("ordinal", Integer, nullable=False),  # place among the tickets that came with it
+    Column("ordinal", Integer, nullable=False),  # place among those that came with it, or of its object
     Column("state", String, nullable=False),
     Column("lease_token", Integer, nullable=False),
     Column("leased_by", String),

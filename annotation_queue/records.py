@@ -217,7 +217,7 @@ class Ticket:
     state: State
     made_by: str | None  # the person who made the masklet, who never verifies it; None for the model's
     needs_lead: bool  # a verifier was unsure
-    attempt: int  # 1 for a ticket of the pipeline, one more for each that follows from it
+    attempt: int  # 1 for a ticket of the pipeline, one more for each that follows; the same for all makers of a masklet
     previous_ticket_id: str | None = None  # the ticket that led to this one
     lease_token: int  # fencing: one more at each claim; a write with an older one is refused
     leased_by: str | None

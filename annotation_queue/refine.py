@@ -109,7 +109,8 @@ def draft_of(
     draft = Draft(hw[0], hw[1], tuple(frame_idx))
     if masklet is not None:
         draft.masks = {m.frame_idx: m for m in frame_masks(masklet)}
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # a prompt that says no such frame
+        malformed = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+        with contextlib.suppress(*malformed):  # a prompt that says no such frame
             begun = json.loads(masklet.prompt)["frame_idx"]
             draft.anchor = begun if draft.masks[begun].area_px else None
     for operation in effective(operations):

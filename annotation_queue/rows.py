@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -64,7 +65,11 @@ def closest(masklets: Sequence[Masklet]) -> tuple[Masklet, list[float]]:
     """Of several people's masklets of one object, the one that is closest to the others, the earliest of equals; and
     each one's mean IoU over time with the others.
     """
-    agreement = [sum(masklet_iou(a, b) for b in masklets if b is not a) / max(1, len(masklets) - 1) for a in masklets]
+    agreement, others = [0.0] * len(masklets), max(1, len(masklets) - 1)
+    for a, b in combinations(range(len(masklets)), 2):
+        same = masklet_iou(masklets[a], masklets[b]) / others
+        agreement[a] += same
+        agreement[b] += same
     return masklets[agreement.index(max(agreement))], agreement
 
 

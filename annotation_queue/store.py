@@ -518,7 +518,7 @@ class Store:
                 return self._finished(c, row)
             if holds(ticket, token, person) and not known:
                 is_gold = row.gold_id is not None
-                unlike = {} if outcome.masklet is None or is_gold else self._beside(c, row, outcome.masklet)
+                unlike = {} if outcome.masklet is None else self._beside(c, row, outcome.masklet)
                 act = act_of(outcome, keep_masklet=is_gold, beside=unlike)
                 self._append(c, ticket, token, person, [act], branch=False)
                 self._end_lease(c, ticket, token, outcome, now)
@@ -601,13 +601,14 @@ class Store:
         with self.database.read() as c:
             return [to_recent(row) for row in self._recent(c, person)]
 
-    def others(self, ticket_id: str) -> list[Other]:
+    def others(self, ticket_id: str, *, seen_by: Person | None = None) -> list[Other]:
         """The other masklets of a ticket's video in its batch, as far as they have come; rejected ones are left out.
 
+        seen_by: without what another one made of an object, while this person can still take back theirs of it.
         Raises NoSuchTicket.
         """
         ticket = self.ticket(ticket_id)
-        t, m = db.tickets, db.masklets
+        t, m, le = db.tickets, db.masklets, db.leases
         ends = t.c.next_ticket_id.is_(None) & (t.c.settled.is_(None) | (t.c.settled != Verdict.REJECT.value))
         query = (
             select(t.c.settled, m.c.content)
@@ -616,6 +617,13 @@ class Store:
             .where(ends, t.c.gold_id.is_(None))
             .order_by(t.c.ordinal, t.c.ticket_id)
         )
+        if seen_by is not None:
+            before = db.tickets.alias()
+            theirs = select(before.c.ticket_id).join(le, le.c.ticket_id == before.c.ticket_id)
+            theirs = theirs.where(before.c.video_id == ticket.video_id, before.c.object_id.is_not(None))
+            theirs = theirs.where(le.c.person == seen_by.name, db.HAS_FINISHED)
+            untouched = func.coalesce(t.c.previous_ticket_id, "").in_(theirs) & (t.c.lease_token == 0)
+            query = query.where(t.c.made_by.is_(None) | (t.c.made_by == seen_by.name) | ~untouched)
         with self.database.read() as c:
             rows = c.execute(query).all()
         found = [(row.settled, MASKLET.validate_json(row.content)) for row in rows]

@@ -133,7 +133,8 @@ def gold_of(s: Services, result: BatchResult) -> list[NewGold]:
     """
     batch_id = result.batch.batch_id
     candidates: dict[str, Masklet] = {row.masklet_id: row for row in masklets.rows(s.blobs, "candidates", batch_id)}
-    verdicts = {o.masklet_id: o for o in result.operations if o.kind == "verdict"}  # the last on each
+    verdicts = [(o, json.loads(o.payload)) for o in result.operations if o.kind == "verdict"]
+    asked = {o.masklet_id: (o, said) for o, said in verdicts if said["verdict"] == Verdict.REFINE}  # the last on each
     phase = s.settings.review.phase
 
     def ticket(candidate: Masklet, kind: Kind, **rules: object) -> NewTicket:
@@ -154,12 +155,12 @@ def gold_of(s: Services, result: BatchResult) -> list[NewGold]:
         if made.masklet_id in candidates:
             found.append(NewGold(ticket=ticket(candidates[made.masklet_id], Kind.VERIFY), expected=Verdict.ACCEPT))
             continue
-        candidate, asked = candidates.get(made.parent_id or ""), verdicts.get(made.parent_id or "")
-        said = {} if asked is None else json.loads(asked.payload)
-        if candidate is None or asked is None or said["verdict"] != Verdict.REFINE:
+        candidate = candidates.get(made.parent_id or "")
+        if candidate is None or candidate.masklet_id not in asked:
             continue  # what led to it is not known
+        verdict, said = asked[candidate.masklet_id]
         if masklet_iou(candidate, made) < s.settings.queue.gold_iou:  # leaving it as it is would not be right
-            pinned = {"frame_idx": asked.frame_idx, "by": asked.person, "reasons": said["reasons"]}
+            pinned = {"frame_idx": verdict.frame_idx, "by": verdict.person, "reasons": said["reasons"]}
             found.append(NewGold(ticket=ticket(candidate, Kind.VERIFY), expected=Verdict.REFINE))
             found.append(NewGold(ticket=ticket(candidate, Kind.TRACK, pinned=pinned), truth=made))
     return found

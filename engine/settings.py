@@ -80,7 +80,8 @@ class QueueSettings(_Part):
     other_verifier: bool = True  # what a verifier asked for goes to another one; False for a team with a single one
     overlap: int = Field(2, ge=1)  # verdicts that a ticket of the overlap share takes
     overlap_share: float = Field(0.0, ge=0, le=1)  # of the verify tickets
-    makers: int = Field(2, ge=1)  # people who make the masklet of a ticket of the makers' share, each by themselves
+    makers: int = Field(2, ge=1)  # people who make the masklet of a ticket of the makers' share, each by themselves;
+    # as with `overlap`, a ticket waits for ever where fewer people may take it
     makers_share: float = Field(0.0, ge=0, le=1)  # of the track tickets about a masklet that nobody has made yet
     gold_share: float = Field(0.0, ge=0, le=1)  # of each person's claims that get a ticket with a known answer
     gold_iou: float = Field(0.75, ge=0, le=1)  # mean IoU from which a masklet made in one is right

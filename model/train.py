@@ -185,12 +185,14 @@ def _stopping(*, at_once: bool) -> Iterator[Callable[[], bool]]:
             handler(number, frame)
         stopped = True
 
-    listening = [] if at_once or threading.current_thread() is not threading.main_thread() else list(before)
+    here = not at_once and threading.current_thread() is threading.main_thread()
+    listening = [number for number, handler in before.items() if here and callable(handler)]
     for number in listening:
-        if callable(before[number]):
-            signal.signal(number, stop)
+        signal.signal(number, stop)
     try:
         yield lambda: stopped
+        if stopped:  # it came after the last step
+            raise KeyboardInterrupt
     finally:
         for number in listening:
             signal.signal(number, before[number])

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_queue import candidate, corrected, tickets
+from synthetic_queue import SyntheticMedia, add_people, blank, candidate, corrected, serving, tickets
 from test_handing_out import take_back, with_policy
 from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, to_track
 
+from annotation_queue.api import create_app
+from annotation_queue.client import QueueClient
 from annotation_queue.records import (
     TRAINED,
     Kind,
@@ -230,6 +232,27 @@ def test_a_correction_that_is_gold_seems_to_follow_from_a_verdict(store):
     assert {name for name, value in vars(dealt).items() if value is None} == {
         name for name, value in vars(plain).items() if value is None
     }
+
+
+def test_what_was_done_in_gold_cannot_be_told_from_what_was_done_in_real_work(store):
+    known = replace(track_gold(), ticket=replace(track_gold().ticket, masklet=candidate("m", frame_count=8)))
+    store.open_batch("b", tickets(1, frame_count=8))
+    store.add_gold("b", [known], by=LEA)
+    real = to_track(store)
+    dealt = claim(with_policy(store, gold_share=1.0), ANN)
+    accounts = add_people(store.database)
+    told = []
+    with serving(create_app(store, SyntheticMedia(8), accounts=accounts)) as url:
+        for held in (real, dealt):
+            made = blank(candidate(f"of-{held.ticket_id}", held.video_id, 8))
+            store.finish(held.ticket_id, held.lease_token, ANN, outcome(masklet=made))
+            back = take_back(store, held.ticket_id, ANN)
+            again = replace(made, masklet_id=f"again-{held.ticket_id}")
+            store.finish(held.ticket_id, back.lease_token, ANN, outcome(masklet=again))
+            with QueueClient(url, token=accounts.issue_token("ann")) as client:
+                done = [(o.kind, json.loads(o.payload)) for o in client.operations(held.ticket_id)]
+            told.append([(kind, said.keys(), said.get("masks")) for kind, said in done])
+    assert told[0] == told[1] and told[0][0][2]
 
 
 def test_gold_of_a_batch_that_is_done_does_not_say_that_it_is(store):

@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, insert, select
 from synthetic_queue import blank, candidate, corrected, tickets
 from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, prompt, to_track
 
@@ -391,6 +391,45 @@ def test_a_maker_takes_back_until_the_next_one_begins(store, rejects):
     done = submit_held(store, back, ANDY, made_by("andy", spots=1))
     assert store.ticket(done.next_ticket_id).masklet_id == "of-ann"  # both alike: the first
     assert store.figures().total.masklet_iou == 1.0
+
+
+def test_who_can_still_take_back_what_they_made_is_not_shown_what_another_one_made(store):
+    store = to_make(store, 2)
+    submit(store, ANN, made_by("ann"))
+    last = submit(store, ANDY, made_by("andy", spots=1))
+    verify = store.ticket(last.next_ticket_id)
+    assert verify.masklet_id == "of-ann"
+    assert store.others(last.ticket.ticket_id, seen_by=ANDY) == []
+    assert [o.masklet_id for o in store.others(last.ticket.ticket_id, seen_by=ANN)] == ["of-ann"]
+    claim(store, VERA)
+    assert [o.masklet_id for o in store.others(last.ticket.ticket_id, seen_by=ANDY)] == ["of-ann"]
+
+
+@pytest.mark.parametrize("kind", [Kind.TRACK, Kind.VERIFY])
+def test_whom_a_ticket_is_barred_to_is_found_by_the_ticket_and_not_by_all_that_they_ever_did(store, kind):
+    rows = [{"ticket_id": f"x{i}", "state": "open" if i < 9 else "done", "ordinal": i} for i in range(3000)]
+    same = {"batch_id": "b", "video_id": "v", "phase": "auto", "priority": 0, "payload": "{}", "needs_lead": False}
+    same |= {"attempt": 1, "created_at": 0.0, "lease_token": 1, "reasons": "", "overlap": 2, "kind": kind.value}
+    ended = {"token": 1, "person": "vera", "claimed_at": 0.0, "finished_at": 1.0}
+    plans = []
+
+    def explain(connection, cursor, statement, parameters, context, many):
+        if statement.startswith("UPDATE tickets") and "lease_token=" in statement and "RETURNING" in statement:
+            prefix = "EXPLAIN QUERY PLAN " if store.database.is_sqlite else "EXPLAIN "
+            plans.extend(str(row) for row in connection.exec_driver_sql(prefix + statement, parameters))
+
+    with store.database.write() as c:
+        objects = [{"object_id": f"o{i % 1000}"} if kind is Kind.TRACK else {} for i in range(3000)]
+        c.execute(insert(db.tickets), [same | row | about for row, about in zip(rows, objects, strict=True)])
+        done = [row for row in rows if row["state"] == "done"]
+        c.execute(insert(db.leases), [ended | {"ticket_id": r["ticket_id"], "claim_id": r["ticket_id"]} for r in done])
+        if not store.database.is_sqlite:
+            c.exec_driver_sql("ANALYZE tickets, leases")
+    event.listen(store.database.engine, "before_cursor_execute", explain)
+    both = replace(VERA, roles=VERA.roles | ANN.roles)
+    assert (claim(store, both, kind) is None) == (kind is Kind.TRACK)
+    assert any("leases" in line for line in plans), plans
+    assert not any("leases_finished" in line or "Seq Scan on leases" in line for line in plans), plans
 
 
 def test_only_what_nobody_has_made_is_made_by_several(store):

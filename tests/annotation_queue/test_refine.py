@@ -115,7 +115,7 @@ def test_a_malformed_act_changes_nothing(said):
     assert draft(said).masks == draft().masks
 
 
-@pytest.mark.parametrize("prompt", ["", "[]", '"x"', '{"frame_idx": []}', '{"frame_idx": 3}'])
+@pytest.mark.parametrize("prompt", ["", "[]", '"x"', '{"frame_idx": []}', '{"frame_idx": 3}', "[" * 10**5])
 def test_a_masklet_with_a_strange_prompt_has_no_anchor(prompt):
     found = draft(masklet=replace(WRONG, prompt=prompt))
     assert found.anchor is None and found.masks == draft().masks

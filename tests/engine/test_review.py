@@ -3,11 +3,12 @@
 import json
 import sys
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from annotation_queue.records import Kind, NewTicket, Outcome, Person, Role
+from annotation_queue.records import Kind, NewTicket, Outcome, Person, Reason, Role
 from engine import auto_masklets, batches, cli, ingest, review
 from engine.services import connect
 from engine.settings import ReviewSettings
@@ -68,10 +69,36 @@ def square(masklet_id, at):
     )
 
 
-def finish(store, person, verdict=None, masklet=None):
+def finish(store, person, verdict=None, masklet=None, reasons=()):
     ticket = store.claim(person, claim_id=uuid.uuid4().hex)
-    made = Outcome(operation_id=uuid.uuid4().hex, created_at="", verdict=verdict, masklet=masklet, frame_idx=4)
+    made = Outcome(
+        operation_id=uuid.uuid4().hex, created_at="", verdict=verdict, reasons=reasons, masklet=masklet, frame_idx=4
+    )
     return store.finish(ticket.ticket_id, ticket.lease_token, person, made)
+
+
+def test_gold_is_made_also_of_what_one_of_its_makers_called_untrackable(monkeypatch, tmp_path):
+    monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
+    names = [f"m{i}" for i in range(4)]
+    with connect() as s:
+        rows = [square(name, 4) for name in names]
+        masklets.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
+        store, _ = s.open_queue()
+        store.policy = replace(store.policy, makers=2, makers_share=1.0)
+        store.open_batch(
+            BATCH, [NewTicket(ticket_id=f"0{m.masklet_id}", kind=Kind.VERIFY, video_id="v", masklet=m) for m in rows]
+        )
+        for _ in names:
+            finish(store, VERA, Verdict.REFINE)
+        for _ in names:
+            finish(store, ANN, Verdict.REJECT, reasons=(Reason.UNTRACKABLE,))
+        for name in names:
+            finish(store, replace(ANN, name="andy"), masklet=square(f"mended-{name}", 16))
+        for _ in names:
+            finish(store, LEA, Verdict.ACCEPT)
+        made = review.gold_of(s, store.batch_result(BATCH))
+    pins = [json.loads(g.ticket.payload)["pinned"] for g in made if g.truth is not None]
+    assert len(made) == 8 and pins == [{"frame_idx": 4, "by": "vera", "reasons": []}] * 4
 
 
 def test_gold_is_made_of_what_people_decided_and_could_be_real_work(monkeypatch, capsys, tmp_path):

@@ -311,6 +311,19 @@ def test_ctrl_c_takes_effect_after_the_step_whoever_swallows_it_and_loses_nothin
     assert train.restore(load.build(SHAPE), tmp_path) == 2
 
 
+def test_ctrl_c_after_the_last_step_is_not_forgotten(tmp_path, monkeypatch):
+    wrap = load.wrap
+
+    def interrupted(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return wrap(*args, **kwargs)
+
+    monkeypatch.setattr(load, "wrap", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(load.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0)
+    assert train.restore(load.build(SHAPE), tmp_path) == sum(stage.steps for stage in RECIPE.stages)
+
+
 def test_ctrl_c_pressed_again_does_not_wait_for_the_step(tmp_path):
     def report(progress):
         os.kill(os.getpid(), signal.SIGINT)
