@@ -41,6 +41,7 @@ MIN_AREA_PX = 100  # an object that never shows more is not asked for
 ANYTHING = Scene()
 LARGER = Scene(size=(0.14, 0.34), clutter=(0, 2), camouflage=0.05, look_alike=0.08, noise=4.0)
 RICH = Scene(size=(0.10, 0.34), clutter=(0, 3), camouflage=0.05, look_alike=0.08, cut=0.1, objects=(2, 5))
+RETURNING = replace(RICH, leave=0.4)
 HELD_OUT_SCENE = replace(RICH, height=256, width=256, frames=16, stride=4)  # 2.7 s at 6 frames a second
 
 _CLICKS = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=2)
@@ -49,6 +50,8 @@ _CLIPS = Interaction(mask=0.5, click=0.3, corrected_frames=2, correction_clicks=
 _SHORT = Interaction(mask=0.35, click=0.4, prompted_frames=1, corrected_frames=1, correction_clicks=1)
 _SHORTER = replace(_SHORT, mask=0.4, click=0.35)
 _MASK = replace(_SHORT, mask=0.7, click=0.25)
+_CORRECTED = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=4)
+_CORRECTED_CLIPS = Interaction(mask=0.3, click=0.45, corrected_frames=3, correction_clicks=2)
 # Images first until clicks and boxes take off, then clips; small pictures first, because they cost a quarter.
 STAGES: tuple[tuple[Stage, Scene], ...] = (
     (Stage("images", 1300, 128, frames=1, batch=16, lr=1e-3, interaction=_CLICKS), ANYTHING),
@@ -70,6 +73,25 @@ STAGES: tuple[tuple[Stage, Scene], ...] = (
     (
         Stage("last clips", 400, 256, 16, objects=2, lr=1e-4, batch=1, warmup=20, final_lr=0.03, interaction=_SHORTER),
         RICH,
+    ),
+    # Corrective clicks had hardly been taught; that images came back taught everything else, too.
+    (
+        Stage(
+            "corrected images", 1300, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.25, interaction=_CORRECTED
+        ),
+        RICH,
+    ),
+    (
+        Stage("corrected clips", 350, 256, 8, batch=1, lr=1.2e-4, warmup=30, final_lr=0.03, interaction=_CLIPS),
+        RETURNING,
+    ),
+    (
+        Stage("more images", 900, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.1, interaction=_CORRECTED),
+        RICH,
+    ),
+    (
+        Stage("more clips", 250, 256, 8, batch=1, lr=1.2e-4, warmup=30, final_lr=0.03, interaction=_CORRECTED_CLIPS),
+        RETURNING,
     ),
 )
 RECIPE = Recipe(stages=tuple(stage for stage, _ in STAGES), seed=1, weight_decay=0.01)
