@@ -25,7 +25,8 @@ from pathlib import Path
 
 from engine import batches
 from engine.batches import Stage
-from engine.services import Services, alone
+from engine.locks import alone
+from engine.services import Services
 from storage import blobs as blobs_module
 from storage import masklets, video
 from storage.blobs import BlobDenied, BlobMissing, Blobs, check_key

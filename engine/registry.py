@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.locks import alone
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -45,8 +47,6 @@ class Registry:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         import mlflow
-
-        from engine.services import alone  # which makes registries
 
         for name in ("alembic", "mlflow.store", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)

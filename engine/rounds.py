@@ -18,8 +18,9 @@ from engine import datasets
 from engine import evaluate as protocols
 from engine.datasets import ClipSource, NothingToTrainOn
 from engine.evaluate import NothingHeldOut
+from engine.locks import alone
 from engine.registry import Checkpoint
-from engine.services import Services, alone
+from engine.services import Services
 from storage import releases
 from storage.blobs import BlobMissing
 from storage.records import Masklet, content_id

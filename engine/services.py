@@ -6,7 +6,6 @@ nothing of settings files or environments.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -172,15 +171,6 @@ def _is_known(accounts: Accounts, token: Path) -> bool:
     except (FileNotFoundError, NotLoggedIn):
         return False
     return True
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """One process at a time may be inside, for a lock file; the lock goes with its process, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def write_secret(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.datasets import ClipSource, Dataset, Indexed, index
-from engine.services import alone
+from engine.locks import alone
 from model import load, parallel
 from model import train as trainer
 from model.clip_forward import Interaction

@@ -92,8 +92,7 @@ export class Draft {
     } else if (kind === "stroke") this.draw(frame, payload.mask_rle);
     else if (kind === "submit") {
       for (const [i, rle] of Object.entries(payload.masks)) this.masks.set(Number(i), drawn(Number(i), rle));
-    }
-    else if (kind === "clear") {
+    } else if (kind === "clear") {
       this.prompts.delete(frame);
       this.edited.delete(frame);
     } else if (kind === "prompt") {

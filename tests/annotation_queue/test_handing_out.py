@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event, func, insert, select
 from synthetic_queue import blank, candidate, corrected, tickets
-from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, prompt, to_track
+from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, plans_of_claims, prompt, to_track
 
 from annotation_queue import database as db
 from annotation_queue.database import Database
@@ -411,13 +411,6 @@ def test_whom_a_ticket_is_barred_to_is_found_by_the_ticket_and_not_by_all_that_t
     same = {"batch_id": "b", "video_id": "v", "phase": "auto", "priority": 0, "payload": "{}", "needs_lead": False}
     same |= {"attempt": 1, "created_at": 0.0, "lease_token": 1, "reasons": "", "overlap": 2, "kind": kind.value}
     ended = {"token": 1, "person": "vera", "claimed_at": 0.0, "finished_at": 1.0}
-    plans = []
-
-    def explain(connection, cursor, statement, parameters, context, many):
-        if statement.startswith("UPDATE tickets") and "lease_token=" in statement and "RETURNING" in statement:
-            prefix = "EXPLAIN QUERY PLAN " if store.database.is_sqlite else "EXPLAIN "
-            plans.extend(str(row) for row in connection.exec_driver_sql(prefix + statement, parameters))
-
     with store.database.write() as c:
         objects = [{"object_id": f"o{i % 1000}"} if kind is Kind.TRACK else {} for i in range(3000)]
         c.execute(insert(db.tickets), [same | row | about for row, about in zip(rows, objects, strict=True)])
@@ -425,7 +418,7 @@ def test_whom_a_ticket_is_barred_to_is_found_by_the_ticket_and_not_by_all_that_t
         c.execute(insert(db.leases), [ended | {"ticket_id": r["ticket_id"], "claim_id": r["ticket_id"]} for r in done])
         if not store.database.is_sqlite:
             c.exec_driver_sql("ANALYZE tickets, leases")
-    event.listen(store.database.engine, "before_cursor_execute", explain)
+    plans = plans_of_claims(store)
     both = replace(VERA, roles=VERA.roles | ANN.roles)
     assert (claim(store, both, kind) is None) == (kind is Kind.TRACK)
     assert any("leases" in line for line in plans), plans

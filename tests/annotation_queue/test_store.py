@@ -679,12 +679,8 @@ def test_a_database_out_of_reach_is_said_in_one_line(away):
     assert "\n" not in str(caught.value) and away.split("/")[-1] in str(caught.value)
 
 
-def test_claiming_reads_an_index_and_not_the_whole_queue(store):
-    """The plan of the claim's query, on a queue of which most is done."""
-    store.open_batch("b", tickets(1, frame_count=4))
-    rows = [{"ticket_id": f"x{i}", "kind": "verify", "state": "done", "ordinal": i} for i in range(3000)]
-    same = {"batch_id": "b", "video_id": "v", "phase": "auto", "priority": 0, "payload": "{}", "needs_lead": False}
-    same |= {"attempt": 1, "created_at": 0.0, "lease_token": 0, "reasons": ""}
+def plans_of_claims(store):
+    """A list that fills with the query plans of the claims to come, line by line."""
     plans = []
 
     def explain(connection, cursor, statement, parameters, context, many):
@@ -692,11 +688,21 @@ def test_claiming_reads_an_index_and_not_the_whole_queue(store):
             prefix = "EXPLAIN QUERY PLAN " if store.database.is_sqlite else "EXPLAIN "
             plans.extend(str(row) for row in connection.exec_driver_sql(prefix + statement, parameters))
 
+    event.listen(store.database.engine, "before_cursor_execute", explain)
+    return plans
+
+
+def test_claiming_reads_an_index_and_not_the_whole_queue(store):
+    """The plan of the claim's query, on a queue of which most is done."""
+    store.open_batch("b", tickets(1, frame_count=4))
+    rows = [{"ticket_id": f"x{i}", "kind": "verify", "state": "done", "ordinal": i} for i in range(3000)]
+    same = {"batch_id": "b", "video_id": "v", "phase": "auto", "priority": 0, "payload": "{}", "needs_lead": False}
+    same |= {"attempt": 1, "created_at": 0.0, "lease_token": 0, "reasons": ""}
     with store.database.write() as c:
         c.execute(db.tickets.insert(), [row | same for row in rows])
         if not store.database.is_sqlite:
             c.exec_driver_sql("ANALYZE tickets")
-    event.listen(store.database.engine, "before_cursor_execute", explain)
+    plans = plans_of_claims(store)
     assert claim(store, VERA, Kind.VERIFY).ticket_id == "ticket-0000"
     assert any("tickets_ready" in line for line in plans), plans
     assert not any("Seq Scan on tickets" in line or "SCAN tickets'" in line for line in plans), plans
