@@ -127,6 +127,26 @@ _GIVEN = select(db.leases).where(
     db.leases.c.person == bindparam("person"), db.leases.c.claim_id == bindparam("claim_id")
 )
 _LOCK_TICKET = select(db.tickets).where(db.tickets.c.ticket_id == bindparam("ticket_id")).with_for_update()
+_HELD_ONCE = (  # one statement and one lock, on the ticket only
+    select(db.tickets)
+    .join(db.leases, db.leases.c.ticket_id == db.tickets.c.ticket_id)
+    .where(
+        db.leases.c.ticket_id == bindparam("ticket_id"),
+        db.leases.c.token == bindparam("token"),
+        db.leases.c.person == bindparam("person"),
+    )
+)
+_LOCK_HELD_ONCE = _HELD_ONCE.with_for_update(of=db.tickets)
+_END_LEASE = update(db.leases).where(
+    db.leases.c.ticket_id == bindparam("of_ticket"), db.leases.c.token == bindparam("of_token")
+)
+_CLOSE = update(db.tickets).where(db.tickets.c.ticket_id == bindparam("of_ticket")).returning(db.tickets)
+_COUNT = (
+    update(db.batches)
+    .where(db.batches.c.batch_id == bindparam("of_batch"))
+    .values(total=db.batches.c.total + bindparam("more"), remaining=db.batches.c.remaining - bindparam("less"))
+    .returning(db.batches)
+)
 _KNOWN_OPERATIONS = select(db.operations.c.operation_id, db.operations.c.ticket_id, db.operations.c.branch).where(
     db.operations.c.operation_id.in_(bindparam("ids", expanding=True))
 )
@@ -393,7 +413,7 @@ class Store:
 
     def _note_lease(self, c: Connection, row: Row[Any], person: Person, claim_id: str, now: float) -> None:
         lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": now}
-        c.execute(insert(db.leases).values(person=person.name, claim_id=claim_id, **lease))
+        c.execute(insert(db.leases), lease | {"person": person.name, "claim_id": claim_id})
 
     def new_object(self, ticket_id: str, token: int, person: Person, *, claim_id: str) -> Ticket:
         """Open a ticket for another object of a video that `person` is correcting, and lease it to them.
@@ -408,7 +428,7 @@ class Store:
         now = self._clock()
         t, b = db.tickets, db.batches
         with self.database.write() as c:
-            ticket = to_ticket(self._lock_held_once(c, ticket_id, token, person))
+            ticket = to_ticket(self._held_once(c, ticket_id, token, person))
             before = self._given(c, person, claim_id)
             if before is not None:
                 return before
@@ -445,15 +465,14 @@ class Store:
     def held(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """The ticket, for who holds it under this token. Raises NotAllowed, LeaseLost."""
         with self.database.read() as c:
-            self._check_held_once(c, ticket_id, token, person)
-        ticket = self.ticket(ticket_id)
+            ticket = to_ticket(self._held_once(c, ticket_id, token, person, lock=False))
         _check_held(ticket, token, person)
         return ticket
 
     def heartbeat(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Keep the lease for another `lease_s`. Raises NotAllowed, LeaseLost."""
         with self.database.write() as c:
-            ticket = to_ticket(self._lock_held_once(c, ticket_id, token, person))
+            ticket = to_ticket(self._held_once(c, ticket_id, token, person))
             _check_held(ticket, token, person)
             until = self._clock() + self.lease_s
             query = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id).values(expires_at=until)
@@ -462,7 +481,7 @@ class Store:
     def release(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Give the ticket back; its operations stay. Again: nothing. Raises NotAllowed, LeaseLost."""
         with self.database.write() as c:
-            ticket = to_ticket(self._lock_held_once(c, ticket_id, token, person))
+            ticket = to_ticket(self._held_once(c, ticket_id, token, person))
             if ticket.state is State.OPEN and ticket.lease_token == token:
                 return ticket
             _check_held(ticket, token, person)
@@ -489,7 +508,7 @@ class Store:
         prompt that the ticket's phase does not permit; ValueError. After the last two nothing is kept.
         """
         with self.database.write() as c:
-            ticket = to_ticket(self._lock_held_once(c, ticket_id, token, person))
+            ticket = to_ticket(self._held_once(c, ticket_id, token, person))
             known = self._known_operations(c, ticket, [o.operation_id for o in operations])
             fresh = list({o.operation_id: o for o in operations if o.operation_id not in known}.values())
             for operation in fresh:
@@ -510,7 +529,7 @@ class Store:
         """
         now = self._clock()
         with self.database.write() as c:
-            row = self._lock_held_once(c, ticket_id, token, person)
+            row = self._held_once(c, ticket_id, token, person)
             ticket = to_ticket(row)
             check_outcome(ticket, outcome)
             known = self._known_operations(c, ticket, [outcome.operation_id])
@@ -815,17 +834,15 @@ class Store:
             elif there != text:
                 raise ValueError(f"another masklet {content.masklet_id} is in batch {batch_id} already")
 
-    def _check_held_once(self, c: Connection, ticket_id: str, token: int, person: Person) -> None:
-        key = (db.leases.c.ticket_id == ticket_id) & (db.leases.c.token == token)
-        if c.scalar(select(db.leases.c.person).where(key)) != person.name:
-            raise NotAllowed(f"{person.name} never held ticket {ticket_id} under token {token}")
-
-    def _lock_held_once(self, c: Connection, ticket_id: str, token: int, person: Person) -> Row[Any]:
+    def _held_once(self, c: Connection, ticket_id: str, token: int, person: Person, *, lock: bool = True) -> Row[Any]:
         """A ticket, for who holds it or did. NotAllowed else, whether there is one or not: nothing follows from gold,
         and who never held a ticket is told nothing about it.
         """
-        self._check_held_once(c, ticket_id, token, person)
-        return self._lock_ticket(c, ticket_id)
+        key = {"ticket_id": ticket_id, "token": token, "person": person.name}
+        row = c.execute(_LOCK_HELD_ONCE if lock else _HELD_ONCE, key).first()
+        if row is None:
+            raise NotAllowed(f"{person.name} never held ticket {ticket_id} under token {token}")
+        return row
 
     def _check_trained(self, c: Connection, person: Person) -> None:
         if not gold.is_trained(c, self.policy, person):
@@ -897,12 +914,9 @@ class Store:
         return [MASKLET.validate_json(content) for content in contents if content is not None]
 
     def _end_lease(self, c: Connection, ticket: Ticket, token: int, outcome: Outcome, now: float) -> None:
-        le = db.leases
         said = {"verdict": outcome.verdict, "reasons": ",".join(outcome.reasons), "seconds": outcome.seconds}
         said["masklet_id"] = None if outcome.masklet is None else outcome.masklet.masklet_id
-        c.execute(
-            update(le).where(le.c.ticket_id == ticket.ticket_id, le.c.token == token).values(finished_at=now, **said)
-        )
+        c.execute(_END_LEASE, said | {"of_ticket": ticket.ticket_id, "of_token": token, "finished_at": now})
 
     def _answer(self, c: Connection, row: Row[Any], person: Person, outcome: Outcome, now: float) -> Finished:
         """Count an answer; if it is the last of those that are needed, decide, and open what follows."""
@@ -980,23 +994,20 @@ class Store:
             masklet_id, made_by = made.masklet_id, made.annotated_by
         following = kind if again else NEXT[(kind, verdict)]
         follower = None if following is None else next_ticket_id(to_ticket(row), following)
-        closed = c.execute(
-            update(db.tickets)
-            .where(db.tickets.c.ticket_id == row.ticket_id)
-            .values(
-                state=State.DONE.value,
-                leased_by=None,
-                expires_at=None,
-                verdict=verdict,
-                reasons=decision.reasons or "",
-                finished_by=decision.person,
-                finished_at=now,
-                seconds=decision.seconds,
-                next_ticket_id=follower,
-                settled=verdict if following is None else None,
-            )
-            .returning(db.tickets)
-        ).one()
+        done = {
+            "of_ticket": row.ticket_id,
+            "state": State.DONE.value,
+            "leased_by": None,
+            "expires_at": None,
+            "verdict": verdict,
+            "reasons": decision.reasons or "",
+            "finished_by": decision.person,
+            "finished_at": now,
+            "seconds": decision.seconds,
+            "next_ticket_id": follower,
+            "settled": verdict if following is None else None,
+        }
+        closed = c.execute(_CLOSE, done).one()
         opened = []
         if following is not None and follower is not None:
             needs_lead = verdict is Verdict.UNSURE
@@ -1036,9 +1047,8 @@ class Store:
             }
             c.execute(insert(db.tickets).values(**new))
             opened = [new]
-        b = db.batches
-        change = {"total": b.c.total + 1} if opened else {"remaining": b.c.remaining - 1}
-        batch = c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change).returning(b)).one()
+        change = {"more": len(opened), "less": 1 - len(opened)}
+        batch = c.execute(_COUNT, change | {"of_batch": row.batch_id}).one()
         if batch.remaining == 0:
             self._tell_if_drained(c, row.batch_id, now)
         finished = _finished(to_ticket(closed), drained=batch.sealed and batch.remaining == 0)
