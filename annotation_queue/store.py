@@ -8,9 +8,7 @@ ticket, or when somebody asks for work after it has expired; until then a late w
 A write under a token that is over raises LeaseLost, and what it carried is kept beside the ticket as a branch.
 
 Who gets what is decided in the one statement of `claims.py`: a person's own reserved tickets first (rework, gold), then
-those of their lanes by priority and age. A ticket that takes several verdicts is open again after each until all are
-there; whoever gave one does not get it again. Where several people make one masklet, each has a ticket of their own,
-opened when the one before is done, so that nobody sees what another one made; what goes on is closest to the others'.
+those of their lanes by priority and age. What an answer leads to is decided in `answers.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -26,7 +23,6 @@ from sqlalchemy import (
     Row,
     and_,
     bindparam,
-    delete,
     func,
     insert,
     literal,
@@ -37,19 +33,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from annotation_queue import answers, figures, gold
 from annotation_queue import database as db
-from annotation_queue import figures, gold
 from annotation_queue.claims import RETURN_EXPIRED, claiming, not_barred, waiting
 from annotation_queue.database import Database
 from annotation_queue.records import (
     HANDED_OUT,
-    NEXT,
     OVERSEERS,
     Appended,
     Batch,
     BatchResult,
     BatchSealed,
-    Effort,
     Figures,
     Finished,
     Gold,
@@ -58,7 +52,6 @@ from annotation_queue.records import (
     NewGold,
     NewOperation,
     NewTicket,
-    NoSuchBatch,
     NoSuchMasklet,
     NoSuchTicket,
     NotAllowed,
@@ -78,24 +71,14 @@ from annotation_queue.records import (
     check_new_ticket,
     check_operation,
     check_outcome,
-    effort_of,
     kinds_of,
-    lane_of,
     lanes_of,
-    next_ticket_id,
     why_not,
 )
-from annotation_queue.refine import VERSION, beside, draft_of
 from annotation_queue.rows import (
     MASKLET,
-    Decision,
     act_of,
-    closest,
     holds,
-    made_masklet,
-    majority,
-    object_of,
-    overlap_of,
     parse_cursor,
     row_of,
     to_batch,
@@ -108,7 +91,6 @@ from storage.records import Masklet, Operation, Verdict, content_id
 
 T = TypeVar("T")
 
-PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
 LEASE_S = 90.0  # a lease ends this long after its last heartbeat
 SWEEP_S = 1.0  # how often a process looks for leases that are over, at a claim
 LOCKED_S = (
@@ -126,7 +108,6 @@ RECENT = 10  # finished tickets that a person may look at again and take back
 _GIVEN = select(db.leases).where(
     db.leases.c.person == bindparam("person"), db.leases.c.claim_id == bindparam("claim_id")
 )
-_LOCK_TICKET = select(db.tickets).where(db.tickets.c.ticket_id == bindparam("ticket_id")).with_for_update()
 _HELD_ONCE = (  # one statement and one lock, on the ticket only
     select(db.tickets)
     .join(db.leases, db.leases.c.ticket_id == db.tickets.c.ticket_id)
@@ -140,28 +121,10 @@ _LOCK_HELD_ONCE = _HELD_ONCE.with_for_update(of=db.tickets)
 _END_LEASE = update(db.leases).where(
     db.leases.c.ticket_id == bindparam("of_ticket"), db.leases.c.token == bindparam("of_token")
 )
-_CLOSE = update(db.tickets).where(db.tickets.c.ticket_id == bindparam("of_ticket")).returning(db.tickets)
-_COUNT = (
-    update(db.batches)
-    .where(db.batches.c.batch_id == bindparam("of_batch"))
-    .values(total=db.batches.c.total + bindparam("more"), remaining=db.batches.c.remaining - bindparam("less"))
-    .returning(db.batches)
-)
 _KNOWN_OPERATIONS = select(db.operations.c.operation_id, db.operations.c.ticket_id, db.operations.c.branch).where(
     db.operations.c.operation_id.in_(bindparam("ids", expanding=True))
 )
 _LAST_OPERATION = select(func.max(db.operations.c.seq)).where(db.operations.c.ticket_id == bindparam("ticket_id"))
-_ANSWERS = (
-    select(db.leases)
-    .where(db.leases.c.ticket_id == bindparam("ticket_id"), db.HAS_FINISHED)
-    .order_by(db.leases.c.token)
-)
-_ANSWERS_ABOUT = (
-    select(db.leases)
-    .join(db.tickets, db.tickets.c.ticket_id == db.leases.c.ticket_id)
-    .where(db.tickets.c.object_id == bindparam("object_id"), db.HAS_FINISHED)
-    .order_by(db.tickets.c.ordinal)
-)
 
 
 class Store:
@@ -197,11 +160,11 @@ class Store:
             check_new_ticket(ticket)
         now = self._clock()
         with self.database.write() as c:
-            row = self._lock_batch(c, batch_id)
+            row = answers.lock_batch(c, batch_id)
             if row is None:
                 new = {"batch_id": batch_id, "created_at": now, "sealed": False, "total": 0, "remaining": 0}
                 db.insert_missing(c, db.batches, [new])
-                row = self._lock_batch(c, batch_id)
+                row = answers.lock_batch(c, batch_id)
                 assert row is not None
             there: dict[str, str] = {}
             ids = list(wanted)
@@ -215,7 +178,7 @@ class Store:
             if fresh and row.sealed:
                 raise BatchSealed(f"batch {batch_id} is sealed: {len(fresh)} new tickets were refused")
             if contents := [ticket.masklet for ticket in fresh if ticket.masklet is not None]:
-                self._keep_masklets(c, batch_id, contents)
+                answers.keep_masklets(c, batch_id, contents, now)
             if fresh:
                 rows = [row_of(ticket, batch_id, now, row.total + i, self.policy) for i, ticket in enumerate(fresh)]
                 c.execute(insert(db.tickets), rows)
@@ -225,14 +188,14 @@ class Store:
                 .where(db.batches.c.batch_id == batch_id)
                 .values(sealed=bool(row.sealed or sealed), **counts)
             )
-            self._tell_if_drained(c, batch_id, now)
+            answers.tell_if_drained(c, batch_id, now)
             db.add_to_tallies(c, figures.added(rows if fresh else []))
-            return to_batch(self._lock_batch(c, batch_id))
+            return to_batch(answers.lock_batch(c, batch_id))
 
     def batch(self, batch_id: str) -> Batch:
         """The counts of a batch. Raises NoSuchBatch."""
         with self.database.read() as c:
-            return self._batch(c, batch_id)
+            return answers.read_batch(c, batch_id)
 
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
@@ -253,7 +216,7 @@ class Store:
         """
         part, ticket_id, seq = parse_cursor(after)
         with self.database.read() as c:
-            batch = self._batch(c, batch_id)
+            batch = answers.read_batch(c, batch_id)
             if part == "settled":
                 t = db.tickets
                 query = (
@@ -301,11 +264,12 @@ class Store:
 
         Raises ValueError for one that is malformed (none is added then), NoSuchBatch.
         """
-        wanted = list(tickets)
+        wanted, now = list(tickets), self._clock()
         with self.database.write() as c:
-            self._batch(c, batch_id)
-            self._keep_masklets(c, batch_id, [g.ticket.masklet for g in wanted if g.ticket.masklet is not None])
-            return gold.add(c, batch_id, wanted, by.name, self._clock())
+            answers.read_batch(c, batch_id)
+            known = [g.ticket.masklet for g in wanted if g.ticket.masklet is not None]
+            answers.keep_masklets(c, batch_id, known, now)
+            return gold.add(c, batch_id, wanted, by.name, now)
 
     def gold(self) -> list[Gold]:
         """Every gold ticket, with how people did."""
@@ -398,7 +362,7 @@ class Store:
         """Why a person does not get the ticket that they asked for, if they may know; nothing: somebody else has it."""
         if Role.LEAD not in person.roles:  # whether there is one or not, as nothing follows from gold
             raise NotAllowed(f"ticket {ticket_id} is not to be had by {person.name}")
-        if refusal := why_not(person, to_ticket(self._lock_ticket(c, ticket_id))):
+        if refusal := why_not(person, to_ticket(answers.lock_ticket(c, ticket_id))):
             raise NotAllowed(refusal)
 
     def _given(self, c: Connection, person: Person, claim_id: str) -> Ticket | None:
@@ -406,7 +370,7 @@ class Store:
         lease = c.execute(_GIVEN, {"person": person.name, "claim_id": claim_id}).first()
         if lease is None:
             return None
-        ticket = to_ticket(self._lock_ticket(c, lease.ticket_id))
+        ticket = to_ticket(answers.lock_ticket(c, lease.ticket_id))
         if not holds(ticket, lease.token, person):
             raise LeaseLost(f"the lease that claim {claim_id} gave is over")
         return ticket
@@ -436,7 +400,7 @@ class Store:
             if ticket.kind is Kind.VERIFY:
                 raise NotAllowed("a new object begins in a ticket that is corrected or selected")
             self._check_trained(c, person)
-            batch = self._lock_batch(c, ticket.batch_id)
+            batch = answers.lock_batch(c, ticket.batch_id)
             assert batch is not None
             same = (t.c.batch_id == ticket.batch_id) & (t.c.video_id == ticket.video_id)
             full = (c.scalar(select(func.count()).where(same)) or 0) >= MAX_OBJECTS
@@ -485,7 +449,7 @@ class Store:
             if ticket.state is State.OPEN and ticket.lease_token == token:
                 return ticket
             _check_held(ticket, token, person)
-            return to_ticket(self._open_again(c, ticket_id))
+            return to_ticket(answers.open_again(c, ticket_id))
 
     def end_lease(self, ticket_id: str, token: int, *, by: Person) -> Ticket:
         """End the lease under this token at once, whoever holds it, as if it had run out: what was done stays.
@@ -493,11 +457,11 @@ class Store:
         The ticket as it stands, if that lease is over already. Raises NoSuchTicket.
         """
         with self.database.write() as c:
-            row = self._lock_ticket(c, ticket_id)
+            row = answers.lock_ticket(c, ticket_id)
             if row.state != State.LEASED.value or row.lease_token != token:
                 return to_ticket(row)
             db.record(c, self._clock(), by.name, "end lease", ticket_id, {"held_by": row.leased_by})
-            return to_ticket(self._open_again(c, ticket_id))
+            return to_ticket(answers.open_again(c, ticket_id))
 
     def append_operations(
         self, ticket_id: str, token: int, person: Person, operations: Sequence[NewOperation]
@@ -534,17 +498,17 @@ class Store:
             check_outcome(ticket, outcome)
             known = self._known_operations(c, ticket, [outcome.operation_id])
             if known.get(outcome.operation_id) is False:
-                return self._finished(c, row)
+                return answers.finished(c, row)
             if holds(ticket, token, person) and not known:
                 is_gold = row.gold_id is not None
-                unlike = {} if outcome.masklet is None else self._beside(c, row, outcome.masklet)
+                unlike = {} if outcome.masklet is None else answers.unlike(c, row, outcome.masklet)
                 act = act_of(outcome, keep_masklet=is_gold, beside=unlike)
                 self._append(c, ticket, token, person, [act], branch=False)
                 self._end_lease(c, ticket, token, outcome, now)
                 if not is_gold:
-                    return self._answer(c, row, person, outcome, now)
+                    return answers.answer(c, self.policy, row, person, outcome, now)
                 gold.close(c, row, self.policy, outcome, person.name, now)
-                return self._finished(c, self._lock_ticket(c, ticket_id))
+                return answers.finished(c, answers.lock_ticket(c, ticket_id))
             if not known:
                 self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=True)], branch=True)
         raise LeaseLost()
@@ -564,7 +528,7 @@ class Store:
         now = self._clock()
         t, le = db.tickets, db.leases
         with self.database.write() as c:
-            row = c.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first()
+            row = c.execute(answers.LOCK_TICKET, {"ticket_id": ticket_id}).first()
             again = self._given(c, person, operation_id)
             if again is not None:
                 if again.ticket_id != ticket_id:
@@ -580,7 +544,7 @@ class Store:
                 raise ValueError(f"operation {operation_id} is another one's")
             if ticket.state is State.LEASED:
                 raise TooLate("somebody else holds this ticket now")
-            tallies, made = ([], None) if row.gold_id is not None else self._reopen(c, row, mine)
+            tallies, made = ([], None) if row.gold_id is not None else answers.take_back(c, row, mine)
             ended = le.update().where(le.c.ticket_id == ticket_id, le.c.token == mine.token)
             c.execute(ended.values(finished_at=None, verdict=None, reasons=None, seconds=None, masklet_id=None))
             nothing = (
@@ -801,39 +765,6 @@ class Store:
 
     # --- inside a transaction ----------------------------------------------------------------------------------
 
-    def _lock_batch(self, c: Connection, batch_id: str) -> Row[Any] | None:
-        return c.execute(select(db.batches).where(db.batches.c.batch_id == batch_id).with_for_update()).first()
-
-    def _batch(self, c: Connection, batch_id: str) -> Batch:
-        row = c.execute(select(db.batches).where(db.batches.c.batch_id == batch_id)).first()
-        if row is None:
-            raise NoSuchBatch(f"no batch {batch_id}")
-        return to_batch(row)
-
-    def _lock_ticket(self, c: Connection, ticket_id: str) -> Row[Any]:
-        row = c.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first()
-        if row is None:
-            raise NoSuchTicket(f"no ticket {ticket_id}")
-        return row
-
-    def _open_again(self, c: Connection, ticket_id: str) -> Row[Any]:
-        back = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id)
-        back = back.values(state=State.OPEN.value, leased_by=None, expires_at=None)
-        return c.execute(back.returning(db.tickets)).one()
-
-    def _keep_masklets(self, c: Connection, batch_id: str, contents: Sequence[Masklet]) -> None:
-        """Keep masklets; ValueError if another one has the same id in this batch."""
-        now = self._clock()
-        m = db.masklets
-        for content in contents:
-            text = MASKLET.dump_json(content).decode()
-            there = c.scalar(select(m.c.content).where(m.c.batch_id == batch_id, m.c.masklet_id == content.masklet_id))
-            if there is None:
-                key = {"batch_id": batch_id, "masklet_id": content.masklet_id}
-                c.execute(insert(m).values(content=text, created_at=now, **key))
-            elif there != text:
-                raise ValueError(f"another masklet {content.masklet_id} is in batch {batch_id} already")
-
     def _held_once(self, c: Connection, ticket_id: str, token: int, person: Person, *, lock: bool = True) -> Row[Any]:
         """A ticket, for who holds it or did. NotAllowed else, whether there is one or not: nothing follows from gold,
         and who never held a ticket is told nothing about it.
@@ -900,222 +831,10 @@ class Store:
         mine = about.where(le.c.person == person.name, db.HAS_FINISHED)
         return c.execute(mine.order_by(le.c.finished_at.desc(), le.c.claimed_at.desc()).limit(RECENT)).all()
 
-    def _answers(self, c: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
-        """The leases that ended with an answer, in their order: of a ticket, or of all in which its masklet is made."""
-        if row.object_id is not None:
-            return c.execute(_ANSWERS_ABOUT, {"object_id": row.object_id}).all()
-        return c.execute(_ANSWERS, {"ticket_id": row.ticket_id}).all()
-
-    def _made(self, c: Connection, row: Row[Any], answers: Sequence[Row[Any]]) -> list[Masklet]:
-        """What the people behind these answers made, if it is one object's masklet that they all made."""
-        if row.object_id is None:
-            return []
-        contents = [self._content(c, row.batch_id, a.masklet_id) for a in answers if a.masklet_id is not None]
-        return [MASKLET.validate_json(content) for content in contents if content is not None]
-
     def _end_lease(self, c: Connection, ticket: Ticket, token: int, outcome: Outcome, now: float) -> None:
         said = {"verdict": outcome.verdict, "reasons": ",".join(outcome.reasons), "seconds": outcome.seconds}
         said["masklet_id"] = None if outcome.masklet is None else outcome.masklet.masklet_id
         c.execute(_END_LEASE, said | {"of_ticket": ticket.ticket_id, "of_token": token, "finished_at": now})
-
-    def _answer(self, c: Connection, row: Row[Any], person: Person, outcome: Outcome, now: float) -> Finished:
-        """Count an answer; if it is the last of those that are needed, decide, and open what follows."""
-        answers = self._answers(c, row)
-        mine, last = answers[-1], len(answers) >= row.overlap
-        if not last and row.object_id is None:
-            finished = self._finished(c, self._open_again(c, row.ticket_id))
-            db.add_to_tallies(c, figures.answered(row, mine))
-            return finished
-        made, effort, parent = None, dict[str, Effort](), None
-        if outcome.masklet is not None:
-            effort = self._effort(c, row.ticket_id, outcome.masklet)
-            parent = self._masklet(c, row)
-            made = made_masklet(outcome.masklet, to_ticket(row), person, parent, effort.values())
-            self._keep_masklets(c, row.batch_id, [made])
-        before = parent if row.made_by not in (None, person.name) else None
-        tallies = figures.answered(row, mine, made=made, effort=effort, before=before)
-        decision = majority(answers if last else answers[-1:])
-        if last:
-            all_made = self._made(c, row, answers)
-            tallies += figures.agreed(row, answers, all_made)
-            if row.object_id is not None and decision.verdict != Verdict.REJECT.value:
-                made, _ = closest(all_made)
-                decision = replace(decision, verdict=None, reasons="")
-        if row.needs_lead:
-            db.record(c, now, person.name, "decide", row.ticket_id, {"verdict": decision.verdict})
-        finished, closed = self._settle_or_follow(c, row, decision, made, now, again=not last)
-        db.add_to_tallies(c, [*tallies, *closed])
-        return finished
-
-    def _effort(self, c: Connection, ticket_id: str, made: Masklet) -> dict[str, Effort]:
-        """What people put into a masklet that was made in a ticket."""
-        return effort_of(self._done(c, ticket_id), made.frame_idx)
-
-    def _beside(self, c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
-        """The masks of a masklet that do not follow from what was done in its ticket."""
-        contents = c.scalars(select(db.versions.c.content).where(db.versions.c.ticket_id == row.ticket_id))
-        versions = {version.operation_id: version for version in map(VERSION.validate_json, contents)}
-        done = self._done(c, row.ticket_id)
-        hw = (made.height, made.width)
-        return beside(draft_of(hw, made.frame_idx, self._masklet(c, row), done, versions), made)
-
-    def _done(self, c: Connection, ticket_id: str) -> list[Operation]:
-        """What was done in a ticket, in order, without branches."""
-        o = db.operations
-        query = select(o).where(o.c.ticket_id == ticket_id, o.c.branch.is_(False)).order_by(o.c.seq)
-        return [to_operation(row) for row in c.execute(query)]
-
-    def _masklet(self, c: Connection, row: Row[Any]) -> Masklet | None:
-        """What a ticket is about."""
-        content = self._content(c, row.batch_id, row.masklet_id)
-        return None if content is None else MASKLET.validate_json(content)
-
-    def _content(self, c: Connection, batch_id: str, masklet_id: str | None) -> str | None:
-        m = db.masklets
-        return c.scalar(select(m.c.content).where(m.c.batch_id == batch_id, m.c.masklet_id == masklet_id))
-
-    def _is_at_work(self, c: Connection, name: str, now: float) -> bool:
-        """Whether a person finished a ticket within the time that rework waits for them."""
-        le = db.leases
-        query = select(le.c.token).where(le.c.person == name, db.HAS_FINISHED)
-        return c.execute(query.where(le.c.finished_at > now - self.policy.rework_s).limit(1)).first() is not None
-
-    def _settle_or_follow(
-        self, c: Connection, row: Row[Any], decision: Decision, made: Masklet | None, now: float, *, again: bool
-    ) -> tuple[Finished, list[dict[str, Any]]]:
-        """Close a ticket and open the one that follows. Returns what the tallies gain, too.
-
-        again: that is the same one once more, for somebody else, who cannot tell it from the first.
-        The batch's row comes last: everybody who finishes a ticket of it waits for whoever holds it.
-        """
-        kind, verdict = Kind(row.kind), None if decision.verdict is None else Verdict(decision.verdict)
-        masklet_id, made_by = row.masklet_id, row.made_by
-        if made is not None and not again:
-            masklet_id, made_by = made.masklet_id, made.annotated_by
-        following = kind if again else NEXT[(kind, verdict)]
-        follower = None if following is None else next_ticket_id(to_ticket(row), following)
-        done = {
-            "of_ticket": row.ticket_id,
-            "state": State.DONE.value,
-            "leased_by": None,
-            "expires_at": None,
-            "verdict": verdict,
-            "reasons": decision.reasons or "",
-            "finished_by": decision.person,
-            "finished_at": now,
-            "seconds": decision.seconds,
-            "next_ticket_id": follower,
-            "settled": verdict if following is None else None,
-        }
-        closed = c.execute(_CLOSE, done).one()
-        opened = []
-        if following is not None and follower is not None:
-            needs_lead = verdict is Verdict.UNSURE
-            sent_back = following is Kind.TRACK and verdict is Verdict.REFINE
-            rework = made_by is not None if sent_back else bool(row.rework)
-            maker = made_by if sent_back and made_by is not None and self._is_at_work(c, made_by, now) else None
-            asked_by = decision.person if sent_back and self.policy.other_verifier else row.sent_back_by
-            about = {"masklet_id": masklet_id, "made_by": made_by, "needs_lead": needs_lead}
-            overlap = row.overlap if again else overlap_of(follower, following, self.policy, **about)
-            new = {
-                "ticket_id": follower,
-                "batch_id": row.batch_id,
-                "kind": following.value,
-                "video_id": row.video_id,
-                "masklet_id": masklet_id,
-                "phase": row.phase,
-                "priority": row.priority,
-                "payload": self._pinned(c, row, decision) if verdict in PINS else row.payload,
-                "made_by": made_by,
-                "needs_lead": needs_lead,
-                "attempt": row.attempt if again else row.attempt + 1,
-                "previous_ticket_id": row.previous_ticket_id if again else row.ticket_id,
-                "created_at": now,
-                "ordinal": row.ordinal + 1 if again else 0,
-                "state": State.OPEN.value,
-                "lease_token": 0,
-                "reasons": "",
-                "skill": row.skill,
-                "lane": lane_of(needs_lead=needs_lead, skill=row.skill),
-                "reserved_for": maker,
-                "reserved_until": None if maker is None else now + self.policy.rework_s,
-                "sent_back_by": asked_by,
-                "rework": rework,
-                "overlap": overlap,
-                "object_id": row.object_id if again else object_of(follower, following, overlap),
-                "checkpoint": row.checkpoint if made is None or again else made.checkpoint,
-            }
-            c.execute(insert(db.tickets).values(**new))
-            opened = [new]
-        change = {"more": len(opened), "less": 1 - len(opened)}
-        batch = c.execute(_COUNT, change | {"of_batch": row.batch_id}).one()
-        if batch.remaining == 0:
-            self._tell_if_drained(c, row.batch_id, now)
-        finished = _finished(to_ticket(closed), drained=batch.sealed and batch.remaining == 0)
-        return finished, [*figures.closed(row), *figures.added(opened)]
-
-    def _pinned(self, c: Connection, row: Row[Any], decision: Decision) -> str:
-        """The payload of a ticket that follows: the frame that was on screen, for the next one to look at first."""
-        o = db.operations
-        query = select(o.c.frame_idx).where(o.c.ticket_id == row.ticket_id, o.c.person == decision.person)
-        query = query.where(o.c.kind == "verdict", o.c.branch.is_(False)).order_by(o.c.seq.desc()).limit(1)
-        reasons = [reason for reason in (decision.reasons or "").split(",") if reason]
-        pin = {"frame_idx": c.scalar(query), "by": decision.person, "reasons": reasons}
-        return json.dumps(json.loads(row.payload) | {"pinned": pin})
-
-    def _reopen(self, c: Connection, row: Row[Any], mine: Row[Any]) -> tuple[list[dict[str, Any]], str | None]:
-        """Undo what an answer led to. Returns what the tallies lose, and the masklet that was made. Raises TooLate."""
-        t, b, m = db.tickets, db.batches, db.masklets
-        if row.state == State.OPEN.value:  # one of several verdicts, and not the last
-            return figures.negative(figures.answered(row, mine)), None
-        follower = None
-        if row.next_ticket_id is not None:
-            follower = self._lock_ticket(c, row.next_ticket_id)
-            if follower.state != State.OPEN.value or follower.lease_token:
-                raise TooLate()
-        batch = self._lock_batch(c, row.batch_id)
-        assert batch is not None
-        if batch.drained_at is not None:
-            raise TooLate(f"batch {row.batch_id} is done and was handed on")
-        answers, made = self._answers(c, row), None
-        all_made = self._made(c, row, answers)
-        if mine.masklet_id is not None:
-            made = self._content(c, row.batch_id, mine.masklet_id)
-            c.execute(delete(m).where(m.c.batch_id == row.batch_id, m.c.masklet_id == mine.masklet_id))
-        if follower is not None:
-            c.execute(delete(t).where(t.c.ticket_id == follower.ticket_id))
-        change = {"remaining": b.c.remaining + 1} if follower is None else {"total": b.c.total - 1}
-        c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change))
-        if made is None:
-            lost = figures.answered(row, mine)
-        else:
-            masklet = MASKLET.validate_json(made)
-            before = self._masklet(c, row) if row.made_by not in (None, mine.person) else None
-            effort = self._effort(c, row.ticket_id, masklet)
-            lost = figures.answered(row, mine, made=masklet, effort=effort, before=before)
-        lost += figures.agreed(row, answers, all_made) if len(answers) >= row.overlap else []
-        lost += [*figures.closed(row), *figures.added([] if follower is None else [follower._asdict()])]
-        return figures.negative(lost), made
-
-    def _tell_if_drained(self, c: Connection, batch_id: str, now: float) -> None:
-        """Write the outbox row in the transaction that drains the batch, whose row is locked: exactly one does."""
-        b = db.batches
-        drained = c.execute(
-            update(b)
-            .where(b.c.batch_id == batch_id, b.c.sealed.is_(True), b.c.remaining == 0, b.c.drained_at.is_(None))
-            .values(drained_at=now)
-        )
-        if drained.rowcount:
-            c.execute(insert(db.outbox).values(batch_id=batch_id, created_at=now, not_before=now, attempts=0))
-
-    def _finished(self, c: Connection, row: Row[Any]) -> Finished:
-        drained = row.gold_id is None and self._batch(c, row.batch_id).drained  # gold of a batch that is done: no tell
-        return _finished(to_ticket(row), drained=drained)
-
-
-def _finished(ticket: Ticket, *, drained: bool) -> Finished:
-    settled = ticket.verdict if ticket.next_ticket_id is None else None
-    return Finished(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)
 
 
 def _check_held(ticket: Ticket, token: int, person: Person) -> None:
