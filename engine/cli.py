@@ -42,6 +42,7 @@ out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 STOPPED = 130  # the status of a command that was stopped
+LINE_S = 30.0  # how often long work says how far it is, where nobody sees its bar
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -827,14 +828,23 @@ def _newest(names: list[str]) -> str:
 
 @contextmanager
 def _bar(label: str, shown: bool = True) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on a terminal, silence elsewhere; call it with the number done, the total and a word."""
+    """A progress bar on a terminal, else a line every LINE_S; call it with the number done, the total and a word."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[word]}", markup=False), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=err, disable=not (shown and err.is_terminal), transient=True) as progress:
         task = progress.add_task(label, total=None, word="")
-        yield lambda done, total, word: progress.update(task, completed=done, total=total, word=word)
+        said = time.monotonic()
+
+        def show(done: int, total: int, word: str) -> None:
+            nonlocal said
+            progress.update(task, completed=done, total=total, word=word)
+            if shown and progress.disable and time.monotonic() - said >= LINE_S:
+                said = time.monotonic()
+                err.print(f"{label}: {done}/{total} {word}", style="dim", soft_wrap=True)
+
+        yield show
 
 
 def _labelled(bar: Callable[[int, int, str], None], label: str) -> Callable[[int, int, str], None]:

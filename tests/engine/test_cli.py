@@ -134,6 +134,18 @@ def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
     assert "[/x] clip.mp4" in terminal.file.getvalue()
 
 
+def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
+    log = Console(file=io.StringIO(), width=120, markup=False)
+    monkeypatch.setattr(cli, "err", log)
+    with cli._bar("ingest") as bar:
+        bar(1, 3, "[a].mp4")  # too soon to say
+        monkeypatch.setattr(cli, "LINE_S", 0.0)
+        bar(2, 3, "[b].mp4")
+    with cli._bar("ingest", shown=False) as bar:
+        bar(3, 3, "[c].mp4")
+    assert log.file.getvalue() == "ingest: 2/3 [b].mp4\n"
+
+
 def test_what_was_ignored_is_said(capsys):
     cli._say_ingest({"admitted": 1, "quarantined": 0, "unchanged": 2, "ignored": 3})
     assert capsys.readouterr().out.strip() == "1 videos admitted, 0 quarantined, 2 unchanged, 3 other files ignored"
