@@ -209,19 +209,22 @@ def speck_px(hw: tuple[int, int]) -> int:
 def grid(settings: AutoSettings, image_size: int) -> GridConfig:
     """The search on the first frame: SA-V's three scales, or one coarse grid for the preset "quick".
 
-    image_size: of the model, px. SAM's thresholds are for models that are sure of themselves; a small one is not.
+    image_size: of the model, px. SAM's thresholds are for models that are sure of themselves, and its crops for those
+    that know an object when they see one closely; a small one neither is nor does.
     """
     from model.image import GridConfig, Scale
 
+    small = image_size <= SMALL_PX
     chosen = GridConfig()
-    if image_size <= SMALL_PX:
+    if small:
         chosen = replace(chosen, min_iou=SMALL_MIN_IOU, min_stability=SMALL_MIN_STABILITY)
     if settings.min_iou is not None:
         chosen = replace(chosen, min_iou=settings.min_iou)
     if settings.min_stability is not None:
         chosen = replace(chosen, min_stability=settings.min_stability)
+    preset = settings.preset or ("quick" if small else "default")
     quick = (Scale(crops_per_side=1, points_per_side=16),)
-    return replace(chosen, scales=quick) if settings.preset == "quick" else chosen
+    return replace(chosen, scales=quick) if preset == "quick" else chosen
 
 
 def _seed(seed: Candidate) -> str:

@@ -11,6 +11,7 @@ from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
 from engine import auto_masklets, batches, ingest, publish, reconcile, review, rounds, simulate
 from engine.batches import Stage
+from engine.settings import AutoSettings
 from engine.simulate import Credentials, Policy
 from storage import masklets, releases, rle
 from storage.blobs import BlobUnreachable
@@ -158,6 +159,14 @@ def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(q
     assert rows[victim.video_id] == 0 and len(rows) == 3
     (record,) = masklets.rows(s.blobs, "quarantine", batch_id)
     assert record.subject == victim.video_id and "gave no numbers" in record.detail
+
+
+def test_small_models_are_searched_on_the_whole_frame_and_others_in_crops_unless_it_is_said():
+    def crops(image_size, **said):
+        return [scale.crops_per_side for scale in auto_masklets.grid(AutoSettings(**said), image_size).scales]
+
+    assert crops(256) == crops(1024, preset="quick") == [1]
+    assert crops(1024) == crops(256, preset="default") == [1, 2, 4]
 
 
 def test_trouble_of_the_machine_ends_the_task_and_costs_no_video_its_candidates(queue, monkeypatch):
