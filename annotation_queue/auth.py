@@ -282,13 +282,17 @@ class Accounts:
 
     @contextmanager
     def counting(self, address: str) -> Iterator[None]:
-        """A block in which LoginRefused counts like a wrong password from this address. Raises TooManyLogins."""
+        """A block in which LoginRefused counts, and is noted, like a wrong password from here. Raises TooManyLogins."""
         forgive = self._count_attempt(f"(a provider's, at {address})", address)
         refused = False
         try:
             yield
-        except LoginRefused:
+        except LoginRefused as error:
             refused = True
+            if self._is_noted():
+                said = {"way": "provider", "address": address, "why": str(error)}
+                with self._database.write() as c:
+                    record(c, self._clock(), NOBODY, "fail to log in", NOBODY, said)
             raise
         finally:
             if not refused:

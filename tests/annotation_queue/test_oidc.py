@@ -267,6 +267,8 @@ def test_nobody_gets_an_account_unless_that_is_set(honest, queue, browser):
     said = refusal(finish(http, agree(begin(http), "stranger")))
     assert said == "there is no account stranger here: ask an admin to add it"
     assert "stranger" not in {person.name for person in accounts.list()}
+    (line,) = accounts.audited(limit=1)
+    assert (line.action, json.loads(line.detail)["why"]) == ("fail to log in", said)
 
 
 def test_a_newcomer_gets_the_roles_that_are_set_and_everybody_else_keeps_theirs(honest, queue, browser):
