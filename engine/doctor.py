@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from annotation_queue.records import Kind, kinds_of
 from engine import serve
 from engine.services import Services, connect
 from engine.settings import Settings
@@ -33,6 +34,7 @@ def run(settings: Settings) -> list[Check]:
             ("catalog", _catalog),
             ("queue database", _queue_database),
             ("queue", _queue),
+            ("people", _people),
             ("login", _login),
             ("video codecs", _codecs),
             ("checkpoint", _checkpoint),
@@ -64,6 +66,20 @@ def _catalog(s: Services) -> str:
 def _queue_database(s: Services) -> str:
     store, accounts = s.open_queue()
     return f"{len(store.batches())} batches, {len(accounts.list())} people"
+
+
+def _people(s: Services) -> str:
+    """Too few people for what the settings ask of different ones would leave tickets that nobody may take."""
+    people = [account for account in s.open_queue()[1].accounts() if not account.disabled]
+    q = s.settings.queue
+    able = {kind: sum(kind in kinds_of(frozenset(a.roles)) for a in people) for kind in (Kind.VERIFY, Kind.TRACK)}
+    for name, asked, share, kind in (
+        ("makers", q.makers, q.makers_share, Kind.TRACK),
+        ("overlap", q.overlap, q.overlap_share, Kind.VERIFY),
+    ):
+        if people and share > 0 and able[kind] < asked:
+            raise ValueError(f"queue.{name} asks for {asked} people, {able[kind]} may take {kind.value} tickets")
+    return f"{able[Kind.VERIFY]} may verify, {able[Kind.TRACK]} may correct"
 
 
 def _queue(s: Services) -> str:

@@ -82,7 +82,7 @@ class QueueSettings(_Part):
     overlap: int = Field(2, ge=1)  # verdicts that a ticket of the overlap share takes
     overlap_share: float = Field(0.0, ge=0, le=1)  # of the verify tickets
     makers: int = Field(2, ge=1)  # people who make the masklet of a ticket of the makers' share, each by themselves;
-    # as with `overlap`, a ticket waits for ever where fewer people may take it
+    # as with `overlap`, a ticket waits for ever where fewer people may take it, which `masklets doctor` tells
     makers_share: float = Field(0.0, ge=0, le=1)  # of the track tickets about a masklet that nobody has made yet
     gold_share: float = Field(0.0, ge=0, le=1)  # of each person's claims that get a ticket with a known answer
     gold_iou: float = Field(0.75, ge=0, le=1)  # mean IoU from which a masklet made in one is right

@@ -77,6 +77,24 @@ def test_a_check_that_fails_is_the_status_of_the_command(monkeypatch, capsys, ok
     assert "store: in [brackets] :dog:" in capsys.readouterr().out
 
 
+def test_too_few_people_for_what_different_ones_must_do_are_told(tmp_path):
+    settings = Settings(home=tmp_path, queue=QueueSettings(makers=2, makers_share=0.5))
+
+    def people():
+        (check,) = [check for check in doctor.run(settings) if check.name == "people"]
+        return check
+
+    with connect(settings) as s:
+        accounts = s.open_queue()[1]
+        accounts.add("ada", [Role.ANNOTATOR])
+        accounts.add("vera", [Role.VERIFIER])
+        assert people() == doctor.Check("people", False, "queue.makers asks for 2 people, 1 may take track tickets")
+        accounts.add("ben", [Role.ANNOTATOR])
+        assert people().ok
+        accounts.disable("ben")
+        assert not people().ok
+
+
 def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MASKLETS_PASSWORD", "correct horse")
