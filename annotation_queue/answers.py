@@ -1,9 +1,9 @@
 """What an answer leads to: it is counted, settles its ticket or opens the one that follows, and can be taken back.
 
-Works inside the transactions of `store`, on rows that those have locked. A ticket that takes several verdicts is open
-again after each until all are there; whoever gave one does not get it again. Where several people make one masklet,
-each has a ticket of their own, opened when the one before is done, so that nobody sees what another one made; what goes
-on is closest to the others'.
+Works inside the transactions of `store`, on a ticket that those have locked; the ticket that followed, and then the
+batch, are locked here. A ticket that takes several verdicts is open again after each until all are there; whoever gave
+one does not get it again. Where several people make one masklet, each has a ticket of their own, opened when the one
+before is done, so that nobody sees what another one made; what goes on is closest to the others'.
 """
 
 from __future__ import annotations

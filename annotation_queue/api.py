@@ -326,7 +326,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         gc.collect()
-        gc.freeze()  # what was imported stays: looking through it for garbage stops every request for tens of ms
+        gc.freeze()  # what was imported so far stays: to look through it for garbage stops every request for a while
         try:
             with _delivering(store, deliver, deliver_every_s) if deliver else contextlib.nullcontext():
                 yield

@@ -97,7 +97,7 @@ class Accounts:
         self._hasher = hasher or PasswordHasher()
         self._clock = clock
         self._failures: dict[_Who, list[float]] = {}  # in this process only: a restart forgives
-        self._unknown: list[float] = []  # when attempts as somebody unknown were noted
+        self._unknown: list[float] = []  # when attempts as no account that is here were noted
         self._lock = threading.Lock()
         self._hashing = threading.BoundedSemaphore(4)  # each hash takes tens of MiB for a moment
         self._nobody = self._hasher.hash(secrets.token_hex(16))  # so that an unknown name takes as long as a known one
@@ -275,7 +275,9 @@ class Accounts:
             if row is None:
                 raise LoginRefused(f"there is no account {name} here: ask an admin to add it")
             if row.disabled or Role.PIPELINE in _roles(row.roles):
-                raise LoginRefused(f"the account {name} may not log in here")
+                refusal = LoginRefused(f"the account {name} may not log in here")
+                refusal.account = name
+                raise refusal
             said = {"issuer": vouched.issuer, "subject": vouched.subject}
             record(c, self._clock(), name, "log in", name, said)
             return self._begin(c, row)
@@ -289,10 +291,10 @@ class Accounts:
             yield
         except LoginRefused as error:
             refused = True
-            if self._is_noted():
+            if error.account is not None or self._is_noted():
                 said = {"way": "provider", "address": address, "why": str(error)}
                 with self._database.write() as c:
-                    record(c, self._clock(), NOBODY, "fail to log in", NOBODY, said)
+                    record(c, self._clock(), NOBODY, "fail to log in", error.account or NOBODY, said)
             raise
         finally:
             if not refused:
@@ -354,7 +356,7 @@ class Accounts:
             return self._hasher.hash(password)
 
     def _is_noted(self) -> bool:
-        """Whether another attempt as somebody unknown goes into the audit: nobody fills it with names."""
+        """Whether another attempt as no account that is here goes into the audit: nobody fills it."""
         now = self._clock()
         with self._lock:
             self._unknown = [t for t in self._unknown if t > now - FAILURES_S]

@@ -88,6 +88,8 @@ class TooManyLogins(QueueError):
 class LoginRefused(QueueError):
     """This login was begun elsewhere or too long ago; begin again."""
 
+    account: str | None = None  # the account that was refused, where there is one
+
 
 class ProviderUnreachable(QueueError):
     """The provider that people log in with does not answer."""

@@ -207,7 +207,7 @@ def speck_px(hw: tuple[int, int]) -> int:
 
 
 def grid(settings: AutoSettings, image_size: int) -> GridConfig:
-    """The search on the first frame: SA-V's three scales, or one coarse grid for the preset "quick".
+    """The search on the first frame: SA-V's three scales, or one coarse grid for small models and the preset "quick".
 
     image_size: of the model, px. SAM's thresholds are for models that are sure of themselves, and its crops for those
     that know an object when they see one closely; a small one neither is nor does.

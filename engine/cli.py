@@ -1,7 +1,7 @@
 """The command `masklets`. Each command parses, calls the engine, and says what came of it; it knows no more.
 
-Long work shows a progress bar on a terminal and can be stopped with Ctrl-C and run again. A mistake is one line on
-standard error and status 2; `--json` prints one JSON object for programs.
+Long work shows a progress bar on a terminal, a line now and then elsewhere, and can be stopped with Ctrl-C and run
+again. A mistake is one line on standard error and status 2; `--json` prints one JSON object for programs.
 """
 
 from __future__ import annotations

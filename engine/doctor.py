@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from annotation_queue.records import Kind, kinds_of
+from annotation_queue.records import Kind, Role, kinds_of
 from engine import serve
 from engine.services import Services, connect
 from engine.settings import Settings
@@ -69,17 +69,25 @@ def _queue_database(s: Services) -> str:
 
 
 def _people(s: Services) -> str:
-    """Too few people for what the settings ask of different ones would leave tickets that nobody may take."""
-    people = [account for account in s.open_queue()[1].accounts() if not account.disabled]
-    q = s.settings.queue
-    able = {kind: sum(kind in kinds_of(frozenset(a.roles)) for a in people) for kind in (Kind.VERIFY, Kind.TRACK)}
-    for name, asked, share, kind in (
-        ("makers", q.makers, q.makers_share, Kind.TRACK),
-        ("overlap", q.overlap, q.overlap_share, Kind.VERIFY),
-    ):
-        if people and share > 0 and able[kind] < asked:
-            raise ValueError(f"queue.{name} asks for {asked} people, {able[kind]} may take {kind.value} tickets")
-    return f"{able[Kind.VERIFY]} may verify, {able[Kind.TRACK]} may correct"
+    """Too few people for what the settings ask of different ones would leave tickets that nobody may take.
+
+    The worst that can come: who made a masklet does not verify it, nor does who sent it back, unless they lead.
+    """
+    q, kinds = s.settings.queue, list[tuple[frozenset[Kind], bool]]()
+    for account in s.open_queue()[1].accounts():
+        if not account.disabled:
+            kinds.append((kinds_of(frozenset(account.roles)), Role.LEAD in account.roles))
+    makers = sum(Kind.TRACK in can for can, _ in kinds)
+    verifiers = sum(Kind.VERIFY in can for can, _ in kinds)
+    both = any({Kind.TRACK, Kind.VERIFY} <= can for can, _ in kinds)
+    sends_back = q.other_verifier and any(Kind.VERIFY in can and not leads for can, leads in kinds)
+    left = max(0, verifiers - both - sends_back)
+    if makers + verifiers > 0:
+        if q.makers_share > 0 and makers < q.makers:
+            raise ValueError(f"queue.makers asks for {q.makers} people, {makers} may correct")
+        if q.overlap_share > 0 and left < q.overlap:
+            raise ValueError(f"queue.overlap asks for {q.overlap} people, of {verifiers} verifiers {left} may be left")
+    return f"{verifiers} may verify, {makers} may correct"
 
 
 def _queue(s: Services) -> str:

@@ -10,6 +10,7 @@ Called from one thread (`annotation_queue.refine.Turns`).
 
 from __future__ import annotations
 
+import gc
 from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -194,6 +195,8 @@ class LiveModel:
             size = int(self._s.settings.model.embeddings_gib * 2**30) // _feature_bytes(loaded)
             # what was computed with the old weights goes with the last propagation that began with them
             self._now = _Pinned(promoted, FeatureCache(loaded, self._videos.read, size=max(2 * NEAREST, size)))
+            gc.collect()
+            gc.freeze()  # torch came with the first model, and stays: see the queue's application
 
     def now(self) -> _Pinned:
         """The checkpoint that answers what is asked now."""

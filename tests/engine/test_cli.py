@@ -77,22 +77,29 @@ def test_a_check_that_fails_is_the_status_of_the_command(monkeypatch, capsys, ok
     assert "store: in [brackets] :dog:" in capsys.readouterr().out
 
 
-def test_too_few_people_for_what_different_ones_must_do_are_told(tmp_path):
-    settings = Settings(home=tmp_path, queue=QueueSettings(makers=2, makers_share=0.5))
-
-    def people():
-        (check,) = [check for check in doctor.run(settings) if check.name == "people"]
-        return check
-
-    with connect(settings) as s:
+@pytest.mark.parametrize(
+    "asked, people, detail",
+    [
+        ({"makers_share": 0.5}, "a v", "queue.makers asks for 2 people, 1 may correct"),
+        ({"makers_share": 0.5}, "a a v", None),
+        ({"makers_share": 0.5}, "a a! v", "queue.makers asks for 2 people, 1 may correct"),
+        ({}, "a v", None),
+        ({"overlap_share": 0.5}, "a v v", "queue.overlap asks for 2 people, of 2 verifiers 1 may be left"),
+        ({"overlap_share": 0.5}, "a v v v", None),
+        ({"overlap_share": 0.5, "other_verifier": False}, "a v v", None),
+        ({"overlap_share": 0.5, "other_verifier": False}, "av av", "queue.overlap asks for 2 people, of 2 verifiers 1"),
+        ({"overlap_share": 0.5, "makers_share": 0.5}, "", None),  # nobody is here yet
+    ],
+)
+def test_too_few_people_for_what_different_ones_must_do_are_told(tmp_path, asked, people, detail):
+    roles = {"a": Role.ANNOTATOR, "v": Role.VERIFIER}
+    with connect(Settings(home=tmp_path, queue=QueueSettings(**asked))) as s:
         accounts = s.open_queue()[1]
-        accounts.add("ada", [Role.ANNOTATOR])
-        accounts.add("vera", [Role.VERIFIER])
-        assert people() == doctor.Check("people", False, "queue.makers asks for 2 people, 1 may take track tickets")
-        accounts.add("ben", [Role.ANNOTATOR])
-        assert people().ok
-        accounts.disable("ben")
-        assert not people().ok
+        for number, letters in enumerate(people.split()):
+            accounts.add(f"p{number}", [roles[letter] for letter in letters if letter in roles])
+            accounts.disable(f"p{number}", letters.endswith("!"))
+        check = doctor._try("people", doctor._people, s)
+    assert check.ok == (detail is None) and check.detail.startswith(detail or "")
 
 
 def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsys, tmp_path):
@@ -153,7 +160,7 @@ def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
 
 
 def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
-    log = Console(file=io.StringIO(), width=120, markup=False)
+    log = Console(file=io.StringIO(), width=120, markup=False, force_terminal=False)
     monkeypatch.setattr(cli, "err", log)
     with cli._bar("ingest") as bar:
         bar(1, 3, "[a].mp4")  # too soon to say
