@@ -1,13 +1,18 @@
-"""What every test may rely on: no settings leak in from the environment, and no thread pool slows two cores down."""
+"""What every test may rely on: no settings leak in from the environment, Ctrl-C means something, and no thread pool
+slows two cores down.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what goes on behind it with Ctrl-C ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
