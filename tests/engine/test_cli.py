@@ -56,10 +56,17 @@ def masklets_command(settings, *words, **more):
         (["stats"], {"MASKLETS_STORAGE__CATALOG_URI": "postgresql+psycopg://127.0.0.1:1/x"}, "127.0.0.1:1"),
     ],
 )
-def test_a_mistake_is_one_line_that_says_what_and_where(settings, words, environment, line):
-    done = masklets_command(settings, *words, environment=environment)
-    assert done.returncode == 2
-    assert line in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+def test_a_mistake_is_one_line_that_says_what_and_where(monkeypatch, capsys, settings, words, environment, line):
+    for name, value in (settings.environment() | environment).items():
+        monkeypatch.setenv(name, value)
+    assert command(monkeypatch, *words) == 2
+    said = capsys.readouterr().err
+    assert line in said and len(said.strip().splitlines()) == 1, said
+
+
+def test_a_mistake_of_a_real_process_is_one_line_too(settings):
+    done = masklets_command(settings, "train", "--data", "no/such", "--out", "mine")
+    assert (done.returncode, done.stderr) == (2, "masklets: no/such: no such folder\n")
 
 
 def command(monkeypatch, *words):
