@@ -45,7 +45,7 @@ class AutoSettings(_Part):
     chunk_videos: int = Field(4, ge=1)  # videos a mapped task
     max_objects: int = Field(24, ge=1)  # candidates a video, best first
     preset: Literal["default", "quick"] | None = None  # SA-V's 2,304 points in 21 crops, or 256 on the frame;
-    # None: by the model's size, as a small one finds little in crops but what is none
+    # None: by the model's size, as a small one finds a few more objects in crops, and much more that is none
     min_iou: float | None = Field(None, ge=0, le=1)  # estimated IoU of a grid point's mask; None: by the model's size
     min_stability: float | None = Field(None, ge=0, le=1)  # None: by the model's size
 
