@@ -10,6 +10,7 @@ Ratios are medians over frames, from the moment when all seven memories are ther
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -39,12 +40,18 @@ from model.tracker import FeatureCache, Tracker, TrackerConfig
 from storage.records import Prompt
 from validation import jf
 
-CONFIGS = {"exact": TrackerConfig(), "economy": TrackerConfig(economy=Economy(int8=True))}  # timed, and priced
+Way = tuple[LoadedModel, TrackerConfig]
 
 
-def configs(loaded: LoadedModel) -> dict[str, TrackerConfig]:
-    """The configurations that this model can be tracked with: economy is for a CPU."""
-    return CONFIGS if can_read(loaded.model) else {"exact": CONFIGS["exact"]}
+def ways(loaded: LoadedModel, window: float | None = None) -> dict[str, Way]:
+    """The ways of tracking that are timed and priced: economy is for a CPU, in bfloat16 and, where a window is given,
+    looking for an object around its last mask alone.
+    """
+    found = {"exact": (loaded, TrackerConfig())}
+    if can_read(loaded.model) and loaded.dtype == torch.float32:
+        half = load.wrap(copy.deepcopy(loaded.model).to(torch.bfloat16), name=loaded.name)
+        found["economy"] = (half, TrackerConfig(economy=Economy(window_margin=window, window_least=2)))
+    return found
 
 
 def published(name: str, image_size: int, device: str) -> LoadedModel:
@@ -135,14 +142,15 @@ def timed_parts(loaded: LoadedModel, ours: bool, spent: dict[str, float]) -> Ite
         yield
 
 
-def speed(loaded: LoadedModel, objects: int, frames: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds a frame of the library's loop and of ours in every configuration; ratios are medians over full frames."""
+def speed(compared: dict[str, Way], objects: int, frames: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Seconds a frame of the library's loop and of each of our ways; ratios are medians over full frames."""
+    loaded = compared["exact"][0]
     side = loaded.image_size
     pictures, given = noise(side, frames), prompts(objects, side)
     library = Library(loaded, pictures, given)
     runs: dict[str, Iterator[Any]] = {}
-    for name, config in configs(loaded).items():
-        tracker = Tracker(loaded, pictures.__getitem__, video_hw=(side, side), frame_count=frames, config=config)
+    for name, (model, config) in compared.items():
+        tracker = Tracker(model, pictures.__getitem__, video_hw=(side, side), frame_count=frames, config=config)
         tracker.prompt_all(given)
         runs[name] = tracker.propagate(0, frames)
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -154,7 +162,8 @@ def speed(loaded: LoadedModel, objects: int, frames: int, tell: Callable[[str], 
         for name in ("library", *runs):
             _wait(loaded)
             begun = time.perf_counter()
-            with timed_parts(loaded, name != "library", spent[name] if full else {}):
+            model = loaded if name == "library" else compared[name][0]
+            with timed_parts(model, name != "library", spent[name] if full else {}):
                 answers[name] = library(frame_idx) if name == "library" else next(runs[name]).logits.float()
             _wait(loaded)
             if full:
@@ -175,12 +184,12 @@ def speed(loaded: LoadedModel, objects: int, frames: int, tell: Callable[[str], 
     }
 
 
-def price(loaded: LoadedModel, clips: int) -> dict[str, float]:
+def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
     """What economy costs: mean IoU of its masks with the exact ones, and points of J&F against the truth.
 
     Nothing where there is no economy.
     """
-    if "economy" not in configs(loaded):
+    if "economy" not in compared:
         return {}
     overlaps: list[float] = []
     scores: dict[str, list[jf.Score | None]] = {"exact": [], "economy": []}
@@ -190,10 +199,9 @@ def price(loaded: LoadedModel, clips: int) -> dict[str, float]:
         shown = [n for n in range(clip.masks.shape[1]) if clip.masks[0, n].sum() >= micro.MIN_AREA_PX]
         if not shown:
             continue
-        features = FeatureCache(loaded, clip.frames.__getitem__, size=t)
         made = {}
-        for name, config in configs(loaded).items():
-            tracker = Tracker(loaded, features, video_hw=hw, frame_count=t, config=config)
+        for name, (loaded, config) in compared.items():
+            tracker = Tracker(loaded, clip.frames.__getitem__, video_hw=hw, frame_count=t, config=config)
             for n in shown:
                 evaluate.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
             made[name] = np.stack([answer.masks(hw) for answer in tracker.propagate(0, t)])  # (T, N, H, W)
@@ -210,13 +218,13 @@ def price(loaded: LoadedModel, clips: int) -> dict[str, float]:
     }
 
 
-def growth(loaded: LoadedModel, objects: int, frames: int) -> dict[str, float]:
+def growth(compared: dict[str, Way], objects: int, frames: int) -> dict[str, float]:
     """By how many MB the process, or its memory on a GPU, grows over the frames after the first hundred (a fifth of
     them, where there are fewer).
     """
-    side, most = loaded.image_size, 0.0
+    side, most = compared["exact"][0].image_size, 0.0
     pictures = noise(side, 16)
-    for config in configs(loaded).values():
+    for loaded, config in compared.values():
         tracker = Tracker(
             loaded,
             lambda i: pictures[abs(i % 30 - 15)],
@@ -285,6 +293,9 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=512)
     parser.add_argument("--objects", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--window", type=float, help="economy also looks only around the last mask, its box grown by this share"
+    )
     chosen = parser.parse_args()
     load.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
     quick = chosen.quick
@@ -295,19 +306,20 @@ def main() -> None:
             print(f"{line:40}", end="\r", file=sys.stderr, flush=True)
 
     large = published(chosen.model, side, chosen.device)
-    figures: dict[str, Any] = speed(large, chosen.objects, 10 if quick else 12, tell)
+    figures: dict[str, Any] = speed(ways(large, chosen.window), chosen.objects, 10 if quick else 12, tell)
     small = load.load("micro", device=chosen.device, dtype=precision(chosen.device))
     tell("what economy costs")
-    figures |= price(small, 2 if quick else 50)
+    compared = ways(small, chosen.window)
+    figures |= price(compared, 2 if quick else 50)
     tell("memory")
-    figures |= growth(small, min(4, chosen.objects) if quick else chosen.objects, 40 if quick else 1000)
+    figures |= growth(compared, min(4, chosen.objects) if quick else chosen.objects, 40 if quick else 1000)
     tell("clicks and grids")
     figures |= click_latency(small, 40 if quick else 300)
     if quick:  # at 128 px the embeddings, which the grids share, would cost next to nothing
         large = published(chosen.model, min(256, chosen.image_size), chosen.device)
     figures |= grids.measure(large, noise(large.image_size, 1)[0], quick=quick)
     figures |= {"model": chosen.model, "image_size": side, "objects": chosen.objects, "quick": quick}
-    figures |= {"configs": {name: asdict(config) for name, config in configs(large).items()}}
+    figures |= {"ways": {name: {"dtype": str(of.dtype), **asdict(config)} for name, (of, config) in compared.items()}}
     figures |= {"machine": machine(chosen.device)}
     if chosen.json:
         print(json.dumps(figures))

@@ -418,7 +418,7 @@ def _train_on(
     on_cpu = settings.model.model_copy(update={"device": "cpu"})  # from there each process takes it to its own GPU
     with connect(settings.model_copy(update={"model": on_cpu})) as s, _bar("training", parallel.leads()) as bar:
         found = _dataset(s, data, split)
-        begun = s.model(rounds.checkpoint_of(s, parent) if parent else s.checkpoint())
+        begun = s.model(rounds.checkpoint_of(s, parent) if parent else s.checkpoint(), to_train=True)
         chosen = training.fitted(training.recipe_of(recipe, begun.image_size), **change)
         last: list[float] = []
 

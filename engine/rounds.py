@@ -160,7 +160,7 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
     from model import load
     from model import train as trainer
 
-    parent = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
+    parent = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key), to_train=True)
     data = datasets.of_release(releases.load(s.blobs, begun.release)).only("train")
     recipe = recipe_of(begun, begun.image_size or parent.image_size)
     source = ClipSource(data, list(datasets.index(data)), recipe.stages[0].frames)

@@ -44,7 +44,7 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._open = ExitStack()
-        self._models: dict[str, LoadedModel] = {}
+        self._models: dict[tuple[str, str], LoadedModel] = {}  # by name and dtype
 
     def __enter__(self) -> Self:
         return self
@@ -92,14 +92,19 @@ class Services:
         promoted = self.registry.promoted()
         return promoted or Checkpoint(name=self.settings.model.checkpoint, round=0, key=None)
 
-    def model(self, checkpoint: Checkpoint) -> LoadedModel:
-        """The weights of a checkpoint, loaded once a process. Raises NoCheckpoint."""
+    def model(self, checkpoint: Checkpoint, *, to_train: bool = False) -> LoadedModel:
+        """The weights of a checkpoint, loaded once a process: in the dtype of the settings, or in float32 to train.
+
+        Raises NoCheckpoint.
+        """
         from model import load
 
-        if checkpoint.name not in self._models:
+        dtype = "float32" if to_train else self.settings.model.dtype
+        key = (checkpoint.name, dtype)
+        if key not in self._models:
             where = checkpoint.name if checkpoint.key is None else str(self._fetch_folder(checkpoint.key))
-            self._models[checkpoint.name] = load.load(where, device=self.device)
-        return self._models[checkpoint.name]
+            self._models[key] = load.load(where, device=self.device, dtype=dtype)
+        return self._models[key]
 
     @property
     def device(self) -> str:

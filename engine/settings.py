@@ -55,6 +55,8 @@ class ModelSettings(_Part):
 
     checkpoint: str = "micro"  # a name, a hub name such as facebook/sam2.1-hiera-tiny, or a folder
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16: faster on GPUs, and on CPUs with matrix units (AMX);
+    # masks differ a little. Training is not concerned
     registry_uri: str | None = None  # MLflow tracking and registry; None: SQLite in `home`
     embeddings_gib: float = Field(2.0, gt=0)  # of frames that people work on; 16 MiB a frame at 1024 px, 1 at 256
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: torch's choice

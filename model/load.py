@@ -231,16 +231,17 @@ def load(
     *,
     revision: str | None = None,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> LoadedModel:
     """Load a checkpoint for use: "micro", a local folder, a hub name such as "facebook/sam2.1-hiera-tiny", or one of
     Meta's own files such as "sam2.1_hiera_tiny.pt".
 
     A hub name is looked for in the local cache first, then downloaded unless HF_HUB_OFFLINE is set.
-    revision: branch, tag or commit of a hub repository.
+    revision: branch, tag or commit of a hub repository.  dtype: torch's, or its name.
     Raises NoCheckpoint with one line that says what was looked for and where.
     """
     name = str(name_or_path)
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if name.endswith((".pt", ".pth")):
         return wrap(nn.Module.to(_from_meta(Path(name).expanduser()), device, dtype), name=name, source=name)
     folder, source = _find(name, revision)

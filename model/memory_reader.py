@@ -1,6 +1,6 @@
-"""Reading memory fast on a CPU: what `network.attend_to_memory` says, with less work, for inference in float32.
+"""Reading memory fast on a CPU: what `network.attend_to_memory` says, with less work, for inference.
 
-The arithmetic is that of transformers' memory attention up to rounding:
+In float32 the arithmetic is that of transformers' memory attention up to rounding:
 
 - Memory has 64 channels while attention has 256: weights are applied to the 64, and one matrix, the output and value
   projections folded together, comes once after the sum. (A softmax adds up to 1, so the bias may come then, too.)
@@ -9,11 +9,15 @@ The arithmetic is that of transformers' memory attention up to rounding:
   scratch memory does not grow with the objects. The sums of a softmax are carried from block to block (Milakov and
   Gimelshein 2018); its shift is left out where the norms of queries and keys show that nothing can overflow.
 
+In bfloat16, which has processors with matrix units to thank for its speed, torch's own attention keeps its scores in
+float32 and in the cache; what remains here is what all objects share, and queries that are left out.
+
 `Economy` drops work that hardly matters, by name. What each costs is measured by `benchmarks.tracker`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +44,6 @@ class Economy:
         None  # all cells are read only around the last mask, its box grown by this share a side
     )
     window_least: int = 4  # cells: the least margin
-    int8: bool = False  # queries meet keys, and the feed-forward part its weights, as 8-bit integers
 
 
 _Buffer = Callable[[str, int, int], Tensor]  # name, rows, columns
@@ -66,7 +69,7 @@ class MemoryReader:
 
     def __init__(self, model: Sam2VideoModel, economy: Economy | None = None) -> None:
         self._model, self._economy = model, economy or Economy()
-        self._layers = [_Layer(layer, self._economy.int8) for layer in model.memory_attention.layers]
+        self._layers = [_Layer(layer) for layer in model.memory_attention.layers]
         self._buffers: dict[str, Tensor] = {}
         self._turns: dict[tuple[int, int, int], Tensor] = {}
 
@@ -93,7 +96,7 @@ class MemoryReader:
         x = self._layers[0].look_around(x, turn)
         codes = self._codes(memory_position, spatial_back)
         pointer_code = network.pointer_code(self._model, pointer_back, pointer_span)
-        out = torch.empty(len(pasts), height * width, channels)
+        out = torch.empty(len(pasts), height * width, channels, dtype=x.dtype)
         unread = attention.layer_norm(x)
         for n, past in enumerate(pasts):
             keys, values = self._memory(past, codes, pointer_code)
@@ -162,20 +165,18 @@ class MemoryReader:
         """Scratch memory (rows, columns) that is kept; its contents are whatever was left there."""
         kept = self._buffers.get(name)
         if kept is None or kept.numel() < rows * columns:
-            kept = self._buffers[name] = torch.empty(rows * columns)
+            kept = self._buffers[name] = torch.empty(rows * columns, dtype=self._model.dtype)
         return kept[: rows * columns].view(rows, columns)
 
 
 class _Layer:
     """One layer of the memory attention."""
 
-    def __init__(self, layer: Any, int8: bool) -> None:  # the library types what a module holds as Tensor or Module
-        self._layer, self._int8 = layer, int8
+    def __init__(self, layer: Any) -> None:  # the library types what a module holds as Tensor or Module
+        self._layer = layer
         cross = layer.cross_attn_image
         self._back = cross.o_proj.weight @ cross.v_proj.weight  # (C, 64)
         self._back_bias = cross.o_proj.weight @ cross.v_proj.bias + cross.o_proj.bias
-        if int8:
-            self._widen, self._narrow = _to_int8(layer.linear1.weight), _to_int8(layer.linear2.weight)
 
     def look_around(self, x: Tensor, turn: Tensor) -> Tensor:
         """Self-attention and its residual: float (L, C)."""
@@ -204,31 +205,22 @@ class _Layer:
         attention = self._layer.cross_attn_image
         q = attention.q_proj(self._layer.layer_norm2(x)).mul_(attention.scaling)
         _turn(q, turn)
+        if x.dtype != torch.float32:
+            return torch.add(x, attention.o_proj(self._seen_at_once(q, keys, values, blocks, cells)))
         seen, total = x.new_zeros(len(x), values.shape[1]), x.new_zeros(len(x), 1)
         shift: Tensor | None = None  # of each query's exponents, once one is needed
         longest = float(q.norm(dim=1).max())
-        small_q = _to_int8(q) if self._int8 else None
-        middle: Tensor | None = None
         for begin, end, key_turn in blocks:
             k = buffer("keys", end - begin, q.shape[1])
             torch.addmm(attention.k_proj.bias, keys[begin:end], attention.k_proj.weight.t(), out=k)
             if key_turn is not None:
                 _turn(k, key_turn)
-            small_k: tuple[Tensor, Tensor] | None = None
-            if small_q is not None:
-                # a softmax does not see what all keys have in common, and what is left makes better use of 8 bits
-                middle = k.mean(0) if middle is None else middle
-                small_k = _to_int8(k.sub_(middle))
             if shift is None and longest * float(k.norm(dim=1).max()) > SAFE:
                 shift = torch.full_like(total, 0.0 if begin else -torch.inf)
             for row in range(0, len(x), ROWS):
                 rows = slice(row, row + ROWS)
                 some = q[rows]
-                weights = buffer("weights", len(some), len(k))
-                if small_q is None or small_k is None:
-                    torch.mm(some, k.t(), out=weights)
-                else:
-                    _mm_int8((small_q[0][rows], small_q[1][rows]), small_k, weights)
+                weights = torch.mm(some, k.t(), out=buffer("weights", len(some), len(k)))
                 if shift is not None:
                     higher = torch.maximum(shift[rows], weights.amax(1, keepdim=True))
                     shrink = (shift[rows] - higher).exp_()
@@ -242,6 +234,20 @@ class _Layer:
                 seen[rows].addmm_(weights, values[begin:end], alpha=worth)
         return torch.addmm(self._back_bias, seen.div_(total), self._back.t()).add_(x)
 
+    def _seen_at_once(self, q: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[_Block], cells: int) -> Tensor:
+        """The sums of projected values, bfloat16 (L, C): all keys in one call. q is scaled and turned."""
+        attention = self._layer.cross_attn_image
+        k, v = attention.k_proj(keys), attention.v_proj(values)
+        worth: Tensor | None = None  # added to scores: a pooled key counts as often as the cells that it stands for
+        if cells > 1:
+            worth = q.new_zeros(1, len(k))
+        for begin, end, key_turn in blocks:
+            if key_turn is not None:
+                _turn(k[begin:end], key_turn)
+                if worth is not None:
+                    worth[:, begin:end] = math.log(cells)
+        return F.scaled_dot_product_attention(q[None, None], k[None, None], v[None, None], worth, scale=1.0)[0, 0]
+
     def think(self, x: Tensor, buffer: _Buffer) -> Tensor:
         """The feed-forward part and its residual: float (L, C)."""
         layer = self._layer
@@ -249,11 +255,6 @@ class _Layer:
         normed, out = layer.layer_norm3(x), torch.empty_like(x)
         for begin in range(0, len(x), ROWS):
             some = normed[begin : begin + ROWS]
-            if self._int8:
-                h = _mm_int8(_to_int8(some), self._widen, hidden[: len(some)]).add_(layer.linear1.bias)
-                part = _mm_int8(_to_int8(layer.activation(h)), self._narrow, out[begin : begin + ROWS])
-                part.add_(layer.linear2.bias)
-                continue
             h = torch.addmm(layer.linear1.bias, some, layer.linear1.weight.t(), out=hidden[: len(some)])
             torch.addmm(
                 layer.linear2.bias, layer.activation(h), layer.linear2.weight.t(), out=out[begin : begin + ROWS]
@@ -262,20 +263,12 @@ class _Layer:
 
 
 def _turn(x: Tensor, turn: Tensor) -> None:
-    """The rotary code, in place. x: float (L, D); turn: complex (L, D / 2)."""
-    torch.view_as_complex(x.view(len(x), -1, 2)).mul_(turn)
-
-
-def _to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row in steps of a 127th of its largest number: int8 (L, D), and the step of each row: float (L, 1)."""
-    step = x.abs().amax(1, keepdim=True).clamp_(min=1e-12).div_(127)
-    return (x / step).round_().to(torch.int8), step
-
-
-def _mm_int8(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
-    """The product of a with b transposed, both as `_to_int8` gives them: float (L, M), written to `out`."""
-    whole = torch._int_mm(a[0], b[0].t(), out=out.view(torch.int32))  # the same memory: 4 bytes a number in both
-    return out.copy_(whole).mul_(a[1]).mul_(b[1].t())
+    """The rotary code, in place. x: float32 or bfloat16 (L, D); turn: complex64 (L, D / 2)."""
+    pairs = x.view(len(x), -1, 2)
+    if x.dtype == torch.float32:
+        torch.view_as_complex(pairs).mul_(turn)
+    else:
+        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()).mul_(turn)))
 
 
 def _rows_of(window: Window | None, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -296,6 +289,6 @@ def _rows_of(window: Window | None, height: int, width: int) -> tuple[Tensor, Te
 
 
 def can_read(model: Sam2VideoModel) -> bool:
-    """Whether `MemoryReader` serves this model: float32 on a CPU, one head, as in every published checkpoint."""
+    """Whether `MemoryReader` serves this model: on a CPU, with one head, as in every published checkpoint."""
     one_head = model.config.memory_attention_num_attention_heads == 1
-    return one_head and model.device.type == "cpu" and model.dtype == torch.float32
+    return one_head and model.device.type == "cpu" and model.dtype in (torch.float32, torch.bfloat16)

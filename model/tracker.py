@@ -57,7 +57,7 @@ class TrackerConfig:
     object_batch: int | None = None  # objects that pass the network at once, which bounds scratch memory; None: as many
     # as are fast, 4 on a CPU, whose cache holds the activations of so many, and 64 on a GPU
     lookahead: int = 1  # frames that the image encoder takes at once, at least 1
-    economy: Economy = Economy()  # work to leave out, in float32 on a CPU only; nothing by default
+    economy: Economy = Economy()  # work to leave out, on a CPU only; nothing by default
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Tracker:
         self._hw, self._frame_count, self._config = video_hw, frame_count, config
         self._objects: dict[str, _Object] = {}
         if config.economy != Economy() and not can_read(self._model):
-            raise ValueError(f"economy needs one head in float32 on a CPU, not {loaded.dtype} on {loaded.device}")
+            raise ValueError(f"economy needs a model with one memory head on a CPU; this one is on {loaded.device}")
         self._reader = MemoryReader(self._model, config.economy) if can_read(self._model) else None
         self._position: Tensor | None = None  # sine code of the memory maps, the same for all
 
@@ -532,7 +532,8 @@ class Tracker:
 
     def _past(self, reading: _Reading) -> Past:
         """What an object remembers, as the fast reader takes it."""
-        maps = torch.stack([m.features for m in reading.spatial if m.features is not None]).float()
+        maps = torch.stack([m.features for m in reading.spatial if m.features is not None])
+        maps = maps.to(self._loaded.dtype)
         pointers = torch.stack([m.pointer for m in reading.pointers]) if reading.pointers else maps.new_empty(0, 64)
         return Past(maps, pointers, self._window(reading))
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from annotation_queue.records import Kind, NewTicket, NoSuchVideo, Role
 from annotation_queue.refine import draft_of, drawn, propagation
 from engine import auto_masklets, batches, ingest, phases
 from engine.refinement import LiveModel
 from engine.registry import Checkpoint
-from engine.services import Services
+from engine.services import Services, connect
 from storage import masklets, rle
 from storage.records import Prompt
 
@@ -82,6 +83,22 @@ def test_clicks_and_tracks_are_masks_of_the_video_s_size(live, candidate):
     assert [m.frame_idx for m in found] == list(frames) == [12, 16, 20]
     back = masks_of(live.now().track("t", candidate.video_id, d, 8, d.stretch(8, forward=False)))
     assert [m.frame_idx for m in back] == [4, 0]
+
+
+def test_a_model_in_bfloat16_answers_as_one_in_float32_nearly_and_is_trained_in_that(s, settings, live, candidate):
+    half_settings = settings.model.model_copy(update={"dtype": "bfloat16"})
+    with connect(settings.model_copy(update={"model": half_settings})) as other:
+        half = LiveModel(other)
+        loaded = [other.model(other.checkpoint(), to_train=to_train) for to_train in (False, True)]
+        assert [model.dtype for model in loaded] == [torch.bfloat16, torch.float32]
+        d, hw = draft(candidate), (candidate.height, candidate.width)
+        found = [clicked(model, "t", candidate, d, click(candidate, 8)) for model in (live, half)]
+        full, rounded = (rle.decode(made.rle, *hw) for made in found)
+        assert (full & rounded).sum() > 0.9 * (full | rounded).sum() > 0
+        d.masks[8] = found[1]
+        d.edited.add(8)
+        assert len(masks_of(half.now().track("t", candidate.video_id, d, 8, d.stretch(8, forward=True)))) == 3
+        half.close()
 
 
 def test_a_click_reads_the_masks_around_it_only_with_memory(live, candidate):
@@ -178,7 +195,7 @@ def test_a_propagation_ends_with_the_checkpoint_that_it_began_with(live, candida
     ahead = live.warm(candidate.video_id, (16, 20))
     next(ahead)
     monkeypatch.setattr(s, "checkpoint", lambda: promoted)
-    monkeypatch.setitem(s._models, "another", other)
+    monkeypatch.setitem(s._models, ("another", "float32"), other)
     live.load()
     list(ahead)
     assert (candidate.video_id, 20) not in going_with.features._kept, "its weights answer nothing new"

@@ -309,7 +309,7 @@ def recall(tracker, known, **more):
         pass
 
 
-def test_half_precision_takes_masks_on_a_cpu_and_no_economy(loaded, clip):
+def test_half_precision_takes_masks_on_a_cpu(loaded, clip):
     frames, masks = clip
     half = load.wrap(load.resized(loaded.model, 128).to(torch.bfloat16), name="half")
     tracker = tracker_of(half, frames)
@@ -320,8 +320,14 @@ def test_half_precision_takes_masks_on_a_cpu_and_no_economy(loaded, clip):
     for _ in tracker.recalling("a", {2: counts}, about=2):
         pass
     assert tracker.prompt("a", click(2, (40.0, 40.0))).logits.isfinite().all()
-    with pytest.raises(ValueError, match="float32 on a CPU, not torch.bfloat16 on cpu"):
-        tracker_of(half, frames, TrackerConfig(economy=Economy(int8=True)))
+
+
+def test_economy_where_it_cannot_be_had_is_refused(loaded, clip, monkeypatch):
+    frames, _ = clip
+    monkeypatch.setattr(loaded.model.config, "memory_attention_num_attention_heads", 2)
+    tracker_of(loaded, frames)
+    with pytest.raises(ValueError, match="one memory head on a CPU"):
+        tracker_of(loaded, frames, TrackerConfig(economy=Economy(window_margin=1.0)))
 
 
 def test_a_copy_of_an_object_goes_on_as_it_would_and_is_corrected_by_itself(loaded, clip):
