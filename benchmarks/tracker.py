@@ -35,7 +35,7 @@ from engine import evaluate, micro
 from engine.synthetic import render
 from model import feed, load, meta, network
 from model.load import LoadedModel
-from model.memory_reader import Economy, can_read
+from model.memory_reader import Economy, Window, can_read
 from model.tracker import FeatureCache, Tracker, TrackerConfig
 from storage.records import Prompt
 from validation import jf
@@ -83,6 +83,15 @@ def prompts(objects: int, side: int) -> dict[str, Prompt]:
         x, y = (float(z) for z in rng.uniform(0, side * 7 / 8, 2))
         found[str(n)] = Prompt(frame_idx=0, box_xyxy=(x, y, x + side / 8, y + side / 8))
     return found
+
+
+def middle(tracker: Tracker, reading: Any) -> Window | None:
+    """A window of 0.4 of the side, where one is asked for: the masks of random weights, which windows follow, are
+    everywhere.
+    """
+    side = tracker._loaded.image_size // 16
+    begin, end = round(0.3 * side), round(0.7 * side)
+    return None if tracker._config.economy.window_margin is None else (begin, begin, end, end)
 
 
 class Library:
@@ -163,7 +172,8 @@ def speed(compared: dict[str, Way], objects: int, frames: int, tell: Callable[[s
             _wait(loaded)
             begun = time.perf_counter()
             model = loaded if name == "library" else compared[name][0]
-            with timed_parts(model, name != "library", spent[name] if full else {}):
+            timing = timed_parts(model, name != "library", spent[name] if full else {})
+            with timing, mock.patch.object(Tracker, "_window", middle):
                 answers[name] = library(frame_idx) if name == "library" else next(runs[name]).logits.float()
             _wait(loaded)
             if full:

@@ -84,7 +84,10 @@ def propose(
 
     config = grid(s.settings.auto, loaded.image_size)
     with s.frames(video) as reader:
-        seeds = image.propose(loaded, reader.read(0), config)
+        try:
+            seeds = image.propose(loaded, reader.read(0), config)
+        except FloatingPointError as error:
+            raise ModelFailed(f"{error} for {video.video_id} on the grid of frame 0") from error
         seeds = sorted(seeds, key=lambda c: -c.score)[: s.settings.auto.max_objects]
         if not seeds:
             return []

@@ -120,4 +120,4 @@ def _codecs(s: Services) -> str:
 def _checkpoint(s: Services) -> str:
     checkpoint = s.checkpoint()
     loaded = s.model(checkpoint)
-    return f"{checkpoint.name} from {loaded.source}, {loaded.image_size} px, on {s.device}"
+    return f"{checkpoint.name} from {loaded.source}, {loaded.image_size} px, on {s.device} in {s.settings.model.dtype}"

@@ -204,6 +204,8 @@ def measure(
             once.append(online(loaded, features, hw, video.frame_count, truth))
             for count, found in on_images(loaded, reader.read, truth).items():
                 images[count] += found
+    if not images[1] or not any(r.score for of in passes for r in of):  # their first frame is the last annotated one
+        raise NothingHeldOut(f"{data.name} shows no object for longer than a frame: nothing to follow")
     offline_jf, online_jf = curve(passes), curve(once)
     return Exam(
         objects=len(once),

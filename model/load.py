@@ -247,9 +247,16 @@ def load(
     folder, source = _find(name, revision)
     try:
         with _quiet():
-            model = Sam2VideoModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            # the library's types do not know of the second answer
+            found: Any = Sam2VideoModel.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, output_loading_info=True
+            )
+            model, missing = found[0], sorted(found[1]["missing_keys"])
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise NoCheckpoint(f"the checkpoint at {folder} does not load: {_first_line(error)}") from error
+    if missing:  # the library would draw them at random, and say nothing
+        others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
+        raise NoCheckpoint(f"the checkpoint at {folder} is none of SAM 2 for videos: it lacks {missing[0]}{others}")
     mean, std = _normalisation(folder)
     return wrap(nn.Module.to(model, device), name=name, source=source, mean=mean, std=std)
 

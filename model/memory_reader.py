@@ -12,7 +12,7 @@ In float32 the arithmetic is that of transformers' memory attention up to roundi
 In bfloat16, which has processors with matrix units to thank for its speed, torch's own attention keeps its scores in
 float32 and in the cache; what remains here is what all objects share, and queries that are left out.
 
-`Economy` drops work that hardly matters, by name. What each costs is measured by `benchmarks.tracker`.
+`Economy` drops work that hardly matters, by name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ SAFE = 60.0  # exponents up to this need no shift: e**60 times a million keys is
 
 @dataclass(frozen=True, kw_only=True)
 class Economy:
-    """Work that the tracker may leave out. Every choice is off by default; `benchmarks/results` has what each costs."""
+    """Work that the tracker may leave out. Every choice is off by default; `benchmarks/results` has what each costs:
+    the window's as `benchmarks.tracker --window` measures it, pooling's from an earlier measurement.
+    """
 
     pool_memory: int = 1  # memory is averaged over squares of this side, in cells of 16 px of the model's input
     window_margin: float | None = (
@@ -101,7 +103,10 @@ class MemoryReader:
         for n, past in enumerate(pasts):
             keys, values = self._memory(past, codes, pointer_code)
             blocks = self._blocks(len(spatial_back), height, width, len(keys))
-            rows, stands_for = _rows_of(past.window, height, width)
+            window = past.window
+            if window is not None and x.dtype != torch.float32:
+                window = _whole_squares(window, height, width)
+            rows, stands_for = _rows_of(window, height, width)
             mine, mine_turn = x[rows], turn[rows]
             for number, layer in enumerate(self._layers):
                 if number:
@@ -269,6 +274,15 @@ def _turn(x: Tensor, turn: Tensor) -> None:
         torch.view_as_complex(pairs).mul_(turn)
     else:
         pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()).mul_(turn)))
+
+
+def _whole_squares(window: Window, height: int, width: int) -> Window:
+    """The squares of SPARSE cells that a window touches. Half-precision kernels are made and kept for each number of
+    rows: this way there are few.
+    """
+    x0, y0, x1, y1 = window
+    up = [-(-end // SPARSE) * SPARSE for end in (x1, y1)]
+    return x0 // SPARSE * SPARSE, y0 // SPARSE * SPARSE, min(width, up[0]), min(height, up[1])
 
 
 def _rows_of(window: Window | None, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,10 @@ class PointDecoder:
 
     @torch.inference_mode()
     def answer(self, clicks: Clicks, *, min_iou: float = 0.0, min_object_score: float = -math.inf) -> Answers:
-        """Three masks for each click, for those whose best estimated IoU and presence are at least so much."""
+        """Three masks for each click, for those whose best estimated IoU and presence are at least so much.
+
+        Raises FloatingPointError if the model says no numbers at all: no threshold would tell.
+        """
         sparse, _ = self._model.prompt_encoder(
             input_points=clicks.xy[:, None], input_labels=clicks.labels[:, None], input_boxes=None, input_masks=None
         )
@@ -69,6 +72,8 @@ class PointDecoder:
         for begin in range(0, len(tokens), together):
             said, pictures = self._transformed(tokens[begin : begin + together])
             iou, score = d.iou_prediction_head(said[:, 1])[:, 1:], d.pred_obj_score_head(said[:, 0])[:, 0]
+            if not math.isfinite(float(iou.sum() + score.sum())):
+                raise FloatingPointError("the model gave no numbers")
             rows = ((iou.amax(1) >= min_iou) & (score >= min_object_score)).nonzero()[:, 0]
             drawn = self._drawn(said[rows, 3 : 2 + d.num_mask_tokens], [pictures[row] for row in rows.tolist()])
             found.append(Answers(rows + begin, drawn, iou[rows], score[rows]))

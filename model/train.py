@@ -96,11 +96,16 @@ def recipe_from(written: Any) -> Recipe:
     filled = []
     for stage in stages:
         interaction = _filled(Interaction, _fields(stage, "a stage").get("interaction", {}), "interaction")
-        filled.append(_filled(Stage, stage | {"interaction": interaction}, "stage"))
+        made = _filled(Stage, stage | {"interaction": interaction}, "stage")
+        for name in ("steps", "image_size", "frames", "objects", "batch", "lr"):
+            if getattr(made, name) <= 0:
+                raise ValueError(f"stage {made.name!r}: {name} is more than 0, not {getattr(made, name)!r}")
+        filled.append(made)
     return _filled(Recipe, written | {"stages": tuple(filled), "weights": weights}, "recipe")
 
 
 T = TypeVar("T")
+MOST_LOST = 20  # steps on end without a finite gradient
 
 
 def _filled(kind: type[T], values: Any, what: str) -> T:
@@ -128,6 +133,10 @@ class NoObject(ValueError):
     """A source gave no clip with a visible object in twenty draws."""
 
 
+class Diverged(ValueError):
+    """Many steps on end had no finite gradient. Such steps change nothing, so what was saved is whole."""
+
+
 def train(
     model: Sam2VideoModel,
     source: Callable[[Stage], ClipSource],
@@ -148,7 +157,7 @@ def train(
     and curve.jsonl.  workers: processes that make clips, to which the source is pickled; 0 makes them here.
     look: gets the model, in evaluation mode, and the step, every `look_every` steps (0: never); it may only look.
     Under torchrun every process calls this with the same arguments; the first one writes and reports.
-    Raises ValueError if the folder holds the state of another recipe.
+    Raises ValueError if the folder holds the state of another recipe, and Diverged.
     """
     with parallel.team(device) as team, _stopping(at_once=team.size > 1) as is_stopped:
         return _train(
@@ -231,6 +240,7 @@ def _train(
     optimiser: torch.optim.Optimizer | None = None
     sums: dict[str, float] = {}
     summed = 0  # steps: fewer than `report_every` after a run has been resumed
+    lost = 0  # steps on end
 
     first = 0  # the step at which the stage begins
     for number, stage in enumerate(recipe.stages):
@@ -259,16 +269,19 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             losses["total"].backward()  # type: ignore[no-untyped-call]
             team.average_gradients(model)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-            optimiser.step()
-
-            for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
-            summed += 1
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+            lost = 0 if norm.isfinite() else lost + 1
+            if lost == MOST_LOST:
+                raise Diverged(f"{lost} steps of {stage.name!r} on end had no finite gradient: lower its learning rate")
+            if not lost:  # a step with such a gradient would leave no weight a number
+                optimiser.step()
+                for key, value in losses.items():
+                    sums[key] = sums.get(key, 0.0) + float(value.detach())
+                summed += 1
             if team.leads and look_every and (step + 1) % look_every == 0:
                 look(model.train(False), step + 1)
                 model.train()
-            if (step + 1) % report_every == 0:
+            if (step + 1) % report_every == 0 and summed:
                 means = {k: float(team.total(torch.tensor(v))) / team.size / summed for k, v in sums.items()}
                 sums, summed = {}, 0
                 if team.leads:

@@ -5,6 +5,7 @@ import logging
 import pickle
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from engine import cli, datasets, evaluate, imports, interactive, training
 from engine.datasets import ClipSource, DatasetError, NothingToTrainOn, open_dataset
-from engine.evaluate import NothingHeldOut
+from engine.evaluate import NothingHeldOut, Truth
 from model import load
 from storage import releases, rle
 from storage.formats import davis, sav_frames
@@ -369,6 +370,22 @@ def test_every_kind_is_measured_in_one_way(sav_folder, sav_val, davis_root, chec
         evaluate.measure(held_out.only("test"), loaded, "mask")
     with pytest.raises(NothingHeldOut, match="split test"):
         interactive.measure_images(held_out.only("test"), loaded)
+
+
+def test_an_object_of_the_last_annotated_frame_alone_is_nothing_to_follow(sav_folder, checkpoint, monkeypatch):
+    first = Truth.all_of
+
+    def late(video):
+        nothing = np.zeros((video.height, video.width), bool)
+        return {
+            name: replace(truth, masks=(nothing,) * (len(truth.masks) - 1) + (~nothing,))
+            for name, truth in first(video).items()
+        }
+
+    monkeypatch.setattr(Truth, "all_of", staticmethod(late))
+    held_out = open_dataset(sav_folder, split="val")
+    with pytest.raises(NothingHeldOut, match="no object for longer than a frame"):
+        interactive.measure(held_out, load.load(checkpoint), most_objects=1)
 
 
 def said_by(settings, monkeypatch, capsys):

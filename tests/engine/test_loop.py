@@ -134,11 +134,12 @@ def test_what_fails_a_check_is_quarantined_and_the_rest_is_published(queue, prop
     assert [(q.subject, q.stage, q.reason) for q in s.tables.quarantine()] == [("broken", "publish", "area")]
 
 
-def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch):
+@pytest.mark.parametrize("where", ["track", "propose"])  # on the way, and already on the grid
+def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch, where):
     s = queue
     batch_id = ingest.run(s).batch_id
     victim = s.tables.videos()[0]
-    real = auto_masklets.track
+    real = getattr(auto_masklets, where)
 
     def fails(s, video, loaded, *rest):
         if video.video_id != victim.video_id:
@@ -150,7 +151,7 @@ def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(q
             weight.data.fill_(float("nan"))
             return real(s, video, loaded, *rest)
 
-    monkeypatch.setattr(auto_masklets, "track", fails)
+    monkeypatch.setattr(auto_masklets, where, fails)
     for chunk in auto_masklets.chunks(s, batch_id):
         auto_masklets.run(s, batch_id, chunk)
     auto_masklets.finish(s, batch_id)

@@ -11,9 +11,9 @@ from transformers import Sam2VideoModel
 from benchmarks import grids
 from benchmarks import tracker as tracker_benchmark
 from engine import micro
-from model import feed, load, meta, network
+from model import feed, load, memory_reader, meta, network
 from model.image import Scale
-from model.memory_reader import Economy, MemoryReader, Past, _rows_of, can_read
+from model.memory_reader import Economy, MemoryReader, Past, _rows_of, _whole_squares, can_read
 from model.tracker import TrackerConfig
 from storage import rle
 from storage.records import Prompt
@@ -125,11 +125,23 @@ def test_a_window_over_everything_is_no_window_and_outside_a_smaller_one_some_ce
     torch.testing.assert_close(read(MemoryReader(model), features, position, spatial, pointers, (0, 0, 8, 8)), whole)
     part = read(MemoryReader(model), features, position, spatial, pointers, (2, 3, 6, 7))
     assert not torch.allclose(part, whole, atol=1e-3)
+    assert _whole_squares((2, 5, 4, 7), 10, 9) == (0, 4, 4, 8) and _whole_squares((5, 9, 9, 10), 10, 9) == (4, 8, 9, 10)
     rows, stands_for = _rows_of((2, 3, 6, 7), 8, 8)
     assert len(rows) == 16 + 4 - 1  # the window and the middles of four squares, one of which is in the window
     grid = rows[stands_for].view(8, 8)
     own = torch.arange(64).view(8, 8)
     assert (grid[3:7, 2:6] == own[3:7, 2:6]).all() and grid[0, 0] == grid[1, 3] == own[2, 2]
+
+
+@torch.inference_mode()
+def test_windows_in_half_precision_have_few_sizes(monkeypatch):
+    model = published("tiny", "2.1").model.to(torch.bfloat16)
+    past, counts = a_past(model), set()
+    think = memory_reader._Layer.think
+    monkeypatch.setattr(memory_reader._Layer, "think", lambda self, x, b: counts.add(len(x)) or think(self, x, b))
+    for size in range(1, 8):
+        read(MemoryReader(model), *past, (0, 0, size, 3))
+    assert counts == {16 + 3, 32 + 2}  # a square or two of cells, and one cell for each of the other squares
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ import json
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Sam2VideoModel
 
 from model import feed, load, network
@@ -140,6 +141,15 @@ def test_a_folder_without_a_checkpoint_and_a_damaged_one_are_told_apart(model, t
     (folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(load.NoCheckpoint, match="does not load"):
         load.load(folder)
+
+
+def test_a_checkpoint_without_a_memory_is_refused_instead_of_drawn_at_random(model, tmp_path):
+    folder = load.save(model, tmp_path / "ck", card="", meta={})
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if not k.startswith("memory_attention")}, folder / "model.safetensors")
+    with pytest.raises(load.NoCheckpoint, match=r"lacks memory_attention\S+ and \d+ more tensors") as caught:
+        load.load(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_checkpoint_in_the_hub_cache_loads_by_name_without_the_net(model, tmp_path, monkeypatch):

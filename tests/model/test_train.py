@@ -431,6 +431,37 @@ def test_the_first_report_after_a_resume_is_the_mean_of_the_steps_that_it_saw(tm
     assert losses("cut", both, 2) == pytest.approx([two])
 
 
+def test_a_step_without_a_finite_gradient_changes_nothing_and_many_on_end_are_told(tmp_path, monkeypatch):
+    loss, broken = train._loss, set()
+
+    def sometimes(model, *rest):
+        steps.append(len(steps))
+        found = loss(model, *rest)
+        return found | {"total": found["total"] * (float("nan") if steps[-1] in broken else 1.0)}
+
+    def run(folder):
+        steps.clear()
+        found = []
+        recipe = Recipe(stages=(dataclasses.replace(STAGE, steps=3),), seed=3)
+        trained = train.train(
+            new_model(), lambda _: squares, recipe, tmp_path / folder, workers=0, report_every=1, report=found.append
+        )
+        return trained.state_dict(), [progress.step for progress in found]
+
+    steps = []
+    monkeypatch.setattr(train, "_loss", sometimes)
+    whole, _ = run("whole")
+    broken.add(1)
+    weights, reported = run("broken")
+    assert reported == [1, 3] and all(value.isfinite().all() for value in weights.values())
+    assert any(not torch.equal(value, whole[name]) for name, value in weights.items())
+    broken |= {0, 1, 2}
+    monkeypatch.setattr(train, "MOST_LOST", 3)
+    with pytest.raises(train.Diverged, match="3 steps of 'tiny' on end had no finite gradient"):
+        run("lost")
+    assert not (tmp_path / "lost" / "state.pt").exists()
+
+
 def test_what_a_kill_leaves_of_a_state_is_replaced_by_the_next_one(tmp_path, monkeypatch):
     model = torch.nn.Linear(2, 2)
     optimiser, whole = torch.optim.AdamW(model.parameters()), torch.save
@@ -574,6 +605,8 @@ def test_a_recipe_is_read_from_what_was_written_of_it():
         ({"stages": [{"name": "a"}]}, "stage: .*steps"),
         ({"stages": [{"name": "a", "steps": "3"}]}, "stage: steps is int, not '3'"),
         ({"stages": [{"name": "a", "steps": 3, "speed": 1}]}, "stage: unknown field 'speed'"),
+        ({"stages": [{"name": "a", "steps": 0}]}, "stage 'a': steps is more than 0, not 0"),
+        ({"stages": [{"name": "a", "steps": 3, "lr": -0.1}]}, "stage 'a': lr is more than 0, not -0.1"),
         (
             {"stages": [{"name": "a", "steps": 3, "interaction": {"mask": True}}]},
             "interaction: mask is float, not True",
