@@ -81,7 +81,8 @@ def main() -> None:
 def _is_expected(error: Exception) -> bool:
     """Our own named outcomes, and mistakes in what was asked for; anything else is a bug and keeps its traceback."""
     ours = type(error).__module__.partition(".")[0] in ("engine", "storage", "model", "validation", "annotation_queue")
-    return ours or isinstance(error, ValueError | ConnectionError | FileNotFoundError | PermissionError)
+    paths = FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError
+    return ours or isinstance(error, ValueError | ConnectionError | paths)
 
 
 # ------------------------------------------------------------------------------------------------------ the whole loop

@@ -213,7 +213,8 @@ def _sav_videos(folder: Path) -> tuple[Entry, ...]:
 def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> LabelledVideo:
     """An object is `manual-3` or `auto-0`: its kind and its place in the file."""
     if len(videos) != 1:
-        raise DatasetError(f"{notes[0]}: {len(videos)} videos {name}.mp4, one is needed")
+        hint = "" if videos else " (`masklets export --media` writes them)"
+        raise DatasetError(f"{notes[0]}: {len(videos)} videos {name}.mp4, one is needed{hint}")
     with FrameReader(videos[0]) as reader:
         height, width, count = reader.height, reader.width, reader.frame_count
     annotated = tuple(range(0, count, STRIDE))

@@ -104,6 +104,14 @@ STAGES: tuple[tuple[Stage, Scene], ...] = (
         ),
         RETURNING,
     ),
+    (
+        Stage("images again", 1000, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.1, interaction=_CORRECTED),
+        RICH,
+    ),
+    (
+        Stage("clips again", 650, 256, 8, batch=1, lr=1.6e-4, warmup=30, final_lr=0.03, interaction=_RETURNING_CLIPS),
+        RETURNING,
+    ),
 )
 RECIPE = Recipe(stages=tuple(stage for stage, _ in STAGES), seed=1, weight_decay=0.01)
 

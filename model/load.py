@@ -289,8 +289,17 @@ def set_threads(count: int | None) -> None:
 
 
 def pick_device(wanted: str) -> str:
-    """The device of a name; "auto" is the GPU where there is one."""
-    return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    """The device of a name; "auto" is the GPU where there is one. Raises ValueError for one that is not there."""
+    there = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if there else "cpu"
+    try:
+        kind = torch.device(wanted).type
+    except RuntimeError as error:
+        raise ValueError(f"no device {wanted!r}: auto, cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not there:
+        raise ValueError(f"no device {wanted!r}: torch {torch.__version__} sees no GPU here")
+    return wanted
 
 
 def wrap(

@@ -103,8 +103,8 @@ def read(path: Path) -> tuple[Sam2VideoConfig, dict[str, Tensor]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's guesses about a file that is none of its own
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise NotMetas(f"{path} holds no plain tensors: {str(error).strip().splitlines()[0]}") from error
+    except (pickle.UnpicklingError, LookupError, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
+        raise NotMetas(f"{path} holds no plain tensors: {repr(error).splitlines()[0]}") from error
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise NotMetas(f'{path} has no tensors under "model"')

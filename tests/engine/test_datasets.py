@@ -353,7 +353,7 @@ def test_a_video_that_is_not_there_or_is_there_twice_is_one_line(sav_folder):
     path.unlink()
     assert len(list(open_dataset(sav_folder).videos())) == 3
     (sav_folder / "again" / path.name).unlink()
-    with pytest.raises(DatasetError, match="0 videos clip_002.mp4"):
+    with pytest.raises(DatasetError, match="0 videos clip_002.mp4, one is needed .`masklets export --media` writes"):
         list(open_dataset(sav_folder).videos())
 
 

@@ -143,6 +143,16 @@ def test_a_folder_without_a_checkpoint_and_a_damaged_one_are_told_apart(model, t
         load.load(folder)
 
 
+def test_a_device_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load.pick_device("auto") == load.pick_device("cpu") == "cpu"
+    for wanted, message in (("cuda", "no device 'cuda': torch .* sees no GPU"), ("gpu", "no device 'gpu': auto, cpu")):
+        with pytest.raises(ValueError, match=message):
+            load.pick_device(wanted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load.pick_device("auto") == "cuda" and load.pick_device("cuda:1") == "cuda:1"
+
+
 def test_a_checkpoint_without_a_memory_is_refused_instead_of_drawn_at_random(model, tmp_path):
     folder = load.save(model, tmp_path / "ck", card="", meta={})
     weights = load_file(folder / "model.safetensors")
