@@ -194,7 +194,8 @@ def test_the_command_is_stopped_with_ctrl_c_and_goes_on(settings, folder, tiny, 
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
-    assert child.returncode == 130 and said.strip().splitlines() == ["stopped; run it again to go on"], said
+    lines = [line for line in said.strip().splitlines() if not line.startswith("training: ")]  # every half a minute
+    assert child.returncode == 130 and lines == ["stopped; run it again to go on"], said
     reached = len(curve.read_text().splitlines())
     assert not (out / "meta.json").exists()
 
