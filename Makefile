@@ -18,7 +18,7 @@ demo: setup ## The whole loop on synthetic clips, through the DAGs, offline; pri
 	$(BIN)/masklets demo
 
 test: setup lint ## Lint, types, then every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

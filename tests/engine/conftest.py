@@ -66,6 +66,7 @@ def queue(settings):
     """The queue of these settings, on its port, in a thread."""
     with connect(settings) as services:
         config = uvicorn.Config(serve.app(services), port=settings.queue.port, log_level="error", ws="none")
+        config.timeout_graceful_shutdown = 1  # s: a client that stays would hold up the end of a test
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
