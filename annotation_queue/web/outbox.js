@@ -154,8 +154,10 @@ export class Outbox {
         await this.drop(item);
       }
     } catch (error) {
-      if (error.status === 401) this.onlogin();
-      else if (error instanceof Unreachable || error.status === 429) {
+      if (error.status === 401) {
+        this.offline = false; // it has answered
+        this.onlogin();
+      } else if (error instanceof Unreachable || error.status === 429) {
         this.offline = true;
         clearTimeout(this.timer);
         this.timer = setTimeout(() => this.flush(), WAITS[Math.min(this.failures++, WAITS.length - 1)]);
