@@ -227,8 +227,10 @@ class Accounts:
                 raise ValueError(f"{name} has no token {token_id!r}")
 
     def revoke_tokens(self, name: str, *, by: Person | None = None) -> int:
-        """End every credential of `name`, browsers and programs; returns how many there were."""
+        """End every credential of `name`, browsers and programs; returns how many there were. ValueError: nobody's."""
         with self._database.write() as c:
+            if c.execute(select(people.c.name).where(people.c.name == name)).first() is None:
+                raise ValueError(f"there is nobody called {name!r}")
             self._note(c, by, "revoke tokens", name, {})
             return int(c.execute(delete(credentials).where(credentials.c.name == name)).rowcount)
 

@@ -345,6 +345,10 @@ def import_sav(
         print(json.dumps(dataclasses.asdict(report)))
     else:
         out.print(f"{report.videos} videos, {report.masklets} masklets, release {report.release or 'none'}")
+        if report.quarantined:
+            out.print(f"{report.quarantined} videos quarantined; see masklets quarantine")
+        if report.skipped:
+            out.print(f"{report.skipped} videos left as they are: they were ingested before, to be proposed for")
 
 
 # -------------------------------------------------------------------------------------------------------------- rounds
@@ -496,6 +500,8 @@ def evaluate(
 
     if protocol not in (*exams.PROTOCOLS, "interactive", "image"):
         raise ValueError(f"the protocols are {', '.join(exams.PROTOCOLS)}, interactive and image, not {protocol!r}")
+    if objects and protocol in exams.PROTOCOLS:
+        raise ValueError(f"--objects is for interactive and image; {protocol} takes every object")
     with connect() as s, _bar("videos") as bar:
         chosen = _dataset(s, data, split)
         loaded = s.model(rounds.checkpoint_of(s, checkpoint))
@@ -692,7 +698,7 @@ def gold_list(as_json: Json = False) -> None:
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check that this machine can do the work: store, catalog, queue, checkpoint, video codecs."""
+    """Check that this machine can do the work: source, store, catalog, queue, Airflow, checkpoint, video codecs."""
     from engine import doctor as checks
 
     results = checks.run(Settings())
@@ -779,13 +785,16 @@ def _first_person(s: Any) -> tuple[str, str]:
 
 def _say_ingest(facts: Mapping[str, Any]) -> None:
     ignored = f", {facts['ignored']} other files ignored" if facts["ignored"] else ""
+    postponed = f", {facts['postponed']} still changing: run it again" if facts["postponed"] else ""
     if facts["admitted"] or facts["quarantined"]:
         line = (
             f"{facts['admitted']} videos admitted, {facts['quarantined']} quarantined, {facts['unchanged']} unchanged"
         )
-        out.print(line + ignored + ("; see masklets quarantine" if facts["quarantined"] else ""))
+        out.print(line + ignored + postponed + ("; see masklets quarantine" if facts["quarantined"] else ""))
+    elif facts["unchanged"] or facts["postponed"]:
+        out.print(f"nothing new: {facts['unchanged']} videos were judged before{ignored}{postponed}")
     else:
-        out.print(f"nothing new: {facts['unchanged']} videos were judged before{ignored}")
+        out.print(f"there are no videos{ignored}")
 
 
 def _say_dim(line: str) -> None:

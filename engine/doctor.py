@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import numpy as np
 
 from annotation_queue.records import Kind, Role, kinds_of
-from engine import serve
+from engine import ingest, serve
 from engine.services import Services, connect
 from engine.settings import Settings
 from storage import video
@@ -30,12 +31,14 @@ def run(settings: Settings) -> list[Check]:
     """Tries everything, whatever fails."""
     with connect(settings) as s:
         parts: list[tuple[str, Callable[[Services], str]]] = [
+            ("source", _source),
             ("store", _store),
             ("catalog", _catalog),
             ("queue database", _queue_database),
             ("queue", _queue),
             ("people", _people),
             ("login", _login),
+            ("airflow", _airflow),
             ("video codecs", _codecs),
             ("checkpoint", _checkpoint),
         ]
@@ -48,6 +51,13 @@ def _try(name: str, part: Callable[[Services], str], s: Services) -> Check:
     except Exception as error:  # a doctor reports every failure, whatever its kind
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         return Check(name, False, line)
+
+
+def _source(s: Services) -> str:
+    where = s.settings.ingest.source
+    if where is None:
+        return "none is set; a command takes one, and MASKLETS_INGEST__SOURCE names that of the DAGs"
+    return f"{where}, " + ("which holds files" if ingest.look(s, where) else "which is empty")
 
 
 def _store(s: Services) -> str:
@@ -95,7 +105,10 @@ def _queue(s: Services) -> str:
         answer = httpx.get(f"{s.settings.queue_url}/healthz", timeout=3, trust_env=False)
     except httpx.HTTPError:
         return f"not running at {s.settings.queue_url} (masklets serve starts it)"
-    return f"{s.settings.queue_url}: {'running' if answer.is_success else answer.status_code}"
+    if not answer.is_success:
+        raise ValueError(f"{s.settings.queue_url} answers {answer.status_code}")
+    s.queue.tickets(limit=1)  # raises for a token of another queue
+    return f"{s.settings.queue_url}: running, and takes the pipeline's token"
 
 
 def _login(s: Services) -> str:
@@ -104,6 +117,17 @@ def _login(s: Services) -> str:
         return "by password"
     provider.begin()
     return f"by password, or with {provider.host}, which answers"
+
+
+def _airflow(s: Services) -> str:
+    if s.settings.airflow.url is None:
+        return "none is set to be told of drained batches: the queue publishes them itself"
+    with serve.airflow(s.settings) as client:
+        client.import_errors(datetime.now(UTC))  # unlike its health, this wants the password
+        beat = client.health().scheduler
+    if beat is None:
+        raise ValueError(f"{s.settings.airflow.url} answers, but no scheduler has ever run")
+    return f"{s.settings.airflow.url}, which lets us in; its scheduler was seen at {beat:%Y-%m-%d %H:%M} UTC"
 
 
 def _codecs(s: Services) -> str:
@@ -118,6 +142,9 @@ def _codecs(s: Services) -> str:
 
 
 def _checkpoint(s: Services) -> str:
+    uri = s.settings.registry_uri
+    if uri.startswith("http"):  # MLflow's own client would try for minutes
+        httpx.get(f"{uri.rstrip('/')}/health", timeout=3).raise_for_status()
     checkpoint = s.checkpoint()
     loaded = s.model(checkpoint)
     return f"{checkpoint.name} from {loaded.source}, {loaded.image_size} px, on {s.device} in {s.settings.model.dtype}"

@@ -21,6 +21,10 @@ from storage.records import Masklet, Video
 SUFFIXES = ("_manual.json", "_auto.json")
 
 
+class NothingAnnotated(Exception):
+    """No video of the folder has an annotation beside it."""
+
+
 @dataclass(frozen=True)
 class ImportReport:
     """What an import brought in."""
@@ -28,15 +32,18 @@ class ImportReport:
     videos: int
     masklets: int
     release: str
+    quarantined: int
     skipped: int  # annotated videos that an ingest had admitted, in a batch that is not the import's to close
 
 
 def sav_folder(s: Services, folder: Path, progress: Callable[[int, int, str], None] | None = None) -> ImportReport:
     """Imports NAME.mp4 with NAME_manual.json and NAME_auto.json, in any folder below. Run again after any failure.
 
-    Raises SavError for an annotation that cannot be read, before anything of it is published.
+    Raises NothingAnnotated, and SavError for an annotation that cannot be read, before anything of it is published.
     """
-    ingest.run(s, str(folder), progress, only=_is_annotated)
+    looked = ingest.run(s, str(folder), progress, only=_is_annotated)
+    if looked.admitted + looked.quarantined + looked.unchanged + looked.postponed == 0:
+        raise NothingAnnotated(f"{folder}: no NAME.mp4 with NAME_manual.json or NAME_auto.json beside it")
     videos, count, skipped, release = 0, 0, 0, ""
     by_batch: dict[str, list[Video]] = defaultdict(list)
     for video in s.tables.videos():
@@ -57,7 +64,7 @@ def sav_folder(s: Services, folder: Path, progress: Callable[[int, int, str], No
     for batch_id in publish.pending(s):
         if batch_id in imported:
             release = publish.run(s, batch_id)
-    return ImportReport(videos, count, release, skipped)
+    return ImportReport(videos, count, release, looked.quarantined, skipped)
 
 
 def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> int:

@@ -109,7 +109,7 @@ def run(
     with alone(s.home / "ingest.lock"):
         shutil.rmtree(work, ignore_errors=True)  # what a killed run left
         work.mkdir(parents=True, exist_ok=True)
-        files, passed_over = _list(origin, _own(s, origin), only)
+        files, passed_over, closed = _list(origin, _own(s, origin), only)
         seen = set(s.blobs.keys("sources/"))
         new = [file for file in files if not {file.marker, file.ignored_marker} & seen]
         outcomes: list[_Outcome] = []
@@ -119,7 +119,7 @@ def run(
                 outcomes.append(outcome)
                 if progress:
                     progress(done, len(new), file.key)
-        refused = [outcome.refused for outcome in outcomes if outcome.refused]
+        refused = closed + [outcome.refused for outcome in outcomes if outcome.refused]
         quarantined = _commit_quarantine(s, refused)
         for file, outcome in zip(new, outcomes, strict=True):
             fact = {"uri": file.uri, "video_id": outcome.video.video_id} if outcome.video else {"uri": file.uri}
@@ -135,6 +135,12 @@ def run(
         ignored=passed_over + sum(file.ignored_marker in seen for file in files) + sum(o.ignored for o in outcomes),
         postponed=sum(o.again and not o.ignored and o.refused is None for o in outcomes),
     )
+
+
+def look(s: Services, source: str) -> bool:
+    """Whether there is a file to judge. Raises NoSource, BlobError."""
+    origin = _open_source(s, source, s.home / "cache" / "ingest")
+    return bool(_list(origin, _own(s, origin), None)[0])
 
 
 def _open_source(s: Services, where: str, cache: Path) -> Blobs:
@@ -156,9 +162,11 @@ def _place(uri: str) -> str:
     return (uri if uri.startswith("s3://") else str(Path(uri).resolve())).rstrip("/") + "/"
 
 
-def _list(origin: Blobs, own: tuple[str, ...], only: Only | None) -> tuple[list[_File], int]:
-    """The files to judge, and how many are passed over by their names."""
-    found = {key: fingerprint for key, fingerprint in origin.entries() if not key.startswith(own)}
+def _list(origin: Blobs, own: tuple[str, ...], only: Only | None) -> tuple[list[_File], int, list[Quarantined]]:
+    """The files to judge, how many are passed over by their names, and the folders that nobody lets us look into."""
+    closed: list[str] = []
+    entries = origin.entries(closed=closed.append)
+    found = {key: fingerprint for key, fingerprint in entries if not key.startswith(own)}
     files, passed_over = [], 0
     for key, fingerprint in found.items():
         name, suffix = key.rsplit("/", 1)[-1], Path(key).suffix.lower()
@@ -167,9 +175,16 @@ def _list(origin: Blobs, own: tuple[str, ...], only: Only | None) -> tuple[list[
         elif only is None or only(key, found.keys()):
             truth = str(Path(key).with_suffix(TRUTH))
             mark = f"{fingerprint} {found[truth]}" if truth in found else fingerprint
-            uri = _utf8(f"{origin.uri.rstrip('/')}/{key}")
+            uri = _uri(origin, key)
             files.append(_File(key, uri, mark, truth if truth in found else None, suffix in _BESIDE))
-    return files, passed_over
+    if "." in closed:
+        raise NoSource(f"{origin.uri}: permission denied")
+    refused = [_quarantined(_uri(origin, key), Refusal.UNREADABLE, "permission denied: a folder") for key in closed]
+    return files, passed_over, refused
+
+
+def _uri(origin: Blobs, key: str) -> str:
+    return _utf8(f"{origin.uri.rstrip('/')}/{key}")
 
 
 def _judge(s: Services, origin: Blobs, file: _File, work: Path) -> _Outcome:
@@ -218,10 +233,12 @@ def _begins_as_video(head: bytes) -> bool:
 
 
 def _refused(file: _File, reason: Refusal, detail: str) -> _Outcome:
+    return _Outcome(refused=_quarantined(file.uri, reason, detail))
+
+
+def _quarantined(uri: str, reason: Refusal, detail: str) -> Quarantined:
     line = _utf8(" ".join(detail.split()))
-    return _Outcome(
-        refused=Quarantined(stage="ingest", subject=file.uri, reason=reason.value, detail=line, batch_id="")
-    )
+    return Quarantined(stage="ingest", subject=uri, reason=reason.value, detail=line, batch_id="")
 
 
 def _utf8(text: str) -> str:

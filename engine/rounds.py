@@ -208,10 +208,11 @@ def evaluate(s: Services, round_id: str) -> str:
     held_out = datasets.of_release(releases.load(s.blobs, begun.release)).only("val")
     after = s.model(checkpoint_of(s, round_id))
     before = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
-    figures = {
+    figures: dict[str, object] = {
         name: asdict(protocols.measure(held_out, loaded, PROTOCOL))
         for name, loaded in (("before", before), ("after", after))
     }
+    figures |= {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
     s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
     return round_id
 

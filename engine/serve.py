@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from annotation_queue.oidc import Provider
+    from engine.airflow import AirflowClient
 
 
 MAX_ENDS = 5  # of the child within ENDS_S; then it is given up
@@ -106,16 +107,21 @@ def run(settings: Settings, *, deliver: bool = True, with_parent: bool = False) 
         )
 
 
+def airflow(settings: Settings) -> AirflowClient:
+    """The Airflow that is told of drained batches. Raises OSError where its password is nowhere."""
+    from engine.airflow import AirflowClient, saved_password
+
+    assert settings.airflow.url is not None
+    given = settings.airflow.password
+    password = given.get_secret_value() if given else saved_password(airflow_home(settings))
+    return AirflowClient(settings.airflow.url, password=password)
+
+
 def deliverer(settings: Settings) -> Callable[[str], None]:
     """What is done with the id of a drained batch; the queue calls again if it raises."""
 
     def tell_airflow(batch_id: str) -> None:
-        from engine.airflow import AirflowClient, saved_password
-
-        assert settings.airflow.url is not None
-        given = settings.airflow.password
-        password = given.get_secret_value() if given else saved_password(airflow_home(settings))
-        with AirflowClient(settings.airflow.url, password=password) as client:
+        with airflow(settings) as client:
             client.asset_event("reviewed", {"batch_id": batch_id})
 
     def finish_here(batch_id: str) -> None:

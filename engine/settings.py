@@ -2,12 +2,14 @@
 
 Only `services.py` and the command line read it; everything else takes plain arguments. A nested field is set with two
 underscores: `MASKLETS_STORAGE__ROOT=s3://bucket/prefix`, or in `masklets.toml` as `[storage] root = "…"`. The
-environment wins over the file.
+environment wins over the file. A setting that does not exist is refused, wherever it was written.
 """
 
 from __future__ import annotations
 
 import os
+import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -154,8 +156,27 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the TOML file that MASKLETS_CONFIG names (default masklets.toml)."""
-        toml = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("MASKLETS_CONFIG", "masklets.toml")))
+        """Arguments, then the environment, then the TOML file that MASKLETS_CONFIG names (default masklets.toml).
+
+        Raises ValueError for a variable of no setting and a file that is no TOML, FileNotFoundError for one that is not
+        there though it was named.
+        """
+        named = os.environ.get("MASKLETS_CONFIG")
+        file = Path(named or "masklets.toml")
+        if named and not file.exists():
+            raise FileNotFoundError(f"MASKLETS_CONFIG names no file: {file}")
+        for name in os.environ:  # pydantic-settings would pass over them
+            part, nested, _ = name.lower().partition("__")
+            part = part.removeprefix("masklets_")
+            if name.upper().startswith("MASKLETS_") and nested and part not in settings_cls.model_fields:
+                close = get_close_matches(part, settings_cls.model_fields, n=1)
+                raise ValueError(
+                    f"{name} is no setting" + (f": is MASKLETS_{close[0].upper()}__… meant?" if close else "")
+                )
+        try:
+            toml = TomlConfigSettingsSource(settings_cls, file)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{file}: {error}") from error
         return init_settings, env_settings, toml
 
     def environment(self) -> dict[str, str]:

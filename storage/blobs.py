@@ -21,7 +21,7 @@ import stat
 import tempfile
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 Data = bytes | Path  # bytes, or a local file that holds them
+Closed = Callable[[str], None]  # is told a key
 
 
 class BlobError(Exception):
@@ -73,8 +74,11 @@ class Blobs(Protocol):
         What other tools put there may have a malformed key: it is listed, and no other verb takes it.
         """
 
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, str]]:
-        """`keys`, each with its fingerprint, which changes when the content may have changed; asks for no content."""
+    def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
+        """`keys`, each with its fingerprint, which changes when the content may have changed; asks for no content.
+
+        closed: called with the key of each folder that may not be listed; what is in it is left out.
+        """
 
     def size(self, key: str) -> int:
         """Bytes. Raises BlobMissing."""
@@ -181,11 +185,19 @@ class LocalBlobs:
     def keys(self, prefix: str = "") -> Iterator[str]:
         return (key for key, _ in self.entries(prefix))
 
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, str]]:
+    def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
         check_key(prefix, prefix=True)
         found = []
+
+        def unless_gone(error: OSError) -> None:  # a folder that cannot be listed, or has gone since its parent was
+            if isinstance(error, PermissionError):
+                if closed:
+                    closed(Path(error.filename).relative_to(self.root).as_posix())
+            elif error.errno not in _GONE:
+                raise error
+
         with _translated(f"{self.uri}/{prefix}"):
-            for folder, _, names in os.walk(self.root / prefix.rpartition("/")[0], onerror=_unless_gone):
+            for folder, _, names in os.walk(self.root / prefix.rpartition("/")[0], onerror=unless_gone):
                 for path in (Path(folder, name) for name in names if not name.startswith(_PARTIAL)):
                     key = path.relative_to(self.root).as_posix()
                     if key.startswith(prefix) and (fingerprint := _fingerprint(path)) is not None:
@@ -254,12 +266,6 @@ def _fingerprint(path: Path) -> str | None:
 
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-
-
-def _unless_gone(error: OSError) -> None:
-    """A folder that cannot be listed: gone since its parent was listed, or closed to us."""
-    if error.errno not in _GONE and not isinstance(error, PermissionError):
-        raise error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -357,7 +363,7 @@ class S3Blobs:
     def keys(self, prefix: str = "") -> Iterator[str]:
         return (key for key, _ in self.entries(prefix))
 
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, str]]:
+    def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
         check_key(prefix, prefix=True)
         with self._errors(prefix):
             pages = (

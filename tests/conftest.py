@@ -23,4 +23,4 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("MASKLETS_") and not name.startswith("MASKLETS_TEST_"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("MASKLETS_CONFIG", "/nonexistent/masklets.toml")
+    monkeypatch.setenv("MASKLETS_CONFIG", os.devnull)

@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from pydantic import SecretStr
 
-from engine import demo
+from engine import demo, doctor
 from engine.airflow import (
     Airflow,
     AirflowClient,
@@ -31,6 +32,8 @@ from engine.airflow import (
     at_rest,
     saved_password,
 )
+from engine.services import connect
+from engine.settings import AirflowSettings, Settings
 
 DAG_FILE = '''
 """DAGs that write where they have been."""
@@ -135,6 +138,10 @@ def test_airflow_starts_runs_dags_survives_a_killed_scheduler_and_leaves_nothing
         assert {run.dag_id for run in client.dag_runs()} == {"ring", "bell", "door"}
         with AirflowClient(airflow.url, password="wrong") as stranger, pytest.raises(AirflowDenied):
             stranger.health() and stranger.dag_runs()
+        for password, ok in (airflow.password, True), ("wrong", False):
+            told_of = AirflowSettings(url=airflow.url, password=SecretStr(password))
+            with connect(Settings(home=tmp_path / "home", airflow=told_of)) as s:
+                assert doctor._try("airflow", doctor._airflow, s).ok is ok
 
         os.kill(first["scheduler"], signal.SIGKILL)
         until(lambda: airflow.pids()["scheduler"] != first["scheduler"])

@@ -11,6 +11,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from pydantic import SecretStr
 from rich.console import Console
 
 from annotation_queue.client import QueueClient
@@ -49,6 +50,7 @@ def masklets_command(settings, *words, **more):
         (["export", "out", "--format", "coco"], {}, "sa-v and davis, not 'coco'"),
         (["evaluate", "micro", "--data", "no/such"], {}, "no/such: no such folder"),
         (["evaluate", "micro", "--split", "some"], {}, "train, val, test and all, not 'some'"),
+        (["evaluate", "micro", "--objects", "3"], {}, "--objects is for interactive and image"),
         (["evaluate", "micro", "--protocol", "look"], {}, "interactive and image, not 'look'"),
         (["train", "--release", "../../etc"], {}, "../../etc"),
         (["users", "add", "ada", "--role", "king"], {}, "king"),
@@ -82,6 +84,29 @@ def test_a_check_that_fails_is_the_status_of_the_command(monkeypatch, capsys, ok
     monkeypatch.setattr(doctor, "run", lambda settings: [doctor.Check("store", ok, "in [brackets] :dog:")])
     assert command(monkeypatch, "doctor") == (0 if ok else 1)
     assert "store: in [brackets] :dog:" in capsys.readouterr().out
+
+
+def test_the_doctor_tries_every_part_for_real(settings, queue, tmp_path):
+    """What is wrong is told by the part that it is wrong with, and by no other."""
+
+    def checks(**parts):
+        changed = {name: getattr(settings, name).model_copy(update=values) for name, values in parts.items()}
+        return {check.name: check for check in doctor.run(settings.model_copy(update=changed))}
+
+    well = checks()
+    assert [check for check in well.values() if not check.ok] == []
+    assert "holds files" in well["source"].detail and "takes the pipeline's token" in well["queue"].detail
+    (tmp_path / "nothing").mkdir()
+    assert "is empty" in checks(ingest={"source": str(tmp_path / "nothing")})["source"].detail
+    nowhere = f"http://127.0.0.1:{serve.free_port()}"
+    for name, parts in {
+        "source": {"ingest": {"source": "/no/such/folder"}},
+        "queue": {"queue": {"token": SecretStr("mq_wrong")}},
+        "airflow": {"airflow": {"url": nowhere, "password": SecretStr("x")}},
+        "checkpoint": {"model": {"registry_uri": nowhere}},
+    }.items():
+        assert [check.name for check in checks(**parts).values() if not check.ok] == [name]
+    assert not checks(model={"checkpoint": "/no/model"})["checkpoint"].ok
 
 
 @pytest.mark.parametrize(
@@ -126,6 +151,7 @@ def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsy
     assert f"token {token_id} (read)" in said("list")
     said("revoke", "ada", token_id)
     assert said("revoke", "ada").startswith("0 tokens")
+    said("revoke", "nobody", status=2)
     said("disable", "ada")
     assert "disabled" in said("list")
     said("enable", "ada")

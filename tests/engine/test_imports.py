@@ -48,6 +48,11 @@ def test_an_import_takes_the_annotated_videos_alone_and_leaves_the_rest_to_the_m
     assert sources(s) == ["one.mp4", "plain.mp4", "raw.mp4"]
 
 
+def test_a_folder_without_annotations_is_a_mistake(s, clips):
+    with pytest.raises(imports.NothingAnnotated, match="no NAME.mp4"):
+        imports.sav_folder(s, clips)
+
+
 def test_a_batch_with_other_videos_is_not_closed_by_an_import(s, folder):
     batch_id = ingest.run(s, str(folder)).batch_id
     report = imports.sav_folder(s, folder)

@@ -68,6 +68,27 @@ def test_a_file_that_was_still_being_copied_is_admitted_when_it_is_whole(s, sour
     assert ingest.run(s, str(source)).admitted == 1
 
 
+def test_a_folder_that_may_not_be_listed_is_quarantined_and_the_others_are_ingested(s, source, monkeypatch):
+    for name in ("open", "closed"):
+        (source / name).mkdir()
+    video.write(source / "open" / "a.mp4", colours(36))
+    video.write(source / "closed" / "b.mp4", colours(36, seed=1))
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)  # the tests may run as root, to whom nothing is closed
+        reports = [ingest.run(s, str(source)) for _ in range(2)]
+    assert [(report.admitted, report.quarantined, report.unchanged) for report in reports] == [(1, 1, 0), (0, 0, 2)]
+    (row,) = s.tables.quarantine()
+    assert (row.subject, row.reason) == (str(source / "closed"), "unreadable") and "permission denied" in row.detail
+    assert ingest.run(s, str(source)).admitted == 1
+
+
 def test_a_file_that_changes_while_it_is_judged_is_left_for_the_next_run(s, source, monkeypatch):
     video.write(source / "a.mp4", colours(36))
     video.write(source / "b.mp4", colours(36, seed=1))

@@ -22,6 +22,29 @@ def test_a_setting_that_does_not_exist_is_refused(tmp_path, monkeypatch):
         Settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MASKLETS_STORGE__ROOT", "s3://bucket", "MASKLETS_STORGE__ROOT is no setting: is MASKLETS_STORAGE__… meant?"),
+        ("MASKLETS_XYZ__ROOT", "s3://bucket", "MASKLETS_XYZ__ROOT is no setting"),
+        ("MASKLETS_CONFIG", "/no/masklets.toml", "MASKLETS_CONFIG names no file: /no/masklets.toml"),
+    ],
+)
+def test_what_names_nothing_is_not_passed_over(monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        Settings()
+    assert str(error.value) == said
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path, monkeypatch):
+    file = tmp_path / "masklets.toml"
+    file.write_text("[rounds\n")
+    monkeypatch.setenv("MASKLETS_CONFIG", str(file))
+    with pytest.raises(ValueError, match=f"^{file}: .*line 1"):
+        Settings()
+
+
 def test_another_process_gets_the_same_settings(tmp_path, monkeypatch):
     settings = Settings(home=tmp_path, queue={"port": 4321, "token": "secret"}, auto={"max_objects": 3})
     file = tmp_path / "masklets.toml"

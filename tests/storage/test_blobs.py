@@ -206,6 +206,22 @@ def test_a_file_that_may_not_be_read_is_listed_and_denied_on_entering(disk, monk
         raise AssertionError("it is denied on entering")
 
 
+def test_a_folder_that_may_not_be_listed_is_told_and_the_others_are_listed(disk, monkeypatch):
+    disk.write("open/a", b"1")
+    disk.write("closed/b", b"1")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # the tests may run as root, to whom nothing is closed
+    told = []
+    assert [key for key, _ in disk.entries(closed=told.append)] == ["open/a"] and told == ["closed"]
+    assert list(disk.keys()) == ["open/a"]
+
+
 def test_what_a_console_shows_as_a_folder_is_no_blob(s3, tmp_path):
     blobs = S3Blobs(s3.bucket, "p", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
     for key in ("p/", "p/folder/", "p/folder//b", "p/folder/a"):
