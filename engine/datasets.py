@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 SMALLEST = 1 / 1000  # of the frame: what a clip's first frame must show; the trainer takes no object below 1 / 1600
 NOTES = ("_manual.json", "_auto.json")  # what SA-V's annotations end with
 _KEPT = 64  # videos whose compressed masks a clip source keeps
+_MOST = 8  # objects of a clip: more than a sample has, and few enough that their masks fit into memory
 _DRAWS = 50  # videos that a clip source tries before it gives up
 
 
@@ -370,19 +371,27 @@ class ClipSource:
             if of.number in self._bad:
                 continue
             try:
-                return self._clip(of.number, objects, [at + way * i for i in range(self.frames)])
+                return self._clip(of, objects, [at + way * i for i in range(self.frames)], rng)
             except BAD_VIDEO as error:
                 self._bad.add(of.number)
                 _warn(self.data.entries[of.number].video_id, error)
         raise NothingToTrainOn(f"{self.data.name}: {_DRAWS} videos in a row could not be read")
 
-    def _clip(self, number: int, objects: Sequence[str] | None, places: Sequence[int]) -> Clip:
+    def _clip(
+        self, of: Indexed, objects: Sequence[str] | None, places: Sequence[int], rng: np.random.Generator
+    ) -> Clip:
         """objects: None for all of the video's, those that are never large enough included."""
         from model.clips import Clip
 
-        video = self._video(number)
+        video = self._video(of.number)
         wanted = [video.frame_idx[t] for t in places]
-        masks = np.stack([np.stack([video.mask(name, i) for name in objects or video.objects]) for i in wanted])
+        names = list(objects or video.objects)
+        if len(names) > _MOST:  # a sample may begin at either end, and is of what shows there
+            shown = [name for name in names if {wanted[0], wanted[-1]} & video.objects[name].keys()]
+            shown = [shown[n] for n in rng.permutation(len(shown))]
+            sure = next(name for name in shown if places[0] in of.large.get(name, ()))
+            names = [sure, *(name for name in shown if name != sure)][:_MOST]
+        masks = np.stack([np.stack([video.mask(name, i) for name in names]) for i in wanted])
         with video.open() as reader:
             read = {i: reader.read(i) for i in sorted(wanted)}  # decoders only go forwards
         return Clip(np.stack([read[i] for i in wanted]), masks)

@@ -306,6 +306,29 @@ def test_a_clip_is_of_the_frames_that_its_masks_are_of_and_nothing_else_is_decod
     assert ways == {1, -1}
 
 
+def test_a_clip_of_a_crowd_is_of_a_few_that_may_be_chosen(tmp_path):
+    """Forty objects: twenty small ones, ten that come later, and ten that a clip may begin with."""
+    root = write_sav_frames(tmp_path / "sav_val", "sav_000002", frame_count=4 * STRIDE)
+    crowd = root / sav_frames.MASKS / "sav_000002"
+    shutil.rmtree(crowd)
+    for name in range(40):
+        side = 1 if name < 20 else 8
+        for i in range(0, 4 * STRIDE, STRIDE):
+            mask = np.zeros((96, 128), np.uint8)
+            mask[:side, name : name + side] = 0 if i == 0 and 20 <= name < 30 else 255
+            (crowd / f"{name:03d}").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(crowd / f"{name:03d}" / f"{i:05d}.png"), mask)
+    source = source_of(open_dataset(root), 4)
+    seen = set()
+    for seed in range(30):
+        masks = source(seed).masks
+        assert masks.shape[1] == 8 and source(seed).masks.tobytes() == masks.tobytes()
+        large = masks.sum((2, 3)) > 1
+        assert large[0].any() and (masks[0].any((1, 2)) | masks[-1].any((1, 2))).all()
+        seen |= {int(mask.any(0).argmax()) for mask in masks[0][large[0]]}
+    assert seen >= set(range(30, 40))
+
+
 def test_the_hardest_share_is_that_of_the_most_edited_masklets(sav_folder):
     data = open_dataset(sav_folder, split="train")
     first, second = data.videos()
