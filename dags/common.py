@@ -8,9 +8,11 @@ parses its DAG file again, so parsing must stay light.
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.sdk import Asset
@@ -33,8 +35,11 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def every(setting: str, default_s: int) -> timedelta:
-    """The interval in MASKLETS_AIRFLOW__<setting>, as `AirflowSettings` names it; parsing reads no other settings."""
-    return timedelta(seconds=int(os.environ.get(f"MASKLETS_AIRFLOW__{setting}", default_s)))
+    """An interval of `AirflowSettings`, from where that takes it; parsing reads no other settings."""
+    file = Path(os.environ.get("MASKLETS_CONFIG", "masklets.toml"))
+    written = tomllib.loads(file.read_text()).get("airflow", {}) if file.is_file() else {}
+    seconds = os.environ.get(f"MASKLETS_AIRFLOW__{setting}".upper(), written.get(setting, default_s))
+    return timedelta(seconds=int(seconds))
 
 
 @contextmanager

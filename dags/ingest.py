@@ -14,7 +14,7 @@ from dags.common import DEFAULTS, START, VIDEOS, connected, every
 
 
 @dag(
-    schedule=every("INGEST_EVERY_S", 60),
+    schedule=every("ingest_every_s", 60),
     start_date=START,
     catchup=False,
     max_active_runs=1,

@@ -16,7 +16,7 @@ PENDING = AssetAlias("pending")  # lets one task send only the events that are d
 
 
 @dag(
-    schedule=every("RECONCILE_EVERY_S", 900),
+    schedule=every("reconcile_every_s", 900),
     start_date=START,
     catchup=False,
     max_active_runs=1,

@@ -6,7 +6,6 @@ import ast
 import os
 import subprocess
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -102,26 +101,25 @@ def test_the_dags_are_chained_by_assets(bag: DagBag) -> None:
 
 
 def test_the_clocks_are_settings_with_the_defaults_of_the_settings(
-    bag: DagBag, monkeypatch: pytest.MonkeyPatch
+    bag: DagBag, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     defaults = AirflowSettings()
     assert bag.dags["ingest"].schedule == timedelta(seconds=defaults.ingest_every_s)
     assert bag.dags["reconcile"].schedule == timedelta(seconds=defaults.reconcile_every_s)
-    monkeypatch.setenv("MASKLETS_AIRFLOW__INGEST_EVERY_S", "7")
-    monkeypatch.setenv("MASKLETS_AIRFLOW__RECONCILE_EVERY_S", "11")
+    file = tmp_path / "masklets.toml"
+    file.write_text("[airflow]\ningest_every_s = 7\nreconcile_every_s = 8\n")
+    monkeypatch.setenv("MASKLETS_CONFIG", str(file))
+    monkeypatch.setenv("MASKLETS_AIRFLOW__RECONCILE_EVERY_S", "11")  # wins over the file
     again = DagBag(ROOT / "dags")
     assert again.dags["ingest"].schedule == timedelta(seconds=7)
     assert again.dags["reconcile"].schedule == timedelta(seconds=11)
 
 
-def test_parsing_takes_well_under_a_second_and_loads_nothing_heavy() -> None:
+def test_parsing_loads_nothing_heavy() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PARSE], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"
-    began = time.process_time()
-    DagBag(ROOT / "dags")
-    assert time.process_time() - began < 1.0  # CPU seconds for all of them
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
