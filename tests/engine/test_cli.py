@@ -204,9 +204,19 @@ def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
     assert log.file.getvalue() == "ingest: 2/3 [b].mp4\n"
 
 
-def test_what_was_ignored_is_said(capsys):
-    cli._say_ingest({"admitted": 1, "quarantined": 0, "unchanged": 2, "ignored": 3})
-    assert capsys.readouterr().out.strip() == "1 videos admitted, 0 quarantined, 2 unchanged, 3 other files ignored"
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ((1, 0, 2, 3, 0), "1 videos admitted, 0 quarantined, 2 unchanged, 3 other files ignored"),
+        ((1, 1, 0, 0, 0), "1 videos admitted, 1 quarantined, 0 unchanged; see masklets quarantine"),
+        ((0, 0, 2, 0, 1), "nothing new: 2 videos were judged before, 1 still changing: run it again"),
+        ((0, 0, 0, 3, 0), "there are no videos, 3 other files ignored"),
+    ],
+)
+def test_what_an_ingest_did_and_left_is_said(capsys, counts, line):
+    names = ("admitted", "quarantined", "unchanged", "ignored", "postponed")
+    cli._say_ingest(dict(zip(names, counts, strict=True)))
+    assert capsys.readouterr().out.strip() == line
 
 
 def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
