@@ -63,9 +63,10 @@ def s(settings):
 
 @pytest.fixture
 def queue(settings):
-    """The queue of these settings, on its port, in a thread."""
+    """The queue of these settings, on its port, in a thread. What to do with drained batches is left to the test."""
     with connect(settings) as services:
-        config = uvicorn.Config(serve.app(services), port=settings.queue.port, log_level="error", ws="none")
+        application = serve.app(services, deliver=False)
+        config = uvicorn.Config(application, port=settings.queue.port, log_level="error", ws="none")
         config.timeout_graceful_shutdown = 1  # s: a client that stays would hold up the end of a test
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
