@@ -214,10 +214,11 @@ def _section(
     held_out = ", held out" if video.split == "val" else ""
     parts_of = [f"<h2>{name} <small>{video.width}×{video.height}, {video.duration_s:.1f} s{held_out}</small></h2>"]
     for label, rows in (("Candidates", candidates), ("Accepted", accepted)):
-        makers = ", ".join(sorted({row.checkpoint for row in rows})) or "none"
+        makers = ", ".join(sorted({row.checkpoint for row in rows}))
+        masks = f", masks {'' if makers == 'by hand' else 'by '}{html.escape(makers)}" if rows else ""
         mean = jf.mean(scores.values()) if label == "Accepted" else None
         note = f", J&amp;F {50 * (mean.j + mean.f):.1f} against the truth" if mean else ""
-        parts_of.append(f"<p>{label}: {len(rows)}, masks by {html.escape(makers)}{note}</p>")
+        parts_of.append(f"<p>{label}: {len(rows)}{masks}{note}</p>")
         picture = base64.b64encode(jpeg(contact_sheet(s, video, rows), 88)).decode()
         parts_of.append(f'<img alt="{label} of {name}" src="data:image/jpeg;base64,{picture}">')
     return "<section>" + "".join(parts_of) + "</section>"

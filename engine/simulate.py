@@ -207,7 +207,7 @@ class _Desk:
             kind="manual",
             phase="1",
             round=candidate.round,
-            checkpoint="none: painted",
+            checkpoint="by hand",
             prompt=candidate.prompt,
             edited_frame_count=len(acts),
             click_count=0,
