@@ -8,6 +8,7 @@ nothing new to do.
 from __future__ import annotations
 
 from airflow.sdk import AssetAlias, dag, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from dags.common import COLLECTED, DEFAULTS, RELEASE, REVIEWED, START, VIDEOS, connected, every
 
@@ -27,17 +28,23 @@ PENDING = AssetAlias("pending")  # lets one task send only the events that are d
 def reconcile():
     @task(outlets=[PENDING])
     def wake(outlet_events=None) -> dict:
-        """Sends the events that pending batches and a due release wait for; returns them by asset."""
+        """Sends the events that pending batches and a due release wait for; returns them, and what was in the way."""
         from engine import reconcile
 
         with connected() as s:
-            pending = reconcile.run(s)
-        for name, ids in pending.items():
+            found = reconcile.run(s)
+        for name, ids in found.pending.items():
             if ids:
                 outlet_events[PENDING].add(WAKES[name], extra={"pending": ids})
-        return pending
+        return {"pending": found.pending, "trouble": found.trouble}
 
-    wake()
+    @task
+    def tell(found: dict) -> None:
+        """Fails where a stage could not be asked: a task that fails sends no events, and the others' are sent."""
+        if found["trouble"]:
+            raise AirflowFailException("; ".join(found["trouble"]))
+
+    tell(wake())
 
 
 reconcile()

@@ -41,8 +41,9 @@ class ModelFailed(Exception):
 
 
 def pending(s: Services) -> list[str]:
-    """The batches whose videos have no candidates yet."""
-    return batches.pending(s.blobs, Stage.PROPOSED)
+    """The batches whose videos have no candidates yet. Those of an import are that import's to fill."""
+    waiting = batches.pending(s.blobs, Stage.PROPOSED)
+    return [b for b in waiting if not (batches.facts(s.blobs, b, Stage.INGESTED) or {}).get("imported")]
 
 
 def chunks(s: Services, batch_id: str) -> list[list[str]]:

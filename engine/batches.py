@@ -27,6 +27,7 @@ class Stage(StrEnum):
 
 
 _BATCH = re.compile(r"[0-9a-f]{16}")
+_MARKER = re.compile(rf"batches/({_BATCH.pattern})/({'|'.join(Stage)})\.json")
 
 
 class UnknownBatch(Exception):
@@ -54,19 +55,19 @@ def facts(blobs: Blobs, batch_id: str, stage: Stage) -> dict[str, Any] | None:
 
 
 def pending(blobs: Blobs, stage: Stage) -> list[str]:
-    """The batches that `stage` has to work on: the stage before has marked them, it has not. Sorted."""
+    """The batches that `stage` has to work on: marked by the stage before, and by none from it on. Sorted."""
     order = list(Stage)
-    before = order[order.index(stage) - 1]
+    at = order.index(stage)
     stages = reached(blobs)
-    return sorted(batch for batch, marks in stages.items() if before in marks and stage not in marks)
+    return sorted(b for b, marks in stages.items() if order[at - 1] in marks and not marks.intersection(order[at:]))
 
 
 def reached(blobs: Blobs) -> dict[str, set[Stage]]:
-    """Every batch and the stages that have marked it."""
+    """Every batch and the stages that have marked it. What others have put beside the markers is passed over."""
     found: dict[str, set[Stage]] = {}
     for key in blobs.keys("batches/"):
-        _, batch_id, name = key.split("/")
-        found.setdefault(batch_id, set()).add(Stage(name.removesuffix(".json")))
+        if marker := _MARKER.fullmatch(key):
+            found.setdefault(marker[1], set()).add(Stage(marker[2]))
     return found
 
 

@@ -262,7 +262,7 @@ def stats(as_json: Json = False) -> None:
     with connect() as s:
         reached = {b: sorted(m.value for m in marks)[-1] for b, marks in sorted(batches.reached(s.blobs).items())}
         names = releases.names(s.blobs)
-        counts = dict(releases.load(s.blobs, max(names)).counts) if names else {}
+        counts = dict(releases.load(s.blobs, names[-1]).counts) if names else {}
         facts = {
             "batches": reached,
             "releases": names,
@@ -275,7 +275,7 @@ def stats(as_json: Json = False) -> None:
         return
     for batch_id, stage in reached.items():
         out.print(f"batch {batch_id}  {stage[2:]}")
-    out.print(f"{len(names)} releases" + (f", the newest {max(names)}: {_counts(counts)}" if names else ""))
+    out.print(f"{len(names)} releases" + (f", the newest {names[-1]}: {_counts(counts)}" if names else ""))
     out.print(f"{facts['quarantined']} quarantined; the checkpoint that proposes is {facts['checkpoint']}")
 
 
@@ -833,7 +833,7 @@ def _points(result: Any) -> dict[str, float]:
 def _newest(names: list[str]) -> str:
     if not names:
         raise ValueError("there is no release yet: nothing was published")
-    return max(names)
+    return names[-1]
 
 
 @contextmanager

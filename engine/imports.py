@@ -1,11 +1,13 @@
 """SA-V datasets in: annotated videos are ingested like any other, and their masklets go through the same checks.
 
 An import takes the videos that have an annotation beside them, in any folder below, and no others: those are for
-ingest and the model. It works on batches that are wholly its own and that nobody has begun to propose for.
+ingest and the model. What it admits is marked as an import's from the first moment, so that no model proposes for it
+meanwhile; videos that were ingested before are left to the model.
 """
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -41,20 +43,22 @@ def sav_folder(s: Services, folder: Path, progress: Callable[[int, int, str], No
 
     Raises NothingAnnotated, and SavError for an annotation that cannot be read, before anything of it is published.
     """
-    looked = ingest.run(s, str(folder), progress, only=_is_annotated)
+    folder = Path(os.path.abspath(folder))  # as ingest spells its addresses
+    looked = ingest.run(s, str(folder), progress, for_import=_is_annotated)
     if looked.admitted + looked.quarantined + looked.unchanged + looked.postponed == 0:
         raise NothingAnnotated(f"{folder}: no NAME.mp4 with NAME_manual.json or NAME_auto.json beside it")
     videos, count, skipped, release = 0, 0, 0, ""
     by_batch: dict[str, list[Video]] = defaultdict(list)
     for video in s.tables.videos():
         path = Path(video.source_uri)
-        if path.is_relative_to(folder.absolute()) and any(note.exists() for note in _annotations(path)):
+        if path.is_relative_to(folder) and any(note.exists() for note in _annotations(path)):
             by_batch[video.batch_id].append(video)
     imported = []
     for batch_id, members in sorted(by_batch.items()):
         ingested = batches.facts(s.blobs, batch_id, Stage.INGESTED) or {}
         proposed = batches.facts(s.blobs, batch_id, Stage.PROPOSED)
-        if proposed is None and set(ingested.get("videos", ())) == {video.video_id for video in members}:
+        whole = set(ingested.get("videos", ())) == {video.video_id for video in members}
+        if proposed is None and whole and ingested.get("imported"):
             number = _fill(s, folder, batch_id, members)
             videos, count = videos + len(members), count + number
         elif proposed is None or "imported" not in proposed:

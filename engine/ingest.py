@@ -7,14 +7,18 @@ marker a file (its address and its fingerprint) makes a second run over the same
 run admits are one batch, committed to the table `videos` once.
 
 What is the machine's trouble (a full disk, a store that does not answer) ends the run and marks nothing; what is the
-file's own fault never does.
+file's own fault never does. A file that the source cannot give is told at the end, when the others are committed, and
+tried again by the next run.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,7 +33,7 @@ from engine.locks import alone
 from engine.services import Services
 from storage import blobs as blobs_module
 from storage import masklets, video
-from storage.blobs import BlobDenied, BlobMissing, Blobs, check_key
+from storage.blobs import BlobDenied, BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.records import Quarantined, Refusal, Video, content_id
 
@@ -39,6 +43,7 @@ _BESIDE = {
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".zip", ".tar", ".gz", ".py", ".sh", ".log",
     ".mp3", ".wav", ".flac", ".aac", ".ogg", ".parquet", ".npy",
 }  # fmt: skip
+_IMPORTED = "imported"  # beside a video's record: an import has admitted it
 _UNFINISHED = {".part", ".tmp", ".crdownload"}
 
 Progress = Callable[[int, int, str], None]  # done, of, name of what was just done
@@ -51,6 +56,10 @@ class NoSource(Exception):
 
 class _Changed(Exception):
     """The file changed or went away while it was judged."""
+
+
+class _BadSector(BlobError):
+    """The disk does not give the file."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +99,16 @@ class _Outcome:
     refused: Quarantined | None = None
     ignored: bool = False
     again: bool = False  # the next run judges it again: there is no marker
+    trouble: BlobError | None = None  # what kept the source from giving it
 
 
 def run(
-    s: Services, source: str | None = None, progress: Progress | None = None, only: Only | None = None
+    s: Services, source: str | None = None, progress: Progress | None = None, for_import: Only | None = None
 ) -> IngestReport:
     """Judges every new file below `source` (the setting by default) and commits the admitted ones as a batch.
 
-    only: which files, for a caller who wants some of them.
+    for_import: which files an import takes. What it admits is marked as the import's before it is seen by anybody, and
+    no model proposes for it, whatever becomes of the import.
     Raises NoSource, and BlobError or OSError where the source or the store fails: run it again. Only one run works at a
     time on one home.
     """
@@ -109,12 +120,12 @@ def run(
     with alone(s.home / "ingest.lock"):
         shutil.rmtree(work, ignore_errors=True)  # what a killed run left
         work.mkdir(parents=True, exist_ok=True)
-        files, passed_over, closed = _list(origin, _own(s, origin), only)
+        files, passed_over, closed = _list(origin, _own(s, origin), for_import)
         seen = set(s.blobs.keys("sources/"))
         new = [file for file in files if not {file.marker, file.ignored_marker} & seen]
         outcomes: list[_Outcome] = []
         with ThreadPoolExecutor(s.settings.ingest.workers) as pool:
-            judged = pool.map(lambda file: _judge(s, origin, file, work), new)
+            judged = pool.map(lambda file: _judge(s, origin, file, work, for_import is not None), new)
             for done, (file, outcome) in enumerate(zip(new, judged, strict=True), 1):
                 outcomes.append(outcome)
                 if progress:
@@ -126,6 +137,8 @@ def run(
             if not outcome.again:
                 s.blobs.create(file.ignored_marker if outcome.ignored else file.marker, json.dumps(fact).encode())
         batch_id, admitted = _commit(s, {file.uri for file in files})
+        if troubles := [outcome.trouble for outcome in outcomes if outcome.trouble]:
+            raise BlobError(f"{len(troubles)} files could not be read and wait for the next run: {troubles[0]}")
     known = sum(outcome == _Outcome() for outcome in outcomes) + len(refused) - quarantined
     return IngestReport(
         batch_id=batch_id,
@@ -146,7 +159,7 @@ def look(s: Services, source: str) -> bool:
 def _open_source(s: Services, where: str, cache: Path) -> Blobs:
     if not where.startswith("s3://") and not Path(where).is_dir():
         raise NoSource(f"no such folder: {where}")
-    path = where if where.startswith("s3://") else str(Path(where).absolute())
+    path = where if where.startswith("s3://") else os.path.abspath(where)  # one folder, one address: no ".." in it
     return blobs_module.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
 
 
@@ -187,7 +200,7 @@ def _uri(origin: Blobs, key: str) -> str:
     return _utf8(f"{origin.uri.rstrip('/')}/{key}")
 
 
-def _judge(s: Services, origin: Blobs, file: _File, work: Path) -> _Outcome:
+def _judge(s: Services, origin: Blobs, file: _File, work: Path, imported: bool) -> _Outcome:
     """What becomes of a file. Raises what is the machine's trouble and not the file's."""
     try:
         check_key(file.key)
@@ -201,14 +214,20 @@ def _judge(s: Services, origin: Blobs, file: _File, work: Path) -> _Outcome:
             truth = origin.read(file.truth) if file.truth else None
         except BlobMissing:
             return _Outcome(again=True)
+        except BlobUnreachable:
+            raise
         except BlobDenied as error:  # without a marker: being let in later changes no fingerprint
             if file.beside:
                 return _Outcome(ignored=True, again=True)
             return replace(_refused(file, Refusal.UNREADABLE, str(error)), again=True)
+        except BlobError as error:  # such as a bad sector, or a key that decrypts it no more
+            return _Outcome(again=True, trouble=error)
         try:
-            return _admit(s, file, path, truth, work)
+            return _admit(s, file, path, truth, work, imported)
         except _Changed:
             return _Outcome(again=True)
+        except _BadSector as error:
+            return _Outcome(again=True, trouble=error)
         except sav.SavError as error:
             return _refused(file, Refusal.FAILED, str(error))
         except video.Refused as refused:
@@ -246,7 +265,7 @@ def _utf8(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _admit(s: Services, file: _File, path: Path, truth: bytes | None, work: Path) -> _Outcome:
+def _admit(s: Services, file: _File, path: Path, truth: bytes | None, work: Path, imported: bool) -> _Outcome:
     """Admits a file. Raises Refused, SavError and _Changed, and whatever the machine or the store is troubled by."""
     limits = s.settings.ingest
     with tempfile.TemporaryDirectory(dir=work) as temporary:
@@ -292,6 +311,8 @@ def _admit(s: Services, file: _File, path: Path, truth: bytes | None, work: Path
             s.blobs.write(f"{folder}/truth.json", truth)
         s.blobs.write(f"{folder}/video.mp4", target)
         s.blobs.write(f"{folder}/frames.json", json.dumps({"source_s": made.timestamps}).encode())
+    if imported:
+        s.blobs.create(f"{folder}/{_IMPORTED}", b"")
     if s.blobs.create(f"{folder}/record.json", json.dumps(asdict(record)).encode()):
         return _Outcome(video=record)
     first = _record(s.blobs, video_id)
@@ -358,29 +379,31 @@ def _commit_quarantine(s: Services, refused: Sequence[Quarantined]) -> int:
 def _commit(s: Services, uris: set[str]) -> tuple[str | None, int]:
     """Commits every admitted video that no table has yet; repairs a batch whose mark was lost.
 
-    The videos from `uris` are one batch, and those that a run over another source left when it died are another: what
-    is done with a batch as a whole, such as an import, is done with its own videos. Returns the id of the first (of the
-    other one where there are none), and the number of videos.
+    The videos from `uris` are one batch, and those that a run over another source left when it died are another, and an
+    import's are apart: what is done with a batch as a whole is done with its own videos. Returns the id of the first
+    (of another one where there are none), and the number of videos.
     """
+    keys = [key.split("/") for key in s.blobs.keys("videos/")]
+    imported = {key[1] for key in keys if key[-1] == _IMPORTED}
+
     table = s.tables.scan("videos", columns=["video_id", "batch_id", "split"])
     batch_of = dict(zip(table["video_id"].to_pylist(), table["batch_id"].to_pylist(), strict=True))
     marked = batches.reached(s.blobs)
     for batch_id in sorted(set(batch_of.values()) - set(marked)):
         videos = sorted(v for v, b in batch_of.items() if b == batch_id)
-        batches.mark(s.blobs, batch_id, Stage.INGESTED, {"videos": videos})
+        _mark(s, batch_id, videos, imported.issuperset(videos))
     splits = table["split"].to_pylist()
-    keys = (key.split("/") for key in s.blobs.keys("videos/"))
     waiting = sorted(key[1] for key in keys if key[-1] == "record.json" and key[1] not in batch_of)
     records = [record for video_id in waiting if (record := _record(s.blobs, video_id)) is not None]
     committed = None
-    for ours in (False, True):
-        group = [record for record in records if (record.source_uri in uris) is ours]
+    for kind in itertools.product((False, True), (False, True)):
+        group = [r for r in records if (r.source_uri in uris, r.video_id in imported) == kind]
         if group:
-            committed = _commit_batch(s, group, splits)
+            committed = _commit_batch(s, group, splits, imported=kind[1])
     return committed, len(records)
 
 
-def _commit_batch(s: Services, records: Sequence[Video], splits: list[str]) -> str:
+def _commit_batch(s: Services, records: Sequence[Video], splits: list[str], imported: bool) -> str:
     """Commits videos as a batch, and returns its id. splits: of the videos before; these are appended."""
     video_ids = [record.video_id for record in records]
     batch_id = content_id("batch", *video_ids)
@@ -390,8 +413,13 @@ def _commit_batch(s: Services, records: Sequence[Video], splits: list[str]) -> s
         masklets.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=record.video_id, rows=[row])
         splits.append(row.split)
     masklets.commit_batch(s.blobs, s.tables, "videos", batch_id)
-    batches.mark(s.blobs, batch_id, Stage.INGESTED, {"videos": video_ids})
+    _mark(s, batch_id, video_ids, imported)
     return batch_id
+
+
+def _mark(s: Services, batch_id: str, video_ids: Sequence[str], imported: bool) -> None:
+    facts = {"videos": video_ids} | ({"imported": True} if imported else {})
+    batches.mark(s.blobs, batch_id, Stage.INGESTED, facts)
 
 
 def _held_out(new: Sequence[str], splits: Sequence[str], share: float) -> set[str]:
@@ -405,5 +433,10 @@ def _held_out(new: Sequence[str], splits: Sequence[str], share: float) -> set[st
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise _BadSector(f"{path}: {error.strerror}") from error
+        raise

@@ -59,7 +59,7 @@ class StoredMedia:
                 if place.closed:  # while we waited
                     continue
                 if place.reader is None:
-                    place.reader = FrameReader(self._s.blobs.fetch(video.video_key))
+                    place.reader = FrameReader(self._s.blobs.fetch(video.video_key), keep=1)
                 rgb = place.reader.read(frame_idx)
             return jpeg(rgb)
 

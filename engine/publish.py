@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine import batches
 from engine.batches import Stage
+from engine.locks import alone
 from engine.services import Services
 from storage import masklets, releases
 from storage.records import Masklet, Quarantined
@@ -32,6 +33,11 @@ def run(s: Services, batch_id: str) -> str:
 
     Raises PublishStopped, PartDamaged, CommitFailed and CommitUnknown; may always be run again.
     """
+    with alone(s.home / "publish.lock"):  # a release has all that is published before it
+        return _run(s, batch_id)
+
+
+def _run(s: Services, batch_id: str) -> str:
     from validation import masks, tables
 
     done = batches.facts(s.blobs, batch_id, Stage.PUBLISHED)

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 from engine import auto_masklets, publish, review, rounds
 from engine.services import Services
 
+log = logging.getLogger(__name__)
 
-def run(s: Services) -> dict[str, list[str]]:
-    """The batches that wait and the release that is due for a round, by the asset whose event would wake its stage."""
-    due = rounds.due(s)
-    return {
-        "videos": sorted({*auto_masklets.pending(s), *review.to_open(s)}),
-        "reviewed": review.to_collect(s),
-        "collected": publish.pending(s),
-        "release": [] if due is None else [due],
+
+@dataclass
+class Waiting:
+    """What waits, by the asset whose event would wake its stage; and a line for each stage that could not be asked."""
+
+    pending: dict[str, list[str]] = field(default_factory=dict)  # batches, and the release that is due for a round
+    trouble: list[str] = field(default_factory=list)
+
+
+def run(s: Services) -> Waiting:
+    """Asks every stage, whatever the others are troubled by: a queue that is down must not keep publishing waiting."""
+    stages: dict[str, Callable[[], list[str]]] = {
+        "videos": lambda: sorted({*auto_masklets.pending(s), *review.to_open(s)}),
+        "reviewed": lambda: review.to_collect(s),
+        "collected": lambda: publish.pending(s),
+        "release": lambda: [name for name in [rounds.due(s)] if name is not None],
     }
+    found = Waiting()
+    for name, ask in stages.items():
+        try:
+            found.pending[name] = ask()
+        except Exception as error:
+            log.exception("what waits for %r is not known", name)
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            found.trouble.append(f"{name}: {line}")
+    return found

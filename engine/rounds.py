@@ -7,6 +7,7 @@ every step of it can be run again. Its state is in the store: rounds/<id>/*.json
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,8 @@ from validation import gate
 if TYPE_CHECKING:
     from model.train import Progress as TrainProgress
     from model.train import Recipe
+
+log = logging.getLogger(__name__)
 
 PROTOCOL = "3-click"  # the paper's: three clicks on the first frame that shows the object
 FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
@@ -92,9 +95,15 @@ def due(s: Services) -> str | None:
     undecided = [r for r in begun if r.round_id not in decided and r.masklets > seen]
     if again := [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]:
         return max(again, key=lambda r: r.masklets).release
-    newest = max(names)  # names begin with their number
-    new = _count(releases.load(s.blobs, newest), "train") - seen
-    return newest if new >= s.settings.rounds.min_new_masklets else None
+    newest = releases.load(s.blobs, names[-1])
+    if _count(newest, "train") - seen < s.settings.rounds.min_new_masklets:
+        return None
+    try:
+        _check(newest)
+    except (NothingToTrainOn, NothingHeldOut) as error:
+        log.warning("no round begins: %s", error)
+        return None
+    return newest.name
 
 
 def start(s: Services, release: str, *, steps: int | None = None, lr: float | None = None, seed: int = 1) -> str:
@@ -103,14 +112,21 @@ def start(s: Services, release: str, *, steps: int | None = None, lr: float | No
     Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut.
     """
     pinned = releases.load(s.blobs, release)
+    _check(pinned)
+    begun = _round(s, pinned, steps, lr, seed)
+    s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
+    return begun.round_id
+
+
+def _check(pinned: Release) -> None:
+    """Raises NothingToTrainOn, NothingHeldOut."""
     data = datasets.of_release(pinned).only("train")
     first = next((of for of in datasets.index(data) if of.runs(FRAMES)), None)
     ClipSource(data, [first] if first else [], FRAMES)  # or it raises
     if not any(_scorable(m) for v in pinned.videos() if v.split == "val" for m in pinned.masklets([v.video_id])):
-        raise NothingHeldOut(f"release {release} shows no object in a held-out video: a round could not be measured")
-    begun = _round(s, pinned, steps, lr, seed)
-    s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
-    return begun.round_id
+        raise NothingHeldOut(
+            f"release {pinned.name} shows no object in a held-out video: a round could not be measured"
+        )
 
 
 def _round(s: Services, release: Release, steps: int | None = None, lr: float | None = None, seed: int = 1) -> Round:
@@ -261,7 +277,7 @@ def checkpoint_of(s: Services, name: str) -> Checkpoint:
 
 def ids(s: Services) -> list[str]:
     """Every round that was started, in order."""
-    return sorted({key.split("/")[1] for key in s.blobs.keys("rounds/")})
+    return sorted({key.split("/")[1] for key in s.blobs.keys("rounds/") if key.endswith("/start.json")})
 
 
 def start_of(s: Services, round_id: str) -> Round:

@@ -165,14 +165,17 @@ class Settings(BaseSettings):
         file = Path(named or "masklets.toml")
         if named and not file.exists():
             raise FileNotFoundError(f"MASKLETS_CONFIG names no file: {file}")
+        known = [*settings_cls.model_fields, "config", "password"]
         for name in os.environ:  # pydantic-settings would pass over them
             part, nested, _ = name.lower().partition("__")
             part = part.removeprefix("masklets_")
-            if name.upper().startswith("MASKLETS_") and nested and part not in settings_cls.model_fields:
-                close = get_close_matches(part, settings_cls.model_fields, n=1)
-                raise ValueError(
-                    f"{name} is no setting" + (f": is MASKLETS_{close[0].upper()}__… meant?" if close else "")
-                )
+            if not name.upper().startswith("MASKLETS_") or part in known:
+                continue
+            # a name of one part may be somebody else's, as Kubernetes sets some for a service called masklets
+            close = get_close_matches(part, known, n=1, cutoff=0.5 if nested else 0.75)
+            if nested or close:
+                meant = f": is MASKLETS_{close[0].upper()}{'__…' if nested else ''} meant?" if close else ""
+                raise ValueError(f"{name} is no setting{meant}")
         try:
             toml = TomlConfigSettingsSource(settings_cls, file)
         except tomllib.TOMLDecodeError as error:
@@ -200,11 +203,11 @@ class Settings(BaseSettings):
 
     @property
     def catalog_uri(self) -> str:
-        return self.storage.catalog_uri or f"sqlite:///{self.home.absolute()}/catalog.db"
+        return self.storage.catalog_uri or self._sqlite("catalog.db")
 
     @property
     def queue_database_uri(self) -> str:
-        return self.queue.database_uri or f"sqlite:///{self.home.absolute()}/queue.db"
+        return self.queue.database_uri or self._sqlite("queue.db")
 
     @property
     def queue_url(self) -> str:
@@ -212,4 +215,10 @@ class Settings(BaseSettings):
 
     @property
     def registry_uri(self) -> str:
-        return self.model.registry_uri or f"sqlite:///{self.home.absolute()}/mlflow.db"
+        return self.model.registry_uri or self._sqlite("mlflow.db")
+
+    def _sqlite(self, name: str) -> str:
+        """Raises ValueError for a home whose databases some of the libraries would look for elsewhere."""
+        if set("?%#") & set(str(self.home.absolute())):
+            raise ValueError(f"home {self.home.absolute()}: a path with ?, % or # cannot be one of a database")
+        return f"sqlite:///{self.home.absolute()}/{name}"

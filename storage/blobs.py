@@ -187,7 +187,7 @@ class LocalBlobs:
 
     def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
         check_key(prefix, prefix=True)
-        found = []
+        found, followed = [], set[str]()
 
         def unless_gone(error: OSError) -> None:  # a folder that cannot be listed, or has gone since its parent was
             if isinstance(error, PermissionError):
@@ -197,12 +197,24 @@ class LocalBlobs:
                 raise error
 
         with _translated(f"{self.uri}/{prefix}"):
-            for folder, _, names in os.walk(self.root / prefix.rpartition("/")[0], onerror=unless_gone):
+            top = self.root / prefix.rpartition("/")[0]
+            for folder, folders, names in os.walk(top, onerror=unless_gone, followlinks=True):
+                folders[:] = [name for name in folders if self._leads_on(os.path.join(folder, name), followed)]
                 for path in (Path(folder, name) for name in names if not name.startswith(_PARTIAL)):
                     key = path.relative_to(self.root).as_posix()
                     if key.startswith(prefix) and (fingerprint := _fingerprint(path)) is not None:
                         found.append((key, fingerprint))
         yield from sorted(found, key=lambda entry: os.fsencode(entry[0]))  # a name on disk need not be UTF-8
+
+    def _leads_on(self, folder: str, followed: set[str]) -> bool:
+        """Whether a listing goes into a folder: a linked one is listed once, unless it is listed without the link."""
+        if not os.path.islink(folder):
+            return True
+        target, root = os.path.realpath(folder), os.path.realpath(self.root)
+        if target in followed or f"{root}/".startswith(f"{target}/") or f"{target}/".startswith(f"{root}/"):
+            return False
+        followed.add(target)
+        return True
 
     def size(self, key: str) -> int:
         with _translated(self.uri_of(key)):

@@ -186,9 +186,15 @@ def load(blobs: Blobs, name: str) -> Release:
 
 
 def names(blobs: Blobs) -> list[str]:
-    """The releases that are there, by name."""
+    """The releases that are there, the newest last: a name is `release-<number>-…`."""
     keys = blobs.keys("releases/")
-    return [parts[1] for key in keys if len(parts := key.split("/")) == 3 and parts[2] == "manifest.json"]
+    found = [parts[1] for key in keys if len(parts := key.split("/")) == 3 and parts[2] == "manifest.json"]
+
+    def place(name: str) -> tuple[int, str]:
+        number = name.split("-")[1:2]
+        return (int(number[0]) if number and number[0].isdecimal() else 0, name)
+
+    return sorted(found, key=place)
 
 
 def _to_json(release: Release) -> bytes:

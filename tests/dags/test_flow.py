@@ -133,7 +133,10 @@ def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_p
         assert events() == ["candidates"]
 
         assert accept_everything(s) == candidates
-        assert states(bag, "reconcile") == ("success", {"wake": ["success"]})  # the queue could not reach Airflow
+        assert states(bag, "reconcile") == (
+            "success",
+            {"wake": ["success"], "tell": ["success"]},
+        )  # the queue could not reach Airflow
         assert events() == ["reviewed"]
 
         assert states(bag, "collect") == ("success", {"drained": ["success"], "collect_batch": ["success"]})
@@ -141,7 +144,7 @@ def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_p
         assert events() == ["collected"]
         assert states(bag, "publish") == ("success", {"pending": ["success"], "publish_batch": ["success"]})
         assert events() == ["release"]
-        assert states(bag, "reconcile") == ("success", {"wake": ["success"]})
+        assert states(bag, "reconcile") == ("success", {"wake": ["success"], "tell": ["success"]})
         assert events() == []
 
     (name,) = releases.names(s.blobs)
@@ -196,3 +199,24 @@ def test_the_clock_wakes_the_round_that_is_due(bag: DagBag, s: Services, monkeyp
     events = defaultdict(Alias)
     bag.dags["reconcile"].get_task("wake").python_callable(outlet_events=events)
     assert told == {"release": {"pending": ["release-0001"]}}
+
+
+def test_a_stage_that_cannot_be_asked_keeps_no_other_from_being_woken(
+    bag: DagBag, s: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(s):
+        raise RuntimeError("the registry is down\nfor good")
+
+    monkeypatch.setattr(rounds, "due", broken)
+    batch_id = "0" * 16
+    batches.mark(s.blobs, batch_id, Stage.INGESTED, {"videos": []})
+    told = {}
+
+    class Alias:
+        def add(self, asset, extra):
+            told[asset.name] = extra
+
+    found = bag.dags["reconcile"].get_task("wake").python_callable(outlet_events=defaultdict(Alias))
+    assert told == {"videos": {"pending": [batch_id]}}
+    with pytest.raises(AirflowFailException, match="^release: the registry is down$"):
+        bag.dags["reconcile"].get_task("tell").python_callable(found)

@@ -3,8 +3,9 @@ import shutil
 
 import pytest
 
-from engine import batches, imports, ingest
+from engine import auto_masklets, batches, imports, ingest, review
 from engine.batches import Stage
+from storage import releases
 from storage.formats.sav import SavError
 
 
@@ -53,6 +54,45 @@ def test_a_folder_without_annotations_is_a_mistake(s, clips):
         imports.sav_folder(s, clips)
 
 
+@pytest.mark.parametrize("cut", ["record", "commit", "mark", "part", "collected", "proposed"])
+def test_no_model_proposes_for_an_import_whenever_it_is_cut(s, folder, monkeypatch, cut):
+    class Killed(BaseException):
+        pass
+
+    def cutting(real, hit):
+        def call(*arguments, **named):
+            if hit(arguments, named):
+                raise Killed
+            return real(*arguments, **named)
+
+        return call
+
+    def at_stage(stage):
+        return lambda arguments, named: stage in arguments
+
+    where, name, hit = {
+        "record": (ingest, "_commit", lambda a, n: True),
+        "commit": (ingest.masklets, "commit_batch", lambda a, n: "videos" in a),
+        "mark": (batches, "mark", at_stage(Stage.INGESTED)),
+        "part": (imports.masklets, "write_part", lambda a, n: n["kind"] == "masklets"),
+        "collected": (batches, "mark", at_stage(Stage.IN_REVIEW)),
+        "proposed": (batches, "mark", at_stage(Stage.PROPOSED)),
+    }[cut]
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, cutting(getattr(where, name), hit))
+        with pytest.raises(Killed):
+            imports.sav_folder(s, folder)
+    assert ingest.run(s, str(folder)).admitted > 0  # the clock's ingest of the same folder comes between
+    for _ in range(2):
+        (waiting,) = auto_masklets.pending(s)
+        videos = batches.facts(s.blobs, waiting, Stage.INGESTED)["videos"]
+        assert [s.video(v).source_uri.rsplit("/", 1)[-1] for v in videos] == ["plain.mp4"]
+        assert review.to_open(s) == []
+        imports.sav_folder(s, folder)
+    (release,) = releases.names(s.blobs)
+    assert {s.video(m.video_id).source_uri.rsplit("/", 1)[-1] for m in s.tables.masklets()} == {"one.mp4"} and release
+
+
 def test_a_batch_with_other_videos_is_not_closed_by_an_import(s, folder):
     batch_id = ingest.run(s, str(folder)).batch_id
     report = imports.sav_folder(s, folder)
@@ -66,6 +106,6 @@ def test_an_annotation_that_cannot_be_read_publishes_nothing_and_is_imported_whe
     note.write_text("[]")
     with pytest.raises(SavError, match="one_manual.json"):
         imports.sav_folder(s, folder)
-    assert s.tables.masklets() == []
+    assert s.tables.masklets() == [] and auto_masklets.pending(s) == [], "no model fills it meanwhile"
     note.write_text(good)
     assert imports.sav_folder(s, folder).videos == 1

@@ -13,7 +13,7 @@ from engine import batches, ingest
 from engine.batches import Stage
 from engine.services import connect
 from storage import video
-from storage.blobs import BlobDenied, LocalBlobs, S3Blobs
+from storage.blobs import BlobDenied, BlobError, LocalBlobs, S3Blobs
 
 
 def colours(count, height=64, width=64, seed=0):
@@ -66,6 +66,62 @@ def test_a_file_that_was_still_being_copied_is_admitted_when_it_is_whole(s, sour
     assert ingest.run(s, str(source)).admitted == 0
     (source / "a.mp4").write_bytes(whole)
     assert ingest.run(s, str(source)).admitted == 1
+
+
+@pytest.mark.parametrize("where", ["local", "hash"])
+def test_a_file_that_the_disk_does_not_give_is_told_and_the_others_are_committed(s, source, monkeypatch, where):
+    for n, name in enumerate("abc"):
+        video.write(source / f"{name}.mp4", colours(36, seed=n))
+    local, digest = LocalBlobs.local, ingest._sha256
+
+    def no_local(blobs, key):
+        if key == "b.mp4":
+            raise BlobError(f"{key}: Input/output error")
+        return local(blobs, key)
+
+    def no_digest(path):
+        if path.name == "b.mp4":
+            raise ingest._BadSector(f"{path}: Input/output error")
+        return digest(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((LocalBlobs, "local", no_local) if where == "local" else (ingest, "_sha256", no_digest)))
+        for _ in range(2):
+            with pytest.raises(BlobError, match="1 files could not be read .* Input/output error"):
+                ingest.run(s, str(source))
+            assert len(s.tables.videos()) == 2 and s.tables.quarantine() == []
+    assert ingest.run(s, str(source)).admitted == 1
+
+
+def test_a_bad_sector_is_the_files_trouble(tmp_path, monkeypatch):
+    def fails(file, name):
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "a").write_bytes(b"x")
+    monkeypatch.setattr(ingest.hashlib, "file_digest", fails)
+    with pytest.raises(ingest._BadSector, match="a: Input/output error"):
+        ingest._sha256(tmp_path / "a")
+
+
+def test_one_folder_has_one_address_however_it_is_spelled(s, source):
+    video.write(source / "a.mp4", colours(36))
+    (source / "deep").mkdir()
+    assert ingest.run(s, str(source)).admitted == 1
+    again = ingest.run(s, f"{source}/deep/..")
+    assert (again.admitted, again.quarantined, again.unchanged) == (0, 0, 1)
+
+
+def test_linked_folders_are_ingested_once_and_a_circle_ends(s, source, tmp_path):
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    video.write(source / "a.mp4", colours(36))
+    video.write(beside / "b.mp4", colours(36, seed=1))
+    (source / "link").symlink_to(beside)
+    (source / "again").symlink_to(beside)
+    (source / "self").symlink_to(source)
+    (beside / "up").symlink_to(tmp_path)
+    report = ingest.run(s, str(source))
+    assert (report.admitted, report.quarantined) == (2, 0)
 
 
 def test_a_folder_that_may_not_be_listed_is_quarantined_and_the_others_are_ingested(s, source, monkeypatch):

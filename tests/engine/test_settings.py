@@ -26,6 +26,7 @@ def test_a_setting_that_does_not_exist_is_refused(tmp_path, monkeypatch):
     ("name", "value", "said"),
     [
         ("MASKLETS_STORGE__ROOT", "s3://bucket", "MASKLETS_STORGE__ROOT is no setting: is MASKLETS_STORAGE__… meant?"),
+        ("MASKLETS_HOEM", "/data", "MASKLETS_HOEM is no setting: is MASKLETS_HOME meant?"),
         ("MASKLETS_XYZ__ROOT", "s3://bucket", "MASKLETS_XYZ__ROOT is no setting"),
         ("MASKLETS_CONFIG", "/no/masklets.toml", "MASKLETS_CONFIG names no file: /no/masklets.toml"),
     ],
@@ -35,6 +36,23 @@ def test_what_names_nothing_is_not_passed_over(monkeypatch, name, value, said):
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         Settings()
     assert str(error.value) == said
+
+
+def test_what_an_orchestrator_sets_for_a_service_of_our_name_is_passed_over(monkeypatch):
+    for name in ("MASKLETS_PORT", "MASKLETS_SERVICE_HOST", "MASKLETS_PORT_8765_TCP", "MASKLETS_QUEUE_SERVICE_PORT"):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:8765")
+    Settings()
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?b", "a#b"])
+def test_a_home_that_a_database_would_not_be_found_in_is_refused(tmp_path, name):
+    settings = Settings(home=tmp_path / name)
+    for uri in ("catalog_uri", "queue_database_uri", "registry_uri"):
+        with pytest.raises(ValueError, match="cannot be one of a database"):
+            getattr(settings, uri)
+    assert (
+        Settings(home=tmp_path / name, queue={"database_uri": "sqlite:///x.db"}).queue_database_uri == "sqlite:///x.db"
+    )
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path, monkeypatch):
