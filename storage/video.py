@@ -159,7 +159,7 @@ def normalise(
         if announced_s is not None and announced_s > limits.max_s:
             raise Refused(Refusal.TOO_LONG, f"{source.name}: {announced_s:.1f} s, at most {limits.max_s:g} s")
         damage = _Damage()
-        shown = _checked(_frames_of(container, stream, damage), stream, source.name, limits)
+        shown = _checked(_frames_of(container, stream, damage), stream, source.name, limits, damage)
         first = next(shown, None)
         if first is None:
             raise Refused(Refusal.UNREADABLE, f"{source.name}: no frame decodes")
@@ -339,6 +339,8 @@ class _Damage:
     packets: int = 0
     frames: int = 0
     broken: int = 0  # packets that did not decode, and frames that the decoder marks as corrupt
+    repeated: int = 0  # frames whose time is not after that of the frame before
+    last_s: float = 0.0  # how long the last frame is shown by its own account; 0 where it says nothing
     last: str = ""
 
     def note(self, error: BaseException | None) -> None:
@@ -413,11 +415,16 @@ def _frames_of(
             damage.frames += 1
             if frame.is_corrupt:
                 damage.note(None)
+            damage.last_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
             yield frame
 
 
 def _checked(
-    decoded: Iterator[av.video.frame.VideoFrame], stream: av.video.stream.VideoStream, name: str, limits: Limits
+    decoded: Iterator[av.video.frame.VideoFrame],
+    stream: av.video.stream.VideoStream,
+    name: str,
+    limits: Limits,
+    damage: _Damage,
 ) -> Iterator[_Shown]:
     """Frames with their times, from zero and increasing. Refuses at the first frame what is too large or too small."""
     interval_s = float(1 / stream.average_rate) if stream.average_rate else 1 / FPS
@@ -437,7 +444,8 @@ def _checked(
             start_s = at_s
         time_s = at_s - start_s
         if time_s <= last_s:
-            continue  # a repeated time: the frame was already shown
+            damage.repeated += 1  # the frame was already shown; or the clock went back, where two files became one
+            continue
         if time_s > limits.max_s:
             raise Refused(Refusal.TOO_LONG, f"{name}: more than {limits.max_s:g} s")
         last_s = time_s
@@ -449,10 +457,14 @@ def _judge(name: str, times: Sequence[float], announced_s: float | None, damage:
     if damage.broken > max(1, _MISSING_SHARE * damage.packets):
         detail = f"{name}: {damage.broken} of {damage.packets} frames do not decode ({damage.last})"
         raise Refused(Refusal.TRUNCATED, detail)
+    if damage.repeated > max(1, _MISSING_SHARE * damage.frames):
+        detail = f"{name}: {damage.repeated} of {damage.frames} frames are not after the frame before them"
+        raise Refused(Refusal.FAILED, detail)
     spanned_s = _spanned_s(times)
-    if announced_s is not None and announced_s - spanned_s > max(_MISSING_S, _MISSING_SHARE * announced_s):
+    ends_s = max(spanned_s, times[-1] + damage.last_s)  # a still ending is one long frame
+    if announced_s is not None and announced_s - ends_s > max(_MISSING_S, _MISSING_SHARE * announced_s):
         if len(times) > 1:
-            detail = f"{name}: decoding ends at {spanned_s:.2f} s of {announced_s:.2f} s"
+            detail = f"{name}: decoding ends at {ends_s:.2f} s of {announced_s:.2f} s"
             raise Refused(Refusal.TRUNCATED, detail)
     if len(times) < 2:
         raise Refused(Refusal.TOO_SHORT, f"{name}: one frame")
@@ -461,13 +473,14 @@ def _judge(name: str, times: Sequence[float], announced_s: float | None, damage:
 
 
 def _announced_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float | None:
-    """How long the file says the video is; None where it says nothing, or only how long its sound is."""
+    """How long the file says the video is, from its first frame; None where it says nothing, or only of its sound."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
+    begins_s = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
     if tag := stream.metadata.get("DURATION", ""):  # Matroska: 00:00:10.000000000
         try:
             hours, minutes, seconds = tag.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - begins_s  # it counts from the file's zero
         except ValueError:
             return None
     if container.duration and not container.streams.audio:

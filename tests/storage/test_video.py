@@ -67,8 +67,9 @@ def make(
     sar: Fraction | None = None,
     audio_s: float = 0.0,
     faststart: bool = False,
+    last_ms: int = 0,
 ) -> Path:
-    """A stranger's video."""
+    """A stranger's video. last_ms: how long its last frame says it is shown."""
     options = {"movflags": "+faststart"} if faststart else {}
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=fps)
@@ -85,7 +86,11 @@ def make(
             frame.pts = times_ms[index] if times_ms else index
             frame.time_base = stream.codec_context.time_base
             container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        rest = stream.encode(None)
+        for packet in rest:
+            if last_ms and packet.pts == max(p.pts for p in rest):
+                packet.duration = last_ms
+        container.mux(rest)
         if sound:
             for index in range(int(audio_s * 16000 / 1024)):
                 samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -448,6 +453,30 @@ def test_a_truncated_file_is_refused_with_how_far_it_got(tmp_path):
     refused = refusal(tmp_path / "cut.mp4", tmp_path)
     assert refused.reason is Refusal.TRUNCATED
     assert "of 3.00 s" in refused.detail or "of 72 frames" in refused.detail
+
+
+def test_a_still_ending_is_no_truncation(tmp_path):
+    times = [100 * i for i in range(40)]
+    source = make(tmp_path / "v.mkv", [numbered(i) for i in range(40)], times_ms=times, last_ms=1500)
+    made = video.normalise(source, tmp_path / "target.mp4", limits=LIMITS)
+    assert made.duration_s == 4.0
+    (tmp_path / "cut.mkv").write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    assert refusal(tmp_path / "cut.mkv", tmp_path).reason is Refusal.TRUNCATED
+
+
+def test_pictures_that_begin_after_their_sound_are_no_truncation(tmp_path):
+    times = [4000 + 42 * i for i in range(48)]
+    source = make(tmp_path / "v.mkv", [numbered(i) for i in range(48)], times_ms=times, audio_s=6.0)
+    assert video.normalise(source, tmp_path / "target.mp4", limits=LIMITS).frame_count == 48
+    assert video.probe(source).duration_s == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_clock_that_goes_back_is_refused_and_no_half_of_a_video_admitted(tmp_path):
+    once = make(tmp_path / "once.ts", [numbered(i) for i in range(48)]).read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once + once)
+    refused = refusal(tmp_path / "twice.ts", tmp_path)
+    assert refused.reason is Refusal.FAILED and "not after the frame before" in refused.detail
+    assert video.normalise(tmp_path / "once.ts", tmp_path / "target.mp4", limits=LIMITS).frame_count == 48
 
 
 def test_a_file_cut_before_its_index_is_unreadable(tmp_path):
