@@ -403,7 +403,7 @@ class S3Blobs:
             head = self._client().head_object(Bucket=self.bucket, Key=self._key(key))
             named = f"{self.endpoint_url}\n{self.uri_of(key)}\n{head['ETag']}\n{head['ContentLength']}"
             path = self.cache / (hashlib.sha256(named.encode()).hexdigest() + PurePosixPath(key).suffix)
-            if path.is_file():
+            if path.is_file() and path.stat().st_size == head["ContentLength"]:  # a power cut may have left less
                 return path
             self.cache.mkdir(parents=True, exist_ok=True)
             partial = self.cache / f"{_PARTIAL}{uuid.uuid4().hex}"

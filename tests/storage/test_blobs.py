@@ -241,6 +241,9 @@ def test_the_local_cache_spares_the_second_download(s3, tmp_path):
     before = path.stat().st_mtime_ns
     assert blobs.fetch("v.mp4").stat().st_mtime_ns == before
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [path.name]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1])  # as a power cut may leave it
+    assert blobs.fetch("v.mp4").read_bytes() == whole
 
 
 def test_an_s3_that_is_not_there_is_unreachable_in_one_line(s3, tmp_path):
