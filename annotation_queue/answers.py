@@ -240,13 +240,29 @@ def finished(c: Connection, row: Row[Any]) -> Finished:
 
 
 def _pinned(c: Connection, row: Row[Any], decision: Decision) -> str:
-    """The payload of a ticket that follows: the frame that was on screen, for the next one to look at first."""
+    """The payload of a ticket that follows: the frame that was on screen, for the next one to look at first, and what
+    was said there: of a tie, by the last one.
+    """
     o = db.operations
-    query = select(o.c.frame_idx).where(o.c.ticket_id == row.ticket_id, o.c.person == decision.person)
+    query = select(o.c.frame_idx, o.c.payload).where(o.c.ticket_id == row.ticket_id, o.c.person == decision.person)
     query = query.where(o.c.kind == "verdict", o.c.branch.is_(False)).order_by(o.c.seq.desc()).limit(1)
     reasons = [reason for reason in (decision.reasons or "").split(",") if reason]
-    pin = {"frame_idx": c.scalar(query), "by": decision.person, "reasons": reasons}
+    said = c.execute(query).one()
+    pin = {"frame_idx": said.frame_idx, "by": decision.person, "reasons": reasons}
+    pin["verdict"] = json.loads(said.payload)["verdict"]
     return json.dumps(json.loads(row.payload) | {"pinned": pin})
+
+
+def origin(c: Connection, batch_id: str, masklet_id: str) -> str:
+    """The masklet that this one was made of in the end: the same for all that people made of one object's."""
+    seen = {masklet_id}
+    while (content := _content(c, batch_id, masklet_id)) is not None:
+        parent = json.loads(content).get("parent_id")
+        if parent is None or parent in seen:
+            break
+        seen.add(parent)
+        masklet_id = parent
+    return masklet_id
 
 
 def _answers(c: Connection, row: Row[Any]) -> Sequence[Row[Any]]:

@@ -311,9 +311,12 @@ class QueueClient:
     def _send(
         self, method: str, path: str, body: object = None, *, query: dict[str, Any] | None = None
     ) -> httpx.Response:
-        """Send until there is an answer. Returns one below 400; raises what the queue refused."""
+        """Send until there is an answer, after one further login if it asks for that.
+
+        Returns one below 400; raises what the queue refused.
+        """
         deadline = time.monotonic() + self._patience_s
-        attempt = 0
+        attempt, again = 0, False
         while True:
             try:
                 if not self._logged_in:
@@ -324,8 +327,8 @@ class QueueClient:
                 response, trouble = None, f"{type(error).__name__}: {error}"
             if response is not None and response.status_code < 400:
                 return response
-            if response is not None and response.status_code == 401 and self._credentials and self._logged_in:
-                self._logged_in = False  # the login ran out
+            if response is not None and response.status_code == 401 and self._credentials and not again:
+                self._logged_in, again = False, True  # the login ran out; if a new one is none either, that is said
                 continue
             if response is not None and response.status_code not in (502, 503, 504):
                 raise _error_of(response)

@@ -36,7 +36,7 @@ from annotation_queue.records import (
     next_ticket_id,
 )
 from annotation_queue.rows import MASKLET, to_ticket
-from storage.records import Verdict, content_id
+from storage.records import Masklet, Verdict, content_id
 
 CHANCE = (
     secrets.SystemRandom()
@@ -96,6 +96,13 @@ def all_of(c: Connection) -> list[Gold]:
     ]
 
 
+def known_of(c: Connection, ticket_id: str) -> tuple[bool, Masklet | None]:
+    """Whether a ticket is somebody's copy of gold, and the masklet that is the answer to it, if one is."""
+    g, t = db.gold, db.tickets
+    row = c.execute(select(g.c.truth).join(t, t.c.gold_id == g.c.gold_id).where(t.c.ticket_id == ticket_id)).first()
+    return row is not None, None if row is None or row.truth is None else MASKLET.validate_json(row.truth)
+
+
 def is_trained(c: Connection, policy: Policy, person: Person) -> bool:
     """Whether a person may have real work: enough of their last gold tickets were right, or they need no warm-up.
 
@@ -107,11 +114,8 @@ def is_trained(c: Connection, policy: Policy, person: Person) -> bool:
     mine = (db.IS_GOLD, t.c.reserved_for == person.name)
     done = select(t.c.right).where(*mine, t.c.finished_at.is_not(None))
     last = list(c.scalars(done.order_by(t.c.finished_at.desc()).limit(policy.warmup_tickets)))
-    if len(last) < policy.warmup_tickets:
-        begun = select(t.c.gold_id).where(*mine, t.c.finished_at.is_(None))
-        for more in (begun, _fresh(person, kinds_of(person.roles))):
-            if c.execute(more.limit(1)).first() is not None:
-                return False
+    if len(last) < policy.warmup_tickets and _has_gold(c, person):
+        return False
     return sum(map(bool, last)) >= policy.warmup_accuracy * len(last)
 
 
@@ -121,7 +125,7 @@ def deal(
     """Before a claim: reserve a gold ticket for a person where one is due, by chance that no client can foresee.
 
     Returns whether they get gold only, and the kind of the gold that waits for them, to be looked at first. Raises
-    NotAllowed if they get gold only and there is none.
+    NotAllowed if they get gold only and there is none, of whatever kind and batch they might ask for.
     """
     trained = is_trained(c, policy, person)
     if trained and CHANCE.random() >= policy.gold_share:
@@ -135,8 +139,7 @@ def deal(
         fresh = _fresh(person, kinds).order_by(g.c.gold_id).limit(1)
         row = c.execute(fresh if batch_id is None else fresh.where(g.c.batch_id == batch_id)).first()
         if row is None:
-            held = select(t.c.gold_id).where(db.IS_GOLD, db.IS_LEASED, t.c.leased_by == person.name)
-            if not trained and c.execute(held.limit(1)).first() is None:
+            if not trained and not _has_gold(c, person):
                 raise NotAllowed(
                     f"{person.name} has a warm-up to pass and no gold is left for it: "
                     f"a lead adds some, or gives them the skill {TRAINED}"
@@ -162,6 +165,14 @@ def deal(
     return not trained, [Kind(kind)]
 
 
+def _has_gold(c: Connection, person: Person) -> bool:
+    """Whether gold is in a person's hands, waits for them or could be dealt to them: any that their roles permit."""
+    t, allowed = db.tickets, kinds_of(person.roles)
+    begun = select(t.c.gold_id).where(db.IS_GOLD, t.c.reserved_for == person.name, t.c.finished_at.is_(None))
+    begun = begun.where(t.c.kind.in_(list(allowed)))
+    return any(c.execute(query.limit(1)).first() is not None for query in (begun, _fresh(person, allowed)))
+
+
 def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
     """Gold that a person was never dealt, about masklets that they have not worked on as far back as anybody knows."""
     t, g, le = db.tickets, db.gold, db.leases
@@ -175,11 +186,13 @@ def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
 
 def _descent(row: Row[Any], policy: Policy) -> dict[str, Any]:
     """What a copy says of the ticket that it seems to follow from: like any correction, it says who asked for it."""
-    pinned = json.loads(row.payload).get("pinned")
+    rules = json.loads(row.payload)
+    pinned = rules.get("pinned")
     if pinned is None:
         return {"attempt": 1}
+    payload = json.dumps(rules | {"pinned": pinned | {"verdict": pinned.get("verdict", Verdict.REFINE)}})
     asked_by = {"sent_back_by": pinned["by"]} if policy.other_verifier else {}
-    return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before")} | asked_by
+    return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before"), "payload": payload} | asked_by
 
 
 def close(c: Connection, row: Row[Any], policy: Policy, outcome: Outcome, name: str, now: float) -> None:

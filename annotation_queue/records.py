@@ -175,7 +175,8 @@ class NewTicket:
     phase: str = "auto"  # "auto", "1", "2", "3"
     priority: int = 0  # higher is handed out first
     payload: str = "{}"  # JSON object; "prompts" lists what an annotator may prompt with, see PROMPTS; the queue adds
-    # "pinned" to a ticket that follows from a verdict: the frame_idx that was on screen, by whom, and the reasons
+    # "pinned" to a ticket that follows from a verdict: the frame_idx that was on screen, by whom, the reasons and
+    # that person's verdict
     skill: str | None = None  # what a person must know to get it; None: nothing
 
 
@@ -218,7 +219,7 @@ class Ticket:
     payload: str  # JSON object, as the pipeline gave it
     state: State
     made_by: str | None  # the person who made the masklet, who never verifies it; None for the model's
-    needs_lead: bool  # a verifier was unsure
+    needs_lead: bool  # a verifier was unsure, or several did not agree
     attempt: int  # 1 for a ticket of the pipeline, one more for each that follows; the same for all makers of a masklet
     previous_ticket_id: str | None = None  # the ticket that led to this one
     lease_token: int  # fencing: one more at each claim; a write with an older one is refused

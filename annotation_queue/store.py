@@ -99,6 +99,7 @@ LOCKED_S = (
     0.1,
 )  # how long a claim waits for others, which locked all that there is, before it looks again
 HEARTBEAT_S = 20.0  # how often a client should send one
+GRACE_S = 30.0  # after an outage: longer than a heartbeat and the longest wait of a page that looks for the queue
 DELIVERY_S = 300.0  # how long one delivery of a drained batch may take before another process tries
 RETRY_S = (1.0, 5.0, 30.0, 60.0)  # waits between deliveries that failed; the last one repeats
 MAX_OBJECTS = 1000  # tickets that people may bring a video to in a batch: nobody fills the queue by leaning on a key
@@ -137,12 +138,18 @@ class Store:
         lease_s: float = LEASE_S,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.time,
+        grace_s: float = 0.0,
     ) -> None:
-        """clock: s since the epoch; processes that share a database must agree on it to within a few seconds."""
+        """clock: s since the epoch; processes that share a database must agree on it to within a few seconds.
+
+        grace_s: for how long this process, once opened, ends no lease that has run out: whoever holds one may only
+        have had no server to renew it at. GRACE_S is enough.
+        """
         self.database = database
         self.lease_s = lease_s
         self.policy = policy or Policy()
         self._clock = clock
+        self._opened, self._grace_s = clock(), grace_s
         self._swept = float("-inf")  # when this process last looked for leases that are over
 
     # --- batches -----------------------------------------------------------------------------------------------
@@ -319,7 +326,7 @@ class Store:
         if not wanted:
             raise NotAllowed(f"{person.name} has no role for {', '.join(kinds) if kinds else 'any'} tickets")
         now = self._clock()
-        sweeps = not 0 <= now - self._swept < SWEEP_S
+        sweeps = not 0 <= now - self._swept < SWEEP_S and not 0 <= now - self._opened < self._grace_s
         with self.database.write() as c:
             before = self._given(c, person, claim_id)
             if before is not None:
@@ -383,7 +390,8 @@ class Store:
         """Open a ticket for another object of a video that `person` is correcting, and lease it to them.
 
         The same claim_id again gives the same ticket while the lease lasts. Raises LeaseLost; NotAllowed without a
-        lease, from a verify ticket, in a warm-up, and where the video has MAX_OBJECTS tickets or its batch is done.
+        lease, without a role for track tickets, from a verify ticket, in a warm-up, and where the video has
+        MAX_OBJECTS tickets or its batch is done.
         """
         check_id(claim_id, "claim_id")
         return _once(lambda: self._new_object(ticket_id, token, person, claim_id))
@@ -399,6 +407,8 @@ class Store:
             _check_held(ticket, token, person)
             if ticket.kind is Kind.VERIFY:
                 raise NotAllowed("a new object begins in a ticket that is corrected or selected")
+            if Kind.TRACK not in kinds_of(person.roles):
+                raise NotAllowed(f"{person.name} has no role for {Kind.TRACK} tickets")
             self._check_trained(c, person)
             batch = answers.lock_batch(c, ticket.batch_id)
             assert batch is not None
@@ -489,6 +499,7 @@ class Store:
         The same `outcome.operation_id` again gives the same answer. What a person made is kept under their name,
         as a manual masklet whose parent is the one that the ticket was about. Its masks always follow from the
         ticket's operations: those that do not, of a program that made them elsewhere, are kept in the last one.
+        Who holds a ticket may finish it, although the role for it was taken away meanwhile.
         Raises LeaseLost, after keeping the outcome as a branch; NotAllowed, if they never held the ticket; ValueError.
         """
         now = self._clock()
@@ -585,7 +596,9 @@ class Store:
             return [to_recent(row) for row in self._recent(c, person)]
 
     def others(self, ticket_id: str, *, seen_by: Person | None = None) -> list[Other]:
-        """The other masklets of a ticket's video in its batch, as far as they have come; rejected ones are left out.
+        """The other masklets of a ticket's video in its batch, as far as they have come; rejected ones are left out,
+        and so is whatever is of the ticket's own object: of gold that would be the answer. Nor does gold say what is
+        settled.
 
         seen_by: without what another one made of an object, while this person can still take back theirs of it.
         Raises NoSuchTicket.
@@ -608,12 +621,20 @@ class Store:
             untouched = func.coalesce(t.c.previous_ticket_id, "").in_(theirs) & (t.c.lease_token == 0)
             query = query.where(t.c.made_by.is_(None) | (t.c.made_by == seen_by.name) | ~untouched)
         with self.database.read() as c:
-            rows = c.execute(query).all()
-        found = [(row.settled, MASKLET.validate_json(row.content)) for row in rows]
+            rows = [(row.settled, MASKLET.validate_json(row.content)) for row in c.execute(query)]
+            is_gold, truth = gold.known_of(c, ticket_id)
+            own = [ticket.masklet_id, *((truth.masklet_id, truth.parent_id) if truth else ())]
+            origins = {answers.origin(c, ticket.batch_id, masklet_id) for masklet_id in own if masklet_id is not None}
+            found = [
+                (settled, masklet)
+                for settled, masklet in rows
+                if masklet.masklet_id not in origins
+                and (masklet.parent_id is None or answers.origin(c, ticket.batch_id, masklet.parent_id) not in origins)
+            ]
         return [
             Other(
                 masklet_id=masklet.masklet_id,
-                settled=None if settled is None else Verdict(settled),
+                settled=None if settled is None or is_gold else Verdict(settled),
                 frame_idx=masklet.frame_idx,
                 rle=masklet.rle,
                 score=masklet.score,

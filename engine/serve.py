@@ -49,10 +49,11 @@ class NotFinished(Exception):
 def app(s: Services, *, deliver: bool = True) -> FastAPI:
     """The queue's application over these services. deliver: False leaves drained batches to another process."""
     from annotation_queue.api import create_app
+    from annotation_queue.store import GRACE_S
     from engine.media import StoredMedia
     from engine.refinement import LiveModel
 
-    store, accounts = s.open_queue()
+    store, accounts = s.open_queue(GRACE_S)
     return create_app(
         store,
         StoredMedia(s),

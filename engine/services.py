@@ -127,8 +127,11 @@ class Services:
             raise ValueError(f"no admitted video {video_id!r}")
         return found[0]
 
-    def open_queue(self) -> tuple[Store, Accounts]:
-        """The queue's own database, for the process that serves it; makes the pipeline's account and token."""
+    def open_queue(self, grace_s: float = 0.0) -> tuple[Store, Accounts]:
+        """The queue's own database, for the process that serves it; makes the pipeline's account and token.
+
+        grace_s: for how long leases that ran out while nothing served them are left to whoever held them.
+        """
         from annotation_queue.auth import Accounts
         from annotation_queue.database import Database
         from annotation_queue.records import Policy, Role
@@ -144,7 +147,7 @@ class Services:
             write_secret(token, accounts.issue_token("pipeline"))
         queue = self.settings.queue
         policy = Policy(**{field.name: getattr(queue, field.name) for field in fields(Policy)})
-        return Store(database, lease_s=queue.lease_s, policy=policy), accounts
+        return Store(database, lease_s=queue.lease_s, policy=policy, grace_s=grace_s), accounts
 
     def _pipeline_token(self) -> str:
         if self.settings.queue.token is not None:

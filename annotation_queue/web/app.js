@@ -195,7 +195,7 @@ function fetchNext() {
   nextClaim = work?.claim ?? newClaim({ kinds: wantedKinds() });
   keepHolds();
   next = (work ? Promise.resolve(work) : send(nextClaim)).catch((error) => {
-    fail(error);
+    if (error.status !== 403 || current !== null) fail(error); // else `takeNext` asks once more, and says it
     return null;
   });
   const asked = next;
@@ -205,10 +205,13 @@ function fetchNext() {
   });
 }
 
+// Begun by a person beside another object, and nothing is made of it yet; what follows from it keeps `begun_by`.
+const isFurther = ({ rules, ticket }) => rules.begun_by && ticket.kind !== "verify" && !ticket.masklet_id;
+
 function letGo(work) {
   // Back to the queue; a lease runs out by itself if this does not arrive.
   if (work.finished || work.lost) return;
-  if (work.rules.begun_by && !work.ticket.masklet_id && work.draft.done.length === 0) {
+  if (isFurther(work) && work.draft.done.length === 0) {
     // nothing tells the next one which object was meant
     sendOutcome(work, { verdict: "reject", reasons: ["other"] });
   } else {
@@ -248,9 +251,15 @@ async function takeNext() {
   const slow = setTimeout(() => message({ glyph: "…", title: "One moment", text: "Fetching the next ticket." }), 400);
   let work = await waiting;
   if (waiting !== next) return clearTimeout(slow);
-  if (work === null || work.lost) work = await send(newClaim({ kinds: wantedKinds() })).catch(fail); // what came since
+  let refusal = null;
+  if (work === null || work.lost) {
+    work = await send(newClaim({ kinds: wantedKinds() })).catch((error) => { // what came since
+      refusal = error;
+    });
+  }
   clearTimeout(slow);
-  if (waiting !== next || work === undefined) return;
+  if (waiting !== next) return;
+  if (refusal) return noTicket(refusal);
   next = nextWork = nextClaim = null;
   if (work === null) return nothingLeft();
   showWork(work);
@@ -263,11 +272,34 @@ async function nothingLeft() {
   strip.show(null);
   await refreshStats();
   sayNothingLeft();
+  lookAgain();
+}
+
+function lookAgain() {
+  // Later, whether there is a ticket then.
+  message.looksAgain = true;
+  clearTimeout(pollTimer);
   pollTimer = setTimeout(() => {
-    if (document.body.dataset.view !== "message" || current !== null || presence.away) return;
+    if (!message.looksAgain || document.body.dataset.view !== "message" || current !== null || presence.away) return;
     next = null;
     takeNext();
   }, 4000);
+}
+
+function noTicket(error) {
+  // The queue refused a claim: for now, such as in a warm-up without gold, or something is wrong.
+  next = nextWork = nextClaim = null;
+  keepHolds();
+  if (error.status === 401) return askToLogIn();
+  player.show(null);
+  strip.show(null);
+  message({
+    glyph: "–",
+    title: "No ticket for you now",
+    text: error.message,
+    actions: error.status === 403 ? [] : [{ text: "Try again", run: takeNext, key: "Enter" }],
+  });
+  if (error.status === 403) lookAgain();
 }
 
 function sayNothingLeft() {
@@ -281,7 +313,7 @@ function sayNothingLeft() {
       : "Every ticket that you may take is done or in somebody's hands. New ones appear by themselves.",
     counts: waitingCounts(),
   });
-  message.nothingLeft = true;
+  message.nothingLeft = message.looksAgain = true;
   showTurn();
 }
 
@@ -317,8 +349,8 @@ function showWork(work) {
   $("batch").textContent = ticket.batch_id;
   $("eyebrow").textContent =
     ASKS[ticket.kind].name + (ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "") +
-    (ticket.needs_lead ? " · a verifier was unsure" : "");
-  $("question").textContent = work.rules.begun_by ? "Mask a further object." : ASKS[ticket.kind].question;
+    (ticket.needs_lead ? ` · ${saidOf(work) === "unsure" ? "a verifier was unsure" : "a lead decides"}` : "");
+  $("question").textContent = isFurther(work) ? "Mask a further object." : ASKS[ticket.kind].question;
   showFacts();
   showVerdicts();
   showTurn();
@@ -366,6 +398,9 @@ function pinned(work) {
   return place < 0 ? undefined : place;
 }
 
+// The verdict of whoever pointed; of an older ticket it is not known.
+const saidOf = (work) => work.rules.pinned?.verdict;
+
 function showFacts() {
   const { ticket, before, timeline, draft } = current;
   $("checkpoint").textContent = before ? `${before.checkpoint} · round ${before.round}` : "Nobody yet";
@@ -378,7 +413,9 @@ function showFacts() {
   const pin = current.rules.pinned;
   if (pin) {
     const why = pin.reasons.map((reason) => REASONS[reason] ?? reason).join(", ");
-    facts.push([`Sent back by ${pin.by}`, `frame ${pin.frame_idx}${why ? `: ${why.toLowerCase()}` : ""}`]);
+    const sentBack = saidOf(current) === "refine" && !ticket.needs_lead; // and not one side of a tie
+    const who = sentBack ? `Sent back by ${pin.by}` : `${pin.by} pointed to`;
+    facts.push([who, `frame ${pin.frame_idx}${why ? `: ${why.toLowerCase()}` : ""}`]);
   }
   if (draft) {
     facts.push(["Touched", `${many(draft.edited.size, "frame")}, ${many(draft.clicks, "click")}`]);
@@ -551,7 +588,7 @@ function message({ glyph, title, text, counts: lines = [], actions = [] }) {
     ),
   );
   message.enter = actions[0]?.run ?? null;
-  message.nothingLeft = false;
+  message.nothingLeft = message.looksAgain = false;
   view("message");
 }
 
@@ -567,7 +604,7 @@ function notice(text, stays = false) {
 function answer(verdict) {
   if (!current || current.lost) return;
   if (current.ticket.kind !== "verify" && verdict !== "reject") return;
-  if (verdict === "unsure" && current.ticket.needs_lead) return notice("A verifier was unsure already: you decide.");
+  if (verdict === "unsure" && current.ticket.needs_lead) return notice("This came to a lead already: you decide.");
   if (verdict === "reject") return choose(verdict);
   decide(verdict, []);
 }
@@ -765,7 +802,7 @@ function showTurn() {
 }
 
 function putBack() {
-  const empty = current.rules.begun_by && current.draft.done.length === 0;
+  const empty = isFurther(current) && current.draft.done.length === 0;
   const work = current;
   desk.show(null);
   letGo(work);
@@ -827,11 +864,12 @@ async function comeBack() {
   renew(nextWork);
   const [work, at, beside] = [current, player.position, resumed];
   if (work === null) {
-    if (!message.nothingLeft || document.body.dataset.view !== "message") return;
+    if (!message.looksAgain || document.body.dataset.view !== "message") return;
     next = null;
     return takeNext();
   }
   keepTimes();
+  work.spent = spent(work);
   current = null; // nothing is done in it before it is known whose it is
   desk.show(null);
   message({ glyph: "…", title: "One moment", text: "Taking the ticket up again." });
@@ -963,7 +1001,10 @@ async function begin(who) {
   if (me.live && kindsOf().track) api.loadModel().catch(() => {});
   refreshStats();
   beat();
-  if (same && current) return view("work");
+  if (same && current) {
+    renewAll();
+    return view("work");
+  }
   current = next = nextWork = null;
   resumed = [];
   const last = sessionStorage.getItem("masklets.person");
@@ -973,10 +1014,12 @@ async function begin(who) {
     const work = await send(claim).catch(() => null); // its lease may be over
     if (work) resumed.push(work);
   }
+  resumed.forEach(renew); // a claim that is repeated gives the lease as it was, and that may be about to end
   takeNext();
 }
 
 $("log-out").addEventListener("click", async () => {
+  clearTimeout(pollTimer);
   for (const work of [current, nextWork, ...resumed]) if (work) letGo(work);
   current = next = nextWork = nextClaim = null;
   resumed = [];
@@ -984,9 +1027,20 @@ $("log-out").addEventListener("click", async () => {
   desk.show(null);
   const left = (await outbox.settled(4000)) ? 0 : outbox.pending().length;
   const leave = async () => {
-    await api.logOut().catch(() => {});
+    try {
+      await api.logOut();
+    } catch (error) {
+      if (error.status !== 401) return stillLoggedIn(error);
+    }
     location.reload();
   };
+  const stillLoggedIn = (error) => message({
+    glyph: "!",
+    title: "You are still logged in",
+    text: `${error instanceof api.Refused ? error.message : "The queue does not answer."} Whoever is at this browser ` +
+      "next works as you.",
+    actions: [{ text: "Log out", run: leave, key: "Enter" }],
+  });
   if (left === 0) return leave();
   message({
     glyph: "…",

@@ -27,6 +27,7 @@ export class Desk {
     this.pointer = null; // where it is, px of the stage
     this.drag = null;
     this.corners = []; // of a polygon, px of the video
+    this.cornersOn = null; // the frame that they are on
     this.absentFrom = null;
     new ResizeObserver(() => this.paint()).observe(marks);
     stage.addEventListener("pointerdown", (event) => this.down(event));
@@ -80,10 +81,11 @@ export class Desk {
   abandon() {
     // Leave what is half drawn. True if there was something.
     const something = this.drag !== null || this.corners.length > 0 || this.absentFrom !== null;
-    if (this.drag?.bits) this.player.preview(null);
+    const { drag } = this;
     this.drag = null;
     this.corners = [];
     this.absentFrom = null;
+    if (drag?.bits) this.player.preview(null);
     this.paint();
     return something;
   }
@@ -224,10 +226,16 @@ export class Desk {
     const minus = event.button === 2 || event.altKey;
     if (this.tool === "click") this.click(at, !minus);
     else if (this.tool === "polygon") {
-      if (event.detail < 2 && !this.locked()) this.corners.push(at);
+      if (event.detail < 2 && !this.moved(this.corners.length ? this.cornersOn : this.frame) && !this.locked()) {
+        this.cornersOn = this.frame;
+        this.corners.push(at);
+      }
     } else if (!this.locked()) {
       this.stage.setPointerCapture(event.pointerId);
-      this.drag = this.tool === "box" ? { from: at, to: at } : { last: at, bits: this.bits(), value: this.tool === "eraser" || minus ? 0 : 1 };
+      const { frame } = this;
+      this.drag = this.tool === "box"
+        ? { frame, from: at, to: at }
+        : { frame, last: at, bits: this.bits(), value: this.tool === "eraser" || minus ? 0 : 1 };
       if (this.drag.bits) this.stamp(at);
     }
     this.paint();
@@ -241,6 +249,7 @@ export class Desk {
     if (!this.work) return;
     const box = this.stage.getBoundingClientRect();
     this.pointer = [event.clientX - box.left, event.clientY - box.top];
+    if (this.drag && !this.drag.pan && this.moved(this.drag.frame)) return;
     this.stage.classList.toggle("low", this.pointer[1] > 0.7 * box.height); // what is written there makes room
     this.stage.classList.toggle("high", this.pointer[1] < 0.3 * box.height);
     if (this.drag && !this.drag.pan) {
@@ -251,12 +260,22 @@ export class Desk {
     this.paint();
   }
 
+  moved(frame) {
+    // True if a frame that something is drawn on is no longer the one on screen: it is left, and lands nowhere.
+    if (frame === this.frame) return false;
+    this.abandon();
+    this.onnotice(`What was half drawn on frame ${frame} is dropped: another frame came on screen.`);
+    return true;
+  }
+
   up() {
     const { drag } = this;
+    if (!this.work || !drag || drag.pan) return (this.drag = null);
+    if (this.moved(drag.frame)) return;
     this.drag = null;
-    if (!this.work || !drag || drag.pan) return;
+    if (drag.bits) this.player.preview(null);
+    if (this.locked()) return this.paint(); // meanwhile, by its key
     if (drag.bits) {
-      this.player.preview(null);
       this.stroke(drag.bits);
     } else if (Math.abs(drag.to[0] - drag.from[0]) > 3 && Math.abs(drag.to[1] - drag.from[1]) > 3) {
       const [xs, ys] = [0, 1].map((i) => [drag.from[i], drag.to[i]].sort((a, b) => a - b));
@@ -303,8 +322,9 @@ export class Desk {
   close(minus = false) {
     // Fill the polygon into the mask.
     const { corners } = this;
+    if (corners.length && this.moved(this.cornersOn)) return;
     this.corners = [];
-    if (corners.length < 3) return this.paint();
+    if (corners.length < 3 || this.locked()) return this.paint();
     const { height, width } = this.work.info;
     const c = new OffscreenCanvas(width, height).getContext("2d");
     c.beginPath();
@@ -325,6 +345,7 @@ export class Desk {
   // --- marks -----------------------------------------------------------------------------------------------------------
 
   paint() {
+    if (this.work && this.drag && !this.drag.pan && this.moved(this.drag.frame)) return; // which painted
     const { marks, work } = this;
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [marks.clientWidth, marks.clientHeight];

@@ -210,7 +210,7 @@ async function refresh() {
     showFigures();
   } catch (error) {
     if (error.status === 401) location.href = "/";
-    $("age").textContent = "The queue does not answer";
+    $("age").textContent = error instanceof api.Refused ? error.message : "The queue does not answer";
   }
 }
 

@@ -590,6 +590,25 @@ def test_a_queue_that_never_answers_is_an_error_in_the_end():
             client.stats()
 
 
+def test_a_client_whose_login_does_not_stick_is_told_so():
+    """As over plain HTTP, where a client sends no Secure cookie."""
+    asked = []
+
+    def answer(request):
+        asked.append(request.url.path)
+        if request.url.path == "/api/login":
+            return httpx.Response(200, json={"csrf": "c"})
+        assert len(asked) < 20, "for ever"
+        return httpx.Response(401, json={"kind": "NotLoggedIn", "error": "log in first"})
+
+    known = {"username": "vera", "password": PASSWORD}
+    with QueueClient("http://queue", **known, transport=httpx.MockTransport(answer)) as client:
+        for logins in (2, 3):  # one to begin with, and one more a call
+            with pytest.raises(NotLoggedIn, match="log in first"):
+                client.stats()
+            assert asked.count("/api/login") == logins
+
+
 def test_a_client_needs_exactly_one_way_to_log_in():
     for wrong in ({}, {"username": "vera"}, {"token": "t", "username": "vera", "password": "p"}):
         with pytest.raises(ValueError, match="token, or"):

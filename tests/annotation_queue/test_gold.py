@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_queue import SyntheticMedia, add_people, blank, candidate, corrected, serving, tickets
-from test_handing_out import take_back, with_policy
+from test_handing_out import ANDY, VALERIE, make, take_back, with_policy
 from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, to_track
 
 from annotation_queue.api import create_app
@@ -226,6 +226,7 @@ def test_a_correction_that_is_gold_seems_to_follow_from_a_verdict(store):
     known = replace(known, ticket=replace(known.ticket, **about))
     store = opened(store, 1, [known])
     dealt = claim(store, ANN)
+    assert json.loads(dealt.payload) == {"pinned": pinned | {"verdict": "refine"}}, "as on any correction"
     assert (dealt.attempt, dealt.sent_back_by) == (2, "victor") and dealt.previous_ticket_id is not None
     plain = to_track(with_policy(store, gold_share=0.0))
     assert (plain.attempt, plain.sent_back_by, plain.rework) == (2, "vera", dealt.rework)
@@ -253,6 +254,49 @@ def test_what_was_done_in_gold_cannot_be_told_from_what_was_done_in_real_work(st
                 done = [(o.kind, json.loads(o.payload)) for o in client.operations(held.ticket_id)]
             told.append([(kind, said.keys(), said.get("masks")) for kind, said in done])
     assert told[0] == told[1] and told[0][0][2]
+
+
+def test_gold_shows_nothing_of_what_was_decided_about_its_own_object(store):
+    """About the candidate, about the candidate to be corrected, and from nothing."""
+    store.open_batch("b", tickets(6, frame_count=8))
+    other = claim(store, VERA, ticket_id="ticket-0005")
+    store.finish(other.ticket_id, other.lease_token, VERA, outcome(Verdict.ACCEPT))
+    verify = make(store, ANN, to_track(store), "made")
+    assert claim(store, VICTOR, ticket_id=verify.ticket_id).video_id == other.video_id
+    store.finish(verify.ticket_id, 1, VICTOR, outcome(Verdict.ACCEPT))
+    assert {(o.masklet_id, o.settled) for o in store.others("ticket-0005")} == {("made", Verdict.ACCEPT)}
+    (plain,), truth = tickets(1, frame_count=8), store.masklet(verify.ticket_id)
+    store.add_gold("b", [NewGold(ticket=replace(plain, ticket_id="judge"), expected=Verdict.REFINE)], by=LEA)
+    for name, masklet in (("correct", plain.masklet), ("begin", None)):
+        correct = replace(track_gold().ticket, ticket_id=name, masklet=masklet)
+        store.add_gold("b", [NewGold(ticket=correct, truth=truth)], by=LEA)
+    store = with_policy(store, gold_share=1.0)
+    for person in (VALERIE, ANDY, ANDY):
+        dealt = claim(store, person)
+        assert dealt.video_id == other.video_id
+        shown = [(o.masklet_id, o.settled) for o in store.others(dealt.ticket_id, seen_by=person)]
+        assert shown == [("ticket-m0005", None)], dealt.kind
+
+
+def test_gold_of_a_kind_that_a_person_may_not_do_any_more_ends_no_warm_up(store):
+    store = opened(store, 1, verify_gold(1), gold_share=0.0, warmup_tickets=2)
+    store.open_batch("c", [NewTicket(ticket_id="work", kind=Kind.TRACK, video_id="video-0", phase="3")])
+    both = replace(ANN, roles=ANN.roles | VERA.roles)
+    held = claim(store, both, Kind.VERIFY)
+    assert held.masklet_id == "gold-m0000"
+    store.release(held.ticket_id, held.lease_token, both)
+    assert claim(store, ANN).ticket_id == "work"
+
+
+def test_who_asks_for_another_kind_than_the_gold_that_waits_finds_nothing_and_is_not_refused(store):
+    store = opened(store, 1, verify_gold(1), gold_share=0.0, warmup_tickets=2)
+    store.open_batch("c", tickets(1, prefix="c"))
+    both = replace(ANN, roles=ANN.roles | VERA.roles)
+    assert claim(store, both, Kind.TRACK) is None and claim(store, both, batch_id="c") is None
+    held = claim(store, both, Kind.VERIFY)
+    store.release(held.ticket_id, held.lease_token, both)
+    assert claim(store, both, Kind.TRACK) is None and claim(store, both, batch_id="c") is None
+    assert claim(store, both).ticket_id == held.ticket_id
 
 
 def test_gold_of_a_batch_that_is_done_does_not_say_that_it_is(store):

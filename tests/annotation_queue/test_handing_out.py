@@ -394,15 +394,18 @@ def test_a_maker_takes_back_until_the_next_one_begins(store, rejects):
 
 
 def test_who_can_still_take_back_what_they_made_is_not_shown_what_another_one_made(store):
-    store = to_make(store, 2)
+    store = with_policy(store, makers=2, makers_share=1.0)
+    store.open_batch("b", [tickets(6)[0], tickets(6)[5]])  # two objects of one video
+    finish(store, VICTOR, Verdict.REFINE)
     submit(store, ANN, made_by("ann"))
     last = submit(store, ANDY, made_by("andy", spots=1))
     verify = store.ticket(last.next_ticket_id)
     assert verify.masklet_id == "of-ann"
-    assert store.others(last.ticket.ticket_id, seen_by=ANDY) == []
-    assert [o.masklet_id for o in store.others(last.ticket.ticket_id, seen_by=ANN)] == ["of-ann"]
-    claim(store, VERA)
-    assert [o.masklet_id for o in store.others(last.ticket.ticket_id, seen_by=ANDY)] == ["of-ann"]
+    assert store.others("ticket-0005", seen_by=ANDY) == []
+    assert [o.masklet_id for o in store.others("ticket-0005", seen_by=ANN)] == ["of-ann"]
+    claim(store, VERA, ticket_id=verify.ticket_id)
+    assert [o.masklet_id for o in store.others("ticket-0005", seen_by=ANDY)] == ["of-ann"]
+    assert [o.masklet_id for o in store.others(last.ticket.ticket_id, seen_by=ANDY)] == ["ticket-m0005"]
 
 
 @pytest.mark.parametrize("kind", [Kind.TRACK, Kind.VERIFY])
@@ -631,6 +634,17 @@ def test_a_leads_decisions_and_take_backs_are_in_the_audit(store):
 
 def begin_object(store, ticket, person=ANN, claim_id=None):
     return store.new_object(ticket.ticket_id, ticket.lease_token, person, claim_id=claim_id or new_id())
+
+
+def test_who_may_not_correct_any_more_begins_no_further_object(store):
+    store.open_batch("b", tickets(1, frame_count=8))
+    held = to_track(store)
+    with pytest.raises(NotAllowed, match="no role"):
+        begin_object(store, held, replace(ANN, roles=VERA.roles))
+    assert store.batch("b").total == 2
+    assert store.finish(
+        held.ticket_id, held.lease_token, replace(ANN, roles=VERA.roles), outcome(Verdict.REJECT, Reason.UNTRACKABLE)
+    )
 
 
 def test_a_further_object_is_a_ticket_of_its_own_in_the_same_hands(store):

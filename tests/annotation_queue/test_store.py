@@ -30,11 +30,12 @@ from annotation_queue.records import (
     NotAllowed,
     Outcome,
     Person,
+    Policy,
     Reason,
     Role,
     State,
 )
-from annotation_queue.store import Store
+from annotation_queue.store import GRACE_S, Store
 from benchmarks.race import doubles, race
 from storage.records import Verdict
 
@@ -223,6 +224,19 @@ def test_a_late_write_counts_while_nobody_asked_for_work(store, clock):
     assert store.finish(held.ticket_id, held.lease_token, VERA, outcome(Verdict.ACCEPT)).settled is Verdict.ACCEPT
 
 
+def test_after_an_outage_whoever_held_a_ticket_has_time_to_come_back(store, clock):
+    store.open_batch("b", tickets(2))
+    stays, goes = claim(store, VERA), claim(store, VERA)
+    clock.advance(1000)
+    again = Store(store.database, clock=clock, grace_s=GRACE_S)
+    assert claim(again, VICTOR) is None
+    clock.advance(GRACE_S - 1)
+    assert claim(again, VICTOR) is None
+    again.heartbeat(stays.ticket_id, stays.lease_token, VERA)
+    clock.advance(1)
+    assert claim(again, VICTOR).ticket_id == goes.ticket_id and claim(again, VICTOR) is None
+
+
 def test_a_released_ticket_is_open_again_and_releasing_twice_is_harmless(store):
     store.open_batch("b", tickets(1))
     held = claim(store, VERA)
@@ -404,6 +418,20 @@ def test_unsure_leads_to_a_lead_who_decides(store):
     with pytest.raises(NotAllowed):
         claim(store, VICTOR, ticket_id=verify.ticket_id)
     assert finish(store, LEA, Verdict.ACCEPT).settled is Verdict.ACCEPT
+
+
+def test_a_pin_says_what_was_said_there(store):
+    store.open_batch("b", tickets(2))
+    pins = []
+    for verdict in (Verdict.UNSURE, Verdict.REFINE):
+        pins.append(json.loads(store.ticket(finish(store, VERA, verdict).next_ticket_id).payload)["pinned"])
+    assert pins == [{"frame_idx": 8, "by": "vera", "reasons": [], "verdict": said} for said in ("unsure", "refine")]
+    tied = Store(store.database, policy=Policy(overlap=2, overlap_share=1.0), clock=store._clock)
+    tied.open_batch("tie", tickets(1, prefix="tie"))
+    finish(tied, VERA, Verdict.REFINE)
+    verify = tied.ticket(finish(tied, VICTOR, Verdict.ACCEPT).next_ticket_id)
+    pin = json.loads(verify.payload)["pinned"]
+    assert verify.needs_lead and (pin["by"], pin["verdict"]) == ("victor", "accept")
 
 
 def test_a_phase_1_ticket_starts_from_nothing_and_is_verified_by_another(store):

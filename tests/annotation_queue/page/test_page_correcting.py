@@ -39,6 +39,7 @@ def test_an_annotator_begins_where_the_verifier_pointed(open_page, store):
     other.shows("work")
     other.until(lambda: other.named() == 20)
     assert "vera pointed here" in other.text("#badges") and "drifts off the object" in other.text("#facts")
+    assert "Sent back by vera" in other.text("#facts")
 
 
 def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, store):
@@ -109,6 +110,43 @@ def test_every_tool_every_undo_and_a_reload(correcting, store):
     page.settled()
     page.until(lambda: len(store.operations("track-1")) == 18)
     assert [area(i) for i in (0, 4, 8)] == [0, 600, 0] and draft(store).locked == {4}
+
+
+@ON_SCREEN
+def test_what_is_drawn_lands_on_no_other_frame_and_on_no_locked_one(correcting, store):
+    page = correcting(4)
+    page.press("f", "ArrowLeft")  # the next frame is locked
+    page.at(0)
+    for tool, path in (("b", ((300, 200), (360, 220))), ("q", ((20, 140), (110, 240)))):
+        page.press(tool)
+        page.tab.mouse.move(*page.on_screen(*path[0]))
+        page.tab.mouse.down()
+        page.tab.mouse.move(*page.on_screen(*path[1]), steps=4)
+        page.press("ArrowRight")
+        page.at(4)
+        page.tab.mouse.up()
+        page.until(lambda: "half drawn on frame 0" in page.text("#notice"))
+        page.tab.reload()
+        page.correcting(0)
+    page.press("p")
+    for corner in ((100, 250), (200, 250), (200, 330)):
+        page.point(*corner)
+    page.press("ArrowRight")
+    page.at(4)
+    page.press("Enter")
+    page.until(lambda: "half drawn on frame 0" in page.text("#notice"))
+    page.press("b", "ArrowRight")
+    page.at(8)
+    page.tab.mouse.move(*page.on_screen(300, 200))
+    page.tab.mouse.down()
+    page.tab.mouse.move(*page.on_screen(360, 220), steps=4)
+    page.press("f")  # the frame itself is locked meanwhile
+    page.tab.mouse.up()
+    page.until(lambda: "This frame is locked" in page.text("#notice"))
+    page.settled()
+    page.until(lambda: len(store.operations("track-1")) == 2)
+    assert [(o.kind, o.frame_idx) for o in store.operations("track-1")] == [("lock", 4), ("lock", 8)]
+    assert [draft(store).masks[i].area_px for i in (0, 4, 8)] == [600] * 3
 
 
 def test_a_click_lands_where_it_is_seen_also_when_zoomed(correcting, store):

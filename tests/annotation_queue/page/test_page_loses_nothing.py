@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from browsing import FRAMES, Page, draft, is_disc
+from browsing import FRAMES, ON_SCREEN, Page, draft, is_disc
 from synthetic_queue import (
     PASSWORD,
     ServerProcess,
@@ -427,6 +427,36 @@ def test_the_time_at_a_ticket_survives_a_reload_and_leaves_out_pauses(open_page,
     seconds = json.loads(store.operations("ticket-0000")[0].payload)["seconds"]
     assert 300 <= seconds < 360
     assert page.tab.evaluate("localStorage.getItem('masklets.times')") == "[]"
+
+
+@ON_SCREEN
+def test_the_time_before_a_pause_counts_too(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.tab.clock.install()
+    page.log_in()
+    page.paused_at_start()
+    for _ in range(3):
+        page.tab.clock.fast_forward(60_000)
+        page.press("ArrowRight")
+    page.tab.clock.fast_forward(601_000)  # of this, two minutes count
+    page.until(lambda: "Nobody has touched this page" in page.text("#notice"))
+    page.press("x")  # only says that somebody is here
+    page.until(lambda: not page.tab.is_visible("#notice"))
+    page.paused_at_start()
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    assert 300 <= json.loads(store.operations("ticket-0000")[0].payload)["seconds"] < 360
+
+
+@ON_SCREEN
+def test_a_reload_renews_the_leases_that_it_takes_up_again(correcting, store, clock, monkeypatch):
+    monkeypatch.setattr("annotation_queue.api.HEARTBEAT_S", 1e6)
+    store.lease_s = 9000  # a heartbeat comes long after this test
+    page = correcting()
+    clock.ahead += 8900  # the lease is about to end
+    page.tab.reload()
+    page.until(lambda: store.ticket("track-1").expires_at > clock() + 8000)
 
 
 def test_a_lock_keeps_the_mask_that_was_seen(correcting, open_page, store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from browsing import FRAMES, ON_SCREEN
@@ -16,8 +17,9 @@ from synthetic_queue import (
     tickets,
     track_ticket,
 )
+from test_store import LEA, VERA, VICTOR, finish
 
-from annotation_queue.records import State
+from annotation_queue.records import NewGold, Policy, State
 from storage import rle
 from storage.records import STRIDE, Verdict
 
@@ -332,6 +334,78 @@ def test_a_lead_sees_figures_and_manages_people(open_page, store):
     assert not other.tab.is_visible("#lead")
     other.tab.goto(f"{page.url}/web/lead.html")
     other.until(lambda: "for leads and admins" in other.text("#error"))
+
+
+@ON_SCREEN
+def test_a_lead_is_told_why_a_ticket_came_to_them(open_page, store):
+    store.policy = Policy(overlap=2, overlap_share=1.0)
+    first, second = tickets(2, FRAMES)
+    store.open_batch("tie", [first])
+    finish(store, VERA, Verdict.REFINE)
+    finish(store, VICTOR, Verdict.ACCEPT)
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    assert "a lead decides" in page.text("#eyebrow") and "unsure" not in page.text("#eyebrow")
+    assert "victor pointed to" in page.text("#facts") and "Sent back" not in page.text("#facts")
+    store.policy = Policy()
+    store.open_batch("unsure", [second])
+    finish(store, VERA, Verdict.UNSURE)
+    page.press("a")
+    page.until(lambda: "unsure" in page.text("#batch"))
+    assert "a verifier was unsure" in page.text("#eyebrow") and "vera pointed to" in page.text("#facts")
+
+
+@ON_SCREEN
+def test_what_became_of_a_further_object_is_judged_like_any_other(open_page, store):
+    (made,) = tickets(1, FRAMES)
+    store.open_batch("b", [replace(made, payload=json.dumps({"begun_by": "ann"}))])
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    assert "right in every frame?" in page.text("#question")
+
+
+@ON_SCREEN
+def test_the_lead_s_page_says_what_the_queue_refuses(open_page):
+    page = open_page()
+    page.log_in("lea")
+    page.shows("message")
+    refusal = {"kind": "NotAllowed", "error": "lea has no role for this"}
+    page.tab.route("**/api/figures", lambda route: route.fulfill(status=403, json=refusal))
+    page.tab.goto(f"{page.url}/web/lead.html")
+    page.until(lambda: "lea has no role for this" in page.text("#age"))
+
+
+@ON_SCREEN
+def test_who_gets_no_ticket_is_told_why_and_gets_one_later(open_page, store):
+    """A failed warm-up, of which the claim speaks; the login form does not stay."""
+    store.policy = Policy(warmup_tickets=1)
+    store.open_batch("b", tickets(1, FRAMES))
+    gold = [NewGold(ticket=t, expected=Verdict.ACCEPT) for t in tickets(2, FRAMES, prefix="gold")]
+    store.add_gold("b", gold[:1], by=LEA)
+    finish(store, VERA, Verdict.REFINE)
+    page = open_page()
+    page.log_in()
+    page.shows("message")
+    page.until(lambda: "No ticket for you now" in page.text("#message"))
+    assert "no gold is left" in page.text("#message")
+    store.add_gold("b", gold[1:], by=LEA)
+    page.paused_at_start()
+
+
+@ON_SCREEN
+def test_who_cannot_be_logged_out_is_told_so(open_page, store):
+    store.open_batch("b", tickets(1, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.tab.route("**/api/logout", lambda route: route.abort())
+    page.tab.click("#log-out")
+    page.until(lambda: "still logged in" in page.text("#message"))
+    page.tab.unroute("**/api/logout")
+    page.press("Enter")
+    page.shows("login")
 
 
 def test_one_who_verifies_and_corrects_chooses(open_page, store):
