@@ -7,8 +7,7 @@ marker a file (its address and its fingerprint) makes a second run over the same
 run admits are one batch, committed to the table `videos` once.
 
 What is the machine's trouble (a full disk, a store that does not answer) ends the run and marks nothing; what is the
-file's own fault never does. A file that the source cannot give is told at the end, when the others are committed, and
-tried again by the next run.
+file's own fault never does. A file that the source does not give is quarantined, and tried again by every run.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from engine.locks import alone
 from engine.services import Services
 from storage import blobs as blobs_module
 from storage import masklets, video
-from storage.blobs import BlobDenied, BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
+from storage.blobs import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.records import Quarantined, Refusal, Video, content_id
 
@@ -99,7 +98,6 @@ class _Outcome:
     refused: Quarantined | None = None
     ignored: bool = False
     again: bool = False  # the next run judges it again: there is no marker
-    trouble: BlobError | None = None  # what kept the source from giving it
 
 
 def run(
@@ -137,8 +135,6 @@ def run(
             if not outcome.again:
                 s.blobs.create(file.ignored_marker if outcome.ignored else file.marker, json.dumps(fact).encode())
         batch_id, admitted = _commit(s, {file.uri for file in files})
-        if troubles := [outcome.trouble for outcome in outcomes if outcome.trouble]:
-            raise BlobError(f"{len(troubles)} files could not be read and wait for the next run: {troubles[0]}")
     known = sum(outcome == _Outcome() for outcome in outcomes) + len(refused) - quarantined
     return IngestReport(
         batch_id=batch_id,
@@ -216,18 +212,14 @@ def _judge(s: Services, origin: Blobs, file: _File, work: Path, imported: bool) 
             return _Outcome(again=True)
         except BlobUnreachable:
             raise
-        except BlobDenied as error:  # without a marker: being let in later changes no fingerprint
-            if file.beside:
-                return _Outcome(ignored=True, again=True)
-            return replace(_refused(file, Refusal.UNREADABLE, str(error)), again=True)
-        except BlobError as error:  # such as a bad sector, or a key that decrypts it no more
-            return _Outcome(again=True, trouble=error)
+        except BlobError as error:  # denied, a bad sector, a key that decrypts it no more
+            return _not_given(file, error)
         try:
             return _admit(s, file, path, truth, work, imported)
         except _Changed:
             return _Outcome(again=True)
         except _BadSector as error:
-            return _Outcome(again=True, trouble=error)
+            return _not_given(file, error)
         except sav.SavError as error:
             return _refused(file, Refusal.FAILED, str(error))
         except video.Refused as refused:
@@ -249,6 +241,13 @@ def _begins_as_video(head: bytes) -> bool:
         or head.startswith((b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"0&\xb2u\x8ef\xcf\x11", b"\x06\x0e+4", b".RMF"))
         or head.startswith((b"\0\0\1\xba", b"\0\0\1\xb3", b"DKIF"))
     )
+
+
+def _not_given(file: _File, error: BlobError) -> _Outcome:
+    """Without a marker: what is mended, or opened to us, later changes no fingerprint."""
+    if file.beside:
+        return _Outcome(ignored=True, again=True)
+    return replace(_refused(file, Refusal.UNREADABLE, str(error)), again=True)
 
 
 def _refused(file: _File, reason: Refusal, detail: str) -> _Outcome:
@@ -385,7 +384,6 @@ def _commit(s: Services, uris: set[str]) -> tuple[str | None, int]:
     """
     keys = [key.split("/") for key in s.blobs.keys("videos/")]
     imported = {key[1] for key in keys if key[-1] == _IMPORTED}
-
     table = s.tables.scan("videos", columns=["video_id", "batch_id", "split"])
     batch_of = dict(zip(table["video_id"].to_pylist(), table["batch_id"].to_pylist(), strict=True))
     marked = batches.reached(s.blobs)

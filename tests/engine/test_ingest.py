@@ -69,7 +69,7 @@ def test_a_file_that_was_still_being_copied_is_admitted_when_it_is_whole(s, sour
 
 
 @pytest.mark.parametrize("where", ["local", "hash"])
-def test_a_file_that_the_disk_does_not_give_is_told_and_the_others_are_committed(s, source, monkeypatch, where):
+def test_a_file_that_the_disk_does_not_give_is_quarantined_and_the_others_go_on(s, source, monkeypatch, where):
     for n, name in enumerate("abc"):
         video.write(source / f"{name}.mp4", colours(36, seed=n))
     local, digest = LocalBlobs.local, ingest._sha256
@@ -86,10 +86,10 @@ def test_a_file_that_the_disk_does_not_give_is_told_and_the_others_are_committed
 
     with monkeypatch.context() as patch:
         patch.setattr(*((LocalBlobs, "local", no_local) if where == "local" else (ingest, "_sha256", no_digest)))
-        for _ in range(2):
-            with pytest.raises(BlobError, match="1 files could not be read .* Input/output error"):
-                ingest.run(s, str(source))
-            assert len(s.tables.videos()) == 2 and s.tables.quarantine() == []
+        reports = [ingest.run(s, str(source)) for _ in range(2)]
+    assert [(r.admitted, r.quarantined) for r in reports] == [(2, 1), (0, 0)]
+    (row,) = s.tables.quarantine()
+    assert row.subject == str(source / "b.mp4") and row.reason == "unreadable" and "Input/output" in row.detail
     assert ingest.run(s, str(source)).admitted == 1
 
 
