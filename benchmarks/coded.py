@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from annotation_queue.records import Kind, NewTicket, Role
-from engine import ingest, phases
 from engine.services import Services
+from engine.stages import ingest, phases
 from storage import rle, video
 from storage.records import STRIDE, Masklet, Video
 

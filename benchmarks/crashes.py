@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, BrowserContext, Page
 from annotation_queue.records import Kind
 from benchmarks.coded import PASSWORD
 from benchmarks.queue import PrivatePostgres
-from engine.serve import QueueProcess
 from engine.services import connect
+from engine.serving.serve import QueueProcess
 from engine.settings import Settings
 
 ACTS = 6  # between two crashes

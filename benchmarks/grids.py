@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import feed, image
+from model import image, inputs
+from model.checkpoints import LoadedModel
 from model.image import GridConfig, ImagePredictor, Scale
-from model.load import LoadedModel
 
 POINTS = 64  # a batch
 QUICK = (Scale(crops_per_side=1, points_per_side=16), Scale(crops_per_side=2, points_per_side=4))
@@ -95,7 +95,7 @@ def _now(loaded: LoadedModel) -> float:
 def _library(loaded: LoadedModel, picture: NDArray[np.uint8], points_xy: NDArray[np.float64]) -> Tensor:
     """Three masks for each point by the library's own calls: float (N, 3, h, w)."""
     model, side = loaded.model, loaded.image_size
-    embeddings = model.get_image_embeddings(feed.to_pixels(loaded, [picture]))
+    embeddings = model.get_image_embeddings(inputs.to_pixels(loaded, [picture]))
     scale = np.array([side / picture.shape[1], side / picture.shape[0]])
     xy = torch.from_numpy(points_xy * scale).float()[None, :, None].to(loaded.device)  # (1, N, 1, 2)
     labels = torch.ones(xy.shape[:3], dtype=torch.int32, device=loaded.device)

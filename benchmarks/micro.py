@@ -12,8 +12,8 @@ import json
 import sys
 from dataclasses import asdict
 
-from engine import micro
-from model import load
+from engine.demo import micro
+from model import checkpoints
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         if sys.stderr.isatty():
             print(f"{done} of {clips} clips", end="\r", file=sys.stderr, flush=True)
 
-    figures = asdict(micro.held_out(load.load(chosen.checkpoint), clips, progress))
+    figures = asdict(micro.held_out(checkpoints.load(chosen.checkpoint), clips, progress))
     print(json.dumps(figures) if chosen.json else "\n".join(f"{k:20} {v:.1f}" for k, v in figures.items()))
 
 

@@ -37,9 +37,9 @@ from playwright.sync_api import Browser, sync_playwright
 from benchmarks import crashes, firefox
 from benchmarks.coded import PASSWORD, fill
 from benchmarks.queue import database_of
-from engine import serve
-from engine.serve import QueueProcess
 from engine.services import connect
+from engine.serving import serve
+from engine.serving.serve import QueueProcess
 from engine.settings import IngestSettings, ModelSettings, QueueSettings, Settings
 from storage.records import STRIDE
 

@@ -48,7 +48,7 @@ from annotation_queue import database as db
 from annotation_queue.client import QueueClient, new_id, now
 from annotation_queue.database import Database
 from annotation_queue.records import NewOperation, NoSuchVideo, VideoInfo
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 from benchmarks.race import race
 
 PEOPLE = 500
@@ -83,7 +83,7 @@ def serve(uri: str, port: int) -> None:
     """A server process."""
     import uvicorn
 
-    from annotation_queue.api import create_app
+    from annotation_queue.api.app import create_app
 
     app = create_app(Store(Database(uri), lease_s=LEASE_S), NoMedia())
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", access_log=False)
@@ -98,7 +98,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self._uri = uri
         self._forks = multiprocessing.get_context("forkserver")
-        self._forks.set_forkserver_preload(["annotation_queue.api", "uvicorn"])  # else each start imports for seconds
+        self._forks.set_forkserver_preload(
+            ["annotation_queue.api.app", "uvicorn"]
+        )  # else each start imports for seconds
         self._process: Any = None
 
     def start(self) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from annotation_queue.client import new_id
 from annotation_queue.database import Database
 from annotation_queue.records import Kind, Person, Role
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 
 PROCESSES = 6
 REPORT = 500  # claims between two reports of a process

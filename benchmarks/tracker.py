@@ -31,11 +31,12 @@ from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from benchmarks import grids
-from engine import evaluate, micro
-from engine.synthetic import render
-from model import feed, load, meta, network
-from model.load import LoadedModel
-from model.memory_reader import Economy, Window, can_read
+from engine.demo import micro
+from engine.demo.synthetic import render
+from engine.protocols import first_frame
+from model import checkpoints, inputs, meta_checkpoint, network
+from model.checkpoints import LoadedModel
+from model.fast.memory_reader import Economy, Window, can_read
 from model.tracker import FeatureCache, Tracker, TrackerConfig
 from storage.records import Prompt
 from validation import jf
@@ -49,7 +50,7 @@ def ways(loaded: LoadedModel, window: float | None = None) -> dict[str, Way]:
     """
     found = {"exact": (loaded, TrackerConfig())}
     if can_read(loaded.model) and loaded.dtype == torch.float32:
-        half = load.wrap(copy.deepcopy(loaded.model).to(torch.bfloat16), name=loaded.name)
+        half = checkpoints.wrap(copy.deepcopy(loaded.model).to(torch.bfloat16), name=loaded.name)
         found["economy"] = (half, TrackerConfig(economy=Economy(window_margin=window, window_least=2)))
     return found
 
@@ -57,11 +58,11 @@ def ways(loaded: LoadedModel, window: float | None = None) -> dict[str, Way]:
 def published(name: str, image_size: int, device: str) -> LoadedModel:
     """Random weights in the shape of a published model."""
     torch.manual_seed(0)
-    model = Sam2VideoModel(load.resized_config(meta.config_of(name), image_size))
-    load.init_weights(model, 0, embedding_std=1.0)
+    model = Sam2VideoModel(checkpoints.resized_config(meta_checkpoint.config_of(name), image_size))
+    checkpoints.init_weights(model, 0, embedding_std=1.0)
     with torch.no_grad():  # every object is present: an absent one is less work for us than for the library
         model.mask_decoder.pred_obj_score_head.proj_out.bias += 5.0
-    return load.wrap(torch.nn.Module.to(model, device=device, dtype=precision(device)), name=name)
+    return checkpoints.wrap(torch.nn.Module.to(model, device=device, dtype=precision(device)), name=name)
 
 
 def precision(device: str) -> torch.dtype:
@@ -101,7 +102,7 @@ class Library:
         self._loaded = loaded
         hw = frames[0].shape[:2]
         self._session = Sam2VideoInferenceSession(
-            video=feed.to_pixels(loaded, frames),
+            video=inputs.to_pixels(loaded, frames),
             video_height=hw[0],
             video_width=hw[1],
             inference_device=loaded.device,
@@ -111,7 +112,7 @@ class Library:
         )
         numbers = []
         for number, prompt in enumerate(given.values()):
-            clicks = feed.to_clicks(loaded, [prompt], hw)
+            clicks = inputs.to_clicks(loaded, [prompt], hw)
             index = self._session.obj_id_to_idx(number)
             points = {"point_coords": clicks.xy[:, None].to(loaded.dtype), "point_labels": clicks.labels[:, None]}
             self._session.add_point_inputs(index, 0, points)
@@ -213,13 +214,13 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
         for name, (loaded, config) in compared.items():
             tracker = Tracker(loaded, clip.frames.__getitem__, video_hw=hw, frame_count=t, config=config)
             for n in shown:
-                evaluate.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
+                first_frame.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
             made[name] = np.stack([answer.masks(hw) for answer in tracker.propagate(0, t)])  # (T, N, H, W)
             scores[name] += [jf.score_masklet(made[name][:, i], clip.masks[:, n]) for i, n in enumerate(shown)]
         both = (made["exact"] & made["economy"])[1:].sum((2, 3))
         either = (made["exact"] | made["economy"])[1:].sum((2, 3))
         overlaps += np.where(either > 0, both / np.maximum(either, 1), 1.0).ravel().tolist()
-    points = {name: 50 * (mean.j + mean.f) for name, of in scores.items() if (mean := evaluate.pooled(of))}
+    points = {name: 50 * (mean.j + mean.f) for name, of in scores.items() if (mean := first_frame.pooled(of))}
     return {
         "economy_mean_iou": round(float(np.mean(overlaps)), 4),
         "economy_jf_drop": round(points["exact"] - points["economy"], 3),
@@ -299,7 +300,7 @@ def main() -> None:
         "--quick", action="store_true", help="128 px, fewer frames, clips and objects that grow: within 45 seconds"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON line, last")
-    parser.add_argument("--model", choices=list(meta.SHAPES), default="tiny")
+    parser.add_argument("--model", choices=list(meta_checkpoint.SHAPES), default="tiny")
     parser.add_argument("--image-size", type=int, default=512)
     parser.add_argument("--objects", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -307,7 +308,7 @@ def main() -> None:
         "--window", type=float, help="economy also looks only around the last mask, its box grown by this share"
     )
     chosen = parser.parse_args()
-    load.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
+    checkpoints.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
     quick = chosen.quick
     side = min(128, chosen.image_size) if quick else chosen.image_size
 
@@ -317,7 +318,7 @@ def main() -> None:
 
     large = published(chosen.model, side, chosen.device)
     figures: dict[str, Any] = speed(ways(large, chosen.window), chosen.objects, 10 if quick else 12, tell)
-    small = load.load("micro", device=chosen.device, dtype=precision(chosen.device))
+    small = checkpoints.load("micro", device=chosen.device, dtype=precision(chosen.device))
     tell("what economy costs")
     compared = ways(small, chosen.window)
     figures |= price(compared, 2 if quick else 50)

@@ -26,35 +26,35 @@ def auto_masklets():
     @task
     def plan() -> list[str]:
         """The batches that lack candidates, or whose tickets are not open."""
-        from engine import auto_masklets, review
+        from engine.stages import propose, review
 
         with connected() as s:
-            return sorted({*auto_masklets.pending(s), *review.to_open(s)})
+            return sorted({*propose.pending(s), *review.to_open(s)})
 
     @task
     def chunks(batch_ids: list[str]) -> list[dict]:
         """The videos that still lack candidates, in groups for one `propagate` each."""
-        from engine import auto_masklets
+        from engine.stages import propose
 
         with connected() as s:
-            return [{"batch_id": b, "video_ids": ids} for b in batch_ids for ids in auto_masklets.chunks(s, b)]
+            return [{"batch_id": b, "video_ids": ids} for b in batch_ids for ids in propose.chunks(s, b)]
 
     @task(pool=GPU)
     def propagate(batch_id: str, video_ids: list[str]) -> str:
         """Makes the candidates of some videos of a batch."""
-        from engine import auto_masklets
+        from engine.stages import propose
 
         with connected() as s:
-            return auto_masklets.run(s, batch_id, video_ids)
+            return propose.run(s, batch_id, video_ids)
 
     @task(outlets=[CANDIDATES], trigger_rule="all_done")
     def open_review(batch_id: str) -> str:
         """Closes the batch for proposals and opens its tickets; fails while a chunk of it is missing."""
-        from engine import auto_masklets, review
+        from engine.stages import propose, review
 
         with connected() as s:
-            auto_masklets.finish(s, batch_id)
-            if batch_id in auto_masklets.pending(s):
+            propose.finish(s, batch_id)
+            if batch_id in propose.pending(s):
                 raise AirflowFailException(f"batch {batch_id} has videos without candidates: see propagate")
             review.open_batch(s, batch_id)
         return batch_id

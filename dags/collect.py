@@ -24,7 +24,7 @@ def collect():
     @task
     def drained() -> list[str]:
         """The batches that the queue has settled and nobody has collected."""
-        from engine import review
+        from engine.stages import review
 
         with connected() as s:
             return review.to_collect(s)
@@ -32,7 +32,7 @@ def collect():
     @task(outlets=[COLLECTED])
     def collect_batch(batch_id: str) -> str:
         """Writes the decisions of one batch to the store."""
-        from engine import review
+        from engine.stages import review
 
         with connected() as s:
             review.collect(s, batch_id)

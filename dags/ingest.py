@@ -29,7 +29,7 @@ def ingest():
     @task(outlets=[VIDEOS])
     def admit(params=None) -> str:
         """Admits what is new; returns the batch id."""
-        from engine import ingest
+        from engine.stages import ingest
 
         with connected(ingest.NoSource) as s:
             source = params["source"] or s.settings.ingest.source

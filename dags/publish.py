@@ -24,7 +24,7 @@ def publish():
     @task
     def pending() -> list[str]:
         """The batches that are collected and not published."""
-        from engine import publish
+        from engine.stages import publish
 
         with connected() as s:
             return publish.pending(s)
@@ -32,7 +32,7 @@ def publish():
     @task(outlets=[RELEASE], max_active_tis_per_dag=1)
     def publish_batch(batch_id: str) -> str:
         """Checks and commits one batch; returns the name of its release."""
-        from engine import publish
+        from engine.stages import publish
 
         with connected(publish.PublishStopped) as s:
             release = publish.run(s, batch_id)

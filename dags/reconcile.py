@@ -29,10 +29,10 @@ def reconcile():
     @task(outlets=[PENDING])
     def wake(outlet_events=None) -> dict:
         """Sends the events that pending batches and a due release wait for; returns them, and what was in the way."""
-        from engine import reconcile
+        from engine import loop
 
         with connected() as s:
-            found = reconcile.run(s)
+            found = loop.run(s)
         for name, ids in found.pending.items():
             if ids:
                 outlet_events[PENDING].add(WAKES[name], extra={"pending": ids})

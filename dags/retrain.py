@@ -31,7 +31,7 @@ def retrain():
     @task
     def start(params=None) -> str:
         """Pins what the round is made of; returns the round id."""
-        from engine import rounds
+        from engine.rounds import rounds
 
         with connected(rounds.NoSuchRelease, rounds.NothingToTrainOn, rounds.NothingHeldOut) as s:
             release = params["release"] or rounds.due(s)
@@ -42,7 +42,7 @@ def retrain():
     @task(pool=GPU)
     def train(round_id: str) -> str:
         """Trains, or goes on."""
-        from engine import rounds
+        from engine.rounds import rounds
 
         with connected(*rounds.hopeless()) as s:
             return rounds.train(s, round_id)
@@ -50,7 +50,7 @@ def retrain():
     @task(pool=GPU)
     def evaluate(round_id: str) -> str:
         """Measures the old and the new checkpoint on held-out videos."""
-        from engine import rounds
+        from engine.rounds import rounds
 
         with connected(*rounds.hopeless()) as s:
             return rounds.evaluate(s, round_id)
@@ -58,7 +58,7 @@ def retrain():
     @task
     def decide(round_id: str) -> str:
         """Promotes the checkpoint if the gate passes: "promoted" or "kept"."""
-        from engine import rounds
+        from engine.rounds import rounds
 
         with connected(rounds.NoSuchRound) as s:
             return "promoted" if rounds.decide(s, round_id).promoted else "kept"

@@ -18,10 +18,11 @@ import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotation_queue.records import Role
-from engine import auto_masklets, ingest, review, synthetic
-from engine.serve import QueueProcess, free_port
+from engine.demo import synthetic
 from engine.services import connect
+from engine.serving.serve import QueueProcess, free_port
 from engine.settings import AutoSettings, IngestSettings, ModelSettings, QueueSettings, ReviewSettings, Settings
+from engine.stages import ingest, propose, review
 
 ARGS = ["--no-sandbox", "--disable-gpu"]
 PASSWORD = "for pictures only"
@@ -57,10 +58,10 @@ def fill(settings: Settings, videos: Path) -> None:
     synthetic.write_videos(videos, 2, SCENE, seed=11)
     with connect(settings) as s:
         ingest.run(s, str(videos))
-        for batch_id in auto_masklets.pending(s):
-            for chunk in auto_masklets.chunks(s, batch_id):
-                auto_masklets.run(s, batch_id, chunk)
-            auto_masklets.finish(s, batch_id)
+        for batch_id in propose.pending(s):
+            for chunk in propose.chunks(s, batch_id):
+                propose.run(s, batch_id, chunk)
+            propose.finish(s, batch_id)
         _, accounts = s.open_queue()
         for name, roles in PEOPLE.items():
             accounts.add(name, roles, PASSWORD)

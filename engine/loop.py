@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from engine import auto_masklets, publish, review, rounds
+from engine.rounds import rounds
 from engine.services import Services
+from engine.stages import propose, publish, review
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class Waiting:
 def run(s: Services) -> Waiting:
     """Asks every stage, whatever the others are troubled by: a queue that is down must not keep publishing waiting."""
     stages: dict[str, Callable[[], list[str]]] = {
-        "videos": lambda: sorted({*auto_masklets.pending(s), *review.to_open(s)}),
+        "videos": lambda: sorted({*propose.pending(s), *review.to_open(s)}),
         "reviewed": lambda: review.to_collect(s),
         "collected": lambda: publish.pending(s),
         "release": lambda: [name for name in [rounds.due(s)] if name is not None],

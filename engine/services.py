@@ -24,11 +24,11 @@ from storage.tables import Tables
 from storage.video import FrameReader
 
 if TYPE_CHECKING:  # opened only by the stages that need them: importing torch takes seconds
-    from annotation_queue.auth import Accounts
     from annotation_queue.client import QueueClient
-    from annotation_queue.store import Store
+    from annotation_queue.people.accounts import Accounts
+    from annotation_queue.tickets.store import Store
     from engine.registry import Checkpoint, Registry
-    from model.load import LoadedModel
+    from model.checkpoints import LoadedModel
 
 
 class NoPipelineToken(Exception):
@@ -97,22 +97,22 @@ class Services:
 
         Raises NoCheckpoint.
         """
-        from model import load
+        from model import checkpoints
 
         dtype = "float32" if to_train else self.settings.model.dtype
         key = (checkpoint.name, dtype)
         if key not in self._models:
             where = checkpoint.name if checkpoint.key is None else str(self._fetch_folder(checkpoint.key))
-            self._models[key] = load.load(where, device=self.device, dtype=dtype)
+            self._models[key] = checkpoints.load(where, device=self.device, dtype=dtype)
         return self._models[key]
 
     @property
     def device(self) -> str:
         """Where the model runs."""
-        from model import load
+        from model import checkpoints
 
-        load.set_threads(self.settings.model.threads)
-        return load.pick_device(self.settings.model.device)
+        checkpoints.set_threads(self.settings.model.threads)
+        return checkpoints.pick_device(self.settings.model.device)
 
     @contextmanager
     def frames(self, video: Video) -> Iterator[FrameReader]:
@@ -132,10 +132,10 @@ class Services:
 
         grace_s: for how long leases that ran out while nothing served them are left to whoever held them.
         """
-        from annotation_queue.auth import Accounts
         from annotation_queue.database import Database
+        from annotation_queue.people.accounts import Accounts
         from annotation_queue.records import Policy, Role
-        from annotation_queue.store import Store
+        from annotation_queue.tickets.store import Store
 
         self.home  # noqa: B018  (the folder must be there before the database is)
         database = Database(self.settings.queue_database_uri)

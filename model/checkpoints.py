@@ -27,7 +27,7 @@ from torch import nn
 from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.utils import logging as transformers_logging
 
-from model import meta
+from model import meta_checkpoint
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -266,8 +266,8 @@ def _from_meta(path: Path) -> Sam2VideoModel:
     if not path.is_file():
         raise NoCheckpoint(f"no checkpoint {path}: no such file")
     try:
-        config, tensors = meta.read(path)
-    except meta.NotMetas as error:
+        config, tensors = meta_checkpoint.read(path)
+    except meta_checkpoint.NotMetas as error:
         raise NoCheckpoint(str(error)) from error
     model = Sam2VideoModel(config)
     own = model.state_dict()

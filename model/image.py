@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import feed, masks, network
-from model.feed import Rgb
-from model.load import LoadedModel
+from model import inputs, masks, network
+from model.checkpoints import LoadedModel
+from model.fast.point_decoder import PointDecoder
+from model.inputs import Rgb
 from model.masks import Boxes, Mask
 from model.network import Clicks, Features
-from model.point_decoder import PointDecoder
 from storage.records import Prompt
 
 BoxPx = tuple[int, int, int, int]  # xyxy, right and bottom exclusive
@@ -112,7 +112,7 @@ class ImagePredictor:
     def set_image(self, rgb: Rgb) -> None:
         """rgb: uint8 (H, W, 3)."""
         with torch.inference_mode():
-            pixels = feed.to_pixels(self._loaded, [rgb])
+            pixels = inputs.to_pixels(self._loaded, [rgb])
             self._decoder = None
             self._features, self._hw = network.encode_images(self._loaded.model, pixels), (rgb.shape[0], rgb.shape[1])
 
@@ -127,12 +127,12 @@ class ImagePredictor:
         """
         hw = self._shape()
         for prompt in prompts:
-            feed.check(prompt, hw)
+            inputs.check(prompt, hw)
         if not prompts:
             raise ValueError("no prompts")
         groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
         for index, prompt in enumerate(prompts):
-            groups[prompt.mask_rle is not None, feed.click_count(prompt)].append(index)
+            groups[prompt.mask_rle is not None, inputs.click_count(prompt)].append(index)
         if previous is not None and any(is_mask for is_mask, _ in groups):
             raise ValueError("a mask prompt has no previous logits: the mask is the hint")
         found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
@@ -141,10 +141,10 @@ class ImagePredictor:
             clicks: Clicks | None = None
             hint: Tensor | None = None
             if is_mask:
-                full = feed.to_masks(self._loaded, chosen, hw) * 20.0 - 10.0
+                full = inputs.to_masks(self._loaded, chosen, hw) * 20.0 - 10.0
                 hint = network.low_logits(self._loaded.model, full)
             else:
-                clicks = feed.to_clicks(self._loaded, chosen, hw)
+                clicks = inputs.to_clicks(self._loaded, chosen, hw)
                 if previous is not None:
                     hint = previous[indices].to(self._loaded.device).clamp(-32.0, 32.0)
             answer = self._decode(clicks, hint, len(chosen))
@@ -184,7 +184,7 @@ class ImagePredictor:
 
     def _decode(self, clicks: Clicks | None, hint: Tensor | None, count: int) -> Masks:
         assert self._features is not None
-        features = feed.expand(self._features, count)
+        features = inputs.expand(self._features, count)
         decoded = network.decode(
             self._loaded.model,
             features,

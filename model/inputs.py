@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.load import LoadedModel
+from model.checkpoints import LoadedModel
 from model.network import Clicks, Features
 from storage import rle
 from storage.records import Prompt

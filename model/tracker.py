@@ -29,10 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import feed, masks, network
-from model.feed import Rgb
-from model.load import LoadedModel
-from model.memory_reader import Economy, MemoryReader, Past, Window, can_read
+from model import inputs, masks, network
+from model.checkpoints import LoadedModel
+from model.fast.memory_reader import Economy, MemoryReader, Past, Window, can_read
+from model.inputs import Rgb
 from model.network import Decoded, Features, Memory
 from storage.records import Prompt
 
@@ -114,13 +114,13 @@ class FeatureCache:
                 return
         rgb = self._frames(frame_idx)
         yield
-        encoded = yield from network.encoding(self.loaded.model, feed.to_pixels(self.loaded, [rgb]))
+        encoded = yield from network.encoding(self.loaded.model, inputs.to_pixels(self.loaded, [rgb]))
         with self._lock:
             self._keep({frame_idx: encoded})
 
     @torch.inference_mode()
     def _encode(self, frame_idxs: Sequence[Any]) -> None:
-        pixels = feed.to_pixels(self.loaded, [self._frames(i) for i in frame_idxs])
+        pixels = inputs.to_pixels(self.loaded, [self._frames(i) for i in frame_idxs])
         encoded = network.encode_images(self.loaded.model, pixels)
         rows = torch.arange(len(frame_idxs), device=pixels.device)
         alone = len(frame_idxs) == 1
@@ -240,7 +240,7 @@ class Tracker:
         (frame_idx,) = frames
         self._check_frame(frame_idx)
         for prompt in prompts.values():
-            feed.check(prompt, self._hw)
+            inputs.check(prompt, self._hw)
         groups: dict[tuple[object, ...], list[tuple[str, _Reading | None, Tensor | None]]] = defaultdict(list)
         for object_id, prompt in prompts.items():
             state = self._objects.get(object_id) or self._new_object()
@@ -251,7 +251,7 @@ class Tracker:
                 previous = self._previous(state, prompt)
             key = (
                 prompt.mask_rle is not None,
-                feed.click_count(prompt),
+                inputs.click_count(prompt),
                 reading and (reading.spatial_back, reading.pointer_back),
                 previous is None,
             )
@@ -311,8 +311,8 @@ class Tracker:
             for frame_idx in part:
                 yield from self._features.encoding(frame_idx)
             given = [Prompt(frame_idx=i, mask_rle=known[i]) for i in part]
-            features = feed.together([self._features.get(i) for i in part])
-            decoded, full = network.take_mask(self._model, features, feed.to_masks(self._loaded, given, self._hw))
+            features = inputs.together([self._features.get(i) for i in part])
+            decoded, full = network.take_mask(self._model, features, inputs.to_masks(self._loaded, given, self._hw))
             made = network.encode_memory(self._model, features.top, full, decoded, binarise=False)
             for row, prompt in enumerate(given):
                 answer = _answer(prompt.frame_idx, object_id, decoded, row)
@@ -351,7 +351,7 @@ class Tracker:
 
     def _only_answered(self, object_id: str, prompt: Prompt) -> _Memory:
         """A mask that is about to be corrected: no other frame will read it."""
-        mask = feed.to_masks(self._loaded, [prompt], self._hw)
+        mask = inputs.to_masks(self._loaded, [prompt], self._hw)
         logits = network.low_logits(self._model, mask * 20.0 - 10.0)
         score = (mask.flatten(1).amax(1) > 0).to(mask.dtype) * 20.0 - 10.0
         answer = FrameMasks(prompt.frame_idx, (object_id,), logits, torch.ones_like(score), score)
@@ -367,9 +367,9 @@ class Tracker:
     ) -> dict[str, FrameMasks]:
         """Answers prompts of one kind and gives the answers by object."""
         given = list(prompts.values())
-        features = feed.expand(self._features.get(frame_idx), len(given))
+        features = inputs.expand(self._features.get(frame_idx), len(given))
         if given[0].mask_rle is not None:
-            decoded, full = network.take_mask(self._model, features, feed.to_masks(self._loaded, given, self._hw))
+            decoded, full = network.take_mask(self._model, features, inputs.to_masks(self._loaded, given, self._hw))
         else:
             readings = [reading for _, reading, _ in group if reading is not None]
             previous = [mask for _, _, mask in group if mask is not None]
@@ -377,9 +377,9 @@ class Tracker:
                 self._model,
                 features,
                 self._attend(features, readings) if readings else network.without_memory(self._model, features),
-                feed.to_clicks(self._loaded, given, self._hw),
+                inputs.to_clicks(self._loaded, given, self._hw),
                 torch.cat(previous) if previous else None,
-                multimask=self._multimask(feed.click_count(given[0]), initial=not readings),
+                multimask=self._multimask(inputs.click_count(given[0]), initial=not readings),
             )
             full = network.upsample(self._model, decoded.logits)
         answers = {object_id: _answer(frame_idx, object_id, decoded, row) for row, object_id in enumerate(prompts)}
@@ -433,7 +433,7 @@ class Tracker:
             nothing: Tensor | None = None  # the map of an absent object, the same for all on this frame
             for group in groups.values():
                 for part in _parts(group, self._batch):
-                    features = feed.expand(frame, len(part))
+                    features = inputs.expand(frame, len(part))
                     top = self._attend(features, [reading for _, reading in part])
                     multimask = self._multimask(0, initial=False)
                     decoded = network.decode(self._model, features, top, None, multimask=multimask)
@@ -441,7 +441,7 @@ class Tracker:
                     if nothing is None and not bool(present.all()):
                         nothing = self._keep(self._remember(frame, _rows(decoded, (~present).nonzero()[:1, 0])), 0)
                     rows = present.nonzero()[:, 0]
-                    seen = self._remember(feed.expand(frame, len(rows)), _rows(decoded, rows)) if len(rows) else None
+                    seen = self._remember(inputs.expand(frame, len(rows)), _rows(decoded, rows)) if len(rows) else None
                     place = {row: i for i, row in enumerate(rows.tolist())}
                     for row, (object_id, _) in enumerate(part):
                         answers[object_id] = _answer(frame_idx, object_id, decoded, row)

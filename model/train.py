@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Sam2VideoModel
 
-from model import clip_forward, load, parallel
+from model import checkpoints, clip_forward, parallel
 from model.clip_forward import Interaction
 from model.clips import Clip, ClipSource, SampleConfig, sample
 from model.losses import LossWeights, step_losses
@@ -248,7 +248,7 @@ def _train(
         if done >= last:
             first = last
             continue
-        model = _on(load.resized(model, stage.image_size), device)
+        model = _on(checkpoints.resized(model, stage.image_size), device)
         optimiser = _optimiser(model, stage, recipe)
         if done > first:  # in the middle of this stage; each stage begins with an optimiser of its own
             optimiser.load_state_dict(state["optimiser"])
@@ -296,7 +296,7 @@ def _train(
             if stops:
                 raise KeyboardInterrupt
         first = last
-    return load.wrap(load.resized(model, recipe.stages[-1].image_size), name="trained").model
+    return checkpoints.wrap(checkpoints.resized(model, recipe.stages[-1].image_size), name="trained").model
 
 
 def _on(model: Sam2VideoModel, device: str) -> Sam2VideoModel:
@@ -450,7 +450,10 @@ class _Samples(Dataset[tuple[Tensor, Tensor]]):
 def to_pixels(clip: Clip) -> Tensor:
     """A clip's frames as the model wants them: float (T, 3, S, S), normalised."""
     frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2).float() / 255
-    mean, std = torch.tensor(load.IMAGENET_MEAN).view(3, 1, 1), torch.tensor(load.IMAGENET_STD).view(3, 1, 1)
+    mean, std = (
+        torch.tensor(checkpoints.IMAGENET_MEAN).view(3, 1, 1),
+        torch.tensor(checkpoints.IMAGENET_STD).view(3, 1, 1),
+    )
     return (frames - mean) / std
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from storage import arrow
 from storage.blobs import BlobError, BlobMissing, Blobs
-from storage.masklets import video_of
+from storage.parts import video_of
 from storage.records import Masklet, Video
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from engine import cli
+from engine.cli import main
 from engine.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def commands():
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(main.app)
     return set(group.commands)
 
 

@@ -30,11 +30,9 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlche
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from annotation_queue import live as live_routes
-from annotation_queue.auth import LOGIN_S, Accounts, Caller, Login, token_id_of
-from annotation_queue.figures import prometheus
-from annotation_queue.live import Live
-from annotation_queue.oidc import FLOW_S, Provider
+from annotation_queue.draft import Segmenter
+from annotation_queue.people.accounts import LOGIN_S, Accounts, Caller, Login, token_id_of
+from annotation_queue.people.oidc import FLOW_S, Provider
 from annotation_queue.records import (
     ID_LENGTH,
     ID_PATTERN,
@@ -79,8 +77,10 @@ from annotation_queue.records import (
     VideoInfo,
     WrongPassword,
 )
-from annotation_queue.refine import Segmenter
-from annotation_queue.store import HEARTBEAT_S, Store
+from annotation_queue.refinement import live as live_routes
+from annotation_queue.refinement.live import Live
+from annotation_queue.tickets.figures import prometheus
+from annotation_queue.tickets.store import HEARTBEAT_S, Store
 from storage.records import FPS, STRIDE, Masklet
 
 T = TypeVar("T")

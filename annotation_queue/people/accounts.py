@@ -39,7 +39,7 @@ from annotation_queue.records import (
 )
 
 if TYPE_CHECKING:
-    from annotation_queue.oidc import Vouched
+    from annotation_queue.people.oidc import Vouched
 
 LOGIN_S = 12 * 3600.0  # a browser login lasts a working day
 MIN_PASSWORD = 8  # characters

@@ -22,18 +22,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from annotation_queue import database as db
-from annotation_queue.records import (
-    ID_LENGTH,
-    ID_PATTERN,
-    Masklet,
-    NewOperation,
-    Operation,
-    Person,
-    QueueError,
-    Ticket,
-    VideoInfo,
-)
-from annotation_queue.refine import (
+from annotation_queue.draft import (
     VERSION,
     Cancelled,
     Draft,
@@ -48,7 +37,18 @@ from annotation_queue.refine import (
     prompt_of,
     propagation,
 )
-from annotation_queue.store import Store
+from annotation_queue.records import (
+    ID_LENGTH,
+    ID_PATTERN,
+    Masklet,
+    NewOperation,
+    Operation,
+    Person,
+    QueueError,
+    Ticket,
+    VideoInfo,
+)
+from annotation_queue.tickets.store import Store
 from storage.records import STRIDE
 
 Id = Annotated[str, Path(pattern=ID_PATTERN, max_length=ID_LENGTH)]

@@ -29,7 +29,7 @@ from annotation_queue.records import (
     masklet_iou,
     wilson,
 )
-from annotation_queue.rows import closest
+from annotation_queue.tickets.rows import closest
 from storage.records import Masklet, Verdict
 
 MADE = "made"  # stands where a verdict would, for a masklet

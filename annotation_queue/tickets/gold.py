@@ -35,7 +35,7 @@ from annotation_queue.records import (
     masklet_iou,
     next_ticket_id,
 )
-from annotation_queue.rows import MASKLET, to_ticket
+from annotation_queue.tickets.rows import MASKLET, to_ticket
 from storage.records import Masklet, Verdict, content_id
 
 CHANCE = (

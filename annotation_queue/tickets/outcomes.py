@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from annotation_queue import database as db
-from annotation_queue import figures
+from annotation_queue.draft import VERSION, beside, draft_of
 from annotation_queue.records import (
     NEXT,
     Batch,
@@ -35,8 +35,8 @@ from annotation_queue.records import (
     lane_of,
     next_ticket_id,
 )
-from annotation_queue.refine import VERSION, beside, draft_of
-from annotation_queue.rows import (
+from annotation_queue.tickets import figures
+from annotation_queue.tickets.rows import (
     MASKLET,
     Decision,
     closest,

@@ -33,9 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from annotation_queue import answers, figures, gold
 from annotation_queue import database as db
-from annotation_queue.claims import RETURN_EXPIRED, claiming, not_barred, waiting
 from annotation_queue.database import Database
 from annotation_queue.records import (
     HANDED_OUT,
@@ -75,7 +73,9 @@ from annotation_queue.records import (
     lanes_of,
     why_not,
 )
-from annotation_queue.rows import (
+from annotation_queue.tickets import figures, gold, outcomes
+from annotation_queue.tickets.claims import RETURN_EXPIRED, claiming, not_barred, waiting
+from annotation_queue.tickets.rows import (
     MASKLET,
     act_of,
     holds,
@@ -167,11 +167,11 @@ class Store:
             check_new_ticket(ticket)
         now = self._clock()
         with self.database.write() as c:
-            row = answers.lock_batch(c, batch_id)
+            row = outcomes.lock_batch(c, batch_id)
             if row is None:
                 new = {"batch_id": batch_id, "created_at": now, "sealed": False, "total": 0, "remaining": 0}
                 db.insert_missing(c, db.batches, [new])
-                row = answers.lock_batch(c, batch_id)
+                row = outcomes.lock_batch(c, batch_id)
                 assert row is not None
             there: dict[str, str] = {}
             ids = list(wanted)
@@ -185,7 +185,7 @@ class Store:
             if fresh and row.sealed:
                 raise BatchSealed(f"batch {batch_id} is sealed: {len(fresh)} new tickets were refused")
             if contents := [ticket.masklet for ticket in fresh if ticket.masklet is not None]:
-                answers.keep_masklets(c, batch_id, contents, now)
+                outcomes.keep_masklets(c, batch_id, contents, now)
             if fresh:
                 rows = [row_of(ticket, batch_id, now, row.total + i, self.policy) for i, ticket in enumerate(fresh)]
                 c.execute(insert(db.tickets), rows)
@@ -195,14 +195,14 @@ class Store:
                 .where(db.batches.c.batch_id == batch_id)
                 .values(sealed=bool(row.sealed or sealed), **counts)
             )
-            answers.tell_if_drained(c, batch_id, now)
+            outcomes.tell_if_drained(c, batch_id, now)
             db.add_to_tallies(c, figures.added(rows if fresh else []))
-            return to_batch(answers.lock_batch(c, batch_id))
+            return to_batch(outcomes.lock_batch(c, batch_id))
 
     def batch(self, batch_id: str) -> Batch:
         """The counts of a batch. Raises NoSuchBatch."""
         with self.database.read() as c:
-            return answers.read_batch(c, batch_id)
+            return outcomes.read_batch(c, batch_id)
 
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
@@ -223,7 +223,7 @@ class Store:
         """
         part, ticket_id, seq = parse_cursor(after)
         with self.database.read() as c:
-            batch = answers.read_batch(c, batch_id)
+            batch = outcomes.read_batch(c, batch_id)
             if part == "settled":
                 t = db.tickets
                 query = (
@@ -273,9 +273,9 @@ class Store:
         """
         wanted, now = list(tickets), self._clock()
         with self.database.write() as c:
-            answers.read_batch(c, batch_id)
+            outcomes.read_batch(c, batch_id)
             known = [g.ticket.masklet for g in wanted if g.ticket.masklet is not None]
-            answers.keep_masklets(c, batch_id, known, now)
+            outcomes.keep_masklets(c, batch_id, known, now)
             return gold.add(c, batch_id, wanted, by.name, now)
 
     def gold(self) -> list[Gold]:
@@ -369,7 +369,7 @@ class Store:
         """Why a person does not get the ticket that they asked for, if they may know; nothing: somebody else has it."""
         if Role.LEAD not in person.roles:  # whether there is one or not, as nothing follows from gold
             raise NotAllowed(f"ticket {ticket_id} is not to be had by {person.name}")
-        if refusal := why_not(person, to_ticket(answers.lock_ticket(c, ticket_id))):
+        if refusal := why_not(person, to_ticket(outcomes.lock_ticket(c, ticket_id))):
             raise NotAllowed(refusal)
 
     def _given(self, c: Connection, person: Person, claim_id: str) -> Ticket | None:
@@ -377,7 +377,7 @@ class Store:
         lease = c.execute(_GIVEN, {"person": person.name, "claim_id": claim_id}).first()
         if lease is None:
             return None
-        ticket = to_ticket(answers.lock_ticket(c, lease.ticket_id))
+        ticket = to_ticket(outcomes.lock_ticket(c, lease.ticket_id))
         if not holds(ticket, lease.token, person):
             raise LeaseLost(f"the lease that claim {claim_id} gave is over")
         return ticket
@@ -410,7 +410,7 @@ class Store:
             if Kind.TRACK not in kinds_of(person.roles):
                 raise NotAllowed(f"{person.name} has no role for {Kind.TRACK} tickets")
             self._check_trained(c, person)
-            batch = answers.lock_batch(c, ticket.batch_id)
+            batch = outcomes.lock_batch(c, ticket.batch_id)
             assert batch is not None
             same = (t.c.batch_id == ticket.batch_id) & (t.c.video_id == ticket.video_id)
             full = (c.scalar(select(func.count()).where(same)) or 0) >= MAX_OBJECTS
@@ -459,7 +459,7 @@ class Store:
             if ticket.state is State.OPEN and ticket.lease_token == token:
                 return ticket
             _check_held(ticket, token, person)
-            return to_ticket(answers.open_again(c, ticket_id))
+            return to_ticket(outcomes.open_again(c, ticket_id))
 
     def end_lease(self, ticket_id: str, token: int, *, by: Person) -> Ticket:
         """End the lease under this token at once, whoever holds it, as if it had run out: what was done stays.
@@ -467,11 +467,11 @@ class Store:
         The ticket as it stands, if that lease is over already. Raises NoSuchTicket.
         """
         with self.database.write() as c:
-            row = answers.lock_ticket(c, ticket_id)
+            row = outcomes.lock_ticket(c, ticket_id)
             if row.state != State.LEASED.value or row.lease_token != token:
                 return to_ticket(row)
             db.record(c, self._clock(), by.name, "end lease", ticket_id, {"held_by": row.leased_by})
-            return to_ticket(answers.open_again(c, ticket_id))
+            return to_ticket(outcomes.open_again(c, ticket_id))
 
     def append_operations(
         self, ticket_id: str, token: int, person: Person, operations: Sequence[NewOperation]
@@ -509,17 +509,17 @@ class Store:
             check_outcome(ticket, outcome)
             known = self._known_operations(c, ticket, [outcome.operation_id])
             if known.get(outcome.operation_id) is False:
-                return answers.finished(c, row)
+                return outcomes.finished(c, row)
             if holds(ticket, token, person) and not known:
                 is_gold = row.gold_id is not None
-                unlike = {} if outcome.masklet is None else answers.unlike(c, row, outcome.masklet)
+                unlike = {} if outcome.masklet is None else outcomes.unlike(c, row, outcome.masklet)
                 act = act_of(outcome, keep_masklet=is_gold, beside=unlike)
                 self._append(c, ticket, token, person, [act], branch=False)
                 self._end_lease(c, ticket, token, outcome, now)
                 if not is_gold:
-                    return answers.answer(c, self.policy, row, person, outcome, now)
+                    return outcomes.answer(c, self.policy, row, person, outcome, now)
                 gold.close(c, row, self.policy, outcome, person.name, now)
-                return answers.finished(c, answers.lock_ticket(c, ticket_id))
+                return outcomes.finished(c, outcomes.lock_ticket(c, ticket_id))
             if not known:
                 self._append(c, ticket, token, person, [act_of(outcome, keep_masklet=True)], branch=True)
         raise LeaseLost()
@@ -539,7 +539,7 @@ class Store:
         now = self._clock()
         t, le = db.tickets, db.leases
         with self.database.write() as c:
-            row = c.execute(answers.LOCK_TICKET, {"ticket_id": ticket_id}).first()
+            row = c.execute(outcomes.LOCK_TICKET, {"ticket_id": ticket_id}).first()
             again = self._given(c, person, operation_id)
             if again is not None:
                 if again.ticket_id != ticket_id:
@@ -555,7 +555,7 @@ class Store:
                 raise ValueError(f"operation {operation_id} is another one's")
             if ticket.state is State.LEASED:
                 raise TooLate("somebody else holds this ticket now")
-            tallies, made = ([], None) if row.gold_id is not None else answers.take_back(c, row, mine)
+            tallies, made = ([], None) if row.gold_id is not None else outcomes.take_back(c, row, mine)
             ended = le.update().where(le.c.ticket_id == ticket_id, le.c.token == mine.token)
             c.execute(ended.values(finished_at=None, verdict=None, reasons=None, seconds=None, masklet_id=None))
             nothing = (
@@ -624,12 +624,12 @@ class Store:
             rows = [(row.settled, MASKLET.validate_json(row.content)) for row in c.execute(query)]
             is_gold, truth = gold.known_of(c, ticket_id)
             own = [ticket.masklet_id, *((truth.masklet_id, truth.parent_id) if truth else ())]
-            origins = {answers.origin(c, ticket.batch_id, masklet_id) for masklet_id in own if masklet_id is not None}
+            origins = {outcomes.origin(c, ticket.batch_id, masklet_id) for masklet_id in own if masklet_id is not None}
             found = [
                 (settled, masklet)
                 for settled, masklet in rows
                 if masklet.masklet_id not in origins
-                and (masklet.parent_id is None or answers.origin(c, ticket.batch_id, masklet.parent_id) not in origins)
+                and (masklet.parent_id is None or outcomes.origin(c, ticket.batch_id, masklet.parent_id) not in origins)
             ]
         return [
             Other(

@@ -12,9 +12,10 @@ import httpx
 import numpy as np
 
 from annotation_queue.records import Kind, Role, kinds_of
-from engine import ingest, serve
 from engine.services import Services, connect
+from engine.serving import serve
 from engine.settings import Settings
+from engine.stages import ingest
 from storage import video
 
 

@@ -97,8 +97,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The whole loop on synthetic clips with simulated annotators, through the DAGs, offline."""
-    from engine import demo as whole
-    from engine import report
+    from engine.demo import demo as whole
+    from engine.demo import report
 
     begun = time.monotonic()
     with _terminable(), err.status("starting") as status:
@@ -129,22 +129,22 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
-    from engine import auto_masklets, batches
-    from engine import review as reviews
-    from engine.batches import Stage
-    from engine.serve import QueueProcess
     from engine.services import connect
+    from engine.serving.serve import QueueProcess
+    from engine.stages import batches, propose
+    from engine.stages import review as reviews
+    from engine.stages.batches import Stage
 
     settings = Settings()
     facts: dict[str, Any] = {}
     with _terminable(), connect(settings) as s:
         facts["ingest"] = dataclasses.asdict(_ingest(s, videos))
-        for batch_id in auto_masklets.pending(s):
-            todo = [v for chunk in auto_masklets.chunks(s, batch_id) for v in chunk]
+        for batch_id in propose.pending(s):
+            todo = [v for chunk in propose.chunks(s, batch_id) for v in chunk]
             with _bar("auto-masklets") as bar:
                 for number, video_id in enumerate(todo, 1):
-                    auto_masklets.run(s, batch_id, [video_id], _labelled(bar, f"{number} of {len(todo)}"))
-            auto_masklets.finish(s, batch_id)
+                    propose.run(s, batch_id, [video_id], _labelled(bar, f"{number} of {len(todo)}"))
+            propose.finish(s, batch_id)
         with QueueProcess(settings, deliver=not simulate, progress=_say_dim) as queue:
             for batch_id in reviews.to_open(s):
                 reviews.open_batch(s, batch_id)
@@ -176,9 +176,9 @@ def run(
 @app.command()
 def up() -> None:
     """Everything on one machine: Airflow with its page, the queue with its page; Ctrl-C stops it all."""
-    from engine.airflow import Airflow
-    from engine.serve import QueueProcess, airflow_home, free_port
+    from engine.processes.airflow import Airflow
     from engine.services import connect
+    from engine.serving.serve import QueueProcess, airflow_home, free_port
 
     settings = Settings()
     port = settings.airflow.port or free_port()  # the queue must know it before Airflow is there
@@ -212,7 +212,7 @@ def serve(
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
 ) -> None:
     """The queue and its page alone."""
-    from engine import serve as queue
+    from engine.serving import serve as queue
 
     queue.run(Settings(), deliver=deliver, with_parent=with_parent)
 
@@ -255,8 +255,8 @@ def quarantine(as_json: Json = False) -> None:
 @app.command()
 def stats(as_json: Json = False) -> None:
     """Where every batch stands, and what is published."""
-    from engine import batches
     from engine.services import connect
+    from engine.stages import batches
     from storage import releases
 
     with connect() as s:
@@ -286,7 +286,7 @@ def validate(
     """Check a release: files against their hashes, every mask against its row and its video."""
     from engine.services import connect
     from storage import releases
-    from validation import masks
+    from validation import masklet_checks
 
     with connect() as s:
         chosen = releases.load(s.blobs, release or _newest(releases.names(s.blobs)))
@@ -295,7 +295,9 @@ def validate(
         count = 0
         for row in chosen.iter_masklets():
             count += 1
-            problems += [f"{row.masklet_id}: {p.check}: {p.detail}" for p in masks.check(row, videos.get(row.video_id))]
+            problems += [
+                f"{row.masklet_id}: {p.check}: {p.detail}" for p in masklet_checks.check(row, videos.get(row.video_id))
+            ]
     if as_json:
         print(json.dumps({"release": chosen.name, "masklets": count, "problems": problems}))
     else:
@@ -336,11 +338,11 @@ def import_sav(
     as_json: Json = False,
 ) -> None:
     """Bring an SA-V dataset in as published masklets: its videos are ingested, its masklets checked like any other."""
-    from engine import imports
     from engine.services import connect
+    from engine.stages import import_sav
 
     with connect() as s, _bar("import") as bar:
-        report = imports.sav_folder(s, folder, bar)
+        report = import_sav.sav_folder(s, folder, bar)
     if as_json:
         print(json.dumps(dataclasses.asdict(report)))
     else:
@@ -375,7 +377,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """One retraining round: train, evaluate on held-out videos, promote if the gate passes. With --data: train only."""
-    from engine import rounds
+    from engine.rounds import rounds
     from engine.services import connect
     from storage import releases
 
@@ -416,9 +418,9 @@ def _train_on(
     as_json: bool,
 ) -> None:
     """Trains outside of rounds. Under torchrun the first process alone says anything."""
-    from engine import rounds, training
+    from engine.rounds import rounds, training
     from engine.services import connect
-    from model import load, parallel
+    from model import checkpoints, parallel
 
     on_cpu = settings.model.model_copy(update={"device": "cpu"})  # from there each process takes it to its own GPU
     with connect(settings.model_copy(update={"model": on_cpu})) as s, _bar("training", parallel.leads()) as bar:
@@ -436,7 +438,7 @@ def _train_on(
             folder,
             chosen,
             begun,
-            device=load.pick_device(settings.model.device),
+            device=checkpoints.pick_device(settings.model.device),
             tracked=lambda: s.registry.track(str(folder.absolute()), "training"),
             look_through=bar,
             report=report,
@@ -453,7 +455,7 @@ def _train_on(
 @app.command("rounds")
 def rounds_(as_json: Json = False) -> None:
     """Every round: what it began with, J&F before and after, and what the gate said."""
-    from engine import rounds
+    from engine.rounds import rounds
     from engine.services import connect
 
     with connect() as s:
@@ -494,8 +496,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """What a checkpoint reaches on held-out videos of any dataset, with simulated prompts."""
-    from engine import evaluate as exams
-    from engine import interactive, rounds
+    from engine.protocols import first_frame as exams
+    from engine.protocols import interactive
+    from engine.rounds import rounds
     from engine.services import connect
 
     if protocol not in (*exams.PROTOCOLS, "interactive", "image"):
@@ -669,10 +672,10 @@ def users_audit(limit: Annotated[int, typer.Option(min=1)] = 50, as_json: Json =
 @gold_app.command("add")
 def gold_add(batch: Annotated[str, typer.Argument(help="As `masklets stats` shows it.")]) -> None:
     """Make gold of what was decided in a batch: what was accepted as it was, and what was corrected."""
-    from annotation_queue.auth import OPERATOR
+    from annotation_queue.people.accounts import OPERATOR
     from annotation_queue.records import Person
-    from engine import review
     from engine.services import connect
+    from engine.stages import review
 
     with connect() as s:
         store, _ = s.open_queue()
@@ -699,7 +702,7 @@ def gold_list(as_json: Json = False) -> None:
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check that this machine can do the work: source, store, catalog, queue, Airflow, checkpoint, video codecs."""
-    from engine import doctor as checks
+    from engine.cli import doctor as checks
 
     results = checks.run(Settings())
     if as_json:
@@ -723,7 +726,7 @@ def _known(word: str, words: type[E], what: str) -> E:
 
 
 def _ingest(s: Any, videos: str | None) -> Any:
-    from engine import ingest as stage
+    from engine.stages import ingest as stage
 
     with _bar("ingest") as bar:
         return stage.run(s, videos, bar)
@@ -741,10 +744,10 @@ def _batches_of(s: Any, videos: str) -> set[str]:
 def _simulate(s: Any, batch_ids: list[str], check: Callable[[], None]) -> dict[str, Any]:
     """Closes the review of these batches and publishes them; returns what was simulated and the releases."""
     from annotation_queue.records import Role, State
-    from engine import batches, publish
-    from engine import review as reviews
-    from engine import simulate as people
-    from engine.batches import Stage
+    from engine.demo import simulated_people as people
+    from engine.stages import batches, publish
+    from engine.stages import review as reviews
+    from engine.stages.batches import Stage
 
     hired = []
     _, accounts = s.open_queue()
@@ -813,13 +816,13 @@ def _counts(counts: Mapping[str, Any]) -> str:
 
 def _dataset(s: Any, where: str | None, split: str) -> Any:
     """What `--data` names, else the newest release."""
-    from engine import datasets
+    from engine.datasets import labelled
     from storage import releases
 
     if split not in ("train", "val", "test", "all"):
         raise ValueError(f"the splits are train, val, test and all, not {split!r}")
     place = _newest(releases.names(s.blobs)) if where is None else where
-    return datasets.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
+    return labelled.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
 
 
 def _points(result: Any) -> dict[str, float]:
@@ -874,7 +877,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-if __name__ == "__main__":
-    main()

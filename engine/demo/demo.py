@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from annotation_queue.records import Role
-from engine import batches, report, rounds, simulate, synthetic
-from engine.airflow import Airflow, AirflowUnreachable, DagRun, at_rest
-from engine.batches import Stage
-from engine.serve import QueueProcess, airflow_home, free_port
+from engine.demo import report, simulated_people, synthetic
+from engine.demo.simulated_people import Credentials, Tally
+from engine.processes.airflow import Airflow, AirflowUnreachable, DagRun, at_rest
+from engine.rounds import rounds
 from engine.services import Services, connect
+from engine.serving.serve import QueueProcess, airflow_home, free_port
 from engine.settings import (
     AirflowSettings,
     AutoSettings,
@@ -35,7 +36,8 @@ from engine.settings import (
     Settings,
     StorageSettings,
 )
-from engine.simulate import Credentials, Tally
+from engine.stages import batches
+from engine.stages.batches import Stage
 
 T = TypeVar("T")
 
@@ -139,7 +141,7 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
             batch_id = timed("ingest", lambda: until(lambda: _first_batch(s), "ingest"))
             timed("auto-masklets", lambda: until(lambda: _reached(s, batch_id, Stage.IN_REVIEW), "auto_masklets"))
             tell("review: simulated annotators claim tickets over HTTP")
-            tally = timed("review", lambda: simulate.work(s, people, progress=_every(10, tell)))
+            tally = timed("review", lambda: simulated_people.work(s, people, progress=_every(10, tell)))
             timed("collect", lambda: until(lambda: _reached(s, batch_id, Stage.COLLECTED), "collect"))
             timed("publish", lambda: until(lambda: _reached(s, batch_id, Stage.PUBLISHED), "publish"))
             published = batches.facts(s.blobs, batch_id, Stage.PUBLISHED) or {}
@@ -151,7 +153,7 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
             page = report.write(s, batch_id, summary, folder / "report.html", title=title)
             exported = _export(s, summary.release, folder / "sa-v")
             (folder / "summary.json").write_text(
-                json.dumps(asdict(summary) | {"simulated": simulate.as_json(tally)}, indent=1, default=str)
+                json.dumps(asdict(summary) | {"simulated": simulated_people.as_json(tally)}, indent=1, default=str)
             )
     return Result(summary, page, exported)
 

@@ -1,8 +1,8 @@
 """How `micro`, the checkpoint that ships with the project, was made: its recipe, its clips and its held-out clips.
 
-    python -m engine.micro train FOLDER      trains, or goes on; a kill loses at most 50 steps, Ctrl-C none
-    python -m engine.micro save FOLDER       writes model/micro from a finished run
-    python -m engine.micro sheet FOLDER OUT  a picture of what micro finds and follows in the videos of a folder
+    python -m engine.demo.micro train FOLDER      trains, or goes on; a kill loses at most 50 steps, Ctrl-C none
+    python -m engine.demo.micro save FOLDER       writes model/micro from a finished run
+    python -m engine.demo.micro sheet FOLDER OUT  a picture of what micro finds and follows in the videos of a folder
 
 `micro` stands in for a published SAM 2.1 checkpoint where none can be had; it never saw a real video.
 """
@@ -18,15 +18,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engine import auto_masklets, evaluate, report
-from engine.evaluate import Truth
+from engine.demo import report
+from engine.demo.synthetic import Scene, render
+from engine.protocols import first_frame
+from engine.protocols.first_frame import Truth
 from engine.settings import AutoSettings
-from engine.synthetic import Scene, render
-from model import image, load
+from engine.stages import propose
+from model import checkpoints, image
 from model import train as trainer
+from model.checkpoints import LoadedModel, Shape
 from model.clip_forward import Interaction
 from model.clips import Clip
-from model.load import LoadedModel, Shape
 from model.tracker import Tracker
 from model.train import Progress, Recipe, Stage
 from storage import rle
@@ -136,16 +138,16 @@ def source(stage: Stage) -> Source:
 
 def train(folder: Path, report: Callable[[Progress], None]) -> None:
     """Trains from nothing, or goes on where the folder's state stands."""
-    model = load.build(SHAPE)
-    load.init_weights(model, RECIPE.seed)
+    model = checkpoints.build(SHAPE)
+    checkpoints.init_weights(model, RECIPE.seed)
     trainer.train(model, source, RECIPE, folder, save_every=50, report=report)
 
 
 def trained(folder: Path) -> tuple[LoadedModel, int]:
     """The weights that a run has reached, at the last stage's size, and its steps."""
-    model = load.resized(load.build(SHAPE), RECIPE.stages[-1].image_size)
+    model = checkpoints.resized(checkpoints.build(SHAPE), RECIPE.stages[-1].image_size)
     steps = trainer.restore(model, folder)
-    return load.wrap(model, name="micro"), steps
+    return checkpoints.wrap(model, name="micro"), steps
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = 
             if max(int(clip.masks[i, k].sum()) for i in indices) >= MIN_AREA_PX
         }
         for protocol, found in scores.items():
-            made = evaluate.semi_supervised(
+            made = first_frame.semi_supervised(
                 loaded, clip.frames.__getitem__, clip.frames.shape[1:3], t, truths, protocol
             )
             found += [score for score, _ in made.values()]
@@ -184,7 +186,7 @@ def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = 
         progress(number + 1)
 
     def points(protocol: str) -> float:
-        mean = evaluate.pooled(scores[protocol])
+        mean = first_frame.pooled(scores[protocol])
         assert mean is not None  # every clip has objects
         return 50 * (mean.j + mean.f)
 
@@ -205,7 +207,7 @@ def save(folder: Path, figures: Figures) -> Path:
     if steps != total:
         raise ValueError(f"{folder} has done {steps} of {total} steps: train it to the end first")
     meta = {"recipe": asdict(RECIPE), "shape": asdict(SHAPE), "held_out": asdict(figures), "steps": total}
-    return load.save(loaded.model, load.MICRO, card=_card(figures), meta=meta)
+    return checkpoints.save(loaded.model, checkpoints.MICRO, card=_card(figures), meta=meta)
 
 
 def _card(figures: Figures) -> str:
@@ -218,8 +220,8 @@ SAM 2's architecture with 3.2M parameters at {RECIPE.stages[-1].image_size} px, 
 Engine's own trainer on its own synthetic clips. It never saw a real picture. It exists so that the whole loop runs
 offline on two CPU cores, and stands in for `facebook/sam2.1-hiera-*`: masks that it makes are labelled with its name.
 
-Made by `python -m engine.micro train FOLDER` (seed {RECIPE.seed}) and `python -m engine.micro save FOLDER`. The
-stages before "rich images" were run on clips without cuts, text, tails and tools, which were added to them later:
+Made by `python -m engine.demo.micro train FOLDER` (seed {RECIPE.seed}) and `python -m engine.demo.micro save FOLDER`.
+The stages before "rich images" were run on clips without cuts, text, tails and tools, which were added to them later:
 
 | stage | steps | frames | clips a step | objects | learning rate |
 |---|---|---|---|---|---|
@@ -238,8 +240,8 @@ Nothing is claimed for real video. Loads with `transformers.Sam2VideoModel.from_
 
 def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, seconds: float = 2.0) -> Path:
     """What `micro` finds on the first frame of real videos and where it follows it, untouched: a row a video."""
-    loaded = load.load("micro")
-    config = auto_masklets.grid(AutoSettings(preset="quick"), loaded.image_size)
+    loaded = checkpoints.load("micro")
+    config = propose.grid(AutoSettings(preset="quick"), loaded.image_size)
     rows = []
     for path in sorted(videos.glob("*.mp4")):
         with FrameReader(path) as reader:
@@ -269,7 +271,7 @@ def main() -> None:
     if len(words) != 2 or words[0] not in ("train", "save"):
         sys.exit((__doc__ or "").strip())
     folder = Path(words[1])
-    load.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
+    checkpoints.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
     if words[0] == "train":
 
         def report(p: Progress) -> None:

@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import auto_masklets, batches, evaluate, rounds
-from engine.batches import Stage
+from engine.protocols import first_frame
+from engine.rounds import rounds
 from engine.services import Services
-from storage import masklets as parts
-from storage import rle
+from engine.stages import batches, propose
+from engine.stages.batches import Stage
+from storage import parts, rle
 from storage.formats import sav
 from storage.records import STRIDE, Masklet, Video
 from storage.video import jpeg
@@ -98,10 +99,10 @@ def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[st
     for row in rows:
         if row.video_id != video.video_id:
             continue
-        truth = max(truths, key=lambda t: auto_masklets.tube_iou(row, t), default=None)
+        truth = max(truths, key=lambda t: propose.tube_iou(row, t), default=None)
         if truth is None:
             continue
-        score = evaluate.score_rows(row, truth)
+        score = first_frame.score_rows(row, truth)
         if score is not None:
             scores[row.masklet_id] = score
     return scores

@@ -21,15 +21,15 @@ import numpy as np
 
 from annotation_queue.client import QueueClient, new_id, now
 from annotation_queue.records import Kind, NewOperation, QueueError, Reason, Ticket
-from engine import auto_masklets, phases
 from engine.services import Services
+from engine.stages import phases, propose
 from storage import rle
 from storage.formats import sav
 from storage.records import STRIDE, Masklet, Prompt, Verdict, Video, content_id
 from validation import jf
 
 if TYPE_CHECKING:
-    from model.load import LoadedModel
+    from model.checkpoints import LoadedModel
 
 LOCATE_S, CLICK_S, WATCH_S_PER_FRAME = 1.0, 1.5, 30 / 300
 BRUSH_S = 37.8 - 4.8 * CLICK_S  # the rest of SA-V's 37.8 s a frame of phase 1, beside its 4.8 clicks
@@ -223,7 +223,7 @@ class _Desk:
         Phase 3 corrects with clicks that the memory answers; phase 2, and phase 3 where clicks do not get there, with a
         mask painted from scratch.
         """
-        from model import prompts
+        from model import simulated_clicks
         from model.masks import clean
         from model.tracker import FeatureCache, Tracker, TrackerConfig
 
@@ -258,9 +258,9 @@ class _Desk:
                 mask = None
                 for _ in range(self._policy.clicks_a_frame if clicking and truth[frame].any() else 0):
                     click = (
-                        prompts.first_click(truth[frame])
+                        simulated_clicks.first_click(truth[frame])
                         if mask is None
-                        else prompts.corrective_click(mask, truth[frame])
+                        else simulated_clicks.corrective_click(mask, truth[frame])
                     )
                     if click is None:
                         break
@@ -279,7 +279,7 @@ class _Desk:
                     seconds += BRUSH_S
                 rows: dict[int, tuple[bytes, int, float, float, float]] = {}
                 begin = min(edited)
-                speck = auto_masklets.speck_px(hw)
+                speck = propose.speck_px(hw)
                 ways = (
                     ((begin, video.frame_count, False), (begin, -1, True))
                     if begin

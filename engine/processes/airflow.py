@@ -51,7 +51,7 @@ from engine.services import write_secret
 # ├── DagsBroken
 # └── NotReady
 
-ROOT = Path(__file__).parents[1]  # the folder that holds `engine` and `dags`
+ROOT = Path(__file__).parents[2]  # the folder that holds `engine` and `dags`
 DAGS = ROOT / "dags"
 DAG_IDS = ("ingest", "auto_masklets", "collect", "publish", "retrain", "reconcile")
 POOL = "gpu"

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.datasets import Dataset, LabelledVideo
+from engine.datasets.labelled import Dataset, LabelledVideo
 from storage import rle
 from storage.records import Masklet, Prompt
 from validation import gate, jf
 
 if TYPE_CHECKING:
-    from model.load import LoadedModel
+    from model.checkpoints import LoadedModel
     from model.tracker import Tracker
 
 Mask = NDArray[np.bool_]
@@ -170,18 +170,20 @@ def prompt_object(
     mask: what is there already and is to be corrected; then every click goes to an error.
     Returns the number of clicks that were needed: none is given to a mask that is right already.
     """
-    from model import prompts
+    from model import simulated_clicks
 
     if clicks == 0:
         tracker.prompt(name, Prompt(frame_idx=frame_idx, mask_rle=rle.encode(target)))
         return 0
     if clicks < 0:
-        tracker.prompt(name, Prompt(frame_idx=frame_idx, box_xyxy=prompts.box_of(target)))
+        tracker.prompt(name, Prompt(frame_idx=frame_idx, box_xyxy=simulated_clicks.box_of(target)))
         return 0
     points: list[tuple[float, float]] = []
     labels: list[int] = []
     for _ in range(clicks):
-        click = prompts.first_click(target) if mask is None else prompts.corrective_click(mask, target)
+        click = (
+            simulated_clicks.first_click(target) if mask is None else simulated_clicks.corrective_click(mask, target)
+        )
         if click is None:
             break
         points.append(click[0])

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.datasets import Dataset, LabelledVideo
-from engine.evaluate import Compressed, NothingHeldOut, Read, Truth, prompt_object
+from engine.datasets.labelled import Dataset, LabelledVideo
+from engine.protocols.first_frame import Compressed, NothingHeldOut, Read, Truth, prompt_object
 from storage import rle
 from storage.records import Prompt
 from validation import jf
 
 if TYPE_CHECKING:
-    from model.load import LoadedModel
+    from model.checkpoints import LoadedModel
     from model.tracker import FeatureCache
 
 Mask = NDArray[np.bool_]
@@ -124,7 +124,7 @@ def online(
 
 def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[int] = (1, 5)) -> dict[int, list[float]]:
     """Image mode: the IoU on each annotated frame that shows the object, after so many clicks on that frame alone."""
-    from model import prompts
+    from model import simulated_clicks
     from model.image import ImagePredictor
 
     reached: dict[int, list[float]] = {count: [] for count in clicks}
@@ -138,7 +138,11 @@ def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[in
         mask: Mask | None = None
         previous = None
         for number in range(1, max(clicks) + 1):
-            click = prompts.first_click(target) if mask is None else prompts.corrective_click(mask, target)
+            click = (
+                simulated_clicks.first_click(target)
+                if mask is None
+                else simulated_clicks.corrective_click(mask, target)
+            )
             if click is not None:  # otherwise the mask is right
                 points.append(click[0])
                 labels.append(click[1])

@@ -15,11 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import datasets
-from engine import evaluate as protocols
-from engine.datasets import ClipSource, NothingToTrainOn
-from engine.evaluate import NothingHeldOut
-from engine.locks import alone
+from engine.datasets import labelled
+from engine.datasets.labelled import ClipSource, NothingToTrainOn
+from engine.processes.locks import alone
+from engine.protocols import first_frame as protocols
+from engine.protocols.first_frame import NothingHeldOut
 from engine.registry import Checkpoint
 from engine.services import Services
 from storage import releases
@@ -44,7 +44,7 @@ class NoSuchRound(Exception):
 
 def hopeless() -> tuple[type[Exception], ...]:
     """What another try at a step that runs a model would only repeat."""
-    from model.load import NoCheckpoint
+    from model.checkpoints import NoCheckpoint
 
     return (NoSuchRelease, NoCheckpoint, NothingToTrainOn, NothingHeldOut, NoSuchRound)
 
@@ -120,8 +120,8 @@ def start(s: Services, release: str, *, steps: int | None = None, lr: float | No
 
 def _check(pinned: Release) -> None:
     """Raises NothingToTrainOn, NothingHeldOut."""
-    data = datasets.of_release(pinned).only("train")
-    first = next((of for of in datasets.index(data) if of.runs(FRAMES)), None)
+    data = labelled.of_release(pinned).only("train")
+    first = next((of for of in labelled.index(data) if of.runs(FRAMES)), None)
     ClipSource(data, [first] if first else [], FRAMES)  # or it raises
     if not any(_scorable(m) for v in pinned.videos() if v.split == "val" for m in pinned.masklets([v.video_id])):
         raise NothingHeldOut(
@@ -172,17 +172,17 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
 
 
 def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainProgress], None]) -> None:
-    from engine import training
-    from model import load
+    from engine.rounds import training
+    from model import checkpoints
     from model import train as trainer
 
     parent = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key), to_train=True)
-    data = datasets.of_release(releases.load(s.blobs, begun.release)).only("train")
+    data = labelled.of_release(releases.load(s.blobs, begun.release)).only("train")
     recipe = recipe_of(begun, begun.image_size or parent.image_size)
-    source = ClipSource(data, list(datasets.index(data)), recipe.stages[0].frames)
+    source = ClipSource(data, list(labelled.index(data)), recipe.stages[0].frames)
     watch = training.Watch(folder, recipe, source, s.registry.track(begun.round_id))
     tuned = trainer.train(
-        load.resized(parent.model, recipe.stages[0].image_size),
+        checkpoints.resized(parent.model, recipe.stages[0].image_size),
         lambda _: source,
         recipe,
         folder,
@@ -193,7 +193,7 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
         look_every=watch.every,
         look=watch.look,
     )
-    saved = load.save(
+    saved = checkpoints.save(
         tuned,
         folder / "checkpoint",
         card=_card(begun),
@@ -209,7 +209,7 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
 
 def recipe_of(begun: Round, image_size: int) -> Recipe:
     """The recipe of a round: `quick`, for its steps, at its rate and the size of its checkpoint."""
-    from engine import training
+    from engine.rounds import training
 
     recipe = training.fitted(training.recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed)
     (stage,) = recipe.stages
@@ -221,7 +221,7 @@ def evaluate(s: Services, round_id: str) -> str:
     begun = start_of(s, round_id)
     if _read(s, round_id, "evaluation") is not None:
         return round_id
-    held_out = datasets.of_release(releases.load(s.blobs, begun.release)).only("val")
+    held_out = labelled.of_release(releases.load(s.blobs, begun.release)).only("val")
     after = s.model(checkpoint_of(s, round_id))
     before = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
     figures: dict[str, object] = {

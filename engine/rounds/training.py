@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.datasets import ClipSource, Dataset, Indexed, index
-from engine.locks import alone
-from model import load, parallel
+from engine.datasets.labelled import ClipSource, Dataset, Indexed, index
+from engine.processes.locks import alone
+from model import checkpoints, parallel
 from model import train as trainer
+from model.checkpoints import LoadedModel
 from model.clip_forward import Interaction
-from model.load import LoadedModel
 from model.tracker import Tracker
 from model.train import Progress, Recipe, Stage
 from storage import rle
@@ -192,7 +192,7 @@ def run(
         watch.begin({key: value for key, value in begun.items() if key != "recipe"})
         total = sum(stage.steps for stage in recipe.stages)
         tuned = trainer.train(
-            load.resized(parent.model, recipe.stages[0].image_size),
+            checkpoints.resized(parent.model, recipe.stages[0].image_size),
             sources.__getitem__,
             recipe,
             folder,
@@ -207,7 +207,9 @@ def run(
         if parallel.leads():
             (out / "recipe.json").write_text(_json(recipe))
             meta = {**begun, "videos": len(known), "transformers": version("transformers")}
-            load.save(tuned, out, card=_card(begun, total, len(known)), meta=meta, mean=parent.mean, std=parent.std)
+            checkpoints.save(
+                tuned, out, card=_card(begun, total, len(known)), meta=meta, mean=parent.mean, std=parent.std
+            )
             (folder / "state.pt").unlink(missing_ok=True)
             watch.end()
     return out
@@ -235,7 +237,7 @@ class Watch:
         """Leaves a picture of what the model makes of the same clips as ever."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{step:07d}.jpg"
-        sheet = picture(load.wrap(model, name=f"step {step}"), self._source)
+        sheet = picture(checkpoints.wrap(model, name=f"step {step}"), self._source)
         cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
         if self._tracked:
             self._tracked.picture(path)
@@ -250,7 +252,7 @@ def picture(loaded: LoadedModel, source: ClipSource) -> NDArray[np.uint8]:
 
     The model got the true masks on the clip's first frame. Returns uint8 (H, W, 3) RGB.
     """
-    from engine.report import overlay
+    from engine.demo.report import overlay
 
     rows = []
     for seed in _PICTURED:

@@ -15,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from annotation_queue.draft import Draft, FrameMask
 from annotation_queue.records import NoSuchVideo
-from annotation_queue.refine import Draft, FrameMask
 from engine.services import Services
 from storage import rle
 from storage.records import Prompt
@@ -24,7 +24,7 @@ from storage.video import FrameReader, Rgb
 
 if TYPE_CHECKING:
     from engine.registry import Checkpoint
-    from model.load import LoadedModel
+    from model.checkpoints import LoadedModel
     from model.tracker import FeatureCache, FrameMasks, Tracker
 
 OPEN_VIDEOS = 16

@@ -27,8 +27,8 @@ from engine.settings import Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from annotation_queue.oidc import Provider
-    from engine.airflow import AirflowClient
+    from annotation_queue.people.oidc import Provider
+    from engine.processes.airflow import AirflowClient
 
 
 MAX_ENDS = 5  # of the child within ENDS_S; then it is given up
@@ -48,10 +48,10 @@ class NotFinished(Exception):
 
 def app(s: Services, *, deliver: bool = True) -> FastAPI:
     """The queue's application over these services. deliver: False leaves drained batches to another process."""
-    from annotation_queue.api import create_app
-    from annotation_queue.store import GRACE_S
-    from engine.media import StoredMedia
-    from engine.refinement import LiveModel
+    from annotation_queue.api.app import create_app
+    from annotation_queue.tickets.store import GRACE_S
+    from engine.serving.live_model import LiveModel
+    from engine.serving.media import StoredMedia
 
     store, accounts = s.open_queue(GRACE_S)
     return create_app(
@@ -67,7 +67,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
 
 def provider(settings: Settings) -> Provider | None:
     """Whom people may log in with, besides by password. Raises ValueError for settings that cannot be."""
-    from annotation_queue.oidc import Provider
+    from annotation_queue.people.oidc import Provider
 
     queue = settings.queue
     if queue.oidc_issuer is None:
@@ -110,7 +110,7 @@ def run(settings: Settings, *, deliver: bool = True, with_parent: bool = False) 
 
 def airflow(settings: Settings) -> AirflowClient:
     """The Airflow that is told of drained batches. Raises OSError where its password is nowhere."""
-    from engine.airflow import AirflowClient, saved_password
+    from engine.processes.airflow import AirflowClient, saved_password
 
     assert settings.airflow.url is not None
     given = settings.airflow.password
@@ -137,8 +137,8 @@ def finish(settings: Settings, batch_id: str) -> None:
     A batch that the publish gate stops is logged and left until the next start: another try would only repeat it.
     Raises NotFinished for a batch that is not marked as in review yet; a batch without candidates drains before it is.
     """
-    from engine import batches, publish, review
-    from engine.batches import Stage
+    from engine.stages import batches, publish, review
+    from engine.stages.batches import Stage
 
     with _finishing, connect(settings) as s:
         if batch_id not in batches.reached(s.blobs):
@@ -157,7 +157,7 @@ def finish(settings: Settings, batch_id: str) -> None:
 
 def sweep(settings: Settings) -> None:
     """Finishes what an earlier process left: batches that it was told of and did not publish."""
-    from engine import publish, review
+    from engine.stages import publish, review
 
     with connect(settings) as s:
         left = sorted({*review.to_collect(s), *publish.pending(s)})

@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine import batches, ingest, publish
-from engine.batches import Stage
 from engine.services import Services
-from storage import masklets
+from engine.stages import batches, ingest, publish
+from engine.stages.batches import Stage
+from storage import parts
 from storage.formats import sav
 from storage.records import Masklet, Video
 
@@ -77,7 +77,7 @@ def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> int
     for video_id, found in rows.items():
         for kind in ("masklets", "operations"):
             part = found if kind == "masklets" else []
-            masklets.write_part(s.blobs, kind=kind, batch_id=batch_id, video_id=video_id, rows=part)
+            parts.write_part(s.blobs, kind=kind, batch_id=batch_id, video_id=video_id, rows=part)
     number = sum(map(len, rows.values()))
     facts = {"imported": str(folder), "accepted": number}
     for stage in (Stage.COLLECTED, Stage.IN_REVIEW, Stage.PROPOSED):  # last first: a cut leaves it to be done again

@@ -26,12 +26,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from engine import batches
-from engine.batches import Stage
-from engine.locks import alone
+from engine.processes.locks import alone
 from engine.services import Services
+from engine.stages import batches
+from engine.stages.batches import Stage
 from storage import blobs as blobs_module
-from storage import masklets, video
+from storage import parts, video
 from storage.blobs import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.records import Quarantined, Refusal, Video, content_id
@@ -370,8 +370,8 @@ def _commit_quarantine(s: Services, refused: Sequence[Quarantined]) -> int:
     if new:
         batch_id = content_id("quarantine", *sorted(f"{q.subject} {q.reason} {q.detail}" for q in new))
         rows = [replace(q, batch_id=batch_id) for q in new]
-        masklets.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="ingest", rows=rows)
-        masklets.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
+        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="ingest", rows=rows)
+        parts.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
     return len(new)
 
 
@@ -408,9 +408,9 @@ def _commit_batch(s: Services, records: Sequence[Video], splits: list[str], impo
     held_out = _held_out(video_ids, splits, s.settings.ingest.held_out_share)
     for record in records:
         row = replace(record, batch_id=batch_id, split="val" if record.video_id in held_out else "train")
-        masklets.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=record.video_id, rows=[row])
+        parts.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=record.video_id, rows=[row])
         splits.append(row.split)
-    masklets.commit_batch(s.blobs, s.tables, "videos", batch_id)
+    parts.commit_batch(s.blobs, s.tables, "videos", batch_id)
     _mark(s, batch_id, video_ids, imported)
     return batch_id
 

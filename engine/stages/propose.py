@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import batches
-from engine.batches import Stage
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
-from storage import masklets, rle
+from engine.stages import batches
+from engine.stages.batches import Stage
+from storage import parts, rle
 from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
 from storage.video import FrameUnreadable
 
 if TYPE_CHECKING:
+    from model.checkpoints import LoadedModel
     from model.image import Candidate, GridConfig
-    from model.load import LoadedModel
 
 Progress = Callable[[int, int, str], None]  # frames done, frames, video_id
 
@@ -49,7 +49,7 @@ def pending(s: Services) -> list[str]:
 def chunks(s: Services, batch_id: str) -> list[list[str]]:
     """The videos of a batch that still have no candidates, in groups for one worker each."""
     videos = _videos(s, batch_id)
-    todo = [v for v in videos if not masklets.has_marker(s.blobs, "candidates", batch_id, v)]
+    todo = [v for v in videos if not parts.has_marker(s.blobs, "candidates", batch_id, v)]
     size = s.settings.auto.chunk_videos
     return [todo[i : i + size] for i in range(0, len(todo), size)]
 
@@ -58,20 +58,20 @@ def run(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress
     """Makes the candidates of some videos of a batch; those that have them are left alone. Returns the batch id."""
     checkpoint = s.checkpoint()
     for video_id in video_ids:
-        if masklets.has_marker(s.blobs, "candidates", batch_id, video_id):
+        if parts.has_marker(s.blobs, "candidates", batch_id, video_id):
             continue
         try:
             found = propose(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
         except (FrameUnreadable, ModelFailed) as error:  # the video's own trouble; the machine's ends the task instead
             _quarantine(s, batch_id, video_id, str(error))
             found = []
-        masklets.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
+        parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
     return batch_id
 
 
 def finish(s: Services, batch_id: str) -> str:
     """Marks the batch as proposed once every video has its marker; until then it stays pending."""
-    made = {m.video_id: m.rows for m in masklets.markers(s.blobs, "candidates", batch_id)}
+    made = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
     if set(_videos(s, batch_id)) <= set(made):
         batches.mark(s.blobs, batch_id, Stage.PROPOSED, {"candidates": sum(made.values())})
     return batch_id
@@ -245,4 +245,4 @@ def _videos(s: Services, batch_id: str) -> list[str]:
 
 def _quarantine(s: Services, batch_id: str, video_id: str, detail: str) -> None:
     row = Quarantined(stage="auto_masklets", subject=video_id, reason="failed", detail=detail, batch_id=batch_id)
-    masklets.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=video_id, rows=[row])
+    parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=video_id, rows=[row])

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine import batches
-from engine.batches import Stage
-from engine.locks import alone
+from engine.processes.locks import alone
 from engine.services import Services
-from storage import masklets, releases
+from engine.stages import batches
+from engine.stages.batches import Stage
+from storage import parts, releases
 from storage.records import Masklet, Quarantined
 from validation import gate
 
@@ -38,33 +38,33 @@ def run(s: Services, batch_id: str) -> str:
 
 
 def _run(s: Services, batch_id: str) -> str:
-    from validation import masks, tables
+    from validation import masklet_checks, table_checks
 
     done = batches.facts(s.blobs, batch_id, Stage.PUBLISHED)
     if done is not None:
         return str(done["release"])
     if batches.facts(s.blobs, batch_id, Stage.COLLECTED) is None:
         raise batches.UnknownBatch(f"batch {batch_id} is not collected: there is nothing to publish")
-    rows: list[Masklet] = list(masklets.rows(s.blobs, "masklets", batch_id))
+    rows: list[Masklet] = list(parts.rows(s.blobs, "masklets", batch_id))
     videos = s.tables.videos(where=f"batch_id == '{batch_id}'")
     by_id = {v.video_id: v for v in videos}
     refused = [
         Quarantined(stage="publish", subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
         for row in rows
-        for p in masks.check(row, by_id.get(row.video_id))
+        for p in masklet_checks.check(row, by_id.get(row.video_id))
     ]
     bad = {q.subject for q in refused}
     good = [row for row in rows if row.masklet_id not in bad]
-    report = tables.run(tables.frames(good, videos), docs_folder(s) / batch_id, run_name=batch_id)
+    report = table_checks.run(table_checks.frames(good, videos), docs_folder(s) / batch_id, run_name=batch_id)
     decision = gate.publish(offered=len(rows), quarantined=len(bad), tables_passed=report.success, rule=RULE)
     if refused:
-        masklets.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="publish", rows=refused)
-    masklets.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
+        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="publish", rows=refused)
+    parts.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
     if not decision.passed:
         why = "; ".join([*decision.reasons, *report.failures])
         raise PublishStopped(f"batch {batch_id}: {why}; see {report.docs_index}")
-    masklets.commit_batch(s.blobs, s.tables, "operations", batch_id)
-    masklets.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row: row.masklet_id not in bad)
+    parts.commit_batch(s.blobs, s.tables, "operations", batch_id)
+    parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row: row.masklet_id not in bad)
     name = _release(s, batch_id)
     facts = {"release": name, "masklets": len(good), "quarantined": len(bad), "gate": list(decision.reasons)}
     batches.mark(s.blobs, batch_id, Stage.PUBLISHED, facts)

@@ -11,10 +11,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket, Settled, masklet_iou
-from engine import batches, phases
-from engine.batches import Stage
 from engine.services import Services
-from storage import masklets
+from engine.stages import batches, phases
+from engine.stages.batches import Stage
+from storage import parts
 from storage.records import Masklet, Operation, Verdict, Video, content_id
 
 
@@ -44,7 +44,7 @@ def open_batch(s: Services, batch_id: str) -> int:
     """
     review = s.settings.review
     tickets = []
-    for row in masklets.rows(s.blobs, "candidates", batch_id):
+    for row in parts.rows(s.blobs, "candidates", batch_id):
         by_hand = review.held_out_by_hand and row.split == "val"
         kind, phase = (Kind.TRACK, "1") if by_hand else (Kind.VERIFY, review.phase)
         tickets.append(
@@ -106,8 +106,8 @@ def collect(s: Services, batch_id: str) -> Collected:
     for video_id in facts["videos"]:
         rows = sorted(accepted[video_id], key=lambda m: m.masklet_id)
         acts = sorted(operations[video_id], key=lambda o: (o.ticket_id, o.seq, o.operation_id))
-        masklets.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
-        masklets.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=acts)
+        parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
+        parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=acts)
     counts = Counter(decision.verdict for decision in result.settled)
     report = Collected(counts[Verdict.ACCEPT], counts[Verdict.REJECT], len(result.operations))
     verdicts = Counter(o.kind for o in result.operations)
@@ -132,7 +132,7 @@ def gold_of(s: Services, result: BatchResult) -> list[NewGold]:
     different was made and accepted, is one to refine, and one to correct with what was accepted as the truth.
     """
     batch_id = result.batch.batch_id
-    candidates: dict[str, Masklet] = {row.masklet_id: row for row in masklets.rows(s.blobs, "candidates", batch_id)}
+    candidates: dict[str, Masklet] = {row.masklet_id: row for row in parts.rows(s.blobs, "candidates", batch_id)}
     verdicts = [(o, json.loads(o.payload)) for o in result.operations if o.kind == "verdict"]
     asked = {o.masklet_id: (o, said) for o, said in verdicts if said["verdict"] == Verdict.REFINE}  # the last on each
     phase = s.settings.review.phase

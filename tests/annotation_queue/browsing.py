@@ -16,7 +16,7 @@ from synthetic_queue import (
     mask,
 )
 
-from annotation_queue.live import Live
+from annotation_queue.refinement.live import Live
 from storage import rle
 from storage.records import STRIDE
 

@@ -17,10 +17,10 @@ from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-sys.path.append(str(Path(__file__).parent))
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parent / "tickets")]
 
 from annotation_queue.database import Database
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 
 CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "

@@ -8,7 +8,7 @@ from multiprocessing.synchronize import Event
 
 from annotation_queue.database import Database
 from annotation_queue.records import Outcome, Person, Role
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 from storage.records import Verdict
 
 

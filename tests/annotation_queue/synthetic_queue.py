@@ -29,12 +29,12 @@ import numpy as np
 import uvicorn
 from argon2 import PasswordHasher
 
-from annotation_queue.api import create_app
-from annotation_queue.auth import Accounts
+from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
+from annotation_queue.draft import Draft, FrameMask
+from annotation_queue.people.accounts import Accounts
 from annotation_queue.records import Kind, NewTicket, NoSuchFrame, NoSuchVideo, Role, VideoInfo
-from annotation_queue.refine import Draft, FrameMask
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 from storage import rle
 from storage.records import FPS, STRIDE, Masklet, Prompt
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic_queue import HEIGHT, WIDTH, SyntheticModel, blank, candidate, mask
 
-from annotation_queue.refine import (
+from annotation_queue.draft import (
     UNCHANGED_FRAMES,
     Cancelled,
     Draft,
@@ -23,7 +23,7 @@ from annotation_queue.refine import (
     prompt_of,
     propagation,
 )
-from annotation_queue.store import Operation
+from annotation_queue.tickets.store import Operation
 from storage import rle
 from storage.records import STRIDE, Prompt
 

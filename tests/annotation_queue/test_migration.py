@@ -11,10 +11,10 @@ from sqlalchemy import create_engine, func, inspect, select, text
 from synthetic_queue import CHEAP, corrected, tickets
 
 from annotation_queue import database as db
-from annotation_queue.auth import Accounts
 from annotation_queue.database import Database
+from annotation_queue.people.accounts import Accounts
 from annotation_queue.records import Kind, Outcome, Person, Role, State
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 from storage.records import Verdict
 
 VERSION_1 = (Path(__file__).parent / "version_1.sql").read_text()

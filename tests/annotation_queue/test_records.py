@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_queue import candidate
 
+from annotation_queue.draft import Version, draft_of
 from annotation_queue.records import (
     NEXT,
     PROMPTS,
@@ -34,7 +35,6 @@ from annotation_queue.records import (
     next_ticket_id,
     why_not,
 )
-from annotation_queue.refine import Version, draft_of
 from storage import rle
 from storage.records import Operation, Verdict
 

@@ -23,10 +23,13 @@ from sqlalchemy import select
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
-from engine import batches, rounds, serve, synthetic
-from engine.batches import Stage
+from engine.demo import synthetic
+from engine.rounds import rounds
 from engine.services import Services, connect
-from storage import masklets, releases
+from engine.serving import serve
+from engine.stages import batches
+from engine.stages.batches import Stage
+from storage import parts, releases
 from storage.formats import sav
 from storage.records import Verdict, content_id
 
@@ -100,7 +103,7 @@ def propose_the_truth(s: Services, batch_id: str) -> int:
             )
             for row in truth
         ]
-        masklets.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video.video_id, rows=rows)
+        parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video.video_id, rows=rows)
         count += len(rows)
     return count
 

@@ -13,7 +13,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 
-from engine.airflow import DAG_IDS, POOL
+from engine.processes.airflow import DAG_IDS, POOL
 from engine.settings import AirflowSettings
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,9 @@ import time
 import pytest
 import uvicorn
 
-from engine import serve, synthetic
+from engine.demo import synthetic
 from engine.services import connect
+from engine.serving import serve
 from engine.settings import (
     AutoSettings,
     IngestSettings,
@@ -26,12 +27,14 @@ def checkpoint(tmp_path_factory):
     """A folder with a real, random SAM 2 video model of 1.7M parameters at 128 px."""
     import torch
 
-    from model import load
+    from model import checkpoints
 
     torch.set_num_threads(1)
-    model = load.build(load.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128))
-    load.init_weights(model, 3)
-    return load.save(model, tmp_path_factory.mktemp("tiny"), card="A random model for tests.", meta={})
+    model = checkpoints.build(
+        checkpoints.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+    )
+    checkpoints.init_weights(model, 3)
+    return checkpoints.save(model, tmp_path_factory.mktemp("tiny"), card="A random model for tests.", meta={})
 
 
 @pytest.fixture(scope="session")

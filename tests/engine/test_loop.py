@@ -9,11 +9,14 @@ import pytest
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
-from engine import auto_masklets, batches, ingest, publish, reconcile, review, rounds, simulate
-from engine.batches import Stage
+from engine import loop
+from engine.demo import simulated_people
+from engine.demo.simulated_people import Credentials, Policy
+from engine.rounds import rounds
 from engine.settings import AutoSettings
-from engine.simulate import Credentials, Policy
-from storage import masklets, releases, rle
+from engine.stages import batches, ingest, propose, publish, review
+from engine.stages.batches import Stage
+from storage import parts, releases, rle
 from storage.blobs import BlobUnreachable
 from storage.formats import sav
 from storage.records import Verdict
@@ -35,9 +38,9 @@ def people(queue):
 def proposed(queue):
     """A batch with candidates, in the review."""
     batch_id = ingest.run(queue).batch_id
-    for chunk in auto_masklets.chunks(queue, batch_id):
-        auto_masklets.run(queue, batch_id, chunk)
-    auto_masklets.finish(queue, batch_id)
+    for chunk in propose.chunks(queue, batch_id):
+        propose.run(queue, batch_id, chunk)
+    propose.finish(queue, batch_id)
     assert review.open_batch(queue, batch_id) > 0
     return batch_id
 
@@ -46,21 +49,21 @@ def proposed(queue):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue, proposed, people, tmp_path):
     s, batch_id = queue, proposed
-    before = [m.key for m in masklets.markers(s.blobs, "candidates", batch_id)]
-    assert auto_masklets.chunks(s, batch_id) == []
-    auto_masklets.run(s, batch_id, [v.video_id for v in s.tables.videos()])
-    assert [m.key for m in masklets.markers(s.blobs, "candidates", batch_id)] == before
+    before = [m.key for m in parts.markers(s.blobs, "candidates", batch_id)]
+    assert propose.chunks(s, batch_id) == []
+    propose.run(s, batch_id, [v.video_id for v in s.tables.videos()])
+    assert [m.key for m in parts.markers(s.blobs, "candidates", batch_id)] == before
     assert review.open_batch(s, batch_id) == s.queue.batch(batch_id).total
     assert review.to_collect(s) == []
     with pytest.raises(review.NotDrained, match="tickets to do"):
         review.collect(s, batch_id)
 
-    tally = simulate.work(s, people, policy=ANYTHING)
-    assert tally.verdicts["accept"] == sum(m.rows for m in masklets.markers(s.blobs, "candidates", batch_id))
-    assert reconcile.run(s).pending["reviewed"] == review.to_collect(s) == [batch_id]
+    tally = simulated_people.work(s, people, policy=ANYTHING)
+    assert tally.verdicts["accept"] == sum(m.rows for m in parts.markers(s.blobs, "candidates", batch_id))
+    assert loop.run(s).pending["reviewed"] == review.to_collect(s) == [batch_id]
     collected = review.collect(s, batch_id)
     assert review.collect(s, batch_id) == collected
-    found = reconcile.run(s)
+    found = loop.run(s)
     assert found.pending == {"videos": [], "reviewed": [], "collected": [batch_id], "release": []} and not found.trouble
 
     name = publish.run(s, batch_id)
@@ -103,7 +106,7 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
 
 def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     s, batch_id = queue, proposed
-    simulate.work(s, people, policy=ANYTHING)
+    simulated_people.work(s, people, policy=ANYTHING)
     review.collect(s, batch_id)
     round_id = rounds.start(s, publish.run(s, batch_id), steps=1)
     rounds.train(s, round_id)
@@ -114,22 +117,22 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     checkpoint = s.checkpoint()
     assert (checkpoint.name, checkpoint.round) == (round_id, 1)
     video = s.tables.videos()[0]
-    for row in auto_masklets.propose(s, video, s.model(checkpoint), checkpoint):
+    for row in propose.propose(s, video, s.model(checkpoint), checkpoint):
         assert (row.checkpoint, row.round) == (round_id, 1)
         assert round(row.score[0], 4) == json.loads(row.prompt)["seed_score"] < 1, "what the grid thought of it"
 
 
 def test_what_fails_a_check_is_quarantined_and_the_rest_is_published(queue, proposed, people):
     s, batch_id = queue, proposed
-    simulate.work(s, people, policy=ANYTHING)
+    simulated_people.work(s, people, policy=ANYTHING)
     review.collect(s, batch_id)
-    marker = next(m for m in masklets.markers(s.blobs, "masklets", batch_id) if m.rows)
-    rows = masklets.read_part(s.blobs, marker)
+    marker = next(m for m in parts.markers(s.blobs, "masklets", batch_id) if m.rows)
+    rows = parts.read_part(s.blobs, marker)
     s.blobs.delete(f"commits/masklets/{batch_id}/{marker.video_id}.json")
     from dataclasses import replace
 
     broken = replace(rows[0], masklet_id="broken", area_px=tuple(a + 1 for a in rows[0].area_px))
-    masklets.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=marker.video_id, rows=[*rows, broken])
+    parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=marker.video_id, rows=[*rows, broken])
     publish.run(s, batch_id)
     assert "broken" not in {m.masklet_id for m in s.tables.masklets()}
     assert [(q.subject, q.stage, q.reason) for q in s.tables.quarantine()] == [("broken", "publish", "area")]
@@ -140,7 +143,7 @@ def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(q
     s = queue
     batch_id = ingest.run(s).batch_id
     victim = s.tables.videos()[0]
-    real = getattr(auto_masklets, where)
+    real = getattr(propose, where)
 
     def fails(s, video, loaded, *rest):
         if video.video_id != victim.video_id:
@@ -152,20 +155,20 @@ def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(q
             weight.data.fill_(float("nan"))
             return real(s, video, loaded, *rest)
 
-    monkeypatch.setattr(auto_masklets, where, fails)
-    for chunk in auto_masklets.chunks(s, batch_id):
-        auto_masklets.run(s, batch_id, chunk)
-    auto_masklets.finish(s, batch_id)
+    monkeypatch.setattr(propose, where, fails)
+    for chunk in propose.chunks(s, batch_id):
+        propose.run(s, batch_id, chunk)
+    propose.finish(s, batch_id)
     assert review.to_open(s) == [batch_id]
-    rows = {m.video_id: m.rows for m in masklets.markers(s.blobs, "candidates", batch_id)}
+    rows = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
     assert rows[victim.video_id] == 0 and len(rows) == 3
-    (record,) = masklets.rows(s.blobs, "quarantine", batch_id)
+    (record,) = parts.rows(s.blobs, "quarantine", batch_id)
     assert record.subject == victim.video_id and "gave no numbers" in record.detail
 
 
 def test_small_models_are_searched_on_the_whole_frame_and_others_in_crops_unless_it_is_said():
     def crops(image_size, **said):
-        return [scale.crops_per_side for scale in auto_masklets.grid(AutoSettings(**said), image_size).scales]
+        return [scale.crops_per_side for scale in propose.grid(AutoSettings(**said), image_size).scales]
 
     assert crops(256) == crops(1024, preset="quick") == [1]
     assert crops(1024) == crops(256, preset="default") == [1, 2, 4]
@@ -174,7 +177,7 @@ def test_small_models_are_searched_on_the_whole_frame_and_others_in_crops_unless
 def test_trouble_of_the_machine_ends_the_task_and_costs_no_video_its_candidates(queue, monkeypatch):
     s = queue
     batch_id = ingest.run(s).batch_id
-    (chunk,) = auto_masklets.chunks(s, batch_id)
+    (chunk,) = propose.chunks(s, batch_id)
 
     def gone(video_id):
         raise BlobUnreachable("the bucket does not answer")
@@ -182,19 +185,19 @@ def test_trouble_of_the_machine_ends_the_task_and_costs_no_video_its_candidates(
     with monkeypatch.context() as patch:
         patch.setattr(s, "video", gone)
         with pytest.raises(BlobUnreachable):
-            auto_masklets.run(s, batch_id, chunk)
-    assert auto_masklets.chunks(s, batch_id) == [chunk]
-    auto_masklets.run(s, batch_id, chunk)
-    assert list(masklets.rows(s.blobs, "quarantine", batch_id)) == []
+            propose.run(s, batch_id, chunk)
+    assert propose.chunks(s, batch_id) == [chunk]
+    propose.run(s, batch_id, chunk)
+    assert list(parts.rows(s.blobs, "quarantine", batch_id)) == []
 
 
 def test_a_batch_with_nothing_to_judge_is_drained_collected_and_published(queue, monkeypatch):
     s = queue
     batch_id = ingest.run(s).batch_id
-    monkeypatch.setattr(auto_masklets, "propose", lambda *a: [])
-    for chunk in auto_masklets.chunks(s, batch_id):
-        auto_masklets.run(s, batch_id, chunk)
-    auto_masklets.finish(s, batch_id)
+    monkeypatch.setattr(propose, "propose", lambda *a: [])
+    for chunk in propose.chunks(s, batch_id):
+        propose.run(s, batch_id, chunk)
+    propose.finish(s, batch_id)
     assert review.open_batch(s, batch_id) == 0
     assert review.to_collect(s) == [batch_id]
     review.collect(s, batch_id)
@@ -209,12 +212,12 @@ def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(q
     for path in clips.glob("*.mp4"):
         shutil.copy(path, tmp_path / path.name)
     batch_id = ingest.run(s, str(tmp_path)).batch_id
-    for chunk in auto_masklets.chunks(s, batch_id):
-        auto_masklets.run(s, batch_id, chunk)
-    auto_masklets.finish(s, batch_id)
+    for chunk in propose.chunks(s, batch_id):
+        propose.run(s, batch_id, chunk)
+    propose.finish(s, batch_id)
     review.open_batch(s, batch_id)
-    with pytest.raises(simulate.NoTruth, match="has no ground truth"):
-        simulate.work(s, people)
+    with pytest.raises(simulated_people.NoTruth, match="has no ground truth"):
+        simulated_people.work(s, people)
     with QueueClient(s.settings.queue_url, username="vera", password="correct horse") as vera:
         assert vera.claim([Kind.VERIFY]) is not None
 
@@ -222,33 +225,33 @@ def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(q
 def test_an_annotator_that_knows_the_truth_ends_near_it(queue, proposed, people):
     """With a random model the brush does the work: frames that clicks do not reach are painted."""
     s, batch_id = queue, proposed
-    simulate.work(s, people, policy=Policy(same_object=0.0, attempts=1, corrections=1))
+    simulated_people.work(s, people, policy=Policy(same_object=0.0, attempts=1, corrections=1))
     review.collect(s, batch_id)
-    by_hand = [m for m in masklets.rows(s.blobs, "masklets", batch_id) if m.phase == "1"]
+    by_hand = [m for m in parts.rows(s.blobs, "masklets", batch_id) if m.phase == "1"]
     assert by_hand
-    desk = simulate._Desk(s, Policy())
+    desk = simulated_people._Desk(s, Policy())
     for row in by_hand:
-        best = max(auto_masklets.tube_iou(row, truth) for truth in desk._truth(row.video_id))
+        best = max(propose.tube_iou(row, truth) for truth in desk._truth(row.video_id))
         assert best == pytest.approx(1.0)
 
 
 def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people):
     s, batch_id = queue, proposed
-    simulate.work(s, people, policy=Policy(same_object=0.0, corrections=0))
+    simulated_people.work(s, people, policy=Policy(same_object=0.0, corrections=0))
     settled = s.queue.batch_result(batch_id).settled
     accepted = [d for d in settled if d.verdict is Verdict.ACCEPT]
-    truths = sum(len(simulate._Desk(s, Policy())._truth(v.video_id)) for v in s.tables.videos())
+    truths = sum(len(simulated_people._Desk(s, Policy())._truth(v.video_id)) for v in s.tables.videos())
     assert 0 < len(accepted) <= truths
     assert len(settled) > len(accepted) or len(settled) <= truths
-    desk = simulate._Desk(s, Policy())
+    desk = simulated_people._Desk(s, Policy())
     for decision in accepted:  # what the model left wrong was painted: each is near the truth on every frame
-        best = max(desk._truth(decision.video_id), key=lambda t: auto_masklets.tube_iou(decision.masklet, t))
-        assert auto_masklets.tube_iou(decision.masklet, best) > 0.7
+        best = max(desk._truth(decision.video_id), key=lambda t: propose.tube_iou(decision.masklet, t))
+        assert propose.tube_iou(decision.masklet, best) > 0.7
 
 
 def test_a_rejection_of_everything_publishes_nothing(queue, proposed, people):
     s, batch_id = queue, proposed
-    simulate.work(s, people, policy=Policy(same_object=1.1))
+    simulated_people.work(s, people, policy=Policy(same_object=1.1))
     result = s.queue.batch_result(batch_id)
     assert {d.verdict for d in result.settled} == {Verdict.REJECT}
     review.collect(s, batch_id)

@@ -4,10 +4,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from engine import auto_masklets, batches, ingest, publish
-from engine.batches import Stage
 from engine.services import connect
-from storage import masklets, releases
+from engine.stages import batches, ingest, propose, publish
+from engine.stages.batches import Stage
+from storage import parts, releases
 
 
 @pytest.fixture
@@ -42,19 +42,19 @@ def test_videos_on_s3_become_a_release_on_s3(bucket, settings, clips):
         report = ingest.run(s)
         assert (report.admitted, report.ignored) == (3, 3)
         assert ingest.run(s).unchanged == 3
-        (batch_id,) = auto_masklets.pending(s)
-        for chunk in auto_masklets.chunks(s, batch_id):
-            auto_masklets.run(s, batch_id, chunk)
-        auto_masklets.finish(s, batch_id)
-        found = list(masklets.rows(s.blobs, "candidates", batch_id))
+        (batch_id,) = propose.pending(s)
+        for chunk in propose.chunks(s, batch_id):
+            propose.run(s, batch_id, chunk)
+        propose.finish(s, batch_id)
+        found = list(parts.rows(s.blobs, "candidates", batch_id))
         assert found
         # What people would have accepted; the queue itself is tested elsewhere and knows no bucket.
         from dataclasses import replace
 
         for video_id in batches.facts(s.blobs, batch_id, Stage.INGESTED)["videos"]:
             rows = [replace(m, verdict="accept") for m in found if m.video_id == video_id]
-            masklets.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
-            masklets.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=[])
+            parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
+            parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=[])
         for stage in (Stage.IN_REVIEW, Stage.COLLECTED):
             batches.mark(s.blobs, batch_id, stage, {})
         name = publish.run(s, batch_id)

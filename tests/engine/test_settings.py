@@ -1,7 +1,7 @@
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from engine import demo
+from engine.demo import demo
 from engine.settings import Settings
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from model import load
+from model import checkpoints
 
 sys.path.append(str(Path(__file__).parent))  # library.py
 
-TINY = load.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+TINY = checkpoints.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,14 +25,14 @@ def loud_model(seed=4, presence=1.0):
 
     presence: what is added to every presence score.
     """
-    model = load.build(TINY)
-    load.init_weights(model, seed, embedding_std=1.0)
+    model = checkpoints.build(TINY)
+    checkpoints.init_weights(model, seed, embedding_std=1.0)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 module.weight.mul_(1.7)  # more, and the noise of bfloat16 memories grows from frame to frame
         model.mask_decoder.pred_obj_score_head.proj_out.bias += presence
-    return load.wrap(model, name="tiny")
+    return checkpoints.wrap(model, name="tiny")
 
 
 @pytest.fixture(scope="session")

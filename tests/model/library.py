@@ -3,7 +3,7 @@
 import torch
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
-from model import feed
+from model import inputs
 from model.tracker import Tracker, TrackerConfig
 from storage.records import Prompt
 
@@ -21,7 +21,7 @@ class Library:
     def __init__(self, loaded, frames):
         self.loaded = loaded
         self.session = Sam2VideoInferenceSession(
-            video=feed.to_pixels(loaded, list(frames)), video_height=HW[0], video_width=HW[1], dtype=torch.float32
+            video=inputs.to_pixels(loaded, list(frames)), video_height=HW[0], video_width=HW[1], dtype=torch.float32
         )
         self.ids = {}
 
@@ -29,13 +29,13 @@ class Library:
         number = self.ids.setdefault(object_id, len(self.ids))
         index = self.session.obj_id_to_idx(number)
         if prompt.mask_rle is not None:
-            mask = feed.to_masks(self.loaded, [prompt], HW)[:, None]
+            mask = inputs.to_masks(self.loaded, [prompt], HW)[:, None]
             self.session.add_mask_inputs(index, prompt.frame_idx, mask)
             self.session.remove_point_inputs(index, prompt.frame_idx)
         else:
-            clicks = feed.to_clicks(self.loaded, [prompt], HW)
-            inputs = {"point_coords": clicks.xy[:, None], "point_labels": clicks.labels[:, None]}
-            self.session.add_point_inputs(index, prompt.frame_idx, inputs)
+            clicks = inputs.to_clicks(self.loaded, [prompt], HW)
+            points = {"point_coords": clicks.xy[:, None], "point_labels": clicks.labels[:, None]}
+            self.session.add_point_inputs(index, prompt.frame_idx, points)
             self.session.remove_mask_inputs(index, prompt.frame_idx)
         self.session.obj_with_new_inputs = [number]
         out = self.loaded.model(self.session, frame_idx=prompt.frame_idx)

@@ -8,39 +8,39 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Sam2VideoModel
 
-from model import feed, load, network
+from model import checkpoints, inputs, network
 
-TINY = load.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+TINY = checkpoints.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
 
 
 @pytest.fixture(scope="module")
 def model():
-    built = load.build(TINY)
-    load.init_weights(built, seed=3)
+    built = checkpoints.build(TINY)
+    checkpoints.init_weights(built, seed=3)
     return built.eval()
 
 
 def test_micro_has_a_few_million_parameters():
-    assert 2e6 < sum(p.numel() for p in load.build().parameters()) < 5e6
+    assert 2e6 < sum(p.numel() for p in checkpoints.build().parameters()) < 5e6
 
 
 def test_global_attention_is_never_in_a_block_that_pools():
-    assert load.config_of(load.Shape()).vision_config.backbone_config.global_attention_blocks == [5]
+    assert checkpoints.config_of(checkpoints.Shape()).vision_config.backbone_config.global_attention_blocks == [5]
     with pytest.raises(ValueError, match=r"block 3: blocks \(1, 2, 3, 1\) pool in \[1, 3, 6\]"):
-        load.config_of(load.Shape(global_blocks=(3,)))
+        checkpoints.config_of(checkpoints.Shape(global_blocks=(3,)))
 
 
 @pytest.mark.parametrize("shape", [{"hidden": 64}, {"hidden": 100}, {"image_size": 200}, {"image_size": 0}])
 def test_sizes_that_do_not_fit_are_refused_with_their_value(shape):
     with pytest.raises(ValueError, match=str(next(iter(shape.values())))):
-        load.config_of(load.Shape(**shape))
+        checkpoints.config_of(checkpoints.Shape(**shape))
 
 
 def test_initial_weights_follow_from_the_seed_and_leave_nothing_dead(model):
     state = torch.random.get_rng_state()
-    again, other = load.build(TINY), load.build(TINY)
-    load.init_weights(again, seed=3)
-    load.init_weights(other, seed=4)
+    again, other = checkpoints.build(TINY), checkpoints.build(TINY)
+    checkpoints.init_weights(again, seed=3)
+    checkpoints.init_weights(other, seed=4)
     ours = model.state_dict()
     assert all(torch.equal(ours[name], value) for name, value in again.state_dict().items())
     assert not all(torch.equal(ours[name], value) for name, value in other.state_dict().items())
@@ -50,12 +50,12 @@ def test_initial_weights_follow_from_the_seed_and_leave_nothing_dead(model):
 
 
 def test_initial_weights_leave_the_callers_random_numbers_alone():
-    built = load.build(TINY)
+    built = checkpoints.build(TINY)
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    load.init_weights(built, seed=1)
-    load.resized(built, 64)
+    checkpoints.init_weights(built, seed=1)
+    checkpoints.resized(built, 64)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -66,8 +66,8 @@ def test_clicks_and_the_image_share_their_frequencies(model):
 
 @pytest.mark.parametrize("side", [64, 128, 192])
 def test_the_same_weights_work_at_other_sizes(model, side):
-    other = load.resized(model, side)
-    assert load.side_of(other) == side and not other.training
+    other = checkpoints.resized(model, side)
+    assert checkpoints.side_of(other) == side and not other.training
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
     with torch.no_grad():
         features = network.encode_images(other, torch.randn(1, 3, side, side))
@@ -82,14 +82,17 @@ def test_the_same_weights_work_at_other_sizes(model, side):
 def test_a_copy_at_the_same_size_gives_the_same_answers(model):
     pixels = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
-        a, b = (network.encode_images(m, pixels).top for m in (model, load.resized(load.resized(model, 64), 128)))
+        a, b = (
+            network.encode_images(m, pixels).top
+            for m in (model, checkpoints.resized(checkpoints.resized(model, 64), 128))
+        )
     torch.testing.assert_close(a, b)
 
 
 def test_a_saved_checkpoint_loads_here_and_in_plain_transformers(model, tmp_path):
-    folder = load.save(model, tmp_path / "ck", card="# tiny\n", meta={"round": 2}, mean=(0.5, 0.4, 0.3))
-    loaded = load.load(folder)
-    assert (loaded.image_size, loaded.mean, loaded.std) == (128, (0.5, 0.4, 0.3), load.IMAGENET_STD)
+    folder = checkpoints.save(model, tmp_path / "ck", card="# tiny\n", meta={"round": 2}, mean=(0.5, 0.4, 0.3))
+    loaded = checkpoints.load(folder)
+    assert (loaded.image_size, loaded.mean, loaded.std) == (128, (0.5, 0.4, 0.3), checkpoints.IMAGENET_STD)
     assert loaded.source == loaded.name == str(folder) and not loaded.model.training
     plain = Sam2VideoModel.from_pretrained(folder)
     for other in (loaded.model, plain):
@@ -100,21 +103,21 @@ def test_a_saved_checkpoint_loads_here_and_in_plain_transformers(model, tmp_path
 
 
 def test_saving_again_replaces_and_leaves_nothing_behind(model, tmp_path):
-    load.save(model, tmp_path / "ck", card="a", meta={})
-    other = load.build(TINY)
-    load.save(other, tmp_path / "ck", card="b", meta={})
+    checkpoints.save(model, tmp_path / "ck", card="a", meta={})
+    other = checkpoints.build(TINY)
+    checkpoints.save(other, tmp_path / "ck", card="b", meta={})
     assert [path.name for path in tmp_path.iterdir()] == ["ck"]
-    weights = load.load(tmp_path / "ck").model.state_dict()
+    weights = checkpoints.load(tmp_path / "ck").model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in other.state_dict().items())
 
 
 def test_loading_says_nothing(model, tmp_path, capfd):
-    load.load(load.save(model, tmp_path / "ck", card="", meta={}))
+    checkpoints.load(checkpoints.save(model, tmp_path / "ck", card="", meta={}))
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_checkpoint_loads_in_half_precision(model, tmp_path):
-    loaded = load.load(load.save(model, tmp_path / "ck", card="", meta={}), dtype=torch.bfloat16)
+    loaded = checkpoints.load(checkpoints.save(model, tmp_path / "ck", card="", meta={}), dtype=torch.bfloat16)
     assert loaded.dtype == torch.bfloat16
 
 
@@ -129,56 +132,58 @@ def test_a_checkpoint_loads_in_half_precision(model, tmp_path):
 )
 def test_a_missing_checkpoint_is_told_in_one_line(name, message, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(load.NoCheckpoint, match=message) as caught:
-        load.load(name)
+    with pytest.raises(checkpoints.NoCheckpoint, match=message) as caught:
+        checkpoints.load(name)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_a_checkpoint_and_a_damaged_one_are_told_apart(model, tmp_path):
-    with pytest.raises(load.NoCheckpoint, match="config.json and model.safetensors are needed"):
-        load.load(tmp_path)
-    folder = load.save(model, tmp_path / "ck", card="", meta={})
+    with pytest.raises(checkpoints.NoCheckpoint, match="config.json and model.safetensors are needed"):
+        checkpoints.load(tmp_path)
+    folder = checkpoints.save(model, tmp_path / "ck", card="", meta={})
     (folder / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(load.NoCheckpoint, match="does not load"):
-        load.load(folder)
+    with pytest.raises(checkpoints.NoCheckpoint, match="does not load"):
+        checkpoints.load(folder)
 
 
 def test_a_device_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert load.pick_device("auto") == load.pick_device("cpu") == "cpu"
+    assert checkpoints.pick_device("auto") == checkpoints.pick_device("cpu") == "cpu"
     for wanted, message in (("cuda", "no device 'cuda': torch .* sees no GPU"), ("gpu", "no device 'gpu': auto, cpu")):
         with pytest.raises(ValueError, match=message):
-            load.pick_device(wanted)
+            checkpoints.pick_device(wanted)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert load.pick_device("auto") == "cuda" and load.pick_device("cuda:1") == "cuda:1"
+    assert checkpoints.pick_device("auto") == "cuda" and checkpoints.pick_device("cuda:1") == "cuda:1"
 
 
 def test_a_checkpoint_without_a_memory_is_refused_instead_of_drawn_at_random(model, tmp_path):
-    folder = load.save(model, tmp_path / "ck", card="", meta={})
+    folder = checkpoints.save(model, tmp_path / "ck", card="", meta={})
     weights = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in weights.items() if not k.startswith("memory_attention")}, folder / "model.safetensors")
-    with pytest.raises(load.NoCheckpoint, match=r"lacks memory_attention\S+ and \d+ more tensors") as caught:
-        load.load(folder)
+    with pytest.raises(checkpoints.NoCheckpoint, match=r"lacks memory_attention\S+ and \d+ more tensors") as caught:
+        checkpoints.load(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_a_checkpoint_in_the_hub_cache_loads_by_name_without_the_net(model, tmp_path, monkeypatch):
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--owner--tiny"
-    load.save(model, repository / "snapshots" / commit, card="", meta={})
+    checkpoints.save(model, repository / "snapshots" / commit, card="", meta={})
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert load.load("owner/tiny").source == f"owner/tiny@{commit}"
+    assert checkpoints.load("owner/tiny").source == f"owner/tiny@{commit}"
 
 
 def test_pixels_are_resized_and_normalised(model):
-    loaded = load.wrap(model, name="tiny")
+    loaded = checkpoints.wrap(model, name="tiny")
     grey = torch.full((50, 90, 3), 128, dtype=torch.uint8).numpy()
-    pixels = feed.to_pixels(loaded, [grey, grey[:20]])
+    pixels = inputs.to_pixels(loaded, [grey, grey[:20]])
     assert pixels.shape == (2, 3, 128, 128)
-    expected = (torch.tensor(128 / 255) - torch.tensor(load.IMAGENET_MEAN)) / torch.tensor(load.IMAGENET_STD)
+    expected = (torch.tensor(128 / 255) - torch.tensor(checkpoints.IMAGENET_MEAN)) / torch.tensor(
+        checkpoints.IMAGENET_STD
+    )
     torch.testing.assert_close(pixels, expected.view(1, 3, 1, 1).expand(2, -1, 128, 128))
     with pytest.raises(ValueError, match="float32"):
-        feed.to_pixels(loaded, [grey.astype("float32")])
+        inputs.to_pixels(loaded, [grey.astype("float32")])

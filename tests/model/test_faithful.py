@@ -10,10 +10,11 @@ from transformers import Sam2VideoModel
 
 from benchmarks import grids
 from benchmarks import tracker as tracker_benchmark
-from engine import micro
-from model import feed, load, memory_reader, meta, network
+from engine.demo import micro
+from model import checkpoints, inputs, meta_checkpoint, network
+from model.fast import memory_reader
+from model.fast.memory_reader import Economy, MemoryReader, Past, _rows_of, _whole_squares, can_read
 from model.image import Scale
-from model.memory_reader import Economy, MemoryReader, Past, _rows_of, _whole_squares, can_read
 from model.tracker import TrackerConfig
 from storage import rle
 from storage.records import Prompt
@@ -21,17 +22,17 @@ from storage.records import Prompt
 
 def published(shape, version, presence=1.0):
     """Random weights at 128 px whose answers differ between objects and frames."""
-    config = load.resized_config(meta.config_of(shape, version=version), 128)
+    config = checkpoints.resized_config(meta_checkpoint.config_of(shape, version=version), 128)
     torch.manual_seed(0)
     model = Sam2VideoModel(config)
-    load.init_weights(model, 5, embedding_std=1.0)
+    checkpoints.init_weights(model, 5, embedding_std=1.0)
     with torch.no_grad():
         model.mask_decoder.pred_obj_score_head.proj_out.bias += presence
-    return load.wrap(model, name=shape)
+    return checkpoints.wrap(model, name=shape)
 
 
 @pytest.mark.parametrize("version", ["2", "2.1"])
-@pytest.mark.parametrize("shape", list(meta.SHAPES))
+@pytest.mark.parametrize("shape", list(meta_checkpoint.SHAPES))
 def test_clicks_boxes_and_masks_on_several_frames_are_tracked_as_by_the_library(clip, shape, version):
     frames, masks = clip
     loaded = published(shape, version)
@@ -110,7 +111,7 @@ def read(reader, features, position, spatial, pointers, window=None):
 def test_reading_memory_fast_is_reading_memory_even_where_exponents_are_large(loud):
     model = published("tiny", "2.1").model
     features, position, spatial, pointers = a_past(model, loud=loud)
-    several = feed.expand(features, 2)
+    several = inputs.expand(features, 2)
     wanted = network.attend_to_memory(model, several, spatial, pointers, pointer_span=16)
     found = read(MemoryReader(model), features, position, spatial, pointers)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
@@ -177,7 +178,7 @@ def test_reading_in_half_precision_is_reading_up_to_its_rounding(economy):
     error = (half - exact).abs().mean()
     assert error / exact.abs().mean() < 2e-2
     if economy == Economy():  # the library, which knows no other, rounds as much
-        theirs = network.attend_to_memory(model, feed.expand(features, 2), spatial, pointers, pointer_span=16)
+        theirs = network.attend_to_memory(model, inputs.expand(features, 2), spatial, pointers, pointer_span=16)
         assert error < 1.5 * (theirs - exact).abs().mean()
 
 
@@ -246,7 +247,7 @@ def test_the_benchmark_times_what_it_prices_and_names_every_part(loaded, monkeyp
     assert grown["growth_frames"] == 5 and "rss_growth_mb" in grown
     assert tracker_benchmark.click_latency(loaded, 1)["click_p95_ms"] > 0
 
-    half = load.wrap(load.resized(loaded.model, 128).to(torch.bfloat16), name="half")
+    half = checkpoints.wrap(checkpoints.resized(loaded.model, 128).to(torch.bfloat16), name="half")
     only = tracker_benchmark.ways(half)
     assert list(only) == ["exact"] and tracker_benchmark.price(only, 1) == {}
     assert tracker_benchmark.ways(loaded, window=1.0)["economy"][1].economy.window_margin == 1.0

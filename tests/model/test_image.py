@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import feed, image
+from model import image, inputs
 from model.image import Candidate, GridConfig, ImagePredictor, Scale
 from model.tracker import Tracker
 from storage import rle
@@ -57,10 +57,10 @@ PROMPTS = [
 
 def library_masks(loaded, picture, prompt):
     """The answer of transformers' own image path."""
-    clicks = feed.to_clicks(loaded, [prompt], HW)
+    clicks = inputs.to_clicks(loaded, [prompt], HW)
     with torch.inference_mode():
         return loaded.model._single_frame_forward(
-            image_embeddings=loaded.model.get_image_embeddings(feed.to_pixels(loaded, [picture])),
+            image_embeddings=loaded.model.get_image_embeddings(inputs.to_pixels(loaded, [picture])),
             input_points=clicks.xy[:, None],
             input_labels=clicks.labels[:, None],
             multimask_output=clicks.xy.shape[1] == 1,
@@ -297,8 +297,8 @@ def test_the_size_of_a_batch_changes_nothing(loaded, picture):
 
 def test_a_crop_is_encoded_once(loaded, picture, monkeypatch):
     encoded = []
-    original = feed.to_pixels
-    monkeypatch.setattr(feed, "to_pixels", lambda *a: encoded.append(a[1][0].shape) or original(*a))
+    original = inputs.to_pixels
+    monkeypatch.setattr(inputs, "to_pixels", lambda *a: encoded.append(a[1][0].shape) or original(*a))
     image.propose(loaded, picture, dataclasses.replace(EVERYTHING, points_per_batch=2))
     assert len(encoded) == 1 + 4
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import Sam2VideoModel
 
-from model import load, meta
-from model.load import NoCheckpoint
+from model import checkpoints, meta_checkpoint
+from model.checkpoints import NoCheckpoint
 
 
 def published_names(blocks, version):
@@ -73,7 +73,7 @@ def tensors_of(model, names):
     return {
         name: own["prompt_encoder.point_embed.weight"][[int(name.split(".")[2])]]
         if name.startswith(points)
-        else own[meta.name_of(name)]
+        else own[meta_checkpoint.name_of(name)]
         for name in names
     }
 
@@ -81,19 +81,19 @@ def tensors_of(model, names):
 @pytest.fixture(scope="module")
 def tiny():
     torch.manual_seed(3)
-    model = Sam2VideoModel(meta.config_of("tiny"))
-    load.init_weights(model, 3, embedding_std=1.0)
+    model = Sam2VideoModel(meta_checkpoint.config_of("tiny"))
+    checkpoints.init_weights(model, 3, embedding_std=1.0)
     return model
 
 
 @pytest.mark.parametrize("version", ["2", "2.1"])
-@pytest.mark.parametrize("shape", list(meta.SHAPES))
+@pytest.mark.parametrize("shape", list(meta_checkpoint.SHAPES))
 def test_every_published_name_has_a_place_and_every_place_a_name(shape, version):
-    config = meta.config_of(shape, version=version)
+    config = meta_checkpoint.config_of(shape, version=version)
     with torch.device("meta"):  # names and shapes only
         own = set(Sam2VideoModel(config).state_dict())
     names = published_names(config.vision_config.backbone_config.blocks_per_stage, version)
-    found = meta.renamed({name: torch.zeros(1, 1) for name in names})
+    found = meta_checkpoint.renamed({name: torch.zeros(1, 1) for name in names})
     assert set(found) == own
     assert len(set(names)) == len(names) == len(own) - 1 + 4 - 1  # frequencies are kept twice, points in one tensor
 
@@ -101,7 +101,7 @@ def test_every_published_name_has_a_place_and_every_place_a_name(shape, version)
 def test_a_file_of_metas_is_loaded_with_every_weight(tiny, tmp_path):
     file = tmp_path / "sam2.1_hiera_tiny.pt"
     torch.save({"model": tensors_of(tiny, published_names([1, 2, 7, 2], "2.1"))}, file)
-    loaded = load.load(file)
+    loaded = checkpoints.load(file)
     assert loaded.image_size == 1024 and loaded.source == str(file) and not loaded.model.training
     mine, theirs = loaded.model.state_dict(), tiny.state_dict()
     assert mine.keys() == theirs.keys()
@@ -123,7 +123,7 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tiny, tmp_path, spoil, 
     spoil(tensors)
     torch.save({"model": tensors}, tmp_path / "bad.pt")
     with pytest.raises(NoCheckpoint) as refused:
-        load.load(tmp_path / "bad.pt")
+        checkpoints.load(tmp_path / "bad.pt")
     assert says in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -142,11 +142,11 @@ def test_only_tensors_are_read(tmp_path, capsys, content):
     else:
         torch.save({"model": Evil()} if content == "torch" else [1, 2], file)
     with pytest.raises(NoCheckpoint) as refused:
-        load.load(file)
+        checkpoints.load(file)
     assert "evil.pt" in str(refused.value) and "\n" not in str(refused.value)
     assert "run by a pickle" not in capsys.readouterr().out
 
 
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(NoCheckpoint, match="no such file"):
-        load.load("nowhere/sam2.1_hiera_tiny.pt")
+        checkpoints.load("nowhere/sam2.1_hiera_tiny.pt")

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from model import clip_forward, clips, load, network, parallel, train
+from model import checkpoints, clip_forward, clips, network, parallel, train
 from model.clip_forward import Interaction
 from model.clips import Clip, SampleConfig, sample
 from model.losses import LossWeights, step_losses
 from model.parallel import Team
 from model.train import Recipe, Stage
 
-SHAPE = load.Shape(
+SHAPE = checkpoints.Shape(
     image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, memory_layers=1, dropout=0.0
 )
 
@@ -64,14 +64,14 @@ def coming_and_going(seed):
 
 def forgetful():
     """A model with dropout, whose random state is a part of the run."""
-    model = load.build(dataclasses.replace(SHAPE, dropout=0.2))
-    load.init_weights(model, 1)
+    model = checkpoints.build(dataclasses.replace(SHAPE, dropout=0.2))
+    checkpoints.init_weights(model, 1)
     return model
 
 
 def new_model():
-    model = load.build(SHAPE)
-    load.init_weights(model, 1)
+    model = checkpoints.build(SHAPE)
+    checkpoints.init_weights(model, 1)
     return model
 
 
@@ -230,7 +230,7 @@ def test_the_forward_of_the_trainer_answers_as_the_tracker_does():
     with torch.no_grad():
         model.mask_decoder.pred_obj_score_head.proj_out.bias += 3
     clip = squares(1)
-    loaded = load.wrap(model, name="tiny")
+    loaded = checkpoints.wrap(model, name="tiny")
     big = sample(
         clip,
         SampleConfig(
@@ -297,8 +297,8 @@ def test_ctrl_c_takes_effect_after_the_step_whoever_swallows_it_and_loses_nothin
         except KeyboardInterrupt:  # as some library might
             pytest.fail("it was not for whoever looks on")
 
-    model = load.build(SHAPE)
-    load.init_weights(model, RECIPE.seed)
+    model = checkpoints.build(SHAPE)
+    checkpoints.init_weights(model, RECIPE.seed)
     before = signal.signal(number, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -308,20 +308,20 @@ def test_ctrl_c_takes_effect_after_the_step_whoever_swallows_it_and_loses_nothin
         assert signal.getsignal(number) is interrupt
     finally:
         signal.signal(number, before)
-    assert train.restore(load.build(SHAPE), tmp_path) == 2
+    assert train.restore(checkpoints.build(SHAPE), tmp_path) == 2
 
 
 def test_ctrl_c_after_the_last_step_is_not_forgotten(tmp_path, monkeypatch):
-    wrap = load.wrap
+    wrap = checkpoints.wrap
 
     def interrupted(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGINT)
         return wrap(*args, **kwargs)
 
-    monkeypatch.setattr(load, "wrap", interrupted)
+    monkeypatch.setattr(checkpoints, "wrap", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train.train(load.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0)
-    assert train.restore(load.build(SHAPE), tmp_path) == sum(stage.steps for stage in RECIPE.stages)
+        train.train(checkpoints.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0)
+    assert train.restore(checkpoints.build(SHAPE), tmp_path) == sum(stage.steps for stage in RECIPE.stages)
 
 
 def test_ctrl_c_pressed_again_does_not_wait_for_the_step(tmp_path):
@@ -333,7 +333,7 @@ def test_ctrl_c_pressed_again_does_not_wait_for_the_step(tmp_path):
 
     with pytest.raises(RuntimeError, match="at once"):
         train.train(
-            load.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0, report_every=1, report=report
+            checkpoints.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0, report_every=1, report=report
         )
     assert not (tmp_path / "state.pt").exists()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import masklets
+from storage import parts
 from storage.blobs import Blobs, LocalBlobs
 from storage.records import Masklet, Operation, Quarantined
 from storage.tables import Tables
@@ -20,40 +20,40 @@ from storage.tables import Tables
 
 def test_a_part_is_found_by_its_marker(blobs, masklet):
     rows = [masklet("m1"), masklet("m2")]
-    marker = masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=rows)
+    marker = parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=rows)
     assert marker.key.startswith("parts/masklets/batch=b1/v1-")
     assert marker.sha256.startswith(marker.key.removesuffix(".parquet")[-16:])
-    assert masklets.video_of(marker.key) == "v1"
+    assert parts.video_of(marker.key) == "v1"
     assert blobs.exists("commits/masklets/b1/v1.json")
-    assert masklets.markers(blobs, "masklets", "b1") == [marker]
-    assert masklets.has_marker(blobs, "masklets", "b1", "v1")
-    assert not masklets.has_marker(blobs, "masklets", "b1", "v2")
-    assert masklets.read_part(blobs, marker) == rows
-    assert list(masklets.rows(blobs, "masklets", "b1")) == rows
+    assert parts.markers(blobs, "masklets", "b1") == [marker]
+    assert parts.has_marker(blobs, "masklets", "b1", "v1")
+    assert not parts.has_marker(blobs, "masklets", "b1", "v2")
+    assert parts.read_part(blobs, marker) == rows
+    assert list(parts.rows(blobs, "masklets", "b1")) == rows
 
 
 def test_a_video_without_rows_is_done_as_well(blobs):
-    marker = masklets.write_part(blobs, kind="candidates", batch_id="b1", video_id="v1", rows=[])
+    marker = parts.write_part(blobs, kind="candidates", batch_id="b1", video_id="v1", rows=[])
     assert marker.rows == 0
-    assert masklets.read_part(blobs, marker) == []
+    assert parts.read_part(blobs, marker) == []
 
 
 def test_the_first_marker_wins_and_the_second_writer_gets_it(blobs, masklet):
-    first = masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet("m1")])
-    second = masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet("m2")])
+    first = parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet("m1")])
+    second = parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet("m2")])
     assert second == first
-    assert [row.masklet_id for row in masklets.rows(blobs, "masklets", "b1")] == ["m1"]
+    assert [row.masklet_id for row in parts.rows(blobs, "masklets", "b1")] == ["m1"]
 
 
 def test_of_many_racing_writers_all_report_the_same_marker(blobs, masklet):
-    def write(n: int) -> masklets.Marker:
+    def write(n: int) -> parts.Marker:
         rows = [masklet("m", score=(0.1 * n, 0.2, 0.3))]
-        return masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=rows)
+        return parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=rows)
 
     with ThreadPoolExecutor(6) as pool:
         found = set(pool.map(write, range(6)))
     assert len(found) == 1
-    assert masklets.read_part(blobs, found.pop())
+    assert parts.read_part(blobs, found.pop())
 
 
 def _race(root: str, row: Masklet, barrier, results) -> None:
@@ -62,7 +62,7 @@ def _race(root: str, row: Masklet, barrier, results) -> None:
     found = []
     for n in range(20):
         mine = dataclasses.replace(row, video_id=f"v{n}", checkpoint=str(os.getpid()))
-        found.append(masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id=f"v{n}", rows=[mine]))
+        found.append(parts.write_part(blobs, kind="masklets", batch_id="b1", video_id=f"v{n}", rows=[mine]))
     results.put(found)
 
 
@@ -77,8 +77,8 @@ def test_two_processes_that_race_for_a_marker_agree(tmp_path, masklet):
         worker.join(timeout=60)
     assert first == second
     blobs = LocalBlobs(tmp_path)
-    assert masklets.markers(blobs, "masklets", "b1") == sorted(first, key=lambda m: m.video_id)
-    assert len(list(masklets.rows(blobs, "masklets", "b1"))) == 20
+    assert parts.markers(blobs, "masklets", "b1") == sorted(first, key=lambda m: m.video_id)
+    assert len(list(parts.rows(blobs, "masklets", "b1"))) == 20
 
 
 class DiesBeforeTheMarker(LocalBlobs):
@@ -92,7 +92,7 @@ class DiesBeforeTheMarker(LocalBlobs):
 
 def _write_and_die(root: str, row: Masklet) -> None:
     blobs: Blobs = DiesBeforeTheMarker(Path(root))
-    masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[row])
+    parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[row])
 
 
 def test_a_worker_killed_between_part_and_marker_costs_only_its_work(tmp_path, masklet):
@@ -102,27 +102,27 @@ def test_a_worker_killed_between_part_and_marker_costs_only_its_work(tmp_path, m
     assert worker.exitcode == -signal.SIGKILL
     blobs = LocalBlobs(tmp_path)
     assert len(list(blobs.keys("parts/"))) == 1
-    assert masklets.markers(blobs, "masklets", "b1") == []
-    again = masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet("found")])
-    assert [row.masklet_id for row in masklets.rows(blobs, "masklets", "b1")] == ["found"]
+    assert parts.markers(blobs, "masklets", "b1") == []
+    again = parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet("found")])
+    assert [row.masklet_id for row in parts.rows(blobs, "masklets", "b1")] == ["found"]
     assert len(list(blobs.keys("parts/"))) == 2
     assert again.key in list(blobs.keys("parts/"))
 
 
 def test_a_damaged_part_is_not_read(disk, masklet):
-    marker = masklets.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
+    marker = parts.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
     disk.write(marker.key, disk.read(marker.key)[:-1] + b"?")
-    with pytest.raises(masklets.PartDamaged, match=marker.key):
-        masklets.read_part(disk, marker)
+    with pytest.raises(parts.PartDamaged, match=marker.key):
+        parts.read_part(disk, marker)
     disk.delete(marker.key)
-    with pytest.raises(masklets.PartDamaged, match="the part is not"):
-        masklets.read_part(disk, marker)
+    with pytest.raises(parts.PartDamaged, match="the part is not"):
+        parts.read_part(disk, marker)
 
 
 def test_a_marker_that_is_not_one_is_named(disk):
     disk.write("commits/masklets/b1/v1.json", b"{}")
-    with pytest.raises(masklets.PartError, match="commits/masklets/b1/v1.json: not a marker"):
-        masklets.markers(disk, "masklets", "b1")
+    with pytest.raises(parts.PartError, match="commits/masklets/b1/v1.json: not a marker"):
+        parts.markers(disk, "masklets", "b1")
 
 
 @pytest.mark.parametrize(
@@ -137,24 +137,24 @@ def test_a_marker_that_is_not_one_is_named(disk):
 def test_rows_that_do_not_belong_are_a_value_error(disk, masklet, changes, says):
     arguments = {"kind": "masklets", "batch_id": "b1", "video_id": "v1", **changes}
     with pytest.raises(ValueError, match=says):
-        masklets.write_part(disk, rows=[masklet()], **arguments)
+        parts.write_part(disk, rows=[masklet()], **arguments)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "-a", "a b", "é", "x" * 201])
 def test_names_that_could_not_be_a_key_are_a_value_error(disk, name):
     with pytest.raises(ValueError, match="begins with a letter or digit"):
-        masklets.write_part(disk, kind="masklets", batch_id=name, video_id="v1", rows=[])
+        parts.write_part(disk, kind="masklets", batch_id=name, video_id="v1", rows=[])
     with pytest.raises(ValueError, match="begins with a letter or digit"):
-        masklets.has_marker(disk, "masklets", "b1", name)
+        parts.has_marker(disk, "masklets", "b1", name)
 
 
 def test_a_batch_is_committed_once(disk, tables, masklet):
     for video_id in ("v1", "v2"):
         rows = [masklet(f"{video_id}-{n}", video_id) for n in range(3)]
-        masklets.write_part(disk, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
-    report = masklets.commit_batch(disk, tables, "masklets", "b1")
+        parts.write_part(disk, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
+    report = parts.commit_batch(disk, tables, "masklets", "b1")
     assert (report.rows, report.files, report.already) == (6, 2, False)
-    again = masklets.commit_batch(disk, tables, "masklets", "b1")
+    again = parts.commit_batch(disk, tables, "masklets", "b1")
     assert again == dataclasses.replace(report, already=True)
     assert tables.snapshot_id("masklets") == report.snapshot_id
     assert [row.masklet_id for row in tables.masklets()] == [f"v{v}-{n}" for v in (1, 2) for n in range(3)]
@@ -162,43 +162,43 @@ def test_a_batch_is_committed_once(disk, tables, masklet):
 
 
 def test_the_data_files_of_the_table_are_the_parts(disk, tables, masklet):
-    marker = masklets.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
-    report = masklets.commit_batch(disk, tables, "masklets", "b1")
+    marker = parts.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
+    report = parts.commit_batch(disk, tables, "masklets", "b1")
     assert [f.uri for f in tables.data_files("masklets", report.snapshot_id)] == [disk.uri_of(marker.key)]
 
 
 def test_what_is_not_kept_stays_out_of_the_table_and_in_the_part(disk, tables, masklet):
     for video_id in ("v1", "v2", "v3"):
         rows = [masklet(f"{video_id}-{n}", video_id) for n in range(2)]
-        masklets.write_part(disk, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
+        parts.write_part(disk, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
     dropped = {"v1-0", "v3-0", "v3-1"}
-    report = masklets.commit_batch(disk, tables, "masklets", "b1", keep=lambda row: row.masklet_id not in dropped)
+    report = parts.commit_batch(disk, tables, "masklets", "b1", keep=lambda row: row.masklet_id not in dropped)
     assert (report.rows, report.files) == (3, 2)
     assert [row.masklet_id for row in tables.masklets()] == ["v1-1", "v2-0", "v2-1"]
-    assert len(list(masklets.rows(disk, "masklets", "b1"))) == 6
+    assert len(list(parts.rows(disk, "masklets", "b1"))) == 6
 
 
 def test_a_batch_with_nothing_to_keep_makes_no_snapshot(disk, tables, masklet):
-    masklets.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
-    report = masklets.commit_batch(disk, tables, "masklets", "b1", keep=lambda row: False)
-    assert report == masklets.CommitReport(rows=0, files=0, snapshot_id=None, already=False)
+    parts.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
+    report = parts.commit_batch(disk, tables, "masklets", "b1", keep=lambda row: False)
+    assert report == parts.CommitReport(rows=0, files=0, snapshot_id=None, already=False)
     assert tables.snapshot_id("masklets") is None
 
 
 def test_one_damaged_part_stops_the_whole_commit(disk, tables, masklet):
     for video_id in ("v1", "v2"):
-        marker = masklets.write_part(
+        marker = parts.write_part(
             disk, kind="masklets", batch_id="b1", video_id=video_id, rows=[masklet("m", video_id)]
         )
     disk.write(marker.key, b"?")
-    with pytest.raises(masklets.PartDamaged):
-        masklets.commit_batch(disk, tables, "masklets", "b1")
+    with pytest.raises(parts.PartDamaged):
+        parts.commit_batch(disk, tables, "masklets", "b1")
     assert tables.snapshot_id("masklets") is None
 
 
 def test_candidates_are_never_committed(disk, tables):
     with pytest.raises(ValueError, match="candidates are not committed"):
-        masklets.commit_batch(disk, tables, "candidates", "b1")
+        parts.commit_batch(disk, tables, "candidates", "b1")
 
 
 def test_operations_and_refusals_are_committed_the_same_way(disk, tables):
@@ -215,10 +215,10 @@ def test_operations_and_refusals_are_committed_the_same_way(disk, tables):
         created_at="2026-01-01T00:00:00Z",
     )
     refused = Quarantined(stage="ingest", subject="s3://x/a.mp4", reason="unreadable", detail="no", batch_id="b1")
-    masklets.write_part(disk, kind="operations", batch_id="b1", video_id="v1", rows=[operation])
-    masklets.write_part(disk, kind="quarantine", batch_id="b1", video_id="source-1", rows=[refused])
-    assert masklets.commit_batch(disk, tables, "operations", "b1").rows == 1
-    assert masklets.commit_batch(disk, tables, "quarantine", "b1").rows == 1
+    parts.write_part(disk, kind="operations", batch_id="b1", video_id="v1", rows=[operation])
+    parts.write_part(disk, kind="quarantine", batch_id="b1", video_id="source-1", rows=[refused])
+    assert parts.commit_batch(disk, tables, "operations", "b1").rows == 1
+    assert parts.commit_batch(disk, tables, "quarantine", "b1").rows == 1
     assert tables.operations() == [operation]
     assert tables.quarantine() == [refused]
 
@@ -228,14 +228,14 @@ def test_the_whole_way_over_s3(s3, tmp_path, masklet):
 
     blobs = S3Blobs(s3.bucket, "team", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
     with Tables.open(f"sqlite:///{tmp_path}/catalog.db", f"{blobs.uri}/warehouse", s3.endpoint_url) as tables:
-        masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
-        report = masklets.commit_batch(blobs, tables, "masklets", "b1")
+        parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
+        report = parts.commit_batch(blobs, tables, "masklets", "b1")
         assert (report.rows, report.already) == (1, False)
-        assert masklets.commit_batch(blobs, tables, "masklets", "b1").already
+        assert parts.commit_batch(blobs, tables, "masklets", "b1").already
         assert tables.masklets() == [masklet()]
     assert list(blobs.keys("warehouse/"))
 
 
 def test_a_marker_is_readable_json(disk, masklet):
-    marker = masklets.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
+    marker = parts.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
     assert json.loads(disk.read("commits/masklets/b1/v1.json")) == dataclasses.asdict(marker)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from storage import masklets, releases
+from storage import parts, releases
 from storage.blobs import LocalBlobs, S3Blobs
 from storage.tables import Tables
 
@@ -25,11 +25,11 @@ def publish(blobs, tables, video, masklet, batch_id: str, videos: dict[str, int]
         row = video(video_id, batch_id=batch_id, video_sha256=digest, split="val" if count > 2 else "train")
         blobs.create(row.video_key, media)
         blobs.create(row.frames_key, b"[0.0]")
-        masklets.write_part(blobs, kind="videos", batch_id=batch_id, video_id=video_id, rows=[row])
+        parts.write_part(blobs, kind="videos", batch_id=batch_id, video_id=video_id, rows=[row])
         rows = [masklet(f"{video_id}-{n}", video_id, batch_id, split=row.split) for n in range(count)]
-        masklets.write_part(blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
-    masklets.commit_batch(blobs, tables, "videos", batch_id)
-    masklets.commit_batch(blobs, tables, "masklets", batch_id)
+        parts.write_part(blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
+    parts.commit_batch(blobs, tables, "videos", batch_id)
+    parts.commit_batch(blobs, tables, "masklets", batch_id)
 
 
 @pytest.fixture
@@ -138,8 +138,8 @@ def test_a_release_that_lacks_a_file_is_not_made(published, tables):
 
 
 def test_masklets_of_an_unknown_video_are_not_released(published, tables, masklet):
-    masklets.write_part(published, kind="masklets", batch_id="b9", video_id="v9", rows=[masklet("m", "v9", "b9")])
-    masklets.commit_batch(published, tables, "masklets", "b9")
+    parts.write_part(published, kind="masklets", batch_id="b9", video_id="v9", rows=[masklet("m", "v9", "b9")])
+    parts.commit_batch(published, tables, "masklets", "b9")
     with pytest.raises(releases.ReleaseError, match="unknown videos: v9"):
         releases.make(published, tables, "r1")
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from validation import tables
+from validation import table_checks
 
 
 def test_right_rows_pass_and_write_their_docs(masklet, video, tmp_path, capfd):
-    rows = tables.frames([masklet(), masklet(masklet_id="m2")], [video()])
+    rows = table_checks.frames([masklet(), masklet(masklet_id="m2")], [video()])
     capfd.readouterr()
-    report = tables.run(rows, tmp_path / "docs", run_name="b1")
+    report = table_checks.run(rows, tmp_path / "docs", run_name="b1")
     assert report.success, report.failures
     assert report.failures == ()
-    assert len(report.results) == sum(len(rules) for rules in tables.RULES.values())
+    assert len(report.results) == sum(len(rules) for rules in table_checks.RULES.values())
     assert report.docs_index == tmp_path / "docs" / "index.html"
     pages = [path.read_text() for path in (tmp_path / "docs").rglob("*.html")]
     assert any("masklet_id" in page for page in pages)
@@ -23,7 +23,7 @@ def test_right_rows_pass_and_write_their_docs(masklet, video, tmp_path, capfd):
 
 
 def test_the_masks_themselves_are_not_handed_over(masklet, video):
-    rows = tables.frames([masklet()], [video()])
+    rows = table_checks.frames([masklet()], [video()])
     assert not {"rle", "frame_idx", "area_px"} & set(rows["masklets"].columns)
 
 
@@ -47,17 +47,17 @@ SPOILT = [
 def test_each_rule_catches_its_own(masklet, video):
     """All at once: setting Great Expectations up costs more than checking."""
     for of_masklet, of_video, rule in SPOILT[:2] + SPOILT[-1:]:
-        rows = tables.frames(
+        rows = table_checks.frames(
             [masklet(), masklet(**{"masklet_id": "m2", **of_masklet})],
             [video(), video(**{"video_id": "v2", **of_video})],
         )
-        report = tables.run(rows)
+        report = table_checks.run(rows)
         assert not report.success
         broken = [r.rule for r in report.results if not r.success]
         assert any(rule in found for found in broken), (rule, broken)
     spoilt = [masklet(**{"masklet_id": f"s{n}", **of_masklet}) for n, (of_masklet, _, _) in enumerate(SPOILT)]
     videos = [video(**{"video_id": f"v{n + 2}", **of_video}) for n, (_, of_video, _) in enumerate(SPOILT)]
-    report = tables.run(tables.frames([masklet(), *spoilt], [video(), *videos]))
+    report = table_checks.run(table_checks.frames([masklet(), *spoilt], [video(), *videos]))
     broken = [r.rule for r in report.results if not r.success]
     for _, _, rule in SPOILT:
         assert any(rule in found for found in broken), (rule, broken)
@@ -66,19 +66,21 @@ def test_each_rule_catches_its_own(masklet, video):
 
 
 def test_tables_without_rows_pass(video):
-    report = tables.run(tables.frames([], [video()]))
+    report = table_checks.run(table_checks.frames([], [video()]))
     assert report.success
     assert {r.table for r in report.results} == {"videos"}
-    assert tables.run({"masklets": pd.DataFrame()}) == tables.Report(success=True, results=(), docs_index=None)
+    assert table_checks.run({"masklets": pd.DataFrame()}) == table_checks.Report(
+        success=True, results=(), docs_index=None
+    )
 
 
 def test_a_missing_column_fails_rather_than_passes(masklet, video):
-    rows = tables.frames([masklet()], [video()])
+    rows = table_checks.frames([masklet()], [video()])
     rows["masklets"] = rows["masklets"].drop(columns=["kind"])
-    report = tables.run(rows)
+    report = table_checks.run(rows)
     assert [line for line in report.failures if "column=kind" in line and "could not be checked" in line]
 
 
 def test_an_unknown_table_is_a_value_error():
     with pytest.raises(ValueError, match="not nothing"):
-        tables.run({"nothing": pd.DataFrame()})
+        table_checks.run({"nothing": pd.DataFrame()})

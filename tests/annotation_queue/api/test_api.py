@@ -19,7 +19,7 @@ from synthetic_queue import (
     tickets,
 )
 
-from annotation_queue.api import COOKIE, FIGURES_S, SMALL_BODY, STATS_S, create_app
+from annotation_queue.api.app import COOKIE, FIGURES_S, SMALL_BODY, STATS_S, create_app
 from annotation_queue.client import QueueClient, new_id
 from annotation_queue.database import Database
 from annotation_queue.records import (
@@ -42,7 +42,7 @@ from annotation_queue.records import (
     State,
     WrongPassword,
 )
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 from storage.records import Verdict
 
 

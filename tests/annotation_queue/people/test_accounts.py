@@ -8,9 +8,9 @@ from argon2.exceptions import VerifyMismatchError
 from sqlalchemy import select
 from synthetic_queue import CHEAP, PASSWORD
 
-from annotation_queue.auth import FAILURES, FAILURES_S, LOGIN_S, MANY_FAILURES, Accounts
 from annotation_queue.database import Database, credentials, people
-from annotation_queue.oidc import Vouched
+from annotation_queue.people.accounts import FAILURES, FAILURES_S, LOGIN_S, MANY_FAILURES, Accounts
+from annotation_queue.people.oidc import Vouched
 from annotation_queue.records import LoginRefused, NotLoggedIn, Role, TooManyLogins, WrongPassword
 
 

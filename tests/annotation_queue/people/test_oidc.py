@@ -25,12 +25,12 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from synthetic_queue import PASSWORD, SyntheticMedia, add_people, serving, tickets
 
-from annotation_queue.api import COOKIE, FLOW_COOKIE, create_app
-from annotation_queue.auth import FAILURES
+from annotation_queue.api.app import COOKIE, FLOW_COOKIE, create_app
 from annotation_queue.database import Database
-from annotation_queue.oidc import AT_ONCE, KNOWN_S, LEEWAY_S, Provider
+from annotation_queue.people.accounts import FAILURES
+from annotation_queue.people.oidc import AT_ONCE, KNOWN_S, LEEWAY_S, Provider
 from annotation_queue.records import LoginRefused, ProviderUnreachable
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_jwt_config:DeprecationWarning")  # of the honest provider
 CLIENT, SECRET = "masklets", "a secret/with: signs"

@@ -13,7 +13,7 @@ from synthetic_queue import SyntheticMedia, add_people, blank, candidate, correc
 from test_handing_out import ANDY, VALERIE, make, take_back, with_policy
 from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, to_track
 
-from annotation_queue.api import create_app
+from annotation_queue.api.app import create_app
 from annotation_queue.client import QueueClient
 from annotation_queue.records import (
     TRAINED,
@@ -106,7 +106,7 @@ def test_a_masklet_is_scored_by_its_iou_with_the_true_one(store):
 
 
 def test_the_gold_share_is_about_that_of_the_claims_and_no_claim_id_keeps_it_away(store, monkeypatch):
-    monkeypatch.setattr("annotation_queue.gold.CHANCE", random.Random(1))
+    monkeypatch.setattr("annotation_queue.tickets.gold.CHANCE", random.Random(1))
     store = opened(store, 60, verify_gold(60), gold_share=0.2)
     ids = [f"claim-{i}" for i in range(30)]
     hers, his = (
@@ -160,7 +160,7 @@ def test_a_further_object_is_begun_in_gold_as_anywhere_and_where_not_the_answer_
     late = claim(store, ANN, batch_id="done")
     with pytest.raises(NotAllowed) as of_gold:
         begin_object(store, late, ANN)
-    monkeypatch.setattr("annotation_queue.store.MAX_OBJECTS", 1)
+    monkeypatch.setattr("annotation_queue.tickets.store.MAX_OBJECTS", 1)
     with pytest.raises(NotAllowed) as of_many:
         begin_object(store, held, ANN)
     assert str(of_gold.value) == str(of_many.value)

@@ -27,7 +27,7 @@ from annotation_queue.records import (
     is_in_share,
     masklet_iou,
 )
-from annotation_queue.store import RECENT, Store
+from annotation_queue.tickets.store import RECENT, Store
 from storage.records import Verdict
 
 ANDY = Person(name="andy", roles=frozenset({Role.ANNOTATOR}))
@@ -705,7 +705,7 @@ def test_the_same_request_for_a_further_object_twice_at_once_opens_one(store):
 
 
 def test_a_video_takes_only_so_many_objects(store, monkeypatch):
-    monkeypatch.setattr("annotation_queue.store.MAX_OBJECTS", 3)
+    monkeypatch.setattr("annotation_queue.tickets.store.MAX_OBJECTS", 3)
     store.open_batch("b", tickets(1))
     held = to_track(store)  # the second ticket of the video
     begin_object(store, held)

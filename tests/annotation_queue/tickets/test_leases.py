@@ -27,7 +27,7 @@ from annotation_queue.records import (
     State,
     TooLate,
 )
-from annotation_queue.store import LEASE_S, Store
+from annotation_queue.tickets.store import LEASE_S, Store
 from storage.records import Verdict
 
 TICKETS = 3

@@ -16,7 +16,6 @@ from sqlalchemy import event, func, select
 from synthetic_queue import PEOPLE, candidate, corrected, tickets
 
 from annotation_queue import database as db
-from annotation_queue.claims import claiming
 from annotation_queue.database import Database, DatabaseUnreachable, WrongSchema
 from annotation_queue.records import (
     BatchSealed,
@@ -35,7 +34,8 @@ from annotation_queue.records import (
     Role,
     State,
 )
-from annotation_queue.store import GRACE_S, Store
+from annotation_queue.tickets.claims import claiming
+from annotation_queue.tickets.store import GRACE_S, Store
 from benchmarks.race import doubles, race
 from storage.records import Verdict
 
@@ -661,7 +661,7 @@ def test_a_ticket_that_another_claim_looks_at_is_not_nothing(uri, monkeypatch):
             waits.append(seconds)
             other.commit()
 
-        monkeypatch.setattr("annotation_queue.store.time.sleep", commit_meanwhile)
+        monkeypatch.setattr("annotation_queue.tickets.store.time.sleep", commit_meanwhile)
         assert taken.needs_lead and claim(store, VERA).ticket_id == plain.ticket_id
         assert len(waits) == 1
         assert claim(store, VICTOR) is None and len(waits) == 1, "nothing is there: no wait"

@@ -14,9 +14,9 @@ from synthetic_queue import (
     track_ticket,
 )
 
-from annotation_queue.api import create_app
+from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 
 
 class RunningClock:

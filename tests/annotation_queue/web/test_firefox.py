@@ -24,10 +24,10 @@ from synthetic_queue import (
     track_ticket,
 )
 
-from annotation_queue.api import create_app
+from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.records import State
-from annotation_queue.store import Store
+from annotation_queue.tickets.store import Store
 from benchmarks.firefox import Tab, installed, started
 from storage.records import STRIDE, Verdict
 

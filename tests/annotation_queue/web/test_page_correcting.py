@@ -18,9 +18,9 @@ from synthetic_queue import (
     track_ticket,
 )
 
+from annotation_queue.draft import Version, draft_of
 from annotation_queue.records import Kind, NewTicket, State
-from annotation_queue.refine import Version, draft_of
-from annotation_queue.store import MASKLET
+from annotation_queue.tickets.store import MASKLET
 from storage import rle
 from storage.records import STRIDE, Operation
 

@@ -16,11 +16,13 @@ from rich.console import Console
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, NewTicket, Role
-from engine import batches, cli, doctor, ingest, serve
-from engine.batches import Stage
+from engine.cli import doctor, main
 from engine.services import connect
+from engine.serving import serve
 from engine.settings import QueueSettings, Settings
-from storage import masklets
+from engine.stages import batches, ingest
+from engine.stages.batches import Stage
+from storage import parts
 from storage.records import Quarantined
 
 
@@ -75,7 +77,7 @@ def command(monkeypatch, *words):
     """The status of a command that runs in this process."""
     monkeypatch.setattr(sys, "argv", ["masklets", *words])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     return ended.value.code or 0
 
 
@@ -89,8 +91,8 @@ def test_a_check_that_fails_is_the_status_of_the_command(monkeypatch, capsys, ok
 def test_the_doctor_tries_every_part_for_real(settings, queue, tmp_path):
     """What is wrong is told by the part that it is wrong with, and by no other."""
 
-    def checks(**parts):
-        changed = {name: getattr(settings, name).model_copy(update=values) for name, values in parts.items()}
+    def checks(**broken):
+        changed = {name: getattr(settings, name).model_copy(update=values) for name, values in broken.items()}
         return {check.name: check for check in doctor.run(settings.model_copy(update=changed))}
 
     well = checks()
@@ -99,13 +101,13 @@ def test_the_doctor_tries_every_part_for_real(settings, queue, tmp_path):
     (tmp_path / "nothing").mkdir()
     assert "is empty" in checks(ingest={"source": str(tmp_path / "nothing")})["source"].detail
     nowhere = f"http://127.0.0.1:{serve.free_port()}"
-    for name, parts in {
+    for name, broken in {
         "source": {"ingest": {"source": "/no/such/folder"}},
         "queue": {"queue": {"token": SecretStr("mq_wrong")}},
         "airflow": {"airflow": {"url": nowhere, "password": SecretStr("x")}},
         "checkpoint": {"model": {"registry_uri": nowhere}},
     }.items():
-        assert [check.name for check in checks(**parts).values() if not check.ok] == [name]
+        assert [check.name for check in checks(**broken).values() if not check.ok] == [name]
     assert not checks(model={"checkpoint": "/no/model"})["checkpoint"].ok
 
 
@@ -181,12 +183,12 @@ def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
     row = Quarantined(stage="ingest", subject="[/x] [red]a :dog:", reason="unreadable", detail="[/]", batch_id="")
     with connect() as s:
         monkeypatch.setattr(type(s.tables), "quarantine", lambda self: [row])
-    monkeypatch.setattr(cli.out, "_width", 120)
+    monkeypatch.setattr(main.out, "_width", 120)
     assert command(monkeypatch, "quarantine") == 0
     assert row.subject in capsys.readouterr().out
     terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
-    monkeypatch.setattr(cli, "err", terminal)
-    with cli._bar("ingest") as bar:
+    monkeypatch.setattr(main, "err", terminal)
+    with main._bar("ingest") as bar:
         bar(1, 2, "[/x] clip.mp4")
         time.sleep(0.3)
     assert "[/x] clip.mp4" in terminal.file.getvalue()
@@ -194,12 +196,12 @@ def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
 
 def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
     log = Console(file=io.StringIO(), width=120, markup=False, force_terminal=False)
-    monkeypatch.setattr(cli, "err", log)
-    with cli._bar("ingest") as bar:
+    monkeypatch.setattr(main, "err", log)
+    with main._bar("ingest") as bar:
         bar(1, 3, "[a].mp4")  # too soon to say
-        monkeypatch.setattr(cli, "LINE_S", 0.0)
+        monkeypatch.setattr(main, "LINE_S", 0.0)
         bar(2, 3, "[b].mp4")
-    with cli._bar("ingest", shown=False) as bar:
+    with main._bar("ingest", shown=False) as bar:
         bar(3, 3, "[c].mp4")
     assert log.file.getvalue() == "ingest: 2/3 [b].mp4\n"
 
@@ -215,7 +217,7 @@ def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
 )
 def test_what_an_ingest_did_and_left_is_said(capsys, counts, line):
     names = ("admitted", "quarantined", "unchanged", "ignored", "postponed")
-    cli._say_ingest(dict(zip(names, counts, strict=True)))
+    main._say_ingest(dict(zip(names, counts, strict=True)))
     assert capsys.readouterr().out.strip() == line
 
 
@@ -247,7 +249,7 @@ def test_a_checkpoint_that_is_not_there_stops_before_anything_is_marked(settings
     assert done.stderr.strip().splitlines()[-1].startswith("masklets: ") and "/no/model" in done.stderr
     with connect(settings) as s:
         (batch_id,) = batches.pending(s.blobs, Stage.PROPOSED)
-        assert masklets.markers(s.blobs, "candidates", batch_id) == []
+        assert parts.markers(s.blobs, "candidates", batch_id) == []
 
 
 def test_run_simulate_goes_from_videos_to_a_release_and_again_does_nothing(settings, clips):
@@ -277,7 +279,7 @@ def test_simulated_people_leave_the_tickets_of_others_and_wait_for_those_that_ar
         accounts.add("ann", [Role.ANNOTATOR], "correct horse")
         with QueueClient(bare.queue_url, username="ann", password="correct horse") as client:
             held = client.claim(batch_id=mine)
-            facts = cli._simulate(s, [mine], lambda: client.release(held))  # called while it waits
+            facts = main._simulate(s, [mine], lambda: client.release(held))  # called while it waits
         assert facts["simulated"]["verdicts"] == {"reject": 2} and facts["releases"] == [""]
         assert Stage.PUBLISHED in batches.reached(s.blobs)[mine]
         assert s.queue.batch(other).remaining == 2
@@ -293,8 +295,8 @@ def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
     }
     rows = [SimpleNamespace(batch_id=name, source_uri=place) for name, place in places.items()]
     s = SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows))
-    assert cli._batches_of(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
-    assert cli._batches_of(s, "s3://b/p") == cli._batches_of(s, "s3://b/p/") == {"c"}
+    assert main._batches_of(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
+    assert main._batches_of(s, "s3://b/p") == main._batches_of(s, "s3://b/p/") == {"c"}
 
 
 def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_path):
@@ -306,7 +308,7 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_
     def candidates(chosen):
         with connect(chosen) as s:
             (batch_id,) = batches.reached(s.blobs)
-            rows = list(masklets.rows(s.blobs, "candidates", batch_id))
+            rows = list(parts.rows(s.blobs, "candidates", batch_id))
             return batch_id, sorted((row.masklet_id, row.rle) for row in rows), len(s.tables.videos())
 
     script = (

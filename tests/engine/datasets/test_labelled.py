@@ -13,10 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
-from engine import cli, datasets, evaluate, imports, interactive, training
-from engine.datasets import ClipSource, DatasetError, NothingToTrainOn, open_dataset
-from engine.evaluate import NothingHeldOut, Truth
-from model import load
+from engine.cli import main
+from engine.datasets import labelled
+from engine.datasets.labelled import ClipSource, DatasetError, NothingToTrainOn, open_dataset
+from engine.protocols import first_frame, interactive
+from engine.protocols.first_frame import NothingHeldOut, Truth
+from engine.rounds import training
+from engine.stages import import_sav
+from model import checkpoints
 from storage import releases, rle
 from storage.formats import davis, sav_frames
 from storage.formats.pictures import PictureError, PictureReader
@@ -93,12 +97,12 @@ def sav_val(tmp_path):
 def release(s, sav_folder):
     for path in (sav_folder / "notes").iterdir():  # an import wants them beside their videos
         shutil.copy(path, sav_folder / "sav_000" / path.name)
-    name = imports.sav_folder(s, sav_folder / "sav_000").release
+    name = import_sav.sav_folder(s, sav_folder / "sav_000").release
     return releases.load(s.blobs, name)
 
 
 def source_of(data, frames, hardest=1.0):
-    return ClipSource(data, list(datasets.index(data)), frames, hardest)
+    return ClipSource(data, list(labelled.index(data)), frames, hardest)
 
 
 def test_every_kind_is_opened_in_one_way(s, release, tmp_path, caplog):
@@ -236,11 +240,11 @@ def test_a_spoiled_video_of_sav_is_one_line_and_leaves_the_others(sav_val, line,
     write_sav_frames(sav_val, "whole")
     SPOILED[line](sav_val)
     data = open_dataset(sav_val)
-    with pytest.raises(datasets.BAD_VIDEO) as error:  # an exam leaves none out
+    with pytest.raises(labelled.BAD_VIDEO) as error:  # an exam leaves none out
         list(data.videos())
     assert line in str(error.value) and "\n" not in str(error.value)
     with caplog.at_level(logging.WARNING):
-        assert {data.entries[of.number].video_id for of in datasets.index(data)} == {"whole"}
+        assert {data.entries[of.number].video_id for of in labelled.index(data)} == {"whole"}
     assert len(caplog.records) == 1 and line in caplog.records[0].getMessage()
 
 
@@ -363,7 +367,7 @@ def test_a_bad_video_is_left_out_with_a_warning_and_never_ends_the_run(sav_folde
     next(sav_folder.rglob(f"{second.stem}_manual.json")).write_text("{")
     assert {of.number for of, *_ in source_of(data, 4).places} == {2}
     assert all("\n" not in record.getMessage() for record in caplog.records)
-    with pytest.raises(datasets.BAD_VIDEO):  # an exam leaves none out
+    with pytest.raises(labelled.BAD_VIDEO):  # an exam leaves none out
         list(data.videos())
 
 
@@ -381,16 +385,16 @@ def test_a_video_that_is_not_there_or_is_there_twice_is_one_line(sav_folder):
 
 
 def test_every_kind_is_measured_in_one_way(sav_folder, sav_val, davis_root, checkpoint):
-    loaded = load.load(checkpoint)
+    loaded = checkpoints.load(checkpoint)
     for folder in (sav_folder, sav_val, davis_root):
         held_out = open_dataset(folder, split="val")
-        metrics = evaluate.measure(held_out, loaded, "mask")
+        metrics = first_frame.measure(held_out, loaded, "mask")
         count = sum(len(video.objects) for video in held_out.videos())
         assert 0 <= metrics.jf <= 1 and 1 <= metrics.masklets <= count and metrics.slices
         images = interactive.measure_images(held_out, loaded, most_objects=1)
         assert images.objects == 1 and images.frames <= 9 and 0 <= images.miou_1 <= 100
     with pytest.raises(NothingHeldOut, match="split test"):
-        evaluate.measure(held_out.only("test"), loaded, "mask")
+        first_frame.measure(held_out.only("test"), loaded, "mask")
     with pytest.raises(NothingHeldOut, match="split test"):
         interactive.measure_images(held_out.only("test"), loaded)
 
@@ -408,7 +412,7 @@ def test_an_object_of_the_last_annotated_frame_alone_is_nothing_to_follow(sav_fo
     monkeypatch.setattr(Truth, "all_of", staticmethod(late))
     held_out = open_dataset(sav_folder, split="val")
     with pytest.raises(NothingHeldOut, match="no object for longer than a frame"):
-        interactive.measure(held_out, load.load(checkpoint), most_objects=1)
+        interactive.measure(held_out, checkpoints.load(checkpoint), most_objects=1)
 
 
 def said_by(settings, monkeypatch, capsys):
@@ -419,7 +423,7 @@ def said_by(settings, monkeypatch, capsys):
     def command(*words):
         monkeypatch.setattr(sys, "argv", ["masklets", *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         said = capsys.readouterr()
         assert not ended.value.code, said.err
         return said.out

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import micro as benchmark
-from engine import micro, synthetic
-from engine.synthetic import Scene
-from model import load
+from engine.demo import micro, synthetic
+from engine.demo.synthetic import Scene
+from model import checkpoints
 from storage import video
 from storage.formats import sav
 
@@ -65,7 +65,7 @@ def test_the_held_out_clips_keep_their_pixels():
 
 
 def test_what_ships_of_micro_is_small():
-    assert sum(file.stat().st_size for file in load.MICRO.iterdir()) <= 20e6
+    assert sum(file.stat().st_size for file in checkpoints.MICRO.iterdir()) <= 20e6
 
 
 def test_the_benchmark_of_micro_prints_one_line_of_figures(monkeypatch, capsys):

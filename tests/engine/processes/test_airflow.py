@@ -17,8 +17,9 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from engine import demo, doctor
-from engine.airflow import (
+from engine.cli import doctor
+from engine.demo import demo
+from engine.processes.airflow import (
     Airflow,
     AirflowClient,
     AirflowDenied,

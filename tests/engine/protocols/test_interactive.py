@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import model.tracker
-from engine import evaluate, interactive
-from engine.evaluate import Truth
-from engine.interactive import Reached
-from engine.synthetic import Scene, render
-from model import load
+from engine.demo.synthetic import Scene, render
+from engine.protocols import first_frame, interactive
+from engine.protocols.first_frame import Truth
+from engine.protocols.interactive import Reached
+from model import checkpoints
 from model.tracker import FeatureCache
 from validation import jf
 
@@ -114,7 +114,7 @@ def test_a_curve_keeps_what_an_object_has_that_needed_fewer_frames():
 
 def test_micro_plays_all_protocols():
     clip = render(5, Scene(height=64, width=96, frames=6, objects=(1, 1), clutter=(0, 0), size=(0.25, 0.3), leave=0.0))
-    loaded = load.load("micro")
+    loaded = checkpoints.load("micro")
     truth = Truth((0, 2, 4), tuple(clip.masks[i, 0] for i in (0, 2, 4)))
     features = FeatureCache(loaded, clip.frames.__getitem__, size=6)
     passes = list(interactive.offline(loaded, features, (64, 96), 6, truth, most=2))
@@ -124,5 +124,5 @@ def test_micro_plays_all_protocols():
     assert interactive.online(loaded, features, (64, 96), 6, truth, most=1) == once[:1]  # the others do not disturb it
     images = interactive.on_images(loaded, clip.frames.__getitem__, truth)
     assert {count: len(found) for count, found in images.items()} == {1: 3, 5: 3}
-    boxed = evaluate.semi_supervised(loaded, clip.frames.__getitem__, (64, 96), 6, {"a": truth}, "box")["a"][0]
+    boxed = first_frame.semi_supervised(loaded, clip.frames.__getitem__, (64, 96), 6, {"a": truth}, "box")["a"][0]
     assert boxed is not None and 0 <= boxed.j <= 1

@@ -10,12 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from engine import datasets, evaluate, ingest, interactive, reconcile, rounds
-from engine.datasets import ClipSource
-from engine.evaluate import Truth
+from engine import loop
+from engine.datasets import labelled
+from engine.datasets.labelled import ClipSource
+from engine.protocols import first_frame, interactive
+from engine.protocols.first_frame import Truth
 from engine.registry import Checkpoint
+from engine.rounds import rounds
 from engine.services import connect
-from storage import masklets, releases, rle
+from engine.stages import ingest
+from storage import parts, releases, rle
 from storage.formats import sav
 from storage.records import STRIDE, content_id
 from storage.releases import NoSuchRelease
@@ -37,8 +41,8 @@ def release_of(s, name, change=lambda row: row):
             )
             for row in sav.from_sav(json.loads(s.blobs.read(video.truth_key)), video=video)
         ]
-        masklets.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
-    masklets.commit_batch(s.blobs, s.tables, "masklets", batch_id)
+        parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
+    parts.commit_batch(s.blobs, s.tables, "masklets", batch_id)
     return releases.make(s.blobs, s.tables, name)
 
 
@@ -75,7 +79,7 @@ def release(s):
 def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve(s, release, tmp_path):
     asked = []
     exam = interactive.measure(
-        datasets.of_release(release).only("val"),
+        labelled.of_release(release).only("val"),
         s.model(s.checkpoint()),
         most_objects=1,
         progress=lambda done, total, word: asked.append(word),
@@ -115,7 +119,7 @@ def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s,
 
 def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, release):
     assert rounds.due(s) == release.name
-    assert reconcile.run(s).pending["release"] == [release.name]
+    assert loop.run(s).pending["release"] == [release.name]
     by_hand = rounds.start(s, release.name, seed=9)
     round_id = rounds.start(s, rounds.due(s))
     larger = release_of(s, "release-0002")
@@ -126,7 +130,7 @@ def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, release):
     assert rounds.start_of(s, round_id).masklets * 2 == larger.counts["by_split"]["train"]["masklets"]
     assert rounds.due(s) == larger.name
     rounds.decide(s, measured(s, rounds.start(s, larger.name), gain=-0.1))
-    assert rounds.due(s) is None and reconcile.run(s).pending["release"] == []
+    assert rounds.due(s) is None and loop.run(s).pending["release"] == []
     assert rounds.outcome_of(s, by_hand) is None
 
 
@@ -148,8 +152,8 @@ def test_a_round_that_serves_counts_though_its_decision_was_not_written(s, relea
 
 
 def source_of(release, frames):
-    training = datasets.of_release(release).only("train")
-    return ClipSource(training, list(datasets.index(training)), frames)
+    training = labelled.of_release(release).only("train")
+    return ClipSource(training, list(labelled.index(training)), frames)
 
 
 def samples(clips, image_size, frames):
@@ -163,7 +167,7 @@ def samples(clips, image_size, frames):
 
 @pytest.mark.parametrize("image_size", [128, 256, 512, 1024])
 def test_an_object_that_a_clip_may_begin_with_is_one_that_the_trainer_takes(image_size):
-    assert datasets.SMALLEST * image_size**2 > samples(None, image_size, 1).config.min_area_px
+    assert labelled.SMALLEST * image_size**2 > samples(None, image_size, 1).config.min_area_px
 
 
 @pytest.mark.parametrize("shown", [0, 2, 5])
@@ -263,7 +267,7 @@ def test_truths_stay_compressed_and_score_as_their_masks_do(s, release):
         assert truth.first == 2
         with s.frames(video) as reader:
             hw = (video.height, video.width)
-            found = evaluate.semi_supervised(
+            found = first_frame.semi_supervised(
                 s.model(s.checkpoint()), reader.read, hw, video.frame_count, {"a": truth, "b": Truth.of(row)}, "mask"
             )
         assert found["a"][0].count <= len(row.rle) - 2 - 2 and found["a"][1].frames == len(row.rle) - 2 - 1

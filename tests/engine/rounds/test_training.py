@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from engine import cli, datasets, training
-from engine.datasets import NothingToTrainOn, open_dataset
+from engine.cli import main
+from engine.datasets import labelled
+from engine.datasets.labelled import NothingToTrainOn, open_dataset
 from engine.registry import Registry
-from model import clip_forward, load
+from engine.rounds import training
+from model import checkpoints, clip_forward
 from model import train as trainer
 
 
@@ -80,7 +82,7 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
     from transformers import Sam2VideoModel
 
     reported = []
-    begun = load.load(checkpoint)
+    begun = checkpoints.load(checkpoint)
     before = {name: value.clone() for name, value in begun.model.state_dict().items()}
     out = training.run(open_dataset(folder), tmp_path / "out", tiny, begun, workers=0, report=reported.append)
     assert [p.step for p in reported] == [1, 2, 3, 4] and [p.stage for p in reported[::2]] == ["fine-tune", "hard"]
@@ -96,20 +98,24 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
     assert sheet.shape[:2] == (480, 960) and (image != truth).any()
     assert not (out / "training" / "state.pt").exists()
 
-    again = training.run(open_dataset(folder), out, tiny, load.load(checkpoint), workers=0, report=reported.append)
+    again = training.run(
+        open_dataset(folder), out, tiny, checkpoints.load(checkpoint), workers=0, report=reported.append
+    )
     assert again == out and len(reported) == 4  # nothing was done again
     with pytest.raises(ValueError, match="another recipe"):
-        training.run(open_dataset(folder), out, replace(tiny, seed=5), load.load(checkpoint), workers=0)
+        training.run(open_dataset(folder), out, replace(tiny, seed=5), checkpoints.load(checkpoint), workers=0)
     with pytest.raises(ValueError, match="holds a run with split None, not 'train'"):
-        training.run(open_dataset(folder, split="train"), out, tiny, load.load(checkpoint), workers=0)
+        training.run(open_dataset(folder, split="train"), out, tiny, checkpoints.load(checkpoint), workers=0)
 
 
 def without_dropout(name="tiny"):
     """Dropout draws from torch's own generator, which a run that goes on does not have again."""
-    shape = load.Shape(image_size=64, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, dropout=0.0)
-    model = load.build(shape)
-    load.init_weights(model, 3)
-    return load.wrap(model, name=name)
+    shape = checkpoints.Shape(
+        image_size=64, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, dropout=0.0
+    )
+    model = checkpoints.build(shape)
+    checkpoints.init_weights(model, 3)
+    return checkpoints.wrap(model, name=name)
 
 
 def test_a_run_that_was_cut_ends_as_one_that_was_not(folder, tiny, tmp_path, monkeypatch):
@@ -142,11 +148,11 @@ def test_what_was_not_edited_by_anybody_is_trained_on_whole_and_too_short_videos
         note["masklet_edited_frame_count"] = [0] * len(note["masklet_id"])
         path.write_text(json.dumps(note))
     data = open_dataset(folder)
-    known = list(datasets.index(data))
+    known = list(labelled.index(data))
     assert training._hardest(tiny.stages[1], data, known) == 1.0 and "does not say what was edited" in caplog.text
     long = replace(tiny, stages=(tiny.stages[0], replace(tiny.stages[1], frames=16)))
     with pytest.raises(NothingToTrainOn, match="16 annotated frames"):  # before the first stage is begun
-        training.run(data, tmp_path / "out", long, load.load(checkpoint), workers=0)
+        training.run(data, tmp_path / "out", long, checkpoints.load(checkpoint), workers=0)
     assert not (tmp_path / "out" / "training" / "curve.jsonl").exists()
 
 
@@ -155,7 +161,7 @@ def test_mlflow_has_the_curves_and_the_pictures_and_its_loss_costs_no_training(
 ):
     registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
     run = {"workers": 0, "tracked": lambda: registry.track("mine", "training")}
-    training.run(open_dataset(folder), tmp_path / "out", tiny, load.load(checkpoint), **run)
+    training.run(open_dataset(folder), tmp_path / "out", tiny, checkpoints.load(checkpoint), **run)
     client = registry._client
     (found,) = client.search_runs([client.get_experiment_by_name("training").experiment_id])
     assert found.info.run_name == "mine" and found.info.status == "FINISHED"
@@ -203,7 +209,7 @@ def test_the_command_is_stopped_with_ctrl_c_and_goes_on(settings, folder, tiny, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["masklets", *words])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     facts = json.loads(capsys.readouterr().out)
     assert not ended.value.code and facts["steps"] == 24 and facts["loss"] > 0
     steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()]

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from annotation_queue.draft import draft_of, drawn, propagation
 from annotation_queue.records import Kind, NewTicket, NoSuchVideo, Role
-from annotation_queue.refine import draft_of, drawn, propagation
-from engine import auto_masklets, batches, ingest, phases
-from engine.refinement import LiveModel
 from engine.registry import Checkpoint
 from engine.services import Services, connect
-from storage import masklets, rle
+from engine.serving.live_model import LiveModel
+from engine.stages import batches, ingest, phases, propose
+from storage import parts, rle
 from storage.records import Prompt
 
 
@@ -26,10 +26,10 @@ def candidate(s):
     """A candidate of a store that was ingested and searched for real."""
     ingest.run(s)
     (batch_id,) = batches.reached(s.blobs)
-    for videos in auto_masklets.chunks(s, batch_id):
-        auto_masklets.run(s, batch_id, videos)
-    auto_masklets.finish(s, batch_id)
-    return max(masklets.rows(s.blobs, "candidates", batch_id), key=lambda row: sum(row.area_px))
+    for videos in propose.chunks(s, batch_id):
+        propose.run(s, batch_id, videos)
+    propose.finish(s, batch_id)
+    return max(parts.rows(s.blobs, "candidates", batch_id), key=lambda row: sum(row.area_px))
 
 
 def masks_of(steps):
@@ -169,7 +169,7 @@ def test_a_propagation_from_a_drawn_mask_follows_it_and_locks_stop_it(live, cand
 
 
 def test_a_propagation_goes_on_though_its_video_was_closed(live, candidate, s, monkeypatch):
-    monkeypatch.setattr("engine.refinement.OPEN_VIDEOS", 1)
+    monkeypatch.setattr("engine.serving.live_model.OPEN_VIDEOS", 1)
     video = s.video(candidate.video_id)
     monkeypatch.setattr(s, "video", lambda video_id: video)
     d = draft(candidate)
@@ -208,7 +208,7 @@ def test_a_propagation_ends_with_the_checkpoint_that_it_began_with(live, candida
 
 def test_no_more_is_encoded_ahead_than_is_kept_for_a_ticket(s, candidate, monkeypatch):
     """The nearest frames are still there when the click comes, and when the next ticket was encoded too."""
-    monkeypatch.setattr("engine.refinement.NEAREST", 2)
+    monkeypatch.setattr("engine.serving.live_model.NEAREST", 2)
     small = Services(
         s.settings.model_copy(update={"model": s.settings.model.model_copy(update={"embeddings_gib": 1e-9})})
     )

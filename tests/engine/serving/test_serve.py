@@ -12,11 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
-from engine import batches, media, publish, review, serve
-from engine.batches import Stage
-from engine.serve import NotFinished, QueueFailed, QueueProcess
 from engine.services import connect
+from engine.serving import media, serve
+from engine.serving.serve import NotFinished, QueueFailed, QueueProcess
 from engine.settings import QueueSettings, Settings
+from engine.stages import batches, publish, review
+from engine.stages.batches import Stage
 
 BATCH = "0123456789abcdef"
 
@@ -145,14 +146,14 @@ def test_what_was_left_is_published_at_the_next_start_but_not_what_the_gate_stop
 
 
 def test_the_pipeline_and_the_first_person_have_accounts_in_a_new_database_too(bare, tmp_path):
-    from engine import cli
+    from engine.cli import main
 
     def tokens(settings):
         with connect(settings) as s:
             _, accounts = s.open_queue()
             token = (s.home / "pipeline.token").read_text().strip()
             assert accounts.caller(token).person.name == "pipeline"
-            name, password = cli._first_person(s)
+            name, password = main._first_person(s)
             assert accounts.log_in(name, password)
             return token, password
 

@@ -1,7 +1,7 @@
 import pytest
 
-from engine import batches
-from engine.batches import Stage
+from engine.stages import batches
+from engine.stages.batches import Stage
 from storage.blobs import LocalBlobs
 
 BATCH = "0123456789abcdef"

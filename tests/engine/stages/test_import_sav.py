@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
-from engine import auto_masklets, batches, imports, ingest, review
-from engine.batches import Stage
+from engine.stages import batches, import_sav, ingest, propose, review
+from engine.stages.batches import Stage
 from storage import releases
 from storage.formats.sav import SavError
 
@@ -36,22 +36,22 @@ def test_an_import_takes_the_annotated_videos_alone_and_leaves_the_rest_to_the_m
         with pytest.raises(KeyboardInterrupt):
             ingest.run(s, str(other))
     annotation = json.loads((folder / "sav_000" / "one_manual.json").read_text())
-    report = imports.sav_folder(s, folder)
+    report = import_sav.sav_folder(s, folder)
     assert (report.videos, report.masklets, report.skipped) == (1, len(annotation["masklet"][0]), 0)
     assert len(s.tables.masklets()) == report.masklets > 0 and report.release
     assert sources(s) == ["one.mp4", "raw.mp4"]
     (waiting,) = batches.pending(s.blobs, Stage.PROPOSED)
     videos = {v.video_id: v.source_uri for v in s.tables.videos()}
     assert [videos[v] for v in batches.facts(s.blobs, waiting, Stage.INGESTED)["videos"]] == [str(other / "raw.mp4")]
-    again = imports.sav_folder(s, folder)
+    again = import_sav.sav_folder(s, folder)
     assert (again.videos, again.masklets, again.skipped) == (0, 0, 0)
     assert ingest.run(s, str(folder)).admitted == 1
     assert sources(s) == ["one.mp4", "plain.mp4", "raw.mp4"]
 
 
 def test_a_folder_without_annotations_is_a_mistake(s, clips):
-    with pytest.raises(imports.NothingAnnotated, match="no NAME.mp4"):
-        imports.sav_folder(s, clips)
+    with pytest.raises(import_sav.NothingAnnotated, match="no NAME.mp4"):
+        import_sav.sav_folder(s, clips)
 
 
 @pytest.mark.parametrize("cut", ["record", "commit", "mark", "part", "collected", "proposed"])
@@ -74,28 +74,28 @@ def test_no_model_proposes_for_an_import_whenever_it_is_cut(s, folder, monkeypat
         "record": (ingest, "_commit", lambda a, n: True),
         "commit": (ingest.masklets, "commit_batch", lambda a, n: "videos" in a),
         "mark": (batches, "mark", at_stage(Stage.INGESTED)),
-        "part": (imports.masklets, "write_part", lambda a, n: n["kind"] == "masklets"),
+        "part": (import_sav.masklets, "write_part", lambda a, n: n["kind"] == "masklets"),
         "collected": (batches, "mark", at_stage(Stage.IN_REVIEW)),
         "proposed": (batches, "mark", at_stage(Stage.PROPOSED)),
     }[cut]
     with monkeypatch.context() as patch:
         patch.setattr(where, name, cutting(getattr(where, name), hit))
         with pytest.raises(Killed):
-            imports.sav_folder(s, folder)
+            import_sav.sav_folder(s, folder)
     assert ingest.run(s, str(folder)).admitted > 0  # the clock's ingest of the same folder comes between
     for _ in range(2):
-        (waiting,) = auto_masklets.pending(s)
+        (waiting,) = propose.pending(s)
         videos = batches.facts(s.blobs, waiting, Stage.INGESTED)["videos"]
         assert [s.video(v).source_uri.rsplit("/", 1)[-1] for v in videos] == ["plain.mp4"]
         assert review.to_open(s) == []
-        imports.sav_folder(s, folder)
+        import_sav.sav_folder(s, folder)
     (release,) = releases.names(s.blobs)
     assert {s.video(m.video_id).source_uri.rsplit("/", 1)[-1] for m in s.tables.masklets()} == {"one.mp4"} and release
 
 
 def test_a_batch_with_other_videos_is_not_closed_by_an_import(s, folder):
     batch_id = ingest.run(s, str(folder)).batch_id
-    report = imports.sav_folder(s, folder)
+    report = import_sav.sav_folder(s, folder)
     assert (report.videos, report.masklets, report.skipped, report.release) == (0, 0, 1, "")
     assert batches.reached(s.blobs) == {batch_id: {Stage.INGESTED}}
 
@@ -105,7 +105,7 @@ def test_an_annotation_that_cannot_be_read_publishes_nothing_and_is_imported_whe
     good = note.read_text()
     note.write_text("[]")
     with pytest.raises(SavError, match="one_manual.json"):
-        imports.sav_folder(s, folder)
-    assert s.tables.masklets() == [] and auto_masklets.pending(s) == [], "no model fills it meanwhile"
+        import_sav.sav_folder(s, folder)
+    assert s.tables.masklets() == [] and propose.pending(s) == [], "no model fills it meanwhile"
     note.write_text(good)
-    assert imports.sav_folder(s, folder).videos == 1
+    assert import_sav.sav_folder(s, folder).videos == 1

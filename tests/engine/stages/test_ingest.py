@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from engine import batches, ingest
-from engine.batches import Stage
 from engine.services import connect
+from engine.stages import batches, ingest
+from engine.stages.batches import Stage
 from storage import video
 from storage.blobs import BlobDenied, BlobError, LocalBlobs, S3Blobs
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from annotation_queue.records import Kind, NewTicket, Outcome, Person, Reason, Role
-from engine import auto_masklets, batches, cli, ingest, review
+from engine.cli import main
 from engine.services import connect
 from engine.settings import ReviewSettings
-from storage import masklets, rle
+from engine.stages import batches, ingest, propose, review
+from storage import parts, rle
 from storage.records import Masklet, Verdict
 
 
@@ -24,9 +25,9 @@ def settings(settings):
 def test_each_video_gets_a_ticket_to_select_after_those_about_candidates(queue):
     ingest.run(queue)
     (batch_id,) = batches.reached(queue.blobs)
-    for videos in auto_masklets.chunks(queue, batch_id):
-        auto_masklets.run(queue, batch_id, videos)
-    auto_masklets.finish(queue, batch_id)
+    for videos in propose.chunks(queue, batch_id):
+        propose.run(queue, batch_id, videos)
+    propose.finish(queue, batch_id)
     count = review.open_batch(queue, batch_id)
     store, _ = queue.open_queue()
     selections = store.tickets(kind=Kind.SELECT, batch_id=batch_id)
@@ -82,7 +83,7 @@ def test_gold_is_made_also_of_what_one_of_its_makers_called_untrackable(monkeypa
     names = [f"m{i}" for i in range(4)]
     with connect() as s:
         rows = [square(name, 4) for name in names]
-        masklets.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
+        parts.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
         store, _ = s.open_queue()
         store.policy = replace(store.policy, makers=2, makers_share=1.0)
         store.open_batch(
@@ -107,17 +108,17 @@ def test_gold_is_made_of_what_people_decided_and_could_be_real_work(monkeypatch,
     def said(*words):
         monkeypatch.setattr(sys, "argv", ["masklets", "gold", *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         assert not ended.value.code
         return capsys.readouterr().out
 
     with connect() as s:
         rows = [square(name, 4) for name in ("right", "wrong", "nearly")]
-        masklets.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
+        parts.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
         store, _ = s.open_queue()
         opened = [
             NewTicket(ticket_id=m.masklet_id, kind=Kind.VERIFY, video_id="v", masklet=m)
-            for m in masklets.rows(s.blobs, "candidates", BATCH)
+            for m in parts.rows(s.blobs, "candidates", BATCH)
         ]
         store.open_batch(BATCH, opened)
         for verdict in (Verdict.ACCEPT, Verdict.REFINE, Verdict.REFINE):

@@ -214,7 +214,7 @@ def test_masklets_that_make_no_file_are_a_value_error(rows, says):
 
 
 def test_a_release_is_exported_file_by_file(tmp_path):
-    from storage import masklets, releases
+    from storage import parts, releases
     from storage.blobs import LocalBlobs
     from storage.tables import Tables
 
@@ -224,13 +224,13 @@ def test_a_release_is_exported_file_by_file(tmp_path):
             video = make_video(video_id=video_id, video_key=f"videos/{video_id}.mp4")
             blobs.write(video.video_key, video_id.encode())
             blobs.create(video.frames_key, b"[]")
-            masklets.write_part(blobs, kind="videos", batch_id="b1", video_id=video_id, rows=[video])
+            parts.write_part(blobs, kind="videos", batch_id="b1", video_id=video_id, rows=[video])
             rows = [make_masklet([2] * 6, masklet_id=f"{video_id}-auto", video_id=video_id)]
             if video_id == "v1":
                 rows.append(make_masklet([3] * 6, masklet_id="v1-manual", video_id=video_id, kind="manual", phase="3"))
-            masklets.write_part(blobs, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
-        masklets.commit_batch(blobs, tables, "videos", "b1")
-        masklets.commit_batch(blobs, tables, "masklets", "b1")
+            parts.write_part(blobs, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
+        parts.commit_batch(blobs, tables, "videos", "b1")
+        parts.commit_batch(blobs, tables, "masklets", "b1")
         release = releases.make(blobs, tables, "r1")
     written = sav.export(release, tmp_path / "out", media=True)
     assert [p.name for p in written] == ["v1_manual.json", "v1_auto.json", "v1.mp4", "v2_auto.json", "v2.mp4"]
