@@ -21,7 +21,7 @@ from annotation_queue.records import Kind
 from benchmarks.coded import PASSWORD
 from benchmarks.queue import PrivatePostgres
 from engine.services import connect
-from engine.serving.serve import QueueProcess
+from engine.serving.queue_process import QueueProcess
 from engine.settings import Settings
 
 ACTS = 6  # between two crashes

@@ -37,9 +37,9 @@ from playwright.sync_api import Browser, sync_playwright
 from benchmarks import crashes, firefox
 from benchmarks.coded import PASSWORD, fill
 from benchmarks.queue import database_of
+from engine.processes import ports
 from engine.services import connect
-from engine.serving import serve
-from engine.serving.serve import QueueProcess
+from engine.serving.queue_process import QueueProcess
 from engine.settings import IngestSettings, ModelSettings, QueueSettings, Settings
 from storage.records import STRIDE
 
@@ -342,7 +342,7 @@ def measure(path: str, size: Size, database: str) -> dict[str, Any]:
             home=Path(folder) / "home",
             ingest=IngestSettings(source=str(videos)),
             model=ModelSettings(checkpoint="micro", device="cpu"),
-            queue=QueueSettings(port=serve.free_port(), database_uri=uri),
+            queue=QueueSettings(port=ports.free_port(), database_uri=uri),
         )
         with connect(settings) as s, ThreadPoolExecutor(1) as other:  # the server starts meanwhile
             filled = other.submit(

@@ -19,8 +19,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotation_queue.records import Role
 from engine.demo import synthetic
+from engine.processes.ports import free_port
 from engine.services import connect
-from engine.serving.serve import QueueProcess, free_port
+from engine.serving.queue_process import QueueProcess
 from engine.settings import AutoSettings, IngestSettings, ModelSettings, QueueSettings, ReviewSettings, Settings
 from engine.stages import ingest, propose, review
 

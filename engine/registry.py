@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.processes.locks import alone
+from engine.files import alone
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

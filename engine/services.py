@@ -6,7 +6,6 @@ nothing of settings files or environments.
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from engine.files import write_secret
 from engine.settings import Settings
 from storage import blobs as blobs_module
 from storage.blobs import Blobs
@@ -179,16 +179,6 @@ def _is_known(accounts: Accounts, token: Path) -> bool:
     except (FileNotFoundError, NotLoggedIn):
         return False
     return True
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def connect(settings: Settings | None = None) -> Services:

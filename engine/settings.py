@@ -217,6 +217,11 @@ class Settings(BaseSettings):
     def registry_uri(self) -> str:
         return self.model.registry_uri or self._sqlite("mlflow.db")
 
+    @property
+    def airflow_home(self) -> Path:
+        """Where the Airflow of `masklets up` lives."""
+        return self.home.absolute() / "airflow"
+
     def _sqlite(self, name: str) -> str:
         """Raises ValueError for a home whose databases some of the libraries would look for elsewhere."""
         if set("?%#") & set(str(self.home.absolute())):

@@ -13,7 +13,7 @@ import numpy as np
 
 from annotation_queue.records import Kind, Role, kinds_of
 from engine.services import Services, connect
-from engine.serving import serve
+from engine.serving import delivery, serve
 from engine.settings import Settings
 from engine.stages import ingest
 from storage import video
@@ -28,7 +28,7 @@ class Check:
     detail: str
 
 
-def run(settings: Settings) -> list[Check]:
+def diagnose(settings: Settings) -> list[Check]:
     """Tries everything, whatever fails."""
     with connect(settings) as s:
         parts: list[tuple[str, Callable[[Services], str]]] = [
@@ -123,7 +123,7 @@ def _login(s: Services) -> str:
 def _airflow(s: Services) -> str:
     if s.settings.airflow.url is None:
         return "none is set to be told of drained batches: the queue publishes them itself"
-    with serve.airflow(s.settings) as client:
+    with delivery.airflow_client(s.settings) as client:
         client.import_errors(datetime.now(UTC))  # unlike its health, this wants the password
         beat = client.health().scheduler
     if beat is None:

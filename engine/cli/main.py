@@ -130,7 +130,7 @@ def run(
 ) -> None:
     """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
     from engine.services import connect
-    from engine.serving.serve import QueueProcess
+    from engine.serving.queue_process import QueueProcess
     from engine.stages import batches, propose
     from engine.stages import review as reviews
     from engine.stages.batches import Stage
@@ -177,13 +177,14 @@ def run(
 def up() -> None:
     """Everything on one machine: Airflow with its page, the queue with its page; Ctrl-C stops it all."""
     from engine.processes.airflow import Airflow
+    from engine.processes.ports import free_port
     from engine.services import connect
-    from engine.serving.serve import QueueProcess, airflow_home, free_port
+    from engine.serving.queue_process import QueueProcess
 
     settings = Settings()
     port = settings.airflow.port or free_port()  # the queue must know it before Airflow is there
     airflow = Airflow(
-        airflow_home(settings),
+        settings.airflow_home,
         host=settings.airflow.host,
         port=port,
         parallelism=settings.airflow.parallelism,
@@ -214,7 +215,7 @@ def serve(
     """The queue and its page alone."""
     from engine.serving import serve as queue
 
-    queue.run(Settings(), deliver=deliver, with_parent=with_parent)
+    queue.serve(Settings(), deliver=deliver, with_parent=with_parent)
 
 
 # ------------------------------------------------------------------------------------------------------------- stages
@@ -704,7 +705,7 @@ def doctor(as_json: Json = False) -> None:
     """Check that this machine can do the work: source, store, catalog, queue, Airflow, checkpoint, video codecs."""
     from engine.cli import doctor as checks
 
-    results = checks.run(Settings())
+    results = checks.diagnose(Settings())
     if as_json:
         print(json.dumps([dataclasses.asdict(r) for r in results]))
     else:
@@ -775,7 +776,7 @@ def _simulate(s: Any, batch_ids: list[str], check: Callable[[], None]) -> dict[s
 def _first_person(s: Any) -> tuple[str, str]:
     """The account for trying things out, made once and kept in the home: a lead, who may take every ticket."""
     from annotation_queue.records import Role
-    from engine.services import write_secret
+    from engine.files import write_secret
 
     path = s.home / "first-user.txt"
     _, accounts = s.open_queue()

@@ -21,10 +21,12 @@ from typing import TypeVar
 from annotation_queue.records import Role
 from engine.demo import report, simulated_people, synthetic
 from engine.demo.simulated_people import Credentials, Tally
-from engine.processes.airflow import Airflow, AirflowUnreachable, DagRun, at_rest
+from engine.processes.airflow import Airflow, at_rest
+from engine.processes.airflow_client import AirflowUnreachable, DagRun
+from engine.processes.ports import free_port
 from engine.rounds import rounds
 from engine.services import Services, connect
-from engine.serving.serve import QueueProcess, airflow_home, free_port
+from engine.serving.queue_process import QueueProcess
 from engine.settings import (
     AirflowSettings,
     AutoSettings,
@@ -97,7 +99,7 @@ def run(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
     """
     with _alone(folder):
         chosen = settings(folder)
-        with at_rest(airflow_home(chosen), tell):
+        with at_rest(chosen.airflow_home, tell):
             _empty(folder)
         return _run(folder, chosen, tell, clips)
 
@@ -115,7 +117,7 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
     timed("rendering clips", lambda: synthetic.write_videos(folder / "videos", clips, SCENE, seed=7))
     people = _hire(chosen)
     airflow = Airflow(
-        airflow_home(chosen),
+        chosen.airflow_home,
         port=chosen.airflow.port,
         parallelism=chosen.airflow.parallelism,
         gpu_slots=chosen.airflow.gpu_slots,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.datasets import labelled
 from engine.datasets.labelled import ClipSource, NothingToTrainOn
-from engine.processes.locks import alone
+from engine.files import alone
 from engine.protocols import first_frame as protocols
 from engine.protocols.first_frame import NothingHeldOut
 from engine.registry import Checkpoint

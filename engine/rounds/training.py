@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.datasets.labelled import ClipSource, Dataset, Indexed, index
-from engine.processes.locks import alone
+from engine.files import alone
 from model import checkpoints, parallel
 from model import train as trainer
 from model.checkpoints import LoadedModel

@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from engine.processes.locks import alone
+from engine.files import alone
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import Stage

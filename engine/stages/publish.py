@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.processes.locks import alone
+from engine.files import alone
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import Stage

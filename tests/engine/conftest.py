@@ -7,6 +7,7 @@ import pytest
 import uvicorn
 
 from engine.demo import synthetic
+from engine.processes import ports
 from engine.services import connect
 from engine.serving import serve
 from engine.settings import (
@@ -52,7 +53,7 @@ def settings(tmp_path, checkpoint, clips):
         ingest=IngestSettings(source=str(clips), held_out_share=0.34),
         auto=AutoSettings(preset="quick", min_iou=0, min_stability=0, max_objects=3),
         model=ModelSettings(checkpoint=str(checkpoint), device="cpu", threads=1),
-        queue=QueueSettings(port=serve.free_port()),
+        queue=QueueSettings(port=ports.free_port()),
         review=ReviewSettings(held_out_by_hand=True),
         rounds=RoundSettings(min_new_masklets=1, steps=2, lr=1e-5),
     )

@@ -17,8 +17,9 @@ from rich.console import Console
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, NewTicket, Role
 from engine.cli import doctor, main
+from engine.processes import ports
 from engine.services import connect
-from engine.serving import serve
+from engine.serving import queue_process
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches, ingest
 from engine.stages.batches import Stage
@@ -83,7 +84,7 @@ def command(monkeypatch, *words):
 
 @pytest.mark.parametrize("ok", [True, False])
 def test_a_check_that_fails_is_the_status_of_the_command(monkeypatch, capsys, ok):
-    monkeypatch.setattr(doctor, "run", lambda settings: [doctor.Check("store", ok, "in [brackets] :dog:")])
+    monkeypatch.setattr(doctor, "diagnose", lambda settings: [doctor.Check("store", ok, "in [brackets] :dog:")])
     assert command(monkeypatch, "doctor") == (0 if ok else 1)
     assert "store: in [brackets] :dog:" in capsys.readouterr().out
 
@@ -93,14 +94,14 @@ def test_the_doctor_tries_every_part_for_real(settings, queue, tmp_path):
 
     def checks(**broken):
         changed = {name: getattr(settings, name).model_copy(update=values) for name, values in broken.items()}
-        return {check.name: check for check in doctor.run(settings.model_copy(update=changed))}
+        return {check.name: check for check in doctor.diagnose(settings.model_copy(update=changed))}
 
     well = checks()
     assert [check for check in well.values() if not check.ok] == []
     assert "holds files" in well["source"].detail and "takes the pipeline's token" in well["queue"].detail
     (tmp_path / "nothing").mkdir()
     assert "is empty" in checks(ingest={"source": str(tmp_path / "nothing")})["source"].detail
-    nowhere = f"http://127.0.0.1:{serve.free_port()}"
+    nowhere = f"http://127.0.0.1:{ports.free_port()}"
     for name, broken in {
         "source": {"ingest": {"source": "/no/such/folder"}},
         "queue": {"queue": {"token": SecretStr("mq_wrong")}},
@@ -168,7 +169,7 @@ def test_ctrl_c_and_sigterm_say_that_it_can_go_on(monkeypatch, capsys, tmp_path)
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(doctor, "run", stopped)
+    monkeypatch.setattr(doctor, "diagnose", stopped)
     assert command(monkeypatch, "doctor") == 130
     assert capsys.readouterr().err.strip() == "stopped; run it again to go on"
 
@@ -223,7 +224,7 @@ def test_what_an_ingest_did_and_left_is_said(capsys, counts, line):
 
 def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
     (tmp_path / "videos").mkdir()
-    bare = Settings(home=tmp_path / "home", queue=QueueSettings(port=serve.free_port()))
+    bare = Settings(home=tmp_path / "home", queue=QueueSettings(port=ports.free_port()))
     child = subprocess.Popen(
         [sys.executable, "-m", "engine.cli", "run", str(tmp_path / "videos"), "--json"],
         env=os.environ | bare.environment(),
@@ -268,8 +269,8 @@ def test_run_simulate_goes_from_videos_to_a_release_and_again_does_nothing(setti
 
 def test_simulated_people_leave_the_tickets_of_others_and_wait_for_those_that_are_held(tmp_path, capsys):
     mine, other = "0" * 16, "1" * 16
-    bare = Settings(home=tmp_path, queue=QueueSettings(port=serve.free_port()))
-    with serve.QueueProcess(bare, deliver=False), connect(bare) as s:
+    bare = Settings(home=tmp_path, queue=QueueSettings(port=ports.free_port()))
+    with queue_process.QueueProcess(bare, deliver=False), connect(bare) as s:
         for batch_id in (mine, other):
             for stage in (Stage.INGESTED, Stage.PROPOSED, Stage.IN_REVIEW):
                 batches.mark(s.blobs, batch_id, stage, {"videos": []})

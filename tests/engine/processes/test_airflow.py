@@ -19,20 +19,17 @@ from pydantic import SecretStr
 
 from engine.cli import doctor
 from engine.demo import demo
-from engine.processes.airflow import (
-    Airflow,
+from engine.processes.airflow import Airflow, AlreadyRunning, at_rest, saved_password
+from engine.processes.airflow_client import (
     AirflowClient,
     AirflowDenied,
     AirflowError,
     AirflowRefused,
     AirflowUnreachable,
-    AlreadyRunning,
     DagRun,
-    PortTaken,
     UnknownName,
-    at_rest,
-    saved_password,
 )
+from engine.processes.ports import PortTaken
 from engine.services import connect
 from engine.settings import AirflowSettings, Settings
 

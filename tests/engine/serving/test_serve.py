@@ -12,9 +12,11 @@ import numpy as np
 import psutil
 import pytest
 
+from engine.processes import ports
 from engine.services import connect
-from engine.serving import media, serve
-from engine.serving.serve import NotFinished, QueueFailed, QueueProcess
+from engine.serving import delivery, media, queue_process, serve
+from engine.serving.delivery import NotFinished
+from engine.serving.queue_process import QueueFailed, QueueProcess
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches, publish, review
 from engine.stages.batches import Stage
@@ -25,7 +27,7 @@ BATCH = "0123456789abcdef"
 @pytest.fixture
 def bare(tmp_path):
     """A home with nothing in it, and a free port."""
-    return Settings(home=tmp_path / "home", queue=QueueSettings(port=serve.free_port()))
+    return Settings(home=tmp_path / "home", queue=QueueSettings(port=ports.free_port()))
 
 
 def until(done, limit_s=60):
@@ -42,7 +44,8 @@ def listens(settings):
 
 def test_the_queue_ends_when_its_parent_is_killed(bare):
     script = (
-        "import threading, time; from engine.serve import QueueProcess; from engine.settings import Settings\n"
+        "import threading, time; from engine.settings import Settings\n"
+        "from engine.serving.queue_process import QueueProcess\n"
         "def start():\n"  # a thread that ends is no parent that dies
         "    global queue; queue = QueueProcess(Settings()).__enter__()\n"
         "thread = threading.Thread(target=start); thread.start(); thread.join()\n"
@@ -61,7 +64,7 @@ def test_the_queue_ends_when_its_parent_is_killed(bare):
 
 
 def test_a_queue_that_died_is_started_again_but_not_for_ever(bare, monkeypatch):
-    monkeypatch.setattr(serve, "MAX_ENDS", 2)
+    monkeypatch.setattr(queue_process, "MAX_ENDS", 2)
     told = []
     with QueueProcess(bare, progress=told.append) as queue:
         queue.check()
@@ -115,7 +118,7 @@ def published(s):
 
 
 def test_a_batch_that_drains_before_it_is_marked_is_tried_again(bare):
-    deliver = serve.deliverer(bare)
+    deliver = delivery.deliverer(bare)
     with QueueProcess(bare), connect(bare) as s:
         empty_batch(s, Stage.INGESTED, Stage.PROPOSED)
         with pytest.raises(NotFinished, match=BATCH):
@@ -138,8 +141,8 @@ def test_what_was_left_is_published_at_the_next_start_but_not_what_the_gate_stop
         with monkeypatch.context() as patch:
             patch.setattr(publish, "run", stops)
             store, _ = s.open_queue()
-            assert store.deliver(serve.deliverer(bare)) == 1  # told, and not again
-            serve.sweep(bare)
+            assert store.deliver(delivery.deliverer(bare)) == 1  # told, and not again
+            delivery.sweep(bare)
         assert published(s) is None and caplog.text.count("far too much of it is bad") == 2
     with QueueProcess(bare), connect(bare) as s:
         until(lambda: published(s), 180)
