@@ -93,7 +93,7 @@ def ingested(s: Services, folder: Path, lengths: list[int]) -> list[Video]:
     for n, length in enumerate(lengths):
         shade = np.clip(ground.astype(np.int16) + 20 * n, 0, 255).astype(np.uint8)
         video.write(folder / f"coded-{n}.mp4", (picture(i, shade) for i in range(length)))
-    ingest.run(s, str(folder))
+    ingest.admit(s, str(folder))
     found = {Path(v.source_uri).name: v for v in s.tables.videos()}
     return [found[f"coded-{n}.mp4"] for n in range(len(lengths))]
 

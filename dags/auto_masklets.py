@@ -45,7 +45,7 @@ def auto_masklets():
         from engine.stages import propose
 
         with connected() as s:
-            return propose.run(s, batch_id, video_ids)
+            return propose.propose_videos(s, batch_id, video_ids)
 
     @task(outlets=[CANDIDATES], trigger_rule="all_done")
     def open_review(batch_id: str) -> str:

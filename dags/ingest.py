@@ -35,7 +35,7 @@ def ingest():
             source = params["source"] or s.settings.ingest.source
             if source is None:
                 raise AirflowSkipException("no source is set")
-            report = ingest.run(s, source)
+            report = ingest.admit(s, source)
         if report.batch_id is None:
             raise AirflowSkipException("nothing new")
         return report.batch_id

@@ -35,7 +35,7 @@ def publish():
         from engine.stages import publish
 
         with connected(publish.PublishStopped) as s:
-            release = publish.run(s, batch_id)
+            release = publish.publish_batch(s, batch_id)
         if not release:
             raise AirflowSkipException("published, but there is no masklet to release yet")
         return release

@@ -58,10 +58,10 @@ def fill(settings: Settings, videos: Path) -> None:
     """Clips, what `micro` proposes on them, tickets to verify, and people."""
     synthetic.write_videos(videos, 2, SCENE, seed=11)
     with connect(settings) as s:
-        ingest.run(s, str(videos))
+        ingest.admit(s, str(videos))
         for batch_id in propose.pending(s):
             for chunk in propose.chunks(s, batch_id):
-                propose.run(s, batch_id, chunk)
+                propose.propose_videos(s, batch_id, chunk)
             propose.finish(s, batch_id)
         _, accounts = s.open_queue()
         for name, roles in PEOPLE.items():

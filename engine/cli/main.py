@@ -133,7 +133,7 @@ def run(
     from engine.serving.queue_process import QueueProcess
     from engine.stages import batches, propose
     from engine.stages import review as reviews
-    from engine.stages.batches import Stage
+    from engine.stages.batches import BatchStage
 
     settings = Settings()
     facts: dict[str, Any] = {}
@@ -143,14 +143,14 @@ def run(
             todo = [v for chunk in propose.chunks(s, batch_id) for v in chunk]
             with _bar("auto-masklets") as bar:
                 for number, video_id in enumerate(todo, 1):
-                    propose.run(s, batch_id, [video_id], _labelled(bar, f"{number} of {len(todo)}"))
+                    propose.propose_videos(s, batch_id, [video_id], _labelled(bar, f"{number} of {len(todo)}"))
             propose.finish(s, batch_id)
         with QueueProcess(settings, deliver=not simulate, progress=_say_dim) as queue:
             for batch_id in reviews.to_open(s):
                 reviews.open_batch(s, batch_id)
             stages = batches.reached(s.blobs)
             open_batches = sorted(
-                b for b, marks in stages.items() if Stage.IN_REVIEW in marks and Stage.PUBLISHED not in marks
+                b for b, marks in stages.items() if BatchStage.IN_REVIEW in marks and BatchStage.PUBLISHED not in marks
             )
             facts["batches"] = open_batches
             if simulate:
@@ -343,7 +343,7 @@ def import_sav(
     from engine.stages import import_sav
 
     with connect() as s, _bar("import") as bar:
-        report = import_sav.sav_folder(s, folder, bar)
+        report = import_sav.import_folder(s, folder, bar)
     if as_json:
         print(json.dumps(dataclasses.asdict(report)))
     else:
@@ -730,7 +730,7 @@ def _ingest(s: Any, videos: str | None) -> Any:
     from engine.stages import ingest as stage
 
     with _bar("ingest") as bar:
-        return stage.run(s, videos, bar)
+        return stage.admit(s, videos, bar)
 
 
 def _batches_of(s: Any, videos: str) -> set[str]:
@@ -748,7 +748,7 @@ def _simulate(s: Any, batch_ids: list[str], check: Callable[[], None]) -> dict[s
     from engine.demo import simulated_people as people
     from engine.stages import batches, publish
     from engine.stages import review as reviews
-    from engine.stages.batches import Stage
+    from engine.stages.batches import BatchStage
 
     hired = []
     _, accounts = s.open_queue()
@@ -766,10 +766,10 @@ def _simulate(s: Any, batch_ids: list[str], check: Callable[[], None]) -> dict[s
             check()
             time.sleep(1)
             total.add(people.work(s, hired, batch_id=batch_id))
-        if batch_id in batches.pending(s.blobs, Stage.COLLECTED):
+        if batch_id in batches.pending(s.blobs, BatchStage.COLLECTED):
             reviews.collect(s, batch_id)
-        publish.run(s, batch_id)
-    facts = [batches.facts(s.blobs, batch_id, Stage.PUBLISHED) or {} for batch_id in batch_ids]
+        publish.publish_batch(s, batch_id)
+    facts = [batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {} for batch_id in batch_ids]
     return {"simulated": people.as_json(total), "releases": [fact.get("release", "") for fact in facts]}
 
 

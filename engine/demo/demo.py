@@ -39,7 +39,7 @@ from engine.settings import (
     StorageSettings,
 )
 from engine.stages import batches
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 
 T = TypeVar("T")
 
@@ -141,12 +141,12 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
             tell(f"Airflow at {airflow.url}, the queue at {told.queue_url}")
             airflow.client.trigger_dag("ingest")
             batch_id = timed("ingest", lambda: until(lambda: _first_batch(s), "ingest"))
-            timed("auto-masklets", lambda: until(lambda: _reached(s, batch_id, Stage.IN_REVIEW), "auto_masklets"))
+            timed("auto-masklets", lambda: until(lambda: _reached(s, batch_id, BatchStage.IN_REVIEW), "auto_masklets"))
             tell("review: simulated annotators claim tickets over HTTP")
             tally = timed("review", lambda: simulated_people.work(s, people, progress=_every(10, tell)))
-            timed("collect", lambda: until(lambda: _reached(s, batch_id, Stage.COLLECTED), "collect"))
-            timed("publish", lambda: until(lambda: _reached(s, batch_id, Stage.PUBLISHED), "publish"))
-            published = batches.facts(s.blobs, batch_id, Stage.PUBLISHED) or {}
+            timed("collect", lambda: until(lambda: _reached(s, batch_id, BatchStage.COLLECTED), "collect"))
+            timed("publish", lambda: until(lambda: _reached(s, batch_id, BatchStage.PUBLISHED), "publish"))
+            published = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}
             if published.get("release"):
                 timed("retraining round", lambda: until(lambda: _decided(s), "retrain"))
             tell("writing the report")
@@ -204,7 +204,7 @@ def _first_batch(s: Services) -> str:
     return next(iter(sorted(batches.reached(s.blobs))), "")
 
 
-def _reached(s: Services, batch_id: str, stage: Stage) -> bool:
+def _reached(s: Services, batch_id: str, stage: BatchStage) -> bool:
     return stage in batches.reached(s.blobs).get(batch_id, set())
 
 

@@ -20,7 +20,7 @@ from engine.protocols import first_frame
 from engine.rounds import rounds
 from engine.services import Services
 from engine.stages import batches, propose
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts, rle
 from storage.formats import sav
 from storage.records import STRIDE, Masklet, Video
@@ -67,7 +67,7 @@ def summarise(
             verdicts[word] = verdicts.get(word, 0) + (1 if operation.kind == "verdict" else -1)
     scores = [score for video in videos for score in against_truth(s, video, rows).values()]
     mean = jf.mean(scores)
-    published = batches.facts(s.blobs, batch_id, Stage.PUBLISHED) or {}
+    published = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}
     mine = [r for r in rounds.ids(s) if rounds.start_of(s, r).release == published.get("release")]
     last = next((outcome for r in reversed(mine) if (outcome := rounds.outcome_of(s, r))), None)
     return Summary(

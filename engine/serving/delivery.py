@@ -54,7 +54,7 @@ def finish(settings: Settings, batch_id: str) -> None:
     Raises NotFinished for a batch that is not marked as in review yet; a batch without candidates drains before it is.
     """
     from engine.stages import batches, publish, review
-    from engine.stages.batches import Stage
+    from engine.stages.batches import BatchStage
 
     with _finishing, connect(settings) as s:
         if batch_id not in batches.reached(s.blobs):
@@ -63,11 +63,11 @@ def finish(settings: Settings, batch_id: str) -> None:
             review.collect(s, batch_id)
         if batch_id in publish.pending(s):
             try:
-                publish.run(s, batch_id)
+                publish.publish_batch(s, batch_id)
             except publish.PublishStopped as stopped:
                 log.warning("%s", stopped)
                 return
-        if batches.facts(s.blobs, batch_id, Stage.PUBLISHED) is None:
+        if batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) is None:
             raise NotFinished(f"batch {batch_id} is drained, but not marked as in review yet")
 
 

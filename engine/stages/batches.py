@@ -16,7 +16,7 @@ from typing import Any
 from storage.blobs import BlobMissing, Blobs
 
 
-class Stage(StrEnum):
+class BatchStage(StrEnum):
     """The stages of a batch, in order. The value names the marker."""
 
     INGESTED = "1-ingested"  # its videos are in the table
@@ -27,7 +27,7 @@ class Stage(StrEnum):
 
 
 _BATCH = re.compile(r"[0-9a-f]{16}")
-_MARKER = re.compile(rf"batches/({_BATCH.pattern})/({'|'.join(Stage)})\.json")
+_MARKER = re.compile(rf"batches/({_BATCH.pattern})/({'|'.join(BatchStage)})\.json")
 
 
 class UnknownBatch(Exception):
@@ -41,12 +41,12 @@ def check_id(batch_id: str) -> str:
     return batch_id
 
 
-def mark(blobs: Blobs, batch_id: str, stage: Stage, facts: Mapping[str, Any]) -> bool:
+def mark(blobs: Blobs, batch_id: str, stage: BatchStage, facts: Mapping[str, Any]) -> bool:
     """Marks a batch; False if it was marked before, and then the first facts stay."""
     return blobs.create(_key(batch_id, stage), json.dumps(facts, sort_keys=True).encode())
 
 
-def facts(blobs: Blobs, batch_id: str, stage: Stage) -> dict[str, Any] | None:
+def facts(blobs: Blobs, batch_id: str, stage: BatchStage) -> dict[str, Any] | None:
     """What the stage said when it marked the batch; None if it has not."""
     try:
         return dict(json.loads(blobs.read(_key(batch_id, stage))))
@@ -54,22 +54,22 @@ def facts(blobs: Blobs, batch_id: str, stage: Stage) -> dict[str, Any] | None:
         return None
 
 
-def pending(blobs: Blobs, stage: Stage) -> list[str]:
+def pending(blobs: Blobs, stage: BatchStage) -> list[str]:
     """The batches that `stage` has to work on: marked by the stage before, and by none from it on. Sorted."""
-    order = list(Stage)
+    order = list(BatchStage)
     at = order.index(stage)
     stages = reached(blobs)
     return sorted(b for b, marks in stages.items() if order[at - 1] in marks and not marks.intersection(order[at:]))
 
 
-def reached(blobs: Blobs) -> dict[str, set[Stage]]:
+def reached(blobs: Blobs) -> dict[str, set[BatchStage]]:
     """Every batch and the stages that have marked it. What others have put beside the markers is passed over."""
-    found: dict[str, set[Stage]] = {}
+    found: dict[str, set[BatchStage]] = {}
     for key in blobs.keys("batches/"):
         if marker := _MARKER.fullmatch(key):
-            found.setdefault(marker[1], set()).add(Stage(marker[2]))
+            found.setdefault(marker[1], set()).add(BatchStage(marker[2]))
     return found
 
 
-def _key(batch_id: str, stage: Stage) -> str:
+def _key(batch_id: str, stage: BatchStage) -> str:
     return f"batches/{check_id(batch_id)}/{stage}.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engine.services import Services
 from engine.stages import batches, ingest, publish
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts
 from storage.formats import sav
 from storage.records import Masklet, Video
@@ -38,13 +38,13 @@ class ImportReport:
     skipped: int  # annotated videos that an ingest had admitted, in a batch that is not the import's to close
 
 
-def sav_folder(s: Services, folder: Path, progress: Callable[[int, int, str], None] | None = None) -> ImportReport:
+def import_folder(s: Services, folder: Path, progress: Callable[[int, int, str], None] | None = None) -> ImportReport:
     """Imports NAME.mp4 with NAME_manual.json and NAME_auto.json, in any folder below. Run again after any failure.
 
     Raises NothingAnnotated, and SavError for an annotation that cannot be read, before anything of it is published.
     """
     folder = Path(os.path.abspath(folder))  # as ingest spells its addresses
-    looked = ingest.run(s, str(folder), progress, for_import=_is_annotated)
+    looked = ingest.admit(s, str(folder), progress, for_import=_is_annotated)
     if looked.admitted + looked.quarantined + looked.unchanged + looked.postponed == 0:
         raise NothingAnnotated(f"{folder}: no NAME.mp4 with NAME_manual.json or NAME_auto.json beside it")
     videos, count, skipped, release = 0, 0, 0, ""
@@ -55,8 +55,8 @@ def sav_folder(s: Services, folder: Path, progress: Callable[[int, int, str], No
             by_batch[video.batch_id].append(video)
     imported = []
     for batch_id, members in sorted(by_batch.items()):
-        ingested = batches.facts(s.blobs, batch_id, Stage.INGESTED) or {}
-        proposed = batches.facts(s.blobs, batch_id, Stage.PROPOSED)
+        ingested = batches.facts(s.blobs, batch_id, BatchStage.INGESTED) or {}
+        proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
         whole = set(ingested.get("videos", ())) == {video.video_id for video in members}
         if proposed is None and whole and ingested.get("imported"):
             number = _fill(s, folder, batch_id, members)
@@ -67,7 +67,7 @@ def sav_folder(s: Services, folder: Path, progress: Callable[[int, int, str], No
         imported.append(batch_id)
     for batch_id in publish.pending(s):
         if batch_id in imported:
-            release = publish.run(s, batch_id)
+            release = publish.publish_batch(s, batch_id)
     return ImportReport(videos, count, release, looked.quarantined, skipped)
 
 
@@ -80,7 +80,11 @@ def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> int
             parts.write_part(s.blobs, kind=kind, batch_id=batch_id, video_id=video_id, rows=part)
     number = sum(map(len, rows.values()))
     facts = {"imported": str(folder), "accepted": number}
-    for stage in (Stage.COLLECTED, Stage.IN_REVIEW, Stage.PROPOSED):  # last first: a cut leaves it to be done again
+    for stage in (
+        BatchStage.COLLECTED,
+        BatchStage.IN_REVIEW,
+        BatchStage.PROPOSED,
+    ):  # last first: a cut leaves it to be done again
         batches.mark(s.blobs, batch_id, stage, facts)
     return number
 

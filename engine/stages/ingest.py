@@ -29,7 +29,7 @@ from pathlib import Path
 from engine.files import alone
 from engine.services import Services
 from engine.stages import batches
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import blobs as blobs_module
 from storage import parts, video
 from storage.blobs import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
@@ -100,7 +100,7 @@ class _Outcome:
     again: bool = False  # the next run judges it again: there is no marker
 
 
-def run(
+def admit(
     s: Services, source: str | None = None, progress: Progress | None = None, for_import: Only | None = None
 ) -> IngestReport:
     """Judges every new file below `source` (the setting by default) and commits the admitted ones as a batch.
@@ -417,7 +417,7 @@ def _commit_batch(s: Services, records: Sequence[Video], splits: list[str], impo
 
 def _mark(s: Services, batch_id: str, video_ids: Sequence[str], imported: bool) -> None:
     facts = {"videos": video_ids} | ({"imported": True} if imported else {})
-    batches.mark(s.blobs, batch_id, Stage.INGESTED, facts)
+    batches.mark(s.blobs, batch_id, BatchStage.INGESTED, facts)
 
 
 def _held_out(new: Sequence[str], splits: Sequence[str], share: float) -> set[str]:

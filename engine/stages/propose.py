@@ -20,7 +20,7 @@ from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
 from engine.stages import batches
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts, rle
 from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
 from storage.video import FrameUnreadable
@@ -42,8 +42,8 @@ class ModelFailed(Exception):
 
 def pending(s: Services) -> list[str]:
     """The batches whose videos have no candidates yet. Those of an import are that import's to fill."""
-    waiting = batches.pending(s.blobs, Stage.PROPOSED)
-    return [b for b in waiting if not (batches.facts(s.blobs, b, Stage.INGESTED) or {}).get("imported")]
+    waiting = batches.pending(s.blobs, BatchStage.PROPOSED)
+    return [b for b in waiting if not (batches.facts(s.blobs, b, BatchStage.INGESTED) or {}).get("imported")]
 
 
 def chunks(s: Services, batch_id: str) -> list[list[str]]:
@@ -54,14 +54,14 @@ def chunks(s: Services, batch_id: str) -> list[list[str]]:
     return [todo[i : i + size] for i in range(0, len(todo), size)]
 
 
-def run(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress | None = None) -> str:
+def propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress | None = None) -> str:
     """Makes the candidates of some videos of a batch; those that have them are left alone. Returns the batch id."""
     checkpoint = s.checkpoint()
     for video_id in video_ids:
         if parts.has_marker(s.blobs, "candidates", batch_id, video_id):
             continue
         try:
-            found = propose(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
+            found = propose_video(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
         except (FrameUnreadable, ModelFailed) as error:  # the video's own trouble; the machine's ends the task instead
             _quarantine(s, batch_id, video_id, str(error))
             found = []
@@ -73,11 +73,11 @@ def finish(s: Services, batch_id: str) -> str:
     """Marks the batch as proposed once every video has its marker; until then it stays pending."""
     made = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
     if set(_videos(s, batch_id)) <= set(made):
-        batches.mark(s.blobs, batch_id, Stage.PROPOSED, {"candidates": sum(made.values())})
+        batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, {"candidates": sum(made.values())})
     return batch_id
 
 
-def propose(
+def propose_video(
     s: Services, video: Video, loaded: LoadedModel, checkpoint: Checkpoint, progress: Progress | None = None
 ) -> list[Masklet]:
     """The candidates of one video: grid on frame 0, propagation, cleaning, duplicates."""
@@ -237,7 +237,7 @@ def _seed(seed: Candidate) -> str:
 
 
 def _videos(s: Services, batch_id: str) -> list[str]:
-    facts = batches.facts(s.blobs, batch_id, Stage.INGESTED)
+    facts = batches.facts(s.blobs, batch_id, BatchStage.INGESTED)
     if facts is None:
         raise batches.UnknownBatch(f"no such batch: {batch_id}")
     return [str(v) for v in facts["videos"]]

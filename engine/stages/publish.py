@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.files import alone
 from engine.services import Services
 from engine.stages import batches
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts, releases
 from storage.records import Masklet, Quarantined
 from validation import gate
@@ -25,10 +25,10 @@ class PublishStopped(Exception):
 
 def pending(s: Services) -> list[str]:
     """The batches that are collected and not published."""
-    return batches.pending(s.blobs, Stage.PUBLISHED)
+    return batches.pending(s.blobs, BatchStage.PUBLISHED)
 
 
-def run(s: Services, batch_id: str) -> str:
+def publish_batch(s: Services, batch_id: str) -> str:
     """Publishes a collected batch and returns the name of its release, "" where there is nothing to release yet.
 
     Raises PublishStopped, PartDamaged, CommitFailed and CommitUnknown; may always be run again.
@@ -40,10 +40,10 @@ def run(s: Services, batch_id: str) -> str:
 def _run(s: Services, batch_id: str) -> str:
     from validation import masklet_checks, table_checks
 
-    done = batches.facts(s.blobs, batch_id, Stage.PUBLISHED)
+    done = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED)
     if done is not None:
         return str(done["release"])
-    if batches.facts(s.blobs, batch_id, Stage.COLLECTED) is None:
+    if batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) is None:
         raise batches.UnknownBatch(f"batch {batch_id} is not collected: there is nothing to publish")
     rows: list[Masklet] = list(parts.rows(s.blobs, "masklets", batch_id))
     videos = s.tables.videos(where=f"batch_id == '{batch_id}'")
@@ -67,7 +67,7 @@ def _run(s: Services, batch_id: str) -> str:
     parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row: row.masklet_id not in bad)
     name = _release(s, batch_id)
     facts = {"release": name, "masklets": len(good), "quarantined": len(bad), "gate": list(decision.reasons)}
-    batches.mark(s.blobs, batch_id, Stage.PUBLISHED, facts)
+    batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, facts)
     return name
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket, Settled, masklet_iou
 from engine.services import Services
 from engine.stages import batches, phases
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts
 from storage.records import Masklet, Operation, Verdict, Video, content_id
 
@@ -33,7 +33,7 @@ class Collected:
 
 def to_open(s: Services) -> list[str]:
     """The batches that have candidates and no tickets yet."""
-    return batches.pending(s.blobs, Stage.IN_REVIEW)
+    return batches.pending(s.blobs, BatchStage.IN_REVIEW)
 
 
 def open_batch(s: Services, batch_id: str) -> int:
@@ -60,7 +60,7 @@ def open_batch(s: Services, batch_id: str) -> int:
     if review.select:
         tickets += [_selection(s, batch_id, video.video_id) for video in _videos(s, batch_id)]
     batch = s.queue.open_batch(batch_id, tickets)
-    batches.mark(s.blobs, batch_id, Stage.IN_REVIEW, {"tickets": len(tickets)})
+    batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total
 
 
@@ -79,7 +79,7 @@ def _selection(s: Services, batch_id: str, video_id: str) -> NewTicket:
 
 def to_collect(s: Services) -> list[str]:
     """The batches whose last ticket is closed and whose results are not in parts yet."""
-    waiting = batches.pending(s.blobs, Stage.COLLECTED)
+    waiting = batches.pending(s.blobs, BatchStage.COLLECTED)
     return sorted(set(waiting) & set(s.queue.drained_batches())) if waiting else []
 
 
@@ -91,7 +91,7 @@ def collect(s: Services, batch_id: str) -> Collected:
     result = s.queue.batch_result(batch_id)
     if not result.batch.drained:
         raise NotDrained(f"batch {batch_id} has {result.batch.remaining} of {result.batch.total} tickets to do")
-    facts = batches.facts(s.blobs, batch_id, Stage.INGESTED)
+    facts = batches.facts(s.blobs, batch_id, BatchStage.INGESTED)
     if facts is None:
         raise batches.UnknownBatch(f"no such batch: {batch_id}")
     splits = {video.video_id: video.split for video in _videos(s, batch_id)}
@@ -114,7 +114,7 @@ def collect(s: Services, batch_id: str) -> Collected:
     batches.mark(
         s.blobs,
         batch_id,
-        Stage.COLLECTED,
+        BatchStage.COLLECTED,
         {
             "accepted": report.accepted,
             "rejected": report.rejected,

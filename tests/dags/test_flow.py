@@ -28,7 +28,7 @@ from engine.rounds import rounds
 from engine.services import Services, connect
 from engine.serving import serve
 from engine.stages import batches
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts, releases
 from storage.formats import sav
 from storage.records import Verdict, content_id
@@ -127,7 +127,7 @@ def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_p
     assert states(bag, "ingest") == ("success", {"admit": ["success"]})
     assert states(bag, "ingest") == ("success", {"admit": ["skipped"]})
     assert events() == ["videos"]
-    (batch_id,) = batches.pending(s.blobs, Stage.PROPOSED)
+    (batch_id,) = batches.pending(s.blobs, BatchStage.PROPOSED)
 
     candidates = propose_the_truth(s, batch_id)
     with queue_of(s):
@@ -212,7 +212,7 @@ def test_a_stage_that_cannot_be_asked_keeps_no_other_from_being_woken(
 
     monkeypatch.setattr(rounds, "due", broken)
     batch_id = "0" * 16
-    batches.mark(s.blobs, batch_id, Stage.INGESTED, {"videos": []})
+    batches.mark(s.blobs, batch_id, BatchStage.INGESTED, {"videos": []})
     told = {}
 
     class Alias:

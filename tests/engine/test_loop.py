@@ -15,7 +15,7 @@ from engine.demo.simulated_people import Credentials, Policy
 from engine.rounds import rounds
 from engine.settings import AutoSettings
 from engine.stages import batches, ingest, propose, publish, review
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts, releases, rle
 from storage.blobs import BlobUnreachable
 from storage.formats import sav
@@ -37,9 +37,9 @@ def people(queue):
 @pytest.fixture
 def proposed(queue):
     """A batch with candidates, in the review."""
-    batch_id = ingest.run(queue).batch_id
+    batch_id = ingest.admit(queue).batch_id
     for chunk in propose.chunks(queue, batch_id):
-        propose.run(queue, batch_id, chunk)
+        propose.propose_videos(queue, batch_id, chunk)
     propose.finish(queue, batch_id)
     assert review.open_batch(queue, batch_id) > 0
     return batch_id
@@ -51,7 +51,7 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
     s, batch_id = queue, proposed
     before = [m.key for m in parts.markers(s.blobs, "candidates", batch_id)]
     assert propose.chunks(s, batch_id) == []
-    propose.run(s, batch_id, [v.video_id for v in s.tables.videos()])
+    propose.propose_videos(s, batch_id, [v.video_id for v in s.tables.videos()])
     assert [m.key for m in parts.markers(s.blobs, "candidates", batch_id)] == before
     assert review.open_batch(s, batch_id) == s.queue.batch(batch_id).total
     assert review.to_collect(s) == []
@@ -66,8 +66,8 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
     found = loop.run(s)
     assert found.pending == {"videos": [], "reviewed": [], "collected": [batch_id], "release": []} and not found.trouble
 
-    name = publish.run(s, batch_id)
-    assert publish.run(s, batch_id) == name
+    name = publish.publish_batch(s, batch_id)
+    assert publish.publish_batch(s, batch_id) == name
     assert len(s.tables.masklets()) == collected.accepted > 0
     assert (publish.docs_folder(s) / batch_id / "index.html").exists()
     release = releases.load(s.blobs, name)
@@ -108,7 +108,7 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     s, batch_id = queue, proposed
     simulated_people.work(s, people, policy=ANYTHING)
     review.collect(s, batch_id)
-    round_id = rounds.start(s, publish.run(s, batch_id), steps=1)
+    round_id = rounds.start(s, publish.publish_batch(s, batch_id), steps=1)
     rounds.train(s, round_id)
     promoted = {"jf": 0.9, "masklets": 2, "slices": {}}
     figures = {"before": {**promoted, "jf": 0.1}, "after": promoted}
@@ -117,7 +117,7 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     checkpoint = s.checkpoint()
     assert (checkpoint.name, checkpoint.round) == (round_id, 1)
     video = s.tables.videos()[0]
-    for row in propose.propose(s, video, s.model(checkpoint), checkpoint):
+    for row in propose.propose_video(s, video, s.model(checkpoint), checkpoint):
         assert (row.checkpoint, row.round) == (round_id, 1)
         assert round(row.score[0], 4) == json.loads(row.prompt)["seed_score"] < 1, "what the grid thought of it"
 
@@ -133,15 +133,15 @@ def test_what_fails_a_check_is_quarantined_and_the_rest_is_published(queue, prop
 
     broken = replace(rows[0], masklet_id="broken", area_px=tuple(a + 1 for a in rows[0].area_px))
     parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=marker.video_id, rows=[*rows, broken])
-    publish.run(s, batch_id)
+    publish.publish_batch(s, batch_id)
     assert "broken" not in {m.masklet_id for m in s.tables.masklets()}
     assert [(q.subject, q.stage, q.reason) for q in s.tables.quarantine()] == [("broken", "publish", "area")]
 
 
-@pytest.mark.parametrize("where", ["track", "propose"])  # on the way, and already on the grid
+@pytest.mark.parametrize("where", ["track", "propose_video"])  # on the way, and already on the grid
 def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch, where):
     s = queue
-    batch_id = ingest.run(s).batch_id
+    batch_id = ingest.admit(s).batch_id
     victim = s.tables.videos()[0]
     real = getattr(propose, where)
 
@@ -157,7 +157,7 @@ def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(q
 
     monkeypatch.setattr(propose, where, fails)
     for chunk in propose.chunks(s, batch_id):
-        propose.run(s, batch_id, chunk)
+        propose.propose_videos(s, batch_id, chunk)
     propose.finish(s, batch_id)
     assert review.to_open(s) == [batch_id]
     rows = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
@@ -176,7 +176,7 @@ def test_small_models_are_searched_on_the_whole_frame_and_others_in_crops_unless
 
 def test_trouble_of_the_machine_ends_the_task_and_costs_no_video_its_candidates(queue, monkeypatch):
     s = queue
-    batch_id = ingest.run(s).batch_id
+    batch_id = ingest.admit(s).batch_id
     (chunk,) = propose.chunks(s, batch_id)
 
     def gone(video_id):
@@ -185,24 +185,24 @@ def test_trouble_of_the_machine_ends_the_task_and_costs_no_video_its_candidates(
     with monkeypatch.context() as patch:
         patch.setattr(s, "video", gone)
         with pytest.raises(BlobUnreachable):
-            propose.run(s, batch_id, chunk)
+            propose.propose_videos(s, batch_id, chunk)
     assert propose.chunks(s, batch_id) == [chunk]
-    propose.run(s, batch_id, chunk)
+    propose.propose_videos(s, batch_id, chunk)
     assert list(parts.rows(s.blobs, "quarantine", batch_id)) == []
 
 
 def test_a_batch_with_nothing_to_judge_is_drained_collected_and_published(queue, monkeypatch):
     s = queue
-    batch_id = ingest.run(s).batch_id
-    monkeypatch.setattr(propose, "propose", lambda *a: [])
+    batch_id = ingest.admit(s).batch_id
+    monkeypatch.setattr(propose, "propose_video", lambda *a: [])
     for chunk in propose.chunks(s, batch_id):
-        propose.run(s, batch_id, chunk)
+        propose.propose_videos(s, batch_id, chunk)
     propose.finish(s, batch_id)
     assert review.open_batch(s, batch_id) == 0
     assert review.to_collect(s) == [batch_id]
     review.collect(s, batch_id)
-    assert publish.run(s, batch_id) == ""
-    assert batches.pending(s.blobs, Stage.PUBLISHED) == []
+    assert publish.publish_batch(s, batch_id) == ""
+    assert batches.pending(s.blobs, BatchStage.PUBLISHED) == []
 
 
 def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(queue, people, clips, tmp_path):
@@ -211,9 +211,9 @@ def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(q
     s = queue
     for path in clips.glob("*.mp4"):
         shutil.copy(path, tmp_path / path.name)
-    batch_id = ingest.run(s, str(tmp_path)).batch_id
+    batch_id = ingest.admit(s, str(tmp_path)).batch_id
     for chunk in propose.chunks(s, batch_id):
-        propose.run(s, batch_id, chunk)
+        propose.propose_videos(s, batch_id, chunk)
     propose.finish(s, batch_id)
     review.open_batch(s, batch_id)
     with pytest.raises(simulated_people.NoTruth, match="has no ground truth"):
@@ -255,4 +255,4 @@ def test_a_rejection_of_everything_publishes_nothing(queue, proposed, people):
     result = s.queue.batch_result(batch_id)
     assert {d.verdict for d in result.settled} == {Verdict.REJECT}
     review.collect(s, batch_id)
-    assert publish.run(s, batch_id) == ""
+    assert publish.publish_batch(s, batch_id) == ""

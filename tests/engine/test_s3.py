@@ -6,7 +6,7 @@ from moto.server import ThreadedMotoServer
 
 from engine.services import connect
 from engine.stages import batches, ingest, propose, publish
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts, releases
 
 
@@ -39,25 +39,25 @@ def test_videos_on_s3_become_a_release_on_s3(bucket, settings, clips):
         }
     )
     with connect(remote) as s:
-        report = ingest.run(s)
+        report = ingest.admit(s)
         assert (report.admitted, report.ignored) == (3, 3)
-        assert ingest.run(s).unchanged == 3
+        assert ingest.admit(s).unchanged == 3
         (batch_id,) = propose.pending(s)
         for chunk in propose.chunks(s, batch_id):
-            propose.run(s, batch_id, chunk)
+            propose.propose_videos(s, batch_id, chunk)
         propose.finish(s, batch_id)
         found = list(parts.rows(s.blobs, "candidates", batch_id))
         assert found
         # What people would have accepted; the queue itself is tested elsewhere and knows no bucket.
         from dataclasses import replace
 
-        for video_id in batches.facts(s.blobs, batch_id, Stage.INGESTED)["videos"]:
+        for video_id in batches.facts(s.blobs, batch_id, BatchStage.INGESTED)["videos"]:
             rows = [replace(m, verdict="accept") for m in found if m.video_id == video_id]
             parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
             parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=[])
-        for stage in (Stage.IN_REVIEW, Stage.COLLECTED):
+        for stage in (BatchStage.IN_REVIEW, BatchStage.COLLECTED):
             batches.mark(s.blobs, batch_id, stage, {})
-        name = publish.run(s, batch_id)
+        name = publish.publish_batch(s, batch_id)
         release = releases.load(s.blobs, name)
         assert release.verify() == []
         assert sorted(m.masklet_id for m in release.iter_masklets()) == sorted(m.masklet_id for m in found)
@@ -67,5 +67,5 @@ def test_a_bucket_that_is_not_there_is_said_in_one_line(bucket, settings):
     from storage.blobs import BlobError
 
     with connect(settings) as s, pytest.raises(BlobError, match="s3://nowhere") as caught:
-        ingest.run(s, "s3://nowhere/videos")
+        ingest.admit(s, "s3://nowhere/videos")
     assert "\n" not in str(caught.value)

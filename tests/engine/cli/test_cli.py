@@ -22,7 +22,7 @@ from engine.services import connect
 from engine.serving import queue_process
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches, ingest
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import parts
 from storage.records import Quarantined
 
@@ -174,7 +174,7 @@ def test_ctrl_c_and_sigterm_say_that_it_can_go_on(monkeypatch, capsys, tmp_path)
     assert capsys.readouterr().err.strip() == "stopped; run it again to go on"
 
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path))
-    monkeypatch.setattr(ingest, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(ingest, "admit", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert command(monkeypatch, "run", str(tmp_path)) == 130
     assert "stopped" in capsys.readouterr().err
 
@@ -249,7 +249,7 @@ def test_a_checkpoint_that_is_not_there_stops_before_anything_is_marked(settings
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("masklets: ") and "/no/model" in done.stderr
     with connect(settings) as s:
-        (batch_id,) = batches.pending(s.blobs, Stage.PROPOSED)
+        (batch_id,) = batches.pending(s.blobs, BatchStage.PROPOSED)
         assert parts.markers(s.blobs, "candidates", batch_id) == []
 
 
@@ -261,7 +261,7 @@ def test_run_simulate_goes_from_videos_to_a_release_and_again_does_nothing(setti
     again = json.loads(masklets_command(settings, "run", str(clips), "--simulate", "--json").stdout)
     assert again["ingest"]["admitted"] == 0 and again["batches"] == [] and again["releases"] == []
     stats = json.loads(masklets_command(settings, "stats", "--json").stdout)
-    assert list(stats["batches"].values()) == [Stage.PUBLISHED.value]
+    assert list(stats["batches"].values()) == [BatchStage.PUBLISHED.value]
     if facts["releases"] != [""]:
         checked = json.loads(masklets_command(settings, "validate", "--json").stdout)
         assert checked["problems"] == []
@@ -272,7 +272,7 @@ def test_simulated_people_leave_the_tickets_of_others_and_wait_for_those_that_ar
     bare = Settings(home=tmp_path, queue=QueueSettings(port=ports.free_port()))
     with queue_process.QueueProcess(bare, deliver=False), connect(bare) as s:
         for batch_id in (mine, other):
-            for stage in (Stage.INGESTED, Stage.PROPOSED, Stage.IN_REVIEW):
+            for stage in (BatchStage.INGESTED, BatchStage.PROPOSED, BatchStage.IN_REVIEW):
                 batches.mark(s.blobs, batch_id, stage, {"videos": []})
             tickets = [NewTicket(ticket_id=f"{batch_id}-{i}", kind=Kind.TRACK, video_id="clip") for i in range(2)]
             s.queue.open_batch(batch_id, tickets)
@@ -282,7 +282,7 @@ def test_simulated_people_leave_the_tickets_of_others_and_wait_for_those_that_ar
             held = client.claim(batch_id=mine)
             facts = main._simulate(s, [mine], lambda: client.release(held))  # called while it waits
         assert facts["simulated"]["verdicts"] == {"reject": 2} and facts["releases"] == [""]
-        assert Stage.PUBLISHED in batches.reached(s.blobs)[mine]
+        assert BatchStage.PUBLISHED in batches.reached(s.blobs)[mine]
         assert s.queue.batch(other).remaining == 2
     assert capsys.readouterr().err.count("waiting until they come back") == 1
 
@@ -313,12 +313,12 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_
             return batch_id, sorted((row.masklet_id, row.rle) for row in rows), len(s.tables.videos())
 
     script = (
-        "from engine import auto_masklets, ingest; from engine.services import connect\n"
+        "from engine.stages import ingest, propose; from engine.services import connect\n"
         "with connect() as s:\n"
-        "    ingest.run(s)\n"
-        "    for b in auto_masklets.pending(s):\n"
-        "        [auto_masklets.run(s, b, c) for c in auto_masklets.chunks(s, b)]\n"
-        "        auto_masklets.finish(s, b)\n"
+        "    ingest.admit(s)\n"
+        "    for b in propose.pending(s):\n"
+        "        [propose.propose_videos(s, b, c) for c in propose.chunks(s, b)]\n"
+        "        propose.finish(s, b)\n"
     )
 
     def start(chosen):

@@ -97,7 +97,7 @@ def sav_val(tmp_path):
 def release(s, sav_folder):
     for path in (sav_folder / "notes").iterdir():  # an import wants them beside their videos
         shutil.copy(path, sav_folder / "sav_000" / path.name)
-    name = import_sav.sav_folder(s, sav_folder / "sav_000").release
+    name = import_sav.import_folder(s, sav_folder / "sav_000").release
     return releases.load(s.blobs, name)
 
 

@@ -72,7 +72,7 @@ def measured(s, round_id, gain=0.1):
 
 @pytest.fixture
 def release(s):
-    ingest.run(s)
+    ingest.admit(s)
     return release_of(s, "release-0001")
 
 
@@ -172,7 +172,7 @@ def test_an_object_that_a_clip_may_begin_with_is_one_that_the_trainer_takes(imag
 
 @pytest.mark.parametrize("shown", [0, 2, 5])
 def test_every_clip_begins_with_an_object_though_it_shows_on_a_single_frame(s, shown):
-    ingest.run(s)
+    ingest.admit(s)
     clips = source_of(release_of(s, "rare", only_on(shown)), 4)
     drawn = samples(clips, 128, 4)
     assert len(drawn) == 80
@@ -205,7 +205,7 @@ def test_a_clip_is_of_the_frames_that_its_masks_are_of(s, release):
 
 
 def test_a_release_that_can_teach_or_measure_nothing_begins_no_round(s):
-    ingest.run(s)
+    ingest.admit(s)
     release_of(s, "dark", only_on())
     with pytest.raises(rounds.NothingToTrainOn, match="dark"):
         rounds.start(s, "dark")

@@ -24,10 +24,10 @@ from storage.records import Prompt
 @pytest.fixture
 def candidate(s):
     """A candidate of a store that was ingested and searched for real."""
-    ingest.run(s)
+    ingest.admit(s)
     (batch_id,) = batches.reached(s.blobs)
     for videos in propose.chunks(s, batch_id):
-        propose.run(s, batch_id, videos)
+        propose.propose_videos(s, batch_id, videos)
     propose.finish(s, batch_id)
     return max(parts.rows(s.blobs, "candidates", batch_id), key=lambda row: sum(row.area_px))
 

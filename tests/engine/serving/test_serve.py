@@ -19,7 +19,7 @@ from engine.serving.delivery import NotFinished
 from engine.serving.queue_process import QueueFailed, QueueProcess
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches, publish, review
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 
 BATCH = "0123456789abcdef"
 
@@ -114,17 +114,17 @@ def empty_batch(s, *stages):
 
 
 def published(s):
-    return batches.facts(s.blobs, BATCH, Stage.PUBLISHED)
+    return batches.facts(s.blobs, BATCH, BatchStage.PUBLISHED)
 
 
 def test_a_batch_that_drains_before_it_is_marked_is_tried_again(bare):
     deliver = delivery.deliverer(bare)
     with QueueProcess(bare), connect(bare) as s:
-        empty_batch(s, Stage.INGESTED, Stage.PROPOSED)
+        empty_batch(s, BatchStage.INGESTED, BatchStage.PROPOSED)
         with pytest.raises(NotFinished, match=BATCH):
             deliver(BATCH)
         time.sleep(2)  # the child's own deliverer meets it, too
-        batches.mark(s.blobs, BATCH, Stage.IN_REVIEW, {"tickets": 0})
+        batches.mark(s.blobs, BATCH, BatchStage.IN_REVIEW, {"tickets": 0})
         until(lambda: published(s), 180)
         assert published(s)["release"] == ""
         deliver(BATCH)
@@ -136,10 +136,10 @@ def test_what_was_left_is_published_at_the_next_start_but_not_what_the_gate_stop
         raise publish.PublishStopped("far too much of it is bad")
 
     with QueueProcess(bare, deliver=False), connect(bare) as s:
-        empty_batch(s, Stage.INGESTED, Stage.PROPOSED, Stage.IN_REVIEW)
+        empty_batch(s, BatchStage.INGESTED, BatchStage.PROPOSED, BatchStage.IN_REVIEW)
         assert review.to_collect(s) == [BATCH]
         with monkeypatch.context() as patch:
-            patch.setattr(publish, "run", stops)
+            patch.setattr(publish, "publish_batch", stops)
             store, _ = s.open_queue()
             assert store.deliver(delivery.deliverer(bare)) == 1  # told, and not again
             delivery.sweep(bare)

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from engine.stages import batches, import_sav, ingest, propose, review
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import releases
 from storage.formats.sav import SavError
 
@@ -32,26 +32,28 @@ def test_an_import_takes_the_annotated_videos_alone_and_leaves_the_rest_to_the_m
     other.mkdir()
     shutil.copy(sorted(clips.glob("*.mp4"))[2], other / "raw.mp4")
     with monkeypatch.context() as patch:  # an ingest of another source dies before its batch is committed
-        patch.setattr(ingest.masklets, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(ingest.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            ingest.run(s, str(other))
+            ingest.admit(s, str(other))
     annotation = json.loads((folder / "sav_000" / "one_manual.json").read_text())
-    report = import_sav.sav_folder(s, folder)
+    report = import_sav.import_folder(s, folder)
     assert (report.videos, report.masklets, report.skipped) == (1, len(annotation["masklet"][0]), 0)
     assert len(s.tables.masklets()) == report.masklets > 0 and report.release
     assert sources(s) == ["one.mp4", "raw.mp4"]
-    (waiting,) = batches.pending(s.blobs, Stage.PROPOSED)
+    (waiting,) = batches.pending(s.blobs, BatchStage.PROPOSED)
     videos = {v.video_id: v.source_uri for v in s.tables.videos()}
-    assert [videos[v] for v in batches.facts(s.blobs, waiting, Stage.INGESTED)["videos"]] == [str(other / "raw.mp4")]
-    again = import_sav.sav_folder(s, folder)
+    assert [videos[v] for v in batches.facts(s.blobs, waiting, BatchStage.INGESTED)["videos"]] == [
+        str(other / "raw.mp4")
+    ]
+    again = import_sav.import_folder(s, folder)
     assert (again.videos, again.masklets, again.skipped) == (0, 0, 0)
-    assert ingest.run(s, str(folder)).admitted == 1
+    assert ingest.admit(s, str(folder)).admitted == 1
     assert sources(s) == ["one.mp4", "plain.mp4", "raw.mp4"]
 
 
 def test_a_folder_without_annotations_is_a_mistake(s, clips):
     with pytest.raises(import_sav.NothingAnnotated, match="no NAME.mp4"):
-        import_sav.sav_folder(s, clips)
+        import_sav.import_folder(s, clips)
 
 
 @pytest.mark.parametrize("cut", ["record", "commit", "mark", "part", "collected", "proposed"])
@@ -72,32 +74,32 @@ def test_no_model_proposes_for_an_import_whenever_it_is_cut(s, folder, monkeypat
 
     where, name, hit = {
         "record": (ingest, "_commit", lambda a, n: True),
-        "commit": (ingest.masklets, "commit_batch", lambda a, n: "videos" in a),
-        "mark": (batches, "mark", at_stage(Stage.INGESTED)),
-        "part": (import_sav.masklets, "write_part", lambda a, n: n["kind"] == "masklets"),
-        "collected": (batches, "mark", at_stage(Stage.IN_REVIEW)),
-        "proposed": (batches, "mark", at_stage(Stage.PROPOSED)),
+        "commit": (ingest.parts, "commit_batch", lambda a, n: "videos" in a),
+        "mark": (batches, "mark", at_stage(BatchStage.INGESTED)),
+        "part": (import_sav.parts, "write_part", lambda a, n: n["kind"] == "masklets"),
+        "collected": (batches, "mark", at_stage(BatchStage.IN_REVIEW)),
+        "proposed": (batches, "mark", at_stage(BatchStage.PROPOSED)),
     }[cut]
     with monkeypatch.context() as patch:
         patch.setattr(where, name, cutting(getattr(where, name), hit))
         with pytest.raises(Killed):
-            import_sav.sav_folder(s, folder)
-    assert ingest.run(s, str(folder)).admitted > 0  # the clock's ingest of the same folder comes between
+            import_sav.import_folder(s, folder)
+    assert ingest.admit(s, str(folder)).admitted > 0  # the clock's ingest of the same folder comes between
     for _ in range(2):
         (waiting,) = propose.pending(s)
-        videos = batches.facts(s.blobs, waiting, Stage.INGESTED)["videos"]
+        videos = batches.facts(s.blobs, waiting, BatchStage.INGESTED)["videos"]
         assert [s.video(v).source_uri.rsplit("/", 1)[-1] for v in videos] == ["plain.mp4"]
         assert review.to_open(s) == []
-        import_sav.sav_folder(s, folder)
+        import_sav.import_folder(s, folder)
     (release,) = releases.names(s.blobs)
     assert {s.video(m.video_id).source_uri.rsplit("/", 1)[-1] for m in s.tables.masklets()} == {"one.mp4"} and release
 
 
 def test_a_batch_with_other_videos_is_not_closed_by_an_import(s, folder):
-    batch_id = ingest.run(s, str(folder)).batch_id
-    report = import_sav.sav_folder(s, folder)
+    batch_id = ingest.admit(s, str(folder)).batch_id
+    report = import_sav.import_folder(s, folder)
     assert (report.videos, report.masklets, report.skipped, report.release) == (0, 0, 1, "")
-    assert batches.reached(s.blobs) == {batch_id: {Stage.INGESTED}}
+    assert batches.reached(s.blobs) == {batch_id: {BatchStage.INGESTED}}
 
 
 def test_an_annotation_that_cannot_be_read_publishes_nothing_and_is_imported_when_it_is_mended(s, folder):
@@ -105,7 +107,7 @@ def test_an_annotation_that_cannot_be_read_publishes_nothing_and_is_imported_whe
     good = note.read_text()
     note.write_text("[]")
     with pytest.raises(SavError, match="one_manual.json"):
-        import_sav.sav_folder(s, folder)
+        import_sav.import_folder(s, folder)
     assert s.tables.masklets() == [] and propose.pending(s) == [], "no model fills it meanwhile"
     note.write_text(good)
-    assert import_sav.sav_folder(s, folder).videos == 1
+    assert import_sav.import_folder(s, folder).videos == 1

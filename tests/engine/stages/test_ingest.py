@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 
 from engine.services import connect
 from engine.stages import batches, ingest
-from engine.stages.batches import Stage
+from engine.stages.batches import BatchStage
 from storage import video
 from storage.blobs import BlobDenied, BlobError, LocalBlobs, S3Blobs
 
@@ -29,11 +29,11 @@ def source(tmp_path):
 
 
 def test_a_second_run_over_the_same_source_does_nothing_and_says_so(s, clips):
-    first = ingest.run(s)
+    first = ingest.admit(s)
     assert (first.admitted, first.quarantined, first.unchanged) == (3, 0, 0)
-    again = ingest.run(s)
+    again = ingest.admit(s)
     assert (again.batch_id, again.admitted, again.quarantined, again.unchanged) == (None, 0, 0, 3)
-    assert batches.facts(s.blobs, first.batch_id, Stage.INGESTED)["videos"] == sorted(
+    assert batches.facts(s.blobs, first.batch_id, BatchStage.INGESTED)["videos"] == sorted(
         v.video_id for v in s.tables.videos()
     )
 
@@ -47,7 +47,7 @@ def test_every_kind_of_bad_input_gets_its_record_and_the_good_ones_go_on(s, sour
     data = (source / "good.mp4").read_bytes()
     (source / "cut.mp4").write_bytes(data[: len(data) // 2])
     (source / "notes.txt").write_text("beside the videos")
-    report = ingest.run(s, str(source))
+    report = ingest.admit(s, str(source))
     reasons = {os.path.basename(q.subject): q.reason for q in s.tables.quarantine()}
     assert report.admitted == 1 and report.quarantined == 5 and report.ignored == 1
     assert reasons["short.mp4"] == "too_short"
@@ -63,9 +63,9 @@ def test_a_file_that_was_still_being_copied_is_admitted_when_it_is_whole(s, sour
     video.write(source / "a.mp4", colours(36))
     whole = (source / "a.mp4").read_bytes()
     (source / "a.mp4").write_bytes(whole[: len(whole) // 3])
-    assert ingest.run(s, str(source)).admitted == 0
+    assert ingest.admit(s, str(source)).admitted == 0
     (source / "a.mp4").write_bytes(whole)
-    assert ingest.run(s, str(source)).admitted == 1
+    assert ingest.admit(s, str(source)).admitted == 1
 
 
 @pytest.mark.parametrize("where", ["local", "hash"])
@@ -86,11 +86,11 @@ def test_a_file_that_the_disk_does_not_give_is_quarantined_and_the_others_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(*((LocalBlobs, "local", no_local) if where == "local" else (ingest, "_sha256", no_digest)))
-        reports = [ingest.run(s, str(source)) for _ in range(2)]
+        reports = [ingest.admit(s, str(source)) for _ in range(2)]
     assert [(r.admitted, r.quarantined) for r in reports] == [(2, 1), (0, 0)]
     (row,) = s.tables.quarantine()
     assert row.subject == str(source / "b.mp4") and row.reason == "unreadable" and "Input/output" in row.detail
-    assert ingest.run(s, str(source)).admitted == 1
+    assert ingest.admit(s, str(source)).admitted == 1
 
 
 def test_a_bad_sector_is_the_files_trouble(tmp_path, monkeypatch):
@@ -106,8 +106,8 @@ def test_a_bad_sector_is_the_files_trouble(tmp_path, monkeypatch):
 def test_one_folder_has_one_address_however_it_is_spelled(s, source):
     video.write(source / "a.mp4", colours(36))
     (source / "deep").mkdir()
-    assert ingest.run(s, str(source)).admitted == 1
-    again = ingest.run(s, f"{source}/deep/..")
+    assert ingest.admit(s, str(source)).admitted == 1
+    again = ingest.admit(s, f"{source}/deep/..")
     assert (again.admitted, again.quarantined, again.unchanged) == (0, 0, 1)
 
 
@@ -120,7 +120,7 @@ def test_linked_folders_are_ingested_once_and_a_circle_ends(s, source, tmp_path)
     (source / "again").symlink_to(beside)
     (source / "self").symlink_to(source)
     (beside / "up").symlink_to(tmp_path)
-    report = ingest.run(s, str(source))
+    report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined) == (2, 0)
 
 
@@ -138,11 +138,11 @@ def test_a_folder_that_may_not_be_listed_is_quarantined_and_the_others_are_inges
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", scandir)  # the tests may run as root, to whom nothing is closed
-        reports = [ingest.run(s, str(source)) for _ in range(2)]
+        reports = [ingest.admit(s, str(source)) for _ in range(2)]
     assert [(report.admitted, report.quarantined, report.unchanged) for report in reports] == [(1, 1, 0), (0, 0, 2)]
     (row,) = s.tables.quarantine()
     assert (row.subject, row.reason) == (str(source / "closed"), "unreadable") and "permission denied" in row.detail
-    assert ingest.run(s, str(source)).admitted == 1
+    assert ingest.admit(s, str(source)).admitted == 1
 
 
 def test_a_file_that_changes_while_it_is_judged_is_left_for_the_next_run(s, source, monkeypatch):
@@ -162,10 +162,10 @@ def test_a_file_that_changes_while_it_is_judged_is_left_for_the_next_run(s, sour
 
     with monkeypatch.context() as patch:
         patch.setattr(video, "normalise", growing)
-        report = ingest.run(s, str(source))
+        report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined, report.postponed) == (0, 0, 2)
     assert list(s.blobs.keys("sources/")) == list(s.blobs.keys("videos/")) == []
-    report = ingest.run(s, str(source))
+    report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined, report.postponed) == (1, 0, 0)
 
 
@@ -179,8 +179,8 @@ def test_the_machines_trouble_ends_the_run_and_is_no_fault_of_the_file(s, source
     with monkeypatch.context() as patch:
         patch.setattr(video, "normalise", failing)
         with pytest.raises(type(error)):
-            ingest.run(s, str(source))
-    report = ingest.run(s, str(source))
+            ingest.admit(s, str(source))
+    report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined, s.tables.quarantine()) == (1, 0, [])
 
 
@@ -195,7 +195,7 @@ def test_a_file_that_libav_stumbles_over_is_refused_and_the_others_go_on(s, sour
         return real(path, *arguments, **named)
 
     monkeypatch.setattr(video, "normalise", stumbling)
-    report = ingest.run(s, str(source))
+    report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined) == (1, 1)
     assert [(q.reason, q.detail) for q in s.tables.quarantine()] == [("failed", "a.mp4: a bug in some filter")]
 
@@ -210,11 +210,11 @@ def test_a_file_that_may_not_be_read_is_refused_once_and_admitted_when_it_may(s,
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalBlobs, "local", closed)
-        assert ingest.run(s, str(source)).quarantined == 1
-        again = ingest.run(s, str(source))
+        assert ingest.admit(s, str(source)).quarantined == 1
+        again = ingest.admit(s, str(source))
     assert (again.quarantined, again.unchanged) == (0, 1)
     assert [q.reason for q in s.tables.quarantine()] == ["unreadable"]
-    assert ingest.run(s, str(source)).admitted == 1
+    assert ingest.admit(s, str(source)).admitted == 1
 
 
 def test_an_odd_name_is_admitted_or_refused_and_stops_nothing(s, source):
@@ -223,13 +223,13 @@ def test_an_odd_name_is_admitted_or_refused_and_stops_nothing(s, source):
         video.write(source / "made.mp4", colours(36, seed=seed))
         os.rename(source / "made.mp4", os.fsencode(source) + b"/" + name)
     (source / "a\nb.txt").touch()
-    report = ingest.run(s, str(source))
+    report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined, report.ignored) == (1, 3, 1)
     assert [Path(v.source_uri).name for v in s.tables.videos()] == ["10.00.00\u202fPM.mp4"]
     rows = s.tables.quarantine()
     assert {q.reason for q in rows} == {"failed"} and all("a relative path" in q.detail for q in rows)
     assert f"{source}/caf\\udce9.mp4" in {q.subject for q in rows}
-    again = ingest.run(s, str(source))
+    again = ingest.admit(s, str(source))
     assert (again.admitted, again.quarantined, again.unchanged, again.ignored) == (0, 0, 4, 1)
 
 
@@ -242,11 +242,11 @@ def test_a_source_around_the_home_or_the_store_does_not_feed_on_them(settings, t
         video.write(tmp_path / "around" / "a.mp4", colours(36))
         video.write(s.home / "b.mp4", colours(36, seed=1))
         for _ in range(2):
-            report = ingest.run(s, str(tmp_path / "around"))
+            report = ingest.admit(s, str(tmp_path / "around"))
             assert (report.quarantined, len(s.tables.videos())) == (0, 1)
         for own in (s.home, tmp_path / "around" / "store", tmp_path / "around" / "store" / "videos"):
             with pytest.raises(ingest.NoSource, match="its own data"):
-                ingest.run(s, str(own))
+                ingest.admit(s, str(own))
 
 
 def test_a_suffix_of_what_lies_beside_videos_is_not_believed_against_the_content(s, source):
@@ -257,12 +257,12 @@ def test_a_suffix_of_what_lies_beside_videos_is_not_believed_against_the_content
     (source / "notes.txt").write_text("The free lunch")  # begins as a video may, and is none
     (source / "scene.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
     (source / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
-    report = ingest.run(s, str(source))
+    report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined, report.ignored) == (1, 0, 4)
-    again = ingest.run(s, str(source))
+    again = ingest.admit(s, str(source))
     assert (again.admitted, again.unchanged, again.ignored) == (0, 1, 4)
     (source / "notes.txt").write_bytes((source / "clip.txt").read_bytes())
-    assert ingest.run(s, str(source)).quarantined == 1  # a duplicate: what was ignored is looked at when it changes
+    assert ingest.admit(s, str(source)).quarantined == 1  # a duplicate: what was ignored is looked at when it changes
 
 
 @pytest.mark.parametrize("text", ['{"masklet": 7}', "[]", "{", '{"masklet": [[{"size": 1e999}]]}', "[" * 100_000])
@@ -270,13 +270,13 @@ def test_a_malformed_truth_is_refused_in_one_line_and_its_video_with_it_until_it
     clip = sorted(clips.glob("*.mp4"))[0]
     shutil.copy(clip, source / "a.mp4")
     (source / "a.truth.json").write_text(text)
-    report = ingest.run(s, str(source))
+    report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined) == (0, 1)
     (row,) = s.tables.quarantine()
     assert row.reason == "failed" and "\n" not in row.detail
-    assert ingest.run(s, str(source)).unchanged == 1
+    assert ingest.admit(s, str(source)).unchanged == 1
     shutil.copy(clip.with_suffix(".truth.json"), source / "a.truth.json")
-    assert ingest.run(s, str(source)).admitted == 1
+    assert ingest.admit(s, str(source)).admitted == 1
     assert s.tables.videos()[0].truth_key is not None
 
 
@@ -291,40 +291,40 @@ def test_a_run_that_died_before_its_markers_refuses_nothing_twice(s, source, mon
     with monkeypatch.context() as patch:
         patch.setattr(ingest, "_commit_quarantine", dying)
         with pytest.raises(KeyboardInterrupt):
-            ingest.run(s, str(source))
+            ingest.admit(s, str(source))
     (source / "b.mp4").write_text("no video either")
-    report = ingest.run(s, str(source))
+    report = ingest.admit(s, str(source))
     assert (report.quarantined, report.unchanged) == (1, 1)
     assert [os.path.basename(q.subject) for q in s.tables.quarantine()] == ["a.mp4", "b.mp4"]
 
 
 def test_a_run_that_died_between_the_table_and_its_mark_is_repaired(s, clips):
-    first = ingest.run(s)
-    s.blobs.delete(f"batches/{first.batch_id}/{Stage.INGESTED}.json")
-    again = ingest.run(s)
+    first = ingest.admit(s)
+    s.blobs.delete(f"batches/{first.batch_id}/{BatchStage.INGESTED}.json")
+    again = ingest.admit(s)
     assert again.batch_id is None
-    assert batches.pending(s.blobs, Stage.PROPOSED) == [first.batch_id]
+    assert batches.pending(s.blobs, BatchStage.PROPOSED) == [first.batch_id]
     assert len(s.tables.videos()) == 3
 
 
 def test_a_run_that_died_before_the_table_goes_on_with_what_it_had(s, clips, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.masklets, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(ingest.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            ingest.run(s)
-    report = ingest.run(s)
+            ingest.admit(s)
+    report = ingest.admit(s)
     assert (report.admitted, report.unchanged) == (3, 3)
     assert len(s.tables.videos()) == 3
 
 
 def test_what_a_killed_run_left_of_another_source_is_a_batch_of_its_own(s, source, clips, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.masklets, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(ingest.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            ingest.run(s)
+            ingest.admit(s)
     video.write(source / "a.mp4", colours(36))
-    report = ingest.run(s, str(source))
-    sizes = {b: len(batches.facts(s.blobs, b, Stage.INGESTED)["videos"]) for b in batches.reached(s.blobs)}
+    report = ingest.admit(s, str(source))
+    sizes = {b: len(batches.facts(s.blobs, b, BatchStage.INGESTED)["videos"]) for b in batches.reached(s.blobs)}
     assert report.admitted == 4 and sizes.pop(report.batch_id) == 1 and list(sizes.values()) == [3]
 
 
@@ -332,7 +332,7 @@ def test_the_held_out_share_holds_over_all_runs_and_no_video_changes_sides(s, so
     sides = {}
     for number in range(1, 7):
         video.write(source / f"{number}.mp4", colours(30, seed=number))
-        ingest.run(s, str(source))
+        ingest.admit(s, str(source))
         now = {v.video_id: v.split for v in s.tables.videos()}
         assert sides.items() <= now.items()
         sides = now
@@ -343,7 +343,7 @@ def test_the_held_out_share_holds_over_all_runs_and_no_video_changes_sides(s, so
 def test_a_source_that_is_not_there_is_said_in_one_line(settings, where):
     empty = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"source": None})})
     with connect(empty) as services, pytest.raises(ingest.NoSource, match="no s"):
-        ingest.run(services, where)
+        ingest.admit(services, where)
 
 
 @pytest.fixture
@@ -397,21 +397,21 @@ def test_a_bucket_leaves_no_copies_and_is_asked_once_for_what_was_judged(setting
         }
     )
     with connect(remote) as s:
-        report = ingest.run(s, "s3://videos/in")
+        report = ingest.admit(s, "s3://videos/in")
         assert (report.admitted, report.quarantined, report.ignored, report.unchanged) == (1, 2, 1, 0)
         reasons = {q.subject: q.reason for q in s.tables.quarantine()}
         assert reasons == {"s3://videos/in/closed.mp4": "unreadable", "s3://videos/in/sub//b.mp4": "failed"}
         assert [p for p in (s.home / "cache").rglob("*") if p.is_file()] == []
         bucket.delete_object(Bucket="videos", Key="in/closed.mp4")
         asked.clear()
-        assert ingest.run(s, "s3://videos/in").unchanged == 2
+        assert ingest.admit(s, "s3://videos/in").unchanged == 2
         assert asked == ["ListObjectsV2"]
     around = remote.model_copy(
         update={"storage": remote.storage.model_copy(update={"root": "s3://videos/in/store"}), "home": s.home / "2"}
     )
     with connect(around) as s:
         for _ in range(2):
-            ingest.run(s, "s3://videos/in")
+            ingest.admit(s, "s3://videos/in")
             assert len(s.tables.videos()) == 1
         with pytest.raises(ingest.NoSource, match="its own data"):
-            ingest.run(s, "s3://videos/in/store/videos")
+            ingest.admit(s, "s3://videos/in/store/videos")

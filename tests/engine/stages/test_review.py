@@ -23,10 +23,10 @@ def settings(settings):
 
 
 def test_each_video_gets_a_ticket_to_select_after_those_about_candidates(queue):
-    ingest.run(queue)
+    ingest.admit(queue)
     (batch_id,) = batches.reached(queue.blobs)
     for videos in propose.chunks(queue, batch_id):
-        propose.run(queue, batch_id, videos)
+        propose.propose_videos(queue, batch_id, videos)
     propose.finish(queue, batch_id)
     count = review.open_batch(queue, batch_id)
     store, _ = queue.open_queue()
