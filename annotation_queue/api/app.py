@@ -30,7 +30,6 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlche
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from annotation_queue.draft import Segmenter
 from annotation_queue.people.accounts import LOGIN_S, Accounts, Caller, Login, token_id_of
 from annotation_queue.people.oidc import FLOW_S, Provider
 from annotation_queue.records import (
@@ -79,6 +78,7 @@ from annotation_queue.records import (
 )
 from annotation_queue.refinement import live as live_routes
 from annotation_queue.refinement.live import Live
+from annotation_queue.refinement.segmenter import Segmenter
 from annotation_queue.tickets.figures import prometheus
 from annotation_queue.tickets.store import HEARTBEAT_S, Store
 from storage.records import FPS, STRIDE, Masklet

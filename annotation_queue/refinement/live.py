@@ -22,21 +22,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from annotation_queue import database as db
-from annotation_queue.draft import (
-    VERSION,
-    Cancelled,
-    Draft,
-    FrameMask,
-    Job,
-    Pinned,
-    Segmenter,
-    Turns,
-    Version,
-    draft_of,
-    effective,
-    prompt_of,
-    propagation,
-)
+from annotation_queue.draft import VERSION, Draft, FrameMask, Version, draft_of, effective, prompt_of
 from annotation_queue.records import (
     ID_LENGTH,
     ID_PATTERN,
@@ -48,6 +34,8 @@ from annotation_queue.records import (
     Ticket,
     VideoInfo,
 )
+from annotation_queue.refinement.segmenter import Pinned, Segmenter, propagation
+from annotation_queue.refinement.turns import Cancelled, Job, Turns
 from annotation_queue.tickets.store import Store
 from storage.records import STRIDE
 

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from annotation_queue import database as db
-from annotation_queue.draft import VERSION, beside, draft_of
+from annotation_queue.draft import VERSION, changed_masks, draft_of
 from annotation_queue.records import (
     NEXT,
     Batch,
@@ -143,7 +143,7 @@ def unlike(c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
     versions = {version.operation_id: version for version in map(VERSION.validate_json, contents)}
     done = _operations(c, row.ticket_id)
     hw = (made.height, made.width)
-    return beside(draft_of(hw, made.frame_idx, _masklet(c, row), done, versions), made)
+    return changed_masks(draft_of(hw, made.frame_idx, _masklet(c, row), done, versions), made)
 
 
 def _settle_or_follow(

@@ -21,10 +21,10 @@ from synthetic_queue import (
 )
 
 from annotation_queue.api.app import create_app
-from annotation_queue.draft import Cancelled
 from annotation_queue.records import Kind, NewOperation, NotAllowed, Outcome, Person, Role
 from annotation_queue.refinement import live
 from annotation_queue.refinement.live import Live
+from annotation_queue.refinement.turns import Cancelled
 from storage import rle
 
 ANN, ANDY = (Person(name=name, roles=frozenset({Role.ANNOTATOR})) for name in ("ann", "andy"))

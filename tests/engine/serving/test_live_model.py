@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from annotation_queue.draft import draft_of, drawn, propagation
+from annotation_queue.draft import draft_of, drawn
 from annotation_queue.records import Kind, NewTicket, NoSuchVideo, Role
+from annotation_queue.refinement.segmenter import propagation
 from engine.registry import Checkpoint
 from engine.services import Services, connect
 from engine.serving.live_model import LiveModel
