@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self
 
 from engine.files import write_secret
 from engine.settings import Settings
-from storage import blobs as blobs_module
-from storage.blobs import Blobs
+from storage.blobs import stores
+from storage.blobs.base import Blobs
 from storage.records import Video
 from storage.tables import Tables
 from storage.video import FrameReader
@@ -63,7 +63,7 @@ class Services:
     @cached_property
     def blobs(self) -> Blobs:
         storage = self.settings.storage
-        return blobs_module.connect(self.settings.root, cache=self.home / "cache", endpoint_url=storage.s3_endpoint)
+        return stores.connect(self.settings.root, cache=self.home / "cache", endpoint_url=storage.s3_endpoint)
 
     @cached_property
     def tables(self) -> Tables:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage import arrow
-from storage.blobs import BlobMissing, Blobs
+from storage.blobs.base import BlobMissing, Blobs
 from storage.records import Masklet, Operation, Quarantined, Video, content_id
 from storage.tables import Tables
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from storage import arrow
-from storage.blobs import BlobError, BlobMissing, Blobs
+from storage.blobs.base import BlobError, BlobMissing, Blobs
 from storage.parts import video_of
 from storage.records import Masklet, Video
 

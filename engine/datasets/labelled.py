@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import blobs as stores
 from storage import releases, rle
-from storage.blobs import Blobs
+from storage.blobs.base import BlobMissing, Blobs
+from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, sav, sav_frames
 from storage.formats.pictures import PictureError, PictureReader
 from storage.records import STRIDE, Masklet, Video
@@ -53,7 +53,7 @@ class NothingToTrainOn(DatasetError):
 
 
 # What a video that cannot be used raises: anything else is a bug. A blob that cannot be reached is not the video's.
-BAD_VIDEO = (DatasetError, PictureError, sav.SavError, rle.BadRle, VideoError, stores.BlobMissing, OSError)
+BAD_VIDEO = (DatasetError, PictureError, sav.SavError, rle.BadRle, VideoError, BlobMissing, OSError)
 
 
 class Reader(Protocol):
@@ -153,7 +153,7 @@ def open_dataset(where: str | Path, *, blobs: Blobs | None = None, split: str | 
 def _opened(folder: Path) -> Dataset:
     if (folder / "manifest.json").is_file():
         root = folder.absolute().parents[1]  # <root>/releases/<name>
-        return of_release(releases.load(stores.LocalBlobs(root), folder.absolute().name))
+        return of_release(releases.load(LocalBlobs(root), folder.absolute().name))
     if davis.is_root(folder):
         listed = davis.names(folder).items()
         entries = (Entry(name, split, partial(_of_davis, folder, name, split)) for name, split in listed)

@@ -23,7 +23,7 @@ from engine.protocols.first_frame import NothingHeldOut
 from engine.registry import Checkpoint
 from engine.services import Services
 from storage import releases
-from storage.blobs import BlobMissing
+from storage.blobs.base import BlobMissing
 from storage.records import Masklet, content_id
 from storage.releases import NoSuchRelease, Release
 from validation import gate

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from storage.blobs import BlobMissing, Blobs
+from storage.blobs.base import BlobMissing, Blobs
 
 
 class BatchStage(StrEnum):

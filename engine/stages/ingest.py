@@ -30,10 +30,11 @@ from engine.files import alone
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
-from storage import blobs as blobs_module
-from storage import parts, video
-from storage.blobs import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
+from storage import parts
+from storage.blobs import stores
+from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
+from storage.normalise import Limits, Normalised, Refused, normalise
 from storage.records import Quarantined, Refusal, Video, content_id
 
 TRUTH = ".truth.json"  # beside clip.mp4, clip.truth.json holds its true masklets as SA-V JSON
@@ -156,7 +157,7 @@ def _open_source(s: Services, where: str, cache: Path) -> Blobs:
     if not where.startswith("s3://") and not Path(where).is_dir():
         raise NoSource(f"no such folder: {where}")
     path = where if where.startswith("s3://") else os.path.abspath(where)  # one folder, one address: no ".." in it
-    return blobs_module.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
+    return stores.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
 
 
 def _own(s: Services, origin: Blobs) -> tuple[str, ...]:
@@ -222,7 +223,7 @@ def _judge(s: Services, origin: Blobs, file: _File, work: Path, imported: bool) 
             return _not_given(file, error)
         except sav.SavError as error:
             return _refused(file, Refusal.FAILED, str(error))
-        except video.Refused as refused:
+        except Refused as refused:
             if file.beside and refused.reason in (Refusal.NO_VIDEO_STREAM, Refusal.UNREADABLE):
                 return _Outcome(ignored=True)
             return _refused(file, refused.reason, refused.detail)
@@ -276,7 +277,7 @@ def _admit(s: Services, file: _File, path: Path, truth: bytes | None, work: Path
                 made = _normalise(
                     path,
                     target,
-                    video.Limits(
+                    Limits(
                         min_s=limits.min_s,
                         max_s=limits.max_s,
                         min_side_px=limits.min_side_px,
@@ -325,14 +326,14 @@ def _known(file: _File, record: Video) -> _Outcome:
     return _refused(file, Refusal.DUPLICATE, f"the same bytes as {record.source_uri}")
 
 
-def _normalise(source: Path, target: Path, limits: video.Limits) -> video.Normalised:
-    """`video.normalise`, where what libav stumbles over is the file's fault as well. Raises Refused."""
+def _normalise(source: Path, target: Path, limits: Limits) -> Normalised:
+    """`normalise`, where what libav stumbles over is the file's fault as well. Raises Refused."""
     try:
-        return video.normalise(source, target, limits=limits)
-    except (video.Refused, OSError, MemoryError):
+        return normalise(source, target, limits=limits)
+    except (Refused, OSError, MemoryError):
         raise
     except Exception as error:
-        raise video.Refused(Refusal.FAILED, f"{source.name}: {str(error) or type(error).__name__}") from error
+        raise Refused(Refusal.FAILED, f"{source.name}: {str(error) or type(error).__name__}") from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from engine.settings import AutoSettings
 from engine.stages import batches, ingest, propose, publish, review
 from engine.stages.batches import BatchStage
 from storage import parts, releases, rle
-from storage.blobs import BlobUnreachable
+from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
 from storage.records import Verdict
 

@@ -64,7 +64,7 @@ def test_videos_on_s3_become_a_release_on_s3(bucket, settings, clips):
 
 
 def test_a_bucket_that_is_not_there_is_said_in_one_line(bucket, settings):
-    from storage.blobs import BlobError
+    from storage.blobs.base import BlobError
 
     with connect(settings) as s, pytest.raises(BlobError, match="s3://nowhere") as caught:
         ingest.admit(s, "s3://nowhere/videos")

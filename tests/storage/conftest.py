@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from storage import rle
-from storage.blobs import Blobs, LocalBlobs, S3Blobs
+from storage.blobs.base import Blobs
+from storage.blobs.folder import LocalBlobs
+from storage.blobs.s3 import S3Blobs
 from storage.records import Masklet, Video
 from storage.tables import Tables
 

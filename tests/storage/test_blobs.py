@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from storage.blobs import BlobDenied, BlobError, BlobMissing, BlobUnreachable, LocalBlobs, S3Blobs, connect
+from storage.blobs.base import BlobDenied, BlobError, BlobMissing, BlobUnreachable
+from storage.blobs.folder import LocalBlobs
+from storage.blobs.s3 import S3Blobs
+from storage.blobs.stores import connect
 
 MALFORMED = ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "a\nb", "a\u2028b", "a\udcffb", "."]
 

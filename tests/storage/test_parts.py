@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from storage import parts
-from storage.blobs import Blobs, LocalBlobs
+from storage.blobs.base import Blobs
+from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet, Operation, Quarantined
 from storage.tables import Tables
 
@@ -224,7 +225,7 @@ def test_operations_and_refusals_are_committed_the_same_way(disk, tables):
 
 
 def test_the_whole_way_over_s3(s3, tmp_path, masklet):
-    from storage.blobs import S3Blobs
+    from storage.blobs.s3 import S3Blobs
 
     blobs = S3Blobs(s3.bucket, "team", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
     with Tables.open(f"sqlite:///{tmp_path}/catalog.db", f"{blobs.uri}/warehouse", s3.endpoint_url) as tables:

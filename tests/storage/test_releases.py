@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import parts, releases
-from storage.blobs import LocalBlobs, S3Blobs
+from storage.blobs.folder import LocalBlobs
+from storage.blobs.s3 import S3Blobs
 from storage.tables import Tables
 
 

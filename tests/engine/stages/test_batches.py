@@ -2,7 +2,7 @@ import pytest
 
 from engine.stages import batches
 from engine.stages.batches import BatchStage
-from storage.blobs import LocalBlobs
+from storage.blobs.folder import LocalBlobs
 
 BATCH = "0123456789abcdef"
 

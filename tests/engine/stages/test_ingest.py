@@ -13,7 +13,10 @@ from engine.services import connect
 from engine.stages import batches, ingest
 from engine.stages.batches import BatchStage
 from storage import video
-from storage.blobs import BlobDenied, BlobError, LocalBlobs, S3Blobs
+from storage.blobs.base import BlobDenied, BlobError
+from storage.blobs.folder import LocalBlobs
+from storage.blobs.s3 import S3Blobs
+from storage.normalise import Refused, normalise
 
 
 def colours(count, height=64, width=64, seed=0):
@@ -148,7 +151,7 @@ def test_a_folder_that_may_not_be_listed_is_quarantined_and_the_others_are_inges
 def test_a_file_that_changes_while_it_is_judged_is_left_for_the_next_run(s, source, monkeypatch):
     video.write(source / "a.mp4", colours(36))
     video.write(source / "b.mp4", colours(36, seed=1))
-    real = video.normalise
+    real = normalise
 
     def growing(path, *arguments, **named):
         made = real(path, *arguments, **named)
@@ -157,11 +160,11 @@ def test_a_file_that_changes_while_it_is_judged_is_left_for_the_next_run(s, sour
                 file.write(b"more")
         else:
             path.unlink()
-            raise video.Refused(ingest.Refusal.TRUNCATED, "half of it")
+            raise Refused(ingest.Refusal.TRUNCATED, "half of it")
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(video, "normalise", growing)
+        patch.setattr(ingest, "normalise", growing)
         report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined, report.postponed) == (0, 0, 2)
     assert list(s.blobs.keys("sources/")) == list(s.blobs.keys("videos/")) == []
@@ -177,7 +180,7 @@ def test_the_machines_trouble_ends_the_run_and_is_no_fault_of_the_file(s, source
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(video, "normalise", failing)
+        patch.setattr(ingest, "normalise", failing)
         with pytest.raises(type(error)):
             ingest.admit(s, str(source))
     report = ingest.admit(s, str(source))
@@ -187,14 +190,14 @@ def test_the_machines_trouble_ends_the_run_and_is_no_fault_of_the_file(s, source
 def test_a_file_that_libav_stumbles_over_is_refused_and_the_others_go_on(s, source, monkeypatch):
     video.write(source / "a.mp4", colours(36))
     video.write(source / "b.mp4", colours(36, seed=1))
-    real = video.normalise
+    real = normalise
 
     def stumbling(path, *arguments, **named):
         if path.name == "a.mp4":
             raise RuntimeError("a bug in\nsome filter")
         return real(path, *arguments, **named)
 
-    monkeypatch.setattr(video, "normalise", stumbling)
+    monkeypatch.setattr(ingest, "normalise", stumbling)
     report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined) == (1, 1)
     assert [(q.reason, q.detail) for q in s.tables.quarantine()] == [("failed", "a.mp4: a bug in some filter")]

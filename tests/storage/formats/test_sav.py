@@ -215,7 +215,7 @@ def test_masklets_that_make_no_file_are_a_value_error(rows, says):
 
 def test_a_release_is_exported_file_by_file(tmp_path):
     from storage import parts, releases
-    from storage.blobs import LocalBlobs
+    from storage.blobs.folder import LocalBlobs
     from storage.tables import Tables
 
     blobs = LocalBlobs(tmp_path / "root")

@@ -1,0 +1,174 @@
+"""Blobs as files below a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from storage.blobs.base import PARTIAL, BlobDenied, BlobError, BlobMissing, Closed, Data, check_key
+
+
+class LocalBlobs:
+    """Blobs as files below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        with _translated(str(self.root)):
+            self.root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
+    def read(self, key: str, limit: int = -1) -> bytes:
+        with _translated(self.uri_of(key)), self._path(key).open("rb") as file:
+            return file.read(limit)
+
+    def write(self, key: str, data: Data) -> None:
+        with _translated(self.uri_of(key)), self._complete(key, data) as partial:
+            os.replace(partial, self._path(key))
+            _sync_folder(self._path(key).parent)
+
+    def create(self, key: str, data: Data) -> bool:
+        path = self._path(key)
+        with _translated(self.uri_of(key)):
+            if path.exists():
+                return False
+            with self._complete(key, data) as partial:
+                try:
+                    os.link(partial, path)  # atomic, and fails where the name is taken
+                except FileExistsError:
+                    return False
+                _sync_folder(path.parent)
+        return True
+
+    def exists(self, key: str) -> bool:
+        with _translated(self.uri_of(key)):
+            return self._path(key).is_file()
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return (key for key, _ in self.entries(prefix))
+
+    def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
+        check_key(prefix, prefix=True)
+        found, followed = [], set[str]()
+
+        def unless_gone(error: OSError) -> None:  # a folder that cannot be listed, or has gone since its parent was
+            if isinstance(error, PermissionError):
+                if closed:
+                    closed(Path(error.filename).relative_to(self.root).as_posix())
+            elif error.errno not in _GONE:
+                raise error
+
+        with _translated(f"{self.uri}/{prefix}"):
+            top = self.root / prefix.rpartition("/")[0]
+            for folder, folders, names in os.walk(top, onerror=unless_gone, followlinks=True):
+                folders[:] = [name for name in folders if self._leads_on(os.path.join(folder, name), followed)]
+                for path in (Path(folder, name) for name in names if not name.startswith(PARTIAL)):
+                    key = path.relative_to(self.root).as_posix()
+                    if key.startswith(prefix) and (fingerprint := _fingerprint(path)) is not None:
+                        found.append((key, fingerprint))
+        yield from sorted(found, key=lambda entry: os.fsencode(entry[0]))  # a name on disk need not be UTF-8
+
+    def _leads_on(self, folder: str, followed: set[str]) -> bool:
+        """Whether a listing goes into a folder: a linked one is listed once, unless it is listed without the link."""
+        if not os.path.islink(folder):
+            return True
+        target, root = os.path.realpath(folder), os.path.realpath(self.root)
+        if target in followed or f"{root}/".startswith(f"{target}/") or f"{target}/".startswith(f"{root}/"):
+            return False
+        followed.add(target)
+        return True
+
+    def size(self, key: str) -> int:
+        with _translated(self.uri_of(key)):
+            return self._path(key).stat().st_size
+
+    def delete(self, key: str) -> None:
+        with _translated(self.uri_of(key)):
+            self._path(key).unlink(missing_ok=True)
+
+    def fetch(self, key: str) -> Path:
+        if not self.exists(key):
+            raise BlobMissing(f"{self.uri_of(key)}: no such blob")
+        return self._path(key)
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        with _translated(self.uri_of(key)), self._path(key).open("rb"):
+            pass  # now is the time to say that it is missing or denied
+        yield self._path(key)
+
+    def uri_of(self, key: str) -> str:
+        return str(self._path(key))
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    @contextmanager
+    def _complete(self, key: str, data: Data) -> Iterator[Path]:
+        """A temporary file beside the key with all the bytes, on the disk and not only in memory."""
+        folder = self._path(key).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{PARTIAL}{uuid.uuid4().hex}"
+        try:
+            with partial.open("xb") as file:
+                if isinstance(data, Path):
+                    with data.open("rb") as source:
+                        shutil.copyfileobj(source, file, 1 << 20)
+                else:
+                    file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _fingerprint(path: Path) -> str | None:
+    """Of a file; None for what is none, or went away."""
+    try:
+        found = path.stat()
+    except PermissionError:
+        return "denied"  # it is there: who reads it is told
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
+    return f"{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None
+
+
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    """Errors of the file system as ours."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise BlobMissing(f"{_named(error, uri)}: no such blob") from error
+    except PermissionError as error:
+        raise BlobDenied(f"{_named(error, uri)}: permission denied") from error
+    except OSError as error:
+        raise BlobError(f"{_named(error, uri)}: {error.strerror or error}") from error
+
+
+def _named(error: OSError, uri: str) -> str:
+    """What the error is about: the source of a copy is not the blob."""
+    name = str(error.filename) if error.filename else uri
+    return uri if PARTIAL in name else name

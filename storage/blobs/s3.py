@@ -1,0 +1,192 @@
+"""Blobs as objects in a bucket."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+from storage.blobs.base import PARTIAL, BlobDenied, BlobError, BlobMissing, BlobUnreachable, Closed, Data, check_key
+
+
+class S3Blobs:
+    """Blobs as objects below a prefix of a bucket; any S3 with conditional writes.
+
+    Credentials and region come from the environment, as for every S3 tool.
+    """
+
+    def __init__(self, bucket: str, prefix: str, *, endpoint_url: str | None = None, cache: Path) -> None:
+        self.bucket = bucket
+        self.prefix = f"{check_key(prefix)}/" if prefix else ""
+        self.endpoint_url = endpoint_url
+        self.cache = cache
+        self._connected: S3Client | None = None
+        self._pid = 0
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def read(self, key: str, limit: int = -1) -> bytes:
+        with self._errors(key):
+            body = self._client().get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+            with closing(body):  # what is beyond the limit is not received
+                return body.read(None if limit < 0 else limit)
+
+    def write(self, key: str, data: Data) -> None:
+        with self._errors(key):
+            if isinstance(data, Path):
+                self._client().upload_file(str(data), self.bucket, self._key(key))
+            else:
+                self._client().put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+
+    def create(self, key: str, data: Data) -> bool:
+        from botocore.exceptions import ClientError
+
+        with self._errors(key):
+            for _ in range(_CONFLICTS):
+                try:
+                    if isinstance(data, Path):
+                        with data.open("rb") as body:
+                            self._put_new(key, body)
+                    else:
+                        self._put_new(key, data)
+                except ClientError as error:
+                    status, code = _status(error)
+                    if status == 412 or code == "PreconditionFailed":
+                        return False
+                    if status != 409:  # 409: another writer is at it, and may yet fail
+                        raise
+                else:
+                    return True
+        raise BlobUnreachable(f"{self.uri_of(key)}: other writers kept it busy")
+
+    def _put_new(self, key: str, body: object) -> None:
+        self._client().put_object(Bucket=self.bucket, Key=self._key(key), Body=body, IfNoneMatch="*")  # type: ignore[arg-type]
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except BlobMissing:
+            return False
+        return True
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return (key for key, _ in self.entries(prefix))
+
+    def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
+        check_key(prefix, prefix=True)
+        with self._errors(prefix):
+            pages = (
+                self._client()
+                .get_paginator("list_objects_v2")
+                .paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+            )
+            for page in pages:
+                for found in page.get("Contents", []):
+                    key = found["Key"].removeprefix(self.prefix)
+                    if key and not key.endswith("/"):  # that is how consoles make folders, not a blob
+                        yield key, f"{found['Size']}-{found['ETag'].strip(chr(34))}"
+
+    def size(self, key: str) -> int:
+        with self._errors(key):
+            return self._client().head_object(Bucket=self.bucket, Key=self._key(key))["ContentLength"]
+
+    def delete(self, key: str) -> None:
+        with self._errors(key):
+            self._client().delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def fetch(self, key: str) -> Path:
+        """The cached copy of this content, which is downloaded when there is none. One request when there is."""
+        with self._errors(key):
+            head = self._client().head_object(Bucket=self.bucket, Key=self._key(key))
+            named = f"{self.endpoint_url}\n{self.uri_of(key)}\n{head['ETag']}\n{head['ContentLength']}"
+            path = self.cache / (hashlib.sha256(named.encode()).hexdigest() + PurePosixPath(key).suffix)
+            if path.is_file() and path.stat().st_size == head["ContentLength"]:  # a power cut may have left less
+                return path
+            self.cache.mkdir(parents=True, exist_ok=True)
+            partial = self.cache / f"{PARTIAL}{uuid.uuid4().hex}"
+            try:
+                self._client().download_file(self.bucket, self._key(key), str(partial))
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+        return path
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
+            path = Path(folder) / PurePosixPath(key).name[-60:]  # a key may be longer than a file's name
+            with self._errors(key):
+                self._client().download_file(self.bucket, self._key(key), str(path))
+            yield path
+
+    def uri_of(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self._key(key)}"
+
+    def _key(self, key: str) -> str:
+        return self.prefix + check_key(key)
+
+    def _client(self) -> S3Client:
+        """One client a process: a forked one must not share its parent's connections."""
+        if self._connected is None or self._pid != os.getpid():
+            import boto3
+            from botocore.config import Config
+
+            config = Config(
+                connect_timeout=10,
+                read_timeout=60,
+                retries={"max_attempts": 5, "mode": "standard"},
+                s3={"addressing_style": "path" if self.endpoint_url else "auto"},
+            )
+            self._connected = boto3.Session().client("s3", endpoint_url=self.endpoint_url, config=config)
+            self._pid = os.getpid()
+        return self._connected
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_connected": None}
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """Errors of the client as ours."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+        uri = f"s3://{self.bucket}/{self.prefix}{key}"
+        try:
+            yield
+        except ClientError as error:
+            status, code = _status(error)
+            if code == "NoSuchBucket":
+                raise BlobMissing(f"s3://{self.bucket}: no such bucket") from error
+            if status == 404:
+                raise BlobMissing(f"{uri}: no such blob") from error
+            if status in (401, 403):
+                raise BlobDenied(f"{uri}: {code}") from error
+            if status >= 500 or status in (409, 429):
+                raise BlobUnreachable(f"{uri}: {status} {code}") from error
+            raise BlobError(f"{uri}: {status} {code}") from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise BlobDenied(f"{uri}: {error}") from error
+        except (BotoCoreError, Boto3Error) as error:
+            raise BlobUnreachable(f"{uri}: {error}") from error
+        except FileNotFoundError as error:
+            raise BlobMissing(f"{error.filename}: no such file") from error
+
+
+_CONFLICTS = 20
+
+
+def _status(error: Exception) -> tuple[int, str]:
+    """HTTP status and S3 code of a client error."""
+    response: dict[str, dict[str, object]] = getattr(error, "response", {})
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return int(str(status)), str(response.get("Error", {}).get("Code", ""))

@@ -1,0 +1,28 @@
+"""Opens the store at an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from storage.blobs.base import Blobs
+from storage.blobs.folder import LocalBlobs
+from storage.blobs.s3 import S3Blobs
+
+
+def connect(uri: str, *, cache: Path, endpoint_url: str | None = None) -> Blobs:
+    """The store at `uri`: a folder (made when absent), file://… or s3://bucket/prefix.
+
+    cache: a folder for local copies of remote blobs. endpoint_url: of an S3 that is not Amazon's.
+    Raises ValueError for another scheme.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "s3":
+        if not parts.netloc:
+            raise ValueError(f"an S3 root is s3://bucket/prefix, not {uri!r}")
+        return S3Blobs(parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, cache=cache)
+    if parts.scheme == "file":
+        return LocalBlobs(Path(unquote(parts.path)))
+    if "://" in uri or not uri:
+        raise ValueError(f"a root is a folder, file://… or s3://bucket/prefix, not {uri!r}")
+    return LocalBlobs(Path(uri))

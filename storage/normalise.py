@@ -1,0 +1,312 @@
+"""Videos from elsewhere: open, judge, write as a stored video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+import av.filter
+import av.video.frame
+import av.video.stream
+import numpy as np
+
+from storage.records import FPS, Refusal
+from storage.upright import Upright, upright_hw
+from storage.video import VideoError, encode, error_line
+
+#: Demuxers that may open a source. Playlists (hls, concat, dash) are not among them: they would read other files.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,mxf,rm,ivf,h264,hevc,dv,wtv,nut,"
+    "gif,apng,mp3,wav,flac,aac,aiff,amr,image2,png_pipe,jpeg_pipe,jpegls_pipe,webp_pipe,bmp_pipe,tiff_pipe,srt,webvtt"
+)
+
+
+_STILLS = frozenset({"gif", "apng", "image2"})
+_MISSING_SHARE = 0.05  # of the frames, or of the announced duration, that may be missing
+_MISSING_S = 0.5  # and never a complaint about less than this
+
+
+class Refused(VideoError):
+    """This file is not a video that we take."""
+
+    def __init__(self, reason: Refusal, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a source may be. Sides are of the upright picture."""
+
+    min_s: float = 1.0
+    max_s: float = 600.0
+    min_side_px: int = 64
+    max_side_px: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalised:
+    """A stored video, and where each of its frames came from."""
+
+    height: int
+    width: int
+    frame_count: int
+    duration_s: float
+    source_fps: float  # average of the source
+    variable_rate: bool  # the source's frame intervals differed by more than rounding
+    rotation: int  # degrees clockwise that were applied
+    timestamps: tuple[float, ...]  # (frame_count,) s from the source's first frame, of the source frame shown
+
+
+def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> Normalised:
+    """Write `source` as constant 24 fps H.264: upright, square pixels, even sides, no sound.
+
+    Frame k shows the source frame nearest to k / 24 s. An odd side loses its last row or column: cropping keeps every
+    other pixel as it was, scaling would blur them all. The bytes depend only on the source and the library's version.
+    The file appears under its name when it is complete.
+    Raises Refused, with a reason.
+    """
+    limits = limits or Limits()
+    with _opened(source) as (container, stream):
+        announced_s = _announced_s(container, stream)
+        if announced_s is not None and announced_s > limits.max_s:
+            raise Refused(Refusal.TOO_LONG, f"{source.name}: {announced_s:.1f} s, at most {limits.max_s:g} s")
+        damage = _Damage()
+        shown = _checked(_frames_of(container, stream, damage), stream, source.name, limits, damage)
+        first = next(shown, None)
+        if first is None:
+            raise Refused(Refusal.UNREADABLE, f"{source.name}: no frame decodes")
+        height, width, rotation = upright_hw(first.frame, stream)
+        colours = first.frame.colorspace or _BT601  # 0 is RGB, which is converted
+        source_times: list[float] = []
+        output_times: list[float] = []
+
+        def resampled() -> Iterator[av.video.frame.VideoFrame]:
+            upright = Upright(stream, height, width)
+            for frame, time_s in _at_constant_rate(chain([first], shown), source_times):
+                output_times.append(time_s)
+                yield upright(frame)
+            _judge(source.name, source_times, announced_s, damage, limits)
+
+        encode(target, resampled(), height, width, FPS, crf=18, colours=colours)
+    intervals = len(source_times) - 1
+    return Normalised(
+        height=height,
+        width=width,
+        frame_count=len(output_times),
+        duration_s=len(output_times) / FPS,
+        source_fps=intervals / (source_times[-1] - source_times[0]),
+        variable_rate=_is_variable(source_times),
+        rotation=rotation,
+        timestamps=tuple(round(time_s, 6) for time_s in output_times),
+    )
+
+
+@dataclass
+class _Damage:
+    """What went wrong while decoding: counted, because one bad packet is no reason to refuse a video."""
+
+    packets: int = 0
+    frames: int = 0
+    broken: int = 0  # packets that did not decode, and frames that the decoder marks as corrupt
+    repeated: int = 0  # frames whose time is not after that of the frame before
+    last_s: float = 0.0  # how long the last frame is shown by its own account; 0 where it says nothing
+    last: str = ""
+
+    def note(self, error: BaseException | None) -> None:
+        self.broken += 1
+        self.last = error_line(error) if error else "corrupt frame"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded frame and when it is shown."""
+
+    frame: av.video.frame.VideoFrame
+    time_s: float  # from the first frame
+
+
+Opened = tuple["av.container.InputContainer", "av.video.stream.VideoStream"]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Opened]:
+    """The container and its video stream. Raises Refused: what libav says on the way is turned into the reason."""
+    name = path.name
+    try:
+        if path.stat().st_size == 0:
+            raise Refused(Refusal.UNREADABLE, f"{name}: zero bytes")
+        container = av.open(
+            str(path.absolute()),
+            metadata_errors="replace",
+            container_options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise Refused(Refusal.UNREADABLE, f"{name}: {error_line(error)}") from error
+    with container:
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        kinds = set(container.format.name.split(","))
+        if not streams or kinds & _STILLS or any(kind.endswith("_pipe") for kind in kinds):
+            raise Refused(Refusal.NO_VIDEO_STREAM, f"{name}: {container.format.name}, no video stream")
+        stream = streams[0]
+        if stream.codec_context is None or stream.time_base is None or not (stream.width and stream.height):
+            raise Refused(Refusal.UNREADABLE, f"{name}: the video stream has no decoder or no size")
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _packets(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> Iterator[av.Packet[av.video.stream.VideoStream]]:
+    """The packets of a stream until it ends or the file breaks off."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            return
+        yield packet
+
+
+def _frames_of(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, damage: _Damage
+) -> Iterator[av.video.frame.VideoFrame]:
+    """The frames of a stream in the order they are shown; packets that do not decode are counted and skipped."""
+    for packet in _packets(container, stream):
+        damage.packets += packet.size > 0 and not packet.is_discard
+        try:
+            decoded = packet.decode()
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            damage.note(error)
+            continue
+        for frame in decoded:
+            damage.frames += 1
+            if frame.is_corrupt:
+                damage.note(None)
+            damage.last_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+            yield frame
+
+
+def _checked(
+    decoded: Iterator[av.video.frame.VideoFrame],
+    stream: av.video.stream.VideoStream,
+    name: str,
+    limits: Limits,
+    damage: _Damage,
+) -> Iterator[_Shown]:
+    """Frames with their times, from zero and increasing. Refuses at the first frame what is too large or too small."""
+    interval_s = float(1 / stream.average_rate) if stream.average_rate else 1 / FPS
+    start_s: float | None = None
+    last_s = -1.0
+    for frame in decoded:
+        if start_s is None:
+            height, width, _ = upright_hw(frame, stream)
+            if min(height, width) < limits.min_side_px:
+                raise Refused(Refusal.TOO_SMALL, f"{name}: {width} x {height} px, sides at least {limits.min_side_px}")
+            if max(height, width) > limits.max_side_px:
+                raise Refused(Refusal.TOO_LARGE, f"{name}: {width} x {height} px, sides at most {limits.max_side_px}")
+        at_s = frame.time
+        if at_s is None:
+            at_s = (start_s or 0.0) + (last_s + interval_s if start_s is not None else 0.0)
+        if start_s is None:
+            start_s = at_s
+        time_s = at_s - start_s
+        if time_s <= last_s:
+            damage.repeated += 1  # the frame was already shown; or the clock went back, where two files became one
+            continue
+        if time_s > limits.max_s:
+            raise Refused(Refusal.TOO_LONG, f"{name}: more than {limits.max_s:g} s")
+        last_s = time_s
+        yield _Shown(frame, time_s)
+
+
+def _judge(name: str, times: Sequence[float], announced_s: float | None, damage: _Damage, limits: Limits) -> None:
+    """Raises Refused for what only the whole decode shows: a truncated, broken or short video."""
+    if damage.broken > max(1, _MISSING_SHARE * damage.packets):
+        detail = f"{name}: {damage.broken} of {damage.packets} frames do not decode ({damage.last})"
+        raise Refused(Refusal.TRUNCATED, detail)
+    if damage.repeated > max(1, _MISSING_SHARE * damage.frames):
+        detail = f"{name}: {damage.repeated} of {damage.frames} frames are not after the frame before them"
+        raise Refused(Refusal.FAILED, detail)
+    spanned_s = _spanned_s(times)
+    ends_s = max(spanned_s, times[-1] + damage.last_s)  # a still ending is one long frame
+    if announced_s is not None and announced_s - ends_s > max(_MISSING_S, _MISSING_SHARE * announced_s):
+        if len(times) > 1:
+            detail = f"{name}: decoding ends at {ends_s:.2f} s of {announced_s:.2f} s"
+            raise Refused(Refusal.TRUNCATED, detail)
+    if len(times) < 2:
+        raise Refused(Refusal.TOO_SHORT, f"{name}: one frame")
+    if spanned_s < limits.min_s - 1e-6:
+        raise Refused(Refusal.TOO_SHORT, f"{name}: {spanned_s:.2f} s, at least {limits.min_s:g} s")
+
+
+def _announced_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float | None:
+    """How long the file says the video is, from its first frame; None where it says nothing, or only of its sound."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    begins_s = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+    if tag := stream.metadata.get("DURATION", ""):  # Matroska: 00:00:10.000000000
+        try:
+            hours, minutes, seconds = tag.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - begins_s  # it counts from the file's zero
+        except ValueError:
+            return None
+    if container.duration and not container.streams.audio:
+        return container.duration / 1_000_000
+    return None
+
+
+def _spanned_s(times: Sequence[float]) -> float:
+    """From the first frame to the end of the last, which lasts as long as the frames did on average."""
+    if len(times) < 2:
+        return 0.0
+    return (times[-1] - times[0]) * len(times) / (len(times) - 1)
+
+
+def _is_variable(times: Sequence[float]) -> bool:
+    """Whether frame intervals differ by more than a tenth of their median, which rounding to milliseconds does not."""
+    if len(times) < 3:
+        return False
+    intervals = np.diff(np.asarray(times))
+    middle = float(np.median(intervals))
+    return bool(np.abs(intervals - middle).max() > max(0.1 * middle, 0.0021))
+
+
+def _at_constant_rate(
+    shown: Iterator[_Shown], source_times: list[float]
+) -> Iterator[tuple[av.video.frame.VideoFrame, float]]:
+    """The frame nearest to every k / 24 s, and its time. Appends the time of every source frame to `source_times`.
+
+    Two frames as near as each other: the earlier. Holds two frames.
+    """
+    k = 0
+    before: _Shown | None = None
+    for now in shown:
+        source_times.append(now.time_s)
+        if before is not None:
+            middle_s = (before.time_s + now.time_s) / 2
+            while k / FPS <= middle_s + 1e-9:
+                yield before.frame, before.time_s
+                k += 1
+        before = now
+    if before is None:
+        return
+    count = max(1, round(_spanned_s(source_times) * FPS))
+    while k < count:
+        yield before.frame, before.time_s
+        k += 1
+
+
+_BT601 = 6  # AVCOL_SPC_SMPTE170M, what libav converts RGB to
