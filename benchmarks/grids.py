@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import image, inputs
+from model import inputs, proposals
 from model.checkpoints import LoadedModel
-from model.image import GridConfig, ImagePredictor, Scale
+from model.image import ImagePredictor
+from model.proposals import GridConfig, Scale
 
 POINTS = 64  # a batch
 QUICK = (Scale(crops_per_side=1, points_per_side=16), Scale(crops_per_side=2, points_per_side=4))
@@ -36,9 +37,9 @@ def measure(loaded: LoadedModel, frame: NDArray[np.uint8], *, quick: bool = Fals
     ours = theirs = largest = grown = 0.0
     points = 0
     for scale in config.scales:
-        for crop in image.crop_boxes(hw, scale.crops_per_side, config.crop_overlap):
+        for crop in proposals.crop_boxes(hw, scale.crops_per_side, config.crop_overlap):
             part = np.ascontiguousarray(frame[crop[1] : crop[3], crop[0] : crop[2]])
-            asked = image.grid_points(scale.points_per_side, (0, 0, crop[2] - crop[0], crop[3] - crop[1]))
+            asked = proposals.grid_points(scale.points_per_side, (0, 0, crop[2] - crop[0], crop[3] - crop[1]))
             batches = [asked[i : i + POINTS] for i in range(0, len(asked), POINTS)]
             begun = _now(loaded)
             predictor = ImagePredictor(loaded)

@@ -34,10 +34,11 @@ from benchmarks import grids
 from engine.demo import micro
 from engine.demo.synthetic import render
 from engine.protocols import first_frame
-from model import checkpoints, inputs, meta_checkpoint, network
+from model import architecture, checkpoints, devices, inputs, meta_checkpoint, network
 from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy, Window, can_read
-from model.tracker import FeatureCache, Tracker, TrackerConfig
+from model.features import FeatureCache
+from model.tracker import Tracker, TrackerConfig
 from storage.records import Prompt
 from validation import jf
 
@@ -58,8 +59,8 @@ def ways(loaded: LoadedModel, window: float | None = None) -> dict[str, Way]:
 def published(name: str, image_size: int, device: str) -> LoadedModel:
     """Random weights in the shape of a published model."""
     torch.manual_seed(0)
-    model = Sam2VideoModel(checkpoints.resized_config(meta_checkpoint.config_of(name), image_size))
-    checkpoints.init_weights(model, 0, embedding_std=1.0)
+    model = Sam2VideoModel(architecture.resized_config(meta_checkpoint.config_of(name), image_size))
+    architecture.init_weights(model, 0, embedding_std=1.0)
     with torch.no_grad():  # every object is present: an absent one is less work for us than for the library
         model.mask_decoder.pred_obj_score_head.proj_out.bias += 5.0
     return checkpoints.wrap(torch.nn.Module.to(model, device=device, dtype=precision(device)), name=name)
@@ -308,7 +309,7 @@ def main() -> None:
         "--window", type=float, help="economy also looks only around the last mask, its box grown by this share"
     )
     chosen = parser.parse_args()
-    checkpoints.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
+    devices.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
     quick = chosen.quick
     side = min(128, chosen.image_size) if quick else chosen.image_size
 

@@ -109,10 +109,10 @@ class Services:
     @property
     def device(self) -> str:
         """Where the model runs."""
-        from model import checkpoints
+        from model import devices
 
-        checkpoints.set_threads(self.settings.model.threads)
-        return checkpoints.pick_device(self.settings.model.device)
+        devices.set_threads(self.settings.model.threads)
+        return devices.pick_device(self.settings.model.device)
 
     @contextmanager
     def frames(self, video: Video) -> Iterator[FrameReader]:

@@ -7,7 +7,6 @@ tracking. The `micro` checkpoint lies beside this file.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import os
@@ -24,40 +23,20 @@ import huggingface_hub
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Sam2VideoConfig, Sam2VideoModel
+from transformers import Sam2VideoModel
 from transformers.utils import logging as transformers_logging
 
 from model import meta_checkpoint
+from model.architecture import side_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MICRO = Path(__file__).parent / "micro"
-MEMORY_CHANNELS = 64  # fixed inside transformers' memory attention
 _WANTED = ("*.json", "model*.safetensors")  # files of a hub repository that loading needs
 
 
 class NoCheckpoint(Exception):
     """No checkpoint under that name or path."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """The sizes of a model that is built from nothing; the defaults are `micro`'s."""
-
-    image_size: int = 256  # px, side of the square input; a multiple of 32 and of 4 * windows[0]
-    embed_dim: int = 32  # channels of the first Hiera stage; doubles at each stage
-    blocks: tuple[int, int, int, int] = (1, 2, 3, 1)
-    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
-    windows: tuple[int, int, int, int] = (8, 4, 8, 4)  # window sides of local attention, in tokens
-    global_blocks: tuple[int, ...] | None = None  # blocks with global attention; None: the last of the third stage
-    hidden: int = 128  # channels of features, tokens and object pointers; a multiple of 64 above 64
-    decoder_heads: int = 8
-    decoder_mlp: int = 256
-    memory_layers: int = 2
-    memory_mlp: int = 512
-    dropout: float = 0.1  # of the memory attention, in training only
-    num_maskmem: int = 7  # 1 conditioning + 6 recent
-    max_object_pointers: int = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,120 +57,6 @@ class LoadedModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
-
-
-def build(shape: Shape | None = None) -> Sam2VideoModel:
-    """A model of this shape with the library's own initial weights (see `init_weights` for ones that train).
-
-    Raises ValueError if the sizes do not fit together.
-    """
-    return Sam2VideoModel(config_of(shape or Shape()))
-
-
-def config_of(shape: Shape) -> Sam2VideoConfig:
-    """transformers' configuration for a shape, consistent at any image size."""
-    dims = [shape.embed_dim * 2**stage for stage in range(4)]
-    if shape.hidden % MEMORY_CHANNELS or shape.hidden <= MEMORY_CHANNELS:
-        raise ValueError(f"hidden must be a multiple of {MEMORY_CHANNELS} above it, got {shape.hidden}")
-    pooled = [sum(shape.blocks[:stage]) for stage in (1, 2, 3)]  # blocks that halve the map
-    global_blocks = (sum(shape.blocks[:3]) - 1,) if shape.global_blocks is None else shape.global_blocks
-    for block in global_blocks:
-        if block in pooled or not 0 <= block < sum(shape.blocks):
-            raise ValueError(f"global attention is impossible in block {block}: blocks {shape.blocks} pool in {pooled}")
-    config = Sam2VideoConfig(
-        vision_config={
-            "backbone_config": {
-                "model_type": "sam2_hiera_det_model",
-                "hidden_size": shape.embed_dim,
-                "num_attention_heads": shape.heads[0],
-                "blocks_per_stage": list(shape.blocks),
-                "embed_dim_per_stage": dims,
-                "num_attention_heads_per_stage": list(shape.heads),
-                "window_size_per_stage": list(shape.windows),
-                "global_attention_blocks": list(global_blocks),
-            },
-            "backbone_channel_list": dims[::-1],
-            "fpn_hidden_size": shape.hidden,
-        },
-        prompt_encoder_config={"hidden_size": shape.hidden},
-        mask_decoder_config={
-            "hidden_size": shape.hidden,
-            "mlp_dim": shape.decoder_mlp,
-            "num_attention_heads": shape.decoder_heads,
-            "iou_head_hidden_dim": shape.hidden,
-        },
-        num_maskmem=shape.num_maskmem,
-        max_object_pointers_in_encoder=shape.max_object_pointers,
-        memory_attention_hidden_size=shape.hidden,
-        memory_attention_num_layers=shape.memory_layers,
-        memory_attention_feed_forward_hidden_size=shape.memory_mlp,
-        memory_attention_dropout=shape.dropout,
-        memory_attention_rope_dropout=shape.dropout,
-        memory_encoder_hidden_size=shape.hidden,
-        memory_encoder_output_channels=MEMORY_CHANNELS,
-        mask_downsampler_embed_dim=shape.hidden,
-        memory_fuser_embed_dim=shape.hidden,
-        memory_fuser_intermediate_dim=4 * shape.hidden,
-    )
-    return resized_config(config, shape.image_size)
-
-
-def resized_config(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig:
-    """The same configuration for another side of the square input, in px."""
-    new = copy.deepcopy(config)
-    vision: Any = new.vision_config  # the library types it as if it could still be a dict
-    prompt: Any = new.prompt_encoder_config
-    step = max(32, 4 * vision.backbone_config.window_size_per_stage[0])
-    if image_size <= 0 or image_size % step:
-        raise ValueError(f"image_size must be a positive multiple of {step}, got {image_size}")
-    new.image_size = prompt.image_size = image_size
-    vision.backbone_config.image_size = [image_size, image_size]
-    vision.backbone_feature_sizes = [[image_size // stride] * 2 for stride in (4, 8, 16)]
-    new.memory_attention_rope_feat_sizes = [image_size // 16] * 2
-    return new
-
-
-def resized(model: Sam2VideoModel, image_size: int) -> Sam2VideoModel:
-    """A copy of the model for another input side, with the same weights, device, dtype and mode.
-
-    No weight depends on the input's size: positions are interpolated, computed or convolved.
-    """
-    with torch.random.fork_rng(devices=[]):
-        new = Sam2VideoModel(resized_config(model.config, image_size))
-    new.load_state_dict(model.state_dict())
-    moved: Sam2VideoModel = nn.Module.to(new, device=model.device, dtype=model.dtype)
-    moved.train(model.training)
-    return moved
-
-
-def side_of(model: Sam2VideoModel) -> int:
-    """The side of the model's square input in px."""
-    size = model.config.image_size
-    return size if isinstance(size, int) else size[0]
-
-
-def init_weights(model: Sam2VideoModel, seed: int, *, embedding_std: float = 0.02, layer_scale: float = 0.1) -> None:
-    """Initial weights from which training takes off; in place, and the same for the same seed.
-
-    PyTorch's default for every linear layer and convolution, layer scales at `layer_scale`, and every embedding or
-    other parameter that the library leaves at zero drawn with `embedding_std`. The Fourier frequencies of clicks are
-    made those of the image grid: the library draws them apart, and then a click does not know where on the image it is.
-    """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        settled: set[int] = set()
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm):
-                module.reset_parameters()
-                settled.update(id(p) for p in module.parameters(recurse=False))
-        for name, parameter in model.named_parameters():
-            if ".memory_fuser." in name and name.endswith(".scale"):
-                parameter.fill_(layer_scale)
-            elif id(parameter) not in settled:
-                parameter.normal_(std=embedding_std)
-        frequencies = model.shared_image_embedding.positional_embedding
-        frequencies.normal_(std=model.shared_image_embedding.scale)
-        model.prompt_encoder.shared_embedding.positional_embedding.copy_(frequencies)
 
 
 def save(
@@ -280,26 +145,6 @@ def _from_meta(path: Path) -> Sam2VideoModel:
             raise NoCheckpoint(f"the checkpoint at {path} does not fit: {name} is {shapes}")
     model.load_state_dict(tensors)
     return model
-
-
-def set_threads(count: int | None) -> None:
-    """CPU threads of every model in this process; None leaves torch's own choice."""
-    if count is not None:
-        torch.set_num_threads(count)
-
-
-def pick_device(wanted: str) -> str:
-    """The device of a name; "auto" is the GPU where there is one. Raises ValueError for one that is not there."""
-    there = torch.cuda.is_available()
-    if wanted == "auto":
-        return "cuda" if there else "cpu"
-    try:
-        kind = torch.device(wanted).type
-    except RuntimeError as error:
-        raise ValueError(f"no device {wanted!r}: auto, cpu, cuda or cuda:N") from error
-    if kind == "cuda" and not there:
-        raise ValueError(f"no device {wanted!r}: torch {torch.__version__} sees no GPU here")
-    return wanted
 
 
 def wrap(

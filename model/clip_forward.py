@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import Sam2VideoModel
 
 from model import network
-from model.network import Clicks, Decoded, Memory
+from model.network import Clicks, Decoded, FrameMemory
 from model.parallel import Team
 
 
@@ -41,7 +41,7 @@ class Step:
     target: Tensor  # float (B * N, S, S)
 
 
-def run(
+def answer_clips(
     model: Sam2VideoModel,
     pixels: Tensor,
     masks: Tensor,
@@ -69,7 +69,7 @@ def run(
     conditioning = set(prompted) | set(corrected)
 
     steps: list[Step] = []
-    bank: dict[int, Memory] = {}
+    bank: dict[int, FrameMemory] = {}
     for frame in prompted + [i for i in range(t) if i not in prompted]:
         here = features.select(owner * t + frame)
         target = targets[:, frame]
@@ -112,7 +112,12 @@ def _first_and_others(t: int, most: int, generator: torch.Generator) -> list[int
 
 
 def _remember(
-    model: Sam2VideoModel, here: network.Features, bank: dict[int, Memory], conditioning: set[int], frame: int, t: int
+    model: Sam2VideoModel,
+    here: network.Features,
+    bank: dict[int, FrameMemory],
+    conditioning: set[int],
+    frame: int,
+    t: int,
 ) -> Tensor:
     span = min(t, model.config.max_object_pointers_in_encoder)
     spatial = [(0, bank[i]) for i in sorted(conditioning) if i in bank]

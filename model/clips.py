@@ -33,7 +33,7 @@ class Clip:
             raise ValueError(f"frames {self.frames.shape} and masks {(t, n, h, w)} do not belong together")
 
 
-ClipSource = Callable[[int], Clip]  # seed -> clip; the same seed gives the same clip
+DrawClip = Callable[[int], Clip]  # seed -> clip; the same seed gives the same clip
 
 
 @dataclass(frozen=True)

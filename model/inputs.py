@@ -44,7 +44,7 @@ def to_pixels(loaded: LoadedModel, frames: Sequence[Rgb]) -> Tensor:
     return ((pixels - mean) / std).to(loaded.dtype)
 
 
-def check(prompt: Prompt, hw: tuple[int, int]) -> None:
+def check_prompt(prompt: Prompt, hw: tuple[int, int]) -> None:
     """Raises ValueError, showing the value, if a prompt says nothing, contradicts itself or misses the frame."""
     height, width = hw
     if len(prompt.points_xy) != len(prompt.labels):

@@ -59,7 +59,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Memory:
+class FrameMemory:
     """What is remembered of one frame for B objects."""
 
     features: Tensor  # float (B, 64, h, w)
@@ -205,7 +205,7 @@ def upsample(model: Sam2VideoModel, logits: Tensor) -> Tensor:
 
 def encode_memory(
     model: Sam2VideoModel, top: Tensor, full_logits: Tensor, decoded: Decoded, *, binarise: bool
-) -> Memory:
+) -> FrameMemory:
     """Remembers a frame. top: float (B, C, h, w) without memory; full_logits: float (B, S, S).
 
     binarise: whether the mask enters as 0 or 1 (frames that somebody prompted, at inference) or as probabilities.
@@ -217,13 +217,13 @@ def encode_memory(
     if model.occlusion_spatial_embedding_parameter is not None:
         absent = (decoded.object_score <= 0).to(features.dtype)
         features = features + (absent[:, None] * model.occlusion_spatial_embedding_parameter)[..., None, None]
-    return Memory(features, position, decoded.pointer)
+    return FrameMemory(features, position, decoded.pointer)
 
 
 def attend_to_memory(
     model: Sam2VideoModel,
     features: Features,
-    spatial: Sequence[tuple[int, Memory]],
+    spatial: Sequence[tuple[int, FrameMemory]],
     pointers: Sequence[tuple[int, Tensor]],
     *,
     pointer_span: int,

@@ -18,29 +18,24 @@ Knows nothing of files, tickets or training. The steps of the network are in `ne
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from threading import Lock
-from typing import Any, TypeVar
+from collections import defaultdict
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model import inputs, masks, network
 from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy, MemoryReader, Past, Window, can_read
-from model.inputs import Rgb
-from model.network import Decoded, Features, Memory
+from model.features import FeatureCache, FrameSource
+from model.frame_masks import FrameMasks, masks_of_one, stack_masks
+from model.network import Decoded, Features, FrameMemory
+from model.object_memory import BACK, FORTH, ObjectMemory, Offsets, Reading, RememberedFrame, closest_frames, extends
 from storage.records import Prompt
 
-FrameSource = Callable[[Any], Rgb]  # frame_idx, or whatever tells the frames of a cache apart -> uint8 (H, W, 3)
-
 _Item = TypeVar("_Item")
-FORTH, BACK = 1, 2
-Offsets = tuple[int, ...]  # frames back, one an item of memory; 0 for a conditioning frame's map
 
 
 class NoPrompt(Exception):
@@ -58,120 +53,6 @@ class TrackerConfig:
     # as are fast, 4 on a CPU, whose cache holds the activations of so many, and 64 on a GPU
     lookahead: int = 1  # frames that the image encoder takes at once, at least 1
     economy: Economy = Economy()  # work to leave out, on a CPU only; nothing by default
-
-
-@dataclass(frozen=True)
-class FrameMasks:
-    """The masks of N objects on one frame. logits: float (N, h, w) at a quarter of the model's input size."""
-
-    frame_idx: int
-    object_ids: tuple[str, ...]
-    logits: Tensor  # > 0 is object; all NO_OBJECT_LOGIT where the object is absent
-    iou: Tensor  # float (N,), the model's own estimate in [0, 1]
-    object_score: Tensor  # float (N,), > 0 is present
-
-    def masks(self, hw: tuple[int, int]) -> NDArray[np.bool_]:
-        """bool (N, H, W) at the video's size hw = (H, W): logits resized bilinearly, then cut at zero."""
-        return masks.enlarge(self.logits, hw)
-
-    def stability(self, offset: float = 1.0) -> Tensor:
-        """Stability score of each mask, float (N,) in [0, 1]; 1 where the object is absent."""
-        return masks.stability_score(self.logits, offset)
-
-
-class FeatureCache:
-    """Image features by frame, the least recently used dropped. Share one between trackers of a video.
-
-    Where one is shared between videos, `frame_idx` is what its source takes, and trackers get `at` theirs.
-    """
-
-    def __init__(self, loaded: LoadedModel, frames: FrameSource, size: int = 4) -> None:
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
-        self.loaded, self.size = loaded, size
-        self._frames = frames
-        self._kept: OrderedDict[Any, Features] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, frame_idx: Any, *, with_next: Sequence[Any] = ()) -> Features:
-        """The features of a frame, batch 1. If it must be encoded, `with_next` are encoded in the same batch."""
-        with self._lock:
-            if frame_idx not in self._kept:
-                self._encode([frame_idx, *(i for i in with_next[: self.size - 1] if i not in self._kept)])
-            self._kept.move_to_end(frame_idx)
-            return self._kept[frame_idx]
-
-    def at(self, frame_idx: Sequence[Any]) -> FeatureCache:
-        """The same cache for a tracker that goes through these frames alone and counts them from 0."""
-        return _Places(self, frame_idx)
-
-    @torch.inference_mode()
-    def encoding(self, frame_idx: Any) -> Generator[None]:
-        """Encodes a frame, unless it is there, in steps between which this thread may do something more urgent."""
-        with self._lock:
-            if frame_idx in self._kept:
-                self._kept.move_to_end(frame_idx)
-                return
-        rgb = self._frames(frame_idx)
-        yield
-        encoded = yield from network.encoding(self.loaded.model, inputs.to_pixels(self.loaded, [rgb]))
-        with self._lock:
-            self._keep({frame_idx: encoded})
-
-    @torch.inference_mode()
-    def _encode(self, frame_idxs: Sequence[Any]) -> None:
-        pixels = inputs.to_pixels(self.loaded, [self._frames(i) for i in frame_idxs])
-        encoded = network.encode_images(self.loaded.model, pixels)
-        rows = torch.arange(len(frame_idxs), device=pixels.device)
-        alone = len(frame_idxs) == 1
-        self._keep({i: encoded if alone else encoded.select(rows[n : n + 1]) for n, i in enumerate(frame_idxs)})
-
-    def _keep(self, found: Mapping[Any, Features]) -> None:
-        self._kept.update(found)
-        while len(self._kept) > self.size:
-            self._kept.popitem(last=False)
-
-
-class _Places(FeatureCache):
-    """A cache seen through a list of frames."""
-
-    def __init__(self, cache: FeatureCache, frame_idx: Sequence[Any]) -> None:
-        self.loaded, self.size, self._cache, self._frame_idx = cache.loaded, cache.size, cache, frame_idx
-
-    def get(self, frame_idx: int, *, with_next: Sequence[int] = ()) -> Features:
-        return self._cache.get(self._frame_idx[frame_idx], with_next=[self._frame_idx[i] for i in with_next])
-
-    def encoding(self, frame_idx: int) -> Generator[None]:
-        return self._cache.encoding(self._frame_idx[frame_idx])
-
-
-@dataclass
-class _Memory:
-    """What one object remembers of one frame."""
-
-    pointer: Tensor  # float (C,)
-    features: Tensor | None  # bfloat16 (64, h, w); None where only the pointer can still be read
-    answer: FrameMasks | None  # N = 1; None where nobody can ask for it any more
-    prompt: Prompt | None = None  # what the conditioning frame was given
-
-
-@dataclass
-class _Object:
-    """One object's state. A frame is in `conditioning` or in `tracked`, never in both."""
-
-    direction: bytearray  # of every frame of the video: 0 until it is tracked, then FORTH or BACK, as it last was
-    conditioning: dict[int, _Memory] = field(default_factory=dict)
-    tracked: dict[int, _Memory] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """The memories that an object reads on a frame. Objects with equal offsets can share a batch."""
-
-    spatial_back: Offsets
-    pointer_back: Offsets
-    spatial: tuple[_Memory, ...]
-    pointers: tuple[_Memory, ...]
 
 
 class Tracker:
@@ -207,7 +88,7 @@ class Tracker:
             frames if isinstance(frames, FeatureCache) else FeatureCache(loaded, frames, size=config.lookahead + 2)
         )
         self._hw, self._frame_count, self._config = video_hw, frame_count, config
-        self._objects: dict[str, _Object] = {}
+        self._objects: dict[str, ObjectMemory] = {}
         if config.economy != Economy() and not can_read(self._model):
             raise ValueError(f"economy needs a model with one memory head on a CPU; this one is on {loaded.device}")
         self._reader = MemoryReader(self._model, config.economy) if can_read(self._model) else None
@@ -240,8 +121,8 @@ class Tracker:
         (frame_idx,) = frames
         self._check_frame(frame_idx)
         for prompt in prompts.values():
-            inputs.check(prompt, self._hw)
-        groups: dict[tuple[object, ...], list[tuple[str, _Reading | None, Tensor | None]]] = defaultdict(list)
+            inputs.check_prompt(prompt, self._hw)
+        groups: dict[tuple[object, ...], list[tuple[str, Reading | None, Tensor | None]]] = defaultdict(list)
         for object_id, prompt in prompts.items():
             state = self._objects.get(object_id) or self._new_object()
             reading, previous = None, None
@@ -261,7 +142,7 @@ class Tracker:
             for part in _parts(group, self._batch):
                 asked = {object_id: prompts[object_id] for object_id, *_ in part}
                 answers |= self._answer_prompts(frame_idx, asked, part, remember)
-        return _stack(frame_idx, [answers[object_id] for object_id in prompts])
+        return stack_masks(frame_idx, [answers[object_id] for object_id in prompts])
 
     def propagate(
         self, start: int, stop: int, *, reverse: bool = False, objects: Sequence[str] | None = None
@@ -315,8 +196,8 @@ class Tracker:
             decoded, full = network.take_mask(self._model, features, inputs.to_masks(self._loaded, given, self._hw))
             made = network.encode_memory(self._model, features.top, full, decoded, binarise=False)
             for row, prompt in enumerate(given):
-                answer = _answer(prompt.frame_idx, object_id, decoded, row)
-                kept = _Memory(made.pointer[row].clone(), self._keep(made, row), answer, prompt)
+                answer = masks_of_one(prompt.frame_idx, object_id, decoded, row)
+                kept = RememberedFrame(made.pointer[row].clone(), self._keep(made, row), answer, prompt)
                 state.tracked[prompt.frame_idx] = kept
             yield
         if about is not None and about in known and about not in state.tracked and about not in state.conditioning:
@@ -328,7 +209,7 @@ class Tracker:
             raise ValueError(f"object {new_id!r} is there already")
         state = self._object(object_id)
         conditioning, tracked = ({i: replace(m) for i, m in of.items()} for of in (state.conditioning, state.tracked))
-        self._objects[new_id] = _Object(bytearray(state.direction), conditioning, tracked)
+        self._objects[new_id] = ObjectMemory(bytearray(state.direction), conditioning, tracked)
 
     def remove(self, object_id: str, frame_idx: int | None = None) -> None:
         """Forgets an object, or only its prompt on one frame (an undo)."""
@@ -349,20 +230,20 @@ class Tracker:
 
     # Prompted frames
 
-    def _only_answered(self, object_id: str, prompt: Prompt) -> _Memory:
+    def _only_answered(self, object_id: str, prompt: Prompt) -> RememberedFrame:
         """A mask that is about to be corrected: no other frame will read it."""
         mask = inputs.to_masks(self._loaded, [prompt], self._hw)
         logits = network.low_logits(self._model, mask * 20.0 - 10.0)
         score = (mask.flatten(1).amax(1) > 0).to(mask.dtype) * 20.0 - 10.0
         answer = FrameMasks(prompt.frame_idx, (object_id,), logits, torch.ones_like(score), score)
-        return _Memory(self._model.no_object_pointer[0], None, answer, prompt)
+        return RememberedFrame(self._model.no_object_pointer[0], None, answer, prompt)
 
     @torch.inference_mode()
     def _answer_prompts(
         self,
         frame_idx: int,
         prompts: Mapping[str, Prompt],
-        group: Sequence[tuple[str, _Reading | None, Tensor | None]],
+        group: Sequence[tuple[str, Reading | None, Tensor | None]],
         remember: bool,
     ) -> dict[str, FrameMasks]:
         """Answers prompts of one kind and gives the answers by object."""
@@ -382,14 +263,14 @@ class Tracker:
                 multimask=self._multimask(inputs.click_count(given[0]), initial=not readings),
             )
             full = network.upsample(self._model, decoded.logits)
-        answers = {object_id: _answer(frame_idx, object_id, decoded, row) for row, object_id in enumerate(prompts)}
+        answers = {object_id: masks_of_one(frame_idx, object_id, decoded, row) for row, object_id in enumerate(prompts)}
         if not remember:
             return answers
         memory = network.encode_memory(self._model, features.top, full, decoded, binarise=True)
         for row, (object_id, prompt) in enumerate(prompts.items()):
             state = self._objects.setdefault(object_id, self._new_object())
             state.tracked.pop(frame_idx, None)
-            state.conditioning[frame_idx] = _Memory(
+            state.conditioning[frame_idx] = RememberedFrame(
                 pointer=memory.pointer[row].clone(),
                 features=self._keep(memory, row),
                 answer=answers[object_id],
@@ -397,14 +278,14 @@ class Tracker:
             )
         return answers
 
-    def _previous(self, state: _Object, prompt: Prompt) -> Tensor | None:
+    def _previous(self, state: ObjectMemory, prompt: Prompt) -> Tensor | None:
         """The mask that a prompt refines, as logits (1, h, w); None if it starts anew or the mask is forgotten."""
         if not self._config.feed_back:
             return None
         memory = state.tracked.get(prompt.frame_idx)
         if memory is None:
             memory = state.conditioning.get(prompt.frame_idx)
-            if memory is None or memory.prompt is None or not _extends(prompt, memory.prompt):
+            if memory is None or memory.prompt is None or not extends(prompt, memory.prompt):
                 return None
         return None if memory.answer is None else memory.answer.logits.clamp(-32.0, 32.0)
 
@@ -419,7 +300,7 @@ class Tracker:
     def _track(self, frame_idx: int, ids: tuple[str, ...], reverse: bool, ahead: Sequence[int]) -> FrameMasks:
         """The masks of one frame: those of conditioning frames are known, the others are read from memory."""
         answers: dict[str, FrameMasks] = {}
-        groups: dict[tuple[Offsets, Offsets], list[tuple[str, _Reading]]] = defaultdict(list)
+        groups: dict[tuple[Offsets, Offsets], list[tuple[str, Reading]]] = defaultdict(list)
         for object_id in ids:
             state = self._object(object_id)
             known = state.conditioning.get(frame_idx)
@@ -444,17 +325,17 @@ class Tracker:
                     seen = self._remember(inputs.expand(frame, len(rows)), _rows(decoded, rows)) if len(rows) else None
                     place = {row: i for i, row in enumerate(rows.tolist())}
                     for row, (object_id, _) in enumerate(part):
-                        answers[object_id] = _answer(frame_idx, object_id, decoded, row)
+                        answers[object_id] = masks_of_one(frame_idx, object_id, decoded, row)
                         kept = self._keep(seen, place[row]) if seen is not None and row in place else nothing
-                        remembered = _Memory(decoded.pointer[row].clone(), kept, answers[object_id])
+                        remembered = RememberedFrame(decoded.pointer[row].clone(), kept, answers[object_id])
                         self._forget(self._object(object_id), frame_idx, reverse, remembered)
-        return _stack(frame_idx, [answers[object_id] for object_id in ids])
+        return stack_masks(frame_idx, [answers[object_id] for object_id in ids])
 
-    def _remember(self, features: Features, decoded: Decoded) -> Memory:
+    def _remember(self, features: Features, decoded: Decoded) -> FrameMemory:
         full = network.upsample(self._model, decoded.logits)
         return network.encode_memory(self._model, features.top, full, decoded, binarise=False)
 
-    def _forget(self, state: _Object, frame_idx: int, reverse: bool, memory: _Memory) -> None:
+    def _forget(self, state: ObjectMemory, frame_idx: int, reverse: bool, memory: RememberedFrame) -> None:
         """Adds a tracked frame and drops what the frames around it cannot read any more."""
         state.tracked[frame_idx] = memory
         state.direction[frame_idx] = BACK if reverse else FORTH
@@ -473,14 +354,14 @@ class Tracker:
 
     # Memory
 
-    def _reading(self, state: _Object, frame_idx: int, *, reverse: bool) -> _Reading:
+    def _reading(self, state: ObjectMemory, frame_idx: int, *, reverse: bool) -> Reading:
         """What an object's next answer on a frame may read: its memories, and how many frames back each is."""
         sign = -1 if reverse else 1
         conditioning = {i: memory for i, memory in state.conditioning.items() if i != frame_idx}
         most = self._config.max_conditioning
         if most is None and self._model.config.max_cond_frame_num > 0:
             most = self._model.config.max_cond_frame_num
-        chosen = _closest(sorted(conditioning), frame_idx, most)
+        chosen = closest_frames(sorted(conditioning), frame_idx, most)
         spatial = [(0, conditioning[i]) for i in chosen]
         for back in range(self._model.num_maskmem - 1, 0, -1):
             other = frame_idx - sign * back
@@ -496,14 +377,14 @@ class Tracker:
             memory = state.tracked.get(frame_idx - sign * back)
             if memory is not None:
                 pointers.append((back, memory))
-        return _Reading(
+        return Reading(
             tuple(back for back, _ in spatial),
             tuple(back for back, _ in pointers),
             tuple(memory for _, memory in spatial),
             tuple(memory for _, memory in pointers),
         )
 
-    def _attend(self, features: Features, readings: Sequence[_Reading]) -> Tensor:
+    def _attend(self, features: Features, readings: Sequence[Reading]) -> Tensor:
         """The top maps in the light of the memories: float (N, C, h, w). All readings have the same offsets."""
         first, dtype = readings[0], self._loaded.dtype
         if not first.spatial:
@@ -523,21 +404,21 @@ class Tracker:
         for place, back in enumerate(first.spatial_back):
             maps = [reading.spatial[place].features for reading in readings]
             stacked = torch.stack([m for m in maps if m is not None]).to(dtype)
-            spatial.append((back, Memory(stacked, self._position, features.top)))
+            spatial.append((back, FrameMemory(stacked, self._position, features.top)))
         pointers = [
             (back, torch.stack([reading.pointers[place].pointer for reading in readings]))
             for place, back in enumerate(first.pointer_back)
         ]
         return network.attend_to_memory(self._model, features, spatial, pointers, pointer_span=self._span())
 
-    def _past(self, reading: _Reading) -> Past:
+    def _past(self, reading: Reading) -> Past:
         """What an object remembers, as the fast reader takes it."""
         maps = torch.stack([m.features for m in reading.spatial if m.features is not None])
         maps = maps.to(self._loaded.dtype)
         pointers = torch.stack([m.pointer for m in reading.pointers]) if reading.pointers else maps.new_empty(0, 64)
         return Past(maps, pointers, self._window(reading))
 
-    def _window(self, reading: _Reading) -> Window | None:
+    def _window(self, reading: Reading) -> Window | None:
         """The cells in which an object is looked for: around its mask on the last frame; None for the whole frame."""
         margin = self._config.economy.window_margin
         last = next((m for back, m in zip(reading.spatial_back, reading.spatial, strict=True) if back == 1), None)
@@ -552,7 +433,7 @@ class Tracker:
         x1, y1 = (min(side, math.ceil(box[i + 2] / 4) + grow[i]) for i in (0, 1))
         return x0, y0, x1, y1
 
-    def _keep(self, memory: Memory, row: int) -> Tensor:
+    def _keep(self, memory: FrameMemory, row: int) -> Tensor:
         """One object's memory map as it is stored: bfloat16 (64, h, w), like the library's."""
         if self._position is None:
             self._position = memory.position[:1].clone()
@@ -572,10 +453,10 @@ class Tracker:
             and config.multimask_min_pt_num <= clicks <= config.multimask_max_pt_num
         )
 
-    def _new_object(self) -> _Object:
-        return _Object(bytearray(self._frame_count))
+    def _new_object(self) -> ObjectMemory:
+        return ObjectMemory(bytearray(self._frame_count))
 
-    def _object(self, object_id: str) -> _Object:
+    def _object(self, object_id: str) -> ObjectMemory:
         state = self._objects.get(object_id)
         if state is None:
             raise ValueError(f"no object {object_id!r}: prompted so far are {list(self._objects)}")
@@ -584,27 +465,6 @@ class Tracker:
     def _check_frame(self, frame_idx: int) -> None:
         if not 0 <= frame_idx < self._frame_count:
             raise ValueError(f"frame {frame_idx} is not in the video of {self._frame_count} frames")
-
-
-def _closest(frames: Sequence[int], frame_idx: int, most: int | None) -> list[int]:
-    """Which conditioning frames to read: the nearest on each side first, then the nearest; all if `most` is None."""
-    if most is None or len(frames) <= most:
-        return list(frames)
-    before, after = [i for i in frames if i < frame_idx], [i for i in frames if i >= frame_idx]
-    chosen = [*before[-1:], *after[:1]]
-    rest = sorted((i for i in frames if i not in chosen), key=lambda i: abs(i - frame_idx))
-    return [*chosen, *rest[: max(0, most - len(chosen))]]
-
-
-def _extends(new: Prompt, old: Prompt) -> bool:
-    """Whether a prompt is an earlier one with further clicks."""
-    return (
-        old.mask_rle is None
-        and new.box_xyxy == old.box_xyxy
-        and len(new.points_xy) > len(old.points_xy)
-        and new.points_xy[: len(old.points_xy)] == old.points_xy
-        and new.labels[: len(old.labels)] == old.labels
-    )
 
 
 def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
@@ -620,25 +480,4 @@ def _rows(decoded: Decoded, rows: Tensor) -> Decoded:
         iou=decoded.iou[rows],
         object_score=decoded.object_score[rows],
         pointer=decoded.pointer[rows],
-    )
-
-
-def _answer(frame_idx: int, object_id: str, decoded: Decoded, row: int) -> FrameMasks:
-    one = slice(row, row + 1)
-    return FrameMasks(
-        frame_idx,
-        (object_id,),
-        decoded.logits[one].clone(),
-        decoded.iou[one].clone(),
-        decoded.object_score[one].clone(),
-    )
-
-
-def _stack(frame_idx: int, answers: Sequence[FrameMasks]) -> FrameMasks:
-    return FrameMasks(
-        frame_idx,
-        tuple(object_id for answer in answers for object_id in answer.object_ids),
-        torch.cat([answer.logits for answer in answers]),
-        torch.cat([answer.iou for answer in answers]),
-        torch.cat([answer.object_score for answer in answers]),
     )

@@ -421,7 +421,7 @@ def _train_on(
     """Trains outside of rounds. Under torchrun the first process alone says anything."""
     from engine.rounds import rounds, training
     from engine.services import connect
-    from model import checkpoints, parallel
+    from model import devices, parallel
 
     on_cpu = settings.model.model_copy(update={"device": "cpu"})  # from there each process takes it to its own GPU
     with connect(settings.model_copy(update={"model": on_cpu})) as s, _bar("training", parallel.leads()) as bar:
@@ -439,7 +439,7 @@ def _train_on(
             folder,
             chosen,
             begun,
-            device=checkpoints.pick_device(settings.model.device),
+            device=devices.pick_device(settings.model.device),
             tracked=lambda: s.registry.track(str(folder.absolute()), "training"),
             look_through=bar,
             report=report,

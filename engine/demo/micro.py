@@ -24,13 +24,14 @@ from engine.protocols import first_frame
 from engine.protocols.first_frame import Truth
 from engine.settings import AutoSettings
 from engine.stages import propose
-from model import checkpoints, image
-from model import train as trainer
-from model.checkpoints import LoadedModel, Shape
+from model import architecture, checkpoints, devices, proposals, run_state, trainer
+from model.architecture import Shape
+from model.checkpoints import LoadedModel
 from model.clip_forward import Interaction
 from model.clips import Clip
+from model.recipe import Recipe, TrainingStage
 from model.tracker import Tracker
-from model.train import Progress, Recipe, Stage
+from model.trainer import TrainingProgress
 from storage import rle
 from storage.records import Prompt
 from storage.video import FrameReader
@@ -56,62 +57,95 @@ _CORRECTED = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frame
 _CORRECTED_CLIPS = Interaction(mask=0.3, click=0.45, corrected_frames=3, correction_clicks=2)
 _RETURNING_CLIPS = replace(_CORRECTED_CLIPS, mask=0.45, click=0.35)
 # Images first until clicks and boxes take off, then clips; small pictures first, because they cost a quarter.
-STAGES: tuple[tuple[Stage, Scene], ...] = (
-    (Stage("images", 1300, 128, frames=1, batch=16, lr=1e-3, interaction=_CLICKS), ANYTHING),
-    (Stage("clips", 700, 128, frames=5, batch=4, lr=1e-3, warmup=50, interaction=_CLIPS), ANYTHING),
-    (Stage("larger things", 300, 128, frames=1, batch=16, lr=1e-3, interaction=_CLICK), LARGER),
-    (Stage("short clips", 1700, 128, frames=3, batch=4, lr=1e-3, warmup=30, final_lr=0.3, interaction=_SHORT), LARGER),
-    (Stage("long clips", 600, 128, frames=6, batch=2, lr=4e-4, warmup=30, final_lr=0.02, interaction=_CLIPS), LARGER),
-    (Stage("rich images", 600, 128, frames=1, batch=16, lr=7e-4, warmup=50, interaction=_CLICK), RICH),
-    (Stage("rich clips", 1000, 128, frames=3, batch=4, lr=7e-4, warmup=30, interaction=_SHORTER), RICH),
-    (Stage("large images", 400, 256, frames=1, batch=8, lr=5e-4, warmup=30, interaction=_CLICK), RICH),
-    (Stage("large clips", 1200, 256, frames=3, batch=2, lr=5e-4, warmup=30, final_lr=0.02, interaction=_SHORTER), RICH),
-    # Three frames teach a step of tracking, not a track: errors piled up over sixteen frames until these stages.
+STAGES: tuple[tuple[TrainingStage, Scene], ...] = (
+    (TrainingStage("images", 1300, 128, frames=1, batch=16, lr=1e-3, interaction=_CLICKS), ANYTHING),
+    (TrainingStage("clips", 700, 128, frames=5, batch=4, lr=1e-3, warmup=50, interaction=_CLIPS), ANYTHING),
+    (TrainingStage("larger things", 300, 128, frames=1, batch=16, lr=1e-3, interaction=_CLICK), LARGER),
     (
-        Stage("whole clips", 1500, 256, frames=8, batch=1, lr=1.2e-4, warmup=50, final_lr=0.2, interaction=_SHORTER),
+        TrainingStage(
+            "short clips", 1700, 128, frames=3, batch=4, lr=1e-3, warmup=30, final_lr=0.3, interaction=_SHORT
+        ),
+        LARGER,
+    ),
+    (
+        TrainingStage("long clips", 600, 128, frames=6, batch=2, lr=4e-4, warmup=30, final_lr=0.02, interaction=_CLIPS),
+        LARGER,
+    ),
+    (TrainingStage("rich images", 600, 128, frames=1, batch=16, lr=7e-4, warmup=50, interaction=_CLICK), RICH),
+    (TrainingStage("rich clips", 1000, 128, frames=3, batch=4, lr=7e-4, warmup=30, interaction=_SHORTER), RICH),
+    (TrainingStage("large images", 400, 256, frames=1, batch=8, lr=5e-4, warmup=30, interaction=_CLICK), RICH),
+    (
+        TrainingStage(
+            "large clips", 1200, 256, frames=3, batch=2, lr=5e-4, warmup=30, final_lr=0.02, interaction=_SHORTER
+        ),
         RICH,
     ),
-    (Stage("longest", 50, 256, 16, objects=2, batch=1, lr=3e-5, warmup=20, final_lr=0.97, interaction=_MASK), RICH),
-    (Stage("longest clips", 200, 256, 16, objects=2, batch=1, lr=1e-4, final_lr=0.96, interaction=_SHORTER), RICH),
+    # Three frames teach a step of tracking, not a track: errors piled up over sixteen frames until these stages.
     (
-        Stage("last clips", 400, 256, 16, objects=2, lr=1e-4, batch=1, warmup=20, final_lr=0.03, interaction=_SHORTER),
+        TrainingStage(
+            "whole clips", 1500, 256, frames=8, batch=1, lr=1.2e-4, warmup=50, final_lr=0.2, interaction=_SHORTER
+        ),
+        RICH,
+    ),
+    (
+        TrainingStage("longest", 50, 256, 16, objects=2, batch=1, lr=3e-5, warmup=20, final_lr=0.97, interaction=_MASK),
+        RICH,
+    ),
+    (
+        TrainingStage("longest clips", 200, 256, 16, objects=2, batch=1, lr=1e-4, final_lr=0.96, interaction=_SHORTER),
+        RICH,
+    ),
+    (
+        TrainingStage(
+            "last clips", 400, 256, 16, objects=2, lr=1e-4, batch=1, warmup=20, final_lr=0.03, interaction=_SHORTER
+        ),
         RICH,
     ),
     # Corrective clicks had hardly been taught. With these six stages J&F rose by 6 to 8 points, see the CHANGELOG.
     (
-        Stage(
+        TrainingStage(
             "corrected images", 1300, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.25, interaction=_CORRECTED
         ),
         RICH,
     ),
     (
-        Stage("corrected clips", 350, 256, 8, batch=1, lr=1.2e-4, warmup=30, final_lr=0.03, interaction=_CLIPS),
+        TrainingStage("corrected clips", 350, 256, 8, batch=1, lr=1.2e-4, warmup=30, final_lr=0.03, interaction=_CLIPS),
         RETURNING,
     ),
     (
-        Stage("more images", 900, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.1, interaction=_CORRECTED),
+        TrainingStage(
+            "more images", 900, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.1, interaction=_CORRECTED
+        ),
         RICH,
     ),
     (
-        Stage("more clips", 250, 256, 8, batch=1, lr=1.2e-4, warmup=30, final_lr=0.03, interaction=_CORRECTED_CLIPS),
+        TrainingStage(
+            "more clips", 250, 256, 8, batch=1, lr=1.2e-4, warmup=30, final_lr=0.03, interaction=_CORRECTED_CLIPS
+        ),
         RETURNING,
     ),
     (
-        Stage("last images", 1000, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.1, interaction=_CORRECTED),
+        TrainingStage(
+            "last images", 1000, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.1, interaction=_CORRECTED
+        ),
         RICH,
     ),
     (
-        Stage(
+        TrainingStage(
             "returning clips", 400, 256, 8, batch=1, lr=1.6e-4, warmup=30, final_lr=0.03, interaction=_RETURNING_CLIPS
         ),
         RETURNING,
     ),
     (
-        Stage("images again", 1000, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.1, interaction=_CORRECTED),
+        TrainingStage(
+            "images again", 1000, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.1, interaction=_CORRECTED
+        ),
         RICH,
     ),
     (
-        Stage("clips again", 650, 256, 8, batch=1, lr=1.6e-4, warmup=30, final_lr=0.03, interaction=_RETURNING_CLIPS),
+        TrainingStage(
+            "clips again", 650, 256, 8, batch=1, lr=1.6e-4, warmup=30, final_lr=0.03, interaction=_RETURNING_CLIPS
+        ),
         RETURNING,
     ),
 )
@@ -130,23 +164,23 @@ class Source:
         return render(seed, replace(self.scene, stride=stride))
 
 
-def source(stage: Stage) -> Source:
+def source(stage: TrainingStage) -> Source:
     """The clips of a stage, drawn at the size that it trains at."""
     scene = next(scene for known, scene in STAGES if known.name == stage.name)
     return Source(replace(scene, height=stage.image_size, width=stage.image_size, frames=stage.frames))
 
 
-def train(folder: Path, report: Callable[[Progress], None]) -> None:
+def train(folder: Path, report: Callable[[TrainingProgress], None]) -> None:
     """Trains from nothing, or goes on where the folder's state stands."""
-    model = checkpoints.build(SHAPE)
-    checkpoints.init_weights(model, RECIPE.seed)
+    model = architecture.build(SHAPE)
+    architecture.init_weights(model, RECIPE.seed)
     trainer.train(model, source, RECIPE, folder, save_every=50, report=report)
 
 
 def trained(folder: Path) -> tuple[LoadedModel, int]:
     """The weights that a run has reached, at the last stage's size, and its steps."""
-    model = checkpoints.resized(checkpoints.build(SHAPE), RECIPE.stages[-1].image_size)
-    steps = trainer.restore(model, folder)
+    model = architecture.resized(architecture.build(SHAPE), RECIPE.stages[-1].image_size)
+    steps = run_state.restore(model, folder)
     return checkpoints.wrap(model, name="micro"), steps
 
 
@@ -248,7 +282,7 @@ def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, second
             first = reader.read(0)
             hw, count = (first.shape[0], first.shape[1]), int(seconds * 24)
             tracker = Tracker(loaded, reader.read, video_hw=hw, frame_count=count)
-            found = sorted(image.propose(loaded, first, config), key=lambda c: -c.score)[:objects]
+            found = sorted(proposals.propose(loaded, first, config), key=lambda c: -c.score)[:objects]
             for n, candidate in enumerate(found):
                 tracker.prompt(str(n), Prompt(frame_idx=0, mask_rle=rle.encode(candidate.mask)))
             shown = [round(i * (count - 1) / (columns - 1)) for i in range(columns)]
@@ -271,10 +305,10 @@ def main() -> None:
     if len(words) != 2 or words[0] not in ("train", "save"):
         sys.exit((__doc__ or "").strip())
     folder = Path(words[1])
-    checkpoints.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
+    devices.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
     if words[0] == "train":
 
-        def report(p: Progress) -> None:
+        def report(p: TrainingProgress) -> None:
             losses = {name: round(value, 4) for name, value in p.losses.items()}
             print(f"{p.step}/{p.steps} {p.stage} {losses} {p.seconds:.0f} s", flush=True)
 

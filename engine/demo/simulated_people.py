@@ -224,8 +224,9 @@ class _Desk:
         mask painted from scratch.
         """
         from model import simulated_clicks
+        from model.features import FeatureCache
         from model.masks import clean
-        from model.tracker import FeatureCache, Tracker, TrackerConfig
+        from model.tracker import Tracker, TrackerConfig
 
         video = self._video(candidate.video_id)
         loaded = self._model()

@@ -126,7 +126,8 @@ def semi_supervised(
     loaded: LoadedModel, read: Read, hw: tuple[int, int], frame_count: int, truths: Mapping[str, Truth], protocol: str
 ) -> dict[str, tuple[jf.Score | None, Presence]]:
     """Scores each object of one video. protocol: a key of PROTOCOLS. None for an object that is never shown."""
-    from model.tracker import FeatureCache, Tracker
+    from model.features import FeatureCache
+    from model.tracker import Tracker
 
     clicks = PROTOCOLS[protocol]
     cohorts: dict[int, list[str]] = defaultdict(list)  # objects that first show on the same frame

@@ -24,7 +24,7 @@ from validation import jf
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
-    from model.tracker import FeatureCache
+    from model.features import FeatureCache
 
 Mask = NDArray[np.bool_]
 FRAMES, CLICKS = 8, 3  # frames that may be clicked on, and clicks on each
@@ -195,7 +195,7 @@ def measure(
 
     Raises NothingHeldOut, and what a video raises that cannot be used.
     """
-    from model.tracker import FeatureCache
+    from model.features import FeatureCache
 
     passes: list[list[Reached]] = []
     once: list[list[Reached]] = []

@@ -29,8 +29,8 @@ from storage.releases import NoSuchRelease, Release
 from validation import gate
 
 if TYPE_CHECKING:
-    from model.train import Progress as TrainProgress
-    from model.train import Recipe
+    from model.recipe import Recipe
+    from model.trainer import TrainingProgress as TrainProgress
 
 log = logging.getLogger(__name__)
 
@@ -173,8 +173,7 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
 
 def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainProgress], None]) -> None:
     from engine.rounds import training
-    from model import checkpoints
-    from model import train as trainer
+    from model import architecture, checkpoints, trainer
 
     parent = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key), to_train=True)
     data = labelled.of_release(releases.load(s.blobs, begun.release)).only("train")
@@ -182,7 +181,7 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
     source = ClipSource(data, list(labelled.index(data)), recipe.stages[0].frames)
     watch = training.Watch(folder, recipe, source, s.registry.track(begun.round_id))
     tuned = trainer.train(
-        checkpoints.resized(parent.model, recipe.stages[0].image_size),
+        architecture.resized(parent.model, recipe.stages[0].image_size),
         lambda _: source,
         recipe,
         folder,

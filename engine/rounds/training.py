@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from engine.datasets.labelled import ClipSource, Dataset, Indexed, index
 from engine.files import alone
-from model import checkpoints, parallel
-from model import train as trainer
+from model import architecture, checkpoints, parallel, trainer
 from model.checkpoints import LoadedModel
 from model.clip_forward import Interaction
+from model.recipe import Recipe, TrainingStage, parse_recipe
 from model.tracker import Tracker
-from model.train import Progress, Recipe, Stage
+from model.trainer import TrainingProgress
 from storage import rle
 from storage.records import Prompt
 
@@ -44,7 +44,7 @@ _ROW_PX = 240  # height of a row of a picture
 # A clip source turns its runs around itself, and knows what shows at either end: no recipe here reverses time again.
 FULL = Recipe(
     stages=(
-        Stage(
+        TrainingStage(
             "clips",
             steps=200_000,
             image_size=1024,
@@ -58,7 +58,7 @@ FULL = Recipe(
             final_lr=0.0,
             interaction=Interaction(mask=0.5, click=0.25, prompted_frames=2, corrected_frames=2, correction_clicks=7),
         ),
-        Stage(
+        TrainingStage(
             "hard",
             steps=50_000,
             image_size=1024,
@@ -83,7 +83,7 @@ FULL = Recipe(
 )
 QUICK = Recipe(
     stages=(
-        Stage(
+        TrainingStage(
             "fine-tune",
             steps=200,
             frames=6,
@@ -127,7 +127,7 @@ def recipe_of(name: str, image_size: int) -> Recipe:
     if not name.endswith(".json"):
         raise ValueError(f"the recipes are {', '.join(RECIPES)} or a FILE.json, not {name!r}")
     try:
-        return trainer.recipe_from(json.loads(Path(name).read_text()))
+        return parse_recipe(json.loads(Path(name).read_text()))
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -163,7 +163,7 @@ def run(
     workers: int = 1,
     tracked: Callable[[], Tracked | None] = lambda: None,
     look_through: Callable[[int, int, str], None] = lambda done, total, word: None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Path:
     """Trains on the dataset's videos and leaves a checkpoint in `out`; interrupted and run again it goes on.
 
@@ -192,7 +192,7 @@ def run(
         watch.begin({key: value for key, value in begun.items() if key != "recipe"})
         total = sum(stage.steps for stage in recipe.stages)
         tuned = trainer.train(
-            checkpoints.resized(parent.model, recipe.stages[0].image_size),
+            architecture.resized(parent.model, recipe.stages[0].image_size),
             sources.__getitem__,
             recipe,
             folder,
@@ -226,7 +226,7 @@ class Watch:
         if self._tracked:
             self._tracked.parameters({**facts, "recipe": _json(self._recipe)})
 
-    def report(self, progress: Progress, further: Callable[[Progress], None]) -> None:
+    def report(self, progress: TrainingProgress, further: Callable[[TrainingProgress], None]) -> None:
         """Passes a report on, and keeps it."""
         if self._tracked:
             curves = {f"loss_{name}": value for name, value in progress.losses.items()}
@@ -272,7 +272,7 @@ def picture(loaded: LoadedModel, source: ClipSource) -> NDArray[np.uint8]:
     return np.asarray(np.concatenate(padded), np.uint8)
 
 
-def _hardest(stage: Stage, data: Dataset, known: Sequence[Indexed]) -> float:
+def _hardest(stage: TrainingStage, data: Dataset, known: Sequence[Indexed]) -> float:
     """The share of a stage; 1 where nobody knows what was edited, as in DAVIS."""
     if stage.hardest < 1 and not any(any(of.edits.values()) for of in known):
         log.warning("%s does not say what was edited: the stage %s is of all masklets", data.name, stage.name)

@@ -25,7 +25,9 @@ from storage.video import FrameReader, Rgb
 if TYPE_CHECKING:
     from engine.registry import Checkpoint
     from model.checkpoints import LoadedModel
-    from model.tracker import FeatureCache, FrameMasks, Tracker
+    from model.features import FeatureCache
+    from model.frame_masks import FrameMasks
+    from model.tracker import Tracker
 
 OPEN_VIDEOS = 16
 OPEN_TICKETS = 32
@@ -187,7 +189,7 @@ class LiveModel:
 
     def load(self) -> None:
         """Load the weights ahead: those that are promoted now."""
-        from model.tracker import FeatureCache
+        from model.features import FeatureCache
 
         promoted = self._s.checkpoint()
         if self._now is None or promoted != self._now.served:

@@ -27,7 +27,7 @@ from storage.video import FrameUnreadable
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
-    from model.image import Candidate, GridConfig
+    from model.proposals import Candidate, GridConfig
 
 Progress = Callable[[int, int, str], None]  # frames done, frames, video_id
 
@@ -81,12 +81,12 @@ def propose_video(
     s: Services, video: Video, loaded: LoadedModel, checkpoint: Checkpoint, progress: Progress | None = None
 ) -> list[Masklet]:
     """The candidates of one video: grid on frame 0, propagation, cleaning, duplicates."""
-    from model import image
+    from model import proposals
 
     config = grid(s.settings.auto, loaded.image_size)
     with s.frames(video) as reader:
         try:
-            seeds = image.propose(loaded, reader.read(0), config)
+            seeds = proposals.propose(loaded, reader.read(0), config)
         except FloatingPointError as error:
             raise ModelFailed(f"{error} for {video.video_id} on the grid of frame 0") from error
         seeds = sorted(seeds, key=lambda c: -c.score)[: s.settings.auto.max_objects]
@@ -216,7 +216,7 @@ def grid(settings: AutoSettings, image_size: int) -> GridConfig:
     image_size: of the model, px. SAM's thresholds are for models that are sure of themselves, and its crops for those
     that know an object when they see one closely; a small one neither is nor does.
     """
-    from model.image import GridConfig, Scale
+    from model.proposals import GridConfig, Scale
 
     small = image_size <= SMALL_PX
     chosen = GridConfig()

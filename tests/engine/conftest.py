@@ -28,13 +28,13 @@ def checkpoint(tmp_path_factory):
     """A folder with a real, random SAM 2 video model of 1.7M parameters at 128 px."""
     import torch
 
-    from model import checkpoints
+    from model import architecture, checkpoints
 
     torch.set_num_threads(1)
-    model = checkpoints.build(
-        checkpoints.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+    model = architecture.build(
+        architecture.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
     )
-    checkpoints.init_weights(model, 3)
+    architecture.init_weights(model, 3)
     return checkpoints.save(model, tmp_path_factory.mktemp("tiny"), card="A random model for tests.", meta={})
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from model import checkpoints
+from model import architecture, checkpoints
 
 sys.path.append(str(Path(__file__).parent))  # library.py
 
-TINY = checkpoints.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+TINY = architecture.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,8 +25,8 @@ def loud_model(seed=4, presence=1.0):
 
     presence: what is added to every presence score.
     """
-    model = checkpoints.build(TINY)
-    checkpoints.init_weights(model, seed, embedding_std=1.0)
+    model = architecture.build(TINY)
+    architecture.init_weights(model, seed, embedding_std=1.0)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):

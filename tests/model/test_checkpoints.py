@@ -8,39 +8,39 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Sam2VideoModel
 
-from model import checkpoints, inputs, network
+from model import architecture, checkpoints, devices, inputs, network
 
-TINY = checkpoints.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+TINY = architecture.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
 
 
 @pytest.fixture(scope="module")
 def model():
-    built = checkpoints.build(TINY)
-    checkpoints.init_weights(built, seed=3)
+    built = architecture.build(TINY)
+    architecture.init_weights(built, seed=3)
     return built.eval()
 
 
 def test_micro_has_a_few_million_parameters():
-    assert 2e6 < sum(p.numel() for p in checkpoints.build().parameters()) < 5e6
+    assert 2e6 < sum(p.numel() for p in architecture.build().parameters()) < 5e6
 
 
 def test_global_attention_is_never_in_a_block_that_pools():
-    assert checkpoints.config_of(checkpoints.Shape()).vision_config.backbone_config.global_attention_blocks == [5]
+    assert architecture.config_of(architecture.Shape()).vision_config.backbone_config.global_attention_blocks == [5]
     with pytest.raises(ValueError, match=r"block 3: blocks \(1, 2, 3, 1\) pool in \[1, 3, 6\]"):
-        checkpoints.config_of(checkpoints.Shape(global_blocks=(3,)))
+        architecture.config_of(architecture.Shape(global_blocks=(3,)))
 
 
 @pytest.mark.parametrize("shape", [{"hidden": 64}, {"hidden": 100}, {"image_size": 200}, {"image_size": 0}])
 def test_sizes_that_do_not_fit_are_refused_with_their_value(shape):
     with pytest.raises(ValueError, match=str(next(iter(shape.values())))):
-        checkpoints.config_of(checkpoints.Shape(**shape))
+        architecture.config_of(architecture.Shape(**shape))
 
 
 def test_initial_weights_follow_from_the_seed_and_leave_nothing_dead(model):
     state = torch.random.get_rng_state()
-    again, other = checkpoints.build(TINY), checkpoints.build(TINY)
-    checkpoints.init_weights(again, seed=3)
-    checkpoints.init_weights(other, seed=4)
+    again, other = architecture.build(TINY), architecture.build(TINY)
+    architecture.init_weights(again, seed=3)
+    architecture.init_weights(other, seed=4)
     ours = model.state_dict()
     assert all(torch.equal(ours[name], value) for name, value in again.state_dict().items())
     assert not all(torch.equal(ours[name], value) for name, value in other.state_dict().items())
@@ -50,12 +50,12 @@ def test_initial_weights_follow_from_the_seed_and_leave_nothing_dead(model):
 
 
 def test_initial_weights_leave_the_callers_random_numbers_alone():
-    built = checkpoints.build(TINY)
+    built = architecture.build(TINY)
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    checkpoints.init_weights(built, seed=1)
-    checkpoints.resized(built, 64)
+    architecture.init_weights(built, seed=1)
+    architecture.resized(built, 64)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -66,8 +66,8 @@ def test_clicks_and_the_image_share_their_frequencies(model):
 
 @pytest.mark.parametrize("side", [64, 128, 192])
 def test_the_same_weights_work_at_other_sizes(model, side):
-    other = checkpoints.resized(model, side)
-    assert checkpoints.side_of(other) == side and not other.training
+    other = architecture.resized(model, side)
+    assert architecture.side_of(other) == side and not other.training
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
     with torch.no_grad():
         features = network.encode_images(other, torch.randn(1, 3, side, side))
@@ -84,7 +84,7 @@ def test_a_copy_at_the_same_size_gives_the_same_answers(model):
     with torch.no_grad():
         a, b = (
             network.encode_images(m, pixels).top
-            for m in (model, checkpoints.resized(checkpoints.resized(model, 64), 128))
+            for m in (model, architecture.resized(architecture.resized(model, 64), 128))
         )
     torch.testing.assert_close(a, b)
 
@@ -104,7 +104,7 @@ def test_a_saved_checkpoint_loads_here_and_in_plain_transformers(model, tmp_path
 
 def test_saving_again_replaces_and_leaves_nothing_behind(model, tmp_path):
     checkpoints.save(model, tmp_path / "ck", card="a", meta={})
-    other = checkpoints.build(TINY)
+    other = architecture.build(TINY)
     checkpoints.save(other, tmp_path / "ck", card="b", meta={})
     assert [path.name for path in tmp_path.iterdir()] == ["ck"]
     weights = checkpoints.load(tmp_path / "ck").model.state_dict()
@@ -148,12 +148,12 @@ def test_a_folder_without_a_checkpoint_and_a_damaged_one_are_told_apart(model, t
 
 def test_a_device_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert checkpoints.pick_device("auto") == checkpoints.pick_device("cpu") == "cpu"
+    assert devices.pick_device("auto") == devices.pick_device("cpu") == "cpu"
     for wanted, message in (("cuda", "no device 'cuda': torch .* sees no GPU"), ("gpu", "no device 'gpu': auto, cpu")):
         with pytest.raises(ValueError, match=message):
-            checkpoints.pick_device(wanted)
+            devices.pick_device(wanted)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert checkpoints.pick_device("auto") == "cuda" and checkpoints.pick_device("cuda:1") == "cuda:1"
+    assert devices.pick_device("auto") == "cuda" and devices.pick_device("cuda:1") == "cuda:1"
 
 
 def test_a_checkpoint_without_a_memory_is_refused_instead_of_drawn_at_random(model, tmp_path):

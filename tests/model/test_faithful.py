@@ -11,10 +11,10 @@ from transformers import Sam2VideoModel
 from benchmarks import grids
 from benchmarks import tracker as tracker_benchmark
 from engine.demo import micro
-from model import checkpoints, inputs, meta_checkpoint, network
+from model import architecture, checkpoints, inputs, meta_checkpoint, network
 from model.fast import memory_reader
 from model.fast.memory_reader import Economy, MemoryReader, Past, _rows_of, _whole_squares, can_read
-from model.image import Scale
+from model.proposals import Scale
 from model.tracker import TrackerConfig
 from storage import rle
 from storage.records import Prompt
@@ -22,10 +22,10 @@ from storage.records import Prompt
 
 def published(shape, version, presence=1.0):
     """Random weights at 128 px whose answers differ between objects and frames."""
-    config = checkpoints.resized_config(meta_checkpoint.config_of(shape, version=version), 128)
+    config = architecture.resized_config(meta_checkpoint.config_of(shape, version=version), 128)
     torch.manual_seed(0)
     model = Sam2VideoModel(config)
-    checkpoints.init_weights(model, 5, embedding_std=1.0)
+    architecture.init_weights(model, 5, embedding_std=1.0)
     with torch.no_grad():
         model.mask_decoder.pred_obj_score_head.proj_out.bias += presence
     return checkpoints.wrap(model, name=shape)
@@ -92,7 +92,7 @@ def a_past(model, objects=2, side=8, loud=1.0):
     features = network.encode_images(model, drawn(1, 3, 16 * side, 16 * side))
     position = drawn(1, 64, side, side)
     maps = [loud * drawn(objects, 64, side, side) for _ in range(3)]
-    spatial = [(back, network.Memory(m, position, m)) for back, m in zip((0, 2, 1), maps, strict=True)]
+    spatial = [(back, network.FrameMemory(m, position, m)) for back, m in zip((0, 2, 1), maps, strict=True)]
     pointers = [(back, drawn(objects, 256)) for back in (1, 2, 5)]
     return features, position, spatial, pointers
 
@@ -153,7 +153,7 @@ def test_pooling_loses_nothing_where_the_cells_of_a_square_are_equal():
     flat = [
         (
             back,
-            network.Memory(
+            network.FrameMemory(
                 m.features[..., ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3), position, position
             ),
         )
@@ -247,7 +247,7 @@ def test_the_benchmark_times_what_it_prices_and_names_every_part(loaded, monkeyp
     assert grown["growth_frames"] == 5 and "rss_growth_mb" in grown
     assert tracker_benchmark.click_latency(loaded, 1)["click_p95_ms"] > 0
 
-    half = checkpoints.wrap(checkpoints.resized(loaded.model, 128).to(torch.bfloat16), name="half")
+    half = checkpoints.wrap(architecture.resized(loaded.model, 128).to(torch.bfloat16), name="half")
     only = tracker_benchmark.ways(half)
     assert list(only) == ["exact"] and tracker_benchmark.price(only, 1) == {}
     assert tracker_benchmark.ways(loaded, window=1.0)["economy"][1].economy.window_margin == 1.0

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from model import image, inputs
-from model.image import Candidate, GridConfig, ImagePredictor, Scale
+from model import image, inputs, proposals
+from model.image import ImagePredictor
+from model.proposals import Candidate, GridConfig, Scale
 from model.tracker import Tracker
 from storage import rle
 from storage.records import Prompt
@@ -141,14 +142,14 @@ def test_the_default_grid_has_sa_vs_points():
     ],
 )
 def test_grid_points_are_cell_centres(side, box, expected):
-    assert image.grid_points(side, box).tolist() == [list(map(float, xy)) for xy in expected]
+    assert proposals.grid_points(side, box).tolist() == [list(map(float, xy)) for xy in expected]
 
 
 @pytest.mark.parametrize("hw", [(480, 848), (848, 480), (96, 160), (97, 161)])
 @pytest.mark.parametrize("per_side", [1, 2, 4])
 def test_crops_cover_the_frame_and_stay_in_it(hw, per_side):
     covered = np.zeros(hw, dtype=int)
-    crops = image.crop_boxes(hw, per_side, 512 / 1500)
+    crops = proposals.crop_boxes(hw, per_side, 512 / 1500)
     assert len(set(crops)) == per_side**2
     for x0, y0, x1, y1 in crops:
         assert 0 <= x0 < x1 <= hw[1] and 0 <= y0 < y1 <= hw[0]
@@ -158,7 +159,7 @@ def test_crops_cover_the_frame_and_stay_in_it(hw, per_side):
 
 
 def test_crops_have_sams_size():
-    assert image.crop_boxes((1000, 1500), 2, 512 / 1500)[0] == (0, 0, 921, 671)  # 341 px shared
+    assert proposals.crop_boxes((1000, 1500), 2, 512 / 1500)[0] == (0, 0, 921, 671)  # 341 px shared
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_crops_have_sams_size():
     ids=["inside", "at the frame's edge", "right", "just beyond", "bottom", "near the bottom"],
 )
 def test_a_box_at_an_inner_edge_of_its_crop_is_cut_off(box, cut_off):
-    assert image.is_cut_off(box, (0, 0, 80, 80), (160, 200), tolerance_px=2) is cut_off
+    assert proposals.is_cut_off(box, (0, 0, 80, 80), (160, 200), tolerance_px=2) is cut_off
 
 
 def candidate(box, score, crop=(0, 0, 160, 96), holes=()):
@@ -188,16 +189,16 @@ def candidate(box, score, crop=(0, 0, 160, 96), holes=()):
 def test_duplicates_by_box_go_to_the_finer_crop_and_then_to_the_better_score():
     whole, fine = candidate((10, 10, 30, 30), 0.99), candidate((10, 10, 30, 31), 0.9, crop=(0, 0, 80, 48))
     twin, far = candidate((10, 11, 30, 30), 0.95), candidate((100, 50, 120, 70), 0.85)
-    assert image.without_duplicates([whole, twin, far, fine], GridConfig()) == [fine, far]
-    assert image.without_duplicates([twin, far, whole], GridConfig()) == [whole, far]
-    assert image.without_duplicates([], GridConfig()) == []
+    assert proposals.without_duplicates([whole, twin, far, fine], GridConfig()) == [fine, far]
+    assert proposals.without_duplicates([twin, far, whole], GridConfig()) == [whole, far]
+    assert proposals.without_duplicates([], GridConfig()) == []
 
 
 def test_duplicates_by_mask_go_to_the_better_score():
     config = GridConfig(max_box_overlap=1.0)
     ring = candidate((10, 10, 50, 50), 0.8, holes=[(15, 15, 45, 45)])
     disc, other = candidate((10, 10, 50, 50), 0.9), candidate((11, 10, 50, 50), 0.95)
-    assert image.without_duplicates([ring, disc, other], config) == [other, ring]
+    assert proposals.without_duplicates([ring, disc, other], config) == [other, ring]
 
 
 def answers(*rows):
@@ -205,7 +206,7 @@ def answers(*rows):
     logits = torch.full((len(rows), 1, 16, 16), -8.0)
     for row, ((x0, y0, x1, y1), logit, _, _) in enumerate(rows):
         logits[row, 0, y0:y1, x0:x1] = logit
-    return image.Masks(
+    return image.ImageMasks(
         logits, torch.tensor([[iou] for *_, iou, _ in rows]), torch.tensor([score for *_, score in rows])
     )
 
@@ -235,7 +236,7 @@ def test_the_models_own_estimates_decide_what_is_trusted(change, kept):
         ((0, 0, 0, 0), 8.0, 0.99, 1.0),  # empty
     )
     points_xy = np.stack([np.arange(7.0), np.zeros(7)], axis=1)
-    rough = image.trusted(answer, points_xy, dataclasses.replace(GridConfig(), **change))
+    rough = proposals.trusted(answer, points_xy, dataclasses.replace(GridConfig(), **change))
     assert rough.points_xy[:, 0].tolist() == kept
     assert len(rough) == len(rough.logits) == len(rough.boxes) == len(kept)
 
@@ -255,8 +256,8 @@ def test_the_models_own_estimates_decide_what_is_trusted(change, kept):
 )
 def test_size_and_place_decide_what_becomes_a_candidate(change, crop, box, fate):
     config = dataclasses.replace(GridConfig(), **change)
-    rough = image.trusted(answers((box, 8.0, 0.9, 1.0)), np.array([[3.0, 5.0]]), config)
-    found = image.finished(rough, crop, HW, config)
+    rough = proposals.trusted(answers((box, 8.0, 0.9, 1.0)), np.array([[3.0, 5.0]]), config)
+    found = proposals.finished(rough, crop, HW, config)
     assert (found is not None) is fate
     if found is not None:
         assert found.mask.shape == HW and found.point_xy == (crop[0] + 3, crop[1] + 5) and found.crop_xyxy == crop
@@ -267,7 +268,7 @@ def test_size_and_place_decide_what_becomes_a_candidate(change, crop, box, fate)
 
 
 def test_proposals_are_masks_of_the_frame_with_their_origin(loaded, picture):
-    found = image.propose(loaded, picture, EVERYTHING)
+    found = proposals.propose(loaded, picture, EVERYTHING)
     assert len(found) > 5
     assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
     for c in found:
@@ -280,15 +281,15 @@ def test_proposals_are_masks_of_the_frame_with_their_origin(loaded, picture):
 
 def test_proposals_are_distinct(loaded, picture):
     config = dataclasses.replace(EVERYTHING, max_mask_overlap=0.6)
-    found = image.propose(loaded, picture, config)
+    found = proposals.propose(loaded, picture, config)
     overlaps = image.masks.mask_iou(*[np.stack([c.mask for c in found])] * 2)
-    assert 0 < len(found) < len(image.propose(loaded, picture, EVERYTHING))
+    assert 0 < len(found) < len(proposals.propose(loaded, picture, EVERYTHING))
     assert (overlaps - np.eye(len(found))).max() <= 0.6
 
 
 def test_the_size_of_a_batch_changes_nothing(loaded, picture):
     all_at_once, few = (
-        image.propose(loaded, picture, dataclasses.replace(EVERYTHING, points_per_batch=size)) for size in (1000, 3)
+        proposals.propose(loaded, picture, dataclasses.replace(EVERYTHING, points_per_batch=size)) for size in (1000, 3)
     )
     assert len(all_at_once) == len(few)
     for a, b in zip(all_at_once, few, strict=True):
@@ -299,7 +300,7 @@ def test_a_crop_is_encoded_once(loaded, picture, monkeypatch):
     encoded = []
     original = inputs.to_pixels
     monkeypatch.setattr(inputs, "to_pixels", lambda *a: encoded.append(a[1][0].shape) or original(*a))
-    image.propose(loaded, picture, dataclasses.replace(EVERYTHING, points_per_batch=2))
+    proposals.propose(loaded, picture, dataclasses.replace(EVERYTHING, points_per_batch=2))
     assert len(encoded) == 1 + 4
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Sam2VideoModel
 
-from model import checkpoints, meta_checkpoint
+from model import architecture, checkpoints, meta_checkpoint
 from model.checkpoints import NoCheckpoint
 
 
@@ -82,7 +82,7 @@ def tensors_of(model, names):
 def tiny():
     torch.manual_seed(3)
     model = Sam2VideoModel(meta_checkpoint.config_of("tiny"))
-    checkpoints.init_weights(model, 3, embedding_std=1.0)
+    architecture.init_weights(model, 3, embedding_std=1.0)
     return model
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from library import HW, LIBRARY_LIKE, Library, T, assert_same, click, tracker_of
 
-from model import checkpoints
+from model import architecture, checkpoints
 from model.fast.memory_reader import Economy
+from model.features import FeatureCache
 from model.network import NO_OBJECT_LOGIT
-from model.tracker import FeatureCache, NoPrompt, Tracker, TrackerConfig
+from model.tracker import NoPrompt, Tracker, TrackerConfig
 from storage import rle
 from storage.records import Prompt
 
@@ -296,7 +297,7 @@ def test_tracking_without_a_prompt_or_off_the_video_is_refused(loaded, clip):
 def test_half_precision_runs_through_the_memory_and_answers_the_prompt_as_full_precision_does(loaded, clip):
     """On random weights the rounding grows from frame to frame: only the prompted frame can be compared."""
     frames, _ = clip
-    model = checkpoints.resized(loaded.model, 128).to(torch.bfloat16)
+    model = architecture.resized(loaded.model, 128).to(torch.bfloat16)
     half, full = tracker_of(checkpoints.wrap(model, name="half"), frames), tracker_of(loaded, frames)
     answers = [tracker.prompt("a", click(0, (40.0, 40.0))).masks(HW) for tracker in (half, full)]
     assert np.mean(answers[0] == answers[1]) > 0.9
@@ -311,7 +312,7 @@ def recall(tracker, known, **more):
 
 def test_half_precision_takes_masks_on_a_cpu(loaded, clip):
     frames, masks = clip
-    half = checkpoints.wrap(checkpoints.resized(loaded.model, 128).to(torch.bfloat16), name="half")
+    half = checkpoints.wrap(architecture.resized(loaded.model, 128).to(torch.bfloat16), name="half")
     tracker = tracker_of(half, frames)
     counts = rle.encode(masks[0, 0])
     given = tracker.prompt("a", Prompt(frame_idx=0, mask_rle=counts)).masks(HW)[0]

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from model import checkpoints, clip_forward, clips, network, parallel, train
+from model import architecture, checkpoints, clip_forward, clips, network, parallel, run_state, samples, trainer
 from model.clip_forward import Interaction
 from model.clips import Clip, SampleConfig, sample
 from model.losses import LossWeights, step_losses
 from model.parallel import Team
-from model.train import Recipe, Stage
+from model.recipe import Recipe, TrainingStage, parse_recipe
 
-SHAPE = checkpoints.Shape(
+SHAPE = architecture.Shape(
     image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, memory_layers=1, dropout=0.0
 )
 
@@ -39,7 +39,7 @@ def squares(seed):
     return Clip(frames, masks)
 
 
-STAGE = Stage(
+STAGE = TrainingStage(
     "tiny", 4, 128, frames=3, objects=2, batch=1, warmup=1, interaction=Interaction(mask=0.3, correction_clicks=1)
 )
 RECIPE = Recipe(stages=(STAGE,), seed=3)
@@ -64,21 +64,23 @@ def coming_and_going(seed):
 
 def forgetful():
     """A model with dropout, whose random state is a part of the run."""
-    model = checkpoints.build(dataclasses.replace(SHAPE, dropout=0.2))
-    checkpoints.init_weights(model, 1)
+    model = architecture.build(dataclasses.replace(SHAPE, dropout=0.2))
+    architecture.init_weights(model, 1)
     return model
 
 
 def new_model():
-    model = checkpoints.build(SHAPE)
-    checkpoints.init_weights(model, 1)
+    model = architecture.build(SHAPE)
+    architecture.init_weights(model, 1)
     return model
 
 
 def run_of(model, how, seed=0):
     clip = sample(squares(1), SampleConfig(image_size=128, frames=3, objects=2), np.random.default_rng(2))
-    pixels = train.to_pixels(clip)[None]
-    return clip_forward.run(model, pixels, torch.from_numpy(clip.masks)[None], how, torch.Generator().manual_seed(seed))
+    pixels = samples.to_pixels(clip)[None]
+    return clip_forward.answer_clips(
+        model, pixels, torch.from_numpy(clip.masks)[None], how, torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize("kind", [{"mask": 1.0}, {"mask": 0.0, "click": 1.0}, {"mask": 0.0, "click": 0.0}])
@@ -128,7 +130,7 @@ def first_prompt(monkeypatch, how, frames, seed):
     monkeypatch.setattr(clip_forward, "_boxes", asked("box"))
     pixels, masks = torch.zeros(1, frames, 3, 8, 8), torch.ones(1, frames, 1, 8, 8, dtype=torch.bool)
     with pytest.raises(Asked) as kind:
-        clip_forward.run(None, pixels, masks, how, torch.Generator().manual_seed(seed))
+        clip_forward.answer_clips(None, pixels, masks, how, torch.Generator().manual_seed(seed))
     return str(kind.value)
 
 
@@ -199,7 +201,7 @@ def test_mask_prompts_always_leave_something_to_answer(frames):
     for seed in range(4):
         how = Interaction(mask=1.0, prompted_frames=2, correction_clicks=0)
         with torch.no_grad():
-            assert clip_forward.run(model, pixels, masks, how, torch.Generator().manual_seed(seed))
+            assert clip_forward.answer_clips(model, pixels, masks, how, torch.Generator().manual_seed(seed))
 
 
 def test_an_absent_object_teaches_presence_and_nothing_else():
@@ -243,9 +245,9 @@ def test_the_forward_of_the_trainer_answers_as_the_tracker_does():
         tracker.prompt(str(n), Prompt(frame_idx=0, mask_rle=rle.encode(big.masks[0, n])))
     tracked = list(tracker.propagate(0, 3))
     with torch.no_grad():
-        steps = clip_forward.run(
+        steps = clip_forward.answer_clips(
             model,
-            train.to_pixels(big)[None],
+            samples.to_pixels(big)[None],
             torch.from_numpy(big.masks)[None],
             Interaction(mask=1.0, prompted_frames=1),
             torch.Generator().manual_seed(0),
@@ -280,8 +282,8 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
     root = os.path.dirname(os.path.dirname(here))
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a"), here, root], check=False)
     assert died.returncode == -signal.SIGKILL
-    resumed = train.train(forgetful(), lambda _: squares, RECIPE, tmp_path / "a", workers=0, save_every=2)
-    whole = train.train(forgetful(), lambda _: squares, RECIPE, tmp_path / "b", workers=0, save_every=2)
+    resumed = trainer.train(forgetful(), lambda _: squares, RECIPE, tmp_path / "a", workers=0, save_every=2)
+    whole = trainer.train(forgetful(), lambda _: squares, RECIPE, tmp_path / "b", workers=0, save_every=2)
     for (name, a), b in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
@@ -297,18 +299,18 @@ def test_ctrl_c_takes_effect_after_the_step_whoever_swallows_it_and_loses_nothin
         except KeyboardInterrupt:  # as some library might
             pytest.fail("it was not for whoever looks on")
 
-    model = checkpoints.build(SHAPE)
-    checkpoints.init_weights(model, RECIPE.seed)
+    model = architecture.build(SHAPE)
+    architecture.init_weights(model, RECIPE.seed)
     before = signal.signal(number, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            train.train(
+            trainer.train(
                 model, lambda stage: squares, RECIPE, tmp_path, workers=0, report_every=2, save_every=100, report=report
             )
         assert signal.getsignal(number) is interrupt
     finally:
         signal.signal(number, before)
-    assert train.restore(checkpoints.build(SHAPE), tmp_path) == 2
+    assert run_state.restore(architecture.build(SHAPE), tmp_path) == 2
 
 
 def test_ctrl_c_after_the_last_step_is_not_forgotten(tmp_path, monkeypatch):
@@ -320,8 +322,8 @@ def test_ctrl_c_after_the_last_step_is_not_forgotten(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "wrap", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train.train(checkpoints.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0)
-    assert train.restore(checkpoints.build(SHAPE), tmp_path) == sum(stage.steps for stage in RECIPE.stages)
+        trainer.train(architecture.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0)
+    assert run_state.restore(architecture.build(SHAPE), tmp_path) == sum(stage.steps for stage in RECIPE.stages)
 
 
 def test_ctrl_c_pressed_again_does_not_wait_for_the_step(tmp_path):
@@ -332,8 +334,8 @@ def test_ctrl_c_pressed_again_does_not_wait_for_the_step(tmp_path):
         raise RuntimeError("at once")
 
     with pytest.raises(RuntimeError, match="at once"):
-        train.train(
-            checkpoints.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0, report_every=1, report=report
+        trainer.train(
+            architecture.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, workers=0, report_every=1, report=report
         )
     assert not (tmp_path / "state.pt").exists()
 
@@ -365,7 +367,7 @@ def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
     double = dataclasses.replace(
         TOGETHER, stages=tuple(dataclasses.replace(s, batch=2 * s.batch) for s in TOGETHER.stages)
     )
-    alone = train.train(
+    alone = trainer.train(
         new_model(), lambda _: coming_and_going, double, tmp_path / "one", workers=0, save_every=2, report_every=1
     )
     curves = [
@@ -377,18 +379,18 @@ def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
         assert two == pytest.approx(one, rel=2e-3, abs=2e-5)
     assert curves[1][0] != pytest.approx(curves[1][2], rel=1e-2)  # steps do differ
     reached = new_model()
-    train.restore(reached, tmp_path / "two")
+    run_state.restore(reached, tmp_path / "two")
     two, one, begun = (torch.nn.utils.parameters_to_vector(m.parameters()) for m in (reached, alone, new_model()))
     assert (two - one).norm() < 0.02 * (one - begun).norm()  # AdamW makes much of rounding where gradients are zero
 
 
 def test_the_learning_rate_warms_up_and_comes_down_on_a_cosine():
     stage = dataclasses.replace(STAGE, steps=110, warmup=10, final_lr=0.1)
-    scale = [train._schedule(stage, step) for step in range(111)]
+    scale = [trainer._schedule(stage, step) for step in range(111)]
     assert scale[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert scale[10] == 1 and scale[60] == pytest.approx(0.55) and scale[110] == pytest.approx(0.1)
     assert scale[35] == pytest.approx(0.1 + 0.9 * (0.5 + 0.5**1.5))
-    assert train._schedule(dataclasses.replace(stage, final_lr=1.0), 80) == 1
+    assert trainer._schedule(dataclasses.replace(stage, final_lr=1.0), 80) == 1
 
 
 def test_gradients_are_clipped_by_their_norm(tmp_path):
@@ -399,7 +401,7 @@ def test_gradients_are_clipped_by_their_norm(tmp_path):
             found.append(float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()))
 
         recipe = Recipe(stages=(dataclasses.replace(STAGE, steps=1),), seed=3, clip_grad=clip_grad)
-        train.train(
+        trainer.train(
             new_model(), lambda _: squares, recipe, tmp_path / str(clip_grad), workers=0, look_every=1, look=look
         )
         return found[0]
@@ -414,7 +416,7 @@ def test_the_first_report_after_a_resume_is_the_mean_of_the_steps_that_it_saw(tm
 
     def losses(folder, recipe, every):
         found = []
-        train.train(
+        trainer.train(
             new_model(),
             lambda _: squares,
             recipe,
@@ -432,7 +434,7 @@ def test_the_first_report_after_a_resume_is_the_mean_of_the_steps_that_it_saw(tm
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing_and_many_on_end_are_told(tmp_path, monkeypatch):
-    loss, broken = train._loss, set()
+    loss, broken = trainer._loss, set()
 
     def sometimes(model, *rest):
         steps.append(len(steps))
@@ -443,21 +445,21 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_many_on_end_are_to
         steps.clear()
         found = []
         recipe = Recipe(stages=(dataclasses.replace(STAGE, steps=3),), seed=3)
-        trained = train.train(
+        trained = trainer.train(
             new_model(), lambda _: squares, recipe, tmp_path / folder, workers=0, report_every=1, report=found.append
         )
         return trained.state_dict(), [progress.step for progress in found]
 
     steps = []
-    monkeypatch.setattr(train, "_loss", sometimes)
+    monkeypatch.setattr(trainer, "_loss", sometimes)
     whole, _ = run("whole")
     broken.add(1)
     weights, reported = run("broken")
     assert reported == [1, 3] and all(value.isfinite().all() for value in weights.values())
     assert any(not torch.equal(value, whole[name]) for name, value in weights.items())
     broken |= {0, 1, 2}
-    monkeypatch.setattr(train, "MOST_LOST", 3)
-    with pytest.raises(train.Diverged, match="3 steps of 'tiny' on end had no finite gradient"):
+    monkeypatch.setattr(trainer, "MOST_LOST", 3)
+    with pytest.raises(trainer.Diverged, match="3 steps of 'tiny' on end had no finite gradient"):
         run("lost")
     assert not (tmp_path / "lost" / "state.pt").exists()
 
@@ -474,7 +476,7 @@ def test_what_a_kill_leaves_of_a_state_is_replaced_by_the_next_one(tmp_path, mon
         monkeypatch.setattr(os, "getpid", lambda number=number: number)
         monkeypatch.setattr(torch, "save", save)
         try:
-            train._save_state(tmp_path / "state.pt", model, optimiser, number, "")
+            run_state.save_state(tmp_path / "state.pt", model, optimiser, number, "")
         except KeyboardInterrupt:
             assert not (tmp_path / "state.pt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
@@ -490,7 +492,7 @@ def test_a_frozen_encoder_stays_as_it_was_and_layer_decay_slows_its_early_blocks
     def moved(stage, **recipe):
         begun, folder = new_model(), tmp_path / str(len(list(tmp_path.iterdir())))
         before = {name: p.clone() for name, p in begun.state_dict().items()}
-        done = train.train(begun, lambda _: squares, Recipe(stages=(stage,), seed=3, **recipe), folder, workers=0)
+        done = trainer.train(begun, lambda _: squares, Recipe(stages=(stage,), seed=3, **recipe), folder, workers=0)
         return {name: float((p - before[name]).abs().max()) for name, p in done.state_dict().items()}
 
     one = dataclasses.replace(STAGE, steps=1)
@@ -505,8 +507,8 @@ def test_a_frozen_encoder_stays_as_it_was_and_layer_decay_slows_its_early_blocks
 
 def test_a_share_of_the_steps_sees_single_frames():
     stage = dataclasses.replace(STAGE, steps=40, batch=2, images=0.5)
-    samples = train._Samples(squares, stage, Recipe(stages=(stage,), seed=3), 0, 0, Team())
-    lengths = [[len(samples[2 * step + row][0]) for row in range(2)] for step in range(20)]
+    drawn = samples.Samples(squares, stage, Recipe(stages=(stage,), seed=3), 0, 0, Team())
+    lengths = [[len(drawn[2 * step + row][0]) for row in range(2)] for step in range(20)]
     assert all(a == b for a, b in lengths)  # of one step all
     assert {1, 3} == {a for a, _ in lengths} and 4 < sum(a == 1 for a, _ in lengths) < 16
 
@@ -592,8 +594,8 @@ def test_a_turn_is_about_the_middle_and_shears_along_the_rows():
 
 def test_a_recipe_is_read_from_what_was_written_of_it():
     recipe = Recipe(stages=(STAGE, dataclasses.replace(STAGE, encoder_lr=0.0, hardest=0.5)), affine=0.3)
-    assert train.recipe_from(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
-    assert train.recipe_from({"stages": [{"name": "a", "steps": 3}]}) == Recipe(stages=(Stage("a", 3),))
+    assert parse_recipe(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+    assert parse_recipe({"stages": [{"name": "a", "steps": 3}]}) == Recipe(stages=(TrainingStage("a", 3),))
 
 
 @pytest.mark.parametrize(
@@ -616,22 +618,22 @@ def test_a_recipe_is_read_from_what_was_written_of_it():
 )
 def test_a_recipe_that_is_none_is_one_line(written, line):
     with pytest.raises(ValueError, match=line):
-        train.recipe_from(written)
+        parse_recipe(written)
 
 
 def test_a_run_that_an_earlier_version_began_goes_on(tmp_path):
     """A field that is new has its default in what was begun without it."""
     one = Recipe(stages=(dataclasses.replace(STAGE, steps=2),), seed=3)
-    train.train(new_model(), lambda _: squares, one, tmp_path, workers=0)
+    trainer.train(new_model(), lambda _: squares, one, tmp_path, workers=0)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     older = json.loads(state["recipe"])
     del older["affine"], older["stages"][0]["hardest"]
     torch.save(state | {"recipe": json.dumps(older)}, tmp_path / "state.pt")
     more = dataclasses.replace(one, stages=(*one.stages, dataclasses.replace(STAGE, name="more", steps=1)))
-    train.train(new_model(), lambda _: squares, more, tmp_path, workers=0)
-    assert train.restore(new_model(), tmp_path) == 3
+    trainer.train(new_model(), lambda _: squares, more, tmp_path, workers=0)
+    assert run_state.restore(new_model(), tmp_path) == 3
     with pytest.raises(ValueError, match="another recipe"):
-        train.train(new_model(), lambda _: squares, dataclasses.replace(more, affine=0.5), tmp_path, workers=0)
+        trainer.train(new_model(), lambda _: squares, dataclasses.replace(more, affine=0.5), tmp_path, workers=0)
 
 
 def test_who_looks_at_a_run_changes_nothing(tmp_path):
@@ -641,8 +643,8 @@ def test_who_looks_at_a_run_changes_nothing(tmp_path):
         assert not model.training
         looked.append(step)
 
-    seen = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "a", workers=0, look_every=2, look=look)
-    plain = train.train(new_model(), lambda _: squares, RECIPE, tmp_path / "b", workers=0)
+    seen = trainer.train(new_model(), lambda _: squares, RECIPE, tmp_path / "a", workers=0, look_every=2, look=look)
+    plain = trainer.train(new_model(), lambda _: squares, RECIPE, tmp_path / "b", workers=0)
     assert looked == [2, 4]
     for a, b in zip(seen.state_dict().values(), plain.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -650,25 +652,27 @@ def test_who_looks_at_a_run_changes_nothing(tmp_path):
 
 def test_a_folder_with_another_recipes_run_is_refused(tmp_path):
     one = Recipe(stages=(dataclasses.replace(STAGE, steps=1),), seed=3)
-    train.train(new_model(), lambda _: squares, one, tmp_path, workers=0)
+    trainer.train(new_model(), lambda _: squares, one, tmp_path, workers=0)
     with pytest.raises(ValueError, match="another recipe"):
-        train.train(new_model(), lambda _: squares, dataclasses.replace(one, seed=4), tmp_path, workers=0)
+        trainer.train(new_model(), lambda _: squares, dataclasses.replace(one, seed=4), tmp_path, workers=0)
 
 
 def test_later_stages_may_be_changed_while_an_earlier_one_is_done(tmp_path):
     first = dataclasses.replace(STAGE, steps=1)
-    train.train(new_model(), lambda _: squares, Recipe(stages=(first,), seed=3), tmp_path / "a", workers=0)
+    trainer.train(new_model(), lambda _: squares, Recipe(stages=(first,), seed=3), tmp_path / "a", workers=0)
     more = Recipe(stages=(first, dataclasses.replace(first, name="more", lr=1e-6)), seed=3)
-    resumed = train.train(new_model(), lambda _: squares, more, tmp_path / "a", workers=0)
-    whole = train.train(new_model(), lambda _: squares, more, tmp_path / "b", workers=0)
+    resumed = trainer.train(new_model(), lambda _: squares, more, tmp_path / "a", workers=0)
+    whole = trainer.train(new_model(), lambda _: squares, more, tmp_path / "b", workers=0)
     for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_few_steps_on_one_clip_bring_the_loss_down(tmp_path):
     losses = []
-    stage = Stage("fit", 24, 128, frames=2, objects=2, batch=1, lr=2e-3, warmup=2, interaction=Interaction(mask=1.0))
-    train.train(
+    stage = TrainingStage(
+        "fit", 24, 128, frames=2, objects=2, batch=1, lr=2e-3, warmup=2, interaction=Interaction(mask=1.0)
+    )
+    trainer.train(
         new_model(),
         lambda _: lambda seed: squares(1),
         Recipe(stages=(stage,), seed=3, time_reversal=0, horizontal_flip=0, colour_jitter=0),
@@ -691,5 +695,5 @@ def test_samples_have_one_shape_and_repeat_objects_where_there_are_too_few():
 
 
 def test_seeds_of_different_places_differ():
-    seeds = {train.hash_seed(a, b, c) for a in range(3) for b in range(3) for c in range(200)}
+    seeds = {samples.hash_seed(a, b, c) for a in range(3) for b in range(3) for c in range(200)}
     assert len(seeds) == 1800

@@ -11,7 +11,7 @@ from engine.protocols import first_frame, interactive
 from engine.protocols.first_frame import Truth
 from engine.protocols.interactive import Reached
 from model import checkpoints
-from model.tracker import FeatureCache
+from model.features import FeatureCache
 from validation import jf
 
 T, HW = 9, (32, 32)

@@ -158,11 +158,11 @@ def source_of(release, frames):
 
 def samples(clips, image_size, frames):
     """What the trainer draws from a source."""
-    from model import train as trainer
+    from model import samples
 
     recipe = rounds.recipe_of(rounds.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
     (stage,) = recipe.stages
-    return trainer._Samples(clips, replace(stage, frames=frames), recipe, 0, 0)
+    return samples.Samples(clips, replace(stage, frames=frames), recipe, 0, 0)
 
 
 @pytest.mark.parametrize("image_size", [128, 256, 512, 1024])

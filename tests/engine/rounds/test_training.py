@@ -18,8 +18,8 @@ from engine.datasets import labelled
 from engine.datasets.labelled import NothingToTrainOn, open_dataset
 from engine.registry import Registry
 from engine.rounds import training
-from model import checkpoints, clip_forward
-from model import train as trainer
+from model import architecture, checkpoints, clip_forward
+from model.recipe import parse_recipe
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_recipe_of_the_paper_says_what_the_paper_says():
     (masks,) = training.RECIPES["mask-only"].stages
     assert masks.interaction.mask == 1.0 and masks.frames == 8 and masks.images == 0
     for recipe in training.RECIPES.values():
-        assert trainer.recipe_from(json.loads(json.dumps(asdict(recipe)))) == recipe
+        assert parse_recipe(json.loads(json.dumps(asdict(recipe)))) == recipe
 
 
 def test_a_recipe_is_named_or_a_file_and_may_be_shorter(tmp_path):
@@ -88,7 +88,7 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
     assert [p.step for p in reported] == [1, 2, 3, 4] and [p.stage for p in reported[::2]] == ["fine-tune", "hard"]
     tuned = Sam2VideoModel.from_pretrained(out).state_dict()
     assert any(not (tuned[name] == value).all() for name, value in before.items() if "mask_decoder" in name)
-    assert trainer.recipe_from(json.loads((out / "recipe.json").read_text())) == tiny
+    assert parse_recipe(json.loads((out / "recipe.json").read_text())) == tiny
     meta = json.loads((out / "meta.json").read_text())
     assert meta["data"] == str(folder) and meta["videos"] == 3
     pictures = sorted((out / "training" / "samples").glob("*.jpg"))
@@ -110,11 +110,11 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
 
 def without_dropout(name="tiny"):
     """Dropout draws from torch's own generator, which a run that goes on does not have again."""
-    shape = checkpoints.Shape(
+    shape = architecture.Shape(
         image_size=64, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, dropout=0.0
     )
-    model = checkpoints.build(shape)
-    checkpoints.init_weights(model, 3)
+    model = architecture.build(shape)
+    architecture.init_weights(model, 3)
     return checkpoints.wrap(model, name=name)
 
 

@@ -1,0 +1,83 @@
+"""Image features of the frames of a video, cached."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+import torch
+
+from model import inputs, network
+from model.checkpoints import LoadedModel
+from model.inputs import Rgb
+from model.network import Features
+
+FrameSource = Callable[[Any], Rgb]  # frame_idx, or whatever tells the frames of a cache apart -> uint8 (H, W, 3)
+
+
+class FeatureCache:
+    """Image features by frame, the least recently used dropped. Share one between trackers of a video.
+
+    Where one is shared between videos, `frame_idx` is what its source takes, and trackers get `at` theirs.
+    """
+
+    def __init__(self, loaded: LoadedModel, frames: FrameSource, size: int = 4) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        self.loaded, self.size = loaded, size
+        self._frames = frames
+        self._kept: OrderedDict[Any, Features] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, frame_idx: Any, *, with_next: Sequence[Any] = ()) -> Features:
+        """The features of a frame, batch 1. If it must be encoded, `with_next` are encoded in the same batch."""
+        with self._lock:
+            if frame_idx not in self._kept:
+                self._encode([frame_idx, *(i for i in with_next[: self.size - 1] if i not in self._kept)])
+            self._kept.move_to_end(frame_idx)
+            return self._kept[frame_idx]
+
+    def at(self, frame_idx: Sequence[Any]) -> FeatureCache:
+        """The same cache for a tracker that goes through these frames alone and counts them from 0."""
+        return _Places(self, frame_idx)
+
+    @torch.inference_mode()
+    def encoding(self, frame_idx: Any) -> Generator[None]:
+        """Encodes a frame, unless it is there, in steps between which this thread may do something more urgent."""
+        with self._lock:
+            if frame_idx in self._kept:
+                self._kept.move_to_end(frame_idx)
+                return
+        rgb = self._frames(frame_idx)
+        yield
+        encoded = yield from network.encoding(self.loaded.model, inputs.to_pixels(self.loaded, [rgb]))
+        with self._lock:
+            self._keep({frame_idx: encoded})
+
+    @torch.inference_mode()
+    def _encode(self, frame_idxs: Sequence[Any]) -> None:
+        pixels = inputs.to_pixels(self.loaded, [self._frames(i) for i in frame_idxs])
+        encoded = network.encode_images(self.loaded.model, pixels)
+        rows = torch.arange(len(frame_idxs), device=pixels.device)
+        alone = len(frame_idxs) == 1
+        self._keep({i: encoded if alone else encoded.select(rows[n : n + 1]) for n, i in enumerate(frame_idxs)})
+
+    def _keep(self, found: Mapping[Any, Features]) -> None:
+        self._kept.update(found)
+        while len(self._kept) > self.size:
+            self._kept.popitem(last=False)
+
+
+class _Places(FeatureCache):
+    """A cache seen through a list of frames."""
+
+    def __init__(self, cache: FeatureCache, frame_idx: Sequence[Any]) -> None:
+        self.loaded, self.size, self._cache, self._frame_idx = cache.loaded, cache.size, cache, frame_idx
+
+    def get(self, frame_idx: int, *, with_next: Sequence[int] = ()) -> Features:
+        return self._cache.get(self._frame_idx[frame_idx], with_next=[self._frame_idx[i] for i in with_next])
+
+    def encoding(self, frame_idx: int) -> Generator[None]:
+        return self._cache.encoding(self._frame_idx[frame_idx])

@@ -1,0 +1,54 @@
+"""What a tracker answers on one frame: masks, estimated IoU and presence of N objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import masks
+from model.network import Decoded
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """The masks of N objects on one frame. logits: float (N, h, w) at a quarter of the model's input size."""
+
+    frame_idx: int
+    object_ids: tuple[str, ...]
+    logits: Tensor  # > 0 is object; all NO_OBJECT_LOGIT where the object is absent
+    iou: Tensor  # float (N,), the model's own estimate in [0, 1]
+    object_score: Tensor  # float (N,), > 0 is present
+
+    def masks(self, hw: tuple[int, int]) -> NDArray[np.bool_]:
+        """bool (N, H, W) at the video's size hw = (H, W): logits resized bilinearly, then cut at zero."""
+        return masks.enlarge(self.logits, hw)
+
+    def stability(self, offset: float = 1.0) -> Tensor:
+        """Stability score of each mask, float (N,) in [0, 1]; 1 where the object is absent."""
+        return masks.stability_score(self.logits, offset)
+
+
+def masks_of_one(frame_idx: int, object_id: str, decoded: Decoded, row: int) -> FrameMasks:
+    one = slice(row, row + 1)
+    return FrameMasks(
+        frame_idx,
+        (object_id,),
+        decoded.logits[one].clone(),
+        decoded.iou[one].clone(),
+        decoded.object_score[one].clone(),
+    )
+
+
+def stack_masks(frame_idx: int, answers: Sequence[FrameMasks]) -> FrameMasks:
+    return FrameMasks(
+        frame_idx,
+        tuple(object_id for answer in answers for object_id in answer.object_ids),
+        torch.cat([answer.logits for answer in answers]),
+        torch.cat([answer.iou for answer in answers]),
+        torch.cat([answer.object_score for answer in answers]),
+    )

@@ -1,0 +1,254 @@
+"""Proposals: every object of a picture, found with grids of points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import masks
+from model.checkpoints import LoadedModel
+from model.image import Floats, ImageMasks, ImagePredictor
+from model.inputs import Rgb
+from model.masks import Boxes, Mask
+
+BoxPx = tuple[int, int, int, int]  # xyxy, right and bottom exclusive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """One layer of the search: the picture is cut into crops, and every crop gets a grid of points."""
+
+    crops_per_side: int  # 1 is the whole frame
+    points_per_side: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """Every threshold of the search. SA-V's are not published; the defaults are SAM's where it has one."""
+
+    scales: tuple[Scale, ...] = (  # SA-V: 1024 + 4 * 256 + 16 * 16 = 2304 points
+        Scale(crops_per_side=1, points_per_side=32),
+        Scale(crops_per_side=2, points_per_side=16),
+        Scale(crops_per_side=4, points_per_side=4),
+    )
+    crop_overlap: float = 512 / 1500  # of the frame's shorter side at two crops a side, in [0, 1)
+    min_iou: float = 0.8  # estimated IoU, in [0, 1]
+    min_stability: float = 0.95  # in [0, 1]
+    stability_offset: float = 1.0  # logits, > 0
+    min_object_score: float = 0.0  # presence logit; -inf asks for none
+    max_box_overlap: float = 0.7  # IoU of boxes, in [0, 1], within a crop and between crops
+    max_mask_overlap: float = 0.8  # IoU of masks, in [0, 1], between all that is left
+    min_area: float = 1e-4  # of the frame, in [0, 1]
+    max_area: float = 0.9  # of the frame, in [0, 1]
+    min_part_px: int = 100  # smaller specks and holes are cleaned, >= 0
+    edge_tolerance: float = 0.02  # of a crop's shorter side: a box so near to the crop's inner edge is cut off, >= 0
+    points_per_batch: int = 64  # >= 1; bounds scratch memory
+
+    def __post_init__(self) -> None:
+        for name in ("min_iou", "min_stability", "max_box_overlap", "max_mask_overlap", "min_area", "max_area"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.crop_overlap < 1:
+            raise ValueError(f"crop_overlap must be in [0, 1), got {self.crop_overlap}")
+        if self.stability_offset <= 0 or self.points_per_batch < 1 or self.min_part_px < 0 or self.edge_tolerance < 0:
+            raise ValueError(f"a threshold is out of its range: {self}")
+        if not self.scales or any(s.crops_per_side < 1 or s.points_per_side < 1 for s in self.scales):
+            raise ValueError(f"scales need at least one crop and one point a side, got {self.scales}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An object that a grid point found."""
+
+    mask: Mask  # bool (H, W), cleaned
+    score: float  # estimated IoU
+    stability: float
+    object_score: float
+    point_xy: tuple[float, float]  # px of the frame
+    box_xyxy: BoxPx
+    crop_xyxy: BoxPx  # the part of the frame in which it was found
+
+
+def propose(loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None) -> list[Candidate]:
+    """Every object that the grids find in a picture, best score first.
+
+    rgb: uint8 (H, W, 3). Each crop is encoded once; scratch memory is bounded by `points_per_batch`.
+    """
+    config = config or GridConfig()
+    hw = (rgb.shape[0], rgb.shape[1])
+    predictor = ImagePredictor(loaded)
+    found: list[Candidate] = []
+    for scale in config.scales:
+        for crop in crop_boxes(hw, scale.crops_per_side, config.crop_overlap):
+            predictor.set_image(np.ascontiguousarray(rgb[crop[1] : crop[3], crop[0] : crop[2]]))
+            found += _search(predictor, crop, hw, scale.points_per_side, config)
+    return without_duplicates(found, config)
+
+
+def grid_points(points_per_side: int, box_xyxy: BoxPx) -> Floats:
+    """The centres of a regular grid over a box, row by row: float (points_per_side ** 2, 2) as xy."""
+    x0, y0, x1, y1 = box_xyxy
+    steps = (np.arange(points_per_side) + 0.5) / points_per_side
+    x, y = np.meshgrid(x0 + steps * (x1 - x0), y0 + steps * (y1 - y0))
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def crop_boxes(hw: tuple[int, int], per_side: int, overlap: float) -> list[BoxPx]:
+    """The overlapping crops of one scale, row by row; one crop is the whole frame.
+
+    overlap: of the frame's shorter side at two crops a side; half of it at four.
+    Source: Kirillov et al. 2023, released mask generator.
+    """
+    height, width = hw
+    if per_side == 1:
+        return [(0, 0, width, height)]
+    shared = int(overlap * min(height, width) * 2 / per_side)
+    crop_w = math.ceil((shared * (per_side - 1) + width) / per_side)
+    crop_h = math.ceil((shared * (per_side - 1) + height) / per_side)
+    return [
+        (x0, y0, min(x0 + crop_w, width), min(y0 + crop_h, height))
+        for y0 in (row * (crop_h - shared) for row in range(per_side))
+        for x0 in (column * (crop_w - shared) for column in range(per_side))
+    ]
+
+
+def is_cut_off(box_xyxy: BoxPx, crop_xyxy: BoxPx, hw: tuple[int, int], tolerance_px: float) -> bool:
+    """Whether a box reaches an edge of the crop that is not an edge of the frame: the object goes on outside."""
+    height, width = hw
+    frame = (0, 0, width, height)
+    return any(
+        abs(box_xyxy[side] - crop_xyxy[side]) <= tolerance_px and abs(box_xyxy[side] - frame[side]) > tolerance_px
+        for side in range(4)
+    )
+
+
+def without_duplicates(candidates: Sequence[Candidate], config: GridConfig) -> list[Candidate]:
+    """Drops what was found twice: by boxes, where finer crops win; then by masks, where better scores win.
+
+    Returns the rest, best score first.
+    """
+    if not candidates:
+        return []
+    boxes = np.array([candidate.box_xyxy for candidate in candidates], dtype=np.float64)
+    fineness = np.array([-_area(candidate.crop_xyxy) + candidate.score for candidate in candidates], dtype=np.float64)
+    kept = [candidates[i] for i in masks.nms(masks.box_iou(boxes, boxes), fineness, config.max_box_overlap)]
+    stack = np.stack([candidate.mask for candidate in kept])
+    scores = np.array([candidate.score for candidate in kept])
+    return [kept[i] for i in masks.nms(masks.mask_iou(stack, stack), scores, config.max_mask_overlap)]
+
+
+@dataclass(frozen=True)
+class Rough:
+    """M masks of one crop that passed the first filters, still at low resolution."""
+
+    logits: Tensor  # float (M, h, w)
+    boxes: Boxes  # (M, 4) in low-resolution pixels
+    iou: Floats  # (M,)
+    stability: Floats  # (M,)
+    object_score: Floats  # (M,)
+    points_xy: Floats  # (M, 2) in px of the crop
+
+    def __len__(self) -> int:
+        return len(self.iou)
+
+    def take(self, rows: Sequence[int]) -> Rough:
+        """The masks of these rows, in this order."""
+        index = np.array(rows, dtype=np.int64)
+        return Rough(
+            self.logits[torch.from_numpy(index).to(self.logits.device)],
+            self.boxes[index],
+            self.iou[index],
+            self.stability[index],
+            self.object_score[index],
+            self.points_xy[index],
+        )
+
+
+def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig) -> Rough:
+    """The masks that the model itself trusts, of the K answers to each of N points, without duplicates by boxes.
+
+    points_xy: float (N, 2) in px of the crop. Empty masks are dropped whatever the thresholds.
+    Stability is measured at low resolution; SAM measures it after enlarging.
+    """
+    k = answer.iou.shape[1]
+    logits, iou = answer.logits.flatten(0, 1), answer.iou.flatten()
+    score = answer.object_score.repeat_interleave(k)
+    rows = ((iou >= config.min_iou) & (score >= config.min_object_score)).nonzero()[:, 0]
+    stability = masks.stability_score(logits[rows], config.stability_offset)
+    sure = (stability >= config.min_stability) & (logits[rows] > 0).flatten(1).any(1)
+    rows, stability = rows[sure], stability[sure]
+    rough = Rough(
+        logits[rows],
+        _boxes_of(logits[rows] > 0),
+        _floats(iou[rows]),
+        _floats(stability),
+        _floats(score[rows]),
+        points_xy[rows.cpu().numpy() // k],
+    )
+    return rough.take(masks.nms(masks.box_iou(rough.boxes, rough.boxes), rough.iou, config.max_box_overlap))
+
+
+def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridConfig) -> Candidate | None:
+    """One rough mask as a candidate: enlarged, cleaned, placed in the frame; None if its size or place forbids it."""
+    x0, y0, x1, y1 = crop_xyxy
+    mask = np.zeros(hw, dtype=np.bool_)
+    mask[y0:y1, x0:x1] = masks.clean(masks.enlarge(rough.logits, (y1 - y0, x1 - x0))[0], config.min_part_px)
+    box = masks.box_of(mask)
+    area = np.count_nonzero(mask) / mask.size
+    if box is None or not config.min_area <= area <= config.max_area:
+        return None
+    if is_cut_off(box, crop_xyxy, hw, config.edge_tolerance * min(x1 - x0, y1 - y0)):
+        return None
+    return Candidate(
+        mask=mask,
+        score=float(rough.iou[0]),
+        stability=float(rough.stability[0]),
+        object_score=float(rough.object_score[0]),
+        point_xy=(float(rough.points_xy[0, 0]) + x0, float(rough.points_xy[0, 1]) + y0),
+        box_xyxy=box,
+        crop_xyxy=crop_xyxy,
+    )
+
+
+def _search(
+    predictor: ImagePredictor, crop: BoxPx, hw: tuple[int, int], points_per_side: int, config: GridConfig
+) -> Iterator[Candidate]:
+    """The objects that the grid of one crop finds, without duplicates by boxes."""
+    points = grid_points(points_per_side, (0, 0, crop[2] - crop[0], crop[3] - crop[1]))
+    batches = []
+    for begin in range(0, len(points), config.points_per_batch):
+        some = points[begin : begin + config.points_per_batch]
+        rows, answer = predictor.predict_points(some, min_iou=config.min_iou, min_object_score=config.min_object_score)
+        batches.append(trusted(answer, some[rows], config))
+    for rough in _best_of(batches, config):
+        candidate = finished(rough, crop, hw, config)
+        if candidate is not None:
+            yield candidate
+
+
+def _best_of(batches: Sequence[Rough], config: GridConfig) -> list[Rough]:
+    """The masks of all batches of a crop one by one, without duplicates by boxes, best first."""
+    boxes = np.concatenate([rough.boxes for rough in batches])
+    scores = np.concatenate([rough.iou for rough in batches])
+    place = [(batch, row) for batch in batches for row in range(len(batch))]
+    kept = masks.nms(masks.box_iou(boxes, boxes), scores, config.max_box_overlap)
+    return [place[i][0].take([place[i][1]]) for i in kept]
+
+
+def _boxes_of(found: Tensor) -> Boxes:
+    """Boxes of masks bool (M, h, w), none of them empty: float (M, 4)."""
+    boxes = [masks.box_of(mask) for mask in found.cpu().numpy()]
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def _floats(values: Tensor) -> Floats:
+    return np.asarray(values.double().cpu().numpy(), dtype=np.float64)
+
+
+def _area(box_xyxy: BoxPx) -> int:
+    return (box_xyxy[2] - box_xyxy[0]) * (box_xyxy[3] - box_xyxy[1])
