@@ -29,9 +29,9 @@ def ingest():
     @task(outlets=[VIDEOS])
     def admit(params=None) -> str:
         """Admits what is new; returns the batch id."""
-        from engine.stages import ingest
+        from engine.stages import ingest, sources
 
-        with connected(ingest.NoSource) as s:
+        with connected(sources.NoSource) as s:
             source = params["source"] or s.settings.ingest.source
             if source is None:
                 raise AirflowSkipException("no source is set")

@@ -15,7 +15,7 @@ from annotation_queue.records import Kind, Role, kinds_of
 from engine.services import Services, connect
 from engine.serving import delivery, serve
 from engine.settings import Settings
-from engine.stages import ingest
+from engine.stages import sources
 from storage import video
 
 
@@ -58,7 +58,7 @@ def _source(s: Services) -> str:
     where = s.settings.ingest.source
     if where is None:
         return "none is set; a command takes one, and MASKLETS_INGEST__SOURCE names that of the DAGs"
-    return f"{where}, " + ("which holds files" if ingest.look(s, where) else "which is empty")
+    return f"{where}, " + ("which holds files" if sources.has_files(s, where) else "which is empty")
 
 
 def _store(s: Services) -> str:

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from engine.stages import batches, import_sav, ingest, propose, review
+from engine.stages import admitted, batches, import_sav, ingest, propose, review
 from engine.stages.batches import BatchStage
 from storage import releases
 from storage.formats.sav import SavError
@@ -32,7 +32,7 @@ def test_an_import_takes_the_annotated_videos_alone_and_leaves_the_rest_to_the_m
     other.mkdir()
     shutil.copy(sorted(clips.glob("*.mp4"))[2], other / "raw.mp4")
     with monkeypatch.context() as patch:  # an ingest of another source dies before its batch is committed
-        patch.setattr(ingest.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(admitted.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ingest.admit(s, str(other))
     annotation = json.loads((folder / "sav_000" / "one_manual.json").read_text())
@@ -73,8 +73,8 @@ def test_no_model_proposes_for_an_import_whenever_it_is_cut(s, folder, monkeypat
         return lambda arguments, named: stage in arguments
 
     where, name, hit = {
-        "record": (ingest, "_commit", lambda a, n: True),
-        "commit": (ingest.parts, "commit_batch", lambda a, n: "videos" in a),
+        "record": (admitted, "commit", lambda a, n: True),
+        "commit": (admitted.parts, "commit_batch", lambda a, n: "videos" in a),
         "mark": (batches, "mark", at_stage(BatchStage.INGESTED)),
         "part": (import_sav.parts, "write_part", lambda a, n: n["kind"] == "masklets"),
         "collected": (batches, "mark", at_stage(BatchStage.IN_REVIEW)),

@@ -10,13 +10,14 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from engine.services import connect
-from engine.stages import batches, ingest
+from engine.stages import admitted, batches, ingest, judge, sources
 from engine.stages.batches import BatchStage
 from storage import video
 from storage.blobs.base import BlobDenied, BlobError
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
 from storage.normalise import Refused, normalise
+from storage.records import Refusal
 
 
 def colours(count, height=64, width=64, seed=0):
@@ -75,7 +76,7 @@ def test_a_file_that_was_still_being_copied_is_admitted_when_it_is_whole(s, sour
 def test_a_file_that_the_disk_does_not_give_is_quarantined_and_the_others_go_on(s, source, monkeypatch, where):
     for n, name in enumerate("abc"):
         video.write(source / f"{name}.mp4", colours(36, seed=n))
-    local, digest = LocalBlobs.local, ingest._sha256
+    local, digest = LocalBlobs.local, judge._sha256
 
     def no_local(blobs, key):
         if key == "b.mp4":
@@ -84,11 +85,11 @@ def test_a_file_that_the_disk_does_not_give_is_quarantined_and_the_others_go_on(
 
     def no_digest(path):
         if path.name == "b.mp4":
-            raise ingest._BadSector(f"{path}: Input/output error")
+            raise judge._BadSector(f"{path}: Input/output error")
         return digest(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((LocalBlobs, "local", no_local) if where == "local" else (ingest, "_sha256", no_digest)))
+        patch.setattr(*((LocalBlobs, "local", no_local) if where == "local" else (judge, "_sha256", no_digest)))
         reports = [ingest.admit(s, str(source)) for _ in range(2)]
     assert [(r.admitted, r.quarantined) for r in reports] == [(2, 1), (0, 0)]
     (row,) = s.tables.quarantine()
@@ -101,9 +102,9 @@ def test_a_bad_sector_is_the_files_trouble(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     (tmp_path / "a").write_bytes(b"x")
-    monkeypatch.setattr(ingest.hashlib, "file_digest", fails)
-    with pytest.raises(ingest._BadSector, match="a: Input/output error"):
-        ingest._sha256(tmp_path / "a")
+    monkeypatch.setattr(judge.hashlib, "file_digest", fails)
+    with pytest.raises(judge._BadSector, match="a: Input/output error"):
+        judge._sha256(tmp_path / "a")
 
 
 def test_one_folder_has_one_address_however_it_is_spelled(s, source):
@@ -160,11 +161,11 @@ def test_a_file_that_changes_while_it_is_judged_is_left_for_the_next_run(s, sour
                 file.write(b"more")
         else:
             path.unlink()
-            raise Refused(ingest.Refusal.TRUNCATED, "half of it")
+            raise Refused(Refusal.TRUNCATED, "half of it")
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "normalise", growing)
+        patch.setattr(judge, "normalise", growing)
         report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined, report.postponed) == (0, 0, 2)
     assert list(s.blobs.keys("sources/")) == list(s.blobs.keys("videos/")) == []
@@ -180,7 +181,7 @@ def test_the_machines_trouble_ends_the_run_and_is_no_fault_of_the_file(s, source
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "normalise", failing)
+        patch.setattr(judge, "normalise", failing)
         with pytest.raises(type(error)):
             ingest.admit(s, str(source))
     report = ingest.admit(s, str(source))
@@ -197,7 +198,7 @@ def test_a_file_that_libav_stumbles_over_is_refused_and_the_others_go_on(s, sour
             raise RuntimeError("a bug in\nsome filter")
         return real(path, *arguments, **named)
 
-    monkeypatch.setattr(ingest, "normalise", stumbling)
+    monkeypatch.setattr(judge, "normalise", stumbling)
     report = ingest.admit(s, str(source))
     assert (report.admitted, report.quarantined) == (1, 1)
     assert [(q.reason, q.detail) for q in s.tables.quarantine()] == [("failed", "a.mp4: a bug in some filter")]
@@ -248,7 +249,7 @@ def test_a_source_around_the_home_or_the_store_does_not_feed_on_them(settings, t
             report = ingest.admit(s, str(tmp_path / "around"))
             assert (report.quarantined, len(s.tables.videos())) == (0, 1)
         for own in (s.home, tmp_path / "around" / "store", tmp_path / "around" / "store" / "videos"):
-            with pytest.raises(ingest.NoSource, match="its own data"):
+            with pytest.raises(sources.NoSource, match="its own data"):
                 ingest.admit(s, str(own))
 
 
@@ -312,7 +313,7 @@ def test_a_run_that_died_between_the_table_and_its_mark_is_repaired(s, clips):
 
 def test_a_run_that_died_before_the_table_goes_on_with_what_it_had(s, clips, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(admitted.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ingest.admit(s)
     report = ingest.admit(s)
@@ -322,7 +323,7 @@ def test_a_run_that_died_before_the_table_goes_on_with_what_it_had(s, clips, mon
 
 def test_what_a_killed_run_left_of_another_source_is_a_batch_of_its_own(s, source, clips, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(admitted.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ingest.admit(s)
     video.write(source / "a.mp4", colours(36))
@@ -345,7 +346,7 @@ def test_the_held_out_share_holds_over_all_runs_and_no_video_changes_sides(s, so
 @pytest.mark.parametrize("where", [None, "/no/such/folder"])
 def test_a_source_that_is_not_there_is_said_in_one_line(settings, where):
     empty = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"source": None})})
-    with connect(empty) as services, pytest.raises(ingest.NoSource, match="no s"):
+    with connect(empty) as services, pytest.raises(sources.NoSource, match="no s"):
         ingest.admit(services, where)
 
 
@@ -416,5 +417,5 @@ def test_a_bucket_leaves_no_copies_and_is_asked_once_for_what_was_judged(setting
         for _ in range(2):
             ingest.admit(s, "s3://videos/in")
             assert len(s.tables.videos()) == 1
-        with pytest.raises(ingest.NoSource, match="its own data"):
+        with pytest.raises(sources.NoSource, match="its own data"):
             ingest.admit(s, "s3://videos/in/store/videos")

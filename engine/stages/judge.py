@@ -1,0 +1,208 @@
+"""Judges one file of a source: admitted, refused with a typed reason, ignored, or postponed.
+
+The content decides, not the name. Errors of the machine (a full disk, a store that does not answer) are raised; what is
+wrong with the file is a result. Knows nothing of batches and tables.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.services import Services
+from engine.settings import IngestSettings
+from engine.stages import admitted
+from engine.stages.sources import SourceFile, as_utf8
+from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
+from storage.formats import sav
+from storage.normalise import Limits, Normalised, Refused, normalise
+from storage.records import Quarantined, Refusal, Video
+
+
+class _Changed(Exception):
+    """The file changed or went away while it was judged."""
+
+
+class _BadSector(BlobError):
+    """The disk cannot read the file."""
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of a file. With nothing set, an earlier run has admitted it from the same address."""
+
+    video: Video | None = None
+    refused: Quarantined | None = None
+    ignored: bool = False  # no video, and its suffix does not claim that it is one
+    again: bool = False  # no marker is written: the next run judges the file again
+
+    @property
+    def known(self) -> bool:
+        return self == FileResult()
+
+
+def judge(s: Services, source: Blobs, file: SourceFile, work: Path, imported: bool) -> FileResult:
+    """What becomes of a file. An admitted video is in the store when this returns.
+
+    work: a folder for temporary files. imported: an import takes the file, so no model may propose for it.
+    Raises BlobUnreachable, OSError and MemoryError: errors of the machine.
+    """
+    try:
+        check_key(file.key)
+    except ValueError as error:
+        return FileResult(ignored=True) if file.usually_no_video else _refuse(file, Refusal.FAILED, str(error))
+    with ExitStack() as stack:
+        try:
+            if file.usually_no_video and not _begins_as_video(source.read(file.key, 512)):
+                return FileResult(ignored=True)
+            path = stack.enter_context(source.local(file.key))
+            truth = source.read(file.truth) if file.truth else None
+        except BlobMissing:
+            return FileResult(again=True)
+        except BlobUnreachable:
+            raise
+        except BlobError as error:  # permission denied, a bad sector, a missing decryption key
+            return _unreadable(file, error)
+        try:
+            return _admit(s, file, path, truth, work, imported)
+        except _Changed:
+            return FileResult(again=True)
+        except _BadSector as error:
+            return _unreadable(file, error)
+        except sav.SavError as error:
+            return _refuse(file, Refusal.FAILED, str(error))
+        except Refused as refused:
+            if file.usually_no_video and refused.reason in (Refusal.NO_VIDEO_STREAM, Refusal.UNREADABLE):
+                return FileResult(ignored=True)
+            return _refuse(file, refused.reason, refused.detail)
+
+
+def quarantine_record(uri: str, reason: Refusal, detail: str) -> Quarantined:
+    """The record of a refusal, its detail in one line; the batch is filled in when it is committed."""
+    line = as_utf8(" ".join(detail.split()))
+    return Quarantined(stage="ingest", subject=uri, reason=reason.value, detail=line, batch_id="")
+
+
+def _begins_as_video(head: bytes) -> bool:
+    """Do the first bytes belong to a video container? Text, pictures and most sound files begin otherwise.
+
+    Source: the signatures in FFmpeg's demuxers (libavformat).
+    """
+    return (
+        head[4:8] in (b"moov", b"mdat", b"wide", b"skip", b"free")
+        or (head[4:8] == b"ftyp" and head[8:12] not in (b"heic", b"heix", b"mif1", b"avif"))  # those are pictures
+        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+        or head[:377:188] == b"GGG"  # MPEG-TS
+        or head.startswith((b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"0&\xb2u\x8ef\xcf\x11", b"\x06\x0e+4", b".RMF"))
+        or head.startswith((b"\0\0\1\xba", b"\0\0\1\xb3", b"DKIF"))
+    )
+
+
+def _unreadable(file: SourceFile, error: BlobError) -> FileResult:
+    """A file that the source cannot give. Repairing it changes no fingerprint, so every run tries it again."""
+    if file.usually_no_video:
+        return FileResult(ignored=True, again=True)
+    return replace(_refuse(file, Refusal.UNREADABLE, str(error)), again=True)
+
+
+def _refuse(file: SourceFile, reason: Refusal, detail: str) -> FileResult:
+    return FileResult(refused=quarantine_record(file.uri, reason, detail))
+
+
+def _admit(s: Services, file: SourceFile, path: Path, truth: bytes | None, work: Path, imported: bool) -> FileResult:
+    """Admits a file. Raises Refused, SavError, _Changed and _BadSector, and the errors of the machine."""
+    with tempfile.TemporaryDirectory(dir=work) as temporary:
+        target = Path(temporary) / "video.mp4"
+        with _unchanged(path):
+            digest = _sha256(path)
+            if (first := admitted.read_record(s.blobs, digest[:16])) is not None:
+                return _known(file, first)
+            made = _normalise(path, target, s.settings.ingest)
+        record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
+        if truth is not None:
+            sav.parse(truth, video=record)  # a malformed truth must be refused now, not when it is first used
+        if admitted.write(s.blobs, record, target, made.timestamps, truth, imported):
+            return FileResult(video=record)
+    first = admitted.read_record(s.blobs, record.video_id)
+    assert first is not None  # records are never deleted
+    return _known(file, first)
+
+
+def _record(file: SourceFile, digest: str, made: Normalised, video_sha256: str, has_truth: bool) -> Video:
+    """The row of a new video. Its id is the start of the source's sha256; batch and split come with the commit."""
+    video_id = digest[:16]
+    here = admitted.folder(video_id)
+    return Video(
+        video_id=video_id,
+        source_uri=file.uri,
+        source_sha256=digest,
+        video_key=f"{here}/video.mp4",
+        video_sha256=video_sha256,
+        frames_key=f"{here}/frames.json",
+        height=made.height,
+        width=made.width,
+        frame_count=made.frame_count,
+        duration_s=made.duration_s,
+        source_fps=made.source_fps,
+        variable_rate=made.variable_rate,
+        rotation=made.rotation,
+        split="",
+        batch_id="",
+        truth_key=f"{here}/truth.json" if has_truth else None,
+    )
+
+
+def _known(file: SourceFile, first: Video) -> FileResult:
+    if first.source_uri == file.uri:
+        return FileResult()
+    return _refuse(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
+
+
+def _normalise(source: Path, target: Path, settings: IngestSettings) -> Normalised:
+    """`normalise`; any error of libav counts as the file's fault, too. Raises Refused, OSError, MemoryError."""
+    limits = Limits(
+        min_s=settings.min_s,
+        max_s=settings.max_s,
+        min_side_px=settings.min_side_px,
+        max_side_px=settings.max_side_px,
+    )
+    try:
+        return normalise(source, target, limits=limits)
+    except (Refused, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise Refused(Refusal.FAILED, f"{source.name}: {str(error) or type(error).__name__}") from error
+
+
+@contextmanager
+def _unchanged(path: Path) -> Iterator[None]:
+    """Raises _Changed, instead of any other error, if the file changes meanwhile: it is still being copied."""
+
+    def state() -> tuple[int, int, int] | None:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    before = state()
+    try:
+        yield
+    finally:
+        if before is None or state() != before:
+            raise _Changed
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise _BadSector(f"{path}: {error.strerror}") from error
+        raise

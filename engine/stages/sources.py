@@ -1,0 +1,113 @@
+"""A source of raw videos: a folder or an S3 prefix, and its files that ingest has to judge.
+
+Knows names and fingerprints; opens no file. Hidden files and unfinished downloads are skipped by their names. A file
+with the suffix of text, pictures or sound is listed with `usually_no_video` set: its content decides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.services import Services
+from storage.blobs import stores
+from storage.blobs.base import Blobs
+from storage.records import content_id
+
+TRUTH = ".truth.json"  # clip.truth.json beside clip.mp4 holds its true masklets as SA-V JSON
+NO_VIDEO = {
+    ".json", ".jsonl", ".txt", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf", ".srt", ".vtt",
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".zip", ".tar", ".gz", ".py", ".sh", ".log",
+    ".mp3", ".wav", ".flac", ".aac", ".ogg", ".parquet", ".npy",
+}  # fmt: skip
+UNFINISHED = {".part", ".tmp", ".crdownload"}
+
+Only = Callable[[str, Collection[str]], bool]  # should a run take this key, given all keys of the source?
+
+
+class NoSource(Exception):
+    """There is nothing to ingest from."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to judge. Its two markers in the store say that an earlier run has judged these bytes at this address."""
+
+    key: str  # below the source
+    uri: str
+    fingerprint: str  # includes the ground-truth file's, so a corrected truth retries the video
+    truth: str | None  # key of the ground-truth file
+    usually_no_video: bool  # by its suffix
+
+    @property
+    def marker(self) -> str:
+        return f"sources/{content_id(self.uri, self.fingerprint)}.json"
+
+    @property
+    def ignored_marker(self) -> str:
+        return f"sources/{content_id(self.uri, self.fingerprint)}.ignored"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds."""
+
+    files: list[SourceFile]
+    skipped: int  # files skipped by their names
+    denied: list[str]  # addresses of folders that we may not list
+
+
+def open_source(s: Services, where: str, cache: Path) -> Blobs:
+    """The source, to read from. Raises NoSource for a folder that does not exist."""
+    if not where.startswith("s3://") and not Path(where).is_dir():
+        raise NoSource(f"no such folder: {where}")
+    path = where if where.startswith("s3://") else os.path.abspath(where)  # without "..": one folder has one address
+    return stores.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
+
+
+def has_files(s: Services, where: str) -> bool:
+    """Is there any file to judge? Raises NoSource and BlobError."""
+    return bool(list_files(s, open_source(s, where, s.home / "cache" / "ingest")).files)
+
+
+def list_files(s: Services, source: Blobs, only: Only | None = None) -> Listing:
+    """Everything below the source, except what the engine itself has written there. Raises NoSource and BlobError."""
+    own = _own_prefixes(s, source)
+    denied: list[str] = []
+    found = {key: mark for key, mark in source.entries(closed=denied.append) if not key.startswith(own)}
+    if "." in denied:
+        raise NoSource(f"{source.uri}: permission denied")
+    files, skipped = [], 0
+    for key, fingerprint in found.items():
+        suffix = Path(key).suffix.lower()
+        if key.rsplit("/", 1)[-1].startswith(".") or suffix in UNFINISHED:
+            skipped += 1
+        elif only is None or only(key, found.keys()):
+            truth = str(Path(key).with_suffix(TRUTH))
+            both = f"{fingerprint} {found[truth]}" if truth in found else fingerprint
+            uri = _address(source, key)
+            files.append(SourceFile(key, uri, both, truth if truth in found else None, suffix in NO_VIDEO))
+    return Listing(files, skipped, [_address(source, key) for key in denied])
+
+
+def as_utf8(text: str) -> str:
+    """The text with escapes for what UTF-8 cannot encode: file names are bytes, and JSON may hold half a character."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _own_prefixes(s: Services, source: Blobs) -> tuple[str, ...]:
+    """The prefixes of keys below the source that the engine writes to. Raises NoSource for its own store or home."""
+    here, store, home = (_place(uri) for uri in (source.uri, s.blobs.uri, str(s.home)))
+    if here.startswith(store) or here == home:
+        raise NoSource(f"the engine keeps its own data in {source.uri}: name another source")
+    return tuple(own.removeprefix(here) for own in (store, home) if own.startswith(here))
+
+
+def _place(uri: str) -> str:
+    return (uri if uri.startswith("s3://") else str(Path(uri).resolve())).rstrip("/") + "/"
+
+
+def _address(source: Blobs, key: str) -> str:
+    return as_utf8(f"{source.uri.rstrip('/')}/{key}")
