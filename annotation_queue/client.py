@@ -22,29 +22,25 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import TypeAdapter
 
-from annotation_queue import records
+from annotation_queue import errors
+from annotation_queue.errors import LeaseLost, NoSuchMasklet, NotLoggedIn, QueueError, QueueUnreachable
 from annotation_queue.records import (
     Appended,
     Batch,
     BatchResult,
-    Figures,
     Finished,
     Kind,
-    LeaseLost,
     NewGold,
     NewOperation,
     NewTicket,
-    NoSuchMasklet,
-    NotLoggedIn,
-    Outcome,
-    QueueError,
-    QueueUnreachable,
+    QueueFigures,
     Reason,
     Recent,
     ResultPage,
     Settled,
     State,
     Stats,
+    Submission,
     Ticket,
     VideoInfo,
 )
@@ -183,7 +179,7 @@ class QueueClient:
 
         operation_id: give one that was saved before the call, to be safe against this program's own death.
         """
-        outcome = Outcome(
+        outcome = Submission(
             operation_id=operation_id or new_id(),
             created_at=now(),
             verdict=verdict,
@@ -192,7 +188,7 @@ class QueueClient:
             frame_idx=frame_idx,
             seconds=seconds,
         )
-        body = {"token": ticket.lease_token, "outcome": _adapter(Outcome).dump_python(outcome, mode="json")}
+        body = {"token": ticket.lease_token, "outcome": _adapter(Submission).dump_python(outcome, mode="json")}
         return self._ask(Finished, "POST", f"/api/tickets/{ticket.ticket_id}/finish", body)
 
     def unsubmit(self, ticket_id: str) -> Ticket:
@@ -288,9 +284,9 @@ class QueueClient:
         body = {"tickets": _adapter(tuple[NewGold, ...]).dump_python(tuple(tickets), mode="json")}
         return int(self._send("POST", f"/api/batches/{batch_id}/gold", body).json()["added"])
 
-    def figures(self) -> Figures:
+    def figures(self) -> QueueFigures:
         """The queue in figures, at most 5 s old. Raises NotAllowed."""
-        return self._ask(Figures, "GET", "/api/figures")
+        return self._ask(QueueFigures, "GET", "/api/figures")
 
     def stats(self) -> Stats:
         """The queue in numbers, at most a few seconds old."""
@@ -357,7 +353,6 @@ def _error_of(response: httpx.Response) -> Exception:
         kind, message = "", f"{response.status_code} {response.reason_phrase}"
     if kind == "ValueError" or response.status_code in (413, 422):
         return ValueError(message)
-    named = getattr(records, kind, None)
-    if isinstance(named, type) and issubclass(named, QueueError):
+    if named := errors.BY_NAME.get(kind):
         return named(message)
     return NotLoggedIn(message) if response.status_code == 401 else QueueError(message)

@@ -11,38 +11,23 @@ power cut. On PostgreSQL it is READ COMMITTED, and the queries lock the rows tha
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    Boolean,
-    Column,
     Connection,
     Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    PrimaryKeyConstraint,
-    String,
     Table,
-    Text,
-    and_,
-    bindparam,
     case,
     create_engine,
     event,
-    false,
     func,
     insert,
     inspect,
     literal,
-    literal_column,
     select,
     text,
     update,
@@ -53,254 +38,23 @@ from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError,
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
 
-SCHEMA_VERSION = 3
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # with what to do in a conflict
+from annotation_queue.schema import (
+    HAS_FINISHED,
+    SCHEMA_VERSION,
+    TALLY_KEYS,
+    credentials,
+    leases,
+    metadata,
+    operations,
+    people,
+    schema_version,
+    tallies,
+    tickets,
+)
+
+INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # with what to do in a conflict
 IDLE_S = 1.0  # a connection that was not used for so long is asked whether it is still there
 POOL_SIZE = 16  # connections a server process; measured: throughput falls above this, people do not need one each
-
-metadata = MetaData()
-
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
-
-batches = Table(
-    "batches",
-    metadata,
-    Column("batch_id", String, primary_key=True),
-    Column("created_at", Float, nullable=False),  # s since the epoch, as every *_at that is a Float
-    Column("sealed", Boolean, nullable=False),
-    Column("total", Integer, nullable=False),
-    Column("remaining", Integer, nullable=False),  # tickets not done; counted in the transaction that changes them
-    Column("drained_at", Float),
-)
-
-tickets = Table(
-    "tickets",
-    metadata,
-    Column("ticket_id", String, primary_key=True),
-    Column("batch_id", String, nullable=False),
-    Column("kind", String, nullable=False),
-    Column("video_id", String, nullable=False),
-    Column("masklet_id", String),
-    Column("phase", String, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("payload", Text, nullable=False),
-    Column("made_by", String),
-    Column("needs_lead", Boolean, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("previous_ticket_id", String),
-    Column("created_at", Float, nullable=False),
-    Column("ordinal", Integer, nullable=False),  # place among those that came with it, or of its object
-    Column("state", String, nullable=False),
-    Column("lease_token", Integer, nullable=False),
-    Column("leased_by", String),
-    Column("expires_at", Float),
-    Column("verdict", String),
-    Column("reasons", Text, nullable=False),  # comma-separated
-    Column("finished_by", String),
-    Column("finished_at", Float),
-    Column("seconds", Float),
-    Column("next_ticket_id", String),
-    Column("settled", String),  # "accept" or "reject" once a decision stands
-    # since version 2; with a default where an older row needs a value
-    Column("skill", String),  # what a person must know; None: nothing
-    Column("lane", String, nullable=False, server_default=""),  # records.lane_of: who may take it, in one word
-    Column("reserved_for", String),  # it is handed out to this person first
-    Column("reserved_until", Float),  # and to others after this; None: never
-    Column("sent_back_by", String),  # who asked for what was made: somebody else verifies it
-    Column("rework", Boolean, nullable=False, server_default=false()),  # what a person made was sent back
-    Column("overlap", Integer, nullable=False, server_default="1"),  # answers that it takes, see `rows.overlap_of`
-    Column("gold_id", String),  # the gold ticket that this is one person's copy of; None: real work
-    Column("right", Boolean),  # a gold ticket: whether the person was right
-    Column("score", Float),  # a gold ticket: how right, 0 to 1
-    Column("checkpoint", String, nullable=False, server_default=""),  # that made, or helped to make, its masklet
-    # since version 3
-    Column("object_id", String),  # of the tickets in which several people make one masklet, each by themselves
-)
-IS_OPEN = tickets.c.state == literal_column("'open'")  # literals: an index on a part of a table serves no parameter
-IS_LEASED = tickets.c.state == literal_column("'leased'")
-Index(
-    "tickets_ready",
-    tickets.c.kind,
-    tickets.c.lane,
-    tickets.c.priority.desc(),
-    tickets.c.created_at,
-    tickets.c.ordinal,
-    sqlite_where=IS_OPEN,
-    postgresql_where=IS_OPEN,
-)
-Index("tickets_leased", tickets.c.expires_at, sqlite_where=IS_LEASED, postgresql_where=IS_LEASED)
-_RESERVED = and_(IS_OPEN, tickets.c.reserved_for.is_not(None))
-Index("tickets_reserved", tickets.c.reserved_for, sqlite_where=_RESERVED, postgresql_where=_RESERVED)
-Index("tickets_held", tickets.c.leased_by, sqlite_where=IS_LEASED, postgresql_where=IS_LEASED)
-IS_GOLD = tickets.c.gold_id.is_not(None)
-Index("tickets_gold", tickets.c.reserved_for, tickets.c.finished_at, sqlite_where=IS_GOLD, postgresql_where=IS_GOLD)
-Index("tickets_of_batch", tickets.c.batch_id, tickets.c.settled, tickets.c.ticket_id)
-Index("tickets_finished", tickets.c.finished_at)
-HAS_OBJECT = tickets.c.object_id.is_not(None)
-Index("tickets_of_object", tickets.c.object_id, sqlite_where=HAS_OBJECT, postgresql_where=HAS_OBJECT)
-
-leases = Table(  # every lease that ever was: who held a ticket under which fencing token, and how it ended
-    "leases",
-    metadata,
-    Column("ticket_id", String, nullable=False),
-    Column("token", Integer, nullable=False),
-    Column("person", String, nullable=False),
-    Column("claim_id", String, nullable=False),
-    Column("claimed_at", Float, nullable=False),
-    # since version 2: set when the holder finishes the ticket, taken away when they take that back
-    Column("finished_at", Float),
-    Column("verdict", String),  # None: with a masklet
-    Column("reasons", Text),  # comma-separated
-    Column("seconds", Float),
-    Column("masklet_id", String),  # that the holder made; since version 3
-    PrimaryKeyConstraint("ticket_id", "token"),
-)
-HAS_FINISHED = leases.c.finished_at.is_not(None)
-Index("leases_by_claim", leases.c.person, leases.c.claim_id, unique=True)
-Index("leases_lately", leases.c.finished_at, sqlite_where=HAS_FINISHED, postgresql_where=HAS_FINISHED)
-Index(
-    "leases_finished",
-    leases.c.person,
-    leases.c.finished_at,
-    sqlite_where=HAS_FINISHED,
-    postgresql_where=HAS_FINISHED,
-)
-
-gold = Table(  # tickets whose answer is known; each person gets a copy of their own
-    "gold",
-    metadata,
-    Column("gold_id", String, primary_key=True),
-    Column("batch_id", String, nullable=False),  # whose video it is of; the copies count nowhere in it
-    Column("kind", String, nullable=False),
-    Column("video_id", String, nullable=False),
-    Column("masklet_id", String),
-    Column("phase", String, nullable=False),
-    Column("payload", Text, nullable=False),
-    Column("checkpoint", String, nullable=False),
-    Column("expected", String),  # the right verdict, of a verify ticket
-    Column("truth", Text),  # JSON of the true Masklet, of a track ticket
-    Column("created_at", Float, nullable=False),
-)
-
-# Rolling sums, changed in the transaction that they count: the figures never read the tickets. Rows with person ""
-# count tickets (added, done), the others what people did. Gold is in none of them.
-TALLY_KEYS = ("batch_id", "kind", "phase", "checkpoint", "person", "maker", "verdict", "needs_lead")
-TALLY_SUMS = (
-    "added",  # tickets
-    "done",  # tickets
-    "answers",  # times that the person finished a ticket
-    "first_pass",  # of them, verdicts on masklets that nobody had judged or sent back before
-    "timed",  # of them, those with `seconds`
-    "seconds",
-    "frames",  # annotated frames of the masklets that the person made
-    "timed_frames",  # of them, those of tickets with `seconds`
-    "edited_frames",
-    "clicked_frames",
-    "clicks",
-    "votes",  # answers to what took several
-    "agreement",  # sum over the votes of the share of the other votes that said the same
-    "compared",  # masklets that the person made beside or after other people
-    "iou",  # sum over them of their IoU with the others'
-)
-tallies = Table(
-    "tallies",
-    metadata,
-    *(Column(name, Boolean if name == "needs_lead" else String, nullable=False) for name in TALLY_KEYS),
-    *(Column(name, Float, nullable=False, server_default="0") for name in TALLY_SUMS),
-    PrimaryKeyConstraint(*TALLY_KEYS),
-)
-
-audit = Table(  # append-only: who did what to people, tokens and decisions
-    "audit",
-    metadata,
-    Column("audit_id", Integer, primary_key=True, autoincrement=True),
-    Column("at", Float, nullable=False),
-    Column("actor", String, nullable=False),
-    Column("action", String, nullable=False),
-    Column("subject", String, nullable=False),  # a person or a ticket
-    Column("detail", Text, nullable=False),  # JSON object
-)
-
-masklets = Table(  # candidates, and what people made of them; never changed, and removed only by a take-back
-    "masklets",
-    metadata,
-    Column("batch_id", String, nullable=False),
-    Column("masklet_id", String, nullable=False),
-    Column("content", Text, nullable=False),  # JSON of storage.records.Masklet
-    Column("created_at", Float, nullable=False),
-    PrimaryKeyConstraint("batch_id", "masklet_id"),
-)
-
-operations = Table(  # append-only
-    "operations",
-    metadata,
-    Column("operation_id", String, primary_key=True),
-    Column("ticket_id", String, nullable=False),
-    Column("seq", Integer, nullable=False),
-    Column("batch_id", String, nullable=False),
-    Column("video_id", String, nullable=False),
-    Column("masklet_id", String, nullable=False),
-    Column("person", String, nullable=False),
-    Column("kind", String, nullable=False),
-    Column("frame_idx", Integer),
-    Column("payload", Text, nullable=False),
-    Column("created_at", String, nullable=False),  # the client's clock, ISO 8601
-    Column("received_at", Float, nullable=False),
-    Column("lease_token", Integer, nullable=False),
-    Column("branch", Boolean, nullable=False),  # came after the lease was lost: kept, and counted nowhere
-)
-Index("operations_of_ticket", operations.c.ticket_id, operations.c.seq, unique=True)
-Index("operations_of_batch", operations.c.batch_id, operations.c.ticket_id, operations.c.seq)
-Index(
-    "operations_on_branches",
-    operations.c.received_at,
-    sqlite_where=operations.c.branch.is_(True),
-    postgresql_where=operations.c.branch.is_(True),
-)
-
-versions = Table(  # the masks that an operation made; rows are never changed
-    "versions",
-    metadata,
-    Column("operation_id", String, primary_key=True),
-    Column("ticket_id", String, nullable=False),
-    Column("content", Text, nullable=False),  # JSON of annotation_queue.refine.Version
-    Column("created_at", Float, nullable=False),
-)
-Index("versions_of_ticket", versions.c.ticket_id)
-
-outbox = Table(  # what the pipeline must be told, written with the change that it tells of
-    "outbox",
-    metadata,
-    Column("batch_id", String, primary_key=True),  # drained: once a batch
-    Column("created_at", Float, nullable=False),
-    Column("not_before", Float, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("delivered_at", Float),
-    Column("last_error", Text),
-)
-
-people = Table(
-    "people",
-    metadata,
-    Column("name", String, primary_key=True),
-    Column("roles", String, nullable=False),  # comma-separated
-    Column("password_hash", String),  # argon2id; None where only tokens log in
-    Column("created_at", Float, nullable=False),
-    Column("skills", String, nullable=False, server_default=""),  # comma-separated; since version 2
-    Column("disabled", Boolean, nullable=False, server_default=false()),  # since version 2
-)
-
-credentials = Table(  # browser logins, and tokens of programs
-    "credentials",
-    metadata,
-    Column("secret_sha256", String, primary_key=True),  # the secret itself is never stored
-    Column("name", String, nullable=False),
-    Column("csrf", String),  # for a browser login; None for a token
-    Column("created_at", Float, nullable=False),
-    Column("expires_at", Float),  # None: until it is revoked
-    Column("scopes", String),  # comma-separated; None: whatever the person may do; since version 2
-)
-Index("credentials_of_person", credentials.c.name)
 
 
 class DatabaseError(Exception):
@@ -407,33 +161,9 @@ class Database:
         self.engine.dispose()
 
 
-def record(c: Connection, at: float, actor: str, action: str, subject: str, detail: dict[str, Any]) -> None:
-    """Write a line of the audit, in the transaction that does what it says."""
-    row = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": json.dumps(detail, sort_keys=True)}
-    c.execute(insert(audit).values(**row))
-
-
 def insert_missing(c: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     """INSERT … ON CONFLICT DO NOTHING."""
-    c.execute(_INSERT[c.dialect.name](table).on_conflict_do_nothing(), rows)
-
-
-def add_to_tallies(c: Connection, rows: list[dict[str, Any]]) -> None:
-    """Add these sums to the rows of `tallies` with these keys; a negative sum takes back.
-
-    Call it last in a transaction, after the batch is locked where it counts tickets: two that wait for each other's
-    rows would never end.
-    """
-    if rows:  # all at once: others wait for these rows
-        ordered = sorted(rows, key=lambda row: [str(row[key]) for key in TALLY_KEYS])
-        c.execute(_adding(c.dialect.name), [dict.fromkeys(TALLY_SUMS, 0.0) | row for row in ordered])
-
-
-@lru_cache  # building it takes longer than running it
-def _adding(dialect: str) -> Any:
-    new = _INSERT[dialect](tallies).values({name: bindparam(name) for name in (*TALLY_KEYS, *TALLY_SUMS)})
-    added = {name: tallies.c[name] + new.excluded[name] for name in TALLY_SUMS}
-    return new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=added)
+    c.execute(INSERT[c.dialect.name](table).on_conflict_do_nothing(), rows)
 
 
 def _add_columns(c: Connection) -> None:

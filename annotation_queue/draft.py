@@ -17,9 +17,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from annotation_queue.records import Masklet, Operation
 from storage import rle
-from storage.records import Prompt
+from storage.records import Masklet, Operation, Prompt
 
 
 @dataclass(frozen=True, kw_only=True)

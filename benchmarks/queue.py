@@ -44,10 +44,12 @@ import httpx
 import psutil
 from sqlalchemy import Connection, func, insert, select, text
 
-from annotation_queue import database as db
+from annotation_queue import schema
 from annotation_queue.client import QueueClient, new_id, now
 from annotation_queue.database import Database
-from annotation_queue.records import NewOperation, NoSuchVideo, VideoInfo
+from annotation_queue.errors import NoSuchVideo
+from annotation_queue.records import NewOperation, VideoInfo
+from annotation_queue.tickets import tallies
 from annotation_queue.tickets.store import Store
 from benchmarks.race import race
 
@@ -191,20 +193,20 @@ def fill(database: Database, tickets: int) -> list[str]:
             {"name": f"p{i}", "roles": "verifier" if i < PEOPLE else "annotator", "created_at": 0.0}
             for i in range(len(tokens))
         ]
-        c.execute(insert(db.people), people)
+        c.execute(insert(schema.people), people)
         digests = [hashlib.sha256(token.encode()).hexdigest() for token in tokens]
         c.execute(
-            insert(db.credentials),
+            insert(schema.credentials),
             [{"secret_sha256": d, "name": f"p{i}", "created_at": 0.0} for i, d in enumerate(digests)],
         )
         c.execute(text(TICKETS), {"count": tickets})
-        t = db.tickets
+        t = schema.tickets
         left = c.scalar(select(func.count()).where(t.c.state == "open")) or 0
         about = {"batch_id": "load", "created_at": 0.0, "sealed": True, "total": tickets, "remaining": left}
-        c.execute(insert(db.batches).values(**about))
+        c.execute(insert(schema.batches).values(**about))
         key = {"batch_id": "load", "kind": "verify", "phase": "auto", "checkpoint": "", "person": "", "maker": ""}
         sums = {"added": float(tickets), "done": float(tickets - left)}
-        db.add_to_tallies(c, [key | {"verdict": "", "needs_lead": False} | sums])
+        tallies.add(c, [key | {"verdict": "", "needs_lead": False} | sums])
     with database.write() as c:
         c.execute(text("ANALYZE"))
     return tokens
@@ -343,11 +345,11 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
             "remaining": ANNOTATORS,
         }
         with database.write() as c:
-            c.execute(insert(db.batches).values(**opening))
+            c.execute(insert(schema.batches).values(**opening))
             same = {"batch_id": "kills", "kind": "track", "video_id": "video-0", "phase": "1", "priority": 0}
             same |= {"payload": "{}", "needs_lead": False, "attempt": 1, "created_at": 0.0, "ordinal": 0}
             same |= {"state": "open", "lease_token": 0, "reasons": ""}
-            c.execute(insert(db.tickets), [same | {"ticket_id": f"track-{i}"} for i in range(ANNOTATORS)])
+            c.execute(insert(schema.tickets), [same | {"ticket_id": f"track-{i}"} for i in range(ANNOTATORS)])
         database.close()  # its connections would die with a database that is killed
         stop, trouble = threading.Event(), list[str]()
         acknowledged: list[list[str]] = [[] for _ in range(ANNOTATORS)]
@@ -367,7 +369,7 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
             for person in people:
                 person.join()
         _say(f"{sum(map(len, acknowledged))} operations through {kills} kills")
-        o = db.operations
+        o = schema.operations
         lost = 0
         with database.read() as c:
             for i, sent in enumerate(acknowledged):
@@ -397,7 +399,7 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
 
 def _leased_again(c: Connection, ids: str) -> int:
     """Tickets that were leased more than once, of those that nobody gave back."""
-    le = db.leases
+    le = schema.leases
     again = select(le.c.ticket_id).where(le.c.ticket_id.like(ids)).group_by(le.c.ticket_id).having(func.count() > 1)
     return len(c.execute(again).all())
 

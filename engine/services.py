@@ -134,7 +134,7 @@ class Services:
         """
         from annotation_queue.database import Database
         from annotation_queue.people.accounts import Accounts
-        from annotation_queue.records import Policy, Role
+        from annotation_queue.records import QueuePolicy, Role
         from annotation_queue.tickets.store import Store
 
         self.home  # noqa: B018  (the folder must be there before the database is)
@@ -146,7 +146,7 @@ class Services:
             accounts.add("pipeline", [Role.PIPELINE])
             write_secret(token, accounts.issue_token("pipeline"))
         queue = self.settings.queue
-        policy = Policy(**{field.name: getattr(queue, field.name) for field in fields(Policy)})
+        policy = QueuePolicy(**{field.name: getattr(queue, field.name) for field in fields(QueuePolicy)})
         return Store(database, lease_s=queue.lease_s, policy=policy, grace_s=grace_s), accounts
 
     def _pipeline_token(self) -> str:
@@ -172,7 +172,7 @@ class Services:
 
 def _is_known(accounts: Accounts, token: Path) -> bool:
     """Does the queue's database know the token in this file?"""
-    from annotation_queue.records import NotLoggedIn
+    from annotation_queue.errors import NotLoggedIn
 
     try:
         accounts.caller(token.read_text().strip())

@@ -30,26 +30,10 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlche
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from annotation_queue.people.accounts import LOGIN_S, Accounts, Caller, Login, token_id_of
-from annotation_queue.people.oidc import FLOW_S, Provider
-from annotation_queue.records import (
-    ID_LENGTH,
-    ID_PATTERN,
-    OVERSEERS,
-    Account,
-    Appended,
-    Audited,
-    Batch,
+from annotation_queue.errors import (
     BatchSealed,
-    Figures,
-    Finished,
-    Gold,
-    Kind,
     LeaseLost,
     LoginRefused,
-    NewGold,
-    NewOperation,
-    NewTicket,
     NoSuchBatch,
     NoSuchFrame,
     NoSuchMasklet,
@@ -57,12 +41,28 @@ from annotation_queue.records import (
     NoSuchVideo,
     NotAllowed,
     NotLoggedIn,
-    Operation,
-    Other,
-    Outcome,
-    Person,
     ProviderUnreachable,
     QueueError,
+    TooLate,
+    TooManyLogins,
+    WrongPassword,
+)
+from annotation_queue.people.accounts import LOGIN_S, Accounts, Caller, Login, token_id_of
+from annotation_queue.people.oidc import FLOW_S, Provider
+from annotation_queue.records import (
+    Account,
+    Appended,
+    Audited,
+    Batch,
+    Finished,
+    Gold,
+    Kind,
+    NewGold,
+    NewOperation,
+    NewTicket,
+    Other,
+    Person,
+    QueueFigures,
     Reason,
     Recent,
     ResultPage,
@@ -70,18 +70,17 @@ from annotation_queue.records import (
     Scope,
     State,
     Stats,
+    Submission,
     Ticket,
-    TooLate,
-    TooManyLogins,
     VideoInfo,
-    WrongPassword,
 )
 from annotation_queue.refinement import live as live_routes
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
-from annotation_queue.tickets.figures import prometheus
+from annotation_queue.rules import ID_LENGTH, ID_PATTERN, OVERSEERS
+from annotation_queue.tickets.prometheus import prometheus
 from annotation_queue.tickets.store import HEARTBEAT_S, Store
-from storage.records import FPS, STRIDE, Masklet
+from storage.records import FPS, STRIDE, Masklet, Operation
 
 T = TypeVar("T")
 
@@ -207,7 +206,7 @@ class Finish:
     """An outcome under a lease."""
 
     token: int
-    outcome: Outcome
+    outcome: Submission
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -643,7 +642,7 @@ def create_app(
     cached_figures = _Cached(store.figures, FIGURES_S)
 
     @app.get("/api/figures", tags=["numbers"])
-    def figures(_: Overseer) -> Figures:
+    def figures(_: Overseer) -> QueueFigures:
         return cached_figures()
 
     @app.get("/metrics", response_class=Response, tags=["numbers"])

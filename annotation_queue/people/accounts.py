@@ -21,22 +21,12 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
-from annotation_queue.database import Database, audit, credentials, insert_missing, people, record
-from annotation_queue.records import (
-    ID_LENGTH,
-    Account,
-    Audited,
-    LoginRefused,
-    NotAllowed,
-    NotLoggedIn,
-    Person,
-    Role,
-    Scope,
-    Token,
-    TooManyLogins,
-    WrongPassword,
-    check_id,
-)
+from annotation_queue import audit, schema
+from annotation_queue.database import Database, insert_missing
+from annotation_queue.errors import LoginRefused, NotAllowed, NotLoggedIn, TooManyLogins, WrongPassword
+from annotation_queue.records import Account, Audited, Person, Role, Scope, Token
+from annotation_queue.rules import ID_LENGTH, check_id
+from annotation_queue.schema import credentials, people
 
 if TYPE_CHECKING:
     from annotation_queue.people.oidc import Vouched
@@ -187,7 +177,7 @@ class Accounts:
     def audited(self, *, limit: int = 100) -> builtins.list[Audited]:
         """The last lines of the audit, the latest first."""
         with self._database.read() as c:
-            rows = c.execute(select(audit).order_by(audit.c.audit_id.desc()).limit(limit))
+            rows = c.execute(select(schema.audit).order_by(schema.audit.c.audit_id.desc()).limit(limit))
             return [Audited(**row._mapping) for row in rows]
 
     # --- credentials -------------------------------------------------------------------------------------------
@@ -253,11 +243,11 @@ class Accounts:
             subject = NOBODY if row is None else row.name  # not what was typed: it may be a password
             if row is not None or self._is_noted():
                 with self._database.write() as c:
-                    record(c, self._clock(), NOBODY, "fail to log in", subject, said)
+                    audit.note(c, self._clock(), NOBODY, "fail to log in", subject, said)
             raise WrongPassword()
         forgive()
         with self._database.write() as c:
-            record(c, self._clock(), row.name, "log in", row.name, said)
+            audit.note(c, self._clock(), row.name, "log in", row.name, said)
             return self._begin(c, row)
 
     def admit(self, vouched: Vouched, roles: Iterable[Role] = ()) -> Login:
@@ -281,7 +271,7 @@ class Accounts:
                 refusal.account = name
                 raise refusal
             said = {"issuer": vouched.issuer, "subject": vouched.subject}
-            record(c, self._clock(), name, "log in", name, said)
+            audit.note(c, self._clock(), name, "log in", name, said)
             return self._begin(c, row)
 
     @contextmanager
@@ -296,7 +286,7 @@ class Accounts:
             if error.account is not None or self._is_noted():
                 said = {"way": "provider", "address": address, "why": str(error)}
                 with self._database.write() as c:
-                    record(c, self._clock(), NOBODY, "fail to log in", error.account or NOBODY, said)
+                    audit.note(c, self._clock(), NOBODY, "fail to log in", error.account or NOBODY, said)
             raise
         finally:
             if not refused:
@@ -349,7 +339,7 @@ class Accounts:
             concerned = roles | (frozenset() if now is None else _roles(now))
             if Role.LEAD not in by.roles or not concerned <= ROLES_OF_LEADS:
                 raise NotAllowed(f"{by.name} may not manage {name}: that takes an admin")
-        record(c, self._clock(), OPERATOR if by is None else by.name, action, name, detail)
+        audit.note(c, self._clock(), OPERATOR if by is None else by.name, action, name, detail)
 
     def _hash(self, password: str) -> str:
         if len(password) < MIN_PASSWORD:

@@ -24,7 +24,9 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from annotation_queue.records import LoginRefused, ProviderUnreachable, Role, check_id
+from annotation_queue.errors import LoginRefused, ProviderUnreachable
+from annotation_queue.records import Role
+from annotation_queue.rules import check_id
 
 FLOW_S = 600.0  # how long somebody may take to log in at the provider
 KNOWN_S = 300.0  # how long the provider's description of itself is believed

@@ -21,23 +21,15 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
-from annotation_queue import database as db
+from annotation_queue import schema
 from annotation_queue.draft import VERSION, Draft, FrameMask, Version, draft_of, effective, prompt_of
-from annotation_queue.records import (
-    ID_LENGTH,
-    ID_PATTERN,
-    Masklet,
-    NewOperation,
-    Operation,
-    Person,
-    QueueError,
-    Ticket,
-    VideoInfo,
-)
+from annotation_queue.errors import QueueError
+from annotation_queue.records import NewOperation, Person, Ticket, VideoInfo
 from annotation_queue.refinement.segmenter import Pinned, Segmenter, propagation
 from annotation_queue.refinement.turns import Cancelled, Job, Turns
+from annotation_queue.rules import ID_LENGTH, ID_PATTERN
 from annotation_queue.tickets.store import Store
-from storage.records import STRIDE
+from storage.records import STRIDE, Masklet, Operation
 
 Id = Annotated[str, Path(pattern=ID_PATTERN, max_length=ID_LENGTH)]
 ANSWERED = ("prompt", "propagate")  # the operations that the model answers
@@ -78,7 +70,7 @@ class Versions:
 
     def of_ticket(self, ticket_id: str) -> dict[str, Version]:
         """By operation."""
-        v = db.versions
+        v = schema.versions
         with self._database.read() as c:
             rows = c.scalars(select(v.c.content).where(v.c.ticket_id == ticket_id))
             found = [VERSION.validate_json(content) for content in rows]
@@ -86,7 +78,7 @@ class Versions:
 
     def keep(self, ticket_id: str, version: Version) -> Version:
         """Keeps a version, and returns the one that is there: the first that came, if two did."""
-        v = db.versions
+        v = schema.versions
         row = {"operation_id": version.operation_id, "ticket_id": ticket_id, "created_at": time.time()}
         try:
             with self._database.write() as c:

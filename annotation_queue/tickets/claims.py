@@ -25,25 +25,28 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from annotation_queue import database as db
-from annotation_queue.records import GOLD_LANE, Kind, State
+from annotation_queue import schema
+from annotation_queue.records import Kind, State
+from annotation_queue.rules import GOLD_LANE
 
-_EXPIRED = select(db.tickets.c.ticket_id).where(db.IS_LEASED, db.tickets.c.expires_at < bindparam("claim_now"))
+_EXPIRED = select(schema.tickets.c.ticket_id).where(
+    schema.IS_LEASED, schema.tickets.c.expires_at < bindparam("claim_now")
+)
 RETURN_EXPIRED = (
-    update(db.tickets)
-    .where(db.tickets.c.ticket_id.in_(_EXPIRED.with_for_update(skip_locked=True)))
+    update(schema.tickets)
+    .where(schema.tickets.c.ticket_id.in_(_EXPIRED.with_for_update(skip_locked=True)))
     .values(state=State.OPEN.value, leased_by=None, expires_at=None)
 )
 
 
 def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[ColumnElement[bool]]:
     """Of the tickets of a kind, those that are not kept from this person for what they did before."""
-    t, le = db.tickets, db.leases.alias()
+    t, le = schema.tickets, schema.leases.alias()
     # Counted, and the person not by the bare column: else either database may read all that the person ever finished
     by_them = (func.coalesce(le.c.person, le.c.person) == person) & le.c.finished_at.is_not(None)
     answers = select(func.count()).where(by_them)
     if kind is Kind.TRACK:
-        same = db.tickets.alias()
+        same = schema.tickets.alias()
         made = answers.where(le.c.ticket_id == same.c.ticket_id, same.c.object_id == t.c.object_id)
         return [t.c.object_id.is_(None) | (made.scalar_subquery() == 0)]
     if kind is not Kind.VERIFY:
@@ -62,9 +65,9 @@ def _parts(
     kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
 ) -> list[tuple[int, list[ColumnElement[bool]]]]:
     """What a person may be handed of a kind, in parts that an index serves each, with the rank of each part."""
-    t = db.tickets
+    t = schema.tickets
     person: ColumnElement[str] = bindparam("claim_person", type_=String)
-    base = [db.IS_OPEN, t.c.kind == bindparam("claim_kind", type_=String), *not_barred(person, kind, lead=lead)]
+    base = [schema.IS_OPEN, t.c.kind == bindparam("claim_kind", type_=String), *not_barred(person, kind, lead=lead)]
     if one_ticket:
         base.append(t.c.ticket_id == bindparam("claim_ticket", type_=String))
     if one_batch:
@@ -83,7 +86,7 @@ def claiming(
     kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
 ) -> ReturningUpdate[Any]:
     """The statement that leases the best ticket of a kind to a person; each part of it reads an entry of an index."""
-    t = db.tickets
+    t = schema.tickets
     best = []
     for rank, conditions in _parts(kind, lanes, lead, one_ticket, one_batch, only_gold):
         first = (

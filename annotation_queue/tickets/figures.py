@@ -7,122 +7,33 @@ tickets, of the last hour and of gold are read, so that a queue of a million tic
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from math import sqrt
 from typing import Any
 
-from sqlalchemy import Column, Connection, Label, Row, RowMapping, func, select
+from sqlalchemy import Column, Connection, Label, Row, func, select
 
-from annotation_queue import database as db
+from annotation_queue import schema
 from annotation_queue.records import (
     BatchFigures,
     Count,
-    Effort,
-    Figures,
     GoldFigures,
     Kind,
     Pace,
+    QueueFigures,
     Share,
     State,
     Stats,
     Work,
-    masklet_iou,
-    wilson,
 )
-from annotation_queue.tickets.rows import closest
-from storage.records import Masklet, Verdict
+from annotation_queue.tickets.tallies import MADE, Sums
+from storage.records import Verdict
 
-MADE = "made"  # stands where a verdict would, for a masklet
 PACE_S = 900.0  # the pace of a batch is that of this long
 HOUR_S = 3600.0
 
-Sums = dict[str, float]
-Tally = dict[str, Any]
-
 
 # --- what a transaction adds -------------------------------------------------------------------------------------
-
-
-def _of_ticket(row: Mapping[str, Any] | RowMapping, **sums: float) -> Tally:
-    about = {name: row[name] for name in ("batch_id", "kind", "phase", "checkpoint")}
-    return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"])} | sums
-
-
-def added(tickets: Iterable[Mapping[str, Any]]) -> list[Tally]:
-    """New tickets, as rows of their table."""
-    counts: Counter[tuple[tuple[str, Any], ...]] = Counter(tuple(_of_ticket(row).items()) for row in tickets)
-    return [dict(key) | {"added": float(n)} for key, n in counts.items()]
-
-
-def closed(row: Row[Any]) -> list[Tally]:
-    """A ticket that is done."""
-    return [_of_ticket(row._mapping, done=1.0)]
-
-
-def _of_person(row: Row[Any], person: str, verdict: str | None, checkpoint: str, **sums: float) -> Tally:
-    return {
-        "batch_id": "",  # a person's work is summed over the batches: fewer rows, none of them shared
-        "kind": row.kind,
-        "phase": row.phase,
-        "checkpoint": checkpoint,
-        "person": person,
-        "maker": row.made_by or "",
-        "verdict": verdict or MADE,
-        "needs_lead": bool(row.needs_lead),
-    } | sums
-
-
-def answered(
-    row: Row[Any],
-    lease: Row[Any],
-    *,
-    made: Masklet | None = None,
-    effort: Mapping[str, Effort] | None = None,
-    before: Masklet | None = None,
-) -> list[Tally]:
-    """A ticket that a person finished, whether or not other verdicts on it are still to come.
-
-    made, effort: the masklet that they made, and who did what for it. before: what another person had made of it.
-    """
-    first = row.kind == Kind.VERIFY.value and not row.rework and not row.needs_lead
-    sums: Sums = {"answers": 1.0, "first_pass": float(first)}
-    if lease.seconds is not None:
-        sums |= {"timed": 1.0, "seconds": lease.seconds}
-    if made is not None:
-        frames = float(len(made.frame_idx))
-        sums |= {"frames": frames, "timed_frames": frames if lease.seconds is not None else 0.0}
-        if before is not None:
-            sums |= {"compared": 1.0, "iou": masklet_iou(made, before)}
-    checkpoint = row.checkpoint if made is None else made.checkpoint
-    tallies = [_of_person(row, lease.person, lease.verdict, checkpoint, **sums)]
-    for person, done in (effort or {}).items():  # also of who began it and put it back
-        spent = {name: float(value) for name, value in asdict(done).items()}
-        tallies.append(_of_person(row, person, lease.verdict, checkpoint, **spent))
-    return tallies
-
-
-def agreed(row: Row[Any], answers: Sequence[Row[Any]], made: Sequence[Masklet]) -> list[Tally]:
-    """The answers to what took several, each compared with the others.
-
-    made: the masklets among them, of one object, in the answers' order.
-    """
-    if len(answers) < 2:
-        return []
-    same = Counter(answer.verdict for answer in answers)
-    others = len(answers) - 1
-    ious = dict(zip((m.masklet_id for m in made), closest(made)[1], strict=True)) if len(made) > 1 else {}
-    tallies = []
-    for answer in answers:
-        sums: Sums = {"votes": 1.0, "agreement": (same[answer.verdict] - 1) / others}
-        if answer.masklet_id in ious:
-            sums |= {"compared": 1.0, "iou": ious[answer.masklet_id]}
-        tallies.append(_of_person(row, answer.person, answer.verdict, row.checkpoint, **sums))
-    return tallies
-
-
-def negative(tallies: Iterable[Tally]) -> list[Tally]:
-    """What takes these back."""
-    return [{name: -value if name in db.TALLY_SUMS else value for name, value in tally.items()} for tally in tallies]
 
 
 # --- what the sums come to ---------------------------------------------------------------------------------------
@@ -130,7 +41,7 @@ def negative(tallies: Iterable[Tally]) -> list[Tally]:
 
 def stats(c: Connection, now: float) -> Stats:
     """The queue in numbers; the paces are those of the last hour. An expired lease counts as open."""
-    le, counts = db.leases, Counter[tuple[str, str, bool]]()
+    le, counts = schema.leases, Counter[tuple[str, str, bool]]()
     for row in _counted(c):
         key = (row.kind, bool(row.needs_lead))
         counts[(key[0], State.DONE.value, key[1])] += int(row.done)
@@ -141,7 +52,7 @@ def stats(c: Connection, now: float) -> Stats:
     (person,) = _computed(le.c.person)
     paces = c.execute(
         select(person, func.count(), func.avg(le.c.seconds))
-        .where(db.HAS_FINISHED, le.c.finished_at > now - HOUR_S)  # with gold: everybody sees it
+        .where(schema.HAS_FINISHED, le.c.finished_at > now - HOUR_S)  # with gold: everybody sees it
         .group_by(person)
         .order_by(func.count().desc(), person)
     ).all()
@@ -156,12 +67,12 @@ def stats(c: Connection, now: float) -> Stats:
     )
 
 
-def count(c: Connection, now: float) -> Figures:
+def count(c: Connection, now: float) -> QueueFigures:
     """The queue in figures."""
-    y = db.tallies
+    y = schema.tallies
     rows = c.execute(select(y).where(y.c.person != "")).all()
     verified = [row for row in rows if row.kind == Kind.VERIFY.value]
-    return Figures(
+    return QueueFigures(
         at=now,
         batches=tuple(_batches(c, now)),
         total=_work("", rows),
@@ -175,16 +86,16 @@ def count(c: Connection, now: float) -> Figures:
 
 
 def _counted(c: Connection) -> Sequence[Any]:
-    y = db.tallies
+    y = schema.tallies
     keys = (y.c.batch_id, y.c.kind, y.c.needs_lead)
     sums = (func.sum(y.c.added).label("added"), func.sum(y.c.done).label("done"))
     return c.execute(select(*keys, *sums).where(y.c.person == "").group_by(*keys)).all()
 
 
 def _leased(c: Connection, now: float) -> Sequence[Any]:
-    t = db.tickets
+    t = schema.tickets
     keys = _computed(t.c.batch_id, t.c.kind, t.c.needs_lead)
-    held = (db.IS_LEASED, t.c.expires_at >= now, t.c.gold_id.is_(None))
+    held = (schema.IS_LEASED, t.c.expires_at >= now, t.c.gold_id.is_(None))
     return c.execute(select(*keys, func.count().label("n")).where(*held).group_by(*keys)).all()
 
 
@@ -194,11 +105,11 @@ def _computed(*columns: Column[Any]) -> list[Label[Any]]:
 
 
 def _undelivered(c: Connection) -> int:
-    return c.scalar(select(func.count()).where(db.outbox.c.delivered_at.is_(None))) or 0
+    return c.scalar(select(func.count()).where(schema.outbox.c.delivered_at.is_(None))) or 0
 
 
 def _batches(c: Connection, now: float) -> list[BatchFigures]:
-    t = db.tickets
+    t = schema.tickets
     added_, done, leased = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for row in _counted(c):
         added_[row.batch_id, row.kind] += int(row.added)
@@ -229,10 +140,10 @@ def _batches(c: Connection, now: float) -> list[BatchFigures]:
 
 
 def _gold(c: Connection) -> list[GoldFigures]:
-    t = db.tickets
+    t = schema.tickets
     right, score = func.count().filter(t.c.right), func.avg(t.c.score)
     done = select(t.c.finished_by, t.c.kind, func.count().label("n"), right.label("right"), score.label("score"))
-    done = done.where(db.IS_GOLD, t.c.score.is_not(None)).group_by(t.c.finished_by, t.c.kind)
+    done = done.where(schema.IS_GOLD, t.c.score.is_not(None)).group_by(t.c.finished_by, t.c.kind)
     return [
         GoldFigures(
             person=row.finished_by, kind=Kind(row.kind), accuracy=wilson(row.right, row.n), score=float(row.score)
@@ -250,11 +161,11 @@ def _by(rows: Iterable[Row[Any]], name_of: Callable[[Row[Any]], str]) -> tuple[W
 
 
 def _work(name: str, rows: Sequence[Row[Any]]) -> Work:
-    sums: Sums = dict.fromkeys(db.TALLY_SUMS, 0.0)
+    sums: Sums = dict.fromkeys(schema.TALLY_SUMS, 0.0)
     verdicts: Counter[str] = Counter()
     accepted, made_s = 0.0, 0.0
     for row in rows:
-        for key in db.TALLY_SUMS:
+        for key in schema.TALLY_SUMS:
             sums[key] += row._mapping[key]
         verdicts[row.verdict] += int(row.answers)
         accepted += row.first_pass if row.verdict == Verdict.ACCEPT.value else 0.0
@@ -281,43 +192,12 @@ def _ratio(a: float, b: float) -> float | None:
 # --- for Prometheus ----------------------------------------------------------------------------------------------
 
 
-def prometheus(figures: Figures) -> str:
-    """The figures as Prometheus' text format 0.0.4. People are left out: their names are nobody else's business."""
-    lines: list[str] = []
-
-    def gauge(name: str, about: str, values: Iterable[tuple[Mapping[str, str], float | None]]) -> None:
-        lines.extend((f"# HELP masklets_{name} {about}", f"# TYPE masklets_{name} gauge"))
-        for labels, value in values:
-            if value is not None:
-                inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-                lines.append(f"masklets_{name}{{{inside}}} {value:.10g}" if inside else f"masklets_{name} {value:.10g}")
-
-    batches, total = figures.batches, figures.total
-    gauge(
-        "tickets",
-        "Tickets by batch, kind and state.",
-        (
-            ({"batch": b.batch_id, "kind": b.kind.value, "state": state}, n)
-            for b in batches
-            for state, n in (("open", b.open), ("leased", b.leased), ("done", b.done))
-        ),
-    )
-    expected = (({"batch": b.batch_id, "kind": b.kind.value}, b.expected_s) for b in batches)
-    gauge("expected_seconds", "Time until what is open is done, at the pace of the last quarter of an hour.", expected)
-    gauge("answers", "Tickets finished, by outcome.", (({"verdict": v}, n) for v, n in total.verdicts.items()))
-    first = None if total.first_pass is None else total.first_pass.right / total.first_pass.of
-    gauge("first_pass_ratio", "Share of masklets that their first verifier accepted.", [({}, first)])
-    gauge("agreement_ratio", "Agreement on tickets that took several verdicts.", [({}, total.agreement)])
-    by_phase = [({"phase": work.name}, work) for work in figures.phases]
-    gauge("seconds_per_frame", "Of masklets that people made.", ((k, w.seconds_per_frame) for k, w in by_phase))
-    clicks = ((k, w.clicks_per_clicked_frame) for k, w in by_phase)
-    gauge("clicks_per_clicked_frame", "Of masklets that people made.", clicks)
-    gauge("edited_frames_ratio", "Of masklets that people made.", ((k, w.edited_frames_share) for k, w in by_phase))
-    right, of = sum(g.accuracy.right for g in figures.gold), sum(g.accuracy.of for g in figures.gold)
-    gauge("gold_accuracy_ratio", "Share of gold tickets that people got right.", [({}, _ratio(right, of))])
-    gauge("undelivered_batches", "Drained batches that the pipeline was not told of.", [({}, figures.undelivered)])
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def wilson(right: int, of: int) -> Share:
+    """A proportion with its 95 % confidence interval. Source: Wilson 1927, the score interval."""
+    if not of:
+        return Share(right=0, of=0, low=0.0, high=1.0)
+    z = 1.959964
+    p, weight = right / of, 1 + z * z / of
+    centre = (p + z * z / (2 * of)) / weight
+    half = z / weight * sqrt(p * (1 - p) / of + z * z / (4 * of * of))
+    return Share(right=right, of=of, low=max(0.0, centre - half), high=min(1.0, centre + half))

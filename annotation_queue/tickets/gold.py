@@ -16,25 +16,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
+from annotation_queue import audit, schema
 from annotation_queue import database as db
-from annotation_queue.records import (
-    GOLD_LANE,
-    NEXT,
-    TRAINED,
-    Gold,
-    Kind,
-    NewGold,
-    NotAllowed,
-    Outcome,
-    Person,
-    Policy,
-    Role,
-    State,
-    check_gold,
-    kinds_of,
-    masklet_iou,
-    next_ticket_id,
-)
+from annotation_queue.errors import NotAllowed
+from annotation_queue.records import Gold, Kind, NewGold, Person, QueuePolicy, Role, State, Submission
+from annotation_queue.rules import GOLD_LANE, NEXT, TRAINED, check_gold, kinds_of, masklet_iou, next_ticket_id
 from annotation_queue.tickets.rows import MASKLET, to_ticket
 from storage.records import Masklet, Verdict, content_id
 
@@ -49,7 +35,7 @@ def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: 
     wanted = {g.ticket.ticket_id: g for g in tickets}
     for each in wanted.values():
         check_gold(each)
-    ids = db.gold.c.gold_id
+    ids = schema.gold.c.gold_id
     there = {gold_id for gold_id in wanted if c.scalar(select(ids).where(ids == gold_id)) is not None}
     fresh = [g for gold_id, g in wanted.items() if gold_id not in there]
     for g in fresh:
@@ -67,18 +53,18 @@ def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: 
             "truth": None if g.truth is None else MASKLET.dump_json(g.truth).decode(),
             "created_at": now,
         }
-        c.execute(insert(db.gold).values(**row))
+        c.execute(insert(schema.gold).values(**row))
     if fresh:
-        db.record(c, now, by, "add gold", batch_id, {"tickets": len(fresh)})
+        audit.note(c, now, by, "add gold", batch_id, {"tickets": len(fresh)})
     return len(fresh)
 
 
 def all_of(c: Connection) -> list[Gold]:
     """Every gold ticket, with how people did."""
-    g, t = db.gold, db.tickets
+    g, t = schema.gold, schema.tickets
     query = (
         select(g, func.count(t.c.right).label("done"), func.count(t.c.right).filter(t.c.right).label("right"))
-        .select_from(g.outerjoin(t, (t.c.gold_id == g.c.gold_id) & db.IS_GOLD))
+        .select_from(g.outerjoin(t, (t.c.gold_id == g.c.gold_id) & schema.IS_GOLD))
         .group_by(*g.columns)
         .order_by(g.c.created_at, g.c.gold_id)
     )
@@ -98,20 +84,20 @@ def all_of(c: Connection) -> list[Gold]:
 
 def known_of(c: Connection, ticket_id: str) -> tuple[bool, Masklet | None]:
     """Whether a ticket is somebody's copy of gold, and the masklet that is the answer to it, if one is."""
-    g, t = db.gold, db.tickets
+    g, t = schema.gold, schema.tickets
     row = c.execute(select(g.c.truth).join(t, t.c.gold_id == g.c.gold_id).where(t.c.ticket_id == ticket_id)).first()
     return row is not None, None if row is None or row.truth is None else MASKLET.validate_json(row.truth)
 
 
-def is_trained(c: Connection, policy: Policy, person: Person) -> bool:
+def is_trained(c: Connection, policy: QueuePolicy, person: Person) -> bool:
     """Whether a person may have real work: enough of their last gold tickets were right, or they need no warm-up.
 
     Where there is too little gold for a warm-up, it is as short as that.
     """
     if not policy.warmup_tickets or Role.LEAD in person.roles or TRAINED in person.skills:
         return True
-    t = db.tickets
-    mine = (db.IS_GOLD, t.c.reserved_for == person.name)
+    t = schema.tickets
+    mine = (schema.IS_GOLD, t.c.reserved_for == person.name)
     done = select(t.c.right).where(*mine, t.c.finished_at.is_not(None))
     last = list(c.scalars(done.order_by(t.c.finished_at.desc()).limit(policy.warmup_tickets)))
     if len(last) < policy.warmup_tickets and _has_gold(c, person):
@@ -120,7 +106,7 @@ def is_trained(c: Connection, policy: Policy, person: Person) -> bool:
 
 
 def deal(
-    c: Connection, policy: Policy, person: Person, kinds: Sequence[Kind], batch_id: str | None, now: float
+    c: Connection, policy: QueuePolicy, person: Person, kinds: Sequence[Kind], batch_id: str | None, now: float
 ) -> tuple[bool, list[Kind]]:
     """Before a claim: reserve a gold ticket for a person where one is due, by chance that no client can foresee.
 
@@ -130,8 +116,8 @@ def deal(
     trained = is_trained(c, policy, person)
     if trained and CHANCE.random() >= policy.gold_share:
         return False, []
-    t, g = db.tickets, db.gold
-    waiting = select(t.c.kind).where(db.IS_GOLD, t.c.reserved_for == person.name, db.IS_OPEN)
+    t, g = schema.tickets, schema.gold
+    waiting = select(t.c.kind).where(schema.IS_GOLD, t.c.reserved_for == person.name, schema.IS_OPEN)
     if batch_id is not None:
         waiting = waiting.where(t.c.batch_id == batch_id)
     kind = c.scalar(waiting.where(t.c.kind.in_(kinds)).limit(1))
@@ -161,30 +147,30 @@ def deal(
             "lane": GOLD_LANE,
             "reserved_for": person.name,
         }
-        db.insert_missing(c, db.tickets, [copy])
+        db.insert_missing(c, schema.tickets, [copy])
     return not trained, [Kind(kind)]
 
 
 def _has_gold(c: Connection, person: Person) -> bool:
     """Whether gold is in a person's hands, waits for them or could be dealt to them: any that their roles permit."""
-    t, allowed = db.tickets, kinds_of(person.roles)
-    begun = select(t.c.gold_id).where(db.IS_GOLD, t.c.reserved_for == person.name, t.c.finished_at.is_(None))
+    t, allowed = schema.tickets, kinds_of(person.roles)
+    begun = select(t.c.gold_id).where(schema.IS_GOLD, t.c.reserved_for == person.name, t.c.finished_at.is_(None))
     begun = begun.where(t.c.kind.in_(list(allowed)))
     return any(c.execute(query.limit(1)).first() is not None for query in (begun, _fresh(person, allowed)))
 
 
 def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
     """Gold that a person was never dealt, about masklets that they have not worked on as far back as anybody knows."""
-    t, g, le = db.tickets, db.gold, db.leases
-    had = select(t.c.gold_id).where(db.IS_GOLD, t.c.reserved_for == person.name)
-    last = select(le.c.ticket_id).where(le.c.person == person.name, db.HAS_FINISHED)
+    t, g, le = schema.tickets, schema.gold, schema.leases
+    had = select(t.c.gold_id).where(schema.IS_GOLD, t.c.reserved_for == person.name)
+    last = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
     last = last.order_by(le.c.finished_at.desc()).limit(REMEMBERED)
     seen = select(t.c.masklet_id).where(t.c.ticket_id.in_(last), t.c.masklet_id.is_not(None))
     new_to_them = g.c.masklet_id.is_(None) | g.c.masklet_id.not_in(seen)
     return select(g).where(g.c.kind.in_(list(kinds)), g.c.gold_id.not_in(had), new_to_them)
 
 
-def _descent(row: Row[Any], policy: Policy) -> dict[str, Any]:
+def _descent(row: Row[Any], policy: QueuePolicy) -> dict[str, Any]:
     """What a copy says of the ticket that it seems to follow from: like any correction, it says who asked for it."""
     rules = json.loads(row.payload)
     pinned = rules.get("pinned")
@@ -195,9 +181,9 @@ def _descent(row: Row[Any], policy: Policy) -> dict[str, Any]:
     return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before"), "payload": payload} | asked_by
 
 
-def close(c: Connection, row: Row[Any], policy: Policy, outcome: Outcome, name: str, now: float) -> None:
+def close(c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission, name: str, now: float) -> None:
     """Finish a person's copy and score it."""
-    g = db.gold
+    g = schema.gold
     known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).one()
     if outcome.masklet is not None and known.truth is not None:
         score = masklet_iou(outcome.masklet, MASKLET.validate_json(known.truth))
@@ -207,8 +193,8 @@ def close(c: Connection, row: Row[Any], policy: Policy, outcome: Outcome, name: 
         score = float(right)
     following = NEXT[(Kind(row.kind), outcome.verdict)]
     c.execute(
-        update(db.tickets)
-        .where(db.tickets.c.ticket_id == row.ticket_id)
+        update(schema.tickets)
+        .where(schema.tickets.c.ticket_id == row.ticket_id)
         .values(
             state=State.DONE.value,
             leased_by=None,

@@ -15,30 +15,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from annotation_queue import database as db
+from annotation_queue import audit, schema
 from annotation_queue.draft import VERSION, changed_masks, draft_of
-from annotation_queue.records import (
-    NEXT,
-    Batch,
-    Effort,
-    Finished,
-    Kind,
-    NoSuchBatch,
-    NoSuchTicket,
-    Outcome,
-    Person,
-    Policy,
-    State,
-    Ticket,
-    TooLate,
-    effort_of,
-    lane_of,
-    next_ticket_id,
-)
-from annotation_queue.tickets import figures
+from annotation_queue.effort import Effort, effort_of
+from annotation_queue.errors import NoSuchBatch, NoSuchTicket, TooLate
+from annotation_queue.records import Batch, Finished, Kind, Person, QueuePolicy, State, Submission, Ticket
+from annotation_queue.rules import NEXT, lane_of, next_ticket_id
+from annotation_queue.tickets import tallies
 from annotation_queue.tickets.rows import (
     MASKLET,
-    Decision,
+    Majority,
     closest,
     made_masklet,
     majority,
@@ -51,34 +37,36 @@ from annotation_queue.tickets.rows import (
 from storage.records import Masklet, Operation, Verdict
 
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
-LOCK_TICKET = select(db.tickets).where(db.tickets.c.ticket_id == bindparam("ticket_id")).with_for_update()
-_CLOSE = update(db.tickets).where(db.tickets.c.ticket_id == bindparam("of_ticket")).returning(db.tickets)
+LOCK_TICKET = select(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("ticket_id")).with_for_update()
+_CLOSE = update(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("of_ticket")).returning(schema.tickets)
 _COUNT = (
-    update(db.batches)
-    .where(db.batches.c.batch_id == bindparam("of_batch"))
-    .values(total=db.batches.c.total + bindparam("more"), remaining=db.batches.c.remaining - bindparam("less"))
-    .returning(db.batches)
+    update(schema.batches)
+    .where(schema.batches.c.batch_id == bindparam("of_batch"))
+    .values(total=schema.batches.c.total + bindparam("more"), remaining=schema.batches.c.remaining - bindparam("less"))
+    .returning(schema.batches)
 )
 _ANSWERS = (
-    select(db.leases)
-    .where(db.leases.c.ticket_id == bindparam("ticket_id"), db.HAS_FINISHED)
-    .order_by(db.leases.c.token)
+    select(schema.leases)
+    .where(schema.leases.c.ticket_id == bindparam("ticket_id"), schema.HAS_FINISHED)
+    .order_by(schema.leases.c.token)
 )
 _ANSWERS_ABOUT = (
-    select(db.leases)
-    .join(db.tickets, db.tickets.c.ticket_id == db.leases.c.ticket_id)
-    .where(db.tickets.c.object_id == bindparam("object_id"), db.HAS_FINISHED)
-    .order_by(db.tickets.c.ordinal)
+    select(schema.leases)
+    .join(schema.tickets, schema.tickets.c.ticket_id == schema.leases.c.ticket_id)
+    .where(schema.tickets.c.object_id == bindparam("object_id"), schema.HAS_FINISHED)
+    .order_by(schema.tickets.c.ordinal)
 )
 
 
-def answer(c: Connection, policy: Policy, row: Row[Any], person: Person, outcome: Outcome, now: float) -> Finished:
+def answer(
+    c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, outcome: Submission, now: float
+) -> Finished:
     """Count an answer; if it is the last of those that are needed, decide, and open what follows."""
     answers = _answers(c, row)
     mine, last = answers[-1], len(answers) >= row.overlap
     if not last and row.object_id is None:
         waits = finished(c, open_again(c, row.ticket_id))
-        db.add_to_tallies(c, figures.answered(row, mine))
+        tallies.add(c, tallies.answered(row, mine))
         return waits
     made, effort, parent = None, dict[str, Effort](), None
     if outcome.masklet is not None:
@@ -87,26 +75,26 @@ def answer(c: Connection, policy: Policy, row: Row[Any], person: Person, outcome
         made = made_masklet(outcome.masklet, to_ticket(row), person, parent, effort.values())
         keep_masklets(c, row.batch_id, [made], now)
     before = parent if row.made_by not in (None, person.name) else None
-    tallies = figures.answered(row, mine, made=made, effort=effort, before=before)
+    gained = tallies.answered(row, mine, made=made, effort=effort, before=before)
     decision = majority(answers if last else answers[-1:])
     if last:
         all_made = _made(c, row, answers)
-        tallies += figures.agreed(row, answers, all_made)
+        gained += tallies.agreed(row, answers, all_made)
         if row.object_id is not None and decision.verdict != Verdict.REJECT.value:
             made, _ = closest(all_made)
             decision = replace(decision, verdict=None, reasons="")
     if row.needs_lead:
-        db.record(c, now, person.name, "decide", row.ticket_id, {"verdict": decision.verdict})
+        audit.note(c, now, person.name, "decide", row.ticket_id, {"verdict": decision.verdict})
     told, closed = _settle_or_follow(c, policy, row, decision, made, now, again=not last)
-    db.add_to_tallies(c, [*tallies, *closed])
+    tallies.add(c, [*gained, *closed])
     return told
 
 
 def take_back(c: Connection, row: Row[Any], mine: Row[Any]) -> tuple[list[dict[str, Any]], str | None]:
     """Undo what an answer led to. Returns what the tallies lose, and the masklet that was made. Raises TooLate."""
-    t, b, m = db.tickets, db.batches, db.masklets
+    t, b, m = schema.tickets, schema.batches, schema.masklets
     if row.state == State.OPEN.value:  # one of several verdicts, and not the last
-        return figures.negative(figures.answered(row, mine)), None
+        return tallies.negative(tallies.answered(row, mine)), None
     follower = None
     if row.next_ticket_id is not None:
         follower = lock_ticket(c, row.next_ticket_id)
@@ -126,20 +114,20 @@ def take_back(c: Connection, row: Row[Any], mine: Row[Any]) -> tuple[list[dict[s
     change = {"remaining": b.c.remaining + 1} if follower is None else {"total": b.c.total - 1}
     c.execute(update(b).where(b.c.batch_id == row.batch_id).values(change))
     if made is None:
-        lost = figures.answered(row, mine)
+        lost = tallies.answered(row, mine)
     else:
         masklet = MASKLET.validate_json(made)
         before = _masklet(c, row) if row.made_by not in (None, mine.person) else None
         effort = _effort(c, row.ticket_id, masklet)
-        lost = figures.answered(row, mine, made=masklet, effort=effort, before=before)
-    lost += figures.agreed(row, answers, all_made) if len(answers) >= row.overlap else []
-    lost += [*figures.closed(row), *figures.added([] if follower is None else [follower._asdict()])]
-    return figures.negative(lost), made
+        lost = tallies.answered(row, mine, made=masklet, effort=effort, before=before)
+    lost += tallies.agreed(row, answers, all_made) if len(answers) >= row.overlap else []
+    lost += [*tallies.closed(row), *tallies.added([] if follower is None else [follower._asdict()])]
+    return tallies.negative(lost), made
 
 
 def unlike(c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
     """The masks of a masklet that do not follow from what was done in its ticket."""
-    contents = c.scalars(select(db.versions.c.content).where(db.versions.c.ticket_id == row.ticket_id))
+    contents = c.scalars(select(schema.versions.c.content).where(schema.versions.c.ticket_id == row.ticket_id))
     versions = {version.operation_id: version for version in map(VERSION.validate_json, contents)}
     done = _operations(c, row.ticket_id)
     hw = (made.height, made.width)
@@ -147,7 +135,14 @@ def unlike(c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
 
 
 def _settle_or_follow(
-    c: Connection, policy: Policy, row: Row[Any], decision: Decision, made: Masklet | None, now: float, *, again: bool
+    c: Connection,
+    policy: QueuePolicy,
+    row: Row[Any],
+    decision: Majority,
+    made: Masklet | None,
+    now: float,
+    *,
+    again: bool,
 ) -> tuple[Finished, list[dict[str, Any]]]:
     """Close a ticket and open the one that follows. Returns what the tallies gain, too.
 
@@ -211,26 +206,26 @@ def _settle_or_follow(
             "object_id": row.object_id if again else object_of(follower, following, overlap),
             "checkpoint": row.checkpoint if made is None or again else made.checkpoint,
         }
-        c.execute(insert(db.tickets).values(**new))
+        c.execute(insert(schema.tickets).values(**new))
         opened = [new]
     change = {"more": len(opened), "less": 1 - len(opened)}
     batch = c.execute(_COUNT, change | {"of_batch": row.batch_id}).one()
     if batch.remaining == 0:
         tell_if_drained(c, row.batch_id, now)
     told = _told(to_ticket(closed), drained=batch.sealed and batch.remaining == 0)
-    return told, [*figures.closed(row), *figures.added(opened)]
+    return told, [*tallies.closed(row), *tallies.added(opened)]
 
 
 def tell_if_drained(c: Connection, batch_id: str, now: float) -> None:
     """Write the outbox row in the transaction that drains the batch, whose row is locked: exactly one does."""
-    b = db.batches
+    b = schema.batches
     drained = c.execute(
         update(b)
         .where(b.c.batch_id == batch_id, b.c.sealed.is_(True), b.c.remaining == 0, b.c.drained_at.is_(None))
         .values(drained_at=now)
     )
     if drained.rowcount:
-        c.execute(insert(db.outbox).values(batch_id=batch_id, created_at=now, not_before=now, attempts=0))
+        c.execute(insert(schema.outbox).values(batch_id=batch_id, created_at=now, not_before=now, attempts=0))
 
 
 def finished(c: Connection, row: Row[Any]) -> Finished:
@@ -239,11 +234,11 @@ def finished(c: Connection, row: Row[Any]) -> Finished:
     return _told(to_ticket(row), drained=drained)
 
 
-def _pinned(c: Connection, row: Row[Any], decision: Decision) -> str:
+def _pinned(c: Connection, row: Row[Any], decision: Majority) -> str:
     """The payload of a ticket that follows: the frame that was on screen, for the next one to look at first, and what
     was said there: of a tie, by the last one.
     """
-    o = db.operations
+    o = schema.operations
     query = select(o.c.frame_idx, o.c.payload).where(o.c.ticket_id == row.ticket_id, o.c.person == decision.person)
     query = query.where(o.c.kind == "verdict", o.c.branch.is_(False)).order_by(o.c.seq.desc()).limit(1)
     reasons = [reason for reason in (decision.reasons or "").split(",") if reason]
@@ -287,7 +282,7 @@ def _effort(c: Connection, ticket_id: str, made: Masklet) -> dict[str, Effort]:
 
 def _operations(c: Connection, ticket_id: str) -> list[Operation]:
     """What was done in a ticket, in order, without branches."""
-    o = db.operations
+    o = schema.operations
     query = select(o).where(o.c.ticket_id == ticket_id, o.c.branch.is_(False)).order_by(o.c.seq)
     return [to_operation(row) for row in c.execute(query)]
 
@@ -299,27 +294,27 @@ def _masklet(c: Connection, row: Row[Any]) -> Masklet | None:
 
 
 def _content(c: Connection, batch_id: str, masklet_id: str | None) -> str | None:
-    m = db.masklets
+    m = schema.masklets
     return c.scalar(select(m.c.content).where(m.c.batch_id == batch_id, m.c.masklet_id == masklet_id))
 
 
-def _is_at_work(c: Connection, policy: Policy, name: str, now: float) -> bool:
+def _is_at_work(c: Connection, policy: QueuePolicy, name: str, now: float) -> bool:
     """Whether a person finished a ticket within the time that rework waits for them."""
-    le = db.leases
-    query = select(le.c.token).where(le.c.person == name, db.HAS_FINISHED)
+    le = schema.leases
+    query = select(le.c.token).where(le.c.person == name, schema.HAS_FINISHED)
     return c.execute(query.where(le.c.finished_at > now - policy.rework_s).limit(1)).first() is not None
 
 
 def open_again(c: Connection, ticket_id: str) -> Row[Any]:
     """Give a ticket back to the queue; returns its row."""
-    back = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id)
+    back = update(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id)
     back = back.values(state=State.OPEN.value, leased_by=None, expires_at=None)
-    return c.execute(back.returning(db.tickets)).one()
+    return c.execute(back.returning(schema.tickets)).one()
 
 
 def keep_masklets(c: Connection, batch_id: str, contents: Sequence[Masklet], now: float) -> None:
     """Keep masklets; ValueError if another one has the same id in this batch."""
-    m = db.masklets
+    m = schema.masklets
     for content in contents:
         text = MASKLET.dump_json(content).decode()
         there = c.scalar(select(m.c.content).where(m.c.batch_id == batch_id, m.c.masklet_id == content.masklet_id))
@@ -340,12 +335,12 @@ def lock_ticket(c: Connection, ticket_id: str) -> Row[Any]:
 
 def lock_batch(c: Connection, batch_id: str) -> Row[Any] | None:
     """The row of a batch, locked like a ticket's: after the tickets of it, as who holds it keeps others waiting."""
-    return c.execute(select(db.batches).where(db.batches.c.batch_id == batch_id).with_for_update()).first()
+    return c.execute(select(schema.batches).where(schema.batches.c.batch_id == batch_id).with_for_update()).first()
 
 
 def read_batch(c: Connection, batch_id: str) -> Batch:
     """A batch as it is. Raises NoSuchBatch."""
-    row = c.execute(select(db.batches).where(db.batches.c.batch_id == batch_id)).first()
+    row = c.execute(select(schema.batches).where(schema.batches.c.batch_id == batch_id)).first()
     if row is None:
         raise NoSuchBatch(f"no batch {batch_id}")
     return to_batch(row)

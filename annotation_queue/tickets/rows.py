@@ -12,24 +12,22 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
+from annotation_queue.effort import Effort
 from annotation_queue.records import (
     Batch,
-    Effort,
     Kind,
     NewOperation,
     NewTicket,
-    Outcome,
     Person,
-    Policy,
+    QueuePolicy,
     Reason,
     Recent,
     Settled,
     State,
+    Submission,
     Ticket,
-    is_in_share,
-    lane_of,
-    masklet_iou,
 )
+from annotation_queue.rules import is_in_share, lane_of, masklet_iou
 from storage.records import Masklet, Operation, Verdict
 
 MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
@@ -41,7 +39,7 @@ def holds(ticket: Ticket, token: int, person: Person) -> bool:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Majority:
     """What a ticket comes to: the columns of the answer that it follows."""
 
     verdict: str | None
@@ -50,15 +48,15 @@ class Decision:
     seconds: float | None
 
 
-def majority(answers: Sequence[Row[Any]]) -> Decision:
+def majority(answers: Sequence[Row[Any]]) -> Majority:
     """What the answers to a ticket come to, rows of `leases` in their order: what more than half of them say, in the
     words of the last of these; UNSURE, so that a lead decides, if there is no such verdict.
     """
     (verdict, count), *_ = Counter(answer.verdict for answer in answers).most_common(1)
     if 2 * count > len(answers):
         last = [answer for answer in answers if answer.verdict == verdict][-1]
-        return Decision(verdict, last.reasons, last.person, last.seconds)
-    return Decision(Verdict.UNSURE.value, "", answers[-1].person, answers[-1].seconds)
+        return Majority(verdict, last.reasons, last.person, last.seconds)
+    return Majority(Verdict.UNSURE.value, "", answers[-1].person, answers[-1].seconds)
 
 
 def closest(masklets: Sequence[Masklet]) -> tuple[Masklet, list[float]]:
@@ -73,7 +71,9 @@ def closest(masklets: Sequence[Masklet]) -> tuple[Masklet, list[float]]:
     return masklets[agreement.index(max(agreement))], agreement
 
 
-def act_of(outcome: Outcome, *, keep_masklet: bool = False, beside: Mapping[int, bytes] | None = None) -> NewOperation:
+def act_of(
+    outcome: Submission, *, keep_masklet: bool = False, beside: Mapping[int, bytes] | None = None
+) -> NewOperation:
     """The operation that records an outcome; with the masklet itself where no row of `masklets` will hold it.
 
     beside: the masks of the masklet that do not follow from what was done before, by frame.
@@ -123,7 +123,7 @@ def made_masklet(
 def overlap_of(
     ticket_id: str,
     kind: Kind,
-    policy: Policy,
+    policy: QueuePolicy,
     *,
     masklet_id: str | None,
     made_by: str | None = None,
@@ -142,7 +142,7 @@ def object_of(ticket_id: str, kind: Kind, overlap: int) -> str | None:
     return ticket_id if kind is Kind.TRACK and overlap > 1 else None
 
 
-def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Policy) -> dict[str, Any]:
+def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: QueuePolicy) -> dict[str, Any]:
     """A new ticket of the pipeline."""
     masklet_id, made_by = (None, None)
     if ticket.masklet is not None:

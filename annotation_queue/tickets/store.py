@@ -33,47 +33,45 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from annotation_queue import audit, schema
 from annotation_queue import database as db
 from annotation_queue.database import Database
+from annotation_queue.errors import BatchSealed, LeaseLost, NoSuchMasklet, NoSuchTicket, NotAllowed, TooLate
 from annotation_queue.records import (
-    HANDED_OUT,
-    OVERSEERS,
     Appended,
     Batch,
     BatchResult,
-    BatchSealed,
-    Figures,
     Finished,
     Gold,
     Kind,
-    LeaseLost,
     NewGold,
     NewOperation,
     NewTicket,
-    NoSuchMasklet,
-    NoSuchTicket,
-    NotAllowed,
     Other,
-    Outcome,
     Person,
-    Policy,
+    QueueFigures,
+    QueuePolicy,
     Recent,
     ResultPage,
     Role,
     Settled,
     State,
     Stats,
+    Submission,
     Ticket,
-    TooLate,
+)
+from annotation_queue.rules import (
+    HANDED_OUT,
+    OVERSEERS,
     check_id,
     check_new_ticket,
     check_operation,
-    check_outcome,
+    check_submission,
     kinds_of,
     lanes_of,
     why_not,
 )
-from annotation_queue.tickets import figures, gold, outcomes
+from annotation_queue.tickets import figures, gold, outcomes, tallies
 from annotation_queue.tickets.claims import RETURN_EXPIRED, claiming, not_barred, waiting
 from annotation_queue.tickets.rows import (
     MASKLET,
@@ -106,26 +104,28 @@ MAX_OBJECTS = 1000  # tickets that people may bring a video to in a batch: nobod
 RECENT = 10  # finished tickets that a person may look at again and take back
 
 # Statements of every claim and finish: building one takes longer than running it.
-_GIVEN = select(db.leases).where(
-    db.leases.c.person == bindparam("person"), db.leases.c.claim_id == bindparam("claim_id")
+_GIVEN = select(schema.leases).where(
+    schema.leases.c.person == bindparam("person"), schema.leases.c.claim_id == bindparam("claim_id")
 )
 _HELD_ONCE = (  # one statement and one lock, on the ticket only
-    select(db.tickets)
-    .join(db.leases, db.leases.c.ticket_id == db.tickets.c.ticket_id)
+    select(schema.tickets)
+    .join(schema.leases, schema.leases.c.ticket_id == schema.tickets.c.ticket_id)
     .where(
-        db.leases.c.ticket_id == bindparam("ticket_id"),
-        db.leases.c.token == bindparam("token"),
-        db.leases.c.person == bindparam("person"),
+        schema.leases.c.ticket_id == bindparam("ticket_id"),
+        schema.leases.c.token == bindparam("token"),
+        schema.leases.c.person == bindparam("person"),
     )
 )
-_LOCK_HELD_ONCE = _HELD_ONCE.with_for_update(of=db.tickets)
-_END_LEASE = update(db.leases).where(
-    db.leases.c.ticket_id == bindparam("of_ticket"), db.leases.c.token == bindparam("of_token")
+_LOCK_HELD_ONCE = _HELD_ONCE.with_for_update(of=schema.tickets)
+_END_LEASE = update(schema.leases).where(
+    schema.leases.c.ticket_id == bindparam("of_ticket"), schema.leases.c.token == bindparam("of_token")
 )
-_KNOWN_OPERATIONS = select(db.operations.c.operation_id, db.operations.c.ticket_id, db.operations.c.branch).where(
-    db.operations.c.operation_id.in_(bindparam("ids", expanding=True))
+_KNOWN_OPERATIONS = select(
+    schema.operations.c.operation_id, schema.operations.c.ticket_id, schema.operations.c.branch
+).where(schema.operations.c.operation_id.in_(bindparam("ids", expanding=True)))
+_LAST_OPERATION = select(func.max(schema.operations.c.seq)).where(
+    schema.operations.c.ticket_id == bindparam("ticket_id")
 )
-_LAST_OPERATION = select(func.max(db.operations.c.seq)).where(db.operations.c.ticket_id == bindparam("ticket_id"))
 
 
 class Store:
@@ -136,7 +136,7 @@ class Store:
         database: Database,
         *,
         lease_s: float = LEASE_S,
-        policy: Policy | None = None,
+        policy: QueuePolicy | None = None,
         clock: Callable[[], float] = time.time,
         grace_s: float = 0.0,
     ) -> None:
@@ -147,7 +147,7 @@ class Store:
         """
         self.database = database
         self.lease_s = lease_s
-        self.policy = policy or Policy()
+        self.policy = policy or QueuePolicy()
         self._clock = clock
         self._opened, self._grace_s = clock(), grace_s
         self._swept = float("-inf")  # when this process last looked for leases that are over
@@ -170,14 +170,14 @@ class Store:
             row = outcomes.lock_batch(c, batch_id)
             if row is None:
                 new = {"batch_id": batch_id, "created_at": now, "sealed": False, "total": 0, "remaining": 0}
-                db.insert_missing(c, db.batches, [new])
+                db.insert_missing(c, schema.batches, [new])
                 row = outcomes.lock_batch(c, batch_id)
                 assert row is not None
             there: dict[str, str] = {}
             ids = list(wanted)
             for start in range(0, len(ids), 500):
-                query = select(db.tickets.c.ticket_id, db.tickets.c.batch_id)
-                found = c.execute(query.where(db.tickets.c.ticket_id.in_(ids[start : start + 500])))
+                query = select(schema.tickets.c.ticket_id, schema.tickets.c.batch_id)
+                found = c.execute(query.where(schema.tickets.c.ticket_id.in_(ids[start : start + 500])))
                 there |= {ticket_id: owner for ticket_id, owner in found}
             if strangers := [ticket_id for ticket_id, owner in there.items() if owner != batch_id]:
                 raise ValueError(f"ticket {strangers[0]} belongs to batch {there[strangers[0]]}")
@@ -188,15 +188,15 @@ class Store:
                 outcomes.keep_masklets(c, batch_id, contents, now)
             if fresh:
                 rows = [row_of(ticket, batch_id, now, row.total + i, self.policy) for i, ticket in enumerate(fresh)]
-                c.execute(insert(db.tickets), rows)
+                c.execute(insert(schema.tickets), rows)
             counts = {"total": row.total + len(fresh), "remaining": row.remaining + len(fresh)}
             c.execute(
-                update(db.batches)
-                .where(db.batches.c.batch_id == batch_id)
+                update(schema.batches)
+                .where(schema.batches.c.batch_id == batch_id)
                 .values(sealed=bool(row.sealed or sealed), **counts)
             )
             outcomes.tell_if_drained(c, batch_id, now)
-            db.add_to_tallies(c, figures.added(rows if fresh else []))
+            tallies.add(c, tallies.added(rows if fresh else []))
             return to_batch(outcomes.lock_batch(c, batch_id))
 
     def batch(self, batch_id: str) -> Batch:
@@ -207,14 +207,14 @@ class Store:
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
         with self.database.read() as c:
-            query = select(db.batches).order_by(db.batches.c.created_at.desc(), db.batches.c.batch_id)
+            query = select(schema.batches).order_by(schema.batches.c.created_at.desc(), schema.batches.c.batch_id)
             return [to_batch(row) for row in c.execute(query)]
 
     def drained_batches(self) -> list[str]:
         """The ids of the batches with nothing left to do, in the order in which they became so."""
         with self.database.read() as c:
-            query = select(db.batches.c.batch_id).where(db.batches.c.drained_at.is_not(None))
-            return list(c.scalars(query.order_by(db.batches.c.drained_at, db.batches.c.batch_id)))
+            query = select(schema.batches.c.batch_id).where(schema.batches.c.drained_at.is_not(None))
+            return list(c.scalars(query.order_by(schema.batches.c.drained_at, schema.batches.c.batch_id)))
 
     def result_page(self, batch_id: str, *, after: str | None = None, limit: int = 200) -> ResultPage:
         """Up to `limit` decisions or operations of a batch, in a fixed order; `after` is the last page's `next`.
@@ -225,13 +225,16 @@ class Store:
         with self.database.read() as c:
             batch = outcomes.read_batch(c, batch_id)
             if part == "settled":
-                t = db.tickets
+                t = schema.tickets
                 query = (
-                    select(t, db.masklets.c.content)
+                    select(t, schema.masklets.c.content)
                     .select_from(
                         t.outerjoin(
-                            db.masklets,
-                            and_(db.masklets.c.batch_id == t.c.batch_id, db.masklets.c.masklet_id == t.c.masklet_id),
+                            schema.masklets,
+                            and_(
+                                schema.masklets.c.batch_id == t.c.batch_id,
+                                schema.masklets.c.masklet_id == t.c.masklet_id,
+                            ),
                         )
                     )
                     .where(t.c.batch_id == batch_id, t.c.settled.is_not(None), t.c.ticket_id > ticket_id)
@@ -241,11 +244,11 @@ class Store:
                 settled = tuple(to_settled(row) for row in c.execute(query))
                 more = f"settled:{settled[-1].ticket_id}" if len(settled) == limit else "operations:"
                 return ResultPage(batch=batch, settled=settled, operations=(), next=more)
-            o = db.operations
+            o = schema.operations
             query = (
                 select(o)
                 .where(o.c.batch_id == batch_id, o.c.branch.is_(False))
-                .where(o.c.ticket_id.not_in(select(db.tickets.c.ticket_id).where(db.IS_GOLD)))
+                .where(o.c.ticket_id.not_in(select(schema.tickets.c.ticket_id).where(schema.IS_GOLD)))
                 .where((o.c.ticket_id > ticket_id) | ((o.c.ticket_id == ticket_id) & (o.c.seq > seq)))
                 .order_by(o.c.ticket_id, o.c.seq)
                 .limit(limit)
@@ -360,8 +363,8 @@ class Store:
 
     def _led_to(self, c: Connection, person: Person, ticket_id: str) -> bool:
         """Whether an answer of this person led to a ticket; nothing is there where an answer to gold would have."""
-        t, le = db.tickets, db.leases
-        mine = select(le.c.ticket_id).where(le.c.person == person.name, db.HAS_FINISHED)
+        t, le = schema.tickets, schema.leases
+        mine = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
         query = select(t.c.ticket_id).where(t.c.ticket_id.in_(mine), t.c.next_ticket_id == ticket_id)
         return c.execute(query.limit(1)).first() is not None
 
@@ -384,7 +387,7 @@ class Store:
 
     def _note_lease(self, c: Connection, row: Row[Any], person: Person, claim_id: str, now: float) -> None:
         lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": now}
-        c.execute(insert(db.leases), lease | {"person": person.name, "claim_id": claim_id})
+        c.execute(insert(schema.leases), lease | {"person": person.name, "claim_id": claim_id})
 
     def new_object(self, ticket_id: str, token: int, person: Person, *, claim_id: str) -> Ticket:
         """Open a ticket for another object of a video that `person` is correcting, and lease it to them.
@@ -398,7 +401,7 @@ class Store:
 
     def _new_object(self, ticket_id: str, token: int, person: Person, claim_id: str) -> Ticket:
         now = self._clock()
-        t, b = db.tickets, db.batches
+        t, b = schema.tickets, schema.batches
         with self.database.write() as c:
             ticket = to_ticket(self._held_once(c, ticket_id, token, person))
             before = self._given(c, person, claim_id)
@@ -433,7 +436,7 @@ class Store:
             counts = {"total": b.c.total + 1, "remaining": b.c.remaining + 1}
             c.execute(update(b).where(b.c.batch_id == ticket.batch_id).values(counts))
             self._note_lease(c, row, person, claim_id, now)
-            db.add_to_tallies(c, figures.added([values]))
+            tallies.add(c, tallies.added([values]))
             return to_ticket(row)
 
     def held(self, ticket_id: str, token: int, person: Person) -> Ticket:
@@ -449,8 +452,8 @@ class Store:
             ticket = to_ticket(self._held_once(c, ticket_id, token, person))
             _check_held(ticket, token, person)
             until = self._clock() + self.lease_s
-            query = update(db.tickets).where(db.tickets.c.ticket_id == ticket_id).values(expires_at=until)
-            return to_ticket(c.execute(query.returning(db.tickets)).one())
+            query = update(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id).values(expires_at=until)
+            return to_ticket(c.execute(query.returning(schema.tickets)).one())
 
     def release(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Give the ticket back; its operations stay. Again: nothing. Raises NotAllowed, LeaseLost."""
@@ -470,7 +473,7 @@ class Store:
             row = outcomes.lock_ticket(c, ticket_id)
             if row.state != State.LEASED.value or row.lease_token != token:
                 return to_ticket(row)
-            db.record(c, self._clock(), by.name, "end lease", ticket_id, {"held_by": row.leased_by})
+            audit.note(c, self._clock(), by.name, "end lease", ticket_id, {"held_by": row.leased_by})
             return to_ticket(outcomes.open_again(c, ticket_id))
 
     def append_operations(
@@ -493,7 +496,7 @@ class Store:
             raise LeaseLost()
         return Appended(stored=len(fresh), repeated=len(operations) - len(fresh), seq=seq)
 
-    def finish(self, ticket_id: str, token: int, person: Person, outcome: Outcome) -> Finished:
+    def finish(self, ticket_id: str, token: int, person: Person, outcome: Submission) -> Finished:
         """Finish a ticket and open the one that follows from it, in one transaction.
 
         The same `outcome.operation_id` again gives the same answer. What a person made is kept under their name,
@@ -506,7 +509,7 @@ class Store:
         with self.database.write() as c:
             row = self._held_once(c, ticket_id, token, person)
             ticket = to_ticket(row)
-            check_outcome(ticket, outcome)
+            check_submission(ticket, outcome)
             known = self._known_operations(c, ticket, [outcome.operation_id])
             if known.get(outcome.operation_id) is False:
                 return outcomes.finished(c, row)
@@ -537,7 +540,7 @@ class Store:
 
     def _unsubmit(self, ticket_id: str, person: Person, operation_id: str, created_at: str) -> Ticket:
         now = self._clock()
-        t, le = db.tickets, db.leases
+        t, le = schema.tickets, schema.leases
         with self.database.write() as c:
             row = c.execute(outcomes.LOCK_TICKET, {"ticket_id": ticket_id}).first()
             again = self._given(c, person, operation_id)
@@ -555,7 +558,7 @@ class Store:
                 raise ValueError(f"operation {operation_id} is another one's")
             if ticket.state is State.LEASED:
                 raise TooLate("somebody else holds this ticket now")
-            tallies, made = ([], None) if row.gold_id is not None else outcomes.take_back(c, row, mine)
+            lost, made = ([], None) if row.gold_id is not None else outcomes.take_back(c, row, mine)
             ended = le.update().where(le.c.ticket_id == ticket_id, le.c.token == mine.token)
             c.execute(ended.values(finished_at=None, verdict=None, reasons=None, seconds=None, masklet_id=None))
             nothing = (
@@ -586,8 +589,8 @@ class Store:
             payload = json.dumps(said, sort_keys=True)
             act = NewOperation(operation_id=operation_id, kind="unsubmit", created_at=created_at, payload=payload)
             self._append(c, ticket, back.lease_token, person, [act], branch=False)
-            db.record(c, now, person.name, "unsubmit", ticket_id, {"verdict": mine.verdict})
-            db.add_to_tallies(c, tallies)
+            audit.note(c, now, person.name, "unsubmit", ticket_id, {"verdict": mine.verdict})
+            tallies.add(c, lost)
             return to_ticket(back)
 
     def recent(self, person: Person) -> list[Recent]:
@@ -604,7 +607,7 @@ class Store:
         Raises NoSuchTicket.
         """
         ticket = self.ticket(ticket_id)
-        t, m, le = db.tickets, db.masklets, db.leases
+        t, m, le = schema.tickets, schema.masklets, schema.leases
         ends = t.c.next_ticket_id.is_(None) & (t.c.settled.is_(None) | (t.c.settled != Verdict.REJECT.value))
         query = (
             select(t.c.settled, m.c.content)
@@ -614,10 +617,10 @@ class Store:
             .order_by(t.c.ordinal, t.c.ticket_id)
         )
         if seen_by is not None:
-            before = db.tickets.alias()
+            before = schema.tickets.alias()
             theirs = select(before.c.ticket_id).join(le, le.c.ticket_id == before.c.ticket_id)
             theirs = theirs.where(before.c.video_id == ticket.video_id, before.c.object_id.is_not(None))
-            theirs = theirs.where(le.c.person == seen_by.name, db.HAS_FINISHED)
+            theirs = theirs.where(le.c.person == seen_by.name, schema.HAS_FINISHED)
             untouched = func.coalesce(t.c.previous_ticket_id, "").in_(theirs) & (t.c.lease_token == 0)
             query = query.where(t.c.made_by.is_(None) | (t.c.made_by == seen_by.name) | ~untouched)
         with self.database.read() as c:
@@ -644,7 +647,7 @@ class Store:
 
     def branches(self, limit: int = 100) -> list[Operation]:
         """What came after its lease was lost, in any ticket, the latest first."""
-        o = db.operations
+        o = schema.operations
         with self.database.read() as c:
             query = select(o).where(o.c.branch.is_(True)).order_by(o.c.received_at.desc(), o.c.seq.desc()).limit(limit)
             return [to_operation(row) for row in c.execute(query)]
@@ -655,9 +658,11 @@ class Store:
         """
         if person.roles & OVERSEERS:
             return True
-        t, le = db.tickets, db.leases
-        held = select(t.c.ticket_id).where(t.c.ticket_id == ticket_id, db.IS_LEASED, t.c.leased_by == person.name)
-        done = select(le.c.ticket_id).where(le.c.ticket_id == ticket_id, le.c.person == person.name, db.HAS_FINISHED)
+        t, le = schema.tickets, schema.leases
+        held = select(t.c.ticket_id).where(t.c.ticket_id == ticket_id, schema.IS_LEASED, t.c.leased_by == person.name)
+        done = select(le.c.ticket_id).where(
+            le.c.ticket_id == ticket_id, le.c.person == person.name, schema.HAS_FINISHED
+        )
         with self.database.read() as c:
             return c.execute(union_all(held, done).limit(1)).first() is not None
 
@@ -665,8 +670,8 @@ class Store:
         """Whether a person may see a video: one of a ticket that they hold or finished lately; overseers every one."""
         if person.roles & OVERSEERS:
             return True
-        t = db.tickets
-        held = select(t.c.ticket_id).where(db.IS_LEASED, t.c.leased_by == person.name, t.c.video_id == video_id)
+        t = schema.tickets
+        held = select(t.c.ticket_id).where(schema.IS_LEASED, t.c.leased_by == person.name, t.c.video_id == video_id)
         with self.database.read() as c:
             if c.execute(held.limit(1)).first() is not None:
                 return True
@@ -675,7 +680,7 @@ class Store:
     def ticket(self, ticket_id: str) -> Ticket:
         """A ticket as it stands. Raises NoSuchTicket."""
         with self.database.read() as c:
-            row = c.execute(select(db.tickets).where(db.tickets.c.ticket_id == ticket_id)).first()
+            row = c.execute(select(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id)).first()
         if row is None:
             raise NoSuchTicket(f"no ticket {ticket_id}")
         return to_ticket(row)
@@ -693,32 +698,32 @@ class Store:
 
         seen_by: only what this person may see: all for overseers, else what they hold or could be handed.
         """
-        t = db.tickets
+        t = schema.tickets
         query = select(t).order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal, t.c.ticket_id).limit(limit)
         if kind is not None:
             query = query.where(t.c.kind == kind.value)
         if state is not None:
-            query = query.where(db.IS_OPEN if state is State.OPEN else t.c.state == state.value)
+            query = query.where(schema.IS_OPEN if state is State.OPEN else t.c.state == state.value)
         if batch_id is not None:
             query = query.where(t.c.batch_id == batch_id)
         if seen_by is not None and not seen_by.roles & OVERSEERS:
             free = t.c.reserved_for.is_(None) | (t.c.reserved_until < self._clock())
             lane = (free & t.c.lane.in_(lanes_of(seen_by))) | (t.c.reserved_for == seen_by.name)
             could = [
-                and_(db.IS_OPEN, t.c.kind == may.value, lane, *not_barred(literal(seen_by.name), may, lead=False))
+                and_(schema.IS_OPEN, t.c.kind == may.value, lane, *not_barred(literal(seen_by.name), may, lead=False))
                 for may in sorted(kinds_of(seen_by.roles))
             ]
-            le = db.leases
-            mine = select(le.c.ticket_id).where(le.c.person == seen_by.name, db.HAS_FINISHED)
+            le = schema.leases
+            mine = select(le.c.ticket_id).where(le.c.person == seen_by.name, schema.HAS_FINISHED)
             followed = t.c.previous_ticket_id.is_(None) | t.c.previous_ticket_id.not_in(mine)  # nothing does from gold
-            query = query.where(or_(db.IS_LEASED & (t.c.leased_by == seen_by.name), followed & or_(*could)))
+            query = query.where(or_(schema.IS_LEASED & (t.c.leased_by == seen_by.name), followed & or_(*could)))
         with self.database.read() as c:
             return [to_ticket(row) for row in c.execute(query)]
 
     def masklet_json(self, ticket_id: str) -> str:
         """The masklet that a ticket is about, as JSON of its record. Raises NoSuchTicket, NoSuchMasklet."""
         ticket = self.ticket(ticket_id)
-        m = db.masklets
+        m = schema.masklets
         with self.database.read() as c:
             content = c.scalar(
                 select(m.c.content).where(m.c.batch_id == ticket.batch_id, m.c.masklet_id == ticket.masklet_id)
@@ -733,7 +738,7 @@ class Store:
 
     def operations(self, ticket_id: str, *, branch: bool = False) -> list[Operation]:
         """What was done in a ticket, in order; `branch`: what came after the lease was lost, instead."""
-        o = db.operations
+        o = schema.operations
         with self.database.read() as c:
             query = select(o).where(o.c.ticket_id == ticket_id, o.c.branch.is_(branch)).order_by(o.c.seq)
             return [to_operation(row) for row in c.execute(query)]
@@ -743,7 +748,7 @@ class Store:
         with self.database.read() as c:
             return figures.stats(c, self._clock())
 
-    def figures(self) -> Figures:
+    def figures(self) -> QueueFigures:
         """The queue in figures, from the rolling sums."""
         with self.database.read() as c:
             return figures.count(c, self._clock())
@@ -758,7 +763,7 @@ class Store:
         `tell` and the mark makes `tell` run twice, so let it be harmless.
         """
         told = 0
-        o = db.outbox
+        o = schema.outbox
         while True:
             now = self._clock()
             due = select(o.c.batch_id).where(o.c.delivered_at.is_(None), o.c.not_before <= now)
@@ -843,16 +848,16 @@ class Store:
             }
             for i, operation in enumerate(operations, start=1)
         ]
-        c.execute(insert(db.operations), rows)
+        c.execute(insert(schema.operations), rows)
         return int(seq) + len(rows)
 
     def _recent(self, c: Connection, person: Person) -> Sequence[Row[Any]]:
-        t, le = db.tickets, db.leases
+        t, le = schema.tickets, schema.leases
         about = select(le, t.c.batch_id, t.c.kind, t.c.video_id).join(t, t.c.ticket_id == le.c.ticket_id)
-        mine = about.where(le.c.person == person.name, db.HAS_FINISHED)
+        mine = about.where(le.c.person == person.name, schema.HAS_FINISHED)
         return c.execute(mine.order_by(le.c.finished_at.desc(), le.c.claimed_at.desc()).limit(RECENT)).all()
 
-    def _end_lease(self, c: Connection, ticket: Ticket, token: int, outcome: Outcome, now: float) -> None:
+    def _end_lease(self, c: Connection, ticket: Ticket, token: int, outcome: Submission, now: float) -> None:
         said = {"verdict": outcome.verdict, "reasons": ",".join(outcome.reasons), "seconds": outcome.seconds}
         said["masklet_id"] = None if outcome.masklet is None else outcome.masklet.masklet_id
         c.execute(_END_LEASE, said | {"of_ticket": ticket.ticket_id, "of_token": token, "finished_at": now})

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from annotation_queue.records import Kind, Role, kinds_of
+from annotation_queue.records import Kind, Role
+from annotation_queue.rules import kinds_of
 from engine.services import Services, connect
 from engine.serving import delivery, serve
 from engine.settings import Settings

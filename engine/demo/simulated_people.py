@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from annotation_queue.client import QueueClient, new_id, now
-from annotation_queue.records import Kind, NewOperation, QueueError, Reason, Ticket
+from annotation_queue.errors import QueueError
+from annotation_queue.records import Kind, NewOperation, Reason, Ticket
 from engine.services import Services
 from engine.stages import phases, propose
 from storage import rle

@@ -16,7 +16,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from annotation_queue.draft import Draft, FrameMask
-from annotation_queue.records import NoSuchVideo
+from annotation_queue.errors import NoSuchVideo
 from engine.services import Services
 from storage import rle
 from storage.records import Prompt

@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from annotation_queue.records import NoSuchFrame, NoSuchVideo, VideoInfo
+from annotation_queue.errors import NoSuchFrame, NoSuchVideo
+from annotation_queue.records import VideoInfo
 from engine.services import Services
 from storage.records import FPS, Video
 from storage.video import FrameReader, jpeg

@@ -10,7 +10,8 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
-from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket, Settled, masklet_iou
+from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket, Settled
+from annotation_queue.rules import masklet_iou
 from engine.services import Services
 from engine.stages import batches, phases
 from engine.stages.batches import BatchStage

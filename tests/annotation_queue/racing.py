@@ -7,7 +7,7 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 
 from annotation_queue.database import Database
-from annotation_queue.records import Outcome, Person, Role
+from annotation_queue.records import Person, Role, Submission
 from annotation_queue.tickets.store import Store
 from storage.records import Verdict
 
@@ -21,7 +21,7 @@ def accept_all(uri: str, name: str, start: Event, results: Queue) -> None:
     claimed = []
     while ticket := store.claim(person, claim_id=uuid.uuid4().hex):
         claimed.append((ticket.ticket_id, ticket.lease_token))
-        accept = Outcome(operation_id=uuid.uuid4().hex, created_at="", verdict=Verdict.ACCEPT)
+        accept = Submission(operation_id=uuid.uuid4().hex, created_at="", verdict=Verdict.ACCEPT)
         store.finish(ticket.ticket_id, ticket.lease_token, person, accept)
     results.put((name, claimed))
     database.close()

@@ -32,8 +32,9 @@ from argon2 import PasswordHasher
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.draft import Draft, FrameMask
+from annotation_queue.errors import NoSuchFrame, NoSuchVideo
 from annotation_queue.people.accounts import Accounts
-from annotation_queue.records import Kind, NewTicket, NoSuchFrame, NoSuchVideo, Role, VideoInfo
+from annotation_queue.records import Kind, NewTicket, Role, VideoInfo
 from annotation_queue.tickets.store import Store
 from storage import rle
 from storage.records import FPS, STRIDE, Masklet, Prompt

@@ -10,10 +10,10 @@ from racing import open_and_close
 from sqlalchemy import create_engine, func, inspect, select, text
 from synthetic_queue import CHEAP, corrected, tickets
 
-from annotation_queue import database as db
+from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.people.accounts import Accounts
-from annotation_queue.records import Kind, Outcome, Person, Role, State
+from annotation_queue.records import Kind, Person, Role, State, Submission
 from annotation_queue.tickets.store import Store
 from storage.records import Verdict
 
@@ -65,7 +65,7 @@ def test_an_old_queue_goes_on_where_it_was(old):
     (recent,) = store.recent(VERA)
     assert (recent.ticket_id, recent.verdict, recent.seconds) == ("done", Verdict.ACCEPT, 4.0)
     assert store.figures().total.verdicts == {"accept": 1}
-    accept = Outcome(operation_id="o", created_at="", verdict=Verdict.ACCEPT)
+    accept = Submission(operation_id="o", created_at="", verdict=Verdict.ACCEPT)
     assert store.finish("held", 1, VERA, accept).settled is Verdict.ACCEPT
     assert store.claim(VERA, claim_id="c") is None
     assert store.claim(lea, [Kind.VERIFY], claim_id="c").ticket_id == "waits"
@@ -79,10 +79,10 @@ def test_what_was_made_under_version_2_can_be_taken_back(uri):
     store.open_batch("b", tickets(2))
     for verdict in (Verdict.REFINE, Verdict.ACCEPT):
         held = store.claim(VERA, claim_id=verdict)
-        store.finish(held.ticket_id, 1, VERA, Outcome(operation_id=verdict, created_at="", verdict=verdict))
+        store.finish(held.ticket_id, 1, VERA, Submission(operation_id=verdict, created_at="", verdict=verdict))
     track = store.claim(ANN, claim_id="c")
     made = corrected(store.masklet(track.ticket_id), "made")
-    store.finish(track.ticket_id, 1, ANN, Outcome(operation_id="made", created_at="", masklet=made))
+    store.finish(track.ticket_id, 1, ANN, Submission(operation_id="made", created_at="", masklet=made))
     with database.write() as c:  # back to the tables of version 2
         c.execute(text("DROP INDEX tickets_of_object"))
         c.execute(text("ALTER TABLE tickets DROP COLUMN object_id"))
@@ -92,11 +92,11 @@ def test_what_was_made_under_version_2_can_be_taken_back(uri):
 
     database = Database(uri)
     with database.read() as c:
-        assert sorted(c.scalars(select(db.leases.c.masklet_id)), key=str) == [None, None, "made"]
+        assert sorted(c.scalars(select(schema.leases.c.masklet_id)), key=str) == [None, None, "made"]
     store = Store(database)
     store.unsubmit(track.ticket_id, ANN, operation_id="u", created_at="")
     with database.read() as c:
-        assert c.scalar(select(func.count()).where(db.masklets.c.masklet_id == "made")) == 0
+        assert c.scalar(select(func.count()).where(schema.masklets.c.masklet_id == "made")) == 0
     database.close()
 
 
@@ -104,15 +104,15 @@ def test_the_tables_come_out_as_new_ones_are(old, tmp_path):
     Database(old).close()
     again = Database(old)  # and nothing is left to do
     fresh = Database(f"sqlite:///{tmp_path}/fresh.db")
-    for table in db.metadata.tables:
+    for table in schema.metadata.tables:
         columns, indexes = (
             [{part["name"] for part in getattr(inspect(d.engine), f"get_{what}")(table)} for d in (again, fresh)]
             for what in ("columns", "indexes")
         )
         assert columns[0] == columns[1] and indexes[0] == indexes[1], table
     with again.read() as c:
-        assert c.scalar(select(db.schema_version.c.version)) == db.SCHEMA_VERSION
-        assert c.scalar(select(func.count()).select_from(db.schema_version)) == 1
+        assert c.scalar(select(schema.schema_version.c.version)) == schema.SCHEMA_VERSION
+        assert c.scalar(select(func.count()).select_from(schema.schema_version)) == 1
     for database in (again, fresh):
         database.close()
 

@@ -10,27 +10,17 @@ from hypothesis import strategies as st
 from synthetic_queue import candidate
 
 from annotation_queue.draft import Version, draft_of
-from annotation_queue.records import (
+from annotation_queue.effort import Effort, effort_of
+from annotation_queue.errors import NotAllowed, QueueError
+from annotation_queue.records import Kind, NewOperation, NewTicket, Person, Reason, Role, State, Submission, Ticket
+from annotation_queue.rules import (
     NEXT,
     PROMPTS,
-    Effort,
-    Kind,
-    NewOperation,
-    NewTicket,
-    NotAllowed,
-    Outcome,
-    Person,
-    QueueError,
-    Reason,
-    Role,
-    State,
-    Ticket,
     check_id,
     check_masklet,
     check_new_ticket,
     check_operation,
-    check_outcome,
-    effort_of,
+    check_submission,
     kinds_of,
     next_ticket_id,
     why_not,
@@ -58,7 +48,7 @@ TICKET = Ticket(
 
 
 def outcome(**fields):
-    return Outcome(operation_id="o", created_at="2026-01-01T00:00:00Z", **fields)
+    return Submission(operation_id="o", created_at="2026-01-01T00:00:00Z", **fields)
 
 
 def operation(kind, payload="{}"):
@@ -80,10 +70,10 @@ def test_every_way_to_finish_a_ticket_is_in_the_table_or_refused():
         masklet = candidate("other") if verdict is None else None
         finish = outcome(verdict=verdict, reasons=(Reason.OTHER,), masklet=masklet)
         if (kind, verdict) in NEXT:
-            check_outcome(replace(TICKET, kind=kind), finish)
+            check_submission(replace(TICKET, kind=kind), finish)
         else:
             with pytest.raises(ValueError, match="cannot be finished"):
-                check_outcome(replace(TICKET, kind=kind), finish)
+                check_submission(replace(TICKET, kind=kind), finish)
 
 
 def test_refined_work_is_always_verified_again():
@@ -101,7 +91,7 @@ def test_only_a_lead_holds_what_a_verifier_was_unsure_of():
     assert "lead" in why_not(person(Role.VERIFIER), unsure)
     assert why_not(person(Role.LEAD), unsure) is None
     with pytest.raises(ValueError, match="a lead decides"):
-        check_outcome(unsure, outcome(verdict=Verdict.UNSURE))
+        check_submission(unsure, outcome(verdict=Verdict.UNSURE))
 
 
 def test_roles_add_up_and_programs_hold_no_tickets():
@@ -112,15 +102,15 @@ def test_roles_add_up_and_programs_hold_no_tickets():
 
 def test_a_rejection_needs_a_reason():
     with pytest.raises(ValueError, match="reason"):
-        check_outcome(TICKET, outcome(verdict=Verdict.REJECT))
-    check_outcome(TICKET, outcome(verdict=Verdict.REJECT, reasons=(Reason.DRIFT,)))
+        check_submission(TICKET, outcome(verdict=Verdict.REJECT))
+    check_submission(TICKET, outcome(verdict=Verdict.REJECT, reasons=(Reason.DRIFT,)))
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e300])
 def test_the_seconds_of_a_ticket_are_a_time_that_can_be_summed(seconds):
-    check_outcome(TICKET, outcome(verdict=Verdict.ACCEPT, seconds=0.0))
+    check_submission(TICKET, outcome(verdict=Verdict.ACCEPT, seconds=0.0))
     with pytest.raises(ValueError, match="seconds"):
-        check_outcome(TICKET, outcome(verdict=Verdict.ACCEPT, seconds=seconds))
+        check_submission(TICKET, outcome(verdict=Verdict.ACCEPT, seconds=seconds))
 
 
 @pytest.mark.parametrize("payload", ["{}", '{"operation_id": []}', '{"operation_id": 7}', '{"operation_id": null}'])
@@ -134,17 +124,17 @@ def test_an_undo_and_a_redo_say_of_what(payload):
 def test_a_ticket_is_finished_with_a_verdict_or_a_masklet_and_never_with_both_or_neither():
     track = replace(TICKET, kind=Kind.TRACK)
     with pytest.raises(ValueError, match="one of the two"):
-        check_outcome(track, outcome())
+        check_submission(track, outcome())
     with pytest.raises(ValueError, match="one of the two"):
-        check_outcome(track, outcome(verdict=Verdict.REJECT, reasons=(Reason.OTHER,), masklet=candidate("x")))
+        check_submission(track, outcome(verdict=Verdict.REJECT, reasons=(Reason.OTHER,), masklet=candidate("x")))
 
 
 def test_a_corrected_masklet_is_a_new_one_of_the_same_video():
     track = replace(TICKET, kind=Kind.TRACK)
     with pytest.raises(ValueError, match="its own id"):
-        check_outcome(track, outcome(masklet=candidate("m")))
+        check_submission(track, outcome(masklet=candidate("m")))
     with pytest.raises(ValueError, match="about video video-0"):
-        check_outcome(track, outcome(masklet=candidate("x", video_id="video-1")))
+        check_submission(track, outcome(masklet=candidate("x", video_id="video-1")))
 
 
 @pytest.mark.parametrize(

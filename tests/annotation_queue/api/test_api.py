@@ -22,26 +22,19 @@ from synthetic_queue import (
 from annotation_queue.api.app import COOKIE, FIGURES_S, SMALL_BODY, STATS_S, create_app
 from annotation_queue.client import QueueClient, new_id
 from annotation_queue.database import Database
-from annotation_queue.records import (
+from annotation_queue.errors import (
     BatchSealed,
-    Kind,
     LeaseLost,
-    NewOperation,
-    NewTicket,
     NoSuchBatch,
     NoSuchFrame,
     NoSuchTicket,
     NoSuchVideo,
     NotAllowed,
     NotLoggedIn,
-    Policy,
     QueueUnreachable,
-    Reason,
-    Role,
-    Scope,
-    State,
     WrongPassword,
 )
+from annotation_queue.records import Kind, NewOperation, NewTicket, QueuePolicy, Reason, Role, Scope, State
 from annotation_queue.tickets.store import Store
 from storage.records import Verdict
 
@@ -293,7 +286,7 @@ def test_a_ticket_that_is_not_there_is_refused_like_one_that_is_not_ones_own(ver
 
 
 def test_nobody_reads_another_s_verdict_before_their_own(queue, request):
-    store = Store(queue.accounts._database, policy=Policy(overlap=2, overlap_share=1.0))
+    store = Store(queue.accounts._database, policy=QueuePolicy(overlap=2, overlap_share=1.0))
     store.open_batch(request.node.name, tickets(1, frame_count=8, prefix=request.node.name))
     with queue.client("vera") as vera, queue.client("victor") as victor, queue.client("lea") as lea:
         first = vera.claim(batch_id=request.node.name)

@@ -8,10 +8,12 @@ from argon2.exceptions import VerifyMismatchError
 from sqlalchemy import select
 from synthetic_queue import CHEAP, PASSWORD
 
-from annotation_queue.database import Database, credentials, people
+from annotation_queue.database import Database
+from annotation_queue.errors import LoginRefused, NotLoggedIn, TooManyLogins, WrongPassword
 from annotation_queue.people.accounts import FAILURES, FAILURES_S, LOGIN_S, MANY_FAILURES, Accounts
 from annotation_queue.people.oidc import Vouched
-from annotation_queue.records import LoginRefused, NotLoggedIn, Role, TooManyLogins, WrongPassword
+from annotation_queue.records import Role
+from annotation_queue.schema import credentials, people
 
 
 @pytest.fixture

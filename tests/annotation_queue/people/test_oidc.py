@@ -27,9 +27,9 @@ from synthetic_queue import PASSWORD, SyntheticMedia, add_people, serving, ticke
 
 from annotation_queue.api.app import COOKIE, FLOW_COOKIE, create_app
 from annotation_queue.database import Database
+from annotation_queue.errors import LoginRefused, ProviderUnreachable
 from annotation_queue.people.accounts import FAILURES
 from annotation_queue.people.oidc import AT_ONCE, KNOWN_S, LEEWAY_S, Provider
-from annotation_queue.records import LoginRefused, ProviderUnreachable
 from annotation_queue.tickets.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_jwt_config:DeprecationWarning")  # of the honest provider

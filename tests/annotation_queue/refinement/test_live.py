@@ -21,7 +21,8 @@ from synthetic_queue import (
 )
 
 from annotation_queue.api.app import create_app
-from annotation_queue.records import Kind, NewOperation, NotAllowed, Outcome, Person, Role
+from annotation_queue.errors import NotAllowed
+from annotation_queue.records import Kind, NewOperation, Person, Role, Submission
 from annotation_queue.refinement import live
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.turns import Cancelled
@@ -125,7 +126,7 @@ def test_what_is_submitted_follows_from_the_log_also_where_it_was_made_elsewhere
     masks = [other.get(i, as_it_stands.masks[i].rle) for i in made.frame_idx]
     areas = [rle.area(counts, made.height, made.width) for counts in masks]
     made = replace(made, rle=tuple(masks), area_px=tuple(areas))
-    outcome = Outcome(operation_id="end", created_at="", masklet=made)
+    outcome = Submission(operation_id="end", created_at="", masklet=made)
     store.finish(ticket.ticket_id, ticket.lease_token, ANN, outcome)
     end = json.loads(store.operations(ticket.ticket_id)[-1].payload)
     assert end["masks"] == {str(i): counts.decode() for i, counts in other.items()}

@@ -15,17 +15,10 @@ from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, t
 
 from annotation_queue.api.app import create_app
 from annotation_queue.client import QueueClient
-from annotation_queue.records import (
-    TRAINED,
-    Kind,
-    NewGold,
-    NewTicket,
-    NoSuchBatch,
-    NotAllowed,
-    Reason,
-    masklet_iou,
-    wilson,
-)
+from annotation_queue.errors import NoSuchBatch, NotAllowed
+from annotation_queue.records import Kind, NewGold, NewTicket, Reason
+from annotation_queue.rules import TRAINED, masklet_iou
+from annotation_queue.tickets.figures import wilson
 from storage import rle
 from storage.records import Verdict
 

@@ -11,22 +11,11 @@ from sqlalchemy import event, func, insert, select
 from synthetic_queue import blank, candidate, corrected, tickets
 from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, plans_of_claims, prompt, to_track
 
-from annotation_queue import database as db
+from annotation_queue import schema
 from annotation_queue.database import Database
-from annotation_queue.records import (
-    Kind,
-    LeaseLost,
-    NewTicket,
-    NotAllowed,
-    Person,
-    Policy,
-    Reason,
-    Role,
-    State,
-    TooLate,
-    is_in_share,
-    masklet_iou,
-)
+from annotation_queue.errors import LeaseLost, NotAllowed, TooLate
+from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Reason, Role, State
+from annotation_queue.rules import is_in_share, masklet_iou
 from annotation_queue.tickets.store import RECENT, Store
 from storage.records import Verdict
 
@@ -37,7 +26,7 @@ VALERIE = Person(name="valerie", roles=frozenset({Role.VERIFIER}))
 
 def with_policy(store, **changes):
     """Another process with this policy, on the same database."""
-    other = Store(store.database, policy=Policy(**changes))
+    other = Store(store.database, policy=QueuePolicy(**changes))
     other._clock = store._clock
     return other
 
@@ -416,9 +405,11 @@ def test_whom_a_ticket_is_barred_to_is_found_by_the_ticket_and_not_by_all_that_t
     ended = {"token": 1, "person": "vera", "claimed_at": 0.0, "finished_at": 1.0}
     with store.database.write() as c:
         objects = [{"object_id": f"o{i % 1000}"} if kind is Kind.TRACK else {} for i in range(3000)]
-        c.execute(insert(db.tickets), [same | row | about for row, about in zip(rows, objects, strict=True)])
+        c.execute(insert(schema.tickets), [same | row | about for row, about in zip(rows, objects, strict=True)])
         done = [row for row in rows if row["state"] == "done"]
-        c.execute(insert(db.leases), [ended | {"ticket_id": r["ticket_id"], "claim_id": r["ticket_id"]} for r in done])
+        c.execute(
+            insert(schema.leases), [ended | {"ticket_id": r["ticket_id"], "claim_id": r["ticket_id"]} for r in done]
+        )
         if not store.database.is_sqlite:
             c.exec_driver_sql("ANALYZE tickets, leases")
     plans = plans_of_claims(store)
@@ -624,8 +615,8 @@ def test_a_leads_decisions_and_take_backs_are_in_the_audit(store):
     store.finish(decided.ticket_id, decided.lease_token, LEA, outcome(Verdict.ACCEPT))
     take_back(store, decided.ticket_id, LEA)
     with store.database.read() as c:
-        lines = c.execute(select(db.audit.c.actor, db.audit.c.action, db.audit.c.subject)).all()
-        assert c.scalar(select(func.count()).select_from(db.audit)) == 2
+        lines = c.execute(select(schema.audit.c.actor, schema.audit.c.action, schema.audit.c.subject)).all()
+        assert c.scalar(select(func.count()).select_from(schema.audit)) == 2
     assert lines == [("lea", "decide", decided.ticket_id), ("lea", "unsubmit", decided.ticket_id)]
 
 

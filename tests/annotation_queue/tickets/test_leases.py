@@ -13,20 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import select
 from synthetic_queue import candidate, corrected, tickets
 
-from annotation_queue import database as db
+from annotation_queue import schema
 from annotation_queue.database import Database
-from annotation_queue.records import (
-    Kind,
-    LeaseLost,
-    NewOperation,
-    NotAllowed,
-    Outcome,
-    Person,
-    Reason,
-    Role,
-    State,
-    TooLate,
-)
+from annotation_queue.errors import LeaseLost, NotAllowed, TooLate
+from annotation_queue.records import Kind, NewOperation, Person, Reason, Role, State, Submission
 from annotation_queue.tickets.store import LEASE_S, Store
 from storage.records import Verdict
 
@@ -174,7 +164,7 @@ class Leases(RuleBasedStateMachine):
         elif lead_decides and verdict is Verdict.UNSURE:
             verdict = Verdict.ACCEPT
         reasons = (Reason.OTHER,) if verdict is Verdict.REJECT else ()
-        outcome = Outcome(operation_id=self.id(), created_at="", verdict=verdict, reasons=reasons, masklet=masklet)
+        outcome = Submission(operation_id=self.id(), created_at="", verdict=verdict, reasons=reasons, masklet=masklet)
         try:
             finished = self.store.finish(ticket_id, token, person, outcome)
         except LeaseLost:
@@ -238,7 +228,9 @@ class Leases(RuleBasedStateMachine):
 
     def finish_times(self):
         with self.database.read() as c:
-            return c.execute(select(db.leases.c.finished_at, db.leases.c.person).where(db.HAS_FINISHED)).all()
+            return c.execute(
+                select(schema.leases.c.finished_at, schema.leases.c.person).where(schema.HAS_FINISHED)
+            ).all()
 
     @rule()
     def deliver(self):
@@ -276,7 +268,7 @@ class Leases(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         with self.database.read() as c:
-            leases = c.execute(select(db.leases.c.ticket_id, db.leases.c.token, db.leases.c.person)).all()
+            leases = c.execute(select(schema.leases.c.ticket_id, schema.leases.c.token, schema.leases.c.person)).all()
         assert sorted((t, token, p.name) for t, p, token in self.past) == sorted(map(tuple, leases))
         assert len({lease[:2] for lease in leases}) == len(leases)
 

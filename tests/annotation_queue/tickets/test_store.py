@@ -15,25 +15,10 @@ from racing import accept_all, open_and_close
 from sqlalchemy import event, func, select
 from synthetic_queue import PEOPLE, candidate, corrected, tickets
 
-from annotation_queue import database as db
+from annotation_queue import schema
 from annotation_queue.database import Database, DatabaseUnreachable, WrongSchema
-from annotation_queue.records import (
-    BatchSealed,
-    Kind,
-    LeaseLost,
-    NewOperation,
-    NewTicket,
-    NoSuchBatch,
-    NoSuchMasklet,
-    NoSuchTicket,
-    NotAllowed,
-    Outcome,
-    Person,
-    Policy,
-    Reason,
-    Role,
-    State,
-)
+from annotation_queue.errors import BatchSealed, LeaseLost, NoSuchBatch, NoSuchMasklet, NoSuchTicket, NotAllowed
+from annotation_queue.records import Kind, NewOperation, NewTicket, Person, QueuePolicy, Reason, Role, State, Submission
 from annotation_queue.tickets.claims import claiming
 from annotation_queue.tickets.store import GRACE_S, Store
 from benchmarks.race import doubles, race
@@ -51,7 +36,7 @@ def claim(store, person, *kinds, **only):
 
 
 def outcome(verdict=None, *reasons, masklet=None, operation_id=None):
-    return Outcome(
+    return Submission(
         operation_id=operation_id or new_id(),
         created_at="2026-01-01T00:00:00.000+00:00",
         verdict=verdict,
@@ -281,7 +266,9 @@ def test_a_lead_ends_a_lease_at_once_and_what_was_done_stays(store):
     assert [o.operation_id for o in store.operations(taken.ticket_id)] == [act.operation_id]
     assert store.end_lease(held.ticket_id, held.lease_token, by=LEA) == taken, "it is another lease now"
     with store.database.read() as c:
-        lines = c.execute(select(db.audit.c.actor, db.audit.c.action, db.audit.c.subject, db.audit.c.detail)).all()
+        lines = c.execute(
+            select(schema.audit.c.actor, schema.audit.c.action, schema.audit.c.subject, schema.audit.c.detail)
+        ).all()
     assert lines == [("lea", "end lease", held.ticket_id, '{"held_by": "ann"}')]
     with pytest.raises(NoSuchTicket):
         store.end_lease("nothing-here", 1, by=LEA)
@@ -426,7 +413,7 @@ def test_a_pin_says_what_was_said_there(store):
     for verdict in (Verdict.UNSURE, Verdict.REFINE):
         pins.append(json.loads(store.ticket(finish(store, VERA, verdict).next_ticket_id).payload)["pinned"])
     assert pins == [{"frame_idx": 8, "by": "vera", "reasons": [], "verdict": said} for said in ("unsure", "refine")]
-    tied = Store(store.database, policy=Policy(overlap=2, overlap_share=1.0), clock=store._clock)
+    tied = Store(store.database, policy=QueuePolicy(overlap=2, overlap_share=1.0), clock=store._clock)
     tied.open_batch("tie", tickets(1, prefix="tie"))
     finish(tied, VERA, Verdict.REFINE)
     verify = tied.ticket(finish(tied, VICTOR, Verdict.ACCEPT).next_ticket_id)
@@ -571,7 +558,7 @@ def test_processes_that_race_for_tickets_never_hold_the_same_one(uri):
     store = Store(database)
     assert (store.batch("b").remaining, store.drained_batches()) == (0, ["b"])
     with database.read() as c:
-        assert c.scalar(select(func.count()).select_from(db.outbox)) == 1
+        assert c.scalar(select(func.count()).select_from(schema.outbox)) == 1
     database.close()
 
 
@@ -581,7 +568,7 @@ def test_a_few_tickets_that_go_from_hand_to_hand_are_never_in_two(uri):
     said = []
     assert race(uri, 120, 900.0, said.append) == (120, 0) and said[-1] == 120
     with database.read() as c:
-        assert c.scalar(select(func.count()).select_from(db.leases)) == 120
+        assert c.scalar(select(func.count()).select_from(schema.leases)) == 120
     database.close()
 
 
@@ -686,7 +673,7 @@ def test_processes_may_create_the_database_at_once(uri):
 def test_a_database_of_another_version_is_refused(uri):
     database = Database(uri)
     with database.write() as c:
-        c.execute(db.schema_version.update().values(version=99))
+        c.execute(schema.schema_version.update().values(version=99))
     database.close()
     with pytest.raises(WrongSchema, match="99"):
         Database(uri)
@@ -727,7 +714,7 @@ def test_claiming_reads_an_index_and_not_the_whole_queue(store):
     same = {"batch_id": "b", "video_id": "v", "phase": "auto", "priority": 0, "payload": "{}", "needs_lead": False}
     same |= {"attempt": 1, "created_at": 0.0, "lease_token": 0, "reasons": ""}
     with store.database.write() as c:
-        c.execute(db.tickets.insert(), [row | same for row in rows])
+        c.execute(schema.tickets.insert(), [row | same for row in rows])
         if not store.database.is_sqlite:
             c.exec_driver_sql("ANALYZE tickets")
     plans = plans_of_claims(store)

@@ -19,7 +19,7 @@ from synthetic_queue import (
 )
 from test_store import LEA, VERA, VICTOR, finish
 
-from annotation_queue.records import NewGold, Policy, State
+from annotation_queue.records import NewGold, QueuePolicy, State
 from storage import rle
 from storage.records import STRIDE, Verdict
 
@@ -338,7 +338,7 @@ def test_a_lead_sees_figures_and_manages_people(open_page, store):
 
 @ON_SCREEN
 def test_a_lead_is_told_why_a_ticket_came_to_them(open_page, store):
-    store.policy = Policy(overlap=2, overlap_share=1.0)
+    store.policy = QueuePolicy(overlap=2, overlap_share=1.0)
     first, second = tickets(2, FRAMES)
     store.open_batch("tie", [first])
     finish(store, VERA, Verdict.REFINE)
@@ -348,7 +348,7 @@ def test_a_lead_is_told_why_a_ticket_came_to_them(open_page, store):
     page.paused_at_start()
     assert "a lead decides" in page.text("#eyebrow") and "unsure" not in page.text("#eyebrow")
     assert "victor pointed to" in page.text("#facts") and "Sent back" not in page.text("#facts")
-    store.policy = Policy()
+    store.policy = QueuePolicy()
     store.open_batch("unsure", [second])
     finish(store, VERA, Verdict.UNSURE)
     page.press("a")
@@ -380,7 +380,7 @@ def test_the_lead_s_page_says_what_the_queue_refuses(open_page):
 @ON_SCREEN
 def test_who_gets_no_ticket_is_told_why_and_gets_one_later(open_page, store):
     """A failed warm-up, of which the claim speaks; the login form does not stay."""
-    store.policy = Policy(warmup_tickets=1)
+    store.policy = QueuePolicy(warmup_tickets=1)
     store.open_batch("b", tickets(1, FRAMES))
     gold = [NewGold(ticket=t, expected=Verdict.ACCEPT) for t in tickets(2, FRAMES, prefix="gold")]
     store.add_gold("b", gold[:1], by=LEA)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from annotation_queue.draft import draft_of, drawn
-from annotation_queue.records import Kind, NewTicket, NoSuchVideo, Role
+from annotation_queue.errors import NoSuchVideo
+from annotation_queue.records import Kind, NewTicket, Role
 from annotation_queue.refinement.segmenter import propagation
 from engine.registry import Checkpoint
 from engine.services import Services, connect

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotation_queue.records import Kind, NewTicket, Outcome, Person, Reason, Role
+from annotation_queue.records import Kind, NewTicket, Person, Reason, Role, Submission
 from engine.cli import main
 from engine.services import connect
 from engine.settings import ReviewSettings
@@ -72,7 +72,7 @@ def square(masklet_id, at):
 
 def finish(store, person, verdict=None, masklet=None, reasons=()):
     ticket = store.claim(person, claim_id=uuid.uuid4().hex)
-    made = Outcome(
+    made = Submission(
         operation_id=uuid.uuid4().hex, created_at="", verdict=verdict, reasons=reasons, masklet=masklet, frame_idx=4
     )
     return store.finish(ticket.ticket_id, ticket.lease_token, person, made)

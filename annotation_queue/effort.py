@@ -1,0 +1,89 @@
+"""What an annotator's operations cost: clicks, clicked frames and edited frames. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from storage.records import Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What one person's operations in a track ticket amount to."""
+
+    clicks: int
+    clicked_frames: int
+    edited_frames: int
+
+
+def effort_of(operations: Sequence[Operation], frames: Iterable[int]) -> dict[str, Effort]:
+    """What each person put into a masklet, from its ticket's operations, in order. frames: its annotated ones.
+
+    This defines what the figures count and what is published with a masklet:
+
+    - A click is a point that was placed or moved, or a box that was drawn. It was spent, so undoing it does not take it
+      back. A prompt holds all that stands on its frame, of which what stood there before is not counted again.
+    - An edited frame is one on which a prompt, a stroke or "absent" stands in the end, neither undone nor cleared, as
+      in the draft. It is the edited frame of whoever edited it last.
+    """
+    acts = [(operation, json.loads(operation.payload)) for operation in operations]
+    clicks: dict[str, Counter[int]] = defaultdict(Counter)
+    on_frame: dict[int, list[tuple[str, dict[str, object]]]] = defaultdict(list)  # prompts, and {} where they ended
+    undone: set[object] = set()
+    for o, said in acts:
+        about = said.get("operation_id")
+        if o.kind in ("undo", "redo") and isinstance(about, str):
+            (undone.add if o.kind == "undo" else undone.discard)(about)
+        elif o.kind == "prompt" and o.frame_idx is not None:
+            before = next((prompt for by, prompt in reversed(on_frame[o.frame_idx]) if by not in undone), {})
+            clicks[o.person][o.frame_idx] += _clicks_from(before, said)
+            on_frame[o.frame_idx].append((o.operation_id, said))
+        elif o.kind in ("stroke", "clear") and o.frame_idx is not None:
+            on_frame[o.frame_idx].append((o.operation_id, {}))
+        elif o.kind == "absent":
+            for frame in set(_emptied(said, on_frame)):
+                on_frame[frame].append((o.operation_id, {}))
+    edited: dict[int, str] = {}
+    locked: set[int] = set()
+    annotated = sorted(frames)
+    for o, said in acts:
+        if o.operation_id in undone:
+            continue
+        if o.kind == "absent":
+            edited |= dict.fromkeys(set(_emptied(said, annotated)) - locked, o.person)
+        elif o.frame_idx is None:
+            continue
+        elif o.kind == "lock":
+            (locked.add if said.get("on", True) else locked.discard)(o.frame_idx)
+        elif o.kind in ("prompt", "stroke"):
+            edited[o.frame_idx] = o.person
+        elif o.kind == "clear":
+            edited.pop(o.frame_idx, None)
+    last = Counter(edited.values())
+    return {
+        person: Effort(
+            clicks=clicks[person].total(),
+            clicked_frames=sum(1 for n in clicks[person].values() if n),
+            edited_frames=last[person],
+        )
+        for person in sorted({*clicks, *last})
+    }
+
+
+def _clicks_from(before: Mapping[str, object], now: Mapping[str, object]) -> int:
+    """The clicks that led from one prompt of a frame to the next: fewer points, and as many boxes, took none."""
+    old, new = (len(points) if isinstance(points := prompt.get("points_xy"), list) else 0 for prompt in (before, now))
+    boxes = int(bool(now.get("box_xyxy")) and now.get("box_xyxy") != before.get("box_xyxy"))
+    moved = int(bool(new) and new == old and not boxes)
+    return max(0, new - old) + moved + boxes
+
+
+def _emptied(said: Mapping[str, object], frames: Iterable[int]) -> list[int]:
+    """Those of `frames` on which "absent" says that the object is not there; none if it is malformed."""
+    first, last = said.get("first"), said.get("last")
+    if not isinstance(first, int) or not isinstance(last, int):
+        return []
+    return [frame for frame in frames if first <= frame <= last]

@@ -1,0 +1,88 @@
+"""The errors of the queue. Each docstring is the message that people see.
+
+QueueError
+├── NoSuchTicket · NoSuchBatch · NoSuchMasklet · NoSuchVideo · NoSuchFrame
+├── TooLate              somebody else holds the ticket that followed: the answer cannot be taken back
+├── LeaseLost            another person may hold the ticket now; the queue keeps the late work beside it
+├── NotAllowed           the person's roles, or the ticket's phase, do not permit it
+├── BatchSealed          the batch takes no more tickets
+├── NotLoggedIn · WrongPassword · TooManyLogins
+├── LoginRefused · ProviderUnreachable   a login through a provider failed: refused, or no answer
+└── QueueUnreachable     (client) no answer within the caller's patience
+"""
+
+from __future__ import annotations
+
+
+class QueueError(Exception):
+    """The queue refused."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or (type(self).__doc__ or "").strip())
+
+
+class NoSuchTicket(QueueError):
+    """There is no such ticket."""
+
+
+class NoSuchBatch(QueueError):
+    """There is no such batch."""
+
+
+class NoSuchMasklet(QueueError):
+    """The ticket has no masklet."""
+
+
+class NoSuchVideo(QueueError):
+    """There is no such video."""
+
+
+class NoSuchFrame(QueueError):
+    """The video has no such frame."""
+
+
+class LeaseLost(QueueError):
+    """The lease on this ticket is over; what was sent is kept beside it, and somebody else decides."""
+
+
+class TooLate(QueueError):
+    """What followed from this ticket is in other hands already."""
+
+
+class NotAllowed(QueueError):
+    """This person may not do that."""
+
+
+class BatchSealed(QueueError):
+    """The batch is sealed: no ticket can be added to it."""
+
+
+class NotLoggedIn(QueueError):
+    """Log in first."""
+
+
+class WrongPassword(QueueError):
+    """The name or the password is wrong."""
+
+
+class TooManyLogins(QueueError):
+    """Too many failed logins; wait a few minutes."""
+
+
+class LoginRefused(QueueError):
+    """This login was begun elsewhere or too long ago; begin again."""
+
+    account: str | None = None  # the account that was refused, where there is one
+
+
+class ProviderUnreachable(QueueError):
+    """The provider that people log in with does not answer."""
+
+
+class QueueUnreachable(QueueError):
+    """The queue does not answer."""
+
+
+# The errors by name, as the API sends them: a client raises the same one again.
+_ALL: list[type[QueueError]] = [QueueError, *QueueError.__subclasses__()]
+BY_NAME = {error.__name__: error for error in _ALL}

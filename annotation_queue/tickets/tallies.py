@@ -1,0 +1,136 @@
+"""The rolling sums behind the queue's figures, and what each transaction adds to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    RowMapping,
+    bindparam,
+)
+
+from annotation_queue import schema
+from annotation_queue.database import INSERT
+from annotation_queue.effort import Effort
+from annotation_queue.records import (
+    Kind,
+)
+from annotation_queue.rules import masklet_iou
+from annotation_queue.schema import TALLY_KEYS, TALLY_SUMS
+from annotation_queue.tickets.rows import closest
+from storage.records import Masklet
+
+
+def add(c: Connection, rows: list[dict[str, Any]]) -> None:
+    """Add these sums to the rows of `tallies` with these keys; a negative sum takes back.
+
+    Call it last in a transaction, after the batch is locked where it counts tickets: two that wait for each other's
+    rows would never end.
+    """
+    if rows:  # all at once: others wait for these rows
+        ordered = sorted(rows, key=lambda row: [str(row[key]) for key in TALLY_KEYS])
+        c.execute(_adding(c.dialect.name), [dict.fromkeys(TALLY_SUMS, 0.0) | row for row in ordered])
+
+
+@lru_cache  # building it takes longer than running it
+def _adding(dialect: str) -> Any:
+    new = INSERT[dialect](schema.tallies).values({name: bindparam(name) for name in (*TALLY_KEYS, *TALLY_SUMS)})
+    added = {name: schema.tallies.c[name] + new.excluded[name] for name in TALLY_SUMS}
+    return new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=added)
+
+
+MADE = "made"  # stands where a verdict would, for a masklet
+
+
+Sums = dict[str, float]
+
+
+Tally = dict[str, Any]
+
+
+def _of_ticket(row: Mapping[str, Any] | RowMapping, **sums: float) -> Tally:
+    about = {name: row[name] for name in ("batch_id", "kind", "phase", "checkpoint")}
+    return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"])} | sums
+
+
+def added(tickets: Iterable[Mapping[str, Any]]) -> list[Tally]:
+    """New tickets, as rows of their table."""
+    counts: Counter[tuple[tuple[str, Any], ...]] = Counter(tuple(_of_ticket(row).items()) for row in tickets)
+    return [dict(key) | {"added": float(n)} for key, n in counts.items()]
+
+
+def closed(row: Row[Any]) -> list[Tally]:
+    """A ticket that is done."""
+    return [_of_ticket(row._mapping, done=1.0)]
+
+
+def _of_person(row: Row[Any], person: str, verdict: str | None, checkpoint: str, **sums: float) -> Tally:
+    return {
+        "batch_id": "",  # a person's work is summed over the batches: fewer rows, none of them shared
+        "kind": row.kind,
+        "phase": row.phase,
+        "checkpoint": checkpoint,
+        "person": person,
+        "maker": row.made_by or "",
+        "verdict": verdict or MADE,
+        "needs_lead": bool(row.needs_lead),
+    } | sums
+
+
+def answered(
+    row: Row[Any],
+    lease: Row[Any],
+    *,
+    made: Masklet | None = None,
+    effort: Mapping[str, Effort] | None = None,
+    before: Masklet | None = None,
+) -> list[Tally]:
+    """A ticket that a person finished, whether or not other verdicts on it are still to come.
+
+    made, effort: the masklet that they made, and who did what for it. before: what another person had made of it.
+    """
+    first = row.kind == Kind.VERIFY.value and not row.rework and not row.needs_lead
+    sums: Sums = {"answers": 1.0, "first_pass": float(first)}
+    if lease.seconds is not None:
+        sums |= {"timed": 1.0, "seconds": lease.seconds}
+    if made is not None:
+        frames = float(len(made.frame_idx))
+        sums |= {"frames": frames, "timed_frames": frames if lease.seconds is not None else 0.0}
+        if before is not None:
+            sums |= {"compared": 1.0, "iou": masklet_iou(made, before)}
+    checkpoint = row.checkpoint if made is None else made.checkpoint
+    gained = [_of_person(row, lease.person, lease.verdict, checkpoint, **sums)]
+    for person, done in (effort or {}).items():  # also of who began it and put it back
+        spent = {name: float(value) for name, value in asdict(done).items()}
+        gained.append(_of_person(row, person, lease.verdict, checkpoint, **spent))
+    return gained
+
+
+def agreed(row: Row[Any], answers: Sequence[Row[Any]], made: Sequence[Masklet]) -> list[Tally]:
+    """The answers to what took several, each compared with the others.
+
+    made: the masklets among them, of one object, in the answers' order.
+    """
+    if len(answers) < 2:
+        return []
+    same = Counter(answer.verdict for answer in answers)
+    others = len(answers) - 1
+    ious = dict(zip((m.masklet_id for m in made), closest(made)[1], strict=True)) if len(made) > 1 else {}
+    gained = []
+    for answer in answers:
+        sums: Sums = {"votes": 1.0, "agreement": (same[answer.verdict] - 1) / others}
+        if answer.masklet_id in ious:
+            sums |= {"compared": 1.0, "iou": ious[answer.masklet_id]}
+        gained.append(_of_person(row, answer.person, answer.verdict, row.checkpoint, **sums))
+    return gained
+
+
+def negative(gained: Iterable[Tally]) -> list[Tally]:
+    """What takes these back."""
+    return [{name: -value if name in schema.TALLY_SUMS else value for name, value in tally.items()} for tally in gained]
