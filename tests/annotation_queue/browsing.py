@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from synthetic_queue import (
+
+from annotation_queue.refinement.live import Live
+from storage import rle
+from storage.records import STRIDE
+from tests.annotation_queue.synthetic_queue import (
     BLOCK,
     HEIGHT,
     LOOK,
@@ -15,10 +19,6 @@ from synthetic_queue import (
     SyntheticModel,
     mask,
 )
-
-from annotation_queue.refinement.live import Live
-from storage import rle
-from storage.records import STRIDE
 
 # of tests about what is on screen, which is the same whatever the queue is kept in: one database will do
 ON_SCREEN = pytest.mark.parametrize("uri", ["sqlite"], indirect=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -17,10 +16,9 @@ from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parent / "tickets")]
-
 from annotation_queue.database import Database
 from annotation_queue.tickets.store import Store
+from tests.annotation_queue.clock import Clock
 
 CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
@@ -123,19 +121,6 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def sqlite_uri(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/queue.db"
-
-
-class Clock:
-    """A clock that moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from racing import open_and_close
 from sqlalchemy import create_engine, func, inspect, select, text
-from synthetic_queue import CHEAP, corrected, tickets
 
 from annotation_queue import schema
 from annotation_queue.database import Database
@@ -16,6 +14,8 @@ from annotation_queue.people.accounts import Accounts
 from annotation_queue.records import Kind, Person, Role, State, Submission
 from annotation_queue.tickets.store import Store
 from storage.records import Verdict
+from tests.annotation_queue.racing import open_and_close
+from tests.annotation_queue.synthetic_queue import CHEAP, corrected, tickets
 
 VERSION_1 = (Path(__file__).parent / "version_1.sql").read_text()
 ANN = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_queue import candidate
 
 from annotation_queue.draft import Version, draft_of
 from annotation_queue.effort import Effort, effort_of
@@ -27,6 +26,7 @@ from annotation_queue.rules import (
 )
 from storage import rle
 from storage.records import Operation, Verdict
+from tests.annotation_queue.synthetic_queue import candidate
 
 TICKET = Ticket(
     ticket_id="t",

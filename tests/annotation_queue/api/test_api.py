@@ -8,16 +8,6 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from synthetic_queue import (
-    PASSWORD,
-    SyntheticMedia,
-    add_people,
-    candidate,
-    corrected,
-    picture,
-    serving,
-    tickets,
-)
 
 from annotation_queue.api.app import COOKIE, FIGURES_S, SMALL_BODY, STATS_S, create_app
 from annotation_queue.client import QueueClient, new_id
@@ -37,6 +27,16 @@ from annotation_queue.errors import (
 from annotation_queue.records import Kind, NewOperation, NewTicket, QueuePolicy, Reason, Role, Scope, State
 from annotation_queue.tickets.store import Store
 from storage.records import Verdict
+from tests.annotation_queue.synthetic_queue import (
+    PASSWORD,
+    SyntheticMedia,
+    add_people,
+    candidate,
+    corrected,
+    picture,
+    serving,
+    tickets,
+)
 
 
 class Queue:

@@ -6,13 +6,13 @@ from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from synthetic_queue import SyntheticMedia, add_people, tickets
 
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Kind, Person, Role
 from annotation_queue.tickets.store import Store
+from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, tickets
 
 schemathesis = pytest.importorskip("schemathesis", reason="the dev extra brings it")
 

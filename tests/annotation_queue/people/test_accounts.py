@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from argon2.exceptions import VerifyMismatchError
 from sqlalchemy import select
-from synthetic_queue import CHEAP, PASSWORD
 
 from annotation_queue.database import Database
 from annotation_queue.errors import LoginRefused, NotLoggedIn, TooManyLogins, WrongPassword
@@ -14,6 +13,7 @@ from annotation_queue.people.accounts import FAILURES, FAILURES_S, LOGIN_S, MANY
 from annotation_queue.people.oidc import Vouched
 from annotation_queue.records import Role
 from annotation_queue.schema import credentials, people
+from tests.annotation_queue.synthetic_queue import CHEAP, PASSWORD
 
 
 @pytest.fixture

@@ -18,12 +18,10 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
-from browsing import Page
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
-from synthetic_queue import PASSWORD, SyntheticMedia, add_people, serving, tickets
 
 from annotation_queue.api.app import COOKIE, FLOW_COOKIE, create_app
 from annotation_queue.database import Database
@@ -31,6 +29,8 @@ from annotation_queue.errors import LoginRefused, ProviderUnreachable
 from annotation_queue.people.accounts import FAILURES
 from annotation_queue.people.oidc import AT_ONCE, KNOWN_S, LEEWAY_S, Provider
 from annotation_queue.tickets.store import Store
+from tests.annotation_queue.browsing import Page
+from tests.annotation_queue.synthetic_queue import PASSWORD, SyntheticMedia, add_people, serving, tickets
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_jwt_config:DeprecationWarning")  # of the honest provider
 CLIENT, SECRET = "masklets", "a secret/with: signs"

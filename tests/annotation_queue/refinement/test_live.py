@@ -10,15 +10,6 @@ from queue import Queue
 
 import httpx
 import pytest
-from synthetic_queue import (
-    SyntheticMedia,
-    SyntheticModel,
-    add_people,
-    centre,
-    mask,
-    serving,
-    track_ticket,
-)
 
 from annotation_queue.api.app import create_app
 from annotation_queue.errors import NotAllowed
@@ -27,6 +18,15 @@ from annotation_queue.refinement import live
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.turns import Cancelled
 from storage import rle
+from tests.annotation_queue.synthetic_queue import (
+    SyntheticMedia,
+    SyntheticModel,
+    add_people,
+    centre,
+    mask,
+    serving,
+    track_ticket,
+)
 
 ANN, ANDY = (Person(name=name, roles=frozenset({Role.ANNOTATOR})) for name in ("ann", "andy"))
 FRAMES = 48

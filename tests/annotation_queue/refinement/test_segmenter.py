@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from synthetic_queue import HEIGHT, WIDTH, SyntheticModel, blank, candidate
 
 from annotation_queue.draft import draft_of
 from annotation_queue.refinement.segmenter import UNCHANGED_FRAMES, propagation
 from storage.records import STRIDE
+from tests.annotation_queue.synthetic_queue import HEIGHT, WIDTH, SyntheticModel, blank, candidate
 
 FRAMES = tuple(range(0, 48, STRIDE))
 

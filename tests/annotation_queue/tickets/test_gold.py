@@ -9,9 +9,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_queue import SyntheticMedia, add_people, blank, candidate, corrected, serving, tickets
-from test_handing_out import ANDY, VALERIE, make, take_back, with_policy
-from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, to_track
 
 from annotation_queue.api.app import create_app
 from annotation_queue.client import QueueClient
@@ -21,6 +18,31 @@ from annotation_queue.rules import TRAINED, masklet_iou
 from annotation_queue.tickets.figures import wilson
 from storage import rle
 from storage.records import Verdict
+from tests.annotation_queue.annotators import (
+    ANDY,
+    ANN,
+    LEA,
+    VALERIE,
+    VERA,
+    VICTOR,
+    claim,
+    finish,
+    make,
+    new_id,
+    outcome,
+    take_back,
+    to_track,
+    with_policy,
+)
+from tests.annotation_queue.synthetic_queue import (
+    SyntheticMedia,
+    add_people,
+    blank,
+    candidate,
+    corrected,
+    serving,
+    tickets,
+)
 
 
 def verify_gold(count, expected=Verdict.ACCEPT):

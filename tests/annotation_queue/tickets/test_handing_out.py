@@ -8,37 +8,34 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import event, func, insert, select
-from synthetic_queue import blank, candidate, corrected, tickets
-from test_store import ANN, LEA, VERA, VICTOR, claim, finish, new_id, outcome, plans_of_claims, prompt, to_track
 
 from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.errors import LeaseLost, NotAllowed, TooLate
-from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Reason, Role, State
+from annotation_queue.records import Kind, NewTicket, Person, Reason, Role, State
 from annotation_queue.rules import is_in_share, masklet_iou
 from annotation_queue.tickets.store import RECENT, Store
 from storage.records import Verdict
-
-ANDY = Person(name="andy", roles=frozenset({Role.ANNOTATOR}))
-AMY = Person(name="amy", roles=frozenset({Role.ANNOTATOR}))
-VALERIE = Person(name="valerie", roles=frozenset({Role.VERIFIER}))
-
-
-def with_policy(store, **changes):
-    """Another process with this policy, on the same database."""
-    other = Store(store.database, policy=QueuePolicy(**changes))
-    other._clock = store._clock
-    return other
-
-
-def make(store, person, track, masklet_id):
-    made = corrected(candidate(masklet_id, track.video_id, 8), masklet_id)
-    result = store.finish(track.ticket_id, track.lease_token, person, outcome(masklet=made))
-    return store.ticket(result.next_ticket_id)
-
-
-def take_back(store, ticket_id, person, operation_id=None):
-    return store.unsubmit(ticket_id, person, operation_id=operation_id or new_id(), created_at="")
+from tests.annotation_queue.annotators import (
+    AMY,
+    ANDY,
+    ANN,
+    LEA,
+    VALERIE,
+    VERA,
+    VICTOR,
+    claim,
+    finish,
+    make,
+    new_id,
+    outcome,
+    plans_of_claims,
+    prompt,
+    take_back,
+    to_track,
+    with_policy,
+)
+from tests.annotation_queue.synthetic_queue import blank, candidate, corrected, tickets
 
 
 def sent_back_twice(store):

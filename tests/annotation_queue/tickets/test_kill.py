@@ -7,12 +7,12 @@ import threading
 from dataclasses import replace
 
 import pytest
-from synthetic_queue import PEOPLE, ServerProcess, add_people, candidate
 
 from annotation_queue.client import QueueClient, new_id, now
 from annotation_queue.database import Database
 from annotation_queue.records import Kind, NewOperation, NewTicket, Person
 from annotation_queue.tickets.store import Store
+from tests.annotation_queue.synthetic_queue import PEOPLE, ServerProcess, add_people, candidate
 
 KILLS = 2
 

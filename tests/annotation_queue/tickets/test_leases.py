@@ -6,12 +6,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from conftest import Clock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import select
-from synthetic_queue import candidate, corrected, tickets
 
 from annotation_queue import schema
 from annotation_queue.database import Database
@@ -19,6 +17,8 @@ from annotation_queue.errors import LeaseLost, NotAllowed, TooLate
 from annotation_queue.records import Kind, NewOperation, Person, Reason, Role, State, Submission
 from annotation_queue.tickets.store import LEASE_S, Store
 from storage.records import Verdict
+from tests.annotation_queue.clock import Clock
+from tests.annotation_queue.synthetic_queue import candidate, corrected, tickets
 
 TICKETS = 3
 PEOPLE = [

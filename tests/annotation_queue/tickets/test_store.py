@@ -5,72 +5,35 @@ from __future__ import annotations
 import json
 import multiprocessing
 import threading
-import uuid
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from racing import accept_all, open_and_close
-from sqlalchemy import event, func, select
-from synthetic_queue import PEOPLE, candidate, corrected, tickets
+from sqlalchemy import func, select
 
 from annotation_queue import schema
 from annotation_queue.database import Database, DatabaseUnreachable, WrongSchema
 from annotation_queue.errors import BatchSealed, LeaseLost, NoSuchBatch, NoSuchMasklet, NoSuchTicket, NotAllowed
-from annotation_queue.records import Kind, NewOperation, NewTicket, Person, QueuePolicy, Reason, Role, State, Submission
+from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Reason, Role, State
 from annotation_queue.tickets.claims import claiming
 from annotation_queue.tickets.store import GRACE_S, Store
 from benchmarks.race import doubles, race
 from storage.records import Verdict
-
-ANN, VERA, VICTOR, LEA = (Person(name=name, roles=frozenset(PEOPLE[name])) for name in ("ann", "vera", "victor", "lea"))
-
-
-def new_id():
-    return uuid.uuid4().hex
-
-
-def claim(store, person, *kinds, **only):
-    return store.claim(person, kinds or None, claim_id=new_id(), **only)
-
-
-def outcome(verdict=None, *reasons, masklet=None, operation_id=None):
-    return Submission(
-        operation_id=operation_id or new_id(),
-        created_at="2026-01-01T00:00:00.000+00:00",
-        verdict=verdict,
-        reasons=reasons,
-        masklet=masklet,
-        frame_idx=8,
-        seconds=2.5,
-    )
-
-
-def prompt(operation_id=None, frame_idx=4):
-    return NewOperation(
-        operation_id=operation_id or new_id(),
-        kind="prompt",
-        created_at="2026-01-01T00:00:00.000+00:00",
-        frame_idx=frame_idx,
-        payload='{"points_xy": [[10.5, 20.0]], "labels": [1]}',
-    )
-
-
-def finish(store, person, verdict=None, *reasons, masklet=None, kind=None):
-    """Claim the next ticket and finish it."""
-    ticket = claim(store, person, *([kind] if kind else []))
-    assert ticket is not None
-    return store.finish(ticket.ticket_id, ticket.lease_token, person, outcome(verdict, *reasons, masklet=masklet))
-
-
-def to_track(store):
-    """A track ticket in the hands of Ann."""
-    finish(store, VERA, Verdict.REFINE)
-    ticket = claim(store, ANN)
-    assert ticket is not None and ticket.kind is Kind.TRACK
-    return ticket
-
+from tests.annotation_queue.annotators import (
+    ANN,
+    LEA,
+    VERA,
+    VICTOR,
+    claim,
+    finish,
+    outcome,
+    plans_of_claims,
+    prompt,
+    to_track,
+)
+from tests.annotation_queue.racing import accept_all, open_and_close
+from tests.annotation_queue.synthetic_queue import candidate, corrected, tickets
 
 # --- batches ---------------------------------------------------------------------------------------------------------
 
@@ -692,19 +655,6 @@ def test_a_database_out_of_reach_is_said_in_one_line(away):
     with pytest.raises(DatabaseUnreachable) as caught:
         Database(away)
     assert "\n" not in str(caught.value) and away.split("/")[-1] in str(caught.value)
-
-
-def plans_of_claims(store):
-    """A list that fills with the query plans of the claims to come, line by line."""
-    plans = []
-
-    def explain(connection, cursor, statement, parameters, context, many):
-        if statement.startswith("UPDATE tickets") and "lease_token=" in statement and "RETURNING" in statement:
-            prefix = "EXPLAIN QUERY PLAN " if store.database.is_sqlite else "EXPLAIN "
-            plans.extend(str(row) for row in connection.exec_driver_sql(prefix + statement, parameters))
-
-    event.listen(store.database.engine, "before_cursor_execute", explain)
-    return plans
 
 
 def test_claiming_reads_an_index_and_not_the_whole_queue(store):

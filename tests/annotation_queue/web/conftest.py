@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 
 import pytest
-from browsing import FRAMES, Page
-from synthetic_queue import (
+
+from annotation_queue.api.app import create_app
+from annotation_queue.database import Database
+from annotation_queue.tickets.store import Store
+from tests.annotation_queue.browsing import FRAMES, Page
+from tests.annotation_queue.synthetic_queue import (
     SyntheticMedia,
     SyntheticModel,
     add_people,
     serving,
     track_ticket,
 )
-
-from annotation_queue.api.app import create_app
-from annotation_queue.database import Database
-from annotation_queue.tickets.store import Store
 
 
 class RunningClock:

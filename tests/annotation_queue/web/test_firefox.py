@@ -8,7 +8,14 @@ import time
 
 import numpy as np
 import pytest
-from synthetic_queue import (
+
+from annotation_queue.api.app import create_app
+from annotation_queue.database import Database
+from annotation_queue.records import State
+from annotation_queue.tickets.store import Store
+from benchmarks.firefox import Tab, installed, started
+from storage.records import STRIDE, Verdict
+from tests.annotation_queue.synthetic_queue import (
     BLOCK,
     HEIGHT,
     LOOK,
@@ -23,13 +30,6 @@ from synthetic_queue import (
     tickets,
     track_ticket,
 )
-
-from annotation_queue.api.app import create_app
-from annotation_queue.database import Database
-from annotation_queue.records import State
-from annotation_queue.tickets.store import Store
-from benchmarks.firefox import Tab, installed, started
-from storage.records import STRIDE, Verdict
 
 FRAMES = 156
 

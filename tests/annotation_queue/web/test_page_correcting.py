@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from browsing import FRAMES, ON_SCREEN, draft, is_disc
 from pydantic import TypeAdapter
-from synthetic_queue import (
+
+from annotation_queue.draft import Version, draft_of
+from annotation_queue.records import Kind, NewTicket, State
+from annotation_queue.tickets.store import MASKLET
+from storage import rle
+from storage.records import STRIDE, Operation
+from tests.annotation_queue.browsing import FRAMES, ON_SCREEN, draft, is_disc
+from tests.annotation_queue.synthetic_queue import (
     HEIGHT,
     WIDTH,
     belongs_together,
@@ -17,12 +23,6 @@ from synthetic_queue import (
     tickets,
     track_ticket,
 )
-
-from annotation_queue.draft import Version, draft_of
-from annotation_queue.records import Kind, NewTicket, State
-from annotation_queue.tickets.store import MASKLET
-from storage import rle
-from storage.records import STRIDE, Operation
 
 
 def test_an_annotator_begins_where_the_verifier_pointed(open_page, store):

@@ -6,19 +6,19 @@ import json
 import time
 
 import pytest
-from browsing import FRAMES, ON_SCREEN, Page, draft, is_disc
-from synthetic_queue import (
-    PASSWORD,
-    ServerProcess,
-    centre,
-    tickets,
-)
 
 from annotation_queue.database import Database
 from annotation_queue.records import Person, Role, State
 from annotation_queue.tickets.store import Store
 from benchmarks.queue import PrivatePostgres
 from storage.records import STRIDE
+from tests.annotation_queue.browsing import FRAMES, ON_SCREEN, Page, draft, is_disc
+from tests.annotation_queue.synthetic_queue import (
+    PASSWORD,
+    ServerProcess,
+    centre,
+    tickets,
+)
 
 
 def test_an_answer_given_without_a_connection_arrives_later(open_page, store):

@@ -6,8 +6,13 @@ import json
 from dataclasses import replace
 
 import numpy as np
-from browsing import FRAMES, ON_SCREEN
-from synthetic_queue import (
+
+from annotation_queue.records import NewGold, QueuePolicy, State
+from storage import rle
+from storage.records import STRIDE, Verdict
+from tests.annotation_queue.annotators import LEA, VERA, VICTOR, finish
+from tests.annotation_queue.browsing import FRAMES, ON_SCREEN
+from tests.annotation_queue.synthetic_queue import (
     HEIGHT,
     WIDTH,
     belongs_together,
@@ -17,11 +22,6 @@ from synthetic_queue import (
     tickets,
     track_ticket,
 )
-from test_store import LEA, VERA, VICTOR, finish
-
-from annotation_queue.records import NewGold, QueuePolicy, State
-from storage import rle
-from storage.records import STRIDE, Verdict
 
 
 @ON_SCREEN
