@@ -2,7 +2,10 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 SHELL := /bin/bash
-unexport PYTHONDONTWRITEBYTECODE  # where it is set, every command would compile torch and transformers anew
+# A test process uses one thread, so that two of them do not slow each other down.
+PYTEST_RUN := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+# Python compiles each module once. Without this, every process would compile torch and transformers again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -12,26 +15,41 @@ setup: .venv/.ready ## Create .venv with every dependency, pinned by constraints
 .venv/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[all,dev]' --constraint constraints.txt
 	touch $@
 
 demo: setup ## The whole loop on synthetic clips, through the DAGs, offline; prints a summary and writes a report
 	$(BIN)/masklets demo
 
-test: setup lint ## Lint, types, then every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+check: setup ## Style and the fast tests (no model, no server): under a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(PYTEST_RUN) -m fast $(PYTEST)
 
-lint: setup ## ruff and mypy
+test: setup lint ## Style, types, dead code, then every test
+	$(PYTEST_RUN) $(PYTEST)
+
+coverage: setup ## Every test, and which lines none of them runs (slower than `make test`)
+	$(PYTEST_RUN) --cov --cov-report=term $(PYTEST)
+
+lint: setup lint-page ## ruff, mypy, vulture (dead code); tsc and eslint for the page
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vulture
 
-format: setup ## Rewrites the source as ruff likes it
+# The page needs node for its checks only. A machine without node skips them, except in CI.
+lint-page:
+	@if command -v npm >/dev/null || [ -n "$$CI" ]; then \
+	    npm ci --silent --no-audit --no-fund && npx tsc -p . && npx eslint annotation_queue/web; \
+	else echo "npm is missing: the page's types and style are not checked"; fi
+
+format: setup ## Rewrites the source in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## Removes what the demo and the tests made; keeps .venv
-	rm -rf masklets-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf masklets-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage node_modules
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo check test coverage lint lint-page format clean
 .DEFAULT_GOAL := help

@@ -1,52 +1,50 @@
-"""The arrows between the folders, and what each may import, read from the source."""
-
-import ast
-from pathlib import Path
+"""Which folder may import which, who may import the heavy libraries, and no circle between modules."""
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-MAY_IMPORT = {
-    "storage": set(),
-    "model": {"storage"},
-    "validation": {"storage"},
-    "annotation_queue": {"storage"},
-    "engine": {"storage", "model", "validation", "annotation_queue"},
-    "dags": {"engine"},
-}
+from tests import map as tree
+
+#: A library that only these folders may import.
 ONLY_IN = {"airflow": {"dags"}, "torch": {"model"}, "transformers": {"model"}, "fastapi": {"annotation_queue"}}
 
-
-def imports(path):
-    """Every module that a file imports, with whether it is at the top level of the module."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            yield from ((alias.name.partition(".")[0], node in tree.body) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module.partition(".")[0], node in tree.body
+MODULES = tree.files()
+ARROWS = tree.graph(MODULES)
 
 
-FILES = [(folder, path) for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
+def test_imports_between_folders_point_down():
+    assert tree.arrows_up(ARROWS) == []
 
 
-@pytest.mark.parametrize(("folder", "path"), FILES, ids=[str(p.relative_to(ROOT)) for _, p in FILES])
-def test_imports_point_down(folder, path):
-    for name, at_top in imports(path):
-        if name in MAY_IMPORT and name != folder:
-            assert name in MAY_IMPORT[folder], f"{folder} may not import {name}"
-            assert folder != "dags" or not at_top, "a DAG file imports the engine only inside its tasks"
-        if name in ONLY_IN:
-            assert folder in ONLY_IN[name], f"{name} belongs to {ONLY_IN[name]}"
+def test_no_modules_import_each_other_in_a_circle():
+    assert tree.circles(ARROWS) == []
 
 
-def test_there_are_files_to_check():
-    assert len(FILES) > 40
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_libraries_stay_in_their_folders(module):
+    folder = module.partition(".")[0]
+    for each in tree.imports(MODULES[module]):
+        library = each.name.partition(".")[0]
+        if not each.for_types and library in ONLY_IN:
+            assert folder in ONLY_IN[library], f"only {ONLY_IN[library]} may import {library}"
+
+
+def test_dag_files_import_the_engine_only_inside_tasks():
+    for module, path in MODULES.items():
+        if module.startswith("dags"):
+            assert [
+                i.name for i in tree.imports(path) if i.at_top and not i.for_types and i.name.startswith("engine")
+            ] == []
+
+
+def test_the_graph_is_read_from_real_files():
+    assert len(MODULES) > 80
+    assert "storage.records" in ARROWS["storage.arrow"]
+
+
+def test_circles_and_arrows_up_are_found():
+    assert tree.circles({"a": frozenset("b"), "b": frozenset("c"), "c": frozenset("a"), "d": frozenset("a")}) == [
+        ["a", "b", "c"]
+    ]
+    assert tree.arrows_up({"storage.rle": frozenset({"model.masks"}), "model.masks": frozenset({"storage.rle"})}) == [
+        "storage.rle imports model.masks"
+    ]
