@@ -1,17 +1,22 @@
-"""Files of this machine: secrets, and locks between processes."""
+"""Files of this machine: secrets that only their owner reads, and locks between processes."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+
+class InUse(Exception):
+    """Another process or another thread holds the lock."""
+
 
 def write_secret(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, whole or not at all."""
+    """Writes a file that only its owner can read. The file appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text + "\n")
@@ -21,9 +26,21 @@ def write_secret(path: Path, text: str) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """One process at a time may be inside, for a lock file; the lock goes with its process, however that ends."""
+def alone(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds a lock file: only one process and one thread at a time is inside the block. Not reentrant.
+
+    The lock ends with its process, even if that is killed. The file stays, and keeps what it holds.
+    wait: False raises InUse at once if the lock is taken.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    # A lock of our own for each call, so threads exclude each other. Without flock there is no lock that ends with its
+    # process, so no soft lock instead.
+    lock = FileLock(path, blocking=wait, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InUse(f"{path} is locked by another process") from None
+    try:
         yield
+    finally:
+        lock.release()

@@ -145,7 +145,7 @@ def run(
                 for number, video_id in enumerate(todo, 1):
                     propose.propose_videos(s, batch_id, [video_id], _labelled(bar, f"{number} of {len(todo)}"))
             propose.finish(s, batch_id)
-        with QueueProcess(settings, deliver=not simulate, progress=_say_dim) as queue:
+        with QueueProcess(settings, deliver=not simulate, tell=_say_dim) as queue:
             for batch_id in reviews.to_open(s):
                 reviews.open_batch(s, batch_id)
             stages = batches.reached(s.blobs)
@@ -190,11 +190,11 @@ def up() -> None:
         parallelism=settings.airflow.parallelism,
         gpu_slots=settings.airflow.gpu_slots,
         environment=settings.environment(),
-        progress=_say_dim,
+        tell=_say_dim,
     )
     here = settings.airflow.model_copy(update={"url": airflow.url, "password": None})
     told = settings.model_copy(update={"airflow": here})
-    with _terminable(), QueueProcess(told, progress=_say_dim) as queue, airflow:
+    with _terminable(), QueueProcess(told, tell=_say_dim) as queue, airflow:
         with connect(settings) as s:
             person, password = _first_person(s)
         out.print(f"Airflow       {airflow.url}  as admin with {airflow.password}", soft_wrap=True)

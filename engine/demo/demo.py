@@ -7,13 +7,12 @@ knows how a stage works; it waits for the marks that the stages leave.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +20,7 @@ from typing import TypeVar
 from annotation_queue.records import Role
 from engine.demo import report, simulated_people, synthetic
 from engine.demo.simulated_people import Credentials, Tally
+from engine.files import InUse, alone
 from engine.processes.airflow import Airflow, at_rest
 from engine.processes.airflow_client import AirflowUnreachable, DagRun
 from engine.processes.ports import free_port
@@ -122,10 +122,10 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
         parallelism=chosen.airflow.parallelism,
         gpu_slots=chosen.airflow.gpu_slots,
         environment=chosen.environment(),
-        progress=tell,
+        tell=tell,
     )
     told = chosen.model_copy(update={"airflow": chosen.airflow.model_copy(update={"url": airflow.url})})
-    with QueueProcess(told, progress=tell) as queue:
+    with QueueProcess(told, tell=tell) as queue:
         begun = time.monotonic()
         with airflow, connect(told) as s:
             seconds["starting Airflow"] = time.monotonic() - begun
@@ -170,10 +170,10 @@ def _alone(folder: Path) -> Iterator[None]:
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise ValueError(f"{folder} is not empty and not a demo's: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with mark.open("a") as held:
+    with ExitStack() as held:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            held.enter_context(alone(mark, wait=False))
+        except InUse:
             raise DemoRunning(f"another demo runs in {folder}: end it, or choose another folder") from None
         yield
 

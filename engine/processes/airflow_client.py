@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -56,16 +55,6 @@ class DagRun:
     ended_at: datetime | None
 
 
-@dataclass(frozen=True)
-class TaskRun:
-    """One task of a run. state: None while it waits for others; map_index: -1 if the task is not mapped."""
-
-    task_id: str
-    map_index: int
-    state: str | None
-    try_number: int
-
-
 class AirflowClient:
     """Airflow's REST interface, as far as we use it. Logs in when it first has to, and again when its token expires.
 
@@ -90,9 +79,7 @@ class AirflowClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -130,12 +117,6 @@ class AirflowClient:
         return [
             DagRun(r["dag_id"], r["dag_run_id"], r["state"], _time(r["queued_at"]), _time(r["end_date"])) for r in runs
         ]
-
-    def task_runs(self, dag_id: str, run_id: str) -> list[TaskRun]:
-        """The tasks of a run, mapped ones one by one. Raises UnknownName."""
-        path = f"/api/v2/dags/{_part(dag_id)}/dagRuns/{_part(run_id)}/taskInstances"
-        rows = _checked(self._ask("GET", path, params={"limit": 1000}))["task_instances"]
-        return [TaskRun(r["task_id"], r["map_index"], r["state"], r["try_number"]) for r in rows]
 
     def asset_event(self, name: str, extra: Mapping[str, Any] | None = None) -> None:
         """Tells the DAGs that wait for an asset that it has changed. Raises UnknownName if no DAG mentions it."""

@@ -24,9 +24,9 @@ class NotFinished(Exception):
 
 
 def airflow_client(settings: Settings) -> AirflowClient:
-    """The Airflow that is told of drained batches. Raises OSError where its password is nowhere."""
-    from engine.processes.airflow import saved_password
+    """The Airflow that is told of drained batches. Raises AirflowError if its password is unknown."""
     from engine.processes.airflow_client import AirflowClient
+    from engine.processes.airflow_config import saved_password
 
     assert settings.airflow.url is not None
     given = settings.airflow.password

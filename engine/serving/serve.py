@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from engine.processes.children import end_with_parent
 from engine.processes.ports import check_port
 from engine.services import Services, connect
 from engine.serving.delivery import deliverer, sweep
-from engine.serving.queue_process import end_with_parent
 from engine.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """Rounds on a release of the clips' own truth: what is due, what may be promoted, what is trained on, what stays."""
 
-import fcntl
 import json
 import threading
 import tracemalloc
@@ -13,6 +12,7 @@ import pytest
 from engine import loop
 from engine.datasets import labelled
 from engine.datasets.labelled import ClipSource
+from engine.files import alone
 from engine.protocols import first_frame, interactive
 from engine.protocols.first_frame import Truth
 from engine.registry import Checkpoint
@@ -236,9 +236,7 @@ def test_a_second_trainer_waits_for_the_first_and_finds_its_checkpoint(s, releas
     trained = []
     monkeypatch.setattr(rounds, "_fine_tune", lambda *a: trained.append(a))
     lock = s.home / "rounds" / round_id / "lock"
-    lock.parent.mkdir(parents=True)
-    with lock.open("w") as first:
-        fcntl.flock(first, fcntl.LOCK_EX)
+    with alone(lock):
         second = threading.Thread(target=rounds.train, args=(s, round_id))
         second.start()
         second.join(0.3)

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import psutil
 import pytest
 
-from engine.processes import ports
+from engine.processes import children, ports
+from engine.processes.children import ChildFailed
 from engine.services import connect
-from engine.serving import delivery, media, queue_process, serve
+from engine.serving import delivery, media, serve
 from engine.serving.delivery import NotFinished
-from engine.serving.queue_process import QueueFailed, QueueProcess
+from engine.serving.queue_process import QueueProcess
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches, publish, review
 from engine.stages.batches import BatchStage
@@ -37,6 +39,10 @@ def until(done, limit_s=60):
         time.sleep(0.05)
 
 
+def is_dead(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def listens(settings):
     with socket.socket() as probe:
         return probe.connect_ex((settings.queue.host, settings.queue.port)) == 0
@@ -49,7 +55,7 @@ def test_the_queue_ends_when_its_parent_is_killed(bare):
         "def start():\n"  # a thread that ends is no parent that dies
         "    global queue; queue = QueueProcess(Settings()).__enter__()\n"
         "thread = threading.Thread(target=start); thread.start(); thread.join()\n"
-        "print(queue._child.pid, flush=True); time.sleep(600)\n"
+        "print(queue.pid, flush=True); time.sleep(600)\n"
     )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, env=os.environ | bare.environment(), stdout=subprocess.PIPE) as parent:
@@ -60,26 +66,26 @@ def test_the_queue_ends_when_its_parent_is_killed(bare):
         finally:
             parent.kill()
     until(lambda: not listens(bare), 5)
-    until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
+    until(lambda: is_dead(child), 5)
 
 
 def test_a_queue_that_died_is_started_again_but_not_for_ever(bare, monkeypatch):
-    monkeypatch.setattr(queue_process, "MAX_ENDS", 2)
+    monkeypatch.setattr(children, "MAX_DEATHS", 2)
     told = []
-    with QueueProcess(bare, progress=told.append) as queue:
+    with QueueProcess(bare, tell=told.append) as queue:
         queue.check()
         assert told == []
         for _ in range(2):
             until(lambda: listens(bare))
-            first = queue._child
-            first.send_signal(signal.SIGKILL)
-            first.wait()
+            first = queue.pid
+            os.kill(first, signal.SIGKILL)
+            until(partial(is_dead, first))
             if not told:
                 queue.check()
-                assert queue._child is not first
-        with pytest.raises(QueueFailed, match="ended 2 times, at last with -9"):
+                assert queue.pid != first
+        with pytest.raises(ChildFailed, match=r"the queue died 2 times \(-9\)"):
             queue.check()
-    assert told == ["the queue ended with status -9; starting it again"]
+    assert told == ["the queue died (-9); starting it again"]
 
 
 def test_the_child_sees_the_settings_it_was_given_and_nothing_else(bare, monkeypatch, tmp_path):

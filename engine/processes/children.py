@@ -1,0 +1,217 @@
+"""Child processes: each runs in a session of its own, writes to a log file and is started again when it dies.
+
+A session is killed as a whole, because what a child started may outlive the child there: the tasks of a dead Airflow
+scheduler run on, and a new scheduler would run them a second time.
+
+A child must not outlive this process, however this process ends. There are two ways:
+- A program of ours runs `end_with_parent`, which watches a pipe from this process.
+- The sessions of any other program are kept in a file by `remember`; the next start ends them with `end_left`.
+
+Knows nothing about what the children do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+
+from engine.progress import Tell
+
+MAX_DEATHS = 5  # of one child within DEATHS_S; then it is not started again
+DEATHS_S = 300.0
+
+
+class ChildFailed(Exception):
+    """A child process did not start, or died again and again."""
+
+
+class Child:
+    """One program as a child process. It can be started, started again after it died, and ended.
+
+    name: for messages, such as "the queue".
+    log: file that its output is appended to.
+    environment: all its variables; nothing is inherited.
+    watches_us: its standard input is a pipe that closes when this process ends, for `end_with_parent`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str],
+        watches_us: bool = False,
+    ) -> None:
+        self.name, self.log = name, log
+        self._command, self._environment = list(command), dict(environment)
+        self._stdin = subprocess.PIPE if watches_us else subprocess.DEVNULL
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
+        self._deaths: list[float] = []  # on the monotonic clock
+
+    @property
+    def pid(self) -> int:
+        """The id of the process, which is also the id of its session."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=self._stdin,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._killed = False
+
+    def status(self) -> int | None:
+        """The exit status; None while the process runs or before it was started."""
+        return None if self._process is None else self._process.poll()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit status; None if the process still runs after `timeout_s` seconds, or was not started."""
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(max(0.0, timeout_s))
+        return None
+
+    def restart_if_dead(self, tell: Tell) -> bool:
+        """Starts the process again if it died, and says whether it did.
+
+        Raises ChildFailed instead of a restart at the fifth death within five minutes.
+        """
+        status = self.status()
+        if status is None:
+            return False
+        self.kill()
+        now = time.monotonic()
+        self._deaths = [then for then in self._deaths if now - then < DEATHS_S] + [now]
+        if len(self._deaths) >= MAX_DEATHS:
+            raise ChildFailed(f"{self.name} died {len(self._deaths)} times ({status}): {self.last_line()}")
+        tell(f"{self.name} died ({status}); starting it again")
+        self.start()
+        return True
+
+    def terminate(self) -> None:
+        """Sends SIGTERM to the process, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kills whatever is left of the session. Can be repeated."""
+        if self._process is None or self._killed:
+            return
+        kill_session(self._process.pid)
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._killed = True  # its id may belong to another program from now on
+
+    def last_line(self) -> str:
+        """The last line of the log, with the name of the log file."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"{lines[-1] if lines else 'no output'} (see {self.log})"
+
+
+def terminate(children: Sequence[Child], grace_s: float) -> None:
+    """Asks all of them to end and waits for at most `grace_s` seconds. The caller kills what is left."""
+    deadline = time.monotonic() + grace_s
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.wait(deadline - time.monotonic())
+
+
+def environment_without(*prefixes: str) -> dict[str, str]:
+    """The variables of this process, without those whose names begin with a prefix."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+
+
+def end_with_parent() -> None:
+    """In a child that watches us: waits until standard input closes, then ends this process at once."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+# -- sessions that a killed process left
+
+
+@dataclass(frozen=True)
+class _Session:
+    """A session as the file holds it: its name, its first process and when that started (seconds since 1970)."""
+
+    name: str
+    pid: int
+    started_s: float
+
+    def is_ours(self) -> bool:
+        """False if another program has the id now. An id is not reused while a session of that id lives."""
+        try:
+            return bool(abs(psutil.Process(self.pid).create_time() - self.started_s) < 1.0)
+        except psutil.NoSuchProcess:
+            return any(_runs_our_python(pid) for pid in _members(self.pid))
+
+
+def remember(children: Sequence[Child], file: Path) -> None:
+    """Writes the sessions of these children to a file, for `end_left`."""
+    rows = []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            rows.append(asdict(_Session(child.name, child.pid, psutil.Process(child.pid).create_time())))
+    temporary = file.with_name(f".{file.name}")
+    temporary.write_text(json.dumps(rows))
+    temporary.replace(file)
+
+
+def end_left(file: Path, tell: Tell) -> None:
+    """Kills the sessions that are in the file and still run, and removes the file."""
+    with suppress(FileNotFoundError, ValueError, TypeError):
+        for session in [_Session(**row) for row in json.loads(file.read_text())]:
+            if session.is_ours():
+                tell(f"ending a {session.name} that was left running")
+                kill_session(session.pid)
+    file.unlink(missing_ok=True)
+
+
+def kill_session(session: int) -> None:
+    """Kills every process of a session, also those that are started meanwhile."""
+    for _ in range(50):
+        members = _members(session)
+        if not members:
+            return
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _members(session: int) -> list[int]:
+    """The processes of a session, without zombies."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(OSError, psutil.Error):
+            if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
+
+
+def _runs_our_python(pid: int) -> bool:
+    with suppress(psutil.Error):
+        return Path(psutil.Process(pid).exe()) == Path(sys.executable).resolve()
+    return False

@@ -1,0 +1,69 @@
+"""The demo: which folder it may empty, and when it stops waiting for a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.demo import demo
+from engine.processes.airflow import AlreadyRunning, at_rest
+from engine.processes.airflow_client import AirflowUnreachable, DagRun
+
+
+def test_a_demo_empties_an_earlier_one_but_no_living_one_and_no_other_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with demo._alone(folder):
+        (folder / "store").mkdir()
+        (folder / "queue.db").write_text("")
+        with pytest.raises(demo.DemoRunning, match=str(folder)):
+            demo.run(folder, print)
+        assert (folder / "store").exists()
+    with at_rest(folder / "airflow"), pytest.raises(AlreadyRunning):  # `masklets up` to look at its results
+        demo.run(folder, print)
+    assert (folder / "store").exists()
+    with demo._alone(folder):
+        demo._empty(folder)
+        assert [path.name for path in folder.iterdir()] == [demo.MARK]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(ValueError, match="not a demo's"):
+        demo.run(tmp_path / "mine", print)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "states", "line"),
+    [
+        ("publish", ["running", "failed"], "publish failed"),
+        ("retrain", ["success"], "retrain ended without a decision"),
+    ],
+)
+def test_the_demo_stops_when_the_mark_it_waits_for_cannot_come(
+    dag_id: str, states: list[str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "LOOK_S", 0.0)
+
+    def runs(name: str) -> list[DagRun]:
+        return [DagRun(name, str(i), state, None, None) for i, state in enumerate(states)]
+
+    with pytest.raises(demo.DemoStalled, match=line):
+        demo._until(lambda: False, dag_id, lambda: None, runs)
+
+
+def test_the_demo_waits_while_airflow_is_away_or_at_work_and_takes_a_mark_that_comes_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(demo, "LOOK_S", 0.0)
+    answers = iter(["away", "running", "success", "failed"])
+    marked: list[bool] = []
+
+    def runs(name: str) -> list[DagRun]:
+        if (answer := next(answers)) == "away":
+            raise AirflowUnreachable("being started again")
+        if answer == "failed":
+            marked.append(True)  # by another run, just before this one is seen to have failed
+        return [DagRun(name, "once", answer, None, None)]
+
+    assert demo._until(lambda: bool(marked), "collect", lambda: None, runs)
+    assert list(answers) == []

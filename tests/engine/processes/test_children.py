@@ -1,0 +1,83 @@
+"""Children that die, children of children, and what ends with what."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.processes.children import Child, ChildFailed, environment_without, terminate
+from engine.progress import ignore
+
+SLEEPS = "import time; time.sleep(60)"
+HAS_A_CHILD = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', '{SLEEPS}']).pid, flush=True)"
+
+
+def python(folder: Path, program: str, **variables: str) -> Child:
+    return Child("the child", [sys.executable, "-c", program], log=folder / "logs" / "child.log", environment=variables)
+
+
+def runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def first_line(child: Child) -> str:
+    deadline = time.monotonic() + 60
+    while not (child.log.exists() and child.log.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return child.log.read_text().splitlines()[0]
+
+
+def test_a_child_that_dies_is_restarted_four_times_and_then_given_up_with_its_last_line(tmp_path: Path) -> None:
+    child = python(tmp_path, "print('the reason'); raise SystemExit(3)")
+    told: list[str] = []
+    assert child.status() is None and not child.restart_if_dead(told.append), "it was not started"
+    child.start()
+    for _ in range(4):
+        assert child.wait(60) == 3
+        assert child.restart_if_dead(told.append)
+    assert child.wait(60) == 3
+    with pytest.raises(ChildFailed, match=r"the child died 5 times \(3\): the reason \(see .*child.log\)"):
+        child.restart_if_dead(told.append)
+    assert told == ["the child died (3); starting it again"] * 4
+
+
+def test_a_restart_kills_what_the_dead_child_left_in_its_session(tmp_path: Path) -> None:
+    child = python(tmp_path, HAS_A_CHILD)
+    child.start()
+    orphan = int(first_line(child))
+    assert child.wait(60) == 0 and runs(orphan)
+    child.restart_if_dead(ignore)
+    try:
+        assert not runs(orphan)
+    finally:
+        child.kill()
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_with_its_whole_session(tmp_path: Path) -> None:
+    stubborn = python(tmp_path, f"import signal; signal.signal(15, signal.SIG_IGN); {HAS_A_CHILD}; {SLEEPS}")
+    stubborn.start()
+    grandchild = int(first_line(stubborn))
+    terminate([stubborn], 0.1)
+    assert stubborn.status() is None and runs(grandchild)
+    stubborn.kill()
+    assert stubborn.status() == -9 and not runs(grandchild)
+    stubborn.kill()  # can be repeated
+
+
+def test_a_child_gets_only_the_environment_that_was_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKLETS_SECRET", "x")
+    monkeypatch.setenv("SOMETHING_ELSE", "stays")
+    passed = environment_without("MASKLETS_") | {"MASKLETS_HOME": "/data"}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("MASKLETS_")}
+    assert passed == others | {"MASKLETS_HOME": "/data"}
+    program = "import os; print(sorted(k for k in os.environ if k.startswith(('MASKLETS', 'SOMETHING'))))"
+    child = python(tmp_path, program, **passed)
+    child.start()
+    assert first_line(child) == "['MASKLETS_HOME', 'SOMETHING_ELSE']"
+    child.kill()

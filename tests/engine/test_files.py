@@ -1,0 +1,69 @@
+"""Secrets on disk, and locks between threads and between processes."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from engine.files import InUse, alone, write_secret
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from engine.files import alone
+with alone(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_secret_is_readable_by_its_owner_only_and_leaves_no_other_file(tmp_path):
+    for text in ("first", "second"):
+        write_secret(tmp_path / "token", text)
+    assert (tmp_path / "token").read_text() == "second\n"
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+def test_a_second_thread_waits_for_the_lock_or_is_refused(tmp_path):
+    lock, order = tmp_path / "new" / "lock", []
+
+    def second():
+        with pytest.raises(InUse, match=str(lock)), alone(lock, wait=False):
+            pass
+        order.append("refused")
+        with alone(lock):
+            order.append("entered")
+
+    with alone(lock):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and order == ["refused"]
+        order.append("left")
+    thread.join(30)
+    assert order == ["refused", "left", "entered"]
+
+
+def test_an_error_in_the_block_releases_the_lock_and_what_is_in_the_file_stays(tmp_path):
+    (tmp_path / "lock").write_text("a mark")
+    with pytest.raises(ZeroDivisionError), alone(tmp_path / "lock"):
+        raise ZeroDivisionError
+    with alone(tmp_path / "lock", wait=False):
+        assert (tmp_path / "lock").read_text() == "a mark"
+    assert (tmp_path / "lock").read_text() == "a mark"
+
+
+def test_a_lock_ends_with_its_process_also_if_that_is_killed(tmp_path):
+    lock = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(InUse), alone(lock, wait=False):
+                pass
+        finally:
+            other.send_signal(signal.SIGKILL)
+    with alone(lock, wait=False):
+        pass
