@@ -16,7 +16,7 @@ from rich.console import Console
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, NewTicket, Role
-from engine.cli import doctor, main
+from engine.cli import console, doctor, main, pipeline
 from engine.processes import ports
 from engine.services import connect
 from engine.serving import queue_process
@@ -48,8 +48,8 @@ def masklets_command(settings, *words, **more):
         (["validate", "nothing"], {}, "nothing"),
         (["train", "--data", "no/such", "--out", "mine"], {}, "no/such: no such folder"),
         (["train", "--data", "sa-v"], {}, "takes --data and --out"),
-        (["train", "--recipe", "full"], {}, "a round begins with the checkpoint that serves"),
-        (["train", "--split", "val"], {}, "by its own recipe and split"),
+        (["train", "--recipe", "full"], {}, "a round starts from the serving checkpoint"),
+        (["train", "--split", "val"], {}, "with its own recipe and split"),
         (["export", "out", "--format", "coco"], {}, "sa-v and davis, not 'coco'"),
         (["evaluate", "micro", "--data", "no/such"], {}, "no/such: no such folder"),
         (["evaluate", "micro", "--split", "some"], {}, "train, val, test and all, not 'some'"),
@@ -184,12 +184,12 @@ def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
     row = Quarantined(stage="ingest", subject="[/x] [red]a :dog:", reason="unreadable", detail="[/]", batch_id="")
     with connect() as s:
         monkeypatch.setattr(type(s.tables), "quarantine", lambda self: [row])
-    monkeypatch.setattr(main.out, "_width", 120)
+    monkeypatch.setattr(console.out, "_width", 120)
     assert command(monkeypatch, "quarantine") == 0
     assert row.subject in capsys.readouterr().out
     terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
-    monkeypatch.setattr(main, "err", terminal)
-    with main._bar("ingest") as bar:
+    monkeypatch.setattr(console, "err", terminal)
+    with console.bar("ingest") as bar:
         bar(1, 2, "[/x] clip.mp4")
         time.sleep(0.3)
     assert "[/x] clip.mp4" in terminal.file.getvalue()
@@ -197,12 +197,12 @@ def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
 
 def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
     log = Console(file=io.StringIO(), width=120, markup=False, force_terminal=False)
-    monkeypatch.setattr(main, "err", log)
-    with main._bar("ingest") as bar:
+    monkeypatch.setattr(console, "err", log)
+    with console.bar("ingest") as bar:
         bar(1, 3, "[a].mp4")  # too soon to say
-        monkeypatch.setattr(main, "LINE_S", 0.0)
+        monkeypatch.setattr(console, "LINE_S", 0.0)
         bar(2, 3, "[b].mp4")
-    with main._bar("ingest", shown=False) as bar:
+    with console.bar("ingest", shown=False) as bar:
         bar(3, 3, "[c].mp4")
     assert log.file.getvalue() == "ingest: 2/3 [b].mp4\n"
 
@@ -218,7 +218,7 @@ def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
 )
 def test_what_an_ingest_did_and_left_is_said(capsys, counts, line):
     names = ("admitted", "quarantined", "unchanged", "ignored", "postponed")
-    main._say_ingest(dict(zip(names, counts, strict=True)))
+    pipeline.print_ingest(dict(zip(names, counts, strict=True)))
     assert capsys.readouterr().out.strip() == line
 
 
@@ -280,11 +280,11 @@ def test_simulated_people_leave_the_tickets_of_others_and_wait_for_those_that_ar
         accounts.add("ann", [Role.ANNOTATOR], "correct horse")
         with QueueClient(bare.queue_url, username="ann", password="correct horse") as client:
             held = client.claim(batch_id=mine)
-            facts = main._simulate(s, [mine], lambda: client.release(held))  # called while it waits
+            facts = pipeline.close_review(s, [mine], lambda: client.release(held))  # called while it waits
         assert facts["simulated"]["verdicts"] == {"reject": 2} and facts["releases"] == [""]
         assert BatchStage.PUBLISHED in batches.reached(s.blobs)[mine]
         assert s.queue.batch(other).remaining == 2
-    assert capsys.readouterr().err.count("waiting until they come back") == 1
+    assert capsys.readouterr().err.count("waiting until leased tickets come back") == 1
 
 
 def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
@@ -296,8 +296,8 @@ def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
     }
     rows = [SimpleNamespace(batch_id=name, source_uri=place) for name, place in places.items()]
     s = SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows))
-    assert main._batches_of(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
-    assert main._batches_of(s, "s3://b/p") == main._batches_of(s, "s3://b/p/") == {"c"}
+    assert pipeline.batches_of(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
+    assert pipeline.batches_of(s, "s3://b/p") == pipeline.batches_of(s, "s3://b/p/") == {"c"}
 
 
 def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_path):
@@ -341,3 +341,11 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_
         child.wait()
     assert start(killed).wait(300) == 0
     assert candidates(killed) == candidates(whole)
+
+
+def test_help_loads_no_library_of_any_command():
+    heavy = {"torch", "transformers", "cv2", "av", "numpy", "pandas", "pyarrow", "pyiceberg", "boto3", "mlflow"}
+    heavy |= {"sqlalchemy", "httpx", "fastapi", "airflow", "great_expectations", "scipy", "matplotlib"}
+    script = f"import sys; import engine.cli.main; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

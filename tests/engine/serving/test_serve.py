@@ -155,14 +155,14 @@ def test_what_was_left_is_published_at_the_next_start_but_not_what_the_gate_stop
 
 
 def test_the_pipeline_and_the_first_person_have_accounts_in_a_new_database_too(bare, tmp_path):
-    from engine.cli import main
+    from engine.cli import people
 
     def tokens(settings):
         with connect(settings) as s:
             _, accounts = s.open_queue()
             token = (s.home / "pipeline.token").read_text().strip()
             assert accounts.caller(token).person.name == "pipeline"
-            name, password = main._first_person(s)
+            name, password = people.first_person(s)
             assert accounts.log_in(name, password)
             return token, password
 

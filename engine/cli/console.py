@@ -1,0 +1,131 @@
+"""What every command shows on a terminal: output, progress bars, JSON, errors in one line, and stopping.
+
+Knows nothing of what the commands do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich import progress as rich_progress
+from rich.console import Console
+
+from engine.progress import Progress
+
+# Printed text holds names of files and people, so none of it is parsed as markup.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+STOPPED = 130  # exit status of a stopped command
+LINE_S = 30.0  # how often long work prints a line where there is no terminal to draw a bar on
+
+OURS = ("engine", "storage", "model", "validation", "annotation_queue")
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def run(app: typer.Typer) -> None:
+    """Runs the command that the arguments name and ends the process. A mistake is one line and status 2."""
+    try:
+        status = app(standalone_mode=False)  # None, or the status of a typer.Exit; Typer turns Ctrl-C into one, too
+        if status == STOPPED:
+            raise KeyboardInterrupt
+        sys.exit(status)
+    except (typer.Abort, KeyboardInterrupt):
+        err.print("stopped; run it again to go on")
+        sys.exit(STOPPED)
+    except ValidationError as error:
+        for problem in error.errors():
+            place = "__".join(str(p) for p in problem["loc"]).upper()
+            err.print(f"masklets: setting MASKLETS_{place}: {problem['msg']}", style="red", soft_wrap=True)
+        sys.exit(2)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in ("typer", "click"):
+            show = getattr(error, "show", None)
+            if show:
+                show()
+            sys.exit(getattr(error, "exit_code", 2))
+        if not _is_expected(error):
+            raise
+        line = (str(error).strip() or (type(error).__doc__ or type(error).__name__)).splitlines()[0]
+        err.print(f"masklets: {line}", style="red", soft_wrap=True)
+        sys.exit(2)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Is this one of our named outcomes or a mistake of the caller? Anything else is a bug and keeps its traceback."""
+    ours = type(error).__module__.partition(".")[0] in OURS
+    return ours or isinstance(error, (ValueError, ConnectionError, *WRONG_PATH))
+
+
+def print_json(value: object) -> None:
+    """Prints one JSON value on standard output; a dataclass as an object of its fields."""
+    print(json.dumps(value, default=_as_json), flush=True)
+
+
+def _as_json(value: object) -> object:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def print_dim(line: str) -> None:
+    """A `Tell`: one grey line on standard error."""
+    err.print(line, style="dim", soft_wrap=True)
+
+
+@contextmanager
+def bar(label: str, shown: bool = True) -> Iterator[Progress]:
+    """A progress bar on a terminal; elsewhere a line every LINE_S seconds. shown: False prints nothing."""
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[word]}", markup=False),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(
+        *columns, console=err, disable=not (shown and err.is_terminal), transient=True
+    ) as drawn:
+        task = drawn.add_task(label, total=None, word="")
+        printed = time.monotonic()
+
+        def show(done: int, total: int, name: str) -> None:
+            nonlocal printed
+            drawn.update(task, completed=done, total=total, word=name)
+            if shown and drawn.disable and time.monotonic() - printed >= LINE_S:
+                printed = time.monotonic()
+                print_dim(f"{label}: {done}/{total} {name}")
+
+        yield show
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, so that the processes that it started are stopped."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def member(word: str, words: type[Word], what: str) -> Word:
+    """The member that a word names. Raises ValueError."""
+    if word not in {known.value for known in words}:
+        raise ValueError(f"the {what} are {', '.join(known.value for known in words)}, not {word!r}")
+    return words(word)

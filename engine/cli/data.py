@@ -1,0 +1,91 @@
+"""Commands about datasets: validate, export, import-sav."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli import console
+from engine.cli.console import Json
+
+FORMATS = ("sa-v", "davis")
+
+
+def newest(names: list[str]) -> str:
+    """The last of the releases. Raises ValueError if there is none."""
+    if not names:
+        raise ValueError("there is no release yet: nothing was published")
+    return names[-1]
+
+
+def validate(
+    release: Annotated[str | None, typer.Argument(help="A release. Default: the newest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a release: files against their hashes, every mask against its row and its video."""
+    from engine.services import connect
+    from storage import releases
+    from validation import masklet_checks
+
+    with connect() as s:
+        chosen = releases.load(s.blobs, release or newest(releases.names(s.blobs)))
+        videos = {v.video_id: v for v in chosen.videos()}
+        problems = chosen.verify()
+        count = 0
+        for row in chosen.iter_masklets():
+            count += 1
+            found = masklet_checks.check(row, videos.get(row.video_id))
+            problems += [f"{row.masklet_id}: {p.check}: {p.detail}" for p in found]
+    if as_json:
+        console.print_json({"release": chosen.name, "masklets": count, "problems": problems})
+    else:
+        for problem in problems:
+            console.out.print(problem, style="red")
+        console.out.print(f"{chosen.name}: {count} masklets of {len(videos)} videos, {len(problems)} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    release: Annotated[str | None, typer.Option(help="A release. Default: the newest.")] = None,
+    form: Annotated[str, typer.Option("--format", help="sa-v or davis.")] = "sa-v",
+    media: Annotated[bool, typer.Option(help="SA-V: the videos too. DAVIS always has its pictures.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a release as SA-V JSON files, or as DAVIS pictures and palette PNGs."""
+    from engine.services import connect
+    from storage import releases
+    from storage.formats import davis, sav
+
+    if form not in FORMATS:
+        raise ValueError(f"the formats are {' and '.join(FORMATS)}, not {form!r}")
+    with connect() as s:
+        chosen = releases.load(s.blobs, release or newest(releases.names(s.blobs)))
+        written = davis.export(chosen, folder) if form == "davis" else sav.export(chosen, folder, media=media)
+    if as_json:
+        console.print_json({"release": chosen.name, "files": list(map(str, written))})
+    else:
+        console.out.print(f"{chosen.name}: {len(written)} files in {folder}")
+
+
+def import_sav(
+    folder: Annotated[Path, typer.Argument(help="Holds NAME.mp4 and NAME_manual.json or NAME_auto.json.")],
+    as_json: Json = False,
+) -> None:
+    """Import an SA-V dataset as published masklets: its videos are ingested, its masklets checked like any other."""
+    from engine.services import connect
+    from engine.stages import import_sav as stage
+
+    with connect() as s, console.bar("import") as bar:
+        report = stage.import_folder(s, folder, bar)
+    if as_json:
+        console.print_json(report)
+        return
+    console.out.print(f"{report.videos} videos, {report.masklets} masklets, release {report.release or 'none'}")
+    if report.quarantined:
+        console.out.print(f"{report.quarantined} videos quarantined; see masklets quarantine")
+    if report.skipped:
+        console.out.print(f"{report.skipped} videos skipped: already ingested, waiting for auto-masklets")

@@ -1,0 +1,230 @@
+"""Commands about checkpoints: train, rounds, evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from engine.cli import console
+from engine.cli.console import Json
+from engine.cli.data import newest
+from engine.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.datasets.labelled import Dataset
+    from engine.services import Services
+
+SPLITS = ("train", "val", "test", "all")
+
+
+def train(
+    release: Annotated[str | None, typer.Option(help="Round: a release. Default: the newest.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="No round: a release, an SA-V folder or a DAVIS root to train on.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="With --data: where the checkpoint goes.")] = None,
+    parent: Annotated[
+        str | None, typer.Option("--from", help="With --data: the checkpoint to start from. Default: the serving one.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="With --data: full (the paper's), mask-only (of phase 2), quick, or a FILE.json.")
+    ] = "quick",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1. Default: the setting.")] = None,
+    split: Annotated[str, typer.Option(help="With --data: the videos to train on: train, val, test or all.")] = "train",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps. Default: the setting's or the recipe's.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. Default: the setting's or the recipe's.")] = None,
+    seed: int = 1,
+    as_json: Json = False,
+) -> None:
+    """One retraining round: train, evaluate on held-out videos, promote if the gate passes. With --data: train only."""
+    settings = Settings()
+    if device:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
+    changes = {"steps": steps, "lr": lr, "seed": seed}
+    if data is None and folder is None:
+        if parent is not None or recipe != "quick" or split != "train":
+            raise ValueError("a round starts from the serving checkpoint, with its own recipe and split: see --data")
+        _train_round(settings, release, changes, as_json)
+        return
+    if data is None or folder is None or release is not None:
+        raise ValueError("training without a round takes --data and --out, and no --release")
+    trained = _train_on(settings, data, split, folder, parent, recipe, changes)
+    if trained is None:
+        return
+    if as_json:
+        console.print_json({key: trained[key] for key in ("checkpoint", "steps", "loss")})
+    else:
+        loss = "" if trained["loss"] is None else f", loss {trained['loss']:.3f}"
+        console.out.print(f"{folder}: {trained['steps']} steps on {data} from {trained['parent']}{loss}")
+
+
+def _train_round(settings: Settings, release: str | None, changes: dict[str, Any], as_json: bool) -> None:
+    from engine.rounds import rounds
+    from engine.services import connect
+    from storage import releases
+
+    with connect(settings) as s:
+        round_id = rounds.start(s, release or newest(releases.names(s.blobs)), **changes)
+        with console.bar("training") as bar:
+            rounds.train(s, round_id, lambda p: bar(p.step, p.steps, f"loss {p.losses['total']:.3f}"))
+        console.print_dim("evaluating on the held-out videos")
+        rounds.evaluate(s, round_id)
+        result = rounds.decide(s, round_id)
+    if as_json:
+        console.print_json(result)
+        return
+    verdict = "promoted" if result.promoted else "not promoted"
+    console.out.print(f"{round_id}: J&F {100 * result.jf_before:.1f} -> {100 * result.jf_after:.1f}, {verdict}")
+    for reason in result.reasons:
+        console.out.print(f"  {reason}")
+
+
+def _train_on(
+    settings: Settings, data: str, split: str, folder: Path, parent: str | None, recipe: str, changes: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Trains outside of rounds. Under torchrun only the first process prints, and the others return None."""
+    from engine.rounds import rounds, training
+    from engine.services import connect
+    from model import devices, parallel
+
+    on_cpu = settings.model.model_copy(update={"device": "cpu"})  # each process moves the model to its own GPU later
+    leads = parallel.leads()
+    with connect(settings.model_copy(update={"model": on_cpu})) as s, console.bar("training", leads) as bar:
+        found = open_data(s, data, split)
+        begun = s.model(rounds.checkpoint_of(s, parent) if parent else s.checkpoint(), to_train=True)
+        chosen = training.fitted(training.recipe_of(recipe, begun.image_size), **changes)
+        last: list[float] = []
+
+        def report(progress: Any) -> None:
+            last[:] = [progress.losses["total"]]
+            bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.losses['total']:.3f}")
+
+        training.run(
+            found,
+            folder,
+            chosen,
+            begun,
+            device=devices.pick_device(settings.model.device),
+            tracked=lambda: s.registry.track(str(folder.absolute()), "training"),
+            look_through=bar,
+            report=report,
+        )
+    if not leads:
+        return None
+    steps = sum(stage.steps for stage in chosen.stages)
+    loss = last[0] if last else None
+    return {"checkpoint": str(folder), "steps": steps, "loss": loss, "parent": begun.name}
+
+
+def list_rounds(as_json: Json = False) -> None:
+    """Every round: its parent checkpoint, J&F before and after, and the gate's decision."""
+    from engine.rounds import rounds
+    from engine.services import connect
+
+    with connect() as s:
+        rows = [(rounds.start_of(s, r), rounds.outcome_of(s, r)) for r in rounds.ids(s)]
+    if as_json:
+        console.print_json([dataclasses.asdict(a) | (dataclasses.asdict(b) if b else {}) for a, b in rows])
+        return
+    table = Table("round", "release", "from", "masklets", "steps", "J&F before", "after", "gate")
+    for begun, result in rows:
+        last = ("", "", "running")
+        if result is not None:
+            gate = "promoted" if result.promoted else "; ".join(result.reasons)
+            last = (f"{100 * result.jf_before:.1f}", f"{100 * result.jf_after:.1f}", gate)
+        table.add_row(begun.round_id, begun.release, begun.parent, str(begun.masklets), str(begun.steps), *last)
+    console.out.print(table if rows else "no round yet: masklets train")
+
+
+def evaluate(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A round's id, micro, a hub name, a folder or a .pt file.")
+    ] = "micro",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", "--release", help="A release, an SA-V folder or a DAVIS root. Default: the newest release."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
+    protocol: Annotated[
+        str, typer.Option(help="mask, box, 1-click, 3-click or 5-click on the first frame; interactive; or image.")
+    ] = "3-click",
+    objects: Annotated[int | None, typer.Option(min=1, help="Interactive and image: at most so many objects.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the result into this PNG.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a checkpoint on held-out videos of any dataset, with simulated prompts."""
+    from engine.protocols import first_frame, interactive
+    from engine.rounds import rounds
+    from engine.services import connect
+
+    if protocol not in (*first_frame.PROTOCOLS, "interactive", "image"):
+        known = ", ".join(first_frame.PROTOCOLS)
+        raise ValueError(f"the protocols are {known}, interactive and image, not {protocol!r}")
+    if objects and protocol in first_frame.PROTOCOLS:
+        raise ValueError(f"--objects is for interactive and image; {protocol} takes every object")
+    result: Any
+    with connect() as s, console.bar("videos") as bar:
+        chosen = open_data(s, data, split)
+        loaded = s.model(rounds.checkpoint_of(s, checkpoint))
+        if protocol == "interactive":
+            result = interactive.measure(chosen, loaded, most_objects=objects, progress=bar)
+        elif protocol == "image":
+            result = interactive.measure_images(chosen, loaded, most_objects=objects, progress=bar)
+        else:
+            result = first_frame.measure(chosen, loaded, protocol, bar)
+    if picture and protocol == "interactive":
+        interactive.picture(result, checkpoint, picture)
+    elif picture:
+        first_frame.picture(_points(result), f"{checkpoint}, {protocol}", picture)
+    if as_json:
+        console.print_json(result)
+        return
+    table = Table(title=f"{checkpoint} on {chosen.name}, {split}: {protocol}", show_header=False)
+    points = [(name, f"{value:.1f}") for name, value in _points(result).items()] if protocol != "interactive" else []
+    for label, value in points or _interactive_rows(result):
+        table.add_row(label, value)
+    table.add_row("objects", str(result.masklets if protocol in first_frame.PROTOCOLS else result.objects))
+    console.out.print(table)
+    if picture:
+        console.out.print(f"drawn: {picture}", soft_wrap=True)
+
+
+def open_data(s: Services, where: str | None, split: str) -> Dataset:
+    """The dataset that `--data` names. Default: the newest release."""
+    from engine.datasets import labelled
+    from storage import releases
+
+    if split not in SPLITS:
+        raise ValueError(f"the splits are {', '.join(SPLITS[:-1])} and {SPLITS[-1]}, not {split!r}")
+    place = newest(releases.names(s.blobs)) if where is None else where
+    return labelled.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
+
+
+def _points(result: Any) -> dict[str, float]:
+    """The metrics of a first-frame or an image protocol, 0 to 100, by their labels."""
+    if hasattr(result, "miou_1"):
+        return {"mIoU, 1 click": result.miou_1, "mIoU, 5 clicks": result.miou_5}
+    slices = {f"J&F, {name.replace('size=', '')}": 100 * value for name, value in result.slices.items()}
+    return {"J&F": 100 * result.jf} | slices
+
+
+def _interactive_rows(result: Any) -> list[tuple[str, str]]:
+    """The metrics of the interactive protocol, as rows of a table."""
+    rows = []
+    for number, (offline, online) in enumerate(zip(result.offline_jf, result.online_jf, strict=True), 1):
+        label = f"{number} frame{'s' if number > 1 else ''} clicked on, offline and online"
+        rows.append((label, f"J&F {offline:.1f} and {online:.1f}"))
+    return rows + [
+        ("their means", f"J&F {result.offline_mean_jf:.1f} and {result.online_mean_jf:.1f}"),
+        ("modelled time of an annotator, offline", f"{result.offline_modelled_s:.0f} s an object"),
+        ("modelled time of an annotator, online", f"{result.online_modelled_s:.0f} s an object"),
+        ("single frames, 1 and 5 clicks", f"mIoU {result.image_miou_1:.1f} and {result.image_miou_5:.1f}"),
+    ]

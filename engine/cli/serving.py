@@ -1,0 +1,108 @@
+"""Commands that run or check the machine: demo, up, serve, doctor."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from engine.cli import console, people
+from engine.cli.console import Json
+from engine.settings import Settings
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo in it is removed.")] = Path(
+        "masklets-demo"
+    ),
+    clips: Annotated[int, typer.Option(min=3, help="Number of synthetic clips to render.")] = 6,
+    as_json: Json = False,
+) -> None:
+    """The whole loop on synthetic clips with simulated annotators, through the DAGs, offline."""
+    from engine.demo import demo as whole
+    from engine.demo import report
+
+    begun = time.monotonic()
+    with console.terminable(), console.err.status("starting") as status:
+
+        def tell(line: str) -> None:
+            status.update(Text(line))
+            stamp = (f"{time.monotonic() - begun:6.1f} s", "dim")
+            console.err.print(Text.assemble(stamp, f"  {line}"), soft_wrap=True)
+
+        result = whole.run(folder, tell, clips=clips)
+    if as_json:
+        console.print_json(dataclasses.asdict(result.summary) | {"report": str(result.report)})
+        return
+    table = Table(title=f"The whole loop in {time.monotonic() - begun:.0f} s", show_header=False)
+    for label, value in report.table(result.summary):
+        table.add_row(label, value)
+    console.out.print(table)
+    console.out.print(f"report: {result.report.absolute()}", soft_wrap=True)
+    console.out.print(f"SA-V JSON: {len(result.sav)} files in {(folder / 'sa-v').absolute()}", soft_wrap=True)
+
+
+def up() -> None:
+    """Everything on one machine: Airflow with its page, the queue with its page; Ctrl-C stops it all."""
+    from engine.processes.airflow import Airflow
+    from engine.processes.ports import free_port
+    from engine.services import connect
+    from engine.serving.queue_process import QueueProcess
+
+    settings = Settings()
+    port = settings.airflow.port or free_port()  # chosen here: the queue must know it before Airflow starts
+    airflow = Airflow(
+        settings.airflow_home,
+        host=settings.airflow.host,
+        port=port,
+        parallelism=settings.airflow.parallelism,
+        gpu_slots=settings.airflow.gpu_slots,
+        environment=settings.environment(),
+        tell=console.print_dim,
+    )
+    here = settings.airflow.model_copy(update={"url": airflow.url, "password": None})
+    with_airflow = settings.model_copy(update={"airflow": here})
+    with console.terminable(), QueueProcess(with_airflow, tell=console.print_dim) as queue, airflow:
+        with connect(settings) as s:
+            person, password = people.first_person(s)
+        source = settings.ingest.source or "nowhere yet: set MASKLETS_INGEST__SOURCE"
+        for line in (
+            f"Airflow       {airflow.url}  as admin with {airflow.password}",
+            f"review queue  {settings.queue_url}  as {person} with {password}",
+            f"videos from   {source}",
+        ):
+            console.out.print(line, soft_wrap=True)
+        while True:
+            airflow.check()
+            queue.check()
+            time.sleep(0.5)
+
+
+def serve(
+    deliver: Annotated[bool, typer.Option(hidden=True)] = True,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+) -> None:
+    """The queue and its page alone."""
+    from engine.serving import serve as queue
+
+    queue.serve(Settings(), deliver=deliver, with_parent=with_parent)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check that this machine can do the work: source, store, catalog, queue, Airflow, checkpoint, video codecs."""
+    from engine.cli import doctor as checks
+
+    results = checks.diagnose(Settings())
+    if as_json:
+        console.print_json(results)
+    else:
+        for result in results:
+            mark = ("ok  ", "green") if result.ok else ("FAIL", "red")
+            console.out.print(Text.assemble(mark, f" {result.name}: {result.detail}"), soft_wrap=True)
+    if not all(result.ok for result in results):
+        raise typer.Exit(1)
