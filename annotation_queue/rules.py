@@ -152,23 +152,6 @@ def is_in_share(word: str, share: float) -> bool:
     return int(content_id(word, "share"), 16) < share * 16**16
 
 
-def masklet_iou(made: Masklet, truth: Masklet) -> float:
-    """Mean IoU over time, in [0, 1], over the frames of either that show the object in either; 1 if none does.
-
-    A frame that one of them lacks counts as empty there. Another size is another video: 0.
-    """
-    if (made.height, made.width) != (truth.height, truth.width):
-        return 0.0
-    a, b = (
-        {f: counts for f, counts, area in zip(m.frame_idx, m.rle, m.area_px, strict=True) if area}
-        for m in (made, truth)
-    )
-    shown = a.keys() | b.keys()
-    both = a.keys() & b.keys()
-    same = sum(float(rle.iou([a[f]], [b[f]], made.height, made.width)[0, 0]) for f in both)
-    return same / len(shown) if shown else 1.0
-
-
 def check_new_ticket(ticket: NewTicket) -> None:
     """ValueError if the pipeline may not open this ticket."""
     check_id(ticket.ticket_id, "ticket_id")

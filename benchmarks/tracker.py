@@ -39,6 +39,7 @@ from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy, Window, can_read
 from model.features import FeatureCache
 from model.tracker import Tracker, TrackerConfig
+from storage.overlap import mask_iou
 from storage.records import Prompt
 from validation import jf
 
@@ -218,9 +219,8 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
                 first_frame.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
             made[name] = np.stack([answer.masks(hw) for answer in tracker.propagate(0, t)])  # (T, N, H, W)
             scores[name] += [jf.score_masklet(made[name][:, i], clip.masks[:, n]) for i, n in enumerate(shown)]
-        both = (made["exact"] & made["economy"])[1:].sum((2, 3))
-        either = (made["exact"] | made["economy"])[1:].sum((2, 3))
-        overlaps += np.where(either > 0, both / np.maximum(either, 1), 1.0).ravel().tolist()
+        pairs = zip(*(of[1:].reshape(-1, *hw) for of in (made["exact"], made["economy"])), strict=True)
+        overlaps += [mask_iou(a, b) for a, b in pairs]
     points = {name: 50 * (mean.j + mean.f) for name, of in scores.items() if (mean := first_frame.pooled(of))}
     return {
         "economy_mean_iou": round(float(np.mean(overlaps)), 4),

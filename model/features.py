@@ -11,8 +11,8 @@ import torch
 
 from model import inputs, network
 from model.checkpoints import LoadedModel
-from model.inputs import Rgb
 from model.network import Features
+from storage.pixels import Rgb
 
 FrameSource = Callable[[Any], Rgb]  # frame_idx, or whatever tells the frames of a cache apart -> uint8 (H, W, 3)
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from model import inputs, masks, network
 from model.checkpoints import LoadedModel
 from model.fast.point_decoder import PointDecoder
-from model.inputs import Rgb
 from model.network import Clicks, Features
+from storage.pixels import Rgb
 from storage.records import Prompt
 
 Floats = NDArray[np.float64]

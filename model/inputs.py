@@ -10,15 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model.checkpoints import LoadedModel
 from model.network import Clicks, Features
 from storage import rle
+from storage.pixels import Rgb
 from storage.records import Prompt
 
-Rgb = NDArray[np.uint8]  # (H, W, 3)
 BOX_LABELS = (2, 3)  # how the prompt encoder calls the corners of a box
 
 

@@ -1,7 +1,7 @@
-"""Pure mask maths: stability, cleaning, boxes, overlaps, duplicates.
+"""Pure mask maths: stability, cleaning, duplicates.
 
-Masks are bool (H, W) or (N, H, W) numpy arrays, boxes are xyxy in pixels with exclusive right and bottom edges. Only
-`stability_score` and `enlarge` take tensors, because they work on logits. Knows nothing of models, prompts or files.
+Masks are bool (H, W) or (N, H, W) numpy arrays. Only `stability_score` and `enlarge` take tensors, because they work
+on logits. Knows nothing of models, prompts or files.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-Mask = NDArray[np.bool_]  # (H, W)
-Masks = NDArray[np.bool_]  # (N, H, W)
-Boxes = NDArray[np.float64]  # (N, 4) xyxy
+from storage.pixels import Mask, Masks, check_mask
 
 
 def stability_score(logits: Tensor, offset: float = 1.0) -> Tensor:
@@ -54,7 +52,7 @@ def clean(mask: Mask, min_area_px: int) -> Mask:
     mask: bool (H, W). Specks are 8-connected parts of the object, holes are 8-connected parts of the background; the
     background's largest part is never a hole. Holes are filled first, so that a pierced part is not taken for specks.
     """
-    mask = _as_mask(mask)
+    mask = check_mask(mask)
     if min_area_px <= 1 or not mask.any() or mask.all():
         return mask.copy()
     labels, areas = _parts(~mask)
@@ -69,59 +67,11 @@ def clean(mask: Mask, min_area_px: int) -> Mask:
 
 def largest_part(mask: Mask) -> Mask:
     """The largest 8-connected part of a mask; all False for an empty one."""
-    mask = _as_mask(mask)
+    mask = check_mask(mask)
     if not mask.any():
         return mask.copy()
     labels, areas = _parts(mask)
     return np.asarray(labels == 1 + int(np.argmax(areas[1:])), dtype=np.bool_)
-
-
-def box_of(mask: Mask) -> tuple[int, int, int, int] | None:
-    """The tightest box (x0, y0, x1, y1) around a mask, right and bottom exclusive; None for an empty mask."""
-    mask = _as_mask(mask)
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    if not len(columns):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks in [0, 1]; 1 if both are empty."""
-    if a.shape != b.shape:
-        raise ValueError(f"masks differ in shape: {a.shape} and {b.shape}")
-    union = int(np.count_nonzero(a | b))
-    return int(np.count_nonzero(a & b)) / union if union else 1.0
-
-
-def mask_iou(a: Masks, b: Masks) -> NDArray[np.float64]:
-    """IoU of every mask of `a` (N, H, W) with every mask of `b` (M, H, W).
-
-    Returns float (N, M) in [0, 1]; 0 where both are empty, so that empty masks are nobody's duplicates.
-    """
-    if a.ndim != 3 or b.ndim != 3 or a.shape[1:] != b.shape[1:]:
-        raise ValueError(f"masks must be (N, H, W) of one size, got {a.shape} and {b.shape}")
-    areas_a, areas_b = (np.count_nonzero(m, axis=(1, 2)).astype(np.float64) for m in (a, b))
-    boxes_a, boxes_b = [box_of(m) for m in a], [box_of(m) for m in b]
-    intersection = np.zeros((len(a), len(b)))
-    for i, box in enumerate(boxes_a):
-        for j, other in enumerate(boxes_b):
-            if box is None or other is None:
-                continue
-            x0, y0, x1, y1 = max(box[0], other[0]), max(box[1], other[1]), min(box[2], other[2]), min(box[3], other[3])
-            if x0 < x1 and y0 < y1:
-                intersection[i, j] = np.count_nonzero(a[i, y0:y1, x0:x1] & b[j, y0:y1, x0:x1])
-    return _ratio(intersection, areas_a, areas_b)
-
-
-def box_iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
-    """IoU of every box of `a` (N, 4) with every box of `b` (M, 4), xyxy. Returns float (N, M) in [0, 1]."""
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != 4 or b.shape[1] != 4:
-        raise ValueError(f"boxes must be (N, 4), got {a.shape} and {b.shape}")
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    intersection = np.clip(bottom_right - top_left, 0, None).prod(-1)
-    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(-1) for x in (a, b))
-    return _ratio(intersection, area_a, area_b)
 
 
 def nms(overlap: NDArray[np.float64], scores: NDArray[np.float64], threshold: float) -> list[int]:
@@ -144,16 +94,3 @@ def _parts(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     found = np.asarray(labels, dtype=np.int32)
     return found, np.bincount(found.ravel(), minlength=count)
-
-
-def _ratio(
-    intersection: NDArray[np.float64], size_a: NDArray[np.floating], size_b: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    union = size_a[:, None].astype(np.float64) + size_b[None, :] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection, dtype=np.float64), where=union > 0)
-
-
-def _as_mask(mask: Mask) -> Mask:
-    if mask.ndim != 2 or mask.dtype != np.bool_:
-        raise ValueError(f"a mask must be bool (H, W), got {mask.dtype} {mask.shape}")
-    return mask

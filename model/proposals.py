@@ -13,8 +13,9 @@ from torch import Tensor
 from model import masks
 from model.checkpoints import LoadedModel
 from model.image import Floats, ImageMasks, ImagePredictor
-from model.inputs import Rgb
-from model.masks import Boxes, Mask
+from storage import pixels
+from storage.overlap import box_table, mask_table
+from storage.pixels import Boxes, Mask, Rgb
 
 BoxPx = tuple[int, int, int, int]  # xyxy, right and bottom exclusive
 
@@ -136,10 +137,10 @@ def without_duplicates(candidates: Sequence[Candidate], config: GridConfig) -> l
         return []
     boxes = np.array([candidate.box_xyxy for candidate in candidates], dtype=np.float64)
     fineness = np.array([-_area(candidate.crop_xyxy) + candidate.score for candidate in candidates], dtype=np.float64)
-    kept = [candidates[i] for i in masks.nms(masks.box_iou(boxes, boxes), fineness, config.max_box_overlap)]
+    kept = [candidates[i] for i in masks.nms(box_table(boxes, boxes), fineness, config.max_box_overlap)]
     stack = np.stack([candidate.mask for candidate in kept])
     scores = np.array([candidate.score for candidate in kept])
-    return [kept[i] for i in masks.nms(masks.mask_iou(stack, stack), scores, config.max_mask_overlap)]
+    return [kept[i] for i in masks.nms(mask_table(stack, stack), scores, config.max_mask_overlap)]
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig) -> Rough:
         _floats(score[rows]),
         points_xy[rows.cpu().numpy() // k],
     )
-    return rough.take(masks.nms(masks.box_iou(rough.boxes, rough.boxes), rough.iou, config.max_box_overlap))
+    return rough.take(masks.nms(box_table(rough.boxes, rough.boxes), rough.iou, config.max_box_overlap))
 
 
 def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridConfig) -> Candidate | None:
@@ -198,7 +199,7 @@ def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridCo
     x0, y0, x1, y1 = crop_xyxy
     mask = np.zeros(hw, dtype=np.bool_)
     mask[y0:y1, x0:x1] = masks.clean(masks.enlarge(rough.logits, (y1 - y0, x1 - x0))[0], config.min_part_px)
-    box = masks.box_of(mask)
+    box = pixels.box_of(mask)
     area = np.count_nonzero(mask) / mask.size
     if box is None or not config.min_area <= area <= config.max_area:
         return None
@@ -236,13 +237,13 @@ def _best_of(batches: Sequence[Rough], config: GridConfig) -> list[Rough]:
     boxes = np.concatenate([rough.boxes for rough in batches])
     scores = np.concatenate([rough.iou for rough in batches])
     place = [(batch, row) for batch in batches for row in range(len(batch))]
-    kept = masks.nms(masks.box_iou(boxes, boxes), scores, config.max_box_overlap)
+    kept = masks.nms(box_table(boxes, boxes), scores, config.max_box_overlap)
     return [place[i][0].take([place[i][1]]) for i in kept]
 
 
 def _boxes_of(found: Tensor) -> Boxes:
     """Boxes of masks bool (M, h, w), none of them empty: float (M, 4)."""
-    boxes = [masks.box_of(mask) for mask in found.cpu().numpy()]
+    boxes = [pixels.box_of(mask) for mask in found.cpu().numpy()]
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model import masks
-from model.masks import Mask, largest_part
+from model.masks import largest_part
+from storage import pixels
+from storage.pixels import Mask
 
 Click = tuple[tuple[float, float], int]  # ((x, y), label)
 Box = tuple[float, float, float, float]  # xyxy, right and bottom exclusive
@@ -50,7 +51,7 @@ def corrective_click(pred: Mask, gt: Mask, rng: np.random.Generator | None = Non
 
 def box_of(mask: Mask) -> Box | None:
     """The tightest box around the object; None if it is absent."""
-    box = masks.box_of(mask)
+    box = pixels.box_of(mask)
     return None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
 
 

@@ -26,13 +26,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from model import inputs, masks, network
+from model import inputs, network
 from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy, MemoryReader, Past, Window, can_read
 from model.features import FeatureCache, FrameSource
 from model.frame_masks import FrameMasks, masks_of_one, stack_masks
 from model.network import Decoded, Features, FrameMemory
 from model.object_memory import BACK, FORTH, ObjectMemory, Offsets, Reading, RememberedFrame, closest_frames, extends
+from storage import pixels
 from storage.records import Prompt
 
 _Item = TypeVar("_Item")
@@ -424,7 +425,7 @@ class Tracker:
         last = next((m for back, m in zip(reading.spatial_back, reading.spatial, strict=True) if back == 1), None)
         if margin is None or last is None or last.answer is None:
             return None
-        box = masks.box_of((last.answer.logits[0] > 0).numpy())
+        box = pixels.box_of((last.answer.logits[0] > 0).numpy())
         if box is None:
             return None
         side, least = self._loaded.image_size // 16, self._config.economy.window_least

@@ -10,13 +10,11 @@ Source: the string format of pycocotools' `rleToString` and `rleFrString` (Lin e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pycocotools.mask as coco
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
+from storage.pixels import Mask
 
 _DIGITS = 7  # base 32 digits of the longest count: 34 bits and a sign
 
@@ -56,20 +54,6 @@ def empty(height: int, width: int) -> bytes:
 def area(counts: bytes, height: int, width: int) -> int:
     """Pixels of the object. Raises BadRle for malformed counts."""
     return int(_runs(counts, height, width)[1::2].sum())
-
-
-def iou(a: Sequence[bytes], b: Sequence[bytes], height: int, width: int) -> NDArray[np.float64]:
-    """Intersection over union of every mask of `a` with every mask of `b`: float (len(a), len(b)) in [0, 1].
-
-    Two empty masks give 0 here: they share no pixel. (In `validation/jf.py` they agree, and give 1.)
-    Raises BadRle for malformed counts.
-    """
-    for counts in (*a, *b):
-        _runs(counts, height, width)
-    if not a or not b:
-        return np.zeros((len(a), len(b)))
-    left, right = ([{"size": [height, width], "counts": counts} for counts in side] for side in (a, b))
-    return np.asarray(coco.iou(left, right, [0] * len(b)), dtype=np.float64)
 
 
 def check(counts: bytes, height: int, width: int) -> str | None:

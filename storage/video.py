@@ -31,11 +31,9 @@ import av.video.frame
 import av.video.stream
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from storage.pixels import Rgb
 from storage.records import FPS
-
-Rgb = NDArray[np.uint8]  # (H, W, 3)
 
 KEYFRAME_EVERY = 12  # frames: half a second, the most that a random read decodes
 
@@ -86,7 +84,7 @@ def frames(path: Path, indices: Iterable[int] | None = None) -> Iterator[tuple[i
 
 
 def jpeg(rgb: Rgb, quality: int = 90) -> bytes:
-    """A picture, uint8 (H, W, 3) RGB, as JPEG. quality: 1 to 100."""
+    """A picture as JPEG. rgb: uint8 (H, W, 3). quality: 1 to 100."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ValueError(f"no JPEG can be made of {rgb.dtype} {rgb.shape}")

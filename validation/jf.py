@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import rle
-
-Mask = NDArray[np.bool_]
+from storage.overlap import mask_iou
+from storage.pixels import Mask, check_mask
 
 TOLERANCE = 0.008  # of the image diagonal: how far apart two boundaries may be and still agree
 
@@ -34,13 +34,6 @@ class Score:
     @property
     def jf(self) -> float:
         return (self.j + self.f) / 2
-
-
-def jaccard(pred: Mask, gt: Mask) -> float:
-    """Intersection over union of two masks, bool (H, W). Two empty masks agree: 1."""
-    _check(pred, gt)
-    union = int(np.count_nonzero(pred | gt))
-    return int(np.count_nonzero(pred & gt)) / union if union else 1.0
 
 
 def boundary_f(pred: Mask, gt: Mask) -> float:
@@ -104,7 +97,7 @@ def _score(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_
             continue
         if in_pred and in_gt:
             assert pred is not None and gt is not None
-            js.append(jaccard(pred, gt))
+            js.append(mask_iou(pred, gt))
             fs.append(boundary_f(pred, gt))
         else:
             shown = pred if in_pred else gt
@@ -144,10 +137,7 @@ def _disk(radius: int) -> NDArray[np.uint8]:
 
 
 def _check(pred: Mask, gt: Mask) -> None:
-    for mask in (pred, gt):
-        if mask.ndim != 2 or mask.dtype != np.bool_:
-            raise ValueError(f"a mask is bool (H, W), not {mask.dtype} {mask.shape}")
-    if pred.shape != gt.shape:
+    if check_mask(pred).shape != check_mask(gt).shape:
         raise ValueError(f"masks of different sizes: {pred.shape} and {gt.shape}")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from annotation_queue.draft import Draft, FrameMask
-from storage import rle
+from storage import overlap
 from storage.records import Prompt
 
 # A propagation stops after this many frames in a row whose new mask has at least this IoU with the old one.
@@ -93,6 +93,4 @@ def propagation(
 
 
 def _unchanged(before: FrameMask, after: FrameMask, draft: Draft) -> bool:
-    if not before.area_px or not after.area_px:
-        return before.area_px == after.area_px
-    return float(rle.iou([before.rle], [after.rle], draft.height, draft.width)[0, 0]) >= UNCHANGED_IOU
+    return overlap.rle_iou(before.rle, after.rle, draft.height, draft.width) >= UNCHANGED_IOU

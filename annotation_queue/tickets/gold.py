@@ -20,8 +20,9 @@ from annotation_queue import audit, schema
 from annotation_queue import database as db
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Gold, Kind, NewGold, Person, QueuePolicy, Role, State, Submission
-from annotation_queue.rules import GOLD_LANE, NEXT, TRAINED, check_gold, kinds_of, masklet_iou, next_ticket_id
+from annotation_queue.rules import GOLD_LANE, NEXT, TRAINED, check_gold, kinds_of, next_ticket_id
 from annotation_queue.tickets.rows import MASKLET, to_ticket
+from storage import overlap
 from storage.records import Masklet, Verdict, content_id
 
 CHANCE = (
@@ -186,7 +187,7 @@ def close(c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission
     g = schema.gold
     known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).one()
     if outcome.masklet is not None and known.truth is not None:
-        score = masklet_iou(outcome.masklet, MASKLET.validate_json(known.truth))
+        score = overlap.mean_iou(outcome.masklet, MASKLET.validate_json(known.truth))
         right = score >= policy.gold_iou
     else:
         right = outcome.verdict is not None and outcome.verdict.value == known.expected

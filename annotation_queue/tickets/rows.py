@@ -27,7 +27,8 @@ from annotation_queue.records import (
     Submission,
     Ticket,
 )
-from annotation_queue.rules import is_in_share, lane_of, masklet_iou
+from annotation_queue.rules import is_in_share, lane_of
+from storage import overlap
 from storage.records import Masklet, Operation, Verdict
 
 MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
@@ -65,7 +66,7 @@ def closest(masklets: Sequence[Masklet]) -> tuple[Masklet, list[float]]:
     """
     agreement, others = [0.0] * len(masklets), max(1, len(masklets) - 1)
     for a, b in combinations(range(len(masklets)), 2):
-        same = masklet_iou(masklets[a], masklets[b]) / others
+        same = overlap.mean_iou(masklets[a], masklets[b]) / others
         agreement[a] += same
         agreement[b] += same
     return masklets[agreement.index(max(agreement))], agreement

@@ -21,9 +21,9 @@ from annotation_queue.effort import Effort
 from annotation_queue.records import (
     Kind,
 )
-from annotation_queue.rules import masklet_iou
 from annotation_queue.schema import TALLY_KEYS, TALLY_SUMS
 from annotation_queue.tickets.rows import closest
+from storage import overlap
 from storage.records import Masklet
 
 
@@ -103,7 +103,7 @@ def answered(
         frames = float(len(made.frame_idx))
         sums |= {"frames": frames, "timed_frames": frames if lease.seconds is not None else 0.0}
         if before is not None:
-            sums |= {"compared": 1.0, "iou": masklet_iou(made, before)}
+            sums |= {"compared": 1.0, "iou": overlap.mean_iou(made, before)}
     checkpoint = row.checkpoint if made is None else made.checkpoint
     gained = [_of_person(row, lease.person, lease.verdict, checkpoint, **sums)]
     for person, done in (effort or {}).items():  # also of who began it and put it back

@@ -27,7 +27,8 @@ from storage import releases, rle
 from storage.blobs.base import BlobMissing, Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, sav, sav_frames
-from storage.formats.pictures import PictureError, PictureReader
+from storage.formats.pictures import PictureReader
+from storage.pixels import PictureError
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.video import FrameReader, VideoError

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from engine.protocols import first_frame
 from engine.rounds import rounds
 from engine.services import Services
-from engine.stages import batches, propose
+from engine.stages import batches
 from engine.stages.batches import BatchStage
-from storage import parts, rle
+from storage import overlap, parts, rle
 from storage.formats import sav
 from storage.records import STRIDE, Masklet, Video
 from storage.video import jpeg
@@ -99,7 +99,7 @@ def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[st
     for row in rows:
         if row.video_id != video.video_id:
             continue
-        truth = max(truths, key=lambda t: propose.tube_iou(row, t), default=None)
+        truth = max(truths, key=lambda t: overlap.tube_iou(row, t), default=None)
         if truth is None:
             continue
         score = first_frame.score_rows(row, truth)

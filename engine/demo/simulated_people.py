@@ -24,10 +24,9 @@ from annotation_queue.errors import QueueError
 from annotation_queue.records import Kind, NewOperation, Reason, Ticket
 from engine.services import Services
 from engine.stages import phases, propose
-from storage import rle
+from storage import overlap, rle
 from storage.formats import sav
 from storage.records import STRIDE, Masklet, Prompt, Verdict, Video, content_id
-from validation import jf
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
@@ -274,7 +273,7 @@ class _Desk:
                     acts.append(_act("prompt", frame, {"points_xy": [list(p) for p in points], "labels": labels}))
                 edited[frame] = len(points)
                 seconds += CLICK_S * len(points)
-                if mask is None or jf.jaccard(mask, truth[frame]) < self._policy.accept_frame:
+                if mask is None or overlap.mask_iou(mask, truth[frame]) < self._policy.accept_frame:
                     counts = rle.encode(truth[frame])  # the brush: what clicks do not reach
                     tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
                     acts.append(_act("stroke", frame, {"mask_rle": counts.decode()}))
@@ -356,9 +355,9 @@ class _Desk:
             first = next((i for i, area in enumerate(masklet.area_px) if area), None)
             if first is None:
                 continue
-            overlap = _frame_iou(masklet, aligned, first)
-            if overlap > best:
-                best, found = overlap, truth
+            iou = _frame_iou(masklet, aligned, first)
+            if iou > best:
+                best, found = iou, truth
         return (found, best) if best >= self._policy.same_object else (None, best)
 
     def _is_duplicate(self, ticket: Ticket, target: Masklet) -> bool:
@@ -371,7 +370,7 @@ class _Desk:
         return known
 
     def _satisfied(self, masklet: Masklet, target: Masklet) -> bool:
-        ious = frame_ious(masklet, _aligned(target, masklet.frame_idx))
+        ious = list(overlap.frame_ious(masklet, _aligned(target, masklet.frame_idx)).values())
         if not ious:
             return False
         right = np.mean([iou > self._policy.accept_frame for iou in ious])
@@ -422,16 +421,8 @@ class _Heartbeat:
                 self._client.heartbeat(self._ticket)
 
 
-def frame_ious(masklet: Masklet, truth: Masklet) -> list[float]:
-    """IoU on each frame that shows the object or the masklet; both have the same frames."""
-    shown = [i for i in range(len(masklet.rle)) if masklet.area_px[i] or truth.area_px[i]]
-    return [_frame_iou(masklet, truth, i) for i in shown]
-
-
 def _frame_iou(a: Masklet, b: Masklet, i: int) -> float:
-    if not a.area_px[i] or not b.area_px[i]:
-        return 0.0
-    return float(rle.iou([a.rle[i]], [b.rle[i]], a.height, a.width)[0, 0])
+    return overlap.rle_iou(a.rle[i], b.rle[i], a.height, a.width)
 
 
 def _worst(current: Masklet, wanted: Masklet, done: set[int]) -> int | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.datasets.labelled import Dataset, LabelledVideo
 from storage import rle
+from storage.pixels import Mask
 from storage.records import Masklet, Prompt
 from validation import gate, jf
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
     from model.tracker import Tracker
 
-Mask = NDArray[np.bool_]
 Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
 # Clicks on the first frame that shows the object; its true mask is 0 clicks, its box -1.

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.datasets.labelled import Dataset, LabelledVideo
 from engine.protocols.first_frame import Compressed, NothingHeldOut, Read, Truth, prompt_object
 from storage import rle
+from storage.overlap import mask_iou
+from storage.pixels import Mask
 from storage.records import Prompt
 from validation import jf
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
     from model.features import FeatureCache
 
-Mask = NDArray[np.bool_]
 FRAMES, CLICKS = 8, 3  # frames that may be clicked on, and clicks on each
 GOOD = 0.75  # IoU below which an online annotator stops the video
 LOCATE_S, CLICK_S, WATCH_S = 1.0, 1.5, 30.0 / 300  # modelled seconds: to find a place, to click, to watch a frame
@@ -99,7 +99,7 @@ def online(
                 continue
             found, target = answer.masks(hw), truth.masks[at[answer.frame_idx]]
             last = found[-1]  # of the object with the most stops
-            if stop := answer.frame_idx > start and len(clicks) < most and iou(last, target) < GOOD:
+            if stop := answer.frame_idx > start and len(clicks) < most and mask_iou(last, target) < GOOD:
                 name = str(len(clicks) + 1)
                 tracker.copy(str(len(clicks)), name)
                 made.append(list(made[-1]))
@@ -151,7 +151,7 @@ def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[in
                 mask, previous = answer.masks((target.shape[0], target.shape[1]))[0], answer.best()
             if number in reached:
                 assert mask is not None
-                reached[number].append(iou(mask, target))
+                reached[number].append(mask_iou(mask, target))
     return reached
 
 
@@ -286,14 +286,8 @@ def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[f
     return scores
 
 
-def iou(a: Mask, b: Mask) -> float:
-    """Intersection over union in [0, 1]; 1 where both are empty."""
-    either = np.count_nonzero(a | b)
-    return 1.0 if either == 0 else np.count_nonzero(a & b) / either
-
-
 def _worst(made: Sequence[bytes], targets: Sequence[Mask], hw: tuple[int, int], clicked: Sequence[int]) -> int | None:
     """The annotated frame of the lowest IoU that nobody clicked on; None if all of them are right."""
-    overlaps = {i: iou(rle.decode(made[i], *hw), targets[i]) for i in range(len(made)) if i not in clicked}
+    overlaps = {i: mask_iou(rle.decode(made[i], *hw), targets[i]) for i in range(len(made)) if i not in clicked}
     worst = min(overlaps, key=overlaps.__getitem__, default=None)
     return None if worst is None or overlaps[worst] == 1.0 else worst

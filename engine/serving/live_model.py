@@ -19,8 +19,9 @@ from annotation_queue.draft import Draft, FrameMask
 from annotation_queue.errors import NoSuchVideo
 from engine.services import Services
 from storage import rle
+from storage.pixels import Rgb
 from storage.records import Prompt
-from storage.video import FrameReader, Rgb
+from storage.video import FrameReader
 
 if TYPE_CHECKING:
     from engine.registry import Checkpoint

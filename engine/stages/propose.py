@@ -21,7 +21,7 @@ from engine.services import Services
 from engine.settings import AutoSettings
 from engine.stages import batches
 from engine.stages.batches import BatchStage
-from storage import parts, rle
+from storage import overlap, parts, rle
 from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
 from storage.video import FrameUnreadable
 
@@ -185,24 +185,10 @@ def without_duplicates(rows: Sequence[Masklet]) -> list[Masklet]:
     """Of masklets that cover the same tube, the one with the best mean score; the order stays."""
     kept: list[Masklet] = []
     for row in sorted(rows, key=lambda m: -float(np.mean(m.score))):
-        if all(tube_iou(row, other) <= SAME_TUBE for other in kept):
+        if all(overlap.tube_iou(row, other) <= SAME_TUBE for other in kept):
             kept.append(row)
     order = {row.masklet_id: i for i, row in enumerate(rows)}
     return sorted(kept, key=lambda m: order[m.masklet_id])
-
-
-def tube_iou(a: Masklet, b: Masklet) -> float:
-    """Intersection over union of two masklets of one video, over the frames of `a`."""
-    other = dict(zip(b.frame_idx, zip(b.rle, b.area_px, strict=True), strict=True))
-    both = either = 0.0
-    for frame, counts, area in zip(a.frame_idx, a.rle, a.area_px, strict=True):
-        counts_b, area_b = other.get(frame, (b"", 0))
-        shared = 0.0
-        if area and area_b:
-            iou = float(rle.iou([counts], [counts_b], a.height, a.width)[0, 0])
-            shared = iou * (area + area_b) / (1 + iou)
-        both, either = both + shared, either + area + area_b - shared
-    return both / either if either else 0.0
 
 
 def speck_px(hw: tuple[int, int]) -> int:

@@ -11,11 +11,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket, Settled
-from annotation_queue.rules import masklet_iou
 from engine.services import Services
 from engine.stages import batches, phases
 from engine.stages.batches import BatchStage
-from storage import parts
+from storage import overlap, parts
 from storage.records import Masklet, Operation, Verdict, Video, content_id
 
 
@@ -160,7 +159,7 @@ def gold_of(s: Services, result: BatchResult) -> list[NewGold]:
         if candidate is None or candidate.masklet_id not in asked:
             continue  # what led to it is not known
         verdict, said = asked[candidate.masklet_id]
-        if masklet_iou(candidate, made) < s.settings.queue.gold_iou:  # leaving it as it is would not be right
+        if overlap.mean_iou(candidate, made) < s.settings.queue.gold_iou:  # leaving it as it is would not be right
             pinned = {"frame_idx": verdict.frame_idx, "by": verdict.person, "reasons": said["reasons"]}
             found.append(NewGold(ticket=ticket(candidate, Kind.VERIFY), expected=Verdict.REFINE))
             found.append(NewGold(ticket=ticket(candidate, Kind.TRACK, pinned=pinned), truth=made))

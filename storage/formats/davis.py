@@ -22,7 +22,7 @@ from PIL import Image
 
 from storage import rle
 from storage.formats import pictures
-from storage.formats.pictures import PictureError
+from storage.pixels import PictureError
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.video import FrameReader, jpeg

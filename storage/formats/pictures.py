@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-Rgb = NDArray[np.uint8]  # (H, W, 3)
+from storage.pixels import PictureError, Rgb
+
 SUFFIXES = (".jpg", ".jpeg")
-
-
-class PictureError(ValueError):
-    """These are not the pictures of a video."""
 
 
 class PictureReader:

@@ -19,7 +19,7 @@ import numpy as np
 
 from storage import rle
 from storage.formats import pictures
-from storage.formats.pictures import PictureError
+from storage.pixels import PictureError
 from storage.records import STRIDE
 
 PICTURES, MASKS = "JPEGImages_24fps", "Annotations_6fps"

@@ -16,7 +16,7 @@ from engine.rounds import rounds
 from engine.settings import AutoSettings
 from engine.stages import batches, ingest, propose, publish, review
 from engine.stages.batches import BatchStage
-from storage import parts, releases, rle
+from storage import overlap, parts, releases, rle
 from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
 from storage.records import Verdict
@@ -231,7 +231,7 @@ def test_an_annotator_that_knows_the_truth_ends_near_it(queue, proposed, people)
     assert by_hand
     desk = simulated_people._Desk(s, Policy())
     for row in by_hand:
-        best = max(propose.tube_iou(row, truth) for truth in desk._truth(row.video_id))
+        best = max(overlap.tube_iou(row, truth) for truth in desk._truth(row.video_id))
         assert best == pytest.approx(1.0)
 
 
@@ -245,8 +245,8 @@ def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people
     assert len(settled) > len(accepted) or len(settled) <= truths
     desk = simulated_people._Desk(s, Policy())
     for decision in accepted:  # what the model left wrong was painted: each is near the truth on every frame
-        best = max(desk._truth(decision.video_id), key=lambda t: propose.tube_iou(decision.masklet, t))
-        assert propose.tube_iou(decision.masklet, best) > 0.7
+        best = max(desk._truth(decision.video_id), key=lambda t: overlap.tube_iou(decision.masklet, t))
+        assert overlap.tube_iou(decision.masklet, best) > 0.7
 
 
 def test_a_rejection_of_everything_publishes_nothing(queue, proposed, people):

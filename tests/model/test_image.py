@@ -11,6 +11,8 @@ from model.image import ImagePredictor
 from model.proposals import Candidate, GridConfig, Scale
 from model.tracker import Tracker
 from storage import rle
+from storage.overlap import mask_table
+from storage.pixels import box_of
 from storage.records import Prompt
 
 HW = (96, 160)
@@ -273,7 +275,7 @@ def test_proposals_are_masks_of_the_frame_with_their_origin(loaded, picture):
     assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
     for c in found:
         assert c.mask.shape == HW and c.mask.dtype == np.bool_ and c.mask.any()
-        assert c.box_xyxy == image.masks.box_of(c.mask)
+        assert c.box_xyxy == box_of(c.mask)
         x0, y0, x1, y1 = c.crop_xyxy
         assert x0 <= c.point_xy[0] < x1 and y0 <= c.point_xy[1] < y1
         assert 0 <= c.score <= 1 and 0 <= c.stability <= 1
@@ -282,7 +284,7 @@ def test_proposals_are_masks_of_the_frame_with_their_origin(loaded, picture):
 def test_proposals_are_distinct(loaded, picture):
     config = dataclasses.replace(EVERYTHING, max_mask_overlap=0.6)
     found = proposals.propose(loaded, picture, config)
-    overlaps = image.masks.mask_iou(*[np.stack([c.mask for c in found])] * 2)
+    overlaps = mask_table(*[np.stack([c.mask for c in found])] * 2)
     assert 0 < len(found) < len(proposals.propose(loaded, picture, EVERYTHING))
     assert (overlaps - np.eye(len(found))).max() <= 0.6
 

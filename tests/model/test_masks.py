@@ -64,47 +64,10 @@ def test_cleaning_twice_is_cleaning_once_and_never_empties(mask, min_area_px):
     assert np.array_equal(masks.clean(once, min_area_px), once)
 
 
-@given(SMALL)
-def test_a_box_is_the_tightest_one(mask):
-    box = masks.box_of(mask)
-    if box is None:
-        assert not mask.any()
-        return
-    x0, y0, x1, y1 = box
-    outside = mask.copy()
-    outside[y0:y1, x0:x1] = False
-    assert not outside.any()
-    inside = mask[y0:y1, x0:x1]
-    assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
-
-
 def test_the_largest_part_is_eight_connected():
     mask = drawn("##...", "..#..", "....#", "...#.")
     assert np.array_equal(masks.largest_part(mask), drawn("##...", "..#..", ".....", "....."))
     assert not masks.largest_part(np.zeros((2, 2), dtype=bool)).any()
-
-
-@given(arrays(bool, (3, 5, 6)), arrays(bool, (2, 5, 6)))
-def test_overlaps_of_many_masks_are_those_of_each_pair(a, b):
-    table = masks.mask_iou(a, b)
-    for i in range(3):
-        for j in range(2):
-            both_empty = not a[i].any() and not b[j].any()
-            assert table[i, j] == pytest.approx(0 if both_empty else masks.iou(a[i], b[j]))
-
-
-def test_two_empty_masks_agree_but_are_not_duplicates():
-    empty = np.zeros((1, 2, 2), dtype=bool)
-    assert masks.iou(empty[0], empty[0]) == 1
-    assert masks.mask_iou(empty, empty) == 0
-
-
-def test_overlaps_of_boxes():
-    boxes = np.array([[0, 0, 4, 4], [2, 2, 6, 6], [4, 0, 8, 4], [1, 1, 1, 3]], dtype=float)
-    expected = np.eye(4)
-    expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = 4 / 28
-    expected[3, 3] = 0  # an empty box overlaps nothing
-    assert masks.box_iou(boxes, boxes) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +94,3 @@ def test_enlarging_cuts_at_zero():
 def test_masks_of_other_types_or_sizes_are_refused():
     with pytest.raises(ValueError, match="float64"):
         masks.clean(np.zeros((2, 2)), 3)
-    with pytest.raises(ValueError, match="differ in shape"):
-        masks.iou(np.zeros((2, 2), dtype=bool), np.zeros((2, 3), dtype=bool))
-    with pytest.raises(ValueError, match="one size"):
-        masks.mask_iou(np.zeros((1, 2, 2), dtype=bool), np.zeros((1, 2, 3), dtype=bool))

@@ -112,10 +112,10 @@ def test_malformed_counts_say_what_is_wrong(counts, says):
 def test_counts_that_kill_pycocotools_do_not_kill_us():
     """Fed to pycocotools these abort the interpreter, or read memory that is not theirs."""
     program = (
-        "from storage import rle\n"
+        "from storage import overlap, rle\n"
         "for counts in (b'', b'\\x00', b'zzzz', b'\\xff\\xff', b'P]<0', b'oooo', b'o' * 1000):\n"
         "    assert rle.check(counts, 848, 480)\n"
-        "    try: rle.iou([counts], [counts], 848, 480)\n"
+        "    try: overlap.rle_table([counts], [counts], 848, 480)\n"
         "    except rle.BadRle: pass\n"
         "    else: raise SystemExit(3)\n"
     )
@@ -123,17 +123,6 @@ def test_counts_that_kill_pycocotools_do_not_kill_us():
         [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_iou_of_every_pair():
-    a = np.zeros((10, 10), dtype=bool)
-    a[:5] = True
-    b = np.zeros((10, 10), dtype=bool)
-    b[:, :5] = True
-    ours = rle.iou([rle.encode(a), rle.encode(b), rle.empty(10, 10)], [rle.encode(a), rle.empty(10, 10)], 10, 10)
-    assert ours.shape == (3, 2)
-    assert ours.tolist() == [[1.0, 0.0], [pytest.approx(1 / 3), 0.0], [0.0, 0.0]]
-    assert rle.iou([], [rle.encode(a)], 10, 10).shape == (0, 1)
 
 
 @pytest.mark.skipif(not (SHARED / "sav_000001_manual.json").exists(), reason="the real SA-V file is not here")

@@ -14,7 +14,7 @@ from annotation_queue.api.app import create_app
 from annotation_queue.client import QueueClient
 from annotation_queue.errors import NoSuchBatch, NotAllowed
 from annotation_queue.records import Kind, NewGold, NewTicket, Reason
-from annotation_queue.rules import TRAINED, masklet_iou
+from annotation_queue.rules import TRAINED
 from annotation_queue.tickets.figures import wilson
 from storage import rle
 from storage.records import Verdict
@@ -351,16 +351,6 @@ def test_the_same_claim_again_gives_the_same_gold(store):
 
 
 # --- the maths -------------------------------------------------------------------------------------------------------
-
-
-def test_the_iou_over_time_counts_a_frame_that_one_lacks_as_wrong():
-    truth = candidate("t", frame_count=16)
-    assert masklet_iou(truth, truth) == 1.0
-    shorter = candidate("t", frame_count=8)
-    assert masklet_iou(shorter, truth) == masklet_iou(truth, shorter) == 0.5
-    nothing = replace(truth, rle=(rle.empty(360, 640),) * 4, area_px=(0,) * 4)
-    assert masklet_iou(nothing, nothing) == 1.0 and masklet_iou(nothing, truth) == 0.0
-    assert masklet_iou(replace(truth, height=640, width=360), truth) == 0.0
 
 
 @given(of=st.integers(1, 10_000), data=st.data())

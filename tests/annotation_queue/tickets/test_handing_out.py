@@ -13,8 +13,9 @@ from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.errors import LeaseLost, NotAllowed, TooLate
 from annotation_queue.records import Kind, NewTicket, Person, Reason, Role, State
-from annotation_queue.rules import is_in_share, masklet_iou
+from annotation_queue.rules import is_in_share
 from annotation_queue.tickets.store import RECENT, Store
+from storage import overlap
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     AMY,
@@ -325,8 +326,8 @@ def test_several_people_make_one_masklet_and_the_one_closest_to_the_others_goes_
     assert (verify.kind, verify.masklet_id, verify.made_by) == (Kind.VERIFY, "of-amy", "amy")
     ann, andy, amy = made_by("ann", spots=4), made_by("andy"), made_by("amy", spots=1)
     people = {work.name: work for work in store.figures().people}
-    assert people["ann"].masklet_iou == pytest.approx((masklet_iou(ann, andy) + masklet_iou(ann, amy)) / 2)
-    assert people["amy"].masklet_iou == pytest.approx((masklet_iou(amy, andy) + masklet_iou(ann, amy)) / 2)
+    assert people["ann"].masklet_iou == pytest.approx((overlap.mean_iou(ann, andy) + overlap.mean_iou(ann, amy)) / 2)
+    assert people["amy"].masklet_iou == pytest.approx((overlap.mean_iou(amy, andy) + overlap.mean_iou(ann, amy)) / 2)
     assert people["amy"].masklet_iou > people["andy"].masklet_iou > people["ann"].masklet_iou
     assert people["amy"].agreement == 1.0
     finish(store, VERA, Verdict.ACCEPT)

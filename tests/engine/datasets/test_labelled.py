@@ -23,7 +23,8 @@ from engine.stages import import_sav
 from model import checkpoints
 from storage import releases, rle
 from storage.formats import davis, sav_frames
-from storage.formats.pictures import PictureError, PictureReader
+from storage.formats.pictures import PictureReader
+from storage.pixels import PictureError
 from storage.records import STRIDE
 from storage.releases import NoSuchRelease
 from storage.video import FrameReader

@@ -12,6 +12,7 @@ from engine.protocols.first_frame import Truth
 from engine.protocols.interactive import Reached
 from model import checkpoints
 from model.features import FeatureCache
+from storage.overlap import mask_iou
 from validation import jf
 
 T, HW = 9, (32, 32)
@@ -88,7 +89,7 @@ def test_offline_gives_at_most_so_many_passes(forgetful):
 
 def test_online_stops_only_where_the_mask_is_too_bad_and_never_goes_back(forgetful):
     once, twice = interactive.online(None, None, HW, T, TRUTH)
-    assert interactive.iou(np.roll(square(4), 2, 0), square(4)) > interactive.GOOD  # good enough to go on
+    assert mask_iou(np.roll(square(4), 2, 0), square(4)) > interactive.GOOD  # good enough to go on
     assert list(dict.fromkeys(prompt.frame_idx for prompt in forgetful[0].asked)) == [0, 6]
     assert (once.frames, twice.frames) == (1, 2) and once.clicks < twice.clicks == len(forgetful[0].asked)
     for reached in (once, twice):

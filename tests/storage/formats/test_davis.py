@@ -10,7 +10,8 @@ from PIL import Image
 from storage import rle, video
 from storage.formats import davis
 from storage.formats.davis import DavisError
-from storage.formats.pictures import PictureError, PictureReader
+from storage.formats.pictures import PictureReader
+from storage.pixels import PictureError
 from storage.records import Masklet, Video
 
 H, W = 48, 64
