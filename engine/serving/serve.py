@@ -6,7 +6,9 @@ published right here, so that a laptop needs no scheduler. A child ends with its
 
 from __future__ import annotations
 
+import logging
 import threading
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from engine.processes.children import end_with_parent
@@ -20,14 +22,23 @@ if TYPE_CHECKING:
 
     from annotation_queue.people.oidc import Provider
 
+log = logging.getLogger(__name__)
+
 
 def app(s: Services, *, deliver: bool = True) -> FastAPI:
-    """The queue's application over these services. deliver: False leaves drained batches to another process."""
+    """The queue's application over these services.
+
+    deliver: False leaves drained batches to another process.
+    A machine without torch serves the queue without live refinement: people correct masks by hand.
+    """
     from annotation_queue.api.app import create_app
     from annotation_queue.tickets.store import GRACE_S
     from engine.serving.live_model import LiveModel
     from engine.serving.media import StoredMedia
 
+    has_model = find_spec("torch") is not None
+    if not has_model:
+        log.warning("serving without live refinement: PyTorch is not installed (pip install 'masklet-engine[model]')")
     store, accounts = s.open_queue(GRACE_S)
     return create_app(
         store,
@@ -35,7 +46,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
         accounts=accounts,
         deliver=deliverer(s.settings) if deliver else None,
         secure_cookie=s.settings.queue.secure_cookie,
-        segmenter=LiveModel(s),
+        segmenter=LiveModel(s) if has_model else None,
         oidc=provider(s.settings),
     )
 
