@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from annotation_queue import audit, schema
-from annotation_queue.draft import VERSION, changed_masks, draft_of
+from annotation_queue.draft import changed_masks, draft_of
 from annotation_queue.effort import Effort, effort_of
 from annotation_queue.errors import NoSuchBatch, NoSuchTicket, TooLate
 from annotation_queue.records import Batch, Finished, Kind, Person, QueuePolicy, State, Submission, Ticket
@@ -34,6 +34,7 @@ from annotation_queue.tickets.rows import (
     to_operation,
     to_ticket,
 )
+from annotation_queue.versions import versions_of
 from storage.records import Masklet, Operation, Verdict
 
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
@@ -127,9 +128,7 @@ def take_back(c: Connection, row: Row[Any], mine: Row[Any]) -> tuple[list[dict[s
 
 def unlike(c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
     """The masks of a masklet that do not follow from what was done in its ticket."""
-    contents = c.scalars(select(schema.versions.c.content).where(schema.versions.c.ticket_id == row.ticket_id))
-    versions = {version.operation_id: version for version in map(VERSION.validate_json, contents)}
-    done = _operations(c, row.ticket_id)
+    versions, done = versions_of(c, row.ticket_id), _operations(c, row.ticket_id)
     hw = (made.height, made.width)
     return changed_masks(draft_of(hw, made.frame_idx, _masklet(c, row), done, versions), made)
 

@@ -9,7 +9,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from annotation_queue.api.app import COOKIE, FIGURES_S, SMALL_BODY, STATS_S, create_app
+from annotation_queue.api.app import FIGURES_S, STATS_S, create_app
+from annotation_queue.api.asking import COOKIE
+from annotation_queue.api.edge import SMALL_BODY
 from annotation_queue.client import QueueClient, new_id
 from annotation_queue.database import Database
 from annotation_queue.errors import (

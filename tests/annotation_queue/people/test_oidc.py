@@ -23,7 +23,9 @@ from fastapi.responses import JSONResponse
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from annotation_queue.api.app import COOKIE, FLOW_COOKIE, create_app
+from annotation_queue.api.app import create_app
+from annotation_queue.api.asking import COOKIE
+from annotation_queue.api.logins import FLOW_COOKIE
 from annotation_queue.database import Database
 from annotation_queue.errors import LoginRefused, ProviderUnreachable
 from annotation_queue.people.accounts import FAILURES

@@ -11,10 +11,10 @@ from queue import Queue
 import httpx
 import pytest
 
+from annotation_queue.api import refinement
 from annotation_queue.api.app import create_app
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Kind, NewOperation, Person, Role, Submission
-from annotation_queue.refinement import live
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.turns import Cancelled
 from storage import rle
@@ -97,7 +97,7 @@ def test_the_same_operation_again_is_answered_without_the_model(bench, model):
 def test_an_answer_that_takes_long_says_that_it_is_still_to_come(bench, model, monkeypatch):
     """Else nobody could tell a model at work from a dead connection."""
     client, ticket = bench
-    monkeypatch.setattr(live, "ALIVE_S", 0.01)
+    monkeypatch.setattr(refinement, "ALIVE_S", 0.01)
     click, heard = model.click, threading.Event()
     monkeypatch.setattr(model, "click", lambda *given, **more: heard.wait(20) and click(*given, **more))
     body = {"token": ticket.lease_token, "operation": operation(1)}
@@ -176,8 +176,8 @@ def test_what_is_answered_or_cancelled_is_remembered_no_longer(store, model):
     live, ended = Live(store, SyntheticMedia(FRAMES).info, model), Queue()
 
     def start(said):
-        answer = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**said))
-        return answer.start(lambda made: None, ended.put)
+        begun = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**said))
+        return begun.answer.start(lambda made: None, ended.put)
 
     start(operation(1))
     assert ended.get(timeout=5) is None and live._running == {}
@@ -339,7 +339,7 @@ def test_what_is_promoted_meanwhile_neither_answers_nor_signs_a_propagation(stor
     store.open_batch("b", [track_ticket(frame_count=FRAMES)])
     ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
     live, ended, made = Live(store, SyntheticMedia(FRAMES).info, model), Queue(), []
-    answer = live.begin(
+    begun = live.begin(
         ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**operation(1, "propagate", frame_idx=20))
     )
 
@@ -347,10 +347,10 @@ def test_what_is_promoted_meanwhile_neither_answers_nor_signs_a_propagation(stor
         made.append(frame)
         model.serving = new
 
-    answer.start(each, ended.put)
+    begun.answer.start(each, ended.put)
     assert ended.get(timeout=5) is None
     assert len(old.calls) == len(made) == 11 and new.calls == []
-    version = answer.keep(tuple(made))
+    version = begun.answer.keep(tuple(made))
     assert (version.checkpoint, version.round) == ("disc-finder", 3)
     live.close()
 

@@ -451,7 +451,7 @@ def test_the_time_before_a_pause_counts_too(open_page, store):
 
 @ON_SCREEN
 def test_a_reload_renews_the_leases_that_it_takes_up_again(correcting, store, clock, monkeypatch):
-    monkeypatch.setattr("annotation_queue.api.app.HEARTBEAT_S", 1e6)
+    monkeypatch.setattr("annotation_queue.api.logins.HEARTBEAT_S", 1e6)
     store.lease_s = 9000  # a heartbeat comes long after this test
     page = correcting()
     clock.ahead += 8900  # the lease is about to end

@@ -1,0 +1,79 @@
+"""The pipeline's work: open batches, read how far they are, collect their results, add gold tickets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from annotation_queue.api.asking import Id, Overseer, Pipeline
+from annotation_queue.api.backend import Queue
+from annotation_queue.records import Batch, Gold, NewGold, NewTicket, ResultPage
+from annotation_queue.rules import ID_LENGTH
+
+router = APIRouter(tags=["pipeline"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenBatch:
+    """Tickets to add to a batch; `sealed` says that these are the last."""
+
+    tickets: tuple[NewTicket, ...] = ()
+    sealed: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddGold:
+    """Gold tickets to add to a batch."""
+
+    tickets: tuple[NewGold, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """How many were new."""
+
+    added: int
+
+
+@router.put("/api/batches/{batch_id}")
+def open_batch(batch_id: Id, body: OpenBatch, _: Pipeline, queue: Queue) -> Batch:
+    """Opens a batch, or adds tickets to it. Tickets that it has already are skipped."""
+    return queue.store.open_batch(batch_id, body.tickets, sealed=body.sealed)
+
+
+@router.get("/api/batches")
+def batches(_: Overseer, queue: Queue, drained: bool | None = None) -> list[Batch]:
+    """Every batch, the newest first. drained: only those with (True) or without (False) nothing left to do."""
+    return [batch for batch in queue.store.batches() if drained is None or batch.drained == drained]
+
+
+@router.get("/api/batches/{batch_id}")
+def batch(batch_id: Id, _: Overseer, queue: Queue) -> Batch:
+    """How far a batch is."""
+    return queue.store.batch(batch_id)
+
+
+@router.get("/api/batches/{batch_id}/result")
+def result(
+    batch_id: Id,
+    _: Pipeline,
+    queue: Queue,
+    after: Annotated[str | None, Query(max_length=2 * ID_LENGTH)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> ResultPage:
+    """What people decided and did in a batch, page by page."""
+    return queue.store.result_page(batch_id, after=after, limit=limit)
+
+
+@router.post("/api/batches/{batch_id}/gold")
+def add_gold(batch_id: Id, body: AddGold, who: Overseer, queue: Queue) -> Added:
+    """Adds gold tickets; those that are there already are skipped."""
+    return Added(added=queue.store.add_gold(batch_id, body.tickets, by=who))
+
+
+@router.get("/api/gold")
+def gold(_: Overseer, queue: Queue) -> list[Gold]:
+    """Every gold ticket, and how people did on it."""
+    return queue.store.gold()

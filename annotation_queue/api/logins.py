@@ -1,0 +1,170 @@
+"""Logging in and out, by password or through an OpenID Connect provider, and what a page must know of its person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Field
+
+from annotation_queue.api.asking import COOKIE, Somebody, caller
+from annotation_queue.api.backend import Backend, Queue
+from annotation_queue.errors import LoginRefused
+from annotation_queue.people.accounts import LOGIN_S, Caller, Login
+from annotation_queue.people.oidc import FLOW_S, Provider
+from annotation_queue.records import Person, Reason, Recent, Role
+from annotation_queue.tickets.store import HEARTBEAT_S
+from storage.records import FPS, STRIDE
+
+FLOW_COOKIE = "masklets-login"  # the secret of a login through a provider, until it is finished
+
+router = APIRouter(tags=["people"])
+oidc_router = APIRouter(tags=["people"])  # only with a provider
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """A name and a password."""
+
+    name: str
+    password: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """How people may log in, besides by password."""
+
+    oidc: str | None  # the host of the OpenID Connect provider
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """The provider's page, to which the browser goes to log in."""
+
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """The parameters with which the provider sent the browser back."""
+
+    state: Annotated[str, Field(max_length=4096)]
+    code: Annotated[str, Field(max_length=4096)] | None = None
+    error: Annotated[str, Field(max_length=4096)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Me:
+    """The person who is logged in, and what their page must know."""
+
+    name: str
+    roles: frozenset[Role]
+    skills: frozenset[str]
+    csrf: str | None
+    lease_s: float
+    heartbeat_s: float
+    fps: int
+    stride: int  # annotated frames are every `stride`-th
+    reasons: tuple[Reason, ...]  # in the order of the keys 1 to 9
+    live: bool  # whether a model answers clicks
+
+
+@router.get("/api/login")
+def ways_to_log_in(queue: Queue) -> Ways:
+    """How people may log in, besides by password."""
+    return Ways(oidc=None if queue.oidc is None else queue.oidc.host)
+
+
+@router.post("/api/login")
+def log_in(body: Credentials, request: Request, response: Response, queue: Queue) -> Me:
+    """Logs in by password, and sets the cookie."""
+    login = queue.accounts.log_in(body.name, body.password, address=_address(request))
+    return _logged_in(login, response, queue)
+
+
+@oidc_router.post("/api/login/oidc")
+def begin_elsewhere(response: Response, queue: Queue) -> Elsewhere:
+    """Begins a login through the provider."""
+    begun = _provider(queue).begin()
+    response.set_cookie(FLOW_COOKIE, begun.secret, max_age=int(FLOW_S), **_flow(queue))
+    return Elsewhere(url=begun.url)
+
+
+@oidc_router.post("/api/login/oidc/finish")
+def finish_elsewhere(body: Answered, request: Request, response: Response, queue: Queue) -> Me:
+    """Finishes a login that this browser began at the provider, and sets the cookie."""
+    oidc = _provider(queue)
+    secret = request.cookies.get(FLOW_COOKIE, "")
+    if not oidc.is_of(secret, body.state):  # another browser began this login, so it must not become this browser's
+        raise LoginRefused()
+    if body.code is None:
+        raise LoginRefused(f"{oidc.host} refused this login: {body.error or 'it gave no code'}")
+    with queue.accounts.counting(_address(request)):
+        login = queue.accounts.admit(oidc.finish(secret, body.code), oidc.roles)
+    response.delete_cookie(FLOW_COOKIE, **_flow(queue))
+    return _logged_in(login, response, queue)
+
+
+@router.post("/api/logout", status_code=204)
+def log_out(request: Request, _: Somebody, queue: Queue) -> Response:
+    """Ends this login."""
+    queue.accounts.log_out(request.cookies.get(COOKIE, ""))
+    # clears the cached frames, but not the browser's database: it holds work that waits to be sent
+    response = Response(status_code=204, headers={"Clear-Site-Data": '"cache"'})
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=queue.secure_cookie)
+    return response
+
+
+@router.get("/api/me")
+def me(who: Annotated[Caller, Depends(caller)], queue: Queue) -> Me:
+    """The person who is logged in."""
+    return _me(who.person, who.csrf, queue)
+
+
+@router.get("/api/me/recent")
+def recent(who: Somebody, queue: Queue) -> list[Recent]:
+    """The last ten tickets that this person finished, the latest first."""
+    return queue.store.recent(who)
+
+
+def _me(who: Person, csrf: str | None, queue: Backend) -> Me:
+    lease_s = queue.store.lease_s
+    return Me(
+        name=who.name,
+        roles=who.roles,
+        skills=who.skills,
+        csrf=csrf,
+        lease_s=lease_s,
+        heartbeat_s=min(HEARTBEAT_S, lease_s / 3),
+        fps=FPS,
+        stride=STRIDE,
+        reasons=tuple(Reason),
+        live=queue.live is not None,
+    )
+
+
+def _logged_in(login: Login, response: Response, queue: Backend) -> Me:
+    response.set_cookie(
+        COOKIE,
+        login.secret,
+        max_age=int(LOGIN_S),
+        httponly=True,
+        samesite="strict",
+        secure=queue.secure_cookie,
+    )
+    return _me(login.person, login.csrf, queue)
+
+
+def _provider(queue: Backend) -> Provider:
+    assert queue.oidc is not None  # its routes are not there otherwise
+    return queue.oidc
+
+
+def _flow(queue: Backend) -> dict[str, Any]:
+    return {"path": "/api/login", "httponly": True, "samesite": "lax", "secure": queue.secure_cookie}
+
+
+def _address(request: Request) -> str:
+    """The client's address; "" where the server cannot tell."""
+    return request.client.host if request.client else ""

@@ -1,0 +1,49 @@
+"""The queue in numbers: for people, for overseers, for Prometheus, and whether the server is up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Response
+
+from annotation_queue.api.asking import Overseer, Somebody
+from annotation_queue.api.backend import Queue
+from annotation_queue.records import QueueFigures, Stats
+from annotation_queue.tickets.prometheus import prometheus
+
+router = APIRouter(tags=["numbers"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """The server answers and reaches its database."""
+
+    ok: bool
+    undelivered: int  # drained batches that the pipeline does not know of yet
+
+
+@router.get("/api/stats")
+def stats(_: Somebody, queue: Queue) -> Stats:
+    """How many tickets are in which state, and everybody's pace."""
+    return queue.stats()
+
+
+@router.get("/api/figures")
+def figures(_: Overseer, queue: Queue) -> QueueFigures:
+    """Progress, effort and agreement, by batch, person, phase and checkpoint."""
+    return queue.figures()
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(_: Overseer, queue: Queue) -> Response:
+    """The figures for Prometheus. It needs a token of an overseer, best with the scope `read`.
+
+    No address is trusted without one: behind a proxy on this machine, every request would look local.
+    """
+    return Response(prometheus(queue.figures()), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/healthz")
+def health(queue: Queue) -> Health:
+    """Whether the server is up. Anybody may ask."""
+    return Health(ok=True, undelivered=queue.stats().undelivered)

@@ -1,0 +1,102 @@
+"""People, their roles and tokens, and the audit: for leads and admins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from annotation_queue.api.asking import Id, Manager
+from annotation_queue.api.backend import Queue
+from annotation_queue.people.accounts import token_id_of
+from annotation_queue.records import Account, Audited, Role, Scope
+
+router = APIRouter(tags=["people"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetPerson:
+    """A person to add, or to change; None leaves a part as it is."""
+
+    name: str
+    roles: tuple[Role, ...]
+    skills: tuple[str, ...] | None = None
+    password: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disable:
+    """Whether a person is locked out."""
+
+    disabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssueToken:
+    """The limits of a new token."""
+
+    scopes: tuple[Scope, ...] | None = None  # None: it may do all that its person may
+    expires_s: Annotated[float, Field(gt=0, le=1e9)] | None = None  # None: it is valid until it is revoked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issued:
+    """A new token; it is shown only this once."""
+
+    token: str
+    token_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revoked:
+    """How many credentials ended, browser logins included."""
+
+    revoked: int
+
+
+@router.get("/api/people")
+def everybody(_: Manager, queue: Queue) -> list[Account]:
+    """Every person, with their tokens."""
+    return queue.accounts.accounts()
+
+
+@router.post("/api/people")
+def set_person(body: SetPerson, who: Manager, queue: Queue) -> Account:
+    """Adds or changes a person. Only an admin may make or change an admin."""
+    queue.accounts.add(body.name, body.roles, body.password, skills=body.skills, by=who)
+    return next(account for account in queue.accounts.accounts() if account.name == body.name)
+
+
+@router.post("/api/people/{name}/disable", status_code=204)
+def disable(name: Id, body: Disable, who: Manager, queue: Queue) -> Response:
+    """Locks a person out, or lets them in again."""
+    queue.accounts.disable(name, body.disabled, by=who)
+    return Response(status_code=204)
+
+
+@router.post("/api/people/{name}/tokens")
+def issue_token(name: Id, body: IssueToken, who: Manager, queue: Queue) -> Issued:
+    """A new token for a program of this person."""
+    token = queue.accounts.issue_token(name, body.scopes, expires_s=body.expires_s, by=who)
+    return Issued(token=token, token_id=token_id_of(token))
+
+
+@router.delete("/api/people/{name}/tokens")
+def revoke_tokens(name: Id, who: Manager, queue: Queue) -> Revoked:
+    """Revokes all tokens of a person, and ends their logins."""
+    return Revoked(revoked=queue.accounts.revoke_tokens(name, by=who))
+
+
+@router.delete("/api/people/{name}/tokens/{token_id}", status_code=204)
+def revoke_token(name: Id, token_id: Id, who: Manager, queue: Queue) -> Response:
+    """Revokes one token of a person."""
+    queue.accounts.revoke_token(name, token_id, by=who)
+    return Response(status_code=204)
+
+
+@router.get("/api/audit")
+def audited(_: Manager, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Audited]:
+    """What was done to people and leases, the latest first."""
+    return queue.accounts.audited(limit=limit)

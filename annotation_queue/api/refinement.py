@@ -1,0 +1,138 @@
+"""Live refinement over HTTP: an operation is sent, and the masks that the model makes of it stream back.
+
+POST /api/tickets/{id}/refine answers in lines of JSON: "kept" once the operation is stored, one "frame" for each mask,
+and at the end "done" once all masks are stored as a version, or "failed". While the model works, "alive" comes every
+few seconds. The same operation again is answered from its version. Closing the connection cancels the work, and no mask
+of it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from annotation_queue.api.asking import Id, SeenTicket, Somebody
+from annotation_queue.api.backend import Backend, Queue
+from annotation_queue.api.tickets import Hold
+from annotation_queue.draft import FrameMask, Version
+from annotation_queue.records import NewOperation
+from annotation_queue.refinement.live import Begun, Live
+from annotation_queue.refinement.turns import Cancelled
+
+ALIVE_S = 5.0  # after this long without a mask, "alive" is sent
+
+router = APIRouter(tags=["refinement"])  # only with a model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refine(Hold):
+    """An operation under a lease, for the model to answer."""
+
+    operation: NewOperation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warm(Hold):
+    """Where an annotator will begin: the embeddings around this frame are computed ahead."""
+
+    frame_idx: int = 0
+
+
+@router.post("/api/tickets/{ticket_id}/refine", response_class=StreamingResponse)
+async def refine(ticket_id: Id, body: Refine, who: Somebody, queue: Queue) -> StreamingResponse:
+    """Keeps an operation, and streams the model's answer."""
+    begun = await run_in_threadpool(_live(queue).begin, ticket_id, body.token, who, body.operation)
+    return StreamingResponse(_lines(begun), media_type="application/x-ndjson")
+
+
+@router.post("/api/tickets/{ticket_id}/warm", status_code=202)
+def warm(ticket_id: Id, body: Warm, who: Somebody, queue: Queue) -> Response:
+    """Computes embeddings of a ticket's frames ahead."""
+    _live(queue).warm(ticket_id, body.token, who, body.frame_idx)
+    return Response(status_code=202)
+
+
+@router.post("/api/live", status_code=202)
+def load(_: Somebody, queue: Queue) -> Response:
+    """Loads the model ahead."""
+    _live(queue).load()
+    return Response(status_code=202)
+
+
+@router.get("/api/tickets/{ticket_id}/versions")
+def versions(ticket: SeenTicket, queue: Queue) -> list[Version]:
+    """The masks that each operation of a ticket made."""
+    return list(_live(queue).versions(ticket.ticket_id).values())
+
+
+def _live(queue: Backend) -> Live:
+    assert queue.live is not None  # its routes are not there otherwise
+    return queue.live
+
+
+# --- the lines of an answer --------------------------------------------------------------------------------------
+
+_END = object()
+
+
+async def _lines(begun: Begun) -> AsyncIterator[bytes]:
+    """The answer, line by line. Closing the iterator cancels the work."""
+    yield _line("kept", seq=begun.seq)
+    if isinstance(begun.answer, Version):
+        for frame in begun.answer.frames:
+            yield _line("frame", frame)
+        yield _done(begun.answer)
+        return
+    loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Any]()
+
+    def put(item: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+    job = begun.answer.start(put, lambda error: put(error or _END))
+    frames: list[FrameMask] = []
+    try:
+        while (item := await _next(arrived)) is None or isinstance(item, FrameMask):
+            if item is None:
+                yield _line("alive")
+                continue
+            frames.append(item)
+            yield _line("frame", item)
+    finally:
+        job.cancel()
+    if item is not _END:
+        why = "cancelled" if isinstance(item, Cancelled) else type(item).__name__
+        yield _line("failed", why=why, error=" ".join(str(item).split())[:300])
+        return
+    kept = await run_in_threadpool(begun.answer.keep, tuple(frames))
+    if kept.frames != tuple(frames):  # two requests were answered at once: the masks of the first are stored
+        for frame in kept.frames:
+            yield _line("frame", frame)
+    yield _done(kept)
+
+
+async def _next(arrived: asyncio.Queue[Any]) -> Any:
+    """The next item, or None if there is none within ALIVE_S."""
+    try:
+        return await asyncio.wait_for(arrived.get(), ALIVE_S)
+    except TimeoutError:
+        return None
+
+
+def _done(version: Version) -> bytes:
+    return _line("done", checkpoint=version.checkpoint, round=version.round, frames=len(version.frames))
+
+
+def _line(event: str, frame: FrameMask | None = None, **more: object) -> bytes:
+    content = {"event": event, **more}
+    if frame is not None:
+        content["frame"] = asdict(frame) | {"rle": frame.rle.decode()}
+    return json.dumps(content).encode() + b"\n"
