@@ -171,14 +171,14 @@ def _apply(draft: Draft, operation: Operation, version: Version | None) -> None:
                 draft.edited.add(i)
     elif operation.kind == "stroke" and frame is not None:
         counts = payload["mask_rle"].encode()
-        if problem := rle.check(counts, *hw):
+        if problem := rle.problem(counts, *hw):
             raise ValueError(problem)
         draft.masks[frame] = drawn(frame, counts, hw)
         draft.prompts.pop(frame, None)
         draft.edited.add(frame)
     elif operation.kind == "submit":
         for i, counts in payload.get("masks", {}).items():  # masks that did not follow from the operations before
-            if not rle.check(counts.encode(), *hw):
+            if not rle.problem(counts.encode(), *hw):
                 draft.masks[int(i)] = drawn(int(i), counts.encode(), hw)
     elif operation.kind == "clear" and frame is not None:
         draft.prompts.pop(frame, None)

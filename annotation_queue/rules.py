@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from math import isfinite
 
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Person, Role, Submission, Ticket
-from storage import rle
-from storage.records import STRIDE, Masklet, Verdict, content_id
+from storage.masklet_rules import form_problems
+from storage.records import Masklet, Verdict, content_id
 
 HANDED_OUT = (Kind.VERIFY, Kind.TRACK, Kind.SELECT)  # first, unless the claim says otherwise: what is nearly done
 
@@ -188,23 +187,10 @@ def check_masklet(masklet: Masklet) -> None:
     check_id(masklet.masklet_id, "masklet_id")
     check_id(masklet.video_id, "video_id")
     name = f"masklet {masklet.masklet_id}"
-    frames = masklet.frame_idx
-    if not frames:
-        raise ValueError(f"{name} has no frames")
-    in_order = all(a < b for a, b in zip(frames, frames[1:], strict=False))
-    if frames[0] < 0 or not in_order or any(i % STRIDE for i in frames):
-        raise ValueError(f"{name}: frame_idx must be increasing multiples of {STRIDE}")
-    for field in ("rle", "area_px", "score", "object_score", "stability"):
-        if len(getattr(masklet, field)) != len(frames):
-            raise ValueError(f"{name}: {len(getattr(masklet, field))} values of {field} for {len(frames)} frames")
-    for field in ("score", "object_score", "stability"):
-        if not all(map(isfinite, getattr(masklet, field))):
-            raise ValueError(f"{name}: {field} must be finite")
     if not (0 < masklet.height <= MAX_SIDE_PX and 0 < masklet.width <= MAX_SIDE_PX):
         raise ValueError(f"{name}: size {masklet.height}x{masklet.width}")
-    for frame_idx, counts in zip(frames, masklet.rle, strict=True):
-        if problem := rle.check(counts, masklet.height, masklet.width):
-            raise ValueError(f"{name}, frame {frame_idx}: {problem}")
+    if problems := form_problems(masklet):
+        raise ValueError(f"{name}: {next(iter(problems.values()))}")
 
 
 def check_operation(ticket: Ticket, operation: NewOperation) -> None:

@@ -56,7 +56,7 @@ def area(counts: bytes, height: int, width: int) -> int:
     return int(_runs(counts, height, width)[1::2].sum())
 
 
-def check(counts: bytes, height: int, width: int) -> str | None:
+def problem(counts: bytes, height: int, width: int) -> str | None:
     """One line saying what is wrong with these counts, or None. Never raises for any bytes."""
     try:
         _runs(counts, height, width)

@@ -1,98 +1,86 @@
-"""Checks of one masklet, mask by mask: what must hold before anybody trusts it.
+"""Checks of one masklet: its form, and whether its content can be true.
 
-Pure: knows records and RLE, nothing about tables or what happens to a masklet that fails.
+Pure: knows records and compressed masks. Does not know tables, or what happens to a masklet that fails.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from storage import rle
-from storage.records import STRIDE, Masklet, Video
+from storage.masklet_rules import TERMS, and_more, at_frame, form_problems
+from storage.records import Masklet, Video
+
+#: The names of the checks, in the order of a report. They are the reasons in the table `quarantine`.
+CHECKS = ("lists", "frames", "size", "rle", "area", "empty", "scores", "counts", "terms")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """One check that a masklet fails."""
 
-    check: str  # "lists", "frames", "size", "rle", "area", "empty", "scores", "counts", "terms": the reason
+    check: str  # one of CHECKS
     detail: str  # one line
 
 
-TERMS = {"kind": ("auto", "manual"), "phase": ("auto", "1", "2", "3"), "split": ("train", "val", "test")}
+def problems(masklet: Masklet, video: Video | None = None) -> list[Problem]:
+    """The checks that a masklet fails, each at most once, in the order of CHECKS.
 
-
-def check(masklet: Masklet, video: Video | None = None) -> list[Problem]:
-    """What is wrong with a masklet, at most one problem a check; nothing is wrong with an empty list.
-
-    video: the one it is of; None leaves out what only the video can tell.
+    video: the video of the masklet; without it, the checks that need it are left out.
     """
-    return [Problem(check=name, detail=detail) for name, detail in _problems(masklet, video)]
+    form = form_problems(masklet)
+    details = {
+        **form,
+        "frames": form.get("frames") or _past_the_end(masklet, video),
+        "size": _size(masklet, video),
+        **({} if "rle" in form else _areas(masklet)),
+        "scores": form.get("scores") or _score_range(masklet),
+        "counts": _counts(masklet),
+        "terms": _terms(masklet),
+    }
+    return [Problem(check=check, detail=detail) for check in CHECKS if (detail := details.get(check)) is not None]
 
 
-def _problems(masklet: Masklet, video: Video | None) -> Iterator[tuple[str, str]]:
-    count = len(masklet.frame_idx)
-    lists = ("rle", "area_px", "score", "object_score", "stability")
-    odd = {name: len(getattr(masklet, name)) for name in lists if len(getattr(masklet, name)) != count}
-    if odd or not count:
-        found = ", ".join(f"{name} {length}" for name, length in odd.items())
-        yield "lists", f"{count} frames, but {found}" if count else "no frames"
-    if (detail := _frames(masklet, video)) is not None:
-        yield "frames", detail
-    height, width = masklet.height, masklet.width
-    if video is not None and (height, width) != (video.height, video.width):
-        yield "size", f"masks of {height} x {width}, the video is {video.height} x {video.width}"
-    broken = [(t, problem) for t, counts in enumerate(masklet.rle) if (problem := rle.check(counts, height, width))]
-    if broken:
-        t, problem = broken[0]
-        yield "rle", f"{_at(masklet, t)}: {problem}{_more(len(broken))}"
-    else:
-        areas = [rle.area(counts, height, width) for counts in masklet.rle]
-        wrong = [t for t, (a, b) in enumerate(zip(areas, masklet.area_px, strict=False)) if a != b]
-        if wrong:
-            t = wrong[0]
-            yield "area", f"{_at(masklet, t)}: {masklet.area_px[t]} px, its mask has {areas[t]}{_more(len(wrong))}"
-        if not any(areas):
-            yield "empty", f"the object is in none of {count} frames"
-    for name in ("score", "object_score", "stability"):
-        strange = [t for t, value in enumerate(getattr(masklet, name)) if not math.isfinite(value)]
-        if strange:
-            yield "scores", f"{_at(masklet, strange[0])}: {name} is not finite{_more(len(strange))}"
-            break
-    else:
-        for name in ("score", "stability"):
-            out = [t for t, value in enumerate(getattr(masklet, name)) if not 0 <= value <= 1]
-            if out:
-                value = getattr(masklet, name)[out[0]]
-                yield "scores", f"{_at(masklet, out[0])}: {name} {value} is not in [0, 1]{_more(len(out))}"
-                break
-    if not 0 <= masklet.edited_frame_count <= count or masklet.click_count < 0:
-        edited, clicks = masklet.edited_frame_count, masklet.click_count
-        yield "counts", f"{edited} edited frames of {count}, {clicks} clicks"
-    for name, words in TERMS.items():
-        if getattr(masklet, name) not in words:
-            yield "terms", f"{name} is {getattr(masklet, name)!r}, not one of {', '.join(words)}"
-            break
+def _past_the_end(masklet: Masklet, video: Video | None) -> str | None:
+    last = masklet.frame_idx[-1] if masklet.frame_idx else -1
+    if video is None or last < video.frame_count:
+        return None
+    return f"frame {last} is past the end of the video, which has {video.frame_count}"
 
 
-def _frames(masklet: Masklet, video: Video | None) -> str | None:
-    before = -1
-    for frame_idx in masklet.frame_idx:
-        if frame_idx <= before:
-            return f"frame {frame_idx} comes after frame {before}"
-        if frame_idx % STRIDE:
-            return f"frame {frame_idx} is not an annotated frame: those are every {STRIDE}th"
-        before = frame_idx
-    if video is not None and before >= video.frame_count:
-        return f"frame {before} is past the end of the video, which has {video.frame_count}"
+def _size(masklet: Masklet, video: Video | None) -> str | None:
+    if video is None or (masklet.height, masklet.width) == (video.height, video.width):
+        return None
+    return f"masks of {masklet.height} x {masklet.width}, the video is {video.height} x {video.width}"
+
+
+def _areas(masklet: Masklet) -> dict[str, str | None]:
+    """The checks "area" and "empty"; every mask can be decoded."""
+    areas = [rle.area(counts, masklet.height, masklet.width) for counts in masklet.rle]
+    wrong = [t for t, (a, b) in enumerate(zip(areas, masklet.area_px, strict=False)) if a != b]
+    area = None
+    if wrong:
+        t = wrong[0]
+        area = f"{at_frame(masklet, t)}: {masklet.area_px[t]} px, its mask has {areas[t]}{and_more(len(wrong))}"
+    return {"area": area, "empty": None if any(areas) else f"the object is in none of {len(masklet.frame_idx)} frames"}
+
+
+def _score_range(masklet: Masklet) -> str | None:
+    for name in ("score", "stability"):
+        values = getattr(masklet, name)
+        out = [t for t, value in enumerate(values) if not 0 <= value <= 1]
+        if out:
+            return f"{at_frame(masklet, out[0])}: {name} {values[out[0]]} is not in [0, 1]{and_more(len(out))}"
     return None
 
 
-def _at(masklet: Masklet, t: int) -> str:
-    return f"frame {masklet.frame_idx[t]}" if t < len(masklet.frame_idx) else f"mask {t}"
+def _counts(masklet: Masklet) -> str | None:
+    edited, clicks, count = masklet.edited_frame_count, masklet.click_count, len(masklet.frame_idx)
+    return None if 0 <= edited <= count and clicks >= 0 else f"{edited} edited frames of {count}, {clicks} clicks"
 
 
-def _more(count: int) -> str:
-    return f" (and {count - 1} more)" if count > 1 else ""
+def _terms(masklet: Masklet) -> str | None:
+    for name, words in TERMS.items():
+        if getattr(masklet, name) not in words:
+            return f"{name} is {getattr(masklet, name)!r}, not one of {', '.join(words)}"
+    return None

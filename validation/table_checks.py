@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Video
 
 #: table -> (expectation, its arguments). The columns are those of `frames`.
@@ -24,9 +25,9 @@ RULES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("ExpectColumnValuesToBeUnique", {"column": "masklet_id"}),
         ("ExpectColumnValuesToNotBeNull", {"column": "video_id"}),
         ("ExpectColumnValuesToBeInSet", {"column": "video_known", "value_set": [True]}),
-        ("ExpectColumnValuesToBeInSet", {"column": "kind", "value_set": ["auto", "manual"]}),
-        ("ExpectColumnValuesToBeInSet", {"column": "phase", "value_set": ["auto", "1", "2", "3"]}),
-        ("ExpectColumnValuesToBeInSet", {"column": "split", "value_set": ["train", "val", "test"]}),
+        ("ExpectColumnValuesToBeInSet", {"column": "kind", "value_set": list(TERMS["kind"])}),
+        ("ExpectColumnValuesToBeInSet", {"column": "phase", "value_set": list(TERMS["phase"])}),
+        ("ExpectColumnValuesToBeInSet", {"column": "split", "value_set": list(TERMS["split"])}),
         ("ExpectColumnValuesToNotBeNull", {"column": "checkpoint"}),
         ("ExpectColumnValuesToBeBetween", {"column": "round", "min_value": 0}),
         ("ExpectColumnValuesToBeBetween", {"column": "frames", "min_value": 1}),
@@ -50,7 +51,7 @@ RULES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("ExpectColumnValuesToBeBetween", {"column": "frame_count", "min_value": 2}),
         ("ExpectColumnValuesToBeBetween", {"column": "rate_error", "max_value": 0.01}),
         ("ExpectColumnValuesToBeInSet", {"column": "rotation", "value_set": [0, 90, 180, 270]}),
-        ("ExpectColumnValuesToBeInSet", {"column": "split", "value_set": ["train", "val", "test"]}),
+        ("ExpectColumnValuesToBeInSet", {"column": "split", "value_set": list(TERMS["split"])}),
     ),
 }
 

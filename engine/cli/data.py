@@ -36,7 +36,7 @@ def validate(
         count = 0
         for row in chosen.iter_masklets():
             count += 1
-            found = masklet_checks.check(row, videos.get(row.video_id))
+            found = masklet_checks.problems(row, videos.get(row.video_id))
             problems += [f"{row.masklet_id}: {p.check}: {p.detail}" for p in found]
     if as_json:
         console.print_json({"release": chosen.name, "masklets": count, "problems": problems})

@@ -51,7 +51,7 @@ def _run(s: Services, batch_id: str) -> str:
     refused = [
         Quarantined(stage="publish", subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
         for row in rows
-        for p in masklet_checks.check(row, by_id.get(row.video_id))
+        for p in masklet_checks.problems(row, by_id.get(row.video_id))
     ]
     bad = {q.subject for q in refused}
     good = [row for row in rows if row.masklet_id not in bad]

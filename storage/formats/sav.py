@@ -261,7 +261,7 @@ def _counts(name: str, mask: Any, height: int, width: int, t: int, n: int) -> by
     size = mask.get("size", [height, width])
     if not isinstance(size, list) or [_whole(where, side) for side in size] != [height, width]:
         raise SavError(f"{where}: size {size}, others have {[height, width]}")
-    if (problem := rle.check(counts, height, width)) is not None:
+    if (problem := rle.problem(counts, height, width)) is not None:
         raise SavError(f"{where}: {problem}")
     return counts
 

@@ -28,7 +28,7 @@ def test_a_mask_survives_the_round_trip(mask):
     counts = rle.encode(mask)
     assert np.array_equal(rle.decode(counts, height, width), mask)
     assert rle.area(counts, height, width) == mask.sum()
-    assert rle.check(counts, height, width) is None
+    assert rle.problem(counts, height, width) is None
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
@@ -43,7 +43,7 @@ def test_decoding_agrees_with_pycocotools(mask):
 @given(st.binary(max_size=40), st.integers(-1, 50), st.integers(-1, 50))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_checked_without_harm(counts, height, width):
-    problem = rle.check(counts, height, width)
+    problem = rle.problem(counts, height, width)
     if problem is None:
         assert rle.encode(rle.decode(counts, height, width)) is not None
     else:
@@ -58,7 +58,7 @@ def test_any_bytes_are_checked_without_harm(counts, height, width):
 def test_every_total_but_the_right_one_is_refused(runs):
     height, width = 20, 20
     counts = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
-    assert (rle.check(counts, height, width) is None) == (sum(runs) == height * width)
+    assert (rle.problem(counts, height, width) is None) == (sum(runs) == height * width)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (7, 5), (480, 640)])
@@ -106,7 +106,7 @@ def test_what_is_not_a_mask_is_a_value_error(mask):
     ],
 )
 def test_malformed_counts_say_what_is_wrong(counts, says):
-    assert says in (rle.check(counts, 10, 10) or "")
+    assert says in (rle.problem(counts, 10, 10) or "")
 
 
 def test_counts_that_kill_pycocotools_do_not_kill_us():
@@ -114,7 +114,7 @@ def test_counts_that_kill_pycocotools_do_not_kill_us():
     program = (
         "from storage import overlap, rle\n"
         "for counts in (b'', b'\\x00', b'zzzz', b'\\xff\\xff', b'P]<0', b'oooo', b'o' * 1000):\n"
-        "    assert rle.check(counts, 848, 480)\n"
+        "    assert rle.problem(counts, 848, 480)\n"
         "    try: overlap.rle_table([counts], [counts], 848, 480)\n"
         "    except rle.BadRle: pass\n"
         "    else: raise SystemExit(3)\n"

@@ -11,8 +11,8 @@ from validation import masklet_checks
 
 
 def test_a_right_masklet_has_no_problem(masklet, video):
-    assert masklet_checks.check(masklet(), video()) == []
-    assert masklet_checks.check(masklet(), None) == []
+    assert masklet_checks.problems(masklet(), video()) == []
+    assert masklet_checks.problems(masklet(), None) == []
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_a_right_masklet_has_no_problem(masklet, video):
         ({"score": (0.9,)}, "lists", "3 frames, but score 1"),
         ({"frame_idx": (0, 8, 4)}, "frames", "frame 4 comes after frame 8"),
         ({"frame_idx": (0, 4, 4)}, "frames", "frame 4 comes after frame 4"),
-        ({"frame_idx": (-4, 0, 4)}, "frames", "frame -4 comes after"),
+        ({"frame_idx": (-4, 0, 4)}, "frames", "frame -4 is negative"),
         ({"frame_idx": (0, 4, 6)}, "frames", "frame 6 is not an annotated frame"),
         ({"frame_idx": (0, 4, 12)}, "frames", "past the end of the video, which has 12"),
         ({"area_px": (48, 47, 0)}, "area", "frame 4: 47 px, its mask has 48"),
@@ -38,7 +38,7 @@ def test_a_right_masklet_has_no_problem(masklet, video):
     ],
 )
 def test_each_check_finds_its_own(masklet, video, changes, check, says):
-    problems = masklet_checks.check(masklet(**changes), video())
+    problems = masklet_checks.problems(masklet(**changes), video())
     assert [p.check for p in problems] == [check]
     assert says in problems[0].detail
     assert "\n" not in problems[0].detail
@@ -47,21 +47,21 @@ def test_each_check_finds_its_own(masklet, video, changes, check, says):
 @pytest.mark.parametrize("counts", [b"", b"\x00", b"zzzz", b"\xff", rle.empty(24, 31)])
 def test_masks_that_do_not_decode_are_found_without_harm(masklet, video, counts):
     right = masklet()
-    problems = masklet_checks.check(masklet(rle=(right.rle[0], counts, counts)), video())
+    problems = masklet_checks.problems(masklet(rle=(right.rle[0], counts, counts)), video())
     assert [p.check for p in problems] == ["rle"]
     assert problems[0].detail.startswith("frame 4: ")
     assert problems[0].detail.endswith("(and 1 more)")
 
 
 def test_masks_of_another_size_than_the_video_are_found(masklet, video):
-    assert [p.check for p in masklet_checks.check(masklet(), video(height=48))] == ["size"]
+    assert [p.check for p in masklet_checks.problems(masklet(), video(height=48))] == ["size"]
 
 
 def test_a_masklet_without_frames_is_found(masklet):
     nothing = {name: () for name in ("frame_idx", "rle", "area_px", "score", "object_score", "stability")}
-    assert [p.check for p in masklet_checks.check(masklet(**nothing))] == ["lists", "empty"]
+    assert [p.check for p in masklet_checks.problems(masklet(**nothing))] == ["lists", "empty"]
 
 
 def test_several_problems_are_all_told(masklet, video):
-    problems = masklet_checks.check(masklet(frame_idx=(0, 4, 10), area_px=(1, 2, 3), score=(math.nan,) * 3), video())
+    problems = masklet_checks.problems(masklet(frame_idx=(0, 4, 10), area_px=(1, 2, 3), score=(math.nan,) * 3), video())
     assert [p.check for p in problems] == ["frames", "area", "scores"]
