@@ -59,6 +59,13 @@ class LoadedModel:
         return self.model.dtype
 
 
+def model_card(title: str, text: str, facts: Mapping[str, object] | None = None) -> str:
+    """The README.md of a checkpoint: a title, what it is, facts as a list, and how to load it."""
+    listed = "".join(f"- {name}: {value}\n" for name, value in (facts or {}).items())
+    parts = [f"# {title}", text.strip(), listed.strip(), "Loads with `transformers.Sam2VideoModel.from_pretrained`."]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
 def save(
     model: Sam2VideoModel,
     folder: Path | str,

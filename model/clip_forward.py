@@ -16,19 +16,7 @@ from transformers import Sam2VideoModel
 from model import network
 from model.network import Clicks, Decoded, FrameMemory
 from model.parallel import Team
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """How annotators are simulated in training. Probabilities in [0, 1], clicks a frame."""
-
-    mask: float = 0.5  # the first prompt is the true mask; never on single frames, which it would leave nothing to ask
-    click: float = 0.25  # one positive click; the rest is a box. On single frames the two share all, in proportion
-    box_jitter: float = 0.1  # of the side, at most 20 px
-    prompted_frames: int = 2  # 1 .. this many, drawn uniformly; the first frame is always one
-    corrected_frames: int = 2  # 1 .. this many, drawn uniformly; the first frame is always one
-    correction_clicks: int = 7
-    click_anywhere: float = 0.1  # a corrective click is drawn from the object whatever the error
+from model.recipe import Interaction
 
 
 @dataclass(frozen=True)

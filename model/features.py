@@ -1,4 +1,7 @@
-"""Image features of the frames of a video, cached."""
+"""Image features of video frames, cached: a frame is encoded once for all objects, and for all trackers that share it.
+
+Knows nothing of objects, prompts or memory.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from model.checkpoints import LoadedModel
 from model.network import Features
 from storage.pixels import Rgb
 
-FrameSource = Callable[[Any], Rgb]  # frame_idx, or whatever tells the frames of a cache apart -> uint8 (H, W, 3)
+FrameSource = Callable[[Any], Rgb]  # frame_idx, or another key of a frame -> uint8 (H, W, 3)
 
 
 class FeatureCache:
-    """Image features by frame, the least recently used dropped. Share one between trackers of a video.
+    """Image features by frame; evicts the least recently used. Trackers of one video can share a cache.
 
-    Where one is shared between videos, `frame_idx` is what its source takes, and trackers get `at` theirs.
+    One cache can also serve several videos: its source then takes any hashable key of a frame, and each tracker gets
+    `cache.at(keys)`. Safe for use by several threads.
     """
 
     def __init__(self, loaded: LoadedModel, frames: FrameSource, size: int = 4) -> None:
@@ -40,12 +44,12 @@ class FeatureCache:
             return self._kept[frame_idx]
 
     def at(self, frame_idx: Sequence[Any]) -> FeatureCache:
-        """The same cache for a tracker that goes through these frames alone and counts them from 0."""
-        return _Places(self, frame_idx)
+        """A view of this cache in which frame i is the frame `frame_idx[i]`."""
+        return _Renumbered(self, frame_idx)
 
     @torch.inference_mode()
     def encoding(self, frame_idx: Any) -> Generator[None]:
-        """Encodes a frame, unless it is there, in steps between which this thread may do something more urgent."""
+        """Encodes a frame in steps, unless it is cached. Between steps this thread may do something more urgent."""
         with self._lock:
             if frame_idx in self._kept:
                 self._kept.move_to_end(frame_idx)
@@ -70,7 +74,7 @@ class FeatureCache:
             self._kept.popitem(last=False)
 
 
-class _Places(FeatureCache):
+class _Renumbered(FeatureCache):
     """A cache seen through a list of frames."""
 
     def __init__(self, cache: FeatureCache, frame_idx: Sequence[Any]) -> None:

@@ -13,14 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.parallel import Team
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    focal: float = 20.0
-    dice: float = 1.0
-    iou: float = 1.0
-    occlusion: float = 1.0
+from model.recipe import LossWeights
 
 
 @dataclass(frozen=True)

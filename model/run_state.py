@@ -1,27 +1,75 @@
-"""The state of a training run on disk: weights, optimiser and step, written so that a kill loses nothing."""
+"""The state of a training run on disk: weights, optimiser, step and recipe, in one file that a kill cannot damage."""
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import Sam2VideoModel
 
+from model.recipe import Recipe, parse_recipe
 
-def save_state(path: Path, model: Sam2VideoModel, optimiser: torch.optim.Optimizer, step: int, recipe: str) -> None:
-    """Writes beside and renames: a kill leaves the old state or the new one, and a rest that the next save replaces."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(
-        {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "recipe": recipe}, temporary
-    )
+FILE = "state.pt"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What state.pt holds. The optimiser belongs to the stage of the last step."""
+
+    model: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    step: int  # steps done, over all stages
+    recipe: str  # JSON
+
+
+def save(folder: Path, model: Sam2VideoModel, optimiser: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
+    """Writes a temporary file and renames it. After a kill the old state or the new one is there, and at most a
+    temporary file, which the next save replaces.
+    """
+    temporary = folder / "state.tmp"
+    state = RunState(model.state_dict(), optimiser.state_dict(), step, json.dumps(asdict(recipe), sort_keys=True))
+    torch.save(vars(state), temporary)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary.replace(folder / FILE)
+
+
+def load(folder: Path) -> RunState | None:
+    """The state of a run, on the CPU; None if the folder holds none."""
+    path = folder / FILE
+    return RunState(**torch.load(path, map_location="cpu", weights_only=True)) if path.exists() else None
 
 
 def restore(model: Sam2VideoModel, folder: Path) -> int:
-    """Puts the weights that a run has reached into a model of its shape, and returns the steps that it has done."""
-    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    return int(state["step"])
+    """Loads the weights that a run has reached into a model of its shape. Returns the number of steps done.
+
+    Raises FileNotFoundError if the folder holds no run.
+    """
+    state = load(folder)
+    if state is None:
+        raise FileNotFoundError(f"no run in {folder}: {FILE} is missing")
+    model.load_state_dict(state.model)
+    return state.step
+
+
+def check_recipe(state: RunState, recipe: Recipe, folder: Path) -> None:
+    """Raises ValueError if the state was made with another recipe. Stages not yet begun may differ."""
+    made_with = parse_recipe(state.recipe)  # a recipe of an earlier version has fewer fields
+    if _begun(made_with, state.step) != _begun(recipe, state.step):
+        raise ValueError(f"{folder} holds a run of another recipe: remove it or choose another folder")
+
+
+def _begun(recipe: Recipe, step: int) -> dict[str, Any]:
+    """A recipe without the stages that come after the first `step` steps."""
+    kept, first = [], 0
+    for stage in recipe.stages:
+        if first >= step:
+            break
+        first += stage.steps
+        kept.append(asdict(stage))
+    return asdict(recipe) | {"stages": kept}

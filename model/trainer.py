@@ -1,9 +1,8 @@
-"""The trainer: a recipe of stages over clip sources, resumable after a kill at any step.
+"""The trainer: runs a recipe's stages one after the other, and goes on after a kill at any step.
 
-Read `train` from top to bottom: it is the whole loop. A stage fixes the image size, the clip length and the
-interaction; a source gives the clip of a seed, and the seeds follow from the recipe's seed, the stage and the step
-alone, so a resumed run sees exactly the data that an uninterrupted one would have seen. Knows nothing of releases,
-gates or registries.
+Read `train` from top to bottom: it is the whole loop. The clips of a step follow from the recipe's seed, the stage and
+the step alone. A resumed run therefore sees the same data as an uninterrupted one. Knows nothing of releases, gates or
+registries: clips come from a function, and progress goes to a function.
 """
 
 from __future__ import annotations
@@ -18,24 +17,40 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
 
-from model import architecture, checkpoints, clip_forward, parallel
+from model import architecture, checkpoints, clip_forward, parallel, run_state
 from model.clips import DrawClip
 from model.losses import step_losses
 from model.parallel import Team
-from model.recipe import Recipe, TrainingStage, followed_part
-from model.run_state import save_state
+from model.recipe import Recipe, TrainingStage
 from model.samples import batches, hash_seed
+
+MOST_LOST = 20  # consecutive steps without a finite gradient, after which a run stops
+TERMS = ("total", "focal", "dice", "iou", "occlusion")
+
+
+class Diverged(ValueError):
+    """Many consecutive steps had no finite gradient. Such steps change nothing, so the saved state is good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where a run takes place and how often it saves and reports. Nothing here changes the weights."""
+
+    device: str = "cpu"
+    workers: int = 1  # processes that draw clips, to which the clip function is pickled; 0: this process draws them
+    save_every: int = 100  # steps
+    report_every: int = 20  # steps
+    look_every: int = 0  # steps; 0: never
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a run is: what a progress bar and a curve need."""
+    """How far a run is, for a progress bar and a curve."""
 
     stage: str
     step: int  # over all stages
@@ -45,58 +60,99 @@ class TrainingProgress:
     seconds: float  # of this process
 
 
-MOST_LOST = 20  # steps on end without a finite gradient
-
-
-class Diverged(ValueError):
-    """Many steps on end had no finite gradient. Such steps change nothing, so what was saved is whole."""
-
-
 def train(
     model: Sam2VideoModel,
-    source: Callable[[TrainingStage], DrawClip],
+    clips_of: Callable[[TrainingStage], DrawClip],
     recipe: Recipe,
     folder: Path,
+    options: RunOptions = RunOptions(),  # noqa: B008  frozen
     *,
-    device: str = "cpu",
-    workers: int = 1,
-    save_every: int = 100,
-    report_every: int = 20,
     report: Callable[[TrainingProgress], None] = lambda progress: None,
-    look_every: int = 0,
     look: Callable[[Sam2VideoModel, int], None] = lambda model, step: None,
 ) -> Sam2VideoModel:
     """Trains through every stage and returns the trained model, at the image size of the last stage.
 
-    model: the weights to begin with.  source: the clips of a stage.  folder: keeps state.pt (resumed when it is there)
-    and curve.jsonl.  workers: processes that make clips, to which the source is pickled; 0 makes them here.
-    look: gets the model, in evaluation mode, and the step, every `look_every` steps (0: never); it may only look.
+    model: the weights to begin with.  clips_of: draws the clips of a stage.  folder: keeps state.pt, from which a run
+    resumes, and curve.jsonl.  report: gets the progress every `report_every` steps.  look: gets the model, in
+    evaluation mode, and the step, every `look_every` steps. It must not change the model.
     Under torchrun every process calls this with the same arguments; the first one writes and reports.
     Raises ValueError if the folder holds the state of another recipe, and Diverged.
     """
-    with parallel.team(device) as team, _stopping(at_once=team.size > 1) as is_stopped:
-        return _train(
-            model,
-            source,
-            recipe,
-            folder,
-            device,
-            workers,
-            save_every,
-            report_every,
-            report,
-            look_every,
-            look,
-            team,
-            is_stopped,
-        )
+    with parallel.team(options.device) as team, _stopping(at_once=team.size > 1) as is_stopped:
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = team.share(run_state.load(folder) if team.leads else None)  # machines may not share a disk
+        if saved is not None:
+            run_state.check_recipe(saved, recipe, folder)
+            model.load_state_dict(saved.model)
+        elif team.size > 1:
+            model.load_state_dict(team.share(model.state_dict()))
+        model = _to_train(model, options.device)
+        done = 0 if saved is None else saved.step
+        total, started = sum(stage.steps for stage in recipe.stages), time.monotonic()
+        means, lost = _Means(), 0  # lost: consecutive steps without a finite gradient
+
+        last = 0
+        for number, stage in enumerate(recipe.stages):
+            first, last = last, last + stage.steps  # the stage's steps, counted over all stages
+            if done >= last:
+                continue
+            model = _to_train(architecture.resized(model, stage.image_size), options.device)
+            optimiser = _optimiser(model, stage, recipe)
+            begin = max(done, first)
+            if saved is not None and begin > first:  # each stage begins with an optimiser of its own
+                optimiser.load_state_dict(saved.optimiser)
+            drawn = batches(clips_of(stage), stage, recipe, number, begin - first, options.workers, team)
+            for step, (pixels, masks) in zip(range(begin, last), drawn, strict=False):
+                lr_share = _schedule(stage, step - first)
+                for group in optimiser.param_groups:
+                    group["lr"] = group["base_lr"] * lr_share
+                # Random numbers follow from the step, so that a resumed run draws the same ones.
+                torch.manual_seed(hash_seed(recipe.seed, number, step - first, 13, team.rank))  # for dropout
+                generator = torch.Generator().manual_seed(hash_seed(recipe.seed, number, step - first, 7))
+                losses = _loss(
+                    model, pixels.to(options.device), masks.to(options.device), stage, recipe, generator, team
+                )
+                optimiser.zero_grad(set_to_none=True)
+                losses["total"].backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+                team.average_gradients(model)
+                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+                if norm.isfinite():
+                    optimiser.step()
+                    means.add(losses)
+                    lost = 0
+                else:  # a step with this gradient would turn every weight into NaN
+                    lost += 1
+                    if lost == MOST_LOST:
+                        raise Diverged(
+                            f"{lost} consecutive steps of {stage.name!r} had no finite gradient: "
+                            "lower its learning rate"
+                        )
+                if team.leads and options.look_every and (step + 1) % options.look_every == 0:
+                    look(model.train(False), step + 1)
+                    model.train()
+                if (step + 1) % options.report_every == 0 and means.steps:
+                    mean = means.take(team)
+                    if team.leads:
+                        seconds = time.monotonic() - started
+                        progress = TrainingProgress(stage.name, step + 1, total, mean, stage.lr * lr_share, seconds)
+                        with (folder / "curve.jsonl").open("a") as file:
+                            file.write(json.dumps(asdict(progress)) + "\n")
+                        report(progress)
+                stops = is_stopped()
+                if team.leads and ((step + 1) % options.save_every == 0 or step + 1 == last or stops):
+                    run_state.save(folder, model, optimiser, step + 1, recipe)
+                if stops:
+                    raise KeyboardInterrupt
+        return checkpoints.wrap(architecture.resized(model, recipe.stages[-1].image_size), name="trained").model
 
 
 @contextmanager
 def _stopping(*, at_once: bool) -> Iterator[Callable[[], bool]]:
-    """Gives what says whether Ctrl-C was pressed, which takes effect after the step: its state is saved then, and no
-    library that is at work swallows it. Pressed again, it takes effect at once, as it does for one of several
-    processes, which would wait for each other. So does SIGTERM, where somebody listens to it.
+    """Delays Ctrl-C and SIGTERM to the end of a step; yields a function that says whether one of them came.
+
+    The state is saved first, and no library that is at work can swallow the signal. A second one takes effect at once.
+    at_once: leaves the signals alone. Several processes need this: one that waits would block the others. SIGTERM is
+    delayed only if the program handles it.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     stopped = False
@@ -115,106 +171,36 @@ def _stopping(*, at_once: bool) -> Iterator[Callable[[], bool]]:
         signal.signal(number, stop)
     try:
         yield lambda: stopped
-        if stopped:  # it came after the last step
+        if stopped:  # the signal came after the last step
             raise KeyboardInterrupt
     finally:
         for number in listening:
             signal.signal(number, before[number])
 
 
-def _train(
-    model: Sam2VideoModel,
-    source: Callable[[TrainingStage], DrawClip],
-    recipe: Recipe,
-    folder: Path,
-    device: str,
-    workers: int,
-    save_every: int,
-    report_every: int,
-    report: Callable[[TrainingProgress], None],
-    look_every: int,
-    look: Callable[[Sam2VideoModel, int], None],
-    team: Team,
-    is_stopped: Callable[[], bool],
-) -> Sam2VideoModel:
-    folder.mkdir(parents=True, exist_ok=True)
-    state_path, total = folder / "state.pt", sum(stage.steps for stage in recipe.stages)
-    fingerprint = json.dumps(asdict(recipe), sort_keys=True)
-    state: dict[str, Any] = {}
-    if team.leads and state_path.exists():
-        state = torch.load(state_path, map_location="cpu", weights_only=True)
-    state = team.share(state)  # machines may not share a disk
-    if state:
-        if followed_part(state["recipe"], state["step"]) != followed_part(fingerprint, state["step"]):
-            raise ValueError(f"{folder} holds a run of another recipe: remove it or choose another folder")
-        model.load_state_dict(state["model"])
-    elif team.size > 1:
-        model.load_state_dict(team.share(model.state_dict()))
-    done, begun = int(state.get("step", 0)), time.monotonic()
-    model = _on(model, device)
-    optimiser: torch.optim.Optimizer | None = None
-    sums: dict[str, float] = {}
-    summed = 0  # steps: fewer than `report_every` after a run has been resumed
-    lost = 0  # steps on end
+class _Means:
+    """The means of the losses since the last report."""
 
-    first = 0  # the step at which the stage begins
-    for number, stage in enumerate(recipe.stages):
-        last = first + stage.steps
-        if done >= last:
-            first = last
-            continue
-        model = _on(architecture.resized(model, stage.image_size), device)
-        optimiser = _optimiser(model, stage, recipe)
-        if done > first:  # in the middle of this stage; each stage begins with an optimiser of its own
-            optimiser.load_state_dict(state["optimiser"])
-        begin = max(done, first)
-        for step, (pixels, masks) in zip(
-            range(begin, last),
-            batches(source(stage), stage, recipe, number, begin - first, workers, team),
-            strict=False,
-        ):
-            scale = _schedule(stage, step - first)
-            for group in optimiser.param_groups:
-                group["lr"] = group["base_lr"] * scale
-            torch.manual_seed(
-                hash_seed(recipe.seed, number, step - first, 13, team.rank)
-            )  # dropout's, also when resumed
-            generator = torch.Generator().manual_seed(hash_seed(recipe.seed, number, step - first, 7))
-            losses = _loss(model, pixels.to(device), masks.to(device), stage, recipe, generator, team)
-            optimiser.zero_grad(set_to_none=True)
-            losses["total"].backward()  # type: ignore[no-untyped-call]
-            team.average_gradients(model)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-            lost = 0 if norm.isfinite() else lost + 1
-            if lost == MOST_LOST:
-                raise Diverged(f"{lost} steps of {stage.name!r} on end had no finite gradient: lower its learning rate")
-            if not lost:  # a step with such a gradient would leave no weight a number
-                optimiser.step()
-                for key, value in losses.items():
-                    sums[key] = sums.get(key, 0.0) + float(value.detach())
-                summed += 1
-            if team.leads and look_every and (step + 1) % look_every == 0:
-                look(model.train(False), step + 1)
-                model.train()
-            if (step + 1) % report_every == 0 and summed:
-                means = {k: float(team.total(torch.tensor(v))) / team.size / summed for k, v in sums.items()}
-                sums, summed = {}, 0
-                if team.leads:
-                    seconds = time.monotonic() - begun
-                    progress = TrainingProgress(stage.name, step + 1, total, means, stage.lr * scale, seconds)
-                    with (folder / "curve.jsonl").open("a") as file:
-                        file.write(json.dumps(asdict(progress)) + "\n")
-                    report(progress)
-            stops = is_stopped()
-            if team.leads and ((step + 1) % save_every == 0 or step + 1 == last or stops):
-                save_state(state_path, model, optimiser, step + 1, fingerprint)
-            if stops:
-                raise KeyboardInterrupt
-        first = last
-    return checkpoints.wrap(architecture.resized(model, recipe.stages[-1].image_size), name="trained").model
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self.steps, self._sums = 0, dict.fromkeys(TERMS, 0.0)
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Counts one step."""
+        for name, value in losses.items():
+            self._sums[name] += float(value.detach())
+        self.steps += 1
+
+    def take(self, team: Team) -> dict[str, float]:
+        """The means over the steps and the processes; starts anew."""
+        found = {k: float(team.total(torch.tensor(v))) / team.size / self.steps for k, v in self._sums.items()}
+        self._restart()
+        return found
 
 
-def _on(model: Sam2VideoModel, device: str) -> Sam2VideoModel:
+def _to_train(model: Sam2VideoModel, device: str) -> Sam2VideoModel:
     """The model on a device, in training mode."""
     model.to(torch.device(device))  # type: ignore[arg-type]  # the library's stub of `to` lost its `self`
     model.train()
@@ -228,9 +214,9 @@ def _loss(
     stage: TrainingStage,
     recipe: Recipe,
     generator: torch.Generator,
-    team: Team = Team(),  # noqa: B008  frozen
+    team: Team,
 ) -> dict[str, Tensor]:
-    """The mean over the model's answers of each term. On a GPU the model runs in bfloat16, the losses do not."""
+    """The mean of each loss term over the model's answers. On a GPU the model runs in bfloat16, the losses do not."""
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
         steps = clip_forward.answer_clips(model, pixels, masks, stage.interaction, generator, team)
     each = [
@@ -244,14 +230,11 @@ def _loss(
         )
         for s in steps
     ]
-    return {
-        name: torch.stack([getattr(x, name) for x in each]).mean()
-        for name in ("total", "focal", "dice", "iou", "occlusion")
-    }
+    return {name: torch.stack([getattr(x, name) for x in each]).mean() for name in TERMS}
 
 
 def _schedule(stage: TrainingStage, step: int) -> float:
-    """The learning rate's share at a step of the stage: linear warm-up, then a cosine down to `final_lr`."""
+    """The share of the learning rate at a step of the stage: linear warm-up, then a cosine down to `final_lr`."""
     if step < stage.warmup:
         return (step + 1) / stage.warmup
     way = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
@@ -277,7 +260,7 @@ def _optimiser(model: Sam2VideoModel, stage: TrainingStage, recipe: Recipe) -> t
 
 
 def _depth(name: str, blocks: int) -> int:
-    """How many of the encoder's blocks come before a parameter of it, and itself: 0 for the stem, all for the neck."""
+    """The number of encoder blocks up to and with the one of this parameter: 0 for the stem, all for the neck."""
     if ".blocks." in name:
         return int(name.split(".blocks.")[1].split(".")[0]) + 1
     return blocks if ".neck." in name else 0

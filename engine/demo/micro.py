@@ -27,9 +27,8 @@ from engine.stages import propose
 from model import architecture, checkpoints, devices, proposals, run_state, trainer
 from model.architecture import Shape
 from model.checkpoints import LoadedModel
-from model.clip_forward import Interaction
 from model.clips import Clip
-from model.recipe import Recipe, TrainingStage
+from model.recipe import Interaction, Recipe, TrainingStage
 from model.tracker import Tracker
 from model.trainer import TrainingProgress
 from storage import rle
@@ -174,7 +173,7 @@ def train(folder: Path, report: Callable[[TrainingProgress], None]) -> None:
     """Trains from nothing, or goes on where the folder's state stands."""
     model = architecture.build(SHAPE)
     architecture.init_weights(model, RECIPE.seed)
-    trainer.train(model, source, RECIPE, folder, save_every=50, report=report)
+    trainer.train(model, source, RECIPE, folder, trainer.RunOptions(save_every=50), report=report)
 
 
 def trained(folder: Path) -> tuple[LoadedModel, int]:
@@ -248,11 +247,10 @@ def _card(figures: Figures) -> str:
     stages = "\n".join(
         f"| {s.name} | {s.steps} | {s.frames} | {s.batch} | {s.objects} | {s.lr:g} |" for s in RECIPE.stages
     )
-    return f"""# micro
-
-SAM 2's architecture with 3.2M parameters at {RECIPE.stages[-1].image_size} px, trained from nothing by Masklet
-Engine's own trainer on its own synthetic clips. It never saw a real picture. It exists so that the whole loop runs
-offline on two CPU cores, and stands in for `facebook/sam2.1-hiera-*`: masks that it makes are labelled with its name.
+    text = f"""SAM 2's architecture with 3.2M parameters at {RECIPE.stages[-1].image_size} px, trained from nothing by
+Masklet Engine's own trainer on its own synthetic clips. It never saw a real picture. It exists so that the whole loop
+runs offline on two CPU cores, and stands in for `facebook/sam2.1-hiera-*`: masks that it makes are labelled with its
+name.
 
 Made by `python -m engine.demo.micro train FOLDER` (seed {RECIPE.seed}) and `python -m engine.demo.micro save FOLDER`.
 The stages before "rich images" were run on clips without cuts, text, tails and tools, which were added to them later:
@@ -268,8 +266,9 @@ evaluator on annotated frames, objects prompted on the first frame that shows th
 |---|---|---|---|
 | {figures.jf_mask:.1f} | {figures.jf_3click:.1f} | {figures.jf_1click:.1f} | {figures.occlusion_accuracy:.1f} % |
 
-Nothing is claimed for real video. Loads with `transformers.Sam2VideoModel.from_pretrained`.
+Nothing is claimed for real video.
 """
+    return checkpoints.model_card("micro", text)
 
 
 def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, seconds: float = 2.0) -> Path:

@@ -185,11 +185,8 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainP
         lambda _: source,
         recipe,
         folder,
-        device=s.device,
-        save_every=25,
-        report_every=10,
+        trainer.RunOptions(device=s.device, save_every=25, report_every=10, look_every=watch.every),
         report=lambda progress: watch.report(progress, report),
-        look_every=watch.every,
         look=watch.look,
     )
     saved = checkpoints.save(
@@ -314,9 +311,14 @@ def _scorable(row: Masklet) -> bool:
 
 
 def _card(begun: Round) -> str:
-    return (
-        f"# {begun.round_id}\n\nA SAM 2 video checkpoint, fine-tuned by Masklet Engine from `{begun.parent}` on "
-        f"release `{begun.release}` ({begun.masklets} training masklets, {begun.steps} steps, "
-        f"learning rate {begun.lr:g}, seed {begun.seed}).\n\n"
-        "Loads with `transformers.Sam2VideoModel.from_pretrained`.\n"
-    )
+    from model import checkpoints
+
+    facts = {
+        "parent": f"`{begun.parent}`",
+        "release": f"`{begun.release}`",
+        "training masklets": begun.masklets,
+        "steps": begun.steps,
+        "learning rate": f"{begun.lr:g}",
+        "seed": begun.seed,
+    }
+    return checkpoints.model_card(begun.round_id, "A SAM 2 video checkpoint, fine-tuned by Masklet Engine.", facts)

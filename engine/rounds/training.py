@@ -24,8 +24,7 @@ from engine.datasets.labelled import ClipSource, Dataset, Indexed, index
 from engine.files import alone
 from model import architecture, checkpoints, parallel, trainer
 from model.checkpoints import LoadedModel
-from model.clip_forward import Interaction
-from model.recipe import Recipe, TrainingStage, parse_recipe
+from model.recipe import Interaction, Recipe, TrainingStage, parse_recipe
 from model.tracker import Tracker
 from model.trainer import TrainingProgress
 from storage import rle
@@ -127,7 +126,7 @@ def recipe_of(name: str, image_size: int) -> Recipe:
     if not name.endswith(".json"):
         raise ValueError(f"the recipes are {', '.join(RECIPES)} or a FILE.json, not {name!r}")
     try:
-        return parse_recipe(json.loads(Path(name).read_text()))
+        return parse_recipe(Path(name).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -196,12 +195,14 @@ def run(
             sources.__getitem__,
             recipe,
             folder,
-            device=device,
-            workers=workers,
-            save_every=max(1, min(500, total // 20)),
-            report_every=max(1, min(20, total // 10)),
+            trainer.RunOptions(
+                device=device,
+                workers=workers,
+                save_every=max(1, min(500, total // 20)),
+                report_every=max(1, min(20, total // 10)),
+                look_every=watch.every,
+            ),
             report=lambda progress: watch.report(progress, report),
-            look_every=watch.every,
             look=watch.look,
         )
         if parallel.leads():
@@ -285,8 +286,8 @@ def _json(recipe: Recipe) -> str:
 
 
 def _card(begun: dict[str, object], steps: int, videos: int) -> str:
-    return (
-        f"# Trained by Masklet Engine\n\nA SAM 2 video checkpoint, trained from `{begun['from']}` on {videos} videos "
-        f"of `{begun['data']}` for {steps} steps; `recipe.json` says how.\n\n"
-        "Loads with `transformers.Sam2VideoModel.from_pretrained`.\n"
+    return checkpoints.model_card(
+        "Trained by Masklet Engine",
+        "A SAM 2 video checkpoint, fine-tuned by Masklet Engine. `recipe.json` holds the recipe.",
+        {"parent": f"`{begun['from']}`", "data": f"`{begun['data']}`, {videos} videos", "steps": steps},
     )

@@ -1,16 +1,11 @@
 """A real, tiny SAM 2 video model with random weights, and moving pictures for it."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from model import architecture, checkpoints
-
-sys.path.append(str(Path(__file__).parent))  # library.py
 
 TINY = architecture.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from library import HW, LIBRARY_LIKE, Library, T, assert_same, click, tracker_of
 from transformers import Sam2VideoModel
 
 from benchmarks import grids
@@ -18,6 +17,7 @@ from model.proposals import Scale
 from model.tracker import TrackerConfig
 from storage import rle
 from storage.records import Prompt
+from tests.model.library import HW, LIBRARY_LIKE, Library, T, assert_same, click, tracker_of
 
 
 def published(shape, version, presence=1.0):

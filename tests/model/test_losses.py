@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from model.losses import LossWeights, dice_loss, focal_loss, mask_iou, step_losses
+from model.losses import dice_loss, focal_loss, mask_iou, step_losses
+from model.recipe import LossWeights
 
 WEIGHTS = LossWeights()
 
@@ -73,3 +74,11 @@ def test_the_terms_weigh_as_in_the_paper():
     logits, target = a_step()
     found = step_losses(logits, torch.rand(4, 3), torch.zeros(4), target, LossWeights())
     torch.testing.assert_close(found.total, 20 * found.focal + found.dice + found.iou + found.occlusion)
+
+
+def test_without_a_present_object_only_the_presence_loss_is_left():
+    logits = torch.randn(2, 3, 16, 16, requires_grad=True)
+    iou = torch.rand(2, 3)
+    target = torch.zeros(2, 64, 64)
+    losses = step_losses(logits, iou, torch.tensor([2.0, -2.0]), target, LossWeights())
+    assert losses.focal == losses.dice == losses.iou == 0 and losses.occlusion > 0

@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from library import HW, LIBRARY_LIKE, Library, T, assert_same, click, tracker_of
 
 from model import architecture, checkpoints
 from model.fast.memory_reader import Economy
@@ -14,6 +13,7 @@ from model.network import NO_OBJECT_LOGIT
 from model.tracker import NoPrompt, Tracker, TrackerConfig
 from storage import rle
 from storage.records import Prompt
+from tests.model.library import HW, LIBRARY_LIKE, Library, T, assert_same, click, tracker_of
 
 
 def same_frame_prompts(masks):

@@ -18,8 +18,8 @@ from engine.datasets import labelled
 from engine.datasets.labelled import NothingToTrainOn, open_dataset
 from engine.registry import Registry
 from engine.rounds import training
-from model import architecture, checkpoints, clip_forward
-from model.recipe import parse_recipe
+from model import architecture, checkpoints
+from model.recipe import Interaction, parse_recipe
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def folder(tmp_path, clips):
 def tiny():
     """Two stages of two steps: clips, then hard ones with the encoder frozen."""
     quick = training.recipe_of("quick", 64).stages[0]
-    how = clip_forward.Interaction(correction_clicks=1)
+    how = Interaction(correction_clicks=1)
     first = replace(quick, steps=2, frames=2, objects=2, batch=1, warmup=1, interaction=how)
     hard = replace(first, name="hard", frames=3, encoder_lr=0.0, hardest=0.5)
     return replace(training.QUICK, stages=(first, hard), affine=0.5)
@@ -57,7 +57,7 @@ def test_the_recipe_of_the_paper_says_what_the_paper_says():
     (masks,) = training.RECIPES["mask-only"].stages
     assert masks.interaction.mask == 1.0 and masks.frames == 8 and masks.images == 0
     for recipe in training.RECIPES.values():
-        assert parse_recipe(json.loads(json.dumps(asdict(recipe)))) == recipe
+        assert parse_recipe(json.dumps(asdict(recipe))) == recipe
 
 
 def test_a_recipe_is_named_or_a_file_and_may_be_shorter(tmp_path):
@@ -88,7 +88,7 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
     assert [p.step for p in reported] == [1, 2, 3, 4] and [p.stage for p in reported[::2]] == ["fine-tune", "hard"]
     tuned = Sam2VideoModel.from_pretrained(out).state_dict()
     assert any(not (tuned[name] == value).all() for name, value in before.items() if "mask_decoder" in name)
-    assert parse_recipe(json.loads((out / "recipe.json").read_text())) == tiny
+    assert parse_recipe((out / "recipe.json").read_text()) == tiny
     meta = json.loads((out / "meta.json").read_text())
     assert meta["data"] == str(folder) and meta["videos"] == 3
     pictures = sorted((out / "training" / "samples").glob("*.jpg"))

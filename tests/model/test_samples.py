@@ -1,0 +1,21 @@
+"""What a step draws from a stage's clips."""
+
+import dataclasses
+
+from model import samples
+from model.parallel import Team
+from model.recipe import Recipe
+from tests.model.training import STAGE, squares
+
+
+def test_a_share_of_the_steps_sees_single_frames():
+    stage = dataclasses.replace(STAGE, steps=40, batch=2, images=0.5)
+    drawn = samples.Samples(squares, stage, Recipe(stages=(stage,), seed=3), 0, 0, Team())
+    lengths = [[len(drawn[2 * step + row][0]) for row in range(2)] for step in range(20)]
+    assert all(a == b for a, b in lengths)  # of one step all
+    assert {1, 3} == {a for a, _ in lengths} and 4 < sum(a == 1 for a, _ in lengths) < 16
+
+
+def test_seeds_of_different_places_differ():
+    seeds = {samples.hash_seed(a, b, c) for a in range(3) for b in range(3) for c in range(200)}
+    assert len(seeds) == 1800

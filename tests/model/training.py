@@ -1,0 +1,71 @@
+"""What tests of training share: a tiny model, cheap clips, short recipes. Processes that tests start import it too."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from model import architecture, trainer
+from model.clips import Clip
+from model.recipe import Interaction, Recipe, TrainingStage
+
+ROOT = Path(__file__).parents[2]
+
+SHAPE = architecture.Shape(
+    image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, memory_layers=1, dropout=0.0
+)
+
+STAGE = TrainingStage(
+    "tiny", 4, 64, frames=3, objects=2, batch=1, warmup=1, interaction=Interaction(mask=0.3, correction_clicks=1)
+)
+
+RECIPE = Recipe(stages=(STAGE,), seed=3)
+
+TOGETHER = Recipe(  # for processes that train together
+    stages=(
+        dataclasses.replace(STAGE, steps=2, images=0.0, warmup=0, lr=1e-4),
+        dataclasses.replace(STAGE, name="images", steps=2, images=1.0, warmup=0, lr=1e-4),
+    ),
+    seed=5,
+)
+
+
+def squares(seed):
+    """Two bright squares that move over noise."""
+    rng = np.random.default_rng(seed)
+    t, side = 3, 64
+    frames = rng.integers(0, 90, (t, side, side, 3), dtype=np.uint8)
+    masks = np.zeros((t, 2, side, side), bool)
+    for n, (x, y) in enumerate(rng.integers(2, 40, (2, 2))):
+        for i in range(t):
+            masks[i, n, y : y + 16, x + i : x + i + 16] = True
+            frames[i][masks[i, n]] = (250, 200 - 100 * n, 90 * n)
+    masks[:, 0] &= ~masks[:, 1]
+    return Clip(frames, masks)
+
+
+def coming_and_going(seed):
+    """`squares`, one of which is gone after the first frame in every second clip."""
+    clip = squares(seed)
+    if seed % 2:
+        clip.masks[1:, 0] = False
+    return clip
+
+
+def new_model():
+    model = architecture.build(SHAPE)
+    architecture.init_weights(model, 1)
+    return model
+
+
+def forgetful():
+    """A model with dropout, whose random state is a part of the run."""
+    model = architecture.build(dataclasses.replace(SHAPE, dropout=0.2))
+    architecture.init_weights(model, 1)
+    return model
+
+
+def train(model, clips_of, recipe, folder, *, report=lambda progress: None, look=lambda model, step: None, **options):
+    """The trainer in this process alone; `options` are those of RunOptions."""
+    chosen = trainer.RunOptions(workers=0, **options)
+    return trainer.train(model, clips_of, recipe, folder, chosen, report=report, look=look)
