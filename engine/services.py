@@ -7,6 +7,7 @@ nothing of settings files or environments.
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
@@ -45,6 +46,7 @@ class Services:
         self.settings = settings
         self._open = ExitStack()
         self._models: dict[tuple[str, str], LoadedModel] = {}  # by name and dtype
+        self._lock = threading.Lock()  # the queue's threads ask for the same video at once; the catalog is opened once
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +124,9 @@ class Services:
 
     def video(self, video_id: str) -> Video:
         """The row of an admitted video. Raises ValueError if there is none."""
-        found = self.tables.videos(where=f"video_id == '{video_id}'") if video_id.isalnum() else []
+        with self._lock:
+            tables = self.tables
+        found = tables.videos(where=f"video_id == '{video_id}'") if video_id.isalnum() else []
         if not found:
             raise ValueError(f"no admitted video {video_id!r}")
         return found[0]

@@ -1,27 +1,30 @@
-"""The model of live refinement: clicks and propagations of many people's tickets over a few open videos.
+"""The model of live refinement: answers the clicks and propagations of many tickets with the promoted checkpoint.
 
-Refinement works on the annotated frames alone, 6 a second: what is tracked is what is kept. A ticket's tracker is only
-a cache: whatever the draft says is put into its memory before it is asked, so it can be dropped at any time. A frame
-that a person settled conditions the others by its mask, whoever answered the clicks, in phase 3 as in phase 2. A frame
-that this tracker tracked is remembered as it was tracked while its mask stands: another one is told the mask, which
-comes to nearly the same.
-Called from one thread (`annotation_queue.refine.Turns`).
+It works on the annotated frames only, 6 a second.
+
+The tracker of a ticket is only a cache. Before each question, the masks of the draft are put into its memory, so it can
+be dropped at any time:
+- A frame that a person settled conditions the others by its mask, in every phase, whichever model answered the clicks.
+- A frame that this tracker tracked keeps the memory of that, as long as the draft has the same mask. A new tracker
+  gets the mask instead, which gives nearly the same memory.
+
+Called from one thread (`annotation_queue/refinement/turns.py`). Knows nothing about people, leases or HTTP.
 """
 
 from __future__ import annotations
 
 import gc
-from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from cachetools import LRUCache
+
 from annotation_queue.draft import Draft, FrameMask
-from annotation_queue.errors import NoSuchVideo
 from engine.services import Services
+from engine.serving.media import StoredMedia
 from storage import rle
 from storage.pixels import Rgb
 from storage.records import Prompt
-from storage.video import FrameReader
 
 if TYPE_CHECKING:
     from engine.registry import Checkpoint
@@ -30,40 +33,13 @@ if TYPE_CHECKING:
     from model.frame_masks import FrameMasks
     from model.tracker import Tracker
 
-OPEN_VIDEOS = 16
 OPEN_TICKETS = 32
-NEAREST = 8  # settled masks around a frame that are put into the tracker's memory; it reads fewer
+NEAREST = 8  # settled masks around a frame that go into the tracker's memory; it reads fewer
 IT = "it"  # a ticket is about one object
 
 
-class _Videos:
-    """Frames of the videos that people work in; what was read the longest ago is closed."""
-
-    def __init__(self, s: Services) -> None:
-        self._s = s
-        self._open: OrderedDict[str, FrameReader] = OrderedDict()
-
-    def read(self, place: tuple[str, int]) -> Rgb:
-        """A frame of a video, by the ids of both. Raises NoSuchVideo."""
-        video_id, frame_idx = place
-        if video_id not in self._open:
-            try:
-                video = self._s.video(video_id)
-            except ValueError as error:
-                raise NoSuchVideo(str(error)) from None
-            self._open[video_id] = FrameReader(self._s.blobs.fetch(video.video_key))
-        self._open.move_to_end(video_id)
-        while len(self._open) > OPEN_VIDEOS:
-            self._open.popitem(last=False)[1].close()
-        return self._open[video_id].read(frame_idx)
-
-    def close(self) -> None:
-        while self._open:
-            self._open.popitem()[1].close()
-
-
 class _Ticket:
-    """The tracker of a ticket's object. It knows the annotated frames by their place."""
+    """The tracker of a ticket's object. It counts the annotated frames from 0: a place is an index into them."""
 
     def __init__(self, features: FeatureCache, video_id: str, draft: Draft) -> None:
         from model.tracker import Tracker, TrackerConfig
@@ -77,31 +53,31 @@ class _Ticket:
             config=TrackerConfig(history_frames=None),
         )
         self.place = {frame: n for n, frame in enumerate(draft.frame_idx)}
-        self.held: dict[int, bytes] = {}  # conditioning frames by place, with the mask that each was prompted with
-        self.tracked: dict[int, bytes] = {}  # frames by place that this tracker tracked, with what came out
+        self.held: dict[int, bytes] = {}  # conditioning frames by place: the mask that each was prompted with
+        self.tracked: dict[int, bytes] = {}  # frames that this tracker tracked, by place: the mask that came out
 
 
 class _Pinned:
-    """`annotation_queue.refine.Pinned` over one checkpoint: its embeddings, and the trackers of tickets."""
+    """The `Pinned` of live refinement: one checkpoint with its embeddings and the trackers of tickets."""
 
     def __init__(self, served: Checkpoint, features: FeatureCache) -> None:
         self.served, self.features = served, features
-        self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
+        self._tickets: LRUCache[str, _Ticket] = LRUCache(OPEN_TICKETS)
 
     @property
     def checkpoint(self) -> str:
-        """The name of the checkpoint that answers."""
+        """The name of the checkpoint."""
         return self.served.name
 
     @property
     def round(self) -> int:
-        """The round that made it."""
+        """The retraining round that made the checkpoint; 0 before the first."""
         return self.served.round
 
     def click(
         self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool
     ) -> Generator[FrameMask | None]:
-        """Answers a prompt on its frame; with `memory`, in the light of the masks around it."""
+        """Answers a prompt on its frame; with `memory`, the masks around the frame are used too."""
         ticket = self._ticket(ticket_id, video_id, draft)
         place = ticket.place[prompt.frame_idx]
         asked = Prompt(
@@ -112,23 +88,23 @@ class _Pinned:
             mask_rle=prompt.mask_rle,
         )
         known = {ticket.place[i]: mask.rle for i, mask in draft.known().items()} if memory else {}
-        known.pop(place, None)  # its mask is to be corrected
+        known.pop(place, None)  # the frame to be corrected is no condition
         yield from self._settle(ticket, known, place)
         around = self._around(ticket, draft, place, forward=True) if memory else {}
         mask = draft.masks.get(prompt.frame_idx)
-        if mask is not None and mask.area_px:  # what is corrected
+        if mask is not None and mask.area_px:  # the mask to be corrected
             around[place] = mask.rle
         yield from self._recall(ticket, around, place if memory or place in around else None)
         yield from ticket.features.encoding(place)
-        answer = ticket.tracker.prompt(IT, asked, remember=False)  # by its mask, as another worker will know it
+        answer = ticket.tracker.prompt(IT, asked, remember=False)  # its mask goes into memory, as in a new tracker
         yield _frame_mask(prompt.frame_idx, answer, (draft.height, draft.width))
 
     def track(
         self, ticket_id: str, video_id: str, draft: Draft, source: int, frame_idx: Sequence[int]
     ) -> Generator[FrameMask | None]:
-        """The masks of these frames, in this order, which leads away from `source`, a frame that has a mask.
+        """The masks of these frames, in this order. It yields None where more urgent work may come between.
 
-        None wherever more urgent work may come between.
+        source: a frame that has a mask; `frame_idx` leads away from it.
         """
         if not frame_idx:
             return
@@ -146,7 +122,10 @@ class _Pinned:
             yield made
 
     def _settle(self, ticket: _Ticket, known: Mapping[int, bytes], at: int) -> Generator[None]:
-        """Makes the tracker's conditioning frames those of `known`, masks by place, that are nearest to a place."""
+        """Conditions the tracker on the masks of `known` that are nearest to the place `at`, and on no others.
+
+        known: the settled masks by place.
+        """
         wanted = sorted(known, key=lambda place: abs(place - at))[:NEAREST]
         for place, counts in list(ticket.held.items()):
             if place not in wanted or known[place] != counts:
@@ -160,58 +139,60 @@ class _Pinned:
                 yield
 
     def _around(self, ticket: _Ticket, draft: Draft, place: int, *, forward: bool) -> dict[int, bytes]:
-        """The masks before a place, as its memory: those after it where tracking goes backward."""
+        """The masks on the frames before a place, or after it if tracking goes backward: the memory for this place."""
         sign, reach = (-1 if forward else 1), ticket.features.loaded.model.num_maskmem
         places = [place + sign * back for back in range(1, reach)]
         frames = {n: draft.frame_idx[n] for n in places if 0 <= n < len(draft.frame_idx)}
         return {n: draft.masks[i].rle for n, i in frames.items() if i in draft.masks}
 
     def _recall(self, ticket: _Ticket, known: Mapping[int, bytes], about: int | None) -> Generator[None]:
+        """Puts masks by place into the memory. Frames whose tracked mask still stands keep the memory they have."""
         same = {i: counts for i, counts in ticket.tracked.items() if known.get(i) == counts and i != about}
         ticket.tracked = same
         return ticket.tracker.recalling(IT, known, about=about, keep=same)
 
     def _ticket(self, ticket_id: str, video_id: str, draft: Draft) -> _Ticket:
-        if ticket_id not in self._tickets:
-            self._tickets[ticket_id] = _Ticket(self.features, video_id, draft)
-        self._tickets.move_to_end(ticket_id)
-        while len(self._tickets) > OPEN_TICKETS:
-            self._tickets.popitem(last=False)
-        return self._tickets[ticket_id]
+        ticket = self._tickets.get(ticket_id)
+        if ticket is None:
+            ticket = self._tickets[ticket_id] = _Ticket(self.features, video_id, draft)
+        return ticket
 
 
 class LiveModel:
-    """`annotation_queue.refine.Segmenter` over the promoted checkpoint; a new one is taken up by `load`."""
+    """The `Segmenter` of live refinement over the promoted checkpoint."""
 
-    def __init__(self, s: Services) -> None:
-        self._s = s
-        self._videos = _Videos(s)
+    def __init__(self, s: Services, media: StoredMedia) -> None:
+        self._s, self._media = s, media
         self._now: _Pinned | None = None
 
     def load(self) -> None:
-        """Load the weights ahead: those that are promoted now."""
+        """Loads the checkpoint that is promoted now, unless it is loaded already."""
         from model.features import FeatureCache
 
         promoted = self._s.checkpoint()
         if self._now is None or promoted != self._now.served:
             loaded = self._s.model(promoted)
             size = int(self._s.settings.model.embeddings_gib * 2**30) // _feature_bytes(loaded)
-            # what was computed with the old weights goes with the last propagation that began with them
-            self._now = _Pinned(promoted, FeatureCache(loaded, self._videos.read, size=max(2 * NEAREST, size)))
+            # the embeddings of the old weights are freed with the last propagation that began with them
+            self._now = _Pinned(promoted, FeatureCache(loaded, self._pixels, size=max(2 * NEAREST, size)))
             gc.collect()
-            gc.freeze()  # torch came with the first model, and stays: see the queue's application
+            gc.freeze()  # torch's objects stay for good: see the queue's application
 
     def now(self) -> _Pinned:
-        """The checkpoint that answers what is asked now."""
+        """The checkpoint that answers now; loads it for the first question."""
         if self._now is None:
             self.load()
         assert self._now is not None
         return self._now
 
-    def warm(self, video_id: str, frame_idx: Sequence[int]) -> Generator[None]:
-        """Computes embeddings of frames ahead, the first ones first, in steps. Raises NoSuchVideo.
+    def _pixels(self, place: tuple[str, int]) -> Rgb:
+        """A frame by its video and its index. Raises NoSuchVideo."""
+        return self._media.pixels(*place)
 
-        No more than half of what is kept: the other half is the ticket's before or after.
+    def warm(self, video_id: str, frame_idx: Sequence[int]) -> Generator[None]:
+        """Computes the embeddings of frames ahead, in steps and in the given order. Raises NoSuchVideo.
+
+        Fills at most half of the cache: the other half holds the ticket before or after this one.
         """
         now = self.now()
         for frame in frame_idx[: now.features.size // 2]:
@@ -219,13 +200,9 @@ class LiveModel:
                 return
             yield from now.features.encoding((video_id, frame))
 
-    def close(self) -> None:
-        """Closes every open video."""
-        self._videos.close()
-
 
 def _feature_bytes(loaded: LoadedModel) -> int:
-    """What the embedding of one frame takes, in bytes: maps of 32, 64 and 256 channels."""
+    """Memory of one frame's embedding, in bytes: maps of 32, 64 and 256 channels."""
     side = loaded.image_size // 4
     return loaded.dtype.itemsize * (side**2 * 32 + (side // 2) ** 2 * 64 + (side // 4) ** 2 * 256)
 

@@ -1,25 +1,29 @@
-"""What the review page shows of a stored video: its size, and exactly the frame that an index names.
+"""Stored videos by id and frame index: for the review page as JPEG, for the model that answers clicks as pixels.
 
-Some videos are open at a time; each has one reader and one lock, under which it is downloaded, opened, read and closed:
-people on different videos do not wait for each other. Knows nothing of people or tickets.
+The one cache of open videos in a queue process. Each video has one reader and one lock, under which it is downloaded,
+opened, read and closed, so people on different videos do not wait for each other. Knows nothing about people, tickets
+or models.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+
+from cachetools import LRUCache
 
 from annotation_queue.errors import NoSuchFrame, NoSuchVideo
 from annotation_queue.records import VideoInfo
 from engine.services import Services
+from storage.pixels import Rgb
 from storage.records import FPS, Video
 from storage.video import FrameReader, jpeg
 
 OPEN_VIDEOS = 32
+KNOWN_VIDEOS = 1024  # rows of the table of videos; the row of a long video takes 100 KiB
 
 
-class _Open:
-    """A video that is open, or is about to be."""
+class _Place:
+    """A video that is open or about to be opened."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -34,60 +38,71 @@ class _Open:
 
 
 class StoredMedia:
-    """The videos of the store, for the queue's routes. Safe to use from several threads."""
+    """The frames of any stored video; the least recently used videos are closed. Safe to use from several threads."""
 
-    def __init__(self, s: Services) -> None:
+    def __init__(self, s: Services, *, open_videos: int = OPEN_VIDEOS) -> None:
         self._s = s
-        self._lock = threading.Lock()  # of the dictionaries: no video is looked up, downloaded or read under it
-        self._videos: dict[str, Video] = {}
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._lock = threading.Lock()  # of the two caches: no video is looked up, downloaded or read under it
+        self._rows: LRUCache[str, Video] = LRUCache(KNOWN_VIDEOS)
+        self._open: LRUCache[str, _Place] = LRUCache(open_videos)
 
     def info(self, video_id: str) -> VideoInfo:
         """Size and length of a video. Raises NoSuchVideo."""
-        video = self._video(video_id)
+        video = self._row(video_id)
         return VideoInfo(
             video_id=video_id, height=video.height, width=video.width, frame_count=video.frame_count, fps=float(FPS)
         )
 
     def frame(self, video_id: str, frame_idx: int) -> bytes:
-        """JPEG of exactly this frame. Raises NoSuchVideo, NoSuchFrame."""
-        video = self._video(video_id)
+        """JPEG of exactly this frame. Raises NoSuchVideo, NoSuchFrame, FrameUnreadable."""
+        return jpeg(self.pixels(video_id, frame_idx))
+
+    def pixels(self, video_id: str, frame_idx: int) -> Rgb:
+        """Exactly this frame, uint8 (H, W, 3) RGB, read-only. Raises NoSuchVideo, NoSuchFrame, FrameUnreadable."""
+        video = self._row(video_id)
         if not 0 <= frame_idx < video.frame_count:
             raise NoSuchFrame(f"video {video_id} has frames 0 to {video.frame_count - 1}, not {frame_idx}")
         while True:
             place = self._place(video_id)
             with place.lock:
-                if place.closed:  # while we waited
+                if place.closed:  # while this thread waited for the lock
                     continue
-                if place.reader is None:
+                if place.reader is None:  # it keeps one frame: the page caches JPEGs, the model caches embeddings
                     place.reader = FrameReader(self._s.blobs.fetch(video.video_key), keep=1)
-                rgb = place.reader.read(frame_idx)
-            return jpeg(rgb)
+                return place.reader.read(frame_idx)
 
-    def _place(self, video_id: str) -> _Open:
-        """Where a video is held open; closes the one that was least recently used, once nobody reads from it."""
+    def is_open(self, video_id: str) -> bool:
         with self._lock:
-            found = self._open.setdefault(video_id, _Open())
-            self._open.move_to_end(video_id)
-            late = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - OPEN_VIDEOS)]
-        for place in late:
-            place.close()
-        return found
+            return video_id in self._open
 
     def close(self) -> None:
         """Closes every open video."""
         with self._lock:
-            late = list(self._open.values())
+            places = list(self._open.values())
             self._open.clear()
-        for place in late:
+        for place in places:
             place.close()
 
-    def _video(self, video_id: str) -> Video:
-        if video_id not in self._videos:
-            with self._lock:
-                self._s.tables  # noqa: B018  (opened by whoever comes first, asked by all at once)
+    def _place(self, video_id: str) -> _Place:
+        evicted = None
+        with self._lock:
+            place = self._open.get(video_id)
+            if place is None:
+                if len(self._open) >= self._open.maxsize:
+                    evicted = self._open.popitem()[1]
+                place = self._open[video_id] = _Place()
+        if evicted is not None:
+            evicted.close()  # waits for a thread that reads from it
+        return place
+
+    def _row(self, video_id: str) -> Video:
+        with self._lock:
+            row = self._rows.get(video_id)
+        if row is None:
             try:
-                self._videos[video_id] = self._s.video(video_id)
+                row = self._s.video(video_id)
             except ValueError as error:
                 raise NoSuchVideo(str(error)) from None
-        return self._videos[video_id]
+            with self._lock:
+                self._rows[video_id] = row
+        return row

@@ -40,13 +40,14 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     if not has_model:
         log.warning("serving without live refinement: PyTorch is not installed (pip install 'masklet-engine[model]')")
     store, accounts = s.open_queue(GRACE_S)
+    media = StoredMedia(s)
     return create_app(
         store,
-        StoredMedia(s),
+        media,
         accounts=accounts,
         deliver=deliverer(s.settings) if deliver else None,
         secure_cookie=s.settings.queue.secure_cookie,
-        segmenter=LiveModel(s) if has_model else None,
+        segmenter=LiveModel(s, media) if has_model else None,
         oidc=provider(s.settings),
     )
 

@@ -18,6 +18,7 @@ from annotation_queue.refinement.segmenter import propagation
 from engine.registry import Checkpoint
 from engine.services import Services, connect
 from engine.serving.live_model import LiveModel
+from engine.serving.media import StoredMedia
 from engine.stages import batches, ingest, phases, propose
 from storage import parts, rle
 from storage.records import Prompt
@@ -48,10 +49,16 @@ def click(row, frame_idx, xy=(40.0, 40.0)):
 
 
 @pytest.fixture
-def live(s):
-    model = LiveModel(s)
-    yield model
-    model.close()
+def media(s):
+    """The store's videos, with more open than a test needs."""
+    stored = StoredMedia(s)
+    yield stored
+    stored.close()
+
+
+@pytest.fixture
+def live(s, media):
+    return LiveModel(s, media)
 
 
 def clicked(model, ticket_id, row, d, prompt, *, memory=True):
@@ -90,7 +97,7 @@ def test_clicks_and_tracks_are_masks_of_the_video_s_size(live, candidate):
 def test_a_model_in_bfloat16_answers_as_one_in_float32_nearly_and_is_trained_in_that(s, settings, live, candidate):
     half_settings = settings.model.model_copy(update={"dtype": "bfloat16"})
     with connect(settings.model_copy(update={"model": half_settings})) as other:
-        half = LiveModel(other)
+        half = LiveModel(other, StoredMedia(other))
         loaded = [other.model(other.checkpoint(), to_train=to_train) for to_train in (False, True)]
         assert [model.dtype for model in loaded] == [torch.bfloat16, torch.float32]
         d, hw = draft(candidate), (candidate.height, candidate.width)
@@ -100,7 +107,6 @@ def test_a_model_in_bfloat16_answers_as_one_in_float32_nearly_and_is_trained_in_
         d.masks[8] = found[1]
         d.edited.add(8)
         assert len(masks_of(half.now().track("t", candidate.video_id, d, 8, d.stretch(8, forward=True)))) == 3
-        half.close()
 
 
 def test_a_click_reads_the_masks_around_it_only_with_memory(live, candidate):
@@ -129,10 +135,9 @@ def test_a_new_server_answers_as_the_one_that_was_there(s, live, candidate, memo
 
     def asked(do, *about, **more):
         """What the server that was there answers, which a new one answers too."""
-        fresh = LiveModel(s)
+        fresh = LiveModel(s, StoredMedia(s))
         made = do(live, *about, **more)
         assert do(fresh, *about, **more) == made
-        fresh.close()
         return made
 
     for points in ((40.0, 40.0),), ((40.0, 40.0), (60.0, 50.0)):
@@ -170,17 +175,18 @@ def test_a_propagation_from_a_drawn_mask_follows_it_and_locks_stop_it(live, cand
         next(live.warm("nothing", [0]))
 
 
-def test_a_propagation_goes_on_though_its_video_was_closed(live, candidate, s, monkeypatch):
-    monkeypatch.setattr("engine.serving.live_model.OPEN_VIDEOS", 1)
+def test_a_propagation_goes_on_though_its_video_was_closed(candidate, s, monkeypatch):
+    media = StoredMedia(s, open_videos=1)
+    live = LiveModel(s, media)
     video = s.video(candidate.video_id)
     monkeypatch.setattr(s, "video", lambda video_id: video)
     d = draft(candidate)
-    expected = propagated(LiveModel(s), candidate, d, 0)
+    expected = propagated(LiveModel(s, StoredMedia(s)), candidate, d, 0)
     going = propagation(live.now(), "t", candidate.video_id, d, 0, "both")
     found = [next(made for made in going if made is not None)]
     for other in ("a", "b"):
         list(live.warm(other, [0]))
-    assert list(live._videos._open) == ["b"]
+    assert media.is_open("b") and not media.is_open(candidate.video_id)
     assert found + masks_of(going) == expected
 
 
@@ -188,7 +194,7 @@ def test_a_propagation_ends_with_the_checkpoint_that_it_began_with(live, candida
     """Somebody promotes another one meanwhile; what is asked after it is answered by that."""
     d = draft(candidate)
     source = 8  # it goes both ways: the way back begins after the promotion
-    expected = propagated(LiveModel(s), candidate, d, source)
+    expected = propagated(LiveModel(s, StoredMedia(s)), candidate, d, source)
     promoted = Checkpoint(name="another", round=1, key=None)
     other = replace(s.model(s.checkpoint()))
     going_with = live.now()
@@ -214,14 +220,13 @@ def test_no_more_is_encoded_ahead_than_is_kept_for_a_ticket(s, candidate, monkey
     small = Services(
         s.settings.model_copy(update={"model": s.settings.model.model_copy(update={"embeddings_gib": 1e-9})})
     )
-    live = LiveModel(small)
+    live = LiveModel(small, StoredMedia(small))
     assert live.now().features.size == 4
     nearest = [8, 12, 4, 16, 0, 20]
     list(live.warm(candidate.video_id, nearest))
     list(live.warm(candidate.video_id, [20, 16]))
     assert not list(live.warm(candidate.video_id, nearest)), "they are there"
     assert {frame for _, frame in live.now().features._kept} == {8, 12, 16, 20}
-    live.close()
 
 
 def test_others_have_their_turn_in_the_middle_of_a_frame(live, candidate):
@@ -234,13 +239,13 @@ def test_others_have_their_turn_in_the_middle_of_a_frame(live, candidate):
     assert list(ahead) == [None] and list(live.warm(candidate.video_id, [12])) == [], "a frame is encoded once"
     assert clicked(live, "v", candidate, d, click(candidate, 12)) == alone
 
-    fresh, expected = LiveModel(live._s), masks_of(live.now().track("t", candidate.video_id, d, 0, (4, 8, 12)))
+    expected = masks_of(live.now().track("t", candidate.video_id, d, 0, (4, 8, 12)))
+    fresh = LiveModel(live._s, live._media)
     found, steps = [], 0
     for made in fresh.now().track("t", candidate.video_id, d, 0, (4, 8, 12)):
         clicked(fresh, f"other-{steps}", candidate, d, click(candidate, 16), memory=False)
         found, steps = found + [made] * (made is not None), steps + 1
     assert found == expected and steps > 3 * blocks
-    fresh.close()
 
 
 def test_nothing_cold_is_done_in_one_step(s, candidate, monkeypatch):
@@ -257,11 +262,10 @@ def test_nothing_cold_is_done_in_one_step(s, candidate, monkeypatch):
         lambda by: by.click("t", candidate.video_id, d, click(candidate, 8), memory=True),
         lambda by: by.track("t", candidate.video_id, d, 8, (12, 16)),
     ):
-        live = LiveModel(s)
+        live = LiveModel(s, StoredMedia(s))
         steps = list(ask(live.now()))
         blocks = len(live.now().features.loaded.model.vision_encoder.backbone.blocks)
         assert len(masks_of(steps)) >= 1 and len(steps) > 4 * blocks
-        live.close()
 
 
 def test_the_queue_of_the_pipeline_answers_clicks(queue, candidate):

@@ -1,22 +1,19 @@
-"""The queue as a child that never outlives its parent, what it does with drained batches, and the frames it shows."""
+"""The queue as a child that never outlives its parent, and what it does with drained batches."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from functools import partial
 
-import numpy as np
 import psutil
 import pytest
 
 from engine.processes import children, ports
 from engine.processes.children import ChildFailed
 from engine.services import connect
-from engine.serving import delivery, media, serve
+from engine.serving import delivery, serve
 from engine.serving.delivery import NotFinished
 from engine.serving.queue_process import QueueProcess
 from engine.settings import QueueSettings, Settings
@@ -79,7 +76,7 @@ def test_a_queue_that_died_is_started_again_but_not_for_ever(bare, monkeypatch):
             until(lambda: listens(bare))
             first = queue.pid
             os.kill(first, signal.SIGKILL)
-            until(partial(is_dead, first))
+            queue._child.wait(60)
             if not told:
                 queue.check()
                 assert queue.pid != first
@@ -184,44 +181,3 @@ def test_the_cookie_is_secure_where_the_settings_say_so(bare):
             client = TestClient(serve.app(s, deliver=False))
             cookie = client.post("/api/login", json={"name": "ada", "password": "correct horse"}).headers["set-cookie"]
         assert ("secure" in cookie.lower()) is secure
-
-
-class SlowStore:
-    """Videos whose names begin with "slow" download until they are let go."""
-
-    def __init__(self, path, video):
-        self.path, self.row = path, video
-        self.go, self.asked = threading.Event(), threading.Event()
-        self.tables = self.blobs = self
-
-    def video(self, video_id):
-        return self.row(video_id)
-
-    def fetch(self, key):
-        if key.startswith("slow"):
-            self.asked.set()
-            assert self.go.wait(60)
-        return self.path
-
-
-def test_a_slow_download_holds_up_nobody_who_looks_at_another_video(tmp_path, monkeypatch):
-    from types import SimpleNamespace
-
-    from storage import video
-
-    path = tmp_path / "clip.mp4"
-    video.write(path, np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8) * 8)
-    store = SlowStore(path, lambda name: SimpleNamespace(video_id=name, video_key=name, frame_count=24))
-    monkeypatch.setattr(media, "OPEN_VIDEOS", 2)
-    shown = media.StoredMedia(store)
-    got = []
-    waiting = threading.Thread(target=lambda: got.append(shown.frame("slow", 3)))
-    waiting.start()
-    assert store.asked.wait(30)
-    quick = [shown.frame("a", 3)]
-    assert got == []
-    store.go.set()
-    waiting.join(30)
-    quick += [shown.frame(name, 3) for name in "bcab"]  # more than may be open: each is closed and opened again
-    assert got == quick[:1] and len(set(quick)) == 1
-    shown.close()

@@ -1,0 +1,90 @@
+"""The one cache of open videos: many threads, few open files, exactly the frame of an index."""
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from annotation_queue.errors import NoSuchFrame, NoSuchVideo
+from engine.serving.media import StoredMedia
+from storage import video
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A file of 24 frames; frame n has the grey value 8 n."""
+    path = tmp_path / "clip.mp4"
+    video.write(path, np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8) * 8)
+    return path
+
+
+class SlowStore:
+    """A store of one video under many names. A name that begins with "slow" downloads until the event `go`."""
+
+    def __init__(self, path, video):
+        self.path, self.row = path, video
+        self.go, self.asked = threading.Event(), threading.Event()
+        self.blobs = self
+
+    def video(self, video_id):
+        return self.row(video_id)
+
+    def fetch(self, key):
+        if key.startswith("slow"):
+            self.asked.set()
+            assert self.go.wait(60)
+        return self.path
+
+
+def test_a_slow_download_does_not_delay_the_frames_of_another_video(stored):
+    store = SlowStore(stored, lambda name: SimpleNamespace(video_id=name, video_key=name, frame_count=24))
+    shown = StoredMedia(store, open_videos=2)
+    got = []
+    waiting = threading.Thread(target=lambda: got.append(shown.frame("slow", 3)))
+    waiting.start()
+    assert store.asked.wait(30)
+    quick = [shown.frame("a", 3)]
+    assert got == []
+    store.go.set()
+    waiting.join(30)
+    quick += [shown.frame(name, 3) for name in "bcab"]  # three videos, two may be open: each is closed and opened again
+    assert got == quick[:1] and len(set(quick)) == 1
+    shown.close()
+
+
+def row(name):
+    if name == "none":
+        raise ValueError("no admitted video 'none'")
+    return SimpleNamespace(video_id=name, video_key=name, frame_count=24, height=64, width=64)
+
+
+def test_many_threads_on_few_open_videos_each_get_exactly_their_frame(stored):
+    media, wrong = StoredMedia(SlowStore(stored, row), open_videos=2), []
+    chosen = np.random.default_rng(0).integers(0, (5, 24), size=(6, 40, 2))
+
+    def look(pairs):
+        wrong.extend(
+            (name, n) for name, n in pairs if abs(float(media.pixels(f"video {name}", int(n)).mean()) - 8 * n) > 4
+        )
+
+    threads = [threading.Thread(target=look, args=(pairs,)) for pairs in chosen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    assert wrong == []
+    assert sum(media.is_open(f"video {name}") for name in range(5)) == 2
+    media.close()
+    assert not any(media.is_open(f"video {name}") for name in range(5))
+
+
+def test_a_missing_video_or_frame_has_an_error_of_its_own(stored):
+    media = StoredMedia(SlowStore(stored, row))
+    with pytest.raises(NoSuchVideo, match="no admitted video"):
+        media.info("none")
+    for frame_idx in (-1, 24):
+        with pytest.raises(NoSuchFrame, match="has frames 0 to 23"):
+            media.frame("a", frame_idx)
+    assert (media.info("a").frame_count, media.info("a").fps) == (24, 24.0)
