@@ -1,7 +1,16 @@
 // The queue's API as functions. Knows nothing of the page.
 
+/** @import { Account, Claim, Figures, KeptOperation, Masklet, Me, Other, Recent, RefineEvent, SentOperation, Stats,
+ *    Submission, Ticket, Version, VideoInfo } from "./types.js" */
+import { messageOf } from "./dom.js";
+
+/** The queue has answered with an error. `status` is HTTP's, `kind` the name of the server's exception. */
 export class Refused extends Error {
-  // What the queue answered: `status` is HTTP's, `kind` the name of the server's exception.
+  /**
+   * @param {number} status
+   * @param {string} kind
+   * @param {string} message
+   */
   constructor(status, kind, message) {
     super(message);
     this.status = status;
@@ -9,50 +18,80 @@ export class Refused extends Error {
   }
 }
 
+/** There is no answer of the queue; a retry may help. */
 export class Unreachable extends Error {}
 
-const PATIENCE_MS = 20000; // without an answer, a request is given up
+/**
+ * The HTTP status that the queue answered with, or null if it has not answered.
+ * @param {unknown} error
+ */
+export const statusOf = (error) => (error instanceof Refused ? error.status : null);
 
+const PATIENCE_MS = 20000; // a request without an answer is given up after this
+
+/** @type {string | null} */
 let csrf = null;
+/** @type {string | null} */
 let person = null;
 
-export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+/** A new random id, 32 hex digits. */
+export const newId = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
-async function ask(method, path, body, again = false) {
-  const used = csrf; // another request may learn of a new one while this one is under way
-  const headers = {};
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (method !== "GET" && csrf) headers["X-CSRF-Token"] = csrf;
-  let response;
-  try {
-    response = await fetch(path, {
-      method,
-      headers,
-      credentials: "same-origin",
-      signal: AbortSignal.timeout(PATIENCE_MS),
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
-  } catch (error) {
-    throw new Unreachable(error.message);
-  }
-  if (response.status === 204) return null;
-  if (response.status >= 500) throw new Unreachable(`${response.status}`); // it may work again: nothing is given up
-  const answer = await answerOf(response);
-  if (response.status === 403 && method !== "GET" && person !== null && !again) {
-    // another tab may have logged in anew, which changes what the header must carry
-    const now = await ask("GET", "/api/me");
-    if (now.name !== person) throw new Refused(401, "NotLoggedIn", `${now.name} has logged in in another tab`);
-    if (now.csrf !== used) {
-      csrf = now.csrf;
-      return ask(method, path, body, true);
-    }
-  }
-  if (!response.ok) throw new Refused(response.status, answer.kind, answer.error);
-  return answer;
+/**
+ * Send a request, and return the JSON of the answer, or null if the queue answers without one.
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @returns {Promise<any>}
+ */
+async function ask(method, path, body) {
+  const text = body === undefined ? undefined : JSON.stringify(body);
+  const response = await send(method, path, text, AbortSignal.timeout(PATIENCE_MS));
+  return response.status === 204 ? null : answerOf(response);
 }
 
+/**
+ * The response, if it is a success. A request that is rejected because another tab has logged in again is sent twice.
+ * @param {string} method
+ * @param {string} path
+ * @param {string | undefined} body
+ * @param {AbortSignal} signal
+ */
+async function send(method, path, body, signal) {
+  for (let again = false; ; again = true) {
+    const used = csrf; // another request may learn of a new one while this one is under way
+    /** @type {Record<string, string>} */
+    const headers = {};
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    if (method !== "GET" && csrf) headers["X-CSRF-Token"] = csrf;
+    let response;
+    try {
+      response = await fetch(path, { method, headers, credentials: "same-origin", signal, body });
+    } catch (error) {
+      throw new Unreachable(messageOf(error));
+    }
+    if (response.ok) return response;
+    if (response.status >= 500) throw new Unreachable(`${response.status}`); // a retry may work: nothing is given up
+    const answer = await answerOf(response);
+    if (response.status === 403 && method !== "GET" && person !== null && !again) {
+      /** @type {Me} */
+      const now = await ask("GET", "/api/me");
+      if (now.name !== person) throw new Refused(401, "NotLoggedIn", `${now.name} has logged in in another tab`);
+      if (now.csrf !== used) {
+        csrf = now.csrf;
+        continue;
+      }
+    }
+    throw new Refused(response.status, answer.kind, answer.error);
+  }
+}
+
+/**
+ * The JSON of the queue's answer. Anything else, such as the page of a proxy in between, counts as no answer.
+ * @param {Response} response
+ */
 async function answerOf(response) {
-  // What the queue says. Something else on the way to it, such as a proxy's page, has no say in what is kept.
   const answer = await response.json().catch(() => null);
   if (answer === null || (!response.ok && typeof answer.kind !== "string")) {
     throw new Unreachable(`${response.status} without an answer of the queue`);
@@ -60,50 +99,119 @@ async function answerOf(response) {
   return answer;
 }
 
-const remember = (me) => {
+/** @param {Me} me */
+function remember(me) {
   csrf = me.csrf;
   person = me.name;
   return me;
-};
+}
 
+// --- people ---
+
+/** @type {(name: string, password: string) => Promise<Me>} */
 export const logIn = async (name, password) => remember(await ask("POST", "/api/login", { name, password }));
+/** @type {() => Promise<{oidc: string | null}>} */
 export const waysToLogIn = () => ask("GET", "/api/login");
+/** @type {() => Promise<{url: string}>} */
 export const beginElsewhere = () => ask("POST", "/api/login/oidc");
+/** @type {(answer: {state: string | null, code: string | null, error: string | null}) => Promise<Me>} */
 export const finishElsewhere = async (answer) => remember(await ask("POST", "/api/login/oidc/finish", answer));
+/** @type {() => Promise<Me>} */
 export const me = async () => remember(await ask("GET", "/api/me"));
+/** @type {() => Promise<void>} */
 export const logOut = () => ask("POST", "/api/logout");
+/** @type {() => Promise<Account[]>} */
+export const people = () => ask("GET", "/api/people");
+/** @type {(body: {name: string, roles: string[], skills: string[], password?: string}) => Promise<Account>} */
+export const setPerson = (body) => ask("POST", "/api/people", body);
+/** @type {(name: string, disabled: boolean) => Promise<void>} */
+export const disable = (name, disabled) => ask("POST", `/api/people/${name}/disable`, { disabled });
+/** @type {(name: string, scopes: string[]) => Promise<{token: string}>} */
+export const issueToken = (name, scopes) => ask("POST", `/api/people/${name}/tokens`, { scopes });
+/** @type {(name: string) => Promise<{revoked: number}>} */
+export const revokeTokens = (name) => ask("DELETE", `/api/people/${name}/tokens`);
+
+// --- tickets ---
+
+/** @type {(body: Claim) => Promise<Ticket | null>} */
 export const claim = (body) => ask("POST", "/api/tickets/claim", body);
-export const tickets = (query) => ask("GET", `/api/tickets?${new URLSearchParams(query)}`);
+/** @type {(id: string, token: number) => Promise<Ticket>} */
 export const heartbeat = (id, token) => ask("POST", `/api/tickets/${id}/heartbeat`, { token });
+/** @type {(id: string, token: number) => Promise<Ticket>} */
 export const release = (id, token) => ask("POST", `/api/tickets/${id}/release`, { token });
-export const finish = (id, token, outcome) => ask("POST", `/api/tickets/${id}/finish`, { token, outcome });
-export const operations = (id, token, acts) => ask("POST", `/api/tickets/${id}/operations`, { token, operations: acts });
+/** @type {(id: string, token: number, submission: Submission) => Promise<unknown>} */
+export const finish = (id, token, submission) =>
+  ask("POST", `/api/tickets/${id}/finish`, { token, outcome: submission });
+/** @type {(id: string, token: number, sent: SentOperation[]) => Promise<unknown>} */
+export const operations = (id, token, sent) =>
+  ask("POST", `/api/tickets/${id}/operations`, { token, operations: sent });
+/** @type {(id: string) => Promise<KeptOperation[]>} */
 export const operationsOf = (id) => ask("GET", `/api/tickets/${id}/operations`);
+/** @type {(id: string) => Promise<(Version & {operation_id: string})[]>} */
 export const versions = (id) => ask("GET", `/api/tickets/${id}/versions`);
+/** @type {(id: string, token: number, frameIdx: number) => Promise<void>} */
 export const warm = (id, token, frameIdx) => ask("POST", `/api/tickets/${id}/warm`, { token, frame_idx: frameIdx });
+/** @type {() => Promise<void>} */
 export const loadModel = () => ask("POST", "/api/live");
+/** @type {(id: string) => Promise<Masklet>} */
 export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
+/** @type {(id: string, body: {token: number, claim_id: string}) => Promise<Ticket>} */
 export const newObject = (id, body) => ask("POST", `/api/tickets/${id}/objects`, body);
+/** @type {(id: string) => Promise<Other[]>} */
 export const others = (id) => ask("GET", `/api/tickets/${id}/others`);
+/** @type {() => Promise<Recent[]>} */
 export const recent = () => ask("GET", "/api/me/recent");
+/** @type {(id: string, body: {operation_id: string, created_at: string}) => Promise<Ticket>} */
 export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`, body);
-export const figures = () => ask("GET", "/api/figures");
+/** @type {() => Promise<KeptOperation[]>} */
 export const branches = () => ask("GET", "/api/branches");
-export const inHands = () => ask("GET", "/api/tickets?state=leased&limit=500");
+/** @type {() => Promise<Ticket[]>} */
+export const leased = () => ask("GET", "/api/tickets?state=leased&limit=500");
+/** @type {(ticket: Ticket) => Promise<Ticket>} */
 export const endLease = ({ ticket_id, lease_token }) =>
   ask("POST", `/api/tickets/${ticket_id}/end-lease`, { token: lease_token });
-export const people = () => ask("GET", "/api/people");
-export const setPerson = (body) => ask("POST", "/api/people", body);
-export const disable = (name, disabled) => ask("POST", `/api/people/${name}/disable`, { disabled });
-export const issueToken = (name, scopes) => ask("POST", `/api/people/${name}/tokens`, { scopes });
-export const revokeTokens = (name) => ask("DELETE", `/api/people/${name}/tokens`);
-export const video = (id) => ask("GET", `/api/videos/${id}`);
-export const stats = () => ask("GET", "/api/stats");
 
+// --- videos and numbers ---
+
+/** @type {(id: string) => Promise<VideoInfo>} */
+export const video = (id) => ask("GET", `/api/videos/${id}`);
+/** @type {() => Promise<Stats>} */
+export const stats = () => ask("GET", "/api/stats");
+/** @type {() => Promise<Figures>} */
+export const figures = () => ask("GET", "/api/figures");
+
+/**
+ * The JPEG of exactly this frame. An abort throws an AbortError.
+ * @param {string} videoId
+ * @param {number} frameIdx
+ * @param {AbortSignal} [signal]
+ */
+export async function frame(videoId, frameIdx, signal) {
+  let response;
+  try {
+    response = await fetch(`/api/videos/${videoId}/frames/${frameIdx}.jpg`, { credentials: "same-origin", signal });
+  } catch (error) {
+    if (error instanceof Error && error.name === "AbortError") throw error;
+    throw new Unreachable(messageOf(error));
+  }
+  if (response.status >= 500) throw new Unreachable(`${response.status}`);
+  if (!response.ok) throw new Refused(response.status, "", `frame ${frameIdx}: error ${response.status}`);
+  return response.blob();
+}
+
+/**
+ * The model's answer to an operation, event by event. Aborting `signal` cancels the work.
+ *
+ * While the model works, the queue sends "alive" every few seconds: silence means a dead connection.
+ * @param {string} id
+ * @param {number} token
+ * @param {SentOperation} operation
+ * @param {AbortSignal} signal
+ * @returns {AsyncGenerator<RefineEvent, void>}
+ */
 export async function* refine(id, token, operation, signal) {
-  // The model's answer to an operation, event by event: kept, frame …, done or failed. Aborting cancels the work.
-  // While the model is at work the queue says "alive" every few seconds: silence is a dead connection.
   const silence = new AbortController();
+  /** @type {number | undefined} */
   let timer;
   const listen = () => {
     clearTimeout(timer);
@@ -113,69 +221,25 @@ export async function* refine(id, token, operation, signal) {
   let rest = "";
   let ended = false;
   try {
-    const response = await retried(() =>
-      fetch(`/api/tickets/${id}/refine`, {
-        method: "POST",
-        headers: { "Content-Type": "application/json", ...(csrf ? { "X-CSRF-Token": csrf } : {}) },
-        credentials: "same-origin",
-        signal: AbortSignal.any([signal, silence.signal]),
-        body: JSON.stringify({ token, operation }),
-      }),
-    );
+    const either = AbortSignal.any([signal, silence.signal]);
+    const response = await send("POST", `/api/tickets/${id}/refine`, JSON.stringify({ token, operation }), either);
+    if (response.body === null) throw new Unreachable("an answer without a body");
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let part; !(part = await reader.read()).done; ) {
       listen();
       const lines = (rest + part.value).split("\n");
-      rest = lines.pop();
+      rest = lines.pop() ?? "";
       for (const line of lines) {
+        /** @type {RefineEvent} */
         const event = JSON.parse(line);
         ended ||= event.event === "done" || event.event === "failed";
         yield event;
       }
     }
   } catch (error) {
-    throw error instanceof Refused ? error : new Unreachable(error.message);
+    throw error instanceof Refused ? error : new Unreachable(messageOf(error));
   } finally {
     clearTimeout(timer);
   }
-  if (!ended) throw new Unreachable("the answer broke off");
-}
-
-async function retried(send) {
-  // The answer to a request that may not be sent by `ask`; once more if another tab has logged in anew.
-  for (let again = false; ; again = true) {
-    const used = csrf;
-    let response;
-    try {
-      response = await send();
-    } catch (error) {
-      throw new Unreachable(error.message);
-    }
-    if (response.ok) return response;
-    if (response.status >= 500) throw new Unreachable(`${response.status}`);
-    if (response.status === 403 && !again && person !== null) {
-      const now = await ask("GET", "/api/me");
-      if (now.name !== person) throw new Refused(401, "NotLoggedIn", `${now.name} has logged in in another tab`);
-      if (now.csrf !== used) {
-        csrf = now.csrf;
-        continue;
-      }
-    }
-    const answer = await answerOf(response);
-    throw new Refused(response.status, answer.kind, answer.error);
-  }
-}
-
-export async function frame(videoId, frameIdx, signal) {
-  // The JPEG of exactly this frame, as a Blob.
-  let response;
-  try {
-    response = await fetch(`/api/videos/${videoId}/frames/${frameIdx}.jpg`, { credentials: "same-origin", signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Unreachable(error.message);
-  }
-  if (response.status >= 500) throw new Unreachable(`${response.status}`);
-  if (!response.ok) throw new Refused(response.status, "", `frame ${frameIdx}: error ${response.status}`);
-  return response.blob();
+  if (!ended) throw new Unreachable("the connection broke off during the answer");
 }

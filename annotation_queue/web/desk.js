@@ -1,9 +1,18 @@
-// Correcting a masklet: the tools over the video, the prompts that stand on a frame, and the operations that they make.
+// Correcting a masklet: the tools above the video, and the operations that they make.
 
+/** @import { Operation, Payload, Point } from "./types.js" */
+/** @import { Player } from "./player.js" */
+/** @import { Work } from "./work.js" */
 import { newId } from "./api.js";
+import { polygon, stroke } from "./brush.js";
+import { isAnswered } from "./draft.js";
 import * as keys from "./keys.js";
+import { clearMarks, drawMarks } from "./marks.js";
 import { encode, Mask } from "./rle.js";
 
+/** @typedef {"click" | "box" | "brush" | "eraser" | "polygon"} Tool */
+
+/** @type {{tool: Tool, title: string, needs: string}[]}  needs: what the ticket's phase must permit */
 export const TOOLS = [
   { tool: "click", title: "Click", needs: "click" },
   { tool: "box", title: "Box", needs: "box" },
@@ -11,399 +20,440 @@ export const TOOLS = [
   { tool: "eraser", title: "Eraser", needs: "stroke" },
   { tool: "polygon", title: "Polygon", needs: "stroke" },
 ];
+const SMALLEST_BOX = 3; // px; a smaller one is a slip of the hand
 
-const ANSWERED = ["prompt", "propagate"]; // by the model
-const POSITIVE = "#3ddc84";
-const NEGATIVE = "#ff5470";
+/**
+ * What the pointer draws between press and release, on one frame, px of the video; or the picture being moved.
+ * @typedef {{kind: "pan", at: Point}
+ *   | {kind: "box", frame: number, from: Point, to: Point}
+ *   | {kind: "stroke", frame: number, last: Point, bits: Uint8Array, value: 0 | 1}} Drag
+ */
+
+/**
+ * @typedef {object} Parts
+ * @property {Player} player
+ * @property {HTMLCanvasElement} marks  the canvas above the picture
+ * @property {HTMLElement} stage  what holds both
+ * @property {(work: Work, operation: Operation) => void} onact  an operation was made
+ * @property {() => void} onchange  the draft or the tool has changed
+ * @property {(text: string) => void} onnotice  a person should read this
+ */
+
+/** @type {(value: number) => number} */
+const tenth = (value) => Math.round(value * 10) / 10;
 
 export class Desk {
-  // marks: the canvas above the picture, at the screen's own resolution.
-  constructor({ player, marks, stage, onact, onchange, onnotice }) {
-    Object.assign(this, { player, marks, stage, onact, onchange, onnotice });
-    // onact(work, operation, answered): an operation was made; answered: by the model.
-    this.work = null;
-    this.tool = "click";
-    this.radius = 12; // px of the screen
-    this.pointer = null; // where it is, px of the stage
-    this.drag = null;
-    this.corners = []; // of a polygon, px of the video
-    this.cornersOn = null; // the frame that they are on
-    this.absentFrom = null;
+  /** @type {Work | null} */ #work = null;
+  /** @type {Tool} */ tool = "click";
+  #radius = 12; // of the brush, px of the screen
+  /** @type {Point | null} */ #pointer = null; // px of the stage
+  /** @type {Drag | null} */ #drag = null;
+  /** @type {Point[]} */ #corners = []; // of a polygon, px of the video
+  /** @type {number | null} */ #cornersOn = null; // the frame that they are on
+  /** @type {number | null} */ #absentFrom = null; // where the object is gone from, until its end is marked
+  #player;
+  #marks;
+  #stage;
+  #on;
+
+  /** @param {Parts} parts */
+  constructor({ player, marks, stage, ...on }) {
+    this.#player = player;
+    this.#marks = marks;
+    this.#stage = stage;
+    this.#on = on;
     new ResizeObserver(() => this.paint()).observe(marks);
-    stage.addEventListener("pointerdown", (event) => this.down(event));
-    stage.addEventListener("pointermove", (event) => this.move(event));
-    stage.addEventListener("pointerup", (event) => this.up(event));
+    stage.addEventListener("pointerdown", (event) => this.#down(event));
+    stage.addEventListener("pointermove", (event) => this.#move(event));
+    stage.addEventListener("pointerup", () => this.#up());
     stage.addEventListener("pointercancel", () => this.abandon());
-    stage.addEventListener("dblclick", (event) => this.tool === "polygon" && this.active && (event.preventDefault(), this.close()));
+    stage.addEventListener("dblclick", (event) => {
+      if (this.tool !== "polygon" || !this.active) return;
+      event.preventDefault();
+      this.close();
+    });
     stage.addEventListener("contextmenu", (event) => this.active && event.preventDefault());
     stage.addEventListener("pointerleave", () => {
-      this.pointer = null;
+      this.#pointer = null;
       this.paint();
     });
   }
 
+  /** Whether a masklet is being corrected. */
   get active() {
-    return this.work !== null;
+    return this.#work !== null;
   }
 
+  /** The work that is being corrected, or null. */
+  get work() {
+    return this.#work;
+  }
+
+  /** Whether a polygon is being drawn. */
+  get hasCorners() {
+    return this.#corners.length > 0;
+  }
+
+  get absentFrom() {
+    return this.#absentFrom;
+  }
+
+  // The work and its draft, for what is possible only while a masklet is being corrected.
+  get #draft() {
+    const draft = this.#work?.draft;
+    if (!this.#work || !draft) throw new Error("no masklet is being corrected");
+    return { work: this.#work, draft };
+  }
+
+  /** The frame_idx on screen. */
   get frame() {
-    return this.work.draft.frames[this.player.position];
+    return this.#draft.draft.frames[this.#player.position];
   }
 
+  /** @param {Work | null} work  whose masklet is corrected from now on */
   show(work) {
-    // A ticket whose masklet is corrected, or null.
     this.abandon();
-    this.work = work;
-    this.absentFrom = null;
+    this.#work = work;
     if (work && !this.allows(this.tool)) this.tool = TOOLS.find(({ tool }) => this.allows(tool))?.tool ?? "click";
     this.paint();
   }
 
+  /** @param {Tool} tool */
   allows(tool) {
-    const { needs } = TOOLS.find((t) => t.tool === tool);
-    return this.may(needs);
+    return TOOLS.some((each) => each.tool === tool && this.may(each.needs));
   }
 
+  /**
+   * Whether the ticket's phase permits this, and a model is there if it needs one.
+   * @param {string} word  "click", "box", "stroke" or "propagate"
+   */
   may(word) {
-    // Whether the ticket's phase permits it, and there is a model where one is needed.
-    const { prompts } = this.work.rules;
-    return (!prompts || prompts.includes(word)) && (this.work.live || word === "stroke");
+    const { work } = this.#draft;
+    const { prompts } = work.rules;
+    return (!prompts || prompts.includes(word)) && (work.live || word === "stroke");
   }
 
+  /** @param {Tool} tool */
   choose(tool) {
-    if (!this.work || !this.allows(tool)) return this.onnotice(`Phase ${this.work?.ticket.phase} does not offer that here.`);
+    if (!this.#work || !this.allows(tool)) {
+      return this.#on.onnotice(`Phase ${this.#work?.ticket.phase} does not offer this tool.`);
+    }
     this.abandon();
     this.tool = tool;
-    this.onchange();
+    this.#on.onchange();
     this.paint();
   }
 
+  /** Drop what is half drawn. True if there was something. */
   abandon() {
-    // Leave what is half drawn. True if there was something.
-    const something = this.drag !== null || this.corners.length > 0 || this.absentFrom !== null;
-    const { drag } = this;
-    this.drag = null;
-    this.corners = [];
-    this.absentFrom = null;
-    if (drag?.bits) this.player.preview(null);
+    const something = this.#drag !== null || this.#corners.length > 0 || this.#absentFrom !== null;
+    const drag = this.#drag;
+    this.#drag = null;
+    this.#corners = [];
+    this.#absentFrom = null;
+    if (drag?.kind === "stroke") this.#player.preview(null);
     this.paint();
     return something;
   }
 
   // --- operations ----------------------------------------------------------------------------------------------------
 
-  act(kind, frame_idx, payload = {}) {
+  /**
+   * @param {string} kind
+   * @param {number | null} frame_idx
+   * @param {Payload} payload
+   */
+  #act(kind, frame_idx, payload = {}) {
+    const { work, draft } = this.#draft;
+    /** @type {Operation} */
     const operation = { operation_id: newId(), kind, frame_idx, payload, created_at: new Date().toISOString() };
-    this.work.draft.add(operation);
-    this.onact(this.work, operation, ANSWERED.includes(kind));
-    this.onchange();
-    return operation;
+    draft.add(operation);
+    this.#on.onact(work, operation);
+    this.#on.onchange();
   }
 
-  stop(kinds = ["propagate"]) {
-    // End what the model is at; nothing of it stays. True if there was something.
-    const running = this.work.draft.waiting().filter((o) => kinds.includes(o.kind));
-    for (const { operation_id } of running) this.act("undo", null, { operation_id });
-    this.work.cancel(running.map((o) => o.operation_id));
-    this.work.progress = null;
+  /**
+   * End what the model is working on, and keep nothing of it. True if there was something.
+   * @param {(operation: Operation) => boolean} which
+   */
+  stop(which = ({ kind }) => kind === "propagate") {
+    const { work, draft } = this.#draft;
+    const running = draft.waiting().filter(which);
+    for (const { operation_id } of running) this.#act("undo", null, { operation_id });
+    work.cancel(running.map((operation) => operation.operation_id));
+    work.progress = null;
     return running.length > 0;
   }
 
   stopAll() {
-    return this.stop(ANSWERED);
+    return this.stop(isAnswered);
   }
 
-  locked() {
-    if (!this.work.draft.locked.has(this.frame)) return false;
-    this.onnotice(`This frame is locked. ${keys.hint("lock")} unlocks it.`);
+  // Whether the frame on screen is locked, which is then said.
+  #isLocked() {
+    if (!this.#draft.draft.locked.has(this.frame)) return false;
+    this.#on.onnotice(`This frame is locked. ${keys.hint("lock")} unlocks it.`);
     return true;
   }
 
-  click(xy, positive) {
-    if (this.locked()) return;
+  /**
+   * @param {Point} xy
+   * @param {boolean} positive
+   */
+  #click(xy, positive) {
+    if (this.#isLocked()) return;
     this.stop();
-    const before = this.work.draft.prompts.get(this.frame);
-    if (!positive && !before && !this.masked()) return this.onnotice("Begin with a click on the object.");
+    const before = this.#draft.draft.prompts.get(this.frame);
+    if (!positive && !before && !this.masked()) return this.#on.onnotice("Begin with a click on the object.");
+    /** @type {Payload} */
     const payload = {
-      points_xy: [...(before?.points_xy ?? []), xy.map((v) => Math.round(v * 10) / 10)],
+      points_xy: [...(before?.points_xy ?? []), [tenth(xy[0]), tenth(xy[1])]],
       labels: [...(before?.labels ?? []), positive ? 1 : 0],
     };
     if (before?.box_xyxy) payload.box_xyxy = before.box_xyxy;
-    this.act("prompt", this.frame, payload);
+    this.#act("prompt", this.frame, payload);
   }
 
+  /** Whether the frame on screen has a mask that is not empty. */
   masked() {
-    return (this.work.draft.masks.get(this.frame)?.area_px ?? 0) > 0;
+    return (this.#draft.draft.masks.get(this.frame)?.area_px ?? 0) > 0;
   }
 
+  /** @param {"forward" | "backward" | "both"} direction */
   propagate(direction) {
-    if (!this.may("propagate")) return this.onnotice("In this phase every frame is masked by itself.");
+    if (!this.may("propagate")) return this.#on.onnotice("No propagation in this phase: every frame is masked by itself.");
     this.stop();
-    if (!this.work.draft.masks.has(this.frame)) return this.onnotice("Mask this frame first: it is what is propagated.");
-    this.act("propagate", this.frame, { direction });
+    if (!this.#draft.draft.masks.has(this.frame)) {
+      return this.#on.onnotice("Mask this frame first: its mask is what is propagated.");
+    }
+    this.#act("propagate", this.frame, { direction });
   }
 
   lock() {
-    // A propagation from elsewhere would still change the frame.
-    if (this.work.draft.waiting().some((o) => o.kind === "propagate" && o.frame_idx !== this.frame)) this.stop();
-    this.act("lock", this.frame, { on: !this.work.draft.locked.has(this.frame) });
+    const { draft } = this.#draft;
+    // a propagation that began on another frame would still change this one
+    if (draft.waiting().some((o) => o.kind === "propagate" && o.frame_idx !== this.frame)) this.stop();
+    this.#act("lock", this.frame, { on: !draft.locked.has(this.frame) });
   }
 
+  /** The first call marks the frame from which the object is gone, the second one the last frame without it. */
   absent() {
-    // The first press marks where the object is gone, the second one until where.
-    if (this.absentFrom === null) {
-      this.absentFrom = this.frame;
-      return this.onchange();
+    if (this.#absentFrom === null) {
+      this.#absentFrom = this.frame;
+      return this.#on.onchange();
     }
-    const [first, last] = [this.absentFrom, this.frame].sort((a, b) => a - b);
-    this.absentFrom = null;
+    const [first, last] = [this.#absentFrom, this.frame].sort((a, b) => a - b);
+    this.#absentFrom = null;
     this.stop();
-    this.act("absent", null, { first, last });
+    this.#act("absent", null, { first, last });
   }
 
+  /** Undo all changes of this frame. If there are none, empty its mask, so that it can be drawn anew. */
   clear() {
-    // What was done here is forgotten; where nothing was, the frame is emptied to be drawn anew.
-    const { draft } = this.work;
-    if (draft.prompts.has(this.frame) || draft.edited.has(this.frame)) return this.act("clear", this.frame);
-    if (!this.locked() && this.masked()) this.stroke(this.bits().fill(0));
+    const { draft } = this.#draft;
+    if (draft.prompts.has(this.frame) || draft.edited.has(this.frame)) return this.#act("clear", this.frame);
+    if (!this.#isLocked() && this.masked()) this.#stroke(this.#bits().fill(0));
   }
 
   undo() {
-    if (this.abandon() || this.stop()) return this.onchange();
-    const last = this.work.draft.done.at(-1);
-    if (!last) return this.onnotice("There is nothing to undo.");
-    this.act("undo", last.frame_idx, { operation_id: last.operation_id });
-    this.work.cancel([last.operation_id]);
-    this.goTo(last);
+    if (this.abandon() || this.stop()) return this.#on.onchange();
+    const { work, draft } = this.#draft;
+    const last = draft.done.at(-1);
+    if (!last) return this.#on.onnotice("There is nothing to undo.");
+    this.#act("undo", last.frame_idx, { operation_id: last.operation_id });
+    work.cancel([last.operation_id]);
+    this.#goTo(last);
   }
 
   redo() {
-    const last = this.work.draft.undone.at(-1);
-    if (!last) return this.onnotice("There is nothing to redo.");
-    this.act("redo", last.frame_idx, { operation_id: last.operation_id });
-    if (this.work.draft.waiting().includes(last)) this.onact(this.work, last, true); // it was never answered
-    this.goTo(last);
+    const { work, draft } = this.#draft;
+    const last = draft.undone.at(-1);
+    if (!last) return this.#on.onnotice("There is nothing to redo.");
+    this.#act("redo", last.frame_idx, { operation_id: last.operation_id });
+    if (draft.waiting().includes(last)) this.#on.onact(work, last); // the model has not answered it
+    this.#goTo(last);
   }
 
-  goTo({ frame_idx, payload }) {
-    // Where an operation was: its effect should be seen.
-    const position = this.work.draft.frames.indexOf(frame_idx ?? payload.first);
-    if (position >= 0) this.player.seek(position);
+  /** @param {Operation} operation  whose effect should be seen */
+  #goTo({ frame_idx, payload }) {
+    const position = this.#draft.draft.frames.indexOf(frame_idx ?? payload.first ?? -1);
+    if (position >= 0) this.#player.seek(position);
   }
 
+  /** @param {1 | -1} direction  to the next or the previous frame that was changed or locked */
   promptFrame(direction) {
-    // Go to the previous or next frame that somebody touched.
-    const { draft } = this.work;
-    const places = draft.frames.map((frame, i) => (draft.edited.has(frame) || draft.locked.has(frame) ? i : -1));
-    const found = places.filter((i) => i >= 0 && (i - this.player.position) * direction > 0);
-    if (found.length) this.player.seek(direction > 0 ? found[0] : found.at(-1));
+    const { draft } = this.#draft;
+    const places = draft.frames.flatMap((frame, i) => (draft.edited.has(frame) || draft.locked.has(frame) ? [i] : []));
+    const found = places.filter((i) => (i - this.#player.position) * direction > 0).at(direction > 0 ? 0 : -1);
+    if (found !== undefined) this.#player.seek(found);
   }
 
   // --- the pointer -----------------------------------------------------------------------------------------------------
 
-  at(event) {
-    // Pixels of the video, or null outside it.
-    const [x, y] = this.player.toVideo(event.clientX, event.clientY);
-    const { width, height } = this.work.info;
-    return x < 0 || y < 0 || x > width || y > height ? null : [x, y];
-  }
-
-  clamp([x, y]) {
-    const { width, height } = this.work.info;
-    return [Math.max(0, Math.min(width, x)), Math.max(0, Math.min(height, y))];
-  }
-
-  down(event) {
-    if (event.target.closest("button, input, .menu")) return;
-    if (event.button === 1 || (event.button === 0 && this.player.panning)) {
-      this.drag = { pan: [event.clientX, event.clientY] };
-      this.stage.setPointerCapture(event.pointerId);
+  /** @param {PointerEvent} event */
+  #down(event) {
+    const player = this.#player;
+    if (event.target instanceof Element && event.target.closest("button, input, .menu")) return;
+    if (event.button === 1 || (event.button === 0 && player.panning)) {
+      this.#drag = { kind: "pan", at: [event.clientX, event.clientY] };
+      this.#stage.setPointerCapture(event.pointerId);
       return event.preventDefault();
     }
-    const at = this.work && this.at(event);
-    if (!at || this.player.shown !== this.player.position) return;
-    this.player.play(false);
+    if (!this.#work || player.shown !== player.position) return;
+    const [x, y] = player.toVideo(event.clientX, event.clientY);
+    const { width, height } = this.#work.info;
+    if (x < 0 || y < 0 || x > width || y > height) return;
+    player.play(false);
+    this.#begin([x, y], event);
+    this.paint();
+  }
+
+  /**
+   * Begin what the tool does.
+   * @param {Point} at  px of the video
+   * @param {PointerEvent} event
+   */
+  #begin(at, event) {
+    const { frame } = this;
     const minus = event.button === 2 || event.altKey;
-    if (this.tool === "click") this.click(at, !minus);
-    else if (this.tool === "polygon") {
-      if (event.detail < 2 && !this.moved(this.corners.length ? this.cornersOn : this.frame) && !this.locked()) {
-        this.cornersOn = this.frame;
-        this.corners.push(at);
-      }
-    } else if (!this.locked()) {
-      this.stage.setPointerCapture(event.pointerId);
-      const { frame } = this;
-      this.drag = this.tool === "box"
-        ? { frame, from: at, to: at }
-        : { frame, last: at, bits: this.bits(), value: this.tool === "eraser" || minus ? 0 : 1 };
-      if (this.drag.bits) this.stamp(at);
+    if (this.tool === "click") return this.#click(at, !minus);
+    if (this.tool === "polygon") {
+      if (event.detail >= 2 || this.#hasLeft(this.#corners.length ? this.#cornersOn : frame) || this.#isLocked()) return;
+      this.#cornersOn = frame;
+      this.#corners.push(at);
+      return;
+    }
+    if (this.#isLocked()) return;
+    this.#stage.setPointerCapture(event.pointerId);
+    if (this.tool === "box") {
+      this.#drag = { kind: "box", frame, from: at, to: at };
+    } else {
+      const value = this.tool === "eraser" || minus ? 0 : 1;
+      this.#draw((this.#drag = { kind: "stroke", frame, last: at, bits: this.#bits(), value }), at);
+    }
+  }
+
+  /** @param {PointerEvent} event */
+  #move(event) {
+    const drag = this.#drag;
+    if (drag?.kind === "pan") {
+      this.#player.pan(event.clientX - drag.at[0], event.clientY - drag.at[1]);
+      drag.at = [event.clientX, event.clientY];
+    }
+    if (!this.#work) return;
+    const box = this.#stage.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    this.#pointer = [x, y];
+    if (drag && drag.kind !== "pan" && this.#hasLeft(drag.frame)) return;
+    this.#stage.classList.toggle("low", y > 0.7 * box.height); // texts there make room for the pointer
+    this.#stage.classList.toggle("high", y < 0.3 * box.height);
+    if (drag && drag.kind !== "pan") {
+      const { width, height } = this.#work.info;
+      const [vx, vy] = this.#player.toVideo(event.clientX, event.clientY);
+      /** @type {Point} */
+      const at = [Math.max(0, Math.min(width, vx)), Math.max(0, Math.min(height, vy))];
+      if (drag.kind === "box") drag.to = at;
+      else this.#draw(drag, at);
     }
     this.paint();
   }
 
-  move(event) {
-    if (this.drag?.pan) {
-      this.player.pan(event.clientX - this.drag.pan[0], event.clientY - this.drag.pan[1]);
-      this.drag.pan = [event.clientX, event.clientY];
-    }
-    if (!this.work) return;
-    const box = this.stage.getBoundingClientRect();
-    this.pointer = [event.clientX - box.left, event.clientY - box.top];
-    if (this.drag && !this.drag.pan && this.moved(this.drag.frame)) return;
-    this.stage.classList.toggle("low", this.pointer[1] > 0.7 * box.height); // what is written there makes room
-    this.stage.classList.toggle("high", this.pointer[1] < 0.3 * box.height);
-    if (this.drag && !this.drag.pan) {
-      const at = this.clamp(this.player.toVideo(event.clientX, event.clientY));
-      if (this.drag.from) this.drag.to = at;
-      else this.stamp(at);
-    }
-    this.paint();
-  }
-
-  moved(frame) {
-    // True if a frame that something is drawn on is no longer the one on screen: it is left, and lands nowhere.
+  /**
+   * Whether another frame is on screen than the one that is drawn on. What is half drawn is dropped then.
+   * @param {number | null} frame
+   */
+  #hasLeft(frame) {
     if (frame === this.frame) return false;
     this.abandon();
-    this.onnotice(`What was half drawn on frame ${frame} is dropped: another frame came on screen.`);
+    this.#on.onnotice(`What was half drawn on frame ${frame} is dropped: another frame is on screen now.`);
     return true;
   }
 
-  up() {
-    const { drag } = this;
-    if (!this.work || !drag || drag.pan) return (this.drag = null);
-    if (this.moved(drag.frame)) return;
-    this.drag = null;
-    if (drag.bits) this.player.preview(null);
-    if (this.locked()) return this.paint(); // meanwhile, by its key
-    if (drag.bits) {
-      this.stroke(drag.bits);
-    } else if (Math.abs(drag.to[0] - drag.from[0]) > 3 && Math.abs(drag.to[1] - drag.from[1]) > 3) {
-      const [xs, ys] = [0, 1].map((i) => [drag.from[i], drag.to[i]].sort((a, b) => a - b));
-      this.stop();
-      const box_xyxy = [xs[0], ys[0], xs[1], ys[1]].map((v) => Math.round(v * 10) / 10);
-      this.act("prompt", this.frame, { points_xy: [], labels: [], box_xyxy });
+  #up() {
+    const drag = this.#drag;
+    if (!this.#work || !drag || drag.kind === "pan") {
+      this.#drag = null;
+      return;
+    }
+    if (this.#hasLeft(drag.frame)) return;
+    this.#drag = null;
+    if (drag.kind === "stroke") this.#player.preview(null);
+    if (this.#isLocked()) return this.paint(); // it was locked with its key meanwhile
+    if (drag.kind === "stroke") {
+      this.#stroke(drag.bits);
+    } else {
+      const [x0, x1] = [drag.from[0], drag.to[0]].sort((a, b) => a - b);
+      const [y0, y1] = [drag.from[1], drag.to[1]].sort((a, b) => a - b);
+      if (x1 - x0 > SMALLEST_BOX && y1 - y0 > SMALLEST_BOX) {
+        this.stop();
+        const box_xyxy = /** @type {[number, number, number, number]} */ ([x0, y0, x1, y1].map(tenth));
+        this.#act("prompt", this.frame, { points_xy: [], labels: [], box_xyxy });
+      }
     }
     this.paint();
   }
 
-  bits() {
-    // A copy of the frame's mask, to draw on.
-    const { height, width } = this.work.info;
-    const rle = this.work.draft.masks.get(this.frame)?.rle;
+  // A copy of the frame's mask, to draw on.
+  #bits() {
+    const { work, draft } = this.#draft;
+    const { height, width } = work.info;
+    const rle = draft.masks.get(this.frame)?.rle;
     return rle ? new Mask(rle, height, width).bits : new Uint8Array(height * width);
   }
 
-  stroke(bits) {
+  /** @param {Uint8Array} bits  the frame's new mask */
+  #stroke(bits) {
     this.stop();
-    const { height, width } = this.work.info;
-    this.act("stroke", this.frame, { mask_rle: encode(bits, height, width) });
+    const { height, width } = this.#draft.work.info;
+    this.#act("stroke", this.frame, { mask_rle: encode(bits, height, width) });
   }
 
-  stamp(to) {
-    // Discs along the way from the last point.
-    const { height, width } = this.work.info;
-    const { bits, last, value } = this.drag;
-    const radius = Math.max(0.6, this.radius / this.player.pixelsPerPixel());
-    const steps = Math.max(1, Math.ceil(Math.hypot(to[0] - last[0], to[1] - last[1]) / (radius / 2)));
-    for (let n = 0; n <= steps; n++) {
-      const cx = last[0] + ((to[0] - last[0]) * n) / steps;
-      const cy = last[1] + ((to[1] - last[1]) * n) / steps;
-      for (let y = Math.max(0, Math.floor(cy - radius)); y < Math.min(height, cy + radius); y++) {
-        const half = Math.sqrt(Math.max(0, radius ** 2 - (y + 0.5 - cy) ** 2));
-        if (half === 0) continue;
-        const [x0, x1] = [Math.max(0, Math.round(cx - half)), Math.min(width, Math.round(cx + half))];
-        if (x1 > x0) bits.fill(value, y * width + x0, y * width + x1);
-      }
-    }
-    this.drag.last = to;
-    this.player.preview(bits);
+  /**
+   * Draw from the last point to this one.
+   * @param {Extract<Drag, {kind: "stroke"}>} drag
+   * @param {Point} to
+   */
+  #draw(drag, to) {
+    const radius = Math.max(0.6, this.#radius / this.#player.pixelsPerPixel());
+    stroke(drag.bits, this.#draft.work.info, drag.last, to, radius, drag.value);
+    drag.last = to;
+    this.#player.preview(drag.bits);
   }
 
+  /** @param {boolean} minus  cut the polygon out of the mask instead of adding it */
   close(minus = false) {
-    // Fill the polygon into the mask.
-    const { corners } = this;
-    if (corners.length && this.moved(this.cornersOn)) return;
-    this.corners = [];
-    if (corners.length < 3 || this.locked()) return this.paint();
-    const { height, width } = this.work.info;
-    const c = new OffscreenCanvas(width, height).getContext("2d");
-    c.beginPath();
-    for (const [x, y] of corners) c.lineTo(x, y);
-    c.fill();
-    const filled = c.getImageData(0, 0, width, height).data;
-    const bits = this.bits();
-    for (let i = 0; i < bits.length; i++) if (filled[4 * i + 3] > 127) bits[i] = minus ? 0 : 1;
-    this.stroke(bits);
+    const corners = this.#corners;
+    if (corners.length && this.#hasLeft(this.#cornersOn)) return;
+    this.#corners = [];
+    if (corners.length < 3 || this.#isLocked()) return this.paint();
+    const bits = this.#bits();
+    polygon(bits, this.#draft.work.info, corners, minus ? 0 : 1);
+    this.#stroke(bits);
     this.paint();
   }
 
+  /** @param {number} by  factor of the brush's radius */
   resize(by) {
-    this.radius = Math.max(2, Math.min(120, this.radius * by));
+    this.#radius = Math.max(2, Math.min(120, this.#radius * by));
     this.paint();
   }
 
   // --- marks -----------------------------------------------------------------------------------------------------------
 
   paint() {
-    if (this.work && this.drag && !this.drag.pan && this.moved(this.drag.frame)) return; // which painted
-    const { marks, work } = this;
-    const ratio = window.devicePixelRatio || 1;
-    const [width, height] = [marks.clientWidth, marks.clientHeight];
-    if (marks.width !== Math.round(width * ratio)) marks.width = Math.round(width * ratio);
-    if (marks.height !== Math.round(height * ratio)) marks.height = Math.round(height * ratio);
-    const c = marks.getContext("2d");
-    c.setTransform(ratio, 0, 0, ratio, 0, 0);
-    c.clearRect(0, 0, width, height);
-    this.stage.dataset.tool = work ? this.tool : "";
-    if (!work || this.player.hidden) return;
-    const screen = (xy) => this.player.toStage(xy);
-    const prompt = work.draft.prompts.get(this.frame);
-    if (prompt?.box_xyxy) box(c, screen(prompt.box_xyxy.slice(0, 2)), screen(prompt.box_xyxy.slice(2)), POSITIVE);
-    prompt?.points_xy?.forEach((xy, i) => dot(c, screen(xy), prompt.labels[i]));
-    if (this.drag?.from) box(c, screen(this.drag.from), screen(this.drag.to), "#fff");
-    if (this.corners.length) {
-      c.beginPath();
-      for (const xy of this.corners) c.lineTo(...screen(xy));
-      if (this.pointer) c.lineTo(...this.pointer);
-      c.strokeStyle = "#fff";
-      c.lineWidth = 1.5;
-      c.stroke();
-      for (const xy of this.corners) disc(c, screen(xy), 3, "#fff");
-    }
-    if (this.pointer && (this.tool === "brush" || this.tool === "eraser")) {
-      c.beginPath();
-      c.arc(...this.pointer, this.radius, 0, 7);
-      c.lineWidth = 3;
-      c.strokeStyle = "rgb(0 0 0 / 0.5)";
-      c.stroke();
-      c.lineWidth = 1.5;
-      c.strokeStyle = this.tool === "brush" ? "#fff" : NEGATIVE;
-      c.stroke();
-    }
+    const [work, drag] = [this.#work, this.#drag];
+    if (work && drag && drag.kind !== "pan" && this.#hasLeft(drag.frame)) return; // it has painted
+    const c = clearMarks(this.#marks);
+    this.#stage.dataset.tool = work ? this.tool : "";
+    if (!work?.draft || this.#player.hidden) return;
+    const marks = {
+      prompt: work.draft.prompts.get(this.frame),
+      box: drag?.kind === "box" ? /** @type {[Point, Point]} */ ([drag.from, drag.to]) : null,
+      corners: this.#corners,
+      pointer: this.#pointer,
+      brush: this.tool === "brush" || this.tool === "eraser" ? this.#radius : 0,
+      erases: this.tool === "eraser",
+    };
+    drawMarks(c, marks, (xy) => this.#player.toStage(xy));
   }
-}
-
-function disc(c, at, radius, colour) {
-  c.beginPath();
-  c.arc(...at, radius, 0, 7);
-  c.fillStyle = colour;
-  c.fill();
-}
-
-function dot(c, [x, y], label) {
-  // Colour and sign: a plus or a minus, for eyes that see no colours.
-  disc(c, [x, y], 9, "rgb(0 0 0 / 0.55)");
-  disc(c, [x, y], 7.5, label ? POSITIVE : NEGATIVE);
-  c.fillStyle = "#101014";
-  c.fillRect(x - 4, y - 1, 8, 2);
-  if (label) c.fillRect(x - 1, y - 4, 2, 8);
-}
-
-function box(c, [x0, y0], [x1, y1], colour) {
-  c.lineWidth = 3.5;
-  c.strokeStyle = "rgb(0 0 0 / 0.5)";
-  c.strokeRect(x0, y0, x1 - x0, y1 - y0);
-  c.lineWidth = 1.75;
-  c.strokeStyle = colour;
-  c.strokeRect(x0, y0, x1 - x0, y1 - y0);
 }

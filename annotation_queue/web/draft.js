@@ -1,16 +1,27 @@
-// What an annotator has made of a ticket so far. It follows from the ticket's masklet, the operations that stand and
-// the masks that the model made of them, and from nothing else: undo, a reload and another computer give the same.
-// The server derives the same in refine.py.
+// What an annotator has made of a ticket so far. It follows from the ticket's masklet, the operations that are not
+// undone and the model's answers to them, and from nothing else: a reload, an undo and another computer give the same.
+// The server derives the same in annotation_queue/draft.py; a test compares the two.
 
+/** @import { FrameMask, Masklet, Operation, Payload, Prompt, Ticket, Version, VideoInfo } from "./types.js" */
 import { area, empty } from "./rle.js";
 
+const ANSWERED = ["prompt", "propagate"]; // kinds of operations that the model answers
+
+/** @param {Operation} operation */
+export const isAnswered = ({ kind }) => ANSWERED.includes(kind);
+
+/**
+ * `done`: the operations that are not undone, in order. `undone`: those that redo would bring back, the next one last.
+ * @param {Operation[]} operations
+ */
 export function standing(operations) {
-  // {done, undone}: operations that stand, in order, and those that redo would bring back, the next one last.
+  /** @type {Map<string, Operation>} */
   const made = new Map();
   const out = new Set();
+  /** @type {string[]} */
   let back = [];
   for (const operation of operations) {
-    const about = operation.payload.operation_id;
+    const about = operation.payload.operation_id ?? "";
     if (operation.kind === "undo") {
       if (made.has(about) && !out.has(about)) back.push(about);
       out.add(about);
@@ -22,46 +33,73 @@ export function standing(operations) {
       back = [];
     }
   }
-  return { done: [...made.values()].filter((o) => !out.has(o.operation_id)), undone: back.map((id) => made.get(id)) };
+  const done = [...made.values()].filter((operation) => !out.has(operation.operation_id));
+  return { done, undone: back.flatMap((id) => made.get(id) ?? []) };
 }
 
+/**
+ * A mask that a person has drawn.
+ * @param {number} frame_idx
+ * @param {string} rle
+ * @returns {FrameMask}
+ */
 function drawn(frame_idx, rle) {
   const area_px = area(rle);
   return { frame_idx, rle, area_px, score: 1, object_score: area_px ? 10 : -10, stability: 1 };
 }
 
 export class Draft {
-  // frames: the annotated frame_idx. masklet: what the ticket is about, or null.
+  /** @type {Operation[]} */ done = []; // not undone
+  /** @type {Operation[]} */ undone = []; // redo brings back the last one
+  /** @type {Map<number, FrameMask>} */ masks = new Map(); // by frame_idx
+  /** @type {Map<number, Prompt>} */ prompts = new Map(); // by frame_idx
+  /** @type {Set<number>} */ edited = new Set(); // frames that a person has prompted or drawn
+  /** @type {Set<number>} */ locked = new Set();
+  clicks = 0;
+  /** @type {{checkpoint: string, round: number} | null} */ checkpoint = null; // of the last masks of a model
+  /** @type {Operation[]} */ operations = [];
+  /** @type {Map<string, Version>} */ versions = new Map(); // the model's answers, by operation_id
+  /** @type {Set<string>} */ refused = new Set(); // operations that the queue has not accepted
+
+  /**
+   * @param {Ticket} ticket
+   * @param {Masklet | null} masklet  the masklet to correct, if there is one
+   * @param {Pick<VideoInfo, "height" | "width">} info
+   * @param {number[]} frames  frame_idx of the annotated frames
+   */
   constructor(ticket, masklet, info, frames) {
     this.ticket = ticket;
     this.base = masklet;
     this.info = info;
     this.frames = frames;
-    this.operations = []; // {operation_id, kind, frame_idx, payload}
-    this.versions = new Map(); // operation_id → {frames, checkpoint, round}
-    this.refused = new Set(); // operations that the queue did not take
     this.derive();
   }
 
+  /** @param {Operation} operation */
   add(operation) {
     if (this.operations.some((other) => other.operation_id === operation.operation_id)) return;
     this.operations.push(operation);
     this.derive();
   }
 
+  /**
+   * @param {string} operationId
+   * @param {Version} version
+   */
   answer(operationId, version) {
     this.versions.set(operationId, version);
     this.derive();
   }
 
+  /** @param {string} operationId */
   refuse(operationId) {
     this.refused.add(operationId);
     this.derive();
   }
 
+  /** Operations that the model has not answered yet. */
   waiting() {
-    // Operations that the model has not answered.
-    return this.done.filter((o) => ["prompt", "propagate"].includes(o.kind) && !this.versions.has(o.operation_id));
+    return this.done.filter((o) => isAnswered(o) && !this.versions.has(o.operation_id));
   }
 
   derive() {
@@ -76,27 +114,38 @@ export class Draft {
     this.checkpoint = this.base ? { checkpoint: this.base.checkpoint, round: this.base.round } : null;
     const { base } = this;
     base?.frame_idx.forEach((frame_idx, i) => {
-      const [score, object_score, stability] = [base.score[i], base.object_score[i], base.stability[i]];
-      this.masks.set(frame_idx, { frame_idx, rle: base.rle[i], area_px: base.area_px[i], score, object_score, stability });
+      this.masks.set(frame_idx, {
+        frame_idx,
+        rle: base.rle[i],
+        area_px: base.area_px[i],
+        score: base.score[i],
+        object_score: base.object_score[i],
+        stability: base.stability[i],
+      });
     });
     for (const operation of done) this.apply(operation, this.versions.get(operation.operation_id));
   }
 
-  apply({ kind, frame_idx: frame, payload }, version) {
+  /**
+   * @param {Operation} operation
+   * @param {Version | undefined} version
+   */
+  apply({ kind, frame_idx, payload }, version) {
+    const frame = frame_idx ?? -1; // "absent" and "submit" are about several frames
     if (kind === "lock") payload.on === false ? this.locked.delete(frame) : this.locked.add(frame);
     else if (kind === "absent") {
       for (const i of this.frames) {
-        if (i < payload.first || i > payload.last || this.locked.has(i)) continue;
+        if (i < (payload.first ?? 0) || i > (payload.last ?? -1) || this.locked.has(i)) continue;
         this.draw(i, empty(this.info.height, this.info.width));
       }
-    } else if (kind === "stroke") this.draw(frame, payload.mask_rle);
+    } else if (kind === "stroke") this.draw(frame, payload.mask_rle ?? "");
     else if (kind === "submit") {
-      for (const [i, rle] of Object.entries(payload.masks)) this.masks.set(Number(i), drawn(Number(i), rle));
+      for (const [i, rle] of Object.entries(payload.masks ?? {})) this.masks.set(Number(i), drawn(Number(i), rle));
     } else if (kind === "clear") {
       this.prompts.delete(frame);
       this.edited.delete(frame);
     } else if (kind === "prompt") {
-      this.prompts.set(frame, payload);
+      this.prompts.set(frame, promptOf(payload));
       this.edited.add(frame);
       this.clicks++;
     }
@@ -105,6 +154,10 @@ export class Draft {
     this.checkpoint = { checkpoint: version.checkpoint, round: version.round };
   }
 
+  /**
+   * @param {number} frame_idx
+   * @param {string} rle
+   */
   draw(frame_idx, rle) {
     this.masks.set(frame_idx, drawn(frame_idx, rle));
     this.prompts.delete(frame_idx);
@@ -115,10 +168,14 @@ export class Draft {
     return this.frames.filter((i) => !this.masks.has(i));
   }
 
+  /**
+   * The masklet as it is now. A frame without a mask counts as absent.
+   * @returns {Masklet}
+   */
   masklet() {
-    // As it stands, for the eye and for the queue. A frame that nobody has masked counts as absent.
     const { height, width } = this.info;
     const nothing = { rle: empty(height, width), area_px: 0, score: 0, object_score: -10, stability: 1 };
+    /** @type {<K extends keyof typeof nothing>(name: K) => (typeof nothing)[K][]} */
     const column = (name) => this.frames.map((i) => (this.masks.get(i) ?? nothing)[name]);
     const first = [...this.prompts.entries()].sort(([a], [b]) => a - b)[0];
     return {
@@ -144,3 +201,9 @@ export class Draft {
     };
   }
 }
+
+/**
+ * @param {Payload} payload
+ * @returns {Prompt}
+ */
+const promptOf = (payload) => ({ ...payload, points_xy: payload.points_xy ?? [], labels: payload.labels ?? [] });

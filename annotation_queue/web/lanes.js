@@ -1,19 +1,41 @@
-// One lane for each other object of the video: where it is in view, what a person did in it, how sure the model was
-// and how steady its masks are. A click goes there. A lane is drawn once somebody sees it: most of a hundred are not.
+// One lane for each other object of the video: where it is present, what a person did in it, the model's scores and the
+// steadiness of its masks. A click goes to the object. A lane is drawn when it scrolls into view.
 
-import { element } from "./dom.js";
-import { LOW_SCORE } from "./masklet.js";
+/** @import { VideoObject } from "./work.js" */
+/** @import { Timeline } from "./timeline.js" */
+import { element, pen } from "./dom.js";
 import { OTHERS } from "./player.js";
 import { area, iou } from "./rle.js";
+import { LOW_SCORE } from "./timeline.js";
 
 const TALL = 20; // px
 
-const facts = new WeakMap(); // object → what its lane shows: it is read out of the masks once
+/**
+ * What a lane shows, by position of the timeline.
+ * @typedef {object} Facts
+ * @property {(boolean | undefined)[]} here  undefined: nobody has masked this frame
+ * @property {(number | undefined)[]} scores
+ * @property {number[]} steady
+ * @property {boolean[]} prompted
+ * @property {boolean[]} drawn
+ * @property {boolean[]} locked
+ */
 
+/** @type {WeakMap<VideoObject, Facts>} */
+const facts = new WeakMap(); // computed once for each object
+
+/**
+ * A button for each object.
+ * @param {VideoObject[]} objects
+ * @param {Timeline} timeline
+ * @param {(name: string) => string} colour  custom property → a colour that canvas understands
+ * @param {(object: VideoObject, position: number) => void} onpick  position: where the object begins
+ */
 export function lanes(objects, timeline, colour, onpick) {
-  // objects: as player.js paints them; `work` is set where this person holds the ticket. A button each.
+  /** @type {Map<Element, () => void>} */
+  const draws = new Map();
   const seen = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) if (isIntersecting) target.drawLane();
+    for (const { isIntersecting, target } of entries) if (isIntersecting) draws.get(target)?.();
   });
   return objects.map((object, n) => {
     const canvas = element("canvas", { ariaHidden: "true" });
@@ -24,37 +46,41 @@ export function lanes(objects, timeline, colour, onpick) {
         type: "button",
         id: `lane-${n}`,
         className: object.work ? "lane mine" : "lane",
-        title: object.work ? "Go on with this object" : "Go to where this object begins",
+        title: object.work ? "Continue with this object" : "Go to the first frame of this object",
         ariaLabel: title,
       },
       element("span", {}, title.replace(/^Object |,/g, "")),
       canvas,
     );
-    row.drawLane = () => {
+    draws.set(row, () => {
       const about = read(object, timeline);
-      row.ariaLabel = `${title}: ${said(about)}`;
+      row.ariaLabel = `${title}: ${inWords(about)}`;
       draw(canvas, about, `rgb(${OTHERS[n % OTHERS.length].join(" ")})`, colour);
-    };
+    });
     row.addEventListener("click", () => onpick(object, Math.max(0, read(object, timeline).here.indexOf(true))));
     seen.observe(row);
     return row;
   });
 }
 
+/**
+ * @param {VideoObject} object
+ * @param {Timeline} timeline
+ * @returns {Facts}
+ */
 function read(object, timeline) {
-  // By position of the timeline. here: true, false where the object is absent, undefined where nobody has masked it.
   const draft = object.work?.draft;
-  if (facts.has(object)) return facts.get(object);
+  const known = facts.get(object);
+  if (known) return known;
   const place = new Map(object.frame_idx.map((frame, i) => [frame, i]));
-  const rles = timeline.frames.map((frame) => {
-    const masked = place.has(frame) && (!draft || draft.masks.has(frame));
-    return masked ? object.rle[place.get(frame)] : undefined;
-  });
-  const here = rles.map((rle) => rle && area(rle) > 0);
+  const places = timeline.frames.map((frame) => (draft && !draft.masks.has(frame) ? undefined : place.get(frame)));
+  const rles = places.map((i) => (i === undefined ? undefined : object.rle[i]));
+  const here = rles.map((rle) => (rle === undefined ? undefined : area(rle) > 0));
+  /** @type {Facts} */
   const about = {
     here,
-    scores: timeline.frames.map((frame, i) => (here[i] ? object.score[place.get(frame)] : undefined)),
-    steady: rles.map((rle, i) => (here[i] && here[i - 1] ? iou(rles[i - 1], rle) : 1)),
+    scores: places.map((i, at) => (i !== undefined && here[at] ? object.score[i] : undefined)),
+    steady: rles.map((rle, i) => (here[i] && here[i - 1] ? iou(rles[i - 1] ?? "", rle ?? "") : 1)),
     prompted: timeline.frames.map((frame) => Boolean(draft?.prompts.has(frame))),
     drawn: timeline.frames.map((frame) => Boolean(draft?.edited.has(frame) && !draft.prompts.has(frame))),
     locked: timeline.frames.map((frame) => Boolean(draft?.locked.has(frame))),
@@ -63,19 +89,27 @@ function read(object, timeline) {
   return about;
 }
 
-function said({ here, prompted, drawn, locked }) {
-  const count = (list) => list.filter(Boolean).length;
+/** @param {Facts} about */
+function inWords({ here, prompted, drawn, locked }) {
+  const count = (/** @type {unknown[]} */ list) => list.filter(Boolean).length;
   const parts = [[count(prompted), "prompted"], [count(drawn), "drawn"], [count(locked), "locked"]];
-  return [`in view in ${count(here)} of ${here.length} frames`, ...parts.filter(([n]) => n).map((part) => part.join(" "))].join(", ");
+  const done = parts.filter(([n]) => n).map((part) => part.join(" "));
+  return [`in view in ${count(here)} of ${here.length} frames`, ...done].join(", ");
 }
 
+/**
+ * From the top: presence with what a person did, score, steadiness.
+ * @param {HTMLCanvasElement} canvas
+ * @param {Facts} about
+ * @param {string} own  the object's colour
+ * @param {(name: string) => string} colour
+ */
 function draw(canvas, { here, scores, steady, prompted, drawn, locked }, own, colour) {
-  // From the top: presence with what was done, score, steadiness.
   const large = Number(getComputedStyle(canvas).getPropertyValue("--large")) || 1;
   const ratio = (window.devicePixelRatio || 1) * large;
   const width = canvas.clientWidth / large;
   [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(TALL * ratio)];
-  const c = canvas.getContext("2d");
+  const c = pen(canvas);
   c.scale(ratio, ratio);
   const cell = width / here.length;
   const wide = Math.max(1, cell - (cell > 5 ? 1 : 0));
@@ -88,9 +122,10 @@ function draw(canvas, { here, scores, steady, prompted, drawn, locked }, own, co
     if (present === false) bar(c, soft, x, 4, cell, 1);
     if (!present) return;
     bar(c, own, x, 1, cell + 0.6, 7);
-    if (scores[i] !== undefined) {
-      const tall = 5 * Math.max(0.2, Math.min(1, (scores[i] - 0.5) / 0.5));
-      bar(c, scores[i] < LOW_SCORE ? doubt : calm, x, 15 - tall, wide, tall);
+    const score = scores[i];
+    if (score !== undefined) {
+      const tall = 5 * Math.max(0.2, Math.min(1, (score - 0.5) / 0.5));
+      bar(c, score < LOW_SCORE ? doubt : calm, x, 15 - tall, wide, tall);
     }
     const fall = Math.min(1, (1 - steady[i]) / 0.5);
     c.globalAlpha = fall < 0.1 ? 0 : fall;
@@ -109,11 +144,13 @@ function draw(canvas, { here, scores, steady, prompted, drawn, locked }, own, co
   });
 }
 
+/** @type {(c: CanvasRenderingContext2D, fill: string, x: number, y: number, width: number, height: number) => void} */
 function bar(c, fill, x, y, width, height) {
   c.fillStyle = fill;
   c.fillRect(x, y, width, height);
 }
 
+/** @type {(c: CanvasRenderingContext2D, fill: string, x: number, radius: number) => void} */
 function disc(c, fill, x, radius) {
   c.fillStyle = fill;
   c.beginPath();

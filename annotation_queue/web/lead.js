@@ -1,35 +1,59 @@
-// Figures and people, for leads and admins. Everything is asked anew every few seconds; nothing is kept here.
+// The page for leads and admins: figures and people. Everything is asked for again every few seconds; nothing is kept.
 
+/** @import { Account, Figures, KeptOperation, Me, Share, Ticket, WorkFigures } from "./types.js" */
 import * as api from "./api.js";
-import { $, element } from "./dom.js";
+import { $, element, messageOf } from "./dom.js";
 
-const EVERY_MS = 3000; // what is shown is at most 5 s old
+const EVERY_MS = 3000; // so that nothing on the page is older than 5 s
 const ROLES = ["annotator", "verifier", "lead", "admin", "pipeline"];
-const BY = [
-  ["people", "Person"],
-  ["makers", "Maker judged"],
-  ["phases", "Phase"],
-  ["checkpoints", "Checkpoint"],
-];
+/** @type {Record<"people" | "makers" | "phases" | "checkpoints", string>} */
+const BY = { people: "Person", makers: "Maker judged", phases: "Phase", checkpoints: "Checkpoint" };
+const PAYLOAD = 60; // characters of an operation's content that are shown
 
-let me = null;
-let by = "people";
+/** @typedef {number | null | undefined} Maybe  a number that may not be known yet */
+
+let by = /** @type {keyof typeof BY} */ ("people");
+/** @type {Figures | null} */
 let figures = null;
+/** @type {Map<string, string>} */
+const shown = new Map();
 
+// --- how things are written ------------------------------------------------------------------------------------------
+
+/** @type {(share: Maybe) => string} */
 const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(100 * share)} %`);
+/** @type {(share: Share | null) => number | null} */
 const ratio = (share) => (share?.of ? share.right / share.of : null);
+/** @type {(value: Maybe, digits?: number) => string} */
 const number = (value, digits = 1) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
-function table(heads, rows, nothing) {
-  if (rows.length === 0) return element("p", { className: "none" }, nothing);
-  const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
-  const cells = (row) =>
-    row.map((cell) => (cell instanceof HTMLElement ? element("td", {}, cell) : element("td", {}, String(cell))));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells(row)))));
+/** @param {number | null} seconds */
+function time(seconds) {
+  if (seconds === null) return "–";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
+/**
+ * @param {string[]} heads
+ * @param {(string | number | HTMLElement)[][]} rows
+ * @param {string} nothing  what is said if there are no rows
+ */
+function table(heads, rows, nothing) {
+  if (rows.length === 0) return element("p", { className: "none" }, nothing);
+  const cell = (/** @type {string | number | HTMLElement} */ content) =>
+    element("td", {}, content instanceof HTMLElement ? content : String(content));
+  const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
+  const body = rows.map((row) => element("tr", {}, ...row.map(cell)));
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+}
+
+/**
+ * A bar of parts. Its numbers are its title, and its text for screen readers.
+ * @param {Record<string, number>} counts
+ * @param {string[]} names  of the parts, in order
+ */
 function shares(counts, names) {
-  // A bar of parts, with its numbers as its title and for screen readers.
   const sum = names.reduce((n, name) => n + (counts[name] ?? 0), 0);
   const text = names.filter((name) => counts[name]).map((name) => `${counts[name]} ${name}`).join(", ") || "none";
   const bar = element("div", { className: "share", title: text, role: "img", ariaLabel: text });
@@ -41,49 +65,10 @@ function shares(counts, names) {
   return bar;
 }
 
-function time(seconds) {
-  if (seconds === null) return "–";
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
-}
-
-function showFigures() {
-  if (figures === null) return;
-  $("batches").replaceChildren(
-    table(
-      ["Batch", "Kind", "Progress", "Open", "In hands", "Done", "An hour", "Ends in"],
-      figures.batches.map((b) => [
-        b.batch_id, b.kind, shares(b, ["done", "leased", "open"]), b.open, b.leased, b.done, number(b.per_hour, 0),
-        b.open + b.leased ? time(b.expected_s) : "done",
-      ]),
-      "No batch is open.",
-    ),
-  );
-  for (const button of $("by").children) button.setAttribute("aria-checked", String(button.value === by));
-  const rows = [...figures[by], ...(by === "people" ? [{ ...figures.total, name: "everybody" }] : [])];
-  $("figures").replaceChildren(
-    table(
-      [BY.find(([name]) => name === by)[1], "Answers", "Verdicts", "s a ticket", "s a frame", "Clicks a clicked frame",
-        "Frames edited", "Right at first", "Agreement", "IoU with others"],
-      rows.filter((w) => w.answers > 0).map((w) => [
-        w.name || "the model", w.answers, shares(w.verdicts, ["accept", "refine", "reject", "unsure", "made"]),
-        number(w.seconds_per_ticket), number(w.seconds_per_frame, 2), number(w.clicks_per_clicked_frame),
-        percent(w.edited_frames_share), percent(ratio(w.first_pass)), percent(w.agreement), number(w.masklet_iou, 2),
-      ]),
-      "Nobody has finished a ticket yet.",
-    ),
-  );
-  $("gold").replaceChildren(
-    table(
-      ["Person", "Kind", "Right", "Of", "Accuracy", ""],
-      figures.gold.map((g) => [
-        g.person, g.kind, g.accuracy.right, g.accuracy.of, percent(ratio(g.accuracy)), range(g.accuracy),
-      ]),
-      "No gold ticket was answered yet.",
-    ),
-  );
-}
-
+/**
+ * A share with its confidence interval.
+ * @param {Share} share
+ */
 function range({ right, of, low, high }) {
   const bar = element("div", { className: "range", title: `${percent(low)} to ${percent(high)}` });
   const span = element("i");
@@ -95,31 +80,87 @@ function range({ right, of, low, high }) {
   return bar;
 }
 
-function changed(what, value) {
-  // Whether this is something new to show: what somebody has selected, or is about to press, stays where it is.
+/**
+ * @param {string} text
+ * @param {string} title
+ * @param {() => Promise<unknown>} run
+ */
+function action(text, title, run) {
+  const properties = { className: "quiet bordered", title, onclick: () => void attempt(run) };
+  return element("button", { type: "button", ...properties }, text);
+}
+
+// --- figures ---------------------------------------------------------------------------------------------------------
+
+/** @param {Figures} all */
+function showFigures(all) {
+  $("batches").replaceChildren(
+    table(
+      ["Batch", "Kind", "Progress", "Open", "Leased", "Done", "An hour", "Ends in"],
+      all.batches.map((b) => [
+        b.batch_id, b.kind, shares({ done: b.done, leased: b.leased, open: b.open }, ["done", "leased", "open"]),
+        b.open, b.leased, b.done, number(b.per_hour, 0), b.open + b.leased ? time(b.expected_s) : "done",
+      ]),
+      "No batch is open.",
+    ),
+  );
+  for (const button of $("by").querySelectorAll("button")) {
+    button.setAttribute("aria-checked", String(button.value === by));
+  }
+  const rows = [...all[by], ...(by === "people" ? [{ ...all.total, name: "everybody" }] : [])];
+  $("figures").replaceChildren(
+    table(
+      [BY[by], "Answers", "Verdicts", "s a ticket", "s a frame", "Clicks a clicked frame", "Frames edited",
+        "Accepted at first", "Agreement", "IoU with others"],
+      rows.filter((row) => row.answers > 0).map(figuresRow),
+      "Nobody has finished a ticket yet.",
+    ),
+  );
+  $("gold").replaceChildren(
+    table(
+      ["Person", "Kind", "Right", "Of", "Accuracy", "95 % interval"],
+      all.gold.map(({ person, kind, accuracy }) => [
+        person, kind, accuracy.right, accuracy.of, percent(ratio(accuracy)), range(accuracy),
+      ]),
+      "Nobody has answered a gold ticket yet.",
+    ),
+  );
+}
+
+/** @param {WorkFigures} row */
+const figuresRow = (row) => [
+  row.name || "the model", row.answers, shares(row.verdicts, ["accept", "refine", "reject", "unsure", "made"]),
+  number(row.seconds_per_ticket), number(row.seconds_per_frame, 2), number(row.clicks_per_clicked_frame),
+  percent(row.edited_frames_share), percent(ratio(row.first_pass)), percent(row.agreement), number(row.masklet_iou, 2),
+];
+
+// --- tickets and people ----------------------------------------------------------------------------------------------
+
+/**
+ * Whether this is new since the last call. What has not changed is not drawn again, so that a selected text or a button
+ * that is about to be pressed stays where it is.
+ * @param {string} what
+ * @param {unknown} value
+ */
+function isNew(what, value) {
   const text = JSON.stringify(value);
-  if (changed[what] === text) return false;
-  changed[what] = text;
+  if (shown.get(what) === text) return false;
+  shown.set(what, text);
   return true;
 }
 
-function action(text, title, run) {
-  return element("button", { type: "button", className: "quiet bordered", title, onclick: () => attempt(run) }, text);
-}
-
-async function showHands() {
-  const held = await api.inHands();
-  if (!changed("hands", held.map((ticket) => [ticket.ticket_id, ticket.lease_token]))) return;
-  $("hands").replaceChildren(
+async function showLeased() {
+  const leased = await api.leased();
+  if (!isNew("leased", leased.map((ticket) => [ticket.ticket_id, ticket.lease_token]))) return;
+  const takeBack = (/** @type {Ticket} */ ticket) =>
+    action("Take back", "The ticket goes to the next person. What was done in it is kept.", async () => {
+      await api.endLease(ticket);
+      await showLeased();
+    });
+  $("leased").replaceChildren(
     table(
       ["Ticket", "Batch", "Kind", "Person", ""],
-      held.map((ticket) => [
-        ticket.ticket_id, ticket.batch_id, ticket.kind, ticket.leased_by,
-        action("Take back", "The ticket goes to the next person; what was done stays with it", async () => {
-          await api.endLease(ticket);
-          await showHands();
-        }),
-      ]),
+      leased.map((t) => [t.ticket_id, t.batch_id, t.kind, t.leased_by ?? "–", takeBack(t)]),
       "Nobody holds a ticket.",
     ),
   );
@@ -127,66 +168,81 @@ async function showHands() {
 
 async function showBranches() {
   const kept = await api.branches();
-  if (!changed("branches", kept)) return;
+  if (!isNew("branches", kept)) return;
+  const content = (/** @type {KeptOperation} */ { payload }) =>
+    element("code", { title: payload }, payload.length > PAYLOAD ? `${payload.slice(0, PAYLOAD)}…` : payload);
   $("branches").replaceChildren(
     table(
       ["Ticket", "Person", "What", "Frame", "When", "Content"],
       kept.map((o) => [
-        o.ticket_id, o.person, o.kind, o.frame_idx ?? "–", new Date(o.created_at).toLocaleString(),
-        element("code", { title: o.payload }, o.payload.length > 60 ? `${o.payload.slice(0, 60)}…` : o.payload),
+        o.ticket_id, o.person, o.kind, o.frame_idx ?? "–", new Date(o.created_at).toLocaleString(), content(o),
       ]),
       "Nothing.",
     ),
   );
 }
 
-async function showPeople() {
+/** @param {Me} me */
+async function showPeople(me) {
   const everybody = await api.people();
   $("people").replaceChildren(
     table(
       ["Name", "Roles", "Skills", "Tokens", ""],
-      everybody.map((person) => {
-        const { name, disabled, tokens } = person;
-        const actions = element("span", { className: "stepper" });
-        actions.style.justifyContent = "flex-end";
-        actions.append(
-          action("New token", "For a program that works as this person", async () => {
-            const { token } = await api.issueToken(name, ["annotate"]);
-            prompt(`The token of ${name}. It is shown this once.`, token);
-          }),
-          action("End logins", "Revokes every token and browser login", () => api.revokeTokens(name)),
-          action(disabled ? "Enable" : "Disable", disabled ? "" : "What they did stays", () => api.disable(name, !disabled)),
-        );
-        return [
-          element("span", { className: disabled ? "disabled" : "" }, disabled ? `${name} (disabled)` : name),
-          person.roles.join(", "), person.skills.join(", ") || "–", tokens.length, name === me.name ? "you" : actions,
-        ];
-      }),
+      everybody.map((person) => [
+        element("span", { className: person.disabled ? "disabled" : "" },
+          person.disabled ? `${person.name} (disabled)` : person.name),
+        person.roles.join(", "), person.skills.join(", ") || "–", person.tokens.length,
+        person.name === me.name ? "you" : actionsFor(person),
+      ]),
       "Nobody.",
     ),
   );
 }
 
+/** @param {Account} person */
+function actionsFor({ name, disabled }) {
+  const actions = element("span", { className: "stepper" });
+  actions.style.justifyContent = "flex-end";
+  actions.append(
+    action("New token", "For a program that works as this person", async () => {
+      const { token } = await api.issueToken(name, ["annotate"]);
+      prompt(`The token of ${name}. It is shown this once.`, token);
+    }),
+    action("End logins", "Revokes every token and browser login", () => api.revokeTokens(name)),
+    action(disabled ? "Enable" : "Disable", disabled ? "" : "What they did stays", () => api.disable(name, !disabled)),
+  );
+  return actions;
+}
+
+/** @type {Me | null} */
+let me = null;
+
+/** @param {() => Promise<unknown>} run  whose result or error is then shown */
 async function attempt(run) {
-  // Do something, and show what became of it.
   try {
     await run();
     $("error").textContent = "";
-    await showPeople();
+    if (me) await showPeople(me);
   } catch (error) {
-    $("error").textContent = error.message;
+    $("error").textContent = messageOf(error);
   }
 }
 
-$("add").addEventListener("submit", (event) => {
+// --- the page --------------------------------------------------------------------------------------------------------
+
+const form = $("add", HTMLFormElement);
+form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const form = new FormData(event.target);
-  const skills = String(form.get("skills")).split(/[\s,]+/).filter(Boolean);
+  const sent = new FormData(form);
+  const text = (/** @type {string} */ name) => String(sent.get(name) ?? "");
   attempt(async () => {
-    const body = { name: form.get("name").trim(), roles: form.getAll("role"), skills };
-    if (form.get("password")) body.password = form.get("password");
-    await api.setPerson(body);
-    event.target.reset();
+    await api.setPerson({
+      name: text("name").trim(),
+      roles: sent.getAll("role").map(String),
+      skills: text("skills").split(/[\s,]+/).filter(Boolean),
+      ...(text("password") ? { password: text("password") } : {}),
+    });
+    form.reset();
   });
 });
 
@@ -194,22 +250,21 @@ for (const role of ROLES) {
   const box = element("input", { type: "checkbox", name: "role", value: role });
   $("roles").append(element("label", {}, box, role));
 }
-for (const [name, text] of BY) {
-  $("by").append(
-    element("button", { type: "button", value: name, role: "radio", onclick: () => {
-      by = name;
-      showFigures();
-    } }, text),
-  );
+for (const name of /** @type {(keyof typeof BY)[]} */ (Object.keys(BY))) {
+  const show = () => {
+    by = name;
+    if (figures) showFigures(figures);
+  };
+  $("by").append(element("button", { type: "button", value: name, role: "radio", onclick: show }, BY[name]));
 }
 
 async function refresh() {
   try {
-    [figures] = await Promise.all([api.figures(), showHands(), showBranches()]);
+    [figures] = await Promise.all([api.figures(), showLeased(), showBranches()]);
     $("age").textContent = `counted ${new Date(1000 * figures.at).toLocaleTimeString()}`;
-    showFigures();
+    showFigures(figures);
   } catch (error) {
-    if (error.status === 401) location.href = "/";
+    if (api.statusOf(error) === 401) location.href = "/";
     $("age").textContent = error instanceof api.Refused ? error.message : "The queue does not answer";
   }
 }
@@ -227,7 +282,7 @@ async function start() {
     $("error").textContent = "This page is for leads and admins.";
     return;
   }
-  await Promise.all([refresh(), attempt(() => {})]);
+  await Promise.all([refresh(), attempt(async () => {})]);
   setInterval(() => document.visibilityState === "visible" && refresh(), EVERY_MS);
 }
 start();

@@ -1,55 +1,75 @@
-// Logging in: by password, or at a provider that sends the browser back with an answer.
+// Logging in: by password, or at an identity provider that sends the browser back. And what is done with errors, of
+// which one is that a login has ended.
 
+/** @import { Me } from "./types.js" */
 import * as api from "./api.js";
-import { $ } from "./dom.js";
+import { $, messageOf } from "./dom.js";
+import { notice, shownView, view } from "./messages.js";
+import { session } from "./session.js";
 
-export class Login {
-  // onlogin(me): somebody has logged in by password.
-  constructor({ onlogin }) {
-    $("login-form").addEventListener("submit", async (event) => {
-      event.preventDefault();
-      $("login-error").textContent = "";
-      try {
-        const me = await api.logIn($("login-name").value.trim(), $("login-password").value);
-        $("login-password").value = "";
-        document.activeElement?.blur();
-        await onlogin(me);
-      } catch (error) {
-        this.say(error);
-      }
-    });
-    $("login-elsewhere").addEventListener("click", async () => {
-      $("login-error").textContent = "";
-      try {
-        location.assign((await api.beginElsewhere()).url);
-      } catch (error) {
-        this.say(error);
-      }
-    });
-  }
+/** @param {unknown} error */
+function say(error) {
+  $("login-error").textContent = error instanceof api.Unreachable ? "The queue does not answer." : messageOf(error);
+}
 
-  ask(again) {
-    // again: a login has ended while somebody was at work.
-    $("login-text").textContent = again
-      ? "Your login has ended. Log in again: nothing is lost."
-      : "Log in to verify masklets.";
-    $(again ? "login-password" : "login-name").focus();
-    api.waysToLogIn().then(({ oidc }) => {
+/** @param {(me: Me) => Promise<void>} onlogin  somebody has logged in by password */
+export function listenForLogins(onlogin) {
+  const [name, password] = [$("login-name", HTMLInputElement), $("login-password", HTMLInputElement)];
+  $("login-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    $("login-error").textContent = "";
+    try {
+      const me = await api.logIn(name.value.trim(), password.value);
+      password.value = "";
+      if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
+      await onlogin(me);
+    } catch (error) {
+      say(error);
+    }
+  });
+  $("login-elsewhere").addEventListener("click", async () => {
+    $("login-error").textContent = "";
+    try {
+      location.assign((await api.beginElsewhere()).url);
+    } catch (error) {
+      say(error);
+    }
+  });
+}
+
+/** Show the form, unless it is shown. */
+export function askToLogIn() {
+  if (shownView() === "login") return;
+  view("login");
+  const again = session.me !== null; // the login ended during work
+  $("login-text").textContent = again
+    ? "Your login has ended. Log in again: nothing is lost."
+    : "Log in to verify masklets.";
+  $(again ? "login-password" : "login-name").focus();
+  api.waysToLogIn().then(
+    ({ oidc }) => {
       $("login-elsewhere").hidden = !oidc;
       $("login-elsewhere").textContent = `Log in with ${oidc}`;
-    }, () => {}); // no answer, no button
-  }
+    },
+    () => {}, // without an answer there is no button
+  );
+}
 
-  async finishElsewhere() {
-    // What the provider sent with the browser: out of the address, and to the queue, which checks whose it is.
-    const sent = new URLSearchParams(location.search);
-    if (!sent.has("state")) return;
-    history.replaceState(null, "", "/");
-    const answer = { state: sent.get("state"), code: sent.get("code"), error: sent.get("error") };
-    await api.finishElsewhere(answer).catch((error) => this.say(error));
-  }
+/** Pass the provider's answer, which is in the address, on to the queue, which checks it. */
+export async function finishElsewhere() {
+  const sent = new URLSearchParams(location.search);
+  if (!sent.has("state")) return;
+  history.replaceState(null, "", "/");
+  const answer = { state: sent.get("state"), code: sent.get("code"), error: sent.get("error") };
+  await api.finishElsewhere(answer).catch(say);
+}
 
-  say(error) {
-    $("login-error").textContent = error instanceof api.Unreachable ? "The queue does not answer." : error.message;
-  }
+/**
+ * Tell the person of an error, or ask for a login.
+ * @param {unknown} error
+ */
+export function fail(error) {
+  const status = api.statusOf(error);
+  if (status === 401) return askToLogIn();
+  notice(status === 403 ? messageOf(error) : `Something went wrong: ${messageOf(error)}`);
 }

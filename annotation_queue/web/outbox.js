@@ -1,12 +1,20 @@
-// What a person did, on its way to the queue: in the browser's database before it is sent, sent until the queue has
-// it, in order for each ticket. A closed tab, a crash or a lost connection costs nothing; ids made here make sending
-// twice harmless. What a tab did is sent by that tab while it lives, and by another one after that.
+// What a person did, on its way to the queue. It is written to the browser's database before it is sent, and sent until
+// the queue has it, in order for each ticket. A closed tab, a crash or a lost connection therefore loses nothing, and
+// because ids are made here, sending twice is harmless. A tab sends its own items; once it is closed, another one does.
 
-import { finish, newId, operations, refine, Refused, release, Unreachable } from "./api.js";
+/** @import { OutboxItem, Parcel, RefineEvent } from "./types.js" */
+import { finish, newId, operations, refine, Refused, release, statusOf, Unreachable } from "./api.js";
+import { nameOfError } from "./dom.js";
 import { onceGone, thisTab, whileGone } from "./tabs.js";
 
-const WAITS = [500, 1000, 2000, 4000, 8000];
+const WAITS = [500, 1000, 2000, 4000, 8000]; // ms before the next try, by the number of failures
+const AGAIN = [401, 429]; // refusals after which an item is sent again
 
+/**
+ * @template T
+ * @param {IDBRequest<T>} asked
+ * @returns {Promise<T>}
+ */
 function request(asked) {
   return new Promise((done, failed) => {
     asked.onsuccess = () => done(asked.result);
@@ -14,56 +22,84 @@ function request(asked) {
   });
 }
 
+/**
+ * @typedef {object} Listeners
+ * @property {() => void} onchange  items were added, sent or stored, or the connection has changed
+ * @property {(item: OutboxItem, error: Refused) => void} onrefused  the queue will not take an item
+ * @property {(item: OutboxItem, event: RefineEvent) => void} onanswer  the model's answer
+ * @property {() => void} onlogin  the queue asks for a login
+ * @property {(text: string) => void} ontrouble  this browser cannot store what is done
+ */
+
 export class Outbox {
-  constructor({ onchange, onrefused, onlogin, onanswer, ontrouble }) {
-    Object.assign(this, { onchange, onrefused, onlogin, onanswer, ontrouble });
-    // onrefused(item, error): the queue has answered, and will not take it.  onanswer(item, event): the model's answer.
-    this.items = [];
-    this.lanes = new Map(); // ticketId → {item, aborter}: the request that is under way
-    this.offline = false;
-    this.failures = 0;
-    this.timer = null;
-    this.count = 0;
+  /** @type {OutboxItem[]} */ #items = [];
+  /** @type {Map<string, {item: OutboxItem, aborter: AbortController}>} */ #lanes = new Map(); // requests, by ticket
+  /** @type {IDBDatabase | null} */ #database = null;
+  /** @type {string | undefined} */ #tab = undefined;
+  /** @type {string | undefined} */ #person = undefined;
+  /** @type {number | undefined} */ #timer = undefined;
+  #offline = false;
+  #failures = 0;
+  #count = 0;
+  #on;
+
+  /** @param {Listeners} listeners */
+  constructor(listeners) {
+    this.#on = listeners;
     addEventListener("online", () => this.flush());
   }
 
+  /** Whether the last request got no answer. */
+  get offline() {
+    return this.#offline;
+  }
+
+  /** Open the browser's database and take over what is left there. */
   async open() {
     const asked = indexedDB.open("masklets", 1);
     asked.onupgradeneeded = () => asked.result.createObjectStore("outbox", { keyPath: "id" });
-    this.database = await request(asked);
-    this.tab = await thisTab();
-    await this.take(this.tab);
+    this.#database = await request(asked);
+    this.#tab = await thisTab();
+    await this.#take(this.#tab);
     await this.adopt();
   }
 
+  /** Take over the items of tabs that are closed. */
   async adopt() {
-    // What tabs left that are gone becomes this tab's.
-    if (!this.database) return;
-    const kept = await request(this.database.transaction("outbox").objectStore("outbox").getAll());
-    const others = new Set(kept.map((item) => item.tab ?? "").filter((tab) => tab !== this.tab));
+    if (!this.#database) return;
+    /** @type {OutboxItem[]} */
+    const kept = await request(this.#database.transaction("outbox").objectStore("outbox").getAll());
+    const others = new Set(kept.map((item) => item.tab ?? "").filter((tab) => tab !== this.#tab));
     await Promise.all([...others].map(async (tab) => {
-      if (!(await whileGone(tab, () => this.take(tab)))) onceGone(tab, () => this.take(tab).then(() => this.flush()));
+      const taken = await whileGone(tab, () => this.#take(tab));
+      if (!taken) onceGone(tab, () => this.#take(tab).then(() => this.flush()));
     }));
   }
 
-  async take(tab) {
+  /** @param {string} tab  whose items become this tab's */
+  async #take(tab) {
+    /** @type {OutboxItem[]} */
     const taken = [];
-    await this.write((store) => {
-      store.getAll().onsuccess = (event) => {
-        for (const item of event.target.result.filter((each) => (each.tab ?? "") === tab)) {
-          store.put(Object.assign(item, { tab: this.tab }));
+    await this.#write((store) => {
+      const all = store.getAll();
+      all.onsuccess = () => {
+        for (const item of all.result.filter((each) => (each.tab ?? "") === tab)) {
+          store.put(Object.assign(item, { tab: this.#tab }));
           taken.push(Object.assign(item, { stored: true }));
         }
       };
     });
-    const known = new Set(this.items.map(({ id }) => id));
-    this.items = [...this.items, ...taken.filter(({ id }) => !known.has(id))].sort((a, b) => a.at - b.at);
+    const known = new Set(this.#items.map(({ id }) => id));
+    this.#items = [...this.#items, ...taken.filter(({ id }) => !known.has(id))].sort((a, b) => a.at - b.at);
   }
 
-  async write(change) {
-    // Resolves once the change is on disk.
-    if (!this.database) throw new DOMException("no database", "InvalidStateError");
-    const transaction = this.database.transaction("outbox", "readwrite", { durability: "strict" });
+  /**
+   * Resolves once the change is on disk.
+   * @param {(store: IDBObjectStore) => void} change
+   */
+  async #write(change) {
+    if (!this.#database) throw new DOMException("no database", "InvalidStateError");
+    const transaction = this.#database.transaction("outbox", "readwrite", { durability: "strict" });
     change(transaction.objectStore("outbox"));
     await new Promise((done, failed) => {
       transaction.oncomplete = done;
@@ -71,116 +107,133 @@ export class Outbox {
     });
   }
 
-  async add({ person, ticketId, token, what, body }) {
-    // what: "operation", "refine" (an operation that the model answers), "finish" or "release".
-    const item = { id: newId(), at: Date.now() * 1000 + (this.count++ % 1000), tab: this.tab, person, ticketId, token, what, body };
-    this.items.push(item);
-    this.onchange();
+  /** @param {Parcel} parcel  to store, and then to send */
+  async add(parcel) {
+    const at = Date.now() * 1000 + (this.#count++ % 1000);
+    /** @type {OutboxItem} */
+    const item = { id: newId(), at, tab: this.#tab, ...parcel };
+    this.#items.push(item);
+    this.#on.onchange();
     try {
-      await this.write((store) => store.put(item));
+      await this.#write((store) => store.put(item));
     } catch (error) {
-      this.ontrouble(`This browser cannot keep what you do (${error?.name ?? "no storage"}): stay online until it says Saved.`);
+      this.#on.ontrouble(`This browser cannot keep what you do (${nameOfError(error)}): stay online until it says Saved.`);
     }
     item.stored = true;
     this.flush();
   }
 
-  async drop(item) {
-    this.items = this.items.filter((other) => other !== item);
-    this.onchange();
-    await this.write((store) => store.delete(item.id)).catch(() => {});
+  /** @param {OutboxItem} item  the queue has it, or has refused it */
+  async #drop(item) {
+    this.#items = this.#items.filter((other) => other !== item);
+    this.#on.onchange();
+    await this.#write((store) => store.delete(item.id)).catch(() => {}); // sending it again is harmless
   }
 
-  mine(person) {
-    // Somebody else's answers, left in this browser, wait for them to log in again.
-    this.person = person;
+  /** @param {string} person  has logged in: send their items; those of other people wait for their login */
+  sendFor(person) {
+    this.#person = person;
     this.flush();
   }
 
+  /** Items that the queue does not have: of the person who has logged in, or of everybody before a login. */
   pending() {
-    // Of this person; of everybody here, while nobody has logged in.
-    const theirs = (item) => this.person === undefined || item.person === this.person;
-    return this.items.filter((item) => theirs(item) && !item.kept && item.what !== "release");
+    const theirs = (/** @type {OutboxItem} */ item) => this.#person === undefined || item.person === this.#person;
+    return this.#items.filter((item) => theirs(item) && !item.kept && item.what !== "release");
   }
 
+  /** @param {string} ticketId */
   of(ticketId) {
-    return this.items.filter((item) => item.person === this.person && item.ticketId === ticketId);
+    return this.#items.filter((item) => item.person === this.#person && item.ticketId === ticketId);
   }
 
+  /**
+   * Nobody waits for the model's answer to these operations any more. The queue still gets the operations.
+   * @param {string} ticketId
+   * @param {string[]} operationIds
+   */
   cancel(ticketId, operationIds) {
-    // The model need not answer these operations any more. The queue keeps them all the same.
     for (const item of this.of(ticketId)) {
       if (item.what !== "refine" || !operationIds.includes(item.body.operation_id)) continue;
-      const lane = this.lanes.get(ticketId);
+      const lane = this.#lanes.get(ticketId);
+      const sending = lane?.item === item;
       item.cancelled = true;
-      if (lane?.item !== item || !item.kept) item.what = "operation";
-      if (lane?.item === item) lane.aborter.abort("cancelled");
+      if (!sending || !item.kept) Object.assign(item, { what: "operation" });
+      if (sending) lane.aborter.abort("cancelled");
     }
   }
 
+  /**
+   * Wait until everything has been sent, for a while. True if it has.
+   * @param {number} patienceMs
+   */
   async settled(patienceMs) {
-    // Whether everything has been sent, after waiting for it for a while.
     for (const end = performance.now() + patienceMs; performance.now() < end; ) {
-      if (!this.items.some((item) => item.person === this.person)) return true;
+      if (!this.#items.some((item) => item.person === this.#person)) return true;
       await new Promise((done) => setTimeout(done, 50));
     }
     return this.pending().length === 0;
   }
 
+  /** Send what can be sent now. */
   flush() {
-    clearTimeout(this.timer);
-    for (const item of this.items) {
-      if (item.person === this.person && item.stored && !this.lanes.has(item.ticketId)) this.lane(item.ticketId);
+    clearTimeout(this.#timer);
+    for (const item of this.#items) {
+      if (item.person === this.#person && item.stored && !this.#lanes.has(item.ticketId)) this.#lane(item.ticketId);
     }
-    this.onchange();
+    this.#on.onchange();
   }
 
-  async lane(ticketId) {
-    // Send what there is of one ticket, in order.
-    const first = () => this.items.find((item) => item.person === this.person && item.ticketId === ticketId);
+  /** @param {string} ticketId  whose items are sent in order */
+  async #lane(ticketId) {
+    const first = () => this.#items.find((item) => item.person === this.#person && item.ticketId === ticketId);
     try {
       for (let item; (item = first()) && item.stored; ) {
         const aborter = new AbortController();
-        this.lanes.set(ticketId, { item, aborter });
+        this.#lanes.set(ticketId, { item, aborter });
         try {
-          await this.send(item, aborter.signal);
+          await this.#send(item, aborter.signal);
         } catch (error) {
-          if (aborter.signal.aborted && !item.kept) continue; // it is to be kept, without the model's answer
-          if (error instanceof Refused && ![401, 429].includes(error.status)) this.onrefused(item, error);
+          if (aborter.signal.aborted && !item.kept) continue; // sent again, as an operation without an answer
+          if (error instanceof Refused && !AGAIN.includes(error.status)) this.#on.onrefused(item, error);
           else if (!(item.kept && aborter.signal.aborted)) throw error;
         }
-        this.offline = false;
-        this.failures = 0;
-        await this.drop(item);
+        this.#offline = false;
+        this.#failures = 0;
+        await this.#drop(item);
       }
     } catch (error) {
-      if (error.status === 401) {
-        this.offline = false; // it has answered
-        this.onlogin();
-      } else if (error instanceof Unreachable || error.status === 429) {
-        this.offline = true;
-        clearTimeout(this.timer);
-        this.timer = setTimeout(() => this.flush(), WAITS[Math.min(this.failures++, WAITS.length - 1)]);
+      if (statusOf(error) === 401) {
+        this.#offline = false; // the queue has answered
+        this.#on.onlogin();
+      } else if (error instanceof Unreachable || statusOf(error) === 429) {
+        this.#offline = true;
+        clearTimeout(this.#timer);
+        this.#timer = setTimeout(() => this.flush(), WAITS[Math.min(this.#failures++, WAITS.length - 1)]);
       } else throw error;
     } finally {
-      this.lanes.delete(ticketId);
-      this.onchange();
+      this.#lanes.delete(ticketId);
+      this.#on.onchange();
     }
   }
 
-  async send(item, signal) {
+  /**
+   * @param {OutboxItem} item
+   * @param {AbortSignal} signal
+   */
+  async #send(item, signal) {
     if (item.what === "release") return release(item.ticketId, item.token);
     if (item.what === "finish") return finish(item.ticketId, item.token, item.body);
     if (item.what === "operation") return operations(item.ticketId, item.token, [item.body]);
     for await (const event of refine(item.ticketId, item.token, item.body, signal)) {
       if (event.event === "kept") {
         item.kept = true;
-        this.offline = false;
-        this.onchange();
+        this.#offline = false;
+        this.#on.onchange();
         if (item.cancelled) return;
       } else if (event.event === "failed" && event.why === "cancelled") {
-        throw new Unreachable("cancelled, but not from here"); // such as by a server that stops: it is asked again
-      } else if (event.event !== "alive") this.onanswer(item, event);
+        throw new Unreachable("cancelled by the server, such as one that stops"); // the model is asked again
+      } else if (event.event !== "alive") this.#on.onanswer(item, event);
     }
   }
 }

@@ -1,16 +1,26 @@
-// Paints masks straight from their run lengths; none is decoded. Runs go down the columns of a mask, so the picture
-// lies on its side, where each run is one stretch of memory, and is turned upright when it is drawn.
+// Paints masks straight from their run lengths, without decoding them. Runs go down the columns of a mask. The picture
+// is therefore kept transposed, where each run is one stretch of memory, and transposed back when it is drawn.
 
+/** @import { Rgba } from "./types.js" */
+/** @import { Spans } from "./rle.js" */
+
+/** Later paint replaces earlier paint. */
 export class Overlay {
-  // Colours are [red, green, blue, alpha], 0 to 255. What is painted later replaces what was there.
+  /**
+   * @param {number} height
+   * @param {number} width
+   */
   constructor(height, width) {
-    Object.assign(this, { height, width });
+    this.height = height;
+    this.width = width;
     this.canvas = new OffscreenCanvas(height, width);
-    this.context = this.canvas.getContext("2d");
+    const context = this.canvas.getContext("2d");
+    if (context === null) throw new Error("this browser draws no canvas");
+    this.context = context;
     this.image = this.context.createImageData(height, width);
     this.pixels = new Uint32Array(this.image.data.buffer);
-    this.columns = [width, 0]; // from … to, that are painted
-    this.stale = [width, 0]; // …and that the canvas still shows from before
+    this.columns = [width, 0]; // the painted columns: from … to
+    this.stale = [width, 0]; // the columns that the canvas still shows from before
   }
 
   clear() {
@@ -20,14 +30,18 @@ export class Overlay {
     this.columns = [this.width, 0];
   }
 
+  /** @param {Rgba} colour  for every pixel */
   flood(colour) {
-    // Everything.
     this.pixels.fill(word(colour));
     this.columns = [0, this.width];
   }
 
+  /**
+   * Paint the inside of a mask.
+   * @param {Spans} mask
+   * @param {Rgba} colour
+   */
   fill({ first, from, to }, colour) {
-    // The inside of a mask, which is given as its spans.
     const value = word(colour);
     for (let x = 0, i = 0; x < this.width; x++) {
       for (; i < first[x + 1]; i++) this.pixels.fill(value, x * this.height + from[i], x * this.height + to[i]);
@@ -35,12 +49,19 @@ export class Overlay {
     this.touch(first);
   }
 
+  /**
+   * Paint the pixels inside a mask from which the object ends within `thickness` px along an axis. The border of the
+   * frame does not count as the object's end.
+   * @param {Spans} mask
+   * @param {Rgba} colour
+   * @param {number} thickness
+   */
   line({ first, from, to }, colour, thickness) {
-    // The pixels inside from which the object ends within `thickness` along an axis. The frame's border is no end.
     const { height, width, pixels } = this;
     const value = word(colour);
     for (let x = 0, i = 0; x < width; x++) {
       for (; i < first[x + 1]; i++) {
+        /** @type {number[]} */
         let inner = [from[i] ? from[i] + thickness : 0, to[i] < height ? to[i] - thickness : height];
         if (inner[0] >= inner[1]) inner = [];
         for (let d = 1; d <= thickness && inner.length; d++) {
@@ -58,6 +79,7 @@ export class Overlay {
     this.touch(first);
   }
 
+  /** @param {Int32Array} first */
   touch(first) {
     const { columns } = this;
     const last = first[this.width];
@@ -68,28 +90,37 @@ export class Overlay {
     this.columns = [Math.min(columns[0], from), Math.max(columns[1], to)];
   }
 
+  /** @param {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} context */
   drawOn(context) {
     const { canvas, columns, height, image, stale } = this;
     const [from, to] = [Math.min(columns[0], stale[0]), Math.max(columns[1], stale[1])];
     this.stale = [this.width, 0];
     if (from < to) this.context.putImageData(image, 0, 0, 0, from, height, to - from);
-    const many = columns[1] - columns[0];
-    if (many <= 0) return;
+    const count = columns[1] - columns[0];
+    if (count <= 0) return;
     context.save();
     context.imageSmoothingEnabled = false;
     context.setTransform(0, 1, 1, 0, 0, 0); // x and y change places
-    context.drawImage(canvas, 0, columns[0], height, many, 0, columns[0], height, many);
+    context.drawImage(canvas, 0, columns[0], height, count, 0, columns[0], height, count);
     context.restore();
   }
 }
 
+/** @param {Rgba} colour */
 function word([red, green, blue, alpha]) {
-  return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0; // as it lies in memory, the red first
+  return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0; // the byte order of image data: red first
 }
 
+/**
+ * The intersection of stretches [from, to, from, to, …] with the spans begin … end - 1 of a column.
+ * @param {number[]} inner
+ * @param {number[]} from
+ * @param {number[]} to
+ * @param {number} begin
+ * @param {number} end
+ */
 function meet(inner, from, to, begin, end) {
-  // What stretches [from, to, from, to, …] have in common with the spans of a column.
-  if (inner.length === 2 && end - begin === 1) { // nearly always
+  if (inner.length === 2 && end - begin === 1) { // the usual case, without a new array
     inner[0] = Math.max(inner[0], from[begin]);
     inner[1] = Math.min(inner[1], to[begin]);
     return inner[0] < inner[1] ? inner : [];

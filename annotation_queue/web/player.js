@@ -1,316 +1,241 @@
-// Shows one frame with its own mask, never another's: both are drawn in one call from the same position.
-// Frames are fetched by index, so no clock and no decoder decides which one is on screen.
+// Shows one frame together with its own masks: both are drawn in one call, from the same position.
 
-import { frame as fetchFrame, Unreachable } from "./api.js";
+/** @import { Colour, Point } from "./types.js" */
+/** @import { Work } from "./work.js" */
+import { frame as fetchFrame } from "./api.js";
+import { pen } from "./dom.js";
 import { Overlay } from "./overlay.js";
 import { Mask, measured, runs, spans } from "./rle.js";
 
-const PARALLEL = 5; // requests at once; browsers allow six a host
-const DECODERS = 2; // frames decoded at once: what is wanted next should not wait for many
-const BLOB_BYTES = 96e6; // compressed frames kept
-const BITMAP_BYTES = 256e6; // decoded frames kept
-const AHEAD = 10; // frames decoded before they are needed
-
-// Okabe and Ito's colours: they differ for colour-blind eyes, too. The ticket's own violet is none of them.
-// Of the masks at hand, violet at first: another one where the object has nearly the same.
+// The colours of the ticket's own masks. The first is violet; a person takes another one where the object is violet.
+/** @type {{fill: Colour, line: Colour}[]} */
 const OWN = [
   { fill: [165, 123, 255], line: [214, 196, 255] },
   { fill: [255, 226, 40], line: [255, 244, 160] },
   { fill: [0, 214, 255], line: [180, 242, 255] },
   { fill: [255, 96, 56], line: [255, 196, 176] },
 ];
+/** @type {Colour} */
+const BEFORE = [255, 190, 70];
+
+// The colours of other objects: those of Okabe and Ito, which colour-blind eyes can tell apart.
+/** @type {Colour[]} */
 export const OTHERS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0]];
 
 export const MODES = ["fill", "outline", "cut-out", "before"];
+const MOST_ZOOM = 16;
+const WHOLE = { scale: 1, x: 0, y: 0 };
 
-export class Frames {
-  // The frames of one ticket: fetched around the position that is wanted, kept within the byte limits.
-  constructor(videoId, frameIdx) {
-    this.videoId = videoId;
-    this.frameIdx = frameIdx; // position → frame_idx
-    this.blobs = new Map();
-    this.blobBytes = 0;
-    this.bitmaps = new Map(); // in order of use
-    this.loading = new Map();
-    this.decoding = 0;
-    this.thumbs = new Map(); // position → a small picture, or null while it is made
-    this.wanted = 0;
-    this.onready = () => {};
-    this.onthumb = () => {};
-    this.ontrouble = () => {};
-    this.aborter = new AbortController();
-    this.limit = frameIdx.length;
-  }
-
-  want(position) {
-    this.wanted = position;
-    this.fill();
-  }
-
-  ready(position) {
-    const bitmap = this.bitmaps.get(position);
-    if (!bitmap) return null;
-    this.bitmaps.delete(position);
-    this.bitmaps.set(position, bitmap);
-    return bitmap;
-  }
-
-  fill() {
-    // Start what is missing, nearest first: the position itself, what comes next, what came before.
-    for (let d = 0; d < this.limit && (d === 0 || this.loading.size < PARALLEL); d++) {
-      const position = (this.wanted + d) % this.frameIdx.length;
-      if (this.loading.has(position)) continue;
-      if (this.bitmaps.has(position)) continue;
-      const here = this.blobs.has(position);
-      if (d > AHEAD && (here || this.blobBytes > BLOB_BYTES)) continue;
-      if (d > 0 && here && this.decoding >= DECODERS) continue;
-      this.loading.set(position, this.load(position, d <= AHEAD));
-      if (d === 0 && here) return; // it is only to be decoded: nothing else takes time from that
-    }
-  }
-
-  async load(position, decode) {
-    try {
-      let blob = this.blobs.get(position);
-      if (!blob) {
-        blob = await fetchFrame(this.videoId, this.frameIdx[position], this.aborter.signal);
-        this.blobs.set(position, blob);
-        this.blobBytes += blob.size;
-        this.trim();
-        this.onthumb();
-      }
-      if (decode) {
-        this.decoding++;
-        const bitmap = await createImageBitmap(blob).finally(() => this.decoding--);
-        if (this.aborter.signal.aborted) return bitmap.close();
-        this.bitmaps.set(position, bitmap);
-        this.trim();
-        this.onready(position);
-      }
-      this.ontrouble(null);
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      this.ontrouble(error);
-      await new Promise((done) => setTimeout(done, error instanceof Unreachable ? 1500 : 8000));
-    } finally {
-      this.loading.delete(position);
-      if (!this.aborter.signal.aborted) this.fill();
-    }
-  }
-
-  thumb(position, height) {
-    // A small picture of a frame, once its data is here; null until then.
-    const known = this.thumbs.get(position);
-    const blob = this.blobs.get(position);
-    if (known !== undefined || !blob) return known ?? null;
-    this.thumbs.set(position, null);
-    createImageBitmap(blob, { resizeHeight: height, resizeQuality: "medium" })
-      .then((bitmap) => {
-        if (this.aborter.signal.aborted) return bitmap.close();
-        this.thumbs.set(position, bitmap);
-        this.onthumb();
-      })
-      .catch(() => {});
-    return null;
-  }
-
-  distance(position) {
-    return (position - this.wanted + this.frameIdx.length) % this.frameIdx.length;
-  }
-
-  trim() {
-    let bytes = 0;
-    for (const bitmap of this.bitmaps.values()) bytes += bitmap.width * bitmap.height * 4;
-    for (const [position, bitmap] of this.bitmaps) {
-      if (bytes <= BITMAP_BYTES) break;
-      if (this.distance(position) <= AHEAD) continue;
-      bytes -= bitmap.width * bitmap.height * 4;
-      bitmap.close();
-      this.bitmaps.delete(position);
-    }
-    for (const [position, blob] of this.blobs) {
-      if (this.blobBytes <= BLOB_BYTES) break;
-      if (this.distance(position) <= AHEAD) continue;
-      this.blobBytes -= blob.size;
-      this.blobs.delete(position);
-    }
-  }
-
-  rest() {
-    // Not on screen for a while: what was fetched stays, as it came; what was decoded and what is asked for goes.
-    this.limit = 0;
-    for (const bitmap of this.bitmaps.values()) bitmap.close();
-    this.bitmaps.clear();
-  }
-
-  close() {
-    this.aborter.abort();
-    for (const bitmap of this.bitmaps.values()) bitmap.close();
-    for (const bitmap of this.thumbs.values()) bitmap?.close();
-    this.bitmaps.clear();
-    this.thumbs.clear();
-    this.blobs.clear();
-  }
-}
-
+/** Owns the canvas of the video. */
 export class Player {
-  // Owns the canvas. `onframe(position)` is called after a frame is on screen.
+  /** @type {Work | null} */ work = null;
+  /** @type {Overlay | null} */ #overlay = null;
+  /** @type {Uint8Array | null} */ #preview = null; // a mask that is being drawn
+  #due = 0; // when the next frame of the playing video is shown
+  #view = WHOLE; // zoom, and the shift of the picture in px of the screen
+
+  playing = false;
+  speed = 2;
+  rate = 6; // annotated frames a second, at speed 1
+  mode = "fill";
+  colour = 0; // which of OWN
+  colours = { ...OWN[0], before: BEFORE };
+  brightness = 1;
+  showOthers = false;
+  hidden = false; // the masks
+  panning = false; // dragging moves the picture
+  position = 0; // the wanted position
+  shown = -1; // the position on screen
+
+  /** A frame is on screen. @type {(position: number) => void} */ onframe = () => {};
+  /** The wanted frame is waited for, or no longer. @type {(waiting: boolean) => void} */ onbuffer = () => {};
+  /** The zoom has changed. */ onview = () => {};
+  /** It plays or pauses, or the speed or the mode has changed. */ onchange = () => {};
+
+  /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = canvas.getContext("2d", { willReadFrequently: false });
-    this.overlay = null;
-    this.mode = "fill";
-    this.hidden = false;
-    this.playing = false;
-    this.speed = 2;
-    this.rate = 6; // annotated frames a second, at speed 1
-    this.onframe = () => {};
-    this.onbuffer = () => {};
-    this.work = null;
-    this.position = 0; // what is wanted
-    this.shown = -1; // what is on screen
-    this.choose(0);
-    this.brightness = 1;
-    this.showOthers = false;
-    this.bits = null; // a mask that is being drawn
-    this.view = { scale: 1, x: 0, y: 0 }; // zoom, and the shift of the picture, px of the screen
-    this.panning = false;
-    this.onview = () => {};
+    this.context = pen(canvas);
   }
 
+  /** @param {Work | null} work  null clears the screen */
   show(work) {
-    // Take up a ticket: {info, masklet, timeline, frames}; null clears the screen.
     this.work = work;
     this.position = 0;
     this.shown = -1;
-    this.bits = null;
-    this.look({ scale: 1, x: 0, y: 0 });
+    this.#preview = null;
+    this.wholeFrame();
     if (work === null) {
-      this.playing = false;
+      this.play(false);
       this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
       return;
     }
     this.canvas.width = work.info.width;
     this.canvas.height = work.info.height;
     work.frames.onready = (position) => {
-      if (position === this.position && this.shown !== position) this.draw();
+      if (position === this.position && this.shown !== position) this.#draw();
     };
     this.seek(0);
   }
 
+  /** @param {number} n  which colour the masks of the work have */
   choose(n) {
-    // The n-th colour for the masks of the work.
     this.colour = Number.isInteger(n) ? n % OWN.length : 0;
-    this.colours = { ...OWN[this.colour], before: [255, 190, 70] };
+    this.colours = { ...OWN[this.colour], before: BEFORE };
     this.refresh();
   }
 
+  /** Draw the frame on screen again, since its masks have changed. */
   refresh() {
-    // The masks of the work have changed.
-    if (this.work && this.shown === this.position) this.draw();
+    if (this.work && this.shown === this.position) this.#draw();
   }
 
+  /** @param {Uint8Array | null} bits  a mask that is being drawn, to be shown instead of the frame's own */
   preview(bits) {
-    // Show a mask that is being drawn instead of the frame's own; null ends that.
-    this.bits = bits;
+    this.#preview = bits;
     this.refresh();
   }
 
   // --- zoom: the canvas is moved and scaled as a whole, so frame and mask stay together ---
 
-  look(view) {
-    const scale = Math.max(1, Math.min(16, view.scale));
-    const { clientWidth: w, clientHeight: h } = this.canvas.parentElement ?? this.canvas;
+  /** @param {{scale: number, x: number, y: number}} view */
+  #look(view) {
+    const scale = Math.max(1, Math.min(MOST_ZOOM, view.scale));
+    const { clientWidth: w, clientHeight: h } = this.#stage;
     const most = [(w * (scale - 1)) / 2, (h * (scale - 1)) / 2];
     const held = [view.x, view.y].map((v, i) => Math.max(-most[i], Math.min(most[i], v)));
-    this.view = { scale, x: held[0], y: held[1] };
+    this.#view = { scale, x: held[0], y: held[1] };
     this.canvas.style.transform = scale === 1 ? "" : `translate(${held[0]}px, ${held[1]}px) scale(${scale})`;
     this.canvas.style.imageRendering = scale > 3 ? "pixelated" : "";
     this.onview();
   }
 
-  pan(dx, dy) {
-    this.look({ ...this.view, x: this.view.x + dx, y: this.view.y + dy });
+  get #stage() {
+    return this.canvas.parentElement ?? this.canvas;
   }
 
+  wholeFrame() {
+    this.#look(WHOLE);
+  }
+
+  /**
+   * Move the picture, px of the screen.
+   * @param {number} dx
+   * @param {number} dy
+   */
+  pan(dx, dy) {
+    this.#look({ ...this.#view, x: this.#view.x + dx, y: this.#view.y + dy });
+  }
+
+  /**
+   * Zoom by a factor. The point under the pointer stays where it is.
+   * @param {number} by
+   * @param {number | null} clientX
+   * @param {number | null} clientY
+   */
   zoom(by, clientX = null, clientY = null) {
-    // Keep what is under the pointer where it is.
-    const box = this.canvas.parentElement.getBoundingClientRect();
+    const box = this.#stage.getBoundingClientRect();
     const [cx, cy] = [box.left + box.width / 2, box.top + box.height / 2];
     const [px, py] = [(clientX ?? cx) - cx, (clientY ?? cy) - cy];
-    const scale = Math.max(1, Math.min(16, this.view.scale * by));
-    const ratio = scale / this.view.scale;
-    this.look({ scale, x: px - (px - this.view.x) * ratio, y: py - (py - this.view.y) * ratio });
+    const scale = Math.max(1, Math.min(MOST_ZOOM, this.#view.scale * by));
+    const ratio = scale / this.#view.scale;
+    this.#look({ scale, x: px - (px - this.#view.x) * ratio, y: py - (py - this.#view.y) * ratio });
   }
 
-  picture() {
-    // Where the video is on the screen, px: the canvas keeps its shape inside its box.
+  // Where the video is on the screen, px: the picture keeps its aspect ratio inside the canvas' box.
+  #picture() {
     const box = this.canvas.getBoundingClientRect();
     const scale = Math.min(box.width / this.canvas.width, box.height / this.canvas.height) || 1;
     const left = box.left + (box.width - this.canvas.width * scale) / 2;
     return { left, top: box.top + (box.height - this.canvas.height * scale) / 2, scale };
   }
 
+  /** Pixels of the screen for each pixel of the video. */
   pixelsPerPixel() {
-    return this.picture().scale;
+    return this.#picture().scale;
   }
 
+  /**
+   * A point of the viewport in pixels of the video.
+   * @param {number} clientX
+   * @param {number} clientY
+   * @returns {Point}
+   */
   toVideo(clientX, clientY) {
-    const { left, top, scale } = this.picture();
+    const { left, top, scale } = this.#picture();
     return [(clientX - left) / scale, (clientY - top) / scale];
   }
 
+  /**
+   * A point in pixels of the video → pixels of the stage.
+   * @param {Point} point
+   * @returns {Point}
+   */
   toStage([x, y]) {
-    // Pixels of the video → pixels of the stage.
-    const { left, top, scale } = this.picture();
-    const box = this.canvas.parentElement.getBoundingClientRect();
+    const { left, top, scale } = this.#picture();
+    const box = this.#stage.getBoundingClientRect();
     return [left + x * scale - box.left, top + y * scale - box.top];
   }
 
+  // --- time ---
+
+  /** @param {number} position */
   seek(position) {
     if (!this.work) return;
     this.position = Math.max(0, Math.min(this.work.timeline.length - 1, position));
     this.work.frames.want(this.position);
-    this.draw();
+    this.#draw();
   }
 
   play(on = !this.playing) {
-    if (!this.work || on === this.playing) return;
+    if (on === this.playing || (on && !this.work)) return;
     this.playing = on;
-    this.due = performance.now() + this.interval;
-    if (on) requestAnimationFrame((now) => this.tick(now));
+    this.onchange();
+    this.#due = performance.now() + this.#interval;
+    if (on) requestAnimationFrame((now) => this.#tick(now));
   }
 
-  get interval() {
+  nextSpeed() {
+    this.speed = this.speed === 4 ? 1 : 2 * this.speed;
+    this.onchange();
+  }
+
+  get #interval() {
     return 1000 / (this.rate * this.speed);
   }
 
-  tick(now) {
+  /** @param {number} now */
+  #tick(now) {
     if (!this.playing || !this.work) return;
-    if (now >= this.due && this.shown === this.position) {
+    if (now >= this.#due && this.shown === this.position) {
       const next = (this.position + 1) % this.work.timeline.length;
       this.work.frames.want(next);
       if (this.work.frames.ready(next)) {
         this.seek(next);
-        this.due = Math.max(this.due + this.interval, now);
+        this.#due = Math.max(this.#due + this.#interval, now);
       }
     }
-    requestAnimationFrame((later) => this.tick(later));
+    requestAnimationFrame((later) => this.#tick(later));
   }
 
+  // --- drawing ---
+
+  /** @param {boolean} hidden */
   setHidden(hidden) {
     if (hidden === this.hidden) return;
     this.hidden = hidden;
-    this.draw();
+    this.#draw();
   }
 
+  /** @param {string} mode  one of MODES */
   setMode(mode) {
     this.mode = mode;
-    this.draw();
+    this.#draw();
+    this.onchange();
   }
 
-  draw() {
-    // Frame and mask of `this.position`, or nothing new if that frame is not here yet.
+  // Draws the frame and the masks of the wanted position, or nothing if that frame is not here yet.
+  #draw() {
     if (!this.work) return;
     const bitmap = this.work.frames.ready(this.position);
     this.onbuffer(bitmap === null);
@@ -319,23 +244,29 @@ export class Player {
     context.filter = this.brightness === 1 ? "none" : `brightness(${this.brightness})`;
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     context.filter = "none";
-    if (!this.hidden && (this.work.masklet || this.showOthers)) this.paint(this.position);
+    if (!this.hidden && (this.work.masklet || this.showOthers)) this.#paint(this.work, this.position);
     this.shown = this.position;
-    canvas.dataset.frame = this.work.timeline.frames[this.position];
+    canvas.dataset.frame = String(this.work.timeline.frames[this.position]);
     this.onframe(this.position);
-    canvas.dispatchEvent(new CustomEvent("painted", { detail: this.position })); // for those who measure
+    canvas.dispatchEvent(new CustomEvent("painted", { detail: this.position })); // benchmarks wait for it
   }
 
-  paint(position) {
-    // The masks of one position, in the mode that is chosen: insides first, then edges, the ticket's own on top.
-    const { info, masklet, before } = this.work;
+  /**
+   * Paint the masks of one position in the chosen mode: the insides, then the edges, the ticket's own masks on top.
+   * @param {Work} work
+   * @param {number} position
+   */
+  #paint(work, position) {
+    const { info, masklet, before } = work;
     const { height, width } = info;
-    const at = (text) => spans(runs(text), height, width);
-    if (this.overlay?.height !== height || this.overlay.width !== width) this.overlay = new Overlay(height, width);
-    const { overlay, mode, colours } = this;
+    const at = (/** @type {string} */ text) => spans(runs(text), height, width);
+    let overlay = this.#overlay;
+    if (overlay?.height !== height || overlay.width !== width) overlay = new Overlay(height, width);
+    this.#overlay = overlay;
+    const { mode, colours } = this;
     overlay.clear();
-    const others = this.showOthers ? this.others(position).map((other) => ({ ...other, spans: at(other.rle) })) : [];
-    const drawn = this.bits && spans(measured(this.bits, height, width), height, width);
+    const others = this.showOthers ? othersAt(work, position).map((other) => ({ ...other, spans: at(other.rle) })) : [];
+    const drawn = this.#preview && spans(measured(this.#preview, height, width), height, width);
     const own = masklet && (drawn ?? at(masklet.rle[position]));
     const scale = this.canvas.clientWidth ? width / this.canvas.clientWidth : 1;
     const thickness = Math.max(1, Math.round(2 * scale));
@@ -356,24 +287,17 @@ export class Player {
     overlay.drawOn(this.context);
   }
 
-  others(position) {
-    // The other objects of the video in a frame, each in its own colour: stronger where it is settled.
-    const frame = this.work.timeline.frames[position];
-    const all = (this.work.others ?? []).map(({ frame_idx, rle, settled }, n) => {
-      return { rle: rle[frame_idx.indexOf(frame)], settled, colour: OTHERS[n % OTHERS.length] };
-    });
-    return all.filter((other) => other.rle !== undefined);
-  }
-
+  /**
+   * Draw the object by itself, from the frame in which it is largest.
+   * @param {HTMLCanvasElement} target
+   */
   async portrait(target) {
-    // The object by itself, from the frame where it is largest.
     const { work } = this;
-    const context = target.getContext("2d");
+    const context = pen(target);
     context.clearRect(0, 0, target.width, target.height);
     if (!work?.masklet) return;
-    const { areas, length } = work.timeline;
-    let best = 0;
-    for (let i = 1; i < length; i++) if (areas[i] > areas[best]) best = i;
+    const areas = work.masklet.area_px;
+    const best = areas.indexOf(Math.max(...areas));
     const mask = new Mask(work.masklet.rle[best], work.masklet.height, work.masklet.width);
     if (mask.box === null) return;
     const blob = await fetchFrame(work.ticket.video_id, work.timeline.frames[best]).catch(() => null);
@@ -390,4 +314,17 @@ export class Player {
     );
     bitmap.close();
   }
+}
+
+/**
+ * The masks of the other objects of the video on one frame, each in its own colour.
+ * @param {Work} work
+ * @param {number} position
+ */
+function othersAt(work, position) {
+  const frame = work.timeline.frames[position];
+  const all = (work.others ?? []).map(({ frame_idx, rle, settled }, n) => {
+    return { rle: rle[frame_idx.indexOf(frame)], settled, colour: OTHERS[n % OTHERS.length] };
+  });
+  return all.filter((other) => other.rle !== undefined);
 }

@@ -1,7 +1,14 @@
 // COCO compressed run lengths. Runs alternate background, object, …, down the columns of the mask.
 
+/**
+ * The run lengths of a compressed mask such as "04o0".
+ *
+ * A number is written as base 32 digits with a continuation bit. From the fourth number on it is the difference to
+ * the number two before.
+ * @param {string} counts
+ */
 export function runs(counts) {
-  // "04o0" → run lengths: base 32 digits with a continuation bit; from the fourth on, a difference to two before.
+  /** @type {number[]} */
   const lengths = [];
   for (let at = 0; at < counts.length; ) {
     let value = 0;
@@ -19,8 +26,13 @@ export function runs(counts) {
   return lengths;
 }
 
+/** One mask, row-major: `bits[y * width + x]` is 1 inside. `box` is [x0, y0, x1, y1], ends excluded, or null. */
 export class Mask {
-  // One mask, row-major: `bits[y * width + x]` is 1 inside; `box` is [x0, y0, x1, y1], ends excluded, or null.
+  /**
+   * @param {string} counts
+   * @param {number} height
+   * @param {number} width
+   */
   constructor(counts, height, width) {
     this.height = height;
     this.width = width;
@@ -54,11 +66,26 @@ export class Mask {
   }
 }
 
+/**
+ * The runs inside a mask, cut at the ends of columns.
+ * @typedef {object} Spans
+ * @property {Int32Array} first  column x has the spans first[x] … first[x + 1] - 1
+ * @property {number[]} from  span i covers the rows from[i] … to[i] - 1
+ * @property {number[]} to
+ */
+
+/**
+ * @param {number[]} lengths
+ * @param {number} height
+ * @param {number} width
+ * @returns {Spans}
+ */
 export function spans(lengths, height, width) {
-  // The runs inside, cut at the ends of columns: column x has the spans first[x] … first[x + 1] - 1, each of the rows
-  // from[i] … to[i] - 1.
   const first = new Int32Array(width + 1);
-  const [from, to] = [[], []];
+  /** @type {number[]} */
+  const from = [];
+  /** @type {number[]} */
+  const to = [];
   let [at, column] = [0, 0];
   for (let i = 0; i < lengths.length; at += lengths[i++]) {
     if (!(i & 1)) continue;
@@ -74,8 +101,11 @@ export function spans(lengths, height, width) {
   return { first, from, to };
 }
 
+/**
+ * The inverse of `runs`: run lengths → "04o0".
+ * @param {number[]} lengths
+ */
 export function counts(lengths) {
-  // Run lengths → "04o0", the inverse of `runs`.
   let text = "";
   for (let i = 0; i < lengths.length; i++) {
     let value = i > 2 ? lengths[i] - lengths[i - 2] : lengths[i];
@@ -89,8 +119,13 @@ export function counts(lengths) {
   return text;
 }
 
+/**
+ * The run lengths of row-major bits.
+ * @param {Uint8Array} bits
+ * @param {number} height
+ * @param {number} width
+ */
 export function measured(bits, height, width) {
-  // Row-major bits → run lengths.
   const lengths = [];
   let run = 0;
   let inside = 0;
@@ -108,10 +143,16 @@ export function measured(bits, height, width) {
   return lengths;
 }
 
+/** @type {(bits: Uint8Array, height: number, width: number) => string} */
 export const encode = (bits, height, width) => counts(measured(bits, height, width));
 
+/** @type {(height: number, width: number) => string} */
 export const empty = (height, width) => counts([height * width]);
 
+/**
+ * Pixels inside a compressed mask.
+ * @param {string} text
+ */
 export function area(text) {
   let sum = 0;
   const lengths = runs(text);
@@ -119,8 +160,12 @@ export function area(text) {
   return sum;
 }
 
+/**
+ * Intersection over union of two compressed masks of one size; 1 if both are empty. Compares runs, decodes no mask.
+ * @param {string} a
+ * @param {string} b
+ */
 export function iou(a, b) {
-  // Intersection over union of two masks of one size; 1 where both are empty. Walks the runs: nothing is decoded.
   const [one, two] = [runs(a), runs(b)];
   let [i, j, left, right, both, either] = [0, 0, one[0], two[0], 0, 0];
   while (i < one.length && j < two.length) {

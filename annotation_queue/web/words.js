@@ -1,5 +1,8 @@
-// What the page calls the kinds of work, the verdicts and their reasons.
+// The page's names for kinds of work, verdicts and reasons, and how it writes numbers.
 
+/** @import { Kind, Reason, Verdict } from "./types.js" */
+
+/** @type {{verdict: Verdict, title: string, hint: string}[]} */
 export const VERDICTS = [
   { verdict: "accept", title: "Accept", hint: "right in every frame" },
   { verdict: "refine", title: "Refine", hint: "a clear object, to be corrected" },
@@ -7,6 +10,7 @@ export const VERDICTS = [
   { verdict: "unsure", title: "Unsure", hint: "a lead decides" },
 ];
 
+/** @type {Record<Reason, string>} */
 export const REASONS = {
   not_an_object: "Not an object",
   wrong_boundary: "Wrong boundary",
@@ -18,13 +22,26 @@ export const REASONS = {
   objectionable: "Objectionable video",
   other: "Something else",
 };
+
+/** The reasons that a verdict may have.
+ * @type {{[verdict in Verdict]?: Reason[]}} */
 export const WHY = {
   refine: ["wrong_boundary", "identity_switch", "drift", "missed_reappearance", "other"],
   reject: ["not_an_object", "duplicate", "untrackable", "objectionable", "other"],
 };
 
+/** @type {Record<Kind, {name: string, question: string}>} */
 export const ASKS = {
   verify: { name: "Verify", question: "Is this mask right in every frame?" },
   track: { name: "Correct", question: "Make this masklet right in every frame." },
   select: { name: "Select", question: "Mask a challenging object that nobody has masked yet." },
 };
+
+export const NUMBERS = new Intl.NumberFormat("en");
+
+/**
+ * "1 frame", "2 frames".
+ * @param {number} n
+ * @param {string} word
+ */
+export const many = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;

@@ -198,7 +198,7 @@ def test_a_mask_unlike_the_one_before_is_a_suspect_unless_the_object_is_fast(ope
         sent.append(one | {"rle": [rle.encode(m).decode() for m in masks]})
     found = open_page().tab.evaluate(
         """async (sent) => {
-          const { Timeline } = await import("/web/masklet.js");
+          const { Timeline } = await import("/web/timeline.js");
           return sent.map((masklet) => new Timeline(masklet, { frame_count: 48 }, 4).suspects);
         }""",
         sent,
@@ -434,7 +434,7 @@ def test_nobody_is_sent_to_verify_their_own_work(open_page, store):
     page.until(lambda: store.ticket(first).state is State.DONE)
     page.until(lambda: page.text("#turn") == "Verify 1")
     page.tab.click("#turn")
-    page.until(lambda: "is for somebody else" in page.text("#notice"))
+    page.until(lambda: "is for another person" in page.text("#notice"))
     page.until(lambda: not page.tab.is_visible("#turn"))
     page.correcting(0)
     page.press("x", "7")

@@ -1,0 +1,79 @@
+// Who works here: what happens when a person logs in, and when they log out.
+
+/** @import { Me } from "./types.js" */
+import * as api from "./api.js";
+import { $, messageOf } from "./dom.js";
+import { beat, renew, renewAll } from "./leases.js";
+import { message, view } from "./messages.js";
+import { refreshStats } from "./numbers.js";
+import { desk, player } from "./screen.js";
+import { outbox } from "./sending.js";
+import { session } from "./session.js";
+import { giveBack, stopAsking, take, takeNext } from "./supply.js";
+import { many } from "./words.js";
+
+const PATIENCE_MS = 4000; // a log-out waits for this long until everything is sent
+
+/**
+ * A person has logged in: continue their work, or take up what a reload interrupted, or claim a ticket.
+ * @param {Me} me
+ */
+export async function begin(me) {
+  const same = session.me?.name === me.name;
+  session.logIn(me);
+  player.rate = me.fps / me.stride;
+  $("who").textContent = me.name;
+  $("lead").hidden = !me.roles.includes("lead") && !me.roles.includes("admin");
+  outbox.sendFor(me.name);
+  if (me.live && session.may.track) api.loadModel().catch(() => {}); // it is loaded at the first click otherwise
+  refreshStats();
+  beat();
+  if (same && session.current) {
+    renewAll();
+    return view("work");
+  }
+  session.dropAll();
+  for (const claim of session.keptClaims()) {
+    const work = await take(claim).catch(() => null); // its lease may be over
+    if (work) session.setAside([...session.aside, work]);
+  }
+  session.aside.forEach(renew); // a repeated claim gives the lease as it was, which may be about to end
+  takeNext();
+}
+
+$("log-out").addEventListener("click", async () => {
+  stopAsking();
+  for (const work of session.held) giveBack(work);
+  session.dropAll();
+  session.keepClaims();
+  desk.show(null);
+  const left = (await outbox.settled(PATIENCE_MS)) ? 0 : outbox.pending().length;
+  if (left === 0) return leave();
+  message({
+    glyph: "…",
+    title: "Not everything has been sent",
+    text: `${many(left, "change")} of yours wait in this browser for a connection. They are sent when there is one, ` +
+      "or when you log in here again. If their lease has ended by then, they are kept beside their ticket.",
+    actions: [{ text: "Log out all the same", run: leave }],
+  });
+});
+
+async function leave() {
+  try {
+    await api.logOut();
+  } catch (error) {
+    if (api.statusOf(error) !== 401) return stillLoggedIn(error);
+  }
+  location.reload();
+}
+
+/** @param {unknown} error */
+function stillLoggedIn(error) {
+  const why = error instanceof api.Refused ? messageOf(error) : "The queue does not answer.";
+  message({
+    glyph: "!",
+    title: "You are still logged in",
+    text: `${why} The next person at this browser works under your name.`,
+    actions: [{ text: "Log out", run: leave, key: "Enter" }],
+  });
+}

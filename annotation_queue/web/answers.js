@@ -1,0 +1,139 @@
+// What a person answers to a ticket: verdicts, submitting, taking the last answer back, putting a ticket back; and
+// what becomes of an answer that the queue refuses.
+
+/** @import { Reason, Submission, Verdict } from "./types.js" */
+/** @import { Work } from "./work.js" */
+import * as api from "./api.js";
+import * as keys from "./keys.js";
+import { fail } from "./login.js";
+import { flash, message, notice } from "./messages.js";
+import { desk } from "./screen.js";
+import { outbox, untilAnswered } from "./sending.js";
+import { session } from "./session.js";
+import { giveBack, newClaim, prepare, showInstead, submit, takeNext } from "./supply.js";
+import { VERDICTS } from "./words.js";
+
+let takingBack = false;
+
+/** @param {Verdict | null} verdict */
+const titleOf = (verdict) => VERDICTS.find((each) => each.verdict === verdict)?.title ?? "Submitted";
+
+/** @param {Verdict} verdict  of the work on screen; for a rejection, a reason is asked for first */
+export function answer(verdict) {
+  const work = session.current;
+  if (!work || work.lost) return;
+  if (work.side === "track" && verdict !== "reject") return;
+  if (verdict === "unsure" && work.ticket.needs_lead) return notice("This ticket came to a lead already: you decide.");
+  if (verdict === "reject") return session.choose(verdict);
+  decide(verdict, []);
+}
+
+/**
+ * @param {Verdict} verdict
+ * @param {Reason[]} reasons
+ */
+export function decide(verdict, reasons) {
+  if (!session.current) return;
+  finish(session.current, { verdict, reasons });
+  flash(verdict, titleOf(verdict));
+  takeNext();
+}
+
+/** Submit the masklet as it is now. What looks like a mistake needs a second call. */
+export function submitMasklet() {
+  const work = session.current;
+  if (!work?.draft) return;
+  const { draft } = work;
+  if (draft.waiting().length) return notice("The model is still working: wait for it, or stop it with Esc.");
+  const made = draft.masklet();
+  if (!made.area_px.some(Boolean)) {
+    return notice(`There is no mask yet. ${keys.hint("reject")} rejects the ticket if there is no object to mask.`);
+  }
+  const unmasked = draft.unmasked().length;
+  const again = keys.hint("submit");
+  const unchanged = draft.done.length === 0 && draft.base !== null;
+  if (!work.warned && (unmasked || unchanged)) {
+    work.warned = true;
+    return notice(unmasked
+      ? `${unmasked} frames were never masked and will count as absent. ${again} again submits.`
+      : `Nothing was changed. ${again} again submits the masklet as it was.`);
+  }
+  finish(work, { masklet: { masklet_id: api.newId(), ...made } });
+  flash("accept", "Submitted");
+  takeNext();
+}
+
+/**
+ * @param {Work} work  on screen
+ * @param {Pick<Submission, "verdict" | "masklet"> & Partial<Pick<Submission, "reasons">>} answer
+ */
+function finish(work, answer) {
+  const seconds = submit(work, answer);
+  work.finished = true;
+  if (work.side === "verify") session.emit("finished", seconds);
+  session.keepClaims();
+  work.frames.close();
+}
+
+/** Take back the last answer, if nobody has used it yet. What is on screen comes after it. */
+export async function takeBack() {
+  if (takingBack) return;
+  takingBack = true;
+  try {
+    if (outbox.pending().some((item) => item.what === "finish")) {
+      return notice("The last answer is still being sent. Try again in a moment.");
+    }
+    const [last] = await api.recent();
+    if (!last) return notice("There is no answer to take back.");
+    const claim = newClaim({}); // its id is that of the operation, so that a reload takes up the lease that this gives
+    const operation = { operation_id: claim.claim_id, created_at: new Date().toISOString() };
+    const ticket = await session.claiming(claim, () => untilAnswered(() => api.unsubmit(last.ticket_id, operation)));
+    showInstead(await prepare(ticket, claim));
+    notice(`Taken back: ${titleOf(last.verdict)}.`);
+  } catch (error) {
+    fail(error);
+  } finally {
+    takingBack = false;
+  }
+}
+
+/** Give the ticket on screen back to the queue. */
+export function putBack() {
+  const work = session.current;
+  if (!work) return;
+  const empty = work.isEmptyNewObject;
+  desk.show(null);
+  giveBack(work);
+  if (empty) return takeNext();
+  session.backToVerifying();
+  message({
+    glyph: "↩",
+    title: "The ticket is back in the queue",
+    text: "What you did in it is kept: the next person continues from there.",
+    actions: [{ text: "Take the next one", run: takeNext, key: "Enter" }],
+  });
+  session.leave();
+  session.keepClaims();
+}
+
+/** Switch between verifying and correcting. All tickets that this person holds go back to the queue. */
+export function switchSide() {
+  session.switchSide();
+  for (const work of session.held) giveBack(work);
+  session.setAside([]);
+  session.dropAhead();
+  takeNext();
+}
+
+session.on("refused", ({ item, error }) => {
+  if (item.what === "release") return; // the lease had ended already
+  const what = item.what === "finish" ? "One answer" : "One change";
+  if (error.kind === "LeaseLost") {
+    return notice(`${what} came after its lease had ended: it is kept beside the ticket, and another person decides.`);
+  }
+  notice(`${what} was refused: ${error.message}`);
+  const work = session.workOf(item.ticketId);
+  if (!work?.draft || item.what === "finish") return;
+  work.draft.refuse(item.body.operation_id);
+  if (work === session.current) session.emit("draft");
+});

@@ -1,0 +1,74 @@
+// How many tickets of which kind wait, as the queue counts them.
+
+/** @import { Count, Stats } from "./types.js" */
+/** @import { Side } from "./session.js" */
+import * as api from "./api.js";
+import { session } from "./session.js";
+import { NUMBERS } from "./words.js";
+
+/** @type {Stats | null} */
+let last = null;
+/** @type {Record<Side, number>} */
+const barred = { verify: 0, track: 0 }; // tickets that wait, but not for this person
+
+function counts() {
+  const sum = (/** @type {(count: Count) => boolean} */ test) =>
+    (last?.counts ?? []).filter(test).reduce((n, count) => n + count.tickets, 0);
+  return {
+    open: sum((c) => c.kind === "verify" && c.state === "open" && !c.needs_lead),
+    leased: sum((c) => c.kind === "verify" && c.state === "leased"),
+    lead: sum((c) => c.kind === "verify" && c.state === "open" && c.needs_lead),
+    track: sum((c) => c.kind !== "verify" && c.state === "open"),
+    tracking: sum((c) => c.kind !== "verify" && c.state === "leased"),
+  };
+}
+
+export async function refreshStats() {
+  try {
+    last = await api.stats();
+  } catch {
+    return; // it is asked again soon
+  }
+  session.emit("stats");
+}
+
+/**
+ * The queue gave this person a ticket of one side although they want the other one: the open tickets of the wanted
+ * side are not for them.
+ * @param {Side} given
+ */
+export function noteGiven(given) {
+  const wanted = session.wantedKinds()[0] === "verify" ? "verify" : "track";
+  const n = counts();
+  if (given !== wanted) barred[wanted] = wanted === "verify" ? n.open : n.track;
+  barred[given] = 0;
+}
+
+/**
+ * Open tickets that this person may take, as far as the page knows.
+ * @param {Side} side
+ */
+export const takeable = (side) =>
+  side === "verify" ? counts().open - barred.verify : counts().track - barred.track;
+
+/** What is left to do, for the bar. */
+export function leftToDo() {
+  const n = counts();
+  if (!session.may.verify) return `${NUMBERS.format(n.track + n.tracking)} to correct`;
+  const forLead = session.person.roles.includes("lead") ? n.lead : 0;
+  return `${NUMBERS.format(Math.max(0, takeable("verify")) + n.leased + forLead)} to verify`;
+}
+
+/** What waits for other people, for a person who has nothing to do. */
+export function waitingLines() {
+  const n = counts();
+  /** @type {[number, string][]} */
+  const lines = [
+    [session.may.verify ? n.open : 0, "waiting for another verifier"],
+    [n.leased, "being verified"],
+    [n.lead, "waiting for a lead"],
+    [n.track, "waiting for an annotator"],
+    [n.tracking, "being corrected"],
+  ];
+  return lines.filter(([count]) => count > 0).map(([count, text]) => `${NUMBERS.format(count)} ${text}`);
+}

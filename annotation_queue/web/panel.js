@@ -1,0 +1,175 @@
+// The panel beside the video: facts about the ticket, the tools, the verdicts.
+
+/** @import { Kind, Verdict } from "./types.js" */
+/** @import { Work } from "./work.js" */
+import { answer, decide, putBack, submitMasklet } from "./answers.js";
+import { TOOLS } from "./desk.js";
+import { $, element, replace } from "./dom.js";
+import * as keys from "./keys.js";
+import { begunBeside, newObject, otherObject } from "./objects.js";
+import { desk } from "./screen.js";
+import { session } from "./session.js";
+import { ASKS, many, REASONS, VERDICTS, WHY } from "./words.js";
+
+/** Hints that differ from those of `VERDICTS`, by kind of ticket.
+ * @type {{[kind in Kind]?: string}} */
+const HINTS = { track: "cannot be tracked", select: "nothing challenging is left here" };
+
+/** @param {Work} work  what the ticket asks for, and of which batch it is */
+export function showQuestion(work) {
+  const { ticket, rules } = work;
+  const attempt = ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "";
+  const why = rules.pinned?.verdict === "unsure" ? "a verifier was unsure" : "a lead decides";
+  $("batch").textContent = ticket.batch_id;
+  $("eyebrow").textContent = ASKS[ticket.kind].name + attempt + (ticket.needs_lead ? ` · ${why}` : "");
+  $("question").textContent = work.isNewObject ? "Mask a new object." : ASKS[ticket.kind].question;
+}
+
+/** @param {Work} work */
+export function showFacts(work) {
+  const { before, timeline } = work;
+  $("checkpoint").textContent = before ? `${before.checkpoint} · round ${before.round}` : "Nobody yet";
+  $("origin").textContent = before
+    ? before.annotated_by ? `corrected by ${before.annotated_by}` : "automatic, not corrected"
+    : "to be made by hand";
+  const list = factsOf(work).flatMap(([term, value]) => [
+    element("dt", {}, term), element("dd", { title: value }, value),
+  ]);
+  $("facts").replaceChildren(...list);
+  const { length } = timeline.suspects;
+  $("suspects").textContent = length === 1 ? "1 suspect" : `${length || "no"} suspects`;
+  for (const id of ["previous-suspect", "next-suspect"]) $(id, HTMLButtonElement).disabled = length === 0;
+}
+
+/**
+ * @param {Work} work
+ * @returns {[term: string, value: string][]}
+ */
+function factsOf({ ticket, rules, before, timeline, draft }) {
+  /** @type {[string, string][]} */
+  const facts = [["Video", ticket.video_id], ["Phase", ticket.phase]];
+  facts.push(["Present", `${timeline.presentCount} of ${timeline.length} frames`]);
+  const pin = rules.pinned;
+  if (pin) {
+    const why = pin.reasons.map((reason) => REASONS[reason] ?? reason).join(", ");
+    const sentBack = pin.verdict === "refine" && !ticket.needs_lead; // with a tie, "refine" is one side of it
+    const who = sentBack ? `Sent back by ${pin.by}` : `${pin.by} pointed to`;
+    facts.push([who, `frame ${pin.frame_idx}${why ? `: ${why.toLowerCase()}` : ""}`]);
+  }
+  if (draft) {
+    facts.push(["Changed", `${many(draft.edited.size, "frame")}, ${many(draft.clicks, "click")}`]);
+    if (draft.unmasked().length) facts.push(["Not masked", many(draft.unmasked().length, "frame")]);
+    return facts;
+  }
+  const scored = timeline.scored();
+  if (scored) facts.push(["Score", `${scored.mean.toFixed(2)} mean, ${scored.lowest.toFixed(2)} lowest`]);
+  if (before?.click_count) facts.push(["Clicks", `${before.click_count} on ${many(before.edited_frame_count, "frame")}`]);
+  return facts;
+}
+
+/**
+ * @param {string} id  of the action
+ * @param {string} text
+ * @param {() => unknown} run
+ * @param {{on?: boolean, off?: boolean, wide?: boolean}} [looks]  pressed, disabled, over both columns
+ */
+function toolButton(id, text, run, { on = false, off = false, wide = false } = {}) {
+  return element(
+    "button",
+    {
+      type: "button",
+      id: `tool-${id}`,
+      className: wide ? "tool wide" : "tool",
+      onclick: () => void run(),
+      disabled: off,
+      title: keys.actionOf(id).title,
+      ariaPressed: String(on),
+    },
+    element("span", {}, text),
+    element("kbd", {}, keys.hint(id)),
+  );
+}
+
+export function showTools() {
+  const bar = $("tools");
+  const { work } = desk;
+  bar.hidden = !work?.draft;
+  if (!work?.draft) return;
+  const { draft } = work;
+  const label = (/** @type {string} */ text) => element("p", { className: "label" }, text);
+  const still = !desk.may("propagate");
+  const changed = draft.edited.has(desk.frame);
+  const absent = desk.absentFrom !== null;
+  replace(
+    bar,
+    ...TOOLS.map(({ tool, title }) =>
+      toolButton(tool, title, () => desk.choose(tool), { on: desk.tool === tool, off: !desk.allows(tool) })),
+    toolButton("clear", changed ? "Forget" : "Empty", () => desk.clear(), { off: !changed && !desk.masked() }),
+    label("Propagate this frame's mask"),
+    toolButton("backward", "◀ Back", () => desk.propagate("backward"), { off: still }),
+    toolButton("forward", "On ▶", () => desk.propagate("forward"), { off: still }),
+    toolButton("both", "◀ Both ways ▶", () => desk.propagate("both"), { off: still, wide: true }),
+    label("This frame"),
+    toolButton("lock", "Lock", () => desk.lock(), { on: draft.locked.has(desk.frame) }),
+    toolButton("absent", absent ? "… to here" : "Absent", () => desk.absent(), { on: absent }),
+    toolButton("newObject", "New object", newObject),
+    toolButton("otherObject", "Next object", otherObject, { off: begunBeside(work).length === 0 }),
+    toolButton("undo", "Undo", () => desk.undo(), { off: draft.done.length === 0 }),
+    toolButton("redo", "Redo", () => desk.redo(), { off: draft.undone.length === 0 }),
+  );
+}
+
+/** The verdicts of the work on screen, or the reasons for the chosen one. */
+export function showVerdicts() {
+  const { current, choosing } = session;
+  document.body.classList.toggle("choosing", choosing !== null);
+  if (!current) return;
+  replace($("verdicts"), ...(choosing ? reasons(choosing) : verdicts(current)));
+}
+
+/** @param {Verdict} verdict */
+function reasons(verdict) {
+  const buttons = (WHY[verdict] ?? []).map((reason) =>
+    element(
+      "button",
+      { type: "button", id: `reason-${reason}`, className: "reason", onclick: () => decide(verdict, [reason]) },
+      element("kbd", {}, String(session.person.reasons.indexOf(reason) + 1)),
+      element("span", {}, REASONS[reason]),
+    ),
+  );
+  return [
+    element("p", { className: "label" }, verdict === "reject" ? "Why is it rejected?" : "What is wrong with it?"),
+    element("div", { className: "reasons" }, ...buttons),
+    escapeButton("back", () => session.choose(null)),
+  ];
+}
+
+/** @param {Work} work */
+function verdicts({ ticket, side }) {
+  const correcting = side === "track";
+  const offered = VERDICTS.filter(({ verdict }) =>
+    correcting ? verdict === "reject" : !(verdict === "unsure" && ticket.needs_lead));
+  const buttons = offered.map(({ verdict, title, hint }) =>
+    verdictButton(verdict, `verdict-${verdict}`, verdict, title, HINTS[ticket.kind] ?? hint, () => answer(verdict)));
+  if (!correcting) return buttons;
+  const submit = verdictButton("accept", "submit", "submit", "Submit", "it is right in every frame now", submitMasklet);
+  return [submit, ...buttons, escapeButton("put it back", putBack)];
+}
+
+/** @type {(look: Verdict, id: string, key: string, title: string, hint: string, run: () => unknown) => HTMLElement} */
+function verdictButton(look, id, key, title, hint, run) {
+  return element(
+    "button",
+    { type: "button", id, className: `verdict ${look}`, onclick: () => void run() },
+    element("kbd", {}, keys.hint(key)),
+    element("span", {}, element("b", {}, title), element("small", {}, hint)),
+  );
+}
+
+/** @type {(text: string, run: () => unknown) => HTMLElement} */
+function escapeButton(text, run) {
+  const properties = { type: /** @type {const} */ ("button"), className: "quiet back", onclick: () => void run() };
+  return element("button", properties, element("kbd", {}, "Esc"), ` ${text}`);
+}
+
+session.on("choosing", showVerdicts);

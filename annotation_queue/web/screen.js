@@ -1,0 +1,30 @@
+// The three parts of the page that are drawn: the video, the tools above it, the strip below it.
+
+import { Desk } from "./desk.js";
+import { $ } from "./dom.js";
+import { notice } from "./messages.js";
+import { Player } from "./player.js";
+import { sendOperation } from "./sending.js";
+import { session } from "./session.js";
+import { Strip } from "./strip.js";
+import { colour } from "./theme.js";
+
+export const player = new Player($("screen", HTMLCanvasElement));
+
+export const strip = new Strip($("timeline", HTMLCanvasElement), colour);
+
+export const desk = new Desk({
+  player,
+  marks: $("marks", HTMLCanvasElement),
+  stage: $("stage"),
+  onact: sendOperation,
+  onchange: () => session.emit("draft"),
+  onnotice: notice,
+});
+
+player.onview = () => desk.paint();
+player.onbuffer = (waiting) => document.body.classList.toggle("buffering", waiting);
+strip.onseek = (position) => {
+  player.play(false);
+  player.seek(position);
+};

@@ -1,0 +1,68 @@
+// The way to the queue: what is kept until it is sent, whether the queue answers, and requests that wait until it does.
+
+/** @import { Operation } from "./types.js" */
+/** @import { Work } from "./work.js" */
+import { Unreachable } from "./api.js";
+import { isAnswered } from "./draft.js";
+import { notice } from "./messages.js";
+import { Outbox } from "./outbox.js";
+import { session } from "./session.js";
+
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 8000;
+
+let reachable = true;
+
+export const outbox = new Outbox({
+  onchange: () => session.emit("saving"),
+  onrefused: (item, error) => session.emit("refused", { item, error }),
+  onanswer: (item, event) => session.emit("answer", { item, event }),
+  onlogin: () => session.emit("loginEnded"),
+  ontrouble: notice,
+});
+
+/** Whether the queue answered the last time. */
+export const isReachable = () => reachable && !outbox.offline;
+
+/** @param {boolean} now  whether the queue has answered */
+export function setReachable(now) {
+  if (reachable === now) return;
+  reachable = now;
+  session.emit("saving");
+  if (now) outbox.flush();
+}
+
+/**
+ * Ask until the queue answers. Throws what the queue refuses.
+ * @template T
+ * @param {() => Promise<T>} ask
+ */
+export async function untilAnswered(ask) {
+  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
+    try {
+      const answer = await ask();
+      setReachable(true);
+      return answer;
+    } catch (error) {
+      if (!(error instanceof Unreachable)) throw error;
+      setReachable(false);
+      await new Promise((done) => setTimeout(done, wait));
+    }
+  }
+}
+
+/**
+ * Keep an operation, and send it.
+ * @param {Work} work
+ * @param {Operation} operation
+ */
+export function sendOperation({ ticket }, operation) {
+  const { operation_id, kind, frame_idx, payload, created_at } = operation;
+  outbox.add({
+    person: session.person.name,
+    ticketId: ticket.ticket_id,
+    token: ticket.lease_token,
+    what: isAnswered(operation) ? "refine" : "operation",
+    body: { operation_id, kind, frame_idx, payload: JSON.stringify(payload), created_at },
+  });
+}

@@ -1,0 +1,264 @@
+// What a person does at this tab: who they are, the work on screen, the work fetched ahead, the work set aside.
+//
+// Owns every variable that the page's modules share. They change only through the methods below; modules that show
+// something listen to the events. Knows nothing of the document, and sends no request.
+
+import { Events } from "./events.js";
+
+/** @import { Claim, Kind, Me, OutboxItem, RefineEvent, Verdict } from "./types.js" */
+/** @import { Refused } from "./api.js" */
+/** @import { Work } from "./work.js" */
+
+/** @typedef {"verify" | "track"} Side  to judge masklets, or to make and correct them (track and select tickets) */
+
+/**
+ * The work after the one on screen.
+ * @typedef {object} Ahead
+ * @property {Claim} claim
+ * @property {Work | null} work  once it has arrived
+ * @property {Promise<Work | null>} promise  null: the queue has no ticket
+ */
+
+/**
+ * @typedef {object} SessionEvents
+ * @property {Work} work  this work comes on screen
+ * @property {undefined} choosing  a reason is to be chosen for a verdict, or no longer
+ * @property {undefined} draft  the draft on screen has changed, or the tool
+ * @property {undefined} progress  another frame of a propagation has arrived
+ * @property {string} view  the page shows its work, a message or the log-in
+ * @property {undefined} theme  light or dark has changed
+ * @property {undefined} stats  new counts of the queue's tickets
+ * @property {number} finished  a verify ticket is answered, after this many seconds
+ * @property {undefined} saving  something waits to be sent, is sent, or the connection has changed
+ * @property {undefined} loginEnded  the queue asks for a login
+ * @property {{item: OutboxItem, error: Refused}} refused  the queue does not accept what was sent
+ * @property {{item: OutboxItem, event: RefineEvent}} answer  the model's answer to an operation
+ */
+
+const CLAIMS = "masklets.holds";
+const PERSON = "masklets.person";
+
+/** @extends {Events<SessionEvents>} */
+class Session extends Events {
+  /** @type {Me | null} */ #me = null;
+  /** @type {Work | null} */ #current = null;
+  /** @type {Ahead | null} */ #ahead = null;
+  /** @type {readonly Work[]} */ #aside = [];
+  /** @type {Set<Claim>} */ #underWay = new Set();
+  /** @type {Side | null} */ #side = null;
+  /** @type {Side | null} */ #asked = null;
+  /** @type {Verdict | null} */ #choosing = null;
+
+  // --- the person ---
+
+  /** Null before anybody has logged in. */
+  get me() {
+    return this.#me;
+  }
+
+  /** The person who has logged in; to be asked only after somebody has. */
+  get person() {
+    if (this.#me === null) throw new Error("nobody has logged in");
+    return this.#me;
+  }
+
+  /**
+   * Somebody has logged in. Claims that another person made at this tab are dropped.
+   * @param {Me} me
+   */
+  logIn(me) {
+    this.#me = me;
+    const last = sessionStorage.getItem(PERSON);
+    if (last !== null && last !== me.name) sessionStorage.removeItem(CLAIMS);
+    sessionStorage.setItem(PERSON, me.name);
+  }
+
+  /** Which sides this person's roles permit. */
+  get may() {
+    const roles = this.person.roles;
+    const lead = roles.includes("lead");
+    return { verify: lead || roles.includes("verifier"), track: lead || roles.includes("annotator") };
+  }
+
+  // --- which kind of work is wanted ---
+
+  /**
+   * The kinds of tickets to claim, most wanted first. Verifying comes first unless the person chose to correct.
+   * @returns {Kind[]}
+   */
+  wantedKinds() {
+    /** @type {Kind[]} */
+    const verify = this.may.verify ? ["verify"] : [];
+    /** @type {Kind[]} */
+    const track = this.may.track ? ["track", "select"] : [];
+    return this.#side === "track" ? [...track, ...verify] : [...verify, ...track];
+  }
+
+  /** The side of the work on screen, or of the work that would come next. */
+  get side() {
+    if (this.#current) return sideOf(this.#current.ticket.kind);
+    return this.#side ?? "verify";
+  }
+
+  /** The side that the person asked for with the button in the bar, until work is shown. */
+  get asked() {
+    return this.#asked;
+  }
+
+  /** The person wants the other side. */
+  switchSide() {
+    this.#side = this.#asked = this.side === "verify" ? "track" : "verify";
+  }
+
+  /** The person is done with correcting for now. */
+  backToVerifying() {
+    if (this.#side === "track" && this.may.verify) this.#side = "verify";
+  }
+
+  /** Work is shown: what was asked for has been answered. */
+  forgetAsked() {
+    this.#asked = null;
+  }
+
+  // --- the work ---
+
+  /** The work on screen, or null. */
+  get current() {
+    return this.#current;
+  }
+
+  /** The work after it, or null if none is fetched. */
+  get ahead() {
+    return this.#ahead;
+  }
+
+  /** Work that this person holds and that comes on screen later, next one first. */
+  get aside() {
+    return this.#aside;
+  }
+
+  /** All work that this person holds apart from what is on screen. */
+  get waiting() {
+    return [...(this.#ahead?.work ? [this.#ahead.work] : []), ...this.#aside];
+  }
+
+  /** All work that this person holds. */
+  get held() {
+    return [...(this.#current ? [this.#current] : []), ...this.waiting];
+  }
+
+  /**
+   * The work on a ticket that this person holds.
+   * @param {string} ticketId
+   */
+  workOf(ticketId) {
+    return this.held.find((work) => work.ticket.ticket_id === ticketId);
+  }
+
+  /**
+   * Put this work on screen.
+   * @param {Work} work
+   */
+  show(work) {
+    this.#current = work;
+    this.#choosing = null;
+    this.keepClaims();
+    this.emit("work", work);
+  }
+
+  /** Nothing is on screen now. */
+  leave() {
+    this.#current = null;
+  }
+
+  /**
+   * Fetch the work after the one on screen.
+   * @param {Claim} claim
+   * @param {() => Promise<Work | null>} fetch  does not reject
+   */
+  fetchAhead(claim, fetch) {
+    /** @type {Ahead} */
+    const ahead = { claim, work: null, promise: Promise.resolve(null) };
+    this.#ahead = ahead;
+    this.keepClaims();
+    ahead.promise = fetch().then((work) => (ahead.work = work));
+    return ahead;
+  }
+
+  /** What was fetched ahead is taken, or not wanted any more. */
+  dropAhead() {
+    this.#ahead = null;
+  }
+
+  /** @param {readonly Work[]} works  replaces what is set aside */
+  setAside(works) {
+    this.#aside = works;
+  }
+
+  /** The next work that was set aside, which is taken out. */
+  takeAside() {
+    const [first, ...rest] = this.#aside;
+    this.#aside = rest;
+    return first ?? null;
+  }
+
+  /** Drop all work. */
+  dropAll() {
+    this.#current = this.#ahead = null;
+    this.#aside = [];
+  }
+
+  /**
+   * The verdict that a reason is to be chosen for, or null.
+   */
+  get choosing() {
+    return this.#choosing;
+  }
+
+  /** @param {Verdict | null} verdict */
+  choose(verdict) {
+    this.#choosing = verdict;
+    this.emit("choosing");
+  }
+
+  // --- the claims, which a reload sends again: the same claim gives the same ticket ---
+
+  /** The claims of this tab from before it was loaded. */
+  keptClaims() {
+    return /** @type {Claim[]} */ (JSON.parse(sessionStorage.getItem(CLAIMS) ?? "[]"));
+  }
+
+  /** Keep the claims of all work that is neither finished nor lost. */
+  keepClaims() {
+    const alive = (/** @type {Work | null} */ work) => (work && !work.finished && !work.lost ? [work.claim] : []);
+    const claims = [
+      ...alive(this.#current), ...(this.#ahead ? [this.#ahead.claim] : []), ...this.#aside.flatMap(alive),
+      ...this.#underWay,
+    ];
+    sessionStorage.setItem(CLAIMS, JSON.stringify(claims));
+  }
+
+  /**
+   * Keep a claim while a request is under way that makes a lease of it, also when its answer gets lost.
+   * @template T
+   * @param {Claim} claim
+   * @param {() => Promise<T>} ask
+   */
+  async claiming(claim, ask) {
+    this.#underWay.add(claim);
+    this.keepClaims();
+    try {
+      return await ask();
+    } finally {
+      this.#underWay.delete(claim);
+    }
+  }
+}
+
+/**
+ * @param {Kind} kind
+ * @returns {Side}
+ */
+export const sideOf = (kind) => (kind === "verify" ? "verify" : "track");
+
+export const session = new Session();

@@ -1,0 +1,129 @@
+// What each key does. keys.js has the keys; the actions are in the modules that this one imports.
+
+import { answer, decide, putBack, submitMasklet, switchSide, takeBack } from "./answers.js";
+import { brighten, hideMasks, nextColour, nextMode, setPanning, step, toSuspect } from "./controls.js";
+import { $ } from "./dom.js";
+import { Help } from "./help.js";
+import * as keys from "./keys.js";
+import { isMessage, pressEnter, shownView } from "./messages.js";
+import { newObject, otherObject, toggleOthers } from "./objects.js";
+import { desk, player } from "./screen.js";
+import { session } from "./session.js";
+import { showKeys } from "./views.js";
+import { WHY } from "./words.js";
+
+/** By the id of the action. @type {Record<string, (event: KeyboardEvent) => unknown>} */
+const RUN = {
+  accept: () => answer("accept"),
+  refine: () => answer("refine"),
+  refineWhy: () => session.choose("refine"),
+  reject: () => answer("reject"),
+  unsure: () => answer("unsure"),
+  unsubmit: takeBack,
+  submit: (event) => (desk.hasCorners ? desk.close(event.altKey) : submitMasklet()),
+  click: () => desk.choose("click"),
+  box: () => desk.choose("box"),
+  brush: () => desk.choose("brush"),
+  eraser: () => desk.choose("eraser"),
+  polygon: () => desk.choose("polygon"),
+  smaller: () => desk.resize(1 / 1.25),
+  larger: () => desk.resize(1.25),
+  forward: () => desk.propagate("forward"),
+  backward: () => desk.propagate("backward"),
+  both: () => desk.propagate("both"),
+  lock: () => desk.lock(),
+  absent: () => desk.absent(),
+  clear: () => desk.clear(),
+  newObject,
+  otherObject,
+  undo: () => desk.undo(),
+  redo: () => desk.redo(),
+  previousPrompt: () => desk.promptFrame(-1),
+  nextPrompt: () => desk.promptFrame(1),
+  play: () => player.play(),
+  back: () => step(-1),
+  on: () => step(1),
+  back10: () => step(-10),
+  on10: () => step(10),
+  first: () => step(-Infinity),
+  last: () => step(Infinity),
+  previousSuspect: () => toSuspect(-1),
+  nextSuspect: () => toSuspect(1),
+  hide: () => hideMasks(true),
+  others: toggleOthers,
+  colour: nextColour,
+  brighter: () => brighten(0.1),
+  darker: () => brighten(-0.1),
+  turn: () => $("turn").hidden || switchSide(),
+  mode: nextMode,
+  speed: () => player.nextSpeed(),
+  zoomIn: () => player.zoom(1.4),
+  zoomOut: () => player.zoom(1 / 1.4),
+  fit: () => player.wholeFrame(),
+  pan: () => setPanning(true),
+};
+/** px, while the key of `pan` is held. @type {Record<string, [number, number]>} */
+const PAN = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
+
+const help = new Help(() => session.current?.side ?? null, showKeys);
+
+/**
+ * Whether a control that has the focus takes this key.
+ * @param {KeyboardEvent} event
+ */
+function isForControl({ target, key }) {
+  if (target === document.body || target === $("screen")) return false;
+  const slides = /^(Arrow|Page|Home|End)/.test(key);
+  return key === "Enter" || key === " " || (slides && target instanceof HTMLInputElement);
+}
+
+addEventListener("keydown", (event) => {
+  const writes = event.target instanceof Element && event.target.matches("input:not([type=range])");
+  if (help.takes(event) || writes) return;
+  if (event.key === "?") return help.toggle();
+  if (document.querySelector("dialog[open]") || isForControl(event)) return;
+  if (isMessage()) return onMessage(event);
+  if (shownView() === "work" && session.current) onWork(event);
+});
+
+/** @param {KeyboardEvent} event */
+function onMessage(event) {
+  if (event.key === "Enter" && pressEnter()) return event.preventDefault();
+  if (keys.find(keys.nameOf(event), "verify")?.id === "unsubmit" && !event.repeat) takeBack();
+}
+
+/** @param {KeyboardEvent} event */
+function onWork(event) {
+  const work = session.current;
+  const { choosing } = session;
+  if (!work) return;
+  if (choosing && /^[1-9]$/.test(event.key)) {
+    const reason = session.person.reasons[Number(event.key) - 1];
+    if (WHY[choosing]?.includes(reason)) decide(choosing, [reason]);
+    return event.preventDefault();
+  }
+  if (event.key === "Escape") {
+    if (choosing) session.choose(null);
+    else if (desk.active && (desk.abandon() || desk.stopAll())) session.emit("draft");
+    else if (work.side === "track" && !(event.target instanceof HTMLInputElement)) putBack();
+    return;
+  }
+  if (player.panning && PAN[event.key]) {
+    player.pan(...PAN[event.key]);
+    return event.preventDefault();
+  }
+  const action = keys.find(keys.nameOf(event), work.side);
+  if (!action) return;
+  event.preventDefault();
+  if (!event.repeat || action.repeats) RUN[action.id](event);
+}
+
+/** End what lasts while a key is held. */
+function release() {
+  setPanning(false);
+  hideMasks(false);
+}
+addEventListener("keyup", ({ key }) => (player.hidden || player.panning) && !PAN[key] && release());
+addEventListener("blur", release);
+
+$("turn").addEventListener("click", switchSide);

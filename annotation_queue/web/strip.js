@@ -1,0 +1,323 @@
+// The strip under the video: small pictures, presence, scores, suspect frames and the frame on screen. Click or drag
+// to seek.
+
+/** @import { Work } from "./work.js" */
+import { pen } from "./dom.js";
+import { LOW_SCORE } from "./timeline.js";
+
+const LABELS = 74; // px, left of the lanes
+const PAD = 14; // px, right of them
+
+/**
+ * Where everything is on the strip, px; everything is scaled by `large` on a large screen.
+ * @typedef {object} Layout
+ * @property {CanvasRenderingContext2D} c
+ * @property {Work} work
+ * @property {number} cell  width of one frame
+ * @property {number} wide  width of one frame's bar
+ * @property {(position: number) => number} x  left edge of a frame
+ * @property {number} width
+ * @property {number} film  height of the small pictures
+ * @property {number} ticks  the marks of suspect frames: their upper edge
+ * @property {number} presence  the upper edge of this lane, as all below
+ * @property {number} score
+ * @property {number} scoreHeight
+ * @property {number} steady
+ * @property {number} axis
+ */
+
+export class Strip {
+  /** @type {Work | null} */ #work = null;
+  /** @type {number | null} */ #hover = null;
+  #position = 0;
+  #large = 1; // how much everything grows on a large screen
+  #asked = false; // a drawing is due
+  #canvas;
+  #colour;
+
+  /** A person wants another position. @type {(position: number) => void} */ onseek = () => {};
+
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {(name: string) => string} colour  custom property → a colour that canvas understands
+   */
+  constructor(canvas, colour) {
+    this.#canvas = canvas;
+    this.#colour = colour;
+    new ResizeObserver(() => {
+      this.#large = Number(getComputedStyle(canvas).getPropertyValue("--large")) || 1;
+      this.draw();
+    }).observe(canvas);
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.#seekTo(event.offsetX);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      this.#hover = this.#at(event.offsetX);
+      if (event.buttons & 1) this.#seekTo(event.offsetX);
+      this.draw();
+    });
+    canvas.addEventListener("pointerleave", () => {
+      this.#hover = null;
+      this.draw();
+    });
+  }
+
+  /** @param {Work | null} work */
+  show(work) {
+    this.#work = work;
+    this.#position = 0;
+    if (work) {
+      work.frames.onthumb = () => {
+        if (this.#asked || this.#work !== work) return;
+        this.#asked = true; // many come at once: one drawing shows them all
+        requestAnimationFrame(() => {
+          this.#asked = false;
+          this.draw();
+        });
+      };
+    }
+    this.draw();
+  }
+
+  /** @param {number} position  is on screen now */
+  move(position) {
+    this.#position = position;
+    this.draw();
+  }
+
+  /** @param {number} x  px */
+  #at(x) {
+    if (!this.#work) return null;
+    const { length } = this.#work.timeline;
+    const cell = (this.#canvas.clientWidth / this.#large - LABELS - PAD) / length;
+    return Math.max(0, Math.min(length - 1, Math.floor((x / this.#large - LABELS) / cell)));
+  }
+
+  /** @param {number} x  px */
+  #seekTo(x) {
+    const position = this.#at(x);
+    if (position !== null) this.onseek(position);
+  }
+
+  draw() {
+    const canvas = this.#canvas;
+    const ratio = (window.devicePixelRatio || 1) * this.#large;
+    const [width, height] = [canvas.clientWidth / this.#large, canvas.clientHeight / this.#large];
+    const pixels = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== pixels[0] || canvas.height !== pixels[1]) [canvas.width, canvas.height] = pixels;
+    const c = pen(canvas);
+    c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    c.clearRect(0, 0, width, height);
+    if (!this.#work) return;
+    const layout = layoutOf(c, this.#work, width, height);
+    this.#film(layout);
+    this.#labels(layout);
+    this.#presence(layout);
+    this.#scores(layout);
+    this.#steadiness(layout);
+    if (this.#work.draft) this.#done(layout, this.#work.draft);
+    this.#suspects(layout);
+    this.#seconds(layout);
+    this.#playhead(layout);
+  }
+
+  /**
+   * Small pictures along the time, each of the frame at its middle.
+   * @param {Layout} layout
+   */
+  #film({ c, work, width, film }) {
+    const [whole, tall] = [width - LABELS - PAD, film - 4];
+    const { frames, info, timeline } = work;
+    const count = Math.max(1, Math.floor(whole / ((tall * info.width) / info.height)));
+    const wide = whole / count;
+    const ratio = Math.ceil((window.devicePixelRatio || 1) * this.#large);
+    for (let n = 0; n < count; n++) {
+      const picture = frames.thumb(Math.floor(((n + 0.5) / count) * timeline.length), tall * ratio);
+      const x = LABELS + n * wide;
+      c.fillStyle = this.#colour("--lane");
+      c.fillRect(x, 0, wide - 1, tall);
+      if (!picture) continue;
+      const shown = Math.min(picture.width, ((wide - 1) / tall) * picture.height);
+      c.drawImage(picture, (picture.width - shown) / 2, 0, shown, picture.height, x, 0, wide - 1, tall);
+    }
+  }
+
+  /** @param {Layout} layout */
+  #labels({ c, presence, score, scoreHeight, steady }) {
+    c.font = "11px ui-sans-serif, system-ui, sans-serif";
+    c.textBaseline = "middle";
+    c.fillStyle = this.#colour("--soft");
+    c.fillText("Presence", 14, presence + 5);
+    c.fillText("Score", 14, score + scoreHeight / 2);
+    c.fillText("Steady", 14, steady + 4);
+  }
+
+  /**
+   * A quiet track, and a bar for each stretch in which the object is present.
+   * @param {Layout} layout
+   */
+  #presence({ c, work, x, cell, wide, presence }) {
+    const { present, length } = work.timeline;
+    c.fillStyle = this.#colour("--lane");
+    round(c, x(0), presence, length * cell, 10, 5);
+    c.fillStyle = this.#colour("--mask");
+    for (let i = 0, begun = -1; i <= length; i++) {
+      const here = i < length && present[i];
+      if (here && begun < 0) begun = i;
+      if (here || begun < 0) continue;
+      round(c, x(begun), presence, (i - begun) * cell - (cell - wide), 10, 5);
+      begun = -1;
+    }
+  }
+
+  /**
+   * One bar a frame, from 0.5 to 1; low scores in the colour of doubt.
+   * @param {Layout} layout
+   */
+  #scores({ c, work, x, cell, wide, score, scoreHeight }) {
+    const { present, scores, length } = work.timeline;
+    const [calm, doubt] = [this.#colour("--score"), this.#colour("--refine")];
+    c.fillStyle = this.#colour("--lane");
+    c.fillRect(x(0), score + scoreHeight, length * cell, 1);
+    scores?.forEach((value, i) => {
+      if (!present[i]) return;
+      const tall = Math.max(0.08, Math.min(1, (value - 0.5) / 0.5)) * scoreHeight;
+      c.fillStyle = value < LOW_SCORE ? doubt : calm;
+      c.fillRect(x(i), score + scoreHeight - tall, Math.max(1, wide), tall);
+    });
+  }
+
+  /**
+   * IoU with the mask before: more of the colour of doubt as it falls from 1 to 0.5.
+   * @param {Layout} layout
+   */
+  #steadiness({ c, work, x, wide, steady }) {
+    work.timeline.steadiness().forEach((value, i) => {
+      c.fillStyle = this.#colour("--lane");
+      c.fillRect(x(i), steady, Math.max(1, wide), 8);
+      const fall = Math.min(1, (1 - value) / 0.5);
+      if (fall < 0.1) return;
+      c.globalAlpha = fall;
+      c.fillStyle = this.#colour("--refine");
+      c.fillRect(x(i), steady, Math.max(1, wide), 8);
+      c.globalAlpha = 1;
+    });
+  }
+
+  /**
+   * What a person did: locked frames, prompts, frames drawn by hand; and how far a propagation has come.
+   * @param {Layout} layout
+   * @param {NonNullable<Work["draft"]>} draft
+   */
+  #done({ c, work, x, cell, presence }, draft) {
+    const middle = presence + 5;
+    draft.frames.forEach((frame, i) => {
+      const at = x(i) + cell / 2;
+      if (draft.locked.has(frame)) {
+        c.fillStyle = this.#colour("--text");
+        c.fillRect(at - 4, middle - 4, 8, 8);
+        c.fillStyle = this.#colour("--panel");
+        c.fillRect(at - 1, middle - 1, 2, 3);
+      } else if (draft.edited.has(frame)) {
+        disc(c, this.#colour("--panel"), at, middle, 5.5);
+        disc(c, this.#colour(draft.prompts.has(frame) ? "--accept" : "--text"), at, middle, 4);
+      }
+      if (work.progress?.has(frame)) {
+        c.fillStyle = this.#colour("--accept");
+        c.fillRect(x(i), presence + 11, Math.max(1, cell), 3);
+      }
+    });
+    if (work.absentFrom === null) return;
+    const [from, to] = [draft.frames.indexOf(work.absentFrom), this.#position].sort((a, b) => a - b);
+    c.fillStyle = this.#colour("--reject");
+    c.fillRect(x(from), presence - 3, (to - from + 1) * cell, 3);
+  }
+
+  /**
+   * A mark above each suspect stretch: the keys [ and ] go from one to the next.
+   * @param {Layout} layout
+   */
+  #suspects({ c, work, x, cell, ticks }) {
+    c.fillStyle = this.#colour("--refine");
+    for (const { position } of work.timeline.suspects) {
+      const middle = x(position) + cell / 2;
+      c.beginPath();
+      c.moveTo(middle - 4, ticks + 2);
+      c.lineTo(middle + 4, ticks + 2);
+      c.lineTo(middle, ticks + 9);
+      c.fill();
+    }
+  }
+
+  /** @param {Layout} layout */
+  #seconds({ c, work, x, cell, width, axis }) {
+    const { info, timeline } = work;
+    c.fillStyle = this.#colour("--soft");
+    c.textAlign = "center";
+    const seconds = timeline.frames[timeline.length - 1] / info.fps;
+    const step = [1, 2, 5, 10, 20, 30, 60, 120].find((s) => (seconds / s) * 44 < width - LABELS) ?? 300;
+    const perFrame = timeline.length > 1 ? timeline.frames[1] - timeline.frames[0] : 1;
+    for (let s = 0; s <= seconds; s += step) {
+      c.fillText(`${s} s`, x((s * info.fps) / perFrame) + cell / 2, axis + 6);
+    }
+    c.textAlign = "start";
+  }
+
+  /** @param {Layout} layout */
+  #playhead({ c, x, cell, ticks, axis }) {
+    if (this.#hover !== null) {
+      c.fillStyle = this.#colour("--hover");
+      c.fillRect(x(this.#hover), ticks, cell, axis - ticks - 4);
+    }
+    const head = x(this.#position) + cell / 2;
+    c.fillStyle = this.#colour("--text");
+    c.fillRect(head - 1, ticks + 4, 2, axis - ticks - 8);
+    round(c, head - 5, ticks, 10, 10, 5);
+  }
+}
+
+/**
+ * @param {CanvasRenderingContext2D} c
+ * @param {Work} work
+ * @param {number} width
+ * @param {number} height
+ * @returns {Layout}
+ */
+function layoutOf(c, work, width, height) {
+  const low = height < 130; // on a low screen everything stands closer
+  const film = low ? 24 : 34;
+  const [presence, score, gap] = low ? [film + 13, film + 28, 4] : [film + 20, film + 38, 6];
+  const steady = height - (low ? 25 : 31);
+  const cell = (width - LABELS - PAD) / work.timeline.length;
+  return {
+    c,
+    work,
+    cell,
+    wide: cell - (cell > 5 ? 1 : 0),
+    x: (position) => LABELS + position * cell,
+    width,
+    film,
+    ticks: film + (low ? 0 : 4),
+    presence,
+    score,
+    scoreHeight: steady - score - gap,
+    steady,
+    axis: height - 15,
+  };
+}
+
+/** @type {(c: CanvasRenderingContext2D, fill: string, x: number, y: number, radius: number) => void} */
+function disc(c, fill, x, y, radius) {
+  c.fillStyle = fill;
+  c.beginPath();
+  c.arc(x, y, radius, 0, 7);
+  c.fill();
+}
+
+/** @type {(c: CanvasRenderingContext2D, x: number, y: number, width: number, height: number, radius: number) => void} */
+function round(c, x, y, width, height, radius) {
+  c.beginPath();
+  c.roundRect(x, y, Math.max(width, 1), height, Math.min(radius, Math.max(width, 1) / 2));
+  c.fill();
+}

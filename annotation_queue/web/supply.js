@@ -1,0 +1,250 @@
+// Getting tickets and giving them back: the next ticket is fetched while the person is still at this one.
+
+/** @import { Claim, Submission, Ticket } from "./types.js" */
+import * as api from "./api.js";
+import { messageOf } from "./dom.js";
+import { askToLogIn, fail } from "./login.js";
+import { isMessage, message, notice, waits } from "./messages.js";
+import { refreshStats, waitingLines } from "./numbers.js";
+import { forgetTime, presence } from "./presence.js";
+import { desk, player, strip } from "./screen.js";
+import { outbox, sendOperation, setReachable, untilAnswered } from "./sending.js";
+import { session } from "./session.js";
+import { Work } from "./work.js";
+
+const SLOW_MS = 400; // a wait that is longer than this is told to the person
+const POLL_MS = 4000; // between two questions for a ticket while there is none
+const FIRST_FRAMES = 4; // fetched before a ticket is on screen
+
+/** @type {number | undefined} */
+let poll = undefined;
+
+/** @type {(wanted: Omit<Claim, "claim_id">) => Claim} */
+export const newClaim = (wanted) => ({ claim_id: api.newId(), ...wanted });
+
+/**
+ * Claim a ticket and prepare it. Null if the queue has none for this person.
+ * @param {Claim} claim
+ */
+export async function take(claim) {
+  const ticket = await untilAnswered(() => api.claim(claim));
+  return ticket && prepare(ticket, claim);
+}
+
+/**
+ * Fetch everything that showing a ticket needs. Its first frames are on their way when this returns.
+ * @param {Ticket} ticket
+ * @param {Claim} claim
+ */
+export async function prepare(ticket, claim) {
+  const id = ticket.ticket_id;
+  const corrects = ticket.kind !== "verify";
+  const { live } = session.person;
+  const queued = outbox.of(id); // before the answers below: what is sent meanwhile is in neither of them otherwise
+  const [info, masklet, before, versions] = await Promise.all([
+    untilAnswered(() => api.video(ticket.video_id)),
+    ticket.masklet_id ? untilAnswered(() => api.masklet(id)) : null,
+    corrects ? untilAnswered(() => api.operationsOf(id)) : [],
+    corrects && live ? untilAnswered(() => api.versions(id)) : [],
+  ]);
+  const work = new Work(ticket, claim, info, masklet);
+  work.frames.limit = Math.min(FIRST_FRAMES, work.timeline.length);
+  work.frames.ontrouble = frameTrouble;
+  work.frames.want(0);
+  const { draft } = work;
+  if (!draft) return work;
+  work.cancel = (operationIds) => outbox.cancel(id, operationIds);
+  for (const version of versions) draft.versions.set(version.operation_id, version);
+  for (const operation of before) {
+    const payload = JSON.parse(operation.payload);
+    if (!["submit", "unsubmit", "verdict"].includes(operation.kind) || payload.masks) draft.add({ ...operation, payload });
+  }
+  for (const { what, body } of [...queued, ...outbox.of(id)]) {
+    if (what !== "finish" && what !== "release") draft.add({ ...body, payload: JSON.parse(body.payload) });
+  }
+  work.redraw();
+  if (live) api.warm(id, ticket.lease_token, work.timeline.frames[work.firstPresent]).catch(() => {}); // saves time only
+  const sent = new Set(outbox.of(id).map(({ what, body }) => (what === "release" ? "" : body.operation_id)));
+  for (const operation of draft.waiting()) {
+    // the answer got lost with a tab or a server: ask the model again
+    if (!sent.has(operation.operation_id)) sendOperation(work, operation);
+  }
+  return work;
+}
+
+/** @param {unknown} error  null: a frame has come */
+function frameTrouble(error) {
+  if (error === null || error instanceof api.Unreachable) return setReachable(error === null);
+  if (api.statusOf(error) === 401) return askToLogIn();
+  notice(`A frame cannot be shown: ${messageOf(error)}`);
+}
+
+/** Fetch the work after the one on screen: what was set aside, or else another ticket. */
+export function fetchNext() {
+  const aside = session.takeAside();
+  const claim = aside?.claim ?? newClaim({ kinds: session.wantedKinds() });
+  const ahead = session.fetchAhead(claim, async () => {
+    try {
+      return aside ?? (await take(claim));
+    } catch (error) {
+      // with nothing on screen, `takeNext` asks once more and shows a refusal
+      if (api.statusOf(error) !== 403 || session.current !== null) fail(error);
+      return null;
+    }
+  });
+  ahead.promise.then((work) => {
+    if (session.ahead !== ahead && work) giveBack(work); // other work has been shown instead
+  });
+  return ahead;
+}
+
+/** Put the next ticket on screen. It is here already, unless the queue is slow. */
+export async function takeNext() {
+  clearTimeout(poll);
+  session.leave();
+  desk.show(null);
+  if (session.wantedKinds().length === 0) return nothingLeft();
+  const ahead = session.ahead ?? fetchNext();
+  const slow = setTimeout(() => message({ glyph: "…", title: "One moment", text: "Fetching the next ticket." }), SLOW_MS);
+  let work = await ahead.promise;
+  if (ahead !== session.ahead) return clearTimeout(slow);
+  /** @type {unknown} */
+  let refusal = null;
+  if (work === null || work.lost) {
+    // tickets may have come since
+    work = await take(newClaim({ kinds: session.wantedKinds() })).catch((error) => {
+      refusal = error;
+      return null;
+    });
+  }
+  clearTimeout(slow);
+  if (ahead !== session.ahead) return;
+  session.dropAhead();
+  if (refusal) return noTicket(refusal);
+  if (work === null) return nothingLeft();
+  session.show(work);
+  fetchNext();
+}
+
+/** @param {Work} work  is shown now; what is on screen comes again after it */
+export function showInstead(work) {
+  setAside();
+  session.show(work);
+  fetchNext();
+}
+
+/** What is on screen, and what was fetched ahead, come again after the work that is shown instead. */
+export function setAside() {
+  const { current, ahead, aside } = session;
+  if (current) {
+    current.pause();
+    current.frames.rest();
+  }
+  session.setAside([...(current ? [current] : []), ...aside, ...(ahead?.work ? [ahead.work] : [])]);
+  session.dropAhead();
+}
+
+/** @param {Work} work  goes back to the queue; if the message does not arrive, its lease runs out */
+export function giveBack(work) {
+  if (work.finished || work.lost) return;
+  if (work.isEmptyNewObject) {
+    submit(work, { verdict: "reject", reasons: ["other"] });
+  } else {
+    const { ticket_id: ticketId, lease_token: token } = work.ticket;
+    // through the outbox, so that it comes after the operations
+    outbox.add({ person: session.person.name, ticketId, token, what: "release", body: null });
+  }
+  work.finished = true;
+  work.frames.close();
+}
+
+/**
+ * Send the answer to a ticket. Returns the seconds that the work took.
+ * @param {Work} work
+ * @param {Pick<Submission, "verdict" | "masklet"> & Partial<Pick<Submission, "reasons">>} answer
+ */
+export function submit(work, answer) {
+  const seconds = work.spent() / 1000;
+  const { name } = session.person;
+  forgetTime(name, work.ticket.ticket_id);
+  outbox.add({
+    person: name,
+    ticketId: work.ticket.ticket_id,
+    token: work.ticket.lease_token,
+    what: "finish",
+    body: {
+      operation_id: api.newId(),
+      created_at: new Date().toISOString(),
+      reasons: [],
+      ...answer,
+      frame_idx: work.timeline.frames[Math.max(0, player.shown)],
+      seconds: Math.round(seconds * 100) / 100,
+    },
+  });
+  return seconds;
+}
+
+// --- without a ticket ------------------------------------------------------------------------------------------------
+
+async function nothingLeft() {
+  session.keepClaims();
+  clearScreen();
+  await refreshStats();
+  sayNothingLeft();
+  askLater();
+}
+
+function clearScreen() {
+  player.show(null);
+  strip.show(null);
+}
+
+function sayNothingLeft() {
+  const { verify, track } = session.may;
+  const none = !verify && !track;
+  message({
+    glyph: "✓",
+    title: none ? "No tickets for your roles" : verify ? "Nothing left to verify" : "Nothing left to correct",
+    text: none
+      ? "An admin gives you the role of an annotator or a verifier."
+      : "Every ticket that you may take is done, or another person holds it. New ones appear here by themselves.",
+    counts: waitingLines(),
+    waits: "nothingLeft",
+  });
+}
+
+session.on("stats", () => {
+  if (waits() === "nothingLeft" && isMessage() && session.current === null) sayNothingLeft();
+});
+
+/** @param {unknown} error  the queue refuses a claim: for now, such as in a warm-up without gold, or for good */
+function noTicket(error) {
+  session.keepClaims();
+  if (api.statusOf(error) === 401) return askToLogIn();
+  const mayChange = api.statusOf(error) === 403;
+  clearScreen();
+  message({
+    glyph: "–",
+    title: "No ticket for you now",
+    text: messageOf(error),
+    actions: mayChange ? [] : [{ text: "Try again", run: takeNext, key: "Enter" }],
+    waits: mayChange ? "noTicket" : undefined,
+  });
+  if (mayChange) askLater();
+}
+
+function askLater() {
+  stopAsking();
+  poll = setTimeout(askAgain, POLL_MS);
+}
+
+/** Ask the queue for a ticket if the page shows that there was none. */
+export function askAgain() {
+  if (!waits() || !isMessage() || session.current !== null || presence.away) return;
+  session.dropAhead();
+  takeNext();
+}
+
+export function stopAsking() {
+  clearTimeout(poll);
+}

@@ -1,0 +1,257 @@
+// The records of the queue's API, as JSON carries them, and what the page keeps of them. For the type checker only:
+// no browser loads this file. The server's side is annotation_queue/records.py and annotation_queue/api.
+
+export type Kind = "select" | "track" | "verify";
+export type Verdict = "accept" | "refine" | "reject" | "unsure";
+export type Reason =
+  | "not_an_object"
+  | "wrong_boundary"
+  | "identity_switch"
+  | "drift"
+  | "missed_reappearance"
+  | "duplicate"
+  | "untrackable"
+  | "objectionable"
+  | "other";
+
+export type Point = [x: number, y: number];
+export type Colour = [red: number, green: number, blue: number]; // 0 to 255
+export type Rgba = [red: number, green: number, blue: number, alpha: number]; // 0 to 255
+export type Box = [x0: number, y0: number, x1: number, y1: number];
+
+export interface Me {
+  name: string;
+  roles: string[];
+  skills: string[];
+  csrf: string | null;
+  lease_s: number;
+  heartbeat_s: number;
+  fps: number;
+  stride: number; // annotated frames are every `stride`-th
+  reasons: Reason[]; // in the order of the keys 1 to 9
+  live: boolean; // a model answers clicks
+}
+
+export interface Claim {
+  claim_id: string;
+  kinds?: Kind[];
+  ticket_id?: string;
+}
+
+export interface Ticket {
+  ticket_id: string;
+  batch_id: string;
+  kind: Kind;
+  video_id: string;
+  masklet_id: string | null;
+  phase: string;
+  payload: string; // Rules, as JSON
+  made_by: string | null;
+  needs_lead: boolean;
+  attempt: number;
+  lease_token: number;
+  leased_by: string | null;
+}
+
+export interface Rules {
+  prompts?: string[];
+  begun_by?: string; // the person who began this object beside another one
+  pinned?: { frame_idx: number; by: string; reasons: Reason[]; verdict?: Verdict };
+}
+
+export interface VideoInfo {
+  video_id: string;
+  height: number;
+  width: number;
+  frame_count: number;
+  fps: number;
+}
+
+export interface Masklet {
+  masklet_id?: string;
+  video_id: string;
+  batch_id: string;
+  height: number;
+  width: number;
+  frame_idx: number[];
+  rle: string[];
+  area_px: number[];
+  score: number[];
+  object_score: number[];
+  stability: number[];
+  kind: string;
+  phase: string;
+  checkpoint: string;
+  round: number;
+  prompt: string;
+  parent_id: string | null;
+  edited_frame_count: number;
+  click_count: number;
+  split: string;
+  annotated_by?: string | null;
+}
+
+export interface FrameMask {
+  frame_idx: number;
+  rle: string;
+  area_px: number;
+  score: number;
+  object_score: number;
+  stability: number;
+}
+
+export interface Prompt {
+  points_xy: Point[];
+  labels: number[];
+  box_xyxy?: Box;
+}
+
+// What an operation carries; which keys are there depends on its kind.
+export interface Payload extends Partial<Prompt> {
+  operation_id?: string; // undo, redo: the operation it is about
+  mask_rle?: string; // stroke
+  on?: boolean; // lock
+  first?: number; // absent: frame_idx
+  last?: number; // absent: frame_idx
+  direction?: "forward" | "backward" | "both"; // propagate
+  masks?: Record<string, string>; // submit: frame_idx → RLE
+}
+
+export interface Operation {
+  operation_id: string;
+  kind: string;
+  frame_idx: number | null;
+  payload: Payload;
+  created_at: string; // ISO 8601
+}
+
+export type SentOperation = Omit<Operation, "payload"> & { payload: string };
+export type KeptOperation = SentOperation & { ticket_id: string; person: string };
+
+export interface Version {
+  frames: FrameMask[];
+  checkpoint: string;
+  round: number;
+}
+
+export interface Submission {
+  operation_id: string;
+  created_at: string;
+  verdict?: Verdict;
+  reasons: Reason[];
+  masklet?: Masklet;
+  frame_idx: number;
+  seconds: number;
+}
+
+export interface Recent {
+  ticket_id: string;
+  verdict: Verdict | null;
+}
+
+// Another object of the same video.
+export interface Other {
+  masklet_id?: string | null;
+  frame_idx: number[];
+  rle: string[];
+  score: number[];
+  settled: Verdict | null;
+}
+
+export type RefineEvent =
+  | { event: "kept"; seq: number }
+  | { event: "alive" }
+  | { event: "frame"; frame: FrameMask }
+  | { event: "done"; checkpoint: string; round: number; frames: number }
+  | { event: "failed"; why: string; error: string };
+
+export interface Count {
+  kind: Kind;
+  state: "open" | "leased" | "done";
+  needs_lead: boolean;
+  tickets: number;
+}
+
+export interface Stats {
+  counts: Count[];
+}
+
+export interface Share {
+  right: number;
+  of: number;
+  low: number;
+  high: number;
+}
+
+export interface BatchFigures {
+  batch_id: string;
+  kind: Kind;
+  open: number;
+  leased: number;
+  done: number;
+  per_hour: number;
+  expected_s: number | null;
+}
+
+export interface WorkFigures {
+  name: string;
+  answers: number;
+  verdicts: Record<string, number>;
+  seconds_per_ticket: number | null;
+  seconds_per_frame: number | null;
+  clicks_per_clicked_frame: number | null;
+  edited_frames_share: number | null;
+  first_pass: Share | null;
+  agreement: number | null;
+  masklet_iou: number | null;
+}
+
+export interface GoldFigures {
+  person: string;
+  kind: Kind;
+  accuracy: Share;
+}
+
+export interface Figures {
+  at: number; // s since the epoch
+  batches: BatchFigures[];
+  people: WorkFigures[];
+  makers: WorkFigures[];
+  phases: WorkFigures[];
+  checkpoints: WorkFigures[];
+  total: WorkFigures;
+  gold: GoldFigures[];
+}
+
+export interface Account {
+  name: string;
+  roles: string[];
+  skills: string[];
+  disabled: boolean;
+  tokens: unknown[];
+}
+
+// --- on the way to the queue -----------------------------------------------------------------------------------------
+
+interface Addressed {
+  person: string;
+  ticketId: string;
+  token: number; // of the lease
+}
+
+// "refine" is an operation that the model answers.
+export type Parcel = Addressed &
+  (
+    | { what: "operation" | "refine"; body: SentOperation }
+    | { what: "finish"; body: Submission }
+    | { what: "release"; body: null }
+  );
+
+export type OutboxItem = Parcel & {
+  id: string;
+  at: number; // orders the items of a ticket
+  tab?: string; // the tab that sends it
+  stored?: boolean; // it is on this computer's disk, or cannot be
+  kept?: boolean; // the queue has it; the model's answer is still to come
+  cancelled?: boolean; // nobody waits for the model's answer any more
+};

@@ -1,0 +1,175 @@
+// What is shown of the work: when it comes on screen, when another frame does, when its draft changes.
+
+/** @import { Work } from "./work.js" */
+/** @import { Side } from "./session.js" */
+import { showLease, showSwitch } from "./bar.js";
+import { $, element } from "./dom.js";
+import * as keys from "./keys.js";
+import { notice, view } from "./messages.js";
+import { noteGiven } from "./numbers.js";
+import { showLanes, showOthers } from "./objects.js";
+import { showFacts, showQuestion, showTools, showVerdicts } from "./panel.js";
+import { desk, player, strip } from "./screen.js";
+import { session } from "./session.js";
+
+let toolsAt = -1; // the position that the tools are shown for
+
+session.on("work", (work) => {
+  view("work");
+  work.begin();
+  saySide(work.side);
+  showQuestion(work);
+  showFacts(work);
+  showVerdicts();
+  showSwitch();
+  strip.show(work);
+  player.show(work);
+  const correcting = work.side === "track";
+  desk.show(correcting ? work : null);
+  player.showOthers ||= correcting && !work.ticket.masklet_id; // to find an object that nobody has masked
+  showOthers();
+  if (!correcting && player.mode === "before") player.setMode("fill");
+  for (const button of $("modes").querySelectorAll("button")) {
+    // hidden, but still taking its place, so that the other buttons do not move
+    button.style.visibility = button.value === "before" && !correcting ? "hidden" : "";
+  }
+  showTools();
+  player.portrait($("portrait", HTMLCanvasElement));
+  player.play(!correcting);
+  if (correcting) player.seek(work.pinned ?? work.timeline.suspects[0]?.position ?? work.firstPresent);
+  showLease();
+});
+
+/**
+ * Tell the person when the side of the work changes, or why it does not although they asked for the other side.
+ * @param {Side} side
+ */
+function saySide(side) {
+  const before = document.body.dataset.kind;
+  const { asked } = session;
+  noteGiven(side);
+  if (asked && asked !== side) {
+    notice(asked === "verify"
+      ? "Nothing is left that you may verify: what you made or sent back is for another person."
+      : "Nothing is left for you to correct.");
+  } else if (!asked && before && before !== side) {
+    notice(side === "verify"
+      ? "A masklet to verify has come in. It goes first."
+      : "Nothing is left that you may verify. This masklet is to be corrected.");
+  }
+  session.forgetAsked();
+  document.body.dataset.kind = side;
+}
+
+/** @param {number} position  is on screen now */
+export function showFrame(position) {
+  const work = session.current ?? player.work;
+  if (!work) return;
+  const { timeline, info, draft } = work;
+  const frameIdx = timeline.frames[position];
+  strip.move(position);
+  $("frame").textContent = String(frameIdx);
+  $("of").textContent = ` / ${timeline.frames[timeline.length - 1]}`;
+  $("clock").textContent = `${(frameIdx / info.fps).toFixed(2)} s`;
+  const present = timeline.present[position];
+  const score = draft && !draft.masks.has(frameIdx) ? undefined : timeline.scores?.[position];
+  $("score").textContent = score === undefined ? "" : present ? `score ${score.toFixed(2)}` : "absent";
+  if (desk.active) {
+    desk.paint();
+    if (toolsAt !== position) showTools();
+    toolsAt = position;
+  }
+  const badges = badgesOf(work, position).map(([name, text]) => element("span", { className: `badge ${name}` }, text));
+  $("badges").replaceChildren(...badges);
+}
+
+/**
+ * The texts above the video.
+ * @param {Work} work
+ * @param {number} position
+ * @returns {[className: "" | "busy" | "doubt", text: string][]}
+ */
+function badgesOf({ timeline, draft, progress, rules }, position) {
+  const frameIdx = timeline.frames[position];
+  const present = timeline.present[position];
+  /** @type {[className: "" | "busy" | "doubt", text: string][]} */
+  const badges = [];
+  if (draft && !draft.masks.has(frameIdx)) badges.push(["", "Not masked yet"]);
+  else if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
+  if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
+  if (draft?.waiting().length) {
+    badges.push(["busy", progress ? `Propagating · ${progress.size} frames` : "The model is at work"]);
+  }
+  if (rules.pinned?.frame_idx === frameIdx) badges.push(["doubt", `${rules.pinned.by} pointed here`]);
+  if (desk.absentFrom !== null) {
+    const key = keys.hint("absent");
+    badges.push(["doubt", `Absent from ${desk.absentFrom}: go to its last frame and press ${key} again`]);
+  }
+  if (desk.hasCorners) {
+    const key = keys.hint("submit");
+    badges.push(["", `${key} closes the polygon, Alt ${key} cuts it out, Esc drops it`]);
+  }
+  const suspect = timeline.suspect(position);
+  if (suspect && (present || suspect.why !== "object leaves")) badges.push(["doubt", `Suspect: ${suspect.why}`]);
+  if (player.hidden) badges.push(["", "Overlay hidden"]);
+  return badges;
+}
+
+function showShownFrame() {
+  if (player.shown >= 0) showFrame(player.shown);
+}
+
+function showPlaying() {
+  $("play").classList.toggle("playing", player.playing);
+  $("speed").textContent = `${player.speed}×`;
+  $("speed").ariaLabel = `Speed ${player.speed}×`;
+  for (const button of $("modes").querySelectorAll("button")) {
+    button.setAttribute("aria-checked", String(button.value === player.mode));
+  }
+}
+
+session.on("draft", () => {
+  const { work } = desk;
+  if (!work || work !== session.current) return;
+  work.redraw();
+  work.absentFrom = desk.absentFrom;
+  showFacts(work);
+  showTools();
+  strip.draw();
+  player.refresh();
+  desk.paint();
+  showShownFrame();
+});
+
+session.on("progress", () => {
+  strip.draw();
+  showShownFrame();
+});
+
+session.on("view", (name) => {
+  if (name === "login") player.play(false);
+});
+
+session.on("theme", () => {
+  strip.draw();
+  showLanes();
+});
+
+/** Write the keys wherever they are shown. */
+export function showKeys() {
+  for (const shown of document.querySelectorAll("[data-key]")) {
+    if (!(shown instanceof HTMLElement)) continue;
+    const key = keys.hint(shown.dataset.key ?? "");
+    if (shown.tagName === "KBD") shown.textContent = key;
+    else shown.title = `${(shown.dataset.title ??= shown.title)} (${key})`;
+  }
+  if (!session.current) return;
+  showVerdicts();
+  showTools();
+  showShownFrame();
+}
+
+player.onframe = showFrame;
+player.onchange = showPlaying;
+showPlaying();
+new ResizeObserver(showLanes).observe($("timeline")); // the lanes are as wide as the strip

@@ -1,0 +1,68 @@
+"""The page's modules import downwards only, and are small enough to read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import annotation_queue
+
+WEB = Path(annotation_queue.__file__).parent / "web"
+MOST_LINES = 500
+# import … from "./x.js"; import "./x.js"; import("./x.js"). Not the type imports in comments, which load nothing.
+IMPORT = re.compile(r"""^\s*(?:import|export)\b[^;"']*?["']\./([\w.]+)["']|\bimport\(\s*["']\./([\w.]+)["']""", re.M)
+COMMENT = re.compile(r"/\*.*?\*/|^\s*//[^\n]*", re.S | re.M)
+
+
+def imports() -> dict[str, set[str]]:
+    """For each module of the page, those that it loads."""
+    found = {}
+    for path in WEB.glob("*.js"):
+        text = COMMENT.sub("", path.read_text())
+        found[path.name] = {one or other for one, other in IMPORT.findall(text)}
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, or none."""
+    done: set[str] = set()
+
+    def walk(name: str, above: list[str]) -> list[str]:
+        if name in above:
+            return above[above.index(name) :] + [name]
+        if name in done:
+            return []
+        for other in sorted(graph[name]):
+            if found := walk(other, [*above, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(graph) if (found := walk(name, []))), [])
+
+
+def test_every_module_is_found_and_loaded_by_a_page():
+    graph = imports()
+    pages = [set(re.findall(r'src="/web/(\w+\.js)"', path.read_text())) for path in WEB.glob("*.html")]
+    loaded, todo = set(), set().union(*pages)
+    while todo:
+        name = todo.pop()
+        loaded.add(name)
+        todo |= graph[name] - loaded
+    assert {"main.js", "lead.js", "session.js", "draft.js"} <= loaded
+    assert loaded == set(graph), "modules that no page loads, or that are missing"
+
+
+def test_no_module_imports_itself_through_others():
+    assert circle(imports()) == []
+
+
+def test_the_search_for_circles_finds_one():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+@pytest.mark.parametrize("path", sorted(WEB.glob("*.js")), ids=lambda path: path.name)
+def test_no_module_is_long(path):
+    assert len(path.read_text().splitlines()) <= MOST_LINES
