@@ -522,7 +522,7 @@ def test_a_masklet_that_is_no_masklet_is_refused(pipeline):
 
 
 def test_every_answer_carries_the_security_headers(browser):
-    for path in ("/", "/web/app.js", "/api/me", "/nowhere"):
+    for path in ("/", "/web/main.js", "/api/me", "/nowhere"):
         headers = browser.get(path).headers
         assert "default-src 'self'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
@@ -531,7 +531,7 @@ def test_every_answer_carries_the_security_headers(browser):
 def test_the_page_is_served_and_cached_by_its_content(browser):
     page = browser.get("/")
     assert "Masklet review" in page.text
-    for name in ("app.js", "style.css", "rle.js", "mark.svg"):
+    for name in ("main.js", "style.css", "rle.js", "mark.svg"):
         answer = browser.get(f"/web/{name}")
         assert answer.status_code == 200
         again = browser.get(f"/web/{name}", headers={"If-None-Match": answer.headers["etag"]})
