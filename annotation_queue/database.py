@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -51,6 +51,8 @@ from annotation_queue.schema import (
     tallies,
     tickets,
 )
+
+T = TypeVar("T")
 
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # with what to do in a conflict
 IDLE_S = 1.0  # a connection that was not used for so long is asked whether it is still there
@@ -140,6 +142,18 @@ class Database:
         """A transaction that may change rows: committed at the end of the block, rolled back by an exception."""
         with self._writing, self.engine.begin() as connection:
             yield connection
+
+    def retry(self, change: Callable[[Connection], T]) -> T:
+        """What `change` returns in a writing transaction, which runs once more after a conflict over a unique key.
+
+        Such a conflict means that the same request arrives twice at once: the second run finds the rows of the other.
+        """
+        try:
+            with self.write() as connection:
+                return change(connection)
+        except IntegrityError:
+            with self.write() as connection:
+                return change(connection)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

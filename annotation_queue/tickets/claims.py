@@ -1,17 +1,20 @@
 """Who gets which ticket: the one statement of a claim, and the conditions that it is made of.
 
-A person's own reserved tickets come first (rework, gold), then the best of their lanes by priority and age. Knows the
-tables and runs nothing. The statements are built once, as building one takes longer than running it.
+A person's own reserved tickets come first (rework, gold), then the best of their lanes by priority and age. Works
+inside the store's transactions. The statements are built once, as building one takes longer than running it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Float,
+    Row,
     Select,
     String,
     bindparam,
@@ -26,23 +29,81 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from annotation_queue import schema
-from annotation_queue.records import Kind, State
-from annotation_queue.rules import GOLD_LANE
+from annotation_queue.errors import NotAllowed
+from annotation_queue.records import Kind, Person, QueuePolicy, Role, State
+from annotation_queue.rules import GOLD_LANE, lanes_of, why_not
+from annotation_queue.tickets import gold, leases
+from annotation_queue.tickets.rows import to_ticket
 
-_EXPIRED = select(schema.tickets.c.ticket_id).where(
-    schema.IS_LEASED, schema.tickets.c.expires_at < bindparam("claim_now")
-)
-RETURN_EXPIRED = (
-    update(schema.tickets)
-    .where(schema.tickets.c.ticket_id.in_(_EXPIRED.with_for_update(skip_locked=True)))
-    .values(state=State.OPEN.value, leased_by=None, expires_at=None)
-)
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asks for in a claim."""
+
+    person: Person
+    kinds: tuple[Kind, ...]  # that their roles permit, in order of preference
+    claim_id: str
+    ticket_id: str | None  # only this ticket
+    batch_id: str | None  # only tickets of this batch
+
+
+def claim(
+    c: Connection, policy: QueuePolicy, request: Request, now: float, until: float
+) -> tuple[Row[Any] | None, bool]:
+    """Lease a ticket until then. Returns its row, or None, and whether to try again soon.
+
+    To try again helps where every fitting ticket is locked by other claims at this moment. Raises NotAllowed,
+    NoSuchTicket.
+    """
+    person, ticket_id, kinds, only_gold = request.person, request.ticket_id, request.kinds, False
+    if ticket_id is None:
+        only_gold, dealt = gold.deal(c, policy, person, kinds, request.batch_id, now)
+        kinds = (*dealt, *(kind for kind in kinds if kind not in dealt))
+    else:
+        gold.check_trained(c, policy, person)
+    lead = Role.LEAD in person.roles
+    how = (tuple(lanes_of(person)), lead, ticket_id is not None, request.batch_id is not None, only_gold)
+    values = {"claim_ticket": ticket_id, "claim_batch": request.batch_id, "claim_now": now, "claim_until": until}
+    values["claim_person"] = person.name
+    may_have_it = ticket_id is None or lead or not _led_to(c, person, ticket_id)
+    if may_have_it:
+        for kind in kinds:
+            row = c.execute(claiming(kind, *how), values | {"claim_kind": kind.value}).first()
+            if row is not None:
+                leases.note(c, row, person, request.claim_id, now)
+                return row, False
+        if c.dialect.name != "sqlite" and any(
+            c.scalar(waiting(kind, *how), values | {"claim_kind": kind.value}) for kind in kinds
+        ):
+            return None, True
+    if ticket_id is not None:
+        _refuse(c, person, ticket_id)
+    return None, False
+
+
+def _led_to(c: Connection, person: Person, ticket_id: str) -> bool:
+    """Whether an answer of this person led to a ticket. After gold there is no such ticket, so nobody may have one."""
+    t, le = schema.tickets, schema.leases
+    mine = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
+    query = select(t.c.ticket_id).where(t.c.ticket_id.in_(mine), t.c.next_ticket_id == ticket_id)
+    return c.execute(query.limit(1)).first() is not None
+
+
+def _refuse(c: Connection, person: Person, ticket_id: str) -> None:
+    """Raise NotAllowed if a person cannot have the ticket that they asked for; return if somebody else holds it.
+
+    A lead learns the reason. Others get one message, whether the ticket exists or not, so that ids cannot be guessed.
+    """
+    if Role.LEAD not in person.roles:
+        raise NotAllowed(f"{person.name} cannot have ticket {ticket_id}")
+    if refusal := why_not(person, to_ticket(leases.lock_ticket(c, ticket_id))):
+        raise NotAllowed(refusal)
 
 
 def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[ColumnElement[bool]]:
-    """Of the tickets of a kind, those that are not kept from this person for what they did before."""
+    """Conditions on tickets of a kind: this person's earlier work does not keep them from the ticket."""
     t, le = schema.tickets, schema.leases.alias()
-    # Counted, and the person not by the bare column: else either database may read all that the person ever finished
+    # count() and coalesce(): with a plain EXISTS on the column, either database may read all that the person finished.
     by_them = (func.coalesce(le.c.person, le.c.person) == person) & le.c.finished_at.is_not(None)
     answers = select(func.count()).where(by_them)
     if kind is Kind.TRACK:
@@ -52,19 +113,19 @@ def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[Co
     if kind is not Kind.VERIFY:
         return []
     voted = answers.where(le.c.ticket_id == t.c.ticket_id)
-    barred: list[ColumnElement[bool]] = [
+    conditions: list[ColumnElement[bool]] = [
         t.c.made_by.is_(None) | (t.c.made_by != person),
         (t.c.overlap == 1) | (voted.scalar_subquery() == 0),
     ]
     if not lead:
-        barred.append(t.c.sent_back_by.is_(None) | (t.c.sent_back_by != person))
-    return barred
+        conditions.append(t.c.sent_back_by.is_(None) | (t.c.sent_back_by != person))
+    return conditions
 
 
 def _parts(
     kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
 ) -> list[tuple[int, list[ColumnElement[bool]]]]:
-    """What a person may be handed of a kind, in parts that an index serves each, with the rank of each part."""
+    """The tickets of a kind that a person may be handed, in parts that one index serves each, with each part's rank."""
     t = schema.tickets
     person: ColumnElement[str] = bindparam("claim_person", type_=String)
     base = [schema.IS_OPEN, t.c.kind == bindparam("claim_kind", type_=String), *not_barred(person, kind, lead=lead)]
@@ -120,7 +181,7 @@ def waiting(
 ) -> Select[Any]:
     """Whether there is a ticket that `claiming` would lease, locked or not.
 
-    A claim locks the best ticket of each part and takes one of them: what another claim skips may be free in a moment.
+    A claim locks the best ticket of each part and takes one of them. A locked ticket may be free again in a moment.
     """
     parts = _parts(kind, lanes, lead, one_ticket, one_batch, only_gold)
     return select(or_(*(exists().where(*conditions) for _, conditions in parts)))

@@ -17,11 +17,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from annotation_queue import audit, schema
-from annotation_queue import database as db
+from annotation_queue.database import insert_missing
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Gold, Kind, NewGold, Person, QueuePolicy, Role, State, Submission
 from annotation_queue.rules import GOLD_LANE, NEXT, TRAINED, check_gold, kinds_of, next_ticket_id
-from annotation_queue.tickets.rows import MASKLET, to_ticket
+from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, to_ticket
 from storage import overlap
 from storage.records import Masklet, Verdict, content_id
 
@@ -106,6 +106,12 @@ def is_trained(c: Connection, policy: QueuePolicy, person: Person) -> bool:
     return sum(map(bool, last)) >= policy.warmup_accuracy * len(last)
 
 
+def check_trained(c: Connection, policy: QueuePolicy, person: Person) -> None:
+    """Raises NotAllowed unless a person may have real work."""
+    if not is_trained(c, policy, person):
+        raise NotAllowed(f"{person.name} has a warm-up to finish before choosing tickets")
+
+
 def deal(
     c: Connection, policy: QueuePolicy, person: Person, kinds: Sequence[Kind], batch_id: str | None, now: float
 ) -> tuple[bool, list[Kind]]:
@@ -135,20 +141,17 @@ def deal(
         kind = row.kind
         copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
         copy |= {name: row._mapping[name] for name in ("phase", "payload", "checkpoint")}
-        copy |= _descent(row, policy)
+        copy |= OPEN_ROW | _descent(row, policy)
         copy |= {
             "ticket_id": content_id(row.gold_id, person.name),
             "priority": 0,
             "needs_lead": False,
             "created_at": now,
             "ordinal": 0,
-            "state": State.OPEN.value,
-            "lease_token": 0,
-            "reasons": "",
             "lane": GOLD_LANE,
             "reserved_for": person.name,
         }
-        db.insert_missing(c, schema.tickets, [copy])
+        insert_missing(c, schema.tickets, [copy])
     return not trained, [Kind(kind)]
 
 

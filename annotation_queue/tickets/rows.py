@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -27,72 +25,36 @@ from annotation_queue.records import (
     Submission,
     Ticket,
 )
-from annotation_queue.rules import is_in_share, lane_of
-from storage import overlap
+from annotation_queue.rules import lane_of
+from annotation_queue.tickets.sharing import object_of, overlap_of
 from storage.records import Masklet, Operation, Verdict
 
 MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
-
-
-def holds(ticket: Ticket, token: int, person: Person) -> bool:
-    """Whether this lease is the one that the ticket is under."""
-    return ticket.state is State.LEASED and ticket.lease_token == token and ticket.leased_by == person.name
-
-
-@dataclass(frozen=True)
-class Majority:
-    """What a ticket comes to: the columns of the answer that it follows."""
-
-    verdict: str | None
-    reasons: str | None
-    person: str
-    seconds: float | None
-
-
-def majority(answers: Sequence[Row[Any]]) -> Majority:
-    """What the answers to a ticket come to, rows of `leases` in their order: what more than half of them say, in the
-    words of the last of these; UNSURE, so that a lead decides, if there is no such verdict.
-    """
-    (verdict, count), *_ = Counter(answer.verdict for answer in answers).most_common(1)
-    if 2 * count > len(answers):
-        last = [answer for answer in answers if answer.verdict == verdict][-1]
-        return Majority(verdict, last.reasons, last.person, last.seconds)
-    return Majority(Verdict.UNSURE.value, "", answers[-1].person, answers[-1].seconds)
-
-
-def closest(masklets: Sequence[Masklet]) -> tuple[Masklet, list[float]]:
-    """Of several people's masklets of one object, the one that is closest to the others, the earliest of equals; and
-    each one's mean IoU over time with the others.
-    """
-    agreement, others = [0.0] * len(masklets), max(1, len(masklets) - 1)
-    for a, b in combinations(range(len(masklets)), 2):
-        same = overlap.mean_iou(masklets[a], masklets[b]) / others
-        agreement[a] += same
-        agreement[b] += same
-    return masklets[agreement.index(max(agreement))], agreement
+OPEN_ROW = {"state": State.OPEN.value, "lease_token": 0, "reasons": ""}  # columns of every new ticket
 
 
 def act_of(
-    outcome: Submission, *, keep_masklet: bool = False, beside: Mapping[int, bytes] | None = None
+    submission: Submission, *, keep_masklet: bool = False, changed: Mapping[int, bytes] | None = None
 ) -> NewOperation:
-    """The operation that records an outcome; with the masklet itself where no row of `masklets` will hold it.
+    """The operation that records a submission.
 
-    beside: the masks of the masklet that do not follow from what was done before, by frame.
+    keep_masklet: write the whole masklet into it, because no row of `masklets` will hold it.
+    changed: by frame, the masks of the masklet that do not follow from earlier operations.
     """
-    payload: dict[str, Any] = {"reasons": list(outcome.reasons), "seconds": outcome.seconds}
-    if outcome.verdict is not None:
-        payload["verdict"] = outcome.verdict.value
-    if outcome.masklet is not None:
-        payload["masklet_id"] = outcome.masklet.masklet_id
+    payload: dict[str, Any] = {"reasons": list(submission.reasons), "seconds": submission.seconds}
+    if submission.verdict is not None:
+        payload["verdict"] = submission.verdict.value
+    if submission.masklet is not None:
+        payload["masklet_id"] = submission.masklet.masklet_id
         if keep_masklet:
-            payload["masklet"] = MASKLET.dump_python(outcome.masklet, mode="json")
-    if beside:
-        payload["masks"] = {str(frame_idx): counts.decode() for frame_idx, counts in beside.items()}
+            payload["masklet"] = MASKLET.dump_python(submission.masklet, mode="json")
+    if changed:
+        payload["masks"] = {str(frame_idx): counts.decode() for frame_idx, counts in changed.items()}
     return NewOperation(
-        operation_id=outcome.operation_id,
-        kind="submit" if outcome.verdict is None else "verdict",
-        created_at=outcome.created_at,
-        frame_idx=outcome.frame_idx,
+        operation_id=submission.operation_id,
+        kind="submit" if submission.verdict is None else "verdict",
+        created_at=submission.created_at,
+        frame_idx=submission.frame_idx,
         payload=json.dumps(payload, sort_keys=True),
     )
 
@@ -100,13 +62,13 @@ def act_of(
 def made_masklet(
     masklet: Masklet, ticket: Ticket, person: Person, parent: Masklet | None, effort: Iterable[Effort]
 ) -> Masklet:
-    """The masklet with what the queue knows better than the client that sent it.
+    """The masklet that a client sent, with the fields that the queue knows better than the client.
 
-    effort: of everybody who worked on it in this ticket; what its parent cost is added.
+    effort: of each person who worked on it in this ticket; the parent's clicks and edits are added.
     """
     clicks, edited = (0, 0) if parent is None else (parent.click_count, parent.edited_frame_count)
-    for done in effort:
-        clicks, edited = clicks + done.clicks, edited + done.edited_frames
+    for spent in effort:
+        clicks, edited = clicks + spent.clicks, edited + spent.edited_frames
     return replace(
         masklet,
         batch_id=ticket.batch_id,
@@ -121,35 +83,13 @@ def made_masklet(
     )
 
 
-def overlap_of(
-    ticket_id: str,
-    kind: Kind,
-    policy: QueuePolicy,
-    *,
-    masklet_id: str | None,
-    made_by: str | None = None,
-    needs_lead: bool = False,
-) -> int:
-    """How many answers a ticket takes: verdicts, or masklets of the same object."""
-    if kind is Kind.VERIFY and not needs_lead and is_in_share(ticket_id, policy.overlap_share):
-        return max(1, policy.overlap)
-    # only where something says which object it is; what a person made is theirs to correct
-    begins = kind is Kind.TRACK and masklet_id is not None and made_by is None
-    return max(1, policy.makers) if begins and is_in_share(ticket_id, policy.makers_share) else 1
-
-
-def object_of(ticket_id: str, kind: Kind, overlap: int) -> str | None:
-    """What the tickets have in common in which several people make one masklet: the id of the first of them."""
-    return ticket_id if kind is Kind.TRACK and overlap > 1 else None
-
-
 def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: QueuePolicy) -> dict[str, Any]:
-    """A new ticket of the pipeline."""
+    """The row of a pipeline's new ticket."""
     masklet_id, made_by = (None, None)
     if ticket.masklet is not None:
         masklet_id, made_by = ticket.masklet.masklet_id, ticket.masklet.annotated_by
     overlap = overlap_of(ticket.ticket_id, ticket.kind, policy, masklet_id=masklet_id, made_by=made_by)
-    return {
+    return OPEN_ROW | {
         "ticket_id": ticket.ticket_id,
         "batch_id": batch_id,
         "kind": ticket.kind.value,
@@ -163,9 +103,6 @@ def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Q
         "attempt": 1,
         "created_at": now,
         "ordinal": ordinal,
-        "state": State.OPEN.value,
-        "lease_token": 0,
-        "reasons": "",
         "skill": ticket.skill,
         "lane": lane_of(needs_lead=False, skill=ticket.skill),
         "rework": False,
@@ -173,11 +110,6 @@ def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Q
         "object_id": object_of(ticket.ticket_id, ticket.kind, overlap),
         "checkpoint": "" if ticket.masklet is None else ticket.masklet.checkpoint,
     }
-
-
-def to_reasons(text: str) -> tuple[Reason, ...]:
-    """The reasons of a comma-separated list."""
-    return tuple(Reason(reason) for reason in text.split(",") if reason)
 
 
 def to_ticket(row: Row[Any]) -> Ticket:
@@ -199,8 +131,8 @@ def to_ticket(row: Row[Any]) -> Ticket:
         lease_token=row.lease_token,
         leased_by=row.leased_by,
         expires_at=row.expires_at,
-        verdict=None if row.verdict is None else Verdict(row.verdict),
-        reasons=to_reasons(row.reasons),
+        verdict=_verdict(row.verdict),
+        reasons=_reasons(row.reasons),
         finished_by=row.finished_by,
         next_ticket_id=row.next_ticket_id,
         skill=row.skill,
@@ -210,22 +142,21 @@ def to_ticket(row: Row[Any]) -> Ticket:
 
 
 def to_recent(row: Row[Any]) -> Recent:
-    """A row of `leases` that ended with an answer, beside its ticket's `batch_id`, `kind` and `video_id`."""
+    """A row of `leases` that ended with an answer, with its ticket's `batch_id`, `kind` and `video_id`."""
     return Recent(
         ticket_id=row.ticket_id,
         batch_id=row.batch_id,
         kind=Kind(row.kind),
         video_id=row.video_id,
-        verdict=None if row.verdict is None else Verdict(row.verdict),
-        reasons=to_reasons(row.reasons or ""),
+        verdict=_verdict(row.verdict),
+        reasons=_reasons(row.reasons),
         finished_at=row.finished_at,
         seconds=row.seconds,
     )
 
 
-def to_batch(row: Row[Any] | None) -> Batch:
+def to_batch(row: Row[Any]) -> Batch:
     """A row of `batches`."""
-    assert row is not None
     return Batch(
         batch_id=row.batch_id,
         sealed=bool(row.sealed),
@@ -245,7 +176,7 @@ def to_settled(row: Row[Any]) -> Settled:
         ticket_id=row.ticket_id,
         video_id=row.video_id,
         verdict=Verdict(row.settled),
-        reasons=to_reasons(row.reasons),
+        reasons=_reasons(row.reasons),
         decided_by=row.finished_by,
         masklet=masklet,
     )
@@ -268,13 +199,9 @@ def to_operation(row: Row[Any]) -> Operation:
     )
 
 
-def parse_cursor(after: str | None) -> tuple[str, str, int]:
-    """The part, the ticket and the seq after which a page of a result begins. Raises ValueError."""
-    part, _, rest = (after or "settled:").partition(":")
-    if part == "settled":
-        return part, rest, 0
-    if part == "operations":
-        ticket_id, _, seq = rest.rpartition(":")
-        if not rest or seq.isdigit():
-            return part, ticket_id, int(seq or 0)
-    raise ValueError(f"not a place in a result: {after!r}")
+def _verdict(text: str | None) -> Verdict | None:
+    return None if text is None else Verdict(text)
+
+
+def _reasons(text: str | None) -> tuple[Reason, ...]:
+    return tuple(Reason(reason) for reason in (text or "").split(",") if reason)

@@ -22,18 +22,23 @@ from annotation_queue.records import (
     Kind,
 )
 from annotation_queue.schema import TALLY_KEYS, TALLY_SUMS
-from annotation_queue.tickets.rows import closest
+from annotation_queue.tickets.sharing import closest
 from storage import overlap
 from storage.records import Masklet
 
+MADE = "made"  # in place of a verdict: the answer is a masklet
 
-def add(c: Connection, rows: list[dict[str, Any]]) -> None:
-    """Add these sums to the rows of `tallies` with these keys; a negative sum takes back.
+Sums = dict[str, float]
+Tally = dict[str, Any]  # a row to add: the keys and some of the sums of the table
 
-    Call it last in a transaction, after the batch is locked where it counts tickets: two that wait for each other's
-    rows would never end.
+
+def add(c: Connection, rows: list[Tally]) -> None:
+    """Add the sums of these rows to the rows of the table with the same keys; a negative sum takes back.
+
+    Call it last in a transaction, after the batch is locked: two transactions that wait for each other's rows would
+    deadlock.
     """
-    if rows:  # all at once: others wait for these rows
+    if rows:  # all in one statement, in a fixed order: others wait for these rows
         ordered = sorted(rows, key=lambda row: [str(row[key]) for key in TALLY_KEYS])
         c.execute(_adding(c.dialect.name), [dict.fromkeys(TALLY_SUMS, 0.0) | row for row in ordered])
 
@@ -45,28 +50,19 @@ def _adding(dialect: str) -> Any:
     return new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=added)
 
 
-MADE = "made"  # stands where a verdict would, for a masklet
-
-
-Sums = dict[str, float]
-
-
-Tally = dict[str, Any]
-
-
 def _of_ticket(row: Mapping[str, Any] | RowMapping, **sums: float) -> Tally:
     about = {name: row[name] for name in ("batch_id", "kind", "phase", "checkpoint")}
     return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"])} | sums
 
 
 def added(tickets: Iterable[Mapping[str, Any]]) -> list[Tally]:
-    """New tickets, as rows of their table."""
+    """What new tickets add. tickets: rows of their table."""
     counts: Counter[tuple[tuple[str, Any], ...]] = Counter(tuple(_of_ticket(row).items()) for row in tickets)
     return [dict(key) | {"added": float(n)} for key, n in counts.items()]
 
 
 def closed(row: Row[Any]) -> list[Tally]:
-    """A ticket that is done."""
+    """What a ticket that is done adds."""
     return [_of_ticket(row._mapping, done=1.0)]
 
 
@@ -89,11 +85,12 @@ def answered(
     *,
     made: Masklet | None = None,
     effort: Mapping[str, Effort] | None = None,
-    before: Masklet | None = None,
+    parent: Masklet | None = None,
 ) -> list[Tally]:
-    """A ticket that a person finished, whether or not other verdicts on it are still to come.
+    """What a person's answer adds, whether or not other answers are still to come.
 
-    made, effort: the masklet that they made, and who did what for it. before: what another person had made of it.
+    made: the masklet that they made. effort: what each person spent on it. parent: the ticket's own masklet, which is
+    compared with `made` if another person had made it.
     """
     first = row.kind == Kind.VERIFY.value and not row.rework and not row.needs_lead
     sums: Sums = {"answers": 1.0, "first_pass": float(first)}
@@ -102,20 +99,20 @@ def answered(
     if made is not None:
         frames = float(len(made.frame_idx))
         sums |= {"frames": frames, "timed_frames": frames if lease.seconds is not None else 0.0}
-        if before is not None:
-            sums |= {"compared": 1.0, "iou": overlap.mean_iou(made, before)}
+        if parent is not None and row.made_by not in (None, lease.person):
+            sums |= {"compared": 1.0, "iou": overlap.mean_iou(made, parent)}
     checkpoint = row.checkpoint if made is None else made.checkpoint
     gained = [_of_person(row, lease.person, lease.verdict, checkpoint, **sums)]
-    for person, done in (effort or {}).items():  # also of who began it and put it back
-        spent = {name: float(value) for name, value in asdict(done).items()}
-        gained.append(_of_person(row, person, lease.verdict, checkpoint, **spent))
+    for person, spent in (effort or {}).items():  # also people who began the ticket and gave it back
+        by_column = {name: float(value) for name, value in asdict(spent).items()}
+        gained.append(_of_person(row, person, lease.verdict, checkpoint, **by_column))
     return gained
 
 
 def agreed(row: Row[Any], answers: Sequence[Row[Any]], made: Sequence[Masklet]) -> list[Tally]:
-    """The answers to what took several, each compared with the others.
+    """What the agreement of several answers adds; a single answer adds nothing.
 
-    made: the masklets among them, of one object, in the answers' order.
+    made: the masklets of these answers, of one object, in the answers' order.
     """
     if len(answers) < 2:
         return []
@@ -132,5 +129,5 @@ def agreed(row: Row[Any], answers: Sequence[Row[Any]], made: Sequence[Masklet]) 
 
 
 def negative(gained: Iterable[Tally]) -> list[Tally]:
-    """What takes these back."""
+    """What takes these sums back."""
     return [{name: -value if name in schema.TALLY_SUMS else value for name, value in tally.items()} for tally in gained]

@@ -84,7 +84,7 @@ def plans_of_claims(store):
 def with_policy(store, **changes):
     """Another process with this policy, on the same database."""
     other = Store(store.database, policy=QueuePolicy(**changes))
-    other._clock = store._clock
+    other.clock = store.clock
     return other
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 
 from annotation_queue.draft import Draft, Version, draft_of, drawn, frame_masks, prompt_of
-from annotation_queue.tickets.store import Operation
 from storage import rle
-from storage.records import STRIDE, Prompt
+from storage.records import STRIDE, Operation, Prompt
 from tests.annotation_queue.synthetic_queue import HEIGHT, WIDTH, blank, candidate, mask
 
 HW = (HEIGHT, WIDTH)

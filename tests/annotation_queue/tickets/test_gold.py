@@ -175,7 +175,7 @@ def test_a_further_object_is_begun_in_gold_as_anywhere_and_where_not_the_answer_
     late = claim(store, ANN, batch_id="done")
     with pytest.raises(NotAllowed) as of_gold:
         begin_object(store, late, ANN)
-    monkeypatch.setattr("annotation_queue.tickets.store.MAX_OBJECTS", 1)
+    monkeypatch.setattr("annotation_queue.tickets.objects.MAX_OBJECTS", 1)
     with pytest.raises(NotAllowed) as of_many:
         begin_object(store, held, ANN)
     assert str(of_gold.value) == str(of_many.value)

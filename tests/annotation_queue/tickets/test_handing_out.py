@@ -14,7 +14,8 @@ from annotation_queue.database import Database
 from annotation_queue.errors import LeaseLost, NotAllowed, TooLate
 from annotation_queue.records import Kind, NewTicket, Person, Reason, Role, State
 from annotation_queue.rules import is_in_share
-from annotation_queue.tickets.store import RECENT, Store
+from annotation_queue.tickets.reading import RECENT
+from annotation_queue.tickets.store import Store
 from storage import overlap
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
@@ -694,7 +695,7 @@ def test_the_same_request_for_a_further_object_twice_at_once_opens_one(store):
 
 
 def test_a_video_takes_only_so_many_objects(store, monkeypatch):
-    monkeypatch.setattr("annotation_queue.tickets.store.MAX_OBJECTS", 3)
+    monkeypatch.setattr("annotation_queue.tickets.objects.MAX_OBJECTS", 3)
     store.open_batch("b", tickets(1))
     held = to_track(store)  # the second ticket of the video
     begin_object(store, held)

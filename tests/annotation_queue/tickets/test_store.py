@@ -145,7 +145,7 @@ def test_one_may_ask_for_one_ticket_or_one_batch(store):
     assert claim(store, LEA, ticket_id="ticket-0001") is None
     assert claim(store, VERA, batch_id="c").ticket_id == "other-0000"
     for who, ticket_id in ((VICTOR, "ticket-0001"), (ANN, "ticket-0000"), (VERA, "nothing-here")):
-        with pytest.raises(NotAllowed, match=f"{ticket_id} is not to be had"):  # taken, not for them, not there
+        with pytest.raises(NotAllowed, match=f"cannot have ticket {ticket_id}"):  # taken, not for them, not there
             claim(store, who, ticket_id=ticket_id)
     with pytest.raises(NoSuchTicket):
         claim(store, LEA, ticket_id="nothing-here")
@@ -376,7 +376,7 @@ def test_a_pin_says_what_was_said_there(store):
     for verdict in (Verdict.UNSURE, Verdict.REFINE):
         pins.append(json.loads(store.ticket(finish(store, VERA, verdict).next_ticket_id).payload)["pinned"])
     assert pins == [{"frame_idx": 8, "by": "vera", "reasons": [], "verdict": said} for said in ("unsure", "refine")]
-    tied = Store(store.database, policy=QueuePolicy(overlap=2, overlap_share=1.0), clock=store._clock)
+    tied = Store(store.database, policy=QueuePolicy(overlap=2, overlap_share=1.0), clock=store.clock)
     tied.open_batch("tie", tickets(1, prefix="tie"))
     finish(tied, VERA, Verdict.REFINE)
     verify = tied.ticket(finish(tied, VICTOR, Verdict.ACCEPT).next_ticket_id)

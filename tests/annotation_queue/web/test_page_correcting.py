@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from annotation_queue.draft import Version, draft_of
 from annotation_queue.records import Kind, NewTicket, State
-from annotation_queue.tickets.store import MASKLET
+from annotation_queue.tickets.rows import MASKLET
 from storage import rle
 from storage.records import STRIDE, Operation
 from tests.annotation_queue.browsing import FRAMES, ON_SCREEN, draft, is_disc

@@ -1,0 +1,98 @@
+"""Batches: tickets are added, counted, and once all are done the batch is drained and the outbox gets a row.
+
+Works inside the store's transactions. Lock a batch after the tickets of it: everybody who finishes a ticket of the
+batch waits for its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from annotation_queue import schema
+from annotation_queue.database import insert_missing
+from annotation_queue.errors import BatchSealed, NoSuchBatch
+from annotation_queue.records import Batch, NewTicket, QueuePolicy
+from annotation_queue.tickets import masklets, tallies
+from annotation_queue.tickets.rows import row_of, to_batch
+
+_COUNT = (
+    update(schema.batches)
+    .where(schema.batches.c.batch_id == bindparam("of_batch"))
+    .values(total=schema.batches.c.total + bindparam("more"), remaining=schema.batches.c.remaining - bindparam("less"))
+    .returning(schema.batches)
+)
+_IDS_AT_ONCE = 500  # parameters of one query
+
+
+def lock(c: Connection, batch_id: str) -> Row[Any] | None:
+    """The row of a batch, locked until the transaction ends."""
+    return c.execute(select(schema.batches).where(schema.batches.c.batch_id == batch_id).with_for_update()).first()
+
+
+def read(c: Connection, batch_id: str) -> Batch:
+    """The counts of a batch. Raises NoSuchBatch."""
+    row = c.execute(select(schema.batches).where(schema.batches.c.batch_id == batch_id)).first()
+    if row is None:
+        raise NoSuchBatch(f"no batch {batch_id}")
+    return to_batch(row)
+
+
+def add(
+    c: Connection, policy: QueuePolicy, batch_id: str, tickets: dict[str, NewTicket], now: float, *, sealed: bool
+) -> Batch:
+    """Add tickets, by their ids, to a batch; a missing batch is created. Raises ValueError, BatchSealed."""
+    b = schema.batches
+    row = lock(c, batch_id)
+    if row is None:
+        new = {"batch_id": batch_id, "created_at": now, "sealed": False, "total": 0, "remaining": 0}
+        insert_missing(c, b, [new])
+        row = lock(c, batch_id)
+        assert row is not None
+    owners = _owners(c, list(tickets))
+    if foreign := [ticket_id for ticket_id, owner in owners.items() if owner != batch_id]:
+        raise ValueError(f"ticket {foreign[0]} belongs to batch {owners[foreign[0]]}")
+    fresh = [ticket for ticket_id, ticket in tickets.items() if ticket_id not in owners]
+    if fresh and row.sealed:
+        raise BatchSealed(f"batch {batch_id} is sealed: {len(fresh)} new tickets were refused")
+    masklets.keep(c, batch_id, [ticket.masklet for ticket in fresh if ticket.masklet is not None], now)
+    rows = [row_of(ticket, batch_id, now, row.total + i, policy) for i, ticket in enumerate(fresh)]
+    if rows:
+        c.execute(insert(schema.tickets), rows)
+    c.execute(update(b).where(b.c.batch_id == batch_id).values(sealed=bool(row.sealed or sealed)))
+    count(c, batch_id, now, more=len(rows), less=-len(rows))
+    tallies.add(c, tallies.added(rows))
+    return read(c, batch_id)
+
+
+def _owners(c: Connection, ticket_ids: Sequence[str]) -> dict[str, str]:
+    """The batches of those of these tickets that exist."""
+    t = schema.tickets
+    query = select(t.c.ticket_id, t.c.batch_id)
+    owners: dict[str, str] = {}
+    for start in range(0, len(ticket_ids), _IDS_AT_ONCE):
+        some = ticket_ids[start : start + _IDS_AT_ONCE]
+        owners |= {ticket_id: owner for ticket_id, owner in c.execute(query.where(t.c.ticket_id.in_(some)))}
+    return owners
+
+
+def count(c: Connection, batch_id: str, now: float, *, more: int, less: int) -> bool:
+    """Add tickets to a batch's total and subtract from those that remain. Returns whether the batch is drained."""
+    batch = c.execute(_COUNT, {"of_batch": batch_id, "more": more, "less": less}).one()
+    if batch.remaining == 0:
+        _mark_drained(c, batch_id, now)
+    return bool(batch.sealed and batch.remaining == 0)
+
+
+def _mark_drained(c: Connection, batch_id: str, now: float) -> None:
+    """Write the outbox row. The batch's row is locked, so exactly one transaction does."""
+    b = schema.batches
+    drained = c.execute(
+        update(b)
+        .where(b.c.batch_id == batch_id, b.c.sealed.is_(True), b.c.remaining == 0, b.c.drained_at.is_(None))
+        .values(drained_at=now)
+    )
+    if drained.rowcount:
+        c.execute(insert(schema.outbox).values(batch_id=batch_id, created_at=now, not_before=now, attempts=0))

@@ -1,0 +1,127 @@
+"""Leases: who holds a ticket, under which fencing token, until when.
+
+Every lease that ever was is a row of `leases`; the current one is also in the ticket's row. Works inside the store's
+transactions. The statements are built once, as building one takes longer than running it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from annotation_queue import schema
+from annotation_queue.errors import LeaseLost, NoSuchTicket, NotAllowed
+from annotation_queue.records import Person, State, Submission, Ticket
+from annotation_queue.tickets.rows import to_ticket
+
+_LOCK_TICKET = select(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("ticket_id")).with_for_update()
+_GIVEN = select(schema.leases).where(
+    schema.leases.c.person == bindparam("person"), schema.leases.c.claim_id == bindparam("claim_id")
+)
+_HELD_ONCE = (  # one statement and one lock, on the ticket only
+    select(schema.tickets)
+    .join(schema.leases, schema.leases.c.ticket_id == schema.tickets.c.ticket_id)
+    .where(
+        schema.leases.c.ticket_id == bindparam("ticket_id"),
+        schema.leases.c.token == bindparam("token"),
+        schema.leases.c.person == bindparam("person"),
+    )
+)
+_LOCK_HELD_ONCE = _HELD_ONCE.with_for_update(of=schema.tickets)
+_END = update(schema.leases).where(
+    schema.leases.c.ticket_id == bindparam("of_ticket"), schema.leases.c.token == bindparam("of_token")
+)
+_EXPIRED = select(schema.tickets.c.ticket_id).where(
+    schema.IS_LEASED, schema.tickets.c.expires_at < bindparam("claim_now")
+)
+_OPEN_AGAIN = {"state": State.OPEN.value, "leased_by": None, "expires_at": None}
+_RETURN_EXPIRED = (
+    update(schema.tickets)
+    .where(schema.tickets.c.ticket_id.in_(_EXPIRED.with_for_update(skip_locked=True)))
+    .values(_OPEN_AGAIN)
+)
+
+
+def holds(ticket: Ticket, token: int, person: Person) -> bool:
+    """Whether the ticket is leased to this person under this token now."""
+    return ticket.state is State.LEASED and ticket.lease_token == token and ticket.leased_by == person.name
+
+
+def check_held(ticket: Ticket, token: int, person: Person) -> None:
+    """Raises LeaseLost unless the ticket is leased to this person under this token now."""
+    if not holds(ticket, token, person):
+        raise LeaseLost()
+
+
+def find_ticket(c: Connection, ticket_id: str) -> Row[Any] | None:
+    """The row of a ticket, locked until the transaction ends, or None."""
+    return c.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first()
+
+
+def lock_ticket(c: Connection, ticket_id: str) -> Row[Any]:
+    """The row of a ticket, locked until the transaction ends. Raises NoSuchTicket."""
+    row = find_ticket(c, ticket_id)
+    if row is None:
+        raise NoSuchTicket(f"no ticket {ticket_id}")
+    return row
+
+
+def held_once(c: Connection, ticket_id: str, token: int, person: Person, *, lock: bool = True) -> Row[Any]:
+    """The ticket's row, if this person holds or held it under this token.
+
+    Otherwise NotAllowed, even if the ticket does not exist: nothing follows from a gold ticket, and a different error
+    would show that.
+    """
+    key = {"ticket_id": ticket_id, "token": token, "person": person.name}
+    row = c.execute(_LOCK_HELD_ONCE if lock else _HELD_ONCE, key).first()
+    if row is None:
+        raise NotAllowed(f"{person.name} never held ticket {ticket_id} under token {token}")
+    return row
+
+
+def given(c: Connection, person: Person, claim_id: str) -> Ticket | None:
+    """The ticket that an earlier call with this claim_id gave, or None. Raises LeaseLost if that lease is over."""
+    lease = c.execute(_GIVEN, {"person": person.name, "claim_id": claim_id}).first()
+    if lease is None:
+        return None
+    ticket = to_ticket(lock_ticket(c, lease.ticket_id))
+    if not holds(ticket, lease.token, person):
+        raise LeaseLost(f"the lease that claim {claim_id} gave is over")
+    return ticket
+
+
+def note(c: Connection, row: Row[Any], person: Person, claim_id: str, now: float) -> None:
+    """Record the lease that a ticket's row has just got."""
+    lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": now}
+    c.execute(insert(schema.leases), lease | {"person": person.name, "claim_id": claim_id})
+
+
+def end(c: Connection, ticket_id: str, token: int, submission: Submission, now: float) -> None:
+    """Record the answer with which a lease ended."""
+    answer = {"verdict": submission.verdict, "reasons": ",".join(submission.reasons), "seconds": submission.seconds}
+    answer["masklet_id"] = None if submission.masklet is None else submission.masklet.masklet_id
+    c.execute(_END, answer | {"of_ticket": ticket_id, "of_token": token, "finished_at": now})
+
+
+def clear_answer(c: Connection, ticket_id: str, token: int) -> None:
+    """Remove the answer with which a lease ended."""
+    answer = dict.fromkeys(("finished_at", "verdict", "reasons", "seconds", "masklet_id"))
+    c.execute(_END.values(answer), {"of_ticket": ticket_id, "of_token": token})
+
+
+def extend(c: Connection, ticket_id: str, until: float) -> Ticket:
+    """Let a lease last until then."""
+    query = update(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id).values(expires_at=until)
+    return to_ticket(c.execute(query.returning(schema.tickets)).one())
+
+
+def open_again(c: Connection, ticket_id: str) -> Row[Any]:
+    """Give a ticket back to the queue; returns its row."""
+    back = update(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id).values(_OPEN_AGAIN)
+    return c.execute(back.returning(schema.tickets)).one()
+
+
+def return_expired(c: Connection, now: float) -> None:
+    """Give back every ticket whose lease is over and that no other transaction has locked."""
+    c.execute(_RETURN_EXPIRED, {"claim_now": now})

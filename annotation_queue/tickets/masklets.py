@@ -1,0 +1,59 @@
+"""The masklets that tickets are about. Rows are never changed; only a take-back removes one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select
+
+from annotation_queue import schema
+from annotation_queue.tickets.rows import MASKLET
+from storage.records import Masklet
+
+
+def content(c: Connection, batch_id: str, masklet_id: str | None) -> str | None:
+    """A masklet as JSON of its record, or None if the batch has none of this id."""
+    m = schema.masklets
+    return c.scalar(select(m.c.content).where(m.c.batch_id == batch_id, m.c.masklet_id == masklet_id))
+
+
+def of_ticket(c: Connection, row: Row[Any]) -> Masklet | None:
+    """The masklet that a ticket is about."""
+    text = content(c, row.batch_id, row.masklet_id)
+    return None if text is None else MASKLET.validate_json(text)
+
+
+def keep(c: Connection, batch_id: str, masklets: Sequence[Masklet], now: float) -> None:
+    """Store masklets; those that the batch has already are skipped.
+
+    Raises ValueError if the batch has a different masklet of the same id.
+    """
+    for masklet in masklets:
+        text = MASKLET.dump_json(masklet).decode()
+        stored = content(c, batch_id, masklet.masklet_id)
+        if stored is None:
+            row = {"batch_id": batch_id, "masklet_id": masklet.masklet_id, "content": text, "created_at": now}
+            c.execute(insert(schema.masklets).values(**row))
+        elif stored != text:
+            raise ValueError(f"batch {batch_id} has a different masklet {masklet.masklet_id} already")
+
+
+def remove(c: Connection, batch_id: str, masklet_id: str) -> str | None:
+    """Remove a masklet, and return its content."""
+    text, m = content(c, batch_id, masklet_id), schema.masklets
+    c.execute(delete(m).where(m.c.batch_id == batch_id, m.c.masklet_id == masklet_id))
+    return text
+
+
+def origin(c: Connection, batch_id: str, masklet_id: str) -> str:
+    """The first masklet in the line of parents. All that people made of one object have the same origin."""
+    seen = {masklet_id}
+    while (text := content(c, batch_id, masklet_id)) is not None:
+        parent = json.loads(text).get("parent_id")
+        if parent is None or parent in seen:
+            break
+        seen.add(parent)
+        masklet_id = parent
+    return masklet_id

@@ -1,0 +1,58 @@
+"""A further object of a video: an annotator opens a track ticket for it and holds that ticket at once.
+
+Works inside the store's transactions.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import Connection, func, insert, select
+
+from annotation_queue import schema
+from annotation_queue.errors import NotAllowed
+from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, State, Ticket
+from annotation_queue.rules import kinds_of
+from annotation_queue.tickets import batches, gold, leases, tallies
+from annotation_queue.tickets.rows import row_of, to_ticket
+from storage.records import content_id
+
+MAX_OBJECTS = 1000  # tickets of a video in a batch, after which people open no more
+
+
+def open_object(
+    c: Connection, policy: QueuePolicy, ticket: Ticket, person: Person, claim_id: str, now: float, until: float
+) -> Ticket:
+    """Open a track ticket from nothing for the video of `ticket`, leased to the holder of `ticket` until then.
+
+    Raises NotAllowed.
+    """
+    if ticket.kind is Kind.VERIFY:
+        raise NotAllowed("a new object begins in a ticket that is corrected or selected")
+    if Kind.TRACK not in kinds_of(person.roles):
+        raise NotAllowed(f"{person.name} has no role for {Kind.TRACK} tickets")
+    gold.check_trained(c, policy, person)
+    batch = batches.lock(c, ticket.batch_id)
+    assert batch is not None
+    t = schema.tickets
+    same = (t.c.batch_id == ticket.batch_id) & (t.c.video_id == ticket.video_id)
+    full = (c.scalar(select(func.count()).where(same)) or 0) >= MAX_OBJECTS
+    if full or batch.drained_at is not None:  # one message: a lease in a drained batch is always gold
+        raise NotAllowed(f"video {ticket.video_id} takes no further object in this batch")
+    payload = {key: value for key, value in json.loads(ticket.payload).items() if key != "pinned"}
+    new = NewTicket(
+        ticket_id=content_id(ticket.ticket_id, claim_id),
+        kind=Kind.TRACK,
+        video_id=ticket.video_id,
+        phase=ticket.phase,
+        priority=ticket.priority,
+        payload=json.dumps(payload | {"begun_by": person.name}),
+        skill=ticket.skill,
+    )
+    lease = {"state": State.LEASED.value, "leased_by": person.name, "lease_token": 1, "expires_at": until}
+    values = row_of(new, ticket.batch_id, now, batch.total, policy) | lease
+    row = c.execute(insert(t).values(**values).returning(t)).one()
+    batches.count(c, ticket.batch_id, now, more=1, less=-1)
+    leases.note(c, row, person, claim_id, now)
+    tallies.add(c, tallies.added([values]))
+    return to_ticket(row)

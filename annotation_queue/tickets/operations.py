@@ -1,0 +1,83 @@
+"""Operations: the append-only log of what people did in each ticket. Works inside the store's transactions.
+
+A branch is an operation that arrived after its lease was lost: it is stored, and counted nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, func, insert, select
+
+from annotation_queue import schema
+from annotation_queue.records import NewOperation, Person, Ticket
+from annotation_queue.tickets.rows import to_operation
+from storage.records import Operation
+
+_KNOWN = select(schema.operations.c.operation_id, schema.operations.c.ticket_id, schema.operations.c.branch).where(
+    schema.operations.c.operation_id.in_(bindparam("ids", expanding=True))
+)
+_LAST = select(func.max(schema.operations.c.seq)).where(schema.operations.c.ticket_id == bindparam("ticket_id"))
+
+
+def known(c: Connection, ticket: Ticket, ids: Sequence[str]) -> dict[str, bool]:
+    """Those of `ids` that are stored, each with whether it is a branch. ValueError if another ticket has one."""
+    rows = c.execute(_KNOWN, {"ids": ids}).all()
+    for row in rows:
+        if row.ticket_id != ticket.ticket_id:
+            raise ValueError(f"operation {row.operation_id} belongs to another ticket")
+    return {row.operation_id: bool(row.branch) for row in rows}
+
+
+def append(
+    c: Connection,
+    ticket: Ticket,
+    token: int,
+    person: Person,
+    operations: Sequence[NewOperation],
+    now: float,
+    *,
+    branch: bool = False,
+) -> int:
+    """Store new operations of a ticket in their order. Returns the `seq` of the ticket's last operation."""
+    seq = int(c.scalar(_LAST, {"ticket_id": ticket.ticket_id}) or 0)
+    if not operations:
+        return seq
+    about = {
+        "ticket_id": ticket.ticket_id,
+        "batch_id": ticket.batch_id,
+        "video_id": ticket.video_id,
+        "masklet_id": ticket.masklet_id or "",
+        "person": person.name,
+        "lease_token": token,
+        "received_at": now,
+        "branch": branch,
+    }
+    rows = [
+        about
+        | {
+            "operation_id": operation.operation_id,
+            "seq": seq + i,
+            "kind": operation.kind,
+            "frame_idx": operation.frame_idx,
+            "payload": operation.payload,
+            "created_at": operation.created_at,
+        }
+        for i, operation in enumerate(operations, start=1)
+    ]
+    c.execute(insert(schema.operations), rows)
+    return seq + len(rows)
+
+
+def of_ticket(c: Connection, ticket_id: str, *, branch: bool = False) -> list[Operation]:
+    """The operations of a ticket, in order; with `branch`, its branches instead."""
+    o = schema.operations
+    query = select(o).where(o.c.ticket_id == ticket_id, o.c.branch.is_(branch)).order_by(o.c.seq)
+    return [to_operation(row) for row in c.execute(query)]
+
+
+def branches(c: Connection, limit: int) -> list[Operation]:
+    """The branches of all tickets, the latest first."""
+    o = schema.operations
+    query = select(o).where(o.c.branch.is_(True)).order_by(o.c.received_at.desc(), o.c.seq.desc()).limit(limit)
+    return [to_operation(row) for row in c.execute(query)]

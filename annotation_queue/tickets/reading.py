@@ -1,0 +1,193 @@
+"""What the queue shows: tickets, results, other objects of a video, and who may see which. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal, or_, select, union_all
+
+from annotation_queue import schema
+from annotation_queue.errors import NoSuchMasklet, NoSuchTicket
+from annotation_queue.records import Batch, Kind, Other, Person, ResultPage, State, Ticket
+from annotation_queue.rules import OVERSEERS, kinds_of, lanes_of
+from annotation_queue.tickets import batches, gold, masklets
+from annotation_queue.tickets.claims import not_barred
+from annotation_queue.tickets.rows import MASKLET, to_batch, to_operation, to_settled, to_ticket
+from storage.records import Masklet, Verdict
+
+RECENT = 10  # finished tickets that a person may look at again and take back
+
+
+def ticket(c: Connection, ticket_id: str) -> Ticket:
+    """A ticket as it stands. Raises NoSuchTicket."""
+    row = c.execute(select(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id)).first()
+    if row is None:
+        raise NoSuchTicket(f"no ticket {ticket_id}")
+    return to_ticket(row)
+
+
+def masklet_json(c: Connection, ticket_id: str) -> str:
+    """The masklet of a ticket, as JSON of its record. Raises NoSuchTicket, NoSuchMasklet."""
+    about = ticket(c, ticket_id)
+    content = masklets.content(c, about.batch_id, about.masklet_id)
+    if content is None:
+        raise NoSuchMasklet(f"ticket {ticket_id} has no masklet")
+    return content
+
+
+def tickets(
+    c: Connection,
+    *,
+    kind: Kind | None,
+    state: State | None,
+    batch_id: str | None,
+    limit: int,
+    seen_by: Person | None,
+    now: float,
+) -> list[Ticket]:
+    """Tickets in the order in which they are handed out. See `Store.tickets`."""
+    t = schema.tickets
+    query = select(t).order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal, t.c.ticket_id).limit(limit)
+    if kind is not None:
+        query = query.where(t.c.kind == kind.value)
+    if state is not None:
+        query = query.where(schema.IS_OPEN if state is State.OPEN else t.c.state == state.value)
+    if batch_id is not None:
+        query = query.where(t.c.batch_id == batch_id)
+    if seen_by is not None and not seen_by.roles & OVERSEERS:
+        query = query.where(_visible_to(seen_by, now))
+    return [to_ticket(row) for row in c.execute(query)]
+
+
+def _visible_to(person: Person, now: float) -> ColumnElement[bool]:
+    """The tickets that a person holds or could be handed."""
+    t, le = schema.tickets, schema.leases
+    free = t.c.reserved_for.is_(None) | (t.c.reserved_until < now)
+    lane = (free & t.c.lane.in_(lanes_of(person))) | (t.c.reserved_for == person.name)
+    could = [
+        and_(schema.IS_OPEN, t.c.kind == kind.value, lane, *not_barred(literal(person.name), kind, lead=False))
+        for kind in sorted(kinds_of(person.roles))
+    ]
+    mine = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
+    # Not what follows from their own answers: nothing follows from an answer to gold, and the list would show that.
+    others = t.c.previous_ticket_id.is_(None) | t.c.previous_ticket_id.not_in(mine)
+    return or_(schema.IS_LEASED & (t.c.leased_by == person.name), others & or_(*could))
+
+
+def recent(c: Connection, person: Person) -> Sequence[Row[Any]]:
+    """The last RECENT answers of a person, the latest first: rows of `leases` with columns of their tickets."""
+    t, le = schema.tickets, schema.leases
+    about = select(le, t.c.batch_id, t.c.kind, t.c.video_id).join(t, t.c.ticket_id == le.c.ticket_id)
+    mine = about.where(le.c.person == person.name, schema.HAS_FINISHED)
+    return c.execute(mine.order_by(le.c.finished_at.desc(), le.c.claimed_at.desc()).limit(RECENT)).all()
+
+
+def may_see(c: Connection, person: Person, ticket_id: str) -> bool:
+    """Whether a person holds a ticket or has finished it."""
+    t, le = schema.tickets, schema.leases
+    held = select(t.c.ticket_id).where(t.c.ticket_id == ticket_id, schema.IS_LEASED, t.c.leased_by == person.name)
+    done = select(le.c.ticket_id).where(le.c.ticket_id == ticket_id, le.c.person == person.name, schema.HAS_FINISHED)
+    return c.execute(union_all(held, done).limit(1)).first() is not None
+
+
+def may_see_video(c: Connection, person: Person, video_id: str) -> bool:
+    """Whether a person holds a ticket of a video, or finished one lately."""
+    t = schema.tickets
+    held = select(t.c.ticket_id).where(schema.IS_LEASED, t.c.leased_by == person.name, t.c.video_id == video_id)
+    if c.execute(held.limit(1)).first() is not None:
+        return True
+    return any(row.video_id == video_id for row in recent(c, person))
+
+
+def all_batches(c: Connection) -> list[Batch]:
+    """Every batch, the newest first."""
+    b = schema.batches
+    return [to_batch(row) for row in c.execute(select(b).order_by(b.c.created_at.desc(), b.c.batch_id))]
+
+
+def drained_batches(c: Connection) -> list[str]:
+    """The ids of the drained batches, in the order in which they were drained."""
+    b = schema.batches
+    query = select(b.c.batch_id).where(b.c.drained_at.is_not(None)).order_by(b.c.drained_at, b.c.batch_id)
+    return list(c.scalars(query))
+
+
+def result_page(c: Connection, batch_id: str, after: str | None, limit: int) -> ResultPage:
+    """A page of a batch's result: first the settled tickets, then the operations. See `Store.result_page`."""
+    part, ticket_id, seq = _parse_cursor(after)
+    batch = batches.read(c, batch_id)
+    t, m, o = schema.tickets, schema.masklets, schema.operations
+    if part == "settled":
+        with_masklet = t.outerjoin(m, and_(m.c.batch_id == t.c.batch_id, m.c.masklet_id == t.c.masklet_id))
+        query = select(t, m.c.content).select_from(with_masklet).where(t.c.batch_id == batch_id)
+        query = query.where(t.c.settled.is_not(None), t.c.ticket_id > ticket_id).order_by(t.c.ticket_id)
+        settled = tuple(to_settled(row) for row in c.execute(query.limit(limit)))
+        more = f"settled:{settled[-1].ticket_id}" if len(settled) == limit else "operations:"
+        return ResultPage(batch=batch, settled=settled, operations=(), next=more)
+    query = select(o).where(o.c.batch_id == batch_id, o.c.branch.is_(False))
+    query = query.where(o.c.ticket_id.not_in(select(t.c.ticket_id).where(schema.IS_GOLD)))
+    query = query.where((o.c.ticket_id > ticket_id) | ((o.c.ticket_id == ticket_id) & (o.c.seq > seq)))
+    acts = tuple(to_operation(row) for row in c.execute(query.order_by(o.c.ticket_id, o.c.seq).limit(limit)))
+    last = f"operations:{acts[-1].ticket_id}:{acts[-1].seq}" if len(acts) == limit else None
+    return ResultPage(batch=batch, settled=(), operations=acts, next=last)
+
+
+def _parse_cursor(after: str | None) -> tuple[str, str, int]:
+    """The part, the ticket and the seq after which a page of a result begins. Raises ValueError."""
+    part, _, rest = (after or "settled:").partition(":")
+    if part == "settled":
+        return part, rest, 0
+    if part == "operations":
+        ticket_id, _, seq = rest.rpartition(":")
+        if not rest or seq.isdigit():
+            return part, ticket_id, int(seq or 0)
+    raise ValueError(f"not a place in a result: {after!r}")
+
+
+def others(c: Connection, ticket_id: str, seen_by: Person | None) -> list[Other]:
+    """The other masklets of a ticket's video in its batch. See `Store.others`."""
+    about = ticket(c, ticket_id)
+    rows = [(row.settled, MASKLET.validate_json(row.content)) for row in c.execute(_other_masklets(about, seen_by))]
+    is_gold, truth = gold.known_of(c, ticket_id)
+    own = [about.masklet_id, *((truth.masklet_id, truth.parent_id) if truth else ())]
+    origins = {masklets.origin(c, about.batch_id, masklet_id) for masklet_id in own if masklet_id is not None}
+    return [
+        Other(
+            masklet_id=masklet.masklet_id,
+            settled=None if settled is None or is_gold else Verdict(settled),
+            frame_idx=masklet.frame_idx,
+            rle=masklet.rle,
+            score=masklet.score,
+        )
+        for settled, masklet in rows
+        if not _is_of(c, masklet, about.batch_id, origins)
+    ]
+
+
+def _other_masklets(about: Ticket, seen_by: Person | None) -> Select[Any]:
+    """The last masklets of the other lines of tickets about a video that were not rejected."""
+    t, m, le = schema.tickets, schema.masklets, schema.leases
+    is_last = t.c.next_ticket_id.is_(None) & (t.c.settled.is_(None) | (t.c.settled != Verdict.REJECT.value))
+    query = (
+        select(t.c.settled, m.c.content)
+        .select_from(t.join(m, and_(m.c.batch_id == t.c.batch_id, m.c.masklet_id == t.c.masklet_id)))
+        .where(t.c.batch_id == about.batch_id, t.c.video_id == about.video_id, t.c.ticket_id != about.ticket_id)
+        .where(is_last, t.c.gold_id.is_(None))
+        .order_by(t.c.ordinal, t.c.ticket_id)
+    )
+    if seen_by is None:
+        return query
+    before = schema.tickets.alias()
+    theirs = select(before.c.ticket_id).join(le, le.c.ticket_id == before.c.ticket_id)
+    theirs = theirs.where(before.c.video_id == about.video_id, before.c.object_id.is_not(None))
+    theirs = theirs.where(le.c.person == seen_by.name, schema.HAS_FINISHED)
+    untouched = func.coalesce(t.c.previous_ticket_id, "").in_(theirs) & (t.c.lease_token == 0)
+    return query.where(t.c.made_by.is_(None) | (t.c.made_by == seen_by.name) | ~untouched)
+
+
+def _is_of(c: Connection, masklet: Masklet, batch_id: str, origins: set[str]) -> bool:
+    """Whether a masklet shows the object of one of these origins."""
+    if masklet.masklet_id in origins:
+        return True
+    return masklet.parent_id is not None and masklets.origin(c, batch_id, masklet.parent_id) in origins

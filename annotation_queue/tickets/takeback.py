@@ -1,0 +1,96 @@
+"""Taking back an answer: everything that it led to is undone, while nobody has touched it.
+
+Works inside the store's transactions.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, update
+
+from annotation_queue import audit, schema
+from annotation_queue.errors import NotAllowed, TooLate
+from annotation_queue.records import NewOperation, Person, State, Ticket
+from annotation_queue.rules import why_not
+from annotation_queue.tickets import batches, leases, masklets, operations, outcomes, reading, tallies
+from annotation_queue.tickets.rows import MASKLET, to_ticket
+from annotation_queue.tickets.tallies import Tally
+
+# Columns of a ticket that an answer sets.
+_OF_ANSWER = ("verdict", "finished_by", "finished_at", "seconds", "next_ticket_id", "settled", "right", "score")
+
+
+def take_back(
+    c: Connection, ticket_id: str, person: Person, operation_id: str, created_at: str, now: float, until: float
+) -> Ticket:
+    """Take back a person's answer, and lease the ticket to them until then. See `Store.unsubmit`."""
+    row = leases.find_ticket(c, ticket_id)
+    again = leases.given(c, person, operation_id)
+    if again is not None:
+        if again.ticket_id != ticket_id:
+            raise ValueError(f"{operation_id} took back another ticket")
+        return again
+    mine = next((answer for answer in reading.recent(c, person) if answer.ticket_id == ticket_id), None)
+    if row is None or mine is None:
+        raise NotAllowed(f"ticket {ticket_id} is not among the last {reading.RECENT} that {person.name} finished")
+    ticket = to_ticket(row)
+    if refusal := why_not(person, ticket):  # their roles may have changed
+        raise NotAllowed(refusal)
+    if operations.known(c, ticket, [operation_id]):
+        raise ValueError(f"operation {operation_id} is another one's")
+    if ticket.state is State.LEASED:
+        raise TooLate("somebody else holds this ticket now")
+    lost, made = ([], None) if row.gold_id is not None else _undo(c, row, mine, now)
+    leases.clear_answer(c, ticket_id, mine.token)
+    back = _lease_again(c, ticket_id, person, until)
+    leases.note(c, back, person, operation_id, now)
+    kept = {"verdict": mine.verdict} | ({} if made is None else {"masklet": json.loads(made)})
+    act = NewOperation(
+        operation_id=operation_id, kind="unsubmit", created_at=created_at, payload=json.dumps(kept, sort_keys=True)
+    )
+    operations.append(c, ticket, back.lease_token, person, [act], now)
+    audit.note(c, now, person.name, "unsubmit", ticket_id, {"verdict": mine.verdict})
+    tallies.add(c, lost)
+    return to_ticket(back)
+
+
+def _lease_again(c: Connection, ticket_id: str, person: Person, until: float) -> Row[Any]:
+    t = schema.tickets
+    lease = {"state": State.LEASED.value, "leased_by": person.name, "expires_at": until}
+    cleared: dict[str, Any] = dict.fromkeys(_OF_ANSWER)
+    values = cleared | lease | {"reasons": "", "lease_token": t.c.lease_token + 1}
+    return c.execute(update(t).where(t.c.ticket_id == ticket_id).values(values).returning(t)).one()
+
+
+def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[list[Tally], str | None]:
+    """Undo what an answer led to. Returns what to add to the tallies, and the masklet that was made. Raises TooLate."""
+    if row.state == State.OPEN.value:  # one of several verdicts, and not the last
+        return tallies.negative(tallies.answered(row, mine)), None
+    follower = None
+    if row.next_ticket_id is not None:
+        follower = leases.lock_ticket(c, row.next_ticket_id)
+        if follower.state != State.OPEN.value or follower.lease_token:
+            raise TooLate()
+    batch = batches.lock(c, row.batch_id)
+    assert batch is not None
+    if batch.drained_at is not None:
+        raise TooLate(f"batch {row.batch_id} is done and was handed on")
+    answers, made = outcomes.answers_of(c, row), None
+    all_made = outcomes.made_of(c, row, answers)
+    if mine.masklet_id is not None:
+        made = masklets.remove(c, row.batch_id, mine.masklet_id)
+    if follower is not None:
+        c.execute(delete(schema.tickets).where(schema.tickets.c.ticket_id == follower.ticket_id))
+    opened = 0 if follower is None else 1
+    batches.count(c, row.batch_id, now, more=-opened, less=opened - 1)
+    if made is None:
+        lost = tallies.answered(row, mine)
+    else:
+        masklet, parent = MASKLET.validate_json(made), masklets.of_ticket(c, row)
+        effort = outcomes.effort_on(c, row, masklet)
+        lost = tallies.answered(row, mine, made=masklet, effort=effort, parent=parent)
+    lost += tallies.agreed(row, answers, all_made) if len(answers) >= row.overlap else []
+    lost += [*tallies.closed(row), *tallies.added([] if follower is None else [follower._asdict()])]
+    return tallies.negative(lost), made
