@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
 
@@ -51,6 +51,7 @@ from annotation_queue.schema import (
     tallies,
     tickets,
 )
+from storage.errors import first_line
 
 T = TypeVar("T")
 
@@ -104,7 +105,7 @@ class Database:
             self._create()
         except OperationalError as error:
             self.close()
-            raise DatabaseUnreachable(f"{self.uri}: {_one_line(error)}") from error
+            raise DatabaseUnreachable(f"{self.uri}: {first_line(getattr(error, 'orig', error))}") from error
         except DatabaseError:
             self.close()
             raise
@@ -241,7 +242,3 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
     record.info["used"] = time.monotonic()
-
-
-def _one_line(error: SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", error)).strip().splitlines()[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from engine.rounds import rounds
 from engine.services import Services
 from engine.stages import propose, publish, review
+from storage.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,6 @@ def run(s: Services) -> Waiting:
             found.pending[name] = ask()
         except Exception as error:
             log.exception("what waits for %r is not known", name)
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            line = first_line(error)
             found.trouble.append(f"{name}: {line}")
     return found

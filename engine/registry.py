@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.files import alone
+from storage.errors import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -157,4 +158,4 @@ def _unharmed() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        log.warning("not tracked: %s", (str(error) or type(error).__name__).splitlines()[0])
+        log.warning("not tracked: %s", first_line(error))

@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from model import meta_checkpoint
 from model.architecture import side_of
+from storage.errors import first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -125,7 +126,7 @@ def load(
             )
             model, missing = found[0], sorted(found[1]["missing_keys"])
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise NoCheckpoint(f"the checkpoint at {folder} does not load: {_first_line(error)}") from error
+        raise NoCheckpoint(f"the checkpoint at {folder} does not load: {first_line(error)}") from error
     if missing:  # the library would draw them at random, and say nothing
         others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
         raise NoCheckpoint(f"the checkpoint at {folder} is none of SAM 2 for videos: it lacks {missing[0]}{others}")
@@ -189,7 +190,7 @@ def _find(name: str, revision: str | None) -> tuple[Path, str]:
                 name, revision=revision, allow_patterns=list(_WANTED), local_files_only=local_only
             )
         except (OSError, ValueError, httpx.HTTPError) as error:
-            trouble = trouble if offline else _first_line(error)
+            trouble = trouble if offline else first_line(error)
             continue
         if _is_whole(Path(found)):
             return Path(found), f"{name}@{Path(found).name}"
@@ -199,10 +200,6 @@ def _find(name: str, revision: str | None) -> tuple[Path, str]:
 
 def _is_whole(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

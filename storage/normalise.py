@@ -18,7 +18,7 @@ import numpy as np
 
 from storage.records import FPS, Refusal
 from storage.upright import Upright, upright_hw
-from storage.video import VideoError, encode, error_line
+from storage.video import VideoError, encode, libav_message
 
 #: Demuxers that may open a source. Playlists (hls, concat, dash) are not among them: they would read other files.
 _FORMATS = (
@@ -125,7 +125,7 @@ class _Damage:
 
     def note(self, error: BaseException | None) -> None:
         self.broken += 1
-        self.last = error_line(error) if error else "corrupt frame"
+        self.last = libav_message(error) if error else "corrupt frame"
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _opened(path: Path) -> Iterator[Opened]:
             container_options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise Refused(Refusal.UNREADABLE, f"{name}: {error_line(error)}") from error
+        raise Refused(Refusal.UNREADABLE, f"{name}: {libav_message(error)}") from error
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         kinds = set(container.format.name.split(","))

@@ -50,7 +50,7 @@ class NothingPublished(ReleaseError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class ReleaseFile:
     """One file of a release."""
 
     key: str  # below the root
@@ -65,9 +65,9 @@ class Release:
     """A pinned dataset. What it lists never changes; `verify` says whether the files still agree."""
 
     name: str
-    masklet_files: tuple[File, ...]
-    video_files: tuple[File, ...]
-    media_files: tuple[File, ...]  # normalised videos, frame tables, ground truth
+    masklet_files: tuple[ReleaseFile, ...]
+    video_files: tuple[ReleaseFile, ...]
+    media_files: tuple[ReleaseFile, ...]  # normalised videos, frame tables, ground truth
     snapshots: Mapping[str, int]  # table -> Iceberg snapshot id
     schemas: Mapping[str, Sequence[Sequence[str]]]  # table -> (column, Arrow type), in order
     counts: Mapping[str, Any]  # videos, masklets, masks; the same by split and by kind
@@ -105,7 +105,7 @@ class Release:
             problems = pool.map(self._problem, (*self.masklet_files, *self.video_files, *self.media_files))
             return [problem for problem in problems if problem]
 
-    def _problem(self, file: File) -> str | None:
+    def _problem(self, file: ReleaseFile) -> str | None:
         try:
             size, digest = _measure(self.blobs, file.key)
         except BlobMissing:
@@ -168,7 +168,8 @@ def load(blobs: Blobs, name: str) -> Release:
         if manifest["format"] != FORMAT:
             raise ReleaseError(f"release {name}: manifest format {manifest['format']}, this version reads {FORMAT}")
         files = {
-            kind: tuple(File(**file) for file in manifest["files"][kind]) for kind in ("masklets", "videos", "media")
+            kind: tuple(ReleaseFile(**file) for file in manifest["files"][kind])
+            for kind in ("masklets", "videos", "media")
         }
         return Release(
             name=manifest["name"],
@@ -198,7 +199,7 @@ def names(blobs: Blobs) -> list[str]:
 
 
 def _to_json(release: Release) -> bytes:
-    def listed(files: tuple[File, ...]) -> list[dict[str, Any]]:
+    def listed(files: tuple[ReleaseFile, ...]) -> list[dict[str, Any]]:
         return [{k: v for k, v in dataclasses.asdict(file).items() if v is not None} for file in files]
 
     manifest = {
@@ -217,7 +218,7 @@ def _to_json(release: Release) -> bytes:
     return json.dumps(manifest, indent=1).encode()
 
 
-def _parts(blobs: Blobs, tables: Tables, table: str, snapshot_id: int) -> tuple[File, ...]:
+def _parts(blobs: Blobs, tables: Tables, table: str, snapshot_id: int) -> tuple[ReleaseFile, ...]:
     """The data files of a snapshot, by key, hashed as they are now."""
     root = f"{blobs.uri}/"
     found = tables.data_files(table, snapshot_id)
@@ -229,17 +230,17 @@ def _parts(blobs: Blobs, tables: Tables, table: str, snapshot_id: int) -> tuple[
     with ThreadPoolExecutor(_READERS) as pool:
         measured = list(pool.map(lambda key: _measure(blobs, key), keys))
     return tuple(
-        File(key=key, sha256=digest, size=size, rows=file.rows, video_id=video_of(key))
+        ReleaseFile(key=key, sha256=digest, size=size, rows=file.rows, video_id=video_of(key))
         for file, key, (size, digest) in zip(found, keys, measured, strict=True)
     )
 
 
-def _media(blobs: Blobs, videos: Sequence[Video]) -> tuple[File, ...]:
+def _media(blobs: Blobs, videos: Sequence[Video]) -> tuple[ReleaseFile, ...]:
     """The files that the videos need. The hash of a normalised video is the one of its row."""
 
-    def files(video: Video) -> list[File]:
+    def files(video: Video) -> list[ReleaseFile]:
         found = [
-            File(
+            ReleaseFile(
                 key=video.video_key,
                 sha256=video.video_sha256,
                 size=blobs.size(video.video_key),
@@ -249,7 +250,7 @@ def _media(blobs: Blobs, videos: Sequence[Video]) -> tuple[File, ...]:
         for key in (video.frames_key, video.truth_key):
             if key is not None:
                 size, digest = _measure(blobs, key)
-                found.append(File(key=key, sha256=digest, size=size, video_id=video.video_id))
+                found.append(ReleaseFile(key=key, sha256=digest, size=size, video_id=video.video_id))
         return found
 
     with ThreadPoolExecutor(_READERS) as pool:

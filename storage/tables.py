@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from storage import arrow
+from storage.errors import first_line
 from storage.records import Masklet, Operation, Quarantined, Video
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Tables:
                 return tables
             except SQLAlchemyError as error:  # somebody else may be making the catalog's tables at this moment
                 if attempt == _OPENINGS - 1:
-                    raise TablesError(f"catalog {url.render_as_string()}: {_line(error)}") from error
+                    raise TablesError(f"catalog {url.render_as_string()}: {first_line(error)}") from error
                 _pause(attempt)
         raise AssertionError("the last attempt returns or raises")
 
@@ -200,9 +201,6 @@ class Tables:
         """What a batch put into a table, or None if it did not."""
         return _commit_of(self._load(table_name), batch_id)
 
-    def has_batch(self, table_name: str, batch_id: str) -> bool:
-        return self.batch(table_name, batch_id) is not None
-
     def commit(self, table_name: str, parts: Sequence[Path | str], batch_id: str) -> Commit:
         """Add Parquet parts to a table in one snapshot, once: for a batch that is there it changes nothing.
 
@@ -225,13 +223,13 @@ class Tables:
                 _pause(attempt)
                 continue
             except (ValueError, FileNotFoundError) as error:  # a part that is absent, of another schema, or in use
-                raise CommitFailed(f"{table_name}, batch {batch_id}: {_line(error)}") from error
+                raise CommitFailed(f"{table_name}, batch {batch_id}: {first_line(error)}") from error
             except Exception as error:
                 done = self._found_after(error, table_name, batch_id)
                 if done is not None:
                     return done
                 if not _is_locked(error):
-                    raise CommitUnknown(f"{table_name}, batch {batch_id}: {_line(error)}") from error
+                    raise CommitUnknown(f"{table_name}, batch {batch_id}: {first_line(error)}") from error
                 last = error
                 _pause(attempt)
                 continue
@@ -272,7 +270,7 @@ class Tables:
         try:
             return self.batch(table_name, batch_id)
         except Exception as second:
-            raise CommitUnknown(f"{table_name}, batch {batch_id}: {_line(error)}") from second
+            raise CommitUnknown(f"{table_name}, batch {batch_id}: {first_line(error)}") from second
 
     def _load(self, table_name: str) -> Table:
         if table_name not in RECORDS:
@@ -354,7 +352,3 @@ def _is_locked(error: Exception) -> bool:
 
 def _pause(attempt: int) -> None:
     time.sleep(random.uniform(0.5, 1.0) * min(1.0, 0.02 * 2**attempt))
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

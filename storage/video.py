@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -31,6 +30,7 @@ import av.video.frame
 import av.video.stream
 import cv2
 import numpy as np
+from cachetools import LRUCache
 
 from storage.pixels import Rgb
 from storage.records import FPS
@@ -100,14 +100,13 @@ class FrameReader:
 
     def __init__(self, path: Path, keep: int = 16) -> None:
         self.path = path
-        self._kept: OrderedDict[int, Rgb] = OrderedDict()
-        self._keep = keep
+        self._cache: LRUCache[int, Rgb] = LRUCache(maxsize=keep)
         self._lock = threading.Lock()
         self._closed = False
         try:
             self._container = av.open(str(Path(path).absolute()), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
-            raise FrameUnreadable(f"{path}: {error_line(error)}") from error
+            raise FrameUnreadable(f"{path}: {libav_message(error)}") from error
         if not self._container.streams.video:
             self._container.close()
             raise FrameUnreadable(f"{path}: no video stream")
@@ -135,14 +134,11 @@ class FrameReader:
         with self._lock:
             if self._closed:  # decoding a closed container ends the process
                 raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: the video was closed")
-            if (kept := self._kept.get(frame_idx)) is not None:
-                self._kept.move_to_end(frame_idx)
-                return kept
+            if (cached := self._cache.get(frame_idx)) is not None:
+                return cached
             rgb = self._decode(frame_idx)
             rgb.flags.writeable = False
-            self._kept[frame_idx] = rgb
-            if len(self._kept) > self._keep:
-                self._kept.popitem(last=False)
+            self._cache[frame_idx] = rgb
             return rgb
 
     def _decode(self, frame_idx: int) -> Rgb:
@@ -161,7 +157,7 @@ class FrameReader:
                     break
         except av.error.FFmpegError as error:
             self._next = self.frame_count + KEYFRAME_EVERY  # whatever comes next seeks
-            raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: {error_line(error)}") from error
+            raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: {libav_message(error)}") from error
         self._next = self.frame_count + KEYFRAME_EVERY
         raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: missing from the file")
 
@@ -226,7 +222,7 @@ def encode(
         partial.unlink(missing_ok=True)
 
 
-def error_line(error: BaseException) -> str:
+def libav_message(error: BaseException) -> str:
     """What a libav error says, in one line and without our paths."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())

@@ -18,6 +18,7 @@ from engine.serving import delivery, serve
 from engine.settings import Settings
 from engine.stages import sources
 from storage import video
+from storage.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def _try(name: str, part: Callable[[Services], str], s: Services) -> Check:
     try:
         return Check(name, True, part(s))
     except Exception as error:  # a doctor reports every failure, whatever its kind
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = first_line(error)
         return Check(name, False, line)
 
 

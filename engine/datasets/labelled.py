@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from storage import releases, rle
 from storage.blobs.base import BlobMissing, Blobs
 from storage.blobs.folder import LocalBlobs
+from storage.errors import first_line
 from storage.formats import davis, sav, sav_frames
-from storage.formats.pictures import PictureReader
+from storage.formats.picture_folder import PictureReader
 from storage.pixels import PictureError
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
@@ -247,7 +248,7 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
 
 def _of_davis(root: Path, name: str, split: str) -> LabelledVideo:
     """An object is its number. Nobody knows which frames were edited."""
-    clip = davis.open_clip(root, name, split)
+    clip = davis.open_video(root, name, split)
     return LabelledVideo(
         video_id=name,
         split=split,
@@ -263,7 +264,7 @@ def _of_davis(root: Path, name: str, split: str) -> LabelledVideo:
 
 def _of_sav_frames(root: Path, name: str, split: str) -> LabelledVideo:
     """An object is the name of its folder. Nobody knows which frames were edited."""
-    clip = sav_frames.open_clip(root, name)
+    clip = sav_frames.open_video(root, name)
     return LabelledVideo(
         video_id=name,
         split=split,
@@ -422,4 +423,4 @@ def _most_edited(known: Sequence[Indexed], share: float) -> dict[int, tuple[str,
 
 def _warn(name: str, error: Exception) -> None:
     """One line, whatever the library said."""
-    log.warning("video %s is left out: %s", name, (str(error) or type(error).__name__).splitlines()[0])
+    log.warning("video %s is left out: %s", name, first_line(error))

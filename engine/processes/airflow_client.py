@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 import httpx
 
+from storage.errors import first_line
+
 USER = "admin"
 
 
@@ -182,7 +184,7 @@ class AirflowClient:
         try:
             return self._http.request(method, path, **rest)
         except httpx.TransportError as error:
-            why = str(error) or type(error).__name__
+            why = first_line(error)
             raise AirflowUnreachable(f"Airflow at {self.url} does not answer: {why}") from error
 
 

@@ -248,7 +248,7 @@ def decide(s: Services, round_id: str) -> Outcome:
         serving = s.checkpoint().name
         if decision.passed and serving not in (begun.parent, round_id):  # its own: cut off after it was promoted
             reason = f"{serving} serves now, and the round was measured against {begun.parent}"
-            decision = gate.Decision(passed=False, reasons=(reason,))
+            decision = gate.GateDecision(passed=False, reasons=(reason,))
         outcome = Outcome(round_id, decision.passed, decision.reasons, before.jf, after.jf, after.masklets)
         metrics = {"jf_before": before.jf, "jf_after": after.jf, "promoted": float(decision.passed)}
         run_id = s.registry.record(round_id, asdict(begun) | {"rule": json.dumps(asdict(rule))}, metrics)

@@ -16,7 +16,7 @@ from storage import parts, releases
 from storage.records import Masklet, Quarantined
 from validation import gate
 
-RULE = gate.PublishRule(max_quarantined_share=0.5)  # some bad rows are set aside; mostly bad ones are a broken batch
+MAX_QUARANTINED_SHARE = 0.5  # some invalid rows are set aside; a batch with more of them is broken
 
 
 class PublishStopped(Exception):
@@ -56,7 +56,12 @@ def _run(s: Services, batch_id: str) -> str:
     bad = {q.subject for q in refused}
     good = [row for row in rows if row.masklet_id not in bad]
     report = table_checks.run(table_checks.frames(good, videos), docs_folder(s) / batch_id, run_name=batch_id)
-    decision = gate.publish(offered=len(rows), quarantined=len(bad), tables_passed=report.success, rule=RULE)
+    decision = gate.publish(
+        offered=len(rows),
+        quarantined=len(bad),
+        tables_passed=report.success,
+        max_quarantined_share=MAX_QUARANTINED_SHARE,
+    )
     if refused:
         parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="publish", rows=refused)
     parts.commit_batch(s.blobs, s.tables, "quarantine", batch_id)

@@ -1,13 +1,13 @@
-"""DAVIS: pictures and palette PNGs, one folder a sequence, in and out.
+"""DAVIS: reads and writes a folder of pictures and a folder of palette PNGs for each sequence.
 
     JPEGImages/<resolution>/<sequence>/00000.jpg
     Annotations/<resolution>/<sequence>/00000.png    one picture of object ids, 0 is the background
-    ImageSets/<year>/train.txt, val.txt              a name of a sequence a line
+    ImageSets/<year>/train.txt, val.txt              one name of a sequence a line
 
-Knows the format and our records; nothing about blobs except through a release. A frame's index is its place among the
-sequence's pictures: the format has no times. DAVIS-2016 has greyscale masks of one object instead of a palette, and
-lists pictures instead of sequences; both are read. Source: the files of DAVIS 2016 and 2017 and the evaluation code of
-the latter, for which 255 is "void", so that ids go up to 254.
+Knows the format and our records. Reaches blobs only through a release. The format has no times, so the index of a frame
+is its place among the pictures of the sequence. Also reads DAVIS-2016, which has greyscale masks of one object instead
+of a palette, and lists pictures instead of sequences. Source: the files of DAVIS 2016 and 2017 and the evaluation code
+of 2017. For that code, 255 means "void", so ids go up to 254.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from storage import rle
-from storage.formats import pictures
+from storage.formats import picture_folder
+from storage.formats.picture_folder import PictureVideo
 from storage.pixels import PictureError
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
@@ -29,7 +30,7 @@ from storage.video import FrameReader, jpeg
 
 Ids = NDArray[np.uint8]  # (H, W)
 
-RESOLUTIONS = ("480p", "Full-Resolution")  # the first of them that is there is read
+RESOLUTIONS = ("480p", "Full-Resolution")  # read: the first of them that exists
 WRITTEN = "Full-Resolution", "2017"  # resolution and year of what we write
 VOID = 255
 
@@ -39,25 +40,21 @@ class DavisError(PictureError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
-    """One sequence as it lies on disk; nothing of it is decoded."""
+class DavisVideo(PictureVideo):
+    """One sequence on disk; no picture and no mask is decoded yet."""
 
-    name: str
     split: str  # the image set that lists it
-    height: int
-    width: int
-    pictures: tuple[Path, ...]  # (T,) in order
     annotations: tuple[tuple[int, Path], ...]  # (frame_idx, PNG), ascending
 
     def masks(self) -> dict[int, dict[int, bytes]]:
-        """The objects that are seen: id -> frame_idx -> compressed counts, of the frames that show it.
+        """id -> frame_idx -> compressed counts, of the objects and frames that are visible.
 
-        Raises PictureError for a PNG that cannot be read, has another size than the pictures, or is no picture of ids.
+        Raises PictureError for a PNG that cannot be read, has another size than the pictures, or holds no object ids.
         """
         found: dict[int, dict[int, bytes]] = {}
         for frame_idx, path in self.annotations:
             ids = read_ids(path)
-            pictures.check_size(path, ids, self.height, self.width)
+            self.check_size(path, ids)
             for n in np.unique(ids):
                 if n not in (0, VOID):
                     found.setdefault(int(n), {})[frame_idx] = rle.encode(ids == n)
@@ -70,9 +67,10 @@ def is_root(folder: Path) -> bool:
 
 
 def names(root: Path, *, year: str | None = None) -> dict[str, str]:
-    """The sequences of a root and the image set of each, in its order: of a year, else of the newest.
+    """The sequences of a root and the image set of each, in the order of the image sets.
 
-    A root without ImageSets is one of training sequences. Raises DavisError for a root without any sequence.
+    year: of the image sets; None takes the newest. Without the folder ImageSets, all sequences are for training.
+    Raises DavisError for a root without any sequence.
     """
     if not is_root(root):
         raise DavisError(f"{root}: a DAVIS root has the folders JPEGImages and Annotations")
@@ -93,36 +91,32 @@ def names(root: Path, *, year: str | None = None) -> dict[str, str]:
     return found
 
 
-def open_clip(root: Path, name: str, split: str) -> Clip:
-    """One sequence of a root. Raises PictureError: no pictures, or of several sizes; a mask without its picture."""
+def open_video(root: Path, name: str, split: str) -> DavisVideo:
+    """One sequence of a root.
+
+    Raises PictureError for a sequence without pictures, pictures of several sizes, and a mask without its picture.
+    """
     resolution = _resolution(root)
-    found, height, width = pictures.of_folder(root / "JPEGImages" / resolution / name, name)
-    at = {path.stem: i for i, path in enumerate(found)}
+    found = picture_folder.open_folder(root / "JPEGImages" / resolution / name, name)
+    at = {path.stem: i for i, path in enumerate(found.pictures)}
     masks = sorted((root / "Annotations" / resolution / name).glob("*.png"))
     for path in masks:
         if path.stem not in at:
-            raise DavisError(f"{path}: there is no picture {path.stem}.jpg of it")
-    return Clip(
-        name=name,
-        split=split,
-        height=height,
-        width=width,
-        pictures=found,
-        annotations=tuple((at[path.stem], path) for path in masks),
-    )
+            raise DavisError(f"{path}: its picture {path.stem}.jpg is missing")
+    return DavisVideo(**vars(found), split=split, annotations=tuple((at[path.stem], path) for path in masks))
 
 
 def read_ids(path: Path) -> Ids:
     """The object ids of a mask: uint8 (H, W), 0 is the background, 255 is void.
 
-    Raises PictureError for what is no PNG, and for one that is neither of a palette nor of black and one other value.
+    Raises PictureError for a file that is not a PNG. Without a palette, a PNG may have only black and one other value.
     """
-    ids, indexed = pictures.read_png(path)
+    ids, indexed = picture_folder.read_png(path)
     if indexed:
         return ids
     values = set(np.unique(ids).tolist()) - {0}
     if len(values) > 1:
-        raise DavisError(f"{path}: not a palette image, and grey in {len(values) + 1} values: whose mask is which?")
+        raise DavisError(f"{path}: not a palette image, and grey in {len(values) + 1} values: the objects are unknown")
     return (ids > 0).astype(np.uint8)
 
 
@@ -147,8 +141,9 @@ def palette() -> NDArray[np.uint8]:
 def flatten(video: Video, masklets: Sequence[Masklet], frame_idx: int) -> Ids:
     """One picture of ids, uint8 (H, W): id n is the n-th masklet. Where masklets overlap, the smaller one is on top.
 
-    Smaller by its mean area over the frames that show it, so that the order is the same in the whole video and a hand
-    is not lost in its person; of two equal ones the later. Raises DavisError for more masklets than there are ids.
+    The size is the mean area over the frames that show the object. So the order is the same in the whole video, and a
+    hand stays visible in front of its person. Of two masklets of equal size, the later is on top.
+    Raises DavisError for more masklets than ids.
     """
     if len(masklets) >= VOID:
         raise DavisError(f"video {video.video_id}: {len(masklets)} masklets, DAVIS has ids for {VOID - 1}")
@@ -161,10 +156,10 @@ def flatten(video: Video, masklets: Sequence[Masklet], frame_idx: int) -> Ids:
 
 
 def export(release: Release, root: Path) -> list[Path]:
-    """Write a release as a DAVIS root, and give the paths of its masks: the annotated frames only, a PNG and a JPEG
-    each, named by their index in the stored video.
+    """Write a release as a DAVIS root. Returns the paths of the masks.
 
-    Object n of a sequence is the n-th masklet of the video in the release's order; see `flatten` for overlaps.
+    Writes a PNG and a JPEG for each annotated frame, named by its index in the stored video. Object n of a sequence is
+    the n-th masklet of the video in the order of the release; `flatten` decides about overlaps.
     Raises DavisError for a video with more than 254 masklets.
     """
     resolution, year = WRITTEN
@@ -190,7 +185,7 @@ def export(release: Release, root: Path) -> list[Path]:
 
 
 def _resolution(root: Path) -> str:
-    """The folder between the kind of file and the sequence."""
+    """The name of the folder between JPEGImages or Annotations and the sequence."""
     there = [p.name for p in sorted((root / "JPEGImages").iterdir()) if (root / "Annotations" / p.name).is_dir()]
     if not there:
         raise DavisError(f"{root}: JPEGImages and Annotations have no resolution in common")

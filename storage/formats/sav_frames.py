@@ -1,12 +1,12 @@
-"""SA-V's validation and test sets: pictures at 24 fps, and a PNG for each object on every fourth of them.
+"""SA-V's validation and test sets: pictures at 24 fps, and a PNG of each object on every fourth picture.
 
-    sav_val.txt or sav_test.txt                    a name of a video a line
-    JPEGImages_24fps/<video>/00000.jpg             named by their index in the video
+    sav_val.txt or sav_test.txt                    one name of a video a line
+    JPEGImages_24fps/<video>/00000.jpg             named by the index in the video
     Annotations_6fps/<video>/<object>/00000.png    one object each: objects may overlap
 
-Knows the format; nothing of our records. Every object has a PNG on every annotated frame, black where it is not seen:
-one that is missing is damage, and not an object that is away. Source: sav_dataset/README.md of SAM 2's repository and
-its evaluator, which counts whatever is not black.
+Knows the format. Does not know our records. Every object has a PNG on every annotated frame, which is black where the
+object is absent. A missing PNG is therefore damage, not an absent object. Source: sav_dataset/README.md of SAM 2's
+repository, and its evaluator, which counts every value that is not black.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from storage import rle
-from storage.formats import pictures
+from storage.formats import picture_folder
+from storage.formats.picture_folder import PictureVideo
 from storage.pixels import PictureError
 from storage.records import STRIDE
 
@@ -27,34 +28,30 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
-    """One video as it lies on disk; nothing of it is decoded."""
+class SavFramesVideo(PictureVideo):
+    """One video on disk; no picture and no mask is decoded yet."""
 
-    name: str
-    height: int
-    width: int
-    pictures: tuple[Path, ...]  # (T,) in order
     frame_idx: tuple[int, ...]  # annotated frames, ascending
     objects: Mapping[str, tuple[Path, ...]] = field(repr=False)  # object -> a PNG for each annotated frame
 
     def masks(self) -> dict[str, dict[int, bytes]]:
-        """Object -> frame_idx -> compressed counts, of the frames that show it.
+        """object -> frame_idx -> compressed counts, of the frames that show the object.
 
         Raises PictureError for a PNG that cannot be read, has another size than the pictures or shows several objects,
-        and for an object that is never seen.
+        and for an object that no frame shows.
         """
         found: dict[str, dict[int, bytes]] = {}
         for name, paths in self.objects.items():
             found[name] = {}
             for frame_idx, path in zip(self.frame_idx, paths, strict=True):
-                values, _ = pictures.read_png(path)
-                pictures.check_size(path, values, self.height, self.width)
+                values, _ = picture_folder.read_png(path)
+                self.check_size(path, values)
                 if len(seen := set(np.unique(values).tolist()) - {0}) > 1:
                     raise PictureError(f"{path}: {len(seen) + 1} values, the mask of one object has 2")
                 if seen:
                     found[name][frame_idx] = rle.encode(values > 0)
             if not found[name]:
-                raise PictureError(f"{paths[0].parent}: the object is seen on none of its {len(paths)} masks")
+                raise PictureError(f"{paths[0].parent}: all {len(paths)} masks of the object are empty")
         return found
 
 
@@ -64,9 +61,9 @@ def is_root(folder: Path) -> bool:
 
 
 def names(root: Path) -> dict[str, str]:
-    """The videos of a root and the split of each: those that its lists name, in their order.
+    """The videos of a root and the split of each, in the order of the lists.
 
-    Without a list it is every video that has masks, and the folder's name says the split, else it is "val".
+    Without a list, all videos that have masks. Their split is the end of the folder's name, or "val".
     Raises PictureError for a root without any video.
     """
     found: dict[str, str] = {}
@@ -82,31 +79,28 @@ def names(root: Path) -> dict[str, str]:
     return found
 
 
-def open_clip(root: Path, name: str) -> Clip:
+def open_video(root: Path, name: str) -> SavFramesVideo:
     """One video of a root. Raises PictureError for pictures or masks that are missing, too many or of several sizes."""
-    found, height, width = pictures.of_folder(root / PICTURES / name, name)
-    for i, path in enumerate(found):
+    found = picture_folder.open_folder(root / PICTURES / name, name)
+    for i, path in enumerate(found.pictures):
         if path.stem != f"{i:05d}":
-            raise PictureError(f"{path}: the picture before it should be {i:05d}.jpg, which is missing")
+            raise PictureError(f"{path}: the picture {i:05d}.jpg before it is missing")
     masks = root / MASKS / name
     folders = sorted(path for path in masks.glob("*") if path.is_dir())
     if not folders:
         raise PictureError(f"{masks}: no masks of the video {name}")
     objects = {folder.name: {path.stem: path for path in sorted(folder.glob("*.png"))} for folder in folders}
-    expected = [f"{i:05d}" for i in range(0, len(found), STRIDE)]
+    expected = [f"{i:05d}" for i in range(0, len(found.pictures), STRIDE)]
     if len(expected) > 1 and not any(expected[-1] in of for of in objects.values()):
-        del expected[-1]  # a last frame that nobody annotated
+        del expected[-1]  # the last frame was not annotated
     for folder in folders:
         of = objects[folder.name]
         if extra := sorted(of.keys() - set(expected)):
-            raise PictureError(f"{of[extra[0]]}: not the mask of a fourth picture of {len(found)}")
+            raise PictureError(f"{of[extra[0]]}: not a mask of every fourth of {len(found.pictures)} pictures")
         if missing := sorted(set(expected) - of.keys()):
             raise PictureError(f"{folder / missing[0]}.png is missing: every object has a mask on every fourth picture")
-    return Clip(
-        name=name,
-        height=height,
-        width=width,
-        pictures=found,
+    return SavFramesVideo(
+        **vars(found),
         frame_idx=tuple(map(int, expected)),
         objects={name: tuple(of[stem] for stem in expected) for name, of in objects.items()},
     )

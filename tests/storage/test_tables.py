@@ -74,9 +74,9 @@ def test_a_batch_is_committed_once_whatever_its_parts(tables, tmp_path, masklet)
     again = tables.commit("masklets", [part(tmp_path, "other", Masklet, [masklet("c")])], "b1")
     assert (first.rows, first.files, first.already) == (2, 1, False)
     assert again == dataclasses.replace(first, already=True)
-    assert tables.has_batch("masklets", "b1")
-    assert not tables.has_batch("masklets", "b2")
-    assert not tables.has_batch("videos", "b1")
+    assert tables.batch("masklets", "b1")
+    assert not tables.batch("masklets", "b2")
+    assert not tables.batch("videos", "b1")
 
 
 def test_many_committers_of_one_batch_commit_it_once(tmp_path, masklet):

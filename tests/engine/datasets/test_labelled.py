@@ -23,7 +23,7 @@ from engine.stages import import_sav
 from model import checkpoints
 from storage import releases, rle
 from storage.formats import davis, sav_frames
-from storage.formats.pictures import PictureReader
+from storage.formats.picture_folder import PictureReader
 from storage.pixels import PictureError
 from storage.records import STRIDE
 from storage.releases import NoSuchRelease
@@ -214,8 +214,8 @@ SPOILED = {
     "001/00004.png is missing": lambda root: mask_of(root, 4).unlink(),
     "001/00008.png is missing": lambda root: mask_of(root, 8).unlink(),
     "001/00000.png is missing": lambda root: [path.unlink() for path in mask_of(root, 0).parent.glob("*")],
-    "00005.png: not the mask of a fourth picture of 10": lambda root: shutil.copy(mask_of(root, 8), mask_of(root, 5)),
-    "00012.png: not the mask of a fourth picture of 10": lambda root: shutil.copy(mask_of(root, 8), mask_of(root, 12)),
+    "00005.png: not a mask of every fourth": lambda root: shutil.copy(mask_of(root, 8), mask_of(root, 5)),
+    "00012.png: not a mask of every fourth": lambda root: shutil.copy(mask_of(root, 8), mask_of(root, 12)),
     "00004.jpg: 48 x 64, the sequence began with 96 x 128": lambda root: cv2.imwrite(
         str(picture_of(root, 4)), np.zeros((48, 64, 3), np.uint8)
     ),
@@ -228,7 +228,7 @@ SPOILED = {
     "neither a palette image nor grey of 8 bits, but RGB": lambda root: cv2.imwrite(
         str(mask_of(root, 4)), np.zeros((96, 128, 3), np.uint8)
     ),
-    "seen on none of its 3 masks": lambda root: [
+    "all 3 masks of the object are empty": lambda root: [
         cv2.imwrite(str(mask_of(root, i)), np.zeros((96, 128), np.uint8)) for i in (0, 4, 8)
     ],
     "00000.png: not a picture": lambda root: mask_of(root, 0).write_bytes(mask_of(root, 0).read_bytes()[:60]),

@@ -10,7 +10,7 @@ from PIL import Image
 from storage import rle, video
 from storage.formats import davis
 from storage.formats.davis import DavisError
-from storage.formats.pictures import PictureReader
+from storage.formats.picture_folder import PictureReader
 from storage.pixels import PictureError
 from storage.records import Masklet, Video
 
@@ -96,7 +96,7 @@ def root(tmp_path):
 
 def open_it(root):
     ((name, split),) = davis.names(root).items()
-    return davis.open_clip(root, name, split)
+    return davis.open_video(root, name, split)
 
 
 def test_what_was_written_is_read_again(root, tmp_path):
@@ -181,7 +181,7 @@ def mask(root):
 
 
 SPOILED = {
-    "there is no picture 00004.jpg": lambda root: picture(root).unlink(),
+    "its picture 00004.jpg is missing": lambda root: picture(root).unlink(),
     "no pictures of the sequence v1": lambda root: [path.unlink() for path in (root / "JPEGImages").rglob("*.jpg")],
     "24 x 32, the sequence began with 48 x 64": lambda root: cv2.imwrite(
         str(picture(root)), np.zeros((24, 32, 3), np.uint8)

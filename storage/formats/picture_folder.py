@@ -1,0 +1,112 @@
+"""Videos that lie on disk as a folder of pictures, and masks that lie beside them as PNGs.
+
+What DAVIS has in common with SA-V's validation and test sets. Does not know object ids, image sets or splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from storage.errors import first_line
+from storage.pixels import PictureError, Rgb
+
+SUFFIXES = (".jpg", ".jpeg")
+_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError)  # Pillow raises SyntaxError for a damaged PNG
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureVideo:
+    """One video on disk; no picture is decoded yet."""
+
+    name: str
+    height: int
+    width: int
+    pictures: tuple[Path, ...]  # (T,) in order
+
+    def check_size(self, path: Path, mask: NDArray[np.generic]) -> None:
+        """Raises PictureError for a mask of another size than the pictures."""
+        if mask.shape != (self.height, self.width):
+            raise PictureError(f"{path}: {_by(*mask.shape)}, its pictures are {_by(self.height, self.width)}")
+
+
+class PictureReader:
+    """The frames of a video: decodes a picture when it is read, and caches the last `keep` of them."""
+
+    def __init__(self, name: str, pictures: Sequence[Path], keep: int = 4) -> None:
+        """pictures: (T,) in order."""
+        self._name, self._pictures = name, pictures
+        self._cache: LRUCache[int, Rgb] = LRUCache(maxsize=keep)
+
+    def read(self, frame_idx: int) -> Rgb:
+        """One frame, uint8 (H, W, 3) RGB, read-only.
+
+        Raises ValueError for an index outside the video, PictureError for a damaged picture.
+        """
+        if not 0 <= frame_idx < len(self._pictures):
+            raise ValueError(f"{self._name} has frames 0 to {len(self._pictures) - 1}, not {frame_idx}")
+        if (cached := self._cache.get(frame_idx)) is not None:
+            return cached
+        bgr = cv2.imread(str(self._pictures[frame_idx]), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise PictureError(f"{self._pictures[frame_idx]}: not a picture")
+        rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        rgb.flags.writeable = False
+        self._cache[frame_idx] = rgb
+        return rgb
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cache.clear()
+
+
+def open_folder(folder: Path, name: str) -> PictureVideo:
+    """The pictures of a video; their size comes from their headers.
+
+    Raises PictureError for a folder without pictures, a file that is not a picture, and pictures of several sizes.
+    """
+    pictures = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise PictureError(f"{folder}: no pictures of the sequence {name}")
+    width, height = _size(pictures[0])
+    for path in pictures:
+        if (size := _size(path)) != (width, height):
+            raise PictureError(f"{path}: {_by(size[1], size[0])}, the sequence began with {_by(height, width)}")
+    return PictureVideo(name=name, height=height, width=width, pictures=tuple(pictures))
+
+
+def read_png(path: Path) -> tuple[NDArray[np.uint8], bool]:
+    """The values of a mask, uint8 (H, W), and whether they are indices of a palette.
+
+    Raises PictureError for a file that is not a picture, and for a picture without a palette or 8 bits of grey.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise PictureError(f"{path}: neither a palette image nor grey of 8 bits, but {image.mode}")
+            return np.array(image).astype(np.uint8), image.mode == "P"
+    except _UNREADABLE as error:
+        raise PictureError(f"{path}: not a picture ({first_line(error)})") from error
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, from its header."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except _UNREADABLE as error:
+        raise PictureError(f"{path}: not a picture") from error
+
+
+def _by(height: int, width: int) -> str:
+    return f"{height} x {width}"
