@@ -33,7 +33,7 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 from benchmarks import grids
 from engine.demo import micro
 from engine.demo.synthetic import render
-from engine.protocols import first_frame
+from engine.protocols import annotator, first_frame
 from model import architecture, checkpoints, devices, inputs, meta_checkpoint, network
 from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy, Window, can_read
@@ -216,7 +216,7 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
         for name, (loaded, config) in compared.items():
             tracker = Tracker(loaded, clip.frames.__getitem__, video_hw=hw, frame_count=t, config=config)
             for n in shown:
-                first_frame.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
+                annotator.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
             made[name] = np.stack([answer.masks(hw) for answer in tracker.propagate(0, t)])  # (T, N, H, W)
             scores[name] += [jf.score_masklet(made[name][:, i], clip.masks[:, n]) for i, n in enumerate(shown)]
         pairs = zip(*(of[1:].reshape(-1, *hw) for of in (made["exact"], made["economy"])), strict=True)

@@ -31,37 +31,37 @@ def retrain():
     @task
     def start(params=None) -> str:
         """Pins what the round is made of; returns the round id."""
-        from engine.rounds import rounds
+        from engine.rounds import starting
 
-        with connected(rounds.NoSuchRelease, rounds.NothingToTrainOn, rounds.NothingHeldOut) as s:
-            release = params["release"] or rounds.due(s)
+        with connected(*starting.PERMANENT_ERRORS) as s:
+            release = params["release"] or starting.due(s)
             if release is None:
                 raise AirflowSkipException("too little is new since the last round")
-            return rounds.start(s, release, steps=params["steps"], lr=params["lr"], seed=params["seed"])
+            return starting.start(s, release, steps=params["steps"], lr=params["lr"], seed=params["seed"])
 
     @task(pool=GPU)
     def train(round_id: str) -> str:
         """Trains, or goes on."""
-        from engine.rounds import rounds
+        from engine.rounds import steps
 
-        with connected(*rounds.hopeless()) as s:
-            return rounds.train(s, round_id)
+        with connected(*steps.permanent_errors()) as s:
+            return steps.train(s, round_id)
 
     @task(pool=GPU)
     def evaluate(round_id: str) -> str:
         """Measures the old and the new checkpoint on held-out videos."""
-        from engine.rounds import rounds
+        from engine.rounds import steps
 
-        with connected(*rounds.hopeless()) as s:
-            return rounds.evaluate(s, round_id)
+        with connected(*steps.permanent_errors()) as s:
+            return steps.evaluate(s, round_id)
 
     @task
     def decide(round_id: str) -> str:
         """Promotes the checkpoint if the gate passes: "promoted" or "kept"."""
-        from engine.rounds import rounds
+        from engine.rounds import record, steps
 
-        with connected(rounds.NoSuchRound) as s:
-            return "promoted" if rounds.decide(s, round_id).promoted else "kept"
+        with connected(record.NoSuchRound) as s:
+            return "promoted" if steps.decide(s, round_id).promoted else "kept"
 
     @task(outlets=[CHECKPOINT])
     def announce(decision: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotation_queue.records import Role
-from engine.demo import synthetic
+from engine.demo import scene, synthetic_videos
 from engine.processes.ports import free_port
 from engine.services import connect
 from engine.serving.queue_process import QueueProcess
@@ -28,7 +28,7 @@ from engine.stages import ingest, propose, review
 ARGS = ["--no-sandbox", "--disable-gpu"]
 PASSWORD = "for pictures only"
 PEOPLE = {"lea": [Role.LEAD, Role.VERIFIER], "ann": [Role.ANNOTATOR], "new": [Role.ANNOTATOR]}
-SCENE = synthetic.Scene(height=480, width=720, frames=96, objects=(3, 4), clutter=(1, 3), size=(0.16, 0.3), leave=0.5)
+SCENE = scene.Scene(height=480, width=720, frames=96, objects=(3, 4), clutter=(1, 3), size=(0.16, 0.3), leave=0.5)
 SHEET = 640  # px, the width of a picture on the sheet
 
 # What is painted now; and then the middle of what is not there any more, with the size of the picture.
@@ -56,7 +56,7 @@ MIDDLE = """
 
 def fill(settings: Settings, videos: Path) -> None:
     """Clips, what `micro` proposes on them, tickets to verify, and people."""
-    synthetic.write_videos(videos, 2, SCENE, seed=11)
+    synthetic_videos.write_videos(videos, 2, SCENE, seed=11)
     with connect(settings) as s:
         ingest.admit(s, str(videos))
         for batch_id in propose.pending(s):

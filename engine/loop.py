@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from engine.rounds import rounds
+from engine.rounds import starting
 from engine.services import Services
 from engine.stages import propose, publish, review
 from storage.errors import first_line
@@ -28,7 +28,7 @@ def run(s: Services) -> Waiting:
         "videos": lambda: sorted({*propose.pending(s), *review.to_open(s)}),
         "reviewed": lambda: review.to_collect(s),
         "collected": lambda: publish.pending(s),
-        "release": lambda: [name for name in [rounds.due(s)] if name is not None],
+        "release": lambda: [name for name in [starting.due(s)] if name is not None],
     }
     found = Waiting()
     for name, ask in stages.items():

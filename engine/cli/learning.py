@@ -65,17 +65,17 @@ def train(
 
 
 def _train_round(settings: Settings, release: str | None, changes: dict[str, Any], as_json: bool) -> None:
-    from engine.rounds import rounds
+    from engine.rounds import starting, steps
     from engine.services import connect
     from storage import releases
 
     with connect(settings) as s:
-        round_id = rounds.start(s, release or newest(releases.names(s.blobs)), **changes)
+        round_id = starting.start(s, release or newest(releases.names(s.blobs)), **changes)
         with console.bar("training") as bar:
-            rounds.train(s, round_id, lambda p: bar(p.step, p.steps, f"loss {p.losses['total']:.3f}"))
+            steps.train(s, round_id, lambda p: bar(p.step, p.steps, f"loss {p.losses['total']:.3f}"))
         console.print_dim("evaluating on the held-out videos")
-        rounds.evaluate(s, round_id)
-        result = rounds.decide(s, round_id)
+        steps.evaluate(s, round_id)
+        result = steps.decide(s, round_id)
     if as_json:
         console.print_json(result)
         return
@@ -89,7 +89,7 @@ def _train_on(
     settings: Settings, data: str, split: str, folder: Path, parent: str | None, recipe: str, changes: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Trains outside of rounds. Under torchrun only the first process prints, and the others return None."""
-    from engine.rounds import rounds, training
+    from engine.rounds import recipes, record, training
     from engine.services import connect
     from model import devices, parallel
 
@@ -97,15 +97,15 @@ def _train_on(
     leads = parallel.leads()
     with connect(settings.model_copy(update={"model": on_cpu})) as s, console.bar("training", leads) as bar:
         found = open_data(s, data, split)
-        begun = s.model(rounds.checkpoint_of(s, parent) if parent else s.checkpoint(), to_train=True)
-        chosen = training.fitted(training.recipe_of(recipe, begun.image_size), **changes)
+        begun = s.model(record.checkpoint_of(s, parent) if parent else s.checkpoint(), to_train=True)
+        chosen = recipes.fitted(recipes.recipe_of(recipe, begun.image_size), **changes)
         last: list[float] = []
 
         def report(progress: Any) -> None:
             last[:] = [progress.losses["total"]]
             bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.losses['total']:.3f}")
 
-        training.run(
+        training.train_on(
             found,
             folder,
             chosen,
@@ -124,11 +124,11 @@ def _train_on(
 
 def list_rounds(as_json: Json = False) -> None:
     """Every round: its parent checkpoint, J&F before and after, and the gate's decision."""
-    from engine.rounds import rounds
+    from engine.rounds import record
     from engine.services import connect
 
     with connect() as s:
-        rows = [(rounds.start_of(s, r), rounds.outcome_of(s, r)) for r in rounds.ids(s)]
+        rows = [(record.start_of(s, r), record.result_of(s, r)) for r in record.ids(s)]
     if as_json:
         console.print_json([dataclasses.asdict(a) | (dataclasses.asdict(b) if b else {}) for a, b in rows])
         return
@@ -161,8 +161,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a checkpoint on held-out videos of any dataset, with simulated prompts."""
+    from engine import pictures
     from engine.protocols import first_frame, interactive
-    from engine.rounds import rounds
+    from engine.rounds import record
     from engine.services import connect
 
     if protocol not in (*first_frame.PROTOCOLS, "interactive", "image"):
@@ -173,7 +174,7 @@ def evaluate(
     result: Any
     with connect() as s, console.bar("videos") as bar:
         chosen = open_data(s, data, split)
-        loaded = s.model(rounds.checkpoint_of(s, checkpoint))
+        loaded = s.model(record.checkpoint_of(s, checkpoint))
         if protocol == "interactive":
             result = interactive.measure(chosen, loaded, most_objects=objects, progress=bar)
         elif protocol == "image":
@@ -181,9 +182,10 @@ def evaluate(
         else:
             result = first_frame.measure(chosen, loaded, protocol, bar)
     if picture and protocol == "interactive":
-        interactive.picture(result, checkpoint, picture)
+        title = f"{checkpoint}, {result.objects} objects"
+        pictures.draw_curves(result.offline_jf, result.online_jf, title, picture)
     elif picture:
-        first_frame.picture(_points(result), f"{checkpoint}, {protocol}", picture)
+        pictures.draw_bars(_points(result), f"{checkpoint}, {protocol}", picture)
     if as_json:
         console.print_json(result)
         return
@@ -199,13 +201,13 @@ def evaluate(
 
 def open_data(s: Services, where: str | None, split: str) -> Dataset:
     """The dataset that `--data` names. Default: the newest release."""
-    from engine.datasets import labelled
+    from engine.datasets import layouts
     from storage import releases
 
     if split not in SPLITS:
         raise ValueError(f"the splits are {', '.join(SPLITS[:-1])} and {SPLITS[-1]}, not {split!r}")
     place = newest(releases.names(s.blobs)) if where is None else where
-    return labelled.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
+    return layouts.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
 
 
 def _points(result: Any) -> dict[str, float]:

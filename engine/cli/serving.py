@@ -35,7 +35,7 @@ def demo(
             stamp = (f"{time.monotonic() - begun:6.1f} s", "dim")
             console.err.print(Text.assemble(stamp, f"  {line}"), soft_wrap=True)
 
-        result = whole.run(folder, tell, clips=clips)
+        result = whole.run_demo(folder, tell, clips=clips)
     if as_json:
         console.print_json(dataclasses.asdict(result.summary) | {"report": str(result.report)})
         return

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from annotation_queue.records import Role
-from engine.demo import report, simulated_people, synthetic
+from engine.demo import report, scene, simulated_people, synthetic_videos
 from engine.demo.simulated_people import Credentials, Tally
 from engine.files import InUse, alone
 from engine.processes.airflow import Airflow, at_rest
 from engine.processes.airflow_client import AirflowUnreachable, DagRun
 from engine.processes.ports import free_port
-from engine.rounds import rounds
+from engine.rounds import record
 from engine.services import Services, connect
 from engine.serving.queue_process import QueueProcess
 from engine.settings import (
@@ -44,7 +44,7 @@ from engine.stages.batches import BatchStage
 T = TypeVar("T")
 
 CLIPS = 6
-SCENE = synthetic.Scene(height=240, width=320, frames=72, objects=(2, 4), clutter=(0, 2), size=(0.14, 0.32), leave=0.15)
+SCENE = scene.Scene(height=240, width=320, frames=72, objects=(2, 4), clutter=(0, 2), size=(0.14, 0.32), leave=0.15)
 PEOPLE = (
     ("annotator-1", Role.ANNOTATOR),
     ("annotator-2", Role.ANNOTATOR),
@@ -92,7 +92,7 @@ def settings(folder: Path) -> Settings:
     )
 
 
-def run(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
+def run_demo(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
     """Runs the demo in `folder`, which is emptied first if an earlier demo filled it.
 
     Raises DemoRunning, AlreadyRunning for an Airflow on that demo, DemoStalled.
@@ -114,7 +114,7 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
         return result
 
     tell(f"rendering {clips} clips with ground truth")
-    timed("rendering clips", lambda: synthetic.write_videos(folder / "videos", clips, SCENE, seed=7))
+    timed("rendering clips", lambda: synthetic_videos.write_videos(folder / "videos", clips, SCENE, seed=7))
     people = _hire(chosen)
     airflow = Airflow(
         chosen.airflow_home,
@@ -209,7 +209,7 @@ def _reached(s: Services, batch_id: str, stage: BatchStage) -> bool:
 
 
 def _decided(s: Services) -> bool:
-    return any(rounds.outcome_of(s, round_id) for round_id in rounds.ids(s))
+    return any(record.result_of(s, round_id) for round_id in record.ids(s))
 
 
 def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: Callable[[str], list[DagRun]]) -> T:
@@ -232,9 +232,11 @@ def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: 
 
 def _hopeless(runs: list[DagRun]) -> str:
     """Why no mark can come of these runs any more; "" while one can."""
-    if any(run.state == "failed" for run in runs):
+    if any(run_demo.state == "failed" for run_demo in runs):
         return "failed"
-    if any(run.dag_id == "retrain" and run.state == "success" for run in runs):  # its other stages are woken again
+    if any(
+        run_demo.dag_id == "retrain" and run_demo.state == "success" for run_demo in runs
+    ):  # its other stages are woken again
         return "ended without a decision"
     return ""
 

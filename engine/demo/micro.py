@@ -15,13 +15,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from engine.demo import report
-from engine.demo.synthetic import Scene, render
+from engine import pictures
+from engine.demo.scene import Scene
+from engine.demo.synthetic import render
 from engine.protocols import first_frame
-from engine.protocols.first_frame import Truth
+from engine.protocols.truth import Truth
 from engine.settings import AutoSettings
 from engine.stages import propose
 from model import architecture, checkpoints, devices, proposals, run_state, trainer
@@ -184,7 +184,7 @@ def trained(folder: Path) -> tuple[LoadedModel, int]:
 
 
 @dataclass(frozen=True)
-class Figures:
+class MicroMetrics:
     """What a checkpoint reaches on held-out clips, in points (0 to 100)."""
 
     clips: int
@@ -195,7 +195,7 @@ class Figures:
     occlusion_accuracy: float  # frames on which it knew whether the object was there
 
 
-def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = lambda done: None) -> Figures:
+def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = lambda done: None) -> MicroMetrics:
     """Measures a checkpoint on the held-out clips, which are fixed by their seeds."""
     scores: dict[str, list[jf.Score | None]] = {"mask": [], "3-click": [], "1-click": []}
     right = frames = 0
@@ -223,7 +223,7 @@ def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = 
         assert mean is not None  # every clip has objects
         return 50 * (mean.j + mean.f)
 
-    return Figures(
+    return MicroMetrics(
         clips=clips,
         masklets=sum(score is not None for score in scores["mask"]),
         jf_mask=points("mask"),
@@ -233,7 +233,7 @@ def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = 
     )
 
 
-def save(folder: Path, figures: Figures) -> Path:
+def save(folder: Path, figures: MicroMetrics) -> Path:
     """Writes the weights of a finished run to model/micro, with a card that says what they are and what they reach."""
     total = sum(stage.steps for stage in RECIPE.stages)
     loaded, steps = trained(folder)
@@ -243,7 +243,7 @@ def save(folder: Path, figures: Figures) -> Path:
     return checkpoints.save(loaded.model, checkpoints.MICRO, card=_card(figures), meta=meta)
 
 
-def _card(figures: Figures) -> str:
+def _card(figures: MicroMetrics) -> str:
     stages = "\n".join(
         f"| {s.name} | {s.steps} | {s.frames} | {s.batch} | {s.objects} | {s.lr:g} |" for s in RECIPE.stages
     )
@@ -288,11 +288,9 @@ def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, second
             made = (
                 {a.frame_idx: a.masks(hw) for a in tracker.propagate(0, count) if a.frame_idx in shown} if found else {}
             )
-            cells = [report.overlay(reader.read(i), list(made.get(i, []))) for i in shown]
-        size = (320, round(320 * hw[0] / hw[1]))
-        rows.append(np.concatenate([cv2.resize(cell, size, interpolation=cv2.INTER_AREA) for cell in cells], 1))
-    cv2.imwrite(str(out), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return out
+            cells = [pictures.overlay(reader.read(i), list(made.get(i, []))) for i in shown]
+        rows.append(pictures.side_by_side(cells, width_px=320, height_px=round(320 * hw[0] / hw[1])))
+    return pictures.write_jpeg(pictures.stacked(rows), out, quality=85)
 
 
 def main() -> None:

@@ -12,12 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
+from engine import pictures
 from engine.protocols import first_frame
-from engine.rounds import rounds
+from engine.rounds import record
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
@@ -26,10 +23,6 @@ from storage.formats import sav
 from storage.records import STRIDE, Masklet, Video
 from storage.video import jpeg
 from validation import jf
-
-Image = NDArray[np.uint8]
-# Okabe and Ito's palette without black: told apart by colour-blind eyes too. RGB.
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 
 
 @dataclass(frozen=True)
@@ -68,8 +61,8 @@ def summarise(
     scores = [score for video in videos for score in against_truth(s, video, rows).values()]
     mean = jf.mean(scores)
     published = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}
-    mine = [r for r in rounds.ids(s) if rounds.start_of(s, r).release == published.get("release")]
-    last = next((outcome for r in reversed(mine) if (outcome := rounds.outcome_of(s, r))), None)
+    mine = [r for r in record.ids(s) if record.start_of(s, r).release == published.get("release")]
+    last = next((outcome for r in reversed(mine) if (outcome := record.result_of(s, r))), None)
     return Summary(
         videos=len(videos),
         quarantined=len(s.tables.quarantine()),
@@ -166,44 +159,6 @@ def write(s: Services, batch_id: str, summary: Summary, path: Path, *, title: st
     return path
 
 
-def contact_sheet(
-    s: Services, video: Video, rows: Sequence[Masklet], *, columns: int = 6, width_px: int = 220
-) -> Image:
-    """Frames evenly spread over a video with the masklets drawn on them: uint8 RGB, one row of pictures."""
-    annotated = list(range(0, video.frame_count, STRIDE))
-    chosen = [annotated[round(i * (len(annotated) - 1) / max(1, columns - 1))] for i in range(columns)]
-    height = round(video.height * width_px / video.width)
-    cells = []
-    with s.frames(video) as reader:
-        for frame in chosen:
-            masks = []
-            for row in rows:
-                at = row.frame_idx.index(frame) if frame in row.frame_idx else None
-                empty = np.zeros((video.height, video.width), bool)
-                masks.append(empty if at is None else rle.decode(row.rle[at], video.height, video.width))
-            picture = overlay(reader.read(frame), masks)
-            cell = np.asarray(cv2.resize(picture, (width_px, height), interpolation=cv2.INTER_AREA), np.uint8)
-            cv2.putText(cell, str(frame), (6, height - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
-            cv2.putText(
-                cell, str(frame), (6, height - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA
-            )
-            cells.append(cell)
-    gap = np.full((height, 4, 3), 255, np.uint8)
-    return np.concatenate([x for cell in cells for x in (cell, gap)][:-1], axis=1)
-
-
-def overlay(rgb: Image, masks: Sequence[NDArray[np.bool_]]) -> Image:
-    """Masks over a frame: a tint and an outline each, in colours that stay apart for colour-blind eyes."""
-    out = rgb.copy()
-    line = max(1, round(min(rgb.shape[:2]) / 240))
-    for i, mask in enumerate(masks):
-        colour = np.array(COLOURS[i % len(COLOURS)], np.float32)
-        out[mask] = (0.55 * out[mask] + 0.45 * colour).astype(np.uint8)
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, contours, -1, COLOURS[i % len(COLOURS)], line, cv2.LINE_AA)
-    return out
-
-
 def _section(
     s: Services,
     video: Video,
@@ -220,9 +175,21 @@ def _section(
         mean = jf.mean(scores.values()) if label == "Accepted" else None
         note = f", J&amp;F {50 * (mean.j + mean.f):.1f} against the truth" if mean else ""
         parts_of.append(f"<p>{label}: {len(rows)}{masks}{note}</p>")
-        picture = base64.b64encode(jpeg(contact_sheet(s, video, rows), 88)).decode()
+        picture = base64.b64encode(jpeg(_sheet(s, video, rows), 88)).decode()
         parts_of.append(f'<img alt="{label} of {name}" src="data:image/jpeg;base64,{picture}">')
     return "<section>" + "".join(parts_of) + "</section>"
+
+
+def _sheet(s: Services, video: Video, rows: Sequence[Masklet], columns: int = 6) -> pictures.Image:
+    """Frames evenly spread over a video, with these masklets on them."""
+    annotated = range(0, video.frame_count, STRIDE)
+    chosen = [annotated[round(i * (len(annotated) - 1) / (columns - 1))] for i in range(columns)]
+    with s.frames(video) as reader:
+        frames = {i: reader.read(i) for i in chosen}
+    nothing = rle.empty(video.height, video.width)
+    counts = [dict(zip(row.frame_idx, row.rle, strict=True)) for row in rows]
+    masks = {i: [rle.decode(of.get(i, nothing), video.height, video.width) for of in counts] for i in chosen}
+    return pictures.contact_sheet(frames, masks)
 
 
 _PAGE = """<!doctype html>

@@ -41,7 +41,7 @@ class NoTruth(Exception):
 
 
 @dataclass(frozen=True)
-class Policy:
+class AnnotatorPolicy:
     """When a simulated person is satisfied. IoU in [0, 1]."""
 
     accept_mean: float = 0.80  # mean IoU over the frames that show the object or the masklet
@@ -89,11 +89,11 @@ def work(
     people: Sequence[Credentials],
     *,
     batch_id: str | None = None,
-    policy: Policy | None = None,
+    policy: AnnotatorPolicy | None = None,
     progress: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
     """Lets each person in turn claim and finish tickets until nobody finds one. Raises NoTruth, the ticket released."""
-    policy, total = policy or Policy(), Tally()
+    policy, total = policy or AnnotatorPolicy(), Tally()
     clients = [_Connections(s.settings.queue_url, person) for person in people]
     desk = _Desk(s, policy)
     try:
@@ -129,7 +129,7 @@ class _Connections:
 class _Desk:
     """What a person needs to work: the truth of each video, and the model."""
 
-    def __init__(self, s: Services, policy: Policy) -> None:
+    def __init__(self, s: Services, policy: AnnotatorPolicy) -> None:
         self._s, self._policy = s, policy
         self._truths: dict[str, list[Masklet]] = {}
         self._taken: set[tuple[str, str]] = set()  # objects whose first candidate is in hand or settled

@@ -9,77 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engine.datasets.labelled import Dataset, LabelledVideo
+from engine.datasets.labelled import Dataset
+from engine.protocols.annotator import prompt_object
+from engine.protocols.truth import Compressed, NothingHeldOut, Read, Truth
 from storage import rle
-from storage.pixels import Mask
-from storage.records import Masklet, Prompt
+from storage.records import Masklet
 from validation import gate, jf
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
-    from model.tracker import Tracker
 
-Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
 # Clicks on the first frame that shows the object; its true mask is 0 clicks, its box -1.
 PROTOCOLS = {"mask": 0, "box": -1, "1-click": 1, "3-click": 3, "5-click": 5}
-
-
-class NothingHeldOut(Exception):
-    """No object of a held-out video is seen where it would be scored: nothing could be measured."""
-
-
-class Compressed(Sequence[Mask]):
-    """Masks that are decoded when they are looked at: those of all objects of a video do not fit in memory."""
-
-    def __init__(self, counts: Sequence[bytes], height: int, width: int) -> None:
-        self._counts, self._height, self._width = counts, height, width
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    @overload
-    def __getitem__(self, index: int) -> Mask: ...
-    @overload
-    def __getitem__(self, index: slice) -> Compressed: ...
-    def __getitem__(self, index: int | slice) -> Mask | Compressed:
-        if isinstance(index, slice):
-            return Compressed(self._counts[index], self._height, self._width)
-        return rle.decode(self._counts[index], self._height, self._width)
-
-
-@dataclass(frozen=True)
-class Truth:
-    """An object's true masks on the annotated frames, ascending. masks: bool (H, W) each."""
-
-    frame_idx: tuple[int, ...]
-    masks: Sequence[Mask]
-
-    @staticmethod
-    def of(masklet: Masklet) -> Truth:
-        """The masks of a masklet that people verified."""
-        return Truth(masklet.frame_idx, Compressed(masklet.rle, masklet.height, masklet.width))
-
-    @staticmethod
-    def all_of(video: LabelledVideo) -> dict[str, Truth]:
-        """The masks of every object of a video."""
-        hw = video.height, video.width
-        nothing = rle.empty(*hw)
-        return {
-            name: Truth(video.frame_idx, Compressed([of.get(i, nothing) for i in video.frame_idx], *hw))
-            for name, of in video.objects.items()
-        }
-
-    @property
-    def first(self) -> int | None:
-        """Index of the first annotated frame that shows the object; None if none does."""
-        return next((i for i, mask in enumerate(self.masks) if mask.any()), None)
 
 
 @dataclass(frozen=True)
@@ -161,52 +105,6 @@ def semi_supervised(
             score = jf.score_masklet(Compressed(made[name], *hw), target)
             results[name] = (score, Presence(right[name], len(made[name]) - 1))
     return results
-
-
-def prompt_object(
-    tracker: Tracker, name: str, frame_idx: int, target: Mask, clicks: int, mask: Mask | None = None
-) -> int:
-    """Prompts an object by its true mask (0 clicks), its box (-1), or clicks: its centre, then the largest errors'.
-
-    mask: what is there already and is to be corrected; then every click goes to an error.
-    Returns the number of clicks that were needed: none is given to a mask that is right already.
-    """
-    from model import simulated_clicks
-
-    if clicks == 0:
-        tracker.prompt(name, Prompt(frame_idx=frame_idx, mask_rle=rle.encode(target)))
-        return 0
-    if clicks < 0:
-        tracker.prompt(name, Prompt(frame_idx=frame_idx, box_xyxy=simulated_clicks.box_of(target)))
-        return 0
-    points: list[tuple[float, float]] = []
-    labels: list[int] = []
-    for _ in range(clicks):
-        click = (
-            simulated_clicks.first_click(target) if mask is None else simulated_clicks.corrective_click(mask, target)
-        )
-        if click is None:
-            break
-        points.append(click[0])
-        labels.append(click[1])
-        answer = tracker.prompt(name, Prompt(frame_idx=frame_idx, points_xy=tuple(points), labels=tuple(labels)))
-        mask = answer.masks(target.shape[:2])[0]
-    return len(points)
-
-
-def picture(points: Mapping[str, float], title: str, path: Path) -> Path:
-    """Figures between 0 and 100 as bars, a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 1 + 0.4 * len(points)), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    bars = axes.barh(list(points), list(points.values()), color="#0072B2")
-    axes.bar_label(bars, fmt="%.1f", padding=3)
-    axes.set(title=title, xlim=(0, 110), xticks=range(0, 101, 20))
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-    return path
 
 
 def score_rows(made: Masklet, truth: Masklet) -> jf.Score | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.datasets.labelled import Dataset, LabelledVideo
-from engine.protocols.first_frame import Compressed, NothingHeldOut, Read, Truth, prompt_object
+from engine.protocols import effort
+from engine.protocols.annotator import prompt_object
+from engine.protocols.truth import Compressed, NothingHeldOut, Read, Truth
 from storage import rle
 from storage.overlap import mask_iou
 from storage.pixels import Mask
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 FRAMES, CLICKS = 8, 3  # frames that may be clicked on, and clicks on each
 GOOD = 0.75  # IoU below which an online annotator stops the video
-LOCATE_S, CLICK_S, WATCH_S = 1.0, 1.5, 30.0 / 300  # modelled seconds: to find a place, to click, to watch a frame
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def offline(
         found = {a.frame_idx: rle.encode(a.masks(hw)[0]) for a in tracker.propagate(start, frame_count)}
         made = [found[frame] for frame in wanted]
         watched = (frame_count - start) * number
-        seconds = WATCH_S * watched + LOCATE_S * number + CLICK_S * clicks
+        seconds = effort.correction_s(watched, number, clicks)
         yield Reached(number, clicks, jf.score_masklet(Compressed(made, *hw), targets), seconds)
 
 
@@ -116,7 +116,7 @@ def online(
             frames=number,
             clicks=clicks[number - 1],
             score=jf.score_masklet(Compressed(of, *hw), targets),
-            modelled_s=WATCH_S * (frame_count - start) + LOCATE_S * number + CLICK_S * clicks[number - 1],
+            modelled_s=effort.correction_s(frame_count - start, number, clicks[number - 1]),
         )
         for number, of in enumerate(made, 1)
     ]
@@ -257,23 +257,6 @@ def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tupl
                 yield video, truth
     if count == 0:
         raise NothingHeldOut(f"{data.name} shows no object in a video of the split {data.split or 'all'}")
-
-
-def picture(exam: Exam, name: str, path: Path) -> Path:
-    """The curves of an exam as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    frames = range(1, FRAMES + 1)
-    axes.plot(frames, exam.offline_jf, "o-", color="#0072B2", label="offline")
-    axes.plot(frames, exam.online_jf, "D-", color="#D55E00", label="online")
-    axes.set(xlabel="frames clicked on", ylabel="J&F", title=f"{name}, {exam.objects} objects", ylim=(0, 100))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
-    figure.savefig(path)
-    return path
 
 
 def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[float]:

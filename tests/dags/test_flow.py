@@ -23,8 +23,8 @@ from sqlalchemy import select
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
-from engine.demo import synthetic
-from engine.rounds import rounds
+from engine.demo import scene, synthetic_videos
+from engine.rounds import record, starting
 from engine.services import Services, connect
 from engine.serving import serve
 from engine.stages import batches
@@ -33,7 +33,7 @@ from storage import parts, releases
 from storage.formats import sav
 from storage.records import Verdict, content_id
 
-SCENE = synthetic.Scene(height=64, width=64, frames=25, objects=(2, 2), clutter=(0, 0))
+SCENE = scene.Scene(height=64, width=64, frames=25, objects=(2, 2), clutter=(0, 0))
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -121,7 +121,7 @@ def accept_everything(s: Services) -> int:
 
 
 def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_path: Path) -> None:
-    synthetic.write_videos(tmp_path / "videos", 2, SCENE, seed=3)
+    synthetic_videos.write_videos(tmp_path / "videos", 2, SCENE, seed=3)
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"not a video")
 
     assert states(bag, "ingest") == ("success", {"admit": ["success"]})
@@ -169,7 +169,7 @@ def test_a_source_that_is_not_there_fails_at_once(bag: DagBag, s: Services) -> N
     assert time.monotonic() - began < 25  # a retry would wait for 30 s
 
 
-NOWHERE = rounds.Round("round-001-00000000", 1, "no-release", "/no/model", None, 0, 1, 1e-4, 1, None, 0.0, 1)
+NOWHERE = record.Round("round-001-00000000", 1, "no-release", "/no/model", None, 0, 1, 1e-4, 1, None, 0.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_round_that_cannot_be_helped_by_another_try_fails_at_once(
 
 
 def test_the_clock_wakes_the_round_that_is_due(bag: DagBag, s: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "due", lambda s: "release-0001")
+    monkeypatch.setattr(starting, "due", lambda s: "release-0001")
     told = {}
 
     class Alias:
@@ -210,7 +210,7 @@ def test_a_stage_that_cannot_be_asked_keeps_no_other_from_being_woken(
     def broken(s):
         raise RuntimeError("the registry is down\nfor good")
 
-    monkeypatch.setattr(rounds, "due", broken)
+    monkeypatch.setattr(starting, "due", broken)
     batch_id = "0" * 16
     batches.mark(s.blobs, batch_id, BatchStage.INGESTED, {"videos": []})
     told = {}

@@ -6,7 +6,7 @@ import time
 import pytest
 import uvicorn
 
-from engine.demo import synthetic
+from engine.demo import scene, synthetic_videos
 from engine.processes import ports
 from engine.services import connect
 from engine.serving import serve
@@ -20,7 +20,7 @@ from engine.settings import (
     Settings,
 )
 
-SCENE = synthetic.Scene(height=96, width=128, frames=24, objects=(2, 3), clutter=(0, 0), size=(0.2, 0.35), leave=0.0)
+SCENE = scene.Scene(height=96, width=128, frames=24, objects=(2, 3), clutter=(0, 0), size=(0.2, 0.35), leave=0.0)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def checkpoint(tmp_path_factory):
 def clips(tmp_path_factory):
     """A folder with three short clips and their truth."""
     folder = tmp_path_factory.mktemp("clips")
-    synthetic.write_videos(folder, 3, SCENE, seed=5)
+    synthetic_videos.write_videos(folder, 3, SCENE, seed=5)
     return folder
 
 

@@ -11,8 +11,8 @@ from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
 from engine import loop
 from engine.demo import simulated_people
-from engine.demo.simulated_people import Credentials, Policy
-from engine.rounds import rounds
+from engine.demo.simulated_people import AnnotatorPolicy, Credentials
+from engine.rounds import record, starting, steps
 from engine.settings import AutoSettings
 from engine.stages import batches, ingest, propose, publish, review
 from engine.stages.batches import BatchStage
@@ -22,7 +22,9 @@ from storage.formats import sav
 from storage.records import Verdict
 
 # A random model finds nothing worth keeping: these people accept whatever they are shown.
-ANYTHING = Policy(accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, corrections=1, one_each=False)
+ANYTHING = AnnotatorPolicy(
+    accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, corrections=1, one_each=False
+)
 
 
 @pytest.fixture
@@ -89,18 +91,18 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
                 decoded = pycocotools.mask.decode(mask).astype(bool)
                 assert np.array_equal(decoded, rle.decode(rows[n].rle[t], rows[n].height, rows[n].width))
 
-    assert rounds.due(s) == name
-    round_id = rounds.start(s, name)
-    assert rounds.start(s, name) == round_id
-    rounds.train(s, round_id)
-    rounds.evaluate(s, round_id)
-    outcome = rounds.decide(s, round_id)
+    assert starting.due(s) == name
+    round_id = starting.start(s, name)
+    assert starting.start(s, name) == round_id
+    steps.train(s, round_id)
+    steps.evaluate(s, round_id)
+    outcome = steps.decide(s, round_id)
     assert outcome.masklets == len(held_out)
     promoted = s.checkpoint()
     assert promoted.name == (round_id if outcome.promoted else str(s.settings.model.checkpoint))
-    assert rounds.outcome_of(s, round_id) == outcome
-    assert rounds.decide(s, round_id) == outcome
-    assert rounds.due(s) is None
+    assert record.result_of(s, round_id) == outcome
+    assert steps.decide(s, round_id) == outcome
+    assert starting.due(s) is None
     assert s.model(type(promoted)(round_id, 1, f"checkpoints/{round_id}")).image_size == 128
 
 
@@ -108,12 +110,12 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     s, batch_id = queue, proposed
     simulated_people.work(s, people, policy=ANYTHING)
     review.collect(s, batch_id)
-    round_id = rounds.start(s, publish.publish_batch(s, batch_id), steps=1)
-    rounds.train(s, round_id)
+    round_id = starting.start(s, publish.publish_batch(s, batch_id), steps=1)
+    steps.train(s, round_id)
     promoted = {"jf": 0.9, "masklets": 2, "slices": {}}
     figures = {"before": {**promoted, "jf": 0.1}, "after": promoted}
     s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures).encode())
-    assert rounds.decide(s, round_id).promoted
+    assert steps.decide(s, round_id).promoted
     checkpoint = s.checkpoint()
     assert (checkpoint.name, checkpoint.round) == (round_id, 1)
     video = s.tables.videos()[0]
@@ -225,11 +227,11 @@ def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(q
 def test_an_annotator_that_knows_the_truth_ends_near_it(queue, proposed, people):
     """With a random model the brush does the work: frames that clicks do not reach are painted."""
     s, batch_id = queue, proposed
-    simulated_people.work(s, people, policy=Policy(same_object=0.0, attempts=1, corrections=1))
+    simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, attempts=1, corrections=1))
     review.collect(s, batch_id)
     by_hand = [m for m in parts.rows(s.blobs, "masklets", batch_id) if m.phase == "1"]
     assert by_hand
-    desk = simulated_people._Desk(s, Policy())
+    desk = simulated_people._Desk(s, AnnotatorPolicy())
     for row in by_hand:
         best = max(overlap.tube_iou(row, truth) for truth in desk._truth(row.video_id))
         assert best == pytest.approx(1.0)
@@ -237,13 +239,13 @@ def test_an_annotator_that_knows_the_truth_ends_near_it(queue, proposed, people)
 
 def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people):
     s, batch_id = queue, proposed
-    simulated_people.work(s, people, policy=Policy(same_object=0.0, corrections=0))
+    simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, corrections=0))
     settled = s.queue.batch_result(batch_id).settled
     accepted = [d for d in settled if d.verdict is Verdict.ACCEPT]
-    truths = sum(len(simulated_people._Desk(s, Policy())._truth(v.video_id)) for v in s.tables.videos())
+    truths = sum(len(simulated_people._Desk(s, AnnotatorPolicy())._truth(v.video_id)) for v in s.tables.videos())
     assert 0 < len(accepted) <= truths
     assert len(settled) > len(accepted) or len(settled) <= truths
-    desk = simulated_people._Desk(s, Policy())
+    desk = simulated_people._Desk(s, AnnotatorPolicy())
     for decision in accepted:  # what the model left wrong was painted: each is near the truth on every frame
         best = max(desk._truth(decision.video_id), key=lambda t: overlap.tube_iou(decision.masklet, t))
         assert overlap.tube_iou(decision.masklet, best) > 0.7
@@ -251,7 +253,7 @@ def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people
 
 def test_a_rejection_of_everything_publishes_nothing(queue, proposed, people):
     s, batch_id = queue, proposed
-    simulated_people.work(s, people, policy=Policy(same_object=1.1))
+    simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=1.1))
     result = s.queue.batch_result(batch_id)
     assert {d.verdict for d in result.settled} == {Verdict.REJECT}
     review.collect(s, batch_id)

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from engine.cli import main
-from engine.datasets import labelled
-from engine.datasets.labelled import ClipSource, DatasetError, NothingToTrainOn, open_dataset
+from engine.datasets import clip_sampler, labelled
+from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
+from engine.datasets.labelled import DatasetError
+from engine.datasets.layouts import open_dataset
 from engine.protocols import first_frame, interactive
-from engine.protocols.first_frame import NothingHeldOut, Truth
+from engine.protocols.truth import NothingHeldOut, Truth
 from engine.rounds import training
 from engine.stages import import_sav
 from model import checkpoints
@@ -103,7 +105,7 @@ def release(s, sav_folder):
 
 
 def source_of(data, frames, hardest=1.0):
-    return ClipSource(data, list(labelled.index(data)), frames, hardest)
+    return ClipSampler(data, list(clip_sampler.index(data)), frames, hardest)
 
 
 def test_every_kind_is_opened_in_one_way(s, release, tmp_path, caplog):
@@ -245,7 +247,7 @@ def test_a_spoiled_video_of_sav_is_one_line_and_leaves_the_others(sav_val, line,
         list(data.videos())
     assert line in str(error.value) and "\n" not in str(error.value)
     with caplog.at_level(logging.WARNING):
-        assert {data.entries[of.number].video_id for of in labelled.index(data)} == {"whole"}
+        assert {data.entries[of.number].video_id for of in clip_sampler.index(data)} == {"whole"}
     assert len(caplog.records) == 1 and line in caplog.records[0].getMessage()
 
 
@@ -434,7 +436,8 @@ def said_by(settings, monkeypatch, capsys):
 
 def test_the_test_set_of_sav_is_measured_and_trained_on_by_command(settings, checkpoint, tmp_path, monkeypatch, capsys):
     command = said_by(settings, monkeypatch, capsys)
-    monkeypatch.setattr(training, "run", partial(training.run, workers=0))  # starting one takes longer than the step
+    in_process = partial(training.train_on, workers=0)  # starting a worker takes longer than the step
+    monkeypatch.setattr(training, "train_on", in_process)
     folder = str(write_sav_frames(tmp_path / "sav_test", "one", 33, listed="sav_test.txt"))
     words = ("evaluate", str(checkpoint), "--data", folder, "--split", "test", "--protocol", "mask", "--json")
     assert json.loads(command(*words))["masklets"] == 2

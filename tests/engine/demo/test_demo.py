@@ -17,10 +17,10 @@ def test_a_demo_empties_an_earlier_one_but_no_living_one_and_no_other_folder(tmp
         (folder / "store").mkdir()
         (folder / "queue.db").write_text("")
         with pytest.raises(demo.DemoRunning, match=str(folder)):
-            demo.run(folder, print)
+            demo.run_demo(folder, print)
         assert (folder / "store").exists()
     with at_rest(folder / "airflow"), pytest.raises(AlreadyRunning):  # `masklets up` to look at its results
-        demo.run(folder, print)
+        demo.run_demo(folder, print)
     assert (folder / "store").exists()
     with demo._alone(folder):
         demo._empty(folder)
@@ -28,7 +28,7 @@ def test_a_demo_empties_an_earlier_one_but_no_living_one_and_no_other_folder(tmp
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(ValueError, match="not a demo's"):
-        demo.run(tmp_path / "mine", print)
+        demo.run_demo(tmp_path / "mine", print)
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import micro as benchmark
-from engine.demo import micro, synthetic
-from engine.demo.synthetic import Scene
+from engine.demo import micro, synthetic, synthetic_videos
+from engine.demo.scene import Scene
 from model import checkpoints
 from storage import video
 from storage.formats import sav
@@ -80,7 +80,7 @@ def test_the_benchmark_of_micro_prints_one_line_of_figures(monkeypatch, capsys):
 
 def test_the_truth_beside_a_video_is_what_was_drawn(tmp_path):
     scene = Scene(height=64, width=96, frames=9, leave=0.0)
-    (path,) = synthetic.write_videos(tmp_path, 1, scene, seed=2)
+    (path,) = synthetic_videos.write_videos(tmp_path, 1, scene, seed=2)
     clip = synthetic.render(2 * 1_000_003 + 1, scene)
     truth = sav.from_sav(json.loads((tmp_path / "clip_001.truth.json").read_text()))
     from storage import rle

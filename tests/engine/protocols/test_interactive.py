@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import model.tracker
-from engine.demo.synthetic import Scene, render
+from engine.demo.scene import Scene
+from engine.demo.synthetic import render
 from engine.protocols import first_frame, interactive
-from engine.protocols.first_frame import Truth
 from engine.protocols.interactive import Reached
+from engine.protocols.truth import Truth
 from model import checkpoints
 from model.features import FeatureCache
 from storage.overlap import mask_iou

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from engine import loop
-from engine.datasets import labelled
-from engine.datasets.labelled import ClipSource
+from engine import loop, pictures
+from engine.datasets import clip_sampler, layouts
+from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.files import alone
-from engine.protocols import first_frame, interactive
-from engine.protocols.first_frame import Truth
+from engine.protocols import effort, first_frame, interactive
+from engine.protocols.truth import NothingHeldOut, Truth
 from engine.registry import Checkpoint
-from engine.rounds import rounds
+from engine.rounds import record, starting, steps
 from engine.services import connect
 from engine.stages import ingest
 from storage import parts, releases, rle
@@ -79,7 +79,7 @@ def release(s):
 def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve(s, release, tmp_path):
     asked = []
     exam = interactive.measure(
-        labelled.of_release(release).only("val"),
+        layouts.of_release(release).only("val"),
         s.model(s.checkpoint()),
         most_objects=1,
         progress=lambda done, total, word: asked.append(word),
@@ -89,85 +89,85 @@ def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve
     (video,) = (v for v in release.videos() if v.video_id == asked[0])
     assert video.split == "val"
     assert all(0 <= points <= 100 for points in (*exam.offline_jf, *exam.online_jf, exam.image_miou_1))
-    assert exam.offline_modelled_s >= interactive.WATCH_S * video.frame_count
-    drawn = cv2.imread(str(interactive.picture(exam, "tiny", tmp_path / "curve.png")))
+    assert exam.offline_modelled_s >= effort.WATCH_S * video.frame_count
+    drawn = cv2.imread(str(pictures.draw_curves(exam.offline_jf, exam.online_jf, "tiny", tmp_path / "curve.png")))
     assert drawn.shape[0] > 300 and drawn.std() > 5
 
 
 def test_a_round_is_refused_under_torchrun_whose_processes_would_wait_for_each_other(s, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="one process: torchrun is for `masklets train --data`"):
-        rounds.train(s, "round-001-abc")
+        steps.train(s, "round-001-abc")
 
 
 def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s, release):
-    a, b = (measured(s, rounds.start(s, release.name, seed=seed)) for seed in (1, 2))
-    assert rounds.decide(s, a).promoted
-    second = rounds.decide(s, b)
+    a, b = (measured(s, starting.start(s, release.name, seed=seed)) for seed in (1, 2))
+    assert steps.decide(s, a).promoted
+    second = steps.decide(s, b)
     assert not second.promoted and a in second.reasons[0]
     assert s.checkpoint().name == a
 
     s.blobs.delete(f"rounds/{a}/decision.json")  # as if it was killed after the promotion
-    again = rounds.decide(s, a)
+    again = steps.decide(s, a)
     assert again.promoted and s.checkpoint().name == a
 
-    c = measured(s, rounds.start(s, release.name))
-    assert rounds.start_of(s, c).parent == a and rounds.decide(s, c).promoted
-    assert rounds.decide(s, a) == again and rounds.decide(s, b) == second
-    assert s.checkpoint() == Checkpoint(c, 2, f"checkpoints/{c}") == rounds.checkpoint_of(s, c)
+    c = measured(s, starting.start(s, release.name))
+    assert record.start_of(s, c).parent == a and steps.decide(s, c).promoted
+    assert steps.decide(s, a) == again and steps.decide(s, b) == second
+    assert s.checkpoint() == Checkpoint(c, 2, f"checkpoints/{c}") == record.checkpoint_of(s, c)
 
 
 def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, release):
-    assert rounds.due(s) == release.name
+    assert starting.due(s) == release.name
     assert loop.run(s).pending["release"] == [release.name]
-    by_hand = rounds.start(s, release.name, seed=9)
-    round_id = rounds.start(s, rounds.due(s))
+    by_hand = starting.start(s, release.name, seed=9)
+    round_id = starting.start(s, starting.due(s))
     larger = release_of(s, "release-0002")
-    assert rounds.due(s) == release.name
-    assert rounds.start(s, rounds.due(s)) == round_id
+    assert starting.due(s) == release.name
+    assert starting.start(s, starting.due(s)) == round_id
 
-    rounds.decide(s, measured(s, round_id, gain=-0.1))
-    assert rounds.start_of(s, round_id).masklets * 2 == larger.counts["by_split"]["train"]["masklets"]
-    assert rounds.due(s) == larger.name
-    rounds.decide(s, measured(s, rounds.start(s, larger.name), gain=-0.1))
-    assert rounds.due(s) is None and loop.run(s).pending["release"] == []
-    assert rounds.outcome_of(s, by_hand) is None
+    steps.decide(s, measured(s, round_id, gain=-0.1))
+    assert record.start_of(s, round_id).masklets * 2 == larger.counts["by_split"]["train"]["masklets"]
+    assert starting.due(s) == larger.name
+    steps.decide(s, measured(s, starting.start(s, larger.name), gain=-0.1))
+    assert starting.due(s) is None and loop.run(s).pending["release"] == []
+    assert record.result_of(s, by_hand) is None
 
 
 def test_a_round_that_start_would_not_find_again_is_not_waited_for(s, settings, release):
-    old = rounds.start(s, release.name)
+    old = starting.start(s, release.name)
     changed = settings.model_copy(update={"rounds": settings.rounds.model_copy(update={"steps": 3})})
     with connect(changed) as other:
-        new = rounds.start(other, rounds.due(other))
+        new = starting.start(other, starting.due(other))
         assert new != old
-        rounds.decide(other, measured(other, new, gain=-0.1))
-        assert rounds.due(other) is None
+        steps.decide(other, measured(other, new, gain=-0.1))
+        assert starting.due(other) is None
 
 
 def test_a_round_that_serves_counts_though_its_decision_was_not_written(s, release):
-    round_id = measured(s, rounds.start(s, release.name))
-    rounds.decide(s, round_id)
+    round_id = measured(s, starting.start(s, release.name))
+    steps.decide(s, round_id)
     s.blobs.delete(f"rounds/{round_id}/decision.json")
-    assert rounds.due(s) is None
+    assert starting.due(s) is None
 
 
 def source_of(release, frames):
-    training = labelled.of_release(release).only("train")
-    return ClipSource(training, list(labelled.index(training)), frames)
+    training = layouts.of_release(release).only("train")
+    return ClipSampler(training, list(clip_sampler.index(training)), frames)
 
 
 def samples(clips, image_size, frames):
     """What the trainer draws from a source."""
     from model import samples
 
-    recipe = rounds.recipe_of(rounds.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
+    recipe = steps.recipe_of(record.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
     (stage,) = recipe.stages
     return samples.Samples(clips, replace(stage, frames=frames), recipe, 0, 0)
 
 
 @pytest.mark.parametrize("image_size", [128, 256, 512, 1024])
 def test_an_object_that_a_clip_may_begin_with_is_one_that_the_trainer_takes(image_size):
-    assert labelled.SMALLEST * image_size**2 > samples(None, image_size, 1).config.min_area_px
+    assert clip_sampler.SMALLEST * image_size**2 > samples(None, image_size, 1).config.min_area_px
 
 
 @pytest.mark.parametrize("shown", [0, 2, 5])
@@ -207,37 +207,37 @@ def test_a_clip_is_of_the_frames_that_its_masks_are_of(s, release):
 def test_a_release_that_can_teach_or_measure_nothing_begins_no_round(s):
     ingest.admit(s)
     release_of(s, "dark", only_on())
-    with pytest.raises(rounds.NothingToTrainOn, match="dark"):
-        rounds.start(s, "dark")
+    with pytest.raises(NothingToTrainOn, match="dark"):
+        starting.start(s, "dark")
     release_of(s, "ends", lambda row: row if row.split == "train" else only_on(0, 5)(row))
-    with pytest.raises(rounds.NothingHeldOut, match="ends"):
-        rounds.start(s, "ends")
+    with pytest.raises(NothingHeldOut, match="ends"):
+        starting.start(s, "ends")
     with pytest.raises(NoSuchRelease):
-        rounds.start(s, "nothing")
-    assert rounds.ids(s) == []
+        starting.start(s, "nothing")
+    assert record.ids(s) == []
 
 
 def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, release):
     chosen = settings.rounds.model_copy(update={"image_size": 64, "min_gain": 5.0, "steps": 1})
     with connect(settings.model_copy(update={"rounds": chosen})) as other:
-        round_id = rounds.start(other, release.name)
+        round_id = starting.start(other, release.name)
     s.blobs.create(f"checkpoints/{round_id}/model.safetensors", b"the weights of another trainer")
-    rounds.train(s, round_id)
+    steps.train(s, round_id)
     assert json.loads(s.blobs.read(f"checkpoints/{round_id}/config.json"))["image_size"] == 64
     assert s.blobs.read(f"checkpoints/{round_id}/model.safetensors") == b"the weights of another trainer"
     samples = s.registry._client.list_artifacts(s.registry.track(round_id).run_id, "samples")
     assert [item.path for item in samples] == ["samples/0000001.jpg"]
-    outcome = rounds.decide(s, measured(s, round_id, gain=0.01))
+    outcome = steps.decide(s, measured(s, round_id, gain=0.01))
     assert not outcome.promoted and "at least +0.05" in outcome.reasons[0]
 
 
 def test_a_second_trainer_waits_for_the_first_and_finds_its_checkpoint(s, release, monkeypatch):
-    round_id = rounds.start(s, release.name)
+    round_id = starting.start(s, release.name)
     trained = []
-    monkeypatch.setattr(rounds, "_fine_tune", lambda *a: trained.append(a))
+    monkeypatch.setattr(steps, "_fine_tune", lambda *a: trained.append(a))
     lock = s.home / "rounds" / round_id / "lock"
     with alone(lock):
-        second = threading.Thread(target=rounds.train, args=(s, round_id))
+        second = threading.Thread(target=steps.train, args=(s, round_id))
         second.start()
         second.join(0.3)
         assert second.is_alive()
@@ -247,12 +247,12 @@ def test_a_second_trainer_waits_for_the_first_and_finds_its_checkpoint(s, releas
 
 
 def test_a_checkpoint_is_a_round_that_was_trained_or_a_name(s, release):
-    round_id = rounds.start(s, release.name)
-    assert rounds.checkpoint_of(s, "facebook/sam2.1-hiera-tiny") == Checkpoint("facebook/sam2.1-hiera-tiny", 0, None)
-    with pytest.raises(rounds.NoSuchRound, match="has not been trained"):
-        rounds.checkpoint_of(s, round_id)
+    round_id = starting.start(s, release.name)
+    assert record.checkpoint_of(s, "facebook/sam2.1-hiera-tiny") == Checkpoint("facebook/sam2.1-hiera-tiny", 0, None)
+    with pytest.raises(record.NoSuchRound, match="has not been trained"):
+        record.checkpoint_of(s, round_id)
     s.blobs.create(f"checkpoints/{round_id}/meta.json", b"{}")
-    assert rounds.checkpoint_of(s, round_id) == Checkpoint(round_id, 1, f"checkpoints/{round_id}")
+    assert record.checkpoint_of(s, round_id) == Checkpoint(round_id, 1, f"checkpoints/{round_id}")
 
 
 def test_truths_stay_compressed_and_score_as_their_masks_do(s, release):

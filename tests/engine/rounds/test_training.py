@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from engine.cli import main
-from engine.datasets import labelled
-from engine.datasets.labelled import NothingToTrainOn, open_dataset
+from engine.datasets import clip_sampler
+from engine.datasets.clip_sampler import NothingToTrainOn
+from engine.datasets.layouts import open_dataset
 from engine.registry import Registry
-from engine.rounds import training
+from engine.rounds import recipes, training, watch
 from model import architecture, checkpoints
 from model.recipe import Interaction, parse_recipe
 
@@ -38,44 +39,44 @@ def folder(tmp_path, clips):
 @pytest.fixture
 def tiny():
     """Two stages of two steps: clips, then hard ones with the encoder frozen."""
-    quick = training.recipe_of("quick", 64).stages[0]
+    quick = recipes.recipe_of("quick", 64).stages[0]
     how = Interaction(correction_clicks=1)
     first = replace(quick, steps=2, frames=2, objects=2, batch=1, warmup=1, interaction=how)
     hard = replace(first, name="hard", frames=3, encoder_lr=0.0, hardest=0.5)
-    return replace(training.QUICK, stages=(first, hard), affine=0.5)
+    return replace(recipes.QUICK, stages=(first, hard), affine=0.5)
 
 
 def test_the_recipe_of_the_paper_says_what_the_paper_says():
-    clips, hard = training.RECIPES["full"].stages
+    clips, hard = recipes.RECIPES["full"].stages
     how = clips.interaction
     assert (clips.frames, clips.objects, how.prompted_frames, how.correction_clicks) == (8, 3, 2, 7)
     assert (how.mask, how.click, 1 - how.mask - how.click) == (0.5, 0.25, 0.25)
     assert (hard.frames, hard.hardest, hard.encoder_lr, hard.lr) == (16, 0.5, 0.0, clips.lr / 2)
     assert (clips.lr, clips.encoder_lr, clips.steps, hard.steps) == (3e-4, 6e-5, 200_000, 50_000)
     assert (clips.images, hard.images) == (0.15, 0.0)  # 15.2 % of the paper's mix are images
-    assert (training.FULL.colour_jitter, training.FULL.tone_jitter) == (0.1, 0.03)
-    (masks,) = training.RECIPES["mask-only"].stages
+    assert (recipes.FULL.colour_jitter, recipes.FULL.tone_jitter) == (0.1, 0.03)
+    (masks,) = recipes.RECIPES["mask-only"].stages
     assert masks.interaction.mask == 1.0 and masks.frames == 8 and masks.images == 0
-    for recipe in training.RECIPES.values():
+    for recipe in recipes.RECIPES.values():
         assert parse_recipe(json.dumps(asdict(recipe))) == recipe
 
 
 def test_a_recipe_is_named_or_a_file_and_may_be_shorter(tmp_path):
-    assert {stage.image_size for stage in training.recipe_of("full", 512).stages} == {512}
-    short = training.fitted(training.RECIPES["full"], steps=100, lr=3e-5, seed=4)
+    assert {stage.image_size for stage in recipes.recipe_of("full", 512).stages} == {512}
+    short = recipes.fitted(recipes.RECIPES["full"], steps=100, lr=3e-5, seed=4)
     assert [stage.steps for stage in short.stages] == [80, 20] and short.seed == 4
     assert short.stages[0].warmup == 6
     assert [stage.lr for stage in short.stages] == pytest.approx([3e-5, 1.5e-5])
     assert [stage.encoder_lr for stage in short.stages] == pytest.approx([6e-6, 0])
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(asdict(short)))
-    assert training.recipe_of(str(path), 256) == short  # its own image size stays
+    assert recipes.recipe_of(str(path), 256) == short  # its own image size stays
     for wrong, line in ((tmp_path / "none.json", "none.json"), ("slow", "full, mask-only, quick or a FILE.json")):
         with pytest.raises(ValueError, match=line):
-            training.recipe_of(str(wrong), 256)
+            recipes.recipe_of(str(wrong), 256)
     path.write_text("{}")
     with pytest.raises(ValueError, match="mine.json: a recipe has a list of 'stages'"):
-        training.recipe_of(str(path), 256)
+        recipes.recipe_of(str(path), 256)
 
 
 def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folder, tiny, checkpoint, tmp_path):
@@ -84,7 +85,7 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
     reported = []
     begun = checkpoints.load(checkpoint)
     before = {name: value.clone() for name, value in begun.model.state_dict().items()}
-    out = training.run(open_dataset(folder), tmp_path / "out", tiny, begun, workers=0, report=reported.append)
+    out = training.train_on(open_dataset(folder), tmp_path / "out", tiny, begun, workers=0, report=reported.append)
     assert [p.step for p in reported] == [1, 2, 3, 4] and [p.stage for p in reported[::2]] == ["fine-tune", "hard"]
     tuned = Sam2VideoModel.from_pretrained(out).state_dict()
     assert any(not (tuned[name] == value).all() for name, value in before.items() if "mask_decoder" in name)
@@ -98,14 +99,14 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
     assert sheet.shape[:2] == (480, 960) and (image != truth).any()
     assert not (out / "training" / "state.pt").exists()
 
-    again = training.run(
+    again = training.train_on(
         open_dataset(folder), out, tiny, checkpoints.load(checkpoint), workers=0, report=reported.append
     )
     assert again == out and len(reported) == 4  # nothing was done again
     with pytest.raises(ValueError, match="another recipe"):
-        training.run(open_dataset(folder), out, replace(tiny, seed=5), checkpoints.load(checkpoint), workers=0)
+        training.train_on(open_dataset(folder), out, replace(tiny, seed=5), checkpoints.load(checkpoint), workers=0)
     with pytest.raises(ValueError, match="holds a run with split None, not 'train'"):
-        training.run(open_dataset(folder, split="train"), out, tiny, checkpoints.load(checkpoint), workers=0)
+        training.train_on(open_dataset(folder, split="train"), out, tiny, checkpoints.load(checkpoint), workers=0)
 
 
 def without_dropout(name="tiny"):
@@ -119,14 +120,14 @@ def without_dropout(name="tiny"):
 
 
 def test_a_run_that_was_cut_ends_as_one_that_was_not(folder, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "picture", lambda *_: np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr(watch, "picture", lambda *_: np.zeros((2, 2, 3), np.uint8))
 
     def cut(progress):
         if progress.step == 3:
             raise KeyboardInterrupt
 
     def weights(out, report=lambda progress: None):
-        training.run(open_dataset(folder), tmp_path / out, tiny, without_dropout(), workers=0, report=report)
+        training.train_on(open_dataset(folder), tmp_path / out, tiny, without_dropout(), workers=0, report=report)
         return (tmp_path / out / "model.safetensors").read_bytes()
 
     with pytest.raises(KeyboardInterrupt):
@@ -137,7 +138,7 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(folder, tiny, tmp_path, mon
     assert steps == [3, 4]
     assert resumed == weights("whole")
     with pytest.raises(ValueError, match="holds a run with from .*, not 'another'"):
-        training.run(open_dataset(folder), tmp_path / "cut", tiny, without_dropout("another"), workers=0)
+        training.train_on(open_dataset(folder), tmp_path / "cut", tiny, without_dropout("another"), workers=0)
 
 
 def test_what_was_not_edited_by_anybody_is_trained_on_whole_and_too_short_videos_are_said(
@@ -148,11 +149,11 @@ def test_what_was_not_edited_by_anybody_is_trained_on_whole_and_too_short_videos
         note["masklet_edited_frame_count"] = [0] * len(note["masklet_id"])
         path.write_text(json.dumps(note))
     data = open_dataset(folder)
-    known = list(labelled.index(data))
+    known = list(clip_sampler.index(data))
     assert training._hardest(tiny.stages[1], data, known) == 1.0 and "does not say what was edited" in caplog.text
     long = replace(tiny, stages=(tiny.stages[0], replace(tiny.stages[1], frames=16)))
     with pytest.raises(NothingToTrainOn, match="16 annotated frames"):  # before the first stage is begun
-        training.run(data, tmp_path / "out", long, checkpoints.load(checkpoint), workers=0)
+        training.train_on(data, tmp_path / "out", long, checkpoints.load(checkpoint), workers=0)
     assert not (tmp_path / "out" / "training" / "curve.jsonl").exists()
 
 
@@ -161,7 +162,7 @@ def test_mlflow_has_the_curves_and_the_pictures_and_its_loss_costs_no_training(
 ):
     registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
     run = {"workers": 0, "tracked": lambda: registry.track("mine", "training")}
-    training.run(open_dataset(folder), tmp_path / "out", tiny, checkpoints.load(checkpoint), **run)
+    training.train_on(open_dataset(folder), tmp_path / "out", tiny, checkpoints.load(checkpoint), **run)
     client = registry._client
     (found,) = client.search_runs([client.get_experiment_by_name("training").experiment_id])
     assert found.info.run_name == "mine" and found.info.status == "FINISHED"

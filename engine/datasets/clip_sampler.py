@@ -1,0 +1,174 @@
+"""Draws the trainer's clips from a labelled dataset."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from model.clips import Clip
+from engine.datasets.labelled import BAD_VIDEO, Dataset, DatasetError, LabelledVideo
+from storage.errors import first_line
+
+log = logging.getLogger(__name__)
+
+
+SMALLEST = 1 / 1000  # of the frame: what a clip's first frame must show; the trainer takes no object below 1 / 1600
+
+
+_KEPT = 64  # videos whose compressed masks a clip source keeps
+
+
+_MOST = 8  # objects of a clip: more than a sample has, and few enough that their masks fit into memory
+
+
+_DRAWS = 50  # videos that a clip source tries before it gives up
+
+
+class NothingToTrainOn(DatasetError):
+    """No training video has a run of frames that begins with an object large enough to learn from."""
+
+
+Run = tuple[int, int]  # place of its first annotated frame, and 1 or -1: its direction in time
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What a clip source must know of a video before it is opened again."""
+
+    number: int  # in the dataset
+    annotated: int  # frames
+    large: Mapping[str, NDArray[np.int32]]  # object -> places of the annotated frames that show it large enough
+    edits: Mapping[str, int]
+
+    def runs(self, frames: int, objects: Collection[str] | None = None) -> tuple[Run, ...]:
+        """The runs of annotated frames, in either direction, that begin with one of the objects; None: with any."""
+        shown = {int(t) for name in self.large if objects is None or name in objects for t in self.large[name]}
+        return tuple((t, way) for t in sorted(shown) for way in (1, -1) if 0 <= t + way * (frames - 1) < self.annotated)
+
+
+def index(
+    data: Dataset, progress: Callable[[int, int, str], None] = lambda done, total, word: None
+) -> Iterator[Indexed]:
+    """Looks through a dataset once: where which object is large enough to begin a clip with, how often it was edited.
+
+    A video that cannot be used is left out with a warning.
+    """
+    for number, entry in enumerate(data.entries):
+        progress(number, len(data), entry.video_id)
+        try:
+            if (video := data.load(number)) is None:
+                continue
+            least = SMALLEST * video.height * video.width
+            large = {
+                name: np.array([t for t, area in enumerate(video.area_px(name).values()) if area >= least], np.int32)
+                for name in video.objects
+            }
+        except BAD_VIDEO as error:
+            _warn(entry.video_id, error)
+            continue
+        yield Indexed(number, len(video.frame_idx), {k: v for k, v in large.items() if v.size}, video.edits)
+
+
+class ClipSampler:
+    """The clips of a dataset: seed -> `model.clips.Clip`. Decodes only the frames that a clip has.
+
+    A clip is a run of consecutive annotated frames, forwards or backwards, that begins with an object large enough to
+    learn from. The same seed gives the same clip, in any process. A video that turns out to be damaged is passed over
+    with a warning and another one is drawn.
+    """
+
+    def __init__(self, data: Dataset, known: Sequence[Indexed], frames: int, hardest: float = 1.0) -> None:
+        """known: `index` of the dataset.  frames: of a clip.  hardest: share of the masklets, the most edited, that
+        clips are of and begin with, each as likely as another; 1: all of them, and each video is as likely.
+
+        Source of the share: SAM 2.1's last stage, which trains on the most edited half (Ravi et al. 2024, second
+        version).
+        Raises NothingToTrainOn.
+        """
+        self.data, self.frames = data, frames
+        self._kept: dict[int, LabelledVideo] = {}
+        self._bad: set[int] = set()
+        #: what a clip may be of: a video, the objects that it may begin with, and those that are in it (None: all)
+        self.places: list[tuple[Indexed, Collection[str] | None, tuple[str, ...] | None]] = []
+        if hardest < 1:
+            for i, names in _most_edited(known, hardest).items():
+                self.places += [(known[i], (name,), names) for name in names if known[i].runs(frames, (name,))]
+        else:
+            self.places = [(of, None, None) for of in known if of.runs(frames)]
+        if not self.places:
+            of = f"{data.split} " if data.split else ""
+            edited = ", edited by somebody" if hardest < 1 else ""
+            raise NothingToTrainOn(
+                f"{data.name} has no {of}video with {frames} annotated frames that begin with an object of "
+                f"{SMALLEST:.1%} of the frame{edited}"
+            )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": {}}
+
+    def __call__(self, seed: int) -> Clip:
+        rng = np.random.default_rng(seed)
+        for _ in range(_DRAWS):
+            of, firsts, objects = self.places[int(rng.integers(len(self.places)))]
+            runs = of.runs(self.frames, firsts)
+            at, way = runs[int(rng.integers(len(runs)))]
+            if of.number in self._bad:
+                continue
+            try:
+                return self._clip(of, objects, [at + way * i for i in range(self.frames)], rng)
+            except BAD_VIDEO as error:
+                self._bad.add(of.number)
+                _warn(self.data.entries[of.number].video_id, error)
+        raise NothingToTrainOn(f"{self.data.name}: {_DRAWS} videos in a row could not be read")
+
+    def _clip(
+        self, of: Indexed, objects: Sequence[str] | None, places: Sequence[int], rng: np.random.Generator
+    ) -> Clip:
+        """objects: None for all of the video's, those that are never large enough included."""
+        from model.clips import Clip
+
+        video = self._video(of.number)
+        wanted = [video.frame_idx[t] for t in places]
+        names = list(objects or video.objects)
+        if len(names) > _MOST:  # a sample may begin at either end, and is of what shows there
+            shown = [name for name in names if {wanted[0], wanted[-1]} & video.objects[name].keys()]
+            shown = [shown[n] for n in rng.permutation(len(shown))]
+            sure = next(name for name in shown if places[0] in of.large.get(name, ()))
+            names = [sure, *(name for name in shown if name != sure)][:_MOST]
+        masks = np.stack([np.stack([video.mask(name, i) for name in names]) for i in wanted])
+        with video.open() as reader:
+            read = {i: reader.read(i) for i in sorted(wanted)}  # decoders only go forwards
+        return Clip(np.stack([read[i] for i in wanted]), masks)
+
+    def _video(self, number: int) -> LabelledVideo:
+        if number not in self._kept:
+            video = self.data.load(number)
+            assert video is not None  # the index has none of another split
+            self._kept[number] = video
+            if len(self._kept) > _KEPT:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[number]
+
+
+def _most_edited(known: Sequence[Indexed], share: float) -> dict[int, tuple[str, ...]]:
+    """The most edited share of all masklets that were edited at all, by their video's place in the index."""
+    ranked = sorted(
+        ((of.edits.get(name, 0), i, name) for i, of in enumerate(known) for name in of.large),
+        key=lambda found: (-found[0], found[1], found[2]),
+    )
+    kept: dict[int, tuple[str, ...]] = {}
+    for edits, i, name in ranked[: max(1, round(share * len(ranked)))]:
+        if edits:
+            kept[i] = (*kept.get(i, ()), name)
+    return kept
+
+
+def _warn(name: str, error: Exception) -> None:
+    """One line, whatever the library said."""
+    log.warning("video %s is left out: %s", name, first_line(error))

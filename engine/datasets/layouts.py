@@ -1,0 +1,166 @@
+"""Opens labelled videos, whatever their layout on disk: a release, an SA-V folder or a DAVIS root."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+from engine.datasets.labelled import Dataset, DatasetError, Entry, LabelledVideo
+from storage import releases
+from storage.blobs.base import Blobs
+from storage.blobs.folder import LocalBlobs
+from storage.formats import davis, sav, sav_frames
+from storage.formats.picture_folder import PictureReader
+from storage.records import STRIDE, Masklet, Video
+from storage.releases import Release
+from storage.video import FrameReader
+
+NOTES = ("_manual.json", "_auto.json")  # what SA-V's annotations end with
+
+
+def open_dataset(where: str | Path, *, blobs: Blobs | None = None, split: str | None = None) -> Dataset:
+    """Opens a folder (a release's with its manifest, SA-V's, a DAVIS root), or a release of a store by its name.
+
+    blobs: the store of the releases.  split: "train", "val" or "test"; None: all.
+    Raises DatasetError that says what was looked for, NoSuchRelease, PictureError.
+    """
+    folder = Path(where).expanduser()
+    if folder.is_dir():
+        found = _opened(folder)
+    elif blobs is not None and "/" not in str(where):
+        found = of_release(releases.load(blobs, str(where)))
+    else:
+        raise DatasetError(f"{where}: no such folder")
+    return found.only(split)
+
+
+def _opened(folder: Path) -> Dataset:
+    if (folder / "manifest.json").is_file():
+        root = folder.absolute().parents[1]  # <root>/releases/<name>
+        return of_release(releases.load(LocalBlobs(root), folder.absolute().name))
+    if davis.is_root(folder):
+        listed = davis.names(folder).items()
+        entries = (Entry(name, split, partial(_of_davis, folder, name, split)) for name, split in listed)
+        return Dataset(str(folder), "DAVIS", tuple(entries))
+    if sav_frames.is_root(folder):
+        named = sav_frames.names(folder).items()
+        return Dataset(
+            str(folder), "SA-V", tuple(Entry(name, of, partial(_of_sav_frames, folder, name, of)) for name, of in named)
+        )
+    if found := _sav_videos(folder):
+        return Dataset(str(folder), "SA-V", found)
+    raise DatasetError(
+        f"{folder}: neither a release (manifest.json), nor a DAVIS root (JPEGImages and Annotations), "
+        "nor SA-V (NAME_manual.json or NAME_auto.json, and NAME.mp4; or JPEGImages_24fps and Annotations_6fps)"
+    )
+
+
+def of_release(release: Release) -> Dataset:
+    """The videos of a release. An object is a masklet by its id."""
+    entries = (Entry(v.video_id, v.split, partial(_of_release, release, v)) for v in release.videos())
+    return Dataset(release.name, "release", tuple(entries))
+
+
+def _of_release(release: Release, video: Video) -> LabelledVideo:
+    rows = {row.masklet_id: row for row in release.masklets([video.video_id])}
+    return LabelledVideo(
+        video_id=video.video_id,
+        split=video.split,
+        height=video.height,
+        width=video.width,
+        frame_count=video.frame_count,
+        frame_idx=tuple(range(0, video.frame_count, STRIDE)),
+        objects={name: _seen(row) for name, row in rows.items()},
+        edits={name: row.edited_frame_count for name, row in rows.items()},
+        frames=partial(_stored, release.blobs, video.video_key),
+    )
+
+
+def _stored(blobs: Blobs, key: str) -> FrameReader:
+    return FrameReader(blobs.fetch(key))
+
+
+def _sav_videos(folder: Path) -> tuple[Entry, ...]:
+    """Every annotated video below a folder. Its file lies beside the annotations, or is the only one of its name."""
+    videos: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*.mp4")):
+        videos[path.stem].append(path)
+    notes: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(path for suffix in NOTES for path in folder.rglob(f"*{suffix}")):
+        notes[path.name.rpartition("_")[0]].append(path)
+    found = []
+    for name, of_it in sorted(notes.items()):
+        beside = [path for path in videos[name] if path.parent == of_it[0].parent]
+        found.append(Entry(name, None, partial(_of_sav, name, tuple(beside or videos[name]), tuple(of_it))))
+    return tuple(found)
+
+
+def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> LabelledVideo:
+    """An object is `manual-3` or `auto-0`: its kind and its place in the file."""
+    if len(videos) != 1:
+        hint = "" if videos else " (`masklets export --media` writes them)"
+        raise DatasetError(f"{notes[0]}: {len(videos)} videos {name}.mp4, one is needed{hint}")
+    with FrameReader(videos[0]) as reader:
+        height, width, count = reader.height, reader.width, reader.frame_count
+    annotated = tuple(range(0, count, STRIDE))
+    objects: dict[str, dict[int, bytes]] = {}
+    edits: dict[str, int] = {}
+    split = "train"
+    for path in notes:
+        for n, row in enumerate(sav.read(path)):
+            if (row.height, row.width) != (height, width):
+                raise DatasetError(f"{path}: masks of {row.height} x {row.width}, the video is {height} x {width}")
+            if abs(len(row.frame_idx) - len(annotated)) > 1:
+                raise DatasetError(f"{path}: {len(row.frame_idx)} annotated frames, the video has {len(annotated)}")
+            objects[f"{row.kind}-{n}"] = {i: c for i, c in _seen(row).items() if i < count}
+            edits[f"{row.kind}-{n}"] = row.edited_frame_count
+            split = row.split
+    return LabelledVideo(
+        video_id=name,
+        split=split,
+        height=height,
+        width=width,
+        frame_count=count,
+        frame_idx=annotated,
+        objects=objects,
+        edits=edits,
+        frames=partial(FrameReader, videos[0]),
+    )
+
+
+def _of_davis(root: Path, name: str, split: str) -> LabelledVideo:
+    """An object is its number. Nobody knows which frames were edited."""
+    clip = davis.open_video(root, name, split)
+    return LabelledVideo(
+        video_id=name,
+        split=split,
+        height=clip.height,
+        width=clip.width,
+        frame_count=len(clip.pictures),
+        frame_idx=tuple(frame_idx for frame_idx, _ in clip.annotations),
+        objects={str(n): of for n, of in sorted(clip.masks().items())},
+        edits={},
+        frames=partial(PictureReader, name, clip.pictures),
+    )
+
+
+def _of_sav_frames(root: Path, name: str, split: str) -> LabelledVideo:
+    """An object is the name of its folder. Nobody knows which frames were edited."""
+    clip = sav_frames.open_video(root, name)
+    return LabelledVideo(
+        video_id=name,
+        split=split,
+        height=clip.height,
+        width=clip.width,
+        frame_count=len(clip.pictures),
+        frame_idx=clip.frame_idx,
+        objects=clip.masks(),
+        edits={},
+        frames=partial(PictureReader, name, clip.pictures),
+    )
+
+
+def _seen(row: Masklet) -> dict[int, bytes]:
+    """The masks of the frames that show a masklet."""
+    return {i: c for i, c, area in zip(row.frame_idx, row.rle, row.area_px, strict=True) if area}

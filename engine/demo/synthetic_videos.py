@@ -1,0 +1,86 @@
+"""Writes synthetic clips to disk: mp4 files, each with its true masklets as SA-V JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.demo.scene import Scene
+from engine.demo.synthetic import render
+from model.clips import Clip
+from storage import rle, video
+from storage.formats import sav
+from storage.records import FPS, STRIDE, Masklet, Video, content_id
+
+
+def write_videos(
+    folder: Path, count: int, scene: Scene, *, seed: int = 1, progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Writes clips as mp4 files, each with its truth beside it as SA-V JSON (clip_001.mp4, clip_001.truth.json).
+
+    A clip that is there stays. progress: called with the number done and the count.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(1, count + 1):
+        path = folder / f"clip_{number:03d}.mp4"
+        paths.append(path)
+        if not path.exists():
+            clip = render(seed * 1_000_003 + number, scene)
+            path.with_suffix(".truth.json").write_text(json.dumps(truth_of(clip, path.stem)))
+            temporary = path.with_name(f".{path.name}")
+            video.write(temporary, clip.frames)
+            temporary.replace(path)
+        if progress:
+            progress(number, count)
+    return paths
+
+
+def truth_of(clip: Clip, name: str) -> dict[str, object]:
+    """The true masklets of a 24 fps clip as an SA-V annotation; objects that are never seen are left out."""
+    t, n, h, w = clip.masks.shape
+    indices = range(0, t, STRIDE)
+    about = Video(
+        video_id=name,
+        source_uri=name,
+        source_sha256="",
+        video_key="",
+        video_sha256="",
+        frames_key="",
+        height=h,
+        width=w,
+        frame_count=t,
+        duration_s=t / FPS,
+        source_fps=FPS,
+        variable_rate=False,
+        rotation=0,
+        split="train",
+        batch_id="",
+    )
+    rows = []
+    for k in range(n):
+        areas = tuple(int(clip.masks[i, k].sum()) for i in indices)
+        if not any(areas):
+            continue
+        rows.append(
+            Masklet(
+                masklet_id=content_id(name, str(k)),
+                video_id=name,
+                batch_id="",
+                height=h,
+                width=w,
+                frame_idx=tuple(indices),
+                rle=tuple(rle.encode(clip.masks[i, k]) for i in indices),
+                area_px=areas,
+                score=(1.0,) * len(areas),
+                object_score=tuple(1.0 if area else -1.0 for area in areas),
+                stability=(1.0,) * len(areas),
+                kind="manual",
+                phase="1",
+                round=0,
+                checkpoint="truth",
+                prompt="{}",
+            )
+        )
+    return dict(sav.to_sav(about, rows))

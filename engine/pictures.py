@@ -1,0 +1,105 @@
+"""Pictures for people: masks over frames, contact sheets, bars and curves. All images are uint8 RGB (H, W, 3).
+
+Knows nothing about the store, models or protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.pixels import Mask
+
+Image = NDArray[np.uint8]
+
+# Okabe and Ito's palette without black: colour-blind people can tell the colours apart. RGB.
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # of the same palette
+_GAP_PX = 4  # between the cells of a contact sheet
+
+
+def overlay(rgb: Image, masks: Sequence[Mask]) -> Image:
+    """The frame with each mask as a tint and an outline, in its own colour."""
+    out = rgb.copy()
+    line = max(1, round(min(rgb.shape[:2]) / 240))
+    for i, mask in enumerate(masks):
+        colour = COLOURS[i % len(COLOURS)]
+        out[mask] = (0.55 * out[mask] + 0.45 * np.array(colour, np.float32)).astype(np.uint8)
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, contours, -1, colour, line, cv2.LINE_AA)
+    return out
+
+
+def captioned(image: Image, caption: str) -> Image:
+    """The image with a short white text in its lower left corner."""
+    out = image.copy()
+    at = (6, image.shape[0] - 8)
+    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(out, caption, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, width, cv2.LINE_AA)
+    return out
+
+
+def side_by_side(images: Sequence[Image], *, width_px: int, height_px: int, gap_px: int = 0) -> Image:
+    """The images in one row, each scaled to the same size, with white gaps between them."""
+    gap = np.full((height_px, gap_px, 3), 255, np.uint8)
+    return np.concatenate([x for image in images for x in (scaled(image, width_px, height_px), gap)][:-1], axis=1)
+
+
+def contact_sheet(frames: Mapping[int, Image], masks: Mapping[int, Sequence[Mask]], *, width_px: int = 220) -> Image:
+    """Frames of one video in a row, each with its masks and its frame index. The keys are frame indices."""
+    height_px = round(next(iter(frames.values())).shape[0] * width_px / next(iter(frames.values())).shape[1])
+    cells = [captioned(scaled(overlay(frame, masks[i]), width_px, height_px), str(i)) for i, frame in frames.items()]
+    return side_by_side(cells, width_px=width_px, height_px=height_px, gap_px=_GAP_PX)
+
+
+def scaled(image: Image, width_px: int, height_px: int) -> Image:
+    """The image at another size."""
+    return np.asarray(cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def stacked(rows: Sequence[Image]) -> Image:
+    """The images one below the other; narrower ones are padded with black on the right."""
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def write_jpeg(image: Image, path: Path, quality: int = 95) -> Path:
+    """Writes an image file. quality: 1 to 100."""
+    cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return path
+
+
+def draw_bars(points: Mapping[str, float], title: str, path: Path) -> Path:
+    """Values between 0 and 100 as horizontal bars, a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 1 + 0.4 * len(points)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(points), list(points.values()), color=_BLUE)
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set(title=title, xlim=(0, 110), xticks=range(0, 101, 20))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+    return path
+
+
+def draw_curves(offline_jf: Sequence[float], online_jf: Sequence[float], title: str, path: Path) -> Path:
+    """J&F in points after clicks on 1, 2, ... frames, a PNG: one curve for each interactive protocol."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    frames = range(1, len(offline_jf) + 1)
+    axes.plot(frames, offline_jf, "o-", color=_BLUE, label="offline")
+    axes.plot(frames, online_jf, "D-", color=_ORANGE, label="online")
+    axes.set(xlabel="frames clicked on", ylabel="J&F", title=title, ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path)
+    return path

@@ -1,0 +1,68 @@
+"""True masks of objects, as the protocols use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.datasets.labelled import LabelledVideo
+from storage import rle
+from storage.pixels import Mask
+from storage.records import Masklet
+
+Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
+
+
+class NothingHeldOut(Exception):
+    """No object of a held-out video is seen where it would be scored: nothing could be measured."""
+
+
+class Compressed(Sequence[Mask]):
+    """Masks that are decoded when they are looked at: those of all objects of a video do not fit in memory."""
+
+    def __init__(self, counts: Sequence[bytes], height: int, width: int) -> None:
+        self._counts, self._height, self._width = counts, height, width
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @overload
+    def __getitem__(self, index: int) -> Mask: ...
+    @overload
+    def __getitem__(self, index: slice) -> Compressed: ...
+    def __getitem__(self, index: int | slice) -> Mask | Compressed:
+        if isinstance(index, slice):
+            return Compressed(self._counts[index], self._height, self._width)
+        return rle.decode(self._counts[index], self._height, self._width)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """An object's true masks on the annotated frames, ascending. masks: bool (H, W) each."""
+
+    frame_idx: tuple[int, ...]
+    masks: Sequence[Mask]
+
+    @staticmethod
+    def of(masklet: Masklet) -> Truth:
+        """The masks of a masklet that people verified."""
+        return Truth(masklet.frame_idx, Compressed(masklet.rle, masklet.height, masklet.width))
+
+    @staticmethod
+    def all_of(video: LabelledVideo) -> dict[str, Truth]:
+        """The masks of every object of a video."""
+        hw = video.height, video.width
+        nothing = rle.empty(*hw)
+        return {
+            name: Truth(video.frame_idx, Compressed([of.get(i, nothing) for i in video.frame_idx], *hw))
+            for name, of in video.objects.items()
+        }
+
+    @property
+    def first(self) -> int | None:
+        """Index of the first annotated frame that shows the object; None if none does."""
+        return next((i for i, mask in enumerate(self.masks) if mask.any()), None)

@@ -1,0 +1,127 @@
+"""The named training recipes, and recipes from JSON files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from model.recipe import Interaction, Recipe, TrainingStage, parse_recipe
+
+# A clip source turns its runs around itself, and knows what shows at either end: no recipe here reverses time again.
+FULL = Recipe(
+    stages=(
+        TrainingStage(
+            "clips",
+            steps=200_000,
+            image_size=1024,
+            frames=8,
+            objects=3,
+            batch=1,
+            lr=3e-4,
+            encoder_lr=6e-5,
+            warmup=15_000,
+            images=0.15,
+            final_lr=0.0,
+            interaction=Interaction(mask=0.5, click=0.25, prompted_frames=2, corrected_frames=2, correction_clicks=7),
+        ),
+        TrainingStage(
+            "hard",
+            steps=50_000,
+            image_size=1024,
+            frames=16,
+            objects=3,
+            batch=1,
+            lr=1.5e-4,
+            encoder_lr=0.0,
+            warmup=0,
+            final_lr=0.0,
+            hardest=0.5,
+        ),
+    ),
+    weight_decay=0.1,
+    clip_grad=0.1,
+    layer_decay=0.9,
+    mosaic=0.1,
+    time_reversal=0.0,
+    colour_jitter=0.1,
+    tone_jitter=0.03,
+    affine=1.0,
+)
+
+
+QUICK = Recipe(
+    stages=(
+        TrainingStage(
+            "fine-tune",
+            steps=200,
+            frames=6,
+            batch=2,
+            lr=1e-4,
+            encoder_lr=6e-5,  # the ratio of the released fine-tuning configuration
+            warmup=20,
+            final_lr=0.1,
+            interaction=Interaction(correction_clicks=3),
+        ),
+    ),
+    weight_decay=0.1,
+    clip_grad=0.1,
+    time_reversal=0.0,
+)
+
+
+#: `full`: the model of phase 3, as SAM 2.1 was trained on video: clips of 8 frames, then the most edited half of the
+#: masklets in 16 with the encoder frozen. Steps and rates are for a batch of 256 clips over all processes.
+#: `mask-only`: the model of phase 2, which takes masks and propagates.  `quick`: what a round does, for small machines.
+#: Source of the first two: Ravi et al. 2024, appendix C.2, and its second version. Differs: layer decay is that of B+
+#: for every size; no drop path; no further jitter of each frame; single frames of the videos stand for SA-1B's images.
+RECIPES: dict[str, Recipe] = {
+    "full": FULL,
+    "mask-only": replace(
+        FULL,
+        stages=(
+            replace(FULL.stages[0], images=0.0, interaction=Interaction(mask=1.0, click=0.0, correction_clicks=0)),
+        ),
+    ),
+    "quick": QUICK,
+}
+
+
+def recipe_of(name: str, image_size: int) -> Recipe:
+    """A recipe by its name, at the image size of the checkpoint that it begins with, or from a JSON file as it is.
+
+    Raises ValueError for an unknown name and for a file that is no recipe.
+    """
+    if (named := RECIPES.get(name)) is not None:
+        return replace(named, stages=tuple(replace(stage, image_size=image_size) for stage in named.stages))
+    if not name.endswith(".json"):
+        raise ValueError(f"the recipes are {', '.join(RECIPES)} or a FILE.json, not {name!r}")
+    try:
+        return parse_recipe(Path(name).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def fitted(recipe: Recipe, *, steps: int | None = None, lr: float | None = None, seed: int | None = None) -> Recipe:
+    """The recipe in another length or at another rate; its stages keep their proportions. None: as it is.
+
+    steps: over all stages.  lr: of the first stage.
+    """
+    total = sum(stage.steps for stage in recipe.stages)
+    length = 1.0 if steps is None else steps / total
+    rate = 1.0 if lr is None else lr / recipe.stages[0].lr
+    stages = tuple(
+        replace(
+            stage,
+            steps=max(1, round(stage.steps * length)),
+            warmup=round(stage.warmup * length),
+            lr=stage.lr * rate,
+            encoder_lr=None if stage.encoder_lr is None else stage.encoder_lr * rate,
+        )
+        for stage in recipe.stages
+    )
+    return replace(recipe, stages=stages, seed=recipe.seed if seed is None else seed)
+
+
+def to_json(recipe: Recipe) -> str:
+    return json.dumps(asdict(recipe), indent=1)

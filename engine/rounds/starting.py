@@ -1,0 +1,106 @@
+"""Decides whether a round should start, and pins everything that it depends on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+
+from engine.datasets import clip_sampler, layouts
+from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
+from engine.protocols.truth import NothingHeldOut
+from engine.rounds.record import Round, ids, result_of, start_of
+from engine.services import Services
+from storage import releases
+from storage.records import Masklet, content_id
+from storage.releases import NoSuchRelease, Release
+
+log = logging.getLogger(__name__)
+
+PERMANENT_ERRORS = (NoSuchRelease, NothingToTrainOn, NothingHeldOut)  # of `start`: a retry cannot fix them
+
+FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
+
+
+def due(s: Services) -> str | None:
+    """The release that a round should begin with by itself, or go on with; None while too little is new.
+
+    A round that nobody has decided was cut off, or is at work: it is due as long as `start` would find the same one
+    again, and counts for nothing otherwise.
+    """
+    names = releases.names(s.blobs)
+    if not names:
+        return None
+    begun = [start_of(s, round_id) for round_id in ids(s)]
+    serving = s.checkpoint().name  # a round that serves was decided, even if it was cut off before that was written
+    decided = {r.round_id for r in begun if r.round_id == serving or result_of(s, r.round_id)}
+    seen = max((r.masklets for r in begun if r.round_id in decided), default=0)
+    undecided = [r for r in begun if r.round_id not in decided and r.masklets > seen]
+    if again := [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]:
+        return max(again, key=lambda r: r.masklets).release
+    newest = releases.load(s.blobs, names[-1])
+    if _count(newest, "train") - seen < s.settings.rounds.min_new_masklets:
+        return None
+    try:
+        _check(newest)
+    except (NothingToTrainOn, NothingHeldOut) as error:
+        log.warning("no round begins: %s", error)
+        return None
+    return newest.name
+
+
+def start(s: Services, release: str, *, steps: int | None = None, lr: float | None = None, seed: int = 1) -> str:
+    """Pins everything a round depends on and returns its id; the same again is the same round.
+
+    Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut.
+    """
+    pinned = releases.load(s.blobs, release)
+    _check(pinned)
+    begun = _round(s, pinned, steps, lr, seed)
+    s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
+    return begun.round_id
+
+
+def _check(pinned: Release) -> None:
+    """Raises NothingToTrainOn, NothingHeldOut."""
+    data = layouts.of_release(pinned).only("train")
+    first = next((of for of in clip_sampler.index(data) if of.runs(FRAMES)), None)
+    ClipSampler(data, [first] if first else [], FRAMES)  # or it raises
+    if not any(_scorable(m) for v in pinned.videos() if v.split == "val" for m in pinned.masklets([v.video_id])):
+        raise NothingHeldOut(
+            f"release {pinned.name} shows no object in a held-out video: a round could not be measured"
+        )
+
+
+def _round(s: Services, release: Release, steps: int | None = None, lr: float | None = None, seed: int = 1) -> Round:
+    """The round that would begin now."""
+    parent, chosen = s.checkpoint(), s.settings.rounds
+    steps = chosen.steps if steps is None else steps
+    lr = chosen.lr if lr is None else float(lr)
+    parts = (release.name, parent.name, str(steps), repr(lr), str(seed), str(chosen.image_size), repr(chosen.min_gain))
+    number = parent.round + 1
+    return Round(
+        round_id=f"round-{number:03d}-{content_id(*parts, length=8)}",
+        number=number,
+        release=release.name,
+        parent=parent.name,
+        parent_key=parent.key,
+        parent_round=parent.round,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        image_size=chosen.image_size,
+        min_gain=chosen.min_gain,
+        masklets=_count(release, "train"),
+    )
+
+
+def _count(release: Release, split: str) -> int:
+    """Masklets of a split."""
+    return int(release.counts["by_split"].get(split, {}).get("masklets", 0))
+
+
+def _scorable(row: Masklet) -> bool:
+    """Whether a held-out masklet can be scored: it shows its object after the prompted frame and before the last."""
+    first = next((i for i, area in enumerate(row.area_px) if area), len(row.area_px))
+    return any(row.area_px[first + 1 : -1])
