@@ -8,8 +8,8 @@ from fastapi import APIRouter, Response
 
 from annotation_queue.api.asking import Overseer, Somebody
 from annotation_queue.api.backend import Queue
+from annotation_queue.api.metrics import CONTENT_TYPE, exposition
 from annotation_queue.records import QueueFigures, Stats
-from annotation_queue.tickets.prometheus import prometheus
 
 router = APIRouter(tags=["numbers"])
 
@@ -40,7 +40,7 @@ def metrics(_: Overseer, queue: Queue) -> Response:
 
     No address is trusted without one: behind a proxy on this machine, every request would look local.
     """
-    return Response(prometheus(queue.figures()), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(exposition(queue.figures()), media_type=CONTENT_TYPE)
 
 
 @router.get("/healthz")

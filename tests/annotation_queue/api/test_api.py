@@ -540,7 +540,7 @@ def test_the_page_is_served_and_cached_by_its_content(browser):
 
 def test_the_api_describes_itself(browser):
     api = browser.get("/api/openapi.json").json()
-    assert {"Ticket", "Masklet", "Outcome", "Batch"} <= set(api["components"]["schemas"])
+    assert {"Ticket", "Masklet", "Submission", "Batch"} <= set(api["components"]["schemas"])
 
 
 # --- a queue out of reach --------------------------------------------------------------------------------------------
