@@ -20,10 +20,10 @@ SMALL_BODY = 1 << 20  # bytes: login, claims, heartbeats
 LARGE_BODY = 64 << 20  # bytes: masklets that people made, operations, tickets of the pipeline
 
 SECURITY_HEADERS = {
-    "Content-Security-QueuePolicy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; "
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-QueuePolicy": "same-origin",
+    "Referrer-Policy": "same-origin",
 }
 
 
