@@ -1,0 +1,43 @@
+"""A running queue, and how tests open batches in it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from annotation_queue.api.app import create_app
+from annotation_queue.client import QueueClient
+from annotation_queue.database import Database
+from annotation_queue.tickets.store import Store
+from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, tickets
+
+
+class Queue:
+    """A running queue: its URL, its people, and the ids of the batches that it delivered."""
+
+    def __init__(self, url, accounts, delivered):
+        self.url = url
+        self.accounts = accounts
+        self.delivered = delivered
+
+    def client(self, name):
+        """A client of the person with this name."""
+        return QueueClient(self.url, token=self.accounts.issue_token(name), patience_s=5)
+
+
+@contextmanager
+def running(folder):
+    """A queue with synthetic videos of 48 frames, on a new SQLite file in `folder`."""
+    database = Database(f"sqlite:///{folder}/queue.db")
+    accounts, delivered = add_people(database), []
+    app = create_app(
+        Store(database), SyntheticMedia(48), accounts=accounts, deliver=delivered.append, deliver_every_s=0.05
+    )
+    with serving(app) as url:
+        yield Queue(url, accounts, delivered)
+    database.close()
+
+
+def open_batch(pipeline, request, count):
+    """Opens a batch of `count` verify tickets, named after the test."""
+    prefix = request.node.name.replace("[", "-").replace("]", "")[:60]
+    return pipeline.open_batch(prefix, tickets(count, frame_count=8, prefix=prefix))

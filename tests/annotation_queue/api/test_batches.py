@@ -1,0 +1,28 @@
+"""Batches, as the pipeline opens and reads them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from annotation_queue.records import Kind, NewTicket
+from tests.annotation_queue.api.running import open_batch
+from tests.annotation_queue.synthetic_queue import candidate
+
+
+def test_a_large_batch_is_opened_in_parts(pipeline, request):
+    assert open_batch(pipeline, request, 230).total == 230
+    assert len(pipeline.tickets(batch_id=pipeline.batches()[0].batch_id, limit=500)) == 230
+
+
+def test_only_overseers_see_the_progress_of_batches(queue, pipeline, vera, request):
+    batch = open_batch(pipeline, request, 1)  # else a ticket of a drained batch is known to be gold
+    for path in ("/api/batches", f"/api/batches/{batch.batch_id}"):
+        assert [client._http.get(path).status_code for client in (vera, pipeline)] == [403, 200]
+
+
+def test_an_invalid_masklet_is_refused(pipeline):
+    bad = replace(candidate("m"), rle=(b"~~",) * 12)
+    with pytest.raises(ValueError, match="masklet m"):
+        pipeline.open_batch("bad", [NewTicket(ticket_id="bad", kind=Kind.VERIFY, video_id="video-0", masklet=bad)])

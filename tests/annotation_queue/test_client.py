@@ -1,0 +1,105 @@
+"""The client, and a queue that it cannot reach."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from annotation_queue.client import QueueClient
+from annotation_queue.errors import NotLoggedIn, QueueUnreachable, WrongPassword
+from storage.records import Verdict
+from tests.annotation_queue.api.running import running
+from tests.annotation_queue.synthetic_queue import PASSWORD, tickets
+
+
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("queue")) as found:
+        yield found
+
+
+def test_a_client_uses_no_proxy(queue, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with queue.client("vera") as client:
+        assert client.stats()
+
+
+def test_a_client_logs_in_with_a_password_and_again_when_its_login_ends(queue):
+    with QueueClient(queue.url, username="vera", password=PASSWORD) as client:
+        assert client.stats()
+        queue.accounts.revoke_tokens("vera")
+        assert client.stats()
+    with QueueClient(queue.url, username="vera", password="wrong password") as client:
+        with pytest.raises(WrongPassword):
+            client.stats()
+    with QueueClient(queue.url, token="wrong") as client:
+        with pytest.raises(NotLoggedIn):
+            client.stats()
+
+
+class Flaky(httpx.HTTPTransport):
+    """Loses the answer to every other request, after the queue has acted."""
+
+    def __init__(self):
+        super().__init__()
+        self.requests = 0
+
+    def handle_request(self, request):
+        response = super().handle_request(request)
+        self.requests += 1
+        if self.requests % 2:
+            response.read()
+            response.close()
+            raise httpx.ReadError("the answer was lost")
+        return response
+
+
+def test_repeated_requests_change_nothing(queue):
+    name = "lost-answers"
+    token = queue.accounts.issue_token("vera")
+    with QueueClient(queue.url, token=queue.accounts.issue_token("pipeline"), transport=Flaky()) as client:
+        client.open_batch(name, tickets(3, frame_count=4, prefix=name))
+    with QueueClient(queue.url, token=token, transport=Flaky()) as client:
+        seen = []
+        while ticket := client.claim(batch_id=name):
+            seen.append((ticket.ticket_id, ticket.lease_token))
+            client.heartbeat(ticket)
+            client.finish(ticket, verdict=Verdict.ACCEPT)
+    assert [token for _, token in seen] == [1, 1, 1]
+    with queue.client("pipeline") as pipeline:
+        result = pipeline.batch_result(name)
+    assert (result.batch.total, len(result.settled), len(result.operations)) == (3, 3, 3)
+
+
+def test_a_queue_that_never_answers_raises_an_error_after_the_patience():
+    with QueueClient("http://127.0.0.1:9", token="t", patience_s=0.3) as client:
+        with pytest.raises(QueueUnreachable, match="127.0.0.1:9"):
+            client.stats()
+
+
+def test_a_client_whose_new_login_is_rejected_raises_the_error():
+    """This happens over plain HTTP, where a client sends no Secure cookie."""
+    asked = []
+
+    def answer(request):
+        asked.append(request.url.path)
+        if request.url.path == "/api/login":
+            return httpx.Response(200, json={"csrf": "c"})
+        assert len(asked) < 20, "the client logs in without end"
+        return httpx.Response(401, json={"kind": "NotLoggedIn", "error": "log in first"})
+
+    known = {"username": "vera", "password": PASSWORD}
+    with QueueClient("http://queue", **known, transport=httpx.MockTransport(answer)) as client:
+        for logins in (2, 3):  # the first call logs in twice, the next one once more
+            with pytest.raises(NotLoggedIn, match="log in first"):
+                client.stats()
+            assert asked.count("/api/login") == logins
+
+
+def test_a_client_takes_a_token_or_a_password_but_not_both():
+    for wrong in ({}, {"username": "vera"}, {"token": "t", "username": "vera", "password": "p"}):
+        with pytest.raises(ValueError, match="token, or"):
+            QueueClient("http://127.0.0.1:9", **wrong)
