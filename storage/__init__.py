@@ -1,1 +1,1 @@
-"""What lasts: videos, masks, parts, tables and releases. Imports nothing of ours."""
+"""Everything that is kept: videos, masks, parts, tables and releases. Imports no other folder of this project."""

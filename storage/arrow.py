@@ -1,7 +1,7 @@
 """Records as Arrow tables and Parquet bytes: the one place that knows a schema.
 
-The columns are the fields of the record, in order. A field with a default is a nullable column, so that a field added
-to a record later can be read from what was written before it: an absent column, or a null, is the default.
+The columns are the fields of the record, in order. A field with a default is a nullable column. So files that were
+written before the field existed can still be read: a missing column, or a null, gives the default.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TYPES: dict[object, pa.DataType] = {
     tuple[bytes, ...]: pa.list_(pa.field("element", pa.binary())),
 }
 
-ROWS_A_GROUP = 128  # masklets in a Parquet row group: what a reader of one video has to take
+ROWS_A_GROUP = 128  # rows in a Parquet row group, the least that a reader decodes
 
 
 def schema(record: type[Any]) -> pa.Schema:
@@ -40,13 +40,13 @@ def schema(record: type[Any]) -> pa.Schema:
 
 
 def to_arrow(record: type[R], rows: Sequence[R]) -> pa.Table:
-    """Records as a table, one row each, in the order given."""
+    """Records as a table, one row each, in the given order."""
     columns = {f.name: [getattr(row, f.name) for row in rows] for f in _fields(record)}
     return pa.table(columns, schema=schema(record))
 
 
 def from_arrow(record: type[R], table: pa.Table) -> list[R]:
-    """The records of a table, in its order. Raises ValueError where a column without a default is absent or null."""
+    """The records of a table, in its order. Raises ValueError if a column without a default is missing or null."""
     columns: dict[str, list[Any]] = {}
     for f in _fields(record):
         default = f.default
@@ -56,7 +56,7 @@ def from_arrow(record: type[R], table: pa.Table) -> list[R]:
             values = [None] * table.num_rows
         if default is dataclasses.MISSING:
             if None in values and not schema(record).field(f.name).nullable:
-                raise ValueError(f"{record.__name__} needs the column {f.name!r}, which is absent or null")
+                raise ValueError(f"{record.__name__} needs the column {f.name!r}, which is missing or null")
         elif default is not None:
             values = [default if v is None else v for v in values]
         columns[f.name] = values
@@ -65,7 +65,7 @@ def from_arrow(record: type[R], table: pa.Table) -> list[R]:
 
 
 def to_parquet(record: type[R], rows: Sequence[R]) -> bytes:
-    """Records as a Parquet file. The same rows give the same bytes (of one version of Arrow)."""
+    """Records as a Parquet file. With one version of Arrow, the same rows give the same bytes."""
     table = to_arrow(record, rows)
     binary = {f.name for f in table.schema if pa.types.is_list(f.type) and pa.types.is_binary(f.type.value_type)}
     plain = [f.name for f in table.schema if f.name not in binary]
@@ -82,7 +82,7 @@ def to_parquet(record: type[R], rows: Sequence[R]) -> bytes:
 
 
 def from_parquet(record: type[R], data: bytes, *, columns: Sequence[str] | None = None) -> list[R]:
-    """The records of a Parquet file that `to_parquet` made, by whatever version of the record."""
+    """The records of a Parquet file that `to_parquet` made, with this or an earlier version of the record."""
     return from_arrow(record, pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None))
 
 

@@ -1,4 +1,8 @@
-"""Videos from elsewhere: open, judge, write as a stored video."""
+"""Source files from anywhere: open them safely, judge them, and write them as stored videos at 24 fps.
+
+A file is judged by its content, never by its name. Knows local files and PyAV. Does not know blobs, tables or masks.
+Every refusal is `Refused` with a typed reason; `storage/video.py` shows the tree of errors.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from storage.records import FPS, Refusal
 from storage.upright import Upright, upright_hw
 from storage.video import VideoError, encode, libav_message
 
-#: Demuxers that may open a source. Playlists (hls, concat, dash) are not among them: they would read other files.
+#: Demuxers that may open a source. Playlists (hls, concat, dash) are left out, because they read other files.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,mxf,rm,ivf,h264,hevc,dv,wtv,nut,"
     "gif,apng,mp3,wav,flac,aac,aiff,amr,image2,png_pipe,jpeg_pipe,jpegls_pipe,webp_pipe,bmp_pipe,tiff_pipe,srt,webvtt"
@@ -28,12 +32,12 @@ _FORMATS = (
 
 
 _STILLS = frozenset({"gif", "apng", "image2"})
-_MISSING_SHARE = 0.05  # of the frames, or of the announced duration, that may be missing
-_MISSING_S = 0.5  # and never a complaint about less than this
+_MISSING_SHARE = 0.05  # share of the frames, or of the announced duration, that may be missing
+_MISSING_S = 0.5  # a shorter missing end is always accepted
 
 
 class Refused(VideoError):
-    """This file is not a video that we take."""
+    """This file cannot become a stored video."""
 
     def __init__(self, reason: Refusal, detail: str) -> None:
         super().__init__(reason, detail)
@@ -46,7 +50,7 @@ class Refused(VideoError):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a source may be. Sides are of the upright picture."""
+    """The limits of a source. Sides are measured on the upright picture."""
 
     min_s: float = 1.0
     max_s: float = 600.0
@@ -56,7 +60,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalised:
-    """A stored video, and where each of its frames came from."""
+    """A stored video, and the source time of each of its frames."""
 
     height: int
     width: int
@@ -65,15 +69,15 @@ class Normalised:
     source_fps: float  # average of the source
     variable_rate: bool  # the source's frame intervals differed by more than rounding
     rotation: int  # degrees clockwise that were applied
-    timestamps: tuple[float, ...]  # (frame_count,) s from the source's first frame, of the source frame shown
+    timestamps: tuple[float, ...]  # (frame_count,) s from the first source frame, of the one that is shown
 
 
 def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> Normalised:
     """Write `source` as constant 24 fps H.264: upright, square pixels, even sides, no sound.
 
-    Frame k shows the source frame nearest to k / 24 s. An odd side loses its last row or column: cropping keeps every
-    other pixel as it was, scaling would blur them all. The bytes depend only on the source and the library's version.
-    The file appears under its name when it is complete.
+    Frame k shows the source frame nearest to k / 24 s. An odd side loses its last row or column: cropping keeps all
+    other pixels as they were, scaling would blur them. The bytes depend only on the source and the version of the
+    library. The target appears under its name only when it is complete.
     Raises Refused, with a reason.
     """
     limits = limits or Limits()
@@ -87,7 +91,7 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
         if first is None:
             raise Refused(Refusal.UNREADABLE, f"{source.name}: no frame decodes")
         height, width, rotation = upright_hw(first.frame, stream)
-        colours = first.frame.colorspace or _BT601  # 0 is RGB, which is converted
+        colours = first.frame.colorspace or _BT601  # 0 is RGB, which is converted to BT.601
         source_times: list[float] = []
         output_times: list[float] = []
 
@@ -114,13 +118,13 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
 
 @dataclass
 class _Damage:
-    """What went wrong while decoding: counted, because one bad packet is no reason to refuse a video."""
+    """Counts what went wrong during decoding: one broken packet is no reason to refuse a video."""
 
     packets: int = 0
     frames: int = 0
-    broken: int = 0  # packets that did not decode, and frames that the decoder marks as corrupt
-    repeated: int = 0  # frames whose time is not after that of the frame before
-    last_s: float = 0.0  # how long the last frame is shown by its own account; 0 where it says nothing
+    broken: int = 0  # packets that did not decode, and frames that the decoder marked as corrupt
+    repeated: int = 0  # frames whose time is not later than the time of the frame before
+    last_s: float = 0.0  # duration of the last frame, as the file states it; 0 if unknown
     last: str = ""
 
     def note(self, error: BaseException | None) -> None:
@@ -141,7 +145,7 @@ Opened = tuple["av.container.InputContainer", "av.video.stream.VideoStream"]
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Opened]:
-    """The container and its video stream. Raises Refused: what libav says on the way is turned into the reason."""
+    """The container and its video stream. Raises Refused; the message of libav becomes the detail."""
     name = path.name
     try:
         if path.stat().st_size == 0:
@@ -168,7 +172,7 @@ def _opened(path: Path) -> Iterator[Opened]:
 def _packets(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> Iterator[av.Packet[av.video.stream.VideoStream]]:
-    """The packets of a stream until it ends or the file breaks off."""
+    """The packets of a stream until the stream or the file ends."""
     packets = container.demux(stream)
     while True:
         try:
@@ -183,7 +187,7 @@ def _packets(
 def _frames_of(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, damage: _Damage
 ) -> Iterator[av.video.frame.VideoFrame]:
-    """The frames of a stream in the order they are shown; packets that do not decode are counted and skipped."""
+    """The frames of a stream in display order. Packets that do not decode are counted and skipped."""
     for packet in _packets(container, stream):
         damage.packets += packet.size > 0 and not packet.is_discard
         try:
@@ -206,7 +210,7 @@ def _checked(
     limits: Limits,
     damage: _Damage,
 ) -> Iterator[_Shown]:
-    """Frames with their times, from zero and increasing. Refuses at the first frame what is too large or too small."""
+    """Frames with their times, which begin at zero and increase. Raises Refused at the first frame of a wrong size."""
     interval_s = float(1 / stream.average_rate) if stream.average_rate else 1 / FPS
     start_s: float | None = None
     last_s = -1.0
@@ -224,7 +228,7 @@ def _checked(
             start_s = at_s
         time_s = at_s - start_s
         if time_s <= last_s:
-            damage.repeated += 1  # the frame was already shown; or the clock went back, where two files became one
+            damage.repeated += 1  # shown twice, or the clock went back, as in two files that were joined
             continue
         if time_s > limits.max_s:
             raise Refused(Refusal.TOO_LONG, f"{name}: more than {limits.max_s:g} s")
@@ -233,7 +237,7 @@ def _checked(
 
 
 def _judge(name: str, times: Sequence[float], announced_s: float | None, damage: _Damage, limits: Limits) -> None:
-    """Raises Refused for what only the whole decode shows: a truncated, broken or short video."""
+    """Raises Refused for a truncated, broken or short video, which only a complete decode shows."""
     if damage.broken > max(1, _MISSING_SHARE * damage.packets):
         detail = f"{name}: {damage.broken} of {damage.packets} frames do not decode ({damage.last})"
         raise Refused(Refusal.TRUNCATED, detail)
@@ -241,7 +245,7 @@ def _judge(name: str, times: Sequence[float], announced_s: float | None, damage:
         detail = f"{name}: {damage.repeated} of {damage.frames} frames are not after the frame before them"
         raise Refused(Refusal.FAILED, detail)
     spanned_s = _spanned_s(times)
-    ends_s = max(spanned_s, times[-1] + damage.last_s)  # a still ending is one long frame
+    ends_s = max(spanned_s, times[-1] + damage.last_s)  # a still at the end is one long frame
     if announced_s is not None and announced_s - ends_s > max(_MISSING_S, _MISSING_SHARE * announced_s):
         if len(times) > 1:
             detail = f"{name}: decoding ends at {ends_s:.2f} s of {announced_s:.2f} s"
@@ -253,14 +257,14 @@ def _judge(name: str, times: Sequence[float], announced_s: float | None, damage:
 
 
 def _announced_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float | None:
-    """How long the file says the video is, from its first frame; None where it says nothing, or only of its sound."""
+    """The duration that the file states, from its first frame; None if it states none, or only that of its sound."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     begins_s = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
     if tag := stream.metadata.get("DURATION", ""):  # Matroska: 00:00:10.000000000
         try:
             hours, minutes, seconds = tag.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - begins_s  # it counts from the file's zero
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - begins_s  # counts from time zero
         except ValueError:
             return None
     if container.duration and not container.streams.audio:
@@ -269,14 +273,14 @@ def _announced_s(container: av.container.InputContainer, stream: av.video.stream
 
 
 def _spanned_s(times: Sequence[float]) -> float:
-    """From the first frame to the end of the last, which lasts as long as the frames did on average."""
+    """Seconds from the first frame to the end of the last, which gets the average duration of a frame."""
     if len(times) < 2:
         return 0.0
     return (times[-1] - times[0]) * len(times) / (len(times) - 1)
 
 
 def _is_variable(times: Sequence[float]) -> bool:
-    """Whether frame intervals differ by more than a tenth of their median, which rounding to milliseconds does not."""
+    """Whether frame intervals differ by more than a tenth of their median. Rounding to milliseconds differs by less."""
     if len(times) < 3:
         return False
     intervals = np.diff(np.asarray(times))
@@ -289,7 +293,7 @@ def _at_constant_rate(
 ) -> Iterator[tuple[av.video.frame.VideoFrame, float]]:
     """The frame nearest to every k / 24 s, and its time. Appends the time of every source frame to `source_times`.
 
-    Two frames as near as each other: the earlier. Holds two frames.
+    Of two equally near frames, takes the earlier. Keeps two frames in memory.
     """
     k = 0
     before: _Shown | None = None

@@ -1,16 +1,16 @@
 """Parts and markers: how many workers write one dataset without a lock.
 
-A worker writes one immutable Parquet part a video, then a create-only marker that names the part and its hash; the
-marker decides which part counts. One committer a batch reads the markers, checks the parts and commits them to a table
-once. Whatever dies in between leaves at most a part that nobody names. Knows blobs and tables; nothing about what makes
-rows.
+For each video, a worker writes one immutable Parquet part, and then a create-only marker with the part's name and hash.
+The marker decides which part counts. For each batch, one committer reads the markers, checks the parts, and commits
+them to a table once. A process that dies in between leaves at most a part without a marker. Knows blobs and tables.
+Does not know how rows are made.
 
     parts/<kind>/batch=<batch_id>/<video_id>-<sha256[:16]>.parquet
     commits/<kind>/<batch_id>/<video_id>.json
 
 Errors:
     PartError
-    └── PartDamaged     a part is not what its marker says
+    └── PartDamaged     a part differs from its marker
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from storage.blobs.base import BlobMissing, Blobs
 from storage.records import Masklet, Operation, Quarantined, Video, content_id
 from storage.tables import Tables
 
-#: Kinds of part, and the record of their rows. Candidates are parts only: no table holds what nobody has judged.
+#: Kinds of part, and the record of their rows. Candidates are parts only: no table holds masklets before a verdict.
 KINDS: dict[str, type[arrow.Record]] = {
     "videos": Video,
     "candidates": Masklet,
@@ -41,20 +41,20 @@ COMMITTED = frozenset(KINDS) - {"candidates"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}")
 _PART = re.compile(r"parts/[a-z]+/batch=[^/]+/(?P<video_id>[^/]+)-[0-9a-f]{16}\.parquet")
-_READERS = 8  # parts in flight while committing: reading waits for the store
+_READERS = 8  # parts that a commit reads at once: most of the time is waiting for the store
 
 
 class PartError(Exception):
-    """A part or a marker is unusable."""
+    """A part or a marker cannot be used."""
 
 
 class PartDamaged(PartError):
-    """A part is not what its marker says."""
+    """A part differs from its marker."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """The statement that a part counts."""
+    """The record that makes a part count."""
 
     kind: str
     batch_id: str
@@ -71,14 +71,14 @@ class CommitReport:
 
     rows: int
     files: int
-    snapshot_id: int | None  # None where the batch had no rows
-    already: bool  # committed before this call, which changed nothing
+    snapshot_id: int | None  # None if the batch had no rows
+    already: bool  # True: it was committed before, and this call changed nothing
 
 
 def write_part(blobs: Blobs, *, kind: str, batch_id: str, video_id: str, rows: Sequence[arrow.Record]) -> Marker:
-    """Write the rows of one video, and the marker that makes them count. The first marker wins: a later writer gets it.
+    """Write the rows of one video and their marker. Returns the marker that counts: the first one that was written.
 
-    kind: a key of KINDS; rows are its records, possibly none ("done, and there was nothing" is a marker too).
+    kind: a key of KINDS. rows: records of that kind; without rows, the marker says that the video is done.
     Raises ValueError for rows of another record, batch or video.
     """
     record = _record(kind)
@@ -111,7 +111,7 @@ def write_part(blobs: Blobs, *, kind: str, batch_id: str, video_id: str, rows: S
 
 
 def marker(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> Marker | None:
-    """The marker of one video in a batch, or None while it has none."""
+    """The marker of one video in a batch, or None if it has no marker yet."""
     key = _marker_key(kind, batch_id, video_id)
     try:
         return _parsed(key, blobs.read(key))
@@ -120,18 +120,18 @@ def marker(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> Marker | No
 
 
 def video_of(key: str) -> str | None:
-    """The video whose rows a part holds, by its key; None for a file that is not a part."""
+    """The video of a part, from the key of the part; None for a file that is not a part."""
     found = _PART.fullmatch(key)
     return found["video_id"] if found else None
 
 
 def has_marker(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> bool:
-    """Whether a video is done in a batch: what a resumed worker asks first."""
+    """Whether a video is done in a batch. A worker that resumes asks this first."""
     return blobs.exists(_marker_key(kind, batch_id, video_id))
 
 
 def markers(blobs: Blobs, kind: str, batch_id: str) -> list[Marker]:
-    """All markers of a batch, by video. Raises PartError for a marker that cannot be read."""
+    """All markers of a batch, sorted by video. Raises PartError for a marker that cannot be read."""
     _record(kind)
     keys = list(blobs.keys(f"commits/{kind}/{_name('batch_id', batch_id)}/"))
     with ThreadPoolExecutor(_READERS) as pool:
@@ -139,12 +139,12 @@ def markers(blobs: Blobs, kind: str, batch_id: str) -> list[Marker]:
 
 
 def read_part(blobs: Blobs, marker: Marker) -> list[Any]:
-    """The rows that a marker stands for: records of KINDS[marker.kind]. Raises PartDamaged."""
+    """The rows of a marker's part: records of KINDS[marker.kind]. Raises PartDamaged."""
     return _read(blobs, marker)
 
 
 def rows(blobs: Blobs, kind: str, batch_id: str) -> Iterator[Any]:
-    """All rows of a batch, part by part, by video. Raises PartDamaged."""
+    """All rows of a batch, one part after the other, sorted by video. Raises PartDamaged."""
     for found in markers(blobs, kind, batch_id):
         yield from _read(blobs, found)
 
@@ -156,19 +156,19 @@ def commit_batch(
     batch_id: str,
     keep: Callable[[Any], bool] | None = None,
 ) -> CommitReport:
-    """Put a batch into its table in one commit, with the batch id in the snapshot. Again changes nothing.
+    """Put a batch into its table in one commit, with the batch id in the snapshot. A second call changes nothing.
 
-    keep: a pure test of a row; a part that it thins is written anew, and the original stays as it was.
+    keep: a pure test of a row. A part that loses rows is written again under a new key; the original does not change.
     Raises PartDamaged before anything is committed; CommitFailed and CommitUnknown as `Tables.commit` does.
     """
     record = _record(kind)
     if kind not in COMMITTED:
-        raise ValueError(f"{kind} are not committed: they have no table")
+        raise ValueError(f"{kind} have no table, so they cannot be committed")
     if (done := tables.batch(kind, batch_id)) is not None:
         return CommitReport(rows=done.rows, files=done.files, snapshot_id=done.snapshot_id, already=True)
 
     def prepared(found: Marker) -> str | None:
-        """The address of the file to commit for one part, or None where nothing is left of it."""
+        """The address of the file to commit for one part, or None if no row is left."""
         part_rows = _read(blobs, found)
         kept = [row for row in part_rows if keep(row)] if keep else part_rows
         if not kept:
@@ -192,7 +192,7 @@ def _read(blobs: Blobs, marker: Marker) -> list[Any]:
     try:
         data = blobs.read(marker.key)
     except BlobMissing as error:
-        raise PartDamaged(f"{marker.key}: its marker is there, the part is not") from error
+        raise PartDamaged(f"{marker.key}: its marker exists, but the part is missing") from error
     if (found := hashlib.sha256(data).hexdigest()) != marker.sha256:
         raise PartDamaged(f"{marker.key}: sha256 {found[:16]}…, its marker says {marker.sha256[:16]}…")
     part_rows = arrow.from_parquet(_record(marker.kind), data)

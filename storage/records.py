@@ -1,6 +1,6 @@
-"""The records that every folder shares: frozen data, no behaviour beyond making ids.
+"""The records that every folder shares: frozen data, and the function that makes ids.
 
-Knows nothing about files, tables or the network. A mask is a COCO compressed RLE (`bytes` counts, column-major);
+Does not know files, tables or the network. A mask is a COCO compressed RLE (`bytes` counts, column-major);
 `frame_idx` counts frames of the stored 24 fps video, and annotated frames are every 4th.
 """
 
@@ -15,7 +15,7 @@ STRIDE = 4  # annotated frames are every 4th stored frame: 6 fps
 
 
 class Verdict(StrEnum):
-    """What a verifier says of a masklet."""
+    """The decision of a verifier about a masklet."""
 
     ACCEPT = "accept"  # satisfactory in all frames
     REFINE = "refine"  # a clear object, a wrong masklet
@@ -26,15 +26,15 @@ class Verdict(StrEnum):
 class Refusal(StrEnum):
     """Why a video was not admitted."""
 
-    UNREADABLE = "unreadable"  # no decoder opens it, or it is empty
+    UNREADABLE = "unreadable"  # no decoder opens the file, or it is empty
     NO_VIDEO_STREAM = "no_video_stream"  # audio, subtitles or a still picture
-    TRUNCATED = "truncated"  # decoding broke off well before the end that it announces
+    TRUNCATED = "truncated"  # decoding ended well before the announced duration
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
     TOO_SMALL = "too_small"
     TOO_LARGE = "too_large"
     DUPLICATE = "duplicate"  # the same bytes were admitted under another name
-    FAILED = "failed"  # anything else, with its message
+    FAILED = "failed"  # any other reason, with its message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,12 @@ class Video:
     rotation: int  # degrees that were applied, clockwise
     split: str  # "train" or "val": a video never changes side
     batch_id: str  # the ingest run that admitted it
-    truth_key: str | None = None  # blob of an SA-V JSON with ground truth, where the source has one
+    truth_key: str | None = None  # blob of an SA-V JSON with ground truth, if the source has one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantined:
-    """An input or a row that was refused, and why."""
+    """An input or a row that was refused, with the reason."""
 
     stage: str  # "ingest", "auto_masklets", "publish"
     subject: str  # source uri, video_id or masklet_id
@@ -72,7 +72,7 @@ class Quarantined:
 
 @dataclass(frozen=True, kw_only=True)
 class Masklet:
-    """One object's masks through a video, with where they came from. One row of the table `masklets`.
+    """The masks of one object through a video, with their origin. One row of the table `masklets`.
 
     The lists run over the annotated frames, in order: all have the same length T.
     """
@@ -92,7 +92,7 @@ class Masklet:
     phase: str  # "auto", "1", "2", "3"
     round: int  # the retraining round of the checkpoint that made it; 0 before the first
     checkpoint: str  # name or id of the checkpoint that made it
-    prompt: str  # JSON of the prompt that began it
+    prompt: str  # JSON of the first prompt
     parent_id: str | None = None  # the masklet that this one corrects
     edited_frame_count: int = 0  # frames that an annotator touched
     click_count: int = 0
@@ -121,7 +121,7 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What an annotator or a grid gives the model on one frame, in pixels of the stored video."""
+    """The input of an annotator or a grid to the model on one frame, in pixels of the stored video."""
 
     frame_idx: int
     points_xy: tuple[tuple[float, float], ...] = ()
@@ -131,7 +131,7 @@ class Prompt:
 
 
 def content_id(*parts: str | bytes, length: int = 16) -> str:
-    """A short id made from content: the same parts give the same id, anywhere, in any order of runs.
+    """A short id made from content: the same parts always give the same id, on any machine.
 
     Parts are length-prefixed before hashing, so ("ab", "c") and ("a", "bc") differ.
     """

@@ -1,8 +1,9 @@
 """Releases: a published dataset pinned by a tag and a manifest, readable with pyarrow alone.
 
-`releases/<name>/manifest.json` lists every file of the release by its key below the root, with sha256, bytes and rows:
-the masklets' and videos' Parquet parts and the media they need. Nothing in it is absolute, so a release can be moved
-with its folder and read years later without a catalog. It is written once and never changed.
+`releases/<name>/manifest.json` lists every file of the release: the Parquet parts of masklets and videos, and the media
+that they need. Each file has its key below the root, its sha256, its size and its rows. No path is absolute, so a
+release can be moved with its folder, and read years later without a catalog. A manifest is written once and never
+changed.
 
 Errors:
     ReleaseError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _READERS = 8
-_COUNTED = ("masklet_id", "video_id", "area_px", "kind", "split")  # everything but the masks
+_COUNTED = ("masklet_id", "video_id", "area_px", "kind", "split")  # all columns but the masks
 
 
 class ReleaseError(Exception):
@@ -57,12 +58,12 @@ class ReleaseFile:
     sha256: str
     size: int  # bytes
     rows: int | None = None  # of a Parquet part
-    video_id: str | None = None  # whose rows or pictures alone it holds
+    video_id: str | None = None  # the only video in the file; None if there may be several
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A pinned dataset. What it lists never changes; `verify` says whether the files still agree."""
+    """A pinned dataset. Its list never changes; `verify` compares the files with the list."""
 
     name: str
     masklet_files: tuple[ReleaseFile, ...]
@@ -71,11 +72,11 @@ class Release:
     snapshots: Mapping[str, int]  # table -> Iceberg snapshot id
     schemas: Mapping[str, Sequence[Sequence[str]]]  # table -> (column, Arrow type), in order
     counts: Mapping[str, Any]  # videos, masklets, masks; the same by split and by kind
-    extra: Mapping[str, str]  # what the maker wanted to remember
+    extra: Mapping[str, str]  # notes of the maker
     blobs: Blobs = field(repr=False, compare=False)
 
     def masklets(self, video_ids: Collection[str] | None = None) -> list[Masklet]:
-        """The masklets (of these videos), by video and id. Use `iter_masklets` where they do not fit in memory."""
+        """The masklets, sorted by video and id; None: of all videos. See `iter_masklets` for large releases."""
         return sorted(self.iter_masklets(video_ids), key=lambda masklet: (masklet.video_id, masklet.masklet_id))
 
     def iter_masklets(self, video_ids: Collection[str] | None = None) -> Iterator[Masklet]:
@@ -88,7 +89,7 @@ class Release:
                     yield masklet
 
     def videos(self) -> list[Video]:
-        """The videos that the masklets are of, by id."""
+        """The videos of the masklets, sorted by id."""
         needed = {file.video_id for file in self.media_files}
         found: dict[str, Video] = {}
         for file in self.video_files:
@@ -100,7 +101,7 @@ class Release:
         return [found[video_id] for video_id in sorted(found)]
 
     def verify(self) -> list[str]:
-        """One line for every file that is absent or is not what the manifest says. Reads all bytes of the release."""
+        """One line for every file that is missing or differs from the manifest. Reads all bytes of the release."""
         with ThreadPoolExecutor(_READERS) as pool:
             problems = pool.map(self._problem, (*self.masklet_files, *self.video_files, *self.media_files))
             return [problem for problem in problems if problem]
@@ -120,10 +121,10 @@ class Release:
 
 
 def make(blobs: Blobs, tables: Tables, name: str, *, extra: Mapping[str, str] | None = None) -> Release:
-    """Pin the current snapshots of masklets and videos under a name. A name that is taken gives its own release again.
+    """Pin the current snapshots of masklets and videos under a name. An existing name returns its release.
 
-    Interrupted and run again it goes on with the snapshots that it has tagged.
-    Raises ValueError for a malformed name, NothingPublished, ReleaseError where a file that it needs is absent.
+    After an interruption, a second run continues with the snapshots that the first one tagged.
+    Raises ValueError for a malformed name, NothingPublished, and ReleaseError if a file is missing.
     """
     if blobs.exists(_key(_checked(name))):
         return load(blobs, name)
@@ -153,7 +154,7 @@ def make(blobs: Blobs, tables: Tables, name: str, *, extra: Mapping[str, str] | 
     except BlobMissing as error:
         raise ReleaseError(f"release {name}: {error}") from error
     blobs.create(_key(name), _to_json(release))
-    return load(blobs, name)  # ours, or that of whoever was first
+    return load(blobs, name)  # ours, or the one of a faster process
 
 
 def load(blobs: Blobs, name: str) -> Release:
@@ -187,7 +188,7 @@ def load(blobs: Blobs, name: str) -> Release:
 
 
 def names(blobs: Blobs) -> list[str]:
-    """The releases that are there, the newest last: a name is `release-<number>-…`."""
+    """The names of all releases, the newest last. A name is `release-<number>-…`."""
     keys = blobs.keys("releases/")
     found = [parts[1] for key in keys if len(parts := key.split("/")) == 3 and parts[2] == "manifest.json"]
 
@@ -219,7 +220,7 @@ def _to_json(release: Release) -> bytes:
 
 
 def _parts(blobs: Blobs, tables: Tables, table: str, snapshot_id: int) -> tuple[ReleaseFile, ...]:
-    """The data files of a snapshot, by key, hashed as they are now."""
+    """The data files of a snapshot, with the hashes of their current bytes."""
     root = f"{blobs.uri}/"
     found = tables.data_files(table, snapshot_id)
     for file in found:
@@ -236,7 +237,7 @@ def _parts(blobs: Blobs, tables: Tables, table: str, snapshot_id: int) -> tuple[
 
 
 def _media(blobs: Blobs, videos: Sequence[Video]) -> tuple[ReleaseFile, ...]:
-    """The files that the videos need. The hash of a normalised video is the one of its row."""
+    """The media files of the videos. The hash of a normalised video comes from its row."""
 
     def files(video: Video) -> list[ReleaseFile]:
         found = [
@@ -265,7 +266,7 @@ def _measure(blobs: Blobs, key: str) -> tuple[int, str]:
 
 
 def _counts(table: pa.Table) -> dict[str, Any]:
-    """How much is in a release: videos, masklets and masks (of frames where the object is seen), by split and kind."""
+    """The size of a release: videos, masklets and non-empty masks; the same by split and by kind."""
     masks = [sum(area > 0 for area in areas) for areas in table.column("area_px").to_pylist()]
     rows = list(
         zip(

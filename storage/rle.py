@@ -1,9 +1,9 @@
-"""Masks as COCO compressed run lengths: encode, decode, measure, compare.
+"""Masks as COCO compressed run lengths: encode, decode, measure, check.
 
-Knows the byte format and nothing about files or records. Runs alternate background, object, background, … down the
-columns; a count is written in base 32 with a continuation bit, and from the fourth count on as the difference to the
-count two before it. pycocotools trusts its input (malformed counts crash the process), so whatever comes from outside
-is parsed here, and only checked counts reach it.
+Knows the byte format. Does not know files or records. Runs alternate background, object, background, … down the
+columns. A count is written in base 32 with a continuation bit; from the fourth count on, as the difference to the count
+two places before. pycocotools does not check its input, and malformed counts crash the process. So counts from outside
+are parsed here, and only valid counts reach pycocotools.
 
 Source: the string format of pycocotools' `rleToString` and `rleFrString` (Lin et al., COCO API).
 """
@@ -44,7 +44,7 @@ def decode(counts: bytes, height: int, width: int) -> Mask:
 
 
 def empty(height: int, width: int) -> bytes:
-    """The counts of a mask with nothing in it, which is how an absent object is written."""
+    """The counts of an empty mask, which stands for an absent object."""
     if height < 1 or width < 1:
         raise ValueError(f"a mask has at least one pixel, not {height} x {width}")
     counts: bytes = coco.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width)["counts"]
@@ -57,7 +57,7 @@ def area(counts: bytes, height: int, width: int) -> int:
 
 
 def problem(counts: bytes, height: int, width: int) -> str | None:
-    """One line saying what is wrong with these counts, or None. Never raises for any bytes."""
+    """One line about what is wrong with these counts, or None for valid counts. Never raises, for any bytes."""
     try:
         _runs(counts, height, width)
     except BadRle as error:

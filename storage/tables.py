@@ -1,14 +1,13 @@
 """The tables `videos`, `masklets`, `operations` and `quarantine`: Apache Iceberg over a SQL catalog.
 
-Knows catalogs, snapshots and tags; knows nothing of markers or of who may commit. Data files are the immutable Parquet
-parts themselves, added by address. A commit carries its batch id in the snapshot, so running it again finds it done;
-two committers of one batch cannot both succeed, because each commits only onto the snapshot in which it did not find
-the batch.
+Knows catalogs, snapshots and tags. Does not know markers, or which process commits. The data files are the immutable
+Parquet parts, added by address. A commit stores its batch id in the snapshot, so a second run finds it done. Two
+committers of one batch cannot both succeed: each commits only onto the snapshot that it searched for the batch.
 
 Errors:
     TablesError
     ├── CommitFailed     nothing was committed
-    └── CommitUnknown    the catalog went away during the commit: run it again, it looks first
+    └── CommitUnknown    the catalog became unreachable during the commit: run it again, it looks first
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _NAMESPACE = "engine"
 _OPENINGS = 6
 _ATTEMPTS = 30
 _PROPERTIES = {
-    "commit.retry.num-retries": "0",  # a blind retry would add a batch that somebody else has just added: we retry
+    "commit.retry.num-retries": "0",  # a blind retry could add a batch twice: `commit` retries itself
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "50",
     "write.metadata.metrics.column.rle.element": "none",
@@ -63,17 +62,17 @@ class CommitFailed(TablesError):
 
 
 class CommitUnknown(TablesError):
-    """The catalog went away during the commit; it may have landed. Run it again: it looks first."""
+    """The catalog became unreachable during the commit, which may have succeeded. Run it again: it looks first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """What one batch put into one table."""
+    """The commit of one batch to one table."""
 
     snapshot_id: int
     rows: int
     files: int
-    already: bool  # it was there before this call
+    already: bool  # it existed before this call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +93,11 @@ class Tables:
 
     @classmethod
     def open(cls, catalog_uri: str, warehouse_uri: str, s3_endpoint: str | None = None) -> Self:
-        """Connect, and make what is absent: the catalog's own tables, ours, and columns that a record gained.
+        """Connect, and make what is missing: the catalog's own tables, ours, and the columns of new fields of a record.
 
         catalog_uri: of SQLAlchemy, sqlite:////absolute/path.db or postgresql+psycopg://…; the folder of an SQLite file
         is made. warehouse_uri: an absolute folder or s3://bucket/prefix, for Iceberg's metadata.
-        Raises TablesError where the catalog cannot be reached.
+        Raises TablesError if the catalog cannot be reached.
         """
         from pyiceberg.catalog.sql import SqlCatalog
         from sqlalchemy.engine import make_url
@@ -119,14 +118,14 @@ class Tables:
                 tables = cls(SqlCatalog(_CATALOG, **properties), properties["warehouse"])
                 tables._create()
                 return tables
-            except SQLAlchemyError as error:  # somebody else may be making the catalog's tables at this moment
+            except SQLAlchemyError as error:  # another process may be making the catalog's tables at this moment
                 if attempt == _OPENINGS - 1:
                     raise TablesError(f"catalog {url.render_as_string()}: {first_line(error)}") from error
                 _pause(attempt)
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
-        """Let go of the catalog's connections."""
+        """Close the connections to the catalog."""
         self._catalog.close()
 
     def __enter__(self) -> Self:
@@ -149,8 +148,8 @@ class Tables:
     ) -> pa.Table:
         """Rows of a table as Arrow.
 
-        snapshot_id: None is the current one. where: an Iceberg row filter, "video_id == 'abc' and round > 2".
-        columns: None is all. Raises ValueError for an unknown table, snapshot, column or filter.
+        snapshot_id: None for the current one. where: an Iceberg row filter, "video_id == 'abc' and round > 2".
+        columns: None for all. Raises ValueError for an unknown table, snapshot, column or filter.
         """
         table = self._load(table_name)
         if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
@@ -160,32 +159,32 @@ class Tables:
         return (scan.filter(where) if where else scan).to_arrow()
 
     def videos(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Video]:
-        """The admitted videos, each once, by id: two runs may have admitted the same one."""
+        """The admitted videos, each once, sorted by id: two runs may have admitted the same video."""
         rows = arrow.from_arrow(Video, self.scan("videos", snapshot_id=snapshot_id, where=where))
         return unique_videos(rows)
 
     def masklets(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Masklet]:
-        """The published masklets, by video and id."""
+        """The published masklets, sorted by video and id."""
         rows = arrow.from_arrow(Masklet, self.scan("masklets", snapshot_id=snapshot_id, where=where))
         return sorted(rows, key=lambda masklet: (masklet.video_id, masklet.masklet_id))
 
     def operations(self, *, where: str | None = None) -> list[Operation]:
-        """The acts of the annotators, by ticket and in order."""
+        """The acts of the annotators, sorted by ticket and in order."""
         rows = arrow.from_arrow(Operation, self.scan("operations", where=where))
         return sorted(rows, key=lambda operation: (operation.ticket_id, operation.seq, operation.operation_id))
 
     def quarantine(self, *, where: str | None = None) -> list[Quarantined]:
-        """What was refused, and why."""
+        """The refused inputs and rows, with their reasons."""
         rows = arrow.from_arrow(Quarantined, self.scan("quarantine", where=where))
         return sorted(rows, key=lambda row: (row.stage, row.subject, row.reason))
 
     def snapshot_id(self, table_name: str) -> int | None:
-        """The current snapshot; None while nothing was committed."""
+        """The current snapshot; None before the first commit."""
         snapshot = self._load(table_name).current_snapshot()
         return snapshot.snapshot_id if snapshot else None
 
     def data_files(self, table_name: str, snapshot_id: int) -> list[DataFile]:
-        """The Parquet files of a snapshot, by address."""
+        """The Parquet files of a snapshot, sorted by address."""
         table = self._load(table_name)
         files = []
         for task in table.scan(snapshot_id=snapshot_id).plan_files():
@@ -198,11 +197,11 @@ class Tables:
     # Committing
 
     def batch(self, table_name: str, batch_id: str) -> Commit | None:
-        """What a batch put into a table, or None if it did not."""
+        """The commit of a batch to a table, or None if it was not committed."""
         return _commit_of(self._load(table_name), batch_id)
 
     def commit(self, table_name: str, parts: Sequence[Path | str], batch_id: str) -> Commit:
-        """Add Parquet parts to a table in one snapshot, once: for a batch that is there it changes nothing.
+        """Add Parquet parts to a table in one snapshot. A batch that was committed before is not changed.
 
         parts: local files or s3:// addresses, as `arrow.to_parquet` makes them; at least one.
         Raises ValueError for no parts, CommitFailed, CommitUnknown.
@@ -218,11 +217,11 @@ class Tables:
                 return done
             try:
                 table.add_files([str(part) for part in parts], snapshot_properties={BATCH_ID: batch_id})
-            except CommitFailedException as error:  # somebody else was faster: look again
+            except CommitFailedException as error:  # another process was faster: look again
                 last = error
                 _pause(attempt)
                 continue
-            except (ValueError, FileNotFoundError) as error:  # a part that is absent, of another schema, or in use
+            except (ValueError, FileNotFoundError) as error:  # a part that is missing, of another schema, or in use
                 raise CommitFailed(f"{table_name}, batch {batch_id}: {first_line(error)}") from error
             except Exception as error:
                 done = self._found_after(error, table_name, batch_id)
@@ -239,9 +238,9 @@ class Tables:
         raise CommitFailed(f"{table_name}, batch {batch_id}: lost {_ATTEMPTS} races in a row") from last
 
     def tag(self, table_name: str, name: str, snapshot_id: int | None = None) -> int:
-        """Pin a snapshot (the current one) under a name, and return it. A name that is taken keeps its snapshot.
+        """Pin a snapshot under a name and return it; None pins the current one. An existing name keeps its snapshot.
 
-        Raises ValueError while the table is empty, or if the name was given to another snapshot than the one asked for.
+        Raises ValueError if the table is empty, or if the name belongs to another snapshot than `snapshot_id`.
         """
         from pyiceberg.exceptions import CommitFailedException
 
@@ -263,10 +262,10 @@ class Tables:
             return wanted
         raise CommitFailed(f"{table_name}, tag {name}: lost {_ATTEMPTS} races in a row")
 
-    # Within
+    # Internals
 
     def _found_after(self, error: Exception, table_name: str, batch_id: str) -> Commit | None:
-        """The commit, if it landed in spite of the error."""
+        """The commit, if it succeeded in spite of the error."""
         try:
             return self.batch(table_name, batch_id)
         except Exception as second:
@@ -297,7 +296,7 @@ class Tables:
                 self._widen(table, name, record)
 
     def _widen(self, table: Table, name: str, record: type[arrow.Record]) -> None:
-        """Add the columns that a record gained since its table was made."""
+        """Add columns for the fields that a record gained since its table was made."""
         from pyiceberg.exceptions import CommitFailedException
 
         for attempt in range(_ATTEMPTS):
@@ -315,7 +314,7 @@ class Tables:
 
 
 def unique_videos(rows: Sequence[Video]) -> list[Video]:
-    """Every video once, by id; of several rows the one of the first batch id."""
+    """Every video once, sorted by id; of several rows, the row with the first batch id."""
     return list({row.video_id: row for row in sorted(rows, key=_by_video, reverse=True)}.values())[::-1]
 
 
@@ -346,7 +345,7 @@ def _s3_properties(warehouse_uri: str, endpoint: str | None) -> dict[str, str]:
 
 
 def _is_locked(error: Exception) -> bool:
-    """Whether SQLite refused to begin: nothing happened, and trying again is right."""
+    """Whether SQLite refused to begin. Then nothing was written, and a retry is safe."""
     return "database is locked" in str(error)
 
 

@@ -1,4 +1,7 @@
-"""Turns decoded frames upright: rotation, mirroring, square pixels, even sides, one pixel format."""
+"""Turns decoded frames upright: rotation, mirroring, square pixels, even sides, one pixel format.
+
+Knows frames and filters of libav. Does not know files, times or limits.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _FILTERS: dict[tuple[int, bool], tuple[tuple[str, str], ...]] = {
 
 
 def _orientation(frame: av.video.frame.VideoFrame) -> tuple[int, bool]:
-    """Degrees clockwise that make a frame upright (0, 90, 180, 270), and whether it is mirrored as well."""
+    """Degrees clockwise that make a frame upright (0, 90, 180, 270), and whether the frame is mirrored."""
     degrees = round(-frame.rotation / 90) * 90 % 360
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -47,7 +50,7 @@ def upright_hw(frame: av.video.frame.VideoFrame, stream: av.video.stream.VideoSt
 
 
 class Upright:
-    """Turns decoded frames into yuv420p of one size, upright. Builds its filters again when the source changes size."""
+    """Turns decoded frames into upright yuv420p pictures of one size. Rebuilds its filters when the source changes."""
 
     def __init__(self, stream: av.video.stream.VideoStream, height: int, width: int) -> None:
         self._stream = stream

@@ -35,9 +35,9 @@ from cachetools import LRUCache
 from storage.pixels import Rgb
 from storage.records import FPS
 
-KEYFRAME_EVERY = 12  # frames: half a second, the most that a random read decodes
+KEYFRAME_EVERY = 12  # frames: half a second, and the most that a random read decodes
 
-_THREADS = 2  # a fixed number: the encoder's output depends on it
+_THREADS = 2  # a fixed number, because the encoder's output depends on it
 
 
 class VideoError(Exception):
@@ -45,15 +45,15 @@ class VideoError(Exception):
 
 
 class FrameUnreadable(VideoError):
-    """A stored video does not give this frame."""
+    """A frame of a stored video cannot be read."""
 
 
 def write(path: Path, frames: Iterable[Rgb], fps: float = FPS, *, crf: int = 18) -> None:
-    """Write frames as a stored video would be: H.264, a keyframe every 12, no B-frames.
+    """Write frames as a stored video: H.264, a keyframe every 12 frames, no B-frames.
 
     frames: uint8 (H, W, 3) RGB, all of one size, H and W even.
-    crf: 0 is nearly lossless, 18 looks it, 51 is the worst.
-    Raises ValueError for odd or differing sizes, or no frame at all.
+    crf: quality of the encoder; 0 is nearly lossless, 18 looks lossless, 51 is the worst.
+    Raises ValueError for odd or different sizes, or no frames.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -74,9 +74,9 @@ def write(path: Path, frames: Iterable[Rgb], fps: float = FPS, *, crf: int = 18)
 
 
 def frames(path: Path, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Rgb]]:
-    """The frames of a stored video, or those at `indices`, one at a time: (frame_idx, uint8 (H, W, 3) RGB).
+    """The frames of a stored video, all or at `indices`, one at a time: (frame_idx, uint8 (H, W, 3) RGB).
 
-    Sorted indices are the cheapest; gaps are skipped by keyframe. Raises ValueError for an index outside the video.
+    Sorted indices are the fastest; keyframes let it skip gaps. Raises ValueError for an index outside the video.
     """
     with FrameReader(path, keep=1) as reader:
         for frame_idx in range(reader.frame_count) if indices is None else indices:
@@ -92,10 +92,10 @@ def jpeg(rgb: Rgb, quality: int = 90) -> bytes:
 
 
 class FrameReader:
-    """A stored video held open: any frame by its index, the next one at the price of one.
+    """A stored video that is kept open: reads any frame by its index. The next frame costs one decoded frame.
 
-    Safe to share between threads: one of them decodes at a time. The arrays are read-only, because it keeps the last
-    `keep` of them.
+    Safe to share between threads: one thread decodes at a time. Caches the last `keep` frames, so its arrays are
+    read-only.
     """
 
     def __init__(self, path: Path, keep: int = 16) -> None:
@@ -118,21 +118,21 @@ class FrameReader:
         self.width = self._stream.width
         if not rate or not time_base or not self.frame_count:
             self._container.close()
-            raise FrameUnreadable(f"{path}: not a stored video, it does not say its rate or its frames")
+            raise FrameUnreadable(f"{path}: not a stored video: its rate or its frame count is missing")
         self._tick = 1 / (rate * time_base)  # time base units a frame
         self._start = self._stream.start_time or 0
         self._decoded = self._container.decode(self._stream)
-        self._next = 0  # index of the frame that the decoder gives next
+        self._next = 0  # index of the frame that the decoder returns next
 
     def read(self, frame_idx: int) -> Rgb:
         """One frame, uint8 (H, W, 3) RGB, read-only.
 
-        Raises ValueError for an index outside the video, FrameUnreadable where the file is damaged or closed.
+        Raises ValueError for an index outside the video, FrameUnreadable if the file is damaged or closed.
         """
         if not 0 <= frame_idx < self.frame_count:
             raise ValueError(f"{self.path.name} has frames 0 to {self.frame_count - 1}, not {frame_idx}")
         with self._lock:
-            if self._closed:  # decoding a closed container ends the process
+            if self._closed:  # decoding a closed container crashes the process
                 raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: the video was closed")
             if (cached := self._cache.get(frame_idx)) is not None:
                 return cached
@@ -156,7 +156,7 @@ class FrameReader:
                 if at > frame_idx:
                     break
         except av.error.FFmpegError as error:
-            self._next = self.frame_count + KEYFRAME_EVERY  # whatever comes next seeks
+            self._next = self.frame_count + KEYFRAME_EVERY  # the next read must seek
             raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: {libav_message(error)}") from error
         self._next = self.frame_count + KEYFRAME_EVERY
         raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: missing from the file")
@@ -179,7 +179,7 @@ _BT709 = 1  # AVCOL_SPC_BT709
 
 
 def _rgb(frame: av.video.frame.VideoFrame) -> Rgb:
-    """uint8 (H, W, 3). The file's own colour matrix; one that says none is taken as BT.601, as libav does."""
+    """uint8 (H, W, 3). Uses the colour matrix of the file; without one, BT.601, as libav does."""
     return cast(Rgb, frame.to_ndarray(format="rgb24"))
 
 
@@ -193,7 +193,7 @@ def encode(
     crf: int,
     colours: int,
 ) -> None:
-    """Write yuv420p pictures as H.264 in MP4 under a temporary name, then rename. Leaves nothing behind on an error."""
+    """Write yuv420p pictures as H.264 in MP4 under a temporary name, then rename. An error leaves no file behind."""
     rate = Fraction(fps).limit_denominator(1001)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
@@ -223,6 +223,6 @@ def encode(
 
 
 def libav_message(error: BaseException) -> str:
-    """What a libav error says, in one line and without our paths."""
+    """The message of a libav error, in one line and without our paths."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())

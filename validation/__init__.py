@@ -1,1 +1,1 @@
-"""Checks and measures: masks, tables, J and F, gates. Imports only storage."""
+"""Checks and metrics: masklets, tables, J and F, gates. Imports only storage."""

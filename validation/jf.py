@@ -1,9 +1,9 @@
 """J and F as SA-V and DAVIS measure them: region overlap and boundary agreement of masks with the truth.
 
-Knows masks and RLE; nothing about videos, files or models. Scores are in [0, 1]; papers print them times 100.
+Knows masks and RLE. Does not know videos, files or models. Scores are in [0, 1]; papers print them times 100.
 Source: the SA-V evaluator (facebookresearch/sam2, `sav_dataset`), after vos-benchmark (Cheng) and davis2017-evaluation
-(Perazzi et al. 2016, section 5); differs: written anew, tolerance dilation only where boundaries are, `None` instead of
-an assertion where the truth shows nothing.
+(Perazzi et al. 2016, section 5); differs: written independently, dilates only around the boundaries, and gives `None`
+instead of an assertion if the truth shows no object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from storage import rle
 from storage.overlap import mask_iou
 from storage.pixels import Mask, check_mask
 
-TOLERANCE = 0.008  # of the image diagonal: how far apart two boundaries may be and still agree
+TOLERANCE = 0.008  # of the image diagonal: the distance at which two boundaries still agree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Score:
 def boundary_f(pred: Mask, gt: Mask) -> float:
     """F1 of the boundary pixels of two masks, bool (H, W), each allowed 0.8 % of the diagonal.
 
-    Neither has a boundary: 1. Only one has: 0. A mask that fills the frame has no boundary.
+    1 if neither has a boundary, 0 if only one has. A mask that fills the frame has no boundary.
     """
     _check(pred, gt)
     window = _window(pred | gt)
@@ -57,9 +57,9 @@ def score_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None], *, ski
     """J and F of a masklet, means over its frames.
 
     pred, gt: (T,) masks bool (H, W) of the annotated frames; None is an empty mask.
-    skip_ends: leave out the first and the last frame, as SA-V does: the first is given, the last is DAVIS's habit.
-    Frames before the object first shows, in the truth or the prediction, do not count.
-    Returns None where the truth shows nothing in the frames that remain: such a masklet has no score.
+    skip_ends: skip the first and the last frame, as SA-V does: the first is given, the last follows DAVIS.
+    Frames before the object appears in the truth or in the prediction do not count.
+    Returns None if the truth is empty on all remaining frames: such a masklet has no score.
     Raises ValueError for different lengths or sizes.
     """
     _same_length(len(pred), len(gt))
@@ -76,7 +76,7 @@ def score_rle(
 
 
 def mean(scores: Iterable[Score]) -> Score | None:
-    """The mean over all masklets of all videos, each counting once, which is how SA-V pools. None for none."""
+    """The mean over all masklets of all videos, each counting once, as SA-V pools. None without scores."""
     pooled = list(scores)
     if not pooled:
         return None
@@ -109,7 +109,7 @@ def _score(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_
 
 
 def _window(mask: Mask) -> tuple[slice, slice]:
-    """The rows and columns of a mask's pixels and one more on every side: all its boundary pixels lie within."""
+    """The box around a mask with a margin of one pixel: it contains all boundary pixels."""
     sides = []
     for axis in (1, 0):
         (at,) = np.nonzero(mask.any(axis=axis))
@@ -120,7 +120,7 @@ def _window(mask: Mask) -> tuple[slice, slice]:
 def _boundary(mask: Mask) -> Mask:
     """Pixels that differ from their neighbour to the right, below, or to the right below: bool (H, W).
 
-    The last row and column have only the neighbours they have; the last pixel has none.
+    Pixels of the last row and column are compared with the neighbours that exist; the last pixel has none.
     """
     edge = np.zeros_like(mask)
     edge[:, :-1] = mask[:, :-1] != mask[:, 1:]

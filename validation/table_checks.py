@@ -1,8 +1,7 @@
 """Checks of whole tables by Great Expectations, with its Data Docs: does this batch look like a batch?
 
-Knows rows without their masks (`frames` takes those out) and the rules below; `masks.check` looks at the masks.
-Importing Great Expectations takes seconds, so it happens in `run`. It sends nothing anywhere: its analytics are
-switched off.
+Knows rows without their masks (`frames` removes them) and the rules below; `masklet_checks` checks the masks. Importing
+Great Expectations takes seconds, so it happens in `check_tables`. It sends no data: its analytics are switched off.
 """
 
 from __future__ import annotations
@@ -58,18 +57,18 @@ RULES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one rule found in one table."""
+    """The result of one rule for one table."""
 
     table: str
     rule: str  # "ExpectColumnValuesToBeUnique(column=masklet_id)"
     success: bool
-    unexpected: int  # rows that break it
-    examples: tuple[str, ...]  # a few of their values
+    unexpected: int  # rows that break the rule
+    examples: tuple[str, ...]  # some of their values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What all rules found."""
+    """The results of all rules."""
 
     success: bool
     results: tuple[Result, ...]
@@ -77,7 +76,7 @@ class Report:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line for every rule that is broken."""
+        """One line for every broken rule."""
         return tuple(
             f"{r.table}: {r.rule} is broken by {r.unexpected} rows, as {', '.join(r.examples)}"
             if r.unexpected
@@ -88,7 +87,7 @@ class Report:
 
 
 def frames(masklets: Sequence[Masklet], videos: Sequence[Video]) -> dict[str, pd.DataFrame]:
-    """The tables that the rules are about: a row a masklet (without its masks) and a row a video."""
+    """The tables for the rules: one row for each masklet, without its masks, and one row for each video."""
     known = {video.video_id for video in videos}
     masklet_rows = [
         {
@@ -133,10 +132,12 @@ def frames(masklets: Sequence[Masklet], videos: Sequence[Video]) -> dict[str, pd
     return {"masklets": pd.DataFrame(masklet_rows), "videos": pd.DataFrame(video_rows)}
 
 
-def run(frames: Mapping[str, pd.DataFrame], docs_dir: Path | None = None, *, run_name: str = "checks") -> Report:
+def check_tables(
+    frames: Mapping[str, pd.DataFrame], docs_dir: Path | None = None, *, run_name: str = "checks"
+) -> Report:
     """Check tables against their rules; a table without rows passes.
 
-    frames: keys of RULES -> rows, as `frames()` makes them. docs_dir: where the Data Docs go, as HTML; None for none.
+    frames: keys of RULES -> rows, as `frames()` makes them. docs_dir: the folder for the Data Docs, or None.
     run_name: the batch id, for the docs. Raises ValueError for an unknown table.
     """
     if unknown := set(frames) - set(RULES):

@@ -55,7 +55,7 @@ def _run(s: Services, batch_id: str) -> str:
     ]
     bad = {q.subject for q in refused}
     good = [row for row in rows if row.masklet_id not in bad]
-    report = table_checks.run(table_checks.frames(good, videos), docs_folder(s) / batch_id, run_name=batch_id)
+    report = table_checks.check_tables(table_checks.frames(good, videos), docs_folder(s) / batch_id, run_name=batch_id)
     decision = gate.publish(
         offered=len(rows),
         quarantined=len(bad),

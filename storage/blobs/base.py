@@ -1,14 +1,14 @@
-"""Blobs: named bytes below one root, a folder or a bucket.
+"""Blobs: named bytes below one root, which is a folder or a bucket. The protocol, its errors, and what a key is.
 
-Knows keys and bytes; nothing about what is in them. A key is a relative POSIX path without "..". Two kinds of writing:
-`write` replaces, `create` makes only what is not there yet and says whether it did, which is what every race in this
-project is decided by (an exclusive link on disk, `If-None-Match: *` on S3). Readers never see half a blob.
+Knows keys and bytes. Does not know the content of a blob. A key is a relative POSIX path without "..". There are two
+ways to write. `write` replaces a blob. `create` makes only a new blob, and returns whether it did: an exclusive link on
+disk, `If-None-Match: *` on S3. Every race in this project is decided by `create`. A reader never sees half a blob.
 
 Errors:
     BlobError
     ├── BlobMissing         there is no such blob
-    ├── BlobDenied          the store does not let us
-    └── BlobUnreachable     the store does not answer: worth another try
+    ├── BlobDenied          the store denies access
+    └── BlobUnreachable     the store does not answer: retry
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 Data = bytes | Path  # bytes, or a local file that holds them
-Closed = Callable[[str], None]  # is told a key
+Closed = Callable[[str], None]  # called with a key
 
 
 class BlobError(Exception):
@@ -32,7 +32,7 @@ class BlobMissing(BlobError):
 
 
 class BlobDenied(BlobError):
-    """The store does not let us."""
+    """The store denies access."""
 
 
 class BlobUnreachable(BlobError):
@@ -40,52 +40,52 @@ class BlobUnreachable(BlobError):
 
 
 class Blobs(Protocol):
-    """Named bytes below one root. Every verb raises ValueError for a malformed key and BlobError for the store."""
+    """Named bytes below one root. Every method raises ValueError for a malformed key, BlobError for the store."""
 
     @property
     def uri(self) -> str:
-        """Where the root is: an absolute path or s3://bucket/prefix, without a slash at the end."""
+        """The address of the root: an absolute path or s3://bucket/prefix, without a slash at the end."""
 
     def read(self, key: str, limit: int = -1) -> bytes:
         """The bytes of a blob, or its first `limit` bytes. Raises BlobMissing."""
 
     def write(self, key: str, data: Data) -> None:
-        """Make or replace a blob."""
+        """Make a blob, or replace it."""
 
     def create(self, key: str, data: Data) -> bool:
-        """Make a blob unless it is there. True if this call made it; among racing callers exactly one gets True."""
+        """Make a blob unless it exists. True if this call made it; of several racing callers exactly one gets True."""
 
     def exists(self, key: str) -> bool: ...
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with `prefix`, in the order of their UTF-8 bytes.
 
-        What other tools put there may have a malformed key: it is listed, and no other verb takes it.
+        A blob that another tool wrote may have a malformed key. It is listed, but every other method refuses it.
         """
 
     def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
-        """`keys`, each with its fingerprint, which changes when the content may have changed; asks for no content.
+        """`keys`, each with its fingerprint. A fingerprint changes when the content may have changed. Reads no content.
 
-        closed: called with the key of each folder that may not be listed; what is in it is left out.
+        closed: called with the key of each folder that cannot be listed for lack of permission; its blobs are skipped.
         """
 
     def size(self, key: str) -> int:
         """Bytes. Raises BlobMissing."""
 
     def delete(self, key: str) -> None:
-        """Remove a blob; nothing happens if there is none."""
+        """Remove a blob. A missing blob is no error."""
 
     def fetch(self, key: str) -> Path:
-        """A local file with the blob's bytes, to read and not to change; it stays. Raises BlobMissing."""
+        """A local file with the bytes of the blob. It stays; do not change it. Raises BlobMissing."""
 
     def local(self, key: str) -> AbstractContextManager[Path]:
-        """`fetch` for once: a downloaded copy goes when the block is left. Raises BlobMissing, BlobDenied on entering.
+        """`fetch` for one block: a downloaded copy is deleted at the end of the block. The file has the key's suffix.
 
-        The file has the suffix of the key.
+        Raises BlobMissing and BlobDenied when the block begins.
         """
 
     def uri_of(self, key: str) -> str:
-        """The blob's own address, for tools that read it without us."""
+        """The address of the blob, for tools that read it directly."""
 
 
 def check_key(key: str, *, prefix: bool = False) -> str:
@@ -109,7 +109,7 @@ def check_key(key: str, *, prefix: bool = False) -> str:
     raise ValueError(f"a key is a relative path without '..', not {key!r}")
 
 
-_UNFIT = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of a character, line ends; odd spaces and joiners may be
+_UNFIT = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line ends
 
 
 PARTIAL = ".part-"

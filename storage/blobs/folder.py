@@ -1,4 +1,7 @@
-"""Blobs as files below a folder."""
+"""The store in a folder: every blob is a file.
+
+A file appears under its name only when it is complete and on the disk, so a crash leaves no half blob.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class LocalBlobs:
                 return False
             with self._complete(key, data) as partial:
                 try:
-                    os.link(partial, path)  # atomic, and fails where the name is taken
+                    os.link(partial, path)  # atomic; fails if the name is taken
                 except FileExistsError:
                     return False
                 _sync_folder(path.parent)
@@ -59,7 +62,7 @@ class LocalBlobs:
         check_key(prefix, prefix=True)
         found, followed = [], set[str]()
 
-        def unless_gone(error: OSError) -> None:  # a folder that cannot be listed, or has gone since its parent was
+        def unless_gone(error: OSError) -> None:  # a folder that cannot be listed, or was deleted during the walk
             if isinstance(error, PermissionError):
                 if closed:
                     closed(Path(error.filename).relative_to(self.root).as_posix())
@@ -77,7 +80,7 @@ class LocalBlobs:
         yield from sorted(found, key=lambda entry: os.fsencode(entry[0]))  # a name on disk need not be UTF-8
 
     def _leads_on(self, folder: str, followed: set[str]) -> bool:
-        """Whether a listing goes into a folder: a linked one is listed once, unless it is listed without the link."""
+        """Whether a listing enters a folder. A linked folder is entered once, and only if it lies outside the root."""
         if not os.path.islink(folder):
             return True
         target, root = os.path.realpath(folder), os.path.realpath(self.root)
@@ -102,7 +105,7 @@ class LocalBlobs:
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:
         with _translated(self.uri_of(key)), self._path(key).open("rb"):
-            pass  # now is the time to say that it is missing or denied
+            pass  # raises here if it is missing or denied
         yield self._path(key)
 
     def uri_of(self, key: str) -> str:
@@ -113,7 +116,7 @@ class LocalBlobs:
 
     @contextmanager
     def _complete(self, key: str, data: Data) -> Iterator[Path]:
-        """A temporary file beside the key with all the bytes, on the disk and not only in memory."""
+        """A temporary file beside the key, with all bytes flushed to the disk."""
         folder = self._path(key).parent
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{PARTIAL}{uuid.uuid4().hex}"
@@ -132,11 +135,11 @@ class LocalBlobs:
 
 
 def _fingerprint(path: Path) -> str | None:
-    """Of a file; None for what is none, or went away."""
+    """The fingerprint of a file; None if it is not a file, or was deleted."""
     try:
         found = path.stat()
     except PermissionError:
-        return "denied"  # it is there: who reads it is told
+        return "denied"  # it exists: reading it raises BlobDenied
     except OSError as error:
         if error.errno in _GONE:
             return None
@@ -157,7 +160,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
-    """Errors of the file system as ours."""
+    """Turns errors of the file system into BlobErrors."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -169,6 +172,6 @@ def _translated(uri: str) -> Iterator[None]:
 
 
 def _named(error: OSError, uri: str) -> str:
-    """What the error is about: the source of a copy is not the blob."""
+    """The file that the error is about: it may be the source of a copy instead of the blob."""
     name = str(error.filename) if error.filename else uri
     return uri if PARTIAL in name else name

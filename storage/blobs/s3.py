@@ -1,4 +1,7 @@
-"""Blobs as objects in a bucket."""
+"""The store in a bucket: every blob is an object. Keeps a local cache of the objects that were fetched.
+
+The cache is a folder of files named by address, ETag and size, so a changed object is downloaded again.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class S3Blobs:
     def read(self, key: str, limit: int = -1) -> bytes:
         with self._errors(key):
             body = self._client().get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
-            with closing(body):  # what is beyond the limit is not received
+            with closing(body):  # the rest, beyond the limit, is not downloaded
                 return body.read(None if limit < 0 else limit)
 
     def write(self, key: str, data: Data) -> None:
@@ -62,11 +65,11 @@ class S3Blobs:
                     status, code = _status(error)
                     if status == 412 or code == "PreconditionFailed":
                         return False
-                    if status != 409:  # 409: another writer is at it, and may yet fail
+                    if status != 409:  # 409: another writer has begun, and may still fail
                         raise
                 else:
                     return True
-        raise BlobUnreachable(f"{self.uri_of(key)}: other writers kept it busy")
+        raise BlobUnreachable(f"{self.uri_of(key)}: other writers conflicted {_CONFLICTS} times")
 
     def _put_new(self, key: str, body: object) -> None:
         self._client().put_object(Bucket=self.bucket, Key=self._key(key), Body=body, IfNoneMatch="*")  # type: ignore[arg-type]
@@ -92,7 +95,7 @@ class S3Blobs:
             for page in pages:
                 for found in page.get("Contents", []):
                     key = found["Key"].removeprefix(self.prefix)
-                    if key and not key.endswith("/"):  # that is how consoles make folders, not a blob
+                    if key and not key.endswith("/"):  # a console makes a folder like this; it is not a blob
                         yield key, f"{found['Size']}-{found['ETag'].strip(chr(34))}"
 
     def size(self, key: str) -> int:
@@ -104,12 +107,12 @@ class S3Blobs:
             self._client().delete_object(Bucket=self.bucket, Key=self._key(key))
 
     def fetch(self, key: str) -> Path:
-        """The cached copy of this content, which is downloaded when there is none. One request when there is."""
+        """The cached copy of the current content; downloads it if it is not cached. A cached copy costs one request."""
         with self._errors(key):
             head = self._client().head_object(Bucket=self.bucket, Key=self._key(key))
             named = f"{self.endpoint_url}\n{self.uri_of(key)}\n{head['ETag']}\n{head['ContentLength']}"
             path = self.cache / (hashlib.sha256(named.encode()).hexdigest() + PurePosixPath(key).suffix)
-            if path.is_file() and path.stat().st_size == head["ContentLength"]:  # a power cut may have left less
+            if path.is_file() and path.stat().st_size == head["ContentLength"]:  # a power cut may have shortened it
                 return path
             self.cache.mkdir(parents=True, exist_ok=True)
             partial = self.cache / f"{PARTIAL}{uuid.uuid4().hex}"
@@ -124,7 +127,7 @@ class S3Blobs:
     def local(self, key: str) -> Iterator[Path]:
         self.cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.cache) as folder:
-            path = Path(folder) / PurePosixPath(key).name[-60:]  # a key may be longer than a file's name
+            path = Path(folder) / PurePosixPath(key).name[-60:]  # a key may be longer than a file name
             with self._errors(key):
                 self._client().download_file(self.bucket, self._key(key), str(path))
             yield path
@@ -136,7 +139,7 @@ class S3Blobs:
         return self.prefix + check_key(key)
 
     def _client(self) -> S3Client:
-        """One client a process: a forked one must not share its parent's connections."""
+        """One client for each process: a forked process must not share the connections of its parent."""
         if self._connected is None or self._pid != os.getpid():
             import boto3
             from botocore.config import Config
@@ -156,7 +159,7 @@ class S3Blobs:
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """Errors of the client as ours."""
+        """Turns errors of the client into BlobErrors."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 

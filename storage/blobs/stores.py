@@ -1,4 +1,4 @@
-"""Opens the store at an address."""
+"""Opens the store at an address: a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from storage.blobs.s3 import S3Blobs
 
 
 def connect(uri: str, *, cache: Path, endpoint_url: str | None = None) -> Blobs:
-    """The store at `uri`: a folder (made when absent), file://… or s3://bucket/prefix.
+    """The store at `uri`: a folder (made if it is missing), file://… or s3://bucket/prefix.
 
-    cache: a folder for local copies of remote blobs. endpoint_url: of an S3 that is not Amazon's.
+    cache: a folder for local copies of remote blobs. endpoint_url: the address of an S3 server other than Amazon's.
     Raises ValueError for another scheme.
     """
     parts = urlsplit(uri)

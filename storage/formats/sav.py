@@ -1,8 +1,8 @@
 """SA-V's JSON: `{video_id}_manual.json` and `{video_id}_auto.json`, with the 20 keys of the original in its order.
 
-Knows the format and our records; nothing about blobs except through a release. What the format has no place for
-(scores, operations, checkpoints) is not exported; what SA-V derives from the masks is derived again on the way out and
-not believed on the way in.
+Knows the format and our records. Reaches blobs only through a release. The format has no place for scores, operations
+and checkpoints, so they are not exported. The fields that SA-V derives from the masks are computed on export, and
+ignored on import.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KEYS = (
     "masklet_num",
 )
 
-ENVIRONMENT = "Unknown"  # SA-V says Indoor or Outdoor; nobody asked ours
+ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; ours were never labelled
 
 
 class SavError(ValueError):
@@ -51,23 +51,23 @@ class SavError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
-    """What SA-V derives from the masks of one masklet."""
+    """The fields that SA-V derives from the masks of one masklet."""
 
-    size_abs: float  # px, mean over the frames where the object is seen
+    size_abs: float  # px, mean over the frames that show the object
     size_rel: float  # of the frame
     size_bucket: str  # small below 32² px, medium below 96², large
-    visibility_changes: int  # between seen and not seen, after the first appearance
+    visibility_changes: int  # between visible and absent, after the first appearance
     first_appeared: int  # index of an annotated frame
 
 
 def derive(area_px: Sequence[int], height: int, width: int) -> Derived:
-    """The derived fields of a masklet. Raises ValueError if its object is never seen.
+    """The derived fields of a masklet. Raises ValueError if no frame shows its object.
 
     area_px: (T,), of every annotated frame of the video.
     """
     seen = [area > 0 for area in area_px]
     if not any(seen):
-        raise ValueError("a masklet whose object is never seen has no size and no first frame")
+        raise ValueError("no frame shows the object: such a masklet has no size and no first frame")
     first = seen.index(True)
     size_abs = sum(area_px) / sum(seen)
     return Derived(
@@ -80,9 +80,9 @@ def derive(area_px: Sequence[int], height: int, width: int) -> Derived:
 
 
 def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
-    """The SA-V annotation of a video's masklets, all manual or all auto; frames that a masklet lacks are empty masks.
+    """The SA-V annotation of a video's masklets, all manual or all auto. A missing frame gets an empty mask.
 
-    Raises ValueError for no masklets, both kinds at once, a masklet of another video or size, one that is never seen.
+    Raises ValueError for no masklets, both kinds at once, a masklet of another video or size, or one without an object.
     """
     kinds = {masklet.kind for masklet in masklets}
     if len(kinds) != 1:
@@ -137,10 +137,10 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
 def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
     """The masklets of an SA-V annotation, in its order, as accepted masklets of batch `batch_id`.
 
-    Tolerates what is found in the wild: numbers as floats or strings, a null mask (absent), absent derived fields. SA-V
-    has neither predicted IoU nor presence: `score` is 1.0, `object_score` is 10 or -10.
-    video: what it annotates, where that is known: gives id and split, and the sizes must agree; one annotated frame
-    past its end is left out.
+    Accepts what real files have: numbers as floats or strings, a null mask for an absent object, missing derived
+    fields. SA-V has neither predicted IoU nor presence: `score` is 1.0, `object_score` is 10 or -10.
+    video: the annotated video, if it is known. It gives id and split, and its size must agree; one annotated frame past
+    its end is skipped.
     Raises SavError, in one line.
     """
     sav_id = str(annotation.get("video_id") or "")
@@ -198,7 +198,7 @@ def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id
 
 
 def parse(text: bytes, *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
-    """`from_sav` of a file's bytes. Raises SavError for what is not a JSON object as well."""
+    """`from_sav` of the bytes of a file. Raises SavError also if they are not a JSON object."""
     try:
         annotation = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -209,7 +209,7 @@ def parse(text: bytes, *, video: Video | None = None, batch_id: str = "sav") -> 
 
 
 def read(path: Path, *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
-    """`parse` of a file. Raises SavError for one that cannot be read as well."""
+    """`parse` of a file. Raises SavError also if it cannot be read."""
     try:
         return parse(path.read_bytes(), video=video, batch_id=batch_id)
     except (SavError, OSError) as error:
@@ -217,9 +217,9 @@ def read(path: Path, *, video: Video | None = None, batch_id: str = "sav") -> li
 
 
 def export(release: Release, out_dir: Path, *, media: bool = False) -> list[Path]:
-    """Write a release as SA-V files, and give their paths. media: the videos too, as `{video_id}.mp4`.
+    """Write a release as SA-V files, and return their paths. media: write the videos too, as `{video_id}.mp4`.
 
-    Holds the masklets of one video at a time.
+    Keeps the masklets of one video in memory at a time.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -239,7 +239,7 @@ def export(release: Release, out_dir: Path, *, media: bool = False) -> list[Path
 
 
 def _size(name: str, annotation: dict[str, Any], frames: list[list[Any]]) -> tuple[int, int]:
-    """Height and width: of the first mask that says so, else of the video's fields."""
+    """Height and width: from the first mask with a size, otherwise from the fields of the video."""
     for mask in (mask for frame in frames for mask in frame):
         if isinstance(mask, dict) and isinstance(mask.get("size"), list) and len(mask["size"]) == 2:
             return _whole(name, mask["size"][0]), _whole(name, mask["size"][1])
@@ -247,7 +247,7 @@ def _size(name: str, annotation: dict[str, Any], frames: list[list[Any]]) -> tup
 
 
 def _counts(name: str, mask: Any, height: int, width: int, t: int, n: int) -> bytes | None:
-    """The compressed counts of one mask; None where it is null."""
+    """The compressed counts of one mask; None if the mask is null."""
     where = f"{name}: annotated frame {t}, masklet {n}"
     if mask is None:
         return None
@@ -267,7 +267,7 @@ def _counts(name: str, mask: Any, height: int, width: int, t: int, n: int) -> by
 
 
 def _stability(annotation: dict[str, Any], t: int, n: int) -> float:
-    """The stability score of one mask; 1.0 where the file has none, as for all manual masklets."""
+    """The stability score of one mask; 1.0 if the file has no score, as for all manual masklets."""
     try:
         score = float(annotation["masklet_stability_score"][t][n])
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):

@@ -198,7 +198,7 @@ def test_one_damaged_part_stops_the_whole_commit(disk, tables, masklet):
 
 
 def test_candidates_are_never_committed(disk, tables):
-    with pytest.raises(ValueError, match="candidates are not committed"):
+    with pytest.raises(ValueError, match="candidates have no table"):
         parts.commit_batch(disk, tables, "candidates", "b1")
 
 

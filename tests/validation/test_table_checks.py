@@ -11,7 +11,7 @@ from validation import table_checks
 def test_right_rows_pass_and_write_their_docs(masklet, video, tmp_path, capfd):
     rows = table_checks.frames([masklet(), masklet(masklet_id="m2")], [video()])
     capfd.readouterr()
-    report = table_checks.run(rows, tmp_path / "docs", run_name="b1")
+    report = table_checks.check_tables(rows, tmp_path / "docs", run_name="b1")
     assert report.success, report.failures
     assert report.failures == ()
     assert len(report.results) == sum(len(rules) for rules in table_checks.RULES.values())
@@ -51,13 +51,13 @@ def test_each_rule_catches_its_own(masklet, video):
             [masklet(), masklet(**{"masklet_id": "m2", **of_masklet})],
             [video(), video(**{"video_id": "v2", **of_video})],
         )
-        report = table_checks.run(rows)
+        report = table_checks.check_tables(rows)
         assert not report.success
         broken = [r.rule for r in report.results if not r.success]
         assert any(rule in found for found in broken), (rule, broken)
     spoilt = [masklet(**{"masklet_id": f"s{n}", **of_masklet}) for n, (of_masklet, _, _) in enumerate(SPOILT)]
     videos = [video(**{"video_id": f"v{n + 2}", **of_video}) for n, (_, of_video, _) in enumerate(SPOILT)]
-    report = table_checks.run(table_checks.frames([masklet(), *spoilt], [video(), *videos]))
+    report = table_checks.check_tables(table_checks.frames([masklet(), *spoilt], [video(), *videos]))
     broken = [r.rule for r in report.results if not r.success]
     for _, _, rule in SPOILT:
         assert any(rule in found for found in broken), (rule, broken)
@@ -66,10 +66,10 @@ def test_each_rule_catches_its_own(masklet, video):
 
 
 def test_tables_without_rows_pass(video):
-    report = table_checks.run(table_checks.frames([], [video()]))
+    report = table_checks.check_tables(table_checks.frames([], [video()]))
     assert report.success
     assert {r.table for r in report.results} == {"videos"}
-    assert table_checks.run({"masklets": pd.DataFrame()}) == table_checks.Report(
+    assert table_checks.check_tables({"masklets": pd.DataFrame()}) == table_checks.Report(
         success=True, results=(), docs_index=None
     )
 
@@ -77,10 +77,10 @@ def test_tables_without_rows_pass(video):
 def test_a_missing_column_fails_rather_than_passes(masklet, video):
     rows = table_checks.frames([masklet()], [video()])
     rows["masklets"] = rows["masklets"].drop(columns=["kind"])
-    report = table_checks.run(rows)
+    report = table_checks.check_tables(rows)
     assert [line for line in report.failures if "column=kind" in line and "could not be checked" in line]
 
 
 def test_an_unknown_table_is_a_value_error():
     with pytest.raises(ValueError, match="not nothing"):
-        table_checks.run({"nothing": pd.DataFrame()})
+        table_checks.check_tables({"nothing": pd.DataFrame()})

@@ -13,29 +13,14 @@ from storage.formats.davis import DavisError
 from storage.formats.picture_folder import PictureReader
 from storage.pixels import PictureError
 from storage.records import Masklet, Video
+from tests.storage import rows
 
 H, W = 48, 64
 
 
 def make_video(**changes) -> Video:
-    values = {
-        "video_id": "v1",
-        "source_uri": "/in/v1.mp4",
-        "source_sha256": "",
-        "video_key": "v1.mp4",
-        "video_sha256": "",
-        "frames_key": "",
-        "height": H,
-        "width": W,
-        "frame_count": 9,
-        "duration_s": 9 / 24,
-        "source_fps": 24.0,
-        "variable_rate": False,
-        "rotation": 0,
-        "split": "train",
-        "batch_id": "b1",
-    }
-    return Video(**{**values, **changes})
+    values = {"video_key": "v1.mp4", "height": H, "width": W, "frame_count": 9, "duration_s": 9 / 24}
+    return rows.make_video(**{**values, **changes})
 
 
 def make_masklet(name, boxes) -> Masklet:

@@ -13,30 +13,15 @@ import pytest
 from storage import rle
 from storage.formats import sav
 from storage.records import Masklet, Video
+from tests.storage import rows
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "sav_000001_manual.json"
 H, W = 24, 32
 
 
 def make_video(**changes) -> Video:
-    values = {
-        "video_id": "v1",
-        "source_uri": "/in/v1.mp4",
-        "source_sha256": "0" * 64,
-        "video_key": "videos/v1.mp4",
-        "video_sha256": "0" * 64,
-        "frames_key": "videos/v1.json",
-        "height": H,
-        "width": W,
-        "frame_count": 21,
-        "duration_s": 0.875,
-        "source_fps": 24.0,
-        "variable_rate": False,
-        "rotation": 0,
-        "split": "train",
-        "batch_id": "b1",
-    }
-    return Video(**{**values, **changes})
+    values = {"video_key": "videos/v1.mp4", "height": H, "width": W, "frame_count": 21, "duration_s": 0.875}
+    return rows.make_video(**{**values, **changes})
 
 
 def make_masklet(sides: list[int], **changes) -> Masklet:
@@ -205,7 +190,7 @@ def test_an_annotation_of_another_size_is_refused(annotation):
         ([], "one kind"),
         ([make_masklet([1]), make_masklet([1], kind="manual")], "one kind"),
         ([make_masklet([1], video_id="v2")], "is of v2"),
-        ([make_masklet([0])], "never seen"),
+        ([make_masklet([0])], "no frame shows the object"),
     ],
 )
 def test_masklets_that_make_no_file_are_a_value_error(rows, says):
