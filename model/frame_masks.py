@@ -1,4 +1,4 @@
-"""What a tracker answers on one frame: masks, estimated IoU and presence of N objects."""
+"""The tracker's answer on one frame: masks, estimated IoU and presence of N objects. Knows nothing of memory."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class FrameMasks:
 
 
 def masks_of_one(frame_idx: int, object_id: str, decoded: Decoded, row: int) -> FrameMasks:
+    """One object's masks: a row of what the decoder gave for several, copied so that the others can be freed."""
     one = slice(row, row + 1)
     return FrameMasks(
         frame_idx,
@@ -45,6 +46,7 @@ def masks_of_one(frame_idx: int, object_id: str, decoded: Decoded, row: int) -> 
 
 
 def stack_masks(frame_idx: int, answers: Sequence[FrameMasks]) -> FrameMasks:
+    """The masks of several answers on one frame as one answer, in their order."""
     return FrameMasks(
         frame_idx,
         tuple(object_id for answer in answers for object_id in answer.object_ids),

@@ -1,16 +1,17 @@
 """SAM 2's steps as plain functions over the modules of transformers' `Sam2VideoModel`: differentiable and batched.
 
-The library's own entry points run without gradients and one object at a time; these call the same submodules with the
-same arithmetic, for the trainer and for the tracker. Knows nothing of videos, sessions or prompts from people. The
-batch B is over objects (of one frame or of several); P clicks; h, w = image_size / 16; mask logits are at
+The library's own entry points run without gradients and one object at a time. These functions call the same submodules
+with the same arithmetic, for the trainer and the tracker. They rely on how transformers 5.23 arranges its modules.
+Knows nothing of videos, sessions or people's prompts.
+
+Shapes: the batch B is over objects, of one frame or of several; P clicks; h, w = image_size / 16; mask logits are at
 image_size / 4.
-Everything here that relies on how transformers 5.23 arranges its modules is in this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ NO_OBJECT_LOGIT = -1024.0  # the mask logit of an absent object, as in the relea
 
 @dataclass(frozen=True)
 class Features:
-    """What the image encoder gives for B images.
+    """The image encoder's output for B images.
 
     high_res: the stride-4 and stride-8 maps, projected for the mask decoder, float (B, C, 4h, 4w) and (B, C, 2h, 2w).
     top: the stride-16 map without any memory, float (B, C, h, w).  top_position: its sine code, same shape.
@@ -48,7 +49,7 @@ class Clicks:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the mask decoder says of B objects; K is 3 where it may be ambiguous and 1 otherwise."""
+    """The mask decoder's answer for B objects. K is 3 where a prompt may be ambiguous and 1 otherwise."""
 
     all_logits: Tensor  # float (B, K, 4h, 4w), before absence is applied
     all_iou: Tensor  # float (B, K)
@@ -57,10 +58,14 @@ class Decoded:
     object_score: Tensor  # float (B,), > 0 is present
     pointer: Tensor  # float (B, C)
 
+    def select(self, rows: Tensor) -> Decoded:
+        """The answers of these rows, int64 (B',)."""
+        return Decoded(*(getattr(self, field.name)[rows] for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class FrameMemory:
-    """What is remembered of one frame for B objects."""
+    """The memory of one frame for B objects."""
 
     features: Tensor  # float (B, 64, h, w)
     position: Tensor  # float (1 or B, 64, h, w)
@@ -79,7 +84,7 @@ def encode_images(model: Sam2VideoModel, pixels: Tensor) -> Features:
 
 
 def encoding(model: Sam2VideoModel, pixels: Tensor) -> Generator[None, None, Features]:
-    """The same in steps, between which a thread may do something more urgent: one for each block of the encoder."""
+    """`encode_images` in steps, one for each block of the encoder. Between steps a thread may do more urgent work."""
     backbone, neck, decoder = model.vision_encoder.backbone, model.vision_encoder.neck, model.mask_decoder
     x = backbone.patch_embed(pixels)
     x = x + backbone._get_pos_embed(x.shape[1:3])
@@ -107,7 +112,7 @@ def encoding(model: Sam2VideoModel, pixels: Tensor) -> Generator[None, None, Fea
 
 
 def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1 x 1 convolution as the matrix product that it is: (B, h, w, C) -> (B, h, w, C'). Faster on a CPU."""
+    """A 1 x 1 convolution as a matrix product, which is faster on a CPU: (B, h, w, C) -> (B, h, w, C')."""
     if conv.kernel_size != (1, 1):
         convolved: Tensor = conv(x.permute(0, 3, 1, 2))
         return convolved.permute(0, 2, 3, 1)
@@ -115,7 +120,7 @@ def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def without_memory(model: Sam2VideoModel, features: Features) -> Tensor:
-    """The top map of a frame that has no past: float (B, C, h, w)."""
+    """The top map of a frame that reads no memory: float (B, C, h, w)."""
     return features.top + model.no_memory_embedding.view(1, -1, 1, 1)
 
 
@@ -130,7 +135,7 @@ def decode(
 ) -> Decoded:
     """Prompt encoder and mask decoder. top: float (B, C, h, w). previous_logits: float (B, 4h, 4w)."""
     batch = top.shape[0]
-    if clicks is None:  # the decoder always wants a token: "not a point"
+    if clicks is None:  # the decoder always needs a token: this one means "not a point"
         xy, labels = top.new_zeros(batch, 1, 1, 2), torch.full((batch, 1, 1), -1, dtype=torch.int32, device=top.device)
     else:
         xy, labels = clicks.xy[:, None], clicks.labels[:, None]
@@ -160,7 +165,7 @@ def decode(
 
 
 def take_mask(model: Sam2VideoModel, features: Features, mask: Tensor) -> tuple[Decoded, Tensor]:
-    """Takes a given mask as the answer of the frame; the decoder only makes its pointer.
+    """Takes a given mask as the answer of the frame. The decoder only makes the object pointer.
 
     mask: float (B, S, S) in {0, 1} (or in between, at soft borders). Returns the answer and its full-size logits
     (B, S, S): the low-resolution ones are too coarse for the memory.
@@ -192,7 +197,7 @@ def low_logits(model: Sam2VideoModel, full: Tensor) -> Tensor:
 
 
 def _shrunk(maps: Tensor, hw: Sequence[int]) -> Tensor:
-    """Maps float (B, H, W) at another size, antialiased: in float32, because a CPU cannot in half precision."""
+    """Maps float (B, H, W) at a smaller size, antialiased. In float32: a CPU has no half-precision version."""
     small = F.interpolate(maps[:, None].float(), size=tuple(hw), mode="bilinear", align_corners=False, antialias=True)
     return small[:, 0].to(maps.dtype)
 
@@ -206,9 +211,9 @@ def upsample(model: Sam2VideoModel, logits: Tensor) -> Tensor:
 def encode_memory(
     model: Sam2VideoModel, top: Tensor, full_logits: Tensor, decoded: Decoded, *, binarise: bool
 ) -> FrameMemory:
-    """Remembers a frame. top: float (B, C, h, w) without memory; full_logits: float (B, S, S).
+    """The memory of a frame. top: float (B, C, h, w) without memory; full_logits: float (B, S, S).
 
-    binarise: whether the mask enters as 0 or 1 (frames that somebody prompted, at inference) or as probabilities.
+    binarise: whether the mask enters as 0 or 1 (prompted frames, at inference) or as probabilities.
     """
     config = model.config
     mask = (full_logits > 0).to(full_logits.dtype) if binarise else torch.sigmoid(full_logits)
@@ -228,10 +233,10 @@ def attend_to_memory(
     *,
     pointer_span: int,
 ) -> Tensor:
-    """The top map of a frame, read in the light of what is remembered: float (B, C, h, w).
+    """The top map of a frame, combined with memories: float (B, C, h, w).
 
-    spatial: (frames back, memory); 0 stands for a prompted frame, wherever it is.  pointers: (frames back, (B, C)),
-    negative for frames to come.  pointer_span: the number of frames that pointers may span; offsets are scaled by it.
+    spatial: (frames back, memory); 0 stands for a prompted frame, at any distance.  pointers: (frames back, (B, C)),
+    negative for later frames.  pointer_span: the number of frames that pointers may span; offsets are scaled by it.
     """
     batch, channels, height, width = features.top.shape
     keys = [m.features.flatten(2).permute(2, 0, 1) for _, m in spatial]
@@ -261,7 +266,7 @@ def attend_to_memory(
 
 
 def pointer_code(model: Sam2VideoModel, back: Sequence[int], span: int) -> Tensor:
-    """The code of the age of object pointers: float (P, 64); zeros in SAM 2, which came before 2.1."""
+    """The code of the age of object pointers: float (P, 64). SAM 2 has none, only 2.1 does: zeros."""
     if not model.config.enable_temporal_pos_encoding_for_object_pointers:
         return torch.zeros(len(back), model.mem_dim, device=model.device, dtype=model.dtype)
     offsets = torch.tensor([float(b) for b in back], device=model.device)
@@ -271,7 +276,7 @@ def pointer_code(model: Sam2VideoModel, back: Sequence[int], span: int) -> Tenso
 
 
 def _to_map(out: Tensor, batch: int, channels: int, height: int, width: int) -> Tensor:
-    """Undoes the library's layout: (h*w or 1, B, h*w, C) in whichever order it comes -> (B, C, h, w)."""
+    """Undoes the library's layout: (h*w or 1, B, h*w, C), in any order of the first axes -> (B, C, h, w)."""
     return out.reshape(batch, height * width, channels).transpose(1, 2).reshape(batch, channels, height, width)
 
 

@@ -52,6 +52,22 @@ class Library:
             yield frame_idx, out.pred_masks[:, 0], out.object_score_logits.reshape(-1)
 
 
+def conditioning_frames(tracker, object_id):
+    """The frames that an object was prompted or corrected on, ascending."""
+    return tuple(sorted(tracker._objects[object_id].conditioning))
+
+
+def held_bytes(tracker):
+    """What the objects of a tracker remember, in bytes; image features are not counted."""
+    total = 0
+    for memory in tracker._objects.values():
+        total += len(memory.direction)
+        for frame in [*memory.conditioning.values(), *memory.tracked.values()]:
+            kept = [frame.pointer, frame.features, None if frame.answer is None else frame.answer.logits]
+            total += sum(t.numel() * t.element_size() for t in kept if t is not None)
+    return total
+
+
 def tracker_of(loaded, frames, config=None):
     return Tracker(loaded, lambda i: frames[i], video_hw=HW, frame_count=len(frames), config=config)
 

@@ -13,6 +13,7 @@ from engine.demo import micro
 from model import architecture, checkpoints, inputs, meta_checkpoint, network
 from model.fast import memory_reader
 from model.fast.memory_reader import Economy, MemoryReader, Past, _rows_of, _whole_squares, can_read
+from model.memory_attention import search_window
 from model.proposals import Scale
 from model.tracker import TrackerConfig
 from storage import rle
@@ -138,8 +139,10 @@ def test_a_window_over_everything_is_no_window_and_outside_a_smaller_one_some_ce
 def test_windows_in_half_precision_have_few_sizes(monkeypatch):
     model = published("tiny", "2.1").model.to(torch.bfloat16)
     past, counts = a_past(model), set()
-    think = memory_reader._Layer.think
-    monkeypatch.setattr(memory_reader._Layer, "think", lambda self, x, b: counts.add(len(x)) or think(self, x, b))
+    feed_forward = memory_reader._Layer.feed_forward
+    monkeypatch.setattr(
+        memory_reader._Layer, "feed_forward", lambda self, x, b: counts.add(len(x)) or feed_forward(self, x, b)
+    )
     for size in range(1, 8):
         read(MemoryReader(model), *past, (0, 0, size, 3))
     assert counts == {16 + 3, 32 + 2}  # a square or two of cells, and one cell for each of the other squares
@@ -208,7 +211,8 @@ def test_economy_is_off_by_default_and_changes_masks_when_it_is_on(clip):
 def test_an_object_is_looked_for_around_its_last_mask(loaded, clip):
     def window(mask, **economy):
         tracker = on_its_third_frame(loaded, clip, Economy(**economy), mask)
-        return tracker._window(tracker._reading(tracker._objects["a"], 2, reverse=False))
+        reading = tracker._objects["a"].reading(2, tracker._limits, reverse=False)
+        return search_window(reading, Economy(**economy), 8)
 
     mask = np.zeros(HW, bool)  # 96 x 160, of which a cell of the 8 x 8 is 12 x 20
     mask[37:58, 61:98] = True  # cells 3 and 4 both ways
