@@ -1,7 +1,7 @@
 """Meta's own SAM 2 and 2.1 checkpoints (`sam2.1_hiera_tiny.pt` and the like) as weights of transformers' model.
 
-A file holds {"model": tensors by name}; the names are those of the modules of github.com/facebookresearch/sam2. The
-shape is recognised from the tensors. Only tensors are ever read: a pickle that holds anything else is refused.
+A file holds {"model": tensors by name}, under the names of the modules of github.com/facebookresearch/sam2. The shape
+of the model follows from the tensors. Only tensors are read: a pickle that holds other objects is rejected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Sam2VideoConfig
 
-# What differs between the published models, as arguments of transformers' backbone; its defaults are tiny's.
+# The published models, as arguments of transformers' backbone. Missing arguments have its defaults, which are tiny's.
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {},
     "small": {"blocks_per_stage": [1, 2, 11, 2], "global_attention_blocks": [7, 10, 13]},
@@ -38,52 +38,52 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 
-_FIRST, _MIDDLE, _LAST = "proj_in", "layers.0", "proj_out"
-# Applied in this order, each to the whole name.
-_NAMES: tuple[tuple[str, str], ...] = (
-    # modules that only have another name
-    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
-    (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
-    (r"^sam_prompt_encoder\.", "prompt_encoder."),
-    (r"^sam_mask_decoder\.", "mask_decoder."),
-    (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
-    (r"\.pe_layer\.positional_encoding_gaussian_matrix$", ".shared_embedding.positional_embedding"),
-    (r"^(prompt_encoder)\.mask_downscaling\.([036])\.", r"\1.mask_embed.conv<\2/3+1>."),
-    (r"^(prompt_encoder)\.mask_downscaling\.([14])\.", r"\1.mask_embed.layer_norm<\2/3+1>."),
-    (r"\.output_upscaling\.0\.", ".upscale_conv1."),
-    (r"\.output_upscaling\.1\.", ".upscale_layer_norm."),
-    (r"\.output_upscaling\.3\.", ".upscale_conv2."),
-    (r"\.mask_downsampler\.encoder\.12\.", ".mask_downsampler.final_conv."),
-    (r"\.mask_downsampler\.encoder\.([0369])\.", r".mask_downsampler.layers.<\1/3>.conv."),
-    (r"\.mask_downsampler\.encoder\.(1|4|7|10)\.", r".mask_downsampler.layers.<\1/3>.layer_norm."),
-    (r"^memory_encoder\.pix_feat_proj\.", "memory_encoder.feature_projection."),
-    (r"^memory_encoder\.out_proj\.", "memory_encoder.projection."),
-    (r"^memory_encoder\.fuser\.", "memory_encoder.memory_fuser."),
-    (r"\.dwconv\.", ".depthwise_conv."),
-    (r"\.pwconv(\d)\.", r".pointwise_conv\1."),
-    (r"\.gamma$", ".scale"),
-    (r"\.out_proj\.", ".o_proj."),
-    (r"\.norm(\d|_final_attn)?\.", r".layer_norm\1."),
-    # perceptrons of two and of three layers
-    (r"\.mlp\.layers\.0\.", f".mlp.{_FIRST}."),
-    (r"\.mlp\.layers\.1\.", f".mlp.{_LAST}."),
-    (r"(_head|_mlps\.\d+|obj_ptr_proj)\.layers\.0\.", rf"\1.{_FIRST}."),
-    (r"(_head|_mlps\.\d+|obj_ptr_proj)\.layers\.1\.", rf"\1.{_MIDDLE}."),
-    (r"(_head|_mlps\.\d+|obj_ptr_proj)\.layers\.2\.", rf"\1.{_LAST}."),
-    # parameters of the model itself
-    (r"^obj_ptr_proj\.", "object_pointer_proj."),
-    (r"^obj_ptr_tpos_proj\.", "temporal_positional_encoding_projection_layer."),
-    (r"^maskmem_tpos_enc$", "memory_temporal_positional_encoding"),
-    (r"^no_mem_embed$", "no_memory_embedding"),
-    (r"^no_mem_pos_enc$", "no_memory_positional_encoding"),
-    (r"^no_obj_ptr$", "no_object_pointer"),
-    (r"^no_obj_embed_spatial$", "occlusion_spatial_embedding_parameter"),
-)
-_POINTS = "sam_prompt_encoder.point_embeddings."  # four tensors there, one here
+# Patterns and replacements, applied in this order to the whole name. `name_of` computes <5/3+1>.
+_NAMES = [
+    (row.split()[0], row.split()[1])
+    for row in r"""
+        ^image_encoder\.trunk\.                                   vision_encoder.backbone.
+        ^image_encoder\.neck\.convs\.(\d+)\.conv\.                vision_encoder.neck.convs.\1.
+        ^sam_prompt_encoder\.                                     prompt_encoder.
+        ^sam_mask_decoder\.                                       mask_decoder.
+        \.patch_embed\.proj\.                                     .patch_embed.projection.
+        \.pe_layer\.positional_encoding_gaussian_matrix$          .shared_embedding.positional_embedding
+        ^(prompt_encoder)\.mask_downscaling\.([036])\.            \1.mask_embed.conv<\2/3+1>.
+        ^(prompt_encoder)\.mask_downscaling\.([14])\.             \1.mask_embed.layer_norm<\2/3+1>.
+        \.output_upscaling\.0\.                                   .upscale_conv1.
+        \.output_upscaling\.1\.                                   .upscale_layer_norm.
+        \.output_upscaling\.3\.                                   .upscale_conv2.
+        \.mask_downsampler\.encoder\.12\.                         .mask_downsampler.final_conv.
+        \.mask_downsampler\.encoder\.([0369])\.                   .mask_downsampler.layers.<\1/3>.conv.
+        \.mask_downsampler\.encoder\.(1|4|7|10)\.                 .mask_downsampler.layers.<\1/3>.layer_norm.
+        ^memory_encoder\.pix_feat_proj\.                          memory_encoder.feature_projection.
+        ^memory_encoder\.out_proj\.                               memory_encoder.projection.
+        ^memory_encoder\.fuser\.                                  memory_encoder.memory_fuser.
+        \.dwconv\.                                                .depthwise_conv.
+        \.pwconv(\d)\.                                            .pointwise_conv\1.
+        \.gamma$                                                  .scale
+        \.out_proj\.                                              .o_proj.
+        \.norm(\d|_final_attn)?\.                                 .layer_norm\1.
+        \.mlp\.layers\.0\.                                        .mlp.proj_in.
+        \.mlp\.layers\.1\.                                        .mlp.proj_out.
+        (_head|_mlps\.\d+|obj_ptr_proj)\.layers\.0\.              \1.proj_in.
+        (_head|_mlps\.\d+|obj_ptr_proj)\.layers\.1\.              \1.layers.0.
+        (_head|_mlps\.\d+|obj_ptr_proj)\.layers\.2\.              \1.proj_out.
+        ^obj_ptr_proj\.                                           object_pointer_proj.
+        ^obj_ptr_tpos_proj\.                                      temporal_positional_encoding_projection_layer.
+        ^maskmem_tpos_enc$                                        memory_temporal_positional_encoding
+        ^no_mem_embed$                                            no_memory_embedding
+        ^no_mem_pos_enc$                                          no_memory_positional_encoding
+        ^no_obj_ptr$                                              no_object_pointer
+        ^no_obj_embed_spatial$                                    occlusion_spatial_embedding_parameter
+    """.split("\n")
+    if row.strip()
+]
+_POINTS = "sam_prompt_encoder.point_embeddings."  # four tensors in Meta's files, one in transformers
 
 
 class NotMetas(Exception):
-    """The file is not one of Meta's checkpoints; the message is one line."""
+    """The file is not one of Meta's checkpoints. The message is one line."""
 
 
 def config_of(shape: str, *, version: str = "2.1") -> Sam2VideoConfig:
@@ -101,10 +101,10 @@ def read(path: Path) -> tuple[Sam2VideoConfig, dict[str, Tensor]]:
     """The configuration and the weights of one of Meta's files, under transformers' names. Raises NotMetas."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's guesses about a file that is none of its own
+            warnings.simplefilter("ignore")  # torch warns about files of other formats
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, LookupError, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
-        raise NotMetas(f"{path} holds no plain tensors: {repr(error).splitlines()[0]}") from error
+        raise NotMetas(f"{path} does not hold plain tensors: {repr(error).splitlines()[0]}") from error
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise NotMetas(f'{path} has no tensors under "model"')
@@ -125,10 +125,10 @@ def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def name_of(name: str) -> str:
-    """transformers' name of one of Meta's tensors; an unknown name comes back changed in part or not at all."""
+    """transformers' name of one of Meta's tensors. An unknown name comes back unchanged, or changed in part."""
     for pattern, new in _NAMES:
         name = re.sub(pattern, new, name)
-    # "<5/3+1>": the position of a module in a sequence as the number of its layer
+    # "<5/3+1>" turns the position of a module in a sequence into the number of its layer: 5 // 3 + 1
     return re.sub(r"<(\d+)/3(\+1)?>", lambda m: str(int(m[1]) // 3 + (1 if m[2] else 0)), name)
 
 
@@ -139,5 +139,7 @@ def _shape_of(path: Path, tensors: dict[str, Tensor]) -> str:
         blocks, width = sum(differs.get("blocks_per_stage", [1, 2, 7, 2])), differs.get("hidden_size", 96)
         if stem is not None and stem.shape[0] == width and numbers == set(range(blocks)):
             return shape
-    width_found = "no stem" if stem is None else f"{stem.shape[0]} channels"
-    raise NotMetas(f"{path} is none of {', '.join(SHAPES)}: {width_found} and {len(numbers)} blocks")
+    width_found = "no patch embedding" if stem is None else f"{stem.shape[0]} channels"
+    raise NotMetas(
+        f"{path} is not a SAM 2 model of shape {', '.join(SHAPES)}: it has {width_found} and {len(numbers)} blocks"
+    )

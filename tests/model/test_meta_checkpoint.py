@@ -115,7 +115,7 @@ def test_a_file_of_metas_is_loaded_with_every_weight(tiny, tmp_path):
         (lambda t: t.pop("no_obj_ptr"), "lacks no_object_pointer"),
         (lambda t: t.update(another=torch.zeros(1)), "has unknown another"),
         (lambda t: t.update(no_obj_ptr=torch.zeros(1, 7)), "no_object_pointer is (1, 7) instead of (1, 256)"),
-        (lambda t: t.pop("image_encoder.trunk.patch_embed.proj.weight"), "none of tiny, small"),
+        (lambda t: t.pop("image_encoder.trunk.patch_embed.proj.weight"), "not a SAM 2 model of shape tiny, small"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_in_one_line(tiny, tmp_path, spoil, says):
