@@ -1,4 +1,7 @@
-"""The architecture: a SAM 2 video model of a given shape, its initial weights, and copies for other input sizes."""
+"""The architecture: a SAM 2 video model of a given shape, its initial weights, and copies for other input sizes.
+
+Knows nothing of files, videos or training.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ MEMORY_CHANNELS = 64  # fixed inside transformers' memory attention
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The sizes of a model that is built from nothing; the defaults are `micro`'s."""
+    """The sizes of a new model. The defaults are those of `micro`."""
 
     image_size: int = 256  # px, side of the square input; a multiple of 32 and of 4 * windows[0]
-    embed_dim: int = 32  # channels of the first Hiera stage; doubles at each stage
+    embed_dim: int = 32  # channels of the first Hiera stage; each stage doubles them
     blocks: tuple[int, int, int, int] = (1, 2, 3, 1)
     heads: tuple[int, int, int, int] = (1, 2, 4, 8)
     windows: tuple[int, int, int, int] = (8, 4, 8, 4)  # window sides of local attention, in tokens
@@ -34,7 +37,7 @@ class Shape:
 
 
 def build(shape: Shape | None = None) -> Sam2VideoModel:
-    """A model of this shape with the library's own initial weights (see `init_weights` for ones that train).
+    """A model of this shape with the library's own initial weights. To train it, call `init_weights` first.
 
     Raises ValueError if the sizes do not fit together.
     """
@@ -92,7 +95,7 @@ def config_of(shape: Shape) -> Sam2VideoConfig:
 def resized_config(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig:
     """The same configuration for another side of the square input, in px."""
     new = copy.deepcopy(config)
-    vision: Any = new.vision_config  # the library types it as if it could still be a dict
+    vision: Any = new.vision_config  # the library's type allows a dict, which it never is here
     prompt: Any = new.prompt_encoder_config
     step = max(32, 4 * vision.backbone_config.window_size_per_stage[0])
     if image_size <= 0 or image_size % step:
@@ -107,7 +110,7 @@ def resized_config(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig:
 def resized(model: Sam2VideoModel, image_size: int) -> Sam2VideoModel:
     """A copy of the model for another input side, with the same weights, device, dtype and mode.
 
-    No weight depends on the input's size: positions are interpolated, computed or convolved.
+    No weight depends on the input size: positions are interpolated, computed or convolved.
     """
     with torch.random.fork_rng(devices=[]):
         new = Sam2VideoModel(resized_config(model.config, image_size))
@@ -124,23 +127,24 @@ def side_of(model: Sam2VideoModel) -> int:
 
 
 def init_weights(model: Sam2VideoModel, seed: int, *, embedding_std: float = 0.02, layer_scale: float = 0.1) -> None:
-    """Initial weights from which training takes off; in place, and the same for the same seed.
+    """Sets initial weights from which training succeeds; in place, and the same for the same seed.
 
-    PyTorch's default for every linear layer and convolution, layer scales at `layer_scale`, and every embedding or
-    other parameter that the library leaves at zero drawn with `embedding_std`. The Fourier frequencies of clicks are
-    made those of the image grid: the library draws them apart, and then a click does not know where on the image it is.
+    Linear layers and convolutions get PyTorch's defaults, layer scales get `layer_scale`. Embeddings and all other
+    parameters are drawn with `embedding_std`; the library leaves many of them at zero. Clicks get the Fourier
+    frequencies of the image grid: the library draws the two independently, so a click would not know its place on the
+    image.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        settled: set[int] = set()
+        done: set[int] = set()
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm):
                 module.reset_parameters()
-                settled.update(id(p) for p in module.parameters(recurse=False))
+                done.update(id(p) for p in module.parameters(recurse=False))
         for name, parameter in model.named_parameters():
             if ".memory_fuser." in name and name.endswith(".scale"):
                 parameter.fill_(layer_scale)
-            elif id(parameter) not in settled:
+            elif id(parameter) not in done:
                 parameter.normal_(std=embedding_std)
         frequencies = model.shared_image_embedding.positional_embedding
         frequencies.normal_(std=model.shared_image_embedding.scale)

@@ -1,8 +1,8 @@
-"""Checkpoints: build a SAM 2 video model of a given shape, initialise it, save it, load it.
+"""Checkpoints: find, load and save a SAM 2 video model.
 
-Weights live in transformers' `Sam2VideoModel` and its folder format, so that every published SAM 2 and 2.1 checkpoint
-loads by name and every checkpoint saved here loads in plain transformers. Knows nothing about videos, training or
-tracking. The `micro` checkpoint lies beside this file.
+The format is the folder of transformers' `Sam2VideoModel`: every published SAM 2 and 2.1 checkpoint loads by name, and
+every checkpoint saved here loads in plain transformers. Knows nothing of videos, training or tracking. The `micro`
+checkpoint is in the folder beside this file.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from storage.errors import first_line
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MICRO = Path(__file__).parent / "micro"
-_WANTED = ("*.json", "model*.safetensors")  # files of a hub repository that loading needs
+_WANTED = ("*.json", "model*.safetensors")  # the files of a hub repository that loading needs
 
 
 class NoCheckpoint(Exception):
-    """No checkpoint under that name or path."""
+    """No checkpoint of that name or path loads. The message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model in evaluation mode, with what it takes to feed and to name it."""
+    """A model in evaluation mode, with its input size, its normalisation and its name."""
 
     model: Sam2VideoModel
     image_size: int  # px, side of the square input
-    name: str  # what the caller asked for
+    name: str  # as the caller gave it
     source: str  # the folder, or "repository@commit"
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB in [0, 1]
     std: tuple[float, float, float] = IMAGENET_STD
@@ -78,8 +78,9 @@ def save(
 ) -> Path:
     """Write a checkpoint in transformers' format, with its preprocessor, a model card and `meta.json`.
 
-    Files are written apart and moved in one by one, `meta.json` last: a folder with a `meta.json` is whole.
-    card: Markdown of README.md. meta: JSON-able facts of how the weights came to be.
+    Files are written to a temporary folder and then moved one by one, `meta.json` last: a folder with a `meta.json` is
+    complete.
+    card: Markdown of README.md, see `model_card`.  meta: how the weights were made, as values that JSON can hold.
     Returns the folder.
     """
     folder = Path(folder)
@@ -106,12 +107,12 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str = torch.float32,
 ) -> LoadedModel:
-    """Load a checkpoint for use: "micro", a local folder, a hub name such as "facebook/sam2.1-hiera-tiny", or one of
-    Meta's own files such as "sam2.1_hiera_tiny.pt".
+    """Load a checkpoint: "micro", a local folder, a hub name such as "facebook/sam2.1-hiera-tiny", or one of Meta's own
+    files such as "sam2.1_hiera_tiny.pt".
 
-    A hub name is looked for in the local cache first, then downloaded unless HF_HUB_OFFLINE is set.
+    A hub name is looked up in the local cache first, then downloaded unless HF_HUB_OFFLINE is set.
     revision: branch, tag or commit of a hub repository.  dtype: torch's, or its name.
-    Raises NoCheckpoint with one line that says what was looked for and where.
+    Raises NoCheckpoint, whose message names what was searched and where.
     """
     name = str(name_or_path)
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -120,22 +121,22 @@ def load(
     folder, source = _find(name, revision)
     try:
         with _quiet():
-            # the library's types do not know of the second answer
+            # the library's types do not know that it returns a pair here
             found: Any = Sam2VideoModel.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
             model, missing = found[0], sorted(found[1]["missing_keys"])
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise NoCheckpoint(f"the checkpoint at {folder} does not load: {first_line(error)}") from error
-    if missing:  # the library would draw them at random, and say nothing
+    if missing:  # the library would silently draw them at random
         others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
-        raise NoCheckpoint(f"the checkpoint at {folder} is none of SAM 2 for videos: it lacks {missing[0]}{others}")
+        raise NoCheckpoint(f"{folder} is not a SAM 2 video checkpoint: it lacks {missing[0]}{others}")
     mean, std = _normalisation(folder)
     return wrap(nn.Module.to(model, device), name=name, source=source, mean=mean, std=std)
 
 
 def _from_meta(path: Path) -> Sam2VideoModel:
-    """The model of one of Meta's files. Raises NoCheckpoint."""
+    """The model in one of Meta's files. Raises NoCheckpoint."""
     if not path.is_file():
         raise NoCheckpoint(f"no checkpoint {path}: no such file")
     try:
@@ -144,9 +145,9 @@ def _from_meta(path: Path) -> Sam2VideoModel:
         raise NoCheckpoint(str(error)) from error
     model = Sam2VideoModel(config)
     own = model.state_dict()
-    for what, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
+    for problem, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
         if names:
-            raise NoCheckpoint(f"the checkpoint at {path} {what} {min(names)} and {len(names) - 1} more tensors")
+            raise NoCheckpoint(f"the checkpoint at {path} {problem} {min(names)} and {len(names) - 1} more tensors")
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             shapes = f"{tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
@@ -163,13 +164,13 @@ def wrap(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> LoadedModel:
-    """A model that is in memory already, put into evaluation mode and ready for the predictor and the tracker."""
+    """A model in memory, put into evaluation mode and ready for the predictor and the tracker."""
     model = model.train(False)
     return LoadedModel(model=model, image_size=side_of(model), name=name, source=source, mean=mean, std=std)
 
 
 def _find(name: str, revision: str | None) -> tuple[Path, str]:
-    """The local folder of a checkpoint, and the source to name it by."""
+    """The local folder of a checkpoint, and its source as `LoadedModel` names it."""
     if name == "micro":
         if _is_whole(MICRO):
             return MICRO, str(MICRO)
@@ -203,7 +204,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and std from the checkpoint's preprocessor; ImageNet's if it does not say."""
+    """Mean and std from the checkpoint's preprocessor; ImageNet's if it has none."""
     for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
         file = folder / name
         if file.is_file():
@@ -221,7 +222,7 @@ def _triple(values: list[float]) -> tuple[float, float, float]:
 def _preprocessors(
     image_size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> dict[str, dict[str, Any]]:
-    """The files from which transformers makes its processors; written by hand because those need torchvision."""
+    """The files from which transformers makes its processors. The library itself needs torchvision to write them."""
     common: dict[str, Any] = {
         "processor_class": "Sam2VideoProcessor",
         "do_convert_rgb": True,
@@ -248,13 +249,13 @@ def _preprocessors(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and notices: libraries do not print."""
+    """Silences transformers' progress bars and notices: a library must not print."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no type here
     try:
         yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no type here

@@ -1,8 +1,8 @@
-"""A clip through the whole model with gradients, and the simulated interaction that trains it.
+"""Clips through the whole model with gradients, and the simulated annotator that prompts and corrects it.
 
-The protocol of Ravi et al. 2024, appendix C.2: some frames are prompted first (mask, click or box), the others are read
-through the memory, and some get corrective clicks drawn from the error region; prompted and corrected frames condition
-all others. Every object of a batch gets the same kind of prompt on the same frames.
+The protocol of Ravi et al. 2024, appendix C.2. Some frames are prompted first (mask, click or box); the others read the
+memory. Some frames get corrective clicks, drawn from the error region. Prompted and corrected frames condition all
+others. All objects of a batch get the same kind of prompt on the same frames. Knows nothing of losses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.recipe import Interaction
 
 @dataclass(frozen=True)
 class Step:
-    """One answer of the model that has a truth. frame: index in the clip. prompted: whether it answers to a prompt."""
+    """One answer of the model, with the truth. frame: index in the clip. prompted: whether it answers a prompt."""
 
     frame: int
     prompted: bool
@@ -37,11 +37,10 @@ def answer_clips(
     generator: torch.Generator,
     team: Team = Team(),  # noqa: B008  frozen
 ) -> list[Step]:
-    """Runs B clips of N objects each.
+    """The model's answers on B clips of N objects each, in the order in which they were made.
 
-    pixels: float (B, T, 3, S, S), normalised.  masks: bool (B, T, N, S, S).  generator: on the CPU; decides everything
-    random, for all processes of the team. Returns the steps in the order in which they happened; given masks are no
-    answers and give no step.
+    pixels: float (B, T, 3, S, S), normalised.  masks: bool (B, T, N, S, S).  generator: on the CPU; draws all random
+    numbers, for all processes of the team. A mask prompt is taken as it is, so its frame has no answer.
     """
     b, t, n = masks.shape[:3]
     features = network.encode_images(model, pixels.flatten(0, 1))
@@ -73,7 +72,7 @@ def answer_clips(
                     else _clicks_in(target > 0.5, target, generator, team)
                 )
             else:
-                top = _remember(model, here, bank, conditioning, frame, t)
+                top = _read_memory(model, here, bank, conditioning, frame, t)
             decoded = network.decode(model, here, top, clicks, multimask=kind != "box" or frame not in prompted)
             steps.append(Step(frame, frame in prompted, decoded, target))
             for _ in range(how.correction_clicks if frame in corrected else 0):
@@ -94,12 +93,12 @@ def answer_clips(
 
 
 def _first_and_others(t: int, most: int, generator: torch.Generator) -> list[int]:
-    """Frame 0 and up to `most` - 1 others, sorted; never all of several frames."""
+    """Frame 0 and up to `most` - 1 others, sorted; never all frames of a clip of two or more."""
     count = 1 + int(torch.randint(0, max(1, min(most, t - 1)), (), generator=generator))
     return sorted([0, *(1 + torch.randperm(t - 1, generator=generator)[: count - 1]).tolist()])
 
 
-def _remember(
+def _read_memory(
     model: Sam2VideoModel,
     here: network.Features,
     bank: dict[int, FrameMemory],
@@ -107,6 +106,7 @@ def _remember(
     frame: int,
     t: int,
 ) -> Tensor:
+    """The top map of a frame that is not prompted: reads the conditioning frames and the recent ones."""
     span = min(t, model.config.max_object_pointers_in_encoder)
     spatial = [(0, bank[i]) for i in sorted(conditioning) if i in bank]
     pointers = [(frame - i, bank[i].pointer) for i in sorted(conditioning) if i in bank]
@@ -121,7 +121,7 @@ def _remember(
 
 
 def _clicks_in(region: Tensor, target: Tensor, generator: torch.Generator, team: Team) -> Clicks:
-    """One click an object, uniform in its region (anywhere when the region is empty), with the truth as its label.
+    """One click for each object, uniform in its region, or anywhere if the region is empty. The truth labels it.
 
     region: bool (B, S, S).  target: float (B, S, S).
     """
@@ -143,7 +143,7 @@ def _corrected(
     generator: torch.Generator,
     team: Team,
 ) -> Clicks:
-    """The clicks so far and one more, where the answer is wrong."""
+    """The earlier clicks and one more, where the answer is wrong."""
     truth = target > 0.5
     wrong = (network.upsample(model, decoded.logits.detach()) > 0) != truth
     if float(torch.rand((), generator=generator)) < how.click_anywhere:
@@ -155,7 +155,7 @@ def _corrected(
 
 
 def _boxes(target: Tensor, jitter: float, generator: torch.Generator, team: Team) -> Clicks:
-    """The jittered box of each object as two corner points; an absent object gets a negative click instead."""
+    """The jittered box of each object as two corner points. An absent object gets a negative click instead."""
     batch, side = target.shape[0], target.shape[-1]
     nowhere = _clicks_in(torch.zeros_like(target, dtype=torch.bool), target, generator, team)
     xy, labels = nowhere.xy.repeat(1, 2, 1), nowhere.labels.repeat(1, 2)

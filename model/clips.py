@@ -1,7 +1,7 @@
-"""Training data: clips of frames with the true masks of their objects, and how a training sample is cut from one.
+"""Clips of frames with the true masks of their objects, and how a training sample is cut from one.
 
-Knows numpy only: no weights, no files. Where clips come from (a renderer, a release, an SA-V folder) is the caller's
-business: a source is any function from a seed to a `Clip`.
+Works on numpy arrays only. Knows nothing of weights or files: a renderer, a release or an SA-V folder gives clips
+through a function from a seed to a `Clip`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Clip:
     def __post_init__(self) -> None:
         t, n, h, w = self.masks.shape
         if self.frames.shape != (t, h, w, 3):
-            raise ValueError(f"frames {self.frames.shape} and masks {(t, n, h, w)} do not belong together")
+            raise ValueError(f"frames {self.frames.shape} and masks {(t, n, h, w)} differ in length or size")
 
 
 DrawClip = Callable[[int], Clip]  # seed -> clip; the same seed gives the same clip
@@ -47,25 +47,25 @@ class SampleConfig:
     time_reversal: float = 0.5  # probability
     horizontal_flip: float = 0.5
     colour_jitter: float = 0.15  # relative range of brightness, contrast and saturation
-    tone_jitter: float | None = None  # that of contrast and saturation, where it is another
+    tone_jitter: float | None = None  # of contrast and saturation; None: the same as colour_jitter
     grayscale: float = 0.05
-    mosaic: float = 0.0  # probability of the picture tiled 2 x 2 with itself, the objects in one quarter only
-    affine: float = 0.0  # strength of one turn and shear a clip: 1 is the paper's, at most TURN and SHEAR; 0 is none
+    mosaic: float = 0.0  # probability that the picture is tiled 2 x 2 with itself, with the objects in one quarter only
+    affine: float = 0.0  # strength of the turn and shear of a clip: 1 is the paper's, up to TURN and SHEAR; 0: off
 
 
-TURN, SHEAR = 25.0, 20.0  # degrees, either way (Ravi et al. 2024, appendix C.2)
+TURN, SHEAR = 25.0, 20.0  # degrees, in both directions (Ravi et al. 2024, appendix C.2)
 _BEYOND = (124, 116, 104)  # RGB outside a turned picture: ImageNet's mean, as in the released code
 
 
 def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip | None:
-    """A training sample: a run of frames at the model's size with exactly `config.objects` objects.
+    """A training sample: consecutive frames at the model's size with exactly `config.objects` objects.
 
-    Objects are chosen among those visible on the first frame; when there are fewer, some repeat, so that batches keep
-    one shape. Returns None when no object is large enough on the first frame.
+    Objects are chosen among those visible on the first frame. If there are too few, some repeat, so that all samples
+    have one shape. Returns None when no object is large enough on the first frame.
     """
     t = clip.frames.shape[0]
     if t < config.frames:
-        raise ValueError(f"the clip has {t} frames, the sample wants {config.frames}")
+        raise ValueError(f"the clip has {t} frames, the sample needs {config.frames}")
     start = int(rng.integers(0, t - config.frames + 1))
     order = np.arange(start, start + config.frames)
     if config.frames > 1 and rng.random() < config.time_reversal:
@@ -87,10 +87,10 @@ def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip |
 
 
 def _turned(frames: Frames, masks: Masks, turn: float, shear: float) -> tuple[Frames, Masks]:
-    """The clip turned and sheared about its middle, every frame and every mask by the same map. Degrees.
+    """The clip turned and sheared about its middle, all frames and masks by the same map. Degrees.
 
-    What comes in from outside is of no object. Source: torchvision's RandomAffine as the released training code of SAM
-    2 uses it, which shears along the rows only and neither moves nor scales.
+    Pixels from outside the picture belong to no object. Source: torchvision's RandomAffine as the released training
+    code of SAM 2 uses it: shear along the rows only, no translation, no scaling.
     """
     side = frames.shape[1]
     a, b = np.deg2rad([turn, shear])
@@ -106,7 +106,7 @@ def _turned(frames: Frames, masks: Masks, turn: float, shear: float) -> tuple[Fr
 
 
 def _mosaic(frames: Frames, masks: Masks, quarter: int) -> tuple[Frames, Masks]:
-    """The clip four times at half the size, with truth in one quarter: look-alikes that are not the object.
+    """The clip four times at half the size. One quarter has the true masks; the others show look-alikes.
 
     Source: the released fine-tuning code of SAM 2 and 2.1's release notes.
     """

@@ -1,4 +1,4 @@
-"""Where a model runs: the device of a name, and the CPU threads of this process."""
+"""Devices: which one a name means, and how many CPU threads the models of this process use."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 
 
 def set_threads(count: int | None) -> None:
-    """CPU threads of every model in this process; None leaves torch's own choice."""
+    """Sets the CPU threads of all models in this process; None keeps torch's own choice."""
     if count is not None:
         torch.set_num_threads(count)
 
 
 def pick_device(wanted: str) -> str:
-    """The device of a name; "auto" is the GPU where there is one. Raises ValueError for one that is not there."""
+    """The device of a name. "auto" is the GPU if there is one, else the CPU. Raises ValueError for a missing device."""
     there = torch.cuda.is_available()
     if wanted == "auto":
         return "cuda" if there else "cpu"

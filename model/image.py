@@ -1,8 +1,4 @@
-"""Image mode: masks from prompts on one picture, and proposals of every object in it from grids of points.
-
-The proposals follow SAM's automatic mask generator (Kirillov et al. 2023, appendix B) with SA-V's three scales. The
-filters are pure functions over arrays; only `ImagePredictor` and `propose` touch the network. Knows nothing of time.
-"""
+"""Image mode: masks from prompts on one picture. Knows nothing of time, and nothing of which prompts find objects."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImageMasks:
-    """What the model answers to N prompts. K is 3 where a prompt may be ambiguous (one click) and 1 otherwise."""
+    """The model's answers to N prompts. K is 3 where a prompt may be ambiguous (one click) and 1 otherwise."""
 
     logits: Tensor  # float (N, K, h, w) at a quarter of the model's input size, > 0 is object
     iou: Tensor  # float (N, K), the model's own estimate in [0, 1]
@@ -44,7 +40,7 @@ class ImageMasks:
 
 
 class ImagePredictor:
-    """Answers prompts on one picture at a time; the picture is encoded once."""
+    """Answers prompts on one picture at a time. The picture is encoded once."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
@@ -61,12 +57,12 @@ class ImagePredictor:
 
     @torch.inference_mode()
     def predict(self, prompts: Sequence[Prompt], previous: Tensor | None = None) -> ImageMasks:
-        """Masks for N prompts, each for an object of its own. Their frame_idx means nothing here.
+        """Masks for N prompts, one object each. Their frame_idx is ignored.
 
-        Prompts of a kind go through the decoder together. A mask prompt is a hint that the model redraws.
-        previous: float (N, h, w), the logits that each prompt refines; not together with mask prompts.
-        Where some prompts have three answers and others one, the one is repeated.
-        Raises ValueError for a prompt that is not one, or if there is no picture yet.
+        Prompts of one kind go through the decoder together. A mask prompt is a hint from which the model draws anew.
+        previous: float (N, h, w), the logits that each prompt refines; not allowed with mask prompts.
+        If some prompts have three answers and others one, the one is repeated.
+        Raises ValueError for an invalid prompt, or if there is no picture yet.
         """
         hw = self._shape()
         for prompt in prompts:
@@ -105,10 +101,10 @@ class ImagePredictor:
     def predict_points(
         self, points_xy: Floats, *, min_iou: float = 0.0, min_object_score: float = -math.inf
     ) -> tuple[NDArray[np.int64], ImageMasks]:
-        """Three masks for each of N positive clicks, and which clicks they are of: int64 (M,), ascending.
+        """The clicks that were answered, int64 (M,), ascending, and three masks for each of them.
 
-        points_xy: float (N, 2) in px of the picture.  min_iou, min_object_score: a click none of whose masks reaches
-        this estimate gets no answer, and no mask is drawn for it.
+        points_xy: float (N, 2) in px of the picture, positive clicks.  min_iou, min_object_score: a click is answered
+        only if its best estimates reach these; no mask is drawn for the others.
         """
         height, width = self._shape()
         assert self._features is not None

@@ -1,6 +1,6 @@
-"""From the pixels of a video to the model's square input: frames, clicks and masks.
+"""Turns frames, clicks and masks in video pixels into the model's square input.
 
-The whole frame is stretched to the square, as in the released model. Knows nothing of the network or of time.
+The whole frame is stretched to the square, as in the released model. Knows nothing of what the network does with them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from storage import rle
 from storage.pixels import Rgb
 from storage.records import Prompt
 
-BOX_LABELS = (2, 3)  # how the prompt encoder calls the corners of a box
+BOX_LABELS = (2, 3)  # labels of the corners of a box in the prompt encoder
 
 
 def to_pixels(loaded: LoadedModel, frames: Sequence[Rgb]) -> Tensor:
-    """Frames as the image encoder wants them.
+    """Frames as the image encoder takes them.
 
     frames: uint8 (H, W, 3) each, RGB, of any sizes.
     Returns float (B, 3, S, S), resized bilinearly with antialiasing and normalised.
@@ -44,7 +44,7 @@ def to_pixels(loaded: LoadedModel, frames: Sequence[Rgb]) -> Tensor:
 
 
 def check_prompt(prompt: Prompt, hw: tuple[int, int]) -> None:
-    """Raises ValueError, showing the value, if a prompt says nothing, contradicts itself or misses the frame."""
+    """Raises ValueError, showing the value, if a prompt is empty, contradicts itself or is outside the frame."""
     height, width = hw
     if len(prompt.points_xy) != len(prompt.labels):
         raise ValueError(f"{len(prompt.points_xy)} points but {len(prompt.labels)} labels")
@@ -71,8 +71,8 @@ def click_count(prompt: Prompt) -> int:
 def to_clicks(loaded: LoadedModel, prompts: Sequence[Prompt], hw: tuple[int, int]) -> Clicks:
     """Points and boxes of B prompts, all with the same `click_count`, box corners first.
 
-    The points stay float32 whatever the model's dtype: half precision is coarser than a pixel.
-    hw: height and width in px of the frame that the prompts are about.
+    The points are float32 for every dtype of the model: half precision is coarser than a pixel.
+    hw: height and width of the prompts' frame in px.
     """
     height, width = hw
     points, labels = [], []
@@ -102,7 +102,7 @@ def to_masks(loaded: LoadedModel, prompts: Sequence[Prompt], hw: tuple[int, int]
 
 
 def together(features: Sequence[Features]) -> Features:
-    """The features of several pictures, each of batch 1, as one batch."""
+    """The features of several images, each of batch 1, as one batch."""
     return Features(
         (torch.cat([f.high_res[0] for f in features]), torch.cat([f.high_res[1] for f in features])),
         torch.cat([f.top for f in features]),
@@ -111,7 +111,7 @@ def together(features: Sequence[Features]) -> Features:
 
 
 def expand(features: Features, count: int) -> Features:
-    """One picture's features for `count` objects or prompts, without a copy."""
+    """One image's features for `count` objects or prompts, without a copy."""
     fine, mid = features.high_res
     return Features(
         (fine.expand(count, -1, -1, -1), mid.expand(count, -1, -1, -1)),

@@ -1,7 +1,7 @@
-"""The losses of SAM 2: focal 20, dice 1, IoU 1, occlusion 1; only the best of several masks is corrected.
+"""The losses of SAM 2: focal, dice, IoU and occlusion. Only the best of several masks gets gradients.
 
-Pure functions of tensors. Source: Ravi et al. 2024, appendix C; differs: masks are compared at twice the size of the
-logits, which is all that bilinear logits can say, and every term is a mean over the objects that it applies to.
+Pure functions of tensors. Source: Ravi et al. 2024, appendix C. Differs: masks are compared at twice the size of the
+logits, since bilinear logits hold no more detail, and every term is a mean over the objects that it applies to.
 """
 
 from __future__ import annotations
@@ -39,16 +39,18 @@ def step_losses(
 
     logits: float (B, K, h, w) candidate masks before absence is applied.  iou: float (B, K), the model's estimates.
     object_score: float (B,) presence logit.  target: float (B, S, S) in [0, 1].
-    An object that is absent has no mask to learn: only its presence counts.
+    An absent object has no mask to learn: only its occlusion term counts.
     """
     target = target.to(logits.dtype)
-    present = (target.flatten(1).amax(1) > 0.5).to(logits.dtype)  # seen in full: a line of a pixel is half a cell below
-    if target.shape[-1] > 2 * logits.shape[-1]:  # twice the logits' size shows all that they can say
+    present = (target.flatten(1).amax(1) > 0.5).to(
+        logits.dtype
+    )  # at full size: halved below, a line of one pixel would be lost
+    if target.shape[-1] > 2 * logits.shape[-1]:  # more detail than the logits have
         target = F.interpolate(target[:, None], scale_factor=0.5, mode="area")[:, 0]
-    # Each present object counts the same, whichever process has it: the team's mean of the terms is the mean of all.
+    # Each present object has the same weight in every process: the mean over the team is the mean over all objects.
     share = present * team.size / team.total(present.sum()).clamp(min=1)
     size, rows = target.shape[-2:], torch.arange(logits.shape[0], device=logits.device)
-    with torch.no_grad():  # which of the masks is best needs no gradient
+    with torch.no_grad():  # the choice of the best mask needs no gradient
         full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         true_iou = mask_iou((full > 0).to(target.dtype), target[:, None])
         if logits.shape[1] > 1:
@@ -88,8 +90,9 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of masks in {0, 1} with the covered shares of their cells, float (..., H, W), broadcast; 1 where both are
-    empty.
+    """IoU of masks in {0, 1} with targets in [0, 1], the covered share of each cell; 1 where both are empty.
+
+    a, b: float (..., H, W), broadcast. Returns float (...).
     """
     both = (a * b).flatten(-2).sum(-1)
     either = a.flatten(-2).sum(-1) + b.flatten(-2).sum(-1) - both

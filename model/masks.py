@@ -21,7 +21,7 @@ def stability_score(logits: Tensor, offset: float = 1.0) -> Tensor:
 
     logits: float (N, H, W), 0 is the decision boundary.
     offset: logit distance, > 0.
-    Returns float (N,) in [0, 1]; 1 where the looser mask is empty too, as SA-V stores for absent objects.
+    Returns float (N,) in [0, 1]; 1 where the looser mask is empty, which SA-V stores for absent objects.
     Raises ValueError if logits is not 3-D or offset is not positive.
     Source: Kirillov et al. 2023, appendix B; differs: empty masks give 1, not NaN.
     """
@@ -47,10 +47,10 @@ def enlarge(logits: Tensor, hw: tuple[int, int]) -> Masks:
 
 
 def clean(mask: Mask, min_area_px: int) -> Mask:
-    """The mask without specks and holes smaller than `min_area_px`; a mask of specks alone keeps the largest.
+    """The mask without specks and holes smaller than `min_area_px`. A mask of specks only keeps the largest one.
 
     mask: bool (H, W). Specks are 8-connected parts of the object, holes are 8-connected parts of the background; the
-    background's largest part is never a hole. Holes are filled first, so that a pierced part is not taken for specks.
+    background's largest part is never a hole. Holes are filled first, so that the parts around them are not specks.
     """
     mask = check_mask(mask)
     if min_area_px <= 1 or not mask.any() or mask.all():
@@ -75,7 +75,7 @@ def largest_part(mask: Mask) -> Mask:
 
 
 def nms(overlap: NDArray[np.float64], scores: NDArray[np.float64], threshold: float) -> list[int]:
-    """Non-maximum suppression: the best first, dropping what overlaps a kept one by more than `threshold`.
+    """Non-maximum suppression: takes the best first, and drops those that overlap a kept one by more than `threshold`.
 
     overlap: float (N, N), symmetric. scores: float (N,); ties go to the lower index.
     Returns the kept indices, best first.

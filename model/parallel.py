@@ -1,9 +1,9 @@
-"""Several processes that train one model: who takes which part of a batch, and how their gradients become one.
+"""Several processes that train one model: which part of a batch each takes, and how their gradients are averaged.
 
-`torchrun --nproc-per-node N -m ...` starts them, on one machine or on several; without it there is one process, and
-everything here does nothing. gloo for what is on a CPU, NCCL for what is on GPUs. Each process runs the same steps on
-its share of the samples, and draws what is random for the whole batch, so that R processes with batch b do what one
-does with batch R * b.
+`torchrun --nproc-per-node N -m ...` starts them, on one machine or on several. Without it there is one process, and
+everything here does nothing. gloo carries tensors on a CPU, NCCL those on GPUs. Each process runs the same steps on its
+share of the samples, and draws the random numbers of the whole batch: R processes with batch b do the same as one with
+batch R * b. Knows nothing of the model or the recipe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Team:
-    """This process among those that train together."""
+    """The processes that train together, seen from this one."""
 
     rank: int = 0
     size: int = 1
@@ -32,12 +32,12 @@ class Team:
         return self.rank == 0
 
     def rand(self, rows: int, *columns: int, generator: torch.Generator) -> Tensor:
-        """Uniform numbers (rows, *columns) for this process's share of a draw over all processes' rows."""
-        everybodys = torch.rand(self.size * rows, *columns, generator=generator)
-        return everybodys[self.rank * rows : (self.rank + 1) * rows]
+        """This process's share, (rows, *columns), of uniform numbers drawn for the rows of all processes."""
+        of_all = torch.rand(self.size * rows, *columns, generator=generator)
+        return of_all[self.rank * rows : (self.rank + 1) * rows]
 
     def share(self, value: Any) -> Any:
-        """What the leading process has, for all of them."""
+        """Sends the leading process's value to all processes, and returns it."""
         if self.size == 1:
             return value
         box = [value]
@@ -45,7 +45,7 @@ class Team:
         return box[0]
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum over the processes, without gradient; on one process the value itself."""
+        """The sum over the processes, without gradient. A single process gets the value itself."""
         if self.size == 1:
             return value
         summed = value.detach().clone()
@@ -53,7 +53,7 @@ class Team:
         return summed
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Makes every gradient the mean over the processes. All have gradients for the same parameters."""
+        """Replaces gradients by their mean over the processes. All have gradients for the same parameters."""
         if self.size == 1:
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -67,23 +67,23 @@ class Team:
 
 
 def leads() -> bool:
-    """Whether this process writes and reports for all, for who asks before the team is there or after."""
+    """Whether this process writes and reports for all. Works outside of `team`, too."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def alone() -> bool:
-    """Whether torchrun started no other process beside this one."""
+    """Whether this process trains by itself: torchrun started no other."""
     return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def _backend(device: str) -> str:
-    """What carries tensors: losses and objects are shared from the CPU also where the model is on a GPU."""
+    """The backends that carry tensors. Losses and objects are on the CPU even if the model is on a GPU."""
     return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
 
 
 @contextmanager
 def team(device: str) -> Iterator[Team]:
-    """The processes that torchrun started, joined for the time of the block; one alone where it did not."""
+    """Joins the processes that torchrun started, until the end of the block. Without torchrun: a team of one."""
     if alone():
         yield Team()
         return

@@ -1,4 +1,8 @@
-"""Proposals: every object of a picture, found with grids of points."""
+"""Proposals: every object of a picture, found with grids of points.
+
+Follows SAM's automatic mask generator (Kirillov et al. 2023, appendix B) with SA-V's three scales. The filters are pure
+functions over arrays; only `propose` calls the model. Knows nothing of time.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig:
-    """Every threshold of the search. SA-V's are not published; the defaults are SAM's where it has one."""
+    """All thresholds of the search. SA-V's are not published; the defaults are SAM's, if it has them."""
 
     scales: tuple[Scale, ...] = (  # SA-V: 1024 + 4 * 256 + 16 * 16 = 2304 points
         Scale(crops_per_side=1, points_per_side=32),
@@ -41,13 +45,13 @@ class GridConfig:
     min_iou: float = 0.8  # estimated IoU, in [0, 1]
     min_stability: float = 0.95  # in [0, 1]
     stability_offset: float = 1.0  # logits, > 0
-    min_object_score: float = 0.0  # presence logit; -inf asks for none
+    min_object_score: float = 0.0  # presence logit; -inf accepts absent objects
     max_box_overlap: float = 0.7  # IoU of boxes, in [0, 1], within a crop and between crops
-    max_mask_overlap: float = 0.8  # IoU of masks, in [0, 1], between all that is left
+    max_mask_overlap: float = 0.8  # IoU of masks, in [0, 1], between all remaining candidates
     min_area: float = 1e-4  # of the frame, in [0, 1]
     max_area: float = 0.9  # of the frame, in [0, 1]
-    min_part_px: int = 100  # smaller specks and holes are cleaned, >= 0
-    edge_tolerance: float = 0.02  # of a crop's shorter side: a box so near to the crop's inner edge is cut off, >= 0
+    min_part_px: int = 100  # smaller specks are removed and smaller holes filled, >= 0
+    edge_tolerance: float = 0.02  # of a crop's shorter side, >= 0: a box this near to the crop's inner edge is cut off
     points_per_batch: int = 64  # >= 1; bounds scratch memory
 
     def __post_init__(self) -> None:
@@ -64,7 +68,7 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An object that a grid point found."""
+    """An object that a grid point found. Nobody has judged it."""
 
     mask: Mask  # bool (H, W), cleaned
     score: float  # estimated IoU
@@ -72,11 +76,11 @@ class Candidate:
     object_score: float
     point_xy: tuple[float, float]  # px of the frame
     box_xyxy: BoxPx
-    crop_xyxy: BoxPx  # the part of the frame in which it was found
+    crop_xyxy: BoxPx  # the part of the frame that was searched
 
 
 def propose(loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None) -> list[Candidate]:
-    """Every object that the grids find in a picture, best score first.
+    """The objects that the grids find in a picture, best score first.
 
     rgb: uint8 (H, W, 3). Each crop is encoded once; scratch memory is bounded by `points_per_batch`.
     """
@@ -119,7 +123,7 @@ def crop_boxes(hw: tuple[int, int], per_side: int, overlap: float) -> list[BoxPx
 
 
 def is_cut_off(box_xyxy: BoxPx, crop_xyxy: BoxPx, hw: tuple[int, int], tolerance_px: float) -> bool:
-    """Whether a box reaches an edge of the crop that is not an edge of the frame: the object goes on outside."""
+    """Whether a box reaches an edge of the crop that is not an edge of the frame: the object continues outside."""
     height, width = hw
     frame = (0, 0, width, height)
     return any(
@@ -129,9 +133,9 @@ def is_cut_off(box_xyxy: BoxPx, crop_xyxy: BoxPx, hw: tuple[int, int], tolerance
 
 
 def without_duplicates(candidates: Sequence[Candidate], config: GridConfig) -> list[Candidate]:
-    """Drops what was found twice: by boxes, where finer crops win; then by masks, where better scores win.
+    """Removes duplicates: first by boxes, where the finer crop wins, then by masks, where the better score wins.
 
-    Returns the rest, best score first.
+    Returns the remaining candidates, best score first.
     """
     if not candidates:
         return []
@@ -145,7 +149,7 @@ def without_duplicates(candidates: Sequence[Candidate], config: GridConfig) -> l
 
 @dataclass(frozen=True)
 class Rough:
-    """M masks of one crop that passed the first filters, still at low resolution."""
+    """M masks of one crop that passed the first filters, at low resolution."""
 
     logits: Tensor  # float (M, h, w)
     boxes: Boxes  # (M, 4) in low-resolution pixels
@@ -171,9 +175,9 @@ class Rough:
 
 
 def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig) -> Rough:
-    """The masks that the model itself trusts, of the K answers to each of N points, without duplicates by boxes.
+    """The masks with good estimates among the K answers to each of N points, without duplicates by boxes.
 
-    points_xy: float (N, 2) in px of the crop. Empty masks are dropped whatever the thresholds.
+    points_xy: float (N, 2) in px of the crop. Empty masks are always dropped.
     Stability is measured at low resolution; SAM measures it after enlarging.
     """
     k = answer.iou.shape[1]
@@ -195,7 +199,9 @@ def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig) -> Rough:
 
 
 def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridConfig) -> Candidate | None:
-    """One rough mask as a candidate: enlarged, cleaned, placed in the frame; None if its size or place forbids it."""
+    """A rough mask as a candidate: enlarged, cleaned and placed in the frame; None if it is too small, too large or cut
+    off.
+    """
     x0, y0, x1, y1 = crop_xyxy
     mask = np.zeros(hw, dtype=np.bool_)
     mask[y0:y1, x0:x1] = masks.clean(masks.enlarge(rough.logits, (y1 - y0, x1 - x0))[0], config.min_part_px)
@@ -233,7 +239,7 @@ def _search(
 
 
 def _best_of(batches: Sequence[Rough], config: GridConfig) -> list[Rough]:
-    """The masks of all batches of a crop one by one, without duplicates by boxes, best first."""
+    """The masks of all batches of a crop, one `Rough` each, without duplicates by boxes, best first."""
     boxes = np.concatenate([rough.boxes for rough in batches])
     scores = np.concatenate([rough.iou for rough in batches])
     place = [(batch, row) for batch in batches for row in range(len(batch))]
@@ -242,7 +248,7 @@ def _best_of(batches: Sequence[Rough], config: GridConfig) -> list[Rough]:
 
 
 def _boxes_of(found: Tensor) -> Boxes:
-    """Boxes of masks bool (M, h, w), none of them empty: float (M, 4)."""
+    """Boxes of non-empty masks bool (M, h, w): float (M, 4)."""
     boxes = [pixels.box_of(mask) for mask in found.cpu().numpy()]
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 

@@ -1,4 +1,7 @@
-"""Training samples: what a step draws from a stage's clips."""
+"""Training samples: draws the batches of a stage, in loader processes or here.
+
+Each sample follows from the recipe's seed and its index alone. Knows nothing of the model but its normalisation.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from model.recipe import Recipe, TrainingStage
 
 
 class NoObject(ValueError):
-    """A source gave no clip with a visible object in twenty draws."""
+    """Twenty draws gave no clip with a visible object."""
 
 
 def hash_seed(*parts: int) -> int:
@@ -29,7 +32,7 @@ def hash_seed(*parts: int) -> int:
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """The samples of a stage by index; everything about one follows from the recipe's seed and the index."""
+    """The samples of a stage by index, from `first` on."""
 
     def __init__(
         self,
@@ -60,7 +63,9 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         step, row = divmod(self.first + index, self.stage.batch)
-        place = (step * self.team.size + self.team.rank) * self.stage.batch + row  # among the samples of all processes
+        place = (
+            step * self.team.size + self.team.rank
+        ) * self.stage.batch + row  # index among the samples of all processes
         images = np.random.default_rng(hash_seed(self.recipe.seed, self.number, step, 11)).random() < self.stage.images
         config = replace(self.config, frames=1) if images else self.config
         for attempt in range(20):
@@ -68,11 +73,11 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
             clip = sample(self.source(seed), config, np.random.default_rng(seed + 1))
             if clip is not None:
                 return to_pixels(clip), torch.from_numpy(clip.masks)
-        raise NoObject(f"no clip with a visible object in twenty draws: sample {place} of {self.stage.name}")
+        raise NoObject(f"twenty draws gave no clip with a visible object: sample {place} of {self.stage.name}")
 
 
 def to_pixels(clip: Clip) -> Tensor:
-    """A clip's frames as the model wants them: float (T, 3, S, S), normalised."""
+    """A clip's frames as the model takes them: float (T, 3, S, S), normalised."""
     frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2).float() / 255
     mean, std = (
         torch.tensor(checkpoints.IMAGENET_MEAN).view(3, 1, 1),
@@ -84,20 +89,24 @@ def to_pixels(clip: Clip) -> Tensor:
 def batches(
     source: DrawClip, stage: TrainingStage, recipe: Recipe, number: int, begin: int, workers: int, team: Team
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of a stage from step `begin` of it: pixels float (B, T, 3, S, S) and masks bool (B, T, N, S, S).
+
+    number: which stage of the recipe.  workers: loader processes; 0 draws in this one.
+    """
     samples = Samples(source, stage, recipe, number, begin * stage.batch, team)
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         samples,
         batch_size=stage.batch,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="spawn" if workers else None,  # a fork of a process with threads can hang for ever
+        worker_init_fn=_prepare_loader,
+        multiprocessing_context="spawn" if workers else None,  # the fork of a process with threads can hang forever
     )
     yield from loader
 
 
-def _one_thread(_: int) -> None:
-    """What a process that makes clips begins with: Ctrl-C is for the trainer, which ends it."""
+def _prepare_loader(_: int) -> None:
+    """Prepares a loader process: one thread, and no Ctrl-C, because the trainer ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -1,18 +1,21 @@
-"""Reading memory fast on a CPU: what `network.attend_to_memory` says, with less work, for inference.
+"""A faster memory attention for a CPU, for inference: gives what `network.attend_to_memory` gives, with less work.
 
-In float32 the arithmetic is that of transformers' memory attention up to rounding:
+In float32 it equals transformers' memory attention up to rounding:
 
-- Memory has 64 channels while attention has 256: weights are applied to the 64, and one matrix, the output and value
-  projections folded together, comes once after the sum. (A softmax adds up to 1, so the bias may come then, too.)
-- Until the first layer looks into memory every object of a frame sees the same: its self-attention is done once.
-- One object, a thousand keys and some hundred queries at a time, in buffers that are kept: scores stay in the cache;
-  scratch memory does not grow with the objects. The sums of a softmax are carried from block to block (Milakov and
-  Gimelshein 2018); its shift is left out where the norms of queries and keys show that nothing can overflow.
+- Memory has 64 channels, attention 256. The attention weights are applied to the 64 channels. One matrix, the product
+  of the output and value projections, follows after the sum. (Softmax weights add up to 1, so the bias can follow too.)
+- The first layer's self-attention comes before any memory is read. It is the same for all objects of a frame, and is
+  computed once.
+- One object, a thousand keys and some hundred queries are processed at a time, in buffers that are reused. The scores
+  stay in the CPU's cache, and scratch memory does not grow with the objects. The sums of a softmax are carried from
+  block to block (Milakov and Gimelshein 2018). Its shift is left out if the norms of queries and keys exclude an
+  overflow.
 
-In bfloat16, which has processors with matrix units to thank for its speed, torch's own attention keeps its scores in
-float32 and in the cache; what remains here is what all objects share, and queries that are left out.
+In bfloat16, which is fast on CPUs with matrix units, torch's own attention already keeps its scores in float32 and in
+the cache. What this file saves there is the shared self-attention and the queries that are skipped.
 
-`Economy` drops work that hardly matters, by name.
+`Economy` names work that may be skipped although it changes the result slightly. Knows nothing of objects' ids, frames
+or prompts.
 """
 
 from __future__ import annotations
@@ -30,32 +33,33 @@ from transformers import Sam2VideoModel
 from model import network
 
 ROWS, KEYS = 512, 1024  # queries and keys at a time: 2 MB of scores
-SPARSE = 4  # cells: outside a window one of 4 x 4 is read
-FAINT = 80.0  # e**-80 weighs nothing, and smaller numbers are slow: below e**-87 they lose their normal form
+SPARSE = 4  # cells: outside a window, one cell of each 4 x 4 is read
+FAINT = 80.0  # weights below e**-80 do not matter; numbers below e**-87 are denormal, and slow
 SAFE = 60.0  # exponents up to this need no shift: e**60 times a million keys is far below the largest float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Economy:
-    """Work that the tracker may leave out. Every choice is off by default; `benchmarks/results` has what each costs:
-    the window's as `benchmarks.tracker --window` measures it, pooling's from an earlier measurement.
+    """Work that the tracker may skip. Everything is off by default.
+
+    `benchmarks/results` has the cost of each: of the window as `benchmarks.tracker --window` measures it, of pooling
+    from an earlier measurement.
     """
 
     pool_memory: int = 1  # memory is averaged over squares of this side, in cells of 16 px of the model's input
-    window_margin: float | None = (
-        None  # all cells are read only around the last mask, its box grown by this share a side
-    )
-    window_least: int = 4  # cells: the least margin
+    # All cells are read only in a window: the box of the last mask, grown on each side by this share of its length.
+    window_margin: float | None = None  # None: no window
+    window_least: int = 4  # cells, the smallest margin
 
 
 _Buffer = Callable[[str, int, int], Tensor]  # name, rows, columns
-_Block = tuple[int, int, Tensor | None]  # a range of keys, and how they are turned
+_Block = tuple[int, int, Tensor | None]  # a range of keys, and their rotary code
 Window = tuple[int, int, int, int]  # x0, y0, x1, y1 in cells
 
 
 @dataclass(frozen=True)
 class Past:
-    """What one object remembers, as tensors. All objects of a call have equal offsets.
+    """What one object remembers, as tensors. All objects of one call have equal offsets.
 
     maps: float (K, 64, h, w), for the offsets `spatial_back`.  pointers: float (P, C), for `pointer_back`.
     window: the cells that must be read; None for all.
@@ -67,7 +71,7 @@ class Past:
 
 
 class MemoryReader:
-    """The memory attention of a model, its weights arranged for reading. Keeps buffers: make one for each tracker."""
+    """The memory attention of a model, with weights arranged for reading. Keeps buffers: make one for each tracker."""
 
     def __init__(self, model: Sam2VideoModel, economy: Economy | None = None) -> None:
         self._model, self._economy = model, economy or Economy()
@@ -85,7 +89,7 @@ class MemoryReader:
         pasts: Sequence[Past],
         pointer_span: int,
     ) -> Tensor:
-        """The top map of a frame in the light of each object's memories: float (N, C, h, w).
+        """The top map of a frame, combined with each object's memories: float (N, C, h, w).
 
         top, top_position: float (1, C, h, w).  memory_position: float (1, 64, h, w).  Offsets as in
         `network.attend_to_memory`.
@@ -95,7 +99,7 @@ class MemoryReader:
         attention = self._model.memory_attention
         x = (top + 0.1 * top_position)[0].flatten(1).t().contiguous()  # (L, C)
         turn = self._turn_of(height, width, 1)
-        x = self._layers[0].look_around(x, turn)
+        x = self._layers[0].self_attend(x, turn)
         codes = self._codes(memory_position, spatial_back)
         pointer_code = network.pointer_code(self._model, pointer_back, pointer_span)
         out = torch.empty(len(pasts), height * width, channels, dtype=x.dtype)
@@ -110,15 +114,15 @@ class MemoryReader:
             mine, mine_turn = x[rows], turn[rows]
             for number, layer in enumerate(self._layers):
                 if number:
-                    mine = layer.look_around(mine, mine_turn)
-                mine = layer.look_back(mine, mine_turn, keys, values, blocks, pool**2, self._buffer)
-                mine = layer.think(mine, self._buffer)
+                    mine = layer.self_attend(mine, mine_turn)
+                mine = layer.read_memory(mine, mine_turn, keys, values, blocks, pool**2, self._buffer)
+                mine = layer.feed_forward(mine, self._buffer)
             read = attention.layer_norm(mine) - unread[rows]
             out[n] = unread + read[stands_for]
         return out.transpose(1, 2).reshape(len(pasts), channels, height, width)
 
     def _blocks(self, maps: int, height: int, width: int, count: int) -> list[_Block]:
-        """The keys in blocks: several whole maps, or parts of one; then the object pointers, which have no place."""
+        """The keys in blocks: several maps, or parts of one; then the object pointers, which have no rotary code."""
         turn = self._turn_of(height, width, self._economy.pool_memory)
         cells, together = len(turn), max(1, min(maps, KEYS // len(turn)))
         blocks: list[_Block] = []
@@ -148,14 +152,14 @@ class MemoryReader:
         return keys, values
 
     def _codes(self, position: Tensor, spatial_back: Sequence[int]) -> Tensor:
-        """The code of each memory's place and age: float (K, l, 64)."""
+        """The position and age code of each memory: float (K, l, 64)."""
         pool = self._economy.pool_memory
         place = F.avg_pool2d(position, pool) if pool > 1 else position
         age = self._model.memory_temporal_positional_encoding[[back - 1 for back in spatial_back]]  # (K, 1, 1, 64)
         return place[0].flatten(1).t()[None] + age.reshape(len(spatial_back), 1, -1)
 
     def _turn_of(self, height: int, width: int, pool: int) -> Tensor:
-        """The rotary code of each cell, or of the middle of each pooled square: complex (l, D / 2)."""
+        """The rotary code of each cell, or of the centre of each pooled square: complex (l, D / 2)."""
         key = (height, width, pool)
         if key not in self._turns:
             rotary = self._model.memory_attention.rotary_emb
@@ -167,7 +171,7 @@ class MemoryReader:
         return self._turns[key]
 
     def _buffer(self, name: str, rows: int, columns: int) -> Tensor:
-        """Scratch memory (rows, columns) that is kept; its contents are whatever was left there."""
+        """Scratch memory (rows, columns) that is reused. Its contents are undefined."""
         kept = self._buffers.get(name)
         if kept is None or kept.numel() < rows * columns:
             kept = self._buffers[name] = torch.empty(rows * columns, dtype=self._model.dtype)
@@ -177,13 +181,13 @@ class MemoryReader:
 class _Layer:
     """One layer of the memory attention."""
 
-    def __init__(self, layer: Any) -> None:  # the library types what a module holds as Tensor or Module
+    def __init__(self, layer: Any) -> None:  # the library's types for a module's members are too wide
         self._layer = layer
         cross = layer.cross_attn_image
         self._back = cross.o_proj.weight @ cross.v_proj.weight  # (C, 64)
         self._back_bias = cross.o_proj.weight @ cross.v_proj.bias + cross.o_proj.bias
 
-    def look_around(self, x: Tensor, turn: Tensor) -> Tensor:
+    def self_attend(self, x: Tensor, turn: Tensor) -> Tensor:
         """Self-attention and its residual: float (L, C)."""
         attention = self._layer.self_attn
         normed = self._layer.layer_norm1(x)
@@ -193,7 +197,7 @@ class _Layer:
         seen = F.scaled_dot_product_attention(q[None, None], k[None, None], v[None, None], scale=attention.scaling)
         return torch.add(x, attention.o_proj(seen[0, 0]))
 
-    def look_back(
+    def read_memory(
         self,
         x: Tensor,
         turn: Tensor,
@@ -205,7 +209,7 @@ class _Layer:
     ) -> Tensor:
         """Cross-attention and its residual: float (L, C).
 
-        keys, values: float (M, 64).  cells: how many cells of a map a key stands for.
+        keys, values: float (M, 64).  cells: the number of cells that a key stands for.
         """
         attention = self._layer.cross_attn_image
         q = attention.q_proj(self._layer.layer_norm2(x)).mul_(attention.scaling)
@@ -234,16 +238,16 @@ class _Layer:
                     shift[rows] = higher
                     weights.sub_(higher).clamp_(min=-FAINT)
                 weights.exp_()
-                worth = 1 if key_turn is None else cells  # of a key: a pooled one stands for several
+                worth = 1 if key_turn is None else cells  # of a key; a pooled key stands for several cells
                 total[rows].add_(weights.sum(1, keepdim=True), alpha=worth)
                 seen[rows].addmm_(weights, values[begin:end], alpha=worth)
         return torch.addmm(self._back_bias, seen.div_(total), self._back.t()).add_(x)
 
     def _seen_at_once(self, q: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[_Block], cells: int) -> Tensor:
-        """The sums of projected values, bfloat16 (L, C): all keys in one call. q is scaled and turned."""
+        """The sums of projected values, bfloat16 (L, C), all keys in one call. q is scaled and has its rotary code."""
         attention = self._layer.cross_attn_image
         k, v = attention.k_proj(keys), attention.v_proj(values)
-        worth: Tensor | None = None  # added to scores: a pooled key counts as often as the cells that it stands for
+        worth: Tensor | None = None  # added to scores: a pooled key counts once for each of its cells
         if cells > 1:
             worth = q.new_zeros(1, len(k))
         for begin, end, key_turn in blocks:
@@ -253,7 +257,7 @@ class _Layer:
                     worth[:, begin:end] = math.log(cells)
         return F.scaled_dot_product_attention(q[None, None], k[None, None], v[None, None], worth, scale=1.0)[0, 0]
 
-    def think(self, x: Tensor, buffer: _Buffer) -> Tensor:
+    def feed_forward(self, x: Tensor, buffer: _Buffer) -> Tensor:
         """The feed-forward part and its residual: float (L, C)."""
         layer = self._layer
         hidden = buffer("hidden", ROWS, layer.linear1.out_features)
@@ -268,7 +272,7 @@ class _Layer:
 
 
 def _turn(x: Tensor, turn: Tensor) -> None:
-    """The rotary code, in place. x: float32 or bfloat16 (L, D); turn: complex64 (L, D / 2)."""
+    """Applies the rotary code in place. x: float32 or bfloat16 (L, D); turn: complex64 (L, D / 2)."""
     pairs = x.view(len(x), -1, 2)
     if x.dtype == torch.float32:
         torch.view_as_complex(pairs).mul_(turn)
@@ -277,8 +281,9 @@ def _turn(x: Tensor, turn: Tensor) -> None:
 
 
 def _whole_squares(window: Window, height: int, width: int) -> Window:
-    """The squares of SPARSE cells that a window touches. Half-precision kernels are made and kept for each number of
-    rows: this way there are few.
+    """A window grown to whole squares of SPARSE cells.
+
+    Half-precision kernels are compiled and kept for each number of rows. Whole squares keep the number of kernels low.
     """
     x0, y0, x1, y1 = window
     up = [-(-end // SPARSE) * SPARSE for end in (x1, y1)]
@@ -286,9 +291,9 @@ def _whole_squares(window: Window, height: int, width: int) -> Window:
 
 
 def _rows_of(window: Window | None, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The cells to read, as rows of a flattened map, and for each cell of the map which of them stands for it.
+    """The cells to read, as rows of a flattened map; and for each cell of the map, the index of its row among them.
 
-    In the window (everywhere, if there is none) every cell is read, elsewhere the middle one of each SPARSE x SPARSE.
+    Every cell in the window is read (all cells, if there is no window), and elsewhere the middle one of each square.
     """
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     if window is None:
@@ -303,6 +308,6 @@ def _rows_of(window: Window | None, height: int, width: int) -> tuple[Tensor, Te
 
 
 def can_read(model: Sam2VideoModel) -> bool:
-    """Whether `MemoryReader` serves this model: on a CPU, with one head, as in every published checkpoint."""
+    """Whether `MemoryReader` works for this model: on a CPU, with one head, as in every published checkpoint."""
     one_head = model.config.memory_attention_num_attention_heads == 1
     return one_head and model.device.type == "cpu" and model.dtype in (torch.float32, torch.bfloat16)

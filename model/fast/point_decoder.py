@@ -1,14 +1,16 @@
-"""The mask decoder for many clicks on one picture: what `network.decode` says, with less work.
+"""A faster mask decoder for many clicks on one picture: gives what `network.decode` gives, with less work.
 
-The arithmetic is that of transformers' two-way mask decoder up to rounding:
+It equals transformers' two-way mask decoder up to rounding:
 
-- Until the first block writes to the picture, every click sees the same one: what is computed of it is computed once.
-- A click has fewer than ten tokens and the picture has thousands of cells. Where the library projects every cell to
-  keys, values or queries, the tokens are carried to the cells' side of the projection instead: half the products.
-- A mask is drawn last, and only where it is asked for: its estimated IoU is known from the tokens alone, and refuses
-  most of the answers to a grid.
+- Until the first block writes to the picture, the picture is the same for every click. Its projections are computed
+  once.
+- A click has fewer than ten tokens, the picture thousands of cells. The library projects every cell to keys, values or
+  queries. Here the tokens are multiplied by the transposed projection instead, which halves the products.
+- Masks are drawn last, and only for accepted clicks: the estimated IoU follows from the tokens alone, and rejects most
+  answers to a grid.
 
-A bias of the keys shifts all scores of a softmax alike, and is left out; a bias of the values comes out as it went in.
+A bias of the keys shifts all scores of a softmax equally, so it is left out. A bias of the values is added after the
+sum. Knows nothing of grids or thresholds beyond the two of `answer`.
 """
 
 from __future__ import annotations
@@ -29,16 +31,16 @@ from model.network import Clicks, Features
 
 @dataclass(frozen=True)
 class Answers:
-    """What is said of M of N clicks."""
+    """The answers to M of N clicks."""
 
-    rows: Tensor  # int64 (M,), which clicks
+    rows: Tensor  # int64 (M,), the clicks that were answered
     logits: Tensor  # float (M, 3, 4h, 4w)
     iou: Tensor  # float (M, 3)
     object_score: Tensor  # float (M,)
 
 
 class PointDecoder:
-    """Answers clicks on one picture; make one for each picture."""
+    """Answers clicks on one picture. Make one for each picture."""
 
     def __init__(self, model: Sam2VideoModel, features: Features) -> None:
         """features: of one picture, batch 1."""
@@ -57,9 +59,9 @@ class PointDecoder:
 
     @torch.inference_mode()
     def answer(self, clicks: Clicks, *, min_iou: float = 0.0, min_object_score: float = -math.inf) -> Answers:
-        """Three masks for each click, for those whose best estimated IoU and presence are at least so much.
+        """Three masks for each click whose best estimated IoU and whose presence reach these thresholds.
 
-        Raises FloatingPointError if the model says no numbers at all: no threshold would tell.
+        Raises FloatingPointError if the model's estimates are not finite: no threshold would notice.
         """
         sparse, _ = self._model.prompt_encoder(
             input_points=clicks.xy[:, None], input_labels=clicks.labels[:, None], input_boxes=None, input_masks=None
@@ -67,15 +69,15 @@ class PointDecoder:
         d = self._decoder
         own = torch.cat([d.obj_score_token.weight, d.iou_token.weight, d.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse[:, 0].to(own.dtype)], 1)
-        together = 8 if tokens.device.type == "cpu" else 64  # on a CPU, so many pictures stay in the cache
+        together = 8 if tokens.device.type == "cpu" else 64  # 8 pictures fit into the cache of a CPU
         found = []
         for begin in range(0, len(tokens), together):
-            said, pictures = self._transformed(tokens[begin : begin + together])
-            iou, score = d.iou_prediction_head(said[:, 1])[:, 1:], d.pred_obj_score_head(said[:, 0])[:, 0]
+            answered, pictures = self._transformed(tokens[begin : begin + together])
+            iou, score = d.iou_prediction_head(answered[:, 1])[:, 1:], d.pred_obj_score_head(answered[:, 0])[:, 0]
             if not math.isfinite(float(iou.sum() + score.sum())):
                 raise FloatingPointError("the model gave no numbers")
             rows = ((iou.amax(1) >= min_iou) & (score >= min_object_score)).nonzero()[:, 0]
-            drawn = self._drawn(said[rows, 3 : 2 + d.num_mask_tokens], [pictures[row] for row in rows.tolist()])
+            drawn = self._drawn(answered[rows, 3 : 2 + d.num_mask_tokens], [pictures[row] for row in rows.tolist()])
             found.append(Answers(rows + begin, drawn, iou[rows], score[rows]))
         return Answers(*(torch.cat([getattr(f, field.name) for f in found]) for field in fields(Answers)))
 
@@ -87,7 +89,7 @@ class PointDecoder:
         out = hyper.new_empty(len(tokens), 3, 4 * height, 4 * width)
         fine, mid = self._fine
         norm = d.upscale_layer_norm
-        for n, picture in enumerate(pictures):  # one at a time: it stays in the cache, and scratch memory is bounded
+        for n, picture in enumerate(pictures):  # one at a time, to stay in the cache and to bound scratch memory
             x = _enlarged(d.upscale_conv1, picture) + mid  # (L * 4, C / 4)
             x = F.gelu(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
             x = F.gelu(_enlarged(d.upscale_conv2, x) + fine)  # (L * 16, C / 8)
@@ -98,20 +100,20 @@ class PointDecoder:
     def _transformed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens float (N, T, C) -> tokens and pictures float (N, L, C)."""
         first, *others = self._layers
-        keys, values, looks = self._seen
-        x = first.talk(tokens, tokens, replace=True)
-        x = first.norm2(x + first.to_image.ask(x + tokens, keys, values))
+        keys, values, shared_queries = self._seen
+        x = first.self_attend(tokens, tokens, replace=True)
+        x = first.norm2(x + first.to_image.read_shared(x + tokens, keys, values))
         x = first.norm3(x + first.mlp(x))
-        picture = first.norm4(self._cells + first.from_image.tell(looks, x + tokens, x))
+        picture = first.norm4(self._cells + first.from_image.write_shared(shared_queries, x + tokens, x))
         placed = picture + self._place
         for layer in others:
-            x = layer.talk(x, tokens, replace=False)
-            x = layer.norm2(x + layer.to_image.look(x + tokens, placed, picture))
+            x = layer.self_attend(x, tokens, replace=False)
+            x = layer.norm2(x + layer.to_image.read_own(x + tokens, placed, picture))
             x = layer.norm3(x + layer.mlp(x))
-            picture = layer.norm4(picture + layer.from_image.show(placed, x + tokens, x))
+            picture = layer.norm4(picture + layer.from_image.write_own(placed, x + tokens, x))
             placed = picture + self._place
         last = self._decoder.transformer.layer_norm_final_attn
-        return last(x + self._last.look(x + tokens, placed, picture)), picture
+        return last(x + self._last.read_own(x + tokens, placed, picture)), picture
 
 
 class _Block:
@@ -125,11 +127,11 @@ class _Block:
         self.norm3, self.norm4 = block.layer_norm3, block.layer_norm4
         self.mlp = block.mlp
 
-    def talk(self, x: Tensor, tokens: Tensor, *, replace: bool) -> Tensor:
-        """Self-attention of the tokens; in the first block its answer takes their place."""
+    def self_attend(self, x: Tensor, tokens: Tensor, *, replace: bool) -> Tensor:
+        """Self-attention of the tokens. In the first block its result replaces them."""
         asked = (x if replace else x + tokens)[:, None]
-        said = self._self(query=asked, key=asked, value=x[:, None])[0][:, 0]
-        out: Tensor = self.norm1(said if replace else x + said)
+        answered = self._self(query=asked, key=asked, value=x[:, None])[0][:, 0]
+        out: Tensor = self.norm1(answered if replace else x + answered)
         return out
 
 
@@ -160,15 +162,15 @@ class _Cross:
         """Float (N, T, h * d) -> (N, h, T, d)."""
         return x.view(x.shape[0], x.shape[1], self._heads, self._d).transpose(1, 2)
 
-    def ask(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What the tokens see in a picture that all share: float (N, T, C)."""
+    def read_shared(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of the tokens to one picture, shared by all: float (N, T, C)."""
         asked = self._of_tokens(self._a.q_proj(tokens)) * self._scale
         seen = (asked @ keys).softmax(-1) @ values
         out: Tensor = self._a.o_proj(seen.transpose(1, 2).flatten(2))
         return out
 
-    def look(self, tokens: Tensor, placed: Tensor, picture: Tensor) -> Tensor:
-        """What the tokens see in pictures of their own: float (N, T, C). placed, picture: float (N, L, C)."""
+    def read_own(self, tokens: Tensor, placed: Tensor, picture: Tensor) -> Tensor:
+        """Attention of the tokens to a picture each: float (N, T, C). placed, picture: float (N, L, C)."""
         n, t, c = tokens.shape
         asked = self._of_tokens(self._a.q_proj(tokens)) * self._scale  # (N, h, T, d)
         carried = asked @ self._a.k_proj.weight.view(self._heads, self._d, c)  # (N, h, T, C)
@@ -178,39 +180,39 @@ class _Cross:
         out: Tensor = self._a.o_proj(seen.transpose(1, 2).flatten(2) + self._a.v_proj.bias)
         return out
 
-    def tell(self, queries: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
-        """What a picture that all share hears from the tokens: float (N, L, C). queries: float (h, L, d)."""
+    def write_shared(self, queries: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+        """Attention of one picture, shared by all, to the tokens: float (N, L, C). queries: float (h, L, d)."""
         keys = self._of_tokens(self._a.k_proj(tokens)) * self._scale  # (N, h, T, d)
         scores = (keys @ queries.transpose(1, 2)).softmax(2)  # (N, h, T, L)
-        return self._heard(scores.flatten(1, 2), values)
+        return self._summed(scores.flatten(1, 2), values)
 
-    def show(self, placed: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
-        """What pictures of their own hear from the tokens: float (N, L, C). placed: float (N, L, C)."""
+    def write_own(self, placed: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+        """Attention of a picture each to the tokens: float (N, L, C). placed: float (N, L, C)."""
         n, t, c = tokens.shape
         keys = self._of_tokens(self._a.k_proj(tokens)) * self._scale  # (N, h, T, d)
         carried = keys @ self._a.q_proj.weight.view(self._heads, self._d, c)  # (N, h, T, C)
         bias = (keys * self._a.q_proj.bias.view(self._heads, 1, self._d)).sum(-1).flatten(1)[..., None]  # (N, h * T, 1)
         scores = torch.baddbmm(bias, carried.flatten(1, 2), placed.transpose(1, 2))  # (N, h * T, L)
-        return self._heard(scores.view(n, self._heads, t, -1).softmax(2).flatten(1, 2), values)
+        return self._summed(scores.view(n, self._heads, t, -1).softmax(2).flatten(1, 2), values)
 
-    def _heard(self, weights: Tensor, values: Tensor) -> Tensor:
-        """weights: float (N, h * T, L), which add up to 1 over the tokens of a head."""
-        said = self._of_tokens(self._a.v_proj(values))  # (N, h, T, d)
-        carried = said @ self._a.o_proj.weight.t().view(self._heads, self._d, -1)  # (N, h, T, C)
-        heard = torch.bmm(weights.transpose(1, 2), carried.flatten(1, 2))
-        out: Tensor = heard + self._a.o_proj.bias
+    def _summed(self, weights: Tensor, values: Tensor) -> Tensor:
+        """The sums of projected values: float (N, L, C). weights: float (N, h * T, L), sum 1 over a head's tokens."""
+        answered = self._of_tokens(self._a.v_proj(values))  # (N, h, T, d)
+        carried = answered @ self._a.o_proj.weight.t().view(self._heads, self._d, -1)  # (N, h, T, C)
+        summed = torch.bmm(weights.transpose(1, 2), carried.flatten(1, 2))
+        out: Tensor = summed + self._a.o_proj.bias
         return out
 
 
 def _enlarged(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """A 2 x 2 transposed convolution as a matrix product: float (R, C) -> (R * 4, C'), the four of a cell together."""
+    """A 2 x 2 transposed convolution as a matrix product: float (R, C) -> (R * 4, C'), a cell's four in sequence."""
     weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C', C)
     assert conv.bias is not None
     return F.linear(x, weight, conv.bias.repeat(4)).view(4 * len(x), -1)
 
 
 def _squares(x: Tensor, by: int) -> Tensor:
-    """A map in the order of cells that were enlarged: float (C, by * h, by * w) -> (h * w * by ** 2, C)."""
+    """A map in the order that `_enlarged` gives: float (C, by * h, by * w) -> (h * w * by ** 2, C)."""
     c, height, width = x.shape
     h, w = height // by, width // by
     if by == 2:

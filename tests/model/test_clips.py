@@ -95,5 +95,5 @@ def test_samples_have_one_shape_and_repeat_objects_where_there_are_too_few():
     assert got.frames.shape == (2, 128, 128, 3) and got.masks.shape == (2, 5, 128, 128)
     empty = Clip(np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 1, 64, 64), bool))
     assert sample(empty, config, np.random.default_rng(0)) is None
-    with pytest.raises(ValueError, match="3 frames, the sample wants 4"):
+    with pytest.raises(ValueError, match="3 frames, the sample needs 4"):
         sample(squares(2), SampleConfig(frames=4), np.random.default_rng(0))
