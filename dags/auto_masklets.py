@@ -1,8 +1,8 @@
 """Proposes masklets for admitted videos and opens their review.
 
 Woken by `videos`. Plans every batch that has videos without candidates, propagates them in chunks (pool `gpu`), and
-opens the tickets of each batch that is whole. A video on which the model fails is quarantined and does not stop its
-batch; a chunk that fails for good leaves its batch pending, and the next run goes on with the videos that are left.
+opens the tickets of each complete batch. A video on which the model fails is quarantined; its batch goes on. If a chunk
+fails in all its tries, its batch stays pending, and the next run continues with the missing videos.
 """
 
 from __future__ import annotations
@@ -10,26 +10,23 @@ from __future__ import annotations
 from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from dags.common import CANDIDATES, DEFAULTS, GPU, START, VIDEOS, connected
+from dags.common import CANDIDATES, COMMON, GPU, VIDEOS, connected
 
 
 @dag(
     schedule=[VIDEOS],
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
     tags=["masklets", "model"],
     doc_md=__doc__,
+    **COMMON,
 )
 def auto_masklets():
     @task
     def plan() -> list[str]:
         """The batches that lack candidates, or whose tickets are not open."""
-        from engine.stages import propose, review
+        from engine import loop
 
         with connected() as s:
-            return sorted({*propose.pending(s), *review.to_open(s)})
+            return loop.pending(s, loop.PROPOSE, loop.OPEN_REVIEW)
 
     @task
     def chunks(batch_ids: list[str]) -> list[dict]:
@@ -49,7 +46,7 @@ def auto_masklets():
 
     @task(outlets=[CANDIDATES], trigger_rule="all_done")
     def open_review(batch_id: str) -> str:
-        """Closes the batch for proposals and opens its tickets; fails while a chunk of it is missing."""
+        """Marks the batch as proposed and opens its tickets; fails while a chunk is missing."""
         from engine.stages import propose, review
 
         with connected() as s:

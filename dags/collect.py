@@ -1,29 +1,26 @@
-"""Collects what people decided.
+"""Collects people's decisions.
 
-Woken by `reviewed`, which the queue posts when a batch has no ticket left to settle. Each drained batch becomes parts
-in the store; nobody waits here for people.
+Woken by `reviewed`, which the queue announces when every ticket of a batch is settled. Each drained batch becomes parts
+in the store. No task here waits for people.
 """
 
 from __future__ import annotations
 
 from airflow.sdk import dag, task
 
-from dags.common import COLLECTED, DEFAULTS, REVIEWED, START, connected
+from dags.common import COLLECTED, COMMON, REVIEWED, connected
 
 
 @dag(
     schedule=[REVIEWED],
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
     tags=["masklets", "review"],
     doc_md=__doc__,
+    **COMMON,
 )
 def collect():
     @task
     def drained() -> list[str]:
-        """The batches that the queue has settled and nobody has collected."""
+        """The batches that are settled in the queue and not collected yet."""
         from engine.stages import review
 
         with connected() as s:

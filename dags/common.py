@@ -1,8 +1,8 @@
-"""What the DAG files share: the assets that connect them, how often a task is tried, which errors are worth a retry.
+"""Shared by the DAG files: the assets that connect them, the arguments of every DAG, and which errors are retried.
 
-An asset event is a wake-up and carries no work. Whoever is woken asks the store what is pending, so an event that is
-lost, doubled or coalesced costs time and nothing else. Knows the engine only inside a running task: each task process
-parses its DAG file again, so parsing must stay light.
+An asset event only wakes a DAG; it carries no work. The DAG asks the store what is pending, so a lost, doubled or
+merged event costs time and nothing else. Imports the engine only inside a running task: each task process parses its
+DAG file again, so parsing must stay light. The names of the assets are those of `engine/loop.py`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ if TYPE_CHECKING:
     from engine.services import Services
 
 VIDEOS = Asset("videos")  # a batch of videos was admitted
-CANDIDATES = Asset("candidates")  # a batch has its tickets: people work now
-REVIEWED = Asset("reviewed")  # the queue has settled every ticket of a batch (posted by the queue)
-COLLECTED = Asset("collected")  # what people decided about a batch is in parts
+CANDIDATES = Asset("candidates")  # a batch has its tickets, and people can work
+REVIEWED = Asset("reviewed")  # every ticket of a batch is settled; the queue announces it
+COLLECTED = Asset("collected")  # the decisions about a batch are in parts
 RELEASE = Asset("release")  # a batch is published
 CHECKPOINT = Asset("checkpoint")  # a round's checkpoint was promoted
 
 GPU = "gpu"  # the pool of tasks that run a model; the supervisor makes it
 
-DEFAULTS = {"owner": "masklets", "retries": 2, "retry_delay": timedelta(seconds=30)}
-START = datetime(2026, 1, 1, tzinfo=UTC)
+COMMON = {  # arguments of every DAG
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,  # two runs never work on the same batch
+    "default_args": {"owner": "masklets", "retries": 2, "retry_delay": timedelta(seconds=30)},
+}
 
 
 def every(setting: str, default_s: int) -> timedelta:
-    """An interval of `AirflowSettings`, from where that takes it; parsing reads no other settings."""
+    """An interval of `AirflowSettings`, read from the same places. Parsing reads no other setting."""
     file = Path(os.environ.get("MASKLETS_CONFIG", "masklets.toml"))
     written = tomllib.loads(file.read_text()).get("airflow", {}) if file.is_file() else {}
     seconds = os.environ.get(f"MASKLETS_AIRFLOW__{setting}".upper(), written.get(setting, default_s))
@@ -43,16 +47,16 @@ def every(setting: str, default_s: int) -> timedelta:
 
 
 @contextmanager
-def connected(*hopeless: type[Exception]) -> Iterator[Services]:
+def connected(*permanent: type[Exception]) -> Iterator[Services]:
     """The engine's services for one task.
 
-    A ValueError is a caller's mistake, and `hopeless` are outcomes that another try would only repeat: the task fails
-    at once. Any other error is tried again.
+    permanent: errors that a retry cannot fix. On these and on ValueError, a caller's mistake, the task fails at once;
+    on any other error it is retried.
     """
     from engine import services
 
     try:
         with services.connect() as s:
             yield s
-    except (ValueError, *hopeless) as error:
+    except (ValueError, *permanent) as error:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error

@@ -1,6 +1,6 @@
-"""Publishes what was collected: checks, one commit, one tag, one release a batch.
+"""Publishes collected batches: checks, one commit, one tag and one release for each.
 
-Woken by `collected`. Batches are published one after the other: there is one committer.
+Woken by `collected`. Batches are published one after the other: there is only one committer.
 """
 
 from __future__ import annotations
@@ -8,17 +8,14 @@ from __future__ import annotations
 from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.common import COLLECTED, DEFAULTS, RELEASE, START, connected
+from dags.common import COLLECTED, COMMON, RELEASE, connected
 
 
 @dag(
     schedule=[COLLECTED],
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
     tags=["masklets", "releases"],
     doc_md=__doc__,
+    **COMMON,
 )
 def publish():
     @task

@@ -1,7 +1,8 @@
 """One retraining round: train on a pinned release, evaluate on held-out videos, promote if the gate passes.
 
-Woken by `release`, and then skipped unless enough was accepted since the last round, or an automatic round was cut off
-and goes on; by hand, a run names its release and budget. A killed training goes on from its last saved step.
+Woken by `release`; the run is skipped unless enough masklets are new since the last round, or an automatic round was
+interrupted and continues. A run started by hand names its release and budget. A killed training continues from its last
+saved step.
 """
 
 from __future__ import annotations
@@ -9,15 +10,11 @@ from __future__ import annotations
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.common import CHECKPOINT, DEFAULTS, GPU, RELEASE, START, connected
+from dags.common import CHECKPOINT, COMMON, GPU, RELEASE, connected
 
 
 @dag(
     schedule=[RELEASE],
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULTS,
     params={
         "release": Param(None, type=["null", "string"], description="release to train on; empty: only if one is due"),
         "steps": Param(None, type=["null", "integer"], minimum=1, description="empty: the setting"),
@@ -26,22 +23,23 @@ from dags.common import CHECKPOINT, DEFAULTS, GPU, RELEASE, START, connected
     },
     tags=["masklets", "model"],
     doc_md=__doc__,
+    **COMMON,
 )
 def retrain():
     @task
     def start(params=None) -> str:
-        """Pins what the round is made of; returns the round id."""
+        """Pins the release, the parent checkpoint and the budget; returns the round id."""
         from engine.rounds import starting
 
         with connected(*starting.PERMANENT_ERRORS) as s:
             release = params["release"] or starting.due(s)
             if release is None:
-                raise AirflowSkipException("too little is new since the last round")
+                raise AirflowSkipException("too few new masklets since the last round")
             return starting.start(s, release, steps=params["steps"], lr=params["lr"], seed=params["seed"])
 
     @task(pool=GPU)
     def train(round_id: str) -> str:
-        """Trains, or goes on."""
+        """Trains, or continues a killed training."""
         from engine.rounds import steps
 
         with connected(*steps.permanent_errors()) as s:
@@ -65,7 +63,7 @@ def retrain():
 
     @task(outlets=[CHECKPOINT])
     def announce(decision: str) -> str:
-        """Tells of a promoted checkpoint."""
+        """Announces a promoted checkpoint."""
         if decision != "promoted":
             raise AirflowSkipException(f"the checkpoint was {decision}")
         return decision

@@ -18,11 +18,11 @@ def add(batch: Annotated[str, typer.Argument(help="As `masklets stats` shows it.
     from annotation_queue.people.accounts import OPERATOR
     from annotation_queue.records import Person
     from engine.services import connect
-    from engine.stages import review
+    from engine.stages.gold import gold_tickets
 
     with connect() as s:
         store, _ = s.open_queue()
-        found = review.gold_of(s, store.batch_result(batch))
+        found = gold_tickets(s, store.batch_result(batch))
         added = store.add_gold(batch, found, by=Person(name=OPERATOR, roles=frozenset()))
     console.out.print(f"{added} new gold tickets from batch {batch}, of {len(found)} that it gives")
 

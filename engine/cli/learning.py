@@ -65,22 +65,18 @@ def train(
 
 
 def _train_round(settings: Settings, release: str | None, changes: dict[str, Any], as_json: bool) -> None:
-    from engine.rounds import starting, steps
+    from engine import loop
     from engine.services import connect
     from storage import releases
 
-    with connect(settings) as s:
-        round_id = starting.start(s, release or newest(releases.names(s.blobs)), **changes)
-        with console.bar("training") as bar:
-            steps.train(s, round_id, lambda p: bar(p.step, p.steps, f"loss {p.losses['total']:.3f}"))
-        console.print_dim("evaluating on the held-out videos")
-        steps.evaluate(s, round_id)
-        result = steps.decide(s, round_id)
+    with connect(settings) as s, console.bar("training") as bar:
+        chosen = release or newest(releases.names(s.blobs))
+        result = loop.retrain(s, chosen, **changes, progress=bar, tell=console.print_dim)
     if as_json:
         console.print_json(result)
         return
     verdict = "promoted" if result.promoted else "not promoted"
-    console.out.print(f"{round_id}: J&F {100 * result.jf_before:.1f} -> {100 * result.jf_after:.1f}, {verdict}")
+    console.out.print(f"{result.round_id}: J&F {100 * result.jf_before:.1f} -> {100 * result.jf_after:.1f}, {verdict}")
     for reason in result.reasons:
         console.out.print(f"  {reason}")
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +12,13 @@ from rich.table import Table
 
 from engine.cli import console, people
 from engine.cli.console import Json
-from engine.progress import prefixed
 from engine.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from engine.services import Services
+    from engine.serving.queue_process import QueueProcess
     from engine.stages.ingest import IngestReport
 
 
@@ -31,46 +31,46 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
+    from engine import loop
+    from engine.demo import simulated_people, simulated_review
     from engine.services import connect
     from engine.serving.queue_process import QueueProcess
-    from engine.stages import batches, propose
-    from engine.stages import review as reviews
-    from engine.stages.batches import BatchStage
+    from engine.stages import batches
 
     settings = Settings()
     facts: dict[str, Any] = {}
     with console.terminable(), connect(settings) as s:
         facts["ingest"] = dataclasses.asdict(_ingest(s, videos))
-        for batch_id in propose.pending(s):
-            todo = [v for chunk in propose.chunks(s, batch_id) for v in chunk]
-            with console.bar("auto-masklets") as bar:
-                for number, video_id in enumerate(todo, 1):
-                    propose.propose_videos(s, batch_id, [video_id], prefixed(bar, f"{number} of {len(todo)}"))
-            propose.finish(s, batch_id)
+        for batch_id in loop.PROPOSE.pending(s):
+            with console.bar(loop.PROPOSE.name) as bar:
+                loop.PROPOSE.work(s, batch_id, bar)
         with QueueProcess(settings, deliver=not simulate, tell=console.print_dim) as queue:
-            for batch_id in reviews.to_open(s):
-                reviews.open_batch(s, batch_id)
-            stages = batches.reached(s.blobs)
-            open_batches = sorted(
-                b for b, marks in stages.items() if BatchStage.IN_REVIEW in marks and BatchStage.PUBLISHED not in marks
-            )
+            for batch_id in loop.OPEN_REVIEW.pending(s):
+                loop.OPEN_REVIEW.work(s, batch_id, None)
+            open_batches = batches.in_review(s.blobs)
             facts["batches"] = open_batches
             if simulate:
-                mine = batches_of(s, videos)
-                facts |= close_review(s, [b for b in open_batches if b in mine], queue.check)
+                mine = batches.with_videos_from(s, videos)  # people may be at work on the others
+                chosen = [batch_id for batch_id in open_batches if batch_id in mine]
+                tally, facts["releases"] = simulated_review.close_reviews(s, chosen, queue.check, console.print_dim)
+                facts["simulated"] = simulated_people.as_json(tally)
             if as_json:
                 console.print_json(facts)  # now: the review may stay open for days
             else:
                 _print_run(facts)
             if review and not simulate:
-                person, password = people.first_person(s)
-                left = sum(s.queue.batch(b).remaining for b in open_batches)
-                tell = console.err if as_json else console.out
-                tell.print(f"{left} tickets to do at {settings.queue_url}, as {person} with {password}", soft_wrap=True)
-                tell.print("Ctrl-C ends it; decisions are kept, and a batch is published when its last ticket closes.")
-                while True:
-                    queue.check()
-                    time.sleep(0.5)
+                _serve_review(s, queue, open_batches, console.err if as_json else console.out)
+
+
+def _serve_review(s: Services, queue: QueueProcess, batch_ids: list[str], to: Console) -> None:
+    """Says where the review is and keeps its process running. Never returns: Ctrl-C ends it."""
+    person, password = people.first_person(s)
+    left = sum(s.queue.batch(batch_id).remaining for batch_id in batch_ids)
+    to.print(f"{left} tickets to do at {s.settings.queue_url}, as {person} with {password}", soft_wrap=True)
+    to.print("Ctrl-C ends it; decisions are kept, and a batch is published when its last ticket closes.")
+    while True:
+        queue.check()
+        time.sleep(0.5)
 
 
 def ingest(
@@ -135,46 +135,6 @@ def _ingest(s: Services, videos: str | None) -> IngestReport:
 
     with console.bar("ingest") as bar:
         return stage.admit(s, videos, bar)
-
-
-def batches_of(s: Services, videos: str) -> set[str]:
-    """The batches with videos of this folder or prefix: people may be at work on the others."""
-    rows = s.tables.videos()
-    if videos.startswith("s3://"):
-        return {v.batch_id for v in rows if v.source_uri.startswith(videos.rstrip("/") + "/")}
-    folder = Path(videos).resolve()
-    return {v.batch_id for v in rows if folder in Path(v.source_uri).resolve().parents}
-
-
-def close_review(s: Services, batch_ids: list[str], check: Callable[[], None]) -> dict[str, Any]:
-    """Closes the review of these batches and publishes them; returns what was simulated and the releases."""
-    from annotation_queue.records import Role, State
-    from engine.demo import simulated_people
-    from engine.stages import batches, publish
-    from engine.stages import review as reviews
-    from engine.stages.batches import BatchStage
-
-    hired = []
-    _, accounts = s.open_queue()
-    for name, role in (("sim-annotator", Role.ANNOTATOR), ("sim-verifier", Role.VERIFIER), ("sim-lead", Role.LEAD)):
-        password = secrets.token_urlsafe(12)
-        accounts.add(name, [role], password)
-        hired.append(simulated_people.Credentials(name, password))
-    total, waiting = simulated_people.Tally(), False
-    for batch_id in batch_ids:
-        total.add(simulated_people.work(s, hired, batch_id=batch_id))
-        while s.queue.tickets(batch_id=batch_id, state=State.LEASED, limit=1):
-            if not waiting:
-                console.print_dim("waiting until leased tickets come back: a person holds them, or a killed run did")
-                waiting = True
-            check()
-            time.sleep(1)
-            total.add(simulated_people.work(s, hired, batch_id=batch_id))
-        if batch_id in batches.pending(s.blobs, BatchStage.COLLECTED):
-            reviews.collect(s, batch_id)
-        publish.publish_batch(s, batch_id)
-    facts = [batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {} for batch_id in batch_ids]
-    return {"simulated": simulated_people.as_json(total), "releases": [fact.get("release", "") for fact in facts]}
 
 
 def print_ingest(facts: Mapping[str, Any]) -> None:

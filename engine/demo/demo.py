@@ -8,7 +8,6 @@ knows how a stage works; it waits for the marks that the stages leave.
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,12 +17,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from annotation_queue.records import Role
-from engine.demo import report, scene, simulated_people, synthetic_videos
-from engine.demo.simulated_people import Credentials, Tally
+from engine import loop
+from engine.demo import report, scene, simulated_people, simulated_review, synthetic_videos
+from engine.demo.simulated_people import Tally
 from engine.files import InUse, alone
 from engine.processes.airflow import Airflow, at_rest
 from engine.processes.airflow_client import AirflowUnreachable, DagRun
 from engine.processes.ports import free_port
+from engine.progress import Tell
 from engine.rounds import record
 from engine.services import Services, connect
 from engine.serving.queue_process import QueueProcess
@@ -54,8 +55,6 @@ PEOPLE = (
 STAGE_LIMIT_S = 900.0
 MARK = ".masklets-demo"  # a file that says whose the folder is
 LOOK_S = 3.0  # between questions to Airflow while a stage is awaited
-
-Tell = Callable[[str], None]  # one line of progress
 
 
 class DemoStalled(Exception):
@@ -115,7 +114,8 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
 
     tell(f"rendering {clips} clips with ground truth")
     timed("rendering clips", lambda: synthetic_videos.write_videos(folder / "videos", clips, SCENE, seed=7))
-    people = _hire(chosen)
+    with connect(chosen) as s:
+        people = simulated_review.hire(s, PEOPLE)
     airflow = Airflow(
         chosen.airflow_home,
         port=chosen.airflow.port,
@@ -134,21 +134,21 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
                 airflow.check()
                 queue.check()
 
-            def until(done: Callable[[], T], dag_id: str) -> T:
-                tell(f"waiting for the DAG {dag_id}")
-                return _until(done, dag_id, check, airflow.client.dag_runs)
+            def until(done: Callable[[], T], stage: loop.Stage) -> T:
+                tell(f"waiting for the DAG {stage.dag_id}")
+                return _until(done, stage.dag_id, check, airflow.client.dag_runs)
 
             tell(f"Airflow at {airflow.url}, the queue at {told.queue_url}")
-            airflow.client.trigger_dag("ingest")
-            batch_id = timed("ingest", lambda: until(lambda: _first_batch(s), "ingest"))
-            timed("auto-masklets", lambda: until(lambda: _reached(s, batch_id, BatchStage.IN_REVIEW), "auto_masklets"))
+            airflow.client.trigger_dag(loop.INGEST.dag_id)
+            batch_id = timed("ingest", lambda: until(lambda: _first_batch(s), loop.INGEST))
+            timed("auto-masklets", lambda: until(lambda: _reached(s, batch_id, loop.OPEN_REVIEW), loop.OPEN_REVIEW))
             tell("review: simulated annotators claim tickets over HTTP")
             tally = timed("review", lambda: simulated_people.work(s, people, progress=_every(10, tell)))
-            timed("collect", lambda: until(lambda: _reached(s, batch_id, BatchStage.COLLECTED), "collect"))
-            timed("publish", lambda: until(lambda: _reached(s, batch_id, BatchStage.PUBLISHED), "publish"))
+            timed("collect", lambda: until(lambda: _reached(s, batch_id, loop.COLLECT), loop.COLLECT))
+            timed("publish", lambda: until(lambda: _reached(s, batch_id, loop.PUBLISH), loop.PUBLISH))
             published = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}
             if published.get("release"):
-                timed("retraining round", lambda: until(lambda: _decided(s), "retrain"))
+                timed("retraining round", lambda: until(lambda: _decided(s), loop.RETRAIN))
             tell("writing the report")
             summary = report.summarise(s, batch_id, seconds=seconds, modelled_annotation_s=tally.modelled_s)
             title = "Masklet Engine demo: synthetic clips, simulated annotators"
@@ -187,25 +187,13 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _hire(chosen: Settings) -> list[Credentials]:
-    """Gives each simulated person an account in the queue, with a random password."""
-    hired = []
-    with connect(chosen) as s:
-        _, accounts = s.open_queue()
-        for name, role in PEOPLE:
-            password = secrets.token_urlsafe(12)
-            accounts.add(name, [role], password)
-            hired.append(Credentials(name, password))
-    return hired
-
-
 def _first_batch(s: Services) -> str:
     """The batch that ingest made; "" while there is none."""
     return next(iter(sorted(batches.reached(s.blobs))), "")
 
 
-def _reached(s: Services, batch_id: str, stage: BatchStage) -> bool:
-    return stage in batches.reached(s.blobs).get(batch_id, set())
+def _reached(s: Services, batch_id: str, stage: loop.Stage) -> bool:
+    return stage.mark in batches.reached(s.blobs).get(batch_id, set())
 
 
 def _decided(s: Services) -> bool:
@@ -232,11 +220,10 @@ def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: 
 
 def _hopeless(runs: list[DagRun]) -> str:
     """Why no mark can come of these runs any more; "" while one can."""
-    if any(run_demo.state == "failed" for run_demo in runs):
+    if any(run.state == "failed" for run in runs):
         return "failed"
-    if any(
-        run_demo.dag_id == "retrain" and run_demo.state == "success" for run_demo in runs
-    ):  # its other stages are woken again
+    retrained = [run for run in runs if run.dag_id == loop.RETRAIN.dag_id]  # the other stages are woken again
+    if any(run.state == "success" for run in retrained):
         return "ended without a decision"
     return ""
 

@@ -51,7 +51,7 @@ def summarise(
     s: Services, batch_id: str, *, seconds: Mapping[str, float], modelled_annotation_s: float | None = None
 ) -> Summary:
     """Counts what the store holds of a batch and of the round that its release was trained in."""
-    videos = s.tables.videos(where=f"batch_id == '{batch_id}'")
+    videos = batches.videos(s, batch_id)
     rows = s.tables.masklets(where=f"batch_id == '{batch_id}'")
     operations = s.tables.operations(where=f"batch_id == '{batch_id}'")
     verdicts: dict[str, int] = {}
@@ -137,7 +137,7 @@ def write(s: Services, batch_id: str, summary: Summary, path: Path, *, title: st
     """Writes the HTML report of a batch."""
     rows = s.tables.masklets(where=f"batch_id == '{batch_id}'")
     sections = []
-    for video in s.tables.videos(where=f"batch_id == '{batch_id}'"):
+    for video in batches.videos(s, batch_id):
         mine = [row for row in rows if row.video_id == video.video_id]
         candidates = next(
             (

@@ -19,10 +19,6 @@ log = logging.getLogger(__name__)
 _finishing = threading.Lock()  # batches are finished one at a time: drained ones in one thread, left ones in another
 
 
-class NotFinished(Exception):
-    """A drained batch cannot be published yet."""
-
-
 def airflow_client(settings: Settings) -> AirflowClient:
     """The Airflow that is told of drained batches. Raises AirflowError if its password is unknown."""
     from engine.processes.airflow_client import AirflowClient
@@ -35,11 +31,12 @@ def airflow_client(settings: Settings) -> AirflowClient:
 
 
 def deliverer(settings: Settings) -> Callable[[str], None]:
-    """What is done with the id of a drained batch; the queue calls again if it raises."""
+    """The function that the queue calls with the id of a drained batch, again and again until it does not raise."""
+    from engine import loop
 
     def tell_airflow(batch_id: str) -> None:
         with airflow_client(settings) as client:
-            client.asset_event("reviewed", {"batch_id": batch_id})
+            client.asset_event(loop.REVIEWED, {"batch_id": batch_id})
 
     def finish_here(batch_id: str) -> None:
         finish(settings, batch_id)
@@ -48,37 +45,30 @@ def deliverer(settings: Settings) -> Callable[[str], None]:
 
 
 def finish(settings: Settings, batch_id: str) -> None:
-    """Collects and publishes a drained batch; nothing for a batch that is not of this store.
+    """Collects and publishes a drained batch; does nothing for a batch of another store.
 
-    A batch that the publish gate stops is logged and left until the next start: another try would only repeat it.
-    Raises NotFinished for a batch that is not marked as in review yet; a batch without candidates drains before it is.
+    A batch that the publish gate stops is logged and left until the next start: a retry would only repeat it.
+    Raises NotFinished for a batch that is not marked as in review yet.
     """
-    from engine.stages import batches, publish, review
-    from engine.stages.batches import BatchStage
+    from engine import loop
+    from engine.stages import batches, publish
 
     with _finishing, connect(settings) as s:
-        if batch_id not in batches.reached(s.blobs):
-            return
-        if batch_id in review.to_collect(s):
-            review.collect(s, batch_id)
-        if batch_id in publish.pending(s):
+        if batch_id in batches.reached(s.blobs):
             try:
-                publish.publish_batch(s, batch_id)
+                loop.finish(s, batch_id)
             except publish.PublishStopped as stopped:
                 log.warning("%s", stopped)
-                return
-        if batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) is None:
-            raise NotFinished(f"batch {batch_id} is drained, but not marked as in review yet")
 
 
 def sweep(settings: Settings) -> None:
-    """Finishes what an earlier process left: batches that it was told of and did not publish."""
-    from engine.stages import publish, review
+    """Finishes batches that an earlier process was told of and did not publish."""
+    from engine import loop
 
     with connect(settings) as s:
-        left = sorted({*review.to_collect(s), *publish.pending(s)})
+        left = loop.pending(s, loop.COLLECT, loop.PUBLISH)
     for batch_id in left:
         try:
             finish(settings, batch_id)
-        except Exception:  # the other batches do not suffer
-            log.exception("batch %s is left as it is", batch_id)
+        except Exception:  # the other batches follow
+            log.exception("batch %s is left unfinished", batch_id)

@@ -1,8 +1,10 @@
-"""How far each batch has come: create-only stage markers in the store, nothing else.
+"""Batches: which videos each one has, and how far it has come.
 
-A batch is the videos of one ingest run. A stage marks its batch after its own work is durable: a batch is pending for a
-stage when the stage before has marked it and this one has not. Whoever is woken (by an asset event, a clock or a
-person) asks here what there is to do; a lost event therefore costs time, never work. Markers are JSON and never change.
+A batch is the videos of one ingest run. Each stage marks a batch with a create-only JSON file after its own work is
+durable. A batch is pending for a stage if the stage before has marked it and this stage has not. Every stage asks here
+what there is to do, so a lost event costs time and never work.
+
+    batches/<batch_id>/<stage>.json
 """
 
 from __future__ import annotations
@@ -11,18 +13,23 @@ import json
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from storage.blobs.base import BlobMissing, Blobs
 
+if TYPE_CHECKING:
+    from engine.services import Services
+    from storage.records import Video
+
 
 class BatchStage(StrEnum):
-    """The stages of a batch, in order. The value names the marker."""
+    """What a batch has reached, in order. The value names the marker."""
 
     INGESTED = "1-ingested"  # its videos are in the table
     PROPOSED = "2-proposed"  # every video has candidates, or a quarantine record
     IN_REVIEW = "3-in-review"  # its tickets are open
-    COLLECTED = "4-collected"  # every ticket is settled, and what was decided is in parts
+    COLLECTED = "4-collected"  # every ticket is settled, and the decisions are in parts
     PUBLISHED = "5-published"  # checked, committed, tagged
 
 
@@ -31,23 +38,44 @@ _MARKER = re.compile(rf"batches/({_BATCH.pattern})/({'|'.join(BatchStage)})\.jso
 
 
 class UnknownBatch(Exception):
-    """No such batch."""
+    """There is no such batch, or it has not come far enough."""
 
 
-def check_id(batch_id: str) -> str:
-    """The id itself; raises ValueError if it cannot be one, so that no id ever becomes a path."""
-    if not _BATCH.fullmatch(batch_id):
-        raise ValueError(f"not a batch id: {batch_id!r}")
-    return batch_id
+def video_ids(blobs: Blobs, batch_id: str) -> list[str]:
+    """The ids of the batch's videos. Raises UnknownBatch."""
+    ingested = facts(blobs, batch_id, BatchStage.INGESTED)
+    if ingested is None:
+        raise UnknownBatch(f"no such batch: {batch_id}")
+    return [str(video_id) for video_id in ingested["videos"]]
+
+
+def videos(s: Services, batch_id: str) -> list[Video]:
+    """The rows of the batch's videos. Raises UnknownBatch."""
+    wanted = set(video_ids(s.blobs, batch_id))
+    return [video for video in s.tables.videos(where=f"batch_id == '{batch_id}'") if video.video_id in wanted]
+
+
+def is_import(blobs: Blobs, batch_id: str) -> bool:
+    """Did an import admit this batch? Then the import fills it, and no model proposes for it."""
+    return bool((facts(blobs, batch_id, BatchStage.INGESTED) or {}).get("imported"))
+
+
+def with_videos_from(s: Services, source: str) -> set[str]:
+    """The batches with videos of this folder or S3 prefix."""
+    rows = s.tables.videos()
+    if source.startswith("s3://"):
+        return {v.batch_id for v in rows if v.source_uri.startswith(source.rstrip("/") + "/")}
+    folder = Path(source).resolve()
+    return {v.batch_id for v in rows if folder in Path(v.source_uri).resolve().parents}
 
 
 def mark(blobs: Blobs, batch_id: str, stage: BatchStage, facts: Mapping[str, Any]) -> bool:
-    """Marks a batch; False if it was marked before, and then the first facts stay."""
+    """Marks a batch; False if it was marked before: the first facts stay."""
     return blobs.create(_key(batch_id, stage), json.dumps(facts, sort_keys=True).encode())
 
 
 def facts(blobs: Blobs, batch_id: str, stage: BatchStage) -> dict[str, Any] | None:
-    """What the stage said when it marked the batch; None if it has not."""
+    """The facts that the stage wrote when it marked the batch; None if it has not."""
     try:
         return dict(json.loads(blobs.read(_key(batch_id, stage))))
     except BlobMissing:
@@ -55,15 +83,27 @@ def facts(blobs: Blobs, batch_id: str, stage: BatchStage) -> dict[str, Any] | No
 
 
 def pending(blobs: Blobs, stage: BatchStage) -> list[str]:
-    """The batches that `stage` has to work on: marked by the stage before, and by none from it on. Sorted."""
+    """The batches that `stage` has to work on, sorted: the stage before has marked them, no stage from `stage` on has.
+
+    An import marks its later stages first; it is pending for none of them.
+    """
     order = list(BatchStage)
     at = order.index(stage)
     stages = reached(blobs)
     return sorted(b for b, marks in stages.items() if order[at - 1] in marks and not marks.intersection(order[at:]))
 
 
+def in_review(blobs: Blobs) -> list[str]:
+    """The batches whose tickets are open, or settled and not published yet. Sorted."""
+    return sorted(
+        batch_id
+        for batch_id, marks in reached(blobs).items()
+        if BatchStage.IN_REVIEW in marks and BatchStage.PUBLISHED not in marks
+    )
+
+
 def reached(blobs: Blobs) -> dict[str, set[BatchStage]]:
-    """Every batch and the stages that have marked it. What others have put beside the markers is passed over."""
+    """Every batch and the stages that have marked it. Other files beside the markers are skipped."""
     found: dict[str, set[BatchStage]] = {}
     for key in blobs.keys("batches/"):
         if marker := _MARKER.fullmatch(key):
@@ -72,4 +112,6 @@ def reached(blobs: Blobs) -> dict[str, set[BatchStage]]:
 
 
 def _key(batch_id: str, stage: BatchStage) -> str:
-    return f"batches/{check_id(batch_id)}/{stage}.json"
+    if not _BATCH.fullmatch(batch_id):  # no id may become a path elsewhere
+        raise ValueError(f"not a batch id: {batch_id!r}")
+    return f"batches/{batch_id}/{stage}.json"

@@ -1,18 +1,19 @@
-"""SA-V datasets in: annotated videos are ingested like any other, and their masklets go through the same checks.
+"""Imports SA-V datasets: annotated videos are ingested, and their masklets get the same checks as any others.
 
-An import takes the videos that have an annotation beside them, in any folder below, and no others: those are for
-ingest and the model. What it admits is marked as an import's from the first moment, so that no model proposes for it
-meanwhile; videos that were ingested before are left to the model.
+An import takes the videos that have an annotation beside them, in any folder below; other videos are left for ingest.
+Its videos are marked as imported from the first moment, so no model proposes for them. Videos that were ingested before
+are left to the model.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from engine.progress import Progress
 from engine.services import Services
 from engine.stages import batches, ingest, publish
 from engine.stages.batches import BatchStage
@@ -29,36 +30,30 @@ class NothingAnnotated(Exception):
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import brought in."""
+    """What an import did."""
 
     videos: int
     masklets: int
     release: str
     quarantined: int
-    skipped: int  # annotated videos that an ingest had admitted, in a batch that is not the import's to close
+    skipped: int  # annotated videos that ingest had admitted before, in a batch that is not the import's
 
 
-def import_folder(s: Services, folder: Path, progress: Callable[[int, int, str], None] | None = None) -> ImportReport:
-    """Imports NAME.mp4 with NAME_manual.json and NAME_auto.json, in any folder below. Run again after any failure.
+def import_folder(s: Services, folder: Path, progress: Progress | None = None) -> ImportReport:
+    """Imports NAME.mp4 with NAME_manual.json and NAME_auto.json, in any folder below. Run it again after any failure.
 
-    Raises NothingAnnotated, and SavError for an annotation that cannot be read, before anything of it is published.
+    Raises NothingAnnotated; SavError for an unreadable annotation, before anything of its batch is published.
     """
-    folder = Path(os.path.abspath(folder))  # as ingest spells its addresses
+    folder = Path(os.path.abspath(folder))  # as ingest writes its addresses
     looked = ingest.admit(s, str(folder), progress, for_import=_is_annotated)
     if looked.admitted + looked.quarantined + looked.unchanged + looked.postponed == 0:
         raise NothingAnnotated(f"{folder}: no NAME.mp4 with NAME_manual.json or NAME_auto.json beside it")
     videos, count, skipped, release = 0, 0, 0, ""
-    by_batch: dict[str, list[Video]] = defaultdict(list)
-    for video in s.tables.videos():
-        path = Path(video.source_uri)
-        if path.is_relative_to(folder) and any(note.exists() for note in _annotations(path)):
-            by_batch[video.batch_id].append(video)
     imported = []
-    for batch_id, members in sorted(by_batch.items()):
-        ingested = batches.facts(s.blobs, batch_id, BatchStage.INGESTED) or {}
+    for batch_id, members in sorted(_annotated_by_batch(s, folder).items()):
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
-        whole = set(ingested.get("videos", ())) == {video.video_id for video in members}
-        if proposed is None and whole and ingested.get("imported"):
+        whole = set(batches.video_ids(s.blobs, batch_id)) == {video.video_id for video in members}
+        if proposed is None and whole and batches.is_import(s.blobs, batch_id):
             number = _fill(s, folder, batch_id, members)
             videos, count = videos + len(members), count + number
         elif proposed is None or "imported" not in proposed:
@@ -71,20 +66,26 @@ def import_folder(s: Services, folder: Path, progress: Callable[[int, int, str],
     return ImportReport(videos, count, release, looked.quarantined, skipped)
 
 
+def _annotated_by_batch(s: Services, folder: Path) -> dict[str, list[Video]]:
+    """The admitted videos of the folder that have an annotation, by batch."""
+    found: dict[str, list[Video]] = defaultdict(list)
+    for video in s.tables.videos():
+        path = Path(video.source_uri)
+        if path.is_relative_to(folder) and any(note.exists() for note in _annotations(path)):
+            found[video.batch_id].append(video)
+    return found
+
+
 def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> int:
-    """Writes the masklets of a batch and marks it as far as collected. Returns their number."""
+    """Writes the masklets of a batch, marks it as collected, and returns their number."""
     rows = {video.video_id: _rows(video) for video in members}
     for video_id, found in rows.items():
-        for kind in ("masklets", "operations"):
-            part = found if kind == "masklets" else []
-            parts.write_part(s.blobs, kind=kind, batch_id=batch_id, video_id=video_id, rows=part)
+        parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=found)
+        parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=[])
     number = sum(map(len, rows.values()))
     facts = {"imported": str(folder), "accepted": number}
-    for stage in (
-        BatchStage.COLLECTED,
-        BatchStage.IN_REVIEW,
-        BatchStage.PROPOSED,
-    ):  # last first: a cut leaves it to be done again
+    # The last stage first: an import that is killed in between is done again, and no other stage takes the batch.
+    for stage in (BatchStage.COLLECTED, BatchStage.IN_REVIEW, BatchStage.PROPOSED):
         batches.mark(s.blobs, batch_id, stage, facts)
     return number
 

@@ -1,4 +1,4 @@
-"""The phases of the data engine as one table, which the queue and the simulated annotators obey.
+"""The phases of the data engine as one table: for the queue's tickets and for the simulated annotators.
 
 Source: Ravi et al. 2024, section 5.1 and table 1. A phase is a row here, never a code path elsewhere.
 """
@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """What an annotator may do in a ticket, and what the model does with it."""
+    """What an annotator may do in a ticket, and which prompts the model propagates."""
 
     name: str
-    prompts: tuple[str, ...]  # words of annotation_queue.records.PROMPTS
-    propagates: tuple[
-        str, ...
-    ]  # prompts that the model carries through the clip; none: image mode, every frame by hand
+    prompts: tuple[str, ...]  # words of annotation_queue.rules.PROMPTS
+    propagates: tuple[str, ...]  # kinds of prompt that the model propagates; (): image mode, every frame by hand
 
 
 _BY_HAND = ("click", "box", "stroke", "mask")
@@ -30,16 +28,16 @@ PHASES: dict[str, Phase] = {
 
 
 def phase(name: str) -> Phase:
-    """The row of a phase. Raises ValueError for a name that is not one."""
+    """The row of a phase. Raises ValueError for an unknown name."""
     if name not in PHASES:
         raise ValueError(f"the phases are {', '.join(PHASES)}, not {name!r}")
     return PHASES[name]
 
 
 def payload(name: str) -> str:
-    """What a ticket of this phase tells the queue, as JSON: the prompts that it may take, and how clicks are answered.
+    """The JSON that a ticket of this phase gives to the queue: the allowed prompts, and how clicks are answered.
 
-    memory: in the light of the frames around, by the full video model; otherwise as on a picture by itself.
+    memory: true if the full video model answers a click, with the memory of other frames; false for image mode.
     """
     row = phase(name)
     return json.dumps({"prompts": list(row.prompts), "memory": "click" in row.propagates})

@@ -1,8 +1,7 @@
-"""Auto-masklets: a grid of points on the first frame, then every object through the clip in one batch.
+"""Auto-masklets: candidates from a grid of points on the first frame, all carried through the clip in one batch.
 
-One part and one marker a video: a killed run goes on at the next video. A video on which the model fails gets a
-quarantine record and an empty part, and the batch goes on. Thresholds are dataclasses beside the model's code; the
-presets that name them are here.
+One part and one marker a video, so a killed run continues with the next video. A video on which the model fails gets a
+quarantine record and an empty part; the other videos go on.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.progress import Progress, prefixed
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
@@ -29,58 +29,77 @@ if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
     from model.proposals import Candidate, GridConfig
 
-Progress = Callable[[int, int, str], None]  # frames done, frames, video_id
-
-SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution; ours is relative
+SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution
 SMALL_PX, SMALL_MIN_IOU, SMALL_MIN_STABILITY = 256, 0.55, 0.6  # models up to this input size, and their thresholds
-SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are one object; the better score stays
+SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are duplicates
 
 
 class ModelFailed(Exception):
-    """The model gave no numbers for this video."""
+    """The model's outputs for this video are not finite."""
 
 
 def pending(s: Services) -> list[str]:
-    """The batches whose videos have no candidates yet. Those of an import are that import's to fill."""
-    waiting = batches.pending(s.blobs, BatchStage.PROPOSED)
-    return [b for b in waiting if not (batches.facts(s.blobs, b, BatchStage.INGESTED) or {}).get("imported")]
+    """The batches whose videos have no candidates yet, except those of an import, which fills them itself."""
+    return [b for b in batches.pending(s.blobs, BatchStage.PROPOSED) if not batches.is_import(s.blobs, b)]
+
+
+def missing(s: Services, batch_id: str) -> list[str]:
+    """The videos of a batch that have no candidates yet."""
+    ids = batches.video_ids(s.blobs, batch_id)
+    return [v for v in ids if not parts.has_marker(s.blobs, "candidates", batch_id, v)]
 
 
 def chunks(s: Services, batch_id: str) -> list[list[str]]:
-    """The videos of a batch that still have no candidates, in groups for one worker each."""
-    videos = _videos(s, batch_id)
-    todo = [v for v in videos if not parts.has_marker(s.blobs, "candidates", batch_id, v)]
+    """The videos of a batch that have no candidates yet, in groups of one task each."""
+    todo = missing(s, batch_id)
     size = s.settings.auto.chunk_videos
     return [todo[i : i + size] for i in range(0, len(todo), size)]
 
 
+def propose_batch(s: Services, batch_id: str, progress: Progress | None = None) -> None:
+    """Makes the missing candidates of a batch in this process, and marks the batch. Can run again at any time.
+
+    progress: called with the frames done and the frames of one video; the name counts the videos.
+    """
+    todo = missing(s, batch_id)
+    for number, video_id in enumerate(todo, 1):
+        shown = prefixed(progress, f"{number} of {len(todo)}") if progress else None
+        propose_videos(s, batch_id, [video_id], shown)
+    finish(s, batch_id)
+
+
 def propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress | None = None) -> str:
-    """Makes the candidates of some videos of a batch; those that have them are left alone. Returns the batch id."""
+    """Makes the candidates of some videos of a batch and returns the batch id; videos that have them are skipped.
+
+    Errors of the machine are raised. An error of the video itself is a quarantine record, and the next video follows.
+    """
     checkpoint = s.checkpoint()
     for video_id in video_ids:
         if parts.has_marker(s.blobs, "candidates", batch_id, video_id):
             continue
         try:
             found = propose_video(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
-        except (FrameUnreadable, ModelFailed) as error:  # the video's own trouble; the machine's ends the task instead
+        except (FrameUnreadable, ModelFailed) as error:
             _quarantine(s, batch_id, video_id, str(error))
             found = []
         parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
     return batch_id
 
 
-def finish(s: Services, batch_id: str) -> str:
-    """Marks the batch as proposed once every video has its marker; until then it stays pending."""
+def finish(s: Services, batch_id: str) -> None:
+    """Marks the batch as proposed if every video has its marker; otherwise it stays pending."""
     made = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
-    if set(_videos(s, batch_id)) <= set(made):
+    if set(batches.video_ids(s.blobs, batch_id)) <= set(made):
         batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, {"candidates": sum(made.values())})
-    return batch_id
 
 
 def propose_video(
     s: Services, video: Video, loaded: LoadedModel, checkpoint: Checkpoint, progress: Progress | None = None
 ) -> list[Masklet]:
-    """The candidates of one video: grid on frame 0, propagation, cleaning, duplicates."""
+    """The candidates of one video: grid on frame 0, propagation, cleaning, removal of duplicates.
+
+    Raises ModelFailed and FrameUnreadable.
+    """
     from model import proposals
 
     config = grid(s.settings.auto, loaded.image_size)
@@ -93,7 +112,7 @@ def propose_video(
         if not seeds:
             return []
         prompts = {f"{i:03d}": Prompt(frame_idx=0, mask_rle=rle.encode(seed.mask)) for i, seed in enumerate(seeds)}
-        tubes = track(s, video, loaded, prompts, reader.read, progress)
+        tubes = track(video, loaded, prompts, reader.read, progress)
     rows = [
         replace(
             _as_found(tubes[name], seed),
@@ -108,16 +127,16 @@ def propose_video(
 
 
 def track(
-    s: Services,
     video: Video,
     loaded: LoadedModel,
     prompts: dict[str, Prompt],
     read: Callable[[int], NDArray[np.uint8]],
     progress: Progress | None = None,
 ) -> dict[str, Masklet]:
-    """Carries prompts on frame 0 through the whole video; masks are kept on every 4th frame.
+    """Propagates prompts on frame 0 through the whole video; masks are kept on every 4th frame.
 
-    Ids, checkpoint and prompt of the masklets are left for the caller to fill in.
+    read: gives the frame of an index as uint8 (H, W, 3) RGB.
+    Returns a masklet a prompt; the caller fills in its id, checkpoint, round and prompt. Raises ModelFailed.
     """
     from model.masks import clean
     from model.tracker import Tracker
@@ -126,53 +145,65 @@ def track(
     speck = speck_px(hw)
     tracker = Tracker(loaded, read, video_hw=hw, frame_count=video.frame_count)
     tracker.prompt_all(prompts)
-    made: dict[str, list[tuple[bytes, int, float, float, float]]] = {name: [] for name in prompts}
+    made: dict[str, list[_MaskOnFrame]] = {name: [] for name in prompts}
     for answer in tracker.propagate(0, video.frame_count):
         if answer.frame_idx % STRIDE:
             continue
-        stability = answer.stability()
         if not math.isfinite(float(answer.iou.sum() + answer.object_score.sum())):
             raise ModelFailed(f"the model gave no numbers for {video.video_id} on frame {answer.frame_idx}")
+        stability = answer.stability()
         for row, (name, mask) in enumerate(zip(answer.object_ids, answer.masks(hw), strict=True)):
             mask = clean(mask, speck)
             area = int(mask.sum())
             made[name].append(
-                (
-                    rle.encode(mask),
-                    area,
-                    float(answer.iou[row]),
-                    float(answer.object_score[row]),
-                    float(stability[row]) if area else 1.0,
+                _MaskOnFrame(
+                    rle=rle.encode(mask),
+                    area_px=area,
+                    score=float(answer.iou[row]),
+                    object_score=float(answer.object_score[row]),
+                    stability=float(stability[row]) if area else 1.0,
                 )
             )
         if progress:
             progress(answer.frame_idx + 1, video.frame_count, video.video_id)
-    return {
-        name: Masklet(
-            masklet_id="",
-            video_id=video.video_id,
-            batch_id=video.batch_id,
-            height=video.height,
-            width=video.width,
-            frame_idx=tuple(range(0, video.frame_count, STRIDE)),
-            rle=tuple(r for r, *_ in rows),
-            area_px=tuple(a for _, a, *_ in rows),
-            score=tuple(x for _, _, x, _, _ in rows),
-            object_score=tuple(x for _, _, _, x, _ in rows),
-            stability=tuple(x for *_, x in rows),
-            kind="auto",
-            phase="auto",
-            round=0,
-            checkpoint="",
-            prompt="",
-            split=video.split,
-        )
-        for name, rows in made.items()
-    }
+    return {name: _masklet(video, frames) for name, frames in made.items()}
+
+
+@dataclass(frozen=True)
+class _MaskOnFrame:
+    """What the tracker gave for one object on one frame."""
+
+    rle: bytes
+    area_px: int
+    score: float
+    object_score: float
+    stability: float
+
+
+def _masklet(video: Video, frames: Sequence[_MaskOnFrame]) -> Masklet:
+    return Masklet(
+        masklet_id="",
+        video_id=video.video_id,
+        batch_id=video.batch_id,
+        height=video.height,
+        width=video.width,
+        frame_idx=tuple(range(0, video.frame_count, STRIDE)),
+        rle=tuple(f.rle for f in frames),
+        area_px=tuple(f.area_px for f in frames),
+        score=tuple(f.score for f in frames),
+        object_score=tuple(f.object_score for f in frames),
+        stability=tuple(f.stability for f in frames),
+        kind="auto",
+        phase="auto",
+        round=0,
+        checkpoint="",
+        prompt="",
+        split=video.split,
+    )
 
 
 def _as_found(tube: Masklet, seed: Candidate) -> Masklet:
-    """What the grid thought of its find stands on frame 0: as a prompt the mask counts as certain."""
+    """The masklet with the grid's own scores on frame 0: the tracker rates a mask prompt as certain there."""
     return replace(
         tube,
         score=(seed.score, *tube.score[1:]),
@@ -182,7 +213,7 @@ def _as_found(tube: Masklet, seed: Candidate) -> Masklet:
 
 
 def without_duplicates(rows: Sequence[Masklet]) -> list[Masklet]:
-    """Of masklets that cover the same tube, the one with the best mean score; the order stays."""
+    """Removes duplicates: of masklets that cover the same tube, the one with the best mean score stays. Keeps order."""
     kept: list[Masklet] = []
     for row in sorted(rows, key=lambda m: -float(np.mean(m.score))):
         if all(overlap.tube_iou(row, other) <= SAME_TUBE for other in kept):
@@ -199,8 +230,8 @@ def speck_px(hw: tuple[int, int]) -> int:
 def grid(settings: AutoSettings, image_size: int) -> GridConfig:
     """The search on the first frame: SA-V's three scales, or one coarse grid for small models and the preset "quick".
 
-    image_size: of the model, px. SAM's thresholds are for models that are sure of themselves, and its crops for those
-    that know an object when they see one closely; a small one neither is nor does.
+    image_size: of the model, px. SAM's thresholds and crops assume a confident model. Models up to 256 px need lower
+    thresholds and no crops.
     """
     from model.proposals import GridConfig, Scale
 
@@ -220,13 +251,6 @@ def grid(settings: AutoSettings, image_size: int) -> GridConfig:
 def _seed(seed: Candidate) -> str:
     point = [round(float(v), 1) for v in seed.point_xy]
     return json.dumps({"frame_idx": 0, "points_xy": [point], "labels": [1], "seed_score": round(seed.score, 4)})
-
-
-def _videos(s: Services, batch_id: str) -> list[str]:
-    facts = batches.facts(s.blobs, batch_id, BatchStage.INGESTED)
-    if facts is None:
-        raise batches.UnknownBatch(f"no such batch: {batch_id}")
-    return [str(v) for v in facts["videos"]]
 
 
 def _quarantine(s: Services, batch_id: str, video_id: str, detail: str) -> None:

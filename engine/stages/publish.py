@@ -1,7 +1,7 @@
 """Publish: checks on rows and on masks, then one commit, one tag, one release manifest.
 
-A masklet that fails a check is quarantined with the check's name, and the rest goes on; a batch of which too much
-fails, or whose tables fail their suite, is stopped. Nothing is visible before every check has run.
+A masklet that fails a check is quarantined with the check's name; the others are published. If too many fail, or a
+table fails its suite, nothing of the batch is published. Nothing is visible before every check has run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from storage import parts, releases
 from storage.records import Masklet, Quarantined
 from validation import gate
 
-MAX_QUARANTINED_SHARE = 0.5  # some invalid rows are set aside; a batch with more of them is broken
+MAX_QUARANTINED_SHARE = 0.5  # above this share the batch itself is broken
 
 
 class PublishStopped(Exception):
@@ -29,25 +29,28 @@ def pending(s: Services) -> list[str]:
 
 
 def publish_batch(s: Services, batch_id: str) -> str:
-    """Publishes a collected batch and returns the name of its release, "" where there is nothing to release yet.
+    """Publishes a collected batch and returns the name of its release, "" while there is no masklet to release.
 
-    Raises PublishStopped, PartDamaged, CommitFailed and CommitUnknown; may always be run again.
+    Can run again at any time. Raises PublishStopped, UnknownBatch, PartDamaged, CommitFailed and CommitUnknown.
     """
-    with alone(s.home / "publish.lock"):  # a release has all that is published before it
-        return _run(s, batch_id)
+    with alone(s.home / "publish.lock"):  # each release contains everything published before it
+        done = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED)
+        return str(done["release"]) if done is not None else _publish(s, batch_id)
 
 
-def _run(s: Services, batch_id: str) -> str:
+def docs_folder(s: Services) -> Path:
+    """The folder of all batches' Data Docs."""
+    return s.home / "data-docs"
+
+
+def _publish(s: Services, batch_id: str) -> str:
     from validation import masklet_checks, table_checks
 
-    done = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED)
-    if done is not None:
-        return str(done["release"])
     if batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) is None:
         raise batches.UnknownBatch(f"batch {batch_id} is not collected: there is nothing to publish")
     rows: list[Masklet] = list(parts.rows(s.blobs, "masklets", batch_id))
-    videos = s.tables.videos(where=f"batch_id == '{batch_id}'")
-    by_id = {v.video_id: v for v in videos}
+    videos = batches.videos(s, batch_id)
+    by_id = {video.video_id: video for video in videos}
     refused = [
         Quarantined(stage="publish", subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
         for row in rows
@@ -76,17 +79,12 @@ def _run(s: Services, batch_id: str) -> str:
     return name
 
 
-def docs_folder(s: Services) -> Path:
-    """Where the Data Docs of all batches are."""
-    return s.home / "data-docs"
-
-
 def _release(s: Services, batch_id: str) -> str:
-    """Tags the tables and writes the manifest; the name tells the order, the batch that made it, and stays."""
+    """Tags the tables and writes the manifest. The name holds a number and the batch, so a rerun finds its release."""
     known = releases.names(s.blobs)
     mine = next((name for name in known if name.endswith(batch_id)), None)
     name = mine or f"release-{len(known) + 1:04d}-{batch_id}"
     try:
         return releases.make(s.blobs, s.tables, name, extra={"batch_id": batch_id}).name
     except releases.NothingPublished:
-        return ""  # every candidate so far was rejected: there is no masklet to release
+        return ""  # so far every candidate was rejected

@@ -1,30 +1,28 @@
-"""Between the pipeline and people: candidates become tickets, and what people decided becomes parts.
+"""Between the pipeline and people: candidates become tickets, and people's decisions become parts.
 
-Everything goes over the queue's HTTP interface, as for any other program. Opening and collecting may run twice; the
-second time changes nothing.
+Uses the queue over HTTP, as any other program does. Opening and collecting a batch a second time changes nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
-from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket, Settled
+from annotation_queue.records import BatchResult, Kind, NewTicket, Settled
 from engine.services import Services
 from engine.stages import batches, phases
 from engine.stages.batches import BatchStage
-from storage import overlap, parts
-from storage.records import Masklet, Operation, Verdict, Video, content_id
+from storage import parts
+from storage.records import Masklet, Operation, Verdict, content_id
 
 
 class NotDrained(Exception):
-    """People are still at work on this batch."""
+    """The batch still has open tickets."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What people made of a batch."""
+    """What people decided about a batch, in numbers."""
 
     accepted: int
     rejected: int
@@ -37,10 +35,11 @@ def to_open(s: Services) -> list[str]:
 
 
 def open_batch(s: Services, batch_id: str) -> int:
-    """Opens a ticket for every candidate of a batch and returns how many there are.
+    """Opens a ticket for every candidate of a batch and returns the batch's number of tickets.
 
-    A candidate of a held-out video is judged like any other, unless held-out videos are masked by hand: then it only
-    points an annotator to the object, who masks every frame of it (phase 1), so that no model shapes its own exam.
+    A candidate gets a verify ticket. If the settings say that held-out videos are masked by hand, a candidate of a
+    held-out video gets a track ticket of phase 1 instead: it only points to the object, and an annotator masks every
+    frame, so that no model shapes the masks that models are evaluated on.
     """
     review = s.settings.review
     tickets = []
@@ -58,15 +57,14 @@ def open_batch(s: Services, batch_id: str) -> int:
             )
         )
     if review.select:
-        tickets += [_selection(s, batch_id, video.video_id) for video in _videos(s, batch_id)]
+        tickets += [_selection(batch_id, video_id, review.phase) for video_id in batches.video_ids(s.blobs, batch_id)]
     batch = s.queue.open_batch(batch_id, tickets)
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total
 
 
-def _selection(s: Services, batch_id: str, video_id: str) -> NewTicket:
-    """A ticket to pick an object by hand, handed out after those about candidates."""
-    phase = s.settings.review.phase
+def _selection(batch_id: str, video_id: str, phase: str) -> NewTicket:
+    """A ticket to pick an object by hand; people get it after the tickets about candidates."""
     return NewTicket(
         ticket_id=content_id(batch_id, video_id, Kind.SELECT.value),
         kind=Kind.SELECT,
@@ -86,89 +84,42 @@ def to_collect(s: Services) -> list[str]:
 def collect(s: Services, batch_id: str) -> Collected:
     """Writes the accepted masklets and all operations of a drained batch as parts, one a video.
 
-    Raises NotDrained; NoSuchBatch if the queue does not know the batch.
+    Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch.
     """
     result = s.queue.batch_result(batch_id)
     if not result.batch.drained:
         raise NotDrained(f"batch {batch_id} has {result.batch.remaining} of {result.batch.total} tickets to do")
-    facts = batches.facts(s.blobs, batch_id, BatchStage.INGESTED)
-    if facts is None:
-        raise batches.UnknownBatch(f"no such batch: {batch_id}")
-    splits = {video.video_id: video.split for video in _videos(s, batch_id)}
-    accepted: dict[str, list[Masklet]] = defaultdict(list)
-    for decision in result.settled:
-        if decision.verdict is Verdict.ACCEPT and decision.masklet is not None:
-            row = replace(decision.masklet, batch_id=batch_id, split=splits[decision.video_id])
-            accepted[decision.video_id].append(row)
-    operations: dict[str, list[Operation]] = defaultdict(list)
-    for operation in result.operations:
-        operations[operation.video_id].append(replace(operation, batch_id=batch_id))
-    for video_id in facts["videos"]:
-        rows = sorted(accepted[video_id], key=lambda m: m.masklet_id)
-        acts = sorted(operations[video_id], key=lambda o: (o.ticket_id, o.seq, o.operation_id))
-        parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
-        parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=acts)
-    counts = Counter(decision.verdict for decision in result.settled)
+    accepted, operations = _by_video(result)
+    for video in batches.videos(s, batch_id):
+        made = [replace(row, batch_id=batch_id, split=video.split) for row in accepted[video.video_id]]
+        rows = sorted(made, key=lambda m: m.masklet_id)
+        acts = sorted(operations[video.video_id], key=lambda o: (o.ticket_id, o.seq, o.operation_id))
+        parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
+        parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video.video_id, rows=acts)
+    counts = Counter(settled.verdict for settled in result.settled)
     report = Collected(counts[Verdict.ACCEPT], counts[Verdict.REJECT], len(result.operations))
-    verdicts = Counter(o.kind for o in result.operations)
-    batches.mark(
-        s.blobs,
-        batch_id,
-        BatchStage.COLLECTED,
-        {
-            "accepted": report.accepted,
-            "rejected": report.rejected,
-            "operations": dict(sorted(verdicts.items())),
-            "reasons": dict(sorted(_reasons(result.settled).items())),
-        },
-    )
+    kinds = Counter(operation.kind for operation in result.operations)
+    facts = {
+        "accepted": report.accepted,
+        "rejected": report.rejected,
+        "operations": dict(sorted(kinds.items())),
+        "reasons": dict(sorted(_reasons(result.settled).items())),
+    }
+    batches.mark(s.blobs, batch_id, BatchStage.COLLECTED, facts)
     return report
 
 
-def gold_of(s: Services, result: BatchResult) -> list[NewGold]:
-    """Tickets with a known answer, from what people decided in a batch.
-
-    A candidate that was accepted as it was is one to accept. One that was sent back, and of which something clearly
-    different was made and accepted, is one to refine, and one to correct with what was accepted as the truth.
-    """
-    batch_id = result.batch.batch_id
-    candidates: dict[str, Masklet] = {row.masklet_id: row for row in parts.rows(s.blobs, "candidates", batch_id)}
-    verdicts = [(o, json.loads(o.payload)) for o in result.operations if o.kind == "verdict"]
-    asked = {o.masklet_id: (o, said) for o, said in verdicts if said["verdict"] == Verdict.REFINE}  # the last on each
-    phase = s.settings.review.phase
-
-    def ticket(candidate: Masklet, kind: Kind, **rules: object) -> NewTicket:
-        return NewTicket(
-            ticket_id=content_id(batch_id, candidate.masklet_id, kind.value, "gold"),
-            kind=kind,
-            video_id=candidate.video_id,
-            masklet=candidate,
-            phase=phase,
-            payload=json.dumps(json.loads(phases.payload(phase)) | rules),
-        )
-
-    found = []
-    for decision in result.settled:
-        made = decision.masklet
-        if decision.verdict is not Verdict.ACCEPT or made is None:
-            continue
-        if made.masklet_id in candidates:
-            found.append(NewGold(ticket=ticket(candidates[made.masklet_id], Kind.VERIFY), expected=Verdict.ACCEPT))
-            continue
-        candidate = candidates.get(made.parent_id or "")
-        if candidate is None or candidate.masklet_id not in asked:
-            continue  # what led to it is not known
-        verdict, said = asked[candidate.masklet_id]
-        if overlap.mean_iou(candidate, made) < s.settings.queue.gold_iou:  # leaving it as it is would not be right
-            pinned = {"frame_idx": verdict.frame_idx, "by": verdict.person, "reasons": said["reasons"]}
-            found.append(NewGold(ticket=ticket(candidate, Kind.VERIFY), expected=Verdict.REFINE))
-            found.append(NewGold(ticket=ticket(candidate, Kind.TRACK, pinned=pinned), truth=made))
-    return found
-
-
-def _videos(s: Services, batch_id: str) -> list[Video]:
-    return s.tables.videos(where=f"batch_id == '{batch_id}'")
+def _by_video(result: BatchResult) -> tuple[dict[str, list[Masklet]], dict[str, list[Operation]]]:
+    """The accepted masklets and the operations of each video."""
+    accepted: dict[str, list[Masklet]] = defaultdict(list)
+    for settled in result.settled:
+        if settled.verdict is Verdict.ACCEPT and settled.masklet is not None:
+            accepted[settled.video_id].append(settled.masklet)
+    operations: dict[str, list[Operation]] = defaultdict(list)
+    for operation in result.operations:
+        operations[operation.video_id].append(replace(operation, batch_id=result.batch.batch_id))
+    return accepted, operations
 
 
 def _reasons(settled: tuple[Settled, ...]) -> Counter[str]:
-    return Counter(reason.value for decision in settled for reason in decision.reasons)
+    return Counter(reason.value for each in settled for reason in each.reasons)

@@ -138,7 +138,7 @@ def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_p
         assert accept_everything(s) == candidates
         assert states(bag, "reconcile") == (
             "success",
-            {"wake": ["success"], "tell": ["success"]},
+            {"wake": ["success"], "report": ["success"]},
         )  # the queue could not reach Airflow
         assert events() == ["reviewed"]
 
@@ -147,7 +147,7 @@ def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_p
         assert events() == ["collected"]
         assert states(bag, "publish") == ("success", {"pending": ["success"], "publish_batch": ["success"]})
         assert events() == ["release"]
-        assert states(bag, "reconcile") == ("success", {"wake": ["success"], "tell": ["success"]})
+        assert states(bag, "reconcile") == ("success", {"wake": ["success"], "report": ["success"]})
         assert events() == []
 
     (name,) = releases.names(s.blobs)
@@ -222,4 +222,4 @@ def test_a_stage_that_cannot_be_asked_keeps_no_other_from_being_woken(
     found = bag.dags["reconcile"].get_task("wake").python_callable(outlet_events=defaultdict(Alias))
     assert told == {"videos": {"pending": [batch_id]}}
     with pytest.raises(AirflowFailException, match="^release: the registry is down$"):
-        bag.dags["reconcile"].get_task("tell").python_callable(found)
+        bag.dags["reconcile"].get_task("report").python_callable(found)

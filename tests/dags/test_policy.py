@@ -13,8 +13,10 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 
+from engine import loop
 from engine.processes.airflow import DAG_IDS, POOL
 from engine.settings import AirflowSettings
+from engine.stages.batches import BatchStage
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(p for p in (ROOT / "dags").glob("*.py") if p.name != "__init__.py")
@@ -77,27 +79,29 @@ def test_nobody_is_awaited_inside_a_slot(bag: DagBag) -> None:
     assert not [task for dag in bag.dags.values() for task in dag.tasks if isinstance(task, BaseSensorOperator)]
 
 
-def test_the_dags_are_chained_by_assets(bag: DagBag) -> None:
+def test_the_assets_that_chain_the_dags_are_those_of_the_table_of_stages(bag: DagBag) -> None:
     woken_by = {
         dag.dag_id: {asset.name for asset in dag.schedule}
         for dag in bag.dags.values()
         if not isinstance(dag.schedule, timedelta)
     }
-    tells_of = {dag.dag_id: {o.name for task in dag.tasks for o in task.outlets} for dag in bag.dags.values()}
-    assert woken_by == {
-        "auto_masklets": {"videos"},
-        "collect": {"reviewed"},
-        "publish": {"collected"},
-        "retrain": {"release"},
-    }
-    assert tells_of == {
-        "ingest": {"videos"},
-        "auto_masklets": {"candidates"},
-        "collect": {"collected"},
-        "publish": {"release"},
-        "retrain": {"checkpoint"},
-        "reconcile": {"pending"},
-    }
+    announces = {dag.dag_id: {o.name for task in dag.tasks for o in task.outlets} for dag in bag.dags.values()}
+    table_woken_by: dict[str, set[str]] = {}
+    table_announces: dict[str, set[str]] = {"reconcile": {"pending"}}
+    for stage in loop.STAGES:
+        if stage.woken_by:
+            table_woken_by.setdefault(stage.dag_id, set()).add(stage.woken_by)
+        table_announces.setdefault(stage.dag_id, set()).update({stage.announces} - {None})
+    assert woken_by == table_woken_by
+    assert announces == table_announces
+    assert set(DAG_IDS) == set(table_announces)
+    assert [mark for stage in loop.STAGES if (mark := stage.mark)] == list(BatchStage)
+
+
+def test_reconcile_can_wake_every_stage_that_an_asset_wakes() -> None:
+    from dags import reconcile
+
+    assert set(reconcile.WAKES) == {stage.woken_by for stage in loop.STAGES} - {None}
 
 
 def test_the_clocks_are_settings_with_the_defaults_of_the_settings(
@@ -148,5 +152,6 @@ def test_every_engine_name_that_a_dag_uses_exists(path: Path) -> None:
                 source = modules[node.value.id]
                 body = ast.parse(source.read_text()).body
                 defined = {getattr(n, "name", None) for n in body}
-                defined |= {alias.name for n in body if isinstance(n, ast.ImportFrom) for alias in n.names}
+                targets = [target for n in body if isinstance(n, ast.Assign) for target in n.targets]
+                defined |= {getattr(target, "id", None) for target in targets}
                 assert node.attr in defined, f"{source.name} has no {node.attr}"

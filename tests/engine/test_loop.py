@@ -40,9 +40,7 @@ def people(queue):
 def proposed(queue):
     """A batch with candidates, in the review."""
     batch_id = ingest.admit(queue).batch_id
-    for chunk in propose.chunks(queue, batch_id):
-        propose.propose_videos(queue, batch_id, chunk)
-    propose.finish(queue, batch_id)
+    propose.propose_batch(queue, batch_id)
     assert review.open_batch(queue, batch_id) > 0
     return batch_id
 
@@ -62,10 +60,10 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
 
     tally = simulated_people.work(s, people, policy=ANYTHING)
     assert tally.verdicts["accept"] == sum(m.rows for m in parts.markers(s.blobs, "candidates", batch_id))
-    assert loop.run(s).pending["reviewed"] == review.to_collect(s) == [batch_id]
+    assert loop.find_waiting(s).pending["reviewed"] == review.to_collect(s) == [batch_id]
     collected = review.collect(s, batch_id)
     assert review.collect(s, batch_id) == collected
-    found = loop.run(s)
+    found = loop.find_waiting(s)
     assert found.pending == {"videos": [], "reviewed": [], "collected": [batch_id], "release": []} and not found.trouble
 
     name = publish.publish_batch(s, batch_id)
@@ -147,20 +145,19 @@ def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(q
     victim = s.tables.videos()[0]
     real = getattr(propose, where)
 
-    def fails(s, video, loaded, *rest):
+    def fails(*arguments):
+        video, loaded = (arguments if where == "track" else arguments[1:])[:2]
         if video.video_id != victim.video_id:
-            return real(s, video, loaded, *rest)
+            return real(*arguments)
         weight = loaded.model.mask_decoder.iou_prediction_head.proj_out.bias
         kept = weight.detach().clone()
         with contextlib.ExitStack() as restore:
             restore.callback(lambda: weight.data.copy_(kept))
             weight.data.fill_(float("nan"))
-            return real(s, video, loaded, *rest)
+            return real(*arguments)
 
     monkeypatch.setattr(propose, where, fails)
-    for chunk in propose.chunks(s, batch_id):
-        propose.propose_videos(s, batch_id, chunk)
-    propose.finish(s, batch_id)
+    propose.propose_batch(s, batch_id)
     assert review.to_open(s) == [batch_id]
     rows = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
     assert rows[victim.video_id] == 0 and len(rows) == 3
@@ -197,9 +194,7 @@ def test_a_batch_with_nothing_to_judge_is_drained_collected_and_published(queue,
     s = queue
     batch_id = ingest.admit(s).batch_id
     monkeypatch.setattr(propose, "propose_video", lambda *a: [])
-    for chunk in propose.chunks(s, batch_id):
-        propose.propose_videos(s, batch_id, chunk)
-    propose.finish(s, batch_id)
+    propose.propose_batch(s, batch_id)
     assert review.open_batch(s, batch_id) == 0
     assert review.to_collect(s) == [batch_id]
     review.collect(s, batch_id)
@@ -214,9 +209,7 @@ def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(q
     for path in clips.glob("*.mp4"):
         shutil.copy(path, tmp_path / path.name)
     batch_id = ingest.admit(s, str(tmp_path)).batch_id
-    for chunk in propose.chunks(s, batch_id):
-        propose.propose_videos(s, batch_id, chunk)
-    propose.finish(s, batch_id)
+    propose.propose_batch(s, batch_id)
     review.open_batch(s, batch_id)
     with pytest.raises(simulated_people.NoTruth, match="has no ground truth"):
         simulated_people.work(s, people)

@@ -43,9 +43,7 @@ def test_videos_on_s3_become_a_release_on_s3(bucket, settings, clips):
         assert (report.admitted, report.ignored) == (3, 3)
         assert ingest.admit(s).unchanged == 3
         (batch_id,) = propose.pending(s)
-        for chunk in propose.chunks(s, batch_id):
-            propose.propose_videos(s, batch_id, chunk)
-        propose.finish(s, batch_id)
+        propose.propose_batch(s, batch_id)
         found = list(parts.rows(s.blobs, "candidates", batch_id))
         assert found
         # What people would have accepted; the queue itself is tested elsewhere and knows no bucket.

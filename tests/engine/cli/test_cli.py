@@ -8,18 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from annotation_queue.client import QueueClient
-from annotation_queue.records import Kind, NewTicket, Role
+from annotation_queue.records import Role
 from engine.cli import console, doctor, main, pipeline
 from engine.processes import ports
 from engine.services import connect
-from engine.serving import queue_process
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches, ingest
 from engine.stages.batches import BatchStage
@@ -265,39 +262,6 @@ def test_run_simulate_goes_from_videos_to_a_release_and_again_does_nothing(setti
     if facts["releases"] != [""]:
         checked = json.loads(masklets_command(settings, "validate", "--json").stdout)
         assert checked["problems"] == []
-
-
-def test_simulated_people_leave_the_tickets_of_others_and_wait_for_those_that_are_held(tmp_path, capsys):
-    mine, other = "0" * 16, "1" * 16
-    bare = Settings(home=tmp_path, queue=QueueSettings(port=ports.free_port()))
-    with queue_process.QueueProcess(bare, deliver=False), connect(bare) as s:
-        for batch_id in (mine, other):
-            for stage in (BatchStage.INGESTED, BatchStage.PROPOSED, BatchStage.IN_REVIEW):
-                batches.mark(s.blobs, batch_id, stage, {"videos": []})
-            tickets = [NewTicket(ticket_id=f"{batch_id}-{i}", kind=Kind.TRACK, video_id="clip") for i in range(2)]
-            s.queue.open_batch(batch_id, tickets)
-        _, accounts = s.open_queue()
-        accounts.add("ann", [Role.ANNOTATOR], "correct horse")
-        with QueueClient(bare.queue_url, username="ann", password="correct horse") as client:
-            held = client.claim(batch_id=mine)
-            facts = pipeline.close_review(s, [mine], lambda: client.release(held))  # called while it waits
-        assert facts["simulated"]["verdicts"] == {"reject": 2} and facts["releases"] == [""]
-        assert BatchStage.PUBLISHED in batches.reached(s.blobs)[mine]
-        assert s.queue.batch(other).remaining == 2
-    assert capsys.readouterr().err.count("waiting until leased tickets come back") == 1
-
-
-def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
-    places = {
-        "a": f"{tmp_path}/clips/x.mp4",
-        "b": f"{tmp_path}/clips-2/x.mp4",
-        "c": "s3://b/p/x.mp4",
-        "d": "s3://b/p2/x",
-    }
-    rows = [SimpleNamespace(batch_id=name, source_uri=place) for name, place in places.items()]
-    s = SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows))
-    assert pipeline.batches_of(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
-    assert pipeline.batches_of(s, "s3://b/p") == pipeline.batches_of(s, "s3://b/p/") == {"c"}
 
 
 def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_path):

@@ -119,7 +119,7 @@ def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s,
 
 def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, release):
     assert starting.due(s) == release.name
-    assert loop.run(s).pending["release"] == [release.name]
+    assert loop.find_waiting(s).pending["release"] == [release.name]
     by_hand = starting.start(s, release.name, seed=9)
     round_id = starting.start(s, starting.due(s))
     larger = release_of(s, "release-0002")
@@ -130,7 +130,7 @@ def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, release):
     assert record.start_of(s, round_id).masklets * 2 == larger.counts["by_split"]["train"]["masklets"]
     assert starting.due(s) == larger.name
     steps.decide(s, measured(s, starting.start(s, larger.name), gain=-0.1))
-    assert starting.due(s) is None and loop.run(s).pending["release"] == []
+    assert starting.due(s) is None and loop.find_waiting(s).pending["release"] == []
     assert record.result_of(s, by_hand) is None
 
 

@@ -29,9 +29,7 @@ def candidate(s):
     """A candidate of a store that was ingested and searched for real."""
     ingest.admit(s)
     (batch_id,) = batches.reached(s.blobs)
-    for videos in propose.chunks(s, batch_id):
-        propose.propose_videos(s, batch_id, videos)
-    propose.finish(s, batch_id)
+    propose.propose_batch(s, batch_id)
     return max(parts.rows(s.blobs, "candidates", batch_id), key=lambda row: sum(row.area_px))
 
 

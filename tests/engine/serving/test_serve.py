@@ -10,11 +10,11 @@ import time
 import psutil
 import pytest
 
+from engine.loop import NotFinished
 from engine.processes import children, ports
 from engine.processes.children import ChildFailed
 from engine.services import connect
 from engine.serving import delivery, serve
-from engine.serving.delivery import NotFinished
 from engine.serving.queue_process import QueueProcess
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches, publish, review

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from engine.stages import batches
@@ -29,3 +31,16 @@ def test_the_first_mark_of_a_stage_stays(tmp_path):
 def test_what_is_no_batch_id_never_becomes_a_path(tmp_path, name):
     with pytest.raises(ValueError, match="not a batch id"):
         batches.mark(LocalBlobs(tmp_path), name, BatchStage.INGESTED, {})
+
+
+def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
+    places = {
+        "a": f"{tmp_path}/clips/x.mp4",
+        "b": f"{tmp_path}/clips-2/x.mp4",
+        "c": "s3://b/p/x.mp4",
+        "d": "s3://b/p2/x",
+    }
+    rows = [SimpleNamespace(batch_id=name, source_uri=place) for name, place in places.items()]
+    s = SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows))
+    assert batches.with_videos_from(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
+    assert batches.with_videos_from(s, "s3://b/p") == batches.with_videos_from(s, "s3://b/p/") == {"c"}

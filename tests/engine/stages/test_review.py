@@ -13,6 +13,7 @@ from engine.cli import main
 from engine.services import connect
 from engine.settings import ReviewSettings
 from engine.stages import batches, ingest, propose, review
+from engine.stages.gold import gold_tickets
 from storage import parts, rle
 from storage.records import Masklet, Verdict
 
@@ -25,9 +26,7 @@ def settings(settings):
 def test_each_video_gets_a_ticket_to_select_after_those_about_candidates(queue):
     ingest.admit(queue)
     (batch_id,) = batches.reached(queue.blobs)
-    for videos in propose.chunks(queue, batch_id):
-        propose.propose_videos(queue, batch_id, videos)
-    propose.finish(queue, batch_id)
+    propose.propose_batch(queue, batch_id)
     count = review.open_batch(queue, batch_id)
     store, _ = queue.open_queue()
     selections = store.tickets(kind=Kind.SELECT, batch_id=batch_id)
@@ -97,7 +96,7 @@ def test_gold_is_made_also_of_what_one_of_its_makers_called_untrackable(monkeypa
             finish(store, replace(ANN, name="andy"), masklet=square(f"mended-{name}", 16))
         for _ in names:
             finish(store, LEA, Verdict.ACCEPT)
-        made = review.gold_of(s, store.batch_result(BATCH))
+        made = gold_tickets(s, store.batch_result(BATCH))
     pins = [json.loads(g.ticket.payload)["pinned"] for g in made if g.truth is not None]
     assert len(made) == 8 and pins == [{"frame_idx": 4, "by": "vera", "reasons": []}] * 4
 
@@ -127,7 +126,7 @@ def test_gold_is_made_of_what_people_decided_and_could_be_real_work(monkeypatch,
             finish(store, ANN, masklet=made)
         for _ in range(2):
             finish(store, LEA, Verdict.ACCEPT)
-        made = review.gold_of(s, store.batch_result(BATCH))
+        made = gold_tickets(s, store.batch_result(BATCH))
     assert {(g.ticket.masklet.masklet_id, g.ticket.kind, g.expected) for g in made} == {
         ("right", Kind.VERIFY, Verdict.ACCEPT),
         ("wrong", Kind.VERIFY, Verdict.REFINE),

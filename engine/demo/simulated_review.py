@@ -1,0 +1,52 @@
+"""Simulated people close a batch's review: they get accounts, do its tickets, and the batch is published."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+
+from annotation_queue.records import Role, State
+from engine import loop
+from engine.demo import simulated_people
+from engine.demo.simulated_people import Credentials, Tally
+from engine.progress import Tell
+from engine.services import Services
+from engine.stages import batches
+from engine.stages.batches import BatchStage
+
+PEOPLE = (("sim-annotator", Role.ANNOTATOR), ("sim-verifier", Role.VERIFIER), ("sim-lead", Role.LEAD))
+WAIT_S = 1.0  # between looks at tickets that somebody else holds
+
+
+def hire(s: Services, people: Iterable[tuple[str, Role]] = PEOPLE) -> list[Credentials]:
+    """Gives each simulated person an account in the queue, with a new random password."""
+    _, accounts = s.open_queue()
+    hired = []
+    for name, role in people:
+        password = secrets.token_urlsafe(12)
+        accounts.add(name, [role], password)
+        hired.append(Credentials(name, password))
+    return hired
+
+
+def close_reviews(s: Services, batch_ids: list[str], check: Callable[[], None], tell: Tell) -> tuple[Tally, list[str]]:
+    """Does all tickets of these batches and publishes them. Returns the work and each batch's release ("": nothing).
+
+    check: called while tickets that somebody else holds are awaited; may raise.
+    Raises NoTruth, and what `loop.finish` raises.
+    """
+    hired = hire(s)
+    total, told = Tally(), False
+    for batch_id in batch_ids:
+        total.add(simulated_people.work(s, hired, batch_id=batch_id))
+        while s.queue.tickets(batch_id=batch_id, state=State.LEASED, limit=1):
+            if not told:
+                tell("waiting for leased tickets: a person holds them, or a run that was killed did")
+                told = True
+            check()
+            time.sleep(WAIT_S)
+            total.add(simulated_people.work(s, hired, batch_id=batch_id))
+        loop.finish(s, batch_id)
+    facts = [batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {} for batch_id in batch_ids]
+    return total, [str(fact.get("release", "")) for fact in facts]
