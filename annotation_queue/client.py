@@ -1,7 +1,7 @@
-"""The queue as Python calls: for the pipeline, for simulated annotators, for anybody's program.
+"""The queue as Python calls: for the pipeline, for simulated annotators, for any other program.
 
-Every verb may be repeated, so a request whose answer was lost is sent again with the same ids until `patience_s`
-is over; then QueueUnreachable. What the queue refuses comes back as the exceptions of `records.py`.
+Every request can be repeated without harm. So a request without an answer is sent again with the same ids, until
+`patience_s` is over; then QueueUnreachable is raised. The queue's errors are raised as the exceptions of `errors.py`.
 
     with QueueClient("http://localhost:8000", token=token) as queue:
         while ticket := queue.claim([Kind.VERIFY]):
@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -48,10 +47,13 @@ from storage.records import Masklet, Operation, Verdict
 
 T = TypeVar("T")
 
-CHUNK = 100  # tickets a request, when a batch is opened
-CHUNK_BYTES = 8 << 20  # …or as many as fit in this, by their masks
+CHUNK = 100  # tickets in one request that opens a batch, at most
+CHUNK_BYTES = 8 << 20  # of their masks, in one request, at most
 
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+AWAY = (502, 503, 504)  # statuses of a queue that does not answer now: the request is repeated
+
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}  # building one takes long
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
@@ -66,12 +68,12 @@ def new_id() -> str:
 
 
 def now() -> str:
-    """This moment, as operations carry it: ISO 8601, UTC."""
+    """The time now, in the format of operations: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class QueueClient:
-    """A connection to one queue as one person. Not for several threads at once: make one each."""
+    """A connection to one queue as one person. Not thread-safe: give each thread its own."""
 
     def __init__(
         self,
@@ -84,9 +86,9 @@ class QueueClient:
         timeout_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Give a token, or a name and a password; nothing is sent before the first call.
+        """Takes a token, or a name and a password. Nothing is sent before the first call.
 
-        patience_s: how long to try again while the queue does not answer.
+        patience_s: how long a request is repeated while the queue does not answer.
         timeout_s: of one request.
         """
         if (token is None) == (username is None or password is None):
@@ -97,22 +99,20 @@ class QueueClient:
             headers=headers,
             timeout=timeout_s,
             transport=transport,
-            trust_env=False,  # a proxy set for the internet must not take what is meant for the queue
+            trust_env=False,  # a proxy for the internet must not get the queue's requests
         )
         self._credentials = None if token is not None else {"name": username, "password": password}
         self._patience_s = patience_s
         self._logged_in = token is not None
 
     def close(self) -> None:
-        """Close the connections; leases that are held run out by themselves."""
+        """Closes the connections. Leases are not given back: they expire."""
         self._http.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # --- people's work -----------------------------------------------------------------------------------------
@@ -124,45 +124,42 @@ class QueueClient:
         ticket_id: str | None = None,
         batch_id: str | None = None,
     ) -> Ticket | None:
-        """Lease the next ticket, or None if there is none for this person.
+        """Leases the next ticket, or returns None if there is no ticket for this person.
 
-        kinds: in order of preference; None for whatever their roles permit.
+        kinds: in order of preference; None means every kind that the person's roles permit.
         Raises NotAllowed, NoSuchTicket.
         """
         while True:
             body = {"claim_id": new_id(), "kinds": kinds, "ticket_id": ticket_id, "batch_id": batch_id}
             try:
                 response = self._send("POST", "/api/tickets/claim", body)
-            except LeaseLost:  # the answer was lost for longer than the lease lasts: that ticket is open again
+            except LeaseLost:  # the repeated claim found its lease expired: claim again
                 continue
             return None if response.status_code == 204 else _adapter(Ticket).validate_json(response.content)
 
     def heartbeat(self, ticket: Ticket) -> Ticket:
-        """Keep the lease; send one every 20 s. Raises LeaseLost."""
-        return self._ask(Ticket, "POST", f"/api/tickets/{ticket.ticket_id}/heartbeat", {"token": ticket.lease_token})
+        """Renews the lease; call it every 20 s. Raises LeaseLost."""
+        return self._under_lease(Ticket, ticket, "heartbeat")
 
     def release(self, ticket: Ticket) -> Ticket:
-        """Give the ticket back. Raises LeaseLost."""
-        return self._ask(Ticket, "POST", f"/api/tickets/{ticket.ticket_id}/release", {"token": ticket.lease_token})
+        """Gives the ticket back. Raises LeaseLost."""
+        return self._under_lease(Ticket, ticket, "release")
 
     def end_lease(self, ticket: Ticket) -> Ticket:
-        """End the lease that this ticket was seen under; for leads. Raises NoSuchTicket, NotAllowed."""
-        return self._ask(Ticket, "POST", f"/api/tickets/{ticket.ticket_id}/end-lease", {"token": ticket.lease_token})
+        """Ends the lease that the ticket had when it was read; for leads. Raises NoSuchTicket, NotAllowed."""
+        return self._under_lease(Ticket, ticket, "end-lease")
 
     def masklet(self, ticket: Ticket) -> Masklet | None:
-        """The masklet that the ticket is about, None if a person begins from nothing."""
+        """The masklet that the ticket is about; None if a person begins from nothing."""
         try:
             return self._ask(Masklet, "GET", f"/api/tickets/{ticket.ticket_id}/masklet")
         except NoSuchMasklet:
             return None
 
     def append_operations(self, ticket: Ticket, operations: Sequence[NewOperation]) -> Appended:
-        """Keep what was done in the ticket. Raises LeaseLost (kept as a branch), NotAllowed, ValueError."""
-        body = {
-            "token": ticket.lease_token,
-            "operations": _adapter(tuple[NewOperation, ...]).dump_python(tuple(operations), mode="json"),
-        }
-        return self._ask(Appended, "POST", f"/api/tickets/{ticket.ticket_id}/operations", body)
+        """Stores operations. Raises LeaseLost (they are stored as a branch), NotAllowed, ValueError."""
+        sent = _adapter(tuple[NewOperation, ...]).dump_python(tuple(operations), mode="json")
+        return self._under_lease(Appended, ticket, "operations", operations=sent)
 
     def finish(
         self,
@@ -175,11 +172,11 @@ class QueueClient:
         seconds: float | None = None,
         operation_id: str | None = None,
     ) -> Finished:
-        """Finish the ticket with a verdict or with the masklet that was made. Raises LeaseLost, ValueError.
+        """Finishes the ticket with a verdict or with the masklet that was made. Raises LeaseLost, ValueError.
 
-        operation_id: give one that was saved before the call, to be safe against this program's own death.
+        operation_id: an id that the program saved before, so that it can repeat the call after a crash.
         """
-        outcome = Submission(
+        submission = Submission(
             operation_id=operation_id or new_id(),
             created_at=now(),
             verdict=verdict,
@@ -188,21 +185,20 @@ class QueueClient:
             frame_idx=frame_idx,
             seconds=seconds,
         )
-        body = {"token": ticket.lease_token, "outcome": _adapter(Submission).dump_python(outcome, mode="json")}
-        return self._ask(Finished, "POST", f"/api/tickets/{ticket.ticket_id}/finish", body)
+        sent = _adapter(Submission).dump_python(submission, mode="json")
+        return self._under_lease(Finished, ticket, "finish", outcome=sent)
 
     def unsubmit(self, ticket_id: str) -> Ticket:
-        """Take back what was finished; the ticket is held again. Raises NotAllowed, TooLate."""
-        return self._ask(
-            Ticket, "POST", f"/api/tickets/{ticket_id}/unsubmit", {"operation_id": new_id(), "created_at": now()}
-        )
+        """Takes a finished ticket back, under a new lease. Raises NotAllowed, TooLate."""
+        body = {"operation_id": new_id(), "created_at": now()}
+        return self._ask(Ticket, "POST", f"/api/tickets/{ticket_id}/unsubmit", body)
 
     def recent(self) -> list[Recent]:
         """The last ten tickets that this person finished, the latest first."""
-        return _adapter(list[Recent]).validate_json(self._send("GET", "/api/me/recent").content)
+        return self._ask(list[Recent], "GET", "/api/me/recent")
 
     def ticket(self, ticket_id: str) -> Ticket:
-        """A ticket as it stands. Raises NoSuchTicket, NotAllowed."""
+        """A ticket in its current state. Raises NoSuchTicket, NotAllowed."""
         return self._ask(Ticket, "GET", f"/api/tickets/{ticket_id}")
 
     def tickets(
@@ -216,12 +212,11 @@ class QueueClient:
         """Up to `limit` (at most 500) tickets in the order in which they are handed out."""
         wanted = {"kind": kind, "state": state, "batch_id": batch_id, "limit": limit}
         query = {key: value for key, value in wanted.items() if value is not None}
-        return _adapter(list[Ticket]).validate_json(self._send("GET", "/api/tickets", query=query).content)
+        return self._ask(list[Ticket], "GET", "/api/tickets", query=query)
 
     def operations(self, ticket_id: str, *, branch: bool = False) -> list[Operation]:
-        """What was done in a ticket; `branch`: what came after its lease was lost, instead."""
-        response = self._send("GET", f"/api/tickets/{ticket_id}/operations", query={"branch": branch})
-        return _adapter(list[Operation]).validate_json(response.content)
+        """What was done in a ticket. branch: what was sent after its lease was lost, instead."""
+        return self._ask(list[Operation], "GET", f"/api/tickets/{ticket_id}/operations", query={"branch": branch})
 
     # --- videos ------------------------------------------------------------------------------------------------
 
@@ -236,9 +231,9 @@ class QueueClient:
     # --- the pipeline ------------------------------------------------------------------------------------------
 
     def open_batch(self, batch_id: str, tickets: Iterable[NewTicket]) -> Batch:
-        """Open a batch with its tickets, in several requests if there are many, and seal it.
+        """Opens a batch with its tickets, in several requests if there are many, and seals it.
 
-        Call again after any failure: what is there stays. Raises NotAllowed, BatchSealed, ValueError.
+        Call it again after any failure: stored tickets are skipped. Raises NotAllowed, BatchSealed, ValueError.
         """
         chunk: list[NewTicket] = []
         size = 0
@@ -257,12 +252,11 @@ class QueueClient:
 
     def batches(self) -> list[Batch]:
         """Every batch, the newest first."""
-        return _adapter(list[Batch]).validate_json(self._send("GET", "/api/batches").content)
+        return self._ask(list[Batch], "GET", "/api/batches")
 
     def drained_batches(self) -> list[str]:
         """The ids of the batches with nothing left to do."""
-        response = self._send("GET", "/api/batches", query={"drained": True})
-        return [batch.batch_id for batch in _adapter(list[Batch]).validate_json(response.content)]
+        return [batch.batch_id for batch in self._ask(list[Batch], "GET", "/api/batches", query={"drained": True})]
 
     def batch_result(self, batch_id: str) -> BatchResult:
         """Everything that people decided and did in a batch so far. Raises NoSuchBatch."""
@@ -271,8 +265,7 @@ class QueueClient:
         after: str | None = None
         while True:
             query = {} if after is None else {"after": after}
-            response = self._send("GET", f"/api/batches/{batch_id}/result", query=query)
-            page = _adapter(ResultPage).validate_json(response.content)
+            page = self._ask(ResultPage, "GET", f"/api/batches/{batch_id}/result", query=query)
             settled += page.settled
             done += page.operations
             after = page.next
@@ -280,16 +273,16 @@ class QueueClient:
                 return BatchResult(batch=page.batch, settled=tuple(settled), operations=tuple(done))
 
     def add_gold(self, batch_id: str, tickets: Sequence[NewGold]) -> int:
-        """Add tickets whose answer is known beside a batch; returns how many are new. Raises NotAllowed, ValueError."""
+        """Adds gold tickets to a batch, and returns how many were new. Raises NotAllowed, ValueError."""
         body = {"tickets": _adapter(tuple[NewGold, ...]).dump_python(tuple(tickets), mode="json")}
         return int(self._send("POST", f"/api/batches/{batch_id}/gold", body).json()["added"])
 
     def figures(self) -> QueueFigures:
-        """The queue in figures, at most 5 s old. Raises NotAllowed."""
+        """Progress, effort and agreement, at most 5 s old. Raises NotAllowed."""
         return self._ask(QueueFigures, "GET", "/api/figures")
 
     def stats(self) -> Stats:
-        """The queue in numbers, at most a few seconds old."""
+        """How many tickets are in which state, and everybody's pace; at most a few seconds old."""
         return self._ask(Stats, "GET", "/api/stats")
 
     # --- inside ------------------------------------------------------------------------------------------------
@@ -301,18 +294,23 @@ class QueueClient:
         }
         return self._ask(Batch, "PUT", f"/api/batches/{batch_id}", body)
 
-    def _ask(self, kind: type[T], method: str, path: str, body: object = None) -> T:
-        return _adapter(kind).validate_json(self._send(method, path, body).content)
+    def _under_lease(self, kind: type[T], ticket: Ticket, verb: str, **more: object) -> T:
+        return self._ask(kind, "POST", f"/api/tickets/{ticket.ticket_id}/{verb}", {"token": ticket.lease_token, **more})
+
+    def _ask(
+        self, kind: type[T], method: str, path: str, body: object = None, *, query: dict[str, Any] | None = None
+    ) -> T:
+        return _adapter(kind).validate_json(self._send(method, path, body, query=query).content)
 
     def _send(
         self, method: str, path: str, body: object = None, *, query: dict[str, Any] | None = None
     ) -> httpx.Response:
-        """Send until there is an answer, after one further login if it asks for that.
+        """Sends a request until there is an answer, and logs in again once if the login has ended.
 
-        Returns one below 400; raises what the queue refused.
+        Returns an answer with a status below 400. Raises the queue's own error, or QueueUnreachable.
         """
         deadline = time.monotonic() + self._patience_s
-        attempt, again = 0, False
+        attempt, renewed = 0, False
         while True:
             try:
                 if not self._logged_in:
@@ -323,10 +321,10 @@ class QueueClient:
                 response, trouble = None, f"{type(error).__name__}: {error}"
             if response is not None and response.status_code < 400:
                 return response
-            if response is not None and response.status_code == 401 and self._credentials and not again:
-                self._logged_in, again = False, True  # the login ran out; if a new one is none either, that is said
+            if response is not None and response.status_code == 401 and self._credentials and not renewed:
+                self._logged_in, renewed = False, True  # the login has ended; a second 401 is raised
                 continue
-            if response is not None and response.status_code not in (502, 503, 504):
+            if response is not None and response.status_code not in AWAY:
                 raise _error_of(response)
             wait = min(2.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.0)
             attempt += 1
@@ -336,7 +334,7 @@ class QueueClient:
 
     def _log_in(self) -> None:
         response = self._http.post("/api/login", json=self._credentials)
-        if response.status_code in (502, 503, 504):
+        if response.status_code in AWAY:
             raise httpx.ConnectError(f"{response.status_code} {response.reason_phrase}")
         if response.status_code != 200:
             raise _error_of(response)
@@ -345,7 +343,7 @@ class QueueClient:
 
 
 def _error_of(response: httpx.Response) -> Exception:
-    """The exception that an answer stands for."""
+    """The exception that the queue raised, from its answer."""
     try:
         answer = response.json()
         kind, message = str(answer["kind"]), str(answer["error"])

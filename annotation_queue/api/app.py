@@ -9,22 +9,27 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from typing import TypeVar
 
+from cachetools import TTLCache, cached
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from annotation_queue.api import batches, logins, numbers, people, refinement, tickets, videos
 from annotation_queue.api.asking import secret_of
-from annotation_queue.api.backend import Backend, Cached, Media, Remembered
+from annotation_queue.api.backend import Backend, Media
 from annotation_queue.api.edge import Edge
 from annotation_queue.api.errors import add_handlers
 from annotation_queue.api.page import add_page
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
+from annotation_queue.records import Person
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
 from annotation_queue.tickets.store import Store
+
+T = TypeVar("T")
 
 STATS_S = 1.0  # maximum age of the numbers of /api/stats
 FIGURES_S = 1.0  # maximum age of those of /api/figures and /metrics
@@ -58,9 +63,9 @@ def create_app(
         live=None if segmenter is None else Live(store, media.info, segmenter),
         oidc=oidc,
         secure_cookie=secure_cookie,
-        stats=Cached(store.stats, STATS_S),
-        figures=Cached(store.figures, FIGURES_S),
-        sees_video=Remembered(store.may_see_video, SEES_S),
+        stats=_cached(store.stats, STATS_S),
+        figures=_cached(store.figures, FIGURES_S),
+        sees_video=_remember_yes(store.may_see_video, SEES_S),
     )
 
     @contextlib.asynccontextmanager
@@ -94,6 +99,30 @@ def create_app(
         app.include_router(refinement.router)
     add_page(app)
     return app
+
+
+def _cached(compute: Callable[[], T], keep_s: float) -> Callable[[], T]:
+    """The function with a value that is at most `keep_s` old. Threads that ask at once wait for one computation."""
+    kept: TTLCache[Hashable, T] = TTLCache(1, keep_s)
+    return cached(kept, condition=threading.Condition())(compute)
+
+
+def _remember_yes(ask: Callable[[Person, str], bool], keep_s: float) -> Callable[[Person, str], bool]:
+    """The question with True cached for `keep_s`. False is not cached: the right may be given a moment later."""
+    kept: TTLCache[tuple[Person, str], bool] = TTLCache(10_000, keep_s)
+    lock = threading.Lock()
+
+    def answer(person: Person, about: str) -> bool:
+        with lock:
+            if (person, about) in kept:
+                return True
+        if not ask(person, about):
+            return False
+        with lock:
+            kept[person, about] = True
+        return True
+
+    return answer
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
+from cachetools import LRUCache
+
 T = TypeVar("T")
 
 CLICK, PROPAGATE, WARM = 0, 1, 2  # priorities: the smallest comes first
@@ -59,7 +61,7 @@ class Turns:
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._warming: dict[str, Job] = {}
+        self._warming: LRUCache[str, Job] = LRUCache(MAX_WARMING)
 
     def stream(
         self,
@@ -96,8 +98,6 @@ class Turns:
             if (old := self._warming.get(who)) is not None:
                 old.cancel()
             self._warming[who] = job
-            if len(self._warming) > MAX_WARMING:
-                del self._warming[next(iter(self._warming))]
         self._add(job)
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ def test_a_large_body_is_read_only_from_logged_in_people(queue, browser, ann):
 
 
 def test_every_answer_carries_the_security_headers(browser):
-    for path in ("/", "/web/app.js", "/api/me", "/nowhere"):
+    for path in ("/", "/web/index.html", "/api/me", "/nowhere"):
         headers = browser.get(path).headers
         assert "default-src 'self'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"

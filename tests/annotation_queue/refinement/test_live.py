@@ -1,10 +1,9 @@
-"""Refinement over HTTP: what is kept, what streams out, what a repeat, a cancel and another server find."""
+"""Live refinement over HTTP: what is stored, what streams back, and what happens on repeats and cancels."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import replace
 from queue import Queue
 
@@ -27,6 +26,7 @@ from tests.annotation_queue.synthetic_queue import (
     serving,
     track_ticket,
 )
+from tests.annotation_queue.waiting import wait_until
 
 ANN, ANDY = (Person(name=name, roles=frozenset({Role.ANNOTATOR})) for name in ("ann", "andy"))
 FRAMES = 48
@@ -70,11 +70,11 @@ def refine(client, ticket, said, token=None):
 
 
 def draft(store, ticket, model):
-    """As a server that has just been started sees it."""
+    """The draft as another server process computes it."""
     return Live(store, SyntheticMedia(FRAMES).info, model).draft(store.ticket(ticket.ticket_id))
 
 
-def test_a_click_is_kept_answered_and_a_version(bench, store, model):
+def test_a_click_is_stored_and_its_answer_becomes_a_version(bench, store, model):
     client, ticket = bench
     kept, frame, done = refine(client, ticket, operation(1))
     assert kept == {"event": "kept", "seq": 1}
@@ -94,8 +94,8 @@ def test_the_same_operation_again_is_answered_without_the_model(bench, model):
     assert model.calls == asked
 
 
-def test_an_answer_that_takes_long_says_that_it_is_still_to_come(bench, model, monkeypatch):
-    """Else nobody could tell a model at work from a dead connection."""
+def test_a_slow_answer_sends_signs_of_life(bench, model, monkeypatch):
+    """So a page can tell a busy model from a dead connection."""
     client, ticket = bench
     monkeypatch.setattr(refinement, "ALIVE_S", 0.01)
     click, heard = model.click, threading.Event()
@@ -108,7 +108,7 @@ def test_an_answer_that_takes_long_says_that_it_is_still_to_come(bench, model, m
         assert [event for event in lines if event != "alive"] == ["frame", "done"]
 
 
-def test_a_propagation_streams_and_swaps_at_its_end(bench, store, model):
+def test_a_propagation_streams_its_masks_and_stores_them_at_its_end(bench, store, model):
     client, ticket = bench
     refine(client, ticket, operation(1))
     lines = refine(client, ticket, operation(2, "propagate", direction="both"))
@@ -117,7 +117,7 @@ def test_a_propagation_streams_and_swaps_at_its_end(bench, store, model):
     assert all(found.masks[i].rle == rle.encode(mask(i)) for i in range(0, FRAMES, 4))
 
 
-def test_what_is_submitted_follows_from_the_log_also_where_it_was_made_elsewhere(bench, store, model):
+def test_submitted_masks_that_differ_from_the_draft_are_stored_with_the_operation(bench, store, model):
     client, ticket = bench
     refine(client, ticket, operation(1))
     as_it_stands = draft(store, ticket, model)
@@ -137,9 +137,18 @@ def test_what_is_submitted_follows_from_the_log_also_where_it_was_made_elsewhere
     assert "masks" not in json.loads(store.operations(ticket.ticket_id)[-1].payload)  # the log has them already
 
 
-def test_a_dropped_connection_cancels_and_changes_nothing(bench, store, model):
+def test_a_dropped_connection_cancels_the_work_and_changes_nothing(bench, store, model, monkeypatch):
     client, ticket = bench
     model.frame_s = 0.1
+    closed, track = threading.Event(), model.track
+
+    def tracking(*given):
+        try:
+            yield from track(*given)
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(model, "track", tracking)
     refine(client, ticket, operation(1))
     before = draft(store, ticket, model)
     body = {"token": ticket.lease_token, "operation": operation(2, "propagate", direction="both")}
@@ -147,13 +156,10 @@ def test_a_dropped_connection_cancels_and_changes_nothing(bench, store, model):
         lines = answer.iter_lines()
         assert json.loads(next(lines))["event"] == "kept"
         assert json.loads(next(lines))["event"] == "frame"
-    time.sleep(0.5)
-    tracked = len(model.calls)
-    time.sleep(0.5)
-    assert len(model.calls) == tracked < 12, "nobody works on what nobody waits for"
+    assert closed.wait(20) and len(model.calls) < 12, "the model works on, though nobody waits"
     assert draft(store, ticket, model).masks == before.masks
     model.frame_s = 0.0
-    lines = refine(client, ticket, operation(2, "propagate", direction="both"))  # asked again, it is done
+    lines = refine(client, ticket, operation(2, "propagate", direction="both"))  # sent again, it is answered
     assert lines[-1]["event"] == "done" and len(lines) == 13
 
 
@@ -170,7 +176,7 @@ def test_another_click_of_the_ticket_ends_its_propagation(bench, model):
         assert json.loads(list(lines)[-1])["why"] == "cancelled"
 
 
-def test_what_is_answered_or_cancelled_is_remembered_no_longer(store, model):
+def test_answered_and_cancelled_jobs_are_forgotten(store, model):
     store.open_batch("b", [track_ticket(frame_count=FRAMES)])
     ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
     live, ended = Live(store, SyntheticMedia(FRAMES).info, model), Queue()
@@ -189,7 +195,7 @@ def test_what_is_answered_or_cancelled_is_remembered_no_longer(store, model):
     live.close()
 
 
-def test_what_the_model_refuses_is_said_and_is_no_version(bench, store, model):
+def test_a_prompt_that_the_model_refuses_fails_and_makes_no_version(bench, store, model):
     client, ticket = bench
     said = operation(1, points_xy=[[5, 5]] * 21, labels=[1] * 21)
     assert refine(client, ticket, said)[-1] == {"event": "failed", "why": "ValueError", "error": "too many clicks"}
@@ -197,7 +203,7 @@ def test_what_the_model_refuses_is_said_and_is_no_version(bench, store, model):
     assert refine(client, ticket, operation(2))[-1]["event"] == "done"
 
 
-def test_a_mask_with_scores_that_are_no_numbers_is_said_and_is_no_version(bench, store, model, monkeypatch):
+def test_a_mask_with_scores_that_are_not_finite_fails_and_makes_no_version(bench, store, model, monkeypatch):
     client, ticket = bench
     found = model.click
 
@@ -222,12 +228,12 @@ def test_a_mask_with_scores_that_are_no_numbers_is_said_and_is_no_version(bench,
         (operation(1, "dance"), 422),
     ],
 )
-def test_what_the_model_has_no_answer_to_is_refused(bench, said, status):
+def test_an_operation_that_the_model_cannot_answer_is_refused(bench, said, status):
     client, ticket = bench
     assert refine(client, ticket, said).status_code == status
 
 
-def test_a_stale_token_is_refused_and_kept_as_a_branch(bench, store):
+def test_an_operation_under_a_stale_lease_is_refused_and_stored_as_a_branch(bench, store):
     client, ticket = bench
     store.release(ticket.ticket_id, ticket.lease_token, ANN)
     store.claim(ANN, [Kind.TRACK], claim_id="again")
@@ -238,7 +244,7 @@ def test_a_stale_token_is_refused_and_kept_as_a_branch(bench, store):
     assert warm.status_code == 409
 
 
-def test_a_known_operation_is_answered_to_who_holds_the_ticket_and_as_it_was_kept(bench, store, model):
+def test_a_repeated_operation_is_answered_as_first_stored_and_only_to_the_holder(bench, store, model):
     client, ticket = bench
     path = f"/api/tickets/{ticket.ticket_id}/operations"
     assert client.post(path, json={"token": ticket.lease_token, "operations": [operation(1)]}).status_code == 200
@@ -275,7 +281,7 @@ def test_embeddings_are_computed_ahead_nearest_first(bench, model):
 
 
 class Videos(SyntheticModel):
-    """Tells which videos are encoded ahead; begins when it is let."""
+    """Records which videos are encoded ahead; waits for `begin` first."""
 
     def __init__(self):
         super().__init__()
@@ -298,7 +304,7 @@ def test_the_ticket_on_screen_is_encoded_before_the_next_one_and_people_take_tur
     ]
     store.open_batch("b", [replace(new, ticket_id=t, video_id=v, masklet=masklet) for t, v, masklet in videos])
     live = Live(store, SyntheticMedia(FRAMES).info, model)
-    live.load()  # the model is busy until all have asked
+    live.load()  # the model is busy until everybody has asked
     mine = {person.name: [store.claim(person, [Kind.TRACK], claim_id=f"c{n}") for n in range(2)] for person in people}
     for n in range(2):
         for person in people:
@@ -313,19 +319,19 @@ def test_the_ticket_on_screen_is_encoded_before_the_next_one_and_people_take_tur
     for name, (shown, coming) in mine.items():
         assert order[name] == [shown.video_id] * 12 + [coming.video_id] * 12
     first = {video for video, _ in model.ahead[:24]}
-    assert first == {tickets[0].video_id for tickets in mine.values()}, "nobody waits for another one's next ticket"
+    assert first == {tickets[0].video_id for tickets in mine.values()}, "one person waits for another's next ticket"
 
     model.ahead.clear()
     shown, coming = mine["ann"]
     store.release(shown.ticket_id, shown.lease_token, ANN)
     live.warm(coming.ticket_id, coming.lease_token, ANN, 0)
     wait_until(lambda: len(model.ahead) >= 12)
-    assert {video for video, _ in model.ahead} == {coming.video_id}, "what was given back is encoded no more"
+    assert {video for video, _ in model.ahead} == {coming.video_id}, "a ticket that was given back is not encoded"
     live.close()
 
 
-def test_what_is_promoted_meanwhile_neither_answers_nor_signs_a_propagation(store):
-    """The masks of one operation are one checkpoint's, and the version says which."""
+def test_a_propagation_keeps_its_checkpoint_when_another_is_promoted(store):
+    """All masks of an operation come from one checkpoint, and the version names it."""
     old, new = SyntheticModel(), SyntheticModel()
     new.checkpoint, new.round = "newcomer", 4
 
@@ -355,14 +361,7 @@ def test_what_is_promoted_meanwhile_neither_answers_nor_signs_a_propagation(stor
     live.close()
 
 
-def wait_until(done, patience_s=5):
-    deadline = time.monotonic() + patience_s
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_phase_1_answers_clicks_alone_and_propagates_nothing(store, model):
+def test_phase_1_answers_clicks_without_memory_and_refuses_propagation(store, model):
     accounts = add_people(store.database)
     store.open_batch("b", [track_ticket(phase="1")])
     ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
