@@ -280,7 +280,7 @@ versions = Table(  # the masks that an operation made; rows are never changed
     metadata,
     Column("operation_id", String, primary_key=True),
     Column("ticket_id", String, nullable=False),
-    Column("content", Text, nullable=False),  # JSON of annotation_queue.refine.Version
+    Column("content", Text, nullable=False),  # JSON of annotation_queue.draft.Version
     Column("created_at", Float, nullable=False),
 )
 

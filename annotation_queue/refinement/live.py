@@ -1,4 +1,4 @@
-"""Live refinement in one server process: who is answered, by which job, and what is computed ahead.
+"""Live refinement in one server process: the answer to each operation, and embeddings that are computed ahead.
 
 An operation is kept first, like any other, then the model answers it; its masks are stored as one version once they are
 complete. The same operation again is answered from its version. Everything about a ticket is read from the database
@@ -112,7 +112,7 @@ class Live:
         return keep_version(self._store.database, ticket.ticket_id, version)
 
     def load(self) -> None:
-        """Loads the model when nothing else waits, because somebody is about to correct masklets."""
+        """Loads the model when nothing else waits. A page asks for it before a person corrects masklets."""
         self._turns.warm("", self._encode([]))
 
     def warm(self, ticket_id: str, token: int, person: Person, frame_idx: int) -> None:

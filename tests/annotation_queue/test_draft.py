@@ -85,7 +85,7 @@ def test_a_prompt_without_a_version_changes_no_mask():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "operation",
     [
         act(1, "stroke", 8),
         act(1, "stroke", 8, mask_rle="not run lengths"),
@@ -96,8 +96,8 @@ def test_a_prompt_without_a_version_changes_no_mask():
         act(1, "redo", operation_id={}),
     ],
 )
-def test_a_malformed_operation_changes_nothing(said):
-    assert draft(said).masks == draft().masks
+def test_a_malformed_operation_changes_nothing(operation):
+    assert draft(operation).masks == draft().masks
 
 
 @pytest.mark.parametrize("prompt", ["", "[]", '"x"', '{"frame_idx": []}', '{"frame_idx": 3}', "[" * 10**5])
@@ -113,7 +113,7 @@ def test_a_mask_with_scores_that_are_not_finite_is_refused(field):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "payload",
     [
         {"points_xy": [[1]]},
         {"points_xy": [[1, 2]], "labels": []},
@@ -124,9 +124,9 @@ def test_a_mask_with_scores_that_are_not_finite_is_refused(field):
         {"box_xyxy": [1, 2, 3, 10**400]},
     ],
 )
-def test_a_malformed_prompt_is_refused(said):
+def test_a_malformed_prompt_is_refused(payload):
     with pytest.raises(ValueError, match="not a prompt"):
-        prompt_of(0, said)
+        prompt_of(0, payload)
 
 
 def test_a_stretch_ends_before_the_next_edited_or_locked_frame():

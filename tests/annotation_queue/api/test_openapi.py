@@ -26,8 +26,8 @@ def served(tmp_path_factory):
     store.open_batch("b", tickets(20, frame_count=4))
     eve = Person(name="eve", roles=frozenset(Role))
     store.claim(eve, [Kind.VERIFY], claim_id="c")
-    nobody = Provider("http://127.0.0.1:9", "masklets", page="http://127.0.0.1:8")
-    yield create_app(store, SyntheticMedia(8), accounts=accounts, oidc=nobody), accounts.issue_token("eve")
+    unreachable = Provider("http://127.0.0.1:9", "masklets", page="http://127.0.0.1:8")
+    yield create_app(store, SyntheticMedia(8), accounts=accounts, oidc=unreachable), accounts.issue_token("eve")
     database.close()
 
 

@@ -36,8 +36,8 @@ def test_leads_manage_people_but_not_admins(queue):
         assert httpx.post(f"{queue.url}/api/login", json=login).status_code == 401
         assert post("/api/people/ned/disable", json={"disabled": False}).status_code == 204
         assert httpx.post(f"{queue.url}/api/login", json=login).status_code == 200
-        said = [(line["actor"], line["action"]) for line in http.get("/api/audit").json() if line["subject"] == "ned"]
+        audit = [(line["actor"], line["action"]) for line in http.get("/api/audit").json() if line["subject"] == "ned"]
         by_lea = [("lea", action) for action in ("disable", "revoke token", "issue token", "set person")]
         failed, logged_in = ("(nobody)", "fail to log in"), ("ned", "log in")
-        assert said == [logged_in, ("lea", "enable"), failed, by_lea[0], logged_in, *by_lea[1:]]
+        assert audit == [logged_in, ("lea", "enable"), failed, by_lea[0], logged_in, *by_lea[1:]]
         assert PASSWORD not in http.get("/api/audit").text and issued["token"] not in http.get("/api/audit").text
