@@ -21,35 +21,18 @@ from sqlalchemy import (
     Connection,
     Engine,
     Table,
-    case,
     create_engine,
     event,
-    func,
-    insert,
-    inspect,
-    literal,
-    select,
     text,
-    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.schema import CreateColumn
 
 from annotation_queue.schema import (
-    HAS_FINISHED,
-    SCHEMA_VERSION,
-    TALLY_KEYS,
-    credentials,
-    leases,
-    metadata,
-    operations,
-    people,
-    schema_version,
-    tallies,
-    tickets,
+    REVISION,
+    revision_of,
 )
 from storage.errors import first_line
 
@@ -57,6 +40,7 @@ T = TypeVar("T")
 
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # with what to do in a conflict
 IDLE_S = 1.0  # a connection that was not used for so long is asked whether it is still there
+UPGRADE_LOCK = 7318004  # a number that nothing else locks on the same PostgreSQL server
 POOL_SIZE = 16  # connections a server process; measured: throughput falls above this, people do not need one each
 
 
@@ -102,7 +86,7 @@ class Database:
         reading: Any = {"reads_only": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reader: Engine = self.engine.execution_options(**reading)
         try:
-            self._create()
+            self._prepare()
         except OperationalError as error:
             self.close()
             raise DatabaseUnreachable(f"{self.uri}: {first_line(getattr(error, 'orig', error))}") from error
@@ -110,33 +94,26 @@ class Database:
             self.close()
             raise
 
-    def _create(self) -> None:
+    def _prepare(self) -> None:
         try:
-            self._create_missing()
-        except (IntegrityError, ProgrammingError, OperationalError):  # another process was creating them
-            self._create_missing()
-        with self.read() as connection:
-            version = connection.scalar(select(schema_version.c.version))
-        if version != SCHEMA_VERSION:
-            raise WrongSchema(f"{self.uri}: schema version {version}, this program knows {SCHEMA_VERSION}")
+            self._upgrade()
+        except (IntegrityError, ProgrammingError, OperationalError):  # another process was creating the same tables
+            self._upgrade()
 
-    def _create_missing(self) -> None:
+    def _upgrade(self) -> None:
+        """Bring the tables to this program's revision. A database that is up to date costs one query."""
+        with self.read() as connection:
+            if revision_of(connection) == REVISION:
+                return
+        from annotation_queue import migrate  # alembic takes a while to import
+
         with self.write() as connection:
-            if not self.is_sqlite:  # two processes must not create at once; SQLite's lock does that by itself
-                connection.execute(text("SELECT pg_advisory_xact_lock(7318004)"))
-            there = inspect(connection).has_table("schema_version")
-            version = connection.scalar(select(schema_version.c.version)) if there else None
-            old = version in (1, 2)
-            if old:
-                _add_columns(connection)
-            metadata.create_all(connection)
-            if version == 1:
-                _fill_from_version_1(connection)
-            if old:
-                _fill_from_version_2(connection)
-                connection.execute(update(schema_version).values(version=SCHEMA_VERSION))
-            elif version is None:
-                connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+            if not self.is_sqlite:  # one process at a time; on SQLite the writer's lock does that
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})"))
+            try:
+                migrate.upgrade(connection)
+            except migrate.UnknownSchema as error:
+                raise WrongSchema(f"{self.uri}: {error}") from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -179,51 +156,6 @@ class Database:
 def insert_missing(c: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     """INSERT … ON CONFLICT DO NOTHING."""
     c.execute(INSERT[c.dialect.name](table).on_conflict_do_nothing(), rows)
-
-
-def _add_columns(c: Connection) -> None:
-    """The new columns of the old tables. New tables and indexes are made as in an empty database."""
-    for table in (tickets, leases, people, credentials):
-        there = {column["name"] for column in inspect(c).get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in there:
-                c.execute(
-                    text(f"ALTER TABLE {table.name} ADD COLUMN {CreateColumn(column).compile(dialect=c.dialect)}")
-                )
-    c.execute(text("DROP INDEX IF EXISTS tickets_ready"))  # it has one column more now
-    for table in (tickets, leases, operations):
-        for index in table.indexes:
-            index.create(c, checkfirst=True)
-
-
-def _fill_from_version_1(c: Connection) -> None:
-    """Version 1 to 2: what the new columns and sums say of the rows that are there. Clicks and frames begin at 0."""
-    t, done = tickets, tickets.c.state == "done"
-    c.execute(update(t).where(t.c.needs_lead).values(lane="lead"))
-    held = (leases.c.ticket_id == t.c.ticket_id) & (leases.c.token == t.c.lease_token)
-    for name in ("finished_at", "verdict", "reasons", "seconds"):
-        ended = select(t.c[name]).where(held, done).scalar_subquery()
-        c.execute(update(leases).values({name: ended}))
-    whole = [t.c.kind, t.c.phase, t.c.checkpoint]
-    nobody = [literal("") for _ in range(3)]
-    counts = [func.count(), func.sum(case((done, 1), else_=0))]
-    counted = select(t.c.batch_id, *whole, *nobody, t.c.needs_lead, *counts)
-    counted = counted.group_by(t.c.batch_id, *whole, t.c.needs_lead)
-    c.execute(insert(tallies).from_select([*TALLY_KEYS, "added", "done"], counted))
-    verdict, maker = func.coalesce(t.c.verdict, "made"), func.coalesce(t.c.made_by, "")
-    first = case(((t.c.kind == "verify") & (t.c.attempt == 1), 1), else_=0)
-    by_whom = [*whole, t.c.finished_by, maker, verdict, t.c.needs_lead]
-    sums = [func.count(), func.sum(first), func.count(t.c.seconds), func.coalesce(func.sum(t.c.seconds), 0.0)]
-    answers = select(literal(""), *by_whom, *sums).where(done).group_by(*by_whom)
-    c.execute(insert(tallies).from_select([*TALLY_KEYS, "answers", "first_pass", "timed", "seconds"], answers))
-
-
-def _fill_from_version_2(c: Connection) -> None:
-    """Version 2 to 3: what each lease made is what the ticket after it was about."""
-    t, after = tickets, tickets.alias()
-    followed = select(after.c.masklet_id).join(t, t.c.next_ticket_id == after.c.ticket_id)
-    made = followed.where(t.c.ticket_id == leases.c.ticket_id).scalar_subquery()
-    c.execute(update(leases).where(HAS_FINISHED, leases.c.verdict.is_(None)).values(masklet_id=made))
 
 
 def _configure_sqlite(connection: object, _record: ConnectionPoolEntry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     Boolean,
     Column,
+    Connection,
     Float,
     Index,
     Integer,
@@ -15,16 +16,15 @@ from sqlalchemy import (
     Text,
     and_,
     false,
+    inspect,
     literal_column,
+    text,
 )
 
-SCHEMA_VERSION = 3
+REVISION = "0001"  # the last one in migrations/versions
 
 
 metadata = MetaData()
-
-
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
 
 batches = Table(
@@ -67,7 +67,6 @@ tickets = Table(
     Column("seconds", Float),
     Column("next_ticket_id", String),
     Column("settled", String),  # "accept" or "reject" once a decision stands
-    # since version 2; with a default where an older row needs a value
     Column("skill", String),  # what a person must know; None: nothing
     Column("lane", String, nullable=False, server_default=""),  # records.lane_of: who may take it, in one word
     Column("reserved_for", String),  # it is handed out to this person first
@@ -79,7 +78,6 @@ tickets = Table(
     Column("right", Boolean),  # a gold ticket: whether the person was right
     Column("score", Float),  # a gold ticket: how right, 0 to 1
     Column("checkpoint", String, nullable=False, server_default=""),  # that made, or helped to make, its masklet
-    # since version 3
     Column("object_id", String),  # of the tickets in which several people make one masklet, each by themselves
 )
 
@@ -140,12 +138,11 @@ leases = Table(  # every lease that ever was: who held a ticket under which fenc
     Column("person", String, nullable=False),
     Column("claim_id", String, nullable=False),
     Column("claimed_at", Float, nullable=False),
-    # since version 2: set when the holder finishes the ticket, taken away when they take that back
     Column("finished_at", Float),
     Column("verdict", String),  # None: with a masklet
     Column("reasons", Text),  # comma-separated
     Column("seconds", Float),
-    Column("masklet_id", String),  # that the holder made; since version 3
+    Column("masklet_id", String),  # that the holder made
     PrimaryKeyConstraint("ticket_id", "token"),
 )
 
@@ -307,8 +304,8 @@ people = Table(
     Column("roles", String, nullable=False),  # comma-separated
     Column("password_hash", String),  # argon2id; None where only tokens log in
     Column("created_at", Float, nullable=False),
-    Column("skills", String, nullable=False, server_default=""),  # comma-separated; since version 2
-    Column("disabled", Boolean, nullable=False, server_default=false()),  # since version 2
+    Column("skills", String, nullable=False, server_default=""),  # comma-separated
+    Column("disabled", Boolean, nullable=False, server_default=false()),
 )
 
 
@@ -320,8 +317,15 @@ credentials = Table(  # browser logins, and tokens of programs
     Column("csrf", String),  # for a browser login; None for a token
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),  # None: until it is revoked
-    Column("scopes", String),  # comma-separated; None: whatever the person may do; since version 2
+    Column("scopes", String),  # comma-separated; None: whatever the person may do
 )
 
 
 Index("credentials_of_person", credentials.c.name)
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The revision of a database, as alembic has written it; None before the first."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(text("SELECT version_num FROM alembic_version"))

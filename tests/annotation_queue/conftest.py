@@ -86,6 +86,11 @@ def postgres_template(postgres_server: str) -> Iterator[str]:
     engine.dispose()
 
 
+@pytest.fixture
+def no_tables() -> None:
+    """For tests of the migrations: `uri` is a database without tables."""
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A new, empty database."""
@@ -93,9 +98,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path}/queue.db"
         return
     server = request.getfixturevalue("postgres_server")
-    # a test that watches the tables being made begins with none
-    empty = "create_the_database" in request.node.name or "old" in request.fixturenames
-    template = "template1" if empty else request.getfixturevalue("postgres_template")
+    template = "template1" if "no_tables" in request.fixturenames else request.getfixturevalue("postgres_template")
     name = f"queue_{uuid.uuid4().hex[:12]}"
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select
 
 from annotation_queue import schema
-from annotation_queue.database import Database, DatabaseUnreachable, WrongSchema
+from annotation_queue.database import Database, DatabaseUnreachable
 from annotation_queue.errors import BatchSealed, LeaseLost, NoSuchBatch, NoSuchMasklet, NoSuchTicket, NotAllowed
 from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Reason, Role, State
 from annotation_queue.tickets.claims import claiming
@@ -32,7 +32,7 @@ from tests.annotation_queue.annotators import (
     prompt,
     to_track,
 )
-from tests.annotation_queue.racing import accept_all, open_and_close
+from tests.annotation_queue.racing import accept_all
 from tests.annotation_queue.synthetic_queue import candidate, corrected, tickets
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -619,27 +619,6 @@ def test_a_ticket_that_another_claim_looks_at_is_not_nothing(uri, monkeypatch):
 
 
 # --- the database ----------------------------------------------------------------------------------------------------
-
-
-def test_processes_may_create_the_database_at_once(uri):
-    spawn = multiprocessing.get_context("spawn")
-    start = spawn.Event()
-    processes = [spawn.Process(target=open_and_close, args=(uri, start)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    start.set()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-
-
-def test_a_database_of_another_version_is_refused(uri):
-    database = Database(uri)
-    with database.write() as c:
-        c.execute(schema.schema_version.update().values(version=99))
-    database.close()
-    with pytest.raises(WrongSchema, match="99"):
-        Database(uri)
 
 
 @pytest.mark.parametrize("bad", ["mysql://localhost/x", "sqlite://", "sqlite:///:memory:"])

@@ -1,0 +1,136 @@
+"""The migrations: what they make, what they take over and what they refuse; on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+
+from annotation_queue import migrate, schema
+from annotation_queue.database import Database, WrongSchema
+from annotation_queue.tickets.store import Store
+from tests.annotation_queue.racing import open_and_close
+from tests.annotation_queue.synthetic_queue import tickets
+
+pytestmark = pytest.mark.usefixtures("no_tables")
+
+
+def tables(uri):
+    """Columns, indexes and row counts of every table."""
+    engine = create_engine(uri)
+    found = inspect(engine)
+    with engine.connect() as c:
+        seen = {
+            name: (
+                [(column["name"], str(column["type"]), column["nullable"]) for column in found.get_columns(name)],
+                sorted(index["name"] for index in found.get_indexes(name)),
+                c.scalar(text(f"SELECT count(*) FROM {name}")),
+            )
+            for name in found.get_table_names()
+        }
+    engine.dispose()
+    return seen
+
+
+def version_3(uri):
+    """A database as the program made it before there were revisions."""
+    engine = create_engine(uri)
+    with engine.begin() as c:
+        schema.metadata.create_all(c)
+        c.execute(text("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)"))
+        c.execute(text("INSERT INTO schema_version VALUES (3)"))
+    engine.dispose()
+
+
+def test_a_new_database_has_the_tables_of_the_schema_and_no_others(uri, tmp_path):
+    Database(uri).close()
+    engine = create_engine(uri)
+    with engine.connect() as c:
+        assert compare_metadata(MigrationContext.configure(c, opts={"compare_type": True}), schema.metadata) == []
+    engine.dispose()
+    made = tables(uri)
+    assert made.pop("alembic_version")[2] == 1
+    plain = f"sqlite:///{tmp_path}/plain.db"
+    schema.metadata.create_all(create_engine(plain))
+    if uri.startswith("sqlite"):
+        assert made == tables(plain)
+    assert {name: indexes for name, (_, indexes, _) in made.items()} == {
+        name: indexes for name, (_, indexes, _) in tables(plain).items()
+    }
+
+
+def test_the_schema_names_the_last_revision():
+    config = Config()
+    config.set_main_option("script_location", "annotation_queue:migrations")
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.REVISION
+
+
+def test_opening_a_database_that_is_up_to_date_changes_nothing_and_runs_no_migration(uri, monkeypatch):
+    database = Database(uri)
+    Store(database).open_batch("b", tickets(1, frame_count=4))
+    database.close()
+    before = tables(uri)
+    monkeypatch.setattr(migrate, "upgrade", lambda _: pytest.fail("a migration runs"))
+    Database(uri).close()
+    assert tables(uri) == before
+
+
+def test_running_the_migrations_twice_changes_nothing(uri):
+    database = Database(uri)
+    before = tables(uri)
+    with database.write() as c:
+        migrate.upgrade(c)
+    database.close()
+    assert tables(uri) == before
+
+
+def test_processes_may_create_the_database_at_once(uri):
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Event()
+    processes = [spawn.Process(target=open_and_close, args=(uri, start)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    start.set()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert tables(uri)["alembic_version"][2] == 1
+
+
+def test_a_database_of_version_3_is_taken_over_with_its_rows(uri):
+    version_3(uri)
+    engine = create_engine(uri)
+    with engine.begin() as c:
+        c.execute(text("INSERT INTO people (name, roles, created_at) VALUES ('ada', 'lead', 1000)"))
+    engine.dispose()
+    Database(uri).close()
+    taken = tables(uri)
+    assert taken["people"][2] == 1 and taken["alembic_version"][2] == 1 and "schema_version" not in taken
+
+
+@pytest.mark.parametrize("version", [1, 2, 99])
+def test_a_database_of_another_version_is_refused(uri, version):
+    version_3(uri)
+    engine = create_engine(uri)
+    with engine.begin() as c:
+        c.execute(text(f"UPDATE schema_version SET version = {version}"))
+    engine.dispose()
+    before = tables(uri)
+    with pytest.raises(WrongSchema, match=f"schema version {version}, ") as caught:
+        Database(uri)
+    assert "\n" not in str(caught.value) and tables(uri) == before
+
+
+def test_a_database_of_an_unknown_revision_is_refused(uri):
+    database = Database(uri)
+    with database.write() as c:
+        c.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(WrongSchema, match="revision '9999' is unknown") as caught:
+        Database(uri)
+    assert "\n" not in str(caught.value)
