@@ -1,8 +1,8 @@
-"""The queue's database: its tables, and transactions that mean the same on SQLite and on PostgreSQL.
+"""The queue's database: connections, and transactions that mean the same on SQLite and on PostgreSQL.
 
-Knows nothing about rules or people. On SQLite a writing transaction begins with BEGIN IMMEDIATE, so that it never
-fails half-way for want of the lock, in WAL mode with full synchronisation: what was answered survives a kill and a
-power cut. On PostgreSQL it is READ COMMITTED, and the queries lock the rows that they change.
+Knows no table, rule or person. On SQLite a writing transaction begins with BEGIN IMMEDIATE: it takes the lock first,
+and so never fails half-way. WAL mode with full synchronisation keeps every answered request through a kill and a power
+cut. On PostgreSQL a transaction is READ COMMITTED, and the queries lock the rows that they change.
 
     DatabaseError
     ├── DatabaseUnreachable
@@ -38,10 +38,10 @@ from storage.errors import first_line
 
 T = TypeVar("T")
 
-INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # with what to do in a conflict
-IDLE_S = 1.0  # a connection that was not used for so long is asked whether it is still there
+INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # inserts that know ON CONFLICT
+IDLE_S = 1.0  # a connection that was idle for longer is tested before use
 UPGRADE_LOCK = 7318004  # a number that nothing else locks on the same PostgreSQL server
-POOL_SIZE = 16  # connections a server process; measured: throughput falls above this, people do not need one each
+POOL_SIZE = 16  # connections of a server process; measured: throughput falls above this
 
 
 class DatabaseError(Exception):
@@ -60,7 +60,7 @@ class Database:
     """An open database. Lives as long as the process that serves the queue; safe to share between threads."""
 
     def __init__(self, uri: str) -> None:
-        """Open the database at `uri` and make its tables where they are missing; several processes may do so at once.
+        """Open the database at `uri`, and create or migrate its tables; several processes may do so at once.
 
         uri: SQLAlchemy's form, "sqlite:////path/queue.db" or "postgresql+psycopg://…".
         Raises ValueError for another kind of database, DatabaseUnreachable, WrongSchema.
@@ -80,9 +80,9 @@ class Database:
             self.engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_size=POOL_SIZE, max_overflow=4)
             event.listen(self.engine, "checkout", self._check_idle)
             event.listen(self.engine, "checkin", _note_use)
-        # SQLite's own way to wait for its writer is to sleep and look again, which starves many threads of a process
+        # SQLite waits for its writer by sleeping and trying again, which starves the threads of one process
         self._writing: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
-        # On PostgreSQL each statement sees what is committed when it begins, in a transaction or not: go without
+        # On PostgreSQL each statement sees what is committed when it begins, so reading needs no transaction
         reading: Any = {"reads_only": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reader: Engine = self.engine.execution_options(**reading)
         try:
@@ -140,8 +140,8 @@ class Database:
             yield connection
 
     def _check_idle(self, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-        """Asks a connection that was idle whether it still is one, as the server may have been restarted."""
-        if time.monotonic() - record.info.get("used", 0.0) < IDLE_S:  # asking each time is a tenth of a claim
+        """Tests a connection that was idle, because the server may have been restarted."""
+        if time.monotonic() - record.info.get("used", 0.0) < IDLE_S:  # a test each time would cost a tenth of a claim
             return
         try:
             self.engine.dialect.do_ping(connection)

@@ -12,7 +12,7 @@ from storage.records import Operation
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What one person's operations in a track ticket amount to."""
+    """What one person's operations in a track ticket cost."""
 
     clicks: int
     clicked_frames: int
@@ -20,14 +20,14 @@ class Effort:
 
 
 def effort_of(operations: Sequence[Operation], frames: Iterable[int]) -> dict[str, Effort]:
-    """What each person put into a masklet, from its ticket's operations, in order. frames: its annotated ones.
+    """What each person spent on a masklet. operations: of its ticket, in order. frames: its annotated frames.
 
     This defines what the figures count and what is published with a masklet:
 
-    - A click is a point that was placed or moved, or a box that was drawn. It was spent, so undoing it does not take it
-      back. A prompt holds all that stands on its frame, of which what stood there before is not counted again.
-    - An edited frame is one on which a prompt, a stroke or "absent" stands in the end, neither undone nor cleared, as
-      in the draft. It is the edited frame of whoever edited it last.
+    - A click is a point that was placed or moved, or a box that was drawn. It stays counted after an undo. A prompt
+      holds every point on its frame; points that were there before are not counted again.
+    - An edited frame has a prompt, a stroke or "absent" in the end, neither undone nor cleared, as in the draft. It
+      counts for the person who edited it last.
     """
     acts = [(operation, json.loads(operation.payload)) for operation in operations]
     clicks: dict[str, Counter[int]] = defaultdict(Counter)
@@ -74,7 +74,7 @@ def effort_of(operations: Sequence[Operation], frames: Iterable[int]) -> dict[st
 
 
 def _clicks_from(before: Mapping[str, object], now: Mapping[str, object]) -> int:
-    """The clicks that led from one prompt of a frame to the next: fewer points, and as many boxes, took none."""
+    """The clicks between two prompts of a frame. Removing points, or keeping the box, costs no click."""
     old, new = (len(points) if isinstance(points := prompt.get("points_xy"), list) else 0 for prompt in (before, now))
     boxes = int(bool(now.get("box_xyxy")) and now.get("box_xyxy") != before.get("box_xyxy"))
     moved = int(bool(new) and new == old and not boxes)
@@ -82,7 +82,7 @@ def _clicks_from(before: Mapping[str, object], now: Mapping[str, object]) -> int
 
 
 def _emptied(said: Mapping[str, object], frames: Iterable[int]) -> list[int]:
-    """Those of `frames` on which "absent" says that the object is not there; none if it is malformed."""
+    """Those of `frames` that an "absent" operation covers; empty if its payload is malformed."""
     first, last = said.get("first"), said.get("last")
     if not isinstance(first, int) or not isinstance(last, int):
         return []

@@ -42,11 +42,11 @@ class NoSuchFrame(QueueError):
 
 
 class LeaseLost(QueueError):
-    """The lease on this ticket is over; what was sent is kept beside it, and somebody else decides."""
+    """The lease on this ticket is over. What was sent is kept beside the ticket, and somebody else decides."""
 
 
 class TooLate(QueueError):
-    """What followed from this ticket is in other hands already."""
+    """Somebody else has already begun the work that followed from this ticket."""
 
 
 class NotAllowed(QueueError):
@@ -72,7 +72,7 @@ class TooManyLogins(QueueError):
 class LoginRefused(QueueError):
     """This login was begun elsewhere or too long ago; begin again."""
 
-    account: str | None = None  # the account that was refused, where there is one
+    account: str | None = None  # the account that was refused, if there is one
 
 
 class ProviderUnreachable(QueueError):

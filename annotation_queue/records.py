@@ -54,27 +54,33 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Somebody who works at the queue, or a program that does."""
+    """A person who works at the queue, or a program."""
 
     name: str
     roles: frozenset[Role]
-    skills: frozenset[str] = frozenset()  # what they know that some tickets ask for; TRAINED: they need no warm-up
+    skills: frozenset[str] = frozenset()  # that tickets may ask for; TRAINED: the person needs no warm-up
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePolicy:
     """How tickets are handed out and judged. Shares are in [0, 1]."""
 
-    rework_s: float = 1800.0  # a masklet that was sent back waits this long for its maker, if they worked within it
-    other_verifier: bool = True  # what was made on a verifier's request goes to another one; False for a single one
+    rework_s: float = (
+        1800.0  # how long a masklet that was sent back waits for its maker, who must have worked within this time
+    )
+    other_verifier: bool = (
+        True  # another verifier judges a correction that a verifier asked for; False: a team with one verifier
+    )
     overlap: int = 2  # verdicts on a verify ticket of the overlap share
     overlap_share: float = 0.0  # of the verify tickets, chosen by the hash of their id
-    makers: int = 2  # people who make the masklet of a track ticket of the makers' share, each without the others'
-    makers_share: float = 0.0  # of the track tickets about a masklet that no person has made yet, chosen likewise
-    gold_share: float = 0.0  # of each person's claims, drawn anew each time, that get a gold ticket
+    makers: int = (
+        2  # people who each make the masklet of a track ticket of the makers' share, without seeing the others'
+    )
+    makers_share: float = 0.0  # of the track tickets about a model's masklet, chosen by the hash of their id
+    gold_share: float = 0.0  # of each person's claims, drawn at random each time, that get a gold ticket
     gold_iou: float = 0.75  # a masklet made in a gold ticket is right from this mean IoU with the true one
-    warmup_tickets: int = 0  # gold tickets that a new person does before any other, or as many as there are; 0: none
-    warmup_accuracy: float = 0.8  # share of their last `warmup_tickets` that must be right; below it, only gold again
+    warmup_tickets: int = 0  # gold tickets that a new person does first, or as many as there are; 0: no warm-up
+    warmup_accuracy: float = 0.8  # share of their last `warmup_tickets` that must be right; below it they get only gold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +90,7 @@ class NewTicket:
     ticket_id: str  # made from content, so that opening a batch again changes nothing
     kind: Kind
     video_id: str
-    masklet: Masklet | None = None  # what is judged or corrected; None where a person begins from nothing
+    masklet: Masklet | None = None  # to judge or to correct; None: a person begins from nothing
     phase: str = "auto"  # "auto", "1", "2", "3"
     priority: int = 0  # higher is handed out first
     payload: str = "{}"  # JSON object; "prompts" lists what an annotator may prompt with, see PROMPTS; the queue adds
@@ -95,7 +101,7 @@ class NewTicket:
 
 @dataclass(frozen=True, kw_only=True)
 class NewGold:
-    """A ticket whose answer is known. Each person gets a copy of their own, which counts nowhere in the batch.
+    """A ticket whose answer is known. Each person gets their own copy, which is not counted in the batch.
 
     A verify ticket has `expected`, a track ticket `truth`.
     """
@@ -131,7 +137,7 @@ class Ticket:
     priority: int
     payload: str  # JSON object, as the pipeline gave it
     state: State
-    made_by: str | None  # the person who made the masklet, who never verifies it; None for the model's
+    made_by: str | None  # the person who made the masklet, and never verifies it; None: the model
     needs_lead: bool  # a verifier was unsure, or several did not agree
     attempt: int  # 1 for a ticket of the pipeline, one more for each that follows; the same for all makers of a masklet
     previous_ticket_id: str | None = None  # the ticket that led to this one
@@ -143,8 +149,8 @@ class Ticket:
     finished_by: str | None = None
     next_ticket_id: str | None = None  # the ticket that this one led to
     skill: str | None = None  # what a person must know to get it
-    sent_back_by: str | None = None  # the verifier who asked for what was made: somebody else verifies it
-    rework: bool = False  # it is about a person's masklet that was sent back; its maker is asked first
+    sent_back_by: str | None = None  # the verifier who asked for the correction; another one verifies it
+    rework: bool = False  # about a person's masklet that was sent back; its maker is asked first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +203,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Appended:
-    """What became of the operations that were sent."""
+    """What the queue did with the operations that were sent."""
 
     stored: int  # new ones
     repeated: int  # the queue had them already
@@ -210,21 +216,21 @@ class Batch:
 
     batch_id: str
     sealed: bool  # the pipeline has sent every ticket
-    total: int  # tickets, those that followed from others included
+    total: int  # tickets, including those that followed from others
     remaining: int  # tickets not done
     drained: bool  # sealed, and nothing remains
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """A decision that stands: the masklet carries its verdict, who gave it and who made it."""
+    """A final decision. The masklet carries its verdict, its verifier and its maker."""
 
     ticket_id: str
     video_id: str
     verdict: Verdict  # ACCEPT or REJECT
     reasons: tuple[Reason, ...]
     decided_by: str
-    masklet: Masklet | None  # None where nobody made one: a track ticket from nothing, rejected
+    masklet: Masklet | None  # None: a track ticket from nothing was rejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +277,7 @@ class Stats:
 
     counts: tuple[Count, ...]
     paces: tuple[Pace, ...]
-    undelivered: int  # drained batches that the pipeline has not been told of
+    undelivered: int  # drained batches that the pipeline does not know of yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +292,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchFigures:
-    """How far the tickets of one kind in one batch are."""
+    """The progress of the tickets of one kind in one batch."""
 
     batch_id: str
     kind: Kind
@@ -294,22 +300,24 @@ class BatchFigures:
     leased: int
     done: int
     per_hour: float  # tickets done, at the pace of the last quarter of an hour
-    expected_s: float | None  # until what is open now is done at that pace, followers not foreseen; None: no pace
+    expected_s: (
+        float | None
+    )  # until the open tickets are done at that pace, without tickets that will follow; None: no pace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What people did, summed over one person, phase or checkpoint. None where nothing was counted."""
+    """The work of people, summed over one person, phase or checkpoint. None: nothing was counted."""
 
     name: str  # of the person, the phase or the checkpoint
-    answers: int  # tickets finished, a vote on one of several verdicts included
+    answers: int  # tickets finished; each of several verdicts on a ticket counts
     verdicts: dict[str, int]  # by verdict; "made" is a masklet
     seconds_per_ticket: float | None  # where the client measured it
     seconds_per_frame: float | None  # of masklets that people made, an annotated frame (6 fps)
     clicks_per_clicked_frame: float | None
-    edited_frames_share: float | None  # frames that they edited, of the annotated ones of what they submitted
-    first_pass: Share | None  # verdicts on masklets that nobody had judged or sent back before: accepted
-    agreement: float | None  # mean share of the others who said the same, on tickets that took several answers
+    edited_frames_share: float | None  # frames that they edited, of the annotated frames of their masklets
+    first_pass: Share | None  # accepted, of the masklets that nobody had judged or sent back before
+    agreement: float | None  # on tickets with several answers: mean share of the others that gave the same answer
     masklet_iou: float | None  # mean IoU over time of a masklet with those of other people of the same object
 
 
@@ -325,7 +333,7 @@ class GoldFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueFigures:
-    """The queue in figures: of the whole, and by person, maker, phase and checkpoint. Gold is only in `gold`."""
+    """The queue in figures: in total, and by person, maker, phase and checkpoint. Gold is only in `gold`."""
 
     at: float  # s since the epoch, when they were counted
     batches: tuple[BatchFigures, ...]
@@ -339,7 +347,7 @@ class QueueFigures:
 
 
 class Scope(StrEnum):
-    """What a token may be used for, within what its person may do. Reading is always included."""
+    """What a token permits, within the rights of its person. Reading is always included."""
 
     READ = "read"  # only to read
     ANNOTATE = "annotate"  # to claim and work on tickets
@@ -351,14 +359,14 @@ class Token:
     """A program's token, as it is shown after it was issued."""
 
     token_id: str
-    scopes: tuple[Scope, ...] | None  # None: whatever the person may do
+    scopes: tuple[Scope, ...] | None  # None: everything that the person may do
     created_at: float  # s since the epoch
     expires_at: float | None  # None: until it is revoked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """A person as leads and admins see them."""
+    """A person, as leads and admins see them."""
 
     name: str
     roles: tuple[Role, ...]
@@ -382,7 +390,7 @@ class Audited:
 
 @dataclass(frozen=True, kw_only=True)
 class Other:
-    """Another object of the same video, to see what is masked already."""
+    """Another object of the same video, shown so that nobody masks it twice."""
 
     masklet_id: str
     settled: Verdict | None  # None: nobody has decided yet
@@ -393,7 +401,7 @@ class Other:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What a page must know to show a video."""
+    """What a page needs to show a video."""
 
     video_id: str
     height: int  # px

@@ -14,7 +14,11 @@ from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Per
 from storage.masklet_rules import form_problems
 from storage.records import Masklet, Verdict, content_id
 
-HANDED_OUT = (Kind.VERIFY, Kind.TRACK, Kind.SELECT)  # first, unless the claim says otherwise: what is nearly done
+HANDED_OUT = (
+    Kind.VERIFY,
+    Kind.TRACK,
+    Kind.SELECT,
+)  # order of kinds, unless the claim says otherwise: nearly finished work first
 
 
 # What each finished ticket leads to; None for the verdict stands for a masklet that a person made.
@@ -44,7 +48,7 @@ KINDS_OF: dict[Role, frozenset[Kind]] = {
 OVERSEERS = frozenset({Role.LEAD, Role.ADMIN, Role.PIPELINE})
 
 
-TRAINED = "trained"  # the skill of whoever needs no warm-up
+TRAINED = "trained"  # the skill of a person who needs no warm-up
 
 
 GOLD_LANE = "gold"
@@ -54,14 +58,14 @@ GOLD_LANE = "gold"
 PROMPTS = ("click", "box", "mask", "stroke", "propagate")
 
 
-# What an annotator does in a ticket, and what the payload says of it beside the operation's frame_idx:
+# The kinds of operations of an annotator, each with the keys of its payload:
 ACTS = (
-    "prompt",  # points_xy and labels, box_xyxy: all that stands on the frame now
+    "prompt",  # points_xy and labels, box_xyxy: everything that prompts on the frame now
     "stroke",  # mask_rle: the frame's mask after a brush, an eraser or a polygon
     "propagate",  # direction: "forward", "backward" or "both"
-    "lock",  # on: whether no propagation may change the frame
-    "absent",  # first, last: the object is not there on these frames, both included
-    "clear",  # the frame's prompts do not stand any more; its mask stays
+    "lock",  # on: true if no propagation may change the frame
+    "absent",  # first, last: the object is absent from the first to the last frame, both included
+    "clear",  # removes the frame's prompts; its mask stays
     "undo",  # operation_id
     "redo",  # operation_id
 )
@@ -80,10 +84,10 @@ ID_LENGTH = 128
 MAX_SIDE_PX = 16_384
 
 
-MAX_DEPTH = 32  # of a payload's lists and objects: whoever reads it later must not run out of stack
+MAX_DEPTH = 32  # of nested lists and objects in a payload, so that no reader runs out of stack
 
 
-MAX_S = 1e9  # spent on a ticket, by a client's clock; sums of it stay finite
+MAX_S = 1e9  # s spent on a ticket, by a client's clock; keeps the sums finite
 
 
 def check_id(value: str, what: str = "id") -> str:
@@ -114,7 +118,7 @@ def _parts(value: object) -> Iterable[object]:
 
 
 def kinds_of(roles: frozenset[Role]) -> frozenset[Kind]:
-    """The kinds of tickets that somebody with these roles may hold."""
+    """The kinds of tickets that a person with these roles may hold."""
     return frozenset[Kind]().union(*(KINDS_OF[role] for role in roles))
 
 
@@ -136,18 +140,18 @@ def why_not(person: Person, ticket: Ticket) -> str | None:
 
 
 def lane_of(*, needs_lead: bool, skill: str | None) -> str:
-    """What somebody must have to be handed a ticket, beside the role, as one word that an index can hold."""
+    """What a ticket asks for besides the role, as one word that an index can hold."""
     return "lead" if needs_lead else "" if skill is None else f"skill:{skill}"
 
 
 def lanes_of(person: Person) -> list[str]:
-    """The lanes that a person is handed tickets from. A lead takes a ticket of another skill by its id only."""
+    """The lanes that a person gets tickets from. A lead can take a ticket of another skill by its id only."""
     lead = ["lead"] if Role.LEAD in person.roles else []
     return ["", *lead, *(lane_of(needs_lead=False, skill=skill) for skill in sorted(person.skills))]
 
 
 def is_in_share(word: str, share: float) -> bool:
-    """Whether the hash of an id falls into a share in [0, 1]: the same each time, anywhere."""
+    """Whether the hash of an id falls into a share in [0, 1]: the same answer on every machine."""
     return int(content_id(word, "share"), 16) < share * 16**16
 
 

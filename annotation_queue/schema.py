@@ -55,7 +55,7 @@ tickets = Table(
     Column("attempt", Integer, nullable=False),
     Column("previous_ticket_id", String),
     Column("created_at", Float, nullable=False),
-    Column("ordinal", Integer, nullable=False),  # place among those that came with it, or of its object
+    Column("ordinal", Integer, nullable=False),  # place among the tickets that came with it, or of the same object
     Column("state", String, nullable=False),
     Column("lease_token", Integer, nullable=False),
     Column("leased_by", String),
@@ -68,21 +68,23 @@ tickets = Table(
     Column("next_ticket_id", String),
     Column("settled", String),  # "accept" or "reject" once a decision stands
     Column("skill", String),  # what a person must know; None: nothing
-    Column("lane", String, nullable=False, server_default=""),  # records.lane_of: who may take it, in one word
-    Column("reserved_for", String),  # it is handed out to this person first
-    Column("reserved_until", Float),  # and to others after this; None: never
-    Column("sent_back_by", String),  # who asked for what was made: somebody else verifies it
-    Column("rework", Boolean, nullable=False, server_default=false()),  # what a person made was sent back
-    Column("overlap", Integer, nullable=False, server_default="1"),  # answers that it takes, see `rows.overlap_of`
-    Column("gold_id", String),  # the gold ticket that this is one person's copy of; None: real work
+    Column("lane", String, nullable=False, server_default=""),  # rules.lane_of: who may take it, in one word
+    Column("reserved_for", String),  # this person gets it first
+    Column("reserved_until", Float),  # others get it after this; None: never
+    Column("sent_back_by", String),  # the verifier who asked for the correction; another one verifies it
+    Column("rework", Boolean, nullable=False, server_default=false()),  # about a person's masklet that was sent back
+    Column("overlap", Integer, nullable=False, server_default="1"),  # answers that it takes, see `sharing.overlap_of`
+    Column("gold_id", String),  # this is one person's copy of that gold ticket; None: real work
     Column("right", Boolean),  # a gold ticket: whether the person was right
     Column("score", Float),  # a gold ticket: how right, 0 to 1
-    Column("checkpoint", String, nullable=False, server_default=""),  # that made, or helped to make, its masklet
-    Column("object_id", String),  # of the tickets in which several people make one masklet, each by themselves
+    Column(
+        "checkpoint", String, nullable=False, server_default=""
+    ),  # the model that made, or helped to make, its masklet
+    Column("object_id", String),  # common to the tickets in which several people make one masklet
 )
 
 
-IS_OPEN = tickets.c.state == literal_column("'open'")  # literals: an index on a part of a table serves no parameter
+IS_OPEN = tickets.c.state == literal_column("'open'")  # literals: a partial index is not used for a parameter
 
 
 IS_LEASED = tickets.c.state == literal_column("'leased'")
@@ -130,7 +132,7 @@ HAS_OBJECT = tickets.c.object_id.is_not(None)
 Index("tickets_of_object", tickets.c.object_id, sqlite_where=HAS_OBJECT, postgresql_where=HAS_OBJECT)
 
 
-leases = Table(  # every lease that ever was: who held a ticket under which fencing token, and how it ended
+leases = Table(  # all leases, past and present: who held a ticket under which fencing token, and how it ended
     "leases",
     metadata,
     Column("ticket_id", String, nullable=False),
@@ -169,7 +171,7 @@ gold = Table(  # tickets whose answer is known; each person gets a copy of their
     "gold",
     metadata,
     Column("gold_id", String, primary_key=True),
-    Column("batch_id", String, nullable=False),  # whose video it is of; the copies count nowhere in it
+    Column("batch_id", String, nullable=False),  # its video is of this batch; the copies are not counted in it
     Column("kind", String, nullable=False),
     Column("video_id", String, nullable=False),
     Column("masklet_id", String),
@@ -182,8 +184,8 @@ gold = Table(  # tickets whose answer is known; each person gets a copy of their
 )
 
 
-# Rolling sums, changed in the transaction that they count: the figures never read the tickets. Rows with person ""
-# count tickets (added, done), the others what people did. Gold is in none of them.
+# Rolling sums, changed in the transactions that they count, so that the figures never read the tickets. Rows with
+# person "" count tickets (added, done), other rows count people's work. Gold is not counted.
 TALLY_KEYS = ("batch_id", "kind", "phase", "checkpoint", "person", "maker", "verdict", "needs_lead")
 
 
@@ -199,8 +201,8 @@ TALLY_SUMS = (
     "edited_frames",
     "clicked_frames",
     "clicks",
-    "votes",  # answers to what took several
-    "agreement",  # sum over the votes of the share of the other votes that said the same
+    "votes",  # answers to tickets that took several answers
+    "agreement",  # sum over the votes: the share of the other votes that gave the same answer
     "compared",  # masklets that the person made beside or after other people
     "iou",  # sum over them of their IoU with the others'
 )
@@ -227,7 +229,7 @@ audit = Table(  # append-only: who did what to people, tokens and decisions
 )
 
 
-masklets = Table(  # candidates, and what people made of them; never changed, and removed only by a take-back
+masklets = Table(  # candidates and people's masklets; never changed, removed only by a take-back
     "masklets",
     metadata,
     Column("batch_id", String, nullable=False),
@@ -254,7 +256,7 @@ operations = Table(  # append-only
     Column("created_at", String, nullable=False),  # the client's clock, ISO 8601
     Column("received_at", Float, nullable=False),
     Column("lease_token", Integer, nullable=False),
-    Column("branch", Boolean, nullable=False),  # came after the lease was lost: kept, and counted nowhere
+    Column("branch", Boolean, nullable=False),  # came after the lease was lost: stored, and counted nowhere
 )
 
 
@@ -285,7 +287,7 @@ versions = Table(  # the masks that an operation made; rows are never changed
 Index("versions_of_ticket", versions.c.ticket_id)
 
 
-outbox = Table(  # what the pipeline must be told, written with the change that it tells of
+outbox = Table(  # messages to the pipeline, written in the transaction of their cause
     "outbox",
     metadata,
     Column("batch_id", String, primary_key=True),  # drained: once a batch
@@ -302,7 +304,7 @@ people = Table(
     metadata,
     Column("name", String, primary_key=True),
     Column("roles", String, nullable=False),  # comma-separated
-    Column("password_hash", String),  # argon2id; None where only tokens log in
+    Column("password_hash", String),  # argon2id; None: only tokens log in
     Column("created_at", Float, nullable=False),
     Column("skills", String, nullable=False, server_default=""),  # comma-separated
     Column("disabled", Boolean, nullable=False, server_default=false()),

@@ -1,8 +1,8 @@
 """People, their roles and passwords, and the credentials that requests carry.
 
 Knows nothing about HTTP. Passwords are kept as argon2id hashes; of a browser login or a program's token only the
-SHA-256 is kept (the secrets are random and long, so that needs no salt). Whatever changes a person or a token leaves a
-line in the audit, in the same transaction; so do logins, and those that failed.
+SHA-256 is kept (the secrets are random and long, so no salt is needed). Every change of a person or a token, and every
+login, also a failed one, writes a line of the audit in the same transaction.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 LOGIN_S = 12 * 3600.0  # a browser login lasts a working day
 MIN_PASSWORD = 8  # characters
-FAILURES = 10  # failed logins as one name from one address in
-FAILURES_S = 300.0  # this long, before they must wait
-MANY_FAILURES = 100  # and those of a name from anywhere, or of an address as anybody: offices share one
+FAILURES_S = 300.0  # the limits below are for this time
+FAILURES = 10  # failed logins as one name from one address
+MANY_FAILURES = 100  # failed logins as one name, or from one address: an office shares an address
 TOKEN_ID = 12  # characters of a token's hash that name it
-NOBODY = "(nobody)"  # who fails to log in, and as whom where no account has that name
-OPERATOR = "(operator)"  # who does what no logged-in person did: the command line, the server itself
-TOKEN_PREFIX = "mq_"  # so that a token is recognised where it should not be
+NOBODY = "(nobody)"  # in the audit: who failed to log in, and the name that has no account
+OPERATOR = "(operator)"  # in the audit: the command line or the server itself
+TOKEN_PREFIX = "mq_"  # makes a leaked token recognisable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +53,16 @@ class Login:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who a request comes from; `csrf` is what its header must carry, None for a program's token."""
+    """The person behind a request. csrf: the value that its header must carry; None for a program's token."""
 
     person: Person
     csrf: str | None
-    scopes: frozenset[Scope] | None = None  # of a token; None: whatever the person may do
+    scopes: frozenset[Scope] | None = None  # of a token; None: everything that the person may do
 
 
-_Who = tuple[str | None, str | None]  # who tries to log in: a name and an address, None for any
+_Who = tuple[str | None, str | None]  # an attempt to log in: name and address, None for any
 
-# Whom a lead may manage: people with these roles and no others. Admins manage everybody.
+# A lead may manage people with these roles and no others. Admins manage everybody.
 ROLES_OF_LEADS = frozenset({Role.ANNOTATOR, Role.VERIFIER, Role.LEAD})
 
 _WHO = (  # asked at every request
@@ -86,8 +86,8 @@ class Accounts:
         self._database = database
         self._hasher = hasher or PasswordHasher()
         self._clock = clock
-        self._failures: dict[_Who, list[float]] = {}  # in this process only: a restart forgives
-        self._unknown: list[float] = []  # when attempts as no account that is here were noted
+        self._failures: dict[_Who, list[float]] = {}  # in this process only: a restart forgets them
+        self._unknown: list[float] = []  # times of the audited attempts with an unknown name
         self._lock = threading.Lock()
         self._hashing = threading.BoundedSemaphore(4)  # each hash takes tens of MiB for a moment
         self._nobody = self._hasher.hash(secrets.token_hex(16))  # so that an unknown name takes as long as a known one
@@ -103,9 +103,9 @@ class Accounts:
         skills: Iterable[str] | None = None,
         by: Person | None = None,
     ) -> Person:
-        """Add a person, or change the roles (and what else is given) of one who is there.
+        """Add a person, or change the roles, password or skills of an existing one.
 
-        by: who does so, None for whoever runs the server.
+        by: the person who does so; None: the operator of the server.
         Raises ValueError for a bad name or skill, no role, or a password shorter than MIN_PASSWORD; NotAllowed if `by`
         may not.
         """
@@ -126,12 +126,12 @@ class Accounts:
                 c.execute(insert(people).values(name=name, created_at=self._clock(), **values))
             else:
                 c.execute(update(people).where(people.c.name == name).values(**values))
-                if password is not None:  # whoever knew the old one is out
+                if password is not None:  # end the logins that used the old one
                     c.execute(delete(credentials).where(credentials.c.name == name, credentials.c.csrf.is_not(None)))
         return person
 
     def disable(self, name: str, disabled: bool = True, *, by: Person | None = None) -> None:
-        """Shut a person out, with every credential of theirs, or let them log in again. ValueError, NotAllowed."""
+        """Disable a person and end all their credentials, or let them log in again. Raises ValueError, NotAllowed."""
         with self._database.write() as c:
             self._note(c, by, "disable" if disabled else "enable", name, {})
             changed = c.execute(update(people).where(people.c.name == name).values(disabled=disabled)).rowcount
@@ -141,7 +141,7 @@ class Accounts:
                 c.execute(delete(credentials).where(credentials.c.name == name))
 
     def remove(self, name: str) -> bool:
-        """Remove a person with every credential of theirs; what they did stays. False if there was none."""
+        """Remove a person and their credentials; their work stays. False if there is no such person."""
         with self._database.write() as c:
             self._note(c, None, "remove", name, {})
             c.execute(delete(credentials).where(credentials.c.name == name))
@@ -154,7 +154,7 @@ class Accounts:
             return [_person(row) for row in rows]
 
     def accounts(self) -> builtins.list[Account]:
-        """Everybody, by name, with their tokens that are not over."""
+        """Everybody, by name, with their valid tokens."""
         tokens: dict[str, list[Token]] = {}
         with self._database.read() as c:
             for row in c.execute(
@@ -192,7 +192,7 @@ class Accounts:
     ) -> str:
         """A new token for a program that acts as `name`; shown once.
 
-        scopes: what it may be used for, None for whatever `name` may do. expires_s: how long it lasts.
+        scopes: what it may be used for; None: everything that `name` may do. expires_s: how long it lasts.
         Raises ValueError for an unknown name, NotAllowed if `by` may not.
         """
         secret, now = TOKEN_PREFIX + secrets.token_urlsafe(32), self._clock()
@@ -217,7 +217,7 @@ class Accounts:
                 raise ValueError(f"{name} has no token {token_id!r}")
 
     def revoke_tokens(self, name: str, *, by: Person | None = None) -> int:
-        """End every credential of `name`, browsers and programs; returns how many there were. ValueError: nobody's."""
+        """End every credential of `name`, of browsers and programs; returns their number. Raises ValueError."""
         with self._database.write() as c:
             if c.execute(select(people.c.name).where(people.c.name == name)).first() is None:
                 raise ValueError(f"there is nobody called {name!r}")
@@ -240,7 +240,7 @@ class Accounts:
             known = None
         said = {"way": "password", "address": address}
         if row is None or known is None:
-            subject = NOBODY if row is None else row.name  # not what was typed: it may be a password
+            subject = NOBODY if row is None else row.name  # not the typed name: it may be a password
             if row is not None or self._is_noted():
                 with self._database.write() as c:
                     audit.note(c, self._clock(), NOBODY, "fail to log in", subject, said)
@@ -251,10 +251,10 @@ class Accounts:
             return self._begin(c, row)
 
     def admit(self, vouched: Vouched, roles: Iterable[Role] = ()) -> Login:
-        """Begin a login of somebody whom a provider vouches for.
+        """Begin a login of a person whom a provider vouches for.
 
-        roles: what somebody without an account becomes; none: they are not let in.
-        Raises LoginRefused for them, for whoever is shut out, and for the pipeline, which is no person.
+        roles: of the account that is created for a person without one; empty: such a person is refused.
+        Raises LoginRefused for them, for a disabled person, and for the pipeline, which is a program.
         """
         name, given = vouched.name, ",".join(sorted(roles))
         with self._database.write() as c:
@@ -276,7 +276,7 @@ class Accounts:
 
     @contextmanager
     def counting(self, address: str) -> Iterator[None]:
-        """A block in which LoginRefused counts, and is noted, like a wrong password from here. Raises TooManyLogins."""
+        """In this block, LoginRefused is counted and audited like a wrong password. Raises TooManyLogins."""
         forgive = self._count_attempt(f"(a provider's, at {address})", address)
         refused = False
         try:
@@ -298,7 +298,7 @@ class Accounts:
             c.execute(delete(credentials).where(credentials.c.secret_sha256 == _digest(secret)))
 
     def caller(self, secret: str) -> Caller:
-        """Who this secret belongs to, with their roles as they are now. Raises NotLoggedIn."""
+        """The person of this secret, with their current roles. Raises NotLoggedIn."""
         with self._database.read() as c:
             row = c.execute(_WHO, {"secret_sha256": _digest(secret)}).first()
         if row is None or (row.expires_at is not None and row.expires_at < self._clock()):
@@ -348,7 +348,7 @@ class Accounts:
             return self._hasher.hash(password)
 
     def _is_noted(self) -> bool:
-        """Whether another attempt as no account that is here goes into the audit: nobody fills it."""
+        """Whether to audit another attempt with an unknown name: a limited number, so that nobody fills the audit."""
         now = self._clock()
         with self._lock:
             self._unknown = [t for t in self._unknown if t > now - FAILURES_S]
@@ -358,14 +358,14 @@ class Accounts:
             return True
 
     def _count_attempt(self, name: str, address: str) -> Callable[[], None]:
-        """Count an attempt as a failure, before it takes any time. Returns what to call if it is none.
+        """Count an attempt as a failure before it is checked. Returns a function that takes this back after a success.
 
         Raises TooManyLogins.
         """
         now, pair = self._clock(), (name, address)
         limits: dict[_Who, int] = {pair: FAILURES, (name, None): MANY_FAILURES, (None, address): MANY_FAILURES}
         with self._lock:
-            if len(self._failures) > 10_000:  # somebody tries names: forget those who are quiet
+            if len(self._failures) > 10_000:  # somebody tries many names: forget old failures
                 kept = self._failures.items()
                 self._failures = {key: times for key, times in kept if times and times[-1] > now - FAILURES_S}
             recent = {key: [t for t in self._failures.get(key, ()) if t > now - FAILURES_S] for key in limits}
@@ -383,7 +383,7 @@ class Accounts:
 
 
 def token_id_of(secret: str) -> str:
-    """What a token is called where it is listed: the beginning of its hash."""
+    """The id of a token in lists: the beginning of its hash."""
     return _digest(secret)[:TOKEN_ID]
 
 

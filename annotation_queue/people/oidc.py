@@ -1,9 +1,10 @@
 """Logging in through an OpenID Connect provider: the authorization code flow with PKCE, state and nonce.
 
-Knows nothing about accounts, cookies or HTTP codes. A login that is under way is one random secret, which the browser
-keeps: its state, nonce and code verifier follow from it, so that any process of the queue can finish what another one
-began. What a provider says of somebody is believed once the signature, issuer, audience, time and nonce of its ID token
-are right. Source: OpenID Connect Core 1.0 and Discovery 1.0, RFC 7636.
+Knows nothing about accounts, cookies or HTTP codes. A login in progress is one random secret, which the browser keeps.
+State, nonce and code verifier are derived from it, so that any process of the queue can finish a login that another one
+began. An ID token is trusted after its signature, issuer, audience, time and nonce are checked.
+
+Source: OpenID Connect Core 1.0 and Discovery 1.0, RFC 7636.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from annotation_queue.errors import LoginRefused, ProviderUnreachable
 from annotation_queue.records import Role
 from annotation_queue.rules import check_id
 
-FLOW_S = 600.0  # how long somebody may take to log in at the provider
-KNOWN_S = 300.0  # how long the provider's description of itself is believed
+FLOW_S = 600.0  # how long a login at the provider may take
+KNOWN_S = 300.0  # how long the provider's description is cached
 PATIENCE_S = 10.0  # of each request to the provider
-AT_ONCE = 16  # requests to the provider: one that hangs must not take every thread of the queue
-LEEWAY_S = 60  # that the provider's clock may be off
-# Signatures that only the holder of a private key can make: neither "none" nor a shared secret is one.
+AT_ONCE = 16  # requests to the provider at once: a hanging provider must not block every thread of the queue
+LEEWAY_S = 60  # how wrong the provider's clock may be
+# Signatures with a private key only: not "none", and no shared secret.
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # may be reached without TLS
-# What a person whom nobody added may become.
+# The roles that a provider's login may give to a person without an account.
 NEWCOMERS = frozenset({Role.ANNOTATOR, Role.VERIFIER})
 
 
@@ -50,7 +51,7 @@ class Begun:
 
 @dataclass(frozen=True, kw_only=True)
 class Vouched:
-    """Whom the provider vouches for: the name of an account here, and what never changes of theirs over there."""
+    """The person whom the provider vouches for: the name of their account here, and their fixed id at the provider."""
 
     name: str
     issuer: str
@@ -59,7 +60,7 @@ class Vouched:
 
 @dataclass(frozen=True)
 class _Flow:
-    """What both sides of a login under way must agree on; nothing of it tells the secret or another part."""
+    """The parts of a login in progress, derived from its secret. No part reveals the secret or another part."""
 
     state: str
     nonce: str
@@ -76,7 +77,7 @@ class _Flow:
 
 
 class Provider:
-    """One provider, as its own description of itself says. Safe to share between threads."""
+    """One provider, described by its discovery document. Safe to share between threads."""
 
     def __init__(
         self,
@@ -91,9 +92,10 @@ class Provider:
     ) -> None:
         """page: URL at which people reach the queue; the provider must know `page/` as a redirect URI.
 
-        client_secret: None for a client that the provider knows as public.
-        name_claim: which claim is the name of the account; the provider must keep it unique and let nobody change
-        their own. roles: of people without an account, who get one at their first login; none: they are not let in.
+        client_secret: None for a public client.
+        name_claim: the claim that is the name of the account; it must be unique at the provider, and people must not be
+        able to change their own. roles: of the account that a new person gets at the first login; empty: new people are
+        refused.
         Raises ValueError for a URL that is neither https nor on this machine, and for roles that only an admin gives.
         """
         self.roles = frozenset(Role(role) for role in roles)
@@ -105,13 +107,13 @@ class Provider:
         self._redirect_uri = _checked(page, "the page, to which an OIDC provider sends people back,").rstrip("/") + "/"
         self._client_id, self._client_secret = client_id, client_secret
         self._name_claim, self._clock = name_claim, clock
-        self._tls = httpx.create_ssl_context()  # once: it reads every certificate of the machine
+        self._tls = httpx.create_ssl_context()  # once: loading the certificates is slow
         self._asking = threading.BoundedSemaphore(AT_ONCE)
         self._known: tuple[float, dict[str, Any]] = (float("-inf"), {})
 
     @property
     def host(self) -> str:
-        """What people know the provider by."""
+        """The provider's name for people."""
         return urlsplit(self._issuer).hostname or self._issuer
 
     def begin(self) -> Begun:
@@ -132,11 +134,11 @@ class Provider:
         return Begun(url=str(url), secret=secret)
 
     def is_of(self, secret: str, state: str) -> bool:
-        """Whether an answer with this state is one to the login of this secret."""
+        """Whether an answer with this state belongs to the login of this secret."""
         return bool(secret) and hmac.compare_digest(_Flow.of(secret).state.encode(), state.encode())
 
     def finish(self, secret: str, code: str) -> Vouched:
-        """Whom the provider's code stands for. Raises LoginRefused, ProviderUnreachable."""
+        """The person behind the provider's code. Raises LoginRefused, ProviderUnreachable."""
         flow = _Flow.of(secret)
         tokens = self._redeem(code, flow.verifier)
         claims = self._verified(tokens.get("id_token"), flow.nonce)
@@ -150,7 +152,7 @@ class Provider:
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _redeem(self, code: str, verifier: str) -> dict[str, Any]:
-        """The tokens that a code stands for."""
+        """Exchange a code for tokens."""
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -168,8 +170,10 @@ class Provider:
         return self._ask("POST", self._endpoint("token_endpoint"), data=form, auth=auth)
 
     def _verified(self, id_token: object, nonce: str) -> dict[str, Any]:
-        """The claims of an ID token that is this provider's, for this client, of now, and of this login."""
-        keys = self._ask("GET", self._endpoint("jwks_uri"))  # fetched anew, so that keys may be changed at any time
+        """The claims of an ID token, after checking that it is valid and for this client and this login."""
+        keys = self._ask(
+            "GET", self._endpoint("jwks_uri")
+        )  # fetched each time: the provider may change its keys at any time
         try:
             token = jwt.decode(str(id_token), KeySet.import_key_set(keys), algorithms=ALGORITHMS)  # type: ignore[arg-type]
             wanted = jwt.JWTClaimsRegistry(
@@ -208,7 +212,7 @@ class Provider:
             raise ProviderUnreachable(f"{self.host} has no usable {name}") from error
 
     def _description(self) -> dict[str, Any]:
-        """What the provider says about itself, asked again when that is old."""
+        """The provider's discovery document, cached for KNOWN_S."""
         then, known = self._known
         if self._clock() - then >= KNOWN_S:
             known = self._ask("GET", self._issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -218,7 +222,7 @@ class Provider:
         return known
 
     def _ask(self, method: str, url: str, **sent: Any) -> dict[str, Any]:
-        """A JSON object from the provider. Redirects are not followed: they are for browsers."""
+        """A JSON object from the provider. Redirects are not followed."""
         if not self._asking.acquire(blocking=False):
             raise ProviderUnreachable(f"{self.host} is asked too much at once; try again")
         try:
@@ -239,7 +243,7 @@ class Provider:
 
 
 def _checked(url: str, what: str) -> str:
-    """A URL that nobody on the way can read or change. Raises ValueError for another one."""
+    """Return a URL that is https or on this machine. Raises ValueError for another one."""
     parts = urlsplit(url)
     if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
         return url

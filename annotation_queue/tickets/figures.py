@@ -1,7 +1,7 @@
-"""The queue in figures, from rolling sums: what each transaction adds to them, and what they come to.
+"""The queue in figures, from the rolling sums that `tallies` writes.
 
-Knows the tables and no rule about who may do what. The sums are in `tallies`; besides them only the indexes of leased
-tickets, of the last hour and of gold are read, so that a queue of a million tickets is counted in milliseconds.
+Besides the sums it reads only the indexes of leased tickets, of the last hour and of gold, so that a queue of a million
+tickets is counted in milliseconds. Knows no rule about who may do what.
 """
 
 from __future__ import annotations
@@ -29,14 +29,8 @@ from annotation_queue.records import (
 from annotation_queue.tickets.tallies import MADE, Sums
 from storage.records import Verdict
 
-PACE_S = 900.0  # the pace of a batch is that of this long
+PACE_S = 900.0  # the pace of a batch is measured over this time
 HOUR_S = 3600.0
-
-
-# --- what a transaction adds -------------------------------------------------------------------------------------
-
-
-# --- what the sums come to ---------------------------------------------------------------------------------------
 
 
 def stats(c: Connection, now: float) -> Stats:
@@ -52,7 +46,7 @@ def stats(c: Connection, now: float) -> Stats:
     (person,) = _computed(le.c.person)
     paces = c.execute(
         select(person, func.count(), func.avg(le.c.seconds))
-        .where(schema.HAS_FINISHED, le.c.finished_at > now - HOUR_S)  # with gold: everybody sees it
+        .where(schema.HAS_FINISHED, le.c.finished_at > now - HOUR_S)  # includes gold: everybody sees the paces
         .group_by(person)
         .order_by(func.count().desc(), person)
     ).all()
@@ -100,7 +94,7 @@ def _leased(c: Connection, now: float) -> Sequence[Any]:
 
 
 def _computed(*columns: Column[Any]) -> list[Label[Any]]:
-    """Columns to group by; by the bare ones, SQLite reads a whole index in their order and not the few rows wanted."""
+    """Columns to group by. With the bare columns, SQLite would read a whole index in their order."""
     return [func.coalesce(column, column).label(column.name) for column in columns]
 
 
@@ -187,9 +181,6 @@ def _work(name: str, rows: Sequence[Row[Any]]) -> Work:
 
 def _ratio(a: float, b: float) -> float | None:
     return a / b if b else None
-
-
-# --- for Prometheus ----------------------------------------------------------------------------------------------
 
 
 def wilson(right: int, of: int) -> Share:

@@ -1,8 +1,8 @@
 """Gold: tickets whose answer is known, mixed into people's claims and scored when they are finished.
 
-A gold ticket is a row of `gold`. Whoever is dealt one gets a copy of their own in `tickets`, reserved for them for ever
-and otherwise like any ticket: the same lease, the same answers, and the page cannot tell. A copy counts in no batch,
-settles nothing and leads to nothing. Knows the tables and not the routes.
+A gold ticket is a row of `gold`. A person who is dealt one gets their own copy in `tickets`. The copy is reserved for
+them for ever and otherwise looks like any ticket, also to the page. A copy is not counted in its batch, settles nothing
+and leads to no ticket. Works inside the store's transactions.
 
 A new person's warm-up is gold alone, until enough of the last ones are right.
 """
@@ -25,14 +25,12 @@ from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, to_ticket
 from storage import overlap
 from storage.records import Masklet, Verdict, content_id
 
-CHANCE = (
-    secrets.SystemRandom()
-)  # of being dealt gold; a claim that is repeated finds its lease, and draws no second time
-REMEMBERED = 2000  # finished tickets of a person: gold about one of their masklets would be known again
+CHANCE = secrets.SystemRandom()  # draws who is dealt gold; a repeated claim finds its lease and draws no second time
+REMEMBERED = 2000  # finished tickets of a person: they would recognise gold about one of these masklets
 
 
 def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: float) -> int:
-    """Add gold tickets beside a batch; those that are there stay. Returns how many are new. ValueError."""
+    """Add gold tickets beside a batch; existing ones are skipped. Returns how many are new. Raises ValueError."""
     wanted = {g.ticket.ticket_id: g for g in tickets}
     for each in wanted.values():
         check_gold(each)
@@ -84,7 +82,7 @@ def all_of(c: Connection) -> list[Gold]:
 
 
 def known_of(c: Connection, ticket_id: str) -> tuple[bool, Masklet | None]:
-    """Whether a ticket is somebody's copy of gold, and the masklet that is the answer to it, if one is."""
+    """Whether a ticket is a copy of gold, and the true masklet if its answer is a masklet."""
     g, t = schema.gold, schema.tickets
     row = c.execute(select(g.c.truth).join(t, t.c.gold_id == g.c.gold_id).where(t.c.ticket_id == ticket_id)).first()
     return row is not None, None if row is None or row.truth is None else MASKLET.validate_json(row.truth)
@@ -93,7 +91,7 @@ def known_of(c: Connection, ticket_id: str) -> tuple[bool, Masklet | None]:
 def is_trained(c: Connection, policy: QueuePolicy, person: Person) -> bool:
     """Whether a person may have real work: enough of their last gold tickets were right, or they need no warm-up.
 
-    Where there is too little gold for a warm-up, it is as short as that.
+    If there is too little gold, the warm-up is as short as the gold that there is.
     """
     if not policy.warmup_tickets or Role.LEAD in person.roles or TRAINED in person.skills:
         return True
@@ -115,10 +113,10 @@ def check_trained(c: Connection, policy: QueuePolicy, person: Person) -> None:
 def deal(
     c: Connection, policy: QueuePolicy, person: Person, kinds: Sequence[Kind], batch_id: str | None, now: float
 ) -> tuple[bool, list[Kind]]:
-    """Before a claim: reserve a gold ticket for a person where one is due, by chance that no client can foresee.
+    """Before a claim: reserve a gold ticket for a person if one is due, by a chance that no client can predict.
 
-    Returns whether they get gold only, and the kind of the gold that waits for them, to be looked at first. Raises
-    NotAllowed if they get gold only and there is none, of whatever kind and batch they might ask for.
+    Returns whether they get only gold, and the kind of the gold that is reserved for them, which the claim tries first.
+    Raises NotAllowed if they get only gold and there is no gold for them, of any kind and batch.
     """
     trained = is_trained(c, policy, person)
     if trained and CHANCE.random() >= policy.gold_share:
@@ -156,7 +154,7 @@ def deal(
 
 
 def _has_gold(c: Connection, person: Person) -> bool:
-    """Whether gold is in a person's hands, waits for them or could be dealt to them: any that their roles permit."""
+    """Whether a person holds gold, or gold is reserved for them or could be dealt to them, as their roles permit."""
     t, allowed = schema.tickets, kinds_of(person.roles)
     begun = select(t.c.gold_id).where(schema.IS_GOLD, t.c.reserved_for == person.name, t.c.finished_at.is_(None))
     begun = begun.where(t.c.kind.in_(list(allowed)))
@@ -164,7 +162,7 @@ def _has_gold(c: Connection, person: Person) -> bool:
 
 
 def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
-    """Gold that a person was never dealt, about masklets that they have not worked on as far back as anybody knows."""
+    """Gold that a person was never dealt, about masklets that are not in their last REMEMBERED tickets."""
     t, g, le = schema.tickets, schema.gold, schema.leases
     had = select(t.c.gold_id).where(schema.IS_GOLD, t.c.reserved_for == person.name)
     last = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
@@ -175,7 +173,7 @@ def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
 
 
 def _descent(row: Row[Any], policy: QueuePolicy) -> dict[str, Any]:
-    """What a copy says of the ticket that it seems to follow from: like any correction, it says who asked for it."""
+    """The columns that name the ticket before a copy: like a real correction, it shows who asked for it."""
     rules = json.loads(row.payload)
     pinned = rules.get("pinned")
     if pinned is None:
@@ -210,7 +208,7 @@ def close(c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission
             seconds=outcome.seconds,
             right=right,
             score=score,
-            # of a ticket that is never opened: an answer looks as it does on any other ticket
+            # the id of a ticket that is never opened, so that the answer looks like any other
             next_ticket_id=None if following is None else next_ticket_id(to_ticket(row), following),
         )
     )
