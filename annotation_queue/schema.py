@@ -330,4 +330,5 @@ def revision_of(connection: Connection) -> str | None:
     """The revision of a database, as alembic has written it; None before the first."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    return connection.scalar(text("SELECT version_num FROM alembic_version"))
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
