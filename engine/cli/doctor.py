@@ -1,4 +1,4 @@
-"""Whether this machine can do the work: each part is tried for real, and the answer is one line."""
+"""Checks this machine: tries each part of the engine for real and answers with one line a part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from storage.errors import first_line
 
 @dataclass(frozen=True)
 class Check:
-    """What was tried, and how it went."""
+    """One part that was tried, and its answer."""
 
     name: str
     ok: bool
@@ -31,7 +31,7 @@ class Check:
 
 
 def diagnose(settings: Settings) -> list[Check]:
-    """Tries everything, whatever fails."""
+    """Tries every part; one that fails does not stop the others."""
     with connect(settings) as s:
         parts: list[tuple[str, Callable[[Services], str]]] = [
             ("source", _source),
@@ -51,15 +51,14 @@ def diagnose(settings: Settings) -> list[Check]:
 def _try(name: str, part: Callable[[Services], str], s: Services) -> Check:
     try:
         return Check(name, True, part(s))
-    except Exception as error:  # a doctor reports every failure, whatever its kind
-        line = first_line(error)
-        return Check(name, False, line)
+    except Exception as error:  # every kind of failure is an answer
+        return Check(name, False, first_line(error))
 
 
 def _source(s: Services) -> str:
     where = s.settings.ingest.source
     if where is None:
-        return "none is set; a command takes one, and MASKLETS_INGEST__SOURCE names that of the DAGs"
+        return "not set; a command takes one as its argument, the DAGs take MASKLETS_INGEST__SOURCE"
     return f"{where}, " + ("which holds files" if sources.has_files(s, where) else "which is empty")
 
 
@@ -82,9 +81,9 @@ def _queue_database(s: Services) -> str:
 
 
 def _people(s: Services) -> str:
-    """Too few people for what the settings ask of different ones would leave tickets that nobody may take.
+    """Raises ValueError if the settings ask for more different people than there are: some tickets would stay open.
 
-    The worst that can come: who made a masklet does not verify it, nor does who sent it back, unless they lead.
+    Counts the worst case: a masklet's maker may not verify it, nor may the person who sent it back, except a lead.
     """
     q, kinds = s.settings.queue, list[tuple[frozenset[Kind], bool]]()
     for account in s.open_queue()[1].accounts():
@@ -110,7 +109,7 @@ def _queue(s: Services) -> str:
         return f"not running at {s.settings.queue_url} (masklets serve starts it)"
     if not answer.is_success:
         raise ValueError(f"{s.settings.queue_url} answers {answer.status_code}")
-    s.queue.tickets(limit=1)  # raises for a token of another queue
+    s.queue.tickets(limit=1)  # raises if the token belongs to another queue
     return f"{s.settings.queue_url}: running, and takes the pipeline's token"
 
 
@@ -124,13 +123,13 @@ def _login(s: Services) -> str:
 
 def _airflow(s: Services) -> str:
     if s.settings.airflow.url is None:
-        return "none is set to be told of drained batches: the queue publishes them itself"
+        return "not set: the queue publishes drained batches itself"
     with delivery.airflow_client(s.settings) as client:
-        client.import_errors(datetime.now(UTC))  # unlike its health, this wants the password
+        client.import_errors(datetime.now(UTC))  # this needs the password, the health does not
         beat = client.health().scheduler
     if beat is None:
         raise ValueError(f"{s.settings.airflow.url} answers, but no scheduler has ever run")
-    return f"{s.settings.airflow.url}, which lets us in; its scheduler was seen at {beat:%Y-%m-%d %H:%M} UTC"
+    return f"{s.settings.airflow.url}: login works; its scheduler was last seen at {beat:%Y-%m-%d %H:%M} UTC"
 
 
 def _codecs(s: Services) -> str:
@@ -146,7 +145,7 @@ def _codecs(s: Services) -> str:
 
 def _checkpoint(s: Services) -> str:
     uri = s.settings.registry_uri
-    if uri.startswith("http"):  # MLflow's own client would try for minutes
+    if uri.startswith("http"):  # MLflow's own client would retry for minutes
         httpx.get(f"{uri.rstrip('/')}/health", timeout=3).raise_for_status()
     checkpoint = s.checkpoint()
     loaded = s.model(checkpoint)

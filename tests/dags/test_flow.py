@@ -68,7 +68,7 @@ def s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
 
 
 def states(bag: DagBag, dag_id: str, **conf: object) -> tuple[str, dict[str, list[str]]]:
-    """Runs a DAG here and tells how it ended: its own state and its tasks'."""
+    """Runs a DAG in this process and returns its state and its tasks' states."""
     run = bag.dags[dag_id].test(run_conf=conf)
     found: dict[str, list[str]] = {}
     for ti in sorted(run.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index)):
@@ -77,7 +77,7 @@ def states(bag: DagBag, dag_id: str, **conf: object) -> tuple[str, dict[str, lis
 
 
 def events() -> list[str]:
-    """The names of the assets that were told of, oldest first; forgets them."""
+    """The names of the assets that were announced, oldest first; deletes the events."""
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session
 
@@ -163,7 +163,7 @@ def test_without_a_source_the_clock_finds_nothing_to_do(
     assert states(bag, "ingest") == ("success", {"admit": ["skipped"]})
 
 
-def test_a_source_that_is_not_there_fails_at_once(bag: DagBag, s: Services) -> None:
+def test_a_missing_source_fails_at_once(bag: DagBag, s: Services) -> None:
     began = time.monotonic()
     assert states(bag, "ingest", source="/no/such/folder") == ("failed", {"admit": ["failed"]})
     assert time.monotonic() - began < 25  # a retry would wait for 30 s
@@ -183,7 +183,7 @@ NOWHERE = record.Round("round-001-00000000", 1, "no-release", "/no/model", None,
         ("decide", {"round_id": NOWHERE.round_id}, "NoSuchRound"),
     ],
 )
-def test_a_round_that_cannot_be_helped_by_another_try_fails_at_once(
+def test_a_round_fails_at_once_on_an_error_that_a_retry_cannot_fix(
     bag: DagBag, s: Services, task_id: str, arguments: dict, error: str
 ) -> None:
     s.blobs.create(f"rounds/{NOWHERE.round_id}/start.json", json.dumps(asdict(NOWHERE)).encode())
@@ -204,7 +204,7 @@ def test_the_clock_wakes_the_round_that_is_due(bag: DagBag, s: Services, monkeyp
     assert told == {"release": {"pending": ["release-0001"]}}
 
 
-def test_a_stage_that_cannot_be_asked_keeps_no_other_from_being_woken(
+def test_a_stage_that_fails_to_answer_keeps_no_other_from_being_woken(
     bag: DagBag, s: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(s):

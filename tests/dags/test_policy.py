@@ -1,4 +1,4 @@
-"""What every DAG must keep: it parses fast and alone, says what it does, retries, and names only what is there."""
+"""Rules for every DAG: it parses fast and without the engine, has documentation, retries, and uses existing names."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_tasks_that_run_a_model_share_the_pool_of_the_gpu(bag: DagBag) -> None:
     assert found == {("auto_masklets", "propagate"), ("retrain", "train"), ("retrain", "evaluate")}
 
 
-def test_nobody_is_awaited_inside_a_slot(bag: DagBag) -> None:
+def test_no_task_waits_for_people_inside_a_worker_slot(bag: DagBag) -> None:
     from airflow.sdk.bases.sensor import BaseSensorOperator
 
     assert not [task for dag in bag.dags.values() for task in dag.tasks if isinstance(task, BaseSensorOperator)]

@@ -21,7 +21,7 @@ from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
 from storage.records import Verdict
 
-# A random model finds nothing worth keeping: these people accept whatever they are shown.
+# A random model finds no good masklets: these people accept everything.
 ANYTHING = AnnotatorPolicy(
     accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, corrections=1, one_each=False
 )
@@ -122,7 +122,7 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
         assert round(row.score[0], 4) == json.loads(row.prompt)["seed_score"] < 1, "what the grid thought of it"
 
 
-def test_what_fails_a_check_is_quarantined_and_the_rest_is_published(queue, proposed, people):
+def test_a_masklet_that_fails_a_check_is_quarantined_and_the_others_are_published(queue, proposed, people):
     s, batch_id = queue, proposed
     simulated_people.work(s, people, policy=ANYTHING)
     review.collect(s, batch_id)
@@ -138,7 +138,7 @@ def test_what_fails_a_check_is_quarantined_and_the_rest_is_published(queue, prop
     assert [(q.subject, q.stage, q.reason) for q in s.tables.quarantine()] == [("broken", "publish", "area")]
 
 
-@pytest.mark.parametrize("where", ["track", "propose_video"])  # on the way, and already on the grid
+@pytest.mark.parametrize("where", ["track", "propose_video"])  # during propagation, and on the grid
 def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch, where):
     s = queue
     batch_id = ingest.admit(s).batch_id
@@ -165,7 +165,7 @@ def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(q
     assert record.subject == victim.video_id and "gave no numbers" in record.detail
 
 
-def test_small_models_are_searched_on_the_whole_frame_and_others_in_crops_unless_it_is_said():
+def test_small_models_search_the_whole_frame_and_others_use_crops_unless_a_preset_is_set():
     def crops(image_size, **said):
         return [scale.crops_per_side for scale in propose.grid(AutoSettings(**said), image_size).scales]
 
@@ -173,7 +173,7 @@ def test_small_models_are_searched_on_the_whole_frame_and_others_in_crops_unless
     assert crops(1024) == crops(256, preset="default") == [1, 2, 4]
 
 
-def test_trouble_of_the_machine_ends_the_task_and_costs_no_video_its_candidates(queue, monkeypatch):
+def test_an_error_of_the_machine_ends_the_task_and_quarantines_no_video(queue, monkeypatch):
     s = queue
     batch_id = ingest.admit(s).batch_id
     (chunk,) = propose.chunks(s, batch_id)
@@ -190,7 +190,7 @@ def test_trouble_of_the_machine_ends_the_task_and_costs_no_video_its_candidates(
     assert list(parts.rows(s.blobs, "quarantine", batch_id)) == []
 
 
-def test_a_batch_with_nothing_to_judge_is_drained_collected_and_published(queue, monkeypatch):
+def test_a_batch_without_candidates_is_drained_collected_and_published(queue, monkeypatch):
     s = queue
     batch_id = ingest.admit(s).batch_id
     monkeypatch.setattr(propose, "propose_video", lambda *a: [])
@@ -202,7 +202,7 @@ def test_a_batch_with_nothing_to_judge_is_drained_collected_and_published(queue,
     assert batches.pending(s.blobs, BatchStage.PUBLISHED) == []
 
 
-def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(queue, people, clips, tmp_path):
+def test_a_simulated_annotator_without_truth_raises_and_releases_the_ticket(queue, people, clips, tmp_path):
     import shutil
 
     s = queue
@@ -217,7 +217,7 @@ def test_a_simulated_annotator_without_truth_says_so_and_gives_the_ticket_back(q
         assert vera.claim([Kind.VERIFY]) is not None
 
 
-def test_an_annotator_that_knows_the_truth_ends_near_it(queue, proposed, people):
+def test_a_simulated_annotator_ends_near_the_truth(queue, proposed, people):
     """With a random model the brush does the work: frames that clicks do not reach are painted."""
     s, batch_id = queue, proposed
     simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, attempts=1, corrections=1))

@@ -61,7 +61,7 @@ def test_videos_on_s3_become_a_release_on_s3(bucket, settings, clips):
         assert sorted(m.masklet_id for m in release.iter_masklets()) == sorted(m.masklet_id for m in found)
 
 
-def test_a_bucket_that_is_not_there_is_said_in_one_line(bucket, settings):
+def test_a_missing_bucket_is_an_error_in_one_line(bucket, settings):
     from storage.blobs.base import BlobError
 
     with connect(settings) as s, pytest.raises(BlobError, match="s3://nowhere") as caught:

@@ -1,4 +1,4 @@
-"""The command line as people meet it: one clear line for a mistake, JSON for programs, kills that cost nothing."""
+"""The command line: one clear line for a mistake, JSON for programs, and kills that lose no work."""
 
 import io
 import json
@@ -80,14 +80,14 @@ def command(monkeypatch, *words):
 
 
 @pytest.mark.parametrize("ok", [True, False])
-def test_a_check_that_fails_is_the_status_of_the_command(monkeypatch, capsys, ok):
+def test_a_failed_check_makes_the_status_of_doctor_1(monkeypatch, capsys, ok):
     monkeypatch.setattr(doctor, "diagnose", lambda settings: [doctor.Check("store", ok, "in [brackets] :dog:")])
     assert command(monkeypatch, "doctor") == (0 if ok else 1)
     assert "store: in [brackets] :dog:" in capsys.readouterr().out
 
 
-def test_the_doctor_tries_every_part_for_real(settings, queue, tmp_path):
-    """What is wrong is told by the part that it is wrong with, and by no other."""
+def test_doctor_tries_every_part_for_real(settings, queue, tmp_path):
+    """Only the broken part reports an error."""
 
     def checks(**broken):
         changed = {name: getattr(settings, name).model_copy(update=values) for name, values in broken.items()}
@@ -120,10 +120,10 @@ def test_the_doctor_tries_every_part_for_real(settings, queue, tmp_path):
         ({"overlap_share": 0.5}, "a v v v", None),
         ({"overlap_share": 0.5, "other_verifier": False}, "a v v", None),
         ({"overlap_share": 0.5, "other_verifier": False}, "av av", "queue.overlap asks for 2 people, of 2 verifiers 1"),
-        ({"overlap_share": 0.5, "makers_share": 0.5}, "", None),  # nobody is here yet
+        ({"overlap_share": 0.5, "makers_share": 0.5}, "", None),  # a new home without people
     ],
 )
-def test_too_few_people_for_what_different_ones_must_do_are_told(tmp_path, asked, people, detail):
+def test_doctor_reports_too_few_people_for_the_settings(tmp_path, asked, people, detail):
     roles = {"a": Role.ANNOTATOR, "v": Role.VERIFIER}
     with connect(Settings(home=tmp_path, queue=QueueSettings(**asked))) as s:
         accounts = s.open_queue()[1]
@@ -162,7 +162,7 @@ def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsy
     assert "set person" in said("audit")
 
 
-def test_ctrl_c_and_sigterm_say_that_it_can_go_on(monkeypatch, capsys, tmp_path):
+def test_ctrl_c_and_sigterm_stop_a_command_with_one_line(monkeypatch, capsys, tmp_path):
     def stopped(*_):
         raise KeyboardInterrupt
 
@@ -176,7 +176,7 @@ def test_ctrl_c_and_sigterm_say_that_it_can_go_on(monkeypatch, capsys, tmp_path)
     assert "stopped" in capsys.readouterr().err
 
 
-def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
+def test_names_are_never_parsed_as_markup(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path))
     row = Quarantined(stage="ingest", subject="[/x] [red]a :dog:", reason="unreadable", detail="[/]", batch_id="")
     with connect() as s:
@@ -192,11 +192,11 @@ def test_names_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
     assert "[/x] clip.mp4" in terminal.file.getvalue()
 
 
-def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
+def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
     log = Console(file=io.StringIO(), width=120, markup=False, force_terminal=False)
     monkeypatch.setattr(console, "err", log)
     with console.bar("ingest") as bar:
-        bar(1, 3, "[a].mp4")  # too soon to say
+        bar(1, 3, "[a].mp4")  # LINE_S is not over yet
         monkeypatch.setattr(console, "LINE_S", 0.0)
         bar(2, 3, "[b].mp4")
     with console.bar("ingest", shown=False) as bar:
@@ -213,7 +213,7 @@ def test_long_work_says_how_far_it_is_where_there_is_no_terminal(monkeypatch):
         ((0, 0, 0, 3, 0), "there are no videos, 3 other files ignored"),
     ],
 )
-def test_what_an_ingest_did_and_left_is_said(capsys, counts, line):
+def test_the_result_of_an_ingest_is_one_line(capsys, counts, line):
     names = ("admitted", "quarantined", "unchanged", "ignored", "postponed")
     pipeline.print_ingest(dict(zip(names, counts, strict=True)))
     assert capsys.readouterr().out.strip() == line
@@ -232,7 +232,7 @@ def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
     try:
         while "Ctrl-C ends it" not in (line := child.stderr.readline()):
             assert line, "it ended"
-        assert select.select([child.stdout], [], [], 10)[0], "the object is kept back"
+        assert select.select([child.stdout], [], [], 10)[0], "the JSON object was not printed yet"
         child.send_signal(signal.SIGTERM)
         printed, said = child.communicate(timeout=60)
     finally:
@@ -241,7 +241,7 @@ def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
     assert json.loads(printed)["batches"] == []
 
 
-def test_a_checkpoint_that_is_not_there_stops_before_anything_is_marked(settings, clips):
+def test_a_missing_checkpoint_stops_the_run_before_any_video_is_marked(settings, clips):
     done = masklets_command(settings, "run", str(clips), environment={"MASKLETS_MODEL__CHECKPOINT": "/no/model"})
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("masklets: ") and "/no/model" in done.stderr
@@ -265,7 +265,7 @@ def test_run_simulate_goes_from_videos_to_a_release_and_again_does_nothing(setti
 
 
 def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_path):
-    """kill -9 while videos are admitted and proposed for; every run goes on where the last one was cut."""
+    """kill -9 during ingest and auto-masklets; every run continues where the last one was killed."""
 
     def home(name):
         return settings.model_copy(update={"home": tmp_path / name})

@@ -11,7 +11,7 @@ from engine.stages import batches
 from engine.stages.batches import BatchStage
 
 
-def test_simulated_people_leave_the_tickets_of_others_and_wait_for_those_that_are_held(tmp_path):
+def test_simulated_people_leave_other_batches_alone_and_wait_for_leased_tickets(tmp_path):
     mine, other = "0" * 16, "1" * 16
     bare = Settings(home=tmp_path, queue=QueueSettings(port=ports.free_port()))
     with queue_process.QueueProcess(bare, deliver=False), connect(bare) as s:

@@ -28,7 +28,7 @@ def test_the_first_mark_of_a_stage_stays(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "0123", "0123456789ABCDEF"])
-def test_what_is_no_batch_id_never_becomes_a_path(tmp_path, name):
+def test_an_invalid_batch_id_never_becomes_a_path(tmp_path, name):
     with pytest.raises(ValueError, match="not a batch id"):
         batches.mark(LocalBlobs(tmp_path), name, BatchStage.INGESTED, {})
 

@@ -11,7 +11,7 @@ from storage.formats.sav import SavError
 
 @pytest.fixture
 def folder(tmp_path, clips):
-    """As SA-V lays it out: one annotated video in a sub-folder, and one beside it that nobody has annotated."""
+    """In SA-V's layout: one annotated video in a sub-folder, and a video without annotation beside it."""
     first, second, _ = sorted(clips.glob("*.mp4"))
     place = tmp_path / "sa-v"
     (place / "sav_000").mkdir(parents=True)
@@ -25,7 +25,7 @@ def sources(s):
     return sorted(v.source_uri.rsplit("/", 1)[-1] for v in s.tables.videos())
 
 
-def test_an_import_takes_the_annotated_videos_alone_and_leaves_the_rest_to_the_model(
+def test_an_import_takes_only_annotated_videos_and_leaves_the_others_to_the_model(
     s, folder, clips, tmp_path, monkeypatch
 ):
     other = tmp_path / "other"
@@ -57,7 +57,7 @@ def test_a_folder_without_annotations_is_a_mistake(s, clips):
 
 
 @pytest.mark.parametrize("cut", ["record", "commit", "mark", "part", "collected", "proposed"])
-def test_no_model_proposes_for_an_import_whenever_it_is_cut(s, folder, monkeypatch, cut):
+def test_no_model_proposes_for_an_import_wherever_it_is_killed(s, folder, monkeypatch, cut):
     class Killed(BaseException):
         pass
 
@@ -102,7 +102,7 @@ def test_a_batch_with_other_videos_is_not_closed_by_an_import(s, folder):
     assert batches.reached(s.blobs) == {batch_id: {BatchStage.INGESTED}}
 
 
-def test_an_annotation_that_cannot_be_read_publishes_nothing_and_is_imported_when_it_is_mended(s, folder):
+def test_an_unreadable_annotation_publishes_nothing_and_is_imported_once_it_is_repaired(s, folder):
     note = folder / "sav_000" / "one_manual.json"
     good = note.read_text()
     note.write_text("[]")

@@ -42,7 +42,7 @@ def test_a_second_run_over_the_same_source_does_nothing_and_says_so(s, clips):
     )
 
 
-def test_every_kind_of_bad_input_gets_its_record_and_the_good_ones_go_on(s, source):
+def test_every_kind_of_bad_input_is_quarantined_and_the_good_videos_are_admitted(s, source):
     video.write(source / "good.mp4", colours(36))
     video.write(source / "short.mp4", colours(6, seed=1))
     shutil.copy(source / "good.mp4", source / "same bytes under another name.mov")
@@ -73,7 +73,7 @@ def test_a_file_that_was_still_being_copied_is_admitted_when_it_is_whole(s, sour
 
 
 @pytest.mark.parametrize("where", ["local", "hash"])
-def test_a_file_that_the_disk_does_not_give_is_quarantined_and_the_others_go_on(s, source, monkeypatch, where):
+def test_a_file_that_the_disk_cannot_read_is_quarantined_and_the_others_are_admitted(s, source, monkeypatch, where):
     for n, name in enumerate("abc"):
         video.write(source / f"{name}.mp4", colours(36, seed=n))
     local, digest = LocalBlobs.local, judge._sha256
@@ -97,7 +97,7 @@ def test_a_file_that_the_disk_does_not_give_is_quarantined_and_the_others_go_on(
     assert ingest.admit(s, str(source)).admitted == 1
 
 
-def test_a_bad_sector_is_the_files_trouble(tmp_path, monkeypatch):
+def test_a_bad_sector_counts_as_an_error_of_the_file(tmp_path, monkeypatch):
     def fails(file, name):
         raise OSError(errno.EIO, "Input/output error")
 
@@ -115,7 +115,7 @@ def test_one_folder_has_one_address_however_it_is_spelled(s, source):
     assert (again.admitted, again.quarantined, again.unchanged) == (0, 0, 1)
 
 
-def test_linked_folders_are_ingested_once_and_a_circle_ends(s, source, tmp_path):
+def test_linked_folders_are_ingested_once_and_a_circle_of_links_ends(s, source, tmp_path):
     beside = tmp_path / "beside"
     beside.mkdir()
     video.write(source / "a.mp4", colours(36))
@@ -141,7 +141,7 @@ def test_a_folder_that_may_not_be_listed_is_quarantined_and_the_others_are_inges
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", scandir)  # the tests may run as root, to whom nothing is closed
+        patch.setattr(os, "scandir", scandir)  # the tests may run as root, who may list every folder
         reports = [ingest.admit(s, str(source)) for _ in range(2)]
     assert [(report.admitted, report.quarantined, report.unchanged) for report in reports] == [(1, 1, 0), (0, 0, 2)]
     (row,) = s.tables.quarantine()
@@ -174,7 +174,7 @@ def test_a_file_that_changes_while_it_is_judged_is_left_for_the_next_run(s, sour
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()], ids=repr)
-def test_the_machines_trouble_ends_the_run_and_is_no_fault_of_the_file(s, source, monkeypatch, error):
+def test_an_error_of_the_machine_ends_the_run_and_refuses_no_file(s, source, monkeypatch, error):
     video.write(source / "a.mp4", colours(36))
 
     def failing(*arguments, **named):
@@ -188,7 +188,7 @@ def test_the_machines_trouble_ends_the_run_and_is_no_fault_of_the_file(s, source
     assert (report.admitted, report.quarantined, s.tables.quarantine()) == (1, 0, [])
 
 
-def test_a_file_that_libav_stumbles_over_is_refused_and_the_others_go_on(s, source, monkeypatch):
+def test_a_file_that_makes_libav_fail_is_refused_and_the_others_are_admitted(s, source, monkeypatch):
     video.write(source / "a.mp4", colours(36))
     video.write(source / "b.mp4", colours(36, seed=1))
     real = normalise
@@ -204,7 +204,7 @@ def test_a_file_that_libav_stumbles_over_is_refused_and_the_others_go_on(s, sour
     assert [(q.reason, q.detail) for q in s.tables.quarantine()] == [("failed", "a.mp4: a bug in some filter")]
 
 
-def test_a_file_that_may_not_be_read_is_refused_once_and_admitted_when_it_may(s, source, monkeypatch):
+def test_a_file_without_read_permission_is_refused_once_and_admitted_once_it_has_it(s, source, monkeypatch):
     video.write(source / "a.mp4", colours(36))
 
     @contextlib.contextmanager
@@ -237,7 +237,7 @@ def test_an_odd_name_is_admitted_or_refused_and_stops_nothing(s, source):
     assert (again.admitted, again.quarantined, again.unchanged, again.ignored) == (0, 0, 4, 1)
 
 
-def test_a_source_around_the_home_or_the_store_does_not_feed_on_them(settings, tmp_path):
+def test_a_source_that_contains_the_home_or_the_store_skips_them(settings, tmp_path):
     remote = settings.model_copy(
         update={"storage": settings.storage.model_copy(update={"root": str(tmp_path / "around" / "store")})}
     )
@@ -253,12 +253,12 @@ def test_a_source_around_the_home_or_the_store_does_not_feed_on_them(settings, t
                 ingest.admit(s, str(own))
 
 
-def test_a_suffix_of_what_lies_beside_videos_is_not_believed_against_the_content(s, source):
+def test_the_content_decides_about_a_file_with_a_suffix_of_text_or_pictures(s, source):
     video.write(source / "clip.mp4", colours(36))
     os.rename(source / "clip.mp4", source / "clip.txt")
     video.write(source / "half.mp4", colours(36, seed=1))
     os.rename(source / "half.mp4", source / "half.mp4.part")
-    (source / "notes.txt").write_text("The free lunch")  # begins as a video may, and is none
+    (source / "notes.txt").write_text("The free lunch")  # begins like a video, but is text
     (source / "scene.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
     (source / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     report = ingest.admit(s, str(source))
@@ -266,11 +266,11 @@ def test_a_suffix_of_what_lies_beside_videos_is_not_believed_against_the_content
     again = ingest.admit(s, str(source))
     assert (again.admitted, again.unchanged, again.ignored) == (0, 1, 4)
     (source / "notes.txt").write_bytes((source / "clip.txt").read_bytes())
-    assert ingest.admit(s, str(source)).quarantined == 1  # a duplicate: what was ignored is looked at when it changes
+    assert ingest.admit(s, str(source)).quarantined == 1  # a duplicate: an ignored file is judged again when it changes
 
 
 @pytest.mark.parametrize("text", ['{"masklet": 7}', "[]", "{", '{"masklet": [[{"size": 1e999}]]}', "[" * 100_000])
-def test_a_malformed_truth_is_refused_in_one_line_and_its_video_with_it_until_it_is_mended(s, source, clips, text):
+def test_a_video_with_a_malformed_truth_is_refused_in_one_line_until_the_truth_is_corrected(s, source, clips, text):
     clip = sorted(clips.glob("*.mp4"))[0]
     shutil.copy(clip, source / "a.mp4")
     (source / "a.truth.json").write_text(text)
@@ -311,7 +311,7 @@ def test_a_run_that_died_between_the_table_and_its_mark_is_repaired(s, clips):
     assert len(s.tables.videos()) == 3
 
 
-def test_a_run_that_died_before_the_table_goes_on_with_what_it_had(s, clips, monkeypatch):
+def test_the_run_after_one_that_died_before_its_commit_commits_those_videos(s, clips, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(admitted.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -321,7 +321,7 @@ def test_a_run_that_died_before_the_table_goes_on_with_what_it_had(s, clips, mon
     assert len(s.tables.videos()) == 3
 
 
-def test_what_a_killed_run_left_of_another_source_is_a_batch_of_its_own(s, source, clips, monkeypatch):
+def test_videos_that_a_killed_run_left_from_another_source_are_a_batch_of_their_own(s, source, clips, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(admitted.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -332,7 +332,7 @@ def test_what_a_killed_run_left_of_another_source_is_a_batch_of_its_own(s, sourc
     assert report.admitted == 4 and sizes.pop(report.batch_id) == 1 and list(sizes.values()) == [3]
 
 
-def test_the_held_out_share_holds_over_all_runs_and_no_video_changes_sides(s, source):
+def test_the_held_out_share_holds_over_all_runs_and_no_video_changes_its_split(s, source):
     sides = {}
     for number in range(1, 7):
         video.write(source / f"{number}.mp4", colours(30, seed=number))
@@ -344,7 +344,7 @@ def test_the_held_out_share_holds_over_all_runs_and_no_video_changes_sides(s, so
 
 
 @pytest.mark.parametrize("where", [None, "/no/such/folder"])
-def test_a_source_that_is_not_there_is_said_in_one_line(settings, where):
+def test_a_missing_source_is_an_error_in_one_line(settings, where):
     empty = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"source": None})})
     with connect(empty) as services, pytest.raises(sources.NoSource, match="no s"):
         ingest.admit(services, where)
@@ -366,7 +366,7 @@ def bucket(monkeypatch):
     server.stop()
 
 
-def test_a_bucket_leaves_no_copies_and_is_asked_once_for_what_was_judged(settings, bucket, source, monkeypatch):
+def test_a_bucket_leaves_no_local_copies_and_judged_files_cost_one_listing(settings, bucket, source, monkeypatch):
     from botocore.awsrequest import AWSResponse
 
     video.write(source / "a.mp4", colours(36))

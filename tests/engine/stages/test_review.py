@@ -1,4 +1,4 @@
-"""Tickets to pick objects by hand, where they are asked for; gold made of what people decided."""
+"""Select tickets, where the settings ask for them; gold tickets, made from decisions."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ def settings(settings):
     return settings.model_copy(update={"review": ReviewSettings(select=True, phase="2")})
 
 
-def test_each_video_gets_a_ticket_to_select_after_those_about_candidates(queue):
+def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queue):
     ingest.admit(queue)
     (batch_id,) = batches.reached(queue.blobs)
     propose.propose_batch(queue, batch_id)
@@ -77,7 +77,7 @@ def finish(store, person, verdict=None, masklet=None, reasons=()):
     return store.finish(ticket.ticket_id, ticket.lease_token, person, made)
 
 
-def test_gold_is_made_also_of_what_one_of_its_makers_called_untrackable(monkeypatch, tmp_path):
+def test_gold_is_made_even_if_one_annotator_called_the_object_untrackable(monkeypatch, tmp_path):
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
     names = [f"m{i}" for i in range(4)]
     with connect() as s:
@@ -101,7 +101,7 @@ def test_gold_is_made_also_of_what_one_of_its_makers_called_untrackable(monkeypa
     assert len(made) == 8 and pins == [{"frame_idx": 4, "by": "vera", "reasons": []}] * 4
 
 
-def test_gold_is_made_of_what_people_decided_and_could_be_real_work(monkeypatch, capsys, tmp_path):
+def test_gold_is_made_from_decisions_except_of_hardly_changed_candidates(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
 
     def said(*words):
@@ -131,7 +131,7 @@ def test_gold_is_made_of_what_people_decided_and_could_be_real_work(monkeypatch,
         ("right", Kind.VERIFY, Verdict.ACCEPT),
         ("wrong", Kind.VERIFY, Verdict.REFINE),
         ("wrong", Kind.TRACK, None),
-    }, "of what was hardly touched nobody can say who is right"
+    }, "a hardly changed candidate has no clear answer"
     (correct,) = (g for g in made if g.truth is not None)
     assert correct.truth.masklet_id == "mended" and correct.ticket.masklet.verdict is None
     assert json.loads(correct.ticket.payload)["pinned"] == {"frame_idx": 4, "by": "vera", "reasons": []}
