@@ -1,4 +1,4 @@
-"""Videos for the tests: frames that say which they are, and source files of every shape that people send."""
+"""Videos for the tests: frames that show their own index, and source files of many kinds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), 
 
 
 def numbered(index: int, height: int = H, width: int = W) -> np.ndarray:
-    """A frame that says which it is: eight blocks, light for the bits of `index` that are set."""
+    """A frame that shows its index: eight blocks, light for the bits of `index` that are set."""
     rgb = np.full((height, width, 3), 40, dtype=np.uint8)
     for bit in range(8):
         if index >> bit & 1:
@@ -61,7 +61,7 @@ def make(
     faststart: bool = False,
     last_ms: int = 0,
 ) -> Path:
-    """A stranger's video. last_ms: how long its last frame says it is shown."""
+    """A source video. last_ms: the stated duration of its last frame."""
     options = {"movflags": "+faststart"} if faststart else {}
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=fps)

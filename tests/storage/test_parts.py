@@ -120,7 +120,7 @@ def test_a_damaged_part_is_not_read(disk, masklet):
         parts.read_part(disk, marker)
 
 
-def test_a_marker_that_is_not_one_is_named(disk):
+def test_a_malformed_marker_is_named(disk):
     disk.write("commits/masklets/b1/v1.json", b"{}")
     with pytest.raises(parts.PartError, match="commits/masklets/b1/v1.json: not a marker"):
         parts.markers(disk, "masklets", "b1")
@@ -135,14 +135,14 @@ def test_a_marker_that_is_not_one_is_named(disk):
         ({"video_id": "v2"}, "video 'v1' in a part of video 'v2'"),
     ],
 )
-def test_rows_that_do_not_belong_are_a_value_error(disk, masklet, changes, says):
+def test_rows_of_another_video_batch_or_record_are_a_value_error(disk, masklet, changes, says):
     arguments = {"kind": "masklets", "batch_id": "b1", "video_id": "v1", **changes}
     with pytest.raises(ValueError, match=says):
         parts.write_part(disk, rows=[masklet()], **arguments)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "-a", "a b", "é", "x" * 201])
-def test_names_that_could_not_be_a_key_are_a_value_error(disk, name):
+def test_malformed_names_are_a_value_error(disk, name):
     with pytest.raises(ValueError, match="begins with a letter or digit"):
         parts.write_part(disk, kind="masklets", batch_id=name, video_id="v1", rows=[])
     with pytest.raises(ValueError, match="begins with a letter or digit"):
@@ -168,7 +168,7 @@ def test_the_data_files_of_the_table_are_the_parts(disk, tables, masklet):
     assert [f.uri for f in tables.data_files("masklets", report.snapshot_id)] == [disk.uri_of(marker.key)]
 
 
-def test_what_is_not_kept_stays_out_of_the_table_and_in_the_part(disk, tables, masklet):
+def test_rows_that_are_not_kept_stay_in_the_part_but_not_in_the_table(disk, tables, masklet):
     for video_id in ("v1", "v2", "v3"):
         rows = [masklet(f"{video_id}-{n}", video_id) for n in range(2)]
         parts.write_part(disk, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)

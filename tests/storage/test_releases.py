@@ -71,7 +71,7 @@ def test_what_is_published_later_is_not_in_an_earlier_release(published, tables,
     assert releases.load(published, "r1").counts["masklets"] == 5
 
 
-def test_a_release_interrupted_after_its_tags_goes_on_with_them(published, tables, video, masklet):
+def test_a_release_that_was_interrupted_after_tagging_uses_its_tags(published, tables, video, masklet):
     tables.tag("masklets", "r1")
     tables.tag("videos", "r1")
     publish(published, tables, video, masklet, "b2", {"v3": 1})
@@ -145,7 +145,7 @@ def test_masklets_of_an_unknown_video_are_not_released(published, tables, maskle
         releases.make(published, tables, "r1")
 
 
-def test_a_release_that_is_not_there_says_which_are(published, tables):
+def test_a_missing_release_is_an_error_that_lists_the_others(published, tables):
     releases.make(published, tables, "r1")
     with pytest.raises(releases.NoSuchRelease, match="'r2'; there are: r1"):
         releases.load(published, "r2")
@@ -160,7 +160,7 @@ def test_a_malformed_name_is_a_value_error(published, tables, name):
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"format": 1}', b'{"format": 99}'])
-def test_a_manifest_that_cannot_be_read_is_an_error_of_ours(disk, text):
+def test_a_manifest_that_cannot_be_read_is_a_release_error(disk, text):
     disk.write("releases/r1/manifest.json", text)
     with pytest.raises(releases.ReleaseError, match="release r1"):
         releases.load(disk, "r1")

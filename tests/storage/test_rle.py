@@ -55,7 +55,7 @@ def test_any_bytes_are_checked_without_harm(counts, height, width):
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=12))
-def test_every_total_but_the_right_one_is_refused(runs):
+def test_every_wrong_total_is_refused(runs):
     height, width = 20, 20
     counts = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
     assert (rle.problem(counts, height, width) is None) == (sum(runs) == height * width)
@@ -87,7 +87,7 @@ def test_the_memory_order_of_a_mask_does_not_matter(order):
 
 
 @pytest.mark.parametrize("mask", [np.zeros((2, 2)), np.zeros(4, dtype=bool), np.zeros((0, 3), dtype=bool)])
-def test_what_is_not_a_mask_is_a_value_error(mask):
+def test_an_array_that_is_not_a_mask_is_a_value_error(mask):
     with pytest.raises(ValueError, match="bool"):
         rle.encode(mask)
 
@@ -109,7 +109,7 @@ def test_malformed_counts_say_what_is_wrong(counts, says):
     assert says in (rle.problem(counts, 10, 10) or "")
 
 
-def test_counts_that_kill_pycocotools_do_not_kill_us():
+def test_counts_that_crash_pycocotools_do_not_crash_us():
     """Fed to pycocotools these abort the interpreter, or read memory that is not theirs."""
     program = (
         "from storage import overlap, rle\n"

@@ -106,7 +106,7 @@ def test_committers_of_different_batches_all_succeed(tmp_path, masklet):
         assert {m.masklet_id for m in opened.masklets()} == {f"m{n}" for n in range(4)}
 
 
-def test_a_commit_whose_answer_is_lost_is_found_when_it_landed(tables, tmp_path, masklet, monkeypatch):
+def test_a_successful_commit_is_found_when_its_answer_was_lost(tables, tmp_path, masklet, monkeypatch):
     """The catalog's connection breaks after it has committed."""
     real = type(tables._catalog).commit_table
 
@@ -120,7 +120,7 @@ def test_a_commit_whose_answer_is_lost_is_found_when_it_landed(tables, tmp_path,
     assert len(tables.masklets()) == 1
 
 
-def test_a_commit_that_may_have_landed_is_unknown_and_can_be_repeated(tmp_path, masklet, monkeypatch):
+def test_a_commit_that_may_have_succeeded_is_unknown_and_can_be_repeated(tmp_path, masklet, monkeypatch):
     path = part(tmp_path, "p", Masklet, [masklet()])
     with Tables.open(*address(tmp_path)) as opened:
         real = type(opened._catalog).commit_table
@@ -140,7 +140,7 @@ def test_a_commit_without_parts_is_a_value_error(tables):
         tables.commit("masklets", [], "b1")
 
 
-def test_an_absent_part_and_a_part_of_another_table_fail_the_commit(tmp_path, masklet, video):
+def test_a_missing_part_and_a_part_of_another_table_fail_the_commit(tmp_path, masklet, video):
     with Tables.open(*address(tmp_path)) as opened:
         with pytest.raises(CommitFailed):
             opened.commit("masklets", [tmp_path / "absent.parquet"], "b1")
@@ -174,7 +174,7 @@ def test_an_older_snapshot_reads_as_it_was(tables, tmp_path, masklet):
         tables.scan("masklets", snapshot_id=7)
 
 
-def test_a_tag_stays_where_it_was_put(tables, tmp_path, masklet):
+def test_a_tag_keeps_its_snapshot(tables, tmp_path, masklet):
     with pytest.raises(ValueError, match="nothing was committed"):
         tables.tag("masklets", "r1")
     first = tables.commit("masklets", [part(tmp_path, "p1", Masklet, [masklet("a")])], "b1")

@@ -28,7 +28,7 @@ def test_any_frames_in_any_order_are_the_ones_asked_for(tmp_path, indices):
     assert [(i, number_of(rgb)) for i, rgb in video.frames(tmp_path / "v.mp4", indices)] == [(i, i) for i in indices]
 
 
-def test_a_reader_gives_the_same_array_again_and_nobody_may_change_it(tmp_path):
+def test_a_reader_caches_arrays_that_are_read_only(tmp_path):
     video.write(tmp_path / "v.mp4", (numbered(i) for i in range(30)))
     with video.FrameReader(tmp_path / "v.mp4", keep=2) as reader:
         first = reader.read(5)
@@ -41,7 +41,7 @@ def test_a_reader_gives_the_same_array_again_and_nobody_may_change_it(tmp_path):
         assert (reader.frame_count, reader.height, reader.width) == (30, H, W)
 
 
-def test_a_reader_that_was_closed_gives_no_frame_and_harms_nobody(tmp_path):
+def test_a_closed_reader_raises_and_does_not_crash(tmp_path):
     video.write(tmp_path / "v.mp4", (numbered(i) for i in range(30)))
     reader = video.FrameReader(tmp_path / "v.mp4")
     reader.read(0)
@@ -53,13 +53,13 @@ def test_a_reader_that_was_closed_gives_no_frame_and_harms_nobody(tmp_path):
 
 
 @pytest.mark.parametrize("frame_idx", [-1, 30, 1000])
-def test_a_frame_outside_the_video_is_a_value_error_that_says_which_there_are(tmp_path, frame_idx):
+def test_a_frame_outside_the_video_is_a_value_error_with_the_valid_range(tmp_path, frame_idx):
     video.write(tmp_path / "v.mp4", (numbered(i) for i in range(30)))
     with video.FrameReader(tmp_path / "v.mp4") as reader, pytest.raises(ValueError, match="frames 0 to 29"):
         reader.read(frame_idx)
 
 
-def test_a_jpeg_shows_the_frame():
+def test_a_jpeg_shows_the_picture():
     import cv2
 
     data = video.jpeg(numbered(21))
@@ -90,7 +90,7 @@ def test_frames_that_cannot_be_a_stored_video_are_a_value_error_and_leave_no_fil
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reading_what_is_not_a_video_is_an_error_of_ours(tmp_path):
+def test_a_file_that_is_not_a_video_is_an_error_of_ours(tmp_path):
     (tmp_path / "v.mp4").write_text("no")
     with pytest.raises(video.FrameUnreadable, match="v.mp4"):
         video.FrameReader(tmp_path / "v.mp4")

@@ -1,4 +1,4 @@
-"""Valid rows, for the tests to spoil."""
+"""Valid rows, which the tests change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates decide from numbers, and say why."""
+"""Gates decide from numbers, and give their reasons."""
 
 from __future__ import annotations
 

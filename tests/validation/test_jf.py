@@ -129,7 +129,7 @@ def test_a_frame_counts_from_the_first_time_either_shows():
     assert (score.j, score.count) == (0.5, 2)
 
 
-def test_both_absent_after_the_first_appearance_is_full_agreement():
+def test_both_absent_after_the_first_appearance_agree_fully():
     score = jf.score_masklet([A, A, EMPTY, A, A], [A, A, EMPTY, A, A])
     assert (score.j, score.f, score.count) == (1.0, 1.0, 3)
 
@@ -142,7 +142,7 @@ def test_none_is_an_empty_mask():
 
 
 @pytest.mark.parametrize("gt", [[EMPTY] * 4, [A, EMPTY, EMPTY, A], [None] * 4, []])
-def test_a_truth_that_shows_nothing_has_no_score(gt):
+def test_an_empty_truth_has_no_score(gt):
     assert jf.score_masklet([A] * len(gt), gt) is None
 
 
@@ -159,7 +159,7 @@ def test_the_mean_is_over_masklets_not_videos():
     assert jf.mean([]) is None
 
 
-def test_what_does_not_match_is_a_value_error():
+def test_masks_of_different_sizes_or_lengths_are_a_value_error():
     with pytest.raises(ValueError, match="2 predicted frames and 3"):
         jf.score_masklet([A, A], [A, A, A])
     with pytest.raises(ValueError, match="different sizes"):

@@ -10,7 +10,7 @@ from storage import rle
 from validation import masklet_checks
 
 
-def test_a_right_masklet_has_no_problem(masklet, video):
+def test_a_valid_masklet_has_no_problem(masklet, video):
     assert masklet_checks.problems(masklet(), video()) == []
     assert masklet_checks.problems(masklet(), None) == []
 
@@ -62,6 +62,6 @@ def test_a_masklet_without_frames_is_found(masklet):
     assert [p.check for p in masklet_checks.problems(masklet(**nothing))] == ["lists", "empty"]
 
 
-def test_several_problems_are_all_told(masklet, video):
+def test_several_problems_are_all_reported(masklet, video):
     problems = masklet_checks.problems(masklet(frame_idx=(0, 4, 10), area_px=(1, 2, 3), score=(math.nan,) * 3), video())
     assert [p.check for p in problems] == ["frames", "area", "scores"]

@@ -8,7 +8,7 @@ import pytest
 from validation import table_checks
 
 
-def test_right_rows_pass_and_write_their_docs(masklet, video, tmp_path, capfd):
+def test_valid_rows_pass_and_write_their_docs(masklet, video, tmp_path, capfd):
     rows = table_checks.frames([masklet(), masklet(masklet_id="m2")], [video()])
     capfd.readouterr()
     report = table_checks.check_tables(rows, tmp_path / "docs", run_name="b1")
@@ -22,7 +22,7 @@ def test_right_rows_pass_and_write_their_docs(masklet, video, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_masks_themselves_are_not_handed_over(masklet, video):
+def test_the_table_rows_have_no_masks(masklet, video):
     rows = table_checks.frames([masklet()], [video()])
     assert not {"rle", "frame_idx", "area_px"} & set(rows["masklets"].columns)
 
@@ -74,7 +74,7 @@ def test_tables_without_rows_pass(video):
     )
 
 
-def test_a_missing_column_fails_rather_than_passes(masklet, video):
+def test_a_missing_column_fails_the_checks(masklet, video):
     rows = table_checks.frames([masklet()], [video()])
     rows["masklets"] = rows["masklets"].drop(columns=["kind"])
     report = table_checks.check_tables(rows)

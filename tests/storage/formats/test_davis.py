@@ -1,4 +1,4 @@
-"""DAVIS in and out: what was written is read again, and what is no DAVIS is one line."""
+"""DAVIS: an export is read back, and a folder that is not DAVIS is one line."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def open_it(root):
     return davis.open_video(root, name, split)
 
 
-def test_what_was_written_is_read_again(root, tmp_path):
+def test_an_export_is_read_back(root, tmp_path):
     clip = open_it(root)
     assert (clip.name, clip.split, clip.height, clip.width, len(clip.pictures)) == ("v1", "val", H, W, 3)
     masks = clip.masks()
@@ -133,7 +133,7 @@ def test_2016_is_read_too(root):
     assert list(masks) == [1] and [masks[1][t] for t in range(3)] == list(HAND.rle)
 
 
-def test_void_is_nobody(root):
+def test_void_pixels_belong_to_no_object(root):
     path = next((root / "Annotations").rglob("00000.png"))
     ids = davis.read_ids(path)
     ids[ids == 1] = 255
@@ -141,7 +141,7 @@ def test_void_is_nobody(root):
     assert sorted(open_it(root).masks()[1]) == [1] and 255 not in open_it(root).masks()
 
 
-def test_a_year_is_chosen_by_name_else_the_newest(root):
+def test_a_year_is_chosen_by_name_or_the_newest(root):
     for year in ("2016", "2019"):
         (root / "ImageSets" / year).mkdir()
         (root / "ImageSets" / year / "train.txt").write_text(f"of{year}\n\n")
@@ -190,7 +190,7 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("line", SPOILED)
-def test_what_is_no_davis_is_one_line(root, line):
+def test_a_folder_that_is_not_davis_is_one_line(root, line):
     SPOILED[line](root)
     with pytest.raises(PictureError) as error:
         open_it(root).masks()

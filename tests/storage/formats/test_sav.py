@@ -108,7 +108,7 @@ def test_frames_that_a_masklet_lacks_are_empty_masks():
     assert annotation["masklet_first_appeared_frame"] == [2]
 
 
-def test_what_went_out_comes_back_in(annotation):
+def test_an_exported_annotation_is_read_back(annotation):
     again = sav.from_sav(annotation, video=make_video(), batch_id="b7")
     assert [m.rle for m in again] == [make_masklet([3, 4, 0, 4, 5, 0]).rle, make_masklet([0, 0, 2, 2, 2, 2]).rle]
     assert [m.frame_idx for m in again] == [(0, 4, 8, 12, 16, 20)] * 2
@@ -131,7 +131,7 @@ def test_oddities_of_real_files_are_tolerated(annotation):
     assert (rows[0].kind, rows[0].stability[0], rows[0].video_id) == ("manual", 1.0, "v1")
 
 
-def test_one_annotated_frame_too_many_is_cut_and_more_are_refused(annotation):
+def test_one_extra_annotated_frame_is_cut_and_more_are_refused(annotation):
     assert len(sav.from_sav(annotation, video=make_video(frame_count=20))[0].frame_idx) == 5
     assert len(sav.from_sav(annotation, video=make_video(frame_count=25))[0].frame_idx) == 6
     for frame_count in (16, 29):
@@ -193,7 +193,7 @@ def test_an_annotation_of_another_size_is_refused(annotation):
         ([make_masklet([0])], "no frame shows the object"),
     ],
 )
-def test_masklets_that_make_no_file_are_a_value_error(rows, says):
+def test_masklets_that_cannot_make_a_file_are_a_value_error(rows, says):
     with pytest.raises(ValueError, match=says):
         sav.to_sav(make_video(), rows)
 

@@ -1,4 +1,4 @@
-"""One contract for both stores, and what only one of them can get wrong."""
+"""One contract for both stores, and the cases that only one of them has."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_keys_are_sorted_and_belong_to_the_prefix(blobs):
     assert list(blobs.keys("nothing/")) == []
 
 
-def test_odd_spaces_joiners_and_new_characters_are_fit_for_a_key(blobs):
+def test_a_key_may_have_odd_spaces_joiners_and_new_characters(blobs):
     keys = ["Screen Recording 10.00.00\u202fPM.mov", "a\u00a0b", "\U0001f469\u200d\U0001f680.mp4", "\U0001fae9"]
     for key in keys:
         blobs.write(key, key.encode())
@@ -65,7 +65,7 @@ def test_odd_spaces_joiners_and_new_characters_are_fit_for_a_key(blobs):
     assert [blobs.read(key).decode() for key in keys] == keys
 
 
-def test_a_fingerprint_changes_with_the_content_and_only_then(blobs):
+def test_a_fingerprint_changes_only_with_the_content(blobs):
     blobs.write("a/1", b"one")
     blobs.write("a/2", b"two")
     before = dict(blobs.entries("a/"))
@@ -81,7 +81,7 @@ def test_no_more_is_read_than_asked_for(blobs):
     assert (blobs.read("a", 4), blobs.read("a", 100), blobs.read("empty", 4)) == (b"0123", b"0123456789", b"")
 
 
-def test_a_local_copy_is_gone_with_its_block_and_the_blob_is_not(blobs, tmp_path):
+def test_a_local_copy_is_deleted_after_its_block_and_the_blob_is_not(blobs, tmp_path):
     key = f"sub/{'long' * 60}.mp4"
     blobs.write(key, b"bytes")
     with blobs.local(key) as path:
@@ -90,7 +90,7 @@ def test_a_local_copy_is_gone_with_its_block_and_the_blob_is_not(blobs, tmp_path
     cache = tmp_path / "cache"
     assert not cache.exists() or list(cache.iterdir()) == []
     with pytest.raises(BlobMissing), blobs.local("no/such"):
-        raise AssertionError("it is missing on entering")
+        raise AssertionError("the block must not run")
 
 
 def test_delete_may_be_repeated(blobs):
@@ -111,7 +111,7 @@ def test_a_fetched_file_has_the_bytes_of_now(blobs):
 
 
 @pytest.mark.parametrize("verb", ["read", "size", "fetch"])
-def test_what_is_not_there_is_missing_and_named(blobs, verb):
+def test_a_missing_blob_is_an_error_that_names_it(blobs, verb):
     with pytest.raises(BlobMissing) as caught:
         getattr(blobs, verb)("no/such")
     assert blobs.uri_of("no/such") in str(caught.value)
@@ -162,7 +162,7 @@ def test_two_processes_never_both_create_a_key_on_disk(tmp_path):
     assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 50
 
 
-def test_a_writer_that_dies_leaves_no_half_blob_and_no_key(disk):
+def test_a_writer_that_fails_leaves_no_half_blob_and_no_key(disk):
     class Dying(type(Path())):
         def open(self, *arguments, **named):
             raise OSError(28, "No space left on device")
@@ -186,7 +186,7 @@ def test_a_key_that_is_a_folder_is_missing(disk):
         disk.read("a")
 
 
-def test_only_files_that_are_there_are_listed_whatever_bytes_name_them(disk, tmp_path):
+def test_only_existing_files_are_listed_with_any_bytes_in_their_names(disk, tmp_path):
     disk.write("a/b", b"1")
     (disk.root / "a" / "dangling").symlink_to(tmp_path / "nowhere")
     os.mkfifo(disk.root / "pipe")
@@ -194,7 +194,7 @@ def test_only_files_that_are_there_are_listed_whatever_bytes_name_them(disk, tmp
     assert list(disk.keys()) == ["a/b", "caf\udce9.mp4"]
 
 
-def test_a_file_that_may_not_be_read_is_listed_and_denied_on_entering(disk, monkeypatch):
+def test_a_file_without_read_permission_is_listed_but_denied(disk, monkeypatch):
     disk.write("a", b"1")
     real = Path.open
 
@@ -203,13 +203,13 @@ def test_a_file_that_may_not_be_read_is_listed_and_denied_on_entering(disk, monk
             raise PermissionError(13, "Permission denied", str(path))
         return real(path, *arguments, **named)
 
-    monkeypatch.setattr(Path, "open", closed)  # the tests may run as root, to whom nothing is closed
+    monkeypatch.setattr(Path, "open", closed)  # the tests may run as root, who may read everything
     assert list(disk.keys()) == ["a"]
     with pytest.raises(BlobDenied, match="permission denied"), disk.local("a"):
-        raise AssertionError("it is denied on entering")
+        raise AssertionError("the block must not run")
 
 
-def test_a_folder_that_may_not_be_listed_is_told_and_the_others_are_listed(disk, monkeypatch):
+def test_a_folder_without_permission_is_reported_and_the_others_are_listed(disk, monkeypatch):
     disk.write("open/a", b"1")
     disk.write("closed/b", b"1")
     real = os.scandir
@@ -219,25 +219,25 @@ def test_a_folder_that_may_not_be_listed_is_told_and_the_others_are_listed(disk,
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", scandir)  # the tests may run as root, to whom nothing is closed
+    monkeypatch.setattr(os, "scandir", scandir)  # the tests may run as root, who may read everything
     told = []
     assert [key for key, _ in disk.entries(closed=told.append)] == ["open/a"] and told == ["closed"]
     assert list(disk.keys()) == ["open/a"]
 
 
-def test_what_a_console_shows_as_a_folder_is_no_blob(s3, tmp_path):
+def test_a_folder_marker_of_a_console_is_not_a_blob(s3, tmp_path):
     blobs = S3Blobs(s3.bucket, "p", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
     for key in ("p/", "p/folder/", "p/folder//b", "p/folder/a"):
         blobs._client().put_object(Bucket=s3.bucket, Key=key, Body=b"")
     assert list(blobs.keys()) == ["folder//b", "folder/a"]
 
 
-def test_a_source_file_that_is_absent_is_named_itself(blobs, tmp_path):
+def test_a_missing_source_file_is_named_in_the_error(blobs, tmp_path):
     with pytest.raises(BlobMissing, match="absent.bin"):
         blobs.write("a", tmp_path / "absent.bin")
 
 
-def test_the_local_cache_spares_the_second_download(s3, tmp_path):
+def test_the_local_cache_saves_the_second_download(s3, tmp_path):
     blobs = S3Blobs(s3.bucket, "", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
     blobs.write("v.mp4", b"1" * 10)
     path = blobs.fetch("v.mp4")
@@ -249,14 +249,14 @@ def test_the_local_cache_spares_the_second_download(s3, tmp_path):
     assert blobs.fetch("v.mp4").read_bytes() == whole
 
 
-def test_an_s3_that_is_not_there_is_unreachable_in_one_line(s3, tmp_path):
+def test_a_missing_s3_server_is_unreachable_in_one_line(s3, tmp_path):
     blobs = S3Blobs(s3.bucket, "p", endpoint_url="http://127.0.0.1:9", cache=tmp_path)
     with pytest.raises(BlobUnreachable, match=f"s3://{s3.bucket}/p/a") as caught:
         blobs.read("a")
     assert "\n" not in str(caught.value)
 
 
-def test_a_bucket_that_is_not_there_is_named(s3, tmp_path):
+def test_a_missing_bucket_is_named(s3, tmp_path):
     blobs = S3Blobs("no-such-bucket", "", endpoint_url=s3.endpoint_url, cache=tmp_path)
     with pytest.raises(BlobMissing, match="s3://no-such-bucket: no such bucket"):
         blobs.write("a", b"")
@@ -266,7 +266,7 @@ def test_a_bucket_that_is_not_there_is_named(s3, tmp_path):
     ("status", "code", "error"),
     [(403, "AccessDenied", BlobDenied), (503, "SlowDown", BlobUnreachable), (400, "BadDigest", BlobError)],
 )
-def test_answers_of_s3_become_our_errors(s3, tmp_path, monkeypatch, status, code, error):
+def test_error_responses_of_s3_become_our_errors(s3, tmp_path, monkeypatch, status, code, error):
     """The real client against the real server; the server's answer is replaced on the way in."""
     from botocore.awsrequest import AWSResponse
 
@@ -276,7 +276,7 @@ def test_answers_of_s3_become_our_errors(s3, tmp_path, monkeypatch, status, code
         def stream(self, *arguments, **named):
             yield f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
 
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)  # it does try again
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)  # the client retries
     blobs._client().meta.events.register(
         "before-send.s3", lambda **event: AWSResponse(event["request"].url, status, {}, Raw())
     )
@@ -284,7 +284,7 @@ def test_answers_of_s3_become_our_errors(s3, tmp_path, monkeypatch, status, code
         blobs.read("a")
 
 
-def test_a_conflict_with_another_writer_is_tried_again(s3, tmp_path):
+def test_a_conflict_with_another_writer_is_retried(s3, tmp_path):
     """S3 answers 409 while another conditional write of the key is under way."""
     from botocore.awsrequest import AWSResponse
 
