@@ -1,4 +1,4 @@
-"""What tests of the page press, wait for and see."""
+"""A person at the page, for tests: pressing keys, waiting for what the page shows, and looking at it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.annotation_queue.synthetic_queue import (
     mask,
 )
 
-# of tests about what is on screen, which is the same whatever the queue is kept in: one database will do
-ON_SCREEN = pytest.mark.parametrize("uri", ["sqlite"], indirect=True)
+# The tests of the page use SQLite: what the page does is the same on every database. These few run on both.
+EVERY_DATABASE = pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
 FRAMES = 156  # a clip: long enough for the disc to pass behind the pillar
 
 
@@ -49,7 +49,7 @@ class Page:
             self.tab.keyboard.press(key)
 
     def until(self, test, patience_s=60):
-        """Wait until `test()` is true; the page forbids scripts that wait by evaluating text."""
+        """Wait until `test()` is true. The page's security policy forbids waiting inside the page."""
         deadline = time.monotonic() + patience_s
         while not test():
             assert time.monotonic() < deadline, f"waited in vain; the page says: {self.text('body')[:300]}"

@@ -1,4 +1,4 @@
-"""Tabs of a real Chromium at a real server, on each kind of database."""
+"""Tabs of a real Chromium at a real server: on SQLite, or on both databases where a test is marked EVERY_DATABASE."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ from tests.annotation_queue.synthetic_queue import (
     SyntheticModel,
     add_people,
     serving,
+    tickets,
     track_ticket,
 )
 
 
+def pytest_generate_tests(metafunc):
+    """Use SQLite alone, unless the test names its databases."""
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "uri" in metafunc.fixturenames and "uri" not in named:
+        metafunc.parametrize("uri", ["sqlite"], indirect=True)
+
+
 class RunningClock:
-    """The time, and as many seconds more as a test wants."""
+    """The real time, plus the seconds that a test adds."""
 
     ahead = 0.0
 
@@ -61,6 +69,20 @@ def open_page(chromium, store):
         for context in contexts:
             context.close()
     assert problems == []
+
+
+@pytest.fixture
+def verifying(open_page, store):
+    """Opens a tab in which Vera has the first of some verify tickets on screen, paused at its first frame."""
+
+    def at(count=1):
+        store.open_batch("b", tickets(count, FRAMES))
+        page = open_page()
+        page.log_in()
+        page.paused_at_start()
+        return page
+
+    return at
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from annotation_queue.records import Kind, NewTicket, State
 from annotation_queue.tickets.rows import MASKLET
 from storage import rle
 from storage.records import STRIDE, Operation
-from tests.annotation_queue.browsing import FRAMES, ON_SCREEN, draft, is_disc
+from tests.annotation_queue.browsing import EVERY_DATABASE, FRAMES, draft, is_disc
 from tests.annotation_queue.synthetic_queue import (
     HEIGHT,
     WIDTH,
@@ -25,11 +25,8 @@ from tests.annotation_queue.synthetic_queue import (
 )
 
 
-def test_an_annotator_begins_where_the_verifier_pointed(open_page, store):
-    store.open_batch("b", tickets(1, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_an_annotator_begins_where_the_verifier_pointed(open_page, verifying, store):
+    page = verifying()
     page.press(*["ArrowRight"] * 5)
     page.at(20)
     page.press("Shift+E", "4")
@@ -42,6 +39,7 @@ def test_an_annotator_begins_where_the_verifier_pointed(open_page, store):
     assert "Sent back by vera" in other.text("#facts")
 
 
+@EVERY_DATABASE
 def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, store):
     page = correcting(8)
     page.point(*centre(8))
@@ -112,8 +110,7 @@ def test_every_tool_every_undo_and_a_reload(correcting, store):
     assert [area(i) for i in (0, 4, 8)] == [0, 600, 0] and draft(store).locked == {4}
 
 
-@ON_SCREEN
-def test_what_is_drawn_lands_on_no_other_frame_and_on_no_locked_one(correcting, store):
+def test_a_drawing_lands_on_no_other_frame_and_on_no_locked_frame(correcting, store):
     page = correcting(4)
     page.press("f", "ArrowLeft")  # the next frame is locked
     page.at(0)
@@ -149,7 +146,7 @@ def test_what_is_drawn_lands_on_no_other_frame_and_on_no_locked_one(correcting, 
     assert [draft(store).masks[i].area_px for i in (0, 4, 8)] == [600] * 3
 
 
-def test_a_click_lands_where_it_is_seen_also_when_zoomed(correcting, store):
+def test_a_click_lands_under_the_pointer_also_when_zoomed(correcting, store):
     page = correcting(8)
     page.tab.mouse.move(*page.on_screen(*centre(8)))
     for _ in range(4):
@@ -209,7 +206,6 @@ def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, s
     assert not is_disc(draft(store).masks, 16)
 
 
-@ON_SCREEN
 def test_the_page_and_the_server_derive_the_same_draft(open_page):
     """Random operations, undone and redone, through draft.js and refine.py."""
     chance = np.random.default_rng(7)
@@ -282,7 +278,6 @@ def open_page_stacks(sent):
     return {"undo": done, "redo": undone}
 
 
-@ON_SCREEN
 def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(correcting, store):
     page = correcting(8)
     page.press("f")
@@ -312,8 +307,7 @@ def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(corr
     page.until(lambda: "playing" in page.tab.get_attribute("#play", "class").split())
 
 
-@ON_SCREEN
-def test_the_picture_is_moved_and_lit_and_compared_with_what_was_before(correcting, store):
+def test_the_picture_is_moved_brightened_and_compared_with_the_first_masks(correcting, store):
     page = correcting(8)
     place = lambda: page.tab.locator("#screen").bounding_box()["x"]  # noqa: E731
     pixel = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
@@ -359,7 +353,7 @@ def test_phase_1_offers_no_propagation(open_page, store):
     assert store.operations("track-1") == []
 
 
-def test_a_ticket_from_nothing_is_selected_and_what_is_unmasked_is_said(open_page, store):
+def test_a_select_ticket_warns_of_frames_without_a_mask(open_page, store):
     select = NewTicket(ticket_id="s", kind=Kind.SELECT, video_id="video-0", phase="3", payload='{"memory": true}')
     store.open_batch("b", [select])
     page = open_page()
@@ -407,6 +401,7 @@ def test_the_other_objects_of_the_video_can_be_seen(open_page, store):
     page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
 
 
+@EVERY_DATABASE
 def test_several_objects_of_a_video_are_masked_side_by_side(correcting, store):
     """N begins another object, M goes from one to the next; each keeps its draft, and after a reload, too."""
     page = correcting(8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -12,7 +11,7 @@ from annotation_queue.records import Person, Role, State
 from annotation_queue.tickets.store import Store
 from benchmarks.queue import PrivatePostgres
 from storage.records import STRIDE
-from tests.annotation_queue.browsing import FRAMES, ON_SCREEN, Page, draft, is_disc
+from tests.annotation_queue.browsing import EVERY_DATABASE, FRAMES, Page, draft, is_disc
 from tests.annotation_queue.synthetic_queue import (
     PASSWORD,
     ServerProcess,
@@ -21,11 +20,8 @@ from tests.annotation_queue.synthetic_queue import (
 )
 
 
-def test_an_answer_given_without_a_connection_arrives_later(open_page, store):
-    store.open_batch("b", tickets(2, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_an_answer_given_without_a_connection_arrives_later(verifying, store):
+    page = verifying(2)
     page.until(lambda: len(json.loads(page.tab.evaluate("sessionStorage.getItem('masklets.holds')"))) == 2)
     page.context.set_offline(True)
     page.press("a")
@@ -39,25 +35,22 @@ def test_an_answer_given_without_a_connection_arrives_later(open_page, store):
     page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
 
 
-def test_a_login_in_another_tab_costs_no_answer(open_page, store):
-    store.open_batch("b", tickets(1, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_a_login_in_another_tab_costs_no_answer(verifying, store):
+    page = verifying()
     page.context.request.post(f"{page.url}/api/login", data={"name": "vera", "password": PASSWORD})
     page.press("a")
     page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
     page.until(lambda: page.text("#save") == "Saved")
 
 
-def test_a_lost_lease_is_said_and_the_next_ticket_is_one_key_away(open_page, store):
+def test_a_lost_lease_is_reported_and_the_next_ticket_is_one_key_away(open_page, store, clock):
     store.open_batch("b", tickets(3, FRAMES))
     store.lease_s = 1.5  # heartbeats every half second
     page = open_page()
     page.log_in()
     page.paused_at_start()
     page.context.set_offline(True)
-    time.sleep(1.6)
+    clock.ahead += 2
     victor = Person(name="victor", roles=frozenset({Role.VERIFIER}))
     store.lease_s = 90
     taken = store.claim(victor, claim_id="c")
@@ -70,11 +63,8 @@ def test_a_lost_lease_is_said_and_the_next_ticket_is_one_key_away(open_page, sto
     assert store.ticket("ticket-0000").leased_by == "victor"
 
 
-def test_a_reload_takes_up_the_same_ticket(open_page, store):
-    store.open_batch("b", tickets(4, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_a_reload_takes_up_the_same_ticket(verifying, store):
+    page = verifying(4)
     page.press("a")
     page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
     page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
@@ -85,7 +75,7 @@ def test_a_reload_takes_up_the_same_ticket(open_page, store):
     assert [t.ticket_id for t in store.tickets(state=State.LEASED)] == held
 
 
-def test_what_was_done_offline_survives_the_tab(correcting, store):
+def test_work_without_a_connection_survives_a_closed_tab(correcting, store):
     page = correcting()
     page.context.set_offline(True)
     page.press("b")
@@ -101,6 +91,7 @@ def test_what_was_done_offline_survives_the_tab(correcting, store):
     assert draft(store).locked == {0} and draft(store).masks[0].area_px > 1400
 
 
+@EVERY_DATABASE
 def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, store):
     page = correcting()
     lead = open_page()
@@ -153,6 +144,7 @@ def corrects_through(chromium, uri, kill, start):
         server.kill()
 
 
+@EVERY_DATABASE
 def test_a_killed_server_costs_an_annotator_nothing(chromium, uri):
     corrects_through(chromium, uri, lambda server: server.kill(), lambda server: server.start())
 
@@ -180,7 +172,7 @@ def test_a_reload_in_the_middle_of_a_propagation_finishes_it(correcting, open_pa
     page.until(lambda: all(is_disc(draft(store).masks, i) for i in range(0, FRAMES, STRIDE)))
 
 
-def test_stopping_a_propagation_costs_nothing_that_was_done_before_it(correcting, open_page, store):
+def test_stopping_a_propagation_keeps_the_work_before_it(correcting, open_page, store):
     """A stroke whose request the network swallowed, a propagation behind it, and Escape."""
     page = correcting()
     page.context.set_offline(True)
@@ -196,7 +188,7 @@ def test_stopping_a_propagation_costs_nothing_that_was_done_before_it(correcting
     assert not any(call.startswith("track") for call in open_page.model.calls), "the model is not asked in vain"
 
 
-def test_what_waits_for_the_model_is_undone_by_escape_and_answered_after_a_redo(correcting, open_page, store):
+def test_escape_undoes_a_click_that_waits_for_the_model_and_redo_has_it_answered(correcting, open_page, store):
     open_page.model.click_s = 1.0
     page = correcting(8)
     page.point(*centre(8))
@@ -213,7 +205,7 @@ def test_what_waits_for_the_model_is_undone_by_escape_and_answered_after_a_redo(
     page.until(lambda: store.ticket("track-1").state is State.DONE)
 
 
-def test_a_ticket_goes_back_after_what_was_done_in_it(correcting, open_page, store):
+def test_a_ticket_goes_back_after_its_operations_were_sent(correcting, open_page, store):
     """Escape while a stroke waits behind a slow click: it is in the draft, not beside it."""
     open_page.model.click_s = 1.5
     page = correcting(8)
@@ -250,25 +242,27 @@ def test_a_reload_after_working_offline_shows_and_submits_all_of_it(correcting, 
 
 
 @pytest.mark.parametrize("status", [200, 403, 413])
-def test_only_the_queue_itself_can_say_that_something_is_kept(correcting, store, status):
-    """A proxy's login page in between is no answer."""
+def test_only_an_answer_of_the_queue_counts_as_saved(correcting, store, status):
+    """The login page of a proxy in between does not."""
     page = correcting()
     html = {"status": status, "content_type": "text/html", "body": "<html>Please log in</html>"}
-    page.tab.route("**/operations", lambda route: route.fulfill(**html))
+    sent = []
+
+    def answer(route):
+        sent.append(route)
+        route.fulfill(**html)
+
+    page.tab.route("**/operations", answer)
     page.press("f")
-    page.until(lambda: "1 change kept here" in page.text("#save"))
-    page.tab.wait_for_timeout(700)
+    page.until(lambda: len(sent) >= 2)  # it is sent again
     assert "1 change kept here" in page.text("#save") and store.operations("track-1") == []
     page.tab.unroute("**/operations")
     page.settled()
     page.until(lambda: draft(store).locked == {0})
 
 
-def test_a_take_back_whose_answer_is_lost_is_made_once(open_page, store):
-    store.open_batch("b", tickets(3, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_a_take_back_whose_answer_is_lost_happens_once(verifying, store):
+    page = verifying(3)
     first = page.text("#facts")
     page.press("a")
     page.until(lambda: page.text("#save") == "Saved" and page.named() >= 0)
@@ -313,11 +307,8 @@ def test_a_second_tab_leaves_the_first_ones_work_alone_until_that_is_closed(corr
     assert second.problems == []
 
 
-def test_a_copy_of_a_tab_holds_no_tickets_of_the_first(open_page, store):
-    store.open_batch("b", tickets(6, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_a_duplicated_tab_takes_other_tickets(verifying, store):
+    page = verifying(6)
     page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
     kept = page.tab.evaluate("JSON.stringify({...sessionStorage})")
     other = Page(page.context, f"{page.url}/web/mark.svg")
@@ -327,7 +318,7 @@ def test_a_copy_of_a_tab_holds_no_tickets_of_the_first(open_page, store):
     page.until(lambda: len(store.tickets(state=State.LEASED)) == 4)
 
 
-def test_a_connection_that_dies_in_silence_is_given_up(correcting, store):
+def test_a_silent_connection_is_given_up(correcting, store):
     page = correcting(8)
     page.tab.clock.install()
     page.tab.reload()
@@ -348,7 +339,7 @@ def test_a_connection_that_dies_in_silence_is_given_up(correcting, store):
     page.until(lambda: is_disc(draft(store).masks, 12))
 
 
-def test_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(correcting, store, clock):
+def test_a_person_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(correcting, store, clock):
     page = correcting(8)
     page.press("f")
     page.settled()
@@ -370,7 +361,7 @@ def test_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(correcting, s
         if taken:
             assert store.claim(bob, claim_id="c").ticket_id == "track-1"
         assert beats == []
-        page.press("x")  # only says that somebody is here
+        page.press("x")  # only shows that somebody is here
         if not taken:
             page.until(lambda: not page.tab.is_visible("#notice"))
             page.until(lambda: page.tab.get_attribute("body", "data-view") == "work" and page.named() == 8)
@@ -380,11 +371,8 @@ def test_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(correcting, s
     assert store.ticket("track-1").leased_by == "bob" and draft(store).locked == {8}
 
 
-def test_somebody_else_at_the_same_tab_begins_with_tickets_of_their_own(open_page, store):
-    store.open_batch("b", tickets(9, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_another_person_at_the_same_tab_begins_with_other_tickets(verifying, store):
+    page = verifying(9)
     page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
 
     def end_the_login(route):  # once the answer is given: any request that comes before it would show the login, too
@@ -410,7 +398,8 @@ def test_somebody_else_at_the_same_tab_begins_with_tickets_of_their_own(open_pag
     page.until(lambda: store.ticket("ticket-0000").verdict is not None)
 
 
-def test_the_time_at_a_ticket_survives_a_reload_and_leaves_out_pauses(open_page, store):
+def three_minutes_of_work(open_page, store):
+    """A tab with a clock that tests move, in which Vera has worked on a ticket for three minutes."""
     store.open_batch("b", tickets(1, FRAMES))
     page = open_page()
     page.tab.clock.install()
@@ -419,37 +408,35 @@ def test_the_time_at_a_ticket_survives_a_reload_and_leaves_out_pauses(open_page,
     for _ in range(3):
         page.tab.clock.fast_forward(60_000)
         page.press("ArrowRight")
+    return page
+
+
+def seconds_to_accept(page, store):
+    """Accept the ticket; the seconds that the page reports."""
+    page.press("a")
+    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    return json.loads(store.operations("ticket-0000")[0].payload)["seconds"]
+
+
+def test_the_time_at_a_ticket_survives_a_reload_and_leaves_out_pauses(open_page, store):
+    page = three_minutes_of_work(open_page, store)
     page.tab.clock.fast_forward(500_000)  # of this, two minutes count
     page.tab.reload()
     page.paused_at_start()
-    page.press("a")
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
-    seconds = json.loads(store.operations("ticket-0000")[0].payload)["seconds"]
-    assert 300 <= seconds < 360
+    assert 300 <= seconds_to_accept(page, store) < 360
     assert page.tab.evaluate("localStorage.getItem('masklets.times')") == "[]"
 
 
-@ON_SCREEN
 def test_the_time_before_a_pause_counts_too(open_page, store):
-    store.open_batch("b", tickets(1, FRAMES))
-    page = open_page()
-    page.tab.clock.install()
-    page.log_in()
-    page.paused_at_start()
-    for _ in range(3):
-        page.tab.clock.fast_forward(60_000)
-        page.press("ArrowRight")
+    page = three_minutes_of_work(open_page, store)
     page.tab.clock.fast_forward(601_000)  # of this, two minutes count
     page.until(lambda: "Nobody has touched this page" in page.text("#notice"))
-    page.press("x")  # only says that somebody is here
+    page.press("x")  # only shows that somebody is here
     page.until(lambda: not page.tab.is_visible("#notice"))
     page.paused_at_start()
-    page.press("a")
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
-    assert 300 <= json.loads(store.operations("ticket-0000")[0].payload)["seconds"] < 360
+    assert 300 <= seconds_to_accept(page, store) < 360
 
 
-@ON_SCREEN
 def test_a_reload_renews_the_leases_that_it_takes_up_again(correcting, store, clock, monkeypatch):
     monkeypatch.setattr("annotation_queue.api.logins.HEARTBEAT_S", 1e6)
     store.lease_s = 9000  # a heartbeat comes long after this test
@@ -459,7 +446,7 @@ def test_a_reload_renews_the_leases_that_it_takes_up_again(correcting, store, cl
     page.until(lambda: store.ticket("track-1").expires_at > clock() + 8000)
 
 
-def test_a_lock_keeps_the_mask_that_was_seen(correcting, open_page, store):
+def test_a_lock_keeps_the_mask_on_screen(correcting, open_page, store):
     open_page.model.frame_s = 0.1
     page = correcting(8)
     page.point(*centre(8))

@@ -11,7 +11,7 @@ from annotation_queue.records import NewGold, QueuePolicy, State
 from storage import rle
 from storage.records import STRIDE, Verdict
 from tests.annotation_queue.annotators import LEA, VERA, VICTOR, finish
-from tests.annotation_queue.browsing import FRAMES, ON_SCREEN
+from tests.annotation_queue.browsing import EVERY_DATABASE, FRAMES
 from tests.annotation_queue.synthetic_queue import (
     HEIGHT,
     WIDTH,
@@ -24,7 +24,6 @@ from tests.annotation_queue.synthetic_queue import (
 )
 
 
-@ON_SCREEN
 def test_the_mask_on_screen_belongs_to_the_frame_on_screen(open_page, store):
     store.open_batch("b", tickets(1, FRAMES))
     page = open_page()
@@ -118,6 +117,7 @@ def test_the_page_paints_a_mask_and_its_edge_pixel_by_pixel(open_page):
             assert pixels == "".join(map(str, expected.ravel())), (inside.shape, thickness)
 
 
+@EVERY_DATABASE
 def test_a_verifier_works_by_keyboard_alone(open_page, store):
     store.open_batch("b", tickets(5, FRAMES))
     page = open_page()
@@ -151,11 +151,8 @@ def test_a_verifier_works_by_keyboard_alone(open_page, store):
     page.shows("work")  # a new ticket appears by itself
 
 
-def test_overlay_speed_and_suspects_answer_to_their_keys(open_page, store):
-    store.open_batch("b", tickets(1, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_overlay_speed_and_suspects_answer_to_their_keys(verifying, store):
+    page = verifying()
     assert page.look()["mask"] is not None
     page.tab.keyboard.down("h")
     assert page.look()["mask"] is None
@@ -235,7 +232,6 @@ NAMELESS = """
 """
 
 
-@ON_SCREEN
 def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(open_page, store):
     store.open_batch("b", [track_ticket(frame_count=FRAMES), *tickets(2, FRAMES)])
     page = open_page()
@@ -272,7 +268,7 @@ def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(op
     assert page.tab.evaluate(NAMELESS) == []
 
 
-def test_a_wrong_password_is_said_and_a_right_one_works_after_it(open_page, store):
+def test_a_wrong_password_is_reported_and_the_right_one_works_after_it(open_page, store):
     page = open_page()
     page.log_in(password="wrong password")
     page.until(lambda: "wrong" in page.text("#login-error"))
@@ -282,11 +278,9 @@ def test_a_wrong_password_is_said_and_a_right_one_works_after_it(open_page, stor
     page.shows("login")
 
 
-def test_the_last_answers_can_be_taken_back(open_page, store):
-    store.open_batch("b", tickets(4, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+@EVERY_DATABASE
+def test_the_last_answers_can_be_taken_back(verifying, store):
+    page = verifying(4)
     for number in (1, 2):
         page.press("a")
         page.until(lambda number=number: len(store.tickets(state=State.DONE)) == number)
@@ -306,6 +300,7 @@ def test_the_last_answers_can_be_taken_back(open_page, store):
     assert store.ticket("ticket-0002").verdict is Verdict.ACCEPT, "what was put aside came back"
 
 
+@EVERY_DATABASE
 def test_a_lead_sees_figures_and_manages_people(open_page, store):
     store.open_batch("b", tickets(6, FRAMES))
     page = open_page()
@@ -336,8 +331,7 @@ def test_a_lead_sees_figures_and_manages_people(open_page, store):
     other.until(lambda: "for leads and admins" in other.text("#error"))
 
 
-@ON_SCREEN
-def test_a_lead_is_told_why_a_ticket_came_to_them(open_page, store):
+def test_a_lead_sees_why_a_ticket_came_to_them(open_page, store):
     store.policy = QueuePolicy(overlap=2, overlap_share=1.0)
     first, second = tickets(2, FRAMES)
     store.open_batch("tie", [first])
@@ -356,8 +350,7 @@ def test_a_lead_is_told_why_a_ticket_came_to_them(open_page, store):
     assert "a verifier was unsure" in page.text("#eyebrow") and "vera pointed to" in page.text("#facts")
 
 
-@ON_SCREEN
-def test_what_became_of_a_further_object_is_judged_like_any_other(open_page, store):
+def test_a_new_object_is_judged_like_any_other_masklet(open_page, store):
     (made,) = tickets(1, FRAMES)
     store.open_batch("b", [replace(made, payload=json.dumps({"begun_by": "ann"}))])
     page = open_page()
@@ -366,8 +359,7 @@ def test_what_became_of_a_further_object_is_judged_like_any_other(open_page, sto
     assert "right in every frame?" in page.text("#question")
 
 
-@ON_SCREEN
-def test_the_lead_s_page_says_what_the_queue_refuses(open_page):
+def test_the_leads_page_shows_why_the_queue_refuses(open_page):
     page = open_page()
     page.log_in("lea")
     page.shows("message")
@@ -377,8 +369,7 @@ def test_the_lead_s_page_says_what_the_queue_refuses(open_page):
     page.until(lambda: "lea has no role for this" in page.text("#age"))
 
 
-@ON_SCREEN
-def test_who_gets_no_ticket_is_told_why_and_gets_one_later(open_page, store):
+def test_a_person_without_a_ticket_reads_why_and_gets_one_later(open_page, store):
     """A failed warm-up, of which the claim speaks; the login form does not stay."""
     store.policy = QueuePolicy(warmup_tickets=1)
     store.open_batch("b", tickets(1, FRAMES))
@@ -394,12 +385,8 @@ def test_who_gets_no_ticket_is_told_why_and_gets_one_later(open_page, store):
     page.paused_at_start()
 
 
-@ON_SCREEN
-def test_who_cannot_be_logged_out_is_told_so(open_page, store):
-    store.open_batch("b", tickets(1, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_a_failed_log_out_is_shown(verifying, store):
+    page = verifying()
     page.tab.route("**/api/logout", lambda route: route.abort())
     page.tab.click("#log-out")
     page.until(lambda: "still logged in" in page.text("#message"))
@@ -408,7 +395,7 @@ def test_who_cannot_be_logged_out_is_told_so(open_page, store):
     page.shows("login")
 
 
-def test_one_who_verifies_and_corrects_chooses(open_page, store):
+def test_a_lead_chooses_between_verifying_and_correcting(open_page, store):
     store.open_batch("b", [track_ticket(frame_count=FRAMES), *tickets(3, FRAMES)])
     page = open_page()
     page.log_in("lea")
@@ -423,7 +410,7 @@ def test_one_who_verifies_and_corrects_chooses(open_page, store):
     assert page.tab.get_attribute("body", "data-kind") == "verify"
 
 
-def test_nobody_is_sent_to_verify_their_own_work(open_page, store):
+def test_nobody_verifies_their_own_work(open_page, store):
     """The button in the bar offers it once, says why there is nothing, and goes."""
     store.open_batch("b", [track_ticket("track-1", frame_count=FRAMES), track_ticket("track-2", frame_count=FRAMES)])
     page = open_page()
@@ -443,12 +430,8 @@ def test_nobody_is_sent_to_verify_their_own_work(open_page, store):
     assert not page.tab.is_visible("#turn")
 
 
-@ON_SCREEN
-def test_the_colour_of_the_mask_is_chosen_and_kept(open_page, store):
-    store.open_batch("b", tickets(1, FRAMES))
-    page = open_page()
-    page.log_in()
-    page.paused_at_start()
+def test_the_colour_of_the_mask_is_chosen_and_kept(verifying, store):
+    page = verifying()
     pixel = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
     at = [int(v) for v in centre(0)]
     seen = [page.tab.evaluate(pixel, at)]
@@ -464,8 +447,7 @@ def test_the_colour_of_the_mask_is_chosen_and_kept(open_page, store):
     page.until(lambda: page.tab.evaluate(pixel, at) == seen[0])
 
 
-@ON_SCREEN
-def test_a_key_can_be_chosen_and_given_back(correcting, store):
+def test_a_key_can_be_changed_and_reset(correcting, store):
     page = correcting()
     page.press("?")
     page.tab.click("#keys .rebind:has(+ span:text('lock this frame, or unlock it'))")
@@ -475,8 +457,9 @@ def test_a_key_can_be_chosen_and_given_back(correcting, store):
     page.until(lambda: [o.kind for o in store.operations("track-1")] == ["lock"])
     page.tab.reload()
     page.correcting(0)
-    page.press("f")
-    page.tab.wait_for_timeout(100)
+    page.press("f", "ArrowRight")
+    page.at(4)
+    page.settled()
     assert len(store.operations("track-1")) == 1, "f means nothing now"
     page.press("?")
     page.tab.click("#reset-keys")
