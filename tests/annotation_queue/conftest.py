@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -91,22 +91,34 @@ def no_tables() -> None:
     """For tests of the migrations: `uri` is a database without tables."""
 
 
+@pytest.fixture
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], AbstractContextManager[str]]:
+    """Makes a new, empty database, "sqlite" or "postgres", and gives its URI."""
+
+    @contextmanager
+    def made(kind: str) -> Iterator[str]:
+        if kind == "sqlite":
+            yield f"sqlite:///{tmp_path}/queue.db"
+            return
+        server = request.getfixturevalue("postgres_server")
+        template = "template1" if "no_tables" in request.fixturenames else request.getfixturevalue("postgres_template")
+        name = f"queue_{uuid.uuid4().hex[:12]}"
+        engine = create_engine(server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        with engine.connect() as connection, suppress(Exception):
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        engine.dispose()
+
+    return made
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A new, empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/queue.db"
-        return
-    server = request.getfixturevalue("postgres_server")
-    template = "template1" if "no_tables" in request.fixturenames else request.getfixturevalue("postgres_template")
-    name = f"queue_{uuid.uuid4().hex[:12]}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection, suppress(Exception):
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
+def uri(request: pytest.FixtureRequest, new_database: Callable[[str], AbstractContextManager[str]]) -> Iterator[str]:
+    """A new, empty database of each kind."""
+    with new_database(request.param) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from tests.annotation_queue.synthetic_queue import (
 )
 
 
-def pytest_generate_tests(metafunc):
-    """Use SQLite alone, unless the test names its databases."""
-    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
-    if "uri" in metafunc.fixturenames and "uri" not in named:
-        metafunc.parametrize("uri", ["sqlite"], indirect=True)
+@pytest.fixture
+def uri(request, new_database):
+    """A new SQLite database; of each kind where a test is marked EVERY_DATABASE."""
+    with new_database(getattr(request, "param", "sqlite")) as uri:
+        yield uri
 
 
 class RunningClock:
