@@ -1,6 +1,6 @@
 """Videos whose frames carry their own number, as black and white blocks, in a store with tickets on them.
 
-Who sees a frame can tell which one it is, whatever the page says.
+A picture of a frame therefore tells which frame it is, independent of what the page shows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Kills the tab of a person at work, the queue under it and its database, takes the network away, and counts losses.
+"""Kills the tab of a person at work, the queue and its database, takes the network away, and counts what is lost.
 
-Every act is one operation: a stroke, a lock, an absent frame, an undo, a click. The tab says when an operation is made
-and when it is on the browser's disk, so an operation is lost (`lost_operations`) if it was there and the queue does not
-have it once the page has been opened again and says that all is saved. What the killed tab was about to write is not
-lost by that count; `in_flight_lost` is the most of it that one crash cost.
+Every act is one operation: a stroke, a lock, an absent frame, an undo, a click. The tab reports when an operation is
+made, and when it is on the browser's disk. An operation counts as lost (`lost_operations`) if it was on the disk, and
+the queue does not have it once the page was opened again and shows "Saved". Operations that the killed tab had not
+written yet do not count there; `in_flight_lost` is the most of them that one crash lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WATCH = """
 (() => {
   const { put } = IDBObjectStore.prototype;
   IDBObjectStore.prototype.put = function (item) {
-    const id = item.body?.operation_id; // giving a ticket back is none
+    const id = item.body?.operation_id; // giving a ticket back has no operation
     if (id) {
       console.debug(`made ${id}`);
       this.transaction.addEventListener("complete", () => console.debug(`kept ${id}`));
@@ -98,7 +98,7 @@ class Person:
         self._at_work()
 
     def offline(self, seconds: float, pause_s: float) -> int:
-        """Goes on working without a network for so long, an act each `pause_s`; returns how many operations it made."""
+        """Work without a network, an act every `pause_s`. Returns the number of operations."""
         before, end = len(self.made), time.monotonic() + seconds
         self._context.set_offline(True)
         while time.monotonic() < end:
@@ -196,7 +196,7 @@ def _kill(server: QueueProcess) -> None:
 
 
 def _arrived(settings: Settings) -> set[str]:
-    """The operations that the queue has, those after a lost lease included."""
+    """The operations that the queue has, also those that came after their lease had ended."""
     with connect(settings) as s:
         store, _ = s.open_queue()
         tickets = store.tickets(batch_id="benchmark", kind=Kind.TRACK)

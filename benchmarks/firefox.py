@@ -1,6 +1,6 @@
 """A Firefox without a window, driven over WebDriver BiDi, which it speaks itself: no driver, no framework.
 
-Only what the page's benchmark and its test need. Knows nothing of the page.
+Has only what the page's benchmark and tests need. Knows nothing of the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "ArrowLeft": "\ue012", "ArrowRigh
 
 
 class FirefoxFailed(Exception):
-    """Firefox did not start, or did not do what it was asked."""
+    """Firefox did not start, or a command failed."""
 
 
 def installed() -> str | None:
@@ -49,7 +49,7 @@ def started(path: str) -> Iterator[Firefox]:
 
 
 def _address(process: subprocess.Popen[bytes], profile: Path, patience_s: float = 60) -> str:
-    """Where it listens, which it says in a file of its profile."""
+    """The address it listens at, from a file in its profile."""
     deadline = time.monotonic() + patience_s
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -88,7 +88,7 @@ class Firefox:
 
 
 class Tab:
-    """One tab: what Playwright's page does, as far as it is needed here."""
+    """One tab, with the few functions of a Playwright page that are needed here."""
 
     def __init__(self, firefox: Firefox, context: str) -> None:
         self._firefox, self._context = firefox, context
@@ -98,9 +98,9 @@ class Tab:
         self._firefox.send("browsingContext.navigate", context=self._context, url=url, wait="complete")
 
     def evaluate(self, function: str, argument: Any = None) -> Any:
-        """What a function in JavaScript makes of one argument, both as JSON; a promise is awaited.
+        """Call a JavaScript function with one argument. Argument and result travel as JSON; a promise is awaited.
 
-        Raises FirefoxFailed with what it threw.
+        Raises FirefoxFailed with the error that it threw.
         """
         result = self._firefox.send(
             "script.callFunction",
@@ -125,7 +125,7 @@ class Tab:
         self._act({"type": "pointer", "id": "mouse", "actions": [move, *press]})
 
     def until(self, function: str, argument: Any = None, patience_s: float = 60) -> Any:
-        """Wait until the function gives something true, and return that. Raises FirefoxFailed."""
+        """Wait until the function returns a true value, and return it. Raises FirefoxFailed."""
         deadline = time.monotonic() + patience_s
         while not (found := self.evaluate(function, argument)):
             if time.monotonic() > deadline:

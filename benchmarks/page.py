@@ -1,4 +1,4 @@
-"""The review page in a real browser: from the key or the pointer to the paint, and whether the right frame is painted.
+"""The review page in a real browser: the time from a key or the pointer to the paint, and wrong frames.
 
     python -m benchmarks.page [--quick] [--json] [--seeks 10000] [--browser chromium|firefox|PATH]
         [--database sqlite|postgres] [--kills 40] [--offline SECONDS]
@@ -128,7 +128,7 @@ LOG_IN = """
 }
 """
 
-# Waits until something is on the page, or is not any more.
+# Waits until an element is on the page, or is gone.
 AWAIT = """
 async ([selector, there]) => {
   const deadline = performance.now() + 60000;
@@ -168,14 +168,14 @@ async ([x, y]) => {
 
 
 class Tab(Protocol):
-    """What is asked of a tab of any browser."""
+    """A tab of any browser."""
 
     def evaluate(self, expression: str, arg: Any = None, /) -> Any: ...
 
 
 @contextmanager
 def in_chromium(browser: Browser, url: str, name: str) -> Iterator[Tab]:
-    """Somebody who is logged in and has a ticket on the screen."""
+    """A person who has logged in and has a ticket on the screen."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.goto(url)
@@ -208,7 +208,7 @@ def p95(values: list[float]) -> float:
 
 
 def sought(page: Tab, seeks: int, length: int) -> tuple[list[float], int]:
-    """Seeks to anywhere: ms of each, and how many of them showed another frame than they should."""
+    """Seeks to random positions: ms of each, and how many showed a wrong frame."""
     rng, wrong, times = np.random.default_rng(1), 0, []
     position = -1
     for _ in range(seeks):
@@ -281,7 +281,7 @@ def correcting(ann: Tab, bob: Tab, clicks: int) -> dict[str, Any]:
 
 
 def until_idle(patience_s: float = 60.0) -> None:
-    """Wait until server and browser have done what they do ahead: together they take less than a fifth of a core."""
+    """Wait until server and browser are idle: together they take less than a fifth of a core."""
     family = psutil.Process().children(recursive=True)
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
@@ -320,7 +320,7 @@ def browser_mb() -> int:
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done of everything."""
+    """How many actions of each kind are measured."""
 
     seeks: int
     verdicts: int

@@ -1,4 +1,4 @@
-"""Takes a picture of every state of the review page, from a store of its own, for README and for whoever changes it.
+"""Takes a picture of every state of the review page, from a store of its own: for the README, and to compare changes.
 
     python docs/pictures.py FOLDER      FOLDER/review.jpg, correct.jpg, ... and states.jpg, all of them on one sheet
 
@@ -31,7 +31,7 @@ PEOPLE = {"lea": [Role.LEAD, Role.VERIFIER], "ann": [Role.ANNOTATOR], "new": [Ro
 SCENE = scene.Scene(height=480, width=720, frames=96, objects=(3, 4), clutter=(1, 3), size=(0.16, 0.3), leave=0.5)
 SHEET = 640  # px, the width of a picture on the sheet
 
-# What is painted now; and then the middle of what is not there any more, with the size of the picture.
+# LOOK keeps the picture on screen. MIDDLE gives the middle of the pixels that have changed since, and the size.
 LOOK = """
 () => {
   const screen = document.querySelector("#screen");
@@ -55,7 +55,7 @@ MIDDLE = """
 
 
 def fill(settings: Settings, videos: Path) -> None:
-    """Clips, what `micro` proposes on them, tickets to verify, and people."""
+    """Synthetic clips, the masklets that `micro` proposes on them, and people."""
     synthetic_videos.write_videos(videos, 2, SCENE, seed=11)
     with connect(settings) as s:
         ingest.admit(s, str(videos))
@@ -123,7 +123,7 @@ def log_in(page: Page, name: str) -> None:
 
 
 def until(page: Page, done: Callable[[], bool], patience_s: float = 90.0) -> None:
-    """Wait, while the page goes on, until something holds."""
+    """Wait until `done()` is true, while the page goes on."""
     deadline = time.monotonic() + patience_s
     while not done():
         if time.monotonic() > deadline:
@@ -132,7 +132,7 @@ def until(page: Page, done: Callable[[], bool], patience_s: float = 90.0) -> Non
 
 
 def at_mask(page: Page) -> tuple[float, float]:
-    """Where the middle of the mask is, px of the window."""
+    """The middle of the mask, px of the window."""
     page.evaluate(LOOK)
     page.keyboard.down("h")
     page.wait_for_timeout(300)
@@ -146,7 +146,7 @@ def at_mask(page: Page) -> tuple[float, float]:
 
 
 def verifying(camera: Camera) -> None:
-    """Everything that a verifier sees."""
+    """Take the pictures of verifying."""
     stranger = camera.tab()
     camera.take(stranger, "log-in")
     page = camera.at_work("lea")
@@ -190,7 +190,7 @@ def verifying(camera: Camera) -> None:
 
 
 def correcting(camera: Camera) -> None:
-    """Everything that an annotator sees."""
+    """Take the pictures of correcting."""
     page = camera.at_work("ann")
     until(page, lambda: page.get_attribute("body", "data-kind") == "track")
     page.wait_for_timeout(5000)
@@ -251,11 +251,12 @@ def main() -> None:
             correcting(camera)
             idle = camera.tab()
             log_in(idle, "new")
-            idle.wait_for_timeout(2500)
+            idle.wait_for_selector("body[data-view=message], body[data-view=work]")
+            idle.wait_for_timeout(1000)
             camera.take(idle, "idle")
             lead = camera.tab()
             log_in(lead, "lea")
-            lead.wait_for_timeout(2000)
+            lead.wait_for_selector("body[data-view=message], body[data-view=work]")
             lead.goto(f"{settings.queue_url}/web/lead.html")
             lead.wait_for_timeout(3000)
             camera.take(lead, "figures", full=True)
