@@ -36,7 +36,7 @@ def test_sizes_that_do_not_fit_are_refused_with_their_value(shape):
         architecture.config_of(architecture.Shape(**shape))
 
 
-def test_initial_weights_follow_from_the_seed_and_leave_nothing_dead(model):
+def test_initial_weights_follow_from_the_seed_and_no_parameter_stays_zero(model):
     state = torch.random.get_rng_state()
     again, other = architecture.build(TINY), architecture.build(TINY)
     architecture.init_weights(again, seed=3)
@@ -111,7 +111,7 @@ def test_saving_again_replaces_and_leaves_nothing_behind(model, tmp_path):
     assert all(torch.equal(value, weights[name]) for name, value in other.state_dict().items())
 
 
-def test_loading_says_nothing(model, tmp_path, capfd):
+def test_loading_prints_nothing(model, tmp_path, capfd):
     checkpoints.load(checkpoints.save(model, tmp_path / "ck", card="", meta={}))
     assert capfd.readouterr() == ("", "")
 
@@ -130,14 +130,14 @@ def test_a_checkpoint_loads_in_half_precision(model, tmp_path):
         ("owner/model", "not in the hub cache .*HF_HUB_OFFLINE is set"),
     ],
 )
-def test_a_missing_checkpoint_is_told_in_one_line(name, message, monkeypatch):
+def test_a_missing_checkpoint_is_an_error_of_one_line(name, message, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(checkpoints.NoCheckpoint, match=message) as caught:
         checkpoints.load(name)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_a_checkpoint_and_a_damaged_one_are_told_apart(model, tmp_path):
+def test_an_empty_folder_and_a_damaged_checkpoint_have_different_errors(model, tmp_path):
     with pytest.raises(checkpoints.NoCheckpoint, match="config.json and model.safetensors are needed"):
         checkpoints.load(tmp_path)
     folder = checkpoints.save(model, tmp_path / "ck", card="", meta={})
@@ -146,7 +146,7 @@ def test_a_folder_without_a_checkpoint_and_a_damaged_one_are_told_apart(model, t
         checkpoints.load(folder)
 
 
-def test_a_device_that_is_not_there_is_told(monkeypatch):
+def test_a_missing_device_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.pick_device("auto") == devices.pick_device("cpu") == "cpu"
     for wanted, message in (("cuda", "no device 'cuda': torch .* sees no GPU"), ("gpu", "no device 'gpu': auto, cpu")):

@@ -33,7 +33,7 @@ def test_stability_is_the_overlap_of_a_stricter_and_a_looser_mask(logits, offset
     assert masks.stability_score(torch.tensor([logits]), offset).tolist() == pytest.approx([score])
 
 
-def test_stability_refuses_what_is_not_a_stack_of_masks():
+def test_stability_refuses_logits_of_another_shape():
     with pytest.raises(ValueError, match=r"\(2, 2\)"):
         masks.stability_score(torch.zeros(2, 2))
     with pytest.raises(ValueError, match="got 0"):
@@ -80,7 +80,7 @@ def test_the_largest_part_is_eight_connected():
         ([], 0.5, []),
     ],
 )
-def test_suppression_keeps_the_best_of_each_heap(scores, threshold, kept):
+def test_suppression_keeps_the_best_of_each_group(scores, threshold, kept):
     overlap = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, 0.1], [0.0, 0.1, 1.0]])[: len(scores), : len(scores)]
     assert masks.nms(overlap, np.array(scores), threshold) == kept
 

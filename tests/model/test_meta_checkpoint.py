@@ -147,6 +147,6 @@ def test_only_tensors_are_read(tmp_path, capsys, content):
     assert "run by a pickle" not in capsys.readouterr().out
 
 
-def test_a_file_that_is_not_there_is_named():
+def test_a_missing_file_is_named():
     with pytest.raises(NoCheckpoint, match="no such file"):
         checkpoints.load("nowhere/sam2.1_hiera_tiny.pt")

@@ -151,7 +151,7 @@ def test_a_second_correction_of_a_frame_does_not_read_its_own_first_memory(loade
     torch.testing.assert_close(first.prompt("a", final).logits, second.prompt("a", final).logits, atol=1e-5, rtol=0)
 
 
-def test_prompts_of_one_call_are_those_of_many_calls(loaded, clip):
+def test_prompts_in_one_call_are_answered_as_in_many_calls(loaded, clip):
     frames, masks = clip
     prompts = same_frame_prompts(masks) | {f"point {i}": click(0, (10.0 + 8 * i, 50.0)) for i in range(5)}
     one_by_one = tracker_of(loaded, frames)
@@ -195,7 +195,7 @@ def test_a_frame_is_encoded_once_for_all_trackers_that_share_its_features(loaded
     assert sorted(read) == list(range(T))
 
 
-def test_features_least_recently_used_are_dropped_first(loaded, clip):
+def test_the_least_recently_used_features_are_evicted_first(loaded, clip):
     frames, _ = clip
     read = []
     cache = FeatureCache(loaded, lambda i: (read.append(i), frames[i])[1], size=2)
@@ -204,7 +204,7 @@ def test_features_least_recently_used_are_dropped_first(loaded, clip):
     assert read == [3, 2, 1, 2]
 
 
-def test_a_frame_that_is_encoded_ahead_again_is_used_again(loaded, clip):
+def test_encoding_a_cached_frame_ahead_marks_it_as_recently_used(loaded, clip):
     frames, _ = clip
     read = []
     cache = FeatureCache(loaded, lambda i: (read.append(i), frames[i])[1], size=2)
@@ -258,7 +258,7 @@ def test_only_the_closest_conditioning_frames_are_read_where_that_is_asked_for(l
     assert far.spatial_back == (0, 0, 0) and far.pointer_back == (5, 2)
 
 
-def test_masks_have_the_videos_size_and_an_absent_object_has_none(doubtful, clip):
+def test_masks_have_the_videos_size_and_an_absent_object_has_an_empty_mask(doubtful, clip):
     frames, _ = clip
     tracker = tracker_of(doubtful, frames)
     tracker.prompt_all({str(i): click(0, (10.0 + 30 * i, 50.0)) for i in range(5)})
@@ -285,7 +285,7 @@ def test_masks_have_the_videos_size_and_an_absent_object_has_none(doubtful, clip
         (Prompt(frame_idx=0, mask_rle=b"", box_xyxy=(0.0, 0.0, 5.0, 9.0)), "not both"),
     ],
 )
-def test_a_prompt_that_is_none_is_refused_with_its_value(loaded, clip, prompt, message):
+def test_an_invalid_prompt_is_refused_with_its_value(loaded, clip, prompt, message):
     with pytest.raises(ValueError, match=message):
         tracker_of(loaded, clip[0]).prompt("a", prompt)
 
@@ -333,7 +333,7 @@ def test_half_precision_takes_masks_on_a_cpu(loaded, clip):
     assert tracker.prompt("a", click(2, (40.0, 40.0))).logits.isfinite().all()
 
 
-def test_economy_where_it_cannot_be_had_is_refused(loaded, clip, monkeypatch):
+def test_economy_is_refused_if_the_model_does_not_support_it(loaded, clip, monkeypatch):
     frames, _ = clip
     monkeypatch.setattr(loaded.model.config, "memory_attention_num_attention_heads", 2)
     tracker_of(loaded, frames)
@@ -341,7 +341,7 @@ def test_economy_where_it_cannot_be_had_is_refused(loaded, clip, monkeypatch):
         tracker_of(loaded, frames, TrackerConfig(economy=Economy(window_margin=1.0)))
 
 
-def test_a_copy_of_an_object_goes_on_as_it_would_and_is_corrected_by_itself(loaded, clip):
+def test_a_copied_object_tracks_like_the_original_and_is_corrected_separately(loaded, clip):
     frames, _ = clip
     one, other = tracker_of(loaded, frames), tracker_of(loaded, frames)
     for tracker in (one, other):
@@ -405,7 +405,7 @@ def test_a_recall_forgets_what_it_does_not_name(loaded, clip):
         recall(tracker, {}, about=99)
 
 
-def test_a_prompt_that_is_not_remembered_is_answered_as_any_and_changes_nothing(loaded, clip):
+def test_a_prompt_that_is_not_remembered_gets_the_same_answer_and_changes_nothing(loaded, clip):
     frames, truth = clip
     tracker, other = tracker_of(loaded, frames), tracker_of(loaded, frames)
     for system in (tracker, other):
@@ -417,7 +417,7 @@ def test_a_prompt_that_is_not_remembered_is_answered_as_any_and_changes_nothing(
     assert conditioning_frames(tracker, "it") == (0,)
 
 
-def test_a_click_after_a_recall_is_answered_whatever_the_tracker_did_before(loaded, clip):
+def test_a_click_after_a_recall_does_not_depend_on_what_the_tracker_did_before(loaded, clip):
     """It went the other way through the clip, and was about to correct a frame that is a neighbour now."""
     frames, truth = clip
     known = {i: rle.encode(truth[i, 0]) for i in (2, 3)}
