@@ -22,17 +22,19 @@ import numpy as np
 from annotation_queue.client import QueueClient, new_id, now
 from annotation_queue.errors import QueueError
 from annotation_queue.records import Kind, NewOperation, Reason, Ticket
+from engine.protocols import annotator
+from engine.protocols.effort import BRUSH_S, CLICK_S, LOCATE_S, WATCH_S
 from engine.services import Services
 from engine.stages import phases, propose
 from storage import overlap, rle
 from storage.formats import sav
+from storage.pixels import Mask
 from storage.records import STRIDE, Masklet, Prompt, Verdict, Video, content_id
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
+    from model.tracker import Tracker
 
-LOCATE_S, CLICK_S, WATCH_S_PER_FRAME = 1.0, 1.5, 30 / 300
-BRUSH_S = 37.8 - 4.8 * CLICK_S  # the rest of SA-V's 37.8 s a frame of phase 1, beside its 4.8 clicks
 HEARTBEAT_S = 20.0
 
 
@@ -150,7 +152,7 @@ class _Desk:
         masklet = client.masklet(ticket)
         assert masklet is not None  # the queue gives no verify ticket without one
         target, best = self._match(masklet)
-        seconds = WATCH_S_PER_FRAME * len(masklet.frame_idx)
+        seconds = WATCH_S * len(masklet.frame_idx)
         reasons: tuple[Reason, ...] = ()
         if target is None:
             verdict, reasons = Verdict.REJECT, (Reason.NOT_AN_OBJECT,)
@@ -223,16 +225,12 @@ class _Desk:
         Phase 3 corrects with clicks that the memory answers; phase 2, and phase 3 where clicks do not get there, with a
         mask painted from scratch.
         """
-        from model import simulated_clicks
         from model.features import FeatureCache
-        from model.masks import clean
         from model.tracker import Tracker, TrackerConfig
 
         video = self._video(candidate.video_id)
-        loaded = self._model()
         hw = (video.height, video.width)
         wanted = _aligned(target, candidate.frame_idx)
-        truth = {f: rle.decode(c, *hw) for f, c in zip(wanted.frame_idx, wanted.rle, strict=True)}
         clicking = "click" in phases.phase(ticket.phase).propagates
         acts: list[NewOperation] = []
         edited: dict[int, int] = {}  # frame -> clicks
@@ -240,75 +238,26 @@ class _Desk:
         seconds = LOCATE_S
         with self._s.frames(video) as reader:
             tracker = Tracker(
-                loaded,
-                FeatureCache(loaded, reader.read, size=8),
+                self._model(),
+                FeatureCache(self._model(), reader.read, size=8),
                 video_hw=hw,
                 frame_count=video.frame_count,
                 config=TrackerConfig(history_frames=None),
             )
             for _ in range(self._policy.corrections):
-                seconds += WATCH_S_PER_FRAME * len(candidate.frame_idx)
+                seconds += WATCH_S * len(candidate.frame_idx)
                 if edited and self._satisfied(current, target):
                     break
                 frame = _worst(current, wanted, set(edited))
                 if frame is None:
                     break
-                answer = None
-                points: list[tuple[float, float]] = []
-                labels: list[int] = []
-                mask = None
-                for _ in range(self._policy.clicks_a_frame if clicking and truth[frame].any() else 0):
-                    click = (
-                        simulated_clicks.first_click(truth[frame])
-                        if mask is None
-                        else simulated_clicks.corrective_click(mask, truth[frame])
-                    )
-                    if click is None:
-                        break
-                    points.append(click[0])
-                    labels.append(click[1])
-                    prompt = Prompt(frame_idx=frame, points_xy=tuple(points), labels=tuple(labels))
-                    answer = tracker.prompt("object", prompt)
-                    mask = answer.masks(hw)[0]
-                    acts.append(_act("prompt", frame, {"points_xy": [list(p) for p in points], "labels": labels}))
-                edited[frame] = len(points)
-                seconds += CLICK_S * len(points)
-                if mask is None or overlap.mask_iou(mask, truth[frame]) < self._policy.accept_frame:
-                    counts = rle.encode(truth[frame])  # the brush: what clicks do not reach
-                    tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
-                    acts.append(_act("stroke", frame, {"mask_rle": counts.decode()}))
-                    seconds += BRUSH_S
-                rows: dict[int, tuple[bytes, int, float, float, float]] = {}
+                truth = rle.decode(wanted.rle[candidate.frame_idx.index(frame)], *hw)
+                corrections, edited[frame], brushed = self._corrected(tracker, frame, truth, clicking)
+                acts += corrections
+                seconds += CLICK_S * edited[frame] + (BRUSH_S if brushed else 0.0)
                 begin = min(edited)
-                speck = propose.speck_px(hw)
-                ways = (
-                    ((begin, video.frame_count, False), (begin, -1, True))
-                    if begin
-                    else ((0, video.frame_count, False),)
-                )
-                for first, stop, reverse in ways:
-                    for frame_masks in tracker.propagate(first, stop, reverse=reverse):
-                        if frame_masks.frame_idx % STRIDE:
-                            continue
-                        shown = clean(frame_masks.masks(hw)[0], speck)
-                        area = int(shown.sum())
-                        rows[frame_masks.frame_idx] = (
-                            rle.encode(shown),
-                            area,
-                            float(frame_masks.iou[0]),
-                            float(frame_masks.object_score[0]),
-                            float(frame_masks.stability()[0]) if area else 1.0,
-                        )
+                current = _propagated(tracker, candidate, begin, video)
                 acts.append(_act("propagate", begin, {"both_ways": bool(begin)}))
-                kept = [rows[f] for f in candidate.frame_idx]
-                current = replace(
-                    candidate,
-                    rle=tuple(r[0] for r in kept),
-                    area_px=tuple(r[1] for r in kept),
-                    score=tuple(r[2] for r in kept),
-                    object_score=tuple(r[3] for r in kept),
-                    stability=tuple(r[4] for r in kept),
-                )
         current, painted = self._painted(current, wanted)
         acts += [_act("stroke", frame, {"mask_rle": counts.decode()}) for frame, counts in painted.items()]
         edited = {**dict.fromkeys(painted, 0), **edited}
@@ -332,6 +281,29 @@ class _Desk:
             modelled_s=seconds,
         )
         return made, acts, tally
+
+    def _corrected(
+        self, tracker: Tracker, frame: int, truth: Mask, clicking: bool
+    ) -> tuple[list[NewOperation], int, bool]:
+        """Corrects one frame: the operations, the number of clicks, and whether the mask was painted in the end."""
+        acts: list[NewOperation] = []
+        mask: Mask | None = None
+        clicks = 0
+
+        def ask(prompt: Prompt) -> Mask:
+            answer: Mask = tracker.prompt("object", prompt).masks((truth.shape[0], truth.shape[1]))[0]
+            return answer
+
+        if clicking and truth.any():
+            for prompt, answer in annotator.click_on(ask, frame, truth, self._policy.clicks_a_frame):
+                mask, clicks = answer, clicks + 1
+                points = {"points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
+                acts.append(_act("prompt", frame, points))
+        if mask is not None and overlap.mask_iou(mask, truth) >= self._policy.accept_frame:
+            return acts, clicks, False
+        counts = rle.encode(truth)  # the clicks were not enough: paint the frame
+        tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
+        return [*acts, _act("stroke", frame, {"mask_rle": counts.decode()})], clicks, True
 
     def _painted(self, current: Masklet, wanted: Masklet) -> tuple[Masklet, dict[int, bytes]]:
         """The masklet with every frame that is still wrong painted from scratch, and what was painted."""
@@ -370,11 +342,11 @@ class _Desk:
         return known
 
     def _satisfied(self, masklet: Masklet, target: Masklet) -> bool:
-        ious = list(overlap.frame_ious(masklet, _aligned(target, masklet.frame_idx)).values())
-        if not ious:
-            return False
-        right = np.mean([iou > self._policy.accept_frame for iou in ious])
-        return bool(np.mean(ious) >= self._policy.accept_mean and right >= self._policy.accept_share)
+        ious = overlap.frame_ious(masklet, _aligned(target, masklet.frame_idx)).values()
+        policy = self._policy
+        return annotator.satisfied(
+            list(ious), mean=policy.accept_mean, frame=policy.accept_frame, share=policy.accept_share
+        )
 
     def _tries(self, client: QueueClient, ticket: Ticket) -> int:
         """How often this object was tracked by hand already: every second ticket of its line is a track ticket."""
@@ -425,16 +397,36 @@ def _frame_iou(a: Masklet, b: Masklet, i: int) -> float:
     return overlap.rle_iou(a.rle[i], b.rle[i], a.height, a.width)
 
 
+def _propagated(tracker: Tracker, candidate: Masklet, begin: int, video: Video) -> Masklet:
+    """The candidate with the masks that the tracker gives, forwards and backwards from frame `begin`."""
+    from model.masks import clean
+
+    hw = (video.height, video.width)
+    speck = propose.speck_px(hw)
+    rows: dict[int, tuple[bytes, int, float, float, float]] = {}
+    ways = [(video.frame_count, False), (-1, True)] if begin else [(video.frame_count, False)]
+    for stop, reverse in ways:
+        for answer in tracker.propagate(begin, stop, reverse=reverse):
+            if answer.frame_idx % STRIDE:
+                continue
+            shown = clean(answer.masks(hw)[0], speck)
+            area = int(shown.sum())
+            stability = float(answer.stability()[0]) if area else 1.0
+            scores = (float(answer.iou[0]), float(answer.object_score[0]), stability)
+            rows[answer.frame_idx] = (rle.encode(shown), area, *scores)
+    counts, areas, ious, object_scores, stabilities = zip(*(rows[f] for f in candidate.frame_idx), strict=True)
+    return replace(candidate, rle=counts, area_px=areas, score=ious, object_score=object_scores, stability=stabilities)
+
+
 def _worst(current: Masklet, wanted: Masklet, done: set[int]) -> int | None:
-    """The annotated frame with the lowest IoU that has not been corrected yet; the first one that shows it at first."""
-    scores = []
-    for i, frame in enumerate(current.frame_idx):
-        if frame in done or not (current.area_px[i] or wanted.area_px[i]):
-            continue
-        if not done and not wanted.area_px[i]:
-            continue  # a first prompt needs the object in view
-        scores.append((_frame_iou(current, wanted, i), frame))
-    return min(scores)[1] if scores else None
+    """The frame to correct next: the lowest IoU among the frames that show the object or the masklet."""
+    areas = zip(current.frame_idx, current.area_px, wanted.area_px, strict=True)
+    overlaps = {
+        frame: _frame_iou(current, wanted, i)
+        for i, (frame, ours, true) in enumerate(areas)
+        if true or (ours and done)  # the first prompt needs a frame that shows the object
+    }
+    return annotator.worst_frame(overlaps, done)
 
 
 def _aligned(truth: Masklet, frame_idx: Sequence[int]) -> Masklet:

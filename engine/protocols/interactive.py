@@ -8,15 +8,16 @@ appendix F; its first click is the middle of the object, the next ones are the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.datasets.labelled import Dataset, LabelledVideo
-from engine.protocols import effort
-from engine.protocols.annotator import prompt_object
+from engine.progress import Progress
+from engine.protocols import annotator, effort
+from engine.protocols.annotator import GOOD, prompt_object
 from engine.protocols.truth import Compressed, NothingHeldOut, Read, Truth
 from storage import rle
 from storage.overlap import mask_iou
@@ -27,9 +28,9 @@ from validation import jf
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
     from model.features import FeatureCache
+    from model.image import ImagePredictor
 
 FRAMES, CLICKS = 8, 3  # frames that may be clicked on, and clicks on each
-GOOD = 0.75  # IoU below which an online annotator stops the video
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,6 @@ def online(
 
 def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[int] = (1, 5)) -> dict[int, list[float]]:
     """Image mode: the IoU on each annotated frame that shows the object, after so many clicks on that frame alone."""
-    from model import simulated_clicks
     from model.image import ImagePredictor
 
     reached: dict[int, list[float]] = {count: [] for count in clicks}
@@ -133,26 +133,24 @@ def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[in
         if not target.any():
             continue
         predictor.set_image(read(frame))
-        points: list[tuple[float, float]] = []
-        labels: list[int] = []
-        mask: Mask | None = None
-        previous = None
-        for number in range(1, max(clicks) + 1):
-            click = (
-                simulated_clicks.first_click(target)
-                if mask is None
-                else simulated_clicks.corrective_click(mask, target)
-            )
-            if click is not None:  # otherwise the mask is right
-                points.append(click[0])
-                labels.append(click[1])
-                asked = Prompt(frame_idx=frame, points_xy=tuple(points), labels=tuple(labels))
-                answer = predictor.predict([asked], previous)
-                mask, previous = answer.masks((target.shape[0], target.shape[1]))[0], answer.best()
-            if number in reached:
-                assert mask is not None
-                reached[number].append(mask_iou(mask, target))
+        masks = _clicked(predictor, frame, target, max(clicks))
+        for count in clicks:
+            reached[count].append(mask_iou(masks[min(count, len(masks)) - 1], target))
     return reached
+
+
+def _clicked(predictor: ImagePredictor, frame_idx: int, target: Mask, most: int) -> list[Mask]:
+    """The mask after each click on one frame; fewer than `most` once a mask is right."""
+    previous = None
+
+    def ask(prompt: Prompt) -> Mask:
+        nonlocal previous
+        answer = predictor.predict([prompt], previous)
+        previous = answer.best()
+        mask: Mask = answer.masks((target.shape[0], target.shape[1]))[0]
+        return mask
+
+    return [mask for _, mask in annotator.click_on(ask, frame_idx, target, most)]
 
 
 @dataclass(frozen=True)
@@ -181,15 +179,12 @@ class ImageExam:
     miou_5: float
 
 
-Progress = Callable[[int, int, str], None]  # videos that were begun, all of them, a video's id
-
-
 def measure(
     data: Dataset,
     loaded: LoadedModel,
     *,
     most_objects: int | None = None,
-    progress: Progress = lambda done, total, word: None,
+    progress: Progress = lambda done, total, name: None,
 ) -> Exam:
     """All interactive protocols on the objects of a dataset, the first `most_objects` of them.
 
@@ -230,7 +225,7 @@ def measure_images(
     loaded: LoadedModel,
     *,
     most_objects: int | None = None,
-    progress: Progress = lambda done, total, word: None,
+    progress: Progress = lambda done, total, name: None,
 ) -> ImageExam:
     """Image mode alone, on the same objects as `measure`."""
     objects = 0
@@ -270,7 +265,7 @@ def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[f
 
 
 def _worst(made: Sequence[bytes], targets: Sequence[Mask], hw: tuple[int, int], clicked: Sequence[int]) -> int | None:
-    """The annotated frame of the lowest IoU that nobody clicked on; None if all of them are right."""
+    """The annotated frame with the lowest IoU that has no clicks yet; None if every such frame is right."""
     overlaps = {i: mask_iou(rle.decode(made[i], *hw), targets[i]) for i in range(len(made)) if i not in clicked}
-    worst = min(overlaps, key=overlaps.__getitem__, default=None)
+    worst = annotator.worst_frame(overlaps, clicked)
     return None if worst is None or overlaps[worst] == 1.0 else worst

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from model.recipe import Interaction, Recipe, TrainingStage, parse_recipe
 
-# A clip source turns its runs around itself, and knows what shows at either end: no recipe here reverses time again.
+# The clip sampler already reverses time, so these recipes do not.
 FULL = Recipe(
     stages=(
         TrainingStage(
@@ -70,11 +70,11 @@ QUICK = Recipe(
 )
 
 
-#: `full`: the model of phase 3, as SAM 2.1 was trained on video: clips of 8 frames, then the most edited half of the
-#: masklets in 16 with the encoder frozen. Steps and rates are for a batch of 256 clips over all processes.
-#: `mask-only`: the model of phase 2, which takes masks and propagates.  `quick`: what a round does, for small machines.
-#: Source of the first two: Ravi et al. 2024, appendix C.2, and its second version. Differs: layer decay is that of B+
-#: for every size; no drop path; no further jitter of each frame; single frames of the videos stand for SA-1B's images.
+#: `full`: the model of phase 3, as SAM 2.1 was trained on video: clips of 8 frames, then clips of 16 frames of the most
+#: edited half of the masklets with the encoder frozen. Steps and rates are for a batch of 256 clips over all processes.
+#: `mask-only`: the model of phase 2, which takes mask prompts and propagates.  `quick`: for rounds and small machines.
+#: Source of the first two: Ravi et al. 2024, appendix C.2, and its second version. Differs: the layer decay of B+ for
+#: every size; no drop path; no jitter of single frames; single frames of the videos replace SA-1B's images.
 RECIPES: dict[str, Recipe] = {
     "full": FULL,
     "mask-only": replace(
@@ -88,9 +88,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe_of(name: str, image_size: int) -> Recipe:
-    """A recipe by its name, at the image size of the checkpoint that it begins with, or from a JSON file as it is.
+    """A named recipe at this image size (that of the parent checkpoint), or the recipe of a JSON file, unchanged.
 
-    Raises ValueError for an unknown name and for a file that is no recipe.
+    Raises ValueError for an unknown name and for an invalid file.
     """
     if (named := RECIPES.get(name)) is not None:
         return replace(named, stages=tuple(replace(stage, image_size=image_size) for stage in named.stages))
@@ -103,7 +103,7 @@ def recipe_of(name: str, image_size: int) -> Recipe:
 
 
 def fitted(recipe: Recipe, *, steps: int | None = None, lr: float | None = None, seed: int | None = None) -> Recipe:
-    """The recipe in another length or at another rate; its stages keep their proportions. None: as it is.
+    """The recipe with other steps, learning rate or seed; its stages keep their proportions. None: unchanged.
 
     steps: over all stages.  lr: of the first stage.
     """
@@ -124,4 +124,5 @@ def fitted(recipe: Recipe, *, steps: int | None = None, lr: float | None = None,
 
 
 def to_json(recipe: Recipe) -> str:
+    """The recipe as JSON, which `recipe_of` reads from a file."""
     return json.dumps(asdict(recipe), indent=1)

@@ -1,4 +1,8 @@
-"""What the store knows of rounds: what each started from, and its result."""
+"""The record of a round in the store: what it started from, its checkpoint and its result.
+
+Files: rounds/<id>/start.json, evaluation.json and decision.json; the weights are in checkpoints/<id>/. Knows nothing
+about training.
+"""
 
 from __future__ import annotations
 
@@ -12,43 +16,43 @@ from storage.blobs.base import BlobMissing
 
 
 class NoSuchRound(Exception):
-    """There is no such round, or it has not come this far."""
+    """No such round, or the round has not reached this step."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What a round begins with."""
+    """The pinned inputs of a round. The id follows from them."""
 
     round_id: str
     number: int
     release: str
-    parent: str  # name of the checkpoint that it trains on from
+    parent: str  # name of the checkpoint to fine-tune
     parent_key: str | None
     parent_round: int
     steps: int
     lr: float
     seed: int
-    image_size: int | None  # px; None: the parent's
-    min_gain: float  # J&F points (0-100) that it must gain over its parent
-    masklets: int  # to train on in the release: the watermark that the next round counts from
+    image_size: int | None  # px; None: that of the parent
+    min_gain: float  # J&F points (0-100) to gain over the parent
+    masklets: int  # training masklets of the release; the next round is due once enough are added
 
 
 @dataclass(frozen=True)
 class RoundResult:
-    """What a round came to. J&F in [0, 1]."""
+    """The result of a round. J&F in [0, 1]."""
 
     round_id: str
     promoted: bool
     reasons: tuple[str, ...]
     jf_before: float
     jf_after: float
-    masklets: int  # that it was measured on
+    masklets: int  # held-out ones that were measured
 
 
 def checkpoint_of(s: Services, name: str) -> Checkpoint:
-    """The checkpoint that a round made, by the round's id; any other name is one that is loaded by its name.
+    """The checkpoint of a round, if `name` is a round's id. Otherwise a checkpoint that is loaded by this name.
 
-    Raises NoSuchRound for a round that has not been trained.
+    Raises NoSuchRound if the round has not been trained.
     """
     if name not in ids(s):
         return Checkpoint(name, 0, None)
@@ -58,12 +62,12 @@ def checkpoint_of(s: Services, name: str) -> Checkpoint:
 
 
 def ids(s: Services) -> list[str]:
-    """Every round that was started, in order."""
+    """The ids of all rounds that were started, sorted."""
     return sorted({key.split("/")[1] for key in s.blobs.keys("rounds/") if key.endswith("/start.json")})
 
 
 def start_of(s: Services, round_id: str) -> Round:
-    """What a round began with. Raises NoSuchRound."""
+    """The pinned inputs of a round. Raises NoSuchRound."""
     found = read(s, round_id, "start")
     if found is None:
         raise NoSuchRound(f"no such round: {round_id}")
@@ -71,12 +75,13 @@ def start_of(s: Services, round_id: str) -> Round:
 
 
 def result_of(s: Services, round_id: str) -> RoundResult | None:
-    """What a round came to; None while it is not decided."""
+    """The result of a round; None if it is not decided yet."""
     found = read(s, round_id, "decision")
     return None if found is None else RoundResult(**{**found, "reasons": tuple(found["reasons"])})
 
 
 def read(s: Services, round_id: str, name: str) -> dict[str, Any] | None:
+    """One JSON file of a round; None if it is missing. Raises NoSuchRound for an invalid id."""
     if not round_id.replace("-", "").isalnum():
         raise NoSuchRound(f"no such round: {round_id}")
     try:

@@ -1,4 +1,8 @@
-"""Decides whether a round should start, and pins everything that it depends on."""
+"""Decides whether a round should start, and pins everything that it depends on.
+
+A round's id follows from its inputs (release, parent checkpoint, steps, rate, seed), so starting the same round again
+finds it.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +27,16 @@ FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
 
 
 def due(s: Services) -> str | None:
-    """The release that a round should begin with by itself, or go on with; None while too little is new.
+    """The release to start or continue a round with automatically; None if too few masklets are new.
 
-    A round that nobody has decided was cut off, or is at work: it is due as long as `start` would find the same one
-    again, and counts for nothing otherwise.
+    A round without a decision was interrupted or is running. It is due if `start` would give the same id again;
+    otherwise it is ignored.
     """
     names = releases.names(s.blobs)
     if not names:
         return None
     begun = [start_of(s, round_id) for round_id in ids(s)]
-    serving = s.checkpoint().name  # a round that serves was decided, even if it was cut off before that was written
+    serving = s.checkpoint().name  # a serving round was decided, even if the decision file is missing
     decided = {r.round_id for r in begun if r.round_id == serving or result_of(s, r.round_id)}
     seen = max((r.masklets for r in begun if r.round_id in decided), default=0)
     undecided = [r for r in begun if r.round_id not in decided and r.masklets > seen]
@@ -42,30 +46,30 @@ def due(s: Services) -> str | None:
     if _count(newest, "train") - seen < s.settings.rounds.min_new_masklets:
         return None
     try:
-        _check(newest)
+        _check_release(newest)
     except (NothingToTrainOn, NothingHeldOut) as error:
-        log.warning("no round begins: %s", error)
+        log.warning("no round starts: %s", error)
         return None
     return newest.name
 
 
 def start(s: Services, release: str, *, steps: int | None = None, lr: float | None = None, seed: int = 1) -> str:
-    """Pins everything a round depends on and returns its id; the same again is the same round.
+    """Pins everything that a round depends on and returns its id. The same inputs give the same round.
 
     Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut.
     """
     pinned = releases.load(s.blobs, release)
-    _check(pinned)
+    _check_release(pinned)
     begun = _round(s, pinned, steps, lr, seed)
     s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
     return begun.round_id
 
 
-def _check(pinned: Release) -> None:
-    """Raises NothingToTrainOn, NothingHeldOut."""
+def _check_release(pinned: Release) -> None:
+    """Checks that the release can train and measure a round. Raises NothingToTrainOn, NothingHeldOut."""
     data = layouts.of_release(pinned).only("train")
     first = next((of for of in clip_sampler.index(data) if of.runs(FRAMES)), None)
-    ClipSampler(data, [first] if first else [], FRAMES)  # or it raises
+    ClipSampler(data, [first] if first else [], FRAMES)  # raises NothingToTrainOn
     if not any(_scorable(m) for v in pinned.videos() if v.split == "val" for m in pinned.masklets([v.video_id])):
         raise NothingHeldOut(
             f"release {pinned.name} shows no object in a held-out video: a round could not be measured"
@@ -73,7 +77,7 @@ def _check(pinned: Release) -> None:
 
 
 def _round(s: Services, release: Release, steps: int | None = None, lr: float | None = None, seed: int = 1) -> Round:
-    """The round that would begin now."""
+    """The round that would start now."""
     parent, chosen = s.checkpoint(), s.settings.rounds
     steps = chosen.steps if steps is None else steps
     lr = chosen.lr if lr is None else float(lr)
@@ -96,11 +100,11 @@ def _round(s: Services, release: Release, steps: int | None = None, lr: float | 
 
 
 def _count(release: Release, split: str) -> int:
-    """Masklets of a split."""
+    """The number of masklets of a split."""
     return int(release.counts["by_split"].get(split, {}).get("masklets", 0))
 
 
 def _scorable(row: Masklet) -> bool:
-    """Whether a held-out masklet can be scored: it shows its object after the prompted frame and before the last."""
+    """Whether a held-out masklet can be scored: its object is visible between the prompted frame and the last one."""
     first = next((i for i, area in enumerate(row.area_px) if area), len(row.area_px))
     return any(row.area_px[first + 1 : -1])

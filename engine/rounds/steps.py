@@ -1,7 +1,6 @@
-"""Retraining rounds: pin a release, train, evaluate on held-out videos, and promote only if the gate passes.
+"""The steps of a retraining round: train, evaluate on held-out videos, and promote only if the gate passes.
 
-A round's id follows from what it begins with (release, checkpoint, budget, seed), so starting it again finds it, and
-every step of it can be run again. Its state is in the store: rounds/<id>/*.json and checkpoints/<id>/.
+Every step can run again. A round starts in `engine.rounds.starting`; its files are read in `engine.rounds.record`.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.datasets import clip_sampler, layouts
-from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
+from engine.datasets.clip_sampler import NothingToTrainOn
 from engine.files import alone
-from engine.protocols import first_frame as protocols
+from engine.protocols import first_frame
 from engine.protocols.truth import NothingHeldOut
 from engine.registry import Checkpoint
 from engine.rounds.record import NoSuchRound, Round, RoundResult, checkpoint_of, read, result_of, start_of
@@ -29,7 +27,7 @@ from validation import gate
 
 if TYPE_CHECKING:
     from model.recipe import Recipe
-    from model.trainer import TrainingProgress as TrainProgress
+    from model.trainer import TrainingProgress
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +41,12 @@ def permanent_errors() -> tuple[type[Exception], ...]:
     return (NoSuchRelease, NoCheckpoint, NothingToTrainOn, NothingHeldOut, NoSuchRound)
 
 
-def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = lambda progress: None) -> str:
-    """Fine-tunes from the round's parent on the release's training videos; a killed run goes on where it was saved.
+def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None] = lambda progress: None) -> str:
+    """Fine-tunes the round's parent on the release's training videos. A killed run continues from its last saved step.
 
-    A second trainer on the same home waits for the first and finds its checkpoint; one on another machine keeps what
-    the first has stored. Weights that were stored never change.
-    Raises ValueError under torchrun, whose processes would wait for each other.
+    A second trainer on the same home waits for the first and uses its checkpoint. A second trainer on another machine
+    does not overwrite the stored files of the first. Stored weights never change.
+    Raises NoSuchRound; ValueError under torchrun, whose processes would wait for each other.
     """
     from model import parallel
 
@@ -62,40 +60,32 @@ def train(s: Services, round_id: str, report: Callable[[TrainProgress], None] = 
     return round_id
 
 
-def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainProgress], None]) -> None:
+def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainingProgress], None]) -> None:
+    from engine.rounds import training
     from engine.rounds.watch import Watch
-    from model import architecture, checkpoints, trainer
+    from model.trainer import RunOptions
 
-    parent = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key), to_train=True)
+    parent = s.model(_parent(begun), to_train=True)
     data = layouts.of_release(releases.load(s.blobs, begun.release)).only("train")
     recipe = recipe_of(begun, begun.image_size or parent.image_size)
-    source = ClipSampler(data, list(clip_sampler.index(data)), recipe.stages[0].frames)
-    watch = Watch(folder, recipe, source, s.registry.track(begun.round_id))
-    tuned = trainer.train(
-        architecture.resized(parent.model, recipe.stages[0].image_size),
-        lambda _: source,
-        recipe,
-        folder,
-        trainer.RunOptions(device=s.device, save_every=25, report_every=10, look_every=watch.every),
-        report=lambda progress: watch.report(progress, report),
-        look=watch.look,
-    )
-    saved = checkpoints.save(
-        tuned,
-        folder / "checkpoint",
-        card=_card(begun),
-        meta={"round": asdict(begun), "recipe": asdict(recipe), "transformers": version("transformers")},
-        mean=parent.mean,
-        std=parent.std,
-    )
-    for file in sorted(saved.iterdir(), key=lambda f: f.name == "meta.json"):  # meta.json last: it says "whole"
+    samplers = training.samplers_of(data, list(clip_sampler.index(data)), recipe)
+    watch = Watch(folder, recipe, samplers[recipe.stages[0]], s.registry.track(begun.round_id))
+    options = RunOptions(device=s.device, save_every=25, report_every=10)
+    tuned = training.fine_tune(parent, recipe, samplers, watch, options, report)
+    meta = {"round": asdict(begun), "recipe": asdict(recipe)}
+    saved = training.save(tuned, folder / "checkpoint", parent, card=_card(begun), meta=meta)
+    for file in sorted(saved.iterdir(), key=lambda f: f.name == "meta.json"):  # meta.json last: it marks the end
         s.blobs.create(f"checkpoints/{begun.round_id}/{file.name}", file)
     (folder / "state.pt").unlink(missing_ok=True)
     shutil.rmtree(folder / "checkpoint")
 
 
+def _parent(begun: Round) -> Checkpoint:
+    return Checkpoint(begun.parent, begun.parent_round, begun.parent_key)
+
+
 def recipe_of(begun: Round, image_size: int) -> Recipe:
-    """The recipe of a round: `quick`, for its steps, at its rate and the size of its checkpoint."""
+    """The recipe of a round: `quick` with the round's steps, learning rate and seed, at this image size (px)."""
     from engine.rounds import recipes
 
     recipe = recipes.fitted(recipes.recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed)
@@ -104,15 +94,15 @@ def recipe_of(begun: Round, image_size: int) -> Recipe:
 
 
 def evaluate(s: Services, round_id: str) -> str:
-    """Measures the round's checkpoint and its parent on the release's held-out videos, both the same way."""
+    """Measures the round's checkpoint and its parent on the release's held-out videos. Raises NoSuchRound."""
     begun = start_of(s, round_id)
     if read(s, round_id, "evaluation") is not None:
         return round_id
     held_out = layouts.of_release(releases.load(s.blobs, begun.release)).only("val")
     after = s.model(checkpoint_of(s, round_id))
-    before = s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key))
+    before = s.model(_parent(begun))
     figures: dict[str, object] = {
-        name: asdict(protocols.measure(held_out, loaded, PROTOCOL))
+        name: asdict(first_frame.measure(held_out, loaded, PROTOCOL))
         for name, loaded in (("before", before), ("after", after))
     }
     figures |= {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
@@ -121,10 +111,10 @@ def evaluate(s: Services, round_id: str) -> str:
 
 
 def decide(s: Services, round_id: str) -> RoundResult:
-    """Lets the gate decide, records the round in the registry, and promotes the checkpoint if it passed.
+    """Asks the gate, records the round in the registry, and promotes the checkpoint if the gate passed.
 
-    A decision stands. What was measured against its parent takes only its parent's place: once another checkpoint
-    serves, the round is not promoted.
+    A decision never changes. A round is measured against its parent, so it can replace only its parent: if another
+    checkpoint serves meanwhile, the round is not promoted. Raises NoSuchRound.
     """
     begun = start_of(s, round_id)
     with alone(s.home / "rounds" / "deciding.lock"):
@@ -137,7 +127,10 @@ def decide(s: Services, round_id: str) -> RoundResult:
         rule = gate.PromotionRule(min_gain=begun.min_gain / 100)
         decision = gate.promote(before, after, rule)
         serving = s.checkpoint().name
-        if decision.passed and serving not in (begun.parent, round_id):  # its own: cut off after it was promoted
+        if decision.passed and serving not in (
+            begun.parent,
+            round_id,
+        ):  # itself: an earlier call was interrupted after the promotion
             reason = f"{serving} serves now, and the round was measured against {begun.parent}"
             decision = gate.GateDecision(passed=False, reasons=(reason,))
         outcome = RoundResult(round_id, decision.passed, decision.reasons, before.jf, after.jf, after.masklets)

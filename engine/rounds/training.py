@@ -1,16 +1,17 @@
-"""Training outside of rounds: a named recipe over any labelled dataset, from any checkpoint, into a folder.
+"""Fine-tuning on a labelled dataset. Rounds and `masklets train --data` both use `fine_tune`; `train_on` is the latter.
 
-When it is done, the folder is a checkpoint that transformers loads, with `recipe.json` beside the weights. Its folder
-`training` holds what an interrupted run goes on from, the curve and the pictures. Runs under torchrun as it is: every
-process calls `run`, the first one writes.
+`train_on` leaves a folder that transformers loads as a checkpoint, with `recipe.json` beside the weights. Its subfolder
+`training` holds the state of an interrupted run, the curve and the sample pictures. Under torchrun every process calls
+`train_on`; only the first one writes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,17 +19,53 @@ from typing import TYPE_CHECKING
 from engine.datasets.clip_sampler import ClipSampler, Indexed, index
 from engine.datasets.labelled import Dataset
 from engine.files import alone
+from engine.progress import Progress
 from engine.rounds.recipes import to_json
 from engine.rounds.watch import Watch
 from model import architecture, checkpoints, parallel, trainer
 from model.checkpoints import LoadedModel
 from model.recipe import Recipe, TrainingStage
-from model.trainer import TrainingProgress
+from model.trainer import RunOptions, TrainingProgress
 
 if TYPE_CHECKING:
+    from transformers import Sam2VideoModel
+
     from engine.registry import Tracked
 
 log = logging.getLogger(__name__)
+
+Samplers = Mapping[TrainingStage, ClipSampler]
+
+
+def samplers_of(data: Dataset, known: Sequence[Indexed], recipe: Recipe) -> Samplers:
+    """The clips of every stage of a recipe. known: `index` of the dataset. Raises NothingToTrainOn."""
+    return {stage: ClipSampler(data, known, stage.frames, _hardest(stage, data, known)) for stage in recipe.stages}
+
+
+def fine_tune(
+    parent: LoadedModel,
+    recipe: Recipe,
+    samplers: Samplers,
+    watch: Watch,
+    options: RunOptions,
+    report: Callable[[TrainingProgress], None],
+) -> Sam2VideoModel:
+    """Trains the parent's weights at the recipe's image size. An interrupted run continues from its last saved step."""
+    return trainer.train(
+        architecture.resized(parent.model, recipe.stages[0].image_size),
+        samplers.__getitem__,
+        recipe,
+        watch.folder,
+        replace(options, look_every=watch.every),
+        report=lambda progress: watch.report(progress, report),
+        look=watch.look,
+    )
+
+
+def save(tuned: Sam2VideoModel, out: Path, parent: LoadedModel, *, card: str, meta: Mapping[str, object]) -> Path:
+    """Writes fine-tuned weights as a checkpoint with the parent's preprocessing. meta: facts for `meta.json`."""
+    facts = {**meta, "transformers": version("transformers")}
+    return checkpoints.save(tuned, out, card=card, meta=facts, mean=parent.mean, std=parent.std)
 
 
 def train_on(
@@ -40,70 +77,64 @@ def train_on(
     device: str = "cpu",
     workers: int = 1,
     tracked: Callable[[], Tracked | None] = lambda: None,
-    look_through: Callable[[int, int, str], None] = lambda done, total, word: None,
+    look_through: Progress = lambda done, total, name: None,
     report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Path:
-    """Trains on the dataset's videos and leaves a checkpoint in `out`; interrupted and run again it goes on.
+    """Trains on the dataset's videos and leaves a checkpoint in `out`. An interrupted run continues when called again.
 
-    What is whole already stays as it is. tracked: opens the run that gets the curves and pictures.  look_through and
-    report: progress of looking through the dataset, and of training.
-    Raises ValueError where the folder holds the run of another recipe, dataset or checkpoint; NothingToTrainOn.
+    A finished checkpoint is not changed. tracked: opens the MLflow run for curves and pictures.  look_through and
+    report: progress of indexing the dataset, and of training.
+    Raises ValueError if `out` holds a run with another recipe, dataset or parent; NothingToTrainOn.
     """
     begun = {"data": data.name, "split": data.split, "from": parent.name, "recipe": json.loads(to_json(recipe))}
     folder = out / "training"
     with alone(folder / "lock") if parallel.leads() else nullcontext():
-        for earlier in (path for path in (folder / "begun.json", out / "meta.json") if path.exists()):
-            written = json.loads(earlier.read_text())
-            for key in (key for key in ("data", "split", "from") if written.get(key) != begun[key]):
-                raise ValueError(f"{out} holds a run with {key} {written.get(key)!r}, not {begun[key]!r}")
-        if (out / "meta.json").exists():
-            if written["recipe"] != begun["recipe"]:
-                raise ValueError(f"{out} holds a checkpoint of another recipe: choose another folder")
+        if _finished(out, begun):
             return out
         known = list(index(data, look_through))
-        sources = {
-            stage: ClipSampler(data, known, stage.frames, _hardest(stage, data, known)) for stage in recipe.stages
-        }
+        samplers = samplers_of(data, known, recipe)
         if parallel.leads():
             (folder / "begun.json").write_text(json.dumps(begun, indent=1))
-        watch = Watch(folder, recipe, sources[recipe.stages[0]], tracked() if parallel.leads() else None)
+        watch = Watch(folder, recipe, samplers[recipe.stages[0]], tracked() if parallel.leads() else None)
         watch.begin({key: value for key, value in begun.items() if key != "recipe"})
         total = sum(stage.steps for stage in recipe.stages)
-        tuned = trainer.train(
-            architecture.resized(parent.model, recipe.stages[0].image_size),
-            sources.__getitem__,
-            recipe,
-            folder,
-            trainer.RunOptions(
-                device=device,
-                workers=workers,
-                save_every=max(1, min(500, total // 20)),
-                report_every=max(1, min(20, total // 10)),
-                look_every=watch.every,
-            ),
-            report=lambda progress: watch.report(progress, report),
-            look=watch.look,
+        options = RunOptions(
+            device=device,
+            workers=workers,
+            save_every=max(1, min(500, total // 20)),
+            report_every=max(1, min(20, total // 10)),
         )
+        tuned = fine_tune(parent, recipe, samplers, watch, options, report)
         if parallel.leads():
             (out / "recipe.json").write_text(to_json(recipe))
-            meta = {**begun, "videos": len(known), "transformers": version("transformers")}
-            checkpoints.save(
-                tuned, out, card=_card(begun, total, len(known)), meta=meta, mean=parent.mean, std=parent.std
-            )
+            save(tuned, out, parent, card=_card(begun, total, len(known)), meta={**begun, "videos": len(known)})
             (folder / "state.pt").unlink(missing_ok=True)
             watch.end()
     return out
 
 
+def _finished(out: Path, begun: Mapping[str, object]) -> bool:
+    """Whether `out` holds the checkpoint of this run. Raises ValueError if it holds another run."""
+    for earlier in (path for path in (out / "training" / "begun.json", out / "meta.json") if path.exists()):
+        written = json.loads(earlier.read_text())
+        for key in (key for key in ("data", "split", "from") if written.get(key) != begun[key]):
+            raise ValueError(f"{out} holds a run with {key} {written.get(key)!r}, not {begun[key]!r}")
+    if not (out / "meta.json").exists():
+        return False
+    if json.loads((out / "meta.json").read_text())["recipe"] != begun["recipe"]:
+        raise ValueError(f"{out} holds a checkpoint of another recipe: choose another folder")
+    return True
+
+
 def _hardest(stage: TrainingStage, data: Dataset, known: Sequence[Indexed]) -> float:
-    """The share of a stage; 1 where nobody knows what was edited, as in DAVIS."""
+    """The stage's share of the most edited masklets; 1 if the dataset does not record edits, as DAVIS."""
     if stage.hardest < 1 and not any(any(of.edits.values()) for of in known):
-        log.warning("%s does not say what was edited: the stage %s is of all masklets", data.name, stage.name)
+        log.warning("%s does not record edits: the stage %s trains on all masklets", data.name, stage.name)
         return 1.0
     return stage.hardest
 
 
-def _card(begun: dict[str, object], steps: int, videos: int) -> str:
+def _card(begun: Mapping[str, object], steps: int, videos: int) -> str:
     return checkpoints.model_card(
         "Trained by Masklet Engine",
         "A SAM 2 video checkpoint, fine-tuned by Masklet Engine. `recipe.json` holds the recipe.",

@@ -27,32 +27,38 @@ _ROW_PX = 240  # height of a row of a picture
 
 
 class Watch:
-    """What people see of a training: its curves in MLflow, and a picture every so often. Keeps nothing else."""
+    """Sends a training run's curves to MLflow, and writes a picture every `every` steps. Keeps nothing else.
 
-    def __init__(self, folder: Path, recipe: Recipe, source: ClipSampler, tracked: Tracked | None) -> None:
-        self._folder, self._recipe, self._source, self._tracked = folder / "samples", recipe, source, tracked
+    folder: the run's folder; the pictures go to its subfolder `samples`.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, sampler: ClipSampler, tracked: Tracked | None) -> None:
+        self.folder, self._recipe, self._sampler, self._tracked = folder, recipe, sampler, tracked
         self.every = max(1, min(1000, sum(stage.steps for stage in recipe.stages) // 4))
 
     def begin(self, facts: dict[str, object]) -> None:
+        """Records the parameters of the run."""
         if self._tracked:
             self._tracked.parameters({**facts, "recipe": to_json(self._recipe)})
 
     def report(self, progress: TrainingProgress, further: Callable[[TrainingProgress], None]) -> None:
-        """Passes a report on, and keeps it."""
+        """Records a progress report and passes it to `further`."""
         if self._tracked:
             curves = {f"loss_{name}": value for name, value in progress.losses.items()}
             self._tracked.metrics(progress.step, {**curves, "lr": progress.lr})
         further(progress)
 
     def look(self, model: Sam2VideoModel, step: int) -> None:
-        """Leaves a picture of what the model makes of the same clips as ever."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        sheet = picture(checkpoints.wrap(model, name=f"step {step}"), self._source)
-        path = write_jpeg(sheet, self._folder / f"{step:07d}.jpg")
+        """Writes a picture of the model's masks on the same clips each time."""
+        folder = self.folder / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = picture(checkpoints.wrap(model, name=f"step {step}"), self._sampler)
+        path = write_jpeg(sheet, folder / f"{step:07d}.jpg")
         if self._tracked:
             self._tracked.picture(path)
 
     def end(self) -> None:
+        """Marks the run as finished."""
         if self._tracked:
             self._tracked.end()
 

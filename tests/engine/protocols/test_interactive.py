@@ -8,7 +8,7 @@ import pytest
 import model.tracker
 from engine.demo.scene import Scene
 from engine.demo.synthetic import render
-from engine.protocols import first_frame, interactive
+from engine.protocols import annotator, first_frame, interactive
 from engine.protocols.interactive import Reached
 from engine.protocols.truth import Truth
 from model import checkpoints
@@ -90,7 +90,7 @@ def test_offline_gives_at_most_so_many_passes(forgetful):
 
 def test_online_stops_only_where_the_mask_is_too_bad_and_never_goes_back(forgetful):
     once, twice = interactive.online(None, None, HW, T, TRUTH)
-    assert mask_iou(np.roll(square(4), 2, 0), square(4)) > interactive.GOOD  # good enough to go on
+    assert mask_iou(np.roll(square(4), 2, 0), square(4)) > annotator.GOOD  # good enough to go on
     assert list(dict.fromkeys(prompt.frame_idx for prompt in forgetful[0].asked)) == [0, 6]
     assert (once.frames, twice.frames) == (1, 2) and once.clicks < twice.clicks == len(forgetful[0].asked)
     for reached in (once, twice):

@@ -150,7 +150,7 @@ def test_what_was_not_edited_by_anybody_is_trained_on_whole_and_too_short_videos
         path.write_text(json.dumps(note))
     data = open_dataset(folder)
     known = list(clip_sampler.index(data))
-    assert training._hardest(tiny.stages[1], data, known) == 1.0 and "does not say what was edited" in caplog.text
+    assert training._hardest(tiny.stages[1], data, known) == 1.0 and "does not record edits" in caplog.text
     long = replace(tiny, stages=(tiny.stages[0], replace(tiny.stages[1], frames=16)))
     with pytest.raises(NothingToTrainOn, match="16 annotated frames"):  # before the first stage is begun
         training.train_on(data, tmp_path / "out", long, checkpoints.load(checkpoint), workers=0)
