@@ -1,4 +1,4 @@
-"""Draws the trainer's clips from a labelled dataset."""
+"""Draws the trainer's clips from a labelled dataset. Knows nothing about formats, models or recipes."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from storage.errors import first_line
 log = logging.getLogger(__name__)
 
 
-SMALLEST = 1 / 1000  # of the frame: what a clip's first frame must show; the trainer takes no object below 1 / 1600
+SMALLEST = 1 / 1000  # of the frame: the least area of an object that starts a clip; the trainer drops below 1 / 1600
 
 
-_KEPT = 64  # videos whose compressed masks a clip source keeps
+_KEPT = 64  # videos whose compressed masks are cached
 
 
-_MOST = 8  # objects of a clip: more than a sample has, and few enough that their masks fit into memory
+_MOST = 8  # objects of a clip: more than a sample uses, few enough for memory
 
 
-_DRAWS = 50  # videos that a clip source tries before it gives up
+_DRAWS = 50  # bad videos in a row before the sampler gives up
 
 
 class NothingToTrainOn(DatasetError):
-    """No training video has a run of frames that begins with an object large enough to learn from."""
+    """No training video has enough frames in a row that start with a large enough object."""
 
 
-Run = tuple[int, int]  # place of its first annotated frame, and 1 or -1: its direction in time
+Run = tuple[int, int]  # position of the first annotated frame; direction in time, 1 or -1
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """What a clip source must know of a video before it is opened again."""
+    """What the sampler keeps of each video: enough to choose a clip without opening the video again."""
 
     number: int  # in the dataset
     annotated: int  # frames
-    large: Mapping[str, NDArray[np.int32]]  # object -> places of the annotated frames that show it large enough
+    large: Mapping[str, NDArray[np.int32]]  # object -> positions of the annotated frames where it is large enough
     edits: Mapping[str, int]
 
     def runs(self, frames: int, objects: Collection[str] | None = None) -> tuple[Run, ...]:
-        """The runs of annotated frames, in either direction, that begin with one of the objects; None: with any."""
+        """The runs of annotated frames, in either direction, that start with one of the objects; None: with any."""
         shown = {int(t) for name in self.large if objects is None or name in objects for t in self.large[name]}
         return tuple((t, way) for t in sorted(shown) for way in (1, -1) if 0 <= t + way * (frames - 1) < self.annotated)
 
@@ -55,9 +55,9 @@ class Indexed:
 def index(
     data: Dataset, progress: Callable[[int, int, str], None] = lambda done, total, word: None
 ) -> Iterator[Indexed]:
-    """Looks through a dataset once: where which object is large enough to begin a clip with, how often it was edited.
+    """Indexes every video of the dataset: where its objects are large enough, and how often they were edited.
 
-    A video that cannot be used is left out with a warning.
+    Skips a bad video with a warning.
     """
     for number, entry in enumerate(data.entries):
         progress(number, len(data), entry.video_id)
@@ -76,25 +76,24 @@ def index(
 
 
 class ClipSampler:
-    """The clips of a dataset: seed -> `model.clips.Clip`. Decodes only the frames that a clip has.
+    """The clips of a dataset: seed -> `model.clips.Clip`. Decodes only the frames of the clip.
 
-    A clip is a run of consecutive annotated frames, forwards or backwards, that begins with an object large enough to
-    learn from. The same seed gives the same clip, in any process. A video that turns out to be damaged is passed over
-    with a warning and another one is drawn.
+    A clip is a run of consecutive annotated frames, forwards or backwards, that starts with a large enough object. The
+    same seed gives the same clip in any process. A damaged video is skipped with a warning, and another one is drawn.
     """
 
     def __init__(self, data: Dataset, known: Sequence[Indexed], frames: int, hardest: float = 1.0) -> None:
-        """known: `index` of the dataset.  frames: of a clip.  hardest: share of the masklets, the most edited, that
-        clips are of and begin with, each as likely as another; 1: all of them, and each video is as likely.
+        """known: `index` of the dataset.  frames: of a clip.  hardest: the share of the most edited masklets to train
+        on. Below 1, a clip shows and starts with these only, and each masklet is equally likely. At 1, clips show all
+        masklets, and each video is equally likely.
 
-        Source of the share: SAM 2.1's last stage, which trains on the most edited half (Ravi et al. 2024, second
-        version).
+        Source of the share: SAM 2.1's last stage trains on the most edited half (Ravi et al. 2024, second version).
         Raises NothingToTrainOn.
         """
         self.data, self.frames = data, frames
         self._kept: dict[int, LabelledVideo] = {}
         self._bad: set[int] = set()
-        #: what a clip may be of: a video, the objects that it may begin with, and those that are in it (None: all)
+        #: choices: a video, the objects that may start a clip, and the objects in the clip (None: all)
         self.places: list[tuple[Indexed, Collection[str] | None, tuple[str, ...] | None]] = []
         if hardest < 1:
             for i, names in _most_edited(known, hardest).items():
@@ -103,9 +102,9 @@ class ClipSampler:
             self.places = [(of, None, None) for of in known if of.runs(frames)]
         if not self.places:
             of = f"{data.split} " if data.split else ""
-            edited = ", edited by somebody" if hardest < 1 else ""
+            edited = ", edited by a person" if hardest < 1 else ""
             raise NothingToTrainOn(
-                f"{data.name} has no {of}video with {frames} annotated frames that begin with an object of "
+                f"{data.name} has no {of}video with {frames} annotated frames that start with an object of "
                 f"{SMALLEST:.1%} of the frame{edited}"
             )
 
@@ -130,26 +129,26 @@ class ClipSampler:
     def _clip(
         self, of: Indexed, objects: Sequence[str] | None, places: Sequence[int], rng: np.random.Generator
     ) -> Clip:
-        """objects: None for all of the video's, those that are never large enough included."""
+        """objects: None for all objects of the video, also those that are never large enough."""
         from model.clips import Clip
 
         video = self._video(of.number)
         wanted = [video.frame_idx[t] for t in places]
         names = list(objects or video.objects)
-        if len(names) > _MOST:  # a sample may begin at either end, and is of what shows there
+        if len(names) > _MOST:  # a sample may start at either end, with the objects visible there
             shown = [name for name in names if {wanted[0], wanted[-1]} & video.objects[name].keys()]
             shown = [shown[n] for n in rng.permutation(len(shown))]
             sure = next(name for name in shown if places[0] in of.large.get(name, ()))
             names = [sure, *(name for name in shown if name != sure)][:_MOST]
         masks = np.stack([np.stack([video.mask(name, i) for name in names]) for i in wanted])
         with video.open() as reader:
-            read = {i: reader.read(i) for i in sorted(wanted)}  # decoders only go forwards
+            read = {i: reader.read(i) for i in sorted(wanted)}  # decoders only read forwards
         return Clip(np.stack([read[i] for i in wanted]), masks)
 
     def _video(self, number: int) -> LabelledVideo:
         if number not in self._kept:
             video = self.data.load(number)
-            assert video is not None  # the index has none of another split
+            assert video is not None  # the index holds only this split
             self._kept[number] = video
             if len(self._kept) > _KEPT:
                 del self._kept[next(iter(self._kept))]
@@ -157,7 +156,7 @@ class ClipSampler:
 
 
 def _most_edited(known: Sequence[Indexed], share: float) -> dict[int, tuple[str, ...]]:
-    """The most edited share of all masklets that were edited at all, by their video's place in the index."""
+    """The most edited share of all masklets, by the index position of their video; without unedited ones."""
     ranked = sorted(
         ((of.edits.get(name, 0), i, name) for i, of in enumerate(known) for name in of.large),
         key=lambda found: (-found[0], found[1], found[2]),
@@ -170,5 +169,5 @@ def _most_edited(known: Sequence[Indexed], share: float) -> dict[int, tuple[str,
 
 
 def _warn(name: str, error: Exception) -> None:
-    """One line, whatever the library said."""
-    log.warning("video %s is left out: %s", name, first_line(error))
+    """One line, even if the library's message has more."""
+    log.warning("video %s skipped: %s", name, first_line(error))

@@ -1,4 +1,7 @@
-"""Opens labelled videos, whatever their layout on disk: a release, an SA-V folder or a DAVIS root."""
+"""Opens labelled datasets: a release, an SA-V folder (JSON with mp4 files, or frames with PNG masks) or a DAVIS root.
+
+Only lists the videos; each one is opened by its entry later.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.video import FrameReader
 
-NOTES = ("_manual.json", "_auto.json")  # what SA-V's annotations end with
+NOTES = ("_manual.json", "_auto.json")  # file name endings of SA-V's annotations
 
 
 def open_dataset(where: str | Path, *, blobs: Blobs | None = None, split: str | None = None) -> Dataset:
-    """Opens a folder (a release's with its manifest, SA-V's, a DAVIS root), or a release of a store by its name.
+    """Opens a folder (a release, SA-V or DAVIS), or a release of the store by its name.
 
     blobs: the store of the releases.  split: "train", "val" or "test"; None: all.
-    Raises DatasetError that says what was looked for, NoSuchRelease, PictureError.
+    Raises DatasetError, NoSuchRelease, PictureError.
     """
     folder = Path(where).expanduser()
     if folder.is_dir():
@@ -57,7 +60,7 @@ def _opened(folder: Path) -> Dataset:
 
 
 def of_release(release: Release) -> Dataset:
-    """The videos of a release. An object is a masklet by its id."""
+    """The videos of a release. The name of an object is its masklet id."""
     entries = (Entry(v.video_id, v.split, partial(_of_release, release, v)) for v in release.videos())
     return Dataset(release.name, "release", tuple(entries))
 
@@ -82,7 +85,7 @@ def _stored(blobs: Blobs, key: str) -> FrameReader:
 
 
 def _sav_videos(folder: Path) -> tuple[Entry, ...]:
-    """Every annotated video below a folder. Its file lies beside the annotations, or is the only one of its name."""
+    """Every annotated video below a folder. Its mp4 file is beside the annotation, or the only one with this name."""
     videos: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*.mp4")):
         videos[path.stem].append(path)
@@ -97,7 +100,7 @@ def _sav_videos(folder: Path) -> tuple[Entry, ...]:
 
 
 def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> LabelledVideo:
-    """An object is `manual-3` or `auto-0`: its kind and its place in the file."""
+    """Objects are named by their kind and their position in the file: `manual-3`, `auto-0`."""
     if len(videos) != 1:
         hint = "" if videos else " (`masklets export --media` writes them)"
         raise DatasetError(f"{notes[0]}: {len(videos)} videos {name}.mp4, one is needed{hint}")
@@ -130,7 +133,7 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
 
 
 def _of_davis(root: Path, name: str, split: str) -> LabelledVideo:
-    """An object is its number. Nobody knows which frames were edited."""
+    """Objects are named by their number. Edits are unknown."""
     clip = davis.open_video(root, name, split)
     return LabelledVideo(
         video_id=name,
@@ -146,7 +149,7 @@ def _of_davis(root: Path, name: str, split: str) -> LabelledVideo:
 
 
 def _of_sav_frames(root: Path, name: str, split: str) -> LabelledVideo:
-    """An object is the name of its folder. Nobody knows which frames were edited."""
+    """Objects are named by their folder. Edits are unknown."""
     clip = sav_frames.open_video(root, name)
     return LabelledVideo(
         video_id=name,
@@ -162,5 +165,5 @@ def _of_sav_frames(root: Path, name: str, split: str) -> LabelledVideo:
 
 
 def _seen(row: Masklet) -> dict[int, bytes]:
-    """The masks of the frames that show a masklet."""
+    """The masks of a masklet on the frames that show it."""
     return {i: c for i, c, area in zip(row.frame_idx, row.rle, row.area_px, strict=True) if area}

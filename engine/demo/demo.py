@@ -1,8 +1,8 @@
 """The whole loop on synthetic clips, through the real DAGs, with simulated annotators: what `make demo` runs.
 
-Everything happens in one folder, which one demo holds at a time: clips are rendered, Airflow and the queue are started
-as `masklets up` starts them, people are simulated over HTTP, and one retraining round closes the loop. Nothing here
-knows how a stage works; it waits for the marks that the stages leave.
+Everything happens in one folder, locked by one demo at a time: clips are rendered, Airflow and the queue start as with
+`masklets up`, simulated people work over HTTP, and one retraining round closes the loop. This module does not know how
+a stage works; it waits for the markers that the stages write.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ PEOPLE = (
     ("annotator-1", Role.ANNOTATOR),
     ("annotator-2", Role.ANNOTATOR),
     ("verifier-1", Role.VERIFIER),
-    ("verifier-2", Role.VERIFIER),  # whoever sends a masklet back does not verify what becomes of it
+    ("verifier-2", Role.VERIFIER),  # a corrected masklet needs another verifier than the one that sent it back
 )
 STAGE_LIMIT_S = 900.0
-MARK = ".masklets-demo"  # a file that says whose the folder is
-LOOK_S = 3.0  # between questions to Airflow while a stage is awaited
+MARK = ".masklets-demo"  # this file marks a folder as a demo's
+LOOK_S = 3.0  # between requests to Airflow while a stage is awaited
 
 
 class DemoStalled(Exception):
@@ -67,7 +67,7 @@ class DemoRunning(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """Where the demo left its figures."""
+    """The outputs of a demo."""
 
     summary: report.Summary
     report: Path
@@ -75,7 +75,7 @@ class Result:
 
 
 def settings(folder: Path) -> Settings:
-    """The demo's own settings: every part is given, so nothing of the user's environment or files changes them."""
+    """The demo's own settings. Every part is given, so the user's environment and files change nothing."""
     return Settings(
         home=folder,
         storage=StorageSettings(),
@@ -92,9 +92,10 @@ def settings(folder: Path) -> Settings:
 
 
 def run_demo(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
-    """Runs the demo in `folder`, which is emptied first if an earlier demo filled it.
+    """Runs the demo in `folder`. Removes an earlier demo in it first.
 
-    Raises DemoRunning, AlreadyRunning for an Airflow on that demo, DemoStalled.
+    Raises DemoRunning, AlreadyRunning if an Airflow uses the folder, DemoStalled, ValueError for a folder that is not a
+    demo's.
     """
     with _alone(folder):
         chosen = settings(folder)
@@ -162,9 +163,9 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Holds the folder by a lock on its mark, which goes with the process; refuses a folder that is not a demo's.
+    """Locks the folder by its mark file; the lock ends with the process.
 
-    Raises DemoRunning while another process holds it.
+    Raises DemoRunning while another process holds the lock, ValueError for a folder that is not a demo's.
     """
     mark = folder / MARK
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
@@ -179,7 +180,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _empty(folder: Path) -> None:
-    """Removes what an earlier demo left, but not the mark: it is locked."""
+    """Removes the files of an earlier demo, but not the mark file: it is locked."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -188,7 +189,7 @@ def _empty(folder: Path) -> None:
 
 
 def _first_batch(s: Services) -> str:
-    """The batch that ingest made; "" while there is none."""
+    """The batch that ingest created; "" if it does not exist yet."""
     return next(iter(sorted(batches.reached(s.blobs))), "")
 
 
@@ -201,16 +202,16 @@ def _decided(s: Services) -> bool:
 
 
 def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: Callable[[str], list[DagRun]]) -> T:
-    """Waits until a stage has left its mark. Raises DemoStalled once its DAG cannot, or after fifteen minutes."""
+    """Waits for the marker of a stage. Raises DemoStalled if its DAG failed, or after STAGE_LIMIT_S."""
     begun = looked = time.monotonic()
     while not (result := done()):
         check()
         now = time.monotonic()
         if now - looked >= LOOK_S:
             looked = now
-            with suppress(AirflowUnreachable):  # it is being started again
+            with suppress(AirflowUnreachable):  # it is restarting
                 hopeless = _hopeless(runs(dag_id))
-                if hopeless and not done():  # it may have ended well in between
+                if hopeless and not done():  # the marker may have been written in between
                     raise DemoStalled(f"the DAG {dag_id} {hopeless}: see its task logs in airflow/logs/dag_id={dag_id}")
         if now - begun > STAGE_LIMIT_S:
             raise DemoStalled(f"{dag_id} did not end within {STAGE_LIMIT_S:.0f} s: see the task logs in airflow/logs")
@@ -219,17 +220,17 @@ def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: 
 
 
 def _hopeless(runs: list[DagRun]) -> str:
-    """Why no mark can come of these runs any more; "" while one can."""
+    """Why these runs can no longer write the marker; "" if they still can."""
     if any(run.state == "failed" for run in runs):
         return "failed"
-    retrained = [run for run in runs if run.dag_id == loop.RETRAIN.dag_id]  # the other stages are woken again
+    retrained = [run for run in runs if run.dag_id == loop.RETRAIN.dag_id]  # other stages are retried
     if any(run.state == "success" for run in retrained):
         return "ended without a decision"
     return ""
 
 
 def _every(count: int, tell: Tell) -> Callable[[Tally], None]:
-    """Tells of every `count`-th ticket."""
+    """Reports every `count`-th ticket."""
     seen = 0
 
     def progress(tally: Tally) -> None:

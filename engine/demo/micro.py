@@ -1,10 +1,10 @@
 """How `micro`, the checkpoint that ships with the project, was made: its recipe, its clips and its held-out clips.
 
-    python -m engine.demo.micro train FOLDER      trains, or goes on; a kill loses at most 50 steps, Ctrl-C none
+    python -m engine.demo.micro train FOLDER      trains, or continues; a kill loses at most 50 steps, Ctrl-C no step
     python -m engine.demo.micro save FOLDER       writes model/micro from a finished run
-    python -m engine.demo.micro sheet FOLDER OUT  a picture of what micro finds and follows in the videos of a folder
+    python -m engine.demo.micro sheet FOLDER OUT  draws the objects that micro finds and tracks in a folder's videos
 
-`micro` stands in for a published SAM 2.1 checkpoint where none can be had; it never saw a real video.
+`micro` replaces a published SAM 2.1 checkpoint where none is available; it never saw a real video.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from validation import jf
 
 SHAPE = Shape(image_size=128, dropout=0.0)
 HELD_OUT = 1 << 40  # seeds of held-out clips begin here; training seeds are 62-bit hashes and never repeat one
-MIN_AREA_PX = 100  # an object that never shows more is not asked for
+MIN_AREA_PX = 100  # objects that are never larger are not measured
 
 ANYTHING = Scene()
 LARGER = Scene(size=(0.14, 0.34), clutter=(0, 2), camouflage=0.05, look_alike=0.08, noise=4.0)
@@ -55,7 +55,7 @@ _MASK = replace(_SHORT, mask=0.7, click=0.25)
 _CORRECTED = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=4)
 _CORRECTED_CLIPS = Interaction(mask=0.3, click=0.45, corrected_frames=3, correction_clicks=2)
 _RETURNING_CLIPS = replace(_CORRECTED_CLIPS, mask=0.45, click=0.35)
-# Images first until clicks and boxes take off, then clips; small pictures first, because they cost a quarter.
+# Images first until clicks and boxes work, then clips. Small pictures first: they cost a quarter.
 STAGES: tuple[tuple[TrainingStage, Scene], ...] = (
     (TrainingStage("images", 1300, 128, frames=1, batch=16, lr=1e-3, interaction=_CLICKS), ANYTHING),
     (TrainingStage("clips", 700, 128, frames=5, batch=4, lr=1e-3, warmup=50, interaction=_CLIPS), ANYTHING),
@@ -79,7 +79,7 @@ STAGES: tuple[tuple[TrainingStage, Scene], ...] = (
         ),
         RICH,
     ),
-    # Three frames teach a step of tracking, not a track: errors piled up over sixteen frames until these stages.
+    # Clips of three frames do not teach long tracks: errors grew over sixteen frames until these stages.
     (
         TrainingStage(
             "whole clips", 1500, 256, frames=8, batch=1, lr=1.2e-4, warmup=50, final_lr=0.2, interaction=_SHORTER
@@ -100,7 +100,7 @@ STAGES: tuple[tuple[TrainingStage, Scene], ...] = (
         ),
         RICH,
     ),
-    # Corrective clicks had hardly been taught. With these six stages J&F rose by 6 to 8 points, see the CHANGELOG.
+    # Corrective clicks were rare before. These last stages raised J&F by 6 to 8 points.
     (
         TrainingStage(
             "corrected images", 1300, 256, frames=1, batch=6, lr=4e-4, warmup=50, final_lr=0.25, interaction=_CORRECTED
@@ -153,31 +153,31 @@ RECIPE = Recipe(stages=tuple(stage for stage, _ in STAGES), seed=1, weight_decay
 
 @dataclass(frozen=True)
 class Source:
-    """The training clips of a stage: seed -> clip. A class, so that loader processes can carry it."""
+    """The training clips of a stage: seed -> clip. A class, because worker processes need to pickle it."""
 
     scene: Scene
 
     def __call__(self, seed: int) -> Clip:
-        """Frames of one clip are 1 to 8 frames of 24 fps apart: slow and fast motion from the same scenes."""
+        """The clip of a seed. Its frames are 1 to 8 video frames (24 fps) apart, for slow and fast motion."""
         stride = int(np.random.default_rng(seed).integers(1, 9))
         return render(seed, replace(self.scene, stride=stride))
 
 
 def source(stage: TrainingStage) -> Source:
-    """The clips of a stage, drawn at the size that it trains at."""
+    """The clips of a stage, drawn at its image size."""
     scene = next(scene for known, scene in STAGES if known.name == stage.name)
     return Source(replace(scene, height=stage.image_size, width=stage.image_size, frames=stage.frames))
 
 
 def train(folder: Path, report: Callable[[TrainingProgress], None]) -> None:
-    """Trains from nothing, or goes on where the folder's state stands."""
+    """Trains from random weights, or continues from the state in the folder."""
     model = architecture.build(SHAPE)
     architecture.init_weights(model, RECIPE.seed)
     trainer.train(model, source, RECIPE, folder, trainer.RunOptions(save_every=50), report=report)
 
 
 def trained(folder: Path) -> tuple[LoadedModel, int]:
-    """The weights that a run has reached, at the last stage's size, and its steps."""
+    """The current weights of a run, at the image size of the last stage, and its number of steps."""
     model = architecture.resized(architecture.build(SHAPE), RECIPE.stages[-1].image_size)
     steps = run_state.restore(model, folder)
     return checkpoints.wrap(model, name="micro"), steps
@@ -185,18 +185,18 @@ def trained(folder: Path) -> tuple[LoadedModel, int]:
 
 @dataclass(frozen=True)
 class MicroMetrics:
-    """What a checkpoint reaches on held-out clips, in points (0 to 100)."""
+    """Metrics of a checkpoint on held-out clips, in points (0 to 100)."""
 
     clips: int
     masklets: int
     jf_mask: float
     jf_3click: float
     jf_1click: float
-    occlusion_accuracy: float  # frames on which it knew whether the object was there
+    occlusion_accuracy: float  # frames where it was right about whether the object is visible
 
 
 def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = lambda done: None) -> MicroMetrics:
-    """Measures a checkpoint on the held-out clips, which are fixed by their seeds."""
+    """Measures a checkpoint on the held-out clips. Their seeds are fixed."""
     scores: dict[str, list[jf.Score | None]] = {"mask": [], "3-click": [], "1-click": []}
     right = frames = 0
     for number in range(clips):
@@ -234,7 +234,7 @@ def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = 
 
 
 def save(folder: Path, figures: MicroMetrics) -> Path:
-    """Writes the weights of a finished run to model/micro, with a card that says what they are and what they reach."""
+    """Writes the weights of a finished run to model/micro, with a model card. Raises ValueError if it is unfinished."""
     total = sum(stage.steps for stage in RECIPE.stages)
     loaded, steps = trained(folder)
     if steps != total:
@@ -272,7 +272,7 @@ Nothing is claimed for real video.
 
 
 def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, seconds: float = 2.0) -> Path:
-    """What `micro` finds on the first frame of real videos and where it follows it, untouched: a row a video."""
+    """Draws the objects that `micro` finds on the first frame of each video, and their tracks: a row for each video."""
     loaded = checkpoints.load("micro")
     config = propose.grid(AutoSettings(preset="quick"), loaded.image_size)
     rows = []
@@ -294,7 +294,7 @@ def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, second
 
 
 def main() -> None:
-    """The two commands of this module's docstring."""
+    """The commands of this module's docstring."""
     words = sys.argv[1:]
     if len(words) == 3 and words[0] == "sheet":
         print(sheet(Path(words[1]), Path(words[2])))

@@ -1,6 +1,6 @@
-"""What a run came to, for people: one table, and an HTML page with contact sheets of the masklets on their frames.
+"""The result of a run, for people: one table, and an HTML page with contact sheets of the masklets on their frames.
 
-Reads the store only; the page is one file with everything in it, and every picture names the checkpoint that made it.
+Only reads the store. The page is one self-contained file, and every picture names the checkpoint that made its masks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from validation import jf
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of a run. J&F is in points, 0 to 100; None where nothing could be measured."""
+    """The figures of a run. J&F is in points, 0 to 100; None if it could not be measured."""
 
     videos: int
     quarantined: int
@@ -50,7 +50,7 @@ class Summary:
 def summarise(
     s: Services, batch_id: str, *, seconds: Mapping[str, float], modelled_annotation_s: float | None = None
 ) -> Summary:
-    """Counts what the store holds of a batch and of the round that its release was trained in."""
+    """Collects the figures of a batch, and of the round that was trained on its release."""
     videos = batches.videos(s, batch_id)
     rows = s.tables.masklets(where=f"batch_id == '{batch_id}'")
     operations = s.tables.operations(where=f"batch_id == '{batch_id}'")
@@ -84,7 +84,7 @@ def summarise(
 
 
 def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[str, jf.Score]:
-    """J and F of each masklet of a video against the true object that it overlaps most; {} without ground truth."""
+    """J and F of each masklet of a video against the true object with the largest overlap; {} without ground truth."""
     if video.truth_key is None:
         return {}
     truths = sav.from_sav(json.loads(s.blobs.read(video.truth_key)), video=video)
@@ -102,7 +102,7 @@ def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[st
 
 
 def table(summary: Summary) -> list[tuple[str, str]]:
-    """The summary as labelled lines, in the order in which things happened."""
+    """The summary as labelled lines, in the order of the stages."""
 
     def points(value: float | None) -> str:
         return "not measured" if value is None else f"{value:.1f}"

@@ -1,10 +1,9 @@
-"""Annotators that know the truth: they claim tickets over the queue's HTTP interface and act like people.
+"""Simulated people: they claim tickets over the queue's HTTP interface and finish them with the help of ground truth.
 
-A verifier compares the masklet with the true objects; an annotator corrects it by the paper's offline protocol (prompt
-the worst frame, propagate, repeat) with the model in the loop and paints what is still wrong, or masks every frame by
-hand where the phase says so.
-Their time is modelled, never measured: 1 s to find an object, 1.5 s a click, 30 s to watch 300 frames (Ravi et al.
-2024, appendix F). They need videos with ground truth.
+A verifier compares the masklet with the true objects. An annotator corrects it by the paper's offline protocol (prompt
+the worst frame, propagate, repeat) with the model, and then paints the frames that are still wrong. In phase 1 the
+annotator paints every frame. Where to click is decided in `engine.protocols.annotator`; the time is modelled, never
+measured (`engine.protocols.effort`).
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ HEARTBEAT_S = 20.0
 
 
 class NoTruth(Exception):
-    """A simulated annotator needs ground truth, and this video has none."""
+    """Simulated people need ground truth, and this video has no ground truth."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,16 @@ class AnnotatorPolicy:
     accept_mean: float = 0.80  # mean IoU over the frames that show the object or the masklet
     accept_frame: float = 0.75  # a frame counts as right above it (SA-V's alignment score)
     accept_share: float = 0.85  # of the frames that must be right
-    same_object: float = 0.5  # best frame IoU below which the masklet is of no true object
+    same_object: float = 0.5  # least IoU with a true object; below it the masklet shows no true object
     clicks_a_frame: int = 3
-    corrections: int = 3  # frames that an annotator corrects with the model before painting what is still wrong
+    corrections: int = 3  # frames to correct with the model before painting the rest
     one_each: bool = True  # a second candidate of one object is a duplicate
-    attempts: int = 2  # track tickets of one object before it counts as untrackable
+    attempts: int = 2  # track tickets of one object before it is rejected as untrackable
 
 
 @dataclass
 class Tally:
-    """What the simulated people did. modelled_s: by the paper's time model."""
+    """What the simulated people did. modelled_s: modelled seconds of their work."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     tracked: int = 0
@@ -80,7 +79,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Credentials:
-    """How a simulated person logs in."""
+    """The account of a simulated person."""
 
     name: str
     password: str
@@ -94,7 +93,7 @@ def work(
     policy: AnnotatorPolicy | None = None,
     progress: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Lets each person in turn claim and finish tickets until nobody finds one. Raises NoTruth, the ticket released."""
+    """Lets each person in turn claim and finish tickets until none is left. Raises NoTruth, the ticket released."""
     policy, total = policy or AnnotatorPolicy(), Tally()
     clients = [_Connections(s.settings.queue_url, person) for person in people]
     desk = _Desk(s, policy)
@@ -117,7 +116,7 @@ def work(
 
 
 class _Connections:
-    """One person's two connections: a client serves one thread, and the lease is kept from a second one."""
+    """One person's two connections: one for the work, one for the heartbeat thread. A client serves one thread only."""
 
     def __init__(self, url: str, person: Credentials) -> None:
         self.work = QueueClient(url, username=person.name, password=person.password)
@@ -129,17 +128,17 @@ class _Connections:
 
 
 class _Desk:
-    """What a person needs to work: the truth of each video, and the model."""
+    """What people share: ground truth, videos, the model, and which objects already have a candidate."""
 
     def __init__(self, s: Services, policy: AnnotatorPolicy) -> None:
         self._s, self._policy = s, policy
         self._truths: dict[str, list[Masklet]] = {}
-        self._taken: set[tuple[str, str]] = set()  # objects whose first candidate is in hand or settled
+        self._taken: set[tuple[str, str]] = set()  # (video, object) pairs whose first candidate was seen
         self._videos: dict[str, Video] = {}
         self._loaded: LoadedModel | None = None
 
     def do(self, client: QueueClient, ticket: Ticket) -> Tally:
-        """Works on one ticket; gives it back if it cannot be worked on."""
+        """Finishes one ticket; releases it if the video has no ground truth."""
         try:
             if ticket.kind is Kind.VERIFY:
                 return self._verify(client, ticket)
@@ -150,7 +149,7 @@ class _Desk:
 
     def _verify(self, client: QueueClient, ticket: Ticket) -> Tally:
         masklet = client.masklet(ticket)
-        assert masklet is not None  # the queue gives no verify ticket without one
+        assert masklet is not None  # every verify ticket has a masklet
         target, best = self._match(masklet)
         seconds = WATCH_S * len(masklet.frame_idx)
         reasons: tuple[Reason, ...] = ()
@@ -220,10 +219,9 @@ class _Desk:
     def _with_model(
         self, candidate: Masklet, target: Masklet, ticket: Ticket
     ) -> tuple[Masklet, list[NewOperation], Tally]:
-        """Phases 2 and 3: correct the worst frame, propagate both ways, look again.
+        """Phases 2 and 3: correct the worst frame, propagate both ways, repeat.
 
-        Phase 3 corrects with clicks that the memory answers; phase 2, and phase 3 where clicks do not get there, with a
-        mask painted from scratch.
+        Phase 3 corrects with clicks. Phase 2, and phase 3 if the clicks are not enough, paint the frame from scratch.
         """
         from model.features import FeatureCache
         from model.tracker import Tracker, TrackerConfig
@@ -306,7 +304,7 @@ class _Desk:
         return [*acts, _act("stroke", frame, {"mask_rle": counts.decode()})], clicks, True
 
     def _painted(self, current: Masklet, wanted: Masklet) -> tuple[Masklet, dict[int, bytes]]:
-        """The masklet with every frame that is still wrong painted from scratch, and what was painted."""
+        """The masklet with every wrong frame replaced by the truth, and the painted masks by frame."""
         shown = [i for i in range(len(current.rle)) if current.area_px[i] or wanted.area_px[i]]
         wrong = {i for i in shown if _frame_iou(current, wanted, i) <= self._policy.accept_frame}
         made = replace(
@@ -320,7 +318,7 @@ class _Desk:
     # ------------------------------------------------------------------------------------------------- what is true
 
     def _match(self, masklet: Masklet) -> tuple[Masklet | None, float]:
-        """The true object that a masklet is of, by the first frame that shows it; None if it is of none."""
+        """The true object of a masklet by its first visible frame, or None, and the IoU there."""
         best, found = 0.0, None
         for truth in self._truth(masklet.video_id):
             aligned = _aligned(truth, masklet.frame_idx)
@@ -333,7 +331,7 @@ class _Desk:
         return (found, best) if best >= self._policy.same_object else (None, best)
 
     def _is_duplicate(self, ticket: Ticket, target: Masklet) -> bool:
-        """Whether an earlier ticket of the pipeline was about the same object; those that follow from one are not."""
+        """Whether an earlier candidate showed the same object. Follow-up tickets of one candidate are no duplicates."""
         if ticket.attempt > 1 or not self._policy.one_each:
             return False
         key = (ticket.video_id, target.masklet_id)
@@ -349,7 +347,7 @@ class _Desk:
         )
 
     def _tries(self, client: QueueClient, ticket: Ticket) -> int:
-        """How often this object was tracked by hand already: every second ticket of its line is a track ticket."""
+        """How often this masklet was corrected: every second ticket in its chain is a track ticket."""
         return ticket.attempt // 2
 
     def _truth(self, video_id: str) -> list[Masklet]:
@@ -374,7 +372,7 @@ class _Desk:
 
 
 class _Heartbeat:
-    """Keeps a lease from another thread. A lease that is lost all the same is noticed by the next write."""
+    """Renews a lease from another thread. If the lease is lost anyway, the next write of the work fails."""
 
     def __init__(self, client: QueueClient, ticket: Ticket) -> None:
         self._client, self._ticket, self._done = client, ticket, threading.Event()
@@ -430,7 +428,7 @@ def _worst(current: Masklet, wanted: Masklet, done: set[int]) -> int | None:
 
 
 def _aligned(truth: Masklet, frame_idx: Sequence[int]) -> Masklet:
-    """The truth on exactly these frames; empty where it says nothing."""
+    """The truth on exactly these frames, with empty masks on frames without truth."""
     empty = rle.encode(np.zeros((truth.height, truth.width), bool))
     counts: Mapping[int, tuple[bytes, int]] = {
         f: (c, a) for f, c, a in zip(truth.frame_idx, truth.rle, truth.area_px, strict=True)
@@ -446,7 +444,7 @@ def _act(kind: str, frame_idx: int, payload: Mapping[str, object]) -> NewOperati
 
 
 def as_json(tally: Tally) -> dict[str, object]:
-    """The tally as plain data, with the figures that SA-V reports."""
+    """The tally as plain data, with the ratios that SA-V reports."""
     frames = max(1, tally.annotated_frames)
     return asdict(tally) | {
         "verdicts": dict(tally.verdicts),

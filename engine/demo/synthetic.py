@@ -1,7 +1,7 @@
-"""Clips with ground truth, drawn by us: textured things that move, turn, deform, hide each other, leave and return.
+"""Renders synthetic clips with ground truth: textured objects that move, deform, hide each other, leave and return.
 
-Everything follows from a seed: the same seed and scene give the same pixels. The clips train `micro`, feed the demo and
-stand for truth in the tests; they are no substitute for real video, and nothing measured on them is claimed of it.
+The same seed and scene always give the same pixels. The clips are for training `micro`, for the demo and for tests.
+Metrics on them say nothing about real video.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How good a checkpoint is on videos whose masklets are known: semi-supervised protocols, J&F.
+"""Measures a checkpoint on labelled videos with the semi-supervised protocols: J&F.
 
-The object is prompted on the first frame that shows it (its mask, or simulated clicks), tracked to the end, and scored
-on the annotated frames with SA-V's evaluator. Source: Ravi et al. 2024, section 6 and appendix E.
+Each object is prompted on the first frame that shows it (with its mask, its box or clicks), tracked to the end, and
+scored on the annotated frames with SA-V's evaluator. Source: Ravi et al. 2024, section 6 and appendix E.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
 
 
-# Clicks on the first frame that shows the object; its true mask is 0 clicks, its box -1.
+# Clicks on the first frame that shows the object; 0: its true mask; -1: its box.
 PROTOCOLS = {"mask": 0, "box": -1, "1-click": 1, "3-click": 3, "5-click": 5}
 
 
 @dataclass(frozen=True)
 class Presence:
-    """How often the model knew whether the object was there, over the frames after the prompt."""
+    """On how many frames after the prompt the model was right about whether the object is visible."""
 
     right: int
     frames: int
@@ -40,9 +40,9 @@ def measure(
     protocol: str,
     progress: Callable[[int, int, str], None] = lambda done, total, word: None,
 ) -> gate.Metrics:
-    """J&F on the objects of a dataset, and by their size. protocol: a key of PROTOCOLS.
+    """J&F on the objects of a dataset, in all and by size. protocol: a key of PROTOCOLS.
 
-    Raises NothingHeldOut, and what a video raises that cannot be used: an exam leaves none out.
+    Raises NothingHeldOut, or the error of a bad video: an evaluation must not skip any.
     """
     scores, sizes = [], []
     for number, video in enumerate(data.videos()):
@@ -69,12 +69,12 @@ def measure(
 def semi_supervised(
     loaded: LoadedModel, read: Read, hw: tuple[int, int], frame_count: int, truths: Mapping[str, Truth], protocol: str
 ) -> dict[str, tuple[jf.Score | None, Presence]]:
-    """Scores each object of one video. protocol: a key of PROTOCOLS. None for an object that is never shown."""
+    """Scores each object of one video. protocol: a key of PROTOCOLS. None for an object that is never visible."""
     from model.features import FeatureCache
     from model.tracker import Tracker
 
     clicks = PROTOCOLS[protocol]
-    cohorts: dict[int, list[str]] = defaultdict(list)  # objects that first show on the same frame
+    cohorts: dict[int, list[str]] = defaultdict(list)  # first visible frame -> objects
     firsts: dict[str, int] = {}  # index of the annotated frame
     results: dict[str, tuple[jf.Score | None, Presence]] = {}
     for name, truth in truths.items():
@@ -108,12 +108,12 @@ def semi_supervised(
 
 
 def score_rows(made: Masklet, truth: Masklet) -> jf.Score | None:
-    """J and F of a masklet against another one of the same video, on the frames that the truth has."""
+    """J and F of a masklet against a true one of the same video, on the frames of the truth."""
     nothing = rle.empty(truth.height, truth.width)
     at = dict(zip(made.frame_idx, made.rle, strict=True))
     return jf.score_rle([at.get(f, nothing) for f in truth.frame_idx], truth.rle, truth.height, truth.width)
 
 
 def pooled(scores: Sequence[jf.Score | None]) -> jf.Score | None:
-    """The mean over all objects of all videos, as SA-V pools; objects that are never shown do not count."""
+    """The mean over all objects of all videos, as SA-V does. Objects that are never visible do not count."""
     return jf.mean([score for score in scores if score is not None])

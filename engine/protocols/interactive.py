@@ -1,9 +1,8 @@
-"""What annotators with a model reach, frame by frame: the interactive protocols, one object at a time.
+"""The interactive protocols: what a simulated annotator reaches with a model, one object at a time.
 
-Offline: the video is watched whole, the worst frame gets clicks, everything is propagated again. Online: the video is
-watched once, and clicks are given where the mask is too bad when it comes by. Clicks are simulated from the truth; the
-time is modelled, never measured. Image mode asks for single frames. Source: Ravi et al. 2024, section 6 and
-appendix F; its first click is the middle of the object, the next ones are the middles of the largest errors.
+Offline: the annotator watches the whole video, clicks on the worst frame, and everything is propagated again. Online:
+the annotator watches the video once and clicks where the mask is bad. Image mode: single frames. The time is modelled,
+never measured (see `effort`). Source: Ravi et al. 2024, section 6 and appendix F.
 """
 
 from __future__ import annotations
@@ -30,25 +29,25 @@ if TYPE_CHECKING:
     from model.features import FeatureCache
     from model.image import ImagePredictor
 
-FRAMES, CLICKS = 8, 3  # frames that may be clicked on, and clicks on each
+FRAMES, CLICKS = 8, 3  # most frames to click on, and most clicks on each
 
 
 @dataclass(frozen=True)
 class Reached:
-    """What was reached with clicks on so many frames of an object."""
+    """The result after clicks on so many frames of an object."""
 
-    frames: int  # that were clicked on
-    clicks: int  # that were given in all
+    frames: int  # with clicks
+    clicks: int  # in all
     score: jf.Score | None
-    modelled_s: float  # of an annotator, by the paper's model
+    modelled_s: float  # of an annotator
 
 
 def offline(
     loaded: LoadedModel, features: FeatureCache, hw: tuple[int, int], frame_count: int, truth: Truth, most: int = FRAMES
 ) -> Iterator[Reached]:
-    """After each pass what was reached: at most `most` passes, fewer when no frame is wrong any more.
+    """The result after each pass: at most `most` passes, fewer once every frame is right.
 
-    Gives nothing for an object that is never shown.
+    Yields nothing for an object that is never visible.
     """
     from model.tracker import Tracker, TrackerConfig
 
@@ -77,11 +76,10 @@ def offline(
 def online(
     loaded: LoadedModel, features: FeatureCache, hw: tuple[int, int], frame_count: int, truth: Truth, most: int = FRAMES
 ) -> list[Reached]:
-    """What one pass reaches that stops at 1, 2 .. at most `most` frames, the first one included.
+    """The results of one pass with clicks on at most 1, 2, .. `most` frames, the first one included.
 
-    Fewer where nothing is too bad any more; nothing for an object that is never shown. Annotators with clicks left do
-    the same as those without until they stop: from there on a copy of the object goes on with the clicks, and the
-    object without them, in one pass over the frames.
+    Fewer results if no more frame is bad; none for an object that is never visible. One pass serves all limits: at each
+    bad frame the object is copied, the copy gets the clicks, and the original continues without them.
     """
     from model.tracker import Tracker, TrackerConfig
 
@@ -91,7 +89,7 @@ def online(
     at = {frame: i for i, frame in enumerate(truth.frame_idx)}
     tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count, config=TrackerConfig(history_frames=None))
     clicks = [prompt_object(tracker, "1", start, truth.masks[truth.first], CLICKS)]
-    made: list[list[bytes]] = [[]]  # of the object with as many stops, and one more
+    made: list[list[bytes]] = [[]]  # one list of masks for each limit
     frame = start
     while frame < frame_count:
         for answer in tracker.propagate(frame, frame_count):
@@ -99,7 +97,7 @@ def online(
             if answer.frame_idx not in at:
                 continue
             found, target = answer.masks(hw), truth.masks[at[answer.frame_idx]]
-            last = found[-1]  # of the object with the most stops
+            last = found[-1]  # of the copy with the most clicks
             if stop := answer.frame_idx > start and len(clicks) < most and mask_iou(last, target) < GOOD:
                 name = str(len(clicks) + 1)
                 tracker.copy(str(len(clicks)), name)
@@ -110,7 +108,7 @@ def online(
             for of, mask in zip(made, found, strict=True):
                 of.append(rle.encode(mask))
             if stop:
-                break  # and go on with one object more
+                break  # propagate again, with the copy
     targets = truth.masks[truth.first :]
     return [
         Reached(
@@ -124,7 +122,7 @@ def online(
 
 
 def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[int] = (1, 5)) -> dict[int, list[float]]:
-    """Image mode: the IoU on each annotated frame that shows the object, after so many clicks on that frame alone."""
+    """Image mode: the IoU on each annotated frame that shows the object, after so many clicks on that frame."""
     from model.image import ImagePredictor
 
     reached: dict[int, list[float]] = {count: [] for count in clicks}
@@ -155,26 +153,26 @@ def _clicked(predictor: ImagePredictor, frame_idx: int, target: Mask, most: int)
 
 @dataclass(frozen=True)
 class Exam:
-    """What a checkpoint reaches interactively on the videos of a dataset."""
+    """The result of a checkpoint in the interactive protocols on a dataset."""
 
     objects: int
     offline_jf: tuple[float, ...]  # points after clicks on 1 .. FRAMES frames
     offline_mean_jf: float  # the paper's figure: their mean
-    offline_modelled_s: float  # of an annotator, a mean over objects, for all passes
-    online_jf: tuple[float, ...]  # points where 1 .. FRAMES frames may be clicked on
+    offline_modelled_s: float  # of an annotator for all passes, mean over objects
+    online_jf: tuple[float, ...]  # points with clicks on at most 1 .. FRAMES frames
     online_mean_jf: float
-    online_frames: float  # that were clicked on where all may, a mean over objects
-    online_modelled_s: float  # of it
+    online_frames: float  # with clicks, if FRAMES are allowed; mean over objects
+    online_modelled_s: float  # for these
     image_miou_1: float  # percent, after one click
     image_miou_5: float
 
 
 @dataclass(frozen=True)
 class ImageExam:
-    """What a checkpoint reaches in image mode, every annotated frame alone. Percent."""
+    """The result of a checkpoint in image mode. Percent."""
 
     objects: int
-    frames: int  # that show one of them
+    frames: int  # that show one of the objects
     miou_1: float  # after one click
     miou_5: float
 
@@ -188,7 +186,7 @@ def measure(
 ) -> Exam:
     """All interactive protocols on the objects of a dataset, the first `most_objects` of them.
 
-    Raises NothingHeldOut, and what a video raises that cannot be used.
+    Raises NothingHeldOut, or the error of a bad video.
     """
     from model.features import FeatureCache
 
@@ -203,7 +201,7 @@ def measure(
             once.append(online(loaded, features, hw, video.frame_count, truth))
             for count, found in on_images(loaded, reader.read, truth).items():
                 images[count] += found
-    if not images[1] or not any(r.score for of in passes for r in of):  # their first frame is the last annotated one
+    if not images[1] or not any(r.score for of in passes for r in of):  # visible only on the last annotated frame
         raise NothingHeldOut(f"{data.name} shows no object for longer than a frame: nothing to follow")
     offline_jf, online_jf = curve(passes), curve(once)
     return Exam(
@@ -240,7 +238,7 @@ def measure_images(
 
 
 def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tuple[LabelledVideo, Truth]]:
-    """The objects that are shown at all, the first `most` of them. Raises NothingHeldOut if there is none."""
+    """The visible objects of a dataset, the first `most` of them. Raises NothingHeldOut if none is."""
     count = 0
     for number, video in enumerate(data.videos()):
         for truth in Truth.all_of(video).values():
@@ -255,7 +253,7 @@ def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tupl
 
 
 def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[float]:
-    """J&F in points after 1 .. `most` frames, the mean over objects; one that needed fewer frames keeps what it has."""
+    """J&F in points after 1 .. `most` frames, mean over objects. An object with fewer frames keeps its last score."""
     scores = []
     for number in range(1, most + 1):
         last = [next((r for r in reversed(of) if r.frames <= number), None) for of in of_objects]

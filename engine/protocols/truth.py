@@ -1,4 +1,4 @@
-"""True masks of objects, as the protocols use them."""
+"""True masks of objects, kept compressed. The protocols prompt from them and score against them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
 
 class NothingHeldOut(Exception):
-    """No object of a held-out video is seen where it would be scored: nothing could be measured."""
+    """No object of a held-out video is visible on a scored frame."""
 
 
 class Compressed(Sequence[Mask]):
-    """Masks that are decoded when they are looked at: those of all objects of a video do not fit in memory."""
+    """A sequence of masks that are decoded on access: decoded masks of all objects may not fit in memory."""
 
     def __init__(self, counts: Sequence[bytes], height: int, width: int) -> None:
         self._counts, self._height, self._width = counts, height, width

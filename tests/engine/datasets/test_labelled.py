@@ -351,7 +351,7 @@ def test_the_hardest_share_is_that_of_the_most_edited_masklets(sav_folder):
 
 
 def test_masklets_that_nobody_edited_are_not_hard(davis_root):
-    with pytest.raises(NothingToTrainOn, match="edited by somebody"):
+    with pytest.raises(NothingToTrainOn, match="edited by a person"):
         source_of(open_dataset(davis_root), 4, 0.5)
     with pytest.raises(NothingToTrainOn, match="no train video with 4 annotated frames"):
         source_of(open_dataset(davis_root, split="train"), 4)
