@@ -75,7 +75,7 @@ def test_a_recipe_is_named_or_a_file_and_may_be_shorter(tmp_path):
         with pytest.raises(ValueError, match=line):
             recipes.recipe_of(str(wrong), 256)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="mine.json: a recipe has a list of 'stages'"):
+    with pytest.raises(ValueError, match="mine.json: stages: Field required"):
         recipes.recipe_of(str(path), 256)
 
 
