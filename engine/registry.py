@@ -1,7 +1,7 @@
 """Which checkpoint is promoted: an alias in the MLflow registry. The weights themselves are blobs in the store.
 
-MLflow (SQLite by default, any tracking server by setting) also keeps parameters, curves, pictures and figures of each
-round and each training, to compare them on its own pages. Knows nothing of training or of gates.
+MLflow (SQLite by default, or a tracking server) also keeps the parameters, curves, pictures and metrics of each round
+and each training, so that they can be compared on its pages. Knows nothing about training or gates.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ EXPERIMENT = "rounds"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Pinned weights. key: folder in the store, None for a checkpoint that is loaded by its name."""
+    """Pinned weights. key: folder in the store; None: loaded by name."""
 
-    name: str  # what pages and rows call it: a round's id, or a name such as micro
-    round: int  # 0 for a checkpoint that no round of ours made
+    name: str  # on pages and in tables: a round's id, or a name such as micro
+    round: int  # 0: not made by a round
     key: str | None
 
 
@@ -51,15 +51,15 @@ class Registry:
 
         for name in ("alembic", "mlflow.store", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        with alone(self._artifacts.with_name("mlflow.lock")):  # two processes would make one database's tables at once
+        with alone(self._artifacts.with_name("mlflow.lock")):  # two processes must not create the tables together
             return mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def promoted(self) -> Checkpoint | None:
-        """The checkpoint that serves now; None before the first promotion."""
+        """The promoted checkpoint; None before the first promotion."""
         from mlflow.exceptions import MlflowException
 
         if self._uri.startswith("sqlite:///") and not Path(self._uri.removeprefix("sqlite:///")).exists():
-            return None  # nothing was ever registered; asking would make the whole database
+            return None  # nothing was ever registered; a query would create the database
         try:
             version = self._client.get_model_version_by_alias(MODEL, ALIAS)
         except MlflowException as error:
@@ -69,7 +69,7 @@ class Registry:
         return Checkpoint(version.tags["name"], int(version.tags["round"]), version.tags["key"])
 
     def record(self, name: str, parameters: Mapping[str, object], metrics: Mapping[str, float]) -> str:
-        """Keeps a round's parameters and figures as an MLflow run, once: the run of the same name is found again."""
+        """Writes a round's parameters and metrics to the MLflow run of this name; returns its id. Can be repeated."""
         client, run_id = self._client, self._run(EXPERIMENT, name)
         for key, value in parameters.items():
             client.log_param(run_id, key, value)
@@ -79,16 +79,16 @@ class Registry:
         return run_id
 
     def track(self, name: str, experiment: str = EXPERIMENT) -> Tracked | None:
-        """Curves and pictures of a training, in the run of this name, which is found again when it goes on.
+        """The MLflow run of this name, for the curves and pictures of a training. A resumed training gets the same run.
 
-        None, with a warning, where the store does not answer.
+        None, with a warning, if MLflow does not answer.
         """
-        with _unharmed():
+        with _only_warn():
             return Tracked(self._client, self._run(experiment, name))
         return None
 
     def _run(self, experiment: str, name: str) -> str:
-        """The id of the run of this name, which is made when there is none."""
+        """The id of the run of this name; makes the run if it is missing."""
         client = self._client
         known = client.get_experiment_by_name(experiment)
         location = self._artifacts.absolute().as_uri()
@@ -102,7 +102,7 @@ class Registry:
         return str(run.info.run_id)
 
     def promote(self, checkpoint: Checkpoint, source_uri: str, run_id: str) -> None:
-        """Points the alias at a checkpoint. The same again changes nothing."""
+        """Makes this the promoted checkpoint. Can be repeated."""
         from mlflow.exceptions import MlflowException
 
         if checkpoint.key is None:
@@ -122,37 +122,37 @@ class Registry:
 
 
 class Tracked:
-    """One run that is written to while it trains. A store that fails costs its curve, never the training."""
+    """An MLflow run of a training that goes on. Errors of MLflow become warnings; they never stop the training."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client, self.run_id = client, run_id
 
     def parameters(self, values: Mapping[str, object]) -> None:
-        """What the run began with; the same again changes nothing."""
-        with _unharmed():
+        """Writes the parameters of the training. Can be repeated."""
+        with _only_warn():
             for key, value in values.items():
                 self._client.log_param(self.run_id, key, value)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of each curve."""
-        with _unharmed():
+        """Adds a point to each curve."""
+        with _only_warn():
             for key, value in values.items():
                 self._client.log_metric(self.run_id, key, value, step=step)
 
     def picture(self, path: Path) -> None:
-        """A file, kept under `samples`."""
-        with _unharmed():
+        """Uploads a file to the folder `samples`."""
+        with _only_warn():
             self._client.log_artifact(self.run_id, str(path), "samples")
 
     def end(self) -> None:
-        """Says that the run is finished."""
-        with _unharmed():
+        """Marks the run as finished."""
+        with _only_warn():
             self._client.set_terminated(self.run_id)
 
 
 @contextmanager
-def _unharmed() -> Iterator[None]:
-    """Turns what a tracking store does wrong into a warning."""
+def _only_warn() -> Iterator[None]:
+    """Turns errors of MLflow into warnings."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,7 +1,7 @@
 """The one place that opens the catalog, the blobs, the queue and the model from the settings.
 
-`connect` gives what a stage needs, each part opened when it is first asked for. Stages take the `Services` and know
-nothing of settings files or environments.
+`connect` gives the `Services` that stages take. Each part is opened at its first use. Stages know nothing about
+settings files or the environment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from engine.files import write_secret
@@ -24,7 +23,7 @@ from storage.records import Video
 from storage.tables import Tables
 from storage.video import FrameReader
 
-if TYPE_CHECKING:  # opened only by the stages that need them: importing torch takes seconds
+if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and some machines do not have it
     from annotation_queue.client import QueueClient
     from annotation_queue.people.accounts import Accounts
     from annotation_queue.tickets.store import Store
@@ -33,32 +32,30 @@ if TYPE_CHECKING:  # opened only by the stages that need them: importing torch t
 
 
 class NoPipelineToken(Exception):
-    """No token of the pipeline: start `masklets serve` on this home once, or set MASKLETS_QUEUE__TOKEN."""
+    """The pipeline has no token: start `masklets serve` on this home once, or set MASKLETS_QUEUE__TOKEN."""
 
     def __str__(self) -> str:
         return (self.__doc__ or "").strip()
 
 
 class Services:
-    """Everything a stage works with. A context manager: leaving it closes what was opened."""
+    """The store, catalog, queue, registry and models of these settings. A context manager: leaving it closes them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._open = ExitStack()
         self._models: dict[tuple[str, str], LoadedModel] = {}  # by name and dtype
-        self._lock = threading.Lock()  # the queue's threads ask for the same video at once; the catalog is opened once
+        self._lock = threading.Lock()  # threads of the queue open the catalog together
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._open.close()
 
     @property
     def home(self) -> Path:
-        """The local folder of databases, caches and secrets; made when first asked for."""
+        """The local folder of databases, caches and secrets; made at its first use."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
         return self.settings.home.absolute()
 
@@ -76,7 +73,7 @@ class Services:
 
     @cached_property
     def queue(self) -> QueueClient:
-        """The queue over its HTTP interface, as the pipeline."""
+        """The queue's HTTP API, logged in as the pipeline. Raises NoPipelineToken."""
         from annotation_queue.client import QueueClient
 
         return self._open.enter_context(QueueClient(self.settings.queue_url, token=self._pipeline_token()))
@@ -88,16 +85,16 @@ class Services:
         return Registry(self.settings.registry_uri, self.home / "mlflow-artifacts")
 
     def checkpoint(self) -> Checkpoint:
-        """The promoted checkpoint, or the one that the settings name while none is promoted."""
+        """The promoted checkpoint; before the first promotion, the one that the settings name."""
         from engine.registry import Checkpoint
 
         promoted = self.registry.promoted()
         return promoted or Checkpoint(name=self.settings.model.checkpoint, round=0, key=None)
 
     def model(self, checkpoint: Checkpoint, *, to_train: bool = False) -> LoadedModel:
-        """The weights of a checkpoint, loaded once a process: in the dtype of the settings, or in float32 to train.
+        """The weights of a checkpoint, loaded once in this process. Raises NoCheckpoint.
 
-        Raises NoCheckpoint.
+        to_train: float32 instead of the dtype of the settings.
         """
         from model import checkpoints
 
@@ -110,7 +107,7 @@ class Services:
 
     @property
     def device(self) -> str:
-        """Where the model runs."""
+        """The device that models run on. Also sets the number of CPU threads."""
         from model import devices
 
         devices.set_threads(self.settings.model.threads)
@@ -118,7 +115,7 @@ class Services:
 
     @contextmanager
     def frames(self, video: Video) -> Iterator[FrameReader]:
-        """The frames of a stored video."""
+        """A reader of a stored video's frames, closed after the block."""
         with FrameReader(self.blobs.fetch(video.video_key)) as reader:
             yield reader
 
@@ -132,21 +129,21 @@ class Services:
         return found[0]
 
     def open_queue(self, grace_s: float = 0.0) -> tuple[Store, Accounts]:
-        """The queue's own database, for the process that serves it; makes the pipeline's account and token.
+        """The queue's own database, for the process that serves it. Makes the pipeline's account and token if needed.
 
-        grace_s: for how long leases that ran out while nothing served them are left to whoever held them.
+        grace_s: leases that expired while no server ran stay with their holders for this many seconds.
         """
         from annotation_queue.database import Database
         from annotation_queue.people.accounts import Accounts
         from annotation_queue.records import QueuePolicy, Role
         from annotation_queue.tickets.store import Store
 
-        self.home  # noqa: B018  (the folder must be there before the database is)
+        self.home  # noqa: B018  (makes the folder that SQLite needs)
         database = Database(self.settings.queue_database_uri)
         self._open.callback(database.close)
         accounts = Accounts(database)
         token = self.home / "pipeline.token"
-        if not _is_known(accounts, token):  # none yet, or of a database that was left behind
+        if not _is_known(accounts, token):  # the file is missing, or its token belongs to another database
             accounts.add("pipeline", [Role.PIPELINE])
             write_secret(token, accounts.issue_token("pipeline"))
         queue = self.settings.queue
@@ -162,7 +159,7 @@ class Services:
             raise NoPipelineToken from None
 
     def _fetch_folder(self, key: str) -> Path:
-        """A local folder with every blob below `key`."""
+        """A local copy of every blob below `key`, as a folder."""
         folder = self.home / "cache" / "folders" / key
         for blob in self.blobs.keys(f"{key}/"):
             here = folder / blob.removeprefix(f"{key}/")
@@ -175,7 +172,7 @@ class Services:
 
 
 def _is_known(accounts: Accounts, token: Path) -> bool:
-    """Does the queue's database know the token in this file?"""
+    """Whether the queue's database has the token of this file."""
     from annotation_queue.errors import NotLoggedIn
 
     try:
@@ -186,5 +183,5 @@ def _is_known(accounts: Accounts, token: Path) -> bool:
 
 
 def connect(settings: Settings | None = None) -> Services:
-    """The services of these settings, or of the environment's."""
+    """The services of these settings; None reads them from the environment."""
     return Services(settings or Settings())

@@ -32,11 +32,6 @@ from engine.processes.children import Child, ChildFailed, end_left, remember, te
 from engine.processes.ports import check_port
 from engine.progress import Tell, ignore
 
-# AirflowError (airflow_client.py)
-# ├── AlreadyRunning
-# ├── DagsBroken
-# └── NotReady
-
 DAGS = airflow_config.ROOT / "dags"
 DAG_IDS = ("ingest", "auto_masklets", "collect", "publish", "retrain", "reconcile")
 POOL = "gpu"

@@ -1,6 +1,12 @@
-"""A client of Airflow's REST interface, and everything that can be wrong with Airflow.
+"""A client of Airflow's REST API, with its records and errors. Knows nothing about processes or settings.
 
-Knows nothing of processes or of settings.
+Errors:
+    AirflowError
+    ├── AirflowUnreachable
+    ├── AirflowDenied
+    ├── AirflowRefused
+    │   └── UnknownName
+    └── AlreadyRunning, DagsBroken, NotReady (airflow.py)
 """
 
 from __future__ import annotations
@@ -31,16 +37,16 @@ class AirflowDenied(AirflowError):
 
 
 class AirflowRefused(AirflowError):
-    """Airflow refused a request, for the reason it gave."""
+    """Airflow rejected a request. The message has its reason."""
 
 
 class UnknownName(AirflowRefused):
-    """Airflow knows no DAG, run or asset of that name."""
+    """Airflow has no DAG, run or asset of that name."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """When each component last gave a sign of life; None if it never did."""
+    """The last heartbeat of each component; None before the first."""
 
     scheduler: datetime | None
     dag_processor: datetime | None
@@ -58,9 +64,9 @@ class DagRun:
 
 
 class AirflowClient:
-    """Airflow's REST interface, as far as we use it. Logs in when it first has to, and again when its token expires.
+    """The part of Airflow's REST API that we use. Logs in at the first request, and again when the token expires.
 
-    Every method raises AirflowUnreachable (try again later), AirflowDenied or AirflowRefused.
+    Every method raises AirflowUnreachable (retry later), AirflowDenied or AirflowRefused.
     """
 
     def __init__(
@@ -89,16 +95,16 @@ class AirflowClient:
 
     @property
     def token(self) -> str:
-        """The bearer token; logs in if there is none yet."""
+        """The bearer token; logs in to get the first one."""
         if self._token is None:
             answer = self._send("POST", "/auth/token", json=self._login)
             self._token = str(_checked(answer)["access_token"])
         return self._token
 
     def trigger_dag(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
-        """Starts a run and returns its id. A run id that exists is left alone: the call can be repeated.
+        """Starts a run and returns its id. Does nothing if the run id exists, so the call can be repeated.
 
-        conf: the DAG's params. Raises UnknownName, and AirflowRefused if a param is not valid.
+        conf: the DAG's params. Raises UnknownName, and AirflowRefused for an invalid param.
         """
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         if run_id is not None:
@@ -113,7 +119,7 @@ class AirflowClient:
         return str(_checked(self._ask("GET", f"/api/v2/dags/{_part(dag_id)}/dagRuns/{_part(run_id)}"))["state"])
 
     def dag_runs(self, dag_id: str = "~", *, limit: int = 100) -> list[DagRun]:
-        """The newest runs of a DAG, or of all; newest first."""
+        """The newest runs of a DAG, or of all DAGs; newest first."""
         query = {"limit": limit, "order_by": "-id"}
         runs = _checked(self._ask("GET", f"/api/v2/dags/{_part(dag_id)}/dagRuns", params=query))["dag_runs"]
         return [
@@ -121,8 +127,8 @@ class AirflowClient:
         ]
 
     def asset_event(self, name: str, extra: Mapping[str, Any] | None = None) -> None:
-        """Tells the DAGs that wait for an asset that it has changed. Raises UnknownName if no DAG mentions it."""
-        for known in (True, False):  # an id that we remember may be of a database that is gone
+        """Starts the DAGs that wait for an asset. Raises UnknownName if no DAG mentions it."""
+        for known in (True, False):  # a cached id may be of a database that was replaced
             body = {"asset_id": self._asset_id(name), "extra": dict(extra or {})}
             answer = self._ask("POST", "/api/v2/assets/events", json=body)
             if answer.status_code != 404 or not known:
@@ -140,7 +146,7 @@ class AirflowClient:
         _checked(answer)
 
     def health(self) -> Health:
-        """When the components last gave a sign of life. Compare it with a time: Airflow's own verdict lags."""
+        """The last heartbeats. Compare them with a time: Airflow calls a dead component healthy for a while."""
         answer = _checked(self._send("GET", "/api/v2/monitor/health"))
         processor = answer.get("dag_processor") or {}
         return Health(
@@ -149,7 +155,7 @@ class AirflowClient:
         )
 
     def import_errors(self, since: datetime) -> list[str]:
-        """The DAG files that did not parse at their last try, if that was after `since`: name and last line."""
+        """The DAG files that failed to parse after `since`: name and last line of the error."""
         rows = _checked(self._ask("GET", "/api/v2/importErrors", params={"limit": 100}))["import_errors"]
         return [
             f"{r['filename']}: {r['stack_trace'].strip().splitlines()[-1]}"
@@ -173,7 +179,7 @@ class AirflowClient:
         return self._assets[name]
 
     def _ask(self, method: str, path: str, **rest: Any) -> httpx.Response:
-        """A request with the token; with a fresh one if the first was too old."""
+        """Sends a request with the token. Logs in again and repeats it if the token has expired."""
         answer = self._send(method, path, headers={"Authorization": f"Bearer {self.token}"}, **rest)
         if answer.status_code == 401:
             self._token = None
@@ -189,7 +195,7 @@ class AirflowClient:
 
 
 def _checked(answer: httpx.Response) -> dict[str, Any]:
-    """The body of a good answer; the matching error for any other."""
+    """The body of a successful answer. Raises the matching error for any other."""
     if answer.is_success:
         return dict(answer.json()) if answer.content else {}
     if answer.status_code >= 500:

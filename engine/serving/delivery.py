@@ -1,4 +1,7 @@
-"""What happens to a batch when its last ticket closes: Airflow is told, or the batch is published right here."""
+"""What happens to a batch when its last ticket closes: an event for Airflow, or publishing in this process.
+
+A laptop needs no scheduler: without `airflow.url`, the queue collects and publishes drained batches itself.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
-_finishing = threading.Lock()  # batches are finished one at a time: drained ones in one thread, left ones in another
+_finishing = threading.Lock()  # one batch at a time: two threads finish batches, of `deliverer` and of `sweep`
 
 
 def airflow_client(settings: Settings) -> AirflowClient:
-    """The Airflow that is told of drained batches. Raises AirflowError if its password is unknown."""
+    """A client of the Airflow at `airflow.url`. Raises AirflowError if its password is unknown."""
     from engine.processes.airflow_client import AirflowClient
     from engine.processes.airflow_config import saved_password
 
@@ -31,7 +33,7 @@ def airflow_client(settings: Settings) -> AirflowClient:
 
 
 def deliverer(settings: Settings) -> Callable[[str], None]:
-    """The function that the queue calls with the id of a drained batch, again and again until it does not raise."""
+    """The function that gets the id of each drained batch. The queue retries if it raises."""
     from engine import loop
 
     def tell_airflow(batch_id: str) -> None:
@@ -45,10 +47,10 @@ def deliverer(settings: Settings) -> Callable[[str], None]:
 
 
 def finish(settings: Settings, batch_id: str) -> None:
-    """Collects and publishes a drained batch; does nothing for a batch of another store.
+    """Collects and publishes a drained batch. Skips a batch that is not in this store.
 
-    A batch that the publish gate stops is logged and left until the next start: a retry would only repeat it.
-    Raises NotFinished for a batch that is not marked as in review yet.
+    A batch that the publish gate stops is logged and left until the next start: a retry would give the same result.
+    Raises NotFinished for a batch that is not marked as in review yet: a batch without candidates drains before that.
     """
     from engine import loop
     from engine.stages import batches, publish
@@ -62,7 +64,7 @@ def finish(settings: Settings, batch_id: str) -> None:
 
 
 def sweep(settings: Settings) -> None:
-    """Finishes batches that an earlier process was told of and did not publish."""
+    """Finishes the drained batches that an earlier process did not publish."""
     from engine import loop
 
     with connect(settings) as s:
@@ -70,5 +72,5 @@ def sweep(settings: Settings) -> None:
     for batch_id in left:
         try:
             finish(settings, batch_id)
-        except Exception:  # the other batches follow
-            log.exception("batch %s is left unfinished", batch_id)
+        except Exception:  # go on with the other batches
+            log.exception("batch %s stays unpublished until the next start", batch_id)

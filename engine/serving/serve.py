@@ -1,7 +1,6 @@
-"""The queue and its page as a process: here in the foreground, or as a child that others start and stop.
+"""The queue and its page, served by this process: puts the application together from the settings, and runs it.
 
-When the last ticket of a batch closes, Airflow is told where there is one; without Airflow, the batch is collected and
-published right here, so that a laptop needs no scheduler. A child ends with its parent, however that ends.
+`queue_process.py` runs this as a child process. `delivery.py` decides what happens to a drained batch.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     """The queue's application over these services.
 
     deliver: False leaves drained batches to another process.
-    A machine without torch serves the queue without live refinement: people correct masks by hand.
+    Without torch, the queue has no live refinement: people correct masks by hand.
     """
     from annotation_queue.api.app import create_app
     from annotation_queue.tickets.store import GRACE_S
@@ -53,7 +52,10 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
 
 
 def provider(settings: Settings) -> Provider | None:
-    """Whom people may log in with, besides by password. Raises ValueError for settings that cannot be."""
+    """The OpenID Connect provider that people may log in with; None: passwords only.
+
+    Raises ValueError for settings that do not fit together.
+    """
     from annotation_queue.people.oidc import Provider
 
     queue = settings.queue
@@ -74,7 +76,7 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
     """Serves until Ctrl-C or SIGTERM. Raises PortTaken.
 
     deliver: False leaves drained batches to another process.
-    with_parent: ends when standard input does, too.
+    with_parent: also ends when standard input closes.
     """
     import uvicorn
 
@@ -91,5 +93,5 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
             port=settings.queue.port,
             log_level="warning",
             access_log=False,
-            timeout_graceful_shutdown=5,  # a propagation that is cut off is asked for again
+            timeout_graceful_shutdown=5,  # the page repeats a propagation that is cut off
         )
