@@ -40,26 +40,26 @@ def retrain():
     @task(pool=GPU)
     def train(round_id: str) -> str:
         """Trains, or continues a killed training."""
-        from engine.rounds import steps
+        from engine.rounds import retraining
 
-        with connected(*steps.permanent_errors()) as s:
-            return steps.train(s, round_id)
+        with connected(*retraining.permanent_errors()) as s:
+            return retraining.train(s, round_id)
 
     @task(pool=GPU)
     def evaluate(round_id: str) -> str:
         """Measures the old and the new checkpoint on held-out videos."""
-        from engine.rounds import steps
+        from engine.rounds import retraining
 
-        with connected(*steps.permanent_errors()) as s:
-            return steps.evaluate(s, round_id)
+        with connected(*retraining.permanent_errors()) as s:
+            return retraining.evaluate(s, round_id)
 
     @task
     def decide(round_id: str) -> str:
         """Promotes the checkpoint if the gate passes: "promoted" or "kept"."""
-        from engine.rounds import record, steps
+        from engine.rounds import record, retraining
 
         with connected(record.NoSuchRound) as s:
-            return "promoted" if steps.decide(s, round_id).promoted else "kept"
+            return "promoted" if retraining.decide(s, round_id).promoted else "kept"
 
     @task(outlets=[CHECKPOINT])
     def announce(decision: str) -> str:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.progress import Progress, Tell, ignore
-from engine.rounds import record, starting
-from engine.rounds import steps as steps_of_round
+from engine.rounds import record, retraining, starting
 from engine.services import Services
 from engine.stages import batches, ingest, propose, publish, review
 from engine.stages.batches import BatchStage
@@ -68,10 +67,10 @@ def retrain(
             progress(at.step, at.steps, f"loss {at.losses['total']:.3f}")
 
     round_id = starting.start(s, release, steps=steps, lr=lr, seed=seed)
-    steps_of_round.train(s, round_id, report)
+    retraining.train(s, round_id, report)
     tell("evaluating on the held-out videos")
-    steps_of_round.evaluate(s, round_id)
-    return steps_of_round.decide(s, round_id)
+    retraining.evaluate(s, round_id)
+    return retraining.decide(s, round_id)
 
 
 INGEST = Stage(

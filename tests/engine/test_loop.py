@@ -12,7 +12,7 @@ from annotation_queue.records import Kind, Role
 from engine import loop
 from engine.demo import simulated_people
 from engine.demo.simulated_people import AnnotatorPolicy, Credentials
-from engine.rounds import record, starting, steps
+from engine.rounds import record, retraining, starting
 from engine.settings import AutoSettings
 from engine.stages import batches, ingest, propose, publish, review
 from engine.stages.batches import BatchStage
@@ -92,14 +92,14 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
     assert starting.due(s) == name
     round_id = starting.start(s, name)
     assert starting.start(s, name) == round_id
-    steps.train(s, round_id)
-    steps.evaluate(s, round_id)
-    outcome = steps.decide(s, round_id)
+    retraining.train(s, round_id)
+    retraining.evaluate(s, round_id)
+    outcome = retraining.decide(s, round_id)
     assert outcome.masklets == len(held_out)
     promoted = s.checkpoint()
     assert promoted.name == (round_id if outcome.promoted else str(s.settings.model.checkpoint))
     assert record.result_of(s, round_id) == outcome
-    assert steps.decide(s, round_id) == outcome
+    assert retraining.decide(s, round_id) == outcome
     assert starting.due(s) is None
     assert s.model(type(promoted)(round_id, 1, f"checkpoints/{round_id}")).image_size == 128
 
@@ -109,11 +109,11 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     simulated_people.work(s, people, policy=ANYTHING)
     review.collect(s, batch_id)
     round_id = starting.start(s, publish.publish_batch(s, batch_id), steps=1)
-    steps.train(s, round_id)
+    retraining.train(s, round_id)
     promoted = {"jf": 0.9, "masklets": 2, "slices": {}}
     figures = {"before": {**promoted, "jf": 0.1}, "after": promoted}
     s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures).encode())
-    assert steps.decide(s, round_id).promoted
+    assert retraining.decide(s, round_id).promoted
     checkpoint = s.checkpoint()
     assert (checkpoint.name, checkpoint.round) == (round_id, 1)
     video = s.tables.videos()[0]

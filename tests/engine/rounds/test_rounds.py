@@ -16,7 +16,7 @@ from engine.files import alone
 from engine.protocols import effort, first_frame, interactive
 from engine.protocols.truth import NothingHeldOut, Truth
 from engine.registry import Checkpoint
-from engine.rounds import record, starting, steps
+from engine.rounds import record, retraining, starting
 from engine.services import connect
 from engine.stages import ingest
 from storage import parts, releases, rle
@@ -97,23 +97,23 @@ def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve
 def test_a_round_is_refused_under_torchrun_whose_processes_would_wait_for_each_other(s, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="one process: torchrun is for `masklets train --data`"):
-        steps.train(s, "round-001-abc")
+        retraining.train(s, "round-001-abc")
 
 
 def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s, release):
     a, b = (measured(s, starting.start(s, release.name, seed=seed)) for seed in (1, 2))
-    assert steps.decide(s, a).promoted
-    second = steps.decide(s, b)
+    assert retraining.decide(s, a).promoted
+    second = retraining.decide(s, b)
     assert not second.promoted and a in second.reasons[0]
     assert s.checkpoint().name == a
 
     s.blobs.delete(f"rounds/{a}/decision.json")  # as if it was killed after the promotion
-    again = steps.decide(s, a)
+    again = retraining.decide(s, a)
     assert again.promoted and s.checkpoint().name == a
 
     c = measured(s, starting.start(s, release.name))
-    assert record.start_of(s, c).parent == a and steps.decide(s, c).promoted
-    assert steps.decide(s, a) == again and steps.decide(s, b) == second
+    assert record.start_of(s, c).parent == a and retraining.decide(s, c).promoted
+    assert retraining.decide(s, a) == again and retraining.decide(s, b) == second
     assert s.checkpoint() == Checkpoint(c, 2, f"checkpoints/{c}") == record.checkpoint_of(s, c)
 
 
@@ -126,10 +126,10 @@ def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, release):
     assert starting.due(s) == release.name
     assert starting.start(s, starting.due(s)) == round_id
 
-    steps.decide(s, measured(s, round_id, gain=-0.1))
+    retraining.decide(s, measured(s, round_id, gain=-0.1))
     assert record.start_of(s, round_id).masklets * 2 == larger.counts["by_split"]["train"]["masklets"]
     assert starting.due(s) == larger.name
-    steps.decide(s, measured(s, starting.start(s, larger.name), gain=-0.1))
+    retraining.decide(s, measured(s, starting.start(s, larger.name), gain=-0.1))
     assert starting.due(s) is None and loop.find_waiting(s).pending["release"] == []
     assert record.result_of(s, by_hand) is None
 
@@ -140,13 +140,13 @@ def test_a_round_that_start_would_not_find_again_is_not_waited_for(s, settings, 
     with connect(changed) as other:
         new = starting.start(other, starting.due(other))
         assert new != old
-        steps.decide(other, measured(other, new, gain=-0.1))
+        retraining.decide(other, measured(other, new, gain=-0.1))
         assert starting.due(other) is None
 
 
 def test_a_round_that_serves_counts_though_its_decision_was_not_written(s, release):
     round_id = measured(s, starting.start(s, release.name))
-    steps.decide(s, round_id)
+    retraining.decide(s, round_id)
     s.blobs.delete(f"rounds/{round_id}/decision.json")
     assert starting.due(s) is None
 
@@ -160,7 +160,7 @@ def samples(clips, image_size, frames):
     """What the trainer draws from a source."""
     from model import samples
 
-    recipe = steps.recipe_of(record.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
+    recipe = retraining.recipe_of(record.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
     (stage,) = recipe.stages
     return samples.Samples(clips, replace(stage, frames=frames), recipe, 0, 0)
 
@@ -222,22 +222,22 @@ def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, rel
     with connect(settings.model_copy(update={"rounds": chosen})) as other:
         round_id = starting.start(other, release.name)
     s.blobs.create(f"checkpoints/{round_id}/model.safetensors", b"the weights of another trainer")
-    steps.train(s, round_id)
+    retraining.train(s, round_id)
     assert json.loads(s.blobs.read(f"checkpoints/{round_id}/config.json"))["image_size"] == 64
     assert s.blobs.read(f"checkpoints/{round_id}/model.safetensors") == b"the weights of another trainer"
     samples = s.registry._client.list_artifacts(s.registry.track(round_id).run_id, "samples")
     assert [item.path for item in samples] == ["samples/0000001.jpg"]
-    outcome = steps.decide(s, measured(s, round_id, gain=0.01))
+    outcome = retraining.decide(s, measured(s, round_id, gain=0.01))
     assert not outcome.promoted and "at least +0.05" in outcome.reasons[0]
 
 
 def test_a_second_trainer_waits_for_the_first_and_finds_its_checkpoint(s, release, monkeypatch):
     round_id = starting.start(s, release.name)
     trained = []
-    monkeypatch.setattr(steps, "_fine_tune", lambda *a: trained.append(a))
+    monkeypatch.setattr(retraining, "_fine_tune", lambda *a: trained.append(a))
     lock = s.home / "rounds" / round_id / "lock"
     with alone(lock):
-        second = threading.Thread(target=steps.train, args=(s, round_id))
+        second = threading.Thread(target=retraining.train, args=(s, round_id))
         second.start()
         second.join(0.3)
         assert second.is_alive()
