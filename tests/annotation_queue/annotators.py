@@ -9,7 +9,7 @@ from sqlalchemy import event
 from annotation_queue.records import Kind, NewOperation, Person, QueuePolicy, Role, Submission
 from annotation_queue.tickets.store import Store
 from storage.records import Verdict
-from tests.annotation_queue.synthetic_queue import PEOPLE, candidate, corrected
+from tests.annotation_queue.synthetic_queue import PEOPLE, candidate, corrected, tickets
 
 ANN, VERA, VICTOR, LEA = (Person(name=name, roles=frozenset(PEOPLE[name])) for name in ("ann", "vera", "victor", "lea"))
 
@@ -96,3 +96,13 @@ def make(store, person, track, masklet_id):
 
 def take_back(store, ticket_id, person, operation_id=None):
     return store.unsubmit(ticket_id, person, operation_id=operation_id or new_id(), created_at="")
+
+
+def sent_back_twice(store):
+    """The id of a track ticket about what Ann made and Victor sent back."""
+    store.open_batch("b", tickets(1))
+    verify = make(store, ANN, to_track(store), "first")
+    held = claim(store, VICTOR)
+    assert held.ticket_id == verify.ticket_id
+    done = store.finish(held.ticket_id, held.lease_token, VICTOR, outcome(Verdict.REFINE))
+    return done.next_ticket_id

@@ -89,7 +89,7 @@ def test_running_the_migrations_twice_changes_nothing(uri):
     assert tables(uri) == before
 
 
-def test_processes_may_create_the_database_at_once(uri):
+def test_concurrent_processes_can_create_the_database(uri):
     spawn = multiprocessing.get_context("spawn")
     start = spawn.Event()
     processes = [spawn.Process(target=open_and_close, args=(uri, start)) for _ in range(3)]
@@ -102,7 +102,7 @@ def test_processes_may_create_the_database_at_once(uri):
     assert tables(uri)["alembic_version"][2] == 1
 
 
-def test_a_database_of_version_3_is_taken_over_with_its_rows(uri):
+def test_a_database_of_version_3_is_migrated_with_its_rows(uri):
     version_3(uri)
     engine = create_engine(uri)
     with engine.begin() as c:
@@ -114,7 +114,7 @@ def test_a_database_of_version_3_is_taken_over_with_its_rows(uri):
 
 
 @pytest.mark.parametrize("version", [1, 2, 99])
-def test_a_database_of_another_version_is_refused(uri, version):
+def test_a_database_of_another_version_is_rejected(uri, version):
     version_3(uri)
     engine = create_engine(uri)
     with engine.begin() as c:
@@ -126,7 +126,7 @@ def test_a_database_of_another_version_is_refused(uri, version):
     assert "\n" not in str(caught.value) and tables(uri) == before
 
 
-def test_a_database_of_an_unknown_revision_is_refused(uri):
+def test_a_database_of_an_unknown_revision_is_rejected(uri):
     database = Database(uri)
     with database.write() as c:
         c.execute(text("UPDATE alembic_version SET version_num = '9999'"))

@@ -30,7 +30,7 @@ def accounts(database, clock):
     return accounts
 
 
-def test_a_login_carries_the_person_and_ends_when_they_log_out(accounts):
+def test_a_login_identifies_the_person_until_they_log_out(accounts):
     login = accounts.log_in("vera", PASSWORD)
     caller = accounts.caller(login.secret)
     assert (caller.person.name, caller.person.roles, caller.csrf) == ("vera", {Role.VERIFIER}, login.csrf)
@@ -39,7 +39,7 @@ def test_a_login_carries_the_person_and_ends_when_they_log_out(accounts):
         accounts.caller(login.secret)
 
 
-def test_a_login_lasts_a_working_day(accounts, clock):
+def test_a_login_expires_after_a_working_day(accounts, clock):
     login = accounts.log_in("vera", PASSWORD)
     clock.advance(LOGIN_S + 1)
     with pytest.raises(NotLoggedIn):
@@ -56,7 +56,7 @@ def test_no_secret_is_stored(accounts, database):
 
 
 @pytest.mark.parametrize(("name", "password"), [("vera", "wrong"), ("nobody", PASSWORD), ("", ""), ("vera", "")])
-def test_a_wrong_name_and_a_wrong_password_look_the_same(accounts, name, password):
+def test_a_wrong_name_and_a_wrong_password_give_the_same_error(accounts, name, password):
     with pytest.raises(WrongPassword, match="The name or the password is wrong"):
         accounts.log_in(name, password)
 
@@ -67,7 +67,7 @@ def fail(accounts, times, name="vera", address="10.0.0.1"):
             accounts.log_in(name, "wrong", address=address)
 
 
-def test_guessing_as_one_name_from_one_address_is_slowed_and_harms_nobody_else(accounts, clock):
+def test_failures_of_one_name_at_one_address_block_only_that_pair(accounts, clock):
     accounts.add("victor", [Role.VERIFIER], PASSWORD)
     fail(accounts, FAILURES)
     with pytest.raises(TooManyLogins):  # even with the right password
@@ -78,7 +78,7 @@ def test_guessing_as_one_name_from_one_address_is_slowed_and_harms_nobody_else(a
     accounts.log_in("vera", PASSWORD, address="10.0.0.1")
 
 
-def test_guessing_as_many_names_or_from_many_addresses_is_slowed_in_the_end(accounts):
+def test_many_failures_of_one_name_or_one_address_block_it(accounts):
     for i in range(MANY_FAILURES):
         fail(accounts, 1, name=f"name-{i}")
         fail(accounts, 1, address=f"10.0.1.{i}")
@@ -87,7 +87,7 @@ def test_guessing_as_many_names_or_from_many_addresses_is_slowed_in_the_end(acco
             accounts.log_in("vera", PASSWORD, address=address)
 
 
-def test_a_login_clears_what_its_person_got_wrong_there_and_counts_nowhere(accounts):
+def test_a_login_clears_the_failures_of_its_name_at_its_address(accounts):
     for _ in range(MANY_FAILURES // FAILURES + 1):
         fail(accounts, FAILURES // 2)
         accounts.log_in("vera", PASSWORD, address="10.0.0.1")
@@ -95,7 +95,7 @@ def test_a_login_clears_what_its_person_got_wrong_there_and_counts_nowhere(accou
         accounts.log_in("vera", PASSWORD, address="10.0.0.1")
 
 
-def test_logins_and_those_that_failed_are_in_the_audit_and_no_secret_is(accounts):
+def test_the_audit_has_logins_and_failed_logins_but_no_secret(accounts):
     accounts.log_in("vera", PASSWORD, address="10.0.0.1")
     for name in ("vera", "hunter2-as-a-name"):
         fail(accounts, 1, name=name)
@@ -107,7 +107,7 @@ def test_logins_and_those_that_failed_are_in_the_audit_and_no_secret_is(accounts
     assert PASSWORD not in everything and "wrong" not in everything
 
 
-def test_nobody_fills_the_audit_with_names(accounts, clock):
+def test_the_audit_of_unknown_names_is_limited(accounts, clock):
     before = len(accounts.audited(limit=1000))
     for i in range(MANY_FAILURES + 20):
         fail(accounts, 1, name=f"name-{i}", address=f"10.0.{i}.1")
@@ -119,7 +119,7 @@ def test_nobody_fills_the_audit_with_names(accounts, clock):
     assert accounts.audited()[0].subject == "(nobody)"
 
 
-def test_attempts_at_the_same_time_are_all_counted(database):
+def test_concurrent_attempts_are_all_counted(database):
     class Slow:
         """A hasher at which attempts meet."""
 
@@ -163,7 +163,7 @@ def test_a_new_password_ends_the_logins_and_keeps_the_tokens(accounts):
     assert accounts.caller(token).person.roles == {Role.VERIFIER, Role.LEAD}
 
 
-def test_whom_a_provider_vouches_for_is_added_once_on_every_database(uri, clock):
+def test_a_new_person_from_a_provider_is_added_once(uri, clock):
     database = Database(uri)
     accounts = Accounts(database, hasher=CHEAP, clock=clock)
     new = Vouched(name="nora", issuer="https://id.example.org", subject="7")
@@ -183,7 +183,7 @@ def test_whom_a_provider_vouches_for_is_added_once_on_every_database(uri, clock)
     database.close()
 
 
-def test_whoever_is_removed_is_out(accounts):
+def test_removing_a_person_ends_their_tokens(accounts):
     token = accounts.issue_token("vera")
     assert accounts.remove("vera") and not accounts.remove("vera")
     with pytest.raises(NotLoggedIn):
@@ -195,6 +195,6 @@ def test_whoever_is_removed_is_out(accounts):
     ("name", "roles", "password"),
     [("a/b", [Role.LEAD], PASSWORD), ("bob", [], PASSWORD), ("bob", [Role.LEAD], "short"), ("bob", ["king"], PASSWORD)],
 )
-def test_a_person_needs_a_name_a_role_and_a_real_password(accounts, name, roles, password):
+def test_a_person_needs_a_valid_name_a_role_and_a_long_password(accounts, name, roles, password):
     with pytest.raises(ValueError):
         accounts.add(name, roles, password)

@@ -94,7 +94,7 @@ def test_the_same_operation_again_is_answered_without_the_model(bench, model):
     assert model.calls == asked
 
 
-def test_a_slow_answer_sends_signs_of_life(bench, model, monkeypatch):
+def test_a_slow_answer_sends_keep_alive_events(bench, model, monkeypatch):
     """So a page can tell a busy model from a dead connection."""
     client, ticket = bench
     monkeypatch.setattr(refinement, "ALIVE_S", 0.01)
@@ -176,7 +176,7 @@ def test_another_click_of_the_ticket_ends_its_propagation(bench, model):
         assert json.loads(list(lines)[-1])["why"] == "cancelled"
 
 
-def test_answered_and_cancelled_jobs_are_forgotten(store, model):
+def test_answered_and_cancelled_jobs_are_removed(store, model):
     store.open_batch("b", [track_ticket(frame_count=FRAMES)])
     ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
     live, ended = Live(store, SyntheticMedia(FRAMES).info, model), Queue()
@@ -195,7 +195,7 @@ def test_answered_and_cancelled_jobs_are_forgotten(store, model):
     live.close()
 
 
-def test_a_prompt_that_the_model_refuses_fails_and_makes_no_version(bench, store, model):
+def test_a_prompt_that_the_model_rejects_fails_and_makes_no_version(bench, store, model):
     client, ticket = bench
     said = operation(1, points_xy=[[5, 5]] * 21, labels=[1] * 21)
     assert refine(client, ticket, said)[-1] == {"event": "failed", "why": "ValueError", "error": "too many clicks"}
@@ -228,12 +228,12 @@ def test_a_mask_with_scores_that_are_not_finite_fails_and_makes_no_version(bench
         (operation(1, "dance"), 422),
     ],
 )
-def test_an_operation_that_the_model_cannot_answer_is_refused(bench, said, status):
+def test_an_operation_that_the_model_cannot_answer_is_rejected(bench, said, status):
     client, ticket = bench
     assert refine(client, ticket, said).status_code == status
 
 
-def test_an_operation_under_a_stale_lease_is_refused_and_stored_as_a_branch(bench, store):
+def test_an_operation_under_a_stale_lease_is_rejected_and_stored_as_a_branch(bench, store):
     client, ticket = bench
     store.release(ticket.ticket_id, ticket.lease_token, ANN)
     store.claim(ANN, [Kind.TRACK], claim_id="again")
@@ -272,7 +272,7 @@ def test_an_undone_operation_is_not_answered(bench, store):
     assert answer.status_code == 422 and "undone" in answer.json()["error"]
 
 
-def test_embeddings_are_computed_ahead_nearest_first(bench, model):
+def test_embeddings_are_computed_ahead_starting_at_the_nearest_frame(bench, model):
     client, ticket = bench
     path = f"/api/tickets/{ticket.ticket_id}/warm"
     assert client.post(path, json={"token": ticket.lease_token, "frame_idx": 20}).status_code == 202

@@ -27,7 +27,7 @@ def test_a_propagation_goes_to_the_end_while_its_masks_differ():
     assert frames(wrong, 20, "backward") == [16, 12, 8, 4, 0]
 
 
-def test_a_propagation_ends_where_its_masks_are_the_old_ones():
+def test_a_propagation_stops_when_its_masks_no_longer_change():
     right = candidate("m")
     assert frames(right, 0, "both") == list(FRAMES[1 : 1 + UNCHANGED_FRAMES])
 

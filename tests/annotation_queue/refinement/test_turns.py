@@ -101,7 +101,7 @@ def test_a_cancelled_job_is_closed_in_the_thread_of_the_steps():
     assert ends == ["model", "model"]
 
 
-def test_closing_cancels_the_jobs_that_wait():
+def test_closing_cancels_the_waiting_jobs():
     turns, running, waiting = Turns(), Record(), Record()
     held = threading.Event()
 

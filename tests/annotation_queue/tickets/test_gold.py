@@ -62,7 +62,7 @@ def opened(store, count=3, gold=(), **policy):
     return store
 
 
-def test_gold_is_dealt_scored_and_counts_nowhere_else(store):
+def test_a_gold_ticket_is_scored_and_counted_nowhere_else(store):
     store = opened(store, 1, verify_gold(1))
     before, figures = store.batch("b"), store.figures()
     dealt = claim(store, VERA)
@@ -82,7 +82,7 @@ def test_gold_is_dealt_scored_and_counts_nowhere_else(store):
     assert (gold.gold_id, gold.done, gold.right) == ("gold-0000", 1, 1)
 
 
-def test_each_person_gets_a_copy_of_their_own_and_nobody_elses(store):
+def test_each_person_gets_their_own_copy_of_a_gold_ticket(store):
     store = opened(store, 1, verify_gold(1))
     hers = claim(store, VERA)
     store.release(hers.ticket_id, hers.lease_token, VERA)
@@ -92,7 +92,7 @@ def test_each_person_gets_a_copy_of_their_own_and_nobody_elses(store):
     assert claim(store, VERA).ticket_id == hers.ticket_id
 
 
-def test_a_wrong_answer_looks_like_any_other(store):
+def test_a_wrong_answer_to_gold_looks_like_any_other_answer(store):
     store = opened(store, 1, verify_gold(1))
     dealt = claim(store, VERA)
     plain = store.ticket("ticket-0000")
@@ -104,7 +104,7 @@ def test_a_wrong_answer_looks_like_any_other(store):
     assert (scored.accuracy.right, scored.score) == (0, 0.0) and scored.accuracy.high < 0.8
 
 
-def test_a_masklet_is_scored_by_its_iou_with_the_true_one(store):
+def test_a_gold_masklet_is_scored_by_its_iou_with_the_truth(store):
     store = opened(store, 1, [track_gold()])
     dealt = claim(store, ANN)
     assert dealt.kind is Kind.TRACK
@@ -120,7 +120,7 @@ def test_a_masklet_is_scored_by_its_iou_with_the_true_one(store):
     assert store.figures().gold[0].score == 1.0
 
 
-def test_the_gold_share_is_about_that_of_the_claims_and_no_claim_id_keeps_it_away(store, monkeypatch):
+def test_gold_is_drawn_at_random_and_not_by_the_claim_id(store, monkeypatch):
     monkeypatch.setattr("annotation_queue.tickets.gold.CHANCE", random.Random(1))
     store = opened(store, 60, verify_gold(60), gold_share=0.2)
     ids = [f"claim-{i}" for i in range(30)]
@@ -131,13 +131,13 @@ def test_the_gold_share_is_about_that_of_the_claims_and_no_claim_id_keeps_it_awa
     assert hers != his, "the same claims"
 
 
-def test_gold_of_another_batch_is_not_dealt_where_one_batch_was_asked_for(store):
+def test_a_claim_for_one_batch_gets_no_gold_of_another_batch(store):
     store = opened(store, 1, verify_gold(1))
     store.open_batch("c", tickets(1, prefix="c"))
     assert claim(store, VERA, batch_id="c").ticket_id == "c-0000"
 
 
-def test_a_new_person_warms_up_before_real_work(store):
+def test_a_new_person_gets_only_gold_until_the_warm_up_is_passed(store):
     store = opened(store, 3, verify_gold(5), gold_share=0.0, warmup_tickets=2, warmup_accuracy=1.0)
     with pytest.raises(NotAllowed, match="warm-up"):
         claim(store, VERA, ticket_id="ticket-0000")
@@ -158,7 +158,7 @@ def begin_object(store, ticket, person):
     return store.new_object(ticket.ticket_id, ticket.lease_token, person, claim_id=new_id())
 
 
-def test_a_warm_up_is_no_way_to_real_work(store):
+def test_a_person_in_a_warm_up_cannot_open_another_object(store):
     store = opened(store, 1, [track_gold()], gold_share=0.0, warmup_tickets=1)
     held = claim(store, ANN)
     with pytest.raises(NotAllowed, match="warm-up"):
@@ -166,7 +166,7 @@ def test_a_warm_up_is_no_way_to_real_work(store):
     assert store.batch("b").total == 1
 
 
-def test_a_further_object_is_begun_in_gold_as_anywhere_and_where_not_the_answer_does_not_tell(store, monkeypatch):
+def test_opening_another_object_does_not_reveal_gold(store, monkeypatch):
     store = opened(store, 1, [track_gold()])
     held = claim(store, ANN)
     assert begin_object(store, held, ANN).ticket_id != held.ticket_id and store.batch("b").total == 2
@@ -181,7 +181,7 @@ def test_a_further_object_is_begun_in_gold_as_anywhere_and_where_not_the_answer_
     assert str(of_gold.value) == str(of_many.value)
 
 
-def test_a_warm_up_is_as_short_as_the_gold_that_there_is(store):
+def test_a_warm_up_is_shorter_if_there_is_too_little_gold(store):
     store = opened(store, 2, [], gold_share=0.0, warmup_tickets=2)
     assert claim(store, VERA).ticket_id == "ticket-0000"
     store.add_gold("b", verify_gold(1), by=LEA)
@@ -191,7 +191,7 @@ def test_a_warm_up_is_as_short_as_the_gold_that_there_is(store):
     assert claim(store, VICTOR).ticket_id == "ticket-0001"
 
 
-def test_who_failed_the_last_gold_of_a_warm_up_is_told_so(store):
+def test_a_failed_warm_up_without_more_gold_gives_an_error(store):
     store = opened(store, 1, verify_gold(1), gold_share=0.0, warmup_tickets=2)
     finish(store, VERA, Verdict.REFINE)
     with pytest.raises(NotAllowed, match="no gold is left"):
@@ -200,7 +200,7 @@ def test_who_failed_the_last_gold_of_a_warm_up_is_told_so(store):
     assert claim(store, VERA).masklet_id == "gold-m0001"
 
 
-def test_what_follows_from_gold_cannot_be_told_from_what_follows_from_real_work(store):
+def test_the_ticket_after_gold_looks_like_the_ticket_after_real_work(store):
     store, both, told = with_policy(store, gold_share=1.0), replace(VERA, roles=VERA.roles | ANN.roles), []
     for gold in ([], verify_gold(1)):
         batch = f"b{len(gold)}"
@@ -234,7 +234,7 @@ def test_what_follows_from_gold_cannot_be_told_from_what_follows_from_real_work(
     assert told[:2] == told[2:]
 
 
-def test_a_correction_that_is_gold_seems_to_follow_from_a_verdict(store):
+def test_a_gold_correction_looks_as_if_it_followed_from_a_verdict(store):
     pinned = {"frame_idx": 8, "by": "victor", "reasons": ["drift"]}
     known = track_gold()
     about = {"payload": json.dumps({"pinned": pinned}), "masklet": candidate("m", frame_count=8)}
@@ -250,7 +250,7 @@ def test_a_correction_that_is_gold_seems_to_follow_from_a_verdict(store):
     }
 
 
-def test_what_was_done_in_gold_cannot_be_told_from_what_was_done_in_real_work(store):
+def test_operations_in_gold_look_like_operations_in_real_work(store):
     known = replace(track_gold(), ticket=replace(track_gold().ticket, masklet=candidate("m", frame_count=8)))
     store.open_batch("b", tickets(1, frame_count=8))
     store.add_gold("b", [known], by=LEA)
@@ -271,7 +271,7 @@ def test_what_was_done_in_gold_cannot_be_told_from_what_was_done_in_real_work(st
     assert told[0] == told[1] and told[0][0][2]
 
 
-def test_gold_shows_nothing_of_what_was_decided_about_its_own_object(store):
+def test_a_gold_ticket_does_not_show_the_decision_about_its_own_object(store):
     """About the candidate, about the candidate to be corrected, and from nothing."""
     store.open_batch("b", tickets(6, frame_count=8))
     other = claim(store, VERA, ticket_id="ticket-0005")
@@ -293,7 +293,7 @@ def test_gold_shows_nothing_of_what_was_decided_about_its_own_object(store):
         assert shown == [("ticket-m0005", None)], dealt.kind
 
 
-def test_gold_of_a_kind_that_a_person_may_not_do_any_more_ends_no_warm_up(store):
+def test_gold_that_the_roles_no_longer_permit_does_not_block_real_work(store):
     store = opened(store, 1, verify_gold(1), gold_share=0.0, warmup_tickets=2)
     store.open_batch("c", [NewTicket(ticket_id="work", kind=Kind.TRACK, video_id="video-0", phase="3")])
     both = replace(ANN, roles=ANN.roles | VERA.roles)
@@ -303,7 +303,7 @@ def test_gold_of_a_kind_that_a_person_may_not_do_any_more_ends_no_warm_up(store)
     assert claim(store, ANN).ticket_id == "work"
 
 
-def test_who_asks_for_another_kind_than_the_gold_that_waits_finds_nothing_and_is_not_refused(store):
+def test_in_a_warm_up_a_claim_for_another_kind_or_batch_gets_nothing(store):
     store = opened(store, 1, verify_gold(1), gold_share=0.0, warmup_tickets=2)
     store.open_batch("c", tickets(1, prefix="c"))
     both = replace(ANN, roles=ANN.roles | VERA.roles)
@@ -314,13 +314,13 @@ def test_who_asks_for_another_kind_than_the_gold_that_waits_finds_nothing_and_is
     assert claim(store, both).ticket_id == held.ticket_id
 
 
-def test_gold_of_a_batch_that_is_done_does_not_say_that_it_is(store):
+def test_finishing_gold_does_not_reveal_that_its_batch_is_drained(store):
     store = opened(store, 0, verify_gold(1))
     assert store.batch("b").drained
     assert not finish(store, VERA, Verdict.ACCEPT).batch_drained
 
 
-def test_nobody_is_dealt_gold_about_a_masklet_that_they_have_judged(store):
+def test_a_person_gets_no_gold_about_a_masklet_that_they_have_judged(store):
     known = [NewGold(ticket=replace(t, ticket_id="again"), expected=Verdict.ACCEPT) for t in tickets(1, frame_count=8)]
     store = opened(store, 2)
     finish(store, VERA, Verdict.ACCEPT)
@@ -329,7 +329,7 @@ def test_nobody_is_dealt_gold_about_a_masklet_that_they_have_judged(store):
     assert claim(store, VICTOR).masklet_id == "ticket-m0000"
 
 
-def test_gold_is_added_once_and_must_have_its_answer(store):
+def test_gold_is_added_once_and_needs_an_answer(store):
     store = opened(store, 1, verify_gold(2))
     assert store.add_gold("b", verify_gold(3), by=LEA) == 1
     with pytest.raises(NoSuchBatch):
@@ -343,7 +343,7 @@ def test_gold_is_added_once_and_must_have_its_answer(store):
     assert len(store.gold()) == 3
 
 
-def test_the_same_claim_again_gives_the_same_gold(store):
+def test_a_repeated_claim_id_gives_the_same_gold_ticket(store):
     store = opened(store, 1, verify_gold(2))
     first = store.claim(VERA, claim_id="c")
     assert store.claim(VERA, claim_id="c") == first and finish(store, VERA, Verdict.ACCEPT) is not None
@@ -354,7 +354,7 @@ def test_the_same_claim_again_gives_the_same_gold(store):
 
 
 @given(of=st.integers(1, 10_000), data=st.data())
-def test_the_interval_holds_the_proportion_and_narrows(of, data):
+def test_the_interval_contains_the_proportion_and_narrows_with_more_samples(of, data):
     right = data.draw(st.integers(0, of))
     share = wilson(right, of)
     assert 0 <= share.low <= right / of + 1e-12 and right / of - 1e-12 <= share.high <= 1
@@ -362,7 +362,7 @@ def test_the_interval_holds_the_proportion_and_narrows(of, data):
     assert narrower.high - narrower.low < wider
 
 
-def test_the_interval_is_the_one_in_the_books():
+def test_the_interval_matches_published_values():
     share = wilson(8, 10)
     assert (round(share.low, 4), round(share.high, 4)) == (0.4902, 0.9433)
     assert (wilson(0, 0).low, wilson(0, 0).high) == (0.0, 1.0)

@@ -18,7 +18,7 @@ KILLS = 2
 
 
 @pytest.mark.parametrize("uri", ["sqlite"], indirect=True)
-def test_a_server_killed_again_and_again_loses_nothing_that_it_acknowledged(uri):
+def test_a_server_that_is_killed_repeatedly_keeps_every_acknowledged_operation(uri):
     database = Database(uri)
     store = Store(database)
     token = add_people(database).issue_token("ann")

@@ -1,0 +1,108 @@
+"""The log of operations and its branches, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from annotation_queue.errors import (
+    LeaseLost,
+    NotAllowed,
+)
+from annotation_queue.records import Kind, NewTicket
+from tests.annotation_queue.annotators import (
+    ANN,
+    LEA,
+    claim,
+    outcome,
+    prompt,
+    to_track,
+)
+from tests.annotation_queue.synthetic_queue import corrected, tickets
+
+
+def test_operations_are_stored_in_order_with_their_person_and_ticket(store):
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+    sent = [prompt(frame_idx=4 * i) for i in range(3)]
+    appended = store.append_operations(track.ticket_id, track.lease_token, ANN, sent)
+    assert (appended.stored, appended.repeated, appended.seq) == (3, 0, 3)
+    kept = store.operations(track.ticket_id)
+    assert [(o.operation_id, o.seq, o.frame_idx) for o in kept] == [
+        (o.operation_id, i, o.frame_idx) for i, o in enumerate(sent, start=1)
+    ]
+    assert {(o.person, o.batch_id, o.video_id, o.masklet_id) for o in kept} == {
+        ("ann", "b", "video-0", track.masklet_id)
+    }
+
+
+def test_an_operation_sent_twice_is_stored_once(store):
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+    one, two = prompt(), prompt()
+    store.append_operations(track.ticket_id, track.lease_token, ANN, [one])
+    appended = store.append_operations(track.ticket_id, track.lease_token, ANN, [one, two, two])
+    assert (appended.stored, appended.repeated, appended.seq) == (1, 2, 2)
+    assert len(store.operations(track.ticket_id)) == 2
+
+
+def test_an_operation_id_belongs_to_one_ticket(store):
+    store.open_batch("b", tickets(2))
+    first, second = to_track(store), to_track(store)
+    one = prompt()
+    store.append_operations(first.ticket_id, first.lease_token, ANN, [one])
+    with pytest.raises(ValueError, match="another ticket"):
+        store.append_operations(second.ticket_id, second.lease_token, ANN, [one])
+
+
+def test_operations_sent_after_the_lease_was_lost_are_stored_as_a_branch(store, clock):
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+    early, late = prompt(), prompt()
+    store.append_operations(track.ticket_id, track.lease_token, ANN, [early])
+    clock.advance(91)
+    assert claim(store, LEA, Kind.TRACK).ticket_id == track.ticket_id
+    for _ in range(2):  # again: still lost, still kept once
+        with pytest.raises(LeaseLost):
+            store.append_operations(track.ticket_id, track.lease_token, ANN, [early, late])
+    assert [o.operation_id for o in store.operations(track.ticket_id)] == [early.operation_id]
+    assert [o.operation_id for o in store.operations(track.ticket_id, branch=True)] == [late.operation_id]
+    again = store.append_operations(track.ticket_id, track.lease_token, ANN, [early])  # acknowledged before: still is
+    assert again.repeated == 1
+
+
+def test_a_masklet_submitted_after_the_lease_was_lost_is_stored_in_its_branch(store, clock):
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+    clock.advance(91)
+    other = claim(store, LEA, Kind.TRACK)
+    made = corrected(store.masklet(track.ticket_id), "late")
+    with pytest.raises(LeaseLost):
+        store.finish(track.ticket_id, track.lease_token, ANN, outcome(masklet=made))
+    (kept,) = store.operations(track.ticket_id, branch=True)
+    assert json.loads(kept.payload)["masklet"]["rle"] == [counts.decode() for counts in made.rle]
+    assert store.ticket(track.ticket_id) == other
+
+
+def test_operations_stay_when_their_lease_ends(store):
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+    store.append_operations(track.ticket_id, track.lease_token, ANN, [prompt()])
+    store.release(track.ticket_id, track.lease_token, ANN)
+    again = claim(store, LEA, Kind.TRACK)
+    store.append_operations(again.ticket_id, again.lease_token, LEA, [prompt()])
+    assert [(o.person, o.seq) for o in store.operations(track.ticket_id)] == [("ann", 1), ("lea", 2)]
+
+
+def test_a_prompt_that_the_phase_forbids_rejects_the_whole_request(store):
+    payload = '{"prompts": ["box"]}'
+    track = NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="2", payload=payload)
+    store.open_batch("b", [track])
+    held = claim(store, ANN)
+    box = replace(prompt(), payload='{"box_xyxy": [1, 2, 3, 4]}')
+    with pytest.raises(NotAllowed, match="phase 2 does not allow click"):
+        store.append_operations("t", held.lease_token, ANN, [box, prompt()])
+    assert store.operations("t") == []
+    assert store.append_operations("t", held.lease_token, ANN, [box]).stored == 1
