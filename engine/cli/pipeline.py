@@ -32,7 +32,7 @@ def run(
 ) -> None:
     """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
     from engine import loop
-    from engine.demo import simulated_people, simulated_review
+    from engine.demo import simulated_review
     from engine.services import connect
     from engine.serving.queue_process import QueueProcess
     from engine.stages import batches
@@ -53,7 +53,7 @@ def run(
                 mine = batches.with_videos_from(s, videos)  # people may be at work on the others
                 chosen = [batch_id for batch_id in open_batches if batch_id in mine]
                 tally, facts["releases"] = simulated_review.close_reviews(s, chosen, queue.check, console.print_dim)
-                facts["simulated"] = simulated_people.as_json(tally)
+                facts["simulated"] = tally.as_json()
             if as_json:
                 console.print_json(facts)  # now: the review may stay open for days
             else:

@@ -19,7 +19,7 @@ from typing import TypeVar
 from annotation_queue.records import Role
 from engine import loop
 from engine.demo import report, scene, simulated_people, simulated_review, synthetic_videos
-from engine.demo.simulated_people import Tally
+from engine.demo.tally import Tally
 from engine.files import InUse, alone
 from engine.processes.airflow import Airflow, at_rest
 from engine.processes.airflow_client import AirflowUnreachable, DagRun
@@ -156,7 +156,7 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
             page = report.write(s, batch_id, summary, folder / "report.html", title=title)
             exported = _export(s, summary.release, folder / "sa-v")
             (folder / "summary.json").write_text(
-                json.dumps(asdict(summary) | {"simulated": simulated_people.as_json(tally)}, indent=1, default=str)
+                json.dumps(asdict(summary) | {"simulated": tally.as_json()}, indent=1, default=str)
             )
     return Result(summary, page, exported)
 
@@ -210,16 +210,16 @@ def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: 
         if now - looked >= LOOK_S:
             looked = now
             with suppress(AirflowUnreachable):  # it is restarting
-                hopeless = _hopeless(runs(dag_id))
-                if hopeless and not done():  # the marker may have been written in between
-                    raise DemoStalled(f"the DAG {dag_id} {hopeless}: see its task logs in airflow/logs/dag_id={dag_id}")
+                reason = _why_it_cannot_finish(runs(dag_id))
+                if reason and not done():  # the marker may have been written in between
+                    raise DemoStalled(f"the DAG {dag_id} {reason}: see its task logs in airflow/logs/dag_id={dag_id}")
         if now - begun > STAGE_LIMIT_S:
             raise DemoStalled(f"{dag_id} did not end within {STAGE_LIMIT_S:.0f} s: see the task logs in airflow/logs")
         time.sleep(0.5)
     return result
 
 
-def _hopeless(runs: list[DagRun]) -> str:
+def _why_it_cannot_finish(runs: list[DagRun]) -> str:
     """Why these runs can no longer write the marker; "" if they still can."""
     if any(run.state == "failed" for run in runs):
         return "failed"

@@ -152,7 +152,7 @@ RECIPE = Recipe(stages=tuple(stage for stage, _ in STAGES), seed=1, weight_decay
 
 
 @dataclass(frozen=True)
-class Source:
+class StageClips:
     """The training clips of a stage: seed -> clip. A class, because worker processes need to pickle it."""
 
     scene: Scene
@@ -163,17 +163,17 @@ class Source:
         return render(seed, replace(self.scene, stride=stride))
 
 
-def source(stage: TrainingStage) -> Source:
+def clips_of(stage: TrainingStage) -> StageClips:
     """The clips of a stage, drawn at its image size."""
     scene = next(scene for known, scene in STAGES if known.name == stage.name)
-    return Source(replace(scene, height=stage.image_size, width=stage.image_size, frames=stage.frames))
+    return StageClips(replace(scene, height=stage.image_size, width=stage.image_size, frames=stage.frames))
 
 
 def train(folder: Path, report: Callable[[TrainingProgress], None]) -> None:
     """Trains from random weights, or continues from the state in the folder."""
     model = architecture.build(SHAPE)
     architecture.init_weights(model, RECIPE.seed)
-    trainer.train(model, source, RECIPE, folder, trainer.RunOptions(save_every=50), report=report)
+    trainer.train(model, clips_of, RECIPE, folder, trainer.RunOptions(save_every=50), report=report)
 
 
 def trained(folder: Path) -> tuple[LoadedModel, int]:

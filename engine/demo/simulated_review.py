@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from annotation_queue.records import Role, State
 from engine import loop
 from engine.demo import simulated_people
-from engine.demo.simulated_people import Credentials, Tally
+from engine.demo.simulated_people import Credentials
+from engine.demo.tally import Tally
 from engine.progress import Tell
 from engine.services import Services
 from engine.stages import batches

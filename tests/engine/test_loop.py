@@ -11,7 +11,8 @@ from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
 from engine import loop
 from engine.demo import simulated_people
-from engine.demo.simulated_people import AnnotatorPolicy, Credentials
+from engine.demo.annotator_policy import AnnotatorPolicy
+from engine.demo.simulated_people import Credentials
 from engine.rounds import record, retraining, starting
 from engine.settings import AutoSettings
 from engine.stages import batches, ingest, propose, publish, review
@@ -224,9 +225,9 @@ def test_a_simulated_annotator_ends_near_the_truth(queue, proposed, people):
     review.collect(s, batch_id)
     by_hand = [m for m in parts.rows(s.blobs, "masklets", batch_id) if m.phase == "1"]
     assert by_hand
-    desk = simulated_people._Desk(s, AnnotatorPolicy())
+    desk = simulated_people.Desk(s, AnnotatorPolicy())
     for row in by_hand:
-        best = max(overlap.tube_iou(row, truth) for truth in desk._truth(row.video_id))
+        best = max(overlap.tube_iou(row, truth) for truth in desk.truth(row.video_id))
         assert best == pytest.approx(1.0)
 
 
@@ -235,12 +236,12 @@ def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people
     simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, corrections=0))
     settled = s.queue.batch_result(batch_id).settled
     accepted = [d for d in settled if d.verdict is Verdict.ACCEPT]
-    truths = sum(len(simulated_people._Desk(s, AnnotatorPolicy())._truth(v.video_id)) for v in s.tables.videos())
+    truths = sum(len(simulated_people.Desk(s, AnnotatorPolicy()).truth(v.video_id)) for v in s.tables.videos())
     assert 0 < len(accepted) <= truths
     assert len(settled) > len(accepted) or len(settled) <= truths
-    desk = simulated_people._Desk(s, AnnotatorPolicy())
+    desk = simulated_people.Desk(s, AnnotatorPolicy())
     for decision in accepted:  # what the model left wrong was painted: each is near the truth on every frame
-        best = max(desk._truth(decision.video_id), key=lambda t: overlap.tube_iou(decision.masklet, t))
+        best = max(desk.truth(decision.video_id), key=lambda t: overlap.tube_iou(decision.masklet, t))
         assert overlap.tube_iou(decision.masklet, best) > 0.7
 
 

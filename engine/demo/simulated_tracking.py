@@ -1,0 +1,215 @@
+"""How a simulated annotator makes a correct masklet from a candidate: by hand, or with the model.
+
+Knows the true masklet. Knows nothing about the queue, accounts or leases.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from annotation_queue.client import new_id, now
+from annotation_queue.records import NewOperation, Ticket
+from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
+from engine.demo.tally import Tally
+from engine.protocols import annotator
+from engine.protocols.effort import BRUSH_S, CLICK_S, LOCATE_S, WATCH_S
+from engine.registry import Checkpoint
+from engine.stages import propose
+from storage import rle
+from storage.overlap import mask_iou
+from storage.pixels import Mask
+from storage.records import STRIDE, Masklet, Prompt, Video, content_id
+
+if TYPE_CHECKING:
+    from model.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The result of a track ticket."""
+
+    masklet: Masklet
+    operations: list[NewOperation]
+    tally: Tally
+
+
+def by_hand(candidate: Masklet, target: Masklet, ticket: Ticket) -> Tracked:
+    """Phase 1: every annotated frame that shows the object is painted; nothing propagates."""
+    wanted = aligned(target, candidate.frame_idx)
+    strokes = [
+        _stroke(frame, counts)
+        for frame, counts, area in zip(candidate.frame_idx, wanted.rle, wanted.area_px, strict=True)
+        if area
+    ]
+    made = replace(
+        wanted,
+        masklet_id=content_id(candidate.masklet_id, ticket.ticket_id, length=20),
+        video_id=candidate.video_id,
+        score=(1.0,) * len(wanted.frame_idx),
+        object_score=tuple(1.0 if area else -1.0 for area in wanted.area_px),
+        stability=(1.0,) * len(wanted.frame_idx),
+        kind="manual",
+        phase="1",
+        round=candidate.round,
+        checkpoint="by hand",
+        prompt=candidate.prompt,
+        edited_frame_count=len(strokes),
+        click_count=0,
+    )
+    tally = Tally(
+        tracked=1,
+        edited_frames=len(strokes),
+        annotated_frames=len(made.frame_idx),
+        modelled_s=LOCATE_S + BRUSH_S * len(strokes),
+    )
+    return Tracked(made, strokes, tally)
+
+
+class Correction:
+    """Phases 2 and 3: a masklet while an annotator corrects it with the model.
+
+    clicking: phase 3 corrects a frame with clicks. Phase 2, and phase 3 if the clicks are not enough, paints the frame.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        video: Video,
+        candidate: Masklet,
+        target: Masklet,
+        policy: AnnotatorPolicy,
+        *,
+        clicking: bool,
+    ) -> None:
+        self._tracker, self._video, self._candidate = tracker, video, candidate
+        self._target, self._wanted = target, aligned(target, candidate.frame_idx)
+        self._policy, self._clicking = policy, clicking
+        self._current = candidate
+        self._operations: list[NewOperation] = []
+        self._edited: dict[int, int] = {}  # frame -> clicks
+        self._seconds = LOCATE_S
+
+    def correct(self) -> None:
+        """Corrects the worst frame and propagates both ways, several times; then paints the frames still wrong."""
+        for _ in range(self._policy.corrections):
+            self._seconds += WATCH_S * len(self._candidate.frame_idx)
+            if self._edited and self._policy.satisfied(self._current, self._target):
+                break
+            frame = _worst(self._current, self._wanted, set(self._edited))
+            if frame is None:
+                break
+            self._correct_frame(frame)
+            begin = min(self._edited)
+            self._current = _propagated(self._tracker, self._candidate, begin, self._video)
+            self._operations.append(_operation("propagate", begin, {"both_ways": bool(begin)}))
+        self._paint_wrong_frames()
+
+    def result(self, ticket: Ticket, checkpoint: Checkpoint) -> Tracked:
+        """The corrected masklet. checkpoint: that of the tracker."""
+        clicks = sum(self._edited.values())
+        frames = len(self._current.frame_idx)
+        made = replace(
+            self._current,
+            masklet_id=content_id(self._candidate.masklet_id, ticket.ticket_id, length=20),
+            kind="manual",
+            phase=ticket.phase,
+            checkpoint=checkpoint.name,
+            round=checkpoint.round,
+            edited_frame_count=min(frames, self._candidate.edited_frame_count + len(self._edited)),
+            click_count=self._candidate.click_count + clicks,
+        )
+        tally = Tally(
+            tracked=1,
+            clicks=clicks,
+            clicked_frames=sum(1 for count in self._edited.values() if count),
+            edited_frames=len(self._edited),
+            annotated_frames=frames,
+            modelled_s=self._seconds,
+        )
+        return Tracked(made, self._operations, tally)
+
+    def _correct_frame(self, frame: int) -> None:
+        """Clicks on one frame, and paints it if the clicks are not enough."""
+        hw = (self._video.height, self._video.width)
+        truth = rle.decode(self._wanted.rle[self._candidate.frame_idx.index(frame)], *hw)
+        mask: Mask | None = None
+        clicks = 0
+
+        def ask(prompt: Prompt) -> Mask:
+            answer: Mask = self._tracker.prompt("object", prompt).masks(hw)[0]
+            return answer
+
+        if self._clicking and truth.any():
+            for prompt, answer in annotator.click_on(ask, frame, truth, self._policy.clicks_a_frame):
+                mask, clicks = answer, clicks + 1
+                points = {"points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
+                self._operations.append(_operation("prompt", frame, points))
+        self._edited[frame] = clicks
+        self._seconds += CLICK_S * clicks
+        if mask is None or mask_iou(mask, truth) < self._policy.accept_frame:
+            counts = rle.encode(truth)
+            self._tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
+            self._operations.append(_stroke(frame, counts))
+            self._seconds += BRUSH_S
+
+    def _paint_wrong_frames(self) -> None:
+        """Replaces the mask of every wrong frame by the true one."""
+        current, wanted = self._current, self._wanted
+        shown = [i for i in range(len(current.rle)) if current.area_px[i] or wanted.area_px[i]]
+        wrong = {i for i in shown if iou_at(current, wanted, i) <= self._policy.accept_frame}
+        self._current = replace(
+            current,
+            rle=tuple(wanted.rle[i] if i in wrong else c for i, c in enumerate(current.rle)),
+            area_px=tuple(wanted.area_px[i] if i in wrong else a for i, a in enumerate(current.area_px)),
+            stability=tuple(1.0 if i in wrong else x for i, x in enumerate(current.stability)),
+        )
+        for i in sorted(wrong):
+            self._operations.append(_stroke(current.frame_idx[i], wanted.rle[i]))
+            self._edited.setdefault(current.frame_idx[i], 0)
+        self._seconds += BRUSH_S * len(wrong)
+
+
+def _propagated(tracker: Tracker, candidate: Masklet, begin: int, video: Video) -> Masklet:
+    """The candidate with the masks that the tracker gives, forwards and backwards from frame `begin`."""
+    from model.masks import clean
+
+    hw = (video.height, video.width)
+    speck = propose.speck_px(hw)
+    rows: dict[int, tuple[bytes, int, float, float, float]] = {}
+    ways = [(video.frame_count, False), (-1, True)] if begin else [(video.frame_count, False)]
+    for stop, reverse in ways:
+        for answer in tracker.propagate(begin, stop, reverse=reverse):
+            if answer.frame_idx % STRIDE:
+                continue
+            shown = clean(answer.masks(hw)[0], speck)
+            area = int(shown.sum())
+            stability = float(answer.stability()[0]) if area else 1.0
+            scores = (float(answer.iou[0]), float(answer.object_score[0]), stability)
+            rows[answer.frame_idx] = (rle.encode(shown), area, *scores)
+    counts, areas, ious, object_scores, stabilities = zip(*(rows[f] for f in candidate.frame_idx), strict=True)
+    return replace(candidate, rle=counts, area_px=areas, score=ious, object_score=object_scores, stability=stabilities)
+
+
+def _worst(current: Masklet, wanted: Masklet, done: set[int]) -> int | None:
+    """The frame to correct next: the lowest IoU among the frames that show the object or the masklet."""
+    areas = zip(current.frame_idx, current.area_px, wanted.area_px, strict=True)
+    overlaps = {
+        frame: iou_at(current, wanted, i)
+        for i, (frame, ours, true) in enumerate(areas)
+        if true or (ours and done)  # the first prompt needs a frame that shows the object
+    }
+    return annotator.worst_frame(overlaps, done)
+
+
+def _stroke(frame_idx: int, counts: bytes) -> NewOperation:
+    """The operation that paints a whole mask."""
+    return _operation("stroke", frame_idx, {"mask_rle": counts.decode()})
+
+
+def _operation(kind: str, frame_idx: int, payload: Mapping[str, object]) -> NewOperation:
+    return NewOperation(
+        operation_id=new_id(), kind=kind, created_at=now(), frame_idx=frame_idx, payload=json.dumps(payload)
+    )
