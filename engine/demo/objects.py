@@ -16,7 +16,7 @@ Polygon = NDArray[np.float64]  # (P, 2), unit size, around the origin
 
 
 def draw_outline(rng: Rng, kind: str) -> Polygon:
-    """The resting outline of a shape, radius about 1."""
+    """The outline of a shape before it moves, radius about 1."""
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     if kind == "ellipse":
         return np.stack([np.cos(angle), np.sin(angle) * rng.uniform(0.4, 1)], 1)
@@ -42,6 +42,7 @@ def draw_outline(rng: Rng, kind: str) -> Polygon:
     return np.stack([np.cos(angle) * radius, np.sin(angle) * radius], 1)
 
 
+_TEXTURE_PX = 128  # side of an object's texture
 _KINDS = ("ellipse", "box", "polygon", "star", "bar", "blob", "blob", "blob", "ring", "limbs", "limbs", "tail", "tool")
 
 
@@ -57,77 +58,38 @@ def _tail(rng: Rng) -> Polygon:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its outline, texture and everything that changes over time, all drawn beforehand."""
+    """One object: its outline, its texture, and its motion on every frame, all drawn at random in advance."""
 
     parts: tuple[Polygon, ...]
     hole: Polygon | None
-    swing: tuple[NDArray[np.float64], ...]  # radians a frame, one a part; the first part does not swing
+    swing: tuple[NDArray[np.float64], ...]  # one array (T,) a part, radians; the first part does not swing
     texture: Image
     radius: NDArray[np.float64]  # (T,) px
     centre: NDArray[np.float64]  # (T, 2) px
     turn: NDArray[np.float64]  # (T,) radians
-    wobble: NDArray[np.float64]  # (T,) relative
-    wobble_k: int
-    squash: NDArray[np.float64]  # (T,)
+    wobble: NDArray[np.float64]  # (T,) strength of the outline's deformation, relative to the radius
+    wobble_k: int  # number of waves of the deformation around the outline
+    squash: NDArray[np.float64]  # (T,) stretch along x; y gets the inverse
 
     @staticmethod
     def draw(rng: Rng, scene: Scene, background: Image, worn: Sequence[Image]) -> Thing:
-        h, w, t = scene.height, scene.width, scene.frames
-        side = min(h, w)
+        """A random object. worn: the textures of the objects drawn before, which a look-alike copies.
+
+        The order of the random draws is part of the result: the held-out clips of `micro` depend on it.
+        """
+        t, side = scene.frames, min(scene.height, scene.width)
         kind = str(rng.choice(_KINDS))
         radius = side * float(np.exp(rng.uniform(*np.log(scene.size))))
-        rest = {"ring": "blob", "limbs": "blob", "tail": "blob", "tool": "bar"}.get(kind, kind)
-        parts, swing, hole = [draw_outline(rng, rest)], [np.zeros(t)], None
-        if kind == "ring":
-            parts = [draw_outline(rng, str(rng.choice(["ellipse", "box", "blob"])))]
-            hole = parts[0] * rng.uniform(0.35, 0.65)
-        if kind == "limbs":
-            for at in rng.uniform(0, 2 * np.pi, int(rng.integers(1, 5))):
-                limb = (draw_outline(rng, "bar") * [0.45, rng.uniform(0.8, 1.4)] + [1.1, 0]) @ _rotation(at).T
-                parts.append(limb)
-                swing.append(rng.uniform(0.2, 0.7) * wander(rng, t, rng.uniform(0.3, 1.2), scene.stride))
-        if kind == "tail":
-            for at in rng.uniform(0, 2 * np.pi, int(rng.integers(1, 4))):
-                parts.append(_tail(rng) @ _rotation(at).T)
-                swing.append(rng.uniform(0.1, 0.5) * wander(rng, t, rng.uniform(0.3, 1.2), scene.stride))
-        if kind == "tool":
-            parts.append(draw_outline(rng, str(rng.choice(["box", "ellipse", "polygon"]))) * 0.55 + [1.3, 0])
-            swing.append(np.zeros(t))
-        texture_side = 128
-        choice = rng.random()
-        if choice < scene.camouflage:
-            y, x = (
-                rng.integers(0, background.shape[0] - texture_side, 2) if background.shape[0] > texture_side else (0, 0)
-            )
-            shade = rng.uniform(0.7, 1.35)
-            patch = background[y : y + texture_side, x : x + texture_side]
-            texture = np.clip(patch * shade, 0, 255).astype(np.uint8)
-        elif choice < scene.camouflage + scene.look_alike and worn:
-            texture = worn[int(rng.integers(len(worn)))]
-        else:
-            behind = np.array(cv2.mean(background)[:3])
-            for _ in range(4):
-                texture = draw_texture(rng, texture_side)
-                if np.abs(np.array(cv2.mean(texture)[:3]) - behind).max() >= scene.contrast:
-                    break
-        texture = shaded(rng, texture)
-        start = np.array([rng.uniform(0.1, 0.9) * w, rng.uniform(0.1, 0.9) * h])
-        drift = rng.normal(0, scene.speed * side, 2) * (np.arange(t) - t / 2)[:, None] * 0.5 * scene.stride
-        sway = rng.uniform(0, 0.2) * side
-        path = (
-            start + drift + sway * np.stack([wander(rng, t, 0.3, scene.stride), wander(rng, t, 0.3, scene.stride)], 1)
-        )
-        if rng.random() < scene.leave and t > 1:  # a bump that carries it over the nearest border and back
-            away = np.exp(-(((np.arange(t) - rng.uniform(0.3, 0.7) * t) / (0.14 * t + 1)) ** 2))
-            edge = np.array([w * 0.9 if start[0] > w / 2 else -w * 0.9, 0.0])
-            path = path + away[:, None] * edge
+        parts, swing, hole = _draw_shape(rng, kind, scene)
+        texture = shaded(rng, _choose_texture(rng, scene, background, worn))
+        centre = _draw_path(rng, scene)
         return Thing(
             parts=tuple(parts),
             hole=hole,
             swing=tuple(swing),
             texture=texture,
             radius=radius * (1 + rng.uniform(0, 0.2) * wander(rng, t, 0.2, scene.stride)),
-            centre=path,
+            centre=centre,
             turn=rng.uniform(0, 2 * np.pi) + rng.uniform(0, 0.9) * wander(rng, t, 0.25, scene.stride),
             wobble=rng.uniform(0, 0.16) * wander(rng, t, rng.uniform(0.3, 1.0), scene.stride),
             wobble_k=int(rng.integers(2, 5)),
@@ -135,7 +97,10 @@ class Thing:
         )
 
     def at(self, i: int, h: int, w: int) -> tuple[tuple[int, int, int, int] | None, Image, Image]:
-        """Where it is on frame i: the box x0, y0, x1, y1 inside the frame, its alpha (h, w) and colours (h, w, 3)."""
+        """The object on frame i of size h, w: its box (x0, y0, x1, y1) inside the frame, or None if it is outside.
+
+        With it the alpha, uint8 (y1 - y0, x1 - x0), and the colours, uint8 (y1 - y0, x1 - x0, 3), of that box.
+        """
         turn = _rotation(float(self.turn[i]))
         scale = self.radius[i] * np.array([self.squash[i], 1 / self.squash[i]])
 
@@ -162,7 +127,7 @@ class Thing:
             fill(outline, 255)
         if self.hole is not None:
             fill(place(self.hole, 0.0), 0)
-        # The texture is glued to the thing: the same similarity carries the texture's pixels to the frame's.
+        # The texture moves with the object: the same rotation, zoom and shift map its pixels to the frame.
         zoom = self.radius[i] / (self.texture.shape[0] * 0.4)
         m = np.empty((2, 3))
         m[:, :2] = turn * zoom
@@ -170,6 +135,63 @@ class Thing:
         size = (int(x1 - x0), int(y1 - y0))
         colours = cv2.warpAffine(self.texture, m, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         return (int(x0), int(y0), int(x1), int(y1)), alpha, np.asarray(colours, np.uint8)
+
+
+def _draw_shape(rng: Rng, kind: str, scene: Scene) -> tuple[list[Polygon], list[NDArray[np.float64]], Polygon | None]:
+    """The outlines of an object's parts, how each one swings (radians a frame), and the outline of its hole."""
+    t = scene.frames
+    rest = {"ring": "blob", "limbs": "blob", "tail": "blob", "tool": "bar"}.get(kind, kind)
+    parts, swing, hole = [draw_outline(rng, rest)], [np.zeros(t)], None
+    if kind == "ring":
+        parts = [draw_outline(rng, str(rng.choice(["ellipse", "box", "blob"])))]
+        hole = parts[0] * rng.uniform(0.35, 0.65)
+    if kind == "limbs":
+        for at in rng.uniform(0, 2 * np.pi, int(rng.integers(1, 5))):
+            limb = (draw_outline(rng, "bar") * [0.45, rng.uniform(0.8, 1.4)] + [1.1, 0]) @ _rotation(at).T
+            parts.append(limb)
+            swing.append(rng.uniform(0.2, 0.7) * wander(rng, t, rng.uniform(0.3, 1.2), scene.stride))
+    if kind == "tail":
+        for at in rng.uniform(0, 2 * np.pi, int(rng.integers(1, 4))):
+            parts.append(_tail(rng) @ _rotation(at).T)
+            swing.append(rng.uniform(0.1, 0.5) * wander(rng, t, rng.uniform(0.3, 1.2), scene.stride))
+    if kind == "tool":
+        parts.append(draw_outline(rng, str(rng.choice(["box", "ellipse", "polygon"]))) * 0.55 + [1.3, 0])
+        swing.append(np.zeros(t))
+    return parts, swing, hole
+
+
+def _choose_texture(rng: Rng, scene: Scene, background: Image, worn: Sequence[Image]) -> Image:
+    """A part of the background (camouflage), another object's texture (a look-alike), or a new one with contrast."""
+    choice = rng.random()
+    if choice < scene.camouflage:
+        space = background.shape[0] - _TEXTURE_PX
+        y, x = rng.integers(0, space, 2) if space > 0 else (0, 0)
+        shade = rng.uniform(0.7, 1.35)
+        patch = background[y : y + _TEXTURE_PX, x : x + _TEXTURE_PX]
+        return np.asarray(np.clip(patch * shade, 0, 255), np.uint8)
+    if choice < scene.camouflage + scene.look_alike and worn:
+        return worn[int(rng.integers(len(worn)))]
+    behind = np.array(cv2.mean(background)[:3])
+    for _ in range(4):
+        texture = draw_texture(rng, _TEXTURE_PX)
+        if np.abs(np.array(cv2.mean(texture)[:3]) - behind).max() >= scene.contrast:
+            break
+    return texture
+
+
+def _draw_path(rng: Rng, scene: Scene) -> NDArray[np.float64]:
+    """The centre of an object on each frame, (T, 2) px."""
+    h, w, t = scene.height, scene.width, scene.frames
+    side = min(h, w)
+    start = np.array([rng.uniform(0.1, 0.9) * w, rng.uniform(0.1, 0.9) * h])
+    drift = rng.normal(0, scene.speed * side, 2) * (np.arange(t) - t / 2)[:, None] * 0.5 * scene.stride
+    sway = rng.uniform(0, 0.2) * side
+    path = start + drift + sway * np.stack([wander(rng, t, 0.3, scene.stride), wander(rng, t, 0.3, scene.stride)], 1)
+    if rng.random() < scene.leave and t > 1:  # the object leaves over the nearest border and returns
+        away = np.exp(-(((np.arange(t) - rng.uniform(0.3, 0.7) * t) / (0.14 * t + 1)) ** 2))
+        edge = np.array([w * 0.9 if start[0] > w / 2 else -w * 0.9, 0.0])
+        path = path + away[:, None] * edge
+    return np.asarray(path)
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:

@@ -66,7 +66,7 @@ def render(seed: int, scene: Scene) -> Clip:
 
 
 def _cut(rng: Rng, scene: Scene, places: list[Image], camera: list[NDArray[np.float64]], things: list[Thing]) -> None:
-    """Cuts to another place and perhaps back; an object is there too, elsewhere on the picture, or is not."""
+    """Cuts to another place, and perhaps back. Half of the objects are there too, in another position."""
     t, side = len(places), min(scene.height, scene.width)
     begin = int(rng.integers(1, t))
     end = int(rng.integers(begin + 1, t + 1)) if rng.random() < 0.6 else t
@@ -79,24 +79,18 @@ def _cut(rng: Rng, scene: Scene, places: list[Image], camera: list[NDArray[np.fl
 
 
 def _smear(rng: Rng, side: int) -> NDArray[np.float32]:
-    """The kernel of a camera's motion blur: a short line, weights of sum 1."""
+    """A kernel for motion blur: a short line whose weights sum to 1."""
     reach = max(1, int(rng.uniform(0.006, 0.02) * side))
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
-    way = rng.uniform(0, np.pi)
-    along = np.array([np.cos(way), np.sin(way)]) * reach
+    angle = rng.uniform(0, np.pi)
+    along = np.array([np.cos(angle), np.sin(angle)]) * reach
     a, b = np.round(reach - along).astype(int), np.round(reach + along).astype(int)
     cv2.line(kernel, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), 1.0)
     return np.asarray(kernel / kernel.sum(), np.float32)
 
 
-# ---------------------------------------------------------------------------------------------------------- textures
-
-
-# ------------------------------------------------------------------------------------------------------------ motion
-
-
 def _camera(rng: Rng, scene: Scene, texture_side: int) -> list[NDArray[np.float64]]:
-    """One affine a frame from the background's pixels to the frame's: slow pan, zoom and roll."""
+    """The camera's slow pan, zoom and roll: for each frame an affine (2, 3) from background pixels to frame pixels."""
     h, w, t = scene.height, scene.width, scene.frames
     centre = texture_side / 2
     shift = rng.uniform(0, 0.25) * min(h, w)
@@ -111,11 +105,8 @@ def _camera(rng: Rng, scene: Scene, texture_side: int) -> list[NDArray[np.float6
     return out
 
 
-# ------------------------------------------------------------------------------------------------------------ shapes
-
-
 def _paint_clutter(rng: Rng, background: Image, side: int) -> None:
-    """Paints a flat thing on the background: it moves with the camera and has no truth."""
+    """Paints a shape on the background. It moves with the camera and has no true mask."""
     outline = draw_outline(rng, str(rng.choice(["ellipse", "box", "polygon", "blob"]))) * side * rng.uniform(0.05, 0.3)
     place = rng.uniform(0.2, 0.8, 2) * background.shape[0]
     layer = np.zeros(background.shape[:2], np.uint8)
@@ -125,7 +116,7 @@ def _paint_clutter(rng: Rng, background: Image, side: int) -> None:
 
 
 def _cast_shadow(canvas: Image, box: tuple[int, int, int, int], alpha: Image, side: int) -> None:
-    """Darkens what lies just below and to the right of a thing."""
+    """Darkens the pixels just below and to the right of an object. box: of the object in the frame."""
     step = max(2, side // 50)
     h, w = canvas.shape[:2]
     x0, y0 = min(box[0] + step, w), min(box[1] + step, h)
@@ -134,6 +125,3 @@ def _cast_shadow(canvas: Image, box: tuple[int, int, int, int], alpha: Image, si
     if soft is not None:
         region = canvas[y0:y1, x0:x1]
         region[:] = (region * (1 - 0.45 * (soft[..., None] / 255.0))).astype(np.uint8)
-
-
-# ---------------------------------------------------------------------------------------------------- videos on disk

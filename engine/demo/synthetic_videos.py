@@ -17,9 +17,9 @@ from storage.records import FPS, STRIDE, Masklet, Video, content_id
 def write_videos(
     folder: Path, count: int, scene: Scene, *, seed: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
-    """Writes clips as mp4 files, each with its truth beside it as SA-V JSON (clip_001.mp4, clip_001.truth.json).
+    """Writes clips as clip_001.mp4 and so on, each with its true masklets as SA-V JSON in clip_001.truth.json.
 
-    A clip that is there stays. progress: called with the number done and the count.
+    Existing clips are kept. progress: called with the number done and the count.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -38,7 +38,7 @@ def write_videos(
 
 
 def truth_of(clip: Clip, name: str) -> dict[str, object]:
-    """The true masklets of a 24 fps clip as an SA-V annotation; objects that are never seen are left out."""
+    """The true masklets of a 24 fps clip as an SA-V annotation, without objects that are never visible."""
     t, n, h, w = clip.masks.shape
     indices = range(0, t, STRIDE)
     about = Video(

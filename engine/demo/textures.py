@@ -44,7 +44,7 @@ def draw_texture(rng: Rng, side: int) -> Image:
 
 
 def _write_text(rng: Rng, texture: Image) -> None:
-    """Lines of letters, as on signs, shirts and screens."""
+    """Writes lines of random letters, as on signs, shirts and screens."""
     side, colour = texture.shape[0], tuple(int(c) for c in rng.integers(0, 256, 3))
     size = float(rng.uniform(0.4, 1.4))
     for y in range(int(20 * size), side, int(rng.uniform(28, 70) * size)):
@@ -55,7 +55,7 @@ def _write_text(rng: Rng, texture: Image) -> None:
 
 
 def _noise(rng: Rng, side: int, roughness: float) -> NDArray[np.float32]:
-    """Smooth noise in [0, 1]: octaves of random grids whose weight falls as frequency ** -roughness."""
+    """Smooth noise in [0, 1]: a sum of random grids; the weight of each grid is frequency ** -roughness."""
     field = np.zeros((side, side), np.float32)
     cells = 2 + int(rng.integers(0, 3))
     weight = 1.0
@@ -69,7 +69,7 @@ def _noise(rng: Rng, side: int, roughness: float) -> NDArray[np.float32]:
 
 
 def _colour(rng: Rng, field: NDArray[np.float32]) -> Image:
-    """Colours a field in [0, 1] by a random ramp; the colours of a ramp share a mood, as real things do."""
+    """Maps a field in [0, 1] to 2 to 4 random colours of similar hue, saturation and brightness."""
     stops = int(rng.integers(2, 5))
     base = rng.uniform(0, 180)
     hsv = np.stack(
@@ -87,7 +87,7 @@ def _colour(rng: Rng, field: NDArray[np.float32]) -> Image:
 
 
 def shaded(rng: Rng, texture: Image) -> Image:
-    """A texture that is lit from one side, as round things are."""
+    """The texture lit from one side, as on a round object."""
     side, way, depth = texture.shape[0], rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.4)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / (side / 2) - 1
     light = 1 + depth * (x * np.cos(way) + y * np.sin(way)).astype(np.float32)
