@@ -7,7 +7,7 @@ scored on the annotated frames with SA-V's evaluator. Source: Ravi et al. 2024, 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from validation import gate, jf
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
+    from model.frame_masks import FrameMasks
 
 
 # Clicks on the first frame that shows the object; 0: its true mask; -1: its box.
@@ -73,38 +74,47 @@ def semi_supervised(
     from model.features import FeatureCache
     from model.tracker import Tracker
 
-    clicks = PROTOCOLS[protocol]
-    cohorts: dict[int, list[str]] = defaultdict(list)  # first visible frame -> objects
-    firsts: dict[str, int] = {}  # index of the annotated frame
     results: dict[str, tuple[jf.Score | None, Presence]] = {}
+    cohorts: dict[int, dict[str, Truth]] = defaultdict(dict)  # first visible frame -> objects, each from there on
     for name, truth in truths.items():
         if truth.first is None:
             results[name] = (None, Presence(0, 0))
         else:
-            firsts[name] = truth.first
-            cohorts[truth.frame_idx[truth.first]].append(name)
+            shown = Truth(truth.frame_idx[truth.first :], truth.masks[truth.first :])
+            cohorts[shown.frame_idx[0]][name] = shown
     features = FeatureCache(loaded, read)
-    for start, names in sorted(cohorts.items()):
+    for start, cohort in sorted(cohorts.items()):
         tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count)
-        for name in names:
-            prompt_object(tracker, name, start, truths[name].masks[firsts[name]], clicks)
-        wanted = {name: {frame: i for i, frame in enumerate(truths[name].frame_idx)} for name in names}
-        made: dict[str, list[bytes]] = {name: [] for name in names}  # from the first frame on
-        right: dict[str, int] = dict.fromkeys(names, 0)
-        for answer in tracker.propagate(start, frame_count):
-            if not any(answer.frame_idx in wanted[name] for name in names):
-                continue
-            for name, mask in zip(answer.object_ids, answer.masks(hw), strict=True):
-                at = wanted[name].get(answer.frame_idx)
-                if at is None:
-                    continue
-                made[name].append(rle.encode(mask))
-                right[name] += int(mask.any() == truths[name].masks[at].any()) if answer.frame_idx > start else 0
-        for name in names:
-            target = truths[name].masks[firsts[name] : firsts[name] + len(made[name])]
-            score = jf.score_masklet(Compressed(made[name], *hw), target)
-            results[name] = (score, Presence(right[name], len(made[name]) - 1))
+        for name, truth in cohort.items():
+            prompt_object(tracker, name, start, truth.masks[0], PROTOCOLS[protocol])
+        results |= _score(tracker.propagate(start, frame_count), hw, cohort)
     return results
+
+
+def _score(
+    answers: Iterable[FrameMasks], hw: tuple[int, int], cohort: Mapping[str, Truth]
+) -> dict[str, tuple[jf.Score | None, Presence]]:
+    """Scores tracked objects. cohort: their true masks from the prompted frame on."""
+    positions = {name: {frame: i for i, frame in enumerate(truth.frame_idx)} for name, truth in cohort.items()}
+    made: dict[str, list[bytes]] = {name: [] for name in cohort}
+    right = dict.fromkeys(cohort, 0)
+    for answer in answers:
+        if not any(answer.frame_idx in at for at in positions.values()):
+            continue
+        for name, mask in zip(answer.object_ids, answer.masks(hw), strict=True):
+            i = positions[name].get(answer.frame_idx)
+            if i is None:
+                continue
+            made[name].append(rle.encode(mask))
+            if i > 0:
+                right[name] += int(mask.any() == cohort[name].masks[i].any())
+    return {
+        name: (
+            jf.score_masklet(Compressed(made[name], *hw), truth.masks[: len(made[name])]),
+            Presence(right[name], len(made[name]) - 1),
+        )
+        for name, truth in cohort.items()
+    }
 
 
 def score_rows(made: Masklet, truth: Masklet) -> jf.Score | None:
