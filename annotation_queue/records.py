@@ -16,8 +16,8 @@ class Kind(StrEnum):
     """What a ticket asks a person to do."""
 
     SELECT = "select"  # find a challenging object in a video
-    TRACK = "track"  # make its masklet right in every frame
-    VERIFY = "verify"  # judge a masklet that somebody else, or the model, made
+    TRACK = "track"  # correct the masklet of an object in every frame
+    VERIFY = "verify"  # judge a masklet that another person or the model made
 
 
 class State(StrEnum):
@@ -33,7 +33,7 @@ class Role(StrEnum):
 
     ANNOTATOR = "annotator"  # select and track tickets
     VERIFIER = "verifier"  # verify tickets
-    LEAD = "lead"  # every ticket, and those that a verifier was unsure of
+    LEAD = "lead"  # every ticket, also those that a verifier was unsure of
     ADMIN = "admin"  # people and their roles
     PIPELINE = "pipeline"  # opens batches and reads their results; a program
 
@@ -58,28 +58,24 @@ class Person:
 
     name: str
     roles: frozenset[Role]
-    skills: frozenset[str] = frozenset()  # that tickets may ask for; TRAINED: the person needs no warm-up
+    skills: frozenset[str] = frozenset()  # some tickets need a skill; TRAINED: the person needs no warm-up
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePolicy:
     """How tickets are handed out and judged. Shares are in [0, 1]."""
 
-    rework_s: float = (
-        1800.0  # how long a masklet that was sent back waits for its maker, who must have worked within this time
-    )
-    other_verifier: bool = (
-        True  # another verifier judges a correction that a verifier asked for; False: a team with one verifier
-    )
+    # s for which a masklet that was sent back is reserved for its maker, if they finished a ticket within this time.
+    rework_s: float = 1800.0
+    # A correction is judged by another verifier than the one who asked for it. False: for a team with one verifier.
+    other_verifier: bool = True
     overlap: int = 2  # verdicts on a verify ticket of the overlap share
     overlap_share: float = 0.0  # of the verify tickets, chosen by the hash of their id
-    makers: int = (
-        2  # people who each make the masklet of a track ticket of the makers' share, without seeing the others'
-    )
+    makers: int = 2  # people who each make the masklet of a track ticket of the makers' share, independently
     makers_share: float = 0.0  # of the track tickets about a model's masklet, chosen by the hash of their id
     gold_share: float = 0.0  # of each person's claims, drawn at random each time, that get a gold ticket
-    gold_iou: float = 0.75  # a masklet made in a gold ticket is right from this mean IoU with the true one
-    warmup_tickets: int = 0  # gold tickets that a new person does first, or as many as there are; 0: no warm-up
+    gold_iou: float = 0.75  # the least mean IoU with the true masklet at which a masklet made in a gold ticket is right
+    warmup_tickets: int = 0  # gold tickets that a new person does first, fewer if there are not enough; 0: no warm-up
     warmup_accuracy: float = 0.8  # share of their last `warmup_tickets` that must be right; below it they get only gold
 
 
@@ -90,13 +86,13 @@ class NewTicket:
     ticket_id: str  # made from content, so that opening a batch again changes nothing
     kind: Kind
     video_id: str
-    masklet: Masklet | None = None  # to judge or to correct; None: a person begins from nothing
+    masklet: Masklet | None = None  # to judge or to correct; None: the person starts without a masklet
     phase: str = "auto"  # "auto", "1", "2", "3"
     priority: int = 0  # higher is handed out first
-    payload: str = "{}"  # JSON object; "prompts" lists what an annotator may prompt with, see PROMPTS; the queue adds
-    # "pinned" to a ticket that follows from a verdict: the frame_idx that was on screen, by whom, the reasons and
-    # that person's verdict
-    skill: str | None = None  # what a person must know to get it; None: nothing
+    # JSON object. "prompts": the prompts that the annotator may use, see PROMPTS. After a verdict, the queue adds
+    # "pinned": the frame_idx that was on screen, the person, their verdict and their reasons.
+    payload: str = "{}"
+    skill: str | None = None  # the skill that a person needs to get the ticket
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +109,7 @@ class NewGold:
 
 @dataclass(frozen=True, kw_only=True)
 class Gold:
-    """A gold ticket and how people did."""
+    """A gold ticket, and how many people finished it and were right."""
 
     gold_id: str
     batch_id: str
@@ -137,31 +133,31 @@ class Ticket:
     priority: int
     payload: str  # JSON object, as the pipeline gave it
     state: State
-    made_by: str | None  # the person who made the masklet, and never verifies it; None: the model
-    needs_lead: bool  # a verifier was unsure, or several did not agree
-    attempt: int  # 1 for a ticket of the pipeline, one more for each that follows; the same for all makers of a masklet
+    made_by: str | None  # the person who made the masklet; they may not verify it; None: the model
+    needs_lead: bool  # a verifier was unsure, or several verifiers did not agree
+    attempt: int  # 1 for a ticket of the pipeline, then one more than in the previous ticket; equal for all makers
     previous_ticket_id: str | None = None  # the ticket that led to this one
-    lease_token: int  # fencing: one more at each claim; a write with an older one is refused
+    lease_token: int  # fencing token: grows by one at each claim; a write with an older token is rejected
     leased_by: str | None
     expires_at: float | None  # s since the epoch, on the server's clock
     verdict: Verdict | None = None  # of a ticket that is done
     reasons: tuple[Reason, ...] = ()
     finished_by: str | None = None
     next_ticket_id: str | None = None  # the ticket that this one led to
-    skill: str | None = None  # what a person must know to get it
-    sent_back_by: str | None = None  # the verifier who asked for the correction; another one verifies it
-    rework: bool = False  # about a person's masklet that was sent back; its maker is asked first
+    skill: str | None = None  # the skill that a person needs to get the ticket
+    sent_back_by: str | None = None  # the verifier who asked for the correction; another verifier judges it
+    rework: bool = False  # about a person's masklet that was sent back; its maker gets the ticket first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recent:
-    """A ticket that a person finished, and how."""
+    """A ticket that a person finished, with their answer."""
 
     ticket_id: str
     batch_id: str
     kind: Kind
     video_id: str
-    verdict: Verdict | None  # None: with a masklet
+    verdict: Verdict | None  # None: the answer was a masklet
     reasons: tuple[Reason, ...]
     finished_at: float  # s since the epoch, on the server's clock
     seconds: float | None
@@ -203,10 +199,10 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Appended:
-    """What the queue did with the operations that were sent."""
+    """How many of the sent operations the queue stored."""
 
     stored: int  # new ones
-    repeated: int  # the queue had them already
+    repeated: int  # the queue had already stored them
     seq: int  # of the last operation of the ticket
 
 
@@ -230,7 +226,7 @@ class Settled:
     verdict: Verdict  # ACCEPT or REJECT
     reasons: tuple[Reason, ...]
     decided_by: str
-    masklet: Masklet | None  # None: a track ticket from nothing was rejected
+    masklet: Masklet | None  # None: a track ticket without a masklet was rejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +273,7 @@ class Stats:
 
     counts: tuple[Count, ...]
     paces: tuple[Pace, ...]
-    undelivered: int  # drained batches that the pipeline does not know of yet
+    undelivered: int  # drained batches that were not delivered to the pipeline yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,9 +296,7 @@ class BatchFigures:
     leased: int
     done: int
     per_hour: float  # tickets done, at the pace of the last quarter of an hour
-    expected_s: (
-        float | None
-    )  # until the open tickets are done at that pace, without tickets that will follow; None: no pace
+    expected_s: float | None  # until these tickets are done at that pace; None: nobody finished one lately
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,7 +312,7 @@ class Work:
     edited_frames_share: float | None  # frames that they edited, of the annotated frames of their masklets
     first_pass: Share | None  # accepted, of the masklets that nobody had judged or sent back before
     agreement: float | None  # on tickets with several answers: mean share of the others that gave the same answer
-    masklet_iou: float | None  # mean IoU over time of a masklet with those of other people of the same object
+    masklet_iou: float | None  # mean IoU over time with the masklets that other people made of the same object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,13 +327,13 @@ class GoldFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueFigures:
-    """The queue in figures: in total, and by person, maker, phase and checkpoint. Gold is only in `gold`."""
+    """The queue in figures: in total, and by person, maker, phase and checkpoint. Only `gold` includes gold tickets."""
 
     at: float  # s since the epoch, when they were counted
     batches: tuple[BatchFigures, ...]
     total: Work
     people: tuple[Work, ...]
-    makers: tuple[Work, ...]  # the verdicts on what each person made; "" is the model
+    makers: tuple[Work, ...]  # the verdicts on the masklets of each person; "" is the model
     phases: tuple[Work, ...]
     checkpoints: tuple[Work, ...]
     gold: tuple[GoldFigures, ...]
@@ -390,7 +384,7 @@ class Audited:
 
 @dataclass(frozen=True, kw_only=True)
 class Other:
-    """Another object of the same video, shown so that nobody masks it twice."""
+    """Another object of the same video. The page shows it so that no object is masked twice."""
 
     masklet_id: str
     settled: Verdict | None  # None: nobody has decided yet
@@ -408,6 +402,3 @@ class VideoInfo:
     width: int  # px
     frame_count: int
     fps: float
-
-
-# The queue adds "verdict", "unsubmit" and "submit", whose `masks` (by frame) do not follow from what was done before.

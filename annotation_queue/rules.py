@@ -14,14 +14,10 @@ from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Per
 from storage.masklet_rules import form_problems
 from storage.records import Masklet, Verdict, content_id
 
-HANDED_OUT = (
-    Kind.VERIFY,
-    Kind.TRACK,
-    Kind.SELECT,
-)  # order of kinds, unless the claim says otherwise: nearly finished work first
+# The order in which claims try the kinds, unless the client gives another order: nearly finished work first.
+HANDED_OUT = (Kind.VERIFY, Kind.TRACK, Kind.SELECT)
 
-
-# What each finished ticket leads to; None for the verdict stands for a masklet that a person made.
+# What each finished ticket leads to. The verdict None means that the person made a masklet.
 NEXT: dict[tuple[Kind, Verdict | None], Kind | None] = {
     (Kind.SELECT, None): Kind.TRACK,
     (Kind.SELECT, Verdict.REJECT): None,  # settled: nothing challenging is left in this video
@@ -33,7 +29,6 @@ NEXT: dict[tuple[Kind, Verdict | None], Kind | None] = {
     (Kind.VERIFY, Verdict.UNSURE): Kind.VERIFY,  # a lead decides
 }
 
-
 # Which tickets a role may hold.
 KINDS_OF: dict[Role, frozenset[Kind]] = {
     Role.ANNOTATOR: frozenset({Kind.SELECT, Kind.TRACK}),
@@ -42,25 +37,17 @@ KINDS_OF: dict[Role, frozenset[Kind]] = {
     Role.ADMIN: frozenset(),
     Role.PIPELINE: frozenset(),
 }
-
-
-# Who sees every ticket, video and mask.
-OVERSEERS = frozenset({Role.LEAD, Role.ADMIN, Role.PIPELINE})
-
-
+OVERSEERS = frozenset({Role.LEAD, Role.ADMIN, Role.PIPELINE})  # roles that see every ticket, video and mask
 TRAINED = "trained"  # the skill of a person who needs no warm-up
-
-
 GOLD_LANE = "gold"
 
-
-# What a phase may allow an annotator to prompt with: the words of the list `prompts` in a ticket's payload.
+# The prompts that a phase may allow. They are the words of the list `prompts` in a ticket's payload.
 PROMPTS = ("click", "box", "mask", "stroke", "propagate")
 
-
-# The kinds of operations of an annotator, each with the keys of its payload:
+# The kinds of an annotator's operations, each with the keys of its payload. The queue itself adds the kinds "verdict",
+# "submit" and "unsubmit".
 ACTS = (
-    "prompt",  # points_xy and labels, box_xyxy: everything that prompts on the frame now
+    "prompt",  # points_xy and labels, box_xyxy: all prompts that the frame now has
     "stroke",  # mask_rle: the frame's mask after a brush, an eraser or a polygon
     "propagate",  # direction: "forward", "backward" or "both"
     "lock",  # on: true if no propagation may change the frame
@@ -70,30 +57,20 @@ ACTS = (
     "redo",  # operation_id
 )
 
-
-# The keys of an operation's payload that show which prompt it was, for the kind "prompt".
+# For the kind "prompt": the payload's keys, and the word of PROMPTS that each one stands for.
 PROMPT_KEYS = {"points_xy": "click", "box_xyxy": "box", "mask_rle": "mask"}
 
-
 ID_PATTERN = r"^[A-Za-z0-9](?:\.?[A-Za-z0-9_:+@-])*$"  # no slash and no "..": an id is never a path
-
-
 ID_LENGTH = 128
-
-
 MAX_SIDE_PX = 16_384
-
-
-MAX_DEPTH = 32  # of nested lists and objects in a payload, so that no reader runs out of stack
-
-
+MAX_DEPTH = 32  # levels of lists and objects in a payload; deeper nesting could overflow a reader's stack
 MAX_S = 1e9  # s spent on a ticket, by a client's clock; keeps the sums finite
 
 
 def check_id(value: str, what: str = "id") -> str:
     """Return `value`; ValueError unless it is an id: letters, digits and _ : + @ - and single dots."""
     if len(value) > ID_LENGTH or not re.fullmatch(ID_PATTERN, value):
-        raise ValueError(f"not a {what}: {value[:80]!r}")
+        raise ValueError(f"invalid {what}: {value[:80]!r}")
     return value
 
 
@@ -109,7 +86,7 @@ def check_payload(value: str, what: str = "payload") -> str:
     for _ in range(MAX_DEPTH):
         level = [part for each in level for part in _parts(each)]
     if level:
-        raise ValueError(f"{what} is nested more than {MAX_DEPTH} deep: {value[:80]!r}")
+        raise ValueError(f"{what} has more than {MAX_DEPTH} nested levels: {value[:80]!r}")
     return value
 
 
@@ -127,31 +104,31 @@ def why_not(person: Person, ticket: Ticket) -> str | None:
     if ticket.kind not in kinds_of(person.roles):
         return f"{person.name} has no role for {ticket.kind} tickets"
     if ticket.kind is Kind.VERIFY and ticket.made_by == person.name:
-        return f"{person.name} made this masklet: somebody else verifies it"
+        return f"{person.name} made this masklet: another person must verify it"
     if ticket.needs_lead and Role.LEAD not in person.roles:
-        return "a verifier was unsure of this masklet: a lead decides"
+        return "a verifier was unsure of this masklet: a lead must decide"
     if Role.LEAD in person.roles:
         return None
     if ticket.skill is not None and ticket.skill not in person.skills:
-        return f"this ticket asks for the skill {ticket.skill}"
+        return f"this ticket needs the skill {ticket.skill}"
     if ticket.kind is Kind.VERIFY and ticket.sent_back_by == person.name:
-        return f"{person.name} sent this masklet back: somebody else verifies what became of it"
+        return f"{person.name} sent this masklet back: another verifier must check the correction"
     return None
 
 
 def lane_of(*, needs_lead: bool, skill: str | None) -> str:
-    """What a ticket asks for besides the role, as one word that an index can hold."""
+    """The requirement of a ticket besides the role (a lead, a skill or nothing), as one word for the index."""
     return "lead" if needs_lead else "" if skill is None else f"skill:{skill}"
 
 
 def lanes_of(person: Person) -> list[str]:
-    """The lanes that a person gets tickets from. A lead can take a ticket of another skill by its id only."""
+    """The lanes from which a person gets tickets. A lead can claim a ticket with another skill only by its id."""
     lead = ["lead"] if Role.LEAD in person.roles else []
     return ["", *lead, *(lane_of(needs_lead=False, skill=skill) for skill in sorted(person.skills))]
 
 
 def is_in_share(word: str, share: float) -> bool:
-    """Whether the hash of an id falls into a share in [0, 1]: the same answer on every machine."""
+    """Whether the hash of an id falls into a share in [0, 1]. The result is the same on every machine."""
     return int(content_id(word, "share"), 16) < share * 16**16
 
 
@@ -170,7 +147,9 @@ def check_new_ticket(ticket: NewTicket) -> None:
             raise ValueError(f"verify ticket {ticket.ticket_id} has no masklet")
         return
     if ticket.masklet.video_id != ticket.video_id:
-        raise ValueError(f"ticket {ticket.ticket_id} is about {ticket.video_id}, its masklet about another video")
+        raise ValueError(
+            f"ticket {ticket.ticket_id} is about {ticket.video_id}, but its masklet is about another video"
+        )
     check_masklet(ticket.masklet)
 
 
@@ -183,16 +162,18 @@ def check_gold(gold: NewGold) -> None:
     elif gold.ticket.kind is Kind.TRACK and gold.truth is not None and gold.expected is None:
         check_masklet(gold.truth)
         return
-    raise ValueError(f"gold {gold.ticket.ticket_id}: a verify ticket has an expected verdict, a track ticket a truth")
+    raise ValueError(
+        f"gold {gold.ticket.ticket_id}: a verify ticket needs an expected verdict, a track ticket a true masklet"
+    )
 
 
 def check_masklet(masklet: Masklet) -> None:
-    """ValueError unless ids, sizes, lists and run lengths of a masklet agree."""
+    """ValueError unless the ids of a masklet are valid and its sizes, lists and run lengths are consistent."""
     check_id(masklet.masklet_id, "masklet_id")
     check_id(masklet.video_id, "video_id")
     name = f"masklet {masklet.masklet_id}"
     if not (0 < masklet.height <= MAX_SIDE_PX and 0 < masklet.width <= MAX_SIDE_PX):
-        raise ValueError(f"{name}: size {masklet.height}x{masklet.width}")
+        raise ValueError(f"{name}: invalid size {masklet.height}x{masklet.width}")
     if problems := form_problems(masklet):
         raise ValueError(f"{name}: {next(iter(problems.values()))}")
 
@@ -201,12 +182,12 @@ def check_operation(ticket: Ticket, operation: NewOperation) -> None:
     """ValueError for a malformed operation; NotAllowed for a prompt that the ticket's phase does not permit."""
     check_id(operation.operation_id, "operation_id")
     if operation.kind not in ACTS:
-        raise ValueError(f"not a kind of operation: {operation.kind[:40]!r}")
+        raise ValueError(f"unknown kind of operation: {operation.kind[:40]!r}")
     payload = json.loads(check_payload(operation.payload))
     allowed = json.loads(ticket.payload).get("prompts")
     if operation.kind in ("undo", "redo"):
         if not isinstance(payload.get("operation_id"), str):
-            raise ValueError(f"{operation.kind} of which operation_id? {operation.payload[:80]!r}")
+            raise ValueError(f"{operation.kind} needs an operation_id: {operation.payload[:80]!r}")
         return
     if ticket.kind is Kind.VERIFY:
         raise NotAllowed(f"a verify ticket takes a verdict, not a {operation.kind}")
@@ -218,29 +199,29 @@ def check_operation(ticket: Ticket, operation: NewOperation) -> None:
         raise NotAllowed(f"phase {ticket.phase} does not allow {', '.join(refused)} in this ticket")
 
 
-def check_submission(ticket: Ticket, outcome: Submission) -> None:
-    """ValueError if `outcome` cannot finish `ticket`."""
-    check_id(outcome.operation_id, "operation_id")
-    made = outcome.masklet
-    if (outcome.verdict is None) == (made is None):
-        raise ValueError("finish with a verdict or with a masklet: one of the two")
-    if (ticket.kind, outcome.verdict) not in NEXT:
-        answer = outcome.verdict or "a masklet"
+def check_submission(ticket: Ticket, submission: Submission) -> None:
+    """ValueError if `submission` cannot finish `ticket`."""
+    check_id(submission.operation_id, "operation_id")
+    made = submission.masklet
+    if (submission.verdict is None) == (made is None):
+        raise ValueError("a submission has either a verdict or a masklet")
+    if (ticket.kind, submission.verdict) not in NEXT:
+        answer = submission.verdict or "a masklet"
         raise ValueError(f"a {ticket.kind} ticket cannot be finished with {answer}")
-    if outcome.verdict is Verdict.REJECT and not outcome.reasons:
+    if submission.verdict is Verdict.REJECT and not submission.reasons:
         raise ValueError("a rejection needs a reason")
-    if outcome.verdict is Verdict.UNSURE and ticket.needs_lead:
-        raise ValueError("a verifier was unsure already: a lead decides")
-    if outcome.seconds is not None and not 0 <= outcome.seconds <= MAX_S:
-        raise ValueError(f"seconds must be between 0 and {MAX_S:g}, not {outcome.seconds}")
+    if submission.verdict is Verdict.UNSURE and ticket.needs_lead:
+        raise ValueError("a verifier was already unsure: a lead must decide")
+    if submission.seconds is not None and not 0 <= submission.seconds <= MAX_S:
+        raise ValueError(f"seconds must be between 0 and {MAX_S:g}, not {submission.seconds}")
     if made is not None:
         check_masklet(made)
         if made.video_id != ticket.video_id:
             raise ValueError(f"the ticket is about video {ticket.video_id}, the masklet about {made.video_id}")
         if made.masklet_id == ticket.masklet_id:
-            raise ValueError(f"masklet {made.masklet_id} is what the ticket was about: the new one needs its own id")
+            raise ValueError(f"masklet {made.masklet_id} is the ticket's own masklet: a correction needs a new id")
 
 
 def next_ticket_id(ticket: Ticket, kind: Kind) -> str:
-    """The id of the ticket that follows `ticket`: the same each time."""
+    """The id of the next ticket after `ticket`; it depends only on the ticket and the kind."""
     return content_id(ticket.ticket_id, kind.value, str(ticket.attempt + 1))

@@ -1,14 +1,15 @@
 """People, their roles and passwords, and the credentials that requests carry.
 
-Knows nothing about HTTP. Passwords are kept as argon2id hashes; of a browser login or a program's token only the
-SHA-256 is kept (the secrets are random and long, so no salt is needed). Every change of a person or a token, and every
-login, also a failed one, writes a line of the audit in the same transaction.
+Knows nothing about HTTP. Passwords are stored as argon2id hashes. Of a browser login or a program's token only the
+SHA-256 is stored (the secrets are random and long, so they need no salt). Every change of a person or a token, and
+every login, also a failed one, writes a line of the audit in the same transaction.
 """
 
 from __future__ import annotations
 
 import builtins
 import hashlib
+import math
 import secrets
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from cachetools import TTLCache
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from annotation_queue import audit, schema
@@ -33,11 +35,11 @@ if TYPE_CHECKING:
 
 LOGIN_S = 12 * 3600.0  # a browser login lasts a working day
 MIN_PASSWORD = 8  # characters
-FAILURES_S = 300.0  # the limits below are for this time
+FAILURES_S = 300.0  # the limits below count the failures of this time
 FAILURES = 10  # failed logins as one name from one address
-MANY_FAILURES = 100  # failed logins as one name, or from one address: an office shares an address
-TOKEN_ID = 12  # characters of a token's hash that name it
-NOBODY = "(nobody)"  # in the audit: who failed to log in, and the name that has no account
+MANY_FAILURES = 100  # failed logins as one name, or from one address; higher, because an office shares an address
+TOKEN_ID = 12  # characters of a token's hash that are its id
+NOBODY = "(nobody)"  # in the audit: the actor of a failed login, and the subject if the name has no account
 OPERATOR = "(operator)"  # in the audit: the command line or the server itself
 TOKEN_PREFIX = "mq_"  # makes a leaked token recognisable
 
@@ -65,7 +67,7 @@ _Who = tuple[str | None, str | None]  # an attempt to log in: name and address, 
 # A lead may manage people with these roles and no others. Admins manage everybody.
 ROLES_OF_LEADS = frozenset({Role.ANNOTATOR, Role.VERIFIER, Role.LEAD})
 
-_WHO = (  # asked at every request
+_WHO = (  # runs at every request
     select(credentials.c.csrf, credentials.c.expires_at, credentials.c.scopes, people)
     .select_from(credentials.join(people, people.c.name == credentials.c.name))
     .where(credentials.c.secret_sha256 == bindparam("secret_sha256"), people.c.disabled.is_(False))
@@ -82,15 +84,18 @@ class Accounts:
         hasher: PasswordHasher | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """hasher: argon2id with its own parameters, cheaper ones for tests."""
+        """hasher: argon2id with other parameters; tests use cheaper ones."""
         self._database = database
         self._hasher = hasher or PasswordHasher()
         self._clock = clock
-        self._failures: dict[_Who, list[float]] = {}  # in this process only: a restart forgets them
+        # Times of failures; in this process only, so a restart clears them.
+        self._failures: TTLCache[_Who, list[float]] = TTLCache(math.inf, FAILURES_S, clock)
         self._unknown: list[float] = []  # times of the audited attempts with an unknown name
         self._lock = threading.Lock()
         self._hashing = threading.BoundedSemaphore(4)  # each hash takes tens of MiB for a moment
-        self._nobody = self._hasher.hash(secrets.token_hex(16))  # so that an unknown name takes as long as a known one
+        self._nobody = self._hasher.hash(
+            secrets.token_hex(16)
+        )  # checking an unknown name must take as long as a known one
 
     # --- people ------------------------------------------------------------------------------------------------
 
@@ -106,8 +111,8 @@ class Accounts:
         """Add a person, or change the roles, password or skills of an existing one.
 
         by: the person who does so; None: the operator of the server.
-        Raises ValueError for a bad name or skill, no role, or a password shorter than MIN_PASSWORD; NotAllowed if `by`
-        may not.
+        Raises ValueError for an invalid name or skill, for no role, and for a password shorter than MIN_PASSWORD;
+        NotAllowed if `by` may not do this.
         """
         check_id(name, "name")
         person = Person(name=name, roles=frozenset(Role(role) for role in roles))
@@ -126,17 +131,17 @@ class Accounts:
                 c.execute(insert(people).values(name=name, created_at=self._clock(), **values))
             else:
                 c.execute(update(people).where(people.c.name == name).values(**values))
-                if password is not None:  # end the logins that used the old one
+                if password is not None:  # end the logins with the old password
                     c.execute(delete(credentials).where(credentials.c.name == name, credentials.c.csrf.is_not(None)))
         return person
 
     def disable(self, name: str, disabled: bool = True, *, by: Person | None = None) -> None:
-        """Disable a person and end all their credentials, or let them log in again. Raises ValueError, NotAllowed."""
+        """Disable a person and end all their credentials, or enable them again. Raises ValueError, NotAllowed."""
         with self._database.write() as c:
             self._note(c, by, "disable" if disabled else "enable", name, {})
             changed = c.execute(update(people).where(people.c.name == name).values(disabled=disabled)).rowcount
             if not changed:
-                raise ValueError(f"there is nobody called {name!r}")
+                raise ValueError(f"there is no person {name!r}")
             if disabled:
                 c.execute(delete(credentials).where(credentials.c.name == name))
 
@@ -148,13 +153,13 @@ class Accounts:
             return bool(c.execute(delete(people).where(people.c.name == name)).rowcount)
 
     def list(self) -> list[Person]:
-        """Everybody, by name."""
+        """All people, by name."""
         with self._database.read() as c:
             rows = c.execute(select(people).order_by(people.c.name))
             return [_person(row) for row in rows]
 
     def accounts(self) -> builtins.list[Account]:
-        """Everybody, by name, with their valid tokens."""
+        """All people, by name, with their valid tokens."""
         tokens: dict[str, list[Token]] = {}
         with self._database.read() as c:
             for row in c.execute(
@@ -190,10 +195,10 @@ class Accounts:
         expires_s: float | None = None,
         by: Person | None = None,
     ) -> str:
-        """A new token for a program that acts as `name`; shown once.
+        """A new token for a program that acts as `name`. It cannot be read again later.
 
-        scopes: what it may be used for; None: everything that `name` may do. expires_s: how long it lasts.
-        Raises ValueError for an unknown name, NotAllowed if `by` may not.
+        scopes: the uses that it permits; None: everything that `name` may do. expires_s: s until it expires.
+        Raises ValueError for an unknown name, NotAllowed if `by` may not do this.
         """
         secret, now = TOKEN_PREFIX + secrets.token_urlsafe(32), self._clock()
         kept = None if scopes is None else ",".join(sorted({Scope(scope) for scope in scopes}))
@@ -201,7 +206,7 @@ class Accounts:
             raise ValueError(f"a token needs a scope: {', '.join(Scope)}")
         with self._database.write() as c:
             if c.scalar(select(people.c.name).where(people.c.name == name, people.c.disabled.is_(False))) is None:
-                raise ValueError(f"there is nobody called {name!r}")
+                raise ValueError(f"there is no person {name!r}")
             self._note(c, by, "issue token", name, {"token_id": token_id_of(secret), "scopes": kept})
             row = {"secret_sha256": _digest(secret), "name": name, "created_at": now, "scopes": kept}
             c.execute(insert(credentials).values(**row, expires_at=None if expires_s is None else now + expires_s))
@@ -220,14 +225,14 @@ class Accounts:
         """End every credential of `name`, of browsers and programs; returns their number. Raises ValueError."""
         with self._database.write() as c:
             if c.execute(select(people.c.name).where(people.c.name == name)).first() is None:
-                raise ValueError(f"there is nobody called {name!r}")
+                raise ValueError(f"there is no person {name!r}")
             self._note(c, by, "revoke tokens", name, {})
             return int(c.execute(delete(credentials).where(credentials.c.name == name)).rowcount)
 
     def log_in(self, name: str, password: str, *, address: str = "") -> Login:
-        """Check a password and begin a login. Raises WrongPassword; TooManyLogins after FAILURES wrong ones.
+        """Check a password and begin a login. Raises WrongPassword; TooManyLogins after FAILURES wrong passwords.
 
-        address: where the request comes from.
+        address: the network address of the request.
         """
         with self._database.read() as c:
             row = c.execute(select(people).where(people.c.name == name)).first()
@@ -251,10 +256,10 @@ class Accounts:
             return self._begin(c, row)
 
     def admit(self, vouched: Vouched, roles: Iterable[Role] = ()) -> Login:
-        """Begin a login of a person whom a provider vouches for.
+        """Begin a login of a person whom a provider has identified.
 
-        roles: of the account that is created for a person without one; empty: such a person is refused.
-        Raises LoginRefused for them, for a disabled person, and for the pipeline, which is a program.
+        roles: of the account that is created for a person without one; empty: a person without an account is rejected.
+        Raises LoginRefused for such a person, for a disabled person, and for the pipeline, which is a program.
         """
         name, given = vouched.name, ",".join(sorted(roles))
         with self._database.write() as c:
@@ -333,12 +338,12 @@ class Accounts:
         *,
         roles: frozenset[Role] = frozenset(),
     ) -> None:
-        """Write a line of the audit, unless `by` may not do that to `name` (who is to have `roles`): NotAllowed."""
+        """Write a line of the audit. Raises NotAllowed if `by` may not manage `name` or may not give them `roles`."""
         if by is not None and Role.ADMIN not in by.roles:
             now = c.scalar(select(people.c.roles).where(people.c.name == name))
             concerned = roles | (frozenset() if now is None else _roles(now))
             if Role.LEAD not in by.roles or not concerned <= ROLES_OF_LEADS:
-                raise NotAllowed(f"{by.name} may not manage {name}: that takes an admin")
+                raise NotAllowed(f"{by.name} may not manage {name}: only an admin may")
         audit.note(c, self._clock(), OPERATOR if by is None else by.name, action, name, detail)
 
     def _hash(self, password: str) -> str:
@@ -348,7 +353,7 @@ class Accounts:
             return self._hasher.hash(password)
 
     def _is_noted(self) -> bool:
-        """Whether to audit another attempt with an unknown name: a limited number, so that nobody fills the audit."""
+        """Whether to audit another attempt with an unknown name. Limited, so that nobody can fill the audit."""
         now = self._clock()
         with self._lock:
             self._unknown = [t for t in self._unknown if t > now - FAILURES_S]
@@ -358,20 +363,17 @@ class Accounts:
             return True
 
     def _count_attempt(self, name: str, address: str) -> Callable[[], None]:
-        """Count an attempt as a failure before it is checked. Returns a function that takes this back after a success.
+        """Count an attempt as a failure before it is checked. Returns a function that undoes this after a success.
 
         Raises TooManyLogins.
         """
         now, pair = self._clock(), (name, address)
         limits: dict[_Who, int] = {pair: FAILURES, (name, None): MANY_FAILURES, (None, address): MANY_FAILURES}
         with self._lock:
-            if len(self._failures) > 10_000:  # somebody tries many names: forget old failures
-                kept = self._failures.items()
-                self._failures = {key: times for key, times in kept if times and times[-1] > now - FAILURES_S}
             recent = {key: [t for t in self._failures.get(key, ()) if t > now - FAILURES_S] for key in limits}
             if any(len(recent[key]) >= limit for key, limit in limits.items()):
                 raise TooManyLogins()
-            self._failures |= {key: [*times, now] for key, times in recent.items()}
+            self._failures.update({key: [*times, now] for key, times in recent.items()})
 
         def forgive() -> None:
             with self._lock:
@@ -383,7 +385,7 @@ class Accounts:
 
 
 def token_id_of(secret: str) -> str:
-    """The id of a token in lists: the beginning of its hash."""
+    """The id under which lists show a token: the beginning of its hash."""
     return _digest(secret)[:TOKEN_ID]
 
 

@@ -1,8 +1,8 @@
 """Logging in through an OpenID Connect provider: the authorization code flow with PKCE, state and nonce.
 
 Knows nothing about accounts, cookies or HTTP codes. A login in progress is one random secret, which the browser keeps.
-State, nonce and code verifier are derived from it, so that any process of the queue can finish a login that another one
-began. An ID token is trusted after its signature, issuer, audience, time and nonce are checked.
+State, nonce and code verifier are derived from it, so that one process of the queue can finish a login that another
+process began. An ID token is trusted only after its signature, issuer, audience, time and nonce were checked.
 
 Source: OpenID Connect Core 1.0 and Discovery 1.0, RFC 7636.
 """
@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
 import httpx
+from cachetools import TTLCache, cachedmethod
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
@@ -31,13 +32,13 @@ from annotation_queue.rules import check_id
 
 FLOW_S = 600.0  # how long a login at the provider may take
 KNOWN_S = 300.0  # how long the provider's description is cached
-PATIENCE_S = 10.0  # of each request to the provider
+PATIENCE_S = 10.0  # timeout of each request to the provider
 AT_ONCE = 16  # requests to the provider at once: a hanging provider must not block every thread of the queue
-LEEWAY_S = 60  # how wrong the provider's clock may be
-# Signatures with a private key only: not "none", and no shared secret.
+LEEWAY_S = 60  # the largest accepted error of the provider's clock
+# Only signatures with a private key; never "none" or a shared secret.
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
-LOOPBACK = ("localhost", "127.0.0.1", "::1")  # may be reached without TLS
-# The roles that a provider's login may give to a person without an account.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # hosts that need no TLS
+# The roles that a new person may get at their first login through a provider.
 NEWCOMERS = frozenset({Role.ANNOTATOR, Role.VERIFIER})
 
 
@@ -51,7 +52,7 @@ class Begun:
 
 @dataclass(frozen=True, kw_only=True)
 class Vouched:
-    """The person whom the provider vouches for: the name of their account here, and their fixed id at the provider."""
+    """The person whom the provider identified: the name of their account here, and their fixed id at the provider."""
 
     name: str
     issuer: str
@@ -93,23 +94,24 @@ class Provider:
         """page: URL at which people reach the queue; the provider must know `page/` as a redirect URI.
 
         client_secret: None for a public client.
-        name_claim: the claim that is the name of the account; it must be unique at the provider, and people must not be
-        able to change their own. roles: of the account that a new person gets at the first login; empty: new people are
-        refused.
+        name_claim: the claim with the name of the account. It must be unique at the provider, and people must not be
+        able to change it. roles: of the account that a new person gets at their first login; empty: new people are
+        rejected.
         Raises ValueError for a URL that is neither https nor on this machine, and for roles that only an admin gives.
         """
         self.roles = frozenset(Role(role) for role in roles)
         if more := self.roles - NEWCOMERS:
-            raise ValueError(f"newcomers may be {', '.join(sorted(NEWCOMERS))}, not {', '.join(sorted(more))}")
+            raise ValueError(f"a new person may get {', '.join(sorted(NEWCOMERS))}, not {', '.join(sorted(more))}")
         if not client_id:
-            raise ValueError(f"{issuer} gave this queue a client id: set it, too")
+            raise ValueError(f"no client id is set for {issuer}")
         self._issuer = _checked(issuer, "an OIDC issuer")
-        self._redirect_uri = _checked(page, "the page, to which an OIDC provider sends people back,").rstrip("/") + "/"
+        self._redirect_uri = _checked(page, "the page that an OIDC provider redirects people to").rstrip("/") + "/"
         self._client_id, self._client_secret = client_id, client_secret
         self._name_claim, self._clock = name_claim, clock
         self._tls = httpx.create_ssl_context()  # once: loading the certificates is slow
         self._asking = threading.BoundedSemaphore(AT_ONCE)
-        self._known: tuple[float, dict[str, Any]] = (float("-inf"), {})
+        self._descriptions: TTLCache[Any, dict[str, Any]] = TTLCache(1, KNOWN_S, clock)
+        self._lock = threading.Lock()
 
     @property
     def host(self) -> str:
@@ -171,9 +173,7 @@ class Provider:
 
     def _verified(self, id_token: object, nonce: str) -> dict[str, Any]:
         """The claims of an ID token, after checking that it is valid and for this client and this login."""
-        keys = self._ask(
-            "GET", self._endpoint("jwks_uri")
-        )  # fetched each time: the provider may change its keys at any time
+        keys = self._ask("GET", self._endpoint("jwks_uri"))  # not cached: the provider may change its keys
         try:
             token = jwt.decode(str(id_token), KeySet.import_key_set(keys), algorithms=ALGORITHMS)  # type: ignore[arg-type]
             wanted = jwt.JWTClaimsRegistry(
@@ -188,7 +188,7 @@ class Provider:
             )
             wanted.validate(token.claims)
         except (JoseError, ValueError, TypeError, KeyError) as error:
-            raise LoginRefused(f"{self.host} sent an ID token that does not hold: {error or 'malformed'}") from error
+            raise LoginRefused(f"{self.host} sent an invalid ID token: {error or 'malformed'}") from error
         only = not isinstance(token.claims["aud"], list) or len(token.claims["aud"]) == 1
         if token.claims.get("azp", self._client_id if only else None) != self._client_id:
             raise LoginRefused(f"{self.host} sent an ID token that was issued to another program")
@@ -197,13 +197,13 @@ class Provider:
     def _name(self, claims: dict[str, Any]) -> str:
         name = claims.get(self._name_claim)
         if not isinstance(name, str):
-            raise LoginRefused(f"{self.host} does not say your name: there is no claim {self._name_claim}")
+            raise LoginRefused(f"{self.host} did not send your name: there is no claim {self._name_claim}")
         if self._name_claim == "email" and claims.get("email_verified") is not True:
-            raise LoginRefused(f"{self.host} has not verified that {name} is yours")
+            raise LoginRefused(f"{self.host} has not verified the address {name}")
         try:
             return check_id(name, "name")
         except ValueError as error:
-            raise LoginRefused(f"{self.host} calls you what can be no name here: {name!r}") from error
+            raise LoginRefused(f"{self.host} sent an invalid name: {name!r}") from error
 
     def _endpoint(self, name: str) -> str:
         try:
@@ -211,20 +211,18 @@ class Provider:
         except (KeyError, ValueError) as error:
             raise ProviderUnreachable(f"{self.host} has no usable {name}") from error
 
+    @cachedmethod(lambda self: self._descriptions, lock=lambda self: self._lock)
     def _description(self) -> dict[str, Any]:
         """The provider's discovery document, cached for KNOWN_S."""
-        then, known = self._known
-        if self._clock() - then >= KNOWN_S:
-            known = self._ask("GET", self._issuer.rstrip("/") + "/.well-known/openid-configuration")
-            if (itself := known.get("issuer")) != self._issuer:
-                raise ProviderUnreachable(f"{self._issuer} calls itself {itself}: set the issuer as it says it")
-            self._known = (self._clock(), known)
-        return known
+        description = self._ask("GET", self._issuer.rstrip("/") + "/.well-known/openid-configuration")
+        if (issuer := description.get("issuer")) != self._issuer:
+            raise ProviderUnreachable(f"{self._issuer} names itself {issuer}: set the issuer to that name")
+        return description
 
     def _ask(self, method: str, url: str, **sent: Any) -> dict[str, Any]:
         """A JSON object from the provider. Redirects are not followed."""
         if not self._asking.acquire(blocking=False):
-            raise ProviderUnreachable(f"{self.host} is asked too much at once; try again")
+            raise ProviderUnreachable(f"too many requests to {self.host} at once; try again")
         try:
             with httpx.Client(timeout=PATIENCE_S, verify=self._tls, headers={"Accept": "application/json"}) as http:
                 response = http.request(method, url, **sent)
@@ -232,18 +230,18 @@ class Provider:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderUnreachable(f"{self.host} does not answer; try again, or log in by password") from error
         except ValueError as error:
-            raise ProviderUnreachable(f"{self.host} answers {response.status_code}, and no JSON") from error
+            raise ProviderUnreachable(f"{self.host} answered {response.status_code} without JSON") from error
         finally:
             self._asking.release()
         if 400 <= response.status_code < 500 and isinstance(answer, dict) and "error" in answer:
             raise LoginRefused(f"{self.host} refused this login: {answer['error']}")
         if not response.is_success or not isinstance(answer, dict):
-            raise ProviderUnreachable(f"{self.host} answers {response.status_code}, and nothing to log in with")
+            raise ProviderUnreachable(f"{self.host} answered {response.status_code}, which is no valid answer")
         return answer
 
 
 def _checked(url: str, what: str) -> str:
-    """Return a URL that is https or on this machine. Raises ValueError for another one."""
+    """Return `url` if it is https or on this machine. Raises ValueError otherwise."""
     parts = urlsplit(url)
     if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
         return url

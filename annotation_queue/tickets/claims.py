@@ -1,7 +1,7 @@
-"""Who gets which ticket: the one statement of a claim, and the conditions that it is made of.
+"""Who gets which ticket: the statement of a claim and its conditions.
 
-A person's own reserved tickets come first (rework, gold), then the best of their lanes by priority and age. Works
-inside the store's transactions. The statements are built once, as building one takes longer than running it.
+Tickets that are reserved for the person (rework, gold) come first, then the best of their lanes by priority and age.
+Works inside the store's transactions. The statements are built once, because building one takes longer than running it.
 """
 
 from __future__ import annotations
@@ -50,10 +50,9 @@ class Request:
 def claim(
     c: Connection, policy: QueuePolicy, request: Request, now: float, until: float
 ) -> tuple[Row[Any] | None, bool]:
-    """Lease a ticket until then. Returns its row, or None, and whether to try again soon.
+    """Lease a ticket until `until`. Returns its row or None, and whether the caller should retry soon.
 
-    To try again helps where every fitting ticket is locked by other claims at this moment. Raises NotAllowed,
-    NoSuchTicket.
+    A retry helps if other claims have locked every suitable ticket at this moment. Raises NotAllowed, NoSuchTicket.
     """
     person, ticket_id, kinds, only_gold = request.person, request.ticket_id, request.kinds, False
     if ticket_id is None:
@@ -70,7 +69,7 @@ def claim(
         for kind in kinds:
             row = c.execute(claiming(kind, *how), values | {"claim_kind": kind.value}).first()
             if row is not None:
-                leases.note(c, row, person, request.claim_id, now)
+                leases.note(c, row, leases.NewLease(person=person, claim_id=request.claim_id, now=now, until=until))
                 return row, False
         if c.dialect.name != "sqlite" and any(
             c.scalar(waiting(kind, *how), values | {"claim_kind": kind.value}) for kind in kinds
@@ -82,7 +81,7 @@ def claim(
 
 
 def _led_to(c: Connection, person: Person, ticket_id: str) -> bool:
-    """Whether an answer of this person led to a ticket. After gold there is no such ticket, so nobody may have one."""
+    """Whether this person's own answer led to a ticket. They may not claim it: the ticket after gold never exists."""
     t, le = schema.tickets, schema.leases
     mine = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
     query = select(t.c.ticket_id).where(t.c.ticket_id.in_(mine), t.c.next_ticket_id == ticket_id)
@@ -90,7 +89,7 @@ def _led_to(c: Connection, person: Person, ticket_id: str) -> bool:
 
 
 def _refuse(c: Connection, person: Person, ticket_id: str) -> None:
-    """Raise NotAllowed if a person cannot have the ticket that they asked for; return if somebody else holds it.
+    """Raise NotAllowed if a person may not have the ticket that they asked for; return if another person holds it.
 
     A lead learns the reason. Others get one message, whether the ticket exists or not, so that ids cannot be guessed.
     """
@@ -101,9 +100,9 @@ def _refuse(c: Connection, person: Person, ticket_id: str) -> None:
 
 
 def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[ColumnElement[bool]]:
-    """Conditions on tickets of a kind: this person's earlier work does not keep them from the ticket."""
+    """Conditions on tickets of a kind that exclude those a person may not get because of their earlier work."""
     t, le = schema.tickets, schema.leases.alias()
-    # count() and coalesce(): with a plain EXISTS on the column, either database may read all that the person finished.
+    # count() and coalesce(): with a plain EXISTS, both databases may read every ticket that the person ever finished.
     by_them = (func.coalesce(le.c.person, le.c.person) == person) & le.c.finished_at.is_not(None)
     answers = select(func.count()).where(by_them)
     if kind is Kind.TRACK:
@@ -125,7 +124,7 @@ def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[Co
 def _parts(
     kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
 ) -> list[tuple[int, list[ColumnElement[bool]]]]:
-    """The tickets of a kind that a person may be handed, in parts that one index serves each, with each part's rank."""
+    """Conditions for the tickets of a kind that a person may get, in parts. One index serves each part. With ranks."""
     t = schema.tickets
     person: ColumnElement[str] = bindparam("claim_person", type_=String)
     base = [schema.IS_OPEN, t.c.kind == bindparam("claim_kind", type_=String), *not_barred(person, kind, lead=lead)]
@@ -146,7 +145,7 @@ def _parts(
 def claiming(
     kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
 ) -> ReturningUpdate[Any]:
-    """The statement that leases the best ticket of a kind to a person; each part of it reads an entry of an index."""
+    """The statement that leases the best ticket of a kind to a person. Each part of it reads one entry of an index."""
     t = schema.tickets
     best = []
     for rank, conditions in _parts(kind, lanes, lead, one_ticket, one_batch, only_gold):
@@ -179,9 +178,9 @@ def claiming(
 def waiting(
     kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
 ) -> Select[Any]:
-    """Whether there is a ticket that `claiming` would lease, locked or not.
+    """A query: does a ticket exist that `claiming` would lease if it were not locked?
 
-    A claim locks the best ticket of each part and takes one of them. A locked ticket may be free again in a moment.
+    A claim locks the best ticket of each part and leases one of them. The others are free again a moment later.
     """
     parts = _parts(kind, lanes, lead, one_ticket, one_batch, only_gold)
     return select(or_(*(exists().where(*conditions) for _, conditions in parts)))

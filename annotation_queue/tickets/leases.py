@@ -1,11 +1,12 @@
 """Leases: who holds a ticket, under which fencing token, until when.
 
-Every lease that ever was is a row of `leases`; the current one is also in the ticket's row. Works inside the store's
-transactions. The statements are built once, as building one takes longer than running it.
+Every lease, also an ended one, is a row of `leases`; the current one is also in the ticket's row. Works inside the
+store's transactions. The statements are built once, because building one takes longer than running it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -43,6 +44,16 @@ _RETURN_EXPIRED = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewLease:
+    """A lease that a person asks for. Times are in s since the epoch, on the server's clock."""
+
+    person: Person
+    claim_id: str  # made by the client; the same id again gives the same ticket while the lease lasts
+    now: float
+    until: float  # when the lease expires
+
+
 def holds(ticket: Ticket, token: int, person: Person) -> bool:
     """Whether the ticket is leased to this person under this token now."""
     return ticket.state is State.LEASED and ticket.lease_token == token and ticket.leased_by == person.name
@@ -70,8 +81,8 @@ def lock_ticket(c: Connection, ticket_id: str) -> Row[Any]:
 def held_once(c: Connection, ticket_id: str, token: int, person: Person, *, lock: bool = True) -> Row[Any]:
     """The ticket's row, if this person holds or held it under this token.
 
-    Otherwise NotAllowed, even if the ticket does not exist: nothing follows from a gold ticket, and a different error
-    would show that.
+    Otherwise NotAllowed, even if the ticket does not exist. The ticket after a gold ticket never exists, and a
+    different error would reveal the gold.
     """
     key = {"ticket_id": ticket_id, "token": token, "person": person.name}
     row = c.execute(_LOCK_HELD_ONCE if lock else _HELD_ONCE, key).first()
@@ -81,20 +92,20 @@ def held_once(c: Connection, ticket_id: str, token: int, person: Person, *, lock
 
 
 def given(c: Connection, person: Person, claim_id: str) -> Ticket | None:
-    """The ticket that an earlier call with this claim_id gave, or None. Raises LeaseLost if that lease is over."""
+    """The ticket that an earlier call with this claim_id leased, or None. Raises LeaseLost if that lease ended."""
     lease = c.execute(_GIVEN, {"person": person.name, "claim_id": claim_id}).first()
     if lease is None:
         return None
     ticket = to_ticket(lock_ticket(c, lease.ticket_id))
     if not holds(ticket, lease.token, person):
-        raise LeaseLost(f"the lease that claim {claim_id} gave is over")
+        raise LeaseLost(f"the lease of claim {claim_id} has ended")
     return ticket
 
 
-def note(c: Connection, row: Row[Any], person: Person, claim_id: str, now: float) -> None:
+def note(c: Connection, row: Row[Any], new: NewLease) -> None:
     """Record the lease that a ticket's row has just got."""
-    lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": now}
-    c.execute(insert(schema.leases), lease | {"person": person.name, "claim_id": claim_id})
+    lease = {"ticket_id": row.ticket_id, "token": row.lease_token, "claimed_at": new.now}
+    c.execute(insert(schema.leases), lease | {"person": new.person.name, "claim_id": new.claim_id})
 
 
 def end(c: Connection, ticket_id: str, token: int, submission: Submission, now: float) -> None:
@@ -111,17 +122,17 @@ def clear_answer(c: Connection, ticket_id: str, token: int) -> None:
 
 
 def extend(c: Connection, ticket_id: str, until: float) -> Ticket:
-    """Let a lease last until then."""
+    """Set the time when a lease expires."""
     query = update(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id).values(expires_at=until)
     return to_ticket(c.execute(query.returning(schema.tickets)).one())
 
 
 def open_again(c: Connection, ticket_id: str) -> Row[Any]:
-    """Give a ticket back to the queue; returns its row."""
+    """Return a ticket to the queue: it is open again. Returns its row."""
     back = update(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id).values(_OPEN_AGAIN)
     return c.execute(back.returning(schema.tickets)).one()
 
 
 def return_expired(c: Connection, now: float) -> None:
-    """Give back every ticket whose lease is over and that no other transaction has locked."""
+    """Return every ticket with an expired lease to the queue. Skips tickets that another transaction has locked."""
     c.execute(_RETURN_EXPIRED, {"claim_now": now})

@@ -1,4 +1,4 @@
-"""A further object of a video: an annotator opens a track ticket for it and holds that ticket at once.
+"""Another object of a video: an annotator opens a track ticket for it and holds that ticket at once.
 
 Works inside the store's transactions.
 """
@@ -11,24 +11,23 @@ from sqlalchemy import Connection, func, insert, select
 
 from annotation_queue import schema
 from annotation_queue.errors import NotAllowed
-from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, State, Ticket
+from annotation_queue.records import Kind, NewTicket, QueuePolicy, State, Ticket
 from annotation_queue.rules import kinds_of
 from annotation_queue.tickets import batches, gold, leases, tallies
 from annotation_queue.tickets.rows import row_of, to_ticket
 from storage.records import content_id
 
-MAX_OBJECTS = 1000  # tickets of a video in a batch, after which people open no more
+MAX_OBJECTS = 1000  # tickets of a video in a batch; after that, people cannot open more
 
 
-def open_object(
-    c: Connection, policy: QueuePolicy, ticket: Ticket, person: Person, claim_id: str, now: float, until: float
-) -> Ticket:
-    """Open a track ticket from nothing for the video of `ticket`, leased to the holder of `ticket` until then.
+def open_object(c: Connection, policy: QueuePolicy, ticket: Ticket, lease: leases.NewLease) -> Ticket:
+    """Open a track ticket without a masklet for the video of `ticket`, leased to the holder of `ticket`.
 
     Raises NotAllowed.
     """
+    person, now = lease.person, lease.now
     if ticket.kind is Kind.VERIFY:
-        raise NotAllowed("a new object begins in a ticket that is corrected or selected")
+        raise NotAllowed("another object can be opened from a track or select ticket only")
     if Kind.TRACK not in kinds_of(person.roles):
         raise NotAllowed(f"{person.name} has no role for {Kind.TRACK} tickets")
     gold.check_trained(c, policy, person)
@@ -37,11 +36,11 @@ def open_object(
     t = schema.tickets
     same = (t.c.batch_id == ticket.batch_id) & (t.c.video_id == ticket.video_id)
     full = (c.scalar(select(func.count()).where(same)) or 0) >= MAX_OBJECTS
-    if full or batch.drained_at is not None:  # one message: a lease in a drained batch is always gold
-        raise NotAllowed(f"video {ticket.video_id} takes no further object in this batch")
+    if full or batch.drained_at is not None:  # one message for both: only gold is leased in a drained batch
+        raise NotAllowed(f"no more objects can be opened for video {ticket.video_id} in this batch")
     payload = {key: value for key, value in json.loads(ticket.payload).items() if key != "pinned"}
     new = NewTicket(
-        ticket_id=content_id(ticket.ticket_id, claim_id),
+        ticket_id=content_id(ticket.ticket_id, lease.claim_id),
         kind=Kind.TRACK,
         video_id=ticket.video_id,
         phase=ticket.phase,
@@ -49,10 +48,10 @@ def open_object(
         payload=json.dumps(payload | {"begun_by": person.name}),
         skill=ticket.skill,
     )
-    lease = {"state": State.LEASED.value, "leased_by": person.name, "lease_token": 1, "expires_at": until}
-    values = row_of(new, ticket.batch_id, now, batch.total, policy) | lease
+    held = {"state": State.LEASED.value, "leased_by": person.name, "lease_token": 1, "expires_at": lease.until}
+    values = row_of(new, ticket.batch_id, now, batch.total, policy) | held
     row = c.execute(insert(t).values(**values).returning(t)).one()
     batches.count(c, ticket.batch_id, now, more=1, less=-1)
-    leases.note(c, row, person, claim_id, now)
+    leases.note(c, row, lease)
     tallies.add(c, tallies.added([values]))
     return to_ticket(row)

@@ -1,11 +1,12 @@
 """Operations: the append-only log of what people did in each ticket. Works inside the store's transactions.
 
-A branch is an operation that arrived after its lease was lost: it is stored, and counted nowhere.
+A branch is an operation that arrived after its lease was lost. It is stored but does not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
@@ -20,8 +21,18 @@ _KNOWN = select(schema.operations.c.operation_id, schema.operations.c.ticket_id,
 _LAST = select(func.max(schema.operations.c.seq)).where(schema.operations.c.ticket_id == bindparam("ticket_id"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sender:
+    """The person who sends operations, and the lease under which they send them."""
+
+    person: Person
+    token: int
+    now: float  # s since the epoch, on the server's clock
+    branch: bool = False  # the lease was lost before the operations arrived
+
+
 def known(c: Connection, ticket: Ticket, ids: Sequence[str]) -> dict[str, bool]:
-    """Those of `ids` that are stored, each with whether it is a branch. ValueError if another ticket has one."""
+    """The stored operations among `ids`, each with whether it is a branch. ValueError if another ticket has one."""
     rows = c.execute(_KNOWN, {"ids": ids}).all()
     for row in rows:
         if row.ticket_id != ticket.ticket_id:
@@ -29,16 +40,7 @@ def known(c: Connection, ticket: Ticket, ids: Sequence[str]) -> dict[str, bool]:
     return {row.operation_id: bool(row.branch) for row in rows}
 
 
-def append(
-    c: Connection,
-    ticket: Ticket,
-    token: int,
-    person: Person,
-    operations: Sequence[NewOperation],
-    now: float,
-    *,
-    branch: bool = False,
-) -> int:
+def append(c: Connection, ticket: Ticket, sender: Sender, operations: Sequence[NewOperation]) -> int:
     """Store new operations of a ticket in their order. Returns the `seq` of the ticket's last operation."""
     seq = int(c.scalar(_LAST, {"ticket_id": ticket.ticket_id}) or 0)
     if not operations:
@@ -48,10 +50,10 @@ def append(
         "batch_id": ticket.batch_id,
         "video_id": ticket.video_id,
         "masklet_id": ticket.masklet_id or "",
-        "person": person.name,
-        "lease_token": token,
-        "received_at": now,
-        "branch": branch,
+        "person": sender.person.name,
+        "lease_token": sender.token,
+        "received_at": sender.now,
+        "branch": sender.branch,
     }
     rows = [
         about

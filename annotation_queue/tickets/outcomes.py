@@ -3,15 +3,16 @@
 Works inside the store's transactions, on a ticket that the store has locked. The batch is locked last.
 
 Two kinds of tickets take several answers. A verify ticket of the overlap share is open again after each verdict until
-all are there; nobody gets it twice. Where several people make one masklet, each has a ticket of their own, which opens
-when the ticket before it is done: nobody sees another person's masklet. The masklet closest to the others goes on.
+it has all of them; a person gets it once only. If several people make one masklet, each has their own ticket. It opens
+when the ticket before it is done, and nobody sees another person's masklet. The next ticket is about the masklet that
+agrees best with the others.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -28,7 +29,7 @@ from annotation_queue.tickets.tallies import Tally
 from annotation_queue.versions import versions_of
 from storage.records import Masklet, Verdict
 
-PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts that point the next person to a frame
+PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts after which the next person is shown the same frame
 _CLOSE = update(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("of_ticket")).returning(schema.tickets)
 _ANSWERS = (
     select(schema.leases)
@@ -47,14 +48,23 @@ _SAME_WORK = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """What the answers to a ticket decide."""
+
+    answer: Majority
+    made: Masklet | None  # the new masklet that the next ticket is about; None: the ticket's own masklet
+    again: bool  # open the same work for a second person, without saying that it is a repeat
+
+
 def submit(
     c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, submission: Submission, now: float
 ) -> Finished:
-    """Store a submission of the ticket's holder as an operation, end the lease, and do what follows."""
+    """Store the holder's submission as an operation, end the lease, and settle the ticket or open the next one."""
     ticket, is_gold = to_ticket(row), row.gold_id is not None
     changed = {} if submission.masklet is None else _changed(c, row, submission.masklet)
     act = act_of(submission, keep_masklet=is_gold, changed=changed)
-    operations.append(c, ticket, ticket.lease_token, person, [act], now)
+    operations.append(c, ticket, operations.Sender(person=person, token=ticket.lease_token, now=now), [act])
     leases.end(c, ticket.ticket_id, ticket.lease_token, submission, now)
     if not is_gold:
         return _answer(c, policy, row, person, submission, now)
@@ -63,13 +73,13 @@ def submit(
 
 
 def finished(c: Connection, row: Row[Any]) -> Finished:
-    """The answer to a submission to this ticket, now or when the same submission comes again."""
+    """The response to a submission for this ticket; the same if the client repeats the submission."""
     drained = row.gold_id is None and batches.read(c, row.batch_id).drained  # gold must not show that a batch is done
     return _finished(to_ticket(row), drained=drained)
 
 
 def answers_of(c: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
-    """The leases that ended with an answer, in their order: of a ticket, or of all tickets of its shared object."""
+    """The leases that ended with an answer, in order: of this ticket, or of all tickets of its shared object."""
     if row.object_id is not None:
         return c.execute(_ANSWERS_ABOUT, {"object_id": row.object_id}).all()
     return c.execute(_ANSWERS, {"ticket_id": row.ticket_id}).all()
@@ -91,7 +101,7 @@ def effort_on(c: Connection, row: Row[Any], made: Masklet) -> dict[str, Effort]:
 def _answer(
     c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, submission: Submission, now: float
 ) -> Finished:
-    """Count an answer. If it is the last one that the ticket takes, decide and open what follows."""
+    """Count an answer. After the last answer, decide, and settle the ticket or open the next one."""
     answers = answers_of(c, row)
     mine, is_last = answers[-1], len(answers) >= row.overlap
     if not is_last and row.object_id is None:
@@ -105,36 +115,28 @@ def _answer(
         made = made_masklet(submission.masklet, to_ticket(row), person, parent, effort.values())
         masklets.keep(c, row.batch_id, [made], now)
         gained = tallies.answered(row, mine, made=made, effort=effort, parent=parent)
-    decided = majority(answers if is_last else answers[-1:])
+    answer = majority(answers if is_last else answers[-1:])
     if is_last:
         all_made = made_of(c, row, answers)
         gained += tallies.agreed(row, answers, all_made)
-        if row.object_id is not None and decided.verdict != Verdict.REJECT.value:
+        if row.object_id is not None and answer.verdict != Verdict.REJECT.value:
             made, _ = closest(all_made)
-            decided = replace(decided, verdict=None, reasons="")
+            answer = replace(answer, verdict=None, reasons="")
     if row.needs_lead:
-        audit.note(c, now, person.name, "decide", row.ticket_id, {"verdict": decided.verdict})
-    result, counted = _settle_or_follow(c, policy, row, decided, made, now, again=not is_last)
+        audit.note(c, now, person.name, "decide", row.ticket_id, {"verdict": answer.verdict})
+    decision = _Decision(answer=answer, made=made, again=not is_last)
+    result, counted = _settle_or_follow(c, policy, row, decision, now)
     tallies.add(c, [*gained, *counted])
     return result
 
 
 def _settle_or_follow(
-    c: Connection,
-    policy: QueuePolicy,
-    row: Row[Any],
-    decided: Majority,
-    made: Masklet | None,
-    now: float,
-    *,
-    again: bool,
+    c: Connection, policy: QueuePolicy, row: Row[Any], decision: _Decision, now: float
 ) -> tuple[Finished, list[Tally]]:
-    """Close a ticket and open the ticket that follows. Also returns what the tallies gain.
-
-    again: opens the same work for a second person, without saying that it is a repeat.
-    """
-    kind, verdict = Kind(row.kind), None if decided.verdict is None else Verdict(decided.verdict)
-    following = kind if again else NEXT[(kind, verdict)]
+    """Close a ticket and open the next one, if there is one. Also returns the rows to add to the tallies."""
+    answer, kind = decision.answer, Kind(row.kind)
+    verdict = None if answer.verdict is None else Verdict(answer.verdict)
+    following = kind if decision.again else NEXT[(kind, verdict)]
     follower_id = None if following is None else next_ticket_id(to_ticket(row), following)
     done = {
         "of_ticket": row.ticket_id,
@@ -142,17 +144,17 @@ def _settle_or_follow(
         "leased_by": None,
         "expires_at": None,
         "verdict": verdict,
-        "reasons": decided.reasons or "",
-        "finished_by": decided.person,
+        "reasons": answer.reasons or "",
+        "finished_by": answer.person,
         "finished_at": now,
-        "seconds": decided.seconds,
+        "seconds": answer.seconds,
         "next_ticket_id": follower_id,
         "settled": verdict if following is None else None,
     }
     closed = c.execute(_CLOSE, done).one()
     opened = []
     if following is not None and follower_id is not None:
-        new = _repeat(row) if again else _follower(c, policy, row, decided, made, follower_id, now)
+        new = _repeat(row) if decision.again else _follower(c, policy, row, decision, follower_id, now)
         opened = [OPEN_ROW | new | {"ticket_id": follower_id, "created_at": now}]
         c.execute(insert(schema.tickets).values(**opened[0]))
     drained = batches.count(c, row.batch_id, now, more=len(opened), less=1 - len(opened))
@@ -165,19 +167,11 @@ def _repeat(row: Row[Any]) -> dict[str, Any]:
 
 
 def _follower(
-    c: Connection,
-    policy: QueuePolicy,
-    row: Row[Any],
-    decided: Majority,
-    made: Masklet | None,
-    ticket_id: str,
-    now: float,
+    c: Connection, policy: QueuePolicy, row: Row[Any], decision: _Decision, ticket_id: str, now: float
 ) -> dict[str, Any]:
-    """The columns of the ticket that follows from a decision.
-
-    made: the new masklet that it is about; None for the masklet of `row`.
-    """
-    verdict = None if decided.verdict is None else Verdict(decided.verdict)
+    """The columns of the next ticket, which has the id `ticket_id`, after a decision."""
+    answer, made = decision.answer, decision.made
+    verdict = None if answer.verdict is None else Verdict(answer.verdict)
     following = NEXT[(Kind(row.kind), verdict)]
     assert following is not None
     masklet_id, made_by = (row.masklet_id, row.made_by) if made is None else (made.masklet_id, made.annotated_by)
@@ -191,7 +185,7 @@ def _follower(
         "masklet_id": masklet_id,
         "phase": row.phase,
         "priority": row.priority,
-        "payload": _pinned(c, row, decided) if verdict in PINS else row.payload,
+        "payload": _pinned(c, row, answer) if verdict in PINS else row.payload,
         "made_by": made_by,
         "needs_lead": needs_lead,
         "attempt": row.attempt + 1,
@@ -201,7 +195,7 @@ def _follower(
         "lane": lane_of(needs_lead=needs_lead, skill=row.skill),
         "reserved_for": maker,
         "reserved_until": None if maker is None else now + policy.rework_s,
-        "sent_back_by": decided.person if sent_back and policy.other_verifier else row.sent_back_by,
+        "sent_back_by": answer.person if sent_back and policy.other_verifier else row.sent_back_by,
         "rework": made_by is not None if sent_back else bool(row.rework),
         "overlap": overlap,
         "object_id": object_of(ticket_id, following, overlap),
@@ -209,30 +203,30 @@ def _follower(
     }
 
 
-def _pinned(c: Connection, row: Row[Any], decided: Majority) -> str:
-    """The payload of the ticket that follows, with the frame that was on screen and what its person answered there.
+def _pinned(c: Connection, row: Row[Any], answer: Majority) -> str:
+    """The payload of the next ticket: also has the frame that was on screen, and the answer that was given there.
 
-    After a tie, this is the last person's frame and own verdict.
+    After a tie, these are the frame and the verdict of the last person.
     """
     o = schema.operations
-    query = select(o.c.frame_idx, o.c.payload).where(o.c.ticket_id == row.ticket_id, o.c.person == decided.person)
+    query = select(o.c.frame_idx, o.c.payload).where(o.c.ticket_id == row.ticket_id, o.c.person == answer.person)
     query = query.where(o.c.kind == "verdict", o.c.branch.is_(False)).order_by(o.c.seq.desc()).limit(1)
-    reasons = [reason for reason in (decided.reasons or "").split(",") if reason]
+    reasons = [reason for reason in (answer.reasons or "").split(",") if reason]
     act = c.execute(query).one()
-    pin = {"frame_idx": act.frame_idx, "by": decided.person, "reasons": reasons}
+    pin = {"frame_idx": act.frame_idx, "by": answer.person, "reasons": reasons}
     pin["verdict"] = json.loads(act.payload)["verdict"]
     return json.dumps(json.loads(row.payload) | {"pinned": pin})
 
 
 def _is_at_work(c: Connection, policy: QueuePolicy, name: str, now: float) -> bool:
-    """Whether a person finished a ticket within the time that rework waits for them."""
+    """Whether a person finished a ticket in the last `rework_s` seconds."""
     le = schema.leases
     query = select(le.c.token).where(le.c.person == name, schema.HAS_FINISHED)
     return c.execute(query.where(le.c.finished_at > now - policy.rework_s).limit(1)).first() is not None
 
 
 def _changed(c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
-    """By frame, the masks of a masklet that do not follow from its ticket's operations."""
+    """By frame, the masks of a masklet that differ from the draft of its ticket's operations."""
     acts, versions = operations.of_ticket(c, row.ticket_id), versions_of(c, row.ticket_id)
     hw = (made.height, made.width)
     return changed_masks(draft_of(hw, made.frame_idx, masklets.of_ticket(c, row), acts, versions), made)

@@ -1,11 +1,11 @@
 """The queue's tickets: `Store` holds the database, the clock and the policy; every public method is one transaction.
 
-Knows nothing about HTTP, passwords or files. The rules of each subject are in the other modules of this folder. Every
-method that a client calls may be repeated with the same ids and changes nothing the second time.
+Knows nothing about HTTP, passwords or files. The rules of each subject are in the other modules of this folder. A
+client may repeat every call with the same ids; the second call changes nothing.
 
-A lease is held under a fencing token, which grows by one at each claim. It ends when its holder finishes or releases
-the ticket, or when somebody asks for work after it has expired; until then a late write of its holder still counts.
-A write under an old token raises LeaseLost, and its content is kept beside the ticket as a branch.
+A lease has a fencing token, which grows by one at each claim. The lease ends when its holder finishes or releases the
+ticket, or at the first claim of any person after it has expired. Until then, a late write of its holder still counts.
+A write under an old token raises LeaseLost, and its content is stored as a branch of the ticket.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ from annotation_queue.tickets.rows import MASKLET, act_of, to_recent, to_ticket
 from storage.records import Masklet, Operation
 
 LEASE_S = 90.0  # a lease ends this long after its last heartbeat
-SWEEP_S = 1.0  # how often a process looks for expired leases, at a claim
-LOCKED_S = (0.005, 0.02, 0.1)  # waits of a claim that found every fitting ticket locked, before it tries again
+SWEEP_S = 1.0  # at a claim, a process looks for expired leases if it last did so longer ago than this
+LOCKED_S = (0.005, 0.02, 0.1)  # waits before a claim retries because every suitable ticket was locked
 HEARTBEAT_S = 20.0  # how often a client should send one
-GRACE_S = 30.0  # after an outage: longer than a heartbeat and the longest wait of a page that looks for the queue
+GRACE_S = 30.0  # after an outage: longer than HEARTBEAT_S and than the longest wait of a page between two retries
 
 
 class Store:
@@ -87,8 +87,8 @@ class Store:
     ) -> None:
         """clock: s since the epoch; processes that share a database must agree on it to within a few seconds.
 
-        grace_s: for this long after opening, this process ends no expired lease: its holder may only have had no
-        server to renew it at. GRACE_S is enough.
+        grace_s: for this long after opening, this process ends no expired lease, because its holder may have been
+        unable to reach a server. GRACE_S is enough.
         """
         self.database = database
         self.lease_s = lease_s
@@ -102,7 +102,7 @@ class Store:
     def open_batch(self, batch_id: str, tickets: Iterable[NewTicket] = (), *, sealed: bool = True) -> Batch:
         """Add tickets to a batch; a missing batch is created. `sealed`: these were the last tickets.
 
-        Tickets that the batch has already are skipped: call again after any failure.
+        Tickets that the batch already has are skipped, so call again after any failure.
         Raises ValueError for a malformed ticket (then nothing is added), BatchSealed for a new ticket in a sealed
         batch.
         """
@@ -150,7 +150,7 @@ class Store:
             page = self.result_page(batch_id, after=page.next)
 
     def deliver(self, tell: Callable[[str], object]) -> int:
-        """Call `tell(batch_id)` for each drained batch that is not delivered. See `delivery.deliver`."""
+        """Call `tell(batch_id)` for each drained batch that was not delivered yet. See `delivery.deliver`."""
         return delivery.deliver(self.database, self.clock, tell)
 
     def add_gold(self, batch_id: str, tickets: Iterable[NewGold], *, by: Person) -> int:
@@ -165,7 +165,7 @@ class Store:
             return gold.add(c, batch_id, wanted, by.name, now)
 
     def gold(self) -> list[Gold]:
-        """Every gold ticket, with how people did."""
+        """Every gold ticket, with how often people finished it and were right."""
         with self.database.read() as c:
             return gold.all_of(c)
 
@@ -185,9 +185,9 @@ class Store:
         kinds: in order of preference; None for every kind that their roles permit.
         claim_id: made by the client; the same id again gives the same ticket while the lease lasts.
         ticket_id, batch_id: only this ticket, only tickets of this batch.
-        Raises NotAllowed if their roles permit none of `kinds`, if they cannot have this ticket, or if a warm-up
-        keeps them from every ticket; LeaseLost if the lease that this claim gave is over; ValueError for an invalid id;
-        NoSuchTicket (a lead).
+        Raises NotAllowed if their roles permit none of `kinds`, if they may not have this ticket, or if they need a
+        warm-up and there is no gold for it; LeaseLost if the lease of this claim has ended; ValueError for an invalid
+        id; NoSuchTicket (a lead).
         """
         check_id(claim_id, "claim_id")
         allowed = kinds_of(person.roles)
@@ -203,7 +203,7 @@ class Store:
         return None
 
     def _claim(self, request: claims.Request) -> tuple[Ticket | None, bool]:
-        """The ticket of a claim, and whether to try again soon."""
+        """The ticket of a claim, and whether to retry soon."""
         now = self.clock()
         sweeps = not 0 <= now - self._swept < SWEEP_S and not 0 <= now - self._opened < self._grace_s
 
@@ -225,8 +225,8 @@ class Store:
         """Open a ticket for another object of a video that `person` is correcting, and lease it to them.
 
         The same claim_id again gives the same ticket while the lease lasts. Raises LeaseLost; NotAllowed without a
-        lease, without a role for track tickets, from a verify ticket, in a warm-up, and where the video has
-        MAX_OBJECTS tickets or its batch is drained.
+        lease, without a role for track tickets, from a verify ticket, in a warm-up, and if the video has MAX_OBJECTS
+        tickets or its batch is drained.
         """
         check_id(claim_id, "claim_id")
 
@@ -236,7 +236,8 @@ class Store:
             if before is not None:
                 return before
             leases.check_held(ticket, token, person)
-            return objects.open_object(c, self.policy, ticket, person, claim_id, now, now + self.lease_s)
+            lease = leases.NewLease(person=person, claim_id=claim_id, now=now, until=now + self.lease_s)
+            return objects.open_object(c, self.policy, ticket, lease)
 
         return self.database.retry(change)
 
@@ -254,7 +255,7 @@ class Store:
             return leases.extend(c, ticket_id, self.clock() + self.lease_s)
 
     def release(self, ticket_id: str, token: int, person: Person) -> Ticket:
-        """Give the ticket back; its operations stay. A second call changes nothing. Raises NotAllowed, LeaseLost."""
+        """Return a ticket to the queue; its operations stay. Can be repeated. Raises NotAllowed, LeaseLost."""
         with self.database.write() as c:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person))
             if ticket.state is State.OPEN and ticket.lease_token == token:
@@ -263,9 +264,9 @@ class Store:
             return to_ticket(leases.open_again(c, ticket_id))
 
     def end_lease(self, ticket_id: str, token: int, *, by: Person) -> Ticket:
-        """End the lease under this token at once, whoever holds it, as if it had expired: the operations stay.
+        """End the lease under this token at once, as if it had expired. The holder may be anybody; the operations stay.
 
-        If that lease is over already, returns the ticket unchanged. Raises NoSuchTicket.
+        If that lease has already ended, returns the ticket unchanged. Raises NoSuchTicket.
         """
         with self.database.write() as c:
             row = leases.lock_ticket(c, ticket_id)
@@ -277,10 +278,10 @@ class Store:
     # --- work --------------------------------------------------------------------------------------------------
 
     def append_operations(self, ticket_id: str, token: int, person: Person, acts: Sequence[NewOperation]) -> Appended:
-        """Store what the holder of a ticket did, in order; operations that are stored already are skipped.
+        """Store the operations of a ticket's holder, in order; operations that are already stored are skipped.
 
-        Raises LeaseLost, after storing the new ones as branches; NotAllowed for a ticket that they never held and for a
-        prompt that the ticket's phase does not permit; ValueError. After the last two nothing is stored.
+        Raises LeaseLost, after storing the new ones as branches. Raises NotAllowed for a ticket that they never held
+        and for a prompt that the ticket's phase does not permit, and ValueError; in these cases nothing is stored.
         """
         with self.database.write() as c:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person))
@@ -289,18 +290,19 @@ class Store:
             for act in fresh:
                 check_operation(ticket, act)
             lost = any(known.values()) or (bool(fresh) and not leases.holds(ticket, token, person))
-            seq = operations.append(c, ticket, token, person, fresh, self.clock(), branch=lost)
+            sender = operations.Sender(person=person, token=token, now=self.clock(), branch=lost)
+            seq = operations.append(c, ticket, sender, fresh)
         if lost:
             raise LeaseLost()
         return Appended(stored=len(fresh), repeated=len(acts) - len(fresh), seq=seq)
 
     def finish(self, ticket_id: str, token: int, person: Person, submission: Submission) -> Finished:
-        """Finish a ticket and open the ticket that follows from it, in one transaction.
+        """Finish a ticket and open the next ticket, in one transaction.
 
         The same `submission.operation_id` again gives the same answer. The masklet that a person made is stored under
-        their name, as a manual masklet whose parent is the ticket's masklet. Its masks always follow from the ticket's
-        operations: a program may have made masks elsewhere, and those are stored in the last operation.
-        A holder may finish the ticket even if they have lost the role for it meanwhile.
+        their name, as a manual masklet whose parent is the ticket's masklet. The ticket's operations always reproduce
+        its masks: masks that a program made elsewhere are stored in the last operation.
+        The holder may finish the ticket even if they have lost the role for it in the meantime.
         Raises LeaseLost, after storing the submission as a branch; NotAllowed, if they never held the ticket;
         ValueError.
         """
@@ -316,22 +318,24 @@ class Store:
                 return outcomes.submit(c, self.policy, row, person, submission, now)
             if not known:
                 act = act_of(submission, keep_masklet=True)
-                operations.append(c, ticket, token, person, [act], now, branch=True)
+                sender = operations.Sender(person=person, token=token, now=now, branch=True)
+                operations.append(c, ticket, sender, [act])
         raise LeaseLost()
 
     def unsubmit(self, ticket_id: str, person: Person, *, operation_id: str, created_at: str) -> Ticket:
         """Take back a person's answer, and lease the ticket to them again.
 
-        Only one of their last RECENT answers, and while nobody has touched the ticket that followed. The take-back is
-        an operation, which keeps the masklet that was made. The same operation_id again gives the same ticket while the
-        lease lasts. Raises NotAllowed for another ticket, or if their roles do not permit it any more; TooLate;
-        LeaseLost if the lease that this take-back gave is over; ValueError.
+        Only one of their last RECENT answers can be taken back, and only until the next ticket is claimed. The
+        take-back is stored as an operation, which contains the masklet that was made. The same operation_id again gives
+        the same ticket while the lease lasts. Raises NotAllowed for another ticket, or if their roles no longer permit
+        this one; TooLate; LeaseLost if the lease of this take-back has ended; ValueError.
         """
         check_id(operation_id, "operation_id")
 
         def change(c: Connection) -> Ticket:
             now = self.clock()
-            return takeback.take_back(c, ticket_id, person, operation_id, created_at, now, now + self.lease_s)
+            lease = leases.NewLease(person=person, claim_id=operation_id, now=now, until=now + self.lease_s)
+            return takeback.take_back(c, ticket_id, lease, created_at)
 
         return self.database.retry(change)
 
@@ -343,13 +347,13 @@ class Store:
             return [to_recent(row) for row in reading.recent(c, person)]
 
     def others(self, ticket_id: str, *, seen_by: Person | None = None) -> list[Other]:
-        """The other masklets of a ticket's video in its batch, each as its last ticket has it.
+        """The other masklets of a ticket's video in its batch, each in its latest version.
 
-        Rejected masklets are left out, and so are those of the ticket's own object: for a gold ticket they would show
-        the answer. For a gold ticket the others' verdicts are left out, too.
+        Rejected masklets are left out. Masklets of the ticket's own object are left out too, because for a gold ticket
+        they would show the answer. For a gold ticket, the verdicts of the others are also left out.
 
-        seen_by: also leaves out another person's masklet of an object, while `seen_by` can still take back their own
-        masklet of that object.
+        seen_by: also leaves out other people's masklets of an object, as long as `seen_by` can still take back their
+        own masklet of that object.
         Raises NoSuchTicket.
         """
         with self.database.read() as c:
@@ -366,14 +370,14 @@ class Store:
             return reading.may_see(c, person, ticket_id)
 
     def may_see_video(self, person: Person, video_id: str) -> bool:
-        """Whether a person may see a video: of a ticket that they hold or finished lately; overseers always."""
+        """Whether a person holds a ticket of a video or finished one recently; overseers may always see it."""
         if person.roles & OVERSEERS:
             return True
         with self.database.read() as c:
             return reading.may_see_video(c, person, video_id)
 
     def ticket(self, ticket_id: str) -> Ticket:
-        """A ticket as it stands. Raises NoSuchTicket."""
+        """A ticket in its current state. Raises NoSuchTicket."""
         with self.database.read() as c:
             return reading.ticket(c, ticket_id)
 
@@ -386,10 +390,10 @@ class Store:
         limit: int = 50,
         seen_by: Person | None = None,
     ) -> list[Ticket]:
-        """Up to `limit` tickets in the order in which they are handed out.
+        """Up to `limit` tickets, in the order in which claims get them.
 
-        seen_by: only the tickets that this person may see: all for overseers, else those that they hold or could be
-        handed.
+        seen_by: only the tickets that this person may see: all for overseers, otherwise those that they hold or could
+        claim.
         """
         with self.database.read() as c:
             return reading.tickets(
@@ -406,7 +410,7 @@ class Store:
         return MASKLET.validate_json(self.masklet_json(ticket_id))
 
     def operations(self, ticket_id: str, *, branch: bool = False) -> list[Operation]:
-        """The operations of a ticket, in order; with `branch`, those that came after their lease was lost instead."""
+        """The operations of a ticket, in order. branch: instead, those that came after their lease was lost."""
         with self.database.read() as c:
             return operations.of_ticket(c, ticket_id, branch=branch)
 

@@ -1,4 +1,4 @@
-"""Taking back an answer: everything that it led to is undone, while nobody has touched it.
+"""Taking back an answer undoes everything that it led to. It is possible until another person claims the next ticket.
 
 Works inside the store's transactions.
 """
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, delete, update
 
 from annotation_queue import audit, schema
 from annotation_queue.errors import NotAllowed, TooLate
-from annotation_queue.records import NewOperation, Person, State, Ticket
+from annotation_queue.records import NewOperation, State, Ticket
 from annotation_queue.rules import why_not
 from annotation_queue.tickets import batches, leases, masklets, operations, outcomes, reading, tallies
 from annotation_queue.tickets.rows import MASKLET, to_ticket
@@ -22,10 +22,12 @@ from annotation_queue.tickets.tallies import Tally
 _OF_ANSWER = ("verdict", "finished_by", "finished_at", "seconds", "next_ticket_id", "settled", "right", "score")
 
 
-def take_back(
-    c: Connection, ticket_id: str, person: Person, operation_id: str, created_at: str, now: float, until: float
-) -> Ticket:
-    """Take back a person's answer, and lease the ticket to them until then. See `Store.unsubmit`."""
+def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at: str) -> Ticket:
+    """Take back a person's answer, and lease the ticket to them again. See `Store.unsubmit`.
+
+    lease: its `claim_id` is the id of the operation that records the take-back.
+    """
+    person, operation_id, now = lease.person, lease.claim_id, lease.now
     row = leases.find_ticket(c, ticket_id)
     again = leases.given(c, person, operation_id)
     if again is not None:
@@ -39,34 +41,34 @@ def take_back(
     if refusal := why_not(person, ticket):  # their roles may have changed
         raise NotAllowed(refusal)
     if operations.known(c, ticket, [operation_id]):
-        raise ValueError(f"operation {operation_id} is another one's")
+        raise ValueError(f"operation_id {operation_id} is already used by another operation")
     if ticket.state is State.LEASED:
-        raise TooLate("somebody else holds this ticket now")
+        raise TooLate("another person holds this ticket now")
     lost, made = ([], None) if row.gold_id is not None else _undo(c, row, mine, now)
     leases.clear_answer(c, ticket_id, mine.token)
-    back = _lease_again(c, ticket_id, person, until)
-    leases.note(c, back, person, operation_id, now)
+    back = _lease_again(c, ticket_id, lease)
+    leases.note(c, back, lease)
     kept = {"verdict": mine.verdict} | ({} if made is None else {"masklet": json.loads(made)})
     act = NewOperation(
         operation_id=operation_id, kind="unsubmit", created_at=created_at, payload=json.dumps(kept, sort_keys=True)
     )
-    operations.append(c, ticket, back.lease_token, person, [act], now)
+    operations.append(c, ticket, operations.Sender(person=person, token=back.lease_token, now=now), [act])
     audit.note(c, now, person.name, "unsubmit", ticket_id, {"verdict": mine.verdict})
     tallies.add(c, lost)
     return to_ticket(back)
 
 
-def _lease_again(c: Connection, ticket_id: str, person: Person, until: float) -> Row[Any]:
+def _lease_again(c: Connection, ticket_id: str, lease: leases.NewLease) -> Row[Any]:
     t = schema.tickets
-    lease = {"state": State.LEASED.value, "leased_by": person.name, "expires_at": until}
+    held = {"state": State.LEASED.value, "leased_by": lease.person.name, "expires_at": lease.until}
     cleared: dict[str, Any] = dict.fromkeys(_OF_ANSWER)
-    values = cleared | lease | {"reasons": "", "lease_token": t.c.lease_token + 1}
+    values = cleared | held | {"reasons": "", "lease_token": t.c.lease_token + 1}
     return c.execute(update(t).where(t.c.ticket_id == ticket_id).values(values).returning(t)).one()
 
 
 def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[list[Tally], str | None]:
     """Undo what an answer led to. Returns what to add to the tallies, and the masklet that was made. Raises TooLate."""
-    if row.state == State.OPEN.value:  # one of several verdicts, and not the last
+    if row.state == State.OPEN.value:  # the ticket still waits for other verdicts
         return tallies.negative(tallies.answered(row, mine)), None
     follower = None
     if row.next_ticket_id is not None:
@@ -76,7 +78,7 @@ def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[lis
     batch = batches.lock(c, row.batch_id)
     assert batch is not None
     if batch.drained_at is not None:
-        raise TooLate(f"batch {row.batch_id} is done and was handed on")
+        raise TooLate(f"batch {row.batch_id} is drained and its result was delivered")
     answers, made = outcomes.answers_of(c, row), None
     all_made = outcomes.made_of(c, row, answers)
     if mine.masklet_id is not None:

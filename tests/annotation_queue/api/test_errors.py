@@ -57,7 +57,7 @@ def test_a_client_raises_the_exception_that_the_queue_raised(queue, pipeline, ve
     ("body", "says"),
     [
         ({}, "claim_id"),
-        ({"claim_id": "../x"}, "not a claim_id"),
+        ({"claim_id": "../x"}, "invalid claim_id"),
         ({"claim_id": "c", "kinds": ["dance"]}, "kinds"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_batch_drains_only_after_the_objects_that_were_opened_in_it(store):
 def test_opening_another_object_needs_the_lease_of_a_track_or_select_ticket(store, clock):
     store.open_batch("b", tickets(2))
     looked_at = claim(store, VERA)
-    with pytest.raises(NotAllowed, match="corrected or selected"):
+    with pytest.raises(NotAllowed, match="track or select ticket"):
         begin_object(store, looked_at, VERA)
     store.release(looked_at.ticket_id, looked_at.lease_token, VERA)
     held = to_track(store)
@@ -103,5 +103,5 @@ def test_a_video_has_at_most_max_objects_tickets(store, monkeypatch):
     store.open_batch("b", tickets(1))
     held = to_track(store)  # the second ticket of the video
     begin_object(store, held)
-    with pytest.raises(NotAllowed, match="takes no further object"):
+    with pytest.raises(NotAllowed, match="no more objects"):
         begin_object(store, held)

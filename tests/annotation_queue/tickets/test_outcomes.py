@@ -50,7 +50,7 @@ def test_refine_leads_to_a_correction_that_another_person_verifies(store):
     with pytest.raises(NotAllowed):
         claim(store, both, Kind.VERIFY, ticket_id=verify.ticket_id)
     maker_leads = replace(both, roles=frozenset({Role.LEAD}))
-    with pytest.raises(NotAllowed, match="somebody else"):
+    with pytest.raises(NotAllowed, match="another person must verify"):
         claim(store, maker_leads, Kind.VERIFY, ticket_id=verify.ticket_id)
     assert finish(store, VICTOR, Verdict.ACCEPT).batch_drained
     (settled,) = store.batch_result("b").settled

@@ -197,7 +197,7 @@ def test_one_of_several_verdicts_can_be_taken_back(store):
     store.finish(ticket_id, back.lease_token, VERA, outcome(Verdict.REFINE))
     held = claim(store, VICTOR)
     assert held.ticket_id == ticket_id
-    with pytest.raises(TooLate, match="somebody else"):
+    with pytest.raises(TooLate, match="another person holds"):
         take_back(store, ticket_id, VERA)
     settled = store.finish(ticket_id, held.lease_token, VICTOR, outcome(Verdict.REFINE))
     assert settled.next_ticket_id is not None and store.figures().total.agreement == 1.0

@@ -90,7 +90,7 @@ def test_an_answer_cannot_be_taken_back_once_the_next_ticket_was_claimed(store, 
 def test_an_answer_in_a_drained_batch_cannot_be_taken_back(store):
     store.open_batch("b", tickets(1))
     done = finish(store, VERA, Verdict.ACCEPT)
-    with pytest.raises(TooLate, match="handed on"):
+    with pytest.raises(TooLate, match="was delivered"):
         take_back(store, done.ticket.ticket_id, VERA)
 
 
