@@ -93,9 +93,8 @@ class Accounts:
         self._unknown: list[float] = []  # times of the audited attempts with an unknown name
         self._lock = threading.Lock()
         self._hashing = threading.BoundedSemaphore(4)  # each hash takes tens of MiB for a moment
-        self._nobody = self._hasher.hash(
-            secrets.token_hex(16)
-        )  # checking an unknown name must take as long as a known one
+        # Checked for an unknown name, so that it takes as long as a known one.
+        self._nobody = self._hasher.hash(secrets.token_hex(16))
 
     # --- people ------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""Batches: tickets are added, counted, and once all are done the batch is drained and the outbox gets a row.
+"""Batches: adding and counting tickets. When all tickets are done, the batch is drained and the outbox gets a row.
 
-Works inside the store's transactions. Lock a batch after the tickets of it: everybody who finishes a ticket of the
-batch waits for its row.
+Works inside the store's transactions. Lock a batch after its tickets, because each transaction that finishes
+one of its tickets waits for the batch's row.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def add(
 
 
 def _owners(c: Connection, ticket_ids: Sequence[str]) -> dict[str, str]:
-    """The batches of those of these tickets that exist."""
+    """The batch of each of these tickets; tickets that do not exist are left out."""
     t = schema.tickets
     query = select(t.c.ticket_id, t.c.batch_id)
     owners: dict[str, str] = {}
@@ -79,7 +79,7 @@ def _owners(c: Connection, ticket_ids: Sequence[str]) -> dict[str, str]:
 
 
 def count(c: Connection, batch_id: str, now: float, *, more: int, less: int) -> bool:
-    """Add tickets to a batch's total and subtract from those that remain. Returns whether the batch is drained."""
+    """Add to a batch's total and subtract from its remaining tickets. Returns whether the batch is drained."""
     batch = c.execute(_COUNT, {"of_batch": batch_id, "more": more, "less": less}).one()
     if batch.remaining == 0:
         _mark_drained(c, batch_id, now)
@@ -87,7 +87,7 @@ def count(c: Connection, batch_id: str, now: float, *, more: int, less: int) -> 
 
 
 def _mark_drained(c: Connection, batch_id: str, now: float) -> None:
-    """Write the outbox row. The batch's row is locked, so exactly one transaction does."""
+    """Write the outbox row. The batch's row is locked, so exactly one transaction writes it."""
     b = schema.batches
     drained = c.execute(
         update(b)

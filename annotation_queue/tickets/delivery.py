@@ -1,4 +1,4 @@
-"""Delivery: the pipeline is told of each drained batch once, from the outbox. Knows no HTTP: it calls a function."""
+"""Delivery: reports each drained batch of the outbox to the pipeline once. Knows no HTTP: it calls a function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from annotation_queue import schema
 from annotation_queue.database import Database
 
 DELIVERY_S = 300.0  # how long one delivery of a drained batch may take before another process tries
-RETRY_S = (1.0, 5.0, 30.0, 60.0)  # waits between deliveries that failed; the last one repeats
+RETRY_S = (1.0, 5.0, 30.0, 60.0)  # waits after failed deliveries; the last one repeats
 
 
 def deliver(database: Database, clock: Callable[[], float], tell: Callable[[str], object]) -> int:

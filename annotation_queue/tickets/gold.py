@@ -1,10 +1,10 @@
 """Gold: tickets whose answer is known, mixed into people's claims and scored when they are finished.
 
-A gold ticket is a row of `gold`. A person who is dealt one gets their own copy in `tickets`. The copy is reserved for
-them for ever and otherwise looks like any ticket, also to the page. A copy is not counted in its batch, settles nothing
+A gold ticket is a row of `gold`. A person who gets one gets their own copy in `tickets`. The copy stays reserved for
+them and otherwise looks like any ticket, also to the page. A copy is not counted in its batch, settles nothing
 and leads to no ticket. Works inside the store's transactions.
 
-A new person's warm-up is gold alone, until enough of the last ones are right.
+In a warm-up, a new person gets only gold, until enough of the last answers are right.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: 
 
 
 def all_of(c: Connection) -> list[Gold]:
-    """Every gold ticket, with how people did."""
+    """Every gold ticket, with how often people finished it and were right."""
     g, t = schema.gold, schema.tickets
     query = (
         select(g, func.count(t.c.right).label("done"), func.count(t.c.right).filter(t.c.right).label("right"))
@@ -91,7 +91,7 @@ def known_of(c: Connection, ticket_id: str) -> tuple[bool, Masklet | None]:
 def is_trained(c: Connection, policy: QueuePolicy, person: Person) -> bool:
     """Whether a person may have real work: enough of their last gold tickets were right, or they need no warm-up.
 
-    If there is too little gold, the warm-up is as short as the gold that there is.
+    If there is too little gold, the warm-up ends with the last gold ticket.
     """
     if not policy.warmup_tickets or Role.LEAD in person.roles or TRAINED in person.skills:
         return True

@@ -1,4 +1,4 @@
-"""Work that several people do: how many answers a ticket takes, and what several answers come to.
+"""Work that several people do: how many answers a ticket takes, and what several answers decide.
 
 Pure: no database, no clock. Verifiers of the overlap share judge the same ticket. Annotators of the makers' share make
 the same masklet, each in a ticket of their own; these tickets have one `object_id`.
@@ -22,7 +22,7 @@ from storage.records import Masklet, Verdict
 
 @dataclass(frozen=True)
 class Majority:
-    """What the answers to a ticket come to: the columns of the answer that stands."""
+    """The result of the answers to a ticket: the columns of the deciding answer."""
 
     verdict: str | None
     reasons: str | None
@@ -45,7 +45,7 @@ def majority(answers: Sequence[Row[Any]]) -> Majority:
 def closest(masklets: Sequence[Masklet]) -> tuple[Masklet, list[float]]:
     """The masklet that agrees best with the others, and each masklet's mean IoU over time with the others.
 
-    masklets: several people's, of one object. The first of equals is chosen.
+    masklets: several people's, of one object. If several agree equally well, the first one is chosen.
     """
     agreement, others = [0.0] * len(masklets), max(1, len(masklets) - 1)
     for a, b in combinations(range(len(masklets)), 2):

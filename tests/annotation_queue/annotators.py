@@ -12,14 +12,8 @@ from storage.records import Verdict
 from tests.annotation_queue.synthetic_queue import PEOPLE, candidate, corrected, tickets
 
 ANN, VERA, VICTOR, LEA = (Person(name=name, roles=frozenset(PEOPLE[name])) for name in ("ann", "vera", "victor", "lea"))
-
-
 ANDY = Person(name="andy", roles=frozenset({Role.ANNOTATOR}))
-
-
 AMY = Person(name="amy", roles=frozenset({Role.ANNOTATOR}))
-
-
 VALERIE = Person(name="valerie", roles=frozenset({Role.VERIFIER}))
 
 
@@ -61,7 +55,7 @@ def finish(store, person, verdict=None, *reasons, masklet=None, kind=None):
 
 
 def to_track(store):
-    """A track ticket in the hands of Ann."""
+    """A track ticket that Ann holds."""
     finish(store, VERA, Verdict.REFINE)
     ticket = claim(store, ANN)
     assert ticket is not None and ticket.kind is Kind.TRACK
@@ -99,7 +93,7 @@ def take_back(store, ticket_id, person, operation_id=None):
 
 
 def sent_back_twice(store):
-    """The id of a track ticket about what Ann made and Victor sent back."""
+    """The id of a track ticket about a masklet that Ann made and Victor sent back."""
     store.open_batch("b", tickets(1))
     verify = make(store, ANN, to_track(store), "first")
     held = claim(store, VICTOR)

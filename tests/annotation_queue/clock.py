@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Clock:
-    """A clock that moves when told."""
+    """A clock that moves only when a test calls `advance`."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0

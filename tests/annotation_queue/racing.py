@@ -1,4 +1,4 @@
-"""What the processes of the racing tests do. Imports little: each of them starts anew."""
+"""The work of the processes in the race tests. Imports little, because each process imports it again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.records import Verdict
 
 
 def accept_all(uri: str, name: str, start: Event, results: Queue) -> None:
-    """Work of one process: claim and accept until nothing is left."""
+    """Work of one process: claim and accept until no ticket is left."""
     database = Database(uri)
     store = Store(database)
     person = Person(name=name, roles=frozenset({Role.VERIFIER}))

@@ -1,8 +1,7 @@
 """A queue over synthetic clips, for the tests: `python synthetic_queue.py --help` serves one.
 
 Every frame carries its own index as pixels, a strip of 16 black and white blocks along its upper edge, and a disc
-whose place follows from the index alone: whoever sees a frame and a mask together can tell whether they belong
-together.
+whose place depends only on the index. So a test that sees a frame and a mask can tell whether they belong together.
 """
 
 from __future__ import annotations
@@ -136,9 +135,9 @@ def belongs_together(seen: dict[str, Any]) -> int:
 
 
 class SyntheticModel:
-    """Finds the disc in every frame, and nothing else: what a click on anything else gets is a spot around it.
+    """Finds only the disc in every frame. A click elsewhere gives a small spot around the click.
 
-    As slow as it is told to be, so that clicks can meet propagations.
+    `frame_s` makes it slow, so that clicks can arrive during propagations.
     """
 
     checkpoint, round = "disc-finder", 3
