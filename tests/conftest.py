@@ -1,5 +1,5 @@
-"""What every test may rely on: no settings leak in from the environment, Ctrl-C means something, and no thread pool
-slows two cores down.
+"""What every test may rely on: no settings leak in from the environment, Ctrl-C works, one thread per process, and each
+test has the marker of its tier.
 """
 
 from __future__ import annotations
@@ -10,11 +10,32 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what goes on behind it with Ctrl-C ignored
+from tests import tiers
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads in each of two processes slow two cores down
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts a background job with Ctrl-C ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m fast`, modules of the other tiers are not imported: torch alone takes seconds."""
+    if tiers.only_fast(config) and collection_path.name.startswith("test_") and collection_path.suffix == ".py":
+        return tiers.tier_of_module(collection_path) != "fast" or None
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(getattr(pytest.mark, tiers.tier_of(item)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The fast tier keeps its promise: a run of it that imported torch fails."""
+    if tiers.only_fast(session.config) and (heavy := tiers.heavy_modules()):
+        raise pytest.UsageError(f"the fast tests imported {', '.join(heavy)}: see tests/tiers.py")
 
 
 @pytest.fixture(autouse=True)
