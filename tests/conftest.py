@@ -45,3 +45,10 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("MASKLETS_") and not name.startswith("MASKLETS_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MASKLETS_CONFIG", os.devnull)
+
+
+@pytest.fixture(autouse=True)
+def fast_tests_stay_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test of the tier `fast` starts no process and no server."""
+    if request.node.get_closest_marker("fast"):
+        tiers.forbid(monkeypatch)

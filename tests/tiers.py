@@ -1,15 +1,20 @@
-"""Three tiers of tests, by what a test needs: `fast` (neither model nor server), `model` (torch), `server` (another process).
+"""Three tiers of tests, by what a test needs: `fast` (nothing), `model` (torch), `server` (another process).
 
-A test belongs to `model` if its module imports torch, directly or through the project's modules, or if it uses a fixture
-that does. It belongs to `server` if it uses a fixture that starts one, runs on PostgreSQL, or says so with
-`pytest.mark.server`. All others are `fast`. With `-m fast` the modules of the other tiers are not even imported.
+A test belongs to `model` if its module imports torch, directly or through the project's modules, or if it uses a
+fixture that does. It belongs to `server` if it uses a fixture that starts one, runs on PostgreSQL or S3, or says so
+with `pytest.mark.server`. All others are `fast`: they can neither start a process nor listen on a port (`forbid`).
+With `-m fast` the modules of the other tiers are not even imported.
 """
 
 from __future__ import annotations
 
+import multiprocessing.process
+import socket
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -42,15 +47,16 @@ def tier_of_module(path: Path) -> str:
     """The tier that a whole test module needs at least."""
     if _imports_torch(path):
         return "model"
-    return "server" if "\npytestmark = pytest.mark.server" in path.read_text() else "fast"
+    marks = [line for line in path.read_text().splitlines() if line.startswith("pytestmark")]
+    return "server" if any("mark.server" in line for line in marks) else "fast"
 
 
 def tier_of(item: pytest.Item) -> str:
     """The tier of one test."""
     fixtures = frozenset(getattr(item, "fixturenames", ()))
     parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-    on_postgres = any(isinstance(value, str) and value == "postgres" for value in parameters)
-    if item.get_closest_marker("server") or fixtures & SERVER_FIXTURES or on_postgres:
+    on_a_server = any(isinstance(value, str) and value in ("postgres", "s3") for value in parameters)
+    if item.get_closest_marker("server") or fixtures & SERVER_FIXTURES or on_a_server:
         return "server"
     if fixtures & MODEL_FIXTURES:
         return "model"
@@ -65,3 +71,14 @@ def only_fast(config: pytest.Config) -> bool:
 def heavy_modules() -> list[str]:
     """Which heavy libraries this process has imported."""
     return sorted(HEAVY & set(sys.modules))
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a fast test, starting a process or listening on a port fails, so that the tier cannot become slow unnoticed."""
+
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
+        raise AssertionError("a fast test starts no process and no server: mark it with pytest.mark.server")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    monkeypatch.setattr(socket.socket, "listen", refuse)

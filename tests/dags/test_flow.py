@@ -35,7 +35,7 @@ from storage.records import Verdict, content_id
 
 SCENE = scene.Scene(height=64, width=64, frames=25, objects=(2, 2), clutter=(0, 0))
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.server]
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from engine.processes.airflow import DAG_IDS, POOL
 from engine.settings import AirflowSettings
 from engine.stages.batches import BatchStage
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parents[2]
 FILES = sorted(p for p in (ROOT / "dags").glob("*.py") if p.name != "__init__.py")
 HEAVY = {"torch", "transformers", "cv2", "numpy", "pandas", "pyarrow", "pyiceberg", "av", "boto3", "mlflow"}

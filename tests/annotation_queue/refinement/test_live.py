@@ -28,6 +28,8 @@ from tests.annotation_queue.synthetic_queue import (
 )
 from tests.annotation_queue.waiting import wait_until
 
+pytestmark = pytest.mark.server
+
 ANN, ANDY = (Person(name=name, roles=frozenset({Role.ANNOTATOR})) for name in ("ann", "andy"))
 FRAMES = 48
 

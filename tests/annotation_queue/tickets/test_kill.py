@@ -14,6 +14,8 @@ from annotation_queue.records import Kind, NewOperation, NewTicket, Person
 from annotation_queue.tickets.store import Store
 from tests.annotation_queue.synthetic_queue import PEOPLE, ServerProcess, add_people, candidate
 
+pytestmark = pytest.mark.server
+
 KILLS = 2
 
 

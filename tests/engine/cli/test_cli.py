@@ -23,6 +23,8 @@ from engine.stages.batches import BatchStage
 from storage import parts
 from storage.records import Quarantined
 
+pytestmark = pytest.mark.server
+
 
 def masklets_command(settings, *words, **more):
     environment = os.environ | settings.environment() | {"OMP_NUM_THREADS": "1"} | more.pop("environment", {})

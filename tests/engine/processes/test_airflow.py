@@ -31,6 +31,8 @@ from engine.processes.ports import PortTaken
 from engine.services import connect
 from engine.settings import AirflowSettings, Settings
 
+pytestmark = pytest.mark.server
+
 DAG_FILE = '''
 """DAGs that leave a file for each task that ran."""
 import os

@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.server
+
 #: Installed in front of everything else: says of these libraries that they are not installed.
 MISSING = """
 import importlib.abc, importlib.util, sys

@@ -20,6 +20,8 @@ from engine.settings import QueueSettings, Settings
 from engine.stages import batches, publish, review
 from engine.stages.batches import BatchStage
 
+pytestmark = pytest.mark.server
+
 BATCH = "0123456789abcdef"
 
 
