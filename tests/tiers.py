@@ -22,7 +22,7 @@ from tests import map as tree
 
 HEAVY = frozenset({"torch", "transformers"})
 MODEL_FIXTURES = frozenset({"checkpoint"})
-SERVER_FIXTURES = frozenset({"queue", "chromium", "firefox", "page", "postgres_server", "served", "server", "airflow"})
+SERVER_FIXTURES = frozenset({"queue", "chromium", "firefox", "postgres_server", "moto_url", "honest", "liar"})
 
 _MODULES = tree.files()
 
@@ -74,10 +74,10 @@ def heavy_modules() -> list[str]:
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a fast test, starting a process or listening on a port fails, so that the tier cannot become slow unnoticed."""
+    """In a fast test, starting a process or listening on a port fails: the tier cannot become slow unnoticed."""
 
     def refuse(*args: object, **kwargs: object) -> NoReturn:
-        raise AssertionError("a fast test starts no process and no server: mark it with pytest.mark.server")
+        raise AssertionError("a fast test starts no process and no server: use pytest.mark.server")
 
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)

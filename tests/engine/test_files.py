@@ -56,6 +56,7 @@ def test_an_error_in_the_block_releases_the_lock_and_what_is_in_the_file_stays(t
     assert (tmp_path / "lock").read_text() == "a mark"
 
 
+@pytest.mark.server
 def test_a_lock_ends_with_its_process_also_if_that_is_killed(tmp_path):
     lock = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True) as other:

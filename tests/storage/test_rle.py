@@ -109,6 +109,7 @@ def test_malformed_counts_say_what_is_wrong(counts, says):
     assert says in (rle.problem(counts, 10, 10) or "")
 
 
+@pytest.mark.server
 def test_counts_that_crash_pycocotools_do_not_crash_us():
     """Fed to pycocotools these abort the interpreter, or read memory that is not theirs."""
     program = (

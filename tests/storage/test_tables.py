@@ -51,6 +51,7 @@ def _open(catalog: str, warehouse: str, barrier, results) -> None:
         results.put(repr(error))
 
 
+@pytest.mark.server
 def test_two_processes_may_create_the_tables_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()

@@ -66,6 +66,7 @@ def test_a_malformed_body_gives_an_error_of_one_line(browser, body, says):
     assert answer.status_code == 422 and says in answer.json()["error"]
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
 def test_values_that_the_database_cannot_store_are_refused(uri):
     database = Database(uri)

@@ -36,6 +36,7 @@ def test_the_api_describes_itself(served):
     assert {"Ticket", "Masklet", "Submission", "Batch"} <= set(app.openapi()["components"]["schemas"])
 
 
+@pytest.mark.server
 def test_every_request_gets_the_described_answer_or_an_error_of_one_line(served):
     from schemathesis.specs.openapi.checks import response_schema_conformance
 

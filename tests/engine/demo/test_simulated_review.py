@@ -1,5 +1,7 @@
 """Simulated people close only the reviews that they are given."""
 
+import pytest
+
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, NewTicket, Role
 from engine.demo import simulated_review
@@ -11,6 +13,7 @@ from engine.stages import batches
 from engine.stages.batches import BatchStage
 
 
+@pytest.mark.server
 def test_simulated_people_leave_other_batches_alone_and_wait_for_leased_tickets(tmp_path):
     mine, other = "0" * 16, "1" * 16
     bare = Settings(home=tmp_path, queue=QueueSettings(port=ports.free_port()))

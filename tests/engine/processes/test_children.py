@@ -13,6 +13,8 @@ import pytest
 from engine.processes.children import Child, ChildFailed, environment_without, terminate
 from engine.progress import ignore
 
+pytestmark = pytest.mark.server
+
 SLEEPS = "import time; time.sleep(60)"
 HAS_A_CHILD = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', '{SLEEPS}']).pid, flush=True)"
 

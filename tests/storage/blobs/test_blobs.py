@@ -150,6 +150,7 @@ def _create(root: str, barrier, results) -> None:
     results.put([blobs.create(f"k{n}", b"x" * 1000) for n in range(50)])
 
 
+@pytest.mark.server
 def test_two_processes_never_both_create_a_key_on_disk(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
