@@ -22,7 +22,7 @@ export const ACTIONS = [
   { id: "reject", title: "reject, then 1–9 for its reason", keys: ["x"] },
   { id: "unsure", title: "unsure: a lead decides", keys: ["u"], view: "verify" },
   { id: "unsubmit", title: "take back the last answer", keys: ["Backspace"], view: "verify" },
-  { id: "submit", title: "submit: the masklet is right now", keys: ["Enter"], view: "track" },
+  { id: "submit", title: "submit the corrected masklet", keys: ["Enter"], view: "track" },
   { id: "click", title: "click: left button on the object, right button or Alt beside it", keys: ["c"], view: "track" },
   { id: "box", title: "box around the object", keys: ["q"], view: "track" },
   { id: "brush", title: "brush", keys: ["b"], view: "track" },
