@@ -11,20 +11,17 @@ from storage import rle
 from storage.masklet_rules import TERMS, and_more, at_frame, form_problems
 from storage.records import Masklet, Video
 
-#: The names of the checks, in the order of a report. They are the reasons in the table `quarantine`.
-CHECKS = ("lists", "frames", "size", "rle", "area", "empty", "scores", "counts", "terms")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """One check that a masklet fails."""
 
-    check: str  # one of CHECKS
+    check: str  # its name: the reason in the table `quarantine`
     detail: str  # one line
 
 
 def problems(masklet: Masklet, video: Video | None = None) -> list[Problem]:
-    """The checks that a masklet fails, each at most once, in the order of CHECKS.
+    """The checks that a masklet fails, each at most once.
 
     video: the video of the masklet; without it, the checks that need it are left out.
     """
@@ -38,7 +35,7 @@ def problems(masklet: Masklet, video: Video | None = None) -> list[Problem]:
         "counts": _counts(masklet),
         "terms": _terms(masklet),
     }
-    return [Problem(check=check, detail=detail) for check in CHECKS if (detail := details.get(check)) is not None]
+    return [Problem(check=check, detail=detail) for check, detail in details.items() if detail is not None]
 
 
 def _past_the_end(masklet: Masklet, video: Video | None) -> str | None:

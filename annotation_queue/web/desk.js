@@ -248,7 +248,7 @@ export class Desk {
     this.#act("absent", null, { first, last });
   }
 
-  /** Undo all changes of this frame. If there are none, empty its mask, so that it can be drawn anew. */
+  /** Forget the clicks and edits of this frame; its mask stays. If there are none, empty the mask. */
   clear() {
     const { draft } = this.#draft;
     if (draft.prompts.has(this.frame) || draft.edited.has(this.frame)) return this.#act("clear", this.frame);

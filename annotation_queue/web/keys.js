@@ -35,7 +35,7 @@ export const ACTIONS = [
   { id: "both", title: "propagate both ways", keys: ["y"], view: "track" },
   { id: "lock", title: "lock this frame, or unlock it", keys: ["f"], view: "track" },
   { id: "absent", title: "absent from here … to here", keys: ["g"], view: "track" },
-  { id: "clear", title: "undo all changes of this frame; again: empty its mask", keys: ["Delete"], view: "track" },
+  { id: "clear", title: "forget the clicks and edits of this frame, its mask stays; again: empty the mask", keys: ["Delete"], view: "track" },
   { id: "newObject", title: "a new object in this video", keys: ["n"], view: "track" },
   { id: "otherObject", title: "go to the next object that you have begun in this video", keys: ["m"], view: "track" },
   { id: "undo", title: "undo", keys: ["Ctrl+z"], view: "track" },

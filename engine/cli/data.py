@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli import console
 from engine.cli.console import Json
 
-FORMATS = ("sa-v", "davis")
+if TYPE_CHECKING:
+    from storage.releases import Release
+
+
+def _as_sav(release: Release, folder: Path, media: bool) -> list[Path]:
+    from storage.formats import sav
+
+    return sav.export(release, folder, media=media)
+
+
+def _as_davis(release: Release, folder: Path, media: bool) -> list[Path]:
+    from storage.formats import davis
+
+    return davis.export(release, folder)
+
+
+#: The formats of `export`: each function writes a release into a folder and returns the files.
+EXPORTS: dict[str, Callable[[Release, Path, bool], list[Path]]] = {"sa-v": _as_sav, "davis": _as_davis}
 
 
 def newest(names: list[str]) -> str:
@@ -51,20 +69,19 @@ def validate(
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     release: Annotated[str | None, typer.Option(help="A release. Default: the newest.")] = None,
-    form: Annotated[str, typer.Option("--format", help="sa-v or davis.")] = "sa-v",
+    form: Annotated[str, typer.Option("--format", help=f"{' or '.join(EXPORTS)}.")] = "sa-v",
     media: Annotated[bool, typer.Option(help="SA-V: the videos too. DAVIS always has its pictures.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a release as SA-V JSON files, or as DAVIS pictures and palette PNGs."""
     from engine.services import connect
     from storage import releases
-    from storage.formats import davis, sav
 
-    if form not in FORMATS:
-        raise ValueError(f"the formats are {' and '.join(FORMATS)}, not {form!r}")
+    if form not in EXPORTS:
+        raise ValueError(f"the formats are {' and '.join(EXPORTS)}, not {form!r}")
     with connect() as s:
         chosen = releases.load(s.blobs, release or newest(releases.names(s.blobs)))
-        written = davis.export(chosen, folder) if form == "davis" else sav.export(chosen, folder, media=media)
+        written = EXPORTS[form](chosen, folder, media)
     if as_json:
         console.print_json({"release": chosen.name, "files": list(map(str, written))})
     else:

@@ -104,7 +104,7 @@ class Correction:
             self._correct_frame(frame)
             begin = min(self._edited)
             self._current = _propagated(self._tracker, self._candidate, begin, self._video)
-            self._operations.append(_operation("propagate", begin, {"both_ways": bool(begin)}))
+            self._operations.append(_operation("propagate", begin, {"direction": "both" if begin else "forward"}))
         self._paint_wrong_frames()
 
     def result(self, ticket: Ticket, checkpoint: Checkpoint) -> Tracked:

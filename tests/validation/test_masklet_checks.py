@@ -64,4 +64,4 @@ def test_a_masklet_without_frames_is_found(masklet):
 
 def test_several_problems_are_all_reported(masklet, video):
     problems = masklet_checks.problems(masklet(frame_idx=(0, 4, 10), area_px=(1, 2, 3), score=(math.nan,) * 3), video())
-    assert [p.check for p in problems] == ["frames", "area", "scores"]
+    assert [p.check for p in problems] == ["frames", "scores", "area"]

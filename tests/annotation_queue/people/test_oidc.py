@@ -115,6 +115,7 @@ def test_a_disabled_person_and_the_pipeline_cannot_log_in(honest, queue, browser
         assert f"the account {name} may not log in here" in refusal(finish(http, agree(begin(http), name)))
 
 
+@pytest.mark.server
 def test_a_queue_without_a_provider_has_no_provider_login(tmp_path):
     database = Database(f"sqlite:///{tmp_path}/queue.db")
     app = create_app(Store(database), SyntheticMedia(8), accounts=add_people(database))

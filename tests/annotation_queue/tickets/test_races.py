@@ -26,6 +26,8 @@ from tests.annotation_queue.annotators import (
 from tests.annotation_queue.racing import accept_all
 from tests.annotation_queue.synthetic_queue import tickets
 
+pytestmark = pytest.mark.server
+
 
 def test_concurrent_processes_never_claim_the_same_ticket(uri):
     count = 90

@@ -66,3 +66,14 @@ def test_the_search_for_circles_finds_one():
 @pytest.mark.parametrize("path", sorted(WEB.glob("*.js")), ids=lambda path: path.name)
 def test_no_module_is_long(path):
     assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_every_action_of_the_key_table_does_something_and_has_its_own_key():
+    keys, shortcuts = (WEB / "keys.js").read_text(), (WEB / "shortcuts.js").read_text()
+    rows = re.findall(r'\{ id: "(\w+)", title: "[^"]+", keys: \[([^\]]*)\](?:, view: "(\w+)")?', keys)
+    assert len(rows) > 30
+    run = shortcuts.partition("const RUN = {")[2].partition("\n};")[0]
+    assert {id for id, _, _ in rows} == set(re.findall(r"^  (\w+)(?::|\(|,)", run, re.M))
+    for view in ("verify", "track"):
+        used = [key for _, of, where in rows if where in ("", view) for key in re.findall(r'"([^"]+)"', of)]
+        assert sorted(used) == sorted(set(used)), "two actions have the same default key"
