@@ -1,8 +1,12 @@
-"""A home in a temporary folder, a tiny real checkpoint, short clips with truth, and a queue served for real."""
+"""A home in a temporary folder, a tiny real checkpoint, short clips with truth, datasets, and a running queue."""
 
+import json
+import shutil
 import threading
 import time
 
+import cv2
+import numpy as np
 import pytest
 import uvicorn
 
@@ -19,6 +23,11 @@ from engine.settings import (
     RoundSettings,
     Settings,
 )
+from engine.stages import import_sav
+from storage import releases
+from storage.formats import davis
+from storage.video import FrameReader
+from tests.engine.labelled_folders import write_sav_frames
 
 SCENE = scene.Scene(height=96, width=128, frames=24, objects=(2, 3), clutter=(0, 0), size=(0.2, 0.35), leave=0.0)
 
@@ -82,3 +91,50 @@ def queue(settings):
         yield services
         server.should_exit = True
         thread.join(10)
+
+
+@pytest.fixture
+def sav_folder(tmp_path, clips):
+    """Three annotated videos in SA-V's layout; the second annotation is in another folder than its video."""
+    root = tmp_path / "sa-v"
+    (root / "sav_000").mkdir(parents=True)
+    (root / "notes").mkdir()
+    for n, path in enumerate(sorted(clips.glob("*.mp4"))):
+        shutil.copy(path, root / "sav_000" / f"{path.stem}.mp4")
+        note = json.loads(path.with_suffix(".truth.json").read_text())
+        count = len(note["masklet_id"])
+        note["masklet_edited_frame_count"] = [3 * (n % 2) + k for k in range(count)]
+        note["video_split"] = "val" if n == 2 else "train"
+        (root / ("notes" if n == 1 else "sav_000") / f"{path.stem}_manual.json").write_text(json.dumps(note))
+    return root
+
+
+@pytest.fixture
+def davis_root(tmp_path, clips):
+    """The first clip as a DAVIS root: a picture and an id mask for each of nine frames."""
+    root = tmp_path / "davis"
+    path = sorted(clips.glob("*.mp4"))[0]
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind / "480p" / "one").mkdir(parents=True)
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("one\n")
+    with FrameReader(path) as reader:
+        for i in range(9):
+            cv2.imwrite(str(root / "JPEGImages" / "480p" / "one" / f"{i:05d}.jpg"), reader.read(i)[..., ::-1])
+            ids = np.zeros((reader.height, reader.width), np.uint8)
+            ids[20 + i : 60 + i, 20:60] = 3
+            davis.write_ids(root / "Annotations" / "480p" / "one" / f"{i:05d}.png", ids)
+    return root
+
+
+@pytest.fixture
+def sav_val(tmp_path):
+    return write_sav_frames(tmp_path / "sav_val", "sav_000002")
+
+
+@pytest.fixture
+def release(s, sav_folder):
+    for path in (sav_folder / "notes").iterdir():  # an import needs the annotations beside their videos
+        shutil.copy(path, sav_folder / "sav_000" / path.name)
+    name = import_sav.import_folder(s, sav_folder / "sav_000").release
+    return releases.load(s.blobs, name)

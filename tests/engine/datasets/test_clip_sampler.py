@@ -1,0 +1,97 @@
+"""The clips that are drawn from a dataset: frames, objects, the most edited masklets, damaged videos."""
+
+import logging
+import pickle
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from engine.datasets import labelled
+from engine.datasets.clip_sampler import NothingToTrainOn
+from engine.datasets.layouts import open_dataset
+from storage.formats import sav_frames
+from storage.formats.picture_folder import PictureReader
+from storage.records import STRIDE
+from tests.engine.labelled_folders import sampler_of, write_sav_frames
+
+
+def test_a_clip_has_the_frames_of_its_masks_and_no_other_frame_is_decoded(davis_root, monkeypatch):
+    sampler = sampler_of(open_dataset(davis_root), 4)
+    decoded = []
+    read = PictureReader.read
+    monkeypatch.setattr(PictureReader, "read", lambda self, i: decoded.append(i) or read(self, i))
+    ways = set()
+    (video,) = open_dataset(davis_root).videos()
+    for seed in range(12):
+        decoded.clear()
+        clip = sampler(seed)
+        assert np.array_equal(pickle.loads(pickle.dumps(sampler))(seed).masks, clip.masks)
+        tops = [int(np.argmax(mask[0].any(1))) - 20 for mask in clip.masks]
+        assert sorted(set(decoded)) == sorted(tops) and len(tops) == 4
+        with video.open() as reader:
+            assert all(np.array_equal(reader.read(i), frame) for i, frame in zip(tops, clip.frames, strict=True))
+        ways.add(tops[1] - tops[0])
+    assert ways == {1, -1}
+
+
+def test_a_clip_of_many_objects_keeps_eight_with_one_that_is_large_enough(tmp_path):
+    """Forty objects: twenty too small ones, ten that enter later, and ten that a clip may start with."""
+    root = write_sav_frames(tmp_path / "sav_val", "sav_000002", frame_count=4 * STRIDE)
+    crowd = root / sav_frames.MASKS / "sav_000002"
+    shutil.rmtree(crowd)
+    for name in range(40):
+        side = 1 if name < 20 else 8
+        for i in range(0, 4 * STRIDE, STRIDE):
+            mask = np.zeros((96, 128), np.uint8)
+            mask[:side, name : name + side] = 0 if i == 0 and 20 <= name < 30 else 255
+            (crowd / f"{name:03d}").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(crowd / f"{name:03d}" / f"{i:05d}.png"), mask)
+    sampler = sampler_of(open_dataset(root), 4)
+    seen = set()
+    for seed in range(30):
+        masks = sampler(seed).masks
+        assert masks.shape[1] == 8 and sampler(seed).masks.tobytes() == masks.tobytes()
+        large = masks.sum((2, 3)) > 1
+        assert large[0].any() and (masks[0].any((1, 2)) | masks[-1].any((1, 2))).all()
+        seen |= {int(mask.any(0).argmax()) for mask in masks[0][large[0]]}
+    assert seen >= set(range(30, 40))
+
+
+def test_the_hardest_share_holds_the_most_edited_masklets(sav_folder):
+    data = open_dataset(sav_folder, split="train")
+    first, second = data.videos()
+    edits = sorted([*first.edits.values(), *second.edits.values()], reverse=True)
+    assert edits[0] >= 3 and sampler_of(data, 4).places[0][1] is None
+    half = sampler_of(data, 4, 0.5)
+    drawn = {(of.number, name) for of, _, names in half.places for name in names}
+    kept = sorted((data.load(number).edits[name] for number, name in drawn), reverse=True)
+    assert kept == [e for e in edits[: round(len(edits) / 2)] if e]
+    (only,) = sampler_of(data, 4, 0.01).places
+    clip = sampler_of(data, 4, 0.01)(3)
+    assert clip.masks.shape[1] == 1 and clip.masks[0].any() and data.load(only[0].number).edits[only[2][0]] == edits[0]
+
+
+def test_masklets_without_edits_are_never_hard(davis_root):
+    with pytest.raises(NothingToTrainOn, match="edited by a person"):
+        sampler_of(open_dataset(davis_root), 4, 0.5)
+    with pytest.raises(NothingToTrainOn, match="no train video with 4 annotated frames"):
+        sampler_of(open_dataset(davis_root, split="train"), 4)
+
+
+def test_a_bad_video_is_skipped_with_a_warning_and_drawing_continues(sav_folder, caplog):
+    first, second, _ = sorted((sav_folder / "sav_000").glob("*.mp4"))
+    data = open_dataset(sav_folder)
+    good = sampler_of(data, 4)
+    first.write_bytes(first.read_bytes()[:3000])  # it was intact while the dataset was indexed
+    with caplog.at_level(logging.WARNING):
+        clips = [good(seed) for seed in range(12)]
+    assert len(clips) == 12 and [first.stem in r.getMessage() for r in caplog.records] == [True]
+    first.write_bytes(b"")
+    assert {of.number for of, *_ in sampler_of(data, 4).places} == {1, 2} and len(caplog.records) == 2
+    next(sav_folder.rglob(f"{second.stem}_manual.json")).write_text("{")
+    assert {of.number for of, *_ in sampler_of(data, 4).places} == {2}
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+    with pytest.raises(labelled.BAD_VIDEO):  # an evaluation skips no video
+        list(data.videos())

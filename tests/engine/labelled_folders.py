@@ -1,0 +1,36 @@
+"""Writes folders of labelled videos for tests, and opens a clip sampler on a dataset."""
+
+import cv2
+import numpy as np
+
+from engine.datasets import clip_sampler
+from engine.datasets.clip_sampler import ClipSampler
+from storage.formats import sav_frames
+from storage.records import STRIDE
+
+
+def write_sav_frames(root, video, frame_count=10, listed="sav_val.txt"):
+    """A video in the layout of SA-V's validation set: two overlapping objects, the second one absent in the middle."""
+    for i in range(frame_count):
+        path = root / sav_frames.PICTURES / video / f"{i:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shade = np.full((96, 128, 3), 40, np.uint8)
+        shade[20 + i : 60 + i, 20:60] = 200
+        cv2.imwrite(str(path), shade)
+        for name in ("000", "001") if i % STRIDE == 0 else ():
+            mask = np.zeros((96, 128), np.uint8)
+            if name == "000":
+                mask[20 + i : 60 + i, 20:60] = 255
+            elif i != STRIDE:
+                mask[30 + i : 40 + i, 50:70] = 255
+            path = root / sav_frames.MASKS / video / name / f"{i:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), mask)
+    if listed:
+        with (root / listed).open("a") as file:
+            file.write(f"{video}\n")
+    return root
+
+
+def sampler_of(data, frames, hardest=1.0):
+    return ClipSampler(data, list(clip_sampler.index(data)), frames, hardest)
