@@ -127,7 +127,7 @@ def mask_of(root, i, name="001"):
 
 
 DAMAGED = {
-    "00003.jpg, which is missing": lambda root: picture_of(root, 3).unlink(),
+    "the picture 00003.jpg before it is missing": lambda root: picture_of(root, 3).unlink(),
     "no pictures of the sequence sav_000002": lambda root: shutil.rmtree(picture_of(root, 0).parent),
     "no masks of the video sav_000002": lambda root: shutil.rmtree(mask_of(root, 0).parents[1]),
     "001/00004.png is missing": lambda root: mask_of(root, 4).unlink(),
