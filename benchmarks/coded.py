@@ -1,6 +1,6 @@
-"""Videos whose frames carry their own number, as black and white blocks, in a store with tickets on them.
+"""A store for the page's benchmark: videos whose frames carry their own number, and tickets about them.
 
-A picture of a frame therefore tells which frame it is, independent of what the page shows.
+The number is drawn as black and white blocks, so a picture of a frame shows which frame it is, whatever the page says.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEOPLE = {"vera": Role.VERIFIER} | dict.fromkeys(("ann", "bob", "cara", "dan"), 
 
 
 def disc(frame_idx: int) -> tuple[int, int]:
-    """Where the disc is on a frame, px."""
+    """The centre of the disc on a frame, px."""
     return 200 + 3 * frame_idx % 800, int(400 + 120 * np.sin(frame_idx / 20))
 
 
@@ -73,7 +73,7 @@ def on_disc(frame_idx: int) -> bytes:
 
 
 def blob(number: int, frame_idx: int) -> bytes:
-    """One of many objects: a ragged shape that wanders and turns, below the blocks of the number."""
+    """The compressed mask of one of many objects: an irregular shape that moves and turns, below the blocks."""
     chance = np.random.default_rng(number)
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     radii = chance.uniform(20, 90) * (1 + 0.2 * np.sin(3 * angles) + chance.normal(0, 0.05, 60))
@@ -82,12 +82,12 @@ def blob(number: int, frame_idx: int) -> bytes:
     centre = (start + speed * frame_idx) % room + (0, 200)
     around = angles + turn * frame_idx
     corners = centre + np.stack([radii * np.cos(around), radii * np.sin(around)], axis=1)
-    counts: bytes = coco.frPyObjects([corners.ravel().tolist()], HEIGHT, WIDTH)[0]["counts"]  # never drawn: it is fast
+    counts: bytes = coco.frPyObjects([corners.ravel().tolist()], HEIGHT, WIDTH)[0]["counts"]  # faster than drawing it
     return counts
 
 
 def ingested(s: Services, folder: Path, lengths: list[int]) -> list[Video]:
-    """Coded videos of these many frames, in this order."""
+    """Writes and ingests videos with these numbers of frames; returns them in this order."""
     ground = np.random.default_rng(0).integers(60, 190, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
     ground = np.asarray(cv2.resize(ground, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
     for n, length in enumerate(lengths):
@@ -110,7 +110,8 @@ def ticket(kind: Kind, of: Masklet) -> NewTicket:
 def fill(s: Services, folder: Path, *, frames: int, verify: int, track: int, crowd: tuple[int, int]) -> None:
     """Ingests videos and opens tickets: `verify` and `track` of each kind on two videos of `frames` frames.
 
-    crowd: objects and frames of a third video, all of them to be verified, and one more object for Cara to correct.
+    crowd: number of objects and of frames of a third video. Each object has a verify ticket; one more object has a
+    track ticket for Cara.
     """
     objects, long = crowd
     *short, crowded = ingested(s, folder, [frames, frames, long])

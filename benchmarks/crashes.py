@@ -1,9 +1,10 @@
-"""Kills the tab of a person at work, the queue and its database, takes the network away, and counts what is lost.
+"""Kills a working person's tab, the queue and its database, cuts the network, and counts the lost operations.
 
 Every act is one operation: a stroke, a lock, an absent frame, an undo, a click. The tab reports when an operation is
-made, and when it is on the browser's disk. An operation counts as lost (`lost_operations`) if it was on the disk, and
-the queue does not have it once the page was opened again and shows "Saved". Operations that the killed tab had not
-written yet do not count there; `in_flight_lost` is the most of them that one crash lost.
+made, and when it is on the browser's disk.
+
+`lost_operations` are operations that were on the disk, but not in the queue after the page was opened again and showed
+"Saved". `in_flight_lost` is the largest number of operations, not yet on the disk, that one crash lost.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ WATCH = """
 (() => {
   const { put } = IDBObjectStore.prototype;
   IDBObjectStore.prototype.put = function (item) {
-    const id = item.body?.operation_id; // giving a ticket back has no operation
+    const id = item.body?.operation_id; // the release of a ticket has no operation
     if (id) {
       console.debug(`made ${id}`);
       this.transaction.addEventListener("complete", () => console.debug(`kept ${id}`));
@@ -41,7 +42,7 @@ WATCH = """
 
 
 class Person:
-    """Dan, who corrects one masklet through every crash."""
+    """Dan corrects one masklet, and continues after every crash."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self.made: set[str] = set()
@@ -58,10 +59,10 @@ class Person:
         self._at_work()
 
     def act(self) -> None:
-        """One operation, of any kind, on a frame beside."""
+        """One random operation on the previous or the next frame."""
         page, keys = self._page, self._page.keyboard
         keys.press(self._chance.choice(["ArrowLeft", "ArrowRight"]))
-        time.sleep(self._chance.uniform(0.05, 0.15))  # nobody is faster
+        time.sleep(self._chance.uniform(0.05, 0.15))  # a person is not faster
         locked = page.locator(".badge", has_text="Locked").count() > 0
         painted = page.locator("body.buffering").count() == 0
         kind = self._chance.choice(["f", "g", "Control+z", "b", "b", "c"])
@@ -82,7 +83,7 @@ class Person:
             keys.press("Control+z" if kind == "Control+z" and len(self.made) > 1 else "f")
 
     def crash(self) -> None:
-        """SIGKILL the tab's process, anywhere within the last act."""
+        """Sends SIGKILL to the tab's process at a random moment during or after an act."""
         self._holds = self._page.evaluate("sessionStorage.getItem('masklets.holds')")
         self.act()
         time.sleep(self._chance.uniform(0, 0.02))
@@ -93,23 +94,23 @@ class Person:
         self._page.close()
 
     def reopen(self) -> None:
-        """The page again, after a crash."""
+        """Opens the page again after a crash."""
         self._page = self._open()
         self._at_work()
 
     def offline(self, seconds: float, pause_s: float) -> int:
-        """Work without a network, an act every `pause_s`. Returns the number of operations."""
+        """Works without a network, one act every `pause_s` seconds. Returns the number of operations."""
         before, end = len(self.made), time.monotonic() + seconds
         self._context.set_offline(True)
         while time.monotonic() < end:
             self.act()
-            self._page.wait_for_timeout(1000 * pause_s)  # the page's events are heard
+            self._page.wait_for_timeout(1000 * pause_s)  # lets Playwright receive the page's events
         self._context.set_offline(False)
         self.saved()
         return len(self.made) - before
 
     def saved(self) -> None:
-        """Wait until the page says that everything is saved."""
+        """Waits until the page shows that everything is saved."""
         self._page.wait_for_selector("#save[data-state=saved]", timeout=60_000)
 
     def close(self) -> None:
@@ -118,7 +119,7 @@ class Person:
     def _open(self) -> Page:
         page = self._context.new_page()
         page.on("console", lambda line: self._said(line.text))
-        # a browser gives a tab that crashed its session's storage back
+        # a browser restores the session storage of a tab that crashed
         page.add_init_script(f"sessionStorage.setItem('masklets.holds', {json.dumps(self._holds)})")
         page.goto(self._url)
         return page
@@ -143,7 +144,7 @@ def crashing(
     kills: int,
     offline_s: float,
 ) -> dict[str, Any]:
-    """Kill the tab and the server in turn, each fourth time both, and the database under every other server.
+    """Kills the tab and the server in turn, every fourth time both and the database too.
 
     Then the same person works for `offline_s` seconds without a network.
     """
@@ -158,7 +159,7 @@ def crashing(
             postgres.kill()
         if of_server:
             _kill(server)
-            for _ in range(ACTS // 2):  # work goes on
+            for _ in range(ACTS // 2):  # the person continues to work
                 dan.act()
         if of_tab:
             dan.crash()
@@ -190,13 +191,13 @@ def crashing(
 
 
 def _kill(server: QueueProcess) -> None:
-    """SIGKILL: no handler runs, nothing is flushed."""
+    """Sends SIGKILL: no handler runs, nothing is flushed."""
     [child] = [p for p in psutil.Process().children() if "engine.cli" in p.cmdline()]
     child.kill()
 
 
 def _arrived(settings: Settings) -> set[str]:
-    """The operations that the queue has, also those that came after their lease had ended."""
+    """The ids of the operations in the queue, with those that arrived after their lease had ended."""
     with connect(settings) as s:
         store, _ = s.open_queue()
         tickets = store.tickets(batch_id="benchmark", kind=Kind.TRACK)

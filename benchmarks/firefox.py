@@ -1,6 +1,6 @@
-"""A Firefox without a window, driven over WebDriver BiDi, which it speaks itself: no driver, no framework.
+"""Controls a headless Firefox over WebDriver BiDi, which Firefox supports itself: no driver, no framework.
 
-Has only what the page's benchmark and tests need. Knows nothing of the page.
+Has only what the page's benchmark and tests need. Knows nothing about the page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def installed() -> str | None:
 
 @contextmanager
 def started(path: str) -> Iterator[Firefox]:
-    """A new process with a new profile; leaving the context ends both. Raises FirefoxFailed."""
+    """A new process with a new profile. The end of the context ends the process and deletes the profile.
+
+    Raises FirefoxFailed.
+    """
     with tempfile.TemporaryDirectory(prefix="masklets-firefox-", ignore_cleanup_errors=True) as profile:
         words = [path, "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0"]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -49,26 +52,26 @@ def started(path: str) -> Iterator[Firefox]:
 
 
 def _address(process: subprocess.Popen[bytes], profile: Path, patience_s: float = 60) -> str:
-    """The address it listens at, from a file in its profile."""
+    """The address where Firefox listens, from a file in its profile."""
     deadline = time.monotonic() + patience_s
     while process.poll() is None and time.monotonic() < deadline:
         try:
             said = json.loads((profile / "WebDriverBiDiServer.json").read_text())
             return f"ws://{said['ws_host']}:{said['ws_port']}/session"
-        except (FileNotFoundError, json.JSONDecodeError):  # not yet, or half written
+        except (FileNotFoundError, json.JSONDecodeError):  # the file is missing or incomplete
             time.sleep(0.05)
     raise FirefoxFailed(f"Firefox did not start: status {process.poll()}")
 
 
 class Firefox:
-    """One session with a process; `started` opens it."""
+    """One session with a Firefox process. `started` opens it."""
 
     def __init__(self, pid: int, socket: ClientConnection) -> None:
         self.pid, self._socket, self._count = pid, socket, 0
         self.version = str(self.send("session.new", capabilities={})["capabilities"]["browserVersion"])
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command, and its result. Raises FirefoxFailed."""
+        """Sends one command and returns its result. Raises FirefoxFailed."""
         self._count += 1
         self._socket.send(json.dumps({"id": self._count, "method": method, "params": params}))
         while True:
@@ -80,7 +83,7 @@ class Firefox:
             return dict(said["result"])
 
     def tab(self, width: int = 1440, height: int = 900) -> Tab:
-        """A new tab in a window and with cookies of its own, whose viewport has this size, px."""
+        """A new tab with its own window and cookies. width, height: of the viewport, px."""
         owner = self.send("browser.createUserContext")["userContext"]
         context = self.send("browsingContext.create", type="window", userContext=owner)["context"]
         self.send("browsingContext.setViewport", context=context, viewport={"width": width, "height": height})
@@ -94,13 +97,13 @@ class Tab:
         self._firefox, self._context = firefox, context
 
     def goto(self, url: str) -> None:
-        """Load a page, up to its `load` event."""
+        """Loads a page and waits for its `load` event."""
         self._firefox.send("browsingContext.navigate", context=self._context, url=url, wait="complete")
 
     def evaluate(self, function: str, argument: Any = None) -> Any:
-        """Call a JavaScript function with one argument. Argument and result travel as JSON; a promise is awaited.
+        """Calls a JavaScript function with one argument. Argument and result are sent as JSON; a promise is awaited.
 
-        Raises FirefoxFailed with the error that it threw.
+        Raises FirefoxFailed with the error that the function threw.
         """
         result = self._firefox.send(
             "script.callFunction",
@@ -114,18 +117,18 @@ class Tab:
         return json.loads(result["result"]["value"])
 
     def press(self, *keys: str) -> None:
-        """Press and release keys, one after another: characters, or names of KEYS."""
+        """Presses and releases keys, one after another: characters, or names in KEYS."""
         actions = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self._act({"type": "key", "id": "keyboard", "actions": actions})
 
     def click(self, x: float, y: float) -> None:
-        """Press and release the first button of the mouse, px of the viewport."""
+        """Presses and releases the first mouse button. x, y: px in the viewport."""
         move = {"type": "pointerMove", "x": round(x), "y": round(y)}
         press = [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp")]
         self._act({"type": "pointer", "id": "mouse", "actions": [move, *press]})
 
     def until(self, function: str, argument: Any = None, patience_s: float = 60) -> Any:
-        """Wait until the function returns a true value, and return it. Raises FirefoxFailed."""
+        """Waits until the function returns a true value, and returns it. Raises FirefoxFailed."""
         deadline = time.monotonic() + patience_s
         while not (found := self.evaluate(function, argument)):
             if time.monotonic() > deadline:
@@ -134,7 +137,7 @@ class Tab:
         return found
 
     def close(self) -> None:
-        """Close it, as a person does."""
+        """Closes the tab."""
         self._firefox.send("browsingContext.close", context=self._context)
 
     def _act(self, source: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
-"""Grids on one frame against the same points one prompt batch at a time, with the picture encoded for each batch.
+"""Compares our point grids on one frame with transformers' way, which encodes the crop again for each batch of points.
 
-The peer is transformers' way of asking a model for points on a picture without keeping its embedding: every batch of 64
-points encodes its crop again. Same weights, crops, points and batches; the masks must be the same. Part of
+Both use the same weights, crops, points and batches of 64, so the masks must be the same. Part of
 `benchmarks.tracker`.
 """
 
@@ -27,9 +26,11 @@ QUICK = (Scale(crops_per_side=1, points_per_side=16), Scale(crops_per_side=2, po
 
 
 def measure(loaded: LoadedModel, frame: NDArray[np.uint8], *, quick: bool = False) -> dict[str, float]:
-    """`grid_ratio`: seconds of the peer over ours; how many points; the largest difference between the two's logits;
-    by how many MB the process, or its memory on a GPU, grew at most while ours answered a batch of points.
+    """Measures both ways on one frame.
 
+    grid_ratio: seconds of transformers' way over ours.  grid_points: number of points.  grid_max_abs_diff: largest
+    difference between the logits.  grid_peak_growth_mb: largest growth of memory (of the process, or on the GPU) while
+    ours answers a batch.
     frame: uint8 (H, W, 3).  quick: 320 points in 5 crops instead of 2,304 in 21.
     """
     config = GridConfig(scales=QUICK) if quick else GridConfig()
@@ -66,7 +67,7 @@ def measure(loaded: LoadedModel, frame: NDArray[np.uint8], *, quick: bool = Fals
 
 @contextmanager
 def peak_mb(loaded: LoadedModel) -> Iterator[list[float]]:
-    """By how many MB memory stood higher at its peak than before the block, once it is over."""
+    """A list that gets the growth of memory in the block, after it: its peak minus its size before, MB."""
     peaks: list[float] = []
     if loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -74,8 +75,8 @@ def peak_mb(loaded: LoadedModel) -> Iterator[list[float]]:
         yield peaks
         peaks.append((torch.cuda.max_memory_allocated() - before) / 2**20)
         return
-    with suppress(OSError):  # where the kernel does not let us, the peak is that of the process's whole life
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again
+    with suppress(OSError):  # if the kernel forbids it, the peak of the process's whole life counts
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     before_kb = _status_kb("VmRSS")
     yield peaks
     peaks.append((_status_kb("VmHWM") - before_kb) / 2**10)
@@ -94,7 +95,7 @@ def _now(loaded: LoadedModel) -> float:
 
 @torch.inference_mode()
 def _library(loaded: LoadedModel, picture: NDArray[np.uint8], points_xy: NDArray[np.float64]) -> Tensor:
-    """Three masks for each point by the library's own calls: float (N, 3, h, w)."""
+    """The logits of three masks for each point, by the library's own calls: float (N, 3, h, w)."""
     model, side = loaded.model, loaded.image_size
     embeddings = model.get_image_embeddings(inputs.to_pixels(loaded, [picture]))
     scale = np.array([side / picture.shape[1], side / picture.shape[0]])

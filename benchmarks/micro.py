@@ -1,8 +1,8 @@
-"""What `micro` reaches on held-out synthetic clips: J&F from a mask, three clicks and one click; presence accuracy.
+"""Measures `micro` on held-out synthetic clips: J&F with a mask, three clicks and one click; presence accuracy.
 
     python -m benchmarks.micro [--checkpoint micro] [--clips 200] [--quick] [--json]
 
-The clips are fixed by their seeds and were never trained on. `--quick` measures 6 clips; `--json` prints one JSON line.
+The clips are fixed by their seeds; no training used them. `--quick` measures 6 clips; `--json` prints one JSON line.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
     python -m benchmarks.page [--quick] [--json] [--seeks 10000] [--browser chromium|firefox|PATH]
         [--database sqlite|postgres] [--kills 40] [--offline SECONDS]
 
-The real server as a process, `micro` as its model, a store with ingested videos whose frames carry their own number as
-black and white blocks. A time ends at the animation frame after the one that painted; a click is timed once the frames
-are encoded ahead; `scrub_p95_ms` is a seek with all the other objects of a video shown, `browser_mb` what the browser
-takes then. Last, tabs of Chromium, the server and a private PostgreSQL are killed, and the network is taken away (see
-crashes.py). `--quick` does the same with fewer actions, which the counts show. Milliseconds depend on the machine; what
-fails is a wrong frame, a lost operation, or a crash that cost more than one that was in flight.
+Runs the real server as a process with `micro` as its model. The frames of the videos carry their own number as black
+and white blocks (see coded.py). A time ends at the animation frame after the paint. Clicks are timed after the server
+has encoded the frames. `scrub_p95_ms` times seeks with all other objects of a video shown; `browser_mb` is the memory
+of the browser then. At the end, tabs of Chromium, the server and a private PostgreSQL are killed, and the network is
+cut (see crashes.py).
+
+`--quick` does the same with fewer actions; the counts in the result show how many. Milliseconds depend on the machine.
+The benchmark fails if a frame was wrong, an operation was lost, or one crash lost more than one operation in flight.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ from storage.records import STRIDE
 
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
-# Waits, in the page, for an event of the canvas, and for the frame after it; ms from `before()` to then.
+# Defines in the page: `watch` waits for an event of the canvas and the next animation frame, and gives the time, ms;
+# `number` reads the frame number from the blocks on the canvas.
 WATCH = """
 () => {
   const screen = document.querySelector("#screen");
@@ -128,7 +131,7 @@ LOG_IN = """
 }
 """
 
-# Waits until an element is on the page, or is gone.
+# Waits until an element is on the page (or, if `there` is false, until it is gone).
 AWAIT = """
 async ([selector, there]) => {
   const deadline = performance.now() + 60000;
@@ -175,7 +178,7 @@ class Tab(Protocol):
 
 @contextmanager
 def in_chromium(browser: Browser, url: str, name: str) -> Iterator[Tab]:
-    """A person who has logged in and has a ticket on the screen."""
+    """A tab of Chromium with a person logged in and a ticket on the screen."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.goto(url)
@@ -195,7 +198,7 @@ def in_firefox(browser: firefox.Firefox, url: str, name: str) -> Iterator[Tab]:
 
 
 def log_in(page: Tab, name: str) -> None:
-    """From the page as it was loaded to a ticket on the screen."""
+    """Logs in on a loaded page and waits for a ticket on the screen."""
     page.evaluate(AWAIT, ["body[data-view=login]", True])
     page.evaluate(LOG_IN, [name, PASSWORD])
     page.evaluate(AWAIT, ["body[data-view=work]", True])
@@ -208,7 +211,7 @@ def p95(values: list[float]) -> float:
 
 
 def sought(page: Tab, seeks: int, length: int) -> tuple[list[float], int]:
-    """Seeks to random positions: ms of each, and how many showed a wrong frame."""
+    """Seeks to random positions: the time of each in ms, and the number of wrong frames."""
     rng, wrong, times = np.random.default_rng(1), 0, []
     position = -1
     for _ in range(seeks):
@@ -220,9 +223,9 @@ def sought(page: Tab, seeks: int, length: int) -> tuple[list[float], int]:
 
 
 def verifying(page: Tab, verdicts: int, steps: int, seeks: int, frames: int) -> dict[str, Any]:
-    """Verdicts, steps and seeks of one verifier."""
+    """Times the verdicts, steps and seeks of one verifier."""
     page.evaluate(KEY, " ")
-    time.sleep(frames / 80)  # every frame of the ticket arrives
+    time.sleep(frames / 80)  # until every frame of the ticket has arrived
     times, wrong = sought(page, seeks, -(-frames // STRIDE))
     page.evaluate(KEY, "Home")
     time.sleep(0.3)
@@ -233,7 +236,7 @@ def verifying(page: Tab, verdicts: int, steps: int, seeks: int, frames: int) -> 
         handlers.append(handler)
     shown, following = [], []
     for _ in range(verdicts):
-        time.sleep(1.2)  # as long as somebody looks at the least
+        time.sleep(1.2)  # a person looks at least this long
         one, two = page.evaluate(VERDICT, "a")
         shown.append(one)
         following.append(two)
@@ -249,7 +252,7 @@ def verifying(page: Tab, verdicts: int, steps: int, seeks: int, frames: int) -> 
 
 
 def correcting(ann: Tab, bob: Tab, clicks: int) -> dict[str, Any]:
-    """Clicks of one annotator, alone and while another one propagates, and how fast a propagation is cancelled."""
+    """Times one annotator's clicks, alone and while another one propagates, and the cancelling of a propagation."""
     for page in (ann, bob):
         page.evaluate(AWAIT, ["body[data-kind=track]", True])
     time.sleep(0.5)
@@ -281,7 +284,7 @@ def correcting(ann: Tab, bob: Tab, clicks: int) -> dict[str, Any]:
 
 
 def until_idle(patience_s: float = 60.0) -> None:
-    """Wait until server and browser are idle: together they take less than a fifth of a core."""
+    """Waits until server and browser are idle: together they use less than a fifth of a core."""
     family = psutil.Process().children(recursive=True)
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
@@ -292,7 +295,7 @@ def until_idle(patience_s: float = 60.0) -> None:
 
 
 def crowded(page: Tab, crowd: tuple[int, int], seeks: int) -> dict[str, Any]:
-    """Seeks with every other object of a video shown, its frames fetched before, and what the browser takes then."""
+    """Times seeks with all other objects of a video shown, and measures the browser's memory. Frames are fetched."""
     objects, frames = crowd
     length = -(-frames // STRIDE)
     page.evaluate(AWAIT, ["body[data-kind=track]", True])
@@ -311,7 +314,7 @@ def crowded(page: Tab, crowd: tuple[int, int], seeks: int) -> dict[str, Any]:
 
 
 def browser_mb() -> int:
-    """MiB of the browser that this process started, each shared page counted once."""
+    """Memory of the browser that this process started, MiB. Shared memory pages count once."""
     children = psutil.Process().children(recursive=True)
     browsers = [p for p in children if re.match("chrom|firefox", p.name())]
     family = {p.pid: p for browser in browsers for p in (browser, *browser.children(recursive=True))}
@@ -320,7 +323,7 @@ def browser_mb() -> int:
 
 @dataclass(frozen=True)
 class Size:
-    """How many actions of each kind are measured."""
+    """Number of actions of each kind."""
 
     seeks: int
     verdicts: int
@@ -333,7 +336,7 @@ class Size:
 
 
 def measure(path: str, size: Size, database: str) -> dict[str, Any]:
-    """Everything, on a server and a database (see `benchmarks.queue`) of its own."""
+    """Measures everything on a new server and database. database: see `benchmarks.queue`."""
     with tempfile.TemporaryDirectory(prefix="masklets-page-") as folder, ExitStack() as stack:
         uri, postgres = stack.enter_context(database_of(database))
         videos = Path(folder) / "videos"
@@ -344,7 +347,7 @@ def measure(path: str, size: Size, database: str) -> dict[str, Any]:
             model=ModelSettings(checkpoint="micro", device="cpu"),
             queue=QueueSettings(port=ports.free_port(), database_uri=uri),
         )
-        with connect(settings) as s, ThreadPoolExecutor(1) as other:  # the server starts meanwhile
+        with connect(settings) as s, ThreadPoolExecutor(1) as other:  # the server starts at the same time
             filled = other.submit(
                 fill, s, videos, frames=size.frames, verify=size.verdicts + 4, track=8, crowd=size.crowd
             )
@@ -368,7 +371,7 @@ def measure(path: str, size: Size, database: str) -> dict[str, Any]:
             found |= more | {"wrong_frames": found["wrong_frames"] + more["wrong_frames"]}
         with somebody("ann") as ann, somebody("bob") as bob:
             found |= correcting(ann, bob, size.clicks)
-        if chromium is not None:  # whose tabs can be killed one by one
+        if chromium is not None:  # only Chromium's tabs are processes of their own
             found |= crashes.crashing(chromium, server, postgres, settings, size.kills, size.offline_s)
         return found | {"database": uri.split(":")[0].split("+")[0]}
 
@@ -378,9 +381,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer actions")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeks", type=int, default=10_000)
-    parser.add_argument("--browser", default="chromium", help="chromium, firefox, or the path of one")
+    parser.add_argument("--browser", default="chromium", help="chromium, firefox, or the path of a browser")
     parser.add_argument("--database", default="sqlite", help="sqlite, postgres (private, killed too) or a URI")
-    parser.add_argument("--kills", type=int, help="of tabs, servers and the database")
+    parser.add_argument("--kills", type=int, help="number of crashes")
     parser.add_argument("--offline", type=float, help="seconds of work without a network")
     chosen = parser.parse_args()
     path = firefox.installed() if chosen.browser == "firefox" else shutil.which(chosen.browser)

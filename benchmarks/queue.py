@@ -1,19 +1,23 @@
-"""What the queue holds under load and under kills: claims of 500 people, and operations through kill -9.
+"""The queue under load and under kills: claims of 500 people, and operations while processes are killed.
 
     python -m benchmarks.queue [--quick] [--json] [--database sqlite|postgres|URI] [--tickets N] [--rate R] [--race N]
         [--kills N]
 
-Real server processes on one database, and clients over HTTP. First an offered load: claims arrive at a fixed rate
-whether or not the queue keeps up, each by one of 500 people and each followed by a verdict, on a queue of a million
-tickets of which some ask for a skill that few have; the latency of a claim counts from the moment when it was due. Then
-processes race for the same few tickets (see race.py). Then annotators send operation after operation while the servers,
-and with `--database postgres` the database too (a private PostgreSQL with fsync, made for this run), are killed with
-SIGKILL at random moments and started again. Whatever was acknowledged must be there in the end, once; a ticket is
-leased twice if two people were given it under one lease, or while one of them still held it.
+Real server processes share one database; clients use HTTP. Three parts:
 
-A database named by URI must be empty, and is never killed. `--quick` measures 20,000 tickets, 8 s of load, 1,200
-claims in the race and 6 kills instead of 1,000,000, 60 s, 20,000 and 40: for a look, not for a figure. One JSON line
-comes last.
+1. Load: claims arrive at a fixed rate, even if the queue is slower. One of 500 people makes each, followed
+   by a verdict. The queue has a million tickets; some need a skill that few people have. The latency of a claim counts
+   from the moment when it was due.
+2. Race: processes compete for the same few tickets (see race.py).
+3. Kills: annotators send one operation after another while the servers are killed with SIGKILL at random moments and
+   started again. With `--database postgres` the database (a private PostgreSQL with fsync, made for this run) is killed
+   too.
+
+At the end every acknowledged operation must be stored exactly once. A ticket is leased twice if two people got it with
+the same token, or if one got it while another one held it.
+
+A database named by URI must be empty, and is never killed. `--quick` measures 20,000 tickets, 8 s of load, 1,200 claims
+in the race and 6 kills instead of 1,000,000, 60 s, 20,000 and 40: do not compare its figures. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -56,9 +60,9 @@ from benchmarks.race import race
 PEOPLE = 500
 CLAIMS_S = 50.0  # claims a second: 500 people with a ticket every ten seconds
 SERVERS = 2
-CONNECTIONS = 32  # of the load: claims wait for one no longer than they would for the server's own threads
+CONNECTIONS = 32  # of the load: enough that claims wait for the server's threads, not for a connection
 ANNOTATORS = 6
-LEASE_S = 900.0  # none runs out while it is measured
+LEASE_S = 900.0  # no lease expires during the measurement
 
 TICKETS = """
     INSERT INTO tickets (ticket_id, batch_id, kind, video_id, phase, priority, payload, needs_lead, attempt, created_at,
@@ -72,7 +76,7 @@ TICKETS = """
 
 
 class NoMedia:
-    """No videos: what is measured shows none."""
+    """Media without videos: this benchmark shows no frames."""
 
     def info(self, video_id: str) -> VideoInfo:
         raise NoSuchVideo(video_id)
@@ -82,7 +86,7 @@ class NoMedia:
 
 
 def serve(uri: str, port: int) -> None:
-    """A server process."""
+    """The work of a server process."""
     import uvicorn
 
     from annotation_queue.api.app import create_app
@@ -92,7 +96,7 @@ def serve(uri: str, port: int) -> None:
 
 
 class Server:
-    """The queue in a process that is killed and started again at the same port."""
+    """The queue's server in a process that can be killed and started again at the same port."""
 
     def __init__(self, uri: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -102,7 +106,7 @@ class Server:
         self._forks = multiprocessing.get_context("forkserver")
         self._forks.set_forkserver_preload(
             ["annotation_queue.api.app", "uvicorn"]
-        )  # else each start imports for seconds
+        )  # otherwise each start imports for seconds
         self._process: Any = None
 
     def start(self) -> None:
@@ -110,7 +114,7 @@ class Server:
         self._process.start()
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if self._process.exitcode is not None:  # the database was still starting, or the port not free yet
+            if self._process.exitcode is not None:  # the database was still starting, or the port was still in use
                 self._process = self._forks.Process(target=serve, args=(self._uri, self.port), daemon=True)
                 self._process.start()
             try:
@@ -126,7 +130,7 @@ class Server:
 
 
 class PrivatePostgres:
-    """A PostgreSQL server in a temporary folder, with fsync, reached by a unix socket."""
+    """A PostgreSQL server in a temporary folder, with fsync, on a unix socket."""
 
     def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or sorted(Path(p) for p in [_on_path("initdb")] if p)
@@ -150,11 +154,11 @@ class PrivatePostgres:
         self._run(f"{self._bin}/pg_ctl -D {self.home}/data -w -t 60 -l {self.home}/log -o '{options}' start")
 
     def kill(self) -> None:
-        """SIGKILL to every process of it: as a machine that loses power, but for the disk's own cache."""
+        """Sends SIGKILL to all its processes: like a power failure, except that the disk's cache survives."""
         first = psutil.Process(int((self.home / "data" / "postmaster.pid").read_text().split()[0]))
         processes = [first, *first.children(recursive=True)]
         for process in processes:
-            with suppress(psutil.NoSuchProcess):  # a worker of it that was done anyway
+            with suppress(psutil.NoSuchProcess):  # a worker process that had already ended
                 process.kill()
         psutil.wait_procs(processes, timeout=30)
 
@@ -170,7 +174,7 @@ def _on_path(name: str) -> str | None:
 
 @contextmanager
 def database_of(choice: str) -> Iterator[tuple[str, PrivatePostgres | None]]:
-    """The URI of the database to measure, and the server of it that may be killed."""
+    """The URI of the database, and its server if it may be killed. choice: "sqlite", "postgres" or a URI."""
     if choice == "sqlite":
         with tempfile.TemporaryDirectory(prefix="masklets-queue-") as folder:
             yield f"sqlite:///{folder}/queue.db", None
@@ -186,7 +190,7 @@ def database_of(choice: str) -> Iterator[tuple[str, PrivatePostgres | None]]:
 
 
 def fill(database: Database, tickets: int) -> list[str]:
-    """The people, their tokens and the tickets; returns the tokens, an annotator's last ANNOTATORS."""
+    """Writes people, their tokens and tickets. Returns the tokens; the last ANNOTATORS of them are annotators'."""
     tokens = [f"mq_benchmark-{i}-{random.getrandbits(64):x}" for i in range(PEOPLE + ANNOTATORS)]
     with database.write() as c:
         people = [
@@ -213,14 +217,14 @@ def fill(database: Database, tickets: int) -> list[str]:
 
 
 class Desk:
-    """A kept connection to each server. Little more than a socket: a busy client would measure itself."""
+    """An open connection to each server. Almost a bare socket, so that the client's own time does not count."""
 
     def __init__(self, ports: list[int]) -> None:
         self._lines = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for port in ports]
 
     def post(self, server: int, path: str, token: str, body: dict[str, Any]) -> bytes:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        while True:  # a server closes a connection that was idle: the same ids again change nothing
+        while True:  # a server closes idle connections; a repeated id changes nothing
             line = self._lines[server]
             try:
                 line.request("POST", path, json.dumps(body), headers)
@@ -237,7 +241,7 @@ class Desk:
 def offer(
     ports: list[int], tokens: list[str], seconds: float, rate: float
 ) -> tuple[list[float], Counter[tuple[str, int]]]:
-    """Claims that come at `rate` a second, each with a verdict: latencies (s), the times each lease was given."""
+    """Makes `rate` claims a second, each with a verdict: latencies (s), and how often each lease was given."""
     chance = random.Random(1)
     latencies: list[float] = []
     leases: list[tuple[str, int]] = []
@@ -257,7 +261,7 @@ def offer(
                 outcome = {"operation_id": new_id(), "created_at": now(), "verdict": "accept", "seconds": 6.0}
                 body = {"token": ticket["lease_token"], "outcome": outcome}
                 desk.post(server, f"/api/tickets/{ticket['ticket_id']}/finish", token, body)
-        except BaseException as error:  # raised again below, in the main thread
+        except BaseException as error:  # raised below, in the main thread
             trouble.append(error)
 
     workers = [threading.Thread(target=work, daemon=True) for _ in range(CONNECTIONS)]
@@ -279,7 +283,10 @@ def offer(
 
 
 def annotate(url: str, token: str, ticket_id: str, stop: threading.Event, kept: list[str], trouble: list[str]) -> None:
-    """One annotator: operation after operation, through every death of the queue."""
+    """One annotator: sends one operation after another while servers are killed.
+
+    kept: gets the ids of acknowledged operations.  trouble: gets an error in one line.
+    """
     try:
         with QueueClient(url, token=token, patience_s=120) as client:
             ticket = client.claim(ticket_id=ticket_id)
@@ -288,21 +295,21 @@ def annotate(url: str, token: str, ticket_id: str, stop: threading.Event, kept: 
                 act = NewOperation(operation_id=new_id(), kind="stroke", created_at=now(), frame_idx=0)
                 client.append_operations(ticket, [act])
                 kept.append(act.operation_id)
-    except Exception as error:  # told at the end: a thread's own exception would go unseen
+    except Exception as error:  # reported at the end: an exception in a thread is not raised in the main thread
         trouble.append(f"{type(error).__name__}: {error}")
 
 
 def kill_again_and_again(
     servers: list[Server], postgres: PrivatePostgres | None, kills: int, acknowledged: list[list[str]]
 ) -> None:
-    """Kill one part after another while operations are on their way."""
+    """Kills and restarts one part after another while operations are being sent."""
     chance = random.Random(2)
     parts: list[Server | PrivatePostgres] = [*servers, *([postgres] if postgres else [])]
     for i in range(kills):
         before, deadline = sum(map(len, acknowledged)), time.monotonic() + 60
         while sum(map(len, acknowledged)) < before + 60 and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(chance.random() * 0.05)  # anywhere within an operation
+        time.sleep(chance.random() * 0.05)  # a random moment of an operation
         part = parts[i % len(parts)]
         part.kill()
         part.start()
@@ -311,7 +318,7 @@ def kill_again_and_again(
 
 
 def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, rate: float) -> dict[str, Any]:
-    """The whole of it, on one database."""
+    """Runs all three parts on one database."""
     with ExitStack() as stack:
         uri, postgres = stack.enter_context(database_of(choice))
         database = Database(uri)
@@ -350,7 +357,7 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
             same |= {"payload": "{}", "needs_lead": False, "attempt": 1, "created_at": 0.0, "ordinal": 0}
             same |= {"state": "open", "lease_token": 0, "reasons": ""}
             c.execute(insert(schema.tickets), [same | {"ticket_id": f"track-{i}"} for i in range(ANNOTATORS)])
-        database.close()  # its connections would die with a database that is killed
+        database.close()  # its connections would break when the database is killed
         stop, trouble = threading.Event(), list[str]()
         acknowledged: list[list[str]] = [[] for _ in range(ANNOTATORS)]
         people = [
@@ -398,7 +405,7 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
 
 
 def _leased_again(c: Connection, ids: str) -> int:
-    """Tickets that were leased more than once, of those that nobody gave back."""
+    """Number of tickets leased more than once. Nobody released a ticket of these ids."""
     le = schema.leases
     again = select(le.c.ticket_id).where(le.c.ticket_id.like(ids)).group_by(le.c.ticket_id).having(func.count() > 1)
     return len(c.execute(again).all())
@@ -409,7 +416,7 @@ def _percentile(ordered: list[float], share: float) -> float:
 
 
 def _every(step: int, of: int) -> Callable[[int], None]:
-    """Says how far the race is, once in `step` claims."""
+    """Prints the progress of the race every `step` claims."""
     last = 0
 
     def said(count: int) -> None:
@@ -428,14 +435,14 @@ def _say(line: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="20,000 tickets, 8 s of load, 1,200 raced, 6 kills")
-    parser.add_argument("--json", action="store_true", help="nothing but the JSON line on standard output (as always)")
+    parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
     parser.add_argument("--database", default="sqlite", help="sqlite, postgres (private, killed too) or a URI")
     parser.add_argument("--tickets", type=int)
-    parser.add_argument("--race", type=int, help="claims that processes make as fast as they can")
+    parser.add_argument("--race", type=int, help="claims in the race")
     parser.add_argument("--kills", type=int)
     parser.add_argument("--rate", type=float, default=CLAIMS_S, help="claims a second (default %(default)s)")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that started processes are ended
     tickets = chosen.tickets or (20_000 if chosen.quick else 1_000_000)
     kills = chosen.kills if chosen.kills is not None else 6 if chosen.quick else 40
     raced = chosen.race if chosen.race is not None else 1_200 if chosen.quick else 20_000

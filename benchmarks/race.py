@@ -1,7 +1,7 @@
-"""Claims as fast as a few processes can make them, straight at the store: whether a ticket is ever in two hands.
+"""Processes claim tickets directly from the store as fast as they can: is a ticket ever leased to two of them?
 
-Every process takes the best ticket that is there and gives it back at once, so that all of them want the same few. What
-each held, and from when to when, is kept by the process itself: the database's own opinion is not asked.
+Each process claims the best open ticket and releases it at once, so that all of them compete for the same few tickets.
+Each process records itself which tickets it held and when; the database's own records are not used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Holds = NDArray[np.float64]  # (N, 4): the ticket's number, the lease's token, s
 
 
 def _claim_and_release(uri: str, name: str, claims: int, lease_s: float, reports: Queue[Holds]) -> None:
-    """A process: reports what it held in parts of REPORT."""
+    """The work of one process. Reports its leases in parts of REPORT."""
     os.nice(5)
     database = Database(uri)
     store = Store(database, lease_s=lease_s)
@@ -34,7 +34,7 @@ def _claim_and_release(uri: str, name: str, claims: int, lease_s: float, reports
     held: list[tuple[float, float, float, float]] = []
     for n in range(1, claims + 1):
         while (ticket := store.claim(person, [Kind.VERIFY], claim_id=new_id())) is None:
-            pass  # the others hold all that there are
+            pass  # the other processes hold all open tickets
         since = time.monotonic()  # the same clock in all processes of a machine
         number = float(ticket.ticket_id.rpartition("-")[2])
         until = time.monotonic()
@@ -47,9 +47,9 @@ def _claim_and_release(uri: str, name: str, claims: int, lease_s: float, reports
 
 
 def race(uri: str, claims: int, lease_s: float, said: Callable[[int], None]) -> tuple[int, int]:
-    """`claims` claims by PROCESSES at once; how many there were, and how many leases were given twice.
+    """Makes about `claims` claims with PROCESSES processes. Returns the claims made and the leases given twice.
 
-    said: told how many claims there were so far.
+    said: called with the number of claims so far.
     """
     spawn = multiprocessing.get_context("spawn")
     reports: Queue[Holds] = spawn.Queue()
@@ -72,11 +72,11 @@ def race(uri: str, claims: int, lease_s: float, said: Callable[[int], None]) -> 
 
 
 def doubles(held: Holds) -> int:
-    """Leases that were given twice: under one token, or while somebody still held the ticket."""
+    """Leases that were given twice: with the same token, or while another process held the ticket."""
     held = held[np.lexsort((held[:, 2], held[:, 0]))]  # by ticket, then by time
     same = held[1:, 0] == held[:-1, 0]
     latest = held[:-1, 3].copy()
-    for i in range(1, len(latest)):  # the end of whoever held the ticket the longest so far
+    for i in range(1, len(latest)):  # the latest end of all earlier leases of the ticket
         if same[i - 1]:
             latest[i] = max(latest[i], latest[i - 1])
     overlapping = int(np.sum(same & (held[1:, 2] < latest)))

@@ -1,10 +1,10 @@
-"""The tracker against transformers' own loop: same weights, video and objects, in one process, frame by frame in turn.
+"""Compares the tracker with transformers' own loop: same weights, video and objects, frame by frame in one process.
 
     python -m benchmarks.tracker [--quick] [--json] [--model tiny] [--image-size 512] [--objects 16] [--device cpu]
 
-Speed and faithfulness are measured with random weights in the shapes of a published model, on noise that moves; they do
-not depend on what the weights have learned. What economy costs in quality is measured with `micro`, on held-out clips.
-Ratios are medians over frames, from the moment when all seven memories are there. `--quick` is smaller, and says so.
+Speed and equality of the logits are measured with random weights in the shapes of a published model, on moving noise:
+they do not depend on training. The quality loss of economy is measured with `micro` on held-out clips. Ratios are
+medians over the frames after all seven memories are filled. `--quick` measures less; the result says `"quick": true`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ Way = tuple[LoadedModel, TrackerConfig]
 
 
 def ways(loaded: LoadedModel, window: float | None = None) -> dict[str, Way]:
-    """The ways of tracking that are timed and priced: economy is for a CPU, in bfloat16 and, where a window is given,
-    looking for an object around its last mask alone.
+    """The ways of tracking to compare: exact, and economy if the model can use it (CPU, float32 weights).
+
+    Economy computes in bfloat16. With `window` it also looks for an object only around its last mask.
     """
     found = {"exact": (loaded, TrackerConfig())}
     if can_read(loaded.model) and loaded.dtype == torch.float32:
@@ -62,7 +63,7 @@ def published(name: str, image_size: int, device: str) -> LoadedModel:
     torch.manual_seed(0)
     model = Sam2VideoModel(architecture.resized_config(meta_checkpoint.config_of(name), image_size))
     architecture.init_weights(model, 0, embedding_std=1.0)
-    with torch.no_grad():  # every object is present: an absent one is less work for us than for the library
+    with torch.no_grad():  # makes every object present: for an absent one we do less work than the library
         model.mask_decoder.pred_obj_score_head.proj_out.bias += 5.0
     return checkpoints.wrap(torch.nn.Module.to(model, device=device, dtype=precision(device)), name=name)
 
@@ -72,14 +73,14 @@ def precision(device: str) -> torch.dtype:
 
 
 def noise(side: int, frames: int) -> list[NDArray[np.uint8]]:
-    """A picture of soft noise that moves by some pixels a frame."""
+    """Coarse noise that moves by some pixels a frame: uint8 (side, side, 3) each."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (side // 8 + frames, side // 8 + frames, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     return [np.ascontiguousarray(coarse[3 * i : 3 * i + side, 2 * i : 2 * i + side]) for i in range(frames)]
 
 
 def prompts(objects: int, side: int) -> dict[str, Prompt]:
-    """Boxes of an eighth of the side, spread over the frame."""
+    """Box prompts at random places, an eighth of the side wide."""
     rng = np.random.default_rng(1)
     found = {}
     for n in range(objects):
@@ -89,8 +90,9 @@ def prompts(objects: int, side: int) -> dict[str, Prompt]:
 
 
 def middle(tracker: Tracker, reading: Any) -> Window | None:
-    """A window of 0.4 of the side, where one is asked for: the masks of random weights, which windows follow, are
-    everywhere.
+    """A fixed window of 0.4 of the side, if windows are used.
+
+    Windows follow the masks, and the masks of random weights cover the whole frame.
     """
     side = tracker._loaded.image_size // 16
     begin, end = round(0.3 * side), round(0.7 * side)
@@ -98,7 +100,7 @@ def middle(tracker: Tracker, reading: Any) -> Window | None:
 
 
 class Library:
-    """transformers' session. Sessions never forget: their memory grows with the frames."""
+    """transformers' video session. It keeps everything, so its memory grows with the frames."""
 
     def __init__(self, loaded: LoadedModel, frames: list[NDArray[np.uint8]], given: dict[str, Prompt]) -> None:
         self._loaded = loaded
@@ -127,9 +129,9 @@ class Library:
 
 @contextmanager
 def timed_parts(loaded: LoadedModel, ours: bool, spent: dict[str, float]) -> Iterator[None]:
-    """Adds up the seconds of the model's four parts, run by the library as modules and by us as functions, too.
+    """Adds the seconds of the model's four parts to `spent`. ours: time our functions instead of the modules.
 
-    Nothing on a GPU, which is still at work when a part returns.
+    Measures nothing on a GPU: it is still computing when a part returns.
     """
     model = loaded.model
     parts: dict[str, tuple[Any, str]] = {
@@ -198,9 +200,9 @@ def speed(compared: dict[str, Way], objects: int, frames: int, tell: Callable[[s
 
 
 def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
-    """What economy costs: mean IoU of its masks with the exact ones, and points of J&F against the truth.
+    """The quality loss of economy: mean IoU of its masks with the exact ones, and J&F points against the truth.
 
-    Nothing where there is no economy.
+    {} if the model cannot use economy.
     """
     if "economy" not in compared:
         return {}
@@ -231,8 +233,9 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
 
 
 def growth(compared: dict[str, Way], objects: int, frames: int) -> dict[str, float]:
-    """By how many MB the process, or its memory on a GPU, grows over the frames after the first hundred (a fifth of
-    them, where there are fewer).
+    """Growth of memory (of the process, or on the GPU) after the first 100 frames, MB.
+
+    Below 500 frames it counts after the first fifth.
     """
     side, most = compared["exact"][0].image_size, 0.0
     pictures = noise(side, 16)
@@ -254,7 +257,7 @@ def growth(compared: dict[str, Way], objects: int, frames: int) -> dict[str, flo
 
 
 def click_latency(loaded: LoadedModel, count: int) -> dict[str, float]:
-    """Milliseconds from a click to its mask on a frame that is encoded already: the 95th percentile."""
+    """Time from a click to its mask on a frame that is already encoded: the 95th percentile, ms."""
     side = 256
     picture = noise(side, 1)[0]
     features = FeatureCache(loaded, lambda _: picture)
@@ -270,7 +273,7 @@ def click_latency(loaded: LoadedModel, count: int) -> dict[str, float]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine of the measurement."""
     cpu = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -298,7 +301,7 @@ def _wait(loaded: LoadedModel) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="128 px, fewer frames, clips and objects that grow: within 45 seconds"
+        "--quick", action="store_true", help="128 px, fewer frames, clips and objects: within 45 seconds"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON line, last")
     parser.add_argument("--model", choices=list(meta_checkpoint.SHAPES), default="tiny")
@@ -306,7 +309,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--window", type=float, help="economy also looks only around the last mask, its box grown by this share"
+        "--window", type=float, help="economy looks only around the last mask, in its box enlarged by this share"
     )
     chosen = parser.parse_args()
     devices.set_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
@@ -320,14 +323,14 @@ def main() -> None:
     large = published(chosen.model, side, chosen.device)
     figures: dict[str, Any] = speed(ways(large, chosen.window), chosen.objects, 10 if quick else 12, tell)
     small = checkpoints.load("micro", device=chosen.device, dtype=precision(chosen.device))
-    tell("what economy costs")
+    tell("quality of economy")
     compared = ways(small, chosen.window)
     figures |= price(compared, 2 if quick else 50)
     tell("memory")
     figures |= growth(compared, min(4, chosen.objects) if quick else chosen.objects, 40 if quick else 1000)
     tell("clicks and grids")
     figures |= click_latency(small, 40 if quick else 300)
-    if quick:  # at 128 px the embeddings, which the grids share, would cost next to nothing
+    if quick:  # at 128 px encoding costs almost nothing, so the grids' ratio would say nothing
         large = published(chosen.model, min(256, chosen.image_size), chosen.device)
     figures |= grids.measure(large, noise(large.image_size, 1)[0], quick=quick)
     figures |= {"model": chosen.model, "image_size": side, "objects": chosen.objects, "quick": quick}

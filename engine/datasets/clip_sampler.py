@@ -10,23 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from model.clips import Clip
 from engine.datasets.labelled import BAD_VIDEO, Dataset, DatasetError, LabelledVideo
 from storage.errors import first_line
 
+if TYPE_CHECKING:
+    from model.clips import Clip
+
 log = logging.getLogger(__name__)
 
-
 SMALLEST = 1 / 1000  # of the frame: the least area of an object that starts a clip; the trainer drops below 1 / 1600
-
-
 _KEPT = 64  # videos whose compressed masks are cached
-
-
 _MOST = 8  # objects of a clip: more than a sample uses, few enough for memory
-
-
 _DRAWS = 50  # bad videos in a row before the sampler gives up
 
 

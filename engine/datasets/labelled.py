@@ -110,6 +110,3 @@ class Dataset:
     def only(self, split: str | None) -> Dataset:
         """The same dataset, limited to a split. None: all."""
         return replace(self, split=split)
-
-
-# ---------------------------------------------------------------------------------------------------- clips to train on

@@ -55,7 +55,7 @@ _MASK = replace(_SHORT, mask=0.7, click=0.25)
 _CORRECTED = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=4)
 _CORRECTED_CLIPS = Interaction(mask=0.3, click=0.45, corrected_frames=3, correction_clicks=2)
 _RETURNING_CLIPS = replace(_CORRECTED_CLIPS, mask=0.45, click=0.35)
-# Images first until clicks and boxes work, then clips. Small pictures first: they cost a quarter.
+# Images first, until clicks and boxes work; then clips. 128 px first: such an image costs a quarter of one at 256 px.
 STAGES: tuple[tuple[TrainingStage, Scene], ...] = (
     (TrainingStage("images", 1300, 128, frames=1, batch=16, lr=1e-3, interaction=_CLICKS), ANYTHING),
     (TrainingStage("clips", 700, 128, frames=5, batch=4, lr=1e-3, warmup=50, interaction=_CLIPS), ANYTHING),
@@ -79,7 +79,7 @@ STAGES: tuple[tuple[TrainingStage, Scene], ...] = (
         ),
         RICH,
     ),
-    # Clips of three frames do not teach long tracks: errors grew over sixteen frames until these stages.
+    # Clips of three frames do not teach long tracks: without these stages errors grew over sixteen frames.
     (
         TrainingStage(
             "whole clips", 1500, 256, frames=8, batch=1, lr=1.2e-4, warmup=50, final_lr=0.2, interaction=_SHORTER

@@ -53,7 +53,10 @@ def work(
     policy: AnnotatorPolicy | None = None,
     progress: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Lets each person in turn claim and finish tickets until none is left. Raises NoTruth, the ticket released."""
+    """Lets each person in turn claim and finish tickets until no ticket is left.
+
+    Raises NoTruth after it has released the ticket.
+    """
     policy, total = policy or AnnotatorPolicy(), Tally()
     clients = [_Connections(s.settings.queue_url, person) for person in people]
     desk = Desk(s, policy)
@@ -76,7 +79,7 @@ def work(
 
 
 class _Connections:
-    """One person's two connections: one for the work, one for the heartbeat thread. A client serves one thread only."""
+    """A person's two connections, for the work and for the heartbeat thread: a client serves only one thread."""
 
     def __init__(self, url: str, person: Credentials) -> None:
         self.work = QueueClient(url, username=person.name, password=person.password)

@@ -17,7 +17,7 @@ from engine.stages import batches
 from engine.stages.batches import BatchStage
 
 PEOPLE = (("sim-annotator", Role.ANNOTATOR), ("sim-verifier", Role.VERIFIER), ("sim-lead", Role.LEAD))
-WAIT_S = 1.0  # between looks at tickets that somebody else holds
+WAIT_S = 1.0  # between two checks for tickets that other people hold
 
 
 def hire(s: Services, people: Iterable[tuple[str, Role]] = PEOPLE) -> list[Credentials]:
@@ -34,7 +34,7 @@ def hire(s: Services, people: Iterable[tuple[str, Role]] = PEOPLE) -> list[Crede
 def close_reviews(s: Services, batch_ids: list[str], check: Callable[[], None], tell: Tell) -> tuple[Tally, list[str]]:
     """Does all tickets of these batches and publishes them. Returns the work and each batch's release ("": nothing).
 
-    check: called while tickets that somebody else holds are awaited; may raise.
+    check: called while it waits for tickets that other people hold; may raise.
     Raises NoTruth, and what `loop.finish` raises.
     """
     hired = hire(s)
@@ -43,7 +43,7 @@ def close_reviews(s: Services, batch_ids: list[str], check: Callable[[], None], 
         total.add(simulated_people.work(s, hired, batch_id=batch_id))
         while s.queue.tickets(batch_id=batch_id, state=State.LEASED, limit=1):
             if not told:
-                tell("waiting for leased tickets: a person holds them, or a run that was killed did")
+                tell("waiting for leased tickets: another person or a killed run holds them")
                 told = True
             check()
             time.sleep(WAIT_S)
