@@ -84,13 +84,17 @@ def to_collect(s: Services) -> list[str]:
 def collect(s: Services, batch_id: str) -> Collected:
     """Writes the accepted masklets and all operations of a drained batch as parts, one a video.
 
-    Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch.
+    Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch; ValueError for an accepted
+    masklet of another batch's video.
     """
     result = s.queue.batch_result(batch_id)
     if not result.batch.drained:
         raise NotDrained(f"batch {batch_id} has {result.batch.remaining} of {result.batch.total} tickets to do")
     accepted, operations = _by_video(result)
-    for video in batches.videos(s, batch_id):
+    videos = batches.videos(s, batch_id)
+    if foreign := sorted(accepted.keys() - {video.video_id for video in videos}):
+        raise ValueError(f"batch {batch_id} has accepted masklets of {foreign[0]}, which is not one of its videos")
+    for video in videos:
         made = [replace(row, batch_id=batch_id, split=video.split) for row in accepted[video.video_id]]
         rows = sorted(made, key=lambda m: m.masklet_id)
         acts = sorted(operations[video.video_id], key=lambda o: (o.ticket_id, o.seq, o.operation_id))

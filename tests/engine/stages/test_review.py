@@ -38,6 +38,19 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
     assert review.open_batch(queue, batch_id) == count, "opening it again changes nothing"
 
 
+def test_an_accepted_masklet_of_another_video_is_not_dropped_silently(queue, monkeypatch):
+    batch_id = ingest.admit(queue).batch_id
+    monkeypatch.setattr(propose, "propose_video", lambda *arguments: [])
+    propose.propose_batch(queue, batch_id)
+    store, _ = queue.open_queue()
+    ticket = NewTicket(ticket_id="t", kind=Kind.VERIFY, video_id="v", masklet=square("m", 8), phase="2")
+    store.open_batch(batch_id, [ticket])
+    finish(store, VERA, Verdict.ACCEPT)
+    with pytest.raises(ValueError, match=f"batch {batch_id} has accepted masklets of v, which is not one of its"):
+        review.collect(queue, batch_id)
+    assert list(parts.markers(queue.blobs, "masklets", batch_id)) == []
+
+
 BATCH = "0" * 16
 VERA, ANN, LEA = (
     Person(name=name, roles=frozenset({role}))
