@@ -51,9 +51,10 @@ def import_folder(s: Services, folder: Path, progress: Progress | None = None) -
     videos, count, skipped, release = 0, 0, 0, ""
     imported = []
     for batch_id, members in sorted(_annotated_by_batch(s, folder).items()):
+        ingested = batches.facts(s.blobs, batch_id, BatchStage.INGESTED) or {}  # no mark yet: another ingest runs
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
-        whole = set(batches.video_ids(s.blobs, batch_id)) == {video.video_id for video in members}
-        if proposed is None and whole and batches.is_import(s.blobs, batch_id):
+        whole = set(ingested.get("videos", ())) == {video.video_id for video in members}
+        if proposed is None and whole and ingested.get("imported"):
             number = _fill(s, folder, batch_id, members)
             videos, count = videos + len(members), count + number
         elif proposed is None or "imported" not in proposed:

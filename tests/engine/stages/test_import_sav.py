@@ -102,6 +102,23 @@ def test_a_batch_with_other_videos_is_not_closed_by_an_import(s, folder):
     assert batches.reached(s.blobs) == {batch_id: {BatchStage.INGESTED}}
 
 
+def test_a_batch_that_another_ingest_has_not_marked_yet_is_skipped(s, folder, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "mark", killed)  # committed, and not marked
+        with pytest.raises(Killed):
+            ingest.admit(s, str(folder))
+    report = ingest.IngestReport(None, admitted=0, quarantined=0, unchanged=1, ignored=0, postponed=0)
+    monkeypatch.setattr(ingest, "admit", lambda *arguments, **named: report)  # an own run would mark it
+    assert len(s.tables.videos()) == 2 and batches.reached(s.blobs) == {}
+    assert import_sav.import_folder(s, folder).skipped == 1
+
+
 def test_an_unreadable_annotation_publishes_nothing_and_is_imported_once_it_is_repaired(s, folder):
     note = folder / "sav_000" / "one_manual.json"
     good = note.read_text()
