@@ -9,8 +9,6 @@ Two empty masks have no union, so each function says what it gives for them:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pycocotools.mask as coco
 from numpy.typing import NDArray
@@ -35,7 +33,8 @@ def rle_iou(a: bytes, b: bytes, height: int, width: int) -> float:
     areas = [rle.area(counts, height, width) for counts in (a, b)]  # of both: this also checks the counts
     if not any(areas):
         return 1.0
-    return float(_coco_iou([a], [b], height, width)[0, 0])
+    left, right = ({"size": [height, width], "counts": counts} for counts in (a, b))
+    return float(coco.iou([left], [right], [0])[0, 0])
 
 
 def mask_table(a: Masks, b: Masks) -> Table:
@@ -53,13 +52,6 @@ def mask_table(a: Masks, b: Masks) -> Table:
             if x0 < x1 and y0 < y1:
                 intersection[i, j] = np.count_nonzero(a[i, y0:y1, x0:x1] & b[j, y0:y1, x0:x1])
     return _ratio(intersection, areas_a, areas_b)
-
-
-def rle_table(a: Sequence[bytes], b: Sequence[bytes], height: int, width: int) -> Table:
-    """`mask_table` of compressed counts: 0 where both are empty. Raises BadRle for malformed counts."""
-    for counts in (*a, *b):
-        rle.area(counts, height, width)  # pycocotools crashes on malformed counts
-    return _coco_iou(a, b, height, width)
 
 
 def box_table(a: Boxes, b: Boxes) -> Table:
@@ -117,14 +109,6 @@ def tube_iou(a: Masklet, b: Masklet) -> float:
 def _seen(masklet: Masklet) -> dict[int, bytes]:
     """frame_idx -> compressed counts, of the frames that show the object."""
     return {f: c for f, c, area in zip(masklet.frame_idx, masklet.rle, masklet.area_px, strict=True) if area}
-
-
-def _coco_iou(a: Sequence[bytes], b: Sequence[bytes], height: int, width: int) -> Table:
-    """Of counts that were checked."""
-    if not a or not b:
-        return np.zeros((len(a), len(b)))
-    left, right = ([{"size": [height, width], "counts": counts} for counts in side] for side in (a, b))
-    return np.asarray(coco.iou(left, right, [0] * len(b)), dtype=np.float64)
 
 
 def _ratio(

@@ -59,8 +59,6 @@ class DagRun:
     dag_id: str
     run_id: str
     state: str
-    queued_at: datetime | None
-    ended_at: datetime | None
 
 
 class AirflowClient:
@@ -122,9 +120,7 @@ class AirflowClient:
         """The newest runs of a DAG, or of all DAGs; newest first."""
         query = {"limit": limit, "order_by": "-id"}
         runs = _checked(self._ask("GET", f"/api/v2/dags/{_part(dag_id)}/dagRuns", params=query))["dag_runs"]
-        return [
-            DagRun(r["dag_id"], r["dag_run_id"], r["state"], _time(r["queued_at"]), _time(r["end_date"])) for r in runs
-        ]
+        return [DagRun(r["dag_id"], r["dag_run_id"], r["state"]) for r in runs]
 
     def asset_event(self, name: str, extra: Mapping[str, Any] | None = None) -> None:
         """Starts the DAGs that wait for an asset. Raises UnknownName if no DAG mentions it."""

@@ -45,7 +45,7 @@ def test_the_demo_stops_when_the_mark_it_waits_for_cannot_come(
     monkeypatch.setattr(demo, "LOOK_S", 0.0)
 
     def runs(name: str) -> list[DagRun]:
-        return [DagRun(name, str(i), state, None, None) for i, state in enumerate(states)]
+        return [DagRun(name, str(i), state) for i, state in enumerate(states)]
 
     with pytest.raises(demo.DemoStalled, match=line):
         demo._until(lambda: False, dag_id, lambda: None, runs)
@@ -63,7 +63,7 @@ def test_the_demo_waits_while_airflow_is_away_or_at_work_and_takes_a_mark_that_c
             raise AirflowUnreachable("being started again")
         if answer == "failed":
             marked.append(True)  # by another run, just before this one is seen to have failed
-        return [DagRun(name, "once", answer, None, None)]
+        return [DagRun(name, "once", answer)]
 
     assert demo._until(lambda: bool(marked), "collect", lambda: None, runs)
     assert list(answers) == []
