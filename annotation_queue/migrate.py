@@ -5,6 +5,8 @@ Imports alembic, so `Database` imports this module only for a database that is n
 
 from __future__ import annotations
 
+import threading
+
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -14,6 +16,8 @@ from annotation_queue.schema import REVISION, revision_of
 
 FIRST = "0001"  # the tables as they were before there were revisions: version 3 in the table schema_version
 TAKEN_OVER = 3
+
+_ONE_AT_A_TIME = threading.Lock()  # alembic keeps its context in one place for the whole process
 
 
 class UnknownSchema(Exception):
@@ -25,6 +29,11 @@ def upgrade(connection: Connection) -> None:
 
     The caller holds a lock that keeps other processes from doing the same. Raises UnknownSchema.
     """
+    with _ONE_AT_A_TIME:
+        _upgrade(connection)
+
+
+def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", "annotation_queue:migrations")
     config.attributes["connection"] = connection

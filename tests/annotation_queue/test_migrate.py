@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -100,6 +101,14 @@ def test_concurrent_processes_can_create_the_database(uri):
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert tables(uri)["alembic_version"][2] == 1
+
+
+def test_threads_can_create_different_databases_at_once(tmp_path):
+    uris = [f"sqlite:///{tmp_path}/{n}.db" for n in range(4)]
+    with ThreadPoolExecutor(len(uris)) as pool:
+        for database in pool.map(Database, uris):
+            database.close()
+    assert [tables(uri)["alembic_version"][2] for uri in uris] == [1, 1, 1, 1]
 
 
 def test_a_database_of_version_3_is_migrated_with_its_rows(uri):
