@@ -42,7 +42,7 @@ class IngestSettings(_Part):
 
 
 class AutoSettings(_Part):
-    """How candidates are made. model.image.GridConfig has the other thresholds."""
+    """How candidates are made. model.proposals.GridConfig has the other thresholds."""
 
     chunk_videos: int = Field(4, ge=1)  # videos in one Airflow task
     max_objects: int = Field(24, ge=1)  # most candidates of one video; the best ones are kept

@@ -118,7 +118,7 @@ class Live:
     def warm(self, ticket_id: str, token: int, person: Person, frame_idx: int) -> None:
         """Computes the embeddings of a ticket's frames ahead, the nearest first. Raises LeaseLost, NotAllowed.
 
-        The previous ticket that this person asked for comes first if they still hold it: it is the one on screen.
+        The previous ticket that this person asked for comes first if they still hold it: they still work on it.
         """
         with self._asking:
             ticket = self._store.held(ticket_id, token, person)

@@ -81,7 +81,10 @@ def claim(
 
 
 def _led_to(c: Connection, person: Person, ticket_id: str) -> bool:
-    """Whether this person's own answer led to a ticket. They may not claim it: the ticket after gold never exists."""
+    """Whether this person's own answer led to a ticket. They may not claim it.
+
+    A gold ticket leads to no other ticket. If a person could claim what a real ticket led to, this would reveal gold.
+    """
     t, le = schema.tickets, schema.leases
     mine = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
     query = select(t.c.ticket_id).where(t.c.ticket_id.in_(mine), t.c.next_ticket_id == ticket_id)
@@ -102,7 +105,8 @@ def _refuse(c: Connection, person: Person, ticket_id: str) -> None:
 def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[ColumnElement[bool]]:
     """Conditions on tickets of a kind that exclude those a person may not get because of their earlier work."""
     t, le = schema.tickets, schema.leases.alias()
-    # count() and coalesce(): with a plain EXISTS, both databases may read every ticket that the person ever finished.
+    # count() and coalesce(): with a plain EXISTS, both databases choose a slow plan that reads every ticket which the
+    # person ever finished.
     by_them = (func.coalesce(le.c.person, le.c.person) == person) & le.c.finished_at.is_not(None)
     answers = select(func.count()).where(by_them)
     if kind is Kind.TRACK:

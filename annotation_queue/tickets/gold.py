@@ -173,7 +173,7 @@ def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
 
 
 def _descent(row: Row[Any], policy: QueuePolicy) -> dict[str, Any]:
-    """The columns that name the ticket before a copy: like a real correction, it shows who asked for it."""
+    """Columns that invent a ticket before this copy: a real correction shows who asked for it, so gold does so too."""
     rules = json.loads(row.payload)
     pinned = rules.get("pinned")
     if pinned is None:

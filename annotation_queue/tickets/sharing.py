@@ -67,7 +67,7 @@ def overlap_of(
     """How many answers a ticket takes: verdicts, or masklets of the same object."""
     if kind is Kind.VERIFY and not needs_lead and is_in_share(ticket_id, policy.overlap_share):
         return max(1, policy.overlap)
-    # Only a ticket with a masklet says which object it is about; a person's masklet goes back to that person alone.
+    # Only a ticket with a masklet names its object; a masklet that a person made is corrected by that person only.
     begins = kind is Kind.TRACK and masklet_id is not None and made_by is None
     return max(1, policy.makers) if begins and is_in_share(ticket_id, policy.makers_share) else 1
 

@@ -1,4 +1,4 @@
-"""The queue's tickets: `Store` holds the database, the clock and the policy; every public method is one transaction.
+"""The queue's tickets: `Store` holds the database, the clock and the policy. A write is one transaction.
 
 Knows nothing about HTTP, passwords or files. The rules of each subject are in the other modules of this folder. A
 client may repeat every call with the same ids; the second call changes nothing.

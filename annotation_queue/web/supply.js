@@ -40,7 +40,7 @@ export async function prepare(ticket, claim) {
   const id = ticket.ticket_id;
   const corrects = ticket.kind !== "verify";
   const { live } = session.person;
-  const queued = outbox.of(id); // before the answers below: what is sent meanwhile is in neither of them otherwise
+  const queued = outbox.of(id); // read before the requests below: an item sent between the two reads would be missing in both
   const [info, masklet, before, versions] = await Promise.all([
     untilAnswered(() => api.video(ticket.video_id)),
     ticket.masklet_id ? untilAnswered(() => api.masklet(id)) : null,

@@ -4,7 +4,7 @@ It works on the annotated frames only, 6 a second.
 
 The tracker of a ticket is only a cache. Before each question, the masks of the draft are put into its memory, so it can
 be dropped at any time:
-- A frame that a person settled conditions the others by its mask, in every phase, whichever model answered the clicks.
+- The tracker uses the masks of settled frames as its input for all other frames, in every phase.
 - A frame that this tracker tracked keeps the memory of that, as long as the draft has the same mask. A new tracker
   gets the mask instead, which gives nearly the same memory.
 
@@ -96,7 +96,9 @@ class _Pinned:
             around[place] = mask.rle
         yield from self._recall(ticket, around, place if memory or place in around else None)
         yield from ticket.features.encoding(place)
-        answer = ticket.tracker.prompt(IT, asked, remember=False)  # its mask goes into memory, as in a new tracker
+        answer = ticket.tracker.prompt(
+            IT, asked, remember=False
+        )  # not remembered here: the next request puts the settled mask into memory
         yield _frame_mask(prompt.frame_idx, answer, (draft.height, draft.width))
 
     def track(
@@ -176,7 +178,7 @@ class LiveModel:
             # the embeddings of the old weights are freed with the last propagation that began with them
             self._now = _Pinned(promoted, FeatureCache(loaded, self._pixels, size=max(2 * NEAREST, size)))
             gc.collect()
-            gc.freeze()  # torch's objects stay for good: see the queue's application
+            gc.freeze()  # torch's objects stay for good: `create_app` explains why they are frozen
 
     def now(self) -> _Pinned:
         """The checkpoint that answers now; loads it for the first question."""

@@ -203,7 +203,7 @@ def _masklet(video: Video, frames: Sequence[_MaskOnFrame]) -> Masklet:
 
 
 def _as_found(tube: Masklet, seed: Candidate) -> Masklet:
-    """The masklet with the grid's own scores on frame 0: the tracker rates a mask prompt as certain there."""
+    """The masklet with the grid's own scores on frame 0: the tracker rates its own prompt there with 1."""
     return replace(
         tube,
         score=(seed.score, *tube.score[1:]),

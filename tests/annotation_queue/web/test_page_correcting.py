@@ -207,7 +207,7 @@ def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, s
 
 
 def test_the_page_and_the_server_derive_the_same_draft(open_page):
-    """Random operations, undone and redone, through draft.js and refine.py."""
+    """Random operations, undone and redone, through draft.js and draft.py."""
     chance = np.random.default_rng(7)
     base = track_ticket(frame_count=48).masklet
     frames = base.frame_idx
