@@ -16,8 +16,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads in each of two 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts a background job with Ctrl-C ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With `-m fast`, modules of the other tiers are not imported: torch alone takes seconds."""

@@ -15,9 +15,9 @@ from storage import video
 from storage.normalise import Limits, Refused, normalise
 from storage.records import FPS, Refusal
 from storage.upright import Upright
+from tests.shared import SHARED
 from tests.storage.made_videos import COLOURS, H, W, corner_names, corners, make, number_of, numbered
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 LIMITS = Limits(min_s=0.5, min_side_px=32)
 
 

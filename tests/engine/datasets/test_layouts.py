@@ -4,7 +4,6 @@ import json
 import logging
 import pickle
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,8 +20,7 @@ from storage.records import STRIDE
 from storage.releases import NoSuchRelease
 from storage.video import FrameReader
 from tests.engine.labelled_folders import sampler_of, write_sav_frames
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from tests.shared import SHARED
 
 
 def test_every_kind_of_dataset_opens_with_the_same_interface(s, release, tmp_path, caplog):

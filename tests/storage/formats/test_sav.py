@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,10 @@ import pytest
 from storage import rle
 from storage.formats import sav
 from storage.records import Masklet, Video
+from tests.shared import SHARED
 from tests.storage import rows
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "sav_000001_manual.json"
+REAL = SHARED / "sav_000001_manual.json"
 H, W = 24, 32
 
 
