@@ -19,7 +19,6 @@ from engine.settings import IngestSettings
 from engine.stages import admitted
 from engine.stages.sources import SourceFile, as_utf8
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
-from storage.errors import first_line
 from storage.formats import sav
 from storage.normalise import Limits, Normalised, Refused, normalise
 from storage.records import Quarantined, Refusal, Video
@@ -177,7 +176,8 @@ def _normalise(source: Path, target: Path, settings: IngestSettings) -> Normalis
     except (Refused, OSError, MemoryError):
         raise
     except Exception as error:
-        raise Refused(Refusal.FAILED, f"{source.name}: {first_line(error)}") from error
+        line = " ".join((str(error) or type(error).__name__).split())
+        raise Refused(Refusal.FAILED, f"{source.name}: {line}") from error
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def test_running_the_migrations_twice_changes_nothing(uri):
     assert tables(uri) == before
 
 
+@pytest.mark.server
 def test_concurrent_processes_can_create_the_database(uri):
     spawn = multiprocessing.get_context("spawn")
     start = spawn.Event()

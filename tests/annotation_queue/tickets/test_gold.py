@@ -250,6 +250,7 @@ def test_a_gold_correction_looks_as_if_it_followed_from_a_verdict(store):
     }
 
 
+@pytest.mark.server
 def test_operations_in_gold_look_like_operations_in_real_work(store):
     known = replace(track_gold(), ticket=replace(track_gold().ticket, masklet=candidate("m", frame_count=8)))
     store.open_batch("b", tickets(1, frame_count=8))
