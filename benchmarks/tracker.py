@@ -34,7 +34,7 @@ from benchmarks import grids
 from engine.demo import micro
 from engine.demo.synthetic import render
 from engine.protocols import annotator, first_frame
-from model import architecture, checkpoints, devices, inputs, meta_checkpoint, network
+from model import architecture, checkpoints, devices, inputs, memory_attention, meta_checkpoint, network
 from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy, Window, can_read
 from model.features import FeatureCache
@@ -89,14 +89,13 @@ def prompts(objects: int, side: int) -> dict[str, Prompt]:
     return found
 
 
-def middle(tracker: Tracker, reading: Any) -> Window | None:
+def middle(reading: Any, economy: Economy, side: int) -> Window | None:
     """A fixed window of 0.4 of the side, if windows are used.
 
     Windows follow the masks, and the masks of random weights cover the whole frame.
     """
-    side = tracker._loaded.image_size // 16
     begin, end = round(0.3 * side), round(0.7 * side)
-    return None if tracker._config.economy.window_margin is None else (begin, begin, end, end)
+    return None if economy.window_margin is None else (begin, begin, end, end)
 
 
 class Library:
@@ -136,7 +135,7 @@ def timed_parts(loaded: LoadedModel, ours: bool, spent: dict[str, float]) -> Ite
     model = loaded.model
     parts: dict[str, tuple[Any, str]] = {
         "encoder": (network, "encode_images") if ours else (model.vision_encoder, "forward"),
-        "memory attention": (Tracker, "_attend") if ours else (model.memory_attention, "forward"),
+        "memory attention": (memory_attention.MemoryAttention, "read") if ours else (model.memory_attention, "forward"),
         "decoder": (model.mask_decoder, "forward"),
         "memory encoder": (model.memory_encoder, "forward"),
     }
@@ -178,7 +177,7 @@ def speed(compared: dict[str, Way], objects: int, frames: int, tell: Callable[[s
             begun = time.perf_counter()
             model = loaded if name == "library" else compared[name][0]
             timing = timed_parts(model, name != "library", spent[name] if full else {})
-            with timing, mock.patch.object(Tracker, "_window", middle):
+            with timing, mock.patch.object(memory_attention, "search_window", middle):
                 answers[name] = library(frame_idx) if name == "library" else next(runs[name]).logits.float()
             _wait(loaded)
             if full:
