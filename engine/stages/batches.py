@@ -5,6 +5,7 @@ durable. A batch is pending for a stage if the stage before has marked it and th
 what there is to do, so a lost event costs time and never work.
 
     batches/<batch_id>/<stage>.json
+    batches/<batch_id>/checkpoint.json
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ class BatchStage(StrEnum):
 
 _BATCH = re.compile(r"[0-9a-f]{16}")
 _MARKER = re.compile(rf"batches/({_BATCH.pattern})/({'|'.join(BatchStage)})\.json")
+
+
+CHECKPOINT = "checkpoint"  # which checkpoint proposes for every video of the batch
 
 
 class UnknownBatch(Exception):
@@ -69,15 +73,15 @@ def with_videos_from(s: Services, source: str) -> set[str]:
     return {v.batch_id for v in rows if folder in Path(v.source_uri).resolve().parents}
 
 
-def mark(blobs: Blobs, batch_id: str, stage: BatchStage, facts: Mapping[str, Any]) -> bool:
-    """Marks a batch; False if it was marked before: the first facts stay."""
-    return blobs.create(_key(batch_id, stage), json.dumps(facts, sort_keys=True).encode())
+def mark(blobs: Blobs, batch_id: str, name: str, facts: Mapping[str, Any]) -> bool:
+    """Marks a batch with a stage or its checkpoint; False if it was marked before: the first facts stay."""
+    return blobs.create(_key(batch_id, name), json.dumps(facts, sort_keys=True).encode())
 
 
-def facts(blobs: Blobs, batch_id: str, stage: BatchStage) -> dict[str, Any] | None:
-    """The facts that the stage wrote when it marked the batch; None if it has not."""
+def facts(blobs: Blobs, batch_id: str, name: str) -> dict[str, Any] | None:
+    """The facts with which the batch was marked; None if it was not."""
     try:
-        return dict(json.loads(blobs.read(_key(batch_id, stage))))
+        return dict(json.loads(blobs.read(_key(batch_id, name))))
     except BlobMissing:
         return None
 
@@ -111,7 +115,7 @@ def reached(blobs: Blobs) -> dict[str, set[BatchStage]]:
     return found
 
 
-def _key(batch_id: str, stage: BatchStage) -> str:
+def _key(batch_id: str, name: str) -> str:
     if not _BATCH.fullmatch(batch_id):  # no id may become a path elsewhere
         raise ValueError(f"not a batch id: {batch_id!r}")
-    return f"batches/{batch_id}/{stage}.json"
+    return f"batches/{batch_id}/{name}.json"

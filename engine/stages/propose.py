@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,10 +73,11 @@ def propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progres
 
     Errors of the machine are raised. An error of the video itself is a quarantine record, and the next video follows.
     """
-    checkpoint = s.checkpoint()
-    for video_id in video_ids:
-        if parts.has_marker(s.blobs, "candidates", batch_id, video_id):
-            continue
+    todo = [v for v in video_ids if not parts.has_marker(s.blobs, "candidates", batch_id, v)]
+    if not todo:
+        return batch_id
+    checkpoint = _pinned_checkpoint(s, batch_id)
+    for video_id in todo:
         try:
             found = propose_video(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
         except (FrameUnreadable, ModelFailed) as error:
@@ -251,6 +252,19 @@ def grid(settings: AutoSettings, image_size: int) -> GridConfig:
 def _seed(seed: Candidate) -> str:
     point = [round(float(v), 1) for v in seed.point_xy]
     return json.dumps({"frame_idx": 0, "points_xy": [point], "labels": [1], "seed_score": round(seed.score, 4)})
+
+
+def _pinned_checkpoint(s: Services, batch_id: str) -> Checkpoint:
+    """The checkpoint that proposes for this batch: the one that was promoted when its first chunk began.
+
+    A promotion in the middle of a batch does not change it. It is pinned after it was loaded, so that a wrong name in
+    the settings can be corrected.
+    """
+    if batches.facts(s.blobs, batch_id, batches.CHECKPOINT) is None:
+        promoted = s.checkpoint()
+        s.model(promoted)
+        batches.mark(s.blobs, batch_id, batches.CHECKPOINT, asdict(promoted))
+    return Checkpoint(**batches.facts(s.blobs, batch_id, batches.CHECKPOINT) or {})
 
 
 def _quarantine(s: Services, batch_id: str, video_id: str, detail: str) -> None:

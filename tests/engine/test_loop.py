@@ -13,10 +13,12 @@ from engine import loop
 from engine.demo import simulated_people
 from engine.demo.annotator_policy import AnnotatorPolicy
 from engine.demo.simulated_people import Credentials
+from engine.registry import Checkpoint
 from engine.rounds import record, retraining, starting
 from engine.settings import AutoSettings
 from engine.stages import batches, ingest, propose, publish, review
 from engine.stages.batches import BatchStage
+from model.checkpoints import NoCheckpoint
 from storage import overlap, parts, releases, rle
 from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
@@ -121,6 +123,24 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     for row in propose.propose_video(s, video, s.model(checkpoint), checkpoint):
         assert (row.checkpoint, row.round) == (round_id, 1)
         assert round(row.score[0], 4) == json.loads(row.prompt)["seed_score"] < 1, "what the grid thought of it"
+
+
+def test_a_promotion_in_the_middle_of_a_batch_does_not_change_the_batchs_checkpoint(s, monkeypatch):
+    batch_id = ingest.admit(s).batch_id
+    first, *others = propose.missing(s, batch_id)
+    monkeypatch.setattr(
+        propose, "propose_video", lambda s, video, model, checkpoint, progress: used.append(checkpoint) or []
+    )
+    used: list[Checkpoint] = []
+    began_with = s.checkpoint()
+    propose.propose_videos(s, batch_id, [first])
+    monkeypatch.setattr(s, "checkpoint", lambda: Checkpoint("round-001-00000000", 1, None))
+    propose.propose_videos(s, batch_id, others)
+    assert used == [began_with] * 3
+    batches.mark(s.blobs, "0" * 16, BatchStage.INGESTED, {"videos": [first]})
+    with pytest.raises(NoCheckpoint):  # the next batch takes the promoted one, which cannot be loaded here
+        propose.propose_videos(s, "0" * 16, [first])
+    assert batches.facts(s.blobs, "0" * 16, batches.CHECKPOINT) is None
 
 
 def test_a_masklet_that_fails_a_check_is_quarantined_and_the_others_are_published(queue, proposed, people):
