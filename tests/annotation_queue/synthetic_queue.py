@@ -27,6 +27,7 @@ import httpx
 import numpy as np
 import uvicorn
 from argon2 import PasswordHasher
+from fastapi import FastAPI
 
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
@@ -287,7 +288,7 @@ def add_people(database: Database) -> Accounts:
 
 
 @contextmanager
-def serving(app: object, port: int = 0) -> Iterator[str]:
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
     """Serve `app` from a thread of this process; yields its URL."""
     with socket.create_server(("127.0.0.1", port)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))

@@ -91,8 +91,8 @@ def test_a_client_whose_new_login_is_rejected_raises_the_error():
         assert len(asked) < 20, "the client logs in without end"
         return httpx.Response(401, json={"kind": "NotLoggedIn", "error": "log in first"})
 
-    known = {"username": "vera", "password": PASSWORD}
-    with QueueClient("http://queue", **known, transport=httpx.MockTransport(answer)) as client:
+    network = httpx.MockTransport(answer)
+    with QueueClient("http://queue", username="vera", password=PASSWORD, transport=network) as client:
         for logins in (2, 3):  # the first call logs in twice, the next one once more
             with pytest.raises(NotLoggedIn, match="log in first"):
                 client.stats()
@@ -100,6 +100,6 @@ def test_a_client_whose_new_login_is_rejected_raises_the_error():
 
 
 def test_a_client_takes_a_token_or_a_password_but_not_both():
-    for wrong in ({}, {"username": "vera"}, {"token": "t", "username": "vera", "password": "p"}):
+    for token, username, password in ((None, None, None), (None, "vera", None), ("t", "vera", "p")):
         with pytest.raises(ValueError, match="token, or"):
-            QueueClient("http://127.0.0.1:9", **wrong)
+            QueueClient("http://127.0.0.1:9", token=token, username=username, password=password)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from annotation_queue.draft import Draft, Version, draft_of, drawn, frame_masks, prompt_of
+from annotation_queue.draft import Draft, FrameMask, Version, draft_of, drawn, frame_masks, prompt_of
 from storage import rle
 from storage.records import STRIDE, Operation, Prompt
 from tests.annotation_queue.synthetic_queue import HEIGHT, WIDTH, blank, candidate, mask
@@ -109,7 +109,7 @@ def test_a_masklet_with_a_malformed_prompt_has_no_anchor(prompt):
 @pytest.mark.parametrize("field", ["score", "object_score", "stability"])
 def test_a_mask_with_scores_that_are_not_finite_is_refused(field):
     with pytest.raises(ValueError, match="finite"):
-        replace(drawn(8, RIGHT, HW), **{field: float("nan")})
+        FrameMask(**(vars(drawn(8, RIGHT, HW)) | {field: float("nan")}))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def tables(uri):
         seen = {
             name: (
                 [(column["name"], str(column["type"]), column["nullable"]) for column in found.get_columns(name)],
-                sorted(index["name"] for index in found.get_indexes(name)),
+                sorted(str(index["name"]) for index in found.get_indexes(name)),
                 c.scalar(text(f"SELECT count(*) FROM {name}")),
             )
             for name in found.get_table_names()

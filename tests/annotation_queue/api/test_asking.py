@@ -59,6 +59,7 @@ def test_a_missing_ticket_and_another_person_s_ticket_give_the_same_error(vera, 
 def test_a_video_is_shown_to_people_with_a_ticket_on_it(queue, pipeline, request):
     prefix = request.node.name
     alone = replace(tickets(1, frame_count=8, prefix=prefix)[0], video_id="video-alone")
+    assert alone.masklet is not None
     pipeline.open_batch(prefix, [replace(alone, masklet=replace(alone.masklet, video_id="video-alone"))])
     with queue.client("victor") as victor, queue.client("vera") as vera:
         for path in ("/api/videos/video-alone", "/api/videos/video-alone/frames/3.jpg"):

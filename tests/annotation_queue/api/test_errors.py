@@ -78,8 +78,8 @@ def test_values_that_the_database_cannot_store_are_refused(uri):
         assert answer.status_code == 422 and len(answer.json()["error"]) < 100
         for seconds in ("NaN", "Infinity", "-1"):
             outcome = f'{{"operation_id": "n", "created_at": "", "verdict": "accept", "seconds": {seconds}}}'
-            body = {"content": f'{{"token": 1, "outcome": {outcome}}}', "headers": {"Content-Type": "application/json"}}
-            answer = http.post(f"/api/tickets/{ticket}/finish", **body)
+            body, kind = f'{{"token": 1, "outcome": {outcome}}}', {"Content-Type": "application/json"}
+            answer = http.post(f"/api/tickets/{ticket}/finish", content=body, headers=kind)
             assert answer.status_code == 422 and "seconds" in answer.json()["error"]
         nul = {"operation_id": "o", "created_at": "\0", "verdict": "accept"}
         answer = http.post(f"/api/tickets/{ticket}/finish", json={"token": 1, "outcome": nul})

@@ -6,29 +6,37 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
 from annotation_queue.api.asking import COOKIE
 from annotation_queue.api.logins import FLOW_COOKIE
+from annotation_queue.people.accounts import Accounts
 from tests.annotation_queue.browsing import Page
 
 pytestmark = pytest.mark.filterwarnings("ignore:get_jwt_config:DeprecationWarning")  # from oidc-provider-mock
 
 
+class Tabs:
+    """Opens tabs at one queue, each as a browser of its own."""
+
+    def __init__(self, browser: Browser, url: str, accounts: Accounts, stack: ExitStack) -> None:
+        self.accounts = accounts
+        self._browser, self._url, self._stack = browser, url, stack
+
+    def __call__(self, path: str = "/") -> Page:
+        context = self._browser.new_context(viewport={"width": 1280, "height": 720})
+        context.set_default_timeout(15_000)
+        context.route("**://cdn.jsdelivr.net/**", lambda route: route.abort())  # the provider's style sheet
+        self._stack.callback(context.close)
+        return Page(context, self._url + path)
+
+
 @pytest.fixture
-def open_page(chromium, queue, honest):  # noqa: F811
-    """Opens tabs at a queue whose provider is another site, as it is for a browser: localhost, not 127.0.0.1."""
+def open_page(chromium, queue, honest):
+    """Opens tabs at a queue. The provider is another site for the browser: localhost instead of 127.0.0.1."""
     url, accounts = queue(honest)
     with ExitStack() as stack:
-
-        def new(path="/"):
-            context = chromium.new_context(viewport={"width": 1280, "height": 720})
-            context.set_default_timeout(15_000)
-            context.route("**://cdn.jsdelivr.net/**", lambda route: route.abort())  # the provider's style sheet
-            stack.callback(context.close)
-            return Page(context, url + path)
-
-        new.accounts = accounts
-        yield new
+        yield Tabs(chromium, url, accounts, stack)
 
 
 def log_in_elsewhere(page, name):

@@ -301,6 +301,7 @@ class Videos(SyntheticModel):
 def test_the_ticket_on_screen_is_encoded_before_the_next_one_and_people_take_turns(store):
     model, people = Videos(), (ANN, ANDY)
     new = track_ticket(frame_count=FRAMES)
+    assert new.masklet is not None
     videos = [
         (f"track-{i}", f"video-{i}", replace(new.masklet, masklet_id=f"m{i}", video_id=f"video-{i}")) for i in range(4)
     ]

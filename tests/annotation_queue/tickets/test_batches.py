@@ -75,6 +75,7 @@ def test_a_ticket_belongs_to_one_batch(store):
 def test_two_batches_may_hold_masklets_with_the_same_id(store):
     store.open_batch("b", tickets(1))
     other = replace(tickets(1)[0], ticket_id="other")
+    assert other.masklet is not None
     store.open_batch("c", [replace(other, masklet=replace(other.masklet, click_count=9))])
     assert store.masklet("ticket-0000").click_count == 0
     assert store.masklet("other").click_count == 9

@@ -36,11 +36,13 @@ def test_a_server_that_is_killed_repeatedly_keeps_every_acknowledged_operation(u
         try:
             with QueueClient(server.url, token=token, patience_s=60) as client:
                 ticket = client.claim()
+                assert ticket is not None, "the batch has one ticket for ann"
                 while not stop.is_set():
                     act = NewOperation(operation_id=new_id(), kind="stroke", created_at=now())
                     client.append_operations(ticket, [act])
                     acknowledged.append(act.operation_id)
                 finished = client.finish(ticket, masklet=replace(candidate("made"), annotated_by="ann"))
+                assert finished.next_ticket_id is not None, "a verify ticket follows"
                 acknowledged.append(finished.next_ticket_id)
         except Exception as error:  # shown by the assertion below, in the test's own thread
             problems.append(error)

@@ -252,8 +252,11 @@ class Leases(RuleBasedStateMachine):
         assert batch.total == self.done + len(self.kinds)
         assert batch.drained == (not self.kinds)
         counts = Counter((t.kind, t.state) for t in found.values())
-        late = [t for t in found.values() if t.state is State.LEASED and t.expires_at < self.clock()]
-        for ticket in late:
+        leased = [(t, t.expires_at) for t in found.values() if t.state is State.LEASED]
+        for ticket, expires_at in leased:
+            assert expires_at is not None
+            if expires_at >= self.clock():
+                continue  # an expired lease counts as open
             counts[ticket.kind, State.LEASED] -= 1
             counts[ticket.kind, State.OPEN] += 1
         figures = self.store.figures()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from playwright.sync_api import Browser
 
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
@@ -48,26 +49,37 @@ def store(uri, clock):
     database.close()
 
 
+class Tabs:
+    """Opens tabs at one server, each as a browser of its own."""
+
+    def __init__(self, browser: Browser, url: str, model: SyntheticModel) -> None:
+        """model: the model that answers operations at this server."""
+        self.model = model
+        self._browser, self._url = browser, url
+        self._pages: list[Page] = []
+
+    def __call__(self) -> Page:
+        context = self._browser.new_context(viewport={"width": 1280, "height": 720})
+        context.set_default_timeout(15_000)
+        self._pages.append(Page(context, self._url))
+        return self._pages[-1]
+
+    def close(self) -> list[str]:
+        """Close all tabs. Returns the errors that their scripts threw."""
+        problems = [problem for page in self._pages for problem in page.problems]
+        for page in self._pages:
+            page.context.close()
+        return problems
+
+
 @pytest.fixture
 def open_page(chromium, store):
-    """Opens tabs at a server with the store's tickets."""
-    accounts = add_people(store.database)
-    contexts, pages = [], []
-    model = SyntheticModel()
+    """Opens tabs at a server with the store's tickets. A script error of any tab fails the test."""
+    accounts, model = add_people(store.database), SyntheticModel()
     with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
-
-        def new():
-            context = chromium.new_context(viewport={"width": 1280, "height": 720})
-            context.set_default_timeout(15_000)
-            contexts.append(context)
-            pages.append(Page(context, url))
-            return pages[-1]
-
-        new.accounts, new.model = accounts, model
-        yield new
-        problems = [problem for page in pages for problem in page.problems]
-        for context in contexts:
-            context.close()
+        tabs = Tabs(chromium, url, model)
+        yield tabs
+        problems = tabs.close()
     assert problems == []
 
 

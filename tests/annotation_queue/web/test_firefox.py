@@ -55,7 +55,9 @@ def firefox():
     path = os.environ.get("MASKLETS_TEST_FIREFOX") or installed()
     if path is None:
         message = "no Firefox: install one, or set MASKLETS_TEST_FIREFOX"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
     with started(path) as browser:
         yield browser
 
@@ -96,7 +98,8 @@ def log_in(page: Tab, name: str, kind: str) -> None:
 def at(page: Tab, frame_idx: int) -> dict[str, object]:
     """What is on screen once the page names this frame."""
     page.until("(i) => Number(document.querySelector('#screen').dataset.frame) === i", frame_idx, patience_s=15)
-    return page.evaluate(LOOK, [BLOCK, 16])
+    seen: dict[str, object] = page.evaluate(LOOK, [BLOCK, 16])
+    return seen
 
 
 def until(test, patience_s=15):

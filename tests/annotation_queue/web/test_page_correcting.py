@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -210,8 +211,10 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
     """Random operations, undone and redone, through draft.js and draft.py."""
     chance = np.random.default_rng(7)
     base = track_ticket(frame_count=48).masklet
+    assert base is not None
     frames = base.frame_idx
-    sent, versions = [], []
+    sent: list[dict[str, Any]] = []
+    versions: list[dict[str, Any]] = []
     for n in range(120):
         frame = int(chance.choice(frames))
         kinds = ["prompt", "stroke", "lock", "absent", "clear", "propagate", "submit", "undo", "redo"]
