@@ -24,19 +24,19 @@ from pydantic import TypeAdapter
 from annotation_queue import errors
 from annotation_queue.errors import LeaseLost, NoSuchMasklet, NotLoggedIn, QueueError, QueueUnreachable
 from annotation_queue.records import (
-    Appended,
+    AppendResult,
     Batch,
     BatchResult,
-    Finished,
+    FinishResult,
     Kind,
     NewGold,
     NewOperation,
     NewTicket,
     QueueFigures,
     Reason,
-    Recent,
+    RecentAnswer,
     ResultPage,
-    Settled,
+    SettledTicket,
     State,
     Stats,
     Submission,
@@ -156,10 +156,10 @@ class QueueClient:
         except NoSuchMasklet:
             return None
 
-    def append_operations(self, ticket: Ticket, operations: Sequence[NewOperation]) -> Appended:
+    def append_operations(self, ticket: Ticket, operations: Sequence[NewOperation]) -> AppendResult:
         """Stores operations. Raises LeaseLost (they are stored as a branch), NotAllowed, ValueError."""
         sent = _adapter(tuple[NewOperation, ...]).dump_python(tuple(operations), mode="json")
-        return self._under_lease(Appended, ticket, "operations", operations=sent)
+        return self._under_lease(AppendResult, ticket, "operations", operations=sent)
 
     def finish(
         self,
@@ -171,7 +171,7 @@ class QueueClient:
         frame_idx: int | None = None,
         seconds: float | None = None,
         operation_id: str | None = None,
-    ) -> Finished:
+    ) -> FinishResult:
         """Finishes the ticket with a verdict or with the masklet that was made. Raises LeaseLost, ValueError.
 
         operation_id: an id that the program saved before, so that it can repeat the call after a crash.
@@ -186,16 +186,16 @@ class QueueClient:
             seconds=seconds,
         )
         sent = _adapter(Submission).dump_python(submission, mode="json")
-        return self._under_lease(Finished, ticket, "finish", outcome=sent)
+        return self._under_lease(FinishResult, ticket, "finish", outcome=sent)
 
     def unsubmit(self, ticket_id: str) -> Ticket:
         """Takes a finished ticket back, under a new lease. Raises NotAllowed, TooLate."""
         body = {"operation_id": new_id(), "created_at": now()}
         return self._ask(Ticket, "POST", f"/api/tickets/{ticket_id}/unsubmit", body)
 
-    def recent(self) -> list[Recent]:
+    def recent(self) -> list[RecentAnswer]:
         """The last ten tickets that this person finished, the latest first."""
-        return self._ask(list[Recent], "GET", "/api/me/recent")
+        return self._ask(list[RecentAnswer], "GET", "/api/me/recent")
 
     def ticket(self, ticket_id: str) -> Ticket:
         """A ticket in its current state. Raises NoSuchTicket, NotAllowed."""
@@ -260,7 +260,7 @@ class QueueClient:
 
     def batch_result(self, batch_id: str) -> BatchResult:
         """Everything that people decided and did in a batch so far. Raises NoSuchBatch."""
-        settled: list[Settled] = []
+        settled: list[SettledTicket] = []
         done: list[Operation] = []
         after: str | None = None
         while True:

@@ -29,11 +29,11 @@ def effort_of(operations: Sequence[Operation], frames: Iterable[int]) -> dict[st
     - An edited frame ends with a prompt, a stroke or "absent" that was neither undone nor cleared, as in the draft. It
       counts for the person who edited it last.
     """
-    acts = [(operation, json.loads(operation.payload)) for operation in operations]
+    done = [(operation, json.loads(operation.payload)) for operation in operations]
     clicks: dict[str, Counter[int]] = defaultdict(Counter)
     on_frame: dict[int, list[tuple[str, dict[str, object]]]] = defaultdict(list)  # prompts, and {} where they ended
     undone: set[object] = set()
-    for o, payload in acts:
+    for o, payload in done:
         about = payload.get("operation_id")
         if o.kind in ("undo", "redo") and isinstance(about, str):
             (undone.add if o.kind == "undo" else undone.discard)(about)
@@ -49,7 +49,7 @@ def effort_of(operations: Sequence[Operation], frames: Iterable[int]) -> dict[st
     edited: dict[int, str] = {}
     locked: set[int] = set()
     annotated = sorted(frames)
-    for o, payload in acts:
+    for o, payload in done:
         if o.operation_id in undone:
             continue
         if o.kind == "absent":

@@ -150,7 +150,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recent:
+class RecentAnswer:
     """A ticket that a person finished, with their answer."""
 
     ticket_id: str
@@ -168,7 +168,7 @@ class NewOperation:
     """One act in a ticket, as the client sends it. The same operation_id again changes nothing."""
 
     operation_id: str  # made by the client
-    kind: str  # one of ACTS
+    kind: str  # one of rules.OPERATION_KINDS
     created_at: str  # ISO 8601, UTC, on the client's clock
     frame_idx: int | None = None
     payload: str = "{}"  # JSON object; a prompt's keys are those of storage.records.Prompt
@@ -188,7 +188,7 @@ class Submission:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class FinishResult:
     """What finishing a ticket led to."""
 
     ticket: Ticket
@@ -198,7 +198,7 @@ class Finished:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Appended:
+class AppendResult:
     """How many of the sent operations the queue stored."""
 
     stored: int  # new ones
@@ -218,7 +218,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class SettledTicket:
     """A final decision. The masklet carries its verdict, its verifier and its maker."""
 
     ticket_id: str
@@ -234,7 +234,7 @@ class BatchResult:
     """Everything that people decided and did in a batch."""
 
     batch: Batch
-    settled: tuple[Settled, ...]
+    settled: tuple[SettledTicket, ...]
     operations: tuple[Operation, ...]
 
 
@@ -243,13 +243,13 @@ class ResultPage:
     """A part of a BatchResult; ask again with `after=next` until it is None."""
 
     batch: Batch
-    settled: tuple[Settled, ...]
+    settled: tuple[SettledTicket, ...]
     operations: tuple[Operation, ...]
     next: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
+class TicketCount:
     """How many tickets of one kind are in one state."""
 
     kind: Kind
@@ -271,13 +271,13 @@ class Pace:
 class Stats:
     """The queue in numbers."""
 
-    counts: tuple[Count, ...]
+    counts: tuple[TicketCount, ...]
     paces: tuple[Pace, ...]
     undelivered: int  # drained batches that were not delivered to the pipeline yet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class Proportion:
     """A proportion that was counted, with its 95 % Wilson confidence interval."""
 
     right: int
@@ -300,7 +300,7 @@ class BatchFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class WorkFigures:
     """The work of people, summed over one person, phase or checkpoint. None: nothing was counted."""
 
     name: str  # of the person, the phase or the checkpoint
@@ -310,7 +310,7 @@ class Work:
     seconds_per_frame: float | None  # of masklets that people made, an annotated frame (6 fps)
     clicks_per_clicked_frame: float | None
     edited_frames_share: float | None  # frames that they edited, of the annotated frames of their masklets
-    first_pass: Share | None  # accepted, of the masklets that nobody had judged or sent back before
+    first_pass: Proportion | None  # accepted, of the masklets that nobody had judged or sent back before
     agreement: float | None  # on tickets with several answers: mean share of the others that gave the same answer
     masklet_iou: float | None  # mean IoU over time with the masklets that other people made of the same object
 
@@ -321,7 +321,7 @@ class GoldFigures:
 
     person: str
     kind: Kind
-    accuracy: Share
+    accuracy: Proportion
     score: float  # mean: 0 or 1 for a verdict, the IoU for a masklet
 
 
@@ -331,11 +331,11 @@ class QueueFigures:
 
     at: float  # s since the epoch, when they were counted
     batches: tuple[BatchFigures, ...]
-    total: Work
-    people: tuple[Work, ...]
-    makers: tuple[Work, ...]  # the verdicts on the masklets of each person; "" is the model
-    phases: tuple[Work, ...]
-    checkpoints: tuple[Work, ...]
+    total: WorkFigures
+    people: tuple[WorkFigures, ...]
+    makers: tuple[WorkFigures, ...]  # the verdicts on the masklets of each person; "" is the model
+    phases: tuple[WorkFigures, ...]
+    checkpoints: tuple[WorkFigures, ...]
     gold: tuple[GoldFigures, ...]
     undelivered: int
 
@@ -371,7 +371,7 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audited:
+class AuditEntry:
     """A line of the audit."""
 
     audit_id: int
@@ -383,7 +383,7 @@ class Audited:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Other:
+class OtherMasklet:
     """Another object of the same video. The page shows it so that no object is masked twice."""
 
     masklet_id: str

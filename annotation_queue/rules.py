@@ -46,7 +46,7 @@ PROMPTS = ("click", "box", "mask", "stroke", "propagate")
 
 # The kinds of an annotator's operations, each with the keys of its payload. The queue itself adds the kinds "verdict",
 # "submit" and "unsubmit".
-ACTS = (
+OPERATION_KINDS = (
     "prompt",  # points_xy and labels, box_xyxy: all prompts that the frame now has
     "stroke",  # mask_rle: the frame's mask after a brush, an eraser or a polygon
     "propagate",  # direction: "forward", "backward" or "both"
@@ -181,7 +181,7 @@ def check_masklet(masklet: Masklet) -> None:
 def check_operation(ticket: Ticket, operation: NewOperation) -> None:
     """ValueError for a malformed operation; NotAllowed for a prompt that the ticket's phase does not permit."""
     check_id(operation.operation_id, "operation_id")
-    if operation.kind not in ACTS:
+    if operation.kind not in OPERATION_KINDS:
         raise ValueError(f"unknown kind of operation: {operation.kind[:40]!r}")
     payload = json.loads(check_payload(operation.payload))
     allowed = json.loads(ticket.payload).get("prompts")

@@ -22,7 +22,7 @@ def versions_of(c: Connection, ticket_id: str) -> dict[str, Version]:
     return {version.operation_id: version for version in map(VERSION.validate_json, contents)}
 
 
-def keep_version(database: Database, ticket_id: str, version: Version) -> Version:
+def add_version(database: Database, ticket_id: str, version: Version) -> Version:
     """Stores a version, and returns the one that is stored: the first, if two servers answered the same operation."""
     v = schema.versions
     row = {"operation_id": version.operation_id, "ticket_id": ticket_id, "created_at": time.time()}

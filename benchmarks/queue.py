@@ -54,7 +54,7 @@ from annotation_queue.database import Database
 from annotation_queue.errors import NoSuchVideo
 from annotation_queue.records import NewOperation, VideoInfo
 from annotation_queue.tickets import tallies
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from benchmarks.race import race
 
 PEOPLE = 500
@@ -91,7 +91,7 @@ def serve(uri: str, port: int) -> None:
 
     from annotation_queue.api.app import create_app
 
-    app = create_app(Store(Database(uri), lease_s=LEASE_S), NoMedia())
+    app = create_app(TicketStore(Database(uri), lease_s=LEASE_S), NoMedia())
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", access_log=False)
 
 
@@ -334,7 +334,7 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
         latencies, leases = offer([server.port for server in servers], tokens, load_s, rate)
         latencies.sort()
         _say(f"{len(latencies)} claims offered at {rate:.0f} a second")
-        store = Store(database)
+        store = TicketStore(database)
         begun = time.perf_counter()
         store.figures()
         figures_ms = (time.perf_counter() - begun) * 1000

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from annotation_queue.client import new_id
 from annotation_queue.database import Database
 from annotation_queue.records import Kind, Person, Role
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 
 PROCESSES = 6
 REPORT = 500  # claims between two reports of a process
@@ -29,7 +29,7 @@ def _claim_and_release(uri: str, name: str, claims: int, lease_s: float, reports
     """The work of one process. Reports its leases in parts of REPORT."""
     os.nice(5)
     database = Database(uri)
-    store = Store(database, lease_s=lease_s)
+    store = TicketStore(database, lease_s=lease_s)
     person = Person(name=name, roles=frozenset({Role.VERIFIER}))
     held: list[tuple[float, float, float, float]] = []
     for n in range(1, claims + 1):

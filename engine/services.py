@@ -26,7 +26,7 @@ from storage.video import FrameReader
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and some machines do not have it
     from annotation_queue.client import QueueClient
     from annotation_queue.people.accounts import Accounts
-    from annotation_queue.tickets.store import Store
+    from annotation_queue.tickets.store import TicketStore
     from engine.registry import Checkpoint, Registry
     from model.checkpoints import LoadedModel
 
@@ -128,7 +128,7 @@ class Services:
             raise ValueError(f"no admitted video {video_id!r}")
         return found[0]
 
-    def open_queue(self, grace_s: float = 0.0) -> tuple[Store, Accounts]:
+    def open_queue(self, grace_s: float = 0.0) -> tuple[TicketStore, Accounts]:
         """The queue's own database, for the process that serves it. Makes the pipeline's account and token if needed.
 
         grace_s: leases that expired while no server ran stay with their holders for this many seconds.
@@ -136,7 +136,7 @@ class Services:
         from annotation_queue.database import Database
         from annotation_queue.people.accounts import Accounts
         from annotation_queue.records import QueuePolicy, Role
-        from annotation_queue.tickets.store import Store
+        from annotation_queue.tickets.store import TicketStore
 
         self.home  # noqa: B018  (makes the folder that SQLite needs)
         database = Database(self.settings.queue_database_uri)
@@ -148,7 +148,7 @@ class Services:
             write_secret(token, accounts.issue_token("pipeline"))
         queue = self.settings.queue
         policy = QueuePolicy(**{field.name: getattr(queue, field.name) for field in fields(QueuePolicy)})
-        return Store(database, lease_s=queue.lease_s, policy=policy, grace_s=grace_s), accounts
+        return TicketStore(database, lease_s=queue.lease_s, policy=policy, grace_s=grace_s), accounts
 
     def _pipeline_token(self) -> str:
         if self.settings.queue.token is not None:

@@ -27,7 +27,7 @@ from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Person
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ SEES_S = 10.0  # how long a person's right to see a video is cached: the page as
 
 
 def create_app(
-    store: Store,
+    store: TicketStore,
     media: Media,
     *,
     accounts: Accounts | None = None,
@@ -126,7 +126,7 @@ def _remember_yes(ask: Callable[[Person, str], bool], keep_s: float) -> Callable
 
 
 @contextlib.contextmanager
-def _delivering(store: Store, deliver: Callable[[str], object], every_s: float) -> Iterator[None]:
+def _delivering(store: TicketStore, deliver: Callable[[str], object], every_s: float) -> Iterator[None]:
     """Delivers drained batches in a thread while the block runs."""
     stop = threading.Event()
 

@@ -12,7 +12,7 @@ from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Person, QueueFigures, Stats, VideoInfo
 from annotation_queue.refinement.live import Live
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 
 
 class Media(Protocol):
@@ -29,7 +29,7 @@ class Media(Protocol):
 class Backend:
     """Everything that the routes call."""
 
-    store: Store
+    store: TicketStore
     accounts: Accounts
     media: Media
     live: Live | None  # None: no model, masklets are corrected by hand

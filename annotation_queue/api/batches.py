@@ -31,7 +31,7 @@ class AddGold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Added:
+class AddedCount:
     """How many were new."""
 
     added: int
@@ -68,9 +68,9 @@ def result(
 
 
 @router.post("/api/batches/{batch_id}/gold")
-def add_gold(batch_id: Id, body: AddGold, who: Overseer, queue: Queue) -> Added:
+def add_gold(batch_id: Id, body: AddGold, who: Overseer, queue: Queue) -> AddedCount:
     """Adds gold tickets; those that are there already are skipped."""
-    return Added(added=queue.store.add_gold(batch_id, body.tickets, by=who))
+    return AddedCount(added=queue.store.add_gold(batch_id, body.tickets, by=who))
 
 
 @router.get("/api/gold")

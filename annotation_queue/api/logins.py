@@ -13,7 +13,7 @@ from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.errors import LoginRefused
 from annotation_queue.people.accounts import LOGIN_S, Caller, Login
 from annotation_queue.people.oidc import FLOW_S, Provider
-from annotation_queue.records import Person, Reason, Recent, Role
+from annotation_queue.records import Person, Reason, RecentAnswer, Role
 from annotation_queue.tickets.store import HEARTBEAT_S
 from storage.records import FPS, STRIDE
 
@@ -123,7 +123,7 @@ def me(who: Annotated[Caller, Depends(caller)], queue: Queue) -> Me:
 
 
 @router.get("/api/me/recent")
-def recent(who: Somebody, queue: Queue) -> list[Recent]:
+def recent(who: Somebody, queue: Queue) -> list[RecentAnswer]:
     """The last ten tickets that this person finished, the latest first."""
     return queue.store.recent(who)
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from annotation_queue.api.asking import Id, Manager
 from annotation_queue.api.backend import Queue
 from annotation_queue.people.accounts import token_id_of
-from annotation_queue.records import Account, Audited, Role, Scope
+from annotation_queue.records import Account, AuditEntry, Role, Scope
 
 router = APIRouter(tags=["people"])
 
@@ -97,6 +97,6 @@ def revoke_token(name: Id, token_id: Id, who: Manager, queue: Queue) -> Response
 
 
 @router.get("/api/audit")
-def audited(_: Manager, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Audited]:
+def audited(_: Manager, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[AuditEntry]:
     """What was done to people and leases, the latest first."""
     return queue.accounts.audited(limit=limit)

@@ -21,10 +21,10 @@ from fastapi.responses import StreamingResponse
 
 from annotation_queue.api.asking import Id, SeenTicket, Somebody
 from annotation_queue.api.backend import Backend, Queue
-from annotation_queue.api.tickets import Hold
+from annotation_queue.api.tickets import LeaseBody
 from annotation_queue.draft import FrameMask, Version
 from annotation_queue.records import NewOperation
-from annotation_queue.refinement.live import Begun, Live
+from annotation_queue.refinement.live import Live, StartedOperation
 from annotation_queue.refinement.turns import Cancelled
 
 ALIVE_S = 5.0  # after this long without a mask, "alive" is sent
@@ -33,14 +33,14 @@ router = APIRouter(tags=["refinement"])  # only with a model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refine(Hold):
+class Refine(LeaseBody):
     """An operation under a lease, for the model to answer."""
 
     operation: NewOperation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Warm(Hold):
+class Warm(LeaseBody):
     """Where an annotator will begin: the embeddings around this frame are computed ahead."""
 
     frame_idx: int = 0
@@ -83,7 +83,7 @@ def _live(queue: Backend) -> Live:
 _END = object()
 
 
-async def _lines(begun: Begun) -> AsyncIterator[bytes]:
+async def _lines(begun: StartedOperation) -> AsyncIterator[bytes]:
     """The answer, line by line. Closing the iterator cancels the work."""
     yield _line("kept", seq=begun.seq)
     if isinstance(begun.answer, Version):

@@ -14,7 +14,16 @@ from fastapi import APIRouter, Query, Response
 from annotation_queue.api.asking import Id, Manager, Overseer, SeenTicket, Somebody
 from annotation_queue.api.backend import Queue
 from annotation_queue.errors import NotAllowed
-from annotation_queue.records import Appended, Finished, Kind, NewOperation, Other, State, Submission, Ticket
+from annotation_queue.records import (
+    AppendResult,
+    FinishResult,
+    Kind,
+    NewOperation,
+    OtherMasklet,
+    State,
+    Submission,
+    Ticket,
+)
 from annotation_queue.rules import ID_LENGTH, ID_PATTERN, OVERSEERS
 from storage.records import Masklet, Operation
 
@@ -32,28 +41,28 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hold:
+class LeaseBody:
     """The lease that a request relies on."""
 
     token: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Acts(Hold):
+class OperationsBody(LeaseBody):
     """Operations, in order, under a lease."""
 
     operations: tuple[NewOperation, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finish(Hold):
+class Finish(LeaseBody):
     """How a ticket is finished, under a lease."""
 
     outcome: Submission
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewObject(Hold):
+class NewObject(LeaseBody):
     """Another object in the video of a ticket that is held; the same claim_id again gives the same ticket."""
 
     claim_id: str  # made by the client
@@ -110,7 +119,7 @@ def operations(found: SeenTicket, who: Somebody, queue: Queue, branch: bool = Fa
 
 
 @router.get("/api/tickets/{ticket_id}/others")
-def others(found: SeenTicket, who: Somebody, queue: Queue) -> list[Other]:
+def others(found: SeenTicket, who: Somebody, queue: Queue) -> list[OtherMasklet]:
     """The other masklets of the same video."""
     return queue.store.others(found.ticket_id, seen_by=who)
 
@@ -138,31 +147,31 @@ def new_object(ticket_id: Id, body: NewObject, who: Somebody, queue: Queue) -> T
 
 
 @router.post("/api/tickets/{ticket_id}/heartbeat")
-def heartbeat(ticket_id: Id, body: Hold, who: Somebody, queue: Queue) -> Ticket:
+def heartbeat(ticket_id: Id, body: LeaseBody, who: Somebody, queue: Queue) -> Ticket:
     """Renews the lease."""
     return queue.store.heartbeat(ticket_id, body.token, who)
 
 
 @router.post("/api/tickets/{ticket_id}/release")
-def release(ticket_id: Id, body: Hold, who: Somebody, queue: Queue) -> Ticket:
+def release(ticket_id: Id, body: LeaseBody, who: Somebody, queue: Queue) -> Ticket:
     """Gives the ticket back."""
     return queue.store.release(ticket_id, body.token, who)
 
 
 @router.post("/api/tickets/{ticket_id}/end-lease")
-def end_lease(ticket_id: Id, body: Hold, who: Manager, queue: Queue) -> Ticket:
+def end_lease(ticket_id: Id, body: LeaseBody, who: Manager, queue: Queue) -> Ticket:
     """Ends another person's lease; for leads and admins."""
     return queue.store.end_lease(ticket_id, body.token, by=who)
 
 
 @router.post("/api/tickets/{ticket_id}/operations")
-def append_operations(ticket_id: Id, body: Acts, who: Somebody, queue: Queue) -> Appended:
+def append_operations(ticket_id: Id, body: OperationsBody, who: Somebody, queue: Queue) -> AppendResult:
     """Stores operations; those that are stored already are skipped."""
     return queue.store.append_operations(ticket_id, body.token, who, body.operations)
 
 
 @router.post("/api/tickets/{ticket_id}/finish")
-def finish(ticket_id: Id, body: Finish, who: Somebody, queue: Queue) -> Finished:
+def finish(ticket_id: Id, body: Finish, who: Somebody, queue: Queue) -> FinishResult:
     """Finishes the ticket with a verdict or with a masklet."""
     return queue.store.finish(ticket_id, body.token, who, body.outcome)
 

@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 from annotation_queue import audit, schema
 from annotation_queue.database import Database, insert_missing
 from annotation_queue.errors import LoginRefused, NotAllowed, NotLoggedIn, TooManyLogins, WrongPassword
-from annotation_queue.records import Account, Audited, Person, Role, Scope, Token
+from annotation_queue.records import Account, AuditEntry, Person, Role, Scope, Token
 from annotation_queue.rules import ID_LENGTH, check_id
 from annotation_queue.schema import credentials, people
 
@@ -178,11 +178,11 @@ class Accounts:
                 for row in c.execute(select(people).order_by(people.c.name))
             ]
 
-    def audited(self, *, limit: int = 100) -> builtins.list[Audited]:
+    def audited(self, *, limit: int = 100) -> builtins.list[AuditEntry]:
         """The last lines of the audit, the latest first."""
         with self._database.read() as c:
             rows = c.execute(select(schema.audit).order_by(schema.audit.c.audit_id.desc()).limit(limit))
-            return [Audited(**row._mapping) for row in rows]
+            return [AuditEntry(**row._mapping) for row in rows]
 
     # --- credentials -------------------------------------------------------------------------------------------
 

@@ -15,25 +15,25 @@ from dataclasses import dataclass
 from annotation_queue.draft import Draft, FrameMask, Version, draft_of, effective, prompt_of
 from annotation_queue.errors import QueueError
 from annotation_queue.records import NewOperation, Person, Ticket, VideoInfo
-from annotation_queue.refinement.segmenter import Pinned, Segmenter, propagation
+from annotation_queue.refinement.segmenter import PinnedCheckpoint, Segmenter, propagation
 from annotation_queue.refinement.turns import Job, Turns
-from annotation_queue.tickets.store import Store
-from annotation_queue.versions import keep_version, versions_of
+from annotation_queue.tickets.store import TicketStore
+from annotation_queue.versions import add_version, versions_of
 from storage.records import STRIDE, Masklet, Operation
 
-ANSWERED = ("prompt", "propagate")  # the kinds of operations that the model answers
+MODEL_KINDS = ("prompt", "propagate")  # the kinds of operations that the model answers
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartedOperation:
     """An operation that was kept, and its answer: the version that is stored already, or the work that makes it."""
 
     seq: int  # of the operation in its ticket
-    answer: Version | Work
+    answer: Version | ModelTask
 
 
 @dataclass(frozen=True)
-class _Ahead:
+class _TicketAhead:
     """A ticket whose frames are encoded ahead, in this order."""
 
     ticket_id: str
@@ -45,13 +45,13 @@ class _Ahead:
 class Live:
     """Live refinement over one queue and one model."""
 
-    def __init__(self, store: Store, info: Callable[[str], VideoInfo], model: Segmenter) -> None:
+    def __init__(self, store: TicketStore, info: Callable[[str], VideoInfo], model: Segmenter) -> None:
         """info: size and length of a video, by its id."""
         self._store, self._info, self._model = store, info, model
         self._turns = Turns()
         self._running: dict[str, Job] = {}  # by ticket
         self._lock = threading.Lock()
-        self._asked: dict[str, list[_Ahead]] = {}  # by person: the last two tickets to encode ahead
+        self._asked: dict[str, list[_TicketAhead]] = {}  # by person: the last two tickets to encode ahead
         self._asking = threading.Lock()
 
     def close(self) -> None:
@@ -67,19 +67,19 @@ class Live:
         """The draft of a ticket after all its operations."""
         return _draft(*self._facts(ticket), self.versions(ticket.ticket_id))
 
-    def begin(self, ticket_id: str, token: int, person: Person, operation: NewOperation) -> Begun:
+    def begin(self, ticket_id: str, token: int, person: Person, operation: NewOperation) -> StartedOperation:
         """Keeps an operation, and returns its answer.
 
-        Raises as Store.append_operations does; ValueError for an operation that the model cannot answer.
+        Raises as TicketStore.append_operations does; ValueError for an operation that the model cannot answer.
         """
         _frame_of(operation)
         kept = self._store.append_operations(ticket_id, token, person, [operation])
         ticket = self._store.held(ticket_id, token, person)  # a repeated operation may come from an older lease
         versions = self.versions(ticket_id)
         made = versions.get(operation.operation_id)
-        return Begun(kept.seq, made or self._work(ticket, operation.operation_id, versions))
+        return StartedOperation(kept.seq, made or self._work(ticket, operation.operation_id, versions))
 
-    def _work(self, ticket: Ticket, operation_id: str, versions: Mapping[str, Version]) -> Work:
+    def _work(self, ticket: Ticket, operation_id: str, versions: Mapping[str, Version]) -> ModelTask:
         info, masklet, done = self._facts(ticket)
         place = next(n for n, o in enumerate(done) if o.operation_id == operation_id)
         operation = done[place]  # as it was first sent with this id
@@ -88,9 +88,11 @@ class Live:
         draft = _draft(info, masklet, done[:place], versions)
         if _frame_of(operation) not in draft.frame_idx:
             raise ValueError(f"frame {operation.frame_idx} is not an annotated frame of this ticket")
-        return Work(self, ticket, operation, draft)
+        return ModelTask(self, ticket, operation, draft)
 
-    def run(self, work: Work, each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]) -> Job:
+    def run(
+        self, work: ModelTask, each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]
+    ) -> Job:
         """Starts work; it replaces the running job of the same ticket. each, done: as for Turns.stream."""
         ticket_id = work.ticket.ticket_id
 
@@ -109,7 +111,7 @@ class Live:
 
     def keep(self, ticket: Ticket, version: Version) -> Version:
         """Stores a version, and returns the one that is stored: the first, if there were two answers."""
-        return keep_version(self._store.database, ticket.ticket_id, version)
+        return add_version(self._store.database, ticket.ticket_id, version)
 
     def load(self) -> None:
         """Loads the model when nothing else waits. A page asks for it before a person corrects masklets."""
@@ -125,17 +127,17 @@ class Live:
             frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
             before = self._asked.get(person.name, [])
             others = [ahead for ahead in before if ahead.ticket_id != ticket_id and self._is_held(ahead, person)]
-            tickets = [*others[-1:], _Ahead(ticket_id, token, ticket.video_id, frames)]
+            tickets = [*others[-1:], _TicketAhead(ticket_id, token, ticket.video_id, frames)]
             self._asked[person.name] = tickets
             self._turns.warm(person.name, self._encode(tickets))
 
-    def _is_held(self, ahead: _Ahead, person: Person) -> bool:
+    def _is_held(self, ahead: _TicketAhead, person: Person) -> bool:
         try:
             return bool(self._store.held(ahead.ticket_id, ahead.token, person))
         except QueueError:
             return False
 
-    def _encode(self, tickets: Sequence[_Ahead]) -> Generator[None]:
+    def _encode(self, tickets: Sequence[_TicketAhead]) -> Generator[None]:
         self._model.load()
         yield
         for ahead in tickets:
@@ -146,7 +148,7 @@ class Live:
         return self._info(ticket.video_id), masklet, self._store.operations(ticket.ticket_id)
 
 
-class Work:
+class ModelTask:
     """An operation that the model is to answer: start it once, then keep the masks that it made."""
 
     def __init__(self, live: Live, ticket: Ticket, operation: Operation, draft: Draft) -> None:
@@ -156,7 +158,7 @@ class Work:
         self.prompt = prompt_of(_frame_of(operation), payload) if operation.kind == "prompt" else None
         self._live, self._operation, self._draft = live, operation, draft
         self._direction = str(payload.get("direction", "both"))
-        self._by: Pinned | None = None
+        self._by: PinnedCheckpoint | None = None
 
     def start(self, each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]) -> Job:
         """Asks the model. each: called with every mask; done: once at the end. Both run in the model's thread."""
@@ -186,8 +188,8 @@ class Work:
 
 def _frame_of(operation: NewOperation | Operation) -> int:
     """The frame of an operation that the model answers. ValueError for any other operation."""
-    if operation.kind not in ANSWERED or operation.frame_idx is None:
-        raise ValueError(f"the model answers a {' or a '.join(ANSWERED)} on a frame, not a {operation.kind}")
+    if operation.kind not in MODEL_KINDS or operation.frame_idx is None:
+        raise ValueError(f"the model answers a {' or a '.join(MODEL_KINDS)} on a frame, not a {operation.kind}")
     return operation.frame_idx
 
 

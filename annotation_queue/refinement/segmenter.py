@@ -19,7 +19,7 @@ UNCHANGED_FRAMES = 5
 UNCHANGED_IOU = 0.97
 
 
-class Pinned(Protocol):
+class PinnedCheckpoint(Protocol):
     """One checkpoint that answers. Called from one thread only.
 
     `click` and `track` answer in steps: they yield None where more urgent work may come between. They are closed early
@@ -58,7 +58,7 @@ class Segmenter(Protocol):
     def load(self) -> None:
         """Loads the weights of the checkpoint that is promoted now."""
 
-    def now(self) -> Pinned:
+    def now(self) -> PinnedCheckpoint:
         """The checkpoint that answers now. The returned object keeps its checkpoint when another one is promoted."""
 
     def warm(self, video_id: str, frame_idx: Sequence[int]) -> Generator[None]:
@@ -66,7 +66,7 @@ class Segmenter(Protocol):
 
 
 def propagation(
-    model: Pinned, ticket_id: str, video_id: str, draft: Draft, frame_idx: int, direction: str
+    model: PinnedCheckpoint, ticket_id: str, video_id: str, draft: Draft, frame_idx: int, direction: str
 ) -> Generator[FrameMask | None]:
     """Tracks the frames that a correction on `frame_idx` affects, and yields None where other work may come between.
 

@@ -1,6 +1,6 @@
 """Batches: adding and counting tickets. When all tickets are done, the batch is drained and the outbox gets a row.
 
-Works inside the store's transactions. Lock a batch after its tickets, because each transaction that finishes
+Works inside the transactions of `TicketStore`. Lock a batch after its tickets, because each transaction that finishes
 one of its tickets waits for the batch's row.
 """
 
@@ -57,13 +57,13 @@ def add(
     fresh = [ticket for ticket_id, ticket in tickets.items() if ticket_id not in owners]
     if fresh and row.sealed:
         raise BatchSealed(f"batch {batch_id} is sealed: {len(fresh)} new tickets were refused")
-    masklets.keep(c, batch_id, [ticket.masklet for ticket in fresh if ticket.masklet is not None], now)
+    masklets.add(c, batch_id, [ticket.masklet for ticket in fresh if ticket.masklet is not None], now)
     rows = [row_of(ticket, batch_id, now, row.total + i, policy) for i, ticket in enumerate(fresh)]
     if rows:
         c.execute(insert(schema.tickets), rows)
     c.execute(update(b).where(b.c.batch_id == batch_id).values(sealed=bool(row.sealed or sealed)))
     count(c, batch_id, now, more=len(rows), less=-len(rows))
-    tallies.add(c, tallies.added(rows))
+    tallies.add(c, tallies.tickets_added(rows))
     return read(c, batch_id)
 
 

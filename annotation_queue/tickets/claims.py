@@ -1,7 +1,8 @@
 """Who gets which ticket: the statement of a claim and its conditions.
 
 Tickets that are reserved for the person (rework, gold) come first, then the best of their lanes by priority and age.
-Works inside the store's transactions. The statements are built once, because building one takes longer than running it.
+Works inside the transactions of `TicketStore`. The statements are built once, because building one takes longer than
+running it.
 """
 
 from __future__ import annotations

@@ -16,15 +16,15 @@ from sqlalchemy import Column, Connection, Label, Row, func, select
 from annotation_queue import schema
 from annotation_queue.records import (
     BatchFigures,
-    Count,
     GoldFigures,
     Kind,
     Pace,
+    Proportion,
     QueueFigures,
-    Share,
     State,
     Stats,
-    Work,
+    TicketCount,
+    WorkFigures,
 )
 from annotation_queue.tickets.tallies import MADE, Sums
 from storage.records import Verdict
@@ -52,7 +52,7 @@ def stats(c: Connection, now: float) -> Stats:
     ).all()
     return Stats(
         counts=tuple(
-            Count(kind=Kind(kind), state=State(state), needs_lead=needs_lead, tickets=n)
+            TicketCount(kind=Kind(kind), state=State(state), needs_lead=needs_lead, tickets=n)
             for (kind, state, needs_lead), n in sorted(counts.items())
             if n
         ),
@@ -146,7 +146,7 @@ def _gold(c: Connection) -> list[GoldFigures]:
     ]
 
 
-def _by(rows: Iterable[Row[Any]], name_of: Callable[[Row[Any]], str]) -> tuple[Work, ...]:
+def _by(rows: Iterable[Row[Any]], name_of: Callable[[Row[Any]], str]) -> tuple[WorkFigures, ...]:
     groups: defaultdict[str, list[Row[Any]]] = defaultdict(list)
     for row in rows:
         groups[name_of(row)].append(row)
@@ -154,7 +154,7 @@ def _by(rows: Iterable[Row[Any]], name_of: Callable[[Row[Any]], str]) -> tuple[W
     return tuple(work for work in found if work.answers or work.clicks_per_clicked_frame)
 
 
-def _work(name: str, rows: Sequence[Row[Any]]) -> Work:
+def _work(name: str, rows: Sequence[Row[Any]]) -> WorkFigures:
     sums: Sums = dict.fromkeys(schema.TALLY_SUMS, 0.0)
     verdicts: Counter[str] = Counter()
     accepted, made_s = 0.0, 0.0
@@ -164,8 +164,8 @@ def _work(name: str, rows: Sequence[Row[Any]]) -> Work:
         verdicts[row.verdict] += int(row.answers)
         accepted += row.first_pass if row.verdict == Verdict.ACCEPT.value else 0.0
         made_s += row.seconds if row.verdict == MADE else 0.0
-    first: Share | None = wilson(round(accepted), round(sums["first_pass"])) if sums["first_pass"] else None
-    return Work(
+    first: Proportion | None = wilson(round(accepted), round(sums["first_pass"])) if sums["first_pass"] else None
+    return WorkFigures(
         name=name,
         answers=int(sums["answers"]),
         verdicts={verdict: n for verdict, n in sorted(verdicts.items()) if n},
@@ -183,12 +183,12 @@ def _ratio(a: float, b: float) -> float | None:
     return a / b if b else None
 
 
-def wilson(right: int, of: int) -> Share:
+def wilson(right: int, of: int) -> Proportion:
     """A proportion with its 95 % confidence interval. Source: Wilson 1927, the score interval."""
     if not of:
-        return Share(right=0, of=0, low=0.0, high=1.0)
+        return Proportion(right=0, of=0, low=0.0, high=1.0)
     z = 1.959964
     p, weight = right / of, 1 + z * z / of
     centre = (p + z * z / (2 * of)) / weight
     half = z / weight * sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return Share(right=right, of=of, low=max(0.0, centre - half), high=min(1.0, centre + half))
+    return Proportion(right=right, of=of, low=max(0.0, centre - half), high=min(1.0, centre + half))

@@ -2,7 +2,7 @@
 
 A gold ticket is a row of `gold`. A person who gets one gets their own copy in `tickets`. The copy stays reserved for
 them and otherwise looks like any ticket, also to the page. A copy is not counted in its batch, settles nothing
-and leads to no ticket. Works inside the store's transactions.
+and leads to no ticket. Works inside the transactions of `TicketStore`.
 
 In a warm-up, a new person gets only gold, until enough of the last answers are right.
 """
@@ -183,7 +183,7 @@ def _descent(row: Row[Any], policy: QueuePolicy) -> dict[str, Any]:
     return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before"), "payload": payload} | asked_by
 
 
-def close(c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission, name: str, now: float) -> None:
+def finish(c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission, name: str, now: float) -> None:
     """Finish a person's copy and score it."""
     g = schema.gold
     known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).one()

@@ -25,7 +25,7 @@ def of_ticket(c: Connection, row: Row[Any]) -> Masklet | None:
     return None if text is None else MASKLET.validate_json(text)
 
 
-def keep(c: Connection, batch_id: str, masklets: Sequence[Masklet], now: float) -> None:
+def add(c: Connection, batch_id: str, masklets: Sequence[Masklet], now: float) -> None:
     """Store masklets; those that the batch has already are skipped.
 
     Raises ValueError if the batch has a different masklet of the same id.

@@ -1,6 +1,6 @@
 """Another object of a video: an annotator opens a track ticket for it and holds that ticket at once.
 
-Works inside the store's transactions.
+Works inside the transactions of `TicketStore`.
 """
 
 from __future__ import annotations
@@ -53,5 +53,5 @@ def open_object(c: Connection, policy: QueuePolicy, ticket: Ticket, lease: lease
     row = c.execute(insert(t).values(**values).returning(t)).one()
     batches.count(c, ticket.batch_id, now, more=1, less=-1)
     leases.note(c, row, lease)
-    tallies.add(c, tallies.added([values]))
+    tallies.add(c, tallies.tickets_added([values]))
     return to_ticket(row)

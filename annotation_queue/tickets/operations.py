@@ -1,4 +1,4 @@
-"""Operations: the append-only log of what people did in each ticket. Works inside the store's transactions.
+"""Operations: the append-only log of what people did in each ticket. Works inside the transactions of `TicketStore`.
 
 A branch is an operation that arrived after its lease was lost. It is stored but does not count.
 """

@@ -1,6 +1,6 @@
 """What an answer leads to: it is counted, and it settles its ticket or opens the ticket that follows.
 
-Works inside the store's transactions, on a ticket that the store has locked. The batch is locked last.
+Works inside the transactions of `TicketStore`, on a ticket that `TicketStore` has locked. The batch is locked last.
 
 Two kinds of tickets take several answers. A verify ticket of the overlap share is open again after each verdict until
 it has all of them; a person gets it once only. If several people make one masklet, each has their own ticket. It opens
@@ -20,10 +20,10 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from annotation_queue import audit, schema
 from annotation_queue.draft import changed_masks, draft_of
 from annotation_queue.effort import Effort, effort_of
-from annotation_queue.records import Finished, Kind, Person, QueuePolicy, State, Submission, Ticket
+from annotation_queue.records import FinishResult, Kind, Person, QueuePolicy, State, Submission, Ticket
 from annotation_queue.rules import NEXT, lane_of, next_ticket_id
 from annotation_queue.tickets import batches, gold, leases, masklets, operations, tallies
-from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, act_of, made_masklet, to_ticket
+from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, made_masklet, operation_of, to_ticket
 from annotation_queue.tickets.sharing import Majority, closest, majority, object_of, overlap_of
 from annotation_queue.tickets.tallies import Tally
 from annotation_queue.versions import versions_of
@@ -59,20 +59,20 @@ class _Decision:
 
 def submit(
     c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, submission: Submission, now: float
-) -> Finished:
+) -> FinishResult:
     """Store the holder's submission as an operation, end the lease, and settle the ticket or open the next one."""
     ticket, is_gold = to_ticket(row), row.gold_id is not None
     changed = {} if submission.masklet is None else _changed(c, row, submission.masklet)
-    act = act_of(submission, keep_masklet=is_gold, changed=changed)
-    operations.append(c, ticket, operations.Sender(person=person, token=ticket.lease_token, now=now), [act])
+    operation = operation_of(submission, keep_masklet=is_gold, changed=changed)
+    operations.append(c, ticket, operations.Sender(person=person, token=ticket.lease_token, now=now), [operation])
     leases.end(c, ticket.ticket_id, ticket.lease_token, submission, now)
     if not is_gold:
         return _answer(c, policy, row, person, submission, now)
-    gold.close(c, row, policy, submission, person.name, now)
+    gold.finish(c, row, policy, submission, person.name, now)
     return finished(c, leases.lock_ticket(c, ticket.ticket_id))
 
 
-def finished(c: Connection, row: Row[Any]) -> Finished:
+def finished(c: Connection, row: Row[Any]) -> FinishResult:
     """The response to a submission for this ticket; the same if the client repeats the submission."""
     drained = row.gold_id is None and batches.read(c, row.batch_id).drained  # gold must not show that a batch is done
     return _finished(to_ticket(row), drained=drained)
@@ -100,25 +100,25 @@ def effort_on(c: Connection, row: Row[Any], made: Masklet) -> dict[str, Effort]:
 
 def _answer(
     c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, submission: Submission, now: float
-) -> Finished:
+) -> FinishResult:
     """Count an answer. After the last answer, decide, and settle the ticket or open the next one."""
     answers = answers_of(c, row)
     mine, is_last = answers[-1], len(answers) >= row.overlap
     if not is_last and row.object_id is None:
         waiting = finished(c, leases.open_again(c, row.ticket_id))
-        tallies.add(c, tallies.answered(row, mine))
+        tallies.add(c, tallies.answer_given(row, mine))
         return waiting
     if submission.masklet is None:
-        made, gained = None, tallies.answered(row, mine)
+        made, gained = None, tallies.answer_given(row, mine)
     else:
         effort, parent = effort_on(c, row, submission.masklet), masklets.of_ticket(c, row)
         made = made_masklet(submission.masklet, to_ticket(row), person, parent, effort.values())
-        masklets.keep(c, row.batch_id, [made], now)
-        gained = tallies.answered(row, mine, made=made, effort=effort, parent=parent)
+        masklets.add(c, row.batch_id, [made], now)
+        gained = tallies.answer_given(row, mine, made=made, effort=effort, parent=parent)
     answer = majority(answers if is_last else answers[-1:])
     if is_last:
         all_made = made_of(c, row, answers)
-        gained += tallies.agreed(row, answers, all_made)
+        gained += tallies.agreement(row, answers, all_made)
         if row.object_id is not None and answer.verdict != Verdict.REJECT.value:
             made, _ = closest(all_made)
             answer = replace(answer, verdict=None, reasons="")
@@ -132,7 +132,7 @@ def _answer(
 
 def _settle_or_follow(
     c: Connection, policy: QueuePolicy, row: Row[Any], decision: _Decision, now: float
-) -> tuple[Finished, list[Tally]]:
+) -> tuple[FinishResult, list[Tally]]:
     """Close a ticket and open the next one, if there is one. Also returns the rows to add to the tallies."""
     answer, kind = decision.answer, Kind(row.kind)
     verdict = None if answer.verdict is None else Verdict(answer.verdict)
@@ -158,7 +158,7 @@ def _settle_or_follow(
         opened = [OPEN_ROW | new | {"ticket_id": follower_id, "created_at": now}]
         c.execute(insert(schema.tickets).values(**opened[0]))
     drained = batches.count(c, row.batch_id, now, more=len(opened), less=1 - len(opened))
-    return _finished(to_ticket(closed), drained=drained), [*tallies.closed(row), *tallies.added(opened)]
+    return _finished(to_ticket(closed), drained=drained), [*tallies.ticket_done(row), *tallies.tickets_added(opened)]
 
 
 def _repeat(row: Row[Any]) -> dict[str, Any]:
@@ -212,9 +212,9 @@ def _pinned(c: Connection, row: Row[Any], answer: Majority) -> str:
     query = select(o.c.frame_idx, o.c.payload).where(o.c.ticket_id == row.ticket_id, o.c.person == answer.person)
     query = query.where(o.c.kind == "verdict", o.c.branch.is_(False)).order_by(o.c.seq.desc()).limit(1)
     reasons = [reason for reason in (answer.reasons or "").split(",") if reason]
-    act = c.execute(query).one()
-    pin = {"frame_idx": act.frame_idx, "by": answer.person, "reasons": reasons}
-    pin["verdict"] = json.loads(act.payload)["verdict"]
+    verdict = c.execute(query).one()
+    pin = {"frame_idx": verdict.frame_idx, "by": answer.person, "reasons": reasons}
+    pin["verdict"] = json.loads(verdict.payload)["verdict"]
     return json.dumps(json.loads(row.payload) | {"pinned": pin})
 
 
@@ -227,11 +227,11 @@ def _is_at_work(c: Connection, policy: QueuePolicy, name: str, now: float) -> bo
 
 def _changed(c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
     """By frame, the masks of a masklet that differ from the draft of its ticket's operations."""
-    acts, versions = operations.of_ticket(c, row.ticket_id), versions_of(c, row.ticket_id)
+    done, versions = operations.of_ticket(c, row.ticket_id), versions_of(c, row.ticket_id)
     hw = (made.height, made.width)
-    return changed_masks(draft_of(hw, made.frame_idx, masklets.of_ticket(c, row), acts, versions), made)
+    return changed_masks(draft_of(hw, made.frame_idx, masklets.of_ticket(c, row), done, versions), made)
 
 
-def _finished(ticket: Ticket, *, drained: bool) -> Finished:
+def _finished(ticket: Ticket, *, drained: bool) -> FinishResult:
     settled = ticket.verdict if ticket.next_ticket_id is None else None
-    return Finished(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)
+    return FinishResult(ticket=ticket, next_ticket_id=ticket.next_ticket_id, settled=settled, batch_drained=drained)

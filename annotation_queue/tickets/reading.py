@@ -9,11 +9,11 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, liter
 
 from annotation_queue import schema
 from annotation_queue.errors import NoSuchMasklet, NoSuchTicket
-from annotation_queue.records import Batch, Kind, Other, Person, ResultPage, State, Ticket
+from annotation_queue.records import Batch, Kind, OtherMasklet, Person, ResultPage, State, Ticket
 from annotation_queue.rules import OVERSEERS, kinds_of, lanes_of
 from annotation_queue.tickets import batches, gold, masklets
 from annotation_queue.tickets.claims import not_barred
-from annotation_queue.tickets.rows import MASKLET, to_batch, to_operation, to_settled, to_ticket
+from annotation_queue.tickets.rows import MASKLET, to_batch, to_operation, to_settled_ticket, to_ticket
 from storage.records import Masklet, Verdict
 
 RECENT = 10  # finished tickets that a person may look at again and take back
@@ -46,7 +46,7 @@ def tickets(
     seen_by: Person | None,
     now: float,
 ) -> list[Ticket]:
-    """Tickets in the order in which they are handed out. See `Store.tickets`."""
+    """Tickets in the order in which they are handed out. See `TicketStore.tickets`."""
     t = schema.tickets
     query = select(t).order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal, t.c.ticket_id).limit(limit)
     if kind is not None:
@@ -114,7 +114,7 @@ def drained_batches(c: Connection) -> list[str]:
 
 
 def result_page(c: Connection, batch_id: str, after: str | None, limit: int) -> ResultPage:
-    """A page of a batch's result: first the settled tickets, then the operations. See `Store.result_page`."""
+    """A page of a batch's result: first the settled tickets, then the operations. See `TicketStore.result_page`."""
     part, ticket_id, seq = _parse_cursor(after)
     batch = batches.read(c, batch_id)
     t, m, o = schema.tickets, schema.masklets, schema.operations
@@ -122,15 +122,15 @@ def result_page(c: Connection, batch_id: str, after: str | None, limit: int) -> 
         with_masklet = t.outerjoin(m, and_(m.c.batch_id == t.c.batch_id, m.c.masklet_id == t.c.masklet_id))
         query = select(t, m.c.content).select_from(with_masklet).where(t.c.batch_id == batch_id)
         query = query.where(t.c.settled.is_not(None), t.c.ticket_id > ticket_id).order_by(t.c.ticket_id)
-        settled = tuple(to_settled(row) for row in c.execute(query.limit(limit)))
+        settled = tuple(to_settled_ticket(row) for row in c.execute(query.limit(limit)))
         more = f"settled:{settled[-1].ticket_id}" if len(settled) == limit else "operations:"
         return ResultPage(batch=batch, settled=settled, operations=(), next=more)
     query = select(o).where(o.c.batch_id == batch_id, o.c.branch.is_(False))
     query = query.where(o.c.ticket_id.not_in(select(t.c.ticket_id).where(schema.IS_GOLD)))
     query = query.where((o.c.ticket_id > ticket_id) | ((o.c.ticket_id == ticket_id) & (o.c.seq > seq)))
-    acts = tuple(to_operation(row) for row in c.execute(query.order_by(o.c.ticket_id, o.c.seq).limit(limit)))
-    last = f"operations:{acts[-1].ticket_id}:{acts[-1].seq}" if len(acts) == limit else None
-    return ResultPage(batch=batch, settled=(), operations=acts, next=last)
+    done = tuple(to_operation(row) for row in c.execute(query.order_by(o.c.ticket_id, o.c.seq).limit(limit)))
+    last = f"operations:{done[-1].ticket_id}:{done[-1].seq}" if len(done) == limit else None
+    return ResultPage(batch=batch, settled=(), operations=done, next=last)
 
 
 def _parse_cursor(after: str | None) -> tuple[str, str, int]:
@@ -145,15 +145,15 @@ def _parse_cursor(after: str | None) -> tuple[str, str, int]:
     raise ValueError(f"not a place in a result: {after!r}")
 
 
-def others(c: Connection, ticket_id: str, seen_by: Person | None) -> list[Other]:
-    """The other masklets of a ticket's video in its batch. See `Store.others`."""
+def others(c: Connection, ticket_id: str, seen_by: Person | None) -> list[OtherMasklet]:
+    """The other masklets of a ticket's video in its batch. See `TicketStore.others`."""
     about = ticket(c, ticket_id)
     rows = [(row.settled, MASKLET.validate_json(row.content)) for row in c.execute(_other_masklets(about, seen_by))]
     is_gold, truth = gold.known_of(c, ticket_id)
     own = [about.masklet_id, *((truth.masklet_id, truth.parent_id) if truth else ())]
     origins = {masklets.origin(c, about.batch_id, masklet_id) for masklet_id in own if masklet_id is not None}
     return [
-        Other(
+        OtherMasklet(
             masklet_id=masklet.masklet_id,
             settled=None if settled is None or is_gold else Verdict(settled),
             frame_idx=masklet.frame_idx,

@@ -19,8 +19,8 @@ from annotation_queue.records import (
     Person,
     QueuePolicy,
     Reason,
-    Recent,
-    Settled,
+    RecentAnswer,
+    SettledTicket,
     State,
     Submission,
     Ticket,
@@ -33,7 +33,7 @@ MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
 OPEN_ROW = {"state": State.OPEN.value, "lease_token": 0, "reasons": ""}  # columns of every new ticket
 
 
-def act_of(
+def operation_of(
     submission: Submission, *, keep_masklet: bool = False, changed: Mapping[int, bytes] | None = None
 ) -> NewOperation:
     """The operation that records a submission.
@@ -141,9 +141,9 @@ def to_ticket(row: Row[Any]) -> Ticket:
     )
 
 
-def to_recent(row: Row[Any]) -> Recent:
+def to_recent_answer(row: Row[Any]) -> RecentAnswer:
     """A row of `leases` that ended with an answer, with its ticket's `batch_id`, `kind` and `video_id`."""
-    return Recent(
+    return RecentAnswer(
         ticket_id=row.ticket_id,
         batch_id=row.batch_id,
         kind=Kind(row.kind),
@@ -166,13 +166,13 @@ def to_batch(row: Row[Any]) -> Batch:
     )
 
 
-def to_settled(row: Row[Any]) -> Settled:
+def to_settled_ticket(row: Row[Any]) -> SettledTicket:
     """A row of `tickets` that is settled, with the `content` of its masklet."""
     masklet = None
     if row.content is not None:
         masklet = MASKLET.validate_json(row.content)
         masklet = replace(masklet, verdict=row.settled, verified_by=row.finished_by)
-    return Settled(
+    return SettledTicket(
         ticket_id=row.ticket_id,
         video_id=row.video_id,
         verdict=Verdict(row.settled),

@@ -1,4 +1,4 @@
-"""The queue's tickets: `Store` holds the database, the clock and the policy. A write is one transaction.
+"""The queue's tickets: `TicketStore` holds the database, the clock and the policy. A write is one transaction.
 
 Knows nothing about HTTP, passwords or files. The rules of each subject are in the other modules of this folder. A
 client may repeat every call with the same ids; the second call changes nothing.
@@ -19,22 +19,22 @@ from annotation_queue import audit
 from annotation_queue.database import Database
 from annotation_queue.errors import LeaseLost, NotAllowed
 from annotation_queue.records import (
-    Appended,
+    AppendResult,
     Batch,
     BatchResult,
-    Finished,
+    FinishResult,
     Gold,
     Kind,
     NewGold,
     NewOperation,
     NewTicket,
-    Other,
+    OtherMasklet,
     Person,
     QueueFigures,
     QueuePolicy,
-    Recent,
+    RecentAnswer,
     ResultPage,
-    Settled,
+    SettledTicket,
     State,
     Stats,
     Submission,
@@ -63,7 +63,7 @@ from annotation_queue.tickets import (
     reading,
     takeback,
 )
-from annotation_queue.tickets.rows import MASKLET, act_of, to_recent, to_ticket
+from annotation_queue.tickets.rows import MASKLET, operation_of, to_recent_answer, to_ticket
 from storage.records import Masklet, Operation
 
 LEASE_S = 90.0  # a lease ends this long after its last heartbeat
@@ -73,7 +73,7 @@ HEARTBEAT_S = 20.0  # how often a client should send one
 GRACE_S = 30.0  # after an outage: longer than HEARTBEAT_S and than the longest wait of a page between two retries
 
 
-class Store:
+class TicketStore:
     """The queue in one database; safe to share between threads, and between processes by opening one each."""
 
     def __init__(
@@ -139,14 +139,14 @@ class Store:
 
     def batch_result(self, batch_id: str) -> BatchResult:
         """Everything that was decided and done in a batch so far. Raises NoSuchBatch."""
-        settled: list[Settled] = []
-        acts: list[Operation] = []
+        settled: list[SettledTicket] = []
+        done: list[Operation] = []
         page = self.result_page(batch_id)
         while True:
             settled += page.settled
-            acts += page.operations
+            done += page.operations
             if page.next is None:
-                return BatchResult(batch=page.batch, settled=tuple(settled), operations=tuple(acts))
+                return BatchResult(batch=page.batch, settled=tuple(settled), operations=tuple(done))
             page = self.result_page(batch_id, after=page.next)
 
     def deliver(self, tell: Callable[[str], object]) -> int:
@@ -161,7 +161,7 @@ class Store:
         wanted, now = list(tickets), self.clock()
         with self.database.write() as c:
             batches.read(c, batch_id)
-            masklets.keep(c, batch_id, [g.ticket.masklet for g in wanted if g.ticket.masklet is not None], now)
+            masklets.add(c, batch_id, [g.ticket.masklet for g in wanted if g.ticket.masklet is not None], now)
             return gold.add(c, batch_id, wanted, by.name, now)
 
     def gold(self) -> list[Gold]:
@@ -277,7 +277,9 @@ class Store:
 
     # --- work --------------------------------------------------------------------------------------------------
 
-    def append_operations(self, ticket_id: str, token: int, person: Person, acts: Sequence[NewOperation]) -> Appended:
+    def append_operations(
+        self, ticket_id: str, token: int, person: Person, sent: Sequence[NewOperation]
+    ) -> AppendResult:
         """Store the operations of a ticket's holder, in order; operations that are already stored are skipped.
 
         Raises LeaseLost, after storing the new ones as branches. Raises NotAllowed for a ticket that they never held
@@ -285,18 +287,18 @@ class Store:
         """
         with self.database.write() as c:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person))
-            known = operations.known(c, ticket, [act.operation_id for act in acts])
-            fresh = list({act.operation_id: act for act in acts if act.operation_id not in known}.values())
-            for act in fresh:
-                check_operation(ticket, act)
+            known = operations.known(c, ticket, [each.operation_id for each in sent])
+            fresh = list({each.operation_id: each for each in sent if each.operation_id not in known}.values())
+            for operation in fresh:
+                check_operation(ticket, operation)
             lost = any(known.values()) or (bool(fresh) and not leases.holds(ticket, token, person))
             sender = operations.Sender(person=person, token=token, now=self.clock(), branch=lost)
             seq = operations.append(c, ticket, sender, fresh)
         if lost:
             raise LeaseLost()
-        return Appended(stored=len(fresh), repeated=len(acts) - len(fresh), seq=seq)
+        return AppendResult(stored=len(fresh), repeated=len(sent) - len(fresh), seq=seq)
 
-    def finish(self, ticket_id: str, token: int, person: Person, submission: Submission) -> Finished:
+    def finish(self, ticket_id: str, token: int, person: Person, submission: Submission) -> FinishResult:
         """Finish a ticket and open the next ticket, in one transaction.
 
         The same `submission.operation_id` again gives the same answer. The masklet that a person made is stored under
@@ -317,9 +319,9 @@ class Store:
             if leases.holds(ticket, token, person) and not known:
                 return outcomes.submit(c, self.policy, row, person, submission, now)
             if not known:
-                act = act_of(submission, keep_masklet=True)
+                operation = operation_of(submission, keep_masklet=True)
                 sender = operations.Sender(person=person, token=token, now=now, branch=True)
-                operations.append(c, ticket, sender, [act])
+                operations.append(c, ticket, sender, [operation])
         raise LeaseLost()
 
     def unsubmit(self, ticket_id: str, person: Person, *, operation_id: str, created_at: str) -> Ticket:
@@ -341,12 +343,12 @@ class Store:
 
     # --- reading -----------------------------------------------------------------------------------------------
 
-    def recent(self, person: Person) -> list[Recent]:
+    def recent(self, person: Person) -> list[RecentAnswer]:
         """The last RECENT tickets that a person finished, the latest first."""
         with self.database.read() as c:
-            return [to_recent(row) for row in reading.recent(c, person)]
+            return [to_recent_answer(row) for row in reading.recent(c, person)]
 
-    def others(self, ticket_id: str, *, seen_by: Person | None = None) -> list[Other]:
+    def others(self, ticket_id: str, *, seen_by: Person | None = None) -> list[OtherMasklet]:
         """The other masklets of a ticket's video in its batch, each in its latest version.
 
         Rejected masklets are left out. Masklets of the ticket's own object are left out too, because for a gold ticket

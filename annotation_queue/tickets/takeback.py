@@ -1,6 +1,6 @@
 """Taking back an answer undoes everything that it led to. It is possible until another person claims the next ticket.
 
-Works inside the store's transactions.
+Works inside the transactions of `TicketStore`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OF_ANSWER = ("verdict", "finished_by", "finished_at", "seconds", "next_ticket_i
 
 
 def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at: str) -> Ticket:
-    """Take back a person's answer, and lease the ticket to them again. See `Store.unsubmit`.
+    """Take back a person's answer, and lease the ticket to them again. See `TicketStore.unsubmit`.
 
     lease: its `claim_id` is the id of the operation that records the take-back.
     """
@@ -49,10 +49,10 @@ def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at:
     back = _lease_again(c, ticket_id, lease)
     leases.note(c, back, lease)
     kept = {"verdict": mine.verdict} | ({} if made is None else {"masklet": json.loads(made)})
-    act = NewOperation(
+    operation = NewOperation(
         operation_id=operation_id, kind="unsubmit", created_at=created_at, payload=json.dumps(kept, sort_keys=True)
     )
-    operations.append(c, ticket, operations.Sender(person=person, token=back.lease_token, now=now), [act])
+    operations.append(c, ticket, operations.Sender(person=person, token=back.lease_token, now=now), [operation])
     audit.note(c, now, person.name, "unsubmit", ticket_id, {"verdict": mine.verdict})
     tallies.add(c, lost)
     return to_ticket(back)
@@ -69,7 +69,7 @@ def _lease_again(c: Connection, ticket_id: str, lease: leases.NewLease) -> Row[A
 def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[list[Tally], str | None]:
     """Undo what an answer led to. Returns what to add to the tallies, and the masklet that was made. Raises TooLate."""
     if row.state == State.OPEN.value:  # the ticket still waits for other verdicts
-        return tallies.negative(tallies.answered(row, mine)), None
+        return tallies.negative(tallies.answer_given(row, mine)), None
     follower = None
     if row.next_ticket_id is not None:
         follower = leases.lock_ticket(c, row.next_ticket_id)
@@ -88,11 +88,11 @@ def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[lis
     opened = 0 if follower is None else 1
     batches.count(c, row.batch_id, now, more=-opened, less=opened - 1)
     if made is None:
-        lost = tallies.answered(row, mine)
+        lost = tallies.answer_given(row, mine)
     else:
         masklet, parent = MASKLET.validate_json(made), masklets.of_ticket(c, row)
         effort = outcomes.effort_on(c, row, masklet)
-        lost = tallies.answered(row, mine, made=masklet, effort=effort, parent=parent)
-    lost += tallies.agreed(row, answers, all_made) if len(answers) >= row.overlap else []
-    lost += [*tallies.closed(row), *tallies.added([] if follower is None else [follower._asdict()])]
+        lost = tallies.answer_given(row, mine, made=masklet, effort=effort, parent=parent)
+    lost += tallies.agreement(row, answers, all_made) if len(answers) >= row.overlap else []
+    lost += [*tallies.ticket_done(row), *tallies.tickets_added([] if follower is None else [follower._asdict()])]
     return tallies.negative(lost), made

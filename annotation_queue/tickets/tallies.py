@@ -46,8 +46,8 @@ def add(c: Connection, rows: list[Tally]) -> None:
 @lru_cache  # building it takes longer than running it
 def _adding(dialect: str) -> Any:
     new = INSERT[dialect](schema.tallies).values({name: bindparam(name) for name in (*TALLY_KEYS, *TALLY_SUMS)})
-    added = {name: schema.tallies.c[name] + new.excluded[name] for name in TALLY_SUMS}
-    return new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=added)
+    sums = {name: schema.tallies.c[name] + new.excluded[name] for name in TALLY_SUMS}
+    return new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=sums)
 
 
 def _of_ticket(row: Mapping[str, Any] | RowMapping, **sums: float) -> Tally:
@@ -55,14 +55,14 @@ def _of_ticket(row: Mapping[str, Any] | RowMapping, **sums: float) -> Tally:
     return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"])} | sums
 
 
-def added(tickets: Iterable[Mapping[str, Any]]) -> list[Tally]:
+def tickets_added(tickets: Iterable[Mapping[str, Any]]) -> list[Tally]:
     """What new tickets add. tickets: rows of their table."""
     counts: Counter[tuple[tuple[str, Any], ...]] = Counter(tuple(_of_ticket(row).items()) for row in tickets)
     return [dict(key) | {"added": float(n)} for key, n in counts.items()]
 
 
-def closed(row: Row[Any]) -> list[Tally]:
-    """What a ticket that is done adds."""
+def ticket_done(row: Row[Any]) -> list[Tally]:
+    """What a ticket adds when it is done."""
     return [_of_ticket(row._mapping, done=1.0)]
 
 
@@ -79,7 +79,7 @@ def _of_person(row: Row[Any], person: str, verdict: str | None, checkpoint: str,
     } | sums
 
 
-def answered(
+def answer_given(
     row: Row[Any],
     lease: Row[Any],
     *,
@@ -109,7 +109,7 @@ def answered(
     return gained
 
 
-def agreed(row: Row[Any], answers: Sequence[Row[Any]], made: Sequence[Masklet]) -> list[Tally]:
+def agreement(row: Row[Any], answers: Sequence[Row[Any]], made: Sequence[Masklet]) -> list[Tally]:
     """What the agreement of several answers adds; a single answer adds nothing.
 
     made: the masklets of these answers, of one object, in the answers' order.

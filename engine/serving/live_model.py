@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 OPEN_TICKETS = 32
 NEAREST = 8  # settled masks around a frame that go into the tracker's memory; it reads fewer
-IT = "it"  # a ticket is about one object
+OBJECT_ID = "object"  # a ticket is about one object
 
 
 class _Ticket:
@@ -58,7 +58,7 @@ class _Ticket:
 
 
 class _Pinned:
-    """The `Pinned` of live refinement: one checkpoint with its embeddings and the trackers of tickets."""
+    """The `PinnedCheckpoint` of live refinement: one checkpoint with its embeddings and the trackers of tickets."""
 
     def __init__(self, served: Checkpoint, features: FeatureCache) -> None:
         self.served, self.features = served, features
@@ -97,7 +97,7 @@ class _Pinned:
         yield from self._recall(ticket, around, place if memory or place in around else None)
         yield from ticket.features.encoding(place)
         answer = ticket.tracker.prompt(
-            IT, asked, remember=False
+            OBJECT_ID, asked, remember=False
         )  # not remembered here: the next request puts the settled mask into memory
         yield _frame_mask(prompt.frame_idx, answer, (draft.height, draft.width))
 
@@ -131,12 +131,12 @@ class _Pinned:
         wanted = sorted(known, key=lambda place: abs(place - at))[:NEAREST]
         for place, counts in list(ticket.held.items()):
             if place not in wanted or known[place] != counts:
-                ticket.tracker.remove(IT, place)
+                ticket.tracker.remove(OBJECT_ID, place)
                 del ticket.held[place]
         for place in wanted:
             if place not in ticket.held:
                 yield from ticket.features.encoding(place)
-                ticket.tracker.prompt(IT, Prompt(frame_idx=place, mask_rle=known[place]))
+                ticket.tracker.prompt(OBJECT_ID, Prompt(frame_idx=place, mask_rle=known[place]))
                 ticket.held[place] = known[place]
                 yield
 
@@ -151,7 +151,7 @@ class _Pinned:
         """Puts masks by place into the memory. Frames whose tracked mask still stands keep the memory they have."""
         same = {i: counts for i, counts in ticket.tracked.items() if known.get(i) == counts and i != about}
         ticket.tracked = same
-        return ticket.tracker.recalling(IT, known, about=about, keep=same)
+        return ticket.tracker.recalling(OBJECT_ID, known, about=about, keep=same)
 
     def _ticket(self, ticket_id: str, video_id: str, draft: Draft) -> _Ticket:
         ticket = self._tickets.get(ticket_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
-from annotation_queue.records import BatchResult, Kind, NewTicket, Settled
+from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
 from engine.services import Services
 from engine.stages import batches, phases
 from engine.stages.batches import BatchStage
@@ -125,5 +125,5 @@ def _by_video(result: BatchResult) -> tuple[dict[str, list[Masklet]], dict[str, 
     return accepted, operations
 
 
-def _reasons(settled: tuple[Settled, ...]) -> Counter[str]:
+def _reasons(settled: tuple[SettledTicket, ...]) -> Counter[str]:
     return Counter(reason.value for each in settled for reason in each.reasons)

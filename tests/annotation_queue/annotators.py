@@ -7,7 +7,7 @@ import uuid
 from sqlalchemy import event
 
 from annotation_queue.records import Kind, NewOperation, Person, QueuePolicy, Role, Submission
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.synthetic_queue import PEOPLE, candidate, corrected, tickets
 
@@ -77,7 +77,7 @@ def plans_of_claims(store):
 
 def with_policy(store, **changes):
     """Another process with this policy, on the same database."""
-    other = Store(store.database, policy=QueuePolicy(**changes))
+    other = TicketStore(store.database, policy=QueuePolicy(**changes))
     other.clock = store.clock
     return other
 

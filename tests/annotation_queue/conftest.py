@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from annotation_queue.database import Database
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.clock import Clock
 
 CHROMIUM = (
@@ -144,8 +144,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(uri: str, clock: Clock) -> Iterator[Store]:
+def store(uri: str, clock: Clock) -> Iterator[TicketStore]:
     """A store whose clock the test moves, on each kind of database."""
     database = Database(uri)
-    yield Store(database, clock=clock)
+    yield TicketStore(database, clock=clock)
     database.close()

@@ -8,14 +8,14 @@ from multiprocessing.synchronize import Event
 
 from annotation_queue.database import Database
 from annotation_queue.records import Person, Role, Submission
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 
 
 def accept_all(uri: str, name: str, start: Event, results: Queue) -> None:
     """Work of one process: claim and accept until no ticket is left."""
     database = Database(uri)
-    store = Store(database)
+    store = TicketStore(database)
     person = Person(name=name, roles=frozenset({Role.VERIFIER}))
     start.wait()
     claimed = []

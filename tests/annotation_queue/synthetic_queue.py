@@ -35,7 +35,7 @@ from annotation_queue.draft import Draft, FrameMask
 from annotation_queue.errors import NoSuchFrame, NoSuchVideo
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.records import Kind, NewTicket, Role, VideoInfo
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage import rle
 from storage.records import FPS, STRIDE, Masklet, Prompt
 
@@ -352,7 +352,7 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=90.0, help="seconds")
     arguments = parser.parse_args()
     uri = arguments.uri or f"sqlite:///{tempfile.mkdtemp()}/queue.db"
-    store = Store(Database(uri), lease_s=arguments.lease)
+    store = TicketStore(Database(uri), lease_s=arguments.lease)
     accounts = Accounts(store.database, hasher=CHEAP)
     if not accounts.list():  # a new password would end every login
         add_people(store.database)

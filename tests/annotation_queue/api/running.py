@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from annotation_queue.api.app import create_app
 from annotation_queue.client import QueueClient
 from annotation_queue.database import Database
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, tickets
 
 
@@ -30,7 +30,7 @@ def running(folder):
     database = Database(f"sqlite:///{folder}/queue.db")
     accounts, delivered = add_people(database), []
     app = create_app(
-        Store(database), SyntheticMedia(48), accounts=accounts, deliver=delivered.append, deliver_every_s=0.05
+        TicketStore(database), SyntheticMedia(48), accounts=accounts, deliver=delivered.append, deliver_every_s=0.05
     )
     with serving(app) as url:
         yield Queue(url, accounts, delivered)

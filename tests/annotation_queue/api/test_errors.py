@@ -17,7 +17,7 @@ from annotation_queue.errors import (
     NotAllowed,
 )
 from annotation_queue.records import Kind
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.api.running import open_batch
 from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, tickets
@@ -70,7 +70,7 @@ def test_a_malformed_body_gives_an_error_of_one_line(browser, body, says):
 @pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
 def test_values_that_the_database_cannot_store_are_refused(uri):
     database = Database(uri)
-    store, headers = Store(database), {"Authorization": f"Bearer {add_people(database).issue_token('vera')}"}
+    store, headers = TicketStore(database), {"Authorization": f"Bearer {add_people(database).issue_token('vera')}"}
     store.open_batch("b", tickets(1, frame_count=4))
     with serving(create_app(store, SyntheticMedia(8))) as url, httpx.Client(base_url=url, headers=headers) as http:
         ticket = http.post("/api/tickets/claim", json={"claim_id": "c"}).json()["ticket_id"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from annotation_queue.api.metrics import exposition
-from annotation_queue.records import BatchFigures, GoldFigures, Kind, QueueFigures, Share, Work
+from annotation_queue.records import BatchFigures, GoldFigures, Kind, Proportion, QueueFigures, WorkFigures
 
 
 def work(name, **counted):
@@ -20,11 +20,11 @@ def work(name, **counted):
             "masklet_iou",
         )
     )
-    return Work(name=name, answers=0, **{"verdicts": {}, **nothing, **counted})
+    return WorkFigures(name=name, answers=0, **{"verdicts": {}, **nothing, **counted})
 
 
 def share(right, of):
-    return Share(right=right, of=of, low=0.0, high=1.0)
+    return Proportion(right=right, of=of, low=0.0, high=1.0)
 
 
 def figures(total, *, batches=(), phases=(), gold=()):

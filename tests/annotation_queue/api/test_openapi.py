@@ -11,7 +11,7 @@ from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Kind, Person, Role
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, tickets
 
 schemathesis = pytest.importorskip("schemathesis", reason="the dev extra brings it")
@@ -21,7 +21,7 @@ schemathesis = pytest.importorskip("schemathesis", reason="the dev extra brings 
 def served(tmp_path_factory):
     """The application, and the token of a person with every role, so that only the content can be refused."""
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('openapi')}/queue.db")
-    accounts, store = add_people(database), Store(database)
+    accounts, store = add_people(database), TicketStore(database)
     accounts.add("eve", list(Role))
     store.open_batch("b", tickets(20, frame_count=4))
     eve = Person(name="eve", roles=frozenset(Role))

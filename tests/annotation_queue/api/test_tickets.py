@@ -7,7 +7,7 @@ import pytest
 from annotation_queue.client import new_id
 from annotation_queue.errors import LeaseLost, NotAllowed
 from annotation_queue.records import Kind, NewOperation, NewTicket, QueuePolicy, Reason, State
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.api.running import open_batch
 from tests.annotation_queue.synthetic_queue import corrected, tickets
@@ -55,7 +55,7 @@ def test_a_ticket_may_have_no_masklet(pipeline, ann, request):
 
 
 def test_a_verifier_cannot_read_another_s_verdict_before_giving_one(queue, request):
-    store = Store(queue.accounts._database, policy=QueuePolicy(overlap=2, overlap_share=1.0))
+    store = TicketStore(queue.accounts._database, policy=QueuePolicy(overlap=2, overlap_share=1.0))
     store.open_batch(request.node.name, tickets(1, frame_count=8, prefix=request.node.name))
     with queue.client("vera") as vera, queue.client("victor") as victor, queue.client("lea") as lea:
         first = vera.claim(batch_id=request.node.name)

@@ -13,7 +13,7 @@ from joserfc.jwk import RSAKey
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.people.oidc import Provider
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.people.providers import CLIENT, SECRET, Liar
 from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, tickets
 
@@ -52,7 +52,7 @@ def queue(tmp_path):
         def start(issuer, **options):
             database = Database(f"sqlite:///{tmp_path}/queue.db")
             stack.callback(database.close)
-            accounts, store = add_people(database), Store(database)
+            accounts, store = add_people(database), TicketStore(database)
             store.open_batch("batch-1", tickets(3, frame_count=8))
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 port = probe.getsockname()[1]  # the provider must know where people come from before we serve

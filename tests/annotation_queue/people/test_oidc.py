@@ -15,7 +15,7 @@ from annotation_queue.api.app import create_app
 from annotation_queue.api.asking import COOKIE
 from annotation_queue.api.logins import FLOW_COOKIE
 from annotation_queue.database import Database
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.people.providers import agree, begin, finish, refusal
 from tests.annotation_queue.synthetic_queue import PASSWORD, SyntheticMedia, add_people, serving
 
@@ -118,7 +118,7 @@ def test_a_disabled_person_and_the_pipeline_cannot_log_in(honest, queue, browser
 @pytest.mark.server
 def test_a_queue_without_a_provider_has_no_provider_login(tmp_path):
     database = Database(f"sqlite:///{tmp_path}/queue.db")
-    app = create_app(Store(database), SyntheticMedia(8), accounts=add_people(database))
+    app = create_app(TicketStore(database), SyntheticMedia(8), accounts=add_people(database))
     with serving(app) as url:
         assert httpx.get(f"{url}/api/login").json() == {"oidc": None}
         assert httpx.post(f"{url}/api/login/oidc").status_code == 404

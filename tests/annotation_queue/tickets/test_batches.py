@@ -16,7 +16,7 @@ from annotation_queue.errors import (
     NoSuchTicket,
 )
 from annotation_queue.records import Kind, NewTicket
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     VERA,
@@ -137,11 +137,11 @@ def test_a_failed_delivery_is_retried_later(store, clock):
 
 def test_concurrent_deliveries_deliver_each_batch_once(uri):
     database = Database(uri)
-    store = Store(database)
+    store = TicketStore(database)
     for i in range(10):
         store.open_batch(f"b{i}", [])
     told = []
-    others = [Store(database) for _ in range(4)]
+    others = [TicketStore(database) for _ in range(4)]
     threads = [threading.Thread(target=other.deliver, args=(told.append,)) for other in others]
     for thread in threads:
         thread.start()

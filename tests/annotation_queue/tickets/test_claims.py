@@ -14,7 +14,7 @@ from annotation_queue.errors import (
     NotAllowed,
 )
 from annotation_queue.records import Kind, NewTicket, Person, Role, State
-from annotation_queue.tickets.store import GRACE_S, Store
+from annotation_queue.tickets.store import GRACE_S, TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANN,
@@ -103,7 +103,7 @@ def test_a_restarted_server_ends_no_lease_during_its_grace_period(store, clock):
     store.open_batch("b", tickets(2))
     stays, goes = claim(store, VERA), claim(store, VERA)
     clock.advance(1000)
-    again = Store(store.database, clock=clock, grace_s=GRACE_S)
+    again = TicketStore(store.database, clock=clock, grace_s=GRACE_S)
     assert claim(again, VICTOR) is None
     clock.advance(GRACE_S - 1)
     assert claim(again, VICTOR) is None

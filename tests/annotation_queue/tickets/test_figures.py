@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from annotation_queue.database import Database
 from annotation_queue.records import Kind, State
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANDY,
@@ -130,7 +130,7 @@ def test_the_expected_time_follows_from_the_pace(store, clock):
 @pytest.mark.parametrize("analysed", [False, True])
 def test_the_figures_scan_no_table(sqlite_uri, analysed):
     database = Database(sqlite_uri)
-    store = Store(database)
+    store = TicketStore(database)
     store.open_batch("b", tickets(40, frame_count=4))
     for _ in range(20):
         finish(store, VERA, Verdict.ACCEPT)

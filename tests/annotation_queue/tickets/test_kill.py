@@ -11,7 +11,7 @@ import pytest
 from annotation_queue.client import QueueClient, new_id, now
 from annotation_queue.database import Database
 from annotation_queue.records import Kind, NewOperation, NewTicket, Person
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.synthetic_queue import PEOPLE, ServerProcess, add_people, candidate
 
 pytestmark = pytest.mark.server
@@ -22,7 +22,7 @@ KILLS = 2
 @pytest.mark.parametrize("uri", ["sqlite"], indirect=True)
 def test_a_server_that_is_killed_repeatedly_keeps_every_acknowledged_operation(uri):
     database = Database(uri)
-    store = Store(database)
+    store = TicketStore(database)
     token = add_people(database).issue_token("ann")
     store.open_batch("b", [NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="3")])
     server = ServerProcess(uri)

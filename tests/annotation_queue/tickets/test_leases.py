@@ -15,7 +15,7 @@ from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.errors import LeaseLost, NotAllowed, TooLate
 from annotation_queue.records import Kind, NewOperation, Person, Reason, Role, State, Submission
-from annotation_queue.tickets.store import LEASE_S, Store
+from annotation_queue.tickets.store import LEASE_S, TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.clock import Clock
 from tests.annotation_queue.synthetic_queue import candidate, corrected, tickets
@@ -37,7 +37,7 @@ class Leases(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
         self.database = Database(f"sqlite:///{Path(self.folder.name) / 'queue.db'}")
-        self.store = Store(self.database, clock=self.clock)
+        self.store = TicketStore(self.database, clock=self.clock)
         self.store.open_batch("b", tickets(TICKETS, frame_count=4))
         self.kinds = {t.ticket_id: Kind.VERIFY for t in tickets(TICKETS, frame_count=4)}  # of tickets that are not done
         self.makers = dict.fromkeys(self.kinds)

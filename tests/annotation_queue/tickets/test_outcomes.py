@@ -12,7 +12,7 @@ from annotation_queue.errors import (
     NotAllowed,
 )
 from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Reason, Role
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANN,
@@ -75,7 +75,7 @@ def test_the_next_ticket_pins_the_frame_and_the_verdict(store):
     for verdict in (Verdict.UNSURE, Verdict.REFINE):
         pins.append(json.loads(store.ticket(finish(store, VERA, verdict).next_ticket_id).payload)["pinned"])
     assert pins == [{"frame_idx": 8, "by": "vera", "reasons": [], "verdict": said} for said in ("unsure", "refine")]
-    tied = Store(store.database, policy=QueuePolicy(overlap=2, overlap_share=1.0), clock=store.clock)
+    tied = TicketStore(store.database, policy=QueuePolicy(overlap=2, overlap_share=1.0), clock=store.clock)
     tied.open_batch("tie", tickets(1, prefix="tie"))
     finish(tied, VERA, Verdict.REFINE)
     verify = tied.ticket(finish(tied, VICTOR, Verdict.ACCEPT).next_ticket_id)

@@ -13,7 +13,7 @@ from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.records import Kind
 from annotation_queue.tickets.claims import claiming
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from benchmarks.race import doubles, race
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.server
 def test_concurrent_processes_never_claim_the_same_ticket(uri):
     count = 90
     database = Database(uri)
-    Store(database).open_batch("b", tickets(count, frame_count=8))
+    TicketStore(database).open_batch("b", tickets(count, frame_count=8))
     spawn = multiprocessing.get_context("spawn")
     results, start = spawn.Queue(), spawn.Event()
     processes = [spawn.Process(target=accept_all, args=(uri, f"p{i}", start, results)) for i in range(3)]
@@ -46,7 +46,7 @@ def test_concurrent_processes_never_claim_the_same_ticket(uri):
     assert len(everything) == count
     assert {token for _, token in everything} == {1}
     assert len({ticket_id for ticket_id, _ in everything}) == count
-    store = Store(database)
+    store = TicketStore(database)
     assert (store.batch("b").remaining, store.drained_batches()) == (0, ["b"])
     with database.read() as c:
         assert c.scalar(select(func.count()).select_from(schema.outbox)) == 1
@@ -55,7 +55,7 @@ def test_concurrent_processes_never_claim_the_same_ticket(uri):
 
 def test_tickets_that_change_holders_in_a_race_never_have_two_holders(uri):
     database = Database(uri)
-    Store(database).open_batch("b", tickets(3, frame_count=8))
+    TicketStore(database).open_batch("b", tickets(3, frame_count=8))
     said = []
     assert race(uri, 120, 900.0, said.append) == (120, 0) and said[-1] == 120
     with database.read() as c:
@@ -78,7 +78,7 @@ def test_the_race_check_counts_overlapping_leases(held, double):
 
 def test_the_last_tickets_finished_at_the_same_moment_drain_the_batch_once(uri):
     database = Database(uri)
-    store = Store(database)
+    store = TicketStore(database)
     for round_ in range(5):
         store.open_batch(f"b{round_}", tickets(4, frame_count=4, prefix=f"r{round_}"))
         held = [claim(store, VERA) for _ in range(4)]
@@ -102,7 +102,7 @@ def test_the_last_tickets_finished_at_the_same_moment_drain_the_batch_once(uri):
 
 def test_one_claim_sent_twice_at_the_same_moment_takes_one_ticket(uri):
     database = Database(uri)
-    store = Store(database)
+    store = TicketStore(database)
     store.open_batch("b", tickets(8, frame_count=4))
     together = threading.Barrier(4)
     got = []
@@ -124,7 +124,7 @@ def test_one_claim_sent_twice_at_the_same_moment_takes_one_ticket(uri):
 def test_a_claim_retries_when_another_claim_has_locked_the_only_ticket(uri, monkeypatch):
     """A lead's claim locks the best ticket of each lane, and takes one."""
     database = Database(uri)
-    store = Store(database)
+    store = TicketStore(database)
     plain, unsure = tickets(2, frame_count=4)
     store.open_batch("b", [unsure])
     finish(store, VERA, Verdict.UNSURE)

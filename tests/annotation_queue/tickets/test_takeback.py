@@ -18,7 +18,7 @@ from annotation_queue.errors import (
 )
 from annotation_queue.records import Kind, Reason, State
 from annotation_queue.tickets.reading import RECENT
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANN,
@@ -120,7 +120,7 @@ def test_repeating_a_take_back_after_its_lease_ended_raises_lease_lost(store, cl
 
 def test_a_take_back_and_a_concurrent_claim_cannot_both_succeed(uri):
     database = Database(uri)
-    store = Store(database)
+    store = TicketStore(database)
     store.open_batch("b", tickets(9, frame_count=4))
     for _ in range(8):
         done = finish(store, VERA, Verdict.REFINE)

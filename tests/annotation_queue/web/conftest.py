@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.browsing import FRAMES, Page
 from tests.annotation_queue.synthetic_queue import (
     SyntheticMedia,
@@ -45,7 +45,7 @@ def clock():
 @pytest.fixture
 def store(uri, clock):
     database = Database(uri)
-    yield Store(database, clock=clock)
+    yield TicketStore(database, clock=clock)
     database.close()
 
 

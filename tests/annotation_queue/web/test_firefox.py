@@ -12,7 +12,7 @@ import pytest
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.records import State
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from benchmarks.firefox import Tab, installed, started
 from storage.records import STRIDE, Verdict
 from tests.annotation_queue.synthetic_queue import (
@@ -65,7 +65,7 @@ def firefox():
 @pytest.fixture
 def store(sqlite_uri):
     database = Database(sqlite_uri)
-    yield Store(database)
+    yield TicketStore(database)
     database.close()
 
 

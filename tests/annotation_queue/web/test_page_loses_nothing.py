@@ -8,7 +8,7 @@ import pytest
 
 from annotation_queue.database import Database
 from annotation_queue.records import Person, Role, State
-from annotation_queue.tickets.store import Store
+from annotation_queue.tickets.store import TicketStore
 from benchmarks.queue import PrivatePostgres
 from storage.records import STRIDE
 from tests.annotation_queue.browsing import EVERY_DATABASE, FRAMES, Page, draft, is_disc
@@ -132,7 +132,7 @@ def corrects_through(chromium, uri, kill, start):
         start(server)
         page.settled()
         database = Database(uri)
-        store = Store(database)
+        store = TicketStore(database)
         found = draft(store, "track-0")
         assert found.locked == {8} and all(is_disc(found.masks, i) for i in found.frame_idx)
         page.press("Enter")
