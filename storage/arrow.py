@@ -81,9 +81,18 @@ def to_parquet(record: type[R], rows: Sequence[R]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_parquet(record: type[R], data: bytes, *, columns: Sequence[str] | None = None) -> list[R]:
+def from_parquet(record: type[R], data: bytes) -> list[R]:
     """The records of a Parquet file that `to_parquet` made, with this or an earlier version of the record."""
-    return from_arrow(record, pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None))
+    return from_arrow(record, read_parquet(data))
+
+
+def read_parquet(data: bytes) -> pa.Table:
+    """The rows of a Parquet file. The only reader of the project, and it uses no thread of Arrow's pool.
+
+    After a read with that pool, Arrow may abort the process at its exit (apache/arrow 33975, 34314, 39162):
+    `benchmarks/exits.py` measures it.
+    """
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def _leaf(schema: pa.Schema, name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from storage import arrow
 from storage.records import Masklet, Operation, Quarantined, Video
+from tests import map as tree
 
 floats = st.floats(allow_nan=False)
 operations = st.builds(
@@ -97,3 +100,38 @@ def test_a_column_without_a_default_must_be_there(masklet):
 @pytest.mark.parametrize("record", [Video, Masklet, Operation, Quarantined])
 def test_every_field_of_every_record_has_a_column(record):
     assert [f.name for f in arrow.schema(record)] == [f.name for f in dataclasses.fields(record)]
+
+
+def _uses(module: ast.Module) -> set[tuple[str, str]]:
+    """Every name that a module takes from `pyarrow.parquet` or `pyarrow.dataset`, with the code of its use."""
+    aliases, found = set(), set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            aliases |= {a.asname or a.name for a in node.names if a.name in ("pyarrow.parquet", "pyarrow.dataset")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "pyarrow":
+            aliases |= {a.asname or a.name for a in node.names if a.name in ("parquet", "dataset")}
+        elif isinstance(node, ast.ImportFrom) and node.module in ("pyarrow.parquet", "pyarrow.dataset"):
+            found |= {(a.name, "import") for a in node.names}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in aliases:
+            found.add((node.attr, ast.unparse(node)))
+    return found
+
+
+def test_one_function_reads_parquet_and_it_uses_no_thread_of_the_pool():
+    """After a read with Arrow's thread pool, a process may abort at its exit: `benchmarks/exits.py` measures it."""
+    used = {name: _uses(ast.parse(path.read_text())) for name, path in tree.files().items()}
+    assert {name for name, names in used.items() if names} == {"storage.arrow"}
+    assert {name for name, _ in used["storage.arrow"]} == {"ParquetFile", "write_table"}
+    source = inspect.getsource(arrow)
+    assert source.count("pq.ParquetFile") == source.count(".read(") == source.count(".read(use_threads=False)") == 1
+
+
+def test_other_ways_to_read_parquet_are_found():
+    for code in (
+        "import pyarrow.parquet as pq\npq.read_table(x)",
+        "import pyarrow.parquet\npyarrow.parquet.ParquetDataset(x)",
+        "from pyarrow import dataset as ds\nds.dataset(x)",
+        "from pyarrow.parquet import read_table",
+    ):
+        assert len(_uses(ast.parse(code))) == 1, code

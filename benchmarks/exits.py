@@ -1,0 +1,79 @@
+"""Child processes read Parquet and end: how many of them abort at their exit?
+
+    python -m benchmarks.exits [--children 60] [--json]
+
+Some versions of Arrow abort a process at its exit ("terminate called without an active exception", status 134), if it
+has read with Arrow's thread pool (apache/arrow 33975, 34314, 39162). Compares three ways: `pyarrow.parquet.read_table`,
+which uses the pool; `arrow.from_parquet`, ours; `Tables.scan`, which reads the same rows through Iceberg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pyarrow
+
+from storage import arrow
+from storage.records import Quarantined
+from storage.tables import Tables
+
+ROWS = 20
+FILE, CATALOG, WAREHOUSE = "rows.parquet", "catalog.db", "warehouse"
+
+# The program of each way; its first argument is the folder of `prepare`.
+WAYS = {
+    "pool": "import pyarrow as pa, pyarrow.parquet as pq; pq.read_table(pa.BufferReader(data))",
+    "ours": "from storage import arrow, records; arrow.from_parquet(records.Quarantined, data)",
+    "scan": "from storage.tables import Tables\n"
+    f"with Tables.open(f'sqlite:///{{folder}}/{CATALOG}', f'{{folder}}/{WAREHOUSE}') as t: t.scan('quarantine')",
+}
+BEGIN = f"import sys, pathlib; folder = pathlib.Path(sys.argv[1]); data = (folder / {FILE!r}).read_bytes()\n"
+
+
+def prepare(folder: Path) -> None:
+    """Writes the same rows as a file and as a table."""
+    rows = [
+        Quarantined(subject=f"video-{n}", stage="ingest", batch_id="batch", reason="too_short", detail="1 s")
+        for n in range(ROWS)
+    ]
+    (folder / FILE).write_bytes(arrow.to_parquet(Quarantined, rows))
+    with Tables.open(f"sqlite:///{folder}/{CATALOG}", f"{folder}/{WAREHOUSE}") as tables:
+        tables.commit("quarantine", [folder / FILE], "batch")
+
+
+def statuses(program: str, folder: Path, children: int) -> dict[str, int]:
+    """How many of the child processes ended with each status."""
+    command = [sys.executable, "-c", BEGIN + program, str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = Counter[str]()
+    for n in range(children):
+        print(f"\r{n + 1} of {children}", end="", file=sys.stderr, flush=True)
+        ended[str(subprocess.run(command, env=environment, stderr=subprocess.DEVNULL).returncode)] += 1
+    print(file=sys.stderr)
+    return dict(ended)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--children", type=int, default=60, help="child processes of each way")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    parser.add_argument("--way", choices=sorted(WAYS), help="only this way")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder)
+        ways = [arguments.way] if arguments.way else list(WAYS)
+        result = {way: statuses(WAYS[way], folder, arguments.children) for way in ways}
+    result |= {"pyarrow": pyarrow.__version__, "children": arguments.children}
+    print(json.dumps(result, indent=None if arguments.json else 1))
+
+
+if __name__ == "__main__":
+    main()
