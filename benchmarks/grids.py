@@ -110,4 +110,5 @@ def _library(loaded: LoadedModel, picture: NDArray[np.uint8], points_xy: NDArray
         multimask_output=True,
         high_resolution_features=embeddings[:-1],
     )[0]
-    return logits[0].float()
+    found: Tensor = logits[0].float()
+    return found

@@ -318,7 +318,8 @@ def browser_mb() -> int:
     children = psutil.Process().children(recursive=True)
     browsers = [p for p in children if re.match("chrom|firefox", p.name())]
     family = {p.pid: p for browser in browsers for p in (browser, *browser.children(recursive=True))}
-    return round(sum(p.memory_full_info().pss for p in family.values()) / 2**20)
+    pss = sum(int(p.memory_full_info().pss) for p in family.values())
+    return round(pss / 2**20)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def ways(loaded: LoadedModel, window: float | None = None) -> dict[str, Way]:
     """
     found = {"exact": (loaded, TrackerConfig())}
     if can_read(loaded.model) and loaded.dtype == torch.float32:
-        half = checkpoints.wrap(copy.deepcopy(loaded.model).to(torch.bfloat16), name=loaded.name)
+        half = checkpoints.wrap(torch.nn.Module.to(copy.deepcopy(loaded.model), dtype=torch.bfloat16), name=loaded.name)
         found["economy"] = (half, TrackerConfig(economy=Economy(window_margin=window, window_least=2)))
     return found
 
@@ -64,7 +64,7 @@ def published(name: str, image_size: int, device: str) -> LoadedModel:
     model = Sam2VideoModel(architecture.resized_config(meta_checkpoint.config_of(name), image_size))
     architecture.init_weights(model, 0, embedding_std=1.0)
     with torch.no_grad():  # makes every object present: for an absent one we do less work than the library
-        model.mask_decoder.pred_obj_score_head.proj_out.bias += 5.0
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(5.0)
     return checkpoints.wrap(torch.nn.Module.to(model, device=device, dtype=precision(device)), name=name)
 
 
@@ -123,7 +123,8 @@ class Library:
         self._session.obj_with_new_inputs = numbers
 
     def __call__(self, frame_idx: int) -> torch.Tensor:
-        return self._loaded.model(self._session, frame_idx=frame_idx).pred_masks[:, 0].float()
+        masks: torch.Tensor = self._loaded.model(self._session, frame_idx=frame_idx).pred_masks[:, 0]
+        return masks.float()
 
 
 @contextmanager
@@ -219,7 +220,9 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
             for n in shown:
                 annotator.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
             made[name] = np.stack([answer.masks(hw) for answer in tracker.propagate(0, t)])  # (T, N, H, W)
-            scores[name] += [jf.score_masklet(made[name][:, i], clip.masks[:, n]) for i, n in enumerate(shown)]
+            scores[name] += [
+                jf.score_masklet(list(made[name][:, i]), list(clip.masks[:, n])) for i, n in enumerate(shown)
+            ]
         pairs = zip(*(of[1:].reshape(-1, *hw) for of in (made["exact"], made["economy"])), strict=True)
         overlaps += [mask_iou(a, b) for a, b in pairs]
     points = {name: 50 * (mean.j + mean.f) for name, of in scores.items() if (mean := first_frame.pooled(of))}

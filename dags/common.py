@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException
@@ -30,7 +30,7 @@ CHECKPOINT = Asset("checkpoint")  # a round's checkpoint was promoted
 
 GPU = "gpu"  # the pool of tasks that run a model; the supervisor makes it
 
-COMMON = {  # arguments of every DAG
+COMMON: dict[str, Any] = {  # arguments of every DAG
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
     "max_active_runs": 1,  # two runs never work on the same batch
@@ -55,8 +55,9 @@ def connected(*permanent: type[Exception]) -> Iterator[Services]:
     """
     from engine import services
 
+    at_once: tuple[type[Exception], ...] = (ValueError, *permanent)
     try:
         with services.connect() as s:
             yield s
-    except (ValueError, *permanent) as error:
+    except at_once as error:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import typer.core
 
 from docs import file_map
 from engine.cli import main
@@ -16,6 +17,7 @@ README = (ROOT / "README.md").read_text()
 
 def commands():
     group = typer.main.get_command(main.app)
+    assert isinstance(group, typer.core.TyperGroup)
     return set(group.commands)
 
 

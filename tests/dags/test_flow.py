@@ -92,6 +92,7 @@ def propose_the_truth(s: Services, batch_id: str) -> int:
     """Writes each video's true masklets as its candidates, as `propagate` would have."""
     count = 0
     for video in s.tables.videos(where=f"batch_id == '{batch_id}'"):
+        assert video.truth_key is not None
         truth = sav.from_sav(json.loads(s.blobs.read(video.truth_key)), video=video)
         rows = [
             replace(

@@ -16,13 +16,14 @@ from engine.demo.simulated_people import Credentials
 from engine.registry import Checkpoint
 from engine.rounds import record, retraining, starting
 from engine.settings import AutoSettings
-from engine.stages import batches, ingest, propose, publish, review
+from engine.stages import batches, propose, publish, review
 from engine.stages.batches import BatchStage
 from model.checkpoints import NoCheckpoint
 from storage import overlap, parts, releases, rle
 from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
 from storage.records import Verdict
+from tests.engine.admitting import admit_batch
 
 # A random model finds no good masklets: these people accept everything.
 ANYTHING = AnnotatorPolicy(
@@ -42,7 +43,7 @@ def people(queue):
 @pytest.fixture
 def proposed(queue):
     """A batch with candidates, in the review."""
-    batch_id = ingest.admit(queue).batch_id
+    batch_id = admit_batch(queue)
     propose.propose_batch(queue, batch_id)
     assert review.open_batch(queue, batch_id) > 0
     return batch_id
@@ -126,12 +127,15 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
 
 
 def test_a_promotion_in_the_middle_of_a_batch_does_not_change_the_batchs_checkpoint(s, monkeypatch):
-    batch_id = ingest.admit(s).batch_id
+    batch_id = admit_batch(s)
     first, *others = propose.missing(s, batch_id)
-    monkeypatch.setattr(
-        propose, "propose_video", lambda s, video, model, checkpoint, progress: used.append(checkpoint) or []
-    )
     used: list[Checkpoint] = []
+
+    def propose_nothing(s, video, model, checkpoint, progress):
+        used.append(checkpoint)
+        return []
+
+    monkeypatch.setattr(propose, "propose_video", propose_nothing)
     began_with = s.checkpoint()
     propose.propose_videos(s, batch_id, [first])
     monkeypatch.setattr(s, "checkpoint", lambda: Checkpoint("round-001-00000000", 1, None))
@@ -162,7 +166,7 @@ def test_a_masklet_that_fails_a_check_is_quarantined_and_the_others_are_publishe
 @pytest.mark.parametrize("where", ["track", "propose_video"])  # during propagation, and on the grid
 def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch, where):
     s = queue
-    batch_id = ingest.admit(s).batch_id
+    batch_id = admit_batch(s)
     victim = s.tables.videos()[0]
     real = getattr(propose, where)
 
@@ -196,7 +200,7 @@ def test_small_models_search_the_whole_frame_and_others_use_crops_unless_a_prese
 
 def test_an_error_of_the_machine_ends_the_task_and_quarantines_no_video(queue, monkeypatch):
     s = queue
-    batch_id = ingest.admit(s).batch_id
+    batch_id = admit_batch(s)
     (chunk,) = propose.chunks(s, batch_id)
 
     def gone(video_id):
@@ -213,7 +217,7 @@ def test_an_error_of_the_machine_ends_the_task_and_quarantines_no_video(queue, m
 
 def test_a_batch_without_candidates_is_drained_collected_and_published(queue, monkeypatch):
     s = queue
-    batch_id = ingest.admit(s).batch_id
+    batch_id = admit_batch(s)
     monkeypatch.setattr(propose, "propose_video", lambda *a: [])
     propose.propose_batch(s, batch_id)
     assert review.open_batch(s, batch_id) == 0
@@ -229,7 +233,7 @@ def test_a_simulated_annotator_without_truth_raises_and_releases_the_ticket(queu
     s = queue
     for path in clips.glob("*.mp4"):
         shutil.copy(path, tmp_path / path.name)
-    batch_id = ingest.admit(s, str(tmp_path)).batch_id
+    batch_id = admit_batch(s, str(tmp_path))
     propose.propose_batch(s, batch_id)
     review.open_batch(s, batch_id)
     with pytest.raises(simulated_people.NoTruth, match="has no ground truth"):

@@ -49,7 +49,7 @@ def test_videos_on_s3_become_a_release_on_s3(bucket, settings, clips):
         # What people would have accepted; the queue itself is tested elsewhere and knows no bucket.
         from dataclasses import replace
 
-        for video_id in batches.facts(s.blobs, batch_id, BatchStage.INGESTED)["videos"]:
+        for video_id in batches.video_ids(s.blobs, batch_id):
             rows = [replace(m, verdict="accept") for m in found if m.video_id == video_id]
             parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=rows)
             parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=[])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -101,12 +102,13 @@ def test_doctor_tries_every_part_for_real(settings, queue, tmp_path):
     (tmp_path / "nothing").mkdir()
     assert "is empty" in checks(ingest={"source": str(tmp_path / "nothing")})["source"].detail
     nowhere = f"http://127.0.0.1:{ports.free_port()}"
-    for name, broken in {
+    faults: dict[str, dict[str, dict[str, Any]]] = {
         "source": {"ingest": {"source": "/no/such/folder"}},
         "queue": {"queue": {"token": SecretStr("mq_wrong")}},
         "airflow": {"airflow": {"url": nowhere, "password": SecretStr("x")}},
         "checkpoint": {"model": {"registry_uri": nowhere}},
-    }.items():
+    }
+    for name, broken in faults.items():
         assert [check.name for check in checks(**broken).values() if not check.ok] == [name]
     assert not checks(model={"checkpoint": "/no/model"})["checkpoint"].ok
 
@@ -186,16 +188,18 @@ def test_names_are_never_parsed_as_markup(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(console.out, "_width", 120)
     assert command(monkeypatch, "quarantine") == 0
     assert row.subject in capsys.readouterr().out
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=120)
     monkeypatch.setattr(console, "err", terminal)
     with console.bar("ingest") as bar:
         bar(1, 2, "[/x] clip.mp4")
         time.sleep(0.3)
-    assert "[/x] clip.mp4" in terminal.file.getvalue()
+    assert "[/x] clip.mp4" in shown.getvalue()
 
 
 def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
-    log = Console(file=io.StringIO(), width=120, markup=False, force_terminal=False)
+    written = io.StringIO()
+    log = Console(file=written, width=120, markup=False, force_terminal=False)
     monkeypatch.setattr(console, "err", log)
     with console.bar("ingest") as bar:
         bar(1, 3, "[a].mp4")  # LINE_S is not over yet
@@ -203,7 +207,7 @@ def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
         bar(2, 3, "[b].mp4")
     with console.bar("ingest", shown=False) as bar:
         bar(3, 3, "[c].mp4")
-    assert log.file.getvalue() == "ingest: 2/3 [b].mp4\n"
+    assert written.getvalue() == "ingest: 2/3 [b].mp4\n"
 
 
 @pytest.mark.parametrize(
@@ -231,6 +235,7 @@ def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert child.stdout is not None and child.stderr is not None
     try:
         while "Ctrl-C ends it" not in (line := child.stderr.readline()):
             assert line, "it ended"

@@ -36,8 +36,8 @@ def test_evaluate_and_train_accept_the_test_set_of_sav(settings, checkpoint, tmp
     folder = str(write_sav_frames(tmp_path / "sav_test", "one", 33, listed="sav_test.txt"))
     words = ("evaluate", str(checkpoint), "--data", folder, "--split", "test", "--protocol", "mask", "--json")
     assert json.loads(command(*words))["masklets"] == 2
-    words = ("train", "--data", folder, "--split", "test", "--from", str(checkpoint), "--steps", "1", "--json")
-    facts = json.loads(command(*words, "--out", str(tmp_path / "out")))
+    trained = ("train", "--data", folder, "--split", "test", "--from", str(checkpoint), "--steps", "1", "--json")
+    facts = json.loads(command(*trained, "--out", str(tmp_path / "out")))
     assert facts["steps"] == 1 and facts["loss"] > 0
 
 

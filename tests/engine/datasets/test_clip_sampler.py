@@ -13,6 +13,7 @@ from engine.datasets.clip_sampler import NothingToTrainOn
 from engine.datasets.layouts import open_dataset
 from storage.formats import sav_frames
 from storage.formats.picture_folder import PictureReader
+from storage.pixels import Rgb
 from storage.records import STRIDE
 from tests.engine.labelled_folders import sampler_of, write_sav_frames
 
@@ -21,7 +22,12 @@ def test_a_clip_has_the_frames_of_its_masks_and_no_other_frame_is_decoded(davis_
     sampler = sampler_of(open_dataset(davis_root), 4)
     decoded = []
     read = PictureReader.read
-    monkeypatch.setattr(PictureReader, "read", lambda self, i: decoded.append(i) or read(self, i))
+
+    def counted(self: PictureReader, i: int) -> Rgb:
+        decoded.append(i)
+        return read(self, i)
+
+    monkeypatch.setattr(PictureReader, "read", counted)
     ways = set()
     (video,) = open_dataset(davis_root).videos()
     for seed in range(12):

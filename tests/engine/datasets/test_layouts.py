@@ -182,12 +182,10 @@ def test_a_seek_in_a_real_video_with_sparse_keyframes_gives_the_right_frame(tmp_
     path = SHARED / "05_default_juggle.mp4"
     with av.open(str(path)) as container:
         shown = [f.to_ndarray(format="gray") for _, f in zip(range(70), container.decode(video=0), strict=False)]
-    note = {
-        "video_id": "juggle",
-        "masklet": [[{"size": [720, 1280], "counts": rle.encode(np.ones((720, 1280), bool)).decode()}]] * 60,
-    }
+    everything = {"size": [720, 1280], "counts": rle.encode(np.ones((720, 1280), bool)).decode()}
     with FrameReader(path) as reader:
-        note["masklet"] = note["masklet"][:1] * -(-reader.frame_count // STRIDE)
+        frames = -(-reader.frame_count // STRIDE)
+    note = {"video_id": "juggle", "masklet": [[everything]] * frames}
     shutil.copy(path, tmp_path / "juggle.mp4")
     (tmp_path / "juggle_manual.json").write_text(json.dumps(note))
     (video,) = open_dataset(tmp_path).videos()

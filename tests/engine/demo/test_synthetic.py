@@ -27,7 +27,7 @@ def test_objects_move_and_leave_and_return():
     scene = Scene(height=96, width=96, frames=48, objects=(3, 3), leave=1.0)
     flips = 0
     for seed in range(6):
-        seen = synthetic.render(seed, scene).masks.any(axis=(2, 3))
+        seen = np.asarray(synthetic.render(seed, scene).masks.any(axis=(2, 3)))
         flips += int((~seen[1:-1] & seen[:1] & seen[-1:]).any(axis=0).sum())
     assert flips >= 3  # an object is visible, hidden, and visible again
 

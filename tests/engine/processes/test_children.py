@@ -24,7 +24,7 @@ def python(folder: Path, program: str, **variables: str) -> Child:
 
 
 def runs(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
 
 def first_line(child: Child) -> str:

@@ -1,6 +1,7 @@
 """The interactive protocols: which frames are clicked on and how often, the modelled time; micro plays them all."""
 
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from engine.protocols import annotator, first_frame, interactive
 from engine.protocols.interactive import Reached
 from engine.protocols.truth import Truth
 from model import checkpoints
+from model.checkpoints import LoadedModel
 from model.features import FeatureCache
 from storage.overlap import mask_iou
 from validation import jf
 
 T, HW = 9, (32, 32)
+# The fixture `forgetful` replaces the tracker; nothing else uses the model and its features.
+NO_MODEL, NO_FEATURES = cast(LoadedModel, None), cast(FeatureCache, None)
 
 
 def square(x):
@@ -74,7 +78,7 @@ def forgetful(monkeypatch):
 
 
 def test_offline_clicks_the_worst_frame_of_each_pass_and_stops_when_nothing_is_wrong(forgetful):
-    passes = list(interactive.offline(None, None, HW, T, TRUTH))
+    passes = list(interactive.offline(NO_MODEL, NO_FEATURES, HW, T, TRUTH))
     frames = [prompt.frame_idx for prompt in forgetful[0].asked]
     assert list(dict.fromkeys(frames)) == [0, 6, 4]  # the first frame, then the worst, then the other
     assert [p.frames for p in passes] == [1, 2, 3]
@@ -85,11 +89,11 @@ def test_offline_clicks_the_worst_frame_of_each_pass_and_stops_when_nothing_is_w
 
 
 def test_offline_gives_at_most_so_many_passes(forgetful):
-    assert [p.frames for p in interactive.offline(None, None, HW, T, TRUTH, most=2)] == [1, 2]
+    assert [p.frames for p in interactive.offline(NO_MODEL, NO_FEATURES, HW, T, TRUTH, most=2)] == [1, 2]
 
 
 def test_online_stops_only_where_the_mask_is_too_bad_and_never_goes_back(forgetful):
-    once, twice = interactive.online(None, None, HW, T, TRUTH)
+    once, twice = interactive.online(NO_MODEL, NO_FEATURES, HW, T, TRUTH)
     assert mask_iou(np.roll(square(4), 2, 0), square(4)) > annotator.GOOD  # good enough to go on
     assert list(dict.fromkeys(prompt.frame_idx for prompt in forgetful[0].asked)) == [0, 6]
     assert (once.frames, twice.frames) == (1, 2) and once.clicks < twice.clicks == len(forgetful[0].asked)
@@ -97,13 +101,13 @@ def test_online_stops_only_where_the_mask_is_too_bad_and_never_goes_back(forgetf
         assert reached.modelled_s == pytest.approx(9 * 30 / 300 + reached.frames * 1 + 1.5 * reached.clicks)
     assert once.score.j < twice.score.j
     assert forgetful[0].tracked == [*range(7), 6, 7, 8]  # one pass; the corrected frame is answered for its copy
-    assert interactive.online(None, None, HW, T, TRUTH, most=1) == [once]
+    assert interactive.online(NO_MODEL, NO_FEATURES, HW, T, TRUTH, most=1) == [once]
 
 
 def test_an_object_that_is_never_shown_is_not_asked_for():
     nothing = Truth((0, 2), (np.zeros(HW, bool),) * 2)
-    assert list(interactive.offline(None, None, HW, T, nothing)) == []
-    assert interactive.online(None, None, HW, T, nothing) == []
+    assert list(interactive.offline(NO_MODEL, NO_FEATURES, HW, T, nothing)) == []
+    assert interactive.online(NO_MODEL, NO_FEATURES, HW, T, nothing) == []
 
 
 def test_a_curve_keeps_what_an_object_has_that_needed_fewer_frames():

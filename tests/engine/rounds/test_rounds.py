@@ -118,13 +118,14 @@ def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s,
 
 
 def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, release):
-    assert starting.due(s) == release.name
+    due = starting.due(s)
+    assert due is not None and due == release.name
     assert loop.find_waiting(s).pending["release"] == [release.name]
     by_hand = starting.start(s, release.name, seed=9)
-    round_id = starting.start(s, starting.due(s))
+    round_id = starting.start(s, due)
     larger = release_of(s, "release-0002")
-    assert starting.due(s) == release.name
-    assert starting.start(s, starting.due(s)) == round_id
+    assert starting.due(s) == due
+    assert starting.start(s, due) == round_id
 
     retraining.decide(s, measured(s, round_id, gain=-0.1))
     assert record.start_of(s, round_id).masklets * 2 == larger.counts["by_split"]["train"]["masklets"]
@@ -138,7 +139,9 @@ def test_a_round_that_start_would_not_find_again_is_not_waited_for(s, settings, 
     old = starting.start(s, release.name)
     changed = settings.model_copy(update={"rounds": settings.rounds.model_copy(update={"steps": 3})})
     with connect(changed) as other:
-        new = starting.start(other, starting.due(other))
+        due = starting.due(other)
+        assert due is not None
+        new = starting.start(other, due)
         assert new != old
         retraining.decide(other, measured(other, new, gain=-0.1))
         assert starting.due(other) is None

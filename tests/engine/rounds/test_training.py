@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -95,7 +96,8 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
     pictures = sorted((out / "training" / "samples").glob("*.jpg"))
     assert [path.stem for path in pictures] == ["0000001", "0000002", "0000003", "0000004"]
     sheet = cv2.imread(str(pictures[-1]))
-    image, truth = sheet[:, : sheet.shape[1] // 3], sheet[:, sheet.shape[1] // 3 : 2 * sheet.shape[1] // 3]
+    assert sheet is not None
+    image, truth, _ = np.split(np.asarray(sheet), 3, axis=1)
     assert sheet.shape[:2] == (480, 960) and (image != truth).any()
     assert not (out / "training" / "state.pt").exists()
 
@@ -161,8 +163,13 @@ def test_mlflow_has_the_curves_and_the_pictures_and_its_loss_costs_no_training(
     folder, tiny, checkpoint, tmp_path, caplog
 ):
     registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
-    run = {"workers": 0, "tracked": lambda: registry.track("mine", "training")}
-    training.train_on(open_dataset(folder), tmp_path / "out", tiny, checkpoints.load(checkpoint), **run)
+
+    def train() -> None:
+        begun = checkpoints.load(checkpoint)
+        tracked = partial(registry.track, "mine", "training")
+        training.train_on(open_dataset(folder), tmp_path / "out", tiny, begun, workers=0, tracked=tracked)
+
+    train()
     client = registry._client
     (found,) = client.search_runs([client.get_experiment_by_name("training").experiment_id])
     assert found.info.run_name == "mine" and found.info.status == "FINISHED"

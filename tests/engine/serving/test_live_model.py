@@ -154,9 +154,12 @@ def test_settled_frames_condition_by_their_masks_alone(live, candidate, monkeypa
     from model.tracker import Tracker
 
     prompts, asked = [], Tracker.prompt
-    monkeypatch.setattr(
-        Tracker, "prompt", lambda self, *about, **more: (prompts.append(about[1]), asked(self, *about, **more))[1]
-    )
+
+    def recorded(self, object_id, prompt, **more):
+        prompts.append(prompt)
+        return asked(self, object_id, prompt, **more)
+
+    monkeypatch.setattr(Tracker, "prompt", recorded)
     d = draft(candidate)
     prompt = click(candidate, 8)
     d = with_mask(d, clicked(live, "t", candidate, d, prompt, memory=False), prompt)

@@ -2,13 +2,17 @@
 
 import threading
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from annotation_queue.errors import NoSuchFrame, NoSuchVideo
+from engine.services import Services
 from engine.serving.media import StoredMedia
+from engine.settings import Settings
 from storage import video
+from storage.blobs.base import Blobs
 
 
 @pytest.fixture
@@ -19,13 +23,14 @@ def stored(tmp_path):
     return path
 
 
-class SlowStore:
+class SlowStore(Services):
     """A store of one video under many names. A name that begins with "slow" downloads until the event `go`."""
 
     def __init__(self, path, video):
+        super().__init__(Settings())
         self.path, self.row = path, video
         self.go, self.asked = threading.Event(), threading.Event()
-        self.blobs = self
+        self.blobs = cast(Blobs, self)  # only `fetch` is called
 
     def video(self, video_id):
         return self.row(video_id)

@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from annotation_queue.records import Role
 from engine.loop import NotFinished
 from engine.processes import children, ports
 from engine.processes.children import ChildFailed
@@ -179,7 +180,7 @@ def test_the_cookie_is_secure_where_the_settings_say_so(bare):
         chosen = bare.model_copy(update={"queue": bare.queue.model_copy(update={"secure_cookie": secure})})
         with connect(chosen) as s:
             _, accounts = s.open_queue()
-            accounts.add("ada", ["verifier"], "correct horse")
+            accounts.add("ada", [Role.VERIFIER], "correct horse")
             client = TestClient(serve.app(s, deliver=False))
             cookie = client.post("/api/login", json={"name": "ada", "password": "correct horse"}).headers["set-cookie"]
         assert ("secure" in cookie.lower()) is secure

@@ -1,7 +1,9 @@
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage.blobs.folder import LocalBlobs
@@ -41,6 +43,6 @@ def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
         "d": "s3://b/p2/x",
     }
     rows = [SimpleNamespace(batch_id=name, source_uri=place) for name, place in places.items()]
-    s = SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows))
+    s = cast(Services, SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows)))  # only the table is asked
     assert batches.with_videos_from(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
     assert batches.with_videos_from(s, "s3://b/p") == batches.with_videos_from(s, "s3://b/p/") == {"c"}

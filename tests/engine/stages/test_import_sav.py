@@ -5,7 +5,7 @@ import pytest
 
 from engine.stages import admitted, batches, import_sav, ingest, propose, review
 from engine.stages.batches import BatchStage
-from storage import releases
+from storage import parts, releases
 from storage.formats.sav import SavError
 
 
@@ -32,7 +32,7 @@ def test_an_import_takes_only_annotated_videos_and_leaves_the_others_to_the_mode
     other.mkdir()
     shutil.copy(sorted(clips.glob("*.mp4"))[2], other / "raw.mp4")
     with monkeypatch.context() as patch:  # an ingest of another source dies before its batch is committed
-        patch.setattr(admitted.parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(parts, "commit_batch", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ingest.admit(s, str(other))
     annotation = json.loads((folder / "sav_000" / "one_manual.json").read_text())
@@ -42,9 +42,7 @@ def test_an_import_takes_only_annotated_videos_and_leaves_the_others_to_the_mode
     assert sources(s) == ["one.mp4", "raw.mp4"]
     (waiting,) = batches.pending(s.blobs, BatchStage.PROPOSED)
     videos = {v.video_id: v.source_uri for v in s.tables.videos()}
-    assert [videos[v] for v in batches.facts(s.blobs, waiting, BatchStage.INGESTED)["videos"]] == [
-        str(other / "raw.mp4")
-    ]
+    assert [videos[v] for v in batches.video_ids(s.blobs, waiting)] == [str(other / "raw.mp4")]
     again = import_sav.import_folder(s, folder)
     assert (again.videos, again.masklets, again.skipped) == (0, 0, 0)
     assert ingest.admit(s, str(folder)).admitted == 1
@@ -74,9 +72,9 @@ def test_no_model_proposes_for_an_import_wherever_it_is_killed(s, folder, monkey
 
     where, name, hit = {
         "record": (admitted, "commit", lambda a, n: True),
-        "commit": (admitted.parts, "commit_batch", lambda a, n: "videos" in a),
+        "commit": (parts, "commit_batch", lambda a, n: "videos" in a),
         "mark": (batches, "mark", at_stage(BatchStage.INGESTED)),
-        "part": (import_sav.parts, "write_part", lambda a, n: n["kind"] == "masklets"),
+        "part": (parts, "write_part", lambda a, n: n["kind"] == "masklets"),
         "collected": (batches, "mark", at_stage(BatchStage.IN_REVIEW)),
         "proposed": (batches, "mark", at_stage(BatchStage.PROPOSED)),
     }[cut]
@@ -87,7 +85,7 @@ def test_no_model_proposes_for_an_import_wherever_it_is_killed(s, folder, monkey
     assert ingest.admit(s, str(folder)).admitted > 0  # the clock's ingest of the same folder comes between
     for _ in range(2):
         (waiting,) = propose.pending(s)
-        videos = batches.facts(s.blobs, waiting, BatchStage.INGESTED)["videos"]
+        videos = batches.video_ids(s.blobs, waiting)
         assert [s.video(v).source_uri.rsplit("/", 1)[-1] for v in videos] == ["plain.mp4"]
         assert review.to_open(s) == []
         import_sav.import_folder(s, folder)

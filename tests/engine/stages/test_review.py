@@ -16,6 +16,7 @@ from engine.stages import batches, ingest, propose, review
 from engine.stages.gold import gold_tickets
 from storage import parts, rle
 from storage.records import Masklet, Verdict
+from tests.engine.admitting import admit_batch
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
 
 
 def test_an_accepted_masklet_of_another_video_is_not_dropped_silently(queue, monkeypatch):
-    batch_id = ingest.admit(queue).batch_id
+    batch_id = admit_batch(queue)
     monkeypatch.setattr(propose, "propose_video", lambda *arguments: [])
     propose.propose_batch(queue, batch_id)
     store, _ = queue.open_queue()
