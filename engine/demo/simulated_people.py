@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from annotation_queue.client import QueueClient
 from annotation_queue.errors import QueueError
 from annotation_queue.records import Kind, Reason, Ticket
+from annotation_queue.tickets.store import HEARTBEAT_S
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
 from engine.demo.simulated_tracking import Correction, Tracked, by_hand
 from engine.demo.tally import Tally
@@ -29,8 +30,6 @@ from storage.records import Masklet, Verdict, Video
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
-
-HEARTBEAT_S = 20.0
 
 
 class NoTruth(Exception):

@@ -23,11 +23,12 @@ from engine.settings import (
     RoundSettings,
     Settings,
 )
-from engine.stages import import_sav
+from engine.stages import import_sav, ingest
 from storage import releases
 from storage.formats import davis
 from storage.video import FrameReader
 from tests.engine.labelled_folders import write_sav_frames
+from tests.engine.true_releases import release_of
 
 SCENE = scene.Scene(height=96, width=128, frames=24, objects=(2, 3), clutter=(0, 0), size=(0.2, 0.35), leave=0.0)
 
@@ -138,3 +139,10 @@ def release(s, sav_folder):
         shutil.copy(path, sav_folder / "sav_000" / path.name)
     name = import_sav.import_folder(s, sav_folder / "sav_000").release
     return releases.load(s.blobs, name)
+
+
+@pytest.fixture
+def true_release(s):
+    """A release of the ingested clips with their true masklets."""
+    ingest.admit(s)
+    return release_of(s, "release-0001")

@@ -3,19 +3,24 @@
 import logging
 import pickle
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from engine.datasets import labelled
-from engine.datasets.clip_sampler import NothingToTrainOn
+from engine.datasets import clip_sampler, labelled, layouts
+from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.datasets.layouts import open_dataset
+from engine.rounds import record, retraining
+from engine.stages import ingest
+from storage import rle
 from storage.formats import sav_frames
 from storage.formats.picture_folder import PictureReader
 from storage.pixels import Rgb
 from storage.records import STRIDE
 from tests.engine.labelled_folders import sampler_of, write_sav_frames
+from tests.engine.true_releases import only_on, release_of
 
 
 def test_a_clip_has_the_frames_of_its_masks_and_no_other_frame_is_decoded(davis_root, monkeypatch):
@@ -101,3 +106,56 @@ def test_a_bad_video_is_skipped_with_a_warning_and_drawing_continues(sav_folder,
     assert all("\n" not in record.getMessage() for record in caplog.records)
     with pytest.raises(labelled.BAD_VIDEO):  # an evaluation skips no video
         list(data.videos())
+
+
+def source_of(release, frames):
+    training = layouts.of_release(release).only("train")
+    return ClipSampler(training, list(clip_sampler.index(training)), frames)
+
+
+def samples(clips, image_size, frames):
+    """What the trainer draws from a source."""
+    from model import samples
+
+    recipe = retraining.recipe_of(record.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
+    (stage,) = recipe.stages
+    return samples.Samples(clips, replace(stage, frames=frames), recipe, 0, 0)
+
+
+@pytest.mark.parametrize("image_size", [128, 256, 512, 1024])
+def test_an_object_that_a_clip_may_begin_with_is_one_that_the_trainer_takes(image_size):
+    assert clip_sampler.SMALLEST * image_size**2 > samples(None, image_size, 1).config.min_area_px
+
+
+@pytest.mark.parametrize("shown", [0, 2, 5])
+def test_every_clip_begins_with_an_object_though_it_shows_on_a_single_frame(s, shown):
+    ingest.admit(s)
+    clips = source_of(release_of(s, "rare", only_on(shown)), 4)
+    drawn = samples(clips, 128, 4)
+    assert len(drawn) == 80
+    for i in range(len(drawn)):
+        assert clips(i).masks[0].any() and not clips(i).masks[1:].any()
+        _, masks = drawn[i]
+        assert masks[0].any()
+
+
+def test_a_clip_is_of_the_frames_that_its_masks_are_of(s, true_release):
+    clips = source_of(true_release, 3)
+    stored = []
+    for video in (v for v in true_release.videos() if v.split == "train"):
+        with s.frames(video) as reader:
+            frames = [reader.read(i) for i in range(0, video.frame_count, STRIDE)]
+            stored.append((frames, true_release.masklets([video.video_id])))
+    ways = set()
+    for seed in range(20):
+        clip = clips(seed)
+        ((at, rows),) = [
+            ([next(i for i, frame in enumerate(frames) if np.array_equal(frame, f)) for f in clip.frames], rows)
+            for frames, rows in stored
+            if any(np.array_equal(frame, clip.frames[0]) for frame in frames)
+        ]
+        ways.add(at[1] - at[0])
+        assert at[2] - at[1] == at[1] - at[0]
+        for row, masks in zip(rows, clip.masks.swapaxes(0, 1), strict=True):
+            assert [rle.encode(mask) for mask in masks] == [row.rle[i] for i in at]
+    assert ways == {1, -1}

@@ -3,13 +3,16 @@
 from types import SimpleNamespace
 from typing import cast
 
+import cv2
 import numpy as np
 import pytest
 
 import model.tracker
+from engine import pictures
+from engine.datasets import layouts
 from engine.demo.scene import Scene
 from engine.demo.synthetic import render
-from engine.protocols import annotator, first_frame, interactive
+from engine.protocols import annotator, effort, first_frame, interactive
 from engine.protocols.interactive import Reached
 from engine.protocols.truth import Truth
 from model import checkpoints
@@ -132,3 +135,21 @@ def test_micro_plays_all_protocols():
     assert {count: len(found) for count, found in images.items()} == {1: 3, 5: 3}
     boxed = first_frame.semi_supervised(loaded, clip.frames.__getitem__, (64, 96), 6, {"a": truth}, "box")["a"][0]
     assert boxed is not None and 0 <= boxed.j <= 1
+
+
+def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve(s, true_release, tmp_path):
+    asked = []
+    exam = interactive.measure(
+        layouts.of_release(true_release).only("val"),
+        s.model(s.checkpoint()),
+        most_objects=1,
+        progress=lambda done, total, word: asked.append(word),
+    )
+    assert exam.objects == 1 and len(exam.offline_jf) == len(exam.online_jf) == interactive.FRAMES
+    assert exam.online_mean_jf == pytest.approx(np.mean(exam.online_jf))
+    (video,) = (v for v in true_release.videos() if v.video_id == asked[0])
+    assert video.split == "val"
+    assert all(0 <= points <= 100 for points in (*exam.offline_jf, *exam.online_jf, exam.image_miou_1))
+    assert exam.offline_modelled_s >= effort.WATCH_S * video.frame_count
+    drawn = cv2.imread(str(pictures.draw_curves(exam.offline_jf, exam.online_jf, "tiny", tmp_path / "curve.png")))
+    assert drawn.shape[0] > 300 and drawn.std() > 5

@@ -1,5 +1,5 @@
-"""A machine may install only a part of the project: a queue server without torch, Airflow and Great Expectations, a
-training machine without Airflow.
+"""The extras of the package: a queue server runs without torch, Airflow and Great Expectations, and a training machine
+without Airflow.
 """
 
 import os
@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.server
 
-#: Installed in front of everything else: says of these libraries that they are not installed.
+#: Runs first in the process: makes these libraries look as if they were not installed.
 MISSING = """
 import importlib.abc, importlib.util, sys
 

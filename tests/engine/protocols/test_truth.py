@@ -1,0 +1,34 @@
+"""True masklets in memory."""
+
+import tracemalloc
+from dataclasses import replace
+
+from engine.protocols import first_frame
+from engine.protocols.truth import Truth
+from storage import rle
+from tests.engine.true_releases import only_on
+
+
+def test_truths_stay_compressed_and_score_as_their_masks_do(s, true_release):
+    (row,) = [m for m in true_release.iter_masklets() if m.split == "val"][:1]
+    video = s.video(row.video_id)
+    late = only_on(*range(2, len(row.rle)))(row)
+    masks = tuple(rle.decode(counts, row.height, row.width) for counts in late.rle)
+    scores = []
+    for truth in (Truth.of(late), Truth(late.frame_idx, masks)):
+        assert truth.first == 2
+        with s.frames(video) as reader:
+            hw = (video.height, video.width)
+            found = first_frame.semi_supervised(
+                s.model(s.checkpoint()), reader.read, hw, video.frame_count, {"a": truth, "b": Truth.of(row)}, "mask"
+            )
+        assert found["a"][0].count <= len(row.rle) - 2 - 2 and found["a"][1].frames == len(row.rle) - 2 - 1
+        scores.append(found)
+    assert scores[0] == scores[1]
+
+    long = replace(row, height=1080, width=1920, frame_idx=tuple(range(100)), rle=(rle.empty(1080, 1920),) * 100)
+    tracemalloc.start()
+    assert Truth.of(long).first is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # all at once they are 207 MB

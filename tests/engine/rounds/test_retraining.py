@@ -1,0 +1,64 @@
+"""The steps of a round: what may be promoted, what a killed step leaves, and trainers that meet."""
+
+import json
+import threading
+
+import pytest
+
+from engine.files import alone
+from engine.registry import Checkpoint
+from engine.rounds import record, retraining, starting
+from engine.services import connect
+from tests.engine.true_releases import measured
+
+
+def test_a_round_is_refused_under_torchrun_whose_processes_would_wait_for_each_other(s, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="one process: torchrun is for `masklets train --data`"):
+        retraining.train(s, "round-001-abc")
+
+
+def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s, true_release):
+    a, b = (measured(s, starting.start(s, true_release.name, seed=seed)) for seed in (1, 2))
+    assert retraining.decide(s, a).promoted
+    second = retraining.decide(s, b)
+    assert not second.promoted and a in second.reasons[0]
+    assert s.checkpoint().name == a
+
+    s.blobs.delete(f"rounds/{a}/decision.json")  # as if it was killed after the promotion
+    again = retraining.decide(s, a)
+    assert again.promoted and s.checkpoint().name == a
+
+    c = measured(s, starting.start(s, true_release.name))
+    assert record.start_of(s, c).parent == a and retraining.decide(s, c).promoted
+    assert retraining.decide(s, a) == again and retraining.decide(s, b) == second
+    assert s.checkpoint() == Checkpoint(c, 2, f"checkpoints/{c}") == record.checkpoint_of(s, c)
+
+
+def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, true_release):
+    chosen = settings.rounds.model_copy(update={"image_size": 64, "min_gain": 5.0, "steps": 1})
+    with connect(settings.model_copy(update={"rounds": chosen})) as other:
+        round_id = starting.start(other, true_release.name)
+    s.blobs.create(f"checkpoints/{round_id}/model.safetensors", b"the weights of another trainer")
+    retraining.train(s, round_id)
+    assert json.loads(s.blobs.read(f"checkpoints/{round_id}/config.json"))["image_size"] == 64
+    assert s.blobs.read(f"checkpoints/{round_id}/model.safetensors") == b"the weights of another trainer"
+    samples = s.registry._client.list_artifacts(s.registry.track(round_id).run_id, "samples")
+    assert [item.path for item in samples] == ["samples/0000001.jpg"]
+    outcome = retraining.decide(s, measured(s, round_id, gain=0.01))
+    assert not outcome.promoted and "at least +0.05" in outcome.reasons[0]
+
+
+def test_a_second_trainer_waits_for_the_first_and_finds_its_checkpoint(s, true_release, monkeypatch):
+    round_id = starting.start(s, true_release.name)
+    trained = []
+    monkeypatch.setattr(retraining, "_fine_tune", lambda *a: trained.append(a))
+    lock = s.home / "rounds" / round_id / "lock"
+    with alone(lock):
+        second = threading.Thread(target=retraining.train, args=(s, round_id))
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        s.blobs.create(f"checkpoints/{round_id}/meta.json", b"{}")
+    second.join(10)
+    assert not second.is_alive() and trained == []

@@ -1,0 +1,62 @@
+"""Which release is due for a round, and which release cannot start one."""
+
+import pytest
+
+from engine import loop
+from engine.datasets.clip_sampler import NothingToTrainOn
+from engine.protocols.truth import NothingHeldOut
+from engine.rounds import record, retraining, starting
+from engine.services import connect
+from engine.stages import ingest
+from storage.releases import NoSuchRelease
+from tests.engine.true_releases import measured, only_on, release_of
+
+
+def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, true_release):
+    due = starting.due(s)
+    assert due is not None and due == true_release.name
+    assert loop.find_waiting(s).pending["release"] == [true_release.name]
+    by_hand = starting.start(s, true_release.name, seed=9)
+    round_id = starting.start(s, due)
+    larger = release_of(s, "release-0002")
+    assert starting.due(s) == due
+    assert starting.start(s, due) == round_id
+
+    retraining.decide(s, measured(s, round_id, gain=-0.1))
+    assert record.start_of(s, round_id).masklets * 2 == larger.counts["by_split"]["train"]["masklets"]
+    assert starting.due(s) == larger.name
+    retraining.decide(s, measured(s, starting.start(s, larger.name), gain=-0.1))
+    assert starting.due(s) is None and loop.find_waiting(s).pending["release"] == []
+    assert record.result_of(s, by_hand) is None
+
+
+def test_a_round_that_start_would_not_find_again_is_not_waited_for(s, settings, true_release):
+    old = starting.start(s, true_release.name)
+    changed = settings.model_copy(update={"rounds": settings.rounds.model_copy(update={"steps": 3})})
+    with connect(changed) as other:
+        due = starting.due(other)
+        assert due is not None
+        new = starting.start(other, due)
+        assert new != old
+        retraining.decide(other, measured(other, new, gain=-0.1))
+        assert starting.due(other) is None
+
+
+def test_a_round_that_serves_counts_though_its_decision_was_not_written(s, true_release):
+    round_id = measured(s, starting.start(s, true_release.name))
+    retraining.decide(s, round_id)
+    s.blobs.delete(f"rounds/{round_id}/decision.json")
+    assert starting.due(s) is None
+
+
+def test_a_release_that_can_teach_or_measure_nothing_begins_no_round(s):
+    ingest.admit(s)
+    release_of(s, "dark", only_on())
+    with pytest.raises(NothingToTrainOn, match="dark"):
+        starting.start(s, "dark")
+    release_of(s, "ends", lambda row: row if row.split == "train" else only_on(0, 5)(row))
+    with pytest.raises(NothingHeldOut, match="ends"):
+        starting.start(s, "ends")
+    with pytest.raises(NoSuchRelease):
+        starting.start(s, "nothing")
+    assert record.ids(s) == []
