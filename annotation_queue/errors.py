@@ -7,6 +7,7 @@ QueueError
 ├── NotAllowed           the person's roles, or the ticket's phase, do not permit it
 ├── BatchSealed          the batch takes no more tickets
 ├── NotLoggedIn · WrongPassword · TooManyLogins
+├── TooBusy              too much such work waits already: try again in a moment
 ├── LoginRefused · ProviderUnreachable   a login through a provider failed: refused, or no answer
 └── QueueUnreachable     (client) no answer within the caller's patience
 """
@@ -67,6 +68,10 @@ class WrongPassword(QueueError):
 
 class TooManyLogins(QueueError):
     """Too many failed logins; wait a few minutes."""
+
+
+class TooBusy(QueueError):
+    """Too many people ask for that at once; try again in a few seconds."""
 
 
 class LoginRefused(QueueError):

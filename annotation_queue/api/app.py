@@ -17,11 +17,11 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from annotation_queue.api import batches, logins, numbers, people, refinement, tickets, videos
-from annotation_queue.api.asking import secret_of
 from annotation_queue.api.backend import Backend, Media
-from annotation_queue.api.edge import Edge
+from annotation_queue.api.edge import Edge, Shares
 from annotation_queue.api.errors import add_handlers
 from annotation_queue.api.page import add_page
+from annotation_queue.api.pools import Pool
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Person
@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 STATS_S = 1.0  # maximum age of the numbers of /api/stats
 FIGURES_S = 1.0  # maximum age of those of /api/figures and /metrics
+HASHES = 2  # passwords that are hashed at once: each takes 64 MiB and several cores for a tenth of a second
+PROVIDER_CALLS = 8  # log-ins through a provider at once: they wait for its answers
+LOGINS_WAITING = 64  # log-ins of each way that may wait: some seconds of work. More are told to come again
 SEES_S = 10.0  # how long a person's right to see a video is cached: the page asks for its frames one by one
 
 
@@ -63,6 +66,8 @@ def create_app(
         live=None if segmenter is None else Live(store, media.info, segmenter),
         oidc=oidc,
         secure_cookie=secure_cookie,
+        hashing=Pool("hashing", threads=HASHES, waiting=LOGINS_WAITING),
+        provider=Pool("provider", threads=PROVIDER_CALLS, waiting=LOGINS_WAITING),
         stats=_cached(store.stats, STATS_S),
         figures=_cached(store.figures, FIGURES_S),
         sees_video=_remember_yes(store.may_see_video, SEES_S),
@@ -77,6 +82,8 @@ def create_app(
                 yield
         finally:
             gc.unfreeze()
+            backend.hashing.close()
+            backend.provider.close()
             if backend.live is not None:
                 backend.live.close()
 
@@ -89,7 +96,8 @@ def create_app(
         redoc_url=None,
     )
     app.state.backend = backend
-    app.add_middleware(Edge, caller=lambda request: backend.accounts.caller(secret_of(request)))
+    app.add_middleware(Edge)
+    app.add_middleware(Shares)  # around Edge
     add_handlers(app)
     for subject in (logins, people, tickets, videos, batches, numbers):
         app.include_router(subject.router)

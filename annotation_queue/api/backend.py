@@ -8,6 +8,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from annotation_queue.api.pools import Pool
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Person, QueueFigures, Stats, VideoInfo
@@ -35,6 +36,8 @@ class Backend:
     live: Live | None  # None: no model, masklets are corrected by hand
     oidc: Provider | None  # None: people log in by password only
     secure_cookie: bool
+    hashing: Pool  # checks and makes passwords
+    provider: Pool  # talks to `oidc`
     stats: Callable[[], Stats]  # cached
     figures: Callable[[], QueueFigures]  # cached
     sees_video: Callable[[Person, str], bool]  # cached if True

@@ -1,23 +1,24 @@
-"""The outermost layer: limits the size of request bodies, and adds the security headers to every answer.
+"""The outermost layer: limits bodies and what one person's requests take, and adds the security headers to answers.
 
-Knows nothing about routes beyond which paths take large bodies.
+Knows nothing about routes; `bodies.py` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from weakref import WeakValueDictionary
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from annotation_queue.api.errors import DATABASE_AWAY, http_error
-from annotation_queue.errors import NotLoggedIn
+from annotation_queue.api.asking import secret_of
+from annotation_queue.api.bodies import Body
+from annotation_queue.api.errors import ANSWERED, answer_to
 
-SMALL_BODY = 1 << 20  # bytes: login, claims, heartbeats
-LARGE_BODY = 64 << 20  # bytes: masklets that people made, operations, tickets of the pipeline
+# Requests of one login or token that are worked on at once; more wait. The threads are 40, and a browser has 6
+# connections, so a page never waits here, and one person cannot occupy all threads.
+SHARE = 8
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; "
@@ -25,61 +26,72 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class Edge:
-    """ASGI middleware that rejects a body over its limit while it arrives."""
+    """ASGI middleware that rejects a body over its limit before it is parsed."""
 
-    def __init__(self, app: ASGIApp, caller: Callable[[Request], object]) -> None:
-        """caller: finds out who asks, or raises NotLoggedIn. A large body is read only from a known caller."""
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, as ASGI defines it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = LARGE_BODY if _takes_large_body(scope["path"]) else SMALL_BODY
-        received, known = 0, False
-
-        async def check(size: int) -> None:
-            nonlocal known
-            if size > limit:
-                raise HTTPException(413, f"the body is larger than {limit} bytes")
-            if size > SMALL_BODY and not known:
-                await self._check_caller(Request(scope))
-                known = True
+        request = Request(scope)
+        body = Body(request)
 
         async def limited() -> Message:
-            nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
-            await check(received)
+            body.check_part(message.get("body", b""))
             return message
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                extra = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-                message["headers"] = [*message.get("headers", ()), *extra]
+                message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
-        length = dict(scope["headers"]).get(b"content-length", b"0")
         try:
-            await check(int(length) if length.isdigit() else 0)
-        except HTTPException as error:
-            await (await http_error(Request(scope), error))(scope, receive, with_headers)
+            body.check_declared()
+            if body.may_be_large:
+                await run_in_threadpool(body.check_sender, request.app.state.backend)
+        except ANSWERED as error:
+            await answer_to(error)(scope, receive, with_headers)
         else:
             await self._app(scope, limited, with_headers)
 
-    async def _check_caller(self, request: Request) -> None:
+
+class Shares:
+    """ASGI middleware that works on at most SHARE requests of one login or token at once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, as ASGI defines it. An answer that streams gives its place back when it begins."""
+        secret = secret_of(Request(scope)) if scope["type"] == "http" else ""
+        if not secret:  # nobody: such requests cost little, and passwords are checked in threads of their own
+            await self._app(scope, receive, send)
+            return
+        share = self._shares.setdefault(secret, asyncio.Semaphore(SHARE))
+        await share.acquire()
+        held = True
+
+        def give_back() -> None:
+            nonlocal held
+            if held:
+                held = False
+                share.release()
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                give_back()
+            await send(message)
+
         try:
-            await run_in_threadpool(self._caller, request)
-        except NotLoggedIn as error:
-            raise HTTPException(401, str(error)) from None
-        except SQLAlchemyError:
-            raise HTTPException(503, DATABASE_AWAY) from None
-
-
-def _takes_large_body(path: str) -> bool:
-    return path.endswith(("/finish", "/operations", "/refine")) or path.startswith("/api/batches/")
+            await self._app(scope, receive, sending)
+        finally:
+            give_back()

@@ -5,8 +5,6 @@ The body of an error is {"error": one line, "kind": the exception's name}.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -27,6 +25,7 @@ from annotation_queue.errors import (
     NotLoggedIn,
     ProviderUnreachable,
     QueueError,
+    TooBusy,
     TooLate,
     TooManyLogins,
     WrongPassword,
@@ -47,6 +46,7 @@ STATUS: dict[type[Exception], int] = {
     BatchSealed: 409,
     ProviderUnreachable: 424,
     TooManyLogins: 429,
+    TooBusy: 503,
     QueueError: 400,
     ValueError: 422,
     OverflowError: 422,  # a number too large for its column
@@ -55,6 +55,10 @@ STATUS: dict[type[Exception], int] = {
     InterfaceError: 503,
     PoolTimeout: 503,
 }
+
+ANSWERED: tuple[type[Exception], ...] = (HTTPException, *STATUS)  # exceptions that `answer_to` knows
+
+RETRY_AFTER_S = {429: "60", 503: "2"}  # the header, by status
 
 DATABASE_AWAY = "the queue's database does not answer; try again"
 
@@ -70,18 +74,24 @@ _INSTEAD: dict[type[Exception], tuple[str, str]] = {
 def add_handlers(app: FastAPI) -> None:
     """Answers every error of the application in JSON."""
     for kind in STATUS:
-        app.add_exception_handler(kind, _handler(kind))
+        app.add_exception_handler(kind, _answer)
     app.add_exception_handler(Exception, _unforeseen)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(HTTPException, _answer)
 
 
-def _handler(kind: type[Exception]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def handler(_: Request, error: Exception) -> Response:
-        name, message = _INSTEAD.get(kind, (type(error).__name__, str(error)))
-        return _error(STATUS[kind], message, name)
+def answer_to(error: Exception) -> Response:
+    """The answer to an exception of STATUS or below one of them, and to an HTTPException."""
+    if isinstance(error, HTTPException):
+        kind = "NotLoggedIn" if error.status_code == 401 else "HTTPException"
+        return _error(error.status_code, str(error.detail), kind)
+    known = next(kind for kind in type(error).__mro__ if kind in STATUS)
+    name, message = _INSTEAD.get(known, (type(error).__name__, str(error)))
+    return _error(STATUS[known], message, name)
 
-    return handler
+
+async def _answer(_: Request, error: Exception) -> Response:
+    return answer_to(error)
 
 
 async def _unforeseen(_: Request, error: Exception) -> Response:
@@ -95,13 +105,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return _error(422, f"{where}: {first.get('msg', 'malformed')}", "ValueError")
 
 
-async def http_error(_: Request, error: Exception) -> Response:
-    """The answer to an HTTPException."""
-    assert isinstance(error, HTTPException)
-    return _error(error.status_code, str(error.detail), "NotLoggedIn" if error.status_code == 401 else "HTTPException")
-
-
 def _error(status: int, message: str, kind: str) -> JSONResponse:
     line = " ".join(message.split())[:500]
-    headers = {"Retry-After": "60"} if status == 429 else None
+    headers = {"Retry-After": RETRY_AFTER_S[status]} if status in RETRY_AFTER_S else None
     return JSONResponse({"error": line, "kind": kind}, status_code=status, headers=headers)

@@ -77,22 +77,22 @@ def ways_to_log_in(queue: Queue) -> Ways:
 
 
 @router.post("/api/login")
-def log_in(body: Credentials, request: Request, response: Response, queue: Queue) -> Me:
+async def log_in(body: Credentials, request: Request, response: Response, queue: Queue) -> Me:
     """Logs in by password, and sets the cookie."""
-    login = queue.accounts.log_in(body.name, body.password, address=_address(request))
+    login = await queue.hashing.run(queue.accounts.log_in, body.name, body.password, address=_address(request))
     return _logged_in(login, response, queue)
 
 
 @oidc_router.post("/api/login/oidc")
-def begin_elsewhere(response: Response, queue: Queue) -> Elsewhere:
+async def begin_elsewhere(response: Response, queue: Queue) -> Elsewhere:
     """Begins a login through the provider."""
-    begun = _provider(queue).begin()
+    begun = await queue.provider.run(_provider(queue).begin)
     response.set_cookie(FLOW_COOKIE, begun.secret, max_age=int(FLOW_S), **_flow(queue))
     return Elsewhere(url=begun.url)
 
 
 @oidc_router.post("/api/login/oidc/finish")
-def finish_elsewhere(body: Answered, request: Request, response: Response, queue: Queue) -> Me:
+async def finish_elsewhere(body: Answered, request: Request, response: Response, queue: Queue) -> Me:
     """Finishes a login that this browser began at the provider, and sets the cookie."""
     oidc = _provider(queue)
     secret = request.cookies.get(FLOW_COOKIE, "")
@@ -100,8 +100,7 @@ def finish_elsewhere(body: Answered, request: Request, response: Response, queue
         raise LoginRefused()
     if body.code is None:
         raise LoginRefused(f"{oidc.host} refused this login: {body.error or 'it gave no code'}")
-    with queue.accounts.counting(_address(request)):
-        login = queue.accounts.admit(oidc.finish(secret, body.code), oidc.roles)
+    login = await queue.provider.run(_admit, queue, oidc, secret, body.code, _address(request))
     response.delete_cookie(FLOW_COOKIE, **_flow(queue))
     return _logged_in(login, response, queue)
 
@@ -154,6 +153,11 @@ def _logged_in(login: Login, response: Response, queue: Backend) -> Me:
         secure=queue.secure_cookie,
     )
     return _me(login.person, login.csrf, queue)
+
+
+def _admit(queue: Backend, oidc: Provider, secret: str, code: str, address: str) -> Login:
+    with queue.accounts.counting(address):
+        return queue.accounts.admit(oidc.finish(secret, code), oidc.roles)
 
 
 def _provider(queue: Backend) -> Provider:

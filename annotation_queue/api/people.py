@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from annotation_queue.api.asking import Id, Manager
-from annotation_queue.api.backend import Queue
+from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.people.accounts import token_id_of
-from annotation_queue.records import Account, AuditEntry, Role, Scope
+from annotation_queue.records import Account, AuditEntry, Person, Role, Scope
 
 router = APIRouter(tags=["people"])
 
@@ -63,10 +63,9 @@ def everybody(_: Manager, queue: Queue) -> list[Account]:
 
 
 @router.post("/api/people")
-def set_person(body: SetPerson, who: Manager, queue: Queue) -> Account:
+async def set_person(body: SetPerson, who: Manager, queue: Queue) -> Account:
     """Adds or changes a person. Only an admin may make or change an admin."""
-    queue.accounts.add(body.name, body.roles, body.password, skills=body.skills, by=who)
-    return next(account for account in queue.accounts.accounts() if account.name == body.name)
+    return await queue.hashing.run(_set_person, body, who, queue)
 
 
 @router.post("/api/people/{name}/disable", status_code=204)
@@ -100,3 +99,8 @@ def revoke_token(name: Id, token_id: Id, who: Manager, queue: Queue) -> Response
 def audited(_: Manager, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[AuditEntry]:
     """What was done to people and leases, the latest first."""
     return queue.accounts.audited(limit=limit)
+
+
+def _set_person(body: SetPerson, who: Person, queue: Backend) -> Account:
+    queue.accounts.add(body.name, body.roles, body.password, skills=body.skills, by=who)
+    return next(account for account in queue.accounts.accounts() if account.name == body.name)

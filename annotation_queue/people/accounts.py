@@ -92,7 +92,6 @@ class Accounts:
         self._failures: TTLCache[_Who, list[float]] = TTLCache(math.inf, FAILURES_S, clock)
         self._unknown: list[float] = []  # times of the audited attempts with an unknown name
         self._lock = threading.Lock()
-        self._hashing = threading.BoundedSemaphore(4)  # each hash takes tens of MiB for a moment
         # Checked for an unknown name, so that it takes as long as a known one.
         self._nobody = self._hasher.hash(secrets.token_hex(16))
 
@@ -238,8 +237,7 @@ class Accounts:
         known = None if row is None or row.disabled else row.password_hash
         forgive = self._count_attempt(name[:ID_LENGTH], address)
         try:
-            with self._hashing:
-                self._hasher.verify(known or self._nobody, password)
+            self._hasher.verify(known or self._nobody, password)
         except (VerifyMismatchError, InvalidHashError):
             known = None
         said = {"way": "password", "address": address}
@@ -348,8 +346,7 @@ class Accounts:
     def _hash(self, password: str) -> str:
         if len(password) < MIN_PASSWORD:
             raise ValueError(f"a password needs {MIN_PASSWORD} characters or more")
-        with self._hashing:
-            return self._hasher.hash(password)
+        return self._hasher.hash(password)
 
     def _is_noted(self) -> bool:
         """Whether to audit another attempt with an unknown name. Limited, so that nobody can fill the audit."""

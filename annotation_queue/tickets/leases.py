@@ -29,6 +29,11 @@ _HELD_ONCE = (  # one statement and one lock, on the ticket only
         schema.leases.c.person == bindparam("person"),
     )
 )
+_HAS_HELD = (
+    select(schema.leases.c.token)
+    .where(schema.leases.c.ticket_id == bindparam("ticket_id"), schema.leases.c.person == bindparam("person"))
+    .limit(1)
+)
 _LOCK_HELD_ONCE = _HELD_ONCE.with_for_update(of=schema.tickets)
 _END = update(schema.leases).where(
     schema.leases.c.ticket_id == bindparam("of_ticket"), schema.leases.c.token == bindparam("of_token")
@@ -89,6 +94,11 @@ def held_once(c: Connection, ticket_id: str, token: int, person: Person, *, lock
     if row is None:
         raise NotAllowed(f"{person.name} never held ticket {ticket_id} under token {token}")
     return row
+
+
+def has_held(c: Connection, ticket_id: str, person: Person) -> bool:
+    """Whether this person holds or held the ticket."""
+    return c.execute(_HAS_HELD, {"ticket_id": ticket_id, "person": person.name}).first() is not None
 
 
 def given(c: Connection, person: Person, claim_id: str) -> Ticket | None:

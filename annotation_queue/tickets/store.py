@@ -248,6 +248,11 @@ class TicketStore:
         leases.check_held(ticket, token, person)
         return ticket
 
+    def has_held(self, person: Person, ticket_id: str) -> bool:
+        """Whether this person holds or held the ticket."""
+        with self.database.read() as c:
+            return leases.has_held(c, ticket_id, person)
+
     def heartbeat(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Keep the lease for another `lease_s`. Raises NotAllowed, LeaseLost."""
         with self.database.write() as c:

@@ -9,7 +9,8 @@ import { session } from "./session.js";
 
 /** @param {unknown} error */
 function say(error) {
-  $("login-error").textContent = error instanceof api.Unreachable ? "The queue does not answer." : messageOf(error);
+  const away = "The queue does not answer, or is busy. Try again in a few seconds.";
+  $("login-error").textContent = error instanceof api.Unreachable ? away : messageOf(error);
 }
 
 /** @param {(me: Me) => Promise<void>} onlogin  somebody has logged in by password */

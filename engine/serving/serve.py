@@ -93,5 +93,6 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
             port=settings.queue.port,
             log_level="warning",
             access_log=False,
+            http="h11",  # limits the head of a request to 64 KiB; httptools lets a stranger send one without end
             timeout_graceful_shutdown=5,  # the page repeats a propagation that is cut off
         )

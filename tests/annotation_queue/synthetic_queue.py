@@ -291,7 +291,7 @@ def add_people(database: Database) -> Accounts:
 def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
     """Serve `app` from a thread of this process; yields its URL."""
     with socket.create_server(("127.0.0.1", port)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="h11", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -184,3 +184,11 @@ def test_the_cookie_is_secure_where_the_settings_say_so(bare):
             client = TestClient(serve.app(s, deliver=False))
             cookie = client.post("/api/login", json={"name": "ada", "password": "correct horse"}).headers["set-cookie"]
         assert ("secure" in cookie.lower()) is secure
+
+
+def test_a_request_whose_head_never_ends_is_refused(bare):
+    with QueueProcess(bare):
+        for begin in (b"GET /", b"GET / HTTP/1.1\r\nX-Long: "):
+            with socket.create_connection((bare.queue.host, bare.queue.port), timeout=30) as stranger:
+                stranger.sendall(begin + b"a" * (1 << 17))
+                assert b" 400 " in stranger.recv(1 << 16).splitlines()[0]
