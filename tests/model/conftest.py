@@ -26,7 +26,7 @@ def loud_model(seed=4, presence=1.0):
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 module.weight.mul_(1.7)  # more, and the noise of bfloat16 memories grows from frame to frame
-        model.mask_decoder.pred_obj_score_head.proj_out.bias += presence
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(presence)
     return checkpoints.wrap(model, name="tiny")
 
 

@@ -1,10 +1,12 @@
 """The simulated interaction of training: prompts, corrective clicks, gradients, and the tracker's own answers."""
 
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from transformers import Sam2VideoModel
 
 from model import checkpoints, clip_forward, network, samples
 from model.clips import SampleConfig, sample
@@ -16,6 +18,7 @@ from tests.model.training import new_model, squares
 
 def run_of(model, how, seed=0):
     clip = sample(squares(1), SampleConfig(image_size=128, frames=3, objects=2), np.random.default_rng(2))
+    assert clip is not None
     pixels = samples.to_pixels(clip)[None]
     return clip_forward.answer_clips(
         model, pixels, torch.from_numpy(clip.masks)[None], how, torch.Generator().manual_seed(seed)
@@ -69,7 +72,7 @@ def first_prompt(monkeypatch, how, frames, seed):
     monkeypatch.setattr(clip_forward, "_boxes", asked("box"))
     pixels, masks = torch.zeros(1, frames, 3, 8, 8), torch.ones(1, frames, 1, 8, 8, dtype=torch.bool)
     with pytest.raises(Asked) as kind:
-        clip_forward.answer_clips(None, pixels, masks, how, torch.Generator().manual_seed(seed))
+        clip_forward.answer_clips(cast(Sam2VideoModel, None), pixels, masks, how, torch.Generator().manual_seed(seed))
     return str(kind.value)
 
 
@@ -88,14 +91,15 @@ def test_a_corrective_click_is_added_where_the_answer_is_wrong_and_one_of_ten_an
     target[:, :, :32] = 1  # the left half
     answer = torch.full((1, 16, 16), -5.0)
     answer[:, :8, :8] = answer[:, 8:, 8:] = 5.0  # its upper half, and something on the right
-    model = SimpleNamespace(prompt_encoder=SimpleNamespace(mask_input_size=(16, 16)))
+    # Of the model, only the size of its masks is read.
+    model = cast(Sam2VideoModel, SimpleNamespace(prompt_encoder=SimpleNamespace(mask_input_size=(16, 16))))
     wrong = (network.upsample(model, answer)[0] > 0) != (target[0] > 0.5)
     earlier = network.Clicks(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[1]], dtype=torch.int32))
 
     def clicked(anywhere, times=400):
         how, generator = Interaction(click_anywhere=anywhere), torch.Generator().manual_seed(1)
         for _ in range(times):
-            decoded = SimpleNamespace(logits=answer)
+            decoded = cast(network.Decoded, SimpleNamespace(logits=answer))
             clicks = clip_forward._corrected(model, earlier, decoded, target, how, generator, Team())
             assert clicks.xy.shape == (1, 2, 2) and clicks.xy[0, 0].tolist() == [3, 4]
             x, y = (int(v) for v in clicks.xy[0, 1])
@@ -161,6 +165,7 @@ def test_the_forward_of_the_trainer_answers_as_the_tracker_does():
         ),
         np.random.default_rng(2),
     )
+    assert big is not None
     tracker = Tracker(loaded, lambda i: big.frames[i], video_hw=(128, 128), frame_count=3)
     for n in range(2):
         tracker.prompt(str(n), Prompt(frame_idx=0, mask_rle=rle.encode(big.masks[0, n])))

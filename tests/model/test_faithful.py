@@ -29,7 +29,7 @@ def published(shape, version, presence=1.0):
     model = Sam2VideoModel(config)
     architecture.init_weights(model, 5, embedding_std=1.0)
     with torch.no_grad():
-        model.mask_decoder.pred_obj_score_head.proj_out.bias += presence
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(presence)
     return checkpoints.wrap(model, name=shape)
 
 
@@ -114,7 +114,7 @@ def doubled(value):
         return value.double()
     if isinstance(value, list | tuple):
         return type(value)(map(doubled, value))
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: doubled(getattr(value, field.name)) for field in fields(value)})
     return value
 
@@ -157,13 +157,17 @@ def test_a_window_over_everything_is_no_window_and_outside_a_smaller_one_some_ce
 @torch.inference_mode()
 def test_windows_in_half_precision_have_few_sizes(monkeypatch):
     model = published("tiny", "2.1").model.to(torch.bfloat16)
-    past, counts = a_past(model), set()
+    features, position, spatial, pointers = a_past(model)
+    counts: set[int] = set()
     feed_forward = memory_reader._Layer.feed_forward
-    monkeypatch.setattr(
-        memory_reader._Layer, "feed_forward", lambda self, x, b: counts.add(len(x)) or feed_forward(self, x, b)
-    )
+
+    def counted(self, x, b):
+        counts.add(len(x))
+        return feed_forward(self, x, b)
+
+    monkeypatch.setattr(memory_reader._Layer, "feed_forward", counted)
     for size in range(1, 8):
-        read(MemoryReader(model), *past, (0, 0, size, 3))
+        read(MemoryReader(model), features, position, spatial, pointers, (0, 0, size, 3))
     assert counts == {16 + 3, 32 + 2}  # a square or two of cells, and one cell for each of the other squares
 
 
@@ -270,7 +274,9 @@ def test_the_benchmark_times_what_it_prices_and_names_every_part(loaded, monkeyp
     assert grown["growth_frames"] == 5 and "rss_growth_mb" in grown
     assert tracker_benchmark.click_latency(loaded, 1)["click_p95_ms"] > 0
 
-    half = checkpoints.wrap(architecture.resized(loaded.model, 128).to(torch.bfloat16), name="half")
+    half = checkpoints.wrap(
+        torch.nn.Module.to(architecture.resized(loaded.model, 128), dtype=torch.bfloat16), name="half"
+    )
     only = tracker_benchmark.ways(half)
     assert list(only) == ["exact"] and tracker_benchmark.price(only, 1) == {}
     assert tracker_benchmark.ways(loaded, window=1.0)["economy"][1].economy.window_margin == 1.0

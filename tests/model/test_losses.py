@@ -41,6 +41,7 @@ def test_an_absent_object_teaches_presence_and_no_mask():
     score = torch.zeros(4, requires_grad=True)
     found = step_losses(logits, torch.rand(4, 3), score, target, WEIGHTS)
     found.total.backward()
+    assert logits.grad is not None and score.grad is not None
     assert not logits.grad[3].any() and logits.grad[:3].any()
     assert (score.grad[:3] < 0).all() and score.grad[3] > 0
 
@@ -60,6 +61,7 @@ def test_a_line_of_one_pixel_is_there_and_teaches_its_mask():
     score = torch.zeros(4, requires_grad=True)
     found = step_losses(logits, torch.rand(4, 3), score, line, WEIGHTS)
     found.total.backward()
+    assert logits.grad is not None and score.grad is not None
     assert (score.grad < 0).all() and logits.grad.flatten(1).any(1).all()
     cells = torch.zeros(1, 16, 16)
     cells[:, 4] = 1

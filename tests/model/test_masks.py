@@ -93,4 +93,4 @@ def test_enlarging_cuts_at_zero():
 
 def test_masks_of_other_types_or_sizes_are_refused():
     with pytest.raises(ValueError, match="float64"):
-        masks.clean(np.zeros((2, 2)), 3)
+        masks.clean(np.zeros((2, 2)), 3)  # type: ignore[arg-type]  # the mistake that is tested

@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 import torch
+from torch.distributed.distributed_c10d import Backend, BackendConfig
 
 from model import parallel, run_state
 from tests.model.training import ROOT, TOGETHER, coming_and_going, new_model, train
@@ -53,5 +54,6 @@ def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
 
 def test_gloo_carries_tensors_of_the_cpu_and_nccl_those_of_the_gpu():
     """Reads the backend's table only: needs no GPU."""
-    carried = torch.distributed.distributed_c10d.BackendConfig(parallel._backend("cuda:1")).get_device_backend_map()
+    backend = Backend(parallel._backend("cuda:1"))
+    carried = BackendConfig(backend).get_device_backend_map()
     assert carried["cpu"] == "gloo" and carried["cuda"] == "nccl" and parallel._backend("cpu") == "gloo"

@@ -210,7 +210,12 @@ def test_the_size_of_a_batch_changes_nothing(loaded, picture):
 def test_a_crop_is_encoded_once(loaded, picture, monkeypatch):
     encoded = []
     original = inputs.to_pixels
-    monkeypatch.setattr(inputs, "to_pixels", lambda *a: encoded.append(a[1][0].shape) or original(*a))
+
+    def counted(loaded, frames):
+        encoded.append(frames[0].shape)
+        return original(loaded, frames)
+
+    monkeypatch.setattr(inputs, "to_pixels", counted)
     proposals.propose(loaded, picture, dataclasses.replace(EVERYTHING, points_per_batch=2))
     assert len(encoded) == 1 + 4
 

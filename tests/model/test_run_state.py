@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+from typing import cast
 
 import pytest
 import torch
+from transformers import Sam2VideoModel
 
 from model import run_state
 from model.recipe import Recipe
@@ -41,7 +43,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
 
 
 def test_the_file_that_a_kill_left_half_written_is_replaced_by_the_next_save(tmp_path, monkeypatch):
-    model = torch.nn.Linear(2, 2)
+    model = cast(Sam2VideoModel, torch.nn.Linear(2, 2))  # any weights can be saved
     optimiser, whole = torch.optim.AdamW(model.parameters()), torch.save
 
     def killed(_, path):

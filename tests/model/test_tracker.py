@@ -12,6 +12,7 @@ from model.features import FeatureCache
 from model.network import NO_OBJECT_LOGIT
 from model.tracker import NoPrompt, Tracker, TrackerConfig
 from storage import rle
+from storage.pixels import Rgb
 from storage.records import Prompt
 from tests.model.library import (
     HW,
@@ -197,8 +198,14 @@ def test_a_frame_is_encoded_once_for_all_trackers_that_share_its_features(loaded
 
 def test_the_least_recently_used_features_are_evicted_first(loaded, clip):
     frames, _ = clip
-    read = []
-    cache = FeatureCache(loaded, lambda i: (read.append(i), frames[i])[1], size=2)
+    read: list[int] = []
+
+    def frame(i: int) -> Rgb:
+        read.append(i)
+        shown: Rgb = frames[i]
+        return shown
+
+    cache = FeatureCache(loaded, frame, size=2)
     for frame_idx in (3, 2, 3, 1, 3, 2):
         cache.get(frame_idx)
     assert read == [3, 2, 1, 2]
@@ -206,8 +213,14 @@ def test_the_least_recently_used_features_are_evicted_first(loaded, clip):
 
 def test_encoding_a_cached_frame_ahead_marks_it_as_recently_used(loaded, clip):
     frames, _ = clip
-    read = []
-    cache = FeatureCache(loaded, lambda i: (read.append(i), frames[i])[1], size=2)
+    read: list[int] = []
+
+    def frame(i: int) -> Rgb:
+        read.append(i)
+        shown: Rgb = frames[i]
+        return shown
+
+    cache = FeatureCache(loaded, frame, size=2)
     for frame_idx in (3, 2, 3, 1, 3):
         list(cache.encoding(frame_idx))
     assert read == [3, 2, 1]
@@ -304,11 +317,16 @@ def test_tracking_without_a_prompt_or_off_the_video_is_refused(loaded, clip):
     assert list(tracker.propagate(5, 5)) == []
 
 
+def in_half_precision(loaded):
+    """A copy of the tiny model in bfloat16."""
+    model = torch.nn.Module.to(architecture.resized(loaded.model, 128), dtype=torch.bfloat16)
+    return checkpoints.wrap(model, name="half")
+
+
 def test_half_precision_runs_through_the_memory_and_answers_the_prompt_as_full_precision_does(loaded, clip):
     """On random weights the rounding grows from frame to frame: only the prompted frame can be compared."""
     frames, _ = clip
-    model = architecture.resized(loaded.model, 128).to(torch.bfloat16)
-    half, full = tracker_of(checkpoints.wrap(model, name="half"), frames), tracker_of(loaded, frames)
+    half, full = tracker_of(in_half_precision(loaded), frames), tracker_of(loaded, frames)
     answers = [tracker.prompt("a", click(0, (40.0, 40.0))).masks(HW) for tracker in (half, full)]
     assert np.mean(answers[0] == answers[1]) > 0.9
     for answer in half.propagate(0, 4):
@@ -322,8 +340,7 @@ def recall(tracker, known, **more):
 
 def test_half_precision_takes_masks_on_a_cpu(loaded, clip):
     frames, masks = clip
-    half = checkpoints.wrap(architecture.resized(loaded.model, 128).to(torch.bfloat16), name="half")
-    tracker = tracker_of(half, frames)
+    tracker = tracker_of(in_half_precision(loaded), frames)
     counts = rle.encode(masks[0, 0])
     given = tracker.prompt("a", Prompt(frame_idx=0, mask_rle=counts)).masks(HW)[0]
     assert np.mean(given == masks[0, 0]) > 0.95

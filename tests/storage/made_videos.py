@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -41,8 +42,8 @@ def corner_names(rgb: np.ndarray) -> list[str]:
     height, width = rgb.shape[:2]
     found = []
     for y, x in ((4, 4), (4, width - 5), (height - 5, 4), (height - 5, width - 5)):
-        distances = {name: np.abs(rgb[y, x].astype(int) - colour).sum() for name, colour in COLOURS.items()}
-        found.append(min(distances, key=distances.get))
+        distances = {name: int(np.abs(rgb[y, x].astype(int) - colour).sum()) for name, colour in COLOURS.items()}
+        found.append(min(distances, key=distances.__getitem__))
     return found
 
 
@@ -64,7 +65,7 @@ def make(
     """A source video. last_ms: the stated duration of its last frame."""
     options = {"movflags": "+faststart"} if faststart else {}
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=fps)
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=fps))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = Fraction(1, 1000) if times_ms else Fraction(1, fps)
@@ -80,7 +81,7 @@ def make(
             container.mux(stream.encode(frame))
         rest = stream.encode(None)
         for packet in rest:
-            if last_ms and packet.pts == max(p.pts for p in rest):
+            if last_ms and packet.pts == max(p.pts or 0 for p in rest):
                 packet.duration = last_ms
         container.mux(rest)
         if sound:

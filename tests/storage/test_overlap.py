@@ -41,7 +41,7 @@ def tube(masklet):
 
     def make(masks: dict[int, np.ndarray]) -> Masklet:
         count = len(masks)
-        return masklet(
+        made: Masklet = masklet(
             height=H,
             width=W,
             frame_idx=tuple(masks),
@@ -51,6 +51,7 @@ def tube(masklet):
             object_score=(1.0,) * count,
             stability=(1.0,) * count,
         )
+        return made
 
     return make
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -27,7 +29,7 @@ def test_the_table_rows_have_no_masks(masklet, video):
     assert not {"rle", "frame_idx", "area_px"} & set(rows["masklets"].columns)
 
 
-SPOILT = [
+SPOILT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"masklet_id": "m1"}, {}, "ExpectColumnValuesToBeUnique(column=masklet_id)"),
     ({"video_id": "v99"}, {}, "column=video_known"),
     ({"kind": "robot"}, {}, "column=kind"),

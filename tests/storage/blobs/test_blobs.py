@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
+from botocore.compat import HTTPHeaders
 
 from storage.blobs.base import BlobDenied, BlobError, BlobMissing, BlobUnreachable
 from storage.blobs.folder import LocalBlobs
@@ -163,13 +166,13 @@ def test_two_processes_never_both_create_a_key_on_disk(tmp_path):
     assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 50
 
 
-def test_a_writer_that_fails_leaves_no_half_blob_and_no_key(disk):
-    class Dying(type(Path())):
-        def open(self, *arguments, **named):
-            raise OSError(28, "No space left on device")
+def test_a_writer_that_fails_leaves_no_half_blob_and_no_key(disk, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
 
-    with pytest.raises(BlobError, match="No space left"):
-        disk.write("a", Dying("/etc/hostname"))
+    with monkeypatch.context() as patch, pytest.raises(BlobError, match="No space left"):
+        patch.setattr(Path, "open", full)
+        disk.write("a", Path("/etc/hostname"))
     assert list(disk.keys()) == []
     assert list(disk.root.iterdir()) == []
 
@@ -277,10 +280,11 @@ def test_error_responses_of_s3_become_our_errors(s3, tmp_path, monkeypatch, stat
         def stream(self, *arguments, **named):
             yield f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
 
+    def answered(**event):
+        return AWSResponse(event["request"].url, status, HTTPHeaders(), Raw())
+
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)  # the client retries
-    blobs._client().meta.events.register(
-        "before-send.s3", lambda **event: AWSResponse(event["request"].url, status, {}, Raw())
-    )
+    blobs._client().meta.events.register("before-send.s3", cast(Callable[..., None], answered))
     with pytest.raises(error, match=code):
         blobs.read("a")
 
@@ -299,7 +303,7 @@ def test_a_conflict_with_another_writer_is_retried(s3, tmp_path):
     def conflict(**event):
         if len(answered) < 2:
             answered.append(1)
-            return AWSResponse(event["request"].url, 409, {}, Raw())
+            return AWSResponse(event["request"].url, 409, HTTPHeaders(), Raw())
         return None
 
     blobs._client().meta.events.register("before-send.s3.PutObject", conflict)

@@ -54,7 +54,7 @@ def make_masklet(sides: list[int], **changes) -> Masklet:
 @pytest.fixture
 def annotation() -> dict:
     rows = [make_masklet([3, 4, 0, 4, 5, 0]), make_masklet([0, 0, 2, 2, 2, 2], masklet_id="m2")]
-    return json.loads(json.dumps(sav.to_sav(make_video(), rows)))
+    return dict(json.loads(json.dumps(sav.to_sav(make_video(), rows))))
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real SA-V file is not here")
