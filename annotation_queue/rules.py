@@ -64,6 +64,11 @@ ID_PATTERN = r"^[A-Za-z0-9](?:\.?[A-Za-z0-9_:+@-])*$"  # no slash and no "..": a
 ID_LENGTH = 128
 MAX_SIDE_PX = 16_384
 MAX_DEPTH = 32  # levels of lists and objects in a payload; deeper nesting could overflow a reader's stack
+MAX_FRAME_IDX = 10_000_000
+MAX_OPERATIONS = 10_000  # of a ticket; masking 240 frames by hand takes about 2,000
+MAX_PAYLOAD = 1 << 20  # characters of an operation's payload; a ragged mask of a 4K video takes 130,000
+MAX_POINTS = 100  # of a prompt; the model takes about 0.7 ms for each, and other people's clicks wait for it
+MAX_TIME = 64  # characters of a time
 MAX_S = 1e9  # s spent on a ticket, by a client's clock; keeps the sums finite
 
 
@@ -178,21 +183,40 @@ def check_masklet(masklet: Masklet) -> None:
         raise ValueError(f"{name}: {next(iter(problems.values()))}")
 
 
-def check_operation(ticket: Ticket, operation: NewOperation) -> None:
-    """ValueError for a malformed operation; NotAllowed for a prompt that the ticket's phase does not permit."""
+def check_operation(operation: NewOperation) -> None:
+    """ValueError for a malformed operation. Parses its payload, so call it outside of transactions."""
     check_id(operation.operation_id, "operation_id")
+    check_time(operation.created_at)
     if operation.kind not in OPERATION_KINDS:
         raise ValueError(f"unknown kind of operation: {operation.kind[:40]!r}")
+    if operation.frame_idx is not None and not 0 <= operation.frame_idx <= MAX_FRAME_IDX:
+        raise ValueError(f"frame_idx must be between 0 and {MAX_FRAME_IDX}, not {operation.frame_idx}")
+    if len(operation.payload) > MAX_PAYLOAD:
+        raise ValueError(f"a payload has at most {MAX_PAYLOAD} characters, not {len(operation.payload)}")
     payload = json.loads(check_payload(operation.payload))
-    allowed = json.loads(ticket.payload).get("prompts")
+    if operation.kind in ("undo", "redo") and not isinstance(payload.get("operation_id"), str):
+        raise ValueError(f"{operation.kind} needs an operation_id: {operation.payload[:80]!r}")
+    points = payload.get("points_xy")
+    if isinstance(points, (list, dict, str)) and len(points) > MAX_POINTS:
+        raise ValueError(f"a prompt has at most {MAX_POINTS} points, not {len(points)}")
+
+
+def check_time(value: str) -> None:
+    """ValueError for a text that is too long to be a time."""
+    if len(value) > MAX_TIME:
+        raise ValueError(f"invalid time: {value[:80]!r}")
+
+
+def check_allowed(ticket: Ticket, operation: NewOperation) -> None:
+    """NotAllowed for a well-formed operation that the ticket's kind or phase does not permit."""
     if operation.kind in ("undo", "redo"):
-        if not isinstance(payload.get("operation_id"), str):
-            raise ValueError(f"{operation.kind} needs an operation_id: {operation.payload[:80]!r}")
         return
     if ticket.kind is Kind.VERIFY:
         raise NotAllowed(f"a verify ticket takes a verdict, not a {operation.kind}")
+    allowed = json.loads(ticket.payload).get("prompts")
     if allowed is None:
         return
+    payload = json.loads(operation.payload) if operation.kind == "prompt" else {}
     used = {word for key, word in PROMPT_KEYS.items() if payload.get(key)} if operation.kind == "prompt" else set()
     used |= {operation.kind} & set(PROMPTS)
     if refused := sorted(used - set(allowed)):
@@ -202,6 +226,7 @@ def check_operation(ticket: Ticket, operation: NewOperation) -> None:
 def check_submission(ticket: Ticket, submission: Submission) -> None:
     """ValueError if `submission` cannot finish `ticket`."""
     check_id(submission.operation_id, "operation_id")
+    check_time(submission.created_at)
     made = submission.masklet
     if (submission.verdict is None) == (made is None):
         raise ValueError("a submission has either a verdict or a masklet")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from pydantic import Field
 
 from annotation_queue.api.asking import Id, Manager, Overseer, SeenTicket, Somebody
 from annotation_queue.api.backend import Queue
@@ -24,7 +25,7 @@ from annotation_queue.records import (
     Submission,
     Ticket,
 )
-from annotation_queue.rules import ID_LENGTH, ID_PATTERN, OVERSEERS
+from annotation_queue.rules import ID_LENGTH, ID_PATTERN, MAX_OPERATIONS, OVERSEERS
 from storage.records import Masklet, Operation
 
 router = APIRouter(tags=["tickets"])
@@ -35,7 +36,9 @@ class Claim:
     """Which ticket is wanted; the same claim_id again gives the same ticket."""
 
     claim_id: str
-    kinds: tuple[Kind, ...] | None = None  # in order of preference; None: every kind that the roles permit
+    kinds: Annotated[tuple[Kind, ...], Field(max_length=len(Kind))] | None = (
+        None  # in order of preference; None: every kind that the roles permit
+    )
     ticket_id: str | None = None
     batch_id: str | None = None
 
@@ -51,7 +54,7 @@ class LeaseBody:
 class OperationsBody(LeaseBody):
     """Operations, in order, under a lease."""
 
-    operations: tuple[NewOperation, ...]
+    operations: Annotated[tuple[NewOperation, ...], Field(max_length=MAX_OPERATIONS)]
 
 
 @dataclass(frozen=True, kw_only=True)

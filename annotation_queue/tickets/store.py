@@ -42,7 +42,9 @@ from annotation_queue.records import (
 )
 from annotation_queue.rules import (
     HANDED_OUT,
+    MAX_OPERATIONS,
     OVERSEERS,
+    check_allowed,
     check_id,
     check_new_ticket,
     check_operation,
@@ -290,15 +292,19 @@ class TicketStore:
         Raises LeaseLost, after storing the new ones as branches. Raises NotAllowed for a ticket that they never held
         and for a prompt that the ticket's phase does not permit, and ValueError; in these cases nothing is stored.
         """
+        for operation in sent:
+            check_operation(operation)
         with self.database.write() as c:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person))
             known = operations.known(c, ticket, [each.operation_id for each in sent])
             fresh = list({each.operation_id: each for each in sent if each.operation_id not in known}.values())
             for operation in fresh:
-                check_operation(ticket, operation)
+                check_allowed(ticket, operation)
             lost = any(known.values()) or (bool(fresh) and not leases.holds(ticket, token, person))
             sender = operations.Sender(person=person, token=token, now=self.clock(), branch=lost)
             seq = operations.append(c, ticket, sender, fresh)
+            if fresh and seq > MAX_OPERATIONS:
+                raise ValueError(f"a ticket has at most {MAX_OPERATIONS} operations, not {seq}")
         if lost:
             raise LeaseLost()
         return AppendResult(stored=len(fresh), repeated=len(sent) - len(fresh), seq=seq)

@@ -1,6 +1,7 @@
 """The rules of the queue, without a database."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,13 @@ import pytest
 from annotation_queue.errors import NotAllowed, QueueError
 from annotation_queue.records import Kind, NewOperation, NewTicket, Person, Reason, Role, State, Submission, Ticket
 from annotation_queue.rules import (
+    MAX_FRAME_IDX,
+    MAX_PAYLOAD,
+    MAX_POINTS,
+    MAX_TIME,
     NEXT,
     PROMPTS,
+    check_allowed,
     check_id,
     check_masklet,
     check_new_ticket,
@@ -113,9 +119,9 @@ def test_seconds_outside_their_limits_are_rejected(seconds):
 @pytest.mark.parametrize("payload", ["{}", '{"operation_id": []}', '{"operation_id": 7}', '{"operation_id": null}'])
 def test_undo_and_redo_need_an_operation_id(payload):
     for kind in ("undo", "redo"):
-        check_operation(TICKET, operation(kind, '{"operation_id": "o1"}'))
+        check_operation(operation(kind, '{"operation_id": "o1"}'))
         with pytest.raises(ValueError, match="needs an operation_id"):
-            check_operation(TICKET, operation(kind, payload))
+            check_operation(operation(kind, payload))
 
 
 def test_a_submission_has_either_a_verdict_or_a_masklet():
@@ -192,16 +198,17 @@ def test_a_ticket_rejects_prompts_that_its_phase_does_not_allow(kind, payload, n
     only = replace(TICKET, kind=Kind.TRACK, phase="1", payload=f'{{"prompts": ["{needs}"]}}')
     others = [word for word in PROMPTS if word != needs]
     without = replace(only, payload='{"prompts": ["' + '", "'.join(others) + '"]}')
-    check_operation(only, operation(kind, payload))
-    check_operation(replace(only, payload="{}"), operation(kind, payload))
+    check_operation(operation(kind, payload))
+    check_allowed(only, operation(kind, payload))
+    check_allowed(replace(only, payload="{}"), operation(kind, payload))
     with pytest.raises(NotAllowed, match=f"phase 1 does not allow {needs}"):
-        check_operation(without, operation(kind, payload))
-    check_operation(without, operation("undo", '{"operation_id": "o1"}'))
+        check_allowed(without, operation(kind, payload))
+    check_allowed(without, operation("undo", '{"operation_id": "o1"}'))
 
 
 def test_a_verify_ticket_rejects_prompts():
     with pytest.raises(NotAllowed, match="verdict"):
-        check_operation(TICKET, operation("prompt", '{"points_xy": [[1, 2]]}'))
+        check_allowed(TICKET, operation("prompt", '{"points_xy": [[1, 2]]}'))
 
 
 def test_the_id_of_the_next_ticket_depends_only_on_the_ticket_and_its_attempt():
@@ -213,4 +220,21 @@ def test_the_id_of_the_next_ticket_depends_only_on_the_ticket_and_its_attempt():
 @pytest.mark.parametrize("deep", ['{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"a": ' + "[" * 40 + "]" * 40 + "}"])
 def test_a_deeply_nested_payload_is_rejected(deep):
     with pytest.raises(ValueError, match="payload"):
-        check_operation(replace(TICKET, kind=Kind.TRACK), operation("stroke", deep))
+        check_operation(operation("stroke", deep))
+
+
+@pytest.mark.parametrize(
+    ("large", "says"),
+    [
+        ({"payload": json.dumps({"points_xy": [[1, 1]] * (MAX_POINTS + 1)})}, f"at most {MAX_POINTS} points, not"),
+        ({"payload": json.dumps({"mask_rle": "0" * MAX_PAYLOAD})}, f"at most {MAX_PAYLOAD} characters, not"),
+        ({"created_at": "2" * (MAX_TIME + 1)}, "invalid time"),
+        ({"frame_idx": MAX_FRAME_IDX + 1}, "frame_idx must be between 0 and"),
+        ({"frame_idx": -4}, "frame_idx must be between 0 and"),
+    ],
+)
+def test_an_operation_has_limits(large, says):
+    most = {"points_xy": [[1, 1]] * MAX_POINTS}
+    check_operation(operation("prompt", json.dumps(most)))
+    with pytest.raises(ValueError, match=says):
+        check_operation(replace(operation("prompt", json.dumps(most)), **large))

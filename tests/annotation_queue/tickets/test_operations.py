@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from annotation_queue.errors import (
     LeaseLost,
     NotAllowed,
 )
-from annotation_queue.records import Kind, NewTicket
+from annotation_queue.records import Kind, NewTicket, Submission
+from annotation_queue.rules import check_operation
+from annotation_queue.tickets import store as store_module
 from tests.annotation_queue.annotators import (
     ANN,
     LEA,
@@ -106,3 +109,31 @@ def test_a_prompt_that_the_phase_forbids_rejects_the_whole_request(store):
         store.append_operations("t", held.lease_token, ANN, [box, prompt()])
     assert store.operations("t") == []
     assert store.append_operations("t", held.lease_token, ANN, [box]).stored == 1
+
+
+def test_a_ticket_takes_a_limited_number_of_operations(store, monkeypatch):
+    monkeypatch.setattr(store_module, "MAX_OPERATIONS", 3)
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+    lease = (track.ticket_id, track.lease_token, ANN)
+    first = [prompt(), prompt()]
+    store.append_operations(*lease, first)
+    with pytest.raises(ValueError, match="at most 3 operations, not 4"):
+        store.append_operations(*lease, [prompt(), prompt()])
+    assert store.append_operations(*lease, [prompt()]).seq == 3
+    assert store.append_operations(*lease, first).repeated == 2
+    made = corrected(store.masklet(track.ticket_id), "made")
+    store.finish(*lease, Submission(operation_id="end", created_at="", masklet=made))  # work is never locked in
+
+
+def test_payloads_are_parsed_while_others_may_write(store, monkeypatch):
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+
+    def check(operation):
+        with ThreadPoolExecutor(1) as other:  # another person's request
+            other.submit(store.heartbeat, track.ticket_id, track.lease_token, ANN).result(timeout=20)
+        check_operation(operation)
+
+    monkeypatch.setattr(store_module, "check_operation", check)
+    assert store.append_operations(track.ticket_id, track.lease_token, ANN, [prompt()]).stored == 1
