@@ -39,7 +39,7 @@ from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy, Window, can_read
 from model.features import FeatureCache
 from model.tracker import Tracker, TrackerConfig
-from storage.overlap import mask_iou
+from storage.iou import mask_iou
 from storage.records import Prompt
 from validation import jf
 
@@ -207,7 +207,7 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
     if "economy" not in compared:
         return {}
     overlaps: list[float] = []
-    scores: dict[str, list[jf.Score | None]] = {"exact": [], "economy": []}
+    scores: dict[str, list[jf.JF | None]] = {"exact": [], "economy": []}
     for number in range(clips):
         clip = render(micro.HELD_OUT + number, micro.HELD_OUT_SCENE)
         t, hw = len(clip.frames), clip.frames.shape[1:3]

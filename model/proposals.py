@@ -18,7 +18,7 @@ from model import masks
 from model.checkpoints import LoadedModel
 from model.image import Floats, ImageMasks, ImagePredictor
 from storage import pixels
-from storage.overlap import box_table, mask_table
+from storage.iou import box_table, mask_table
 from storage.pixels import Boxes, Mask, Rgb
 
 BoxPx = tuple[int, int, int, int]  # xyxy, right and bottom exclusive
@@ -47,7 +47,7 @@ class GridConfig:
     stability_offset: float = 1.0  # logits, > 0
     min_object_score: float = 0.0  # presence logit; -inf accepts absent objects
     max_box_overlap: float = 0.7  # IoU of boxes, in [0, 1], within a crop and between crops
-    max_mask_overlap: float = 0.8  # IoU of masks, in [0, 1], between all remaining candidates
+    max_mask_overlap: float = 0.8  # IoU of masks, in [0, 1], between all remaining proposals
     min_area: float = 1e-4  # of the frame, in [0, 1]
     max_area: float = 0.9  # of the frame, in [0, 1]
     min_part_px: int = 100  # smaller specks are removed and smaller holes filled, >= 0
@@ -67,7 +67,7 @@ class GridConfig:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MaskProposal:
     """An object that a grid point found. Nobody has judged it."""
 
     mask: Mask  # bool (H, W), cleaned
@@ -79,7 +79,7 @@ class Candidate:
     crop_xyxy: BoxPx  # the part of the frame that was searched
 
 
-def propose(loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None) -> list[Candidate]:
+def propose(loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None) -> list[MaskProposal]:
     """The objects that the grids find in a picture, best score first.
 
     rgb: uint8 (H, W, 3). Each crop is encoded once; scratch memory is bounded by `points_per_batch`.
@@ -87,7 +87,7 @@ def propose(loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None) -> 
     config = config or GridConfig()
     hw = (rgb.shape[0], rgb.shape[1])
     predictor = ImagePredictor(loaded)
-    found: list[Candidate] = []
+    found: list[MaskProposal] = []
     for scale in config.scales:
         for crop in crop_boxes(hw, scale.crops_per_side, config.crop_overlap):
             predictor.set_image(np.ascontiguousarray(rgb[crop[1] : crop[3], crop[0] : crop[2]]))
@@ -132,18 +132,18 @@ def is_cut_off(box_xyxy: BoxPx, crop_xyxy: BoxPx, hw: tuple[int, int], tolerance
     )
 
 
-def without_duplicates(candidates: Sequence[Candidate], config: GridConfig) -> list[Candidate]:
+def without_duplicates(proposed: Sequence[MaskProposal], config: GridConfig) -> list[MaskProposal]:
     """Removes duplicates: first by boxes, where the finer crop wins, then by masks, where the better score wins.
 
-    Returns the remaining candidates, best score first.
+    Returns the remaining proposals, best score first.
     """
-    if not candidates:
+    if not proposed:
         return []
-    boxes = np.array([candidate.box_xyxy for candidate in candidates], dtype=np.float64)
-    fineness = np.array([-_area(candidate.crop_xyxy) + candidate.score for candidate in candidates], dtype=np.float64)
-    kept = [candidates[i] for i in masks.nms(box_table(boxes, boxes), fineness, config.max_box_overlap)]
-    stack = np.stack([candidate.mask for candidate in kept])
-    scores = np.array([candidate.score for candidate in kept])
+    boxes = np.array([proposal.box_xyxy for proposal in proposed], dtype=np.float64)
+    fineness = np.array([-_area(proposal.crop_xyxy) + proposal.score for proposal in proposed], dtype=np.float64)
+    kept = [proposed[i] for i in masks.nms(box_table(boxes, boxes), fineness, config.max_box_overlap)]
+    stack = np.stack([proposal.mask for proposal in kept])
+    scores = np.array([proposal.score for proposal in kept])
     return [kept[i] for i in masks.nms(mask_table(stack, stack), scores, config.max_mask_overlap)]
 
 
@@ -198,8 +198,8 @@ def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig) -> Rough:
     return rough.take(masks.nms(box_table(rough.boxes, rough.boxes), rough.iou, config.max_box_overlap))
 
 
-def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridConfig) -> Candidate | None:
-    """A rough mask as a candidate: enlarged, cleaned and placed in the frame; None if it is too small, too large or cut
+def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridConfig) -> MaskProposal | None:
+    """A rough mask as a proposal: enlarged, cleaned and placed in the frame; None if it is too small, too large or cut
     off.
     """
     x0, y0, x1, y1 = crop_xyxy
@@ -211,7 +211,7 @@ def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridCo
         return None
     if is_cut_off(box, crop_xyxy, hw, config.edge_tolerance * min(x1 - x0, y1 - y0)):
         return None
-    return Candidate(
+    return MaskProposal(
         mask=mask,
         score=float(rough.iou[0]),
         stability=float(rough.stability[0]),
@@ -224,7 +224,7 @@ def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridCo
 
 def _search(
     predictor: ImagePredictor, crop: BoxPx, hw: tuple[int, int], points_per_side: int, config: GridConfig
-) -> Iterator[Candidate]:
+) -> Iterator[MaskProposal]:
     """The objects that the grid of one crop finds, without duplicates by boxes."""
     points = grid_points(points_per_side, (0, 0, crop[2] - crop[0], crop[3] - crop[1]))
     batches = []
@@ -233,9 +233,9 @@ def _search(
         rows, answer = predictor.predict_points(some, min_iou=config.min_iou, min_object_score=config.min_object_score)
         batches.append(trusted(answer, some[rows], config))
     for rough in _best_of(batches, config):
-        candidate = finished(rough, crop, hw, config)
-        if candidate is not None:
-            yield candidate
+        proposal = finished(rough, crop, hw, config)
+        if proposal is not None:
+            yield proposal
 
 
 def _best_of(batches: Sequence[Rough], config: GridConfig) -> list[Rough]:

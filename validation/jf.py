@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import rle
-from storage.overlap import mask_iou
+from storage.iou import mask_iou
 from storage.pixels import Mask, check_mask
 
 TOLERANCE = 0.008  # of the image diagonal: the distance at which two boundaries still agree
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class JF:
     """J and F of one masklet, or their means over many."""
 
     j: float
@@ -53,7 +53,7 @@ def boundary_f(pred: Mask, gt: Mask) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def score_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None], *, skip_ends: bool = True) -> Score | None:
+def score_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None], *, skip_ends: bool = True) -> JF | None:
     """J and F of a masklet, means over its frames.
 
     pred, gt: (T,) masks bool (H, W) of the annotated frames; None is an empty mask.
@@ -66,25 +66,23 @@ def score_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None], *, ski
     return _score(zip(pred, gt, strict=True), len(gt), skip_ends)
 
 
-def score_rle(
-    pred: Sequence[bytes], gt: Sequence[bytes], height: int, width: int, skip_ends: bool = True
-) -> Score | None:
+def score_rle(pred: Sequence[bytes], gt: Sequence[bytes], height: int, width: int, skip_ends: bool = True) -> JF | None:
     """`score_masklet` of compressed counts, decoded one frame at a time. Raises rle.BadRle as well."""
     _same_length(len(pred), len(gt))
     decoded = ((rle.decode(a, height, width), rle.decode(b, height, width)) for a, b in zip(pred, gt, strict=True))
     return _score(decoded, len(gt), skip_ends)
 
 
-def mean(scores: Iterable[Score]) -> Score | None:
+def mean(scores: Iterable[JF]) -> JF | None:
     """The mean over all masklets of all videos, each counting once, as SA-V pools. None without scores."""
     pooled = list(scores)
     if not pooled:
         return None
     count = len(pooled)
-    return Score(j=sum(s.j for s in pooled) / count, f=sum(s.f for s in pooled) / count, count=count)
+    return JF(j=sum(s.j for s in pooled) / count, f=sum(s.f for s in pooled) / count, count=count)
 
 
-def _score(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_ends: bool) -> Score | None:
+def _score(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_ends: bool) -> JF | None:
     js: list[float] = []
     fs: list[float] = []
     truth_seen = False
@@ -105,7 +103,7 @@ def _score(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_
             fs.append(float(in_pred == in_gt) if shown is None else boundary_f(shown, np.zeros_like(shown)))
     if not truth_seen:
         return None
-    return Score(j=sum(js) / len(js), f=sum(fs) / len(fs), count=len(js))
+    return JF(j=sum(js) / len(js), f=sum(fs) / len(fs), count=len(js))
 
 
 def _window(mask: Mask) -> tuple[slice, slice]:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from annotation_queue.draft import Draft, FrameMask
-from storage import overlap
+from storage import iou
 from storage.records import Prompt
 
 # A propagation stops after this many frames in a row whose new mask has at least this IoU with the old one.
@@ -93,4 +93,4 @@ def propagation(
 
 
 def _unchanged(before: FrameMask, after: FrameMask, draft: Draft) -> bool:
-    return overlap.rle_iou(before.rle, after.rle, draft.height, draft.width) >= UNCHANGED_IOU
+    return iou.rle_iou(before.rle, after.rle, draft.height, draft.width) >= UNCHANGED_IOU

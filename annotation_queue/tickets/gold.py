@@ -22,7 +22,7 @@ from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Gold, Kind, NewGold, Person, QueuePolicy, Role, State, Submission
 from annotation_queue.rules import GOLD_LANE, NEXT, TRAINED, check_gold, kinds_of, next_ticket_id
 from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, to_ticket
-from storage import overlap
+from storage import iou
 from storage.records import Masklet, Verdict, content_id
 
 CHANCE = secrets.SystemRandom()  # draws who is dealt gold; a repeated claim finds its lease and draws no second time
@@ -188,7 +188,7 @@ def finish(c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submissio
     g = schema.gold
     known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).one()
     if outcome.masklet is not None and known.truth is not None:
-        score = overlap.mean_iou(outcome.masklet, MASKLET.validate_json(known.truth))
+        score = iou.mean_iou(outcome.masklet, MASKLET.validate_json(known.truth))
         right = score >= policy.gold_iou
     else:
         right = outcome.verdict is not None and outcome.verdict.value == known.expected

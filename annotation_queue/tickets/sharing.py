@@ -16,7 +16,7 @@ from sqlalchemy import Row
 
 from annotation_queue.records import Kind, QueuePolicy
 from annotation_queue.rules import is_in_share
-from storage import overlap
+from storage import iou
 from storage.records import Masklet, Verdict
 
 
@@ -49,7 +49,7 @@ def closest(masklets: Sequence[Masklet]) -> tuple[Masklet, list[float]]:
     """
     agreement, others = [0.0] * len(masklets), max(1, len(masklets) - 1)
     for a, b in combinations(range(len(masklets)), 2):
-        same = overlap.mean_iou(masklets[a], masklets[b]) / others
+        same = iou.mean_iou(masklets[a], masklets[b]) / others
         agreement[a] += same
         agreement[b] += same
     return masklets[agreement.index(max(agreement))], agreement

@@ -23,7 +23,7 @@ from annotation_queue.records import (
 )
 from annotation_queue.schema import TALLY_KEYS, TALLY_SUMS
 from annotation_queue.tickets.sharing import closest
-from storage import overlap
+from storage import iou
 from storage.records import Masklet
 
 MADE = "made"  # in place of a verdict: the answer is a masklet
@@ -100,7 +100,7 @@ def answer_given(
         frames = float(len(made.frame_idx))
         sums |= {"frames": frames, "timed_frames": frames if lease.seconds is not None else 0.0}
         if parent is not None and row.made_by not in (None, lease.person):
-            sums |= {"compared": 1.0, "iou": overlap.mean_iou(made, parent)}
+            sums |= {"compared": 1.0, "iou": iou.mean_iou(made, parent)}
     checkpoint = row.checkpoint if made is None else made.checkpoint
     gained = [_of_person(row, lease.person, lease.verdict, checkpoint, **sums)]
     for person, spent in (effort or {}).items():  # also people who began the ticket and gave it back

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.protocols import annotator
-from storage import overlap, rle
+from storage import iou, rle
 from storage.records import Masklet
 
 
@@ -25,7 +25,7 @@ class AnnotatorPolicy:
 
     def satisfied(self, masklet: Masklet, target: Masklet) -> bool:
         """Whether the masklet is good enough for the true object `target`."""
-        ious = overlap.frame_ious(masklet, aligned(target, masklet.frame_idx)).values()
+        ious = iou.frame_ious(masklet, aligned(target, masklet.frame_idx)).values()
         return annotator.satisfied(list(ious), mean=self.accept_mean, frame=self.accept_frame, share=self.accept_share)
 
 
@@ -41,4 +41,4 @@ def aligned(truth: Masklet, frame_idx: Sequence[int]) -> Masklet:
 
 def iou_at(a: Masklet, b: Masklet, i: int) -> float:
     """IoU at position `i` of two masklets with the same frames; 1 if both are empty there."""
-    return overlap.rle_iou(a.rle[i], b.rle[i], a.height, a.width)
+    return iou.rle_iou(a.rle[i], b.rle[i], a.height, a.width)

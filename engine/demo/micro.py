@@ -197,7 +197,7 @@ class MicroMetrics:
 
 def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = lambda done: None) -> MicroMetrics:
     """Measures a checkpoint on the held-out clips. Their seeds are fixed."""
-    scores: dict[str, list[jf.Score | None]] = {"mask": [], "3-click": [], "1-click": []}
+    scores: dict[str, list[jf.JF | None]] = {"mask": [], "3-click": [], "1-click": []}
     right = frames = 0
     for number in range(clips):
         clip = render(HELD_OUT + number, HELD_OUT_SCENE)
@@ -282,8 +282,8 @@ def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, second
             hw, count = (first.shape[0], first.shape[1]), int(seconds * 24)
             tracker = Tracker(loaded, reader.read, video_hw=hw, frame_count=count)
             found = sorted(proposals.propose(loaded, first, config), key=lambda c: -c.score)[:objects]
-            for n, candidate in enumerate(found):
-                tracker.prompt(str(n), Prompt(frame_idx=0, mask_rle=rle.encode(candidate.mask)))
+            for n, proposal in enumerate(found):
+                tracker.prompt(str(n), Prompt(frame_idx=0, mask_rle=rle.encode(proposal.mask)))
             shown = [round(i * (count - 1) / (columns - 1)) for i in range(columns)]
             made = (
                 {a.frame_idx: a.masks(hw) for a in tracker.propagate(0, count) if a.frame_idx in shown} if found else {}

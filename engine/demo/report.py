@@ -18,7 +18,7 @@ from engine.rounds import record
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
-from storage import overlap, parts, rle
+from storage import iou, parts, rle
 from storage.formats import sav
 from storage.records import STRIDE, Masklet, Video
 from storage.video import jpeg
@@ -83,7 +83,7 @@ def summarise(
     )
 
 
-def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[str, jf.Score]:
+def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[str, jf.JF]:
     """J and F of each masklet of a video against the true object with the largest overlap; {} without ground truth."""
     if video.truth_key is None:
         return {}
@@ -92,7 +92,7 @@ def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[st
     for row in rows:
         if row.video_id != video.video_id:
             continue
-        truth = max(truths, key=lambda t: overlap.tube_iou(row, t), default=None)
+        truth = max(truths, key=lambda t: iou.tube_iou(row, t), default=None)
         if truth is None:
             continue
         score = first_frame.score_rows(row, truth)
@@ -164,7 +164,7 @@ def _section(
     video: Video,
     candidates: Sequence[Masklet],
     accepted: Sequence[Masklet],
-    scores: Mapping[str, jf.Score],
+    scores: Mapping[str, jf.JF],
 ) -> str:
     name = html.escape(video.source_uri.rsplit("/", 1)[-1])
     held_out = ", held out" if video.split == "val" else ""

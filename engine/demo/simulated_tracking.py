@@ -19,7 +19,7 @@ from engine.protocols.effort import BRUSH_S, CLICK_S, LOCATE_S, WATCH_S
 from engine.registry import Checkpoint
 from engine.stages import propose
 from storage import rle
-from storage.overlap import mask_iou
+from storage.iou import mask_iou
 from storage.pixels import Mask
 from storage.records import STRIDE, Masklet, Prompt, Video, content_id
 

@@ -69,12 +69,12 @@ def measure(
 
 def semi_supervised(
     loaded: LoadedModel, read: Read, hw: tuple[int, int], frame_count: int, truths: Mapping[str, Truth], protocol: str
-) -> dict[str, tuple[jf.Score | None, Presence]]:
+) -> dict[str, tuple[jf.JF | None, Presence]]:
     """Scores each object of one video. protocol: a key of PROTOCOLS. None for an object that is never visible."""
     from model.features import FeatureCache
     from model.tracker import Tracker
 
-    results: dict[str, tuple[jf.Score | None, Presence]] = {}
+    results: dict[str, tuple[jf.JF | None, Presence]] = {}
     cohorts: dict[int, dict[str, Truth]] = defaultdict(dict)  # first visible frame -> objects, each from there on
     for name, truth in truths.items():
         if truth.first is None:
@@ -93,7 +93,7 @@ def semi_supervised(
 
 def _score(
     answers: Iterable[FrameMasks], hw: tuple[int, int], cohort: Mapping[str, Truth]
-) -> dict[str, tuple[jf.Score | None, Presence]]:
+) -> dict[str, tuple[jf.JF | None, Presence]]:
     """Scores tracked objects. cohort: their true masks from the prompted frame on."""
     positions = {name: {frame: i for i, frame in enumerate(truth.frame_idx)} for name, truth in cohort.items()}
     made: dict[str, list[bytes]] = {name: [] for name in cohort}
@@ -117,13 +117,13 @@ def _score(
     }
 
 
-def score_rows(made: Masklet, truth: Masklet) -> jf.Score | None:
+def score_rows(made: Masklet, truth: Masklet) -> jf.JF | None:
     """J and F of a masklet against a true one of the same video, on the frames of the truth."""
     nothing = rle.empty(truth.height, truth.width)
     at = dict(zip(made.frame_idx, made.rle, strict=True))
     return jf.score_rle([at.get(f, nothing) for f in truth.frame_idx], truth.rle, truth.height, truth.width)
 
 
-def pooled(scores: Sequence[jf.Score | None]) -> jf.Score | None:
+def pooled(scores: Sequence[jf.JF | None]) -> jf.JF | None:
     """The mean over all objects of all videos, as SA-V does. Objects that are never visible do not count."""
     return jf.mean([score for score in scores if score is not None])

@@ -19,7 +19,7 @@ from engine.protocols import annotator, effort
 from engine.protocols.annotator import GOOD, prompt_object
 from engine.protocols.truth import Compressed, NothingHeldOut, Read, Truth
 from storage import rle
-from storage.overlap import mask_iou
+from storage.iou import mask_iou
 from storage.pixels import Mask
 from storage.records import Prompt
 from validation import jf
@@ -38,7 +38,7 @@ class Reached:
 
     frames: int  # with clicks
     clicks: int  # in all
-    score: jf.Score | None
+    score: jf.JF | None
     modelled_s: float  # of an annotator
 
 

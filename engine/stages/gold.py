@@ -7,7 +7,7 @@ import json
 from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket
 from engine.services import Services
 from engine.stages import phases
-from storage import overlap, parts
+from storage import iou, parts
 from storage.records import Masklet, Verdict, content_id
 
 
@@ -46,7 +46,7 @@ def gold_tickets(s: Services, result: BatchResult) -> list[NewGold]:
         if candidate is None or candidate.masklet_id not in sent_back:
             continue  # the verdict that led to this masklet is unknown
         verdict, said = sent_back[candidate.masklet_id]
-        if overlap.mean_iou(candidate, made) < s.settings.queue.gold_iou:  # else accepting the candidate is right, too
+        if iou.mean_iou(candidate, made) < s.settings.queue.gold_iou:  # else accepting the candidate is right, too
             pinned = {"frame_idx": verdict.frame_idx, "by": verdict.person, "reasons": said["reasons"]}
             found.append(NewGold(ticket=ticket(candidate, Kind.VERIFY), expected=Verdict.REFINE))
             found.append(NewGold(ticket=ticket(candidate, Kind.TRACK, pinned=pinned), truth=made))

@@ -21,13 +21,13 @@ from engine.services import Services
 from engine.settings import AutoSettings
 from engine.stages import batches
 from engine.stages.batches import BatchStage
-from storage import overlap, parts, rle
+from storage import iou, parts, rle
 from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
 from storage.video import FrameUnreadable
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
-    from model.proposals import Candidate, GridConfig
+    from model.proposals import GridConfig, MaskProposal
 
 SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution
 SMALL_PX, SMALL_MIN_IOU, SMALL_MIN_STABILITY = 256, 0.55, 0.6  # models up to this input size, and their thresholds
@@ -203,7 +203,7 @@ def _masklet(video: Video, frames: Sequence[_MaskOnFrame]) -> Masklet:
     )
 
 
-def _as_found(tube: Masklet, seed: Candidate) -> Masklet:
+def _as_found(tube: Masklet, seed: MaskProposal) -> Masklet:
     """The masklet with the grid's own scores on frame 0: the tracker rates its own prompt there with 1."""
     return replace(
         tube,
@@ -217,7 +217,7 @@ def without_duplicates(rows: Sequence[Masklet]) -> list[Masklet]:
     """Removes duplicates: of masklets that cover the same tube, the one with the best mean score stays. Keeps order."""
     kept: list[Masklet] = []
     for row in sorted(rows, key=lambda m: -float(np.mean(m.score))):
-        if all(overlap.tube_iou(row, other) <= SAME_TUBE for other in kept):
+        if all(iou.tube_iou(row, other) <= SAME_TUBE for other in kept):
             kept.append(row)
     order = {row.masklet_id: i for i, row in enumerate(rows)}
     return sorted(kept, key=lambda m: order[m.masklet_id])
@@ -249,7 +249,7 @@ def grid(settings: AutoSettings, image_size: int) -> GridConfig:
     return replace(chosen, scales=quick) if preset == "quick" else chosen
 
 
-def _seed(seed: Candidate) -> str:
+def _seed(seed: MaskProposal) -> str:
     point = [round(float(v), 1) for v in seed.point_xy]
     return json.dumps({"frame_idx": 0, "points_xy": [point], "labels": [1], "seed_score": round(seed.score, 4)})
 

@@ -19,7 +19,7 @@ from engine.settings import AutoSettings
 from engine.stages import batches, propose, publish, review
 from engine.stages.batches import BatchStage
 from model.checkpoints import NoCheckpoint
-from storage import overlap, parts, releases, rle
+from storage import iou, parts, releases, rle
 from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
 from storage.records import Verdict
@@ -251,7 +251,7 @@ def test_a_simulated_annotator_ends_near_the_truth(queue, proposed, people):
     assert by_hand
     desk = simulated_people.Desk(s, AnnotatorPolicy())
     for row in by_hand:
-        best = max(overlap.tube_iou(row, truth) for truth in desk.truth(row.video_id))
+        best = max(iou.tube_iou(row, truth) for truth in desk.truth(row.video_id))
         assert best == pytest.approx(1.0)
 
 
@@ -265,8 +265,8 @@ def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people
     assert len(settled) > len(accepted) or len(settled) <= truths
     desk = simulated_people.Desk(s, AnnotatorPolicy())
     for decision in accepted:  # what the model left wrong was painted: each is near the truth on every frame
-        best = max(desk.truth(decision.video_id), key=lambda t: overlap.tube_iou(decision.masklet, t))
-        assert overlap.tube_iou(decision.masklet, best) > 0.7
+        best = max(desk.truth(decision.video_id), key=lambda t: iou.tube_iou(decision.masklet, t))
+        assert iou.tube_iou(decision.masklet, best) > 0.7
 
 
 def test_a_rejection_of_everything_publishes_nothing(queue, proposed, people):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from model import image, inputs, proposals
-from model.proposals import Candidate, GridConfig, Scale
-from storage.overlap import mask_table
+from model.proposals import GridConfig, MaskProposal, Scale
+from storage.iou import mask_table
 from storage.pixels import box_of
 
 HW = (96, 160)
@@ -89,17 +89,17 @@ def test_a_box_at_an_inner_edge_of_its_crop_is_cut_off(box, cut_off):
     assert proposals.is_cut_off(box, (0, 0, 80, 80), (160, 200), tolerance_px=2) is cut_off
 
 
-def candidate(box, score, crop=(0, 0, 160, 96), holes=()):
+def proposal(box, score, crop=(0, 0, 160, 96), holes=()):
     mask = np.zeros(HW, dtype=bool)
     mask[box[1] : box[3], box[0] : box[2]] = True
     for x0, y0, x1, y1 in holes:
         mask[y0:y1, x0:x1] = False
-    return Candidate(mask, score, 1.0, 1.0, (0.0, 0.0), box, crop)
+    return MaskProposal(mask, score, 1.0, 1.0, (0.0, 0.0), box, crop)
 
 
 def test_duplicates_by_box_go_to_the_finer_crop_and_then_to_the_better_score():
-    whole, fine = candidate((10, 10, 30, 30), 0.99), candidate((10, 10, 30, 31), 0.9, crop=(0, 0, 80, 48))
-    twin, far = candidate((10, 11, 30, 30), 0.95), candidate((100, 50, 120, 70), 0.85)
+    whole, fine = proposal((10, 10, 30, 30), 0.99), proposal((10, 10, 30, 31), 0.9, crop=(0, 0, 80, 48))
+    twin, far = proposal((10, 11, 30, 30), 0.95), proposal((100, 50, 120, 70), 0.85)
     assert proposals.without_duplicates([whole, twin, far, fine], GridConfig()) == [fine, far]
     assert proposals.without_duplicates([twin, far, whole], GridConfig()) == [whole, far]
     assert proposals.without_duplicates([], GridConfig()) == []
@@ -107,8 +107,8 @@ def test_duplicates_by_box_go_to_the_finer_crop_and_then_to_the_better_score():
 
 def test_duplicates_by_mask_go_to_the_better_score():
     config = GridConfig(max_box_overlap=1.0)
-    ring = candidate((10, 10, 50, 50), 0.8, holes=[(15, 15, 45, 45)])
-    disc, other = candidate((10, 10, 50, 50), 0.9), candidate((11, 10, 50, 50), 0.95)
+    ring = proposal((10, 10, 50, 50), 0.8, holes=[(15, 15, 45, 45)])
+    disc, other = proposal((10, 10, 50, 50), 0.9), proposal((11, 10, 50, 50), 0.95)
     assert proposals.without_duplicates([ring, disc, other], config) == [other, ring]
 
 
@@ -165,7 +165,7 @@ def test_the_models_own_estimates_decide_what_is_trusted(change, kept):
     ],
     ids=["as is", "too large", "too small", "in a crop", "cut off", "at the frame's edge", "a lone speck"],
 )
-def test_size_and_place_decide_what_becomes_a_candidate(change, crop, box, fate):
+def test_size_and_place_decide_what_becomes_a_proposal(change, crop, box, fate):
     config = dataclasses.replace(GridConfig(), **change)
     rough = proposals.trusted(answers((box, 8.0, 0.9, 1.0)), np.array([[3.0, 5.0]]), config)
     found = proposals.finished(rough, crop, HW, config)

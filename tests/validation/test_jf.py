@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from storage import rle
-from storage.overlap import mask_iou
+from storage.iou import mask_iou
 from validation import jf
 
 H, W = 40, 60
@@ -153,7 +153,7 @@ def test_scores_of_rle_are_those_of_the_masks():
 
 
 def test_the_mean_is_over_masklets_not_videos():
-    scores = [jf.Score(j=1.0, f=0.8, count=3), jf.Score(j=0.0, f=0.2, count=90)]
+    scores = [jf.JF(j=1.0, f=0.8, count=3), jf.JF(j=0.0, f=0.2, count=90)]
     pooled = jf.mean(scores)
     assert (pooled.j, pooled.f, pooled.jf, pooled.count) == (0.5, 0.5, 0.5, 2)
     assert jf.mean([]) is None

@@ -12,7 +12,7 @@ from annotation_queue.errors import (
 )
 from annotation_queue.records import Kind, NewTicket, Reason, State
 from annotation_queue.rules import is_in_share
-from storage import overlap
+from storage import iou
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     AMY,
@@ -73,8 +73,8 @@ def test_of_several_masklets_of_one_object_the_closest_to_the_others_is_verified
     assert (verify.kind, verify.masklet_id, verify.made_by) == (Kind.VERIFY, "of-amy", "amy")
     ann, andy, amy = made_by("ann", spots=4), made_by("andy"), made_by("amy", spots=1)
     people = {work.name: work for work in store.figures().people}
-    assert people["ann"].masklet_iou == pytest.approx((overlap.mean_iou(ann, andy) + overlap.mean_iou(ann, amy)) / 2)
-    assert people["amy"].masklet_iou == pytest.approx((overlap.mean_iou(amy, andy) + overlap.mean_iou(ann, amy)) / 2)
+    assert people["ann"].masklet_iou == pytest.approx((iou.mean_iou(ann, andy) + iou.mean_iou(ann, amy)) / 2)
+    assert people["amy"].masklet_iou == pytest.approx((iou.mean_iou(amy, andy) + iou.mean_iou(ann, amy)) / 2)
     assert people["amy"].masklet_iou > people["andy"].masklet_iou > people["ann"].masklet_iou
     assert people["amy"].agreement == 1.0
     finish(store, VERA, Verdict.ACCEPT)

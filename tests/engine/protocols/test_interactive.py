@@ -18,7 +18,7 @@ from engine.protocols.truth import Truth
 from model import checkpoints
 from model.checkpoints import LoadedModel
 from model.features import FeatureCache
-from storage.overlap import mask_iou
+from storage.iou import mask_iou
 from validation import jf
 
 T, HW = 9, (32, 32)
@@ -115,7 +115,7 @@ def test_an_object_that_is_never_shown_is_not_asked_for():
 
 def test_a_curve_keeps_what_an_object_has_that_needed_fewer_frames():
     def reached(frames, j):
-        return Reached(frames, 3 * frames, jf.Score(j=j, f=j, count=1), 0.0)
+        return Reached(frames, 3 * frames, jf.JF(j=j, f=j, count=1), 0.0)
 
     found = interactive.curve([[reached(1, 0.5), reached(2, 0.7)], [reached(1, 0.9)]], most=3)
     assert found == pytest.approx([70, 80, 80])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from storage import overlap, rle
+from storage import iou, rle
 from storage.records import Masklet
 
 H, W = 10, 10
@@ -56,33 +56,31 @@ def tube(masklet):
     return make
 
 
-@pytest.mark.parametrize(("a", "b", "iou"), PAIRS)
-def test_two_masks_that_are_empty_agree(a, b, iou):
+@pytest.mark.parametrize(("a", "b", "expected"), PAIRS)
+def test_two_masks_that_are_empty_agree(a, b, expected):
     for x, y in ((a, b), (b, a)):
-        assert overlap.mask_iou(x, y) == pytest.approx(iou)
-        assert overlap.rle_iou(rle.encode(x), rle.encode(y), H, W) == pytest.approx(iou)
+        assert iou.mask_iou(x, y) == pytest.approx(expected)
+        assert iou.rle_iou(rle.encode(x), rle.encode(y), H, W) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("a", "b", "iou"), PAIRS)
-def test_an_empty_mask_is_no_duplicate_of_another(a, b, iou):
-    expected = 0.0 if not a.any() else iou
-    assert overlap.mask_table(a[None], b[None]) == pytest.approx(expected)
+@pytest.mark.parametrize(("a", "b", "expected"), PAIRS)
+def test_an_empty_mask_is_no_duplicate_of_another(a, b, expected):
+    found = iou.mask_table(a[None], b[None])
+    assert found == pytest.approx(expected if a.any() else 0.0)
 
 
 @given(arrays(bool, (3, 5, 6)), arrays(bool, (2, 5, 6)))
 def test_a_table_has_the_overlap_of_each_pair(a, b):
-    table = overlap.mask_table(a, b)
+    table = iou.mask_table(a, b)
     for i in range(3):
         for j in range(2):
             both_empty = not a[i].any() and not b[j].any()
-            assert table[i, j] == pytest.approx(0 if both_empty else overlap.mask_iou(a[i], b[j]))
-            assert overlap.rle_iou(rle.encode(a[i]), rle.encode(b[j]), 5, 6) == pytest.approx(
-                overlap.mask_iou(a[i], b[j])
-            )
+            assert table[i, j] == pytest.approx(0 if both_empty else iou.mask_iou(a[i], b[j]))
+            assert iou.rle_iou(rle.encode(a[i]), rle.encode(b[j]), 5, 6) == pytest.approx(iou.mask_iou(a[i], b[j]))
 
 
 def test_a_table_of_nothing_has_no_rows():
-    assert overlap.mask_table(np.zeros((0, H, W), dtype=bool), TOP[None]).shape == (0, 1)
+    assert iou.mask_table(np.zeros((0, H, W), dtype=bool), TOP[None]).shape == (0, 1)
 
 
 def test_overlaps_of_boxes():
@@ -90,21 +88,21 @@ def test_overlaps_of_boxes():
     expected = np.eye(4)
     expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = 4 / 28
     expected[3, 3] = 0  # an empty box overlaps nothing
-    assert overlap.box_table(boxes, boxes) == pytest.approx(expected)
+    assert iou.box_table(boxes, boxes) == pytest.approx(expected)
 
 
 def test_masks_and_boxes_of_other_types_or_sizes_are_a_value_error():
     with pytest.raises(ValueError, match="different sizes"):
-        overlap.mask_iou(TOP, TOP[:-1])
+        iou.mask_iou(TOP, TOP[:-1])
     with pytest.raises(ValueError, match="bool"):
-        overlap.mask_iou(TOP.astype(np.uint8), TOP)
+        iou.mask_iou(TOP.astype(np.uint8), TOP)
     with pytest.raises(ValueError, match="one size"):
-        overlap.mask_table(TOP[None], TOP[None, :-1])
+        iou.mask_table(TOP[None], TOP[None, :-1])
     with pytest.raises(ValueError, match=r"\(N, 4\)"):
-        overlap.box_table(np.zeros((2, 3)), np.zeros((2, 4)))
+        iou.box_table(np.zeros((2, 3)), np.zeros((2, 4)))
     for good, bad in ((0, 1), (1, 0)):
         with pytest.raises(rle.BadRle):
-            overlap.rle_iou([rle.encode(TOP), b"zzzz"][good], [rle.encode(TOP), b"zzzz"][bad], H, W)
+            iou.rle_iou([rle.encode(TOP), b"zzzz"][good], [rle.encode(TOP), b"zzzz"][bad], H, W)
 
 
 FRAMES = [
@@ -124,15 +122,15 @@ FRAMES = [
 @pytest.mark.parametrize(("a", "b", "frames", "mean", "together"), FRAMES)
 def test_masklets_overlap_by_frame_on_average_and_as_tubes(tube, a, b, frames, mean, together):
     a, b = tube(a), tube(b)
-    assert overlap.frame_ious(a, b) == pytest.approx(frames)
-    assert overlap.frame_ious(b, a) == pytest.approx(frames)
-    assert overlap.mean_iou(a, b) == overlap.mean_iou(b, a) == pytest.approx(mean)
-    assert overlap.tube_iou(a, b) == pytest.approx(together)
+    assert iou.frame_ious(a, b) == pytest.approx(frames)
+    assert iou.frame_ious(b, a) == pytest.approx(frames)
+    assert iou.mean_iou(a, b) == iou.mean_iou(b, a) == pytest.approx(mean)
+    assert iou.tube_iou(a, b) == pytest.approx(together)
 
 
 def test_masklets_of_two_sizes_have_no_frames_in_common(tube):
     a = tube({0: TOP})
     b = replace(a, height=20, width=5)
-    assert overlap.mean_iou(a, b) == 0.0
+    assert iou.mean_iou(a, b) == 0.0
     with pytest.raises(ValueError, match="10 x 10 and of 20 x 5"):
-        overlap.frame_ious(a, b)
+        iou.frame_ious(a, b)
