@@ -16,7 +16,7 @@ def one_thread():
 
 
 def loud_model(seed=4, presence=1.0):
-    """A model whose random answers are large and differ between objects, so that comparing them means something.
+    """A model with large random answers that differ between objects, so that a comparison can fail.
 
     presence: what is added to every presence score.
     """
@@ -25,7 +25,7 @@ def loud_model(seed=4, presence=1.0):
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                module.weight.mul_(1.7)  # more, and the noise of bfloat16 memories grows from frame to frame
+                module.weight.mul_(1.7)  # more would amplify the rounding of bfloat16 memories
         model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(presence)
     return checkpoints.wrap(model, name="tiny")
 
@@ -38,13 +38,13 @@ def loaded():
 
 @pytest.fixture(scope="session")
 def doubtful():
-    """A model at which objects come and go."""
+    """A model that sees objects come and go."""
     return loud_model(seed=1, presence=0.94)
 
 
 @pytest.fixture(scope="session")
 def clip():
-    """Frames uint8 (T, H, W, 3) of two moving shapes on a textured ground, and their masks bool (T, 2, H, W)."""
+    """Frames uint8 (T, H, W, 3) of two moving shapes on a textured background, and their masks bool (T, 2, H, W)."""
     t, h, w = 12, 96, 160
     rng = np.random.default_rng(0)
     ground = rng.integers(60, 120, (h // 8, w // 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""transformers' own session behind the tracker's verbs, and what it takes to compare the two."""
+"""transformers' own session with the methods of our tracker, and helpers that compare the two."""
 
 import torch
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
@@ -16,7 +16,7 @@ def click(frame_idx, *points, labels=None):
 
 
 class Library:
-    """transformers' session behind the tracker's verbs."""
+    """transformers' session with the methods of our tracker."""
 
     def __init__(self, loaded, frames):
         self.loaded = loaded

@@ -1,4 +1,4 @@
-"""Checkpoints: shapes, initial weights, sizes, and the way through a folder and back."""
+"""Checkpoints: shapes, initial weights, sizes, saving to a folder and loading from it."""
 
 import json
 

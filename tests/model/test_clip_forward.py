@@ -28,7 +28,7 @@ def run_of(model, how, seed=0):
 @pytest.mark.parametrize("kind", [{"mask": 1.0}, {"mask": 0.0, "click": 1.0}, {"mask": 0.0, "click": 0.0}])
 def test_gradients_reach_every_module_through_the_memory(kind):
     model = new_model().train()
-    with torch.no_grad():  # the frame's object is there, so that its pointer is learned from
+    with torch.no_grad():  # the object is visible on this frame, so its pointer gets a gradient
         model.mask_decoder.pred_obj_score_head.proj_out.bias += 3
     steps = run_of(model, Interaction(**kind, prompted_frames=1, corrected_frames=1, correction_clicks=1))
     losses = [
@@ -41,7 +41,7 @@ def test_gradients_reach_every_module_through_the_memory(kind):
         assert grads and any(g.abs().sum() > 0 for g in grads), module
 
 
-def test_corrective_clicks_fall_where_the_answer_is_wrong_and_say_what_is_true():
+def test_corrective_clicks_are_on_errors_and_carry_the_true_label():
     target = torch.zeros(1, 64, 64)
     target[0, 10:20, 10:20] = 1
     generator = torch.Generator().manual_seed(0)
@@ -54,7 +54,7 @@ def test_corrective_clicks_fall_where_the_answer_is_wrong_and_say_what_is_true()
 
 
 def first_prompt(monkeypatch, how, frames, seed):
-    """What kind the first prompt of a batch is, without a model."""
+    """The kind of the first prompt of a batch. Needs no model."""
 
     class Asked(Exception):
         pass
@@ -90,7 +90,7 @@ def test_a_corrective_click_is_added_where_the_answer_is_wrong_and_one_of_ten_an
     target = torch.zeros(1, 64, 64)
     target[:, :, :32] = 1  # the left half
     answer = torch.full((1, 16, 16), -5.0)
-    answer[:, :8, :8] = answer[:, 8:, 8:] = 5.0  # its upper half, and something on the right
+    answer[:, :8, :8] = answer[:, 8:, 8:] = 5.0  # its upper half, and a wrong part at the lower right
     # Of the model, only the size of its masks is read.
     model = cast(Sam2VideoModel, SimpleNamespace(prompt_encoder=SimpleNamespace(mask_input_size=(16, 16))))
     wrong = (network.upsample(model, answer)[0] > 0) != (target[0] > 0.5)

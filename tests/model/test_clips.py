@@ -43,26 +43,26 @@ def test_brightness_and_tone_may_jitter_by_different_amounts():
     config = SampleConfig(image_size=8, frames=1, objects=1, min_area_px=1, colour_jitter=0.3, grayscale=0.0)
 
     def spread(config):
-        """How far the colours are apart, which brightness alone moves by as much as it moves them."""
+        """The spread of the colours relative to their brightness: a change of brightness alone does not change it."""
         found = [sample(clip, config, np.random.default_rng(seed)).frames[0, 0, 0].astype(float) for seed in range(60)]
         return np.std([(colour.max() - colour.min()) / colour.mean() for colour in found])
 
     assert spread(dataclasses.replace(config, tone_jitter=0.0)) < 0.01 < spread(config)
 
 
-def test_one_turn_moves_frames_and_masks_of_a_clip_alike_and_no_strength_draws_nothing():
+def test_one_affine_map_moves_frames_and_masks_of_a_clip_and_strength_0_changes_nothing():
     plain = SampleConfig(image_size=128, frames=3, objects=2, colour_jitter=0.0, grayscale=0.0, horizontal_flip=0.0)
     turned = dataclasses.replace(plain, affine=1.0)
     clip = squares(1)
     for seed in range(6):
         before, after = (sample(clip, config, np.random.default_rng(seed)) for config in (plain, turned))
         for i in range(3):
-            for n in range(2):  # the squares are bright, the ground is not
+            for n in range(2):  # the squares are bright, the background is dark
                 inside = after.frames[i][after.masks[i, n]]
                 assert inside.size == 0 or np.mean(inside[:, 0] > 180) > 0.9
         assert not np.array_equal(after.masks, before.masks)
     maps = []
-    for i in range(3):  # the one map of the clip, from the corners of a square that does not move
+    for i in range(3):  # the affine map of the clip, from the corners of a square that does not move
         still = Clip(np.repeat(clip.frames[:1], 3, 0), np.repeat(clip.masks[:1], 3, 0))
         maps.append(sample(still, turned, np.random.default_rng(9)).masks[i])
     assert np.array_equal(maps[0], maps[1]) and np.array_equal(maps[1], maps[2])
@@ -78,7 +78,7 @@ def test_a_turn_is_about_the_middle_and_shears_along_the_rows():
     def centre(turn, shear):
         moved_frames, moved = clips._turned(frames, masks, turn, shear)
         assert tuple(moved_frames[0, 32, 32]) == (0, 0, 0)
-        assert (tuple(moved_frames[0, 0, 0]) == clips._BEYOND) == (turn != 90)  # the corner comes from outside
+        assert (tuple(moved_frames[0, 0, 0]) == clips._BEYOND) == (turn != 90)  # from outside the frame
         return np.argwhere(moved[0, 0]).mean(0)
 
     assert centre(90, 0) == pytest.approx([52, 32], abs=0.6)

@@ -38,7 +38,7 @@ def published(shape, version, presence=1.0):
 def test_clicks_boxes_and_masks_on_several_frames_are_tracked_as_by_the_library(clip, shape, version):
     frames, masks = clip
     loaded = published(shape, version)
-    assert can_read(loaded.model)  # it is the fast reading that is compared
+    assert can_read(loaded.model)  # this compares the fast memory reader
     library, tracker = Library(loaded, frames), tracker_of(loaded, frames)
     given = {
         "clicks": click(0, (40.0, 40.0), (120.0, 70.0), labels=(1, 0)),
@@ -51,11 +51,11 @@ def test_clicks_boxes_and_masks_on_several_frames_are_tracked_as_by_the_library(
     ours = list(tracker.propagate(0, T))
     assert_same(ours, library.propagate(0, T))
     spread = torch.stack([frame.logits for frame in ours]).std()
-    assert spread > 0.05  # they say something
+    assert spread > 0.05  # the masks are not constant
 
 
 @pytest.mark.parametrize(("start", "version"), [(T - 1, "2.1"), (T // 2, "2.1"), (T // 2, "2")])
-def test_backward_from_the_end_and_from_the_middle_is_the_librarys(clip, start, version):
+def test_tracking_backward_from_the_end_and_from_the_middle_equals_the_library(clip, start, version):
     frames, masks = clip
     loaded = published("tiny", version)
     library, tracker = Library(loaded, frames), tracker_of(loaded, frames, LIBRARY_LIKE)
@@ -85,7 +85,7 @@ def test_a_correction_is_answered_by_the_library_and_conditions_the_others_alike
 
 
 def a_past(model, objects=2, side=8, loud=1.0):
-    """What a model in whatever precision remembers: the same numbers up to its rounding."""
+    """Memories for a model of any precision: the same numbers, rounded to it."""
     torch.manual_seed(1)
 
     def drawn(*shape):
@@ -135,11 +135,11 @@ def test_reading_memory_fast_is_as_exact_as_the_library_even_where_exponents_are
     rounding = (wanted - true).abs().max()
     assert rounding < 1e-5 * loud
     assert (found - true).abs().max() < 2 * rounding
-    assert wanted[0].sub(wanted[1]).abs().max() > 0.1  # objects do differ
+    assert wanted[0].sub(wanted[1]).abs().max() > 0.1  # the objects differ
 
 
 @torch.inference_mode()
-def test_a_window_over_everything_is_no_window_and_outside_a_smaller_one_some_cells_stand_for_others():
+def test_a_window_over_the_whole_frame_changes_nothing_and_a_smaller_one_pools_the_cells_outside():
     model = published("tiny", "2.1").model
     features, position, spatial, pointers = a_past(model)
     whole = read(MemoryReader(model), features, position, spatial, pointers)
@@ -186,7 +186,7 @@ def test_pooling_loses_nothing_where_the_cells_of_a_square_are_equal():
         for back, m in spatial
     ]
     rotary = model.memory_attention.rotary_emb
-    rotary.inv_freq.zero_()  # and where places do not matter
+    rotary.inv_freq.zero_()  # and where the position encoding is the same everywhere
     exact = read(MemoryReader(model), features, position, flat, pointers)
     pooled = read(MemoryReader(model, Economy(pool_memory=2)), features, position, flat, pointers)
     torch.testing.assert_close(pooled, exact, atol=1e-4, rtol=1e-4)
@@ -194,7 +194,7 @@ def test_pooling_loses_nothing_where_the_cells_of_a_square_are_equal():
 
 @pytest.mark.parametrize("economy", [Economy(), Economy(pool_memory=2)])
 @torch.inference_mode()
-def test_reading_in_half_precision_is_reading_up_to_its_rounding(economy):
+def test_reading_in_half_precision_differs_by_its_rounding_only(economy):
     model = published("tiny", "2.1").model
     exact = read(MemoryReader(model, economy), *a_past(model))
     model.to(torch.bfloat16)
@@ -203,7 +203,7 @@ def test_reading_in_half_precision_is_reading_up_to_its_rounding(economy):
     assert half.dtype == torch.bfloat16
     error = (half - exact).abs().mean()
     assert error / exact.abs().mean() < 2e-2
-    if economy == Economy():  # the library, which knows no other, rounds as much
+    if economy == Economy():  # the library's own reading in half precision differs as much
         theirs = network.attend_to_memory(model, inputs.expand(features, 2), spatial, pointers, pointer_span=16)
         assert error < 1.5 * (theirs - exact).abs().mean()
 
@@ -243,11 +243,11 @@ def test_an_object_is_looked_for_around_its_last_mask(loaded, clip):
     assert window(mask, window_margin=0.5, window_least=0) == (2, 2, 6, 6)  # half of two cells a side
     assert window(mask, window_margin=0.0, window_least=2) == (1, 1, 7, 7)
     assert window(mask, window_margin=9.0, window_least=0) == (0, 0, 8, 8)
-    assert window(mask) is None  # the whole frame, where nothing is said
-    assert window(np.zeros(HW, bool), window_margin=0.5) is None  # as where nothing is to be seen
+    assert window(mask) is None  # the whole frame if there is no last mask
+    assert window(np.zeros(HW, bool), window_margin=0.5) is None  # and if the last mask is empty
 
 
-def test_the_benchmark_times_what_it_prices_and_names_every_part(loaded, monkeypatch):
+def test_the_benchmark_measures_time_and_quality_and_names_every_figure(loaded, monkeypatch):
     read, ways = MemoryReader.read, []
 
     def spied(reader, *args):
@@ -287,6 +287,6 @@ def test_the_benchmark_of_grids_compares_with_the_library_and_says_how_memory_gr
     found = grids.measure(loaded, tracker_benchmark.noise(128, 1)[0], quick=True)
     assert set(found) == {"grid_ratio", "grid_points", "grid_max_abs_diff", "grid_peak_growth_mb"}
     assert found["grid_points"] == 81 and found["grid_ratio"] > 0 and found["grid_max_abs_diff"] < 1e-3
-    with grids.peak_mb(loaded) as peaks:  # more than the allocator could have kept from the tests before
+    with grids.peak_mb(loaded) as peaks:  # more than the allocator can have kept from earlier tests
         np.ones(1024 * 2**20, np.uint8).sum()
     assert peaks[0] > 1000

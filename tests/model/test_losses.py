@@ -1,4 +1,4 @@
-"""The losses: the short way to their gradients gives those of the long way, and absent objects teach no mask."""
+"""The losses: the fast gradients equal the plain ones, and absent objects give no gradient to masks."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_only_the_best_mask_gets_the_gradients_that_all_masks_would_give_it(cand
         assert [bool(short[n, k].any()) for k in range(candidates)] == [k == int(best[n]) for k in range(candidates)]
 
 
-def test_an_absent_object_teaches_presence_and_no_mask():
+def test_an_absent_object_gives_a_gradient_to_presence_and_not_to_masks():
     logits, target = a_step()
     score = torch.zeros(4, requires_grad=True)
     found = step_losses(logits, torch.rand(4, 3), score, target, WEIGHTS)
@@ -54,7 +54,7 @@ def test_masks_are_compared_at_twice_the_size_of_the_logits_at_most():
     torch.testing.assert_close(step_losses(logits, iou, score, fine, WEIGHTS).total, coarse.total)
 
 
-def test_a_line_of_one_pixel_is_there_and_teaches_its_mask():
+def test_a_line_of_one_pixel_counts_as_present_and_gives_a_gradient_to_its_mask():
     logits, _ = a_step()
     line = torch.zeros(4, 32, 32)
     line[:, 9] = 1  # half of the cells that the loss sees

@@ -1,4 +1,4 @@
-"""Mask maths on masks small enough to draw."""
+"""Functions on masks, tested with masks that are small enough to draw as text."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Meta's own checkpoint files: every published name has its place, and what is no such file is refused in one line."""
+"""Meta's own checkpoint files: every published tensor is used, and other files are refused in one line."""
 
 import pickle
 
@@ -22,7 +22,7 @@ def published_names(blocks, version):
     add(trunk, "patch_embed.proj")
     for block in range(sum(blocks)):
         add(f"{trunk}blocks.{block}.", "norm1", "attn.qkv", "attn.proj", "norm2", "mlp.layers.0", "mlp.layers.1")
-        if block in (sum(blocks[:1]), sum(blocks[:2]), sum(blocks[:3])):  # the first of a stage widens
+        if block in (sum(blocks[:1]), sum(blocks[:2]), sum(blocks[:3])):  # the first block of a stage widens
             add(f"{trunk}blocks.{block}.", "proj")
     add("image_encoder.neck.", *(f"convs.{i}.conv" for i in range(4)))
     attention = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -88,14 +88,16 @@ def tiny():
 
 @pytest.mark.parametrize("version", ["2", "2.1"])
 @pytest.mark.parametrize("shape", list(meta_checkpoint.SHAPES))
-def test_every_published_name_has_a_place_and_every_place_a_name(shape, version):
+def test_published_names_and_our_parameters_map_one_to_one(shape, version):
     config = meta_checkpoint.config_of(shape, version=version)
     with torch.device("meta"):  # names and shapes only
         own = set(Sam2VideoModel(config).state_dict())
     names = published_names(config.vision_config.backbone_config.blocks_per_stage, version)
     found = meta_checkpoint.renamed({name: torch.zeros(1, 1) for name in names})
     assert set(found) == own
-    assert len(set(names)) == len(names) == len(own) - 1 + 4 - 1  # frequencies are kept twice, points in one tensor
+    assert (
+        len(set(names)) == len(names) == len(own) - 1 + 4 - 1
+    )  # two copies of the frequencies, one tensor of point embeddings
 
 
 def test_a_file_of_metas_is_loaded_with_every_weight(tiny, tmp_path):

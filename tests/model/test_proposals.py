@@ -113,7 +113,7 @@ def test_duplicates_by_mask_go_to_the_better_score():
 
 
 def answers(*rows):
-    """Answers to N points of which each row gives one: (box of the mask in 16x16, logit, iou, object score)."""
+    """The model's answers to N points. A row is one answer: (box of the mask in 16x16, logit, iou, object score)."""
     logits = torch.full((len(rows), 1, 16, 16), -8.0)
     for row, ((x0, y0, x1, y1), logit, _, _) in enumerate(rows):
         logits[row, 0, y0:y1, x0:x1] = logit
@@ -143,7 +143,7 @@ def test_the_models_own_estimates_decide_what_is_trusted(change, kept):
         ((0, 8, 4, 12), 8.0, 0.60, 1.0),  # a low estimate
         ((0, 12, 4, 16), 0.5, 0.85, 1.0),  # unstable
         ((12, 0, 16, 4), 8.0, 0.95, -1.0),  # absent
-        ((8, 8, 16, 15), 8.0, 0.82, 1.0),  # the second again
+        ((8, 8, 16, 15), 8.0, 0.82, 1.0),  # a duplicate of the second
         ((0, 0, 0, 0), 8.0, 0.99, 1.0),  # empty
     )
     points_xy = np.stack([np.arange(7.0), np.zeros(7)], axis=1)

@@ -1,4 +1,4 @@
-"""What a step draws from a stage's clips."""
+"""Which clips a training step draws."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ def test_a_share_of_the_steps_sees_single_frames():
     stage = dataclasses.replace(STAGE, steps=40, batch=2, images=0.5)
     drawn = samples.Samples(squares, stage, Recipe(stages=(stage,), seed=3), 0, 0, Team())
     lengths = [[len(drawn[2 * step + row][0]) for row in range(2)] for step in range(20)]
-    assert all(a == b for a, b in lengths)  # of one step all
+    assert all(a == b for a, b in lengths)  # all samples of one step
     assert {1, 3} == {a for a, _ in lengths} and 4 < sum(a == 1 for a, _ in lengths) < 16
 
 

@@ -1,4 +1,4 @@
-"""The tracker against transformers' own session at the same weights, and what it promises beyond it."""
+"""The tracker against transformers' own session at the same weights, and the tracker's additional guarantees."""
 
 import sys
 
@@ -77,7 +77,7 @@ def test_an_object_prompted_on_two_frames_is_tracked_as_by_the_library(loaded, c
     assert_same(tracker.propagate(0, T), library.propagate(0, T))
 
 
-def test_tracking_backward_is_the_librarys(loaded, clip):
+def test_tracking_backward_equals_the_library(loaded, clip):
     frames, masks = clip
     library, tracker = Library(loaded, frames), tracker_of(loaded, frames)
     for object_id, prompt in [
@@ -89,7 +89,7 @@ def test_tracking_backward_is_the_librarys(loaded, clip):
     assert_same(tracker.propagate(11, -1, reverse=True), library.propagate(11, -1, reverse=True))
 
 
-def test_backward_after_forward_is_the_librarys_when_nothing_is_forgotten(loaded, clip):
+def test_backward_after_forward_equals_the_library_when_nothing_is_forgotten(loaded, clip):
     frames, _ = clip
     library, tracker = Library(loaded, frames), tracker_of(loaded, frames, LIBRARY_LIKE)
     library.prompt("a", click(6, (70.0, 46.0)))
@@ -110,7 +110,7 @@ def test_a_correction_after_tracking_is_answered_as_by_the_library_and_then_kept
     torch.testing.assert_close(answer.logits[0], logits, atol=1e-3, rtol=0)
 
     # The documented difference: the library's next pass overwrites the corrected frame, ours is conditioned by it,
-    # as the library is by what it filed as a conditioning frame.
+    # as the library's pass is by its conditioning frames.
     assert conditioning_frames(tracker, "a") == (0, 7)
     library.condition_on("a", 7)
     again = list(tracker.propagate(0, T))
@@ -239,7 +239,7 @@ def test_propagation_of_some_objects_leaves_the_others_alone(loaded, clip):
         torch.testing.assert_close(a.logits, b.logits, atol=1e-4, rtol=0)
 
 
-def test_removing_a_prompt_or_an_object_is_as_if_it_had_not_been(loaded, clip):
+def test_after_removing_a_prompt_or_an_object_it_has_no_effect(loaded, clip):
     frames, _ = clip
     tracker, never = tracker_of(loaded, frames), tracker_of(loaded, frames)
     for system in (tracker, never):
@@ -368,7 +368,7 @@ def test_a_copied_object_tracks_like_the_original_and_is_corrected_separately(lo
     correction = click(3, (60.0, 10.0), labels=(0,))
     torch.testing.assert_close(one.prompt("b", correction).logits, other.prompt("a", correction).logits)
     assert conditioning_frames(one, "a") == (0,) and conditioning_frames(one, "b") == (0, 3)
-    apart = list(one.propagate(4, 8, objects=["b"]))  # which forgets memories of its own only
+    apart = list(one.propagate(4, 8, objects=["b"]))  # the copy forgets only its own memories
     for a, b in zip(apart, other.propagate(4, 8), strict=True):
         torch.testing.assert_close(a.logits, b.logits)
     untouched = tracker_of(loaded, frames)
@@ -380,8 +380,8 @@ def test_a_copied_object_tracks_like_the_original_and_is_corrected_separately(lo
         one.copy("a", "b")
 
 
-def test_masks_that_are_recalled_stand_for_tracked_ones(loaded, clip):
-    """A tracker that tracked, and one that is only told what came out, go on with nearly the same masks."""
+def test_recalled_masks_replace_tracked_ones(loaded, clip):
+    """One tracker tracked the frames, the other only gets their masks: both continue with nearly the same masks."""
     frames, truth = clip
     hw, count = frames.shape[1:3], len(frames)
     start = Prompt(frame_idx=0, mask_rle=rle.encode(truth[0, 0]))
@@ -402,7 +402,7 @@ def test_masks_that_are_recalled_stand_for_tracked_ones(loaded, clip):
     assert (told - expected).abs().mean() < 0.5 * (untold - expected).abs().mean()
 
 
-def test_a_recall_forgets_what_it_does_not_name(loaded, clip):
+def test_a_recall_forgets_frames_that_it_does_not_name(loaded, clip):
     frames, truth = clip
     hw = frames.shape[1:3]
     tracker = Tracker(loaded, frames.__getitem__, video_hw=hw, frame_count=len(frames))
@@ -435,7 +435,7 @@ def test_a_prompt_that_is_not_remembered_gets_the_same_answer_and_changes_nothin
 
 
 def test_a_click_after_a_recall_does_not_depend_on_what_the_tracker_did_before(loaded, clip):
-    """It went the other way through the clip, and was about to correct a frame that is a neighbour now."""
+    """Before, it tracked in the other direction and prepared to correct a neighbouring frame."""
     frames, truth = clip
     known = {i: rle.encode(truth[i, 0]) for i in (2, 3)}
 

@@ -148,7 +148,7 @@ def test_a_frozen_encoder_stays_as_it_was_and_layer_decay_slows_its_early_blocks
     assert all(change == 0 for name, change in frozen.items() if name.startswith("vision_encoder"))
     assert any(change > 0 for name, change in frozen.items() if name.startswith("mask_decoder"))
     slowed = moved(one, weight_decay=0.0, layer_decay=0.5)
-    block = "vision_encoder.backbone.blocks.{}.attn.proj.weight"  # AdamW's first step moves by the rate itself
+    block = "vision_encoder.backbone.blocks.{}.attn.proj.weight"  # AdamW's first step is the learning rate
     assert slowed[block.format(4)] == pytest.approx(2 * slowed[block.format(3)], rel=0.05)
     assert slowed["vision_encoder.neck.convs.0.weight"] == pytest.approx(slowed[block.format(4)], rel=0.05)
 

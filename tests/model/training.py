@@ -1,4 +1,4 @@
-"""What tests of training share: a tiny model, cheap clips, short recipes. Processes that tests start import it too."""
+"""Shared by tests of training: a tiny model, cheap clips, short recipes. Imported by child processes too."""
 
 import dataclasses
 from pathlib import Path
@@ -45,7 +45,7 @@ def squares(seed):
 
 
 def coming_and_going(seed):
-    """`squares`, one of which is gone after the first frame in every second clip."""
+    """Like `squares`, but in every second clip one square disappears after the first frame."""
     clip = squares(seed)
     if seed % 2:
         clip.masks[1:, 0] = False

@@ -18,7 +18,7 @@ from tests.storage.rows import make_masklet, make_video
 
 @dataclass(frozen=True)
 class Server:
-    """An S3 of the test's own."""
+    """An S3 server for one test."""
 
     endpoint_url: str
     bucket: str

@@ -28,7 +28,7 @@ def make_video(video_id: str = "v1", **changes: object) -> Video:
         "split": "train",
         "batch_id": "b1",
     }
-    return Video(**{**values, **changes})  # type: ignore[arg-type]
+    return Video(**{**values, **changes})  # type: ignore[arg-type]  # the fields are of many types
 
 
 def make_masklet(masklet_id: str = "m1", video_id: str = "v1", batch_id: str = "b1", **changes: object) -> Masklet:
@@ -55,4 +55,4 @@ def make_masklet(masklet_id: str = "m1", video_id: str = "v1", batch_id: str = "
         "prompt": "{}",
         "verdict": "accept",
     }
-    return Masklet(**{**values, **changes})  # type: ignore[arg-type]
+    return Masklet(**{**values, **changes})  # type: ignore[arg-type]  # the fields are of many types

@@ -59,7 +59,7 @@ def test_any_lists_of_a_masklet_survive_the_round_trip(frames):
     assert arrow.from_parquet(Masklet, arrow.to_parquet(Masklet, [row])) == [row]
 
 
-def test_videos_and_refusals_survive_the_round_trip(video):
+def test_videos_and_quarantine_records_survive_the_round_trip(video):
     rows = [video("v1"), video("v2", truth_key="videos/v2.truth.json", variable_rate=True)]
     assert arrow.from_parquet(Video, arrow.to_parquet(Video, rows)) == rows
     refused = [Quarantined(stage="ingest", subject="a.mp4", reason="unreadable", detail="é", batch_id="b")]

@@ -1,4 +1,4 @@
-"""Intersection over union: the edges are tables, and every form agrees with the others."""
+"""Intersection over union: tables of edge cases, and all forms agree with each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ H, W = 10, 10
 
 
 def half(*, top: bool = False, left: bool = False) -> np.ndarray:
-    """One half of the picture; neither: nothing."""
+    """One half of the picture; an empty mask without a side."""
     mask = np.zeros((H, W), dtype=bool)
     if top:
         mask[:5] = True
@@ -106,7 +106,7 @@ def test_masks_and_boxes_of_other_types_or_sizes_are_a_value_error():
 
 
 FRAMES = [
-    # a, b: frame_idx -> mask; IoU of each frame that shows either; mean; all frames of `a` together
+    # a, b: frame_idx -> mask; the IoU of each frame that shows either; their mean; the tube IoU
     pytest.param({0: TOP, 4: TOP}, {0: TOP, 4: TOP}, {0: 1.0, 4: 1.0}, 1.0, 1.0, id="the same"),
     pytest.param({0: TOP, 4: TOP}, {0: TOP, 4: LEFT}, {0: 1.0, 4: 1 / 3}, 2 / 3, 75 / 125, id="one frame differs"),
     pytest.param({0: TOP}, {0: BOTTOM}, {0: 0.0}, 0.0, 0.0, id="disjoint"),

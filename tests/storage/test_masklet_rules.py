@@ -1,4 +1,4 @@
-"""The form of a masklet: each rule finds what it is for, in one line."""
+"""The form of a masklet: each rule finds its own fault and names it in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos of every shape that people send become the one shape that is stored, or are refused with a reason."""
+"""Videos of every kind become 24 fps H.264, or are refused with a reason."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_a_truncated_file_is_refused_with_how_far_it_got(tmp_path):
     assert "of 3.00 s" in refused.detail or "of 72 frames" in refused.detail
 
 
-def test_a_still_at_the_end_is_not_a_truncation(tmp_path):
+def test_a_long_last_frame_is_not_a_truncation(tmp_path):
     times = [100 * i for i in range(40)]
     source = make(tmp_path / "v.mkv", [numbered(i) for i in range(40)], times_ms=times, last_ms=1500)
     made = normalise(source, tmp_path / "target.mp4", limits=LIMITS)

@@ -1,4 +1,4 @@
-"""Parts and markers: racing writers, killed writers, damaged parts, and one commit however often it is asked for."""
+"""Parts and markers: racing writers, killed writers, damaged parts, and a commit that happens once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_part_is_found_by_its_marker(blobs, masklet):
     assert list(parts.rows(blobs, "masklets", "b1")) == rows
 
 
-def test_a_video_without_rows_is_done_as_well(blobs):
+def test_a_video_without_rows_gets_its_marker(blobs):
     marker = parts.write_part(blobs, kind="candidates", batch_id="b1", video_id="v1", rows=[])
     assert marker.rows == 0
     assert parts.read_part(blobs, marker) == []
@@ -98,7 +98,7 @@ def _write_and_die(root: str, row: Masklet) -> None:
 
 
 @pytest.mark.server
-def test_a_worker_killed_between_part_and_marker_costs_only_its_work(tmp_path, masklet):
+def test_a_worker_killed_between_part_and_marker_loses_only_its_own_work(tmp_path, masklet):
     worker = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(str(tmp_path), masklet("lost")))
     worker.start()
     worker.join(timeout=60)
@@ -204,7 +204,7 @@ def test_candidates_are_never_committed(disk, tables):
         parts.commit_batch(disk, tables, "candidates", "b1")
 
 
-def test_operations_and_refusals_are_committed_the_same_way(disk, tables):
+def test_operations_and_quarantine_records_are_committed_the_same_way(disk, tables):
     operation = Operation(
         operation_id="o1",
         ticket_id="t1",

@@ -1,4 +1,4 @@
-"""The box around a mask, and what is not a mask."""
+"""The box around a mask, and arrays that are not masks."""
 
 from __future__ import annotations
 

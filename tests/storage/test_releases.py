@@ -80,7 +80,7 @@ def test_a_release_that_was_interrupted_after_tagging_uses_its_tags(published, t
 
 @pytest.mark.server
 def test_a_moved_release_is_read_with_pyarrow_alone(published, tables, tmp_path):
-    """Another place, no catalog, no code of ours: the manifest's keys and pyarrow."""
+    """In another folder, without a catalog and without our code: only the manifest and pyarrow."""
     releases.make(published, tables, "r1")
     moved = tmp_path / "another machine"
     shutil.move(published.root, moved)

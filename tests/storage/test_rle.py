@@ -1,4 +1,4 @@
-"""Masks as run lengths: what goes in comes out, and nothing that comes from outside can crash the process."""
+"""Masks as run lengths: a round trip changes nothing, and no input can crash the process."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_malformed_counts_say_what_is_wrong(counts, says):
 
 @pytest.mark.server
 def test_counts_that_crash_pycocotools_do_not_crash_us():
-    """Fed to pycocotools these abort the interpreter, or read memory that is not theirs."""
+    """With these counts pycocotools aborts the interpreter or reads foreign memory."""
     program = (
         "from storage import overlap, rle\n"
         "for counts in (b'', b'\\x00', b'zzzz', b'\\xff\\xff', b'P]<0', b'oooo', b'o' * 1000):\n"

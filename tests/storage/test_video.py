@@ -47,7 +47,7 @@ def test_a_closed_reader_raises_and_does_not_crash(tmp_path):
     reader.read(0)
     reader.close()
     reader.close()
-    for frame_idx in (0, 1, 20):  # kept, next, and one to seek
+    for frame_idx in (0, 1, 20):  # in the cache, the next one, and one that needs a seek
         with pytest.raises(video.FrameUnreadable, match="closed"):
             reader.read(frame_idx)
 

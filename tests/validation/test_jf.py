@@ -1,4 +1,4 @@
-"""J and F at their edges, and against an independent reading of the official evaluator."""
+"""J and F: edge cases, and a comparison with an independent implementation of the official evaluator."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ A, B, FAR = square(5, 5), square(5, 10), square(28, 45)
         (A, FAR, 0.0, 0.0),
         (A, B, 1 / 3, None),
         (A, square(6, 5), 90 / 110, 1.0),  # one pixel off: within the tolerance of ceil(0.008 * 72.1) = 1
-        (FULL, EMPTY, 0.0, 1.0),  # neither has a boundary: DAVIS's oddity, kept
+        (FULL, EMPTY, 0.0, 1.0),  # neither has a boundary: DAVIS's evaluator gives 1, and so do we
     ],
 )
 def test_edges_of_j_and_f(pred, gt, j, f):

@@ -1,4 +1,4 @@
-"""Every check of a masklet finds what it is for, and nothing else."""
+"""Each check of a masklet finds its own fault and no other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_each_check_finds_its_own(masklet, video, changes, check, says):
 
 
 @pytest.mark.parametrize("counts", [b"", b"\x00", b"zzzz", b"\xff", rle.empty(24, 31)])
-def test_masks_that_do_not_decode_are_found_without_harm(masklet, video, counts):
+def test_masks_that_do_not_decode_are_found_and_crash_nothing(masklet, video, counts):
     right = masklet()
     problems = masklet_checks.problems(masklet(rle=(right.rle[0], counts, counts)), video())
     assert [p.check for p in problems] == ["rle"]

@@ -103,7 +103,7 @@ def test_delete_may_be_repeated(blobs):
     assert not blobs.exists("a")
 
 
-def test_a_fetched_file_has_the_bytes_of_now(blobs):
+def test_a_fetched_file_has_the_current_bytes(blobs):
     blobs.write("v.mp4", b"old")
     assert blobs.fetch("v.mp4").read_bytes() == b"old"
     blobs.write("v.mp4", b"newer")
@@ -249,7 +249,7 @@ def test_the_local_cache_saves_the_second_download(s3, tmp_path):
     assert blobs.fetch("v.mp4").stat().st_mtime_ns == before
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [path.name]
     whole = path.read_bytes()
-    path.write_bytes(whole[:1])  # as a power cut may leave it
+    path.write_bytes(whole[:1])  # a power cut can leave such a file
     assert blobs.fetch("v.mp4").read_bytes() == whole
 
 

@@ -1,4 +1,4 @@
-"""DAVIS: an export is read back, and a folder that is not DAVIS is one line."""
+"""DAVIS: an export is read back, and another folder is refused in one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_video(**changes) -> Video:
 
 
 def make_masklet(name, boxes) -> Masklet:
-    """boxes: one (y0, y1, x0, x1) an annotated frame, or None where the object is absent."""
+    """boxes: (y0, y1, x0, x1) for each annotated frame, None where the object is absent."""
     masks = np.zeros((len(boxes), H, W), bool)
     for mask, box in zip(masks, boxes, strict=True):
         if box:
@@ -57,7 +57,7 @@ HAND = make_masklet("b", [(10, 20, 10, 30), (10, 20, 14, 34), (10, 20, 18, 38)])
 
 
 class OneVideo:
-    """As much of a release as an export looks at."""
+    """The part of a release that an export uses."""
 
     def __init__(self, folder, rows, split="val"):
         self.blobs, self.rows, self.split = self, rows, split
@@ -95,7 +95,7 @@ def test_an_export_is_read_back(root, tmp_path):
     for t in range(3):
         hand = rle.decode(HAND.rle[t], H, W)
         assert np.array_equal(rle.decode(masks[2][t], H, W), hand)
-        if t < 2:  # the hand, which is smaller, lies over its person
+        if t < 2:  # the hand is smaller, so it lies over the person
             assert np.array_equal(rle.decode(masks[1][t], H, W), rle.decode(PERSON.rle[t], H, W) & ~hand)
     with PictureReader("v1", clip.pictures, keep=1) as reader, video.FrameReader(tmp_path / "v1.mp4") as stored:
         for t in (2, 0, 1):
@@ -104,8 +104,8 @@ def test_an_export_is_read_back(root, tmp_path):
             reader.read(3)
 
 
-def test_the_order_of_overlaps_is_that_of_the_whole_video_and_not_of_a_frame():
-    late = make_masklet("c", [(0, 2, 0, 2), (0, 40, 0, 40), (0, 40, 0, 40)])  # small only while it enters
+def test_which_masklet_lies_on_top_is_decided_once_for_the_whole_video():
+    late = make_masklet("c", [(0, 2, 0, 2), (0, 40, 0, 40), (0, 40, 0, 40)])  # small only while it enters the frame
     ids = davis.flatten(make_video(), [HAND, late], 0)
     assert (ids == 2).sum() == 4 and (ids == 1).sum() == 200
     ids = davis.flatten(make_video(), [late, HAND], 4)
@@ -193,7 +193,7 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("line", SPOILED)
-def test_a_folder_that_is_not_davis_is_one_line(root, line):
+def test_a_folder_that_is_not_davis_is_refused_in_one_line(root, line):
     SPOILED[line](root)
     with pytest.raises(PictureError) as error:
         open_it(root).masks()

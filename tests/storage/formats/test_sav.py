@@ -1,4 +1,4 @@
-"""SA-V's JSON: the real file is reproduced to the last digit, and a malformed one is one line."""
+"""SA-V's JSON: the real file is reproduced to the last digit, and a malformed one is refused in one line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_real_file_goes_in_and_comes_out_equal():
     ours = sav.to_sav(video, sav.from_sav(real, video=video))
     assert list(ours) == list(real) == list(sav.KEYS)
     for key in sav.KEYS:
-        if key != "video_environment":  # nobody told us
+        if key != "video_environment":  # the annotation does not say it
             assert ours[key] == real[key], key
             assert type(ours[key]) is type(real[key]), key
 
@@ -159,7 +159,7 @@ def test_one_extra_annotated_frame_is_cut_and_more_are_refused(annotation):
         (lambda d: d.pop("video_id"), "without 'video_id'"),
     ],
 )
-def test_a_malformed_annotation_is_one_line_that_says_where(annotation, tmp_path, change, says):
+def test_a_malformed_annotation_is_refused_in_one_line_that_says_where(annotation, tmp_path, change, says):
     change(annotation)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(annotation))
@@ -170,7 +170,7 @@ def test_a_malformed_annotation_is_one_line_that_says_where(annotation, tmp_path
 
 
 @pytest.mark.parametrize("text", ["", "no", "[]", "[1]", "\x00", "[" * 100_000], ids=len)
-def test_a_file_that_is_not_an_annotation_is_one_line(tmp_path, text):
+def test_a_file_that_is_not_an_annotation_is_refused_in_one_line(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(sav.SavError, match="a.json"):
