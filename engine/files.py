@@ -44,3 +44,14 @@ def alone(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def held(path: Path) -> bool:
+    """Whether another process or thread is inside `alone(path)`. Creates no file."""
+    if not path.exists():
+        return False
+    try:
+        with alone(path, wait=False):
+            return False
+    except InUse:
+        return True

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StorageSettings(_Part):
@@ -113,8 +113,8 @@ class RoundSettings(_Part):
     min_new_masklets: int = Field(200, ge=1)  # accepted since the last round
     steps: int = Field(200, ge=1)  # training steps
     lr: float = Field(1e-4, gt=0)  # peak learning rate
-    image_size: int | None = None  # px; None: the checkpoint's
-    min_gain: float = 0.0  # J&F points (0 to 100) that a checkpoint must gain to be promoted
+    image_size: int | None = Field(None, ge=32, multiple_of=32)  # px; None: the checkpoint's
+    min_gain: float = Field(0.0, ge=-100, le=100)  # J&F points (0 to 100) that a checkpoint must gain to be promoted
 
 
 class AirflowSettings(_Part):

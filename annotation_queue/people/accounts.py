@@ -196,8 +196,10 @@ class Accounts:
         """A new token for a program that acts as `name`. It cannot be read again later.
 
         scopes: the uses that it permits; None: everything that `name` may do. expires_s: s until it expires.
-        Raises ValueError for an unknown name, NotAllowed if `by` may not do this.
+        Raises ValueError for an unknown name or an invalid time, NotAllowed if `by` may not do this.
         """
+        if expires_s is not None and not 0 < expires_s < math.inf:  # false for NaN, too
+            raise ValueError(f"a token is valid for a number of seconds above 0, not {expires_s}")
         secret, now = TOKEN_PREFIX + secrets.token_urlsafe(32), self._clock()
         kept = None if scopes is None else ",".join(sorted({Scope(scope) for scope in scopes}))
         if kept == "":

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, TypeVar
@@ -18,15 +18,19 @@ from typing import Annotated, TypeVar
 import typer
 from pydantic import ValidationError
 from rich import progress as rich_progress
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Column, Table
 
 from engine.progress import Progress
 
 # Printed text holds names of files and people, so none of it is parsed as markup.
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+# No line is broken to fit the terminal: a name that is broken in two cannot be copied.
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 STOPPED = 130  # exit status of a stopped command
+LAST_COLUMN = 24  # characters that the last column of a table needs at least
 LINE_S = 30.0  # how often long work prints a line where there is no terminal to draw a bar on
 
 OURS = ("engine", "storage", "model", "validation", "annotation_queue")
@@ -49,7 +53,7 @@ def run(app: typer.Typer) -> None:
     except ValidationError as error:
         for problem in error.errors():
             place = "__".join(str(p) for p in problem["loc"]).upper()
-            err.print(f"masklets: setting MASKLETS_{place}: {problem['msg']}", style="red", soft_wrap=True)
+            err.print(f"masklets: setting MASKLETS_{place}: {problem['msg']}", style="red")
         sys.exit(2)
     except Exception as error:
         if type(error).__module__.partition(".")[0] in ("typer", "click"):
@@ -60,7 +64,7 @@ def run(app: typer.Typer) -> None:
         if not _is_expected(error):
             raise
         line = (str(error).strip() or (type(error).__doc__ or type(error).__name__)).splitlines()[0]
-        err.print(f"masklets: {line}", style="red", soft_wrap=True)
+        err.print(f"masklets: {line}", style="red")
         sys.exit(2)
 
 
@@ -79,9 +83,29 @@ def _as_json(value: object) -> object:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Prints a table where a terminal is wide enough, and elsewhere one line a row with tabs between the cells.
+
+    No cell is cut; in a table the last column may take several lines. header: empty for rows of a name and a value.
+    """
+    every = [list(header), *rows] if header else list(rows)
+    widths = [max(cell_len(cell) for cell in column) for column in zip(*every, strict=True)]
+    needed = sum(widths[:-1]) + min(widths[-1], LAST_COLUMN) + 3 * len(widths) + 1
+    if not out.is_terminal or needed > out.width:
+        for line in ([title] if title else []) + ["\t".join(" ".join(cell.split()) for cell in row) for row in every]:
+            print(line, file=out.file)  # the console would replace the tabs
+        return
+    *names, last = header or [""] * len(widths)
+    columns = [*(Column(name, no_wrap=True) for name in names), Column(last, overflow="fold")]
+    table = Table(*columns, title=title, show_header=bool(header))
+    for row in rows:
+        table.add_row(*row)
+    out.print(table, soft_wrap=False)
+
+
 def print_dim(line: str) -> None:
     """A `Tell`: one grey line on standard error."""
-    err.print(line, style="dim", soft_wrap=True)
+    err.print(line, style="dim")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from engine.cli import console
 from engine.cli.console import Json
@@ -39,7 +38,7 @@ def train(
         int | None, typer.Option(min=1, help="Training steps. Default: the setting's or the recipe's.")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. Default: the setting's or the recipe's.")] = None,
-    seed: int = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
     as_json: Json = False,
 ) -> None:
     """One retraining round: train, evaluate on held-out videos, promote if the gate passes. With --data: train only."""
@@ -124,18 +123,22 @@ def list_rounds(as_json: Json = False) -> None:
     from engine.services import connect
 
     with connect() as s:
-        rows = [(record.start_of(s, r), record.result_of(s, r)) for r in record.ids(s)]
+        rows = [(r, record.result_of(s, r.round_id), record.state_of(s, r)) for r in record.all_of(s)]
     if as_json:
-        console.print_json([dataclasses.asdict(a) | (dataclasses.asdict(b) if b else {}) for a, b in rows])
+        facts = [dataclasses.asdict(r) | (dataclasses.asdict(end) if end else {}) for r, end, _ in rows]
+        console.print_json([fact | {"state": state} for fact, (_, _, state) in zip(facts, rows, strict=True)])
         return
-    table = Table("round", "release", "from", "masklets", "steps", "J&F before", "after", "gate")
-    for begun, result in rows:
-        last = ("", "", "running")
+    if not rows:
+        console.out.print("no round yet: masklets train")
+        return
+    lines = []
+    for begun, result, state in rows:
+        last = ("", "", "running" if state is record.RoundState.RUNNING else "stopped, run again to continue")
         if result is not None:
             gate = "promoted" if result.promoted else "; ".join(result.reasons)
             last = (f"{100 * result.jf_before:.1f}", f"{100 * result.jf_after:.1f}", gate)
-        table.add_row(begun.round_id, begun.release, begun.parent, str(begun.masklets), str(begun.steps), *last)
-    console.out.print(table if rows else "no round yet: masklets train")
+        lines.append((begun.round_id, begun.release, begun.parent, str(begun.masklets), str(begun.steps), *last))
+    console.print_rows(("round", "release", "from", "masklets", "steps", "J&F before", "after", "gate"), lines)
 
 
 def evaluate(
@@ -185,14 +188,12 @@ def evaluate(
     if as_json:
         console.print_json(result)
         return
-    table = Table(title=f"{checkpoint} on {chosen.name}, {split}: {protocol}", show_header=False)
     points = [(name, f"{value:.1f}") for name, value in _points(result).items()] if protocol != "interactive" else []
-    for label, value in points or _interactive_rows(result):
-        table.add_row(label, value)
-    table.add_row("objects", str(result.masklets if protocol in first_frame.PROTOCOLS else result.objects))
-    console.out.print(table)
+    count = str(result.masklets if protocol in first_frame.PROTOCOLS else result.objects)
+    rows = [*(points or _interactive_rows(result)), ("objects", count)]
+    console.print_rows((), rows, title=f"{checkpoint} on {chosen.name}, {split}: {protocol}")
     if picture:
-        console.out.print(f"drawn: {picture}", soft_wrap=True)
+        console.out.print(f"drawn: {picture}")
 
 
 def open_data(s: Services, where: str | None, split: str) -> Dataset:

@@ -73,7 +73,7 @@ def list_people(as_json: Json = False) -> None:
         words = [", ".join(person.roles), f"knows {', '.join(person.skills)}" if person.skills else ""]
         words += [f"token {t.token_id} ({', '.join(t.scopes or ['unlimited'])})" for t in person.tokens]
         words += ["disabled" if person.disabled else ""]
-        console.out.print(f"{person.name}  {'; '.join(word for word in words if word)}", soft_wrap=True)
+        console.out.print(f"{person.name}  {'; '.join(word for word in words if word)}")
 
 
 @app.command("disable")
@@ -159,4 +159,4 @@ def audit(limit: Annotated[int, typer.Option(min=1)] = 50, as_json: Json = False
         return
     for line in lines:
         when = datetime.fromtimestamp(line.at).isoformat(" ", "seconds")
-        console.out.print(f"{when}  {line.actor}  {line.action}  {line.subject}  {line.detail}", soft_wrap=True)
+        console.out.print(f"{when}  {line.actor}  {line.action}  {line.subject}  {line.detail}")

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from engine.cli import console, people
 from engine.cli.console import Json
@@ -66,7 +65,7 @@ def _serve_review(s: Services, queue: QueueProcess, batch_ids: list[str], to: Co
     """Says where the review is and keeps its process running. Never returns: Ctrl-C ends it."""
     person, password = people.first_person(s)
     left = sum(s.queue.batch(batch_id).remaining for batch_id in batch_ids)
-    to.print(f"{left} tickets to do at {s.settings.queue_url}, as {person} with {password}", soft_wrap=True)
+    to.print(f"{left} tickets to do at {s.settings.queue_url}, as {person} with {password}")
     to.print("Ctrl-C ends it; decisions are kept, and a batch is published when its last ticket closes.")
     while True:
         queue.check()
@@ -97,10 +96,12 @@ def quarantine(as_json: Json = False) -> None:
     if as_json:
         console.print_json(rows)
         return
-    table = Table("stage", "what", "reason", "detail")
-    for row in rows:
-        table.add_row(row.stage, row.subject, row.reason, row.detail)
-    console.out.print(table if rows else "nothing was refused")
+    if not rows:
+        console.out.print("nothing was refused")
+        return
+    console.print_rows(
+        ("stage", "what", "reason", "detail"), [(row.stage, row.subject, row.reason, row.detail) for row in rows]
+    )
 
 
 def stats(as_json: Json = False) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from engine.cli import console, people
@@ -33,18 +32,16 @@ def demo(
         def tell(line: str) -> None:
             status.update(Text(line))
             stamp = (f"{time.monotonic() - begun:6.1f} s", "dim")
-            console.err.print(Text.assemble(stamp, f"  {line}"), soft_wrap=True)
+            console.err.print(Text.assemble(stamp, f"  {line}"))
 
         result = whole.run_demo(folder, tell, clips=clips)
     if as_json:
         console.print_json(dataclasses.asdict(result.summary) | {"report": str(result.report)})
         return
-    table = Table(title=f"The whole loop in {time.monotonic() - begun:.0f} s", show_header=False)
-    for label, value in report.table(result.summary):
-        table.add_row(label, value)
-    console.out.print(table)
-    console.out.print(f"report: {result.report.absolute()}", soft_wrap=True)
-    console.out.print(f"SA-V JSON: {len(result.sav)} files in {(folder / 'sa-v').absolute()}", soft_wrap=True)
+    title = f"The whole loop in {time.monotonic() - begun:.0f} s"
+    console.print_rows((), report.table(result.summary), title=title)
+    console.out.print(f"report: {result.report.absolute()}")
+    console.out.print(f"SA-V JSON: {len(result.sav)} files in {(folder / 'sa-v').absolute()}")
 
 
 def up() -> None:
@@ -76,7 +73,7 @@ def up() -> None:
             f"review queue  {settings.queue_url}  as {person} with {password}",
             f"videos from   {source}",
         ):
-            console.out.print(line, soft_wrap=True)
+            console.out.print(line)
         while True:
             airflow.check()
             queue.check()
@@ -103,6 +100,6 @@ def doctor(as_json: Json = False) -> None:
     else:
         for result in results:
             mark = ("ok  ", "green") if result.ok else ("FAIL", "red")
-            console.out.print(Text.assemble(mark, f" {result.name}: {result.detail}"), soft_wrap=True)
+            console.out.print(Text.assemble(mark, f" {result.name}: {result.detail}"))
     if not all(result.ok for result in results):
         raise typer.Exit(1)

@@ -6,7 +6,10 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from model.recipe import Interaction, Recipe, TrainingStage, parse_recipe
+from pydantic import ValidationError
+
+from engine.rounds.record import Round
+from model.recipe import Interaction, Recipe, TrainingStage, first_problem, parse_recipe
 
 # The clip sampler already reverses time, so these recipes do not.
 FULL = Recipe(
@@ -105,22 +108,37 @@ def recipe_of(name: str, image_size: int) -> Recipe:
 def fitted(recipe: Recipe, *, steps: int | None = None, lr: float | None = None, seed: int | None = None) -> Recipe:
     """The recipe with other steps, learning rate or seed; its stages keep their proportions. None: unchanged.
 
-    steps: over all stages.  lr: of the first stage.
+    steps: over all stages.  lr: of the first stage.  Raises ValueError, in one line, for an invalid number.
     """
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps: at least 1, got {steps}")
     total = sum(stage.steps for stage in recipe.stages)
     length = 1.0 if steps is None else steps / total
     rate = 1.0 if lr is None else lr / recipe.stages[0].lr
-    stages = tuple(
-        replace(
-            stage,
-            steps=max(1, round(stage.steps * length)),
-            warmup=round(stage.warmup * length),
-            lr=stage.lr * rate,
-            encoder_lr=None if stage.encoder_lr is None else stage.encoder_lr * rate,
+    try:
+        stages = tuple(
+            replace(
+                stage,
+                steps=max(1, round(stage.steps * length)),
+                warmup=round(stage.warmup * length),
+                lr=stage.lr * rate,
+                encoder_lr=None if stage.encoder_lr is None else stage.encoder_lr * rate,
+            )
+            for stage in recipe.stages
         )
-        for stage in recipe.stages
-    )
-    return replace(recipe, stages=stages, seed=recipe.seed if seed is None else seed)
+        return replace(recipe, stages=stages, seed=recipe.seed if seed is None else seed)
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from error
+
+
+def of_round(begun: Round, image_size: int) -> Recipe:
+    """The recipe of a round: `quick` with the round's steps, learning rate and seed, at this image size (px).
+
+    Raises ValueError, in one line, for an invalid number.
+    """
+    recipe = fitted(recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed)
+    (stage,) = recipe.stages
+    return replace(recipe, stages=(replace(stage, warmup=max(1, begun.steps // 10)),))
 
 
 def to_json(recipe: Recipe) -> str:

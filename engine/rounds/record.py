@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+from engine.files import held
 from engine.registry import Checkpoint
 from engine.services import Services
 from storage.blobs.base import BlobMissing
@@ -17,6 +20,14 @@ from storage.blobs.base import BlobMissing
 
 class NoSuchRound(Exception):
     """No such round, or the round has not reached this step."""
+
+
+class RoundState(StrEnum):
+    """How far a round is."""
+
+    RUNNING = "running"  # a process of this machine trains or evaluates it
+    STOPPED = "stopped"  # it was killed or never began; the same command continues it
+    DECIDED = "decided"
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,11 @@ def ids(s: Services) -> list[str]:
     return sorted({key.split("/")[1] for key in s.blobs.keys("rounds/") if key.endswith("/start.json")})
 
 
+def all_of(s: Services) -> list[Round]:
+    """All rounds that were started, sorted by their ids."""
+    return [start_of(s, round_id) for round_id in ids(s)]
+
+
 def start_of(s: Services, round_id: str) -> Round:
     """The pinned inputs of a round. Raises NoSuchRound."""
     found = read(s, round_id, "start")
@@ -78,6 +94,18 @@ def result_of(s: Services, round_id: str) -> RoundResult | None:
     """The result of a round; None if it is not decided yet."""
     found = read(s, round_id, "decision")
     return None if found is None else RoundResult(**{**found, "reasons": tuple(found["reasons"])})
+
+
+def lock_of(s: Services, round_id: str) -> Path:
+    """The lock that a process of this machine holds while it trains or evaluates the round."""
+    return s.home / "rounds" / round_id / "lock"
+
+
+def state_of(s: Services, begun: Round) -> RoundState:
+    """How far a round is. Another machine's process is not seen: its round counts as stopped."""
+    if result_of(s, begun.round_id) is not None:
+        return RoundState.DECIDED
+    return RoundState.RUNNING if held(lock_of(s, begun.round_id)) else RoundState.STOPPED
 
 
 def read(s: Services, round_id: str, name: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,13 @@ from engine.files import alone
 from engine.protocols import first_frame
 from engine.protocols.truth import NothingHeldOut
 from engine.registry import Checkpoint
-from engine.rounds.record import NoSuchRound, Round, RoundResult, checkpoint_of, read, result_of, start_of
+from engine.rounds.record import NoSuchRound, Round, RoundResult, checkpoint_of, lock_of, read, result_of, start_of
 from engine.services import Services
 from storage import releases
 from storage.releases import NoSuchRelease
 from validation import gate
 
 if TYPE_CHECKING:
-    from model.recipe import Recipe
     from model.trainer import TrainingProgress
 
 log = logging.getLogger(__name__)
@@ -54,20 +53,20 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
         raise ValueError("a round trains in one process: torchrun is for `masklets train --data`")
     begun = start_of(s, round_id)
     folder = s.home / "rounds" / round_id
-    with alone(folder / "lock"):
+    with alone(lock_of(s, round_id)):
         if not s.blobs.exists(f"checkpoints/{round_id}/meta.json"):
             _fine_tune(s, begun, folder, report)
     return round_id
 
 
 def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainingProgress], None]) -> None:
-    from engine.rounds import training
+    from engine.rounds import recipes, training
     from engine.rounds.watch import Watch
     from model.trainer import RunOptions
 
     parent = s.model(_parent(begun), to_train=True)
     data = layouts.of_release(releases.load(s.blobs, begun.release)).only("train")
-    recipe = recipe_of(begun, begun.image_size or parent.image_size)
+    recipe = recipes.of_round(begun, begun.image_size or parent.image_size)
     samplers = training.samplers_of(data, list(clip_sampler.index(data)), recipe)
     watch = Watch(folder, recipe, samplers[recipe.stages[0]], s.registry.track(begun.round_id))
     options = RunOptions(device=s.device, save_every=25, report_every=10)
@@ -84,29 +83,21 @@ def _parent(begun: Round) -> Checkpoint:
     return Checkpoint(begun.parent, begun.parent_round, begun.parent_key)
 
 
-def recipe_of(begun: Round, image_size: int) -> Recipe:
-    """The recipe of a round: `quick` with the round's steps, learning rate and seed, at this image size (px)."""
-    from engine.rounds import recipes
-
-    recipe = recipes.fitted(recipes.recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed)
-    (stage,) = recipe.stages
-    return replace(recipe, stages=(replace(stage, warmup=max(1, begun.steps // 10)),))
-
-
 def evaluate(s: Services, round_id: str) -> str:
     """Measures the round's checkpoint and its parent on the release's held-out videos. Raises NoSuchRound."""
     begun = start_of(s, round_id)
-    if read(s, round_id, "evaluation") is not None:
-        return round_id
-    held_out = layouts.of_release(releases.load(s.blobs, begun.release)).only("val")
-    after = s.model(checkpoint_of(s, round_id))
-    before = s.model(_parent(begun))
-    figures: dict[str, object] = {
-        name: asdict(first_frame.measure(held_out, loaded, PROTOCOL))
-        for name, loaded in (("before", before), ("after", after))
-    }
-    figures |= {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
-    s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
+    with alone(lock_of(s, round_id)):
+        if read(s, round_id, "evaluation") is not None:
+            return round_id
+        held_out = layouts.of_release(releases.load(s.blobs, begun.release)).only("val")
+        after = s.model(checkpoint_of(s, round_id))
+        before = s.model(_parent(begun))
+        figures: dict[str, object] = {
+            name: asdict(first_frame.measure(held_out, loaded, PROTOCOL))
+            for name, loaded in (("before", before), ("after", after))
+        }
+        figures |= {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
+        s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
     return round_id
 
 

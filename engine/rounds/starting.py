@@ -13,6 +13,7 @@ from dataclasses import asdict
 from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.protocols.truth import NothingHeldOut
+from engine.rounds import recipes
 from engine.rounds.record import Round, ids, result_of, start_of
 from engine.services import Services
 from storage import releases
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PERMANENT_ERRORS = (NoSuchRelease, NothingToTrainOn, NothingHeldOut)  # of `start`: a retry cannot fix them
 
+SOME_PX = 256  # stands for the parent's image size, which is known once the parent is loaded
 FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
 
 
@@ -56,11 +58,13 @@ def due(s: Services) -> str | None:
 def start(s: Services, release: str, *, steps: int | None = None, lr: float | None = None, seed: int = 1) -> str:
     """Pins everything that a round depends on and returns its id. The same inputs give the same round.
 
-    Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut.
+    Checks everything before it writes.
+    Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut; ValueError for an invalid number.
     """
     pinned = releases.load(s.blobs, release)
-    _check_release(pinned)
     begun = _round(s, pinned, steps, lr, seed)
+    recipes.of_round(begun, begun.image_size or SOME_PX)  # raises ValueError for an invalid number
+    _check_release(pinned)
     s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
     return begun.round_id
 

@@ -149,6 +149,7 @@ def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsy
     assert "ada (verifier, lead)" in said("add", "ada", "--role", "verifier", "--role", "lead", "--skill", "birds")
     assert said("token", "ada", "--scope", "read", "--days", "1").startswith("mq_")
     said("token", "ada", "--scope", "king", status=2)
+    said("token", "ada", "--days", "nan", status=2)
     ada = next(p for p in json.loads(said("list", "--json"))["people"] if p["name"] == "ada")
     assert (ada["roles"], ada["skills"], ada["tokens"][0]["scopes"]) == (["lead", "verifier"], ["birds"], ["read"])
     token_id = ada["tokens"][0]["token_id"]

@@ -12,7 +12,7 @@ import pytest
 from engine.datasets import clip_sampler, labelled, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.datasets.layouts import open_dataset
-from engine.rounds import record, retraining
+from engine.rounds import recipes, record
 from engine.stages import ingest
 from storage import rle
 from storage.formats import sav_frames
@@ -117,7 +117,7 @@ def samples(clips, image_size, frames):
     """What the trainer draws from a source."""
     from model import samples
 
-    recipe = retraining.recipe_of(record.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
+    recipe = recipes.of_round(record.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
     (stage,) = recipe.stages
     return samples.Samples(clips, replace(stage, frames=frames), recipe, 0, 0)
 

@@ -1,9 +1,16 @@
 """The records of rounds in the store."""
 
+import math
+
 import pytest
 
+from engine.files import alone
+from engine.protocols import first_frame
 from engine.registry import Checkpoint
-from engine.rounds import record, starting
+from engine.rounds import record, retraining, starting
+from engine.rounds.record import RoundState
+from tests.engine.true_releases import measured
+from validation import gate
 
 
 def test_a_checkpoint_is_a_round_that_was_trained_or_a_name(s, true_release):
@@ -13,3 +20,39 @@ def test_a_checkpoint_is_a_round_that_was_trained_or_a_name(s, true_release):
         record.checkpoint_of(s, round_id)
     s.blobs.create(f"checkpoints/{round_id}/meta.json", b"{}")
     assert record.checkpoint_of(s, round_id) == Checkpoint(round_id, 1, f"checkpoints/{round_id}")
+
+
+def test_a_round_without_a_decision_runs_while_a_process_holds_it_and_is_stopped_otherwise(s, true_release):
+    begun = record.start_of(s, starting.start(s, true_release.name))
+    lock = record.lock_of(s, begun.round_id)
+    assert record.state_of(s, begun) is RoundState.STOPPED and not lock.exists()
+    with alone(lock):
+        assert record.state_of(s, begun) is RoundState.RUNNING
+    assert record.state_of(s, begun) is RoundState.STOPPED
+    retraining.decide(s, measured(s, begun.round_id))
+    assert record.state_of(s, begun) is RoundState.DECIDED
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"lr": -1.0}, {"lr": math.nan}, {"lr": math.inf}, {"lr": 0.0}, {"steps": 0}, {"steps": -3}, {"seed": -1}],
+)
+def test_a_round_with_an_invalid_number_is_refused_and_not_recorded(s, true_release, numbers):
+    with pytest.raises(ValueError, match="lr|steps|seed") as refused:
+        starting.start(s, true_release.name, **numbers)
+    assert "\n" not in str(refused.value) and record.ids(s) == []
+
+
+def test_a_round_is_held_while_it_is_evaluated(s, true_release, monkeypatch):
+    begun = record.start_of(s, starting.start(s, true_release.name))
+    s.blobs.create(f"checkpoints/{begun.round_id}/meta.json", b"{}")
+    states = []
+
+    def measure(*arguments):
+        states.append(record.state_of(s, begun))
+        return gate.Metrics(jf=0.5, masklets=1, slices={})
+
+    monkeypatch.setattr(first_frame, "measure", measure)
+    monkeypatch.setattr(s, "model", lambda checkpoint: None)
+    retraining.evaluate(s, begun.round_id)
+    assert states == [RoundState.RUNNING] * 2
