@@ -20,19 +20,19 @@ from pathlib import Path
 
 import pyarrow
 
-from storage import arrow
-from storage.records import Quarantined
+from storage import arrow, rle
+from storage.records import STRIDE, Masklet
 from storage.tables import Tables
 
-ROWS = 20
+ROWS, FRAMES = 300, 24  # of masklets: three row groups
 FILE, CATALOG, WAREHOUSE = "rows.parquet", "catalog.db", "warehouse"
 
 # The program of each way; its first argument is the folder of `prepare`.
 WAYS = {
     "pool": "import pyarrow as pa, pyarrow.parquet as pq; pq.read_table(pa.BufferReader(data))",
-    "ours": "from storage import arrow, records; arrow.from_parquet(records.Quarantined, data)",
+    "ours": "from storage import arrow, records; arrow.from_parquet(records.Masklet, data)",
     "scan": "from storage.tables import Tables\n"
-    f"with Tables.open(f'sqlite:///{{folder}}/{CATALOG}', f'{{folder}}/{WAREHOUSE}') as t: t.scan('quarantine')",
+    f"with Tables.open(f'sqlite:///{{folder}}/{CATALOG}', f'{{folder}}/{WAREHOUSE}') as t: t.scan('masklets')",
 }
 BEGIN = f"import sys, pathlib; folder = pathlib.Path(sys.argv[1]); data = (folder / {FILE!r}).read_bytes()\n"
 
@@ -40,12 +40,29 @@ BEGIN = f"import sys, pathlib; folder = pathlib.Path(sys.argv[1]); data = (folde
 def prepare(folder: Path) -> None:
     """Writes the same rows as a file and as a table."""
     rows = [
-        Quarantined(subject=f"video-{n}", stage="ingest", batch_id="batch", reason="too_short", detail="1 s")
+        Masklet(
+            masklet_id=f"m{n}",
+            video_id=f"video-{n}",
+            batch_id="batch",
+            height=360,
+            width=640,
+            frame_idx=tuple(range(0, STRIDE * FRAMES, STRIDE)),
+            rle=(rle.empty(360, 640),) * FRAMES,
+            area_px=(0,) * FRAMES,
+            score=(0.5,) * FRAMES,
+            object_score=(0.5,) * FRAMES,
+            stability=(0.5,) * FRAMES,
+            kind="auto",
+            phase="auto",
+            round=0,
+            checkpoint="micro",
+            prompt="{}",
+        )
         for n in range(ROWS)
     ]
-    (folder / FILE).write_bytes(arrow.to_parquet(Quarantined, rows))
+    (folder / FILE).write_bytes(arrow.to_parquet(Masklet, rows))
     with Tables.open(f"sqlite:///{folder}/{CATALOG}", f"{folder}/{WAREHOUSE}") as tables:
-        tables.commit("quarantine", [folder / FILE], "batch")
+        tables.commit("masklets", [folder / FILE], "batch")
 
 
 def statuses(program: str, folder: Path, children: int) -> dict[str, int]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 
 from annotation_queue.api.asking import Id, Overseer, Pipeline
 from annotation_queue.api.backend import Queue
+from annotation_queue.api.sent import Sent
 from annotation_queue.records import Batch, Gold, NewGold, NewTicket, ResultPage
 from annotation_queue.rules import ID_LENGTH
 
@@ -38,7 +39,7 @@ class AddedCount:
 
 
 @router.put("/api/batches/{batch_id}")
-def open_batch(batch_id: Id, body: OpenBatch, _: Pipeline, queue: Queue) -> Batch:
+def open_batch(batch_id: Id, body: Sent[OpenBatch], _: Pipeline, queue: Queue) -> Batch:
     """Opens a batch, or adds tickets to it. Tickets that it has already are skipped."""
     return queue.store.open_batch(batch_id, body.tickets, sealed=body.sealed)
 
@@ -68,7 +69,7 @@ def result(
 
 
 @router.post("/api/batches/{batch_id}/gold")
-def add_gold(batch_id: Id, body: AddGold, who: Overseer, queue: Queue) -> AddedCount:
+def add_gold(batch_id: Id, body: Sent[AddGold], who: Overseer, queue: Queue) -> AddedCount:
     """Adds gold tickets; those that are there already are skipped."""
     return AddedCount(added=queue.store.add_gold(batch_id, body.tickets, by=who))
 

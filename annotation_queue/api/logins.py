@@ -10,6 +10,7 @@ from pydantic import Field
 
 from annotation_queue.api.asking import COOKIE, Somebody, caller
 from annotation_queue.api.backend import Backend, Queue
+from annotation_queue.api.sent import Sent
 from annotation_queue.errors import LoginRefused
 from annotation_queue.people.accounts import LOGIN_S, Caller, Login
 from annotation_queue.people.oidc import FLOW_S, Provider
@@ -77,7 +78,7 @@ def ways_to_log_in(queue: Queue) -> Ways:
 
 
 @router.post("/api/login")
-async def log_in(body: Credentials, request: Request, response: Response, queue: Queue) -> Me:
+async def log_in(body: Sent[Credentials], request: Request, response: Response, queue: Queue) -> Me:
     """Logs in by password, and sets the cookie."""
     login = await queue.hashing.run(queue.accounts.log_in, body.name, body.password, address=_address(request))
     return _logged_in(login, response, queue)
@@ -92,7 +93,7 @@ async def begin_elsewhere(response: Response, queue: Queue) -> Elsewhere:
 
 
 @oidc_router.post("/api/login/oidc/finish")
-async def finish_elsewhere(body: Answered, request: Request, response: Response, queue: Queue) -> Me:
+async def finish_elsewhere(body: Sent[Answered], request: Request, response: Response, queue: Queue) -> Me:
     """Finishes a login that this browser began at the provider, and sets the cookie."""
     oidc = _provider(queue)
     secret = request.cookies.get(FLOW_COOKIE, "")

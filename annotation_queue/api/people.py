@@ -10,6 +10,7 @@ from pydantic import Field
 
 from annotation_queue.api.asking import Id, Manager
 from annotation_queue.api.backend import Backend, Queue
+from annotation_queue.api.sent import Sent
 from annotation_queue.people.accounts import token_id_of
 from annotation_queue.records import Account, AuditEntry, Person, Role, Scope
 
@@ -63,20 +64,20 @@ def everybody(_: Manager, queue: Queue) -> list[Account]:
 
 
 @router.post("/api/people")
-async def set_person(body: SetPerson, who: Manager, queue: Queue) -> Account:
+async def set_person(body: Sent[SetPerson], who: Manager, queue: Queue) -> Account:
     """Adds or changes a person. Only an admin may make or change an admin."""
     return await queue.hashing.run(_set_person, body, who, queue)
 
 
 @router.post("/api/people/{name}/disable", status_code=204)
-def disable(name: Id, body: Disable, who: Manager, queue: Queue) -> Response:
+def disable(name: Id, body: Sent[Disable], who: Manager, queue: Queue) -> Response:
     """Locks a person out, or lets them in again."""
     queue.accounts.disable(name, body.disabled, by=who)
     return Response(status_code=204)
 
 
 @router.post("/api/people/{name}/tokens")
-def issue_token(name: Id, body: IssueToken, who: Manager, queue: Queue) -> Issued:
+def issue_token(name: Id, body: Sent[IssueToken], who: Manager, queue: Queue) -> Issued:
     """A new token for a program of this person."""
     token = queue.accounts.issue_token(name, body.scopes, expires_s=body.expires_s, by=who)
     return Issued(token=token, token_id=token_id_of(token))

@@ -21,6 +21,7 @@ from fastapi.responses import StreamingResponse
 
 from annotation_queue.api.asking import Id, SeenTicket, Somebody
 from annotation_queue.api.backend import Backend, Queue
+from annotation_queue.api.sent import Sent
 from annotation_queue.api.tickets import LeaseBody
 from annotation_queue.draft import FrameMask, Version
 from annotation_queue.records import NewOperation
@@ -47,14 +48,14 @@ class Warm(LeaseBody):
 
 
 @router.post("/api/tickets/{ticket_id}/refine", response_class=StreamingResponse)
-async def refine(ticket_id: Id, body: Refine, who: Somebody, queue: Queue) -> StreamingResponse:
+async def refine(ticket_id: Id, body: Sent[Refine], who: Somebody, queue: Queue) -> StreamingResponse:
     """Keeps an operation, and streams the model's answer."""
     begun = await run_in_threadpool(_live(queue).begin, ticket_id, body.token, who, body.operation)
     return StreamingResponse(_lines(begun), media_type="application/x-ndjson")
 
 
 @router.post("/api/tickets/{ticket_id}/warm", status_code=202)
-def warm(ticket_id: Id, body: Warm, who: Somebody, queue: Queue) -> Response:
+def warm(ticket_id: Id, body: Sent[Warm], who: Somebody, queue: Queue) -> Response:
     """Computes embeddings of a ticket's frames ahead."""
     _live(queue).warm(ticket_id, body.token, who, body.frame_idx)
     return Response(status_code=202)

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from annotation_queue.api.asking import Id, Manager, Overseer, SeenTicket, Somebody
 from annotation_queue.api.backend import Queue
+from annotation_queue.api.sent import Sent
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import (
     AppendResult,
@@ -137,50 +138,50 @@ def branches(_: Overseer, queue: Queue, limit: Annotated[int, Query(ge=1, le=100
 
 
 @router.post("/api/tickets/claim", responses={204: {"description": "There is no ticket for you."}})
-def claim(body: Claim, who: Somebody, queue: Queue) -> Ticket:
+def claim(body: Sent[Claim], who: Somebody, queue: Queue) -> Ticket:
     """Leases the next ticket to this person."""
     found = queue.store.claim(who, body.kinds, claim_id=body.claim_id, ticket_id=body.ticket_id, batch_id=body.batch_id)
     return found if found is not None else Response(status_code=204)  # type: ignore[return-value]  # no body
 
 
 @router.post("/api/tickets/{ticket_id}/objects")
-def new_object(ticket_id: Id, body: NewObject, who: Somebody, queue: Queue) -> Ticket:
+def new_object(ticket_id: Id, body: Sent[NewObject], who: Somebody, queue: Queue) -> Ticket:
     """Opens a ticket for another object in the same video."""
     return queue.store.new_object(ticket_id, body.token, who, claim_id=body.claim_id)
 
 
 @router.post("/api/tickets/{ticket_id}/heartbeat")
-def heartbeat(ticket_id: Id, body: LeaseBody, who: Somebody, queue: Queue) -> Ticket:
+def heartbeat(ticket_id: Id, body: Sent[LeaseBody], who: Somebody, queue: Queue) -> Ticket:
     """Renews the lease."""
     return queue.store.heartbeat(ticket_id, body.token, who)
 
 
 @router.post("/api/tickets/{ticket_id}/release")
-def release(ticket_id: Id, body: LeaseBody, who: Somebody, queue: Queue) -> Ticket:
+def release(ticket_id: Id, body: Sent[LeaseBody], who: Somebody, queue: Queue) -> Ticket:
     """Gives the ticket back."""
     return queue.store.release(ticket_id, body.token, who)
 
 
 @router.post("/api/tickets/{ticket_id}/end-lease")
-def end_lease(ticket_id: Id, body: LeaseBody, who: Manager, queue: Queue) -> Ticket:
+def end_lease(ticket_id: Id, body: Sent[LeaseBody], who: Manager, queue: Queue) -> Ticket:
     """Ends another person's lease; for leads and admins."""
     return queue.store.end_lease(ticket_id, body.token, by=who)
 
 
 @router.post("/api/tickets/{ticket_id}/operations")
-def append_operations(ticket_id: Id, body: OperationsBody, who: Somebody, queue: Queue) -> AppendResult:
+def append_operations(ticket_id: Id, body: Sent[OperationsBody], who: Somebody, queue: Queue) -> AppendResult:
     """Stores operations; those that are stored already are skipped."""
     return queue.store.append_operations(ticket_id, body.token, who, body.operations)
 
 
 @router.post("/api/tickets/{ticket_id}/finish")
-def finish(ticket_id: Id, body: Finish, who: Somebody, queue: Queue) -> FinishResult:
+def finish(ticket_id: Id, body: Sent[Finish], who: Somebody, queue: Queue) -> FinishResult:
     """Finishes the ticket with a verdict or with a masklet."""
     return queue.store.finish(ticket_id, body.token, who, body.outcome)
 
 
 @router.post("/api/tickets/{ticket_id}/unsubmit")
-def unsubmit(ticket_id: Id, body: TakeBack, who: Somebody, queue: Queue) -> Ticket:
+def unsubmit(ticket_id: Id, body: Sent[TakeBack], who: Somebody, queue: Queue) -> Ticket:
     """Takes a finished ticket back, under a new lease."""
     return queue.store.unsubmit(ticket_id, who, operation_id=body.operation_id, created_at=body.created_at)
 
