@@ -105,7 +105,11 @@ def kinds_of(roles: frozenset[Role]) -> frozenset[Kind]:
 
 
 def why_not(person: Person, ticket: Ticket) -> str | None:
-    """One line saying why `person` may not hold `ticket`, or None if they may."""
+    """One line saying why `person` may not hold `ticket`, or None if they may.
+
+    `tickets/claims.py` has the same rules as SQL, because a claim finds its ticket by an index; a test compares them.
+    Only the SQL excludes tickets that the person has already answered.
+    """
     if ticket.kind not in kinds_of(person.roles):
         return f"{person.name} has no role for {ticket.kind} tickets"
     if ticket.kind is Kind.VERIFY and ticket.made_by == person.name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,8 @@ from annotation_queue.errors import (
     NotAllowed,
 )
 from annotation_queue.records import Kind, NewTicket, Person, Role, State
+from annotation_queue.rules import HANDED_OUT, OVERSEERS, kinds_of, lane_of, why_not
+from annotation_queue.tickets import claims
 from annotation_queue.tickets.store import GRACE_S, TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
@@ -29,6 +32,44 @@ from tests.annotation_queue.annotators import (
     to_track,
 )
 from tests.annotation_queue.synthetic_queue import candidate, tickets
+
+ROLES = [{Role.ANNOTATOR}, {Role.VERIFIER}, {Role.ANNOTATOR, Role.VERIFIER}, {Role.LEAD}, {Role.PIPELINE, Role.ADMIN}]
+
+
+def test_a_claim_by_id_gets_exactly_the_tickets_that_the_rules_permit(store):
+    """The same rules exist as SQL (`claims`) and as a function (`rules.why_not`): every combination agrees."""
+    store.open_batch("b", tickets(1, frame_count=4))
+    kinds, names = list(Kind), (None, "vera", "victor")
+    combinations = itertools.product(kinds, names, names, (False, True), (None, "hands", "hair"))
+    with store.database.write() as c:
+        plain = dict(c.execute(select(schema.tickets)).one()._mapping)
+        for n, (kind, made_by, sent_back_by, needs_lead, skill) in enumerate(combinations):
+            lane = lane_of(needs_lead=needs_lead, skill=skill)
+            changed = {"ticket_id": f"t{n}", "kind": kind.value, "needs_lead": needs_lead, "skill": skill, "lane": lane}
+            people = {"made_by": made_by, "sent_back_by": sent_back_by}
+            c.execute(insert(schema.tickets).values(plain | changed | people))
+    every = store.tickets(limit=500)
+    assert len(every) == 3 * 3 * 3 * 2 * 3 + 1
+    for roles in ROLES:
+        vera = Person(name="vera", roles=frozenset(roles), skills=frozenset({"hands"}))
+        permitted = {ticket.ticket_id for ticket in every if why_not(vera, ticket) is None}
+        assert {ticket.ticket_id for ticket in every if _gets(store, vera, ticket.ticket_id)} == permitted
+        if not roles & OVERSEERS:
+            assert {ticket.ticket_id for ticket in store.tickets(seen_by=vera, limit=500)} == permitted
+
+
+def _gets(store, person, ticket_id):
+    """Whether a claim for this ticket leases it; the lease is rolled back."""
+    allowed = tuple(kind for kind in HANDED_OUT if kind in kinds_of(person.roles))
+    asked = claims.Request(person=person, kinds=allowed, claim_id="c", ticket_id=ticket_id, batch_id=None)
+    with store.database.engine.connect() as c:
+        try:
+            row, _ = claims.claim(c, store.policy, asked, 0.0, 90.0)
+        except NotAllowed:
+            return False
+        finally:
+            c.rollback()
+    return row is not None
 
 
 def test_claims_follow_the_priority_and_then_the_order_of_the_batch(store):
