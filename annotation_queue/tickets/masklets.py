@@ -40,11 +40,10 @@ def add(c: Connection, batch_id: str, masklets: Sequence[Masklet], now: float) -
             raise ValueError(f"batch {batch_id} has a different masklet {masklet.masklet_id} already")
 
 
-def remove(c: Connection, batch_id: str, masklet_id: str) -> str | None:
-    """Remove a masklet, and return its content."""
-    text, m = content(c, batch_id, masklet_id), schema.masklets
+def remove(c: Connection, batch_id: str, masklet_id: str) -> None:
+    """Remove a masklet, for a take-back."""
+    m = schema.masklets
     c.execute(delete(m).where(m.c.batch_id == batch_id, m.c.masklet_id == masklet_id))
-    return text
 
 
 def origin(c: Connection, batch_id: str, masklet_id: str) -> str:

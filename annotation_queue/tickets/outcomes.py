@@ -30,7 +30,7 @@ from annotation_queue.versions import versions_of
 from storage.records import Masklet, Verdict
 
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts after which the next person is shown the same frame
-_CLOSE = update(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("of_ticket")).returning(schema.tickets)
+_SET_DONE = update(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("of_ticket")).returning(schema.tickets)
 _ANSWERS = (
     select(schema.leases)
     .where(schema.leases.c.ticket_id == bindparam("ticket_id"), schema.HAS_FINISHED)
@@ -106,39 +106,53 @@ def _answer(
     mine, is_last = answers[-1], len(answers) >= row.overlap
     if not is_last and row.object_id is None:
         waiting = finished(c, leases.open_again(c, row.ticket_id))
-        tallies.add(c, tallies.answer_given(row, mine))
+        tallies.add(c, sums_of(c, row, mine))
         return waiting
-    if submission.masklet is None:
-        made, gained = None, tallies.answer_given(row, mine)
-    else:
+    made = None
+    if submission.masklet is not None:
         effort, parent = effort_on(c, row, submission.masklet), masklets.of_ticket(c, row)
         made = made_masklet(submission.masklet, to_ticket(row), person, parent, effort.values())
         masklets.add(c, row.batch_id, [made], now)
-        gained = tallies.answer_given(row, mine, made=made, effort=effort, parent=parent)
+    sums = sums_of(c, row, mine, made)
     answer = majority(answers if is_last else answers[-1:])
     if is_last:
-        all_made = made_of(c, row, answers)
-        gained += tallies.agreement(row, answers, all_made)
+        sums += agreement_of(c, row, answers)
         if row.object_id is not None and answer.verdict != Verdict.REJECT.value:
-            made, _ = closest(all_made)
+            made, _ = closest(made_of(c, row, answers))
             answer = replace(answer, verdict=None, reasons="")
     if row.needs_lead:
         audit.note(c, now, person.name, "decide", row.ticket_id, {"verdict": answer.verdict})
     decision = _Decision(answer=answer, made=made, again=not is_last)
-    result, counted = _settle_or_follow(c, policy, row, decision, now)
-    tallies.add(c, [*gained, *counted])
+    result, opened = _settle_or_follow(c, policy, row, decision, now)
+    tallies.add(c, [*sums, *tallies.ticket_done(row), *tallies.tickets_added(opened)])
     return result
+
+
+def sums_of(c: Connection, row: Row[Any], answer: Row[Any], made: Masklet | None = None) -> list[Tally]:
+    """The sums that one answer adds to the tallies. A take-back subtracts exactly these.
+
+    answer: a row of `leases`. made: the masklet that was made, after it was stored.
+    """
+    if made is None:
+        return tallies.answer_given(row, answer)
+    effort, parent = effort_on(c, row, made), masklets.of_ticket(c, row)
+    return tallies.answer_given(row, answer, made=made, effort=effort, parent=parent)
+
+
+def agreement_of(c: Connection, row: Row[Any], answers: Sequence[Row[Any]]) -> list[Tally]:
+    """The sums that the agreement of a ticket's answers adds. Empty while answers are missing."""
+    return tallies.agreement(row, answers, made_of(c, row, answers)) if len(answers) >= row.overlap else []
 
 
 def _settle_or_follow(
     c: Connection, policy: QueuePolicy, row: Row[Any], decision: _Decision, now: float
-) -> tuple[FinishResult, list[Tally]]:
-    """Close a ticket and open the next one, if there is one. Also returns the rows to add to the tallies."""
+) -> tuple[FinishResult, list[dict[str, Any]]]:
+    """Mark a ticket as done and open the next one, if there is one. Also returns the rows of the opened tickets."""
     answer, kind = decision.answer, Kind(row.kind)
     verdict = None if answer.verdict is None else Verdict(answer.verdict)
     following = kind if decision.again else NEXT[(kind, verdict)]
     follower_id = None if following is None else next_ticket_id(to_ticket(row), following)
-    done = {
+    changed = {
         "of_ticket": row.ticket_id,
         "state": State.DONE.value,
         "leased_by": None,
@@ -151,14 +165,14 @@ def _settle_or_follow(
         "next_ticket_id": follower_id,
         "settled": verdict if following is None else None,
     }
-    closed = c.execute(_CLOSE, done).one()
+    done = c.execute(_SET_DONE, changed).one()
     opened = []
     if following is not None and follower_id is not None:
         new = _repeat(row) if decision.again else _follower(c, policy, row, decision, follower_id, now)
         opened = [OPEN_ROW | new | {"ticket_id": follower_id, "created_at": now}]
         c.execute(insert(schema.tickets).values(**opened[0]))
     drained = batches.count(c, row.batch_id, now, more=len(opened), less=1 - len(opened))
-    return _finished(to_ticket(closed), drained=drained), [*tallies.ticket_done(row), *tallies.tickets_added(opened)]
+    return _finished(to_ticket(done), drained=drained), opened
 
 
 def _repeat(row: Row[Any]) -> dict[str, Any]:

@@ -48,9 +48,9 @@ def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at:
     leases.clear_answer(c, ticket_id, mine.token)
     back = _lease_again(c, ticket_id, lease)
     leases.note(c, back, lease)
-    kept = {"verdict": mine.verdict} | ({} if made is None else {"masklet": json.loads(made)})
+    answer = {"verdict": mine.verdict} | ({} if made is None else {"masklet": json.loads(made)})
     operation = NewOperation(
-        operation_id=operation_id, kind="unsubmit", created_at=created_at, payload=json.dumps(kept, sort_keys=True)
+        operation_id=operation_id, kind="unsubmit", created_at=created_at, payload=json.dumps(answer, sort_keys=True)
     )
     operations.append(c, ticket, operations.Sender(person=person, token=back.lease_token, now=now), [operation])
     audit.note(c, now, person.name, "unsubmit", ticket_id, {"verdict": mine.verdict})
@@ -67,9 +67,12 @@ def _lease_again(c: Connection, ticket_id: str, lease: leases.NewLease) -> Row[A
 
 
 def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[list[Tally], str | None]:
-    """Undo what an answer led to. Returns what to add to the tallies, and the masklet that was made. Raises TooLate."""
+    """Undo what `outcomes.submit` did with an answer, each step by the same functions and in reverse.
+
+    Returns the negative sums for the tallies, and the masklet that was made, as JSON. Raises TooLate.
+    """
     if row.state == State.OPEN.value:  # the ticket still waits for other verdicts
-        return tallies.negative(tallies.answer_given(row, mine)), None
+        return tallies.negative(outcomes.sums_of(c, row, mine)), None
     follower = None
     if row.next_ticket_id is not None:
         follower = leases.lock_ticket(c, row.next_ticket_id)
@@ -79,20 +82,14 @@ def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[lis
     assert batch is not None
     if batch.drained_at is not None:
         raise TooLate(f"batch {row.batch_id} is drained and its result was delivered")
-    answers, made = outcomes.answers_of(c, row), None
-    all_made = outcomes.made_of(c, row, answers)
+    made = masklets.content(c, row.batch_id, mine.masklet_id)
+    sums = outcomes.sums_of(c, row, mine, None if made is None else MASKLET.validate_json(made))
+    sums += outcomes.agreement_of(c, row, outcomes.answers_of(c, row))
+    sums += [*tallies.ticket_done(row), *tallies.tickets_added([] if follower is None else [follower._asdict()])]
     if mine.masklet_id is not None:
-        made = masklets.remove(c, row.batch_id, mine.masklet_id)
+        masklets.remove(c, row.batch_id, mine.masklet_id)
     if follower is not None:
         c.execute(delete(schema.tickets).where(schema.tickets.c.ticket_id == follower.ticket_id))
     opened = 0 if follower is None else 1
     batches.count(c, row.batch_id, now, more=-opened, less=opened - 1)
-    if made is None:
-        lost = tallies.answer_given(row, mine)
-    else:
-        masklet, parent = MASKLET.validate_json(made), masklets.of_ticket(c, row)
-        effort = outcomes.effort_on(c, row, masklet)
-        lost = tallies.answer_given(row, mine, made=masklet, effort=effort, parent=parent)
-    lost += tallies.agreement(row, answers, all_made) if len(answers) >= row.overlap else []
-    lost += [*tallies.ticket_done(row), *tallies.tickets_added([] if follower is None else [follower._asdict()])]
-    return tallies.negative(lost), made
+    return tallies.negative(sums), made
