@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from storage.records import Masklet, Operation, Verdict
 
+LEASE_S = 90.0  # a lease ends this many seconds after its last heartbeat, unless the settings say otherwise
+
 
 class Kind(StrEnum):
     """What a ticket asks a person to do."""

@@ -16,6 +16,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from annotation_queue.records import LEASE_S
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -71,7 +73,7 @@ class QueueSettings(_Part):
     host: str = "127.0.0.1"  # address that the server listens on
     port: int = Field(8765, ge=0, le=65535)
     url: str | None = None  # where people and programs reach the queue; None: http://host:port
-    lease_s: float = Field(90.0, gt=0)  # seconds that a ticket stays with a person whose page sends nothing
+    lease_s: float = Field(LEASE_S, gt=0)  # seconds that a ticket stays with a person whose page sends nothing
     token: SecretStr | None = None  # the pipeline's token; None: made once and kept in `home`
     secure_cookie: bool = False  # True if people reach the page over HTTPS
     # login with an OpenID Connect provider, in addition to passwords

@@ -19,6 +19,7 @@ from annotation_queue import audit
 from annotation_queue.database import Database
 from annotation_queue.errors import LeaseLost, NotAllowed
 from annotation_queue.records import (
+    LEASE_S,
     AppendResult,
     Batch,
     BatchResult,
@@ -68,7 +69,6 @@ from annotation_queue.tickets import (
 from annotation_queue.tickets.rows import MASKLET, operation_of, to_recent_answer, to_ticket
 from storage.records import Masklet, Operation
 
-LEASE_S = 90.0  # a lease ends this long after its last heartbeat
 SWEEP_S = 1.0  # at a claim, a process looks for expired leases if it last did so longer ago than this
 LOCKED_S = (0.005, 0.02, 0.1)  # waits before a claim retries because every suitable ticket was locked
 HEARTBEAT_S = 20.0  # how often a client should send one

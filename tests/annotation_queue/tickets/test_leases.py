@@ -14,8 +14,8 @@ from sqlalchemy import select
 from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.errors import LeaseLost, NotAllowed, TooLate
-from annotation_queue.records import Kind, NewOperation, Person, Reason, Role, State, Submission
-from annotation_queue.tickets.store import LEASE_S, TicketStore
+from annotation_queue.records import LEASE_S, Kind, NewOperation, Person, Reason, Role, State, Submission
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.clock import Clock
 from tests.annotation_queue.synthetic_queue import candidate, corrected, tickets
