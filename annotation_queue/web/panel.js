@@ -107,7 +107,7 @@ export function showTools() {
     toolButton("clear", changed ? "Forget" : "Empty", () => desk.clear(), { off: !changed && !desk.masked() }),
     label("Propagate this frame's mask"),
     toolButton("backward", "◀ Back", () => desk.propagate("backward"), { off: still }),
-    toolButton("forward", "On ▶", () => desk.propagate("forward"), { off: still }),
+    toolButton("forward", "Forward ▶", () => desk.propagate("forward"), { off: still }),
     toolButton("both", "◀ Both ways ▶", () => desk.propagate("both"), { off: still, wide: true }),
     label("This frame"),
     toolButton("lock", "Lock", () => desk.lock(), { on: draft.locked.has(desk.frame) }),
