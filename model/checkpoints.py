@@ -117,7 +117,9 @@ def load(
     name = str(name_or_path)
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if name.endswith((".pt", ".pth")):
-        return wrap(nn.Module.to(_from_meta(Path(name).expanduser()), device, dtype), name=name, source=name)
+        model = _from_meta(Path(name).expanduser())
+        _check_finite(model, name)
+        return wrap(nn.Module.to(model, device, dtype), name=name, source=name)
     folder, source = _find(name, revision)
     try:
         with _quiet():
@@ -131,8 +133,16 @@ def load(
     if missing:  # the library would silently draw them at random
         others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
         raise NoCheckpoint(f"{folder} is not a SAM 2 video checkpoint: it lacks {missing[0]}{others}")
+    _check_finite(model, str(folder))
     mean, std = _normalisation(folder)
     return wrap(nn.Module.to(model, device), name=name, source=source, mean=mean, std=std)
+
+
+def _check_finite(model: nn.Module, place: str) -> None:
+    """Raises NoCheckpoint for weights that are NaN or infinite: such a model gives empty masks instead of an error."""
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise NoCheckpoint(f"the checkpoint at {place} is damaged: {name} has values that are not finite")
 
 
 def _from_meta(path: Path) -> Sam2VideoModel:

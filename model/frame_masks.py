@@ -14,6 +14,10 @@ from model import masks
 from model.network import Decoded
 
 
+class NotFinite(FloatingPointError):
+    """The model's outputs are not finite."""
+
+
 @dataclass(frozen=True)
 class FrameMasks:
     """The masks of N objects on one frame. logits: float (N, h, w) at a quarter of the model's input size."""
@@ -27,6 +31,11 @@ class FrameMasks:
     def masks(self, hw: tuple[int, int]) -> NDArray[np.bool_]:
         """bool (N, H, W) at the video's size hw = (H, W): logits resized bilinearly, then cut at zero."""
         return masks.enlarge(self.logits, hw)
+
+    def check_finite(self) -> None:
+        """Raises NotFinite if an estimate is NaN or infinite: a mask cut from such logits would only be empty."""
+        if not bool(torch.isfinite(self.iou + self.object_score).all()):
+            raise NotFinite(f"the model gave no numbers on frame {self.frame_idx}")
 
     def stability(self, offset: float = 1.0) -> Tensor:
         """Stability score of each mask, float (N,) in [0, 1]; 1 where the object is absent."""

@@ -37,8 +37,9 @@ def step_losses(
 ) -> Losses:
     """The losses of B objects on one frame.
 
-    logits: float (B, K, h, w) candidate masks before absence is applied.  iou: float (B, K), the model's estimates.
-    object_score: float (B,) presence logit.  target: float (B, S, S) in [0, 1].
+    logits: float (B, K, h, w), K masks to choose from, before absence is applied.
+    iou: float (B, K), the model's estimates.  object_score: float (B,) presence logit.
+    target: float (B, S, S) in [0, 1].
     An absent object has no mask to learn: only its occlusion term counts.
     """
     target = target.to(logits.dtype)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.datasets.labelled import Dataset
 from engine.protocols.annotator import prompt_object
-from engine.protocols.truth import Compressed, NothingHeldOut, Read, Truth
+from engine.protocols.truth import Read, Truth, nothing_held_out
 from storage import rle
 from storage.records import Masklet
 from validation import gate, jf
@@ -43,7 +43,7 @@ def measure(
 ) -> gate.Metrics:
     """J&F on the objects of a dataset, in all and by size. protocol: a key of PROTOCOLS.
 
-    Raises NothingHeldOut, or the error of a bad video: an evaluation must not skip any.
+    Raises NothingHeldOut, NotFinite, or the error of a bad video: an evaluation must not skip any.
     """
     scores, sizes = [], []
     for number, video in enumerate(data.videos()):
@@ -58,7 +58,7 @@ def measure(
                 sizes.append("small" if share < 0.01 else "medium" if share < 0.1 else "large")
     mean = pooled(scores)
     if mean is None:
-        raise NothingHeldOut(f"{data.name} shows no object in a video of the split {data.split or 'all'}")
+        raise nothing_held_out(data)
     slices = {}
     for size in sorted(set(sizes)):
         part = pooled([score for score, of in zip(scores, sizes, strict=True) if of == size])
@@ -75,18 +75,17 @@ def semi_supervised(
     from model.tracker import Tracker
 
     results: dict[str, tuple[jf.JF | None, Presence]] = {}
-    cohorts: dict[int, dict[str, Truth]] = defaultdict(dict)  # first visible frame -> objects, each from there on
+    cohorts: dict[int, dict[str, Truth]] = defaultdict(dict)  # first visible frame -> objects
     for name, truth in truths.items():
         if truth.first is None:
             results[name] = (None, Presence(0, 0))
         else:
-            shown = Truth(truth.frame_idx[truth.first :], truth.masks[truth.first :])
-            cohorts[shown.frame_idx[0]][name] = shown
+            cohorts[truth.frame_idx[truth.first]][name] = truth
     features = FeatureCache(loaded, read)
     for start, cohort in sorted(cohorts.items()):
         tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count)
         for name, truth in cohort.items():
-            prompt_object(tracker, name, start, truth.masks[0], PROTOCOLS[protocol])
+            prompt_object(tracker, name, start, truth.masks[truth.frame_idx.index(start)], PROTOCOLS[protocol])
         results |= _score(tracker.propagate(start, frame_count), hw, cohort)
     return results
 
@@ -94,23 +93,24 @@ def semi_supervised(
 def _score(
     answers: Iterable[FrameMasks], hw: tuple[int, int], cohort: Mapping[str, Truth]
 ) -> dict[str, tuple[jf.JF | None, Presence]]:
-    """Scores tracked objects. cohort: their true masks from the prompted frame on."""
+    """Scores tracked objects. cohort: their true masks. answers: from the prompted frame on. Raises NotFinite."""
     positions = {name: {frame: i for i, frame in enumerate(truth.frame_idx)} for name, truth in cohort.items()}
     made: dict[str, list[bytes]] = {name: [] for name in cohort}
     right = dict.fromkeys(cohort, 0)
     for answer in answers:
         if not any(answer.frame_idx in at for at in positions.values()):
             continue
+        answer.check_finite()
         for name, mask in zip(answer.object_ids, answer.masks(hw), strict=True):
             i = positions[name].get(answer.frame_idx)
             if i is None:
                 continue
-            made[name].append(rle.encode(mask))
-            if i > 0:
+            if made[name]:
                 right[name] += int(mask.any() == cohort[name].masks[i].any())
+            made[name].append(rle.encode(mask))
     return {
         name: (
-            jf.score_masklet(Compressed(made[name], *hw), truth.masks[: len(made[name])]),
+            truth.score(made[name], hw),
             Presence(right[name], len(made[name]) - 1),
         )
         for name, truth in cohort.items()

@@ -17,7 +17,7 @@ from engine.datasets.labelled import Dataset, LabelledVideo
 from engine.progress import Progress
 from engine.protocols import annotator, effort
 from engine.protocols.annotator import GOOD, prompt_object
-from engine.protocols.truth import Compressed, NothingHeldOut, Read, Truth
+from engine.protocols.truth import NothingHeldOut, Read, Truth, nothing_held_out
 from storage import rle
 from storage.iou import mask_iou
 from storage.pixels import Mask
@@ -66,11 +66,14 @@ def offline(
         mask = rle.decode(made[at], *hw) if made else None
         clicks += prompt_object(tracker, "it", wanted[at], targets[at], CLICKS, mask)
         clicked.append(at)
-        found = {a.frame_idx: rle.encode(a.masks(hw)[0]) for a in tracker.propagate(start, frame_count)}
+        found: dict[int, bytes] = {}
+        for answer in tracker.propagate(start, frame_count):
+            answer.check_finite()
+            found[answer.frame_idx] = rle.encode(answer.masks(hw)[0])
         made = [found[frame] for frame in wanted]
         watched = (frame_count - start) * number
         seconds = effort.correction_s(watched, number, clicks)
-        yield Reached(number, clicks, jf.score_masklet(Compressed(made, *hw), targets), seconds)
+        yield Reached(number, clicks, truth.score(made, hw), seconds)
 
 
 def online(
@@ -96,6 +99,7 @@ def online(
             frame = answer.frame_idx + 1
             if answer.frame_idx not in at:
                 continue
+            answer.check_finite()
             found, target = answer.masks(hw), truth.masks[at[answer.frame_idx]]
             last = found[-1]  # of the copy with the most clicks
             if stop := answer.frame_idx > start and len(clicks) < most and mask_iou(last, target) < GOOD:
@@ -109,12 +113,11 @@ def online(
                 of.append(rle.encode(mask))
             if stop:
                 break  # propagate again, with the copy
-    targets = truth.masks[truth.first :]
     return [
         Reached(
             frames=number,
             clicks=clicks[number - 1],
-            score=jf.score_masklet(Compressed(of, *hw), targets),
+            score=truth.score(of, hw),
             modelled_s=effort.correction_s(frame_count - start, number, clicks[number - 1]),
         )
         for number, of in enumerate(made, 1)
@@ -249,7 +252,7 @@ def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tupl
                 count += 1
                 yield video, truth
     if count == 0:
-        raise NothingHeldOut(f"{data.name} shows no object in a video of the split {data.split or 'all'}")
+        raise nothing_held_out(data)
 
 
 def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -9,16 +10,32 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.datasets.labelled import LabelledVideo
+from engine.datasets.labelled import Dataset, LabelledVideo
 from storage import rle
 from storage.pixels import Mask
 from storage.records import Masklet
+from validation import jf
 
 Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
 
 class NothingHeldOut(Exception):
     """No object of a held-out video is visible on a scored frame."""
+
+
+def nothing_held_out(data: Dataset) -> NothingHeldOut:
+    """Why a dataset has no object to measure, in one line."""
+    splits = Counter(video.split for video in data.only(None).videos())
+    if not splits[data.split or ""] and data.split:
+        known = ", ".join(f"{split} ({count})" for split, count in sorted(splits.items())) or "no videos"
+        return NothingHeldOut(f"{data.name}: no video of the split {data.split}; there are: {known}")
+    frames = max((len(video.frame_idx) for video in data.videos()), default=0)
+    if frames < 3:  # the first and the last do not count
+        return NothingHeldOut(f"{data.name}: fewer than 3 annotated frames: nothing to score")
+    return NothingHeldOut(
+        f"{data.name}: no object is visible between the first and the last annotated frame of a video of the split "
+        f"{data.split or 'all'}"
+    )
 
 
 class Compressed(Sequence[Mask]):
@@ -61,6 +78,15 @@ class Truth:
             name: Truth(video.frame_idx, Compressed([of.get(i, nothing) for i in video.frame_idx], *hw))
             for name, of in video.objects.items()
         }
+
+    def score(self, made: Sequence[bytes], hw: tuple[int, int]) -> jf.JF | None:
+        """J and F of masks on the annotated frames from `first` on; on the frames before, the object has no mask.
+
+        As SA-V's evaluator, it leaves out the first and the last annotated frame of the video. The prompted frame of an
+        object that enters later therefore counts. None if no counted frame shows the object.
+        """
+        before = [rle.empty(*hw)] * (len(self.masks) - len(made))
+        return jf.score_masklet(Compressed([*before, *made], *hw), self.masks)
 
     @property
     def first(self) -> int | None:

@@ -7,7 +7,6 @@ quarantine record and an empty part; the other videos go on.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -150,8 +149,10 @@ def track(
     for answer in tracker.propagate(0, video.frame_count):
         if answer.frame_idx % STRIDE:
             continue
-        if not math.isfinite(float(answer.iou.sum() + answer.object_score.sum())):
-            raise ModelFailed(f"the model gave no numbers for {video.video_id} on frame {answer.frame_idx}")
+        try:
+            answer.check_finite()
+        except FloatingPointError as error:
+            raise ModelFailed(f"{error} of {video.video_id}") from error
         stability = answer.stability()
         for row, (name, mask) in enumerate(zip(answer.object_ids, answer.masks(hw), strict=True)):
             mask = clean(mask, speck)

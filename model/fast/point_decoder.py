@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from transformers import Sam2VideoModel
 
 from model import network
+from model.frame_masks import NotFinite
 from model.network import Clicks, Features
 
 
@@ -61,7 +62,7 @@ class PointDecoder:
     def answer(self, clicks: Clicks, *, min_iou: float = 0.0, min_object_score: float = -math.inf) -> Answers:
         """Three masks for each click whose best estimated IoU and whose presence reach these thresholds.
 
-        Raises FloatingPointError if the model's estimates are not finite: no threshold would notice.
+        Raises NotFinite if the model's estimates are not finite: no threshold would notice.
         """
         sparse, _ = self._model.prompt_encoder(
             input_points=clicks.xy[:, None], input_labels=clicks.labels[:, None], input_boxes=None, input_masks=None
@@ -75,7 +76,7 @@ class PointDecoder:
             answered, pictures = self._transformed(tokens[begin : begin + together])
             iou, score = d.iou_prediction_head(answered[:, 1])[:, 1:], d.pred_obj_score_head(answered[:, 0])[:, 0]
             if not math.isfinite(float(iou.sum() + score.sum())):
-                raise FloatingPointError("the model gave no numbers")
+                raise NotFinite("the model gave no numbers")
             rows = ((iou.amax(1) >= min_iou) & (score >= min_object_score)).nonzero()[:, 0]
             drawn = self._drawn(answered[rows, 3 : 2 + d.num_mask_tokens], [pictures[row] for row in rows.tolist()])
             found.append(Answers(rows + begin, drawn, iou[rows], score[rows]))

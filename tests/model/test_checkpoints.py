@@ -1,5 +1,6 @@
 """Checkpoints: shapes, initial weights, sizes, saving to a folder and loading from it."""
 
+import copy
 import json
 
 import huggingface_hub
@@ -143,6 +144,16 @@ def test_an_empty_folder_and_a_damaged_checkpoint_have_different_errors(model, t
     folder = checkpoints.save(model, tmp_path / "ck", card="", meta={})
     (folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(checkpoints.NoCheckpoint, match="does not load"):
+        checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_with_the_name_of_the_tensor(model, tmp_path, value):
+    damaged = copy.deepcopy(model)
+    with torch.no_grad():
+        damaged.mask_decoder.iou_prediction_head.proj_out.bias[1] = value
+    folder = checkpoints.save(damaged, tmp_path / "ck", card="", meta={})
+    with pytest.raises(checkpoints.NoCheckpoint, match="mask_decoder.iou_prediction_head.proj_out.bias has values"):
         checkpoints.load(folder)
 
 

@@ -65,7 +65,11 @@ class Forgetful:
             yield self._answer(objects or list(self.clicked), frame)
 
     def _answer(self, names, frame):
-        return SimpleNamespace(frame_idx=frame, masks=lambda hw: np.stack([self._mask(name, frame) for name in names]))
+        return SimpleNamespace(
+            frame_idx=frame,
+            masks=lambda hw: np.stack([self._mask(name, frame) for name in names]),
+            check_finite=lambda: None,
+        )
 
 
 @pytest.fixture
