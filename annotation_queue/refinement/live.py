@@ -13,13 +13,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from annotation_queue.draft import Draft, FrameMask, Version, draft_of, effective, prompt_of
-from annotation_queue.errors import QueueError
+from annotation_queue.errors import QueueError, TooBusy
 from annotation_queue.records import NewOperation, Person, Ticket, VideoInfo
 from annotation_queue.refinement.segmenter import PinnedCheckpoint, Segmenter, propagation
 from annotation_queue.refinement.turns import Job, Turns
 from annotation_queue.tickets.store import TicketStore
 from annotation_queue.versions import add_version, versions_of
 from storage.records import STRIDE, Masklet, Operation
+
+MOST_JOBS = 8  # tickets of one person that the model works on at once; a page has one or two
 
 MODEL_KINDS = ("prompt", "propagate")  # the kinds of operations that the model answers
 
@@ -49,7 +51,7 @@ class Live:
         """info: size and length of a video, by its id."""
         self._store, self._info, self._model = store, info, model
         self._turns = Turns()
-        self._running: dict[str, Job] = {}  # by ticket
+        self._running: dict[str, tuple[str, Job]] = {}  # by ticket: its person and its job
         self._lock = threading.Lock()
         self._asked: dict[str, list[_TicketAhead]] = {}  # by person: the last two tickets to encode ahead
         self._asking = threading.Lock()
@@ -70,14 +72,22 @@ class Live:
     def begin(self, ticket_id: str, token: int, person: Person, operation: NewOperation) -> StartedOperation:
         """Keeps an operation, and returns its answer.
 
-        Raises as TicketStore.append_operations does; ValueError for an operation that the model cannot answer.
+        Raises as TicketStore.append_operations does; ValueError for an operation that the model cannot answer; TooBusy
+        if the model works on MOST_JOBS other tickets of this person.
         """
         _frame_of(operation)
+        self._check_turn(ticket_id, person)
         kept = self._store.append_operations(ticket_id, token, person, [operation])
         ticket = self._store.held(ticket_id, token, person)  # a repeated operation may come from an older lease
         versions = self.versions(ticket_id)
         made = versions.get(operation.operation_id)
         return StartedOperation(kept.seq, made or self._work(ticket, operation.operation_id, versions))
+
+    def _check_turn(self, ticket_id: str, person: Person) -> None:
+        with self._lock:
+            jobs = sum(name == person.name and other != ticket_id for other, (name, _) in self._running.items())
+        if jobs >= MOST_JOBS:
+            raise TooBusy(f"the model works on {jobs} tickets of {person.name} already: try again in a few seconds")
 
     def _work(self, ticket: Ticket, operation_id: str, versions: Mapping[str, Version]) -> ModelTask:
         info, masklet, done = self._facts(ticket)
@@ -98,15 +108,15 @@ class Live:
 
         def ended(error: BaseException | None) -> None:
             with self._lock:
-                if self._running.get(ticket_id) is job:
+                if self._running.get(ticket_id) == running:
                     del self._running[ticket_id]
             done(error)
 
         with self._lock:  # so that the job is registered before it can end
             if (old := self._running.get(ticket_id)) is not None:
-                old.cancel()  # its masks would follow from an old draft
+                old[1].cancel()  # its masks would follow from an old draft
             job = self._turns.stream(work.frames(self._model), each, ended, urgent=work.prompt is not None)
-            self._running[ticket_id] = job
+            self._running[ticket_id] = running = (work.ticket.leased_by or "", job)
         return job
 
     def keep(self, ticket: Ticket, version: Version) -> Version:
@@ -122,9 +132,9 @@ class Live:
 
         The previous ticket that this person asked for comes first if they still hold it: they still work on it.
         """
+        ticket = self._store.held(ticket_id, token, person)
+        frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
         with self._asking:
-            ticket = self._store.held(ticket_id, token, person)
-            frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
             before = self._asked.get(person.name, [])
             others = [ahead for ahead in before if ahead.ticket_id != ticket_id and self._is_held(ahead, person)]
             tickets = [*others[-1:], _TicketAhead(ticket_id, token, ticket.video_id, frames)]

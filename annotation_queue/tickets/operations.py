@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
 from annotation_queue import schema
 from annotation_queue.records import NewOperation, Person, Ticket
+from annotation_queue.rules import FULL, SHORT
 from annotation_queue.tickets.rows import to_operation
 from storage.records import Operation
 
+SHOWN = 8 << 20  # characters of the payloads in a list of branches
+
 _KNOWN = select(schema.operations.c.operation_id, schema.operations.c.ticket_id, schema.operations.c.branch).where(
     schema.operations.c.operation_id.in_(bindparam("ids", expanding=True))
+)
+_SIZE = select(func.sum(func.length(schema.operations.c.payload))).where(
+    schema.operations.c.ticket_id == bindparam("ticket_id")
 )
 _LAST = select(func.max(schema.operations.c.seq)).where(schema.operations.c.ticket_id == bindparam("ticket_id"))
 
@@ -41,10 +48,17 @@ def known(c: Connection, ticket: Ticket, ids: Sequence[str]) -> dict[str, bool]:
 
 
 def append(c: Connection, ticket: Ticket, sender: Sender, operations: Sequence[NewOperation]) -> int:
-    """Store new operations of a ticket in their order. Returns the `seq` of the ticket's last operation."""
+    """Store new operations of a ticket in their order. Returns the `seq` of the ticket's last operation.
+
+    Raises ValueError for long payloads if the ticket is full: everything of a ticket is read at once.
+    """
     seq = int(c.scalar(_LAST, {"ticket_id": ticket.ticket_id}) or 0)
     if not operations:
         return seq
+    if sum(len(each.payload) for each in operations) > SHORT:
+        size = c.scalar(_SIZE, {"ticket_id": ticket.ticket_id}) or 0
+        if size > FULL:
+            raise ValueError(f"the operations of a ticket take at most {FULL} characters; this ticket has {size}")
     about = {
         "ticket_id": ticket.ticket_id,
         "batch_id": ticket.batch_id,
@@ -79,7 +93,11 @@ def of_ticket(c: Connection, ticket_id: str, *, branch: bool = False) -> list[Op
 
 
 def branches(c: Connection, limit: int) -> list[Operation]:
-    """The branches of all tickets, the latest first."""
+    """The branches of all tickets, the latest first: at most `limit`, and fewer if they are long."""
     o = schema.operations
-    query = select(o).where(o.c.branch.is_(True)).order_by(o.c.received_at.desc(), o.c.seq.desc()).limit(limit)
-    return [to_operation(row) for row in c.execute(query)]
+    query = select(o.c.operation_id, func.length(o.c.payload)).where(o.c.branch.is_(True))
+    latest = c.execute(query.order_by(o.c.received_at.desc(), o.c.seq.desc()).limit(limit)).all()
+    sizes = accumulate(size for _, size in latest)
+    shown = [latest[n].operation_id for n, size in enumerate(sizes) if size <= SHOWN or n == 0]
+    rows = {row.operation_id: row for row in c.execute(select(o).where(o.c.operation_id.in_(shown)))}
+    return [to_operation(rows[operation_id]) for operation_id in shown]

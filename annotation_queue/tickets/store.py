@@ -46,6 +46,7 @@ from annotation_queue.rules import (
     MAX_OPERATIONS,
     OVERSEERS,
     check_allowed,
+    check_gold,
     check_id,
     check_new_ticket,
     check_operation,
@@ -161,6 +162,8 @@ class TicketStore:
         Raises ValueError for a malformed ticket (then nothing is added), NoSuchBatch.
         """
         wanted, now = list(tickets), self.clock()
+        for each in wanted:
+            check_gold(each)
         with self.database.write() as c:
             batches.read(c, batch_id)
             masklets.add(c, batch_id, [g.ticket.masklet for g in wanted if g.ticket.masklet is not None], now)

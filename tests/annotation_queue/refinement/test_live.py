@@ -12,9 +12,9 @@ import pytest
 
 from annotation_queue.api import refinement
 from annotation_queue.api.app import create_app
-from annotation_queue.errors import NotAllowed
+from annotation_queue.errors import NotAllowed, TooBusy
 from annotation_queue.records import Kind, NewOperation, Person, Role, Submission
-from annotation_queue.refinement.live import Live
+from annotation_queue.refinement.live import MOST_JOBS, Live
 from annotation_queue.refinement.turns import Cancelled
 from storage import rle
 from tests.annotation_queue.synthetic_queue import (
@@ -191,9 +191,39 @@ def test_answered_and_cancelled_jobs_are_removed(store, model):
     assert ended.get(timeout=5) is None and live._running == {}
     model.frame_s = 0.05
     job = start(operation(2, "propagate", frame_idx=0, direction="both"))
-    assert live._running == {ticket.ticket_id: job}
+    assert live._running == {ticket.ticket_id: ("ann", job)}
     job.cancel()
     assert isinstance(ended.get(timeout=5), Cancelled) and live._running == {}
+    live.close()
+
+
+def test_the_model_works_on_a_few_tickets_of_one_person_at_once(store, model):
+    many = [track_ticket(f"track-{n}", frame_count=FRAMES) for n in range(MOST_JOBS + 1)]
+    store.open_batch("b", many)
+    live, ended = Live(store, SyntheticMedia(FRAMES).info, model), Queue()
+    held = [store.claim(ANN, [Kind.TRACK], claim_id=f"c{n}", ticket_id=t.ticket_id) for n, t in enumerate(many)]
+
+    def click(ticket, number):
+        begun = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**operation(number)))
+        return begun.answer.start(lambda made: None, ended.put)
+
+    gate = threading.Event()
+
+    def waiting():
+        gate.wait(20)
+        yield
+
+    live._turns.warm("gate", waiting())  # the model's thread waits here
+    for number, ticket in enumerate(held[:-1]):
+        click(ticket, number)
+    with pytest.raises(TooBusy, match=f"{MOST_JOBS} tickets of ann"):
+        click(held[-1], 100)
+    assert store.operations(held[-1].ticket_id) == []
+    click(held[0], 101)  # another click on a ticket replaces its job
+    gate.set()
+    assert sum(ended.get(timeout=20) is None for _ in range(MOST_JOBS + 1)) == MOST_JOBS
+    click(held[-1], 100)
+    assert ended.get(timeout=20) is None
     live.close()
 
 

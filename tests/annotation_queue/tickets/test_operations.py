@@ -13,7 +13,8 @@ from annotation_queue.errors import (
     NotAllowed,
 )
 from annotation_queue.records import Kind, NewTicket, Submission
-from annotation_queue.rules import check_operation
+from annotation_queue.rules import SHORT, check_operation
+from annotation_queue.tickets import operations
 from annotation_queue.tickets import store as store_module
 from tests.annotation_queue.annotators import (
     ANN,
@@ -137,3 +138,33 @@ def test_payloads_are_parsed_while_others_may_write(store, monkeypatch):
 
     monkeypatch.setattr(store_module, "check_operation", check)
     assert store.append_operations(track.ticket_id, track.lease_token, ANN, [prompt()]).stored == 1
+
+
+def test_a_full_ticket_takes_only_short_operations(store, monkeypatch):
+    monkeypatch.setattr(operations, "FULL", 3 * SHORT)
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+    lease = (track.ticket_id, track.lease_token, ANN)
+    for _ in range(2):
+        store.append_operations(*lease, [replace(prompt(), kind="stroke", payload=json.dumps({"a": "0" * 2 * SHORT}))])
+    with pytest.raises(ValueError, match="take at most"):
+        store.append_operations(*lease, [replace(prompt(), kind="stroke", payload=json.dumps({"a": "0" * SHORT}))])
+    assert store.append_operations(*lease, [prompt()]).seq == 3
+    made = corrected(store.masklet(track.ticket_id), "made")
+    store.finish(*lease, Submission(operation_id="end", created_at="", masklet=made))
+
+
+def test_a_list_of_branches_has_a_limited_length(store, clock, monkeypatch):
+    monkeypatch.setattr(operations, "SHOWN", 500)
+    store.open_batch("b", tickets(1))
+    track = to_track(store)
+    store.release(track.ticket_id, track.lease_token, ANN)
+    late = [replace(prompt(), kind="stroke", payload=json.dumps({"a": "0" * size})) for size in (100, 100, 300, 900)]
+    for each in late:
+        clock.advance(1)
+        with pytest.raises(LeaseLost):
+            store.append_operations(track.ticket_id, track.lease_token, ANN, [each])
+    assert [o.operation_id for o in store.branches(10)] == [late[3].operation_id]  # at least one
+    monkeypatch.setattr(operations, "SHOWN", 1500)
+    assert [o.operation_id for o in store.branches(10)] == [each.operation_id for each in reversed(late)]
+    assert [o.operation_id for o in store.branches(2)] == [late[3].operation_id, late[2].operation_id]
