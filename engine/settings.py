@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from annotation_queue.records import LEASE_S
+from engine import setting_names
 
 
 class _Part(BaseModel):
@@ -132,6 +132,11 @@ class AirflowSettings(_Part):
     reconcile_every_s: int = Field(900, ge=5)  # seconds between two searches for work that was missed
 
 
+def settings_file() -> Path:
+    """The TOML file with settings: the one that MASKLETS_CONFIG names, or masklets.toml. It may be missing."""
+    return Path(os.environ.get("MASKLETS_CONFIG") or "masklets.toml")
+
+
 class Settings(BaseSettings):
     """All settings. Frozen: make another one to change a value."""
 
@@ -164,28 +169,24 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the TOML file that MASKLETS_CONFIG names (default masklets.toml).
 
-        Raises ValueError for an unknown variable and for a file that is not TOML, FileNotFoundError if MASKLETS_CONFIG
-        names a missing file.
+        Raises ValueError for an unknown variable or key and for a file that is not TOML, FileNotFoundError if
+        MASKLETS_CONFIG names a missing file.
         """
-        named = os.environ.get("MASKLETS_CONFIG")
-        file = Path(named or "masklets.toml")
-        if named and not file.exists():
+        file = settings_file()
+        if "MASKLETS_CONFIG" in os.environ and not file.exists():
             raise FileNotFoundError(f"MASKLETS_CONFIG names a missing file: {file}")
-        known = [*settings_cls.model_fields, "config", "password"]
-        for name in os.environ:  # pydantic-settings ignores unknown ones
-            part, nested, _ = name.lower().partition("__")
-            part = part.removeprefix("masklets_")
-            if not name.upper().startswith("MASKLETS_") or part in known:
-                continue
-            # a name without __ may be another program's: Kubernetes sets some for a service called masklets
-            close = get_close_matches(part, known, n=1, cutoff=0.5 if nested else 0.75)
-            if nested or close:
-                meant = f": did you mean MASKLETS_{close[0].upper()}{'__…' if nested else ''}?" if close else ""
-                raise ValueError(f"unknown setting {name}{meant}")
+        names = set(settings_cls.model_fields)
+        for part, group in settings_cls.model_fields.items():
+            if isinstance(group.annotation, type) and issubclass(group.annotation, _Part):
+                names |= {f"{part}.{name}" for name in group.annotation.model_fields}
+        setting_names.check_variables(
+            os.environ, {*names, "config", "password"}
+        )  # pydantic-settings ignores unknown ones
         try:
             toml = TomlConfigSettingsSource(settings_cls, file)
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{file}: {error}") from error
+        setting_names.check_file(file, toml.init_kwargs, names)
         return init_settings, env_settings, toml
 
     def environment(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 import time
@@ -22,7 +23,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 
+from engine import setting_names
 from engine.progress import Progress
+from engine.settings import Settings, settings_file
 
 # Printed text holds names of files and people, so none of it is parsed as markup.
 # No line is broken to fit the terminal: a name that is broken in two cannot be copied.
@@ -50,12 +53,11 @@ def run(app: typer.Typer) -> None:
     except (typer.Abort, KeyboardInterrupt):
         err.print("stopped; run it again to go on")
         sys.exit(STOPPED)
-    except ValidationError as error:
-        for problem in error.errors():
-            place = "__".join(str(p) for p in problem["loc"]).upper()
-            err.print(f"masklets: setting MASKLETS_{place}: {problem['msg']}", style="red")
-        sys.exit(2)
     except Exception as error:
+        if isinstance(error, ValidationError) and error.title == Settings.__name__:
+            for line in setting_names.problems(error, os.environ, settings_file()):
+                err.print(f"masklets: {line}", style="red")
+            sys.exit(2)
         if type(error).__module__.partition(".")[0] in ("typer", "click"):
             show = getattr(error, "show", None)
             if show:

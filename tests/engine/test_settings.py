@@ -1,10 +1,12 @@
 """Where settings come from, and which mistakes in them are errors."""
 
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from engine import setting_names
 from engine.demo import demo
 from engine.settings import Settings
 
@@ -18,12 +20,34 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
     assert (settings.root, settings.rounds.steps, str(settings.home)) == ("s3://from/environment", 7, "/a")
 
 
-def test_an_unknown_setting_in_the_file_is_an_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("[rounds]\nstepz = 7", "unknown key rounds.stepz: did you mean rounds.steps?"),
+        ("[modle]\ncheckpoint = 'x'", "unknown key modle: did you mean model?"),
+        ("steps = 7", "unknown key steps"),
+        ("[storage.deep]\nroot = 'x'", "unknown key storage.deep"),
+    ],
+)
+def test_an_unknown_key_is_named_as_a_key_of_its_file(tmp_path, monkeypatch, written, message):
     file = tmp_path / "masklets.toml"
-    file.write_text("[rounds]\nstepz = 7\n")
+    file.write_text(written)
     monkeypatch.setenv("MASKLETS_CONFIG", str(file))
-    with pytest.raises(ValidationError, match="stepz"):
+    with pytest.raises(ValueError) as error:
         Settings()
+    assert str(error.value) == f"{file}: {message}"
+
+
+def test_an_invalid_value_is_told_with_the_variable_or_the_key_that_holds_it(tmp_path, monkeypatch):
+    file = tmp_path / "masklets.toml"
+    file.write_text("[rounds]\nsteps = 'many'\nlr = inf\n[queue]\nport = -1\n")
+    monkeypatch.setenv("MASKLETS_CONFIG", str(file))
+    monkeypatch.setenv("MASKLETS_QUEUE__PORT", "none")
+    with pytest.raises(ValidationError) as error:
+        Settings()
+    lines = setting_names.problems(error.value, os.environ, file)
+    places = [line.rpartition(": Input")[0] for line in lines]
+    assert places == ["MASKLETS_QUEUE__PORT", f"{file}: rounds.steps", f"{file}: rounds.lr"]
 
 
 @pytest.mark.parametrize(
@@ -32,9 +56,17 @@ def test_an_unknown_setting_in_the_file_is_an_error(tmp_path, monkeypatch):
         (
             "MASKLETS_STORGE__ROOT",
             "s3://bucket",
-            "unknown setting MASKLETS_STORGE__ROOT: did you mean MASKLETS_STORAGE__…?",
+            "unknown setting MASKLETS_STORGE__ROOT: did you mean MASKLETS_STORAGE__ROOT?",
         ),
         ("MASKLETS_HOEM", "/data", "unknown setting MASKLETS_HOEM: did you mean MASKLETS_HOME?"),
+        (
+            "MASKLETS_MODEL_CHECKPOINT",
+            "x",
+            "unknown setting MASKLETS_MODEL_CHECKPOINT: did you mean MASKLETS_MODEL__CHECKPOINT?",
+        ),
+        ("masklets_model_divice", "x", "unknown setting masklets_model_divice: did you mean MASKLETS_MODEL__DEVICE?"),
+        ("MASKLETS_QUEUE_PORT", "8765", "unknown setting MASKLETS_QUEUE_PORT: did you mean MASKLETS_QUEUE__PORT?"),
+        ("MASKLETS_ROUNDS__STEPZ", "3", "unknown setting MASKLETS_ROUNDS__STEPZ: did you mean MASKLETS_ROUNDS__STEPS?"),
         ("MASKLETS_XYZ__ROOT", "s3://bucket", "unknown setting MASKLETS_XYZ__ROOT"),
         ("MASKLETS_CONFIG", "/no/masklets.toml", "MASKLETS_CONFIG names a missing file: /no/masklets.toml"),
     ],
@@ -47,8 +79,12 @@ def test_an_unknown_variable_or_a_missing_file_is_an_error(monkeypatch, name, va
 
 
 def test_variables_that_kubernetes_sets_for_a_service_called_masklets_are_ignored(monkeypatch):
-    for name in ("MASKLETS_PORT", "MASKLETS_SERVICE_HOST", "MASKLETS_PORT_8765_TCP", "MASKLETS_QUEUE_SERVICE_PORT"):
-        monkeypatch.setenv(name, "tcp://10.0.0.1:8765")
+    for service in ("MASKLETS", "MASKLETS_QUEUE"):
+        for name in ("PORT", "PORT_8765_TCP"):
+            monkeypatch.setenv(f"{service}_{name}", "tcp://10.0.0.1:8765")
+        for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_8765_TCP_PORT", "PORT_8765_TCP_ADDR"):
+            monkeypatch.setenv(f"{service}_{name}", "8765")
+    monkeypatch.setenv("MASKLETS_TEAM", "another program's")
     Settings()
 
 
