@@ -1,13 +1,12 @@
-"""Source files from anywhere: open them safely, judge them, and write them as stored videos at 24 fps.
+"""Source files become stored videos: judges a file by its complete decode, and writes it at 24 fps.
 
-A file is judged by its content, never by its name. Knows local files and PyAV. Does not know blobs, tables or masks.
+Knows local files and PyAV. Does not know blobs, tables or masks.
 Every refusal is `Refused` with a typed reason; `storage/video.py` shows the tree of errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,37 +14,17 @@ from pathlib import Path
 import av
 import av.container
 import av.error
-import av.filter
 import av.video.frame
 import av.video.stream
 import numpy as np
 
 from storage.records import FPS, Refusal
+from storage.source_file import Refused, opened, packets_of, spanned_s, timed
 from storage.upright import Upright, upright_hw
-from storage.video import VideoError, encode, libav_message
+from storage.video import encode, libav_message
 
-#: Demuxers that may open a source. Playlists (hls, concat, dash) are left out, because they read other files.
-_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,mxf,rm,ivf,h264,hevc,dv,wtv,nut,"
-    "gif,apng,mp3,wav,flac,aac,aiff,amr,image2,png_pipe,jpeg_pipe,jpegls_pipe,webp_pipe,bmp_pipe,tiff_pipe,srt,webvtt"
-)
-
-
-_STILLS = frozenset({"gif", "apng", "image2"})
 _MISSING_SHARE = 0.05  # share of the frames, or of the announced duration, that may be missing
 _MISSING_S = 0.5  # a shorter missing end is always accepted
-
-
-class Refused(VideoError):
-    """This file cannot become a stored video."""
-
-    def __init__(self, reason: Refusal, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +60,17 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
     Raises Refused, with a reason.
     """
     limits = limits or Limits()
-    with _opened(source) as (container, stream):
+    with opened(source) as (container, stream):
         announced_s = _announced_s(container, stream)
         if announced_s is not None and announced_s > limits.max_s:
             raise Refused(Refusal.TOO_LONG, f"{source.name}: {announced_s:.1f} s, at most {limits.max_s:g} s")
         damage = _Damage()
-        shown = _checked(_frames_of(container, stream, damage), stream, source.name, limits, damage)
+        shown = _checked(_frames_of(container, stream, damage), container, stream, source.name, limits, damage)
         first = next(shown, None)
         if first is None:
             raise Refused(Refusal.UNREADABLE, f"{source.name}: no frame decodes")
-        height, width, rotation = upright_hw(first.frame, stream)
+        shown_height, shown_width, rotation = upright_hw(first.frame, stream)
+        height, width = shown_height - shown_height % 2, shown_width - shown_width % 2
         colours = first.frame.colorspace or _BT601  # 0 is RGB, which is converted to BT.601
         source_times: list[float] = []
         output_times: list[float] = []
@@ -140,55 +120,11 @@ class _Shown:
     time_s: float  # from the first frame
 
 
-Opened = tuple["av.container.InputContainer", "av.video.stream.VideoStream"]
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Opened]:
-    """The container and its video stream. Raises Refused; the message of libav becomes the detail."""
-    name = path.name
-    try:
-        if path.stat().st_size == 0:
-            raise Refused(Refusal.UNREADABLE, f"{name}: zero bytes")
-        container = av.open(
-            str(path.absolute()),
-            metadata_errors="replace",
-            container_options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
-        )
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise Refused(Refusal.UNREADABLE, f"{name}: {libav_message(error)}") from error
-    with container:
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        kinds = set(container.format.name.split(","))
-        if not streams or kinds & _STILLS or any(kind.endswith("_pipe") for kind in kinds):
-            raise Refused(Refusal.NO_VIDEO_STREAM, f"{name}: {container.format.name}, no video stream")
-        stream = streams[0]
-        if stream.codec_context is None or stream.time_base is None or not (stream.width and stream.height):
-            raise Refused(Refusal.UNREADABLE, f"{name}: the video stream has no decoder or no size")
-        stream.thread_type = "AUTO"
-        yield container, stream
-
-
-def _packets(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> Iterator[av.Packet[av.video.stream.VideoStream]]:
-    """The packets of a stream until the stream or the file ends."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.error.FFmpegError:
-            return
-        yield packet
-
-
 def _frames_of(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, damage: _Damage
 ) -> Iterator[av.video.frame.VideoFrame]:
     """The frames of a stream in display order. Packets that do not decode are counted and skipped."""
-    for packet in _packets(container, stream):
+    for packet in packets_of(container, stream):
         damage.packets += packet.size > 0 and not packet.is_discard
         try:
             decoded = packet.decode()
@@ -205,25 +141,23 @@ def _frames_of(
 
 def _checked(
     decoded: Iterator[av.video.frame.VideoFrame],
+    container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     name: str,
     limits: Limits,
     damage: _Damage,
 ) -> Iterator[_Shown]:
     """Frames with their times, which begin at zero and increase. Raises Refused at the first frame of a wrong size."""
-    interval_s = float(1 / stream.average_rate) if stream.average_rate else 1 / FPS
     start_s: float | None = None
     last_s = -1.0
-    for frame in decoded:
+    for frame, ticks in timed(decoded, container, stream):
         if start_s is None:
             height, width, _ = upright_hw(frame, stream)
             if min(height, width) < limits.min_side_px:
                 raise Refused(Refusal.TOO_SMALL, f"{name}: {width} x {height} px, sides at least {limits.min_side_px}")
             if max(height, width) > limits.max_side_px:
                 raise Refused(Refusal.TOO_LARGE, f"{name}: {width} x {height} px, sides at most {limits.max_side_px}")
-        at_s = frame.time
-        if at_s is None:
-            at_s = (start_s or 0.0) + (last_s + interval_s if start_s is not None else 0.0)
+        at_s = float(ticks * (stream.time_base or 0))
         if start_s is None:
             start_s = at_s
         time_s = at_s - start_s
@@ -244,16 +178,16 @@ def _judge(name: str, times: Sequence[float], announced_s: float | None, damage:
     if damage.repeated > max(1, _MISSING_SHARE * damage.frames):
         detail = f"{name}: {damage.repeated} of {damage.frames} frames are not after the frame before them"
         raise Refused(Refusal.FAILED, detail)
-    spanned_s = _spanned_s(times)
-    ends_s = max(spanned_s, times[-1] + damage.last_s)  # a still at the end is one long frame
+    span_s = spanned_s(times)
+    ends_s = max(span_s, times[-1] + damage.last_s)  # a still at the end is one long frame
     if announced_s is not None and announced_s - ends_s > max(_MISSING_S, _MISSING_SHARE * announced_s):
         if len(times) > 1:
             detail = f"{name}: decoding ends at {ends_s:.2f} s of {announced_s:.2f} s"
             raise Refused(Refusal.TRUNCATED, detail)
     if len(times) < 2:
         raise Refused(Refusal.TOO_SHORT, f"{name}: one frame")
-    if spanned_s < limits.min_s - 1e-6:
-        raise Refused(Refusal.TOO_SHORT, f"{name}: {spanned_s:.2f} s, at least {limits.min_s:g} s")
+    if span_s < limits.min_s - 1e-6:
+        raise Refused(Refusal.TOO_SHORT, f"{name}: {span_s:.2f} s, at least {limits.min_s:g} s")
 
 
 def _announced_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float | None:
@@ -270,13 +204,6 @@ def _announced_s(container: av.container.InputContainer, stream: av.video.stream
     if container.duration and not container.streams.audio:
         return container.duration / 1_000_000
     return None
-
-
-def _spanned_s(times: Sequence[float]) -> float:
-    """Seconds from the first frame to the end of the last, which gets the average duration of a frame."""
-    if len(times) < 2:
-        return 0.0
-    return (times[-1] - times[0]) * len(times) / (len(times) - 1)
 
 
 def _is_variable(times: Sequence[float]) -> bool:
@@ -307,7 +234,7 @@ def _at_constant_rate(
         before = now
     if before is None:
         return
-    count = max(1, round(_spanned_s(source_times) * FPS))
+    count = max(1, round(spanned_s(source_times) * FPS))
     while k < count:
         yield before.frame, before.time_s
         k += 1

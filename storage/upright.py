@@ -40,20 +40,22 @@ def _orientation(frame: av.video.frame.VideoFrame) -> tuple[int, bool]:
 
 
 def upright_hw(frame: av.video.frame.VideoFrame, stream: av.video.stream.VideoStream) -> tuple[int, int, int]:
-    """Height and width of the stored picture (upright, square pixels, even), and the rotation in degrees clockwise."""
+    """Height and width of the picture as a player shows it (upright, square pixels), and the degrees clockwise."""
     degrees, _ = _orientation(frame)
     width = round(frame.width * float(stream.sample_aspect_ratio or 1))
     height = frame.height
     if degrees in (90, 270):
         height, width = width, height
-    return height - height % 2, width - width % 2, degrees
+    return height, width, degrees
 
 
 class Upright:
-    """Turns decoded frames into upright yuv420p pictures of one size. Rebuilds its filters when the source changes."""
+    """Turns decoded frames into upright pictures of one size and format. Rebuilds its filters if the source changes."""
 
-    def __init__(self, stream: av.video.stream.VideoStream, height: int, width: int) -> None:
+    def __init__(self, stream: av.video.stream.VideoStream, height: int, width: int, pix_fmt: str = "yuv420p") -> None:
+        """height, width: of `upright_hw`, or one less, which loses the last row or column."""
         self._stream = stream
+        self._pix_fmt = pix_fmt
         self._hw = height, width
         self._key: tuple[object, ...] = ()
         self._graph = av.filter.Graph()
@@ -79,13 +81,13 @@ class Upright:
             steps.append(graph.add(name, argument or None))
             turned = turned[::-1] if name == "transpose" else turned
         sar = float(self._stream.sample_aspect_ratio or 1)
-        if sar == 1 and (turned[0] - turned[0] % 2, turned[1] - turned[1] % 2) == (width, height):
+        if sar == 1 and turned[0] - width in (0, 1) and turned[1] - height in (0, 1):
             if turned != (width, height):
                 steps.append(graph.add("crop", f"{width}:{height}:0:0:exact=1"))
         else:
             steps.append(graph.add("scale", f"{width}:{height}:flags=bicubic"))
         steps.append(graph.add("scale", "out_range=tv"))
-        steps.append(graph.add("format", "pix_fmts=yuv420p"))
+        steps.append(graph.add("format", f"pix_fmts={self._pix_fmt}"))
         steps.append(graph.add("buffersink"))
         graph.link_nodes(*steps).configure()
         return graph

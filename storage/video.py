@@ -2,12 +2,12 @@
 
 A stored video is H.264 in MP4 with a constant rate, a keyframe every 12 frames and no B-frames. Frame n of the file is
 therefore the frame at n / 24 s, and reading one frame decodes at most 12. Knows local files and PyAV. Does not
-know blobs, tables or masks, nor files that this project did not write: those are the work of `storage/normalise.py`.
+know blobs, tables or masks, nor files that this project did not write: `storage/source_file.py` opens those.
 
 Errors:
     VideoError
     ├── FrameUnreadable    a frame of a stored video cannot be read
-    └── Refused            a source file cannot become a stored video (`storage/normalise.py`)
+    └── Refused            a source file cannot become a stored video (`storage/source_file.py`)
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from storage.formats import davis, sav, sav_frames
 from storage.formats.picture_folder import PictureReader
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
+from storage.source_reader import SourceReader
 from storage.video import FrameReader
 
 NOTES = ("_manual.json", "_auto.json")  # file name endings of SA-V's annotations
@@ -104,7 +105,7 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
     if len(videos) != 1:
         hint = "" if videos else " (`masklets export --media` writes them)"
         raise DatasetError(f"{notes[0]}: {len(videos)} videos {name}.mp4, one is needed{hint}")
-    with FrameReader(videos[0]) as reader:
+    with SourceReader(videos[0]) as reader:
         height, width, count = reader.height, reader.width, reader.frame_count
     annotated = tuple(range(0, count, STRIDE))
     objects: dict[str, dict[int, bytes]] = {}
@@ -128,7 +129,7 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
         frame_idx=annotated,
         objects=objects,
         edits=edits,
-        frames=partial(FrameReader, videos[0]),
+        frames=partial(SourceReader, videos[0]),
     )
 
 

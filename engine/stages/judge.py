@@ -20,8 +20,9 @@ from engine.stages import admitted
 from engine.stages.sources import SourceFile, as_utf8
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
-from storage.normalise import Limits, Normalised, Refused, normalise
+from storage.normalise import Limits, Normalised, normalise
 from storage.records import Quarantined, Refusal, Video
+from storage.source_file import Refused
 
 
 class _Changed(Exception):

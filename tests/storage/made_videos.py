@@ -61,11 +61,12 @@ def make(
     audio_s: float = 0.0,
     faststart: bool = False,
     last_ms: int = 0,
+    options: dict[str, str] | None = None,
 ) -> Path:
-    """A source video. last_ms: the stated duration of its last frame."""
-    options = {"movflags": "+faststart"} if faststart else {}
-    with av.open(str(path), "w", options=options) as container:
-        stream = cast(av.VideoStream, container.add_stream(codec, rate=fps))
+    """A source video. last_ms: the stated duration of its last frame. options: of the encoder."""
+    flags = {"movflags": "+faststart"} if faststart else {}
+    with av.open(str(path), "w", options=flags) as container:
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=fps, options=options or {}))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = Fraction(1, 1000) if times_ms else Fraction(1, fps)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from storage import video
-from storage.normalise import Limits, Refused, normalise
+from storage.normalise import Limits, normalise
 from storage.records import FPS, Refusal
+from storage.source_file import Refused
 from storage.upright import Upright
 from tests.shared import SHARED
 from tests.storage.made_videos import COLOURS, H, W, corner_names, corners, make, number_of, numbered

@@ -18,9 +18,10 @@ from storage.formats import davis, sav_frames
 from storage.pixels import PictureError
 from storage.records import STRIDE
 from storage.releases import NoSuchRelease
-from storage.video import FrameReader
+from storage.source_reader import SourceReader
 from tests.engine.labelled_folders import sampler_of, write_sav_frames
 from tests.shared import SHARED
+from tests.storage.made_videos import H, W, corners, make
 
 
 def test_every_kind_of_dataset_opens_with_the_same_interface(s, release, tmp_path, caplog):
@@ -166,6 +167,17 @@ def test_a_damaged_sav_video_is_skipped_with_a_one_line_warning(sav_val, line, c
     assert len(caplog.records) == 1 and line in caplog.records[0].getMessage()
 
 
+def test_an_sav_video_that_its_metadata_turn_is_read_as_a_player_shows_it(tmp_path):
+    make(tmp_path / "v.mp4", [corners()] * 24, rotation=180)
+    white = np.zeros((H, W), bool)
+    white[: H // 2, : W // 2] = True  # bottom right in the file, top left for a player
+    masks = [[{"size": [H, W], "counts": rle.encode(white).decode()}]] * 6
+    (tmp_path / "v_manual.json").write_text(json.dumps({"video_id": "v", "masklet": masks}))
+    (video,) = open_dataset(tmp_path).videos()
+    with video.open() as reader:
+        assert (reader.read(8)[video.mask("manual-0", 8)] > 180).all()
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="the real files are missing")
 def test_a_real_annotation_beside_a_video_of_another_size_raises_one_line(tmp_path):
     shutil.copy(SHARED / "sav_000001_manual.json", tmp_path / "sav_000001_manual.json")
@@ -183,7 +195,7 @@ def test_a_seek_in_a_real_video_with_sparse_keyframes_gives_the_right_frame(tmp_
     with av.open(str(path)) as container:
         shown = [f.to_ndarray(format="gray") for _, f in zip(range(70), container.decode(video=0), strict=False)]
     everything = {"size": [720, 1280], "counts": rle.encode(np.ones((720, 1280), bool)).decode()}
-    with FrameReader(path) as reader:
+    with SourceReader(path) as reader:
         frames = -(-reader.frame_count // STRIDE)
     note = {"video_id": "juggle", "masklet": [[everything]] * frames}
     shutil.copy(path, tmp_path / "juggle.mp4")

@@ -18,8 +18,9 @@ from storage import parts, video
 from storage.blobs.base import BlobDenied, BlobError
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
-from storage.normalise import Refused, normalise
+from storage.normalise import normalise
 from storage.records import Refusal
+from storage.source_file import Refused
 
 
 def colours(count, height=64, width=64, seed=0):

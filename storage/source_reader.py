@@ -1,0 +1,191 @@
+"""Reads frames of a video from anywhere, at 24 fps and upright, without writing a stored video.
+
+Frame k is the source frame nearest to k / 24 s, as a player shows it: what `storage/normalise.py` would store. Knows
+local files and PyAV. Does not know limits, blobs or masks.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import av
+import av.container
+import av.error
+import av.video.frame
+import av.video.stream
+import numpy as np
+from cachetools import LRUCache, cached
+
+from storage.pixels import Rgb
+from storage.records import FPS, Refusal
+from storage.source_file import NO_DISPLAY_TIMES, Refused, opened, packets_of, spanned_s, timed
+from storage.upright import Upright, upright_hw
+from storage.video import FrameUnreadable, libav_message
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """When the frames of a source are shown, in ticks of its time base."""
+
+    ticks: tuple[int, ...]  # (T,) ascending
+    keyframes: tuple[int, ...]  # those that the decoder can start from, ascending
+    source: tuple[int, ...]  # (frame count at 24 fps,) position in `ticks` of each frame
+
+
+class SourceReader:
+    """A source video that is kept open: reads any of its 24 fps frames by its index.
+
+    Safe to share between threads: one thread decodes at a time. Caches the last `keep` frames, so its arrays are
+    read-only.
+    """
+
+    def __init__(self, path: Path, keep: int = 4) -> None:
+        """Raises Refused for a file without frames, FrameUnreadable if its first frame does not decode."""
+        self.path = path
+        self._cache: LRUCache[int, Rgb] = LRUCache(maxsize=keep)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._line = _timeline(path)
+        self.frame_count = len(self._line.source)
+        self._open()
+        try:
+            first = self._find(0)
+            self.height, self.width, _ = upright_hw(first, self._stream)
+            self._upright = Upright(self._stream, self.height, self.width, "rgb24")
+            self._keep(0, first)
+        except BaseException:
+            self._files.close()
+            raise
+
+    def read(self, frame_idx: int) -> Rgb:
+        """One frame, uint8 (H, W, 3) RGB, read-only.
+
+        Raises ValueError for an index outside the video, FrameUnreadable if the file is damaged or closed.
+        """
+        if not 0 <= frame_idx < self.frame_count:
+            raise ValueError(f"{self.path.name} has frames 0 to {self.frame_count - 1}, not {frame_idx}")
+        with self._lock:
+            if self._closed:
+                raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: the video was closed")
+            at = self._line.source[frame_idx]
+            if (cached_rgb := self._cache.get(at)) is not None:
+                return cached_rgb
+            try:
+                return self._keep(at, self._find(at))
+            except av.error.FFmpegError as error:
+                raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: {libav_message(error)}") from error
+
+    def _open(self) -> None:
+        self._files = ExitStack()
+        self._container, self._stream = self._files.enter_context(opened(self.path))
+        self._decoded = _frames_of(self._container, self._stream)
+        self._last: int | None = None  # ticks of the frame that the decoder returned last
+
+    def _keep(self, at: int, frame: av.video.frame.VideoFrame) -> Rgb:
+        rgb = cast(Rgb, self._upright(frame).to_ndarray(format="rgb24"))
+        rgb.flags.writeable = False
+        self._cache[at] = rgb
+        return rgb
+
+    def _find(self, at: int) -> av.video.frame.VideoFrame:
+        """The source frame at a position of the timeline. Seeks only where this saves decoding."""
+        wanted = self._line.ticks[at]
+        start = self._line.keyframes[bisect_right(self._line.keyframes, wanted) - 1]
+        if self._last is None or not start <= self._last < wanted:
+            self._seek(start)
+        if (frame := self._decode_until(wanted)) is None and start != self._line.keyframes[0]:
+            self._seek(self._line.keyframes[0])  # after a seek to `start`, this frame does not decode
+            frame = self._decode_until(wanted)
+        if frame is None:
+            raise FrameUnreadable(f"{self.path.name}: the frame at {self._seconds(wanted):.3f} s does not decode")
+        return frame
+
+    def _seek(self, ticks: int) -> None:
+        """Goes to a keyframe. To the first one by opening the file again, because some formats have no index."""
+        if ticks == self._line.keyframes[0]:
+            self._files.close()
+            self._open()
+        else:
+            self._container.seek(ticks, stream=self._stream)
+            self._decoded = _frames_of(self._container, self._stream)
+
+    def _decode_until(self, wanted: int) -> av.video.frame.VideoFrame | None:
+        """The frame of this time; None if the decoder does not return it."""
+        for frame, ticks in self._decoded:
+            self._last = ticks
+            if ticks >= wanted:
+                return frame if ticks == wanted else None
+        self._last = None
+        return None
+
+    def _seconds(self, ticks: int) -> float:
+        return float((ticks - self._line.ticks[0]) * (self._stream.time_base or 0))
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Changes when the file changes; zeros for a missing file, which `opened` refuses."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+@cached(LRUCache(maxsize=64), key=lambda path: (path, *_state(path)), lock=threading.Lock())
+def _timeline(path: Path) -> _Timeline:
+    """The timeline of a file. Reads its packets, and decodes them only if they have no display times."""
+    with opened(path) as (container, stream):
+        packets = [p for p in packets_of(container, stream) if p.size and not p.is_discard]
+        base = float(stream.time_base or 0)
+        decoded = container.format.name in NO_DISPLAY_TIMES or any(p.pts is None for p in packets)
+    shown = [p.pts for p in packets if p.pts is not None]
+    keyframes = [p.pts for p in packets if p.pts is not None and p.is_keyframe]
+    order = [p.dts for p in packets if p.dts is not None]
+    if any(later < earlier for earlier, later in pairwise(order)):
+        raise Refused(Refusal.FAILED, f"{path.name}: its times go back, as in two files that were joined")
+    if decoded:
+        with opened(path) as (container, stream):
+            shown = [ticks for _, ticks in _frames_of(container, stream)]
+        keyframes = []
+    if not shown:
+        raise Refused(Refusal.UNREADABLE, f"{path.name}: no frame decodes")
+    ticks = np.unique(np.asarray(shown, np.int64))
+    times = (ticks - ticks[0]) * base
+    count = max(1, round(spanned_s(times.tolist()) * FPS))
+    source = np.searchsorted((times[:-1] + times[1:]) / 2 + 1e-9, np.arange(count) / FPS)  # ties: the earlier frame
+    starts = {int(ticks[0]), *keyframes}
+    return _Timeline(tuple(ticks.tolist()), tuple(sorted(starts)), tuple(source.tolist()))
+
+
+def _frames_of(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> Iterator[tuple[av.video.frame.VideoFrame, int]]:
+    """The frames in display order, with their times. Packets that do not decode are skipped: reads of them fail."""
+
+    def decoded() -> Iterator[av.video.frame.VideoFrame]:
+        for packet in packets_of(container, stream):
+            with suppress(av.error.FFmpegError):
+                yield from packet.decode()
+
+    return timed(decoded(), container, stream)
