@@ -67,7 +67,12 @@ class WrongPassword(QueueError):
 
 
 class TooManyLogins(QueueError):
-    """Too many failed logins; wait a few minutes."""
+    """Too many failed logins; wait a minute."""
+
+    def __init__(self, detail: str = "", *, wait_s: int = 60) -> None:
+        """wait_s: seconds after which the next attempt is admitted."""
+        super().__init__(detail or f"Too many failed logins; wait {wait_s} s.")
+        self.wait_s = wait_s
 
 
 class TooBusy(QueueError):

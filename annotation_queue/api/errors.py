@@ -58,7 +58,7 @@ STATUS: dict[type[Exception], int] = {
 
 ANSWERED: tuple[type[Exception], ...] = (HTTPException, *STATUS)  # exceptions that `answer_to` knows
 
-RETRY_AFTER_S = {429: "60", 503: "2"}  # the header, by status
+BUSY_S = 2  # after which a client asks again when the queue is busy or its database does not answer
 
 DATABASE_AWAY = "the queue's database does not answer; try again"
 
@@ -87,7 +87,8 @@ def answer_to(error: Exception) -> Response:
         return _error(error.status_code, str(error.detail), kind)
     known = next(kind for kind in type(error).__mro__ if kind in STATUS)
     name, message = _INSTEAD.get(known, (type(error).__name__, str(error)))
-    return _error(STATUS[known], message, name)
+    retry_after_s = error.wait_s if isinstance(error, TooManyLogins) else BUSY_S if STATUS[known] == 503 else None
+    return _error(STATUS[known], message, name, retry_after_s)
 
 
 async def _answer(_: Request, error: Exception) -> Response:
@@ -105,7 +106,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return _error(422, f"{where}: {first.get('msg', 'malformed')}", "ValueError")
 
 
-def _error(status: int, message: str, kind: str) -> JSONResponse:
+def _error(status: int, message: str, kind: str, retry_after_s: int | None = None) -> JSONResponse:
     line = " ".join(message.split())[:500]
-    headers = {"Retry-After": RETRY_AFTER_S[status]} if status in RETRY_AFTER_S else None
+    headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     return JSONResponse({"error": line, "kind": kind}, status_code=status, headers=headers)

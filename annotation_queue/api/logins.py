@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
-from annotation_queue.api.asking import COOKIE, Somebody, caller
+from annotation_queue.api.asking import COOKIE, Somebody, caller, secret_of
 from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.errors import LoginRefused
@@ -108,8 +108,8 @@ async def finish_elsewhere(body: Sent[Answered], request: Request, response: Res
 
 @router.post("/api/logout", status_code=204)
 def log_out(request: Request, _: Somebody, queue: Queue) -> Response:
-    """Ends this login."""
-    queue.accounts.log_out(request.cookies.get(COOKIE, ""))
+    """Ends this login, or this token."""
+    queue.accounts.log_out(secret_of(request))
     # clears the cached frames, but not the browser's database: it holds work that waits to be sent
     response = Response(status_code=204, headers={"Clear-Site-Data": '"cache"'})
     response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=queue.secure_cookie)

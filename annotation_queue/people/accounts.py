@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from cachetools import TTLCache
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from annotation_queue import audit, schema
 from annotation_queue.database import Database, insert_missing
-from annotation_queue.errors import LoginRefused, NotAllowed, NotLoggedIn, TooManyLogins, WrongPassword
+from annotation_queue.errors import LoginRefused, NotAllowed, NotLoggedIn, WrongPassword
+from annotation_queue.people.attempts import Attempts
 from annotation_queue.records import Account, AuditEntry, Person, Role, Scope, Token
 from annotation_queue.rules import ID_LENGTH, check_id
 from annotation_queue.schema import credentials, people
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 LOGIN_S = 12 * 3600.0  # a browser login lasts a working day
 MIN_PASSWORD = 8  # characters
-FAILURES_S = 300.0  # the limits below count the failures of this time
-FAILURES = 10  # failed logins as one name from one address
-MANY_FAILURES = 100  # failed logins as one name, or from one address; higher, because an office shares an address
+NOTED_S = 300.0  # the limit below counts the attempts of this time
+NOTED = 100  # attempts with an unknown name that are audited
+PIPELINE = "pipeline"  # the account of this project's own stages; it is made at the start of the queue
 TOKEN_ID = 12  # characters of a token's hash that are its id
 NOBODY = "(nobody)"  # in the audit: the actor of a failed login, and the subject if the name has no account
 OPERATOR = "(operator)"  # in the audit: the command line or the server itself
@@ -61,8 +61,6 @@ class Caller:
     csrf: str | None
     scopes: frozenset[Scope] | None = None  # of a token; None: everything that the person may do
 
-
-_Who = tuple[str | None, str | None]  # an attempt to log in: name and address, None for any
 
 # A lead may manage people with these roles and no others. Admins manage everybody.
 ROLES_OF_LEADS = frozenset({Role.ANNOTATOR, Role.VERIFIER, Role.LEAD})
@@ -88,8 +86,7 @@ class Accounts:
         self._database = database
         self._hasher = hasher or PasswordHasher()
         self._clock = clock
-        # Times of failures; in this process only, so a restart clears them.
-        self._failures: TTLCache[_Who, list[float]] = TTLCache(math.inf, FAILURES_S, clock)
+        self._attempts = Attempts(clock)
         self._unknown: list[float] = []  # times of the audited attempts with an unknown name
         self._lock = threading.Lock()
         # Checked for an unknown name, so that it takes as long as a known one.
@@ -116,6 +113,8 @@ class Accounts:
         person = Person(name=name, roles=frozenset(Role(role) for role in roles))
         if not person.roles:
             raise ValueError(f"{name} needs a role: {', '.join(Role)}")
+        if name == PIPELINE and (person.roles != {Role.PIPELINE} or password is not None):
+            raise NotAllowed(f"{PIPELINE} is a built-in account: it keeps its one role, and has no password")
         values = {"roles": ",".join(sorted(person.roles))}
         if skills is not None:
             person = replace(person, skills=frozenset(check_id(skill, "skill") for skill in skills))
@@ -133,8 +132,21 @@ class Accounts:
                     c.execute(delete(credentials).where(credentials.c.name == name, credentials.c.csrf.is_not(None)))
         return person
 
+    def add_new(self, name: str, roles: Iterable[Role], password: str) -> bool:
+        """Add a person with a password, as the operator. False, and nothing changes, if there is one of this name."""
+        given = ",".join(sorted(roles))
+        row = {"name": name, "created_at": self._clock(), "roles": given, "password_hash": self._hash(password)}
+        with self._database.write() as c:
+            insert_missing(c, people, [row])
+            added = c.scalar(select(people.c.password_hash).where(people.c.name == name)) == row["password_hash"]
+            if added:
+                self._note(c, None, "set person", name, {"roles": given, "password": True})
+        return added
+
     def disable(self, name: str, disabled: bool = True, *, by: Person | None = None) -> None:
         """Disable a person and end all their credentials, or enable them again. Raises ValueError, NotAllowed."""
+        if name == PIPELINE and disabled:
+            raise NotAllowed(f"{PIPELINE} is a built-in account, without which no batch moves: revoke its tokens")
         with self._database.write() as c:
             self._note(c, by, "disable" if disabled else "enable", name, {})
             changed = c.execute(update(people).where(people.c.name == name).values(disabled=disabled)).rowcount
@@ -205,8 +217,11 @@ class Accounts:
         if kept == "":
             raise ValueError(f"a token needs a scope: {', '.join(Scope)}")
         with self._database.write() as c:
-            if c.scalar(select(people.c.name).where(people.c.name == name, people.c.disabled.is_(False))) is None:
+            roles = c.scalar(select(people.c.roles).where(people.c.name == name, people.c.disabled.is_(False)))
+            if roles is None:
                 raise ValueError(f"there is no person {name!r}")
+            if by is not None and by.name != name and _roles(roles) != {Role.PIPELINE}:
+                raise NotAllowed(f"{by.name} may not issue a token of {name}: it would let one person act as another")
             self._note(c, by, "issue token", name, {"token_id": token_id_of(secret), "scopes": kept})
             row = {"secret_sha256": _digest(secret), "name": name, "created_at": now, "scopes": kept}
             c.execute(insert(credentials).values(**row, expires_at=None if expires_s is None else now + expires_s))
@@ -230,14 +245,14 @@ class Accounts:
             return int(c.execute(delete(credentials).where(credentials.c.name == name)).rowcount)
 
     def log_in(self, name: str, password: str, *, address: str = "") -> Login:
-        """Check a password and begin a login. Raises WrongPassword; TooManyLogins after FAILURES wrong passwords.
+        """Check a password and begin a login. Raises WrongPassword, TooManyLogins.
 
         address: the network address of the request.
         """
         with self._database.read() as c:
             row = c.execute(select(people).where(people.c.name == name)).first()
         known = None if row is None or row.disabled else row.password_hash
-        forgive = self._count_attempt(name[:ID_LENGTH], address)
+        forgive = self._attempts.begin(name[:ID_LENGTH], address)
         try:
             self._hasher.verify(known or self._nobody, password)
         except (VerifyMismatchError, InvalidHashError):
@@ -253,6 +268,15 @@ class Accounts:
         with self._database.write() as c:
             audit.note(c, self._clock(), row.name, "log in", row.name, said)
             return self._begin(c, row)
+
+    def has_password(self, name: str, password: str) -> bool:
+        """Whether this person can log in with this password now. For the operator: neither counted nor audited."""
+        with self._database.read() as c:
+            known = c.scalar(select(people.c.password_hash).where(people.c.name == name, people.c.disabled.is_(False)))
+        try:
+            return known is not None and self._hasher.verify(known, password)
+        except (VerifyMismatchError, InvalidHashError):
+            return False
 
     def admit(self, vouched: Vouched, roles: Iterable[Role] = ()) -> Login:
         """Begin a login of a person whom a provider has identified.
@@ -281,7 +305,7 @@ class Accounts:
     @contextmanager
     def counting(self, address: str) -> Iterator[None]:
         """In this block, LoginRefused is counted and audited like a wrong password. Raises TooManyLogins."""
-        forgive = self._count_attempt(f"(a provider's, at {address})", address)
+        forgive = self._attempts.begin(f"(a provider's, at {address})", address)
         refused = False
         try:
             yield
@@ -298,8 +322,12 @@ class Accounts:
 
     def log_out(self, secret: str) -> None:
         """End the login, or the token, of this secret."""
+        its = credentials.c.secret_sha256 == _digest(secret)
         with self._database.write() as c:
-            c.execute(delete(credentials).where(credentials.c.secret_sha256 == _digest(secret)))
+            row = c.execute(select(credentials).where(its)).first()
+            if row is not None and row.csrf is None:
+                audit.note(c, self._clock(), row.name, "revoke token", row.name, {"token_id": token_id_of(secret)})
+            c.execute(delete(credentials).where(its))
 
     def caller(self, secret: str) -> Caller:
         """The person of this secret, with their current roles. Raises NotLoggedIn."""
@@ -354,32 +382,11 @@ class Accounts:
         """Whether to audit another attempt with an unknown name. Limited, so that nobody can fill the audit."""
         now = self._clock()
         with self._lock:
-            self._unknown = [t for t in self._unknown if t > now - FAILURES_S]
-            if len(self._unknown) >= MANY_FAILURES:
+            self._unknown = [t for t in self._unknown if t > now - NOTED_S]
+            if len(self._unknown) >= NOTED:
                 return False
             self._unknown.append(now)
             return True
-
-    def _count_attempt(self, name: str, address: str) -> Callable[[], None]:
-        """Count an attempt as a failure before it is checked. Returns a function that undoes this after a success.
-
-        Raises TooManyLogins.
-        """
-        now, pair = self._clock(), (name, address)
-        limits: dict[_Who, int] = {pair: FAILURES, (name, None): MANY_FAILURES, (None, address): MANY_FAILURES}
-        with self._lock:
-            recent = {key: [t for t in self._failures.get(key, ()) if t > now - FAILURES_S] for key in limits}
-            if any(len(recent[key]) >= limit for key, limit in limits.items()):
-                raise TooManyLogins()
-            self._failures.update({key: [*times, now] for key, times in recent.items()})
-
-        def forgive() -> None:
-            with self._lock:
-                for key in limits:
-                    times = self._failures.get(key, [])
-                    del times[0 if key == pair else -1 :]
-
-        return forgive
 
 
 def token_id_of(secret: str) -> str:

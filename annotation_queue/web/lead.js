@@ -192,25 +192,35 @@ async function showPeople(me) {
         element("span", { className: person.disabled ? "disabled" : "" },
           person.disabled ? `${person.name} (disabled)` : person.name),
         person.roles.join(", "), person.skills.join(", ") || "–", person.tokens.length,
-        person.name === me.name ? "you" : actionsFor(person),
+        person.name === me.name ? newToken(person.name) : actionsFor(person, me),
       ]),
       "Nobody.",
     ),
   );
 }
 
-/** @param {Account} person */
-function actionsFor({ name, disabled }) {
+/** @param {string} name */
+function newToken(name) {
+  return action("New token", "For a program that works in this name", async () => {
+    const { token } = await api.issueToken(name, ["annotate"]);
+    prompt(`The token of ${name}. It is shown this once.`, token);
+  });
+}
+
+/**
+ * @param {Account} person
+ * @param {Me} me
+ */
+function actionsFor({ name, roles, disabled }, me) {
   const actions = element("span", { className: "stepper" });
   actions.style.justifyContent = "flex-end";
-  actions.append(
-    action("New token", "For a program that works as this person", async () => {
-      const { token } = await api.issueToken(name, ["annotate"]);
-      prompt(`The token of ${name}. It is shown this once.`, token);
-    }),
-    action("End logins", "Revokes every token and browser login", () => api.revokeTokens(name)),
-    action(disabled ? "Enable" : "Disable", disabled ? "" : "What they did stays", () => api.disable(name, !disabled)),
-  );
+  // the queue rejects a token of another person, and other changes of its own account
+  if (me.roles.includes("admin") && roles.join() === "pipeline") actions.append(newToken(name));
+  actions.append(action("End logins", "Revokes every token and browser login", () => api.revokeTokens(name)));
+  if (name !== "pipeline") {
+    const detail = disabled ? "" : "What they did stays";
+    actions.append(action(disabled ? "Enable" : "Disable", detail, () => api.disable(name, !disabled)));
+  }
   return actions;
 }
 

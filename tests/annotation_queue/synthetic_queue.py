@@ -33,7 +33,7 @@ from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.draft import Draft, FrameMask
 from annotation_queue.errors import NoSuchFrame, NoSuchVideo
-from annotation_queue.people.accounts import Accounts
+from annotation_queue.people.accounts import PIPELINE, Accounts
 from annotation_queue.records import Kind, NewTicket, Role, VideoInfo
 from annotation_queue.tickets.store import TicketStore
 from storage import rle
@@ -280,10 +280,10 @@ def track_ticket(ticket_id: str = "track-1", *, phase: str = "3", frame_count: i
 
 
 def add_people(database: Database) -> Accounts:
-    """Everybody in PEOPLE, with the same password."""
+    """Everybody in PEOPLE, with the same password; the pipeline has none."""
     accounts = Accounts(database, hasher=CHEAP)
     for name, roles in PEOPLE.items():
-        accounts.add(name, roles, PASSWORD)
+        accounts.add(name, roles, None if name == PIPELINE else PASSWORD)
     return accounts
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from annotation_queue.api.asking import COOKIE
 from annotation_queue.client import new_id
+from annotation_queue.people.accounts import token_id_of
+from annotation_queue.records import Scope
 from tests.annotation_queue.synthetic_queue import PASSWORD
 
 
@@ -32,3 +35,26 @@ def test_logging_out_ends_the_login(browser):
     assert answer.status_code == 204
     assert answer.headers["clear-site-data"] == '"cache"', "unsent work stays in the browser's database"
     assert browser.get("/api/me", headers={"Cookie": cookie}).status_code == 401
+
+
+@pytest.mark.parametrize("scopes", [None, [Scope.READ]])
+def test_logging_out_revokes_the_token_that_asks_and_no_other_credential(queue, browser, scopes):
+    token, other = queue.accounts.issue_token("vera", scopes), queue.accounts.issue_token("vera")
+    with httpx.Client(base_url=queue.url, headers={"Authorization": f"Bearer {token}"}) as program:
+        assert program.get("/api/me").status_code == 200
+        assert program.post("/api/logout", headers={"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}).status_code == 204
+        assert program.get("/api/me").status_code == 401
+    line = queue.accounts.audited(limit=1)[0]
+    assert (line.actor, line.action) == ("vera", "revoke token") and token_id_of(token) in line.detail
+    assert browser.get("/api/me").status_code == 200
+    assert httpx.get(f"{queue.url}/api/me", headers={"Authorization": f"Bearer {other}"}).status_code == 200
+
+
+def test_a_hundred_wrong_guesses_are_slowed_down_and_say_for_how_long(queue):
+    wrong = {"name": "victor", "password": "wrong"}
+    answers = [httpx.post(f"{queue.url}/api/login", json=wrong) for _ in range(100)]
+    checked = [answer for answer in answers if answer.status_code == 401]
+    early = [answer for answer in answers if answer.status_code == 429]
+    assert len(checked) + len(early) == 100 and early, "some are rejected before the password is checked"
+    assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in early)
+    assert f"wait {early[-1].headers['retry-after']} s" in early[-1].json()["error"]

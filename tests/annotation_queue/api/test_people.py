@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httpx
 
-from annotation_queue.records import Role
+from annotation_queue.people.accounts import token_id_of
+from annotation_queue.records import Role, Scope
 from tests.annotation_queue.synthetic_queue import PASSWORD
 
 
@@ -21,14 +22,16 @@ def test_leads_manage_people_but_not_admins(queue):
         assert post("/api/people/boss/disable", json={}).status_code == 403
         assert post("/api/people/boss/tokens", json={}).status_code == 403
         assert boss._http.post("/api/people", json={"name": "eve", "roles": ["admin"]}).status_code == 200
-        issued = post("/api/people/ned/tokens", json={"scopes": ["read"], "expires_s": 3600}).json()
+        assert post("/api/people/ned/tokens", json={}).status_code == 403, "lea would act as ned"
+        token = queue.accounts.issue_token("ned", [Scope.READ], expires_s=3600)
+        token_id = token_id_of(token)
         listed = next(a for a in http.get("/api/people").json() if a["name"] == "ned")
-        assert [t["token_id"] for t in listed["tokens"]] == [issued["token_id"]]
-        bearer = {"Authorization": f"Bearer {issued['token']}"}
+        assert [t["token_id"] for t in listed["tokens"]] == [token_id]
+        bearer = {"Authorization": f"Bearer {token}"}
         assert httpx.get(f"{queue.url}/api/me", headers=bearer).json()["skills"] == ["birds"]
-        assert http.delete(f"/api/people/ned/tokens/{issued['token_id']}").status_code == 204
+        assert http.delete(f"/api/people/ned/tokens/{token_id}").status_code == 204
         assert httpx.get(f"{queue.url}/api/me", headers=bearer).status_code == 401
-        assert http.delete(f"/api/people/ned/tokens/{issued['token_id']}").status_code == 422
+        assert http.delete(f"/api/people/ned/tokens/{token_id}").status_code == 422
         login = {"name": "ned", "password": PASSWORD}
         cookie = httpx.post(f"{queue.url}/api/login", json=login).cookies
         assert post("/api/people/ned/disable", json={}).status_code == 204
@@ -37,7 +40,29 @@ def test_leads_manage_people_but_not_admins(queue):
         assert post("/api/people/ned/disable", json={"disabled": False}).status_code == 204
         assert httpx.post(f"{queue.url}/api/login", json=login).status_code == 200
         audit = [(line["actor"], line["action"]) for line in http.get("/api/audit").json() if line["subject"] == "ned"]
-        by_lea = [("lea", action) for action in ("disable", "revoke token", "issue token", "set person")]
         failed, logged_in = ("(nobody)", "fail to log in"), ("ned", "log in")
-        assert audit == [logged_in, ("lea", "enable"), failed, by_lea[0], logged_in, *by_lea[1:]]
-        assert PASSWORD not in http.get("/api/audit").text and issued["token"] not in http.get("/api/audit").text
+        before = [("lea", "revoke token"), ("(operator)", "issue token"), ("lea", "set person")]
+        assert audit == [logged_in, ("lea", "enable"), failed, ("lea", "disable"), logged_in, *before]
+        assert PASSWORD not in http.get("/api/audit").text and token not in http.get("/api/audit").text
+
+
+def test_a_lead_issues_a_token_for_a_program_of_their_own(queue):
+    with queue.client("lea") as lea:
+        issued = lea._http.post("/api/people/lea/tokens", json={"scopes": ["read"], "expires_s": 3600}).json()
+        bearer = {"Authorization": f"Bearer {issued['token']}"}
+        assert httpx.get(f"{queue.url}/api/me", headers=bearer).json()["name"] == "lea"
+        line = lea._http.get("/api/audit?limit=1").json()[0]
+        assert (line["actor"], line["action"], line["subject"]) == ("lea", "issue token", "lea")
+
+
+def test_no_admin_changes_the_account_of_the_pipeline(queue):
+    queue.accounts.add("boss", [Role.ADMIN])
+    with queue.client("boss") as boss, queue.client("pipeline") as pipeline:
+        for body in (
+            {"roles": ["annotator"]},
+            {"roles": ["pipeline", "admin"]},
+            {"roles": ["pipeline"], "password": PASSWORD},
+        ):
+            assert boss._http.post("/api/people", json={"name": "pipeline", **body}).status_code == 403
+        assert boss._http.post("/api/people/pipeline/disable", json={}).status_code == 403
+        assert pipeline._http.get("/api/me").json()["roles"] == ["pipeline"]

@@ -9,7 +9,7 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from annotation_queue.errors import LoginRefused, ProviderUnreachable
-from annotation_queue.people.accounts import FAILURES
+from annotation_queue.people.attempts import FREE
 from annotation_queue.people.oidc import AT_ONCE, KNOWN_S, LEEWAY_S, Provider
 from tests.annotation_queue.people.providers import CLIENT, SECRET, begin, finish, refusal
 from tests.annotation_queue.synthetic_queue import PASSWORD
@@ -108,9 +108,9 @@ def test_failed_codes_are_limited_like_failed_passwords(liar, queue, browser):
     url, _ = queue(liar.issuer)
     http = browser(url)
     state = dict(parse_qsl(urlsplit(begin(http)).query))["state"]
-    for _ in range(3 * FAILURES):  # not counted: the queue rejects an unknown state without the provider
+    for _ in range(3 * FREE):  # not counted: the queue rejects an unknown state without the provider
         refusal(finish(http, {"state": "x", "code": "x"}))
-    for _ in range(FAILURES):
+    for _ in range(FREE):
         refusal(finish(http, {"state": state, "code": "guessed"}))
     assert "wait" in refusal(finish(http, liar.authorize(begin(http))), 429, "TooManyLogins")
 
