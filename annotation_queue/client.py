@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
@@ -235,16 +235,12 @@ class QueueClient:
 
         Call it again after any failure: stored tickets are skipped. Raises NotAllowed, BatchSealed, ValueError.
         """
-        chunk: list[NewTicket] = []
-        size = 0
-        for ticket in tickets:
-            weight = 0 if ticket.masklet is None else sum(len(rle) + 60 for rle in ticket.masklet.rle)
-            if chunk and (len(chunk) == CHUNK or size + weight > CHUNK_BYTES):
-                self._put_tickets(batch_id, chunk, sealed=False)
-                chunk, size = [], 0
-            chunk.append(ticket)
-            size += weight
-        return self._put_tickets(batch_id, chunk, sealed=True)
+        last: list[NewTicket] = []
+        for chunk in _chunks(tickets, lambda ticket: (ticket.masklet,)):
+            if last:
+                self._put_tickets(batch_id, last, sealed=False)
+            last = chunk
+        return self._put_tickets(batch_id, last, sealed=True)
 
     def batch(self, batch_id: str) -> Batch:
         """The counts of a batch. Raises NoSuchBatch."""
@@ -273,9 +269,15 @@ class QueueClient:
                 return BatchResult(batch=page.batch, settled=tuple(settled), operations=tuple(done))
 
     def add_gold(self, batch_id: str, tickets: Sequence[NewGold]) -> int:
-        """Adds gold tickets to a batch, and returns how many were new. Raises NotAllowed, ValueError."""
-        body = {"tickets": _adapter(tuple[NewGold, ...]).dump_python(tuple(tickets), mode="json")}
-        return int(self._send("POST", f"/api/batches/{batch_id}/gold", body).json()["added"])
+        """Adds gold tickets to a batch, in several requests if there are many, and returns how many were new.
+
+        Call it again after any failure: stored tickets are skipped. Raises NotAllowed, ValueError.
+        """
+        added = 0
+        for chunk in _chunks(tickets, lambda gold: (gold.ticket.masklet, gold.truth)):
+            body = {"tickets": _adapter(tuple[NewGold, ...]).dump_python(tuple(chunk), mode="json")}
+            added += int(self._send("POST", f"/api/batches/{batch_id}/gold", body).json()["added"])
+        return added
 
     def figures(self) -> QueueFigures:
         """Progress, effort and agreement, at most 5 s old. Raises NotAllowed."""
@@ -340,6 +342,21 @@ class QueueClient:
             raise _error_of(response)
         self._http.headers["X-CSRF-Token"] = response.json()["csrf"]
         self._logged_in = True
+
+
+def _chunks(tickets: Iterable[T], masklets: Callable[[T], Iterable[Masklet | None]]) -> Iterator[list[T]]:
+    """The tickets in parts of at most CHUNK, of CHUNK_BYTES of masks. A larger one is alone in its part."""
+    chunk: list[T] = []
+    size = 0
+    for ticket in tickets:
+        weight = sum(len(rle) + 60 for masklet in masklets(ticket) if masklet is not None for rle in masklet.rle)
+        if chunk and (len(chunk) == CHUNK or size + weight > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(ticket)
+        size += weight
+    if chunk:
+        yield chunk
 
 
 def _error_of(response: httpx.Response) -> Exception:

@@ -89,8 +89,10 @@ class Server:
         environment = os.environ | {"PYTHONPATH": str(tree)}
         command = [sys.executable, "-c", SERVER, uri, str(port)]
         self._process = subprocess.Popen(command, cwd=folder, env=environment)
+        limits = httpx.Limits(max_connections=None)
+        self._http = httpx.Client(timeout=PATIENCE_S, limits=limits, trust_env=False)  # for all threads of a storm
         self._memory = psutil.Process(self._process.pid).memory_info
-        while True:
+        while self._process.poll() is None:
             with suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/healthz").is_success:
                     break
@@ -100,7 +102,15 @@ class Server:
         """The memory that the server has in use, MiB."""
         return int(self._memory().rss >> 20)
 
+    def ask(self, method: str, url: str, content: bytes | None, headers: dict[str, str]) -> int:
+        """The status of the answer; 0 if there is none."""
+        try:
+            return self._http.request(method, url, content=content, headers=headers).status_code
+        except httpx.TransportError:
+            return 0
+
     def close(self) -> None:
+        self._http.close()
         self._process.terminate()
         self._process.wait()
 
@@ -121,29 +131,21 @@ def _share_password(database: Database) -> None:
 
 def bodies(server: Server, bytes_each: int) -> list[Callable[[], int]]:
     """Three bodies of an annotator without a ticket."""
-    content, headers = b"{}," * (bytes_each // 3), server.headers("idle")
-    return [partial(_status, httpx.post, f"{server.url}/api/tickets/t0/finish", content, headers)] * 3
+    content, headers = b"[" + b"{}," * (bytes_each // 3) + b"{}]", server.headers("idle")
+    return [partial(server.ask, "POST", f"{server.url}/api/tickets/t0/finish", content, headers)] * 3
 
 
 def logins(server: Server, people: int) -> list[Callable[[], int]]:
     """One log-in of each of these people."""
     body = [json.dumps({"name": f"person-{n}", "password": PASSWORD}).encode() for n in range(people)]
     kind = {"Content-Type": "application/json"}
-    return [partial(_status, httpx.post, f"{server.url}/api/login", each, kind) for each in body]
+    return [partial(server.ask, "POST", f"{server.url}/api/login", each, kind) for each in body]
 
 
 def frames(server: Server, count: int) -> list[Callable[[], int]]:
     """Frames for one person."""
     url, headers = f"{server.url}/api/videos/{VIDEO}/frames", server.headers("stormy")
-    return [partial(_status, httpx.get, f"{url}/{n}.jpg", None, headers) for n in range(count)]
-
-
-def _status(ask: Callable[..., httpx.Response], url: str, content: bytes | None, headers: dict[str, str]) -> int:
-    try:
-        sent = {} if content is None else {"content": content}
-        return ask(url, headers=headers, timeout=PATIENCE_S, **sent).status_code
-    except httpx.TransportError:
-        return 0
+    return [partial(server.ask, "GET", f"{url}/{n}.jpg", None, headers) for n in range(count)]
 
 
 def measure(server: Server, storm: list[Callable[[], int]]) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 import pytest
 
+from annotation_queue import client as client_module
 from annotation_queue.client import QueueClient
 from annotation_queue.errors import NotLoggedIn, QueueUnreachable, WrongPassword
+from annotation_queue.records import NewGold
 from storage.records import Verdict
 from tests.annotation_queue.api.running import running
 from tests.annotation_queue.synthetic_queue import PASSWORD, tickets
@@ -103,3 +107,31 @@ def test_a_client_takes_a_token_or_a_password_but_not_both():
     for token, username, password in ((None, None, None), (None, "vera", None), ("t", "vera", "p")):
         with pytest.raises(ValueError, match="token, or"):
             QueueClient("http://127.0.0.1:9", token=token, username=username, password=password)
+
+
+class Counting(httpx.HTTPTransport):
+    """Counts the bytes of each request's body."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def handle_request(self, request):
+        self.sizes.append(len(request.read()))
+        return super().handle_request(request)
+
+
+def test_many_tickets_are_sent_in_several_requests(queue, monkeypatch):
+    monkeypatch.setattr(client_module, "CHUNK", 4)
+    monkeypatch.setattr(client_module, "CHUNK_BYTES", 20_000)
+    small, large = tickets(10, frame_count=8, prefix="small"), tickets(3, frame_count=400, prefix="large")
+    gold = [NewGold(ticket=replace(t, ticket_id=f"gold-{t.ticket_id}"), expected=Verdict.ACCEPT) for t in small + large]
+    sent = Counting()
+    token = queue.accounts.issue_token("pipeline")
+    with QueueClient(queue.url, token=token, transport=sent) as client:
+        assert client.open_batch("several", small + large).total == 13
+        assert len(sent.sizes) == 5  # 4 + 4 + 2 small ones and a large one, then each large one alone
+        sent.sizes.clear()
+        assert client.add_gold("several", gold) == 13 and len(sent.sizes) == 5
+        assert client.add_gold("several", gold) == 0
+        assert client.open_batch("empty", []).sealed
