@@ -13,7 +13,7 @@ from engine.datasets.labelled import Dataset, DatasetError, Entry, LabelledVideo
 from storage import releases
 from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
-from storage.formats import davis, sav, sav_frames
+from storage.formats import davis, picture_folder, sav, sav_frames
 from storage.formats.picture_folder import PictureReader
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
@@ -54,9 +54,12 @@ def _opened(folder: Path) -> Dataset:
         )
     if found := _sav_videos(folder):
         return Dataset(str(folder), "SA-V", found)
+    inside = [path.name for path in sorted(folder.iterdir()) if davis.is_root(path) or sav_frames.is_root(path)]
+    hint = f". Datasets inside it: {', '.join(inside)}" if inside else ""
     raise DatasetError(
-        f"{folder}: neither a release (manifest.json), nor a DAVIS root (JPEGImages and Annotations), "
+        f"{folder}: neither a release (manifest.json), nor DAVIS, YouTube-VOS or MOSE (JPEGImages and Annotations), "
         "nor SA-V (NAME_manual.json or NAME_auto.json, and NAME.mp4; or JPEGImages_24fps and Annotations_6fps)"
+        f"{hint}"
     )
 
 
@@ -88,10 +91,10 @@ def _stored(blobs: Blobs, key: str) -> FrameReader:
 def _sav_videos(folder: Path) -> tuple[Entry, ...]:
     """Every annotated video below a folder. Its mp4 file is beside the annotation, or the only one with this name."""
     videos: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*.mp4")):
+    for path in picture_folder.in_order(folder.rglob("*.mp4")):
         videos[path.stem].append(path)
     notes: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(path for suffix in NOTES for path in folder.rglob(f"*{suffix}")):
+    for path in picture_folder.in_order(path for suffix in NOTES for path in folder.rglob(f"*{suffix}")):
         notes[path.name.rpartition("_")[0]].append(path)
     found = []
     for name, of_it in sorted(notes.items()):

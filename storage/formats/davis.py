@@ -7,7 +7,8 @@
 Knows the format and our records. Reaches blobs only through a release. The format has no times, so the index of a frame
 is its place among the pictures of the sequence. Also reads DAVIS-2016, which has greyscale masks of one object instead
 of a palette, and lists pictures instead of sequences. Source: the files of DAVIS 2016 and 2017 and the evaluation code
-of 2017. For that code, 255 means "void", so ids go up to 254.
+of 2017. For that code, 255 means "void", so ids go up to 254. Also reads YouTube-VOS and MOSE, which have no folders
+for resolutions and no image sets.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ Ids = NDArray[np.uint8]  # (H, W)
 RESOLUTIONS = ("480p", "Full-Resolution")  # read: the first of them that exists
 WRITTEN = "Full-Resolution", "2017"  # resolution and year of what we write
 VOID = 255
+#: names of image sets, and of the roots that have none -> split
+SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test", "test-dev": "test", "test-challenge": "test"}
 
 
 class DavisError(PictureError):
@@ -49,27 +52,37 @@ class DavisVideo(PictureVideo):
     def masks(self) -> dict[int, dict[int, bytes]]:
         """id -> frame_idx -> compressed counts, of the objects and frames that are visible.
 
+        Without a palette, a sequence shows one object, and its masks have only black and one other value.
         Raises PictureError for a PNG that cannot be read, has another size than the pictures, or holds no object ids.
         """
         found: dict[int, dict[int, bytes]] = {}
+        kinds: dict[bool, Path] = {}  # whether a mask that is not black has a palette -> the first such mask
         for frame_idx, path in self.annotations:
-            ids = read_ids(path)
-            self.check_size(path, ids)
-            for n in np.unique(ids):
-                if n not in (0, VOID):
-                    found.setdefault(int(n), {})[frame_idx] = rle.encode(ids == n)
-        return found
+            values, indexed = picture_folder.read_png(path)
+            self.check_size(path, values)
+            for n in np.unique(values[values > 0]):
+                kinds.setdefault(indexed, path)
+                found.setdefault(int(n), {})[frame_idx] = rle.encode(values == n)
+            if False in kinds and len(kinds) + len(found) > 2:
+                how = "others have one" if True in kinds else f"grey in {len(found) + 1} values in its sequence"
+                raise DavisError(f"{path}: masks without a palette, and {how}: the objects are unknown")
+        if False in kinds:
+            return {1: found.popitem()[1]}
+        if set(found) == {VOID}:
+            raise DavisError(f"{kinds[True].parent}: its masks hold only id {VOID}, which is void in DAVIS: no object")
+        return {n: masks for n, masks in found.items() if n != VOID}
 
 
 def is_root(folder: Path) -> bool:
-    """Whether a folder is laid out as DAVIS is."""
+    """Whether a folder is laid out as DAVIS is, or as YouTube-VOS and MOSE: without resolutions and image sets."""
     return (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir()
 
 
 def names(root: Path, *, year: str | None = None) -> dict[str, str]:
     """The sequences of a root and the image set of each, in the order of the image sets.
 
-    year: of the image sets; None takes the newest. Without the folder ImageSets, all sequences are for training.
+    year: of the image sets; None takes the newest. Without the folder ImageSets, all sequences; their split is the name
+    of the root, such as "valid", and otherwise "train".
     Raises DavisError for a root without any sequence.
     """
     if not is_root(root):
@@ -77,17 +90,21 @@ def names(root: Path, *, year: str | None = None) -> dict[str, str]:
     sets = sorted(path for path in (root / "ImageSets").glob("*") if any(path.glob("*.txt")))
     if year is not None and year not in {path.name for path in sets}:
         raise DavisError(f"{root}: no image sets of {year}; there are: {', '.join(p.name for p in sets) or 'none'}")
-    chosen = [path for path in sets if path.name == year] or sorted(sets, key=lambda p: (p.name.isdigit(), p.name))[-1:]
-    found: dict[str, str] = {}
-    for listing in (path / f"{split}.txt" for path in chosen for split in ("train", "val")):
-        for line in listing.read_text().splitlines() if listing.exists() else []:
-            if word := line.split()[:1]:  # DAVIS-2016 lists a picture and its mask: /JPEGImages/480p/bear/00000.jpg …
-                found.setdefault(word[0].split("/")[-2] if "/" in word[0] else word[0], listing.stem)
     if not sets:
         folder = root / "JPEGImages" / _resolution(root)
-        found = {path.name: "train" for path in sorted(folder.iterdir()) if path.is_dir()}
+        split = SPLITS.get(root.absolute().name, "train")
+        if not (found := {path.name: split for path in picture_folder.in_order(folder.iterdir()) if path.is_dir()}):
+            raise DavisError(f"{folder}: no folder of a sequence")
+        return found
+    chosen = [path for path in sets if path.name == year] or sorted(sets, key=lambda p: (p.name.isdigit(), p.name))[-1:]
+    found = {}
+    for listing in (path / f"{name}.txt" for path in chosen for name in SPLITS):
+        for line in listing.read_text().splitlines() if listing.exists() else []:
+            if word := line.split()[:1]:  # DAVIS-2016 lists a picture and its mask: /JPEGImages/480p/bear/00000.jpg …
+                name = word[0].split("/")[-2] if "/" in word[0] else word[0]
+                found.setdefault(name, SPLITS[listing.stem])
     if not found:
-        raise DavisError(f"{root}: its image sets list no sequence")
+        raise DavisError(f"{chosen[0]}: {', '.join(f'{name}.txt' for name in SPLITS)} list no sequence")
     return found
 
 
@@ -99,25 +116,11 @@ def open_video(root: Path, name: str, split: str) -> DavisVideo:
     resolution = _resolution(root)
     found = picture_folder.open_folder(root / "JPEGImages" / resolution / name, name)
     at = {path.stem: i for i, path in enumerate(found.pictures)}
-    masks = sorted((root / "Annotations" / resolution / name).glob("*.png"))
+    masks = picture_folder.in_order((root / "Annotations" / resolution / name).glob("*.png"))
     for path in masks:
         if path.stem not in at:
             raise DavisError(f"{path}: its picture {path.stem}.jpg is missing")
     return DavisVideo(**vars(found), split=split, annotations=tuple((at[path.stem], path) for path in masks))
-
-
-def read_ids(path: Path) -> Ids:
-    """The object ids of a mask: uint8 (H, W), 0 is the background, 255 is void.
-
-    Raises PictureError for a file that is not a PNG. Without a palette, a PNG may have only black and one other value.
-    """
-    ids, indexed = picture_folder.read_png(path)
-    if indexed:
-        return ids
-    values = set(np.unique(ids).tolist()) - {0}
-    if len(values) > 1:
-        raise DavisError(f"{path}: not a palette image, and grey in {len(values) + 1} values: the objects are unknown")
-    return (ids > 0).astype(np.uint8)
 
 
 def write_ids(path: Path, ids: Ids) -> None:
@@ -185,11 +188,17 @@ def export(release: Release, root: Path) -> list[Path]:
 
 
 def _resolution(root: Path) -> str:
-    """The name of the folder between JPEGImages or Annotations and the sequence."""
-    there = [p.name for p in sorted((root / "JPEGImages").iterdir()) if (root / "Annotations" / p.name).is_dir()]
+    """The name of the folder between JPEGImages or Annotations and the sequence; "" where sequences follow at once."""
+    pictures, masks = root / "JPEGImages", root / "Annotations"
+    if known := [name for name in RESOLUTIONS if (pictures / name).is_dir() and (masks / name).is_dir()]:
+        return known[0]
+    first = next((path for path in pictures.iterdir() if path.is_dir()), None)
+    if first is not None and any(path.is_file() and not path.name.startswith(".") for path in first.iterdir()):
+        return ""
+    there = [path.name for path in picture_folder.in_order(pictures.iterdir()) if (masks / path.name).is_dir()]
     if not there:
         raise DavisError(f"{root}: JPEGImages and Annotations have no resolution in common")
-    return next((name for name in RESOLUTIONS if name in there), there[0])
+    return there[0]
 
 
 def _mean_area(masklet: Masklet) -> float:

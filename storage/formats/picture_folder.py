@@ -5,12 +5,13 @@ What DAVIS has in common with SA-V's validation and test sets. Does not know obj
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
-import cv2
 import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from storage.errors import first_line
 from storage.pixels import PictureError, Rgb
 
-SUFFIXES = (".jpg", ".jpeg")
+SUFFIXES = (".jpg", ".jpeg", ".png")
 _UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError)  # Pillow raises SyntaxError for a damaged PNG
 
 
@@ -55,10 +56,7 @@ class PictureReader:
             raise ValueError(f"{self._name} has frames 0 to {len(self._pictures) - 1}, not {frame_idx}")
         if (cached := self._cache.get(frame_idx)) is not None:
             return cached
-        bgr = cv2.imread(str(self._pictures[frame_idx]), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise PictureError(f"{self._pictures[frame_idx]}: not a picture")
-        rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        rgb = _read_rgb(self._pictures[frame_idx])
         rgb.flags.writeable = False
         self._cache[frame_idx] = rgb
         return rgb
@@ -75,14 +73,27 @@ def open_folder(folder: Path, name: str) -> PictureVideo:
 
     Raises PictureError for a folder without pictures, a file that is not a picture, and pictures of several sizes.
     """
-    pictures = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    pictures = in_order(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not pictures:
-        raise PictureError(f"{folder}: no pictures of the sequence {name}")
+        raise PictureError(f"{folder}: no pictures of the sequence {name} ({', '.join(SUFFIXES)})")
+    for path, other in pairwise(pictures):
+        if path.stem == other.stem:
+            raise PictureError(f"{other}: a second picture of the frame {path.name}")
     width, height = _size(pictures[0])
     for path in pictures:
         if (size := _size(path)) != (width, height):
             raise PictureError(f"{path}: {_by(size[1], size[0])}, the sequence began with {_by(height, width)}")
     return PictureVideo(name=name, height=height, width=width, pictures=tuple(pictures))
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Paths by name, with numbers compared as numbers: 2.jpg before 10.jpg. Leaves out hidden files, as macOS adds."""
+
+    def by_number(path: Path) -> tuple[list[tuple[int, str]], Path]:
+        parts = re.findall(r"[0-9]+|[^0-9]+", path.stem)
+        return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts], path
+
+    return sorted((path for path in paths if not path.name.startswith(".")), key=by_number)
 
 
 def read_png(path: Path) -> tuple[NDArray[np.uint8], bool]:
@@ -97,6 +108,17 @@ def read_png(path: Path) -> tuple[NDArray[np.uint8], bool]:
             return np.array(image).astype(np.uint8), image.mode == "P"
     except _UNREADABLE as error:
         raise PictureError(f"{path}: not a picture ({first_line(error)})") from error
+
+
+def _read_rgb(path: Path) -> Rgb:
+    """A whole picture, as stored: masks have no EXIF orientation, so that of a picture is not applied either."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise PictureError(f"{path}: not 8 bits a channel, but {image.mode}")
+            return np.array(image.convert("RGB"))
+    except _UNREADABLE as error:
+        raise PictureError(f"{path}: not a whole picture ({first_line(error)})") from error
 
 
 def _size(path: Path) -> tuple[int, int]:

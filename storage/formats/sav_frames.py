@@ -73,7 +73,7 @@ def names(root: Path) -> dict[str, str]:
         found |= {line.strip(): split for line in path.read_text().splitlines() if line.strip()}
     if not there:
         split = next((split for split in SPLITS if root.absolute().name.endswith(split)), "val")
-        found = {path.name: split for path in sorted((root / MASKS).iterdir()) if path.is_dir()}
+        found = {path.name: split for path in picture_folder.in_order((root / MASKS).iterdir()) if path.is_dir()}
     if not found:
         raise PictureError(f"{root}: {', '.join(p.name for p in there.values()) or MASKS} names no video")
     return found
@@ -86,10 +86,12 @@ def open_video(root: Path, name: str) -> SavFramesVideo:
         if path.stem != f"{i:05d}":
             raise PictureError(f"{path}: the picture {i:05d}.jpg before it is missing")
     masks = root / MASKS / name
-    folders = sorted(path for path in masks.glob("*") if path.is_dir())
+    folders = picture_folder.in_order(path for path in masks.glob("*") if path.is_dir())
     if not folders:
         raise PictureError(f"{masks}: no masks of the video {name}")
-    objects = {folder.name: {path.stem: path for path in sorted(folder.glob("*.png"))} for folder in folders}
+    objects = {
+        folder.name: {path.stem: path for path in picture_folder.in_order(folder.glob("*.png"))} for folder in folders
+    }
     expected = [f"{i:05d}" for i in range(0, len(found.pictures), STRIDE)]
     if len(expected) > 1 and not any(expected[-1] in of for of in objects.values()):
         del expected[-1]  # the last frame was not annotated

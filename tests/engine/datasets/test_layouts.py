@@ -208,8 +208,20 @@ def test_a_seek_in_a_real_video_with_sparse_keyframes_gives_the_right_frame(tmp_
             assert int(np.argmin(near)) == i
 
 
+def test_a_folder_of_datasets_is_reported_with_their_names(davis_root):
+    davis_root.rename(davis_root.with_name("valid"))
+    with pytest.raises(DatasetError, match=r"neither .* Datasets inside it: valid$"):
+        open_dataset(davis_root.parent)
+
+
+def test_hidden_files_are_no_annotations_and_no_videos(sav_folder):
+    for name in ("._clip_000.mp4", "._clip_000_manual.json"):
+        (sav_folder / "sav_000" / name).write_bytes(b"Mac OS X")
+    assert len(open_dataset(sav_folder)) == len(list(open_dataset(sav_folder).videos())) == 3
+
+
 def test_an_unknown_dataset_is_reported_with_the_formats_that_were_tried(s, tmp_path):
-    with pytest.raises(DatasetError, match="neither a release .*DAVIS root .*SA-V"):
+    with pytest.raises(DatasetError, match="neither a release .*DAVIS, YouTube-VOS or MOSE .*SA-V"):
         open_dataset(tmp_path)
     with pytest.raises(DatasetError, match="no/such: no such folder"):
         open_dataset("no/such", blobs=s.blobs)

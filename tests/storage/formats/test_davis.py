@@ -12,7 +12,7 @@ from PIL import Image
 from storage import rle, video
 from storage.formats import davis
 from storage.formats.davis import DavisError
-from storage.formats.picture_folder import PictureReader
+from storage.formats.picture_folder import PictureReader, in_order, read_png
 from storage.pixels import PictureError
 from storage.records import Masklet, Video
 from storage.releases import Release
@@ -87,6 +87,10 @@ def open_it(root):
     return davis.open_video(root, name, split)
 
 
+def ids_of(path):
+    return read_png(path)[0]
+
+
 def test_an_export_is_read_back(root, tmp_path):
     clip = open_it(root)
     assert (clip.name, clip.split, clip.height, clip.width, len(clip.pictures)) == ("v1", "val", H, W, 3)
@@ -128,7 +132,7 @@ def test_more_masklets_than_ids_are_refused():
 def test_2016_is_read_too(root):
     """Greyscale masks of one object, and image sets that list pictures."""
     for path in (root / "Annotations").rglob("*.png"):
-        Image.fromarray(np.where(davis.read_ids(path) == 2, 255, 0).astype(np.uint8)).save(path)
+        Image.fromarray(np.where(ids_of(path) == 2, 255, 0).astype(np.uint8)).save(path)
     (root / "ImageSets" / "2017").rename(root / "ImageSets" / "480p")
     listing = root / "ImageSets" / "480p" / "val.txt"
     listing.write_text("".join(f"/JPEGImages/480p/v1/{i:05d}.jpg /Annotations/480p/v1/{i:05d}.png\n" for i in (0, 4)))
@@ -138,7 +142,7 @@ def test_2016_is_read_too(root):
 
 def test_void_pixels_belong_to_no_object(root):
     path = next((root / "Annotations").rglob("00000.png"))
-    ids = davis.read_ids(path)
+    ids = ids_of(path)
     ids[ids == 1] = 255
     davis.write_ids(path, ids)
     assert sorted(open_it(root).masks()[1]) == [1] and 255 not in open_it(root).masks()
@@ -168,6 +172,16 @@ def mask(root):
     return next((root / "Annotations").rglob("00004.png"))
 
 
+def all_void(root):
+    for path in (root / "Annotations").rglob("*.png"):
+        davis.write_ids(path, np.where(ids_of(path) > 0, 255, 0).astype(np.uint8))
+
+
+def grey_ids_that_never_meet(root):
+    for n, path in zip((1, 1, 2), in_order((root / "Annotations").rglob("*.png")), strict=True):
+        Image.fromarray(((ids_of(path) == 2) * n).astype(np.uint8)).save(path)
+
+
 SPOILED = {
     "its picture 00004.jpg is missing": lambda root: picture(root).unlink(),
     "no pictures of the sequence v1": lambda root: [path.unlink() for path in (root / "JPEGImages").rglob("*.jpg")],
@@ -179,12 +193,16 @@ SPOILED = {
     "neither a palette image nor grey of 8 bits, but I;16": lambda root: Image.fromarray(
         np.full((H, W), 300, np.uint16)
     ).save(mask(root)),
-    "grey in 3 values": lambda root: Image.fromarray(np.arange(H * W, dtype=np.uint8).reshape(H, W) % 3).save(
-        mask(root)
+    "masks without a palette, and others have one": lambda root: Image.new("L", (W, H), 7).save(mask(root)),
+    "its masks hold only id 255, which is void in DAVIS": all_void,
+    "grey in 3 values in its sequence": grey_ids_that_never_meet,
+    "00004.png: a second picture of the frame 00004.jpg": lambda root: Image.new("RGB", (W, H)).save(
+        picture(root).with_suffix(".png")
     ),
-    "00004.png: not a picture": lambda root: mask(root).write_bytes(mask(root).read_bytes()[:60]),
     "00004.jpg: not a picture": lambda root: picture(root).write_bytes(b"nothing"),
-    "list no sequence": lambda root: [path.write_text("") for path in (root / "ImageSets").rglob("*.txt")],
+    "valid.txt, test.txt, test-dev.txt, test-challenge.txt list no sequence": lambda root: [
+        path.write_text("") for path in (root / "ImageSets").rglob("*.txt")
+    ],
     "JPEGImages and Annotations": lambda root: (root / "JPEGImages").rename(root / "Pictures"),
     "no resolution in common": lambda root: (root / "JPEGImages" / "Full-Resolution").rename(
         root / "JPEGImages" / "1080p"
@@ -198,3 +216,84 @@ def test_a_folder_that_is_not_davis_is_refused_in_one_line(root, line):
     with pytest.raises(PictureError) as error:
         open_it(root).masks()
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_half_a_jpeg_is_refused_with_its_name(root):
+    noise = np.random.default_rng(0).integers(0, 255, (H, W, 3), dtype=np.uint8)
+    whole = video.jpeg(noise)
+    picture(root).write_bytes(whole[: len(whole) // 2])
+    clip = open_it(root)
+    with PictureReader("v1", clip.pictures) as reader:
+        assert reader.read(0).shape == (H, W, 3)
+        with pytest.raises(PictureError, match="00004.jpg: not a whole picture"):
+            reader.read(1)
+
+
+def test_numbers_in_names_give_the_order_of_pictures_and_masks(root):
+    for folder, suffix in ((root / "JPEGImages", "jpg"), (root / "Annotations", "png")):
+        for n, path in zip((2, 10, 11), in_order(folder.rglob(f"*.{suffix}")), strict=True):
+            path.rename(path.with_name(f"{n}.{suffix}"))
+    clip = open_it(root)
+    assert [path.stem for path in clip.pictures] == ["2", "10", "11"]
+    assert [(t, path.stem) for t, path in clip.annotations] == [(0, "2"), (1, "10"), (2, "11")]
+
+
+@pytest.mark.parametrize(
+    "names", [["0", "1", "2", "10", "11"], ["f1", "f2", "f10"], ["a", "b"], ["1", "1b", "2"], ["00001", "2", "00010"]]
+)
+def test_names_are_in_natural_order(tmp_path, names):
+    assert [path.stem for path in in_order(tmp_path / f"{name}.jpg" for name in sorted(names))] == names
+
+
+def test_hidden_files_are_no_pictures_and_no_masks(root):
+    for folder, name in ((picture(root).parent, "._00004.jpg"), (mask(root).parent, "._00004.png")):
+        (folder / name).write_bytes(b"Mac OS X")
+    (root / "JPEGImages" / ".DS_Store").write_bytes(b"Bud1")
+    clip = open_it(root)
+    assert len(clip.pictures) == 3 and sorted(clip.masks()) == [1, 2]
+
+
+def test_an_orientation_in_the_metadata_turns_neither_pictures_nor_masks(root):
+    clip = open_it(root)
+    with PictureReader("v1", clip.pictures) as reader:
+        before = reader.read(1)
+    half = np.zeros((H, W, 3), np.uint8)
+    half[: H // 2] = 200
+    image = Image.fromarray(half)
+    exif = image.getexif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    image.save(picture(root), exif=exif, quality=95)
+    with PictureReader("v1", open_it(root).pictures) as reader:
+        assert np.abs(reader.read(1).astype(int) - half).max() < 20 and before.shape == half.shape
+
+
+def flat(root, split):
+    """The layout of YouTube-VOS and MOSE: no resolutions, no image sets, and PNG frames as some tools write."""
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind / davis.WRITTEN[0]).rename(root / "moved")
+        (root / kind).rmdir()
+        (root / "moved").rename(root / kind)
+    for path in list((root / "JPEGImages").rglob("*.jpg")):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
+        path.unlink()
+    for path in sorted((root / "ImageSets").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    return root.rename(root.with_name(split))
+
+
+@pytest.mark.parametrize(("name", "split"), [("train", "train"), ("valid", "val"), ("MOSE", "train")])
+def test_the_layout_of_youtube_vos_and_mose_is_read(root, name, split):
+    moved = flat(root, name)
+    assert davis.names(moved) == {"v1": split}
+    clip = open_it(moved)
+    assert sorted(clip.masks()) == [1, 2] and {path.suffix for path in clip.pictures} == {".png"}
+    with PictureReader("v1", clip.pictures) as reader:
+        assert reader.read(2).shape == (H, W, 3)
+
+
+def test_the_image_sets_of_davis_challenges_are_the_split_test(root):
+    listing = root / "ImageSets" / "2017" / "val.txt"
+    listing.rename(listing.with_name("test-dev.txt"))
+    assert davis.names(root) == {"v1": "test"}
+    assert sorted(open_it(root).masks()) == [1, 2]
