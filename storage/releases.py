@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -50,6 +51,16 @@ class NothingPublished(ReleaseError):
     """There is no masklet to release."""
 
 
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")  # also a file name on every system, and never ".."
+
+
+def check_id(name: str) -> str:
+    """An id of a release, which exports use as a file name. Raises ReleaseError if it could be another path."""
+    if not _ID.fullmatch(name):
+        raise ReleaseError(f"not an id: {name!r:.80} (1 to 200 of A-Z a-z 0-9 . _ -, not beginning with a dot)")
+    return name
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReleaseFile:
     """One file of a release."""
@@ -74,6 +85,7 @@ class Release:
     counts: Mapping[str, Any]  # videos, masklets, masks; the same by split and by kind
     extra: Mapping[str, str]  # notes of the maker
     blobs: Blobs = field(repr=False, compare=False)
+    digest: str = field(repr=False, compare=False)  # sha256 of the manifest
 
     def masklets(self, video_ids: Collection[str] | None = None) -> list[Masklet]:
         """The masklets, sorted by video and id; None: of all videos. See `iter_masklets` for large releases."""
@@ -88,13 +100,23 @@ class Release:
                 if video_ids is None or masklet.video_id in video_ids:
                     yield masklet
 
+    def masklet_counts(self) -> dict[str, int]:
+        """The number of masklets of each video."""
+        counts: Counter[str] = Counter()
+        for file in self.masklet_files:
+            if file.video_id is not None and file.rows is not None:
+                counts[file.video_id] += file.rows
+            else:
+                counts.update(m.video_id for m in arrow.from_parquet(Masklet, self.blobs.read(file.key)))
+        return dict(counts)
+
     def videos(self) -> list[Video]:
-        """The videos of the masklets, sorted by id."""
+        """The videos of the masklets, sorted by id. Raises ReleaseError for an id that could be a path."""
         needed = {file.video_id for file in self.media_files}
         found: dict[str, Video] = {}
         for file in self.video_files:
             for video in arrow.from_parquet(Video, self.blobs.read(file.key)):
-                if video.video_id in needed and (
+                if check_id(video.video_id) in needed and (
                     video.video_id not in found or video.batch_id < found[video.video_id].batch_id
                 ):
                     found[video.video_id] = video
@@ -150,6 +172,7 @@ def make(blobs: Blobs, tables: Tables, name: str, *, extra: Mapping[str, str] | 
             counts=_counts(counted),
             extra=dict(extra or {}),
             blobs=blobs,
+            digest="",
         )
     except BlobMissing as error:
         raise ReleaseError(f"release {name}: {error}") from error
@@ -158,7 +181,10 @@ def make(blobs: Blobs, tables: Tables, name: str, *, extra: Mapping[str, str] | 
 
 
 def load(blobs: Blobs, name: str) -> Release:
-    """The release of this name. Raises NoSuchRelease, ReleaseError for a manifest of another format."""
+    """The release of this name.
+
+    Raises NoSuchRelease, and ReleaseError for a manifest of another format or with an id that could be a path.
+    """
     try:
         data = blobs.read(_key(_checked(name)))
     except BlobMissing as error:
@@ -172,6 +198,8 @@ def load(blobs: Blobs, name: str) -> Release:
             kind: tuple(ReleaseFile(**file) for file in manifest["files"][kind])
             for kind in ("masklets", "videos", "media")
         }
+        for file in (file for of in files.values() for file in of if file.video_id is not None):
+            check_id(file.video_id or "")
         return Release(
             name=manifest["name"],
             masklet_files=files["masklets"],
@@ -182,6 +210,7 @@ def load(blobs: Blobs, name: str) -> Release:
             counts=manifest["counts"],
             extra=manifest["extra"],
             blobs=blobs,
+            digest=hashlib.sha256(data).hexdigest(),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"release {name}: its manifest cannot be read ({error})") from error

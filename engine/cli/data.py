@@ -12,23 +12,24 @@ from engine.cli import console
 from engine.cli.console import Json
 
 if TYPE_CHECKING:
+    from storage.formats.destination import Exported
     from storage.releases import Release
 
 
-def _as_sav(release: Release, folder: Path, media: bool) -> list[Path]:
+def _as_sav(release: Release, folder: Path, media: bool) -> Exported:
     from storage.formats import sav
 
     return sav.export(release, folder, media=media)
 
 
-def _as_davis(release: Release, folder: Path, media: bool) -> list[Path]:
+def _as_davis(release: Release, folder: Path, media: bool) -> Exported:
     from storage.formats import davis
 
     return davis.export(release, folder)
 
 
-#: The formats of `export`: each function writes a release into a folder and returns the files.
-EXPORTS: dict[str, Callable[[Release, Path, bool], list[Path]]] = {"sa-v": _as_sav, "davis": _as_davis}
+#: The formats of `export`: each function writes a release into a folder.
+EXPORTS: dict[str, Callable[[Release, Path, bool], Exported]] = {"sa-v": _as_sav, "davis": _as_davis}
 
 
 def newest(names: list[str]) -> str:
@@ -45,14 +46,18 @@ def validate(
     """Check a release: files against their hashes, every mask against its row and its video."""
     from engine.services import connect
     from storage import releases
+    from storage.records import Video
     from validation import masklet_checks
 
     with connect() as s:
         chosen = releases.load(s.blobs, release or newest(releases.names(s.blobs)))
-        videos = {v.video_id: v for v in chosen.videos()}
-        problems = chosen.verify()
+        problems, videos = chosen.verify(), dict[str, Video]()
+        try:
+            videos = {v.video_id: v for v in chosen.videos()}
+        except releases.ReleaseError as error:
+            problems.append(f"videos: {error}")
         count = 0
-        for row in chosen.iter_masklets():
+        for row in chosen.iter_masklets() if videos else ():
             count += 1
             found = masklet_checks.problems(row, videos.get(row.video_id))
             problems += [f"{row.masklet_id}: {p.check}: {p.detail}" for p in found]
@@ -81,11 +86,16 @@ def export(
         raise ValueError(f"the formats are {' and '.join(EXPORTS)}, not {form!r}")
     with connect() as s:
         chosen = releases.load(s.blobs, release or newest(releases.names(s.blobs)))
-        written = EXPORTS[form](chosen, folder, media)
+        done = EXPORTS[form](chosen, folder, media)
     if as_json:
-        console.print_json({"release": chosen.name, "files": list(map(str, written))})
-    else:
-        console.out.print(f"{chosen.name}: {len(written)} files in {folder}")
+        files = list(map(str, done.files))
+        console.print_json({"release": chosen.name, "files": files, "lost_px": done.lost_px})
+        return
+    console.out.print(f"{chosen.name}: {len(done.files)} files in {folder}")
+    if done.lost_px:
+        console.out.print(
+            f"{done.lost_px} pixels of masklets are lost: another masklet covers them, DAVIS has one id a pixel"
+        )
 
 
 def import_sav(

@@ -247,4 +247,4 @@ def _export(s: Services, release: str, folder: Path) -> list[Path]:
     from storage import releases
     from storage.formats import sav
 
-    return sav.export(releases.load(s.blobs, release), folder) if release else []
+    return sav.export(releases.load(s.blobs, release), folder).files if release else []

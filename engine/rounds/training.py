@@ -84,8 +84,9 @@ def train_on(
 
     A finished checkpoint is not changed. tracked: opens the MLflow run for curves and pictures.  look_through and
     report: progress of indexing the dataset, and of training.
-    Raises ValueError if `out` holds a run with another recipe, dataset or parent; NothingToTrainOn.
+    Raises ValueError if `out` holds something else than this run, or lies in the dataset; NothingToTrainOn.
     """
+    _check_place(out, data)
     begun = {"data": data.name, "split": data.split, "from": parent.name, "recipe": json.loads(to_json(recipe))}
     folder = out / "training"
     with alone(folder / "lock") if parallel.leads() else nullcontext():
@@ -111,6 +112,18 @@ def train_on(
             (folder / "state.pt").unlink(missing_ok=True)
             watch.end()
     return out
+
+
+def _check_place(out: Path, data: Dataset) -> None:
+    """Raises ValueError for a folder of something else, or a folder inside the dataset."""
+    source = Path(data.name).expanduser()
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{out} lies in the dataset {data.name}: choose another folder")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: choose a folder")
+    ours = any((out / name).exists() for name in ("training", "meta.json"))
+    if not ours and out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no run: choose another folder")
 
 
 def _finished(out: Path, begun: Mapping[str, object]) -> bool:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from storage import rle
-from storage.formats import picture_folder
+from storage.formats import destination, picture_folder
+from storage.formats.destination import Exported
 from storage.formats.picture_folder import PictureVideo
 from storage.pixels import PictureError
 from storage.records import STRIDE, Masklet, Video
@@ -141,50 +142,63 @@ def palette() -> NDArray[np.uint8]:
     return colours
 
 
-def flatten(video: Video, masklets: Sequence[Masklet], frame_idx: int) -> Ids:
+def flatten(video: Video, masklets: Sequence[Masklet], frame_idx: int) -> tuple[Ids, int]:
     """One picture of ids, uint8 (H, W): id n is the n-th masklet. Where masklets overlap, the smaller one is on top.
 
     The size is the mean area over the frames that show the object. So the order is the same in the whole video, and a
     hand stays visible in front of its person. Of two masklets of equal size, the later is on top.
-    Raises DavisError for more masklets than ids.
+    Also returns how many pixels of masklets another one hides. Raises DavisError for more masklets than ids.
     """
-    if len(masklets) >= VOID:
-        raise DavisError(f"video {video.video_id}: {len(masklets)} masklets, DAVIS has ids for {VOID - 1}")
-    ids = np.zeros((video.height, video.width), np.uint8)
+    _check_count(video.video_id, len(masklets))
+    ids, drawn = np.zeros((video.height, video.width), np.uint8), 0
     for n in sorted(range(len(masklets)), key=lambda n: -_mean_area(masklets[n])):
         row = masklets[n]
         if frame_idx in row.frame_idx:
-            ids[rle.decode(row.rle[row.frame_idx.index(frame_idx)], video.height, video.width)] = n + 1
-    return ids
+            mask = rle.decode(row.rle[row.frame_idx.index(frame_idx)], video.height, video.width)
+            ids[mask] = n + 1
+            drawn += int(np.count_nonzero(mask))
+    return ids, drawn - int(np.count_nonzero(ids))
 
 
-def export(release: Release, root: Path) -> list[Path]:
-    """Write a release as a DAVIS root. Returns the paths of the masks.
+def export(release: Release, root: Path) -> Exported:
+    """Writes a release as a DAVIS root. The files of the result are the masks.
 
     Writes a PNG and a JPEG for each annotated frame, named by its index in the stored video. Object n of a sequence is
     the n-th masklet of the video in the order of the release; `flatten` decides about overlaps.
-    Raises DavisError for a video with more than 254 masklets.
+    Raises DavisError for a video with more than 254 masklets, before anything is written. Raises WrongFolder and
+    ReleaseError.
     """
+    for video_id, count in release.masklet_counts().items():
+        _check_count(video_id, count)
+    destination.open_folder(root, "davis", release)
     resolution, year = WRITTEN
     written: list[Path] = []
+    lost = 0
     listed: dict[str, list[str]] = {"train": [], "val": []}
     for video in release.videos():
         masklets = release.masklets({video.video_id})
-        folders = [root / kind / resolution / video.video_id for kind in ("JPEGImages", "Annotations")]
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
+        pictures = destination.place(root, "JPEGImages", resolution, video.video_id)
+        masks = destination.place(root, "Annotations", resolution, video.video_id)
         with FrameReader(release.blobs.fetch(video.video_key), keep=1) as reader:
             for frame_idx in range(0, video.frame_count, STRIDE):
-                path = folders[1] / f"{frame_idx:05d}.png"
-                write_ids(path, flatten(video, masklets, frame_idx))
-                (folders[0] / f"{frame_idx:05d}.jpg").write_bytes(jpeg(reader.read(frame_idx), 95))
+                ids, hidden = flatten(video, masklets, frame_idx)
+                lost += hidden
+                path = masks / f"{frame_idx:05d}.png"
+                with destination.complete(path) as temporary:
+                    write_ids(temporary, ids)
+                with destination.complete(pictures / f"{frame_idx:05d}.jpg") as temporary:
+                    temporary.write_bytes(jpeg(reader.read(frame_idx), 95))
                 written.append(path)
         listed.setdefault(video.split, []).append(video.video_id)
-    sets = root / "ImageSets" / year
-    sets.mkdir(parents=True, exist_ok=True)
-    for split, videos in listed.items():
-        (sets / f"{split}.txt").write_text("".join(f"{video_id}\n" for video_id in videos))
-    return written
+    for split, videos in listed.items():  # last: a root without its lists is not a finished export
+        with destination.complete(destination.place(root, "ImageSets", year, f"{split}.txt")) as temporary:
+            temporary.write_text("".join(f"{video_id}\n" for video_id in videos))
+    return Exported(written, lost)
+
+
+def _check_count(video_id: str, masklets: int) -> None:
+    if masklets >= VOID:
+        raise DavisError(f"video {video_id}: {masklets} masklets, DAVIS has ids for {VOID - 1}")
 
 
 def _resolution(root: Path) -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from storage import rle
+from storage.formats import destination
+from storage.formats.destination import Exported
 from storage.records import STRIDE, Masklet, Verdict, Video, content_id
 from storage.releases import Release
 
@@ -216,26 +218,28 @@ def read(path: Path, *, video: Video | None = None, batch_id: str = "sav") -> li
         raise SavError(f"{path.name}: {error}") from error
 
 
-def export(release: Release, out_dir: Path, *, media: bool = False) -> list[Path]:
-    """Write a release as SA-V files, and return their paths. media: write the videos too, as `{video_id}.mp4`.
+def export(release: Release, out_dir: Path, *, media: bool = False) -> Exported:
+    """Writes a release as SA-V files. media: the videos too, as `{video_id}.mp4`.
 
-    Keeps the masklets of one video in memory at a time.
+    Keeps the masklets of one video in memory at a time. Raises WrongFolder, ReleaseError.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
+    destination.open_folder(out_dir, "sa-v", release)
     written: list[Path] = []
     for video in release.videos():
         masklets = release.masklets({video.video_id})
         for kind in ("manual", "auto"):
             chosen = [masklet for masklet in masklets if masklet.kind == kind]
             if chosen:
-                path = out_dir / f"{video.video_id}_{kind}.json"
-                path.write_text(json.dumps(to_sav(video, chosen)))
+                path = destination.place(out_dir, f"{video.video_id}_{kind}.json")
+                with destination.complete(path) as temporary:
+                    temporary.write_text(json.dumps(to_sav(video, chosen)))
                 written.append(path)
         if media:
-            path = out_dir / f"{video.video_id}.mp4"
-            shutil.copyfile(release.blobs.fetch(video.video_key), path)
+            path = destination.place(out_dir, f"{video.video_id}.mp4")
+            with destination.complete(path) as temporary:
+                shutil.copyfile(release.blobs.fetch(video.video_key), temporary)
             written.append(path)
-    return written
+    return Exported(written)
 
 
 def _size(name: str, annotation: dict[str, Any], frames: list[list[Any]]) -> tuple[int, int]:

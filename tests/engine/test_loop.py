@@ -85,7 +85,7 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
     for m in release.iter_masklets():
         assert m.verdict == "accept" and m.verified_by in ("vera", "victor") and m.annotated_by != m.verified_by
 
-    for path in sav.export(release, tmp_path / "sa-v"):
+    for path in sav.export(release, tmp_path / "sa-v").files:
         exported = json.loads(path.read_text())
         rows = [m for m in release.masklets({exported["video_id"]}) if f"_{m.kind}.json" in path.name]
         for t, frame in enumerate(exported["masklet"]):

@@ -111,6 +111,22 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
         training.train_on(open_dataset(folder, split="train"), out, tiny, checkpoints.load(checkpoint), workers=0)
 
 
+def test_a_folder_of_something_else_is_refused_before_anything_is_written(folder, tiny, checkpoint, tmp_path):
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "a.jpg").write_bytes(b"mine")
+    before = sorted(p for p in tmp_path.rglob("*"))
+    for out, says in (
+        (folder, "lies in the dataset"),
+        (folder / "out", "lies in the dataset"),
+        (other, "is not empty and holds no run"),
+        (other / "a.jpg", "is a file"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            training.train_on(open_dataset(folder), out, tiny, checkpoints.load(checkpoint), workers=0)
+    assert sorted(p for p in tmp_path.rglob("*")) == before
+
+
 def without_dropout(name="tiny"):
     """Dropout draws from torch's own generator, which a run that goes on does not have again."""
     shape = architecture.Shape(

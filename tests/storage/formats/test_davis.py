@@ -61,6 +61,7 @@ class OneVideo:
 
     def __init__(self, folder, rows, split="val"):
         self.blobs, self.rows, self.split = self, rows, split
+        self.name, self.digest = "release-0001", "0" * 64
         self.path = folder / "v1.mp4"
         rng = np.random.default_rng(0)
         shades = [np.full((H, W, 3), 20 * i + 20, np.uint8) + rng.integers(0, 9, 3, dtype=np.uint8) for i in range(9)]
@@ -71,6 +72,9 @@ class OneVideo:
 
     def masklets(self, _):
         return self.rows
+
+    def masklet_counts(self):
+        return {"v1": len(self.rows)}
 
     def fetch(self, _):
         return self.path
@@ -110,10 +114,10 @@ def test_an_export_is_read_back(root, tmp_path):
 
 def test_which_masklet_lies_on_top_is_decided_once_for_the_whole_video():
     late = make_masklet("c", [(0, 2, 0, 2), (0, 40, 0, 40), (0, 40, 0, 40)])  # small only while it enters the frame
-    ids = davis.flatten(make_video(), [HAND, late], 0)
-    assert (ids == 2).sum() == 4 and (ids == 1).sum() == 200
-    ids = davis.flatten(make_video(), [late, HAND], 4)
-    assert (ids == 2).sum() == 200
+    ids, hidden = davis.flatten(make_video(), [HAND, late], 0)
+    assert hidden == 0 and (ids == 2).sum() == 4 and (ids == 1).sum() == 200
+    ids, hidden = davis.flatten(make_video(), [late, HAND], 4)
+    assert (ids == 2).sum() == 200 == hidden
 
 
 def test_the_palette_is_that_of_davis(root):
@@ -127,6 +131,18 @@ def test_more_masklets_than_ids_are_refused():
     davis.flatten(make_video(), [HAND] * 254, 0)
     with pytest.raises(DavisError, match="255 masklets, DAVIS has ids for 254"):
         davis.flatten(make_video(), [HAND] * 255, 0)
+
+
+def test_too_many_masklets_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(DavisError, match="v1: 300 masklets, DAVIS has ids for 254"):
+        davis.export(cast(Release, OneVideo(tmp_path, [HAND] * 300)), tmp_path / "davis")
+    assert not (tmp_path / "davis").exists()
+
+
+def test_pixels_that_one_id_a_pixel_cannot_show_are_counted(tmp_path):
+    done = davis.export(cast(Release, OneVideo(tmp_path, [PERSON, HAND])), tmp_path / "davis")
+    both = [rle.decode(a, H, W) & rle.decode(b, H, W) for a, b in zip(PERSON.rle, HAND.rle, strict=True)]
+    assert done.lost_px == sum(int(mask.sum()) for mask in both) > 0
 
 
 def test_2016_is_read_too(root):

@@ -217,7 +217,7 @@ def test_a_release_is_exported_file_by_file(tmp_path):
         parts.commit_batch(blobs, tables, "videos", "b1")
         parts.commit_batch(blobs, tables, "masklets", "b1")
         release = releases.make(blobs, tables, "r1")
-    written = sav.export(release, tmp_path / "out", media=True)
+    written = sav.export(release, tmp_path / "out", media=True).files
     assert [p.name for p in written] == ["v1_manual.json", "v1_auto.json", "v1.mp4", "v2_auto.json", "v2.mp4"]
     assert (tmp_path / "out" / "v2.mp4").read_bytes() == b"v2"
     assert sav.read(tmp_path / "out" / "v1_manual.json")[0].rle == make_masklet([3] * 6).rle

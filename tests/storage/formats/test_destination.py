@@ -1,0 +1,109 @@
+"""The folder of an export: one release in one format, and no path out of it, whoever made the release."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from storage import arrow, releases, video
+from storage.blobs.folder import LocalBlobs
+from storage.formats import davis, destination, sav
+from storage.formats.destination import WrongFolder
+from storage.records import Masklet, Video
+from storage.releases import Release, ReleaseError
+from tests.storage.rows import make_masklet, make_video
+
+
+def release_named(name: str, digest: str = "a") -> Release:
+    return cast(Release, SimpleNamespace(name=name, digest=digest))  # the rest is not looked at
+
+
+def test_an_export_may_be_repeated_and_no_other_goes_into_its_folder(tmp_path):
+    folder = tmp_path / "out"
+    for _ in range(2):
+        destination.open_folder(folder, "sa-v", release_named("release-0001"))
+    others = [
+        ("davis", release_named("release-0001")),
+        ("sa-v", release_named("release-0002")),
+        ("sa-v", release_named("release-0001", digest="b")),  # of another home
+    ]
+    for form, other in others:
+        with pytest.raises(WrongFolder, match="holds release-0001 as sa-v: choose another folder"):
+            destination.open_folder(folder, form, other)
+
+
+def test_a_folder_of_something_else_and_a_file_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(WrongFolder, match="is not empty, and no export made it"):
+        destination.open_folder(tmp_path, "sa-v", release_named("release-0001"))
+    with pytest.raises(WrongFolder, match="is a file"):
+        destination.open_folder(tmp_path / "notes.txt", "sa-v", release_named("release-0001"))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../x", "a/b", "/etc", "", ".hidden", "a\\b", "a\0", "x" * 201])
+def test_a_name_that_could_be_another_path_is_refused(tmp_path, name):
+    with pytest.raises(ReleaseError, match="not an id"):
+        destination.place(tmp_path, name)
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(KeyboardInterrupt), destination.complete(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with destination.complete(path) as temporary:
+        temporary.write_text("whole")
+        assert temporary.suffix == ".json"  # writers of pictures choose the format by it
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.json", "whole")]
+
+
+def made_by_a_stranger(root: Path, video_id: str, split: str = "train", in_manifest: str | None = None) -> LocalBlobs:
+    """A store with one release, whose only video has this id."""
+    blobs = LocalBlobs(root)
+    row = make_video(video_id=video_id, split=split, video_key="videos/v.mp4")
+    blobs.create("videos.parquet", arrow.to_parquet(Video, [row]))
+    blobs.create("masklets.parquet", arrow.to_parquet(Masklet, [make_masklet(video_id=video_id)]))
+    (root / "videos").mkdir()
+    video.write(root / row.video_key, np.zeros((row.frame_count, row.height, row.width, 3), np.uint8))
+
+    def listed(key: str, of: str | None = None) -> dict[str, object]:
+        return {"key": key, "sha256": "0" * 64, "size": 1, "rows": 1} | ({"video_id": of} if of else {})
+
+    files = {
+        "masklets": [listed("masklets.parquet", in_manifest)],
+        "videos": [listed("videos.parquet")],
+        "media": [listed(row.video_key, video_id)],
+    }
+    manifest = {"format": releases.FORMAT, "name": "release-0001", "files": files}
+    manifest |= {key: {} for key in ("counts", "extra", "snapshots", "schemas")}
+    blobs.create("releases/release-0001/manifest.json", json.dumps(manifest).encode())
+    return blobs
+
+
+@pytest.mark.parametrize("video_id", ["../../pwned", "/tmp/pwned", ".."])
+def test_a_release_with_an_id_that_is_a_path_is_refused_when_it_is_loaded(tmp_path, video_id):
+    blobs = made_by_a_stranger(tmp_path / "store", video_id)
+    with pytest.raises(ReleaseError, match="not an id"):
+        releases.load(blobs, "release-0001")
+
+
+@pytest.mark.parametrize("export", [sav.export, davis.export])
+def test_no_export_leaves_its_folder(tmp_path, export):
+    """The manifest names an honest video; the row in the table has another id, or its split is a path."""
+    for n, (video_id, split) in enumerate([("../../pwned", "train"), ("v1", "../../pwned")]):
+        store = tmp_path / f"{n}" / "deep"
+        blobs = made_by_a_stranger(store, video_id, split)
+        manifest = store / "releases" / "release-0001" / "manifest.json"
+        manifest.write_text(manifest.read_text().replace(json.dumps(video_id), '"v1"'))
+        before = sorted(p for p in tmp_path.rglob("*") if p.is_file())
+        release = releases.load(blobs, "release-0001")
+        if split == "train" or export is davis.export:
+            with pytest.raises(ReleaseError, match="not an id"):
+                export(release, store / "out")
+        after = [p for p in tmp_path.rglob("*") if p.is_file() and p not in before]
+        assert all(p.is_relative_to(store / "out") for p in after)
