@@ -213,6 +213,7 @@ class Batch:
     """The tickets of one pipeline run, counted."""
 
     batch_id: str
+    opened_at: float  # s since the epoch
     sealed: bool  # the pipeline has sent every ticket
     total: int  # tickets, including those that followed from others
     remaining: int  # tickets not done

@@ -159,6 +159,7 @@ def to_batch(row: Row[Any]) -> Batch:
     """A row of `batches`."""
     return Batch(
         batch_id=row.batch_id,
+        opened_at=row.created_at,
         sealed=bool(row.sealed),
         total=row.total,
         remaining=row.remaining,

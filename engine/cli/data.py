@@ -10,6 +10,7 @@ import typer
 
 from engine.cli import console
 from engine.cli.console import Json
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from storage.formats.destination import Exported
@@ -66,7 +67,8 @@ def validate(
     else:
         for problem in problems:
             console.out.print(problem, style="red")
-        console.out.print(f"{chosen.name}: {count} masklets of {len(videos)} videos, {len(problems)} problems")
+        checked = f"{counted(count, 'masklet')} of {counted(len(videos), 'video')}"
+        console.out.print(f"{chosen.name}: {checked}, {counted(len(problems), 'problem')}")
     if problems:
         raise typer.Exit(1)
 
@@ -91,10 +93,10 @@ def export(
         files = list(map(str, done.files))
         console.print_json({"release": chosen.name, "files": files, "lost_px": done.lost_px})
         return
-    console.out.print(f"{chosen.name}: {len(done.files)} files in {folder}")
+    console.out.print(f"{chosen.name}: {counted(len(done.files), 'file')} in {folder}")
     if done.lost_px:
         console.out.print(
-            f"{done.lost_px} pixels of masklets are lost: another masklet covers them, DAVIS has one id a pixel"
+            f"{counted(done.lost_px, 'pixel')} of masklets lost: another masklet covers them, DAVIS has one id a pixel"
         )
 
 
@@ -111,8 +113,9 @@ def import_sav(
     if as_json:
         console.print_json(report)
         return
-    console.out.print(f"{report.videos} videos, {report.masklets} masklets, release {report.release or 'none'}")
+    imported = f"{counted(report.videos, 'video')}, {counted(report.masklets, 'masklet')}"
+    console.out.print(f"{imported}, release {report.release or 'none'}")
     if report.quarantined:
-        console.out.print(f"{report.quarantined} videos quarantined; see masklets quarantine")
+        console.out.print(f"{counted(report.quarantined, 'video')} quarantined; see masklets quarantine")
     if report.skipped:
-        console.out.print(f"{report.skipped} videos skipped: already ingested, waiting for auto-masklets")
+        console.out.print(f"{counted(report.skipped, 'video')} skipped: already ingested, waiting for auto-masklets")

@@ -19,6 +19,7 @@ from engine.settings import Settings
 from engine.stages import sources
 from storage import video
 from storage.errors import first_line
+from storage.wording import counted
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,13 @@ def _store(s: Services) -> str:
 
 
 def _catalog(s: Services) -> str:
-    return f"{s.settings.catalog_uri.rpartition('@')[2]}, {len(s.tables.videos())} videos"  # a password may hold an @
+    place = s.settings.catalog_uri.rpartition("@")[2]  # a password may hold an @
+    return f"{place}, {counted(len(s.tables.videos()), 'video')}"
 
 
 def _queue_database(s: Services) -> str:
     store, accounts = s.open_queue()
-    return f"{len(store.batches())} batches, {len(accounts.list())} people"
+    return f"{counted(len(store.batches()), 'batch')}, {counted(len(accounts.list()), 'person')}"
 
 
 def _people(s: Services) -> str:

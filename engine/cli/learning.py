@@ -12,6 +12,7 @@ from engine.cli import console
 from engine.cli.console import Json
 from engine.cli.data import newest
 from engine.settings import Settings
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from engine.datasets.labelled import Dataset
@@ -60,7 +61,7 @@ def train(
         console.print_json({key: trained[key] for key in ("checkpoint", "steps", "loss")})
     else:
         loss = "" if trained["loss"] is None else f", loss {trained['loss']:.3f}"
-        console.out.print(f"{folder}: {trained['steps']} steps on {data} from {trained['parent']}{loss}")
+        console.out.print(f"{folder}: {counted(trained['steps'], 'step')} on {data} from {trained['parent']}{loss}")
 
 
 def _train_round(settings: Settings, release: str | None, changes: dict[str, Any], as_json: bool) -> None:
@@ -181,7 +182,7 @@ def evaluate(
         else:
             result = first_frame.measure(chosen, loaded, protocol, bar)
     if picture and protocol == "interactive":
-        title = f"{checkpoint}, {result.objects} objects"
+        title = f"{checkpoint}, {counted(result.objects, 'object')}"
         pictures.draw_curves(result.offline_jf, result.online_jf, title, picture)
     elif picture:
         pictures.draw_bars(_points(result), f"{checkpoint}, {protocol}", picture)

@@ -10,6 +10,7 @@ import typer
 
 from engine.cli import console
 from engine.cli.console import Json
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from engine.services import Services
@@ -140,7 +141,7 @@ def revoke(
     with connect() as s:
         _, accounts = s.open_queue()
         if token_id is None:
-            console.out.print(f"{accounts.revoke_tokens(name)} tokens and logins of {name} are revoked")
+            console.out.print(f"{counted(accounts.revoke_tokens(name), 'token')} of {name} revoked, logins included")
         else:
             accounts.revoke_token(name, token_id)
             console.out.print(f"token {token_id} of {name} is revoked")

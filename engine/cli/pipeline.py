@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from engine.cli import console, people
 from engine.cli.console import Json
 from engine.settings import Settings
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from engine.services import Services
     from engine.serving.queue_process import QueueProcess
     from engine.stages.ingest import IngestReport
+    from engine.stages.review_progress import ReviewProgress
 
 
 def run(
@@ -39,7 +42,7 @@ def run(
     settings = Settings()
     facts: dict[str, Any] = {}
     with console.terminable(), connect(settings) as s:
-        facts["ingest"] = dataclasses.asdict(_ingest(s, videos))
+        facts["ingest"] = dataclasses.asdict(ingest_source(s, videos))
         for batch_id in loop.PROPOSE.pending(s):
             with console.bar(loop.PROPOSE.name) as bar:
                 loop.PROPOSE.work(s, batch_id, bar)
@@ -57,6 +60,9 @@ def run(
                 console.print_json(facts)  # now: the review may stay open for days
             else:
                 _print_run(facts)
+            if not review and not simulate and not as_json:
+                left = counted(_tickets_left(s, open_batches), "ticket")
+                console.out.print(f"{left} to do; next: masklets serve, which opens the review page")
             if review and not simulate:
                 _serve_review(s, queue, open_batches, console.err if as_json else console.out)
 
@@ -64,12 +70,16 @@ def run(
 def _serve_review(s: Services, queue: QueueProcess, batch_ids: list[str], to: Console) -> None:
     """Says where the review is and keeps its process running. Never returns: Ctrl-C ends it."""
     person, password = people.first_person(s)
-    left = sum(s.queue.batch(batch_id).remaining for batch_id in batch_ids)
-    to.print(f"{left} tickets to do at {s.settings.queue_url}, as {person} with {password}")
+    left = counted(_tickets_left(s, batch_ids), "ticket")
+    to.print(f"{left} to do at {s.settings.queue_url}, as {person} with {password}")
     to.print("Ctrl-C ends it; decisions are kept, and a batch is published when its last ticket closes.")
     while True:
         queue.check()
         time.sleep(0.5)
+
+
+def _tickets_left(s: Services, batch_ids: list[str]) -> int:
+    return sum(s.queue.batch(batch_id).remaining for batch_id in batch_ids)
 
 
 def ingest(
@@ -80,7 +90,7 @@ def ingest(
     from engine.services import connect
 
     with connect() as s:
-        report = _ingest(s, videos)
+        report = ingest_source(s, videos)
     if as_json:
         console.print_json(report)
     else:
@@ -107,15 +117,17 @@ def quarantine(as_json: Json = False) -> None:
 def stats(as_json: Json = False) -> None:
     """How far every batch has come, and what is published."""
     from engine.services import connect
-    from engine.stages import batches
+    from engine.stages import batches, review_progress
     from storage import releases
 
     with connect() as s:
+        reviews = review_progress.of_open_batches(s)
         reached = {b: sorted(m.value for m in marks)[-1] for b, marks in sorted(batches.reached(s.blobs).items())}
         names = releases.names(s.blobs)
         counts = dict(releases.load(s.blobs, names[-1]).counts) if names else {}
         facts = {
             "batches": reached,
+            "reviews": {batch_id: dataclasses.asdict(progress) for batch_id, progress in reviews.items()},
             "releases": names,
             "newest": counts,
             "quarantined": len(s.tables.quarantine()),
@@ -125,30 +137,50 @@ def stats(as_json: Json = False) -> None:
         console.print_json(facts)
         return
     for batch_id, stage in reached.items():
-        console.out.print(f"batch {batch_id}  {stage[2:]}")
-    counted = ", ".join(f"{counts[k]} {k}" for k in ("videos", "masklets", "masks") if k in counts)
-    console.out.print(f"{len(names)} releases" + (f", the newest {names[-1]}: {counted}" if names else ""))
+        left = f"  {_review_line(reviews[batch_id])}" if batch_id in reviews else ""
+        console.out.print(f"batch {batch_id}  {stage[2:]}{left}")
+    content = ", ".join(counted(counts[f"{k}s"], k) for k in ("video", "masklet", "mask") if f"{k}s" in counts)
+    console.out.print(counted(len(names), "release") + (f", the newest {names[-1]}: {content}" if names else ""))
     console.out.print(f"{facts['quarantined']} quarantined; the serving checkpoint is {facts['checkpoint']}")
 
 
-def _ingest(s: Services, videos: str | None) -> IngestReport:
+def _review_line(progress: ReviewProgress) -> str:
+    """`3 of 12 tickets open since 2026-11-29 14:00, expected end 2026-11-29 18:30`."""
+    since = f"{progress.open} of {counted(progress.total, 'ticket')} open since {_local_time(progress.since)}"
+    if progress.open == 0:
+        return since
+    if progress.expected_end is None:
+        return f"{since}, end unknown: too few answers in the last quarter of an hour"
+    return f"{since}, expected end {_local_time(progress.expected_end)}"
+
+
+def _local_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).isoformat(" ", "minutes")
+
+
+def ingest_source(s: Services, videos: str | None) -> IngestReport:
+    """Ingests with a progress bar. Raises NoSource, also for an S3 prefix without objects: it may be mistyped."""
     from engine.stages import ingest as stage
+    from engine.stages import sources
 
     with console.bar("ingest") as bar:
-        return stage.admit(s, videos, bar)
+        report = stage.admit(s, videos, bar)
+    if report.found == 0 and (videos or s.settings.ingest.source or "").startswith("s3://"):
+        raise sources.NoSource(f"nothing below {videos or s.settings.ingest.source}: is the prefix right?")
+    return report
 
 
 def print_ingest(facts: Mapping[str, Any]) -> None:
     """One line about an `IngestReport`, given as a mapping."""
-    ignored = f", {facts['ignored']} other files ignored" if facts["ignored"] else ""
+    ignored = f", {counted(facts['ignored'], 'other file')} ignored" if facts["ignored"] else ""
     postponed = f", {facts['postponed']} still changing: run it again" if facts["postponed"] else ""
     if facts["admitted"] or facts["quarantined"]:
-        line = (
-            f"{facts['admitted']} videos admitted, {facts['quarantined']} quarantined, {facts['unchanged']} unchanged"
-        )
+        admitted = f"{counted(facts['admitted'], 'video')} admitted"
+        line = f"{admitted}, {facts['quarantined']} quarantined, {facts['unchanged']} unchanged"
         console.out.print(line + ignored + postponed + ("; see masklets quarantine" if facts["quarantined"] else ""))
     elif facts["unchanged"] or facts["postponed"]:
-        console.out.print(f"nothing new: {facts['unchanged']} videos were judged before{ignored}{postponed}")
+        judged = counted(facts["unchanged"], "unchanged video")
+        console.out.print(f"nothing new: {judged}{ignored}{postponed}")
     else:
         console.out.print(f"there are no videos{ignored}")
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from engine.cli import console, people
 from engine.cli.console import Json
 from engine.settings import Settings
+from storage.wording import counted
 
 
 def demo(
@@ -41,7 +42,7 @@ def demo(
     title = f"The whole loop in {time.monotonic() - begun:.0f} s"
     console.print_rows((), report.table(result.summary), title=title)
     console.out.print(f"report: {result.report.absolute()}")
-    console.out.print(f"SA-V JSON: {len(result.sav)} files in {(folder / 'sa-v').absolute()}")
+    console.out.print(f"SA-V JSON: {counted(len(result.sav), 'file')} in {(folder / 'sa-v').absolute()}")
 
 
 def up() -> None:

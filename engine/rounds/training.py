@@ -26,6 +26,7 @@ from model import architecture, checkpoints, parallel, trainer
 from model.checkpoints import LoadedModel
 from model.recipe import Recipe, TrainingStage
 from model.trainer import RunOptions, TrainingProgress
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoModel
@@ -151,5 +152,5 @@ def _card(begun: Mapping[str, object], steps: int, videos: int) -> str:
     return checkpoints.model_card(
         "Trained by Masklet Engine",
         "A SAM 2 video checkpoint, fine-tuned by Masklet Engine. `recipe.json` holds the recipe.",
-        {"parent": f"`{begun['from']}`", "data": f"`{begun['data']}`, {videos} videos", "steps": steps},
+        {"parent": f"`{begun['from']}`", "data": f"`{begun['data']}`, {counted(videos, 'video')}", "steps": steps},
     )

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage import parts
-from storage.blobs.base import BlobMissing, Blobs
+from storage.blobs.base import BlobDamaged, BlobMissing, Blobs
 from storage.records import Video, content_id
 
 _VIDEO = TypeAdapter(Video)
@@ -36,11 +36,15 @@ def folder(video_id: str) -> str:
 
 
 def read_record(blobs: Blobs, video_id: str) -> Video | None:
-    """The record of an admitted video, without batch and split; None if it is not admitted."""
+    """The record of an admitted video, without batch and split; None if it is not admitted. Raises BlobDamaged."""
+    key = f"{folder(video_id)}/record.json"
     try:
-        return _VIDEO.validate_json(blobs.read(f"{folder(video_id)}/record.json"))
+        return _VIDEO.validate_json(blobs.read(key))
     except BlobMissing:
         return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BlobDamaged(f"{key}: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
 
 
 def write(

@@ -36,6 +36,11 @@ class IngestReport:
     ignored: int  # files that are no videos and do not claim to be any
     postponed: int  # files that changed or went away while they were read: the next run judges them
 
+    @property
+    def found(self) -> int:
+        """The number of files below the source, of any kind."""
+        return self.admitted + self.quarantined + self.unchanged + self.ignored + self.postponed
+
 
 def admit(
     s: Services, source: str | None = None, progress: Progress | None = None, for_import: Only | None = None

@@ -14,6 +14,7 @@ from engine.stages import batches, phases
 from engine.stages.batches import BatchStage
 from storage import parts
 from storage.records import Masklet, Operation, Verdict, content_id
+from storage.wording import counted
 
 
 class NotDrained(Exception):
@@ -89,7 +90,8 @@ def collect(s: Services, batch_id: str) -> Collected:
     """
     result = s.queue.batch_result(batch_id)
     if not result.batch.drained:
-        raise NotDrained(f"batch {batch_id} has {result.batch.remaining} of {result.batch.total} tickets to do")
+        total = counted(result.batch.total, "ticket")
+        raise NotDrained(f"batch {batch_id} has {result.batch.remaining} of {total} to do")
     accepted, operations = _by_video(result)
     videos = batches.videos(s, batch_id)
     if foreign := sorted(accepted.keys() - {video.video_id for video in videos}):

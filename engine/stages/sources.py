@@ -62,7 +62,7 @@ class Listing:
 def open_source(s: Services, where: str, cache: Path) -> Blobs:
     """The source, to read from. Raises NoSource for a folder that does not exist."""
     if not where.startswith("s3://") and not Path(where).is_dir():
-        raise NoSource(f"no such folder: {where}")
+        raise NoSource(f"{where} is a file: name a folder" if Path(where).exists() else f"no such folder: {where}")
     path = where if where.startswith("s3://") else os.path.abspath(where)  # without "..": one folder has one address
     return stores.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
 

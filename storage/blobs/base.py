@@ -7,17 +7,19 @@ disk, `If-None-Match: *` on S3. Every race in this project is decided by `create
 Errors:
     BlobError
     ├── BlobMissing         there is no such blob
+    ├── BlobDamaged         it is not the JSON that was written
     ├── BlobDenied          the store denies access
     └── BlobUnreachable     the store does not answer: retry
 """
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 Data = bytes | Path  # bytes, or a local file that holds them
 Closed = Callable[[str], None]  # called with a key
@@ -29,6 +31,10 @@ class BlobError(Exception):
 
 class BlobMissing(BlobError):
     """There is no such blob."""
+
+
+class BlobDamaged(BlobError):
+    """A blob is not the JSON that was written."""
 
 
 class BlobDenied(BlobError):
@@ -106,10 +112,22 @@ def check_key(key: str, *, prefix: bool = False) -> str:
         and "\\" not in path
     ):
         return key
-    raise ValueError(f"a key is a relative path without '..', not {key!r}")
+    raise ValueError(f"{key!r}: a key is a relative path without '..', backslashes, line ends and control characters")
 
 
 _UNFIT = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line ends
 
 
 PARTIAL = ".part-"
+
+
+def read_json(blobs: Blobs, key: str) -> dict[str, Any]:
+    """The JSON object in a blob. Raises BlobMissing, and BlobDamaged with the key."""
+    data = blobs.read(key)
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise BlobDamaged(f"{key}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise BlobDamaged(f"{key}: not a JSON object")
+    return found

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -161,7 +162,8 @@ def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsy
     assert "disabled" in said("list")
     said("enable", "ada")
     said("disable", "nobody", status=2)
-    lines = [line for line in json.loads(said("audit", "--json"))["audit"] if line["subject"] == "ada"]
+    said("remove", "nobody", status=2)
+    lines = [line for line in json.loads(said("audit", "--json"))["audit"] if line["subject"] in ("ada", "nobody")]
     actions = ["enable", "disable", "revoke tokens", "revoke token", "issue token", "set person"]
     assert [line["action"] for line in lines] == actions and {line["actor"] for line in lines} == {"(operator)"}
     assert "set person" in said("audit")
@@ -214,10 +216,10 @@ def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
 @pytest.mark.parametrize(
     ("counts", "line"),
     [
-        ((1, 0, 2, 3, 0), "1 videos admitted, 0 quarantined, 2 unchanged, 3 other files ignored"),
-        ((1, 1, 0, 0, 0), "1 videos admitted, 1 quarantined, 0 unchanged; see masklets quarantine"),
-        ((0, 0, 2, 0, 1), "nothing new: 2 videos were judged before, 1 still changing: run it again"),
-        ((0, 0, 0, 3, 0), "there are no videos, 3 other files ignored"),
+        ((1, 0, 2, 3, 0), "1 video admitted, 0 quarantined, 2 unchanged, 3 other files ignored"),
+        ((1, 1, 0, 0, 0), "1 video admitted, 1 quarantined, 0 unchanged; see masklets quarantine"),
+        ((0, 0, 2, 0, 1), "nothing new: 2 unchanged videos, 1 still changing: run it again"),
+        ((0, 0, 0, 1, 0), "there are no videos, 1 other file ignored"),
     ],
 )
 def test_the_result_of_an_ingest_is_one_line(capsys, counts, line):
@@ -247,6 +249,12 @@ def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
         child.kill()
     assert child.returncode == 130 and "stopped" in said
     assert json.loads(printed)["batches"] == []
+
+
+def test_run_without_a_review_names_the_next_command(settings, clips):
+    done = masklets_command(settings, "run", str(clips), "--no-review")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\d+ tickets? to do; next: masklets serve", done.stdout, re.MULTILINE)
 
 
 def test_a_missing_checkpoint_stops_the_run_before_any_video_is_marked(settings, clips):

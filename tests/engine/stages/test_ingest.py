@@ -11,11 +11,12 @@ import pytest
 from botocore.compat import HTTPHeaders
 from moto.server import ThreadedMotoServer
 
+from engine.cli import pipeline
 from engine.services import connect
-from engine.stages import batches, ingest, judge, sources
+from engine.stages import admitted, batches, ingest, judge, sources
 from engine.stages.batches import BatchStage
 from storage import parts, video
-from storage.blobs.base import BlobDenied, BlobError
+from storage.blobs.base import BlobDamaged, BlobDenied, BlobError
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
 from storage.normalise import normalise
@@ -421,3 +422,27 @@ def test_a_bucket_leaves_no_local_copies_and_judged_files_cost_one_listing(setti
             assert len(s.tables.videos()) == 1
         with pytest.raises(sources.NoSource, match="its own data"):
             ingest.admit(s, "s3://videos/in/store/videos")
+
+
+def test_a_file_in_place_of_a_folder_is_refused(s, source):
+    video.write(source / "a.mp4", colours(36))
+    with pytest.raises(sources.NoSource, match="a.mp4 is a file: name a folder"):
+        ingest.admit(s, str(source / "a.mp4"))
+
+
+def test_an_s3_prefix_without_objects_is_refused_because_it_may_be_mistyped(settings, bucket):
+    bucket.put_object(Bucket="videos", Key="in/a.mp4", Body=b"")
+    storage = settings.storage.model_copy(update={"s3_endpoint": bucket.meta.endpoint_url})
+    with connect(settings.model_copy(update={"storage": storage})) as s:
+        for mistyped in ("s3://videos/inn", "s3://videos/in/a.mp4"):
+            with pytest.raises(sources.NoSource, match=f"nothing below {mistyped}: is the prefix right"):
+                pipeline.ingest_source(s, mistyped)
+
+
+@pytest.mark.parametrize("written", [b"", b"{}", b"[]"])
+def test_a_damaged_record_of_a_video_is_an_error_that_names_its_file(tmp_path, written):
+    blobs = LocalBlobs(tmp_path)
+    blobs.write("videos/v/record.json", written)
+    with pytest.raises(BlobDamaged, match="^videos/v/record.json: ") as caught:
+        admitted.read_record(blobs, "v")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,51 @@
+"""How much of each review is left, and when it is expected to end.
+
+Reads the queue's database, so it works while no queue server runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from annotation_queue.errors import NoSuchBatch
+from engine.services import Services
+from engine.stages import batches
+
+
+@dataclass(frozen=True)
+class ReviewProgress:
+    """The tickets of one batch. Times are seconds since the epoch."""
+
+    open: int  # tickets that are not done, those that people hold included
+    total: int
+    since: float  # when the review opened
+    expected_end: float | None  # None: nobody finished a ticket of a kind that is left lately
+
+
+def of_open_batches(s: Services) -> dict[str, ReviewProgress]:
+    """The progress of every batch whose tickets are open, or settled and not published yet.
+
+    The end follows from the queue's pace of the last quarter of an hour, for the kind of ticket that takes longest. New
+    tickets, such as those for corrections, are not foreseen.
+    """
+    in_review = batches.in_review(s.blobs)
+    if not in_review:
+        return {}
+    store, _ = s.open_queue()
+    figures = store.figures()
+    found = {}
+    for batch_id in in_review:
+        try:
+            batch = store.batch(batch_id)
+        except NoSuchBatch:  # its tickets are in another database
+            continue
+        kinds = [kind.expected_s for kind in figures.batches if kind.batch_id == batch_id]
+        longest = [seconds for seconds in kinds if seconds is not None]
+        known = longest and len(longest) == len(kinds)
+        found[batch_id] = ReviewProgress(
+            open=batch.remaining,
+            total=batch.total,
+            since=batch.opened_at,
+            expected_end=figures.at + max(longest) if known and batch.remaining else None,
+        )
+    return found
