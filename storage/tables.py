@@ -5,7 +5,7 @@ Parquet parts, added by address. A commit stores its batch id in the snapshot, s
 committers of one batch cannot both succeed: each commits only onto the snapshot that it searched for the batch.
 
 Errors:
-    TablesError
+    TablesError          also for damaged Iceberg metadata
     ├── CommitFailed     nothing was committed
     └── CommitUnknown    the catalog became unreachable during the commit: run it again, it looks first
 """
@@ -16,7 +16,8 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -156,7 +157,8 @@ class Tables:
             raise ValueError(f"{table_name} has no snapshot {snapshot_id}")
         selected = tuple(columns) if columns is not None else ("*",)
         scan = table.scan(selected_fields=selected, snapshot_id=snapshot_id)
-        return (scan.filter(where) if where else scan).to_arrow()
+        with _damage(table_name):
+            return (scan.filter(where) if where else scan).to_arrow()
 
     def videos(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Video]:
         """The admitted videos, each once, sorted by id: two runs may have admitted the same video."""
@@ -187,7 +189,9 @@ class Tables:
         """The Parquet files of a snapshot, sorted by address."""
         table = self._load(table_name)
         files = []
-        for task in table.scan(snapshot_id=snapshot_id).plan_files():
+        with _damage(table_name):
+            tasks = list(table.scan(snapshot_id=snapshot_id).plan_files())
+        for task in tasks:
             if task.delete_files:
                 raise TablesError(f"{task.file.file_path}: rows were deleted by another tool; rewrite the table first")
             file = task.file
@@ -274,7 +278,8 @@ class Tables:
     def _load(self, table_name: str) -> Table:
         if table_name not in RECORDS:
             raise ValueError(f"the tables are {', '.join(RECORDS)}, not {table_name!r}")
-        return self._catalog.load_table((_NAMESPACE, table_name))
+        with _damage(table_name):
+            return self._catalog.load_table((_NAMESPACE, table_name))
 
     def _create(self) -> None:
         from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
@@ -311,6 +316,18 @@ class Tables:
                 _pause(attempt)
                 table = self._load(name)
         raise CommitFailed(f"{name}: could not add its new columns")
+
+
+@contextlib.contextmanager
+def _damage(table_name: str) -> Iterator[None]:
+    """What pyiceberg raises for damaged or missing metadata, as TablesError."""
+    from pyiceberg.exceptions import ValidationError
+
+    try:
+        yield
+    except (ValidationError, EOFError, zlib.error, TypeError, UnicodeDecodeError, FileNotFoundError) as error:
+        detail = f"{type(error).__name__}: {first_line(error)}"
+        raise TablesError(f"table {table_name}: its Iceberg metadata is damaged or missing ({detail})") from error
 
 
 def unique_videos(rows: Sequence[Video]) -> list[Video]:

@@ -158,6 +158,8 @@ class Accounts:
     def remove(self, name: str) -> bool:
         """Remove a person and their credentials; their work stays. False if there is no such person."""
         with self._database.write() as c:
+            if c.execute(select(people.c.name).where(people.c.name == name)).first() is None:
+                return False
             self._note(c, None, "remove", name, {})
             c.execute(delete(credentials).where(credentials.c.name == name))
             return bool(c.execute(delete(people).where(people.c.name == name)).rowcount)

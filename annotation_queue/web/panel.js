@@ -54,7 +54,8 @@ function factsOf({ ticket, rules, before, timeline, draft }) {
     const why = pin.reasons.map((reason) => REASONS[reason] ?? reason).join(", ");
     const sentBack = pin.verdict === "refine" && !ticket.needs_lead; // with a tie, "refine" is one side of it
     const who = sentBack ? `Sent back by ${pin.by}` : `${pin.by} pointed to`;
-    facts.push([who, `frame ${pin.frame_idx}${why ? `: ${why.toLowerCase()}` : ""}`]);
+    const where = pin.frame_idx === null ? "no frame" : `frame ${pin.frame_idx}`;
+    facts.push([who, `${where}${why ? `: ${why.toLowerCase()}` : ""}`]);
   }
   if (draft) {
     facts.push(["Changed", `${many(draft.edited.size, "frame")}, ${many(draft.clicks, "click")}`]);

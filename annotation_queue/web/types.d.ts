@@ -56,7 +56,7 @@ export interface Ticket {
 export interface Rules {
   prompts?: string[];
   begun_by?: string; // the person who began this object beside another one
-  pinned?: { frame_idx: number; by: string; reasons: Reason[]; verdict?: Verdict };
+  pinned?: { frame_idx: number | null; by: string; reasons: Reason[]; verdict?: Verdict };
 }
 
 export interface VideoInfo {

@@ -6,7 +6,6 @@ about training.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from engine.files import held
 from engine.registry import Checkpoint
 from engine.services import Services
-from storage.blobs.base import BlobMissing
+from storage.blobs.base import BlobDamaged, BlobMissing, read_json
 
 
 class NoSuchRound(Exception):
@@ -87,13 +86,21 @@ def start_of(s: Services, round_id: str) -> Round:
     found = read(s, round_id, "start")
     if found is None:
         raise NoSuchRound(f"no such round: {round_id}")
-    return Round(**found)
+    try:
+        return Round(**found)
+    except TypeError as error:
+        raise BlobDamaged(f"rounds/{round_id}/start.json: {error}") from error
 
 
 def result_of(s: Services, round_id: str) -> RoundResult | None:
     """The result of a round; None if it is not decided yet."""
     found = read(s, round_id, "decision")
-    return None if found is None else RoundResult(**{**found, "reasons": tuple(found["reasons"])})
+    if found is None:
+        return None
+    try:
+        return RoundResult(**{**found, "reasons": tuple(found["reasons"])})
+    except (KeyError, TypeError) as error:
+        raise BlobDamaged(f"rounds/{round_id}/decision.json: {error!r}") from error
 
 
 def lock_of(s: Services, round_id: str) -> Path:
@@ -113,6 +120,6 @@ def read(s: Services, round_id: str, name: str) -> dict[str, Any] | None:
     if not round_id.replace("-", "").isalnum():
         raise NoSuchRound(f"no such round: {round_id}")
     try:
-        return dict(json.loads(s.blobs.read(f"rounds/{round_id}/{name}.json")))
+        return read_json(s.blobs, f"rounds/{round_id}/{name}.json")
     except BlobMissing:
         return None

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.blobs.base import BlobMissing, Blobs
+from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
 
 if TYPE_CHECKING:
     from engine.services import Services
@@ -50,6 +50,8 @@ def video_ids(blobs: Blobs, batch_id: str) -> list[str]:
     ingested = facts(blobs, batch_id, BatchStage.INGESTED)
     if ingested is None:
         raise UnknownBatch(f"no such batch: {batch_id}")
+    if not isinstance(ingested.get("videos"), list):
+        raise BlobDamaged(f"{_key(batch_id, BatchStage.INGESTED)}: the list of videos is missing")
     return [str(video_id) for video_id in ingested["videos"]]
 
 
@@ -79,9 +81,9 @@ def mark(blobs: Blobs, batch_id: str, name: str, facts: Mapping[str, Any]) -> bo
 
 
 def facts(blobs: Blobs, batch_id: str, name: str) -> dict[str, Any] | None:
-    """The facts with which the batch was marked; None if it was not."""
+    """The facts with which the batch was marked; None if it was not. Raises BlobDamaged."""
     try:
-        return dict(json.loads(blobs.read(_key(batch_id, name))))
+        return read_json(blobs, _key(batch_id, name))
     except BlobMissing:
         return None
 

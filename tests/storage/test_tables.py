@@ -211,3 +211,19 @@ def test_a_column_that_a_record_gains_is_added_and_old_rows_have_its_default(tmp
         new = masklet("new", click_count=3, annotated_by="ann")
         opened.commit("masklets", [part(tmp_path, "new", Masklet, [new])], "b2")
         assert opened.masklets() == [new, masklet("old", click_count=0, annotated_by=None)]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", None])
+@pytest.mark.parametrize("pattern", ["*.metadata.json", "snap-*.avro", "*-m0.avro"])
+def test_damaged_iceberg_metadata_is_an_error_in_one_line_that_names_the_table(tmp_path, masklet, pattern, damage):
+    catalog, warehouse = address(tmp_path)
+    with Tables.open(catalog, warehouse) as made:
+        made.commit("masklets", [part(tmp_path, "p", Masklet, [masklet()])], "b1")
+    files = list(Path(warehouse, "masklets", "metadata").glob(pattern))
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-30] if damage is None else damage)  # None: cut short
+    with pytest.raises(TablesError, match="^table masklets: its Iceberg metadata is damaged") as caught:
+        with Tables.open(catalog, warehouse) as opened:
+            opened.masklets()
+    assert "\n" not in str(caught.value)

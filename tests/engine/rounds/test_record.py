@@ -9,6 +9,7 @@ from engine.protocols import first_frame
 from engine.registry import Checkpoint
 from engine.rounds import record, retraining, starting
 from engine.rounds.record import RoundState
+from storage.blobs.base import BlobDamaged
 from tests.engine.true_releases import measured
 from validation import gate
 
@@ -56,3 +57,10 @@ def test_a_round_is_held_while_it_is_evaluated(s, true_release, monkeypatch):
     monkeypatch.setattr(s, "model", lambda checkpoint: None)
     retraining.evaluate(s, begun.round_id)
     assert states == [RoundState.RUNNING] * 2
+
+
+@pytest.mark.parametrize("written", [b"", b"[]", b'{"round_id": "round-001-a"}'])
+def test_a_damaged_record_of_a_round_is_an_error_that_names_its_file(s, written):
+    s.blobs.write("rounds/round-001-a/start.json", written)
+    with pytest.raises(BlobDamaged, match="^rounds/round-001-a/start.json: "):
+        record.all_of(s)

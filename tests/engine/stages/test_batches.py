@@ -6,6 +6,7 @@ import pytest
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
+from storage.blobs.base import BlobDamaged
 from storage.blobs.folder import LocalBlobs
 
 BATCH = "0123456789abcdef"
@@ -46,3 +47,18 @@ def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
     s = cast(Services, SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows)))  # only the table is asked
     assert batches.with_videos_from(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
     assert batches.with_videos_from(s, "s3://b/p") == batches.with_videos_from(s, "s3://b/p/") == {"c"}
+
+
+@pytest.mark.parametrize("written", [b"", b"[]", b"{", b"\xff\xfe"])
+def test_a_damaged_marker_is_an_error_in_one_line_that_names_it(tmp_path, written):
+    blobs = LocalBlobs(tmp_path)
+    blobs.write(f"batches/{BATCH}/{BatchStage.INGESTED}.json", written)
+    with pytest.raises(BlobDamaged, match=f"^batches/{BATCH}/1-ingested.json: not "):
+        batches.video_ids(blobs, BATCH)
+
+
+def test_a_marker_without_its_videos_is_damaged(tmp_path):
+    blobs = LocalBlobs(tmp_path)
+    batches.mark(blobs, BATCH, BatchStage.INGESTED, {})
+    with pytest.raises(BlobDamaged, match="the list of videos is missing"):
+        batches.video_ids(blobs, BATCH)
