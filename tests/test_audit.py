@@ -1,0 +1,67 @@
+"""The check of the dependencies: a report without advisories is never taken for a good one."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+SKIPPED = {"name": "alembic", "skip_reason": "Dependency not found on PyPI and could not be audited: alembic (1.20.1)"}
+GOOD = {"name": "alembic", "version": "1.20.1", "vulns": []}
+BAD = {"name": "mlflow", "version": "3.12.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3.13.0"], "aliases": []}]}
+NOTHING = {"dependencies": [], "problem": "connection refused"}
+
+
+@pytest.fixture
+def check(tmp_path, capsys):
+    """Runs the check with these answers of pip-audit, first about one package, then about all."""
+    pins = tmp_path / "constraints.txt"
+    pins.write_text("# pinned\nalembic==1.20.1\nmlflow==3.12.0\n")
+    module = runpy.run_path(str(ROOT / ".ci" / "audit.py"))
+
+    def run(*answers):
+        left, asked = list(answers), []
+
+        def ask(pinned):
+            asked.append(pinned)
+            if isinstance(answer := left.pop(0), Exception):
+                raise answer
+            return answer
+
+        module["main"].__globals__["ask"] = ask
+        return module["main"](pins), capsys.readouterr().out, asked
+
+    return run
+
+
+@pytest.mark.parametrize("answer", [{"dependencies": [SKIPPED]}, NOTHING, subprocess.TimeoutExpired("pip-audit", 20)])
+def test_advisories_that_do_not_answer_are_said_and_asked_once(check, answer):
+    status, said, asked = check(answer)
+    assert status == 0 and said.startswith("NOT CHECKED") and asked == [["alembic==1.20.1"]]
+
+
+def test_advisories_that_stop_answering_are_no_good_report(check):
+    status, said, _ = check({"dependencies": [GOOD]}, NOTHING)
+    assert status == 0 and said == "NOT CHECKED for known vulnerabilities: connection refused\n"
+
+
+def test_a_vulnerable_version_fails_and_names_the_fixed_one(check):
+    status, said, asked = check({"dependencies": [GOOD]}, {"dependencies": [GOOD, BAD]})
+    assert status == 1 and "mlflow 3.12.0: PYSEC-1, fixed in 3.13.0" in said
+    assert asked[1] == ["alembic==1.20.1", "mlflow==3.12.0"]
+
+
+def test_a_package_that_was_skipped_is_named(check):
+    status, said, _ = check({"dependencies": [GOOD]}, {"dependencies": [GOOD, SKIPPED]})
+    assert status == 0 and "alembic: not checked" in said and "0 known vulnerabilities in 1 packages" in said
+
+
+def test_no_extra_admits_a_version_of_mlflow_with_known_vulnerabilities():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (mlflow,) = [r for r in map(Requirement, extras["model"]) if r.name == "mlflow"]
+    assert "3.12.99" not in mlflow.specifier and "3.13" in mlflow.specifier
