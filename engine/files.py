@@ -1,18 +1,54 @@
-"""Files of this machine: secrets that only their owner reads, and locks between processes."""
+"""Files of this machine: folders and secrets that only their owner reads, and locks between processes."""
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+log = logging.getLogger(__name__)
+
+OTHERS = 0o077  # the permissions of other users
+
 
 class InUse(Exception):
     """Another process or another thread holds the lock."""
+
+
+def private_folder(folder: Path) -> None:
+    """Makes a folder that only its owner can open. Closes an existing one, and the files in it, to other users.
+
+    Folders in it need nothing: nobody else can reach them.
+    Raises ValueError for a folder that all users of the machine share, such as /tmp.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mode = folder.stat().st_mode
+    if mode & stat.S_ISVTX:
+        raise ValueError(f"{folder} is shared by all users of this machine: choose a folder of its own")
+    try:
+        if mode & OTHERS:
+            folder.chmod(stat.S_IMODE(mode) & ~OTHERS)
+            log.warning("%s was open to other users of this machine; now only its owner can open it", folder)
+        for entry in os.scandir(folder):
+            if entry.is_file(follow_symlinks=False) and (mode := entry.stat().st_mode) & OTHERS:
+                os.chmod(entry.path, stat.S_IMODE(mode) & ~OTHERS)
+    except PermissionError:
+        log.warning("%s is open to other users of this machine, and this user may not change that", folder)
+
+
+def private_file(path: Path) -> None:
+    """Makes an empty file that only its owner can read, for a library that would make it readable for everybody.
+
+    An existing file stays as it is.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def write_secret(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from engine.files import write_secret
+from engine.files import alone, private_file, private_folder, write_secret
 from engine.settings import Settings
 from storage.blobs import stores
 from storage.blobs.base import Blobs
@@ -53,10 +53,10 @@ class Services:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    @property
+    @cached_property
     def home(self) -> Path:
-        """The local folder of databases, caches and secrets; made at its first use."""
-        self.settings.home.mkdir(parents=True, exist_ok=True)
+        """The local folder of databases, caches and secrets; made, or closed to other users, at its first use."""
+        private_folder(self.settings.home)
         return self.settings.home.absolute()
 
     @cached_property
@@ -68,7 +68,7 @@ class Services:
     def tables(self) -> Tables:
         warehouse = self.blobs.uri_of("warehouse")
         return self._open.enter_context(
-            Tables.open(self.settings.catalog_uri, warehouse, self.settings.storage.s3_endpoint)
+            Tables.open(self._private(self.settings.catalog_uri), warehouse, self.settings.storage.s3_endpoint)
         )
 
     @cached_property
@@ -82,7 +82,7 @@ class Services:
     def registry(self) -> Registry:
         from engine.registry import Registry
 
-        return Registry(self.settings.registry_uri, self.home / "mlflow-artifacts")
+        return Registry(self._private(self.settings.registry_uri), self.home / "mlflow-artifacts")
 
     def checkpoint(self) -> Checkpoint:
         """The promoted checkpoint; before the first promotion, the one that the settings name."""
@@ -134,21 +134,28 @@ class Services:
         grace_s: leases that expired while no server ran stay with their holders for this many seconds.
         """
         from annotation_queue.database import Database
-        from annotation_queue.people.accounts import Accounts
+        from annotation_queue.people.accounts import PIPELINE, Accounts
         from annotation_queue.records import QueuePolicy, Role
         from annotation_queue.tickets.store import TicketStore
 
-        self.home  # noqa: B018  (makes the folder that SQLite needs)
-        database = Database(self.settings.queue_database_uri)
+        database = Database(self._private(self.settings.queue_database_uri))
         self._open.callback(database.close)
         accounts = Accounts(database)
         token = self.home / "pipeline.token"
-        if not _is_known(accounts, token):  # the file is missing, or its token belongs to another database
-            accounts.add("pipeline", [Role.PIPELINE])
-            write_secret(token, accounts.issue_token("pipeline"))
+        with alone(self.home / "pipeline.lock"):  # two processes make one token
+            if not _is_known(accounts, token):  # the file is missing, or its token belongs to another database
+                accounts.add(PIPELINE, [Role.PIPELINE])
+                write_secret(token, accounts.issue_token(PIPELINE))
         queue = self.settings.queue
         policy = QueuePolicy(**{field.name: getattr(queue, field.name) for field in fields(QueuePolicy)})
         return TicketStore(database, lease_s=queue.lease_s, policy=policy, grace_s=grace_s), accounts
+
+    def _private(self, uri: str) -> str:
+        """The URI of a database. An SQLite file in the home is made first, so that no other user can read it."""
+        folder = f"sqlite:///{self.home}/"
+        if uri.startswith(folder):
+            private_file(self.home / uri.removeprefix(folder))
+        return uri
 
     def _pipeline_token(self) -> str:
         if self.settings.queue.token is not None:

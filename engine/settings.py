@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from annotation_queue.records import LEASE_S
@@ -66,6 +67,11 @@ class ModelSettings(_Part):
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: torch's default
 
 
+def _networks(text: str | None) -> list[IPv4Network | IPv6Network]:
+    """The networks and addresses of a list with commas. Raises ValueError."""
+    return [ip_network(part.strip(), strict=False) for part in (text or "").split(",") if part.strip()]
+
+
 class QueueSettings(_Part):
     """The review queue."""
 
@@ -75,7 +81,9 @@ class QueueSettings(_Part):
     url: str | None = None  # where people and programs reach the queue; None: http://host:port
     lease_s: float = Field(LEASE_S, gt=0)  # seconds that a ticket stays with a person whose page sends nothing
     token: SecretStr | None = None  # the pipeline's token; None: made once and kept in `home`
-    secure_cookie: bool = False  # True if people reach the page over HTTPS
+    secure_cookie: bool = False  # True if people reach the page over HTTPS; also if `url` begins with https
+    trusted_proxies: str | None = None  # addresses and networks with a comma, "10.0.0.7, 10.1.0.0/16": only these tell
+    # the queue by X-Forwarded-For which address a request comes from; None: no proxy
     # login with an OpenID Connect provider, in addition to passwords
     oidc_issuer: str | None = None  # URL of the provider; its redirect URI for us is `url` and a slash; None: passwords
     oidc_client_id: str | None = None  # required with an issuer
@@ -96,6 +104,17 @@ class QueueSettings(_Part):
     gold_iou: float = Field(0.75, ge=0, le=1)  # mean IoU with the known answer from which a masklet counts as right
     warmup_tickets: int = Field(0, ge=0)  # tickets with a known answer that a new person does first
     warmup_accuracy: float = Field(0.8, ge=0, le=1)  # share of the last ones that must be right
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str | None) -> str | None:
+        _networks(text)
+        return text
+
+    @property
+    def proxies(self) -> list[str]:
+        """The addresses and networks of `trusted_proxies`."""
+        return [str(network) for network in _networks(self.trusted_proxies)]
 
 
 class ReviewSettings(_Part):

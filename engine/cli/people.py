@@ -18,21 +18,35 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The people of the review queue.")
 
 
-def first_person(s: Services) -> tuple[str, str]:
-    """Name and password of the account for trying things out: a lead, who may take every ticket.
+FIRST = "lead"  # the account for trying things out: a lead may take every ticket
 
-    It is made once. Its password stays in the home; if the database does not know the account, a new one is made.
+
+def first_login(s: Services) -> str:
+    """How people log in at first, in words: the name of the account, and its password if this home knows it."""
+    password = first_password(s)
+    if password is None:
+        remedy = f"`masklets users add {FIRST} --role lead --role verifier` sets a new one"
+        return f"{FIRST}, whose password this home does not know ({remedy})"
+    return f"{FIRST} with {password}"
+
+
+def first_password(s: Services) -> str | None:
+    """The password of the first account, which is made if the database has none of that name.
+
+    The password is kept in the home. None if it was changed since, or made from another home.
     """
     from annotation_queue.records import Role
-    from engine.files import write_secret
+    from engine.files import alone, write_secret
 
     path = s.home / "first-user.txt"
     _, accounts = s.open_queue()
-    if not path.exists() or "lead" not in {person.name for person in accounts.list()}:
-        password = secrets.token_urlsafe(9)
-        accounts.add("lead", [Role.LEAD, Role.VERIFIER], password)
-        write_secret(path, password)
-    return "lead", path.read_text().strip()
+    with alone(s.home / "first-user.lock"):
+        if FIRST not in {person.name for person in accounts.list()}:
+            password = secrets.token_urlsafe(9)
+            write_secret(path, password)  # before the account: a process that is killed here leaves no account without
+            accounts.add_new(FIRST, [Role.LEAD, Role.VERIFIER], password)
+        kept = path.read_text().strip() if path.exists() else ""
+        return kept if accounts.has_password(FIRST, kept) else None
 
 
 @app.command("add")

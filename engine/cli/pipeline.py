@@ -69,9 +69,9 @@ def run(
 
 def _serve_review(s: Services, queue: QueueProcess, batch_ids: list[str], to: Console) -> None:
     """Says where the review is and keeps its process running. Never returns: Ctrl-C ends it."""
-    person, password = people.first_person(s)
+    login = people.first_login(s)
     left = counted(_tickets_left(s, batch_ids), "ticket")
-    to.print(f"{left} to do at {s.settings.queue_url}, as {person} with {password}")
+    to.print(f"{left} to do at {s.settings.queue_url}, as {login}")
     to.print("Ctrl-C ends it; decisions are kept, and a batch is published when its last ticket closes.")
     while True:
         queue.check()

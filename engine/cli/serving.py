@@ -67,11 +67,11 @@ def up() -> None:
     with_airflow = settings.model_copy(update={"airflow": here})
     with console.terminable(), QueueProcess(with_airflow, tell=console.print_dim) as queue, airflow:
         with connect(settings) as s:
-            person, password = people.first_person(s)
+            login = people.first_login(s)
         source = settings.ingest.source or "nowhere yet: set MASKLETS_INGEST__SOURCE"
         for line in (
             f"Airflow       {airflow.url}  as admin with {airflow.password}",
-            f"review queue  {settings.queue_url}  as {person} with {password}",
+            f"review queue  {settings.queue_url}  as {login}",
             f"videos from   {source}",
         ):
             console.out.print(line)

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from engine.files import InUse, alone
+from engine.files import InUse, alone, private_file, private_folder
 from engine.processes import airflow_config
 from engine.processes.airflow_client import AirflowClient, AirflowError, AirflowUnreachable
 from engine.processes.children import Child, ChildFailed, end_left, remember, terminate
@@ -136,6 +136,7 @@ class Airflow:
         Raises AlreadyRunning, PortTaken, ChildFailed, DagsBroken or NotReady.
         """
         self._failure = None
+        private_folder(self.home)
         self._held.enter_context(at_rest(self.home, self._tell))
         self._held.callback(_sessions(self.home).unlink, missing_ok=True)
         try:
@@ -190,6 +191,7 @@ class Airflow:
         if (self.home / "airflow.db").exists() and stamp.exists() and stamp.read_text() == now:
             return
         self._tell("preparing Airflow's database")
+        private_file(self.home / "airflow.db")
         child = self._spawn("db-migrate", ("db", "migrate"))
         status = child.wait(max(1.0, deadline - time.monotonic()))
         if status is None:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.files import private_file
 from engine.progress import Tell
 
 MAX_DEATHS = 5  # of one child within DEATHS_S; then it is not started again
@@ -68,6 +69,7 @@ class Child:
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        private_file(self.log)  # a log may hold what other users must not read
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,

@@ -8,6 +8,7 @@ from typing import Self
 
 import httpx
 
+from engine.files import private_folder
 from engine.processes.children import Child, ChildFailed, environment_without, terminate
 from engine.processes.ports import check_port
 from engine.progress import Tell, ignore
@@ -38,6 +39,7 @@ class QueueProcess:
 
     def __enter__(self) -> Self:
         check_port(self._settings.queue.host, self._settings.queue.port)
+        private_folder(self._settings.home)  # before the log is made there
         try:
             self._child.start()
             self._wait_until_up()

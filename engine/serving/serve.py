@@ -45,7 +45,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
         media,
         accounts=accounts,
         deliver=deliverer(s.settings) if deliver else None,
-        secure_cookie=s.settings.queue.secure_cookie,
+        secure_cookie=s.settings.queue.secure_cookie or s.settings.queue_url.startswith("https://"),
         segmenter=LiveModel(s, media) if has_model else None,
         oidc=provider(s.settings),
     )
@@ -93,6 +93,8 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
             port=settings.queue.port,
             log_level="warning",
             access_log=False,
+            proxy_headers=bool(settings.queue.proxies),  # else X-Forwarded-For is ignored: a client may invent it
+            forwarded_allow_ips=settings.queue.proxies,
             http="h11",  # limits the head of a request to 64 KiB; httptools lets a stranger send one without end
             timeout_graceful_shutdown=5,  # the page repeats a propagation that is cut off
         )

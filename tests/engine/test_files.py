@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from engine.files import InUse, alone, write_secret
+from engine.files import InUse, alone, private_file, private_folder, write_secret
 
 HOLD = """
 import sys, time
@@ -25,6 +25,47 @@ def test_a_secret_is_readable_by_its_owner_only_and_leaves_no_other_file(tmp_pat
     assert (tmp_path / "token").read_text() == "second\n"
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+def test_a_private_folder_is_closed_to_other_users_also_if_it_was_open_before(tmp_path, caplog):
+    new = tmp_path / "new"
+    private_folder(new)
+    assert mode(new) == 0o700 and not caplog.records
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "queue.db").touch()
+    old.chmod(0o755)
+    (old / "queue.db").chmod(0o664)
+    outside = tmp_path / "outside"
+    outside.touch()
+    outside.chmod(0o644)
+    (old / "link").symlink_to(outside)
+    for _ in range(2):
+        private_folder(old)
+        assert (mode(old), mode(old / "queue.db"), mode(outside)) == (0o700, 0o600, 0o644)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{old} was open to other users of this machine; now only its owner can open it"
+    ]
+
+
+def test_a_folder_of_all_users_is_refused_and_left_as_it_is(tmp_path):
+    tmp_path.chmod(0o1777)
+    with pytest.raises(ValueError, match="choose a folder of its own"):
+        private_folder(tmp_path)
+    assert tmp_path.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_private_file_keeps_what_it_holds(tmp_path):
+    path = tmp_path / "queue.db"
+    private_file(path)
+    assert mode(path) == 0o600
+    path.write_text("rows")
+    private_file(path)
+    assert path.read_text() == "rows"
 
 
 def test_a_second_thread_waits_for_the_lock_or_is_refused(tmp_path):

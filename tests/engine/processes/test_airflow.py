@@ -121,7 +121,8 @@ def test_airflow_runs_dags_survives_a_killed_scheduler_and_leaves_no_process(tmp
     with airflow:
         first = airflow.pids()
         assert set(first) == {"api-server", "scheduler", "dag-processor"}
-        for name in ("passwords.json", "secrets.json"):
+        assert (tmp_path / "airflow").stat().st_mode & 0o777 == 0o700
+        for name in ("passwords.json", "secrets.json", "airflow.db"):
             assert (tmp_path / "airflow" / name).stat().st_mode & 0o777 == 0o600
         with pytest.raises(AlreadyRunning, match=str(tmp_path)):
             Airflow(tmp_path / "airflow").start()

@@ -1,12 +1,16 @@
 """The queue as a child that never outlives its parent, and what it does with drained batches."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import psutil
 import pytest
 
@@ -162,8 +166,8 @@ def test_the_pipeline_and_the_first_person_have_accounts_in_a_new_database_too(b
             _, accounts = s.open_queue()
             token = (s.home / "pipeline.token").read_text().strip()
             assert accounts.caller(token).person.name == "pipeline"
-            name, password = people.first_person(s)
-            assert accounts.log_in(name, password)
+            password = people.first_password(s)
+            assert password and accounts.log_in(people.FIRST, password)
             return token, password
 
     first = tokens(bare)
@@ -173,11 +177,69 @@ def test_the_pipeline_and_the_first_person_have_accounts_in_a_new_database_too(b
     assert new[0] != first[0] and new[1] != first[1]
 
 
+def test_two_commands_that_start_together_name_the_same_password_and_it_holds(bare):
+    from engine.cli import people
+
+    together = threading.Barrier(4)
+
+    def first(_):
+        with connect(bare) as s:
+            together.wait()
+            return people.first_password(s)
+
+    with ThreadPoolExecutor(4) as pool:
+        passwords = set(pool.map(first, range(4)))
+    assert len(passwords) == 1
+    with connect(bare) as s:
+        assert s.open_queue()[1].log_in(people.FIRST, passwords.pop())
+
+
+def test_a_password_that_does_not_hold_is_not_named_and_none_is_changed(bare, tmp_path):
+    from engine.cli import people
+
+    shared = bare.queue.model_copy(update={"database_uri": f"sqlite:///{tmp_path}/shared.db"})
+    homes = [bare.model_copy(update={"home": tmp_path / name, "queue": shared}) for name in ("one", "two")]
+    with connect(homes[0]) as one, connect(homes[1]) as two:
+        password = people.first_password(one)
+        assert people.first_password(two) is None, "the account was made from another home"
+        assert "does not know" in people.first_login(two)
+        _, accounts = one.open_queue()
+        assert accounts.log_in(people.FIRST, password)
+        accounts.add(people.FIRST, [Role.LEAD], "a new password")
+        assert people.first_password(one) is None
+        assert accounts.log_in(people.FIRST, "a new password")
+
+
+def test_only_a_configured_proxy_names_the_address_of_a_client(bare):
+    from annotation_queue.people.attempts import FREE
+
+    def addresses(proxies):
+        """The addresses that the audit has after wrong log-ins that each claim to come from another address."""
+        queue = bare.queue.model_copy(update={"trusted_proxies": proxies})
+        chosen = bare.model_copy(update={"queue": queue})
+        with QueueProcess(chosen), connect(chosen) as s:
+            for i in range(2 * FREE):
+                body, claimed = {"name": "lead", "password": "wrong"}, {"X-Forwarded-For": f"203.0.113.{i}"}
+                httpx.post(f"{chosen.queue_url}/api/login", json=body, headers=claimed)
+            lines = s.open_queue()[1].audited(limit=2 * FREE)
+            return {json.loads(line.detail)["address"] for line in lines if line.action == "fail to log in"}
+
+    assert addresses(None) == {"127.0.0.1"}
+    assert addresses("10.0.0.1, 192.168.0.0/16") == {"127.0.0.1"}
+    assert addresses("10.0.0.1, 127.0.0.1/8") == {f"203.0.113.{i}" for i in range(2 * FREE)}
+
+
+@pytest.mark.parametrize("wrong", ["*", "proxy.example.org", "10.0.0.0/40", "127.0.0.1 10.0.0.1"])
+def test_trusted_proxies_are_addresses_and_networks(wrong):
+    with pytest.raises(ValueError, match="trusted_proxies"):
+        QueueSettings(trusted_proxies=wrong)
+
+
 def test_the_cookie_is_secure_where_the_settings_say_so(bare):
     from fastapi.testclient import TestClient
 
-    for secure in (False, True):
-        chosen = bare.model_copy(update={"queue": bare.queue.model_copy(update={"secure_cookie": secure})})
+    for changes in ({}, {"secure_cookie": True}, {"url": "https://review.example.org"}):
+        chosen, secure = bare.model_copy(update={"queue": bare.queue.model_copy(update=changes)}), bool(changes)
         with connect(chosen) as s:
             _, accounts = s.open_queue()
             accounts.add("ada", [Role.VERIFIER], "correct horse")

@@ -1,0 +1,47 @@
+"""What the services make in the home, as files of this machine."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from engine.services import connect
+from engine.settings import Settings
+
+
+@pytest.fixture
+def usual_umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def modes(folder):
+    """The permissions of the files and folders in a folder, by name."""
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+@pytest.mark.server
+def test_no_other_user_can_read_what_a_home_holds(tmp_path, usual_umask):
+    home = tmp_path / "new" / "home"
+    with connect(Settings(home=home)) as s:
+        store, accounts = s.open_queue()
+        store.stats()
+        accounts.add("vera", ["verifier"], "correct horse")
+        assert s.tables.videos() == []
+        assert s.registry.promoted() is None
+        assert home.stat().st_mode & 0o777 == 0o700
+        found = modes(home)
+        secret = {"pipeline.token", "queue.db", "queue.db-wal", "queue.db-shm", "catalog.db", "mlflow.db"}
+        assert secret <= set(found)
+        assert {found[name] for name in secret} == {0o600}
+
+
+def test_a_store_outside_the_home_keeps_the_permissions_of_the_umask(tmp_path, usual_umask):
+    settings = Settings(home=tmp_path / "home")
+    shared = settings.storage.model_copy(update={"root": str(tmp_path / "store")})
+    with connect(settings.model_copy(update={"storage": shared})) as s:
+        s.blobs.write("videos/one", b"x")
+    assert (tmp_path / "store").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "store" / "videos" / "one").stat().st_mode & 0o077
