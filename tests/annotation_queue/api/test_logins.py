@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -58,3 +60,11 @@ def test_a_hundred_wrong_guesses_are_slowed_down_and_say_for_how_long(queue):
     assert len(checked) + len(early) == 100 and early, "some are rejected before the password is checked"
     assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in early)
     assert f"wait {early[-1].headers['retry-after']} s" in early[-1].json()["error"]
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_form_of_another_site_logs_nobody_in(queue, content_type):
+    body = json.dumps({"name": "vera", "password": PASSWORD}).encode()
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    answer = httpx.post(f"{queue.url}/api/login", content=body, headers=headers)
+    assert answer.status_code == 422 and "set-cookie" not in answer.headers
