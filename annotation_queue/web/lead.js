@@ -190,7 +190,7 @@ async function showPeople(me) {
       ["Name", "Roles", "Skills", "Tokens", ""],
       everybody.map((person) => [
         element("span", { className: person.disabled ? "disabled" : "" },
-          person.disabled ? `${person.name} (disabled)` : person.name),
+          person.name + (person.disabled ? " (disabled)" : person.name === me.name ? " (you)" : "")),
         person.roles.join(", "), person.skills.join(", ") || "–", person.tokens.length,
         person.name === me.name ? newToken(person.name) : actionsFor(person, me),
       ]),
