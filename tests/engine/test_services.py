@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from annotation_queue.records import Role
 from engine.services import connect
 from engine.settings import Settings
 
@@ -28,7 +29,7 @@ def test_no_other_user_can_read_what_a_home_holds(tmp_path, usual_umask):
     with connect(Settings(home=home)) as s:
         store, accounts = s.open_queue()
         store.stats()
-        accounts.add("vera", ["verifier"], "correct horse")
+        accounts.add("vera", [Role.VERIFIER], "correct horse")
         assert s.tables.videos() == []
         assert s.registry.promoted() is None
         assert home.stat().st_mode & 0o777 == 0o700

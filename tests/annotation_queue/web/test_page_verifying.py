@@ -314,6 +314,8 @@ def test_a_lead_sees_figures_and_manages_people(open_page, store):
     page.until(lambda: "nora" in page.text("#people"))
     assert "fast, thin" in page.text("#people") or "thin, fast" in page.text("#people")
     row = page.tab.locator("#people tr", has_text="nora")
+    own = page.tab.locator("#people tr", has_text="lea (you)")
+    assert (own.get_by_text("New token").count(), row.get_by_text("New token").count()) == (1, 0)
     row.get_by_text("Disable").click()
     page.until(lambda: "nora (disabled)" in page.text("#people"))
     other = open_page()

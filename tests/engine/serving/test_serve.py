@@ -191,7 +191,7 @@ def test_two_commands_that_start_together_name_the_same_password_and_it_holds(ba
         passwords = set(pool.map(first, range(4)))
     assert len(passwords) == 1
     with connect(bare) as s:
-        assert s.open_queue()[1].log_in(people.FIRST, passwords.pop())
+        assert s.open_queue()[1].log_in(people.FIRST, passwords.pop() or "")
 
 
 def test_a_password_that_does_not_hold_is_not_named_and_none_is_changed(bare, tmp_path):
@@ -200,7 +200,7 @@ def test_a_password_that_does_not_hold_is_not_named_and_none_is_changed(bare, tm
     shared = bare.queue.model_copy(update={"database_uri": f"sqlite:///{tmp_path}/shared.db"})
     homes = [bare.model_copy(update={"home": tmp_path / name, "queue": shared}) for name in ("one", "two")]
     with connect(homes[0]) as one, connect(homes[1]) as two:
-        password = people.first_password(one)
+        password = people.first_password(one) or ""
         assert people.first_password(two) is None, "the account was made from another home"
         assert "does not know" in people.first_login(two)
         _, accounts = one.open_queue()
