@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import isfinite
 from typing import Any
@@ -48,6 +48,8 @@ class Version:
 
 
 VERSION: TypeAdapter[Version] = TypeAdapter(Version)
+PROMPT: TypeAdapter[Prompt] = TypeAdapter(Prompt)
+BY_HAND = "by hand"  # in place of a checkpoint: no model made a mask of the masklet
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Draft:
     edited: set[int] = field(default_factory=set)  # frames that a person edited
     locked: set[int] = field(default_factory=set)
     anchor: int | None = None  # the frame on which the model was prompted for the candidate
+    checkpoint: str = BY_HAND  # that made the last masks of a model
+    round: int = 0  # of that checkpoint
 
     def known(self, source: int | None = None) -> dict[int, FrameMask]:
         """The masks, by frame, that the others are tracked from.
@@ -108,6 +112,7 @@ def draft_of(
     draft = Draft(hw[0], hw[1], tuple(frame_idx))
     if masklet is not None:
         draft.masks = {m.frame_idx: m for m in frame_masks(masklet)}
+        draft.checkpoint, draft.round = masklet.checkpoint, masklet.round
         malformed = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
         with contextlib.suppress(*malformed):  # the prompt names no frame of the masklet
             begun = json.loads(masklet.prompt)["frame_idx"]
@@ -157,6 +162,29 @@ def changed_masks(draft: Draft, made: Masklet) -> dict[int, bytes]:
     return {i: masks.get(i, nothing) for i in frames if masks.get(i, nothing) != before.get(i, nothing)}
 
 
+def with_origin(draft: Draft, made: Masklet, base: Masklet | None) -> Masklet:
+    """A submitted masklet with the fields that follow from the draft: scores, checkpoint, round, prompt and split.
+
+    A mask that differs from the draft counts as drawn by a person. base: the ticket's own masklet.
+    """
+    hw, masks = (draft.height, draft.width), list[FrameMask]()
+    for frame_idx, counts in zip(made.frame_idx, made.rle, strict=True):
+        known = draft.masks.get(frame_idx)
+        masks.append(known if known is not None and known.rle == counts else drawn(frame_idx, counts, hw))
+    first = min(draft.prompts.values(), key=lambda prompt: prompt.frame_idx, default=None)
+    begun = "{}" if first is None else PROMPT.dump_json(first, exclude_none=True).decode()
+    return replace(
+        made,
+        score=tuple(min(1.0, max(0.0, mask.score)) for mask in masks),
+        object_score=tuple(mask.object_score for mask in masks),
+        stability=tuple(min(1.0, max(0.0, mask.stability)) for mask in masks),
+        checkpoint=draft.checkpoint,
+        round=draft.round,
+        prompt=begun if base is None else base.prompt,
+        split="train" if base is None else base.split,
+    )
+
+
 def _apply(draft: Draft, operation: Operation, version: Version | None) -> None:
     payload, frame = json.loads(operation.payload), operation.frame_idx
     hw = (draft.height, draft.width)
@@ -188,6 +216,7 @@ def _apply(draft: Draft, operation: Operation, version: Version | None) -> None:
         draft.edited.add(frame)
     if version is not None:
         draft.masks |= {m.frame_idx: m for m in version.frames}
+        draft.checkpoint, draft.round = version.checkpoint, version.round
 
 
 def prompt_of(frame_idx: int, payload: Mapping[str, Any]) -> Prompt:

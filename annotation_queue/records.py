@@ -221,6 +221,16 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StuckBatch:
+    """A batch that the pipeline cannot take further until somebody acts."""
+
+    batch_id: str
+    stage: str  # that fails: "collect", "publish", "deliver", ...
+    error: str  # one line, of the last attempt
+    since: float  # s since the epoch, of the first failure
+
+
+@dataclass(frozen=True, kw_only=True)
 class SettledTicket:
     """A final decision. The masklet carries its verdict, its verifier and its maker."""
 

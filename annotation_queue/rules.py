@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 
 from annotation_queue.errors import NotAllowed
-from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Person, Role, Submission, Ticket
-from storage.masklet_rules import form_problems
+from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Person, Role, Submission, Ticket, VideoInfo
+from storage.masklet_rules import masklet_problems
 from storage.records import Masklet, Verdict, content_id
 
 # The order in which claims try the kinds, unless the client gives another order: nearly finished work first.
@@ -178,14 +178,17 @@ def check_gold(gold: NewGold) -> None:
     )
 
 
-def check_masklet(masklet: Masklet) -> None:
-    """ValueError unless the ids of a masklet are valid and its sizes, lists and run lengths are consistent."""
+def check_masklet(masklet: Masklet, video: VideoInfo | None = None) -> None:
+    """ValueError unless a masklet is valid. Decodes its masks, so call it outside of writing transactions.
+
+    video: its video; without it, only the masklet itself is checked.
+    """
     check_id(masklet.masklet_id, "masklet_id")
     check_id(masklet.video_id, "video_id")
     name = f"masklet {masklet.masklet_id}"
     if not (0 < masklet.height <= MAX_SIDE_PX and 0 < masklet.width <= MAX_SIDE_PX):
         raise ValueError(f"{name}: invalid size {masklet.height}x{masklet.width}")
-    if problems := form_problems(masklet):
+    if problems := masklet_problems(masklet, video):
         raise ValueError(f"{name}: {next(iter(problems.values()))}")
 
 
@@ -246,11 +249,8 @@ def check_submission(ticket: Ticket, submission: Submission) -> None:
     if submission.seconds is not None and not 0 <= submission.seconds <= MAX_S:
         raise ValueError(f"seconds must be between 0 and {MAX_S:g}, not {submission.seconds}")
     if made is not None:
-        check_masklet(made)
         if made.video_id != ticket.video_id:
             raise ValueError(f"the ticket is about video {ticket.video_id}, the masklet about {made.video_id}")
-        if made.masklet_id == ticket.masklet_id:
-            raise ValueError(f"masklet {made.masklet_id} is the ticket's own masklet: a correction needs a new id")
 
 
 def next_ticket_id(ticket: Ticket, kind: Kind) -> str:

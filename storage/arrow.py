@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.errors import first_line
 from storage.records import Masklet, Operation, Quarantined, Video
 
 Record = Video | Masklet | Operation | Quarantined
@@ -43,6 +44,15 @@ def to_arrow(record: type[R], rows: Sequence[R]) -> pa.Table:
     """Records as a table, one row each, in the given order."""
     columns = {f.name: [getattr(row, f.name) for row in rows] for f in _fields(record)}
     return pa.table(columns, schema=schema(record))
+
+
+def problem(row: Record) -> str | None:
+    """One line about why a record cannot be a row of its table, or None. Never raises, for any values."""
+    try:
+        to_arrow(type(row), [row])
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        return first_line(error)
+    return None
 
 
 def from_arrow(record: type[R], table: pa.Table) -> list[R]:

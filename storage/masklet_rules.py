@@ -1,27 +1,55 @@
-"""The form that every masklet has: its lists agree, its masks can be read. The one list of these rules.
+"""What makes a masklet valid: the one list of these rules.
 
-The queue refuses a masklet that breaks one of them. `validation/masklet_checks.py` adds the rules about its content.
-Knows one masklet. Does not know its video, or what happens to a masklet that is refused.
+The queue rejects a masklet that breaks one of them, and publishing quarantines it. Knows one masklet and the size and
+length of its video. Does not know what happens to a masklet that fails.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from storage import rle
 from storage.records import STRIDE, Masklet
 
 #: The words that a masklet's fields may have.
 TERMS = {"kind": ("auto", "manual"), "phase": ("auto", "1", "2", "3"), "split": ("train", "val", "test")}
+MAX_COUNT = 2**31 - 1  # of every whole number in a masklet: the type of its columns
 
 
-def form_problems(masklet: Masklet) -> dict[str, str]:
-    """Check -> one line about what is wrong: "lists", "frames", "rle", "scores". Empty for a masklet of valid form."""
+class Shape(Protocol):
+    """What the rules need to know of a video."""
+
+    @property
+    def height(self) -> int:
+        """px."""
+
+    @property
+    def width(self) -> int:
+        """px."""
+
+    @property
+    def frame_count(self) -> int:
+        """Frames of the stored video."""
+
+
+def masklet_problems(masklet: Masklet, video: Shape | None = None) -> dict[str, str]:
+    """The rules that a masklet breaks, by name, each with one line about what is wrong. Empty for a valid masklet.
+
+    video: the masklet's video. Without it, the rules that need it are skipped.
+    A masklet with more masks than the video has annotated frames is rejected before any mask is decoded.
+    """
+    if video is not None and (too_many := _too_many(masklet, video)):
+        return {"frames": too_many}
     found = {
         "lists": _lists(masklet),
-        "frames": _frames(masklet),
-        "rle": _rle(masklet),
-        "scores": _scores(masklet),
+        "frames": _frames(masklet) or _past_the_end(masklet, video),
+        "scores": _scores(masklet) or _score_range(masklet),
+        "size": _size(masklet, video),
+        **_masks(masklet),
+        "counts": _counts(masklet),
+        "round": _round(masklet),
+        "terms": _terms(masklet),
     }
     return {check: detail for check, detail in found.items() if detail is not None}
 
@@ -58,10 +86,43 @@ def _frames(masklet: Masklet) -> str | None:
     return None
 
 
-def _rle(masklet: Masklet) -> str | None:
-    problems = ((t, rle.problem(counts, masklet.height, masklet.width)) for t, counts in enumerate(masklet.rle))
-    broken = [(t, problem) for t, problem in problems if problem is not None]
-    return f"{at_frame(masklet, broken[0][0])}: {broken[0][1]}{and_more(len(broken))}" if broken else None
+def _too_many(masklet: Masklet, video: Shape) -> str | None:
+    most, count = -(-video.frame_count // STRIDE), max(len(masklet.frame_idx), len(masklet.rle))
+    return f"{count} frames, the video has {most} annotated frames" if count > most else None
+
+
+def _past_the_end(masklet: Masklet, video: Shape | None) -> str | None:
+    last = masklet.frame_idx[-1] if masklet.frame_idx else -1
+    if video is None:
+        return f"frame {last} is past the end of any video" if last > MAX_COUNT else None
+    if last < video.frame_count:
+        return None
+    return f"frame {last} is past the end of the video, which has {video.frame_count}"
+
+
+def _size(masklet: Masklet, video: Shape | None) -> str | None:
+    if video is None or (masklet.height, masklet.width) == (video.height, video.width):
+        return None
+    return f"masks of {masklet.height} x {masklet.width}, the video is {video.height} x {video.width}"
+
+
+def _masks(masklet: Masklet) -> dict[str, str | None]:
+    """The rules "rle", "area" and "empty": each mask is decoded once."""
+    areas: list[int] = []
+    broken: list[str] = []
+    for t, counts in enumerate(masklet.rle):
+        try:
+            areas.append(rle.area(counts, masklet.height, masklet.width))
+        except rle.BadRle as error:
+            broken.append(f"{at_frame(masklet, t)}: {error}")
+    if broken:
+        return {"rle": broken[0] + and_more(len(broken))}
+    wrong = [t for t, (a, b) in enumerate(zip(areas, masklet.area_px, strict=False)) if a != b]
+    area = None
+    if wrong:
+        t = wrong[0]
+        area = f"{at_frame(masklet, t)}: {masklet.area_px[t]} px, its mask has {areas[t]}{and_more(len(wrong))}"
+    return {"area": area, "empty": None if any(areas) else f"the object is in none of {len(masklet.frame_idx)} frames"}
 
 
 def _scores(masklet: Masklet) -> str | None:
@@ -69,4 +130,30 @@ def _scores(masklet: Masklet) -> str | None:
         strange = [t for t, value in enumerate(getattr(masklet, name)) if not math.isfinite(value)]
         if strange:
             return f"{at_frame(masklet, strange[0])}: {name} is not finite{and_more(len(strange))}"
+    return None
+
+
+def _score_range(masklet: Masklet) -> str | None:
+    for name in ("score", "stability"):
+        values = getattr(masklet, name)
+        out = [t for t, value in enumerate(values) if not 0 <= value <= 1]
+        if out:
+            return f"{at_frame(masklet, out[0])}: {name} {values[out[0]]} is not in [0, 1]{and_more(len(out))}"
+    return None
+
+
+def _counts(masklet: Masklet) -> str | None:
+    edited, clicks, count = masklet.edited_frame_count, masklet.click_count, len(masklet.frame_idx)
+    valid = 0 <= edited <= count and 0 <= clicks <= MAX_COUNT
+    return None if valid else f"{edited} edited frames of {count}, {clicks} clicks"
+
+
+def _round(masklet: Masklet) -> str | None:
+    return None if 0 <= masklet.round <= MAX_COUNT else f"round {masklet.round} is not between 0 and {MAX_COUNT}"
+
+
+def _terms(masklet: Masklet) -> str | None:
+    for name, words in TERMS.items():
+        if getattr(masklet, name) not in words:
+            return f"{name} is {getattr(masklet, name)!r}, not one of {', '.join(words)}"
     return None

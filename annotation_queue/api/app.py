@@ -24,7 +24,7 @@ from annotation_queue.api.page import add_page
 from annotation_queue.api.pools import Pool
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
-from annotation_queue.records import Person
+from annotation_queue.records import Person, StuckBatch
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
 from annotation_queue.tickets.store import TicketStore
@@ -32,6 +32,7 @@ from annotation_queue.tickets.store import TicketStore
 T = TypeVar("T")
 
 STATS_S = 1.0  # maximum age of the numbers of /api/stats
+STUCK_S = 10.0  # maximum age of the batches of /api/stuck: the pipeline's store may be far away
 FIGURES_S = 1.0  # maximum age of those of /api/figures and /metrics
 HASHES = 2  # passwords that are hashed at once: each takes 64 MiB and several cores for a tenth of a second
 PROVIDER_CALLS = 8  # log-ins through a provider at once: they wait for its answers
@@ -49,6 +50,7 @@ def create_app(
     secure_cookie: bool = False,
     segmenter: Segmenter | None = None,
     oidc: Provider | None = None,
+    stuck: Callable[[], list[StuckBatch]] = list,
 ) -> FastAPI:
     """The API under /api, and the page at /.
 
@@ -58,6 +60,7 @@ def create_app(
     secure_cookie: True where the page is served over HTTPS.
     segmenter: the model of live refinement; None means that masklets are corrected by hand alone.
     oidc: the provider through which people may log in, besides by password.
+    stuck: the batches that the pipeline cannot take further; those that cannot be delivered are added.
     """
     backend = Backend(
         store=store,
@@ -70,6 +73,7 @@ def create_app(
         provider=Pool("provider", threads=PROVIDER_CALLS, waiting=LOGINS_WAITING),
         stats=_cached(store.stats, STATS_S),
         figures=_cached(store.figures, FIGURES_S),
+        stuck=_cached(lambda: _with_undelivered(stuck(), store.undelivered()), STUCK_S),
         sees_video=_remember_yes(store.may_see_video, SEES_S),
     )
 
@@ -107,6 +111,12 @@ def create_app(
         app.include_router(refinement.router)
     add_page(app)
     return app
+
+
+def _with_undelivered(stuck: list[StuckBatch], undelivered: list[StuckBatch]) -> list[StuckBatch]:
+    """Both, each batch once: the pipeline knows its own stage, the outbox only that the delivery failed."""
+    known = {batch.batch_id for batch in stuck}
+    return [*stuck, *(batch for batch in undelivered if batch.batch_id not in known)]
 
 
 def _cached(compute: Callable[[], T], keep_s: float) -> Callable[[], T]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from annotation_queue.api.asking import Overseer, Somebody
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.metrics import CONTENT_TYPE, exposition
-from annotation_queue.records import QueueFigures, Stats
+from annotation_queue.records import QueueFigures, Stats, StuckBatch
 
 router = APIRouter(tags=["numbers"])
 
@@ -32,6 +32,12 @@ def stats(_: Somebody, queue: Queue) -> Stats:
 def figures(_: Overseer, queue: Queue) -> QueueFigures:
     """Progress, effort and agreement, by batch, person, phase and checkpoint."""
     return queue.figures()
+
+
+@router.get("/api/stuck")
+def stuck(_: Overseer, queue: Queue) -> list[StuckBatch]:
+    """The batches that the pipeline cannot take further, each with its stage, its error and since when."""
+    return queue.stuck()
 
 
 @router.get("/metrics", response_class=Response)

@@ -177,7 +177,7 @@ def append_operations(ticket_id: Id, body: Sent[OperationsBody], who: Somebody, 
 @router.post("/api/tickets/{ticket_id}/finish")
 def finish(ticket_id: Id, body: Sent[Finish], who: Somebody, queue: Queue) -> FinishResult:
     """Finishes the ticket with a verdict or with a masklet."""
-    return queue.store.finish(ticket_id, body.token, who, body.outcome)
+    return queue.store.finish(ticket_id, body.token, who, body.outcome, video_of=queue.media.info)
 
 
 @router.post("/api/tickets/{ticket_id}/unsubmit")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from annotation_queue import schema
 from annotation_queue.database import Database
+from annotation_queue.records import StuckBatch
+from storage.errors import first_line
+
+log = logging.getLogger(__name__)
 
 DELIVERY_S = 300.0  # how long one delivery of a drained batch may take before another process tries
 RETRY_S = (1.0, 5.0, 30.0, 60.0)  # waits after failed deliveries; the last one repeats
@@ -28,13 +33,24 @@ def deliver(database: Database, clock: Callable[[], float], tell: Callable[[str]
             tell(row.batch_id)
         except Exception as error:
             wait = RETRY_S[min(row.attempts, len(RETRY_S)) - 1]
-            changed = {"last_error": f"{type(error).__name__}: {error}", "not_before": clock() + wait}
+            changed = {"last_error": first_line(error), "not_before": clock() + wait}
+            log.warning("batch %s is drained, but not delivered: %s", row.batch_id, first_line(error))
         else:
             changed = {"delivered_at": clock(), "last_error": None}
             delivered += 1
         with database.write() as c:
             c.execute(update(o).where(o.c.batch_id == row.batch_id).values(**changed))
     return delivered
+
+
+def undelivered(c: Connection) -> list[StuckBatch]:
+    """The drained batches whose last delivery failed, the oldest first."""
+    o = schema.outbox
+    query = select(o).where(o.c.delivered_at.is_(None), o.c.last_error.is_not(None)).order_by(o.c.created_at)
+    return [
+        StuckBatch(batch_id=row.batch_id, stage="deliver", error=row.last_error, since=row.created_at)
+        for row in c.execute(query)
+    ]
 
 
 def _take(database: Database, now: float) -> Row[Any] | None:

@@ -181,16 +181,20 @@ def _descent(row: Row[Any], policy: QueuePolicy) -> dict[str, Any]:
     return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before"), "payload": payload} | asked_by
 
 
-def finish(c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission, name: str, now: float) -> None:
-    """Finish a person's copy and score it."""
+def score_of(c: Connection, row: Row[Any], verdict: Verdict | None, made: Masklet | None) -> float:
+    """How right an answer to a person's copy is, 0 to 1: the IoU with the true masklet, or 1 for the right verdict."""
     g = schema.gold
     known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).one()
-    if outcome.masklet is not None and known.truth is not None:
-        score = iou.mean_iou(outcome.masklet, MASKLET.validate_json(known.truth))
-        right = score >= policy.gold_iou
-    else:
-        right = outcome.verdict is not None and outcome.verdict.value == known.expected
-        score = float(right)
+    if made is not None and known.truth is not None:
+        return iou.mean_iou(made, MASKLET.validate_json(known.truth))
+    return float(verdict is not None and verdict.value == known.expected)
+
+
+def finish(
+    c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission, name: str, now: float, score: float
+) -> None:
+    """Finish a person's copy. score: see `score_of`."""
+    right = score >= (1.0 if outcome.masklet is None else policy.gold_iou)
     following = NEXT[(Kind(row.kind), outcome.verdict)]
     c.execute(
         update(schema.tickets)

@@ -47,12 +47,17 @@ def known(c: Connection, ticket: Ticket, ids: Sequence[str]) -> dict[str, bool]:
     return {row.operation_id: bool(row.branch) for row in rows}
 
 
+def last_seq(c: Connection, ticket_id: str) -> int:
+    """The `seq` of a ticket's last operation; 0 without operations."""
+    return int(c.scalar(_LAST, {"ticket_id": ticket_id}) or 0)
+
+
 def append(c: Connection, ticket: Ticket, sender: Sender, operations: Sequence[NewOperation]) -> int:
     """Store new operations of a ticket in their order. Returns the `seq` of the ticket's last operation.
 
     Raises ValueError for long payloads if the ticket is full: everything of a ticket is read at once.
     """
-    seq = int(c.scalar(_LAST, {"ticket_id": ticket.ticket_id}) or 0)
+    seq = last_seq(c, ticket.ticket_id)
     if not operations:
         return seq
     if sum(len(each.payload) for each in operations) > SHORT:

@@ -11,22 +11,23 @@ agrees best with the others.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from annotation_queue import audit, schema
-from annotation_queue.draft import changed_masks, draft_of
+from annotation_queue.draft import changed_masks, draft_of, with_origin
 from annotation_queue.effort import Effort, effort_of
-from annotation_queue.records import FinishResult, Kind, Person, QueuePolicy, State, Submission, Ticket
-from annotation_queue.rules import NEXT, lane_of, next_ticket_id
+from annotation_queue.records import FinishResult, Kind, Person, QueuePolicy, State, Submission, Ticket, VideoInfo
+from annotation_queue.rules import NEXT, check_masklet, lane_of, next_ticket_id
 from annotation_queue.tickets import batches, gold, leases, masklets, operations, tallies
-from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, made_masklet, operation_of, to_ticket
+from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, operation_of, sent_masklet, to_ticket, with_effort
 from annotation_queue.tickets.sharing import Majority, closest, majority, object_of, overlap_of
 from annotation_queue.tickets.tallies import Tally
 from annotation_queue.versions import versions_of
+from storage.iou import mean_iou
 from storage.records import Masklet, Verdict
 
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts after which the next person is shown the same frame
@@ -57,18 +58,84 @@ class _Decision:
     again: bool  # open the same work for a second person, without saying that it is a repeat
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What is computed from the masks of an answer.
+
+    It can take seconds, and a writing transaction makes other people wait. So it is computed before that transaction.
+    """
+
+    effort: Mapping[str, Effort] = field(default_factory=dict)  # what each person spent on the masklet
+    iou: float | None = None  # with the ticket's own masklet, if another person had made that one
+    agreement: Mapping[str, float] = field(default_factory=dict)  # of one shared object: by masklet_id, mean IoU
+    closest_id: str | None = None  # of one shared object: the masklet that agrees best with the others
+    gold_score: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A submission that was checked and measured, ready to be stored."""
+
+    seq: int  # of the ticket's last operation then; if there is another one now, prepare again
+    submission: Submission  # its masklet has all fields
+    changed: Mapping[int, bytes]  # by frame: masks that do not follow from the operations before
+    measures: Measures
+
+
+def prepare(c: Connection, row: Row[Any], person: Person, submission: Submission, video: VideoInfo | None) -> Prepared:
+    """Check and measure a submission; only reads. Decodes the masks. Raises ValueError for an invalid masklet."""
+    seq, made = operations.last_seq(c, row.ticket_id), sent_masklet(submission, to_ticket(row), person)
+    if made is None:
+        measures = measure(c, row, person.name, submission.verdict, None, made_of(c, row, answers_of(c, row)))
+        return Prepared(seq=seq, submission=submission, changed={}, measures=measures)
+    check_masklet(made, video)
+    done, versions = operations.of_ticket(c, row.ticket_id), versions_of(c, row.ticket_id)
+    base = masklets.of_ticket(c, row)
+    draft = draft_of((made.height, made.width), made.frame_idx, base, done, versions)
+    changed = changed_masks(draft, made)
+    made = with_origin(draft, made, base)
+    made = with_effort(made, base, effort_of(done, made.frame_idx).values())
+    measures = measure(c, row, person.name, None, made, [*made_of(c, row, answers_of(c, row)), made])
+    return Prepared(seq=seq, submission=replace(submission, masklet=made), changed=changed, measures=measures)
+
+
+def measure(
+    c: Connection,
+    row: Row[Any],
+    name: str,
+    verdict: Verdict | None,
+    made: Masklet | None,
+    all_made: Sequence[Masklet],
+) -> Measures:
+    """Measure the answer of a person; only reads. all_made: the masklets of one shared object's answers, in order."""
+    if row.gold_id is not None:
+        return Measures(gold_score=gold.score_of(c, row, verdict, made))
+    found = Measures()
+    if row.object_id is not None and all_made:
+        best, ious = closest(all_made)
+        agreement = dict(zip((m.masklet_id for m in all_made), ious, strict=True)) if len(all_made) > 1 else {}
+        found = replace(found, agreement=agreement, closest_id=best.masklet_id)
+    if made is None:
+        return found
+    base = masklets.of_ticket(c, row) if row.made_by not in (None, name) else None
+    return replace(
+        found,
+        effort=effort_of(operations.of_ticket(c, row.ticket_id), made.frame_idx),
+        iou=None if base is None else mean_iou(made, base),
+    )
+
+
 def submit(
-    c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, submission: Submission, now: float
+    c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, prepared: Prepared, now: float
 ) -> FinishResult:
     """Store the holder's submission as an operation, end the lease, and settle the ticket or open the next one."""
-    ticket, is_gold = to_ticket(row), row.gold_id is not None
-    changed = {} if submission.masklet is None else _changed(c, row, submission.masklet)
-    operation = operation_of(submission, keep_masklet=is_gold, changed=changed)
+    ticket, is_gold, submission = to_ticket(row), row.gold_id is not None, prepared.submission
+    operation = operation_of(submission, keep_masklet=is_gold, changed=prepared.changed)
     operations.append(c, ticket, operations.Sender(person=person, token=ticket.lease_token, now=now), [operation])
     leases.end(c, ticket.ticket_id, ticket.lease_token, submission, now)
     if not is_gold:
-        return _answer(c, policy, row, person, submission, now)
-    gold.finish(c, row, policy, submission, person.name, now)
+        return _answer(c, policy, row, person, prepared, now)
+    gold.finish(c, row, policy, submission, person.name, now, prepared.measures.gold_score)
     return finished(c, leases.lock_ticket(c, ticket.ticket_id))
 
 
@@ -93,32 +160,23 @@ def made_of(c: Connection, row: Row[Any], answers: Sequence[Row[Any]]) -> list[M
     return [MASKLET.validate_json(text) for text in texts if text is not None]
 
 
-def effort_on(c: Connection, row: Row[Any], made: Masklet) -> dict[str, Effort]:
-    """What each person spent on a masklet that was made in a ticket."""
-    return effort_of(operations.of_ticket(c, row.ticket_id), made.frame_idx)
-
-
 def _answer(
-    c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, submission: Submission, now: float
+    c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, prepared: Prepared, now: float
 ) -> FinishResult:
     """Count an answer. After the last answer, decide, and settle the ticket or open the next one."""
-    answers = answers_of(c, row)
+    answers, made, measures = answers_of(c, row), prepared.submission.masklet, prepared.measures
     mine, is_last = answers[-1], len(answers) >= row.overlap
     if not is_last and row.object_id is None:
         waiting = finished(c, leases.open_again(c, row.ticket_id))
-        tallies.add(c, sums_of(c, row, mine))
+        tallies.add(c, tallies.answer_given(row, mine))
         return waiting
-    made = None
-    if submission.masklet is not None:
-        effort, parent = effort_on(c, row, submission.masklet), masklets.of_ticket(c, row)
-        made = made_masklet(submission.masklet, to_ticket(row), person, parent, effort.values())
+    if made is not None:
         masklets.add(c, row.batch_id, [made], now)
-    sums = sums_of(c, row, mine, made)
+    sums = sums_of(row, answers, mine, made, measures)
     answer = majority(answers if is_last else answers[-1:])
     if is_last:
-        sums += agreement_of(c, row, answers)
         if row.object_id is not None and answer.verdict != Verdict.REJECT.value:
-            made, _ = closest(made_of(c, row, answers))
+            made = next(m for m in made_of(c, row, answers) if m.masklet_id == measures.closest_id)
             answer = replace(answer, verdict=None, reasons="")
     if row.needs_lead:
         audit.note(c, now, person.name, "decide", row.ticket_id, {"verdict": answer.verdict})
@@ -128,20 +186,15 @@ def _answer(
     return result
 
 
-def sums_of(c: Connection, row: Row[Any], answer: Row[Any], made: Masklet | None = None) -> list[Tally]:
-    """The sums that one answer adds to the tallies. A take-back subtracts exactly these.
+def sums_of(
+    row: Row[Any], answers: Sequence[Row[Any]], mine: Row[Any], made: Masklet | None, measures: Measures
+) -> list[Tally]:
+    """The sums that one answer adds to the tallies; the last answer also adds the agreement of all of them.
 
-    answer: a row of `leases`. made: the masklet that was made, after it was stored.
+    A take-back subtracts exactly these. answers: rows of `leases`. mine: the row of this answer, which made `made`.
     """
-    if made is None:
-        return tallies.answer_given(row, answer)
-    effort, parent = effort_on(c, row, made), masklets.of_ticket(c, row)
-    return tallies.answer_given(row, answer, made=made, effort=effort, parent=parent)
-
-
-def agreement_of(c: Connection, row: Row[Any], answers: Sequence[Row[Any]]) -> list[Tally]:
-    """The sums that the agreement of a ticket's answers adds. Empty while answers are missing."""
-    return tallies.agreement(row, answers, made_of(c, row, answers)) if len(answers) >= row.overlap else []
+    sums = tallies.answer_given(row, mine, made=made, effort=measures.effort, iou=measures.iou)
+    return sums + (tallies.agreement(row, answers, measures.agreement) if len(answers) >= row.overlap else [])
 
 
 def _settle_or_follow(
@@ -237,13 +290,6 @@ def _is_at_work(c: Connection, policy: QueuePolicy, name: str, now: float) -> bo
     le = schema.leases
     query = select(le.c.token).where(le.c.person == name, schema.HAS_FINISHED)
     return c.execute(query.where(le.c.finished_at > now - policy.rework_s).limit(1)).first() is not None
-
-
-def _changed(c: Connection, row: Row[Any], made: Masklet) -> dict[int, bytes]:
-    """By frame, the masks of a masklet that differ from the draft of its ticket's operations."""
-    done, versions = operations.of_ticket(c, row.ticket_id), versions_of(c, row.ticket_id)
-    hw = (made.height, made.width)
-    return changed_masks(draft_of(hw, made.frame_idx, masklets.of_ticket(c, row), done, versions), made)
 
 
 def _finished(ticket: Ticket, *, drained: bool) -> FinishResult:

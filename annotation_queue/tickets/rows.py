@@ -27,7 +27,7 @@ from annotation_queue.records import (
 )
 from annotation_queue.rules import lane_of
 from annotation_queue.tickets.sharing import object_of, overlap_of
-from storage.records import Masklet, Operation, Verdict
+from storage.records import Masklet, Operation, Verdict, content_id
 
 MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
 OPEN_ROW = {"state": State.OPEN.value, "lease_token": 0, "reasons": ""}  # columns of every new ticket
@@ -59,28 +59,43 @@ def operation_of(
     )
 
 
-def made_masklet(
-    masklet: Masklet, ticket: Ticket, person: Person, parent: Masklet | None, effort: Iterable[Effort]
-) -> Masklet:
-    """The masklet that a client sent, with the fields that the queue knows better than the client.
+def sent_masklet(submission: Submission, ticket: Ticket, person: Person) -> Masklet | None:
+    """What a client can know of the masklet that it sends: its frames, masks and areas. The queue fills in the rest.
 
-    effort: of each person who worked on it in this ticket; the parent's clicks and edits are added.
+    The id follows from the ticket and the submission, so no other masklet of any batch can have it. Scores, checkpoint,
+    round and counts are neutral here: see `draft.with_origin` and `with_effort`.
     """
+    if submission.masklet is None:
+        return None
+    count = len(submission.masklet.frame_idx)
+    return replace(
+        submission.masklet,
+        masklet_id=content_id(ticket.ticket_id, submission.operation_id),
+        batch_id=ticket.batch_id,
+        score=(1.0,) * count,
+        object_score=(0.0,) * count,
+        stability=(1.0,) * count,
+        kind="manual",
+        phase=ticket.phase if ticket.phase != "auto" else submission.masklet.phase,
+        round=0,
+        checkpoint="",
+        prompt="{}",
+        parent_id=ticket.masklet_id,
+        edited_frame_count=0,
+        click_count=0,
+        verdict=None,
+        verified_by=None,
+        annotated_by=person.name,
+        split="train",
+    )
+
+
+def with_effort(masklet: Masklet, parent: Masklet | None, effort: Iterable[Effort]) -> Masklet:
+    """A masklet with its clicks and edited frames: those of its parent, and of each person who worked in its ticket."""
     clicks, edited = (0, 0) if parent is None else (parent.click_count, parent.edited_frame_count)
     for spent in effort:
         clicks, edited = clicks + spent.clicks, edited + spent.edited_frames
-    return replace(
-        masklet,
-        batch_id=ticket.batch_id,
-        kind="manual",
-        phase=ticket.phase if ticket.phase != "auto" else masklet.phase,
-        parent_id=ticket.masklet_id,
-        annotated_by=person.name,
-        verdict=None,
-        verified_by=None,
-        click_count=clicks,
-        edited_frame_count=min(edited, len(masklet.frame_idx)),
-    )
+    return replace(masklet, click_count=clicks, edited_frame_count=min(edited, len(masklet.frame_idx)))
 
 
 def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: QueuePolicy) -> dict[str, Any]:

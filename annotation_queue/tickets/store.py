@@ -38,8 +38,10 @@ from annotation_queue.records import (
     SettledTicket,
     State,
     Stats,
+    StuckBatch,
     Submission,
     Ticket,
+    VideoInfo,
 )
 from annotation_queue.rules import (
     HANDED_OUT,
@@ -155,6 +157,11 @@ class TicketStore:
     def deliver(self, tell: Callable[[str], object]) -> int:
         """Call `tell(batch_id)` for each drained batch that was not delivered yet. See `delivery.deliver`."""
         return delivery.deliver(self.database, self.clock, tell)
+
+    def undelivered(self) -> list[StuckBatch]:
+        """The drained batches whose last delivery failed, the oldest first."""
+        with self.database.read() as c:
+            return delivery.undelivered(c)
 
     def add_gold(self, batch_id: str, tickets: Iterable[NewGold], *, by: Person) -> int:
         """Add gold tickets beside a batch; existing ones are skipped. Returns how many are new.
@@ -312,31 +319,50 @@ class TicketStore:
             raise LeaseLost()
         return AppendResult(stored=len(fresh), repeated=len(sent) - len(fresh), seq=seq)
 
-    def finish(self, ticket_id: str, token: int, person: Person, submission: Submission) -> FinishResult:
+    def finish(
+        self,
+        ticket_id: str,
+        token: int,
+        person: Person,
+        submission: Submission,
+        *,
+        video_of: Callable[[str], VideoInfo] | None = None,
+    ) -> FinishResult:
         """Finish a ticket and open the next ticket, in one transaction.
 
         The same `submission.operation_id` again gives the same answer. The masklet that a person made is stored under
-        their name, as a manual masklet whose parent is the ticket's masklet. The ticket's operations always reproduce
-        its masks: masks that a program made elsewhere are stored in the last operation.
+        their name, as a manual masklet whose parent is the ticket's masklet. Of a masklet, only its frames, masks and
+        areas are taken from the client; `sent_masklet` and `with_origin` fill in the other fields, also the id.
+        The ticket's operations always reproduce its masks: masks that a program made elsewhere are stored in the last
+        operation. video_of: size and length of a video; without it, a masklet is not compared with its video.
         The holder may finish the ticket even if they have lost the role for it in the meantime.
         Raises LeaseLost, after storing the submission as a branch; NotAllowed, if they never held the ticket;
         ValueError.
         """
         now = self.clock()
-        with self.database.write() as c:
-            row = leases.held_once(c, ticket_id, token, person)
-            ticket = to_ticket(row)
-            check_submission(ticket, submission)
-            known = operations.known(c, ticket, [submission.operation_id])
-            if known.get(submission.operation_id) is False:
-                return outcomes.finished(c, row)
-            if leases.holds(ticket, token, person) and not known:
-                return outcomes.submit(c, self.policy, row, person, submission, now)
-            if not known:
-                operation = operation_of(submission, keep_masklet=True)
-                sender = operations.Sender(person=person, token=token, now=now, branch=True)
-                operations.append(c, ticket, sender, [operation])
-        raise LeaseLost()
+        with self.database.read() as c:
+            ticket = to_ticket(leases.held_once(c, ticket_id, token, person, lock=False))
+        check_submission(ticket, submission)
+        info = None if video_of is None or submission.masklet is None else video_of(ticket.video_id)
+        while True:
+            with self.database.read() as c:  # decodes masks, which no writing transaction may do
+                row = leases.held_once(c, ticket_id, token, person, lock=False)
+                prepared = outcomes.prepare(c, row, person, submission, info)
+            with self.database.write() as c:
+                row = leases.held_once(c, ticket_id, token, person)
+                ticket = to_ticket(row)
+                known = operations.known(c, ticket, [submission.operation_id])
+                if known.get(submission.operation_id) is False:
+                    return outcomes.finished(c, row)
+                if leases.holds(ticket, token, person) and not known:
+                    if operations.last_seq(c, ticket_id) != prepared.seq:
+                        continue  # an operation came in the meantime
+                    return outcomes.submit(c, self.policy, row, person, prepared, now)
+                if not known:
+                    operation = operation_of(prepared.submission, keep_masklet=True)
+                    sender = operations.Sender(person=person, token=token, now=now, branch=True)
+                    operations.append(c, ticket, sender, [operation])
+            raise LeaseLost()
 
     def unsubmit(self, ticket_id: str, person: Person, *, operation_id: str, created_at: str) -> Ticket:
         """Take back a person's answer, and lease the ticket to them again.
@@ -347,11 +373,13 @@ class TicketStore:
         this one; TooLate; LeaseLost if the lease of this take-back has ended; ValueError.
         """
         check_id(operation_id, "operation_id")
+        with self.database.read() as c:
+            measured = takeback.measure_again(c, ticket_id, person)
 
         def change(c: Connection) -> Ticket:
             now = self.clock()
             lease = leases.NewLease(person=person, claim_id=operation_id, now=now, until=now + self.lease_s)
-            return takeback.take_back(c, ticket_id, lease, created_at)
+            return takeback.take_back(c, ticket_id, lease, created_at, measured)
 
         return self.database.retry(change)
 

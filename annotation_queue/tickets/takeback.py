@@ -6,23 +6,26 @@ Works inside the transactions of `TicketStore`.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, update
+from sqlalchemy import Connection, Row, delete, select, update
 
 from annotation_queue import audit, schema
 from annotation_queue.errors import NotAllowed, TooLate
-from annotation_queue.records import NewOperation, State, Ticket
+from annotation_queue.records import NewOperation, Person, State, Ticket
 from annotation_queue.rules import why_not
 from annotation_queue.tickets import batches, leases, masklets, operations, outcomes, reading, tallies
+from annotation_queue.tickets.outcomes import Measures
 from annotation_queue.tickets.rows import MASKLET, to_ticket
 from annotation_queue.tickets.tallies import Tally
+from storage.records import Verdict
 
 # Columns of a ticket that an answer sets.
 _OF_ANSWER = ("verdict", "finished_by", "finished_at", "seconds", "next_ticket_id", "settled", "right", "score")
 
 
-def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at: str) -> Ticket:
+def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at: str, measured: Measured) -> Ticket:
     """Take back a person's answer, and lease the ticket to them again. See `TicketStore.unsubmit`.
 
     lease: its `claim_id` is the id of the operation that records the take-back.
@@ -44,7 +47,9 @@ def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at:
         raise ValueError(f"operation_id {operation_id} is already used by another operation")
     if ticket.state is State.LEASED:
         raise TooLate("another person holds this ticket now")
-    lost, made = ([], None) if row.gold_id is not None else _undo(c, row, mine, now)
+    if measured.token != mine.token:
+        raise TooLate("this ticket was answered again in the meantime")
+    lost, made = ([], None) if row.gold_id is not None else _undo(c, row, mine, measured.measures, now)
     leases.clear_answer(c, ticket_id, mine.token)
     back = _lease_again(c, ticket_id, lease)
     leases.note(c, back, lease)
@@ -58,6 +63,27 @@ def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at:
     return to_ticket(back)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """An answer that was measured again, to be taken back."""
+
+    token: int  # of the lease that ended with it; 0: the person has no such answer
+    measures: Measures
+
+
+def measure_again(c: Connection, ticket_id: str, person: Person) -> Measured:
+    """Measure a person's answer before the transaction that takes it back; only reads. See `outcomes.Measures`."""
+    row = c.execute(select(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id)).first()
+    mine = next((answer for answer in reading.recent(c, person) if answer.ticket_id == ticket_id), None)
+    if row is None or mine is None:
+        return Measured(0, Measures())
+    text = masklets.content(c, row.batch_id, mine.masklet_id)
+    made = None if text is None else MASKLET.validate_json(text)
+    verdict = None if mine.verdict is None else Verdict(mine.verdict)
+    all_made = outcomes.made_of(c, row, outcomes.answers_of(c, row))
+    return Measured(mine.token, outcomes.measure(c, row, person.name, verdict, made, all_made))
+
+
 def _lease_again(c: Connection, ticket_id: str, lease: leases.NewLease) -> Row[Any]:
     t = schema.tickets
     held = {"state": State.LEASED.value, "leased_by": lease.person.name, "expires_at": lease.until}
@@ -66,13 +92,15 @@ def _lease_again(c: Connection, ticket_id: str, lease: leases.NewLease) -> Row[A
     return c.execute(update(t).where(t.c.ticket_id == ticket_id).values(values).returning(t)).one()
 
 
-def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[list[Tally], str | None]:
+def _undo(
+    c: Connection, row: Row[Any], mine: Row[Any], measures: Measures, now: float
+) -> tuple[list[Tally], str | None]:
     """Undo what `outcomes.submit` did with an answer, each step by the same functions and in reverse.
 
     Returns the negative sums for the tallies, and the masklet that was made, as JSON. Raises TooLate.
     """
     if row.state == State.OPEN.value:  # the ticket still waits for other verdicts
-        return tallies.negative(outcomes.sums_of(c, row, mine)), None
+        return tallies.negative(tallies.answer_given(row, mine)), None
     follower = None
     if row.next_ticket_id is not None:
         follower = leases.lock_ticket(c, row.next_ticket_id)
@@ -83,8 +111,8 @@ def _undo(c: Connection, row: Row[Any], mine: Row[Any], now: float) -> tuple[lis
     if batch.drained_at is not None:
         raise TooLate(f"batch {row.batch_id} is drained and its result was delivered")
     made = masklets.content(c, row.batch_id, mine.masklet_id)
-    sums = outcomes.sums_of(c, row, mine, None if made is None else MASKLET.validate_json(made))
-    sums += outcomes.agreement_of(c, row, outcomes.answers_of(c, row))
+    masklet = None if made is None else MASKLET.validate_json(made)
+    sums = outcomes.sums_of(row, outcomes.answers_of(c, row), mine, masklet, measures)
     sums += [*tallies.ticket_done(row), *tallies.tickets_added([] if follower is None else [follower._asdict()])]
     if mine.masklet_id is not None:
         masklets.remove(c, row.batch_id, mine.masklet_id)

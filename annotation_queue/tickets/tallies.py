@@ -22,8 +22,6 @@ from annotation_queue.records import (
     Kind,
 )
 from annotation_queue.schema import TALLY_KEYS, TALLY_SUMS
-from annotation_queue.tickets.sharing import closest
-from storage import iou
 from storage.records import Masklet
 
 MADE = "made"  # in place of a verdict: the answer is a masklet
@@ -85,12 +83,12 @@ def answer_given(
     *,
     made: Masklet | None = None,
     effort: Mapping[str, Effort] | None = None,
-    parent: Masklet | None = None,
+    iou: float | None = None,
 ) -> list[Tally]:
     """What a person's answer adds, whether or not other answers are still to come.
 
-    made: the masklet that they made. effort: what each person spent on it. parent: the ticket's own masklet, which is
-    compared with `made` if another person had made it.
+    made: the masklet that they made. effort: what each person spent on it. iou: of `made` with the ticket's own
+    masklet, if another person had made that one.
     """
     first = row.kind == Kind.VERIFY.value and not row.rework and not row.needs_lead
     sums: Sums = {"answers": 1.0, "first_pass": float(first)}
@@ -99,8 +97,8 @@ def answer_given(
     if made is not None:
         frames = float(len(made.frame_idx))
         sums |= {"frames": frames, "timed_frames": frames if lease.seconds is not None else 0.0}
-        if parent is not None and row.made_by not in (None, lease.person):
-            sums |= {"compared": 1.0, "iou": iou.mean_iou(made, parent)}
+        if iou is not None:
+            sums |= {"compared": 1.0, "iou": iou}
     checkpoint = row.checkpoint if made is None else made.checkpoint
     gained = [_of_person(row, lease.person, lease.verdict, checkpoint, **sums)]
     for person, spent in (effort or {}).items():  # also people who began the ticket and gave it back
@@ -109,16 +107,15 @@ def answer_given(
     return gained
 
 
-def agreement(row: Row[Any], answers: Sequence[Row[Any]], made: Sequence[Masklet]) -> list[Tally]:
+def agreement(row: Row[Any], answers: Sequence[Row[Any]], ious: Mapping[str, float]) -> list[Tally]:
     """What the agreement of several answers adds; a single answer adds nothing.
 
-    made: the masklets of these answers, of one object, in the answers' order.
+    ious: of the masklets of these answers: by masklet_id, the mean IoU with the others of the same object.
     """
     if len(answers) < 2:
         return []
     same = Counter(answer.verdict for answer in answers)
     others = len(answers) - 1
-    ious = dict(zip((m.masklet_id for m in made), closest(made)[1], strict=True)) if len(made) > 1 else {}
     gained = []
     for answer in answers:
         sums: Sums = {"votes": 1.0, "agreement": (same[answer.verdict] - 1) / others}

@@ -166,6 +166,18 @@ async function showLeased() {
   );
 }
 
+async function showStuck() {
+  const stuck = await api.stuck();
+  if (!isNew("stuck", stuck)) return;
+  $("stuck").replaceChildren(
+    table(
+      ["Batch", "Stage", "Since", "Error"],
+      stuck.map((b) => [b.batch_id, b.stage, new Date(1000 * b.since).toLocaleString(), b.error]),
+      "No batch is stuck.",
+    ),
+  );
+}
+
 async function showBranches() {
   const kept = await api.branches();
   if (!isNew("branches", kept)) return;
@@ -270,7 +282,7 @@ for (const name of /** @type {(keyof typeof BY)[]} */ (Object.keys(BY))) {
 
 async function refresh() {
   try {
-    [figures] = await Promise.all([api.figures(), showLeased(), showBranches()]);
+    [figures] = await Promise.all([api.figures(), showLeased(), showBranches(), showStuck()]);
     $("age").textContent = `counted ${new Date(1000 * figures.at).toLocaleTimeString()}`;
     showFigures(figures);
   } catch (error) {

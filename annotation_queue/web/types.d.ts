@@ -128,6 +128,14 @@ export interface Operation {
 export type SentOperation = Omit<Operation, "payload"> & { payload: string };
 export type KeptOperation = SentOperation & { ticket_id: string; person: string };
 
+/** A batch that the pipeline cannot take further until somebody acts. */
+export interface StuckBatch {
+  batch_id: string;
+  stage: string;
+  error: string;
+  since: number; // s since the epoch
+}
+
 export interface Version {
   frames: FrameMask[];
   checkpoint: string;

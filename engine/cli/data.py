@@ -13,6 +13,7 @@ from engine.cli.console import Json
 from storage.wording import counted
 
 if TYPE_CHECKING:
+    from storage.blobs.base import Blobs
     from storage.formats.destination import Exported
     from storage.releases import Release
 
@@ -33,11 +34,15 @@ def _as_davis(release: Release, folder: Path, media: bool) -> Exported:
 EXPORTS: dict[str, Callable[[Release, Path, bool], Exported]] = {"sa-v": _as_sav, "davis": _as_davis}
 
 
-def newest(names: list[str]) -> str:
-    """The last of the releases. Raises ValueError if there is none."""
-    if not names:
-        raise ValueError("there is no release yet: nothing was published")
-    return names[-1]
+def newest(blobs: Blobs) -> str:
+    """The name of the last release. Raises ValueError if there is none; it names the batches that are stuck."""
+    from engine.stages import trouble
+    from storage import releases
+
+    if names := releases.names(blobs):
+        return names[-1]
+    why = "; ".join(map(trouble.line, trouble.stuck(blobs))) or "nothing was published"
+    raise ValueError(f"there is no release yet: {why}")
 
 
 def validate(
@@ -51,7 +56,7 @@ def validate(
     from validation import masklet_checks
 
     with connect() as s:
-        chosen = releases.load(s.blobs, release or newest(releases.names(s.blobs)))
+        chosen = releases.load(s.blobs, release or newest(s.blobs))
         problems, videos = chosen.verify(), dict[str, Video]()
         try:
             videos = {v.video_id: v for v in chosen.videos()}
@@ -87,7 +92,7 @@ def export(
     if form not in EXPORTS:
         raise ValueError(f"the formats are {' and '.join(EXPORTS)}, not {form!r}")
     with connect() as s:
-        chosen = releases.load(s.blobs, release or newest(releases.names(s.blobs)))
+        chosen = releases.load(s.blobs, release or newest(s.blobs))
         done = EXPORTS[form](chosen, folder, media)
     if as_json:
         files = list(map(str, done.files))

@@ -16,7 +16,7 @@ from annotation_queue.rules import kinds_of
 from engine.services import Services, connect
 from engine.serving import delivery, serve
 from engine.settings import Settings
-from engine.stages import sources
+from engine.stages import sources, trouble
 from storage import video
 from storage.errors import first_line
 from storage.wording import counted
@@ -40,6 +40,7 @@ def diagnose(settings: Settings) -> list[Check]:
             ("catalog", _catalog),
             ("queue database", _queue_database),
             ("queue", _queue),
+            ("batches", _batches),
             ("people", _people),
             ("login", _login),
             ("airflow", _airflow),
@@ -80,6 +81,16 @@ def _catalog(s: Services) -> str:
 def _queue_database(s: Services) -> str:
     store, accounts = s.open_queue()
     return f"{counted(len(store.batches()), 'batch')}, {counted(len(accounts.list()), 'person')}"
+
+
+def _batches(s: Services) -> str:
+    """Raises ValueError if a batch is stuck, or drained and not delivered."""
+    stuck = trouble.stuck(s.blobs)
+    known = {batch.batch_id for batch in stuck}
+    stuck += [batch for batch in s.open_queue()[0].undelivered() if batch.batch_id not in known]
+    if stuck:
+        raise ValueError("; ".join(map(trouble.line, stuck)))
+    return "none is stuck"
 
 
 def _people(s: Services) -> str:

@@ -67,10 +67,9 @@ def train(
 def _train_round(settings: Settings, release: str | None, changes: dict[str, Any], as_json: bool) -> None:
     from engine import loop
     from engine.services import connect
-    from storage import releases
 
     with connect(settings) as s, console.bar("training") as bar:
-        chosen = release or newest(releases.names(s.blobs))
+        chosen = release or newest(s.blobs)
         result = loop.retrain(s, chosen, **changes, progress=bar, tell=console.print_dim)
     if as_json:
         console.print_json(result)
@@ -200,11 +199,10 @@ def evaluate(
 def open_data(s: Services, where: str | None, split: str) -> Dataset:
     """The dataset that `--data` names. Default: the newest release."""
     from engine.datasets import layouts
-    from storage import releases
 
     if split not in SPLITS:
         raise ValueError(f"the splits are {', '.join(SPLITS[:-1])} and {SPLITS[-1]}, not {split!r}")
-    place = newest(releases.names(s.blobs)) if where is None else where
+    place = newest(s.blobs) if where is None else where
     return layouts.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
 
 

@@ -115,19 +115,21 @@ def quarantine(as_json: Json = False) -> None:
 
 
 def stats(as_json: Json = False) -> None:
-    """How far every batch has come, and what is published."""
+    """How far every batch has come, which are stuck and why, and what is published."""
     from engine.services import connect
-    from engine.stages import batches, review_progress
+    from engine.stages import batches, review_progress, trouble
     from storage import releases
 
     with connect() as s:
         reviews = review_progress.of_open_batches(s)
         reached = {b: sorted(m.value for m in marks)[-1] for b, marks in sorted(batches.reached(s.blobs).items())}
+        stuck = trouble.stuck(s.blobs)
         names = releases.names(s.blobs)
         counts = dict(releases.load(s.blobs, names[-1]).counts) if names else {}
         facts = {
             "batches": reached,
             "reviews": {batch_id: dataclasses.asdict(progress) for batch_id, progress in reviews.items()},
+            "stuck": [dataclasses.asdict(batch) for batch in stuck],
             "releases": names,
             "newest": counts,
             "quarantined": len(s.tables.quarantine()),
@@ -139,6 +141,8 @@ def stats(as_json: Json = False) -> None:
     for batch_id, stage in reached.items():
         left = f"  {_review_line(reviews[batch_id])}" if batch_id in reviews else ""
         console.out.print(f"batch {batch_id}  {stage[2:]}{left}")
+    for batch in stuck:
+        console.out.print(trouble.line(batch), style="red")
     content = ", ".join(counted(counts[f"{k}s"], k) for k in ("video", "masklet", "mask") if f"{k}s" in counts)
     console.out.print(counted(len(names), "release") + (f", the newest {names[-1]}: {content}" if names else ""))
     console.out.print(f"{facts['quarantined']} quarantined; the serving checkpoint is {facts['checkpoint']}")

@@ -35,10 +35,12 @@ def airflow_client(settings: Settings) -> AirflowClient:
 def deliverer(settings: Settings) -> Callable[[str], None]:
     """The function that gets the id of each drained batch. The queue retries if it raises."""
     from engine import loop
+    from engine.stages import trouble
 
     def tell_airflow(batch_id: str) -> None:
-        with airflow_client(settings) as client:
-            client.asset_event(loop.REVIEWED, {"batch_id": batch_id})
+        with connect(settings) as s, trouble.recorded(s.blobs, batch_id, "tell airflow"):
+            with airflow_client(settings) as client:
+                client.asset_event(loop.REVIEWED, {"batch_id": batch_id})
 
     def finish_here(batch_id: str) -> None:
         finish(settings, batch_id)

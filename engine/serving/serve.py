@@ -15,6 +15,7 @@ from engine.processes.ports import check_port
 from engine.services import Services, connect
 from engine.serving.delivery import deliverer, sweep
 from engine.settings import Settings
+from engine.stages import trouble
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -48,6 +49,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
         secure_cookie=s.settings.queue.secure_cookie or s.settings.queue_url.startswith("https://"),
         segmenter=LiveModel(s, media) if has_model else None,
         oidc=provider(s.settings),
+        stuck=lambda: trouble.stuck(s.blobs),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.files import alone
 from engine.services import Services
-from engine.stages import batches
+from engine.stages import batches, trouble
 from engine.stages.batches import BatchStage
 from storage import parts, releases
 from storage.records import Masklet, Quarantined
@@ -33,7 +33,8 @@ def publish_batch(s: Services, batch_id: str) -> str:
 
     Can run again at any time. Raises PublishStopped, UnknownBatch, PartDamaged, CommitFailed and CommitUnknown.
     """
-    with alone(s.home / "publish.lock"):  # each release contains everything published before it
+    # alone, because each release contains everything that was published before it
+    with trouble.recorded(s.blobs, batch_id, "publish"), alone(s.home / "publish.lock"):
         done = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED)
         return str(done["release"]) if done is not None else _publish(s, batch_id)
 

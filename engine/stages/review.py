@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
 from engine.services import Services
-from engine.stages import batches, phases
+from engine.stages import batches, phases, trouble
 from engine.stages.batches import BatchStage
-from storage import parts
-from storage.records import Masklet, Operation, Verdict, content_id
+from storage import arrow, parts
+from storage.masklet_rules import masklet_problems
+from storage.records import Masklet, Operation, Quarantined, Verdict, content_id
 from storage.wording import counted
 
 
@@ -36,15 +37,28 @@ def to_open(s: Services) -> list[str]:
 
 
 def open_batch(s: Services, batch_id: str) -> int:
-    """Opens a ticket for every candidate of a batch and returns the batch's number of tickets.
+    """Opens a ticket for every valid candidate of a batch and returns the batch's number of tickets.
 
     A candidate gets a verify ticket. If the settings say that held-out videos are masked by hand, a candidate of a
     held-out video gets a track ticket of phase 1 instead: it only points to the object, and an annotator masks every
     frame, so that no model shapes the masks that models are evaluated on.
+    A candidate that is not valid is quarantined.
     """
+    with trouble.recorded(s.blobs, batch_id, "open review"):
+        return _open_batch(s, batch_id)
+
+
+def _open_batch(s: Services, batch_id: str) -> int:
     review = s.settings.review
     tickets = []
+    by_id = {video.video_id: video for video in batches.videos(s, batch_id)}
+    rows, refused = list[Masklet](), list[Quarantined]()
     for row in parts.rows(s.blobs, "candidates", batch_id):
+        problems = masklet_problems(row, by_id.get(row.video_id))
+        refused += [_quarantined("review", row, check, detail) for check, detail in problems.items()]
+        rows += [] if problems else [row]
+    _write_quarantine(s, batch_id, "review", refused)
+    for row in rows:
         by_hand = review.held_out_by_hand and row.split == "val"
         kind, phase = (Kind.TRACK, "1") if by_hand else (Kind.VERIFY, review.phase)
         tickets.append(
@@ -85,23 +99,37 @@ def to_collect(s: Services) -> list[str]:
 def collect(s: Services, batch_id: str) -> Collected:
     """Writes the accepted masklets and all operations of a drained batch as parts, one a video.
 
-    Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch; ValueError for an accepted
-    masklet of another batch's video.
+    An accepted masklet that cannot be stored, or is of another batch's video, is quarantined; the others go on.
+    Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch.
     """
+    with trouble.recorded(s.blobs, batch_id, "collect"):
+        return _collect(s, batch_id)
+
+
+def _collect(s: Services, batch_id: str) -> Collected:
     result = s.queue.batch_result(batch_id)
     if not result.batch.drained:
         total = counted(result.batch.total, "ticket")
         raise NotDrained(f"batch {batch_id} has {result.batch.remaining} of {total} to do")
     accepted, operations = _by_video(result)
     videos = batches.videos(s, batch_id)
-    if foreign := sorted(accepted.keys() - {video.video_id for video in videos}):
-        raise ValueError(f"batch {batch_id} has accepted masklets of {foreign[0]}, which is not one of its videos")
+    refused = [
+        _quarantined("collect", replace(row, batch_id=batch_id), "video", f"{video_id} is not a video of this batch")
+        for video_id in sorted(accepted.keys() - {video.video_id for video in videos})
+        for row in accepted[video_id]
+    ]
     for video in videos:
         made = [replace(row, batch_id=batch_id, split=video.split) for row in accepted[video.video_id]]
-        rows = sorted(made, key=lambda m: m.masklet_id)
+        rows = []
+        for row in sorted(made, key=lambda m: m.masklet_id):
+            if (problem := arrow.problem(row)) is None:
+                rows.append(row)
+            else:
+                refused.append(_quarantined("collect", row, "unstorable", problem))
         acts = sorted(operations[video.video_id], key=lambda o: (o.ticket_id, o.seq, o.operation_id))
         parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
         parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video.video_id, rows=acts)
+    _write_quarantine(s, batch_id, "collect", refused)
     counts = Counter(settled.verdict for settled in result.settled)
     report = Collected(counts[Verdict.ACCEPT], counts[Verdict.REJECT], len(result.operations))
     kinds = Counter(operation.kind for operation in result.operations)
@@ -113,6 +141,16 @@ def collect(s: Services, batch_id: str) -> Collected:
     }
     batches.mark(s.blobs, batch_id, BatchStage.COLLECTED, facts)
     return report
+
+
+def _quarantined(stage: str, row: Masklet, reason: str, detail: str) -> Quarantined:
+    return Quarantined(stage=stage, subject=row.masklet_id, reason=reason, detail=detail, batch_id=row.batch_id)
+
+
+def _write_quarantine(s: Services, batch_id: str, stage: str, refused: list[Quarantined]) -> None:
+    """Write the records as a part named after the stage; `publish` commits it with the batch."""
+    if refused:
+        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=stage, rows=refused)
 
 
 def _by_video(result: BatchResult) -> tuple[dict[str, list[Masklet]], dict[str, list[Operation]]]:

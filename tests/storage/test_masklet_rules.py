@@ -1,4 +1,4 @@
-"""The form of a masklet: each rule finds its own fault and names it in one line."""
+"""The rules of a valid masklet: each finds its own fault and names it in one line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from storage.masklet_rules import form_problems
+from storage.masklet_rules import MAX_COUNT, masklet_problems
 
 
-def test_a_masklet_of_valid_form_has_no_problem(masklet):
-    assert form_problems(masklet()) == {}
+def test_a_valid_masklet_breaks_no_rule(masklet):
+    assert masklet_problems(masklet()) == {}
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_a_masklet_of_valid_form_has_no_problem(masklet):
     [
         (
             {name: () for name in ("frame_idx", "rle", "area_px", "score", "object_score", "stability")},
-            {"lists": "no frames"},
+            {"lists": "no frames", "empty": "the object is in none of 0 frames"},
         ),
         ({"stability": (1.0,)}, {"lists": "3 frames, but stability 1"}),
         ({"frame_idx": (-4, 0, 4)}, {"frames": "frame -4 is negative"}),
@@ -26,6 +26,11 @@ def test_a_masklet_of_valid_form_has_no_problem(masklet):
         ({"frame_idx": (0, 4, 7)}, {"frames": "frame 7 is not an annotated frame: those are every 4th"}),
         ({"rle": (b"", b"", b"")}, {"rle": "frame 0: no counts (and 2 more)"}),
         ({"object_score": (0.0, math.nan, 0.0)}, {"scores": "frame 4: object_score is not finite"}),
+        ({"round": -1}, {"round": f"round -1 is not between 0 and {MAX_COUNT}"}),
+        ({"round": 2**70}, {"round": f"round {2**70} is not between 0 and {MAX_COUNT}"}),
+        ({"click_count": 2**40}, {"counts": f"0 edited frames of 3, {2**40} clicks"}),
+        ({"frame_idx": (0, 4, 2**40)}, {"frames": f"frame {2**40} is past the end of any video"}),
+        ({"area_px": (48, 2**40, 0)}, {"area": f"frame 4: {2**40} px, its mask has 48"}),
         (
             {"frame_idx": (0, 4), "rle": (b"",) * 3},
             {
@@ -36,4 +41,4 @@ def test_a_masklet_of_valid_form_has_no_problem(masklet):
     ],
 )
 def test_each_rule_says_what_is_wrong(masklet, changes, expected):
-    assert form_problems(masklet(**changes)) == expected
+    assert masklet_problems(masklet(**changes)) == expected

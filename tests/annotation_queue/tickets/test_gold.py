@@ -280,7 +280,7 @@ def test_a_gold_ticket_does_not_show_the_decision_about_its_own_object(store):
     verify = make(store, ANN, to_track(store), "made")
     assert claim(store, VICTOR, ticket_id=verify.ticket_id).video_id == other.video_id
     store.finish(verify.ticket_id, 1, VICTOR, outcome(Verdict.ACCEPT))
-    assert {(o.masklet_id, o.settled) for o in store.others("ticket-0005")} == {("made", Verdict.ACCEPT)}
+    assert {(o.masklet_id, o.settled) for o in store.others("ticket-0005")} == {(verify.masklet_id, Verdict.ACCEPT)}
     (plain,), truth = tickets(1, frame_count=8), store.masklet(verify.ticket_id)
     store.add_gold("b", [NewGold(ticket=replace(plain, ticket_id="judge"), expected=Verdict.REFINE)], by=LEA)
     for name, masklet in (("correct", plain.masklet), ("begin", None)):

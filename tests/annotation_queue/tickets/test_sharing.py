@@ -47,8 +47,9 @@ def submit(store, person, masklet):
 def made_by(name, spots=0):
     """A disc on 8 annotated frames, on the last `spots` of them in another place."""
     disc = corrected(candidate(f"of-{name}", "video-0", 8 * 4), f"of-{name}")
-    wrong, right = blank(disc).rle, disc.rle
-    return replace(disc, rle=(*right[: len(right) - spots], *wrong[len(wrong) - spots :]))
+    wrong, kept = blank(disc), len(disc.rle) - spots
+    masks, areas = (*disc.rle[:kept], *wrong.rle[kept:]), (*disc.area_px[:kept], *wrong.area_px[kept:])
+    return replace(disc, rle=masks, area_px=areas)
 
 
 def test_of_several_masklets_of_one_object_the_closest_to_the_others_is_verified(store):
@@ -70,7 +71,7 @@ def test_of_several_masklets_of_one_object_the_closest_to_the_others_is_verified
     assert store.figures().total.masklet_iou is None
     done = submit(store, AMY, made_by("amy", spots=1))
     verify = store.ticket(done.next_ticket_id)
-    assert (verify.kind, verify.masklet_id, verify.made_by) == (Kind.VERIFY, "of-amy", "amy")
+    assert (verify.kind, verify.made_by) == (Kind.VERIFY, "amy")
     ann, andy, amy = made_by("ann", spots=4), made_by("andy"), made_by("amy", spots=1)
     people = {work.name: work for work in store.figures().people}
     assert people["ann"].masklet_iou == pytest.approx((iou.mean_iou(ann, andy) + iou.mean_iou(ann, amy)) / 2)
@@ -79,7 +80,7 @@ def test_of_several_masklets_of_one_object_the_closest_to_the_others_is_verified
     assert people["amy"].agreement == 1.0
     finish(store, VERA, Verdict.ACCEPT)
     (settled,) = store.batch_result("b").settled
-    assert (settled.masklet.masklet_id, settled.masklet.annotated_by) == ("of-amy", "amy")
+    assert (settled.masklet.masklet_id, settled.masklet.annotated_by) == (verify.masklet_id, "amy")
     assert store.batch("b").drained and store.batch("b").total == 5
 
 
@@ -123,7 +124,7 @@ def test_a_maker_can_take_back_until_the_next_maker_begins(store, rejects):
     back = take_back(store, last.ticket.ticket_id, ANDY)
     assert without_time(store.figures()) == without_time(between)
     done = submit_held(store, back, ANDY, made_by("andy", spots=1))
-    assert store.ticket(done.next_ticket_id).masklet_id == "of-ann"  # both alike: the first
+    assert store.ticket(done.next_ticket_id).made_by == "ann"  # both alike: the first
     assert store.figures().total.masklet_iou == 1.0
 
 
@@ -134,11 +135,11 @@ def test_a_maker_who_can_still_take_back_does_not_see_the_other_masklets(store):
     submit(store, ANN, made_by("ann"))
     last = submit(store, ANDY, made_by("andy", spots=1))
     verify = store.ticket(last.next_ticket_id)
-    assert verify.masklet_id == "of-ann"
+    assert verify.made_by == "ann"
     assert store.others("ticket-0005", seen_by=ANDY) == []
-    assert [o.masklet_id for o in store.others("ticket-0005", seen_by=ANN)] == ["of-ann"]
+    assert [o.masklet_id for o in store.others("ticket-0005", seen_by=ANN)] == [verify.masklet_id]
     claim(store, VERA, ticket_id=verify.ticket_id)
-    assert [o.masklet_id for o in store.others("ticket-0005", seen_by=ANDY)] == ["of-ann"]
+    assert [o.masklet_id for o in store.others("ticket-0005", seen_by=ANDY)] == [verify.masklet_id]
     assert [o.masklet_id for o in store.others(last.ticket.ticket_id, seen_by=ANDY)] == ["ticket-m0005"]
 
 

@@ -33,7 +33,7 @@ from tests.annotation_queue.annotators import (
     take_back,
     to_track,
 )
-from tests.annotation_queue.synthetic_queue import candidate, tickets
+from tests.annotation_queue.synthetic_queue import blank, candidate, tickets
 
 
 @pytest.mark.parametrize("verdict", Verdict)
@@ -60,11 +60,11 @@ def test_a_masklet_that_is_taken_back_is_kept_in_the_operation(store):
     verify = make(store, ANN, track, "made")
     back = take_back(store, track.ticket_id, ANN)
     kept = json.loads(store.operations(track.ticket_id)[-1].payload)
-    assert kept["masklet"]["masklet_id"] == "made"
+    assert kept["masklet"]["masklet_id"] == verify.masklet_id
     assert verify.ticket_id not in {t.ticket_id for t in store.tickets(batch_id="b")}
-    other = replace(candidate("made", track.video_id, 8), checkpoint="another")
+    other = blank(candidate("made", track.video_id, 8))
     store.finish(track.ticket_id, back.lease_token, ANN, outcome(masklet=other))
-    assert store.masklet(verify.ticket_id).checkpoint == "another"
+    assert store.masklet(verify.ticket_id).rle == other.rle
 
 
 def test_a_person_who_lost_the_role_cannot_take_back_a_verdict(store):

@@ -12,7 +12,8 @@ from annotation_queue.records import Kind, NewTicket, Person, Reason, Role, Subm
 from engine.cli import main
 from engine.services import connect
 from engine.settings import ReviewSettings
-from engine.stages import batches, ingest, propose, review
+from engine.stages import batches, ingest, propose, publish, review
+from engine.stages.batches import BatchStage
 from engine.stages.gold import gold_tickets
 from storage import parts, rle
 from storage.records import Masklet, Verdict
@@ -39,17 +40,52 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
     assert review.open_batch(queue, batch_id) == count, "opening it again changes nothing"
 
 
-def test_an_accepted_masklet_of_another_video_is_not_dropped_silently(queue, monkeypatch):
+def test_an_accepted_masklet_that_cannot_be_published_is_quarantined_and_the_batch_goes_on(queue, monkeypatch):
+    """Masklets as an earlier version of the queue took them: of another video, and with a round beyond 64 bits."""
     batch_id = admit_batch(queue)
     monkeypatch.setattr(propose, "propose_video", lambda *arguments: [])
     propose.propose_batch(queue, batch_id)
     store, _ = queue.open_queue()
-    ticket = NewTicket(ticket_id="t", kind=Kind.VERIFY, video_id="v", masklet=square("m", 8), phase="2")
-    store.open_batch(batch_id, [ticket])
-    finish(store, VERA, Verdict.ACCEPT)
-    with pytest.raises(ValueError, match=f"batch {batch_id} has accepted masklets of v, which is not one of its"):
-        review.collect(queue, batch_id)
-    assert list(parts.markers(queue.blobs, "masklets", batch_id)) == []
+    monkeypatch.setattr("annotation_queue.rules.masklet_problems", lambda *given: {})
+    video = queue.tables.videos()[0]
+    good = fitting(square("good", 8), video)
+    rows = [square("foreign", 8), replace(good, masklet_id="big", round=2**70), good]
+    store.open_batch(batch_id, [verify(row) for row in rows])
+    batches.mark(queue.blobs, batch_id, BatchStage.IN_REVIEW, {})
+    for _ in rows:
+        finish(store, VERA, Verdict.ACCEPT)
+    assert review.collect(queue, batch_id).accepted == 3
+    publish.publish_batch(queue, batch_id)
+    assert [m.masklet_id for m in queue.tables.masklets()] == ["good"]
+    refused = {(q.subject, q.stage, q.reason) for q in queue.tables.quarantine()}
+    assert refused == {("foreign", "collect", "video"), ("big", "collect", "unstorable")}
+
+
+def test_an_invalid_candidate_is_quarantined_and_the_others_get_tickets(queue, monkeypatch):
+    batch_id = admit_batch(queue)
+    good = fitting(square("good", 8), queue.tables.videos()[0])
+    bad = replace(good, masklet_id="bad", area_px=(2**30,) * 2)
+    found = {good.video_id: [replace(row, batch_id=batch_id) for row in (good, bad)]}
+    monkeypatch.setattr(propose, "propose_video", lambda s, video, *_: found.get(video.video_id, []))
+    propose.propose_batch(queue, batch_id)
+    review.open_batch(queue, batch_id)
+    store, _ = queue.open_queue()
+    assert [t.masklet_id for t in store.tickets(kind=Kind.VERIFY)] == ["good"]
+    (record,) = parts.rows(queue.blobs, "quarantine", batch_id)
+    assert (record.subject, record.stage, record.reason) == ("bad", "review", "area")
+
+
+def verify(row):
+    return NewTicket(ticket_id=f"t-{row.masklet_id}", kind=Kind.VERIFY, video_id=row.video_id, masklet=row, phase="2")
+
+
+def fitting(row, video):
+    """The masklet at the size of a video of the store."""
+    canvas = np.zeros((video.height, video.width), bool)
+    canvas[:8, :8] = True
+    counts = rle.encode(canvas)
+    size = {"video_id": video.video_id, "height": video.height, "width": video.width}
+    return replace(row, rle=(counts,) * 2, **size)
 
 
 BATCH = "0" * 16
@@ -147,7 +183,7 @@ def test_gold_is_made_from_decisions_except_of_hardly_changed_candidates(monkeyp
         ("wrong", Kind.TRACK, None),
     }, "a hardly changed candidate has no clear answer"
     (correct,) = (g for g in made if g.truth is not None)
-    assert correct.truth.masklet_id == "mended" and correct.ticket.masklet.verdict is None
+    assert correct.truth.rle == square("mended", 16).rle and correct.ticket.masklet.verdict is None
     assert json.loads(correct.ticket.payload)["pinned"] == {"frame_idx": 4, "by": "vera", "reasons": []}
     assert said("add", BATCH).startswith("3 new")
     assert said("add", BATCH).startswith("0 new")
