@@ -43,13 +43,13 @@ def test_every_request_gets_the_described_answer_or_an_error_of_one_line(served)
     app, accounts = served
     answers: Counter[str] = Counter()
     for operation in schemathesis.openapi.from_asgi("/api/openapi.json", app).get_all_operations():
-        token = accounts.issue_token("eve")  # for each operation: logging out revokes it
 
         @given(case=operation.ok().as_strategy())
         @settings(
             max_examples=6, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
         )
-        def asked(case, token=token):
+        def asked(case):
+            token = accounts.issue_token("eve")  # for each request: logging out revokes it
             case.headers = {**(case.headers or {}), "Authorization": f"Bearer {token}"}
             response = case.call()
             assert response.status_code < 500, (case.method, case.path, response.text)
