@@ -42,7 +42,7 @@ def masklet_problems(masklet: Masklet, video: Shape | None = None) -> dict[str, 
     if video is not None and (too_many := _too_many(masklet, video)):
         return {"frames": too_many}
     found = {
-        "lists": _lists(masklet),
+        "lists": list_problem(masklet),
         "frames": _frames(masklet) or _past_the_end(masklet, video),
         "scores": _scores(masklet) or _score_range(masklet),
         "size": _size(masklet, video),
@@ -64,7 +64,8 @@ def and_more(count: int) -> str:
     return f" (and {count - 1} more)" if count > 1 else ""
 
 
-def _lists(masklet: Masklet) -> str | None:
+def list_problem(masklet: Masklet) -> str | None:
+    """What is wrong with the lengths of a masklet's lists, in one line."""
     count = len(masklet.frame_idx)
     if not count:
         return "no frames"

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from storage import arrow
 from storage.blobs.base import BlobError, BlobMissing, Blobs
+from storage.masklet_rules import list_problem
 from storage.parts import video_of
 from storage.records import Masklet, Video
 
@@ -88,8 +89,15 @@ class Release:
     digest: str = field(repr=False, compare=False)  # sha256 of the manifest
 
     def masklets(self, video_ids: Collection[str] | None = None) -> list[Masklet]:
-        """The masklets, sorted by video and id; None: of all videos. See `iter_masklets` for large releases."""
-        return sorted(self.iter_masklets(video_ids), key=lambda masklet: (masklet.video_id, masklet.masklet_id))
+        """The masklets, sorted by video and id; None: of all videos. See `iter_masklets` for large releases.
+
+        Raises ReleaseError for a masklet whose lists differ in length: it could not be exported or trained on.
+        """
+        found = sorted(self.iter_masklets(video_ids), key=lambda masklet: (masklet.video_id, masklet.masklet_id))
+        for masklet in found:
+            if problem := list_problem(masklet):
+                raise ReleaseError(f"release {self.name}: masklet {masklet.masklet_id}: {problem}")
+        return found
 
     def iter_masklets(self, video_ids: Collection[str] | None = None) -> Iterator[Masklet]:
         """The masklets, one file at a time."""

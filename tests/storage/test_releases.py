@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import pytest
 from storage import parts, releases
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
+from storage.formats import davis, sav
 from storage.tables import Tables
 
 
@@ -144,6 +146,18 @@ def test_masklets_of_an_unknown_video_are_not_released(published, tables, maskle
     parts.commit_batch(published, tables, "masklets", "b9")
     with pytest.raises(releases.ReleaseError, match="unknown videos: v9"):
         releases.make(published, tables, "r1")
+
+
+@pytest.mark.parametrize("export", [sav.export, davis.export])
+def test_a_masklet_with_too_short_lists_is_named_and_not_exported(disk, tables, video, masklet, tmp_path, export):
+    def short(*arguments, **changes):
+        row = masklet(*arguments, **changes)
+        return replace(row, rle=row.rle[:-1])
+
+    publish(disk, tables, video, short, "b1", {"v1": 1})
+    release = releases.make(disk, tables, "r1")
+    with pytest.raises(releases.ReleaseError, match="release r1: masklet v1-0: [0-9]+ frames, but rle [0-9]+"):
+        export(release, tmp_path / "out")
 
 
 def test_a_missing_release_is_an_error_that_lists_the_others(published, tables):
