@@ -7,7 +7,7 @@ Every refusal is `Refused` with a typed reason; `storage/video.py` shows the tre
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -20,8 +20,8 @@ import numpy as np
 
 from storage.records import FPS, Refusal
 from storage.source_file import Refused, opened, packets_of, spanned_s, timed
-from storage.upright import Upright, upright_hw
-from storage.video import encode, libav_message
+from storage.upright import ShapeChanged, Upright, deinterlaced, tone_curve, upright_hw
+from storage.video import BT709, encode, libav_message
 
 _MISSING_SHARE = 0.05  # share of the frames, or of the announced duration, that may be missing
 _MISSING_S = 0.5  # a shorter missing end is always accepted
@@ -48,6 +48,7 @@ class Normalised:
     source_fps: float  # average of the source
     variable_rate: bool  # the source's frame intervals differed by more than rounding
     rotation: int  # degrees clockwise that were applied
+    changes: tuple[str, ...]  # what was done to the picture and its times, such as "deinterlaced"
     timestamps: tuple[float, ...]  # (frame_count,) s from the first source frame, of the one that is shown
 
 
@@ -72,6 +73,9 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
         shown_height, shown_width, rotation = upright_hw(first.frame, stream)
         height, width = shown_height - shown_height % 2, shown_width - shown_width % 2
         colours = first.frame.colorspace or _BT601  # 0 is RGB, which is converted to BT.601
+        if curve := tone_curve(first.frame):
+            colours = BT709
+            damage.changes.add(f"tone-mapped from {curve}")
         source_times: list[float] = []
         output_times: list[float] = []
 
@@ -79,8 +83,11 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
             upright = Upright(stream, height, width)
             for frame, time_s in _at_constant_rate(chain([first], shown), source_times):
                 output_times.append(time_s)
-                yield upright(frame)
-            _judge(source.name, source_times, announced_s, damage, limits)
+                try:
+                    yield upright(frame)
+                except ShapeChanged as error:
+                    raise Refused(Refusal.FAILED, f"{source.name}: {error}") from error
+            _judge(source.name, source_times, _from_keyframe(announced_s, stream, damage), damage, limits)
 
         encode(target, resampled(), height, width, FPS, crf=18, colours=colours)
     intervals = len(source_times) - 1
@@ -92,13 +99,17 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
         source_fps=intervals / (source_times[-1] - source_times[0]),
         variable_rate=_is_variable(source_times),
         rotation=rotation,
+        changes=tuple(sorted(damage.changes)),
         timestamps=tuple(round(time_s, 6) for time_s in output_times),
     )
 
 
 @dataclass
 class _Damage:
-    """Counts what went wrong during decoding: one broken packet is no reason to refuse a video."""
+    """What decoding shows of a file. Counts what went wrong: one broken packet is no reason to refuse a video."""
+
+    changes: set[str] = field(default_factory=set)
+    begins_s: float | None = None  # time of the first keyframe, before which nothing can be decoded
 
     packets: int = 0
     frames: int = 0
@@ -125,11 +136,14 @@ def _frames_of(
 ) -> Iterator[av.video.frame.VideoFrame]:
     """The frames of a stream in display order. Packets that do not decode are counted and skipped."""
     for packet in packets_of(container, stream):
-        damage.packets += packet.size > 0 and not packet.is_discard
+        if damage.begins_s is None and packet.is_keyframe and packet.pts is not None:
+            damage.begins_s = float(packet.pts * packet.time_base)
+        damage.packets += packet.size > 0 and not packet.is_discard and damage.begins_s is not None
         try:
             decoded = packet.decode()
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            damage.note(error)
+            if damage.begins_s is not None:
+                damage.note(error)
             continue
         for frame in decoded:
             damage.frames += 1
@@ -150,7 +164,7 @@ def _checked(
     """Frames with their times, which begin at zero and increase. Raises Refused at the first frame of a wrong size."""
     start_s: float | None = None
     last_s = -1.0
-    for frame, ticks in timed(decoded, container, stream):
+    for frame, ticks in deinterlaced(timed(decoded, container, stream), stream, damage.changes):
         if start_s is None:
             height, width, _ = upright_hw(frame, stream)
             if min(height, width) < limits.min_side_px:
@@ -188,6 +202,17 @@ def _judge(name: str, times: Sequence[float], announced_s: float | None, damage:
         raise Refused(Refusal.TOO_SHORT, f"{name}: one frame")
     if span_s < limits.min_s - 1e-6:
         raise Refused(Refusal.TOO_SHORT, f"{name}: {span_s:.2f} s, at least {limits.min_s:g} s")
+
+
+def _from_keyframe(announced_s: float | None, stream: av.video.stream.VideoStream, damage: _Damage) -> float | None:
+    """The announced duration without what precedes the first keyframe, as in a stream that was cut anywhere."""
+    if announced_s is None or damage.begins_s is None or stream.start_time is None or stream.time_base is None:
+        return announced_s
+    missing_s = damage.begins_s - float(stream.start_time * stream.time_base)
+    if missing_s <= 1 / FPS:
+        return announced_s
+    damage.changes.add(f"began at its first keyframe, {missing_s:.2f} s after its start")
+    return announced_s - missing_s
 
 
 def _announced_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float | None:

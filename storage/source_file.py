@@ -29,6 +29,7 @@ _FORMATS = (
 
 _STILLS = frozenset({"gif", "apng", "image2"})
 NO_DISPLAY_TIMES = ("avi",)  # formats that store decode times only
+_PICTURE_CODECS = ("mjpeg", "png", "webp", "bmp", "tiff", "gif")  # of covers that are not marked as such
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
@@ -74,8 +75,10 @@ def opened(path: Path) -> Iterator[Opened]:
 
 
 def _preference(stream: av.video.stream.VideoStream) -> tuple[bool, bool, int]:
-    """Ranks video streams as ffmpeg does: the default one, then the largest. A single picture comes last."""
-    return stream.frames != 1, bool(stream.disposition & Disposition.default), stream.width * stream.height
+    """Ranks video streams as ffmpeg does: the default one, then the largest. A picture, such as a cover, comes last."""
+    codec = stream.codec_context
+    film = stream.frames != 1 and (codec is None or codec.name not in _PICTURE_CODECS)
+    return film, bool(stream.disposition & Disposition.default), stream.width * stream.height
 
 
 def packets_of(

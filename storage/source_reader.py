@@ -27,7 +27,7 @@ from cachetools import LRUCache, cached
 from storage.pixels import Rgb
 from storage.records import FPS, Refusal
 from storage.source_file import NO_DISPLAY_TIMES, Refused, opened, packets_of, spanned_s, timed
-from storage.upright import Upright, upright_hw
+from storage.upright import Upright, deinterlaced, upright_hw
 from storage.video import FrameUnreadable, libav_message
 
 
@@ -156,10 +156,14 @@ def _state(path: Path) -> tuple[int, int]:
 def _timeline(path: Path) -> _Timeline:
     """The timeline of a file. Reads its packets, and decodes them only if they have no display times."""
     with opened(path) as (container, stream):
-        packets = [p for p in packets_of(container, stream) if p.size and not p.is_discard]
+        found = [p for p in packets_of(container, stream) if p.size]
+        packets = [p for p in found if not p.is_discard]
         base = float(stream.time_base or 0)
         decoded = container.format.name in NO_DISPLAY_TIMES or any(p.pts is None for p in packets)
     shown = [p.pts for p in packets if p.pts is not None]
+    begins = next((p.pts for p in found if p.is_keyframe and p.pts is not None), None)
+    if begins is not None:  # nothing before the first keyframe decodes
+        shown = [ticks for ticks in shown if ticks >= begins]
     keyframes = [p.pts for p in packets if p.pts is not None and p.is_keyframe]
     order = [p.dts for p in packets if p.dts is not None]
     if any(later < earlier for earlier, later in pairwise(order)):
@@ -188,4 +192,4 @@ def _frames_of(
             with suppress(av.error.FFmpegError):
                 yield from packet.decode()
 
-    return timed(decoded(), container, stream)
+    return deinterlaced(timed(decoded(), container, stream), stream, set())

@@ -1,10 +1,13 @@
-"""Turns decoded frames upright: rotation, mirroring, square pixels, even sides, one pixel format.
+"""Turns decoded frames into what a player shows: upright, square pixels, no combing, standard dynamic range.
 
 Knows frames and filters of libav. Does not know files, times or limits.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import cast
 
 import av
@@ -14,6 +17,8 @@ import av.filter
 import av.video.frame
 import av.video.stream
 import numpy as np
+
+from storage.video import VideoError
 
 #: Filters that make a picture upright: degrees clockwise, mirrored -> filters.
 #: Source: what FFmpeg's `fftools/ffmpeg_filter.c` inserts for a display matrix.
@@ -27,6 +32,16 @@ _FILTERS: dict[tuple[int, bool], tuple[tuple[str, str], ...]] = {
     (270, False): (("transpose", "cclock"),),
     (270, True): (("transpose", "clock_flip"),),
 }
+
+
+#: AVColorTransferCharacteristic of a high dynamic range -> its name
+_HDR = {16: "PQ", 18: "HLG"}
+#: Options of libswscale's tone mapping (FFmpeg 7.1 and later), from the colours of the frame to BT.709.
+_TO_SDR = ":out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709:intent=perceptual"
+
+
+class ShapeChanged(VideoError):
+    """The picture changes its shape in the middle of the video."""
 
 
 def _orientation(frame: av.video.frame.VideoFrame) -> tuple[int, bool]:
@@ -49,6 +64,48 @@ def upright_hw(frame: av.video.frame.VideoFrame, stream: av.video.stream.VideoSt
     return height, width, degrees
 
 
+def tone_curve(frame: av.video.frame.VideoFrame) -> str | None:
+    """The curve of a frame with a high dynamic range; None for a standard one."""
+    return _HDR.get(frame.color_trc)
+
+
+def deinterlaced(
+    timed: Iterable[tuple[av.video.frame.VideoFrame, int]], stream: av.video.stream.VideoStream, notes: set[str]
+) -> Iterator[tuple[av.video.frame.VideoFrame, int]]:
+    """Frames and their times, without combing. Interlaced frames are noted and filtered by bwdif, others kept.
+
+    The filter looks one frame ahead, so that the time of each frame waits beside it. It starts at the first interlaced
+    frame, and again where the size changes.
+    """
+    graph: av.filter.Graph | None = None
+    waiting: deque[int] = deque()
+    key: tuple[object, ...] = ()
+
+    def ready() -> Iterator[tuple[av.video.frame.VideoFrame, int]]:
+        with suppress(av.error.BlockingIOError, av.error.EOFError):
+            while graph is not None:
+                yield graph.vpull(), waiting.popleft()
+
+    for frame, ticks in timed:
+        now = frame.width, frame.height, frame.format.name
+        if graph is not None and now != key:
+            graph.vpush(None)
+            yield from ready()
+            graph = None
+        if graph is None and frame.interlaced_frame:
+            graph, key = _graph(frame, stream, [("bwdif", "mode=send_frame:deint=interlaced")]), now
+            notes.add("deinterlaced")
+        if graph is None:
+            yield frame, ticks
+            continue
+        graph.vpush(frame)
+        waiting.append(ticks)
+        yield from ready()
+    if graph is not None:
+        graph.vpush(None)
+        yield from ready()
+
+
 class Upright:
     """Turns decoded frames into upright pictures of one size and format. Rebuilds its filters if the source changes."""
 
@@ -61,33 +118,44 @@ class Upright:
         self._graph = av.filter.Graph()
 
     def __call__(self, frame: av.video.frame.VideoFrame) -> av.video.frame.VideoFrame:
-        key = (frame.width, frame.height, frame.format.name, *_orientation(frame))
+        key = (frame.width, frame.height, frame.format.name, tone_curve(frame), *_orientation(frame))
         if key != self._key:
+            self._check_shape(frame)
             self._graph, self._key = self._build(frame), key
         self._graph.vpush(frame)
         return self._graph.vpull()
 
+    def _check_shape(self, frame: av.video.frame.VideoFrame) -> None:
+        """Raises ShapeChanged where scaling would squeeze the picture. Another size of the same shape is scaled."""
+        height, width, _ = upright_hw(frame, self._stream)
+        if abs(height * self._hw[1] - width * self._hw[0]) > 0.02 * height * self._hw[1]:
+            at_s = f" at {frame.time:.2f} s" if frame.time is not None else ""
+            raise ShapeChanged(f"{width} x {height} px{at_s}, the video began with {self._hw[1]} x {self._hw[0]}")
+
     def _build(self, frame: av.video.frame.VideoFrame) -> av.filter.Graph:
         height, width = self._hw
-        graph = av.filter.Graph()
-        graph.threads = 1
-        steps = [
-            graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=self._stream.time_base
-            )
-        ]
+        steps = list(_FILTERS[_orientation(frame)])
         turned = frame.width, frame.height
-        for name, argument in _FILTERS[_orientation(frame)]:
-            steps.append(graph.add(name, argument or None))
-            turned = turned[::-1] if name == "transpose" else turned
+        if _orientation(frame)[0] in (90, 270):
+            turned = turned[::-1]
         sar = float(self._stream.sample_aspect_ratio or 1)
         if sar == 1 and turned[0] - width in (0, 1) and turned[1] - height in (0, 1):
             if turned != (width, height):
-                steps.append(graph.add("crop", f"{width}:{height}:0:0:exact=1"))
+                steps.append(("crop", f"{width}:{height}:0:0:exact=1"))
         else:
-            steps.append(graph.add("scale", f"{width}:{height}:flags=bicubic"))
-        steps.append(graph.add("scale", "out_range=tv"))
-        steps.append(graph.add("format", f"pix_fmts={self._pix_fmt}"))
-        steps.append(graph.add("buffersink"))
-        graph.link_nodes(*steps).configure()
-        return graph
+            steps.append(("scale", f"{width}:{height}:flags=bicubic"))
+        steps.append(("scale", "out_range=tv" + (_TO_SDR if tone_curve(frame) else "")))
+        steps.append(("format", f"pix_fmts={self._pix_fmt}"))
+        return _graph(frame, self._stream, steps)
+
+
+def _graph(
+    frame: av.video.frame.VideoFrame, stream: av.video.stream.VideoStream, steps: Sequence[tuple[str, str]]
+) -> av.filter.Graph:
+    """A chain of filters for frames like this one. steps: name and arguments of each."""
+    graph = av.filter.Graph()
+    graph.threads = 1
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=stream.time_base)
+    filters = [graph.add(name, arguments or None) for name, arguments in steps]
+    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+    return graph

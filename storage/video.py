@@ -37,6 +37,7 @@ from storage.records import FPS
 
 KEYFRAME_EVERY = 12  # frames: half a second, and the most that a random read decodes
 
+BT709 = 1  # AVCOL_SPC_BT709
 _THREADS = 2  # a fixed number, because the encoder's output depends on it
 
 
@@ -70,7 +71,7 @@ def write(path: Path, frames: Iterable[Rgb], fps: float = FPS, *, crf: int = 18)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
             yield frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
 
-    encode(path, converted(), height, width, fps, crf=crf, colours=_BT709)
+    encode(path, converted(), height, width, fps, crf=crf, colours=BT709)
 
 
 def frames(path: Path, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Rgb]]:
@@ -175,7 +176,7 @@ class FrameReader:
         self.close()
 
 
-_BT709 = 1  # AVCOL_SPC_BT709
+BT709 = 1  # AVCOL_SPCBT709
 
 
 def _rgb(frame: av.video.frame.VideoFrame) -> Rgb:

@@ -2,7 +2,7 @@
 
     videos/<video_id>/record.json   create-only: the video counts as admitted from here on
                       video.mp4     normalised
-                      frames.json   the source's time of each frame
+                      frames.json   the source's time of each frame; what was changed, such as "deinterlaced"
                       truth.json    ground truth, where the source has it
                       imported      empty: an import has admitted it, so no model proposes for it
 
@@ -25,6 +25,7 @@ from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage import parts
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs
+from storage.normalise import Normalised
 from storage.records import Video, content_id
 
 _VIDEO = TypeAdapter(Video)
@@ -47,18 +48,16 @@ def read_record(blobs: Blobs, video_id: str) -> Video | None:
         raise BlobDamaged(f"{key}: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
 
 
-def write(
-    blobs: Blobs, record: Video, video: Path, source_s: Sequence[float], truth: bytes | None, imported: bool
-) -> bool:
+def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: bytes | None, imported: bool) -> bool:
     """Stores a video and admits it; False if another process has admitted the same bytes first.
 
-    source_s: the source's time of each frame, s.
+    made: the times of its frames, and what was changed.
     """
     here = folder(record.video_id)
     if truth is not None:
         blobs.write(f"{here}/truth.json", truth)
     blobs.write(f"{here}/video.mp4", video)
-    blobs.write(f"{here}/frames.json", json.dumps({"source_s": source_s}).encode())
+    blobs.write(f"{here}/frames.json", json.dumps({"source_s": made.timestamps, "changes": made.changes}).encode())
     if imported:  # before the record: nobody may see the video without this
         blobs.create(f"{here}/imported", b"")
     return blobs.create(f"{here}/record.json", _VIDEO.dump_json(record))

@@ -127,7 +127,7 @@ def _admit(s: Services, file: SourceFile, path: Path, truth: bytes | None, work:
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
         if truth is not None:
             sav.parse(truth, video=record)  # a malformed truth must be refused now, not when it is first used
-        if admitted.write(s.blobs, record, target, made.timestamps, truth, imported):
+        if admitted.write(s.blobs, record, target, made, truth, imported):
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)
     assert first is not None  # records are never deleted
