@@ -15,7 +15,7 @@ from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, picture_folder, sav, sav_frames
 from storage.formats.picture_folder import PictureReader
-from storage.records import STRIDE, Masklet, Video
+from storage.records import FPS, STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.source_reader import SourceReader
 from storage.video import FrameReader
@@ -110,16 +110,20 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
         raise DatasetError(f"{notes[0]}: {len(videos)} videos {name}.mp4, one is needed{hint}")
     with SourceReader(videos[0]) as reader:
         height, width, count = reader.height, reader.width, reader.frame_count
-    annotated = tuple(range(0, count, STRIDE))
+    seconds = f"{count / FPS:.2f}"
+    annotated: tuple[int, ...] | None = None
     objects: dict[str, dict[int, bytes]] = {}
     edits: dict[str, int] = {}
     split = "train"
     for path in notes:
-        for n, row in enumerate(sav.read(path)):
-            if (row.height, row.width) != (height, width):
-                raise DatasetError(f"{path}: masks of {row.height} x {row.width}, the video is {height} x {width}")
-            if abs(len(row.frame_idx) - len(annotated)) > 1:
-                raise DatasetError(f"{path}: {len(row.frame_idx)} annotated frames, the video has {len(annotated)}")
+        for n, row in enumerate(sav.read(path, hw=(height, width))):
+            if abs(row.frame_idx[-1] // STRIDE - (count - 1) // STRIDE) > 1:
+                raise DatasetError(
+                    f"{path}: annotated up to {row.frame_idx[-1] / FPS:.2f} s, the video has {seconds} s"
+                )
+            if annotated not in (None, row.frame_idx):
+                raise DatasetError(f"{path}: {len(row.frame_idx)} annotated frames, {notes[0].name} has others")
+            annotated = row.frame_idx
             objects[f"{row.kind}-{n}"] = {i: c for i, c in _seen(row).items() if i < count}
             edits[f"{row.kind}-{n}"] = row.edited_frame_count
             split = row.split
@@ -129,7 +133,7 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
         height=height,
         width=width,
         frame_count=count,
-        frame_idx=annotated,
+        frame_idx=tuple(i for i in annotated or () if i < count),
         objects=objects,
         edits=edits,
         frames=partial(SourceReader, videos[0]),

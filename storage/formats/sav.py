@@ -18,7 +18,7 @@ from typing import Any
 from storage import rle
 from storage.formats import destination
 from storage.formats.destination import Exported
-from storage.records import STRIDE, Masklet, Verdict, Video, content_id
+from storage.records import FPS, STRIDE, Masklet, Verdict, Video, content_id
 from storage.releases import Release
 
 KEYS = (
@@ -44,6 +44,7 @@ KEYS = (
     "masklet_num",
 )
 
+MAX_STEP = 60  # frames between two annotated frames, at most
 ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; ours were never labelled
 
 
@@ -136,13 +137,23 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
     return dict(zip(KEYS, values, strict=True))
 
 
-def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
+def from_sav(
+    annotation: dict[str, Any],
+    *,
+    video: Video | None = None,
+    hw: tuple[int, int] | None = None,
+    batch_id: str = "sav",
+) -> list[Masklet]:
     """The masklets of an SA-V annotation, in its order, as accepted masklets of batch `batch_id`.
+
+    Masks are placed by time, on the frames of the video at 24 fps: see `frame_indices`.
 
     Accepts what real files have: numbers as floats or strings, a null mask for an absent object, missing derived
     fields. SA-V has neither predicted IoU nor presence: `score` is 1.0, `object_score` is 10 or -10.
-    video: the annotated video, if it is known. It gives id and split, and its size must agree; one annotated frame past
-    its end is skipped.
+    video: the stored video, if it is known. It gives id and split, and its duration must agree; one annotated frame
+    past its end is skipped. Its masks must be on every 4th frame at 24 fps.
+    hw: height and width of the video; default: those of `video`. Masks of an odd side lose their last row or column, as
+    the stored video does.
     Raises SavError, in one line.
     """
     sav_id = str(annotation.get("video_id") or "")
@@ -155,15 +166,12 @@ def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id
         raise SavError(f"{name}: frames with different numbers of objects")
     if not sav_id and video is None:
         raise SavError("annotation without 'video_id', and no video given")
-    height, width = _size(name, annotation, frames)
-    if video is not None and (video.height, video.width) != (height, width):
-        raise SavError(f"{name}: masks of {height} x {width}, the video is {video.height} x {video.width}")
-    length = len(frames)
-    if video is not None:
-        expected = math.ceil(video.frame_count / STRIDE)
-        if abs(expected - length) > 1:
-            raise SavError(f"{name}: {length} annotated frames, the video has {expected}")
-        length = min(length, expected)
+    made_hw = _size(name, annotation, frames)
+    hw = hw or ((video.height, video.width) if video else made_hw)
+    if any(side not in (made, made - made % 2) for side, made in zip(hw, made_hw, strict=True)):
+        raise SavError(f"{name}: masks of {made_hw[0]} x {made_hw[1]}, the video is {hw[0]} x {hw[1]}")
+    height, width = hw
+    placed = _placed(name, annotation, video)
     video_id = video.video_id if video else sav_id
     nothing = rle.empty(height, width)
     masklets = []
@@ -171,7 +179,7 @@ def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id
         kind = str(_at(annotation, "masklet_type", n) or "manual")
         if kind not in ("manual", "auto"):
             raise SavError(f"{name}: masklet {n} is of type {kind!r}")
-        counts = [_counts(name, frames[t][n], height, width, t, n) or nothing for t in range(length)]
+        counts = [_fitted(_counts(name, frames[t][n], *made_hw, t, n), made_hw, hw) or nothing for t in placed]
         areas = [rle.area(c, height, width) for c in counts]
         masklets.append(
             Masklet(
@@ -180,12 +188,12 @@ def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id
                 batch_id=batch_id,
                 height=height,
                 width=width,
-                frame_idx=tuple(range(0, length * STRIDE, STRIDE)),
+                frame_idx=tuple(placed.values()),
                 rle=tuple(counts),
                 area_px=tuple(areas),
-                score=(1.0,) * length,
+                score=(1.0,) * len(placed),
                 object_score=tuple(10.0 if area else -10.0 for area in areas),
-                stability=tuple(_stability(annotation, t, n) for t in range(length)),
+                stability=tuple(_stability(annotation, t, n) for t in placed),
                 kind=kind,
                 phase="auto" if kind == "auto" else "3",
                 round=0,
@@ -199,7 +207,31 @@ def from_sav(annotation: dict[str, Any], *, video: Video | None = None, batch_id
     return masklets
 
 
-def parse(text: bytes, *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
+def frame_indices(count: int, frame_count: int, duration_s: float) -> dict[int, int]:
+    """The place of each annotated frame in the video at 24 fps: annotated frame -> frame_idx.
+
+    count: annotated frames, every k-th of `frame_count` frames that take `duration_s`. k follows from the counts; of
+    several, the one nearest to 6 annotated frames a second. One annotated frame may be missing or too many.
+    An annotated frame that the video at 24 fps does not show is left out.
+    Raises ValueError if no k fits.
+    """
+    rate = frame_count / duration_s
+    steps = [k for k in range(1, MAX_STEP + 1) if abs(math.ceil(frame_count / k) - count) <= 1]
+    if not steps:
+        raise ValueError(f"{count} annotated frames are not every k-th of {frame_count} frames in {duration_s:g} s")
+    step = min(steps, key=lambda k: (math.ceil(frame_count / k) != count, abs(k / rate - STRIDE / FPS)))
+    placed: dict[int, int] = {}
+    for t in range(count):
+        frame_idx = math.floor(t * step * FPS / rate + 0.5)
+        shown = math.ceil(frame_idx * rate / FPS - 0.5 - 1e-6)  # the nearest frame; of two, the earlier
+        if shown == t * step:
+            placed[t] = frame_idx
+    return placed
+
+
+def parse(
+    text: bytes, *, video: Video | None = None, hw: tuple[int, int] | None = None, batch_id: str = "sav"
+) -> list[Masklet]:
     """`from_sav` of the bytes of a file. Raises SavError also if they are not a JSON object."""
     try:
         annotation = json.loads(text)
@@ -207,13 +239,15 @@ def parse(text: bytes, *, video: Video | None = None, batch_id: str = "sav") -> 
         raise SavError(f"not JSON: {error}") from error
     if not isinstance(annotation, dict):
         raise SavError(f"an annotation is a JSON object, not {type(annotation).__name__}")
-    return from_sav(annotation, video=video, batch_id=batch_id)
+    return from_sav(annotation, video=video, hw=hw, batch_id=batch_id)
 
 
-def read(path: Path, *, video: Video | None = None, batch_id: str = "sav") -> list[Masklet]:
+def read(
+    path: Path, *, video: Video | None = None, hw: tuple[int, int] | None = None, batch_id: str = "sav"
+) -> list[Masklet]:
     """`parse` of a file. Raises SavError also if it cannot be read."""
     try:
-        return parse(path.read_bytes(), video=video, batch_id=batch_id)
+        return parse(path.read_bytes(), video=video, hw=hw, batch_id=batch_id)
     except (SavError, OSError) as error:
         raise SavError(f"{path.name}: {error}") from error
 
@@ -240,6 +274,39 @@ def export(release: Release, out_dir: Path, *, media: bool = False) -> Exported:
                 shutil.copyfile(release.blobs.fetch(video.video_key), temporary)
             written.append(path)
     return Exported(written)
+
+
+def _placed(name: str, annotation: dict[str, Any], video: Video | None) -> dict[int, int]:
+    """`frame_indices` of an annotation; without frame count or duration, its frames are every 4th at 24 fps."""
+    count = len(annotation["masklet"])
+    frame_count = _whole(name, annotation.get("video_frame_count") or 0)
+    duration_s = _seconds(name, annotation.get("video_duration") or 0)
+    if not frame_count or not duration_s:
+        placed = {t: t * STRIDE for t in range(count)}
+        duration_s = count * STRIDE / FPS
+    else:
+        try:
+            placed = frame_indices(count, frame_count, duration_s)
+        except ValueError as error:
+            raise SavError(f"{name}: {error}") from None
+    if video is None:
+        return placed
+    if abs(math.ceil(duration_s * FPS / STRIDE - 1e-6) - math.ceil(video.frame_count / STRIDE)) > 1:
+        raise SavError(f"{name}: {count} annotated frames in {duration_s:g} s, the video has {video.duration_s:g} s")
+    if video.variable_rate and frame_count and abs(frame_count - video.frame_count) > STRIDE:
+        what = f"{frame_count} frames at a variable rate, {video.frame_count} at {FPS} fps"
+        raise SavError(f"{name}: the times of the masks are unknown: {what}")
+    if list(placed.values()) != [t * STRIDE for t in range(count)]:
+        rate = f"{count} annotated frames of {frame_count} in {duration_s:g} s"
+        raise SavError(f"{name}: {rate} are not {FPS // STRIDE} a second: they are not on every 4th frame at 24 fps")
+    return {t: frame_idx for t, frame_idx in placed.items() if frame_idx < video.frame_count}
+
+
+def _fitted(counts: bytes | None, made_hw: tuple[int, int], hw: tuple[int, int]) -> bytes | None:
+    """The mask without the last row or column of an odd side."""
+    if counts is None or made_hw == hw:
+        return counts
+    return rle.encode(rle.decode(counts, *made_hw)[: hw[0], : hw[1]])
 
 
 def _size(name: str, annotation: dict[str, Any], frames: list[list[Any]]) -> tuple[int, int]:
@@ -282,6 +349,16 @@ def _stability(annotation: dict[str, Any], t: int, n: int) -> float:
 def _at(annotation: dict[str, Any], key: str, n: int) -> Any:
     values = annotation.get(key)
     return values[n] if isinstance(values, list) and n < len(values) else None
+
+
+def _seconds(name: str, value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise SavError(f"{name}: {value!r:.40} is not a duration") from None
+    if not 0 <= seconds < math.inf:
+        raise SavError(f"{name}: a duration of {seconds} s")
+    return seconds
 
 
 def _whole(name: str, value: Any) -> int:

@@ -1,12 +1,16 @@
 """Writes folders of labelled videos for tests, and opens a clip sampler on a dataset."""
 
+import json
+
 import cv2
 import numpy as np
 
 from engine.datasets import clip_sampler
 from engine.datasets.clip_sampler import ClipSampler
+from storage import rle
 from storage.formats import sav_frames
 from storage.records import STRIDE
+from tests.storage import made_videos
 
 
 def write_sav_frames(root, video, frame_count=10, listed="sav_val.txt"):
@@ -30,6 +34,17 @@ def write_sav_frames(root, video, frame_count=10, listed="sav_val.txt"):
         with (root / listed).open("a") as file:
             file.write(f"{video}\n")
     return root
+
+
+def write_sav_note(path, numbers, frame_count, duration_s, height=made_videos.H, width=made_videos.W):
+    """An SA-V annotation of `made_videos.numbered`: the mask of a frame is as wide as its number."""
+    masks = []
+    for number in numbers:
+        mask = np.zeros((height, width), bool)
+        mask[0, : number % width + 1] = True
+        masks.append([{"size": [height, width], "counts": rle.encode(mask).decode()}])
+    note = {"video_id": "v", "video_frame_count": float(frame_count), "video_duration": duration_s, "masklet": masks}
+    path.write_text(json.dumps(note))
 
 
 def sampler_of(data, frames, hardest=1.0):

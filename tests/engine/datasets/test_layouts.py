@@ -15,12 +15,15 @@ from engine.datasets.labelled import DatasetError
 from engine.datasets.layouts import open_dataset
 from storage import rle
 from storage.formats import davis, sav_frames
+from storage.formats.sav import SavError
 from storage.pixels import PictureError
 from storage.records import STRIDE
 from storage.releases import NoSuchRelease
 from storage.source_reader import SourceReader
+from tests.engine import labelled_folders
 from tests.engine.labelled_folders import sampler_of, write_sav_frames
 from tests.shared import SHARED
+from tests.storage import made_videos
 from tests.storage.made_videos import H, W, corners, make
 
 
@@ -182,7 +185,7 @@ def test_an_sav_video_that_its_metadata_turn_is_read_as_a_player_shows_it(tmp_pa
 def test_a_real_annotation_beside_a_video_of_another_size_raises_one_line(tmp_path):
     shutil.copy(SHARED / "sav_000001_manual.json", tmp_path / "sav_000001_manual.json")
     shutil.copy(SHARED / "05_default_juggle.mp4", tmp_path / "sav_000001.mp4")
-    with pytest.raises(DatasetError, match="masks of 848 x 480, the video is 720 x 1280"):
+    with pytest.raises(SavError, match="masks of 848 x 480, the video is 720 x 1280"):
         list(open_dataset(tmp_path).videos())
 
 
@@ -242,3 +245,17 @@ def test_a_missing_or_duplicate_video_file_raises_one_line(sav_folder):
     (sav_folder / "again" / path.name).unlink()
     with pytest.raises(DatasetError, match="0 videos clip_002.mp4, one is needed .`masklets export --media` writes"):
         list(open_dataset(sav_folder).videos())
+
+
+@pytest.mark.parametrize("step", [4, 5])
+@pytest.mark.parametrize("fps", [24, 25, 30])
+def test_sav_masks_are_on_the_frames_that_they_were_made_of_at_any_rate(tmp_path, fps, step):
+    count = 3 * fps
+    made_videos.make(tmp_path / "v.mp4", [made_videos.numbered(i) for i in range(count)], fps=fps)
+    labelled_folders.write_sav_note(tmp_path / "v_manual.json", range(0, count, step), count, 3.0)
+    (video,) = open_dataset(tmp_path).videos()
+    (masks,) = video.objects.values()
+    assert len(masks) >= 0.7 * count / step and tuple(masks) == video.frame_idx
+    with video.frames() as reader:
+        for frame_idx, counts in masks.items():
+            assert rle.area(counts, video.height, video.width) - 1 == made_videos.number_of(reader.read(frame_idx))

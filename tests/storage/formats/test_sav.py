@@ -140,6 +140,37 @@ def test_one_extra_annotated_frame_is_cut_and_more_are_refused(annotation):
 
 
 @pytest.mark.parametrize(
+    ("count", "frame_count", "duration_s", "expected"),
+    [
+        (25, 100, 4.0, [0, 4, 8, 12, 15, 19]),  # 25 fps, every 4th
+        (20, 100, 4.0, [0, 5, 10, 14, 19, 24]),  # 25 fps, every 5th
+        (30, 120, 4.0, [0, 3, 10, 13, 16, 19]),  # 30 fps, every 4th: no frame at 24 fps shows number 8
+        (24, 120, 4.0, [0, 4, 8, 12, 16, 20]),  # 30 fps, every 5th
+        (24, 120, 4.004, [0, 4, 8, 12, 16, 20]),  # 29.97 fps, every 5th
+        (24, 96, 4.0, [0, 4, 8, 12, 16, 20]),  # 24 fps
+        (20, 96, 4.0, [0, 5, 10, 15, 20, 25]),  # 24 fps, every 5th
+        (121, 483, 20.125, [0, 4, 8, 12, 16, 20]),  # a real file of SA-V
+    ],
+)
+def test_masks_are_placed_by_time(count, frame_count, duration_s, expected):
+    assert list(sav.frame_indices(count, frame_count, duration_s).values())[:6] == expected
+
+
+def test_counts_that_fit_no_rate_are_refused_with_both_figures():
+    with pytest.raises(ValueError, match="70 annotated frames are not every k-th of 100 frames in 4 s"):
+        sav.frame_indices(70, 100, 4.0)
+
+
+def test_a_mask_of_an_odd_side_is_cropped_as_the_stored_video(annotation):
+    odd = sav.from_sav(annotation, hw=(H, W))[0]
+    for frame in annotation["masklet"]:
+        for mask in frame:
+            whole = np.pad(rle.decode(mask["counts"].encode(), H, W), ((0, 1), (0, 1)))
+            mask.update(size=[H + 1, W + 1], counts=rle.encode(whole).decode())
+    assert sav.from_sav(annotation, video=make_video())[0].rle == odd.rle
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda d: d.pop("masklet"), "'masklet' is a list"),
