@@ -2,7 +2,8 @@
 
 An import takes the videos that have an annotation beside them, in any folder below; other videos are left for ingest.
 Its videos are marked as imported from the first moment, so no model proposes for them. Videos that were ingested before
-are left to the model.
+are left to the model. A video with a bad annotation is quarantined before it is admitted, so a repaired annotation is
+imported by the next run.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ from pathlib import Path
 
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import batches, ingest, publish
+from engine.stages import batches, ingest, publish, sources
 from engine.stages.batches import BatchStage
 from storage import parts
 from storage.formats import sav
-from storage.records import Masklet, Video
-
-SUFFIXES = ("_manual.json", "_auto.json")
+from storage.records import Masklet, Quarantined, Refusal, Video
 
 
 class NothingAnnotated(Exception):
@@ -42,66 +41,84 @@ class ImportReport:
 def import_folder(s: Services, folder: Path, progress: Progress | None = None) -> ImportReport:
     """Imports NAME.mp4 with NAME_manual.json and NAME_auto.json, in any folder below. Run it again after any failure.
 
-    Raises NothingAnnotated; SavError for an unreadable annotation, before anything of its batch is published.
+    Raises NothingAnnotated.
     """
     folder = Path(os.path.abspath(folder))  # as ingest writes its addresses
     looked = ingest.admit(s, str(folder), progress, for_import=_is_annotated)
     if looked.admitted + looked.quarantined + looked.unchanged + looked.postponed == 0:
         raise NothingAnnotated(f"{folder}: no NAME.mp4 with NAME_manual.json or NAME_auto.json beside it")
-    videos, count, skipped, release = 0, 0, 0, ""
+    videos, count, skipped, refused, release = 0, 0, 0, 0, ""
     imported = []
-    for batch_id, members in sorted(_annotated_by_batch(s, folder).items()):
+    for batch_id, members in sorted(_admitted_by_batch(s, folder).items()):
         ingested = batches.facts(s.blobs, batch_id, BatchStage.INGESTED) or {}  # no mark yet: another ingest runs
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
         whole = set(ingested.get("videos", ())) == {video.video_id for video in members}
         if proposed is None and whole and ingested.get("imported"):
-            number = _fill(s, folder, batch_id, members)
-            videos, count = videos + len(members), count + number
+            number, bad = _fill(s, folder, batch_id, members)
+            videos, count, refused = videos + len(members) - bad, count + number, refused + bad
         elif proposed is None or "imported" not in proposed:
-            skipped += len(members)
+            skipped += sum(any(note.exists() for note in _annotations(Path(video.source_uri))) for video in members)
             continue
         imported.append(batch_id)
     for batch_id in publish.pending(s):
         if batch_id in imported:
             release = publish.publish_batch(s, batch_id)
-    return ImportReport(videos, count, release, looked.quarantined, skipped)
+    return ImportReport(videos, count, release, looked.quarantined + refused, skipped)
 
 
-def _annotated_by_batch(s: Services, folder: Path) -> dict[str, list[Video]]:
-    """The admitted videos of the folder that have an annotation, by batch."""
+def _admitted_by_batch(s: Services, folder: Path) -> dict[str, list[Video]]:
+    """The admitted videos of the folder, by batch. A video stays in its batch when its annotation is removed."""
     found: dict[str, list[Video]] = defaultdict(list)
     for video in s.tables.videos():
-        path = Path(video.source_uri)
-        if path.is_relative_to(folder) and any(note.exists() for note in _annotations(path)):
+        if Path(video.source_uri).is_relative_to(folder):
             found[video.batch_id].append(video)
     return found
 
 
-def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> int:
-    """Writes the masklets of a batch, marks it as collected, and returns their number."""
-    rows = {video.video_id: _rows(video) for video in members}
-    for video_id, found in rows.items():
-        parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video_id, rows=found)
-        parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=[])
-    number = sum(map(len, rows.values()))
+def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> tuple[int, int]:
+    """Writes the masklets of a batch, and marks it as collected. Returns its masklets and its quarantined videos.
+
+    An annotation that became bad or was removed after the video was admitted quarantines the video.
+    """
+    number, refused = 0, []
+    for video in members:
+        try:
+            rows = _rows(video)
+        except sav.SavError as error:
+            rows = []
+            refused.append(
+                Quarantined(
+                    stage="import",
+                    subject=video.source_uri,
+                    reason=Refusal.FAILED.value,
+                    detail=" ".join(str(error).split()),
+                    batch_id=batch_id,
+                )
+            )
+        parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
+        parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video.video_id, rows=[])
+        number += len(rows)
+    if refused:
+        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="import", rows=refused)
     facts = {"imported": str(folder), "accepted": number}
     # The last stage first: an import that is killed in between is done again, and no other stage takes the batch.
     for stage in (BatchStage.COLLECTED, BatchStage.IN_REVIEW, BatchStage.PROPOSED):
         batches.mark(s.blobs, batch_id, stage, facts)
-    return number
+    return number, len(refused)
 
 
 def _rows(video: Video) -> list[Masklet]:
-    rows: list[Masklet] = []
-    for path in _annotations(Path(video.source_uri)):
-        if path.exists():
-            rows += sav.read(path, video=video, batch_id=video.batch_id)
+    """The masklets of a video. Raises SavError, also if it has no annotation any more."""
+    paths = [path for path in _annotations(Path(video.source_uri)) if path.exists()]
+    if not paths:
+        raise sav.SavError(f"{video.source_uri}: its annotation was removed")
+    rows = [row for path in paths for row in sav.read(path, video=video, batch_id=video.batch_id)]
     return [replace(row, split=video.split) for row in rows]
 
 
 def _annotations(video: Path) -> list[Path]:
-    return [video.with_name(video.stem + suffix) for suffix in SUFFIXES]
+    return [Path(path) for path in sources.notes_beside(str(video))]
 
 
 def _is_annotated(key: str, keys: Collection[str]) -> bool:
-    return any(path.as_posix() in keys for path in _annotations(Path(key)))
+    return any(note in keys for note in sources.notes_beside(key))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +63,7 @@ def judge(s: Services, source: Blobs, file: SourceFile, work: Path, imported: bo
                 return FileResult(ignored=True)
             path = stack.enter_context(source.local(file.key))
             truth = source.read(file.truth) if file.truth else None
+            notes = [source.read(key) for key in file.notes]
         except BlobMissing:
             return FileResult(again=True)
         except BlobUnreachable:
@@ -70,7 +71,7 @@ def judge(s: Services, source: Blobs, file: SourceFile, work: Path, imported: bo
         except BlobError as error:  # permission denied, a bad sector, a missing decryption key
             return _unreadable(file, error)
         try:
-            return _admit(s, file, path, truth, work, imported)
+            return _admit(s, file, path, truth, notes, work, imported)
         except _Changed:
             return FileResult(again=True)
         except _BadSector as error:
@@ -115,7 +116,15 @@ def _refuse(file: SourceFile, reason: Refusal, detail: str) -> FileResult:
     return FileResult(refused=quarantine_record(file.uri, reason, detail))
 
 
-def _admit(s: Services, file: SourceFile, path: Path, truth: bytes | None, work: Path, imported: bool) -> FileResult:
+def _admit(
+    s: Services,
+    file: SourceFile,
+    path: Path,
+    truth: bytes | None,
+    notes: Sequence[bytes],
+    work: Path,
+    imported: bool,
+) -> FileResult:
     """Admits a file. Raises Refused, SavError, _Changed and _BadSector, and the errors of the machine."""
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         target = Path(temporary) / "video.mp4"
@@ -125,8 +134,8 @@ def _admit(s: Services, file: SourceFile, path: Path, truth: bytes | None, work:
                 return _known(file, first)
             made = _normalise(path, target, s.settings.ingest)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
-        if truth is not None:
-            sav.parse(truth, video=record)  # a malformed truth must be refused now, not when it is first used
+        for annotation in [*notes, *([] if truth is None else [truth])]:
+            sav.parse(annotation, video=record)  # refuse a malformed one now, not when it is first used
         if admitted.write(s.blobs, record, target, made, truth, imported):
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)

@@ -16,6 +16,7 @@ from storage.blobs import stores
 from storage.blobs.base import Blobs
 from storage.records import content_id
 
+NOTES = ("_manual.json", "_auto.json")  # SA-V's annotations beside NAME.mp4: an import reads them
 TRUTH = ".truth.json"  # clip.truth.json beside clip.mp4 holds its true masklets as SA-V JSON
 NO_VIDEO = {
     ".json", ".jsonl", ".txt", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf", ".srt", ".vtt",
@@ -40,6 +41,7 @@ class SourceFile:
     fingerprint: str  # includes the ground-truth file's, so a corrected truth retries the video
     truth: str | None  # key of the ground-truth file
     usually_no_video: bool  # by its suffix
+    notes: tuple[str, ...] = ()  # keys of SA-V's annotations, in an import; part of the fingerprint as well
 
     @property
     def marker(self) -> str:
@@ -67,6 +69,11 @@ def open_source(s: Services, where: str, cache: Path) -> Blobs:
     return stores.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
 
 
+def notes_beside(key: str) -> list[str]:
+    """The keys of a video's annotations as SA-V names them, present or not."""
+    return [str(Path(key).with_name(Path(key).stem + suffix)) for suffix in NOTES]
+
+
 def has_files(s: Services, where: str) -> bool:
     """Is there any file to judge? Raises NoSource and BlobError."""
     return bool(list_files(s, open_source(s, where, s.home / "cache" / "ingest")).files)
@@ -86,9 +93,18 @@ def list_files(s: Services, source: Blobs, only: Only | None = None) -> Listing:
             skipped += 1
         elif only is None or only(key, found.keys()):
             truth = str(Path(key).with_suffix(TRUTH))
-            both = f"{fingerprint} {found[truth]}" if truth in found else fingerprint
-            uri = _address(source, key)
-            files.append(SourceFile(key, uri, both, truth if truth in found else None, suffix in NO_VIDEO))
+            notes = tuple(n for n in notes_beside(key) if n in found) if only else ()
+            beside = [truth] * (truth in found) + list(notes)
+            files.append(
+                SourceFile(
+                    key,
+                    _address(source, key),
+                    " ".join([fingerprint, *(found[name] for name in beside)]),
+                    truth if truth in found else None,
+                    suffix in NO_VIDEO,
+                    notes,
+                )
+            )
     return Listing(files, skipped, [_address(source, key) for key in denied])
 
 

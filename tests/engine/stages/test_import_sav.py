@@ -6,7 +6,8 @@ import pytest
 from engine.stages import admitted, batches, import_sav, ingest, propose, review
 from engine.stages.batches import BatchStage
 from storage import parts, releases
-from storage.formats.sav import SavError
+from tests.engine import labelled_folders
+from tests.storage import made_videos
 
 
 @pytest.fixture
@@ -117,12 +118,48 @@ def test_a_batch_that_another_ingest_has_not_marked_yet_is_skipped(s, folder, mo
     assert import_sav.import_folder(s, folder).skipped == 1
 
 
-def test_an_unreadable_annotation_publishes_nothing_and_is_imported_once_it_is_repaired(s, folder):
+def test_a_bad_annotation_does_not_block_the_good_ones_and_is_imported_once_it_is_repaired(s, folder, clips):
+    third = sorted(clips.glob("*.mp4"))[2]
+    shutil.copy(third, folder / "two.mp4")
+    shutil.copy(third.with_suffix(".truth.json"), folder / "two_manual.json")
     note = folder / "sav_000" / "one_manual.json"
     good = note.read_text()
     note.write_text("[]")
-    with pytest.raises(SavError, match="one_manual.json"):
-        import_sav.import_folder(s, folder)
-    assert s.tables.masklets() == [] and propose.pending(s) == [], "no model fills it meanwhile"
+    report = import_sav.import_folder(s, folder)
+    assert (report.videos, report.quarantined) == (1, 1) and report.release
+    (record,) = s.tables.quarantine()
+    assert record.subject.endswith("one.mp4") and "JSON object" in record.detail
     note.write_text(good)
-    assert import_sav.import_folder(s, folder).videos == 1
+    report = import_sav.import_folder(s, folder)
+    assert (report.videos, report.quarantined) == (1, 0)
+    assert {s.video(m.video_id).source_uri.rsplit("/", 1)[-1] for m in s.tables.masklets()} == {"one.mp4", "two.mp4"}
+
+
+@pytest.mark.parametrize("change", ["removed", "malformed"])
+def test_an_annotation_that_is_lost_after_admission_does_not_block_its_batch(s, folder, clips, monkeypatch, change):
+    third = sorted(clips.glob("*.mp4"))[2]
+    shutil.copy(third, folder / "two.mp4")
+    shutil.copy(third.with_suffix(".truth.json"), folder / "two_manual.json")
+    real, note = ingest.admit, folder / "sav_000" / "one_manual.json"
+
+    def admit(*arguments, **named):
+        report = real(*arguments, **named)
+        note.unlink() if change == "removed" else note.write_text("[]")
+        return report
+
+    monkeypatch.setattr(ingest, "admit", admit)
+    report = import_sav.import_folder(s, folder)
+    assert (report.videos, report.quarantined) == (1, 1) and report.release
+    (record,) = s.tables.quarantine()
+    assert (record.stage, record.subject.rsplit("/", 1)[-1]) == ("import", "one.mp4")
+    assert {s.video(m.video_id).source_uri.rsplit("/", 1)[-1] for m in s.tables.masklets()} == {"two.mp4"}
+
+
+def test_masks_that_are_not_on_every_fourth_frame_at_24_fps_are_refused_with_their_rate(s, tmp_path):
+    place = tmp_path / "odd rate"
+    place.mkdir()
+    made_videos.make(place / "pal.mp4", [made_videos.numbered(i) for i in range(100)], fps=25)
+    labelled_folders.write_sav_note(place / "pal_manual.json", range(0, 100, 4), 100, 4.0)
+    report = import_sav.import_folder(s, place)
+    assert (report.videos, report.quarantined) == (0, 1)
+    assert "25 annotated frames of 100 in 4 s" in s.tables.quarantine()[0].detail
