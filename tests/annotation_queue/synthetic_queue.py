@@ -240,7 +240,7 @@ def candidate(masklet_id: str, video_id: str = "video-0", frame_count: int = 48)
 
 
 def corrected(masklet: Masklet, masklet_id: str) -> Masklet:
-    """What an annotator makes of a masklet."""
+    """An annotator's correction of a masklet."""
     return replace(masklet, masklet_id=masklet_id, phase="3", click_count=3, edited_frame_count=1)
 
 

@@ -54,8 +54,8 @@ UNDO_1, UNDO_2 = ("undo", None, {"operation_id": "o1"}), ("undo", None, {"operat
         ([("prompt", 4, points(A)), ("prompt", 4, points(B))], (1 + 1, 1, 1)),  # moved
         ([("prompt", 4, {"points_xy": [], "labels": [], "box_xyxy": BOX})], (1, 1, 1)),  # a box is a click
         ([("prompt", 4, points(box_xyxy=BOX)), ("prompt", 4, points(A, box_xyxy=BOX))], (2, 1, 1)),
-        ([("prompt", 4, points(A)), ("prompt", 4, points(box_xyxy=BOX))], (2, 1, 1)),  # it takes the points' place
-        ([("prompt", 4, points(A)), UNDO_1], (1, 1, 0)),  # spent, and nothing of it stands
+        ([("prompt", 4, points(A)), ("prompt", 4, points(box_xyxy=BOX))], (2, 1, 1)),  # it replaces the points
+        ([("prompt", 4, points(A)), UNDO_1], (1, 1, 0)),  # counted, although its result was undone
         ([("prompt", 4, points(A)), UNDO_1, ("redo", None, {"operation_id": "o1"})], (1, 1, 1)),
         ([("prompt", 4, points(A)), ("prompt", 4, points(A, B)), UNDO_2, ("prompt", 4, points(A, A))], (3, 1, 1)),
         ([("prompt", 4, points(A)), ("clear", 4, {}), ("prompt", 4, points(B))], (2, 1, 1)),

@@ -20,8 +20,8 @@ from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, s
 
 @pytest.fixture(scope="module")
 def honest():
-    """The issuer of a real provider; it calls somebody what /users/{subject} was told."""
-    with warnings.catch_warnings(record=True):  # it uses a part of Authlib that is on its way out
+    """The issuer of a real provider. The claims of a user are those that a test sent to /users/{subject}."""
+    with warnings.catch_warnings(record=True):  # it uses a deprecated part of Authlib
         import oidc_provider_mock
     with oidc_provider_mock.run_server_in_thread(require_nonce=True) as server:
         issuer = f"http://localhost:{server.server_port}"
@@ -38,7 +38,7 @@ def key():
 
 @pytest.fixture
 def liar(key):
-    """It says the truth until told otherwise."""
+    """A provider whose answers are correct until a test changes them."""
     liar = Liar(key)
     with serving(liar.app()) as liar.issuer:
         yield liar
@@ -55,7 +55,7 @@ def queue(tmp_path):
             accounts, store = add_people(database), TicketStore(database)
             store.open_batch("batch-1", tickets(3, frame_count=8))
             with socket.create_server(("127.0.0.1", 0)) as probe:
-                port = probe.getsockname()[1]  # the provider must know where people come from before we serve
+                port = probe.getsockname()[1]  # the provider needs the redirect URI before the queue starts
             page = f"http://127.0.0.1:{port}"
             provider = Provider(issuer, CLIENT, SECRET, page=page, **options)
             app = create_app(store, SyntheticMedia(8), accounts=accounts, oidc=provider)

@@ -34,7 +34,7 @@ class Liar:
         self.issuer = ""
 
     def authorize(self, url):
-        """What a browser does at the provider: the query that it comes back with."""
+        """Plays the browser at the provider. Returns the query of the redirect back to the queue."""
         asked = dict(parse_qsl(urlsplit(url).query))
         code = f"code-{len(self.asked)}"
         self.asked[code] = asked
@@ -99,7 +99,7 @@ class Liar:
 
 
 def agree(url, name):
-    """Agree at the real provider as `name`: where it sends the browser."""
+    """Consents at the real provider as `name`. Returns the URL to which it sends the browser."""
     answer = httpx.post(url, data={"sub": f"subject-of-{name}"})
     assert answer.status_code == 302, answer.text
     return answer.headers["location"]
@@ -117,7 +117,7 @@ def finish(http, sent):
 
 
 def refusal(answer, status=401, kind="LoginRefused"):
-    """The line of a refusal, which leaves no session."""
+    """The message of a rejected login. Checks that there is no session."""
     assert (answer.status_code, answer.json()["kind"]) == (status, kind), answer.text
     assert COOKIE not in answer.cookies
     return answer.json()["error"]

@@ -1,4 +1,4 @@
-"""How far a propagation goes."""
+"""Where a propagation ends."""
 
 from __future__ import annotations
 

@@ -113,7 +113,9 @@ def test_a_claim_may_name_a_ticket_or_a_batch(store):
     assert claim(store, LEA, ticket_id="ticket-0001") is None
     assert claim(store, VERA, batch_id="c").ticket_id == "other-0000"
     for who, ticket_id in ((VICTOR, "ticket-0001"), (ANN, "ticket-0000"), (VERA, "nothing-here")):
-        with pytest.raises(NotAllowed, match=f"cannot have ticket {ticket_id}"):  # taken, not for them, not there
+        with pytest.raises(
+            NotAllowed, match=f"cannot have ticket {ticket_id}"
+        ):  # leased, of a kind that they may not hold, unknown
             claim(store, who, ticket_id=ticket_id)
     with pytest.raises(NoSuchTicket):
         claim(store, LEA, ticket_id="nothing-here")
@@ -174,7 +176,7 @@ def test_a_person_who_never_held_the_token_is_rejected_and_nothing_is_stored(sto
         ):
             with pytest.raises(NotAllowed):
                 act()
-    elsewhere = candidate("elsewhere", "video-9", 8)  # what is wrong with it would tell what the ticket is about
+    elsewhere = candidate("elsewhere", "video-9", 8)  # an error about the content would reveal what the ticket is about
     with pytest.raises(NotAllowed, match="never held"):
         store.finish(held.ticket_id, held.lease_token, ANN, outcome(masklet=elsewhere))
     for acts in ([replace(prompt(), kind="stroke")], []):

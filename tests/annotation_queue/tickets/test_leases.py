@@ -1,4 +1,4 @@
-"""The lease machine against a model of it: whatever people do, in whatever order, the two agree."""
+"""Leases compared with a simple model: after any sequence of actions, both agree."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ class Leases(RuleBasedStateMachine):
     @rule()
     def deliver(self):
         self.store.deliver(self.told.append)
-        assert self.told == ([] if self.kinds else ["b"])  # a batch that was told of is never opened again
+        assert self.told == ([] if self.kinds else ["b"])  # a batch that was announced is never opened again
 
     @invariant()
     def the_queue_and_the_model_agree(self):
@@ -260,7 +260,7 @@ class Leases(RuleBasedStateMachine):
             counts[ticket.kind, State.LEASED] -= 1
             counts[ticket.kind, State.OPEN] += 1
         figures = self.store.figures()
-        for b in figures.batches:  # the rolling sums are what a count of the rows is
+        for b in figures.batches:  # the running sums equal a count of the rows
             found_here = tuple(counts[b.kind, state] for state in (State.OPEN, State.LEASED, State.DONE))
             assert (b.open, b.leased, b.done) == found_here
         assert figures.total.answers == self.done

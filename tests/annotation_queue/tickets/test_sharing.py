@@ -124,7 +124,7 @@ def test_a_maker_can_take_back_until_the_next_maker_begins(store, rejects):
     back = take_back(store, last.ticket.ticket_id, ANDY)
     assert without_time(store.figures()) == without_time(between)
     done = submit_held(store, back, ANDY, made_by("andy", spots=1))
-    assert store.ticket(done.next_ticket_id).made_by == "ann"  # both alike: the first
+    assert store.ticket(done.next_ticket_id).made_by == "ann"  # equally close: the first one
     assert store.figures().total.masklet_iou == 1.0
 
 

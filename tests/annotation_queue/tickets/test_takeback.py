@@ -82,7 +82,7 @@ def test_an_answer_cannot_be_taken_back_once_the_next_ticket_was_claimed(store, 
     with pytest.raises(TooLate):
         take_back(store, done.ticket.ticket_id, VERA)
     store.release(track.ticket_id, track.lease_token, ANN)
-    with pytest.raises(TooLate):  # it was begun all the same
+    with pytest.raises(TooLate):  # the next ticket was begun
         take_back(store, done.ticket.ticket_id, VERA)
     assert store.ticket(done.ticket.ticket_id).verdict is Verdict.REFINE
 

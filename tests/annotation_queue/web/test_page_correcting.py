@@ -62,7 +62,7 @@ def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, store):
     assert (made.click_count, made.edited_frame_count, made.parent_id) == (1, 1, "m-track-1")
     done = store.operations("track-1")
     assert [o.kind for o in done] == ["prompt", "propagate", "submit"]
-    assert "masks" not in json.loads(done[-1].payload)  # they all follow from the log
+    assert "masks" not in json.loads(done[-1].payload)  # the server derives them from the log
 
 
 def test_every_tool_every_undo_and_a_reload(correcting, store):
@@ -375,7 +375,7 @@ def test_a_select_ticket_warns_of_frames_without_a_mask(open_page, store):
 
 
 def test_the_other_objects_of_the_video_can_be_seen(open_page, store):
-    """Where something new is to be found they are shown from the start."""
+    """In a select ticket they are shown from the start."""
     done, mine = tickets(1, FRAMES)[0], track_ticket(frame_count=FRAMES)
     select = NewTicket(ticket_id="s", kind=Kind.SELECT, video_id="video-0", phase="3", priority=-1)
     store.open_batch("b", [done, mine, select])

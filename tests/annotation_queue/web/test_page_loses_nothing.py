@@ -28,7 +28,7 @@ def test_an_answer_given_without_a_connection_arrives_later(verifying, store):
     page.until(lambda: "1 answer kept here" in page.text("#save"))
     assert page.tab.get_attribute("body", "data-view") == "work"  # the next ticket was here already
     assert store.tickets(state=State.DONE) == []
-    page.tab.close()  # and even the tab may go
+    page.tab.close()  # closing the tab loses nothing
     page.tab = page.context.new_page()
     page.context.set_offline(False)
     page.tab.goto(page.url)
@@ -330,7 +330,7 @@ def test_a_silent_connection_is_given_up(correcting, store):
     page.press("f")  # waits behind it
     page.tab.clock.fast_forward(21_000)
     page.until(lambda: len(held) == 2)  # asked again, and silent again
-    page.press("Escape")  # nobody waits for the model any more; what was done is kept all the same
+    page.press("Escape")  # nobody waits for the model any more, and the work is kept
     page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "lock", "undo"])
     page.settled()
     page.press("ArrowRight")
