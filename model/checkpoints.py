@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +23,6 @@ from typing import Any
 import httpx
 import huggingface_hub
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import Sam2VideoModel
 from transformers.utils import logging as transformers_logging
@@ -128,8 +129,8 @@ def load(
                 folder, dtype=dtype, local_files_only=True, output_loading_info=True
             )
             model, missing = found[0], sorted(found[1]["missing_keys"])
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise NoCheckpoint(f"the checkpoint at {folder} does not load: {first_line(error)}") from error
+    except Exception as error:  # a damaged file makes the library raise errors of many types
+        raise NoCheckpoint(f"the checkpoint at {folder} does not load: {_reason(error)}") from error
     if missing:  # the library would silently draw them at random
         others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
         raise NoCheckpoint(f"{folder} is not a SAM 2 video checkpoint: it lacks {missing[0]}{others}")
@@ -164,6 +165,11 @@ def _from_meta(path: Path) -> Sam2VideoModel:
             raise NoCheckpoint(f"the checkpoint at {path} does not fit: {name} is {shapes}")
     model.load_state_dict(tensors)
     return model
+
+
+def _reason(error: Exception) -> str:
+    """An error of a library in one short line, with its type."""
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder=' ...')}"
 
 
 def wrap(
@@ -214,18 +220,24 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and std from the checkpoint's preprocessor; ImageNet's if it has none."""
+    """Mean and std from the checkpoint's preprocessor; ImageNet's if it has none. Raises NoCheckpoint."""
     for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
         file = folder / name
         if file.is_file():
-            content = json.loads(file.read_text())
-            if "image_mean" in content and "image_std" in content:
-                return _triple(content["image_mean"]), _triple(content["image_std"])
+            try:
+                content = json.loads(file.read_text())
+                if "image_mean" in content and "image_std" in content:
+                    return _triple(content["image_mean"], above=-math.inf), _triple(content["image_std"], above=0)
+            except (OSError, ValueError, TypeError) as error:
+                raise NoCheckpoint(f"{file} is damaged: {_reason(error)}") from error
     return IMAGENET_MEAN, IMAGENET_STD
 
 
-def _triple(values: list[float]) -> tuple[float, float, float]:
+def _triple(values: list[float], above: float) -> tuple[float, float, float]:
+    """Three finite numbers above a limit. Raises ValueError or TypeError."""
     red, green, blue = (float(value) for value in values)
+    if not all(math.isfinite(value) and value > above for value in (red, green, blue)):
+        raise ValueError(f"three finite numbers above {above} expected, got {values}")
     return red, green, blue
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,18 @@ def read(path: Path) -> tuple[Sam2VideoConfig, dict[str, Tensor]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about files of other formats
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, LookupError, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
-        raise NotMetas(f"{path} does not hold plain tensors: {repr(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise NotMetas(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # torch raises errors of many types, and its messages recommend to load without a check
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            raise NotMetas(
+                f"{path} is refused: it holds Python objects, which can run code; only tensors load"
+            ) from error
+        raise NotMetas(f"{path} is damaged, or is no checkpoint that PyTorch saved") from error
     tensors = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
+    ):
         raise NotMetas(f'{path} has no tensors under "model"')
     version = "2.1" if "no_obj_embed_spatial" in tensors else "2"
     return config_of(_shape_of(path, tensors), version=version), renamed(tensors)

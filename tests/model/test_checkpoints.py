@@ -157,6 +157,38 @@ def test_weights_that_are_not_finite_are_refused_with_the_name_of_the_tensor(mod
         checkpoints.load(folder)
 
 
+DAMAGED = {  # file -> (its content, what the message says)
+    "config.json": [
+        ("{", "does not load"),
+        ("[]", "does not load"),
+        ('{"model_type": []}', "does not load"),
+        ('{"model_type": "sam2_video", "num_maskmem": null}', "num_maskmem"),
+    ],
+    "video_preprocessor_config.json": [
+        ("{", "video_preprocessor_config.json is damaged"),
+        ("null", "video_preprocessor_config.json is damaged"),
+        ('{"image_mean": [1], "image_std": [1]}', "video_preprocessor_config.json is damaged"),
+        ('{"image_mean": null, "image_std": null}', "video_preprocessor_config.json is damaged"),
+        ('{"image_mean": [0, 0, NaN], "image_std": [1, 1, 1]}', "three finite numbers"),
+        ('{"image_mean": [0, 0, 0], "image_std": [1, 0, 1]}', "three finite numbers above 0"),
+    ],
+    "model.safetensors.index.json": [("[]", "does not load")],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"), [(file, *case) for file, cases in DAMAGED.items() for case in cases]
+)
+def test_a_damaged_file_of_a_checkpoint_is_an_error_of_one_line(model, tmp_path, file, content, says):
+    folder = checkpoints.save(model, tmp_path / "ck", card="", meta={})
+    (folder / file).write_text(content)
+    if file == "model.safetensors.index.json":
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    with pytest.raises(checkpoints.NoCheckpoint, match=says) as caught:
+        checkpoints.load(folder)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
 def test_a_missing_device_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.pick_device("auto") == devices.pick_device("cpu") == "cpu"

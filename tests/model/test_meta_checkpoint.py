@@ -116,12 +116,14 @@ def test_a_file_of_metas_is_loaded_with_every_weight(tiny, tmp_path):
     [
         (lambda t: t.pop("no_obj_ptr"), "lacks no_object_pointer"),
         (lambda t: t.update(another=torch.zeros(1)), "has unknown another"),
+        (lambda t: t["no_obj_ptr"].fill_(float("nan")), "no_object_pointer has values that are not finite"),
+        (lambda t: t.update({7: torch.zeros(1)}), "no tensors under"),
         (lambda t: t.update(no_obj_ptr=torch.zeros(1, 7)), "no_object_pointer is (1, 7) instead of (1, 256)"),
         (lambda t: t.pop("image_encoder.trunk.patch_embed.proj.weight"), "not a SAM 2 model of shape tiny, small"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_in_one_line(tiny, tmp_path, spoil, says):
-    tensors = tensors_of(tiny, published_names([1, 2, 7, 2], "2.1"))
+    tensors = {n: t.clone() for n, t in tensors_of(tiny, published_names([1, 2, 7, 2], "2.1")).items()}
     spoil(tensors)
     torch.save({"model": tensors}, tmp_path / "bad.pt")
     with pytest.raises(NoCheckpoint) as refused:
@@ -134,8 +136,17 @@ class Evil:
         return (print, ("run by a pickle",))
 
 
-@pytest.mark.parametrize("content", ["pickle", "torch", "noise", "other"])
-def test_only_tensors_are_read(tmp_path, capsys, content):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("pickle", "is damaged, or is no checkpoint that PyTorch saved"),
+        ("noise", "is damaged, or is no checkpoint that PyTorch saved"),
+        ("half", "is damaged, or is no checkpoint that PyTorch saved"),
+        ("torch", "holds Python objects, which can run code; only tensors load"),
+        ("other", 'has no tensors under "model"'),
+    ],
+)
+def test_only_tensors_are_read(tmp_path, capsys, content, says):
     file = tmp_path / "evil.pt"
     if content == "pickle":
         file.write_bytes(pickle.dumps(Evil()))
@@ -143,9 +154,12 @@ def test_only_tensors_are_read(tmp_path, capsys, content):
         file.write_bytes(b"not a checkpoint")
     else:
         torch.save({"model": Evil()} if content == "torch" else [1, 2], file)
+    if content == "half":
+        file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(NoCheckpoint) as refused:
         checkpoints.load(file)
-    assert "evil.pt" in str(refused.value) and "\n" not in str(refused.value)
+    assert "evil.pt" in str(refused.value) and says in str(refused.value) and "\n" not in str(refused.value)
+    assert "weights_only" not in str(refused.value)
     assert "run by a pickle" not in capsys.readouterr().out
 
 
