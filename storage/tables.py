@@ -6,6 +6,7 @@ committers of one batch cannot both succeed: each commits only onto the snapshot
 
 Errors:
     TablesError          also for damaged Iceberg metadata
+    ├── WarehouseUnreachable    the store of the tables' files does not answer: retry
     ├── CommitFailed     nothing was committed
     └── CommitUnknown    the catalog became unreachable during the commit: run it again, it looks first
 """
@@ -56,6 +57,10 @@ _PROPERTIES = {
 
 class TablesError(Exception):
     """The tables failed."""
+
+
+class WarehouseUnreachable(TablesError):
+    """The store of the tables' files does not answer: retry."""
 
 
 class CommitFailed(TablesError):
@@ -328,6 +333,8 @@ def _damage(table_name: str) -> Iterator[None]:
     except (ValidationError, EOFError, zlib.error, TypeError, UnicodeDecodeError, FileNotFoundError) as error:
         detail = f"{type(error).__name__}: {first_line(error)}"
         raise TablesError(f"table {table_name}: its Iceberg metadata is damaged or missing ({detail})") from error
+    except OSError as error:
+        raise WarehouseUnreachable(f"table {table_name}: its files cannot be read ({first_line(error)})") from error
 
 
 def unique_videos(rows: Sequence[Video]) -> list[Video]:

@@ -18,6 +18,7 @@ from engine.serving import delivery, serve
 from engine.settings import Settings
 from engine.stages import sources, trouble
 from storage import video
+from storage.blobs.base import check_create_only
 from storage.errors import first_line
 from storage.wording import counted
 
@@ -65,11 +66,7 @@ def _source(s: Services) -> str:
 
 
 def _store(s: Services) -> str:
-    key = "doctor/probe"
-    s.blobs.delete(key)
-    if not s.blobs.create(key, b"x") or s.blobs.create(key, b"y") or s.blobs.read(key) != b"x":
-        raise ValueError(f"{s.blobs.uri} has no create-only writes: two workers could overwrite each other")
-    s.blobs.delete(key)
+    check_create_only(s.blobs)
     return f"{s.blobs.uri}, create-only writes hold"
 
 

@@ -21,7 +21,7 @@ from engine.stages import admitted
 from engine.stages.judge import FileResult, judge, quarantine_record
 from engine.stages.sources import NoSource, Only, SourceFile, list_files, open_source
 from storage import parts
-from storage.blobs.base import Blobs
+from storage.blobs.base import Blobs, check_create_only
 from storage.records import Quarantined, Refusal, content_id
 
 
@@ -49,7 +49,8 @@ def admit(
 
     for_import: which files an import takes. Their videos are marked as imported before anybody can see them, so no
     model proposes for them, even if the import fails.
-    Raises NoSource; BlobError or OSError if the source or the store fails. Only one run at a time works on one home.
+    Raises NoSource; NotCreateOnly for a store where workers could overwrite each other; BlobError or OSError if the
+    source or the store fails. Only one run at a time works on one home.
     """
     where = source or s.settings.ingest.source
     if where is None:
@@ -62,6 +63,8 @@ def admit(
         listing = list_files(s, opened, for_import)
         seen = set(s.blobs.keys("sources/"))
         new = [file for file in listing.files if not {file.marker, file.ignored_marker} & seen]
+        if new:
+            check_create_only(s.blobs)
         results = _judge_all(s, opened, new, work, imported=for_import is not None, progress=progress)
         denied = [quarantine_record(uri, Refusal.UNREADABLE, "permission denied: a folder") for uri in listing.denied]
         refused = denied + [result.refused for result in results if result.refused]

@@ -9,12 +9,14 @@ Errors:
     ├── BlobMissing         there is no such blob
     ├── BlobDamaged         it is not the JSON that was written
     ├── BlobDenied          the store denies access
+    ├── NotCreateOnly       the store ignores `If-None-Match`
     └── BlobUnreachable     the store does not answer: retry
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -39,6 +41,10 @@ class BlobDamaged(BlobError):
 
 class BlobDenied(BlobError):
     """The store denies access."""
+
+
+class NotCreateOnly(BlobError):
+    """The store replaces blobs that `create` must keep."""
 
 
 class BlobUnreachable(BlobError):
@@ -92,6 +98,19 @@ class Blobs(Protocol):
 
     def uri_of(self, key: str) -> str:
         """The address of the blob, for tools that read it directly."""
+
+
+def check_create_only(blobs: Blobs) -> None:
+    """Tries `create` twice on a new key. Raises NotCreateOnly for a store where two workers could overwrite each other.
+
+    Costs four requests.
+    """
+    key = f"probes/{secrets.token_hex(8)}"
+    try:
+        if not blobs.create(key, b"first") or blobs.create(key, b"second") or blobs.read(key) != b"first":
+            raise NotCreateOnly(f"{blobs.uri} ignores If-None-Match: two workers could overwrite each other")
+    finally:
+        blobs.delete(key)
 
 
 def check_key(key: str, *, prefix: bool = False) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 from storage.blobs.base import PARTIAL, BlobDenied, BlobError, BlobMissing, BlobUnreachable, Closed, Data, check_key
+from storage.errors import first_line
 
 
 class S3Blobs:
@@ -39,9 +40,15 @@ class S3Blobs:
 
     def read(self, key: str, limit: int = -1) -> bytes:
         with self._errors(key):
-            body = self._client().get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
-            with closing(body):  # the rest, beyond the limit, is not downloaded
-                return body.read(None if limit < 0 else limit)
+            for left in reversed(range(_READS)):  # the client retries a request, but not a body that breaks off
+                body = self._client().get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+                try:
+                    with closing(body):  # the rest, beyond the limit, is not downloaded
+                        return body.read(None if limit < 0 else limit)
+                except _broken():
+                    if not left:
+                        raise
+        raise AssertionError("the last attempt returns or raises")
 
     def write(self, key: str, data: Data) -> None:
         with self._errors(key):
@@ -161,7 +168,7 @@ class S3Blobs:
     def _errors(self, key: str) -> Iterator[None]:
         """Turns errors of the client into BlobErrors."""
         from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+        from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
 
         uri = f"s3://{self.bucket}/{self.prefix}{key}"
         try:
@@ -179,13 +186,24 @@ class S3Blobs:
             raise BlobError(f"{uri}: {status} {code}") from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise BlobDenied(f"{uri}: {error}") from error
-        except (BotoCoreError, Boto3Error) as error:
+        except Boto3Error as error:
             raise BlobUnreachable(f"{uri}: {error}") from error
+        except _broken() as error:
+            raise BlobUnreachable(f"{uri}: {first_line(error)}") from error
         except FileNotFoundError as error:
             raise BlobMissing(f"{error.filename}: no such file") from error
 
 
 _CONFLICTS = 20
+_READS = 3  # attempts to read a body
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What a body raises that breaks off while it is read. Not every one is botocore's own error."""
+    from botocore.exceptions import BotoCoreError
+    from urllib3.exceptions import HTTPError
+
+    return BotoCoreError, HTTPError, ConnectionError, TimeoutError
 
 
 def _status(error: Exception) -> tuple[int, str]:

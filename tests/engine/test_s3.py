@@ -8,6 +8,8 @@ from engine.services import connect
 from engine.stages import batches, ingest, propose, publish
 from engine.stages.batches import BatchStage
 from storage import parts, releases
+from storage.blobs.base import NotCreateOnly
+from storage.blobs.s3 import S3Blobs
 
 
 @pytest.fixture
@@ -59,6 +61,21 @@ def test_videos_on_s3_become_a_release_on_s3(bucket, settings, clips):
         release = releases.load(s.blobs, name)
         assert release.verify() == []
         assert sorted(m.masklet_id for m in release.iter_masklets()) == sorted(m.masklet_id for m in found)
+
+
+def without_condition(params, **_):
+    params["headers"].pop("If-None-Match", None)
+
+
+def test_ingest_refuses_a_store_that_ignores_if_none_match(bucket, settings):
+    """Nothing is admitted there: two workers could overwrite each other's work."""
+    storage = settings.storage.model_copy(update={"root": "s3://masklets/data", "s3_endpoint": bucket})
+    with connect(settings.model_copy(update={"storage": storage})) as s:
+        assert isinstance(s.blobs, S3Blobs)
+        s.blobs._client().meta.events.register("before-call.s3.PutObject", without_condition)
+        with pytest.raises(NotCreateOnly, match="s3://masklets/data ignores If-None-Match"):
+            ingest.admit(s)
+        assert list(s.blobs.keys()) == []
 
 
 def test_a_missing_bucket_is_an_error_in_one_line(bucket, settings):

@@ -13,7 +13,7 @@ import pytest
 
 from storage import arrow
 from storage.records import Masklet, Video
-from storage.tables import Commit, CommitFailed, CommitUnknown, Tables, TablesError
+from storage.tables import Commit, CommitFailed, CommitUnknown, Tables, TablesError, WarehouseUnreachable
 
 
 def part(folder: Path, name: str, record, rows) -> Path:
@@ -226,4 +226,18 @@ def test_damaged_iceberg_metadata_is_an_error_in_one_line_that_names_the_table(t
     with pytest.raises(TablesError, match="^table masklets: its Iceberg metadata is damaged") as caught:
         with Tables.open(catalog, warehouse) as opened:
             opened.masklets()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_warehouse_that_does_not_answer_is_an_error_in_one_line(tmp_path, monkeypatch):
+    from pyiceberg.io.pyarrow import PyArrowFile
+
+    def gone(self, *arguments, **named):
+        raise OSError("When reading: AWS Error NETWORK_CONNECTION\ncurlCode: 7")
+
+    with Tables.open(f"sqlite:///{tmp_path}/catalog.db", f"{tmp_path}/warehouse") as tables:
+        with monkeypatch.context() as patch:
+            patch.setattr(PyArrowFile, "open", gone)
+            with pytest.raises(WarehouseUnreachable, match="table videos: its files cannot be read") as caught:
+                tables.videos()
     assert "\n" not in str(caught.value)

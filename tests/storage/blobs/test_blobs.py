@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import multiprocessing
 import os
 import pickle
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -309,3 +311,43 @@ def test_a_conflict_with_another_writer_is_retried(s3, tmp_path):
     blobs._client().meta.events.register("before-send.s3.PutObject", conflict)
     assert blobs.create("a", b"1")
     assert len(answered) == 2
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("cuts", [1, 5])
+def test_a_body_that_breaks_off_is_read_again_and_then_the_store_is_unreachable(tmp_path, monkeypatch, cuts):
+    """A real server that closes the connection in the middle of its first bodies."""
+    served: list[int] = []
+
+    class Cutting(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.append(1)
+            whole = b"0123456789" * 1000
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(whole)))
+            self.send_header("ETag", '"e"')
+            self.end_headers()
+            self.wfile.write(whole[: 50 if len(served) <= cuts else None])
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cutting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            endpoint = f"http://127.0.0.1:{server.server_port}"
+            blobs = S3Blobs("bucket", "", endpoint_url=endpoint, cache=tmp_path)
+            if cuts == 1:
+                assert blobs.read("a") == b"0123456789" * 1000 and len(served) == 2
+            else:
+                with pytest.raises(BlobUnreachable) as caught:
+                    blobs.read("a")
+                assert len(served) == 3 and "s3://bucket/a" in str(caught.value) and "\n" not in str(caught.value)
+        finally:
+            server.shutdown()
+            thread.join()
