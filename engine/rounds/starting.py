@@ -109,6 +109,5 @@ def _count(release: Release, split: str) -> int:
 
 
 def _scorable(row: Masklet) -> bool:
-    """Whether a held-out masklet can be scored: its object is visible between the prompted frame and the last one."""
-    first = next((i for i, area in enumerate(row.area_px) if area), len(row.area_px))
-    return any(row.area_px[first + 1 : -1])
+    """Whether a held-out masklet can be scored: its object is visible between the first and the last annotated frame."""
+    return any(row.area_px[1:-1])

@@ -25,7 +25,7 @@ from storage.formats import sav
 from storage.records import Verdict
 from tests.engine.admitting import admit_batch
 
-# A random model finds no good masklets: these people accept everything.
+# A random model finds no good masklets, so these people accept all.
 ANYTHING = AnnotatorPolicy(
     accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, corrections=1, one_each=False
 )
@@ -243,7 +243,7 @@ def test_a_simulated_annotator_without_truth_raises_and_releases_the_ticket(queu
 
 
 def test_a_simulated_annotator_ends_near_the_truth(queue, proposed, people):
-    """With a random model the brush does the work: frames that clicks do not reach are painted."""
+    """With a random model, frames that clicks cannot correct are painted with the brush."""
     s, batch_id = queue, proposed
     simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, attempts=1, corrections=1))
     review.collect(s, batch_id)
@@ -264,7 +264,7 @@ def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people
     assert 0 < len(accepted) <= truths
     assert len(settled) > len(accepted) or len(settled) <= truths
     desk = simulated_people.Desk(s, AnnotatorPolicy())
-    for decision in accepted:  # what the model left wrong was painted: each is near the truth on every frame
+    for decision in accepted:  # wrong frames were painted: each masklet is near the truth on every frame
         best = max(desk.truth(decision.video_id), key=lambda t: iou.tube_iou(decision.masklet, t))
         assert iou.tube_iou(decision.masklet, best) > 0.7
 

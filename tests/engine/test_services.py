@@ -1,4 +1,4 @@
-"""What the services make in the home, as files of this machine."""
+"""The permissions of the files that the services create in the home."""
 
 from __future__ import annotations
 

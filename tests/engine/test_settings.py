@@ -1,4 +1,4 @@
-"""Where settings come from, and which mistakes in them are errors."""
+"""The sources of settings, and which mistakes are errors."""
 
 import os
 from pathlib import Path

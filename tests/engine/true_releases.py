@@ -30,7 +30,7 @@ def release_of(s, name, change=lambda row: row):
 
 
 def only_on(*shown):
-    """The masklet, seen on these annotated frames (by their number) and nowhere else."""
+    """The masklet, visible on these annotated frames (by their number) only."""
 
     def change(row):
         keep = [i in shown for i in range(len(row.rle))]
@@ -45,7 +45,7 @@ def only_on(*shown):
 
 
 def measured(s, round_id, gain=0.1):
-    """Leaves what `train` and `evaluate` leave, without weights: J&F 0.5 before and so much more after."""
+    """Writes the records of `train` and `evaluate` without weights: J&F 0.5 before, and `gain` more after."""
     before = {"jf": 0.5, "masklets": 2, "slices": {}}
     figures = {"before": before, "after": before | {"jf": 0.5 + gain}}
     s.blobs.create(f"checkpoints/{round_id}/meta.json", b"{}")

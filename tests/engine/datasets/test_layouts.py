@@ -1,4 +1,4 @@
-"""Labelled datasets of every format: what opens, and the one-line error of what does not."""
+"""Labelled datasets of every format: they open, or give an error of one line."""
 
 import json
 import logging

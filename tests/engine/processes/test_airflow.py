@@ -1,4 +1,4 @@
-"""The supervisor with a real Airflow, which is started once."""
+"""The supervisor of Airflow with a real Airflow. It is started once for all tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Children that die, children of children, and what ends with what."""
+"""Child processes: those that die, their own children, and which processes end together."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ TRUTH = Truth(tuple(range(0, T, 2)), tuple(square(4 + i) for i in range(5)))  # 
 
 
 class Forgetful:
-    """Stands in for a tracker: right on every frame but some, which it gets wrong until somebody clicks there."""
+    """A tracker for tests. It is right on all frames but some, where it is wrong until somebody clicks there."""
 
     wrong = {4: 2, 6: 6}  # frame_idx -> pixels that the mask is off
 
@@ -134,7 +134,9 @@ def test_micro_plays_all_protocols():
     assert 1 <= len(passes) <= 2 and all(0 <= p.score.j <= 1 for p in passes)
     once = interactive.online(loaded, features, (64, 96), 6, truth)
     assert [reached.frames for reached in once] == list(range(1, len(once) + 1))
-    assert interactive.online(loaded, features, (64, 96), 6, truth, most=1) == once[:1]  # the others do not disturb it
+    assert (
+        interactive.online(loaded, features, (64, 96), 6, truth, most=1) == once[:1]
+    )  # not changed by others
     images = interactive.on_images(loaded, clip.frames.__getitem__, truth)
     assert {count: len(found) for count, found in images.items()} == {1: 3, 5: 3}
     boxed = first_frame.semi_supervised(loaded, clip.frames.__getitem__, (64, 96), 6, {"a": truth}, "box")["a"][0]

@@ -1,4 +1,4 @@
-"""The steps of a round: what may be promoted, what a killed step leaves, and trainers that meet."""
+"""The steps of a round: which checkpoint may be promoted, what a killed step leaves, and two trainers at once."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Training outside of rounds: recipes, a run that was cut, what is left in the folder, what MLflow shows."""
+"""Training outside of rounds: recipes, interrupted runs, the files in the folder, and MLflow."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from model.recipe import Interaction, parse_recipe
 
 @pytest.fixture
 def folder(tmp_path, clips):
-    """Three annotated videos as SA-V has them, with what was edited."""
+    """Three annotated videos in SA-V's layout, with the number of edited frames."""
     root = tmp_path / "sa-v"
     root.mkdir()
     for path in sorted(clips.glob("*.mp4")):
@@ -71,7 +71,7 @@ def test_a_recipe_is_named_or_a_file_and_may_be_shorter(tmp_path):
     assert [stage.encoder_lr for stage in short.stages] == pytest.approx([6e-6, 0])
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(asdict(short)))
-    assert recipes.recipe_of(str(path), 256) == short  # its own image size stays
+    assert recipes.recipe_of(str(path), 256) == short  # the recipe of a file keeps its image size
     for wrong, line in ((tmp_path / "none.json", "none.json"), ("slow", "full, mask-only, quick or a FILE.json")):
         with pytest.raises(ValueError, match=line):
             recipes.recipe_of(str(wrong), 256)
@@ -128,7 +128,7 @@ def test_a_folder_of_something_else_is_refused_before_anything_is_written(folder
 
 
 def without_dropout(name="tiny"):
-    """Dropout draws from torch's own generator, which a run that goes on does not have again."""
+    """A model without dropout: a resumed run does not restore the generator that dropout uses."""
     shape = architecture.Shape(
         image_size=64, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, dropout=0.0
     )
@@ -237,7 +237,7 @@ def test_the_command_is_stopped_with_ctrl_c_and_goes_on(settings, folder, tiny, 
     facts = json.loads(capsys.readouterr().out)
     assert not ended.value.code and facts["steps"] == 24 and facts["loss"] > 0
     steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()]
-    assert steps == [*range(2, 25, 2)] and reached < len(steps)  # it did not begin again
+    assert steps == [*range(2, 25, 2)] and reached < len(steps)  # it continued
     assert (out / "model.safetensors").exists()
 
 
@@ -249,5 +249,5 @@ def test_two_processes_train_one_model_under_torchrun(settings, folder, tiny, tm
     child = command(settings, *words, launch=launch)
     printed, said = child.communicate(timeout=150)
     assert child.returncode == 0, said
-    assert json.loads(printed)["steps"] == 1  # one process speaks
+    assert json.loads(printed)["steps"] == 1  # only one process prints
     assert (tmp_path / "out" / "meta.json").exists()

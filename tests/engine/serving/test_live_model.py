@@ -34,7 +34,7 @@ def candidate(s):
 
 
 def masks_of(steps):
-    """What comes of work that is done in steps."""
+    """The result of work that is done in steps."""
     return [made for made in steps if made is not None]
 
 
@@ -60,7 +60,7 @@ def live(s, media):
 
 
 def clicked(model, ticket_id, row, d, prompt, *, memory=True):
-    """What a click makes."""
+    """The mask that a click gives."""
     (made,) = masks_of(model.now().click(ticket_id, row.video_id, d, prompt, memory=memory))
     return made
 
@@ -70,7 +70,7 @@ def propagated(model, row, d, source, direction="both"):
 
 
 def with_mask(d, made, prompt):
-    """The draft once a click was answered."""
+    """The draft after a click was answered."""
     return replace(
         d,
         masks=d.masks | {made.frame_idx: made},
@@ -127,12 +127,12 @@ def test_a_click_reads_the_masks_around_it_only_with_memory(live, candidate):
 
 @pytest.mark.parametrize("memory", [True, False])
 def test_a_new_server_answers_as_the_one_that_was_there(s, live, candidate, memory):
-    """A tracker is only a cache: one that answered every act before and one that knows the draft alone agree."""
+    """A tracker is only a cache: a server that answered all earlier operations and a new one give the same answer."""
     d = draft(candidate)
-    d.masks[8] = drawn(8, rle.empty(d.height, d.width), (d.height, d.width))  # nothing to go by but clicks
+    d.masks[8] = drawn(8, rle.empty(d.height, d.width), (d.height, d.width))  # the draft has clicks only
 
     def asked(do, *about, **more):
-        """What the server that was there answers, which a new one answers too."""
+        """The answer of the first server; a new server must give the same."""
         fresh = LiveModel(s, StoredMedia(s))
         made = do(live, *about, **more)
         assert do(fresh, *about, **more) == made
@@ -143,14 +143,14 @@ def test_a_new_server_answers_as_the_one_that_was_there(s, live, candidate, memo
         d = with_mask(d, asked(clicked, "t", candidate, d, prompt, memory=memory), prompt)
     made = asked(propagated, candidate, d, 8)
     d = replace(d, masks=d.masks | {m.frame_idx: m for m in made})
-    for frame in (4, 16):  # with memory, those that were tracked here are remembered a little better
+    for frame in (4, 16):  # with memory, the first server remembers the frames that it tracked a little better
         asked(clicked, "t", candidate, d, click(candidate, frame), memory=False)
     undone = replace(d, masks={}, prompts={}, edited=set())
     asked(clicked, "t", candidate, undone, click(candidate, 8), memory=memory)
 
 
 def test_settled_frames_condition_by_their_masks_alone(live, candidate, monkeypatch):
-    """Phase 2 is mask-prompted propagation, also from a frame whose clicks this very tracker answered."""
+    """Phase 2 propagates from masks only, also from a frame whose clicks the same tracker answered."""
     from model.tracker import Tracker
 
     prompts, asked = [], Tracker.prompt
@@ -192,7 +192,7 @@ def test_a_propagation_goes_on_though_its_video_was_closed(candidate, s, monkeyp
 
 
 def test_a_propagation_ends_with_the_checkpoint_that_it_began_with(live, candidate, s, checkpoint, monkeypatch):
-    """Somebody promotes another one meanwhile; what is asked after it is answered by that."""
+    """Another checkpoint is promoted meanwhile; later requests are answered by that one."""
     d = draft(candidate)
     source = 8  # it goes both ways: the way back begins after the promotion
     expected = propagated(LiveModel(s, StoredMedia(s)), candidate, d, source)

@@ -1,4 +1,4 @@
-"""The queue as a child that never outlives its parent, and what it does with drained batches."""
+"""The queue as a child process that ends with its parent, and its drained batches."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def test_the_queue_ends_when_its_parent_is_killed(bare):
     script = (
         "import threading, time; from engine.settings import Settings\n"
         "from engine.serving.queue_process import QueueProcess\n"
-        "def start():\n"  # a thread that ends is no parent that dies
+        "def start():\n"  # only the end of the parent's process counts, not the end of a thread
         "    global queue; queue = QueueProcess(Settings()).__enter__()\n"
         "thread = threading.Thread(target=start); thread.start(); thread.join()\n"
         "print(queue.pid, flush=True); time.sleep(600)\n"
@@ -133,7 +133,7 @@ def test_a_batch_that_drains_before_it_is_marked_is_tried_again(bare):
         empty_batch(s, BatchStage.INGESTED, BatchStage.PROPOSED)
         with pytest.raises(NotFinished, match=BATCH):
             deliver(BATCH)
-        time.sleep(2)  # the child's own deliverer meets it, too
+        time.sleep(2)  # the child delivers it, too
         batches.mark(s.blobs, BATCH, BatchStage.IN_REVIEW, {"tickets": 0})
         until(lambda: published(s), 180)
         assert published(s)["release"] == ""
@@ -151,7 +151,7 @@ def test_what_was_left_is_published_at_the_next_start_but_not_what_the_gate_stop
         with monkeypatch.context() as patch:
             patch.setattr(publish, "publish_batch", stops)
             store, _ = s.open_queue()
-            assert store.deliver(delivery.deliverer(bare)) == 1  # told, and not again
+            assert store.deliver(delivery.deliverer(bare)) == 1  # reported once
             delivery.sweep(bare)
         assert published(s) is None and caplog.text.count("far too much of it is bad") == 2
     with QueueProcess(bare), connect(bare) as s:

@@ -1,3 +1,5 @@
+"""Batches: their marks, their order, and damaged marks."""
+
 from types import SimpleNamespace
 from typing import cast
 

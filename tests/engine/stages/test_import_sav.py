@@ -1,3 +1,5 @@
+"""Importing an SA-V folder: what is taken, what is refused, and what a kill leaves."""
+
 import json
 import shutil
 

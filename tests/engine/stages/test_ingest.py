@@ -1,3 +1,5 @@
+"""Ingest: which files are admitted, quarantined, skipped or judged again, from folders and buckets."""
+
 import contextlib
 import errno
 import hashlib
@@ -261,7 +263,7 @@ def test_the_content_decides_about_a_file_with_a_suffix_of_text_or_pictures(s, s
     os.rename(source / "clip.mp4", source / "clip.txt")
     video.write(source / "half.mp4", colours(36, seed=1))
     os.rename(source / "half.mp4", source / "half.mp4.part")
-    (source / "notes.txt").write_text("The free lunch")  # begins like a video, but is text
+    (source / "notes.txt").write_text("The free lunch")  # begins with the bytes of a video, but is text
     (source / "scene.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
     (source / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     report = ingest.admit(s, str(source))
@@ -355,7 +357,7 @@ def test_a_missing_source_is_an_error_in_one_line(settings, where):
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """A client of an S3 of the test's own, with an empty bucket "videos"; the counts of what a source asks of it."""
+    """A client of an S3 server for one test, with an empty bucket "videos", and the number of requests of a source."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "k")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
