@@ -109,5 +109,5 @@ def _count(release: Release, split: str) -> int:
 
 
 def _scorable(row: Masklet) -> bool:
-    """Whether a held-out masklet can be scored: its object is visible between the first and the last annotated frame."""
+    """Whether a held-out masklet can be scored: it shows on a frame between the first and the last."""
     return any(row.area_px[1:-1])

@@ -134,9 +134,7 @@ def test_micro_plays_all_protocols():
     assert 1 <= len(passes) <= 2 and all(0 <= p.score.j <= 1 for p in passes)
     once = interactive.online(loaded, features, (64, 96), 6, truth)
     assert [reached.frames for reached in once] == list(range(1, len(once) + 1))
-    assert (
-        interactive.online(loaded, features, (64, 96), 6, truth, most=1) == once[:1]
-    )  # not changed by others
+    assert interactive.online(loaded, features, (64, 96), 6, truth, most=1) == once[:1]  # not changed by others
     images = interactive.on_images(loaded, clip.frames.__getitem__, truth)
     assert {count: len(found) for count, found in images.items()} == {1: 3, 5: 3}
     boxed = first_frame.semi_supervised(loaded, clip.frames.__getitem__, (64, 96), 6, {"a": truth}, "box")["a"][0]

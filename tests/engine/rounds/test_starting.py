@@ -60,3 +60,9 @@ def test_a_release_that_can_teach_or_measure_nothing_begins_no_round(s):
     with pytest.raises(NoSuchRelease):
         starting.start(s, "nothing")
     assert record.ids(s) == []
+
+
+def test_an_object_that_one_frame_in_the_middle_shows_can_be_measured(s):
+    ingest.admit(s)
+    release_of(s, "middle", lambda row: row if row.split == "train" else only_on(2)(row))
+    assert starting.start(s, "middle") in record.ids(s)
