@@ -112,10 +112,10 @@ def test_malformed_counts_say_what_is_wrong(counts, says):
 def test_counts_that_crash_pycocotools_do_not_crash_us():
     """With these counts pycocotools aborts the interpreter or reads foreign memory."""
     program = (
-        "from storage import overlap, rle\n"
+        "from storage import iou, rle\n"
         "for counts in (b'', b'\\x00', b'zzzz', b'\\xff\\xff', b'P]<0', b'oooo', b'o' * 1000):\n"
         "    assert rle.problem(counts, 848, 480)\n"
-        "    try: overlap.rle_iou(counts, counts, 848, 480)\n"
+        "    try: iou.rle_iou(counts, counts, 848, 480)\n"
         "    except rle.BadRle: pass\n"
         "    else: raise SystemExit(3)\n"
     )
