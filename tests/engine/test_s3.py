@@ -69,11 +69,11 @@ def without_condition(params, **_):
 
 def test_ingest_refuses_a_store_that_ignores_if_none_match(bucket, settings):
     """Nothing is admitted there: two workers could overwrite each other's work."""
-    storage = settings.storage.model_copy(update={"root": "s3://masklets/data", "s3_endpoint": bucket})
+    storage = settings.storage.model_copy(update={"root": "s3://masklets/careless", "s3_endpoint": bucket})
     with connect(settings.model_copy(update={"storage": storage})) as s:
         assert isinstance(s.blobs, S3Blobs)
         s.blobs._client().meta.events.register("before-call.s3.PutObject", without_condition)
-        with pytest.raises(NotCreateOnly, match="s3://masklets/data ignores If-None-Match"):
+        with pytest.raises(NotCreateOnly, match="s3://masklets/careless ignores If-None-Match"):
             ingest.admit(s)
         assert list(s.blobs.keys()) == []
 
