@@ -11,6 +11,7 @@ cut. On PostgreSQL a transaction is READ COMMITTED, and the queries lock the row
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,9 +159,9 @@ def insert_missing(c: Connection, table: Table, rows: list[dict[str, Any]]) -> N
     c.execute(INSERT[c.dialect.name](table).on_conflict_do_nothing(), rows)
 
 
-def _configure_sqlite(connection: object, _record: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin below, not in the driver
-    cursor = connection.cursor()  # type: ignore[attr-defined]
+def _configure_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # transactions begin below, not in the driver
+    cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 30000")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")

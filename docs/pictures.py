@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -75,15 +76,15 @@ class Camera:
         self._browser, self._url, self._out = browser, url, out
         self.taken: list[Path] = []
 
-    def tab(self, width: int = 1440, height: int = 900, look: str = "dark") -> Page:
+    def tab(self, width: int = 1440, height: int = 900, look: Literal["dark", "light"] = "dark") -> Page:
         """The page in a window of that size, before the log-in."""
-        context = self._browser.new_context(viewport={"width": width, "height": height}, color_scheme=look)  # type: ignore[arg-type]
+        context = self._browser.new_context(viewport={"width": width, "height": height}, color_scheme=look)
         page = context.new_page()
         page.goto(self._url)
         page.wait_for_selector("body[data-view=login]")
         return page
 
-    def at_work(self, name: str, width: int = 1440, height: int = 900, look: str = "dark") -> Page:
+    def at_work(self, name: str, width: int = 1440, height: int = 900, look: Literal["dark", "light"] = "dark") -> Page:
         """Somebody with a ticket on the screen, all its frames fetched."""
         page = self.tab(width, height, look)
         log_in(page, name)
@@ -181,7 +182,7 @@ def verifying(camera: Camera) -> None:
         ("1280x720", 1280, 720, "dark"),
         ("3840x2160", 3840, 2160, "dark"),
     ):
-        page = camera.at_work("lea", width, height, look)
+        page = camera.at_work("lea", width, height, "light" if look == "light" else "dark")
         page.keyboard.press("Space")
         camera.take(page, name)
         page.click("#log-out")

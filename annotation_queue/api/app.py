@@ -36,7 +36,7 @@ STUCK_S = 10.0  # maximum age of the batches of /api/stuck: the pipeline's store
 FIGURES_S = 1.0  # maximum age of those of /api/figures and /metrics
 HASHES = 2  # passwords that are hashed at once: each takes 64 MiB and several cores for a tenth of a second
 PROVIDER_CALLS = 8  # log-ins through a provider at once: they wait for its answers
-LOGINS_WAITING = 32  # log-ins of each way that may wait: some seconds of work. More are told to come again
+LOGINS_WAITING = 32  # log-ins of each kind that may wait, for some seconds; the next one gets 503
 SEES_S = 10.0  # how long a person's right to see a video is cached: the page asks for its frames one by one
 
 

@@ -73,7 +73,7 @@ class Shares:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, as ASGI defines it. An answer that streams gives its place back when it begins."""
         secret = secret_of(Request(scope)) if scope["type"] == "http" else ""
-        if not secret:  # nobody: such requests cost little, and passwords are checked in threads of their own
+        if not secret:  # no login: such requests are cheap, and passwords are checked in separate threads
             await self._app(scope, receive, send)
             return
         share = self._shares.setdefault(secret, asyncio.Semaphore(SHARE))

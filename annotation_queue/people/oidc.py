@@ -175,6 +175,7 @@ class Provider:
         """The claims of an ID token, after checking that it is valid and for this client and this login."""
         keys = self._ask("GET", self._endpoint("jwks_uri"))  # not cached: the provider may change its keys
         try:
+            # the keys are JSON of a provider: the library checks them
             token = jwt.decode(str(id_token), KeySet.import_key_set(keys), algorithms=ALGORITHMS)  # type: ignore[arg-type]
             wanted = jwt.JWTClaimsRegistry(
                 now=int(self._clock()),

@@ -20,8 +20,6 @@ from storage.releases import Release
 from storage.source_reader import SourceReader
 from storage.video import FrameReader
 
-NOTES = ("_manual.json", "_auto.json")  # file name endings of SA-V's annotations
-
 
 def open_dataset(where: str | Path, *, blobs: Blobs | None = None, split: str | None = None) -> Dataset:
     """Opens a folder (a release, SA-V or DAVIS), or a release of the store by its name.
@@ -94,7 +92,7 @@ def _sav_videos(folder: Path) -> tuple[Entry, ...]:
     for path in picture_folder.in_order(folder.rglob("*.mp4")):
         videos[path.stem].append(path)
     notes: dict[str, list[Path]] = defaultdict(list)
-    for path in picture_folder.in_order(path for suffix in NOTES for path in folder.rglob(f"*{suffix}")):
+    for path in picture_folder.in_order(path for suffix in sav.NOTES for path in folder.rglob(f"*{suffix}")):
         notes[path.name.rpartition("_")[0]].append(path)
     found = []
     for name, of_it in sorted(notes.items()):

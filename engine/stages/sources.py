@@ -14,9 +14,9 @@ from pathlib import Path
 from engine.services import Services
 from storage.blobs import stores
 from storage.blobs.base import Blobs
+from storage.formats import sav
 from storage.records import content_id
 
-NOTES = ("_manual.json", "_auto.json")  # SA-V's annotations beside NAME.mp4: an import reads them
 TRUTH = ".truth.json"  # clip.truth.json beside clip.mp4 holds its true masklets as SA-V JSON
 NO_VIDEO = {
     ".json", ".jsonl", ".txt", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf", ".srt", ".vtt",
@@ -71,7 +71,7 @@ def open_source(s: Services, where: str, cache: Path) -> Blobs:
 
 def notes_beside(key: str) -> list[str]:
     """The keys of a video's annotations as SA-V names them, present or not."""
-    return [str(Path(key).with_name(Path(key).stem + suffix)) for suffix in NOTES]
+    return [str(Path(key).with_name(Path(key).stem + suffix)) for suffix in sav.NOTES]
 
 
 def has_files(s: Services, where: str) -> bool:

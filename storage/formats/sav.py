@@ -45,6 +45,7 @@ KEYS = (
 )
 
 MAX_STEP = 60  # frames between two annotated frames, at most
+NOTES = ("_manual.json", "_auto.json")  # the ends of the names of annotations; NAME.mp4 is beside them
 ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; ours were never labelled
 
 

@@ -196,8 +196,8 @@ def test_a_frame_is_encoded_once_for_all_trackers_that_share_its_features(loaded
     assert sorted(read) == list(range(T))
 
 
-def test_the_least_recently_used_features_are_evicted_first(loaded, clip):
-    frames, _ = clip
+def counting_cache(loaded, frames) -> tuple[FeatureCache, list[int]]:
+    """A cache of two frames' features, and the list that receives the index of every frame that it reads."""
     read: list[int] = []
 
     def frame(i: int) -> Rgb:
@@ -205,7 +205,12 @@ def test_the_least_recently_used_features_are_evicted_first(loaded, clip):
         shown: Rgb = frames[i]
         return shown
 
-    cache = FeatureCache(loaded, frame, size=2)
+    return FeatureCache(loaded, frame, size=2), read
+
+
+def test_the_least_recently_used_features_are_evicted_first(loaded, clip):
+    frames, _ = clip
+    cache, read = counting_cache(loaded, frames)
     for frame_idx in (3, 2, 3, 1, 3, 2):
         cache.get(frame_idx)
     assert read == [3, 2, 1, 2]
@@ -213,14 +218,7 @@ def test_the_least_recently_used_features_are_evicted_first(loaded, clip):
 
 def test_encoding_a_cached_frame_ahead_marks_it_as_recently_used(loaded, clip):
     frames, _ = clip
-    read: list[int] = []
-
-    def frame(i: int) -> Rgb:
-        read.append(i)
-        shown: Rgb = frames[i]
-        return shown
-
-    cache = FeatureCache(loaded, frame, size=2)
+    cache, read = counting_cache(loaded, frames)
     for frame_idx in (3, 2, 3, 1, 3):
         list(cache.encoding(frame_idx))
     assert read == [3, 2, 1]

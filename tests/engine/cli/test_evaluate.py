@@ -1,36 +1,16 @@
 """The command `evaluate` on datasets of every format, and `train` on the same."""
 
 import json
-import sys
 from functools import partial
 
 import cv2
-import pytest
 
-from engine.cli import main
 from engine.protocols import interactive
 from engine.rounds import training
 from tests.engine.labelled_folders import write_sav_frames
 
 
-def runner(settings, monkeypatch, capsys):
-    """A function that runs a command, which must succeed, and returns its output."""
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["masklets", *words])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        printed = capsys.readouterr()
-        assert not ended.value.code, printed.err
-        return printed.out
-
-    return command
-
-
-def test_evaluate_and_train_accept_the_test_set_of_sav(settings, checkpoint, tmp_path, monkeypatch, capsys):
-    command = runner(settings, monkeypatch, capsys)
+def test_evaluate_and_train_accept_the_test_set_of_sav(command, checkpoint, tmp_path, monkeypatch):
     in_process = partial(training.train_on, workers=0)  # starting a worker process takes longer than the training step
     monkeypatch.setattr(training, "train_on", in_process)
     folder = str(write_sav_frames(tmp_path / "sav_test", "one", 33, listed="sav_test.txt"))
@@ -41,10 +21,7 @@ def test_evaluate_and_train_accept_the_test_set_of_sav(settings, checkpoint, tmp
     assert facts["steps"] == 1 and facts["loss"] > 0
 
 
-def test_evaluate_gives_people_and_programs_the_same_figures_and_draws_them(
-    s, release, settings, checkpoint, tmp_path, monkeypatch, capsys
-):
-    command = runner(settings, monkeypatch, capsys)
+def test_evaluate_gives_people_and_programs_the_same_figures_and_draws_them(command, release, checkpoint, tmp_path):
     command("export", str(tmp_path / "davis"), "--format", "davis")
     where = ["evaluate", str(checkpoint), "--data", str(tmp_path / "davis"), "--protocol", "mask", "--split", "all"]
     figures = json.loads(command(*where, "--json"))
@@ -56,8 +33,7 @@ def test_evaluate_gives_people_and_programs_the_same_figures_and_draws_them(
     assert "mIoU, 5 clicks" in image
 
 
-def test_evaluate_runs_the_interactive_protocols(s, release, settings, checkpoint, tmp_path, monkeypatch, capsys):
-    command = runner(settings, monkeypatch, capsys)
+def test_evaluate_runs_the_interactive_protocols(command, release, checkpoint, tmp_path, monkeypatch):
     where = ["evaluate", str(checkpoint), "--data", release.name, "--protocol", "interactive", "--objects", "1"]
     figures = json.loads(command(*where, "--json"))
     assert figures["objects"] == 1 and len(figures["offline_jf"]) == len(figures["online_jf"]) == interactive.FRAMES

@@ -2,30 +2,13 @@
 
 import io
 import json
-import sys
 
 import pytest
 from rich.console import Console
 
-from engine.cli import console, main
+from engine.cli import console
 from engine.rounds import starting
 from storage.records import Quarantined
-
-
-@pytest.fixture
-def command(settings, monkeypatch, capsys):
-    """A function that runs a command, which must succeed, and returns its output."""
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["masklets", *words])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        assert not ended.value.code
-        return capsys.readouterr().out
-
-    return run
 
 
 def test_a_round_that_nobody_trains_is_listed_as_stopped_with_its_whole_id(s, true_release, command):
