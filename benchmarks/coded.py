@@ -115,14 +115,14 @@ def fill(s: Services, folder: Path, *, frames: int, verify: int, track: int, cro
     """
     objects, long = crowd
     *short, crowded = ingested(s, folder, [frames, frames, long])
-    store, accounts = s.open_queue()
+    tickets, accounts = s.open_queue()
     for name, role in PEOPLE.items():
         accounts.add(name, [role], PASSWORD, skills=["crowd"] if name == "cara" else [])
     models = [masklet(v, "", on_disc) for v in short]
     kinds = [Kind.VERIFY] * verify + [Kind.TRACK] * track
-    store.open_batch(
+    tickets.open_batch(
         "benchmark", [ticket(kind, replace(models[n % 2], masklet_id=f"m-{n:05d}")) for n, kind in enumerate(kinds)]
     )
     many = [ticket(Kind.VERIFY, masklet(crowded, f"o-{n:03d}", partial(blob, n))) for n in range(objects)]
     many.append(ticket(Kind.TRACK, masklet(crowded, "o-mine", on_disc)))
-    store.open_batch("crowd", [replace(t, skill="crowd", priority=1) for t in many])
+    tickets.open_batch("crowd", [replace(t, skill="crowd", priority=1) for t in many])

@@ -199,7 +199,7 @@ def _kill(server: QueueProcess) -> None:
 def _arrived(settings: Settings) -> set[str]:
     """The ids of the operations in the queue, with those that arrived after their lease had ended."""
     with connect(settings) as s:
-        store, _ = s.open_queue()
-        tickets = store.tickets(batch_id="benchmark", kind=Kind.TRACK)
-        found = [o for t in tickets for branch in (False, True) for o in store.operations(t.ticket_id, branch=branch)]
+        tickets, _ = s.open_queue()
+        tracks = tickets.find(batch_id="benchmark", kind=Kind.TRACK)
+        found = [o for t in tracks for branch in (False, True) for o in tickets.operations(t.ticket_id, branch=branch)]
     return {o.operation_id for o in found}

@@ -334,9 +334,8 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
         latencies, leases = offer([server.port for server in servers], tokens, load_s, rate)
         latencies.sort()
         _say(f"{len(latencies)} claims offered at {rate:.0f} a second")
-        store = TicketStore(database)
         begun = time.perf_counter()
-        store.figures()
+        TicketStore(database).figures()
         figures_ms = (time.perf_counter() - begun) * 1000
         double = sum(1 for count in leases.values() if count > 1)
         with database.read() as c:

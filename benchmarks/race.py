@@ -1,4 +1,4 @@
-"""Processes claim tickets directly from the store as fast as they can: is a ticket ever leased to two of them?
+"""Processes claim tickets from `TicketStore` directly, as fast as they can: is a ticket ever leased to two of them?
 
 Each process claims the best open ticket and releases it at once, so that all of them compete for the same few tickets.
 Each process records itself which tickets it held and when; the database's own records are not used.
@@ -29,16 +29,16 @@ def _claim_and_release(uri: str, name: str, claims: int, lease_s: float, reports
     """The work of one process. Reports its leases in parts of REPORT."""
     os.nice(5)
     database = Database(uri)
-    store = TicketStore(database, lease_s=lease_s)
+    tickets = TicketStore(database, lease_s=lease_s)
     person = Person(name=name, roles=frozenset({Role.VERIFIER}))
     held: list[tuple[float, float, float, float]] = []
     for n in range(1, claims + 1):
-        while (ticket := store.claim(person, [Kind.VERIFY], claim_id=new_id())) is None:
+        while (ticket := tickets.claim(person, [Kind.VERIFY], claim_id=new_id())) is None:
             pass  # the other processes hold all open tickets
         since = time.monotonic()  # the same clock in all processes of a machine
         number = float(ticket.ticket_id.rpartition("-")[2])
         until = time.monotonic()
-        store.release(ticket.ticket_id, ticket.lease_token, person)
+        tickets.release(ticket.ticket_id, ticket.lease_token, person)
         held.append((number, ticket.lease_token, since, until))
         if len(held) == REPORT or n == claims:
             reports.put(np.array(held))

@@ -1,7 +1,7 @@
 """The queue as an ASGI application: `create_app` puts the routers together.
 
-The files of this folder are the only place that knows HTTP. Each route parses, calls the store and returns. Bodies and
-answers are frozen records as JSON.
+The files of this folder are the only place that knows HTTP. Each route parses, calls the backend and returns. Bodies
+and answers are frozen records as JSON.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from annotation_queue.tickets.store import TicketStore
 
 T = TypeVar("T")
 
+ROUTERS = (logins.router, people.router, tickets.router, videos.router, batches.router, numbers.router)
+
 STATS_S = 1.0  # maximum age of the numbers of /api/stats
 STUCK_S = 10.0  # maximum age of the batches of /api/stuck: the pipeline's store may be far away
 FIGURES_S = 1.0  # maximum age of those of /api/figures and /metrics
@@ -41,7 +43,7 @@ SEES_S = 10.0  # how long a person's right to see a video is cached: the page as
 
 
 def create_app(
-    store: TicketStore,
+    tickets: TicketStore,
     media: Media,
     *,
     accounts: Accounts | None = None,
@@ -54,7 +56,7 @@ def create_app(
 ) -> FastAPI:
     """The API under /api, and the page at /.
 
-    accounts: the people; those of the store's database by default.
+    accounts: the people; those of the tickets' database by default.
     deliver: called in a thread with the id of each drained batch, and called again later if it raises; None leaves the
         outbox to another process.
     secure_cookie: True where the page is served over HTTPS.
@@ -63,18 +65,18 @@ def create_app(
     stuck: the batches that the pipeline cannot take further; those that cannot be delivered are added.
     """
     backend = Backend(
-        store=store,
-        accounts=accounts or Accounts(store.database),
+        tickets=tickets,
+        accounts=accounts or Accounts(tickets.database),
         media=media,
-        live=None if segmenter is None else Live(store, media.info, segmenter),
+        live=None if segmenter is None else Live(tickets, media.info, segmenter),
         oidc=oidc,
         secure_cookie=secure_cookie,
         hashing=Pool("hashing", threads=HASHES, waiting=LOGINS_WAITING),
         provider=Pool("provider", threads=PROVIDER_CALLS, waiting=LOGINS_WAITING),
-        stats=_cached(store.stats, STATS_S),
-        figures=_cached(store.figures, FIGURES_S),
-        stuck=_cached(lambda: _with_undelivered(stuck(), store.undelivered()), STUCK_S),
-        sees_video=_remember_yes(store.may_see_video, SEES_S),
+        stats=_cached(tickets.stats, STATS_S),
+        figures=_cached(tickets.figures, FIGURES_S),
+        stuck=_cached(lambda: _with_undelivered(stuck(), tickets.undelivered()), STUCK_S),
+        sees_video=_remember_yes(tickets.may_see_video, SEES_S),
     )
 
     @contextlib.asynccontextmanager
@@ -82,7 +84,7 @@ def create_app(
         gc.collect()
         gc.freeze()  # imported modules stay: searching them for garbage would stop every request for a moment
         try:
-            with _delivering(store, deliver, deliver_every_s) if deliver else contextlib.nullcontext():
+            with _delivering(tickets, deliver, deliver_every_s) if deliver else contextlib.nullcontext():
                 yield
         finally:
             gc.unfreeze()
@@ -103,8 +105,8 @@ def create_app(
     app.add_middleware(Edge)
     app.add_middleware(Shares)  # around Edge
     add_handlers(app)
-    for subject in (logins, people, tickets, videos, batches, numbers):
-        app.include_router(subject.router)
+    for router in ROUTERS:
+        app.include_router(router)
     if oidc is not None:
         app.include_router(logins.oidc_router)
     if backend.live is not None:
@@ -144,14 +146,14 @@ def _remember_yes(ask: Callable[[Person, str], bool], keep_s: float) -> Callable
 
 
 @contextlib.contextmanager
-def _delivering(store: TicketStore, deliver: Callable[[str], object], every_s: float) -> Iterator[None]:
+def _delivering(tickets: TicketStore, deliver: Callable[[str], object], every_s: float) -> Iterator[None]:
     """Delivers drained batches in a thread while the block runs."""
     stop = threading.Event()
 
     def run() -> None:
         while not stop.wait(every_s):
             with contextlib.suppress(SQLAlchemyError):  # the database does not answer: the outbox waits
-                store.deliver(deliver)
+                tickets.deliver(deliver)
 
     thread = threading.Thread(target=run, name="deliver", daemon=True)
     thread.start()

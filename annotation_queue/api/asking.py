@@ -100,9 +100,9 @@ def seen_ticket(ticket_id: Id, who: Somebody, queue: Queue) -> Ticket:
 
     NotAllowed also if it does not exist, so that nobody can guess which tickets are gold.
     """
-    if not queue.store.may_see(who, ticket_id):
+    if not queue.tickets.may_see(who, ticket_id):
         raise NotAllowed(f"ticket {ticket_id} is not in {who.name}'s hands")
-    return queue.store.ticket(ticket_id)
+    return queue.tickets.ticket(ticket_id)
 
 
 def seen_video(video_id: Id, who: Somebody, queue: Queue) -> str:

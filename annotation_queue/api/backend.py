@@ -30,7 +30,7 @@ class Media(Protocol):
 class Backend:
     """Everything that the routes call."""
 
-    store: TicketStore
+    tickets: TicketStore
     accounts: Accounts
     media: Media
     live: Live | None  # None: no model, masklets are corrected by hand

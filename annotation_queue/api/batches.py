@@ -41,19 +41,19 @@ class AddedCount:
 @router.put("/api/batches/{batch_id}")
 def open_batch(batch_id: Id, body: Sent[OpenBatch], _: Pipeline, queue: Queue) -> Batch:
     """Opens a batch, or adds tickets to it. Tickets that it has already are skipped."""
-    return queue.store.open_batch(batch_id, body.tickets, sealed=body.sealed)
+    return queue.tickets.open_batch(batch_id, body.tickets, sealed=body.sealed)
 
 
 @router.get("/api/batches")
 def batches(_: Overseer, queue: Queue, drained: bool | None = None) -> list[Batch]:
     """Every batch, the newest first. drained: only those with (True) or without (False) nothing left to do."""
-    return [batch for batch in queue.store.batches() if drained is None or batch.drained == drained]
+    return [batch for batch in queue.tickets.batches() if drained is None or batch.drained == drained]
 
 
 @router.get("/api/batches/{batch_id}")
 def batch(batch_id: Id, _: Overseer, queue: Queue) -> Batch:
     """How far a batch is."""
-    return queue.store.batch(batch_id)
+    return queue.tickets.batch(batch_id)
 
 
 @router.get("/api/batches/{batch_id}/result")
@@ -65,16 +65,16 @@ def result(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> ResultPage:
     """What people decided and did in a batch, page by page."""
-    return queue.store.result_page(batch_id, after=after, limit=limit)
+    return queue.tickets.result_page(batch_id, after=after, limit=limit)
 
 
 @router.post("/api/batches/{batch_id}/gold")
 def add_gold(batch_id: Id, body: Sent[AddGold], who: Overseer, queue: Queue) -> AddedCount:
     """Adds gold tickets; those that are there already are skipped."""
-    return AddedCount(added=queue.store.add_gold(batch_id, body.tickets, by=who))
+    return AddedCount(added=queue.tickets.add_gold(batch_id, body.tickets, by=who))
 
 
 @router.get("/api/gold")
 def gold(_: Overseer, queue: Queue) -> list[Gold]:
     """Every gold ticket, and how people did on it."""
-    return queue.store.gold()
+    return queue.tickets.gold()

@@ -75,7 +75,7 @@ class Body:
         if self._ticket_id is None:
             if not who.roles & OVERSEERS:
                 raise NotAllowed("only leads, admins and the pipeline may send that")
-        elif not queue.store.has_held(who, self._ticket_id):
+        elif not queue.tickets.has_held(who, self._ticket_id):
             raise NotAllowed(f"{who.name} never held ticket {self._ticket_id}")
 
     def _declared(self, unknown: int) -> int:

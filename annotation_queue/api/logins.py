@@ -125,11 +125,11 @@ def me(who: Annotated[Caller, Depends(caller)], queue: Queue) -> Me:
 @router.get("/api/me/recent")
 def recent(who: Somebody, queue: Queue) -> list[RecentAnswer]:
     """The last ten tickets that this person finished, the latest first."""
-    return queue.store.recent(who)
+    return queue.tickets.recent(who)
 
 
 def _me(who: Person, csrf: str | None, queue: Backend) -> Me:
-    lease_s = queue.store.lease_s
+    lease_s = queue.tickets.lease_s
     return Me(
         name=who.name,
         roles=who.roles,

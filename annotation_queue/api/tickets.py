@@ -93,7 +93,7 @@ def tickets(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> list[Ticket]:
     """The tickets that this person may see, in the order in which they are handed out."""
-    return queue.store.tickets(kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=who)
+    return queue.tickets.find(kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=who)
 
 
 @router.get("/api/tickets/{ticket_id}")
@@ -105,7 +105,7 @@ def ticket(found: SeenTicket) -> Ticket:
 @router.get("/api/tickets/{ticket_id}/masklet", response_model=Masklet)
 def masklet(found: SeenTicket, queue: Queue) -> Response:
     """The masklet that the ticket is about."""
-    return Response(queue.store.masklet_json(found.ticket_id), media_type="application/json")
+    return Response(queue.tickets.masklet_json(found.ticket_id), media_type="application/json")
 
 
 @router.get("/api/tickets/{ticket_id}/operations")
@@ -114,7 +114,7 @@ def operations(found: SeenTicket, who: Somebody, queue: Queue, branch: bool = Fa
     oversees = bool(who.roles & OVERSEERS)
     if branch and not oversees:
         raise NotAllowed("only overseers may see operations that came after a lease was lost")
-    done = queue.store.operations(found.ticket_id, branch=branch)
+    done = queue.tickets.operations(found.ticket_id, branch=branch)
     if oversees:
         return done
     if found.kind is Kind.VERIFY and found.state is not State.DONE:
@@ -125,13 +125,13 @@ def operations(found: SeenTicket, who: Somebody, queue: Queue, branch: bool = Fa
 @router.get("/api/tickets/{ticket_id}/others")
 def others(found: SeenTicket, who: Somebody, queue: Queue) -> list[OtherMasklet]:
     """The other masklets of the same video."""
-    return queue.store.others(found.ticket_id, seen_by=who)
+    return queue.tickets.others(found.ticket_id, seen_by=who)
 
 
 @router.get("/api/branches")
 def branches(_: Overseer, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Operation]:
     """Operations that were sent after a lease was lost, over all tickets."""
-    return queue.store.branches(limit)
+    return queue.tickets.branches(limit)
 
 
 # --- working -----------------------------------------------------------------------------------------------------
@@ -140,50 +140,52 @@ def branches(_: Overseer, queue: Queue, limit: Annotated[int, Query(ge=1, le=100
 @router.post("/api/tickets/claim", responses={204: {"description": "There is no ticket for you."}})
 def claim(body: Sent[Claim], who: Somebody, queue: Queue) -> Ticket:
     """Leases the next ticket to this person."""
-    found = queue.store.claim(who, body.kinds, claim_id=body.claim_id, ticket_id=body.ticket_id, batch_id=body.batch_id)
+    found = queue.tickets.claim(
+        who, body.kinds, claim_id=body.claim_id, ticket_id=body.ticket_id, batch_id=body.batch_id
+    )
     return found if found is not None else Response(status_code=204)  # type: ignore[return-value]  # no body
 
 
 @router.post("/api/tickets/{ticket_id}/objects")
 def new_object(ticket_id: Id, body: Sent[NewObject], who: Somebody, queue: Queue) -> Ticket:
     """Opens a ticket for another object in the same video."""
-    return queue.store.new_object(ticket_id, body.token, who, claim_id=body.claim_id)
+    return queue.tickets.new_object(ticket_id, body.token, who, claim_id=body.claim_id)
 
 
 @router.post("/api/tickets/{ticket_id}/heartbeat")
 def heartbeat(ticket_id: Id, body: Sent[LeaseBody], who: Somebody, queue: Queue) -> Ticket:
     """Renews the lease."""
-    return queue.store.heartbeat(ticket_id, body.token, who)
+    return queue.tickets.heartbeat(ticket_id, body.token, who)
 
 
 @router.post("/api/tickets/{ticket_id}/release")
 def release(ticket_id: Id, body: Sent[LeaseBody], who: Somebody, queue: Queue) -> Ticket:
     """Gives the ticket back."""
-    return queue.store.release(ticket_id, body.token, who)
+    return queue.tickets.release(ticket_id, body.token, who)
 
 
 @router.post("/api/tickets/{ticket_id}/end-lease")
 def end_lease(ticket_id: Id, body: Sent[LeaseBody], who: Manager, queue: Queue) -> Ticket:
     """Ends another person's lease; for leads and admins."""
-    return queue.store.end_lease(ticket_id, body.token, by=who)
+    return queue.tickets.end_lease(ticket_id, body.token, by=who)
 
 
 @router.post("/api/tickets/{ticket_id}/operations")
 def append_operations(ticket_id: Id, body: Sent[OperationsBody], who: Somebody, queue: Queue) -> AppendResult:
     """Stores operations; those that are stored already are skipped."""
-    return queue.store.append_operations(ticket_id, body.token, who, body.operations)
+    return queue.tickets.append_operations(ticket_id, body.token, who, body.operations)
 
 
 @router.post("/api/tickets/{ticket_id}/finish")
 def finish(ticket_id: Id, body: Sent[Finish], who: Somebody, queue: Queue) -> FinishResult:
     """Finishes the ticket with a verdict or with a masklet."""
-    return queue.store.finish(ticket_id, body.token, who, body.outcome, video_of=queue.media.info)
+    return queue.tickets.finish(ticket_id, body.token, who, body.outcome, video_of=queue.media.info)
 
 
 @router.post("/api/tickets/{ticket_id}/unsubmit")
 def unsubmit(ticket_id: Id, body: Sent[TakeBack], who: Somebody, queue: Queue) -> Ticket:
     """Takes a finished ticket back, under a new lease."""
-    return queue.store.unsubmit(ticket_id, who, operation_id=body.operation_id, created_at=body.created_at)
+    return queue.tickets.unsubmit(ticket_id, who, operation_id=body.operation_id, created_at=body.created_at)
 
 
 def _without_masklet(operation: Operation) -> Operation:

@@ -47,9 +47,9 @@ class _TicketAhead:
 class Live:
     """Live refinement over one queue and one model."""
 
-    def __init__(self, store: TicketStore, info: Callable[[str], VideoInfo], model: Segmenter) -> None:
+    def __init__(self, tickets: TicketStore, info: Callable[[str], VideoInfo], model: Segmenter) -> None:
         """info: size and length of a video, by its id."""
-        self._store, self._info, self._model = store, info, model
+        self._tickets, self._info, self._model = tickets, info, model
         self._turns = Turns()
         self._running: dict[str, tuple[str, Job]] = {}  # by ticket: its person and its job
         self._lock = threading.Lock()
@@ -62,7 +62,7 @@ class Live:
 
     def versions(self, ticket_id: str) -> dict[str, Version]:
         """The masks that the operations of a ticket made, by operation_id."""
-        with self._store.database.read() as c:
+        with self._tickets.database.read() as c:
             return versions_of(c, ticket_id)
 
     def draft(self, ticket: Ticket) -> Draft:
@@ -77,8 +77,8 @@ class Live:
         """
         _frame_of(operation)
         self._check_turn(ticket_id, person)
-        kept = self._store.append_operations(ticket_id, token, person, [operation])
-        ticket = self._store.held(ticket_id, token, person)  # a repeated operation may come from an older lease
+        kept = self._tickets.append_operations(ticket_id, token, person, [operation])
+        ticket = self._tickets.held(ticket_id, token, person)  # a repeated operation may come from an older lease
         versions = self.versions(ticket_id)
         made = versions.get(operation.operation_id)
         return StartedOperation(kept.seq, made or self._work(ticket, operation.operation_id, versions))
@@ -121,7 +121,7 @@ class Live:
 
     def keep(self, ticket: Ticket, version: Version) -> Version:
         """Stores a version, and returns the one that is stored: the first, if there were two answers."""
-        return add_version(self._store.database, ticket.ticket_id, version)
+        return add_version(self._tickets.database, ticket.ticket_id, version)
 
     def load(self) -> None:
         """Loads the model when nothing else waits. A page asks for it before a person corrects masklets."""
@@ -132,7 +132,7 @@ class Live:
 
         The previous ticket that this person asked for comes first if they still hold it: they still work on it.
         """
-        ticket = self._store.held(ticket_id, token, person)
+        ticket = self._tickets.held(ticket_id, token, person)
         frames = sorted(self.draft(ticket).frame_idx, key=lambda i: abs(i - frame_idx))
         with self._asking:
             before = self._asked.get(person.name, [])
@@ -143,7 +143,7 @@ class Live:
 
     def _is_held(self, ahead: _TicketAhead, person: Person) -> bool:
         try:
-            return bool(self._store.held(ahead.ticket_id, ahead.token, person))
+            return bool(self._tickets.held(ahead.ticket_id, ahead.token, person))
         except QueueError:
             return False
 
@@ -154,8 +154,8 @@ class Live:
             yield from self._model.warm(ahead.video_id, ahead.frame_idx)
 
     def _facts(self, ticket: Ticket) -> tuple[VideoInfo, Masklet | None, list[Operation]]:
-        masklet = self._store.masklet(ticket.ticket_id) if ticket.masklet_id is not None else None
-        return self._info(ticket.video_id), masklet, self._store.operations(ticket.ticket_id)
+        masklet = self._tickets.masklet(ticket.ticket_id) if ticket.masklet_id is not None else None
+        return self._info(ticket.video_id), masklet, self._tickets.operations(ticket.ticket_id)
 
 
 class ModelTask:

@@ -1,7 +1,7 @@
 """Leases: who holds a ticket, under which fencing token, until when.
 
 Every lease, also an ended one, is a row of `leases`; the current one is also in the ticket's row. Works inside the
-store's transactions. The statements are built once, because building one takes longer than running it.
+transactions of `TicketStore`. The statements are built once, because building one takes longer than running it.
 """
 
 from __future__ import annotations

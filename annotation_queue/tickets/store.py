@@ -425,7 +425,7 @@ class TicketStore:
         with self.database.read() as c:
             return reading.ticket(c, ticket_id)
 
-    def tickets(
+    def find(
         self,
         *,
         kind: Kind | None = None,

@@ -76,8 +76,8 @@ def _catalog(s: Services) -> str:
 
 
 def _queue_database(s: Services) -> str:
-    store, accounts = s.open_queue()
-    return f"{counted(len(store.batches()), 'batch')}, {counted(len(accounts.list()), 'person')}"
+    tickets, accounts = s.open_queue()
+    return f"{counted(len(tickets.batches()), 'batch')}, {counted(len(accounts.list()), 'person')}"
 
 
 def _batches(s: Services) -> str:

@@ -21,9 +21,9 @@ def add(batch: Annotated[str, typer.Argument(help="As `masklets stats` shows it.
     from engine.stages.gold import gold_tickets
 
     with connect() as s:
-        store, _ = s.open_queue()
-        found = gold_tickets(s, store.batch_result(batch))
-        added = store.add_gold(batch, found, by=Person(name=OPERATOR, roles=frozenset()))
+        tickets, _ = s.open_queue()
+        found = gold_tickets(s, tickets.batch_result(batch))
+        added = tickets.add_gold(batch, found, by=Person(name=OPERATOR, roles=frozenset()))
     console.out.print(f"{added} new gold tickets from batch {batch}, of {len(found)} that it gives")
 
 

@@ -39,10 +39,10 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     has_model = find_spec("torch") is not None
     if not has_model:
         log.warning("serving without live refinement: PyTorch is not installed (pip install 'masklet-engine[model]')")
-    store, accounts = s.open_queue(GRACE_S)
+    tickets, accounts = s.open_queue(GRACE_S)
     media = StoredMedia(s)
     return create_app(
-        store,
+        tickets,
         media,
         accounts=accounts,
         deliver=deliverer(s.settings) if deliver else None,

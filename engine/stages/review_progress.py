@@ -31,12 +31,12 @@ def of_open_batches(s: Services) -> dict[str, ReviewProgress]:
     in_review = batches.in_review(s.blobs)
     if not in_review:
         return {}
-    store, _ = s.open_queue()
-    figures = store.figures()
+    tickets, _ = s.open_queue()
+    figures = tickets.figures()
     found = {}
     for batch_id in in_review:
         try:
-            batch = store.batch(batch_id)
+            batch = tickets.batch(batch_id)
         except NoSuchBatch:  # its tickets are in another database
             continue
         kinds = [kind.expected_s for kind in figures.batches if kind.batch_id == batch_id]

@@ -106,9 +106,9 @@ class Page:
         self.until(lambda: self.named() == 0)
 
 
-def draft(store, ticket_id="track-1", frames=FRAMES):
+def draft(tickets, ticket_id="track-1", frames=FRAMES):
     """A ticket's draft as the server derives it."""
-    return Live(store, SyntheticMedia(frames).info, SyntheticModel()).draft(store.ticket(ticket_id))
+    return Live(tickets, SyntheticMedia(frames).info, SyntheticModel()).draft(tickets.ticket(ticket_id))
 
 
 def is_disc(masks, frame_idx):

@@ -144,8 +144,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(uri: str, clock: Clock) -> Iterator[TicketStore]:
-    """A store whose clock the test moves, on each kind of database."""
+def tickets(uri: str, clock: Clock) -> Iterator[TicketStore]:
+    """A ticket store whose clock the test moves, on each kind of database."""
     database = Database(uri)
     yield TicketStore(database, clock=clock)
     database.close()

@@ -15,14 +15,14 @@ from storage.records import Verdict
 def accept_all(uri: str, name: str, start: Event, results: Queue) -> None:
     """Work of one process: claim and accept until no ticket is left."""
     database = Database(uri)
-    store = TicketStore(database)
+    tickets = TicketStore(database)
     person = Person(name=name, roles=frozenset({Role.VERIFIER}))
     start.wait()
     claimed = []
-    while ticket := store.claim(person, claim_id=uuid.uuid4().hex):
+    while ticket := tickets.claim(person, claim_id=uuid.uuid4().hex):
         claimed.append((ticket.ticket_id, ticket.lease_token))
         accept = Submission(operation_id=uuid.uuid4().hex, created_at="", verdict=Verdict.ACCEPT)
-        store.finish(ticket.ticket_id, ticket.lease_token, person, accept)
+        tickets.finish(ticket.ticket_id, ticket.lease_token, person, accept)
     results.put((name, claimed))
     database.close()
 

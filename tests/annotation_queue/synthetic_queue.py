@@ -244,7 +244,7 @@ def corrected(masklet: Masklet, masklet_id: str) -> Masklet:
     return replace(masklet, masklet_id=masklet_id, phase="3", click_count=3, edited_frame_count=1)
 
 
-def tickets(count: int, frame_count: int = 48, prefix: str = "ticket") -> list[NewTicket]:
+def verify_tickets(count: int, frame_count: int = 48, prefix: str = "ticket") -> list[NewTicket]:
     """Verify tickets over as many masklets."""
     model = candidate("m", frame_count=frame_count)
     return [
@@ -352,17 +352,17 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=90.0, help="seconds")
     arguments = parser.parse_args()
     uri = arguments.uri or f"sqlite:///{tempfile.mkdtemp()}/queue.db"
-    store = TicketStore(Database(uri), lease_s=arguments.lease)
-    accounts = Accounts(store.database, hasher=CHEAP)
+    tickets = TicketStore(Database(uri), lease_s=arguments.lease)
+    accounts = Accounts(tickets.database, hasher=CHEAP)
     if not accounts.list():  # a new password would end every login
-        add_people(store.database)
+        add_people(tickets.database)
     if arguments.tickets:
-        store.open_batch("batch-1", tickets(arguments.tickets, arguments.frames))
+        tickets.open_batch("batch-1", verify_tickets(arguments.tickets, arguments.frames))
     if arguments.tracks:
         corrections = [track_ticket(f"track-{i}", frame_count=arguments.frames) for i in range(arguments.tracks)]
-        store.open_batch("batch-2", corrections)
+        tickets.open_batch("batch-2", corrections)
     model = SyntheticModel(arguments.slow)
-    app = create_app(store, SyntheticMedia(arguments.frames), accounts=accounts, segmenter=model)
+    app = create_app(tickets, SyntheticMedia(arguments.frames), accounts=accounts, segmenter=model)
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
 
 

@@ -13,7 +13,7 @@ from annotation_queue.errors import NotLoggedIn, QueueUnreachable, WrongPassword
 from annotation_queue.records import NewGold
 from storage.records import Verdict
 from tests.annotation_queue.api.running import running
-from tests.annotation_queue.synthetic_queue import PASSWORD, tickets
+from tests.annotation_queue.synthetic_queue import PASSWORD, verify_tickets
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_repeated_requests_change_nothing(queue):
     name = "lost-answers"
     token = queue.accounts.issue_token("vera")
     with QueueClient(queue.url, token=queue.accounts.issue_token("pipeline"), transport=Flaky()) as client:
-        client.open_batch(name, tickets(3, frame_count=4, prefix=name))
+        client.open_batch(name, verify_tickets(3, frame_count=4, prefix=name))
     with QueueClient(queue.url, token=token, transport=Flaky()) as client:
         seen = []
         while ticket := client.claim(batch_id=name):
@@ -124,7 +124,7 @@ class Counting(httpx.HTTPTransport):
 def test_many_tickets_are_sent_in_several_requests(queue, monkeypatch):
     monkeypatch.setattr(client_module, "CHUNK", 4)
     monkeypatch.setattr(client_module, "CHUNK_BYTES", 20_000)
-    small, large = tickets(10, frame_count=8, prefix="small"), tickets(3, frame_count=400, prefix="large")
+    small, large = verify_tickets(10, frame_count=8, prefix="small"), verify_tickets(3, frame_count=400, prefix="large")
     gold = [NewGold(ticket=replace(t, ticket_id=f"gold-{t.ticket_id}"), expected=Verdict.ACCEPT) for t in small + large]
     sent = Counting()
     token = queue.accounts.issue_token("pipeline")

@@ -16,7 +16,7 @@ from annotation_queue import migrate, schema
 from annotation_queue.database import Database, WrongSchema
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.racing import open_and_close
-from tests.annotation_queue.synthetic_queue import tickets
+from tests.annotation_queue.synthetic_queue import verify_tickets
 
 pytestmark = pytest.mark.usefixtures("no_tables")
 
@@ -73,7 +73,7 @@ def test_the_schema_names_the_last_revision():
 
 def test_opening_a_database_that_is_up_to_date_changes_nothing_and_runs_no_migration(uri, monkeypatch):
     database = Database(uri)
-    TicketStore(database).open_batch("b", tickets(1, frame_count=4))
+    TicketStore(database).open_batch("b", verify_tickets(1, frame_count=4))
     database.close()
     before = tables(uri)
     monkeypatch.setattr(migrate, "upgrade", lambda _: pytest.fail("a migration runs"))

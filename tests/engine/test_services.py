@@ -27,8 +27,8 @@ def modes(folder):
 def test_no_other_user_can_read_what_a_home_holds(tmp_path, usual_umask):
     home = tmp_path / "new" / "home"
     with connect(Settings(home=home)) as s:
-        store, accounts = s.open_queue()
-        store.stats()
+        tickets, accounts = s.open_queue()
+        tickets.stats()
         accounts.add("vera", [Role.VERIFIER], "correct horse")
         assert s.tables.videos() == []
         assert s.registry.promoted() is None

@@ -8,7 +8,7 @@ from annotation_queue.api.app import create_app
 from annotation_queue.client import QueueClient
 from annotation_queue.database import Database
 from annotation_queue.tickets.store import TicketStore
-from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, tickets
+from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, verify_tickets
 
 
 class Queue:
@@ -40,4 +40,4 @@ def running(folder):
 def open_batch(pipeline, request, count):
     """Opens a batch of `count` verify tickets, named after the test."""
     prefix = request.node.name.replace("[", "-").replace("]", "")[:60]
-    return pipeline.open_batch(prefix, tickets(count, frame_count=8, prefix=prefix))
+    return pipeline.open_batch(prefix, verify_tickets(count, frame_count=8, prefix=prefix))

@@ -10,7 +10,7 @@ from annotation_queue.client import new_id
 from annotation_queue.records import Role, Scope, State
 from storage.records import Verdict
 from tests.annotation_queue.api.running import open_batch
-from tests.annotation_queue.synthetic_queue import tickets
+from tests.annotation_queue.synthetic_queue import verify_tickets
 
 
 def test_every_route_but_health_and_login_needs_a_login(queue):
@@ -58,7 +58,7 @@ def test_a_missing_ticket_and_another_person_s_ticket_give_the_same_error(vera, 
 
 def test_a_video_is_shown_to_people_with_a_ticket_on_it(queue, pipeline, request):
     prefix = request.node.name
-    alone = replace(tickets(1, frame_count=8, prefix=prefix)[0], video_id="video-alone")
+    alone = replace(verify_tickets(1, frame_count=8, prefix=prefix)[0], video_id="video-alone")
     assert alone.masklet is not None
     pipeline.open_batch(prefix, [replace(alone, masklet=replace(alone.masklet, video_id="video-alone"))])
     with queue.client("victor") as victor, queue.client("vera") as vera:

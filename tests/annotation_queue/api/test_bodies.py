@@ -18,7 +18,7 @@ from annotation_queue.database import Database
 from annotation_queue.tickets.store import TicketStore
 from storage import rle
 from tests.annotation_queue.api.running import open_batch
-from tests.annotation_queue.synthetic_queue import SyntheticMedia, SyntheticModel, add_people, candidate, tickets
+from tests.annotation_queue.synthetic_queue import SyntheticMedia, SyntheticModel, add_people, candidate, verify_tickets
 
 PART = 64 << 10  # bytes
 FINISH = LARGE["POST", "/api/tickets/{ticket_id}/finish"]
@@ -28,11 +28,11 @@ FINISH = LARGE["POST", "/api/tickets/{ticket_id}/finish"]
 def asgi(tmp_path):
     """Sends a request to an application whose ticket `t` is held by vera. Returns the answer and the parts it read."""
     database = Database(f"sqlite:///{tmp_path}/queue.db")
-    accounts, store = add_people(database), TicketStore(database)
-    store.open_batch("b", tickets(1, frame_count=8, prefix="t"))
+    accounts, tickets = add_people(database), TicketStore(database)
+    tickets.open_batch("b", verify_tickets(1, frame_count=8, prefix="t"))
     people = {person.name: person for person in accounts.list()}
-    store.claim(people["vera"], claim_id="c", ticket_id="t-0000")
-    app = create_app(store, SyntheticMedia(8), accounts=accounts)
+    tickets.claim(people["vera"], claim_id="c", ticket_id="t-0000")
+    app = create_app(tickets, SyntheticMedia(8), accounts=accounts)
 
     def send(name, path, parts, method="POST"):
         headers = [(b"content-type", b"application/json")]

@@ -20,7 +20,7 @@ from annotation_queue.records import Kind
 from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.api.running import open_batch
-from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, tickets
+from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, verify_tickets
 
 
 def test_a_client_raises_the_exception_that_the_queue_raised(queue, pipeline, vera, ann, request):
@@ -36,7 +36,7 @@ def test_a_client_raises_the_exception_that_the_queue_raised(queue, pipeline, ve
     with pytest.raises(ValueError, match="reason"):
         vera.finish(ticket, verdict=Verdict.REJECT)
     with pytest.raises(BatchSealed):
-        pipeline.open_batch(batch.batch_id, tickets(1, prefix="late"))
+        pipeline.open_batch(batch.batch_id, verify_tickets(1, prefix="late"))
     with pytest.raises(NoSuchTicket):
         pipeline.ticket("nothing-here")
     with pytest.raises(NoSuchBatch):
@@ -70,9 +70,9 @@ def test_a_malformed_body_gives_an_error_of_one_line(browser, body, says):
 @pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
 def test_values_that_the_database_cannot_store_are_refused(uri):
     database = Database(uri)
-    store, headers = TicketStore(database), {"Authorization": f"Bearer {add_people(database).issue_token('vera')}"}
-    store.open_batch("b", tickets(1, frame_count=4))
-    with serving(create_app(store, SyntheticMedia(8))) as url, httpx.Client(base_url=url, headers=headers) as http:
+    tickets, headers = TicketStore(database), {"Authorization": f"Bearer {add_people(database).issue_token('vera')}"}
+    tickets.open_batch("b", verify_tickets(1, frame_count=4))
+    with serving(create_app(tickets, SyntheticMedia(8))) as url, httpx.Client(base_url=url, headers=headers) as http:
         ticket = http.post("/api/tickets/claim", json={"claim_id": "c"}).json()["ticket_id"]
         answer = http.post(f"/api/tickets/{ticket}/heartbeat", json={"token": 10**30})
         assert answer.status_code == 422 and len(answer.json()["error"]) < 100

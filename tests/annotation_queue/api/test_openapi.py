@@ -12,7 +12,7 @@ from annotation_queue.database import Database
 from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Kind, Person, Role
 from annotation_queue.tickets.store import TicketStore
-from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, tickets
+from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, verify_tickets
 
 schemathesis = pytest.importorskip("schemathesis", reason="the dev extra brings it")
 
@@ -21,13 +21,13 @@ schemathesis = pytest.importorskip("schemathesis", reason="the dev extra brings 
 def served(tmp_path_factory):
     """The application, and the token of a person with every role, so that only the content can be refused."""
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('openapi')}/queue.db")
-    accounts, store = add_people(database), TicketStore(database)
+    accounts, tickets = add_people(database), TicketStore(database)
     accounts.add("eve", list(Role))
-    store.open_batch("b", tickets(20, frame_count=4))
+    tickets.open_batch("b", verify_tickets(20, frame_count=4))
     eve = Person(name="eve", roles=frozenset(Role))
-    store.claim(eve, [Kind.VERIFY], claim_id="c")
+    tickets.claim(eve, [Kind.VERIFY], claim_id="c")
     unreachable = Provider("http://127.0.0.1:9", "masklets", page="http://127.0.0.1:8")
-    yield create_app(store, SyntheticMedia(8), accounts=accounts, oidc=unreachable), accounts
+    yield create_app(tickets, SyntheticMedia(8), accounts=accounts, oidc=unreachable), accounts
     database.close()
 
 

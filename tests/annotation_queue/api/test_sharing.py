@@ -17,7 +17,7 @@ from annotation_queue.database import Database
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.records import Role
 from annotation_queue.tickets.store import TicketStore
-from tests.annotation_queue.synthetic_queue import CHEAP, PASSWORD, SyntheticMedia, serving, tickets
+from tests.annotation_queue.synthetic_queue import CHEAP, PASSWORD, SyntheticMedia, serving, verify_tickets
 from tests.annotation_queue.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -81,9 +81,9 @@ def running(folder, gate):
         accounts.add(f"person-{n}", [Role.VERIFIER])
     for name, role in (("vera", Role.VERIFIER), ("victor", Role.VERIFIER), ("lea", Role.LEAD)):
         accounts.add(name, [role], PASSWORD)
-    store = TicketStore(database)
-    store.open_batch("b", tickets(2, frame_count=8))
-    with serving(create_app(store, GatedMedia(gate), accounts=accounts)) as url:
+    tickets = TicketStore(database)
+    tickets.open_batch("b", verify_tickets(2, frame_count=8))
+    with serving(create_app(tickets, GatedMedia(gate), accounts=accounts)) as url:
         yield url, accounts
         gate.open.set()
     database.close()

@@ -35,13 +35,13 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture
 def desk(tmp_path):
-    """A queue with tickets to correct: (store, URL, tokens of ann and andy)."""
+    """A queue with tickets to correct: (ticket store, URL, tokens of ann and andy)."""
     database = Database(f"sqlite:///{tmp_path}/queue.db")
-    store, accounts = TicketStore(database), add_people(database)
+    tickets, accounts = TicketStore(database), add_people(database)
     accounts.add("andy", [*accounts.caller(accounts.issue_token("ann")).person.roles])
-    store.open_batch("b", [track_ticket(f"track-{n}", frame_count=FRAMES) for n in range(3)])
-    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts)) as url:
-        yield store, url, {name: accounts.issue_token(name) for name in ("ann", "andy")}
+    tickets.open_batch("b", [track_ticket(f"track-{n}", frame_count=FRAMES) for n in range(3)])
+    with serving(create_app(tickets, SyntheticMedia(FRAMES), accounts=accounts)) as url:
+        yield tickets, url, {name: accounts.issue_token(name) for name in ("ann", "andy")}
     database.close()
 
 
@@ -89,7 +89,7 @@ AREA = int(mask(0).sum())
     ],
 )
 def test_a_masklet_that_does_not_fit_its_video_is_rejected(desk, changes, says):
-    store, url, tokens = desk
+    tickets, url, tokens = desk
     with client(url, tokens["ann"]) as http:
         ticket = claimed(http)
         answer = submit(http, ticket, sent(**changes))
@@ -110,7 +110,7 @@ def test_200_000_frames_are_rejected_before_a_mask_is_decoded(desk, monkeypatch)
 
 
 def test_what_a_client_cannot_know_is_filled_in_by_the_queue(desk):
-    store, url, tokens = desk
+    tickets, url, tokens = desk
     lies = {
         "masklet_id": "m-track-1",  # another candidate of the batch
         "batch_id": "another",
@@ -136,7 +136,7 @@ def test_what_a_client_cannot_know_is_filled_in_by_the_queue(desk):
         assert answer.status_code == 200, answer.text
         again = submit(http, ticket, sent(**lies))
         assert again.json() == answer.json()
-    base, made = store.masklet("track-0"), store.masklet(answer.json()["next_ticket_id"])
+    base, made = tickets.masklet("track-0"), tickets.masklet(answer.json()["next_ticket_id"])
     assert made.masklet_id not in {"m-track-0", "m-track-1", "m-track-2"} and made.batch_id == "b"
     assert (made.round, made.checkpoint, made.prompt, made.split) == (
         base.round,
@@ -152,19 +152,19 @@ def test_what_a_client_cannot_know_is_filled_in_by_the_queue(desk):
 
 @pytest.mark.parametrize("round", [2**70, -1])
 def test_a_round_is_not_taken_from_the_client(desk, round):
-    store, url, tokens = desk
+    tickets, url, tokens = desk
     with client(url, tokens["ann"]) as http:
         answer = submit(http, claimed(http), sent(round=round))
-    assert store.masklet(answer.json()["next_ticket_id"]).round == store.masklet("track-0").round
+    assert tickets.masklet(answer.json()["next_ticket_id"]).round == tickets.masklet("track-0").round
 
 
 def test_two_masklets_with_the_same_id_of_the_client_have_different_ids(desk):
-    store, url, tokens = desk
+    tickets, url, tokens = desk
     made = []
     for name in tokens:
         with client(url, tokens[name]) as http:
             answer = submit(http, claimed(http, f"of-{name}"), sent(masklet_id="same"), operation_id=f"end-{name}")
-            made.append(store.masklet(answer.json()["next_ticket_id"]).masklet_id)
+            made.append(tickets.masklet(answer.json()["next_ticket_id"]).masklet_id)
     assert len({*made, "same"}) == 3
 
 
@@ -193,7 +193,7 @@ def test_a_heartbeat_does_not_wait_while_another_persons_masks_are_decoded(desk,
 
 
 def test_an_operation_that_comes_while_masks_are_decoded_is_not_lost(desk, monkeypatch):
-    store, url, tokens = desk
+    tickets, url, tokens = desk
     check, calls = rules.check_masklet, []
     with client(url, tokens["ann"]) as http:
         ticket = claimed(http)
@@ -210,17 +210,17 @@ def test_an_operation_that_comes_while_masks_are_decoded_is_not_lost(desk, monke
         with client(url, tokens["ann"]) as other:
             answer = submit(other, ticket, sent())
     assert calls == [200] and answer.status_code == 200
-    made = store.masklet(answer.json()["next_ticket_id"])
+    made = tickets.masklet(answer.json()["next_ticket_id"])
     assert made.edited_frame_count == 1, "measured again, with the stroke"
 
 
 def test_a_masklet_made_from_nothing_gets_its_prompt_from_its_operations(desk):
-    store, url, tokens = desk
-    store.open_batch("c", [NewTicket(ticket_id="new", kind=Kind.TRACK, video_id="video-0", phase="3")])
+    tickets, url, tokens = desk
+    tickets.open_batch("c", [NewTicket(ticket_id="new", kind=Kind.TRACK, video_id="video-0", phase="3")])
     with QueueClient(url, token=tokens["ann"]) as queue:
         ticket = queue.claim(batch_id="c")
         assert ticket is not None
         done = queue.finish(ticket, masklet=replace(candidate("x", frame_count=FRAMES), checkpoint="mine", round=9))
     assert done.next_ticket_id is not None
-    made = store.masklet(done.next_ticket_id)
+    made = tickets.masklet(done.next_ticket_id)
     assert (made.checkpoint, made.round, made.prompt, made.parent_id) == ("by hand", 0, "{}", None)

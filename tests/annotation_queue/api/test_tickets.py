@@ -10,7 +10,7 @@ from annotation_queue.records import Kind, NewOperation, NewTicket, QueuePolicy,
 from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.api.running import open_batch
-from tests.annotation_queue.synthetic_queue import corrected, tickets
+from tests.annotation_queue.synthetic_queue import corrected, verify_tickets
 from tests.annotation_queue.waiting import wait_until
 
 
@@ -55,8 +55,8 @@ def test_a_ticket_may_have_no_masklet(pipeline, ann, request):
 
 
 def test_a_verifier_cannot_read_another_s_verdict_before_giving_one(queue, request):
-    store = TicketStore(queue.accounts._database, policy=QueuePolicy(overlap=2, overlap_share=1.0))
-    store.open_batch(request.node.name, tickets(1, frame_count=8, prefix=request.node.name))
+    tickets = TicketStore(queue.accounts._database, policy=QueuePolicy(overlap=2, overlap_share=1.0))
+    tickets.open_batch(request.node.name, verify_tickets(1, frame_count=8, prefix=request.node.name))
     with queue.client("vera") as vera, queue.client("victor") as victor, queue.client("lea") as lea:
         first = vera.claim(batch_id=request.node.name)
         vera.finish(first, verdict=Verdict.REFINE)

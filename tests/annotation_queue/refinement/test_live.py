@@ -40,12 +40,12 @@ def model():
 
 
 @pytest.fixture
-def bench(store, model):
+def bench(tickets, model):
     """A server with one track ticket, which ann holds: (client, ticket)."""
-    accounts = add_people(store.database)
-    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
-    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
-    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
+    accounts = add_people(tickets.database)
+    tickets.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    ticket = tickets.claim(ANN, [Kind.TRACK], claim_id="c")
+    with serving(create_app(tickets, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
         token = accounts.issue_token("ann")
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20) as client:
             yield client, ticket
@@ -71,19 +71,19 @@ def refine(client, ticket, said, token=None):
     return [said for said in map(json.loads, answer.text.splitlines()) if said["event"] != "alive"]
 
 
-def draft(store, ticket, model):
+def draft(tickets, ticket, model):
     """The draft as another server process computes it."""
-    return Live(store, SyntheticMedia(FRAMES).info, model).draft(store.ticket(ticket.ticket_id))
+    return Live(tickets, SyntheticMedia(FRAMES).info, model).draft(tickets.ticket(ticket.ticket_id))
 
 
-def test_a_click_is_stored_and_its_answer_becomes_a_version(bench, store, model):
+def test_a_click_is_stored_and_its_answer_becomes_a_version(bench, tickets, model):
     client, ticket = bench
     kept, frame, done = refine(client, ticket, operation(1))
     assert kept == {"event": "kept", "seq": 1}
     assert frame["frame"]["frame_idx"] == 8 and frame["frame"]["rle"].encode() == rle.encode(mask(8))
     assert done == {"event": "done", "checkpoint": "disc-finder", "round": 3, "frames": 1}
-    assert draft(store, ticket, model).masks[8].rle == rle.encode(mask(8))
-    assert [o.kind for o in store.operations(ticket.ticket_id)] == ["prompt"]
+    assert draft(tickets, ticket, model).masks[8].rle == rle.encode(mask(8))
+    assert [o.kind for o in tickets.operations(ticket.ticket_id)] == ["prompt"]
     (version,) = client.get(f"/api/tickets/{ticket.ticket_id}/versions").json()
     assert version["operation_id"] == "o1" and version["checkpoint"] == "disc-finder"
 
@@ -110,36 +110,36 @@ def test_a_slow_answer_sends_keep_alive_events(bench, model, monkeypatch):
         assert [event for event in lines if event != "alive"] == ["frame", "done"]
 
 
-def test_a_propagation_streams_its_masks_and_stores_them_at_its_end(bench, store, model):
+def test_a_propagation_streams_its_masks_and_stores_them_at_its_end(bench, tickets, model):
     client, ticket = bench
     refine(client, ticket, operation(1))
     lines = refine(client, ticket, operation(2, "propagate", direction="both"))
     assert [line["event"] for line in lines] == ["kept", *["frame"] * 11, "done"]
-    found = draft(store, ticket, model)
+    found = draft(tickets, ticket, model)
     assert all(found.masks[i].rle == rle.encode(mask(i)) for i in range(0, FRAMES, 4))
 
 
-def test_submitted_masks_that_differ_from_the_draft_are_stored_with_the_operation(bench, store, model):
+def test_submitted_masks_that_differ_from_the_draft_are_stored_with_the_operation(bench, tickets, model):
     client, ticket = bench
     refine(client, ticket, operation(1))
-    as_it_stands = draft(store, ticket, model)
-    made = replace(store.masklet(ticket.ticket_id), masklet_id="elsewhere")
+    as_it_stands = draft(tickets, ticket, model)
+    made = replace(tickets.masklet(ticket.ticket_id), masklet_id="elsewhere")
     other = {4: rle.encode(mask(30)), 12: rle.empty(made.height, made.width)}
     masks = [other.get(i, as_it_stands.masks[i].rle) for i in made.frame_idx]
     areas = [rle.area(counts, made.height, made.width) for counts in masks]
     made = replace(made, rle=tuple(masks), area_px=tuple(areas))
     outcome = Submission(operation_id="end", created_at="", masklet=made)
-    store.finish(ticket.ticket_id, ticket.lease_token, ANN, outcome)
-    end = json.loads(store.operations(ticket.ticket_id)[-1].payload)
+    tickets.finish(ticket.ticket_id, ticket.lease_token, ANN, outcome)
+    end = json.loads(tickets.operations(ticket.ticket_id)[-1].payload)
     assert end["masks"] == {str(i): counts.decode() for i, counts in other.items()}
-    assert [m.rle for _, m in sorted(draft(store, ticket, model).masks.items())] == masks
-    back = store.unsubmit(ticket.ticket_id, ANN, operation_id="back", created_at="")
+    assert [m.rle for _, m in sorted(draft(tickets, ticket, model).masks.items())] == masks
+    back = tickets.unsubmit(ticket.ticket_id, ANN, operation_id="back", created_at="")
     again = replace(outcome, operation_id="end-2")
-    store.finish(ticket.ticket_id, back.lease_token, ANN, again)
-    assert "masks" not in json.loads(store.operations(ticket.ticket_id)[-1].payload)  # the log has them already
+    tickets.finish(ticket.ticket_id, back.lease_token, ANN, again)
+    assert "masks" not in json.loads(tickets.operations(ticket.ticket_id)[-1].payload)  # the log has them already
 
 
-def test_a_dropped_connection_cancels_the_work_and_changes_nothing(bench, store, model, monkeypatch):
+def test_a_dropped_connection_cancels_the_work_and_changes_nothing(bench, tickets, model, monkeypatch):
     client, ticket = bench
     model.frame_s = 0.1
     closed, track = threading.Event(), model.track
@@ -152,14 +152,14 @@ def test_a_dropped_connection_cancels_the_work_and_changes_nothing(bench, store,
 
     monkeypatch.setattr(model, "track", tracking)
     refine(client, ticket, operation(1))
-    before = draft(store, ticket, model)
+    before = draft(tickets, ticket, model)
     body = {"token": ticket.lease_token, "operation": operation(2, "propagate", direction="both")}
     with client.stream("POST", f"/api/tickets/{ticket.ticket_id}/refine", json=body) as answer:
         lines = answer.iter_lines()
         assert json.loads(next(lines))["event"] == "kept"
         assert json.loads(next(lines))["event"] == "frame"
     assert closed.wait(20) and len(model.calls) < 12, "the model works on, though nobody waits"
-    assert draft(store, ticket, model).masks == before.masks
+    assert draft(tickets, ticket, model).masks == before.masks
     model.frame_s = 0.0
     lines = refine(client, ticket, operation(2, "propagate", direction="both"))  # sent again, it is answered
     assert lines[-1]["event"] == "done" and len(lines) == 13
@@ -178,10 +178,10 @@ def test_another_click_of_the_ticket_ends_its_propagation(bench, model):
         assert json.loads(list(lines)[-1])["why"] == "cancelled"
 
 
-def test_answered_and_cancelled_jobs_are_removed(store, model):
-    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
-    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
-    live, ended = Live(store, SyntheticMedia(FRAMES).info, model), Queue()
+def test_answered_and_cancelled_jobs_are_removed(tickets, model):
+    tickets.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    ticket = tickets.claim(ANN, [Kind.TRACK], claim_id="c")
+    live, ended = Live(tickets, SyntheticMedia(FRAMES).info, model), Queue()
 
     def start(said):
         begun = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**said))
@@ -197,11 +197,11 @@ def test_answered_and_cancelled_jobs_are_removed(store, model):
     live.close()
 
 
-def test_the_model_works_on_a_few_tickets_of_one_person_at_once(store, model):
+def test_the_model_works_on_a_few_tickets_of_one_person_at_once(tickets, model):
     many = [track_ticket(f"track-{n}", frame_count=FRAMES) for n in range(MOST_JOBS + 1)]
-    store.open_batch("b", many)
-    live, ended = Live(store, SyntheticMedia(FRAMES).info, model), Queue()
-    held = [store.claim(ANN, [Kind.TRACK], claim_id=f"c{n}", ticket_id=t.ticket_id) for n, t in enumerate(many)]
+    tickets.open_batch("b", many)
+    live, ended = Live(tickets, SyntheticMedia(FRAMES).info, model), Queue()
+    held = [tickets.claim(ANN, [Kind.TRACK], claim_id=f"c{n}", ticket_id=t.ticket_id) for n, t in enumerate(many)]
 
     def click(ticket, number):
         begun = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**operation(number)))
@@ -218,7 +218,7 @@ def test_the_model_works_on_a_few_tickets_of_one_person_at_once(store, model):
         click(ticket, number)
     with pytest.raises(TooBusy, match=f"{MOST_JOBS} tickets of ann"):
         click(held[-1], 100)
-    assert store.operations(held[-1].ticket_id) == []
+    assert tickets.operations(held[-1].ticket_id) == []
     click(held[0], 101)  # another click on a ticket replaces its job
     gate.set()
     assert sum(ended.get(timeout=20) is None for _ in range(MOST_JOBS + 1)) == MOST_JOBS
@@ -227,7 +227,7 @@ def test_the_model_works_on_a_few_tickets_of_one_person_at_once(store, model):
     live.close()
 
 
-def test_a_prompt_that_the_model_rejects_fails_and_makes_no_version(bench, store, model):
+def test_a_prompt_that_the_model_rejects_fails_and_makes_no_version(bench, tickets, model):
     client, ticket = bench
     said = operation(1, points_xy=[[5, 5]] * 21, labels=[1] * 21)
     assert refine(client, ticket, said)[-1] == {"event": "failed", "why": "ValueError", "error": "too many clicks"}
@@ -235,7 +235,7 @@ def test_a_prompt_that_the_model_rejects_fails_and_makes_no_version(bench, store
     assert refine(client, ticket, operation(2))[-1]["event"] == "done"
 
 
-def test_a_mask_with_scores_that_are_not_finite_fails_and_makes_no_version(bench, store, model, monkeypatch):
+def test_a_mask_with_scores_that_are_not_finite_fails_and_makes_no_version(bench, tickets, model, monkeypatch):
     client, ticket = bench
     found = model.click
 
@@ -265,18 +265,18 @@ def test_an_operation_that_the_model_cannot_answer_is_rejected(bench, said, stat
     assert refine(client, ticket, said).status_code == status
 
 
-def test_an_operation_under_a_stale_lease_is_rejected_and_stored_as_a_branch(bench, store):
+def test_an_operation_under_a_stale_lease_is_rejected_and_stored_as_a_branch(bench, tickets):
     client, ticket = bench
-    store.release(ticket.ticket_id, ticket.lease_token, ANN)
-    store.claim(ANN, [Kind.TRACK], claim_id="again")
+    tickets.release(ticket.ticket_id, ticket.lease_token, ANN)
+    tickets.claim(ANN, [Kind.TRACK], claim_id="again")
     answer = refine(client, ticket, operation(1))
     assert answer.status_code == 409 and answer.json()["kind"] == "LeaseLost"
-    assert [o.operation_id for o in store.operations(ticket.ticket_id, branch=True)] == ["o1"]
+    assert [o.operation_id for o in tickets.operations(ticket.ticket_id, branch=True)] == ["o1"]
     warm = client.post(f"/api/tickets/{ticket.ticket_id}/warm", json={"token": ticket.lease_token})
     assert warm.status_code == 409
 
 
-def test_a_repeated_operation_is_answered_as_first_stored_and_only_to_the_holder(bench, store, model):
+def test_a_repeated_operation_is_answered_as_first_stored_and_only_to_the_holder(bench, tickets, model):
     client, ticket = bench
     path = f"/api/tickets/{ticket.ticket_id}/operations"
     assert client.post(path, json={"token": ticket.lease_token, "operations": [operation(1)]}).status_code == 200
@@ -284,18 +284,18 @@ def test_a_repeated_operation_is_answered_as_first_stored_and_only_to_the_holder
     other = operation(1, frame_idx=20, points_xy=[[1, 1]], labels=[0])
     assert refine(client, ticket, other)[1]["frame"]["frame_idx"] == 8
     assert client.post(path, json={"token": ticket.lease_token, "operations": [operation(3)]}).status_code == 200
-    store.release(ticket.ticket_id, ticket.lease_token, ANN)
-    again = store.claim(ANN, [Kind.TRACK], claim_id="again")
+    tickets.release(ticket.ticket_id, ticket.lease_token, ANN)
+    again = tickets.claim(ANN, [Kind.TRACK], claim_id="again")
     for number in (1, 3):  # answered already, and not
         answer = refine(client, ticket, operation(number))
         assert (answer.status_code, answer.json()["kind"]) == (409, "LeaseLost")
-        live = Live(store, SyntheticMedia(FRAMES).info, model)
+        live = Live(tickets, SyntheticMedia(FRAMES).info, model)
         with pytest.raises(NotAllowed):
             live.begin(ticket.ticket_id, again.lease_token, ANDY, NewOperation(**operation(number)))
     assert refine(client, again, operation(3))[-1]["event"] == "done"
 
 
-def test_an_undone_operation_is_not_answered(bench, store):
+def test_an_undone_operation_is_not_answered(bench, tickets):
     client, ticket = bench
     acts = [operation(1), operation(2, "undo", operation_id="o1")]
     path = f"/api/tickets/{ticket.ticket_id}/operations"
@@ -328,17 +328,17 @@ class Videos(SyntheticModel):
             self.ahead.append((video_id, i))
 
 
-def test_the_ticket_on_screen_is_encoded_before_the_next_one_and_people_take_turns(store):
+def test_the_ticket_on_screen_is_encoded_before_the_next_one_and_people_take_turns(tickets):
     model, people = Videos(), (ANN, ANDY)
     new = track_ticket(frame_count=FRAMES)
     assert new.masklet is not None
     videos = [
         (f"track-{i}", f"video-{i}", replace(new.masklet, masklet_id=f"m{i}", video_id=f"video-{i}")) for i in range(4)
     ]
-    store.open_batch("b", [replace(new, ticket_id=t, video_id=v, masklet=masklet) for t, v, masklet in videos])
-    live = Live(store, SyntheticMedia(FRAMES).info, model)
+    tickets.open_batch("b", [replace(new, ticket_id=t, video_id=v, masklet=masklet) for t, v, masklet in videos])
+    live = Live(tickets, SyntheticMedia(FRAMES).info, model)
     live.load()  # the model is busy until everybody has asked
-    mine = {person.name: [store.claim(person, [Kind.TRACK], claim_id=f"c{n}") for n in range(2)] for person in people}
+    mine = {person.name: [tickets.claim(person, [Kind.TRACK], claim_id=f"c{n}") for n in range(2)] for person in people}
     for n in range(2):
         for person in people:
             ticket = mine[person.name][n]
@@ -352,18 +352,18 @@ def test_the_ticket_on_screen_is_encoded_before_the_next_one_and_people_take_tur
     for name, (shown, coming) in mine.items():
         assert order[name] == [shown.video_id] * 12 + [coming.video_id] * 12
     first = {video for video, _ in model.ahead[:24]}
-    assert first == {tickets[0].video_id for tickets in mine.values()}, "one person waits for another's next ticket"
+    assert first == {shown.video_id for shown, _ in mine.values()}, "one person waits for another's next ticket"
 
     model.ahead.clear()
     shown, coming = mine["ann"]
-    store.release(shown.ticket_id, shown.lease_token, ANN)
+    tickets.release(shown.ticket_id, shown.lease_token, ANN)
     live.warm(coming.ticket_id, coming.lease_token, ANN, 0)
     wait_until(lambda: len(model.ahead) >= 12)
     assert {video for video, _ in model.ahead} == {coming.video_id}, "a ticket that was given back is not encoded"
     live.close()
 
 
-def test_a_propagation_keeps_its_checkpoint_when_another_is_promoted(store):
+def test_a_propagation_keeps_its_checkpoint_when_another_is_promoted(tickets):
     """All masks of an operation come from one checkpoint, and the version names it."""
     old, new = SyntheticModel(), SyntheticModel()
     new.checkpoint, new.round = "newcomer", 4
@@ -375,9 +375,9 @@ def test_a_propagation_keeps_its_checkpoint_when_another_is_promoted(store):
             return self.serving
 
     model = Promoting()
-    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
-    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
-    live, ended, made = Live(store, SyntheticMedia(FRAMES).info, model), Queue(), []
+    tickets.open_batch("b", [track_ticket(frame_count=FRAMES)])
+    ticket = tickets.claim(ANN, [Kind.TRACK], claim_id="c")
+    live, ended, made = Live(tickets, SyntheticMedia(FRAMES).info, model), Queue(), []
     begun = live.begin(
         ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**operation(1, "propagate", frame_idx=20))
     )
@@ -394,11 +394,11 @@ def test_a_propagation_keeps_its_checkpoint_when_another_is_promoted(store):
     live.close()
 
 
-def test_phase_1_answers_clicks_without_memory_and_refuses_propagation(store, model):
-    accounts = add_people(store.database)
-    store.open_batch("b", [track_ticket(phase="1")])
-    ticket = store.claim(ANN, [Kind.TRACK], claim_id="c")
-    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
+def test_phase_1_answers_clicks_without_memory_and_refuses_propagation(tickets, model):
+    accounts = add_people(tickets.database)
+    tickets.open_batch("b", [track_ticket(phase="1")])
+    ticket = tickets.claim(ANN, [Kind.TRACK], claim_id="c")
+    with serving(create_app(tickets, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
         headers = {"Authorization": f"Bearer {accounts.issue_token('ann')}"}
         with httpx.Client(base_url=url, headers=headers) as client:
             assert refine(client, ticket, operation(1))[-1]["event"] == "done"

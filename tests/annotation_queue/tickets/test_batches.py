@@ -23,123 +23,127 @@ from tests.annotation_queue.annotators import (
     claim,
     finish,
 )
-from tests.annotation_queue.synthetic_queue import candidate, tickets
+from tests.annotation_queue.synthetic_queue import candidate, verify_tickets
 
 
-def test_opening_a_batch_again_changes_nothing(store):
-    first = store.open_batch("b", tickets(3))
-    ticket = claim(store, VERA)
-    assert store.open_batch("b", tickets(3)) == first
-    assert store.ticket(ticket.ticket_id) == ticket
+def test_opening_a_batch_again_changes_nothing(tickets):
+    first = tickets.open_batch("b", verify_tickets(3))
+    ticket = claim(tickets, VERA)
+    assert tickets.open_batch("b", verify_tickets(3)) == first
+    assert tickets.ticket(ticket.ticket_id) == ticket
     assert (first.total, first.remaining, first.sealed, first.drained) == (3, 3, True, False)
 
 
-def test_a_batch_may_be_opened_in_parts_and_drains_only_when_sealed(store):
-    store.open_batch("b", tickets(1), sealed=False)
-    finish(store, VERA, Verdict.ACCEPT)
-    assert not store.batch("b").drained
-    store.open_batch("b", tickets(2), sealed=True)
-    assert (store.batch("b").total, store.batch("b").remaining) == (2, 1)
-    assert finish(store, VERA, Verdict.ACCEPT).batch_drained
-    assert store.drained_batches() == ["b"]
+def test_a_batch_may_be_opened_in_parts_and_drains_only_when_sealed(tickets):
+    tickets.open_batch("b", verify_tickets(1), sealed=False)
+    finish(tickets, VERA, Verdict.ACCEPT)
+    assert not tickets.batch("b").drained
+    tickets.open_batch("b", verify_tickets(2), sealed=True)
+    assert (tickets.batch("b").total, tickets.batch("b").remaining) == (2, 1)
+    assert finish(tickets, VERA, Verdict.ACCEPT).batch_drained
+    assert tickets.drained_batches() == ["b"]
 
 
-def test_a_sealed_batch_rejects_new_tickets(store):
-    store.open_batch("b", tickets(1))
+def test_a_sealed_batch_rejects_new_tickets(tickets):
+    tickets.open_batch("b", verify_tickets(1))
     with pytest.raises(BatchSealed):
-        store.open_batch("b", tickets(2))
-    assert store.batch("b").total == 1
+        tickets.open_batch("b", verify_tickets(2))
+    assert tickets.batch("b").total == 1
 
 
-def test_a_batch_without_tickets_is_drained_and_delivered_at_once(store):
-    assert store.open_batch("b", []).drained
+def test_a_batch_without_tickets_is_drained_and_delivered_at_once(tickets):
+    assert tickets.open_batch("b", []).drained
     told = []
-    assert store.deliver(told.append) == 1
+    assert tickets.deliver(told.append) == 1
     assert told == ["b"]
 
 
-def test_a_batch_with_a_malformed_ticket_is_not_stored(store):
-    bad = replace(tickets(2)[1], masklet=replace(candidate("bad", "video-1"), rle=(b"?",) * 12))
+def test_a_batch_with_a_malformed_ticket_is_not_stored(tickets):
+    bad = replace(verify_tickets(2)[1], masklet=replace(candidate("bad", "video-1"), rle=(b"?",) * 12))
     with pytest.raises(ValueError, match="masklet bad"):
-        store.open_batch("b", [tickets(1)[0], bad])
+        tickets.open_batch("b", [verify_tickets(1)[0], bad])
     with pytest.raises(NoSuchBatch):
-        store.batch("b")
+        tickets.batch("b")
 
 
-def test_a_ticket_belongs_to_one_batch(store):
-    store.open_batch("b", tickets(1))
+def test_a_ticket_belongs_to_one_batch(tickets):
+    tickets.open_batch("b", verify_tickets(1))
     with pytest.raises(ValueError, match="belongs to batch b"):
-        store.open_batch("c", tickets(1))
+        tickets.open_batch("c", verify_tickets(1))
 
 
-def test_two_batches_may_hold_masklets_with_the_same_id(store):
-    store.open_batch("b", tickets(1))
-    other = replace(tickets(1)[0], ticket_id="other")
+def test_two_batches_may_hold_masklets_with_the_same_id(tickets):
+    tickets.open_batch("b", verify_tickets(1))
+    other = replace(verify_tickets(1)[0], ticket_id="other")
     assert other.masklet is not None
-    store.open_batch("c", [replace(other, masklet=replace(other.masklet, click_count=9))])
-    assert store.masklet("ticket-0000").click_count == 0
-    assert store.masklet("other").click_count == 9
+    tickets.open_batch("c", [replace(other, masklet=replace(other.masklet, click_count=9))])
+    assert tickets.masklet("ticket-0000").click_count == 0
+    assert tickets.masklet("other").click_count == 9
 
 
-def test_errors_name_the_missing_ticket_or_batch(store):
-    for error, ask in [(NoSuchTicket, store.ticket), (NoSuchBatch, store.batch), (NoSuchBatch, store.result_page)]:
+def test_errors_name_the_missing_ticket_or_batch(tickets):
+    for error, ask in [
+        (NoSuchTicket, tickets.ticket),
+        (NoSuchBatch, tickets.batch),
+        (NoSuchBatch, tickets.result_page),
+    ]:
         with pytest.raises(error, match="nothing-here"):
             ask("nothing-here")
-    store.open_batch("b", [NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="1")])
+    tickets.open_batch("b", [NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="1")])
     with pytest.raises(NoSuchMasklet):
-        store.masklet("t")
+        tickets.masklet("t")
 
 
-def test_the_pages_of_a_result_add_up_to_the_whole_result(store):
-    store.open_batch("b", tickets(7))
+def test_the_pages_of_a_result_add_up_to_the_whole_result(tickets):
+    tickets.open_batch("b", verify_tickets(7))
     for _ in range(7):
-        finish(store, VERA, Verdict.ACCEPT)
+        finish(tickets, VERA, Verdict.ACCEPT)
     settled, operations, after = [], [], None
     while True:
-        page = store.result_page("b", after=after, limit=2)
+        page = tickets.result_page("b", after=after, limit=2)
         settled += page.settled
         operations += page.operations
         if (after := page.next) is None:
             break
-    whole = store.batch_result("b")
+    whole = tickets.batch_result("b")
     assert (tuple(settled), tuple(operations)) == (whole.settled, whole.operations)
     assert (len(settled), len(operations)) == (7, 7)
     for strange in ("x", "operations:t", "operations:t:x"):
         with pytest.raises(ValueError, match="not a place"):
-            store.result_page("b", after=strange)
+            tickets.result_page("b", after=strange)
 
 
-def test_a_drained_batch_is_delivered_once(store):
-    store.open_batch("b", tickets(1))
+def test_a_drained_batch_is_delivered_once(tickets):
+    tickets.open_batch("b", verify_tickets(1))
     told = []
-    assert store.deliver(told.append) == 0
-    finish(store, VERA, Verdict.ACCEPT)
-    assert [store.deliver(told.append) for _ in range(3)] == [1, 0, 0]
+    assert tickets.deliver(told.append) == 0
+    finish(tickets, VERA, Verdict.ACCEPT)
+    assert [tickets.deliver(told.append) for _ in range(3)] == [1, 0, 0]
     assert told == ["b"]
 
 
-def test_a_failed_delivery_is_retried_later(store, clock):
-    store.open_batch("b", [])
+def test_a_failed_delivery_is_retried_later(tickets, clock):
+    tickets.open_batch("b", [])
     told = []
 
     def fail(batch_id):
         told.append(batch_id)
         raise ConnectionError("the pipeline is away")
 
-    assert store.deliver(fail) == 0
-    assert store.deliver(fail) == 0
+    assert tickets.deliver(fail) == 0
+    assert tickets.deliver(fail) == 0
     assert told == ["b"]
-    assert store.stats().undelivered == 1
+    assert tickets.stats().undelivered == 1
     clock.advance(2)
-    assert store.deliver(told.append) == 1
-    assert store.stats().undelivered == 0
+    assert tickets.deliver(told.append) == 1
+    assert tickets.stats().undelivered == 0
 
 
 def test_concurrent_deliveries_deliver_each_batch_once(uri):
     database = Database(uri)
-    store = TicketStore(database)
+    tickets = TicketStore(database)
     for i in range(10):
-        store.open_batch(f"b{i}", [])
+        tickets.open_batch(f"b{i}", [])
     told = []
     others = [TicketStore(database) for _ in range(4)]
     threads = [threading.Thread(target=other.deliver, args=(told.append,)) for other in others]

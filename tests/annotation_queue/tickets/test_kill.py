@@ -22,9 +22,9 @@ KILLS = 2
 @pytest.mark.parametrize("uri", ["sqlite"], indirect=True)
 def test_a_server_that_is_killed_repeatedly_keeps_every_acknowledged_operation(uri):
     database = Database(uri)
-    store = TicketStore(database)
+    tickets = TicketStore(database)
     token = add_people(database).issue_token("ann")
-    store.open_batch("b", [NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="3")])
+    tickets.open_batch("b", [NewTicket(ticket_id="t", kind=Kind.TRACK, video_id="video-0", phase="3")])
     server = ServerProcess(uri)
     server.start()
     acknowledged = []
@@ -65,11 +65,11 @@ def test_a_server_that_is_killed_repeatedly_keeps_every_acknowledged_operation(u
     assert problems == []
     assert len(acknowledged) > 15 * KILLS
     *strokes, verify = acknowledged
-    kept = [o.operation_id for o in store.operations("t") if o.kind == "stroke"]
+    kept = [o.operation_id for o in tickets.operations("t") if o.kind == "stroke"]
     assert kept == strokes  # every one, once, in the order in which they were made
-    assert [o.seq for o in store.operations("t")] == list(range(1, len(strokes) + 2))
-    assert store.ticket(verify).kind is Kind.VERIFY
+    assert [o.seq for o in tickets.operations("t")] == list(range(1, len(strokes) + 2))
+    assert tickets.ticket(verify).kind is Kind.VERIFY
     vera = Person(name="vera", roles=frozenset(PEOPLE["vera"]))
-    taken = store.claim(vera, claim_id="after")
-    assert taken.ticket_id == verify and store.masklet(verify).annotated_by == "ann"
+    taken = tickets.claim(vera, claim_id="after")
+    assert taken.ticket_id == verify and tickets.masklet(verify).annotated_by == "ann"
     database.close()

@@ -18,7 +18,7 @@ from annotation_queue.records import LEASE_S, Kind, NewOperation, Person, Reason
 from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.clock import Clock
-from tests.annotation_queue.synthetic_queue import candidate, corrected, tickets
+from tests.annotation_queue.synthetic_queue import candidate, corrected, verify_tickets
 
 TICKETS = 3
 PEOPLE = [
@@ -37,9 +37,10 @@ class Leases(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
         self.database = Database(f"sqlite:///{Path(self.folder.name) / 'queue.db'}")
-        self.store = TicketStore(self.database, clock=self.clock)
-        self.store.open_batch("b", tickets(TICKETS, frame_count=4))
-        self.kinds = {t.ticket_id: Kind.VERIFY for t in tickets(TICKETS, frame_count=4)}  # of tickets that are not done
+        self.tickets = TicketStore(self.database, clock=self.clock)
+        self.tickets.open_batch("b", verify_tickets(TICKETS, frame_count=4))
+        # Of tickets that are not done.
+        self.kinds = {t.ticket_id: Kind.VERIFY for t in verify_tickets(TICKETS, frame_count=4)}
         self.makers = dict.fromkeys(self.kinds)
         self.for_lead = set()
         self.sent_back = dict.fromkeys(self.kinds)  # ticket_id → the verifier who asked for what it is about
@@ -86,7 +87,7 @@ class Leases(RuleBasedStateMachine):
     def claim(self, person):
         self.holders = {t: held for t, held in self.holders.items() if held[2] >= self.clock()}
         free = {t for t in self.kinds if t not in self.holders and self.may(person, t)}
-        ticket = self.store.claim(person, claim_id=self.id())
+        ticket = self.tickets.claim(person, claim_id=self.id())
         if ticket is None:
             assert not free
             return
@@ -113,7 +114,7 @@ class Leases(RuleBasedStateMachine):
     def heartbeat(self, data):
         lease = ticket_id, person, token = self.lease(data)
         try:
-            self.store.heartbeat(ticket_id, token, person)
+            self.tickets.heartbeat(ticket_id, token, person)
         except LeaseLost:
             assert not self.held(lease)
         else:
@@ -126,7 +127,7 @@ class Leases(RuleBasedStateMachine):
         lease = ticket_id, person, token = self.lease(data)
         again = ticket_id in self.kinds and ticket_id not in self.holders and self.tokens[ticket_id] == token
         try:
-            self.store.release(ticket_id, token, person)
+            self.tickets.release(ticket_id, token, person)
         except LeaseLost:
             assert not self.held(lease) and not again
         else:
@@ -143,7 +144,7 @@ class Leases(RuleBasedStateMachine):
         payload = '{"points_xy": [[1, 2]]}'
         operation = NewOperation(operation_id=operation_id, kind="prompt", created_at="", payload=payload)
         try:
-            self.store.append_operations(ticket_id, token, person, [operation])
+            self.tickets.append_operations(ticket_id, token, person, [operation])
         except LeaseLost:
             assert not self.held(lease)
             self.branches[operation_id] = ticket_id
@@ -155,25 +156,25 @@ class Leases(RuleBasedStateMachine):
     @rule(data=st.data(), verdict=st.sampled_from(Verdict), made=st.booleans(), twice=st.booleans())
     def finish(self, data, verdict, made, twice):
         lease = ticket_id, person, token = self.lease(data)
-        kind = self.store.ticket(ticket_id).kind
-        lead_decides = self.store.ticket(ticket_id).needs_lead
+        kind = self.tickets.ticket(ticket_id).kind
+        lead_decides = self.tickets.ticket(ticket_id).needs_lead
         masklet = None
         if kind is Kind.TRACK:
             verdict = None if made else Verdict.REJECT
-            masklet = corrected(candidate("m", self.store.ticket(ticket_id).video_id, 4), self.id()) if made else None
+            masklet = corrected(candidate("m", self.tickets.ticket(ticket_id).video_id, 4), self.id()) if made else None
         elif lead_decides and verdict is Verdict.UNSURE:
             verdict = Verdict.ACCEPT
         reasons = (Reason.OTHER,) if verdict is Verdict.REJECT else ()
         outcome = Submission(operation_id=self.id(), created_at="", verdict=verdict, reasons=reasons, masklet=masklet)
         try:
-            finished = self.store.finish(ticket_id, token, person, outcome)
+            finished = self.tickets.finish(ticket_id, token, person, outcome)
         except LeaseLost:
             assert not self.held(lease)
             self.branches[outcome.operation_id] = ticket_id
             return
         assert self.held(lease)
         if twice:
-            assert self.store.finish(ticket_id, token, person, outcome) == finished
+            assert self.tickets.finish(ticket_id, token, person, outcome) == finished
         self.acknowledged[outcome.operation_id] = ticket_id
         del self.holders[ticket_id]
         self.done += 1
@@ -189,7 +190,7 @@ class Leases(RuleBasedStateMachine):
                 self.for_lead.add(follower)
             self.reserved.pop(follower, None)
             maker = self.makers[ticket_id]
-            rework_s = self.store.policy.rework_s
+            rework_s = self.tickets.policy.rework_s
             at_work = any(p.name == maker for _, p, _, _ in self.finished)
             if verdict is Verdict.REFINE and at_work and self.last_finish[maker] > self.clock() - rework_s:
                 self.reserved[follower] = (maker, self.clock() + rework_s)
@@ -205,7 +206,7 @@ class Leases(RuleBasedStateMachine):
         untouched = follower is None or (self.tokens[follower] == 0 and follower in self.kinds)
         recent = [t for t, p, _, _ in self.finished if p == person][-10:]
         try:
-            ticket = self.store.unsubmit(ticket_id, person, operation_id=operation_id, created_at="")
+            ticket = self.tickets.unsubmit(ticket_id, person, operation_id=operation_id, created_at="")
         except NotAllowed:
             assert ticket_id not in recent
             return
@@ -214,7 +215,7 @@ class Leases(RuleBasedStateMachine):
             return
         assert untouched and self.kinds and ticket_id in recent
         if twice:
-            again = self.store.unsubmit(ticket_id, person, operation_id=operation_id, created_at="")
+            again = self.tickets.unsubmit(ticket_id, person, operation_id=operation_id, created_at="")
             assert again == ticket
         del self.finished[index]
         self.done -= 1
@@ -234,20 +235,20 @@ class Leases(RuleBasedStateMachine):
 
     @rule()
     def deliver(self):
-        self.store.deliver(self.told.append)
+        self.tickets.deliver(self.told.append)
         assert self.told == ([] if self.kinds else ["b"])  # a batch that was announced is never opened again
 
     @invariant()
     def the_queue_and_the_model_agree(self):
-        if not hasattr(self, "store"):
+        if not hasattr(self, "tickets"):
             return
-        found = {t.ticket_id: t for t in self.store.tickets(batch_id="b", limit=500)}
+        found = {t.ticket_id: t for t in self.tickets.find(batch_id="b", limit=500)}
         for ticket_id, ticket in found.items():
             assert (ticket.state is State.DONE) == (ticket_id not in self.kinds)
             if ticket_id in self.holders:
                 person, token, _ = self.holders[ticket_id]
                 assert (ticket.state, ticket.leased_by, ticket.lease_token) == (State.LEASED, person.name, token)
-        batch = self.store.batch("b")
+        batch = self.tickets.batch("b")
         assert (batch.total, batch.remaining) == (len(found), len(self.kinds))
         assert batch.total == self.done + len(self.kinds)
         assert batch.drained == (not self.kinds)
@@ -259,7 +260,7 @@ class Leases(RuleBasedStateMachine):
                 continue  # an expired lease counts as open
             counts[ticket.kind, State.LEASED] -= 1
             counts[ticket.kind, State.OPEN] += 1
-        figures = self.store.figures()
+        figures = self.tickets.figures()
         for b in figures.batches:  # the running sums equal a count of the rows
             found_here = tuple(counts[b.kind, state] for state in (State.OPEN, State.LEASED, State.DONE))
             assert (b.open, b.leased, b.done) == found_here
@@ -268,7 +269,7 @@ class Leases(RuleBasedStateMachine):
 
     @invariant()
     def tokens_only_grow_and_each_lease_is_one_persons(self):
-        if not hasattr(self, "store"):
+        if not hasattr(self, "tickets"):
             return
         with self.database.read() as c:
             leases = c.execute(select(schema.leases.c.ticket_id, schema.leases.c.token, schema.leases.c.person)).all()
@@ -277,11 +278,11 @@ class Leases(RuleBasedStateMachine):
 
     @invariant()
     def nothing_that_was_sent_is_lost(self):
-        if not hasattr(self, "store"):
+        if not hasattr(self, "tickets"):
             return
         for branch, expected in ((False, self.acknowledged), (True, self.branches)):
             for ticket_id in {*expected.values()}:
-                kept = {o.operation_id for o in self.store.operations(ticket_id, branch=branch)}
+                kept = {o.operation_id for o in self.tickets.operations(ticket_id, branch=branch)}
                 assert kept == {o for o, t in expected.items() if t == ticket_id}
 
 

@@ -24,7 +24,7 @@ from tests.annotation_queue.annotators import (
     outcome,
 )
 from tests.annotation_queue.racing import accept_all
-from tests.annotation_queue.synthetic_queue import tickets
+from tests.annotation_queue.synthetic_queue import verify_tickets
 
 pytestmark = pytest.mark.server
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.server
 def test_concurrent_processes_never_claim_the_same_ticket(uri):
     count = 90
     database = Database(uri)
-    TicketStore(database).open_batch("b", tickets(count, frame_count=8))
+    TicketStore(database).open_batch("b", verify_tickets(count, frame_count=8))
     spawn = multiprocessing.get_context("spawn")
     results, start = spawn.Queue(), spawn.Event()
     processes = [spawn.Process(target=accept_all, args=(uri, f"p{i}", start, results)) for i in range(3)]
@@ -46,8 +46,8 @@ def test_concurrent_processes_never_claim_the_same_ticket(uri):
     assert len(everything) == count
     assert {token for _, token in everything} == {1}
     assert len({ticket_id for ticket_id, _ in everything}) == count
-    store = TicketStore(database)
-    assert (store.batch("b").remaining, store.drained_batches()) == (0, ["b"])
+    tickets = TicketStore(database)
+    assert (tickets.batch("b").remaining, tickets.drained_batches()) == (0, ["b"])
     with database.read() as c:
         assert c.scalar(select(func.count()).select_from(schema.outbox)) == 1
     database.close()
@@ -55,7 +55,7 @@ def test_concurrent_processes_never_claim_the_same_ticket(uri):
 
 def test_tickets_that_change_holders_in_a_race_never_have_two_holders(uri):
     database = Database(uri)
-    TicketStore(database).open_batch("b", tickets(3, frame_count=8))
+    TicketStore(database).open_batch("b", verify_tickets(3, frame_count=8))
     said = []
     assert race(uri, 120, 900.0, said.append) == (120, 0) and said[-1] == 120
     with database.read() as c:
@@ -78,38 +78,38 @@ def test_the_race_check_counts_overlapping_leases(held, double):
 
 def test_the_last_tickets_finished_at_the_same_moment_drain_the_batch_once(uri):
     database = Database(uri)
-    store = TicketStore(database)
+    tickets = TicketStore(database)
     for round_ in range(5):
-        store.open_batch(f"b{round_}", tickets(4, frame_count=4, prefix=f"r{round_}"))
-        held = [claim(store, VERA) for _ in range(4)]
+        tickets.open_batch(f"b{round_}", verify_tickets(4, frame_count=4, prefix=f"r{round_}"))
+        held = [claim(tickets, VERA) for _ in range(4)]
         together = threading.Barrier(4)
 
         def end(ticket, together=together):
             together.wait()
-            store.finish(ticket.ticket_id, ticket.lease_token, VERA, outcome(Verdict.ACCEPT))
+            tickets.finish(ticket.ticket_id, ticket.lease_token, VERA, outcome(Verdict.ACCEPT))
 
         threads = [threading.Thread(target=end, args=(ticket,)) for ticket in held]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert store.batch(f"b{round_}").drained
+        assert tickets.batch(f"b{round_}").drained
     told = []
-    store.deliver(told.append)
+    tickets.deliver(told.append)
     assert sorted(told) == [f"b{i}" for i in range(5)]
     database.close()
 
 
 def test_one_claim_sent_twice_at_the_same_moment_takes_one_ticket(uri):
     database = Database(uri)
-    store = TicketStore(database)
-    store.open_batch("b", tickets(8, frame_count=4))
+    tickets = TicketStore(database)
+    tickets.open_batch("b", verify_tickets(8, frame_count=4))
     together = threading.Barrier(4)
     got = []
 
     def ask():
         together.wait()
-        got.append(store.claim(VERA, claim_id="c").ticket_id)
+        got.append(tickets.claim(VERA, claim_id="c").ticket_id)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -124,11 +124,11 @@ def test_one_claim_sent_twice_at_the_same_moment_takes_one_ticket(uri):
 def test_a_claim_retries_when_another_claim_has_locked_the_only_ticket(uri, monkeypatch):
     """A lead's claim locks the best ticket of each lane, and takes one."""
     database = Database(uri)
-    store = TicketStore(database)
-    plain, unsure = tickets(2, frame_count=4)
-    store.open_batch("b", [unsure])
-    finish(store, VERA, Verdict.UNSURE)
-    store.open_batch("c", [plain])
+    tickets = TicketStore(database)
+    plain, unsure = verify_tickets(2, frame_count=4)
+    tickets.open_batch("b", [unsure])
+    finish(tickets, VERA, Verdict.UNSURE)
+    tickets.open_batch("c", [plain])
     with database.engine.connect() as other:
         how = (Kind.VERIFY, ("", "lead"), True, False, False, False)
         given = {"claim_kind": "verify", "claim_person": "lea", "claim_now": 0.0, "claim_until": 1.0}
@@ -140,7 +140,7 @@ def test_a_claim_retries_when_another_claim_has_locked_the_only_ticket(uri, monk
             other.commit()
 
         monkeypatch.setattr("annotation_queue.tickets.store.time.sleep", commit_meanwhile)
-        assert taken.needs_lead and claim(store, VERA).ticket_id == plain.ticket_id
+        assert taken.needs_lead and claim(tickets, VERA).ticket_id == plain.ticket_id
         assert len(waits) == 1
-        assert claim(store, VICTOR) is None and len(waits) == 1, "nothing is there: no wait"
+        assert claim(tickets, VICTOR) is None and len(waits) == 1, "nothing is there: no wait"
     database.close()

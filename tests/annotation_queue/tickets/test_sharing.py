@@ -28,20 +28,20 @@ from tests.annotation_queue.annotators import (
     take_back,
     with_policy,
 )
-from tests.annotation_queue.synthetic_queue import blank, candidate, corrected, tickets
+from tests.annotation_queue.synthetic_queue import blank, candidate, corrected, verify_tickets
 
 
-def to_make(store, makers):
-    """A store whose only ticket was sent back by Victor, and is made by so many people."""
-    store = with_policy(store, makers=makers, makers_share=1.0)
-    store.open_batch("b", tickets(1))
-    finish(store, VICTOR, Verdict.REFINE)
-    return store
+def to_make(tickets, makers):
+    """A ticket store whose only ticket was sent back by Victor, and is made by so many people."""
+    tickets = with_policy(tickets, makers=makers, makers_share=1.0)
+    tickets.open_batch("b", verify_tickets(1))
+    finish(tickets, VICTOR, Verdict.REFINE)
+    return tickets
 
 
-def submit(store, person, masklet):
-    held = claim(store, person)
-    return store.finish(held.ticket_id, held.lease_token, person, outcome(masklet=masklet))
+def submit(tickets, person, masklet):
+    held = claim(tickets, person)
+    return tickets.finish(held.ticket_id, held.lease_token, person, outcome(masklet=masklet))
 
 
 def made_by(name, spots=0):
@@ -52,110 +52,110 @@ def made_by(name, spots=0):
     return replace(disc, rle=masks, area_px=areas)
 
 
-def test_of_several_masklets_of_one_object_the_closest_to_the_others_is_verified(store):
-    store = to_make(store, 3)
-    first = claim(store, ANN)
-    done = submit_held(store, first, ANN, made_by("ann", spots=4))
+def test_of_several_masklets_of_one_object_the_closest_to_the_others_is_verified(tickets):
+    tickets = to_make(tickets, 3)
+    first = claim(tickets, ANN)
+    done = submit_held(tickets, first, ANN, made_by("ann", spots=4))
     assert done.settled is None and not done.batch_drained
-    assert claim(store, ANN) is None
+    assert claim(tickets, ANN) is None
     with pytest.raises(NotAllowed):
-        claim(store, ANN, ticket_id=done.next_ticket_id)
-    second = claim(store, ANDY)
+        claim(tickets, ANN, ticket_id=done.next_ticket_id)
+    second = claim(tickets, ANDY)
     assert (second.ticket_id, second.kind) == (done.next_ticket_id, Kind.TRACK)
     assert second.masklet_id == first.masklet_id and second.made_by is None  # nobody sees what another one made
     told = ("kind", "payload", "phase", "attempt", "previous_ticket_id", "sent_back_by", "rework", "priority", "skill")
     assert [getattr(second, name) for name in told] == [getattr(first, name) for name in told]
-    assert store.operations(second.ticket_id) == []
-    submit_held(store, second, ANDY, made_by("andy"))
-    assert claim(store, ANN) is None and claim(store, ANDY) is None
-    assert store.figures().total.masklet_iou is None
-    done = submit(store, AMY, made_by("amy", spots=1))
-    verify = store.ticket(done.next_ticket_id)
+    assert tickets.operations(second.ticket_id) == []
+    submit_held(tickets, second, ANDY, made_by("andy"))
+    assert claim(tickets, ANN) is None and claim(tickets, ANDY) is None
+    assert tickets.figures().total.masklet_iou is None
+    done = submit(tickets, AMY, made_by("amy", spots=1))
+    verify = tickets.ticket(done.next_ticket_id)
     assert (verify.kind, verify.made_by) == (Kind.VERIFY, "amy")
     ann, andy, amy = made_by("ann", spots=4), made_by("andy"), made_by("amy", spots=1)
-    people = {work.name: work for work in store.figures().people}
+    people = {work.name: work for work in tickets.figures().people}
     assert people["ann"].masklet_iou == pytest.approx((iou.mean_iou(ann, andy) + iou.mean_iou(ann, amy)) / 2)
     assert people["amy"].masklet_iou == pytest.approx((iou.mean_iou(amy, andy) + iou.mean_iou(ann, amy)) / 2)
     assert people["amy"].masklet_iou > people["andy"].masklet_iou > people["ann"].masklet_iou
     assert people["amy"].agreement == 1.0
-    finish(store, VERA, Verdict.ACCEPT)
-    (settled,) = store.batch_result("b").settled
+    finish(tickets, VERA, Verdict.ACCEPT)
+    (settled,) = tickets.batch_result("b").settled
     assert (settled.masklet.masklet_id, settled.masklet.annotated_by) == (verify.masklet_id, "amy")
-    assert store.batch("b").drained and store.batch("b").total == 5
+    assert tickets.batch("b").drained and tickets.batch("b").total == 5
 
 
-def test_an_object_that_most_makers_call_untrackable_is_rejected(store):
-    store = to_make(store, 3)
-    assert finish(store, ANN, Verdict.REJECT, Reason.UNTRACKABLE).settled is None
-    assert submit(store, ANDY, made_by("andy")).settled is None
-    assert finish(store, AMY, Verdict.REJECT, Reason.UNTRACKABLE).settled is Verdict.REJECT
-    (settled,) = store.batch_result("b").settled
+def test_an_object_that_most_makers_call_untrackable_is_rejected(tickets):
+    tickets = to_make(tickets, 3)
+    assert finish(tickets, ANN, Verdict.REJECT, Reason.UNTRACKABLE).settled is None
+    assert submit(tickets, ANDY, made_by("andy")).settled is None
+    assert finish(tickets, AMY, Verdict.REJECT, Reason.UNTRACKABLE).settled is Verdict.REJECT
+    (settled,) = tickets.batch_result("b").settled
     assert (settled.verdict, settled.reasons, settled.decided_by) == (Verdict.REJECT, (Reason.UNTRACKABLE,), "amy")
-    assert {work.name: work.agreement for work in store.figures().people if work.name != "victor"} == {
+    assert {work.name: work.agreement for work in tickets.figures().people if work.name != "victor"} == {
         "amy": 0.5,
         "andy": 0.0,
         "ann": 0.5,
     }
 
 
-def test_if_one_of_two_makers_rejects_the_other_ones_masklet_is_verified(store):
-    store = to_make(store, 2)
-    finish(store, ANN, Verdict.REJECT, Reason.UNTRACKABLE)
-    verify = store.ticket(submit(store, ANDY, made_by("andy")).next_ticket_id)
+def test_if_one_of_two_makers_rejects_the_other_ones_masklet_is_verified(tickets):
+    tickets = to_make(tickets, 2)
+    finish(tickets, ANN, Verdict.REJECT, Reason.UNTRACKABLE)
+    verify = tickets.ticket(submit(tickets, ANDY, made_by("andy")).next_ticket_id)
     assert (verify.kind, verify.made_by, verify.needs_lead) == (Kind.VERIFY, "andy", False)
-    assert store.figures().total.masklet_iou is None
+    assert tickets.figures().total.masklet_iou is None
 
 
 @pytest.mark.parametrize("rejects", [False, True])
-def test_a_maker_can_take_back_until_the_next_maker_begins(store, rejects):
-    store = to_make(store, 2)
-    before = store.figures()
-    first = submit(store, ANN, made_by("ann"))
-    back = take_back(store, first.ticket.ticket_id, ANN)
-    assert without_time(store.figures()) == without_time(before) and store.batch("b").total == 2
-    submit_held(store, back, ANN, made_by("ann", spots=1))
-    between = store.figures()
+def test_a_maker_can_take_back_until_the_next_maker_begins(tickets, rejects):
+    tickets = to_make(tickets, 2)
+    before = tickets.figures()
+    first = submit(tickets, ANN, made_by("ann"))
+    back = take_back(tickets, first.ticket.ticket_id, ANN)
+    assert without_time(tickets.figures()) == without_time(before) and tickets.batch("b").total == 2
+    submit_held(tickets, back, ANN, made_by("ann", spots=1))
+    between = tickets.figures()
     if rejects:
-        last = finish(store, ANDY, Verdict.REJECT, Reason.UNTRACKABLE)
+        last = finish(tickets, ANDY, Verdict.REJECT, Reason.UNTRACKABLE)
     else:
-        last = submit(store, ANDY, made_by("andy"))
+        last = submit(tickets, ANDY, made_by("andy"))
     with pytest.raises(TooLate):
-        take_back(store, first.ticket.ticket_id, ANN)
-    back = take_back(store, last.ticket.ticket_id, ANDY)
-    assert without_time(store.figures()) == without_time(between)
-    done = submit_held(store, back, ANDY, made_by("andy", spots=1))
-    assert store.ticket(done.next_ticket_id).made_by == "ann"  # equally close: the first one
-    assert store.figures().total.masklet_iou == 1.0
+        take_back(tickets, first.ticket.ticket_id, ANN)
+    back = take_back(tickets, last.ticket.ticket_id, ANDY)
+    assert without_time(tickets.figures()) == without_time(between)
+    done = submit_held(tickets, back, ANDY, made_by("andy", spots=1))
+    assert tickets.ticket(done.next_ticket_id).made_by == "ann"  # equally close: the first one
+    assert tickets.figures().total.masklet_iou == 1.0
 
 
-def test_a_maker_who_can_still_take_back_does_not_see_the_other_masklets(store):
-    store = with_policy(store, makers=2, makers_share=1.0)
-    store.open_batch("b", [tickets(6)[0], tickets(6)[5]])  # two objects of one video
-    finish(store, VICTOR, Verdict.REFINE)
-    submit(store, ANN, made_by("ann"))
-    last = submit(store, ANDY, made_by("andy", spots=1))
-    verify = store.ticket(last.next_ticket_id)
+def test_a_maker_who_can_still_take_back_does_not_see_the_other_masklets(tickets):
+    tickets = with_policy(tickets, makers=2, makers_share=1.0)
+    tickets.open_batch("b", [verify_tickets(6)[0], verify_tickets(6)[5]])  # two objects of one video
+    finish(tickets, VICTOR, Verdict.REFINE)
+    submit(tickets, ANN, made_by("ann"))
+    last = submit(tickets, ANDY, made_by("andy", spots=1))
+    verify = tickets.ticket(last.next_ticket_id)
     assert verify.made_by == "ann"
-    assert store.others("ticket-0005", seen_by=ANDY) == []
-    assert [o.masklet_id for o in store.others("ticket-0005", seen_by=ANN)] == [verify.masklet_id]
-    claim(store, VERA, ticket_id=verify.ticket_id)
-    assert [o.masklet_id for o in store.others("ticket-0005", seen_by=ANDY)] == [verify.masklet_id]
-    assert [o.masklet_id for o in store.others(last.ticket.ticket_id, seen_by=ANDY)] == ["ticket-m0005"]
+    assert tickets.others("ticket-0005", seen_by=ANDY) == []
+    assert [o.masklet_id for o in tickets.others("ticket-0005", seen_by=ANN)] == [verify.masklet_id]
+    claim(tickets, VERA, ticket_id=verify.ticket_id)
+    assert [o.masklet_id for o in tickets.others("ticket-0005", seen_by=ANDY)] == [verify.masklet_id]
+    assert [o.masklet_id for o in tickets.others(last.ticket.ticket_id, seen_by=ANDY)] == ["ticket-m0005"]
 
 
-def test_only_a_masklet_of_the_model_is_corrected_by_several_makers(store):
-    store = with_policy(store, makers=2, makers_share=1.0)
+def test_only_a_masklet_of_the_model_is_corrected_by_several_makers(tickets):
+    tickets = with_policy(tickets, makers=2, makers_share=1.0)
     unknown = NewTicket(ticket_id="anything", kind=Kind.TRACK, video_id="video-0")  # nothing says which object
     made = replace(candidate("m", frame_count=8), annotated_by="somebody")
-    store.open_batch("c", [unknown, NewTicket(ticket_id="made", kind=Kind.TRACK, video_id="video-0", masklet=made)])
+    tickets.open_batch("c", [unknown, NewTicket(ticket_id="made", kind=Kind.TRACK, video_id="video-0", masklet=made)])
     for _ in range(2):
-        held = claim(store, ANN)
-        done = submit_held(store, held, ANN, made_by(held.ticket_id))
-        assert store.ticket(done.next_ticket_id).kind is Kind.VERIFY
+        held = claim(tickets, ANN)
+        done = submit_held(tickets, held, ANN, made_by(held.ticket_id))
+        assert tickets.ticket(done.next_ticket_id).kind is Kind.VERIFY
 
 
-def submit_held(store, held, person, masklet):
-    return store.finish(held.ticket_id, held.lease_token, person, outcome(masklet=masklet))
+def submit_held(tickets, held, person, masklet):
+    return tickets.finish(held.ticket_id, held.lease_token, person, outcome(masklet=masklet))
 
 
 def without_time(figures):
@@ -164,48 +164,48 @@ def without_time(figures):
     return replace(figures, at=0.0, batches=tuple(to_do))
 
 
-def test_a_ticket_of_the_overlap_share_takes_several_verdicts(store):
-    store = with_policy(store, overlap=3, overlap_share=1.0)
-    store.open_batch("b", tickets(1))
-    first = finish(store, VERA, Verdict.ACCEPT)
+def test_a_ticket_of_the_overlap_share_takes_several_verdicts(tickets):
+    tickets = with_policy(tickets, overlap=3, overlap_share=1.0)
+    tickets.open_batch("b", verify_tickets(1))
+    first = finish(tickets, VERA, Verdict.ACCEPT)
     assert (first.settled, first.next_ticket_id, first.ticket.state) == (None, None, State.OPEN)
-    assert claim(store, VERA) is None
-    finish(store, VICTOR, Verdict.REJECT, Reason.DRIFT)
-    last = finish(store, VALERIE, Verdict.ACCEPT)
+    assert claim(tickets, VERA) is None
+    finish(tickets, VICTOR, Verdict.REJECT, Reason.DRIFT)
+    last = finish(tickets, VALERIE, Verdict.ACCEPT)
     assert last.settled is Verdict.ACCEPT and last.batch_drained
-    (settled,) = store.batch_result("b").settled
+    (settled,) = tickets.batch_result("b").settled
     assert (settled.verdict, settled.decided_by, settled.reasons) == (Verdict.ACCEPT, "valerie", ())
-    figures = store.figures()
+    figures = tickets.figures()
     assert figures.total.agreement == pytest.approx(1 / 3)  # of three pairs one agrees
     assert {work.name: work.agreement for work in figures.people} == {"valerie": 0.5, "vera": 0.5, "victor": 0.0}
     assert (figures.batches[0].done, figures.total.answers) == (1, 3)
 
 
-def test_a_tie_of_verdicts_goes_to_a_lead(store):
-    store = with_policy(store, overlap=2, overlap_share=1.0)
-    store.open_batch("b", tickets(1))
-    finish(store, VERA, Verdict.ACCEPT)
-    follower = store.ticket(finish(store, VICTOR, Verdict.REFINE).next_ticket_id)
+def test_a_tie_of_verdicts_goes_to_a_lead(tickets):
+    tickets = with_policy(tickets, overlap=2, overlap_share=1.0)
+    tickets.open_batch("b", verify_tickets(1))
+    finish(tickets, VERA, Verdict.ACCEPT)
+    follower = tickets.ticket(finish(tickets, VICTOR, Verdict.REFINE).next_ticket_id)
     assert follower.needs_lead and follower.kind is Kind.VERIFY
-    assert finish(store, LEA, Verdict.ACCEPT).settled is Verdict.ACCEPT
+    assert finish(tickets, LEA, Verdict.ACCEPT).settled is Verdict.ACCEPT
 
 
-def test_one_of_several_verdicts_can_be_taken_back(store):
-    store = with_policy(store, overlap=2, overlap_share=1.0)
-    store.open_batch("b", tickets(2))
-    ticket_id = finish(store, VERA, Verdict.ACCEPT).ticket.ticket_id
-    back = take_back(store, ticket_id, VERA)
-    store.finish(ticket_id, back.lease_token, VERA, outcome(Verdict.REFINE))
-    held = claim(store, VICTOR)
+def test_one_of_several_verdicts_can_be_taken_back(tickets):
+    tickets = with_policy(tickets, overlap=2, overlap_share=1.0)
+    tickets.open_batch("b", verify_tickets(2))
+    ticket_id = finish(tickets, VERA, Verdict.ACCEPT).ticket.ticket_id
+    back = take_back(tickets, ticket_id, VERA)
+    tickets.finish(ticket_id, back.lease_token, VERA, outcome(Verdict.REFINE))
+    held = claim(tickets, VICTOR)
     assert held.ticket_id == ticket_id
     with pytest.raises(TooLate, match="another person holds"):
-        take_back(store, ticket_id, VERA)
-    settled = store.finish(ticket_id, held.lease_token, VICTOR, outcome(Verdict.REFINE))
-    assert settled.next_ticket_id is not None and store.figures().total.agreement == 1.0
-    back = take_back(store, ticket_id, VERA)  # the decision opens again
-    assert store.figures().total.agreement is None
-    again = store.finish(ticket_id, back.lease_token, VERA, outcome(Verdict.ACCEPT))
-    assert store.ticket(again.next_ticket_id).needs_lead and store.figures().total.agreement == 0.0
+        take_back(tickets, ticket_id, VERA)
+    settled = tickets.finish(ticket_id, held.lease_token, VICTOR, outcome(Verdict.REFINE))
+    assert settled.next_ticket_id is not None and tickets.figures().total.agreement == 1.0
+    back = take_back(tickets, ticket_id, VERA)  # the decision opens again
+    assert tickets.figures().total.agreement is None
+    again = tickets.finish(ticket_id, back.lease_token, VERA, outcome(Verdict.ACCEPT))
+    assert tickets.ticket(again.next_ticket_id).needs_lead and tickets.figures().total.agreement == 0.0
 
 
 def test_the_overlap_share_depends_only_on_the_ticket_id():

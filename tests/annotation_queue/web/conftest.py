@@ -16,8 +16,8 @@ from tests.annotation_queue.synthetic_queue import (
     SyntheticModel,
     add_people,
     serving,
-    tickets,
     track_ticket,
+    verify_tickets,
 )
 
 
@@ -43,7 +43,7 @@ def clock():
 
 
 @pytest.fixture
-def store(uri, clock):
+def tickets(uri, clock):
     database = Database(uri)
     yield TicketStore(database, clock=clock)
     database.close()
@@ -73,10 +73,10 @@ class Tabs:
 
 
 @pytest.fixture
-def open_page(chromium, store):
-    """Opens tabs at a server with the store's tickets. A script error of any tab fails the test."""
-    accounts, model = add_people(store.database), SyntheticModel()
-    with serving(create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
+def open_page(chromium, tickets):
+    """Opens tabs at a server with the tickets. A script error of any tab fails the test."""
+    accounts, model = add_people(tickets.database), SyntheticModel()
+    with serving(create_app(tickets, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
         tabs = Tabs(chromium, url, model)
         yield tabs
         problems = tabs.close()
@@ -84,11 +84,11 @@ def open_page(chromium, store):
 
 
 @pytest.fixture
-def verifying(open_page, store):
+def verifying(open_page, tickets):
     """Opens a tab in which Vera has the first of some verify tickets on screen, paused at its first frame."""
 
     def at(count=1):
-        store.open_batch("b", tickets(count, FRAMES))
+        tickets.open_batch("b", verify_tickets(count, FRAMES))
         page = open_page()
         page.log_in()
         page.paused_at_start()
@@ -98,11 +98,11 @@ def verifying(open_page, store):
 
 
 @pytest.fixture
-def correcting(open_page, store):
+def correcting(open_page, tickets):
     """Opens a tab in which Ann corrects a clip's only object."""
 
     def at(frame_idx=0):
-        store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+        tickets.open_batch("b", [track_ticket(frame_count=FRAMES)])
         page = open_page()
         page.log_in("ann")
         page.correcting(frame_idx)

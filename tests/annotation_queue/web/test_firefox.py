@@ -27,8 +27,8 @@ from tests.annotation_queue.synthetic_queue import (
     belongs_together,
     centre,
     serving,
-    tickets,
     track_ticket,
+    verify_tickets,
 )
 
 FRAMES = 156
@@ -63,17 +63,17 @@ def firefox():
 
 
 @pytest.fixture
-def store(sqlite_uri):
+def tickets(sqlite_uri):
     database = Database(sqlite_uri)
     yield TicketStore(database)
     database.close()
 
 
 @pytest.fixture
-def page(firefox, store):
-    """A tab at a server with the store's tickets, nobody logged in; whatever the page throws fails the test."""
-    accounts = add_people(store.database)
-    app = create_app(store, SyntheticMedia(FRAMES), accounts=accounts, segmenter=SyntheticModel())
+def page(firefox, tickets):
+    """A tab at a server with the tickets, nobody logged in; whatever the page throws fails the test."""
+    accounts = add_people(tickets.database)
+    app = create_app(tickets, SyntheticMedia(FRAMES), accounts=accounts, segmenter=SyntheticModel())
     with serving(app) as url:
         tab = firefox.tab(1280, 720)
         tab.goto(url)
@@ -109,8 +109,8 @@ def until(test, patience_s=15):
         time.sleep(0.02)
 
 
-def test_firefox_shows_the_frame_of_the_mask_wherever_one_goes(page, store):
-    store.open_batch("b", tickets(2, FRAMES))
+def test_firefox_shows_the_frame_of_the_mask_wherever_one_goes(page, tickets):
+    tickets.open_batch("b", verify_tickets(2, FRAMES))
     log_in(page, "vera", "verify")
     page.until("() => document.querySelector('#screen').dataset.frame > 0")  # it plays by itself
     played = {belongs_together(page.evaluate(LOOK, [BLOCK, 16])) for _ in range(15)}
@@ -128,14 +128,14 @@ def test_firefox_shows_the_frame_of_the_mask_wherever_one_goes(page, store):
     page.press("End")
     at(page, FRAMES - STRIDE)
     page.press("a")
-    until(lambda: len(store.tickets(state=State.DONE)) == 1)
-    done = store.tickets(state=State.DONE)[0]
-    assert done.verdict is Verdict.ACCEPT and store.operations(done.ticket_id)[0].frame_idx == FRAMES - STRIDE
+    until(lambda: len(tickets.find(state=State.DONE)) == 1)
+    done = tickets.find(state=State.DONE)[0]
+    assert done.verdict is Verdict.ACCEPT and tickets.operations(done.ticket_id)[0].frame_idx == FRAMES - STRIDE
     page.until("() => document.querySelector('#save').textContent.includes('Saved')")
 
 
-def test_firefox_corrects_with_clicks_and_streams_and_keeps_what_was_done(page, store):
-    store.open_batch("b", [track_ticket(frame_count=FRAMES)])
+def test_firefox_corrects_with_clicks_and_streams_and_keeps_what_was_done(page, tickets):
+    tickets.open_batch("b", [track_ticket(frame_count=FRAMES)])
     log_in(page, "ann", "track")
     page.press("Home", "ArrowRight", "ArrowRight")
     at(page, 8)
@@ -143,18 +143,18 @@ def test_firefox_corrects_with_clicks_and_streams_and_keeps_what_was_done(page, 
     idle = (
         "() => document.querySelector('#save').textContent.includes('Saved') && !document.querySelector('.badge.busy')"
     )
-    until(lambda: len(store.operations("track-1")) == 1)
+    until(lambda: len(tickets.operations("track-1")) == 1)
     page.until(idle, patience_s=15)
-    prompt = json.loads(store.operations("track-1")[0].payload)
+    prompt = json.loads(tickets.operations("track-1")[0].payload)
     assert np.allclose(prompt["points_xy"], [centre(8)], atol=1.5)
     assert belongs_together(page.evaluate(LOOK, [BLOCK, 16])) == 8
     page.press("y")
-    until(lambda: len(store.operations("track-1")) == 2)
+    until(lambda: len(tickets.operations("track-1")) == 2)
     page.until(idle, patience_s=15)
     page.press("f", "End")
     for index in (FRAMES - STRIDE, FRAMES - 2 * STRIDE):
         assert belongs_together(at(page, index)) == index, "the propagation came to the end"
         page.press("ArrowLeft")
     page.press("Enter")
-    until(lambda: store.ticket("track-1").state is State.DONE)
-    assert [o.kind for o in store.operations("track-1")] == ["prompt", "propagate", "lock", "submit"]
+    until(lambda: tickets.ticket("track-1").state is State.DONE)
+    assert [o.kind for o in tickets.operations("track-1")] == ["prompt", "propagate", "lock", "submit"]

@@ -21,17 +21,17 @@ from tests.annotation_queue.synthetic_queue import (
     centre,
     hidden,
     mask,
-    tickets,
     track_ticket,
+    verify_tickets,
 )
 
 
-def test_an_annotator_begins_where_the_verifier_pointed(open_page, verifying, store):
+def test_an_annotator_begins_where_the_verifier_pointed(open_page, verifying, tickets):
     page = verifying()
     page.press(*["ArrowRight"] * 5)
     page.at(20)
     page.press("Shift+E", "4")
-    page.until(lambda: len(store.tickets(kind=Kind.TRACK)) == 1)
+    page.until(lambda: len(tickets.find(kind=Kind.TRACK)) == 1)
     other = open_page()
     other.log_in("ann")
     other.shows("work")
@@ -41,33 +41,33 @@ def test_an_annotator_begins_where_the_verifier_pointed(open_page, verifying, st
 
 
 @EVERY_DATABASE
-def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, store):
+def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, tickets):
     page = correcting(8)
     page.point(*centre(8))
     page.until(lambda: page.look()["mask"] is not None and abs(page.look()["mask"][0] - centre(8)[0]) < 2)
     page.press("y")
     page.settled()
-    page.until(lambda: len(store.operations("track-1")) == 2)
+    page.until(lambda: len(tickets.operations("track-1")) == 2)
     for index in (0, 8, 40, 148):
         page.press("Home", *["ArrowRight"] * (index // STRIDE))
         assert belongs_together(page.at(index)) == index
     page.press("Enter")
-    page.until(lambda: store.ticket("track-1").state is State.DONE)
-    follower = store.ticket(store.ticket("track-1").next_ticket_id)
-    made = store.masklet(follower.ticket_id)
+    page.until(lambda: tickets.ticket("track-1").state is State.DONE)
+    follower = tickets.ticket(tickets.ticket("track-1").next_ticket_id)
+    made = tickets.masklet(follower.ticket_id)
     assert (follower.kind, follower.made_by) == (Kind.VERIFY, "ann")
     assert made.rle == tuple(rle.encode(mask(i)) for i in made.frame_idx)
     assert made.area_px == tuple(int(mask(i).sum()) for i in made.frame_idx)
     assert (made.checkpoint, made.round, made.phase) == ("disc-finder", 3, "3")
     assert (made.click_count, made.edited_frame_count, made.parent_id) == (1, 1, "m-track-1")
-    done = store.operations("track-1")
+    done = tickets.operations("track-1")
     assert [o.kind for o in done] == ["prompt", "propagate", "submit"]
     assert "masks" not in json.loads(done[-1].payload)  # the server derives them from the log
 
 
-def test_every_tool_every_undo_and_a_reload(correcting, store):
+def test_every_tool_every_undo_and_a_reload(correcting, tickets):
     page = correcting()
-    area = lambda i=0: draft(store).masks[i].area_px  # noqa: E731
+    area = lambda i=0: draft(tickets).masks[i].area_px  # noqa: E731
     assert area() == 600
     page.press("b")
     page.drag((300, 200), (360, 220))
@@ -88,10 +88,10 @@ def test_every_tool_every_undo_and_a_reload(correcting, store):
     page.press("q")
     page.drag((20, 140), (110, 240))
     page.settled()
-    assert is_disc(draft(store).masks, 0), "the box"
+    assert is_disc(draft(tickets).masks, 0), "the box"
     page.press("ArrowRight", "f", "ArrowLeft", "g", "ArrowRight", "ArrowRight", "g")
     page.settled()
-    page.until(lambda: len(store.operations("track-1")) == 6)
+    page.until(lambda: len(tickets.operations("track-1")) == 6)
     assert [area(i) for i in (0, 4, 8, 12)] == [0, 600, 0, 600], "absent, but where the frame is locked"
     page.tab.reload()
     page.correcting(0)
@@ -100,18 +100,18 @@ def test_every_tool_every_undo_and_a_reload(correcting, store):
     for _ in range(6):
         page.press("Control+z")
         page.settled()
-        page.until(lambda: len(store.operations("track-1")) == 7 + len(seen))
+        page.until(lambda: len(tickets.operations("track-1")) == 7 + len(seen))
         seen.append(area())
     assert seen[0] == int(mask(0).sum()) and abs(seen[2] - erased - 8000) < 200 and seen[3:] == [erased, stroke, 600]
-    assert draft(store).locked == set()
+    assert draft(tickets).locked == set()
     for _ in range(6):
         page.press("Control+Shift+Z")
     page.settled()
-    page.until(lambda: len(store.operations("track-1")) == 18)
-    assert [area(i) for i in (0, 4, 8)] == [0, 600, 0] and draft(store).locked == {4}
+    page.until(lambda: len(tickets.operations("track-1")) == 18)
+    assert [area(i) for i in (0, 4, 8)] == [0, 600, 0] and draft(tickets).locked == {4}
 
 
-def test_a_drawing_lands_on_no_other_frame_and_on_no_locked_frame(correcting, store):
+def test_a_drawing_lands_on_no_other_frame_and_on_no_locked_frame(correcting, tickets):
     page = correcting(4)
     page.press("f", "ArrowLeft")  # the next frame is locked
     page.at(0)
@@ -142,60 +142,60 @@ def test_a_drawing_lands_on_no_other_frame_and_on_no_locked_frame(correcting, st
     page.tab.mouse.up()
     page.until(lambda: "This frame is locked" in page.text("#notice"))
     page.settled()
-    page.until(lambda: len(store.operations("track-1")) == 2)
-    assert [(o.kind, o.frame_idx) for o in store.operations("track-1")] == [("lock", 4), ("lock", 8)]
-    assert [draft(store).masks[i].area_px for i in (0, 4, 8)] == [600] * 3
+    page.until(lambda: len(tickets.operations("track-1")) == 2)
+    assert [(o.kind, o.frame_idx) for o in tickets.operations("track-1")] == [("lock", 4), ("lock", 8)]
+    assert [draft(tickets).masks[i].area_px for i in (0, 4, 8)] == [600] * 3
 
 
-def test_a_click_lands_under_the_pointer_also_when_zoomed(correcting, store):
+def test_a_click_lands_under_the_pointer_also_when_zoomed(correcting, tickets):
     page = correcting(8)
     page.tab.mouse.move(*page.on_screen(*centre(8)))
     for _ in range(4):
         page.tab.mouse.wheel(0, -120)
     page.point(*centre(8))
     page.settled()
-    prompt = json.loads(store.operations("track-1")[0].payload)
+    prompt = json.loads(tickets.operations("track-1")[0].payload)
     assert np.allclose(prompt["points_xy"], [centre(8)], atol=1.0) and prompt["labels"] == [1]
     x, y = centre(8)
     page.point(x + 50, y, button="right")
     page.settled()
-    prompt = json.loads(store.operations("track-1")[1].payload)
+    prompt = json.loads(tickets.operations("track-1")[1].payload)
     assert prompt["labels"] == [1, 0] and abs(prompt["points_xy"][1][0] - x - 50) < 1
 
 
-def test_a_frame_is_emptied_and_drawn_anew(correcting, store):
+def test_a_frame_is_emptied_and_drawn_anew(correcting, tickets):
     page = correcting(8)
-    assert "Empty" in page.text("#tool-clear") and draft(store).masks[8].area_px == 600
+    assert "Empty" in page.text("#tool-clear") and draft(tickets).masks[8].area_px == 600
     page.press("Delete")
     page.until(lambda: "Absent in this frame" in page.text("#badges") and "Forget" in page.text("#tool-clear"))
     page.settled()
-    assert draft(store).masks[8].area_px == 0
+    assert draft(tickets).masks[8].area_px == 0
     page.press("b")
     page.drag((300, 200), (360, 220))
     page.until(lambda: "Absent" not in page.text("#badges"))
     page.settled()
-    drawn = rle.decode(draft(store).masks[8].rle, HEIGHT, WIDTH)
+    drawn = rle.decode(draft(tickets).masks[8].rle, HEIGHT, WIDTH)
     assert drawn[200, 300] and not drawn[330, 575], "nothing is left of what was there"
     page.press("Delete")  # the frame counts as untouched: a propagation may change it
     page.until(lambda: "Empty" in page.text("#tool-clear"))
     page.press("Delete")
     page.until(lambda: "Absent in this frame" in page.text("#badges"))
     page.settled()
-    assert draft(store).masks[8].area_px == 0
+    assert draft(tickets).masks[8].area_px == 0
 
 
-def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, store):
+def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, tickets):
     open_page.model.frame_s = 0.15
     page = correcting(8)
     page.point(*centre(8))
     page.settled()
-    before = draft(store).masks
+    before = draft(tickets).masks
     page.press("t")
     page.until(lambda: "Propagating" in page.text("#badges"))
     page.press("Escape")
     page.settled()
-    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "propagate", "undo"])
-    assert draft(store).masks == before
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["prompt", "propagate", "undo"])
+    assert draft(tickets).masks == before
     assert page.tab.get_attribute("body", "data-view") == "work", "Escape only stopped it"
     page.press("t")
     page.until(lambda: "Propagating" in page.text("#badges"))
@@ -203,8 +203,8 @@ def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, s
     page.at(12)
     page.point(*centre(12))  # a click does not wait for the propagation, it ends it
     page.settled()
-    page.until(lambda: is_disc(draft(store).masks, 12))
-    assert not is_disc(draft(store).masks, 16)
+    page.until(lambda: is_disc(draft(tickets).masks, 12))
+    assert not is_disc(draft(tickets).masks, 16)
 
 
 def test_the_page_and_the_server_derive_the_same_draft(open_page):
@@ -281,14 +281,14 @@ def open_page_stacks(sent):
     return {"undo": done, "redo": undone}
 
 
-def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(correcting, store):
+def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(correcting, tickets):
     page = correcting(8)
     page.press("f")
     page.settled()
     page.tab.focus("#tool-undo")
     page.press("Enter", "Enter", "Enter")  # the button has nothing left to undo then, and submits nothing
     page.settled()
-    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["lock", "undo"])
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["lock", "undo"])
     page.tab.focus("#verdict-reject")
     page.press("Enter", "Enter")
     page.until(lambda: page.tab.locator(".reason").count() == 5)
@@ -301,7 +301,7 @@ def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(corr
     page.until(lambda: page.tab.get_attribute("#others", "aria-pressed") == "true")
     assert "playing" not in page.tab.get_attribute("#play", "class").split()
     page.settled()
-    assert store.ticket("track-1").state is State.LEASED
+    assert tickets.ticket("track-1").state is State.LEASED
     for control in ("#others", "#brightness", "#theme", "#tool-brush"):
         page.tab.click(control)
         page.press("Home", "ArrowRight")
@@ -310,7 +310,7 @@ def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(corr
     page.until(lambda: "playing" in page.tab.get_attribute("#play", "class").split())
 
 
-def test_the_picture_is_moved_brightened_and_compared_with_the_first_masks(correcting, store):
+def test_the_picture_is_moved_brightened_and_compared_with_the_first_masks(correcting, tickets):
     page = correcting(8)
     place = lambda: page.tab.locator("#screen").bounding_box()["x"]  # noqa: E731
     pixel = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
@@ -327,7 +327,7 @@ def test_the_picture_is_moved_brightened_and_compared_with_the_first_masks(corre
     page.at(12)
     page.press("ArrowLeft", "0")
     page.at(8)
-    assert store.operations("track-1") == [], "the drag was no click"
+    assert tickets.operations("track-1") == [], "the drag was no click"
     dim = page.tab.evaluate(pixel, [500, 100])
     page.press("l", "l", "l")
     assert page.tab.input_value("#brightness") == "1.3"
@@ -345,20 +345,20 @@ def test_the_picture_is_moved_brightened_and_compared_with_the_first_masks(corre
     page.until(lambda: page.tab.evaluate(pixel, spot) == after)
 
 
-def test_phase_1_offers_no_propagation(open_page, store):
-    store.open_batch("b", [track_ticket(phase="1", frame_count=FRAMES)])
+def test_phase_1_offers_no_propagation(open_page, tickets):
+    tickets.open_batch("b", [track_ticket(phase="1", frame_count=FRAMES)])
     page = open_page()
     page.log_in("ann")
     page.correcting(8)
     assert page.tab.is_disabled("#tool-forward") and page.tab.is_enabled("#tool-click")
     page.press("t")
     page.until(lambda: "masked by itself" in page.text("#notice"))
-    assert store.operations("track-1") == []
+    assert tickets.operations("track-1") == []
 
 
-def test_a_select_ticket_warns_of_frames_without_a_mask(open_page, store):
+def test_a_select_ticket_warns_of_frames_without_a_mask(open_page, tickets):
     select = NewTicket(ticket_id="s", kind=Kind.SELECT, video_id="video-0", phase="3", payload='{"memory": true}')
-    store.open_batch("b", [select])
+    tickets.open_batch("b", [select])
     page = open_page()
     page.log_in("ann")
     page.correcting(0)
@@ -370,15 +370,15 @@ def test_a_select_ticket_warns_of_frames_without_a_mask(open_page, store):
     page.press("Enter")
     page.until(lambda: "38 frames were never masked" in page.text("#notice"))
     page.press("Enter")
-    page.until(lambda: store.ticket("s").state is State.DONE)
-    assert store.ticket(store.ticket("s").next_ticket_id).kind is Kind.TRACK
+    page.until(lambda: tickets.ticket("s").state is State.DONE)
+    assert tickets.ticket(tickets.ticket("s").next_ticket_id).kind is Kind.TRACK
 
 
-def test_the_other_objects_of_the_video_can_be_seen(open_page, store):
+def test_the_other_objects_of_the_video_can_be_seen(open_page, tickets):
     """In a select ticket they are shown from the start."""
-    done, mine = tickets(1, FRAMES)[0], track_ticket(frame_count=FRAMES)
+    done, mine = verify_tickets(1, FRAMES)[0], track_ticket(frame_count=FRAMES)
     select = NewTicket(ticket_id="s", kind=Kind.SELECT, video_id="video-0", phase="3", priority=-1)
-    store.open_batch("b", [done, mine, select])
+    tickets.open_batch("b", [done, mine, select])
     page = open_page()
     page.log_in("ann")
     page.correcting(8)
@@ -400,12 +400,12 @@ def test_the_other_objects_of_the_video_can_be_seen(open_page, store):
     assert page.tab.get_attribute("#others", "aria-pressed") == "false"
     page.press("x", "7")
     page.correcting(8)
-    assert store.ticket("s").leased_by == "ann"
+    assert tickets.ticket("s").leased_by == "ann"
     page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
 
 
 @EVERY_DATABASE
-def test_several_objects_of_a_video_are_masked_side_by_side(correcting, store):
+def test_several_objects_of_a_video_are_masked_side_by_side(correcting, tickets):
     """N begins another object, M goes from one to the next; each keeps its draft, and after a reload, too."""
     page = correcting(8)
     page.press("f")  # the first object has a locked frame now
@@ -432,19 +432,19 @@ def test_several_objects_of_a_video_are_masked_side_by_side(correcting, store):
     page.tab.click("#lanes .lane.mine")
     page.until(lambda: "1 click" in page.text("#facts"))
     page.press("Enter", "Enter")
-    opened = next(t.ticket_id for t in store.tickets() if t.ticket_id not in ("track-1",) and t.attempt == 1)
-    page.until(lambda: store.ticket(opened).state is State.DONE)
+    opened = next(t.ticket_id for t in tickets.find() if t.ticket_id not in ("track-1",) and t.attempt == 1)
+    page.until(lambda: tickets.ticket(opened).state is State.DONE)
     page.until(lambda: "Locked" in page.text("#badges") or page.named() >= 0)
-    assert store.ticket("track-1").leased_by == "ann", "the first one comes back by itself"
+    assert tickets.ticket("track-1").leased_by == "ann", "the first one comes back by itself"
     assert page.problems == []
 
 
-def test_an_object_that_was_begun_by_mistake_is_dropped(correcting, store):
+def test_an_object_that_was_begun_by_mistake_is_dropped(correcting, tickets):
     page = correcting()
     page.press("n")
     page.until(lambda: "Not masked yet" in page.text("#badges"))
     page.press("Escape")
     page.until(lambda: "Not masked yet" not in page.text("#badges"))
     page.settled()
-    states = sorted((t.kind, t.state) for t in store.tickets())
+    states = sorted((t.kind, t.state) for t in tickets.find())
     assert states == [(Kind.TRACK, State.DONE), (Kind.TRACK, State.LEASED)]

@@ -16,83 +16,83 @@ from tests.annotation_queue.synthetic_queue import (
     PASSWORD,
     ServerProcess,
     centre,
-    tickets,
+    verify_tickets,
 )
 
 
-def test_an_answer_given_without_a_connection_arrives_later(verifying, store):
+def test_an_answer_given_without_a_connection_arrives_later(verifying, tickets):
     page = verifying(2)
     page.until(lambda: len(json.loads(page.tab.evaluate("sessionStorage.getItem('masklets.holds')"))) == 2)
     page.context.set_offline(True)
     page.press("a")
     page.until(lambda: "1 answer kept here" in page.text("#save"))
     assert page.tab.get_attribute("body", "data-view") == "work"  # the next ticket was here already
-    assert store.tickets(state=State.DONE) == []
+    assert tickets.find(state=State.DONE) == []
     page.tab.close()  # closing the tab loses nothing
     page.tab = page.context.new_page()
     page.context.set_offline(False)
     page.tab.goto(page.url)
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.until(lambda: len(tickets.find(state=State.DONE)) == 1)
 
 
-def test_a_login_in_another_tab_costs_no_answer(verifying, store):
+def test_a_login_in_another_tab_costs_no_answer(verifying, tickets):
     page = verifying()
     page.context.request.post(f"{page.url}/api/login", data={"name": "vera", "password": PASSWORD})
     page.press("a")
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.until(lambda: len(tickets.find(state=State.DONE)) == 1)
     page.until(lambda: page.text("#save") == "Saved")
 
 
-def test_a_lost_lease_is_reported_and_the_next_ticket_is_one_key_away(open_page, store, clock):
-    store.open_batch("b", tickets(3, FRAMES))
-    store.lease_s = 1.5  # heartbeats every half second
+def test_a_lost_lease_is_reported_and_the_next_ticket_is_one_key_away(open_page, tickets, clock):
+    tickets.open_batch("b", verify_tickets(3, FRAMES))
+    tickets.lease_s = 1.5  # heartbeats every half second
     page = open_page()
     page.log_in()
     page.paused_at_start()
     page.context.set_offline(True)
     clock.ahead += 2
     victor = Person(name="victor", roles=frozenset({Role.VERIFIER}))
-    store.lease_s = 90
-    taken = store.claim(victor, claim_id="c")
+    tickets.lease_s = 90
+    taken = tickets.claim(victor, claim_id="c")
     assert taken.ticket_id == "ticket-0000"
     page.context.set_offline(False)
     page.shows("message")
     assert "went back to the queue" in page.text("#message")
     page.press("Enter")
     page.shows("work")
-    assert store.ticket("ticket-0000").leased_by == "victor"
+    assert tickets.ticket("ticket-0000").leased_by == "victor"
 
 
-def test_a_reload_takes_up_the_same_ticket(verifying, store):
+def test_a_reload_takes_up_the_same_ticket(verifying, tickets):
     page = verifying(4)
     page.press("a")
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
-    page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
-    held = [t.ticket_id for t in store.tickets(state=State.LEASED)]
+    page.until(lambda: len(tickets.find(state=State.DONE)) == 1)
+    page.until(lambda: len(tickets.find(state=State.LEASED)) == 2)
+    held = [t.ticket_id for t in tickets.find(state=State.LEASED)]
     page.tab.reload()
     page.paused_at_start()
-    page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
-    assert [t.ticket_id for t in store.tickets(state=State.LEASED)] == held
+    page.until(lambda: len(tickets.find(state=State.LEASED)) == 2)
+    assert [t.ticket_id for t in tickets.find(state=State.LEASED)] == held
 
 
-def test_work_without_a_connection_survives_a_closed_tab(correcting, store):
+def test_work_without_a_connection_survives_a_closed_tab(correcting, tickets):
     page = correcting()
     page.context.set_offline(True)
     page.press("b")
     page.drag((300, 200), (360, 220))
     page.press("f")
     page.until(lambda: "2 changes kept here" in page.text("#save"))
-    assert store.operations("track-1") == []
+    assert tickets.operations("track-1") == []
     page.tab.close()
     page.tab = page.context.new_page()
     page.context.set_offline(False)
     page.tab.goto(page.url)
-    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["stroke", "lock"])
-    assert draft(store).locked == {0} and draft(store).masks[0].area_px > 1400
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["stroke", "lock"])
+    assert draft(tickets).locked == {0} and draft(tickets).masks[0].area_px > 1400
 
 
 @EVERY_DATABASE
-def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, store):
+def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, tickets):
     page = correcting()
     lead = open_page()
     lead.log_in("lea")
@@ -104,12 +104,12 @@ def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, stor
     page.until(lambda: "1 change kept here" in page.text("#save"))
     lead.tab.locator("#leased tr", has_text="ann").get_by_text("Take back").click()
     lead.until(lambda: lead.text("#leased") == "Nobody holds a ticket.")
-    store.claim(Person(name="bob", roles=frozenset({Role.ANNOTATOR})), claim_id="bob")
+    tickets.claim(Person(name="bob", roles=frozenset({Role.ANNOTATOR})), claim_id="bob")
     page.context.set_offline(False)
-    page.until(lambda: [o.kind for o in store.operations("track-1", branch=True)] == ["lock"])
+    page.until(lambda: [o.kind for o in tickets.operations("track-1", branch=True)] == ["lock"])
     page.shows("message")
     assert "went back to the queue" in page.text("#message")
-    assert store.operations("track-1") == []
+    assert tickets.operations("track-1") == []
     lead.until(lambda: "track-1" in lead.text("#branches") and "lock" in lead.text("#branches"))
 
 
@@ -132,11 +132,11 @@ def corrects_through(chromium, uri, kill, start):
         start(server)
         page.settled()
         database = Database(uri)
-        store = TicketStore(database)
-        found = draft(store, "track-0")
+        tickets = TicketStore(database)
+        found = draft(tickets, "track-0")
         assert found.locked == {8} and all(is_disc(found.masks, i) for i in found.frame_idx)
         page.press("Enter")
-        page.until(lambda: store.ticket("track-0").state is State.DONE)
+        page.until(lambda: tickets.ticket("track-0").state is State.DONE)
         database.close()
         assert page.problems == []
     finally:
@@ -159,7 +159,7 @@ def test_a_killed_database_costs_an_annotator_nothing(chromium, postgres_server)
         postgres.close()
 
 
-def test_a_reload_in_the_middle_of_a_propagation_finishes_it(correcting, open_page, store):
+def test_a_reload_in_the_middle_of_a_propagation_finishes_it(correcting, open_page, tickets):
     open_page.model.frame_s = 0.05
     page = correcting(8)
     page.point(*centre(8))
@@ -169,10 +169,10 @@ def test_a_reload_in_the_middle_of_a_propagation_finishes_it(correcting, open_pa
     page.tab.reload()
     page.correcting(8)
     page.settled()
-    page.until(lambda: all(is_disc(draft(store).masks, i) for i in range(0, FRAMES, STRIDE)))
+    page.until(lambda: all(is_disc(draft(tickets).masks, i) for i in range(0, FRAMES, STRIDE)))
 
 
-def test_stopping_a_propagation_keeps_the_work_before_it(correcting, open_page, store):
+def test_stopping_a_propagation_keeps_the_work_before_it(correcting, open_page, tickets):
     """A stroke whose request the network swallowed, a propagation behind it, and Escape."""
     page = correcting()
     page.context.set_offline(True)
@@ -183,29 +183,29 @@ def test_stopping_a_propagation_keeps_the_work_before_it(correcting, open_page, 
     page.press("Escape")
     page.context.set_offline(False)
     page.settled()
-    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["stroke", "propagate", "undo"])
-    assert draft(store).masks[0].area_px > 1400 and page.tab.get_attribute("body", "data-view") == "work"
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["stroke", "propagate", "undo"])
+    assert draft(tickets).masks[0].area_px > 1400 and page.tab.get_attribute("body", "data-view") == "work"
     assert not any(call.startswith("track") for call in open_page.model.calls), "the model is not asked in vain"
 
 
-def test_escape_undoes_a_click_that_waits_for_the_model_and_redo_has_it_answered(correcting, open_page, store):
+def test_escape_undoes_a_click_that_waits_for_the_model_and_redo_has_it_answered(correcting, open_page, tickets):
     open_page.model.click_s = 1.0
     page = correcting(8)
     page.point(*centre(8))
     page.until(lambda: "at work" in page.text("#badges"))
     page.press("Escape")
     page.settled()
-    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "undo"])
-    assert page.tab.get_attribute("body", "data-view") == "work" and not is_disc(draft(store).masks, 8)
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["prompt", "undo"])
+    assert page.tab.get_attribute("body", "data-view") == "work" and not is_disc(draft(tickets).masks, 8)
     page.press("Control+Shift+Z")
     page.settled()
-    page.until(lambda: is_disc(draft(store).masks, 8))
+    page.until(lambda: is_disc(draft(tickets).masks, 8))
     assert page.look()["mask"] is not None
     page.press("Enter")
-    page.until(lambda: store.ticket("track-1").state is State.DONE)
+    page.until(lambda: tickets.ticket("track-1").state is State.DONE)
 
 
-def test_a_ticket_goes_back_after_its_operations_were_sent(correcting, open_page, store):
+def test_a_ticket_goes_back_after_its_operations_were_sent(correcting, open_page, tickets):
     """Escape while a stroke waits behind a slow click: it is in the draft, not beside it."""
     open_page.model.click_s = 1.5
     page = correcting(8)
@@ -216,12 +216,12 @@ def test_a_ticket_goes_back_after_its_operations_were_sent(correcting, open_page
     page.press("f")
     page.tab.evaluate("document.querySelector('#verdicts .back').click()")
     page.shows("message")
-    page.until(lambda: store.ticket("track-1").state is State.OPEN)
-    assert [o.kind for o in store.operations("track-1")] == ["prompt", "stroke", "lock"]
-    assert store.operations("track-1", branch=True) == [] and draft(store).locked == {12}
+    page.until(lambda: tickets.ticket("track-1").state is State.OPEN)
+    assert [o.kind for o in tickets.operations("track-1")] == ["prompt", "stroke", "lock"]
+    assert tickets.operations("track-1", branch=True) == [] and draft(tickets).locked == {12}
 
 
-def test_a_reload_after_working_offline_shows_and_submits_all_of_it(correcting, store):
+def test_a_reload_after_working_offline_shows_and_submits_all_of_it(correcting, tickets):
     page = correcting()
     page.context.set_offline(True)
     for _ in range(6):
@@ -237,12 +237,12 @@ def test_a_reload_after_working_offline_shows_and_submits_all_of_it(correcting, 
         page.at(frame_idx)
         shown.append("Locked" in page.text("#badges"))
         page.press("ArrowRight")
-    assert draft(store).locked == set(range(0, 24, STRIDE)), store.operations("track-1")
+    assert draft(tickets).locked == set(range(0, 24, STRIDE)), tickets.operations("track-1")
     assert shown == [True] * 6 + [False]
 
 
 @pytest.mark.parametrize("status", [200, 403, 413])
-def test_only_an_answer_of_the_queue_counts_as_saved(correcting, store, status):
+def test_only_an_answer_of_the_queue_counts_as_saved(correcting, tickets, status):
     """The login page of a proxy in between does not."""
     page = correcting()
     html = {"status": status, "content_type": "text/html", "body": "<html>Please log in</html>"}
@@ -255,13 +255,13 @@ def test_only_an_answer_of_the_queue_counts_as_saved(correcting, store, status):
     page.tab.route("**/operations", answer)
     page.press("f")
     page.until(lambda: len(sent) >= 2)  # it is sent again
-    assert "1 change kept here" in page.text("#save") and store.operations("track-1") == []
+    assert "1 change kept here" in page.text("#save") and tickets.operations("track-1") == []
     page.tab.unroute("**/operations")
     page.settled()
-    page.until(lambda: draft(store).locked == {0})
+    page.until(lambda: draft(tickets).locked == {0})
 
 
-def test_a_take_back_whose_answer_is_lost_happens_once(verifying, store):
+def test_a_take_back_whose_answer_is_lost_happens_once(verifying, tickets):
     page = verifying(3)
     first = page.text("#facts")
     page.press("a")
@@ -278,11 +278,11 @@ def test_a_take_back_whose_answer_is_lost_happens_once(verifying, store):
     page.press("Backspace")
     page.until(lambda: "Taken back" in page.text("#notice"))
     assert len(lost) == 1 and page.text("#facts") == first
-    [back] = [t for t in store.tickets() if [o.kind for o in store.operations(t.ticket_id)] == ["verdict", "unsubmit"]]
+    [back] = [t for t in tickets.find() if [o.kind for o in tickets.operations(t.ticket_id)] == ["verdict", "unsubmit"]]
     assert back.leased_by == "vera"
 
 
-def test_a_second_tab_leaves_the_first_ones_work_alone_until_that_is_closed(correcting, open_page, store):
+def test_a_second_tab_leaves_the_first_ones_work_alone_until_that_is_closed(correcting, open_page, tickets):
     open_page.model.frame_s = 0.1
     page = correcting(8)
     page.point(*centre(8))
@@ -292,7 +292,7 @@ def test_a_second_tab_leaves_the_first_ones_work_alone_until_that_is_closed(corr
     second = Page(page.context, page.url)
     second.shows("message")  # there is nothing else to correct
     page.settled()
-    page.until(lambda: all(is_disc(draft(store).masks, i) for i in range(0, FRAMES, STRIDE)))
+    page.until(lambda: all(is_disc(draft(tickets).masks, i) for i in range(0, FRAMES, STRIDE)))
     tracked = [call for call in open_page.model.calls if call.startswith("track")]
     assert len(tracked) == len(set(tracked)), "the model was asked once"
     page.tab.route("**/operations", lambda route: route.abort())
@@ -300,25 +300,25 @@ def test_a_second_tab_leaves_the_first_ones_work_alone_until_that_is_closed(corr
     page.until(lambda: "1 change kept here" in page.text("#save"))
     second.tab.reload()
     second.shows("message")
-    assert draft(store).locked == set()
+    assert draft(tickets).locked == set()
     page.tab.close()
     page.until = second.until
-    second.until(lambda: draft(store).locked == {8})
+    second.until(lambda: draft(tickets).locked == {8})
     assert second.problems == []
 
 
-def test_a_duplicated_tab_takes_other_tickets(verifying, store):
+def test_a_duplicated_tab_takes_other_tickets(verifying, tickets):
     page = verifying(6)
-    page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
+    page.until(lambda: len(tickets.find(state=State.LEASED)) == 2)
     kept = page.tab.evaluate("JSON.stringify({...sessionStorage})")
     other = Page(page.context, f"{page.url}/web/mark.svg")
     other.tab.evaluate("kept => Object.assign(sessionStorage, JSON.parse(kept))", kept)
     other.tab.goto(page.url)
     other.paused_at_start()
-    page.until(lambda: len(store.tickets(state=State.LEASED)) == 4)
+    page.until(lambda: len(tickets.find(state=State.LEASED)) == 4)
 
 
-def test_a_silent_connection_is_given_up(correcting, store):
+def test_a_silent_connection_is_given_up(correcting, tickets):
     page = correcting(8)
     page.tab.clock.install()
     page.tab.reload()
@@ -331,15 +331,15 @@ def test_a_silent_connection_is_given_up(correcting, store):
     page.tab.clock.fast_forward(21_000)
     page.until(lambda: len(held) == 2)  # asked again, and silent again
     page.press("Escape")  # nobody waits for the model any more, and the work is kept
-    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["prompt", "lock", "undo"])
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["prompt", "lock", "undo"])
     page.settled()
     page.press("ArrowRight")
     page.at(12)
     page.point(*centre(12))
-    page.until(lambda: is_disc(draft(store).masks, 12))
+    page.until(lambda: is_disc(draft(tickets).masks, 12))
 
 
-def test_a_person_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(correcting, store, clock):
+def test_a_person_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(correcting, tickets, clock):
     page = correcting(8)
     page.press("f")
     page.settled()
@@ -351,7 +351,7 @@ def test_a_person_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(corr
     page.tab.clock.fast_forward(60_000)
     page.until(lambda: beats)
     bob = Person(name="bob", roles=frozenset({Role.ANNOTATOR}))
-    assert store.claim(bob, claim_id="early") is None
+    assert tickets.claim(bob, claim_id="early") is None
     for taken in (False, True):
         page.tab.clock.fast_forward(601_000)
         page.until(lambda: "Nobody has touched this page" in page.text("#notice"))
@@ -359,21 +359,21 @@ def test_a_person_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(corr
         page.tab.clock.fast_forward(60_000)
         clock.ahead += 100  # the lease is over
         if taken:
-            assert store.claim(bob, claim_id="c").ticket_id == "track-1"
+            assert tickets.claim(bob, claim_id="c").ticket_id == "track-1"
         assert beats == []
         page.press("x")  # only shows that somebody is here
         if not taken:
             page.until(lambda: not page.tab.is_visible("#notice"))
             page.until(lambda: page.tab.get_attribute("body", "data-view") == "work" and page.named() == 8)
             page.until(lambda: "Locked" in page.text("#badges") and page.tab.locator(".reason").count() == 0)
-            assert store.ticket("track-1").leased_by == "ann"
+            assert tickets.ticket("track-1").leased_by == "ann"
     page.until(lambda: "went back to the queue" in page.text("#message"))
-    assert store.ticket("track-1").leased_by == "bob" and draft(store).locked == {8}
+    assert tickets.ticket("track-1").leased_by == "bob" and draft(tickets).locked == {8}
 
 
-def test_another_person_at_the_same_tab_begins_with_other_tickets(verifying, store):
+def test_another_person_at_the_same_tab_begins_with_other_tickets(verifying, tickets):
     page = verifying(9)
-    page.until(lambda: len(store.tickets(state=State.LEASED)) == 2)
+    page.until(lambda: len(tickets.find(state=State.LEASED)) == 2)
 
     def end_the_login(route):  # once the answer is given: any request that comes before it would show the login, too
         page.context.clear_cookies()
@@ -386,21 +386,21 @@ def test_another_person_at_the_same_tab_begins_with_other_tickets(verifying, sto
     page.log_in("victor")
     page.paused_at_start()
     page.until(lambda: page.text("#save") == "Saved")
-    of_victor = lambda: [t.ticket_id for t in store.tickets(state=State.LEASED) if t.leased_by == "victor"]  # noqa: E731
+    of_victor = lambda: [t.ticket_id for t in tickets.find(state=State.LEASED) if t.leased_by == "victor"]  # noqa: E731
     page.until(lambda: len(of_victor()) == 2)
     page.press("a")
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.until(lambda: len(tickets.find(state=State.DONE)) == 1)
     page.until(lambda: len(of_victor()) == 2)
     page.context.clear_cookies()
     page.press("a")
     page.shows("login")
     page.log_in("vera")
-    page.until(lambda: store.ticket("ticket-0000").verdict is not None)
+    page.until(lambda: tickets.ticket("ticket-0000").verdict is not None)
 
 
-def three_minutes_of_work(open_page, store):
+def three_minutes_of_work(open_page, tickets):
     """A tab with a clock that tests move, in which Vera has worked on a ticket for three minutes."""
-    store.open_batch("b", tickets(1, FRAMES))
+    tickets.open_batch("b", verify_tickets(1, FRAMES))
     page = open_page()
     page.tab.clock.install()
     page.log_in()
@@ -411,47 +411,47 @@ def three_minutes_of_work(open_page, store):
     return page
 
 
-def seconds_to_accept(page, store):
+def seconds_to_accept(page, tickets):
     """Accept the ticket; the seconds that the page reports."""
     page.press("a")
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
-    return json.loads(store.operations("ticket-0000")[0].payload)["seconds"]
+    page.until(lambda: len(tickets.find(state=State.DONE)) == 1)
+    return json.loads(tickets.operations("ticket-0000")[0].payload)["seconds"]
 
 
-def test_the_time_at_a_ticket_survives_a_reload_and_leaves_out_pauses(open_page, store):
-    page = three_minutes_of_work(open_page, store)
+def test_the_time_at_a_ticket_survives_a_reload_and_leaves_out_pauses(open_page, tickets):
+    page = three_minutes_of_work(open_page, tickets)
     page.tab.clock.fast_forward(500_000)  # of this, two minutes count
     page.tab.reload()
     page.paused_at_start()
-    assert 300 <= seconds_to_accept(page, store) < 360
+    assert 300 <= seconds_to_accept(page, tickets) < 360
     assert page.tab.evaluate("localStorage.getItem('masklets.times')") == "[]"
 
 
-def test_the_time_before_a_pause_counts_too(open_page, store):
-    page = three_minutes_of_work(open_page, store)
+def test_the_time_before_a_pause_counts_too(open_page, tickets):
+    page = three_minutes_of_work(open_page, tickets)
     page.tab.clock.fast_forward(601_000)  # of this, two minutes count
     page.until(lambda: "Nobody has touched this page" in page.text("#notice"))
     page.press("x")  # only shows that somebody is here
     page.until(lambda: not page.tab.is_visible("#notice"))
     page.paused_at_start()
-    assert 300 <= seconds_to_accept(page, store) < 360
+    assert 300 <= seconds_to_accept(page, tickets) < 360
 
 
-def test_a_reload_renews_the_leases_that_it_takes_up_again(correcting, store, clock, monkeypatch):
+def test_a_reload_renews_the_leases_that_it_takes_up_again(correcting, tickets, clock, monkeypatch):
     monkeypatch.setattr("annotation_queue.api.logins.HEARTBEAT_S", 1e6)
-    store.lease_s = 9000  # a heartbeat comes long after this test
+    tickets.lease_s = 9000  # a heartbeat comes long after this test
     page = correcting()
     clock.ahead += 8900  # the lease is about to end
     page.tab.reload()
-    page.until(lambda: store.ticket("track-1").expires_at > clock() + 8000)
+    page.until(lambda: tickets.ticket("track-1").expires_at > clock() + 8000)
 
 
-def test_a_lock_keeps_the_mask_on_screen(correcting, open_page, store):
+def test_a_lock_keeps_the_mask_on_screen(correcting, open_page, tickets):
     open_page.model.frame_s = 0.1
     page = correcting(8)
     page.point(*centre(8))
     page.settled()
-    before = draft(store).masks[24]
+    before = draft(tickets).masks[24]
     page.press("t")
     page.until(lambda: "Propagating" in page.text("#badges"))
     for _ in range(4):
@@ -459,17 +459,17 @@ def test_a_lock_keeps_the_mask_on_screen(correcting, open_page, store):
     page.at(24)
     page.press("f")
     page.settled()
-    page.until(lambda: draft(store).locked == {24})
-    assert draft(store).masks[24] == before
+    page.until(lambda: draft(tickets).locked == {24})
+    assert draft(tickets).masks[24] == before
 
 
-def test_a_ticket_that_is_put_back_keeps_its_draft(correcting, store):
+def test_a_ticket_that_is_put_back_keeps_its_draft(correcting, tickets):
     page = correcting()
     page.press("f")
     page.settled()
     page.press("Escape")
     page.shows("message")
-    page.until(lambda: store.ticket("track-1").state is State.OPEN)
+    page.until(lambda: tickets.ticket("track-1").state is State.OPEN)
     page.press("Enter")
     page.correcting(0)
     assert "Locked" in page.text("#badges")

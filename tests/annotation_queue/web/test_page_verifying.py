@@ -19,13 +19,13 @@ from tests.annotation_queue.synthetic_queue import (
     centre,
     hidden,
     mask,
-    tickets,
     track_ticket,
+    verify_tickets,
 )
 
 
-def test_the_mask_on_screen_belongs_to_the_frame_on_screen(open_page, store):
-    store.open_batch("b", tickets(1, FRAMES))
+def test_the_mask_on_screen_belongs_to_the_frame_on_screen(open_page, tickets):
+    tickets.open_batch("b", verify_tickets(1, FRAMES))
     page = open_page()
     page.log_in()
     page.shows("work")
@@ -118,8 +118,8 @@ def test_the_page_paints_a_mask_and_its_edge_pixel_by_pixel(open_page):
 
 
 @EVERY_DATABASE
-def test_a_verifier_works_by_keyboard_alone(open_page, store):
-    store.open_batch("b", tickets(5, FRAMES))
+def test_a_verifier_works_by_keyboard_alone(open_page, tickets):
+    tickets.open_batch("b", verify_tickets(5, FRAMES))
     page = open_page()
     page.press("Tab")  # the cursor is in the form already
     page.log_in()
@@ -128,11 +128,11 @@ def test_a_verifier_works_by_keyboard_alone(open_page, store):
         page.paused_at_start()
         assert "micro · round 2" in page.text("#checkpoint")
         page.press(*keys)
-        page.until(lambda count=count: len(store.tickets(state=State.DONE)) == count)  # the next ticket is due now
+        page.until(lambda count=count: len(tickets.find(state=State.DONE)) == count)  # the next ticket is due now
     page.shows("message")
     assert "Nothing left to verify" in page.text("#message")
     page.until(lambda: page.text("#save") == "Saved")
-    verdicts = {t.ticket_id: (t.verdict, t.reasons) for t in store.tickets(state=State.DONE)}
+    verdicts = {t.ticket_id: (t.verdict, t.reasons) for t in tickets.find(state=State.DONE)}
     assert list(verdicts.values()) == [
         (Verdict.ACCEPT, ()),
         (Verdict.REFINE, ()),
@@ -140,13 +140,13 @@ def test_a_verifier_works_by_keyboard_alone(open_page, store):
         (Verdict.UNSURE, ()),
         (Verdict.ACCEPT, ()),
     ]
-    verdict = json.loads(store.operations("ticket-0002")[0].payload)
-    assert verdict["seconds"] > 0 and store.operations("ticket-0002")[0].frame_idx == 0
-    store.open_batch("later", tickets(1, FRAMES, prefix="later"))
+    verdict = json.loads(tickets.operations("ticket-0002")[0].payload)
+    assert verdict["seconds"] > 0 and tickets.operations("ticket-0002")[0].frame_idx == 0
+    tickets.open_batch("later", verify_tickets(1, FRAMES, prefix="later"))
     page.shows("work")  # a new ticket appears by itself
 
 
-def test_overlay_speed_and_suspects_answer_to_their_keys(verifying, store):
+def test_overlay_speed_and_suspects_answer_to_their_keys(verifying, tickets):
     page = verifying()
     assert page.look()["mask"] is not None
     page.tab.keyboard.down("h")
@@ -171,7 +171,7 @@ def test_overlay_speed_and_suspects_answer_to_their_keys(verifying, store):
     page.press("a")  # not while the list of keys is open
     page.press("Escape")
     assert not page.tab.is_visible("#help")
-    assert store.tickets(state=State.DONE) == []
+    assert tickets.find(state=State.DONE) == []
 
 
 def test_a_mask_unlike_the_one_before_is_a_suspect_unless_the_object_is_fast(open_page):
@@ -227,8 +227,8 @@ NAMELESS = """
 """
 
 
-def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(open_page, store):
-    store.open_batch("b", [track_ticket(frame_count=FRAMES), *tickets(2, FRAMES)])
+def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(open_page, tickets):
+    tickets.open_batch("b", [track_ticket(frame_count=FRAMES), *verify_tickets(2, FRAMES)])
     page = open_page()
     page.log_in("lea")
     page.paused_at_start()
@@ -263,7 +263,7 @@ def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(op
     assert page.tab.evaluate(NAMELESS) == []
 
 
-def test_a_wrong_password_is_reported_and_the_right_one_works_after_it(open_page, store):
+def test_a_wrong_password_is_reported_and_the_right_one_works_after_it(open_page, tickets):
     page = open_page()
     page.log_in(password="wrong password")
     page.until(lambda: "wrong" in page.text("#login-error"))
@@ -274,35 +274,35 @@ def test_a_wrong_password_is_reported_and_the_right_one_works_after_it(open_page
 
 
 @EVERY_DATABASE
-def test_the_last_answers_can_be_taken_back(verifying, store):
+def test_the_last_answers_can_be_taken_back(verifying, tickets):
     page = verifying(4)
     for number in (1, 2):
         page.press("a")
-        page.until(lambda number=number: len(store.tickets(state=State.DONE)) == number)
+        page.until(lambda number=number: len(tickets.find(state=State.DONE)) == number)
         page.paused_at_start()
     page.until(lambda: page.text("#save") == "Saved")
     page.press("Backspace")
     page.until(lambda: "Taken back: Accept" in page.text("#notice"))
-    assert [t.ticket_id for t in store.tickets(state=State.DONE)] == ["ticket-0000"]
-    assert store.ticket("ticket-0001").leased_by == "vera"
+    assert [t.ticket_id for t in tickets.find(state=State.DONE)] == ["ticket-0000"]
+    assert tickets.ticket("ticket-0001").leased_by == "vera"
     page.tab.reload()
     page.paused_at_start()
     page.press("x", "7")
-    page.until(lambda: store.ticket("ticket-0001").verdict is Verdict.REJECT)
+    page.until(lambda: tickets.ticket("ticket-0001").verdict is Verdict.REJECT)
     page.paused_at_start()
     page.press("a")
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 3)
-    assert store.ticket("ticket-0002").verdict is Verdict.ACCEPT, "what was put aside came back"
+    page.until(lambda: len(tickets.find(state=State.DONE)) == 3)
+    assert tickets.ticket("ticket-0002").verdict is Verdict.ACCEPT, "what was put aside came back"
 
 
 @EVERY_DATABASE
-def test_a_lead_sees_figures_and_manages_people(open_page, store):
-    store.open_batch("b", tickets(6, FRAMES))
+def test_a_lead_sees_figures_and_manages_people(open_page, tickets):
+    tickets.open_batch("b", verify_tickets(6, FRAMES))
     page = open_page()
     page.log_in("lea")
     page.paused_at_start()
     page.press("a")
-    page.until(lambda: len(store.tickets(state=State.DONE)) == 1)
+    page.until(lambda: len(tickets.find(state=State.DONE)) == 1)
     page.tab.goto(f"{page.url}/web/lead.html")
     page.until(lambda: "lea" in page.text("#figures") and "verify" in page.text("#batches"))
     assert page.tab.get_attribute("#batches .share", "title").startswith("1 done")
@@ -328,28 +328,28 @@ def test_a_lead_sees_figures_and_manages_people(open_page, store):
     other.until(lambda: "for leads and admins" in other.text("#error"))
 
 
-def test_a_lead_sees_why_a_ticket_came_to_them(open_page, store):
-    store.policy = QueuePolicy(overlap=2, overlap_share=1.0)
-    first, second = tickets(2, FRAMES)
-    store.open_batch("tie", [first])
-    finish(store, VERA, Verdict.REFINE)
-    finish(store, VICTOR, Verdict.ACCEPT)
+def test_a_lead_sees_why_a_ticket_came_to_them(open_page, tickets):
+    tickets.policy = QueuePolicy(overlap=2, overlap_share=1.0)
+    first, second = verify_tickets(2, FRAMES)
+    tickets.open_batch("tie", [first])
+    finish(tickets, VERA, Verdict.REFINE)
+    finish(tickets, VICTOR, Verdict.ACCEPT)
     page = open_page()
     page.log_in("lea")
     page.paused_at_start()
     assert "a lead decides" in page.text("#eyebrow") and "unsure" not in page.text("#eyebrow")
     assert "victor pointed to" in page.text("#facts") and "Sent back" not in page.text("#facts")
-    store.policy = QueuePolicy()
-    store.open_batch("unsure", [second])
-    finish(store, VERA, Verdict.UNSURE)
+    tickets.policy = QueuePolicy()
+    tickets.open_batch("unsure", [second])
+    finish(tickets, VERA, Verdict.UNSURE)
     page.press("a")
     page.until(lambda: "unsure" in page.text("#batch"))
     assert "a verifier was unsure" in page.text("#eyebrow") and "vera pointed to" in page.text("#facts")
 
 
-def test_a_new_object_is_judged_like_any_other_masklet(open_page, store):
-    (made,) = tickets(1, FRAMES)
-    store.open_batch("b", [replace(made, payload=json.dumps({"begun_by": "ann"}))])
+def test_a_new_object_is_judged_like_any_other_masklet(open_page, tickets):
+    (made,) = verify_tickets(1, FRAMES)
+    tickets.open_batch("b", [replace(made, payload=json.dumps({"begun_by": "ann"}))])
     page = open_page()
     page.log_in()
     page.paused_at_start()
@@ -366,23 +366,23 @@ def test_the_leads_page_shows_why_the_queue_refuses(open_page):
     page.until(lambda: "lea has no role for this" in page.text("#age"))
 
 
-def test_a_person_without_a_ticket_reads_why_and_gets_one_later(open_page, store):
+def test_a_person_without_a_ticket_reads_why_and_gets_one_later(open_page, tickets):
     """A failed warm-up, of which the claim speaks; the login form does not stay."""
-    store.policy = QueuePolicy(warmup_tickets=1)
-    store.open_batch("b", tickets(1, FRAMES))
-    gold = [NewGold(ticket=t, expected=Verdict.ACCEPT) for t in tickets(2, FRAMES, prefix="gold")]
-    store.add_gold("b", gold[:1], by=LEA)
-    finish(store, VERA, Verdict.REFINE)
+    tickets.policy = QueuePolicy(warmup_tickets=1)
+    tickets.open_batch("b", verify_tickets(1, FRAMES))
+    gold = [NewGold(ticket=t, expected=Verdict.ACCEPT) for t in verify_tickets(2, FRAMES, prefix="gold")]
+    tickets.add_gold("b", gold[:1], by=LEA)
+    finish(tickets, VERA, Verdict.REFINE)
     page = open_page()
     page.log_in()
     page.shows("message")
     page.until(lambda: "No ticket for you now" in page.text("#message"))
     assert "no gold is left" in page.text("#message")
-    store.add_gold("b", gold[1:], by=LEA)
+    tickets.add_gold("b", gold[1:], by=LEA)
     page.paused_at_start()
 
 
-def test_a_failed_log_out_is_shown(verifying, store):
+def test_a_failed_log_out_is_shown(verifying, tickets):
     page = verifying()
     page.tab.route("**/api/logout", lambda route: route.abort())
     page.tab.click("#log-out")
@@ -392,8 +392,8 @@ def test_a_failed_log_out_is_shown(verifying, store):
     page.shows("login")
 
 
-def test_a_lead_chooses_between_verifying_and_correcting(open_page, store):
-    store.open_batch("b", [track_ticket(frame_count=FRAMES), *tickets(3, FRAMES)])
+def test_a_lead_chooses_between_verifying_and_correcting(open_page, tickets):
+    tickets.open_batch("b", [track_ticket(frame_count=FRAMES), *verify_tickets(3, FRAMES)])
     page = open_page()
     page.log_in("lea")
     page.paused_at_start()
@@ -402,20 +402,20 @@ def test_a_lead_chooses_between_verifying_and_correcting(open_page, store):
     page.correcting(0)
     assert "1 of 3" not in page.text("#left")
     page.press("x", "7")
-    page.until(lambda: store.ticket("track-1").state is State.DONE)
+    page.until(lambda: tickets.ticket("track-1").state is State.DONE)
     page.paused_at_start()
     assert page.tab.get_attribute("body", "data-kind") == "verify"
 
 
-def test_nobody_verifies_their_own_work(open_page, store):
+def test_nobody_verifies_their_own_work(open_page, tickets):
     """The button in the bar offers it once, says why there is nothing, and goes."""
-    store.open_batch("b", [track_ticket("track-1", frame_count=FRAMES), track_ticket("track-2", frame_count=FRAMES)])
+    tickets.open_batch("b", [track_ticket("track-1", frame_count=FRAMES), track_ticket("track-2", frame_count=FRAMES)])
     page = open_page()
     page.log_in("lea")
     page.correcting(0)
-    first = next(t.ticket_id for t in store.tickets(state=State.LEASED) if t.leased_by == "lea")
+    first = next(t.ticket_id for t in tickets.find(state=State.LEASED) if t.leased_by == "lea")
     page.press("Enter", "Enter")
-    page.until(lambda: store.ticket(first).state is State.DONE)
+    page.until(lambda: tickets.ticket(first).state is State.DONE)
     page.until(lambda: page.text("#turn") == "Verify 1")
     page.tab.click("#turn")
     page.until(lambda: "is for another person" in page.text("#notice"))
@@ -427,7 +427,7 @@ def test_nobody_verifies_their_own_work(open_page, store):
     assert not page.tab.is_visible("#turn")
 
 
-def test_the_colour_of_the_mask_is_chosen_and_kept(verifying, store):
+def test_the_colour_of_the_mask_is_chosen_and_kept(verifying, tickets):
     page = verifying()
     pixel = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
     at = [int(v) for v in centre(0)]
@@ -444,24 +444,24 @@ def test_the_colour_of_the_mask_is_chosen_and_kept(verifying, store):
     page.until(lambda: page.tab.evaluate(pixel, at) == seen[0])
 
 
-def test_a_key_can_be_changed_and_reset(correcting, store):
+def test_a_key_can_be_changed_and_reset(correcting, tickets):
     page = correcting()
     page.press("?")
     page.tab.click("#keys .rebind:has(+ span:text('lock this frame, or unlock it'))")
     page.press("k", "Escape", "k")
     assert page.text("#tool-lock kbd") == "K"
     page.settled()
-    page.until(lambda: [o.kind for o in store.operations("track-1")] == ["lock"])
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["lock"])
     page.tab.reload()
     page.correcting(0)
     page.press("f", "ArrowRight")
     page.at(4)
     page.settled()
-    assert len(store.operations("track-1")) == 1, "f means nothing now"
+    assert len(tickets.operations("track-1")) == 1, "f means nothing now"
     page.press("?")
     page.tab.click("#reset-keys")
     page.press("Escape", "f")
-    page.until(lambda: len(store.operations("track-1")) == 2)
+    page.until(lambda: len(tickets.operations("track-1")) == 2)
     hints = ("#submit kbd", "#verdict-reject kbd", "[data-key=nextSuspect]")
     assert [page.text(hint) for hint in hints] == ["⏎", "X", "]"]
     page.press("?")
@@ -471,4 +471,4 @@ def test_a_key_can_be_changed_and_reset(correcting, store):
     page.press("Escape")
     assert [page.text(hint) for hint in hints] == ["I", "J", "R"]
     page.press("i")
-    page.until(lambda: store.ticket("track-1").state is State.DONE)
+    page.until(lambda: tickets.ticket("track-1").state is State.DONE)

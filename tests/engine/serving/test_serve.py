@@ -150,8 +150,8 @@ def test_what_was_left_is_published_at_the_next_start_but_not_what_the_gate_stop
         assert review.to_collect(s) == [BATCH]
         with monkeypatch.context() as patch:
             patch.setattr(publish, "publish_batch", stops)
-            store, _ = s.open_queue()
-            assert store.deliver(delivery.deliverer(bare)) == 1  # reported once
+            tickets, _ = s.open_queue()
+            assert tickets.deliver(delivery.deliverer(bare)) == 1  # reported once
             delivery.sweep(bare)
         assert published(s) is None and caplog.text.count("far too much of it is bad") == 2
     with QueueProcess(bare), connect(bare) as s:

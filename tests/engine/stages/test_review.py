@@ -30,13 +30,13 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
     (batch_id,) = batches.reached(queue.blobs)
     propose.propose_batch(queue, batch_id)
     count = review.open_batch(queue, batch_id)
-    store, _ = queue.open_queue()
-    selections = store.tickets(kind=Kind.SELECT, batch_id=batch_id)
+    tickets, _ = queue.open_queue()
+    selections = tickets.find(kind=Kind.SELECT, batch_id=batch_id)
     assert len(selections) == 3 == len({t.video_id for t in selections})
-    assert count == 3 + len(store.tickets(kind=Kind.VERIFY, batch_id=batch_id, limit=500)) > 3
+    assert count == 3 + len(tickets.find(kind=Kind.VERIFY, batch_id=batch_id, limit=500)) > 3
     assert {(t.phase, t.masklet_id) for t in selections} == {("2", None)}
     lead = Person(name="lea", roles=frozenset({Role.LEAD}))
-    assert store.claim(lead, claim_id="c").kind is Kind.VERIFY
+    assert tickets.claim(lead, claim_id="c").kind is Kind.VERIFY
     assert review.open_batch(queue, batch_id) == count, "opening it again changes nothing"
 
 
@@ -45,15 +45,15 @@ def test_an_accepted_masklet_that_cannot_be_published_is_quarantined_and_the_bat
     batch_id = admit_batch(queue)
     monkeypatch.setattr(propose, "propose_video", lambda *arguments: [])
     propose.propose_batch(queue, batch_id)
-    store, _ = queue.open_queue()
+    tickets, _ = queue.open_queue()
     monkeypatch.setattr("annotation_queue.rules.masklet_problems", lambda *given: {})
     video = queue.tables.videos()[0]
     good = fitting(square("good", 8), video)
     rows = [square("foreign", 8), replace(good, masklet_id="big", round=2**70), good]
-    store.open_batch(batch_id, [verify(row) for row in rows])
+    tickets.open_batch(batch_id, [verify(row) for row in rows])
     batches.mark(queue.blobs, batch_id, BatchStage.IN_REVIEW, {})
     for _ in rows:
-        finish(store, VERA, Verdict.ACCEPT)
+        finish(tickets, VERA, Verdict.ACCEPT)
     assert review.collect(queue, batch_id).accepted == 3
     publish.publish_batch(queue, batch_id)
     assert [m.masklet_id for m in queue.tables.masklets()] == ["good"]
@@ -69,8 +69,8 @@ def test_an_invalid_candidate_is_quarantined_and_the_others_get_tickets(queue, m
     monkeypatch.setattr(propose, "propose_video", lambda s, video, *_: found.get(video.video_id, []))
     propose.propose_batch(queue, batch_id)
     review.open_batch(queue, batch_id)
-    store, _ = queue.open_queue()
-    assert [t.masklet_id for t in store.tickets(kind=Kind.VERIFY)] == ["good"]
+    tickets, _ = queue.open_queue()
+    assert [t.masklet_id for t in tickets.find(kind=Kind.VERIFY)] == ["good"]
     (record,) = parts.rows(queue.blobs, "quarantine", batch_id)
     assert (record.subject, record.stage, record.reason) == ("bad", "review", "area")
 
@@ -119,12 +119,12 @@ def square(masklet_id, at):
     )
 
 
-def finish(store, person, verdict=None, masklet=None, reasons=()):
-    ticket = store.claim(person, claim_id=uuid.uuid4().hex)
+def finish(tickets, person, verdict=None, masklet=None, reasons=()):
+    ticket = tickets.claim(person, claim_id=uuid.uuid4().hex)
     made = Submission(
         operation_id=uuid.uuid4().hex, created_at="", verdict=verdict, reasons=reasons, masklet=masklet, frame_idx=4
     )
-    return store.finish(ticket.ticket_id, ticket.lease_token, person, made)
+    return tickets.finish(ticket.ticket_id, ticket.lease_token, person, made)
 
 
 def test_gold_is_made_even_if_one_annotator_called_the_object_untrackable(monkeypatch, tmp_path):
@@ -133,20 +133,20 @@ def test_gold_is_made_even_if_one_annotator_called_the_object_untrackable(monkey
     with connect() as s:
         rows = [square(name, 4) for name in names]
         parts.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
-        store, _ = s.open_queue()
-        store.policy = replace(store.policy, makers=2, makers_share=1.0)
-        store.open_batch(
+        tickets, _ = s.open_queue()
+        tickets.policy = replace(tickets.policy, makers=2, makers_share=1.0)
+        tickets.open_batch(
             BATCH, [NewTicket(ticket_id=f"0{m.masklet_id}", kind=Kind.VERIFY, video_id="v", masklet=m) for m in rows]
         )
         for _ in names:
-            finish(store, VERA, Verdict.REFINE)
+            finish(tickets, VERA, Verdict.REFINE)
         for _ in names:
-            finish(store, ANN, Verdict.REJECT, reasons=(Reason.UNTRACKABLE,))
+            finish(tickets, ANN, Verdict.REJECT, reasons=(Reason.UNTRACKABLE,))
         for name in names:
-            finish(store, replace(ANN, name="andy"), masklet=square(f"mended-{name}", 16))
+            finish(tickets, replace(ANN, name="andy"), masklet=square(f"mended-{name}", 16))
         for _ in names:
-            finish(store, LEA, Verdict.ACCEPT)
-        made = gold_tickets(s, store.batch_result(BATCH))
+            finish(tickets, LEA, Verdict.ACCEPT)
+        made = gold_tickets(s, tickets.batch_result(BATCH))
     pins = [json.loads(g.ticket.payload)["pinned"] for g in made if g.truth is not None]
     assert len(made) == 8 and pins == [{"frame_idx": 4, "by": "vera", "reasons": []}] * 4
 
@@ -164,19 +164,19 @@ def test_gold_is_made_from_decisions_except_of_hardly_changed_candidates(monkeyp
     with connect() as s:
         rows = [square(name, 4) for name in ("right", "wrong", "nearly")]
         parts.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
-        store, _ = s.open_queue()
+        tickets, _ = s.open_queue()
         opened = [
             NewTicket(ticket_id=m.masklet_id, kind=Kind.VERIFY, video_id="v", masklet=m)
             for m in parts.rows(s.blobs, "candidates", BATCH)
         ]
-        store.open_batch(BATCH, opened)
+        tickets.open_batch(BATCH, opened)
         for verdict in (Verdict.ACCEPT, Verdict.REFINE, Verdict.REFINE):
-            finish(store, VERA, verdict)
+            finish(tickets, VERA, verdict)
         for made in (square("mended", 16), square("touched", 4)):
-            finish(store, ANN, masklet=made)
+            finish(tickets, ANN, masklet=made)
         for _ in range(2):
-            finish(store, LEA, Verdict.ACCEPT)
-        made = gold_tickets(s, store.batch_result(BATCH))
+            finish(tickets, LEA, Verdict.ACCEPT)
+        made = gold_tickets(s, tickets.batch_result(BATCH))
     assert {(g.ticket.masklet.masklet_id, g.ticket.kind, g.expected) for g in made} == {
         ("right", Kind.VERIFY, Verdict.ACCEPT),
         ("wrong", Kind.VERIFY, Verdict.REFINE),

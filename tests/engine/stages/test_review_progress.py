@@ -21,9 +21,9 @@ def reviewed(tmp_path, monkeypatch):
     """The services of a home with a batch of three tickets in review."""
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path))
     with connect(Settings(home=tmp_path)) as s:
-        store, _ = s.open_queue()
-        tickets = [NewTicket(ticket_id=f"t{i}", kind=Kind.TRACK, video_id="v") for i in range(3)]
-        store.open_batch(BATCH, tickets)
+        tickets, _ = s.open_queue()
+        tracks = [NewTicket(ticket_id=f"t{i}", kind=Kind.TRACK, video_id="v") for i in range(3)]
+        tickets.open_batch(BATCH, tracks)
         for stage in (BatchStage.INGESTED, BatchStage.PROPOSED, BatchStage.IN_REVIEW):
             batches.mark(s.blobs, BATCH, stage, {"videos": ["v"]})
         yield s
@@ -38,13 +38,13 @@ def stats(monkeypatch, capsys, *words):
 
 
 def finish_one(s):
-    store, _ = s.open_queue()
+    tickets, _ = s.open_queue()
     ann = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))
-    ticket = store.claim(ann, claim_id="c")
+    ticket = tickets.claim(ann, claim_id="c")
     answer = Submission(
         operation_id="o", created_at="", verdict=Verdict.REJECT, reasons=(Reason.NOT_AN_OBJECT,), frame_idx=0
     )
-    store.finish(ticket.ticket_id, ticket.lease_token, ann, answer)
+    tickets.finish(ticket.ticket_id, ticket.lease_token, ann, answer)
 
 
 @pytest.mark.server

@@ -76,14 +76,14 @@ def test_stats_doctor_and_validate_name_a_stuck_batch(queue, monkeypatch, capsys
 
 
 def test_the_queue_tells_leads_of_stuck_and_of_undelivered_batches(queue):
-    store, _ = queue.open_queue()
+    tickets, _ = queue.open_queue()
     for batch_id in (BATCH, "1" * 16):
-        store.open_batch(batch_id, [])
+        tickets.open_batch(batch_id, [])
 
     def refuse(batch_id):
         raise ConnectionError("Airflow does not answer")
 
-    store.deliver(refuse)
+    tickets.deliver(refuse)
     fail(queue.blobs, publish.PublishStopped("the table checks failed"))
     told = serve.app(queue, deliver=False).state.backend.stuck()
     assert {(b.batch_id, b.stage, b.error) for b in told} == {
