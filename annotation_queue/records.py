@@ -221,10 +221,10 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StuckBatch:
-    """A batch that the pipeline cannot take further until somebody acts."""
+class Stuck:
+    """A stage of the pipeline that fails, mostly for one batch, until somebody acts."""
 
-    batch_id: str
+    batch_id: str  # "": the stage works on no batch, as ingest and retraining
     stage: str  # that fails: "collect", "publish", "deliver", ...
     error: str  # one line, of the last attempt
     since: float  # s since the epoch, of the first failure

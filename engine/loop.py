@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from engine.progress import Progress, Tell, ignore
 from engine.rounds import record, retraining, starting
 from engine.services import Services
-from engine.stages import batches, ingest, propose, publish, review
+from engine.stages import batches, ingest, propose, publish, review, trouble
 from engine.stages.batches import BatchStage
 from storage.errors import first_line
 
@@ -83,7 +83,7 @@ INGEST = Stage(
     work=ingest.admit,
 )
 PROPOSE = Stage(
-    "auto-masklets",
+    propose.STAGE,
     "auto_masklets",
     woken_by=VIDEOS,
     announces=None,
@@ -155,7 +155,8 @@ def find_waiting(s: Services) -> Waiting:
         if asset is None:
             continue
         try:
-            found.pending[asset] = pending(s, *woken_by(asset))
+            with trouble.recorded(s.blobs, trouble.NO_BATCH, f"finding work after {asset}"):
+                found.pending[asset] = pending(s, *woken_by(asset))
         except Exception as error:
             log.exception("cannot tell what waits for %r", asset)
             found.trouble.append(f"{asset}: {first_line(error)}")

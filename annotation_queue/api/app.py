@@ -24,7 +24,7 @@ from annotation_queue.api.page import add_page
 from annotation_queue.api.pools import Pool
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
-from annotation_queue.records import Person, StuckBatch
+from annotation_queue.records import Person, Stuck
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
 from annotation_queue.tickets.store import TicketStore
@@ -52,7 +52,7 @@ def create_app(
     secure_cookie: bool = False,
     segmenter: Segmenter | None = None,
     oidc: Provider | None = None,
-    stuck: Callable[[], list[StuckBatch]] = list,
+    stuck: Callable[[], list[Stuck]] = list,
 ) -> FastAPI:
     """The API under /api, and the page at /.
 
@@ -115,7 +115,7 @@ def create_app(
     return app
 
 
-def _with_undelivered(stuck: list[StuckBatch], undelivered: list[StuckBatch]) -> list[StuckBatch]:
+def _with_undelivered(stuck: list[Stuck], undelivered: list[Stuck]) -> list[Stuck]:
     """Both, each batch once: the pipeline knows its own stage, the outbox only that the delivery failed."""
     known = {batch.batch_id for batch in stuck}
     return [*stuck, *(batch for batch in undelivered if batch.batch_id not in known)]

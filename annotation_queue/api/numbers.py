@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from annotation_queue.api.asking import Overseer, Somebody
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.metrics import CONTENT_TYPE, exposition
-from annotation_queue.records import QueueFigures, Stats, StuckBatch
+from annotation_queue.records import QueueFigures, Stats, Stuck
 
 router = APIRouter(tags=["numbers"])
 
@@ -35,8 +35,8 @@ def figures(_: Overseer, queue: Queue) -> QueueFigures:
 
 
 @router.get("/api/stuck")
-def stuck(_: Overseer, queue: Queue) -> list[StuckBatch]:
-    """The batches that the pipeline cannot take further, each with its stage, its error and since when."""
+def stuck(_: Overseer, queue: Queue) -> list[Stuck]:
+    """The stages of the pipeline that fail, each with its batch, its error and since when."""
     return queue.stuck()
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from annotation_queue import schema
 from annotation_queue.database import Database
-from annotation_queue.records import StuckBatch
+from annotation_queue.records import Stuck
 from storage.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ def deliver(database: Database, clock: Callable[[], float], tell: Callable[[str]
     return delivered
 
 
-def undelivered(c: Connection) -> list[StuckBatch]:
+def undelivered(c: Connection) -> list[Stuck]:
     """The drained batches whose last delivery failed, the oldest first."""
     o = schema.outbox
     query = select(o).where(o.c.delivered_at.is_(None), o.c.last_error.is_not(None)).order_by(o.c.created_at)
     return [
-        StuckBatch(batch_id=row.batch_id, stage="deliver", error=row.last_error, since=row.created_at)
+        Stuck(batch_id=row.batch_id, stage="deliver", error=row.last_error, since=row.created_at)
         for row in c.execute(query)
     ]
 

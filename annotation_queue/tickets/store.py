@@ -38,7 +38,7 @@ from annotation_queue.records import (
     SettledTicket,
     State,
     Stats,
-    StuckBatch,
+    Stuck,
     Submission,
     Ticket,
     VideoInfo,
@@ -158,7 +158,7 @@ class TicketStore:
         """Call `tell(batch_id)` for each drained batch that was not delivered yet. See `delivery.deliver`."""
         return delivery.deliver(self.database, self.clock, tell)
 
-    def undelivered(self) -> list[StuckBatch]:
+    def undelivered(self) -> list[Stuck]:
         """The drained batches whose last delivery failed, the oldest first."""
         with self.database.read() as c:
             return delivery.undelivered(c)

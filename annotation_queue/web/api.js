@@ -1,7 +1,7 @@
 // The queue's API as functions. Knows nothing of the page.
 
 /** @import { Account, Claim, Figures, KeptOperation, Masklet, Me, Other, Recent, RefineEvent, SentOperation, Stats,
- *    StuckBatch, Submission, Ticket, Version, VideoInfo } from "./types.js" */
+ *    Stuck, Submission, Ticket, Version, VideoInfo } from "./types.js" */
 import { messageOf } from "./dom.js";
 
 /** The queue has answered with an error. `status` is HTTP's, `kind` the name of the server's exception. */
@@ -163,7 +163,7 @@ export const others = (id) => ask("GET", `/api/tickets/${id}/others`);
 export const recent = () => ask("GET", "/api/me/recent");
 /** @type {(id: string, body: {operation_id: string, created_at: string}) => Promise<Ticket>} */
 export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`, body);
-/** @type {() => Promise<StuckBatch[]>} */
+/** @type {() => Promise<Stuck[]>} */
 export const stuck = () => ask("GET", "/api/stuck");
 /** @type {() => Promise<KeptOperation[]>} */
 export const branches = () => ask("GET", "/api/branches");

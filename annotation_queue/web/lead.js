@@ -172,8 +172,11 @@ async function showStuck() {
   $("stuck").replaceChildren(
     table(
       ["Batch", "Stage", "Since", "Error"],
-      stuck.map((b) => [b.batch_id, b.stage, new Date(1000 * b.since).toLocaleString(), b.error]),
-      "No batch is stuck.",
+      stuck.map((s) => [
+        s.batch_id || "–", s.stage, new Date(1000 * s.since).toLocaleString(),
+        element("span", { className: "words" }, s.error),
+      ]),
+      "No stage fails.",
     ),
   );
 }

@@ -129,7 +129,7 @@ export type SentOperation = Omit<Operation, "payload"> & { payload: string };
 export type KeptOperation = SentOperation & { ticket_id: string; person: string };
 
 /** A batch that the pipeline cannot take further until somebody acts. */
-export interface StuckBatch {
+export interface Stuck {
   batch_id: string;
   stage: string;
   error: string;

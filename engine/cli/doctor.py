@@ -81,10 +81,10 @@ def _queue_database(s: Services) -> str:
 
 
 def _batches(s: Services) -> str:
-    """Raises ValueError if a batch is stuck, or drained and not delivered."""
+    """Raises ValueError if a stage fails, or a drained batch is not delivered."""
     stuck = trouble.stuck(s.blobs)
-    known = {batch.batch_id for batch in stuck}
-    stuck += [batch for batch in s.open_queue()[0].undelivered() if batch.batch_id not in known]
+    known = {found.batch_id for found in stuck}
+    stuck += [found for found in s.open_queue()[0].undelivered() if found.batch_id not in known]
     if stuck:
         raise ValueError("; ".join(map(trouble.line, stuck)))
     return "none is stuck"

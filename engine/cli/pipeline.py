@@ -141,8 +141,8 @@ def stats(as_json: Json = False) -> None:
     for batch_id, stage in reached.items():
         left = f"  {_review_line(reviews[batch_id])}" if batch_id in reviews else ""
         console.out.print(f"batch {batch_id}  {stage[2:]}{left}")
-    for batch in stuck:
-        console.out.print(trouble.line(batch), style="red")
+    for found in stuck:
+        console.out.print(trouble.line(found), style="red")
     content = ", ".join(counted(counts[f"{k}s"], k) for k in ("video", "masklet", "mask") if f"{k}s" in counts)
     console.out.print(counted(len(names), "release") + (f", the newest {names[-1]}: {content}" if names else ""))
     console.out.print(f"{facts['quarantined']} quarantined; the serving checkpoint is {facts['checkpoint']}")

@@ -5,10 +5,11 @@ Every step can run again. A round starts in `engine.rounds.starting`; its files 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,9 @@ from engine.protocols.truth import NothingHeldOut
 from engine.registry import Checkpoint
 from engine.rounds.record import NoSuchRound, Round, RoundResult, checkpoint_of, lock_of, read, result_of, start_of
 from engine.services import Services
+from engine.stages import trouble
 from storage import releases
+from storage.errors import first_line
 from storage.releases import NoSuchRelease
 from validation import gate
 
@@ -47,6 +50,12 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
     does not overwrite the stored files of the first. Stored weights never change.
     Raises NoSuchRound; ValueError under torchrun, whose processes would wait for each other.
     """
+    with _failure_recorded(s, round_id):
+        _train(s, round_id, report)
+    return round_id
+
+
+def _train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]) -> None:
     from model import parallel
 
     if not parallel.alone():
@@ -56,7 +65,16 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
     with alone(lock_of(s, round_id)):
         if not s.blobs.exists(f"checkpoints/{round_id}/meta.json"):
             _fine_tune(s, begun, folder, report)
-    return round_id
+
+
+@contextlib.contextmanager
+def _failure_recorded(s: Services, round_id: str) -> Iterator[None]:
+    """Record the error of a step. `decide` removes the record: only the last step completes a round."""
+    try:
+        yield
+    except Exception as error:
+        trouble.record(s.blobs, trouble.NO_BATCH, "retrain", f"{round_id}: {first_line(error)}")
+        raise
 
 
 def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainingProgress], None]) -> None:
@@ -85,10 +103,16 @@ def _parent(begun: Round) -> Checkpoint:
 
 def evaluate(s: Services, round_id: str) -> str:
     """Measures the round's checkpoint and its parent on the release's held-out videos. Raises NoSuchRound."""
+    with _failure_recorded(s, round_id):
+        _evaluate(s, round_id)
+    return round_id
+
+
+def _evaluate(s: Services, round_id: str) -> None:
     begun = start_of(s, round_id)
     with alone(lock_of(s, round_id)):
         if read(s, round_id, "evaluation") is not None:
-            return round_id
+            return
         held_out = layouts.of_release(releases.load(s.blobs, begun.release)).only("val")
         after = s.model(checkpoint_of(s, round_id))
         before = s.model(_parent(begun))
@@ -98,7 +122,6 @@ def evaluate(s: Services, round_id: str) -> str:
         }
         figures |= {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
         s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
-    return round_id
 
 
 def decide(s: Services, round_id: str) -> RoundResult:
@@ -107,6 +130,13 @@ def decide(s: Services, round_id: str) -> RoundResult:
     A decision never changes. A round is measured against its parent, so it can replace only its parent: if another
     checkpoint serves meanwhile, the round is not promoted. Raises NoSuchRound.
     """
+    with _failure_recorded(s, round_id):
+        outcome = _decide(s, round_id)
+    trouble.remove(s.blobs, trouble.NO_BATCH, "retrain")
+    return outcome
+
+
+def _decide(s: Services, round_id: str) -> RoundResult:
     begun = start_of(s, round_id)
     with alone(s.home / "rounds" / "deciding.lock"):
         if decided := result_of(s, round_id):

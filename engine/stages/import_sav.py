@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import batches, ingest, publish, sources
+from engine.stages import batches, ingest, publish, sources, trouble
 from engine.stages.batches import BatchStage
 from storage import parts
 from storage.formats import sav
@@ -54,7 +54,8 @@ def import_folder(s: Services, folder: Path, progress: Progress | None = None) -
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
         whole = set(ingested.get("videos", ())) == {video.video_id for video in members}
         if proposed is None and whole and ingested.get("imported"):
-            number, bad = _fill(s, folder, batch_id, members)
+            with trouble.recorded(s.blobs, batch_id, "import"):
+                number, bad = _fill(s, folder, batch_id, members)
             videos, count, refused = videos + len(members) - bad, count + number, refused + bad
         elif proposed is None or "imported" not in proposed:
             skipped += sum(any(note.exists() for note in _annotations(Path(video.source_uri))) for video in members)

@@ -17,7 +17,7 @@ from pathlib import Path
 from engine.files import alone
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import admitted
+from engine.stages import admitted, trouble
 from engine.stages.judge import FileResult, judge, quarantine_record
 from engine.stages.sources import NoSource, Only, SourceFile, list_files, open_source
 from storage import parts
@@ -52,6 +52,11 @@ def admit(
     Raises NoSource; NotCreateOnly for a store where workers could overwrite each other; BlobError or OSError if the
     source or the store fails. Only one run at a time works on one home.
     """
+    with trouble.recorded(s.blobs, trouble.NO_BATCH, "ingest"):
+        return _admit(s, source, progress, for_import)
+
+
+def _admit(s: Services, source: str | None, progress: Progress | None, for_import: Only | None) -> IngestReport:
     where = source or s.settings.ingest.source
     if where is None:
         raise NoSource("no source: name a folder or s3://bucket/prefix, or set MASKLETS_INGEST__SOURCE")

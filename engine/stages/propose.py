@@ -18,19 +18,25 @@ from engine.progress import Progress, prefixed
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
-from engine.stages import batches
+from engine.stages import batches, trouble
 from engine.stages.batches import BatchStage
 from storage import iou, parts, rle
 from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
 from storage.video import FrameUnreadable
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
     from model.proposals import GridConfig, MaskProposal
 
+STAGE = "auto-masklets"  # its name in the records of trouble
 SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution
 SMALL_PX, SMALL_MIN_IOU, SMALL_MIN_STABILITY = 256, 0.55, 0.6  # models up to this input size, and their thresholds
 SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are duplicates
+
+
+class NotProposed(Exception):
+    """Some videos of the batch have no candidates yet."""
 
 
 class ModelFailed(Exception):
@@ -60,7 +66,8 @@ def propose_batch(s: Services, batch_id: str, progress: Progress | None = None) 
 
     progress: called with the frames done and the frames of one video; the name counts the videos.
     """
-    todo = missing(s, batch_id)
+    with trouble.failure_recorded(s.blobs, batch_id, STAGE):
+        todo = missing(s, batch_id)
     for number, video_id in enumerate(todo, 1):
         shown = prefixed(progress, f"{number} of {len(todo)}") if progress else None
         propose_videos(s, batch_id, [video_id], shown)
@@ -72,9 +79,15 @@ def propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progres
 
     Errors of the machine are raised. An error of the video itself is a quarantine record, and the next video follows.
     """
+    with trouble.failure_recorded(s.blobs, batch_id, STAGE):
+        _propose_videos(s, batch_id, video_ids, progress)
+    return batch_id
+
+
+def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress | None) -> None:
     todo = [v for v in video_ids if not parts.has_marker(s.blobs, "candidates", batch_id, v)]
     if not todo:
-        return batch_id
+        return
     checkpoint = _pinned_checkpoint(s, batch_id)
     for video_id in todo:
         try:
@@ -83,14 +96,21 @@ def propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progres
             _quarantine(s, batch_id, video_id, str(error))
             found = []
         parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
-    return batch_id
 
 
 def finish(s: Services, batch_id: str) -> None:
-    """Marks the batch as proposed if every video has its marker; otherwise it stays pending."""
-    made = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
-    if set(batches.video_ids(s.blobs, batch_id)) <= set(made):
-        batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, {"candidates": sum(made.values())})
+    """Marks the batch as proposed. Raises NotProposed while a video lacks candidates: the batch stays pending."""
+    with trouble.failure_recorded(s.blobs, batch_id, STAGE):
+        wanted = batches.video_ids(s.blobs, batch_id)
+        made = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
+    if lacking := set(wanted) - set(made):
+        of = counted(len(wanted), "video")
+        problem = NotProposed(f"batch {batch_id}: {len(lacking)} of {of} without candidates")
+        if not trouble.is_recorded(s.blobs, batch_id, STAGE):  # a killed process records nothing
+            trouble.record(s.blobs, batch_id, STAGE, str(problem))
+        raise problem
+    batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, {"candidates": sum(made.values())})
+    trouble.remove(s.blobs, batch_id, STAGE)
 
 
 def propose_video(

@@ -1,9 +1,10 @@
-"""What a batch is stuck at: the stage that fails, its error, and since when.
+"""What the pipeline is stuck at: the stage that fails, the batch it works on, its error, and since when.
 
-Each stage that works on a batch records its failure beside the batch's marks, and removes the record when it succeeds.
-`stats`, `doctor`, `validate` and the lead's page read the records. Knows no stage and retries nothing.
+Each stage records its failure in the store, and removes the record when it succeeds. `stats`, `doctor`, `validate` and
+the lead's page read the records. Knows no stage and retries nothing.
 
     trouble/<batch_id>/<stage>.json
+    trouble/<stage>.json              of a stage that works on no batch
 """
 
 from __future__ import annotations
@@ -15,60 +16,89 @@ import re
 import time
 from collections.abc import Iterator
 
-from annotation_queue.records import StuckBatch
+from annotation_queue.records import Stuck
 from storage.blobs.base import BlobMissing, Blobs
 from storage.errors import first_line
 
 log = logging.getLogger(__name__)
 
-_RECORD = re.compile(r"trouble/(?P<batch_id>[0-9a-f]{16})/(?P<stage>[a-z ]+)\.json")
+NO_BATCH = ""
+
+_RECORD = re.compile(r"trouble/(?:(?P<batch_id>[0-9a-f]{16})/)?(?P<stage>[a-z -]+)\.json")
 
 
 @contextlib.contextmanager
 def recorded(blobs: Blobs, batch_id: str, stage: str) -> Iterator[None]:
     """Record the error that leaves the block, in the store and in the log; without an error, remove the record."""
+    with failure_recorded(blobs, batch_id, stage):
+        yield
+    remove(blobs, batch_id, stage)
+
+
+@contextlib.contextmanager
+def failure_recorded(blobs: Blobs, batch_id: str, stage: str) -> Iterator[None]:
+    """Record the error that leaves the block. For one part of a stage: its success says nothing about the others."""
     try:
         yield
     except Exception as error:
-        with contextlib.suppress(Exception):  # the store may be the trouble itself: the first error is what counts
-            _write(blobs, batch_id, stage, first_line(error))
-        log.warning("batch %s is stuck at %s: %s", batch_id, stage, first_line(error))
+        record(blobs, batch_id, stage, first_line(error))
         raise
-    key = _key(batch_id, stage)
-    if blobs.exists(key):
-        blobs.delete(key)
 
 
-def stuck(blobs: Blobs) -> list[StuckBatch]:
-    """The batches that failed at a stage and have not passed it since, sorted by id."""
+def record(blobs: Blobs, batch_id: str, stage: str, error: str) -> None:
+    """Record an error, in the store and in the log. The time of the stage's first failure stays."""
+    found = Stuck(batch_id=batch_id, stage=stage, error=error, since=time.time())
+    with contextlib.suppress(Exception):  # the store may be the trouble itself: the first error is what counts
+        _write(blobs, found)
+    log.warning("%s: %s", _subject(found), error)
+
+
+def remove(blobs: Blobs, batch_id: str, stage: str) -> None:
+    """Remove the record of a stage that has succeeded."""
+    if is_recorded(blobs, batch_id, stage):
+        blobs.delete(_key(batch_id, stage))
+
+
+def is_recorded(blobs: Blobs, batch_id: str, stage: str) -> bool:
+    """Whether the stage has a record for this batch."""
+    return blobs.exists(_key(batch_id, stage))
+
+
+def stuck(blobs: Blobs) -> list[Stuck]:
+    """The stages that failed and have not succeeded since, sorted by batch."""
     found = []
     for key in blobs.keys("trouble/"):
-        record = _RECORD.fullmatch(key)
-        if record and (about := _read(blobs, key)) is not None:
-            found.append(StuckBatch(batch_id=record["batch_id"], stage=record["stage"], error=about[1], since=about[0]))
-    return found
+        place = _RECORD.fullmatch(key)
+        if place and (about := _read(blobs, key)) is not None:
+            batch_id = place["batch_id"] or NO_BATCH
+            found.append(Stuck(batch_id=batch_id, stage=place["stage"], error=about[1], since=about[0]))
+    return sorted(found, key=lambda s: (s.batch_id, s.stage))
 
 
-def line(batch: StuckBatch) -> str:
+def line(found: Stuck) -> str:
     """One line for people: the batch, the stage, since when, and the error."""
-    since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(batch.since))
-    return f"batch {batch.batch_id} is stuck at {batch.stage} since {since}: {batch.error}"
+    since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.since))
+    return f"{_subject(found)} since {since}: {found.error}"
 
 
-def _write(blobs: Blobs, batch_id: str, stage: str, error: str) -> None:
-    key, now = _key(batch_id, stage), time.time()
+def _subject(found: Stuck) -> str:
+    return f"batch {found.batch_id} is stuck at {found.stage}" if found.batch_id else f"{found.stage} fails"
+
+
+def _write(blobs: Blobs, found: Stuck) -> None:
+    key = _key(found.batch_id, found.stage)
     before = _read(blobs, key)
-    since = now if before is None else before[0]
-    blobs.write(key, json.dumps({"since": since, "error": error}).encode())
+    since = found.since if before is None else before[0]
+    blobs.write(key, json.dumps({"since": since, "error": found.error}).encode())
 
 
 def _read(blobs: Blobs, key: str) -> tuple[float, str] | None:
     try:
-        record = json.loads(blobs.read(key))
-        return float(record["since"]), str(record["error"])
+        found = json.loads(blobs.read(key))
+        return float(found["since"]), str(found["error"])
     except (BlobMissing, ValueError, KeyError, TypeError):  # removed meanwhile, or damaged
         return None
 
 
 def _key(batch_id: str, stage: str) -> str:
-    return f"trouble/{batch_id}/{stage}.json"
+    return f"trouble/{batch_id}/{stage}.json" if batch_id else f"trouble/{stage}.json"

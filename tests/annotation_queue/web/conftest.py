@@ -73,10 +73,18 @@ class Tabs:
 
 
 @pytest.fixture
-def open_page(chromium, tickets):
+def stuck():
+    """What the pipeline is stuck at. A test appends to it before it opens a page."""
+    return []
+
+
+@pytest.fixture
+def open_page(chromium, tickets, stuck):
     """Opens tabs at a server with the tickets. A script error of any tab fails the test."""
     accounts, model = add_people(tickets.database), SyntheticModel()
-    with serving(create_app(tickets, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
+    media = SyntheticMedia(FRAMES)
+    app = create_app(tickets, media, accounts=accounts, segmenter=model, stuck=lambda: list(stuck))
+    with serving(app) as url:
         tabs = Tabs(chromium, url, model)
         yield tabs
         problems = tabs.close()

@@ -1,4 +1,4 @@
-"""A batch that is stuck says so: in the store, in the log, and by every command that people ask."""
+"""A stage that fails says so: in the store, in the log, and by every command that people ask."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import logging
 
 import pytest
 
+from engine import loop
 from engine.cli import data, doctor
 from engine.cli import pipeline as commands
+from engine.rounds import retraining, starting
+from engine.rounds.record import NoSuchRound
 from engine.serving import serve
-from engine.stages import publish, review, trouble
-from engine.stages.batches import UnknownBatch
+from engine.stages import import_sav, propose, publish, sources, trouble
+from engine.stages.batches import BatchStage, UnknownBatch
+from storage.blobs.base import BlobDamaged, BlobUnreachable
 from storage.blobs.folder import LocalBlobs
+from tests.engine.admitting import admit_batch
+from tests.engine.true_releases import measured
 
 BATCH = "0" * 16
 
@@ -51,12 +57,95 @@ def test_a_damaged_record_is_skipped(blobs):
     assert trouble.stuck(blobs) == []
 
 
-@pytest.mark.parametrize(("stage", "run"), [("publish", publish.publish_batch), ("collect", review.collect)])
-def test_a_stage_that_fails_leaves_a_record(queue, monkeypatch, stage, run):
+def test_each_stage_that_fails_on_a_batch_leaves_a_record(queue):
     queue.open_queue()[0].open_batch(BATCH, [])
-    with pytest.raises(UnknownBatch):
-        run(queue, BATCH)
-    assert [(batch.batch_id, batch.stage) for batch in trouble.stuck(queue.blobs)] == [(BATCH, stage)]
+    stages = [stage for stage in loop.STAGES if stage.mark not in (None, BatchStage.INGESTED)]
+    for stage in stages:
+        with pytest.raises(UnknownBatch):
+            stage.work(queue, BATCH, None)
+    assert [(found.batch_id, found.stage) for found in trouble.stuck(queue.blobs)] == sorted(
+        (BATCH, stage.name) for stage in stages
+    )
+
+
+def test_ingest_that_fails_leaves_a_record_until_it_succeeds(s, tmp_path):
+    with pytest.raises(sources.NoSource):
+        loop.INGEST.work(s, str(tmp_path / "nowhere"), None)
+    (found,) = trouble.stuck(s.blobs)
+    assert (found.batch_id, found.stage) == ("", loop.INGEST.name) and "nowhere" in found.error
+    assert trouble.line(found).startswith("ingest fails since 20")
+    (tmp_path / "nowhere").mkdir()
+    loop.INGEST.work(s, str(tmp_path / "nowhere"), None)
+    assert trouble.stuck(s.blobs) == []
+
+
+def test_a_chunk_that_fails_is_on_record_until_every_video_has_candidates(s, monkeypatch):
+    batch_id = admit_batch(s)
+    first, *others = propose.missing(s, batch_id)
+    monkeypatch.setattr(propose, "propose_video", lambda *a: [])
+
+    def gone(video_id):
+        raise BlobUnreachable("the bucket does not answer")
+
+    with monkeypatch.context() as patch, pytest.raises(BlobUnreachable):
+        patch.setattr(s, "video", gone)
+        propose.propose_videos(s, batch_id, [first])
+    record = [(batch_id, loop.PROPOSE.name, "the bucket does not answer")]
+    propose.propose_videos(s, batch_id, others)
+    assert told(s) == record, "another chunk's success removed the record"
+    with pytest.raises(propose.NotProposed):
+        propose.finish(s, batch_id)
+    assert told(s) == record, "the first error says more than the missing candidates"
+    propose.propose_batch(s, batch_id)
+    assert told(s) == []
+
+
+def test_a_batch_whose_worker_was_killed_is_on_record(s, monkeypatch):
+    batch_id = admit_batch(s)
+    first, *_ = propose.missing(s, batch_id)
+    monkeypatch.setattr(propose, "propose_video", lambda *a: [])
+    propose.propose_videos(s, batch_id, [first])
+    with pytest.raises(propose.NotProposed):
+        propose.finish(s, batch_id)
+    assert told(s) == [(batch_id, loop.PROPOSE.name, f"batch {batch_id}: 2 of 3 videos without candidates")]
+
+
+def test_an_import_that_fails_leaves_a_record_until_it_succeeds(s, sav_folder, monkeypatch):
+    def full(*args):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(import_sav, "_fill", full)
+        import_sav.import_folder(s, sav_folder)
+    ((_, *found),) = told(s)
+    assert found == ["import", "no space left on device"]
+    import_sav.import_folder(s, sav_folder)
+    assert told(s) == []
+
+
+@pytest.mark.parametrize("step", [retraining.train, retraining.evaluate, retraining.decide])
+def test_a_step_of_a_round_that_fails_is_on_record_until_a_round_is_decided(s, true_release, step):
+    with pytest.raises(NoSuchRound):
+        step(s, "round-001-0")
+    assert told(s) == [("", loop.RETRAIN.name, "round-001-0: no such round: round-001-0")]
+    retraining.decide(s, measured(s, starting.start(s, true_release.name)))
+    assert told(s) == []
+
+
+def test_a_stage_that_cannot_tell_its_work_is_on_record(s, monkeypatch):
+    def damaged(_):
+        raise BlobDamaged("rounds/round-001-0/start.json: not JSON")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(starting, "due", damaged)
+        loop.find_waiting(s)
+    assert told(s) == [("", "finding work after release", "rounds/round-001-0/start.json: not JSON")]
+    loop.find_waiting(s)
+    assert told(s) == []
+
+
+def told(s):
+    return [(found.batch_id, found.stage, found.error) for found in trouble.stuck(s.blobs)]
 
 
 def test_stats_doctor_and_validate_name_a_stuck_batch(queue, monkeypatch, capsys):
