@@ -1,9 +1,9 @@
 """Live refinement over HTTP: an operation is sent, and the masks that the model makes of it stream back.
 
-POST /api/tickets/{id}/refine answers in lines of JSON: "kept" once the operation is stored, one "frame" for each mask,
-and at the end "done" once all masks are stored as a version, or "failed". While the model works, "alive" comes every
-few seconds. The same operation again is answered from its version. Closing the connection cancels the work, and no mask
-of it is stored.
+POST /api/tickets/{id}/refine responds in lines of JSON: "kept" once the operation is in the log, one "frame" for each
+mask, and at the end "done" once all masks are stored as a version, or "failed". While the model works, "alive" comes
+every few seconds. The same operation again gives its stored version. Closing the connection cancels the task, and no
+mask of it is stored.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Warm(LeaseBody):
 
 @router.post("/api/tickets/{ticket_id}/refine", response_class=StreamingResponse)
 async def refine(ticket_id: Id, body: Sent[Refine], who: Somebody, queue: Queue) -> StreamingResponse:
-    """Keeps an operation, and streams the model's answer."""
-    begun = await run_in_threadpool(_live(queue).begin, ticket_id, body.token, who, body.operation)
-    return StreamingResponse(_lines(begun), media_type="application/x-ndjson")
+    """Appends an operation to the log, and streams the model's answer."""
+    started = await run_in_threadpool(_live(queue).begin, ticket_id, body.token, who, body.operation)
+    return StreamingResponse(_lines(started), media_type="application/x-ndjson")
 
 
 @router.post("/api/tickets/{ticket_id}/warm", status_code=202)
@@ -79,26 +79,27 @@ def _live(queue: Backend) -> Live:
     return queue.live
 
 
-# --- the lines of an answer --------------------------------------------------------------------------------------
+# --- the lines of a response -------------------------------------------------------------------------------------
 
 _END = object()
 
 
-async def _lines(begun: StartedOperation) -> AsyncIterator[bytes]:
-    """The answer, line by line. Closing the iterator cancels the work."""
-    yield _line("kept", seq=begun.seq)
-    if isinstance(begun.answer, Version):
-        for frame in begun.answer.frames:
+async def _lines(started: StartedOperation) -> AsyncIterator[bytes]:
+    """The response, line by line. Closing the iterator cancels the task."""
+    yield _line("kept", seq=started.seq)
+    if isinstance(started.version, Version):
+        for frame in started.version.frames:
             yield _line("frame", frame)
-        yield _done(begun.answer)
+        yield _done(started.version)
         return
+    task = started.version
     loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Any]()
 
     def put(item: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(arrived.put_nowait, item)
 
-    job = begun.answer.start(put, lambda error: put(error or _END))
+    job = task.start(put, lambda error: put(error or _END))
     frames: list[FrameMask] = []
     try:
         while (item := await _next(arrived)) is None or isinstance(item, FrameMask):
@@ -113,11 +114,11 @@ async def _lines(begun: StartedOperation) -> AsyncIterator[bytes]:
         why = "cancelled" if isinstance(item, Cancelled) else type(item).__name__
         yield _line("failed", why=why, error=" ".join(str(item).split())[:300])
         return
-    kept = await run_in_threadpool(begun.answer.keep, tuple(frames))
-    if kept.frames != tuple(frames):  # two requests were answered at once: the masks of the first are stored
-        for frame in kept.frames:
+    version = await run_in_threadpool(task.save, tuple(frames))
+    if version.frames != tuple(frames):  # the model answered two requests at once: the first one's masks are stored
+        for frame in version.frames:
             yield _line("frame", frame)
-    yield _done(kept)
+    yield _done(version)
 
 
 async def _next(arrived: asyncio.Queue[Any]) -> Any:

@@ -1,8 +1,8 @@
 """Live refinement in one server process: the answer to each operation, and embeddings that are computed ahead.
 
-An operation is kept first, like any other, then the model answers it; its masks are stored as one version once they are
-complete. The same operation again is answered from its version. Everything about a ticket is read from the database
-each time, so any server process can go on. Knows nothing about HTTP.
+An operation is first appended to the log, like any other. Then the model answers it, and the masks are stored as one
+version once they are complete. If the same operation comes again, the stored version is its answer. Everything about a
+ticket is read from the database each time, so any server process can go on. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MODEL_KINDS = ("prompt", "propagate")  # the kinds of operations that the model 
 
 @dataclass(frozen=True)
 class StartedOperation:
-    """An operation that was kept, and its answer: the version that is stored already, or the work that makes it."""
+    """An operation in the log, and its version: stored already, or the task that makes it."""
 
     seq: int  # of the operation in its ticket
-    answer: Version | ModelTask
+    version: Version | ModelTask
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ class Live:
         return _draft(*self._facts(ticket), self.versions(ticket.ticket_id))
 
     def begin(self, ticket_id: str, token: int, person: Person, operation: NewOperation) -> StartedOperation:
-        """Keeps an operation, and returns its answer.
+        """Appends an operation to the log, and returns it with its version.
 
         Raises as TicketStore.append_operations does; ValueError for an operation that the model cannot answer; TooBusy
         if the model works on MOST_JOBS other tickets of this person.
         """
         _frame_of(operation)
         self._check_turn(ticket_id, person)
-        kept = self._tickets.append_operations(ticket_id, token, person, [operation])
+        appended = self._tickets.append_operations(ticket_id, token, person, [operation])
         ticket = self._tickets.held(ticket_id, token, person)  # a repeated operation may come from an older lease
         versions = self.versions(ticket_id)
-        made = versions.get(operation.operation_id)
-        return StartedOperation(kept.seq, made or self._work(ticket, operation.operation_id, versions))
+        stored = versions.get(operation.operation_id)
+        return StartedOperation(appended.seq, stored or self._task(ticket, operation.operation_id, versions))
 
     def _check_turn(self, ticket_id: str, person: Person) -> None:
         with self._lock:
@@ -89,7 +89,7 @@ class Live:
         if jobs >= MOST_JOBS:
             raise TooBusy(f"the model works on {jobs} tickets of {person.name} already: try again in a few seconds")
 
-    def _work(self, ticket: Ticket, operation_id: str, versions: Mapping[str, Version]) -> ModelTask:
+    def _task(self, ticket: Ticket, operation_id: str, versions: Mapping[str, Version]) -> ModelTask:
         info, masklet, done = self._facts(ticket)
         place = next(n for n, o in enumerate(done) if o.operation_id == operation_id)
         operation = done[place]  # as it was first sent with this id
@@ -101,10 +101,10 @@ class Live:
         return ModelTask(self, ticket, operation, draft)
 
     def run(
-        self, work: ModelTask, each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]
+        self, task: ModelTask, each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]
     ) -> Job:
-        """Starts work; it replaces the running job of the same ticket. each, done: as for Turns.stream."""
-        ticket_id = work.ticket.ticket_id
+        """Starts a task; it replaces the running job of the same ticket. each, done: as for Turns.stream."""
+        ticket_id = task.ticket.ticket_id
 
         def ended(error: BaseException | None) -> None:
             with self._lock:
@@ -115,12 +115,12 @@ class Live:
         with self._lock:  # so that the job is registered before it can end
             if (old := self._running.get(ticket_id)) is not None:
                 old[1].cancel()  # its masks would follow from an old draft
-            job = self._turns.stream(work.frames(self._model), each, ended, urgent=work.prompt is not None)
-            self._running[ticket_id] = running = (work.ticket.leased_by or "", job)
+            job = self._turns.stream(task.frames(self._model), each, ended, urgent=task.prompt is not None)
+            self._running[ticket_id] = running = (task.ticket.leased_by or "", job)
         return job
 
-    def keep(self, ticket: Ticket, version: Version) -> Version:
-        """Stores a version, and returns the one that is stored: the first, if there were two answers."""
+    def add_version(self, ticket: Ticket, version: Version) -> Version:
+        """Stores a version, and returns the stored one: the first, if the model answered the operation twice."""
         return add_version(self._tickets.database, ticket.ticket_id, version)
 
     def load(self) -> None:
@@ -159,7 +159,7 @@ class Live:
 
 
 class ModelTask:
-    """An operation that the model is to answer: start it once, then keep the masks that it made."""
+    """An operation that the model is to answer: start it once, then save the masks that it made."""
 
     def __init__(self, live: Live, ticket: Ticket, operation: Operation, draft: Draft) -> None:
         """draft: the ticket's masks before the operation. Raises ValueError for a malformed prompt."""
@@ -174,8 +174,8 @@ class ModelTask:
         """Asks the model. each: called with every mask; done: once at the end. Both run in the model's thread."""
         return self._live.run(self, each, done)
 
-    def keep(self, frames: tuple[FrameMask, ...]) -> Version:
-        """Stores all masks as the operation's version, and returns the one that is stored."""
+    def save(self, frames: tuple[FrameMask, ...]) -> Version:
+        """Stores all masks as the operation's version, and returns the stored one."""
         assert self._by is not None  # it has answered
         version = Version(
             operation_id=self._operation.operation_id,
@@ -183,7 +183,7 @@ class ModelTask:
             checkpoint=self._by.checkpoint,
             round=self._by.round,
         )
-        return self._live.keep(self.ticket, version)
+        return self._live.add_version(self.ticket, version)
 
     def frames(self, model: Segmenter) -> Generator[FrameMask | None]:
         """The masks that answer the operation, in steps; all of one checkpoint, even if another is promoted."""

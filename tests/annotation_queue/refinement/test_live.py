@@ -185,7 +185,7 @@ def test_answered_and_cancelled_jobs_are_removed(tickets, model):
 
     def start(said):
         begun = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**said))
-        return begun.answer.start(lambda made: None, ended.put)
+        return begun.version.start(lambda made: None, ended.put)
 
     start(operation(1))
     assert ended.get(timeout=5) is None and live._running == {}
@@ -205,7 +205,7 @@ def test_the_model_works_on_a_few_tickets_of_one_person_at_once(tickets, model):
 
     def click(ticket, number):
         begun = live.begin(ticket.ticket_id, ticket.lease_token, ANN, NewOperation(**operation(number)))
-        return begun.answer.start(lambda made: None, ended.put)
+        return begun.version.start(lambda made: None, ended.put)
 
     gate = threading.Event()
 
@@ -386,10 +386,10 @@ def test_a_propagation_keeps_its_checkpoint_when_another_is_promoted(tickets):
         made.append(frame)
         model.serving = new
 
-    begun.answer.start(each, ended.put)
+    begun.version.start(each, ended.put)
     assert ended.get(timeout=5) is None
     assert len(old.calls) == len(made) == 11 and new.calls == []
-    version = begun.answer.keep(tuple(made))
+    version = begun.version.save(tuple(made))
     assert (version.checkpoint, version.round) == ("disc-finder", 3)
     live.close()
 
