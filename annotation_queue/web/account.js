@@ -34,8 +34,8 @@ export async function begin(me) {
   }
   session.dropAll();
   for (const claim of session.keptClaims()) {
-    const work = await take(claim).catch(() => null); // its lease may be over
-    if (work) session.setAside([...session.aside, work]);
+    const held = await take(claim).catch(() => null); // its lease may be over
+    if (held) session.setAside([...session.aside, held]);
   }
   session.aside.forEach(renew); // a repeated claim gives the lease as it was, which may be about to end
   takeNext();
@@ -43,7 +43,7 @@ export async function begin(me) {
 
 $("log-out").addEventListener("click", async () => {
   stopAsking();
-  for (const work of session.held) giveBack(work);
+  for (const held of session.allHeld) giveBack(held);
   session.dropAll();
   session.keepClaims();
   desk.show(null);

@@ -2,7 +2,7 @@
 // what becomes of an answer that the queue refuses.
 
 /** @import { Reason, Submission, Verdict } from "./types.js" */
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 import * as api from "./api.js";
 import * as keys from "./keys.js";
 import { fail } from "./login.js";
@@ -18,12 +18,12 @@ let takingBack = false;
 /** @param {Verdict | null} verdict */
 const titleOf = (verdict) => VERDICTS.find((each) => each.verdict === verdict)?.title ?? "Submitted";
 
-/** @param {Verdict} verdict  of the work on screen; for a rejection, a reason is asked for first */
+/** @param {Verdict} verdict  of the ticket on screen; for a rejection, a reason is asked for first */
 export function answer(verdict) {
-  const work = session.current;
-  if (!work || work.lost) return;
-  if (work.side === "track" && verdict !== "reject") return;
-  if (verdict === "unsure" && work.ticket.needs_lead) return notice("This ticket came to a lead already: you decide.");
+  const held = session.current;
+  if (!held || held.lost) return;
+  if (held.side === "track" && verdict !== "reject") return;
+  if (verdict === "unsure" && held.ticket.needs_lead) return notice("This ticket came to a lead already: you decide.");
   if (verdict === "reject") return session.choose(verdict);
   decide(verdict, []);
 }
@@ -41,9 +41,9 @@ export function decide(verdict, reasons) {
 
 /** Submit the masklet as it is now. What looks like a mistake needs a second call. */
 export function submitMasklet() {
-  const work = session.current;
-  if (!work?.draft) return;
-  const { draft } = work;
+  const held = session.current;
+  if (!held?.draft) return;
+  const { draft } = held;
   if (draft.waiting().length) return notice("The model is still working: wait for it, or stop it with Esc.");
   const made = draft.masklet();
   if (!made.area_px.some(Boolean)) {
@@ -52,27 +52,27 @@ export function submitMasklet() {
   const unmasked = draft.unmasked().length;
   const again = keys.hint("submit");
   const unchanged = draft.done.length === 0 && draft.base !== null;
-  if (!work.warned && (unmasked || unchanged)) {
-    work.warned = true;
+  if (!held.warned && (unmasked || unchanged)) {
+    held.warned = true;
     return notice(unmasked
       ? `${unmasked} frames were never masked and will count as absent. ${again} again submits.`
       : `Nothing was changed. ${again} again submits the masklet as it was.`);
   }
-  finish(work, { masklet: { masklet_id: api.newId(), ...made } });
+  finish(held, { masklet: { masklet_id: api.newId(), ...made } });
   flash("accept", "Submitted");
   takeNext();
 }
 
 /**
- * @param {Work} work  on screen
+ * @param {HeldTicket} held  on screen
  * @param {Pick<Submission, "verdict" | "masklet"> & Partial<Pick<Submission, "reasons">>} answer
  */
-function finish(work, answer) {
-  const seconds = submit(work, answer);
-  work.finished = true;
-  if (work.side === "verify") session.emit("finished", seconds);
+function finish(held, answer) {
+  const seconds = submit(held, answer);
+  held.finished = true;
+  if (held.side === "verify") session.emit("finished", seconds);
   session.keepClaims();
-  work.frames.close();
+  held.frames.close();
 }
 
 /** Take back the last answer, if nobody has used it yet. What is on screen comes after it. */
@@ -99,11 +99,11 @@ export async function takeBack() {
 
 /** Give the ticket on screen back to the queue. */
 export function putBack() {
-  const work = session.current;
-  if (!work) return;
-  const empty = work.isEmptyNewObject;
+  const held = session.current;
+  if (!held) return;
+  const empty = held.isEmptyNewObject;
   desk.show(null);
-  giveBack(work);
+  giveBack(held);
   if (empty) return takeNext();
   session.backToVerifying();
   message({
@@ -119,7 +119,7 @@ export function putBack() {
 /** Switch between verifying and correcting. All tickets that this person holds go back to the queue. */
 export function switchSide() {
   session.switchSide();
-  for (const work of session.held) giveBack(work);
+  for (const held of session.allHeld) giveBack(held);
   session.setAside([]);
   session.dropAhead();
   takeNext();
@@ -132,8 +132,8 @@ session.on("refused", ({ item, error }) => {
     return notice(`${what} came after its lease had ended: it is kept beside the ticket, and another person decides.`);
   }
   notice(`${what} was refused: ${error.message}`);
-  const work = session.workOf(item.ticketId);
-  if (!work?.draft || item.what === "finish") return;
-  work.draft.refuse(item.body.operation_id);
-  if (work === session.current) session.emit("draft");
+  const held = session.heldFor(item.ticketId);
+  if (!held?.draft || item.what === "finish") return;
+  held.draft.refuse(item.body.operation_id);
+  if (held === session.current) session.emit("draft");
 });

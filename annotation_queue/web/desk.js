@@ -2,7 +2,7 @@
 
 /** @import { Operation, Payload, Point } from "./types.js" */
 /** @import { Player } from "./player.js" */
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 import { newId } from "./api.js";
 import { polygon, stroke } from "./brush.js";
 import { isAnswered } from "./draft.js";
@@ -30,11 +30,16 @@ const SMALLEST_BOX = 3; // px; a smaller one is a slip of the hand
  */
 
 /**
- * @typedef {object} Parts
+ * What the desk works on.
+ * @typedef {object} Screen
  * @property {Player} player
  * @property {HTMLCanvasElement} marks  the canvas above the picture
  * @property {HTMLElement} stage  what holds both
- * @property {(work: Work, operation: Operation) => void} onact  an operation was made
+ */
+
+/**
+ * @typedef {object} Listeners
+ * @property {(held: HeldTicket, operation: Operation) => void} onact  an operation was made
  * @property {() => void} onchange  the draft or the tool has changed
  * @property {(text: string) => void} onnotice  a person should read this
  */
@@ -43,7 +48,7 @@ const SMALLEST_BOX = 3; // px; a smaller one is a slip of the hand
 const tenth = (value) => Math.round(value * 10) / 10;
 
 export class Desk {
-  /** @type {Work | null} */ #work = null;
+  /** @type {HeldTicket | null} */ #held = null;
   /** @type {Tool} */ tool = "click";
   #radius = 12; // of the brush, px of the screen
   /** @type {Point | null} */ #pointer = null; // px of the stage
@@ -56,7 +61,7 @@ export class Desk {
   #stage;
   #on;
 
-  /** @param {Parts} parts */
+  /** @param {Screen & Listeners} on  the screen, and who hears of changes */
   constructor({ player, marks, stage, ...on }) {
     this.#player = player;
     this.#marks = marks;
@@ -81,12 +86,12 @@ export class Desk {
 
   /** Whether a masklet is being corrected. */
   get active() {
-    return this.#work !== null;
+    return this.#held !== null;
   }
 
-  /** The work that is being corrected, or null. */
-  get work() {
-    return this.#work;
+  /** The ticket whose masklet is being corrected, or null. */
+  get held() {
+    return this.#held;
   }
 
   /** Whether a polygon is being drawn. */
@@ -98,11 +103,11 @@ export class Desk {
     return this.#absentFrom;
   }
 
-  // The work and its draft, for what is possible only while a masklet is being corrected.
+  // The ticket and its draft, for what is possible only while a masklet is being corrected.
   get #draft() {
-    const draft = this.#work?.draft;
-    if (!this.#work || !draft) throw new Error("no masklet is being corrected");
-    return { work: this.#work, draft };
+    const draft = this.#held?.draft;
+    if (!this.#held || !draft) throw new Error("no masklet is being corrected");
+    return { held: this.#held, draft };
   }
 
   /** The frame_idx on screen. */
@@ -110,11 +115,11 @@ export class Desk {
     return this.#draft.draft.frames[this.#player.position];
   }
 
-  /** @param {Work | null} work  whose masklet is corrected from now on */
-  show(work) {
+  /** @param {HeldTicket | null} held  whose masklet is corrected from now on */
+  show(held) {
     this.abandon();
-    this.#work = work;
-    if (work && !this.allows(this.tool)) this.tool = TOOLS.find(({ tool }) => this.allows(tool))?.tool ?? "click";
+    this.#held = held;
+    if (held && !this.allows(this.tool)) this.tool = TOOLS.find(({ tool }) => this.allows(tool))?.tool ?? "click";
     this.paint();
   }
 
@@ -128,15 +133,15 @@ export class Desk {
    * @param {string} word  "click", "box", "stroke" or "propagate"
    */
   may(word) {
-    const { work } = this.#draft;
-    const { prompts } = work.rules;
-    return (!prompts || prompts.includes(word)) && (work.live || word === "stroke");
+    const { held } = this.#draft;
+    const { prompts } = held.rules;
+    return (!prompts || prompts.includes(word)) && (held.live || word === "stroke");
   }
 
   /** @param {Tool} tool */
   choose(tool) {
-    if (!this.#work || !this.allows(tool)) {
-      return this.#on.onnotice(`Phase ${this.#work?.ticket.phase} does not offer this tool.`);
+    if (!this.#held || !this.allows(tool)) {
+      return this.#on.onnotice(`Phase ${this.#held?.ticket.phase} does not offer this tool.`);
     }
     this.abandon();
     this.tool = tool;
@@ -164,11 +169,11 @@ export class Desk {
    * @param {Payload} payload
    */
   #act(kind, frame_idx, payload = {}) {
-    const { work, draft } = this.#draft;
+    const { held, draft } = this.#draft;
     /** @type {Operation} */
     const operation = { operation_id: newId(), kind, frame_idx, payload, created_at: new Date().toISOString() };
     draft.add(operation);
-    this.#on.onact(work, operation);
+    this.#on.onact(held, operation);
     this.#on.onchange();
   }
 
@@ -177,11 +182,11 @@ export class Desk {
    * @param {(operation: Operation) => boolean} which
    */
   stop(which = ({ kind }) => kind === "propagate") {
-    const { work, draft } = this.#draft;
+    const { held, draft } = this.#draft;
     const running = draft.waiting().filter(which);
     for (const { operation_id } of running) this.#act("undo", null, { operation_id });
-    work.cancel(running.map((operation) => operation.operation_id));
-    work.progress = null;
+    held.cancel(running.map((operation) => operation.operation_id));
+    held.progress = null;
     return running.length > 0;
   }
 
@@ -257,20 +262,20 @@ export class Desk {
 
   undo() {
     if (this.abandon() || this.stop()) return this.#on.onchange();
-    const { work, draft } = this.#draft;
+    const { held, draft } = this.#draft;
     const last = draft.done.at(-1);
     if (!last) return this.#on.onnotice("There is nothing to undo.");
     this.#act("undo", last.frame_idx, { operation_id: last.operation_id });
-    work.cancel([last.operation_id]);
+    held.cancel([last.operation_id]);
     this.#goTo(last);
   }
 
   redo() {
-    const { work, draft } = this.#draft;
+    const { held, draft } = this.#draft;
     const last = draft.undone.at(-1);
     if (!last) return this.#on.onnotice("There is nothing to redo.");
     this.#act("redo", last.frame_idx, { operation_id: last.operation_id });
-    if (draft.waiting().includes(last)) this.#on.onact(work, last); // the model has not answered it
+    if (draft.waiting().includes(last)) this.#on.onact(held, last); // the model has not answered it
     this.#goTo(last);
   }
 
@@ -299,9 +304,9 @@ export class Desk {
       this.#stage.setPointerCapture(event.pointerId);
       return event.preventDefault();
     }
-    if (!this.#work || player.shown !== player.position) return;
+    if (!this.#held || player.shown !== player.position) return;
     const [x, y] = player.toVideo(event.clientX, event.clientY);
-    const { width, height } = this.#work.info;
+    const { width, height } = this.#held.info;
     if (x < 0 || y < 0 || x > width || y > height) return;
     player.play(false);
     this.#begin([x, y], event);
@@ -340,7 +345,7 @@ export class Desk {
       this.#player.pan(event.clientX - drag.at[0], event.clientY - drag.at[1]);
       drag.at = [event.clientX, event.clientY];
     }
-    if (!this.#work) return;
+    if (!this.#held) return;
     const box = this.#stage.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
     this.#pointer = [x, y];
@@ -348,7 +353,7 @@ export class Desk {
     this.#stage.classList.toggle("low", y > 0.7 * box.height); // texts there make room for the pointer
     this.#stage.classList.toggle("high", y < 0.3 * box.height);
     if (drag && drag.kind !== "pan") {
-      const { width, height } = this.#work.info;
+      const { width, height } = this.#held.info;
       const [vx, vy] = this.#player.toVideo(event.clientX, event.clientY);
       /** @type {Point} */
       const at = [Math.max(0, Math.min(width, vx)), Math.max(0, Math.min(height, vy))];
@@ -371,7 +376,7 @@ export class Desk {
 
   #up() {
     const drag = this.#drag;
-    if (!this.#work || !drag || drag.kind === "pan") {
+    if (!this.#held || !drag || drag.kind === "pan") {
       this.#drag = null;
       return;
     }
@@ -395,8 +400,8 @@ export class Desk {
 
   // A copy of the frame's mask, to draw on.
   #bits() {
-    const { work, draft } = this.#draft;
-    const { height, width } = work.info;
+    const { held, draft } = this.#draft;
+    const { height, width } = held.info;
     const rle = draft.masks.get(this.frame)?.rle;
     return rle ? new Mask(rle, height, width).bits : new Uint8Array(height * width);
   }
@@ -404,7 +409,7 @@ export class Desk {
   /** @param {Uint8Array} bits  the frame's new mask */
   #stroke(bits) {
     this.stop();
-    const { height, width } = this.#draft.work.info;
+    const { height, width } = this.#draft.held.info;
     this.#act("stroke", this.frame, { mask_rle: encode(bits, height, width) });
   }
 
@@ -415,7 +420,7 @@ export class Desk {
    */
   #draw(drag, to) {
     const radius = Math.max(0.6, this.#radius / this.#player.pixelsPerPixel());
-    stroke(drag.bits, this.#draft.work.info, drag.last, to, radius, drag.value);
+    stroke(drag.bits, this.#draft.held.info, drag.last, to, radius, drag.value);
     drag.last = to;
     this.#player.preview(drag.bits);
   }
@@ -427,7 +432,7 @@ export class Desk {
     this.#corners = [];
     if (corners.length < 3 || this.#isLocked()) return this.paint();
     const bits = this.#bits();
-    polygon(bits, this.#draft.work.info, corners, minus ? 0 : 1);
+    polygon(bits, this.#draft.held.info, corners, minus ? 0 : 1);
     this.#stroke(bits);
     this.paint();
   }
@@ -441,13 +446,13 @@ export class Desk {
   // --- marks -----------------------------------------------------------------------------------------------------------
 
   paint() {
-    const [work, drag] = [this.#work, this.#drag];
-    if (work && drag && drag.kind !== "pan" && this.#hasLeft(drag.frame)) return; // it has painted
+    const [held, drag] = [this.#held, this.#drag];
+    if (held && drag && drag.kind !== "pan" && this.#hasLeft(drag.frame)) return; // it has painted
     const c = clearMarks(this.#marks);
-    this.#stage.dataset.tool = work ? this.tool : "";
-    if (!work?.draft || this.#player.hidden) return;
+    this.#stage.dataset.tool = held ? this.tool : "";
+    if (!held?.draft || this.#player.hidden) return;
     const marks = {
-      prompt: work.draft.prompts.get(this.frame),
+      prompt: held.draft.prompts.get(this.frame),
       box: drag?.kind === "box" ? /** @type {[Point, Point]} */ ([drag.from, drag.to]) : null,
       corners: this.#corners,
       pointer: this.#pointer,

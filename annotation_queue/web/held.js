@@ -1,4 +1,4 @@
-// One ticket that this person holds, with everything that showing it needs.
+// A ticket that this person holds, with everything that showing it needs.
 
 /** @import { Claim, FrameMask, Masklet, Other, Rules, Ticket, VideoInfo } from "./types.js" */
 import { Draft } from "./draft.js";
@@ -8,11 +8,11 @@ import { session, sideOf } from "./session.js";
 import { Timeline } from "./timeline.js";
 
 /**
- * Another object of the video: settled or open, or one that this person has begun (`work`).
- * @typedef {Other & {work?: Work}} VideoObject
+ * Another object of the video: settled or open, or one that this person has begun (`held`).
+ * @typedef {Other & {held?: HeldTicket}} VideoObject
  */
 
-export class Work {
+export class HeldTicket {
   finished = false; // it has been answered, or given back
   lost = false; // its lease is over
   warned = false; // the person was told that frames are not masked, or that nothing has changed

@@ -1,6 +1,6 @@
 // Leases: they are renewed while a person is here, end when the person goes away, and are taken up again on return.
 
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 import * as api from "./api.js";
 import { askToLogIn } from "./login.js";
 import { hideNotice, message, notice, shownView } from "./messages.js";
@@ -13,19 +13,19 @@ import { askAgain, newClaim, take, takeNext } from "./supply.js";
 /** @type {number | undefined} */
 let timer = undefined;
 
-/** @param {Work | null | undefined} work */
-export async function renew(work) {
-  if (!work || work.lost || work.finished) return;
+/** @param {HeldTicket | null | undefined} held */
+export async function renew(held) {
+  if (!held || held.lost || held.finished) return;
   try {
-    await api.heartbeat(work.ticket.ticket_id, work.ticket.lease_token);
-    work.renewedAt = performance.now();
+    await api.heartbeat(held.ticket.ticket_id, held.ticket.lease_token);
+    held.renewedAt = performance.now();
     setReachable(true);
   } catch (error) {
     if (error instanceof api.Unreachable) return setReachable(false);
     if (api.statusOf(error) === 401) return askToLogIn();
-    work.lost = true;
-    work.frames.close();
-    if (work === session.current) leaseLost(work, outOfReach());
+    held.lost = true;
+    held.frames.close();
+    if (held === session.current) leaseLost(held, outOfReach());
   }
 }
 
@@ -33,7 +33,7 @@ export async function renew(work) {
 export async function renewAll() {
   outbox.adopt().catch(() => {}); // tried again at the next beat
   if (!session.me || presence.away) return;
-  await Promise.all(session.held.map(renew));
+  await Promise.all(session.allHeld.map(renew));
   for (const { ticketId, token } of outbox.pending()) api.heartbeat(ticketId, token).catch(() => {});
 }
 
@@ -46,10 +46,10 @@ export function beat() {
 const outOfReach = () => `Its lease of ${session.person.lease_s} s ran out while this page had no connection.`;
 
 /**
- * @param {Work} work
+ * @param {HeldTicket} held
  * @param {string} why
  */
-function leaseLost(work, why) {
+function leaseLost(held, why) {
   player.play(false);
   session.leave();
   session.keepClaims();
@@ -59,22 +59,22 @@ function leaseLost(work, why) {
     text: `${why} Nothing that you sent is lost. Another person may have the ticket now.`,
     actions: [{ text: "Take the next one", run: takeNext, key: "Enter" }],
   });
-  work.frames.close();
+  held.frames.close();
   desk.show(null);
 }
 
 session.on("refused", ({ item, error }) => {
-  const work = session.current;
-  if (error.kind !== "LeaseLost" || item.what === "release" || !work || work.lost) return;
-  if (work.ticket.ticket_id !== item.ticketId || work.ticket.lease_token !== item.token) return;
-  work.lost = true;
-  leaseLost(work, outOfReach());
+  const held = session.current;
+  if (error.kind !== "LeaseLost" || item.what === "release" || !held || held.lost) return;
+  if (held.ticket.ticket_id !== item.ticketId || held.ticket.lease_token !== item.token) return;
+  held.lost = true;
+  leaseLost(held, outOfReach());
 });
 
 // The person is away: other people may have the tickets once their leases have ended.
 presence.on("leave", () => {
   player.play(false);
-  if (!session.me || session.held.length === 0) return;
+  if (!session.me || session.allHeld.length === 0) return;
   notice("Nobody has touched this page for a while: its tickets go back to the queue. What was done in them is kept. "
     + "Any key takes them up again.", true);
 });
@@ -82,39 +82,39 @@ presence.on("leave", () => {
 presence.on("return", async () => {
   if (!session.me || shownView() === "login") return;
   hideNotice();
-  renew(session.ahead?.work);
-  const { current: work, aside } = session;
-  if (work === null) return askAgain();
+  renew(session.ahead?.held);
+  const { current: held, aside } = session;
+  if (held === null) return askAgain();
   const at = player.position;
-  work.pause();
+  held.pause();
   session.leave(); // nothing can be done in it before the queue says who has the ticket
   desk.show(null);
   message({ glyph: "…", title: "One moment", text: "Taking the ticket up again." });
-  const [again, ...others] = await Promise.all([work, ...aside].map(takeUp));
+  const [again, ...others] = await Promise.all([held, ...aside].map(takeUp));
   if (shownView() === "login") return;
   if (session.aside === aside) session.setAside(others.filter((other) => other !== null));
-  if (again === null) return leaseLost(work, "Nobody was at this page for a while, and its lease ran out.");
+  if (again === null) return leaseLost(held, "Nobody was at this page for a while, and its lease ran out.");
   session.show(again);
   player.play(false);
   player.seek(at);
 });
 
 /**
- * The work under its lease, or under a new one if no other person has its ticket. Null if another person has it.
- * @param {Work} work
+ * The ticket under its lease, or under a new one if no other person has it. Null if another person has it.
+ * @param {HeldTicket} held
  */
-async function takeUp(work) {
-  const { ticket_id, lease_token } = work.ticket;
+async function takeUp(held) {
+  const { ticket_id, lease_token } = held.ticket;
   try {
     await untilAnswered(() => api.heartbeat(ticket_id, lease_token));
-    work.renewedAt = performance.now();
-    return work;
+    held.renewedAt = performance.now();
+    return held;
   } catch (error) {
     if (api.statusOf(error) === 401) {
       askToLogIn();
       return null;
     }
   }
-  work.frames.close();
+  held.frames.close();
   return take(newClaim({ ticket_id })).catch(() => null);
 }

@@ -1,4 +1,4 @@
-// Texts for the person: the card in place of the work, the note above the video, the verdict that lights up.
+// Texts for the person: the card in place of the ticket, the note above the video, the verdict that lights up.
 
 /** @import { Verdict } from "./types.js" */
 import { $, element, replace } from "./dom.js";
@@ -29,7 +29,7 @@ export function view(name) {
 
 export const shownView = () => document.body.dataset.view;
 
-/** @param {Message} message  is shown in place of the work */
+/** @param {Message} message  is shown in place of the ticket */
 export function message(message) {
   const { glyph, title, text, counts = [], actions = [] } = message;
   $("message-glyph").textContent = glyph;
@@ -50,7 +50,7 @@ export function message(message) {
 /** Why the queue is asked for a ticket again and again, or undefined if it is not. */
 export const waits = () => shown?.waits;
 
-/** Whether a message is shown, and no work has come since. */
+/** Whether a message is shown, and no ticket has come since. */
 export const isMessage = () => shownView() === "message";
 
 /** The action of Enter. False if the message has none. */

@@ -1,10 +1,10 @@
 // The other objects of the video: showing them, beginning a new one, and going from one to the next.
 
-/** @import { VideoObject, Work } from "./work.js" */
+/** @import { HeldTicket, VideoObject } from "./held.js" */
 import * as api from "./api.js";
 import { $, replace } from "./dom.js";
 import * as keys from "./keys.js";
-import { lanes } from "./lanes.js";
+import { rowsOf } from "./others.js";
 import { fail } from "./login.js";
 import { notice } from "./messages.js";
 import { desk, player } from "./screen.js";
@@ -15,10 +15,10 @@ import { colour } from "./theme.js";
 
 let opening = false;
 
-/** Objects of the same video that this person has begun, apart from this one. @param {Work} work */
-export const begunBeside = (work) =>
+/** Objects of the same video that this person has begun, apart from this one. @param {HeldTicket} held */
+export const begunBeside = (held) =>
   session.waiting.filter(
-    (each) => each.draft && !each.finished && !each.lost && each.ticket.video_id === work.ticket.video_id,
+    (each) => each.draft && !each.finished && !each.lost && each.ticket.video_id === held.ticket.video_id,
   );
 
 export function toggleOthers() {
@@ -29,26 +29,26 @@ export function toggleOthers() {
 /** Show the other objects of the video, or hide them, as the person wants. */
 export async function showOthers() {
   $("others").setAttribute("aria-pressed", String(player.showOthers));
-  const work = session.current;
-  if (work && player.showOthers) {
-    work.otherTickets ??= await api.others(work.ticket.ticket_id).catch(() => null); // asked for again at the next call
-    if (work !== session.current) return;
-    const begun = begunBeside(work);
+  const held = session.current;
+  if (held && player.showOthers) {
+    held.otherTickets ??= await api.others(held.ticket.ticket_id).catch(() => null); // asked for again at the next call
+    if (held !== session.current) return;
+    const begun = begunBeside(held);
     const known = new Set(begun.map(({ ticket }) => ticket.masklet_id));
-    work.others = [
-      ...begun.flatMap((each) => (each.masklet ? [{ ...each.masklet, settled: null, work: each }] : [])),
-      ...(work.otherTickets ?? []).filter(({ masklet_id }) => !known.has(masklet_id ?? null)),
+    held.others = [
+      ...begun.flatMap((each) => (each.masklet ? [{ ...each.masklet, settled: null, held: each }] : [])),
+      ...(held.otherTickets ?? []).filter(({ masklet_id }) => !known.has(masklet_id ?? null)),
     ];
-    if (work.others.length === 0 && work.ticket.masklet_id) notice("Nothing else of this video is masked.");
-    showLanes();
+    if (held.others.length === 0 && held.ticket.masklet_id) notice("Nothing else of this video is masked.");
+    showRows();
   }
-  $("lanes").hidden = !(player.showOthers && work?.others?.length);
+  $("other-objects").hidden = !(player.showOthers && held?.others?.length);
   player.refresh();
 }
 
-export function showLanes() {
-  const work = session.current;
-  if (work?.others) replace($("lanes"), ...lanes(work.others, work.timeline, colour, pick));
+export function showRows() {
+  const held = session.current;
+  if (held?.others) replace($("other-objects"), ...rowsOf(held.others, held.timeline, colour, pick));
 }
 
 /**
@@ -56,31 +56,31 @@ export function showLanes() {
  * @param {number} position  where it begins
  */
 function pick(object, position) {
-  if (object.work) return switchTo(object.work);
+  if (object.held) return switchTo(object.held);
   player.play(false);
   player.seek(position);
 }
 
-/** @param {Work} work  another object that this person holds; what is on screen is set aside as it is */
-function switchTo(work) {
+/** @param {HeldTicket} held  another object that this person holds; what is on screen is set aside as it is */
+function switchTo(held) {
   const at = player.position;
   desk.abandon();
   setAside();
-  const held = session.aside.filter((each) => each !== work);
-  const ofVideo = held.filter(({ ticket }) => ticket.video_id === work.ticket.video_id);
+  const aside = session.aside.filter((each) => each !== held);
+  const ofVideo = aside.filter(({ ticket }) => ticket.video_id === held.ticket.video_id);
   const [last, ...later] = ofVideo; // `last` was on screen: it comes after the others, so that the key goes around
-  session.setAside([...later, last, ...held.filter((each) => !ofVideo.includes(each))]);
-  session.show(work);
+  session.setAside([...later, last, ...aside.filter((each) => !ofVideo.includes(each))]);
+  session.show(held);
   player.seek(at);
   fetchNext();
 }
 
 /** Open a ticket for another object of this video. The person keeps the ticket on screen. */
 export async function newObject() {
-  const work = session.current;
-  if (opening || !work) return;
+  const held = session.current;
+  if (opening || !held) return;
   opening = true;
-  const { ticket } = work;
+  const { ticket } = held;
   const claim = newClaim({});
   try {
     const body = { token: ticket.lease_token, claim_id: claim.claim_id };
@@ -99,7 +99,7 @@ export async function newObject() {
 
 /** Go to the next object of this video that this person has begun. */
 export function otherObject() {
-  const [work] = session.current ? begunBeside(session.current) : [];
-  if (work) switchTo(work);
+  const [held] = session.current ? begunBeside(session.current) : [];
+  if (held) switchTo(held);
   else notice(`You have begun no other object in this video. ${keys.hint("newObject")} begins one.`);
 }

@@ -1,7 +1,7 @@
-// One lane for each other object of the video: where it is present, what a person did in it, the model's scores and the
-// steadiness of its masks. A click goes to the object. A lane is drawn when it scrolls into view.
+// One row for each other object of the video: where it is present, what a person did in it, the model's scores and the
+// steadiness of its masks. A click goes to the object. A row is drawn when it scrolls into view.
 
-/** @import { VideoObject } from "./work.js" */
+/** @import { VideoObject } from "./held.js" */
 /** @import { Timeline } from "./timeline.js" */
 import { element, pen } from "./dom.js";
 import { OTHERS } from "./player.js";
@@ -11,7 +11,7 @@ import { LOW_SCORE } from "./timeline.js";
 const TALL = 20; // px
 
 /**
- * What a lane shows, by position of the timeline.
+ * What a row shows, by position of the timeline.
  * @typedef {object} Facts
  * @property {(boolean | undefined)[]} here  undefined: nobody has masked this frame
  * @property {(number | undefined)[]} scores
@@ -31,7 +31,7 @@ const facts = new WeakMap(); // computed once for each object
  * @param {(name: string) => string} colour  custom property → a colour that canvas understands
  * @param {(object: VideoObject, position: number) => void} onpick  position: where the object begins
  */
-export function lanes(objects, timeline, colour, onpick) {
+export function rowsOf(objects, timeline, colour, onpick) {
   /** @type {Map<Element, () => void>} */
   const draws = new Map();
   const seen = new IntersectionObserver((entries) => {
@@ -39,14 +39,14 @@ export function lanes(objects, timeline, colour, onpick) {
   });
   return objects.map((object, n) => {
     const canvas = element("canvas", { ariaHidden: "true" });
-    const title = `Object ${n + 1}, ${object.work ? "yours" : object.settled ? "done" : "open"}`;
+    const title = `Object ${n + 1}, ${object.held ? "yours" : object.settled ? "done" : "open"}`;
     const row = element(
       "button",
       {
         type: "button",
-        id: `lane-${n}`,
-        className: object.work ? "lane mine" : "lane",
-        title: object.work ? "Continue with this object" : "Go to the first frame of this object",
+        id: `other-${n}`,
+        className: object.held ? "other mine" : "other",
+        title: object.held ? "Continue with this object" : "Go to the first frame of this object",
         ariaLabel: title,
       },
       element("span", {}, title.replace(/^Object |,/g, "")),
@@ -69,7 +69,7 @@ export function lanes(objects, timeline, colour, onpick) {
  * @returns {Facts}
  */
 function read(object, timeline) {
-  const draft = object.work?.draft;
+  const draft = object.held?.draft;
   const known = facts.get(object);
   if (known) return known;
   const place = new Map(object.frame_idx.map((frame, i) => [frame, i]));
@@ -113,8 +113,8 @@ function draw(canvas, { here, scores, steady, prompted, drawn, locked }, own, co
   c.scale(ratio, ratio);
   const cell = width / here.length;
   const wide = Math.max(1, cell - (cell > 5 ? 1 : 0));
-  const [lane, doubt, calm, text, panel, soft] = ["--lane", "--refine", "--score", "--text", "--panel", "--soft"].map(colour);
-  c.fillStyle = lane;
+  const [band, doubt, calm, text, panel, soft] = ["--band", "--refine", "--score", "--text", "--panel", "--soft"].map(colour);
+  c.fillStyle = band;
   c.fillRect(0, 1, width, 7);
   c.fillRect(0, 16, width, 3);
   here.forEach((present, i) => {

@@ -33,7 +33,7 @@ function request(asked) {
 
 export class Outbox {
   /** @type {OutboxItem[]} */ #items = [];
-  /** @type {Map<string, {item: OutboxItem, aborter: AbortController}>} */ #lanes = new Map(); // requests, by ticket
+  /** @type {Map<string, {item: OutboxItem, aborter: AbortController}>} */ #sending = new Map(); // what is sent now, by ticket
   /** @type {IDBDatabase | null} */ #database = null;
   /** @type {string | undefined} */ #tab = undefined;
   /** @type {string | undefined} */ #person = undefined;
@@ -155,11 +155,11 @@ export class Outbox {
   cancel(ticketId, operationIds) {
     for (const item of this.of(ticketId)) {
       if (item.what !== "refine" || !operationIds.includes(item.body.operation_id)) continue;
-      const lane = this.#lanes.get(ticketId);
-      const sending = lane?.item === item;
+      const underWay = this.#sending.get(ticketId);
+      const sending = underWay?.item === item;
       item.cancelled = true;
       if (!sending || !item.kept) Object.assign(item, { what: "operation" });
-      if (sending) lane.aborter.abort("cancelled");
+      if (sending) underWay.aborter.abort("cancelled");
     }
   }
 
@@ -179,18 +179,18 @@ export class Outbox {
   flush() {
     clearTimeout(this.#timer);
     for (const item of this.#items) {
-      if (item.person === this.#person && item.stored && !this.#lanes.has(item.ticketId)) this.#lane(item.ticketId);
+      if (item.person === this.#person && item.stored && !this.#sending.has(item.ticketId)) this.#sendInOrder(item.ticketId);
     }
     this.#on.onchange();
   }
 
   /** @param {string} ticketId  whose items are sent in order */
-  async #lane(ticketId) {
+  async #sendInOrder(ticketId) {
     const first = () => this.#items.find((item) => item.person === this.#person && item.ticketId === ticketId);
     try {
       for (let item; (item = first()) && item.stored; ) {
         const aborter = new AbortController();
-        this.#lanes.set(ticketId, { item, aborter });
+        this.#sending.set(ticketId, { item, aborter });
         try {
           await this.#send(item, aborter.signal);
         } catch (error) {
@@ -212,7 +212,7 @@ export class Outbox {
         this.#timer = setTimeout(() => this.flush(), WAITS[Math.min(this.#failures++, WAITS.length - 1)]);
       } else throw error;
     } finally {
-      this.#lanes.delete(ticketId);
+      this.#sending.delete(ticketId);
       this.#on.onchange();
     }
   }

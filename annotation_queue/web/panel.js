@@ -1,7 +1,7 @@
 // The panel beside the video: facts about the ticket, the tools, the verdicts.
 
 /** @import { Kind, Verdict } from "./types.js" */
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 import { answer, decide, putBack, submitMasklet } from "./answers.js";
 import { TOOLS } from "./desk.js";
 import { $, element, replace } from "./dom.js";
@@ -15,24 +15,24 @@ import { ASKS, many, REASONS, VERDICTS, WHY } from "./words.js";
  * @type {{[kind in Kind]?: string}} */
 const HINTS = { track: "cannot be tracked", select: "nothing challenging is left here" };
 
-/** @param {Work} work  what the ticket asks for, and of which batch it is */
-export function showQuestion(work) {
-  const { ticket, rules } = work;
+/** @param {HeldTicket} held  what the ticket asks for, and of which batch it is */
+export function showQuestion(held) {
+  const { ticket, rules } = held;
   const attempt = ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "";
   const why = rules.pinned?.verdict === "unsure" ? "a verifier was unsure" : "a lead decides";
   $("batch").textContent = ticket.batch_id;
   $("eyebrow").textContent = ASKS[ticket.kind].name + attempt + (ticket.needs_lead ? ` · ${why}` : "");
-  $("question").textContent = work.isNewObject ? "Mask a new object." : ASKS[ticket.kind].question;
+  $("question").textContent = held.isNewObject ? "Mask a new object." : ASKS[ticket.kind].question;
 }
 
-/** @param {Work} work */
-export function showFacts(work) {
-  const { before, timeline } = work;
+/** @param {HeldTicket} held */
+export function showFacts(held) {
+  const { before, timeline } = held;
   $("checkpoint").textContent = before ? `${before.checkpoint} · round ${before.round}` : "Nobody yet";
   $("origin").textContent = before
     ? before.annotated_by ? `corrected by ${before.annotated_by}` : "automatic, not corrected"
     : "to be made by hand";
-  const list = factsOf(work).flatMap(([term, value]) => [
+  const list = factsOf(held).flatMap(([term, value]) => [
     element("dt", {}, term), element("dd", { title: value }, value),
   ]);
   $("facts").replaceChildren(...list);
@@ -42,7 +42,7 @@ export function showFacts(work) {
 }
 
 /**
- * @param {Work} work
+ * @param {HeldTicket} held
  * @returns {[term: string, value: string][]}
  */
 function factsOf({ ticket, rules, before, timeline, draft }) {
@@ -93,10 +93,10 @@ function toolButton(id, text, run, { on = false, off = false, wide = false } = {
 
 export function showTools() {
   const bar = $("tools");
-  const { work } = desk;
-  bar.hidden = !work?.draft;
-  if (!work?.draft) return;
-  const { draft } = work;
+  const { held } = desk;
+  bar.hidden = !held?.draft;
+  if (!held?.draft) return;
+  const { draft } = held;
   const label = (/** @type {string} */ text) => element("p", { className: "label" }, text);
   const still = !desk.may("propagate");
   const changed = draft.edited.has(desk.frame);
@@ -114,13 +114,13 @@ export function showTools() {
     toolButton("lock", "Lock", () => desk.lock(), { on: draft.locked.has(desk.frame) }),
     toolButton("absent", absent ? "… to here" : "Absent", () => desk.absent(), { on: absent }),
     toolButton("newObject", "New object", newObject),
-    toolButton("otherObject", "Next object", otherObject, { off: begunBeside(work).length === 0 }),
+    toolButton("otherObject", "Next object", otherObject, { off: begunBeside(held).length === 0 }),
     toolButton("undo", "Undo", () => desk.undo(), { off: draft.done.length === 0 }),
     toolButton("redo", "Redo", () => desk.redo(), { off: draft.undone.length === 0 }),
   );
 }
 
-/** The verdicts of the work on screen, or the reasons for the chosen one. */
+/** The verdicts of the ticket on screen, or the reasons for the chosen one. */
 export function showVerdicts() {
   const { current, choosing } = session;
   document.body.classList.toggle("choosing", choosing !== null);
@@ -145,7 +145,7 @@ function reasons(verdict) {
   ];
 }
 
-/** @param {Work} work */
+/** @param {HeldTicket} held */
 function verdicts({ ticket, side }) {
   const correcting = side === "track";
   const offered = VERDICTS.filter(({ verdict }) =>

@@ -1,7 +1,7 @@
 // Shows one frame together with its own masks: both are drawn in one call, from the same position.
 
 /** @import { Colour, Point } from "./types.js" */
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 import { frame as fetchFrame } from "./api.js";
 import { pen } from "./dom.js";
 import { Overlay } from "./overlay.js";
@@ -28,7 +28,7 @@ const WHOLE = { scale: 1, x: 0, y: 0 };
 
 /** Owns the canvas of the video. */
 export class Player {
-  /** @type {Work | null} */ work = null;
+  /** @type {HeldTicket | null} */ held = null;
   /** @type {Overlay | null} */ #overlay = null;
   /** @type {Uint8Array | null} */ #preview = null; // a mask that is being drawn
   #due = 0; // when the next frame of the playing video is shown
@@ -58,27 +58,27 @@ export class Player {
     this.context = pen(canvas);
   }
 
-  /** @param {Work | null} work  null clears the screen */
-  show(work) {
-    this.work = work;
+  /** @param {HeldTicket | null} held  null clears the screen */
+  show(held) {
+    this.held = held;
     this.position = 0;
     this.shown = -1;
     this.#preview = null;
     this.wholeFrame();
-    if (work === null) {
+    if (held === null) {
       this.play(false);
       this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
       return;
     }
-    this.canvas.width = work.info.width;
-    this.canvas.height = work.info.height;
-    work.frames.onready = (position) => {
+    this.canvas.width = held.info.width;
+    this.canvas.height = held.info.height;
+    held.frames.onready = (position) => {
       if (position === this.position && this.shown !== position) this.#draw();
     };
     this.seek(0);
   }
 
-  /** @param {number} n  which colour the masks of the work have */
+  /** @param {number} n  which colour the masks of the ticket have */
   choose(n) {
     this.colour = Number.isInteger(n) ? n % OWN.length : 0;
     this.colours = { ...OWN[this.colour], before: BEFORE };
@@ -87,7 +87,7 @@ export class Player {
 
   /** Draw the frame on screen again, since its masks have changed. */
   refresh() {
-    if (this.work && this.shown === this.position) this.#draw();
+    if (this.held && this.shown === this.position) this.#draw();
   }
 
   /** @param {Uint8Array | null} bits  a mask that is being drawn, to be shown instead of the frame's own */
@@ -103,9 +103,9 @@ export class Player {
     const scale = Math.max(1, Math.min(MOST_ZOOM, view.scale));
     const { clientWidth: w, clientHeight: h } = this.#stage;
     const most = [(w * (scale - 1)) / 2, (h * (scale - 1)) / 2];
-    const held = [view.x, view.y].map((v, i) => Math.max(-most[i], Math.min(most[i], v)));
-    this.#view = { scale, x: held[0], y: held[1] };
-    this.canvas.style.transform = scale === 1 ? "" : `translate(${held[0]}px, ${held[1]}px) scale(${scale})`;
+    const bounded = [view.x, view.y].map((v, i) => Math.max(-most[i], Math.min(most[i], v)));
+    this.#view = { scale, x: bounded[0], y: bounded[1] };
+    this.canvas.style.transform = scale === 1 ? "" : `translate(${bounded[0]}px, ${bounded[1]}px) scale(${scale})`;
     this.canvas.style.imageRendering = scale > 3 ? "pixelated" : "";
     this.onview();
   }
@@ -181,14 +181,14 @@ export class Player {
 
   /** @param {number} position */
   seek(position) {
-    if (!this.work) return;
-    this.position = Math.max(0, Math.min(this.work.timeline.length - 1, position));
-    this.work.frames.want(this.position);
+    if (!this.held) return;
+    this.position = Math.max(0, Math.min(this.held.timeline.length - 1, position));
+    this.held.frames.want(this.position);
     this.#draw();
   }
 
   play(on = !this.playing) {
-    if (on === this.playing || (on && !this.work)) return;
+    if (on === this.playing || (on && !this.held)) return;
     this.playing = on;
     this.onchange();
     this.#due = performance.now() + this.#interval;
@@ -206,11 +206,11 @@ export class Player {
 
   /** @param {number} now */
   #tick(now) {
-    if (!this.playing || !this.work) return;
+    if (!this.playing || !this.held) return;
     if (now >= this.#due && this.shown === this.position) {
-      const next = (this.position + 1) % this.work.timeline.length;
-      this.work.frames.want(next);
-      if (this.work.frames.ready(next)) {
+      const next = (this.position + 1) % this.held.timeline.length;
+      this.held.frames.want(next);
+      if (this.held.frames.ready(next)) {
         this.seek(next);
         this.#due = Math.max(this.#due + this.#interval, now);
       }
@@ -236,28 +236,28 @@ export class Player {
 
   // Draws the frame and the masks of the wanted position, or nothing if that frame is not here yet.
   #draw() {
-    if (!this.work) return;
-    const bitmap = this.work.frames.ready(this.position);
+    if (!this.held) return;
+    const bitmap = this.held.frames.ready(this.position);
     this.onbuffer(bitmap === null);
     if (bitmap === null) return;
     const { canvas, context } = this;
     context.filter = this.brightness === 1 ? "none" : `brightness(${this.brightness})`;
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     context.filter = "none";
-    if (!this.hidden && (this.work.masklet || this.showOthers)) this.#paint(this.work, this.position);
+    if (!this.hidden && (this.held.masklet || this.showOthers)) this.#paint(this.held, this.position);
     this.shown = this.position;
-    canvas.dataset.frame = String(this.work.timeline.frames[this.position]);
+    canvas.dataset.frame = String(this.held.timeline.frames[this.position]);
     this.onframe(this.position);
     canvas.dispatchEvent(new CustomEvent("painted", { detail: this.position })); // benchmarks wait for it
   }
 
   /**
    * Paint the masks of one position in the chosen mode: the insides, then the edges, the ticket's own masks on top.
-   * @param {Work} work
+   * @param {HeldTicket} held
    * @param {number} position
    */
-  #paint(work, position) {
-    const { info, masklet, before } = work;
+  #paint(held, position) {
+    const { info, masklet, before } = held;
     const { height, width } = info;
     const at = (/** @type {string} */ text) => spans(runs(text), height, width);
     let overlay = this.#overlay;
@@ -265,7 +265,7 @@ export class Player {
     this.#overlay = overlay;
     const { mode, colours } = this;
     overlay.clear();
-    const others = this.showOthers ? othersAt(work, position).map((other) => ({ ...other, spans: at(other.rle) })) : [];
+    const others = this.showOthers ? othersAt(held, position).map((other) => ({ ...other, spans: at(other.rle) })) : [];
     const drawn = this.#preview && spans(measured(this.#preview, height, width), height, width);
     const own = masklet && (drawn ?? at(masklet.rle[position]));
     const scale = this.canvas.clientWidth ? width / this.canvas.clientWidth : 1;
@@ -292,23 +292,23 @@ export class Player {
    * @param {HTMLCanvasElement} target
    */
   async portrait(target) {
-    const { work } = this;
+    const { held } = this;
     const context = pen(target);
     context.clearRect(0, 0, target.width, target.height);
-    if (!work?.masklet) return;
-    const areas = work.masklet.area_px;
+    if (!held?.masklet) return;
+    const areas = held.masklet.area_px;
     const best = areas.indexOf(Math.max(...areas));
-    const mask = new Mask(work.masklet.rle[best], work.masklet.height, work.masklet.width);
+    const mask = new Mask(held.masklet.rle[best], held.masklet.height, held.masklet.width);
     if (mask.box === null) return;
-    const blob = await fetchFrame(work.ticket.video_id, work.timeline.frames[best]).catch(() => null);
+    const blob = await fetchFrame(held.ticket.video_id, held.timeline.frames[best]).catch(() => null);
     if (blob === null) return;
     const bitmap = await createImageBitmap(blob);
-    if (this.work !== work) return bitmap.close();
+    if (this.held !== held) return bitmap.close();
     const [x0, y0, x1, y1] = mask.box;
     const side = Math.max(x1 - x0, y1 - y0) * 1.3;
     const sx = (x0 + x1 - side) / 2;
     const sy = (y0 + y1 - side) / 2;
-    const scale = bitmap.width / work.masklet.width;
+    const scale = bitmap.width / held.masklet.width;
     context.drawImage(
       bitmap, sx * scale, sy * scale, side * scale, side * scale, 0, 0, target.width, target.height,
     );
@@ -318,12 +318,12 @@ export class Player {
 
 /**
  * The masks of the other objects of the video on one frame, each in its own colour.
- * @param {Work} work
+ * @param {HeldTicket} held
  * @param {number} position
  */
-function othersAt(work, position) {
-  const frame = work.timeline.frames[position];
-  const all = (work.others ?? []).map(({ frame_idx, rle, settled }, n) => {
+function othersAt(held, position) {
+  const frame = held.timeline.frames[position];
+  const all = (held.others ?? []).map(({ frame_idx, rle, settled }, n) => {
     return { rle: rle[frame_idx.indexOf(frame)], settled, colour: OTHERS[n % OTHERS.length] };
   });
   return all.filter((other) => other.rle !== undefined);

@@ -1,7 +1,7 @@
 // The way to the queue: what is kept until it is sent, whether the queue answers, and requests that wait until it does.
 
 /** @import { Operation } from "./types.js" */
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 import { Unreachable } from "./api.js";
 import { isAnswered } from "./draft.js";
 import { notice } from "./messages.js";
@@ -53,7 +53,7 @@ export async function untilAnswered(ask) {
 
 /**
  * Keep an operation, and send it.
- * @param {Work} work
+ * @param {HeldTicket} held
  * @param {Operation} operation
  */
 export function sendOperation({ ticket }, operation) {

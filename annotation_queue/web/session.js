@@ -1,4 +1,4 @@
-// What a person does at this tab: who they are, the work on screen, the work fetched ahead, the work set aside.
+// What a person does at this tab: who they are, the ticket on screen, the ticket fetched ahead, the tickets set aside.
 //
 // Owns every variable that the page's modules share. They change only through the methods below; modules that show
 // something listen to the events. Knows nothing of the document, and sends no request.
@@ -7,25 +7,25 @@ import { Events } from "./events.js";
 
 /** @import { Claim, Kind, Me, OutboxItem, RefineEvent, Verdict } from "./types.js" */
 /** @import { Refused } from "./api.js" */
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 
 /** @typedef {"verify" | "track"} Side  to judge masklets, or to make and correct them (track and select tickets) */
 
 /**
- * The work after the one on screen.
+ * The ticket after the one on screen.
  * @typedef {object} Ahead
  * @property {Claim} claim
- * @property {Work | null} work  once it has arrived
- * @property {Promise<Work | null>} promise  null: the queue has no ticket
+ * @property {HeldTicket | null} held  once it has arrived
+ * @property {Promise<HeldTicket | null>} promise  null: the queue has no ticket
  */
 
 /**
  * @typedef {object} SessionEvents
- * @property {Work} work  this work comes on screen
+ * @property {HeldTicket} ticket  this ticket comes on screen
  * @property {undefined} choosing  a reason is to be chosen for a verdict, or no longer
  * @property {undefined} draft  the draft on screen has changed, or the tool
  * @property {undefined} progress  another frame of a propagation has arrived
- * @property {string} view  the page shows its work, a message or the log-in
+ * @property {string} view  the page shows a ticket, a message or the log-in
  * @property {undefined} theme  light or dark has changed
  * @property {undefined} stats  new counts of the queue's tickets
  * @property {number} finished  a verify ticket is answered, after this many seconds
@@ -41,9 +41,9 @@ const PERSON = "masklets.person";
 /** @extends {Events<SessionEvents>} */
 class Session extends Events {
   /** @type {Me | null} */ #me = null;
-  /** @type {Work | null} */ #current = null;
+  /** @type {HeldTicket | null} */ #current = null;
   /** @type {Ahead | null} */ #ahead = null;
-  /** @type {readonly Work[]} */ #aside = [];
+  /** @type {readonly HeldTicket[]} */ #aside = [];
   /** @type {Set<Claim>} */ #underWay = new Set();
   /** @type {Side | null} */ #side = null;
   /** @type {Side | null} */ #asked = null;
@@ -94,13 +94,13 @@ class Session extends Events {
     return this.#side === "track" ? [...track, ...verify] : [...verify, ...track];
   }
 
-  /** The side of the work on screen, or of the work that would come next. */
+  /** The side of the ticket on screen, or of the one that would come next. */
   get side() {
     if (this.#current) return sideOf(this.#current.ticket.kind);
     return this.#side ?? "verify";
   }
 
-  /** The side that the person asked for with the button in the bar, until work is shown. */
+  /** The side that the person asked for with the button in the bar, until a ticket is shown. */
   get asked() {
     return this.#asked;
   }
@@ -115,55 +115,55 @@ class Session extends Events {
     if (this.#side === "track" && this.may.verify) this.#side = "verify";
   }
 
-  /** Work is shown: what was asked for has been answered. */
+  /** A ticket is shown: what was asked for has been answered. */
   forgetAsked() {
     this.#asked = null;
   }
 
-  // --- the work ---
+  // --- the tickets ---
 
-  /** The work on screen, or null. */
+  /** The ticket on screen, or null. */
   get current() {
     return this.#current;
   }
 
-  /** The work after it, or null if none is fetched. */
+  /** The ticket after it, or null if none is fetched. */
   get ahead() {
     return this.#ahead;
   }
 
-  /** Work that this person holds and that comes on screen later, next one first. */
+  /** Tickets that this person holds and that come on screen later, next one first. */
   get aside() {
     return this.#aside;
   }
 
-  /** All work that this person holds apart from what is on screen. */
+  /** All tickets that this person holds, apart from the one on screen. */
   get waiting() {
-    return [...(this.#ahead?.work ? [this.#ahead.work] : []), ...this.#aside];
+    return [...(this.#ahead?.held ? [this.#ahead.held] : []), ...this.#aside];
   }
 
-  /** All work that this person holds. */
-  get held() {
+  /** All tickets that this person holds. */
+  get allHeld() {
     return [...(this.#current ? [this.#current] : []), ...this.waiting];
   }
 
   /**
-   * The work on a ticket that this person holds.
+   * The ticket of this id, if this person holds it.
    * @param {string} ticketId
    */
-  workOf(ticketId) {
-    return this.held.find((work) => work.ticket.ticket_id === ticketId);
+  heldFor(ticketId) {
+    return this.allHeld.find((held) => held.ticket.ticket_id === ticketId);
   }
 
   /**
-   * Put this work on screen.
-   * @param {Work} work
+   * Put this ticket on screen.
+   * @param {HeldTicket} held
    */
-  show(work) {
-    this.#current = work;
+  show(held) {
+    this.#current = held;
     this.#choosing = null;
     this.keepClaims();
-    this.emit("work", work);
+    this.emit("ticket", held);
   }
 
   /** Nothing is on screen now. */
@@ -172,16 +172,16 @@ class Session extends Events {
   }
 
   /**
-   * Fetch the work after the one on screen.
+   * Fetch the ticket after the one on screen.
    * @param {Claim} claim
-   * @param {() => Promise<Work | null>} fetch  does not reject
+   * @param {() => Promise<HeldTicket | null>} fetch  does not reject
    */
   fetchAhead(claim, fetch) {
     /** @type {Ahead} */
-    const ahead = { claim, work: null, promise: Promise.resolve(null) };
+    const ahead = { claim, held: null, promise: Promise.resolve(null) };
     this.#ahead = ahead;
     this.keepClaims();
-    ahead.promise = fetch().then((work) => (ahead.work = work));
+    ahead.promise = fetch().then((held) => (ahead.held = held));
     return ahead;
   }
 
@@ -190,19 +190,19 @@ class Session extends Events {
     this.#ahead = null;
   }
 
-  /** @param {readonly Work[]} works  replaces what is set aside */
-  setAside(works) {
-    this.#aside = works;
+  /** @param {readonly HeldTicket[]} held  replace the tickets that are set aside */
+  setAside(held) {
+    this.#aside = held;
   }
 
-  /** The next work that was set aside, which is taken out. */
+  /** The next ticket that was set aside, which is taken out. */
   takeAside() {
     const [first, ...rest] = this.#aside;
     this.#aside = rest;
     return first ?? null;
   }
 
-  /** Drop all work. */
+  /** Drop all tickets. */
   dropAll() {
     this.#current = this.#ahead = null;
     this.#aside = [];
@@ -228,9 +228,9 @@ class Session extends Events {
     return /** @type {Claim[]} */ (JSON.parse(sessionStorage.getItem(CLAIMS) ?? "[]"));
   }
 
-  /** Keep the claims of all work that is neither finished nor lost. */
+  /** Keep the claims of all tickets that are neither finished nor lost. */
   keepClaims() {
-    const alive = (/** @type {Work | null} */ work) => (work && !work.finished && !work.lost ? [work.claim] : []);
+    const alive = (/** @type {HeldTicket | null} */ held) => (held && !held.finished && !held.lost ? [held.claim] : []);
     const claims = [
       ...alive(this.#current), ...(this.#ahead ? [this.#ahead.claim] : []), ...this.#aside.flatMap(alive),
       ...this.#underWay,

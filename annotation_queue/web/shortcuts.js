@@ -94,9 +94,9 @@ function onMessage(event) {
 
 /** @param {KeyboardEvent} event */
 function onWork(event) {
-  const work = session.current;
+  const held = session.current;
   const { choosing } = session;
-  if (!work) return;
+  if (!held) return;
   if (choosing && /^[1-9]$/.test(event.key)) {
     const reason = session.person.reasons[Number(event.key) - 1];
     if (WHY[choosing]?.includes(reason)) decide(choosing, [reason]);
@@ -105,14 +105,14 @@ function onWork(event) {
   if (event.key === "Escape") {
     if (choosing) session.choose(null);
     else if (desk.active && (desk.abandon() || desk.stopAll())) session.emit("draft");
-    else if (work.side === "track" && !(event.target instanceof HTMLInputElement)) putBack();
+    else if (held.side === "track" && !(event.target instanceof HTMLInputElement)) putBack();
     return;
   }
   if (player.panning && PAN[event.key]) {
     player.pan(...PAN[event.key]);
     return event.preventDefault();
   }
-  const action = keys.find(keys.nameOf(event), work.side);
+  const action = keys.find(keys.nameOf(event), held.side);
   if (!action) return;
   event.preventDefault();
   if (!event.repeat || action.repeats) RUN[action.id](event);

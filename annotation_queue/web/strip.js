@@ -1,25 +1,25 @@
 // The strip under the video: small pictures, presence, scores, suspect frames and the frame on screen. Click or drag
 // to seek.
 
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 import { pen } from "./dom.js";
 import { LOW_SCORE } from "./timeline.js";
 
-const LABELS = 74; // px, left of the lanes
+const LABELS = 74; // px, left of the bands
 const PAD = 14; // px, right of them
 
 /**
  * Where everything is on the strip, px; everything is scaled by `large` on a large screen.
  * @typedef {object} Layout
  * @property {CanvasRenderingContext2D} c
- * @property {Work} work
+ * @property {HeldTicket} held
  * @property {number} cell  width of one frame
  * @property {number} wide  width of one frame's bar
  * @property {(position: number) => number} x  left edge of a frame
  * @property {number} width
  * @property {number} film  height of the small pictures
  * @property {number} ticks  the marks of suspect frames: their upper edge
- * @property {number} presence  the upper edge of this lane, as all below
+ * @property {number} presence  the upper edge of this band, as all below
  * @property {number} score
  * @property {number} scoreHeight
  * @property {number} steady
@@ -27,7 +27,7 @@ const PAD = 14; // px, right of them
  */
 
 export class Strip {
-  /** @type {Work | null} */ #work = null;
+  /** @type {HeldTicket | null} */ #held = null;
   /** @type {number | null} */ #hover = null;
   #position = 0;
   #large = 1; // how much everything grows on a large screen
@@ -63,13 +63,13 @@ export class Strip {
     });
   }
 
-  /** @param {Work | null} work */
-  show(work) {
-    this.#work = work;
+  /** @param {HeldTicket | null} held */
+  show(held) {
+    this.#held = held;
     this.#position = 0;
-    if (work) {
-      work.frames.onthumb = () => {
-        if (this.#asked || this.#work !== work) return;
+    if (held) {
+      held.frames.onthumb = () => {
+        if (this.#asked || this.#held !== held) return;
         this.#asked = true; // many come at once: one drawing shows them all
         requestAnimationFrame(() => {
           this.#asked = false;
@@ -88,8 +88,8 @@ export class Strip {
 
   /** @param {number} x  px */
   #at(x) {
-    if (!this.#work) return null;
-    const { length } = this.#work.timeline;
+    if (!this.#held) return null;
+    const { length } = this.#held.timeline;
     const cell = (this.#canvas.clientWidth / this.#large - LABELS - PAD) / length;
     return Math.max(0, Math.min(length - 1, Math.floor((x / this.#large - LABELS) / cell)));
   }
@@ -109,14 +109,14 @@ export class Strip {
     const c = pen(canvas);
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, width, height);
-    if (!this.#work) return;
-    const layout = layoutOf(c, this.#work, width, height);
+    if (!this.#held) return;
+    const layout = layoutOf(c, this.#held, width, height);
     this.#film(layout);
     this.#labels(layout);
     this.#presence(layout);
     this.#scores(layout);
     this.#steadiness(layout);
-    if (this.#work.draft) this.#done(layout, this.#work.draft);
+    if (this.#held.draft) this.#done(layout, this.#held.draft);
     this.#suspects(layout);
     this.#seconds(layout);
     this.#playhead(layout);
@@ -126,16 +126,16 @@ export class Strip {
    * Small pictures along the time, each of the frame at its middle.
    * @param {Layout} layout
    */
-  #film({ c, work, width, film }) {
+  #film({ c, held, width, film }) {
     const [whole, tall] = [width - LABELS - PAD, film - 4];
-    const { frames, info, timeline } = work;
+    const { frames, info, timeline } = held;
     const count = Math.max(1, Math.floor(whole / ((tall * info.width) / info.height)));
     const wide = whole / count;
     const ratio = Math.ceil((window.devicePixelRatio || 1) * this.#large);
     for (let n = 0; n < count; n++) {
       const picture = frames.thumb(Math.floor(((n + 0.5) / count) * timeline.length), tall * ratio);
       const x = LABELS + n * wide;
-      c.fillStyle = this.#colour("--lane");
+      c.fillStyle = this.#colour("--band");
       c.fillRect(x, 0, wide - 1, tall);
       if (!picture) continue;
       const shown = Math.min(picture.width, ((wide - 1) / tall) * picture.height);
@@ -157,9 +157,9 @@ export class Strip {
    * A quiet track, and a bar for each stretch in which the object is present.
    * @param {Layout} layout
    */
-  #presence({ c, work, x, cell, wide, presence }) {
-    const { present, length } = work.timeline;
-    c.fillStyle = this.#colour("--lane");
+  #presence({ c, held, x, cell, wide, presence }) {
+    const { present, length } = held.timeline;
+    c.fillStyle = this.#colour("--band");
     round(c, x(0), presence, length * cell, 10, 5);
     c.fillStyle = this.#colour("--mask");
     for (let i = 0, begun = -1; i <= length; i++) {
@@ -175,10 +175,10 @@ export class Strip {
    * One bar a frame, from 0.5 to 1; low scores in the colour of doubt.
    * @param {Layout} layout
    */
-  #scores({ c, work, x, cell, wide, score, scoreHeight }) {
-    const { present, scores, length } = work.timeline;
+  #scores({ c, held, x, cell, wide, score, scoreHeight }) {
+    const { present, scores, length } = held.timeline;
     const [calm, doubt] = [this.#colour("--score"), this.#colour("--refine")];
-    c.fillStyle = this.#colour("--lane");
+    c.fillStyle = this.#colour("--band");
     c.fillRect(x(0), score + scoreHeight, length * cell, 1);
     scores?.forEach((value, i) => {
       if (!present[i]) return;
@@ -192,9 +192,9 @@ export class Strip {
    * IoU with the mask before: more of the colour of doubt as it falls from 1 to 0.5.
    * @param {Layout} layout
    */
-  #steadiness({ c, work, x, wide, steady }) {
-    work.timeline.steadiness().forEach((value, i) => {
-      c.fillStyle = this.#colour("--lane");
+  #steadiness({ c, held, x, wide, steady }) {
+    held.timeline.steadiness().forEach((value, i) => {
+      c.fillStyle = this.#colour("--band");
       c.fillRect(x(i), steady, Math.max(1, wide), 8);
       const fall = Math.min(1, (1 - value) / 0.5);
       if (fall < 0.1) return;
@@ -208,9 +208,9 @@ export class Strip {
   /**
    * What a person did: locked frames, prompts, frames drawn by hand; and how far a propagation has come.
    * @param {Layout} layout
-   * @param {NonNullable<Work["draft"]>} draft
+   * @param {NonNullable<HeldTicket["draft"]>} draft
    */
-  #done({ c, work, x, cell, presence }, draft) {
+  #done({ c, held, x, cell, presence }, draft) {
     const middle = presence + 5;
     draft.frames.forEach((frame, i) => {
       const at = x(i) + cell / 2;
@@ -223,13 +223,13 @@ export class Strip {
         disc(c, this.#colour("--panel"), at, middle, 5.5);
         disc(c, this.#colour(draft.prompts.has(frame) ? "--accept" : "--text"), at, middle, 4);
       }
-      if (work.progress?.has(frame)) {
+      if (held.progress?.has(frame)) {
         c.fillStyle = this.#colour("--accept");
         c.fillRect(x(i), presence + 11, Math.max(1, cell), 3);
       }
     });
-    if (work.absentFrom === null) return;
-    const [from, to] = [draft.frames.indexOf(work.absentFrom), this.#position].sort((a, b) => a - b);
+    if (held.absentFrom === null) return;
+    const [from, to] = [draft.frames.indexOf(held.absentFrom), this.#position].sort((a, b) => a - b);
     c.fillStyle = this.#colour("--reject");
     c.fillRect(x(from), presence - 3, (to - from + 1) * cell, 3);
   }
@@ -238,9 +238,9 @@ export class Strip {
    * A mark above each suspect stretch: the keys [ and ] go from one to the next.
    * @param {Layout} layout
    */
-  #suspects({ c, work, x, cell, ticks }) {
+  #suspects({ c, held, x, cell, ticks }) {
     c.fillStyle = this.#colour("--refine");
-    for (const { position } of work.timeline.suspects) {
+    for (const { position } of held.timeline.suspects) {
       const middle = x(position) + cell / 2;
       c.beginPath();
       c.moveTo(middle - 4, ticks + 2);
@@ -251,8 +251,8 @@ export class Strip {
   }
 
   /** @param {Layout} layout */
-  #seconds({ c, work, x, cell, width, axis }) {
-    const { info, timeline } = work;
+  #seconds({ c, held, x, cell, width, axis }) {
+    const { info, timeline } = held;
     c.fillStyle = this.#colour("--soft");
     c.textAlign = "center";
     const seconds = timeline.frames[timeline.length - 1] / info.fps;
@@ -279,20 +279,20 @@ export class Strip {
 
 /**
  * @param {CanvasRenderingContext2D} c
- * @param {Work} work
+ * @param {HeldTicket} held
  * @param {number} width
  * @param {number} height
  * @returns {Layout}
  */
-function layoutOf(c, work, width, height) {
+function layoutOf(c, held, width, height) {
   const low = height < 130; // on a low screen everything stands closer
   const film = low ? 24 : 34;
   const [presence, score, gap] = low ? [film + 13, film + 28, 4] : [film + 20, film + 38, 6];
   const steady = height - (low ? 25 : 31);
-  const cell = (width - LABELS - PAD) / work.timeline.length;
+  const cell = (width - LABELS - PAD) / held.timeline.length;
   return {
     c,
-    work,
+    held,
     cell,
     wide: cell - (cell > 5 ? 1 : 0),
     x: (position) => LABELS + position * cell,

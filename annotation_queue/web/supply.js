@@ -10,7 +10,7 @@ import { forgetTime, presence } from "./presence.js";
 import { desk, player, strip } from "./screen.js";
 import { outbox, sendOperation, setReachable, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
-import { Work } from "./work.js";
+import { HeldTicket } from "./held.js";
 
 const SLOW_MS = 400; // a wait that is longer than this is told to the person
 const POLL_MS = 4000; // between two questions for a ticket while there is none
@@ -47,13 +47,13 @@ export async function prepare(ticket, claim) {
     corrects ? untilAnswered(() => api.operationsOf(id)) : [],
     corrects && live ? untilAnswered(() => api.versions(id)) : [],
   ]);
-  const work = new Work(ticket, claim, info, masklet);
-  work.frames.limit = Math.min(FIRST_FRAMES, work.timeline.length);
-  work.frames.ontrouble = frameTrouble;
-  work.frames.want(0);
-  const { draft } = work;
-  if (!draft) return work;
-  work.cancel = (operationIds) => outbox.cancel(id, operationIds);
+  const held = new HeldTicket(ticket, claim, info, masklet);
+  held.frames.limit = Math.min(FIRST_FRAMES, held.timeline.length);
+  held.frames.ontrouble = frameTrouble;
+  held.frames.want(0);
+  const { draft } = held;
+  if (!draft) return held;
+  held.cancel = (operationIds) => outbox.cancel(id, operationIds);
   for (const version of versions) draft.versions.set(version.operation_id, version);
   for (const operation of before) {
     const payload = JSON.parse(operation.payload);
@@ -62,14 +62,14 @@ export async function prepare(ticket, claim) {
   for (const { what, body } of [...queued, ...outbox.of(id)]) {
     if (what !== "finish" && what !== "release") draft.add({ ...body, payload: JSON.parse(body.payload) });
   }
-  work.redraw();
-  if (live) api.warm(id, ticket.lease_token, work.timeline.frames[work.firstPresent]).catch(() => {}); // saves time only
+  held.redraw();
+  if (live) api.warm(id, ticket.lease_token, held.timeline.frames[held.firstPresent]).catch(() => {}); // saves time only
   const sent = new Set(outbox.of(id).map(({ what, body }) => (what === "release" ? "" : body.operation_id)));
   for (const operation of draft.waiting()) {
     // the answer got lost with a tab or a server: ask the model again
-    if (!sent.has(operation.operation_id)) sendOperation(work, operation);
+    if (!sent.has(operation.operation_id)) sendOperation(held, operation);
   }
-  return work;
+  return held;
 }
 
 /** @param {unknown} error  null: a frame has come */
@@ -79,7 +79,7 @@ function frameTrouble(error) {
   notice(`A frame cannot be shown: ${messageOf(error)}`);
 }
 
-/** Fetch the work after the one on screen: what was set aside, or else another ticket. */
+/** Fetch the ticket after the one on screen: what was set aside, or else another ticket. */
 export function fetchNext() {
   const aside = session.takeAside();
   const claim = aside?.claim ?? newClaim({ kinds: session.wantedKinds() });
@@ -92,8 +92,8 @@ export function fetchNext() {
       return null;
     }
   });
-  ahead.promise.then((work) => {
-    if (session.ahead !== ahead && work) giveBack(work); // other work has been shown instead
+  ahead.promise.then((held) => {
+    if (session.ahead !== ahead && held) giveBack(held); // another ticket is shown instead
   });
   return ahead;
 }
@@ -106,13 +106,13 @@ export async function takeNext() {
   if (session.wantedKinds().length === 0) return nothingLeft();
   const ahead = session.ahead ?? fetchNext();
   const slow = setTimeout(() => message({ glyph: "…", title: "One moment", text: "Fetching the next ticket." }), SLOW_MS);
-  let work = await ahead.promise;
+  let held = await ahead.promise;
   if (ahead !== session.ahead) return clearTimeout(slow);
   /** @type {unknown} */
   let refusal = null;
-  if (work === null || work.lost) {
+  if (held === null || held.lost) {
     // tickets may have come since
-    work = await take(newClaim({ kinds: session.wantedKinds() })).catch((error) => {
+    held = await take(newClaim({ kinds: session.wantedKinds() })).catch((error) => {
       refusal = error;
       return null;
     });
@@ -121,63 +121,63 @@ export async function takeNext() {
   if (ahead !== session.ahead) return;
   session.dropAhead();
   if (refusal) return noTicket(refusal);
-  if (work === null) return nothingLeft();
-  session.show(work);
+  if (held === null) return nothingLeft();
+  session.show(held);
   fetchNext();
 }
 
-/** @param {Work} work  is shown now; what is on screen comes again after it */
-export function showInstead(work) {
+/** @param {HeldTicket} held  is shown now; what is on screen comes again after it */
+export function showInstead(held) {
   setAside();
-  session.show(work);
+  session.show(held);
   fetchNext();
 }
 
-/** What is on screen, and what was fetched ahead, come again after the work that is shown instead. */
+/** What is on screen, and what was fetched ahead, come again after the ticket that is shown instead. */
 export function setAside() {
   const { current, ahead, aside } = session;
   if (current) {
     current.pause();
     current.frames.rest();
   }
-  session.setAside([...(current ? [current] : []), ...aside, ...(ahead?.work ? [ahead.work] : [])]);
+  session.setAside([...(current ? [current] : []), ...aside, ...(ahead?.held ? [ahead.held] : [])]);
   session.dropAhead();
 }
 
-/** @param {Work} work  goes back to the queue; if the message does not arrive, its lease runs out */
-export function giveBack(work) {
-  if (work.finished || work.lost) return;
-  if (work.isEmptyNewObject) {
-    submit(work, { verdict: "reject", reasons: ["other"] });
+/** @param {HeldTicket} held  goes back to the queue; if the message does not arrive, its lease runs out */
+export function giveBack(held) {
+  if (held.finished || held.lost) return;
+  if (held.isEmptyNewObject) {
+    submit(held, { verdict: "reject", reasons: ["other"] });
   } else {
-    const { ticket_id: ticketId, lease_token: token } = work.ticket;
+    const { ticket_id: ticketId, lease_token: token } = held.ticket;
     // through the outbox, so that it comes after the operations
     outbox.add({ person: session.person.name, ticketId, token, what: "release", body: null });
   }
-  work.finished = true;
-  work.frames.close();
+  held.finished = true;
+  held.frames.close();
 }
 
 /**
  * Send the answer to a ticket. Returns the seconds that the work took.
- * @param {Work} work
+ * @param {HeldTicket} held
  * @param {Pick<Submission, "verdict" | "masklet"> & Partial<Pick<Submission, "reasons">>} answer
  */
-export function submit(work, answer) {
-  const seconds = work.spent() / 1000;
+export function submit(held, answer) {
+  const seconds = held.spent() / 1000;
   const { name } = session.person;
-  forgetTime(name, work.ticket.ticket_id);
+  forgetTime(name, held.ticket.ticket_id);
   outbox.add({
     person: name,
-    ticketId: work.ticket.ticket_id,
-    token: work.ticket.lease_token,
+    ticketId: held.ticket.ticket_id,
+    token: held.ticket.lease_token,
     what: "finish",
     body: {
       operation_id: api.newId(),
       created_at: new Date().toISOString(),
       reasons: [],
       ...answer,
-      frame_idx: work.timeline.frames[Math.max(0, player.shown)],
+      frame_idx: held.timeline.frames[Math.max(0, player.shown)],
       seconds: Math.round(seconds * 100) / 100,
     },
   });

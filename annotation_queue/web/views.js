@@ -1,32 +1,32 @@
-// What is shown of the work: when it comes on screen, when another frame does, when its draft changes.
+// What is shown of a ticket: when it comes on screen, when another frame does, when its draft changes.
 
-/** @import { Work } from "./work.js" */
+/** @import { HeldTicket } from "./held.js" */
 /** @import { Side } from "./session.js" */
 import { showLease, showSwitch } from "./bar.js";
 import { $, element } from "./dom.js";
 import * as keys from "./keys.js";
 import { notice, view } from "./messages.js";
 import { noteGiven } from "./numbers.js";
-import { showLanes, showOthers } from "./objects.js";
+import { showRows, showOthers } from "./objects.js";
 import { showFacts, showQuestion, showTools, showVerdicts } from "./panel.js";
 import { desk, player, strip } from "./screen.js";
 import { session } from "./session.js";
 
 let toolsAt = -1; // the position that the tools are shown for
 
-session.on("work", (work) => {
+session.on("ticket", (held) => {
   view("work");
-  work.begin();
-  saySide(work.side);
-  showQuestion(work);
-  showFacts(work);
+  held.begin();
+  saySide(held.side);
+  showQuestion(held);
+  showFacts(held);
   showVerdicts();
   showSwitch();
-  strip.show(work);
-  player.show(work);
-  const correcting = work.side === "track";
-  desk.show(correcting ? work : null);
-  player.showOthers ||= correcting && !work.ticket.masklet_id; // to find an object that nobody has masked
+  strip.show(held);
+  player.show(held);
+  const correcting = held.side === "track";
+  desk.show(correcting ? held : null);
+  player.showOthers ||= correcting && !held.ticket.masklet_id; // to find an object that nobody has masked
   showOthers();
   if (!correcting && player.mode === "before") player.setMode("fill");
   for (const button of $("modes").querySelectorAll("button")) {
@@ -36,7 +36,7 @@ session.on("work", (work) => {
   showTools();
   player.portrait($("portrait", HTMLCanvasElement));
   player.play(!correcting);
-  if (correcting) player.seek(work.pinned ?? work.timeline.suspects[0]?.position ?? work.firstPresent);
+  if (correcting) player.seek(held.pinned ?? held.timeline.suspects[0]?.position ?? held.firstPresent);
   showLease();
 });
 
@@ -63,9 +63,9 @@ function saySide(side) {
 
 /** @param {number} position  is on screen now */
 export function showFrame(position) {
-  const work = session.current ?? player.work;
-  if (!work) return;
-  const { timeline, info, draft } = work;
+  const held = session.current ?? player.held;
+  if (!held) return;
+  const { timeline, info, draft } = held;
   const frameIdx = timeline.frames[position];
   strip.move(position);
   $("frame").textContent = String(frameIdx);
@@ -79,13 +79,13 @@ export function showFrame(position) {
     if (toolsAt !== position) showTools();
     toolsAt = position;
   }
-  const badges = badgesOf(work, position).map(([name, text]) => element("span", { className: `badge ${name}` }, text));
+  const badges = badgesOf(held, position).map(([name, text]) => element("span", { className: `badge ${name}` }, text));
   $("badges").replaceChildren(...badges);
 }
 
 /**
  * The texts above the video.
- * @param {Work} work
+ * @param {HeldTicket} held
  * @param {number} position
  * @returns {[className: "" | "busy" | "doubt", text: string][]}
  */
@@ -129,11 +129,11 @@ function showPlaying() {
 }
 
 session.on("draft", () => {
-  const { work } = desk;
-  if (!work || work !== session.current) return;
-  work.redraw();
-  work.absentFrom = desk.absentFrom;
-  showFacts(work);
+  const { held } = desk;
+  if (!held || held !== session.current) return;
+  held.redraw();
+  held.absentFrom = desk.absentFrom;
+  showFacts(held);
   showTools();
   strip.draw();
   player.refresh();
@@ -152,7 +152,7 @@ session.on("view", (name) => {
 
 session.on("theme", () => {
   strip.draw();
-  showLanes();
+  showRows();
 });
 
 /** Write the keys wherever they are shown. */
@@ -172,4 +172,4 @@ export function showKeys() {
 player.onframe = showFrame;
 player.onchange = showPlaying;
 showPlaying();
-new ResizeObserver(showLanes).observe($("timeline")); // the lanes are as wide as the strip
+new ResizeObserver(showRows).observe($("timeline")); // the rows are as wide as the strip

@@ -386,9 +386,9 @@ def test_the_other_objects_of_the_video_can_be_seen(open_page, tickets):
     before = page.tab.evaluate(sky, list(centre(8)))
     page.press("v")
     page.until(lambda: page.tab.evaluate(sky, list(centre(8))) != before)
-    lane = page.tab.locator("#lanes .lane").last
-    page.until(lambda: lane.count() and "in view in 33 of 39 frames" in lane.get_attribute("aria-label"))
-    columns = lane.locator("canvas").evaluate(
+    row = page.tab.locator("#other-objects .other").last
+    page.until(lambda: row.count() and "in view in 33 of 39 frames" in row.get_attribute("aria-label"))
+    columns = row.locator("canvas").evaluate(
         """(canvas, [at, gone]) => [at, gone].map((x) => [4, 14, 17].map((y) =>
             [...canvas.getContext("2d").getImageData(x * canvas.width, (y * canvas.height) / 20, 1, 1).data]))""",
         [(11 + 0.5) / 39, next((i + 0.5) / 39 for i in range(39) if hidden(4 * i))],
@@ -413,9 +413,9 @@ def test_several_objects_of_a_video_are_masked_side_by_side(correcting, tickets)
     page.press("n")
     page.until(lambda: "Not masked yet" in page.text("#badges"))
     assert page.named() == 8, "the eye stays where it was"
-    lanes = page.tab.locator("#lanes .lane")
-    page.until(lambda: lanes.count() == 1 and "1 locked" in (lanes.get_attribute("aria-label") or ""))
-    assert "yours" in lanes.inner_text()
+    rows = page.tab.locator("#other-objects .other")
+    page.until(lambda: rows.count() == 1 and "1 locked" in (rows.get_attribute("aria-label") or ""))
+    assert "yours" in rows.inner_text()
     page.point(*centre(8))
     page.settled()
     page.until(lambda: "Not masked yet" not in page.text("#badges"))
@@ -429,7 +429,7 @@ def test_several_objects_of_a_video_are_masked_side_by_side(correcting, tickets)
     page.press("m")
     page.until(lambda: "Locked" in page.text("#badges"))
     page.press("v", "v")
-    page.tab.click("#lanes .lane.mine")
+    page.tab.click("#other-objects .other.mine")
     page.until(lambda: "1 click" in page.text("#facts"))
     page.press("Enter", "Enter")
     opened = next(t.ticket_id for t in tickets.find() if t.ticket_id not in ("track-1",) and t.attempt == 1)

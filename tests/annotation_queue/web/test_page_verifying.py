@@ -252,7 +252,7 @@ def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(op
     page.press("w")  # to correcting, by key
     page.until(lambda: page.tab.get_attribute("body", "data-kind") == "track")
     page.press("v")
-    page.until(lambda: page.tab.locator("#lanes .lane").count() == 1)
+    page.until(lambda: page.tab.locator("#other-objects .other").count() == 1)
     assert page.tab.evaluate(NAMELESS) == []
     page.press("x")
     assert page.tab.evaluate(NAMELESS) == []
