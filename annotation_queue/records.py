@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from storage.records import Masklet, Operation, Verdict
 
 LEASE_S = 90.0  # a lease ends this many seconds after its last heartbeat, unless the settings say otherwise
@@ -63,22 +65,27 @@ class Person:
     skills: frozenset[str] = frozenset()  # some tickets need a skill; TRAINED: the person needs no warm-up
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueuePolicy:
-    """How tickets are handed out and judged. Shares are in [0, 1]."""
+class QueuePolicy(BaseModel):
+    """How tickets are handed out and judged. Shares are in [0, 1]. The settings of the queue inherit these fields."""
 
-    # s for which a masklet that was sent back is reserved for its maker, if they finished a ticket within this time.
-    rework_s: float = 1800.0
-    # A correction is judged by another verifier than the one who asked for it. False: for a team with one verifier.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # s for which a masklet that was sent back is reserved for its maker, if they finished a ticket within this time
+    rework_s: float = Field(1800.0, ge=0)
+    # a correction is judged by another verifier than the one who asked for it; False: for a team with one verifier
     other_verifier: bool = True
-    overlap: int = 2  # verdicts on a verify ticket of the overlap share
-    overlap_share: float = 0.0  # of the verify tickets, chosen by the hash of their id
-    makers: int = 2  # people who each make the masklet of a track ticket of the makers' share, independently
-    makers_share: float = 0.0  # of the track tickets about a model's masklet, chosen by the hash of their id
-    gold_share: float = 0.0  # of each person's claims, drawn at random each time, that get a gold ticket
-    gold_iou: float = 0.75  # the least mean IoU with the true masklet at which a masklet made in a gold ticket is right
-    warmup_tickets: int = 0  # gold tickets that a new person does first, fewer if there are not enough; 0: no warm-up
-    warmup_accuracy: float = 0.8  # share of their last `warmup_tickets` that must be right; below it they get only gold
+    overlap: int = Field(2, ge=1)  # verdicts on a verify ticket of the overlap share
+    overlap_share: float = Field(0.0, ge=0, le=1)  # of the verify tickets, chosen by the hash of their id
+    # people who each make the masklet of a track ticket of the makers' share, independently. As with `overlap`, such a
+    # ticket waits for ever if there are too few people: see `masklets doctor`
+    makers: int = Field(2, ge=1)
+    makers_share: float = Field(0.0, ge=0, le=1)  # of the track tickets about a model's masklet, chosen by their id
+    gold_share: float = Field(0.0, ge=0, le=1)  # of each person's claims, drawn at random each time, that get gold
+    gold_iou: float = Field(0.75, ge=0, le=1)  # mean IoU with the true masklet from which a masklet in gold is right
+    # gold tickets that a new person does first, fewer if there are not enough; 0: no warm-up
+    warmup_tickets: int = Field(0, ge=0)
+    # share of their last `warmup_tickets` that must be right; below it they get only gold
+    warmup_accuracy: float = Field(0.8, ge=0, le=1)
 
 
 @dataclass(frozen=True, kw_only=True)

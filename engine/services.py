@@ -10,7 +10,6 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -147,7 +146,7 @@ class Services:
                 accounts.add(PIPELINE, [Role.PIPELINE])
                 write_secret(token, accounts.issue_token(PIPELINE))
         queue = self.settings.queue
-        policy = QueuePolicy(**{field.name: getattr(queue, field.name) for field in fields(QueuePolicy)})
+        policy = QueuePolicy(**queue.model_dump(include=set(QueuePolicy.model_fields)))
         return TicketStore(database, lease_s=queue.lease_s, policy=policy, grace_s=grace_s), accounts
 
     def _private(self, uri: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from annotation_queue.records import LEASE_S
+from annotation_queue.records import LEASE_S, QueuePolicy
 from engine import setting_names
 
 
@@ -49,8 +49,9 @@ class AutoSettings(_Part):
 
     chunk_videos: int = Field(4, ge=1)  # videos in one Airflow task
     max_objects: int = Field(24, ge=1)  # most candidates of one video; the best ones are kept
-    preset: Literal["default", "quick"] | None = None  # default: SA-V's 2,304 points on 21 crops; quick: 256 points on
-    # the whole frame; None: by the model's size, because a small model finds mostly false objects in crops
+    # default: SA-V's 2,304 points on 21 crops; quick: 256 points on the whole frame; None: by the model's size, because
+    # a small model finds mostly false objects in crops
+    preset: Literal["default", "quick"] | None = None
     min_iou: float | None = Field(None, ge=0, le=1)  # estimated IoU of a mask, 0 to 1; None: by the model's size
     min_stability: float | None = Field(None, ge=0, le=1)  # stability of a mask, 0 to 1; None: by the model's size
 
@@ -60,8 +61,8 @@ class ModelSettings(_Part):
 
     checkpoint: str = "micro"  # a name, a hub name such as facebook/sam2.1-hiera-tiny, or a folder
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
-    dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 is faster on GPUs and on CPUs with AMX, and changes
-    # masks a little; training is always in float32
+    # bfloat16 is faster on GPUs and on CPUs with AMX, and changes masks a little; training is always in float32
+    dtype: Literal["float32", "bfloat16"] = "float32"
     registry_uri: str | None = None  # MLflow tracking server and registry; None: SQLite in `home`
     embeddings_gib: float = Field(2.0, gt=0)  # GiB of cached frame embeddings; one takes 16 MiB at 1024 px, 1 at 256
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: torch's default
@@ -72,8 +73,8 @@ def _networks(text: str | None) -> list[IPv4Network | IPv6Network]:
     return [ip_network(part.strip(), strict=False) for part in (text or "").split(",") if part.strip()]
 
 
-class QueueSettings(_Part):
-    """The review queue."""
+class QueueSettings(_Part, QueuePolicy):
+    """The review queue. `QueuePolicy` has the fields that say who gets which ticket, and how it is judged."""
 
     database_uri: str | None = None  # SQLAlchemy URI; None: SQLite in `home`
     host: str = "127.0.0.1"  # address that the server listens on
@@ -82,28 +83,16 @@ class QueueSettings(_Part):
     lease_s: float = Field(LEASE_S, gt=0)  # seconds that a ticket stays with a person whose page sends nothing
     token: SecretStr | None = None  # the pipeline's token; None: made once and kept in `home`
     secure_cookie: bool = False  # True if people reach the page over HTTPS; also if `url` begins with https
-    trusted_proxies: str | None = None  # addresses and networks with a comma, "10.0.0.7, 10.1.0.0/16": only these tell
-    # the queue by X-Forwarded-For which address a request comes from; None: no proxy
+    # addresses and networks with a comma, "10.0.0.7, 10.1.0.0/16": only these tell the queue by X-Forwarded-For which
+    # address a request comes from; None: no proxy
+    trusted_proxies: str | None = None
     # login with an OpenID Connect provider, in addition to passwords
     oidc_issuer: str | None = None  # URL of the provider; its redirect URI for us is `url` and a slash; None: passwords
     oidc_client_id: str | None = None  # required with an issuer
     oidc_client_secret: SecretStr | None = None  # None: a public client
     oidc_name_claim: str = "preferred_username"  # claim with the account name; users must not be able to change it
-    oidc_roles: str | None = None  # roles of a person without an account: "annotator", "verifier" or both with a comma;
-    # None: they cannot log in
-    # who gets which ticket, and how it is judged
-    rework_s: float = Field(1800.0, ge=0)  # seconds that a masklet that was sent back is reserved for its maker
-    other_verifier: bool = True  # a correction goes to another verifier than the one who asked for it; False: a team
-    # with one verifier
-    overlap: int = Field(2, ge=1)  # verdicts on a verify ticket of the overlap share
-    overlap_share: float = Field(0.0, ge=0, le=1)  # share of the verify tickets that several people judge
-    makers: int = Field(2, ge=1)  # people who mask the same object independently, on a ticket of the makers' share. As
-    # with `overlap`, such a ticket waits for ever if there are too few people: see `masklets doctor`
-    makers_share: float = Field(0.0, ge=0, le=1)  # share of the track tickets for objects that nobody has masked yet
-    gold_share: float = Field(0.0, ge=0, le=1)  # share of each person's claims that get a ticket with a known answer
-    gold_iou: float = Field(0.75, ge=0, le=1)  # mean IoU with the known answer from which a masklet counts as right
-    warmup_tickets: int = Field(0, ge=0)  # tickets with a known answer that a new person does first
-    warmup_accuracy: float = Field(0.8, ge=0, le=1)  # share of the last ones that must be right
+    # roles of a person without an account: "annotator", "verifier" or both with a comma; None: they cannot log in
+    oidc_roles: str | None = None
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -122,10 +111,8 @@ class ReviewSettings(_Part):
 
     phase: Literal["1", "2", "3"] = "3"  # of tickets that correct a masklet
     select: bool = False  # after a video's other tickets: one more, to pick a challenging object without a masklet
-    held_out_by_hand: bool = (
-        False  # people mask held-out videos by hand (phase 1), as for SA-V, so that no model shapes
-    )
-    # the masklets that models are measured on
+    # people mask held-out videos by hand (phase 1), as for SA-V: no model shapes the masklets that measure models
+    held_out_by_hand: bool = False
 
 
 class RoundSettings(_Part):
@@ -198,9 +185,8 @@ class Settings(BaseSettings):
         for part, group in settings_cls.model_fields.items():
             if isinstance(group.annotation, type) and issubclass(group.annotation, _Part):
                 names |= {f"{part}.{name}" for name in group.annotation.model_fields}
-        setting_names.check_variables(
-            os.environ, {*names, "config", "password"}
-        )  # pydantic-settings ignores unknown ones
+        # pydantic-settings ignores unknown variables
+        setting_names.check_variables(os.environ, {*names, "config", "password"})
         try:
             toml = TomlConfigSettingsSource(settings_cls, file)
         except tomllib.TOMLDecodeError as error:

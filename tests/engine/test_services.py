@@ -1,4 +1,4 @@
-"""The permissions of the files that the services create in the home."""
+"""The services of some settings: the permissions of the files in the home, and the policy of the queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from annotation_queue.records import Role
+from annotation_queue.records import QueuePolicy, Role
 from engine.services import connect
 from engine.settings import Settings
 
@@ -46,3 +46,9 @@ def test_a_store_outside_the_home_keeps_the_permissions_of_the_umask(tmp_path, u
         s.blobs.write("videos/one", b"x")
     assert (tmp_path / "store").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "store" / "videos" / "one").stat().st_mode & 0o077
+
+
+def test_the_queue_follows_the_policy_of_the_settings(tmp_path):
+    for changes in ({}, {"makers": 3, "makers_share": 0.5, "other_verifier": False}):
+        with connect(Settings(home=tmp_path, queue=changes)) as s:
+            assert s.open_queue()[0].policy == QueuePolicy(**changes)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotation_queue.records import Kind, NewTicket, Person, Reason, Role, Submission
+from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Reason, Role, Submission
 from engine.cli import main
 from engine.services import connect
 from engine.settings import ReviewSettings
@@ -134,7 +134,7 @@ def test_gold_is_made_even_if_one_annotator_called_the_object_untrackable(monkey
         rows = [square(name, 4) for name in names]
         parts.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
         tickets, _ = s.open_queue()
-        tickets.policy = replace(tickets.policy, makers=2, makers_share=1.0)
+        tickets.policy = QueuePolicy(makers=2, makers_share=1.0)
         tickets.open_batch(
             BATCH, [NewTicket(ticket_id=f"0{m.masklet_id}", kind=Kind.VERIFY, video_id="v", masklet=m) for m in rows]
         )
