@@ -56,10 +56,10 @@ class Registry:
 
     def promoted(self) -> Checkpoint | None:
         """The promoted checkpoint; None before the first promotion."""
-        from mlflow.exceptions import MlflowException
+        if self._is_new():
+            return None
+        from mlflow.exceptions import MlflowException  # after the check: importing MLflow takes seconds
 
-        if self._uri.startswith("sqlite:///") and not Path(self._uri.removeprefix("sqlite:///")).exists():
-            return None  # nothing was ever registered; a query would create the database
         try:
             version = self._client.get_model_version_by_alias(MODEL, ALIAS)
         except MlflowException as error:
@@ -67,6 +67,11 @@ class Registry:
                 return None
             raise
         return Checkpoint(version.tags["name"], int(version.tags["round"]), version.tags["key"])
+
+    def _is_new(self) -> bool:
+        """Whether the SQLite file is missing or empty: nothing was ever recorded. A query would create 50 tables."""
+        file = Path(self._uri.removeprefix("sqlite:///"))
+        return self._uri.startswith("sqlite:///") and (not file.exists() or file.stat().st_size == 0)
 
     def record(self, name: str, parameters: Mapping[str, object], metrics: Mapping[str, float]) -> str:
         """Writes a round's parameters and metrics to the MLflow run of this name; returns its id. Can be repeated."""

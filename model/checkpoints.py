@@ -29,10 +29,9 @@ from transformers.utils import logging as transformers_logging
 
 from model import meta_checkpoint
 from model.architecture import side_of
+from model.clips import IMAGENET_MEAN, IMAGENET_STD
 from storage.errors import first_line
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MICRO = Path(__file__).parent / "micro"
 _WANTED = ("*.json", "model*.safetensors")  # the files of a hub repository that loading needs
 

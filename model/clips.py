@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 Masks = NDArray[np.bool_]  # (T, N, H, W)
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]: what every SAM 2 checkpoint was trained with
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class Clip:

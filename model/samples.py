@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model import checkpoints
-from model.clips import Clip, DrawClip, SampleConfig, sample
+from model.clips import IMAGENET_MEAN, IMAGENET_STD, Clip, DrawClip, SampleConfig, sample
 from model.parallel import Team
 from model.recipe import Recipe, TrainingStage
 
@@ -80,8 +79,8 @@ def to_pixels(clip: Clip) -> Tensor:
     """A clip's frames as the model takes them: float (T, 3, S, S), normalised."""
     frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2).float() / 255
     mean, std = (
-        torch.tensor(checkpoints.IMAGENET_MEAN).view(3, 1, 1),
-        torch.tensor(checkpoints.IMAGENET_STD).view(3, 1, 1),
+        torch.tensor(IMAGENET_MEAN).view(3, 1, 1),
+        torch.tensor(IMAGENET_STD).view(3, 1, 1),
     )
     return (frames - mean) / std
 

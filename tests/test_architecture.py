@@ -3,6 +3,7 @@
 import pytest
 
 from tests import map as tree
+from tests import tiers
 
 #: A library that only these folders may import.
 ONLY_IN = {"airflow": {"dags"}, "torch": {"model"}, "transformers": {"model"}, "fastapi": {"annotation_queue"}}
@@ -34,6 +35,13 @@ def test_dag_files_import_the_engine_only_inside_tasks():
             assert [
                 i.name for i in tree.imports(path) if i.at_top and not i.for_types and i.name.startswith("engine")
             ] == []
+
+
+@pytest.mark.parametrize("module", ["model.samples", "engine.datasets.clip_sampler"])
+def test_a_process_that_draws_training_samples_loads_no_transformers(module):
+    """It would cost each of them six seconds and 175 MB."""
+    assert not tiers.imports_any(MODULES[module], frozenset({"transformers"}))
+    assert tiers.imports_any(MODULES["model.trainer"], frozenset({"transformers"}))
 
 
 def test_the_graph_is_read_from_real_files():

@@ -28,24 +28,24 @@ _MODULES = tree.files()
 
 
 @cache
-def _imports_torch(path: Path) -> bool:
-    """Whether importing this file imports torch: follows the imports at the top of the project's modules."""
+def imports_any(path: Path, libraries: frozenset[str] = HEAVY) -> bool:
+    """Whether importing this file imports one of these: follows the imports at the top of the project's modules."""
     for each in tree.imports(path):
         if not each.at_top or each.for_types:
             continue
-        if each.name.partition(".")[0] in HEAVY:
+        if each.name.partition(".")[0] in libraries:
             return True
         name = each.name
         while name and name not in _MODULES:
             name = name.rpartition(".")[0]
-        if name and _MODULES[name] != path and _imports_torch(_MODULES[name]):
+        if name and _MODULES[name] != path and imports_any(_MODULES[name], libraries):
             return True
     return False
 
 
 def tier_of_module(path: Path) -> str:
     """The tier that a whole test module needs at least."""
-    if _imports_torch(path):
+    if imports_any(path):
         return "model"
     marks = [line for line in path.read_text().splitlines() if line.startswith("pytestmark")]
     return "server" if any("mark.server" in line for line in marks) else "fast"

@@ -84,32 +84,35 @@ def _train_on(
     settings: Settings, data: str, split: str, folder: Path, parent: str | None, recipe: str, changes: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Trains outside of rounds. Under torchrun only the first process prints, and the others return None."""
-    from engine.rounds import recipes, record, training
+    from engine.rounds import recipes, record
     from engine.services import connect
-    from model import devices, parallel
 
     on_cpu = settings.model.model_copy(update={"device": "cpu"})  # each process moves the model to its own GPU later
-    leads = parallel.leads()
-    with connect(settings.model_copy(update={"model": on_cpu})) as s, console.bar("training", leads) as bar:
+    with connect(settings.model_copy(update={"model": on_cpu})) as s:
         found = open_data(s, data, split)
-        begun = s.model(record.checkpoint_of(s, parent) if parent else s.checkpoint(), to_train=True)
-        chosen = recipes.fitted(recipes.recipe_of(recipe, begun.image_size), **changes)
-        last: list[float] = []
+        from engine.rounds import training  # after the data was found: importing the model takes seconds
+        from model import devices, parallel
 
-        def report(progress: Any) -> None:
-            last[:] = [progress.losses["total"]]
-            bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.losses['total']:.3f}")
+        leads = parallel.leads()
+        with console.bar("training", leads) as bar:
+            begun = s.model(record.checkpoint_of(s, parent) if parent else s.checkpoint(), to_train=True)
+            chosen = recipes.fitted(recipes.recipe_of(recipe, begun.image_size), **changes)
+            last: list[float] = []
 
-        training.train_on(
-            found,
-            folder,
-            chosen,
-            begun,
-            device=devices.pick_device(settings.model.device),
-            tracked=lambda: s.registry.track(str(folder.absolute()), "training"),
-            look_through=bar,
-            report=report,
-        )
+            def report(progress: Any) -> None:
+                last[:] = [progress.losses["total"]]
+                bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.losses['total']:.3f}")
+
+            training.train_on(
+                found,
+                folder,
+                chosen,
+                begun,
+                device=devices.pick_device(settings.model.device),
+                tracked=lambda: s.registry.track(str(folder.absolute()), "training"),
+                look_through=bar,
+                report=report,
+            )
     if not leads:
         return None
     steps = sum(stage.steps for stage in chosen.stages)

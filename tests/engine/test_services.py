@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -37,6 +38,13 @@ def test_no_other_user_can_read_what_a_home_holds(tmp_path, usual_umask):
         secret = {"pipeline.token", "queue.db", "queue.db-wal", "queue.db-shm", "catalog.db", "mlflow.db"}
         assert secret <= set(found)
         assert {found[name] for name in secret} == {0o600}
+
+
+def test_the_checkpoint_of_a_new_home_is_known_without_mlflow(tmp_path, monkeypatch):
+    """Importing MLflow and creating its tables takes seconds: most commands need neither."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # an import fails
+    with connect(Settings(home=tmp_path)) as s:
+        assert (s.checkpoint().name, s.checkpoint().round) == (s.settings.model.checkpoint, 0)
 
 
 def test_a_store_outside_the_home_keeps_the_permissions_of_the_umask(tmp_path, usual_umask):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Sam2VideoModel
 
-from model import architecture, checkpoints, devices, inputs, network
+from model import architecture, checkpoints, clips, devices, inputs, network
 
 TINY = architecture.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
 
@@ -93,7 +93,7 @@ def test_a_copy_at_the_same_size_gives_the_same_answers(model):
 def test_a_saved_checkpoint_loads_here_and_in_plain_transformers(model, tmp_path):
     folder = checkpoints.save(model, tmp_path / "ck", card="# tiny\n", meta={"round": 2}, mean=(0.5, 0.4, 0.3))
     loaded = checkpoints.load(folder)
-    assert (loaded.image_size, loaded.mean, loaded.std) == (128, (0.5, 0.4, 0.3), checkpoints.IMAGENET_STD)
+    assert (loaded.image_size, loaded.mean, loaded.std) == (128, (0.5, 0.4, 0.3), clips.IMAGENET_STD)
     assert loaded.source == loaded.name == str(folder) and not loaded.model.training
     plain = Sam2VideoModel.from_pretrained(folder)
     for other in (loaded.model, plain):
@@ -224,9 +224,7 @@ def test_pixels_are_resized_and_normalised(model):
     grey = torch.full((50, 90, 3), 128, dtype=torch.uint8).numpy()
     pixels = inputs.to_pixels(loaded, [grey, grey[:20]])
     assert pixels.shape == (2, 3, 128, 128)
-    expected = (torch.tensor(128 / 255) - torch.tensor(checkpoints.IMAGENET_MEAN)) / torch.tensor(
-        checkpoints.IMAGENET_STD
-    )
+    expected = (torch.tensor(128 / 255) - torch.tensor(clips.IMAGENET_MEAN)) / torch.tensor(clips.IMAGENET_STD)
     torch.testing.assert_close(pixels, expected.view(1, 3, 1, 1).expand(2, -1, 128, 128))
     with pytest.raises(ValueError, match="float32"):
         inputs.to_pixels(loaded, [grey.astype("float32")])

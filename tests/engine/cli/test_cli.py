@@ -70,8 +70,10 @@ def test_a_mistake_is_one_line_that_says_what_and_where(monkeypatch, capsys, set
     assert line in said and len(said.strip().splitlines()) == 1, said
 
 
-def test_a_mistake_of_a_real_process_is_one_line_too(settings):
-    done = masklets_command(settings, "train", "--data", "no/such", "--out", "mine")
+def test_a_mistake_of_a_real_process_is_one_line_too_and_is_found_before_torch_is_loaded(settings, tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    found_first = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = masklets_command(settings, "train", "--data", "no/such", "--out", "mine", environment=found_first)
     assert (done.returncode, done.stderr) == (2, "masklets: no/such: no such folder\n")
 
 
