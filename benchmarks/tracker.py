@@ -207,7 +207,7 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
     if "economy" not in compared:
         return {}
     overlaps: list[float] = []
-    scores: dict[str, list[jf.JF | None]] = {"exact": [], "economy": []}
+    metrics: dict[str, list[jf.JF | None]] = {"exact": [], "economy": []}
     for number in range(clips):
         clip = render(micro.HELD_OUT + number, micro.HELD_OUT_SCENE)
         t, hw = len(clip.frames), clip.frames.shape[1:3]
@@ -220,12 +220,12 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
             for n in shown:
                 annotator.prompt_object(tracker, str(n), 0, clip.masks[0, n], 0)
             made[name] = np.stack([answer.masks(hw) for answer in tracker.propagate(0, t)])  # (T, N, H, W)
-            scores[name] += [
-                jf.score_masklet(list(made[name][:, i]), list(clip.masks[:, n])) for i, n in enumerate(shown)
+            metrics[name] += [
+                jf.of_masklet(list(made[name][:, i]), list(clip.masks[:, n])) for i, n in enumerate(shown)
             ]
         pairs = zip(*(of[1:].reshape(-1, *hw) for of in (made["exact"], made["economy"])), strict=True)
         overlaps += [mask_iou(a, b) for a, b in pairs]
-    points = {name: 50 * (mean.j + mean.f) for name, of in scores.items() if (mean := first_frame.pooled(of))}
+    points = {name: 50 * (mean.j + mean.f) for name, of in metrics.items() if (mean := first_frame.pooled(of))}
     return {
         "economy_mean_iou": round(float(np.mean(overlaps)), 4),
         "economy_jf_drop": round(points["exact"] - points["economy"], 3),

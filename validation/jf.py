@@ -53,36 +53,36 @@ def boundary_f(pred: Mask, gt: Mask) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def score_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None], *, skip_ends: bool = True) -> JF | None:
+def of_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None], *, skip_ends: bool = True) -> JF | None:
     """J and F of a masklet, means over its frames.
 
     pred, gt: (T,) masks bool (H, W) of the annotated frames; None is an empty mask.
     skip_ends: skip the first and the last frame, as SA-V does: the first is given, the last follows DAVIS.
     Frames before the object appears in the truth or in the prediction do not count.
-    Returns None if the truth is empty on all remaining frames: such a masklet has no score.
+    Returns None if the truth is empty on all remaining frames: such a masklet has no J and F.
     Raises ValueError for different lengths or sizes.
     """
     _same_length(len(pred), len(gt))
-    return _score(zip(pred, gt, strict=True), len(gt), skip_ends)
+    return _measure(zip(pred, gt, strict=True), len(gt), skip_ends)
 
 
-def score_rle(pred: Sequence[bytes], gt: Sequence[bytes], height: int, width: int, skip_ends: bool = True) -> JF | None:
-    """`score_masklet` of compressed counts, decoded one frame at a time. Raises rle.BadRle as well."""
+def of_rle(pred: Sequence[bytes], gt: Sequence[bytes], height: int, width: int, skip_ends: bool = True) -> JF | None:
+    """`of_masklet` of compressed counts, decoded one frame at a time. Raises rle.BadRle as well."""
     _same_length(len(pred), len(gt))
     decoded = ((rle.decode(a, height, width), rle.decode(b, height, width)) for a, b in zip(pred, gt, strict=True))
-    return _score(decoded, len(gt), skip_ends)
+    return _measure(decoded, len(gt), skip_ends)
 
 
-def mean(scores: Iterable[JF]) -> JF | None:
-    """The mean over all masklets of all videos, each counting once, as SA-V pools. None without scores."""
-    pooled = list(scores)
+def mean(of_masklets: Iterable[JF]) -> JF | None:
+    """The mean over all masklets of all videos, each counting once, as SA-V pools. None without masklets."""
+    pooled = list(of_masklets)
     if not pooled:
         return None
     count = len(pooled)
     return JF(j=sum(s.j for s in pooled) / count, f=sum(s.f for s in pooled) / count, count=count)
 
 
-def _score(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_ends: bool) -> JF | None:
+def _measure(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_ends: bool) -> JF | None:
     js: list[float] = []
     fs: list[float] = []
     truth_seen = False

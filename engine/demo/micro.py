@@ -197,7 +197,7 @@ class MicroMetrics:
 
 def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = lambda done: None) -> MicroMetrics:
     """Measures a checkpoint on the held-out clips. Their seeds are fixed."""
-    scores: dict[str, list[jf.JF | None]] = {"mask": [], "3-click": [], "1-click": []}
+    metrics: dict[str, list[jf.JF | None]] = {"mask": [], "3-click": [], "1-click": []}
     right = frames = 0
     for number in range(clips):
         clip = render(HELD_OUT + number, HELD_OUT_SCENE)
@@ -208,24 +208,24 @@ def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = 
             for k in range(n)
             if max(int(clip.masks[i, k].sum()) for i in indices) >= MIN_AREA_PX
         }
-        for protocol, found in scores.items():
+        for protocol, found in metrics.items():
             made = first_frame.semi_supervised(
                 loaded, clip.frames.__getitem__, clip.frames.shape[1:3], t, truths, protocol
             )
-            found += [score for score, _ in made.values()]
+            found += [metric for metric, _ in made.values()]
             if protocol == "mask":
                 right += sum(presence.right for _, presence in made.values())
                 frames += sum(presence.frames for _, presence in made.values())
         progress(number + 1)
 
     def points(protocol: str) -> float:
-        mean = first_frame.pooled(scores[protocol])
+        mean = first_frame.pooled(metrics[protocol])
         assert mean is not None  # every clip has objects
         return 50 * (mean.j + mean.f)
 
     return MicroMetrics(
         clips=clips,
-        masklets=sum(score is not None for score in scores["mask"]),
+        masklets=sum(metric is not None for metric in metrics["mask"]),
         jf_mask=points("mask"),
         jf_3click=points("3-click"),
         jf_1click=points("1-click"),

@@ -16,7 +16,7 @@ from storage.records import Prompt
 if TYPE_CHECKING:
     from model.tracker import Tracker
 
-GOOD = 0.75  # IoU below which a frame needs a correction (Ravi et al. 2024: online protocol, alignment score)
+GOOD = 0.75  # IoU below which a frame needs a correction (Ravi et al. 2024: online protocol, its alignment threshold)
 
 Ask = Callable[[Prompt], Mask]  # the mask that a model answers to a prompt
 

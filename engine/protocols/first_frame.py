@@ -1,7 +1,7 @@
 """Measures a checkpoint on labelled videos with the semi-supervised protocols: J&F.
 
 Each object is prompted on the first frame that shows it (with its mask, its box or clicks), tracked to the end, and
-scored on the annotated frames with SA-V's evaluator. Source: Ravi et al. 2024, section 6 and appendix E.
+measured on the annotated frames with SA-V's evaluator. Source: Ravi et al. 2024, section 6 and appendix E.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ def measure(
 
     Raises NothingHeldOut, NotFinite, or the error of a bad video: an evaluation must not skip any.
     """
-    scores, sizes = [], []
+    metrics, sizes = [], []
     for number, video in enumerate(data.videos()):
         progress(number, len(data), video.video_id)
         hw = (video.height, video.width)
         with video.open() as reader:
             found = semi_supervised(loaded, reader.read, hw, video.frame_count, Truth.all_of(video), protocol)
-        for name, (score, _) in found.items():
-            if score is not None:
-                scores.append(score)
+        for name, (metric, _) in found.items():
+            if metric is not None:
+                metrics.append(metric)
                 share = max(video.area_px(name).values()) / (video.height * video.width)
                 sizes.append("small" if share < 0.01 else "medium" if share < 0.1 else "large")
-    mean = pooled(scores)
+    mean = pooled(metrics)
     if mean is None:
         raise nothing_held_out(data)
     slices = {}
     for size in sorted(set(sizes)):
-        part = pooled([score for score, of in zip(scores, sizes, strict=True) if of == size])
+        part = pooled([metric for metric, of in zip(metrics, sizes, strict=True) if of == size])
         assert part is not None
         slices[f"size={size}"] = (part.j + part.f) / 2
     return gate.Metrics(jf=(mean.j + mean.f) / 2, masklets=mean.count, slices=slices)
@@ -70,7 +70,7 @@ def measure(
 def semi_supervised(
     loaded: LoadedModel, read: Read, hw: tuple[int, int], frame_count: int, truths: Mapping[str, Truth], protocol: str
 ) -> dict[str, tuple[jf.JF | None, Presence]]:
-    """Scores each object of one video. protocol: a key of PROTOCOLS. None for an object that is never visible."""
+    """Measures each object of one video. protocol: a key of PROTOCOLS. None for an object that is never visible."""
     from model.features import FeatureCache
     from model.tracker import Tracker
 
@@ -86,14 +86,14 @@ def semi_supervised(
         tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count)
         for name, truth in cohort.items():
             prompt_object(tracker, name, start, truth.masks[truth.frame_idx.index(start)], PROTOCOLS[protocol])
-        results |= _score(tracker.propagate(start, frame_count), hw, cohort)
+        results |= _measure(tracker.propagate(start, frame_count), hw, cohort)
     return results
 
 
-def _score(
+def _measure(
     answers: Iterable[FrameMasks], hw: tuple[int, int], cohort: Mapping[str, Truth]
 ) -> dict[str, tuple[jf.JF | None, Presence]]:
-    """Scores tracked objects. cohort: their true masks. answers: from the prompted frame on. Raises NotFinite."""
+    """Measures tracked objects. cohort: their true masks. answers: from the prompted frame on. Raises NotFinite."""
     positions = {name: {frame: i for i, frame in enumerate(truth.frame_idx)} for name, truth in cohort.items()}
     made: dict[str, list[bytes]] = {name: [] for name in cohort}
     right = dict.fromkeys(cohort, 0)
@@ -110,7 +110,7 @@ def _score(
             made[name].append(rle.encode(mask))
     return {
         name: (
-            truth.score(made[name], hw),
+            truth.measure(made[name], hw),
             Presence(right[name], len(made[name]) - 1),
         )
         for name, truth in cohort.items()
@@ -121,9 +121,9 @@ def score_rows(made: Masklet, truth: Masklet) -> jf.JF | None:
     """J and F of a masklet against a true one of the same video, on the frames of the truth."""
     nothing = rle.empty(truth.height, truth.width)
     at = dict(zip(made.frame_idx, made.rle, strict=True))
-    return jf.score_rle([at.get(f, nothing) for f in truth.frame_idx], truth.rle, truth.height, truth.width)
+    return jf.of_rle([at.get(f, nothing) for f in truth.frame_idx], truth.rle, truth.height, truth.width)
 
 
-def pooled(scores: Sequence[jf.JF | None]) -> jf.JF | None:
+def pooled(metrics: Sequence[jf.JF | None]) -> jf.JF | None:
     """The mean over all objects of all videos, as SA-V does. Objects that are never visible do not count."""
-    return jf.mean([score for score in scores if score is not None])
+    return jf.mean([metric for metric in metrics if metric is not None])

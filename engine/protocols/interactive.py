@@ -38,7 +38,7 @@ class Reached:
 
     frames: int  # with clicks
     clicks: int  # in all
-    score: jf.JF | None
+    metric: jf.JF | None
     modelled_s: float  # of an annotator
 
 
@@ -73,7 +73,7 @@ def offline(
         made = [found[frame] for frame in wanted]
         watched = (frame_count - start) * number
         seconds = effort.correction_s(watched, number, clicks)
-        yield Reached(number, clicks, truth.score(made, hw), seconds)
+        yield Reached(number, clicks, truth.measure(made, hw), seconds)
 
 
 def online(
@@ -117,7 +117,7 @@ def online(
         Reached(
             frames=number,
             clicks=clicks[number - 1],
-            score=truth.score(of, hw),
+            metric=truth.measure(of, hw),
             modelled_s=effort.correction_s(frame_count - start, number, clicks[number - 1]),
         )
         for number, of in enumerate(made, 1)
@@ -204,7 +204,7 @@ def measure(
             once.append(online(loaded, features, hw, video.frame_count, truth))
             for count, found in on_images(loaded, reader.read, truth).items():
                 images[count] += found
-    if not images[1] or not any(r.score for of in passes for r in of):  # visible only on the last annotated frame
+    if not images[1] or not any(r.metric for of in passes for r in of):  # visible only on the last annotated frame
         raise NothingHeldOut(f"{data.name} shows no object for longer than a frame: nothing to follow")
     offline_jf, online_jf = curve(passes), curve(once)
     return Exam(
@@ -256,13 +256,13 @@ def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tupl
 
 
 def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[float]:
-    """J&F in points after 1 .. `most` frames, mean over objects. An object with fewer frames keeps its last score."""
-    scores = []
+    """J&F in points after 1 .. `most` frames, mean over objects. An object with fewer frames keeps its last value."""
+    curve_points = []
     for number in range(1, most + 1):
         last = [next((r for r in reversed(of) if r.frames <= number), None) for of in of_objects]
-        points = [50 * (r.score.j + r.score.f) for r in last if r is not None and r.score is not None]
-        scores.append(float(np.mean(points)) if points else float("nan"))
-    return scores
+        points = [50 * (r.metric.j + r.metric.f) for r in last if r is not None and r.metric is not None]
+        curve_points.append(float(np.mean(points)) if points else float("nan"))
+    return curve_points
 
 
 def _worst(made: Sequence[bytes], targets: Sequence[Mask], hw: tuple[int, int], clicked: Sequence[int]) -> int | None:

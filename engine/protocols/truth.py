@@ -1,4 +1,4 @@
-"""True masks of objects, kept compressed. The protocols prompt from them and score against them."""
+"""True masks of objects, kept compressed. The protocols prompt from them and measure against them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
 
 class NothingHeldOut(Exception):
-    """No object of a held-out video is visible on a scored frame."""
+    """No object of a held-out video is visible on a measured frame."""
 
 
 def nothing_held_out(data: Dataset) -> NothingHeldOut:
@@ -31,7 +31,7 @@ def nothing_held_out(data: Dataset) -> NothingHeldOut:
         return NothingHeldOut(f"{data.name}: no video of the split {data.split}; there are: {known}")
     frames = max((len(video.frame_idx) for video in data.videos()), default=0)
     if frames < 3:  # the first and the last do not count
-        return NothingHeldOut(f"{data.name}: fewer than 3 annotated frames: nothing to score")
+        return NothingHeldOut(f"{data.name}: fewer than 3 annotated frames: nothing to measure")
     return NothingHeldOut(
         f"{data.name}: no object is visible between the first and the last annotated frame of a video of the split "
         f"{data.split or 'all'}"
@@ -79,14 +79,14 @@ class Truth:
             for name, of in video.objects.items()
         }
 
-    def score(self, made: Sequence[bytes], hw: tuple[int, int]) -> jf.JF | None:
+    def measure(self, made: Sequence[bytes], hw: tuple[int, int]) -> jf.JF | None:
         """J and F of masks on the annotated frames from `first` on; on the frames before, the object has no mask.
 
         As SA-V's evaluator, it leaves out the first and the last annotated frame of the video. The prompted frame of an
         object that enters later therefore counts. None if no counted frame shows the object.
         """
         before = [rle.empty(*hw)] * (len(self.masks) - len(made))
-        return jf.score_masklet(Compressed([*before, *made], *hw), self.masks)
+        return jf.of_masklet(Compressed([*before, *made], *hw), self.masks)
 
     @property
     def first(self) -> int | None:

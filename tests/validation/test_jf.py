@@ -112,56 +112,56 @@ def test_looking_only_where_boundaries_are_changes_nothing(seed):
 
 
 def test_the_first_and_the_last_frame_do_not_count():
-    score = jf.score_masklet([EMPTY, A, A, EMPTY], [A, A, A, A])
-    assert (score.j, score.f, score.jf, score.count) == (1.0, 1.0, 1.0, 2)
-    every = jf.score_masklet([EMPTY, A, A, EMPTY], [A, A, A, A], skip_ends=False)
+    metric = jf.of_masklet([EMPTY, A, A, EMPTY], [A, A, A, A])
+    assert (metric.j, metric.f, metric.jf, metric.count) == (1.0, 1.0, 1.0, 2)
+    every = jf.of_masklet([EMPTY, A, A, EMPTY], [A, A, A, A], skip_ends=False)
     assert (every.j, every.count) == (0.5, 4)
 
 
 def test_frames_before_the_object_first_shows_do_not_count():
     """Three leading frames where both are empty, then a miss: 0, not 75."""
-    score = jf.score_masklet([EMPTY] * 6, [EMPTY, EMPTY, EMPTY, EMPTY, A, EMPTY])
-    assert (score.j, score.f, score.count) == (0.0, 0.0, 1)
+    metric = jf.of_masklet([EMPTY] * 6, [EMPTY, EMPTY, EMPTY, EMPTY, A, EMPTY])
+    assert (metric.j, metric.f, metric.count) == (0.0, 0.0, 1)
 
 
 def test_a_frame_counts_from_the_first_time_either_shows():
-    score = jf.score_masklet([EMPTY, EMPTY, A, A, EMPTY], [EMPTY, EMPTY, EMPTY, A, EMPTY])
-    assert (score.j, score.count) == (0.5, 2)
+    metric = jf.of_masklet([EMPTY, EMPTY, A, A, EMPTY], [EMPTY, EMPTY, EMPTY, A, EMPTY])
+    assert (metric.j, metric.count) == (0.5, 2)
 
 
 def test_both_absent_after_the_first_appearance_agree_fully():
-    score = jf.score_masklet([A, A, EMPTY, A, A], [A, A, EMPTY, A, A])
-    assert (score.j, score.f, score.count) == (1.0, 1.0, 3)
+    metric = jf.of_masklet([A, A, EMPTY, A, A], [A, A, EMPTY, A, A])
+    assert (metric.j, metric.f, metric.count) == (1.0, 1.0, 3)
 
 
 def test_none_is_an_empty_mask():
-    assert jf.score_masklet([None, A, None, None], [None, A, A, None]) == jf.score_masklet(
+    assert jf.of_masklet([None, A, None, None], [None, A, A, None]) == jf.of_masklet(
         [EMPTY, A, EMPTY, EMPTY], [EMPTY, A, A, EMPTY]
     )
-    assert jf.score_masklet([None, None, A, None], [None, A, None, None]).j == 0.0
+    assert jf.of_masklet([None, None, A, None], [None, A, None, None]).j == 0.0
 
 
 @pytest.mark.parametrize("gt", [[EMPTY] * 4, [A, EMPTY, EMPTY, A], [None] * 4, []])
-def test_an_empty_truth_has_no_score(gt):
-    assert jf.score_masklet([A] * len(gt), gt) is None
+def test_an_empty_truth_has_no_metric(gt):
+    assert jf.of_masklet([A] * len(gt), gt) is None
 
 
-def test_scores_of_rle_are_those_of_the_masks():
+def test_metrics_of_rle_are_those_of_the_masks():
     pred, gt = [A, A, B, EMPTY, A], [A, B, B, A, A]
-    ours = jf.score_rle([rle.encode(m) for m in pred], [rle.encode(m) for m in gt], H, W)
-    assert ours == jf.score_masklet(pred, gt)
+    ours = jf.of_rle([rle.encode(m) for m in pred], [rle.encode(m) for m in gt], H, W)
+    assert ours == jf.of_masklet(pred, gt)
 
 
 def test_the_mean_is_over_masklets_not_videos():
-    scores = [jf.JF(j=1.0, f=0.8, count=3), jf.JF(j=0.0, f=0.2, count=90)]
-    pooled = jf.mean(scores)
+    metrics = [jf.JF(j=1.0, f=0.8, count=3), jf.JF(j=0.0, f=0.2, count=90)]
+    pooled = jf.mean(metrics)
     assert (pooled.j, pooled.f, pooled.jf, pooled.count) == (0.5, 0.5, 0.5, 2)
     assert jf.mean([]) is None
 
 
 def test_masks_of_different_sizes_or_lengths_are_a_value_error():
     with pytest.raises(ValueError, match="2 predicted frames and 3"):
-        jf.score_masklet([A, A], [A, A, A])
+        jf.of_masklet([A, A], [A, A, A])
     with pytest.raises(ValueError, match="different sizes"):
         mask_iou(A, A[:-1])
     with pytest.raises(ValueError, match="bool"):

@@ -36,7 +36,7 @@ def test_every_kind_of_dataset_can_be_measured(sav_folder, sav_val, davis_root, 
 
 def test_two_annotated_frames_are_too_few(tmp_path, checkpoint):
     two = open_dataset(write_sav_frames(tmp_path / "sav_val", "sav_000003", frame_count=8), split="val")
-    with pytest.raises(NothingHeldOut, match="fewer than 3 annotated frames: nothing to score"):
+    with pytest.raises(NothingHeldOut, match="fewer than 3 annotated frames: nothing to measure"):
         first_frame.measure(two, checkpoints.load(checkpoint), "mask")
 
 
@@ -55,7 +55,7 @@ def official(frames):
     return float(np.mean(points))
 
 
-def test_objects_are_scored_on_the_frames_of_the_whole_video_as_by_the_evaluator_of_sav(tmp_path, checkpoint):
+def test_objects_are_measured_on_the_frames_of_the_whole_video_as_by_the_evaluator_of_sav(tmp_path, checkpoint):
     """One object is there from the first frame, the other enters later: its prompted frame counts."""
     folder = write_sav_frames(tmp_path / "sav_val", "sav_000004", frame_count=24)
     for frame in (0, 4, 8):
@@ -76,7 +76,7 @@ def test_objects_are_scored_on_the_frames_of_the_whole_video_as_by_the_evaluator
     assert abs(cut - expected[1]) > 0.01, "the old rule gives another figure: the test can tell them apart"
 
 
-def test_a_model_that_gives_no_numbers_is_an_error_and_not_a_score_of_zero(sav_folder, checkpoint):
+def test_a_model_that_gives_no_numbers_is_an_error_and_not_a_metric_of_zero(sav_folder, checkpoint):
     loaded = checkpoints.load(checkpoint)
     with torch.no_grad():
         loaded.model.memory_attention.layer_norm.weight.fill_(float("nan"))

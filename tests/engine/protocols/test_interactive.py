@@ -89,7 +89,7 @@ def test_offline_clicks_the_worst_frame_of_each_pass_and_stops_when_nothing_is_w
     frames = [prompt.frame_idx for prompt in forgetful[0].asked]
     assert list(dict.fromkeys(frames)) == [0, 6, 4]  # the first frame, then the worst, then the other
     assert [p.frames for p in passes] == [1, 2, 3]
-    assert passes[-1].score.j == pytest.approx(1) and passes[0].score.j < passes[1].score.j < 1
+    assert passes[-1].metric.j == pytest.approx(1) and passes[0].metric.j < passes[1].metric.j < 1
     assert passes[-1].clicks == len(forgetful[0].asked)
     for p in passes:  # nine frames are watched in every pass
         assert p.modelled_s == pytest.approx(p.frames * (9 * 30 / 300 + 1) + 1.5 * p.clicks)
@@ -106,7 +106,7 @@ def test_online_stops_only_where_the_mask_is_too_bad_and_never_goes_back(forgetf
     assert (once.frames, twice.frames) == (1, 2) and once.clicks < twice.clicks == len(forgetful[0].asked)
     for reached in (once, twice):
         assert reached.modelled_s == pytest.approx(9 * 30 / 300 + reached.frames * 1 + 1.5 * reached.clicks)
-    assert once.score.j < twice.score.j
+    assert once.metric.j < twice.metric.j
     assert forgetful[0].tracked == [*range(7), 6, 7, 8]  # one pass; the corrected frame is answered for its copy
     assert interactive.online(NO_MODEL, NO_FEATURES, HW, T, TRUTH, most=1) == [once]
 
@@ -131,7 +131,7 @@ def test_micro_plays_all_protocols():
     truth = Truth((0, 2, 4), tuple(clip.masks[i, 0] for i in (0, 2, 4)))
     features = FeatureCache(loaded, clip.frames.__getitem__, size=6)
     passes = list(interactive.offline(loaded, features, (64, 96), 6, truth, most=2))
-    assert 1 <= len(passes) <= 2 and all(0 <= p.score.j <= 1 for p in passes)
+    assert 1 <= len(passes) <= 2 and all(0 <= p.metric.j <= 1 for p in passes)
     once = interactive.online(loaded, features, (64, 96), 6, truth)
     assert [reached.frames for reached in once] == list(range(1, len(once) + 1))
     assert interactive.online(loaded, features, (64, 96), 6, truth, most=1) == once[:1]  # not changed by others

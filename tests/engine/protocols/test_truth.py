@@ -9,12 +9,12 @@ from storage import rle
 from tests.engine.true_releases import only_on
 
 
-def test_truths_stay_compressed_and_score_as_their_masks_do(s, true_release):
+def test_truths_stay_compressed_and_measure_as_their_masks_do(s, true_release):
     (row,) = [m for m in true_release.iter_masklets() if m.split == "val"][:1]
     video = s.video(row.video_id)
     late = only_on(*range(2, len(row.rle)))(row)
     masks = tuple(rle.decode(counts, row.height, row.width) for counts in late.rle)
-    scores = []
+    metrics = []
     for truth in (Truth.of(late), Truth(late.frame_idx, masks)):
         assert truth.first == 2
         with s.frames(video) as reader:
@@ -24,8 +24,8 @@ def test_truths_stay_compressed_and_score_as_their_masks_do(s, true_release):
             )
         assert found["a"][0].count == len(row.rle) - 2 - 1  # the prompted frame counts, the last one does not
         assert found["a"][1].frames == len(row.rle) - 2 - 1
-        scores.append(found)
-    assert scores[0] == scores[1]
+        metrics.append(found)
+    assert metrics[0] == metrics[1]
 
     long = replace(row, height=1080, width=1920, frame_idx=tuple(range(100)), rle=(rle.empty(1080, 1920),) * 100)
     tracemalloc.start()
