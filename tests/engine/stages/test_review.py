@@ -1,6 +1,7 @@
 """Select tickets, where the settings ask for them; gold tickets, made from decisions."""
 
 import json
+import shutil
 import sys
 import uuid
 from dataclasses import replace
@@ -15,7 +16,7 @@ from engine.settings import ReviewSettings
 from engine.stages import batches, ingest, propose, publish, review
 from engine.stages.batches import BatchStage
 from engine.stages.gold import gold_tickets
-from storage import parts, rle
+from storage import parts, releases, rle
 from storage.records import Masklet, Verdict
 from tests.engine.admitting import admit_batch
 
@@ -73,6 +74,33 @@ def test_an_invalid_candidate_is_quarantined_and_the_others_get_tickets(queue, m
     assert [t.masklet_id for t in tickets.find(kind=Kind.VERIFY)] == ["good"]
     (record,) = parts.rows(queue.blobs, "quarantine", batch_id)
     assert (record.subject, record.stage, record.reason) == ("bad", "review", "area")
+
+
+def test_masklets_of_two_batches_that_came_under_one_id_have_two_ids_in_the_release(
+    queue, clips, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(propose, "propose_video", lambda *arguments: [])
+    tickets, _ = queue.open_queue()
+    for clip in sorted(clips.glob("*.mp4"))[:2]:
+        folder = tmp_path / clip.stem
+        folder.mkdir()
+        shutil.copy(clip, folder)
+        batch_id = admit_batch(queue, str(folder))
+        propose.propose_batch(queue, batch_id)
+        (video_id,) = batches.video_ids(queue.blobs, batch_id)
+        video = next(v for v in queue.tables.videos() if v.video_id == video_id)
+        track = NewTicket(ticket_id=f"track-{batch_id}", kind=Kind.TRACK, video_id=video_id, masklet=None, phase="1")
+        tickets.open_batch(batch_id, [track])
+        batches.mark(queue.blobs, batch_id, BatchStage.IN_REVIEW, {})
+        finish(tickets, ANN, masklet=fitting(square("the-same-id", 8), video))
+        finish(tickets, VERA, Verdict.ACCEPT)
+        review.collect(queue, batch_id)
+        name = publish.publish_batch(queue, batch_id)
+        assert publish.publish_batch(queue, batch_id) == name
+    rows = list(releases.load(queue.blobs, name).iter_masklets())
+    assert len(rows) == len({row.masklet_id for row in rows}) == 2
+    assert len({row.video_id for row in rows}) == 2
+    assert releases.load(queue.blobs, name).verify() == []
 
 
 def verify(row):
