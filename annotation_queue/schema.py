@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0001"  # the last one in migrations/versions
+REVISION = "0002"  # the last one in migrations/versions
 
 
 metadata = MetaData()
@@ -90,6 +90,9 @@ IS_OPEN = tickets.c.state == literal_column("'open'")  # literals: a partial ind
 IS_LEASED = tickets.c.state == literal_column("'leased'")
 
 
+IS_DONE = tickets.c.state == literal_column("'done'")
+
+
 Index(
     "tickets_ready",
     tickets.c.kind,
@@ -99,6 +102,17 @@ Index(
     tickets.c.ordinal,
     sqlite_where=IS_OPEN,
     postgresql_where=IS_OPEN,
+)
+
+
+Index(  # in the order in which they were handed out
+    "tickets_done",
+    tickets.c.kind,
+    tickets.c.priority.desc(),
+    tickets.c.created_at,
+    tickets.c.ordinal,
+    sqlite_where=IS_DONE,
+    postgresql_where=IS_DONE,
 )
 
 

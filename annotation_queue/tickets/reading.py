@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 
 from annotation_queue import schema
 from annotation_queue.errors import NoSuchMasklet, NoSuchTicket
@@ -46,33 +58,78 @@ def tickets(
     seen_by: Person | None,
     now: float,
 ) -> list[Ticket]:
-    """Tickets in the order in which they are handed out. See `TicketStore.tickets`."""
+    """Tickets in the order in which they are handed out. See `TicketStore.find`.
+
+    The cost follows `limit`, not the number of tickets: each part of the query reads the first entries of an index.
+    The tickets of one batch are few, and all of them are read.
+    """
+    kinds = (kind,) if kind is not None else tuple(Kind)
+    states = (state,) if state is not None else tuple(State)
+    if seen_by is None or seen_by.roles & OVERSEERS:
+        parts = [part for kind in kinds for part in _parts(c, kind, states)]
+    else:
+        parts = _visible_parts(seen_by, kinds, states, now)
+    if not parts:
+        return []
+    found = schema.tickets
+    if batch_id is None:
+        best = [select(_first(select(found).where(part), found, limit).subquery()) for part in parts]
+        every = union_all(*best).subquery()
+        return [to_ticket(row) for row in c.execute(_first(select(every), every, limit))]
+    of_batch = select(found).where(found.c.batch_id == batch_id, or_(*parts))
+    return [to_ticket(row) for row in c.execute(_first(of_batch, found, limit))]
+
+
+def _first(query: Select[Any], found: FromClause, limit: int) -> Select[Any]:
+    """The first rows of a query, in the order in which tickets are handed out."""
+    column = found.c
+    order = (column.priority.desc(), column.created_at, column.ordinal, column.ticket_id)
+    return query.order_by(*order).limit(limit)
+
+
+def _parts(c: Connection, kind: Kind, states: Sequence[State]) -> list[ColumnElement[bool]]:
+    """Conditions for the tickets of a kind in these states. One index serves each."""
     t = schema.tickets
-    query = select(t).order_by(t.c.priority.desc(), t.c.created_at, t.c.ordinal, t.c.ticket_id).limit(limit)
-    if kind is not None:
-        query = query.where(t.c.kind == kind.value)
-    if state is not None:
-        query = query.where(schema.IS_OPEN if state is State.OPEN else t.c.state == state.value)
-    if batch_id is not None:
-        query = query.where(t.c.batch_id == batch_id)
-    if seen_by is not None and not seen_by.roles & OVERSEERS:
-        query = query.where(_visible_to(seen_by, now))
-    return [to_ticket(row) for row in c.execute(query)]
+    of_kind = t.c.kind == kind.value
+    parts: list[ColumnElement[bool]] = []
+    if State.LEASED in states:
+        parts.append(and_(of_kind, schema.IS_LEASED))
+    if State.DONE in states:
+        parts.append(and_(of_kind, schema.IS_DONE))
+    if State.OPEN in states:
+        parts += [and_(of_kind, schema.IS_OPEN, t.c.lane == lane) for lane in _open_lanes(c, kind)]
+    return parts
 
 
-def _visible_to(person: Person, now: float) -> ColumnElement[bool]:
-    """The tickets that a person holds or could be handed."""
-    t, le = schema.tickets, schema.leases
-    free = t.c.reserved_for.is_(None) | (t.c.reserved_until < now)
-    lane = (free & t.c.lane.in_(lanes_of(person))) | (t.c.reserved_for == person.name)
-    could = [
-        and_(schema.IS_OPEN, t.c.kind == kind.value, lane, *not_barred(literal(person.name), kind, lead=False))
-        for kind in sorted(kinds_of(person.roles))
-    ]
-    mine = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
-    # Not what follows from their own answers: nothing follows from an answer to gold, and the list would show that.
-    others = t.c.previous_ticket_id.is_(None) | t.c.previous_ticket_id.not_in(mine)
-    return or_(schema.IS_LEASED & (t.c.leased_by == person.name), others & or_(*could))
+def _open_lanes(c: Connection, kind: Kind) -> Iterator[str]:
+    """The lanes that have open tickets of a kind. Each takes one look into an index."""
+    t = schema.tickets
+    of_kind = select(func.min(t.c.lane)).where(schema.IS_OPEN, t.c.kind == kind.value)
+    lane: str | None = c.scalar(of_kind)
+    while lane is not None:
+        yield lane
+        lane = c.scalar(of_kind.where(t.c.lane > lane))
+
+
+def _visible_parts(
+    person: Person, kinds: Sequence[Kind], states: Sequence[State], now: float
+) -> list[ColumnElement[bool]]:
+    """Conditions for the tickets that a person holds or could be handed. No ticket meets two of them."""
+    t, le = schema.tickets, schema.leases.alias()
+    parts: list[ColumnElement[bool]] = []
+    if State.LEASED in states:
+        parts.append(schema.IS_LEASED & (t.c.leased_by == person.name) & t.c.kind.in_(kinds))
+    if State.OPEN in states:
+        # Not what follows from their own answers: nothing follows from an answer to gold, and the list would show that.
+        theirs = select(func.count()).where(func.coalesce(le.c.person, le.c.person) == person.name)
+        theirs = theirs.where(le.c.ticket_id == t.c.previous_ticket_id, le.c.finished_at.is_not(None))
+        free = t.c.reserved_for.is_(None) | ((t.c.reserved_until < now) & (t.c.reserved_for != person.name))
+        lanes = [t.c.reserved_for == person.name, *((t.c.lane == lane) & free for lane in lanes_of(person))]
+        for kind in sorted(kinds_of(person.roles).intersection(kinds)):
+            barred = not_barred(literal(person.name), kind, lead=False)
+            could = and_(schema.IS_OPEN, t.c.kind == kind.value, *barred, theirs.scalar_subquery() == 0)
+            parts += [could & lane for lane in lanes]
+    return parts
 
 
 def recent(c: Connection, person: Person) -> Sequence[Row[Any]]:

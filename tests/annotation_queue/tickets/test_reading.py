@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from annotation_queue.records import Kind, NewTicket, Person, Role
+from itertools import product
+
+import pytest
+from sqlalchemy import insert, select
+
+from annotation_queue import schema
+from annotation_queue.database import Database
+from annotation_queue.records import Kind, NewTicket, Person, Role, State
+from annotation_queue.rules import kinds_of
+from annotation_queue.tickets import reading
+from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANN,
@@ -42,3 +52,89 @@ def test_the_ticket_list_shows_only_tickets_that_the_person_could_get(tickets):
     assert {t.ticket_id for t in tickets.find(seen_by=VERA)} == {held.ticket_id, "ticket-0001"}
     assert {t.ticket_id for t in tickets.find(seen_by=ANN)} == {"t"}
     assert len(tickets.find(seen_by=LEA)) == 3
+
+
+STATES = (State.OPEN, State.DONE, State.OPEN, State.LEASED)
+
+
+def in_states(tickets, count, batch_id="b", begin=0, states=STATES):
+    """Adds verify and track tickets in every state and lane: open, leased by Vera or Ann, done."""
+    kinds = (Kind.VERIFY, Kind.TRACK)
+    holder = {Kind.VERIFY: "vera", Kind.TRACK: "ann"}
+    rows = [
+        {
+            "ticket_id": f"t{n:05d}",
+            "batch_id": batch_id,
+            "kind": (kind := kinds[n % 2]).value,
+            "video_id": "v",
+            "phase": "auto",
+            "priority": n % 3,
+            "payload": "{}",
+            "needs_lead": False,
+            "attempt": 1,
+            "created_at": n // 7,
+            "ordinal": n % 11,
+            "state": (state := states[n // 2 % len(states)]).value,
+            "lease_token": 0,
+            "reasons": "",
+            "lane": ("", "skill:thin", "")[n % 3],
+            "leased_by": holder[kind] if state is State.LEASED else None,
+            "reserved_for": "victor" if n % 5 == 0 else None,
+        }
+        for n in range(begin, begin + count)
+    ]
+    with tickets.database.write() as c:
+        c.execute(insert(schema.tickets), rows)
+
+
+def test_the_ticket_list_is_in_the_order_of_claims_whatever_is_asked_for(tickets):
+    in_states(tickets, 120)
+    in_states(tickets, 60, batch_id="other", begin=120)
+    with tickets.database.read() as c:
+        rows = list(c.execute(select(schema.tickets)))
+    rows.sort(key=lambda r: (-r.priority, r.created_at, r.ordinal, r.ticket_id))
+    batch_ids, people = (None, "b", "other", "missing"), (LEA, VERA, VICTOR, ANN)
+    choices = product((None, *Kind), (None, *State), batch_ids, (3, 500), people)
+    for kind, state, batch_id, limit, who in choices:
+        asked = {"kind": kind, "state": state, "batch_id": batch_id, "limit": limit, "seen_by": who}
+        expected = [
+            row.ticket_id
+            for row in rows
+            if kind in (None, row.kind)
+            and state in (None, row.state)
+            and batch_id in (None, row.batch_id)
+            and (who is LEA or sees(who, row))
+        ]
+        assert [t.ticket_id for t in tickets.find(**asked)] == expected[:limit], asked
+
+
+def sees(who, row):
+    """Whether a person holds the ticket or could be handed it."""
+    if row.state == State.LEASED:
+        return row.leased_by == who.name
+    reserved = row.reserved_for == who.name
+    handed_out = row.lane == "" and row.reserved_for is None
+    return row.state == State.OPEN and row.kind in kinds_of(who.roles) and (reserved or handed_out)
+
+
+@pytest.mark.parametrize("who", [LEA, VERA, ANN], ids=lambda who: who.name)
+@pytest.mark.parametrize("state", [None, State.OPEN, State.DONE])
+def test_the_cost_of_the_ticket_list_does_not_grow_with_the_queue(tmp_path, who, state):
+    database = Database(f"sqlite:///{tmp_path}/queue.db")
+    tickets = TicketStore(database)
+
+    def steps():
+        """How many hundreds of instructions SQLite takes for the list."""
+        taken = []
+        with database.read() as c:
+            connection = c.connection.dbapi_connection
+            connection.set_progress_handler(lambda: taken.append(1), 100)
+            reading.tickets(c, kind=None, state=state, batch_id=None, limit=10, seen_by=who, now=0.0)
+            connection.set_progress_handler(None, 0)
+        return len(taken)
+
+    in_states(tickets, 400)
+    few = steps()
+    in_states(tickets, 7600, begin=400, states=STATES[:2])  # a person holds few tickets, however many there are
+    assert steps() <= few + 20
+    database.close()
