@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from weakref import WeakValueDictionary
 
 from engine.files import alone, private_file, private_folder, write_secret
 from engine.settings import Settings
@@ -43,7 +44,8 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._open = ExitStack()
-        self._models: dict[tuple[str, str], LoadedModel] = {}  # by name and dtype
+        self._models: WeakValueDictionary[tuple[str, str], LoadedModel] = WeakValueDictionary()  # by name and dtype
+        self._model: LoadedModel | None = None  # the one that was asked for last; all others live while they are used
         self._lock = threading.Lock()  # threads of the queue open the catalog together
 
     def __enter__(self) -> Self:
@@ -91,18 +93,21 @@ class Services:
         return promoted or Checkpoint(name=self.settings.model.checkpoint, round=0, key=None)
 
     def model(self, checkpoint: Checkpoint, *, to_train: bool = False) -> LoadedModel:
-        """The weights of a checkpoint, loaded once in this process. Raises NoCheckpoint.
+        """The weights of a checkpoint. Raises NoCheckpoint.
 
+        The model that was asked for last stays in memory. An earlier one is loaded again if nobody uses it any more.
         to_train: float32 instead of the dtype of the settings.
         """
         from model import checkpoints
 
         dtype = "float32" if to_train else self.settings.model.dtype
         key = (checkpoint.name, dtype)
-        if key not in self._models:
+        loaded = self._models.get(key)
+        if loaded is None:
             where = checkpoint.name if checkpoint.key is None else str(self._fetch_folder(checkpoint.key))
-            self._models[key] = checkpoints.load(where, device=self.device, dtype=dtype)
-        return self._models[key]
+            loaded = self._models[key] = checkpoints.load(where, device=self.device, dtype=dtype)
+        self._model = loaded
+        return loaded
 
     @property
     def device(self) -> str:

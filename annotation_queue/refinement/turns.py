@@ -38,17 +38,17 @@ class Job:
 
     def step(self) -> bool:
         """Takes one step, or ends a cancelled job. Returns False once the job has ended."""
-        error: BaseException | None = Cancelled()
         try:
             if not self._cancelled.is_set():
                 next(self._steps)
                 return True
             self._steps.close()
         except StopIteration:
-            error = None
-        except BaseException as raised:
-            error = raised
-        self._done(error)
+            self._done(None)
+        except BaseException as error:  # kept in no other variable: a cycle would keep the model that the job used
+            self._done(error)
+        else:
+            self._done(Cancelled())
         return False
 
 

@@ -175,10 +175,11 @@ class LiveModel:
         if self._now is None or promoted != self._now.served:
             loaded = self._s.model(promoted)
             size = int(self._s.settings.model.embeddings_gib * 2**30) // _feature_bytes(loaded)
-            # the embeddings of the old weights are freed with the last propagation that began with them
+            # the old weights and their embeddings are freed with the last propagation that began with them
             self._now = _Pinned(promoted, FeatureCache(loaded, self._pixels, size=max(2 * NEAREST, size)))
+            gc.unfreeze()  # else a cycle of the old model's objects would never be collected
             gc.collect()
-            gc.freeze()  # torch's objects stay for good: `create_app` explains why they are frozen
+            gc.freeze()  # torch's modules stay for good: `create_app` explains why they are frozen
 
     def now(self) -> _Pinned:
         """The checkpoint that answers now; loads it for the first question."""

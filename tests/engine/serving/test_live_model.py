@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
+import threading
 import time
+import weakref
 from dataclasses import replace
 
 import httpx
@@ -15,6 +19,7 @@ from annotation_queue.draft import draft_of, drawn
 from annotation_queue.errors import NoSuchVideo
 from annotation_queue.records import Kind, NewTicket, Role
 from annotation_queue.refinement.segmenter import propagation
+from annotation_queue.refinement.turns import Turns
 from engine.registry import Checkpoint
 from engine.services import Services, connect
 from engine.serving.live_model import LiveModel
@@ -213,6 +218,83 @@ def test_a_propagation_ends_with_the_checkpoint_that_it_began_with(live, candida
     now = live.now()
     live.load()
     assert live.now() is now and now.features.loaded is other
+
+
+@pytest.fixture
+def promote(s, checkpoint, tmp_path, monkeypatch):
+    """Promotes a copy of the checkpoint under a name of its own, as a round would."""
+
+    def promoting(name):
+        folder = shutil.copytree(checkpoint, tmp_path / name)
+        promoted = Checkpoint(name=str(folder), round=1, key=None)
+        monkeypatch.setattr(s, "checkpoint", lambda: promoted)
+
+    return promoting
+
+
+@pytest.fixture
+def turns():
+    running = Turns()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def no_collection():
+    """Garbage is collected only where the code asks for it."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def in_memory(pinned):
+    """Functions that give the parts of a pinned checkpoint as long as they are in memory, else None."""
+    parts_of_it = (pinned, pinned.features, pinned.features.loaded, pinned.features.loaded.model)
+    return [weakref.ref(part) for part in parts_of_it]
+
+
+def done(turns, steps):
+    """Takes all steps in the thread of the model. Returns the error that ended them."""
+    ended, left, errors = threading.Event(), threading.Event(), []
+
+    def end(error):
+        errors.append(repr(error))
+        ended.set()
+
+    turns.stream(steps, lambda made: None, end)
+    turns.stream(iter(()), lambda made: None, lambda error: left.set())  # it ends after the thread has left the first
+    assert ended.wait(60) and left.wait(60)
+    return errors[0]
+
+
+def test_each_promotion_frees_the_model_before_it(live, candidate, promote, turns, no_collection):
+    """Work that began before the promotion keeps its model until it ends, with an error or without."""
+    d = draft(candidate)
+    for name in ("first", "second", "third"):
+        old = in_memory(live.now())
+        assert done(turns, live.now().click("t", candidate.video_id, d, click(candidate, 8), memory=True)) == "None"
+        outside = live.now().click("t", candidate.video_id, d, click(candidate, 8, (1e6, 1e6)), memory=True)
+        going = propagation(live.now(), "u", candidate.video_id, d, 0, "both")
+        next(going)
+        promote(name)
+        live.load()
+        assert all(part() for part in old), "a propagation still uses it"
+        assert done(turns, going) == "None" and "outside" in done(turns, outside)
+        del going, outside
+        assert not any(part() for part in old)
+    assert live.now().checkpoint.endswith("third")
+
+
+def test_a_promotion_collects_what_of_the_model_before_it_only_the_collector_can_free(live, promote, no_collection):
+    """An earlier `load` froze these objects; frozen garbage is never collected."""
+    live.load()
+    old = in_memory(live.now())
+    for holder in (live.now().features, live.now().features.loaded.model):
+        holder.itself = [holder]
+    del holder
+    promote("next")
+    live.load()
+    assert not any(part() for part in old)
 
 
 def test_no_more_is_encoded_ahead_than_is_kept_for_a_ticket(s, candidate, monkeypatch):
