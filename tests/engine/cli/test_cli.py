@@ -3,8 +3,6 @@
 import io
 import json
 import os
-import re
-import select
 import signal
 import subprocess
 import sys
@@ -20,24 +18,10 @@ from engine.cli import console, doctor, main, pipeline
 from engine.processes import ports
 from engine.services import connect
 from engine.settings import QueueSettings, Settings
-from engine.stages import batches, ingest
-from engine.stages.batches import BatchStage
-from storage import parts
+from engine.stages import ingest
 from storage.records import Quarantined
 
 pytestmark = pytest.mark.server
-
-
-def masklets_command(settings, *words, **more):
-    environment = os.environ | settings.environment() | {"OMP_NUM_THREADS": "1"} | more.pop("environment", {})
-    return subprocess.run(
-        [sys.executable, "-m", "engine.cli", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        **more,
-    )
 
 
 @pytest.mark.parametrize(
@@ -72,8 +56,13 @@ def test_a_mistake_is_one_line_that_says_what_and_where(monkeypatch, capsys, set
 
 def test_a_mistake_of_a_real_process_is_one_line_too_and_is_found_before_torch_is_loaded(settings, tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    found_first = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    done = masklets_command(settings, "train", "--data", "no/such", "--out", "mine", environment=found_first)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", "train", "--data", "no/such", "--out", "mine"],
+        env=os.environ | settings.environment() | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (2, "masklets: no/such: no such folder\n")
 
 
@@ -228,101 +217,6 @@ def test_the_result_of_an_ingest_is_one_line(capsys, counts, line):
     names = ("admitted", "quarantined", "unchanged", "ignored", "postponed")
     pipeline.print_ingest(dict(zip(names, counts, strict=True)))
     assert capsys.readouterr().out.strip() == line
-
-
-def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
-    (tmp_path / "videos").mkdir()
-    bare = Settings(home=tmp_path / "home", queue=QueueSettings(port=ports.free_port()))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "engine.cli", "run", str(tmp_path / "videos"), "--json"],
-        env=os.environ | bare.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None and child.stderr is not None
-    try:
-        while "Ctrl-C ends it" not in (line := child.stderr.readline()):
-            assert line, "it ended"
-        assert select.select([child.stdout], [], [], 10)[0], "the JSON object was not printed yet"
-        child.send_signal(signal.SIGTERM)
-        printed, said = child.communicate(timeout=60)
-    finally:
-        child.kill()
-    assert child.returncode == 130 and "stopped" in said
-    assert json.loads(printed)["batches"] == []
-
-
-def test_run_without_a_review_names_the_next_command(settings, clips):
-    done = masklets_command(settings, "run", str(clips), "--no-review")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^\d+ tickets? to do; next: masklets serve", done.stdout, re.MULTILINE)
-
-
-def test_a_missing_checkpoint_stops_the_run_before_any_video_is_marked(settings, clips):
-    done = masklets_command(settings, "run", str(clips), environment={"MASKLETS_MODEL__CHECKPOINT": "/no/model"})
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("masklets: ") and "/no/model" in done.stderr
-    with connect(settings) as s:
-        (batch_id,) = batches.pending(s.blobs, BatchStage.PROPOSED)
-        assert parts.markers(s.blobs, "candidates", batch_id) == []
-
-
-def test_run_simulate_goes_from_videos_to_a_release_and_again_does_nothing(settings, clips):
-    first = masklets_command(settings, "run", str(clips), "--simulate", "--json")
-    assert first.returncode == 0, first.stderr
-    facts = json.loads(first.stdout)
-    assert facts["ingest"]["admitted"] == 3 and len(facts["releases"]) == 1
-    again = json.loads(masklets_command(settings, "run", str(clips), "--simulate", "--json").stdout)
-    assert again["ingest"]["admitted"] == 0 and again["batches"] == [] and again["releases"] == []
-    stats = json.loads(masklets_command(settings, "stats", "--json").stdout)
-    assert list(stats["batches"].values()) == [BatchStage.PUBLISHED.value]
-    if facts["releases"] != [""]:
-        checked = json.loads(masklets_command(settings, "validate", "--json").stdout)
-        assert checked["problems"] == []
-
-
-def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_path):
-    """kill -9 during ingest and auto-masklets; every run continues where the last one was killed."""
-
-    def home(name):
-        return settings.model_copy(update={"home": tmp_path / name})
-
-    def candidates(chosen):
-        with connect(chosen) as s:
-            (batch_id,) = batches.reached(s.blobs)
-            rows = list(parts.rows(s.blobs, "candidates", batch_id))
-            return batch_id, sorted((row.masklet_id, row.rle) for row in rows), len(s.tables.videos())
-
-    script = (
-        "from engine.stages import ingest, propose; from engine.services import connect\n"
-        "with connect() as s:\n"
-        "    ingest.admit(s)\n"
-        "    for b in propose.pending(s):\n"
-        "        [propose.propose_videos(s, b, c) for c in propose.chunks(s, b)]\n"
-        "        propose.finish(s, b)\n"
-    )
-
-    def start(chosen):
-        environment = os.environ | chosen.environment() | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, "-c", script], env=environment)
-
-    whole, killed = home("whole"), home("killed")
-    assert start(whole).wait(300) == 0
-
-    def reached(pattern):
-        return len(list((tmp_path / "killed" / "store").glob(pattern)))
-
-    for pattern, count in (("videos/*/video.mp4", 1), ("videos/*/record.json", 2), ("commits/candidates/*/*", 1)):
-        child = start(killed)
-        deadline = time.monotonic() + 120
-        while reached(pattern) < count and child.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert start(killed).wait(300) == 0
-    assert candidates(killed) == candidates(whole)
 
 
 def test_help_loads_no_library_of_any_command():

@@ -1,0 +1,102 @@
+"""The command `run`: from videos to a release, or until it is stopped or killed."""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.processes import ports
+from engine.services import connect
+from engine.settings import QueueSettings, Settings
+from engine.stages import batches
+from engine.stages.batches import BatchStage
+from storage import parts
+from tests.engine.admitting import admit_and_propose
+
+pytestmark = pytest.mark.server
+
+
+def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
+    (tmp_path / "videos").mkdir()
+    bare = Settings(home=tmp_path / "home", queue=QueueSettings(port=ports.free_port()))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "engine.cli", "run", str(tmp_path / "videos"), "--json"],
+        env=os.environ | bare.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None and child.stderr is not None
+    try:
+        while "Ctrl-C ends it" not in (line := child.stderr.readline()):
+            assert line, "it ended"
+        assert select.select([child.stdout], [], [], 10)[0], "the JSON object was not printed yet"
+        child.send_signal(signal.SIGTERM)
+        printed, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130 and "stopped" in said
+    assert json.loads(printed)["batches"] == []
+
+
+def test_run_without_a_review_names_the_next_command(command, clips):
+    assert re.search(
+        r"^\d+ tickets? to do; next: masklets serve", command("run", str(clips), "--no-review"), re.MULTILINE
+    )
+
+
+def test_a_missing_checkpoint_stops_the_run_before_any_video_is_marked(mistake, settings, clips, monkeypatch):
+    monkeypatch.setenv("MASKLETS_MODEL__CHECKPOINT", "/no/model")
+    line = mistake("run", str(clips)).strip().splitlines()[-1]
+    assert line.startswith("masklets: ") and "/no/model" in line
+    with connect(settings) as s:
+        (batch_id,) = batches.pending(s.blobs, BatchStage.PROPOSED)
+        assert parts.markers(s.blobs, "candidates", batch_id) == []
+
+
+# pycocotools 2.0.11 does not know numpy 2's `copy` keyword yet.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_run_simulate_goes_from_videos_to_a_release_and_again_does_nothing(command, clips):
+    first = json.loads(command("run", str(clips), "--simulate", "--json"))
+    assert first["ingest"]["admitted"] == 3 and len(first["releases"]) == 1
+    again = json.loads(command("run", str(clips), "--simulate", "--json"))
+    assert again["ingest"]["admitted"] == 0 and again["batches"] == [] and again["releases"] == []
+    stats = json.loads(command("stats", "--json"))
+    assert list(stats["batches"].values()) == [BatchStage.PUBLISHED.value]
+    if first["releases"] != [""]:
+        assert json.loads(command("validate", "--json"))["problems"] == []
+
+
+def test_killed_again_and_again_it_ends_as_if_never_killed(settings, clips, tmp_path):
+    """kill -9 during ingest and auto-masklets; every run continues where the last one was killed."""
+    whole, killed = (settings.model_copy(update={"home": tmp_path / name}) for name in ("whole", "killed"))
+
+    def candidates(chosen):
+        with connect(chosen) as s:
+            (batch_id,) = batches.reached(s.blobs)
+            rows = list(parts.rows(s.blobs, "candidates", batch_id))
+            return batch_id, sorted((row.masklet_id, row.rle) for row in rows), len(s.tables.videos())
+
+    def reached(pattern):
+        return len(list((tmp_path / "killed" / "store").glob(pattern)))
+
+    script = "from tests.engine.admitting import admit_and_propose; admit_and_propose()"
+    for pattern, count in (("videos/*/video.mp4", 1), ("videos/*/record.json", 2), ("commits/candidates/*/*", 1)):
+        environment = os.environ | killed.environment() | {"OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen([sys.executable, "-c", script], env=environment, cwd=Path(__file__).parents[3])
+        deadline = time.monotonic() + 120
+        while reached(pattern) < count and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    admit_and_propose(killed)
+    admit_and_propose(whole)
+    assert candidates(killed) == candidates(whole)
