@@ -4,8 +4,8 @@
 
 Each object of a held-out clip is prompted with its mask on the first frame that shows it, and tracked to the end. Then
 single tracked frames are corrected, each from the same memory: a click in the middle of the largest error, then the
-next. Three ways to feed the model are compared: the memory and the mask that is corrected (as the tracker does), the
-memory alone, and the clicks alone.
+next. Three ways are compared: a correction of the tracked mask (as the tracker does, see `model.corrections`), a new
+answer from the memory and the clicks, and a new answer from the clicks alone (as transformers does).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from storage.records import Prompt
 
 CLICKS = 5
 EVERY = 5  # each fifth frame is corrected
-WAYS = {"memory_and_mask": (True, True), "memory": (True, False), "clicks": (False, False)}
+WAYS = {"correction": (True, True), "memory": (True, False), "clicks": (False, False)}
 
 
 def corrections(loaded: LoadedModel, clip: Clip, memory: bool, feed_back: bool) -> Iterator[list[float]]:

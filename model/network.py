@@ -53,6 +53,7 @@ class Decoded:
 
     all_logits: Tensor  # float (B, K, 4h, 4w), before absence is applied
     all_iou: Tensor  # float (B, K)
+    all_pointers: Tensor  # float (B, K, C), before absence is applied
     logits: Tensor  # float (B, 4h, 4w), the mask of the best estimated IoU; NO_OBJECT_LOGIT where the object is absent
     iou: Tensor  # float (B,)
     object_score: Tensor  # float (B,), > 0 is present
@@ -153,14 +154,15 @@ def decode(
     logits, iou, tokens, score = logits[:, 0], iou[:, 0], tokens[:, 0], score[:, 0, 0]
     best, rows = iou.argmax(-1), torch.arange(batch, device=iou.device)
     present = score > 0
-    pointer = model.object_pointer_proj(tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(best)])
+    pointers = model.object_pointer_proj(tokens).expand(-1, iou.shape[1], -1)
     return Decoded(
         all_logits=logits,
         all_iou=iou,
+        all_pointers=pointers,
         logits=torch.where(present[:, None, None], logits[rows, best], NO_OBJECT_LOGIT),
         iou=iou[rows, best],
         object_score=score,
-        pointer=torch.where(present[:, None], pointer, model.no_object_pointer),
+        pointer=torch.where(present[:, None], pointers[rows, best], model.no_object_pointer),
     )
 
 
@@ -178,14 +180,16 @@ def take_mask(model: Sam2VideoModel, features: Features, mask: Tensor) -> tuple[
         small = _shrunk(small, side)
     seen = decode(model, features, features.top, None, small, multimask=True)
     present = mask.flatten(1).amax(1) > 0
+    pointer = torch.where(present[:, None], seen.pointer, model.no_object_pointer)
     return (
         Decoded(
             all_logits=low[:, None],
             all_iou=torch.ones_like(low[:, 0, :1]),
+            all_pointers=pointer[:, None],
             logits=low,
             iou=torch.ones_like(low[:, 0, 0]),
             object_score=present.to(low.dtype) * 20.0 - 10.0,
-            pointer=torch.where(present[:, None], seen.pointer, model.no_object_pointer),
+            pointer=pointer,
         ),
         full,
     )

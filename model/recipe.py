@@ -11,6 +11,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from model.parameter_groups import TrainedParts
+
 # Unknown fields, other types, NaN and infinity are errors.
 _CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -59,6 +61,7 @@ class TrainingStage:
     objects: Count = 3
     batch: Count = 2  # clips a step, in each process
     lr: Positive = 5e-4
+    parts: TrainedParts = "all"  # which weights change; see `model.parameter_groups`
     encoder_lr: Number | None = None  # of the image encoder; None: the same as lr; 0: the encoder is frozen
     warmup: Natural = 100  # steps
     images: Share = 0.0  # share of the steps that see single frames instead of clips

@@ -5,8 +5,8 @@ corrected, at any time) and the few tracked frames that the next one reads. It f
 the masks equal those of transformers' own session, with these intended differences:
 
 - A frame that is corrected after it was tracked becomes a conditioning frame, as in training. The library lets the next
-  propagation overwrite it. The correction reads the memory and, with `TrackerConfig.feed_back`, the mask that is being
-  corrected. It does not read the frame's own earlier memory.
+  propagation overwrite it. The correction reads the memory and, with `TrackerConfig.feed_back`, changes the mask only
+  where the clicks ask for it (`model.corrections`). It does not read the frame's own earlier memory.
 - Objects do not influence each other. In the library, a prompt for one object changes how the other objects' masks of
   that frame are remembered.
 - The library remembers every frame. After a change of direction it therefore also reads frames that were tracked in the
@@ -26,7 +26,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from model import inputs, network
+from model import corrections, inputs, network
 from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy
 from model.features import FeatureCache, FrameSource
@@ -48,7 +48,7 @@ class TrackerConfig:
     """What the tracker keeps and how it answers."""
 
     history_frames: int | None = 0  # tracked frames to keep on both sides of the last one, for corrections; None: all
-    feed_back: bool = True  # a refining click also gets the mask that it refines as a prompt
+    feed_back: bool = True  # refining clicks correct the mask that they refine; see `corrections` for tracked frames
     max_conditioning: int | None = None  # conditioning frames that a frame reads, the closest ones; None: as trained
     # Objects that pass the network at once, which bounds scratch memory. None: the fastest number, 4 on a CPU (their
     # activations fit into its cache) and 64 on a GPU.
@@ -74,6 +74,7 @@ class _Asked:
             inputs.click_count(self.prompt),
             self.reading and self.reading.offsets,
             self.previous is None,
+            self.prompt.box_xyxy is None,
         )
 
 
@@ -246,16 +247,7 @@ class Tracker:
         if prompts[0].mask_rle is not None:
             decoded, full = network.take_mask(self._model, features, inputs.to_masks(self._loaded, prompts, self._hw))
         else:
-            readings = [a.reading for a in asked if a.reading is not None]
-            previous = [a.previous for a in asked if a.previous is not None]
-            decoded = network.decode(
-                self._model,
-                features,
-                self._memory.read(features, readings) if readings else network.without_memory(self._model, features),
-                inputs.to_clicks(self._loaded, prompts, self._hw),
-                torch.cat(previous) if previous else None,
-                multimask=self._multimask(inputs.click_count(prompts[0]), initial=not readings),
-            )
+            decoded = self._answer_clicks(features, asked)
             full = network.upsample(self._model, decoded.logits)
         answers = {a.object_id: masks_of_one(frame_idx, a.object_id, decoded, row) for row, a in enumerate(asked)}
         if not remember:
@@ -271,6 +263,24 @@ class Tracker:
             )
             memory.add_conditioning(frame_idx, frame)
         return answers
+
+    def _answer_clicks(self, features: Features, asked: Sequence[_Asked]) -> Decoded:
+        """Answers clicks and boxes of one kind."""
+        readings = [a.reading for a in asked if a.reading is not None]
+        previous = [a.previous for a in asked if a.previous is not None]
+        prompts = [a.prompt for a in asked]
+        top = self._memory.read(features, readings) if readings else network.without_memory(self._model, features)
+        clicks = inputs.to_clicks(self._loaded, prompts, self._hw)
+        if readings and previous and prompts[0].box_xyxy is None:
+            return corrections.correct(self._model, features, top, clicks, torch.cat(previous))
+        return network.decode(
+            self._model,
+            features,
+            top,
+            clicks,
+            torch.cat(previous) if previous else None,
+            multimask=self._multimask(inputs.click_count(prompts[0]), initial=not readings),
+        )
 
     def _without_memory(self, object_id: str, prompt: Prompt) -> RememberedFrame:
         """A mask that is about to be corrected. It has an answer to refine, but no other frame reads it."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
 
-from model import architecture, checkpoints, clip_forward, parallel, run_state
+from model import architecture, checkpoints, clip_forward, parallel, parameter_groups, run_state
 from model.clips import DrawClip
 from model.losses import step_losses
 from model.parallel import Team
@@ -242,13 +242,19 @@ def _schedule(stage: TrainingStage, step: int) -> float:
 
 
 def _optimiser(model: Sam2VideoModel, stage: TrainingStage, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW. Biases, norms and embeddings do not decay; the encoder may have its own rate, lower in earlier blocks."""
+    """AdamW over the weights that the stage trains; the others are frozen. Biases, norms and embeddings do not decay.
+
+    The encoder may have a rate of its own, lower in earlier blocks.
+    """
     encoder_lr = stage.lr if stage.encoder_lr is None else stage.encoder_lr
     blocks = len(model.vision_encoder.backbone.blocks)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        in_encoder = name.startswith("vision_encoder")
-        rate = encoder_lr * recipe.layer_decay ** (blocks - _depth(name, blocks)) if in_encoder else stage.lr
+        rate = stage.lr
+        if parameter_groups.in_encoder(name):
+            rate = encoder_lr * recipe.layer_decay ** (blocks - _depth(name, blocks))
+        if not parameter_groups.is_trained(name, stage.parts):
+            rate = 0.0
         decay = recipe.weight_decay if parameter.ndim >= 2 and "embed" not in name else 0.0
         parameter.requires_grad_(rate > 0)
         if rate > 0:

@@ -1,0 +1,158 @@
+"""What a round learns from few masklets: held-out J&F after fine-tuning `micro` on 10, 30, 100 and 300 of them.
+
+    python -m benchmarks.little_data [--json] [--domain cells] [--only PREFIX] [--folder FOLDER]
+
+Clips of a domain that `micro` never saw, with their true masks, at 6 frames a second. Each run changes one thing of the
+recipe; held-out J&F (3 clicks, and mask) is measured during the run. Finished runs are kept in FOLDER and not repeated.
+The defaults of a round follow from this table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from transformers import Sam2VideoModel
+
+from engine.demo.domains.catalogue import DOMAINS, HELD_OUT
+from engine.demo.domains.drawing import Size
+from engine.protocols import first_frame
+from engine.protocols.truth import Truth
+from engine.rounds.recipes import QUICK, fitted
+from model import checkpoints, devices, trainer
+from model.checkpoints import LoadedModel
+from model.clips import Clip
+from model.recipe import Recipe
+from model.trainer import RunOptions
+
+SIZE = Size(frames=18, stride=4)  # three seconds
+HELD_OUT_CLIPS = 6
+LEAST_PX = 100  # an object that never reaches this area is not counted and not scored
+PROTOCOLS = ("3-click", "mask")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning. `changes`: what differs from the recipe `quick`."""
+
+    name: str
+    masklets: int
+    steps: int
+    lr: float
+    stage: dict[str, object]
+    recipe: dict[str, object]
+
+    def plan(self) -> Recipe:
+        """The recipe of this run."""
+        named = fitted(QUICK, steps=self.steps, lr=self.lr)
+        stages = tuple(replace(stage, **self.stage) for stage in named.stages)  # type: ignore[arg-type]  # named fields
+        return replace(named, stages=stages, **self.recipe)  # type: ignore[arg-type]  # named fields
+
+
+def _run(name: str, masklets: int, *, steps: int = 80, lr: float = 3e-4, **changes: object) -> Run:
+    of_recipe = {key: value for key, value in changes.items() if key in ("affine", "colour_jitter", "weight_decay")}
+    return Run(name, masklets, steps, lr, {k: v for k, v in changes.items() if k not in of_recipe}, of_recipe)
+
+
+RUNS = (
+    _run("30", 30),
+    _run("30 rate 1e-4", 30, lr=1e-4),
+    _run("30 rate 6e-4", 30, lr=6e-4),
+    _run("30 memory and decoder", 30, parts="memory"),
+    _run("30 decoder", 30, parts="decoder"),
+    _run("10", 10),
+    _run("100", 100),
+    _run("300", 300),
+    _run("30 turned", 30, affine=1.0, colour_jitter=0.3),
+    _run("100 longer", 100, steps=240),
+    _run("300 longer", 300, steps=240),
+)
+
+
+class FewClips:
+    """Draws the clips of a run: whole clips of the domain, with so many masklets in all."""
+
+    def __init__(self, domain: str, masklets: int) -> None:
+        self.clips: list[Clip] = []
+        seed, left = 0, masklets
+        while left > 0:
+            seed += 1
+            clip = DOMAINS[domain].render(seed, SIZE)
+            large = [k for k in range(clip.masks.shape[1]) if clip.masks[:, k].sum((1, 2)).max() >= LEAST_PX][:left]
+            if large:
+                self.clips.append(Clip(clip.frames, clip.masks[:, large]))
+            left -= len(large)
+
+    def __call__(self, seed: int) -> Clip:
+        rng = np.random.default_rng(seed)
+        return self.clips[int(rng.integers(len(self.clips)))]
+
+
+def held_out(loaded: LoadedModel, domain: str, clips: int = HELD_OUT_CLIPS) -> dict[str, float]:
+    """J&F in points on held-out clips of a domain, by protocol."""
+    found = {}
+    for protocol in PROTOCOLS:
+        scores = []
+        for number in range(clips):
+            clip = DOMAINS[domain].render(HELD_OUT + number, SIZE)
+            t, n = clip.masks.shape[:2]
+            truths = {
+                str(k): Truth(tuple(range(t)), tuple(clip.masks[i, k] for i in range(t)))
+                for k in range(n)
+                if clip.masks[:, k].sum((1, 2)).max() >= LEAST_PX
+            }
+            hw = (SIZE.height, SIZE.width)
+            made = first_frame.semi_supervised(loaded, clip.frames.__getitem__, hw, t, truths, protocol)
+            scores += [score for score, _ in made.values()]
+        mean = first_frame.pooled(scores)
+        assert mean is not None
+        found[protocol] = round(100 * mean.jf, 1)
+    return found
+
+
+def measure(run: Run, domain: str, folder: Path) -> dict[str, object]:
+    """Trains one run and measures it on the way. Continues an interrupted training; keeps the result."""
+    kept = folder / "result.json"
+    if kept.exists():
+        found: dict[str, object] = json.loads(kept.read_text())
+        return found
+    parent = checkpoints.load("micro")
+    curve: dict[str, dict[str, float]] = {}
+
+    def look(model: Sam2VideoModel, step: int) -> None:
+        curve[str(step)] = held_out(checkpoints.wrap(model, name=f"step {step}"), domain)
+        print(domain, run.name, step, curve[str(step)], flush=True)
+
+    source = FewClips(domain, run.masklets)
+    options = RunOptions(workers=0, save_every=40, report_every=20, look_every=max(1, run.steps // 2))
+    trainer.train(parent.model, lambda stage: source, run.plan(), folder, options, look=look)
+    found = {"domain": domain, "run": run.name, "masklets": run.masklets, "clips": len(source.clips), "jf": curve}
+    kept.write_text(json.dumps(found))
+    (folder / "state.pt").unlink(missing_ok=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON line")
+    parser.add_argument("--domain", choices=sorted(DOMAINS), default="cells")
+    parser.add_argument("--only", default="", help="runs whose names begin with this")
+    parser.add_argument("--folder", type=Path, default=Path("little-data"))
+    asked = parser.parse_args()
+    devices.set_threads(1)
+    folder = asked.folder / asked.domain
+    folder.mkdir(parents=True, exist_ok=True)
+    before = folder / "before.json"
+    if not before.exists():
+        before.write_text(json.dumps(held_out(checkpoints.load("micro"), asked.domain)))
+    chosen = [run for run in RUNS if run.name.startswith(asked.only)]
+    results = [measure(run, asked.domain, folder / run.name.replace(" ", "-")) for run in chosen]
+    table = {"domain": asked.domain, "before": json.loads(before.read_text()), "runs": results}
+    print(json.dumps(table) if asked.json else json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
