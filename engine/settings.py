@@ -122,7 +122,17 @@ class RoundSettings(_Part):
     steps: int = Field(200, ge=1)  # training steps
     lr: float = Field(1e-4, gt=0)  # peak learning rate
     image_size: int | None = Field(None, ge=32, multiple_of=32)  # px; None: the checkpoint's
-    min_gain: float = Field(0.0, ge=-100, le=100)  # J&F points (0 to 100) that a checkpoint must gain to be promoted
+    parts: Literal["all", "memory", "decoder"] = "all"  # which weights change: all, all but the encoder, the decoder
+    # The gate; gains and losses in J&F points (0 to 100). A gain that chance may explain is never enough.
+    min_gain: float = Field(0.0, ge=0, le=100)
+    min_masklets: int = Field(10, ge=1)  # held-out masklets to measure on
+    min_videos: int = Field(3, ge=2)  # of these masklets
+    max_slice_loss: float = Field(5.0, ge=0, le=100)  # of small, fast, hidden or late objects
+    max_forgotten: float = Field(10.0, ge=0, le=100)  # on the general set
+    # What a round must not forget: a release, an SA-V folder or a DAVIS root, measured before and after it. "micro":
+    # the synthetic clips that `micro` was measured on. None: not measured.
+    general: str | None = "micro"
+    replay: float = Field(0.25, ge=0, lt=1)  # share of the training clips that come from the general set
 
 
 class AirflowSettings(_Part):

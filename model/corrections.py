@@ -74,11 +74,13 @@ def smallest_change(
     return best, changes[best]
 
 
-def correct(model: Sam2VideoModel, features: Features, top: Tensor, clicks: Clicks, previous: Tensor) -> Decoded:
+def correct(
+    model: Sam2VideoModel, features: Features, top: Tensor, clicks: Clicks, previous: Tensor, image_size: int
+) -> Decoded:
     """The masks of B objects, corrected by their clicks. An object with a positive click is present.
 
     features, top: the frame without and with what is remembered of each object.  clicks: no boxes.
-    previous: float (B, h, w), logits of the masks to correct.
+    previous: float (B, h, w), logits of the masks to correct.  image_size: of the model, px.
     """
     plain = network.without_memory(model, features)
     asked = [
@@ -91,7 +93,7 @@ def correct(model: Sam2VideoModel, features: Features, top: Tensor, clicks: Clic
     size = (int(logits.shape[-2]), int(logits.shape[-1]))
     chosen, changed = [], []
     for row in range(len(logits)):
-        clicked = on_grid(clicks, row, model.config.image_size, size)
+        clicked = on_grid(clicks, row, image_size, size)
         best, change = smallest_change(old[row], list(shown[row]), clicked)
         chosen.append(best)
         changed.append(change)

@@ -272,7 +272,7 @@ class Tracker:
         top = self._memory.read(features, readings) if readings else network.without_memory(self._model, features)
         clicks = inputs.to_clicks(self._loaded, prompts, self._hw)
         if readings and previous and prompts[0].box_xyxy is None:
-            return corrections.correct(self._model, features, top, clicks, torch.cat(previous))
+            return corrections.correct(self._model, features, top, clicks, torch.cat(previous), self._loaded.image_size)
         return network.decode(
             self._model,
             features,

@@ -7,8 +7,12 @@ follows from the decision.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from storage.wording import counted
+from validation import paired
+from validation.paired import Change, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,15 +21,25 @@ class Metrics:
 
     jf: float  # J&F, mean over masklets
     masklets: int  # how many were measured
-    slices: Mapping[str, float] = field(default_factory=dict)  # J&F by slice: "size=small", "split=val", …
+    slices: Mapping[str, float] = field(default_factory=dict)  # J&F by slice: "size=small", "entry=late", …
+    scores: tuple[Scored, ...] = ()  # of each masklet
+
+    @staticmethod
+    def of(scores: Sequence[Scored]) -> Metrics:
+        """The means of scores. Raises ValueError without any."""
+        slices = {name: paired.mean_of(of).mean for name, of in paired.by_slice(scores).items()}
+        return Metrics(jf=paired.mean_of(scores).mean, masklets=len(scores), slices=slices, scores=tuple(scores))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionRule:
-    """When a new checkpoint replaces the old one."""
+    """When a new checkpoint replaces the old one. Gains and losses are J&F, in [0, 1]."""
 
-    min_gain: float = 0.0  # J&F that it must gain over the old one, in [0, 1]
-    max_slice_loss: float = 0.05  # J&F that any one slice may lose
+    min_gain: float = 0.0  # that it must gain over the old one; in any case more than chance explains
+    min_masklets: int = 10  # held-out ones; below, nothing can be told from chance
+    min_videos: int = 3
+    max_slice_loss: float = 0.05  # that a slice may lose; a larger loss counts if chance does not explain it
+    max_forgotten: float = 0.10  # that the general set may lose; likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,25 +48,46 @@ class GateDecision:
 
     passed: bool
     reasons: tuple[str, ...]  # the conditions that failed; if it passed, the numbers that decided
+    gain: Change | None = None  # of a promotion: J&F gained; None if it was not measured
 
 
-def promote(before: Metrics, after: Metrics, rule: PromotionRule) -> GateDecision:
-    """Whether the checkpoint measured in `after` replaces the one measured in `before`, on the same held-out videos."""
-    values = {"before": before.jf, "after": after.jf, **dict(after.slices)}
-    if strange := [name for name, value in values.items() if not math.isfinite(value)]:
-        return GateDecision(passed=False, reasons=(f"J&F of {', '.join(strange)} is not a number",))
+def promote(
+    before: Metrics, after: Metrics, rule: PromotionRule, general: tuple[Metrics, Metrics] | None = None
+) -> GateDecision:
+    """Whether the checkpoint measured in `after` replaces the one measured in `before`, on the same held-out masklets.
+
+    general: the two checkpoints on a fixed set outside the release, to see what was forgotten; None: not measured.
+    """
+    values = [*before.scores, *after.scores, *(s for metrics in general or () for s in metrics.scores)]
+    if any(not math.isfinite(scored.jf) for scored in values):
+        return GateDecision(passed=False, reasons=("a J&F is not a number",))
+    try:
+        gains = paired.gains(before.scores, after.scores)
+        forgotten = paired.gains(general[0].scores, general[1].scores) if general else []
+    except paired.NotPaired as error:
+        return GateDecision(passed=False, reasons=(str(error),))
+    videos = len({scored.video_id for scored in gains})
+    if len(gains) < max(1, rule.min_masklets) or videos < rule.min_videos:
+        few = f"only {counted(len(gains), 'held-out masklet')} of {counted(videos, 'video')} could be measured"
+        return GateDecision(passed=False, reasons=(f"{few}; at least {rule.min_masklets} of {rule.min_videos} needed",))
+    gain = paired.mean_of(gains)
+    told = (
+        f"held-out J&F {100 * before.jf:.1f} -> {100 * after.jf:.1f}: {gain.points}, "
+        f"{gain.masklets} masklets of {counted(gain.videos, 'video')}"
+    )
     failed: list[str] = []
-    if not after.masklets:
-        failed.append("measured on 0 masklets")
-    if after.masklets != before.masklets:
-        failed.append(f"measured on {after.masklets} masklets, the old one on {before.masklets}")
-    gain = after.jf - before.jf
-    if gain < rule.min_gain:
-        failed.append(f"J&F {before.jf:.4f} -> {after.jf:.4f}: gained {gain:+.4f}, at least {rule.min_gain:+.4f}")
-    failed += _slice_losses(before, after, rule.max_slice_loss)
-    if failed:
-        return GateDecision(passed=False, reasons=tuple(failed))
-    return GateDecision(passed=True, reasons=(f"J&F {before.jf:.4f} -> {after.jf:.4f} ({gain:+.4f})",))
+    if gain.low <= 0:
+        failed.append(f"not clearly better: {told}")
+    elif gain.mean < rule.min_gain:
+        failed.append(f"gained less than {100 * rule.min_gain:.1f} points: {told}")
+    failed += [
+        f"clearly worse on {name}: {lost.points}"
+        for name, of in paired.by_slice(gains).items()
+        if _clearly_lost(lost := paired.mean_of(of), rule.max_slice_loss)
+    ]
+    if forgotten and _clearly_lost(lost := paired.mean_of(forgotten), rule.max_forgotten):
+        failed.append(f"forgot too much of the general set: {lost.points}, at most {-100 * rule.max_forgotten:.1f}")
+    return GateDecision(passed=not failed, reasons=tuple(failed) or (f"better: {told}",), gain=gain)
 
 
 def publish(*, offered: int, quarantined: int, tables_passed: bool, max_quarantined_share: float) -> GateDecision:
@@ -74,17 +109,6 @@ def publish(*, offered: int, quarantined: int, tables_passed: bool, max_quaranti
     return GateDecision(passed=True, reasons=(f"{offered - quarantined} of {offered} rows pass",))
 
 
-def _slice_losses(before: Metrics, after: Metrics, most: float) -> list[str]:
-    """One line for every slice that lost more than `most`, or that was not measured again."""
-    lines = []
-    for name in sorted(before.slices):
-        if name not in after.slices:
-            lines.append(f"slice {name} was not measured")
-            continue
-        loss = before.slices[name] - after.slices[name]
-        if loss > most:
-            lines.append(
-                f"slice {name}: J&F {before.slices[name]:.4f} -> {after.slices[name]:.4f}, "
-                f"lost {loss:.4f}, at most {most:.4f}"
-            )
-    return lines
+def _clearly_lost(change: Change, most: float) -> bool:
+    """Whether more than `most` was lost, and chance does not explain the loss. One video tells nothing of chance."""
+    return change.videos > 1 and change.mean < -most and change.high < 0

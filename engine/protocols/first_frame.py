@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from engine.datasets.labelled import Dataset
 from engine.protocols.annotator import prompt_object
+from engine.protocols.slices import slices_of
 from engine.protocols.truth import Read, Truth, nothing_held_out
 from storage import rle
 from storage.records import Masklet
 from validation import gate, jf
+from validation.paired import MaskletJF
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
@@ -41,30 +43,24 @@ def measure(
     protocol: str,
     progress: Callable[[int, int, str], None] = lambda done, total, word: None,
 ) -> gate.Metrics:
-    """J&F on the objects of a dataset, in all and by size. protocol: a key of PROTOCOLS.
+    """J&F on the objects of a dataset: each one's, the mean, and the means of the slices. protocol: a key of PROTOCOLS.
 
     Raises NothingHeldOut, NotFinite, or the error of a bad video: an evaluation must not skip any.
     """
-    metrics, sizes = [], []
+    found_jf = []
     for number, video in enumerate(data.videos()):
         progress(number, len(data), video.video_id)
         hw = (video.height, video.width)
         with video.open() as reader:
             found = semi_supervised(loaded, reader.read, hw, video.frame_count, Truth.all_of(video), protocol)
-        for name, (metric, _) in found.items():
-            if metric is not None:
-                metrics.append(metric)
-                share = max(video.area_px(name).values()) / (video.height * video.width)
-                sizes.append("small" if share < 0.01 else "medium" if share < 0.1 else "large")
-    mean = pooled(metrics)
-    if mean is None:
+        found_jf += [
+            MaskletJF(video_id=video.video_id, name=name, jf=metric.jf, slices=slices_of(video, name))
+            for name, (metric, _) in found.items()
+            if metric is not None
+        ]
+    if not found_jf:
         raise nothing_held_out(data)
-    slices = {}
-    for size in sorted(set(sizes)):
-        part = pooled([metric for metric, of in zip(metrics, sizes, strict=True) if of == size])
-        assert part is not None
-        slices[f"size={size}"] = (part.j + part.f) / 2
-    return gate.Metrics(jf=(mean.j + mean.f) / 2, masklets=mean.count, slices=slices)
+    return gate.Metrics.of(found_jf)
 
 
 def semi_supervised(

@@ -132,13 +132,13 @@ def fitted(recipe: Recipe, *, steps: int | None = None, lr: float | None = None,
 
 
 def of_round(begun: Round, image_size: int) -> Recipe:
-    """The recipe of a round: `quick` with the round's steps, learning rate and seed, at this image size (px).
+    """The recipe of a round: `quick` with the round's steps, rate, seed and parts, at this image size (px).
 
     Raises ValueError, in one line, for an invalid number.
     """
     recipe = fitted(recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed)
     (stage,) = recipe.stages
-    return replace(recipe, stages=(replace(stage, warmup=max(1, begun.steps // 10)),))
+    return replace(recipe, stages=(replace(stage, warmup=max(1, begun.steps // 10), parts=begun.parts),))
 
 
 def to_json(recipe: Recipe) -> str:

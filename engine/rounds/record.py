@@ -11,9 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from engine.files import held
 from engine.registry import Checkpoint
 from engine.services import Services
+from model.parameter_groups import TrainedParts
 from storage.blobs.base import BlobDamaged, BlobMissing, read_json
 
 
@@ -45,6 +48,14 @@ class Round:
     image_size: int | None  # px; None: that of the parent
     min_gain: float  # J&F points (0-100) to gain over the parent
     masklets: int  # training masklets of the release; the next round is due once enough are added
+    # Added later: rounds that began before have these values.
+    min_masklets: int = 1
+    min_videos: int = 1
+    max_slice_loss: float = 5.0  # J&F points
+    max_forgotten: float = 10.0  # J&F points on the general set
+    general: str | None = None  # the general set
+    replay: float = 0.0  # share of the training clips that come from it
+    parts: TrainedParts = "all"  # which weights change; see `model.parameter_groups`
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,9 @@ class RoundResult:
     jf_before: float
     jf_after: float
     masklets: int  # held-out ones that were measured
+    interval: tuple[float, float] | None = None  # of the gain, 95 %
+    general_before: float | None = None  # J&F on the general set
+    general_after: float | None = None
 
 
 def checkpoint_of(s: Services, name: str) -> Checkpoint:
@@ -98,9 +112,9 @@ def result_of(s: Services, round_id: str) -> RoundResult | None:
     if found is None:
         return None
     try:
-        return RoundResult(**{**found, "reasons": tuple(found["reasons"])})
-    except (KeyError, TypeError) as error:
-        raise BlobDamaged(f"rounds/{round_id}/decision.json: {error!r}") from error
+        return TypeAdapter(RoundResult).validate_python(found)
+    except ValidationError as error:
+        raise BlobDamaged(f"rounds/{round_id}/decision.json: {error.errors()[0]['msg']}") from error
 
 
 def lock_of(s: Services, round_id: str) -> Path:

@@ -9,10 +9,12 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import NothingToTrainOn
@@ -29,6 +31,8 @@ from storage.releases import NoSuchRelease
 from validation import gate
 
 if TYPE_CHECKING:
+    from model.clips import DrawClip
+    from model.recipe import TrainingStage
     from model.trainer import TrainingProgress
 
 log = logging.getLogger(__name__)
@@ -78,7 +82,8 @@ def _failure_recorded(s: Services, round_id: str) -> Iterator[None]:
 
 
 def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainingProgress], None]) -> None:
-    from engine.rounds import recipes, training
+    from engine.rounds import general, recipes, training
+    from engine.rounds.general import WithReplay
     from engine.rounds.watch import Watch
     from model.trainer import RunOptions
 
@@ -88,7 +93,11 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[Traini
     samplers = training.samplers_of(data, list(clip_sampler.index(data)), recipe)
     watch = Watch(folder, recipe, samplers[recipe.stages[0]], s.registry.track(begun.round_id))
     options = RunOptions(device=s.device, save_every=25, report_every=10)
-    tuned = training.fine_tune(parent, recipe, samplers, watch, options, report)
+    clips: dict[TrainingStage, DrawClip] = dict(samplers)
+    if begun.general is not None and begun.replay:
+        for stage, sampler in samplers.items():
+            clips[stage] = WithReplay(sampler, general.training_clips(s, begun.general, stage), begun.replay)
+    tuned = training.fine_tune(parent, recipe, clips, watch, options, report)
     meta = {"round": asdict(begun), "recipe": asdict(recipe)}
     saved = training.save(tuned, folder / "checkpoint", parent, card=_card(begun), meta=meta)
     for file in sorted(saved.iterdir(), key=lambda f: f.name == "meta.json"):  # meta.json last: it marks the end
@@ -110,18 +119,25 @@ def evaluate(s: Services, round_id: str) -> str:
 
 def _evaluate(s: Services, round_id: str) -> None:
     begun = start_of(s, round_id)
+    from engine.rounds import general
+
     with alone(lock_of(s, round_id)):
         if read(s, round_id, "evaluation") is not None:
             return
         held_out = layouts.of_release(releases.load(s.blobs, begun.release)).only("val")
-        after = s.model(checkpoint_of(s, round_id))
-        before = s.model(_parent(begun))
-        figures: dict[str, object] = {
-            name: asdict(first_frame.measure(held_out, loaded, PROTOCOL))
-            for name, loaded in (("before", before), ("after", after))
-        }
-        figures |= {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
+        kept = None if begun.general is None else general.held_out(s, begun.general)
+        figures: dict[str, object] = {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
+        for name, checkpoint in (("before", _parent(begun)), ("after", checkpoint_of(s, round_id))):
+            loaded = s.model(checkpoint)
+            figures[name] = asdict(first_frame.measure(held_out, loaded, PROTOCOL))
+            if kept is not None:
+                figures[f"general_{name}"] = asdict(first_frame.measure(kept, loaded, PROTOCOL))
         s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
+
+
+def _metrics(written: Mapping[str, Any]) -> gate.Metrics:
+    """Metrics as `evaluate` wrote them."""
+    return TypeAdapter(gate.Metrics).validate_python(written)
 
 
 def decide(s: Services, round_id: str) -> RoundResult:
@@ -144,18 +160,38 @@ def _decide(s: Services, round_id: str) -> RoundResult:
         figures = read(s, round_id, "evaluation")
         if figures is None:
             raise NoSuchRound(f"round {round_id} has not been evaluated")
-        before, after = gate.Metrics(**figures["before"]), gate.Metrics(**figures["after"])
-        rule = gate.PromotionRule(min_gain=begun.min_gain / 100)
-        decision = gate.promote(before, after, rule)
+        before, after = _metrics(figures["before"]), _metrics(figures["after"])
+        kept = None
+        if "general_before" in figures:
+            kept = _metrics(figures["general_before"]), _metrics(figures["general_after"])
+        rule = gate.PromotionRule(
+            min_gain=begun.min_gain / 100,
+            min_masklets=begun.min_masklets,
+            min_videos=begun.min_videos,
+            max_slice_loss=begun.max_slice_loss / 100,
+            max_forgotten=begun.max_forgotten / 100,
+        )
+        decision = gate.promote(before, after, rule, kept)
         serving = s.checkpoint().name
         if decision.passed and serving not in (
             begun.parent,
             round_id,
         ):  # itself: an earlier call was interrupted after the promotion
             reason = f"{serving} serves now, and the round was measured against {begun.parent}"
-            decision = gate.GateDecision(passed=False, reasons=(reason,))
-        outcome = RoundResult(round_id, decision.passed, decision.reasons, before.jf, after.jf, after.masklets)
+            decision = replace(decision, passed=False, reasons=(reason,))
+        outcome = RoundResult(
+            round_id,
+            decision.passed,
+            decision.reasons,
+            before.jf,
+            after.jf,
+            after.masklets,
+            interval=None if decision.gain is None else (decision.gain.low, decision.gain.high),
+            general_before=kept and kept[0].jf,
+            general_after=kept and kept[1].jf,
+        )
         metrics = {"jf_before": before.jf, "jf_after": after.jf, "promoted": float(decision.passed)}
+        metrics |= {"general_before": kept[0].jf, "general_after": kept[1].jf} if kept else {}
         run_id = s.registry.record(round_id, asdict(begun) | {"rule": json.dumps(asdict(rule))}, metrics)
         if decision.passed:
             key = f"checkpoints/{round_id}"

@@ -1,14 +1,14 @@
 """Decides whether a round should start, and pins everything that it depends on.
 
-A round's id follows from its inputs (release, parent checkpoint, steps, rate, seed), so starting the same round again
-finds it.
+A round's id follows from all of its inputs (release, parent checkpoint, budget, gate, seed), so starting the same
+round again finds it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
@@ -83,24 +83,28 @@ def _check_release(pinned: Release) -> None:
 def _round(s: Services, release: Release, steps: int | None = None, lr: float | None = None, seed: int = 1) -> Round:
     """The round that would start now."""
     parent, chosen = s.checkpoint(), s.settings.rounds
-    steps = chosen.steps if steps is None else steps
-    lr = chosen.lr if lr is None else float(lr)
-    parts = (release.name, parent.name, str(steps), repr(lr), str(seed), str(chosen.image_size), repr(chosen.min_gain))
-    number = parent.round + 1
-    return Round(
-        round_id=f"round-{number:03d}-{content_id(*parts, length=8)}",
-        number=number,
+    pinned = Round(
+        round_id="",
+        number=parent.round + 1,
         release=release.name,
         parent=parent.name,
         parent_key=parent.key,
         parent_round=parent.round,
-        steps=steps,
-        lr=lr,
+        steps=chosen.steps if steps is None else steps,
+        lr=chosen.lr if lr is None else float(lr),
         seed=seed,
         image_size=chosen.image_size,
-        min_gain=chosen.min_gain,
         masklets=_count(release, "train"),
+        min_gain=chosen.min_gain,
+        min_masklets=chosen.min_masklets,
+        min_videos=chosen.min_videos,
+        max_slice_loss=chosen.max_slice_loss,
+        max_forgotten=chosen.max_forgotten,
+        general=chosen.general,
+        replay=chosen.replay,
+        parts=chosen.parts,
     )
+    return replace(pinned, round_id=f"round-{pinned.number:03d}-{content_id(repr(pinned), length=8)}")
 
 
 def _count(release: Release, split: str) -> int:

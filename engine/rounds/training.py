@@ -24,6 +24,7 @@ from engine.rounds.recipes import to_json
 from engine.rounds.watch import Watch
 from model import architecture, checkpoints, parallel, trainer
 from model.checkpoints import LoadedModel
+from model.clips import DrawClip
 from model.recipe import Recipe, TrainingStage
 from model.trainer import RunOptions, TrainingProgress
 from storage.wording import counted
@@ -46,15 +47,18 @@ def samplers_of(data: Dataset, known: Sequence[Indexed], recipe: Recipe) -> Samp
 def fine_tune(
     parent: LoadedModel,
     recipe: Recipe,
-    samplers: Samplers,
+    clips: Mapping[TrainingStage, DrawClip],
     watch: Watch,
     options: RunOptions,
     report: Callable[[TrainingProgress], None],
 ) -> Sam2VideoModel:
-    """Trains the parent's weights at the recipe's image size. An interrupted run continues from its last saved step."""
+    """Trains the parent's weights at the recipe's image size. An interrupted run continues from its last saved step.
+
+    clips: draws those of each stage.
+    """
     return trainer.train(
         architecture.resized(parent.model, recipe.stages[0].image_size),
-        samplers.__getitem__,
+        clips.__getitem__,
         recipe,
         watch.folder,
         replace(options, look_every=watch.every),

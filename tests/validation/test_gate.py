@@ -3,48 +3,80 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from validation import gate
 from validation.gate import Metrics, PromotionRule
+from validation.paired import Scored
 
-BEFORE = Metrics(jf=0.70, masklets=20, slices={"size=small": 0.5, "size=large": 0.8})
+VIDEOS = ("a", "b", "c", "d")
 
 
-def after(jf: float, **changes) -> Metrics:
-    return Metrics(**{"jf": jf, "masklets": 20, "slices": {"size=small": 0.5, "size=large": 0.8}, **changes})
+def metrics(jf: float, *, per_video: int = 4, small: float | None = None, spread: float = 0.0) -> Metrics:
+    """Of four videos. small: J&F of one masklet of each. spread: how far the videos lie apart, without the mean."""
+    scores = []
+    for n, video in enumerate(VIDEOS):
+        for k in range(per_video):
+            of = small if k == 0 and small is not None else jf + spread * (n - 1.5)
+            scores.append(
+                Scored(video_id=video, name=str(k), jf=of, slices=("size=small" if k == 0 else "size=large",))
+            )
+    return Metrics.of(scores)
+
+
+def without(measured: Metrics, video: str) -> Metrics:
+    return Metrics.of([scored for scored in measured.scores if scored.video_id != video])
+
+
+BEFORE = metrics(0.5, small=0.5)
 
 
 @pytest.mark.parametrize(
-    ("metrics", "rule", "passed", "says"),
+    ("after", "rule", "passed", "says"),
     [
-        (after(0.75), PromotionRule(), True, "0.7000 -> 0.7500 (+0.0500)"),
-        (after(0.70), PromotionRule(), True, "+0.0000"),
-        (after(0.69), PromotionRule(), False, "gained -0.0100, at least +0.0000"),
-        (after(0.71), PromotionRule(min_gain=0.02), False, "at least +0.0200"),
-        (after(0.75, masklets=19), PromotionRule(), False, "the old one on 20"),
-        (after(0.75, masklets=0), PromotionRule(), False, "measured on 0 masklets"),
-        (after(0.75, slices={"size=small": 0.44, "size=large": 0.9}), PromotionRule(), False, "slice size=small"),
-        (after(0.75, slices={"size=small": 0.46, "size=large": 0.9}), PromotionRule(), True, ""),
-        (after(0.75, slices={"size=small": 0.5}), PromotionRule(), False, "size=large was not measured"),
-        (after(math.nan), PromotionRule(), False, "not a number"),
-        (after(0.75, slices={"size=small": math.nan}), PromotionRule(), False, "size=small is not a number"),
+        (metrics(0.6), PromotionRule(), True, "better: held-out J&F 50.0 -> 60.0: +10.0 points"),
+        (metrics(0.5), PromotionRule(), False, "not clearly better: held-out J&F 50.0 -> 50.0: +0.0 points"),
+        (metrics(0.4), PromotionRule(), False, "not clearly better"),
+        (metrics(0.53, spread=0.1), PromotionRule(), False, "not clearly better"),  # chance may explain it
+        (metrics(0.6, spread=0.02), PromotionRule(), True, "16 masklets of 4 videos"),
+        (metrics(0.52), PromotionRule(min_gain=0.03), False, "gained less than 3.0 points"),
+        (metrics(0.52), PromotionRule(min_gain=0.02 - 1e-9), True, "better"),
+        (metrics(0.7, small=0.4), PromotionRule(), False, "clearly worse on size=small: -10.0 points"),
+        (metrics(0.7, small=0.46), PromotionRule(), True, "better"),
+        (metrics(0.7), PromotionRule(min_masklets=17), False, "only 16 held-out masklets of 4 videos"),
+        (metrics(0.7), PromotionRule(min_videos=5), False, "at least 10 of 5 needed"),
+        (without(metrics(0.7), "d"), PromotionRule(), False, "measured on different masklets"),
+        (metrics(math.nan), PromotionRule(), False, "not a number"),
     ],
 )
-def test_a_checkpoint_is_promoted_only_if_every_condition_holds(metrics, rule, passed, says):
-    decision = gate.promote(BEFORE, metrics, rule)
+def test_a_checkpoint_is_promoted_only_if_every_condition_holds(after, rule, passed, says):
+    decision = gate.promote(BEFORE, after, rule)
     assert decision.passed is passed
-    assert any(says in reason for reason in decision.reasons)
+    assert any(says in reason for reason in decision.reasons), decision.reasons
 
 
 def test_every_failed_condition_is_a_reason():
-    decision = gate.promote(BEFORE, after(0.5, masklets=3, slices={}), PromotionRule())
-    assert len(decision.reasons) == 4
+    general = metrics(0.8), metrics(0.6)
+    decision = gate.promote(BEFORE, metrics(0.5, small=0.3), PromotionRule(), general)
+    assert [reason.split(":")[0] for reason in decision.reasons] == [
+        "not clearly better",
+        "clearly worse on size=small",
+        "forgot too much of the general set",
+    ]
 
 
-def test_the_first_checkpoint_passes_against_itself():
-    assert gate.promote(BEFORE, BEFORE, PromotionRule()).passed
+@pytest.mark.parametrize(("forgotten", "passed"), [(0.05, True), (0.2, False), (-0.1, True)])
+def test_a_checkpoint_that_forgets_too_much_is_not_promoted(forgotten, passed):
+    decision = gate.promote(BEFORE, metrics(0.7), PromotionRule(), (metrics(0.8), metrics(0.8 - forgotten)))
+    assert decision.passed is passed
+
+
+def test_a_slice_of_one_video_alone_does_not_stop_a_checkpoint():
+    lone = [replace(s, slices=("size=small",) if s.video_id == "a" else ()) for s in BEFORE.scores]
+    worse = [replace(s, jf=0.2 if s.video_id == "a" and s.name == "0" else 0.8) for s in lone]
+    assert gate.promote(Metrics.of(lone), Metrics.of(worse), PromotionRule()).passed
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,12 @@ def test_a_round_is_held_while_it_is_evaluated(s, true_release, monkeypatch):
 
     def measure(*arguments):
         states.append(record.state_of(s, begun))
-        return gate.Metrics(jf=0.5, masklets=1, slices={})
+        return gate.Metrics(jf=0.5, masklets=1)
 
     monkeypatch.setattr(first_frame, "measure", measure)
     monkeypatch.setattr(s, "model", lambda checkpoint: None)
     retraining.evaluate(s, begun.round_id)
-    assert states == [RoundState.RUNNING] * 2
+    assert set(states) == {RoundState.RUNNING}
 
 
 @pytest.mark.parametrize("written", [b"", b"[]", b'{"round_id": "round-001-a"}'])

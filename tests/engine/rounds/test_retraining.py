@@ -46,7 +46,7 @@ def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, tru
     samples = s.registry._client.list_artifacts(s.registry.track(round_id).run_id, "samples")
     assert [item.path for item in samples] == ["samples/0000001.jpg"]
     outcome = retraining.decide(s, measured(s, round_id, gain=0.01))
-    assert not outcome.promoted and "at least +0.05" in outcome.reasons[0]
+    assert not outcome.promoted and "gained less than 5.0 points" in outcome.reasons[0]
 
 
 def test_a_second_trainer_waits_for_the_first_and_finds_its_checkpoint(s, true_release, monkeypatch):

@@ -1,0 +1,83 @@
+"""Compares two checkpoints on the same masklets: the mean gain, and how far chance alone could move it.
+
+Masklets of one video are alike, so the bootstrap draws videos, not masklets. Knows nothing of models or rules.
+Source: Efron and Tibshirani 1993, chapters 13 and 14 (percentile interval, draws of clusters).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """J&F of one held-out masklet, in [0, 1]. slices: the groups that it belongs to, as "size=small"."""
+
+    video_id: str
+    name: str
+    jf: float
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """A mean over masklets with its 95 % interval; differences of J&F, or J&F itself."""
+
+    mean: float
+    low: float
+    high: float
+    masklets: int
+    videos: int
+
+    @property
+    def points(self) -> str:
+        """As text, in points: "+3.2 points (95 % interval +1.0 to +5.4)"."""
+        return f"{100 * self.mean:+.1f} points (95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+
+class NotPaired(ValueError):
+    """Two checkpoints were measured on different masklets."""
+
+
+def gains(before: Iterable[Scored], after: Iterable[Scored]) -> list[Scored]:
+    """For each masklet the J&F that the second checkpoint gained, as a `Scored`. Raises NotPaired."""
+    old = {(s.video_id, s.name): s.jf for s in before}
+    new = list(after)
+    if len(new) != len(old) or any((s.video_id, s.name) not in old for s in new):
+        raise NotPaired("the two checkpoints were measured on different masklets")
+    return [Scored(video_id=s.video_id, name=s.name, jf=s.jf - old[s.video_id, s.name], slices=s.slices) for s in new]
+
+
+def mean_of(scores: Sequence[Scored]) -> Change:
+    """The mean over masklets, and its interval by a bootstrap over videos. The same scores give the same interval.
+
+    Raises ValueError without scores.
+    """
+    if not scores:
+        raise ValueError("no masklet was measured")
+    by_video: dict[str, list[float]] = defaultdict(list)
+    for scored in scores:
+        by_video[scored.video_id].append(scored.jf)
+    sums = np.array([sum(of) for of in by_video.values()])
+    counts = np.array([len(of) for of in by_video.values()])
+    drawn = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return Change(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()), len(sums))
+
+
+def by_slice(scores: Iterable[Scored]) -> Mapping[str, list[Scored]]:
+    """The scores of each slice, by its name, sorted."""
+    found: dict[str, list[Scored]] = defaultdict(list)
+    for scored in scores:
+        for name in scored.slices:
+            found[name].append(scored)
+    return dict(sorted(found.items()))
