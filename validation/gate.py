@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from storage.wording import counted
 from validation import paired
-from validation.paired import Change, Scored
+from validation.paired import Change, MaskletJF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +22,13 @@ class Metrics:
     jf: float  # J&F, mean over masklets
     masklets: int  # how many were measured
     slices: Mapping[str, float] = field(default_factory=dict)  # J&F by slice: "size=small", "entry=late", …
-    scores: tuple[Scored, ...] = ()  # of each masklet
+    each: tuple[MaskletJF, ...] = ()  # of each masklet
 
     @staticmethod
-    def of(scores: Sequence[Scored]) -> Metrics:
-        """The means of scores. Raises ValueError without any."""
-        slices = {name: paired.mean_of(of).mean for name, of in paired.by_slice(scores).items()}
-        return Metrics(jf=paired.mean_of(scores).mean, masklets=len(scores), slices=slices, scores=tuple(scores))
+    def of(measured: Sequence[MaskletJF]) -> Metrics:
+        """The metrics from each masklet's J&F. Raises ValueError without a masklet."""
+        slices = {name: paired.mean_of(of).mean for name, of in paired.by_slice(measured).items()}
+        return Metrics(jf=paired.mean_of(measured).mean, masklets=len(measured), slices=slices, each=tuple(measured))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +58,15 @@ def promote(
 
     general: the two checkpoints on a fixed set outside the release, to see what was forgotten; None: not measured.
     """
-    values = [*before.scores, *after.scores, *(s for metrics in general or () for s in metrics.scores)]
-    if any(not math.isfinite(scored.jf) for scored in values):
+    values = [*before.each, *after.each, *(s for metrics in general or () for s in metrics.each)]
+    if any(not math.isfinite(one.jf) for one in values):
         return GateDecision(passed=False, reasons=("a J&F is not a number",))
     try:
-        gains = paired.gains(before.scores, after.scores)
-        forgotten = paired.gains(general[0].scores, general[1].scores) if general else []
+        gains = paired.gains(before.each, after.each)
+        forgotten = paired.gains(general[0].each, general[1].each) if general else []
     except paired.NotPaired as error:
         return GateDecision(passed=False, reasons=(str(error),))
-    videos = len({scored.video_id for scored in gains})
+    videos = len({one.video_id for one in gains})
     if len(gains) < max(1, rule.min_masklets) or videos < rule.min_videos:
         few = f"only {counted(len(gains), 'held-out masklet')} of {counted(videos, 'video')} could be measured"
         return GateDecision(passed=False, reasons=(f"{few}; at least {rule.min_masklets} of {rule.min_videos} needed",))

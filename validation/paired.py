@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class MaskletJF:
     """J&F of one held-out masklet, in [0, 1]. slices: the groups that it belongs to, as "size=small"."""
 
     video_id: str
@@ -46,25 +46,27 @@ class NotPaired(ValueError):
     """Two checkpoints were measured on different masklets."""
 
 
-def gains(before: Iterable[Scored], after: Iterable[Scored]) -> list[Scored]:
-    """For each masklet the J&F that the second checkpoint gained, as a `Scored`. Raises NotPaired."""
+def gains(before: Iterable[MaskletJF], after: Iterable[MaskletJF]) -> list[MaskletJF]:
+    """For each masklet the J&F that the second checkpoint gained, as a `MaskletJF`. Raises NotPaired."""
     old = {(s.video_id, s.name): s.jf for s in before}
     new = list(after)
     if len(new) != len(old) or any((s.video_id, s.name) not in old for s in new):
         raise NotPaired("the two checkpoints were measured on different masklets")
-    return [Scored(video_id=s.video_id, name=s.name, jf=s.jf - old[s.video_id, s.name], slices=s.slices) for s in new]
+    return [
+        MaskletJF(video_id=s.video_id, name=s.name, jf=s.jf - old[s.video_id, s.name], slices=s.slices) for s in new
+    ]
 
 
-def mean_of(scores: Sequence[Scored]) -> Change:
-    """The mean over masklets, and its interval by a bootstrap over videos. The same scores give the same interval.
+def mean_of(measured: Sequence[MaskletJF]) -> Change:
+    """The mean over masklets, and its interval by a bootstrap over videos. The same J&F give the same interval.
 
-    Raises ValueError without scores.
+    Raises ValueError without a masklet.
     """
-    if not scores:
+    if not measured:
         raise ValueError("no masklet was measured")
     by_video: dict[str, list[float]] = defaultdict(list)
-    for scored in scores:
-        by_video[scored.video_id].append(scored.jf)
+    for one in measured:
+        by_video[one.video_id].append(one.jf)
     sums = np.array([sum(of) for of in by_video.values()])
     counts = np.array([len(of) for of in by_video.values()])
     drawn = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
@@ -74,10 +76,10 @@ def mean_of(scores: Sequence[Scored]) -> Change:
     return Change(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()), len(sums))
 
 
-def by_slice(scores: Iterable[Scored]) -> Mapping[str, list[Scored]]:
-    """The scores of each slice, by its name, sorted."""
-    found: dict[str, list[Scored]] = defaultdict(list)
-    for scored in scores:
-        for name in scored.slices:
-            found[name].append(scored)
+def by_slice(measured: Iterable[MaskletJF]) -> Mapping[str, list[MaskletJF]]:
+    """The masklets of each slice, by its name, sorted."""
+    found: dict[str, list[MaskletJF]] = defaultdict(list)
+    for one in measured:
+        for name in one.slices:
+            found[name].append(one)
     return dict(sorted(found.items()))

@@ -7,7 +7,7 @@ from storage import parts, releases, rle
 from storage.formats import sav
 from storage.records import content_id
 from validation.gate import Metrics
-from validation.paired import Scored
+from validation.paired import MaskletJF
 
 
 def release_of(s, name, change=lambda row: row):
@@ -49,7 +49,7 @@ def only_on(*shown):
 def measured(s, round_id, gain=0.1):
     """Writes the records of `train` and `evaluate` without weights: J&F 0.5 before, and `gain` more after."""
     figures = {
-        name: asdict(Metrics.of([Scored(video_id=f"v{n % 4}", name=str(n), jf=jf) for n in range(12)]))
+        name: asdict(Metrics.of([MaskletJF(video_id=f"v{n % 4}", name=str(n), jf=jf) for n in range(12)]))
         for name, jf in (("before", 0.5), ("after", 0.5 + gain))
     }
     s.blobs.create(f"checkpoints/{round_id}/meta.json", b"{}")

@@ -9,7 +9,7 @@ import pytest
 
 from validation import gate
 from validation.gate import Metrics, PromotionRule
-from validation.paired import Scored
+from validation.paired import MaskletJF
 
 VIDEOS = ("a", "b", "c", "d")
 
@@ -21,13 +21,13 @@ def metrics(jf: float, *, per_video: int = 4, small: float | None = None, spread
         for k in range(per_video):
             of = small if k == 0 and small is not None else jf + spread * (n - 1.5)
             scores.append(
-                Scored(video_id=video, name=str(k), jf=of, slices=("size=small" if k == 0 else "size=large",))
+                MaskletJF(video_id=video, name=str(k), jf=of, slices=("size=small" if k == 0 else "size=large",))
             )
     return Metrics.of(scores)
 
 
 def without(measured: Metrics, video: str) -> Metrics:
-    return Metrics.of([scored for scored in measured.scores if scored.video_id != video])
+    return Metrics.of([scored for scored in measured.each if scored.video_id != video])
 
 
 BEFORE = metrics(0.5, small=0.5)
@@ -74,7 +74,7 @@ def test_a_checkpoint_that_forgets_too_much_is_not_promoted(forgotten, passed):
 
 
 def test_a_slice_of_one_video_alone_does_not_stop_a_checkpoint():
-    lone = [replace(s, slices=("size=small",) if s.video_id == "a" else ()) for s in BEFORE.scores]
+    lone = [replace(s, slices=("size=small",) if s.video_id == "a" else ()) for s in BEFORE.each]
     worse = [replace(s, jf=0.2 if s.video_id == "a" and s.name == "0" else 0.8) for s in lone]
     assert gate.promote(Metrics.of(lone), Metrics.of(worse), PromotionRule()).passed
 

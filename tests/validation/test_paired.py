@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from validation import paired
-from validation.paired import NotPaired, Scored
+from validation.paired import MaskletJF, NotPaired
 
 
 def scored(video, name, jf, *slices):
-    return Scored(video_id=video, name=name, jf=jf, slices=slices)
+    return MaskletJF(video_id=video, name=name, jf=jf, slices=slices)
 
 
 def test_gains_are_paired_by_video_and_masklet_in_any_order():

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 
+from engine.datasets.clip_sampler import ClipSampler
 from engine.rounds import general, recipes
 from engine.rounds.general import WithReplay
 from model.clips import Clip
@@ -36,6 +37,7 @@ def test_the_synthetic_set_replays_clips_that_it_does_not_measure(s):
 def test_a_release_is_replayed_from_its_training_videos_and_measured_on_the_held_out_ones(s, true_release):
     assert {video.split for video in general.held_out(s, true_release.name).videos()} == {"val"}
     sampler = general.training_clips(s, true_release.name, STAGE)
+    assert isinstance(sampler, ClipSampler)
     assert {of[0].number for of in sampler.places} <= {
         n for n, entry in enumerate(sampler.data.entries) if entry.split == "train"
     }
