@@ -196,7 +196,7 @@ class Settings(BaseSettings):
             if isinstance(group.annotation, type) and issubclass(group.annotation, _Part):
                 names |= {f"{part}.{name}" for name in group.annotation.model_fields}
         # pydantic-settings ignores unknown variables
-        setting_names.check_variables(os.environ, {*names, "config", "password"})
+        setting_names.check_variables(os.environ, {*names, "config"})
         try:
             toml = TomlConfigSettingsSource(settings_cls, file)
         except tomllib.TOMLDecodeError as error:

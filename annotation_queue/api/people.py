@@ -19,7 +19,7 @@ router = APIRouter(tags=["people"])
 
 @dataclass(frozen=True, kw_only=True)
 class SetPerson:
-    """A person to add, or to change; None leaves a part as it is."""
+    """A person to add, or to change; None leaves a part as it is. A password may be set only by its own person."""
 
     name: str
     roles: tuple[Role, ...]

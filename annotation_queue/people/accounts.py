@@ -107,7 +107,7 @@ class Accounts:
 
         by: the person who does so; None: the operator of the server.
         Raises ValueError for an invalid name or skill, for no role, and for a password shorter than MIN_PASSWORD;
-        NotAllowed if `by` may not do this.
+        NotAllowed if `by` may not do this. Nobody sets another person's password: they could log in as that person.
         """
         check_id(name, "name")
         person = Person(name=name, roles=frozenset(Role(role) for role in roles))
@@ -115,6 +115,8 @@ class Accounts:
             raise ValueError(f"{name} needs a role: {', '.join(Role)}")
         if name == PIPELINE and (person.roles != {Role.PIPELINE} or password is not None):
             raise NotAllowed(f"{PIPELINE} is a built-in account: it keeps its one role, and has no password")
+        if password is not None and by is not None and by.name != name:
+            raise NotAllowed(f"only the operator sets the password of {name}: `masklets users add {name} --role ...`")
         values = {"roles": ",".join(sorted(person.roles))}
         if skills is not None:
             person = replace(person, skills=frozenset(check_id(skill, "skill") for skill in skills))

@@ -122,7 +122,7 @@ export const me = async () => remember(await ask("GET", "/api/me"));
 export const logOut = () => ask("POST", "/api/logout");
 /** @type {() => Promise<Account[]>} */
 export const people = () => ask("GET", "/api/people");
-/** @type {(body: {name: string, roles: string[], skills: string[], password?: string}) => Promise<Account>} */
+/** @type {(body: {name: string, roles: string[], skills: string[]}) => Promise<Account>} */
 export const setPerson = (body) => ask("POST", "/api/people", body);
 /** @type {(name: string, disabled: boolean) => Promise<void>} */
 export const disable = (name, disabled) => ask("POST", `/api/people/${name}/disable`, { disabled });

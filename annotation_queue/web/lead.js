@@ -265,7 +265,6 @@ form.addEventListener("submit", (event) => {
       name: text("name").trim(),
       roles: sent.getAll("role").map(String),
       skills: text("skills").split(/[\s,]+/).filter(Boolean),
-      ...(text("password") ? { password: text("password") } : {}),
     });
     form.reset();
   });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,20 +58,31 @@ def add(
         list[str] | None,
         typer.Option(help="A skill that tickets may require; may be repeated. Default: skills stay unchanged."),
     ] = None,
-    password: Annotated[
-        str | None, typer.Option(help="Default: one is made and printed.", envvar="MASKLETS_PASSWORD")
-    ] = None,
+    password_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--password-stdin",
+            help="Read the password from standard input; on a terminal, ask for it. Default: one is made and printed.",
+        ),
+    ] = False,
 ) -> None:
     """Add a person, or change a person's roles, skills and password."""
     from annotation_queue.records import Role
     from engine.services import connect
 
     roles = [console.member(word, Role, "roles") for word in role]
-    chosen = password or secrets.token_urlsafe(12)
+    chosen = _read_password() if password_stdin else secrets.token_urlsafe(12)
     with connect() as s:
         _, accounts = s.open_queue()
         accounts.add(name, roles, chosen, skills=skill)
-    console.out.print(f"{name} ({', '.join(role)})" + ("" if password else f", password {chosen}"))
+    console.out.print(f"{name} ({', '.join(role)})" + ("" if password_stdin else f", password {chosen}"))
+
+
+def _read_password() -> str:
+    """A password from a prompt without echo, or the first line of standard input. No argument: `ps` would show it."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\r\n")
 
 
 @app.command("list")

@@ -14,7 +14,7 @@ def test_leads_manage_people_but_not_admins(queue):
     with queue.client("lea") as lea, queue.client("boss") as boss, queue.client("vera") as vera:
         http, post = lea._http, lea._http.post
         assert vera._http.get("/api/people").status_code == 403
-        ned = {"name": "ned", "roles": ["verifier"], "skills": ["birds"], "password": PASSWORD}
+        ned = {"name": "ned", "roles": ["verifier"], "skills": ["birds"]}
         account = post("/api/people", json=ned).json()
         assert (account["roles"], account["skills"], account["tokens"]) == (["verifier"], ["birds"], [])
         for body in ({"name": "ned", "roles": ["admin"]}, {"name": "boss", "roles": ["verifier"]}):
@@ -32,6 +32,7 @@ def test_leads_manage_people_but_not_admins(queue):
         assert http.delete(f"/api/people/ned/tokens/{token_id}").status_code == 204
         assert httpx.get(f"{queue.url}/api/me", headers=bearer).status_code == 401
         assert http.delete(f"/api/people/ned/tokens/{token_id}").status_code == 422
+        queue.accounts.add("ned", [Role.VERIFIER], PASSWORD)
         login = {"name": "ned", "password": PASSWORD}
         cookie = httpx.post(f"{queue.url}/api/login", json=login).cookies
         assert post("/api/people/ned/disable", json={}).status_code == 204
@@ -41,9 +42,34 @@ def test_leads_manage_people_but_not_admins(queue):
         assert httpx.post(f"{queue.url}/api/login", json=login).status_code == 200
         audit = [(line["actor"], line["action"]) for line in http.get("/api/audit").json() if line["subject"] == "ned"]
         failed, logged_in = ("(nobody)", "fail to log in"), ("ned", "log in")
-        before = [("lea", "revoke token"), ("(operator)", "issue token"), ("lea", "set person")]
+        before = [
+            ("(operator)", "set person"),
+            ("lea", "revoke token"),
+            ("(operator)", "issue token"),
+            ("lea", "set person"),
+        ]
         assert audit == [logged_in, ("lea", "enable"), failed, ("lea", "disable"), logged_in, *before]
         assert PASSWORD not in http.get("/api/audit").text and token not in http.get("/api/audit").text
+
+
+def test_nobody_sets_the_password_of_another_person(queue):
+    queue.accounts.add("boss", [Role.ADMIN])
+    login = {"name": "vera", "password": PASSWORD}
+    cookie = httpx.post(f"{queue.url}/api/login", json=login).cookies
+    for who in ("lea", "boss"):
+        with queue.client(who) as manager:
+            for name in ("vera", "new"):
+                person = {"name": name, "roles": ["verifier"], "password": "known to the lead"}
+                answer = manager._http.post("/api/people", json=person)
+                assert (answer.status_code, answer.json()["kind"]) == (403, "NotAllowed")
+                taken = httpx.post(f"{queue.url}/api/login", json={"name": name, "password": "known to the lead"})
+                assert taken.status_code == 401
+    assert httpx.get(f"{queue.url}/api/me", cookies=cookie).status_code == 200, "the person's logins end"
+    assert httpx.post(f"{queue.url}/api/login", json=login).status_code == 200
+    with queue.client("lea") as lea:
+        mine = {"name": "lea", "roles": ["lead"], "password": "my own new password"}
+        assert lea._http.post("/api/people", json=mine).status_code == 200
+    assert httpx.post(f"{queue.url}/api/login", json=mine).status_code == 200
 
 
 def test_a_lead_issues_a_token_for_a_program_of_their_own(queue):

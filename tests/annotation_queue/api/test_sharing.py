@@ -117,8 +117,8 @@ def test_requests_are_answered_while_passwords_are_checked(tmp_path, gate):
 def test_a_password_is_set_while_nobody_waits_for_it(tmp_path, gate):
     with running(tmp_path, gate) as (url, accounts):
         headers = {"Authorization": f"Bearer {accounts.issue_token('lea')}"}
-        person = {"name": "new", "roles": ["verifier"], "password": PASSWORD}
-        assert httpx.post(f"{url}/api/people", json=person, headers=headers).json()["name"] == "new"
+        person = {"name": "lea", "roles": ["lead"], "password": PASSWORD}
+        assert httpx.post(f"{url}/api/people", json=person, headers=headers).json()["name"] == "lea"
 
 
 def test_one_person_cannot_occupy_every_thread(tmp_path, gate):

@@ -130,9 +130,41 @@ def test_doctor_reports_too_few_people_for_the_settings(tmp_path, asked, people,
     assert check.ok == (detail is None) and check.detail.startswith(detail or "")
 
 
+class Terminal(io.StringIO):
+    """Standard input at which a person types."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stdin", [io.StringIO("correct horse\n"), Terminal()])
+def test_a_password_comes_from_standard_input_or_a_prompt_and_never_from_an_argument(
+    monkeypatch, capsys, tmp_path, stdin
+):
+    settings = Settings(home=tmp_path / "home")
+    monkeypatch.setenv("MASKLETS_HOME", str(settings.home))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    typed = []
+
+    def prompt(text, **how):
+        typed.append(how)
+        return "correct horse"
+
+    monkeypatch.setattr("typer.prompt", prompt)
+    ada = ("users", "add", "ada", "--role", "verifier")
+    assert command(monkeypatch, *ada, "--password", "correct horse") == 2
+    assert command(monkeypatch, *ada, "--password-stdin") == 0
+    assert "correct horse" not in capsys.readouterr().out
+    assert typed == ([{"hide_input": True, "confirmation_prompt": True}] if stdin.isatty() else [])
+    assert command(monkeypatch, "users", "add", "bob", "--role", "verifier") == 0
+    made = capsys.readouterr().out.split()[-1]
+    with connect(settings) as s:
+        _, accounts = s.open_queue()
+        assert accounts.has_password("ada", "correct horse") and accounts.has_password("bob", made)
+
+
 def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MASKLETS_PASSWORD", "correct horse")
 
     def said(*words, status=0):
         assert command(monkeypatch, "users", *words) == status
