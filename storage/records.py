@@ -1,4 +1,4 @@
-"""The records that every folder shares: frozen data, and the function that makes ids.
+"""The records that every folder shares: frozen data, the order of masklets, and the function that makes ids.
 
 Does not know files, tables or the network. A mask is a COCO compressed RLE (`bytes` counts, column-major);
 `frame_idx` counts frames of the stored 24 fps video, and annotated frames are every 4th.
@@ -7,6 +7,7 @@ Does not know files, tables or the network. A mask is a COCO compressed RLE (`by
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -54,9 +55,11 @@ class Video:
     source_fps: float  # average of the source
     variable_rate: bool  # the source's frame intervals differed
     rotation: int  # degrees that were applied, clockwise
-    split: str  # "train" or "val": a video never changes side
+    split: str  # "train" or "val": a video never changes side; "test" only if an imported annotation says so
     batch_id: str  # the ingest run that admitted it
     truth_key: str | None = None  # blob of an SA-V JSON with ground truth, if the source has one
+    source_name: str | None = None  # of an imported video: its id in its dataset
+    source_metadata: str | None = None  # of an imported video: JSON object of what its dataset says about it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,7 @@ class Masklet:
     verified_by: str | None = None
     annotated_by: str | None = None
     split: str = "train"
+    source_position: int | None = None  # of an imported masklet: its place among the objects of its file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,18 @@ class Prompt:
     labels: tuple[int, ...] = ()  # 1 positive, 0 negative
     box_xyxy: tuple[float, float, float, float] | None = None
     mask_rle: bytes | None = field(default=None)  # COCO counts at the video's size
+
+
+def in_order(masklets: Iterable[Masklet]) -> list[Masklet]:
+    """Sorted by video. In a video, imported masklets come first, in the order of their files; the others by id."""
+
+    def place(masklet: Masklet) -> tuple[str, bool, bool, int, str]:
+        position = masklet.source_position
+        if position is None:
+            return (masklet.video_id, True, False, 0, masklet.masklet_id)
+        return (masklet.video_id, False, masklet.kind == "auto", position, masklet.masklet_id)
+
+    return sorted(masklets, key=place)
 
 
 def content_id(*parts: str | bytes, length: int = 16) -> str:

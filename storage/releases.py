@@ -29,7 +29,7 @@ from storage import arrow
 from storage.blobs.base import BlobError, BlobMissing, Blobs
 from storage.masklet_rules import list_problem
 from storage.parts import video_of
-from storage.records import Masklet, Video
+from storage.records import Masklet, Video, in_order
 
 if TYPE_CHECKING:
     from storage.tables import Tables
@@ -89,11 +89,11 @@ class Release:
     digest: str = field(repr=False, compare=False)  # sha256 of the manifest
 
     def masklets(self, video_ids: Collection[str] | None = None) -> list[Masklet]:
-        """The masklets, sorted by video and id; None: of all videos. See `iter_masklets` for large releases.
+        """The masklets, `in_order`; None: of all videos. See `iter_masklets` for large releases.
 
         Raises ReleaseError for a masklet whose lists differ in length: it could not be exported or trained on.
         """
-        found = sorted(self.iter_masklets(video_ids), key=lambda masklet: (masklet.video_id, masklet.masklet_id))
+        found = in_order(self.iter_masklets(video_ids))
         for masklet in found:
             if problem := list_problem(masklet):
                 raise ReleaseError(f"release {self.name}: masklet {masklet.masklet_id}: {problem}")

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from storage import arrow
 from storage.errors import first_line
-from storage.records import Masklet, Operation, Quarantined, Video
+from storage.records import Masklet, Operation, Quarantined, Video, in_order
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -171,9 +171,8 @@ class Tables:
         return unique_videos(rows)
 
     def masklets(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Masklet]:
-        """The published masklets, sorted by video and id."""
-        rows = arrow.from_arrow(Masklet, self.scan("masklets", snapshot_id=snapshot_id, where=where))
-        return sorted(rows, key=lambda masklet: (masklet.video_id, masklet.masklet_id))
+        """The published masklets, `in_order`."""
+        return in_order(arrow.from_arrow(Masklet, self.scan("masklets", snapshot_id=snapshot_id, where=where)))
 
     def operations(self, *, where: str | None = None) -> list[Operation]:
         """The acts of the annotators, sorted by ticket and in order."""

@@ -87,6 +87,7 @@ def sent_masklet(submission: Submission, ticket: Ticket, person: Person) -> Mask
         verified_by=None,
         annotated_by=person.name,
         split="train",
+        source_position=None,
     )
 
 

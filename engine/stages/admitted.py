@@ -37,7 +37,10 @@ def folder(video_id: str) -> str:
 
 
 def read_record(blobs: Blobs, video_id: str) -> Video | None:
-    """The record of an admitted video, without batch and split; None if it is not admitted. Raises BlobDamaged."""
+    """The record of an admitted video; None if it is not admitted. Raises BlobDamaged.
+
+    It has no batch yet, and a split only if an imported annotation names one.
+    """
     key = f"{folder(video_id)}/record.json"
     try:
         return _VIDEO.validate_json(blobs.read(key))
@@ -97,9 +100,9 @@ def _commit_batch(s: Services, records: Sequence[Video], splits: list[str], impo
     """Commits videos as a batch and returns its id. splits: of all earlier videos; the new ones are appended."""
     video_ids = [record.video_id for record in records]
     batch_id = content_id("batch", *video_ids)
-    held_out = _held_out(video_ids, splits, s.settings.ingest.held_out_share)
+    chosen = _splits(records, splits, s.settings.ingest.held_out_share)
     for record in records:
-        row = replace(record, batch_id=batch_id, split="val" if record.video_id in held_out else "train")
+        row = replace(record, batch_id=batch_id, split=chosen[record.video_id])
         parts.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=record.video_id, rows=[row])
         splits.append(row.split)
     parts.commit_batch(s.blobs, s.tables, "videos", batch_id)
@@ -110,6 +113,16 @@ def _commit_batch(s: Services, records: Sequence[Video], splits: list[str], impo
 def _mark(s: Services, batch_id: str, video_ids: Sequence[str], imported: bool) -> None:
     facts = {"videos": video_ids} | ({"imported": True} if imported else {})
     batches.mark(s.blobs, batch_id, BatchStage.INGESTED, facts)
+
+
+def _splits(records: Sequence[Video], earlier: Sequence[str], share: float) -> dict[str, str]:
+    """The split of each new video. Splits that a source names count only if it holds out videos itself."""
+    named = {record.video_id: record.split for record in records if record.split}
+    if "val" not in named.values():
+        named = {video_id: split for video_id, split in named.items() if split == "test"}
+    free = [record.video_id for record in records if record.video_id not in named]
+    held_out = _held_out(free, [*earlier, *named.values()], share)
+    return named | {video_id: "val" if video_id in held_out else "train" for video_id in free}
 
 
 def _held_out(new: Sequence[str], splits: Sequence[str], share: float) -> set[str]:

@@ -1,7 +1,8 @@
 """Imports SA-V datasets: annotated videos are ingested, and their masklets get the same checks as any others.
 
 An import takes the videos that have an annotation beside them, in any folder below; other videos are left for ingest.
-Its videos are marked as imported from the first moment, so no model proposes for them. Videos that were ingested before
+Its videos are marked as imported from the first moment, so no model proposes for them. They keep their names, their
+metadata and the order of their objects, for later exports. Videos that were ingested before
 are left to the model. A video with a bad annotation is quarantined before it is admitted, so a repaired annotation is
 imported by the next run.
 """

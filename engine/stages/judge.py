@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from engine.services import Services
 from engine.settings import IngestSettings
@@ -134,8 +135,11 @@ def _admit(
                 return _known(file, first)
             made = _normalise(path, target, s.settings.ingest)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
-        for annotation in [*notes, *([] if truth is None else [truth])]:
-            sav.parse(annotation, video=record)  # refuse a malformed one now, not when it is first used
+        annotations = [sav.load(note) for note in notes]
+        if imported:
+            record = _described(record, file, annotations)
+        for annotation in annotations + ([] if truth is None else [sav.load(truth)]):
+            sav.from_sav(annotation, video=record)  # refuse a malformed one now, not when it is first used
         if admitted.write(s.blobs, record, target, made, truth, imported):
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)
@@ -144,7 +148,7 @@ def _admit(
 
 
 def _record(file: SourceFile, digest: str, made: Normalised, video_sha256: str, has_truth: bool) -> Video:
-    """The row of a new video. Its id is the start of the source's sha256; batch and split come with the commit."""
+    """The row of a new video. Its id is the start of the source's sha256; batch and split are set later."""
     video_id = digest[:16]
     here = admitted.folder(video_id)
     return Video(
@@ -164,6 +168,17 @@ def _record(file: SourceFile, digest: str, made: Normalised, video_sha256: str, 
         split="",
         batch_id="",
         truth_key=f"{here}/truth.json" if has_truth else None,
+    )
+
+
+def _described(record: Video, file: SourceFile, annotations: Sequence[dict[str, Any]]) -> Video:
+    """The row with what its annotations say about the video; the first one that says it counts. Raises SavError."""
+    told = [sav.describe(annotation) for annotation in annotations]
+    return replace(
+        record,
+        source_name=next((of.name for of in told if of.name), as_utf8(Path(file.key).stem)),
+        source_metadata=next((of.metadata for of in told if of.metadata), None),
+        split=next((of.split for of in told if of.split), ""),
     )
 
 

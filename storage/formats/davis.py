@@ -163,8 +163,9 @@ def flatten(video: Video, masklets: Sequence[Masklet], frame_idx: int) -> tuple[
 def export(release: Release, root: Path) -> Exported:
     """Writes a release as a DAVIS root. The files of the result are the masks.
 
-    Writes a PNG and a JPEG for each annotated frame, named by its index in the stored video. Object n of a sequence is
-    the n-th masklet of the video in the order of the release; `flatten` decides about overlaps.
+    Writes a PNG and a JPEG for each annotated frame, named by its index in the stored video. An imported video keeps
+    its name. Object n of a sequence is the n-th masklet of the video in the order of the release; `flatten` decides
+    about overlaps.
     Raises DavisError for a video with more than 254 masklets, before anything is written. Raises WrongFolder and
     ReleaseError.
     """
@@ -175,10 +176,12 @@ def export(release: Release, root: Path) -> Exported:
     written: list[Path] = []
     lost = 0
     listed: dict[str, list[str]] = {"train": [], "val": []}
-    for video in release.videos():
-        masklets = release.masklets({video.video_id})
-        pictures = destination.place(root, "JPEGImages", resolution, video.video_id)
-        masks = destination.place(root, "Annotations", resolution, video.video_id)
+    videos = release.videos()
+    names = destination.names(videos)
+    for video in videos:
+        masklets, name = release.masklets({video.video_id}), names[video.video_id]
+        pictures = destination.place(root, "JPEGImages", resolution, name)
+        masks = destination.place(root, "Annotations", resolution, name)
         with FrameReader(release.blobs.fetch(video.video_key), keep=1) as reader:
             for frame_idx in range(0, video.frame_count, STRIDE):
                 ids, hidden = flatten(video, masklets, frame_idx)
@@ -189,10 +192,10 @@ def export(release: Release, root: Path) -> Exported:
                 with destination.complete(pictures / f"{frame_idx:05d}.jpg") as temporary:
                     temporary.write_bytes(jpeg(reader.read(frame_idx), 95))
                 written.append(path)
-        listed.setdefault(video.split, []).append(video.video_id)
-    for split, videos in listed.items():  # last: a root without its lists is not a finished export
+        listed.setdefault(video.split, []).append(name)
+    for split, members in listed.items():  # last: a root without its lists is not a finished export
         with destination.complete(destination.place(root, "ImageSets", year, f"{split}.txt")) as temporary:
-            temporary.write_text("".join(f"{video_id}\n" for video_id in videos))
+            temporary.write_text("".join(f"{name}\n" for name in members))
     return Exported(written, lost)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.releases import Release, check_id
+from storage.records import Video
+from storage.releases import Release, ReleaseError, check_id
 
 MARK = ".masklets-export.json"  # says which release is in the folder, and in which format
 
@@ -55,6 +57,24 @@ def open_folder(folder: Path, form: str, release: Release) -> None:
 def place(folder: Path, *names: str) -> Path:
     """A path below the folder. Raises ReleaseError for a name that could lead out of it."""
     return folder.joinpath(*(check_id(name) for name in names))
+
+
+def names(videos: Sequence[Video]) -> dict[str, str]:
+    """The name of each video's files, by video id: the name in its source, if no other video of the release has it.
+
+    Names that differ only in case count as the same: some file systems cannot hold both. A name that could lead out of
+    the folder is not used.
+    """
+    taken = Counter(video.video_id.lower() for video in videos)
+    taken.update(v.source_name.lower() for v in videos if v.source_name and v.source_name != v.video_id)
+    found = {}
+    for video in videos:
+        try:
+            name = check_id(video.source_name or "")
+        except ReleaseError:
+            name = video.video_id
+        found[video.video_id] = name if taken[name.lower()] == 1 else video.video_id
+    return found
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Knows the format and our records. Reaches blobs only through a release. The format has no place for scores, operations
 and checkpoints, so they are not exported. The fields that SA-V derives from the masks are computed on export, and
-ignored on import.
+ignored on import. What else an annotation says about its video is kept by `describe` and exported again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from storage import rle
 from storage.formats import destination
 from storage.formats.destination import Exported
+from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Verdict, Video, content_id
 from storage.releases import Release
 
@@ -46,7 +47,8 @@ KEYS = (
 
 MAX_STEP = 60  # frames between two annotated frames, at most
 NOTES = ("_manual.json", "_auto.json")  # the ends of the names of annotations; NAME.mp4 is beside them
-ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; ours were never labelled
+ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; a video that was not imported has no label
+MAX_METADATA = 65_536  # characters of a video's name and metadata
 
 
 class SavError(ValueError):
@@ -83,9 +85,41 @@ def derive(area_px: Sequence[int], height: int, width: int) -> Derived:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What an annotation says about its video, besides its masks and its measures."""
+
+    name: str | None
+    split: str | None  # "train", "val" or "test"
+    metadata: str | None  # JSON object: the environment, and every field that SA-V does not define
+
+
+def describe(annotation: dict[str, Any]) -> Description:
+    """What an annotation says about its video. Fields of masklets that SA-V does not define are skipped.
+
+    Raises SavError for more than MAX_METADATA characters.
+    """
+    name = str(annotation.get("video_id") or "").encode(errors="backslashreplace").decode()
+    metadata = {
+        key: value
+        for key, value in annotation.items()
+        if value is not None and (key == "video_environment" or not (key in KEYS or key.startswith("masklet")))
+    }
+    text = json.dumps(metadata)
+    if len(name) + len(text) > MAX_METADATA:
+        raise SavError(f"{name:.80}: more than {MAX_METADATA} characters of name and metadata")
+    split = annotation.get("video_split")
+    return Description(
+        name=name or None,
+        split=split if split in TERMS["split"] else None,
+        metadata=text if metadata else None,
+    )
+
+
 def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
     """The SA-V annotation of a video's masklets, all manual or all auto. A missing frame gets an empty mask.
 
+    An imported video keeps the name and the metadata of its source.
     Raises ValueError for no masklets, both kinds at once, a masklet of another video or size, or one without an object.
     """
     kinds = {masklet.kind for masklet in masklets}
@@ -113,14 +147,15 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
     frames = range(len(indices))
     objects = range(len(masklets))
     manual = kind == "manual"
+    metadata = _metadata(video)
     values = (
-        video.video_id,
+        video.source_name or video.video_id,
         float(video.duration_s),
         float(video.frame_count),
         float(height),
         float(width),
         float(height * width),
-        ENVIRONMENT,
+        metadata.pop("video_environment", ENVIRONMENT),
         video.split,
         [[{"size": [height, width], "counts": counts[n][t].decode("ascii")} for n in objects] for t in frames],
         list(objects),
@@ -135,7 +170,7 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
         [None] * len(masklets) if manual else [[stability[n][t] for n in objects] for t in frames],
         len(masklets),
     )
-    return dict(zip(KEYS, values, strict=True))
+    return dict(zip(KEYS, values, strict=True)) | metadata
 
 
 def from_sav(
@@ -203,6 +238,7 @@ def from_sav(
                 edited_frame_count=_whole(name, _at(annotation, "masklet_edited_frame_count", n) or 0),
                 verdict=Verdict.ACCEPT.value,
                 split=video.split if video else str(annotation.get("video_split") or "train"),
+                source_position=n,
             )
         )
     return masklets
@@ -230,51 +266,59 @@ def frame_indices(count: int, frame_count: int, duration_s: float) -> dict[int, 
     return placed
 
 
-def parse(
-    text: bytes, *, video: Video | None = None, hw: tuple[int, int] | None = None, batch_id: str = "sav"
-) -> list[Masklet]:
-    """`from_sav` of the bytes of a file. Raises SavError also if they are not a JSON object."""
+def load(text: bytes) -> dict[str, Any]:
+    """An annotation from the bytes of a file; its fields are not checked. Raises SavError if it is no JSON object."""
     try:
         annotation = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SavError(f"not JSON: {error}") from error
     if not isinstance(annotation, dict):
         raise SavError(f"an annotation is a JSON object, not {type(annotation).__name__}")
-    return from_sav(annotation, video=video, hw=hw, batch_id=batch_id)
+    return annotation
 
 
 def read(
     path: Path, *, video: Video | None = None, hw: tuple[int, int] | None = None, batch_id: str = "sav"
 ) -> list[Masklet]:
-    """`parse` of a file. Raises SavError also if it cannot be read."""
+    """`from_sav` of a file. Raises SavError also if it cannot be read."""
     try:
-        return parse(path.read_bytes(), video=video, hw=hw, batch_id=batch_id)
+        return from_sav(load(path.read_bytes()), video=video, hw=hw, batch_id=batch_id)
     except (SavError, OSError) as error:
         raise SavError(f"{path.name}: {error}") from error
 
 
 def export(release: Release, out_dir: Path, *, media: bool = False) -> Exported:
-    """Writes a release as SA-V files. media: the videos too, as `{video_id}.mp4`.
+    """Writes a release as SA-V files. media: the videos too, as `{video_id}.mp4`. An imported video keeps its name.
 
     Keeps the masklets of one video in memory at a time. Raises WrongFolder, ReleaseError.
     """
     destination.open_folder(out_dir, "sa-v", release)
     written: list[Path] = []
-    for video in release.videos():
-        masklets = release.masklets({video.video_id})
+    videos = release.videos()
+    names = destination.names(videos)
+    for video in videos:
+        masklets, name = release.masklets({video.video_id}), names[video.video_id]
         for kind in ("manual", "auto"):
             chosen = [masklet for masklet in masklets if masklet.kind == kind]
             if chosen:
-                path = destination.place(out_dir, f"{video.video_id}_{kind}.json")
+                path = destination.place(out_dir, f"{name}_{kind}.json")
                 with destination.complete(path) as temporary:
                     temporary.write_text(json.dumps(to_sav(video, chosen)))
                 written.append(path)
         if media:
-            path = destination.place(out_dir, f"{video.video_id}.mp4")
+            path = destination.place(out_dir, f"{name}.mp4")
             with destination.complete(path) as temporary:
                 shutil.copyfile(release.blobs.fetch(video.video_key), temporary)
             written.append(path)
     return Exported(written)
+
+
+def _metadata(video: Video) -> dict[str, Any]:
+    """What `describe` kept, without the fields that `to_sav` writes itself."""
+    metadata = json.loads(video.source_metadata or "{}")
+    if not isinstance(metadata, dict):
+        raise ValueError(f"video {video.video_id}: its metadata is no JSON object")
+    return {key: value for key, value in metadata.items() if key == "video_environment" or key not in KEYS}
 
 
 def _placed(name: str, annotation: dict[str, Any], video: Video | None) -> dict[int, int]:

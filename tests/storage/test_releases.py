@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from storage import parts, releases
+from storage import arrow, parts, releases
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
 from storage.formats import davis, sav
@@ -61,6 +61,36 @@ def test_a_release_counts_and_lists_what_it_holds(published, tables):
     assert {f.key for f in release.media_files} == media
     assert releases.names(published) == ["round-000"]
     assert release.verify() == []
+
+
+def test_a_store_and_a_release_of_before_a_column_was_added_stay_readable(tmp_path, disk, video, masklet, monkeypatch):
+    added = {"source_name", "source_metadata", "source_position"}
+    real, address = arrow._fields, (f"sqlite:///{tmp_path}/old.db", f"{disk.uri}/warehouse")
+    with monkeypatch.context() as patch:
+        patch.setattr(arrow, "_fields", lambda record: tuple(f for f in real(record) if f.name not in added))
+        with Tables.open(*address) as tables:
+            publish(disk, tables, video, masklet, "b1", {"v1": 2})
+            assert not added & set(tables.scan("videos").column_names + tables.scan("masklets").column_names)
+            old = releases.make(disk, tables, "r1")
+            expected = old.videos(), old.masklets()
+    assert (old.videos(), old.masklets()) == expected
+    with Tables.open(*address) as tables:
+        publish(disk, tables, video, masklet, "b2", {"v2": 1})
+        new = releases.make(disk, tables, "r2")
+        assert [v.video_id for v in tables.videos()] == [v.video_id for v in new.videos()] == ["v1", "v2"]
+    assert (releases.load(disk, "r1").videos(), releases.load(disk, "r1").masklets()) == expected
+    assert [p.name for p in sav.export(new, tmp_path / "out").files] == ["v1_auto.json", "v2_auto.json"]
+
+
+def test_imported_masklets_come_first_in_the_order_of_their_files(disk, tables, video, masklet):
+    publish(disk, tables, video, masklet, "b1", {"v1": 1})
+    rows = [masklet(f"{n:x}", batch_id="b2", source_position=position) for n, position in enumerate((10, 2, 9, None))]
+    rows += [masklet("f", batch_id="b2", source_position=11, kind="manual")]
+    parts.write_part(disk, kind="masklets", batch_id="b2", video_id="v1", rows=rows)
+    parts.commit_batch(disk, tables, "masklets", "b2")
+    expected = ["f", "1", "2", "0", "3", "v1-0"]
+    assert [m.masklet_id for m in releases.make(disk, tables, "r1").masklets()] == expected
+    assert [m.masklet_id for m in tables.masklets()] == expected
 
 
 def test_what_is_published_later_is_not_in_an_earlier_release(published, tables, video, masklet):

@@ -92,6 +92,15 @@ def test_a_release_with_an_id_that_is_a_path_is_refused_when_it_is_loaded(tmp_pa
         releases.load(blobs, "release-0001")
 
 
+def test_a_name_that_is_shared_or_could_be_a_path_gives_way_to_the_id():
+    def named(video_id: str, source_name: str | None) -> Video:
+        return make_video(video_id=video_id, source_name=source_name)
+
+    videos = [named("v1", "beach"), named("v2", "Bear"), named("v3", "bear"), named("v4", "../x"), named("v5", None)]
+    videos += [named("v6", "V5"), named("v7", "v7"), named("v8", "")]
+    assert list(destination.names(videos).values()) == ["beach", "v2", "v3", "v4", "v5", "v6", "v7", "v8"]
+
+
 @pytest.mark.parametrize("export", [sav.export, davis.export])
 def test_no_export_leaves_its_folder(tmp_path, export):
     """The manifest names an honest video; the row in the table has another id, or its split is a path."""

@@ -61,12 +61,12 @@ def annotation() -> dict:
 def test_the_real_file_goes_in_and_comes_out_equal():
     real = json.loads(REAL.read_text())
     video = make_video(video_id="sav_000001", height=848, width=480, frame_count=483, duration_s=20.125)
+    video = dataclasses.replace(video, source_metadata=sav.describe(real).metadata)
     ours = sav.to_sav(video, sav.from_sav(real, video=video))
     assert list(ours) == list(real) == list(sav.KEYS)
     for key in sav.KEYS:
-        if key != "video_environment":  # the annotation does not say it
-            assert ours[key] == real[key], key
-            assert type(ours[key]) is type(real[key]), key
+        assert ours[key] == real[key], key
+        assert type(ours[key]) is type(real[key]), key
 
 
 def test_an_annotation_has_the_20_keys_and_a_frame_for_every_fourth(annotation):
@@ -198,6 +198,25 @@ def test_a_malformed_annotation_is_refused_in_one_line_that_says_where(annotatio
         sav.read(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("a.json: ")
+
+
+def test_a_description_keeps_what_sav_does_not_define_about_the_video(annotation):
+    annotation.update(
+        video_id="\ud800x", video_split="dev", video_environment="Indoor", author="A", masklet_label=["cup"]
+    )
+    told = sav.describe(annotation)
+    assert (told.name, told.split) == ("\\ud800x", None)
+    assert json.loads(told.metadata or "") == {"video_environment": "Indoor", "author": "A"}
+    assert sav.describe({"masklet": []}) == sav.Description(name=None, split=None, metadata=None)
+
+
+def test_endless_metadata_is_refused_and_that_of_a_stranger_is_checked(annotation):
+    with pytest.raises(sav.SavError, match="v1: more than 65536 characters"):
+        sav.describe(annotation | {"author": "A" * 70_000})
+    with pytest.raises(ValueError, match="metadata is no JSON object"):
+        sav.to_sav(make_video(source_metadata="[]"), [make_masklet([1])])
+    forged = sav.to_sav(make_video(source_metadata='{"masklet_num": 9, "video_height": 1}'), [make_masklet([1])])
+    assert (list(forged), forged["masklet_num"], forged["video_height"]) == (list(sav.KEYS), 1, H)
 
 
 @pytest.mark.parametrize("text", ["", "no", "[]", "[1]", "\x00", "[" * 100_000], ids=len)
