@@ -18,8 +18,9 @@ import av.video.frame
 import av.video.stream
 from av.stream import Disposition
 
+from storage.reader import VideoError
 from storage.records import FPS, Refusal
-from storage.video import VideoError, libav_message
+from storage.video import libav_message
 
 #: Demuxers that may open a source. Playlists (hls, concat, dash) are left out, because they read other files.
 _FORMATS = (

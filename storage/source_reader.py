@@ -13,8 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 import av
 import av.container
@@ -25,10 +24,11 @@ import numpy as np
 from cachetools import LRUCache, cached
 
 from storage.pixels import Rgb
+from storage.reader import CachedReader, FrameUnreadable
 from storage.records import FPS, Refusal
 from storage.source_file import NO_DISPLAY_TIMES, Refused, opened, packets_of, spanned_s, timed
 from storage.upright import Upright, deinterlaced, upright_hw
-from storage.video import FrameUnreadable, libav_message
+from storage.video import libav_message
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,13 @@ class _Timeline:
     source: tuple[int, ...]  # (frame count at 24 fps,) position in `ticks` of each frame
 
 
-class SourceReader:
-    """A source video that is kept open: reads any of its 24 fps frames by its index.
-
-    Safe to share between threads: one thread decodes at a time. Caches the last `keep` frames, so its arrays are
-    read-only.
-    """
+class SourceReader(CachedReader):
+    """A source video that is kept open: reads any of its 24 fps frames by its index."""
 
     def __init__(self, path: Path, keep: int = 4) -> None:
         """Raises Refused for a file without frames, FrameUnreadable if its first frame does not decode."""
-        self.path = path
-        self._cache: LRUCache[int, Rgb] = LRUCache(maxsize=keep)
-        self._lock = threading.Lock()
-        self._closed = False
+        super().__init__(path.name, keep)
+        self._path = path
         self._line = _timeline(path)
         self.frame_count = len(self._line.source)
         self._open()
@@ -60,39 +54,29 @@ class SourceReader:
             first = self._find(0)
             self.height, self.width, _ = upright_hw(first, self._stream)
             self._upright = Upright(self._stream, self.height, self.width, "rgb24")
-            self._keep(0, first)
+            self._cache[0] = self._rgb(first)
         except BaseException:
             self._files.close()
             raise
 
-    def read(self, frame_idx: int) -> Rgb:
-        """One frame, uint8 (H, W, 3) RGB, read-only.
+    def _key(self, frame_idx: int) -> int:
+        return self._line.source[frame_idx]
 
-        Raises ValueError for an index outside the video, FrameUnreadable if the file is damaged or closed.
-        """
-        if not 0 <= frame_idx < self.frame_count:
-            raise ValueError(f"{self.path.name} has frames 0 to {self.frame_count - 1}, not {frame_idx}")
-        with self._lock:
-            if self._closed:
-                raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: the video was closed")
-            at = self._line.source[frame_idx]
-            if (cached_rgb := self._cache.get(at)) is not None:
-                return cached_rgb
-            try:
-                return self._keep(at, self._find(at))
-            except av.error.FFmpegError as error:
-                raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: {libav_message(error)}") from error
+    def _decode(self, frame_idx: int) -> Rgb:
+        try:
+            return self._rgb(self._find(self._line.source[frame_idx]))
+        except av.error.FFmpegError as error:
+            raise FrameUnreadable(f"{self._name}, frame {frame_idx}: {libav_message(error)}") from error
 
     def _open(self) -> None:
         self._files = ExitStack()
-        self._container, self._stream = self._files.enter_context(opened(self.path))
+        self._container, self._stream = self._files.enter_context(opened(self._path))
         self._decoded = _frames_of(self._container, self._stream)
         self._last: int | None = None  # ticks of the frame that the decoder returned last
 
-    def _keep(self, at: int, frame: av.video.frame.VideoFrame) -> Rgb:
+    def _rgb(self, frame: av.video.frame.VideoFrame) -> Rgb:
         rgb = cast(Rgb, self._upright(frame).to_ndarray(format="rgb24"))
         rgb.flags.writeable = False
-        self._cache[at] = rgb
         return rgb
 
     def _find(self, at: int) -> av.video.frame.VideoFrame:
@@ -105,7 +89,7 @@ class SourceReader:
             self._seek(self._line.keyframes[0])  # after a seek to `start`, this frame does not decode
             frame = self._decode_until(wanted)
         if frame is None:
-            raise FrameUnreadable(f"{self.path.name}: the frame at {self._seconds(wanted):.3f} s does not decode")
+            raise FrameUnreadable(f"{self._name}: the frame at {self._seconds(wanted):.3f} s does not decode")
         return frame
 
     def _seek(self, ticks: int) -> None:
@@ -129,18 +113,8 @@ class SourceReader:
     def _seconds(self, ticks: int) -> float:
         return float((ticks - self._line.ticks[0]) * (self._stream.time_base or 0))
 
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._files.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _release(self) -> None:
+        self._files.close()
 
 
 def _state(path: Path) -> tuple[int, int]:

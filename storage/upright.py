@@ -18,7 +18,7 @@ import av.video.frame
 import av.video.stream
 import numpy as np
 
-from storage.video import VideoError
+from storage.reader import VideoError
 
 #: Filters that make a picture upright: degrees clockwise, mirrored -> filters.
 #: Source: what FFmpeg's `fftools/ffmpeg_filter.c` inserts for a display matrix.

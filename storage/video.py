@@ -3,24 +3,17 @@
 A stored video is H.264 in MP4 with a constant rate, a keyframe every 12 frames and no B-frames. Frame n of the file is
 therefore the frame at n / 24 s, and reading one frame decodes at most 12. Knows local files and PyAV. Does not
 know blobs, tables or masks, nor files that this project did not write: `storage/source_file.py` opens those.
-
-Errors:
-    VideoError
-    ├── FrameUnreadable    a frame of a stored video cannot be read
-    └── Refused            a source file cannot become a stored video (`storage/source_file.py`)
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 import av
 import av.container
@@ -30,23 +23,15 @@ import av.video.frame
 import av.video.stream
 import cv2
 import numpy as np
-from cachetools import LRUCache
 
 from storage.pixels import Rgb
+from storage.reader import CachedReader, FrameUnreadable
 from storage.records import FPS
 
 KEYFRAME_EVERY = 12  # frames: half a second, and the most that a random read decodes
 
 BT709 = 1  # AVCOL_SPC_BT709
 _THREADS = 2  # a fixed number, because the encoder's output depends on it
-
-
-class VideoError(Exception):
-    """Something is wrong with this video."""
-
-
-class FrameUnreadable(VideoError):
-    """A frame of a stored video cannot be read."""
 
 
 def write(path: Path, frames: Iterable[Rgb], fps: float = FPS, *, crf: int = 18) -> None:
@@ -92,18 +77,12 @@ def jpeg(rgb: Rgb, quality: int = 90) -> bytes:
     return data.tobytes()
 
 
-class FrameReader:
-    """A stored video that is kept open: reads any frame by its index. The next frame costs one decoded frame.
-
-    Safe to share between threads: one thread decodes at a time. Caches the last `keep` frames, so its arrays are
-    read-only.
-    """
+class FrameReader(CachedReader):
+    """A stored video that is kept open. The next frame costs one decoded frame."""
 
     def __init__(self, path: Path, keep: int = 16) -> None:
-        self.path = path
-        self._cache: LRUCache[int, Rgb] = LRUCache(maxsize=keep)
-        self._lock = threading.Lock()
-        self._closed = False
+        """Raises FrameUnreadable if this is not a stored video."""
+        super().__init__(path.name, keep)
         try:
             self._container = av.open(str(Path(path).absolute()), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
@@ -125,23 +104,6 @@ class FrameReader:
         self._decoded = self._container.decode(self._stream)
         self._next = 0  # index of the frame that the decoder returns next
 
-    def read(self, frame_idx: int) -> Rgb:
-        """One frame, uint8 (H, W, 3) RGB, read-only.
-
-        Raises ValueError for an index outside the video, FrameUnreadable if the file is damaged or closed.
-        """
-        if not 0 <= frame_idx < self.frame_count:
-            raise ValueError(f"{self.path.name} has frames 0 to {self.frame_count - 1}, not {frame_idx}")
-        with self._lock:
-            if self._closed:  # decoding a closed container crashes the process
-                raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: the video was closed")
-            if (cached := self._cache.get(frame_idx)) is not None:
-                return cached
-            rgb = self._decode(frame_idx)
-            rgb.flags.writeable = False
-            self._cache[frame_idx] = rgb
-            return rgb
-
     def _decode(self, frame_idx: int) -> Rgb:
         try:
             if not 0 <= frame_idx - self._next < KEYFRAME_EVERY:
@@ -158,25 +120,12 @@ class FrameReader:
                     break
         except av.error.FFmpegError as error:
             self._next = self.frame_count + KEYFRAME_EVERY  # the next read must seek
-            raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: {libav_message(error)}") from error
+            raise FrameUnreadable(f"{self._name}, frame {frame_idx}: {libav_message(error)}") from error
         self._next = self.frame_count + KEYFRAME_EVERY
-        raise FrameUnreadable(f"{self.path.name}, frame {frame_idx}: missing from the file")
+        raise FrameUnreadable(f"{self._name}, frame {frame_idx}: missing from the file")
 
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-BT709 = 1  # AVCOL_SPCBT709
+    def _release(self) -> None:
+        self._container.close()
 
 
 def _rgb(frame: av.video.frame.VideoFrame) -> Rgb:

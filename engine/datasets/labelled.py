@@ -23,7 +23,7 @@ from storage import rle
 from storage.blobs.base import BlobMissing
 from storage.formats import sav
 from storage.pixels import PictureError
-from storage.video import VideoError
+from storage.reader import VideoError
 
 
 class DatasetError(ValueError):

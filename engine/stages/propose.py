@@ -21,8 +21,8 @@ from engine.settings import AutoSettings
 from engine.stages import batches, trouble
 from engine.stages.batches import BatchStage
 from storage import iou, parts, rle
+from storage.reader import FrameUnreadable
 from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
-from storage.video import FrameUnreadable
 from storage.wording import counted
 
 if TYPE_CHECKING:

@@ -10,15 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
 
 import numpy as np
-from cachetools import LRUCache
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from storage.errors import first_line
 from storage.pixels import PictureError, Rgb
+from storage.reader import CachedReader
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError)  # Pillow raises SyntaxError for a damaged PNG
@@ -39,33 +38,20 @@ class PictureVideo:
             raise PictureError(f"{path}: {_by(*mask.shape)}, its pictures are {_by(self.height, self.width)}")
 
 
-class PictureReader:
-    """The frames of a video: decodes a picture when it is read, and caches the last `keep` of them."""
+class PictureReader(CachedReader):
+    """The frames of a video: decodes a picture when it is read."""
 
     def __init__(self, name: str, pictures: Sequence[Path], keep: int = 4) -> None:
         """pictures: (T,) in order."""
-        self._name, self._pictures = name, pictures
-        self._cache: LRUCache[int, Rgb] = LRUCache(maxsize=keep)
+        super().__init__(name, keep)
+        self._pictures = pictures
+        self.frame_count = len(pictures)
 
-    def read(self, frame_idx: int) -> Rgb:
-        """One frame, uint8 (H, W, 3) RGB, read-only.
+    def _decode(self, frame_idx: int) -> Rgb:
+        return _read_rgb(self._pictures[frame_idx])
 
-        Raises ValueError for an index outside the video, PictureError for a damaged picture.
-        """
-        if not 0 <= frame_idx < len(self._pictures):
-            raise ValueError(f"{self._name} has frames 0 to {len(self._pictures) - 1}, not {frame_idx}")
-        if (cached := self._cache.get(frame_idx)) is not None:
-            return cached
-        rgb = _read_rgb(self._pictures[frame_idx])
-        rgb.flags.writeable = False
-        self._cache[frame_idx] = rgb
-        return rgb
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._cache.clear()
+    def _release(self) -> None:
+        """Each picture is closed once it is read."""
 
 
 def open_folder(folder: Path, name: str) -> PictureVideo:

@@ -11,10 +11,10 @@ import pytest
 
 from storage import video
 from storage.normalise import Limits, normalise
+from storage.reader import FrameUnreadable
 from storage.records import FPS, Refusal
 from storage.source_file import Refused
 from storage.source_reader import SourceReader
-from storage.video import FrameUnreadable
 from tests.storage.made_videos import H, W, corner_names, corners, make, number_of, numbered
 
 LIMITS = Limits(min_s=0.5, min_side_px=32)
