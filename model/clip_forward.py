@@ -158,15 +158,14 @@ def _boxes(target: Tensor, jitter: float, generator: torch.Generator, team: Team
     """The jittered box of each object as two corner points. An absent object gets a negative click instead."""
     batch, side = target.shape[0], target.shape[-1]
     nowhere = _clicks_in(torch.zeros_like(target, dtype=torch.bool), target, generator, team)
-    xy, labels = nowhere.xy.repeat(1, 2, 1), nowhere.labels.repeat(1, 2)
-    labels[:, 1] = -10
-    noise = team.rand(batch, 4, generator=generator) * 2 - 1
-    for i in range(batch):
-        rows, columns = (target[i] > 0.5).any(1).nonzero()[:, 0], (target[i] > 0.5).any(0).nonzero()[:, 0]
-        if len(rows) == 0:
-            continue
-        box = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).to(target.dtype).cpu()
-        size = (box[2:] - box[:2]).repeat(2)
-        box = (box + noise[i] * (jitter * size).clamp(max=20)).clamp(0, side).to(target.device)
-        xy[i], labels[i] = box.view(2, 2), torch.tensor([2, 3], device=target.device, dtype=labels.dtype)
-    return Clicks(xy, labels)
+    noise = (team.rand(batch, 4, generator=generator) * 2 - 1).to(target.device)
+    lines = [(target > 0.5).any(axis) for axis in (1, 2)]  # columns and rows: bool (B, S)
+    begin = [line.int().argmax(1) for line in lines]
+    end = [side - line.flip(1).int().argmax(1) for line in lines]
+    box = torch.stack([*begin, *end], 1).to(target.dtype)
+    size = (box[:, 2:] - box[:, :2]).repeat(1, 2)
+    box = (box + noise * (jitter * size).clamp(max=20)).clamp(0, side).to(target.dtype)
+    present = lines[0].any(1)
+    xy = torch.where(present[:, None, None], box.view(batch, 2, 2), nowhere.xy)
+    labels = torch.stack([torch.where(present, 2, nowhere.labels[:, 0]), torch.where(present, 3, -10)], 1)
+    return Clicks(xy, labels.int())

@@ -1,8 +1,13 @@
-"""Devices: which one a name means, and how many CPU threads the models of this process use."""
+"""Devices: which one a name means, how many CPU threads the models of this process use, and reading flags from one.
+
+A program that reads a value from a GPU waits until all queued work is done. Code in this folder therefore reads as
+rarely as possible.
+"""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def set_threads(count: int | None) -> None:
@@ -23,3 +28,12 @@ def pick_device(wanted: str) -> str:
     if kind == "cuda" and not there:
         raise ValueError(f"no device {wanted!r}: torch {torch.__version__} sees no GPU here")
     return wanted
+
+
+def rows_of(flags: Tensor) -> tuple[list[int], Tensor]:
+    """The rows whose flag is set, ascending: as a list, and as an index on the device of the flags. Reads once.
+
+    flags: bool (N,). `flags.nonzero()` would read once for its shape, and its `tolist` once more.
+    """
+    rows = [row for row, is_set in enumerate(flags.tolist()) if is_set]
+    return rows, flags.byte().argsort(descending=True, stable=True)[: len(rows)]

@@ -18,6 +18,26 @@ class NotFinite(FloatingPointError):
     """The model's outputs are not finite."""
 
 
+def check_finite(logits: Tensor, estimates: Sequence[Tensor], where: str = "") -> None:
+    """Raises NotFinite if a number is NaN or infinite: a mask cut from NaN would only be empty. Reads once.
+
+    logits: float (..., h, w).  estimates: float, of any shapes.  where: the end of the message.
+    """
+    flat = logits.flatten(-2)
+    numbers = [flat.amax(-1), flat.amin(-1), *estimates]  # both keep NaN
+    if not bool(torch.isfinite(torch.cat([each.flatten() for each in numbers])).all()):
+        raise NotFinite(f"the model gave no numbers{where}")
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The model's estimates of N masks, as numbers. For their meaning see `FrameMasks`."""
+
+    iou: list[float]
+    object_score: list[float]
+    stability: list[float]
+
+
 @dataclass(frozen=True)
 class FrameMasks:
     """The masks of N objects on one frame. logits: float (N, h, w) at a quarter of the model's input size."""
@@ -29,13 +49,16 @@ class FrameMasks:
     object_score: Tensor  # float (N,), > 0 is present
 
     def masks(self, hw: tuple[int, int]) -> NDArray[np.bool_]:
-        """bool (N, H, W) at the video's size hw = (H, W): logits resized bilinearly, then cut at zero."""
+        """bool (N, H, W) at the video's size hw = (H, W): logits resized bilinearly, then cut at zero.
+
+        Raises NotFinite if the model's numbers are NaN or infinite.
+        """
+        check_finite(self.logits, [self.iou, self.object_score], f" on frame {self.frame_idx}")
         return masks.enlarge(self.logits, hw)
 
-    def check_finite(self) -> None:
-        """Raises NotFinite if an estimate is NaN or infinite: a mask cut from such logits would only be empty."""
-        if not bool(torch.isfinite(self.iou + self.object_score).all()):
-            raise NotFinite(f"the model gave no numbers on frame {self.frame_idx}")
+    def estimates(self) -> Estimates:
+        """All estimates as numbers; reads once."""
+        return Estimates(*torch.stack([self.iou.float(), self.object_score.float(), self.stability()]).tolist())
 
     def stability(self, offset: float = 1.0) -> Tensor:
         """Stability score of each mask, float (N,) in [0, 1]; 1 where the object is absent."""

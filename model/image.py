@@ -15,6 +15,7 @@ from torch import Tensor
 from model import inputs, masks, network
 from model.checkpoints import LoadedModel
 from model.fast.point_decoder import PointDecoder
+from model.frame_masks import check_finite
 from model.network import Clicks, Features
 from storage.pixels import Rgb
 from storage.records import Prompt
@@ -62,7 +63,7 @@ class ImagePredictor:
         Prompts of one kind go through the decoder together. A mask prompt is a hint from which the model draws anew.
         previous: float (N, h, w), the logits that each prompt refines; not allowed with mask prompts.
         If some prompts have three answers and others one, the one is repeated.
-        Raises ValueError for an invalid prompt, or if there is no picture yet.
+        Raises ValueError for an invalid prompt, or if there is no picture yet; NotFinite.
         """
         hw = self._shape()
         for prompt in prompts:
@@ -91,11 +92,13 @@ class ImagePredictor:
                 found[index] = (answer.logits[row], answer.iou[row], answer.object_score[row])
         most = max(len(iou) for _, iou, _ in found.values())
         ordered = [found[i] for i in range(len(prompts))]
-        return ImageMasks(
+        made = ImageMasks(
             torch.stack([logits.expand(most, -1, -1) for logits, _, _ in ordered]),
             torch.stack([iou.expand(most) for _, iou, _ in ordered]),
             torch.stack([score for _, _, score in ordered]),
         )
+        check_finite(made.logits, [made.iou, made.object_score])
+        return made
 
     @torch.inference_mode()
     def predict_points(
@@ -104,7 +107,7 @@ class ImagePredictor:
         """The clicks that were answered, int64 (M,), ascending, and three masks for each of them.
 
         points_xy: float (N, 2) in px of the picture, positive clicks.  min_iou, min_object_score: a click is answered
-        only if its best estimates reach these; no mask is drawn for the others.
+        only if its best estimates reach these; no mask is drawn for the others.  Raises NotFinite.
         """
         height, width = self._shape()
         assert self._features is not None
@@ -114,7 +117,7 @@ class ImagePredictor:
         if self._decoder is None:
             self._decoder = PointDecoder(self._loaded.model, self._features)
         found = self._decoder.answer(Clicks(xy[:, None], labels), min_iou=min_iou, min_object_score=min_object_score)
-        return found.rows.cpu().numpy(), ImageMasks(found.logits, found.iou, found.object_score)
+        return found.rows, ImageMasks(found.logits, found.iou, found.object_score)
 
     def _shape(self) -> tuple[int, int]:
         if self._features is None:

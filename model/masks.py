@@ -37,13 +37,15 @@ def stability_score(logits: Tensor, offset: float = 1.0) -> Tensor:
 def enlarge(logits: Tensor, hw: tuple[int, int]) -> Masks:
     """Masks at a picture's size hw = (H, W): logits resized bilinearly, then cut at zero.
 
-    logits: float (N, h, w). Returns bool (N, H, W). One mask at a time, to bound memory.
+    logits: float (N, h, w). Returns bool (N, H, W). One mask is resized at a time, to bound memory; all leave the
+    device together.
     """
-    out = np.zeros((len(logits), *hw), dtype=np.bool_)
+    out = torch.empty((len(logits), *hw), dtype=torch.bool, device=logits.device)
     for row, one in enumerate(logits):
         large = F.interpolate(one[None, None].float(), size=hw, mode="bilinear", align_corners=False)
-        out[row] = (large[0, 0] > 0).cpu().numpy()
-    return out
+        out[row] = large[0, 0] > 0
+    found: Masks = out.cpu().numpy()
+    return found
 
 
 def clean(mask: Mask, min_area_px: int) -> Mask:

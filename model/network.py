@@ -59,8 +59,8 @@ class Decoded:
     object_score: Tensor  # float (B,), > 0 is present
     pointer: Tensor  # float (B, C)
 
-    def select(self, rows: Tensor) -> Decoded:
-        """The answers of these rows, int64 (B',)."""
+    def select(self, rows: Tensor | slice) -> Decoded:
+        """The answers of these rows, a slice or int64 (B',)."""
         return Decoded(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import masks
+from model import devices, masks
 from model.checkpoints import LoadedModel
 from model.image import Floats, ImageMasks, ImagePredictor
 from storage import pixels
@@ -183,17 +183,20 @@ def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig) -> Rough:
     k = answer.iou.shape[1]
     logits, iou = answer.logits.flatten(0, 1), answer.iou.flatten()
     score = answer.object_score.repeat_interleave(k)
-    rows = ((iou >= config.min_iou) & (score >= config.min_object_score)).nonzero()[:, 0]
-    stability = masks.stability_score(logits[rows], config.stability_offset)
-    sure = (stability >= config.min_stability) & (logits[rows] > 0).flatten(1).any(1)
-    rows, stability = rows[sure], stability[sure]
+    rows, index = devices.rows_of((iou >= config.min_iou) & (score >= config.min_object_score))
+    drawn = logits[index]
+    stability = masks.stability_score(drawn, config.stability_offset)
+    sure, among = devices.rows_of((stability >= config.min_stability) & (drawn > 0).flatten(1).any(1))
+    drawn, index = drawn[among], index[among]
+    estimates = torch.stack([iou[index].float(), stability[among], score[index].float()]).cpu().numpy()
+    ious, steady, present = np.asarray(estimates, dtype=np.float64)
     rough = Rough(
-        logits[rows],
-        _boxes_of(logits[rows] > 0),
-        _floats(iou[rows]),
-        _floats(stability),
-        _floats(score[rows]),
-        points_xy[rows.cpu().numpy() // k],
+        drawn,
+        _boxes_of(drawn > 0),
+        ious,
+        steady,
+        present,
+        points_xy[np.array([rows[i] // k for i in sure], dtype=np.int64)],
     )
     return rough.take(masks.nms(box_table(rough.boxes, rough.boxes), rough.iou, config.max_box_overlap))
 
@@ -251,10 +254,6 @@ def _boxes_of(found: Tensor) -> Boxes:
     """Boxes of non-empty masks bool (M, h, w): float (M, 4)."""
     boxes = [pixels.box_of(mask) for mask in found.cpu().numpy()]
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
-
-
-def _floats(values: Tensor) -> Floats:
-    return np.asarray(values.double().cpu().numpy(), dtype=np.float64)
 
 
 def _area(box_xyxy: BoxPx) -> int:

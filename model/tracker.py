@@ -26,7 +26,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from model import corrections, inputs, network
+from model import corrections, devices, inputs, network
 from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy
 from model.features import FeatureCache, FrameSource
@@ -328,15 +328,18 @@ class Tracker:
 
     def _maps(self, frame: Features, decoded: Decoded, absent: list[Tensor]) -> list[Tensor]:
         """The memory map of each object. Absent objects of a frame share one map: `absent` keeps it between calls."""
-        present = decoded.object_score > 0
-        rows, others = present.nonzero()[:, 0], (~present).nonzero()[:, 0]
-        if len(others) and not absent:
-            absent.append(self._memory.stored_map(self._encode_memory(frame, decoded.select(others[:1])), 0))
-        if not len(rows):
-            return absent * len(present)
-        seen = self._encode_memory(inputs.expand(frame, len(rows)), decoded.select(rows))
-        place = {row: i for i, row in enumerate(rows.tolist())}
-        return [self._memory.stored_map(seen, place[row]) if row in place else absent[0] for row in range(len(present))]
+        rows, index = devices.rows_of(decoded.object_score > 0)
+        place = {row: i for i, row in enumerate(rows)}
+        every = range(len(decoded.object_score))
+        other = next((row for row in every if row not in place), None)
+        if other is not None and not absent:
+            absent.append(
+                self._memory.stored_map(self._encode_memory(frame, decoded.select(slice(other, other + 1))), 0)
+            )
+        if not rows:
+            return absent * len(every)
+        seen = self._encode_memory(inputs.expand(frame, len(rows)), decoded.select(index))
+        return [self._memory.stored_map(seen, place[row]) if row in place else absent[0] for row in every]
 
     def _encode_memory(self, features: Features, decoded: Decoded) -> FrameMemory:
         full = network.upsample(self._model, decoded.logits)

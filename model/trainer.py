@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,9 +116,10 @@ def train(
                 losses["total"].backward()  # type: ignore[no-untyped-call]  # torch has no type for it
                 team.average_gradients(model)
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-                if norm.isfinite():
+                numbers = torch.stack([norm, *(losses[name].detach() for name in TERMS)]).tolist()  # reads once
+                if math.isfinite(numbers[0]):
                     optimiser.step()
-                    means.add(losses)
+                    means.add(numbers[1:])
                     lost = 0
                 else:  # a step with this gradient would turn every weight into NaN
                     lost += 1
@@ -187,10 +188,10 @@ class _Means:
     def _restart(self) -> None:
         self.steps, self._sums = 0, dict.fromkeys(TERMS, 0.0)
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Counts one step."""
-        for name, value in losses.items():
-            self._sums[name] += float(value.detach())
+    def add(self, losses: Sequence[float]) -> None:
+        """Counts one step. losses: in the order of TERMS."""
+        for name, value in zip(TERMS, losses, strict=True):
+            self._sums[name] += value
         self.steps += 1
 
     def take(self, team: Team) -> dict[str, float]:

@@ -186,8 +186,9 @@ def _propagated(tracker: Tracker, candidate: Masklet, begin: int, video: Video) 
                 continue
             shown = clean(answer.masks(hw)[0], speck)
             area = int(shown.sum())
-            stability = float(answer.stability()[0]) if area else 1.0
-            scores = (float(answer.iou[0]), float(answer.object_score[0]), stability)
+            estimates = answer.estimates()
+            stability = estimates.stability[0] if area else 1.0
+            scores = (estimates.iou[0], estimates.object_score[0], stability)
             rows[answer.frame_idx] = (rle.encode(shown), area, *scores)
     counts, areas, ious, object_scores, stabilities = zip(*(rows[f] for f in candidate.frame_idx), strict=True)
     return replace(candidate, rle=counts, area_px=areas, score=ious, object_score=object_scores, stability=stabilities)

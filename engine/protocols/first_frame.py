@@ -96,7 +96,6 @@ def _measure(
     for answer in answers:
         if not any(answer.frame_idx in at for at in positions.values()):
             continue
-        answer.check_finite()
         for name, mask in zip(answer.object_ids, answer.masks(hw), strict=True):
             i = positions[name].get(answer.frame_idx)
             if i is None:

@@ -68,7 +68,6 @@ def offline(
         clicked.append(at)
         found: dict[int, bytes] = {}
         for answer in tracker.propagate(start, frame_count):
-            answer.check_finite()
             found[answer.frame_idx] = rle.encode(answer.masks(hw)[0])
         made = [found[frame] for frame in wanted]
         watched = (frame_count - start) * number
@@ -99,7 +98,6 @@ def online(
             frame = answer.frame_idx + 1
             if answer.frame_idx not in at:
                 continue
-            answer.check_finite()
             found, target = answer.masks(hw), truth.masks[at[answer.frame_idx]]
             last = found[-1]  # of the copy with the most clicks
             if stop := answer.frame_idx > start and len(clicks) < most and mask_iou(last, target) < GOOD:

@@ -211,12 +211,12 @@ def _feature_bytes(loaded: LoadedModel) -> int:
 
 
 def _frame_mask(frame_idx: int, answer: FrameMasks, hw: tuple[int, int]) -> FrameMask:
-    mask = answer.masks(hw)[0]
+    mask, estimates = answer.masks(hw)[0], answer.estimates()
     return FrameMask(
         frame_idx=frame_idx,
         rle=rle.encode(mask),
         area_px=int(mask.sum()),
-        score=round(float(answer.iou[0]), 4),
-        object_score=round(float(answer.object_score[0]), 4),
-        stability=round(float(answer.stability()[0]), 4),
+        score=round(estimates.iou[0], 4),
+        object_score=round(estimates.object_score[0], 4),
+        stability=round(estimates.stability[0], 4),
     )

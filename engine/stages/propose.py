@@ -170,20 +170,20 @@ def track(
         if answer.frame_idx % STRIDE:
             continue
         try:
-            answer.check_finite()
+            drawn = answer.masks(hw)
         except FloatingPointError as error:
             raise ModelFailed(f"{error} of {video.video_id}") from error
-        stability = answer.stability()
-        for row, (name, mask) in enumerate(zip(answer.object_ids, answer.masks(hw), strict=True)):
+        estimates = answer.estimates()
+        for row, (name, mask) in enumerate(zip(answer.object_ids, drawn, strict=True)):
             mask = clean(mask, speck)
             area = int(mask.sum())
             made[name].append(
                 _MaskOnFrame(
                     rle=rle.encode(mask),
                     area_px=area,
-                    score=float(answer.iou[row]),
-                    object_score=float(answer.object_score[row]),
-                    stability=float(stability[row]) if area else 1.0,
+                    score=estimates.iou[row],
+                    object_score=estimates.object_score[row],
+                    stability=estimates.stability[row] if area else 1.0,
                 )
             )
         if progress:

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Sam2VideoModel
 
-from model import network
-from model.frame_masks import NotFinite
+from model import devices, network
+from model.frame_masks import check_finite
 from model.network import Clicks, Features
 
 
@@ -34,7 +36,7 @@ from model.network import Clicks, Features
 class Answers:
     """The answers to M of N clicks."""
 
-    rows: Tensor  # int64 (M,), the clicks that were answered
+    rows: NDArray[np.int64]  # (M,), the clicks that were answered
     logits: Tensor  # float (M, 3, 4h, 4w)
     iou: Tensor  # float (M, 3)
     object_score: Tensor  # float (M,)
@@ -62,7 +64,7 @@ class PointDecoder:
     def answer(self, clicks: Clicks, *, min_iou: float = 0.0, min_object_score: float = -math.inf) -> Answers:
         """Three masks for each click whose best estimated IoU and whose presence reach these thresholds.
 
-        Raises NotFinite if the model's estimates are not finite: no threshold would notice.
+        Raises NotFinite if an estimate or a mask is not finite: no threshold would notice.
         """
         sparse, _ = self._model.prompt_encoder(
             input_points=clicks.xy[:, None], input_labels=clicks.labels[:, None], input_boxes=None, input_masks=None
@@ -71,16 +73,19 @@ class PointDecoder:
         own = torch.cat([d.obj_score_token.weight, d.iou_token.weight, d.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse[:, 0].to(own.dtype)], 1)
         together = 8 if tokens.device.type == "cpu" else 64  # 8 pictures fit into the cache of a CPU
-        found = []
+        rows: list[int] = []
+        found, seen = [], []
         for begin in range(0, len(tokens), together):
             answered, pictures = self._transformed(tokens[begin : begin + together])
             iou, score = d.iou_prediction_head(answered[:, 1])[:, 1:], d.pred_obj_score_head(answered[:, 0])[:, 0]
-            if not math.isfinite(float(iou.sum() + score.sum())):
-                raise NotFinite("the model gave no numbers")
-            rows = ((iou.amax(1) >= min_iou) & (score >= min_object_score)).nonzero()[:, 0]
-            drawn = self._drawn(answered[rows, 3 : 2 + d.num_mask_tokens], [pictures[row] for row in rows.tolist()])
-            found.append(Answers(rows + begin, drawn, iou[rows], score[rows]))
-        return Answers(*(torch.cat([getattr(f, field.name) for f in found]) for field in fields(Answers)))
+            good, index = devices.rows_of((iou.amax(1) >= min_iou) & (score >= min_object_score))
+            drawn = self._drawn(answered[index, 3 : 2 + d.num_mask_tokens], [pictures[row] for row in good])
+            rows += [begin + row for row in good]
+            found.append((drawn, iou[index], score[index]))
+            seen += [iou, score]
+        logits, iou, score = (torch.cat(parts) for parts in zip(*found, strict=True))
+        check_finite(logits, seen)
+        return Answers(np.array(rows, dtype=np.int64), logits, iou, score)
 
     def _drawn(self, tokens: Tensor, pictures: Sequence[Tensor]) -> Tensor:
         """Masks as logits: float (M, 3, 4h, 4w). tokens: float (M, 3, C).  pictures: M of float (L, C)."""
