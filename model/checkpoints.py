@@ -121,21 +121,47 @@ def load(
         _check_finite(model, name)
         return wrap(nn.Module.to(model, device, dtype), name=name, source=name)
     folder, source = _find(name, revision)
+    _check_sizes(folder)
     try:
         with _quiet():
             # the library's types do not know that it returns a pair here
             found: Any = Sam2VideoModel.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, output_loading_info=True
+                folder, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
             )
             model, missing = found[0], sorted(found[1]["missing_keys"])
     except Exception as error:  # a damaged file makes the library raise errors of many types
         raise NoCheckpoint(f"the checkpoint at {folder} does not load: {_reason(error)}") from error
+    for name_of, stored, wanted in sorted(found[1]["mismatched_keys"]):  # refused here, in one line
+        raise NoCheckpoint(
+            f"the checkpoint at {folder} does not fit its config.json: {name_of} is {tuple(stored)} instead of "
+            f"{tuple(wanted)}"
+        )
     if missing:  # the library would silently draw them at random
         others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
         raise NoCheckpoint(f"{folder} is not a SAM 2 video checkpoint: it lacks {missing[0]}{others}")
     _check_finite(model, str(folder))
     mean, std = _normalisation(folder)
     return wrap(nn.Module.to(model, device), name=name, source=source, mean=mean, std=std)
+
+
+def _check_sizes(folder: Path) -> None:
+    """Raises NoCheckpoint for an input that is no square of pixels. transformers checks the rest of config.json."""
+
+    def sizes(config: Any) -> Iterator[Any]:
+        for key, value in config.items() if isinstance(config, dict) else ():
+            if key == "image_size" and isinstance(value, int | list):
+                yield value
+            yield from sizes(value)
+
+    file = folder / "config.json"
+    try:
+        found = list(sizes(json.loads(file.read_text())))
+    except (OSError, ValueError, RecursionError):
+        return
+    for size in found:
+        sides = size if isinstance(size, list) else [size, size]
+        if len(sides) != 2 or sides[0] != sides[1] or type(sides[0]) is not int or sides[0] < 1:
+            raise NoCheckpoint(f"{file} is damaged: image_size {size}, a whole number of pixels is needed, or it twice")
 
 
 def _check_finite(model: nn.Module, place: str) -> None:
@@ -225,6 +251,8 @@ def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[floa
         if file.is_file():
             try:
                 content = json.loads(file.read_text())
+                if not isinstance(content, dict):
+                    raise ValueError(f"a JSON object is needed, not {type(content).__name__}")
                 if "image_mean" in content and "image_std" in content:
                     return _triple(content["image_mean"], above=-math.inf), _triple(content["image_std"], above=0)
             except (OSError, ValueError, TypeError) as error:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.wording import counted
+
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 Masks = NDArray[np.bool_]  # (T, N, H, W)
 
@@ -68,7 +70,7 @@ def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip |
     """
     t = clip.frames.shape[0]
     if t < config.frames:
-        raise ValueError(f"the clip has {t} frames, the sample needs {config.frames}")
+        raise ValueError(f"the clip has {counted(t, 'frame')}, the sample needs {config.frames}")
     start = int(rng.integers(0, t - config.frames + 1))
     order = np.arange(start, start + config.frames)
     if config.frames > 1 and rng.random() < config.time_reversal:

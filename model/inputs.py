@@ -17,6 +17,7 @@ from model.network import Clicks, Features
 from storage import rle
 from storage.pixels import Rgb
 from storage.records import Prompt
+from storage.wording import counted
 
 BOX_LABELS = (2, 3)  # labels of the corners of a box in the prompt encoder
 
@@ -47,7 +48,7 @@ def check_prompt(prompt: Prompt, hw: tuple[int, int]) -> None:
     """Raises ValueError, showing the value, if a prompt is empty, contradicts itself or is outside the frame."""
     height, width = hw
     if len(prompt.points_xy) != len(prompt.labels):
-        raise ValueError(f"{len(prompt.points_xy)} points but {len(prompt.labels)} labels")
+        raise ValueError(f"{counted(len(prompt.points_xy), 'point')} but {counted(len(prompt.labels), 'label')}")
     if any(label not in (0, 1) for label in prompt.labels):
         raise ValueError(f"labels must be 0 or 1, got {prompt.labels}")
     if prompt.mask_rle is not None and (prompt.points_xy or prompt.box_xyxy is not None):

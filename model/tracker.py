@@ -35,6 +35,7 @@ from model.memory_attention import MemoryAttention
 from model.network import Decoded, Features, FrameMemory
 from model.object_memory import MemoryLimits, ObjectMemory, Offsets, Reading, RememberedFrame
 from storage.records import Prompt
+from storage.wording import counted
 
 _Item = TypeVar("_Item")
 
@@ -102,7 +103,9 @@ class Tracker:
     ) -> None:
         config = config or TrackerConfig()
         if frame_count < 1 or min(video_hw) < 1:
-            raise ValueError(f"a video has at least one frame and one pixel, got {frame_count} frames of {video_hw}")
+            raise ValueError(
+                f"a video has at least one frame and one pixel, got {counted(frame_count, 'frame')} of {video_hw}"
+            )
         if config.lookahead < 1 or (config.object_batch is not None and config.object_batch < 1):
             raise ValueError(f"object_batch and lookahead must be at least 1, got {config}")
         self._batch = config.object_batch or (4 if loaded.device.type == "cpu" else 64)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from storage import rle
 from storage.records import STRIDE, Masklet
+from storage.wording import counted
 
 #: The words that a masklet's fields may have.
 TERMS = {"kind": ("auto", "manual"), "phase": ("auto", "1", "2", "3"), "split": ("train", "val", "test")}
@@ -71,7 +72,11 @@ def list_problem(masklet: Masklet) -> str | None:
         return "no frames"
     names = ("rle", "area_px", "score", "object_score", "stability")
     odd = {name: len(getattr(masklet, name)) for name in names if len(getattr(masklet, name)) != count}
-    return f"{count} frames, but {', '.join(f'{name} {length}' for name, length in odd.items())}" if odd else None
+    return (
+        f"{counted(count, 'frame')}, but {', '.join(f'{name} {length}' for name, length in odd.items())}"
+        if odd
+        else None
+    )
 
 
 def _frames(masklet: Masklet) -> str | None:
@@ -89,7 +94,7 @@ def _frames(masklet: Masklet) -> str | None:
 
 def _too_many(masklet: Masklet, video: Shape) -> str | None:
     most, count = -(-video.frame_count // STRIDE), max(len(masklet.frame_idx), len(masklet.rle))
-    return f"{count} frames, the video has {most} annotated frames" if count > most else None
+    return f"{counted(count, 'frame')}, the video has {counted(most, 'annotated frame')}" if count > most else None
 
 
 def _past_the_end(masklet: Masklet, video: Shape | None) -> str | None:
@@ -123,7 +128,7 @@ def _masks(masklet: Masklet) -> dict[str, str | None]:
     if wrong:
         t = wrong[0]
         area = f"{at_frame(masklet, t)}: {masklet.area_px[t]} px, its mask has {areas[t]}{and_more(len(wrong))}"
-    return {"area": area, "empty": None if any(areas) else f"the object is in none of {len(masklet.frame_idx)} frames"}
+    return {"area": area, "empty": None if any(areas) else f"the object is in none of {counted(len(areas), 'frame')}"}
 
 
 def _scores(masklet: Masklet) -> str | None:

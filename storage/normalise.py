@@ -19,9 +19,10 @@ import av.video.stream
 import numpy as np
 
 from storage.records import FPS, Refusal
-from storage.source_file import Refused, opened, packets_of, spanned_s, timed
+from storage.source_file import Refused, is_encrypted, opened, packets_of, spanned_s, timed
 from storage.upright import ShapeChanged, Upright, deinterlaced, tone_curve, upright_hw
 from storage.video import BT709, encode, libav_message
+from storage.wording import counted
 
 _MISSING_SHARE = 0.05  # share of the frames, or of the announced duration, that may be missing
 _MISSING_S = 0.5  # a shorter missing end is always accepted
@@ -68,6 +69,8 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
         damage = _Damage()
         shown = _checked(_frames_of(container, stream, damage), container, stream, source.name, limits, damage)
         first = next(shown, None)
+        if first is None and is_encrypted(source):
+            raise Refused(Refusal.ENCRYPTED, f"{source.name}: its video is encrypted")
         if first is None:
             raise Refused(Refusal.UNREADABLE, f"{source.name}: no frame decodes")
         shown_height, shown_width, rotation = upright_hw(first.frame, stream)
@@ -87,7 +90,7 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
                     yield upright(frame)
                 except ShapeChanged as error:
                     raise Refused(Refusal.FAILED, f"{source.name}: {error}") from error
-            _judge(source.name, source_times, _from_keyframe(announced_s, stream, damage), damage, limits)
+            _judge(source, source_times, _from_keyframe(announced_s, stream, damage), damage, limits)
 
         encode(target, resampled(), height, width, FPS, crf=18, colours=colours)
     intervals = len(source_times) - 1
@@ -184,13 +187,16 @@ def _checked(
         yield _Shown(frame, time_s)
 
 
-def _judge(name: str, times: Sequence[float], announced_s: float | None, damage: _Damage, limits: Limits) -> None:
-    """Raises Refused for a truncated, broken or short video, which only a complete decode shows."""
+def _judge(source: Path, times: Sequence[float], announced_s: float | None, damage: _Damage, limits: Limits) -> None:
+    """Raises Refused for a truncated, broken, encrypted or short video, which only a complete decode shows."""
+    name = source.name
     if damage.broken > max(1, _MISSING_SHARE * damage.packets):
-        detail = f"{name}: {damage.broken} of {damage.packets} frames do not decode ({damage.last})"
+        detail = f"{name}: {damage.broken} of {counted(damage.packets, 'frame')} do not decode ({damage.last})"
+        if is_encrypted(source):
+            raise Refused(Refusal.ENCRYPTED, f"{name}: its video is encrypted")
         raise Refused(Refusal.TRUNCATED, detail)
     if damage.repeated > max(1, _MISSING_SHARE * damage.frames):
-        detail = f"{name}: {damage.repeated} of {damage.frames} frames are not after the frame before them"
+        detail = f"{name}: {damage.repeated} of {counted(damage.frames, 'frame')} are not after the frame before them"
         raise Refused(Refusal.FAILED, detail)
     span_s = spanned_s(times)
     ends_s = max(span_s, times[-1] + damage.last_s)  # a still at the end is one long frame

@@ -28,6 +28,7 @@ from storage import arrow
 from storage.blobs.base import BlobMissing, Blobs
 from storage.records import Masklet, Operation, Quarantined, Video, content_id
 from storage.tables import Tables
+from storage.wording import counted
 
 #: Kinds of part, and the record of their rows. Candidates are parts only: no table holds masklets before a verdict.
 KINDS: dict[str, type[arrow.Record]] = {
@@ -197,7 +198,7 @@ def _read(blobs: Blobs, marker: Marker) -> list[Any]:
         raise PartDamaged(f"{marker.key}: sha256 {found[:16]}…, its marker says {marker.sha256[:16]}…")
     part_rows = arrow.from_parquet(_record(marker.kind), data)
     if len(part_rows) != marker.rows:
-        raise PartDamaged(f"{marker.key}: {len(part_rows)} rows, its marker says {marker.rows}")
+        raise PartDamaged(f"{marker.key}: {counted(len(part_rows), 'row')}, its marker says {marker.rows}")
     return part_rows
 
 

@@ -29,6 +29,7 @@ class Refusal(StrEnum):
 
     UNREADABLE = "unreadable"  # no decoder opens the file, or it is empty
     NO_VIDEO_STREAM = "no_video_stream"  # audio, subtitles or a still picture
+    ENCRYPTED = "encrypted"  # its pictures need a key
     TRUNCATED = "truncated"  # decoding ended well before the announced duration
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"

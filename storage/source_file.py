@@ -28,6 +28,7 @@ _FORMATS = (
     "gif,apng,mp3,wav,flac,aac,aiff,amr,image2,png_pipe,jpeg_pipe,jpegls_pipe,webp_pipe,bmp_pipe,tiff_pipe,srt,webvtt"
 )
 
+_MAX_MOOV = 1 << 26  # bytes
 _STILLS = frozenset({"gif", "apng", "image2"})
 NO_DISPLAY_TIMES = ("avi",)  # formats that store decode times only
 _PICTURE_CODECS = ("mjpeg", "png", "webp", "bmp", "tiff", "gif")  # of covers that are not marked as such
@@ -73,6 +74,27 @@ def opened(path: Path) -> Iterator[Opened]:
             raise Refused(Refusal.UNREADABLE, f"{name}: the video stream has no decoder or no size")
         stream.thread_type = "AUTO"
         yield container, stream
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether an MP4 file says that its video is encrypted: its sample entry is `encv`, with the scheme in `sinf`.
+
+    Reads the box `moov` only. Source: ISO/IEC 14496-12, 8.12. False for other formats.
+    """
+    with path.open("rb") as file:
+        while len(head := file.read(16)) >= 8:
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            begin, header = file.tell() - len(head), 8
+            if size == 1:
+                size, header = int.from_bytes(head[8:], "big"), 16
+            if kind == b"moov":
+                file.seek(begin + header)
+                moov = file.read(min(size, _MAX_MOOV) if size else _MAX_MOOV)
+                return b"encv" in moov and b"sinf" in moov
+            if size < header:  # 0: the last box
+                return False
+            file.seek(begin + size)
+    return False
 
 
 def _preference(stream: av.video.stream.VideoStream) -> tuple[bool, bool, int]:

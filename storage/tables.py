@@ -157,13 +157,18 @@ class Tables:
         snapshot_id: None for the current one. where: an Iceberg row filter, "video_id == 'abc' and round > 2".
         columns: None for all. Raises ValueError for an unknown table, snapshot, column or filter.
         """
+        from pyiceberg.expressions.visitors import bind
+
         table = self._load(table_name)
         if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
             raise ValueError(f"{table_name} has no snapshot {snapshot_id}")
         selected = tuple(columns) if columns is not None else ("*",)
         scan = table.scan(selected_fields=selected, snapshot_id=snapshot_id)
+        scan = scan.filter(where) if where else scan
+        scan.projection()  # raises ValueError for an unknown column, as `bind` does: later, it means damage
+        bind(table.schema(), scan.row_filter, case_sensitive=True)
         with _damage(table_name):
-            return (scan.filter(where) if where else scan).to_arrow()
+            return scan.to_arrow()
 
     def videos(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Video]:
         """The admitted videos, each once, sorted by id: two runs may have admitted the same video."""
@@ -329,7 +334,7 @@ def _damage(table_name: str) -> Iterator[None]:
 
     try:
         yield
-    except (ValidationError, EOFError, zlib.error, TypeError, UnicodeDecodeError, FileNotFoundError) as error:
+    except (ValidationError, EOFError, zlib.error, TypeError, ValueError, FileNotFoundError) as error:
         detail = f"{type(error).__name__}: {first_line(error)}"
         raise TablesError(f"table {table_name}: its Iceberg metadata is damaged or missing ({detail})") from error
     except OSError as error:

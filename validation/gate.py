@@ -73,7 +73,7 @@ def promote(
     gain = paired.mean_of(gains)
     told = (
         f"held-out J&F {100 * before.jf:.1f} -> {100 * after.jf:.1f}: {gain.points}, "
-        f"{gain.masklets} masklets of {counted(gain.videos, 'video')}"
+        f"{counted(gain.masklets, 'masklet')} of {counted(gain.videos, 'video')}"
     )
     failed: list[str] = []
     if gain.low <= 0:
@@ -98,15 +98,15 @@ def publish(*, offered: int, quarantined: int, tables_passed: bool, max_quaranti
     Raises ValueError for impossible numbers.
     """
     if not 0 <= quarantined <= offered:
-        raise ValueError(f"{quarantined} rows quarantined of {offered} offered")
+        raise ValueError(f"{counted(quarantined, 'row')} quarantined of {offered} offered")
     failed: list[str] = []
     if offered and quarantined / offered > max_quarantined_share:
-        failed.append(f"{quarantined} of {offered} rows quarantined, at most {max_quarantined_share:.0%}")
+        failed.append(f"{quarantined} of {counted(offered, 'row')} quarantined, at most {max_quarantined_share:.0%}")
     if not tables_passed:
         failed.append("the table checks failed")
     if failed:
         return GateDecision(passed=False, reasons=tuple(failed))
-    return GateDecision(passed=True, reasons=(f"{offered - quarantined} of {offered} rows pass",))
+    return GateDecision(passed=True, reasons=(f"{offered - quarantined} of {counted(offered, 'row')} pass",))
 
 
 def _clearly_lost(change: Change, most: float) -> bool:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Video
+from storage.wording import counted
 
 #: table -> (expectation, its arguments). The columns are those of `frames`.
 RULES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
@@ -78,7 +79,7 @@ class Report:
     def failures(self) -> tuple[str, ...]:
         """One line for every broken rule."""
         return tuple(
-            f"{r.table}: {r.rule} is broken by {r.unexpected} rows, as {', '.join(r.examples)}"
+            f"{r.table}: {r.rule} is broken by {counted(r.unexpected, 'row')}, as {', '.join(r.examples)}"
             if r.unexpected
             else f"{r.table}: {r.rule} could not be checked"
             for r in self.results

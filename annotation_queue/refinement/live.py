@@ -20,6 +20,7 @@ from annotation_queue.refinement.turns import Job, Turns
 from annotation_queue.tickets.store import TicketStore
 from annotation_queue.versions import add_version, versions_of
 from storage.records import STRIDE, Masklet, Operation
+from storage.wording import counted
 
 MOST_JOBS = 8  # tickets of one person that the model works on at once; a page has one or two
 
@@ -87,7 +88,9 @@ class Live:
         with self._lock:
             jobs = sum(name == person.name and other != ticket_id for other, (name, _) in self._running.items())
         if jobs >= MOST_JOBS:
-            raise TooBusy(f"the model works on {jobs} tickets of {person.name} already: try again in a few seconds")
+            raise TooBusy(
+                f"the model works on {counted(jobs, 'ticket')} of {person.name} already: try again in a few seconds"
+            )
 
     def _task(self, ticket: Ticket, operation_id: str, versions: Mapping[str, Version]) -> ModelTask:
         info, masklet, done = self._facts(ticket)

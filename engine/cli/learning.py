@@ -221,7 +221,7 @@ def _interactive_rows(result: Any) -> list[tuple[str, str]]:
     """The metrics of the interactive protocol, as rows of a table."""
     rows = []
     for number, (offline, online) in enumerate(zip(result.offline_jf, result.online_jf, strict=True), 1):
-        label = f"{number} frame{'s' if number > 1 else ''} clicked on, offline and online"
+        label = f"{counted(number, 'frame')} clicked on, offline and online"
         rows.append((label, f"J&F {offline:.1f} and {online:.1f}"))
     return rows + [
         ("their means", f"J&F {result.offline_mean_jf:.1f} and {result.online_mean_jf:.1f}"),

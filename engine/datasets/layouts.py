@@ -19,6 +19,7 @@ from storage.records import FPS, STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.source_reader import SourceReader
 from storage.video import FrameReader
+from storage.wording import counted
 
 
 def open_dataset(where: str | Path, *, blobs: Blobs | None = None, split: str | None = None) -> Dataset:
@@ -105,7 +106,7 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
     """Objects are named by their kind and their position in the file: `manual-3`, `auto-0`."""
     if len(videos) != 1:
         hint = "" if videos else " (`masklets export --media` writes them)"
-        raise DatasetError(f"{notes[0]}: {len(videos)} videos {name}.mp4, one is needed{hint}")
+        raise DatasetError(f"{notes[0]}: {counted(len(videos), 'video')} {name}.mp4, one is needed{hint}")
     with SourceReader(videos[0]) as reader:
         height, width, count = reader.height, reader.width, reader.frame_count
     seconds = f"{count / FPS:.2f}"

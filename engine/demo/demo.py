@@ -41,6 +41,7 @@ from engine.settings import (
 )
 from engine.stages import batches
 from engine.stages.batches import BatchStage
+from storage.wording import counted
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
         seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - begun
         return result
 
-    tell(f"rendering {clips} clips with ground truth")
+    tell(f"rendering {counted(clips, 'clip')} with ground truth")
     timed("rendering clips", lambda: synthetic_videos.write_videos(folder / "videos", clips, SCENE, seed=7))
     with connect(chosen) as s:
         people = simulated_review.hire(s, PEOPLE)
@@ -238,7 +239,7 @@ def _every(count: int, tell: Tell) -> Callable[[Tally], None]:
         seen += 1
         if seen % count == 0:
             verdicts = ", ".join(f"{n} {v}" for v, n in sorted(tally.verdicts.items()))
-            tell(f"review: {seen} tickets ({verdicts}; {tally.tracked} tracked, {tally.clicks} clicks)")
+            tell(f"review: {counted(seen, 'ticket')} ({verdicts}; {tally.tracked} tracked, {tally.clicks} clicks)")
 
     return progress
 

@@ -29,6 +29,7 @@ from storage.pixels import PictureError
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.video import FrameReader, jpeg
+from storage.wording import counted
 
 Ids = NDArray[np.uint8]  # (H, W)
 
@@ -65,7 +66,11 @@ class DavisVideo(PictureVideo):
                 kinds.setdefault(indexed, path)
                 found.setdefault(int(n), {})[frame_idx] = rle.encode(values == n)
             if False in kinds and len(kinds) + len(found) > 2:
-                how = "others have one" if True in kinds else f"grey in {len(found) + 1} values in its sequence"
+                how = (
+                    "others have one"
+                    if True in kinds
+                    else f"grey in {counted(len(found) + 1, 'value')} in its sequence"
+                )
                 raise DavisError(f"{path}: masks without a palette, and {how}: the objects are unknown")
         if False in kinds:
             return {1: found.popitem()[1]}
@@ -201,7 +206,7 @@ def export(release: Release, root: Path) -> Exported:
 
 def _check_count(video_id: str, masklets: int) -> None:
     if masklets >= VOID:
-        raise DavisError(f"video {video_id}: {masklets} masklets, DAVIS has ids for {VOID - 1}")
+        raise DavisError(f"video {video_id}: {counted(masklets, 'masklet')}, DAVIS has ids for {VOID - 1}")
 
 
 def _resolution(root: Path) -> str:

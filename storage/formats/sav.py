@@ -21,6 +21,7 @@ from storage.formats.destination import Exported
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Verdict, Video, content_id
 from storage.releases import Release
+from storage.wording import counted
 
 KEYS = (
     "video_id",
@@ -255,7 +256,8 @@ def frame_indices(count: int, frame_count: int, duration_s: float) -> dict[int, 
     rate = frame_count / duration_s
     steps = [k for k in range(1, MAX_STEP + 1) if abs(math.ceil(frame_count / k) - count) <= 1]
     if not steps:
-        raise ValueError(f"{count} annotated frames are not every k-th of {frame_count} frames in {duration_s:g} s")
+        every = f"every k-th of {counted(frame_count, 'frame')} in {duration_s:g} s"
+        raise ValueError(f"{counted(count, 'annotated frame')} are not {every}")
     step = min(steps, key=lambda k: (math.ceil(frame_count / k) != count, abs(k / rate - STRIDE / FPS)))
     placed: dict[int, int] = {}
     for t in range(count):
@@ -336,13 +338,14 @@ def _placed(name: str, annotation: dict[str, Any], video: Video | None) -> dict[
             raise SavError(f"{name}: {error}") from None
     if video is None:
         return placed
+    annotated = counted(count, "annotated frame")
     if abs(math.ceil(duration_s * FPS / STRIDE - 1e-6) - math.ceil(video.frame_count / STRIDE)) > 1:
-        raise SavError(f"{name}: {count} annotated frames in {duration_s:g} s, the video has {video.duration_s:g} s")
+        raise SavError(f"{name}: {annotated} in {duration_s:g} s, the video has {video.duration_s:g} s")
     if video.variable_rate and frame_count and abs(frame_count - video.frame_count) > STRIDE:
         what = f"{frame_count} frames at a variable rate, {video.frame_count} at {FPS} fps"
         raise SavError(f"{name}: the times of the masks are unknown: {what}")
     if list(placed.values()) != [t * STRIDE for t in range(count)]:
-        rate = f"{count} annotated frames of {frame_count} in {duration_s:g} s"
+        rate = f"{annotated} of {frame_count} in {duration_s:g} s"
         raise SavError(f"{name}: {rate} are not {FPS // STRIDE} a second: they are not on every 4th frame at 24 fps")
     return {t: frame_idx for t, frame_idx in placed.items() if frame_idx < video.frame_count}
 

@@ -162,11 +162,16 @@ DAMAGED = {  # file -> (its content, what the message says)
         ("{", "does not load"),
         ("[]", "does not load"),
         ('{"model_type": []}', "does not load"),
+        ('{"image_size": []}', r"config.json is damaged: image_size \[\]"),
+        ('{"vision_config": {"backbone_config": {"image_size": [64, 0]}}}', r"image_size \[64, 0\]"),
+        ('{"prompt_encoder_config": {"image_size": 0}}', "image_size 0, a whole number"),
+        ('{"image_size": true}', "image_size True"),
         ('{"model_type": "sam2_video", "num_maskmem": null}', "num_maskmem"),
     ],
     "video_preprocessor_config.json": [
         ("{", "video_preprocessor_config.json is damaged"),
         ("null", "video_preprocessor_config.json is damaged"),
+        ("[]", "a JSON object is needed, not list"),
         ('{"image_mean": [1], "image_std": [1]}', "video_preprocessor_config.json is damaged"),
         ('{"image_mean": null, "image_std": null}', "video_preprocessor_config.json is damaged"),
         ('{"image_mean": [0, 0, NaN], "image_std": [1, 1, 1]}', "three finite numbers"),
@@ -187,6 +192,18 @@ def test_a_damaged_file_of_a_checkpoint_is_an_error_of_one_line(model, tmp_path,
     with pytest.raises(checkpoints.NoCheckpoint, match=says) as caught:
         checkpoints.load(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_tensor_of_another_shape_is_refused_with_both_shapes(model, tmp_path):
+    folder = checkpoints.save(model, tmp_path / "ck", card="", meta={})
+    tensors = load_file(folder / "model.safetensors")
+    name = "mask_decoder.iou_prediction_head.proj_out.bias"
+    shape = tuple(tensors[name].shape)
+    tensors[name] = tensors[name][:1].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(checkpoints.NoCheckpoint) as caught:
+        checkpoints.load(folder)
+    assert str(caught.value).endswith(f"does not fit its config.json: {name} is (1,) instead of {shape}")
 
 
 def test_a_missing_device_is_an_error(monkeypatch):

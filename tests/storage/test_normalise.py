@@ -14,7 +14,7 @@ import pytest
 from storage import video
 from storage.normalise import Limits, normalise
 from storage.records import FPS, Refusal
-from storage.source_file import Refused
+from storage.source_file import Refused, is_encrypted
 from storage.upright import Upright
 from tests.shared import SHARED
 from tests.storage.made_videos import COLOURS, H, W, corner_names, corners, make, number_of, numbered
@@ -111,6 +111,24 @@ def test_a_mirrored_picture_is_mirrored_back(tmp_path, degrees):
     normalise(source, tmp_path / "n.mp4", limits=LIMITS)
     _, rgb = next(video.frames(tmp_path / "n.mp4"))
     assert corner_names(rgb) == corner_names(np.rot90(corners(), -degrees // 90)[:, ::-1])
+
+
+def test_an_encrypted_video_is_told_from_a_truncated_one(tmp_path):
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "7" * 32, "encryption_kid": "a" * 32}
+    clear = make(tmp_path / "clear.mp4", [numbered(i) for i in range(48)])
+    with av.open(str(clear)) as of, av.open(str(tmp_path / "locked.mp4"), "w", options=key) as to:
+        stream = to.add_stream_from_template(of.streams.video[0])
+        for packet in of.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                to.mux(packet)
+    with pytest.raises(Refused) as caught:
+        normalise(tmp_path / "locked.mp4", tmp_path / "n.mp4", limits=Limits(min_s=0.5))
+    assert str(caught.value) == "encrypted: locked.mp4: its video is encrypted"
+    assert not is_encrypted(clear)
+    for head in (b"", b"\0\0\0", b"\0\0\0\0moov", b"\0\0\0\1mdat", b"\0\0\0\4free" * 9, b"RIFF" * 9):
+        (tmp_path / "odd").write_bytes(head)
+        assert not is_encrypted(tmp_path / "odd")
 
 
 def test_odd_sides_lose_their_last_row_and_column_and_nothing_else(tmp_path):

@@ -213,7 +213,7 @@ def test_a_column_that_a_record_gains_is_added_and_old_rows_have_its_default(tmp
         assert opened.masklets() == [new, masklet("old", click_count=0, annotated_by=None)]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", None])
+@pytest.mark.parametrize("damage", [b"", b"{}", None, bytes(400)])
 @pytest.mark.parametrize("pattern", ["*.metadata.json", "snap-*.avro", "*-m0.avro"])
 def test_damaged_iceberg_metadata_is_an_error_in_one_line_that_names_the_table(tmp_path, masklet, pattern, damage):
     catalog, warehouse = address(tmp_path)
