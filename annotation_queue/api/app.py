@@ -10,6 +10,7 @@ import contextlib
 import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from cachetools import TTLCache, cached
@@ -81,18 +82,17 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        gc.collect()
-        gc.freeze()  # imported modules stay: searching them for garbage would stop every request for a moment
-        try:
-            with _delivering(tickets, deliver, deliver_every_s) if deliver else contextlib.nullcontext():
-                yield
-        finally:
-            gc.unfreeze()
-            backend.hashing.close()
-            backend.provider.close()
-            if backend.live is not None:
-                backend.live.close()
+        with (
+            _open(backend),
+            _delivering(tickets, deliver, deliver_every_s) if deliver else contextlib.nullcontext(),
+        ):
+            yield
 
+    return _application(backend, lifespan)
+
+
+def _application(backend: Backend, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """The routers over a backend; those of the provider and of live refinement only where the backend has them."""
     app = FastAPI(
         title="Masklet Engine: the review queue",
         version="1",
@@ -107,12 +107,27 @@ def create_app(
     add_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
-    if oidc is not None:
+    if backend.oidc is not None:
         app.include_router(logins.oidc_router)
     if backend.live is not None:
         app.include_router(refinement.router)
     add_page(app)
     return app
+
+
+@contextlib.contextmanager
+def _open(backend: Backend) -> Iterator[None]:
+    """Closes the threads of a backend when the block ends, and keeps garbage collection short while it runs."""
+    gc.collect()
+    gc.freeze()  # imported modules stay: searching them for garbage would stop every request for a moment
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        backend.hashing.close()
+        backend.provider.close()
+        if backend.live is not None:
+            backend.live.close()
 
 
 def _with_undelivered(stuck: list[Stuck], undelivered: list[Stuck]) -> list[Stuck]:
@@ -121,28 +136,28 @@ def _with_undelivered(stuck: list[Stuck], undelivered: list[Stuck]) -> list[Stuc
     return [*stuck, *(batch for batch in undelivered if batch.batch_id not in known)]
 
 
-def _cached(compute: Callable[[], T], keep_s: float) -> Callable[[], T]:
-    """The function with a value that is at most `keep_s` old. Threads that ask at once wait for one computation."""
-    kept: TTLCache[Hashable, T] = TTLCache(1, keep_s)
-    return cached(kept, condition=threading.Condition())(compute)
+def _cached(compute: Callable[[], T], max_age_s: float) -> Callable[[], T]:
+    """The function with a value that is at most `max_age_s` old. Threads that ask at once wait for one computation."""
+    cache: TTLCache[Hashable, T] = TTLCache(1, max_age_s)
+    return cached(cache, condition=threading.Condition())(compute)
 
 
-def _remember_yes(ask: Callable[[Person, str], bool], keep_s: float) -> Callable[[Person, str], bool]:
-    """The question with True cached for `keep_s`. False is not cached: the right may be given a moment later."""
-    kept: TTLCache[tuple[Person, str], bool] = TTLCache(10_000, keep_s)
+def _remember_yes(ask: Callable[[Person, str], bool], max_age_s: float) -> Callable[[Person, str], bool]:
+    """The question with True cached for `max_age_s`. False is not cached: the right may be given a moment later."""
+    cache: TTLCache[tuple[Person, str], bool] = TTLCache(10_000, max_age_s)
     lock = threading.Lock()
 
-    def answer(person: Person, about: str) -> bool:
+    def allowed(person: Person, about: str) -> bool:
         with lock:
-            if (person, about) in kept:
+            if (person, about) in cache:
                 return True
         if not ask(person, about):
             return False
         with lock:
-            kept[person, about] = True
+            cache[person, about] = True
         return True
 
-    return answer
+    return allowed
 
 
 @contextlib.contextmanager
