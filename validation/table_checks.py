@@ -1,7 +1,7 @@
 """Checks of whole tables by Great Expectations, with its Data Docs: does this batch look like a batch?
 
 Knows rows without their masks (`frames` removes them) and the rules below; `masklet_checks` checks the masks. Importing
-Great Expectations takes seconds, so it happens in `check_tables`. It sends no data: its analytics are switched off.
+Great Expectations takes seconds, so it happens in `_context`. It sends no data: its analytics are switched off.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Video
 from storage.wording import counted
+
+if TYPE_CHECKING:
+    from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
 
 #: table -> (expectation, its arguments). The columns are those of `frames`.
 RULES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
@@ -143,12 +146,41 @@ def check_tables(
     """
     if unknown := set(frames) - set(RULES):
         raise ValueError(f"the tables are {', '.join(RULES)}, not {', '.join(sorted(unknown))}")
+    context = _context(docs_dir)
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.core.run_identifier import RunIdentifier
+
+    source = context.data_sources.add_pandas("batch")
+    results: list[Result] = []
+    for table, rows in frames.items():
+        if rows.empty:
+            continue
+        expectations = [getattr(gxe, name)(**arguments) for name, arguments in RULES[table]]
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(
+                name=table,
+                data=source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all"),
+                suite=context.suites.add(gx.ExpectationSuite(name=table, expectations=expectations)),
+            )
+        )
+        outcome = definition.run(
+            batch_parameters={"dataframe": rows}, run_id=RunIdentifier(run_name=run_name), result_format="SUMMARY"
+        )
+        results += [_result(table, found) for found in outcome.results]
+    index: Path | None = None
+    if docs_dir is not None:
+        context.build_data_docs(site_names=["docs"])
+        index = docs_dir / "index.html"
+    return Report(success=all(r.success for r in results), results=tuple(results), docs_index=index)
+
+
+def _context(docs_dir: Path | None) -> EphemeralDataContext:
+    """Great Expectations without files of its own, apart from the Data Docs in `docs_dir`."""
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)  # its own import
         import great_expectations as gx
-        import great_expectations.expectations as gxe
-        from great_expectations.core.run_identifier import RunIdentifier
         from great_expectations.data_context.types.base import (
             DataContextConfig,
             InMemoryStoreBackendDefaults,
@@ -176,28 +208,7 @@ def check_tables(
                 },
             },
         )
-    source = context.data_sources.add_pandas("batch")
-    results: list[Result] = []
-    for table, rows in frames.items():
-        if rows.empty:
-            continue
-        expectations = [getattr(gxe, name)(**arguments) for name, arguments in RULES[table]]
-        definition = context.validation_definitions.add(
-            gx.ValidationDefinition(
-                name=table,
-                data=source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all"),
-                suite=context.suites.add(gx.ExpectationSuite(name=table, expectations=expectations)),
-            )
-        )
-        outcome = definition.run(
-            batch_parameters={"dataframe": rows}, run_id=RunIdentifier(run_name=run_name), result_format="SUMMARY"
-        )
-        results += [_result(table, found) for found in outcome.results]
-    index: Path | None = None
-    if docs_dir is not None:
-        context.build_data_docs(site_names=["docs"])
-        index = docs_dir / "index.html"
-    return Report(success=all(r.success for r in results), results=tuple(results), docs_index=index)
+    return context
 
 
 def _result(table: str, found: Any) -> Result:

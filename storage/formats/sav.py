@@ -175,11 +175,7 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
 
 
 def from_sav(
-    annotation: dict[str, Any],
-    *,
-    video: Video | None = None,
-    hw: tuple[int, int] | None = None,
-    batch_id: str = "sav",
+    annotation: dict[str, Any], *, video: Video | None = None, hw: tuple[int, int] | None = None, batch_id: str = "sav"
 ) -> list[Masklet]:
     """The masklets of an SA-V annotation, in its order, as accepted masklets of batch `batch_id`.
 
@@ -195,24 +191,18 @@ def from_sav(
     """
     sav_id = str(annotation.get("video_id") or "")
     name = sav_id or "annotation"
-    frames = annotation.get("masklet")
-    if not isinstance(frames, list) or not frames or not all(isinstance(frame, list) for frame in frames):
-        raise SavError(f"{name}: 'masklet' is a list over frames of lists over objects")
-    count = len(frames[0])
-    if any(len(frame) != count for frame in frames):
-        raise SavError(f"{name}: frames with different numbers of objects")
+    frames = _frames(name, annotation)
     if not sav_id and video is None:
         raise SavError("annotation without 'video_id', and no video given")
     made_hw = _size(name, annotation, frames)
-    hw = hw or ((video.height, video.width) if video else made_hw)
+    height, width = hw = hw or ((video.height, video.width) if video else made_hw)
     if any(side not in (made, made - made % 2) for side, made in zip(hw, made_hw, strict=True)):
-        raise SavError(f"{name}: masks of {made_hw[0]} x {made_hw[1]}, the video is {hw[0]} x {hw[1]}")
-    height, width = hw
+        raise SavError(f"{name}: masks of {made_hw[0]} x {made_hw[1]}, the video is {height} x {width}")
     placed = _placed(name, annotation, video)
     video_id = video.video_id if video else sav_id
     nothing = rle.empty(height, width)
     masklets = []
-    for n in range(count):
+    for n in range(len(frames[0])):
         kind = str(_at(annotation, "masklet_type", n) or "manual")
         if kind not in ("manual", "auto"):
             raise SavError(f"{name}: masklet {n} is of type {kind!r}")
@@ -355,6 +345,16 @@ def _fitted(counts: bytes | None, made_hw: tuple[int, int], hw: tuple[int, int])
     if counts is None or made_hw == hw:
         return counts
     return rle.encode(rle.decode(counts, *made_hw)[: hw[0], : hw[1]])
+
+
+def _frames(name: str, annotation: dict[str, Any]) -> list[list[Any]]:
+    """The masks of an annotation: (T, N), not checked yet."""
+    frames = annotation.get("masklet")
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, list) for frame in frames):
+        raise SavError(f"{name}: 'masklet' is a list over frames of lists over objects")
+    if any(len(frame) != len(frames[0]) for frame in frames):
+        raise SavError(f"{name}: frames with different numbers of objects")
+    return frames
 
 
 def _size(name: str, annotation: dict[str, Any], frames: list[list[Any]]) -> tuple[int, int]:
