@@ -33,11 +33,34 @@ def published(shape, version, presence=1.0):
     return checkpoints.wrap(model, name=shape)
 
 
+def encodes_each_frame_once(model):
+    """Both systems run the encoder's blocks, which take most of the time: a block keeps its output of an input."""
+
+    def remembering(forward):
+        known = {}
+
+        def remembered(x, **options):
+            key = x.detach().numpy().tobytes()
+            if key not in known:
+                known[key] = forward(x, **options)
+            return known[key]
+
+        return remembered
+
+    for block in model.vision_encoder.backbone.blocks:
+        block.forward = remembering(block.forward)
+
+
 @pytest.mark.parametrize("version", ["2", "2.1"])
 @pytest.mark.parametrize("shape", list(meta_checkpoint.SHAPES))
 def test_clicks_boxes_and_masks_on_several_frames_are_tracked_as_by_the_library(clip, shape, version):
     frames, masks = clip
+    if shape != "tiny":
+        frames = frames[
+            :6
+        ]  # shapes differ in their encoders; tiny shows that old memories are dropped alike
     loaded = published(shape, version)
+    encodes_each_frame_once(loaded.model)
     assert can_read(loaded.model)  # this compares the fast memory reader
     library, tracker = Library(loaded, frames), tracker_of(loaded, frames)
     given = {
@@ -48,8 +71,8 @@ def test_clicks_boxes_and_masks_on_several_frames_are_tracked_as_by_the_library(
     for object_id, prompt in given.items():
         library.prompt(object_id, prompt)
         tracker.prompt(object_id, prompt)
-    ours = list(tracker.propagate(0, T))
-    assert_same(ours, library.propagate(0, T))
+    ours = list(tracker.propagate(0, len(frames)))
+    assert_same(ours, library.propagate(0, len(frames)))
     spread = torch.stack([frame.logits for frame in ours]).std()
     assert spread > 0.05  # the masks are not constant
 
