@@ -26,7 +26,10 @@ check: setup ## Style and the fast tests (no model, no server): under a minute
 	$(BIN)/ruff format --check .
 	$(PYTEST_RUN) -m fast $(PYTEST)
 
-test: setup lint ## Style, types, dead code, then every test
+test: setup ## Style, types, dead code, and every test. The types are checked beside the tests: they take minutes
+	$(MAKE) --no-print-directory --jobs 2 lint every-test
+
+every-test: setup
 	$(PYTEST_RUN) $(PYTEST)
 
 coverage: setup ## Every test, and which lines none of them runs (slower than `make test`)
@@ -51,5 +54,5 @@ format: setup ## Rewrites the source in the project's style
 clean: ## Removes what the demo and the tests made; keeps .venv
 	rm -rf masklets-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage node_modules
 
-.PHONY: help setup demo check test coverage lint lint-page format clean
+.PHONY: help setup demo check test every-test coverage lint lint-page format clean
 .DEFAULT_GOAL := help
