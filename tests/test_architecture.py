@@ -44,6 +44,11 @@ def test_a_process_that_draws_training_samples_loads_no_transformers(module):
     assert tiers.imports_any(MODULES["model.trainer"], frozenset({"transformers"}))
 
 
+@pytest.mark.parametrize("path", sorted((tree.ROOT / "tests").rglob("conftest.py")), ids=str)
+def test_the_fixtures_of_a_folder_import_no_torch_for_its_fast_tests(path):
+    assert not tiers.imports_any(path)
+
+
 def test_the_graph_is_read_from_real_files():
     assert len(MODULES) > 80
     assert "storage.records" in ARROWS["storage.arrow"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SKIPPED = {"name": "alembic", "skip_reason": "Dependency not found on PyPI and could not be audited: alembic (1.20.1)"}
@@ -65,3 +66,12 @@ def test_no_extra_admits_a_version_of_mlflow_with_known_vulnerabilities():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (mlflow,) = [r for r in map(Requirement, extras["model"]) if r.name == "mlflow"]
     assert "3.12.99" not in mlflow.specifier and "3.13" in mlflow.specifier
+
+
+def test_every_dependency_has_an_exact_version():
+    """`make setup` installs what constraints.txt pins, and asks for nothing else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    needed = {canonicalize_name(r.name) for group in groups for r in map(Requirement, group)} - {"masklet-engine"}
+    pins = map(Requirement, (ROOT / "constraints.txt").read_text().splitlines())
+    assert needed - {canonicalize_name(pin.name) for pin in pins if str(pin.specifier).startswith("==")} == set()

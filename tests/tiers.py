@@ -24,12 +24,13 @@ HEAVY = frozenset({"torch", "transformers"})
 MODEL_FIXTURES = frozenset({"checkpoint"})
 SERVER_FIXTURES = frozenset({"queue", "chromium", "firefox", "postgres_server", "moto_url", "honest", "liar"})
 
-_MODULES = tree.files()
+_TESTS = {".".join(p.relative_to(tree.ROOT).with_suffix("").parts): p for p in (tree.ROOT / "tests").rglob("*.py")}
+_MODULES = tree.files() | _TESTS
 
 
 @cache
 def imports_any(path: Path, libraries: frozenset[str] = HEAVY) -> bool:
-    """Whether importing this file imports one of these: follows the imports at the top of the project's modules."""
+    """Whether importing this file imports one of these: follows those at the top of the project's modules."""
     for each in tree.imports(path):
         if not each.at_top or each.for_types:
             continue

@@ -1,18 +1,10 @@
-"""A real, tiny SAM 2 video model with random weights, and moving pictures for it."""
+"""A real, tiny SAM 2 video model with random weights, and moving pictures for it.
+
+Imports torch in functions only: the fast tests of this folder start without it.
+"""
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
-
-from model import architecture, checkpoints
-
-TINY = architecture.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def loud_model(seed=4, presence=1.0):
@@ -20,7 +12,15 @@ def loud_model(seed=4, presence=1.0):
 
     presence: what is added to every presence score.
     """
-    model = architecture.build(TINY)
+    import torch
+    from torch import nn
+
+    from model import architecture, checkpoints
+
+    torch.set_num_threads(1)
+    model = architecture.build(
+        architecture.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
+    )
     architecture.init_weights(model, seed, embedding_std=1.0)
     with torch.no_grad():
         for module in model.modules():

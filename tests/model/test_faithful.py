@@ -56,9 +56,7 @@ def encodes_each_frame_once(model):
 def test_clicks_boxes_and_masks_on_several_frames_are_tracked_as_by_the_library(clip, shape, version):
     frames, masks = clip
     if shape != "tiny":
-        frames = frames[
-            :6
-        ]  # shapes differ in their encoders; tiny shows that old memories are dropped alike
+        frames = frames[:6]  # shapes differ in their encoders; tiny shows that old memories are dropped alike
     loaded = published(shape, version)
     encodes_each_frame_once(loaded.model)
     assert can_read(loaded.model)  # this compares the fast memory reader

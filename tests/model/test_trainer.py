@@ -10,7 +10,7 @@ import torch
 
 from model import architecture, checkpoints, run_state, trainer
 from model.recipe import Interaction, Recipe, TrainingStage
-from tests.model.training import RECIPE, SHAPE, STAGE, new_model, squares, train
+from tests.model.training import RECIPE, STAGE, new_model, squares, tiny_shape, train
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -24,7 +24,7 @@ def test_ctrl_c_takes_effect_after_the_step_even_if_a_library_swallows_it_and_lo
         except KeyboardInterrupt:  # a library that swallows it
             pytest.fail("the signal reached the code of the step")
 
-    model = architecture.build(SHAPE)
+    model = architecture.build(tiny_shape())
     architecture.init_weights(model, RECIPE.seed)
     before = signal.signal(number, interrupt)
     try:
@@ -33,7 +33,7 @@ def test_ctrl_c_takes_effect_after_the_step_even_if_a_library_swallows_it_and_lo
         assert signal.getsignal(number) is interrupt
     finally:
         signal.signal(number, before)
-    assert run_state.restore(architecture.build(SHAPE), tmp_path) == 2
+    assert run_state.restore(architecture.build(tiny_shape()), tmp_path) == 2
 
 
 def test_ctrl_c_after_the_last_step_still_takes_effect(tmp_path, monkeypatch):
@@ -45,8 +45,8 @@ def test_ctrl_c_after_the_last_step_still_takes_effect(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "wrap", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(architecture.build(SHAPE), lambda stage: squares, RECIPE, tmp_path)
-    assert run_state.restore(architecture.build(SHAPE), tmp_path) == sum(stage.steps for stage in RECIPE.stages)
+        train(architecture.build(tiny_shape()), lambda stage: squares, RECIPE, tmp_path)
+    assert run_state.restore(architecture.build(tiny_shape()), tmp_path) == sum(stage.steps for stage in RECIPE.stages)
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path):
@@ -57,7 +57,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path):
         raise RuntimeError("at once")
 
     with pytest.raises(RuntimeError, match="at once"):
-        train(architecture.build(SHAPE), lambda stage: squares, RECIPE, tmp_path, report_every=1, report=report)
+        train(architecture.build(tiny_shape()), lambda stage: squares, RECIPE, tmp_path, report_every=1, report=report)
     assert not (tmp_path / "state.pt").exists()
 
 

@@ -1,19 +1,17 @@
-"""Shared by tests of training: a tiny model, cheap clips, short recipes. Imported by child processes too."""
+"""Shared by tests of training: a tiny model, cheap clips, short recipes. Imported by child processes too.
+
+Imports torch in functions only: fast tests use the clips and the recipes.
+"""
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from model import architecture, trainer
 from model.clips import Clip
 from model.recipe import Interaction, Recipe, TrainingStage
 
 ROOT = Path(__file__).parents[2]
-
-SHAPE = architecture.Shape(
-    image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128, memory_layers=1, dropout=0.0
-)
 
 STAGE = TrainingStage(
     "tiny", 4, 64, frames=3, objects=2, batch=1, warmup=1, interaction=Interaction(mask=0.3, correction_clicks=1)
@@ -52,20 +50,36 @@ def coming_and_going(seed):
     return clip
 
 
-def new_model():
-    model = architecture.build(SHAPE)
+def tiny_shape(dropout=0.0):
+    from model import architecture
+
+    return architecture.Shape(
+        image_size=128,
+        embed_dim=16,
+        blocks=(1, 1, 2, 1),
+        decoder_mlp=64,
+        memory_mlp=128,
+        memory_layers=1,
+        dropout=dropout,
+    )
+
+
+def new_model(dropout=0.0):
+    from model import architecture
+
+    model = architecture.build(tiny_shape(dropout))
     architecture.init_weights(model, 1)
     return model
 
 
 def forgetful():
     """A model with dropout, whose random state is a part of the run."""
-    model = architecture.build(dataclasses.replace(SHAPE, dropout=0.2))
-    architecture.init_weights(model, 1)
-    return model
+    return new_model(dropout=0.2)
 
 
 def train(model, clips_of, recipe, folder, *, report=lambda progress: None, look=lambda model, step: None, **options):
     """The trainer in this process alone; `options` are those of RunOptions."""
+    from model import trainer
+
     chosen = trainer.RunOptions(workers=0, **options)
     return trainer.train(model, clips_of, recipe, folder, chosen, report=report, look=look)
