@@ -33,6 +33,7 @@ from storage.records import Masklet, Operation, Quarantined, Video, in_order
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.expressions import BooleanExpression
     from pyiceberg.table import Table
 
 RECORDS: dict[str, type[arrow.Record]] = {
@@ -149,7 +150,7 @@ class Tables:
         table_name: str,
         *,
         snapshot_id: int | None = None,
-        where: str | None = None,
+        where: str | BooleanExpression | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """Rows of a table as Arrow.
@@ -164,7 +165,7 @@ class Tables:
             raise ValueError(f"{table_name} has no snapshot {snapshot_id}")
         selected = tuple(columns) if columns is not None else ("*",)
         scan = table.scan(selected_fields=selected, snapshot_id=snapshot_id)
-        scan = scan.filter(where) if where else scan
+        scan = scan if where is None else scan.filter(where)
         scan.projection()  # raises ValueError for an unknown column, as `bind` does: later, it means damage
         bind(table.schema(), scan.row_filter, case_sensitive=True)
         with _damage(table_name):
@@ -174,6 +175,18 @@ class Tables:
         """The admitted videos, each once, sorted by id: two runs may have admitted the same video."""
         rows = arrow.from_arrow(Video, self.scan("videos", snapshot_id=snapshot_id, where=where))
         return unique_videos(rows)
+
+    def addresses(self, prefix: str) -> dict[str, list[str]]:
+        """The source addresses that begin with `prefix`, by batch. Files with other sources are not read."""
+        from pyiceberg.expressions import StartsWith
+
+        rows = self.scan(
+            "videos", where=StartsWith(term="source_uri", value=prefix), columns=["batch_id", "source_uri"]
+        )
+        found: dict[str, list[str]] = {}
+        for batch_id, source_uri in zip(rows["batch_id"].to_pylist(), rows["source_uri"].to_pylist(), strict=True):
+            found.setdefault(batch_id, []).append(source_uri)
+        return found
 
     def masklets(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Masklet]:
         """The published masklets, `in_order`."""

@@ -10,7 +10,6 @@ imported by the next run.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,16 +49,14 @@ def import_folder(s: Services, folder: Path, progress: Progress | None = None) -
         raise NothingAnnotated(f"{folder}: no NAME.mp4 with NAME_manual.json or NAME_auto.json beside it")
     videos, count, skipped, refused, release = 0, 0, 0, 0, ""
     imported = []
-    for batch_id, members in sorted(_admitted_by_batch(s, folder).items()):
-        ingested = batches.facts(s.blobs, batch_id, BatchStage.INGESTED) or {}  # no mark yet: another ingest runs
+    for batch_id, addresses in sorted(s.tables.addresses(_below(folder)).items()):
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
-        whole = set(ingested.get("videos", ())) == {video.video_id for video in members}
-        if proposed is None and whole and ingested.get("imported"):
+        if proposed is None and (members := _to_fill(s, batch_id, addresses)):
             with trouble.recorded(s.blobs, batch_id, "import"):
                 number, bad = _fill(s, folder, batch_id, members)
             videos, count, refused = videos + len(members) - bad, count + number, refused + bad
         elif proposed is None or "imported" not in proposed:
-            skipped += sum(any(note.exists() for note in _annotations(Path(video.source_uri))) for video in members)
+            skipped += sum(any(note.exists() for note in _annotations(Path(address))) for address in addresses)
             continue
         imported.append(batch_id)
     for batch_id in publish.pending(s):
@@ -68,13 +65,21 @@ def import_folder(s: Services, folder: Path, progress: Progress | None = None) -
     return ImportReport(videos, count, release, looked.quarantined + refused, skipped)
 
 
-def _admitted_by_batch(s: Services, folder: Path) -> dict[str, list[Video]]:
-    """The admitted videos of the folder, by batch. A video stays in its batch when its annotation is removed."""
-    found: dict[str, list[Video]] = defaultdict(list)
-    for video in s.tables.videos():
-        if Path(video.source_uri).is_relative_to(folder):
-            found[video.batch_id].append(video)
-    return found
+def _below(folder: Path) -> str:
+    """How the address of every file below the folder begins."""
+    return sources.as_utf8(str(folder)).rstrip("/") + "/"
+
+
+def _to_fill(s: Services, batch_id: str, addresses: list[str]) -> list[Video]:
+    """The videos of a batch that an import of this folder admitted; none for another batch.
+
+    addresses: of the batch's videos in the folder. A video stays in its batch when its annotation is removed. A batch
+    without a mark belongs to an ingest that runs now.
+    """
+    if not batches.is_import(s.blobs, batch_id):
+        return []
+    members = batches.videos(s, batch_id)
+    return members if {video.source_uri for video in members} <= set(addresses) else []
 
 
 def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.table import DataScan
 
 from storage import arrow
 from storage.records import Masklet, Video
@@ -191,6 +192,27 @@ def test_a_video_admitted_twice_is_listed_once(tables, tmp_path, video):
     rows = [video("v2"), video("v1", batch_id="b2"), video("v1", batch_id="b1")]
     tables.commit("videos", [part(tmp_path, "p", Video, rows)], "b1")
     assert [(v.video_id, v.batch_id) for v in tables.videos()] == [("v1", "b1"), ("v2", "b1")]
+
+
+def test_the_addresses_below_a_folder_are_found_without_reading_the_files_of_other_sources(
+    tables, tmp_path, video, monkeypatch
+):
+    places = {"b1": "/in/o'clock 50%/a.mp4", "b2": "/in/other/a.mp4", "b3": "/in/o'clock 50%/sub/b.mp4"}
+    for batch_id, place in places.items():
+        row = video(f"v-{batch_id}", batch_id=batch_id, source_uri=place)
+        tables.commit("videos", [part(tmp_path, batch_id, Video, [row])], batch_id)
+    read, plan = [], DataScan.plan_files
+
+    def counted(self):
+        found = list(plan(self))
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(DataScan, "plan_files", counted)
+    found = tables.addresses("/in/o'clock 50%/")
+    assert found == {batch_id: [place] for batch_id, place in places.items() if "other" not in place}
+    assert read == [2]
+    assert tables.addresses("/nowhere/") == {}
 
 
 def test_a_column_that_a_record_gains_is_added_and_old_rows_have_its_default(tmp_path, masklet, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from engine.stages import admitted, batches, import_sav, ingest, propose, review
 from engine.stages.batches import BatchStage
 from storage import parts, releases
+from storage.tables import Tables
 from tests.engine import labelled_folders
 from tests.storage import made_videos
 
@@ -50,6 +51,19 @@ def test_an_import_takes_only_annotated_videos_and_leaves_the_others_to_the_mode
     assert (again.videos, again.masklets, again.skipped) == (0, 0, 0)
     assert ingest.admit(s, str(folder)).admitted == 1
     assert sources(s) == ["one.mp4", "plain.mp4", "raw.mp4"]
+
+
+def test_a_second_import_reads_the_rows_of_no_video(s, folder, monkeypatch):
+    assert import_sav.import_folder(s, folder).videos == 1
+    read, videos = [], Tables.videos
+
+    def noted(self, **how):
+        read.append(how)
+        return videos(self, **how)
+
+    monkeypatch.setattr(Tables, "videos", noted)
+    assert import_sav.import_folder(s, folder).videos == 0
+    assert read == []
 
 
 def test_a_folder_without_annotations_is_a_mistake(s, clips):
