@@ -198,7 +198,13 @@ def from_sav(
     height, width = hw = hw or ((video.height, video.width) if video else made_hw)
     if any(side not in (made, made - made % 2) for side, made in zip(hw, made_hw, strict=True)):
         raise SavError(f"{name}: masks of {made_hw[0]} x {made_hw[1]}, the video is {height} x {width}")
-    placed = _placed(name, annotation, video)
+    try:
+        placed = _placed(name, annotation, video)
+    except SavError as error:
+        if video is None or not video.variable_rate:
+            raise
+        rate = f"the rate of the video varies, {video.source_fps:.2f} frames a second on average"
+        raise SavError(f"{error}; {rate}, {FPS} without change are needed") from None
     video_id = video.video_id if video else sav_id
     nothing = rle.empty(height, width)
     masklets = []

@@ -156,6 +156,18 @@ def test_masks_are_placed_by_time(count, frame_count, duration_s, expected):
     assert list(sav.frame_indices(count, frame_count, duration_s).values())[:6] == expected
 
 
+@pytest.mark.parametrize("frame_count", [21, 100, 600])
+def test_a_refusal_of_a_video_of_variable_rate_says_its_rate(annotation, frame_count):
+    annotation["video_frame_count"] = float(frame_count)
+    video = make_video(frame_count=40, duration_s=40 / 24, variable_rate=True, source_fps=17.346)
+    says = "the rate of the video varies, 17.35 frames a second on average, 24 without change are needed"
+    with pytest.raises(sav.SavError, match=says):
+        sav.from_sav(annotation, video=video)
+    with pytest.raises(sav.SavError) as caught:
+        sav.from_sav(annotation, video=dataclasses.replace(video, variable_rate=False))
+    assert "varies" not in str(caught.value)
+
+
 def test_counts_that_fit_no_rate_are_refused_with_both_figures():
     with pytest.raises(ValueError, match="70 annotated frames are not every k-th of 100 frames in 4 s"):
         sav.frame_indices(70, 100, 4.0)
