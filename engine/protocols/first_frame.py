@@ -48,8 +48,10 @@ def measure(
     Raises NothingHeldOut, NotFinite, or the error of a bad video: an evaluation must not skip any.
     """
     found_jf = []
+    most_frames: int | None = None
     for number, video in enumerate(data.videos()):
         progress(number, len(data), video.video_id)
+        most_frames = max(most_frames or 0, len(video.frame_idx))
         hw = (video.height, video.width)
         with video.open() as reader:
             found = semi_supervised(loaded, reader.read, hw, video.frame_count, Truth.all_of(video), protocol)
@@ -59,7 +61,7 @@ def measure(
             if metric is not None
         ]
     if not found_jf:
-        raise nothing_held_out(data)
+        raise nothing_held_out(data, most_frames)
     return gate.Metrics.of(found_jf)
 
 

@@ -241,7 +241,9 @@ def measure_images(
 def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tuple[LabelledVideo, Truth]]:
     """The visible objects of a dataset, the first `most` of them. Raises NothingHeldOut if none is."""
     count = 0
+    most_frames: int | None = None
     for number, video in enumerate(data.videos()):
+        most_frames = max(most_frames or 0, len(video.frame_idx))
         for truth in Truth.all_of(video).values():
             if count == most:
                 return
@@ -250,7 +252,7 @@ def _asked(data: Dataset, most: int | None, progress: Progress) -> Iterator[tupl
                 count += 1
                 yield video, truth
     if count == 0:
-        raise nothing_held_out(data)
+        raise nothing_held_out(data, most_frames)
 
 
 def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[float]:

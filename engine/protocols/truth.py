@@ -14,7 +14,10 @@ from engine.datasets.labelled import Dataset, LabelledVideo
 from storage import rle
 from storage.pixels import Mask
 from storage.records import Masklet
+from storage.wording import counted
 from validation import jf
+
+MOST_LOADED = 100  # videos that are loaded to say which splits there are
 
 Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
@@ -23,19 +26,29 @@ class NothingHeldOut(Exception):
     """No object of a held-out video is visible on a measured frame."""
 
 
-def nothing_held_out(data: Dataset) -> NothingHeldOut:
-    """Why a dataset has no object to measure, in one line."""
-    splits = Counter(video.split for video in data.only(None).videos())
-    if not splits[data.split or ""] and data.split:
-        known = ", ".join(f"{split} ({count})" for split, count in sorted(splits.items())) or "no videos"
-        return NothingHeldOut(f"{data.name}: no video of the split {data.split}; there are: {known}")
-    frames = max((len(video.frame_idx) for video in data.videos()), default=0)
-    if frames < 3:  # the first and the last do not count
+def nothing_held_out(data: Dataset, most_frames: int | None) -> NothingHeldOut:
+    """Why a dataset has no object to measure, in one line.
+
+    most_frames: the most annotated frames of a video that was measured; None: there was no video of the split.
+    """
+    if most_frames is None and data.split:
+        return NothingHeldOut(f"{data.name}: no video of the split {data.split}; there are: {_splits(data)}")
+    if (most_frames or 0) < 3:  # the first and the last do not count
         return NothingHeldOut(f"{data.name}: fewer than 3 annotated frames: nothing to measure")
     return NothingHeldOut(
         f"{data.name}: no object is visible between the first and the last annotated frame of a video of the split "
         f"{data.split or 'all'}"
     )
+
+
+def _splits(data: Dataset) -> str:
+    """The videos of each split, counted. Loads at most MOST_LOADED of those whose split is in the annotation alone."""
+    splits = Counter(entry.split for entry in data.entries if entry.split)
+    unknown = [entry for entry in data.entries if not entry.split]
+    splits.update(entry.load().split for entry in unknown[:MOST_LOADED])
+    found = ", ".join(f"{split} ({count})" for split, count in sorted(splits.items())) or "no videos"
+    rest = len(unknown) - MOST_LOADED
+    return f"{found} and {counted(rest, 'video')} more" if rest > 0 else found
 
 
 class Compressed(Sequence[Mask]):

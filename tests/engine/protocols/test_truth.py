@@ -2,11 +2,37 @@
 
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
+
+from engine.datasets.labelled import Dataset, Entry
 from engine.protocols import first_frame
-from engine.protocols.truth import Truth
+from engine.protocols.truth import MOST_LOADED, Truth, nothing_held_out
 from storage import rle
 from tests.engine.true_releases import only_on
+
+
+@pytest.mark.parametrize(
+    ("in_the_list", "in_the_annotation", "loads", "said"),
+    [
+        (1000, 0, 0, "there are: train (1000)"),
+        (0, 3, 3, "there are: train (3)"),
+        (2, MOST_LOADED + 1, MOST_LOADED, f"there are: train ({MOST_LOADED + 2}) and 1 video more"),
+        (0, 0, 0, "there are: no videos"),
+    ],
+)
+def test_splits_are_counted_without_loading_a_whole_dataset(in_the_list, in_the_annotation, loads, said):
+    loaded = []
+
+    def load():
+        loaded.append(1)
+        return SimpleNamespace(split="train")
+
+    splits = ["train"] * in_the_list + [None] * in_the_annotation
+    data = Dataset("d", "SA-V", tuple(Entry(str(n), split, load) for n, split in enumerate(splits)), split="val")
+    assert str(nothing_held_out(data, None)) == f"d: no video of the split val; {said}"
+    assert len(loaded) == loads
 
 
 def test_truths_stay_compressed_and_measure_as_their_masks_do(s, true_release):
