@@ -34,6 +34,7 @@ def stability_score(logits: Tensor, offset: float = 1.0) -> Tensor:
     return torch.where(loose > 0, strict / loose.clamp(min=1), torch.ones_like(strict, dtype=torch.float32)).float()
 
 
+@torch.no_grad()
 def enlarge(logits: Tensor, hw: tuple[int, int]) -> Masks:
     """Masks at a picture's size hw = (H, W): logits resized bilinearly, then cut at zero.
 
@@ -43,7 +44,7 @@ def enlarge(logits: Tensor, hw: tuple[int, int]) -> Masks:
     out = torch.empty((len(logits), *hw), dtype=torch.bool, device=logits.device)
     for row, one in enumerate(logits):
         large = F.interpolate(one[None, None].float(), size=hw, mode="bilinear", align_corners=False)
-        out[row] = large[0, 0] > 0
+        torch.gt(large[0, 0], 0, out=out[row])
     found: Masks = out.cpu().numpy()
     return found
 
