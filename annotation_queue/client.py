@@ -188,6 +188,14 @@ class QueueClient:
         sent = _adapter(Submission).dump_python(submission, mode="json")
         return self._under_lease(FinishResult, ticket, "finish", outcome=sent)
 
+    def new_object(self, ticket: Ticket, claim_id: str | None = None) -> Ticket:
+        """Opens a track ticket for another object in the video of a ticket that this person holds, and leases it.
+
+        claim_id: an id that the program saved before, so that it can repeat the call after a crash.
+        Raises LeaseLost, NotAllowed.
+        """
+        return self._under_lease(Ticket, ticket, "objects", claim_id=claim_id or new_id())
+
     def unsubmit(self, ticket_id: str) -> Ticket:
         """Takes a finished ticket back, under a new lease. Raises NotAllowed, TooLate."""
         body = {"operation_id": new_id(), "created_at": now()}

@@ -19,6 +19,9 @@ from dags.common import CHECKPOINT, COMMON, GPU, RELEASE, connected
         "release": Param(None, type=["null", "string"], description="release to train on; empty: only if one is due"),
         "steps": Param(None, type=["null", "integer"], minimum=1, description="empty: the setting"),
         "lr": Param(None, type=["null", "number"], exclusiveMinimum=0, description="empty: the setting"),
+        "parts": Param(
+            None, type=["null", "string"], enum=[None, "all", "memory", "decoder"], description="empty: the setting"
+        ),
         "seed": Param(1, type="integer", minimum=0),
     },
     tags=["masklets", "model"],
@@ -35,7 +38,8 @@ def retrain():
             release = params["release"] or starting.due(s)
             if release is None:
                 raise AirflowSkipException("too few new masklets since the last round")
-            return starting.start(s, release, steps=params["steps"], lr=params["lr"], seed=params["seed"])
+            budget = {name: params[name] for name in ("steps", "lr", "parts", "seed")}
+            return starting.start(s, release, **budget)
 
     @task(pool=GPU)
     def train(round_id: str) -> str:

@@ -17,6 +17,7 @@ from engine.rounds import record, retraining, starting
 from engine.services import Services
 from engine.stages import batches, ingest, propose, publish, review, trouble
 from engine.stages.batches import BatchStage
+from model.parameter_groups import TrainedParts
 from storage.errors import first_line
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def retrain(
     *,
     steps: int | None = None,
     lr: float | None = None,
+    parts: TrainedParts | None = None,
     seed: int = 1,
     progress: Progress | None = None,
     tell: Tell = ignore,
@@ -66,7 +68,7 @@ def retrain(
         if progress:
             progress(at.step, at.steps, f"loss {at.losses['total']:.3f}")
 
-    round_id = starting.start(s, release, steps=steps, lr=lr, seed=seed)
+    round_id = starting.start(s, release, steps=steps, lr=lr, parts=parts, seed=seed)
     retraining.train(s, round_id, report)
     tell("evaluating on the held-out videos")
     retraining.evaluate(s, round_id)

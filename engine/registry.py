@@ -125,6 +125,20 @@ class Registry:
             mine = client.create_model_version(MODEL, source_uri, run_id=run_id, tags=tags)
         client.set_registered_model_alias(MODEL, ALIAS, mine.version)
 
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Makes an earlier checkpoint the promoted one: a promoted round's, or one that is loaded by name.
+
+        Can be repeated. Raises ValueError for a round's checkpoint that was never promoted.
+        """
+        if checkpoint.key is None:
+            self._client.delete_registered_model_alias(MODEL, ALIAS)
+            return
+        versions = self._client.search_model_versions(f"name = '{MODEL}'")
+        mine = next((v for v in versions if v.tags.get("name") == checkpoint.name), None)
+        if mine is None:
+            raise ValueError(f"{checkpoint.name!r} was never promoted")
+        self._client.set_registered_model_alias(MODEL, ALIAS, mine.version)
+
 
 class Tracked:
     """An MLflow run of a training that goes on. Errors of MLflow become warnings; they never stop the training."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -12,6 +12,7 @@ from engine.cli import console
 from engine.cli.console import Json
 from engine.cli.data import newest
 from engine.settings import Settings
+from model.parameter_groups import TrainedParts
 from storage.wording import counted
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ def train(
         int | None, typer.Option(min=1, help="Training steps. Default: the setting's or the recipe's.")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. Default: the setting's or the recipe's.")] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option("--train", help="all, memory (all but the image encoder) or decoder. Default: the setting's."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +51,10 @@ def train(
     settings = Settings()
     if device:
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
-    changes = {"steps": steps, "lr": lr, "seed": seed}
+    known = get_args(TrainedParts)
+    if parts is not None and parts not in known:
+        raise ValueError(f"--train is {', '.join(known[:-1])} or {known[-1]}, not {parts!r}")
+    changes = {"steps": steps, "lr": lr, "parts": parts, "seed": seed}
     if data is None and folder is None:
         if parent is not None or recipe != "quick" or split != "train":
             raise ValueError("a round starts from the serving checkpoint, with its own recipe and split: see --data")
@@ -120,16 +128,44 @@ def _train_on(
     return {"checkpoint": str(folder), "steps": steps, "loss": loss, "parent": begun.name}
 
 
-def list_rounds(as_json: Json = False) -> None:
+rounds_app = typer.Typer(help="Every round: its parent checkpoint, J&F before and after, and the gate's decision.")
+
+
+@rounds_app.command("rollback")
+def rollback(
+    to: Annotated[
+        str | None,
+        typer.Option(help="An earlier checkpoint. Default: the parent of the serving round."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take a promotion back: an earlier checkpoint serves again, without a restart. Nothing is deleted."""
+    from engine.rounds import rollback as back
+    from engine.services import connect
+
+    with connect() as s:
+        done = back.rollback(s, to)
+    if as_json:
+        console.print_json(done)
+    else:
+        console.out.print(f"{done.serving} serves again; withdrawn: {', '.join(done.withdrawn)}")
+
+
+@rounds_app.callback(invoke_without_command=True)
+def list_rounds(context: typer.Context, as_json: Json = False) -> None:
     """Every round: its parent checkpoint, J&F before and after, and the gate's decision."""
+    if context.invoked_subcommand is not None:
+        return
     from engine.rounds import record
     from engine.services import connect
 
     with connect() as s:
         rows = [(r, record.result_of(s, r.round_id), record.state_of(s, r)) for r in record.all_of(s)]
+        withdrawn = {r.round_id for r, _, _ in rows if record.is_withdrawn(s, r.round_id)}
     if as_json:
         facts = [dataclasses.asdict(r) | (dataclasses.asdict(end) if end else {}) for r, end, _ in rows]
-        console.print_json([fact | {"state": state} for fact, (_, _, state) in zip(facts, rows, strict=True)])
+        told = [{"state": state, "withdrawn": r.round_id in withdrawn} for r, _, state in rows]
+        console.print_json([fact | more for fact, more in zip(facts, told, strict=True)])
         return
     if not rows:
         console.out.print("no round yet: masklets train")
@@ -139,6 +175,7 @@ def list_rounds(as_json: Json = False) -> None:
         last = ("", "", "running" if state is record.RoundState.RUNNING else "stopped, run again to continue")
         if result is not None:
             gate = "promoted" if result.promoted else "; ".join(result.reasons)
+            gate += ", withdrawn" if begun.round_id in withdrawn else ""
             last = (f"{100 * result.jf_before:.1f}", f"{100 * result.jf_after:.1f}", gate)
         lines.append((begun.round_id, begun.release, begun.parent, str(begun.masklets), str(begun.steps), *last))
     console.print_rows(("round", "release", "from", "masklets", "steps", "J&F before", "after", "gate"), lines)

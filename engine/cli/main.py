@@ -27,10 +27,10 @@ app.command()(data.validate)
 app.command()(data.export)
 app.command("import-sav")(data.import_sav)
 app.command()(learning.train)
-app.command("rounds")(learning.list_rounds)
 app.command()(learning.evaluate)
 app.command()(serving.doctor)
 app.add_typer(people.app, name="users")
+app.add_typer(learning.rounds_app, name="rounds")
 app.add_typer(gold.app, name="gold")
 
 

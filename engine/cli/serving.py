@@ -20,13 +20,17 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo in it is removed.")] = Path(
         "masklets-demo"
     ),
-    clips: Annotated[int, typer.Option(min=3, help="Number of synthetic clips to render.")] = 6,
+    domain: Annotated[str, typer.Option(help="The kind of synthetic video: cells, belt or pond.")] = "cells",
+    seed: Annotated[int, typer.Option(min=0, help="Of the clips and of the round.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """The whole loop on synthetic clips with simulated annotators, through the DAGs, offline."""
+    """The loop, twice, on synthetic clips with simulated annotators and a retraining round between; offline."""
     from engine.demo import demo as whole
-    from engine.demo import report
+    from engine.demo import summary
+    from engine.demo.domains.catalogue import DOMAINS
 
+    if domain not in DOMAINS:
+        raise ValueError(f"the domains are {', '.join(DOMAINS)}, not {domain!r}")
     begun = time.monotonic()
     with console.terminable(), console.err.status("starting") as status:
 
@@ -35,12 +39,14 @@ def demo(
             stamp = (f"{time.monotonic() - begun:6.1f} s", "dim")
             console.err.print(Text.assemble(stamp, f"  {line}"))
 
-        result = whole.run_demo(folder, tell, clips=clips)
+        result = whole.run_demo(folder, tell, domain=domain, seed=seed)
     if as_json:
         console.print_json(dataclasses.asdict(result.summary) | {"report": str(result.report)})
         return
     title = f"The whole loop in {time.monotonic() - begun:.0f} s"
-    console.print_rows((), report.table(result.summary), title=title)
+    head, *rows = summary.table(result.summary)
+    console.print_rows(head, rows, title=title)
+    console.print_rows((), summary.lines(result.summary))
     console.out.print(f"report: {result.report.absolute()}")
     console.out.print(f"SA-V JSON: {counted(len(result.sav), 'file')} in {(folder / 'sa-v').absolute()}")
 

@@ -18,6 +18,7 @@ class AnnotatorPolicy:
     accept_frame: float = 0.75  # a frame counts as right above it (SA-V's alignment score)
     accept_share: float = 0.85  # of the frames that must be right
     same_object: float = 0.5  # least IoU with a true object; below it the masklet shows no true object
+    smallest_px: int = 100  # an object that is never larger is not worth a masklet of its own
     clicks_a_frame: int = 3
     corrections: int = 3  # frames to correct with the model before painting the rest
     one_each: bool = True  # a second candidate of one object is a duplicate

@@ -1,8 +1,9 @@
-"""The whole loop on synthetic clips, through the real DAGs, with simulated annotators: what `make demo` runs.
+"""The whole loop, twice, on synthetic clips, through the real DAGs, with simulated annotators: what `make demo` runs.
 
-Everything happens in one folder, locked by one demo at a time: clips are rendered, Airflow and the queue start as with
-`masklets up`, simulated people work over HTTP, and one retraining round closes the loop. This module does not know how
-a stage works; it waits for the markers that the stages write.
+Everything happens in one folder, locked by one demo at a time. Clips of a domain that the model never saw are rendered,
+Airflow and the queue start as with `masklets up`, and simulated people review a first batch over HTTP. A retraining
+round learns from it, and a second batch shows what that changed. This module does not know how a stage works; it waits
+for the markers that the stages write.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from annotation_queue.records import Role
 from engine import loop
-from engine.demo import report, scene, simulated_people, simulated_review, synthetic_videos
+from engine.demo import report, simulated_people, simulated_review, summary, synthetic_videos
+from engine.demo.domains.catalogue import DOMAINS
+from engine.demo.domains.drawing import Size
+from engine.demo.simulated_people import Credentials
+from engine.demo.summary import BatchFigures, Summary
 from engine.demo.tally import Tally
 from engine.files import InUse, alone
 from engine.processes.airflow import Airflow, at_rest
@@ -40,19 +46,20 @@ from engine.settings import (
     StorageSettings,
 )
 from engine.stages import batches
-from engine.stages.batches import BatchStage
 from storage.wording import counted
 
 T = TypeVar("T")
 
-CLIPS = 6
-SCENE = scene.Scene(height=240, width=320, frames=72, objects=(2, 4), clutter=(0, 2), size=(0.14, 0.32), leave=0.15)
+DOMAIN = "cells"
+CLIPS, MORE_CLIPS = 9, 6  # of the first and of the second batch; a third is held out
+SIZE = Size(height=240, width=320, frames=40)
 PEOPLE = (
     ("annotator-1", Role.ANNOTATOR),
     ("annotator-2", Role.ANNOTATOR),
     ("verifier-1", Role.VERIFIER),
     ("verifier-2", Role.VERIFIER),  # a corrected masklet needs another verifier than the one that sent it back
 )
+NEVER = 1_000_000  # new masklets: the demo starts its round itself, and no other one
 STAGE_LIMIT_S = 900.0
 MARK = ".masklets-demo"  # this file marks a folder as a demo's
 LOOK_S = 3.0  # between requests to Airflow while a stage is awaited
@@ -70,7 +77,7 @@ class DemoRunning(Exception):
 class Result:
     """The outputs of a demo."""
 
-    summary: report.Summary
+    summary: Summary
     report: Path
     sav: list[Path]
 
@@ -80,20 +87,22 @@ def settings(folder: Path) -> Settings:
     return Settings(
         home=folder,
         storage=StorageSettings(),
-        ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=0.34),
+        ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=1 / 3),
         auto=AutoSettings(chunk_videos=3, max_objects=6),
         model=ModelSettings(checkpoint="micro", device="cpu", threads=1),
         queue=QueueSettings(port=free_port()),
-        review=ReviewSettings(phase="3", held_out_by_hand=True),
-        rounds=RoundSettings(min_new_masklets=1, steps=16, lr=3e-5, min_gain=0.0),
+        review=ReviewSettings(phase="3", select=True, held_out_by_hand=True),
+        rounds=RoundSettings(min_new_masklets=NEVER, steps=48, lr=3e-4),
         airflow=AirflowSettings(
             port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=60
         ),
     )
 
 
-def run_demo(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
+def run_demo(folder: Path, tell: Tell, *, domain: str = DOMAIN, seed: int = 1) -> Result:
     """Runs the demo in `folder`. Removes an earlier demo in it first.
+
+    domain: a key of DOMAINS, the kind of video.  seed: of the clips and of the round.
 
     Raises DemoRunning, AlreadyRunning if an Airflow uses the folder, DemoStalled, ValueError for a folder that is not a
     demo's.
@@ -102,64 +111,96 @@ def run_demo(folder: Path, tell: Tell, *, clips: int = CLIPS) -> Result:
         chosen = settings(folder)
         with at_rest(chosen.airflow_home, tell):
             _empty(folder)
-        return _run(folder, chosen, tell, clips)
+        return _Demo(folder, chosen, tell, domain, seed).run()
 
 
-def _run(folder: Path, chosen: Settings, tell: Tell, clips: int) -> Result:
-    seconds: dict[str, float] = {}
+class _Demo:
+    """One run of the demo: two batches with a round between them."""
 
-    def timed(stage: str, work: Callable[[], T]) -> T:
-        begun = time.monotonic()
-        result = work()
-        seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - begun
-        return result
+    def __init__(self, folder: Path, chosen: Settings, tell: Tell, domain: str, seed: int) -> None:
+        self.folder, self.settings, self.tell, self.domain, self.seed = folder, chosen, tell, domain, seed
+        self.seconds: dict[str, float] = {}  # by stage, measured
+        self.check: Callable[[], None] = lambda: None  # raises if a server ended
 
-    tell(f"rendering {counted(clips, 'clip')} with ground truth")
-    timed("rendering clips", lambda: synthetic_videos.write_videos(folder / "videos", clips, SCENE, seed=7))
-    with connect(chosen) as s:
-        people = simulated_review.hire(s, PEOPLE)
-    airflow = Airflow(
-        chosen.airflow_home,
-        port=chosen.airflow.port,
-        parallelism=chosen.airflow.parallelism,
-        gpu_slots=chosen.airflow.gpu_slots,
-        environment=chosen.environment(),
-        tell=tell,
-    )
-    told = chosen.model_copy(update={"airflow": chosen.airflow.model_copy(update={"url": airflow.url})})
-    with QueueProcess(told, tell=tell) as queue:
-        begun = time.monotonic()
-        with airflow, connect(told) as s:
-            seconds["starting Airflow"] = time.monotonic() - begun
+    def run(self) -> Result:
+        with connect(self.settings) as s:
+            people = simulated_review.hire(s, PEOPLE)
+        chosen = self.settings.airflow
+        airflow = Airflow(
+            self.settings.airflow_home,
+            port=chosen.port,
+            parallelism=chosen.parallelism,
+            gpu_slots=chosen.gpu_slots,
+            environment=self.settings.environment(),
+            tell=self.tell,
+        )
+        told = self.settings.model_copy(update={"airflow": chosen.model_copy(update={"url": airflow.url})})
+        self._render(range(1, CLIPS + 1))
+        with QueueProcess(told, tell=self.tell) as queue:
+            begun = time.monotonic()
+            with airflow, connect(told) as s:
+                self.seconds["starting Airflow"] = time.monotonic() - begun
 
-            def check() -> None:
-                airflow.check()
-                queue.check()
+                def check() -> None:
+                    airflow.check()
+                    queue.check()
 
-            def until(done: Callable[[], T], stage: loop.Stage) -> T:
-                tell(f"waiting for the DAG {stage.dag_id}")
-                return _until(done, stage.dag_id, check, airflow.client.dag_runs)
+                self.check = check
+                self.tell(f"Airflow at {airflow.url}, the queue at {told.queue_url}")
+                done = [self._batch(s, airflow, people)]
+                round_id = self._round(s, airflow, done[0].release) if done[0].release else None
+                self._render(range(CLIPS + 1, CLIPS + MORE_CLIPS + 1))
+                done.append(self._batch(s, airflow, people))
+                return self._report(s, done, round_id)
 
-            tell(f"Airflow at {airflow.url}, the queue at {told.queue_url}")
-            airflow.client.trigger_dag(loop.INGEST.dag_id)
-            batch_id = timed("ingest", lambda: until(lambda: _first_batch(s), loop.INGEST))
-            timed("auto-masklets", lambda: until(lambda: _reached(s, batch_id, loop.OPEN_REVIEW), loop.OPEN_REVIEW))
-            tell("review: simulated annotators claim tickets over HTTP")
-            tally = timed("review", lambda: simulated_people.work(s, people, progress=_every(10, tell)))
-            timed("collect", lambda: until(lambda: _reached(s, batch_id, loop.COLLECT), loop.COLLECT))
-            timed("publish", lambda: until(lambda: _reached(s, batch_id, loop.PUBLISH), loop.PUBLISH))
-            published = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}
-            if published.get("release"):
-                timed("retraining round", lambda: until(lambda: _decided(s), loop.RETRAIN))
-            tell("writing the report")
-            summary = report.summarise(s, batch_id, seconds=seconds, modelled_annotation_s=tally.modelled_s)
-            title = "Masklet Engine demo: synthetic clips, simulated annotators"
-            page = report.write(s, batch_id, summary, folder / "report.html", title=title)
-            exported = _export(s, summary.release, folder / "sa-v")
-            (folder / "summary.json").write_text(
-                json.dumps(asdict(summary) | {"simulated": tally.as_json()}, indent=1, default=str)
+    def _render(self, numbers: range) -> None:
+        self.tell(f"rendering {counted(len(numbers), 'clip')} of the domain {self.domain!r} with ground truth")
+        draw = DOMAINS[self.domain].render
+        with self._timed("rendering clips"):
+            synthetic_videos.write_clips(
+                self.folder / "videos", lambda n: draw(self.seed * 1_000_003 + n, SIZE), numbers
             )
-    return Result(summary, page, exported)
+
+    def _batch(self, s: Services, airflow: Airflow, people: list[Credentials]) -> BatchFigures:
+        """Takes the videos that were rendered last through the loop, up to their release."""
+        earlier = set(batches.reached(s.blobs))
+        airflow.client.trigger_dag(loop.INGEST.dag_id)
+        with self._timed("ingest"):
+            batch_id = self._until(airflow, lambda: _new_batch(s, earlier), loop.INGEST)
+        with self._timed("auto-masklets"):
+            self._until(airflow, lambda: _reached(s, batch_id, loop.OPEN_REVIEW), loop.OPEN_REVIEW)
+        self.tell("review: simulated annotators claim tickets over HTTP")
+        with self._timed("review"):
+            tally = simulated_people.work(s, people, batch_id=batch_id, progress=_every(10, self.tell))
+        for stage in (loop.COLLECT, loop.PUBLISH):
+            with self._timed(stage.name):
+                self._until(airflow, partial(_reached, s, batch_id, stage), stage)
+        return summary.of_batch(s, batch_id, tally)
+
+    def _round(self, s: Services, airflow: Airflow, release: str) -> str:
+        """Retrains on a release, as an engineer starts a round on Airflow's page; returns the round's id."""
+        airflow.client.trigger_dag(loop.RETRAIN.dag_id, {"release": release, "seed": self.seed})
+        with self._timed("retraining round"):
+            return self._until(airflow, lambda: _decided(s), loop.RETRAIN)
+
+    def _until(self, airflow: Airflow, done: Callable[[], T], stage: loop.Stage) -> T:
+        self.tell(f"waiting for the DAG {stage.dag_id}")
+        return _until(done, stage.dag_id, self.check, airflow.client.dag_runs)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
+
+    def _report(self, s: Services, done: list[BatchFigures], round_id: str | None) -> Result:
+        self.tell("writing the report")
+        found = summary.of_demo(s, self.domain, done, round_id, self.seconds)
+        title = f"Masklet Engine demo: the domain {self.domain!r}, simulated annotators"
+        page = report.write(s, found, self.folder / "report.html", title=title)
+        exported = _export(s, done[-1].release or done[0].release, self.folder / "sa-v")
+        (self.folder / "summary.json").write_text(json.dumps(asdict(found), indent=1, default=str))
+        return Result(found, page, exported)
 
 
 @contextmanager
@@ -171,7 +212,7 @@ def _alone(folder: Path) -> Iterator[None]:
     mark = folder / MARK
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise ValueError(f"{folder} is not empty and not a demo's: choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as held:
         try:
             held.enter_context(alone(mark, wait=False))
@@ -189,17 +230,18 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _first_batch(s: Services) -> str:
+def _new_batch(s: Services, earlier: set[str]) -> str:
     """The batch that ingest created; "" if it does not exist yet."""
-    return next(iter(sorted(batches.reached(s.blobs))), "")
+    return next(iter(sorted(set(batches.reached(s.blobs)) - earlier)), "")
 
 
 def _reached(s: Services, batch_id: str, stage: loop.Stage) -> bool:
     return stage.mark in batches.reached(s.blobs).get(batch_id, set())
 
 
-def _decided(s: Services) -> bool:
-    return any(record.result_of(s, round_id) for round_id in record.ids(s))
+def _decided(s: Services) -> str:
+    """The id of the round that was decided; "" as long as there is none."""
+    return next((round_id for round_id in record.ids(s) if record.result_of(s, round_id)), "")
 
 
 def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: Callable[[str], list[DagRun]]) -> T:

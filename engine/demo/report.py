@@ -1,4 +1,4 @@
-"""The result of a run, for people: one table, and an HTML page with contact sheets of the masklets on their frames.
+"""The result of a demo, for people: an HTML page with its tables, and with contact sheets of the masklets.
 
 Only reads the store. The page is one self-contained file, and every picture names the checkpoint that made its masks.
 """
@@ -7,156 +7,88 @@ from __future__ import annotations
 
 import base64
 import html
-import json
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from engine import pictures
+from engine.datasets import layouts
+from engine.demo import summary
+from engine.demo.summary import Summary
 from engine.protocols import first_frame
+from engine.registry import Checkpoint
 from engine.rounds import record
 from engine.services import Services
 from engine.stages import batches
-from engine.stages.batches import BatchStage
-from storage import iou, parts, rle
-from storage.formats import sav
+from storage import parts, releases, rle
 from storage.records import STRIDE, Masklet, Video
 from storage.video import jpeg
 from validation import jf
 
-
-@dataclass(frozen=True)
-class Summary:
-    """The figures of a run. J&F is in points, 0 to 100; None if it could not be measured."""
-
-    videos: int
-    quarantined: int
-    candidates: int
-    verdicts: Mapping[str, int]
-    edited_frames: int
-    clicks: int
-    accepted: int
-    accepted_jf: float | None  # against the ground truth
-    release: str
-    round_id: str | None
-    round_jf_before: float | None
-    round_jf_after: float | None
-    promoted: bool | None
-    round_reasons: tuple[str, ...]
-    seconds: Mapping[str, float]  # by stage, measured
-    modelled_annotation_s: float | None  # by the paper's time model
+HELD_OUT_SHOWN = 3  # videos in the picture of what a round learned
+SHOWN_PX = 360  # width of a frame in it
 
 
-def summarise(
-    s: Services, batch_id: str, *, seconds: Mapping[str, float], modelled_annotation_s: float | None = None
-) -> Summary:
-    """Collects the figures of a batch, and of the round that was trained on its release."""
-    videos = batches.videos(s, batch_id)
-    rows = s.tables.masklets(where=f"batch_id == '{batch_id}'")
-    operations = s.tables.operations(where=f"batch_id == '{batch_id}'")
-    verdicts: dict[str, int] = {}
-    for operation in operations:
-        if operation.kind in ("verdict", "unsubmit") and (word := json.loads(operation.payload).get("verdict")):
-            verdicts[word] = verdicts.get(word, 0) + (1 if operation.kind == "verdict" else -1)
-    scores = [score for video in videos for score in against_truth(s, video, rows).values()]
-    mean = jf.mean(scores)
-    published = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}
-    mine = [r for r in record.ids(s) if record.start_of(s, r).release == published.get("release")]
-    last = next((outcome for r in reversed(mine) if (outcome := record.result_of(s, r))), None)
-    return Summary(
-        videos=len(videos),
-        quarantined=len(s.tables.quarantine()),
-        candidates=sum(m.rows for m in parts.markers(s.blobs, "candidates", batch_id)),
-        verdicts=verdicts,
-        edited_frames=sum(row.edited_frame_count for row in rows),
-        clicks=sum(row.click_count for row in rows),
-        accepted=len(rows),
-        accepted_jf=None if mean is None else 50 * (mean.j + mean.f),
-        release=str(published.get("release", "")),
-        round_id=last.round_id if last else None,
-        round_jf_before=100 * last.jf_before if last else None,
-        round_jf_after=100 * last.jf_after if last else None,
-        promoted=last.promoted if last else None,
-        round_reasons=last.reasons if last else (),
-        seconds=dict(seconds),
-        modelled_annotation_s=modelled_annotation_s,
-    )
-
-
-def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[str, jf.JF]:
-    """J and F of each masklet of a video against the true object with the largest overlap; {} without ground truth."""
-    if video.truth_key is None:
-        return {}
-    truths = sav.from_sav(json.loads(s.blobs.read(video.truth_key)), video=video)
-    scores = {}
-    for row in rows:
-        if row.video_id != video.video_id:
-            continue
-        truth = max(truths, key=lambda t: iou.tube_iou(row, t), default=None)
-        if truth is None:
-            continue
-        score = first_frame.score_rows(row, truth)
-        if score is not None:
-            scores[row.masklet_id] = score
-    return scores
-
-
-def table(summary: Summary) -> list[tuple[str, str]]:
-    """The summary as labelled lines, in the order of the stages."""
-
-    def points(value: float | None) -> str:
-        return "not measured" if value is None else f"{value:.1f}"
-
-    verdicts = ", ".join(f"{n} {v}" for v, n in sorted(summary.verdicts.items())) or "none"
-    lines = [
-        ("videos", f"{summary.videos} admitted, {summary.quarantined} quarantined"),
-        ("candidates", str(summary.candidates)),
-        ("verdicts", verdicts),
-        ("edited frames", f"{summary.edited_frames} ({summary.clicks} clicks)"),
-        ("accepted masklets", str(summary.accepted)),
-        ("their J&F against the truth", f"{points(summary.accepted_jf)} (painted frames are the truth itself)"),
-        ("release", summary.release or "none: nothing was accepted"),
-    ]
-    if summary.round_id:
-        gate = "promoted" if summary.promoted else "not promoted"
-        lines += [
-            ("round", summary.round_id),
-            (
-                "J&F held out, before and after",
-                f"{points(summary.round_jf_before)} -> {points(summary.round_jf_after)}",
-            ),
-            ("gate", f"{gate}: {'; '.join(summary.round_reasons)}"),
-        ]
-    if summary.modelled_annotation_s is not None:
-        lines.append(("annotators' time", f"{summary.modelled_annotation_s / 60:.1f} min, modelled not measured"))
-    lines += [(f"seconds, {stage}", f"{value:.1f}") for stage, value in summary.seconds.items()]
-    return lines
-
-
-def write(s: Services, batch_id: str, summary: Summary, path: Path, *, title: str) -> Path:
-    """Writes the HTML report of a batch."""
-    rows = s.tables.masklets(where=f"batch_id == '{batch_id}'")
-    sections = []
-    for video in batches.videos(s, batch_id):
-        mine = [row for row in rows if row.video_id == video.video_id]
-        candidates = next(
-            (
-                parts.read_part(s.blobs, m)
-                for m in parts.markers(s.blobs, "candidates", batch_id)
-                if m.video_id == video.video_id
-            ),
-            [],
-        )
-        scores = against_truth(s, video, mine)
-        sections.append(_section(s, video, candidates, mine, scores))
-    lines = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in table(summary))
-    docs = s.home / "data-docs" / batch_id
+def write(s: Services, figures: Summary, path: Path, *, title: str) -> Path:
+    """Writes the HTML report of a demo."""
+    sections = [_round_section(s, figures.round.round_id)] if figures.round else []
+    for number, batch in enumerate(figures.batches, 1):
+        sections.append(f"<h2>Batch {number}, proposed by {html.escape(batch.proposed_by)}</h2>")
+        rows = s.tables.masklets(where=f"batch_id == '{batch.batch_id}'")
+        markers = {m.video_id: m for m in parts.markers(s.blobs, "candidates", batch.batch_id)}
+        for video in batches.videos(s, batch.batch_id):
+            mine = [row for row in rows if row.video_id == video.video_id]
+            marker = markers.get(video.video_id)
+            candidates = [] if marker is None else parts.read_part(s.blobs, marker)
+            sections.append(_section(s, video, candidates, mine, summary.against_truth(s, video, mine)))
+    head, *body = summary.table(figures)
     page = _PAGE.format(
-        title=html.escape(title), lines=lines, sections="\n".join(sections), docs=html.escape(str(docs))
+        title=html.escape(title),
+        heading=_cells("th", head),
+        rows="".join(f"<tr>{_cells('td', row)}</tr>" for row in body),
+        lines="".join(f"<tr>{_cells('td', line)}</tr>" for line in summary.lines(figures)),
+        sections="\n".join(sections),
+        docs=html.escape(str(s.home / "data-docs")),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page)
     return path
+
+
+def _cells(tag: str, row: Sequence[str]) -> str:
+    """The cells of a table's row; the first one is its label."""
+    label, *others = (html.escape(cell) for cell in row)
+    return f"<th>{label}</th>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in others)
+
+
+def _round_section(s: Services, round_id: str) -> str:
+    """Held-out frames with the true masks, and with those of the checkpoints before and after the round."""
+    begun = record.start_of(s, round_id)
+    before, after = (
+        s.model(Checkpoint(begun.parent, begun.parent_round, begun.parent_key)),
+        s.model(record.checkpoint_of(s, round_id)),
+    )
+    held_out = layouts.of_release(releases.load(s.blobs, begun.release)).only("val")
+    shown = []
+    for video in itertools.islice(held_out.videos(), HELD_OUT_SHOWN):
+        frame = video.frame_idx[2 * len(video.frame_idx) // 3]
+        names = [name for name, of in video.objects.items() if frame in of and min(of) < frame]
+        with video.open() as reader:
+            rgb = reader.read(frame)
+            cells = [pictures.captioned(pictures.overlay(rgb, [video.mask(n, frame) for n in names]), "truth")]
+            for label, loaded in (("before", before), ("after", after)):
+                made = first_frame.masks_at(loaded, reader.read, video, names, frame)
+                cells.append(pictures.captioned(pictures.overlay(rgb, made), label))
+        height = round(SHOWN_PX * video.height / video.width)
+        shown.append(pictures.side_by_side(cells, width_px=SHOWN_PX, height_px=height, gap_px=4))
+    if not shown:
+        return ""
+    picture = base64.b64encode(jpeg(pictures.stacked(shown), 88)).decode()
+    return (
+        "<section><h2>What the round learned</h2><p>Held-out videos, three clicks on the first frame that shows an "
+        "object: the true masks, and the masks before and after the round.</p>"
+        f'<img alt="Held-out frames before and after the round" src="data:image/jpeg;base64,{picture}"></section>'
+    )
 
 
 def _section(
@@ -164,15 +96,15 @@ def _section(
     video: Video,
     candidates: Sequence[Masklet],
     accepted: Sequence[Masklet],
-    scores: Mapping[str, jf.JF],
+    measured: Mapping[str, jf.JF],
 ) -> str:
     name = html.escape(video.source_uri.rsplit("/", 1)[-1])
     held_out = ", held out" if video.split == "val" else ""
-    parts_of = [f"<h2>{name} <small>{video.width}×{video.height}, {video.duration_s:.1f} s{held_out}</small></h2>"]
+    parts_of = [f"<h3>{name} <small>{video.width}×{video.height}, {video.duration_s:.1f} s{held_out}</small></h3>"]
     for label, rows in (("Candidates", candidates), ("Accepted", accepted)):
         makers = ", ".join(sorted({row.checkpoint for row in rows}))
         masks = f", masks {'' if makers == 'by hand' else 'by '}{html.escape(makers)}" if rows else ""
-        mean = jf.mean(scores.values()) if label == "Accepted" else None
+        mean = jf.mean(measured.values()) if label == "Accepted" else None
         note = f", J&amp;F {50 * (mean.j + mean.f):.1f} against the truth" if mean else ""
         parts_of.append(f"<p>{label}: {len(rows)}{masks}{note}</p>")
         picture = base64.b64encode(jpeg(_sheet(s, video, rows), 88)).decode()
@@ -199,13 +131,16 @@ _PAGE = """<!doctype html>
 :root {{ color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); }}
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 2rem auto; padding: 0 1.5rem; }}
 h1 {{ font-size: 1.5rem; }}
-h2 {{ font-size: 1.1rem; margin: 2.2rem 0 .3rem; }} small {{ font-weight: 400; opacity: .7; }}
-table {{ border-collapse: collapse; }} th {{ text-align: left; font-weight: 500; opacity: .75; padding-right: 2rem; }}
+h2 {{ font-size: 1.25rem; margin: 2.6rem 0 .3rem; }} h3 {{ font-size: 1rem; margin: 1.6rem 0 .3rem; }}
+small {{ font-weight: 400; opacity: .7; }}
+table {{ border-collapse: collapse; margin: 1rem 0 1.6rem; }} thead th {{ font-weight: 600; opacity: 1; }}
+th {{ text-align: left; font-weight: 500; opacity: .75; padding-right: 2rem; }}
 th, td {{ padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line); }}
 p {{ margin: .6rem 0 .3rem; }} img {{ max-width: 100%; border-radius: 4px; display: block; }}
 footer {{ margin: 3rem 0; opacity: .7; }}
 </style>
 <h1>{title}</h1>
+<table><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>
 <table>{lines}</table>
 {sections}
 <footer>Masks are drawn on the exact frames of the stored 24 fps videos; the number in a corner is the frame index.

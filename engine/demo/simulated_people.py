@@ -19,12 +19,13 @@ from annotation_queue.errors import QueueError
 from annotation_queue.records import Kind, Reason, Ticket
 from annotation_queue.tickets.store import HEARTBEAT_S
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
-from engine.demo.simulated_tracking import Correction, Tracked, by_hand
+from engine.demo.simulated_tracking import Correction, Tracked, blank, by_hand
 from engine.demo.tally import Tally
 from engine.protocols.effort import WATCH_S
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.stages import phases
+from storage import parts
 from storage.formats import sav
 from storage.records import Masklet, Verdict, Video
 
@@ -104,6 +105,8 @@ class Desk:
         try:
             if ticket.kind is Kind.VERIFY:
                 return self._verify(client, ticket)
+            if ticket.kind is Kind.SELECT:
+                return self._select(client, ticket)
             return self._track(client, ticket)
         except NoTruth:
             client.release(ticket)
@@ -128,16 +131,41 @@ class Desk:
         client.finish(ticket, verdict=verdict, reasons=reasons, frame_idx=0, seconds=seconds)
         return Tally(verdicts=Counter([verdict.value]), modelled_s=seconds)
 
+    def _select(self, client: QueueClient, ticket: Ticket) -> Tally:
+        """Adds every object that no candidate shows, each under a ticket of its own."""
+        total = Tally()
+        for target in self._missed(ticket):
+            new = client.new_object(ticket)
+            total.add(self._make(client, new, blank(self._video(ticket.video_id), new), target))
+            total.added += 1
+        client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.OTHER,))  # nothing else is left
+        return total
+
+    def _missed(self, ticket: Ticket) -> list[Masklet]:
+        """The true objects of the ticket's video that no candidate of its batch shows."""
+        marker = parts.marker(self._s.blobs, "candidates", ticket.batch_id, ticket.video_id)
+        candidates = [] if marker is None else parts.read_part(self._s.blobs, marker)
+        shown = {target.masklet_id for target, _ in map(self._match, candidates) if target is not None}
+        return [
+            truth
+            for truth in self.truth(ticket.video_id)
+            if truth.masklet_id not in shown and max(truth.area_px) >= self._policy.smallest_px
+        ]
+
     def _track(self, client: QueueClient, ticket: Ticket) -> Tally:
         candidate = client.masklet(ticket)
-        if candidate is None:
-            client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.NOT_AN_OBJECT,))
+        if candidate is None:  # an object that a killed run began to add
+            client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.OTHER,))
             return Tally(verdicts=Counter([Verdict.REJECT.value]))
         target, _ = self._match(candidate)
         if target is None or self._is_duplicate(ticket, target):
             reason = Reason.NOT_AN_OBJECT if target is None else Reason.DUPLICATE
             client.finish(ticket, verdict=Verdict.REJECT, reasons=(reason,))
             return Tally(verdicts=Counter([Verdict.REJECT.value]))
+        return self._make(client, ticket, candidate, target)
+
+    def _make(self, client: QueueClient, ticket: Ticket, candidate: Masklet, target: Masklet) -> Tally:
+        """Makes the masklet of a true object from a candidate, which may be blank, and submits it."""
         if phases.phase(ticket.phase).propagates:
             tracked = self._with_model(candidate, target, ticket)
         else:

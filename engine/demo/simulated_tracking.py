@@ -68,6 +68,30 @@ def by_hand(candidate: Masklet, target: Masklet, ticket: Ticket) -> Tracked:
     return Tracked(made, strokes, tally)
 
 
+def blank(video: Video, ticket: Ticket) -> Masklet:
+    """A masklet without any mask, to begin an object that no candidate shows."""
+    frames = tuple(range(0, video.frame_count, STRIDE))
+    return Masklet(
+        masklet_id=ticket.ticket_id,
+        video_id=video.video_id,
+        batch_id=video.batch_id,
+        height=video.height,
+        width=video.width,
+        frame_idx=frames,
+        rle=(rle.empty(video.height, video.width),) * len(frames),
+        area_px=(0,) * len(frames),
+        score=(1.0,) * len(frames),
+        object_score=(-1.0,) * len(frames),
+        stability=(1.0,) * len(frames),
+        kind="manual",
+        phase=ticket.phase,
+        round=0,
+        checkpoint="by hand",
+        prompt="{}",
+        split=video.split,
+    )
+
+
 class Correction:
     """Phases 2 and 3: a masklet while an annotator corrects it with the model.
 
@@ -134,7 +158,10 @@ class Correction:
     def _correct_frame(self, frame: int) -> None:
         """Clicks on one frame, and paints it if the clicks are not enough."""
         hw = (self._video.height, self._video.width)
-        truth = rle.decode(self._wanted.rle[self._candidate.frame_idx.index(frame)], *hw)
+        place = self._candidate.frame_idx.index(frame)
+        truth = rle.decode(self._wanted.rle[place], *hw)
+        # The first prompt starts the track anew; later ones correct the mask that was tracked.
+        tracked = rle.decode(self._current.rle[place], *hw) if self._edited else None
         mask: Mask | None = None
         clicks = 0
 
@@ -143,7 +170,7 @@ class Correction:
             return answer
 
         if self._clicking and truth.any():
-            for prompt, answer in annotator.click_on(ask, frame, truth, self._policy.clicks_a_frame):
+            for prompt, answer in annotator.click_on(ask, frame, truth, self._policy.clicks_a_frame, tracked):
                 mask, clicks = answer, clicks + 1
                 points = {"points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
                 self._operations.append(_operation("prompt", frame, points))

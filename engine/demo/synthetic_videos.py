@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.demo.scene import Scene
@@ -17,23 +17,34 @@ from storage.records import FPS, STRIDE, Masklet, Video, content_id
 def write_videos(
     folder: Path, count: int, scene: Scene, *, seed: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
+    """Writes random clips of a scene; see `write_clips`."""
+    return write_clips(folder, lambda n: render(seed * 1_000_003 + n, scene), range(1, count + 1), progress=progress)
+
+
+def write_clips(
+    folder: Path,
+    draw: Callable[[int], Clip],
+    numbers: Sequence[int],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
     """Writes clips as clip_001.mp4 and so on, each with its true masklets as SA-V JSON in clip_001.truth.json.
 
-    Existing clips are kept. progress: called with the number done and the count.
+    draw: the clip of a number.  Existing clips are kept. progress: called with the number done and the count.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number in range(1, count + 1):
+    for done, number in enumerate(numbers, 1):
         path = folder / f"clip_{number:03d}.mp4"
         paths.append(path)
         if not path.exists():
-            clip = render(seed * 1_000_003 + number, scene)
+            clip = draw(number)
             path.with_suffix(".truth.json").write_text(json.dumps(truth_of(clip, path.stem)))
             temporary = path.with_name(f".{path.name}")
             video.write(temporary, clip.frames)
             temporary.replace(path)
         if progress:
-            progress(number, count)
+            progress(done, len(numbers))
     return paths
 
 

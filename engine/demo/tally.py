@@ -12,6 +12,7 @@ class Tally:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     tracked: int = 0
+    added: int = 0  # objects that no candidate showed
     clicks: int = 0
     clicked_frames: int = 0
     edited_frames: int = 0
@@ -21,6 +22,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         self.verdicts += other.verdicts
         self.tracked += other.tracked
+        self.added += other.added
         self.clicks += other.clicks
         self.clicked_frames += other.clicked_frames
         self.edited_frames += other.edited_frames

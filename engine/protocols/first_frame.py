@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.datasets.labelled import Dataset
+from engine.datasets.labelled import Dataset, LabelledVideo
 from engine.protocols.annotator import prompt_object
 from engine.protocols.slices import slices_of
 from engine.protocols.truth import Read, Truth, nothing_held_out
 from storage import rle
+from storage.pixels import Mask
 from storage.records import Masklet
 from validation import gate, jf
 from validation.paired import MaskletJF
@@ -86,6 +87,24 @@ def semi_supervised(
             prompt_object(tracker, name, start, truth.masks[truth.frame_idx.index(start)], PROTOCOLS[protocol])
         results |= _measure(tracker.propagate(start, frame_count), hw, cohort)
     return results
+
+
+def masks_at(
+    loaded: LoadedModel, read: Read, video: LabelledVideo, names: Sequence[str], frame: int, protocol: str = "3-click"
+) -> list[Mask]:
+    """The masks of objects on one frame, each prompted on the first frame that shows it and tracked from there."""
+    from model.features import FeatureCache
+    from model.tracker import Tracker
+
+    hw = (video.height, video.width)
+    features = FeatureCache(loaded, read)
+    made = []
+    for name in names:
+        start = min(video.objects[name])
+        tracker = Tracker(loaded, features, video_hw=hw, frame_count=video.frame_count)
+        prompt_object(tracker, name, start, video.mask(name, start), PROTOCOLS[protocol])
+        made += [answer.masks(hw)[0] for answer in tracker.propagate(start, frame + 1) if answer.frame_idx == frame]
+    return made
 
 
 def _measure(

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engine.rounds.record import Round
+from model.parameter_groups import TrainedParts
 from model.recipe import Interaction, Recipe, TrainingStage, first_problem, parse_recipe
 
 # The clip sampler already reverses time, so these recipes do not.
@@ -105,10 +106,18 @@ def recipe_of(name: str, image_size: int) -> Recipe:
         raise ValueError(f"{name}: {error}") from error
 
 
-def fitted(recipe: Recipe, *, steps: int | None = None, lr: float | None = None, seed: int | None = None) -> Recipe:
-    """The recipe with other steps, learning rate or seed; its stages keep their proportions. None: unchanged.
+def fitted(
+    recipe: Recipe,
+    *,
+    steps: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    parts: TrainedParts | None = None,
+) -> Recipe:
+    """The recipe with other steps, learning rate, seed or parts; its stages keep their proportions. None: unchanged.
 
-    steps: over all stages.  lr: of the first stage.  Raises ValueError, in one line, for an invalid number.
+    steps: over all stages.  lr: of the first stage.  parts: which weights change, in all stages.
+    Raises ValueError, in one line, for an invalid number.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"steps: at least 1, got {steps}")
@@ -123,6 +132,7 @@ def fitted(recipe: Recipe, *, steps: int | None = None, lr: float | None = None,
                 warmup=round(stage.warmup * length),
                 lr=stage.lr * rate,
                 encoder_lr=None if stage.encoder_lr is None else stage.encoder_lr * rate,
+                parts=stage.parts if parts is None else parts,
             )
             for stage in recipe.stages
         )
@@ -136,9 +146,9 @@ def of_round(begun: Round, image_size: int) -> Recipe:
 
     Raises ValueError, in one line, for an invalid number.
     """
-    recipe = fitted(recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed)
+    recipe = fitted(recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed, parts=begun.parts)
     (stage,) = recipe.stages
-    return replace(recipe, stages=(replace(stage, warmup=max(1, begun.steps // 10), parts=begun.parts),))
+    return replace(recipe, stages=(replace(stage, warmup=max(1, begun.steps // 10)),))
 
 
 def to_json(recipe: Recipe) -> str:

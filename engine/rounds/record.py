@@ -117,6 +117,11 @@ def result_of(s: Services, round_id: str) -> RoundResult | None:
         raise BlobDamaged(f"rounds/{round_id}/decision.json: {error.errors()[0]['msg']}") from error
 
 
+def is_withdrawn(s: Services, round_id: str) -> bool:
+    """Whether the promotion of the round was taken back (see `rollback`)."""
+    return read(s, round_id, "withdrawn") is not None
+
+
 def lock_of(s: Services, round_id: str) -> Path:
     """The lock that a process of this machine holds while it trains or evaluates the round."""
     return s.home / "rounds" / round_id / "lock"

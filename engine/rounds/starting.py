@@ -16,6 +16,7 @@ from engine.protocols.truth import NothingHeldOut
 from engine.rounds import recipes
 from engine.rounds.record import Round, ids, result_of, start_of
 from engine.services import Services
+from model.parameter_groups import TrainedParts
 from storage import releases
 from storage.records import Masklet, content_id
 from storage.releases import NoSuchRelease, Release
@@ -55,14 +56,22 @@ def due(s: Services) -> str | None:
     return newest.name
 
 
-def start(s: Services, release: str, *, steps: int | None = None, lr: float | None = None, seed: int = 1) -> str:
+def start(
+    s: Services,
+    release: str,
+    *,
+    steps: int | None = None,
+    lr: float | None = None,
+    parts: TrainedParts | None = None,
+    seed: int = 1,
+) -> str:
     """Pins everything that a round depends on and returns its id. The same inputs give the same round.
 
     Checks everything before it writes.
     Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut; ValueError for an invalid number.
     """
     pinned = releases.load(s.blobs, release)
-    begun = _round(s, pinned, steps, lr, seed)
+    begun = _round(s, pinned, steps, lr, parts, seed)
     recipes.of_round(begun, begun.image_size or SOME_PX)  # raises ValueError for an invalid number
     _check_release(pinned)
     s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
@@ -80,7 +89,14 @@ def _check_release(pinned: Release) -> None:
         )
 
 
-def _round(s: Services, release: Release, steps: int | None = None, lr: float | None = None, seed: int = 1) -> Round:
+def _round(
+    s: Services,
+    release: Release,
+    steps: int | None = None,
+    lr: float | None = None,
+    parts: TrainedParts | None = None,
+    seed: int = 1,
+) -> Round:
     """The round that would start now."""
     parent, chosen = s.checkpoint(), s.settings.rounds
     pinned = Round(
@@ -102,7 +118,7 @@ def _round(s: Services, release: Release, steps: int | None = None, lr: float | 
         max_forgotten=chosen.max_forgotten,
         general=chosen.general,
         replay=chosen.replay,
-        parts=chosen.parts,
+        parts=parts or chosen.parts,
     )
     return replace(pinned, round_id=f"round-{pinned.number:03d}-{content_id(repr(pinned), length=8)}")
 

@@ -41,7 +41,7 @@ def open_batch(s: Services, batch_id: str) -> int:
 
     A candidate gets a verify ticket. If the settings say that held-out videos are masked by hand, a candidate of a
     held-out video gets a track ticket of phase 1 instead: it only points to the object, and an annotator masks every
-    frame, so that no model shapes the masks that models are evaluated on.
+    frame, so that no model shapes the masks that models are evaluated on. The same holds for objects that people add.
     A candidate that is not valid is quarantined.
     """
     with trouble.recorded(s.blobs, batch_id, "open review"):
@@ -72,7 +72,9 @@ def _open_batch(s: Services, batch_id: str) -> int:
             )
         )
     if review.select:
-        tickets += [_selection(batch_id, video_id, review.phase) for video_id in batches.video_ids(s.blobs, batch_id)]
+        for video in by_id.values():
+            by_hand = review.held_out_by_hand and video.split == "val"
+            tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else review.phase))
     batch = s.queue.open_batch(batch_id, tickets)
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total

@@ -15,7 +15,8 @@ from engine.demo.annotator_policy import AnnotatorPolicy
 from engine.demo.simulated_people import Credentials
 from engine.registry import Checkpoint
 from engine.rounds import record, retraining, starting
-from engine.settings import AutoSettings
+from engine.services import connect
+from engine.settings import AutoSettings, ReviewSettings
 from engine.stages import batches, propose, publish, review
 from engine.stages.batches import BatchStage
 from model.checkpoints import NoCheckpoint
@@ -253,6 +254,24 @@ def test_a_simulated_annotator_ends_near_the_truth(queue, proposed, people):
     for row in by_hand:
         best = max(iou.tube_iou(row, truth) for truth in desk.truth(row.video_id))
         assert best == pytest.approx(1.0)
+
+
+def test_simulated_annotators_add_the_objects_that_no_candidate_shows(queue, people, monkeypatch):
+    monkeypatch.setattr(propose, "propose_video", lambda *arguments: [])
+    chosen = queue.settings.model_copy(update={"review": ReviewSettings(phase="1", select=True)})
+    with connect(chosen) as s:
+        batch_id = admit_batch(s)
+        propose.propose_batch(s, batch_id)
+        review.open_batch(s, batch_id)
+        tally = simulated_people.work(s, people)
+        review.collect(s, batch_id)
+        desk = simulated_people.Desk(s, AnnotatorPolicy())
+        rows = list(parts.rows(s.blobs, "masklets", batch_id))
+        truths = [truth for video in s.tables.videos() for truth in desk.truth(video.video_id)]
+        assert tally.added == len(rows) == len(truths) > 3
+        for truth in truths:
+            mine = [row for row in rows if row.video_id == truth.video_id]
+            assert max(iou.tube_iou(row, truth) for row in mine) == pytest.approx(1.0)
 
 
 def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people):

@@ -153,6 +153,25 @@ def test_a_frozen_encoder_stays_as_it_was_and_layer_decay_slows_its_early_blocks
     assert slowed["vision_encoder.neck.convs.0.weight"] == pytest.approx(slowed[block.format(4)], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("parts", "moving"),
+    [
+        ("memory", {"mask_decoder", "memory_attention", "memory_encoder"}),
+        ("decoder", {"mask_decoder", "prompt_encoder"}),
+    ],
+)
+def test_a_stage_changes_only_the_parts_that_it_trains(tmp_path, parts, moving):
+    stage = dataclasses.replace(STAGE, parts=parts, interaction=Interaction(mask=0.0, correction_clicks=1))
+    model = new_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    after = train(model, lambda _: squares, Recipe(stages=(stage,), seed=3), tmp_path)
+    moved = {
+        name.split(".")[0] for name, value in after.named_parameters() if not torch.equal(value.detach(), before[name])
+    }
+    assert moving <= moved
+    assert not moved & ({"vision_encoder"} | ({"memory_attention", "memory_encoder"} if parts == "decoder" else set()))
+
+
 def test_looking_at_a_run_does_not_change_its_weights(tmp_path):
     looked = []
 

@@ -41,6 +41,18 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
     assert review.open_batch(queue, batch_id) == count, "opening it again changes nothing"
 
 
+def test_objects_of_held_out_videos_that_people_pick_are_masked_by_hand(queue):
+    chosen = queue.settings.model_copy(update={"review": ReviewSettings(select=True, held_out_by_hand=True)})
+    with connect(chosen) as s:
+        ingest.admit(s)
+        (batch_id,) = batches.reached(s.blobs)
+        propose.propose_batch(s, batch_id)
+        review.open_batch(s, batch_id)
+        selections = s.open_queue()[0].find(kind=Kind.SELECT, batch_id=batch_id)
+        splits = {video.video_id: video.split for video in batches.videos(s, batch_id)}
+    assert {(splits[t.video_id], t.phase) for t in selections} == {("val", "1"), ("train", "3")}
+
+
 def test_an_accepted_masklet_that_cannot_be_published_is_quarantined_and_the_batch_goes_on(queue, monkeypatch):
     """Masklets as an earlier version of the queue took them: of another video, and with a round beyond 64 bits."""
     batch_id = admit_batch(queue)

@@ -1,0 +1,66 @@
+"""Takes a promotion back: the checkpoint that a round was trained from serves again.
+
+Nothing is deleted. The round keeps its weights and its decision; `withdrawn.json` beside them says that it was taken
+back. Serving, the live model and the next proposals ask the registry which checkpoint is promoted, so they follow
+without a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from engine.files import alone
+from engine.registry import Checkpoint
+from engine.rounds.record import read, start_of
+from engine.services import Services
+
+
+class NothingToRollBack(Exception):
+    """No round's checkpoint serves."""
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """What a rollback changed."""
+
+    withdrawn: tuple[str, ...]  # the rounds that no longer serve, the newest first
+    serving: str  # the checkpoint that serves now
+
+
+def rollback(s: Services, to: str | None = None) -> Rollback:
+    """Lets an earlier checkpoint serve: the parent of the serving round, or `to`, which must be one of its ancestors.
+
+    A rollback that was killed is finished by the next one, which then goes no further.
+    Raises NothingToRollBack; ValueError if `to` is not an ancestor.
+    """
+    with alone(s.home / "rounds" / "deciding.lock"):
+        serving = s.registry.promoted()
+        if serving is None:
+            raise NothingToRollBack(f"no round was promoted: {s.checkpoint().name} serves")
+        begun = read(s, serving.name, "withdrawn")  # the promotion was not yet taken back in the registry
+        wanted = begun["to"] if begun else to
+        chain = _ancestors(s, serving)
+        names = [checkpoint.name for checkpoint in chain]
+        if wanted is not None and wanted not in names:
+            raise ValueError(f"{serving.name} was not trained from {wanted}: choose one of {', '.join(names)}")
+        place = 0 if wanted is None else names.index(wanted)
+        target = chain[place]
+        withdrawn = (serving.name, *names[:place])
+        for round_id in reversed(withdrawn):  # the serving one last: its file marks a rollback that has begun
+            facts = {"to": target.name, "at": round(time.time())}
+            s.blobs.create(f"rounds/{round_id}/withdrawn.json", json.dumps(facts).encode())
+        s.registry.restore(target)
+        return Rollback(withdrawn, target.name)
+
+
+def _ancestors(s: Services, serving: Checkpoint) -> list[Checkpoint]:
+    """The checkpoints that a round's checkpoint was trained from, its parent first."""
+    found = []
+    at = serving
+    while at.key is not None:
+        begun = start_of(s, at.name)
+        at = Checkpoint(begun.parent, begun.parent_round, begun.parent_key)
+        found.append(at)
+    return found
