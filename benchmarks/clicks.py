@@ -3,9 +3,9 @@
     python -m benchmarks.clicks [--json] [--clips 12] [--checkpoint micro]
 
 Each object of a held-out clip is prompted with its mask on the first frame that shows it, and tracked to the end. Then
-single tracked frames are corrected, each from the same memory: a click in the middle of the largest error, then the
-next. Three ways are compared: a correction of the tracked mask (as the tracker does, see `model.corrections`), a new
-answer from the memory and the clicks, and a new answer from the clicks alone (as transformers does).
+every fifth tracked frame is corrected, each from the same memory, with one click after another in the middle of the
+largest error. Three ways are compared: a correction of the tracked mask (as the tracker does, see `model.corrections`),
+a new answer from the memory and the clicks, and a new answer from the clicks alone (as transformers does).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from storage.pixels import Mask
 from storage.records import Prompt
 
 CLICKS = 5
-EVERY = 5  # each fifth frame is corrected
+EVERY = 5  # every fifth frame is corrected
 WAYS = {"correction": (True, True), "memory": (True, False), "clicks": (False, False)}
 
 

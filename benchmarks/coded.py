@@ -1,6 +1,6 @@
 """A store for the page's benchmark: videos whose frames carry their own number, and tickets about them.
 
-The number is drawn as black and white blocks, so a picture of a frame shows which frame it is, whatever the page says.
+The number is drawn as black and white blocks, so a picture of a frame proves which frame it is.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def blob(number: int, frame_idx: int) -> bytes:
     centre = (start + speed * frame_idx) % room + (0, 200)
     around = angles + turn * frame_idx
     corners = centre + np.stack([radii * np.cos(around), radii * np.sin(around)], axis=1)
-    counts: bytes = coco.frPyObjects([corners.ravel().tolist()], HEIGHT, WIDTH)[0]["counts"]  # faster than drawing it
+    counts: bytes = coco.frPyObjects([corners.ravel().tolist()], HEIGHT, WIDTH)[0]["counts"]  # faster than a drawn mask
     return counts
 
 

@@ -1,10 +1,10 @@
-"""The list of tickets in a large queue: how many times faster than sorting all tickets?
+"""Listing the tickets of a large queue: how much faster is the index than sorting all tickets?
 
     python -m benchmarks.listing [--quick] [--json] [--tickets N]
 
-The queue has 640,000 tickets, as SA-V has masklets: most open, a fifth finished. Both ways give the same first 50
-tickets, one after the other in one process on one SQLite file. The smallest of some times counts. `--quick` takes
-40,000 tickets: do not compare its figures. The last line is JSON.
+The queue has 640,000 tickets, the number of masklets in SA-V: most are open, a fifth is finished. Both ways must return
+the same first 50 tickets. They run one after the other, in one process and on one SQLite file; the shortest of five
+times counts. `--quick` takes 40,000 tickets: do not compare its figures. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPEATS = 5
 
 
 def fastest(call: Callable[[], list[str]]) -> tuple[float, list[str]]:
-    """The shortest time of some calls, in ms, and what the call returns."""
+    """The shortest time of REPEATS calls, in ms, and the result of the call."""
     times, found = [], list[str]()
     for _ in range(REPEATS):
         since = time.perf_counter()

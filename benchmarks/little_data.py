@@ -2,9 +2,9 @@
 
     python -m benchmarks.little_data [--json] [--domain cells] [--only PREFIX] [--folder FOLDER]
 
-Clips of a domain that `micro` never saw, with their true masks, at 6 frames a second. Each run changes one thing of the
-recipe. Held-out J&F (3 clicks, and mask) is measured during the run, and so is what is left on `micro`'s own clips.
-Finished runs are kept in FOLDER and not repeated. The defaults of a round follow from this table.
+Clips of a domain that `micro` never saw, with their true masks, at 6 frames a second. Each run changes one setting of
+the recipe. Held-out J&F (3 clicks, and mask) is measured during the run. J&F on `micro`'s own clips shows what it
+forgets. Finished runs are kept in FOLDER and skipped. The defaults of a round were chosen from this table.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ RUNS = (
 
 
 class FewClips:
-    """Draws the clips of a run: whole clips of the domain, with so many masklets in all."""
+    """Draws the clips of a run: whole clips of the domain. masklets: their number in all clips together."""
 
     def __init__(self, domain: str, masklets: int) -> None:
         self.clips: list[Clip] = []
@@ -98,7 +98,7 @@ def held_out(loaded: LoadedModel, domain: str) -> dict[str, float]:
 
 
 def measure(run: Run, domain: str, folder: Path) -> dict[str, object]:
-    """Trains one run and measures it on the way. Continues an interrupted training; keeps the result."""
+    """Trains and measures one run. Continues an interrupted training; a finished run is read from its file."""
     kept = folder / "result.json"
     if kept.exists():
         found: dict[str, object] = json.loads(kept.read_text())

@@ -5,9 +5,9 @@
 
 Runs the real server as a process with `micro` as its model. The frames of the videos carry their own number as black
 and white blocks (see coded.py). A time ends at the animation frame after the paint. Clicks are timed after the server
-has encoded the frames. `scrub_p95_ms` times seeks with all other objects of a video shown; `browser_mb` is the memory
-of the browser then. At the end, tabs of Chromium, the server and a private PostgreSQL are killed, and the network is
-cut (see crashes.py).
+has encoded the frames. `scrub_p95_ms` is the time of a seek while the page shows all other objects of a video;
+`browser_mb` is the browser's memory after these seeks. At the end, tabs of Chromium, the server and a private
+PostgreSQL are killed, and the network is cut (see crashes.py).
 
 `--quick` does the same with fewer actions; the counts in the result show how many. Milliseconds depend on the machine.
 The benchmark fails if a frame was wrong, an operation was lost, or one crash lost more than one operation in flight.

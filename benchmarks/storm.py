@@ -1,9 +1,9 @@
-"""What others notice of one person's storm of requests: large bodies, log-ins, frames.
+"""How much a storm of requests slows the queue for other people: large bodies, log-ins, frames.
 
     python -m benchmarks.storm [--quick] [--json] [--tree FOLDER]
 
-A server process runs on SQLite with real password hashes. While a storm lasts, another person renews a lease again and
-again: reports the latency of these requests, and by how much the server's memory grew. Three storms:
+A server process runs on SQLite with real password hashes. During a storm another person renews a lease again and again.
+The result is the latency of these requests and the growth of the server's memory. Three storms:
 
 1. bodies: an annotator without a ticket sends three bodies of 60 MB, all empty JSON objects.
 2. logins: 300 people log in at once.
@@ -46,7 +46,7 @@ PASSWORD = "correct horse"
 VIDEO = "video-0"
 PATIENCE_S = 300.0
 
-# The server: its frames cost what JPEGs of 1080p cost. Runs in the tree that is measured.
+# The program of the server. Each frame is a real JPEG of 1080p. The code is imported from the measured checkout.
 SERVER = """
 import sys, cv2, numpy, uvicorn
 from annotation_queue.api.app import create_app
@@ -99,11 +99,11 @@ class Server:
             time.sleep(0.1)
 
     def memory(self) -> int:
-        """The memory that the server has in use, MiB."""
+        """The server's memory (resident), MiB."""
         return int(self._memory().rss >> 20)
 
     def ask(self, method: str, url: str, content: bytes | None, headers: dict[str, str]) -> int:
-        """The status of the answer; 0 if there is none."""
+        """The status of the response; 0 if the connection failed."""
         try:
             return self._http.request(method, url, content=content, headers=headers).status_code
         except httpx.TransportError:
@@ -119,7 +119,7 @@ class Server:
 
 
 def _share_password(database: Database) -> None:
-    """Everybody has the password of person-0: hashing one for each takes long."""
+    """Gives everybody the password hash of person-0, because hashing is slow."""
     from sqlalchemy import select, update
 
     from annotation_queue.schema import people
@@ -130,7 +130,7 @@ def _share_password(database: Database) -> None:
 
 
 def bodies(server: Server, bytes_each: int) -> list[Callable[[], int]]:
-    """Three bodies of an annotator without a ticket."""
+    """Three requests with large bodies from an annotator without a ticket."""
     content, headers = b"[" + b"{}," * (bytes_each // 3) + b"{}]", server.headers("idle")
     return [partial(server.ask, "POST", f"{server.url}/api/tickets/t0/finish", content, headers)] * 3
 
@@ -143,13 +143,13 @@ def logins(server: Server, people: int) -> list[Callable[[], int]]:
 
 
 def frames(server: Server, count: int) -> list[Callable[[], int]]:
-    """Frames for one person."""
+    """Requests for `count` frames by one person."""
     url, headers = f"{server.url}/api/videos/{VIDEO}/frames", server.headers("stormy")
     return [partial(server.ask, "GET", f"{url}/{n}.jpg", None, headers) for n in range(count)]
 
 
 def measure(server: Server, storm: list[Callable[[], int]]) -> dict[str, Any]:
-    """Runs a storm, and measures another person's requests meanwhile."""
+    """Runs a storm, and measures another person's requests during it."""
     begin, most = server.memory(), 0
     latencies: list[float] = []
     over = threading.Event()

@@ -4,7 +4,8 @@
 
 Speed and equality of the logits are measured with random weights in the shapes of a published model, on moving noise:
 they do not depend on training. The quality loss of economy is measured with `micro` on held-out clips. Ratios are
-medians over the frames after all seven memories are filled. `--quick` measures less; the result says `"quick": true`.
+medians over the frames that are tracked with all seven memories. `--quick` measures less; the result says `"quick":
+true`.
 """
 
 from __future__ import annotations

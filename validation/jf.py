@@ -1,6 +1,6 @@
 """J and F as SA-V and DAVIS measure them: region overlap and boundary agreement of masks with the truth.
 
-Knows masks and RLE. Does not know videos, files or models. Scores are in [0, 1]; papers print them times 100.
+Knows masks and RLE. Does not know videos, files or models. J and F are in [0, 1]; papers print them times 100.
 Source: the SA-V evaluator (facebookresearch/sam2, `sav_dataset`), after vos-benchmark (Cheng) and davis2017-evaluation
 (Perazzi et al. 2016, section 5); differs: written independently, dilates only around the boundaries, and gives `None`
 instead of an assertion if the truth shows no object.

@@ -15,10 +15,10 @@ class AnnotatorPolicy:
     """When a simulated person is satisfied. IoU in [0, 1]."""
 
     accept_mean: float = 0.80  # mean IoU over the frames that show the object or the masklet
-    accept_frame: float = 0.75  # a frame counts as right above it (SA-V's alignment score)
-    accept_share: float = 0.85  # of the frames that must be right
-    same_object: float = 0.5  # least IoU with a true object; below it the masklet shows no true object
-    smallest_px: int = 100  # an object that is never larger is not worth a masklet of its own
+    accept_frame: float = 0.75  # IoU above which a frame counts as right (SA-V's alignment threshold)
+    accept_share: float = 0.85  # share of the frames that must be right
+    same_object: float = 0.5  # lowest IoU at which a masklet counts as showing a true object
+    smallest_px: int = 100  # objects that stay smaller on every frame get no masklet
     clicks_a_frame: int = 3
     corrections: int = 3  # frames to correct with the model before painting the rest
     one_each: bool = True  # a second candidate of one object is a duplicate

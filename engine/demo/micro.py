@@ -4,7 +4,7 @@
     python -m engine.demo.micro save FOLDER       writes model/micro from a finished run
     python -m engine.demo.micro sheet FOLDER OUT  draws the objects that micro finds and tracks in a folder's videos
 
-`micro` replaces a published SAM 2.1 checkpoint where none is available; it never saw a real video.
+`micro` replaces a published SAM 2.1 checkpoint where none is available. It was trained on synthetic clips only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from validation import jf
 
 SHAPE = Shape(image_size=128, dropout=0.0)
 HELD_OUT = 1 << 40  # seeds of held-out clips begin here; training seeds are 62-bit hashes and never repeat one
-MIN_AREA_PX = 100  # objects that are never larger are not measured
+MIN_AREA_PX = 100  # objects that stay smaller on every frame are not measured
 
 ANYTHING = Scene()
 LARGER = Scene(size=(0.14, 0.34), clutter=(0, 2), camouflage=0.05, look_alike=0.08, noise=4.0)

@@ -1,4 +1,4 @@
-"""Synthetic clips as a labelled dataset, so that any protocol can measure on them without a file."""
+"""Synthetic clips as a labelled dataset in memory, so that every protocol can measure on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT_6_FPS = Size(frames=18, stride=4)  # three seconds
 
 
 class _Frames:
-    """The frames of a clip, as a reader."""
+    """Reads the frames of a clip as from a video file."""
 
     def __init__(self, frames: NDArray[np.uint8]) -> None:
         self._frames = frames
@@ -34,7 +34,7 @@ class _Frames:
 
 
 def held_out_of_micro(clips: int) -> Dataset:
-    """The clips that `micro` is measured on: what it should not forget."""
+    """The held-out clips of `micro`. They show what a fine-tuned checkpoint has forgotten."""
     return _dataset("micro's held-out clips", clips, lambda n: render(micro.HELD_OUT + n, micro.HELD_OUT_SCENE))
 
 

@@ -123,7 +123,7 @@ def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[st
         truth = max(truths, key=lambda t: iou.tube_iou(row, t), default=None)
         if truth is None:
             continue
-        metric = first_frame.score_rows(row, truth)
+        metric = first_frame.jf_of_masklet(row, truth)
         if metric is not None:
             found[row.masklet_id] = metric
     return found

@@ -1,4 +1,4 @@
-"""A simulated annotator: knows the true masks, and decides which frame to correct, where to click and when to stop.
+"""A simulated annotator: decides which frame to correct, where to click and when to stop, from the true masks.
 
 Works on masks only; knows nothing about tickets or the queue. The first click goes to the middle of the object, the
 next ones to the middle of the largest error. Source: Ravi et al. 2024, section 6 and appendix F.
@@ -16,13 +16,13 @@ from storage.records import Prompt
 if TYPE_CHECKING:
     from model.tracker import Tracker
 
-GOOD = 0.75  # IoU below which a frame needs a correction (Ravi et al. 2024: online protocol, its alignment threshold)
+GOOD = 0.75  # a frame below this IoU is corrected (the alignment threshold of the online protocol in Ravi et al. 2024)
 
-Ask = Callable[[Prompt], Mask]  # the mask that a model answers to a prompt
+Ask = Callable[[Prompt], Mask]  # returns the model's mask for a prompt
 
 
 def worst_frame(overlaps: Mapping[int, float], done: Collection[int]) -> int | None:
-    """The frame with the lowest IoU that is not done yet, the first of several. None if all are done."""
+    """The frame with the lowest IoU among those not done; the first one if several are equal. None if all are done."""
     left = {frame: iou for frame, iou in overlaps.items() if frame not in done}
     return min(left, key=lambda frame: (left[frame], frame), default=None)
 
@@ -30,7 +30,7 @@ def worst_frame(overlaps: Mapping[int, float], done: Collection[int]) -> int | N
 def satisfied(ious: Collection[float], *, mean: float, frame: float, share: float) -> bool:
     """Whether a masklet is good enough: its mean IoU, and the share of its frames with an IoU above `frame`.
 
-    False without any frame.
+    False if there are no frames.
     """
     if not ious:
         return False
@@ -41,8 +41,9 @@ def satisfied(ious: Collection[float], *, mean: float, frame: float, share: floa
 def click_on(
     ask: Ask, frame_idx: int, target: Mask, most: int, mask: Mask | None = None
 ) -> Iterator[tuple[Prompt, Mask]]:
-    """Clicks on one frame, at most so many: each prompt, which repeats the earlier clicks, and the model's answer.
+    """Clicks on one frame: yields each prompt and the model's answer. A prompt repeats the earlier clicks.
 
+    most: maximum number of clicks.
     target: the true mask.  mask: the mask to correct; None: the first click goes to the middle of the object.
     Stops early when the mask has no error left.
     """
@@ -67,10 +68,11 @@ def click_on(
 def prompt_object(
     tracker: Tracker, name: str, frame_idx: int, target: Mask, clicks: int, mask: Mask | None = None
 ) -> int:
-    """Prompts an object on one frame with its true mask (0 clicks), its box (-1), or at most so many clicks.
+    """Prompts an object on one frame with its true mask, its box, or clicks.
 
+    clicks: maximum number of clicks; 0: the true mask instead; -1: the box.
     mask: the mask to correct; None: the first click goes to the middle of the object.
-    Returns the number of clicks that were needed.
+    Returns the number of clicks made.
     """
     from model import simulated_clicks
 

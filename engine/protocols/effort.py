@@ -1,7 +1,7 @@
 """Modelled seconds of an annotator's work. Nothing here is measured.
 
 Source: Ravi et al. 2024. Appendix F: 1 s to find a place, 1.5 s a click, 30 s to watch 300 frames. Table 1: phase 1
-took 37.8 s a frame with 4.8 clicks; the time beside the clicks is taken as brush time.
+took 37.8 s a frame with 4.8 clicks; we count the rest of that time as painting.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ BRUSH_S = 37.8 - 4.8 * CLICK_S  # to paint one frame by hand
 
 
 def correction_s(watched: int, corrected: int, clicks: int) -> float:
-    """Seconds to watch so many frames and to correct so many of them with so many clicks in all."""
+    """Seconds to watch `watched` frames and to correct `corrected` of them with `clicks` clicks in all."""
     return WATCH_S * watched + LOCATE_S * corrected + CLICK_S * clicks

@@ -32,7 +32,7 @@ PROTOCOLS = {"mask": 0, "box": -1, "1-click": 1, "3-click": 3, "5-click": 5}
 
 @dataclass(frozen=True)
 class Presence:
-    """On how many frames after the prompt the model was right about whether the object is visible."""
+    """Number of frames after the prompt, and of those where the model was right about the object's visibility."""
 
     right: int
     frames: int
@@ -133,8 +133,8 @@ def _measure(
     }
 
 
-def score_rows(made: Masklet, truth: Masklet) -> jf.JF | None:
-    """J and F of a masklet against a true one of the same video, on the frames of the truth."""
+def jf_of_masklet(made: Masklet, truth: Masklet) -> jf.JF | None:
+    """J and F of a masklet against the true masklet, on the frames of the true one. Both are of the same video."""
     nothing = rle.empty(truth.height, truth.width)
     at = dict(zip(made.frame_idx, made.rle, strict=True))
     return jf.of_rle([at.get(f, nothing) for f in truth.frame_idx], truth.rle, truth.height, truth.width)

@@ -1,4 +1,4 @@
-"""The interactive protocols: what a simulated annotator reaches with a model, one object at a time.
+"""The interactive protocols: J&F that a simulated annotator reaches with a model, one object at a time.
 
 Offline: the annotator watches the whole video, clicks on the worst frame, and everything is propagated again. Online:
 the annotator watches the video once and clicks where the mask is bad. Image mode: single frames. The time is modelled,
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from model.features import FeatureCache
     from model.image import ImagePredictor
 
-FRAMES, CLICKS = 8, 3  # most frames to click on, and most clicks on each
+FRAMES, CLICKS = 8, 3  # maximum number of frames with clicks, and of clicks on each
 
 
 @dataclass(frozen=True)
 class Reached:
-    """The result after clicks on so many frames of an object."""
+    """The result after clicks on a number of frames of one object."""
 
     frames: int  # with clicks
     clicks: int  # in all
@@ -78,9 +78,9 @@ def offline(
 def online(
     loaded: LoadedModel, features: FeatureCache, hw: tuple[int, int], frame_count: int, truth: Truth, most: int = FRAMES
 ) -> list[Reached]:
-    """The results of one pass with clicks on at most 1, 2, .. `most` frames, the first one included.
+    """The results with clicks on at most 1, 2, ... `most` frames, the prompted one included.
 
-    Fewer results if no more frame is bad; none for an object that is never visible. One pass serves all limits: at each
+    Fewer results if fewer frames are bad; none for an object that is never visible. One pass gives all results: at each
     bad frame the object is copied, the copy gets the clicks, and the original continues without them.
     """
     from model.tracker import Tracker, TrackerConfig
@@ -123,7 +123,7 @@ def online(
 
 
 def on_images(loaded: LoadedModel, read: Read, truth: Truth, clicks: Sequence[int] = (1, 5)) -> dict[int, list[float]]:
-    """Image mode: the IoU on each annotated frame that shows the object, after so many clicks on that frame."""
+    """Image mode: the IoU on each annotated frame that shows the object, for each number of clicks on that frame."""
     from model.image import ImagePredictor
 
     reached: dict[int, list[float]] = {count: [] for count in clicks}
@@ -162,8 +162,8 @@ class Exam:
     offline_modelled_s: float  # of an annotator for all passes, mean over objects
     online_jf: tuple[float, ...]  # points with clicks on at most 1 .. FRAMES frames
     online_mean_jf: float
-    online_frames: float  # with clicks, if FRAMES are allowed; mean over objects
-    online_modelled_s: float  # for these
+    online_frames: float  # number of frames with clicks, if FRAMES are allowed; mean over objects
+    online_modelled_s: float  # for the clicks on these frames
     image_miou_1: float  # percent, after one click
     image_miou_5: float
 
@@ -173,7 +173,7 @@ class ImageExam:
     """The result of a checkpoint in image mode. Percent."""
 
     objects: int
-    frames: int  # that show one of the objects
+    frames: int  # frames that show an object, counted once for each object
     miou_1: float  # after one click
     miou_5: float
 
@@ -185,7 +185,7 @@ def measure(
     most_objects: int | None = None,
     progress: Progress = lambda done, total, name: None,
 ) -> Exam:
-    """All interactive protocols on the objects of a dataset, the first `most_objects` of them.
+    """All interactive protocols on the visible objects of a dataset. most_objects: use only the first ones.
 
     Raises NothingHeldOut, or the error of a bad video.
     """
@@ -202,8 +202,8 @@ def measure(
             once.append(online(loaded, features, hw, video.frame_count, truth))
             for count, found in on_images(loaded, reader.read, truth).items():
                 images[count] += found
-    if not images[1] or not any(r.metric for of in passes for r in of):  # visible only on the last annotated frame
-        raise NothingHeldOut(f"{data.name} shows no object for longer than a frame: nothing to follow")
+    if not images[1] or not any(r.metric for of in passes for r in of):
+        raise NothingHeldOut(f"{data.name}: no object is visible between the first and the last annotated frame")
     offline_jf, online_jf = curve(passes), curve(once)
     return Exam(
         objects=len(once),

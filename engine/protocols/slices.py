@@ -1,6 +1,6 @@
-"""The groups that a true masklet belongs to: its size, its motion, whether it hides, when it enters.
+"""The slices that a true masklet belongs to: by size, by motion, by gaps in its visibility, by when it enters.
 
-A checkpoint may gain in the mean and lose on small or hidden objects; the gate looks at each group.
+A checkpoint may gain in the mean and lose on small or hidden objects, so the gate checks each slice.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from engine.datasets.labelled import LabelledVideo
 from storage import pixels, rle
 
-SMALL, LARGE = 0.01, 0.1  # share of the frame at an object's largest: the borders between small, medium and large
-FAST = 0.25  # median way from one annotated frame to the next, in sides of the object (the root of its area)
+SMALL, LARGE = 0.01, 0.1  # limits of medium size: an object's largest area as a share of the frame
+FAST = 0.25  # median motion between neighbouring annotated frames, relative to the square root of the object's area
 
 
 def slices_of(video: LabelledVideo, name: str) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def _size(area_px: int, video: LabelledVideo) -> str:
 
 
 def _motion(masks: Mapping[int, bytes], video: LabelledVideo) -> str:
-    """How fast the object's box moves, between annotated frames that follow each other."""
+    """How fast the centre of the object's box moves between neighbouring annotated frames."""
     places = []
     for i, counts in masks.items():
         mask = rle.decode(counts, *_hw(video))
@@ -56,6 +56,6 @@ def _motion(masks: Mapping[int, bytes], video: LabelledVideo) -> str:
 
 
 def _visible(shown: Sequence[int], annotated: Sequence[int]) -> str:
-    """Whether the object is absent between two frames that show it."""
+    """Whether the object is visible on all annotated frames from its first to its last."""
     between = [i for i in annotated if shown[0] <= i <= shown[-1]]
     return "always" if len(between) == len(shown) else "with gaps"

@@ -17,7 +17,7 @@ from storage.records import Masklet
 from storage.wording import counted
 from validation import jf
 
-MOST_LOADED = 100  # videos that are loaded to say which splits there are
+MOST_LOADED = 100  # videos that are loaded to list the splits of a dataset
 
 Read = Callable[[int], NDArray[np.uint8]]  # frame_idx -> uint8 RGB (H, W, 3)
 
@@ -27,9 +27,9 @@ class NothingHeldOut(Exception):
 
 
 def nothing_held_out(data: Dataset, most_frames: int | None) -> NothingHeldOut:
-    """Why a dataset has no object to measure, in one line.
+    """The error that says why a dataset has no object to measure.
 
-    most_frames: the most annotated frames of a video that was measured; None: there was no video of the split.
+    most_frames: largest number of annotated frames in a video of the split; None: the split has no video.
     """
     if most_frames is None and data.split:
         return NothingHeldOut(f"{data.name}: no video of the split {data.split}; there are: {_splits(data)}")
@@ -42,7 +42,7 @@ def nothing_held_out(data: Dataset, most_frames: int | None) -> NothingHeldOut:
 
 
 def _splits(data: Dataset) -> str:
-    """The videos of each split, counted. Loads at most MOST_LOADED of those whose split is in the annotation alone."""
+    """Each split with its number of videos. Loads at most MOST_LOADED videos whose split only the annotation tells."""
     splits = Counter(entry.split for entry in data.entries if entry.split)
     unknown = [entry for entry in data.entries if not entry.split]
     splits.update(entry.load().split for entry in unknown[:MOST_LOADED])
@@ -95,13 +95,13 @@ class Truth:
     def measure(self, made: Sequence[bytes], hw: tuple[int, int]) -> jf.JF | None:
         """J and F of masks on the annotated frames from `first` on; on the frames before, the object has no mask.
 
-        As SA-V's evaluator, it leaves out the first and the last annotated frame of the video. The prompted frame of an
-        object that enters later therefore counts. None if no counted frame shows the object.
+        Like SA-V's evaluator, it leaves out the first and the last annotated frame of the video. The prompted frame of
+        an object that enters later therefore counts. None if no counted frame shows the object.
         """
         before = [rle.empty(*hw)] * (len(self.masks) - len(made))
         return jf.of_masklet(Compressed([*before, *made], *hw), self.masks)
 
     @property
     def first(self) -> int | None:
-        """Index of the first annotated frame that shows the object; None if none does."""
+        """Index of the first annotated frame that shows the object; None if it is never visible."""
         return next((i for i, mask in enumerate(self.masks) if mask.any()), None)

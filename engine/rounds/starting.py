@@ -129,5 +129,5 @@ def _count(release: Release, split: str) -> int:
 
 
 def _scorable(row: Masklet) -> bool:
-    """Whether a held-out masklet can be scored: it shows on a frame between the first and the last."""
+    """Whether a held-out masklet can be measured: it is visible on a frame between the first and the last."""
     return any(row.area_px[1:-1])

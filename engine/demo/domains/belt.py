@@ -1,7 +1,7 @@
 """Metal parts on a conveyor belt, seen from above: look-alikes, hard reflections, parts that enter and leave.
 
-All parts of a clip are of two or three kinds, so that only place and motion tell one from the next. The belt is dark
-rubber with a pattern of its own; it moves with the parts.
+All parts of a clip are of two or three kinds. Parts of one kind differ only in place and motion. The belt is dark
+rubber with a pattern that moves with the parts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.demo.domains.drawing import Field, Rng, Size, clouds, drift
 from model.clips import Clip
 
-_DETAIL = 4  # a part is drawn this much larger and then made smaller, for smooth edges
+_DETAIL = 4  # a part is drawn larger by this factor and then reduced, for smooth edges
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _Part:
-    """One part on the belt. along, across: its place on frame 0, px. nudge: (T, 3) what changes x, y and the angle."""
+    """One part on the belt. along, across: its place on frame 0, px. nudge: (T, 3) offsets of x, y and the angle."""
 
     kind: _Kind
     along: float
@@ -43,7 +43,7 @@ def render(seed: int, size: Size) -> Clip:
     rng = np.random.default_rng(seed)
     h, w, seconds = size.height, size.width, size.seconds
     speed = float(rng.uniform(0.05, 0.16)) * w * (1 if rng.random() < 0.5 else -1)  # px a second
-    way = speed * seconds + 0.01 * w * drift(rng, seconds, 4.0)  # the motor is not quite even
+    way = speed * seconds + 0.01 * w * drift(rng, seconds, 4.0)  # the motor's speed varies slightly
     kinds = [_draw_kind(rng, size) for _ in range(int(rng.integers(2, 4)))]
     parts = _lay_out(rng, kinds, size, way)
     belt = _rubber(rng, h, w + int(np.ptp(way)) + 8)
@@ -109,7 +109,7 @@ def _draw_kind(rng: Rng, size: Size) -> _Kind:
 
 
 def _lay_out(rng: Rng, kinds: list[_Kind], size: Size, way: NDArray[np.float64]) -> list[_Part]:
-    """Parts over the whole stretch of belt that passes the camera; at least one is seen on frame 0."""
+    """Parts over the whole stretch of belt that passes the camera; at least one is visible on frame 0."""
     begin, end = -max(0.0, float(way.max())), size.width - min(0.0, float(way.min()))
     parts = []
     for n in range(int(rng.integers(4, 8))):

@@ -1,6 +1,6 @@
-"""The named domains: synthetic videos with ground truth that look unlike the clips `micro` was trained on.
+"""The named domains: synthetic videos with ground truth that differ from the clips `micro` was trained on.
 
-They stand for a user's own domain, which a published model has never seen. Seeds from HELD_OUT on are for measuring.
+They represent a user's own domain, on which no published model was trained. Seeds from HELD_OUT on are for measuring.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Living cells under a phase-contrast microscope: grey, bright halos, transparent where they overlap, slow to deform.
 
-A cell's true mask is its whole outline, also where another cell lies over it: both are visible there.
+A cell's true mask is its whole outline, even where another cell covers it: both are visible there.
 """
 
 from __future__ import annotations

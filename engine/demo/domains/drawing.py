@@ -14,7 +14,7 @@ Field = NDArray[np.float32]  # (H, W)
 
 @dataclass(frozen=True)
 class Size:
-    """Of a clip. stride: frames at 24 a second from one drawn frame to the next."""
+    """The size of a clip. stride: distance between two drawn frames, in frames at 24 fps."""
 
     height: int = 240
     width: int = 320

@@ -1,6 +1,6 @@
 """Fish in a pond from above: light dances on the ground, plants hide the fish, bodies bend and turn fast.
 
-A fish's true mask is what can be seen of it: leaves and other fish that lie over it are left out.
+A fish's true mask is its visible part, without the pixels that leaves and other fish cover.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from engine.demo.domains.drawing import Field, Rng, Size, clouds, drift, fill
 from model.clips import Clip
 
 _JOINTS = 24  # points along the spine
-_STEP_S = 1 / 48  # of the simulated swimming
-_MARGIN = 20  # px around a fish that its shadow reaches
+_STEP_S = 1 / 48  # time step of the simulated swimming
+_MARGIN = 20  # px; how far a fish's shadow reaches beyond its body
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def _draw_fish(rng: Rng, size: Size, school: NDArray[np.float64]) -> _Fish:
 
 
 def _swim(rng: Rng, size: Size, length: float) -> NDArray[np.float64]:
-    """The spine on each frame. A fish glides, beats its tail, and now and then darts and turns at once."""
-    seconds = np.arange(-2.0, float(size.seconds[-1]) + _STEP_S, _STEP_S)  # two seconds before, for a bent body
+    """The spine on each frame. A fish glides, beats its tail, and sometimes darts and turns suddenly."""
+    seconds = np.arange(-2.0, float(size.seconds[-1]) + _STEP_S, _STEP_S)  # early, so that frame 0 has a bent body
     turns = 0.9 * drift(rng, seconds, 5.0)
     speed = length * (0.5 + 0.25 * drift(rng, seconds, 4.0))
     for _ in range(int(rng.integers(0, 3))):

@@ -98,5 +98,5 @@ def test_objects_visible_only_on_the_last_annotated_frame_cannot_be_measured(sav
 
     monkeypatch.setattr(Truth, "all_of", staticmethod(late))
     held_out = open_dataset(sav_folder, split="val")
-    with pytest.raises(NothingHeldOut, match="no object for longer than a frame"):
+    with pytest.raises(NothingHeldOut, match="no object is visible between the first and the last"):
         interactive.measure(held_out, checkpoints.load(checkpoint), most_objects=1)
