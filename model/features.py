@@ -20,6 +20,12 @@ from storage.pixels import Rgb
 FrameSource = Callable[[Any], Rgb]  # frame_idx, or another key of a frame -> uint8 (H, W, 3)
 
 
+def frame_bytes(loaded: LoadedModel) -> int:
+    """Memory of one frame's features, in bytes: maps of 32, 64 and 256 channels."""
+    side = loaded.image_size // 4
+    return loaded.dtype.itemsize * (side**2 * 32 + (side // 2) ** 2 * 64 + (side // 4) ** 2 * 256)
+
+
 class FeatureCache:
     """Image features by frame; evicts the least recently used. Trackers of one video can share a cache.
 

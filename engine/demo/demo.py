@@ -89,7 +89,7 @@ def settings(folder: Path) -> Settings:
         storage=StorageSettings(),
         ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=1 / 3),
         auto=AutoSettings(chunk_videos=3, max_objects=6),
-        model=ModelSettings(checkpoint="micro", device="cpu", threads=1),
+        model=ModelSettings(checkpoint="micro", device="cpu", threads=1, embeddings_gib=0.25),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", select=True, held_out_by_hand=True),
         rounds=RoundSettings(min_new_masklets=NEVER, steps=48, lr=3e-4),

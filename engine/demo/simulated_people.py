@@ -24,13 +24,14 @@ from engine.demo.tally import Tally
 from engine.protocols.effort import WATCH_S
 from engine.registry import Checkpoint
 from engine.services import Services
+from engine.serving.media import StoredMedia
 from engine.stages import phases
 from storage import parts
 from storage.formats import sav
 from storage.records import Masklet, Verdict, Video
 
 if TYPE_CHECKING:
-    from model.checkpoints import LoadedModel
+    from model.features import FeatureCache
 
 
 class NoTruth(Exception):
@@ -74,6 +75,7 @@ def work(
                 progress(total)
         return total
     finally:
+        desk.close()
         for client in clients:
             client.close()
 
@@ -98,7 +100,12 @@ class Desk:
         self._truths: dict[str, list[Masklet]] = {}
         self._taken: set[tuple[str, str]] = set()  # (video, object) pairs whose first candidate was seen
         self._videos: dict[str, Video] = {}
-        self._loaded: tuple[Checkpoint, LoadedModel] | None = None
+        self._loaded: tuple[Checkpoint, FeatureCache] | None = None
+        self._media = StoredMedia(s)
+
+    def close(self) -> None:
+        """Closes the videos that are open."""
+        self._media.close()
 
     def do(self, client: QueueClient, ticket: Ticket) -> Tally:
         """Finishes one ticket; releases it if the video has no ground truth."""
@@ -175,22 +182,20 @@ class Desk:
         return tracked.tally
 
     def _with_model(self, candidate: Masklet, target: Masklet, ticket: Ticket) -> Tracked:
-        from model.features import FeatureCache
         from model.tracker import Tracker, TrackerConfig
 
         video = self._video(candidate.video_id)
-        checkpoint, loaded = self._model()
+        checkpoint, features = self._model()
         clicking = "click" in phases.phase(ticket.phase).propagates
-        with self._s.frames(video) as reader:
-            tracker = Tracker(
-                loaded,
-                FeatureCache(loaded, reader.read, size=8),
-                video_hw=(video.height, video.width),
-                frame_count=video.frame_count,
-                config=TrackerConfig(history_frames=None),
-            )
-            correction = Correction(tracker, video, candidate, target, self._policy, clicking=clicking)
-            correction.correct()
+        tracker = Tracker(
+            features.loaded,
+            features.at([(video.video_id, i) for i in range(video.frame_count)]),
+            video_hw=(video.height, video.width),
+            frame_count=video.frame_count,
+            config=TrackerConfig(history_frames=None),
+        )
+        correction = Correction(tracker, video, candidate, target, self._policy, clicking=clicking)
+        correction.correct()
         return correction.result(ticket, checkpoint)
 
     def _match(self, masklet: Masklet) -> tuple[Masklet | None, float]:
@@ -228,10 +233,16 @@ class Desk:
             self._videos[video_id] = self._s.video(video_id)
         return self._videos[video_id]
 
-    def _model(self) -> tuple[Checkpoint, LoadedModel]:
+    def _model(self) -> tuple[Checkpoint, FeatureCache]:
+        """The promoted checkpoint, and its features of the frames that were corrected last, by video and frame."""
+        from model import features
+
         if self._loaded is None:
             checkpoint = self._s.checkpoint()
-            self._loaded = checkpoint, self._s.model(checkpoint)
+            loaded = self._s.model(checkpoint)
+            size = int(self._s.settings.model.embeddings_gib * 2**30) // features.frame_bytes(loaded)
+            cache = features.FeatureCache(loaded, lambda place: self._media.pixels(*place), size=max(8, size))
+            self._loaded = checkpoint, cache
         return self._loaded
 
 

@@ -28,7 +28,6 @@ from storage.records import Prompt
 
 if TYPE_CHECKING:
     from engine.registry import Checkpoint
-    from model.checkpoints import LoadedModel
     from model.features import FeatureCache
     from model.frame_masks import FrameMasks
     from model.tracker import Tracker
@@ -169,14 +168,14 @@ class LiveModel:
 
     def load(self) -> None:
         """Loads the checkpoint that is promoted now, unless it is loaded already."""
-        from model.features import FeatureCache
+        from model import features
 
         promoted = self._s.checkpoint()
         if self._now is None or promoted != self._now.served:
             loaded = self._s.model(promoted)
-            size = int(self._s.settings.model.embeddings_gib * 2**30) // _feature_bytes(loaded)
+            size = int(self._s.settings.model.embeddings_gib * 2**30) // features.frame_bytes(loaded)
             # the old weights and their embeddings are freed with the last propagation that began with them
-            self._now = _Pinned(promoted, FeatureCache(loaded, self._pixels, size=max(2 * NEAREST, size)))
+            self._now = _Pinned(promoted, features.FeatureCache(loaded, self._pixels, size=max(2 * NEAREST, size)))
             gc.unfreeze()  # else a cycle of the old model's objects would never be collected
             gc.collect()
             gc.freeze()  # torch's modules stay for good: `create_app` explains why they are frozen
@@ -202,12 +201,6 @@ class LiveModel:
             if now is not self._now:
                 return
             yield from now.features.encoding((video_id, frame))
-
-
-def _feature_bytes(loaded: LoadedModel) -> int:
-    """Memory of one frame's embedding, in bytes: maps of 32, 64 and 256 channels."""
-    side = loaded.image_size // 4
-    return loaded.dtype.itemsize * (side**2 * 32 + (side // 2) ** 2 * 64 + (side // 4) ** 2 * 256)
 
 
 def _frame_mask(frame_idx: int, answer: FrameMasks, hw: tuple[int, int]) -> FrameMask:
