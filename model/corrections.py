@@ -34,13 +34,21 @@ class Clicked:
     labels: tuple[int, ...]  # 1 adds to the mask, 0 removes from it
 
 
-def on_grid(clicks: Clicks, row: int, image_size: int, grid: tuple[int, int]) -> Clicked:
-    """The clicks of one object as cells. image_size: of the model, px.  grid: height and width of the logits."""
-    scale = torch.tensor([grid[1] / image_size, grid[0] / image_size])
-    at = (clicks.xy[row].cpu() * scale).long()
-    limit = (grid[0] - 1, grid[1] - 1)
-    cells = tuple((min(max(int(y), 0), limit[0]), min(max(int(x), 0), limit[1])) for x, y in at.tolist())
-    return Clicked(cells, tuple(clicks.labels[row].tolist()))
+def on_grid(clicks: Clicks, image_size: int, grid: tuple[int, int]) -> list[Clicked]:
+    """The clicks of each object as cells. image_size: of the model, px.  grid: height and width of the logits."""
+    height, width = grid
+    found = []
+    rows = torch.cat([clicks.xy, clicks.labels[..., None].to(clicks.xy.dtype)], -1).tolist()  # one transfer
+    for row in rows:
+        cells = tuple(
+            (
+                min(max(int(y * height / image_size), 0), height - 1),
+                min(max(int(x * width / image_size), 0), width - 1),
+            )
+            for x, y, _ in row
+        )
+        found.append(Clicked(cells, tuple(int(label) for _, _, label in row)))
+    return found
 
 
 def asked_change(old: NDArray[np.bool_], new: NDArray[np.bool_], clicked: Clicked) -> NDArray[np.bool_]:
@@ -89,12 +97,11 @@ def correct(
         network.decode(model, features, plain, clicks, multimask=True),
     ]
     logits = torch.cat([a.all_logits for a in asked], 1)  # (B, 7, h, w)
-    shown, old = (logits > 0).cpu().numpy(), (previous > 0).cpu().numpy()
+    old, *shown = (torch.cat([previous[:, None], logits], 1) > 0).transpose(0, 1).cpu().numpy()  # one transfer
     size = (int(logits.shape[-2]), int(logits.shape[-1]))
     chosen, changed = [], []
-    for row in range(len(logits)):
-        clicked = on_grid(clicks, row, image_size, size)
-        best, change = smallest_change(old[row], list(shown[row]), clicked)
+    for row, clicked in enumerate(on_grid(clicks, image_size, size)):
+        best, change = smallest_change(old[row], [of[row] for of in shown], clicked)
         chosen.append(best)
         changed.append(change)
     rows, best_of = torch.arange(len(logits), device=logits.device), torch.tensor(chosen, device=logits.device)

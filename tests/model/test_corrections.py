@@ -62,7 +62,7 @@ def test_if_no_mask_obeys_the_mask_stays_as_it_is():
 
 def test_clicks_are_placed_on_the_grid_of_the_logits():
     clicks = Clicks(torch.tensor([[[0.0, 255.9], [130.0, 256.0]]]), torch.tensor([[1, 0]]))
-    assert corrections.on_grid(clicks, 0, 256, (64, 64)) == Clicked(((63, 0), (63, 32)), (1, 0))
+    assert corrections.on_grid(clicks, 256, (64, 64)) == [Clicked(((63, 0), (63, 32)), (1, 0))]
 
 
 def tracked(loaded, clip):

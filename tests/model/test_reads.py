@@ -82,6 +82,20 @@ def test_prompts_are_answered_without_a_read(device, loaded, clip):
     assert device.reads == {}
 
 
+@pytest.mark.parametrize("objects", [1, 3])
+def test_a_correction_is_read_twice_whatever_the_number_of_objects(device, loaded, clip, objects):
+    """Where the clicks are, and where the masks are."""
+    frames, truth = clip
+    config = TrackerConfig(object_batch=64, history_frames=None)
+    tracker = Tracker(loaded, lambda i: frames[i], video_hw=HW, frame_count=len(frames), config=config)
+    names = [str(n) for n in range(objects)]
+    tracker.prompt_all({name: Prompt(frame_idx=0, mask_rle=rle.encode(truth[0, 1])) for name in names})
+    list(tracker.propagate(0, 3))
+    with device:
+        tracker.prompt_all({n: Prompt(frame_idx=2, points_xy=((60.0, 50.0),), labels=(1,)) for n in names})
+    assert device.reads == {"tolist": 1, "cpu": 1}
+
+
 def test_a_grid_of_clicks_is_read_once_a_batch_and_once_more_and_its_filter_four_times(device, loaded, clip):
     predictor, config = image.ImagePredictor(loaded), GridConfig(min_iou=0.0, min_stability=0.0, max_box_overlap=1.0)
     with device:
