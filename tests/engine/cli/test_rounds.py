@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from engine.cli import console
-from engine.rounds import starting
+from engine.rounds import retraining, starting
 from storage.records import Quarantined
+from tests.engine.true_releases import measured
 
 
 def test_a_round_that_nobody_trains_is_listed_as_stopped_with_its_whole_id(s, true_release, command):
@@ -19,6 +20,17 @@ def test_a_round_that_nobody_trains_is_listed_as_stopped_with_its_whole_id(s, tr
     assert cells[:2] == [round_id, true_release.name] and cells[-1] == "stopped, run again to continue"
     (fact,) = json.loads(command("rounds", "--json"))
     assert (fact["round_id"], fact["state"]) == (round_id, "stopped")
+
+
+def test_a_promotion_is_taken_back_by_one_command_and_the_list_says_so(s, true_release, command):
+    round_id = measured(s, starting.start(s, true_release.name))
+    assert retraining.decide(s, round_id).promoted
+    base = s.settings.model.checkpoint
+    assert json.loads(command("rounds", "rollback", "--json")) == {"withdrawn": [round_id], "serving": base}
+    assert s.checkpoint().name == base
+    assert command("rounds").splitlines()[1].endswith("promoted, withdrawn")
+    (fact,) = json.loads(command("rounds", "--json"))
+    assert (fact["promoted"], fact["withdrawn"]) == (True, True)
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
