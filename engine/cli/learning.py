@@ -17,7 +17,9 @@ from storage.wording import counted
 
 if TYPE_CHECKING:
     from engine.datasets.labelled import Dataset
+    from engine.protocols.groups import Groups
     from engine.services import Services
+    from validation.paired import Change
 
 SPLITS = ("train", "val", "test", "all")
 
@@ -197,11 +199,15 @@ def evaluate(
     ] = "3-click",
     objects: Annotated[int | None, typer.Option(min=1, help="Interactive and image: at most so many objects.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the result into this PNG.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Compare groups: by a metadata column, size, motion, visible or entry."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a checkpoint on held-out videos of any dataset, with simulated prompts."""
     from engine import pictures
-    from engine.protocols import first_frame, interactive
+    from engine.protocols import first_frame, groups, interactive
     from engine.rounds import record
     from engine.services import connect
 
@@ -214,6 +220,9 @@ def evaluate(
     with connect() as s, console.bar("videos") as bar:
         chosen = open_data(s, data, split)
         loaded = s.model(record.checkpoint_of(s, checkpoint))
+        if by is not None:
+            _print_groups(groups.measure(chosen, loaded, by, bar), f"{checkpoint} on {chosen.name}, {split}", as_json)
+            return
         if protocol == "interactive":
             result = interactive.measure(chosen, loaded, most_objects=objects, progress=bar)
         elif protocol == "image":
@@ -234,6 +243,27 @@ def evaluate(
     console.print_rows((), rows, title=f"{checkpoint} on {chosen.name}, {split}: {protocol}")
     if picture:
         console.out.print(f"drawn: {picture}")
+
+
+def _print_groups(found: Groups, title: str, as_json: bool) -> None:
+    """The groups of a column as a table, with a warning for each that is too small."""
+    if as_json:
+        console.print_json(found)
+        return
+
+    def cell(jf: Change) -> str:
+        return f"{100 * jf.mean:.1f} ({100 * jf.low:.1f} to {100 * jf.high:.1f})"
+
+    protocols = tuple(found.groups[0].jf)
+    rows = [(g.value, str(g.masklets), str(g.videos), *map(cell, g.jf.values())) for g in found.groups]
+    if found.gap:
+        rows.append(("gap", "", "", *(f"{100 * found.gap[protocol]:.1f}" for protocol in protocols)))
+    heads = [f"J&F, {protocol} (95 % interval)" for protocol in protocols]
+    console.print_rows((found.column, "masklets", "videos", *heads), rows, title=title)
+    for group in found.groups:
+        if not group.is_large_enough:
+            size = f"{counted(group.masklets, 'masklet')} of {counted(group.videos, 'video')}"
+            console.out.print(f"{group.value}: {size} are too few to say; not in the gap")
 
 
 def open_data(s: Services, where: str | None, split: str) -> Dataset:

@@ -53,6 +53,7 @@ class LabelledVideo:
     objects: Mapping[str, Mapping[int, bytes]]  # object -> frame_idx -> compressed counts
     edits: Mapping[str, int]  # object -> number of frames that an annotator edited; {} if unknown
     frames: Callable[[], AbstractContextManager[Reader]] = field(repr=False, compare=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)  # what the dataset says about the video, as text
 
     @contextmanager
     def open(self) -> Iterator[Reader]:

@@ -5,6 +5,7 @@ Only lists the videos; each one is opened by its entry later.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,15 @@ def _of_release(release: Release, video: Video) -> LabelledVideo:
         objects={name: _seen(row) for name, row in rows.items()},
         edits={name: row.edited_frame_count for name, row in rows.items()},
         frames=partial(_stored, release.blobs, video.video_key),
+        metadata=_metadata(video.source_metadata),
     )
+
+
+def _metadata(written: str | None) -> dict[str, str]:
+    """The metadata of a video as text by column; lists and objects are left out."""
+    found = json.loads(written or "{}")
+    plain = {key: value for key, value in found.items() if isinstance(value, str | int | float | bool)}
+    return {key.removeprefix("video_"): str(value) for key, value in plain.items()}
 
 
 def _stored(blobs: Blobs, key: str) -> FrameReader:

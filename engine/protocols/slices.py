@@ -1,4 +1,4 @@
-"""The slices that a true masklet belongs to: by size, by motion, by gaps in its visibility, by when it enters.
+"""The groups that a true masklet belongs to: size, motion, whether it hides, when it enters, its video's metadata.
 
 A checkpoint may gain in the mean and lose on small or hidden objects, so the gate checks each slice.
 """
@@ -26,6 +26,7 @@ def slices_of(video: LabelledVideo, name: str) -> tuple[str, ...]:
         f"motion={_motion(masks, video)}",
         f"visible={_visible(tuple(masks), video.frame_idx)}",
         f"entry={'late' if min(masks) > video.frame_idx[0] else 'start'}",
+        *(f"{column}={value}" for column, value in sorted(video.metadata.items())),
     )
 
 
