@@ -62,7 +62,7 @@ class Person:
         """One random operation on the previous or the next frame."""
         page, keys = self._page, self._page.keyboard
         keys.press(self._chance.choice(["ArrowLeft", "ArrowRight"]))
-        time.sleep(self._chance.uniform(0.05, 0.15))  # a person is not faster
+        time.sleep(self._chance.uniform(0.05, 0.15))  # a person needs at least this long
         locked = page.locator(".badge", has_text="Locked").count() > 0
         painted = page.locator("body.buffering").count() == 0
         kind = self._chance.choice(["f", "g", "Control+z", "b", "b", "c"])

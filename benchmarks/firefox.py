@@ -132,7 +132,7 @@ class Tab:
         deadline = time.monotonic() + patience_s
         while not (found := self.evaluate(function, argument)):
             if time.monotonic() > deadline:
-                raise FirefoxFailed(f"not within {patience_s} s: {function.strip()}")
+                raise FirefoxFailed(f"still false after {patience_s} s: {function.strip()}")
             time.sleep(0.02)
         return found
 

@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="40,000 tickets")
     parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
-    parser.add_argument("--tickets", type=int, default=None, help="how many tickets the queue has")
+    parser.add_argument("--tickets", type=int, default=None, help="number of tickets in the queue")
     chosen = parser.parse_args()
     count = chosen.tickets or (40_000 if chosen.quick else 640_000)
     figures = {}

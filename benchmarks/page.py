@@ -383,13 +383,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeks", type=int, default=10_000)
     parser.add_argument("--browser", default="chromium", help="chromium, firefox, or the path of a browser")
-    parser.add_argument("--database", default="sqlite", help="sqlite, postgres (private, killed too) or a URI")
+    parser.add_argument("--database", default="sqlite", help="sqlite, postgres (a private server, killed too) or a URI")
     parser.add_argument("--kills", type=int, help="number of crashes")
     parser.add_argument("--offline", type=float, help="seconds of work without a network")
     chosen = parser.parse_args()
     path = firefox.installed() if chosen.browser == "firefox" else shutil.which(chosen.browser)
     if path is None:
-        sys.exit(f"no {chosen.browser}: install it, or give a path with --browser")
+        sys.exit(f"{chosen.browser} not found: install it, or give its path with --browser")
     quick = Size(seeks=40, verdicts=2, steps=20, clicks=3, frames=24, crowd=(10, 24), kills=2, offline_s=1.0)
     whole = Size(
         seeks=chosen.seeks, verdicts=60, steps=400, clicks=40, frames=240, crowd=(100, 1200), kills=40, offline_s=600.0

@@ -374,7 +374,7 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
             stop.set()
             for person in people:
                 person.join()
-        _say(f"{sum(map(len, acknowledged))} operations through {kills} kills")
+        _say(f"{sum(map(len, acknowledged))} operations sent during {kills} kills")
         o = schema.operations
         lost = 0
         with database.read() as c:
@@ -433,9 +433,11 @@ def _say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="20,000 tickets, 8 s of load, 1,200 raced, 6 kills")
+    parser.add_argument(
+        "--quick", action="store_true", help="20,000 tickets, 8 s of load, 1,200 claims in the race, 6 kills"
+    )
     parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
-    parser.add_argument("--database", default="sqlite", help="sqlite, postgres (private, killed too) or a URI")
+    parser.add_argument("--database", default="sqlite", help="sqlite, postgres (a private server, killed too) or a URI")
     parser.add_argument("--tickets", type=int)
     parser.add_argument("--race", type=int, help="claims in the race")
     parser.add_argument("--kills", type=int)

@@ -304,7 +304,7 @@ def _wait(loaded: LoadedModel) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="128 px, fewer frames, clips and objects: within 45 seconds"
+        "--quick", action="store_true", help="128 px, fewer frames, clips and objects: ends within 45 seconds"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON line, last")
     parser.add_argument("--model", choices=list(meta_checkpoint.SHAPES), default="tiny")

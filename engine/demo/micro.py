@@ -295,7 +295,7 @@ def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, second
 
 
 def main() -> None:
-    """The commands of this module's docstring."""
+    """Runs one of the commands in this module's docstring."""
     words = sys.argv[1:]
     if len(words) == 3 and words[0] == "sheet":
         print(sheet(Path(words[1]), Path(words[2])))
