@@ -290,7 +290,7 @@ def test_masks_have_the_videos_size_and_an_absent_object_has_an_empty_mask(doubt
         (Prompt(frame_idx=0), "needs points, a box or a mask"),
         (click(99, (1.0, 1.0)), "frame 99 is not in the video of 12 frames"),
         (click(0, (161.0, 1.0)), r"point \(161.0, 1.0\) is outside the 160x96 frame"),
-        (Prompt(frame_idx=0, points_xy=((1.0, 1.0),)), "1 points but 0 labels"),
+        (Prompt(frame_idx=0, points_xy=((1.0, 1.0),)), "1 point but 0 labels"),
         (click(0, (1.0, 1.0), labels=(3,)), r"labels must be 0 or 1, got \(3,\)"),
         (Prompt(frame_idx=0, box_xyxy=(5.0, 5.0, 5.0, 9.0)), "is empty or outside"),
         (Prompt(frame_idx=0, mask_rle=b"", box_xyxy=(0.0, 0.0, 5.0, 9.0)), "not both"),
