@@ -80,18 +80,11 @@ def train(
     """
     with parallel.team(options.device) as team, _stopping(at_once=team.size > 1) as is_stopped:
         folder.mkdir(parents=True, exist_ok=True)
-        saved = team.share(run_state.load(folder) if team.leads else None)  # machines may not share a disk
-        if saved is not None:
-            run_state.check_recipe(saved, recipe, folder)
-            model.load_state_dict(saved.model)
-        elif team.size > 1:
-            model.load_state_dict(team.share(model.state_dict()))
+        saved = _resume(model, recipe, folder, team)
         model = _to_train(model, options.device)
         done = 0 if saved is None else saved.step
         total, started = sum(stage.steps for stage in recipe.stages), time.monotonic()
-        means, lost = _Means(), 0  # lost: consecutive steps without a finite gradient
-
-        last = 0
+        means, last = _Means(), 0
         for number, stage in enumerate(recipe.stages):
             first, last = last, last + stage.steps  # the stage's steps, counted over all stages
             if done >= last:
@@ -102,40 +95,21 @@ def train(
             if saved is not None and begin > first:  # each stage begins with an optimiser of its own
                 optimiser.load_state_dict(saved.optimiser)
             drawn = batches(clips_of(stage), stage, recipe, number, begin - first, options.workers, team)
-            for step, (pixels, masks) in zip(range(begin, last), drawn, strict=False):
-                lr_share = _schedule(stage, step - first)
-                for group in optimiser.param_groups:
-                    group["lr"] = group["base_lr"] * lr_share
-                # Random numbers follow from the step, so that a resumed run draws the same ones.
-                torch.manual_seed(hash_seed(recipe.seed, number, step - first, 13, team.rank))  # for dropout
-                generator = torch.Generator().manual_seed(hash_seed(recipe.seed, number, step - first, 7))
-                losses = _loss(
-                    model, pixels.to(options.device), masks.to(options.device), stage, recipe, generator, team
-                )
-                optimiser.zero_grad(set_to_none=True)
-                losses["total"].backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-                team.average_gradients(model)
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-                numbers = torch.stack([norm, *(losses[name].detach() for name in TERMS)]).tolist()  # reads once
-                if math.isfinite(numbers[0]):
-                    optimiser.step()
-                    means.add(numbers[1:])
-                    lost = 0
-                else:  # a step with this gradient would turn every weight into NaN
-                    lost += 1
-                    if lost == MOST_LOST:
-                        raise Diverged(
-                            f"{lost} consecutive steps of {stage.name!r} had no finite gradient: "
-                            "lower its learning rate"
-                        )
+            for step, clips in zip(range(begin, last), drawn, strict=False):
+                means.add(_step(model, optimiser, clips, recipe, number, step - first, team))
+                if means.lost == MOST_LOST:
+                    raise Diverged(
+                        f"{MOST_LOST} consecutive steps of {stage.name!r} had no finite gradient: "
+                        "lower its learning rate"
+                    )
                 if team.leads and options.look_every and (step + 1) % options.look_every == 0:
                     look(model.train(False), step + 1)
                     model.train()
                 if (step + 1) % options.report_every == 0 and means.steps:
-                    mean = means.take(team)
+                    mean, lr = means.take(team), stage.lr * _schedule(stage, step - first)
                     if team.leads:
                         seconds = time.monotonic() - started
-                        progress = TrainingProgress(stage.name, step + 1, total, mean, stage.lr * lr_share, seconds)
+                        progress = TrainingProgress(stage.name, step + 1, total, mean, lr, seconds)
                         with (folder / "curve.jsonl").open("a") as file:
                             file.write(json.dumps(asdict(progress)) + "\n")
                         report(progress)
@@ -180,16 +154,21 @@ def _stopping(*, at_once: bool) -> Iterator[Callable[[], bool]]:
 
 
 class _Means:
-    """The means of the losses since the last report."""
+    """The means of the losses since the last report, and the number of consecutive steps without a finite gradient."""
 
     def __init__(self) -> None:
+        self.lost = 0
         self._restart()
 
     def _restart(self) -> None:
         self.steps, self._sums = 0, dict.fromkeys(TERMS, 0.0)
 
-    def add(self, losses: Sequence[float]) -> None:
-        """Counts one step. losses: in the order of TERMS."""
+    def add(self, losses: Sequence[float] | None) -> None:
+        """Counts one step. losses: in the order of TERMS; None: the gradient was not finite."""
+        if losses is None:
+            self.lost += 1
+            return
+        self.lost = 0
         for name, value in zip(TERMS, losses, strict=True):
             self._sums[name] += value
         self.steps += 1
@@ -201,11 +180,59 @@ class _Means:
         return found
 
 
+def _resume(model: Sam2VideoModel, recipe: Recipe, folder: Path, team: Team) -> run_state.RunState | None:
+    """Loads the weights of the saved state, if the folder holds one, into the model; returns the state.
+
+    Without one, the processes of a team begin with the weights of the first process.
+    """
+    own = run_state.load(folder) if team.leads else None
+    saved: run_state.RunState | None = team.share(own)  # machines may not share a disk
+    if saved is not None:
+        run_state.check_recipe(saved, recipe, folder)
+        model.load_state_dict(saved.model)
+    elif team.size > 1:
+        model.load_state_dict(team.share(model.state_dict()))
+    return saved
+
+
 def _to_train(model: Sam2VideoModel, device: str) -> Sam2VideoModel:
     """The model on a device, in training mode."""
     model.to(torch.device(device))  # type: ignore[arg-type]  # the library's stub of `to` lost its `self`
     model.train()
     return model
+
+
+def _step(
+    model: Sam2VideoModel,
+    optimiser: torch.optim.Optimizer,
+    clips: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    number: int,
+    step: int,
+    team: Team,
+) -> list[float] | None:
+    """One step of stage `number`: returns its losses in the order of TERMS.
+
+    clips: pixels and masks.  step: counted within the stage.
+    Returns None if the gradient is not finite. The weights stay as they were; such a gradient would make them all NaN.
+    """
+    stage = recipe.stages[number]
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"] * _schedule(stage, step)
+    # Random numbers follow from the step, so that a resumed run draws the same ones.
+    torch.manual_seed(hash_seed(recipe.seed, number, step, 13, team.rank))  # for dropout
+    generator = torch.Generator().manual_seed(hash_seed(recipe.seed, number, step, 7))
+    pixels, masks = (part.to(model.device) for part in clips)
+    losses = _loss(model, pixels, masks, stage, recipe, generator, team)
+    optimiser.zero_grad(set_to_none=True)
+    losses["total"].backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+    team.average_gradients(model)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+    length, *values = torch.stack([norm, *(losses[name].detach() for name in TERMS)]).tolist()  # reads once
+    if not math.isfinite(length):
+        return None
+    optimiser.step()
+    return values
 
 
 def _loss(
