@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
 
 PROTOCOLS = ("1-click", "3-click", "mask")
-LEAST_MASKLETS, LEAST_VIDEOS = 10, 3  # below, a group is too small to say anything
+LEAST_MASKLETS, LEAST_VIDEOS = 10, 3  # smaller groups do not count for the gap
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,10 @@ class Groups:
 
 
 def measure(data: Dataset, loaded: LoadedModel, column: str, progress: Progress) -> Groups:
-    """Measures every group of a column. Raises ValueError if no object has the column, and as `first_frame.measure`."""
+    """Measures every group of a column.
+
+    Raises ValueError if no object has the column, and the errors of `first_frame.measure`.
+    """
     return grouped({protocol: first_frame.measure(data, loaded, protocol, progress) for protocol in PROTOCOLS}, column)
 
 

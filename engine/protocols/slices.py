@@ -1,4 +1,4 @@
-"""The groups that a true masklet belongs to: size, motion, whether it hides, when it enters, its video's metadata.
+"""The slices that a true masklet belongs to: size, motion, gaps in visibility, entry, and its video's metadata.
 
 A checkpoint may gain in the mean and lose on small or hidden objects, so the gate checks each slice.
 """
