@@ -38,6 +38,14 @@ _FILTERS: dict[tuple[int, bool], tuple[tuple[str, str], ...]] = {
 _HDR = {16: "PQ", 18: "HLG"}
 #: Options of libswscale's tone mapping (FFmpeg 7.1 and later), from the colours of the frame to BT.709.
 _TO_SDR = ":out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709:intent=perceptual"
+_WHITE_NITS = 203  # reference white in PQ. Source: ITU-R BT.2408
+#: Filters for PQ that states no peak: they set the usual one, 1000 nits. libswscale assumes 10,000, which gives a dark
+#: picture. It maps HLG with a peak of 1000 nits, and the conversion from PQ to HLG changes nothing below that.
+_TO_1000_NITS = (
+    ("sidedata", "mode=delete:type=MASTERING_DISPLAY_METADATA"),
+    ("scale", "out_range=tv:out_transfer=arib-std-b67:intent=absolute_colorimetric"),
+    ("format", "pix_fmts=yuv444p12le"),
+)
 
 
 class ShapeChanged(VideoError):
@@ -67,6 +75,18 @@ def upright_hw(frame: av.video.frame.VideoFrame, stream: av.video.stream.VideoSt
 def tone_curve(frame: av.video.frame.VideoFrame) -> str | None:
     """The curve of a frame with a high dynamic range; None for a standard one."""
     return _HDR.get(frame.color_trc)
+
+
+def _lacks_peak(frame: av.video.frame.VideoFrame) -> bool:
+    """Whether a PQ frame does not say how bright its mastering display was, or states less than reference white."""
+    if tone_curve(frame) != "PQ":
+        return False
+    display = frame.side_data.get("MASTERING_DISPLAY_METADATA")
+    if display is None:
+        return True
+    values = np.frombuffer(cast(bytes, display), dtype=np.int32)  # AVMasteringDisplayMetadata
+    peak, unit, stated = (int(values[at]) for at in (18, 19, 21))
+    return not stated or unit <= 0 or peak < _WHITE_NITS * unit
 
 
 def deinterlaced(
@@ -114,11 +134,13 @@ class Upright:
         self._stream = stream
         self._pix_fmt = pix_fmt
         self._hw = height, width
+        self._lacks_peak = False  # whether any frame did
         self._key: tuple[object, ...] = ()
         self._graph = av.filter.Graph()
 
     def __call__(self, frame: av.video.frame.VideoFrame) -> av.video.frame.VideoFrame:
-        key = (frame.width, frame.height, frame.format.name, tone_curve(frame), *_orientation(frame))
+        self._lacks_peak |= _lacks_peak(frame)  # H.264 may state the peak in some frames only: one tone for the others
+        key = (frame.width, frame.height, frame.format.name, tone_curve(frame), self._lacks_peak, *_orientation(frame))
         if key != self._key:
             self._check_shape(frame)
             self._graph, self._key = self._build(frame), key
@@ -144,6 +166,8 @@ class Upright:
                 steps.append(("crop", f"{width}:{height}:0:0:exact=1"))
         else:
             steps.append(("scale", f"{width}:{height}:flags=bicubic"))
+        if self._lacks_peak and tone_curve(frame) == "PQ":
+            steps += _TO_1000_NITS
         steps.append(("scale", "out_range=tv" + (_TO_SDR if tone_curve(frame) else "")))
         steps.append(("format", f"pix_fmts={self._pix_fmt}"))
         return _graph(frame, self._stream, steps)

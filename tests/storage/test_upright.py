@@ -63,6 +63,25 @@ def hdr(path: Path, curve: str) -> Path:
     return path
 
 
+def white_in_pq(path: Path, display: str) -> Path:
+    """Reference white, 203 nits. display: parameter of x265 for the mastering display; empty states none."""
+    grey = round(float(64 + 876 * pq(np.array(203.0))))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=24, options={"x265-params": f"log-level=none:crf=4{display}"})
+        stream.height, stream.width, stream.pix_fmt = H, W, "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 16, 9, 1
+        for index in range(24):
+            frame = av.VideoFrame(W, H, "yuv420p10le")
+            for plane, value in zip(frame.planes, (grey, 512, 512), strict=True):
+                plane.update(np.full(plane.buffer_size // 2, value, np.uint16).tobytes())
+            frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = 9, 16, 9, 1
+            frame.pts, frame.time_base = index, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def saturation(rgb: Iterable[float]) -> float:
     values = [float(v) for v in rgb]
     return (max(values) - min(values)) / max(values)
@@ -83,6 +102,19 @@ def test_a_high_dynamic_range_is_mapped_to_the_standard_one(tmp_path, curve):
             assert found["white"].min() > 130
     with av.open(str(tmp_path / "n.mp4")) as container:
         assert container.streams.video[0].codec_context.colorspace == 1
+
+
+@pytest.mark.parametrize(
+    ("peak_nits", "darkest", "brightest"), [(None, 165, 180), (1, 165, 180), (1000, 165, 180), (4000, 150, 164)]
+)
+def test_white_in_pq_is_as_bright_without_a_stated_peak_as_with_one_of_1000_nits(
+    tmp_path, peak_nits, darkest, brightest
+):
+    primaries = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)"
+    display = f":master-display={primaries}L({peak_nits * 10000},50)" if peak_nits else ""
+    normalise(white_in_pq(tmp_path / "v.mkv", display), tmp_path / "n.mp4", limits=LIMITS)
+    for _, rgb in video.frames(tmp_path / "n.mp4"):
+        assert darkest <= rgb.mean() <= brightest
 
 
 def test_a_standard_video_is_not_changed(tmp_path):
