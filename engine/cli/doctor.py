@@ -106,9 +106,10 @@ def _people(s: Services) -> str:
     left = max(0, verifiers - both - sends_back)
     if makers + verifiers > 0:
         if q.makers_share > 0 and makers < q.makers:
-            raise ValueError(f"queue.makers asks for {q.makers} people, {makers} may correct")
+            raise ValueError(f"queue.makers asks for {counted(q.makers, 'person')}, {makers} may correct")
         if q.overlap_share > 0 and left < q.overlap:
-            raise ValueError(f"queue.overlap asks for {q.overlap} people, of {verifiers} verifiers {left} may be left")
+            asked, of = counted(q.overlap, "person"), counted(verifiers, "verifier")
+            raise ValueError(f"queue.overlap asks for {asked}, of {of} {left} may be left")
     return f"{verifiers} may verify, {makers} may correct"
 
 

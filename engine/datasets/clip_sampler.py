@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.datasets.labelled import BAD_VIDEO, Dataset, DatasetError, LabelledVideo
 from storage.errors import first_line
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from model.clips import Clip
@@ -118,7 +119,7 @@ class ClipSampler:
             except BAD_VIDEO as error:
                 self._bad.add(of.number)
                 _warn(self.data.entries[of.number].video_id, error)
-        raise NothingToTrainOn(f"{self.data.name}: {_DRAWS} videos in a row could not be read")
+        raise NothingToTrainOn(f"{self.data.name}: {counted(_DRAWS, 'video')} in a row could not be read")
 
     def _clip(
         self, of: Indexed, objects: Sequence[str] | None, places: Sequence[int], rng: np.random.Generator

@@ -34,6 +34,7 @@ from model.trainer import TrainingProgress
 from storage import rle
 from storage.records import Prompt
 from storage.video import FrameReader
+from storage.wording import counted
 from validation import jf
 
 SHAPE = Shape(image_size=128, dropout=0.0)
@@ -238,7 +239,7 @@ def save(folder: Path, figures: MicroMetrics) -> Path:
     total = sum(stage.steps for stage in RECIPE.stages)
     loaded, steps = trained(folder)
     if steps != total:
-        raise ValueError(f"{folder} has done {steps} of {total} steps: train it to the end first")
+        raise ValueError(f"{folder} has done {steps} of {counted(total, 'step')}: train it to the end first")
     meta = {"recipe": asdict(RECIPE), "shape": asdict(SHAPE), "held_out": asdict(figures), "steps": total}
     return checkpoints.save(loaded.model, checkpoints.MICRO, card=_card(figures), meta=meta)
 
@@ -259,8 +260,8 @@ The stages before "rich images" were run on clips without cuts, text, tails and 
 |---|---|---|---|---|---|
 {stages}
 
-Measured on {figures.clips} held-out synthetic clips ({figures.masklets} masklets, fixed by their seeds; SA-V's
-evaluator on annotated frames, objects prompted on the first frame that shows them):
+Measured on {counted(figures.clips, "held-out synthetic clip")} ({counted(figures.masklets, "masklet")}, fixed by their
+seeds; SA-V's evaluator on annotated frames, objects prompted on the first frame that shows them):
 
 | J&F, mask | J&F, 3 clicks | J&F, 1 click | knows whether the object is there |
 |---|---|---|---|
@@ -312,7 +313,7 @@ def main() -> None:
 
         train(folder, report)
     else:
-        figures = held_out(trained(folder)[0], 200, lambda done: print(f"{done} clips", end="\r", flush=True))
+        figures = held_out(trained(folder)[0], 200, lambda done: print(counted(done, "clip"), end="\r", flush=True))
         print(save(folder, figures), figures)
 
 
