@@ -27,6 +27,7 @@ _TYPES: dict[object, pa.DataType] = {
     str | None: pa.string(),
     int | None: pa.int64(),
     tuple[int, ...]: pa.list_(pa.field("element", pa.int32())),  # "element" is the name in the Parquet file
+    tuple[str, ...]: pa.list_(pa.field("element", pa.string())),
     tuple[float, ...]: pa.list_(pa.field("element", pa.float64())),
     tuple[bytes, ...]: pa.list_(pa.field("element", pa.binary())),
 }

@@ -61,6 +61,7 @@ class Video:
     truth_key: str | None = None  # blob of an SA-V JSON with ground truth, if the source has one
     source_name: str | None = None  # of an imported video: its id in its dataset
     source_metadata: str | None = None  # of an imported video: JSON object of what its dataset says about it
+    changes: tuple[str, ...] = ()  # what ingest did to the picture or its times; a detail follows a comma
 
 
 @dataclass(frozen=True, kw_only=True)

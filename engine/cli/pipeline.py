@@ -175,7 +175,7 @@ def ingest_source(s: Services, videos: str | None) -> IngestReport:
 
 
 def print_ingest(facts: Mapping[str, Any]) -> None:
-    """One line about an `IngestReport`, given as a mapping."""
+    """One line about an `IngestReport`, given as a mapping, and one for each kind of change to the videos."""
     ignored = f", {counted(facts['ignored'], 'other file')} ignored" if facts["ignored"] else ""
     postponed = f", {facts['postponed']} still changing: run it again" if facts["postponed"] else ""
     if facts["admitted"] or facts["quarantined"]:
@@ -187,6 +187,10 @@ def print_ingest(facts: Mapping[str, Any]) -> None:
         console.out.print(f"nothing new: {judged}{ignored}{postponed}")
     else:
         console.out.print(f"there are no videos{ignored}")
+    if facts["changed"]:
+        console.out.print(f"{counted(facts['changed'], 'video')} changed:")
+    for kind, videos in facts["changes"].items():
+        console.out.print(f"  {kind}: {counted(videos, 'video')}")
 
 
 def _print_run(facts: Mapping[str, Any]) -> None:

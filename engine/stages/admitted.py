@@ -66,12 +66,12 @@ def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: byt
     return blobs.create(f"{here}/record.json", _VIDEO.dump_json(record))
 
 
-def commit(s: Services, uris: set[str]) -> tuple[str | None, int]:
+def commit(s: Services, uris: set[str]) -> tuple[str | None, list[Video]]:
     """Commits every admitted video that the table does not have, and marks batches whose mark was lost.
 
     The videos from `uris` become one batch. Videos that a killed run over another source left become another batch, and
     so do an import's: each batch is later treated as a whole. Returns the id of the batch from `uris` (or of another
-    batch if that is empty), and the number of videos.
+    batch if that is empty), and the videos.
     """
     keys = [key.split("/") for key in s.blobs.keys("videos/")]
     imported = {key[1] for key in keys if key[-1] == "imported"}
@@ -86,7 +86,7 @@ def commit(s: Services, uris: set[str]) -> tuple[str | None, int]:
         group = [r for r in records if (r.source_uri in uris, r.video_id in imported) == kind]
         if group:
             batch_id = _commit_batch(s, group, splits, imported=kind[1])
-    return batch_id, len(records)
+    return batch_id, records
 
 
 def _repair_marks(s: Services, batch_of: dict[str, str], imported: set[str]) -> None:

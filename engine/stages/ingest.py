@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.files import alone
@@ -22,7 +23,7 @@ from engine.stages.judge import FileResult, judge, quarantine_record
 from engine.stages.sources import NoSource, Only, SourceFile, list_files, open_source
 from storage import parts
 from storage.blobs.base import Blobs, check_create_only
-from storage.records import Quarantined, Refusal, content_id
+from storage.records import Quarantined, Refusal, Video, content_id
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class IngestReport:
     unchanged: int  # files that an earlier run judged with the same result
     ignored: int  # files that are no videos and do not claim to be any
     postponed: int  # files that changed or went away while they were read: the next run judges them
+    changed: int = 0  # admitted videos whose picture or times were changed
+    changes: Mapping[str, int] = field(default_factory=dict)  # kind of change, such as "deinterlaced" -> videos
 
     @property
     def found(self) -> int:
@@ -76,18 +79,24 @@ def _admit(s: Services, source: str | None, progress: Progress | None, for_impor
         quarantined = _commit_quarantine(s, refused)
         for file, result in zip(new, results, strict=True):
             _mark(s, file, result)
-        batch_id, count = admitted.commit(s, {file.uri for file in listing.files})
+        batch_id, videos = admitted.commit(s, {file.uri for file in listing.files})
     known = sum(result.known for result in results) + len(refused) - quarantined
     return IngestReport(
         batch_id=batch_id,
-        admitted=count,
+        admitted=len(videos),
         quarantined=quarantined,
         unchanged=sum(file.marker in seen for file in listing.files) + known,
         ignored=listing.skipped
         + sum(file.ignored_marker in seen for file in listing.files)
         + sum(result.ignored for result in results),
         postponed=sum(result.again and not result.ignored and result.refused is None for result in results),
+        changed=sum(bool(video.changes) for video in videos),
+        changes=dict(sorted(Counter(kind for video in videos for kind in _kinds_of_change(video)).items())),
     )
+
+
+def _kinds_of_change(video: Video) -> set[str]:
+    return {change.partition(",")[0] for change in video.changes}
 
 
 def _judge_all(

@@ -247,7 +247,7 @@ def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
 )
 def test_the_result_of_an_ingest_is_one_line(capsys, counts, line):
     names = ("admitted", "quarantined", "unchanged", "ignored", "postponed")
-    pipeline.print_ingest(dict(zip(names, counts, strict=True)))
+    pipeline.print_ingest(dict(zip(names, counts, strict=True)) | {"changed": 0, "changes": {}})
     assert capsys.readouterr().out.strip() == line
 
 

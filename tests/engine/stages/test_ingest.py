@@ -1,12 +1,14 @@
 """Ingest: which files are admitted, quarantined, skipped or judged again, from folders and buckets."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import os
 import shutil
 from pathlib import Path
 
+import av
 import boto3
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from storage.blobs.s3 import S3Blobs
 from storage.normalise import normalise
 from storage.records import Refusal
 from storage.source_file import Refused
+from tests.storage.made_videos import make, numbered
 
 
 def colours(count, height=64, width=64, seed=0):
@@ -45,6 +48,26 @@ def test_a_second_run_over_the_same_source_does_nothing_and_says_so(s, clips):
     assert (again.batch_id, again.admitted, again.quarantined, again.unchanged) == (None, 0, 0, 3)
     assert first.batch_id is not None
     assert batches.video_ids(s.blobs, first.batch_id) == sorted(v.video_id for v in s.tables.videos())
+
+
+def test_what_ingest_changed_is_stored_with_the_video_and_printed_by_kind(s, source, capsys):
+    interlaced = {"bf": "0", "x264-params": "tff=1:keyint=48:min-keyint=48:scenecut=0"}
+    make(source / "plain.mp4", [numbered(i) for i in range(30)])
+    make(source / "fields.ts", [numbered(i) for i in range(36)], options=interlaced)
+    whole = make(source.parent / "whole.ts", [numbered(i) for i in range(84)], options=interlaced)
+    with av.open(str(whole)) as container:
+        positions = [p.pos for p in container.demux(video=0) if p.size and p.pos is not None]
+    (source / "cut.ts").write_bytes(whole.read_bytes()[positions[16] :])
+    report = ingest.admit(s, str(source))
+    kinds = {"began at its first keyframe": 1, "deinterlaced": 2}
+    assert (report.admitted, report.changed, report.changes) == (3, 2, kinds)
+    changes = {os.path.basename(v.source_uri): v.changes for v in s.tables.videos()}
+    assert changes["plain.mp4"] == () and changes["fields.ts"] == ("deinterlaced",)
+    assert changes["cut.ts"][0].startswith("began at its first keyframe, 1.3") and len(changes["cut.ts"]) == 2
+    pipeline.print_ingest(dataclasses.asdict(report))
+    lines = ["2 videos changed:", "  began at its first keyframe: 1 video", "  deinterlaced: 2 videos"]
+    assert capsys.readouterr().out.splitlines()[1:] == lines
+    assert (ingest.admit(s, str(source)).changed, ingest.admit(s, str(source)).changes) == (0, {})
 
 
 def test_every_kind_of_bad_input_is_quarantined_and_the_good_videos_are_admitted(s, source):
