@@ -51,6 +51,16 @@ def test_the_demo_stops_when_the_mark_it_waits_for_cannot_come(
         demo._until(lambda: False, dag_id, lambda: None, runs)
 
 
+def test_another_run_that_ends_without_a_decision_does_not_stop_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "LOOK_S", 0.0)
+    answers = iter(["", "", "", "round-001"])
+
+    def runs(name: str) -> list[DagRun]:
+        return [DagRun(name, "by its release", "success"), DagRun(name, "mine", "running")]
+
+    assert demo._until(lambda: next(answers), "retrain", lambda: None, demo._only("mine", runs)) == "round-001"
+
+
 def test_the_demo_waits_while_airflow_is_away_or_at_work_and_takes_a_mark_that_comes_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
