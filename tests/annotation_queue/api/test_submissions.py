@@ -82,7 +82,7 @@ AREA = int(mask(0).sum())
         ({"frame_idx": [0], "area_px": [2**40]}, f"frame 0: {2**40} px, its mask has {AREA}"),
         ({"frame_idx": [0], "area_px": [AREA - 1]}, f"frame 0: {AREA - 1} px, its mask has {AREA}"),
         ({"height": WIDTH, "width": HEIGHT}, "the video is 360 x 640"),
-        ({"frame_idx": [0], "rle": [rle.empty(HEIGHT, WIDTH).decode()], "area_px": [0]}, "in none of 1 frames"),
+        ({"frame_idx": [0], "rle": [rle.empty(HEIGHT, WIDTH).decode()], "area_px": [0]}, "in none of 1 frame"),
         ({"frame_idx": [0], "rle": [rle.empty(HEIGHT, WIDTH - 1).decode()]}, "the runs fill"),
         ({"frame_idx": list(range(0, 4 * 7, STRIDE))}, "7 frames, the video has 6 annotated frames"),
         ({"video_id": "video-1"}, "the ticket is about video video-0"),
