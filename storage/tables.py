@@ -347,7 +347,8 @@ def _damage(table_name: str) -> Iterator[None]:
 
     try:
         yield
-    except (ValidationError, EOFError, zlib.error, TypeError, ValueError, FileNotFoundError) as error:
+    # SystemError: what pyiceberg's compiled Avro reader raises for a negative length
+    except (ValidationError, EOFError, zlib.error, TypeError, ValueError, FileNotFoundError, SystemError) as error:
         detail = f"{type(error).__name__}: {first_line(error)}"
         raise TablesError(f"table {table_name}: its Iceberg metadata is damaged or missing ({detail})") from error
     except OSError as error:

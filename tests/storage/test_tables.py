@@ -14,7 +14,7 @@ from pyiceberg.table import DataScan
 
 from storage import arrow
 from storage.records import Masklet, Video
-from storage.tables import Commit, CommitFailed, CommitUnknown, Tables, TablesError, WarehouseUnreachable
+from storage.tables import Commit, CommitFailed, CommitUnknown, Tables, TablesError, WarehouseUnreachable, _damage
 
 
 def part(folder: Path, name: str, record, rows) -> Path:
@@ -249,6 +249,14 @@ def test_damaged_iceberg_metadata_is_an_error_in_one_line_that_names_the_table(t
         with Tables.open(catalog, warehouse) as opened:
             opened.masklets()
     assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_with_a_negative_length_is_an_error_in_one_line():
+    from pyiceberg.avro.decoder_fast import CythonBinaryDecoder
+
+    with pytest.raises(TablesError, match="^table masklets: its Iceberg metadata is damaged"):
+        with _damage("masklets"):
+            CythonBinaryDecoder(b"\x03abc").read_bytes()  # begins with the length -2
 
 
 def test_a_warehouse_that_does_not_answer_is_an_error_in_one_line(tmp_path, monkeypatch):
