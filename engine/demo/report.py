@@ -73,13 +73,16 @@ def _round_section(s: Services, round_id: str) -> str:
     for video in itertools.islice(held_out.videos(), HELD_OUT_SHOWN):
         frame = video.frame_idx[2 * len(video.frame_idx) // 3]
         names = [name for name, of in video.objects.items() if frame in of and min(of) < frame]
+        masks = {"truth": [video.mask(name, frame) for name in names]}
         with video.open() as reader:
             rgb = reader.read(frame)
-            cells = [pictures.captioned(pictures.overlay(rgb, [video.mask(n, frame) for n in names]), "truth")]
             for label, loaded in (("before", before), ("after", after)):
-                made = first_frame.masks_at(loaded, reader.read, video, names, frame)
-                cells.append(pictures.captioned(pictures.overlay(rgb, made), label))
+                masks[label] = first_frame.masks_at(loaded, reader.read, video, names, frame)
         height = round(SHOWN_PX * video.height / video.width)
+        cells = [  # captions last: text does not look well when it is scaled
+            pictures.captioned(pictures.scaled(pictures.overlay(rgb, made), SHOWN_PX, height), label)
+            for label, made in masks.items()
+        ]
         shown.append(pictures.side_by_side(cells, width_px=SHOWN_PX, height_px=height, gap_px=4))
     if not shown:
         return ""
