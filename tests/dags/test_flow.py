@@ -176,7 +176,11 @@ NOWHERE = record.Round("round-001-00000000", 1, "no-release", "/no/model", None,
 @pytest.mark.parametrize(
     ("task_id", "arguments", "error"),
     [
-        ("start", {"params": {"release": "nothing", "steps": None, "lr": None, "seed": 1}}, "NoSuchRelease"),
+        (
+            "start",
+            {"params": {"release": "nothing", "steps": None, "lr": None, "parts": None, "seed": 1}},
+            "NoSuchRelease",
+        ),
         ("train", {"round_id": "round-001-ffffffff"}, "NoSuchRound"),
         ("train", {"round_id": NOWHERE.round_id}, "NoCheckpoint"),
         ("evaluate", {"round_id": "round-001-ffffffff"}, "NoSuchRound"),

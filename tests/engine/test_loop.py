@@ -25,6 +25,7 @@ from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
 from storage.records import Verdict
 from tests.engine.admitting import admit_batch
+from tests.engine.true_releases import measured
 
 # A random model finds no good masklets, so these people accept all.
 ANYTHING = AnnotatorPolicy(
@@ -115,9 +116,7 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     review.collect(s, batch_id)
     round_id = starting.start(s, publish.publish_batch(s, batch_id), steps=1)
     retraining.train(s, round_id)
-    promoted = {"jf": 0.9, "masklets": 2, "slices": {}}
-    figures = {"before": {**promoted, "jf": 0.1}, "after": promoted}
-    s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures).encode())
+    measured(s, round_id, gain=0.4)
     assert retraining.decide(s, round_id).promoted
     checkpoint = s.checkpoint()
     assert (checkpoint.name, checkpoint.round) == (round_id, 1)

@@ -53,7 +53,8 @@ def test_every_kind_of_dataset_opens_with_the_same_interface(s, release, tmp_pat
                 areas = video.area_px(name)
                 assert [int(video.mask(name, i).sum()) for i in video.frame_idx] == list(areas.values())
             assert (video.edits == {}) == (kind == "DAVIS")
-    stored = {(v.video_id, i): v for v in by_name.videos() for i in v.frame_idx}
+    names = {v.video_id: v.source_name for v in release.videos()}  # an export names a video as its source did
+    stored = {(names[v.video_id], i): v for v in by_name.videos() for i in v.frame_idx}
     for video in found["DAVIS"].videos():  # the export holds only the annotated frames of the release
         with video.open() as reader, stored[video.video_id, 0].open() as truth:
             for t in video.frame_idx:
