@@ -130,8 +130,8 @@ class RoundSettings(_Part):
     max_slice_loss: float = Field(5.0, ge=0, le=100)  # of small, fast, hidden or late objects
     max_forgotten: float = Field(10.0, ge=0, le=100)  # on the general set
     # What a round must not forget: a release, an SA-V folder or a DAVIS root, measured before and after it. "micro":
-    # the synthetic clips that `micro` was measured on. None: not measured.
-    general: str | None = "micro"
+    # the synthetic clips that `micro` was measured on. None: these if `model.checkpoint` is micro, else not measured.
+    general: str | None = None
     replay: float = Field(0.25, ge=0, lt=1)  # share of the training clips that come from the general set
 
 

@@ -14,6 +14,7 @@ from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.protocols.truth import NothingHeldOut
 from engine.rounds import recipes
+from engine.rounds.general import MICRO
 from engine.rounds.record import Round, ids, result_of, start_of
 from engine.services import Services
 from model.parameter_groups import TrainedParts
@@ -116,7 +117,7 @@ def _round(
         min_videos=chosen.min_videos,
         max_slice_loss=chosen.max_slice_loss,
         max_forgotten=chosen.max_forgotten,
-        general=chosen.general,
+        general=chosen.general or (MICRO if s.settings.model.checkpoint == MICRO else None),
         replay=chosen.replay,
         parts=parts or chosen.parts,
     )

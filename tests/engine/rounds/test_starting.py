@@ -66,3 +66,11 @@ def test_an_object_that_one_frame_in_the_middle_shows_can_be_measured(s):
     ingest.admit(s)
     release_of(s, "middle", lambda row: row if row.split == "train" else only_on(2)(row))
     assert starting.start(s, "middle") in record.ids(s)
+
+
+@pytest.mark.parametrize(("checkpoint", "general"), [("micro", "micro"), ("facebook/sam2.1-hiera-tiny", None)])
+def test_only_micro_keeps_its_own_synthetic_clips_by_default(s, settings, true_release, checkpoint, general):
+    model = settings.model.model_copy(update={"checkpoint": checkpoint})
+    with connect(settings.model_copy(update={"model": model})) as other:
+        begun = record.start_of(other, starting.start(other, true_release.name))
+    assert begun.general == general
