@@ -106,6 +106,7 @@ class Masklet:
     annotated_by: str | None = None
     split: str = "train"
     source_position: int | None = None  # of an imported masklet: its place among the objects of its file
+    source_metadata: str | None = None  # of an imported masklet: JSON object of what its dataset says about it
 
 
 @dataclass(frozen=True, kw_only=True)

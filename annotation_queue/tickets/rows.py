@@ -88,6 +88,7 @@ def sent_masklet(submission: Submission, ticket: Ticket, person: Person) -> Mask
         annotated_by=person.name,
         split="train",
         source_position=None,
+        source_metadata=None,
     )
 
 

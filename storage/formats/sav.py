@@ -2,7 +2,8 @@
 
 Knows the format and our records. Reaches blobs only through a release. The format has no place for scores, operations
 and checkpoints, so they are not exported. The fields that SA-V derives from the masks are computed on export, and
-ignored on import. What else an annotation says about its video is kept by `describe` and exported again.
+ignored on import. What else an annotation says about its video is kept by `describe`, what else it says about a masklet
+by `from_sav`; both are exported again.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ KEYS = (
 MAX_STEP = 60  # frames between two annotated frames, at most
 NOTES = ("_manual.json", "_auto.json")  # the ends of the names of annotations; NAME.mp4 is beside them
 ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; a video that was not imported has no label
-MAX_METADATA = 65_536  # characters of a video's name and metadata
+MAX_METADATA = 65_536  # characters of a video's name and metadata, and of a masklet's metadata
+FRAMES = "frames"  # in a masklet's metadata: object of the fields with one value for each annotated frame
 
 
 class SavError(ValueError):
@@ -96,16 +98,13 @@ class Description:
 
 
 def describe(annotation: dict[str, Any]) -> Description:
-    """What an annotation says about its video. Fields of masklets that SA-V does not define are skipped.
+    """What an annotation says about its video. Fields with a value for each masklet are skipped: `from_sav` keeps them.
 
     Raises SavError for more than MAX_METADATA characters.
     """
     name = str(annotation.get("video_id") or "").encode(errors="backslashreplace").decode()
-    metadata = {
-        key: value
-        for key, value in annotation.items()
-        if value is not None and (key == "video_environment" or not (key in KEYS or key.startswith("masklet")))
-    }
+    skipped = {*KEYS, *_masklet_fields(annotation)} - {"video_environment"}
+    metadata = {key: value for key, value in annotation.items() if value is not None and key not in skipped}
     text = json.dumps(metadata)
     if len(name) + len(text) > MAX_METADATA:
         raise SavError(f"{name:.80}: more than {MAX_METADATA} characters of name and metadata")
@@ -120,7 +119,7 @@ def describe(annotation: dict[str, Any]) -> Description:
 def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
     """The SA-V annotation of a video's masklets, all manual or all auto. A missing frame gets an empty mask.
 
-    An imported video keeps the name and the metadata of its source.
+    An imported video keeps the name and the metadata of its source, an imported masklet its metadata.
     Raises ValueError for no masklets, both kinds at once, a masklet of another video or size, or one without an object.
     """
     kinds = {masklet.kind for masklet in masklets}
@@ -133,6 +132,7 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
     counts: list[list[bytes]] = []  # (N, T)
     areas: list[list[int]] = []
     stability: list[list[float]] = []
+    places: list[list[int | None]] = []  # (N, T) position in the masklet's lists
     for masklet in masklets:
         if masklet.video_id != video.video_id or (masklet.height, masklet.width) != (height, width):
             raise ValueError(
@@ -144,6 +144,7 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
         counts.append([nothing if t is None else masklet.rle[t] for t in positions])
         areas.append([0 if t is None else masklet.area_px[t] for t in positions])
         stability.append([1.0 if t is None else masklet.stability[t] for t in positions])
+        places.append(positions)
     derived = [derive(area, height, width) for area in areas]
     frames = range(len(indices))
     objects = range(len(masklets))
@@ -171,7 +172,7 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
         [None] * len(masklets) if manual else [[stability[n][t] for n in objects] for t in frames],
         len(masklets),
     )
-    return dict(zip(KEYS, values, strict=True)) | metadata
+    return dict(zip(KEYS, values, strict=True)) | metadata | _restored(masklets, places)
 
 
 def from_sav(
@@ -184,7 +185,8 @@ def from_sav(
     Accepts what real files have: numbers as floats or strings, a null mask for an absent object, missing derived
     fields. SA-V has neither predicted IoU nor presence: `score` is 1.0, `object_score` is 10 or -10.
     video: the stored video, if it is known. It gives id and split, and its duration must agree; one annotated frame
-    past its end is skipped. Its masks must be on every 4th frame at 24 fps.
+    past its end is skipped. Its masks must be on every 4th frame at 24 fps. Only masklets of a known video keep their
+    metadata: the fields with a value for each masklet that SA-V does not define.
     hw: height and width of the video; default: those of `video`. Masks of an odd side lose their last row or column, as
     the stored video does.
     Raises SavError, in one line.
@@ -207,6 +209,7 @@ def from_sav(
         raise SavError(f"{error}; {rate}, {FPS} without change are needed") from None
     video_id = video.video_id if video else sav_id
     nothing = rle.empty(height, width)
+    fields = _masklet_fields(annotation) if video else {}
     masklets = []
     for n in range(len(frames[0])):
         kind = str(_at(annotation, "masklet_type", n) or "manual")
@@ -236,6 +239,7 @@ def from_sav(
                 verdict=Verdict.ACCEPT.value,
                 split=video.split if video else str(annotation.get("video_split") or "train"),
                 source_position=n,
+                source_metadata=_masklet_metadata(name, annotation, fields, placed, n),
             )
         )
     return masklets
@@ -313,10 +317,58 @@ def export(release: Release, out_dir: Path, *, media: bool = False) -> Exported:
 
 def _metadata(video: Video) -> dict[str, Any]:
     """What `describe` kept, without the fields that `to_sav` writes itself."""
-    metadata = json.loads(video.source_metadata or "{}")
-    if not isinstance(metadata, dict):
-        raise ValueError(f"video {video.video_id}: its metadata is no JSON object")
+    metadata = _object(f"video {video.video_id}", video.source_metadata)
     return {key: value for key, value in metadata.items() if key == "video_environment" or key not in KEYS}
+
+
+def _masklet_fields(annotation: dict[str, Any]) -> dict[str, bool]:
+    """The lists over masklets that SA-V does not define: key -> True for (T, N), False for (N,)."""
+    frames = annotation.get("masklet")
+    if not isinstance(frames, list) or not frames or not isinstance(frames[0], list):
+        return {}
+    number, objects = len(frames), len(frames[0])
+    found = {}
+    for key, value in annotation.items():
+        if key in KEYS or not key.startswith("masklet") or not isinstance(value, list):
+            continue
+        if len(value) == number and all(isinstance(row, list) and len(row) == objects for row in value):
+            found[key] = True
+        elif len(value) == objects:
+            found[key] = False
+    return found
+
+
+def _masklet_metadata(
+    name: str, annotation: dict[str, Any], fields: dict[str, bool], placed: dict[int, int], n: int
+) -> str | None:
+    """What an annotation says about masklet n in these fields, as a JSON object; None without any field."""
+    kept: dict[str, Any] = {key: annotation[key][n] for key, of_frames in fields.items() if not of_frames}
+    by_frame = {key: [annotation[key][t][n] for t in placed] for key, of_frames in fields.items() if of_frames}
+    text = json.dumps(kept | {FRAMES: by_frame} if by_frame else kept)
+    if len(text) > MAX_METADATA:
+        raise SavError(f"{name}: masklet {n}: more than {MAX_METADATA} characters of metadata")
+    return text if fields else None
+
+
+def _restored(masklets: Sequence[Masklet], places: Sequence[Sequence[int | None]]) -> dict[str, Any]:
+    """The fields that `_masklet_metadata` kept, as lists over masklets again. A masklet without the field has null.
+
+    places: (N, T) of each exported frame, its position in the masklet's lists.
+    """
+    kept = [_object(f"masklet {masklet.masklet_id}", masklet.source_metadata) for masklet in masklets]
+    frames = [found if isinstance(found := of.pop(FRAMES, None), dict) else {} for of in kept]
+    fields: dict[str, Any] = {key: [of.get(key) for of in kept] for of in kept for key in of}
+    for key in dict.fromkeys(key for of in frames for key in of):
+        columns = [[_at(of, key, t) for t in at] for of, at in zip(frames, places, strict=True)]  # (N, T)
+        fields[key] = [list(row) for row in zip(*columns, strict=True)]
+    return {key: value for key, value in fields.items() if key.startswith("masklet") and key not in KEYS}
+
+
+def _object(whose: str, text: str | None) -> dict[str, Any]:
+    found = json.loads(text or "{}")
+    if not isinstance(found, dict):
+        raise ValueError(f"{whose}: its metadata is no JSON object")
+    return found
 
 
 def _placed(name: str, annotation: dict[str, Any], video: Video | None) -> dict[int, int]:
@@ -400,9 +452,9 @@ def _stability(annotation: dict[str, Any], t: int, n: int) -> float:
     return score if math.isfinite(score) else 1.0
 
 
-def _at(annotation: dict[str, Any], key: str, n: int) -> Any:
-    values = annotation.get(key)
-    return values[n] if isinstance(values, list) and n < len(values) else None
+def _at(fields: dict[str, Any], key: str, n: int | None) -> Any:
+    values = fields.get(key)
+    return values[n] if isinstance(values, list) and n is not None and n < len(values) else None
 
 
 def _seconds(name: str, value: Any) -> float:

@@ -129,6 +129,8 @@ def test_what_a_client_cannot_know_is_filled_in_by_the_queue(desk):
         "kind": "auto",
         "phase": "auto",
         "split": "nowhere",
+        "source_position": 0,
+        "source_metadata": "[" * 100,
     }
     with client(url, tokens["ann"]) as http:
         ticket = claimed(http)
@@ -148,6 +150,7 @@ def test_what_a_client_cannot_know_is_filled_in_by_the_queue(desk):
     assert (made.parent_id, made.click_count, made.edited_frame_count) == (base.masklet_id, 0, 0)
     assert (made.annotated_by, made.verified_by, made.verdict) == ("ann", None, None)
     assert (made.kind, made.phase) == ("manual", "3")
+    assert (made.source_position, made.source_metadata) == (None, None)
 
 
 @pytest.mark.parametrize("round", [2**70, -1])

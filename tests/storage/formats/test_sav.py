@@ -213,12 +213,11 @@ def test_a_malformed_annotation_is_refused_in_one_line_that_says_where(annotatio
 
 
 def test_a_description_keeps_what_sav_does_not_define_about_the_video(annotation):
-    annotation.update(
-        video_id="\ud800x", video_split="dev", video_environment="Indoor", author="A", masklet_label=["cup"]
-    )
+    said = {"video_environment": "Indoor", "author": "A", "masklet_source": "club", "masklet_names": ["a", "b", "c"]}
+    annotation.update(said, video_id="\ud800x", video_split="dev", masklet_label=["cup", "pot"])
     told = sav.describe(annotation)
     assert (told.name, told.split) == ("\\ud800x", None)
-    assert json.loads(told.metadata or "") == {"video_environment": "Indoor", "author": "A"}
+    assert json.loads(told.metadata or "") == said
     assert sav.describe({"masklet": []}) == sav.Description(name=None, split=None, metadata=None)
 
 
@@ -229,6 +228,41 @@ def test_endless_metadata_is_refused_and_that_of_a_stranger_is_checked(annotatio
         sav.to_sav(make_video(source_metadata="[]"), [make_masklet([1])])
     forged = sav.to_sav(make_video(source_metadata='{"masklet_num": 9, "video_height": 1}'), [make_masklet([1])])
     assert (list(forged), forged["masklet_num"], forged["video_height"]) == (list(sav.KEYS), 1, H)
+
+
+def test_fields_of_masklets_that_sav_does_not_define_follow_their_masklet(annotation):
+    depth = [[t, 10.0 + t] for t in range(6)]
+    annotation.update(masklet_label=["cup", None], masklet_parts=[[1, 2, 3], {"of": "m1"}], masklet_depth=depth)
+    first, second = sav.from_sav(annotation, video=make_video())
+    assert json.loads(second.source_metadata or "") == {
+        "masklet_label": None,
+        "masklet_parts": {"of": "m1"},
+        "frames": {"masklet_depth": [10.0, 11.0, 12.0, 13.0, 14.0, 15.0]},
+    }
+    back = sav.to_sav(make_video(), [first, second])
+    assert {key: value for key, value in back.items() if key not in sav.KEYS} == {
+        key: annotation[key] for key in ("masklet_label", "masklet_parts", "masklet_depth")
+    }
+    assert sav.from_sav(back, video=make_video()) == [first, second]
+    other = make_masklet([3] * 6, masklet_id="m3")
+    late = dataclasses.replace(second, **{of: getattr(second, of)[2:] for of in ("frame_idx", "rle", "area_px")})
+    back = sav.to_sav(make_video(), [late, other])
+    assert back["masklet_label"] == [None, None]
+    assert back["masklet_parts"] == [{"of": "m1"}, None]
+    assert back["masklet_depth"] == [[None, None], [None, None], *([10.0 + t, None] for t in range(4))]
+
+
+def test_endless_metadata_of_a_masklet_is_refused_and_that_of_a_stranger_is_checked(annotation):
+    long = annotation | {"masklet_label": ["cup", "A" * 70_000]}
+    with pytest.raises(sav.SavError, match="v1: masklet 1: more than 65536 characters"):
+        sav.from_sav(long, video=make_video())
+    assert [masklet.source_metadata for masklet in sav.from_sav(long)] == [None, None]
+    with pytest.raises(ValueError, match="masklet m1: its metadata is no JSON object"):
+        sav.to_sav(make_video(), [make_masklet([1], source_metadata="[]")])
+    told = {"masklet_num": 9, "video_id": "x", "frames": {"masklet": [1], "masklet_depth": 3}}
+    forged = sav.to_sav(make_video(), [make_masklet([1], source_metadata=json.dumps(told))])
+    assert forged == sav.to_sav(make_video(), [make_masklet([1])]) | {"masklet_depth": [[None]] * 6}
+    assert sav.to_sav(make_video(), [make_masklet([1], source_metadata='{"frames": 1}')])
 
 
 @pytest.mark.parametrize("text", ["", "no", "[]", "[1]", "\x00", "[" * 100_000], ids=len)
