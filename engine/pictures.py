@@ -18,7 +18,7 @@ Image = NDArray[np.uint8]
 
 # Okabe and Ito's palette without black: colour-blind people can tell the colours apart. RGB.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # of the same palette
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of the same palette
 _GAP_PX = 4  # between the cells of a contact sheet
 
 
@@ -79,7 +79,7 @@ def draw_bars(points: Mapping[str, float], title: str, path: Path) -> Path:
 
     figure = Figure(figsize=(6, 1 + 0.4 * len(points)), dpi=120, layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(list(points), list(points.values()), color=_BLUE)
+    bars = axes.barh(list(points), list(points.values()), color=BLUE)
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.set(title=title, xlim=(0, 110), xticks=range(0, 101, 20))
     axes.invert_yaxis()
@@ -95,8 +95,8 @@ def draw_curves(offline_jf: Sequence[float], online_jf: Sequence[float], title: 
     figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     frames = range(1, len(offline_jf) + 1)
-    axes.plot(frames, offline_jf, "o-", color=_BLUE, label="offline")
-    axes.plot(frames, online_jf, "D-", color=_ORANGE, label="online")
+    axes.plot(frames, offline_jf, "o-", color=BLUE, label="offline")
+    axes.plot(frames, online_jf, "D-", color=ORANGE, label="online")
     axes.set(xlabel="frames clicked on", ylabel="J&F", title=title, ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

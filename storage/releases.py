@@ -228,12 +228,13 @@ def names(blobs: Blobs) -> list[str]:
     """The names of all releases, the newest last. A name is `release-<number>-…`."""
     keys = blobs.keys("releases/")
     found = [parts[1] for key in keys if len(parts := key.split("/")) == 3 and parts[2] == "manifest.json"]
-
-    def place(name: str) -> tuple[int, str]:
-        number = name.split("-")[1:2]
-        return (int(number[0]) if number and number[0].isdecimal() else 0, name)
-
     return sorted(found, key=place)
+
+
+def place(name: str) -> tuple[int, str]:
+    """Sorts the names of releases by age. A later release holds every masklet of an earlier one."""
+    number = name.split("-")[1:2]
+    return (int(number[0]) if number and number[0].isdecimal() else 0, name)
 
 
 def _to_json(release: Release) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -18,6 +17,7 @@ from storage.wording import counted
 if TYPE_CHECKING:
     from engine.datasets.labelled import Dataset
     from engine.protocols.groups import Groups
+    from engine.rounds.chain import Link
     from engine.services import Services
     from validation.paired import Change
 
@@ -154,33 +154,67 @@ def rollback(
 
 
 @rounds_app.callback(invoke_without_command=True)
-def list_rounds(context: typer.Context, as_json: Json = False) -> None:
-    """Every round: its parent checkpoint, J&F before and after, and the gate's decision."""
+def list_rounds(
+    context: typer.Context,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw J&F, clicks, seconds and cost over the rounds: FILE.html or FILE.png.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Every round: its release and who made its masklets, the checkpoint before and after, J&F, and the decision."""
     if context.invoked_subcommand is not None:
         return
-    from engine.rounds import record
+    from engine.rounds import chain
     from engine.services import connect
 
     with connect() as s:
-        rows = [(r, record.result_of(s, r.round_id), record.state_of(s, r)) for r in record.all_of(s)]
-        withdrawn = {r.round_id for r, _, _ in rows if record.is_withdrawn(s, r.round_id)}
+        links = chain.links(s)
+    table = [ROUND_COLUMNS, *(_round_row(link) for link in links)]
+    if picture is not None:
+        from engine.rounds import chain_picture
+
+        chain_picture.draw(links, table, picture)
     if as_json:
-        facts = [dataclasses.asdict(r) | (dataclasses.asdict(end) if end else {}) for r, end, _ in rows]
-        told = [{"state": state, "withdrawn": r.round_id in withdrawn} for r, _, state in rows]
-        console.print_json([fact | more for fact, more in zip(facts, told, strict=True)])
+        console.print_json([chain.as_json(link) for link in links])
         return
-    if not rows:
+    if not links:
         console.out.print("no round yet: masklets train")
         return
-    lines = []
-    for begun, result, state in rows:
-        last = ("", "", "running" if state is record.RoundState.RUNNING else "stopped, run again to continue")
-        if result is not None:
-            gate = "promoted" if result.promoted else "; ".join(result.reasons)
-            gate += ", withdrawn" if begun.round_id in withdrawn else ""
-            last = (f"{100 * result.jf_before:.1f}", f"{100 * result.jf_after:.1f}", gate)
-        lines.append((begun.round_id, begun.release, begun.parent, str(begun.masklets), str(begun.steps), *last))
-    console.print_rows(("round", "release", "from", "masklets", "steps", "J&F before", "after", "gate"), lines)
+    console.print_rows(table[0], table[1:])
+    if picture is not None:
+        console.out.print(f"drawn: {picture}")
+
+
+ROUND_COLUMNS = (
+    *("round", "release", "from", "masklets", "steps", "J&F before", "after", "serves then"),
+    *("clicks a masklet", "s a frame", "hours", "masklets by checkpoint", "gate"),
+)
+
+
+def _round_row(link: Link) -> tuple[str, ...]:
+    """A row of the table of rounds. Clicks, seconds and hours are of the masklets since the round before."""
+    from engine.rounds.record import RoundState
+
+    begun, added, result = link.begun, link.added, link.result
+    if result is None:
+        gate = "running" if link.state is RoundState.RUNNING else "stopped, run again to continue"
+    else:
+        gate = "promoted" if result.promoted else "; ".join(result.reasons)
+        gate += ", withdrawn" if link.withdrawn else ""
+    return (
+        begun.round_id,
+        begun.release,
+        begun.parent,
+        str(begun.masklets),
+        str(begun.steps),
+        "" if result is None else f"{100 * result.jf_before:.1f}",
+        "" if result is None else f"{100 * result.jf_after:.1f}",
+        link.checkpoint_after or "",
+        *("" if value is None else f"{value:.1f}" for value in (added.clicks_a_masklet, added.seconds_a_frame)),
+        "" if added.hours is None else f"{added.hours:.2f}",
+        ", ".join(f"{number} {name}" for name, number in link.made_by.items()) or "not recorded",
+        gate,
+    )
 
 
 def evaluate(

@@ -6,6 +6,7 @@ table fails its suite, nothing of the batch is published. Nothing is visible bef
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from engine.files import alone
@@ -47,7 +48,8 @@ def docs_folder(s: Services) -> Path:
 def _publish(s: Services, batch_id: str) -> str:
     from validation import masklet_checks, table_checks
 
-    if batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) is None:
+    collected = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED)
+    if collected is None:
         raise batches.UnknownBatch(f"batch {batch_id} is not collected: there is nothing to publish")
     rows: list[Masklet] = list(parts.rows(s.blobs, "masklets", batch_id))
     videos = batches.videos(s, batch_id)
@@ -75,7 +77,15 @@ def _publish(s: Services, batch_id: str) -> str:
     parts.commit_batch(s.blobs, s.tables, "operations", batch_id)
     parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row: row.masklet_id not in bad)
     name = _release(s, batch_id)
-    facts = {"release": name, "masklets": len(good), "quarantined": len(bad), "gate": list(decision.reasons)}
+    facts = {
+        "release": name,
+        "masklets": len(good),
+        "quarantined": len(bad),
+        "gate": list(decision.reasons),
+        "checkpoints": dict(sorted(Counter(row.checkpoint for row in good).items())),
+        "annotated_frames": sum(len(row.frame_idx) for row in good),
+        "work": collected.get("work"),
+    }
     batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, facts)
     return name
 

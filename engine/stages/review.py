@@ -6,11 +6,11 @@ Uses the queue over HTTP, as any other program does. Opening and collecting a ba
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
 from engine.services import Services
-from engine.stages import batches, phases, trouble
+from engine.stages import batches, phases, trouble, work
 from engine.stages.batches import BatchStage
 from storage import arrow, parts
 from storage.masklet_rules import masklet_problems
@@ -140,6 +140,7 @@ def _collect(s: Services, batch_id: str) -> Collected:
         "rejected": report.rejected,
         "operations": dict(sorted(kinds.items())),
         "reasons": dict(sorted(_reasons(result.settled).items())),
+        "work": asdict(work.of_operations(result.operations, {video.video_id: video.frame_count for video in videos})),
     }
     batches.mark(s.blobs, batch_id, BatchStage.COLLECTED, facts)
     return report

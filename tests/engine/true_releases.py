@@ -3,6 +3,9 @@
 import json
 from dataclasses import asdict, replace
 
+from engine.rounds import retraining, starting
+from engine.stages import batches
+from engine.stages.batches import BatchStage
 from storage import parts, releases, rle
 from storage.formats import sav
 from storage.records import content_id
@@ -55,3 +58,29 @@ def measured(s, round_id, gain=0.1):
     s.blobs.create(f"checkpoints/{round_id}/meta.json", b"{}")
     s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures).encode())
     return round_id
+
+
+WORK = {"watched_frames": 1000, "clicks": 30, "clicked_frames": 20, "painted_frames": 0}  # 165 modelled seconds
+
+
+def publish(s, number, release, **facts):
+    """Marks a batch of 10 masklets with 10 annotated frames each as published with this release."""
+    marked = {"release": release, "masklets": 10, "annotated_frames": 100, "work": WORK} | facts
+    batches.mark(s.blobs, f"{number:016x}", BatchStage.PUBLISHED, marked)
+
+
+def two_rounds(s):
+    """A promoted round on release 1 and a refused one on release 3; their ids. Batch 9 was published after both.
+
+    Needs `true_release`.
+    """
+    publish(s, 7, "release-0001", checkpoints={"micro": 10})
+    first = measured(s, starting.start(s, "release-0001"))
+    assert retraining.decide(s, first).promoted
+    release_of(s, "release-0003-b")
+    publish(s, 2, "release-0002-a", checkpoints={first: 7, "by hand": 3})
+    publish(s, 3, "release-0003-b", checkpoints={first: 8}, masklets=8, work=WORK | {"clicks": 10})
+    publish(s, 9, "release-0010-c", checkpoints={"late": 10})
+    second = measured(s, starting.start(s, "release-0003-b"), gain=-0.1)
+    assert not retraining.decide(s, second).promoted
+    return first, second

@@ -3,13 +3,14 @@
 import io
 import json
 
+import cv2
 import pytest
 from rich.console import Console
 
 from engine.cli import console
 from engine.rounds import retraining, starting
 from storage.records import Quarantined
-from tests.engine.true_releases import measured
+from tests.engine.true_releases import measured, two_rounds
 
 
 def test_a_round_that_nobody_trains_is_listed_as_stopped_with_its_whole_id(s, true_release, command):
@@ -31,6 +32,29 @@ def test_a_promotion_is_taken_back_by_one_command_and_the_list_says_so(s, true_r
     assert command("rounds").splitlines()[1].endswith("promoted, withdrawn")
     (fact,) = json.loads(command("rounds", "--json"))
     assert (fact["promoted"], fact["withdrawn"]) == (True, True)
+
+
+def test_the_command_prints_the_chain_as_a_table_and_as_json(s, true_release, command):
+    first, _ = two_rounds(s)
+    head, one, two = (line.split("\t") for line in command("rounds").splitlines())
+    row = dict(zip(head, two, strict=True))
+    assert row["masklets by checkpoint"] == f"15 {first}, 10 micro, 3 by hand"
+    assert (row["from"], row["serves then"], row["clicks a masklet"], row["s a frame"]) == (first, first, "2.2", "1.5")
+    assert dict(zip(head, one, strict=True))["serves then"] == first
+    fact = json.loads(command("rounds", "--json"))[1]
+    assert (fact["checkpoint_before"], fact["checkpoint_after"]) == (first, first)
+    assert fact["made_by"] == {first: 15, "micro": 10, "by hand": 3} and fact["added"]["masklets"] == 18
+    assert fact["jf_after_interval"] == pytest.approx([0.4, 0.4])
+
+
+def test_the_picture_is_a_png_or_a_page_with_the_table(s, true_release, command, mistake, tmp_path):
+    rounds = two_rounds(s)
+    command("rounds", "--picture", str(tmp_path / "rounds.png"))
+    assert cv2.imread(str(tmp_path / "rounds.png")).std() > 0
+    command("rounds", "--picture", str(tmp_path / "rounds.html"))
+    page = (tmp_path / "rounds.html").read_text()
+    assert page.count("<svg") == 1 and all(f"<td>{round_id}</td>" in page for round_id in rounds)
+    assert "is a FILE.png or a FILE.html" in mistake("rounds", "--picture", str(tmp_path / "rounds.pdf"))
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])

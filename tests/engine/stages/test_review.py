@@ -13,9 +13,10 @@ from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Reaso
 from engine.cli import main
 from engine.services import connect
 from engine.settings import ReviewSettings
-from engine.stages import batches, ingest, propose, publish, review
+from engine.stages import batches, ingest, propose, publish, published, review
 from engine.stages.batches import BatchStage
 from engine.stages.gold import gold_tickets
+from engine.stages.work import Work
 from storage import parts, releases, rle
 from storage.records import Masklet, Verdict
 from tests.engine.admitting import admit_batch
@@ -112,6 +113,12 @@ def test_masklets_of_two_batches_that_came_under_one_id_have_two_ids_in_the_rele
     rows = list(releases.load(queue.blobs, name).iter_masklets())
     assert len(rows) == len({row.masklet_id for row in rows}) == 2
     assert len({row.video_id for row in rows}) == 2
+    added = published.of_all(queue.blobs)
+    assert [batch.release for batch in added] == releases.names(queue.blobs)
+    for batch, row in zip(added, sorted(rows, key=lambda row: row.batch_id != added[0].batch_id), strict=True):
+        assert (batch.masklets, batch.checkpoints) == (1, {row.checkpoint: 1})
+        assert batch.annotated_frames == len(row.frame_idx)
+        assert batch.work == Work(watched_frames=6)  # one verdict on a video of 24 frames
     assert releases.load(queue.blobs, name).verify() == []
 
 

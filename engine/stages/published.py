@@ -1,0 +1,52 @@
+"""The published batches in the order of their releases: what each one added to the dataset, and what people did for it.
+
+Reads one small marker a batch, never a manifest or a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from engine.stages import batches
+from engine.stages.batches import BatchStage
+from engine.stages.work import Work
+from storage import releases
+from storage.blobs.base import Blobs
+
+_READERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedBatch:
+    """What one batch added. None: it was published by a version that did not record this."""
+
+    batch_id: str
+    release: str  # the first release with its masklets; "": it has none, and no release was made
+    masklets: int
+    annotated_frames: int | None  # of these masklets
+    checkpoints: Mapping[str, int] | None  # masklets by the checkpoint that made them
+    work: Work | None  # of people, also for what they rejected; None also for an import
+
+
+def of_all(blobs: Blobs) -> list[PublishedBatch]:
+    """Every published batch, that of the oldest release first."""
+    ids = [batch_id for batch_id, marks in batches.reached(blobs).items() if BatchStage.PUBLISHED in marks]
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = pool.map(lambda batch_id: batches.facts(blobs, batch_id, BatchStage.PUBLISHED) or {}, ids)
+        found = [_batch(batch_id, facts) for batch_id, facts in zip(ids, read, strict=True)]
+    return sorted(found, key=lambda batch: (releases.place(batch.release), batch.batch_id))
+
+
+def _batch(batch_id: str, facts: Mapping[str, Any]) -> PublishedBatch:
+    work = facts.get("work")
+    return PublishedBatch(
+        batch_id=batch_id,
+        release=str(facts.get("release", "")),
+        masklets=int(facts.get("masklets", 0)),
+        annotated_frames=facts.get("annotated_frames"),
+        checkpoints=facts.get("checkpoints"),
+        work=None if work is None else Work(**work),
+    )

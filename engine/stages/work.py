@@ -1,0 +1,53 @@
+"""What people did on a batch, in numbers, and the modelled time of it. Pure: reads operations, no store."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from annotation_queue.effort import effort_of
+from engine.protocols.effort import BRUSH_S, correction_s
+from storage.records import STRIDE, Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What people did. Counts; a frame counts once for each masklet that it was worked on in."""
+
+    watched_frames: int = 0  # annotated frames: a verdict and a propagation each mean watching the masklet once
+    clicks: int = 0
+    clicked_frames: int = 0
+    painted_frames: int = 0  # with a stroke of the brush or the polygon
+
+    @property
+    def modelled_s(self) -> float:
+        """Seconds by the time model of `engine.protocols.effort`; nothing is measured."""
+        return correction_s(self.watched_frames, self.clicked_frames, self.clicks) + BRUSH_S * self.painted_frames
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            watched_frames=self.watched_frames + other.watched_frames,
+            clicks=self.clicks + other.clicks,
+            clicked_frames=self.clicked_frames + other.clicked_frames,
+            painted_frames=self.painted_frames + other.painted_frames,
+        )
+
+
+def of_operations(operations: Iterable[Operation], frame_counts: Mapping[str, int]) -> Work:
+    """The work in these operations. frame_counts: stored frames of each video; other videos count as empty."""
+    by_ticket: dict[str, list[Operation]] = defaultdict(list)
+    for operation in operations:
+        by_ticket[operation.ticket_id].append(operation)
+    total = Work()
+    for acts in by_ticket.values():
+        acts.sort(key=lambda act: act.seq)
+        annotated = range(0, frame_counts.get(acts[0].video_id, 0), STRIDE)
+        efforts = effort_of(acts, annotated).values()
+        total += Work(
+            watched_frames=len(annotated) * sum(act.kind in ("verdict", "propagate") for act in acts),
+            clicks=sum(effort.clicks for effort in efforts),
+            clicked_frames=sum(effort.clicked_frames for effort in efforts),
+            painted_frames=len({act.frame_idx for act in acts if act.kind == "stroke"}),
+        )
+    return total

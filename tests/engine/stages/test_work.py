@@ -1,0 +1,44 @@
+"""The work of people on a batch: what is counted, and the modelled time of it."""
+
+import json
+
+import pytest
+
+from engine.stages import work
+from engine.stages.work import Work
+from storage.records import Operation
+
+
+def act(ticket, seq, kind, frame=None, video="v", **payload):
+    return Operation(
+        operation_id=f"{ticket}-{seq}",
+        ticket_id=ticket,
+        batch_id="b",
+        video_id=video,
+        masklet_id="m",
+        person="ann",
+        kind=kind,
+        frame_idx=frame,
+        payload=json.dumps(payload),
+        created_at="2026-01-01T00:00:00Z",
+        seq=seq,
+    )
+
+
+def test_a_verdict_and_a_propagation_watch_the_masklet_once_each_and_clicks_and_strokes_count():
+    acts = [
+        act("verify", 0, "verdict"),
+        act("track", 3, "propagate", 4),  # the order of the list does not matter, that of the ticket does
+        act("track", 0, "prompt", 4, points_xy=[[1, 2]], labels=[1]),
+        act("track", 1, "prompt", 4, points_xy=[[1, 2], [3, 4]], labels=[1, 0]),
+        act("track", 2, "prompt", 8, points_xy=[[1, 2]], labels=[1]),
+        act("track", 4, "stroke", 12),
+        act("track", 5, "stroke", 12),
+        act("track", 6, "submit"),
+        act("other", 0, "verdict", video="unknown"),
+    ]
+    done = work.of_operations(acts, {"v": 25})  # 7 annotated frames: 0, 4, .. 24
+    assert done == Work(watched_frames=14, clicks=3, clicked_frames=2, painted_frames=1)
+    assert done.modelled_s == pytest.approx(14 * 0.1 + 2 * 1.0 + 3 * 1.5 + (37.8 - 4.8 * 1.5))
+    assert done + Work(clicks=1) == Work(watched_frames=14, clicks=4, clicked_frames=2, painted_frames=1)
+    assert work.of_operations([], {}) == Work() and Work().modelled_s == 0
