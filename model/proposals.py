@@ -1,7 +1,9 @@
 """Proposals: every object of a picture, found with grids of points.
 
-Follows SAM's automatic mask generator (Kirillov et al. 2023, appendix B) with SA-V's three scales. The filters are pure
-functions over arrays; only `propose` calls the model. Knows nothing of time.
+Follows SAM's automatic mask generator (Kirillov et al. 2023, appendix B) with SA-V's three scales. A model that was
+trained on a little data cannot rate its masks; for it, proposals are ranked by their agreement instead: an object is
+found alike from everywhere in it. The filters are pure functions over arrays; only `propose` calls the model. Knows
+nothing of time.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class GridConfig:
     min_part_px: int = 100  # smaller specks are removed and smaller holes filled, >= 0
     edge_tolerance: float = 0.02  # of a crop's shorter side, >= 0: a box this near to the crop's inner edge is cut off
     points_per_batch: int = 64  # >= 1; bounds scratch memory
+    by_agreement: bool = False  # rank by `agreement`, not by estimated IoU; all masks of a crop are in memory at once
 
     def __post_init__(self) -> None:
         for name in ("min_iou", "min_stability", "max_box_overlap", "max_mask_overlap", "min_area", "max_area"):
@@ -72,6 +75,7 @@ class MaskProposal:
 
     mask: Mask  # bool (H, W), cleaned
     score: float  # estimated IoU
+    agreement: float  # in [0, 1]; 0 if it was not asked for
     stability: float
     object_score: float
     point_xy: tuple[float, float]  # px of the frame
@@ -80,7 +84,7 @@ class MaskProposal:
 
 
 def propose(loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None) -> list[MaskProposal]:
-    """The objects that the grids find in a picture, best score first.
+    """The objects that the grids find in a picture, best first: by estimated IoU, or by agreement.
 
     rgb: uint8 (H, W, 3). Each crop is encoded once; scratch memory is bounded by `points_per_batch`.
     """
@@ -132,19 +136,45 @@ def is_cut_off(box_xyxy: BoxPx, crop_xyxy: BoxPx, hw: tuple[int, int], tolerance
     )
 
 
-def without_duplicates(proposed: Sequence[MaskProposal], config: GridConfig) -> list[MaskProposal]:
-    """Removes duplicates: first by boxes, where the finer crop wins, then by masks, where the better score wins.
+def agreement(logits: Tensor, points_xy: Floats, hw: tuple[int, int]) -> Tensor:
+    """How much the other clicks inside a mask agree with it: float (N, K) in [0, 1], for K answers to each of N clicks.
 
-    Returns the remaining proposals, best score first.
+    A click agrees by the IoU of its best answer with the mask. The mean over the other clicks inside the mask counts as
+    if one more click agreed by half, so that a mask with few clicks in it is neither trusted nor dropped.
+
+    logits: (N, K, h, w) at low resolution.  points_xy: (N, 2) in px of the crop.  hw: of the crop, px.
+    """
+    n, k, h, w = logits.shape
+    drawn = (logits > 0).flatten(0, 1)
+    flat = drawn.flatten(1).float()
+    shared, area = flat @ flat.t(), flat.sum(1)
+    iou = shared / (area[:, None] + area - shared).clamp(min=1)
+    best = iou.view(n * k, n, k).amax(2)
+    column, row = (
+        (torch.from_numpy(points_xy).to(logits.device) * torch.tensor([w / hw[1], h / hw[0]])).long().unbind(1)
+    )
+    inside = drawn[:, row.clamp(max=h - 1), column.clamp(max=w - 1)].float().view(n, k, n)
+    inside = (inside * (1 - torch.eye(n, device=logits.device)[:, None])).view(n * k, n)
+    return (((best * inside).sum(1) + 0.5) / (inside.sum(1) + 1)).view(n, k)
+
+
+def without_duplicates(proposed: Sequence[MaskProposal], config: GridConfig) -> list[MaskProposal]:
+    """Removes duplicates: first by boxes, where the finer crop wins, then by masks, where the better proposal wins.
+
+    Returns the remaining proposals, best first.
     """
     if not proposed:
         return []
     boxes = np.array([proposal.box_xyxy for proposal in proposed], dtype=np.float64)
-    fineness = np.array([-_area(proposal.crop_xyxy) + proposal.score for proposal in proposed], dtype=np.float64)
+    fineness = np.array([-_area(proposal.crop_xyxy) + _rank(proposal, config) for proposal in proposed])
     kept = [proposed[i] for i in masks.nms(box_table(boxes, boxes), fineness, config.max_box_overlap)]
     stack = np.stack([proposal.mask for proposal in kept])
-    scores = np.array([proposal.score for proposal in kept])
-    return [kept[i] for i in masks.nms(mask_table(stack, stack), scores, config.max_mask_overlap)]
+    ranks = np.array([_rank(proposal, config) for proposal in kept])
+    return [kept[i] for i in masks.nms(mask_table(stack, stack), ranks, config.max_mask_overlap)]
+
+
+def _rank(proposal: MaskProposal, config: GridConfig) -> float:
+    return proposal.agreement if config.by_agreement else proposal.score
 
 
 @dataclass(frozen=True)
@@ -156,6 +186,7 @@ class Rough:
     iou: Floats  # (M,)
     stability: Floats  # (M,)
     object_score: Floats  # (M,)
+    agreement: Floats  # (M,); 0 if it was not asked for
     points_xy: Floats  # (M, 2) in px of the crop
 
     def __len__(self) -> int:
@@ -170,35 +201,42 @@ class Rough:
             self.iou[index],
             self.stability[index],
             self.object_score[index],
+            self.agreement[index],
             self.points_xy[index],
         )
 
+    def rank(self, config: GridConfig) -> Floats:
+        """What decides between duplicates, float (M,): the better one is higher."""
+        return self.agreement if config.by_agreement else self.iou
 
-def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig) -> Rough:
+
+def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig, agreed: Tensor | None = None) -> Rough:
     """The masks with good estimates among the K answers to each of N points, without duplicates by boxes.
 
-    points_xy: float (N, 2) in px of the crop. Empty masks are always dropped.
-    Stability is measured at low resolution; SAM measures it after enlarging.
+    points_xy: float (N, 2) in px of the crop.  agreed: the agreement of each answer, float (N, K).
+    Empty masks are always dropped. Stability is measured at low resolution; SAM measures it after enlarging.
     """
     k = answer.iou.shape[1]
     logits, iou = answer.logits.flatten(0, 1), answer.iou.flatten()
     score = answer.object_score.repeat_interleave(k)
+    agreed = torch.zeros_like(iou) if agreed is None else agreed.flatten()
     rows, index = devices.rows_of((iou >= config.min_iou) & (score >= config.min_object_score))
     drawn = logits[index]
     stability = masks.stability_score(drawn, config.stability_offset)
     sure, among = devices.rows_of((stability >= config.min_stability) & (drawn > 0).flatten(1).any(1))
     drawn, index = drawn[among], index[among]
-    estimates = torch.stack([iou[index].float(), stability[among], score[index].float()]).cpu().numpy()
-    ious, steady, present = np.asarray(estimates, dtype=np.float64)
+    estimates = torch.stack([iou[index].float(), stability[among], score[index].float(), agreed[index].float()])
+    ious, steady, present, agreements = np.asarray(estimates.cpu().numpy(), dtype=np.float64)
     rough = Rough(
         drawn,
         _boxes_of(drawn > 0),
         ious,
         steady,
         present,
+        agreements,
         points_xy[np.array([rows[i] // k for i in sure], dtype=np.int64)],
     )
-    return rough.take(masks.nms(box_table(rough.boxes, rough.boxes), rough.iou, config.max_box_overlap))
+    return rough.take(masks.nms(box_table(rough.boxes, rough.boxes), rough.rank(config), config.max_box_overlap))
 
 
 def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridConfig) -> MaskProposal | None:
@@ -217,6 +255,7 @@ def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridCo
     return MaskProposal(
         mask=mask,
         score=float(rough.iou[0]),
+        agreement=float(rough.agreement[0]),
         stability=float(rough.stability[0]),
         object_score=float(rough.object_score[0]),
         point_xy=(float(rough.points_xy[0, 0]) + x0, float(rough.points_xy[0, 1]) + y0),
@@ -229,13 +268,16 @@ def _search(
     predictor: ImagePredictor, crop: BoxPx, hw: tuple[int, int], points_per_side: int, config: GridConfig
 ) -> Iterator[MaskProposal]:
     """The objects that the grid of one crop finds, without duplicates by boxes."""
-    points = grid_points(points_per_side, (0, 0, crop[2] - crop[0], crop[3] - crop[1]))
-    batches = []
-    for begin in range(0, len(points), config.points_per_batch):
-        some = points[begin : begin + config.points_per_batch]
+    height, width = crop[3] - crop[1], crop[2] - crop[0]
+    points = grid_points(points_per_side, (0, 0, width, height))
+    size = len(points) if config.by_agreement else config.points_per_batch
+    found = []
+    for begin in range(0, len(points), size):
+        some = points[begin : begin + size]
         rows, answer = predictor.predict_points(some, min_iou=config.min_iou, min_object_score=config.min_object_score)
-        batches.append(trusted(answer, some[rows], config))
-    for rough in _best_of(batches, config):
+        agreed = agreement(answer.logits, some[rows], (height, width)) if config.by_agreement else None
+        found.append(trusted(answer, some[rows], config, agreed))
+    for rough in _best_of(found, config):
         proposal = finished(rough, crop, hw, config)
         if proposal is not None:
             yield proposal
@@ -244,7 +286,7 @@ def _search(
 def _best_of(batches: Sequence[Rough], config: GridConfig) -> list[Rough]:
     """The masks of all batches of a crop, one `Rough` each, without duplicates by boxes, best first."""
     boxes = np.concatenate([rough.boxes for rough in batches])
-    scores = np.concatenate([rough.iou for rough in batches])
+    scores = np.concatenate([rough.rank(config) for rough in batches])
     place = [(batch, row) for batch in batches for row in range(len(batch))]
     kept = masks.nms(box_table(boxes, boxes), scores, config.max_box_overlap)
     return [place[i][0].take([place[i][1]]) for i in kept]

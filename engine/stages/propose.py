@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 STAGE = "auto-masklets"  # its name in the records of trouble
 SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution
-SMALL_PX, SMALL_MIN_IOU, SMALL_MIN_STABILITY = 256, 0.55, 0.6  # models up to this input size, and their thresholds
+SMALL_PX, SMALL_MAX_OVERLAP = 256, 0.5  # models up to this input size, and the IoU above which two masks are duplicates
 SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are duplicates
 
 
@@ -128,7 +128,7 @@ def propose_video(
             seeds = proposals.propose(loaded, reader.read(0), config)
         except FloatingPointError as error:
             raise ModelFailed(f"{error} for {video.video_id} on the grid of frame 0") from error
-        seeds = sorted(seeds, key=lambda c: -c.score)[: s.settings.auto.max_objects]
+        seeds = seeds[: s.settings.auto.max_objects]
         if not seeds:
             return []
         prompts = {f"{i:03d}": Prompt(frame_idx=0, mask_rle=rle.encode(seed.mask)) for i, seed in enumerate(seeds)}
@@ -252,15 +252,15 @@ def speck_px(hw: tuple[int, int]) -> int:
 def grid(settings: AutoSettings, image_size: int) -> GridConfig:
     """The search on the first frame: SA-V's three scales, or one coarse grid for small models and the preset "quick".
 
-    image_size: of the model, px. SAM's thresholds and crops assume a confident model. Models up to 256 px need lower
-    thresholds and no crops.
+    image_size: of the model, px. SAM's thresholds and crops assume a model that rates its masks well. Models up to
+    256 px get no crops and no thresholds, and their proposals are ranked by agreement.
     """
     from model.proposals import GridConfig, Scale
 
     small = image_size <= SMALL_PX
     chosen = GridConfig()
     if small:
-        chosen = replace(chosen, min_iou=SMALL_MIN_IOU, min_stability=SMALL_MIN_STABILITY)
+        chosen = replace(chosen, by_agreement=True, min_iou=0.0, min_stability=0.0, max_mask_overlap=SMALL_MAX_OVERLAP)
     if settings.min_iou is not None:
         chosen = replace(chosen, min_iou=settings.min_iou)
     if settings.min_stability is not None:
@@ -272,7 +272,15 @@ def grid(settings: AutoSettings, image_size: int) -> GridConfig:
 
 def _seed(seed: MaskProposal) -> str:
     point = [round(float(v), 1) for v in seed.point_xy]
-    return json.dumps({"frame_idx": 0, "points_xy": [point], "labels": [1], "seed_score": round(seed.score, 4)})
+    return json.dumps(
+        {
+            "frame_idx": 0,
+            "points_xy": [point],
+            "labels": [1],
+            "seed_score": round(seed.score, 4),
+            "seed_agreement": round(seed.agreement, 4),
+        }
+    )
 
 
 def _pinned_checkpoint(s: Services, batch_id: str) -> Checkpoint:

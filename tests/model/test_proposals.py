@@ -89,12 +89,12 @@ def test_a_box_at_an_inner_edge_of_its_crop_is_cut_off(box, cut_off):
     assert proposals.is_cut_off(box, (0, 0, 80, 80), (160, 200), tolerance_px=2) is cut_off
 
 
-def proposal(box, score, crop=(0, 0, 160, 96), holes=()):
+def proposal(box, score, crop=(0, 0, 160, 96), holes=(), agreed=0.0):
     mask = np.zeros(HW, dtype=bool)
     mask[box[1] : box[3], box[0] : box[2]] = True
     for x0, y0, x1, y1 in holes:
         mask[y0:y1, x0:x1] = False
-    return MaskProposal(mask, score, 1.0, 1.0, (0.0, 0.0), box, crop)
+    return MaskProposal(mask, score, agreed, 1.0, 1.0, (0.0, 0.0), box, crop)
 
 
 def test_duplicates_by_box_go_to_the_finer_crop_and_then_to_the_better_score():
@@ -176,6 +176,42 @@ def test_size_and_place_decide_what_becomes_a_proposal(change, crop, box, fate):
         sides = [(crop[2] - crop[0]) / 16, (crop[3] - crop[1]) / 16] * 2
         expected = [edge * side + start for edge, side, start in zip(box, sides, crop[:2] * 2, strict=True)]
         assert found.box_xyxy == pytest.approx(expected, abs=2)
+
+
+def squares(*boxes):
+    """Logits (N, 1, 16, 16), one square for each click."""
+    logits = torch.full((len(boxes), 1, 16, 16), -8.0)
+    for i, (x0, y0, x1, y1) in enumerate(boxes):
+        logits[i, 0, y0:y1, x0:x1] = 8.0
+    return logits
+
+
+def test_agreement_is_how_alike_an_object_is_found_from_everywhere_in_it():
+    large, half, far = (0, 0, 8, 8), (0, 0, 8, 4), (12, 12, 16, 16)
+    clicks = np.array(
+        [[10.0, 10.0], [70.0, 30.0], [30.0, 70.0], [140.0, 140.0]]
+    )  # of a crop of 160 x 160: 10 px a cell
+    agreed = proposals.agreement(squares(large, large, half, far), clicks, (160, 160))[:, 0]
+    # Two other clicks in the square, one answered alike (IoU 1) and one by its half; one more counts as half agreed.
+    assert agreed.tolist() == pytest.approx([(1 + 0.5 + 0.5) / 3, (1 + 0.5 + 0.5) / 3, (0.5 + 0.5 + 0.5) / 3, 0.5])
+
+
+def test_agreement_takes_the_best_answer_of_each_click():
+    both = torch.cat([squares((0, 0, 8, 8), (8, 8, 16, 16)), squares((0, 0, 2, 2), (0, 0, 8, 8))], 1)
+    agreed = proposals.agreement(both, np.array([[1.0, 1.0], [5.0, 5.0]]), (16, 16))
+    assert agreed[0, 0] == pytest.approx((1 + 0.5) / 2)  # the second answer of the second click is the same square
+    assert agreed[1, 1] == pytest.approx((1 + 0.5) / 2)
+
+
+def test_by_agreement_the_mask_that_clicks_agree_on_wins_and_comes_first(loaded, picture):
+    sure, agreed = proposal((10, 10, 30, 30), 0.99, agreed=0.2), proposal((10, 11, 30, 30), 0.3, agreed=0.9)
+    other = proposal((100, 50, 120, 70), 0.5, agreed=0.5)
+    by_agreement = GridConfig(by_agreement=True)
+    assert proposals.without_duplicates([sure, other, agreed], by_agreement) == [agreed, other]
+    found = proposals.propose(loaded, picture, dataclasses.replace(EVERYTHING, by_agreement=True))
+    ranks = [c.agreement for c in found]
+    assert ranks == sorted(ranks, reverse=True) and ranks[0] > ranks[-1]
+    assert all(0 < rank <= 1 for rank in ranks)
 
 
 def test_proposals_are_masks_of_the_frame_with_their_origin(loaded, picture):
