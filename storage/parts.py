@@ -170,6 +170,8 @@ def commit_batch(
 
     def prepared(found: Marker) -> str | None:
         """The address of the file to commit for one part, or None if no row is left."""
+        if found.key != _part_key_of(kind, batch_id, found.video_id, found.sha256):  # a copied marker
+            raise PartDamaged(f"{found.key} is not a part of {kind} of batch {batch_id}, as its marker says")
         part_rows = _read(blobs, found)
         kept = [row for row in part_rows if keep(row)] if keep else part_rows
         if not kept:
@@ -224,8 +226,11 @@ def _name(what: str, value: str) -> str:
 
 
 def _part_key(kind: str, batch_id: str, video_id: str, data: bytes) -> str:
-    digest = hashlib.sha256(data).hexdigest()[:16]
-    return f"parts/{kind}/batch={_name('batch_id', batch_id)}/{_name('video_id', video_id)}-{digest}.parquet"
+    return _part_key_of(kind, batch_id, video_id, hashlib.sha256(data).hexdigest())
+
+
+def _part_key_of(kind: str, batch_id: str, video_id: str, sha256: str) -> str:
+    return f"parts/{kind}/batch={_name('batch_id', batch_id)}/{_name('video_id', video_id)}-{sha256[:16]}.parquet"
 
 
 def _marker_key(kind: str, batch_id: str, video_id: str) -> str:

@@ -207,6 +207,12 @@ class Tables:
         snapshot = self._load(table_name).current_snapshot()
         return snapshot.snapshot_id if snapshot else None
 
+    def row_count(self, table_name: str) -> int:
+        """Rows of the current snapshot, as its summary says: reads no manifest and no data file."""
+        snapshot = self._load(table_name).current_snapshot()
+        summary = snapshot.summary if snapshot else None
+        return int(summary.get("total-records") or 0) if summary else 0
+
     def data_files(self, table_name: str, snapshot_id: int) -> list[DataFile]:
         """The Parquet files of a snapshot, sorted by address."""
         table = self._load(table_name)
@@ -229,7 +235,7 @@ class Tables:
     def commit(self, table_name: str, parts: Sequence[Path | str], batch_id: str) -> Commit:
         """Add Parquet parts to a table in one snapshot. A batch that was committed before is not changed.
 
-        parts: local files or s3:// addresses, as `arrow.to_parquet` makes them; at least one.
+        parts: local files or s3:// addresses, as `arrow.to_parquet` makes them; at least one, none of another batch.
         Raises ValueError for no parts, CommitFailed, CommitUnknown.
         """
         from pyiceberg.exceptions import CommitFailedException
@@ -242,12 +248,16 @@ class Tables:
             if (done := _commit_of(table, batch_id)) is not None:
                 return done
             try:
-                table.add_files([str(part) for part in parts], snapshot_properties={BATCH_ID: batch_id})
+                table.add_files(
+                    [str(part) for part in parts],
+                    snapshot_properties={BATCH_ID: batch_id},
+                    check_duplicate_files=False,  # it reads a manifest for each earlier commit; a part has one batch
+                )
             except CommitFailedException as error:  # another process was faster: look again
                 last = error
                 _pause(attempt)
                 continue
-            except (ValueError, FileNotFoundError) as error:  # a part that is missing, of another schema, or in use
+            except (ValueError, FileNotFoundError) as error:  # a part that is missing or of another schema
                 raise CommitFailed(f"{table_name}, batch {batch_id}: {first_line(error)}") from error
             except Exception as error:
                 done = self._found_after(error, table_name, batch_id)

@@ -37,7 +37,7 @@ def run(
     from engine.demo import simulated_review
     from engine.services import connect
     from engine.serving.queue_process import QueueProcess
-    from engine.stages import batches
+    from engine.stages import admitted, batches
 
     settings = Settings()
     facts: dict[str, Any] = {}
@@ -52,8 +52,7 @@ def run(
             open_batches = batches.in_review(s.blobs)
             facts["batches"] = open_batches
             if simulate:
-                mine = batches.with_videos_from(s, videos)  # people may be at work on the others
-                chosen = [batch_id for batch_id in open_batches if batch_id in mine]
+                chosen = admitted.from_source(s.blobs, open_batches, videos)  # people may be at work on the others
                 tally, facts["releases"] = simulated_review.close_reviews(s, chosen, queue.check, console.print_dim)
                 facts["simulated"] = tally.as_json()
             if as_json:

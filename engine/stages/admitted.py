@@ -5,8 +5,10 @@
                       frames.json   the source's time of each frame; what was changed, such as "deinterlaced"
                       truth.json    ground truth, where the source has it
                       imported      empty: an import has admitted it, so no model proposes for it
+    uncommitted/videos/<video_id>             empty: made before the record, deleted when its batch is marked
+    uncommitted/batches/<batch_id>.json       the videos of a batch and their splits, until it is marked
 
-A run that was killed leaves records that no table has; the next run commits them. Knows nothing of sources.
+A run that was killed leaves its files below `uncommitted/`; the next run commits them. Knows nothing of sources.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +26,12 @@ from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage import parts
-from storage.blobs.base import BlobDamaged, BlobMissing, Blobs
+from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
 from storage.normalise import Normalised
 from storage.records import Video, content_id
 
 _VIDEO = TypeAdapter(Video)
+_UNCOMMITTED = "uncommitted/"
 
 
 def folder(video_id: str) -> str:
@@ -63,73 +66,123 @@ def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: byt
     blobs.write(f"{here}/frames.json", json.dumps({"source_s": made.timestamps, "changes": made.changes}).encode())
     if imported:  # before the record: nobody may see the video without this
         blobs.create(f"{here}/imported", b"")
-    return blobs.create(f"{here}/record.json", _VIDEO.dump_json(record))
+    ours = blobs.create(_waiting(record.video_id), b"")
+    if blobs.create(f"{here}/record.json", _VIDEO.dump_json(record)):
+        return True
+    if ours:  # the other process made its own before the record: it has committed the video and removed it
+        blobs.delete(_waiting(record.video_id))
+    return False
 
 
 def commit(s: Services, uris: set[str]) -> tuple[str | None, list[Video]]:
-    """Commits every admitted video that the table does not have, and marks batches whose mark was lost.
+    """Commits every admitted video that is not committed yet, and marks its batch.
 
     The videos from `uris` become one batch. Videos that a killed run over another source left become another batch, and
     so do an import's: each batch is later treated as a whole. Returns the id of the batch from `uris` (or of another
-    batch if that is empty), and the videos.
+    batch if that is empty), and the videos. Its cost follows these videos, not those that were committed before.
     """
-    keys = [key.split("/") for key in s.blobs.keys("videos/")]
-    imported = {key[1] for key in keys if key[-1] == "imported"}
-    table = s.tables.scan("videos", columns=["video_id", "batch_id", "split"])
-    batch_of = dict(zip(table["video_id"].to_pylist(), table["batch_id"].to_pylist(), strict=True))
-    _repair_marks(s, batch_of, imported)
-    splits = table["split"].to_pylist()
-    waiting = sorted(key[1] for key in keys if key[-1] == "record.json" and key[1] not in batch_of)
+    batch_id, done = None, list[Video]()
+    begun, waiting = _uncommitted(s.blobs)
+    while begun:
+        for batch_id in begun:
+            done += _finish(s, batch_id)
+        begun, waiting = _uncommitted(s.blobs)
     records = [record for video_id in waiting if (record := read_record(s.blobs, video_id)) is not None]
-    batch_id = None
+    imported = {r.video_id for r in records if s.blobs.exists(f"{folder(r.video_id)}/imported")}
     for kind in itertools.product((False, True), (False, True)):  # (from these uris, imported)
         group = [r for r in records if (r.source_uri in uris, r.video_id in imported) == kind]
         if group:
-            batch_id = _commit_batch(s, group, splits, imported=kind[1])
-    return batch_id, records
+            batch_id = _begin(s, group, imported=kind[1])
+            _finish(s, batch_id)
+    return batch_id, done + records
 
 
-def _repair_marks(s: Services, batch_of: dict[str, str], imported: set[str]) -> None:
-    marked = batches.reached(s.blobs)
-    for batch_id in sorted(set(batch_of.values()) - set(marked)):
-        videos = sorted(v for v, b in batch_of.items() if b == batch_id)
-        _mark(s, batch_id, videos, imported.issuperset(videos))
+def from_source(blobs: Blobs, batch_ids: Iterable[str], source: str) -> list[str]:
+    """Those of the batches with a video of this folder or S3 prefix. Reads a record for each of their videos."""
+    if source.startswith("s3://"):
+        prefix = source.rstrip("/") + "/"
+        return [b for b in batch_ids if any(uri.startswith(prefix) for uri in _addresses(blobs, b))]
+    place = Path(source).resolve()
+    return [b for b in batch_ids if any(place in Path(uri).resolve().parents for uri in _addresses(blobs, b))]
 
 
-def _commit_batch(s: Services, records: Sequence[Video], splits: list[str], imported: bool) -> str:
-    """Commits videos as a batch and returns its id. splits: of all earlier videos; the new ones are appended."""
-    video_ids = [record.video_id for record in records]
-    batch_id = content_id("batch", *video_ids)
-    chosen = _splits(records, splits, s.settings.ingest.held_out_share)
-    for record in records:
-        row = replace(record, batch_id=batch_id, split=chosen[record.video_id])
-        parts.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=record.video_id, rows=[row])
-        splits.append(row.split)
-    parts.commit_batch(s.blobs, s.tables, "videos", batch_id)
-    _mark(s, batch_id, video_ids, imported)
+def _addresses(blobs: Blobs, batch_id: str) -> Iterator[str]:
+    records = (read_record(blobs, video_id) for video_id in batches.video_ids(blobs, batch_id))
+    return (record.source_uri for record in records if record is not None)
+
+
+def _waiting(video_id: str) -> str:
+    return f"{_UNCOMMITTED}videos/{video_id}"
+
+
+def _begun(batch_id: str) -> str:
+    return f"{_UNCOMMITTED}batches/{batch_id}.json"
+
+
+def _uncommitted(blobs: Blobs) -> tuple[list[str], list[str]]:
+    """The batches that were begun and not marked, and the videos that are not committed, in these or in no batch."""
+    keys = list(blobs.keys(_UNCOMMITTED))
+    videos = [key.removeprefix(_waiting("")) for key in keys if key.startswith(_waiting(""))]
+    return [Path(key).stem for key in keys if key.endswith(".json")], videos
+
+
+def _begin(s: Services, records: Sequence[Video], imported: bool) -> str:
+    """Decides which videos are a batch, and the split of each. Returns the batch's id."""
+    batch_id = content_id("batch", *(record.video_id for record in records))
+    splits = _splits(records, s.tables.row_count("videos"), s.settings.ingest.held_out_share)
+    s.blobs.create(_begun(batch_id), json.dumps({"imported": imported, "splits": splits}, sort_keys=True).encode())
     return batch_id
 
 
-def _mark(s: Services, batch_id: str, video_ids: Sequence[str], imported: bool) -> None:
-    facts = {"videos": video_ids} | ({"imported": True} if imported else {})
+def _finish(s: Services, batch_id: str) -> list[Video]:
+    """Commits a batch that was begun, and marks it. Returns the records of its videos; none if another process did it.
+
+    May be killed and run again.
+    """
+    key = _begun(batch_id)
+    try:
+        begun = read_json(s.blobs, key)
+    except BlobMissing:
+        return []
+    if not isinstance(splits := begun.get("splits"), dict) or not isinstance(imported := begun.get("imported"), bool):
+        raise BlobDamaged(f"{key}: the splits of its videos, or whether they are imported, is missing")
+    records = []
+    for video_id, split in sorted(splits.items()):
+        record = read_record(s.blobs, video_id)
+        assert record is not None  # records are never deleted
+        records.append(record)
+        row = replace(record, batch_id=batch_id, split=str(split))
+        parts.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=video_id, rows=[row])
+    parts.commit_batch(s.blobs, s.tables, "videos", batch_id)
+    facts = {"videos": sorted(splits)} | ({"imported": True} if imported else {})
     batches.mark(s.blobs, batch_id, BatchStage.INGESTED, facts)
+    for video_id in splits:  # before `key`: a video without its batch here would become another batch
+        s.blobs.delete(_waiting(video_id))
+    s.blobs.delete(key)
+    return records
 
 
-def _splits(records: Sequence[Video], earlier: Sequence[str], share: float) -> dict[str, str]:
-    """The split of each new video. Splits that a source names count only if it holds out videos itself."""
+def _splits(records: Sequence[Video], earlier: int, share: float) -> dict[str, str]:
+    """The split of each new video. Splits that a source names count only if it holds out videos itself.
+
+    earlier: number of the videos that were committed before.
+    """
     named = {record.video_id: record.split for record in records if record.split}
     if "val" not in named.values():
         named = {video_id: split for video_id, split in named.items() if split == "test"}
     free = [record.video_id for record in records if record.video_id not in named]
-    held_out = _held_out(free, [*earlier, *named.values()], share)
+    held_out = _held_out(free, earlier, share)
     return named | {video_id: "val" if video_id in held_out else "train" for video_id in free}
 
 
-def _held_out(new: Sequence[str], splits: Sequence[str], share: float) -> set[str]:
-    """Which of the new videos are held out, so that the share holds over all videos; earlier ones keep their split.
+def _held_out(new: Sequence[str], earlier: int, share: float) -> set[str]:
+    """Which of the new videos are held out, so that the share holds over all videos whose split it decides.
 
     The choice follows from the ids alone, which are hashes of the bytes, so it cannot prefer any kind of video.
     """
-    wanted = math.floor(share * (len(new) + len(splits)) + 0.5) - sum(split == "val" for split in splits)
+
+    def wanted(count: int) -> int:
+        return math.floor(share * count + 0.5)
+
     by_hash = sorted(new, key=lambda video_id: content_id("split", video_id))
-    return set(by_hash[: max(0, wanted)])
+    return set(by_hash[: wanted(earlier + len(new)) - wanted(earlier)])

@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
@@ -64,15 +63,6 @@ def videos(s: Services, batch_id: str) -> list[Video]:
 def is_import(blobs: Blobs, batch_id: str) -> bool:
     """Did an import admit this batch? Then the import fills it, and no model proposes for it."""
     return bool((facts(blobs, batch_id, BatchStage.INGESTED) or {}).get("imported"))
-
-
-def with_videos_from(s: Services, source: str) -> set[str]:
-    """The batches with videos of this folder or S3 prefix."""
-    rows = s.tables.videos()
-    if source.startswith("s3://"):
-        return {v.batch_id for v in rows if v.source_uri.startswith(source.rstrip("/") + "/")}
-    folder = Path(source).resolve()
-    return {v.batch_id for v in rows if folder in Path(v.source_uri).resolve().parents}
 
 
 def mark(blobs: Blobs, batch_id: str, name: str, facts: Mapping[str, Any]) -> bool:

@@ -69,7 +69,7 @@ def _admit(s: Services, source: str | None, progress: Progress | None, for_impor
         shutil.rmtree(work, ignore_errors=True)  # left by a killed run
         work.mkdir(parents=True, exist_ok=True)
         listing = list_files(s, opened, for_import)
-        seen = set(s.blobs.keys("sources/"))
+        seen = set(s.blobs.keys(listing.markers))
         new = [file for file in listing.files if not {file.marker, file.ignored_marker} & seen]
         if new:
             check_create_only(s.blobs)

@@ -38,6 +38,7 @@ class SourceFile:
 
     key: str  # below the source
     uri: str
+    markers: str  # where the markers of the source's files are
     fingerprint: str  # includes the ground-truth file's, so a corrected truth retries the video
     truth: str | None  # key of the ground-truth file
     usually_no_video: bool  # by its suffix
@@ -45,17 +46,18 @@ class SourceFile:
 
     @property
     def marker(self) -> str:
-        return f"sources/{content_id(self.uri, self.fingerprint)}.json"
+        return f"{self.markers}{content_id(self.uri, self.fingerprint)}.json"
 
     @property
     def ignored_marker(self) -> str:
-        return f"sources/{content_id(self.uri, self.fingerprint)}.ignored"
+        return f"{self.markers}{content_id(self.uri, self.fingerprint)}.ignored"
 
 
 @dataclass(frozen=True)
 class Listing:
     """What a source holds."""
 
+    markers: str  # the prefix of the markers of its files: a run lists those of no other source
     files: list[SourceFile]
     skipped: int  # files skipped by their names
     denied: list[str]  # addresses of folders that we may not list
@@ -86,7 +88,7 @@ def list_files(s: Services, source: Blobs, only: Only | None = None) -> Listing:
     found = {key: mark for key, mark in source.entries(closed=denied.append) if not key.startswith(own)}
     if "." in denied:
         raise NoSource(f"{source.uri}: permission denied")
-    files, skipped = [], 0
+    files, skipped, markers = [], 0, f"sources/{content_id(source.uri)}/"
     for key, fingerprint in found.items():
         suffix = Path(key).suffix.lower()
         if key.rsplit("/", 1)[-1].startswith(".") or suffix in UNFINISHED:
@@ -99,13 +101,14 @@ def list_files(s: Services, source: Blobs, only: Only | None = None) -> Listing:
                 SourceFile(
                     key,
                     _address(source, key),
+                    markers,
                     " ".join([fingerprint, *(found[name] for name in beside)]),
                     truth if truth in found else None,
                     suffix in NO_VIDEO,
                     notes,
                 )
             )
-    return Listing(files, skipped, [_address(source, key) for key in denied])
+    return Listing(markers, files, skipped, [_address(source, key) for key in denied])
 
 
 def as_utf8(text: str) -> str:

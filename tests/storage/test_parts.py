@@ -122,6 +122,14 @@ def test_a_damaged_part_is_not_read(disk, masklet):
         parts.read_part(disk, marker)
 
 
+def test_the_part_of_a_batch_cannot_be_committed_as_one_of_another_batch(disk, tables, masklet):
+    parts.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
+    disk.write("commits/masklets/b2/v1.json", disk.read("commits/masklets/b1/v1.json"))
+    with pytest.raises(parts.PartDamaged, match="batch=b1/v1-.* is not a part of masklets of batch b2"):
+        parts.commit_batch(disk, tables, "masklets", "b2")
+    assert tables.snapshot_id("masklets") is None
+
+
 def test_a_malformed_marker_is_named(disk):
     disk.write("commits/masklets/b1/v1.json", b"{}")
     with pytest.raises(parts.PartError, match="commits/masklets/b1/v1.json: not a marker"):

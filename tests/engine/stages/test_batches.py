@@ -1,11 +1,7 @@
 """Batches: their marks, their order, and damaged marks."""
 
-from types import SimpleNamespace
-from typing import cast
-
 import pytest
 
-from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage.blobs.base import BlobDamaged
@@ -36,19 +32,6 @@ def test_the_first_mark_of_a_stage_stays(tmp_path):
 def test_an_invalid_batch_id_never_becomes_a_path(tmp_path, name):
     with pytest.raises(ValueError, match="not a batch id"):
         batches.mark(LocalBlobs(tmp_path), name, BatchStage.INGESTED, {})
-
-
-def test_the_batches_of_a_folder_are_those_with_videos_in_it(tmp_path):
-    places = {
-        "a": f"{tmp_path}/clips/x.mp4",
-        "b": f"{tmp_path}/clips-2/x.mp4",
-        "c": "s3://b/p/x.mp4",
-        "d": "s3://b/p2/x",
-    }
-    rows = [SimpleNamespace(batch_id=name, source_uri=place) for name, place in places.items()]
-    s = cast(Services, SimpleNamespace(tables=SimpleNamespace(videos=lambda: rows)))  # only the table is asked
-    assert batches.with_videos_from(s, f"{tmp_path}/clips-2/../clips/") == {"a"}
-    assert batches.with_videos_from(s, "s3://b/p") == batches.with_videos_from(s, "s3://b/p/") == {"c"}
 
 
 @pytest.mark.parametrize("written", [b"", b"[]", b"{", b"\xff\xfe"])

@@ -330,12 +330,15 @@ def test_a_run_that_died_before_its_markers_refuses_nothing_twice(s, source, mon
     assert [os.path.basename(q.subject) for q in s.tables.quarantine()] == ["a.mp4", "b.mp4"]
 
 
-def test_a_run_that_died_between_the_table_and_its_mark_is_repaired(s, clips):
-    first = ingest.admit(s)
-    s.blobs.delete(f"batches/{first.batch_id}/{BatchStage.INGESTED}.json")
+def test_a_run_that_died_between_the_table_and_its_mark_is_repaired(s, clips, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "mark", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest.admit(s)
+    assert len(s.tables.videos()) == 3 and batches.pending(s.blobs, BatchStage.PROPOSED) == []
     again = ingest.admit(s)
-    assert again.batch_id is None
-    assert batches.pending(s.blobs, BatchStage.PROPOSED) == [first.batch_id]
+    assert (again.admitted, again.unchanged) == (3, 3)
+    assert batches.pending(s.blobs, BatchStage.PROPOSED) == [again.batch_id]
     assert len(s.tables.videos()) == 3
 
 

@@ -1,0 +1,214 @@
+"""Admitted videos become batches: wherever a run is killed, and at a cost that does not grow with the store."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from pyiceberg.io.pyarrow import PyArrowFileIO
+
+from engine.services import Services, connect
+from engine.settings import IngestSettings, Settings
+from engine.stages import admitted, batches, ingest
+from engine.stages.batches import BatchStage
+from storage import arrow, parts
+from storage.blobs.base import BlobDamaged
+from storage.blobs.folder import LocalBlobs
+from storage.normalise import Normalised
+from storage.records import Video, content_id
+from tests.storage import rows
+from tests.storage.made_videos import make, numbered
+
+MADE = Normalised(
+    height=24,
+    width=32,
+    frame_count=12,
+    duration_s=0.5,
+    source_fps=24.0,
+    variable_rate=False,
+    rotation=0,
+    timestamps=(0.0,) * 12,
+    changes=(),
+)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def s(tmp_path):
+    with connect(Settings(home=tmp_path / "home", ingest=IngestSettings(held_out_share=0.34))) as services:
+        yield services
+
+
+def write(s: Services, number: int, imported: bool = False, uri: str | None = None) -> bool:
+    """Admits a video of no content. Its id has 16 digits, as all ids have."""
+    video_id = f"{number:016x}"
+    record = rows.make_video(video_id, batch_id="", split="", source_uri=uri or f"/in/{video_id}.mp4")
+    (s.home / "video.mp4").write_bytes(video_id.encode())
+    return admitted.write(s.blobs, record, s.home / "video.mp4", MADE, None, imported)
+
+
+def admit(s: Services, numbers: range) -> str:
+    for number in numbers:
+        assert write(s, number)
+    batch_id, _ = admitted.commit(s, {f"/in/{number:016x}.mp4" for number in numbers})
+    assert batch_id is not None
+    return batch_id
+
+
+def test_a_commit_that_is_killed_at_any_write_is_completed_by_the_next(s, monkeypatch):
+    left = [0]  # writes until the process is killed; negative for never
+
+    def killing(name):
+        real = getattr(LocalBlobs, name)
+
+        def call(*arguments):
+            left[0] -= 1
+            if left[0] == -1:
+                raise Killed
+            return real(*arguments)
+
+        monkeypatch.setattr(LocalBlobs, name, call)
+
+    killing("create")
+    killing("delete")
+    count, killed = 0, True
+    while killed:
+        left[0] = -1
+        for number in range(3 * count, 3 * count + 3):
+            assert write(s, number, imported=number == 3 * count)
+        left[0] = count
+        try:
+            admitted.commit(s, set())
+            killed = False
+        except Killed:
+            left[0] = -1
+            admitted.commit(s, set())
+        count += 1
+    assert count > 15, "two batches of a begin, parts and markers, a mark, and what is deleted"
+    table = s.tables.scan("videos", columns=["video_id", "batch_id"]).to_pylist()
+    assert sorted(int(row["video_id"], 16) for row in table) == list(range(3 * count))
+    members = {b: batches.video_ids(s.blobs, b) for b in batches.reached(s.blobs)}
+    assert Counter((row["batch_id"], row["video_id"]) for row in table) == Counter(
+        (b, v) for b, videos in members.items() for v in videos
+    )
+    imported = {v for b, videos in members.items() if batches.is_import(s.blobs, b) for v in videos}
+    assert imported == {f"{number:016x}" for number in range(0, 3 * count, 3)}
+    assert list(s.blobs.keys("uncommitted/")) == []
+
+
+def test_of_two_processes_with_the_same_bytes_one_admits_them_and_nothing_is_left(s, monkeypatch):
+    assert write(s, 1)
+    assert not write(s, 1), "the first has not committed it yet"
+    assert list(s.blobs.keys("uncommitted/")) == ["uncommitted/videos/0000000000000001"]
+    admit(s, range(2, 3))
+    assert not write(s, 1), "the first has committed it meanwhile"
+    assert list(s.blobs.keys("uncommitted/")) == []
+    assert admitted.commit(s, set()) == (None, [])
+    assert len(s.tables.videos()) == 2
+
+
+def test_a_batch_that_another_process_completes_meanwhile_is_not_committed_again(s, monkeypatch):
+    real, done = parts.commit_batch, []
+
+    def slow(*arguments, **named):
+        if not done:
+            done.append(True)
+            assert admitted.commit(s, set())[1], "the other process finds the batch and completes it"
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(parts, "commit_batch", slow)
+    batch_id = admit(s, range(3))
+    assert [row.batch_id for row in s.tables.videos()] == [batch_id] * 3
+    assert s.tables.row_count("videos") == 3
+    assert batches.pending(s.blobs, BatchStage.PROPOSED) == [batch_id]
+    assert admitted._finish(s, batch_id) == []
+
+
+def test_a_damaged_list_of_a_begun_batch_is_an_error_that_names_it(s):
+    s.blobs.write("uncommitted/batches/0123456789abcdef.json", b'{"splits": []}')
+    with pytest.raises(BlobDamaged, match=r"uncommitted/batches/0123456789abcdef.json: the splits"):
+        admitted.commit(s, set())
+
+
+def test_the_share_is_of_the_videos_whose_split_it_decides(s):
+    """Held-out videos of an import do not use up the share, and an import without any does not fill it."""
+    for number in range(40):
+        record = rows.make_video(f"{number:016x}", batch_id="", split="val" if number < 30 else "train")
+        (s.home / "video.mp4").write_bytes(b"v")
+        admitted.write(s.blobs, record, s.home / "video.mp4", MADE, None, True)
+    admitted.commit(s, set())
+    admit(s, range(40, 60))
+    splits = [video.split for video in s.tables.videos()]
+    assert (splits[:40].count("val"), splits[40:].count("val")) == (30, 6)  # 0.34 * 60 - 0.34 * 40, each rounded
+
+
+def test_the_batches_of_a_folder_are_those_with_videos_in_it(s, tmp_path):
+    places = [f"{tmp_path}/clips/x.mp4", f"{tmp_path}/clips-2/x.mp4", "s3://b/p/x.mp4", "s3://b/p2/x"]
+    found = []
+    for number, place in enumerate(places):
+        write(s, number, uri=place)
+        found.append(admitted.commit(s, {place})[0] or "")
+    a, b, c, d = found
+    assert admitted.from_source(s.blobs, [a, b, c, d], f"{tmp_path}/clips-2/../clips/") == [a]
+    assert admitted.from_source(s.blobs, [a, b, d], "s3://b/p") == []
+    assert admitted.from_source(s.blobs, [a, b, c, d], "s3://b/p/") == [c]
+
+
+def test_an_ingest_costs_the_same_with_10_and_with_1000_videos_in_the_store(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    make(source / "new.mp4", [numbered(i) for i in range(24)])
+    costs = {}
+    for videos in (10, 1000):
+        with connect(Settings(home=tmp_path / str(videos))) as s:
+            for first in range(0, videos, min(videos, 50)):
+                fill(s, range(first, first + min(videos, 50)))
+            with monkeypatch.context() as patch:
+                costs[videos] = counted(patch)
+                report = ingest.admit(s, str(source))
+            assert report.admitted == 1 and s.tables.row_count("videos") == videos + 1
+    assert costs[10] == costs[1000]
+    assert costs[10]["keys"] == 3 and costs[10]["new_input"] > 3, "what is counted is what happens"
+
+
+def fill(s: Services, numbers: range) -> None:
+    """A batch of these videos, as earlier runs of ingest over another source left it; its rows are in one file."""
+    ids = [f"{number:016x}" for number in numbers]
+    batch_id = content_id("batch", *ids)
+    videos = [rows.make_video(video_id, batch_id=batch_id) for video_id in ids]
+    root = Path(s.blobs.uri)
+    files = {f"videos/{video_id}/record.json": b"{}" for video_id in ids}
+    files |= {f"sources/0123456789abcdef/{video_id}.json": b"{}" for video_id in ids}
+    files[part := f"parts/videos/{batch_id}.parquet"] = arrow.to_parquet(Video, videos)
+    for key, data in files.items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(data)
+    s.tables.commit("videos", [root / part], batch_id)
+    batches.mark(s.blobs, batch_id, BatchStage.INGESTED, {"videos": ids})
+
+
+def counted(patch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts the requests to the store, the keys that it lists, and the files of tables that are opened."""
+    counts = Counter[str]()
+
+    def count(owner, name):
+        real = getattr(owner, name)
+
+        def call(*arguments, **named):
+            counts[name] += 1
+            answer = real(*arguments, **named)
+            if name != "entries":
+                return answer
+            found = list(answer)
+            counts["listed"] += len(found)
+            return iter(found)
+
+        patch.setattr(owner, name, call)
+
+    for name in ("read", "write", "create", "exists", "keys", "entries", "size", "delete", "fetch", "local"):
+        count(LocalBlobs, name)
+    for name in ("new_input", "new_output", "delete"):
+        count(PyArrowFileIO, name)
+    return counts
