@@ -56,6 +56,17 @@ def area(counts: bytes, height: int, width: int) -> int:
     return int(_runs(counts, height, width)[1::2].sum())
 
 
+def spans(counts: bytes, height: int, width: int) -> NDArray[np.int64]:
+    """The object's pixels without decoding: int64 (R, 2), each row a run from its first pixel up to its end (excluded).
+
+    A pixel is column * height + row; the rows are sorted. An empty mask gives (0, 2). Raises BadRle.
+    """
+    ends = np.cumsum(_runs(counts, height, width))
+    last = len(ends) // 2 * 2  # a background run at the end has no object after it
+    found: NDArray[np.int64] = ends[:last].reshape(-1, 2)
+    return found[found[:, 0] < found[:, 1]]
+
+
 def problem(counts: bytes, height: int, width: int) -> str | None:
     """One line about what is wrong with these counts, or None for valid counts. Never raises, for any bytes."""
     try:

@@ -1,13 +1,42 @@
-"""When a simulated person is satisfied with a masklet. Knows nothing about tickets."""
+"""When a simulated person is satisfied with a masklet, and how often they err. Knows nothing about the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import exp
 
 from engine.protocols import annotator
 from storage import iou, rle
-from storage.records import Masklet
+from storage.records import Masklet, Verdict, content_id
+
+_WRONG = {Verdict.ACCEPT: Verdict.REFINE, Verdict.REFINE: Verdict.ACCEPT, Verdict.REJECT: Verdict.REFINE}
+
+
+@dataclass(frozen=True)
+class HumanNoise:
+    """How often a simulated verifier errs.
+
+    Right at the threshold, the verdict is a matter of chance. Away from it, errors fade, but some remain everywhere:
+    wrong keys and lapses of attention. The probability of an error is lapse + (even - lapse) * exp(-|margin| / width).
+    """
+
+    lapse: float = 0.01  # probability of an error far from the threshold
+    even: float = 0.5  # at the threshold
+    width: float = 0.03  # distance, in IoU, in which the difference between the two falls to 37 %
+
+    def verdict(self, right: Verdict, margin: float, ticket_id: str, person: str) -> Verdict:
+        """The verdict of a person who should say `right`. The same person on the same ticket says the same again.
+
+        margin: how far the masklet is from the threshold, in IoU.
+        An error turns accept into refine, and the other verdicts as `_WRONG` says.
+        """
+        error = self.lapse + (self.even - self.lapse) * exp(-abs(margin) / self.width)
+        drawn = int(content_id("human noise", ticket_id, person), 16) / 16**16
+        return _WRONG[right] if drawn < error else right
+
+
+EXACT = HumanNoise(lapse=0.0, even=0.0)  # verdicts follow the truth
 
 
 @dataclass(frozen=True)
@@ -23,11 +52,16 @@ class AnnotatorPolicy:
     corrections: int = 3  # frames to correct with the model before painting the rest
     one_each: bool = True  # a second candidate of one object is a duplicate
     attempts: int = 2  # track tickets of one object before it is rejected as untrackable
+    noise: HumanNoise = EXACT  # of verdicts; HumanNoise() for experiments that measure how well verdicts are foretold
 
     def satisfied(self, masklet: Masklet, target: Masklet) -> bool:
         """Whether the masklet is good enough for the true object `target`."""
+        return self.margin(masklet, target) >= 0
+
+    def margin(self, masklet: Masklet, target: Masklet) -> float:
+        """How far the masklet is above what satisfies; negative below it. In IoU, or in shares of the frames."""
         ious = iou.frame_ious(masklet, aligned(target, masklet.frame_idx)).values()
-        return annotator.satisfied(list(ious), mean=self.accept_mean, frame=self.accept_frame, share=self.accept_share)
+        return annotator.margin(list(ious), mean=self.accept_mean, frame=self.accept_frame, share=self.accept_share)
 
 
 def aligned(truth: Masklet, frame_idx: Sequence[int]) -> Masklet:

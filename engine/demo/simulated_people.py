@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from annotation_queue.client import QueueClient
@@ -122,21 +123,29 @@ class Desk:
     def _verify(self, client: QueueClient, ticket: Ticket) -> Tally:
         masklet = client.masklet(ticket)
         assert masklet is not None  # every verify ticket has a masklet
-        target, best = self._match(masklet)
+        verdict, reasons = self._verdict(ticket, masklet)
         seconds = WATCH_S * len(masklet.frame_idx)
-        reasons: tuple[Reason, ...] = ()
-        if target is None:
-            verdict, reasons = Verdict.REJECT, (Reason.NOT_AN_OBJECT,)
-        elif self._is_duplicate(ticket, target):
-            verdict, reasons = Verdict.REJECT, (Reason.DUPLICATE,)
-        elif self._policy.satisfied(masklet, target):
-            verdict = Verdict.ACCEPT
-        elif ticket.attempt // 2 >= self._policy.attempts:  # every second ticket of a chain is a track ticket
-            verdict, reasons = Verdict.REJECT, (Reason.UNTRACKABLE,)
-        else:
-            verdict, reasons = Verdict.REFINE, (Reason.DRIFT if best > 0.75 else Reason.WRONG_BOUNDARY,)
         client.finish(ticket, verdict=verdict, reasons=reasons, frame_idx=0, seconds=seconds)
         return Tally(verdicts=Counter([verdict.value]), modelled_s=seconds)
+
+    def _verdict(self, ticket: Ticket, masklet: Masklet) -> tuple[Verdict, tuple[Reason, ...]]:
+        """What the ticket's holder says about a masklet, and why."""
+        policy = self._policy
+        target, best = self._match(masklet)
+        if target is None:
+            right, reason, margin = Verdict.REJECT, Reason.NOT_AN_OBJECT, best - policy.same_object
+        elif self._is_duplicate(ticket, target):
+            right, reason, margin = Verdict.REJECT, Reason.DUPLICATE, inf
+        else:
+            margin = policy.margin(masklet, target)
+            right = Verdict.ACCEPT if margin >= 0 else Verdict.REFINE
+            reason = Reason.DRIFT if best > 0.75 else Reason.WRONG_BOUNDARY
+        verdict = policy.noise.verdict(right, margin, ticket.ticket_id, ticket.leased_by or "")
+        if verdict is Verdict.ACCEPT:
+            return verdict, ()
+        if verdict is Verdict.REFINE and ticket.attempt // 2 >= policy.attempts:
+            return Verdict.REJECT, (Reason.UNTRACKABLE,)  # every second ticket of a chain is a track ticket
+        return verdict, (reason if verdict is right else Reason.WRONG_BOUNDARY,)
 
     def _select(self, client: QueueClient, ticket: Ticket) -> Tally:
         """Adds every object that no candidate shows, each under a ticket of its own."""

@@ -27,15 +27,15 @@ def worst_frame(overlaps: Mapping[int, float], done: Collection[int]) -> int | N
     return min(left, key=lambda frame: (left[frame], frame), default=None)
 
 
-def satisfied(ious: Collection[float], *, mean: float, frame: float, share: float) -> bool:
-    """Whether a masklet is good enough: its mean IoU, and the share of its frames with an IoU above `frame`.
+def margin(ious: Collection[float], *, mean: float, frame: float, share: float) -> float:
+    """How far a masklet is above what satisfies (below: negative), by the condition that it meets worst.
 
-    False if there are no frames.
+    The conditions: its mean IoU, and the share of its frames with an IoU above `frame`. -1 if there are no frames.
     """
     if not ious:
-        return False
+        return -1.0
     right = sum(iou > frame for iou in ious) / len(ious)
-    return sum(ious) / len(ious) >= mean and right >= share
+    return min(sum(ious) / len(ious) - mean, right - share)
 
 
 def click_on(

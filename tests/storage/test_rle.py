@@ -30,6 +30,19 @@ def test_a_mask_survives_the_round_trip(mask):
     assert rle.problem(counts, height, width) is None
 
 
+@settings(deadline=None)
+@given(masks)
+def test_spans_are_the_pixels_of_the_object(mask):
+    height, width = mask.shape
+    spans = rle.spans(rle.encode(mask), height, width)
+    found = np.zeros(height * width, dtype=bool)
+    for first, end in spans:
+        assert first < end
+        found[first:end] = True
+    assert np.array_equal(found.reshape(width, height).T, mask)
+    assert np.array_equal(np.sort(spans.ravel()), spans.ravel())
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 @settings(deadline=None)
 @given(masks)

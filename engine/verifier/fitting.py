@@ -1,0 +1,148 @@
+"""The verifier: foretells what people will say about a candidate, with a calibrated probability.
+
+Pure: takes candidates that were judged, gives a frozen verifier. The same candidates give the same verifier, so it is
+stored as its table of examples and fitted again when it is needed: no file with code of a stranger is ever loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.verifier.features import FEATURES, Numbers
+from engine.verifier.judged import Judged
+from storage.records import Verdict
+from storage.wording import counted
+
+if TYPE_CHECKING:
+    from sklearn.calibration import CalibratedClassifierCV
+
+Truth = NDArray[np.bool_]
+
+FOLDS = 5
+LEAST, LEAST_OF_EACH, LEAST_VIDEOS = 60, 10, 4  # verdicts; of each answer; videos with each answer
+
+
+class TooFewVerdicts(Exception):
+    """People have judged too few candidates to fit a verifier."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the verifier says about candidates: two probabilities for each, float64 (N,)."""
+
+    accept: Numbers
+    reject: Numbers  # 0 if too few candidates were rejected to tell
+
+    @property
+    def doubt(self) -> Numbers:
+        """How little the verifier knows whether a person accepts: 0 is sure, 1 is even."""
+        return 1 - np.abs(2 * self.accept - 1)
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A fitted verifier."""
+
+    accept: CalibratedClassifierCV
+    reject: CalibratedClassifierCV | None  # None: too few rejected candidates
+
+    def score(self, features: Numbers) -> Scores:
+        """The probabilities of candidates. features: (N, len(FEATURES)), as `features.table_of` gives them."""
+        if not len(features):
+            return Scores(np.zeros(0), np.zeros(0))
+        reject = np.zeros(len(features)) if self.reject is None else self.reject.predict_proba(features)[:, 1]
+        return Scores(self.accept.predict_proba(features)[:, 1], reject)
+
+
+def fit(judged: Sequence[Judged]) -> Verifier:
+    """A verifier of these candidates. Raises TooFewVerdicts, in one sentence."""
+    judged = [judged[i] for i in _order(judged)]
+    table, videos = _table(judged)
+    accepted, rejected = truth_of(judged, Verdict.ACCEPT), truth_of(judged, Verdict.REJECT)
+    if problem := _too_few(accepted, videos):
+        raise TooFewVerdicts(problem)
+    reject = None if _too_few(rejected, videos) else _head(table, rejected, videos)
+    return Verifier(_head(table, accepted, videos), reject)
+
+
+def out_of_fold(judged: Sequence[Judged]) -> Scores:
+    """For each candidate, what a verifier says that saw no candidate of its video. Raises TooFewVerdicts."""
+    order = _order(judged)
+    judged = [judged[i] for i in order]
+    table, videos = _table(judged)
+    accepted, rejected = truth_of(judged, Verdict.ACCEPT), truth_of(judged, Verdict.REJECT)
+    if problem := _too_few(accepted, videos):
+        raise TooFewVerdicts(problem)
+    accept, reject = np.zeros(len(judged)), np.zeros(len(judged))
+    accept[order] = _held_out(table, accepted, videos)
+    if not _too_few(rejected, videos):
+        reject[order] = _held_out(table, rejected, videos)
+    return Scores(accept, reject)
+
+
+def truth_of(judged: Sequence[Judged], verdict: Verdict) -> Truth:
+    """Whether people gave this verdict, bool (N,)."""
+    return np.array([one.verdict == verdict for one in judged], dtype=np.bool_)
+
+
+def _order(judged: Sequence[Judged]) -> list[int]:
+    """The places of the candidates by their ids, so that the result does not depend on their order."""
+    return sorted(range(len(judged)), key=lambda i: (judged[i].video_id, judged[i].masklet_id))
+
+
+def _table(judged: Sequence[Judged]) -> tuple[Numbers, NDArray[np.str_]]:
+    table = np.array([one.features for one in judged], dtype=np.float64).reshape(len(judged), len(FEATURES))
+    return table, np.array([one.video_id for one in judged], dtype=np.str_)
+
+
+def _too_few(truth: Truth, videos: NDArray[np.str_]) -> str | None:
+    """One sentence about what is missing to tell true from false candidates; None if there are enough."""
+    yes, no = int(truth.sum()), int((~truth).sum())
+    yes_videos, no_videos = len(set(videos[truth])), len(set(videos[~truth]))
+    if yes + no >= LEAST and min(yes, no) >= LEAST_OF_EACH and min(yes_videos, no_videos) >= LEAST_VIDEOS:
+        return None
+    return (
+        f"a verifier needs {LEAST} verdicts, {LEAST_OF_EACH} of each kind from {LEAST_VIDEOS} videos: there are "
+        f"{yes} accepted ({counted(yes_videos, 'video')}) and {no} not ({counted(no_videos, 'video')})"
+    )
+
+
+def _folds(truth: Truth, videos: NDArray[np.str_]) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Rows to learn from and rows to test on, with each video on one side. Each side to learn from has both answers."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    most = min(FOLDS, len(set(videos[truth])), len(set(videos[~truth])))
+    for count in range(most, 1, -1):
+        split = StratifiedGroupKFold(count, shuffle=True, random_state=0)
+        folds = list(split.split(np.zeros(len(truth)), truth, videos))
+        if all(0 < truth[learn].sum() < len(learn) and len(test) for learn, test in folds):
+            return folds
+    raise TooFewVerdicts("almost all accepted, or almost all other candidates are of one video")
+
+
+def _head(table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> CalibratedClassifierCV:
+    """A classifier with calibrated probabilities: the calibration sees only candidates of videos that were left out."""
+    from sklearn.calibration import CalibratedClassifierCV
+
+    folds = _folds(truth, videos)
+    return CalibratedClassifierCV(_classifier(), method="sigmoid", cv=folds, ensemble=False).fit(table, truth)
+
+
+def _classifier() -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(
+        learning_rate=0.1, max_iter=60, max_leaf_nodes=4, min_samples_leaf=10, l2_regularization=1.0, random_state=0
+    )
+
+
+def _held_out(table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> Numbers:
+    found = np.zeros(len(truth))
+    for learn, test in _folds(truth, videos):
+        found[test] = _head(table[learn], truth[learn], videos[learn]).predict_proba(table[test])[:, 1]
+    return found

@@ -1,0 +1,117 @@
+"""The verifier on candidates with a known truth: it finds what there is to find, and no more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine.verifier import figures, fitting
+from engine.verifier.features import FEATURES
+from engine.verifier.fitting import TooFewVerdicts
+from engine.verifier.judged import Judged
+from storage.records import Verdict
+from tests.engine.verifier.made import ideal_auroc, made
+
+
+@pytest.fixture(scope="module")
+def judged():
+    return made(600)
+
+
+@pytest.fixture(scope="module")
+def scores(judged):
+    return fitting.out_of_fold(judged)
+
+
+def test_the_figures_of_a_known_truth_are_near_the_best_possible(judged, scores):
+    found = figures.measure(judged, scores)
+    best = ideal_auroc(4.0)
+    assert best - 0.04 < found.auroc.value <= best + 0.03 and found.auroc.low < best < found.auroc.high + 0.03
+    assert found.calibration_error.value < 0.05 + 0.4 / np.sqrt(60)
+    assert found.candidates == 600 and found.videos == 40
+    accepted = fitting.truth_of(judged, Verdict.ACCEPT)
+    assert found.accepted == accepted.sum()
+    assert found.agreement.value == pytest.approx(((scores.accept >= 0.5) == accepted).mean())
+    assert found.human_agreement is None
+
+
+def test_the_share_saved_is_that_of_the_cuts(judged, scores):
+    found = figures.measure(judged, scores)
+    order = np.argsort(-scores.accept)
+    right = np.cumsum(fitting.truth_of(judged, Verdict.ACCEPT)[order])
+    accept = max(k + 1 for k in range(600) if right[k] >= 0.98 * (k + 1))
+    assert accept / 600 <= found.saved.value < 1
+    assert found.saved.low <= found.saved.value <= found.saved.high
+
+
+def test_noise_tells_nothing():
+    judged = made(300, slope=0.0)
+    found = figures.measure(judged, fitting.out_of_fold(judged))
+    assert 0.35 < found.auroc.value < 0.65 and found.saved.value < 0.05
+    assert found.calibration_error.value < 0.15
+    assert found.sure_accept.count == found.sure_reject.count == 0
+
+
+def test_two_probabilities_tell_accepted_refined_and_rejected_apart(judged):
+    verifier = fitting.fit(judged)
+    typical = np.zeros((3, len(FEATURES)))
+    typical[:, FEATURES.index("score_mean")] = (2, -2, -2)
+    typical[:, FEATURES.index("shape_mean")] = (1, 1, -1)
+    scores = verifier.score(typical)
+    assert scores.accept[0] > 0.9 and scores.accept[1] < 0.1 and scores.accept[2] < 0.1
+    assert scores.reject[2] > 0.8 and scores.reject[0] < 0.2 and scores.reject[1] < 0.2
+    assert verifier.score(typical[:0]).accept.shape == (0,)
+
+
+def test_doubt_is_highest_where_the_probability_is_even():
+    scores = fitting.Scores(np.array([0.0, 0.5, 0.75, 1.0]), np.zeros(4))
+    assert scores.doubt.tolist() == [0, 1, 0.5, 0]
+
+
+def test_the_same_candidates_give_the_same_verifier_in_any_order(judged):
+    table = np.random.default_rng(5).normal(size=(20, len(FEATURES)))
+    ours, again = fitting.fit(judged).score(table), fitting.fit(judged[::-1]).score(table)
+    assert ours.accept.tolist() == again.accept.tolist() and ours.reject.tolist() == again.reject.tolist()
+
+
+def test_no_candidate_is_scored_by_a_verifier_that_saw_its_video():
+    """Each video has one value in a feature, and chance alone decides for the whole video: nothing can be learned."""
+    generator = np.random.default_rng(2)
+    judged = []
+    for video in range(60):
+        verdict = "accept" if generator.random() < 0.5 else "refine"
+        features = tuple(generator.normal(size=len(FEATURES)).tolist())
+        judged += [
+            Judged(masklet_id=f"{video}-{i}", video_id=f"v{video}", batch_id="b", features=features, verdict=verdict)
+            for i in range(5)
+        ]
+    found = figures.measure(judged, fitting.out_of_fold(judged))
+    assert found.auroc.value < 0.7
+
+
+def test_without_rejected_candidates_nothing_is_rejected():
+    judged = made(200, rejects=False)
+    assert fitting.fit(judged).reject is None
+    assert not fitting.out_of_fold(judged).reject.any()
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [[], made(59), made(200, videos=3), [one for one in made(300) if one.verdict == "accept"]],
+)
+def test_too_few_verdicts_are_refused_in_one_sentence(judged):
+    for use in (fitting.fit, fitting.out_of_fold):
+        with pytest.raises(TooFewVerdicts, match=r"^a verifier needs 60 verdicts, 10 of each kind from 4 videos") as it:
+            use(judged)
+        assert "\n" not in str(it.value)
+
+
+def test_accepted_candidates_that_are_almost_all_of_one_video_are_enough():
+    """All but three accepted ones are of video v0, so some folds learn from very few."""
+    judged = [one for one in made(600, rejects=False) if one.verdict == "refine" or one.video_id in ("v0", "v1")]
+    judged += [one for one in made(600, rejects=False) if one.verdict == "accept" and one.masklet_id in ("m2", "m3")]
+    accepted = {one.video_id for one in judged if one.verdict == "accept"}
+    assert len(accepted) >= 2
+    judged += [replace(judged[0], masklet_id=f"x{i}", video_id=f"x{i}", verdict="accept") for i in range(2)]
+    scores = fitting.out_of_fold(judged)
+    assert np.isfinite(scores.accept).all() and 0 <= scores.accept.min() <= scores.accept.max() <= 1

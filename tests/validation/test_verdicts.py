@@ -1,0 +1,92 @@
+"""Probabilities against verdicts: the figures have the values that they must have."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from validation import verdicts
+from validation.verdicts import NOTHING, Cut
+
+
+def at(*values):
+    return np.array(values, dtype=np.float64)
+
+
+def are(text):
+    return np.array([letter == "+" for letter in text])
+
+
+def test_auroc_counts_the_pairs_that_are_in_the_right_order_and_ties_as_half():
+    assert verdicts.auroc(at(0.9, 0.8, 0.2, 0.1), are("++--")) == 1
+    assert verdicts.auroc(at(0.9, 0.8, 0.2, 0.1), are("--++")) == 0
+    assert verdicts.auroc(at(0.9, 0.5, 0.5, 0.1), are("++--")) == pytest.approx(3.5 / 4)
+    assert math.isnan(verdicts.auroc(at(0.9, 0.1), are("++")))
+
+
+def test_the_calibration_error_is_the_mean_distance_of_probability_and_share():
+    probability = np.repeat([0.2, 0.8], 50)
+    truth = np.concatenate([np.tile(are("+----"), 10), np.tile(are("++++-"), 10)])
+    assert verdicts.calibration_error(probability, truth) == pytest.approx(0)
+    assert verdicts.calibration_error(probability, ~truth) == pytest.approx(0.6)
+    assert verdicts.calibration_error(probability + 0.1, truth) == pytest.approx(0.1)
+    assert verdicts.calibration_error(at(0.7), are("+")) == pytest.approx(0.3)
+    assert math.isnan(verdicts.calibration_error(at(), are("")))
+
+
+def test_the_largest_cut_goes_on_past_errors_while_the_precision_holds():
+    probability, truth = at(0.9, 0.8, 0.7, 0.6, 0.5), are("+-++-")
+    assert verdicts.largest_cut(probability, truth, 0.75) == Cut(0.6, 4, 3)
+    assert verdicts.largest_cut(probability, truth, 0.76) == Cut(0.9, 1, 1)
+    assert verdicts.largest_cut(probability, are("-----"), 0.5) == NOTHING
+
+
+def test_candidates_of_one_probability_stay_together_and_those_of_probability_zero_are_in_no_cut():
+    probability = at(0.9, 0.5, 0.5, 0.0)
+    assert verdicts.cuts_of(probability, are("++-+")) == [Cut(0.9, 1, 1), Cut(0.5, 3, 2)]
+    assert verdicts.largest_cut(at(0.0, 0.0), are("++"), 0.5) == NOTHING
+
+
+def test_a_cut_is_sure_only_with_enough_candidates():
+    """Without an error, Wilson's lower bound reaches 98 % at 189 candidates: n / (n + 1.96²)."""
+    for count, wanted in ((188, NOTHING), (189, Cut(0.9, 189, 189))):
+        videos = [f"v{i % 30}" for i in range(count)]
+        assert verdicts.sure_cut(np.full(count, 0.9), np.ones(count, bool), videos, 0.98) == wanted
+
+
+def test_errors_of_one_video_make_a_cut_less_sure_than_the_same_errors_spread_out():
+    probability, truth = np.full(2000, 0.9), np.ones(2000, bool)
+    truth[:20] = False
+    spread = [f"v{i % 100}" for i in range(2000)]
+    assert verdicts.sure_cut(probability, truth, spread, 0.98).count == 2000
+    in_one = [f"v{i // 20}" for i in range(2000)]
+    assert verdicts.sure_cut(probability, truth, in_one, 0.98) == NOTHING
+
+
+def test_an_interval_draws_videos_and_is_the_same_each_time():
+    values = np.array([0.0] * 10 + [1.0] * 10)
+    rows = np.arange(20)
+
+    def mean(some):
+        return float(values[some].mean())
+
+    two = verdicts.bootstrap(mean, ["a"] * 10 + ["b"] * 10, rows)
+    many = verdicts.bootstrap(mean, [str(i) for i in range(20)], rows)
+    assert (two.value, two.low, two.high) == (0.5, 0.0, 1.0)
+    assert 0.2 < many.low < 0.5 < many.high < 0.8
+    assert many == verdicts.bootstrap(mean, [str(i) for i in range(20)], rows)
+
+
+def test_an_interval_leaves_out_draws_that_cannot_be_measured():
+    truth, probability = are("+-"), at(0.9, 0.1)
+    found = verdicts.bootstrap(lambda i: verdicts.auroc(probability[i], truth[i]), ["a", "b"], np.arange(2))
+    assert (found.value, found.low, found.high) == (1, 1, 1)
+    one = verdicts.bootstrap(lambda i: verdicts.auroc(probability[i], truth[i]), ["a"], np.arange(1))
+    assert all(math.isnan(value) for value in (one.value, one.low, one.high))
+
+
+def test_auroc_is_that_of_the_library_on_random_numbers():
+    generator = np.random.default_rng(3)
+    probability, truth = generator.random(200).round(2), generator.random(200) < 0.3
+    assert verdicts.auroc(probability, truth) == pytest.approx(roc_auc_score(truth, probability))
