@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,10 +31,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(getattr(pytest.mark, tiers.tier_of(item)))
 
 
+HEAVY = pytest.StashKey[set[str]]()  # the heavy libraries that processes of this run imported
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[HEAVY] = set()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """With xdist, the tests run in worker processes: each reports what it imported (`pytest_sessionfinish`)."""
+    node.config.stash[HEAVY] |= set(getattr(node, "workeroutput", {}).get("heavy", ()))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """The fast tier keeps its promise: a run of it that imported torch fails."""
-    if tiers.only_fast(session.config) and (heavy := tiers.heavy_modules()):
-        raise pytest.UsageError(f"the fast tests imported {', '.join(heavy)}: see tests/tiers.py")
+    heavy = session.config.stash[HEAVY]
+    heavy |= set(tiers.heavy_modules())
+    if hasattr(session.config, "workeroutput"):  # this process is a worker of xdist
+        session.config.workeroutput["heavy"] = sorted(heavy)
+    elif tiers.only_fast(session.config) and heavy:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if tiers.only_fast(config) and (heavy := config.stash[HEAVY]):
+        terminalreporter.write_line(f"the fast tests imported {', '.join(sorted(heavy))}: see tests/tiers.py", red=True)
 
 
 @pytest.fixture(autouse=True)
