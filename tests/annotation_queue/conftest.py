@@ -25,6 +25,9 @@ CHROMIUM = (
     "--disable-sync --no-first-run"
 )
 
+# The first is Chromium without windows, toolbars and extensions. It takes a third less processor time for a page.
+CHROMIUM_NAMES = ("chromium-headless-shell", "chromium", "google-chrome")
+
 
 def _as_postgres(command: str) -> list[str]:
     """The server refuses to run as root: become its own user then."""
@@ -123,7 +126,8 @@ def uri(request: pytest.FixtureRequest, new_database: Callable[[str], AbstractCo
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    path = os.environ.get("MASKLETS_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    found = filter(None, map(shutil.which, CHROMIUM_NAMES))
+    path = os.environ.get("MASKLETS_TEST_CHROMIUM") or next(found, None)
     if path is None:
         message = "no Chromium: install one, or set MASKLETS_TEST_CHROMIUM"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,12 @@ def picture(frame_idx: int) -> np.ndarray:
     return image
 
 
+@cache
+def jpeg(frame_idx: int) -> bytes:
+    """The frame as a JPEG."""
+    return cv2.imencode(".jpg", picture(frame_idx), [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+
+
 def belongs_together(seen: dict[str, Any]) -> int:
     """Check that frame, readout and mask, as LOOK sees them, are of one and the same index, and return it.
 
@@ -210,8 +217,7 @@ class SyntheticMedia:
     def frame(self, video_id: str, frame_idx: int) -> bytes:
         if frame_idx >= self.info(video_id).frame_count:
             raise NoSuchFrame(f"video {video_id} has no frame {frame_idx}")
-        _, data = cv2.imencode(".jpg", picture(frame_idx), [cv2.IMWRITE_JPEG_QUALITY, 92])
-        return data.tobytes()
+        return jpeg(frame_idx)
 
 
 def candidate(masklet_id: str, video_id: str = "video-0", frame_count: int = 48) -> Masklet:
@@ -295,9 +301,7 @@ def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            _wait_until_up(url)
-            yield url
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # what is asked before it serves waits
         finally:
             server.should_exit = True
             thread.join()
