@@ -17,13 +17,14 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 import huggingface_hub
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Sam2VideoModel
 from transformers.utils import logging as transformers_logging
 
@@ -50,6 +51,12 @@ class LoadedModel:
     source: str  # the folder, or "repository@commit"
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB in [0, 1]
     std: tuple[float, float, float] = IMAGENET_STD
+
+    @cached_property
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """`mean` and `std` as float32 (3, 1, 1) on the model's device. They are copied there once."""
+        mean, std = (torch.tensor(of, device=self.device).view(3, 1, 1) for of in (self.mean, self.std))
+        return mean, std
 
     @property
     def device(self) -> torch.device:

@@ -28,8 +28,7 @@ def to_pixels(loaded: LoadedModel, frames: Sequence[Rgb]) -> Tensor:
     frames: uint8 (H, W, 3) each, RGB, of any sizes.
     Returns float (B, 3, S, S), resized bilinearly with antialiasing and normalised.
     """
-    mean = torch.tensor(loaded.mean, device=loaded.device).view(3, 1, 1)
-    std = torch.tensor(loaded.std, device=loaded.device).view(3, 1, 1)
+    mean, std = loaded.normalisation
     resized = []
     for frame in frames:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:

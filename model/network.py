@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -271,12 +272,18 @@ def attend_to_memory(
 
 def pointer_code(model: Sam2VideoModel, back: Sequence[int], span: int) -> Tensor:
     """The code of the age of object pointers: float (P, 64). SAM 2 has none, only 2.1 does: zeros."""
-    if not model.config.enable_temporal_pos_encoding_for_object_pointers:
+    if not back or not model.config.enable_temporal_pos_encoding_for_object_pointers:
         return torch.zeros(len(back), model.mem_dim, device=model.device, dtype=model.dtype)
-    offsets = torch.tensor([float(b) for b in back], device=model.device)
-    sine = _sine(offsets / max(span - 1, 1), model.config.memory_attention_hidden_size)
-    code: Tensor = model.temporal_positional_encoding_projection_layer(sine.to(model.dtype))
+    dim = model.config.memory_attention_hidden_size
+    sines = torch.cat([_age_sine(age, span, dim, model.device) for age in back])
+    code: Tensor = model.temporal_positional_encoding_projection_layer(sines.to(model.dtype))
     return code
+
+
+@lru_cache(maxsize=4096)
+def _age_sine(age: int, span: int, dim: int, device: torch.device) -> Tensor:
+    """The sine code of one age: float (1, dim). Computed on the device and kept there: no frame uploads its ages."""
+    return _sine(torch.full((1,), float(age), device=device) / max(span - 1, 1), dim)
 
 
 def _to_map(out: Tensor, batch: int, channels: int, height: int, width: int) -> Tensor:

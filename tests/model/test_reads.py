@@ -53,7 +53,7 @@ def test_rows_of_flags_are_read_once(device):
 
 @pytest.mark.parametrize("objects", [1, 2, 5])
 def test_a_tracked_frame_is_read_four_times_whatever_the_number_of_objects(device, doubtful, clip, objects):
-    """Who is present, whether all is finite, the estimates, and the masks."""
+    """Who is present, whether all is finite, the estimates, and the masks. One upload a frame."""
     frames, truth = clip
     config = TrackerConfig(object_batch=64)
     tracker = Tracker(doubtful, lambda i: frames[i], video_hw=HW, frame_count=len(frames), config=config)
@@ -63,11 +63,13 @@ def test_a_tracked_frame_is_read_four_times_whatever_the_number_of_objects(devic
     present = set()
     for _ in range(5):
         device.reads.clear()
+        device.uploads = 0
         with device:
             answer = next(tracked)
             assert device.reads == {"tolist": 1}
             drawn, estimates = answer.masks(HW), answer.estimates()
         assert device.reads == {"tolist": 2, "__bool__": 1, "cpu": 1}
+        assert device.uploads == 1, "the picture: no constant is copied again, and no age of a memory"
         assert drawn.shape == (objects, *HW) and len(estimates.iou) == objects
         present |= {score > 0 for score in estimates.object_score}
     assert objects < 5 or present == {True, False}, "some are present and some are absent"
@@ -76,10 +78,25 @@ def test_a_tracked_frame_is_read_four_times_whatever_the_number_of_objects(devic
 def test_prompts_are_answered_without_a_read(device, loaded, clip):
     frames, truth = clip
     tracker = Tracker(loaded, lambda i: frames[i], video_hw=HW, frame_count=len(frames))
+    assert loaded.normalisation[0].shape == (3, 1, 1)  # copied before: once for each model
     with device:
         tracker.prompt_all({n: Prompt(frame_idx=0, points_xy=((40.0, 40.0),), labels=(1,)) for n in "abc"})
+        assert device.uploads == 3, "the picture, the points, the labels"
         tracker.prompt_all({n: Prompt(frame_idx=3, mask_rle=rle.encode(truth[3, 0])) for n in "abc"})
-    assert device.reads == {}
+    assert device.reads == {} and device.uploads == 5, "the picture and the masks"
+
+
+def test_ages_of_memories_are_coded_on_the_device_and_the_same_within_a_gradient(device, loaded):
+    ages, span = [3, -2, 0, 15, 3], 16
+    network._age_sine.cache_clear()
+    with torch.inference_mode(), device:
+        first = network.pointer_code(loaded.model, ages, span)
+    assert device.uploads == 0 and first.shape == (5, loaded.model.mem_dim)
+    code = network.pointer_code(loaded.model, ages, span)
+    code.sum().backward()
+    assert torch.equal(code, first) and torch.equal(code[0], code[4]) and not torch.equal(code[0], code[1])
+    assert network.pointer_code(loaded.model, [], span).shape == (0, loaded.model.mem_dim)
+    loaded.model.zero_grad(set_to_none=True)
 
 
 @pytest.mark.parametrize("objects", [1, 3])
