@@ -238,6 +238,18 @@ class Stuck:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedPhase:
+    """One phase of the campaign, and how far it is."""
+
+    phase: str
+    state: str  # "done", "current" or "planned"
+    masklets: int  # published from tickets of this phase while it was current
+    planned_masklets: int | None  # None: no number is planned
+    retrainings: int  # rounds that ended in it
+    planned_retrainings: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SettledTicket:
     """A final decision. The masklet carries its verdict, its verifier and its maker."""
 

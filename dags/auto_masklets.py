@@ -7,9 +7,13 @@ fails in all its tries, its batch stays pending, and the next run continues with
 
 from __future__ import annotations
 
+import logging
+
 from airflow.sdk import dag, task
 
 from dags.common import CANDIDATES, COMMON, GPU, VIDEOS, connected
+
+log = logging.getLogger(__name__)
 
 
 @dag(
@@ -21,10 +25,11 @@ from dags.common import CANDIDATES, COMMON, GPU, VIDEOS, connected
 def auto_masklets():
     @task
     def plan() -> list[str]:
-        """The batches that lack candidates, or whose tickets are not open."""
-        from engine import loop
+        """The batches that lack candidates, or whose tickets are not open. Logs where the campaign stands."""
+        from engine import campaign, loop
 
         with connected() as s:
+            log.info("%s", campaign.summary(s))
             return loop.pending(s, loop.PROPOSE, loop.OPEN_REVIEW)
 
     @task
@@ -44,13 +49,15 @@ def auto_masklets():
             return propose.propose_videos(s, batch_id, video_ids)
 
     @task(outlets=[CANDIDATES], trigger_rule="all_done")
-    def open_review(batch_id: str) -> str:
-        """Marks the batch as proposed and opens its tickets; fails while a chunk is missing."""
-        from engine.stages import propose, review
+    def open_review(batch_id: str, outlet_events=None) -> str:
+        """Marks the batch and opens its tickets; fails while a chunk is missing. The event names the phase."""
+        from engine.stages import batches, propose, review
 
         with connected(propose.NotProposed) as s:
             propose.finish(s, batch_id)
             review.open_batch(s, batch_id)
+            phase = batches.facts(s.blobs, batch_id, batches.PHASE) or {}
+        outlet_events[CANDIDATES].extra = {"batch": batch_id, **phase}
         return batch_id
 
     batch_ids = plan()

@@ -1,16 +1,20 @@
 """One retraining round: train on a pinned release, evaluate on held-out videos, promote if the gate passes.
 
-Woken by `release`; the run is skipped unless enough masklets are new since the last round, or an automatic round was
-interrupted and continues. A run started by hand names its release and budget. A killed training continues from its last
-saved step.
+Woken by `release`; the run is skipped unless a round is due: enough masklets are new, or the campaign of the settings
+wants one, or an automatic round was interrupted and continues. A run started by hand names its release and budget. A
+killed training continues from its last saved step.
 """
 
 from __future__ import annotations
+
+import logging
 
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dags.common import CHECKPOINT, COMMON, GPU, RELEASE, connected
+
+log = logging.getLogger(__name__)
 
 
 @dag(
@@ -32,12 +36,15 @@ def retrain():
     @task
     def start(params=None) -> str:
         """Pins the release, the parent checkpoint and the budget; returns the round id."""
+        from engine import campaign
         from engine.rounds import starting
 
         with connected(*starting.PERMANENT_ERRORS) as s:
             release = params["release"] or starting.due(s)
+            summary = campaign.summary(s)
             if release is None:
-                raise AirflowSkipException("too few new masklets since the last round")
+                raise AirflowSkipException(f"no round is due ({summary})")
+            log.info("a round starts on %s (%s)", release, summary)
             budget = {name: params[name] for name in ("steps", "lr", "parts", "seed")}
             return starting.start(s, release, **budget)
 

@@ -7,13 +7,14 @@ wins over the file. An unknown setting is an error in both.
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from annotation_queue.records import LEASE_S, QueuePolicy
@@ -135,6 +136,27 @@ class RoundSettings(_Part):
     replay: float = Field(0.25, ge=0, lt=1)  # share of the training clips that come from the general set
 
 
+class CampaignPhase(_Part):
+    """One phase of the plan. It ends when it has all its masklets and all its retrainings."""
+
+    phase: Literal["1", "2", "3"]  # of the tickets that are opened in it
+    masklets: int | None = Field(None, ge=1)  # to publish from tickets of this phase; None: no number
+    # rounds that end in it, promoted or not; spread evenly over `masklets`, or each after `rounds.min_new_masklets`
+    retrainings: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.masklets is None and not self.retrainings:
+            raise ValueError(f"phase {self.phase} never ends: set masklets, retrainings or both")
+        return self
+
+
+class CampaignSettings(_Part):
+    """The plan: which phase new tickets get, and when rounds start. Without phases: `review.phase`, `rounds`."""
+
+    phases: tuple[CampaignPhase, ...] = ()  # in order
+
+
 class AirflowSettings(_Part):
     """The Airflow that `masklets up` runs, or another one that the queue reports to."""
 
@@ -172,6 +194,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     review: ReviewSettings = ReviewSettings()
     rounds: RoundSettings = RoundSettings()
+    campaign: CampaignSettings = CampaignSettings()
     airflow: AirflowSettings = AirflowSettings()
 
     @classmethod
@@ -214,6 +237,8 @@ class Settings(BaseSettings):
             for name, value in values:
                 if isinstance(value, SecretStr):
                     value = value.get_secret_value()
+                if isinstance(value, tuple):
+                    value = json.dumps([each.model_dump(exclude_none=True) for each in value])
                 if value is not None:
                     variables[f"MASKLETS_{part}__{name}".upper()] = str(value)
         return variables

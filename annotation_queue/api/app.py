@@ -25,7 +25,7 @@ from annotation_queue.api.page import add_page
 from annotation_queue.api.pools import Pool
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
-from annotation_queue.records import Person, Stuck
+from annotation_queue.records import Person, PlannedPhase, Stuck
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
 from annotation_queue.tickets.store import TicketStore
@@ -36,6 +36,7 @@ ROUTERS = (logins.router, people.router, tickets.router, videos.router, batches.
 
 STATS_S = 1.0  # maximum age of the numbers of /api/stats
 STUCK_S = 10.0  # maximum age of the batches of /api/stuck: the pipeline's store may be far away
+CAMPAIGN_S = 30.0  # maximum age of /api/campaign: it reads a marker of each published batch
 FIGURES_S = 1.0  # maximum age of those of /api/figures and /metrics
 HASHES = 2  # passwords that are hashed at once: each takes 64 MiB and several cores for a tenth of a second
 PROVIDER_CALLS = 8  # log-ins through a provider at once: they wait for its answers
@@ -54,6 +55,7 @@ def create_app(
     segmenter: Segmenter | None = None,
     oidc: Provider | None = None,
     stuck: Callable[[], list[Stuck]] = list,
+    campaign: Callable[[], list[PlannedPhase]] = list,
 ) -> FastAPI:
     """The API under /api, and the page at /.
 
@@ -64,6 +66,7 @@ def create_app(
     segmenter: the model of live refinement; None means that masklets are corrected by hand alone.
     oidc: the provider through which people may log in, besides by password.
     stuck: the batches that the pipeline cannot take further; those that cannot be delivered are added.
+    campaign: the phases of the pipeline's plan and how far each is.
     """
     backend = Backend(
         tickets=tickets,
@@ -77,6 +80,7 @@ def create_app(
         stats=_cached(tickets.stats, STATS_S),
         figures=_cached(tickets.figures, FIGURES_S),
         stuck=_cached(lambda: _with_undelivered(stuck(), tickets.undelivered()), STUCK_S),
+        campaign=_cached(campaign, CAMPAIGN_S),
         sees_video=_remember_yes(tickets.may_see_video, SEES_S),
     )
 

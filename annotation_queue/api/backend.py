@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from annotation_queue.api.pools import Pool
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
-from annotation_queue.records import Person, QueueFigures, Stats, Stuck, VideoInfo
+from annotation_queue.records import Person, PlannedPhase, QueueFigures, Stats, Stuck, VideoInfo
 from annotation_queue.refinement.live import Live
 from annotation_queue.tickets.store import TicketStore
 
@@ -41,6 +41,7 @@ class Backend:
     stats: Callable[[], Stats]  # cached
     figures: Callable[[], QueueFigures]  # cached
     stuck: Callable[[], list[Stuck]]  # cached
+    campaign: Callable[[], list[PlannedPhase]]  # cached
     sees_video: Callable[[Person, str], bool]  # cached if True
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from annotation_queue.api.asking import Overseer, Somebody
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.metrics import CONTENT_TYPE, exposition
-from annotation_queue.records import QueueFigures, Stats, Stuck
+from annotation_queue.records import PlannedPhase, QueueFigures, Stats, Stuck
 
 router = APIRouter(tags=["numbers"])
 
@@ -38,6 +38,12 @@ def figures(_: Overseer, queue: Queue) -> QueueFigures:
 def stuck(_: Overseer, queue: Queue) -> list[Stuck]:
     """The stages of the pipeline that fail, each with its batch, its error and since when."""
     return queue.stuck()
+
+
+@router.get("/api/campaign")
+def campaign(_: Overseer, queue: Queue) -> list[PlannedPhase]:
+    """The phases of the plan in order, and how far each is. Empty if nothing is planned."""
+    return queue.campaign()
 
 
 @router.get("/metrics", response_class=Response)

@@ -1,7 +1,7 @@
 // The queue's API as functions. Knows nothing of the page.
 
-/** @import { Account, Claim, Figures, KeptOperation, Masklet, Me, Other, Recent, RefineEvent, SentOperation, Stats,
- *    Stuck, Submission, Ticket, Version, VideoInfo } from "./types.js" */
+/** @import { Account, Claim, Figures, KeptOperation, Masklet, Me, Other, PlannedPhase, Recent, RefineEvent,
+ *    SentOperation, Stats, Stuck, Submission, Ticket, Version, VideoInfo } from "./types.js" */
 import { messageOf } from "./dom.js";
 
 /** The queue has answered with an error. `status` is HTTP's, `kind` the name of the server's exception. */
@@ -165,6 +165,8 @@ export const recent = () => ask("GET", "/api/me/recent");
 export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`, body);
 /** @type {() => Promise<Stuck[]>} */
 export const stuck = () => ask("GET", "/api/stuck");
+/** @type {() => Promise<PlannedPhase[]>} */
+export const campaign = () => ask("GET", "/api/campaign");
 /** @type {() => Promise<KeptOperation[]>} */
 export const branches = () => ask("GET", "/api/branches");
 /** @type {() => Promise<Ticket[]>} */

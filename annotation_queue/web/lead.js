@@ -181,6 +181,23 @@ async function showStuck() {
   );
 }
 
+async function showCampaign() {
+  const phases = await api.campaign();
+  if (!isNew("campaign", phases)) return;
+  $("campaign-section").hidden = phases.length === 0;
+  const of = (/** @type {number} */ done, /** @type {number | null} */ planned) =>
+    planned ? `${done} of ${planned}` : "–";
+  $("campaign").replaceChildren(
+    table(
+      ["Phase", "State", "Masklets", "Retrainings"],
+      phases.map((p) => [
+        p.phase, p.state, of(p.masklets, p.planned_masklets), of(p.retrainings, p.planned_retrainings),
+      ]),
+      "No campaign is planned.",
+    ),
+  );
+}
+
 async function showBranches() {
   const kept = await api.branches();
   if (!isNew("branches", kept)) return;
@@ -284,7 +301,7 @@ for (const name of /** @type {(keyof typeof BY)[]} */ (Object.keys(BY))) {
 
 async function refresh() {
   try {
-    [figures] = await Promise.all([api.figures(), showLeased(), showBranches(), showStuck()]);
+    [figures] = await Promise.all([api.figures(), showLeased(), showBranches(), showStuck(), showCampaign()]);
     $("age").textContent = `counted ${new Date(1000 * figures.at).toLocaleTimeString()}`;
     showFigures(figures);
   } catch (error) {

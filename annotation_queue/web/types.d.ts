@@ -129,6 +129,15 @@ export type SentOperation = Omit<Operation, "payload"> & { payload: string };
 export type KeptOperation = SentOperation & { ticket_id: string; person: string };
 
 /** A batch that the pipeline cannot take further until somebody acts. */
+export interface PlannedPhase {
+  phase: string;
+  state: "done" | "current" | "planned";
+  masklets: number;
+  planned_masklets: number | null;
+  retrainings: number;
+  planned_retrainings: number;
+}
+
 export interface Stuck {
   batch_id: string;
   stage: string;

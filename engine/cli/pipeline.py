@@ -147,6 +147,30 @@ def stats(as_json: Json = False) -> None:
     console.out.print(f"{facts['quarantined']} quarantined; the serving checkpoint is {facts['checkpoint']}")
 
 
+def campaign(as_json: Json = False) -> None:
+    """Where the campaign stands: its phases, and the masklets and retrainings of each. The plan is in the settings."""
+    from engine import campaign as plan
+    from engine.services import connect
+
+    with connect() as s:
+        phases = plan.standing(s)
+        summary = plan.summary(s)
+    if as_json:
+        console.print_json(phases)
+        return
+    if phases:
+        rows = [
+            (of.phase, of.state, _done(of.masklets, of.planned_masklets), _done(of.retrainings, of.planned_retrainings))
+            for of in phases
+        ]
+        console.print_rows(("phase", "state", "masklets", "retrainings"), rows)
+    console.out.print(summary)
+
+
+def _done(number: int, planned: int | None) -> str:
+    return f"{number} of {planned}" if planned else ""
+
+
 def _review_line(progress: ReviewProgress) -> str:
     """`3 of 12 tickets open since 2026-11-29 14:00, expected end 2026-11-29 18:30`."""
     since = f"{progress.open} of {counted(progress.total, 'ticket')} open since {_local_time(progress.since)}"

@@ -37,6 +37,7 @@ from engine.serving.queue_process import QueueProcess
 from engine.settings import (
     AirflowSettings,
     AutoSettings,
+    CampaignSettings,
     IngestSettings,
     ModelSettings,
     QueueSettings,
@@ -93,6 +94,7 @@ def settings(folder: Path) -> Settings:
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", select=True, held_out_by_hand=True),
         rounds=RoundSettings(min_new_masklets=NEVER, steps=32, lr=3e-4),
+        campaign=CampaignSettings(phases=()),
         airflow=AirflowSettings(
             port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=60
         ),

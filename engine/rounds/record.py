@@ -95,6 +95,12 @@ def all_of(s: Services) -> list[Round]:
     return [start_of(s, round_id) for round_id in ids(s)]
 
 
+def decided(s: Services) -> list[Round]:
+    """The rounds that are decided, and the one that serves: its decision file may be missing after a kill."""
+    serving = s.checkpoint().name
+    return [begun for begun in all_of(s) if begun.round_id == serving or result_of(s, begun.round_id)]
+
+
 def start_of(s: Services, round_id: str) -> Round:
     """The pinned inputs of a round. Raises NoSuchRound."""
     found = read(s, round_id, "start")

@@ -10,12 +10,13 @@ import json
 import logging
 from dataclasses import asdict, replace
 
+from engine import campaign
 from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.protocols.truth import NothingHeldOut
-from engine.rounds import recipes
+from engine.rounds import recipes, record
 from engine.rounds.general import MICRO
-from engine.rounds.record import Round, ids, result_of, start_of
+from engine.rounds.record import Round
 from engine.services import Services
 from model.parameter_groups import TrainedParts
 from storage import releases
@@ -31,7 +32,7 @@ FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
 
 
 def due(s: Services) -> str | None:
-    """The release to start or continue a round with automatically; None if too few masklets are new.
+    """The release to start or continue a round with automatically; None if no round is due (see `campaign`).
 
     A round without a decision was interrupted or is running. It is due if `start` would give the same id again;
     otherwise it is ignored.
@@ -39,15 +40,14 @@ def due(s: Services) -> str | None:
     names = releases.names(s.blobs)
     if not names:
         return None
-    begun = [start_of(s, round_id) for round_id in ids(s)]
-    serving = s.checkpoint().name  # a serving round was decided, even if the decision file is missing
-    decided = {r.round_id for r in begun if r.round_id == serving or result_of(s, r.round_id)}
-    seen = max((r.masklets for r in begun if r.round_id in decided), default=0)
-    undecided = [r for r in begun if r.round_id not in decided and r.masklets > seen]
+    decided = record.decided(s)
+    seen = max((r.masklets for r in decided), default=0)
+    undecided = [r for r in record.all_of(s) if r not in decided and r.masklets > seen]
     if again := [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]:
         return max(again, key=lambda r: r.masklets).release
     newest = releases.load(s.blobs, names[-1])
-    if _count(newest, "train") - seen < s.settings.rounds.min_new_masklets:
+    if (missing := campaign.needed_for_round(s, _count(newest, "train") - seen)) is not None:
+        log.info("no round starts: %s", missing)
         return None
     try:
         _check_release(newest)

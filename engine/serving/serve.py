@@ -10,6 +10,7 @@ import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from engine import campaign
 from engine.processes.children import end_with_parent
 from engine.processes.ports import check_port
 from engine.services import Services, connect
@@ -50,6 +51,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
         segmenter=LiveModel(s, media) if has_model else None,
         oidc=provider(s.settings),
         stuck=lambda: trouble.stuck(s.blobs),
+        campaign=lambda: campaign.standing(s),
     )
 
 

@@ -6,6 +6,7 @@ what there is to do, so a lost event costs time and never work.
 
     batches/<batch_id>/<stage>.json
     batches/<batch_id>/checkpoint.json
+    batches/<batch_id>/phase.json
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _MARKER = re.compile(rf"batches/({_BATCH.pattern})/({'|'.join(BatchStage)})\.jso
 
 
 CHECKPOINT = "checkpoint"  # which checkpoint proposes for every video of the batch
+PHASE = "phase"  # the phase in which the batch's tickets were opened
 
 
 class UnknownBatch(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket
+from engine import campaign
 from engine.services import Services
 from engine.stages import phases
 from storage import iou, parts
@@ -22,7 +23,7 @@ def gold_tickets(s: Services, result: BatchResult) -> list[NewGold]:
     candidates: dict[str, Masklet] = {row.masklet_id: row for row in parts.rows(s.blobs, "candidates", batch_id)}
     verdicts = [(o, json.loads(o.payload)) for o in result.operations if o.kind == "verdict"]
     sent_back = {o.masklet_id: (o, said) for o, said in verdicts if said["verdict"] == Verdict.REFINE}  # the last wins
-    phase = s.settings.review.phase
+    phase = campaign.phase_of_new_tickets(s)
 
     def ticket(candidate: Masklet, kind: Kind, **rules: object) -> NewTicket:
         return NewTicket(

@@ -85,6 +85,7 @@ def _publish(s: Services, batch_id: str) -> str:
         "checkpoints": dict(sorted(Counter(row.checkpoint for row in good).items())),
         "annotated_frames": sum(len(row.frame_idx) for row in good),
         "work": collected.get("work"),
+        **(batches.facts(s.blobs, batch_id, batches.PHASE) or {}),
     }
     batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, facts)
     return name

@@ -29,6 +29,7 @@ class PublishedBatch:
     annotated_frames: int | None  # of these masklets
     checkpoints: Mapping[str, int] | None  # masklets by the checkpoint that made them
     work: Work | None  # of people, also for what they rejected; None also for an import
+    phase: str | None  # in which its tickets were opened; None also for an import
 
 
 def of_all(blobs: Blobs) -> list[PublishedBatch]:
@@ -49,4 +50,5 @@ def _batch(batch_id: str, facts: Mapping[str, Any]) -> PublishedBatch:
         annotated_frames=facts.get("annotated_frames"),
         checkpoints=facts.get("checkpoints"),
         work=None if work is None else Work(**work),
+        phase=facts.get("phase"),
     )

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
+from engine import campaign
 from engine.services import Services
 from engine.stages import batches, phases, trouble, work
 from engine.stages.batches import BatchStage
@@ -50,6 +51,7 @@ def open_batch(s: Services, batch_id: str) -> int:
 
 def _open_batch(s: Services, batch_id: str) -> int:
     review = s.settings.review
+    phase = _pinned_phase(s, batch_id)
     tickets = []
     by_id = {video.video_id: video for video in batches.videos(s, batch_id)}
     rows, refused = list[Masklet](), list[Quarantined]()
@@ -60,24 +62,31 @@ def _open_batch(s: Services, batch_id: str) -> int:
     _write_quarantine(s, batch_id, "review", refused)
     for row in rows:
         by_hand = review.held_out_by_hand and row.split == "val"
-        kind, phase = (Kind.TRACK, "1") if by_hand else (Kind.VERIFY, review.phase)
+        kind, allowed = (Kind.TRACK, "1") if by_hand else (Kind.VERIFY, phase)
         tickets.append(
             NewTicket(
                 ticket_id=content_id(batch_id, row.masklet_id, kind.value),
                 kind=kind,
                 video_id=row.video_id,
                 masklet=row,
-                phase=phase,
-                payload=phases.payload(phase),
+                phase=allowed,
+                payload=phases.payload(allowed),
             )
         )
     if review.select:
         for video in by_id.values():
             by_hand = review.held_out_by_hand and video.split == "val"
-            tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else review.phase))
+            tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else phase))
     batch = s.queue.open_batch(batch_id, tickets)
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total
+
+
+def _pinned_phase(s: Services, batch_id: str) -> str:
+    """The phase of the batch's tickets: the current one when its review first opened. A later phase changes nothing."""
+    if batches.facts(s.blobs, batch_id, batches.PHASE) is None:
+        batches.mark(s.blobs, batch_id, batches.PHASE, {"phase": campaign.phase_of_new_tickets(s)})
+    return str((batches.facts(s.blobs, batch_id, batches.PHASE) or {})["phase"])
 
 
 def _selection(batch_id: str, video_id: str, phase: str) -> NewTicket:

@@ -23,6 +23,7 @@ from sqlalchemy import select
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
+from engine import campaign
 from engine.demo import scene, synthetic_videos
 from engine.rounds import record, starting
 from engine.services import Services, connect
@@ -78,14 +79,19 @@ def states(bag: DagBag, dag_id: str, **conf: object) -> tuple[str, dict[str, lis
 
 def events() -> list[str]:
     """The names of the assets that were announced, oldest first; deletes the events."""
+    return [name for name, _ in events_with_facts()]
+
+
+def events_with_facts() -> list[tuple[str, dict[str, object]]]:
+    """The assets that were announced, oldest first, each with the facts of its event; deletes the events."""
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        query = select(AssetModel.name).join(AssetEvent, AssetEvent.asset_id == AssetModel.id).order_by(AssetEvent.id)
-        names = list(session.scalars(query))
+        query = select(AssetModel.name, AssetEvent.extra).join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
+        found = [(name, extra) for name, extra in session.execute(query.order_by(AssetEvent.id))]
         session.query(AssetEvent).delete()
-    return names
+    return found
 
 
 def propose_the_truth(s: Services, batch_id: str) -> int:
@@ -121,7 +127,14 @@ def accept_everything(s: Services) -> int:
     return done
 
 
-def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_path: Path) -> None:
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase 1 until two masklets are published, then phase 2 with a retraining."""
+    phases = [{"phase": "1", "masklets": 2}, {"phase": "2", "retrainings": 1}]
+    monkeypatch.setenv("MASKLETS_CAMPAIGN__PHASES", json.dumps(phases))
+
+
+def test_a_batch_goes_from_a_folder_to_a_release(plan: None, bag: DagBag, s: Services, tmp_path: Path) -> None:
     synthetic_videos.write_videos(tmp_path / "videos", 2, SCENE, seed=3)
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"not a video")
 
@@ -134,7 +147,7 @@ def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_p
     with queue_of(s):
         state, tasks = states(bag, "auto_masklets")
         assert (state, tasks["propagate"], tasks["open_review"]) == ("success", ["skipped"], ["success"])
-        assert events() == ["candidates"]
+        assert events_with_facts() == [("candidates", {"batch": batch_id, "phase": "1"})]
 
         assert accept_everything(s) == candidates
         assert states(bag, "reconcile") == (
@@ -153,6 +166,7 @@ def test_a_batch_goes_from_a_folder_to_a_release(bag: DagBag, s: Services, tmp_p
 
     (name,) = releases.names(s.blobs)
     assert releases.load(s.blobs, name).verify() == []
+    assert [(of.state, of.masklets) for of in campaign.standing(s)] == [("done", candidates), ("current", 0)]
     state, tasks = states(bag, "retrain")  # far fewer masklets than a round is due for
     assert (state, set(sum(tasks.values(), []))) == ("success", {"skipped"})
 

@@ -79,11 +79,19 @@ def stuck():
 
 
 @pytest.fixture
-def open_page(chromium, tickets, stuck):
+def plan():
+    """The phases of the campaign. A test appends to it before it opens a page."""
+    return []
+
+
+@pytest.fixture
+def open_page(chromium, tickets, stuck, plan):
     """Opens tabs at a server with the tickets. A script error of any tab fails the test."""
     accounts, model = add_people(tickets.database), SyntheticModel()
     media = SyntheticMedia(FRAMES)
-    app = create_app(tickets, media, accounts=accounts, segmenter=model, stuck=lambda: list(stuck))
+    app = create_app(
+        tickets, media, accounts=accounts, segmenter=model, stuck=lambda: list(stuck), campaign=lambda: list(plan)
+    )
     with serving(app) as url:
         tabs = Tabs(chromium, url, model)
         yield tabs

@@ -1,8 +1,8 @@
-"""The lead's page names what the pipeline is stuck at."""
+"""The lead's page names what the pipeline is stuck at, and where the campaign stands."""
 
 from __future__ import annotations
 
-from annotation_queue.records import Stuck
+from annotation_queue.records import PlannedPhase, Stuck
 
 BATCH = "3f9c0a11d2e4b567"
 LONG = (
@@ -41,3 +41,34 @@ def test_the_leads_page_says_that_nothing_is_stuck(open_page):
     page.shows("message")
     page.tab.goto(f"{page.url}/web/lead.html")
     page.until(lambda: page.text("#stuck") == "No stage fails.")
+    assert not page.tab.locator("#campaign-title").is_visible()  # no campaign is planned
+
+
+def test_a_lead_reads_where_the_campaign_stands(open_page, plan):
+    for phase, state, masklets, planned, retrainings, planned_retrainings in (
+        ("1", "done", 430, 400, 0, 0),
+        ("2", "current", 7, None, 1, 2),
+        ("3", "planned", 0, 900, 0, 5),
+    ):
+        plan.append(
+            PlannedPhase(
+                phase=phase,
+                state=state,
+                masklets=masklets,
+                planned_masklets=planned,
+                retrainings=retrainings,
+                planned_retrainings=planned_retrainings,
+            )
+        )
+    page = open_page()
+    page.log_in("lea")
+    page.shows("message")
+    page.tab.goto(f"{page.url}/web/lead.html")
+    rows = page.tab.locator("#campaign tbody tr")
+    page.until(lambda: rows.count() == 3)
+    assert [rows.nth(i).locator("td").all_inner_texts() for i in range(3)] == [
+        ["1", "done", "430 of 400", "–"],
+        ["2", "current", "–", "1 of 2"],
+        ["3", "planned", "0 of 900", "0 of 5"],
+    ]
+    assert page.tab.locator("#campaign-title").is_visible()

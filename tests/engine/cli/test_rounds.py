@@ -10,7 +10,7 @@ from rich.console import Console
 from engine.cli import console
 from engine.rounds import retraining, starting
 from storage.records import Quarantined
-from tests.engine.true_releases import measured, two_rounds
+from tests.engine.true_releases import measured, publish, two_rounds
 
 
 def test_a_round_that_nobody_trains_is_listed_as_stopped_with_its_whole_id(s, true_release, command):
@@ -72,3 +72,19 @@ def test_a_pipe_gets_one_line_a_row(monkeypatch, s, command):
     row = Quarantined(stage="ingest", subject="a" * 100, reason="unreadable", detail="two\nlines", batch_id="")
     monkeypatch.setattr(type(s.tables), "quarantine", lambda self: [row])
     assert command("quarantine").splitlines()[1:] == ["ingest\t" + "a" * 100 + "\tunreadable\ttwo lines"]
+
+
+def test_the_command_campaign_prints_every_phase_of_the_plan(s, true_release, command, monkeypatch):
+    assert command("campaign") == "no campaign is planned\n"
+    assert json.loads(command("campaign", "--json")) == []
+    phases = [{"phase": "1", "masklets": 10}, {"phase": "2", "retrainings": 2}]
+    monkeypatch.setenv("MASKLETS_CAMPAIGN__PHASES", json.dumps(phases))
+    publish(s, 1, "release-0001", phase="1")
+    assert [line.split("\t") for line in command("campaign").splitlines()] == [
+        ["phase", "state", "masklets", "retrainings"],
+        ["1", "done", "10 of 10", ""],
+        ["2", "current", "", "0 of 2"],
+        ["campaign: phase 2 is current: 0 of 2 retrainings"],
+    ]
+    first, _ = json.loads(command("campaign", "--json"))
+    assert (first["phase"], first["state"], first["masklets"], first["planned_masklets"]) == ("1", "done", 10, 10)
