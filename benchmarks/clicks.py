@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from engine.demo import micro
+from engine.demo import micro, rendered
 from engine.demo.synthetic import render
 from engine.protocols import annotator
 from model import checkpoints
@@ -40,7 +40,7 @@ def corrections(loaded: LoadedModel, clip: Clip, memory: bool, feed_back: bool) 
     features = FeatureCache(loaded, clip.frames.__getitem__, size=t)
     config = TrackerConfig(history_frames=None, feed_back=feed_back)
     for k in range(n):
-        first = next((i for i in range(t) if clip.masks[i, k].sum() >= micro.MIN_AREA_PX), None)
+        first = next((i for i in range(t) if clip.masks[i, k].sum() >= rendered.LEAST_PX), None)
         if first is None:
             continue
         tracker = Tracker(loaded, features, video_hw=(h, w), frame_count=t, config=config)
@@ -48,7 +48,7 @@ def corrections(loaded: LoadedModel, clip: Clip, memory: bool, feed_back: bool) 
         tracked = {answer.frame_idx: answer.masks((h, w))[0] for answer in tracker.propagate(first, t)}
         for frame in range(first + EVERY, t, EVERY):
             truth = clip.masks[frame, k]
-            if truth.sum() < micro.MIN_AREA_PX:
+            if truth.sum() < rendered.LEAST_PX:
                 continue
             corrected = tracker
             if not memory:

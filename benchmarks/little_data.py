@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from transformers import Sam2VideoModel
 
-from engine.demo import rendered
+from engine.demo import micro, rendered
 from engine.demo.domains.catalogue import DOMAINS
 from engine.protocols import first_frame
 from engine.rounds.recipes import QUICK, fitted
@@ -93,7 +93,7 @@ def held_out(loaded: LoadedModel, domain: str) -> dict[str, float]:
     """J&F in points: on held-out clips of the domain by protocol, and on `micro`'s own ones ("general", 3 clicks)."""
     clips = rendered.held_out_of_domain(domain, HELD_OUT_CLIPS)
     found = {protocol: first_frame.measure(clips, loaded, protocol).jf for protocol in PROTOCOLS}
-    found["general"] = first_frame.measure(rendered.held_out_of_micro(HELD_OUT_CLIPS), loaded, "3-click").jf
+    found["general"] = first_frame.measure(micro.held_out_clips(HELD_OUT_CLIPS), loaded, "3-click").jf
     return {name: round(100 * jf, 1) for name, jf in found.items()}
 
 

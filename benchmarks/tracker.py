@@ -32,7 +32,7 @@ from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from benchmarks import grids
-from engine.demo import micro
+from engine.demo import micro, rendered
 from engine.demo.synthetic import render
 from engine.protocols import annotator, first_frame
 from model import architecture, checkpoints, devices, inputs, memory_attention, meta_checkpoint, network
@@ -212,7 +212,7 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
     for number in range(clips):
         clip = render(micro.HELD_OUT + number, micro.HELD_OUT_SCENE)
         t, hw = len(clip.frames), clip.frames.shape[1:3]
-        shown = [n for n in range(clip.masks.shape[1]) if clip.masks[0, n].sum() >= micro.MIN_AREA_PX]
+        shown = [n for n in range(clip.masks.shape[1]) if clip.masks[0, n].sum() >= rendered.LEAST_PX]
         if not shown:
             continue
         made = {}

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from engine import pictures
+from engine.datasets.labelled import Dataset
+from engine.demo import rendered
 from engine.demo.scene import Scene
 from engine.demo.synthetic import render
 from engine.protocols import first_frame
@@ -39,7 +41,6 @@ from validation import jf
 
 SHAPE = Shape(image_size=128, dropout=0.0)
 HELD_OUT = 1 << 40  # seeds of held-out clips begin here; training seeds are 62-bit hashes and never repeat one
-MIN_AREA_PX = 100  # objects that stay smaller on every frame are not measured
 
 ANYTHING = Scene()
 LARGER = Scene(size=(0.14, 0.34), clutter=(0, 2), camouflage=0.05, look_alike=0.08, noise=4.0)
@@ -196,27 +197,27 @@ class MicroMetrics:
     occlusion_accuracy: float  # frames where it was right about whether the object is visible
 
 
+def held_out_clips(count: int) -> Dataset:
+    """The first `count` held-out clips. Their seeds are fixed. They show what a fine-tuned checkpoint has forgotten."""
+    return rendered.dataset("micro's held-out clips", count, lambda n: render(HELD_OUT + n, HELD_OUT_SCENE))
+
+
 def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = lambda done: None) -> MicroMetrics:
-    """Measures a checkpoint on the held-out clips. Their seeds are fixed."""
+    """Measures a checkpoint on the held-out clips."""
     metrics: dict[str, list[jf.JF | None]] = {"mask": [], "3-click": [], "1-click": []}
     right = frames = 0
-    for number in range(clips):
-        clip = render(HELD_OUT + number, HELD_OUT_SCENE)
-        t, n = clip.masks.shape[:2]
-        indices = tuple(range(t))  # already at 6 frames a second
-        truths = {
-            str(k): Truth(indices, tuple(clip.masks[i, k] for i in indices))
-            for k in range(n)
-            if max(int(clip.masks[i, k].sum()) for i in indices) >= MIN_AREA_PX
-        }
-        for protocol, found in metrics.items():
-            made = first_frame.semi_supervised(
-                loaded, clip.frames.__getitem__, clip.frames.shape[1:3], t, truths, protocol
-            )
-            found += [metric for metric, _ in made.values()]
-            if protocol == "mask":
-                right += sum(presence.right for _, presence in made.values())
-                frames += sum(presence.frames for _, presence in made.values())
+    for number, entry in enumerate(held_out_clips(clips).entries):
+        video = entry.load()
+        truths = Truth.all_of(video)
+        with video.open() as reader:
+            for protocol, found in metrics.items():
+                made = first_frame.semi_supervised(
+                    loaded, reader.read, (video.height, video.width), video.frame_count, truths, protocol
+                )
+                found += [metric for metric, _ in made.values()]
+                if protocol == "mask":
+                    right += sum(presence.right for _, presence in made.values())
+                    frames += sum(presence.frames for _, presence in made.values())
         progress(number + 1)
 
     def points(protocol: str) -> float:

@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.datasets.labelled import Dataset, Entry, LabelledVideo
-from engine.demo import micro
 from engine.demo.domains.catalogue import DOMAINS, HELD_OUT
 from engine.demo.domains.drawing import Size
-from engine.demo.synthetic import render
 from model.clips import Clip
 from storage import rle
 
-LEAST_PX = micro.MIN_AREA_PX  # an object that never reaches this area is left out
+LEAST_PX = 100  # an object that never reaches this area is left out
 AT_6_FPS = Size(frames=18, stride=4)  # three seconds
 
 
@@ -33,17 +31,13 @@ class _Frames:
         return frame
 
 
-def held_out_of_micro(clips: int) -> Dataset:
-    """The held-out clips of `micro`. They show what a fine-tuned checkpoint has forgotten."""
-    return _dataset("micro's held-out clips", clips, lambda n: render(micro.HELD_OUT + n, micro.HELD_OUT_SCENE))
-
-
 def held_out_of_domain(domain: str, clips: int, size: Size = AT_6_FPS) -> Dataset:
     """Held-out clips of a domain of `DOMAINS`, at 6 frames a second."""
-    return _dataset(f"held-out {domain}", clips, lambda n: DOMAINS[domain].render(HELD_OUT + n, size))
+    return dataset(f"held-out {domain}", clips, lambda n: DOMAINS[domain].render(HELD_OUT + n, size))
 
 
-def _dataset(name: str, clips: int, draw: Callable[[int], Clip]) -> Dataset:
+def dataset(name: str, clips: int, draw: Callable[[int], Clip]) -> Dataset:
+    """Clips as held-out videos. draw: number of a clip -> clip."""
     entries = (Entry(f"clip-{n:03d}", "val", partial(_labelled, f"clip-{n:03d}", draw, n)) for n in range(clips))
     return Dataset(name, "synthetic", tuple(entries), "val")
 

@@ -24,9 +24,9 @@ MEASURED_CLIPS = 6  # of the synthetic ones
 def held_out(s: Services, name: str) -> Dataset:
     """The videos of the general set to measure on. Raises DatasetError, NoSuchRelease."""
     if name == MICRO:
-        from engine.demo import rendered
+        from engine.demo import micro
 
-        return rendered.held_out_of_micro(MEASURED_CLIPS)
+        return micro.held_out_clips(MEASURED_CLIPS)
     return layouts.open_dataset(name, blobs=s.blobs, split="val")
 
 

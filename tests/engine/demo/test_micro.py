@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks import micro as benchmark
 from engine.demo import micro, synthetic
+from engine.protocols.truth import Truth
 from model import checkpoints
 
 
@@ -24,6 +25,18 @@ def test_the_held_out_clips_keep_their_pixels():
     clip = synthetic.render(micro.HELD_OUT, micro.HELD_OUT_SCENE)
     assert clip.frames.shape == (16, 256, 256, 3) and clip.masks.shape == (16, 4, 256, 256)
     assert abs(sum_of(clip.frames) + 6992) < 100 and abs(sum_of(clip.masks) + 468) < 5
+
+
+def test_the_held_out_clips_as_a_dataset_are_those_clips_to_the_byte():
+    for number, video in enumerate(micro.held_out_clips(2).videos()):
+        clip = synthetic.render(micro.HELD_OUT + number, micro.HELD_OUT_SCENE)
+        large = [k for k in range(clip.masks.shape[1]) if clip.masks[:, k].sum((1, 2)).max() >= 100]
+        truths = Truth.all_of(video)
+        assert list(truths) == [str(k) for k in large] and video.frame_idx == tuple(range(16))
+        with video.open() as reader:
+            for i in video.frame_idx:
+                assert np.array_equal(reader.read(i), clip.frames[i])
+                assert all(np.array_equal(truths[str(k)].masks[i], clip.masks[i, k]) for k in large)
 
 
 def test_the_files_of_micro_are_below_20_mb():
