@@ -102,6 +102,9 @@ class NewTicket:
     # "pinned": the frame_idx that was on screen, the person, their verdict and their reasons.
     payload: str = "{}"
     skill: str | None = None  # the skill that a person needs to get the ticket
+    # A verify ticket that a program has decided: accept or reject, and the program's name. Nobody gets the ticket.
+    decided: Verdict | None = None
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,6 +153,12 @@ def check_new_ticket(ticket: NewTicket) -> None:
     prompts = payload.get("prompts", [])
     if not isinstance(prompts, list) or any(prompt not in PROMPTS for prompt in prompts):
         raise ValueError(f"ticket {ticket.ticket_id}: prompts must be among {', '.join(PROMPTS)}, not {prompts!r}")
+    if (ticket.decided is None) != (ticket.decided_by is None):
+        raise ValueError(f"ticket {ticket.ticket_id}: decided and decided_by are given together")
+    if ticket.decided_by is not None:
+        check_id(ticket.decided_by, "decided_by")
+        if ticket.kind is not Kind.VERIFY or ticket.decided not in (Verdict.ACCEPT, Verdict.REJECT):
+            raise ValueError(f"ticket {ticket.ticket_id}: only a verify ticket is opened decided, by accept or reject")
     if ticket.masklet is None:
         if ticket.kind is Kind.VERIFY:
             raise ValueError(f"verify ticket {ticket.ticket_id} has no masklet")
@@ -167,6 +173,8 @@ def check_new_ticket(ticket: NewTicket) -> None:
 def check_gold(gold: NewGold) -> None:
     """ValueError if this cannot be a gold ticket."""
     check_new_ticket(gold.ticket)
+    if gold.ticket.decided is not None:
+        raise ValueError(f"gold {gold.ticket.ticket_id}: people must be able to answer it")
     if gold.ticket.kind is Kind.VERIFY and gold.expected is not None and gold.truth is None:
         if gold.expected in (Verdict.ACCEPT, Verdict.REFINE, Verdict.REJECT):
             return

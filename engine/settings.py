@@ -116,6 +116,16 @@ class ReviewSettings(_Part):
     held_out_by_hand: bool = False
 
 
+class VerifierSettings(_Part):
+    """What the verifier that learns from people's verdicts may do. By default, it only reports how good it is."""
+
+    order: bool = False  # verify tickets in the order of its doubt: people judge first what it cannot tell
+    accept: bool = False  # accepts candidates without a person, where `precision` is proved; never held-out ones
+    reject: bool = False  # rejects them likewise
+    precision: float = Field(0.98, ge=0.5, lt=1)  # lower bound of the share of these decisions that must be right
+    audited_share: float = Field(0.05, ge=0, le=1)  # of the candidates that it could decide, that people still judge
+
+
 class RoundSettings(_Part):
     """When a retraining round starts by itself, and its budget."""
 
@@ -193,6 +203,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     queue: QueueSettings = QueueSettings()
     review: ReviewSettings = ReviewSettings()
+    verifier: VerifierSettings = VerifierSettings()
     rounds: RoundSettings = RoundSettings()
     campaign: CampaignSettings = CampaignSettings()
     airflow: AirflowSettings = AirflowSettings()

@@ -17,7 +17,7 @@ from storage.errors import first_line
 from storage.records import Masklet, Operation, Quarantined, Video
 
 Record = Video | Masklet | Operation | Quarantined
-R = TypeVar("R", bound=Record)
+R = TypeVar("R")  # any frozen dataclass whose fields have types of _TYPES
 
 _TYPES: dict[object, pa.DataType] = {
     str: pa.string(),

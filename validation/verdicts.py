@@ -19,6 +19,7 @@ Truth = NDArray[np.bool_]
 
 BINS = 10  # of equal count, for the calibration error
 DRAWS = 500
+TRIES = 40  # cuts that are tried by a bootstrap, at most
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Cut:
     right: int
 
 
-NOTHING = Cut(float("inf"), 0, 0)
+NOTHING = Cut(2.0, 0, 0)
 
 
 def auroc(probability: Numbers, truth: Truth) -> float:
@@ -87,19 +88,19 @@ def cuts_of(probability: Numbers, truth: Truth) -> list[Cut]:
 
 
 def sure_cut(probability: Numbers, truth: Truth, videos: Sequence[str], precision: float) -> Cut:
-    """The largest cut whose precision is at least this by the lower bound of its 95 % interval.
+    """A large cut whose precision is at least this by the lower bound of its 95 % interval: the largest of TRIES.
 
     The bound is the lower one of two: Wilson's, which holds where no candidate was wrong, and that of a bootstrap over
     videos, which holds where the wrong ones come from few videos.
     """
     from scipy.stats import binomtest
 
-    for cut in reversed(cuts_of(probability, truth)):
-        if cut.right < precision * cut.count:
-            continue
-        wilson = binomtest(cut.right, cut.count).proportion_ci(CONFIDENCE, "wilson").low
-        if wilson < precision:
-            continue
+    def wilson(cut: Cut) -> float:
+        return float(binomtest(cut.right, cut.count).proportion_ci(CONFIDENCE, "wilson").low)
+
+    precise = [cut for cut in cuts_of(probability, truth) if cut.right >= precision * cut.count]
+    proved = [cut for cut in reversed(precise) if wilson(cut) >= precision]
+    for cut in proved[:: 1 + len(proved) // TRIES]:
         inside = np.flatnonzero(probability >= cut.threshold)
         drawn = bootstrap(lambda rows: float(truth[rows].mean()), [videos[int(i)] for i in inside], inside)
         if drawn.low >= precision:

@@ -62,8 +62,9 @@ def add(
     if rows:
         c.execute(insert(schema.tickets), rows)
     c.execute(update(b).where(b.c.batch_id == batch_id).values(sealed=bool(row.sealed or sealed)))
-    count(c, batch_id, now, more=len(rows), less=-len(rows))
-    tallies.add(c, tallies.tickets_added(rows))
+    decided = [new for new in rows if new["settled"] is not None]
+    count(c, batch_id, now, more=len(rows), less=len(decided) - len(rows))
+    tallies.add(c, [*tallies.tickets_added(rows), *tallies.tickets_done(decided)])
     return read(c, batch_id)
 
 

@@ -182,7 +182,7 @@ def _answer(
         audit.note(c, now, person.name, "decide", row.ticket_id, {"verdict": answer.verdict})
     decision = _Decision(answer=answer, made=made, again=not is_last)
     result, opened = _settle_or_follow(c, policy, row, decision, now)
-    tallies.add(c, [*sums, *tallies.ticket_done(row), *tallies.tickets_added(opened)])
+    tallies.add(c, [*sums, *tallies.tickets_done([row._asdict()]), *tallies.tickets_added(opened)])
     return result
 
 

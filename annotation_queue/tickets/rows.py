@@ -106,6 +106,7 @@ def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Q
     if ticket.masklet is not None:
         masklet_id, made_by = ticket.masklet.masklet_id, ticket.masklet.annotated_by
     overlap = overlap_of(ticket.ticket_id, ticket.kind, policy, masklet_id=masklet_id, made_by=made_by)
+    done = ticket.decided is not None
     return OPEN_ROW | {
         "ticket_id": ticket.ticket_id,
         "batch_id": batch_id,
@@ -126,6 +127,11 @@ def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Q
         "overlap": overlap,
         "object_id": object_of(ticket.ticket_id, ticket.kind, overlap),
         "checkpoint": "" if ticket.masklet is None else ticket.masklet.checkpoint,
+        "state": State.DONE.value if done else State.OPEN.value,
+        "verdict": ticket.decided,
+        "settled": ticket.decided,
+        "finished_by": ticket.decided_by,
+        "finished_at": now if done else None,
     }
 
 

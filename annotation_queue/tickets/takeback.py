@@ -113,7 +113,8 @@ def _undo(
     made = masklets.content(c, row.batch_id, mine.masklet_id)
     masklet = None if made is None else MASKLET.validate_json(made)
     sums = outcomes.sums_of(row, outcomes.answers_of(c, row), mine, masklet, measures)
-    sums += [*tallies.ticket_done(row), *tallies.tickets_added([] if follower is None else [follower._asdict()])]
+    sums += tallies.tickets_done([row._asdict()])
+    sums += tallies.tickets_added([] if follower is None else [follower._asdict()])
     if mine.masklet_id is not None:
         masklets.remove(c, row.batch_id, mine.masklet_id)
     if follower is not None:

@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Row,
-    RowMapping,
     bindparam,
 )
 
@@ -48,20 +47,24 @@ def _adding(dialect: str) -> Any:
     return new.on_conflict_do_update(index_elements=list(TALLY_KEYS), set_=sums)
 
 
-def _of_ticket(row: Mapping[str, Any] | RowMapping, **sums: float) -> Tally:
+def _of_ticket(row: Mapping[str, Any]) -> Tally:
     about = {name: row[name] for name in ("batch_id", "kind", "phase", "checkpoint")}
-    return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"])} | sums
+    return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"])}
 
 
 def tickets_added(tickets: Iterable[Mapping[str, Any]]) -> list[Tally]:
     """What new tickets add. tickets: rows of their table."""
+    return _counted(tickets, "added")
+
+
+def tickets_done(tickets: Iterable[Mapping[str, Any]]) -> list[Tally]:
+    """What tickets add when they are done. tickets: rows of their table."""
+    return _counted(tickets, "done")
+
+
+def _counted(tickets: Iterable[Mapping[str, Any]], name: str) -> list[Tally]:
     counts: Counter[tuple[tuple[str, Any], ...]] = Counter(tuple(_of_ticket(row).items()) for row in tickets)
-    return [dict(key) | {"added": float(n)} for key, n in counts.items()]
-
-
-def ticket_done(row: Row[Any]) -> list[Tally]:
-    """What a ticket adds when it is done."""
-    return [_of_ticket(row._mapping, done=1.0)]
+    return [dict(key) | {name: float(n)} for key, n in counts.items()]
 
 
 def _of_person(row: Row[Any], person: str, verdict: str | None, checkpoint: str, **sums: float) -> Tally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import console, data, gold, learning, people, pipeline, serving
+from engine.cli import console, data, gold, learning, people, pipeline, serving, verifier
 
 app = typer.Typer(
     add_completion=False,
@@ -29,6 +29,7 @@ app.command()(data.export)
 app.command("import-sav")(data.import_sav)
 app.command()(learning.train)
 app.command()(learning.evaluate)
+app.command()(verifier.verifier)
 app.command()(serving.doctor)
 app.add_typer(people.app, name="users")
 app.add_typer(learning.rounds_app, name="rounds")

@@ -1,7 +1,7 @@
 """The record of a round in the store: what it started from, its checkpoint and its result.
 
-Files: rounds/<id>/start.json, evaluation.json and decision.json; the weights are in checkpoints/<id>/. Knows nothing
-about training.
+Files: rounds/<id>/start.json, verifier.json, evaluation.json and decision.json; the weights are in checkpoints/<id>/.
+Knows nothing about training.
 """
 
 from __future__ import annotations

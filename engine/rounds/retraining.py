@@ -124,6 +124,7 @@ def _evaluate(s: Services, round_id: str) -> None:
     with alone(lock_of(s, round_id)):
         if read(s, round_id, "evaluation") is not None:
             return
+        _refit_verifier(s, begun)
         held_out = layouts.of_release(releases.load(s.blobs, begun.release)).only("val")
         kept = None if begun.general is None else general.held_out(s, begun.general)
         figures: dict[str, object] = {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
@@ -133,6 +134,18 @@ def _evaluate(s: Services, round_id: str) -> None:
             if kept is not None:
                 figures[f"general_{name}"] = asdict(first_frame.measure(kept, loaded, PROTOCOL))
         s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
+
+
+def _refit_verifier(s: Services, begun: Round) -> None:
+    """Fits the verifier on people's verdicts up to the round's release, and writes its report beside the round."""
+    from engine.verifier import keeping
+    from engine.verifier.fitting import TooFewVerdicts
+
+    try:
+        told = asdict(keeping.refit(s.blobs, begun.release, s.settings.verifier.precision))
+    except TooFewVerdicts as error:
+        told = {"problem": str(error)}
+    s.blobs.create(f"rounds/{begun.round_id}/verifier.json", json.dumps(told, indent=1).encode())
 
 
 def _metrics(written: Mapping[str, Any]) -> gate.Metrics:

@@ -7,6 +7,7 @@ what there is to do, so a lost event costs time and never work.
     batches/<batch_id>/<stage>.json
     batches/<batch_id>/checkpoint.json
     batches/<batch_id>/phase.json
+    batches/<batch_id>/verifier.json
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _MARKER = re.compile(rf"batches/({_BATCH.pattern})/({'|'.join(BatchStage)})\.jso
 
 CHECKPOINT = "checkpoint"  # which checkpoint proposes for every video of the batch
 PHASE = "phase"  # the phase in which the batch's tickets were opened
+VERIFIER = "verifier"  # which verifier routes the candidates of the batch, and how
 
 
 class UnknownBatch(Exception):

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
 from engine import campaign
 from engine.services import Services
-from engine.stages import batches, phases, trouble, work
+from engine.stages import batches, phases, routing, trouble, work
 from engine.stages.batches import BatchStage
+from engine.verifier.keeping import is_verifier
 from storage import arrow, parts
 from storage.masklet_rules import masklet_problems
 from storage.records import Masklet, Operation, Quarantined, Verdict, content_id
@@ -43,7 +44,8 @@ def open_batch(s: Services, batch_id: str) -> int:
     A candidate gets a verify ticket. If the settings say that held-out videos are masked by hand, a candidate of a
     held-out video gets a track ticket of phase 1 instead: it only points to the object, and an annotator masks every
     frame, so that no model shapes the masks that models are evaluated on. The same holds for objects that people add.
-    A candidate that is not valid is quarantined.
+    A candidate that is not valid is quarantined. Where the settings allow it, the verifier orders the verify tickets
+    and decides some of them.
     """
     with trouble.recorded(s.blobs, batch_id, "open review"):
         return _open_batch(s, batch_id)
@@ -60,9 +62,11 @@ def _open_batch(s: Services, batch_id: str) -> int:
         refused += [_quarantined("review", row, check, detail) for check, detail in problems.items()]
         rows += [] if problems else [row]
     _write_quarantine(s, batch_id, "review", refused)
+    routes = routing.of_batch(s, batch_id, rows)
     for row in rows:
         by_hand = review.held_out_by_hand and row.split == "val"
         kind, allowed = (Kind.TRACK, "1") if by_hand else (Kind.VERIFY, phase)
+        route = routing.TO_PEOPLE if by_hand else routes.get(row.masklet_id, routing.TO_PEOPLE)
         tickets.append(
             NewTicket(
                 ticket_id=content_id(batch_id, row.masklet_id, kind.value),
@@ -70,7 +74,10 @@ def _open_batch(s: Services, batch_id: str) -> int:
                 video_id=row.video_id,
                 masklet=row,
                 phase=allowed,
+                priority=route.priority,
                 payload=phases.payload(allowed),
+                decided=route.verdict,
+                decided_by=route.decided_by,
             )
         )
     if review.select:
@@ -149,6 +156,7 @@ def _collect(s: Services, batch_id: str) -> Collected:
         "rejected": report.rejected,
         "operations": dict(sorted(kinds.items())),
         "reasons": dict(sorted(_reasons(result.settled).items())),
+        "by_verifier": dict(Counter(one.verdict.value for one in result.settled if is_verifier(one.decided_by))),
         "work": asdict(work.of_operations(result.operations, {video.video_id: video.frame_count for video in videos})),
     }
     batches.mark(s.blobs, batch_id, BatchStage.COLLECTED, facts)

@@ -51,6 +51,52 @@ def test_a_sealed_batch_rejects_new_tickets(tickets):
     assert tickets.batch("b").total == 1
 
 
+def decided(count, verdict=Verdict.ACCEPT):
+    """Verify tickets that a program has decided."""
+    return [replace(ticket, decided=verdict, decided_by="verifier-1") for ticket in verify_tickets(count)]
+
+
+def test_a_ticket_that_a_program_decided_is_settled_and_nobody_gets_it(tickets):
+    accepted, rejected, waiting = verify_tickets(3)
+    accepted, rejected = decided(1)[0], replace(rejected, decided=Verdict.REJECT, decided_by="verifier-1")
+    first = tickets.open_batch("b", [accepted, rejected, waiting])
+    assert (first.total, first.remaining, first.drained) == (3, 1, False)
+    assert tickets.open_batch("b", [accepted, rejected, waiting]) == first
+    assert finish(tickets, VERA, Verdict.REFINE).ticket.ticket_id == waiting.ticket_id
+    assert claim(tickets, VERA) is None
+    by_id = {one.ticket_id: one for one in tickets.batch_result("b").settled}
+    assert by_id.keys() == {accepted.ticket_id, rejected.ticket_id}
+    assert {one.decided_by for one in by_id.values()} == {"verifier-1"}
+    made = by_id[accepted.ticket_id].masklet
+    assert (made.verdict, made.verified_by) == ("accept", "verifier-1")
+    assert by_id[rejected.ticket_id].verdict is Verdict.REJECT
+    (counted,) = [f for f in tickets.figures().batches if f.kind is Kind.VERIFY]
+    assert (counted.open, counted.leased, counted.done) == (0, 0, 3)
+    assert not [f for f in tickets.figures().people if f.name == "verifier-1"]
+
+
+def test_a_batch_that_a_program_decided_entirely_is_drained_and_delivered(tickets):
+    assert not tickets.open_batch("b", decided(150), sealed=False).drained
+    assert tickets.open_batch("b", [], sealed=True).drained
+    told = []
+    assert tickets.deliver(told.append) == 1 and told == ["b"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decided_by": None},
+        {"decided": None},
+        {"decided_by": "not/an/id"},
+        {"decided": Verdict.REFINE},
+        {"kind": Kind.TRACK},
+    ],
+)
+def test_only_a_verify_ticket_is_opened_decided_and_by_somebody(tickets, changes):
+    with pytest.raises(ValueError, match=r"decided|decided_by"):
+        tickets.open_batch("b", [replace(decided(1)[0], **changes)])
+
+
 def test_a_batch_without_tickets_is_drained_and_delivered_at_once(tickets):
     assert tickets.open_batch("b", []).drained
     told = []

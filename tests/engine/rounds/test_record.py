@@ -9,8 +9,10 @@ from engine.protocols import first_frame
 from engine.registry import Checkpoint
 from engine.rounds import record, retraining, starting
 from engine.rounds.record import RoundState
+from engine.verifier import keeping
 from storage.blobs.base import BlobDamaged
 from tests.engine.true_releases import measured
+from tests.engine.verifier import reviewed
 from validation import gate
 
 
@@ -57,6 +59,23 @@ def test_a_round_is_held_while_it_is_evaluated(s, true_release, monkeypatch):
     monkeypatch.setattr(s, "model", lambda checkpoint: None)
     retraining.evaluate(s, begun.round_id)
     assert set(states) == {RoundState.RUNNING}
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_a_round_refits_the_verifier_and_keeps_its_report(s, true_release, monkeypatch, count):
+    batch_id = "a" * 16
+    reviewed.review(s.blobs, batch_id, reviewed.candidates(batch_id, count), 0)
+    begun = record.start_of(s, starting.start(s, true_release.name))
+    s.blobs.create(f"checkpoints/{begun.round_id}/meta.json", b"{}")
+    monkeypatch.setattr(first_frame, "measure", lambda *arguments: gate.Metrics(jf=0.5, masklets=1))
+    monkeypatch.setattr(s, "model", lambda checkpoint: None)
+    retraining.evaluate(s, begun.round_id)
+    told = record.read(s, begun.round_id, "verifier") or {}
+    if count == 10:
+        assert told["problem"].startswith("a verifier needs 60 verdicts") and keeping.ids(s.blobs) == []
+    else:
+        assert [told["verifier_id"]] == keeping.ids(s.blobs)
+        assert told["figures"]["candidates"] == 100 and told["figures"]["auroc"]["value"] == 1
 
 
 @pytest.mark.parametrize("written", [b"", b"[]", b'{"round_id": "round-001-a"}'])

@@ -1,0 +1,74 @@
+"""What the verifier does with the candidates of a batch: orders their tickets, and decides those that it is sure of.
+
+Which verifier works on a batch is pinned at the first attempt to open its review, so a retry gives the same tickets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from annotation_queue.rules import is_in_share
+from engine.services import Services
+from engine.settings import VerifierSettings
+from engine.stages import batches
+from engine.verifier import features, keeping
+from engine.verifier.figures import VerifierFigures
+from engine.verifier.fitting import Scores
+from storage.records import Masklet, Verdict
+
+PRIORITIES = 1000  # the doubt of 0 to 1 as a priority; the select tickets of a batch have a lower one
+
+
+@dataclass(frozen=True)
+class Route:
+    """What happens to one candidate."""
+
+    verdict: Verdict | None  # None: a person judges it
+    decided_by: str | None  # the verifier that gave the verdict
+    priority: int  # of its ticket
+
+
+TO_PEOPLE = Route(None, None, 0)
+
+
+def of_batch(s: Services, batch_id: str, rows: Sequence[Masklet]) -> dict[str, Route]:
+    """The routes of candidates, by masklet_id; empty if the settings allow nothing or there is no verifier yet."""
+    chosen = s.settings.verifier
+    if not (chosen.order or chosen.accept or chosen.reject):
+        return {}
+    if batches.facts(s.blobs, batch_id, batches.VERIFIER) is None:
+        known = keeping.ids(s.blobs)
+        batches.mark(
+            s.blobs, batch_id, batches.VERIFIER, {"verifier": known[-1] if known else None} | chosen.model_dump()
+        )
+    pinned = batches.facts(s.blobs, batch_id, batches.VERIFIER) or {}
+    verifier_id = pinned.pop("verifier")
+    if verifier_id is None or not rows:
+        return {}
+    scores = keeping.load(s.blobs, verifier_id).score(features.table_of(rows))
+    figures = keeping.find(s.blobs, verifier_id).figures
+    return routes(rows, scores, figures, VerifierSettings(**pinned), verifier_id)
+
+
+def routes(
+    rows: Sequence[Masklet], scores: Scores, figures: VerifierFigures, chosen: VerifierSettings, verifier_id: str
+) -> dict[str, Route]:
+    """The routes of candidates with these scores, by masklet_id.
+
+    People judge each held-out candidate, and an audited share of those that the verifier could decide. That share
+    follows from the ids, so it is the same each time.
+    """
+    found = {}
+    for row, accept, reject, doubt in zip(rows, scores.accept, scores.reject, scores.doubt, strict=True):
+        verdict = None
+        if accept >= figures.sure_accept.threshold:
+            verdict = Verdict.ACCEPT if chosen.accept else None
+        elif reject >= figures.sure_reject.threshold:
+            verdict = Verdict.REJECT if chosen.reject else None
+        audited = is_in_share(f"{verifier_id} {row.masklet_id}", chosen.audited_share)
+        if row.split != "train" or audited:
+            verdict = None
+        priority = round(PRIORITIES * float(doubt)) if chosen.order else 0
+        found[row.masklet_id] = Route(verdict, verifier_id if verdict else None, priority)
+    return found

@@ -1,0 +1,120 @@
+"""Verifiers in the store: the candidates that each one learned from, and its figures. Files are only created.
+
+    verifiers/judged-<features>/<batch_id>.parquet     the judged candidates of a collected batch
+    verifiers/<verifier_id>/examples.parquet           what the verifier learned from
+    verifiers/<verifier_id>/figures.json
+
+A verifier is fitted from its examples whenever it is needed, so no file holds code. A table of judged candidates is
+made once a batch, so a new verifier reads no mask again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from engine.verifier import consensus, figures, fitting
+from engine.verifier.features import FEATURES
+from engine.verifier.figures import VerifierFigures
+from engine.verifier.fitting import Verifier
+from engine.verifier.judged import Judged, judged_of
+from storage import arrow, parts, releases
+from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
+from storage.records import content_id
+
+MOST = 20_000  # examples of one verifier, of the newest batches; more cost time and teach little
+_ID = re.compile(r"verifier-\d{4,}-[0-9a-f]{8}")
+_FEATURES = content_id(*FEATURES, length=8)
+
+
+class NoSuchVerifier(Exception):
+    """There is no such verifier."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A verifier of the store: its id and its figures."""
+
+    verifier_id: str
+    figures: VerifierFigures
+
+
+def is_verifier(name: str) -> bool:
+    """Whether a decision was made by a verifier of ours, by the name of who decided."""
+    return _ID.fullmatch(name) is not None
+
+
+def ids(blobs: Blobs) -> list[str]:
+    """The ids of all verifiers, the newest last."""
+    found = {key.split("/")[1] for key in blobs.keys("verifiers/verifier-") if key.endswith("/figures.json")}
+    return sorted(found, key=lambda verifier_id: (int(verifier_id.split("-")[1]), verifier_id))
+
+
+def refit(blobs: Blobs, release: str, precision: float) -> Kept:
+    """A verifier that learned from the batches of a release and of earlier ones. The same examples give the same one.
+
+    precision: that its own decisions must prove.
+    Raises TooFewVerdicts; PartDamaged.
+    """
+    examples = consensus.weighed(_examples(blobs, release))
+    scores = fitting.out_of_fold(examples)
+    measured = figures.measure(examples, scores, precision)
+    data = arrow.to_parquet(Judged, examples)
+    digest = content_id(data, str(precision), length=8)
+    known = ids(blobs)
+    same = next((one for one in known if one.endswith(digest)), None)
+    verifier_id = same or f"verifier-{len(known) + 1:04d}-{digest}"
+    blobs.create(f"verifiers/{verifier_id}/examples.parquet", data)
+    blobs.create(f"verifiers/{verifier_id}/figures.json", json.dumps(asdict(measured), indent=1).encode())
+    return Kept(verifier_id, measured)
+
+
+def find(blobs: Blobs, verifier_id: str) -> Kept:
+    """A verifier's figures. Raises NoSuchVerifier, BlobDamaged."""
+    key = f"verifiers/{verifier_id}/figures.json"
+    if not is_verifier(verifier_id):
+        raise NoSuchVerifier(f"no such verifier: {verifier_id!r}")
+    try:
+        return Kept(verifier_id, TypeAdapter(VerifierFigures).validate_python(read_json(blobs, key)))
+    except BlobMissing as error:
+        raise NoSuchVerifier(f"no such verifier: {verifier_id}") from error
+    except ValidationError as error:
+        raise BlobDamaged(f"{key}: {error.errors()[0]['msg']}") from error
+
+
+def load(blobs: Blobs, verifier_id: str) -> Verifier:
+    """The verifier, fitted again from its examples."""
+    return fitting.fit(arrow.from_parquet(Judged, blobs.read(f"verifiers/{verifier_id}/examples.parquet")))
+
+
+def _examples(blobs: Blobs, release: str) -> list[Judged]:
+    """The judged candidates of the newest batches up to a release, at most MOST."""
+    found: list[Judged] = []
+    for batch_id in _batches(releases.names(blobs), release):
+        found += judged_of_batch(blobs, batch_id)
+        if len(found) >= MOST:
+            break
+    return found[:MOST]
+
+
+def _batches(names: Sequence[str], release: str) -> Iterator[str]:
+    """The batches whose releases are not newer than this one, the newest first."""
+    for name in reversed(names):
+        if releases.place(name) <= releases.place(release):
+            yield name.rsplit("-", 1)[-1]
+
+
+def judged_of_batch(blobs: Blobs, batch_id: str) -> list[Judged]:
+    """The judged candidates of a collected batch. The first call measures them and keeps the table."""
+    key = f"verifiers/judged-{_FEATURES}/{batch_id}.parquet"
+    try:
+        return arrow.from_parquet(Judged, blobs.read(key))
+    except BlobMissing:
+        acts = list(parts.rows(blobs, "operations", batch_id))
+        found = judged_of(parts.rows(blobs, "candidates", batch_id), acts)
+        blobs.create(key, arrow.to_parquet(Judged, found))
+        return found

@@ -1,0 +1,70 @@
+"""Verifiers in the store: what they learned from, and that they can be fitted again."""
+
+import pytest
+
+from engine.verifier import features, keeping
+from engine.verifier.fitting import TooFewVerdicts
+from engine.verifier.keeping import NoSuchVerifier
+from storage.blobs import stores
+from storage.blobs.base import BlobDamaged
+from tests.engine.verifier.reviewed import candidates, review
+
+A, B = "a" * 16, "b" * 16
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    return stores.connect(str(tmp_path / "store"), cache=tmp_path / "cache")
+
+
+def test_a_verifier_is_kept_with_its_examples_and_fitted_again_from_them(blobs):
+    release = review(blobs, A, candidates(A), 1)
+    kept = keeping.refit(blobs, release, 0.98)
+    assert kept == keeping.find(blobs, kept.verifier_id) and keeping.ids(blobs) == [kept.verifier_id]
+    assert (kept.figures.candidates, kept.figures.accepted, kept.figures.videos) == (100, 34, 10)
+    assert kept.figures.auroc.value == 1 and keeping.is_verifier(kept.verifier_id)
+    new = candidates(B, 4)
+    scores = keeping.load(blobs, kept.verifier_id).score(features.table_of(new))
+    assert [accept > 0.5 for accept in scores.accept] == [True, False, False, True]
+
+
+def test_fitting_again_changes_nothing_until_there_are_new_verdicts(blobs):
+    release = review(blobs, A, candidates(A), 1)
+    first = keeping.refit(blobs, release, 0.98)
+    before = list(blobs.keys())
+    assert keeping.refit(blobs, release, 0.98) == first and list(blobs.keys()) == before
+    later = review(blobs, B, candidates(B), 2)
+    assert keeping.refit(blobs, release, 0.98) == first, "a verifier of an older release does not see newer verdicts"
+    second = keeping.refit(blobs, later, 0.98)
+    assert second.figures.candidates == 200 and keeping.ids(blobs) == [first.verifier_id, second.verifier_id]
+
+
+def test_masks_are_read_once_a_batch(blobs, monkeypatch):
+    release = review(blobs, A, candidates(A), 1)
+    first = keeping.refit(blobs, release, 0.98)
+    monkeypatch.setattr(keeping, "judged_of", None)
+    assert keeping.refit(blobs, release, 0.98) == first
+
+
+def test_only_the_newest_verdicts_are_learned_from(blobs, monkeypatch):
+    review(blobs, A, candidates(A), 1)
+    release = review(blobs, B, candidates(B), 2)
+    monkeypatch.setattr(keeping, "MOST", 100)
+    assert keeping.refit(blobs, release, 0.98).figures.candidates == 100
+    assert not list(blobs.keys(f"verifiers/judged-{keeping._FEATURES}/{A}")), "the older batch was not even read"
+
+
+def test_too_few_verdicts_give_no_verifier(blobs):
+    release = review(blobs, A, candidates(A, 30), 1)
+    with pytest.raises(TooFewVerdicts, match="there are 10 accepted"):
+        keeping.refit(blobs, release, 0.98)
+    assert keeping.ids(blobs) == []
+
+
+def test_other_names_and_damaged_figures_are_refused(blobs):
+    for name in ("verifier-0001-00000000", "../releases", "vera"):
+        with pytest.raises(NoSuchVerifier):
+            keeping.find(blobs, name)
+    blobs.create("verifiers/verifier-0001-00000000/figures.json", b"{}")
+    with pytest.raises(BlobDamaged, match=r"figures\.json"):
+        keeping.find(blobs, "verifier-0001-00000000")
