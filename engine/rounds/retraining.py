@@ -91,7 +91,7 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[Traini
     data = layouts.of_release(releases.load(s.blobs, begun.release)).only("train")
     recipe = recipes.of_round(begun, begun.image_size or parent.image_size)
     samplers = training.samplers_of(data, list(clip_sampler.index(data)), recipe)
-    watch = Watch(folder, recipe, samplers[recipe.stages[0]], s.registry.track(begun.round_id))
+    watch = Watch(folder, recipe, samplers[recipe.stages[-1]], s.registry.track(begun.round_id))
     options = RunOptions(device=s.device, save_every=25, report_every=10)
     clips: dict[TrainingStage, DrawClip] = dict(samplers)
     if begun.general is not None and begun.replay:

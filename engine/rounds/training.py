@@ -101,7 +101,7 @@ def train_on(
         samplers = samplers_of(data, known, recipe)
         if parallel.leads():
             (folder / "begun.json").write_text(json.dumps(begun, indent=1))
-        watch = Watch(folder, recipe, samplers[recipe.stages[0]], tracked() if parallel.leads() else None)
+        watch = Watch(folder, recipe, samplers[recipe.stages[-1]], tracked() if parallel.leads() else None)
         watch.begin({key: value for key, value in begun.items() if key != "recipe"})
         total = sum(stage.steps for stage in recipe.stages)
         options = RunOptions(

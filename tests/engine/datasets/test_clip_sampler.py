@@ -118,8 +118,7 @@ def samples(clips, image_size, frames):
     from model import samples
 
     recipe = recipes.of_round(record.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
-    (stage,) = recipe.stages
-    return samples.Samples(clips, replace(stage, frames=frames), recipe, 0, 0)
+    return samples.Samples(clips, replace(recipe.stages[-1], steps=40, frames=frames), recipe, 0, 0)
 
 
 @pytest.mark.parametrize("image_size", [128, 256, 512, 1024])

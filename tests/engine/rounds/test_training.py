@@ -40,7 +40,7 @@ def folder(tmp_path, clips):
 @pytest.fixture
 def tiny():
     """Two stages of two steps: clips, then hard ones with the encoder frozen."""
-    quick = recipes.recipe_of("quick", 64).stages[0]
+    quick = recipes.recipe_of("quick", 64).stages[-1]
     how = Interaction(correction_clicks=1)
     first = replace(quick, steps=2, frames=2, objects=2, batch=1, warmup=1, interaction=how)
     hard = replace(first, name="hard", frames=3, encoder_lr=0.0, hardest=0.5)
@@ -67,6 +67,9 @@ def test_a_recipe_is_named_or_a_file_and_may_be_shorter(tmp_path):
     short = recipes.fitted(recipes.RECIPES["full"], steps=100, lr=3e-5, seed=4)
     assert [stage.steps for stage in short.stages] == [80, 20] and short.seed == 4
     assert short.stages[0].warmup == 6
+    assert [stage.steps for stage in recipes.fitted(recipes.QUICK, steps=90).stages] == [63, 27]
+    (only,) = recipes.fitted(recipes.QUICK, steps=1).stages
+    assert (only.name, only.steps) == ("clips", 1)
     assert [stage.lr for stage in short.stages] == pytest.approx([3e-5, 1.5e-5])
     assert [stage.encoder_lr for stage in short.stages] == pytest.approx([6e-6, 0])
     path = tmp_path / "mine.json"
@@ -87,7 +90,7 @@ def test_a_run_leaves_a_checkpoint_of_transformers_its_recipe_and_pictures(folde
     begun = checkpoints.load(checkpoint)
     before = {name: value.clone() for name, value in begun.model.state_dict().items()}
     out = training.train_on(open_dataset(folder), tmp_path / "out", tiny, begun, workers=0, report=reported.append)
-    assert [p.step for p in reported] == [1, 2, 3, 4] and [p.stage for p in reported[::2]] == ["fine-tune", "hard"]
+    assert [p.step for p in reported] == [1, 2, 3, 4] and [p.stage for p in reported[::2]] == ["clips", "hard"]
     tuned = Sam2VideoModel.from_pretrained(out).state_dict()
     assert any(not (tuned[name] == value).all() for name, value in before.items() if "mask_decoder" in name)
     assert parse_recipe((out / "recipe.json").read_text()) == tiny
