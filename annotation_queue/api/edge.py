@@ -19,6 +19,9 @@ from annotation_queue.api.errors import ANSWERED, answer_to
 # Requests of one login or token that are worked on at once; more wait. The threads are 40, and a browser has 6
 # connections, so a page never waits here, and one person cannot occupy all threads.
 SHARE = 8
+# The same for frames, each of which keeps a core busy: a person who asks for hundreds of them leaves cores to others.
+# The frames of one video are decoded one after the other anyway.
+FRAMES = 2
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; "
@@ -64,7 +67,7 @@ class Edge:
 
 
 class Shares:
-    """ASGI middleware that works on at most SHARE requests of one login or token at once."""
+    """ASGI middleware that works on at most SHARE requests of one login or token at once, and on FRAMES frames."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -76,7 +79,8 @@ class Shares:
         if not secret:  # no login: such requests are cheap, and passwords are checked in separate threads
             await self._app(scope, receive, send)
             return
-        share = self._shares.setdefault(secret, asyncio.Semaphore(SHARE))
+        of, count = ("frames", FRAMES) if scope["path"].endswith(".jpg") else ("all", SHARE)
+        share = self._shares.setdefault(f"{of} {secret}", asyncio.Semaphore(count))
         await share.acquire()
         held = True
 

@@ -11,7 +11,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from annotation_queue.api.app import HASHES, LOGINS_WAITING, create_app
-from annotation_queue.api.edge import SHARE
+from annotation_queue.api.edge import FRAMES, SHARE
 from annotation_queue.client import QueueClient
 from annotation_queue.database import Database
 from annotation_queue.people.accounts import Accounts
@@ -54,11 +54,15 @@ class GatedHasher(PasswordHasher):
 
 
 class GatedMedia(SyntheticMedia):
-    """Frames that wait at the gate."""
+    """Videos and frames that wait at the gate."""
 
     def __init__(self, gate):
         super().__init__(48)
         self._gate = gate
+
+    def info(self, video_id):
+        self._gate()
+        return super().info(video_id)
 
     def frame(self, video_id, frame_idx):
         self._gate()
@@ -121,7 +125,8 @@ def test_a_password_is_set_while_nobody_waits_for_it(tmp_path, gate):
         assert httpx.post(f"{url}/api/people", json=person, headers=headers).json()["name"] == "lea"
 
 
-def test_one_person_cannot_occupy_every_thread(tmp_path, gate):
+@pytest.mark.parametrize(("path", "share"), [("", SHARE), ("/frames/0.jpg", FRAMES)])
+def test_one_person_cannot_occupy_every_thread(path, share, tmp_path, gate):
     many = THREADS + 20
     with running(tmp_path, gate) as (url, accounts), ThreadPoolExecutor(many) as threads:
         with (
@@ -130,12 +135,12 @@ def test_one_person_cannot_occupy_every_thread(tmp_path, gate):
         ):
             wanted, ticket = vera.claim(), victor.claim()
             assert wanted is not None and ticket is not None
-            path = f"{url}/api/videos/{wanted.video_id}/frames/0.jpg"
+            address = f"{url}/api/videos/{wanted.video_id}{path}"
             headers = dict(vera._http.headers)
-            asked = [threads.submit(httpx.get, path, headers=headers, timeout=60) for _ in range(many)]
-            wait_until(lambda: gate.now == SHARE)
+            asked = [threads.submit(httpx.get, address, headers=headers, timeout=60) for _ in range(many)]
+            wait_until(lambda: gate.now == share)
             assert victor.heartbeat(ticket).leased_by == "victor"
-            assert gate.now == SHARE
+            assert gate.now == share
             gate.open.set()
             assert {each.result().status_code for each in asked} == {200}  # those that waited are answered, too
-        assert gate.most == SHARE
+        assert gate.most == share
