@@ -49,7 +49,8 @@ class AutoSettings(_Part):
     """How candidates are made. model.proposals.GridConfig has the other thresholds."""
 
     chunk_videos: int = Field(4, ge=1)  # videos in one Airflow task
-    max_objects: int = Field(24, ge=1)  # most candidates of one video; the best ones are kept
+    # most candidates of one video; the best ones are kept. 0: none, people select every object (see `review.select`)
+    max_objects: int = Field(24, ge=0)
     # default: SA-V's 2,304 points on 21 crops; quick: 256 points on the whole frame; None: by the model's size, because
     # a small model finds mostly false objects in crops
     preset: Literal["default", "quick"] | None = None

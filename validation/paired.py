@@ -28,7 +28,7 @@ class MaskletJF:
 
 @dataclass(frozen=True)
 class Change:
-    """A mean over masklets with its 95 % interval; differences of J&F, or J&F itself."""
+    """A mean over masklets with its 95 % interval: of a difference of J&F, of J&F, or of another value."""
 
     mean: float
     low: float
@@ -62,11 +62,19 @@ def mean_of(measured: Sequence[MaskletJF]) -> Change:
 
     Raises ValueError without a masklet.
     """
-    if not measured:
-        raise ValueError("no masklet was measured")
+    return mean_by_video((one.video_id, one.jf) for one in measured)
+
+
+def mean_by_video(values: Iterable[tuple[str, float]]) -> Change:
+    """The mean of values that belong to masklets, and its interval by a bootstrap over videos.
+
+    values: the video and the value of each masklet.  Raises ValueError without one.
+    """
     by_video: dict[str, list[float]] = defaultdict(list)
-    for one in measured:
-        by_video[one.video_id].append(one.jf)
+    for video_id, value in values:
+        by_video[video_id].append(value)
+    if not by_video:
+        raise ValueError("no masklet was measured")
     sums = np.array([sum(of) for of in by_video.values()])
     counts = np.array([len(of) for of in by_video.values()])
     drawn = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))

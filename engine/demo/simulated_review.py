@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from annotation_queue.records import Role, State
 from engine import loop
 from engine.demo import simulated_people
+from engine.demo.annotator_policy import AnnotatorPolicy
 from engine.demo.simulated_people import Credentials
 from engine.demo.tally import Tally
 from engine.progress import Tell
@@ -31,23 +32,25 @@ def hire(s: Services, people: Iterable[tuple[str, Role]] = PEOPLE) -> list[Crede
     return hired
 
 
-def close_reviews(s: Services, batch_ids: list[str], check: Callable[[], None], tell: Tell) -> tuple[Tally, list[str]]:
+def close_reviews(
+    s: Services, batch_ids: list[str], check: Callable[[], None], tell: Tell, policy: AnnotatorPolicy | None = None
+) -> tuple[Tally, list[str]]:
     """Does all tickets of these batches and publishes them. Returns the work and each batch's release ("": nothing).
 
-    check: called while it waits for tickets that other people hold; may raise.
+    check: called while it waits for tickets that other people hold; may raise.  policy: of the simulated people.
     Raises NoTruth, and what `loop.finish` raises.
     """
     hired = hire(s)
     total, told = Tally(), False
     for batch_id in batch_ids:
-        total.add(simulated_people.work(s, hired, batch_id=batch_id))
+        total.add(simulated_people.work(s, hired, batch_id=batch_id, policy=policy))
         while s.queue.tickets(batch_id=batch_id, state=State.LEASED, limit=1):
             if not told:
                 tell("waiting for leased tickets: another person or a killed run holds them")
                 told = True
             check()
             time.sleep(WAIT_S)
-            total.add(simulated_people.work(s, hired, batch_id=batch_id))
+            total.add(simulated_people.work(s, hired, batch_id=batch_id, policy=policy))
         loop.finish(s, batch_id)
     facts = [batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {} for batch_id in batch_ids]
     return total, [str(fact.get("release", "")) for fact in facts]

@@ -33,12 +33,17 @@ def held_out(s: Services, name: str) -> Dataset:
 def training_clips(s: Services, name: str, stage: TrainingStage) -> DrawClip:
     """Draws clips of the general set for a stage. Raises DatasetError, NoSuchRelease, NothingToTrainOn."""
     if name == MICRO:
-        from engine.demo import micro
-
-        side = stage.image_size
-        return micro.StageClips(replace(micro.RETURNING, height=side, width=side, frames=stage.frames))
+        return clips_of_micro(stage)
     data = layouts.open_dataset(name, blobs=s.blobs, split="train")
     return ClipSampler(data, list(clip_sampler.index(data)), stage.frames)
+
+
+def clips_of_micro(stage: TrainingStage) -> DrawClip:
+    """Draws synthetic clips as `micro` was trained on, at the size of a stage."""
+    from engine.demo import micro
+
+    side = stage.image_size
+    return micro.StageClips(replace(micro.RETURNING, height=side, width=side, frames=stage.frames))
 
 
 @dataclass(frozen=True)

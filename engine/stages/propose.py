@@ -118,10 +118,12 @@ def propose_video(
 ) -> list[Masklet]:
     """The candidates of one video: grid on frame 0, propagation, cleaning, removal of duplicates.
 
-    Raises ModelFailed and FrameUnreadable.
+    Nothing is searched if the settings allow no candidate. Raises ModelFailed and FrameUnreadable.
     """
     from model import proposals
 
+    if not s.settings.auto.max_objects:
+        return []
     config = grid(s.settings.auto, loaded.image_size)
     with s.frames(video) as reader:
         try:
