@@ -14,16 +14,15 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from transformers import Sam2VideoModel
 
 from engine.demo import micro, rendered
 from engine.demo.domains.catalogue import DOMAINS
+from engine.experiments.few_clips import FewClips
 from engine.protocols import first_frame
 from engine.rounds.recipes import QUICK, fitted
 from model import checkpoints, devices, trainer
 from model.checkpoints import LoadedModel
-from model.clips import Clip
 from model.recipe import Recipe
 from model.trainer import RunOptions
 
@@ -66,27 +65,6 @@ RUNS = (
     _run("300", 300),
     _run("100 longer", 100, steps=240),
 )
-
-
-class FewClips:
-    """Draws the clips of a run: whole clips of the domain. masklets: their number in all clips together."""
-
-    def __init__(self, domain: str, masklets: int) -> None:
-        self.clips: list[Clip] = []
-        seed, left = 0, masklets
-        while left > 0:
-            seed += 1
-            clip = DOMAINS[domain].render(seed, rendered.AT_6_FPS)
-            large = [k for k in range(clip.masks.shape[1]) if clip.masks[:, k].sum((1, 2)).max() >= rendered.LEAST_PX][
-                :left
-            ]
-            if large:
-                self.clips.append(Clip(clip.frames, clip.masks[:, large]))
-            left -= len(large)
-
-    def __call__(self, seed: int) -> Clip:
-        rng = np.random.default_rng(seed)
-        return self.clips[int(rng.integers(len(self.clips)))]
 
 
 def held_out(loaded: LoadedModel, domain: str) -> dict[str, float]:

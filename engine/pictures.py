@@ -103,3 +103,35 @@ def draw_curves(offline_jf: Sequence[float], online_jf: Sequence[float], title: 
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(path)
     return path
+
+
+def draw_intervals(
+    series: Mapping[str, Sequence[Mapping[str, float]]], labels: Sequence[str], title: str, xlabel: str, path: Path
+) -> Path:
+    """Values with their intervals, a PNG: one line for each name.
+
+    series: for each label the "mean", "low" and "high" of a value; an empty mapping leaves a gap.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for n, (name, values) in enumerate(series.items()):
+        shown = [(place, of) for place, of in enumerate(values) if of]
+        means = [of["mean"] for _, of in shown]
+        bars = [
+            [max(0.0, of["mean"] - of["low"]) for _, of in shown],
+            [max(0.0, of["high"] - of["mean"]) for _, of in shown],
+        ]
+        places = [place + 0.04 * n for place, _ in shown]
+        colour = (BLUE, ORANGE)[n % 2]
+        axes.errorbar(places, means, yerr=bars, fmt="oD"[n % 2] + "-", color=colour, capsize=4, label=name)
+    axes.set(title=title, xlabel=xlabel, xlim=(-0.4, len(labels) - 0.6))
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_ylim(0, None)
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(series) > 1:
+        axes.legend(frameon=False, loc="best")
+    figure.savefig(path)
+    return path

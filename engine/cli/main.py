@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import console, data, gold, learning, people, pipeline, serving, verifier
+from engine.cli import console, data, experiment, gold, learning, people, pipeline, serving, verifier
 
 app = typer.Typer(
     add_completion=False,
@@ -34,6 +34,7 @@ app.command()(serving.doctor)
 app.add_typer(people.app, name="users")
 app.add_typer(learning.rounds_app, name="rounds")
 app.add_typer(gold.app, name="gold")
+app.add_typer(experiment.app, name="experiment")
 
 
 def main() -> None:

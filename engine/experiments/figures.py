@@ -1,0 +1,89 @@
+"""What a labelled batch took and gave: people's work, the candidates that they accepted, alignment with phase 1.
+
+Only reads the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.demo import summary
+from engine.experiments import measuring
+from engine.experiments.steps import Result
+from engine.services import Services
+from engine.stages import batches
+from engine.stages.batches import BatchStage
+from engine.stages.work import Work
+from storage import iou, parts
+from storage.records import Masklet
+
+ALIGNED = 0.75  # IoU above which a mask counts as that of phase 1
+SIZES = {"small": 32**2, "medium": 96**2}  # area on the first frame that shows the object, px: below this
+LARGE = "large"
+
+
+def published(s: Services, batch_id: str) -> list[Masklet]:
+    """The masklets that a batch added to the dataset."""
+    return list(s.tables.masklets(where=f"batch_id == '{batch_id}'"))
+
+
+def work_of(s: Services, batch_id: str) -> Result:
+    """People's work on a batch. None where nothing was published, or nothing clicked."""
+    rows = published(s, batch_id)
+    facts = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) or {}
+    work = Work(**facts["work"])
+    frames = sum(len(row.frame_idx) for row in rows)
+    edited = sum(row.edited_frame_count for row in rows)
+    return {
+        "masklets": len(rows),
+        "frames": frames,
+        "modelled_s": round(work.modelled_s, 1),
+        "seconds_a_frame": round(work.modelled_s / frames, 2) if frames else None,
+        "edited_share": round(edited / frames, 4) if frames else None,
+        "clicks_a_clicked_frame": round(work.clicks / work.clicked_frames, 2) if work.clicked_frames else None,
+        "clicks_a_masklet": measuring.mean((row.video_id, row.click_count) for row in rows),
+        "edited_frames_a_masklet": measuring.mean((row.video_id, row.edited_frame_count) for row in rows),
+    }
+
+
+def candidates_of(s: Services, batch_id: str) -> Result:
+    """The candidates of a batch: how many were accepted as they were (%), and their J&F against the truth."""
+    kept = {row.masklet_id for row in published(s, batch_id)}
+    found = list(parts.rows(s.blobs, "candidates", batch_id))
+    measured = [
+        (video.video_id, 50 * (metric.j + metric.f))
+        for video in batches.videos(s, batch_id)
+        for metric in summary.against_truth(s, video, found).values()
+    ]
+    return {
+        "candidates": len(found),
+        "proposed_by": sorted({row.checkpoint for row in found}),
+        "accepted": measuring.mean((row.video_id, 100.0 * (row.masklet_id in kept)) for row in found),
+        "candidates_jf": measuring.mean(measured),
+    }
+
+
+def alignment(first: Sequence[Masklet], others: Sequence[Masklet]) -> Result:
+    """The share (%) of the masks of phase 1 whose object has a mask with IoU above ALIGNED in another phase.
+
+    By size: "all", "small", "medium" and "large". None where there is no mask. An object is found again as the masklet
+    of the same video with the largest overlap; if there is none, its masks are not aligned.
+    """
+    counts = {size: [0, 0] for size in ("all", *SIZES, LARGE)}
+    for masklet in first:
+        shown = [i for i, area in enumerate(masklet.area_px) if area]
+        same_video = [other for other in others if other.video_id == masklet.video_id]
+        overlap, best = max(
+            ((iou.tube_iou(masklet, other), n) for n, other in enumerate(same_video)), default=(0.0, -1)
+        )
+        ious = iou.frame_ious(masklet, same_video[best]) if overlap else {}
+        right = sum(ious.get(masklet.frame_idx[i], 0.0) > ALIGNED for i in shown)
+        for size in ("all", _size(masklet)):
+            counts[size][0] += right
+            counts[size][1] += len(shown)
+    return {size: round(100 * right / masks, 1) if masks else None for size, (right, masks) in counts.items()}
+
+
+def _size(masklet: Masklet) -> str:
+    area = next((area for area in masklet.area_px if area), 0)
+    return next((size for size, limit in SIZES.items() if area < limit), LARGE)

@@ -1,0 +1,131 @@
+"""The steps that choose what to train on: the most edited masklets, and the candidates that a verifier doubts.
+
+They use what people did in the rounds. Both sides of a comparison train with the same number of steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from engine.datasets import clip_sampler, layouts
+from engine.datasets.clip_sampler import Indexed, NothingToTrainOn
+from engine.datasets.labelled import Dataset
+from engine.experiments import figures, loops, training
+from engine.experiments.labelling import ROUNDS
+from engine.experiments.steps import Experiment, Result
+from engine.services import Services, connect
+from engine.verifier import figures as verifier_figures
+from engine.verifier import fitting
+from engine.verifier.features import table_of
+from engine.verifier.fitting import TooFewVerdicts
+from engine.verifier.judged import Judged, judged_of
+from model.clips import DrawClip
+from model.recipe import TrainingStage
+from storage import parts, releases
+from storage.records import Masklet
+from validation.verdicts import Interval
+
+LAST = "rounds-3"
+SHARE = 0.5  # of the masklets or of the candidates that are chosen
+SEED = 7  # of the random halves
+
+
+def filtered(experiment: Experiment, *, most_edited: bool) -> Result:
+    """Trains on the most edited half of the masklets of the rounds, or on as many random ones."""
+    with _rounds(experiment) as s:
+        data, known = _newest(s)
+        edits = {name: of.edits.get(name, 0) for of in known for name in of.large}
+        count = min(round(SHARE * len(edits)), sum(map(bool, edits.values())))
+        names = sorted(edits, key=lambda name: (-edits[name], name)) if most_edited else _shuffled(edits)
+        return _trained(experiment, f"filter-{'edited' if most_edited else 'random'}", data, known, names[:count])
+
+
+def ordered(experiment: Experiment, *, hard_first: bool) -> Result:
+    """Trains on the masklets of half of the last batch's candidates: those that a verifier doubts most, or random ones.
+
+    The verifier is fitted on the verdicts of the batches before.
+    """
+    with _rounds(experiment) as s:
+        *earlier, last = (experiment.result(f"rounds-{n}")["batch"] for n in (1, 2, 3))
+        candidates = list(parts.rows(s.blobs, "candidates", last))
+        if hard_first:
+            try:
+                verifier = fitting.fit([one for batch_id in earlier for one in _judged(s, batch_id)])
+            except TooFewVerdicts as error:
+                return {"left_out": str(error)}
+            doubt = verifier.score(table_of(candidates)).doubt
+            order = [candidates[i] for i in np.argsort(-doubt, kind="stable")]
+        else:
+            by_id = {row.masklet_id: row for row in candidates}
+            order = [by_id[name] for name in _shuffled(by_id)]
+        half = order[: round(SHARE * len(order))]
+        data, known = _newest(s)
+        made = _made_from(half, figures.published(s, last))
+        found = _trained(experiment, f"order-{'hard' if hard_first else 'random'}", data, known, made)
+        return {"candidates": len(half)} | found
+
+
+def verifier(experiment: Experiment) -> Result:
+    """How well a verifier foretells the verdicts of the rounds, on candidates of videos that it did not see."""
+    with _rounds(experiment) as s:
+        judged = [one for n in (1, 2, 3) for one in _judged(s, experiment.result(f"rounds-{n}")["batch"])]
+    try:
+        found = verifier_figures.measure(judged, fitting.out_of_fold(judged))
+    except TooFewVerdicts as error:
+        return {"left_out": str(error)}
+    return {
+        "candidates": found.candidates,
+        "videos": found.videos,
+        "accepted": found.accepted,
+        "auroc": _interval(found.auroc),
+        "calibration_error": _interval(found.calibration_error),
+        "saved": _interval(found.saved),
+    }
+
+
+def _interval(found: Interval) -> Result:
+    """As `measuring.mean` gives it. Empty if it could not be measured."""
+    return {} if math.isnan(found.value) else {"mean": found.value, "low": found.low, "high": found.high}
+
+
+def _trained(
+    experiment: Experiment, name: str, data: Dataset, known: Sequence[Indexed], chosen: Collection[str]
+) -> Result:
+    def draw(stage: TrainingStage) -> DrawClip:
+        return training.sampler_of(data, known, chosen, stage.frames)
+
+    try:
+        return {"masklets": len(chosen)} | training.tuned(experiment, name, draw, experiment.plan.steps)
+    except NothingToTrainOn as error:
+        return {"left_out": str(error)}
+
+
+@contextmanager
+def _rounds(experiment: Experiment) -> Iterator[Services]:
+    """The store of the rounds, without its queue."""
+    with connect(loops.settings(experiment.folder / "rounds", experiment, ROUNDS)) as s:
+        yield s
+
+
+def _newest(s: Services) -> tuple[Dataset, list[Indexed]]:
+    """The training videos of the newest release of the rounds. Raises NoSuchRelease."""
+    data = layouts.of_release(releases.load(s.blobs, releases.names(s.blobs)[-1])).only("train")
+    return data, list(clip_sampler.index(data))
+
+
+def _judged(s: Services, batch_id: str) -> list[Judged]:
+    return judged_of(parts.rows(s.blobs, "candidates", batch_id), parts.rows(s.blobs, "operations", batch_id))
+
+
+def _made_from(candidates: Sequence[Masklet], rows: Sequence[Masklet]) -> list[str]:
+    """The masklets that are candidates, or corrections of candidates: a correction keeps the candidate's prompt."""
+    prompts = {(row.video_id, row.prompt) for row in candidates}
+    return [row.masklet_id for row in rows if (row.video_id, row.prompt) in prompts]
+
+
+def _shuffled(names: Mapping[str, object]) -> list[str]:
+    return [str(name) for name in np.random.default_rng(SEED).permutation(sorted(names))]

@@ -1,0 +1,63 @@
+"""Fine-tuning outside of a loop, with the recipe of a round: on few true masklets, or on some masklets of a release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from engine.datasets.clip_sampler import ClipSampler, Indexed
+from engine.datasets.labelled import Dataset
+from engine.experiments import measuring
+from engine.experiments.steps import Experiment, Result
+from engine.rounds import general, recipes
+from engine.rounds.general import MICRO, WithReplay
+from engine.settings import RoundSettings
+from model import checkpoints, devices, trainer
+from model.checkpoints import LoadedModel
+from model.clips import DrawClip
+from model.recipe import TrainingStage
+from model.trainer import RunOptions
+
+_ALL_CHOSEN = 0.999  # a share below 1, with which a ClipSampler takes only edited masklets, and all of them
+
+
+def begin(experiment: Experiment) -> LoadedModel:
+    """The checkpoint that everything begins with, in a process that uses one thread."""
+    devices.set_threads(1)
+    return checkpoints.load(experiment.plan.checkpoint)
+
+
+def tuned(experiment: Experiment, name: str, draw: Callable[[TrainingStage], DrawClip], steps: int) -> Result:
+    """Fine-tunes the first checkpoint and measures it. A killed run continues. draw: the clips of a stage."""
+    plan, parent = experiment.plan, begin(experiment)
+    quick = recipes.recipe_of("quick", parent.image_size)  # the recipe of a round
+    recipe = recipes.fitted(quick, steps=steps, lr=plan.lr, seed=plan.seed)
+    folder = experiment.folder / "training" / name
+
+    def clips(stage: TrainingStage) -> DrawClip:
+        if plan.checkpoint != MICRO:
+            return draw(stage)
+        return WithReplay(draw(stage), general.clips_of_micro(stage), RoundSettings().replay)  # as in a round
+
+    options = RunOptions(workers=0, save_every=10, report_every=10)
+    model = trainer.train(parent.model, clips, recipe, folder, options)
+    found = measuring.held_out(checkpoints.wrap(model, name=name), experiment)
+    remove_state(folder)
+    return found
+
+
+def sampler_of(data: Dataset, known: Sequence[Indexed], chosen: Collection[str], frames: int) -> ClipSampler:
+    """Draws clips that show only the chosen masklets. known: `clip_sampler.index` of the dataset.
+
+    Raises NothingToTrainOn.
+    """
+    marked = [replace(of, edits={name: int(name in chosen) for name in of.large}) for of in known]
+    return ClipSampler(data, marked, frames, hardest=_ALL_CHOSEN)
+
+
+def remove_state(folder: Path) -> None:
+    """Removes the state of a finished training: the largest file of its folder."""
+    with suppress(FileNotFoundError):
+        (folder / "state.pt").unlink()
