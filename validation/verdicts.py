@@ -1,4 +1,4 @@
-"""How well probabilities foretell people's verdicts: AUROC, calibration error, and the share that needs no person.
+"""How well probabilities predict people's verdicts: AUROC, calibration error, and the share that needs no person.
 
 Pure: takes numbers, knows no model and no masklet. Candidates of one video are alike, so intervals come from a
 bootstrap that draws videos.

@@ -20,7 +20,7 @@ def verifier(
     fit: Annotated[bool, typer.Option("--fit", help="Fit it now, from all verdicts up to the newest release.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The verifier that learns from people's verdicts: how well it foretells them, and what it could decide alone."""
+    """The verifier that learns from people's verdicts: how well it predicts them, and what it could decide alone."""
     from engine.services import connect
     from engine.verifier import keeping
 

@@ -70,7 +70,7 @@ def ordered(experiment: Experiment, *, hard_first: bool) -> Result:
 
 
 def verifier(experiment: Experiment) -> Result:
-    """How well a verifier foretells the verdicts of the rounds, on candidates of videos that it did not see."""
+    """How well a verifier predicts the verdicts of the rounds, on candidates of videos that it did not see."""
     with _rounds(experiment) as s:
         judged = [one for n in (1, 2, 3) for one in _judged(s, experiment.result(f"rounds-{n}")["batch"])]
     try:

@@ -1,4 +1,4 @@
-"""The verifier: foretells what people will say about a candidate, with a calibrated probability.
+"""The verifier: predicts what people will say about a candidate, with a calibrated probability.
 
 Pure: takes candidates that were judged, gives a frozen verifier. The same candidates give the same verifier, so it is
 stored as its table of examples and fitted again when it is needed: no file with code of a stranger is ever loaded.
