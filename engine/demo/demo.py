@@ -90,10 +90,10 @@ def settings(folder: Path) -> Settings:
         storage=StorageSettings(),
         ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=1 / 3),
         auto=AutoSettings(chunk_videos=3, max_objects=6),
-        model=ModelSettings(checkpoint="micro", device="cpu", threads=2, embeddings_gib=0.25),
+        model=ModelSettings(checkpoint="micro", device="cpu", threads=1, embeddings_gib=0.25),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", select=True, held_out_by_hand=True),
-        rounds=RoundSettings(min_new_masklets=NEVER, steps=90, lr=3e-4),
+        rounds=RoundSettings(min_new_masklets=NEVER, steps=90, lr=3e-4, threads=2),
         campaign=CampaignSettings(phases=()),
         airflow=AirflowSettings(
             port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=60

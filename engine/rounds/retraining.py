@@ -31,6 +31,7 @@ from storage.releases import NoSuchRelease
 from validation import gate
 
 if TYPE_CHECKING:
+    from model.checkpoints import LoadedModel
     from model.clips import DrawClip
     from model.recipe import TrainingStage
     from model.trainer import TrainingProgress
@@ -87,7 +88,7 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[Traini
     from engine.rounds.watch import Watch
     from model.trainer import RunOptions
 
-    parent = s.model(_parent(begun), to_train=True)
+    parent = _load(s, _parent(begun), to_train=True)
     data = layouts.of_release(releases.load(s.blobs, begun.release)).only("train")
     recipe = recipes.of_round(begun, begun.image_size or parent.image_size)
     samplers = training.samplers_of(data, list(clip_sampler.index(data)), recipe)
@@ -104,6 +105,16 @@ def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[Traini
         s.blobs.create(f"checkpoints/{begun.round_id}/{file.name}", file)
     (folder / "state.pt").unlink(missing_ok=True)
     shutil.rmtree(folder / "checkpoint")
+
+
+def _load(s: Services, checkpoint: Checkpoint, *, to_train: bool = False) -> LoadedModel:
+    """The model of a checkpoint, with the CPU threads of a round: a round often has the machine for itself."""
+    from model import devices
+
+    loaded = s.model(checkpoint, to_train=to_train)
+    if (threads := s.settings.rounds.threads) is not None:
+        devices.set_threads(threads)
+    return loaded
 
 
 def _parent(begun: Round) -> Checkpoint:
@@ -129,7 +140,7 @@ def _evaluate(s: Services, round_id: str) -> None:
         kept = None if begun.general is None else general.held_out(s, begun.general)
         figures: dict[str, object] = {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
         for name, checkpoint in (("before", _parent(begun)), ("after", checkpoint_of(s, round_id))):
-            loaded = s.model(checkpoint)
+            loaded = _load(s, checkpoint)
             figures[name] = asdict(first_frame.measure(held_out, loaded, PROTOCOL))
             if kept is not None:
                 figures[f"general_{name}"] = asdict(first_frame.measure(kept, loaded, PROTOCOL))

@@ -35,6 +35,18 @@ def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s,
     assert s.checkpoint() == Checkpoint(c, 2, f"checkpoints/{c}") == record.checkpoint_of(s, c)
 
 
+def test_a_round_has_threads_of_its_own(settings):
+    import torch
+
+    chosen = settings.rounds.model_copy(update={"threads": 2})
+    with connect(settings.model_copy(update={"rounds": chosen})) as other:
+        try:
+            retraining._load(other, other.checkpoint())
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(1)
+
+
 def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, true_release):
     chosen = settings.rounds.model_copy(update={"image_size": 64, "min_gain": 5.0, "steps": 1})
     with connect(settings.model_copy(update={"rounds": chosen})) as other:
