@@ -214,7 +214,8 @@ def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig, agreed: T
     """The masks with good estimates among the K answers to each of N points, without duplicates by boxes.
 
     points_xy: float (N, 2) in px of the crop.  agreed: the agreement of each answer, float (N, K).
-    Empty masks are always dropped. Stability is measured at low resolution; SAM measures it after enlarging.
+    Empty masks are always dropped, and masks that fill more than `max_area` of the crop: the background must not
+    replace an object. Stability is measured at low resolution; SAM measures it after enlarging.
     """
     k = answer.iou.shape[1]
     logits, iou = answer.logits.flatten(0, 1), answer.iou.flatten()
@@ -223,7 +224,8 @@ def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig, agreed: T
     rows, index = devices.rows_of((iou >= config.min_iou) & (score >= config.min_object_score))
     drawn = logits[index]
     stability = masks.stability_score(drawn, config.stability_offset)
-    sure, among = devices.rows_of((stability >= config.min_stability) & (drawn > 0).flatten(1).any(1))
+    share = (drawn > 0).flatten(1).float().mean(1)
+    sure, among = devices.rows_of((stability >= config.min_stability) & (share > 0) & (share <= config.max_area))
     drawn, index = drawn[among], index[among]
     estimates = torch.stack([iou[index].float(), stability[among], score[index].float(), agreed[index].float()])
     ious, steady, present, agreements = np.asarray(estimates.cpu().numpy(), dtype=np.float64)

@@ -168,7 +168,7 @@ def test_the_models_own_estimates_decide_what_is_trusted(change, kept):
 def test_size_and_place_decide_what_becomes_a_proposal(change, crop, box, fate):
     config = dataclasses.replace(GridConfig(), **change)
     rough = proposals.trusted(answers((box, 8.0, 0.9, 1.0)), np.array([[3.0, 5.0]]), config)
-    found = proposals.finished(rough, crop, HW, config)
+    found = proposals.finished(rough, crop, HW, config) if len(rough) else None
     assert (found is not None) is fate
     if found is not None:
         assert found.mask.shape == HW and found.point_xy == (crop[0] + 3, crop[1] + 5) and found.crop_xyxy == crop
@@ -194,6 +194,14 @@ def test_agreement_is_how_alike_an_object_is_found_from_everywhere_in_it():
     agreed = proposals.agreement(squares(large, large, half, far), clicks, (160, 160))[:, 0]
     # Two other clicks in the square, one answered alike (IoU 1) and one by its half; one more counts as half agreed.
     assert agreed.tolist() == pytest.approx([(1 + 0.5 + 0.5) / 3, (1 + 0.5 + 0.5) / 3, (0.5 + 0.5 + 0.5) / 3, 0.5])
+
+
+def test_a_mask_of_everything_replaces_no_object_although_all_clicks_agree_on_it():
+    everything, thing = (0, 0, 16, 16), (0, 0, 15, 15)  # their boxes are duplicates
+    config = dataclasses.replace(EVERYTHING, max_area=0.9, by_agreement=True)
+    two = answers((everything, 8.0, 0.9, 1.0), (thing, 8.0, 0.9, 1.0))
+    agreed = torch.tensor([[0.95], [0.6]])
+    assert proposals.trusted(two, np.zeros((2, 2)), config, agreed).agreement.tolist() == pytest.approx([0.6])
 
 
 def test_agreement_takes_the_best_answer_of_each_click():

@@ -56,7 +56,7 @@ def test_a_round_is_held_while_it_is_evaluated(s, true_release, monkeypatch):
         return gate.Metrics(jf=0.5, masklets=1)
 
     monkeypatch.setattr(first_frame, "measure", measure)
-    monkeypatch.setattr(s, "model", lambda checkpoint: None)
+    monkeypatch.setattr(s, "model", lambda checkpoint, to_train=False: None)
     retraining.evaluate(s, begun.round_id)
     assert set(states) == {RoundState.RUNNING}
 
@@ -68,7 +68,7 @@ def test_a_round_refits_the_verifier_and_keeps_its_report(s, true_release, monke
     begun = record.start_of(s, starting.start(s, true_release.name))
     s.blobs.create(f"checkpoints/{begun.round_id}/meta.json", b"{}")
     monkeypatch.setattr(first_frame, "measure", lambda *arguments: gate.Metrics(jf=0.5, masklets=1))
-    monkeypatch.setattr(s, "model", lambda checkpoint: None)
+    monkeypatch.setattr(s, "model", lambda checkpoint, to_train=False: None)
     retraining.evaluate(s, begun.round_id)
     told = record.read(s, begun.round_id, "verifier") or {}
     if count == 10:
