@@ -5,6 +5,7 @@
                       frames.json   the source's time of each frame; what was changed, such as "deinterlaced"
                       truth.json    ground truth, where the source has it
                       imported      empty: an import has admitted it, so no model proposes for it
+                      committed     its batch, which has it for ever
     uncommitted/videos/<video_id>             empty: made before the record, deleted when its batch is marked
     uncommitted/batches/<batch_id>.json       the videos of a batch and their splits, until it is marked
 
@@ -87,7 +88,12 @@ def commit(s: Services, uris: set[str]) -> tuple[str | None, list[Video]]:
         for batch_id in begun:
             done += _finish(s, batch_id)
         begun, waiting = _uncommitted(s.blobs)
-    records = [record for video_id in waiting if (record := read_record(s.blobs, video_id)) is not None]
+    records = []
+    for video_id in waiting:
+        if s.blobs.exists(_committed(video_id)):  # another process wrote its bytes again, and has not noticed yet
+            s.blobs.delete(_waiting(video_id))
+        elif (record := read_record(s.blobs, video_id)) is not None:
+            records.append(record)
     imported = {r.video_id for r in records if s.blobs.exists(f"{folder(r.video_id)}/imported")}
     for kind in itertools.product((False, True), (False, True)):  # (from these uris, imported)
         group = [r for r in records if (r.source_uri in uris, r.video_id in imported) == kind]
@@ -113,6 +119,10 @@ def _addresses(blobs: Blobs, batch_id: str) -> Iterator[str]:
 
 def _waiting(video_id: str) -> str:
     return f"{_UNCOMMITTED}videos/{video_id}"
+
+
+def _committed(video_id: str) -> str:
+    return f"{folder(video_id)}/committed"
 
 
 def _begun(batch_id: str) -> str:
@@ -157,6 +167,7 @@ def _finish(s: Services, batch_id: str) -> list[Video]:
     facts = {"videos": sorted(splits)} | ({"imported": True} if imported else {})
     batches.mark(s.blobs, batch_id, BatchStage.INGESTED, facts)
     for video_id in splits:  # before `key`: a video without its batch here would become another batch
+        s.blobs.create(_committed(video_id), batch_id.encode())
         s.blobs.delete(_waiting(video_id))
     s.blobs.delete(key)
     return records

@@ -109,6 +109,18 @@ def test_of_two_processes_with_the_same_bytes_one_admits_them_and_nothing_is_lef
     assert len(s.tables.videos()) == 2
 
 
+def test_a_committed_video_gets_no_second_batch_if_a_process_dies_while_it_admits_the_same_bytes(s, monkeypatch):
+    batch_id = admit(s, range(1, 2))
+    with monkeypatch.context() as patch:  # it wrote that the video waits, and not that it does not
+        patch.setattr(LocalBlobs, "delete", lambda *arguments: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            write(s, 1)
+    assert list(s.blobs.keys("uncommitted/")) == ["uncommitted/videos/0000000000000001"]
+    assert admitted.commit(s, {"/in/0000000000000001.mp4"}) == (None, [])
+    assert [video.batch_id for video in s.tables.videos()] == [batch_id]
+    assert list(s.blobs.keys("uncommitted/")) == []
+
+
 def test_a_batch_that_another_process_completes_meanwhile_is_not_committed_again(s, monkeypatch):
     real, done = parts.commit_batch, []
 
