@@ -2,13 +2,15 @@
 
 Woken by `release`; the run is skipped unless a round is due: enough masklets are new, or the campaign of the settings
 wants one, or an automatic round was interrupted and continues. A run started by hand names its release and budget. A
-killed training continues from its last saved step.
+killed training continues from its last saved step. With `rounds.approval = "person"` a person answers in Airflow before
+a checkpoint that passed the gate is promoted.
 """
 
 from __future__ import annotations
 
 import logging
 
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
@@ -65,12 +67,46 @@ def retrain():
             return retraining.evaluate(s, round_id)
 
     @task
-    def decide(round_id: str) -> str:
-        """Promotes the checkpoint if the gate passes: "promoted" or "kept"."""
+    def decide(round_id: str, ti=None) -> str:
+        """Asks the gate, and promotes if it passes and no person has to approve: "promoted", "waits" or "kept"."""
         from engine.rounds import record, retraining
 
         with connected(record.NoSuchRound) as s:
-            return "promoted" if retraining.decide(s, round_id).promoted else "kept"
+            result = retraining.decide(s, round_id)
+        ti.xcom_push(key="reasons", value="\n".join(f"- {reason}" for reason in result.reasons))
+        return "promoted" if result.promoted else "waits" if result.waits else "kept"
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def ask(decision: str) -> bool:
+        """Skips the question to a person unless the round waits for approval."""
+        return decision == "waits"
+
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Promote the checkpoint of {{ ti.xcom_pull(task_ids='start') }}?",
+        body="The gate passed:\n\n{{ ti.xcom_pull(task_ids='decide', key='reasons') }}",
+        doc_md="Asks a person. The task waits in the state awaiting_input and holds no slot.",
+    )
+
+    @task
+    def approved() -> None:
+        """Is skipped if the person rejects the checkpoint."""
+
+    @task(trigger_rule="none_failed")
+    def conclude(round_id: str, decision: str | None, ti=None) -> str:
+        """Records the person's answer, if a person was asked: "promoted", "kept", or "waits" without an answer."""
+        from engine.rounds import record, retraining
+
+        if decision is None:
+            raise AirflowSkipException("no round started")
+        answered = ti.xcom_pull(task_ids="approve")  # None after a rejection: Airflow then stores what it skipped
+        rejected = ti.xcom_pull(task_ids="approve", key="skipmixin_key") is not None
+        if decision != "waits" or (answered is None and not rejected):
+            return decision
+        person = ((answered or {}).get("responded_by_user") or {}).get("name") or "a person in Airflow"
+        with connected(record.NoSuchRound) as s:
+            result = retraining.answer(s, round_id, approved=answered is not None, by=person)
+        return "promoted" if result.promoted else "kept"
 
     @task(outlets=[CHECKPOINT])
     def announce(decision: str) -> str:
@@ -83,8 +119,10 @@ def retrain():
     trained = train(round_id)
     evaluated = evaluate(round_id)
     decided = decide(round_id)
+    concluded = conclude(round_id, decided)
     trained >> evaluated >> decided
-    announce(decided)
+    ask(decided) >> approve >> approved() >> concluded
+    announce(concluded)
 
 
 retrain()

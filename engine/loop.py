@@ -62,7 +62,7 @@ def retrain(
     progress: Progress | None = None,
     tell: Tell = ignore,
 ) -> record.RoundResult:
-    """One whole round: train on a release, evaluate, promote the checkpoint if the gate passes."""
+    """One whole round: train on a release, evaluate, promote if the gate passes, or wait for a person's approval."""
 
     def report(at: TrainingProgress) -> None:
         if progress:

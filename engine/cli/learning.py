@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -84,7 +85,7 @@ def _train_round(settings: Settings, release: str | None, changes: dict[str, Any
     if as_json:
         console.print_json(result)
         return
-    verdict = "promoted" if result.promoted else "not promoted"
+    verdict = "promoted" if result.promoted else _how_to_approve(result.round_id) if result.waits else "not promoted"
     console.out.print(f"{result.round_id}: J&F {100 * result.jf_before:.1f} -> {100 * result.jf_after:.1f}, {verdict}")
     for reason in result.reasons:
         console.out.print(f"  {reason}")
@@ -130,6 +131,10 @@ def _train_on(
     return {"checkpoint": str(folder), "steps": steps, "loss": loss, "parent": begun.name}
 
 
+def _how_to_approve(round_id: str) -> str:
+    return f"waits for approval: masklets rounds approve {round_id}"
+
+
 rounds_app = typer.Typer(help="Every round: its parent checkpoint, J&F before and after, and the gate's decision.")
 
 
@@ -151,6 +156,36 @@ def rollback(
         console.print_json(done)
     else:
         console.out.print(f"{done.serving} serves again; withdrawn: {', '.join(done.withdrawn)}")
+
+
+Round = Annotated[str, typer.Argument(help="The id of a round that waits for approval.")]
+By = Annotated[str | None, typer.Option(help="Who answers. Default: the name of this login.")]
+Why = Annotated[str, typer.Option(help="The reason, for the record.")]
+
+
+@rounds_app.command("approve")
+def approve(round_id: Round, by: By = None, why: Why = "", as_json: Json = False) -> None:
+    """Promote the checkpoint of a round that passed the gate and waits for a person's approval."""
+    _answer(round_id, True, by, why, as_json)
+
+
+@rounds_app.command("reject")
+def reject(round_id: Round, by: By = None, why: Why = "", as_json: Json = False) -> None:
+    """Keep the serving checkpoint, although the round passed the gate. An answer cannot be changed."""
+    _answer(round_id, False, by, why, as_json)
+
+
+def _answer(round_id: str, approved: bool, by: str | None, why: str, as_json: bool) -> None:
+    from engine.rounds import retraining
+    from engine.services import connect
+
+    with connect() as s:
+        result = retraining.answer(s, round_id, approved=approved, by=by or getpass.getuser(), why=why)
+    if as_json:
+        console.print_json(result)
+    else:
+        verdict = "promoted" if result.promoted else "not promoted"
+        console.out.print(f"{round_id}: {verdict}; {'; '.join(result.reasons)}")
 
 
 @rounds_app.callback(invoke_without_command=True)
@@ -196,7 +231,9 @@ def _round_row(link: Link) -> tuple[str, ...]:
     from engine.rounds.record import RoundState
 
     begun, added, result = link.begun, link.added, link.result
-    if result is None:
+    if link.state is RoundState.WAITS:
+        gate = _how_to_approve(begun.round_id)
+    elif result is None:
         gate = "running" if link.state is RoundState.RUNNING else "stopped, run again to continue"
     else:
         gate = "promoted" if result.promoted else "; ".join(result.reasons)
@@ -207,8 +244,7 @@ def _round_row(link: Link) -> tuple[str, ...]:
         begun.parent,
         str(begun.masklets),
         str(begun.steps),
-        "" if result is None else f"{100 * result.jf_before:.1f}",
-        "" if result is None else f"{100 * result.jf_after:.1f}",
+        *("" if jf is None else f"{100 * jf.mean:.1f}" for jf in (link.before, link.after)),
         link.checkpoint_after or "",
         *("" if value is None else f"{value:.1f}" for value in (added.clicks_a_masklet, added.seconds_a_frame)),
         "" if added.hours is None else f"{added.hours:.2f}",

@@ -1,7 +1,7 @@
 """The record of a round in the store: what it started from, its checkpoint and its result.
 
-Files: rounds/<id>/start.json, verifier.json, evaluation.json and decision.json; the weights are in checkpoints/<id>/.
-Knows nothing about training.
+Files: rounds/<id>/start.json, verifier.json, evaluation.json and decision.json; gate.json and approval.json if a person
+is asked. The weights are in checkpoints/<id>/. Knows nothing about training.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class RoundState(StrEnum):
 
     RUNNING = "running"  # a process of this machine trains or evaluates it
     STOPPED = "stopped"  # it was killed or never began; the same command continues it
+    WAITS = "waits for approval"  # it passed the gate; a person has not answered yet
     DECIDED = "decided"
 
 
@@ -71,6 +72,17 @@ class RoundResult:
     interval: tuple[float, float] | None = None  # of the gain, 95 %
     general_before: float | None = None  # J&F on the general set
     general_after: float | None = None
+    waits: bool = False  # for a person's approval; never True in a decision
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A person's answer to a round that passed the gate."""
+
+    approved: bool
+    by: str
+    why: str  # "" if the person gave no reason
+    at: int  # s since the epoch
 
 
 def checkpoint_of(s: Services, name: str) -> Checkpoint:
@@ -123,6 +135,20 @@ def result_of(s: Services, round_id: str) -> RoundResult | None:
         raise BlobDamaged(f"rounds/{round_id}/decision.json: {error.errors()[0]['msg']}") from error
 
 
+def waiting_of(s: Services, round_id: str) -> RoundResult | None:
+    """The gate's result of a round that waits for a person's approval; None for any other round."""
+    found = read(s, round_id, "gate")
+    if found is None or read(s, round_id, "approval") is not None or read(s, round_id, "decision") is not None:
+        return None
+    return TypeAdapter(RoundResult).validate_python(found)
+
+
+def approval_of(s: Services, round_id: str) -> Approval | None:
+    """A person's answer about a round; None if nobody has answered."""
+    found = read(s, round_id, "approval")
+    return None if found is None else Approval(**found)
+
+
 def is_withdrawn(s: Services, round_id: str) -> bool:
     """Whether the promotion of the round was taken back (see `rollback`)."""
     return read(s, round_id, "withdrawn") is not None
@@ -137,6 +163,8 @@ def state_of(s: Services, begun: Round) -> RoundState:
     """How far a round is. Another machine's process is not seen: its round counts as stopped."""
     if result_of(s, begun.round_id) is not None:
         return RoundState.DECIDED
+    if waiting_of(s, begun.round_id) is not None:
+        return RoundState.WAITS
     return RoundState.RUNNING if held(lock_of(s, begun.round_id)) else RoundState.STOPPED
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +23,19 @@ from engine.files import alone
 from engine.protocols import first_frame
 from engine.protocols.truth import NothingHeldOut
 from engine.registry import Checkpoint
-from engine.rounds.record import NoSuchRound, Round, RoundResult, checkpoint_of, lock_of, read, result_of, start_of
+from engine.rounds.record import (
+    Approval,
+    NoSuchRound,
+    Round,
+    RoundResult,
+    approval_of,
+    checkpoint_of,
+    lock_of,
+    read,
+    result_of,
+    start_of,
+    waiting_of,
+)
 from engine.services import Services
 from engine.stages import trouble
 from storage import releases
@@ -168,12 +181,36 @@ def decide(s: Services, round_id: str) -> RoundResult:
     """Asks the gate, records the round in the registry, and promotes the checkpoint if the gate passed.
 
     A decision never changes. A round is measured against its parent, so it can replace only its parent: if another
-    checkpoint serves meanwhile, the round is not promoted. Raises NoSuchRound.
+    checkpoint serves meanwhile, the round is not promoted. If the settings ask for a person's approval, a round that
+    passed waits for `answer`, and the result says so. Raises NoSuchRound.
     """
     with _failure_recorded(s, round_id):
         outcome = _decide(s, round_id)
     trouble.remove(s.blobs, trouble.NO_BATCH, "retrain")
     return outcome
+
+
+def answer(s: Services, round_id: str, *, approved: bool, by: str, why: str = "") -> RoundResult:
+    """Records a person's answer about a round that waits for approval, and decides. A decided round stays as it is.
+
+    An earlier answer is not changed. Raises NoSuchRound, ValueError if the round does not wait.
+    """
+    start_of(s, round_id)
+    if (decided := result_of(s, round_id)) is not None:
+        return decided
+    if waiting_of(s, round_id) is not None:
+        said = Approval(approved, by, why, round(time.time()))
+        s.blobs.create(f"rounds/{round_id}/approval.json", json.dumps(asdict(said)).encode())
+    elif approval_of(s, round_id) is None:
+        raise ValueError(f"round {round_id} does not wait for approval")
+    return decide(s, round_id)
+
+
+def _with_approval(decision: gate.GateDecision, said: Approval) -> gate.GateDecision:
+    """The gate's decision, and what the person decided about it."""
+    word = "approved" if said.approved else "rejected"
+    reason = f"{word} by {said.by}" + (f": {said.why}" if said.why else "")
+    return replace(decision, passed=said.approved, reasons=(reason, *decision.reasons))
 
 
 def _decide(s: Services, round_id: str) -> RoundResult:
@@ -203,9 +240,13 @@ def _decide(s: Services, round_id: str) -> RoundResult:
         ):  # itself: an earlier call was interrupted after the promotion
             reason = f"{serving} serves now, and the round was measured against {begun.parent}"
             decision = replace(decision, passed=False, reasons=(reason,))
+        said = approval_of(s, round_id)
+        waits = said is None and decision.passed and serving != round_id and s.settings.rounds.approval == "person"
+        if said is not None and decision.passed:
+            decision = _with_approval(decision, said)
         outcome = RoundResult(
             round_id,
-            decision.passed,
+            decision.passed and not waits,
             decision.reasons,
             before.jf,
             after.jf,
@@ -213,7 +254,11 @@ def _decide(s: Services, round_id: str) -> RoundResult:
             interval=None if decision.gain is None else (decision.gain.low, decision.gain.high),
             general_before=kept and kept[0].jf,
             general_after=kept and kept[1].jf,
+            waits=waits,
         )
+        if waits:
+            s.blobs.create(f"rounds/{round_id}/gate.json", json.dumps(asdict(outcome), indent=1).encode())
+            return outcome
         metrics = {"jf_before": before.jf, "jf_after": after.jf, "promoted": float(decision.passed)}
         metrics |= {"general_before": kept[0].jf, "general_after": kept[1].jf} if kept else {}
         run_id = s.registry.record(round_id, asdict(begun) | {"rule": json.dumps(asdict(rule))}, metrics)

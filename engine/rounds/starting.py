@@ -34,6 +34,7 @@ FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
 def due(s: Services) -> str | None:
     """The release to start or continue a round with automatically; None if no round is due (see `campaign`).
 
+    None also while a round waits for a person's approval: the next one would start from another checkpoint after it.
     A round without a decision was interrupted or is running. It is due if `start` would give the same id again;
     otherwise it is ignored.
     """
@@ -41,6 +42,9 @@ def due(s: Services) -> str | None:
     if not names:
         return None
     decided = record.decided(s)
+    if waiting := [name for name in record.ids(s) if record.waiting_of(s, name) is not None]:
+        log.info("no round starts: %s waits for a person's approval", ", ".join(waiting))
+        return None
     seen = max((r.masklets for r in decided), default=0)
     undecided = [r for r in record.all_of(s) if r not in decided and r.masklets > seen]
     if again := [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]:

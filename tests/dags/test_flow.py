@@ -9,6 +9,7 @@ import json
 import socket
 import threading
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,13 +29,15 @@ from engine.demo import scene, synthetic_videos
 from engine.rounds import record, starting
 from engine.services import Services, connect
 from engine.serving import serve
-from engine.stages import batches
+from engine.stages import batches, ingest
 from engine.stages.batches import BatchStage
 from storage import parts, releases
 from storage.formats import sav
 from storage.records import Verdict, content_id
+from tests.engine.true_releases import measured, release_of
 
 SCENE = scene.Scene(height=64, width=64, frames=25, objects=(2, 2), clutter=(0, 0))
+LEARNABLE = scene.Scene(height=96, width=128, frames=24, objects=(2, 3), clutter=(0, 0), size=(0.2, 0.35), leave=0.0)
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.server]
 
@@ -63,6 +66,7 @@ def s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MASKLETS_QUEUE__PORT", str(port))
     monkeypatch.setenv("MASKLETS_INGEST__SOURCE", str(tmp_path / "videos"))
+    monkeypatch.setenv("MASKLETS_INGEST__HELD_OUT_SHARE", "0.34")
     monkeypatch.setenv("MASKLETS_AIRFLOW__URL", "http://127.0.0.1:9")  # the queue cannot tell of drained batches
     with connect() as services:
         yield services
@@ -208,6 +212,70 @@ def test_a_round_fails_at_once_on_an_error_that_a_retry_cannot_fix(
     s.blobs.create(f"rounds/{NOWHERE.round_id}/start.json", json.dumps(asdict(NOWHERE)).encode())
     with pytest.raises(AirflowFailException, match=error):
         bag.dags["retrain"].get_task(task_id).python_callable(**arguments)
+
+
+@contextmanager
+def person_in_airflow(option: str) -> Iterator[list[str]]:
+    """Answers the question of a run of `retrain` by Airflow's own route. Gives the questions.
+
+    `dag.test()` sleeps while a task waits for input; the answer comes then, so that nothing depends on the clock.
+    Importing the route warns about a field of Airflow's.
+    """
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+        from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+
+    asked: list[str] = []
+    waited: list[float] = []  # s
+    sleep = time.sleep
+    query = select(TaskInstance.run_id, HITLDetail).join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
+    query = query.where(TaskInstance.task_id == "approve", TaskInstance.state == "awaiting_input")
+
+    def answer(seconds: float) -> None:
+        sleep(seconds)
+        if threading.current_thread() is not threading.main_thread():  # Airflow's own threads sleep, too
+            return
+        waited.append(seconds)
+        assert sum(waited) < 300, "Airflow has asked nobody for five minutes"  # a fault would hang all tests
+        with create_session() as session:
+            for run_id, question in session.execute(query).all():
+                asked.append(f"{question.subject}\n{question.body}")
+                said = UpdateHITLDetailPayload(chosen_options=[option], params_input={})
+                user = SimpleAuthManagerUser(username="lea", role="admin")
+                update_hitl_detail("retrain", run_id, "approve", said, user, session)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", answer)
+        yield asked
+
+
+def test_a_person_decides_in_airflow_whether_a_round_that_passed_is_promoted(
+    bag: DagBag, s: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKLETS_ROUNDS__APPROVAL", "person")
+    synthetic_videos.write_videos(tmp_path / "videos", 3, LEARNABLE, seed=5)
+    ingest.admit(s)
+    release_of(s, "release-0001")
+    rejected = (1, "Reject", "skipped", "rejected by a person in Airflow")
+    for seed, option, decision, reason in (rejected, (2, "Approve", "success", "approved by lea")):
+        round_id = measured(s, starting.start(s, "release-0001", seed=seed))
+        with person_in_airflow(option) as asked:
+            state, tasks = states(bag, "retrain", release="release-0001", seed=seed)
+        assert (state, tasks["approve"], tasks["approved"]) == ("success", ["success"], [decision])
+        assert (tasks["conclude"], tasks["announce"]) == (["success"], [decision])
+        (question,) = asked
+        assert question.startswith(f"Promote the checkpoint of {round_id}?") and "- better: held-out J&F" in question
+        result = record.result_of(s, round_id)
+        assert result is not None and (result.promoted, result.waits) == (option == "Approve", False)
+        assert result.reasons[0] == reason
+    assert s.checkpoint().name == round_id
+    assert events() == ["checkpoint"]
 
 
 def test_the_clock_wakes_the_round_that_is_due(bag: DagBag, s: Services, monkeypatch: pytest.MonkeyPatch) -> None:

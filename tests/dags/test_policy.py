@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG
 
 from engine import loop
@@ -67,7 +68,7 @@ def test_every_task_retries_soon_says_what_it_does_and_waits_in_a_pool_that_exis
         assert task.retries is not None and 1 <= task.retries <= 3, task.task_id
         assert timedelta(seconds=10) <= task.retry_delay <= timedelta(minutes=5), task.task_id
         assert task.pool in {"default_pool", POOL}, task.task_id
-        assert task.python_callable.__doc__, task.task_id
+        assert task.doc_md if isinstance(task, ApprovalOperator) else task.python_callable.__doc__, task.task_id
 
 
 def test_tasks_that_run_a_model_share_the_pool_of_the_gpu(bag: DagBag) -> None:

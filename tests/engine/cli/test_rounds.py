@@ -57,6 +57,22 @@ def test_the_picture_is_a_png_or_a_page_with_the_table(s, true_release, command,
     assert "is a FILE.png or a FILE.html" in mistake("rounds", "--picture", str(tmp_path / "rounds.pdf"))
 
 
+@pytest.mark.parametrize(("word", "promoted"), [("approve", True), ("reject", False)])
+def test_a_person_approves_or_rejects_a_round_by_one_command(
+    s, true_release, command, mistake, monkeypatch, word, promoted
+):
+    monkeypatch.setenv("MASKLETS_ROUNDS__APPROVAL", "person")
+    round_id = measured(s, starting.start(s, true_release.name))
+    assert f"{round_id} does not wait for approval" in mistake("rounds", word, round_id)
+    result = json.loads(command("train", "--json"))
+    assert (result["round_id"], result["waits"], result["promoted"]) == (round_id, True, False)
+    assert command("rounds").splitlines()[1].endswith(f"waits for approval: masklets rounds approve {round_id}")
+    said = command("rounds", word, round_id, "--by", "lea", "--why", "seen")
+    verdict = "promoted; approved" if promoted else "not promoted; rejected"
+    assert said.startswith(f"{round_id}: {verdict} by lea: seen; better: held-out J&F")
+    assert (s.checkpoint().name == round_id) is promoted
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
 def test_no_cell_of_a_table_is_cut_on_any_terminal(monkeypatch, width):
     shown = io.StringIO()

@@ -47,6 +47,55 @@ def test_a_round_has_threads_of_its_own(settings):
             torch.set_num_threads(1)
 
 
+@pytest.fixture
+def asking(settings):
+    """Services whose settings ask a person before a promotion."""
+    chosen = settings.rounds.model_copy(update={"approval": "person"})
+    with connect(settings.model_copy(update={"rounds": chosen})) as services:
+        yield services
+
+
+def test_a_round_that_passed_waits_for_a_person_and_is_promoted_on_approval(asking, true_release):
+    round_id = measured(asking, starting.start(asking, true_release.name))
+    waiting = retraining.decide(asking, round_id)
+    assert (waiting.waits, waiting.promoted) == (True, False) and waiting.reasons[0].startswith("better: held-out J&F")
+    assert record.state_of(asking, record.start_of(asking, round_id)) is record.RoundState.WAITS
+    assert retraining.decide(asking, round_id) == waiting and record.result_of(asking, round_id) is None
+    base = asking.settings.model.checkpoint
+    assert asking.checkpoint().name == base and starting.due(asking) is None
+    done = retraining.answer(asking, round_id, approved=True, by="lea", why="the masks look right")
+    assert done.promoted and not done.waits
+    assert done.reasons == ("approved by lea: the masks look right", *waiting.reasons)
+    assert asking.checkpoint().name == round_id
+    assert retraining.answer(asking, round_id, approved=False, by="max") == done  # an answer stays
+
+
+def test_a_rejected_round_keeps_the_serving_checkpoint_and_counts_as_decided(asking, true_release):
+    round_id = measured(asking, starting.start(asking, true_release.name))
+    retraining.decide(asking, round_id)
+    done = retraining.answer(asking, round_id, approved=False, by="lea")
+    assert not done.promoted and done.reasons[0] == "rejected by lea"
+    assert asking.checkpoint().name == asking.settings.model.checkpoint
+    assert [begun.round_id for begun in record.decided(asking)] == [round_id]
+
+
+def test_nobody_is_asked_about_a_round_that_the_gate_refused(asking, true_release):
+    round_id = measured(asking, starting.start(asking, true_release.name), gain=-0.1)
+    assert not retraining.decide(asking, round_id).waits
+    assert record.state_of(asking, record.start_of(asking, round_id)) is record.RoundState.DECIDED
+
+
+def test_an_approval_that_was_killed_before_its_promotion_is_finished_by_the_next_call(asking, true_release):
+    round_id = measured(asking, starting.start(asking, true_release.name))
+    with pytest.raises(ValueError, match="does not wait for approval"):
+        retraining.answer(asking, round_id, approved=True, by="lea")
+    retraining.decide(asking, round_id)
+    said = {"approved": True, "by": "lea", "why": "", "at": 1}
+    asking.blobs.create(f"rounds/{round_id}/approval.json", json.dumps(said).encode())
+    assert starting.due(asking) == true_release.name  # the round is found again
+    assert retraining.answer(asking, round_id, approved=False, by="max").promoted
+
+
 def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, true_release):
     chosen = settings.rounds.model_copy(update={"image_size": 64, "min_gain": 5.0, "steps": 1})
     with connect(settings.model_copy(update={"rounds": chosen})) as other:
