@@ -5,6 +5,7 @@ Which verifier works on a batch is pinned at the first attempt to open its revie
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,10 @@ from engine.stages import batches
 from engine.verifier import features, keeping
 from engine.verifier.figures import VerifierFigures
 from engine.verifier.fitting import Scores
+from engine.verifier.keeping import NoSuchVerifier
 from storage.records import Masklet, Verdict
+
+log = logging.getLogger(__name__)
 
 PRIORITIES = 1000  # the doubt of 0 to 1 as a priority; the select tickets of a batch have a lower one
 
@@ -33,7 +37,10 @@ TO_PEOPLE = Route(None, None, 0)
 
 
 def of_batch(s: Services, batch_id: str, rows: Sequence[Masklet]) -> dict[str, Route]:
-    """The routes of candidates, by masklet_id; empty if the settings allow nothing or there is no verifier yet."""
+    """The routes of candidates, by masklet_id; empty if the settings allow nothing or there is no verifier yet.
+
+    Also empty if another version of this program made the verifier: the next round fits a new one.
+    """
     chosen = s.settings.verifier
     if not (chosen.order or chosen.accept or chosen.reject):
         return {}
@@ -46,7 +53,12 @@ def of_batch(s: Services, batch_id: str, rows: Sequence[Masklet]) -> dict[str, R
     verifier_id = pinned.pop("verifier")
     if verifier_id is None or not rows:
         return {}
-    scores = keeping.load(s.blobs, verifier_id).score(features.table_of(rows))
+    try:
+        verifier = keeping.load(s.blobs, verifier_id)
+    except NoSuchVerifier as error:
+        log.warning("batch %s: people judge every candidate: %s", batch_id, error)
+        return {}
+    scores = verifier.score(features.table_of(rows))
     figures = keeping.find(s.blobs, verifier_id).figures
     return routes(rows, scores, figures, VerifierSettings(**pinned), verifier_id)
 

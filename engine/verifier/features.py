@@ -5,6 +5,7 @@ Forward-backward cycle IoU is not among them: it needs a second propagation of e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -22,6 +23,7 @@ Numbers = NDArray[np.float64]
 SIDE = 48  # samples along each side of the square in which the masks of a masklet are compared
 FEATURES = (
     "seed_score",  # the grid's own estimate on the first frame
+    "seed_agreement",  # of other clicks inside the seed, see `model.proposals.agreement`; 0 if the grid did not ask
     "score_mean",  # estimated IoU, over the frames that show the object
     "score_p10",  # the 10th percentile
     "score_min",
@@ -62,6 +64,7 @@ def features_of(masklet: Masklet) -> tuple[float, ...]:
     visible = area > 0
     numbers: dict[str, float] = {
         "seed_score": masklet.score[0],
+        "seed_agreement": float(json.loads(masklet.prompt).get("seed_agreement", 0.0)),
         **_spread("score", np.array(masklet.score)[shown]),
         **_spread("stability", np.array(masklet.stability)[shown]),
         "presence_mean": float(presence.mean()),

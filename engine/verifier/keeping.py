@@ -1,11 +1,12 @@
 """Verifiers in the store: the candidates that each one learned from, and its figures. Files are only created.
 
-    verifiers/judged-<features>/<batch_id>.parquet     the judged candidates of a collected batch
-    verifiers/<verifier_id>/examples.parquet           what the verifier learned from
+    verifiers/judged-<features>/<batch_id>.parquet          the judged candidates of a collected batch
+    verifiers/<verifier_id>/examples-<features>.parquet     what the verifier learned from
     verifiers/<verifier_id>/figures.json
 
 A verifier is fitted from its examples whenever it is needed, so no file holds code. A table of judged candidates is
-made once a batch, so a new verifier reads no mask again.
+made once a batch, so a new verifier reads no mask again. <features> stands for the names of the features: a file that
+has others, made by another version of this program, is not read.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def refit(blobs: Blobs, release: str, precision: float) -> Kept:
     known = ids(blobs)
     same = next((one for one in known if one.endswith(digest)), None)
     verifier_id = same or f"verifier-{len(known) + 1:04d}-{digest}"
-    blobs.create(f"verifiers/{verifier_id}/examples.parquet", data)
+    blobs.create(_examples_key(verifier_id), data)
     blobs.create(f"verifiers/{verifier_id}/figures.json", json.dumps(asdict(measured), indent=1).encode())
     return Kept(verifier_id, measured)
 
@@ -87,8 +88,16 @@ def find(blobs: Blobs, verifier_id: str) -> Kept:
 
 
 def load(blobs: Blobs, verifier_id: str) -> Verifier:
-    """The verifier, fitted again from its examples."""
-    return fitting.fit(arrow.from_parquet(Judged, blobs.read(f"verifiers/{verifier_id}/examples.parquet")))
+    """The verifier, fitted again from its examples. Raises NoSuchVerifier if its examples have other features."""
+    try:
+        data = blobs.read(_examples_key(verifier_id))
+    except BlobMissing as error:
+        raise NoSuchVerifier(f"{verifier_id} uses other features: another version of this program made it") from error
+    return fitting.fit(arrow.from_parquet(Judged, data))
+
+
+def _examples_key(verifier_id: str) -> str:
+    return f"verifiers/{verifier_id}/examples-{_FEATURES}.parquet"
 
 
 def _examples(blobs: Blobs, release: str) -> list[Judged]:

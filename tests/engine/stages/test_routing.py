@@ -122,6 +122,11 @@ def test_a_batch_that_was_begun_without_a_verifier_stays_without(tmp_path):
         assert routing.of_batch(s, B, candidates(B, 3)) == {}
 
 
+def test_people_judge_everything_if_another_version_made_the_verifier(store, monkeypatch):
+    monkeypatch.setattr(keeping, "_FEATURES", "00000000")
+    assert routing.of_batch(store, B, candidates(B, 12)) == {}
+
+
 REJECTED = Submission(operation_id="o", created_at="", verdict=Verdict.REJECT, reasons=(Reason.OTHER,))
 
 

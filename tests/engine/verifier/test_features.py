@@ -92,6 +92,12 @@ def test_a_masklet_that_is_never_visible_has_numbers_too():
     assert np.isfinite(list(found.values())).all() and found["fragments"] == found["size"] == 0
 
 
+def test_the_agreement_of_the_seed_comes_from_its_prompt():
+    masks = boxes((10, 10, 20, 20))
+    assert of(masks, prompt='{"frame_idx": 0, "seed_agreement": 0.75}')["seed_agreement"] == 0.75
+    assert of(masks, prompt="{}")["seed_agreement"] == 0
+
+
 def test_features_of_several_masklets_are_a_table():
     rows = [masklet(boxes((10, 10, 8, 8))), masklet(boxes((10, 10, 8, 9)))]
     table = features.table_of(rows)

@@ -39,6 +39,13 @@ def test_fitting_again_changes_nothing_until_there_are_new_verdicts(blobs):
     assert second.figures.candidates == 200 and keeping.ids(blobs) == [first.verifier_id, second.verifier_id]
 
 
+def test_a_verifier_with_other_features_is_not_fitted_again(blobs, monkeypatch):
+    kept = keeping.refit(blobs, review(blobs, A, candidates(A), 1), 0.98)
+    monkeypatch.setattr(keeping, "_FEATURES", "00000000")
+    with pytest.raises(NoSuchVerifier, match="another version of this program made it"):
+        keeping.load(blobs, kept.verifier_id)
+
+
 def test_masks_are_read_once_a_batch(blobs, monkeypatch):
     release = review(blobs, A, candidates(A), 1)
     first = keeping.refit(blobs, release, 0.98)
