@@ -53,13 +53,14 @@ T = TypeVar("T")
 
 DOMAIN = "cells"
 CLIPS, MORE_CLIPS = 9, 6  # of the first and of the second batch; a third is held out
-SIZE = Size(height=240, width=320, frames=32)
+SIZE = Size(height=240, width=320, frames=24)
 PEOPLE = (
     ("annotator-1", Role.ANNOTATOR),
     ("annotator-2", Role.ANNOTATOR),
     ("verifier-1", Role.VERIFIER),
     ("verifier-2", Role.VERIFIER),  # a corrected masklet needs another verifier than the one that sent it back
 )
+THREADS = 2  # CPU threads of what works alone: the round, and this process, which tracks for the annotators
 NEVER = 1_000_000  # new masklets: the demo starts its round itself, and no other one
 STAGE_LIMIT_S = 900.0
 MARK = ".masklets-demo"  # this file marks a folder as a demo's
@@ -93,7 +94,7 @@ def settings(folder: Path) -> Settings:
         model=ModelSettings(checkpoint="micro", device="cpu", threads=1, embeddings_gib=0.25),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", select=True, held_out_by_hand=True),
-        rounds=RoundSettings(min_new_masklets=NEVER, steps=90, lr=3e-4, threads=2),
+        rounds=RoundSettings(min_new_masklets=NEVER, steps=60, lr=3e-4, threads=THREADS),
         campaign=CampaignSettings(phases=()),
         airflow=AirflowSettings(
             port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=60
@@ -140,7 +141,8 @@ class _Demo:
         self._render(range(1, CLIPS + 1))
         with QueueProcess(told, tell=self.tell) as queue:
             begun = time.monotonic()
-            with airflow, connect(told) as s:
+            ours = told.model_copy(update={"model": told.model.model_copy(update={"threads": THREADS})})
+            with airflow, connect(ours) as s:
                 self.seconds["starting Airflow"] = time.monotonic() - begun
 
                 def check() -> None:
