@@ -23,6 +23,7 @@ from engine.files import alone
 from engine.protocols import first_frame
 from engine.protocols.truth import NothingHeldOut
 from engine.registry import Checkpoint
+from engine.rounds import launching
 from engine.rounds.record import (
     Approval,
     NoSuchRound,
@@ -65,8 +66,9 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
     """Fine-tunes the round's parent on the release's training videos. A killed run continues from its last saved step.
 
     A second trainer on the same home waits for the first and uses its checkpoint. A second trainer on another machine
-    does not overwrite the stored files of the first. Stored weights never change.
-    Raises NoSuchRound; ValueError under torchrun, whose processes would wait for each other.
+    does not overwrite the stored files of the first. Stored weights never change. With `rounds.launcher`, several
+    processes train (see `launching`).
+    Raises NoSuchRound, TrainingFailed; ValueError under torchrun, whose processes would wait for each other.
     """
     with _failure_recorded(s, round_id):
         _train(s, round_id, report)
@@ -77,12 +79,23 @@ def _train(s: Services, round_id: str, report: Callable[[TrainingProgress], None
     from model import parallel
 
     if not parallel.alone():
-        raise ValueError("a round trains in one process: torchrun is for `masklets train --data`")
-    begun = start_of(s, round_id)
-    folder = s.home / "rounds" / round_id
-    with alone(lock_of(s, round_id)):
-        if not s.blobs.exists(f"checkpoints/{round_id}/meta.json"):
-            _fine_tune(s, begun, folder, report)
+        raise ValueError("a round starts its own processes: run it without torchrun, and set rounds.launcher")
+    begun, folder, lock = start_of(s, round_id), folder_of(s, round_id), lock_of(s, round_id)
+
+    def finished() -> bool:
+        return s.blobs.exists(f"checkpoints/{round_id}/meta.json")
+
+    if s.settings.rounds.launcher:
+        launching.run(s.settings, round_id, folder, lock, finished, report)
+        return
+    with alone(lock):
+        if not finished():
+            fine_tune(s, begun, report)
+
+
+def folder_of(s: Services, round_id: str) -> Path:
+    """The folder of this machine with the state, the curve and the pictures of a round's training."""
+    return s.home / "rounds" / round_id
 
 
 @contextlib.contextmanager
@@ -95,23 +108,32 @@ def _failure_recorded(s: Services, round_id: str) -> Iterator[None]:
         raise
 
 
-def _fine_tune(s: Services, begun: Round, folder: Path, report: Callable[[TrainingProgress], None]) -> None:
+def fine_tune(s: Services, begun: Round, report: Callable[[TrainingProgress], None] = lambda progress: None) -> None:
+    """Trains the round's parent and stores the checkpoint. The caller holds the round's lock.
+
+    Several processes call this together under torchrun; the first one writes and reports.
+    """
     from engine.rounds import general, recipes, training
     from engine.rounds.general import WithReplay
     from engine.rounds.watch import Watch
+    from model import parallel
     from model.trainer import RunOptions
 
+    folder = folder_of(s, begun.round_id)
     parent = _load(s, _parent(begun), to_train=True)
     data = layouts.of_release(releases.load(s.blobs, begun.release)).only("train")
     recipe = recipes.of_round(begun, begun.image_size or parent.image_size)
     samplers = training.samplers_of(data, list(clip_sampler.index(data)), recipe)
-    watch = Watch(folder, recipe, samplers[recipe.stages[-1]], s.registry.track(begun.round_id))
+    tracked = s.registry.track(begun.round_id) if parallel.leads() else None
+    watch = Watch(folder, recipe, samplers[recipe.stages[-1]], tracked)
     options = RunOptions(device=s.device, save_every=25, report_every=10)
     clips: dict[TrainingStage, DrawClip] = dict(samplers)
     if begun.general is not None and begun.replay:
         for stage, sampler in samplers.items():
             clips[stage] = WithReplay(sampler, general.training_clips(s, begun.general, stage), begun.replay)
     tuned = training.fine_tune(parent, recipe, clips, watch, options, report)
+    if not parallel.leads():
+        return
     meta = {"round": asdict(begun), "recipe": asdict(recipe)}
     saved = training.save(tuned, folder / "checkpoint", parent, card=_card(begun), meta=meta)
     for file in sorted(saved.iterdir(), key=lambda f: f.name == "meta.json"):  # meta.json last: it marks the end

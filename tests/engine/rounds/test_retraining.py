@@ -14,7 +14,7 @@ from tests.engine.true_releases import measured
 
 def test_a_round_is_refused_under_torchrun_whose_processes_would_wait_for_each_other(s, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="one process: torchrun is for `masklets train --data`"):
+    with pytest.raises(ValueError, match="without torchrun, and set rounds.launcher"):
         retraining.train(s, "round-001-abc")
 
 

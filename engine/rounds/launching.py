@@ -1,0 +1,132 @@
+"""A round's training in several processes, on one machine or on several: starts them, and finds them again.
+
+The setting `rounds.launcher`, such as `torchrun --standalone --nproc-per-node 8`, is the command that starts the
+processes of `engine.rounds.member`. They outlive a killed caller, and they hold the round's lock: a retry on this
+machine waits for them and starts no others. A caller that is asked to stop (Ctrl-C, SIGTERM) ends them; the next one
+continues from the last saved step. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.files import private_file
+from engine.processes.children import environment_without, kill_session
+from engine.settings import Settings
+
+if TYPE_CHECKING:
+    from model.trainer import TrainingProgress
+
+MEMBER = "engine.rounds.member"
+PROBLEM = "problem.txt"  # why a member stopped, in one line
+LOOK_S = 1.0  # between two looks at a training that runs
+
+
+class TrainingFailed(Exception):
+    """The processes of a training ended without a checkpoint."""
+
+
+def run(
+    settings: Settings,
+    round_id: str,
+    folder: Path,
+    lock: Path,
+    finished: Callable[[], bool],
+    report: Callable[[TrainingProgress], None],
+) -> None:
+    """Trains a round by the launcher of the settings, or waits for the training of it that runs on this machine.
+
+    folder: the round's, with curve.jsonl.  lock: the round's.  finished: whether the checkpoint is stored.
+    Raises TrainingFailed; ValueError if the launcher cannot be started.
+    """
+    curve = _Curve(folder / "curve.jsonl", report)
+    with _inherited(lock, curve.look) as held:
+        if finished():
+            return
+        (folder / PROBLEM).unlink(missing_ok=True)
+        status = _launched(settings, round_id, folder / "training.log", held, curve.look)
+    if not finished():
+        problem = folder / PROBLEM
+        said = problem.read_text() if problem.exists() else f"it ended with status {status}"
+        raise TrainingFailed(f"{said} (see {folder / 'training.log'})")
+
+
+def _launched(settings: Settings, round_id: str, log: Path, held: int, look: Callable[[], None]) -> int:
+    """The exit status of the launcher. It is killed with all that it started if this process is asked to stop."""
+    assert settings.rounds.launcher is not None
+    command = [*shlex.split(settings.rounds.launcher), "-m", MEMBER, round_id]
+    private_file(log)
+    try:
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                command,
+                env=environment_without("MASKLETS_") | settings.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(held,),
+            )
+    except OSError as error:
+        raise ValueError(f"rounds.launcher: {error}") from error
+    try:
+        while (status := child.poll()) is None:
+            time.sleep(LOOK_S)
+            look()
+    except BaseException:
+        kill_session(child.pid)
+        child.wait()
+        raise
+    return status
+
+
+@contextmanager
+def _inherited(lock: Path, wait: Callable[[], None]) -> Iterator[int]:
+    """Holds a lock file as `engine.files.alone` does, by a file descriptor that a child process can inherit.
+
+    The lock lasts until every process that has the descriptor has closed it. wait: called while others hold it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(LOOK_S)
+                wait()
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class _Curve:
+    """Reports the lines that a training adds to its curve, so that a caller sees the progress of other processes."""
+
+    def __init__(self, path: Path, report: Callable[[TrainingProgress], None]) -> None:
+        self._path, self._report = path, report
+        self._at = path.stat().st_size if path.exists() else 0
+
+    def look(self) -> None:
+        """Reports what is new."""
+        from model.trainer import TrainingProgress
+
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):  # it is being written
+                    break
+                self._at += len(line)
+                self._report(TrainingProgress(**json.loads(line)))

@@ -1,0 +1,26 @@
+"""One process of a round's training: `torchrun ... -m engine.rounds.member ROUND`. See `launching`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from engine.rounds import record, retraining
+from engine.rounds.launching import PROBLEM
+from engine.services import connect
+from storage.errors import first_line
+
+
+def main(round_id: str) -> None:
+    """Trains as one of the processes; the first one writes. Leaves the reason of a failure in one line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(message)s")
+    with connect() as s:
+        try:
+            retraining.fine_tune(s, record.start_of(s, round_id))
+        except Exception as error:
+            (retraining.folder_of(s, round_id) / PROBLEM).write_text(first_line(error))
+            raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,80 @@
+"""A round's training in processes of its own: killed callers, failures, and a caller that is asked to stop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from engine.files import held
+from engine.rounds import launching, record, retraining, starting
+from engine.rounds.launching import TrainingFailed
+from engine.services import connect
+from engine.settings import RoundSettings, Settings
+
+PYTHON = sys.executable  # as a launcher, it starts one process
+TORCHRUN = f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node 2"
+PROGRESS = {"stage": "clips", "step": 1, "steps": 2, "losses": {}, "lr": 0.1, "seconds": 1.0}
+
+
+def launched_by(settings, launcher):
+    return settings.model_copy(update={"rounds": settings.rounds.model_copy(update={"launcher": launcher})})
+
+
+def test_a_retry_finds_the_processes_of_a_killed_caller_again(settings, s, true_release, monkeypatch):
+    round_id = starting.start(s, true_release.name)
+    folder, lock = retraining.folder_of(s, round_id), record.lock_of(s, round_id)
+    chosen = launched_by(settings, TORCHRUN)
+    code = "import sys; from engine.rounds import retraining; from engine.services import connect\n"
+    code += "with connect() as s: retraining.train(s, sys.argv[1])"
+    environment = os.environ | chosen.environment() | {"OMP_NUM_THREADS": "1"}
+    caller = subprocess.Popen([PYTHON, "-c", code, round_id], env=environment)
+    while not (folder / "training.log").exists() and caller.poll() is None:
+        time.sleep(0.02)
+    caller.send_signal(signal.SIGKILL)
+    caller.wait()
+    assert held(lock), "the processes of the killed caller train on"
+
+    monkeypatch.setattr(launching, "_launched", None)  # a retry starts no others
+    seen = []
+    with connect(chosen) as again:
+        retraining.train(again, round_id, seen.append)
+    assert not held(lock)
+    meta = json.loads(s.blobs.read(f"checkpoints/{round_id}/meta.json"))
+    assert meta["round"]["round_id"] == round_id
+    assert not (folder / "state.pt").exists() and not (folder / "checkpoint").exists()
+
+
+def test_the_reason_of_a_failure_reaches_the_caller(settings, s, true_release):
+    round_id = starting.start(s, true_release.name)
+    s.blobs.delete(f"releases/{true_release.name}/manifest.json")
+    with connect(launched_by(settings, PYTHON)) as chosen:
+        with pytest.raises(TrainingFailed, match=f"{true_release.name}.*training.log"):
+            retraining.train(chosen, round_id)
+    with connect(launched_by(settings, "false")) as chosen:
+        with pytest.raises(TrainingFailed, match="it ended with status 1"):
+            retraining.train(chosen, round_id)
+    with connect(launched_by(settings, "/no/such/launcher")) as chosen:
+        with pytest.raises(ValueError, match="rounds.launcher: .*No such file"):
+            retraining.train(chosen, round_id)
+    assert not held(record.lock_of(s, round_id))
+
+
+@pytest.mark.server
+def test_a_caller_that_is_asked_to_stop_sees_the_progress_and_ends_the_processes(tmp_path):
+    curve, lock = tmp_path / "curve.jsonl", tmp_path / "lock"
+    curve.write_text(json.dumps(PROGRESS | {"step": 0}) + "\n")  # of an earlier attempt
+    script = tmp_path / "launcher.sh"
+    script.write_text(f"echo '{json.dumps(PROGRESS)}' >> {curve}; sleep 1000")
+    settings = Settings(home=tmp_path, rounds=RoundSettings(launcher=f"sh {script}"))
+
+    def stop(progress):
+        assert (progress.step, held(lock)) == (1, True)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launching.run(settings, "round-001-abc", tmp_path, lock, lambda: False, stop)
+    assert not held(lock)
