@@ -97,7 +97,7 @@ def settings(folder: Path) -> Settings:
         rounds=RoundSettings(min_new_masklets=NEVER, steps=60, lr=3e-4, threads=THREADS),
         campaign=CampaignSettings(phases=()),
         airflow=AirflowSettings(
-            port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=60
+            port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=300
         ),
     )
 
