@@ -16,7 +16,6 @@ from engine.services import connect
 from engine.settings import RoundSettings, Settings
 
 PYTHON = sys.executable  # as a launcher, it starts one process
-TORCHRUN = f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node 2"
 PROGRESS = {"stage": "clips", "step": 1, "steps": 2, "losses": {}, "lr": 0.1, "seconds": 1.0}
 
 
@@ -27,7 +26,7 @@ def launched_by(settings, launcher):
 def test_a_retry_finds_the_processes_of_a_killed_caller_again(settings, s, true_release, monkeypatch):
     round_id = starting.start(s, true_release.name)
     folder, lock = retraining.folder_of(s, round_id), record.lock_of(s, round_id)
-    chosen = launched_by(settings, TORCHRUN)
+    chosen = launched_by(settings, PYTHON)
     code = "import sys; from engine.rounds import retraining; from engine.services import connect\n"
     code += "with connect() as s: retraining.train(s, sys.argv[1])"
     environment = os.environ | chosen.environment() | {"OMP_NUM_THREADS": "1"}
