@@ -135,8 +135,8 @@ class RoundSettings(_Part):
     lr: float = Field(1e-4, gt=0)  # peak learning rate
     image_size: int | None = Field(None, ge=32, multiple_of=32)  # px; None: the checkpoint's
     threads: int | None = Field(None, ge=1)  # CPU threads of torch in a round; None: those of model.threads
-    # starts the processes that train a round, as "torchrun --standalone --nproc-per-node 8"; with each process more, a
-    # step takes as many clips more; None: one process
+    # command that starts the processes of a round's training, as "torchrun --standalone --nproc-per-node 8"; each
+    # process adds its own batch of clips to a step; None: one process
     launcher: str | None = None
     parts: Literal["all", "memory", "decoder"] = "all"  # which weights change: all, all but the encoder, the decoder
     # The gate; gains and losses in J&F points (0 to 100). A gain that chance may explain is never enough.

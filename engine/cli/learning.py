@@ -176,10 +176,12 @@ def reject(round_id: Round, by: By = None, why: Why = "", as_json: Json = False)
 
 
 def _answer(round_id: str, approved: bool, by: str | None, why: str, as_json: bool) -> None:
-    from engine.rounds import retraining
+    from engine.rounds import record, retraining
     from engine.services import connect
 
     with connect() as s:
+        if (earlier := record.result_of(s, round_id)) is not None:
+            raise ValueError(f"{round_id} was already {'promoted' if earlier.promoted else 'decided: not promoted'}")
         result = retraining.answer(s, round_id, approved=approved, by=by or getpass.getuser(), why=why)
     if as_json:
         console.print_json(result)

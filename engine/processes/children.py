@@ -43,6 +43,7 @@ class Child:
     log: file that its output is appended to.
     environment: all its variables; nothing is inherited.
     watches_us: its standard input is a pipe that closes when this process ends, for `end_with_parent`.
+    inherits: file descriptors of this process that it gets, such as that of a lock which it holds from then on.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Child:
         log: Path,
         environment: Mapping[str, str],
         watches_us: bool = False,
+        inherits: Sequence[int] = (),
     ) -> None:
-        self.name, self.log = name, log
+        self.name, self.log, self._inherits = name, log, tuple(inherits)
         self._command, self._environment = list(command), dict(environment)
         self._stdin = subprocess.PIPE if watches_us else subprocess.DEVNULL
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,6 +80,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self._inherits,
             )
         self._killed = False
 

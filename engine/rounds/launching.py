@@ -12,15 +12,13 @@ import fcntl
 import json
 import os
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.files import private_file
-from engine.processes.children import environment_without, kill_session
+from engine.processes.children import Child, environment_without
 from engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ class TrainingFailed(Exception):
     """The processes of a training ended without a checkpoint."""
 
 
-def run(
+def train_in_processes(
     settings: Settings,
     round_id: str,
     folder: Path,
@@ -56,7 +54,7 @@ def run(
         status = _launched(settings, round_id, folder / "training.log", held, curve.look)
     if not finished():
         problem = folder / PROBLEM
-        said = problem.read_text() if problem.exists() else f"it ended with status {status}"
+        said = problem.read_text() if problem.exists() else f"the launcher ended with status {status}"
         raise TrainingFailed(f"{said} (see {folder / 'training.log'})")
 
 
@@ -64,29 +62,19 @@ def _launched(settings: Settings, round_id: str, log: Path, held: int, look: Cal
     """The exit status of the launcher. It is killed with all that it started if this process is asked to stop."""
     assert settings.rounds.launcher is not None
     command = [*shlex.split(settings.rounds.launcher), "-m", MEMBER, round_id]
-    private_file(log)
+    environment = environment_without("MASKLETS_") | settings.environment()
+    child = Child("the training", command, log=log, environment=environment, inherits=(held,))
     try:
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                command,
-                env=environment_without("MASKLETS_") | settings.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=(held,),
-            )
+        child.start()
     except OSError as error:
         raise ValueError(f"rounds.launcher: {error}") from error
     try:
-        while (status := child.poll()) is None:
-            time.sleep(LOOK_S)
+        while (status := child.wait(LOOK_S)) is None:
             look()
+        return status
     except BaseException:
-        kill_session(child.pid)
-        child.wait()
+        child.kill()
         raise
-    return status
 
 
 @contextmanager

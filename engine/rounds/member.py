@@ -18,7 +18,9 @@ def main(round_id: str) -> None:
         try:
             retraining.fine_tune(s, record.start_of(s, round_id))
         except Exception as error:
-            (retraining.folder_of(s, round_id) / PROBLEM).write_text(first_line(error))
+            folder = retraining.folder_of(s, round_id)
+            folder.mkdir(parents=True, exist_ok=True)  # another machine than the caller's may not have it
+            (folder / PROBLEM).write_text(first_line(error))
             raise
 
 

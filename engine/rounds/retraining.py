@@ -86,7 +86,7 @@ def _train(s: Services, round_id: str, report: Callable[[TrainingProgress], None
         return s.blobs.exists(f"checkpoints/{round_id}/meta.json")
 
     if s.settings.rounds.launcher:
-        launching.run(s.settings, round_id, folder, lock, finished, report)
+        launching.train_in_processes(s.settings, round_id, folder, lock, finished, report)
         return
     with alone(lock):
         if not finished():

@@ -34,7 +34,7 @@ FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
 def due(s: Services) -> str | None:
     """The release to start or continue a round with automatically; None if no round is due (see `campaign`).
 
-    None also while a round waits for a person's approval: the next one would start from another checkpoint after it.
+    None also while a round waits for a person's approval: after the answer, another checkpoint may serve.
     A round without a decision was interrupted or is running. It is due if `start` would give the same id again;
     otherwise it is ignored.
     """
@@ -42,7 +42,8 @@ def due(s: Services) -> str | None:
     if not names:
         return None
     decided = record.decided(s)
-    if waiting := [name for name in record.ids(s) if record.waiting_of(s, name) is not None]:
+    open_ids = sorted(set(record.ids(s)) - {r.round_id for r in decided})
+    if waiting := [round_id for round_id in open_ids if record.waiting_of(s, round_id) is not None]:
         log.info("no round starts: %s waits for a person's approval", ", ".join(waiting))
         return None
     seen = max((r.masklets for r in decided), default=0)

@@ -71,6 +71,9 @@ def test_a_person_approves_or_rejects_a_round_by_one_command(
     verdict = "promoted; approved" if promoted else "not promoted; rejected"
     assert said.startswith(f"{round_id}: {verdict} by lea: seen; better: held-out J&F")
     assert (s.checkpoint().name == round_id) is promoted
+    for again in ("approve", "reject"):
+        decided = "promoted" if promoted else "decided: not promoted"
+        assert f"{round_id} was already {decided}" in mistake("rounds", again, round_id)
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from engine.files import held
@@ -16,6 +17,7 @@ from engine.services import connect
 from engine.settings import RoundSettings, Settings
 
 PYTHON = sys.executable  # as a launcher, it starts one process
+TORCHRUN = f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node 2"
 PROGRESS = {"stage": "clips", "step": 1, "steps": 2, "losses": {}, "lr": 0.1, "seconds": 1.0}
 
 
@@ -26,16 +28,20 @@ def launched_by(settings, launcher):
 def test_a_retry_finds_the_processes_of_a_killed_caller_again(settings, s, true_release, monkeypatch):
     round_id = starting.start(s, true_release.name)
     folder, lock = retraining.folder_of(s, round_id), record.lock_of(s, round_id)
-    chosen = launched_by(settings, PYTHON)
+    chosen = launched_by(settings, TORCHRUN)
     code = "import sys; from engine.rounds import retraining; from engine.services import connect\n"
     code += "with connect() as s: retraining.train(s, sys.argv[1])"
     environment = os.environ | chosen.environment() | {"OMP_NUM_THREADS": "1"}
     caller = subprocess.Popen([PYTHON, "-c", code, round_id], env=environment)
-    while not (folder / "training.log").exists() and caller.poll() is None:
+
+    def launched():
+        return any(launching.MEMBER in child.cmdline() for child in psutil.Process(caller.pid).children())
+
+    while caller.poll() is None and not launched():
         time.sleep(0.02)
     caller.send_signal(signal.SIGKILL)
     caller.wait()
-    assert held(lock), "the processes of the killed caller train on"
+    assert held(lock), "the processes of the killed caller still run"
 
     monkeypatch.setattr(launching, "_launched", None)  # a retry starts no others
     seen = []
@@ -54,7 +60,7 @@ def test_the_reason_of_a_failure_reaches_the_caller(settings, s, true_release):
         with pytest.raises(TrainingFailed, match=f"{true_release.name}.*training.log"):
             retraining.train(chosen, round_id)
     with connect(launched_by(settings, "false")) as chosen:
-        with pytest.raises(TrainingFailed, match="it ended with status 1"):
+        with pytest.raises(TrainingFailed, match="the launcher ended with status 1"):
             retraining.train(chosen, round_id)
     with connect(launched_by(settings, "/no/such/launcher")) as chosen:
         with pytest.raises(ValueError, match="rounds.launcher: .*No such file"):
@@ -75,5 +81,5 @@ def test_a_caller_that_is_asked_to_stop_sees_the_progress_and_ends_the_processes
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launching.run(settings, "round-001-abc", tmp_path, lock, lambda: False, stop)
+        launching.train_in_processes(settings, "round-001-abc", tmp_path, lock, lambda: False, stop)
     assert not held(lock)
