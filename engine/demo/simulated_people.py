@@ -22,7 +22,7 @@ from annotation_queue.tickets.store import HEARTBEAT_S
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
 from engine.demo.simulated_tracking import Correction, Tracked, blank, by_hand
 from engine.demo.tally import Tally
-from engine.protocols.effort import WATCH_S
+from engine.protocols.effort import modelled_s
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.serving.media import StoredMedia
@@ -124,7 +124,7 @@ class Desk:
         masklet = client.masklet(ticket)
         assert masklet is not None  # every verify ticket has a masklet
         verdict, reasons = self._verdict(ticket, masklet)
-        seconds = WATCH_S * len(masklet.frame_idx)
+        seconds = modelled_s(watched=len(masklet.frame_idx))
         client.finish(ticket, verdict=verdict, reasons=reasons, frame_idx=0, seconds=seconds)
         return Tally(verdicts=Counter([verdict.value]), modelled_s=seconds)
 

@@ -15,7 +15,7 @@ from annotation_queue.records import NewOperation, Ticket
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
 from engine.demo.tally import Tally
 from engine.protocols import annotator
-from engine.protocols.effort import BRUSH_S, CLICK_S, LOCATE_S, WATCH_S
+from engine.protocols.effort import modelled_s
 from engine.registry import Checkpoint
 from engine.stages import propose
 from storage import rle
@@ -63,7 +63,7 @@ def by_hand(candidate: Masklet, target: Masklet, ticket: Ticket) -> Tracked:
         tracked=1,
         edited_frames=len(strokes),
         annotated_frames=len(made.frame_idx),
-        modelled_s=LOCATE_S + BRUSH_S * len(strokes),
+        modelled_s=modelled_s(located=1, painted=len(strokes)),
     )
     return Tracked(made, strokes, tally)
 
@@ -114,12 +114,12 @@ class Correction:
         self._current = candidate
         self._operations: list[NewOperation] = []
         self._edited: dict[int, int] = {}  # frame -> clicks
-        self._seconds = LOCATE_S
+        self._watched = self._painted = 0  # frames, each time
 
     def correct(self) -> None:
         """Corrects the worst frame and propagates both ways, several times; then paints the frames still wrong."""
         for _ in range(self._policy.corrections):
-            self._seconds += WATCH_S * len(self._candidate.frame_idx)
+            self._watched += len(self._candidate.frame_idx)
             if self._edited and self._policy.satisfied(self._current, self._target):
                 break
             frame = _worst(self._current, self._wanted, set(self._edited))
@@ -151,7 +151,7 @@ class Correction:
             clicked_frames=sum(1 for count in self._edited.values() if count),
             edited_frames=len(self._edited),
             annotated_frames=frames,
-            modelled_s=self._seconds,
+            modelled_s=modelled_s(watched=self._watched, located=1, clicks=clicks, painted=self._painted),
         )
         return Tracked(made, self._operations, tally)
 
@@ -175,12 +175,11 @@ class Correction:
                 points = {"points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
                 self._operations.append(_operation("prompt", frame, points))
         self._edited[frame] = clicks
-        self._seconds += CLICK_S * clicks
         if mask is None or mask_iou(mask, truth) < self._policy.accept_frame:
             counts = rle.encode(truth)
             self._tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
             self._operations.append(_stroke(frame, counts))
-            self._seconds += BRUSH_S
+            self._painted += 1
 
     def _paint_wrong_frames(self) -> None:
         """Replaces the mask of every wrong frame by the true one."""
@@ -196,7 +195,7 @@ class Correction:
         for i in sorted(wrong):
             self._operations.append(_stroke(current.frame_idx[i], wanted.rle[i]))
             self._edited.setdefault(current.frame_idx[i], 0)
-        self._seconds += BRUSH_S * len(wrong)
+        self._painted += len(wrong)
 
 
 def _propagated(tracker: Tracker, candidate: Masklet, begin: int, video: Video) -> Masklet:

@@ -71,7 +71,7 @@ def offline(
             found[answer.frame_idx] = rle.encode(answer.masks(hw)[0])
         made = [found[frame] for frame in wanted]
         watched = (frame_count - start) * number
-        seconds = effort.correction_s(watched, number, clicks)
+        seconds = effort.modelled_s(watched=watched, located=number, clicks=clicks)
         yield Reached(number, clicks, truth.measure(made, hw), seconds)
 
 
@@ -116,7 +116,7 @@ def online(
             frames=number,
             clicks=clicks[number - 1],
             metric=truth.measure(of, hw),
-            modelled_s=effort.correction_s(frame_count - start, number, clicks[number - 1]),
+            modelled_s=effort.modelled_s(watched=frame_count - start, located=number, clicks=clicks[number - 1]),
         )
         for number, of in enumerate(made, 1)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from annotation_queue.effort import effort_of
-from engine.protocols.effort import BRUSH_S, correction_s
+from engine.protocols import effort
 from storage.records import STRIDE, Operation
 
 
@@ -23,7 +23,9 @@ class Work:
     @property
     def modelled_s(self) -> float:
         """Seconds by the time model of `engine.protocols.effort`; nothing is measured."""
-        return correction_s(self.watched_frames, self.clicked_frames, self.clicks) + BRUSH_S * self.painted_frames
+        return effort.modelled_s(
+            watched=self.watched_frames, located=self.clicked_frames, clicks=self.clicks, painted=self.painted_frames
+        )
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -46,8 +48,8 @@ def of_operations(operations: Iterable[Operation], frame_counts: Mapping[str, in
         efforts = effort_of(acts, annotated).values()
         total += Work(
             watched_frames=len(annotated) * sum(act.kind in ("verdict", "propagate") for act in acts),
-            clicks=sum(effort.clicks for effort in efforts),
-            clicked_frames=sum(effort.clicked_frames for effort in efforts),
+            clicks=sum(each.clicks for each in efforts),
+            clicked_frames=sum(each.clicked_frames for each in efforts),
             painted_frames=len({act.frame_idx for act in acts if act.kind == "stroke"}),
         )
     return total

@@ -153,6 +153,6 @@ def test_the_interactive_exam_asks_for_held_out_objects_only_and_draws_its_curve
     (video,) = (v for v in true_release.videos() if v.video_id == asked[0])
     assert video.split == "val"
     assert all(0 <= points <= 100 for points in (*exam.offline_jf, *exam.online_jf, exam.image_miou_1))
-    assert exam.offline_modelled_s >= effort.WATCH_S * video.frame_count
+    assert exam.offline_modelled_s >= effort.modelled_s(watched=video.frame_count)
     drawn = cv2.imread(str(pictures.draw_curves(exam.offline_jf, exam.online_jf, "tiny", tmp_path / "curve.png")))
     assert drawn.shape[0] > 300 and drawn.std() > 5
