@@ -317,6 +317,60 @@ def kill_again_and_again(
             _say(f"{i + 1} of {kills} kills, {sum(map(len, acknowledged))} operations")
 
 
+def operations_under_kills(
+    database: Database, servers: list[Server], postgres: PrivatePostgres | None, tokens: list[str], kills: int
+) -> dict[str, Any]:
+    """Part 3. Its figures, with `leased_again`: the tickets that two annotators held."""
+    _open_track_tickets(database)
+    database.close()  # its connections would break when the database is killed
+    stop, trouble = threading.Event(), list[str]()
+    acknowledged: list[list[str]] = [[] for _ in range(ANNOTATORS)]
+    people = [
+        threading.Thread(
+            target=annotate,
+            args=(servers[i % SERVERS].url, tokens[PEOPLE + i], f"track-{i}", stop, acknowledged[i], trouble),
+        )
+        for i in range(ANNOTATORS)
+    ]
+    for person in people:
+        person.start()
+    try:
+        kill_again_and_again(servers, postgres, kills, acknowledged)
+    finally:
+        stop.set()
+        for person in people:
+            person.join()
+    operations = sum(map(len, acknowledged))
+    _say(f"{operations} operations sent during {kills} kills")
+    with database.read() as c:
+        return {
+            "operations": operations,
+            "lost_operations": sum(_lost(c, f"track-{i}", sent) for i, sent in enumerate(acknowledged)),
+            "leased_again": _leased_again(c, "track-%"),
+            "trouble": trouble,
+        }
+
+
+def _open_track_tickets(database: Database) -> None:
+    """One ticket for each annotator, `track-0` and so on."""
+    batch = {"batch_id": "kills", "created_at": 0.0, "sealed": False, "total": ANNOTATORS, "remaining": ANNOTATORS}
+    same = {"batch_id": "kills", "kind": "track", "video_id": "video-0", "phase": "1", "priority": 0}
+    same |= {"payload": "{}", "needs_lead": False, "attempt": 1, "created_at": 0.0, "ordinal": 0}
+    same |= {"state": "open", "lease_token": 0, "reasons": ""}
+    with database.write() as c:
+        c.execute(insert(schema.batches).values(**batch))
+        c.execute(insert(schema.tickets), [same | {"ticket_id": f"track-{i}"} for i in range(ANNOTATORS)])
+
+
+def _lost(c: Connection, ticket_id: str, sent: list[str]) -> int:
+    """Number of acknowledged operations of a ticket that are missing; 1 more if the others are not in order."""
+    o = schema.operations
+    query = select(o.c.operation_id).where(o.c.ticket_id == ticket_id).order_by(o.c.seq)
+    stored = list(c.scalars(query))
+    known = set(sent)
+    return len(known - set(stored)) + int([x for x in stored if x in known] != sent)
+
+
 def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, rate: float) -> dict[str, Any]:
     """Runs all three parts on one database."""
     with ExitStack() as stack:
@@ -330,76 +384,32 @@ def measure(choice: str, tickets: int, load_s: float, raced: int, kills: int, ra
         for server in servers:
             server.start()
             stack.callback(server.kill)
-        urls = [server.url for server in servers]
         latencies, leases = offer([server.port for server in servers], tokens, load_s, rate)
         latencies.sort()
         _say(f"{len(latencies)} claims offered at {rate:.0f} a second")
         begun = time.perf_counter()
         TicketStore(database).figures()
         figures_ms = (time.perf_counter() - begun) * 1000
-        double = sum(1 for count in leases.values() if count > 1)
         with database.read() as c:
-            double += _leased_again(c, "ticket-%")
+            double = sum(1 for count in leases.values() if count > 1) + _leased_again(c, "ticket-%")
         race_claims, race_doubles = race(uri, raced, LEASE_S, _every(20_000, raced))
-        double += race_doubles
-
-        opening = {
-            "batch_id": "kills",
-            "created_at": 0.0,
-            "sealed": False,
-            "total": ANNOTATORS,
-            "remaining": ANNOTATORS,
-        }
-        with database.write() as c:
-            c.execute(insert(schema.batches).values(**opening))
-            same = {"batch_id": "kills", "kind": "track", "video_id": "video-0", "phase": "1", "priority": 0}
-            same |= {"payload": "{}", "needs_lead": False, "attempt": 1, "created_at": 0.0, "ordinal": 0}
-            same |= {"state": "open", "lease_token": 0, "reasons": ""}
-            c.execute(insert(schema.tickets), [same | {"ticket_id": f"track-{i}"} for i in range(ANNOTATORS)])
-        database.close()  # its connections would break when the database is killed
-        stop, trouble = threading.Event(), list[str]()
-        acknowledged: list[list[str]] = [[] for _ in range(ANNOTATORS)]
-        people = [
-            threading.Thread(
-                target=annotate,
-                args=(urls[i % SERVERS], tokens[PEOPLE + i], f"track-{i}", stop, acknowledged[i], trouble),
-            )
-            for i in range(ANNOTATORS)
-        ]
-        for person in people:
-            person.start()
-        try:
-            kill_again_and_again(servers, postgres, kills, acknowledged)
-        finally:
-            stop.set()
-            for person in people:
-                person.join()
-        _say(f"{sum(map(len, acknowledged))} operations sent during {kills} kills")
-        o = schema.operations
-        lost = 0
-        with database.read() as c:
-            for i, sent in enumerate(acknowledged):
-                query = select(o.c.operation_id).where(o.c.ticket_id == f"track-{i}").order_by(o.c.seq)
-                there = list(c.scalars(query))
-                known = set(sent)
-                lost += len(known - set(there)) + int([x for x in there if x in known] != sent)
-            double += _leased_again(c, "track-%")
+        killed = operations_under_kills(database, servers, postgres, tokens, kills)
     return {
         "claims": len(latencies) + race_claims,
         "race_claims": race_claims,
         "claim_p50_ms": round(_percentile(latencies, 0.5) * 1000, 1),
         "claim_p99_ms": round(_percentile(latencies, 0.99) * 1000, 1),
-        "double_leases": double,
-        "operations": sum(map(len, acknowledged)),
+        "double_leases": double + race_doubles + killed["leased_again"],
+        "operations": killed["operations"],
         "kills": kills,
-        "lost_operations": lost,
+        "lost_operations": killed["lost_operations"],
         "database": "postgresql" if uri.startswith("postgresql") else "sqlite",
         "tickets": tickets,
         "people": PEOPLE,
         "claims_per_s": rate,
         "servers": SERVERS,
         "figures_ms": round(figures_ms, 1),
-        "trouble": trouble,
+        "trouble": killed["trouble"],
     }
 
 

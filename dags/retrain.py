@@ -19,6 +19,87 @@ from dags.common import CHECKPOINT, COMMON, GPU, RELEASE, connected
 log = logging.getLogger(__name__)
 
 
+@task
+def start(params=None) -> str:
+    """Pins the release, the parent checkpoint and the budget; returns the round id."""
+    from engine import campaign
+    from engine.rounds import starting
+
+    with connected(*starting.PERMANENT_ERRORS) as s:
+        release = params["release"] or starting.due(s)
+        summary = campaign.summary(s)
+        if release is None:
+            raise AirflowSkipException(f"no round is due ({summary})")
+        log.info("a round starts on %s (%s)", release, summary)
+        budget = {name: params[name] for name in ("steps", "lr", "parts", "seed")}
+        return starting.start(s, release, **budget)
+
+
+@task(pool=GPU)
+def train(round_id: str) -> str:
+    """Trains, or continues a killed training."""
+    from engine.rounds import retraining
+
+    with connected(*retraining.permanent_errors()) as s:
+        return retraining.train(s, round_id)
+
+
+@task(pool=GPU)
+def evaluate(round_id: str) -> str:
+    """Measures the old and the new checkpoint on held-out videos."""
+    from engine.rounds import retraining
+
+    with connected(*retraining.permanent_errors()) as s:
+        return retraining.evaluate(s, round_id)
+
+
+@task
+def decide(round_id: str, ti=None) -> str:
+    """Asks the gate, and promotes if it passes and no person has to approve: "promoted", "waits" or "kept"."""
+    from engine.rounds import record, retraining
+
+    with connected(record.NoSuchRound) as s:
+        result = retraining.decide(s, round_id)
+    ti.xcom_push(key="reasons", value="\n".join(f"- {reason}" for reason in result.reasons))
+    return "promoted" if result.promoted else "waits" if result.waits else "kept"
+
+
+@task.short_circuit(ignore_downstream_trigger_rules=False)
+def ask(decision: str) -> bool:
+    """Skips the question to a person unless the round waits for approval."""
+    return decision == "waits"
+
+
+@task
+def approved() -> None:
+    """Is skipped if the person rejects the checkpoint."""
+
+
+@task(trigger_rule="none_failed")
+def conclude(round_id: str, decision: str | None, ti=None) -> str:
+    """Records the person's answer, if a person was asked: "promoted", "kept", or "waits" without an answer."""
+    from engine.rounds import record, retraining
+
+    if decision is None:
+        raise AirflowSkipException("no round started")
+    answered = ti.xcom_pull(task_ids="approve")  # None after a rejection: Airflow then stores what it skipped
+    rejected = ti.xcom_pull(task_ids="approve", key="skipmixin_key") is not None
+    if decision != "waits" or (answered is None and not rejected):
+        return decision
+    person = ((answered or {}).get("responded_by_user") or {}).get("name") or "a person in Airflow"
+    with connected(record.NoSuchRound) as s:
+        result = retraining.answer(s, round_id, approved=answered is not None, by=person)
+    return "promoted" if result.promoted else "kept"
+
+
+@task(outlets=[CHECKPOINT])
+def announce(decision: str) -> str:
+    """Announces a promoted checkpoint."""
+    if decision != "promoted":
+        raise AirflowSkipException(f"the checkpoint was {decision}")
+    return decision
+
+
 @dag(
     schedule=[RELEASE],
     params={
@@ -35,86 +116,12 @@ log = logging.getLogger(__name__)
     **COMMON,
 )
 def retrain():
-    @task
-    def start(params=None) -> str:
-        """Pins the release, the parent checkpoint and the budget; returns the round id."""
-        from engine import campaign
-        from engine.rounds import starting
-
-        with connected(*starting.PERMANENT_ERRORS) as s:
-            release = params["release"] or starting.due(s)
-            summary = campaign.summary(s)
-            if release is None:
-                raise AirflowSkipException(f"no round is due ({summary})")
-            log.info("a round starts on %s (%s)", release, summary)
-            budget = {name: params[name] for name in ("steps", "lr", "parts", "seed")}
-            return starting.start(s, release, **budget)
-
-    @task(pool=GPU)
-    def train(round_id: str) -> str:
-        """Trains, or continues a killed training."""
-        from engine.rounds import retraining
-
-        with connected(*retraining.permanent_errors()) as s:
-            return retraining.train(s, round_id)
-
-    @task(pool=GPU)
-    def evaluate(round_id: str) -> str:
-        """Measures the old and the new checkpoint on held-out videos."""
-        from engine.rounds import retraining
-
-        with connected(*retraining.permanent_errors()) as s:
-            return retraining.evaluate(s, round_id)
-
-    @task
-    def decide(round_id: str, ti=None) -> str:
-        """Asks the gate, and promotes if it passes and no person has to approve: "promoted", "waits" or "kept"."""
-        from engine.rounds import record, retraining
-
-        with connected(record.NoSuchRound) as s:
-            result = retraining.decide(s, round_id)
-        ti.xcom_push(key="reasons", value="\n".join(f"- {reason}" for reason in result.reasons))
-        return "promoted" if result.promoted else "waits" if result.waits else "kept"
-
-    @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def ask(decision: str) -> bool:
-        """Skips the question to a person unless the round waits for approval."""
-        return decision == "waits"
-
     approve = ApprovalOperator(
         task_id="approve",
         subject="Promote the checkpoint of {{ ti.xcom_pull(task_ids='start') }}?",
         body="The gate passed:\n\n{{ ti.xcom_pull(task_ids='decide', key='reasons') }}",
         doc_md="Asks a person. The task waits in the state awaiting_input and holds no slot.",
     )
-
-    @task
-    def approved() -> None:
-        """Is skipped if the person rejects the checkpoint."""
-
-    @task(trigger_rule="none_failed")
-    def conclude(round_id: str, decision: str | None, ti=None) -> str:
-        """Records the person's answer, if a person was asked: "promoted", "kept", or "waits" without an answer."""
-        from engine.rounds import record, retraining
-
-        if decision is None:
-            raise AirflowSkipException("no round started")
-        answered = ti.xcom_pull(task_ids="approve")  # None after a rejection: Airflow then stores what it skipped
-        rejected = ti.xcom_pull(task_ids="approve", key="skipmixin_key") is not None
-        if decision != "waits" or (answered is None and not rejected):
-            return decision
-        person = ((answered or {}).get("responded_by_user") or {}).get("name") or "a person in Airflow"
-        with connected(record.NoSuchRound) as s:
-            result = retraining.answer(s, round_id, approved=answered is not None, by=person)
-        return "promoted" if result.promoted else "kept"
-
-    @task(outlets=[CHECKPOINT])
-    def announce(decision: str) -> str:
-        """Announces a promoted checkpoint."""
-        if decision != "promoted":
-            raise AirflowSkipException(f"the checkpoint was {decision}")
-        return decision
-
     round_id = start()
     trained = train(round_id)
     evaluated = evaluate(round_id)

@@ -8,6 +8,7 @@ others. All objects of a batch get the same kind of prompt on the same frames. K
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -47,49 +48,67 @@ def answer_clips(
     owner = torch.arange(b, device=pixels.device).repeat_interleave(n)
     targets = masks.to(pixels.dtype).transpose(1, 2).flatten(0, 1)  # (B * N, T, S, S)
 
-    draw = float(torch.rand((), generator=generator))
-    if t == 1:
-        draw = how.mask + (1 - how.mask) * draw
-    kind = "mask" if draw < how.mask else "click" if draw < how.mask + how.click else "box"
-    prompted = _first_and_others(t, how.prompted_frames, generator)
-    corrected = [] if kind == "mask" else _first_and_others(t, how.corrected_frames, generator)
-    conditioning = set(prompted) | set(corrected)
-
+    drawn = _draw_prompts(t, how, generator)
     steps: list[Step] = []
     bank: dict[int, FrameMemory] = {}
-    for frame in prompted + [i for i in range(t) if i not in prompted]:
+    for frame in drawn.prompted + [i for i in range(t) if i not in drawn.prompted]:
         here = features.select(owner * t + frame)
         target = targets[:, frame]
         clicks: Clicks | None = None
-        if frame in prompted and kind == "mask":
+        is_prompted = frame in drawn.prompted
+        if is_prompted and drawn.kind == "mask":
             decoded, full = network.take_mask(model, here, target)
         else:
-            if frame in prompted:
+            if is_prompted:
                 top = network.without_memory(model, here)
-                clicks = (
-                    _boxes(target, how.box_jitter, generator, team)
-                    if kind == "box"
-                    else _clicks_in(target > 0.5, target, generator, team)
-                )
+                clicks = drawn.prompt(target, how, generator, team)
             else:
-                top = _read_memory(model, here, bank, conditioning, frame, t)
-            decoded = network.decode(model, here, top, clicks, multimask=kind != "box" or frame not in prompted)
-            steps.append(Step(frame, frame in prompted, decoded, target))
-            for _ in range(how.correction_clicks if frame in corrected else 0):
+                top = _read_memory(model, here, bank, drawn.conditioning, frame, t)
+            decoded = network.decode(model, here, top, clicks, multimask=drawn.kind != "box" or not is_prompted)
+            steps.append(Step(frame, is_prompted, decoded, target))
+            for _ in range(how.correction_clicks if frame in drawn.corrected else 0):
                 clicks = _corrected(model, clicks, decoded, target, how, generator, team)
-                decoded = network.decode(
-                    model,
-                    here,
-                    top,
-                    clicks,
-                    decoded.logits.detach().clamp(-32, 32),
-                    multimask=clicks.xy.shape[1] == 1,
-                )
+                logits = decoded.logits.detach().clamp(-32, 32)
+                decoded = network.decode(model, here, top, clicks, logits, multimask=clicks.xy.shape[1] == 1)
                 steps.append(Step(frame, True, decoded, target))
             full = network.upsample(model, decoded.logits)
         if t > 1:
             bank[frame] = network.encode_memory(model, here.top, full, decoded, binarise=False)
     return steps
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """What is drawn for a clip: the kind of prompt, and the frames that are prompted and corrected."""
+
+    kind: Literal["mask", "click", "box"]
+    prompted: list[int]
+    corrected: list[int]
+
+    @property
+    def conditioning(self) -> set[int]:
+        return set(self.prompted) | set(self.corrected)
+
+    def prompt(self, target: Tensor, how: Interaction, generator: torch.Generator, team: Team) -> Clicks:
+        """The first clicks, or the boxes, on a frame. target: float (B * N, S, S)."""
+        if self.kind == "box":
+            return _boxes(target, how.box_jitter, generator, team)
+        return _clicks_in(target > 0.5, target, generator, team)
+
+
+def _draw_prompts(t: int, how: Interaction, generator: torch.Generator) -> _Prompts:
+    """Draws the prompts of a clip of T frames. A single frame gets no mask: it would have no answer."""
+    draw = float(torch.rand((), generator=generator))
+    if t == 1:
+        draw = how.mask + (1 - how.mask) * draw
+    kind: Literal["mask", "click", "box"] = "box"
+    if draw < how.mask:
+        kind = "mask"
+    elif draw < how.mask + how.click:
+        kind = "click"
+    prompted = _first_and_others(t, how.prompted_frames, generator)
+    corrected = [] if kind == "mask" else _first_and_others(t, how.corrected_frames, generator)
+    return _Prompts(kind, prompted, corrected)
 
 
 def _first_and_others(t: int, most: int, generator: torch.Generator) -> list[int]:
