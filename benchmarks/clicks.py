@@ -16,9 +16,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from engine.demo import micro, rendered
-from engine.demo.synthetic import render
 from engine.protocols import annotator
+from engine.synthetic import labelled_clips, micro_clips
+from engine.synthetic.rendering import render
 from model import checkpoints
 from model.checkpoints import LoadedModel
 from model.clips import Clip
@@ -40,7 +40,7 @@ def corrections(loaded: LoadedModel, clip: Clip, memory: bool, feed_back: bool) 
     features = FeatureCache(loaded, clip.frames.__getitem__, size=t)
     config = TrackerConfig(history_frames=None, feed_back=feed_back)
     for k in range(n):
-        first = next((i for i in range(t) if clip.masks[i, k].sum() >= rendered.LEAST_PX), None)
+        first = next((i for i in range(t) if clip.masks[i, k].sum() >= labelled_clips.LEAST_PX), None)
         if first is None:
             continue
         tracker = Tracker(loaded, features, video_hw=(h, w), frame_count=t, config=config)
@@ -48,7 +48,7 @@ def corrections(loaded: LoadedModel, clip: Clip, memory: bool, feed_back: bool) 
         tracked = {answer.frame_idx: answer.masks((h, w))[0] for answer in tracker.propagate(first, t)}
         for frame in range(first + EVERY, t, EVERY):
             truth = clip.masks[frame, k]
-            if truth.sum() < rendered.LEAST_PX:
+            if truth.sum() < labelled_clips.LEAST_PX:
                 continue
             corrected = tracker
             if not memory:
@@ -72,7 +72,7 @@ def measure(loaded: LoadedModel, clips: int) -> dict[str, dict[str, object]]:
     """Mean IoU by clicks, and the share of frames that are worse after three clicks, for each way."""
     found: dict[str, list[list[float]]] = {name: [] for name in WAYS}
     for number in range(clips):
-        clip = render(micro.HELD_OUT + number, micro.HELD_OUT_SCENE)
+        clip = render(micro_clips.HELD_OUT_SEEDS + number, micro_clips.HELD_OUT_SCENE)
         for name, (memory, feed_back) in WAYS.items():
             found[name] += corrections(loaded, clip, memory, feed_back)
     return {

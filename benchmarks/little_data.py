@@ -16,11 +16,11 @@ from pathlib import Path
 
 from transformers import Sam2VideoModel
 
-from engine.demo import micro, rendered
-from engine.demo.domains.catalogue import DOMAINS
 from engine.experiments.few_clips import FewClips
 from engine.protocols import first_frame
 from engine.rounds.recipes import QUICK, fitted
+from engine.synthetic import labelled_clips, micro_clips
+from engine.synthetic.domains.catalogue import DOMAINS
 from model import checkpoints, devices, trainer
 from model.checkpoints import LoadedModel
 from model.recipe import Recipe
@@ -69,9 +69,9 @@ RUNS = (
 
 def held_out(loaded: LoadedModel, domain: str) -> dict[str, float]:
     """J&F in points: on held-out clips of the domain by protocol, and on `micro`'s own ones ("general", 3 clicks)."""
-    clips = rendered.held_out_of_domain(domain, HELD_OUT_CLIPS)
+    clips = labelled_clips.held_out_of_domain(domain, HELD_OUT_CLIPS)
     found = {protocol: first_frame.measure(clips, loaded, protocol).jf for protocol in PROTOCOLS}
-    found["general"] = first_frame.measure(micro.held_out_clips(HELD_OUT_CLIPS), loaded, "3-click").jf
+    found["general"] = first_frame.measure(micro_clips.held_out(HELD_OUT_CLIPS), loaded, "3-click").jf
     return {name: round(100 * jf, 1) for name, jf in found.items()}
 
 

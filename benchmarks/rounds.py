@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.demo.domains.catalogue import DOMAINS
 from engine.experiments import labelling, measuring, phases
 from engine.experiments.plan import FULL, MICRO_FOLDER
 from engine.experiments.steps import Experiment, Step, run
+from engine.synthetic.domains.catalogue import DOMAINS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "experiment" / "results.json"
 SMALL = replace(FULL, batch_clips=3, gate_clips=4, measured_clips=3, steps=60, checkpoint=str(MICRO_FOLDER))

@@ -32,9 +32,9 @@ from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from benchmarks import grids
-from engine.demo import micro, rendered
-from engine.demo.synthetic import render
 from engine.protocols import annotator, first_frame
+from engine.synthetic import labelled_clips, micro_clips
+from engine.synthetic.rendering import render
 from model import architecture, checkpoints, devices, inputs, memory_attention, meta_checkpoint, network
 from model.checkpoints import LoadedModel
 from model.fast.memory_reader import Economy, Window, can_read
@@ -210,9 +210,9 @@ def price(compared: dict[str, Way], clips: int) -> dict[str, float]:
     overlaps: list[float] = []
     metrics: dict[str, list[jf.JF | None]] = {"exact": [], "economy": []}
     for number in range(clips):
-        clip = render(micro.HELD_OUT + number, micro.HELD_OUT_SCENE)
+        clip = render(micro_clips.HELD_OUT_SEEDS + number, micro_clips.HELD_OUT_SCENE)
         t, hw = len(clip.frames), clip.frames.shape[1:3]
-        shown = [n for n in range(clip.masks.shape[1]) if clip.masks[0, n].sum() >= rendered.LEAST_PX]
+        shown = [n for n in range(clip.masks.shape[1]) if clip.masks[0, n].sum() >= labelled_clips.LEAST_PX]
         if not shown:
             continue
         made = {}

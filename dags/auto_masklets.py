@@ -26,7 +26,8 @@ def auto_masklets():
     @task
     def plan() -> list[str]:
         """The batches that lack candidates, or whose tickets are not open. Logs where the campaign stands."""
-        from engine import campaign, loop
+        from engine import loop
+        from engine.rounds import campaign
 
         with connected() as s:
             log.info("%s", campaign.summary(s))
@@ -51,11 +52,12 @@ def auto_masklets():
     @task(outlets=[CANDIDATES], trigger_rule="all_done")
     def open_review(batch_id: str, outlet_events=None) -> str:
         """Marks the batch and opens its tickets; fails while a chunk is missing. The event names the phase."""
+        from engine.rounds import campaign
         from engine.stages import batches, propose, review
 
         with connected(propose.NotProposed) as s:
             propose.finish(s, batch_id)
-            review.open_batch(s, batch_id)
+            review.open_batch(s, batch_id, campaign.phase_of_new_tickets(s))
             phase = batches.facts(s.blobs, batch_id, batches.PHASE) or {}
         outlet_events[CANDIDATES].extra = {"batch": batch_id, **phase}
         return batch_id

@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 @task
 def start(params=None) -> str:
     """Pins the release, the parent checkpoint and the budget; returns the round id."""
-    from engine import campaign
-    from engine.rounds import starting
+    from engine.rounds import campaign, starting
 
     with connected(*starting.PERMANENT_ERRORS) as s:
         release = params["release"] or starting.due(s)

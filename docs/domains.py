@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from engine import pictures
-from engine.demo.domains.catalogue import DOMAINS
-from engine.demo.domains.drawing import Size
+from engine.synthetic.domains.catalogue import DOMAINS
+from engine.synthetic.domains.drawing import Size
 
 SIZE = Size(height=240, width=320, frames=3, stride=30)
 

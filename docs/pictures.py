@@ -19,12 +19,12 @@ import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotation_queue.records import Role
-from engine.demo import scene, synthetic_videos
 from engine.processes.ports import free_port
 from engine.services import connect
 from engine.serving.queue_process import QueueProcess
 from engine.settings import AutoSettings, IngestSettings, ModelSettings, QueueSettings, ReviewSettings, Settings
 from engine.stages import ingest, propose, review
+from engine.synthetic import scene, video_files
 
 ARGS = ["--no-sandbox", "--disable-gpu"]
 PASSWORD = "for pictures only"
@@ -57,7 +57,7 @@ MIDDLE = """
 
 def fill(settings: Settings, videos: Path) -> None:
     """Synthetic clips, the masklets that `micro` proposes on them, and people."""
-    synthetic_videos.write_videos(videos, 2, SCENE, seed=11)
+    video_files.write_videos(videos, 2, SCENE, seed=11)
     with connect(settings) as s:
         ingest.admit(s, str(videos))
         for batch_id in propose.pending(s):
@@ -245,7 +245,7 @@ def main() -> None:
         fill(settings, Path(folder) / "videos")
         with QueueProcess(settings, deliver=False), connect(settings) as s:
             for batch_id in review.to_open(s):
-                review.open_batch(s, batch_id)
+                review.open_batch(s, batch_id, s.settings.review.phase)
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
             camera = Camera(browser, settings.queue_url, out)
             verifying(camera)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.progress import Progress, Tell, ignore
-from engine.rounds import record, retraining, starting
+from engine.rounds import campaign, record, retraining, starting
 from engine.services import Services
 from engine.stages import batches, ingest, propose, publish, review, trouble
 from engine.stages.batches import BatchStage
@@ -100,7 +100,7 @@ OPEN_REVIEW = Stage(
     announces=CANDIDATES,
     mark=BatchStage.IN_REVIEW,
     pending=review.to_open,
-    work=lambda s, batch_id, _: review.open_batch(s, batch_id),
+    work=lambda s, batch_id, _: review.open_batch(s, batch_id, campaign.phase_of_new_tickets(s)),
 )
 COLLECT = Stage(
     "collect",

@@ -125,14 +125,30 @@ def arrows_up(arrows: Mapping[str, frozenset[str]]) -> list[str]:
     ]
 
 
+def room(module: str) -> str:
+    """The folder that holds a module: `engine.rounds.record` is in the room `engine.rounds`."""
+    path = ROOT / module.replace(".", "/")
+    return module if path.is_dir() else module.rpartition(".")[0]
+
+
+def room_circles(arrows: Mapping[str, frozenset[str]]) -> list[list[str]]:
+    """Groups of rooms that reach each other.
+
+    A module directly in a top-level folder counts as a room of its own: some of them are below all rooms, as
+    `engine.settings`, others above, as `engine.loop`.
+    """
+    between: dict[str, set[str]] = defaultdict(set)
+
+    def place(module: str) -> str:
+        return found if "." in (found := room(module)) else module
+
+    for module, others in arrows.items():
+        between[place(module)] |= {place(other) for other in others} - {place(module)}
+    return circles({a: frozenset(b) for a, b in between.items()})
+
+
 def rooms(arrows: Mapping[str, frozenset[str]]) -> dict[str, dict[str, int]]:
     """How many imports lead from each room to each other one. A room is a folder that holds modules."""
-    modules = files()
-
-    def room(module: str) -> str:
-        is_package = modules[module].name == "__init__.py"
-        return module if is_package else module.rpartition(".")[0]
-
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for module, others in arrows.items():
         for other in others:
@@ -145,9 +161,9 @@ def main() -> int:
     """Prints the graph; the exit status is 1 if there is a circle or an arrow up."""
     modules = files()
     arrows = graph(modules)
-    for room, others in rooms(arrows).items():
-        print(f"{room:28} -> " + ", ".join(f"{other} ({count})" for other, count in others.items()))
-    groups, up = circles(arrows), arrows_up(arrows)
+    for name, others in rooms(arrows).items():
+        print(f"{name:28} -> " + ", ".join(f"{other} ({count})" for other, count in others.items()))
+    groups, up = circles(arrows) + room_circles(arrows), arrows_up(arrows)
     print(f"\n{len(modules)} modules, {sum(map(len, arrows.values()))} imports between them")
     print(f"{len(groups)} circles", *(" <-> ".join(group) for group in groups), sep="\n  ")
     print(f"{len(up)} arrows up", *up, sep="\n  ")

@@ -20,6 +20,10 @@ def test_no_modules_import_each_other_in_a_circle():
     assert tree.circles(ARROWS) == []
 
 
+def test_no_rooms_import_each_other_in_a_circle():
+    assert tree.room_circles(ARROWS) == []
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_heavy_libraries_stay_in_their_folders(module):
     folder = module.partition(".")[0]
@@ -58,6 +62,8 @@ def test_circles_and_arrows_up_are_found():
     assert tree.circles({"a": frozenset("b"), "b": frozenset("c"), "c": frozenset("a"), "d": frozenset("a")}) == [
         ["a", "b", "c"]
     ]
+    by_way_of_a_file = {"engine.rounds.a": frozenset({"engine.b"}), "engine.b": frozenset({"engine.rounds.c"})}
+    assert tree.room_circles(by_way_of_a_file) == [["engine.b", "engine.rounds"]]
     assert tree.arrows_up({"storage.rle": frozenset({"model.masks"}), "model.masks": frozenset({"storage.rle"})}) == [
         "storage.rle imports model.masks"
     ]

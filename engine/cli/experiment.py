@@ -23,10 +23,10 @@ def phases(
     as_json: Json = False,
 ) -> None:
     """Phases 1 to 3 on the same clips, rounds in a row, what a label buys, filtering, ordering: tables and a report."""
-    from engine.demo.domains.catalogue import DOMAINS
     from engine.experiments import phases as experiment
     from engine.experiments import report, steps, tables
     from engine.experiments.plan import FULL, QUICK
+    from engine.synthetic.domains.catalogue import DOMAINS
 
     if domain not in (*DOMAINS, "all"):
         raise ValueError(f"the domains are {', '.join(DOMAINS)} and all, not {domain!r}")

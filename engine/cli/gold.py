@@ -17,12 +17,13 @@ def add(batch: Annotated[str, typer.Argument(help="As `masklets stats` shows it.
     """Make gold tickets from the decisions about a batch: candidates accepted unchanged, and corrected ones."""
     from annotation_queue.people.accounts import OPERATOR
     from annotation_queue.records import Person
+    from engine.rounds.campaign import phase_of_new_tickets
     from engine.services import connect
     from engine.stages.gold import gold_tickets
 
     with connect() as s:
         tickets, _ = s.open_queue()
-        found = gold_tickets(s, tickets.batch_result(batch))
+        found = gold_tickets(s, tickets.batch_result(batch), phase_of_new_tickets(s))
         added = tickets.add_gold(batch, found, by=Person(name=OPERATOR, roles=frozenset()))
     console.out.print(f"{added} new gold tickets from batch {batch}, of {len(found)} that it gives")
 

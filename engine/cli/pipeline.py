@@ -149,7 +149,7 @@ def stats(as_json: Json = False) -> None:
 
 def campaign(as_json: Json = False) -> None:
     """Where the campaign stands: its phases, and the masklets and retrainings of each. The plan is in the settings."""
-    from engine import campaign as plan
+    from engine.rounds import campaign as plan
     from engine.services import connect
 
     with connect() as s:

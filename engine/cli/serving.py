@@ -27,7 +27,7 @@ def demo(
     """The loop, twice, on synthetic clips with simulated annotators and a retraining round between; offline."""
     from engine.demo import demo as whole
     from engine.demo import summary
-    from engine.demo.domains.catalogue import DOMAINS
+    from engine.synthetic.domains.catalogue import DOMAINS
 
     if domain not in DOMAINS:
         raise ValueError(f"the domains are {', '.join(DOMAINS)}, not {domain!r}")

@@ -20,9 +20,7 @@ from typing import TypeVar
 
 from annotation_queue.records import Role
 from engine import loop
-from engine.demo import report, simulated_people, simulated_review, summary, synthetic_videos
-from engine.demo.domains.catalogue import DOMAINS
-from engine.demo.domains.drawing import Size
+from engine.demo import report, simulated_people, simulated_review, summary
 from engine.demo.simulated_people import Credentials
 from engine.demo.summary import BatchFigures, Summary
 from engine.demo.tally import Tally
@@ -47,6 +45,9 @@ from engine.settings import (
     StorageSettings,
 )
 from engine.stages import batches
+from engine.synthetic import video_files
+from engine.synthetic.domains.catalogue import DOMAINS
+from engine.synthetic.domains.drawing import Size
 from storage.wording import counted
 
 T = TypeVar("T")
@@ -161,9 +162,7 @@ class _Demo:
         self.tell(f"rendering {counted(len(numbers), 'clip')} of the domain {self.domain!r} with ground truth")
         draw = DOMAINS[self.domain].render
         with self._timed("rendering clips"):
-            synthetic_videos.write_clips(
-                self.folder / "videos", lambda n: draw(self.seed * 1_000_003 + n, SIZE), numbers
-            )
+            video_files.write_clips(self.folder / "videos", lambda n: draw(self.seed * 1_000_003 + n, SIZE), numbers)
 
     def _batch(self, s: Services, airflow: Airflow, people: list[Credentials]) -> BatchFigures:
         """Takes the videos that were rendered last through the loop, up to their release."""

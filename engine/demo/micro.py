@@ -1,4 +1,4 @@
-"""How `micro`, the checkpoint that ships with the project, was made: its recipe, its clips and its held-out clips.
+"""How `micro`, the checkpoint that ships with the project, was made: its recipe, and its figures on held-out clips.
 
     python -m engine.demo.micro train FOLDER      trains, or continues; a kill loses at most 50 steps, Ctrl-C no step
     python -m engine.demo.micro save FOLDER       writes model/micro from a finished run
@@ -15,21 +15,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from engine import pictures
-from engine.datasets.labelled import Dataset
-from engine.demo import rendered
-from engine.demo.scene import Scene
-from engine.demo.synthetic import render
 from engine.protocols import first_frame
 from engine.protocols.truth import Truth
 from engine.settings import AutoSettings
 from engine.stages import propose
+from engine.synthetic import micro_clips
+from engine.synthetic.micro_clips import ANYTHING, LARGER, RETURNING, RICH, StageClips
+from engine.synthetic.scene import Scene
 from model import architecture, checkpoints, devices, proposals, run_state, trainer
 from model.architecture import Shape
 from model.checkpoints import LoadedModel
-from model.clips import Clip
 from model.recipe import Interaction, Recipe, TrainingStage
 from model.tracker import Tracker
 from model.trainer import TrainingProgress
@@ -40,14 +36,6 @@ from storage.wording import counted
 from validation import jf
 
 SHAPE = Shape(image_size=128, dropout=0.0)
-HELD_OUT = 1 << 40  # seeds of held-out clips begin here; training seeds are 62-bit hashes and never repeat one
-
-ANYTHING = Scene()
-LARGER = Scene(size=(0.14, 0.34), clutter=(0, 2), camouflage=0.05, look_alike=0.08, noise=4.0)
-RICH = Scene(size=(0.10, 0.34), clutter=(0, 3), camouflage=0.05, look_alike=0.08, cut=0.1, objects=(2, 5))
-RETURNING = replace(RICH, leave=0.4)
-HELD_OUT_SCENE = replace(RICH, height=256, width=256, frames=16, stride=4)  # 2.7 s at 6 frames a second
-
 _CLICKS = Interaction(mask=0.0, click=0.6, prompted_frames=1, corrected_frames=1, correction_clicks=2)
 _CLICK = replace(_CLICKS, correction_clicks=1)
 _CLIPS = Interaction(mask=0.5, click=0.3, corrected_frames=2, correction_clicks=2)
@@ -153,18 +141,6 @@ STAGES: tuple[tuple[TrainingStage, Scene], ...] = (
 RECIPE = Recipe(stages=tuple(stage for stage, _ in STAGES), seed=1, weight_decay=0.01)
 
 
-@dataclass(frozen=True)
-class StageClips:
-    """The training clips of a stage: seed -> clip. A class, because worker processes need to pickle it."""
-
-    scene: Scene
-
-    def __call__(self, seed: int) -> Clip:
-        """The clip of a seed. Its frames are 1 to 8 video frames (24 fps) apart, for slow and fast motion."""
-        stride = int(np.random.default_rng(seed).integers(1, 9))
-        return render(seed, replace(self.scene, stride=stride))
-
-
 def clips_of(stage: TrainingStage) -> StageClips:
     """The clips of a stage, drawn at its image size."""
     scene = next(scene for known, scene in STAGES if known.name == stage.name)
@@ -197,16 +173,11 @@ class MicroMetrics:
     occlusion_accuracy: float  # frames where it was right about whether the object is visible
 
 
-def held_out_clips(count: int) -> Dataset:
-    """The first `count` held-out clips. Their seeds are fixed. They show what a fine-tuned checkpoint has forgotten."""
-    return rendered.dataset("micro's held-out clips", count, lambda n: render(HELD_OUT + n, HELD_OUT_SCENE))
-
-
 def held_out(loaded: LoadedModel, clips: int, progress: Callable[[int], None] = lambda done: None) -> MicroMetrics:
     """Measures a checkpoint on the held-out clips."""
     metrics: dict[str, list[jf.JF | None]] = {"mask": [], "3-click": [], "1-click": []}
     right = frames = 0
-    for number, entry in enumerate(held_out_clips(clips).entries):
+    for number, entry in enumerate(micro_clips.held_out(clips).entries):
         video = entry.load()
         truths = Truth.all_of(video)
         with video.open() as reader:

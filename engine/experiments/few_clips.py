@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.demo import rendered
-from engine.demo.domains.catalogue import DOMAINS
+from engine.synthetic import labelled_clips
+from engine.synthetic.domains.catalogue import DOMAINS
 from model.clips import Clip
 
 
@@ -17,10 +17,8 @@ class FewClips:
         seed, left = 0, masklets
         while left > 0:
             seed += 1
-            clip = DOMAINS[domain].render(seed, rendered.AT_6_FPS)
-            large = [k for k in range(clip.masks.shape[1]) if clip.masks[:, k].sum((1, 2)).max() >= rendered.LEAST_PX][
-                :left
-            ]
+            clip = DOMAINS[domain].render(seed, labelled_clips.AT_6_FPS)
+            large = labelled_clips.large_objects(clip)[:left]
             if large:
                 self.clips.append(Clip(clip.frames, clip.masks[:, large]))
             left -= len(large)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import loop
-from engine.demo import simulated_review, synthetic_videos
+from engine.demo import simulated_review
 from engine.demo.annotator_policy import AnnotatorPolicy
-from engine.demo.domains.catalogue import DOMAINS, HELD_OUT
 from engine.experiments.steps import Experiment
 from engine.processes.ports import free_port
 from engine.progress import ignore
@@ -37,6 +36,8 @@ from engine.settings import (
     VerifierSettings,
 )
 from engine.stages import import_sav, ingest
+from engine.synthetic import video_files
+from engine.synthetic.domains.catalogue import DOMAINS, HELD_OUT
 
 NEVER = 1_000_000  # new masklets: the steps start the rounds themselves
 GATE_CLIPS = HELD_OUT + 100_000  # first seed of the clips that the gate measures on
@@ -93,7 +94,7 @@ def opened(name: str, experiment: Experiment, how: Labelling) -> Iterator[OpenLo
 def render(experiment: Experiment, folder: Path, numbers: range) -> Path:
     """Renders clips of the domain with their true masklets; returns the folder."""
     draw, plan = DOMAINS[experiment.domain].render, experiment.plan
-    synthetic_videos.write_clips(folder, lambda n: draw(plan.clip_seed(n), plan.size), numbers)
+    video_files.write_clips(folder, lambda n: draw(plan.clip_seed(n), plan.size), numbers)
     return folder
 
 
@@ -102,7 +103,7 @@ def import_held_out(at: OpenLoop, experiment: Experiment) -> None:
     draw, size = DOMAINS[experiment.domain].render, experiment.plan.size
     folder = at.s.home / "held-out"
     numbers = range(1, experiment.plan.gate_clips + 1)
-    for path in synthetic_videos.write_clips(folder, lambda n: draw(GATE_CLIPS + n, size), numbers):
+    for path in video_files.write_clips(folder, lambda n: draw(GATE_CLIPS + n, size), numbers):
         truth = json.loads(path.with_suffix(".truth.json").read_text())
         path.with_name(f"{path.stem}_manual.json").write_text(json.dumps(truth | {"video_split": "val"}))
     import_sav.import_folder(at.s, folder)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from engine.demo import micro, rendered
 from engine.experiments.steps import Experiment, Result
 from engine.protocols import first_frame
+from engine.synthetic import labelled_clips, micro_clips
 from validation import paired
 from validation.paired import MaskletJF
 
@@ -24,8 +24,8 @@ def held_out(loaded: LoadedModel, experiment: Experiment) -> Result:
     """J&F of a checkpoint: `domain` and `general`, each with every masklet's own."""
     clips = experiment.plan.measured_clips
     sets = {
-        "domain": rendered.held_out_of_domain(experiment.domain, clips),
-        "general": micro.held_out_clips(clips),
+        "domain": labelled_clips.held_out_of_domain(experiment.domain, clips),
+        "general": micro_clips.held_out(clips),
     }
     found: Result = {}
     for name, data in sets.items():

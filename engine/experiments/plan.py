@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import model
-from engine.demo.domains.drawing import Size
+from engine.synthetic.domains.drawing import Size
 
 MICRO_FOLDER = Path(model.__path__[0]) / "micro"
 SPACING = 1_000_003  # between the seeds of two experiments, as in the demo

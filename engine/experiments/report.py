@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from engine import pictures
-from engine.demo.domains.catalogue import DOMAINS
 from engine.experiments import tables
 from engine.experiments.steps import Experiment, Failure, Result, Step, write_json
 from engine.experiments.tables import Steps, Table
+from engine.synthetic.domains.catalogue import DOMAINS
 
 RESULTS = "results.json"
 LONG = 40  # characters: a cell with more is a sentence

@@ -14,6 +14,7 @@ from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import ClipSampler
 from engine.datasets.labelled import Dataset
 from engine.services import Services
+from engine.synthetic import micro_clips
 from model.clips import Clip, DrawClip
 from model.recipe import TrainingStage
 
@@ -24,9 +25,7 @@ MEASURED_CLIPS = 6  # of the synthetic ones
 def held_out(s: Services, name: str) -> Dataset:
     """The videos of the general set to measure on. Raises DatasetError, NoSuchRelease."""
     if name == MICRO:
-        from engine.demo import micro
-
-        return micro.held_out_clips(MEASURED_CLIPS)
+        return micro_clips.held_out(MEASURED_CLIPS)
     return layouts.open_dataset(name, blobs=s.blobs, split="val")
 
 
@@ -40,10 +39,8 @@ def training_clips(s: Services, name: str, stage: TrainingStage) -> DrawClip:
 
 def clips_of_micro(stage: TrainingStage) -> DrawClip:
     """Draws synthetic clips as `micro` was trained on, at the size of a stage."""
-    from engine.demo import micro
-
     side = stage.image_size
-    return micro.StageClips(replace(micro.RETURNING, height=side, width=side, frames=stage.frames))
+    return micro_clips.StageClips(replace(micro_clips.RETURNING, height=side, width=side, frames=stage.frames))
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ import json
 import logging
 from dataclasses import asdict, replace
 
-from engine import campaign
 from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.protocols.truth import NothingHeldOut
-from engine.rounds import recipes, record
+from engine.rounds import campaign, recipes, record
 from engine.rounds.general import MICRO
 from engine.rounds.record import Round
 from engine.services import Services

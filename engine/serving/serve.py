@@ -10,9 +10,9 @@ import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from engine import campaign
 from engine.processes.children import end_with_parent
 from engine.processes.ports import check_port
+from engine.rounds import campaign
 from engine.services import Services, connect
 from engine.serving.delivery import deliverer, sweep
 from engine.settings import Settings

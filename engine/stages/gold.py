@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 
 from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket
-from engine import campaign
 from engine.services import Services
 from engine.stages import phases
 from storage import iou, parts
 from storage.records import Masklet, Verdict, content_id
 
 
-def gold_tickets(s: Services, result: BatchResult) -> list[NewGold]:
+def gold_tickets(s: Services, result: BatchResult, phase: str) -> list[NewGold]:
     """The gold that the decisions about a batch give.
 
     A candidate accepted unchanged becomes a ticket to accept. A candidate that was sent back, corrected into something
     clearly different and then accepted becomes a ticket to refine, and a ticket to correct with the accepted masklet as
     the truth.
+
+    phase: of the tickets.
     """
     batch_id = result.batch.batch_id
     candidates: dict[str, Masklet] = {row.masklet_id: row for row in parts.rows(s.blobs, "candidates", batch_id)}
     verdicts = [(o, json.loads(o.payload)) for o in result.operations if o.kind == "verdict"]
     sent_back = {o.masklet_id: (o, said) for o, said in verdicts if said["verdict"] == Verdict.REFINE}  # the last wins
-    phase = campaign.phase_of_new_tickets(s)
 
     def ticket(candidate: Masklet, kind: Kind, **rules: object) -> NewTicket:
         return NewTicket(

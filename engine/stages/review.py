@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
-from engine import campaign
 from engine.services import Services
 from engine.stages import batches, phases, routing, trouble, work
 from engine.stages.batches import BatchStage
@@ -38,7 +37,7 @@ def to_open(s: Services) -> list[str]:
     return batches.pending(s.blobs, BatchStage.IN_REVIEW)
 
 
-def open_batch(s: Services, batch_id: str) -> int:
+def open_batch(s: Services, batch_id: str, phase: str) -> int:
     """Opens a ticket for every valid candidate of a batch and returns the batch's number of tickets.
 
     A candidate gets a verify ticket. If the settings say that held-out videos are masked by hand, a candidate of a
@@ -46,14 +45,15 @@ def open_batch(s: Services, batch_id: str) -> int:
     frame, so that no model shapes the masks that models are evaluated on. The same holds for objects that people add.
     A candidate that is not valid is quarantined. Where the settings allow it, the verifier orders the verify tickets
     and decides some of them.
+
+    phase: of the tickets. If the review of the batch was opened before, its phase of that time holds.
     """
     with trouble.recorded(s.blobs, batch_id, "open review"):
-        return _open_batch(s, batch_id)
+        return _open_batch(s, batch_id, _pinned_phase(s, batch_id, phase))
 
 
-def _open_batch(s: Services, batch_id: str) -> int:
+def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     review = s.settings.review
-    phase = _pinned_phase(s, batch_id)
     tickets = []
     by_id = {video.video_id: video for video in batches.videos(s, batch_id)}
     rows, refused = list[Masklet](), list[Quarantined]()
@@ -89,10 +89,10 @@ def _open_batch(s: Services, batch_id: str) -> int:
     return batch.total
 
 
-def _pinned_phase(s: Services, batch_id: str) -> str:
-    """The phase of the batch's tickets: the current one when its review first opened. A later phase changes nothing."""
+def _pinned_phase(s: Services, batch_id: str, phase: str) -> str:
+    """The phase of the batch's tickets: the one that was given when its review first opened."""
     if batches.facts(s.blobs, batch_id, batches.PHASE) is None:
-        batches.mark(s.blobs, batch_id, batches.PHASE, {"phase": campaign.phase_of_new_tickets(s)})
+        batches.mark(s.blobs, batch_id, batches.PHASE, {"phase": phase})
     return str((batches.facts(s.blobs, batch_id, batches.PHASE) or {})["phase"])
 
 

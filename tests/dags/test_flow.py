@@ -24,13 +24,12 @@ from sqlalchemy import select
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
-from engine import campaign
-from engine.demo import scene, synthetic_videos
-from engine.rounds import record, starting
+from engine.rounds import campaign, record, starting
 from engine.services import Services, connect
 from engine.serving import serve
 from engine.stages import batches, ingest
 from engine.stages.batches import BatchStage
+from engine.synthetic import scene, video_files
 from storage import parts, releases
 from storage.formats import sav
 from storage.records import Verdict, content_id
@@ -139,7 +138,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_goes_from_a_folder_to_a_release(plan: None, bag: DagBag, s: Services, tmp_path: Path) -> None:
-    synthetic_videos.write_videos(tmp_path / "videos", 2, SCENE, seed=3)
+    video_files.write_videos(tmp_path / "videos", 2, SCENE, seed=3)
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"not a video")
 
     assert states(bag, "ingest") == ("success", {"admit": ["success"]})
@@ -259,7 +258,7 @@ def test_a_person_decides_in_airflow_whether_a_round_that_passed_is_promoted(
     bag: DagBag, s: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASKLETS_ROUNDS__APPROVAL", "person")
-    synthetic_videos.write_videos(tmp_path / "videos", 3, LEARNABLE, seed=5)
+    video_files.write_videos(tmp_path / "videos", 3, LEARNABLE, seed=5)
     ingest.admit(s)
     release_of(s, "release-0001")
     rejected = (1, "Reject", "skipped", "rejected by a person in Airflow")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import uvicorn
 
-from engine.demo import scene, synthetic_videos
 from engine.processes import ports
 from engine.services import connect
 from engine.serving import serve
@@ -24,6 +23,7 @@ from engine.settings import (
     Settings,
 )
 from engine.stages import import_sav, ingest
+from engine.synthetic import scene, video_files
 from storage import releases
 from storage.formats import davis
 from storage.video import FrameReader
@@ -52,7 +52,7 @@ def checkpoint(tmp_path_factory):
 def clips(tmp_path_factory):
     """A folder with three short clips and their truth."""
     folder = tmp_path_factory.mktemp("clips")
-    synthetic_videos.write_videos(folder, 3, SCENE, seed=5)
+    video_files.write_videos(folder, 3, SCENE, seed=5)
     return folder
 
 

@@ -47,7 +47,7 @@ def proposed(queue):
     """A batch with candidates, in the review."""
     batch_id = admit_batch(queue)
     propose.propose_batch(queue, batch_id)
-    assert review.open_batch(queue, batch_id) > 0
+    assert review.open_batch(queue, batch_id, queue.settings.review.phase) > 0
     return batch_id
 
 
@@ -59,7 +59,7 @@ def test_videos_become_a_release_and_a_round_and_every_stage_may_run_twice(queue
     assert propose.chunks(s, batch_id) == []
     propose.propose_videos(s, batch_id, [v.video_id for v in s.tables.videos()])
     assert [m.key for m in parts.markers(s.blobs, "candidates", batch_id)] == before
-    assert review.open_batch(s, batch_id) == s.queue.batch(batch_id).total
+    assert review.open_batch(s, batch_id, s.settings.review.phase) == s.queue.batch(batch_id).total
     assert review.to_collect(s) == []
     with pytest.raises(review.NotDrained, match="tickets to do"):
         review.collect(s, batch_id)
@@ -220,7 +220,7 @@ def test_a_batch_without_candidates_is_drained_collected_and_published(queue, mo
     batch_id = admit_batch(s)
     monkeypatch.setattr(propose, "propose_video", lambda *a: [])
     propose.propose_batch(s, batch_id)
-    assert review.open_batch(s, batch_id) == 0
+    assert review.open_batch(s, batch_id, s.settings.review.phase) == 0
     assert review.to_collect(s) == [batch_id]
     review.collect(s, batch_id)
     assert publish.publish_batch(s, batch_id) == ""
@@ -235,7 +235,7 @@ def test_a_simulated_annotator_without_truth_raises_and_releases_the_ticket(queu
         shutil.copy(path, tmp_path / path.name)
     batch_id = admit_batch(s, str(tmp_path))
     propose.propose_batch(s, batch_id)
-    review.open_batch(s, batch_id)
+    review.open_batch(s, batch_id, s.settings.review.phase)
     with pytest.raises(simulated_people.NoTruth, match="has no ground truth"):
         simulated_people.work(s, people)
     with QueueClient(s.settings.queue_url, username="vera", password="correct horse") as vera:
@@ -261,7 +261,7 @@ def test_simulated_annotators_add_the_objects_that_no_candidate_shows(queue, peo
     with connect(chosen) as s:
         batch_id = admit_batch(s)
         propose.propose_batch(s, batch_id)
-        review.open_batch(s, batch_id)
+        review.open_batch(s, batch_id, s.settings.review.phase)
         tally = simulated_people.work(s, people)
         review.collect(s, batch_id)
         desk = simulated_people.Desk(s, AnnotatorPolicy())

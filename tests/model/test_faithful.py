@@ -10,7 +10,7 @@ from transformers import Sam2VideoModel
 
 from benchmarks import grids
 from benchmarks import tracker as tracker_benchmark
-from engine.demo import micro
+from engine.synthetic import micro_clips
 from model import architecture, checkpoints, inputs, meta_checkpoint, network
 from model.fast import memory_reader
 from model.fast.memory_reader import Economy, MemoryReader, Past, _rows_of, _whole_squares, can_read
@@ -280,7 +280,7 @@ def test_the_benchmark_measures_time_and_quality_and_names_every_figure(loaded, 
         return work(), set(ways)
 
     monkeypatch.setattr(MemoryReader, "read", spied)
-    monkeypatch.setattr(micro, "HELD_OUT_SCENE", replace(micro.HELD_OUT_SCENE, frames=3, cut=0.0))
+    monkeypatch.setattr(micro_clips, "HELD_OUT_SCENE", replace(micro_clips.HELD_OUT_SCENE, frames=3, cut=0.0))
     compared = tracker_benchmark.ways(loaded)
     timed, in_time = ways_of(lambda: tracker_benchmark.speed(compared, 2, 4, lambda line: None))
     priced, in_price = ways_of(lambda: tracker_benchmark.price(compared, 1))

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks import micro as benchmark
-from engine.demo import micro, synthetic
 from engine.protocols.truth import Truth
+from engine.synthetic import micro_clips, rendering
 from model import checkpoints
 
 
@@ -22,14 +22,14 @@ def test_the_held_out_clips_keep_their_pixels():
         signs = 2 * np.random.default_rng(0).integers(0, 2, values.size, np.int8) - 1
         return int((values.ravel().astype(np.int64) * signs).sum())
 
-    clip = synthetic.render(micro.HELD_OUT, micro.HELD_OUT_SCENE)
+    clip = rendering.render(micro_clips.HELD_OUT_SEEDS, micro_clips.HELD_OUT_SCENE)
     assert clip.frames.shape == (16, 256, 256, 3) and clip.masks.shape == (16, 4, 256, 256)
     assert abs(sum_of(clip.frames) + 6992) < 100 and abs(sum_of(clip.masks) + 468) < 5
 
 
 def test_the_held_out_clips_as_a_dataset_are_those_clips_to_the_byte():
-    for number, video in enumerate(micro.held_out_clips(2).videos()):
-        clip = synthetic.render(micro.HELD_OUT + number, micro.HELD_OUT_SCENE)
+    for number, video in enumerate(micro_clips.held_out(2).videos()):
+        clip = rendering.render(micro_clips.HELD_OUT_SEEDS + number, micro_clips.HELD_OUT_SCENE)
         large = [k for k in range(clip.masks.shape[1]) if clip.masks[:, k].sum((1, 2)).max() >= 100]
         truths = Truth.all_of(video)
         assert list(truths) == [str(k) for k in large] and video.frame_idx == tuple(range(16))
@@ -44,7 +44,7 @@ def test_the_files_of_micro_are_below_20_mb():
 
 
 def test_the_benchmark_of_micro_prints_one_json_line(monkeypatch, capsys):
-    monkeypatch.setattr(micro, "HELD_OUT_SCENE", replace(micro.HELD_OUT_SCENE, frames=3))
+    monkeypatch.setattr(micro_clips, "HELD_OUT_SCENE", replace(micro_clips.HELD_OUT_SCENE, frames=3))
     monkeypatch.setattr(sys, "argv", ["benchmarks.micro", "--clips", "1", "--json"])
     benchmark.main()
     figures = json.loads(capsys.readouterr().out)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.demo.domains.drawing import Size
 from engine.experiments import loops, phases, report, selecting, steps, tables
 from engine.experiments.plan import FULL, QUICK
 from engine.experiments.steps import Experiment
 from engine.rounds import record
 from engine.services import Services
+from engine.synthetic.domains.drawing import Size
 from storage.releases import Release
 
 pytestmark = pytest.mark.server

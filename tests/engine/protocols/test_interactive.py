@@ -10,11 +10,11 @@ import pytest
 import model.tracker
 from engine import pictures
 from engine.datasets import layouts
-from engine.demo.scene import Scene
-from engine.demo.synthetic import render
 from engine.protocols import annotator, effort, first_frame, interactive
 from engine.protocols.interactive import Reached
 from engine.protocols.truth import Truth
+from engine.synthetic.rendering import render
+from engine.synthetic.scene import Scene
 from model import checkpoints
 from model.checkpoints import LoadedModel
 from model.features import FeatureCache

@@ -31,7 +31,7 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
     ingest.admit(queue)
     (batch_id,) = batches.reached(queue.blobs)
     propose.propose_batch(queue, batch_id)
-    count = review.open_batch(queue, batch_id)
+    count = review.open_batch(queue, batch_id, queue.settings.review.phase)
     tickets, _ = queue.open_queue()
     selections = tickets.find(kind=Kind.SELECT, batch_id=batch_id)
     assert len(selections) == 3 == len({t.video_id for t in selections})
@@ -39,7 +39,7 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
     assert {(t.phase, t.masklet_id) for t in selections} == {("2", None)}
     lead = Person(name="lea", roles=frozenset({Role.LEAD}))
     assert tickets.claim(lead, claim_id="c").kind is Kind.VERIFY
-    assert review.open_batch(queue, batch_id) == count, "opening it again changes nothing"
+    assert review.open_batch(queue, batch_id, queue.settings.review.phase) == count, "opening it again changes nothing"
 
 
 def test_objects_of_held_out_videos_that_people_pick_are_masked_by_hand(queue):
@@ -48,7 +48,7 @@ def test_objects_of_held_out_videos_that_people_pick_are_masked_by_hand(queue):
         ingest.admit(s)
         (batch_id,) = batches.reached(s.blobs)
         propose.propose_batch(s, batch_id)
-        review.open_batch(s, batch_id)
+        review.open_batch(s, batch_id, s.settings.review.phase)
         selections = s.open_queue()[0].find(kind=Kind.SELECT, batch_id=batch_id)
         splits = {video.video_id: video.split for video in batches.videos(s, batch_id)}
     assert {(splits[t.video_id], t.phase) for t in selections} == {("val", "1"), ("train", "3")}
@@ -82,7 +82,7 @@ def test_an_invalid_candidate_is_quarantined_and_the_others_get_tickets(queue, m
     found = {good.video_id: [replace(row, batch_id=batch_id) for row in (good, bad)]}
     monkeypatch.setattr(propose, "propose_video", lambda s, video, *_: found.get(video.video_id, []))
     propose.propose_batch(queue, batch_id)
-    review.open_batch(queue, batch_id)
+    review.open_batch(queue, batch_id, queue.settings.review.phase)
     tickets, _ = queue.open_queue()
     assert [t.masklet_id for t in tickets.find(kind=Kind.VERIFY)] == ["good"]
     (record,) = parts.rows(queue.blobs, "quarantine", batch_id)
@@ -193,7 +193,7 @@ def test_gold_is_made_even_if_one_annotator_called_the_object_untrackable(monkey
             finish(tickets, replace(ANN, name="andy"), masklet=square(f"mended-{name}", 16))
         for _ in names:
             finish(tickets, LEA, Verdict.ACCEPT)
-        made = gold_tickets(s, tickets.batch_result(BATCH))
+        made = gold_tickets(s, tickets.batch_result(BATCH), s.settings.review.phase)
     pins = [json.loads(g.ticket.payload)["pinned"] for g in made if g.truth is not None]
     assert len(made) == 8 and pins == [{"frame_idx": 4, "by": "vera", "reasons": []}] * 4
 
@@ -223,7 +223,7 @@ def test_gold_is_made_from_decisions_except_of_hardly_changed_candidates(monkeyp
             finish(tickets, ANN, masklet=made)
         for _ in range(2):
             finish(tickets, LEA, Verdict.ACCEPT)
-        made = gold_tickets(s, tickets.batch_result(BATCH))
+        made = gold_tickets(s, tickets.batch_result(BATCH), s.settings.review.phase)
     assert {(g.ticket.masklet.masklet_id, g.ticket.kind, g.expected) for g in made} == {
         ("right", Kind.VERIFY, Verdict.ACCEPT),
         ("wrong", Kind.VERIFY, Verdict.REFINE),

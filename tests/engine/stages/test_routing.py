@@ -155,7 +155,7 @@ def test_what_the_verifier_decided_reaches_the_release_under_its_name(queue, mon
     propose.propose_batch(queue, batch_id)
     allowed = VerifierSettings(accept=True, audited_share=0)
     with connect(queue.settings.model_copy(update={"verifier": allowed})) as s:
-        assert review.open_batch(s, batch_id) == 4
+        assert review.open_batch(s, batch_id, s.settings.review.phase) == 4
         tickets, _ = queue.open_queue()
         (left,) = tickets.find(kind=Kind.VERIFY, state=State.OPEN, batch_id=batch_id)
         assert left.masklet_id == f"{batch_id[:4]}-3"

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.demo.scene import Scene
-from engine.demo.synthetic import render
+from engine.synthetic.rendering import render
+from engine.synthetic.scene import Scene
 from model.clips import Clip
 from storage import rle, video
 from storage.formats import sav

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.datasets.labelled import Dataset, Entry, LabelledVideo
-from engine.demo.domains.catalogue import DOMAINS, HELD_OUT
-from engine.demo.domains.drawing import Size
+from engine.synthetic.domains.catalogue import DOMAINS, HELD_OUT
+from engine.synthetic.domains.drawing import Size
 from model.clips import Clip
 from storage import rle
 
@@ -42,10 +42,15 @@ def dataset(name: str, clips: int, draw: Callable[[int], Clip]) -> Dataset:
     return Dataset(name, "synthetic", tuple(entries), "val")
 
 
+def large_objects(clip: Clip) -> list[int]:
+    """The numbers of the objects that reach LEAST_PX on some frame."""
+    return [k for k in range(clip.masks.shape[1]) if clip.masks[:, k].sum((1, 2)).max() >= LEAST_PX]
+
+
 def _labelled(video_id: str, draw: Callable[[int], Clip], number: int) -> LabelledVideo:
     clip = draw(number)
-    t, n, h, w = clip.masks.shape
-    large = [k for k in range(n) if clip.masks[:, k].sum((1, 2)).max() >= LEAST_PX]
+    t, _, h, w = clip.masks.shape
+    large = large_objects(clip)
     shown = {k: [i for i in range(t) if clip.masks[i, k].any()] for k in large}
 
     @contextmanager

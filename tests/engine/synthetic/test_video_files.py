@@ -4,16 +4,16 @@ import json
 
 import numpy as np
 
-from engine.demo import synthetic, synthetic_videos
-from engine.demo.scene import Scene
+from engine.synthetic import rendering, video_files
+from engine.synthetic.scene import Scene
 from storage import rle, video
 from storage.formats import sav
 
 
 def test_the_annotation_beside_a_video_holds_the_drawn_masks(tmp_path):
     scene = Scene(height=64, width=96, frames=9, leave=0.0)
-    (path,) = synthetic_videos.write_videos(tmp_path, 1, scene, seed=2)
-    clip = synthetic.render(2 * 1_000_003 + 1, scene)
+    (path,) = video_files.write_videos(tmp_path, 1, scene, seed=2)
+    clip = rendering.render(2 * 1_000_003 + 1, scene)
     truth = sav.from_sav(json.loads((tmp_path / "clip_001.truth.json").read_text()))
     shown = [k for k in range(clip.masks.shape[1]) if clip.masks[::4, k].any()]
     assert len(truth) == len(shown)

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.demo.scene import Image, Rng, Scene, wander
-from engine.demo.textures import draw_texture, shaded
+from engine.synthetic.scene import Image, Rng, Scene, wander
+from engine.synthetic.textures import draw_texture, shaded
 
 Polygon = NDArray[np.float64]  # (P, 2), unit size, around the origin
 

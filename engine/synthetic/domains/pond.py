@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.demo.domains.drawing import Field, Rng, Size, clouds, drift, fill
+from engine.synthetic.domains.drawing import Field, Rng, Size, clouds, drift, fill
 from model.clips import Clip
 
 _JOINTS = 24  # points along the spine

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.demo.domains.drawing import Field, Rng, Size, clouds, drift
+from engine.synthetic.domains.drawing import Field, Rng, Size, clouds, drift
 from model.clips import Clip
 
 _DETAIL = 4  # a part is drawn larger by this factor and then reduced, for smooth edges

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.demo.scene import Image, Rng
+from engine.synthetic.scene import Image, Rng
 
 
 def draw_texture(rng: Rng, side: int) -> Image:

@@ -3,8 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from engine import campaign
-from engine.rounds import retraining, starting
+from engine.rounds import campaign, retraining, starting
 from engine.services import connect
 from engine.settings import CampaignPhase, CampaignSettings, Settings
 from engine.stages import batches, ingest, review
@@ -115,10 +114,10 @@ def test_a_batch_keeps_the_phase_in_which_its_review_first_opened(planned, queue
         for video_id in batches.video_ids(c.blobs, batch_id):
             parts.write_part(c.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=[])
         batches.mark(c.blobs, batch_id, BatchStage.PROPOSED, {})
-        assert review._pinned_phase(c, batch_id) == "1"
+        review.open_batch(c, batch_id, campaign.phase_of_new_tickets(c))
         publish(c, 1, "release-0001", phase="1")
         assert campaign.phase_of_new_tickets(c) == "2"
-        review.open_batch(c, batch_id)
+        review.open_batch(c, batch_id, "2")
         assert batches.facts(c.blobs, batch_id, batches.PHASE) == {"phase": "1"}
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.demo.domains import belt, cells, pond
-from engine.demo.domains.drawing import Size
+from engine.synthetic.domains import belt, cells, pond
+from engine.synthetic.domains.drawing import Size
 from model.clips import Clip
 
 HELD_OUT = 1 << 41

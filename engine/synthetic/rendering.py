@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.demo.objects import Thing, draw_outline
-from engine.demo.scene import Image, Rng, Scene, wander
-from engine.demo.textures import draw_texture
+from engine.synthetic.objects import Thing, draw_outline
+from engine.synthetic.scene import Image, Rng, Scene, wander
+from engine.synthetic.textures import draw_texture
 from model.clips import Clip
 
 
