@@ -21,7 +21,7 @@ from engine.protocols import first_frame
 from engine.rounds.recipes import QUICK, fitted
 from engine.synthetic import labelled_clips, micro_clips
 from engine.synthetic.domains.catalogue import DOMAINS
-from model import checkpoints, devices, trainer
+from model import checkpoints, devices, run_state, trainer
 from model.checkpoints import LoadedModel
 from model.recipe import Recipe
 from model.trainer import RunOptions
@@ -93,7 +93,7 @@ def measure(run: Run, domain: str, folder: Path) -> dict[str, object]:
     trainer.train(parent.model, lambda stage: source, run.plan(), folder, options, look=look)
     found = {"domain": domain, "run": run.name, "masklets": run.masklets, "clips": len(source.clips), "jf": curve}
     kept.write_text(json.dumps(found))
-    (folder / "state.pt").unlink(missing_ok=True)
+    run_state.remove(folder)
     return found
 
 

@@ -45,6 +45,11 @@ def load(folder: Path) -> RunState | None:
     return RunState(**torch.load(path, map_location="cpu", weights_only=True)) if path.exists() else None
 
 
+def remove(folder: Path) -> None:
+    """Removes the state of a finished run: by far the largest file of its folder."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
 def restore(model: Sam2VideoModel, folder: Path) -> int:
     """Loads the weights that a run has reached into a model of its shape. Returns the number of steps done.
 

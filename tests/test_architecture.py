@@ -33,6 +33,11 @@ def test_heavy_libraries_stay_in_their_folders(module):
             assert folder in ONLY_IN[library], f"only {ONLY_IN[library]} may import {library}"
 
 
+def test_the_trainer_is_called_by_the_one_fine_tuning_run_and_by_the_module_that_made_micro():
+    callers = {module for module, path in MODULES.items() if "trainer.train(" in path.read_text()}
+    assert callers == {"engine.rounds.training", "engine.demo.micro"}
+
+
 def test_dag_files_import_the_engine_only_inside_tasks():
     for module, path in MODULES.items():
         if module.startswith("dags"):

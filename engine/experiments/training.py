@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from engine.datasets.clip_sampler import ClipSampler, Indexed
 from engine.datasets.labelled import Dataset
 from engine.experiments import measuring
 from engine.experiments.steps import Experiment, Result
-from engine.rounds import general, recipes
+from engine.rounds import general, recipes, training
 from engine.rounds.general import MICRO, WithReplay
 from engine.settings import RoundSettings
-from model import checkpoints, devices, trainer
+from model import checkpoints, devices, run_state
 from model.checkpoints import LoadedModel
 from model.clips import DrawClip
 from model.recipe import TrainingStage
@@ -42,9 +40,9 @@ def tuned(experiment: Experiment, name: str, draw: Callable[[TrainingStage], Dra
         return WithReplay(draw(stage), general.clips_of_micro(stage), RoundSettings().replay)  # as in a round
 
     options = RunOptions(workers=0, save_every=10, report_every=10)
-    model = trainer.train(parent.model, clips, recipe, folder, options)
+    model = training.fine_tune(parent, recipe, clips, folder, options)
     found = measuring.held_out(checkpoints.wrap(model, name=name), experiment)
-    remove_state(folder)
+    run_state.remove(folder)
     return found
 
 
@@ -55,9 +53,3 @@ def sampler_of(data: Dataset, known: Sequence[Indexed], chosen: Collection[str],
     """
     marked = [replace(of, edits={name: int(name in chosen) for name in of.large}) for of in known]
     return ClipSampler(data, marked, frames, hardest=_ALL_CHOSEN)
-
-
-def remove_state(folder: Path) -> None:
-    """Removes the state of a finished training: the largest file of its folder."""
-    with suppress(FileNotFoundError):
-        (folder / "state.pt").unlink()

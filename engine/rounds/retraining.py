@@ -116,7 +116,7 @@ def fine_tune(s: Services, begun: Round, report: Callable[[TrainingProgress], No
     from engine.rounds import general, recipes, training
     from engine.rounds.general import WithReplay
     from engine.rounds.watch import Watch
-    from model import parallel
+    from model import parallel, run_state
     from model.trainer import RunOptions
 
     folder = folder_of(s, begun.round_id)
@@ -131,14 +131,14 @@ def fine_tune(s: Services, begun: Round, report: Callable[[TrainingProgress], No
     if begun.general is not None and begun.replay:
         for stage, sampler in samplers.items():
             clips[stage] = WithReplay(sampler, general.training_clips(s, begun.general, stage), begun.replay)
-    tuned = training.fine_tune(parent, recipe, clips, watch, options, report)
+    tuned = training.fine_tune(parent, recipe, clips.__getitem__, folder, options, watch=watch, report=report)
     if not parallel.leads():
         return
     meta = {"round": asdict(begun), "recipe": asdict(recipe)}
     saved = training.save(tuned, folder / "checkpoint", parent, card=_card(begun), meta=meta)
     for file in sorted(saved.iterdir(), key=lambda f: f.name == "meta.json"):  # meta.json last: it marks the end
         s.blobs.create(f"checkpoints/{begun.round_id}/{file.name}", file)
-    (folder / "state.pt").unlink(missing_ok=True)
+    run_state.remove(folder)
     shutil.rmtree(folder / "checkpoint")
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on a labelled dataset. Rounds and `masklets train --data` both use `fine_tune`; `train_on` is the latter.
+"""Fine-tuning. Rounds, `masklets train --data` and experiments all use `fine_tune`; `train_on` is the second of them.
 
 `train_on` leaves a folder that transformers loads as a checkpoint, with `recipe.json` beside the weights. Its subfolder
 `training` holds the state of an interrupted run, the curve and the sample pictures. Under torchrun every process calls
@@ -22,7 +22,7 @@ from engine.files import alone
 from engine.progress import Progress
 from engine.rounds.recipes import to_json
 from engine.rounds.watch import Watch
-from model import architecture, checkpoints, parallel, trainer
+from model import architecture, checkpoints, parallel, run_state, trainer
 from model.checkpoints import LoadedModel
 from model.clips import DrawClip
 from model.recipe import Recipe, TrainingStage
@@ -47,20 +47,25 @@ def samplers_of(data: Dataset, known: Sequence[Indexed], recipe: Recipe) -> Samp
 def fine_tune(
     parent: LoadedModel,
     recipe: Recipe,
-    clips: Mapping[TrainingStage, DrawClip],
-    watch: Watch,
+    clips: Callable[[TrainingStage], DrawClip],
+    folder: Path,
     options: RunOptions,
-    report: Callable[[TrainingProgress], None],
+    *,
+    watch: Watch | None = None,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Sam2VideoModel:
     """Trains the parent's weights at the recipe's image size. An interrupted run continues from its last saved step.
 
-    clips: draws those of each stage.
+    clips: draws those of a stage.  folder: keeps the state.  watch: gets the curves, and writes pictures.
     """
+    model = architecture.resized(parent.model, recipe.stages[0].image_size)
+    if watch is None:
+        return trainer.train(model, clips, recipe, folder, options, report=report)
     return trainer.train(
-        architecture.resized(parent.model, recipe.stages[0].image_size),
-        clips.__getitem__,
+        model,
+        clips,
         recipe,
-        watch.folder,
+        folder,
         replace(options, look_every=watch.every),
         report=lambda progress: watch.report(progress, report),
         look=watch.look,
@@ -110,11 +115,11 @@ def train_on(
             save_every=max(1, min(500, total // 20)),
             report_every=max(1, min(20, total // 10)),
         )
-        tuned = fine_tune(parent, recipe, samplers, watch, options, report)
+        tuned = fine_tune(parent, recipe, samplers.__getitem__, folder, options, watch=watch, report=report)
         if parallel.leads():
             (out / "recipe.json").write_text(to_json(recipe))
             save(tuned, out, parent, card=_card(begun, total, len(known)), meta={**begun, "videos": len(known)})
-            (folder / "state.pt").unlink(missing_ok=True)
+            run_state.remove(folder)
             watch.end()
     return out
 
