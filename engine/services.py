@@ -1,6 +1,6 @@
 """The one place that opens the catalog, the blobs, the queue and the model from the settings.
 
-`connect` gives the `Services` that stages take. Each part is opened at its first use. Stages know nothing about
+`connect` gives the `Services` that stages take. Each of them is opened at its first use. Stages know nothing about
 settings files or the environment.
 """
 

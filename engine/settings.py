@@ -21,11 +21,11 @@ from annotation_queue.records import LEASE_S, QueuePolicy
 from engine import setting_names
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class StorageSettings(_Part):
+class StorageSettings(_Section):
     """Where the data lives."""
 
     root: str | None = None  # folder or s3://bucket/prefix; None: the folder `store` in `home`
@@ -33,7 +33,7 @@ class StorageSettings(_Part):
     catalog_uri: str | None = None  # SQLAlchemy URI of the Iceberg catalog; None: SQLite in `home`
 
 
-class IngestSettings(_Part):
+class IngestSettings(_Section):
     """Which videos are admitted."""
 
     source: str | None = None  # folder or s3://bucket/prefix of raw videos; None: each command must name one
@@ -45,7 +45,7 @@ class IngestSettings(_Part):
     workers: int = Field(2, ge=1)  # videos normalised at the same time
 
 
-class AutoSettings(_Part):
+class AutoSettings(_Section):
     """How candidates are made. model.proposals.GridConfig has the other thresholds."""
 
     chunk_videos: int = Field(4, ge=1)  # videos in one Airflow task
@@ -58,7 +58,7 @@ class AutoSettings(_Part):
     min_stability: float | None = Field(None, ge=0, le=1)  # stability of a mask, 0 to 1; None: by the model's size
 
 
-class ModelSettings(_Part):
+class ModelSettings(_Section):
     """Which model works until a round promotes one, and where models run."""
 
     checkpoint: str = "micro"  # a name, a hub name such as facebook/sam2.1-hiera-tiny, or a folder
@@ -75,7 +75,7 @@ def _networks(text: str | None) -> list[IPv4Network | IPv6Network]:
     return [ip_network(part.strip(), strict=False) for part in (text or "").split(",") if part.strip()]
 
 
-class QueueSettings(_Part, QueuePolicy):
+class QueueSettings(_Section, QueuePolicy):
     """The review queue. `QueuePolicy` has the fields that say who gets which ticket, and how it is judged."""
 
     database_uri: str | None = None  # SQLAlchemy URI; None: SQLite in `home`
@@ -108,7 +108,7 @@ class QueueSettings(_Part, QueuePolicy):
         return [str(network) for network in _networks(self.trusted_proxies)]
 
 
-class ReviewSettings(_Part):
+class ReviewSettings(_Section):
     """How people work on masklets."""
 
     phase: Literal["1", "2", "3"] = "3"  # of tickets that correct a masklet
@@ -117,7 +117,7 @@ class ReviewSettings(_Part):
     held_out_by_hand: bool = False
 
 
-class VerifierSettings(_Part):
+class VerifierSettings(_Section):
     """What the verifier that learns from people's verdicts may do. By default, it only reports how good it is."""
 
     order: bool = False  # verify tickets in the order of its doubt: people judge first what it cannot tell
@@ -127,7 +127,7 @@ class VerifierSettings(_Part):
     audited_share: float = Field(0.05, ge=0, le=1)  # of the candidates that it could decide, that people still judge
 
 
-class RoundSettings(_Part):
+class RoundSettings(_Section):
     """When a retraining round starts by itself, and its budget."""
 
     min_new_masklets: int = Field(200, ge=1)  # accepted since the last round
@@ -153,7 +153,7 @@ class RoundSettings(_Part):
     replay: float = Field(0.25, ge=0, lt=1)  # share of the training clips that come from the general set
 
 
-class CampaignPhase(_Part):
+class CampaignPhase(_Section):
     """One phase of the plan. It ends when it has all its masklets and all its retrainings."""
 
     phase: Literal["1", "2", "3"]  # of the tickets that are opened in it
@@ -168,13 +168,13 @@ class CampaignPhase(_Part):
         return self
 
 
-class CampaignSettings(_Part):
+class CampaignSettings(_Section):
     """The plan: which phase new tickets get, and when rounds start. Without phases: `review.phase`, `rounds`."""
 
     phases: tuple[CampaignPhase, ...] = ()  # in order
 
 
-class AirflowSettings(_Part):
+class AirflowSettings(_Section):
     """The Airflow that `masklets up` runs, or another one that the queue reports to."""
 
     host: str = "127.0.0.1"  # address that the API server listens on
@@ -233,9 +233,9 @@ class Settings(BaseSettings):
         if "MASKLETS_CONFIG" in os.environ and not file.exists():
             raise FileNotFoundError(f"MASKLETS_CONFIG names a missing file: {file}")
         names = set(settings_cls.model_fields)
-        for part, group in settings_cls.model_fields.items():
-            if isinstance(group.annotation, type) and issubclass(group.annotation, _Part):
-                names |= {f"{part}.{name}" for name in group.annotation.model_fields}
+        for section, group in settings_cls.model_fields.items():
+            if isinstance(group.annotation, type) and issubclass(group.annotation, _Section):
+                names |= {f"{section}.{name}" for name in group.annotation.model_fields}
         # pydantic-settings ignores unknown variables
         setting_names.check_variables(os.environ, {*names, "config"})
         try:
@@ -248,8 +248,8 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """The variables that give another process these settings. It must inherit no other MASKLETS_ variables."""
         variables = {"MASKLETS_HOME": str(self.home.absolute()), "MASKLETS_CONFIG": os.devnull}
-        for part in type(self).model_fields:
-            values = getattr(self, part)
+        for section in type(self).model_fields:
+            values = getattr(self, section)
             if not isinstance(values, BaseModel):
                 continue
             for name, value in values:
@@ -258,7 +258,7 @@ class Settings(BaseSettings):
                 if isinstance(value, tuple):
                     value = json.dumps([each.model_dump(exclude_none=True) for each in value])
                 if value is not None:
-                    variables[f"MASKLETS_{part}__{name}".upper()] = str(value)
+                    variables[f"MASKLETS_{section}__{name}".upper()] = str(value)
         return variables
 
     @property

@@ -77,17 +77,17 @@ def largest_part(mask: Mask) -> Mask:
     return np.asarray(labels == 1 + int(np.argmax(areas[1:])), dtype=np.bool_)
 
 
-def nms(overlap: NDArray[np.float64], scores: NDArray[np.float64], threshold: float) -> list[int]:
+def nms(ious: NDArray[np.float64], ranks: NDArray[np.float64], threshold: float) -> list[int]:
     """Non-maximum suppression: takes the best first, and drops those that overlap a kept one by more than `threshold`.
 
-    overlap: float (N, N), symmetric. scores: float (N,); ties go to the lower index.
+    ious: float (N, N), symmetric.  ranks: float (N,); ties go to the lower index.
     Returns the kept indices, best first.
     """
-    if overlap.shape != (len(scores), len(scores)):
-        raise ValueError(f"overlap must be (N, N) for {len(scores)} scores, got {overlap.shape}")
+    if ious.shape != (len(ranks), len(ranks)):
+        raise ValueError(f"ious must be (N, N) for {len(ranks)} ranks, got {ious.shape}")
     kept: list[int] = []
-    for index in np.argsort(-scores, kind="stable"):
-        if not kept or overlap[index, kept].max() <= threshold:
+    for index in np.argsort(-ranks, kind="stable"):
+        if not kept or ious[index, kept].max() <= threshold:
             kept.append(int(index))
     return kept
 

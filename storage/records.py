@@ -16,7 +16,7 @@ STRIDE = 4  # annotated frames are every 4th stored frame: 6 fps
 
 
 class Verdict(StrEnum):
-    """The decision of a verifier about a masklet."""
+    """A decision about a masklet: of a person, or of the verifier that learned from people."""
 
     ACCEPT = "accept"  # satisfactory in all frames
     REFINE = "refine"  # a clear object, a wrong masklet

@@ -173,15 +173,15 @@ def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
 def _descent(row: Row[Any], policy: QueuePolicy) -> dict[str, Any]:
     """Columns that invent a ticket before this copy: a real correction shows who asked for it, so gold does so too."""
     rules = json.loads(row.payload)
-    pinned = rules.get("pinned")
-    if pinned is None:
+    pointed = rules.get("pinned")
+    if pointed is None:
         return {"attempt": 1}
-    payload = json.dumps(rules | {"pinned": pinned | {"verdict": pinned.get("verdict", Verdict.REFINE)}})
-    asked_by = {"sent_back_by": pinned["by"]} if policy.other_verifier else {}
+    payload = json.dumps(rules | {"pinned": pointed | {"verdict": pointed.get("verdict", Verdict.REFINE)}})
+    asked_by = {"sent_back_by": pointed["by"]} if policy.other_verifier else {}
     return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before"), "payload": payload} | asked_by
 
 
-def score_of(c: Connection, row: Row[Any], verdict: Verdict | None, made: Masklet | None) -> float:
+def rightness_of(c: Connection, row: Row[Any], verdict: Verdict | None, made: Masklet | None) -> float:
     """How right an answer to a person's copy is, 0 to 1: the IoU with the true masklet, or 1 for the right verdict."""
     g = schema.gold
     known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).one()
@@ -191,10 +191,10 @@ def score_of(c: Connection, row: Row[Any], verdict: Verdict | None, made: Maskle
 
 
 def finish(
-    c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission, name: str, now: float, score: float
+    c: Connection, row: Row[Any], policy: QueuePolicy, outcome: Submission, name: str, now: float, rightness: float
 ) -> None:
-    """Finish a person's copy. score: see `score_of`."""
-    right = score >= (1.0 if outcome.masklet is None else policy.gold_iou)
+    """Finish a person's copy. rightness: see `rightness_of`."""
+    right = rightness >= (1.0 if outcome.masklet is None else policy.gold_iou)
     following = NEXT[(Kind(row.kind), outcome.verdict)]
     c.execute(
         update(schema.tickets)
@@ -209,7 +209,7 @@ def finish(
             finished_at=now,
             seconds=outcome.seconds,
             right=right,
-            score=score,
+            score=rightness,
             # the id of a ticket that is never opened, so that the answer looks like any other
             next_ticket_id=None if following is None else next_ticket_id(to_ticket(row), following),
         )

@@ -69,7 +69,7 @@ class Measures:
     iou: float | None = None  # with the ticket's own masklet, if another person had made that one
     agreement: Mapping[str, float] = field(default_factory=dict)  # of one shared object: by masklet_id, mean IoU
     closest_id: str | None = None  # of one shared object: the masklet that agrees best with the others
-    gold_score: float = 0.0
+    rightness: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def measure(
 ) -> Measures:
     """Measure the answer of a person; only reads. all_made: the masklets of one shared object's answers, in order."""
     if row.gold_id is not None:
-        return Measures(gold_score=gold.score_of(c, row, verdict, made))
+        return Measures(rightness=gold.rightness_of(c, row, verdict, made))
     found = Measures()
     if row.object_id is not None and all_made:
         best, ious = closest(all_made)
@@ -135,7 +135,7 @@ def submit(
     leases.end(c, ticket.ticket_id, ticket.lease_token, submission, now)
     if not is_gold:
         return _answer(c, policy, row, person, prepared, now)
-    gold.finish(c, row, policy, submission, person.name, now, prepared.measures.gold_score)
+    gold.finish(c, row, policy, submission, person.name, now, prepared.measures.rightness)
     return finished(c, leases.lock_ticket(c, ticket.ticket_id))
 
 
@@ -252,7 +252,7 @@ def _follower(
         "masklet_id": masklet_id,
         "phase": row.phase,
         "priority": row.priority,
-        "payload": _pinned(c, row, answer) if verdict in PINS else row.payload,
+        "payload": _pointed(c, row, answer) if verdict in PINS else row.payload,
         "made_by": made_by,
         "needs_lead": needs_lead,
         "attempt": row.attempt + 1,
@@ -270,7 +270,7 @@ def _follower(
     }
 
 
-def _pinned(c: Connection, row: Row[Any], answer: Majority) -> str:
+def _pointed(c: Connection, row: Row[Any], answer: Majority) -> str:
     """The payload of the next ticket: also has the frame that was on screen, and the answer that was given there.
 
     After a tie, these are the frame and the verdict of the last person.

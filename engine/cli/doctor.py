@@ -1,4 +1,4 @@
-"""Checks this machine: tries each part of the engine for real and answers with one line a part."""
+"""Checks this machine: tries everything that the engine needs for real, and answers with one line each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from storage.wording import counted
 
 @dataclass(frozen=True)
 class Check:
-    """One part that was tried, and its answer."""
+    """One thing that was tried, and its answer."""
 
     name: str
     ok: bool
@@ -33,9 +33,9 @@ class Check:
 
 
 def diagnose(settings: Settings) -> list[Check]:
-    """Tries every part; one that fails does not stop the others."""
+    """Tries everything; a check that fails does not stop the others."""
     with connect(settings) as s:
-        parts: list[tuple[str, Callable[[Services], str]]] = [
+        checks: list[tuple[str, Callable[[Services], str]]] = [
             ("source", _source),
             ("store", _store),
             ("catalog", _catalog),
@@ -48,12 +48,12 @@ def diagnose(settings: Settings) -> list[Check]:
             ("video codecs", _codecs),
             ("checkpoint", _checkpoint),
         ]
-        return [_try(name, part, s) for name, part in parts]
+        return [_try(name, check, s) for name, check in checks]
 
 
-def _try(name: str, part: Callable[[Services], str], s: Services) -> Check:
+def _try(name: str, check: Callable[[Services], str], s: Services) -> Check:
     try:
-        return Check(name, True, part(s))
+        return Check(name, True, check(s))
     except Exception as error:  # every kind of failure is an answer
         return Check(name, False, first_line(error))
 
@@ -100,17 +100,17 @@ def _people(s: Services) -> str:
         if not account.disabled:
             kinds.append((kinds_of(frozenset(account.roles)), Role.LEAD in account.roles))
     makers = sum(Kind.TRACK in can for can, _ in kinds)
-    verifiers = sum(Kind.VERIFY in can for can, _ in kinds)
+    reviewers = sum(Kind.VERIFY in can for can, _ in kinds)
     both = any({Kind.TRACK, Kind.VERIFY} <= can for can, _ in kinds)
     sends_back = q.other_verifier and any(Kind.VERIFY in can and not leads for can, leads in kinds)
-    left = max(0, verifiers - both - sends_back)
-    if makers + verifiers > 0:
+    left = max(0, reviewers - both - sends_back)
+    if makers + reviewers > 0:
         if q.makers_share > 0 and makers < q.makers:
             raise ValueError(f"queue.makers asks for {counted(q.makers, 'person')}, {makers} may correct")
         if q.overlap_share > 0 and left < q.overlap:
-            asked, of = counted(q.overlap, "person"), counted(verifiers, "verifier")
+            asked, of = counted(q.overlap, "person"), counted(reviewers, "reviewer")
             raise ValueError(f"queue.overlap asks for {asked}, of {of} {left} may be left")
-    return f"{verifiers} may verify, {makers} may correct"
+    return f"{reviewers} may verify, {makers} may correct"
 
 
 def _queue(s: Services) -> str:

@@ -15,7 +15,7 @@ _WRONG = {Verdict.ACCEPT: Verdict.REFINE, Verdict.REFINE: Verdict.ACCEPT, Verdic
 
 @dataclass(frozen=True)
 class HumanNoise:
-    """How often a simulated verifier errs.
+    """How often a simulated reviewer errs.
 
     Right at the threshold, the verdict is a matter of chance. Away from it, errors fade, but some remain everywhere:
     wrong keys and lapses of attention. The probability of an error is lapse + (even - lapse) * exp(-|margin| / width).

@@ -58,8 +58,8 @@ SIZE = Size(height=240, width=320, frames=24)
 PEOPLE = (
     ("annotator-1", Role.ANNOTATOR),
     ("annotator-2", Role.ANNOTATOR),
-    ("verifier-1", Role.VERIFIER),
-    ("verifier-2", Role.VERIFIER),  # a corrected masklet needs another verifier than the one that sent it back
+    ("reviewer-1", Role.VERIFIER),
+    ("reviewer-2", Role.VERIFIER),  # a corrected masklet needs another reviewer than the one that sent it back
 )
 THREADS = 2  # CPU threads of what works alone: the round, and this process, which tracks for the annotators
 NEVER = 1_000_000  # new masklets: the demo starts its round itself, and no other one
@@ -86,7 +86,7 @@ class Result:
 
 
 def settings(folder: Path) -> Settings:
-    """The demo's own settings. Every part is given, so the user's environment and files change nothing."""
+    """The demo's own settings. Every section is given, so the user's environment and files change nothing."""
     return Settings(
         home=folder,
         storage=StorageSettings(),

@@ -1,6 +1,6 @@
 """Simulated people: they claim tickets over the queue's HTTP interface and finish them with the help of ground truth.
 
-A verifier compares the masklet with the true objects. An annotator corrects it (see `simulated_tracking`). The time is
+A reviewer compares the masklet with the true objects. An annotator corrects it (see `simulated_tracking`). The time is
 modelled, never measured (see `engine.protocols.effort`).
 """
 

@@ -17,7 +17,7 @@ from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 
-PEOPLE = (("sim-annotator", Role.ANNOTATOR), ("sim-verifier", Role.VERIFIER), ("sim-lead", Role.LEAD))
+PEOPLE = (("sim-annotator", Role.ANNOTATOR), ("sim-reviewer", Role.VERIFIER), ("sim-lead", Role.LEAD))
 WAIT_S = 1.0  # between two checks for tickets that other people hold
 
 

@@ -223,12 +223,12 @@ def _propagated(tracker: Tracker, candidate: Masklet, begin: int, video: Video) 
 def _worst(current: Masklet, wanted: Masklet, done: set[int]) -> int | None:
     """The frame to correct next: the lowest IoU among the frames that show the object or the masklet."""
     areas = zip(current.frame_idx, current.area_px, wanted.area_px, strict=True)
-    overlaps = {
+    ious = {
         frame: iou_at(current, wanted, i)
         for i, (frame, ours, true) in enumerate(areas)
         if true or (ours and done)  # the first prompt needs a frame that shows the object
     }
-    return annotator.worst_frame(overlaps, done)
+    return annotator.worst_frame(ious, done)
 
 
 def _stroke(frame_idx: int, counts: bytes) -> NewOperation:

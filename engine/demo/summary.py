@@ -112,7 +112,7 @@ def of_demo(
 
 
 def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[str, jf.JF]:
-    """J and F of each masklet of a video against the true object with the largest overlap; {} without ground truth."""
+    """J and F of each masklet of a video against the true object with the largest IoU; {} without ground truth."""
     if video.truth_key is None:
         return {}
     truths = sav.from_sav(json.loads(s.blobs.read(video.truth_key)), video=video)

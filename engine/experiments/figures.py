@@ -67,16 +67,16 @@ def alignment(first: Sequence[Masklet], others: Sequence[Masklet]) -> Result:
     """The share (%) of the masks of phase 1 whose object has a mask with IoU above ALIGNED in another phase.
 
     By size: "all", "small", "medium" and "large". None where there is no mask. An object is found again as the masklet
-    of the same video with the largest overlap; if there is none, its masks are not aligned.
+    of the same video with the largest IoU; if there is none, its masks are not aligned.
     """
     counts = {size: [0, 0] for size in ("all", *SIZES, LARGE)}
     for masklet in first:
         shown = [i for i, area in enumerate(masklet.area_px) if area]
         same_video = [other for other in others if other.video_id == masklet.video_id]
-        overlap, best = max(
+        similar, best = max(
             ((iou.tube_iou(masklet, other), n) for n, other in enumerate(same_video)), default=(0.0, -1)
         )
-        ious = iou.frame_ious(masklet, same_video[best]) if overlap else {}
+        ious = iou.frame_ious(masklet, same_video[best]) if similar else {}
         right = sum(ious.get(masklet.frame_idx[i], 0.0) > ALIGNED for i in shown)
         for size in ("all", _size(masklet)):
             counts[size][0] += right

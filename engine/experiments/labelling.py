@@ -22,7 +22,7 @@ CHAIN = (
     Labelling(phase="3", candidates=False),
     Labelling(phase="3", candidates=True, policy=VERIFIED_ONLY),
 )
-#: How the batches of the rounds are labelled. Verifiers err, otherwise a verifier of our own could not be judged.
+#: How the batches of the rounds are labelled. Reviewers err; without errors, measuring the verifier would be too easy.
 ROUNDS = Labelling(phase="3", candidates=True, policy=AnnotatorPolicy(noise=HumanNoise()))
 
 

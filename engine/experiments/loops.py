@@ -66,7 +66,7 @@ class OpenLoop:
 
 
 def settings(home: Path, experiment: Experiment, how: Labelling) -> Settings:
-    """The settings of a loop. Every part is given, so the user's environment and files change nothing."""
+    """The settings of a loop. Every section is given, so the user's environment and files change nothing."""
     plan = experiment.plan
     return Settings(
         home=home,

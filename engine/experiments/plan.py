@@ -24,12 +24,12 @@ class Plan:
     candidates: int  # most candidates of a clip
     steps: int  # training steps of a round
     labels: tuple[tuple[int, int], ...]  # masklets to train on, and training steps
-    checkpoint: str  # that every part begins with
+    checkpoint: str  # that every training begins with
     lr: float = 3e-4
     seed: int = 1
 
     def clip_seed(self, number: int) -> int:
-        """The seed of a clip for training. Its number says which part draws it: see `loops`."""
+        """The seed of a clip for training. Its number says which batch shows it: see `loops`."""
         return self.seed * SPACING + number
 
 

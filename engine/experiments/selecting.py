@@ -57,7 +57,7 @@ def ordered(experiment: Experiment, *, hard_first: bool) -> Result:
                 verifier = fitting.fit([one for batch_id in earlier for one in _judged(s, batch_id)])
             except TooFewVerdicts as error:
                 return {"left_out": str(error)}
-            doubt = verifier.score(table_of(candidates)).doubt
+            doubt = verifier.predict(table_of(candidates)).doubt
             order = [candidates[i] for i in np.argsort(-doubt, kind="stable")]
         else:
             by_id = {row.masklet_id: row for row in candidates}

@@ -59,7 +59,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Step:
-    """One part of an experiment. work: a function of a module, or a `partial` of one, because it is pickled."""
+    """One step of an experiment. work: a function of a module, or a `partial` of one, because it is pickled."""
 
     name: str
     needs: tuple[str, ...]  # names of steps

@@ -127,7 +127,7 @@ def rounds(steps: Steps) -> Table:
     return Table(
         "Three rounds in a row",
         "Each batch is proposed by the checkpoint that is promoted then, and reviewed in phase 3; a round follows. "
-        "Simulated verifiers err like people near the threshold. Intervals of 95 % are over videos.",
+        "Simulated reviewers err like people near the threshold. Intervals of 95 % are over videos.",
         (head, *rows) if any(found) else (head,),
     )
 

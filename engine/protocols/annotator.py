@@ -21,9 +21,9 @@ GOOD = 0.75  # a frame below this IoU is corrected (the alignment threshold of t
 Ask = Callable[[Prompt], Mask]  # returns the model's mask for a prompt
 
 
-def worst_frame(overlaps: Mapping[int, float], done: Collection[int]) -> int | None:
+def worst_frame(ious: Mapping[int, float], done: Collection[int]) -> int | None:
     """The frame with the lowest IoU among those not done; the first one if several are equal. None if all are done."""
-    left = {frame: iou for frame, iou in overlaps.items() if frame not in done}
+    left = {frame: iou for frame, iou in ious.items() if frame not in done}
     return min(left, key=lambda frame: (left[frame], frame), default=None)
 
 

@@ -267,6 +267,6 @@ def curve(of_objects: Sequence[Sequence[Reached]], most: int = FRAMES) -> list[f
 
 def _worst(made: Sequence[bytes], targets: Sequence[Mask], hw: tuple[int, int], clicked: Sequence[int]) -> int | None:
     """The annotated frame with the lowest IoU that has no clicks yet; None if every such frame is right."""
-    overlaps = {i: mask_iou(rle.decode(made[i], *hw), targets[i]) for i in range(len(made)) if i not in clicked}
-    worst = annotator.worst_frame(overlaps, clicked)
-    return None if worst is None or overlaps[worst] == 1.0 else worst
+    ious = {i: mask_iou(rle.decode(made[i], *hw), targets[i]) for i in range(len(made)) if i not in clicked}
+    worst = annotator.worst_frame(ious, clicked)
+    return None if worst is None or ious[worst] == 1.0 else worst

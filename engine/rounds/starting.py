@@ -75,22 +75,22 @@ def start(
     Checks everything before it writes.
     Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut; ValueError for an invalid number.
     """
-    pinned = releases.load(s.blobs, release)
-    begun = _round(s, pinned, steps, lr, parts, seed)
+    trained_on = releases.load(s.blobs, release)
+    begun = _round(s, trained_on, steps, lr, parts, seed)
     recipes.of_round(begun, begun.image_size or SOME_PX)  # raises ValueError for an invalid number
-    _check_release(pinned)
+    _check_release(trained_on)
     s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
     return begun.round_id
 
 
-def _check_release(pinned: Release) -> None:
+def _check_release(release: Release) -> None:
     """Checks that the release can train and measure a round. Raises NothingToTrainOn, NothingHeldOut."""
-    data = layouts.of_release(pinned).only("train")
+    data = layouts.of_release(release).only("train")
     first = next((of for of in clip_sampler.index(data) if of.runs(FRAMES)), None)
     ClipSampler(data, [first] if first else [], FRAMES)  # raises NothingToTrainOn
-    if not any(_scorable(m) for v in pinned.videos() if v.split == "val" for m in pinned.masklets([v.video_id])):
+    if not any(_scorable(m) for v in release.videos() if v.split == "val" for m in release.masklets([v.video_id])):
         raise NothingHeldOut(
-            f"release {pinned.name} shows no object in a held-out video: a round could not be measured"
+            f"release {release.name} shows no object in a held-out video: a round could not be measured"
         )
 
 

@@ -48,7 +48,7 @@ def gold_tickets(s: Services, result: BatchResult, phase: str) -> list[NewGold]:
             continue  # the verdict that led to this masklet is unknown
         verdict, said = sent_back[candidate.masklet_id]
         if iou.mean_iou(candidate, made) < s.settings.queue.gold_iou:  # else accepting the candidate is right, too
-            pinned = {"frame_idx": verdict.frame_idx, "by": verdict.person, "reasons": said["reasons"]}
+            pointed = {"frame_idx": verdict.frame_idx, "by": verdict.person, "reasons": said["reasons"]}
             found.append(NewGold(ticket=ticket(candidate, Kind.VERIFY), expected=Verdict.REFINE))
-            found.append(NewGold(ticket=ticket(candidate, Kind.TRACK, pinned=pinned), truth=made))
+            found.append(NewGold(ticket=ticket(candidate, Kind.TRACK, pinned=pointed), truth=made))
     return found

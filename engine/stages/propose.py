@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from model.proposals import GridConfig, MaskProposal
 
 STAGE = "auto-masklets"  # its name in the records of trouble
-SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops parts and holes below 200 px at its mean resolution
+SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops specks and holes below 200 px at its mean resolution
 SMALL_PX, SMALL_MAX_OVERLAP = 256, 0.5  # models up to this input size, and the IoU above which two masks are duplicates
 SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are duplicates
 
@@ -247,7 +247,7 @@ def without_duplicates(rows: Sequence[Masklet]) -> list[Masklet]:
 
 
 def speck_px(hw: tuple[int, int]) -> int:
-    """The area below which a part or a hole is dropped, for a frame of this size."""
+    """The area below which a speck or a hole is dropped, for a frame of this size."""
     return max(4, round(SPECK_SHARE * hw[0] * hw[1]))
 
 

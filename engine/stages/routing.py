@@ -15,7 +15,7 @@ from engine.settings import VerifierSettings
 from engine.stages import batches
 from engine.verifier import features, keeping
 from engine.verifier.figures import VerifierFigures
-from engine.verifier.fitting import Scores
+from engine.verifier.fitting import Predictions
 from engine.verifier.keeping import NoSuchVerifier
 from storage.records import Masklet, Verdict
 
@@ -58,21 +58,25 @@ def of_batch(s: Services, batch_id: str, rows: Sequence[Masklet]) -> dict[str, R
     except NoSuchVerifier as error:
         log.warning("batch %s: people judge every candidate: %s", batch_id, error)
         return {}
-    scores = verifier.score(features.table_of(rows))
+    predicted = verifier.predict(features.table_of(rows))
     figures = keeping.find(s.blobs, verifier_id).figures
-    return routes(rows, scores, figures, VerifierSettings(**pinned), verifier_id)
+    return routes(rows, predicted, figures, VerifierSettings(**pinned), verifier_id)
 
 
 def routes(
-    rows: Sequence[Masklet], scores: Scores, figures: VerifierFigures, chosen: VerifierSettings, verifier_id: str
+    rows: Sequence[Masklet],
+    predicted: Predictions,
+    figures: VerifierFigures,
+    chosen: VerifierSettings,
+    verifier_id: str,
 ) -> dict[str, Route]:
-    """The routes of candidates with these scores, by masklet_id.
+    """The routes of candidates with these predictions, by masklet_id.
 
     People judge each held-out candidate, and an audited share of those that the verifier could decide. That share
     follows from the ids, so it is the same each time.
     """
     found = {}
-    for row, accept, reject, doubt in zip(rows, scores.accept, scores.reject, scores.doubt, strict=True):
+    for row, accept, reject, doubt in zip(rows, predicted.accept, predicted.reject, predicted.doubt, strict=True):
         verdict = None
         if accept >= figures.sure_accept.threshold:
             verdict = Verdict.ACCEPT if chosen.accept else None

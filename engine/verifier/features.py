@@ -37,9 +37,9 @@ FEATURES = (
     "size",  # square root of the mean share of the frame that the object covers
     "size_change",  # standard deviation of the logarithm of its area
     "area_jump",  # largest absolute change of that logarithm between neighbouring frames
-    "fragments",  # connected parts, mean
+    "fragments",  # connected fragments, mean
     "fragments_max",
-    "loose_share",  # area outside of the largest part, mean
+    "loose_share",  # area outside of the largest fragment, mean
     "border_share",  # of the visible frames: the object touches the border of the picture
     "shape_mean",  # IoU of the masks of neighbouring frames, each moved so that its box is centred
     "shape_min",
@@ -95,7 +95,7 @@ def _of_masks(masklet: Masklet, area: Numbers, shown: NDArray[np.intp]) -> dict[
     side = float((boxes[:, 2:] - boxes[:, :2]).max() + 1) if len(boxes) else 1.0
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     small = [_sampled(of, centre, side, height, width) for of, centre in zip(spans, centres, strict=True)]
-    parts = [_parts(mask) for mask in small]
+    fragments = [_fragments(mask) for mask in small]
     neighbours = [k for k, (i, j) in enumerate(pairwise(shown)) if j == i + 1]
     logs = np.log(area[shown])
     alike = [mask_iou(small[k], small[k + 1]) for k in neighbours]
@@ -105,9 +105,9 @@ def _of_masks(masklet: Masklet, area: Numbers, shown: NDArray[np.intp]) -> dict[
         "size": float(np.sqrt(area[shown].mean() / (height * width))) if len(shown) else 0.0,
         "size_change": float(logs.std()) if len(shown) else 0.0,
         "area_jump": max((abs(float(logs[k + 1] - logs[k])) for k in neighbours), default=0.0),
-        "fragments": float(np.mean([count for count, _ in parts])) if parts else 0.0,
-        "fragments_max": float(max((count for count, _ in parts), default=0)),
-        "loose_share": float(np.mean([loose for _, loose in parts])) if parts else 0.0,
+        "fragments": float(np.mean([count for count, _ in fragments])) if fragments else 0.0,
+        "fragments_max": float(max((count for count, _ in fragments), default=0)),
+        "loose_share": float(np.mean([loose for _, loose in fragments])) if fragments else 0.0,
         "border_share": float(on_border.mean()) if len(boxes) else 0.0,
         "shape_mean": float(np.mean(alike)) if alike else 0.0,
         "shape_min": min(alike, default=0.0),
@@ -135,8 +135,8 @@ def _sampled(spans: NDArray[np.int64], centre_xy: Numbers, side: float, height: 
     return inside
 
 
-def _parts(mask: Mask) -> tuple[int, float]:
-    """The number of connected parts, and the share of the area that is outside of the largest one."""
+def _fragments(mask: Mask) -> tuple[int, float]:
+    """The number of connected fragments, and the share of the area that is outside of the largest one."""
     count, _, figures, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     areas = figures[1:count, cv2.CC_STAT_AREA]
     return count - 1, 1 - float(areas.max() / areas.sum()) if count > 1 else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.verifier import consensus
-from engine.verifier.fitting import Scores, truth_of
+from engine.verifier.fitting import Predictions, truth_of
 from engine.verifier.judged import Judged
 from storage.records import Verdict
 from validation import verdicts
@@ -35,36 +35,38 @@ class VerifierFigures:
     sure_reject: Cut
 
 
-def measure(judged: Sequence[Judged], scores: Scores, precision: float = PRECISION) -> VerifierFigures:
-    """The figures of scores that saw no candidate of the same video: see `fitting.out_of_fold`.
+def measure(judged: Sequence[Judged], predicted: Predictions, precision: float = PRECISION) -> VerifierFigures:
+    """The figures of predictions that saw no candidate of the same video: see `fitting.out_of_fold`.
 
-    judged: the candidates of the scores, in their order.
+    judged: the candidates of the predictions, in their order.
     precision: that the cuts `sure_accept` and `sure_reject` must prove.
     """
     accepted, rejected = truth_of(judged, Verdict.ACCEPT), truth_of(judged, Verdict.REJECT)
     videos, rows = [one.video_id for one in judged], np.arange(len(judged))
-    agrees = (scores.accept >= 0.5) == accepted
+    agrees = (predicted.accept >= 0.5) == accepted
 
     def saved(some: NDArray[np.intp]) -> float:
-        accept = verdicts.largest_cut(scores.accept[some], accepted[some], PRECISION)
-        left = some[scores.accept[some] < accept.threshold]
-        reject = verdicts.largest_cut(scores.reject[left], rejected[left], PRECISION)
+        accept = verdicts.largest_cut(predicted.accept[some], accepted[some], PRECISION)
+        left = some[predicted.accept[some] < accept.threshold]
+        reject = verdicts.largest_cut(predicted.reject[left], rejected[left], PRECISION)
         return (accept.count + reject.count) / len(some)
 
-    sure_accept = verdicts.sure_cut(scores.accept, accepted, videos, precision)
-    left = np.flatnonzero(scores.accept < sure_accept.threshold)
+    sure_accept = verdicts.sure_cut(predicted.accept, accepted, videos, precision)
+    left = np.flatnonzero(predicted.accept < sure_accept.threshold)
     return VerifierFigures(
         candidates=len(judged),
         videos=len(set(videos)),
         accepted=int(accepted.sum()),
         rejected=int(rejected.sum()),
-        auroc=verdicts.bootstrap(lambda i: verdicts.auroc(scores.accept[i], accepted[i]), videos, rows),
+        auroc=verdicts.bootstrap(lambda i: verdicts.auroc(predicted.accept[i], accepted[i]), videos, rows),
         calibration_error=verdicts.bootstrap(
-            lambda i: verdicts.calibration_error(scores.accept[i], accepted[i]), videos, rows
+            lambda i: verdicts.calibration_error(predicted.accept[i], accepted[i]), videos, rows
         ),
         saved=verdicts.bootstrap(saved, videos, rows),
         agreement=verdicts.bootstrap(lambda i: float(agrees[i].mean()), videos, rows),
         human_agreement=consensus.agreement(judged),
         sure_accept=sure_accept,
-        sure_reject=verdicts.sure_cut(scores.reject[left], rejected[left], [videos[int(i)] for i in left], precision),
+        sure_reject=verdicts.sure_cut(
+            predicted.reject[left], rejected[left], [videos[int(i)] for i in left], precision
+        ),
     )

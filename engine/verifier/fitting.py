@@ -32,7 +32,7 @@ class TooFewVerdicts(Exception):
 
 
 @dataclass(frozen=True)
-class Scores:
+class Predictions:
     """What the verifier says about candidates: two probabilities for each, float64 (N,)."""
 
     accept: Numbers
@@ -51,12 +51,12 @@ class Verifier:
     accept: CalibratedClassifierCV
     reject: CalibratedClassifierCV | None  # None: too few rejected candidates
 
-    def score(self, features: Numbers) -> Scores:
+    def predict(self, features: Numbers) -> Predictions:
         """The probabilities of candidates. features: (N, len(FEATURES)), as `features.table_of` gives them."""
         if not len(features):
-            return Scores(np.zeros(0), np.zeros(0))
+            return Predictions(np.zeros(0), np.zeros(0))
         reject = np.zeros(len(features)) if self.reject is None else self.reject.predict_proba(features)[:, 1]
-        return Scores(self.accept.predict_proba(features)[:, 1], reject)
+        return Predictions(self.accept.predict_proba(features)[:, 1], reject)
 
 
 def fit(judged: Sequence[Judged]) -> Verifier:
@@ -70,7 +70,7 @@ def fit(judged: Sequence[Judged]) -> Verifier:
     return Verifier(_head(table, accepted, videos), reject)
 
 
-def out_of_fold(judged: Sequence[Judged]) -> Scores:
+def out_of_fold(judged: Sequence[Judged]) -> Predictions:
     """For each candidate, what a verifier says that saw no candidate of its video. Raises TooFewVerdicts."""
     order = _order(judged)
     judged = [judged[i] for i in order]
@@ -82,7 +82,7 @@ def out_of_fold(judged: Sequence[Judged]) -> Scores:
     accept[order] = _held_out(table, accepted, videos)
     if not _too_few(rejected, videos):
         reject[order] = _held_out(table, rejected, videos)
-    return Scores(accept, reject)
+    return Predictions(accept, reject)
 
 
 def truth_of(judged: Sequence[Judged], verdict: Verdict) -> Truth:

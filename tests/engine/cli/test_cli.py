@@ -112,10 +112,10 @@ def test_doctor_tries_every_part_for_real(settings, queue, tmp_path):
         ({"makers_share": 0.5}, "a a v", None),
         ({"makers_share": 0.5}, "a a! v", "queue.makers asks for 2 people, 1 may correct"),
         ({}, "a v", None),
-        ({"overlap_share": 0.5}, "a v v", "queue.overlap asks for 2 people, of 2 verifiers 1 may be left"),
+        ({"overlap_share": 0.5}, "a v v", "queue.overlap asks for 2 people, of 2 reviewers 1 may be left"),
         ({"overlap_share": 0.5}, "a v v v", None),
         ({"overlap_share": 0.5, "other_verifier": False}, "a v v", None),
-        ({"overlap_share": 0.5, "other_verifier": False}, "av av", "queue.overlap asks for 2 people, of 2 verifiers 1"),
+        ({"overlap_share": 0.5, "other_verifier": False}, "av av", "queue.overlap asks for 2 people, of 2 reviewers 1"),
         ({"overlap_share": 0.5, "makers_share": 0.5}, "", None),  # a new home without people
     ],
 )

@@ -11,7 +11,7 @@ from engine.settings import Settings, VerifierSettings
 from engine.stages import batches, propose, review, routing
 from engine.verifier import keeping
 from engine.verifier.figures import VerifierFigures
-from engine.verifier.fitting import Scores
+from engine.verifier.fitting import Predictions
 from storage import parts, rle
 from storage.records import Verdict
 from tests.engine.admitting import admit_batch
@@ -44,12 +44,12 @@ def figures(accept=CUTS[0], reject=CUTS[1]):
 
 
 ROWS = candidates(A, 4)
-SCORES = Scores(np.array([0.95, 0.5, 0.1, 0.9]), np.array([0.0, 0.2, 0.85, 0.0]))
+PREDICTED = Predictions(np.array([0.95, 0.5, 0.1, 0.9]), np.array([0.0, 0.2, 0.85, 0.0]))
 
 
 def verdicts(measured=None, rows=ROWS, **allowed):
     chosen = VerifierSettings(audited_share=0, **allowed)
-    found = routing.routes(rows, SCORES, measured or figures(), chosen, NAME)
+    found = routing.routes(rows, PREDICTED, measured or figures(), chosen, NAME)
     assert all((route.verdict is None) == (route.decided_by is None) for route in found.values())
     return [found[row.masklet_id].verdict for row in rows]
 
@@ -72,21 +72,21 @@ def test_people_judge_every_held_out_candidate():
 
 def test_an_audited_share_stays_with_people_and_is_the_same_each_time():
     rows = candidates(A, 4000)
-    scores = Scores(np.full(4000, 0.95), np.zeros(4000))
+    predicted = Predictions(np.full(4000, 0.95), np.zeros(4000))
     chosen = VerifierSettings(accept=True)
-    found = routing.routes(rows, scores, figures(), chosen, NAME)
+    found = routing.routes(rows, predicted, figures(), chosen, NAME)
     audited = {name for name, route in found.items() if route.verdict is None}
     assert 0.04 < len(audited) / 4000 < 0.06
-    assert found == routing.routes(rows, scores, figures(), chosen, NAME)
-    other = routing.routes(rows, scores, figures(), chosen, "verifier-0002-00000000")
+    assert found == routing.routes(rows, predicted, figures(), chosen, NAME)
+    other = routing.routes(rows, predicted, figures(), chosen, "verifier-0002-00000000")
     assert audited != {name for name, route in other.items() if route.verdict is None}
 
 
 def test_hard_first_is_the_order_of_doubt():
     chosen = VerifierSettings(order=True)
-    found = routing.routes(ROWS, SCORES, figures(), chosen, NAME)
+    found = routing.routes(ROWS, PREDICTED, figures(), chosen, NAME)
     assert [found[row.masklet_id].priority for row in ROWS] == [100, 1000, 200, 200]
-    found = routing.routes(ROWS, SCORES, figures(), VerifierSettings(accept=True), NAME)
+    found = routing.routes(ROWS, PREDICTED, figures(), VerifierSettings(accept=True), NAME)
     assert {route.priority for route in found.values()} == {0}
 
 

@@ -19,25 +19,25 @@ def judged():
 
 
 @pytest.fixture(scope="module")
-def scores(judged):
+def predicted(judged):
     return fitting.out_of_fold(judged)
 
 
-def test_the_figures_of_a_known_truth_are_near_the_best_possible(judged, scores):
-    found = figures.measure(judged, scores)
+def test_the_figures_of_a_known_truth_are_near_the_best_possible(judged, predicted):
+    found = figures.measure(judged, predicted)
     best = ideal_auroc(4.0)
     assert best - 0.04 < found.auroc.value <= best + 0.03 and found.auroc.low < best < found.auroc.high + 0.03
     assert found.calibration_error.value < 0.05 + 0.4 / np.sqrt(60)
     assert found.candidates == 600 and found.videos == 40
     accepted = fitting.truth_of(judged, Verdict.ACCEPT)
     assert found.accepted == accepted.sum()
-    assert found.agreement.value == pytest.approx(((scores.accept >= 0.5) == accepted).mean())
+    assert found.agreement.value == pytest.approx(((predicted.accept >= 0.5) == accepted).mean())
     assert found.human_agreement is None
 
 
-def test_the_share_saved_is_that_of_the_cuts(judged, scores):
-    found = figures.measure(judged, scores)
-    order = np.argsort(-scores.accept)
+def test_the_share_saved_is_that_of_the_cuts(judged, predicted):
+    found = figures.measure(judged, predicted)
+    order = np.argsort(-predicted.accept)
     right = np.cumsum(fitting.truth_of(judged, Verdict.ACCEPT)[order])
     accept = max(k + 1 for k in range(600) if right[k] >= 0.98 * (k + 1))
     assert accept / 600 <= found.saved.value < 1
@@ -57,20 +57,20 @@ def test_two_probabilities_tell_accepted_refined_and_rejected_apart(judged):
     typical = np.zeros((3, len(FEATURES)))
     typical[:, FEATURES.index("score_mean")] = (2, -2, -2)
     typical[:, FEATURES.index("shape_mean")] = (1, 1, -1)
-    scores = verifier.score(typical)
-    assert scores.accept[0] > 0.9 and scores.accept[1] < 0.1 and scores.accept[2] < 0.1
-    assert scores.reject[2] > 0.8 and scores.reject[0] < 0.2 and scores.reject[1] < 0.2
-    assert verifier.score(typical[:0]).accept.shape == (0,)
+    predicted = verifier.predict(typical)
+    assert predicted.accept[0] > 0.9 and predicted.accept[1] < 0.1 and predicted.accept[2] < 0.1
+    assert predicted.reject[2] > 0.8 and predicted.reject[0] < 0.2 and predicted.reject[1] < 0.2
+    assert verifier.predict(typical[:0]).accept.shape == (0,)
 
 
 def test_doubt_is_highest_where_the_probability_is_even():
-    scores = fitting.Scores(np.array([0.0, 0.5, 0.75, 1.0]), np.zeros(4))
-    assert scores.doubt.tolist() == [0, 1, 0.5, 0]
+    predicted = fitting.Predictions(np.array([0.0, 0.5, 0.75, 1.0]), np.zeros(4))
+    assert predicted.doubt.tolist() == [0, 1, 0.5, 0]
 
 
 def test_the_same_candidates_give_the_same_verifier_in_any_order(judged):
     table = np.random.default_rng(5).normal(size=(20, len(FEATURES)))
-    ours, again = fitting.fit(judged).score(table), fitting.fit(judged[::-1]).score(table)
+    ours, again = fitting.fit(judged).predict(table), fitting.fit(judged[::-1]).predict(table)
     assert ours.accept.tolist() == again.accept.tolist() and ours.reject.tolist() == again.reject.tolist()
 
 
@@ -113,5 +113,5 @@ def test_accepted_candidates_that_are_almost_all_of_one_video_are_enough():
     accepted = {one.video_id for one in judged if one.verdict == "accept"}
     assert len(accepted) >= 2
     judged += [replace(judged[0], masklet_id=f"x{i}", video_id=f"x{i}", verdict="accept") for i in range(2)]
-    scores = fitting.out_of_fold(judged)
-    assert np.isfinite(scores.accept).all() and 0 <= scores.accept.min() <= scores.accept.max() <= 1
+    predicted = fitting.out_of_fold(judged)
+    assert np.isfinite(predicted.accept).all() and 0 <= predicted.accept.min() <= predicted.accept.max() <= 1

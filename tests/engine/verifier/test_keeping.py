@@ -24,7 +24,7 @@ def test_a_verifier_is_kept_with_its_examples_and_fitted_again_from_them(blobs):
     assert (kept.figures.candidates, kept.figures.accepted, kept.figures.videos) == (100, 34, 10)
     assert kept.figures.auroc.value == 1 and keeping.is_verifier(kept.verifier_id)
     new = candidates(B, 4)
-    scores = keeping.load(blobs, kept.verifier_id).score(features.table_of(new))
+    scores = keeping.load(blobs, kept.verifier_id).predict(features.table_of(new))
     assert [accept > 0.5 for accept in scores.accept] == [True, False, False, True]
 
 
