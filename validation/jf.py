@@ -53,24 +53,24 @@ def boundary_f(pred: Mask, gt: Mask) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def of_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None], *, skip_ends: bool = True) -> JF | None:
-    """J and F of a masklet, means over its frames.
+def of_masklet(pred: Sequence[Mask | None], gt: Sequence[Mask | None]) -> JF | None:
+    """J and F of a masklet, means over its frames without the first and the last one.
 
     pred, gt: (T,) masks bool (H, W) of the annotated frames; None is an empty mask.
-    skip_ends: skip the first and the last frame, as SA-V does: the first is given, the last follows DAVIS.
+    Skips the first and the last frame, as SA-V does: the first is given, the last follows DAVIS.
     Frames before the object appears in the truth or in the prediction do not count.
     Returns None if the truth is empty on all remaining frames: such a masklet has no J and F.
     Raises ValueError for different lengths or sizes.
     """
     _same_length(len(pred), len(gt))
-    return _measure(zip(pred, gt, strict=True), len(gt), skip_ends)
+    return _measure(zip(pred, gt, strict=True), len(gt))
 
 
-def of_rle(pred: Sequence[bytes], gt: Sequence[bytes], height: int, width: int, skip_ends: bool = True) -> JF | None:
+def of_rle(pred: Sequence[bytes], gt: Sequence[bytes], height: int, width: int) -> JF | None:
     """`of_masklet` of compressed counts, decoded one frame at a time. Raises rle.BadRle as well."""
     _same_length(len(pred), len(gt))
     decoded = ((rle.decode(a, height, width), rle.decode(b, height, width)) for a, b in zip(pred, gt, strict=True))
-    return _measure(decoded, len(gt), skip_ends)
+    return _measure(decoded, len(gt))
 
 
 def mean(of_masklets: Iterable[JF]) -> JF | None:
@@ -82,12 +82,12 @@ def mean(of_masklets: Iterable[JF]) -> JF | None:
     return JF(j=sum(s.j for s in pooled) / count, f=sum(s.f for s in pooled) / count, count=count)
 
 
-def _measure(frames: Iterable[tuple[Mask | None, Mask | None]], length: int, skip_ends: bool) -> JF | None:
+def _measure(frames: Iterable[tuple[Mask | None, Mask | None]], length: int) -> JF | None:
     js: list[float] = []
     fs: list[float] = []
     truth_seen = False
     for index, (pred, gt) in enumerate(frames):
-        if skip_ends and index in (0, length - 1):
+        if index in (0, length - 1):
             continue
         in_pred, in_gt = pred is not None and bool(pred.any()), gt is not None and bool(gt.any())
         truth_seen |= in_gt

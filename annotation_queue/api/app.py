@@ -41,6 +41,7 @@ FIGURES_S = 1.0  # maximum age of those of /api/figures and /metrics
 HASHES = 2  # passwords that are hashed at once: each takes 64 MiB and several cores for a tenth of a second
 PROVIDER_CALLS = 8  # log-ins through a provider at once: they wait for its answers
 LOGINS_WAITING = 32  # log-ins of each kind that may wait, for some seconds; the next one gets 503
+DELIVER_S = 1.0  # between two looks for drained batches to deliver
 SEES_S = 10.0  # how long a person's right to see a video is cached: the page asks for its frames one by one
 
 
@@ -50,7 +51,6 @@ def create_app(
     *,
     accounts: Accounts | None = None,
     deliver: Callable[[str], object] | None = None,
-    deliver_every_s: float = 1.0,
     secure_cookie: bool = False,
     segmenter: Segmenter | None = None,
     oidc: Provider | None = None,
@@ -88,7 +88,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with (
             _open(backend),
-            _delivering(tickets, deliver, deliver_every_s) if deliver else contextlib.nullcontext(),
+            _delivering(tickets, deliver) if deliver else contextlib.nullcontext(),
         ):
             yield
 
@@ -165,12 +165,12 @@ def _remember_yes(ask: Callable[[Person, str], bool], max_age_s: float) -> Calla
 
 
 @contextlib.contextmanager
-def _delivering(tickets: TicketStore, deliver: Callable[[str], object], every_s: float) -> Iterator[None]:
+def _delivering(tickets: TicketStore, deliver: Callable[[str], object]) -> Iterator[None]:
     """Delivers drained batches in a thread while the block runs."""
     stop = threading.Event()
 
     def run() -> None:
-        while not stop.wait(every_s):
+        while not stop.wait(DELIVER_S):
             with contextlib.suppress(SQLAlchemyError):  # the database does not answer: the outbox waits
                 tickets.deliver(deliver)
 

@@ -60,7 +60,6 @@ class Airflow:
 
     home: folder of its database, logs and secrets; made if missing, and kept from run to run.
     dags: folder of the DAG files.
-    dag_ids: the DAGs that must be parsed before it counts as ready.
     port: 0 takes a free one.
     parallelism: tasks at once.
     gpu_slots: size of the pool `gpu`.
@@ -74,7 +73,6 @@ class Airflow:
         home: Path,
         *,
         dags: Path = DAGS,
-        dag_ids: Sequence[str] = DAG_IDS,
         host: str = "127.0.0.1",
         port: int = 8080,
         parallelism: int = 4,
@@ -84,7 +82,7 @@ class Airflow:
     ) -> None:
         self.home = home.absolute()
         self.port = port
-        self._dags, self._dag_ids = dags.absolute(), tuple(dag_ids)
+        self._dags = dags.absolute()
         self._host, self._parallelism, self._gpu_slots = host, parallelism, gpu_slots
         self._environment = dict(environment or {})
         self._tell = tell
@@ -242,7 +240,7 @@ class Airflow:
     def _parsed(self, since: datetime) -> bool:
         if broken := self.client.import_errors(since):
             raise DagsBroken("; ".join(broken))
-        return self.client.parsed(since) >= set(self._dag_ids)
+        return self.client.parsed(since) >= set(DAG_IDS)
 
     def _keep_alive(self) -> None:
         """Restarts components that die, until one of them dies too often."""

@@ -40,11 +40,11 @@ class _Place:
 class StoredMedia:
     """The frames of any stored video; the least recently used videos are closed. Safe to use from several threads."""
 
-    def __init__(self, s: Services, *, open_videos: int = OPEN_VIDEOS) -> None:
+    def __init__(self, s: Services) -> None:
         self._s = s
         self._lock = threading.Lock()  # of the two caches: no video is looked up, downloaded or read under it
         self._rows: LRUCache[str, Video] = LRUCache(KNOWN_VIDEOS)
-        self._open: LRUCache[str, _Place] = LRUCache(open_videos)
+        self._open: LRUCache[str, _Place] = LRUCache(OPEN_VIDEOS)
 
     def info(self, video_id: str) -> VideoInfo:
         """Size and length of a video. Raises NoSuchVideo."""

@@ -84,33 +84,31 @@ def is_root(folder: Path) -> bool:
     return (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir()
 
 
-def names(root: Path, *, year: str | None = None) -> dict[str, str]:
+def names(root: Path) -> dict[str, str]:
     """The sequences of a root and the image set of each, in the order of the image sets.
 
-    year: of the image sets; None takes the newest. Without the folder ImageSets, all sequences; their split is the name
-    of the root, such as "valid", and otherwise "train".
+    The image sets are those of the newest year. Without the folder ImageSets, all sequences; their split is the name of
+    the root, such as "valid", and otherwise "train".
     Raises DavisError for a root without any sequence.
     """
     if not is_root(root):
         raise DavisError(f"{root}: a DAVIS root has the folders JPEGImages and Annotations")
     sets = sorted(path for path in (root / "ImageSets").glob("*") if any(path.glob("*.txt")))
-    if year is not None and year not in {path.name for path in sets}:
-        raise DavisError(f"{root}: no image sets of {year}; there are: {', '.join(p.name for p in sets) or 'none'}")
     if not sets:
         folder = root / "JPEGImages" / _resolution(root)
         split = SPLITS.get(root.absolute().name, "train")
         if not (found := {path.name: split for path in picture_folder.in_order(folder.iterdir()) if path.is_dir()}):
             raise DavisError(f"{folder}: no folder of a sequence")
         return found
-    chosen = [path for path in sets if path.name == year] or sorted(sets, key=lambda p: (p.name.isdigit(), p.name))[-1:]
+    newest = max(sets, key=lambda path: (path.name.isdigit(), path.name))
     found = {}
-    for listing in (path / f"{name}.txt" for path in chosen for name in SPLITS):
+    for listing in (newest / f"{name}.txt" for name in SPLITS):
         for line in listing.read_text().splitlines() if listing.exists() else []:
             if word := line.split()[:1]:  # DAVIS-2016 lists a picture and its mask: /JPEGImages/480p/bear/00000.jpg …
                 name = word[0].split("/")[-2] if "/" in word[0] else word[0]
                 found.setdefault(name, SPLITS[listing.stem])
     if not found:
-        raise DavisError(f"{chosen[0]}: {', '.join(f'{name}.txt' for name in SPLITS)} list no sequence")
+        raise DavisError(f"{newest}: {', '.join(f'{name}.txt' for name in SPLITS)} list no sequence")
     return found
 
 

@@ -114,8 +114,6 @@ def test_looking_only_where_boundaries_are_changes_nothing(seed):
 def test_the_first_and_the_last_frame_do_not_count():
     metric = jf.of_masklet([EMPTY, A, A, EMPTY], [A, A, A, A])
     assert (metric.j, metric.f, metric.jf, metric.count) == (1.0, 1.0, 1.0, 2)
-    every = jf.of_masklet([EMPTY, A, A, EMPTY], [A, A, A, A], skip_ends=False)
-    assert (every.j, every.count) == (0.5, 4)
 
 
 def test_frames_before_the_object_first_shows_do_not_count():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import pytest
+
 from annotation_queue.api.app import create_app
 from annotation_queue.client import QueueClient
 from annotation_queue.database import Database
@@ -29,10 +31,9 @@ def running(folder):
     """A queue with synthetic videos of 48 frames, on a new SQLite file in `folder`."""
     database = Database(f"sqlite:///{folder}/queue.db")
     accounts, delivered = add_people(database), []
-    app = create_app(
-        TicketStore(database), SyntheticMedia(48), accounts=accounts, deliver=delivered.append, deliver_every_s=0.05
-    )
-    with serving(app) as url:
+    app = create_app(TicketStore(database), SyntheticMedia(48), accounts=accounts, deliver=delivered.append)
+    with pytest.MonkeyPatch.context() as patch, serving(app) as url:
+        patch.setattr("annotation_queue.api.app.DELIVER_S", 0.05)
         yield Queue(url, accounts, delivered)
     database.close()
 

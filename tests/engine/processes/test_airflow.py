@@ -105,14 +105,16 @@ def sessions(leaders: set[int]) -> set[int]:
     return found
 
 
-def test_airflow_runs_dags_survives_a_killed_scheduler_and_leaves_no_process(tmp_path: Path) -> None:
+def test_airflow_runs_dags_survives_a_killed_scheduler_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.processes.airflow.DAG_IDS", ("ring", "bell", "door"))
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "small.py").write_text(DAG_FILE)
     told: list[str] = []
     airflow = Airflow(
         tmp_path / "airflow",
         dags=tmp_path / "dags",
-        dag_ids=("ring", "bell", "door"),
         port=0,
         parallelism=2,
         environment={"MASKLETS_HOME": str(tmp_path), "MASKLETS_QUEUE__PORT": "4321"},

@@ -182,7 +182,8 @@ def test_a_propagation_from_a_drawn_mask_follows_it_and_locks_stop_it(live, cand
 
 
 def test_a_propagation_goes_on_though_its_video_was_closed(candidate, s, monkeypatch):
-    media = StoredMedia(s, open_videos=1)
+    monkeypatch.setattr("engine.serving.media.OPEN_VIDEOS", 1)
+    media = StoredMedia(s)
     live = LiveModel(s, media)
     video = s.video(candidate.video_id)
     monkeypatch.setattr(s, "video", lambda video_id: video)

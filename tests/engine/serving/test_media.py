@@ -42,9 +42,10 @@ class SlowStore(Services):
         return self.path
 
 
-def test_a_slow_download_does_not_delay_the_frames_of_another_video(stored):
+def test_a_slow_download_does_not_delay_the_frames_of_another_video(stored, monkeypatch):
+    monkeypatch.setattr("engine.serving.media.OPEN_VIDEOS", 2)
     store = SlowStore(stored, lambda name: SimpleNamespace(video_id=name, video_key=name, frame_count=24))
-    shown = StoredMedia(store, open_videos=2)
+    shown = StoredMedia(store)
     got = []
     waiting = threading.Thread(target=lambda: got.append(shown.frame("slow", 3)))
     waiting.start()
@@ -64,8 +65,9 @@ def row(name):
     return SimpleNamespace(video_id=name, video_key=name, frame_count=24, height=64, width=64)
 
 
-def test_many_threads_on_few_open_videos_each_get_exactly_their_frame(stored):
-    media, wrong = StoredMedia(SlowStore(stored, row), open_videos=2), []
+def test_many_threads_on_few_open_videos_each_get_exactly_their_frame(stored, monkeypatch):
+    monkeypatch.setattr("engine.serving.media.OPEN_VIDEOS", 2)
+    media, wrong = StoredMedia(SlowStore(stored, row)), []
     chosen = np.random.default_rng(0).integers(0, (5, 24), size=(6, 40, 2))
 
     def look(pairs):

@@ -164,14 +164,11 @@ def test_void_pixels_belong_to_no_object(root):
     assert sorted(open_it(root).masks()[1]) == [1] and 255 not in open_it(root).masks()
 
 
-def test_a_year_is_chosen_by_name_or_the_newest(root):
+def test_the_image_sets_are_those_of_the_newest_year(root):
     for year in ("2016", "2019"):
         (root / "ImageSets" / year).mkdir()
         (root / "ImageSets" / year / "train.txt").write_text(f"of{year}\n\n")
     assert davis.names(root) == {"of2019": "train"}
-    assert davis.names(root, year="2017") == {"v1": "val"}
-    with pytest.raises(DavisError, match="no image sets of 2018; there are: 2016, 2017, 2019"):
-        davis.names(root, year="2018")
 
 
 def test_a_root_without_image_sets_is_for_training(root):
