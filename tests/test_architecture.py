@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests import map as tree
-from tests import tiers
+from tests import tiers, tree
 
 #: A library that only these folders may import.
 ONLY_IN = {"airflow": {"dags"}, "torch": {"model"}, "transformers": {"model"}, "fastapi": {"annotation_queue"}}

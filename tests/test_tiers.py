@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests import map as tree
+from tests import tree
 
 pytestmark = pytest.mark.server
 

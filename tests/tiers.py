@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests import map as tree
+from tests import tree
 
 HEAVY = frozenset({"torch", "transformers"})
 MODEL_FIXTURES = frozenset({"checkpoint"})

@@ -111,10 +111,10 @@ def import_sav(
 ) -> None:
     """Import an SA-V dataset as published masklets: its videos are ingested, its masklets checked like any other."""
     from engine.services import connect
-    from engine.stages import import_sav as stage
+    from engine.stages.import_sav import import_folder
 
     with connect() as s, console.bar("import") as bar:
-        report = stage.import_folder(s, folder, bar)
+        report = import_folder(s, folder, bar)
     if as_json:
         console.print_json(report)
         return

@@ -23,8 +23,8 @@ def phases(
     as_json: Json = False,
 ) -> None:
     """Phases 1 to 3 on the same clips, rounds in a row, what a label buys, filtering, ordering: tables and a report."""
-    from engine.experiments import phases as experiment
     from engine.experiments import report, steps, tables
+    from engine.experiments.phases import steps_of
     from engine.experiments.plan import FULL, QUICK
     from engine.synthetic.domains.catalogue import DOMAINS
 
@@ -32,7 +32,7 @@ def phases(
         raise ValueError(f"the domains are {', '.join(DOMAINS)} and all, not {domain!r}")
     plan, folder = QUICK if quick else FULL, folder.absolute()
     chosen = [steps.Experiment(folder / name, name, plan) for name in (DOMAINS if domain == "all" else [domain])]
-    todo = experiment.steps_of(plan)
+    todo = steps_of(plan)
     with console.terminable(), console.bar("steps") as bar:
         failures = steps.run(chosen, todo, bar)
     page = report.write(folder, chosen, todo, failures)

@@ -147,11 +147,11 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Take a promotion back: an earlier checkpoint serves again, without a restart. Nothing is deleted."""
-    from engine.rounds import rollback as back
+    from engine.rounds import rollback
     from engine.services import connect
 
     with connect() as s:
-        done = back.rollback(s, to)
+        done = rollback.rollback(s, to)
     if as_json:
         console.print_json(done)
     else:

@@ -149,12 +149,12 @@ def stats(as_json: Json = False) -> None:
 
 def campaign(as_json: Json = False) -> None:
     """Where the campaign stands: its phases, and the masklets and retrainings of each. The plan is in the settings."""
-    from engine.rounds import campaign as plan
+    from engine.rounds.campaign import standing, summary
     from engine.services import connect
 
     with connect() as s:
-        phases = plan.standing(s)
-        summary = plan.summary(s)
+        phases = standing(s)
+        sentence = summary(s)
     if as_json:
         console.print_json(phases)
         return
@@ -164,7 +164,7 @@ def campaign(as_json: Json = False) -> None:
             for of in phases
         ]
         console.print_rows(("phase", "state", "masklets", "retrainings"), rows)
-    console.out.print(summary)
+    console.out.print(sentence)
 
 
 def _done(number: int, planned: int | None) -> str:
@@ -187,11 +187,11 @@ def _local_time(seconds: float) -> str:
 
 def ingest_source(s: Services, videos: str | None) -> IngestReport:
     """Ingests with a progress bar. Raises NoSource, also for an S3 prefix without objects: it may be mistyped."""
-    from engine.stages import ingest as stage
     from engine.stages import sources
+    from engine.stages.ingest import admit
 
     with console.bar("ingest") as bar:
-        report = stage.admit(s, videos, bar)
+        report = admit(s, videos, bar)
     if report.found == 0 and (videos or s.settings.ingest.source or "").startswith("s3://"):
         raise sources.NoSource(f"nothing below {videos or s.settings.ingest.source}: is the prefix right?")
     return report

@@ -25,8 +25,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The loop, twice, on synthetic clips with simulated annotators and a retraining round between; offline."""
-    from engine.demo import demo as whole
     from engine.demo import summary
+    from engine.demo.demo import run_demo
     from engine.synthetic.domains.catalogue import DOMAINS
 
     if domain not in DOMAINS:
@@ -39,7 +39,7 @@ def demo(
             stamp = (f"{time.monotonic() - begun:6.1f} s", "dim")
             console.err.print(Text.assemble(stamp, f"  {line}"))
 
-        result = whole.run_demo(folder, tell, domain=domain, seed=seed)
+        result = run_demo(folder, tell, domain=domain, seed=seed)
     if as_json:
         console.print_json(dataclasses.asdict(result.summary) | {"report": str(result.report)})
         return
@@ -92,16 +92,16 @@ def serve(
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
 ) -> None:
     """The queue and its page alone."""
-    from engine.serving import serve as queue
+    from engine.serving import serve
 
-    queue.serve(Settings(), deliver=deliver, with_parent=with_parent)
+    serve.serve(Settings(), deliver=deliver, with_parent=with_parent)
 
 
 def doctor(as_json: Json = False) -> None:
     """Check that this machine can do the work: source, store, catalog, queue, Airflow, checkpoint, video codecs."""
-    from engine.cli import doctor as checks
+    from engine.cli.doctor import diagnose
 
-    results = checks.diagnose(Settings())
+    results = diagnose(Settings())
     if as_json:
         console.print_json(results)
     else:

@@ -18,9 +18,9 @@ from engine.experiments import figures, loops, training
 from engine.experiments.labelling import ROUNDS
 from engine.experiments.steps import Experiment, Result
 from engine.services import Services, connect
-from engine.verifier import figures as verifier_figures
 from engine.verifier import fitting
 from engine.verifier.features import table_of
+from engine.verifier.figures import measure
 from engine.verifier.fitting import TooFewVerdicts
 from engine.verifier.judged import Judged, judged_of
 from model.clips import DrawClip
@@ -74,7 +74,7 @@ def verifier(experiment: Experiment) -> Result:
     with _rounds(experiment) as s:
         judged = [one for n in (1, 2, 3) for one in _judged(s, experiment.result(f"rounds-{n}")["batch"])]
     try:
-        found = verifier_figures.measure(judged, fitting.out_of_fold(judged))
+        found = measure(judged, fitting.out_of_fold(judged))
     except TooFewVerdicts as error:
         return {"left_out": str(error)}
     return {

@@ -7,7 +7,6 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from annotation_queue import client as client_module
 from annotation_queue.client import QueueClient
 from annotation_queue.errors import NotLoggedIn, QueueUnreachable, WrongPassword
 from annotation_queue.records import NewGold
@@ -122,8 +121,8 @@ class Counting(httpx.HTTPTransport):
 
 
 def test_many_tickets_are_sent_in_several_requests(queue, monkeypatch):
-    monkeypatch.setattr(client_module, "CHUNK", 4)
-    monkeypatch.setattr(client_module, "CHUNK_BYTES", 20_000)
+    monkeypatch.setattr("annotation_queue.client.CHUNK", 4)
+    monkeypatch.setattr("annotation_queue.client.CHUNK_BYTES", 20_000)
     small, large = verify_tickets(10, frame_count=8, prefix="small"), verify_tickets(3, frame_count=400, prefix="large")
     gold = [NewGold(ticket=replace(t, ticket_id=f"gold-{t.ticket_id}"), expected=Verdict.ACCEPT) for t in small + large]
     sent = Counting()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from storage import arrow
 from storage.records import Masklet, Operation, Quarantined, Video
-from tests import map as tree
+from tests import tree
 
 floats = st.floats(allow_nan=False)
 operations = st.builds(

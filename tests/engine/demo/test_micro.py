@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks import micro as benchmark
+from benchmarks.micro import main
 from engine.protocols.truth import Truth
 from engine.synthetic import micro_clips, rendering
 from model import checkpoints
@@ -46,7 +46,7 @@ def test_the_files_of_micro_are_below_20_mb():
 def test_the_benchmark_of_micro_prints_one_json_line(monkeypatch, capsys):
     monkeypatch.setattr(micro_clips, "HELD_OUT_SCENE", replace(micro_clips.HELD_OUT_SCENE, frames=3))
     monkeypatch.setattr(sys, "argv", ["benchmarks.micro", "--clips", "1", "--json"])
-    benchmark.main()
+    main()
     figures = json.loads(capsys.readouterr().out)
     assert set(figures) == {"clips", "masklets", "jf_mask", "jf_3click", "jf_1click", "occlusion_accuracy"}
     assert figures["clips"] == 1 and figures["masklets"] >= 1

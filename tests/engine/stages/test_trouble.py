@@ -8,8 +8,7 @@ import logging
 import pytest
 
 from engine import loop
-from engine.cli import data, doctor
-from engine.cli import pipeline as commands
+from engine.cli import data, doctor, pipeline
 from engine.rounds import retraining, starting
 from engine.rounds.record import NoSuchRound
 from engine.serving import serve
@@ -153,9 +152,9 @@ def test_stats_doctor_and_validate_name_a_stuck_batch(queue, monkeypatch, capsys
         monkeypatch.setenv(name, value)
     fail(queue.blobs, publish.PublishStopped("the table checks failed"))
     (found,) = trouble.stuck(queue.blobs)
-    commands.stats()
+    pipeline.stats()
     assert trouble.line(found) in " ".join(capsys.readouterr().out.split())
-    commands.stats(as_json=True)
+    pipeline.stats(as_json=True)
     (told,) = json.loads(capsys.readouterr().out)["stuck"]
     assert (told["stage"], told["error"], told["since"]) == ("publish", "the table checks failed", found.since)
     with pytest.raises(ValueError, match="no release yet: batch 0000000000000000 is stuck at publish since"):

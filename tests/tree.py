@@ -1,6 +1,6 @@
 """The import graph of the project, read from the source: who imports whom, circles, and arrows that point up.
 
-    python -m tests.map          prints the graph by folder, then every circle and every arrow up (none is allowed)
+    python -m tests.tree          prints the graph by folder, then every circle and every arrow up (none is allowed)
 
 Reads files only; imports nothing of the project.
 """
