@@ -126,10 +126,10 @@ def side_of(model: Sam2VideoModel) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def init_weights(model: Sam2VideoModel, seed: int, *, embedding_std: float = 0.02, layer_scale: float = 0.1) -> None:
+def init_weights(model: Sam2VideoModel, seed: int, *, embedding_std: float = 0.02) -> None:
     """Sets initial weights from which training succeeds; in place, and the same for the same seed.
 
-    Linear layers and convolutions get PyTorch's defaults, layer scales get `layer_scale`. Embeddings and all other
+    Linear layers and convolutions get PyTorch's defaults, layer scales get 0.1. Embeddings and all other
     parameters are drawn with `embedding_std`; the library leaves many of them at zero. Clicks get the Fourier
     frequencies of the image grid: the library draws the two independently, so a click would not know its place on the
     image.
@@ -143,7 +143,7 @@ def init_weights(model: Sam2VideoModel, seed: int, *, embedding_std: float = 0.0
                 done.update(id(p) for p in module.parameters(recurse=False))
         for name, parameter in model.named_parameters():
             if ".memory_fuser." in name and name.endswith(".scale"):
-                parameter.fill_(layer_scale)
+                parameter.fill_(0.1)
             elif id(parameter) not in done:
                 parameter.normal_(std=embedding_std)
         frequencies = model.shared_image_embedding.positional_embedding

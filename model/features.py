@@ -5,12 +5,12 @@ Knows nothing of objects, prompts or memory.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from threading import Lock
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 
 from model import inputs, network
 from model.checkpoints import LoadedModel
@@ -38,7 +38,7 @@ class FeatureCache:
             raise ValueError(f"size must be at least 1, got {size}")
         self.loaded, self.size = loaded, size
         self._frames = frames
-        self._kept: OrderedDict[Any, Features] = OrderedDict()
+        self._kept: LRUCache[Any, Features] = LRUCache(size)
         self._lock = Lock()
 
     def get(self, frame_idx: Any, *, with_next: Sequence[Any] = ()) -> Features:
@@ -46,8 +46,7 @@ class FeatureCache:
         with self._lock:
             if frame_idx not in self._kept:
                 self._encode([frame_idx, *(i for i in with_next[: self.size - 1] if i not in self._kept)])
-            self._kept.move_to_end(frame_idx)
-            return self._kept[frame_idx]
+            return self._kept[frame_idx]  # and marks it as used
 
     def at(self, frame_idx: Sequence[Any]) -> FeatureCache:
         """A view of this cache in which frame i is the frame `frame_idx[i]`."""
@@ -57,14 +56,13 @@ class FeatureCache:
     def encoding(self, frame_idx: Any) -> Generator[None]:
         """Encodes a frame in steps, unless it is cached. Between steps this thread may do something more urgent."""
         with self._lock:
-            if frame_idx in self._kept:
-                self._kept.move_to_end(frame_idx)
+            if self._kept.get(frame_idx) is not None:  # and marks it as used
                 return
         rgb = self._frames(frame_idx)
         yield
         encoded = yield from network.encoding(self.loaded.model, inputs.to_pixels(self.loaded, [rgb]))
         with self._lock:
-            self._keep({frame_idx: encoded})
+            self._kept[frame_idx] = encoded
 
     @torch.inference_mode()
     def _encode(self, frame_idxs: Sequence[Any]) -> None:
@@ -72,12 +70,7 @@ class FeatureCache:
         encoded = network.encode_images(self.loaded.model, pixels)
         rows = torch.arange(len(frame_idxs), device=pixels.device)
         alone = len(frame_idxs) == 1
-        self._keep({i: encoded if alone else encoded.select(rows[n : n + 1]) for n, i in enumerate(frame_idxs)})
-
-    def _keep(self, found: Mapping[Any, Features]) -> None:
-        self._kept.update(found)
-        while len(self._kept) > self.size:
-            self._kept.popitem(last=False)
+        self._kept.update({i: encoded if alone else encoded.select(rows[n : n + 1]) for n, i in enumerate(frame_idxs)})
 
 
 class _Renumbered(FeatureCache):
