@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,13 +67,13 @@ def run(
 
 def _serve_review(s: Services, queue: QueueProcess, batch_ids: list[str], to: Console) -> None:
     """Says where the review is and keeps its process running. Never returns: Ctrl-C ends it."""
+    from engine.processes.children import stay
+
     login = people.first_login(s)
     left = counted(_tickets_left(s, batch_ids), "ticket")
     to.print(f"{left} to do at {s.settings.queue_url}, as {login}")
     to.print("Ctrl-C ends it; decisions are kept, and a batch is published when its last ticket closes.")
-    while True:
-        queue.check()
-        time.sleep(0.5)
+    stay(queue.check)
 
 
 def _tickets_left(s: Services, batch_ids: list[str]) -> int:

@@ -54,6 +54,7 @@ def demo(
 def up() -> None:
     """Everything on one machine: Airflow with its page, the queue with its page; Ctrl-C stops it all."""
     from engine.processes.airflow import Airflow
+    from engine.processes.children import stay
     from engine.processes.ports import free_port
     from engine.services import connect
     from engine.serving.queue_process import QueueProcess
@@ -81,10 +82,7 @@ def up() -> None:
             f"videos from   {source}",
         ):
             console.out.print(line)
-        while True:
-            airflow.check()
-            queue.check()
-            time.sleep(0.5)
+        stay(airflow.check, queue.check)
 
 
 def serve(

@@ -16,7 +16,6 @@ caller passes the MASKLETS_ variables for the tasks.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,7 +27,7 @@ from typing import Self
 from engine.files import InUse, alone, private_file, private_folder
 from engine.processes import airflow_config
 from engine.processes.airflow_client import AirflowClient, AirflowError, AirflowUnreachable
-from engine.processes.children import Child, ChildFailed, end_left, remember, terminate
+from engine.processes.children import Child, ChildFailed, Supervisor, end_left, remember
 from engine.processes.ports import check_port
 from engine.progress import Tell, ignore
 
@@ -86,10 +85,7 @@ class Airflow:
         self._host, self._parallelism, self._gpu_slots = host, parallelism, gpu_slots
         self._environment = dict(environment or {})
         self._tell = tell
-        self._children: dict[str, Child] = {}
-        self._failure: ChildFailed | None = None
-        self._stopping = threading.Event()
-        self._watch: threading.Thread | None = None
+        self._supervisor = Supervisor(tell, self._remember)
         self._held = ExitStack()  # the home, while it runs
         self._client: AirflowClient | None = None
 
@@ -120,12 +116,11 @@ class Airflow:
 
     def pids(self) -> dict[str, int]:
         """The process of each component; also the id of its session."""
-        return {name: child.pid for name, child in self._children.items()}
+        return {name: child.pid for name, child in self._supervisor.children.items()}
 
     def check(self) -> None:
         """Raises ChildFailed if a component died too often. For the loop that waits while Airflow runs."""
-        if self._failure is not None:
-            raise self._failure
+        self._supervisor.check()
 
     def start(self, timeout_s: float = 300.0) -> None:
         """Starts every component and waits until the DAGs are parsed.
@@ -133,7 +128,6 @@ class Airflow:
         First ends what a killed process left running on this home. Leaves nothing running if it fails.
         Raises AlreadyRunning, PortTaken, ChildFailed, DagsBroken or NotReady.
         """
-        self._failure = None
         private_folder(self.home)
         self._held.enter_context(at_rest(self.home, self._tell))
         self._held.callback(_sessions(self.home).unlink, missing_ok=True)
@@ -146,8 +140,7 @@ class Airflow:
             self._tell("starting Airflow")
             for name, arguments in COMPONENTS.items():
                 self._spawn(name, arguments)
-            self._watch = threading.Thread(target=self._keep_alive, name="airflow-watch", daemon=True)
-            self._watch.start()
+            self._supervisor.watch()
             self._wait(lambda: self._alive(since), "Airflow is not healthy", deadline)
             self._tell("reading the DAGs")
             self._wait(lambda: self._parsed(since), "the DAGs are not parsed", deadline)
@@ -160,25 +153,16 @@ class Airflow:
 
         Tasks that still run after `grace_s` seconds are killed, and run again after the next start.
         """
-        self._stopping.set()
+        children = self._supervisor.children
+        others = [child for name, child in children.items() if name != "api-server"]
+        server = [child for name, child in children.items() if name == "api-server"]
         try:
-            if self._watch is not None:
-                self._watch.join()
-            terminate([child for name, child in self._children.items() if name != "api-server"], grace_s)
-            # the API server is the last, so that ending tasks can report
-            terminate([child for name, child in self._children.items() if name == "api-server"], 5.0)
+            self._supervisor.end((others, grace_s), (server, 5.0))  # in this order: ending tasks report to the server
         finally:
-            if self._watch is not None:
-                self._watch.join()  # a component that it started during a Ctrl-C is killed too
-            for child in self._children.values():
-                child.kill()
-            self._children.clear()
-            self._watch = None
             if self._client is not None:
                 self._client.close()
                 self._client = None
             self._held.close()
-            self._stopping.clear()
 
     # -- starting
 
@@ -196,7 +180,7 @@ class Airflow:
             raise NotReady(f"Airflow's database was not ready in time: {child.last_line()}")
         if status:
             raise ChildFailed(f"airflow db migrate ended with {status}: {child.last_line()}")
-        del self._children["db-migrate"]
+        del self._supervisor.children["db-migrate"]
         stamp.write_text(now)
 
     def _spawn(self, name: str, arguments: Sequence[str]) -> Child:
@@ -211,13 +195,11 @@ class Airflow:
         )
         command = [sys.executable, "-m", "airflow", *arguments]
         child = Child(name, command, log=self.home / "logs" / f"{name}.log", environment=variables)
-        child.start()
-        self._children[name] = child
-        self._remember()
+        self._supervisor.start(child)
         return child
 
     def _remember(self) -> None:
-        remember(list(self._children.values()), _sessions(self.home))
+        remember(list(self._supervisor.children.values()), _sessions(self.home))
 
     def _wait(self, ready: Callable[[], bool], otherwise: str, deadline: float) -> None:
         while True:
@@ -241,17 +223,6 @@ class Airflow:
         if broken := self.client.import_errors(since):
             raise DagsBroken("; ".join(broken))
         return self.client.parsed(since) >= set(DAG_IDS)
-
-    def _keep_alive(self) -> None:
-        """Restarts components that die, until one of them dies too often."""
-        while not self._stopping.wait(1.0):
-            try:
-                for child in self._children.values():
-                    if child.restart_if_dead(self._tell):
-                        self._remember()
-            except ChildFailed as failure:
-                self._failure = failure
-                return
 
 
 @contextmanager

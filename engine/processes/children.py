@@ -1,4 +1,4 @@
-"""Child processes: each runs in a session of its own, writes to a log file and is started again when it dies.
+"""Child processes: each runs in a session of its own and writes to a log file; a supervisor restarts those that die.
 
 A session is killed as a whole, because what a child started may outlive the child there: the tasks of a dead Airflow
 scheduler run on, and a new scheduler would run them a second time.
@@ -17,11 +17,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -30,6 +32,7 @@ from engine.progress import Tell
 
 MAX_DEATHS = 5  # of one child within DEATHS_S; then it is not started again
 DEATHS_S = 300.0
+LOOK_S = 0.5  # between two looks at the children
 
 
 class ChildFailed(Exception):
@@ -131,6 +134,78 @@ class Child:
         """The last line of the log, with the name of the log file."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return f"{lines[-1] if lines else 'no output'} (see {self.log})"
+
+
+class Supervisor:
+    """Restarts children that die, in a thread, until one of them dies too often.
+
+    tell: gets one line about each restart.
+    changed: called when a child was started or restarted, so that its session can be remembered.
+    """
+
+    def __init__(self, tell: Tell, changed: Callable[[], None] = lambda: None) -> None:
+        self.children: dict[str, Child] = {}  # by name
+        self._tell, self._changed = tell, changed
+        self._failure: ChildFailed | None = None
+        self._stopping = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def start(self, child: Child) -> None:
+        """Starts a child. A child that dies before `watch` is called stays dead."""
+        child.start()
+        self.children[child.name] = child
+        self._changed()
+
+    def watch(self) -> None:
+        """Restarts children that die from now on."""
+        self._failure = None
+        self._watcher = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._watcher.start()
+
+    def check(self) -> None:
+        """Raises ChildFailed if a child died too often. For the loop that waits while the children run."""
+        if self._failure is not None:
+            raise self._failure
+
+    def end(self, *groups: tuple[Sequence[Child], float]) -> None:
+        """Ends all children: asks each group to end and waits for its seconds, then kills what is left.
+
+        Can be repeated. A second Ctrl-C kills all of them at once.
+        """
+        self._stopping.set()
+        try:
+            self._join()
+            for children, grace_s in groups:
+                terminate(children, grace_s)
+        finally:
+            self._join()  # a child that was started during a Ctrl-C is killed too
+            for child in self.children.values():
+                child.kill()
+            self.children.clear()
+            self._watcher = None
+            self._stopping.clear()
+
+    def _join(self) -> None:
+        if self._watcher is not None:
+            self._watcher.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_S):
+            try:
+                for child in self.children.values():
+                    if child.restart_if_dead(self._tell):
+                        self._changed()
+            except ChildFailed as failure:
+                self._failure = failure
+                return
+
+
+def stay(*checks: Callable[[], None]) -> NoReturn:
+    """Waits while children run, until one of these `check` functions raises or Ctrl-C comes."""
+    while True:
+        for check in checks:
+            check()
+        time.sleep(LOOK_S)
 
 
 def terminate(children: Sequence[Child], grace_s: float) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 import httpx
 
 from engine.files import private_folder
-from engine.processes.children import Child, ChildFailed, environment_without, terminate
+from engine.processes.children import Child, ChildFailed, Supervisor, environment_without
 from engine.processes.ports import check_port
 from engine.progress import Tell, ignore
 from engine.settings import Settings
@@ -21,14 +21,14 @@ GRACE_S = 10.0  # that the queue has to end by itself
 class QueueProcess:
     """The queue of these settings. A context manager: entering starts it and waits until it answers, leaving ends it.
 
-    It also ends when this process is killed.
+    A queue that dies is started again. It also ends when this process is killed.
 
     deliver: False leaves drained batches to the caller.
     tell: gets one line about each restart.
     """
 
     def __init__(self, settings: Settings, *, deliver: bool = True, tell: Tell = ignore) -> None:
-        self._settings, self._tell = settings, tell
+        self._settings, self._supervisor = settings, Supervisor(tell)
         self._child = Child(
             "the queue",
             [sys.executable, "-m", "engine.cli", "serve", "--with-parent", *([] if deliver else ["--no-deliver"])],
@@ -41,8 +41,9 @@ class QueueProcess:
         check_port(self._settings.queue.host, self._settings.queue.port)
         private_folder(self._settings.home)  # before the log is made there
         try:
-            self._child.start()
+            self._supervisor.start(self._child)
             self._wait_until_up()
+            self._supervisor.watch()
         except BaseException:
             self.stop()
             raise
@@ -57,15 +58,12 @@ class QueueProcess:
         return self._child.pid
 
     def check(self) -> None:
-        """Starts the queue again if it died. Raises ChildFailed if it dies again and again."""
-        self._child.restart_if_dead(self._tell)
+        """Raises ChildFailed if the queue died too often. For the loop that waits while it runs."""
+        self._supervisor.check()
 
     def stop(self) -> None:
         """Ends the queue; can be repeated."""
-        try:
-            terminate([self._child], GRACE_S)
-        finally:
-            self._child.kill()
+        self._supervisor.end(([self._child], GRACE_S))
 
     def _wait_until_up(self) -> None:
         deadline = time.monotonic() + START_S

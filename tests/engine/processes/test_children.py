@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.processes.children import Child, ChildFailed, environment_without, terminate
+from engine.processes.children import Child, ChildFailed, Supervisor, environment_without, stay, terminate
 from engine.progress import ignore
 
 pytestmark = pytest.mark.server
@@ -47,6 +47,27 @@ def test_a_child_that_dies_is_restarted_four_times_and_then_given_up_with_its_la
     with pytest.raises(ChildFailed, match=r"the child died 5 times \(3\): the reason \(see .*child.log\)"):
         child.restart_if_dead(told.append)
     assert told == ["the child died (3); starting it again"] * 4
+
+
+def test_a_supervisor_restarts_what_dies_until_that_is_too_often_and_ends_the_others(tmp_path: Path) -> None:
+    told: list[str] = []
+    changes: list[int] = []
+    supervisor: Supervisor = Supervisor(told.append, lambda: changes.append(len(supervisor.children)))
+    dying, living = python(tmp_path, "raise SystemExit(3)"), python(tmp_path, SLEEPS)
+    living.name = "the other"
+    try:
+        supervisor.start(dying)
+        supervisor.start(living)
+        assert dying.wait(60) == 3 and told == [], "before `watch` it stays dead"
+        supervisor.watch()
+        with pytest.raises(ChildFailed, match="the child died 5 times"):
+            stay(supervisor.check)
+        assert told == ["the child died (3); starting it again"] * 4
+        assert changes == [1, 2, 2, 2, 2, 2]
+        assert living.status() is None
+    finally:
+        supervisor.end(([dying, living], 10.0))
+    assert living.status() == -15 and supervisor.children == {}
 
 
 def test_a_restart_kills_what_the_dead_child_left_in_its_session(tmp_path: Path) -> None:
