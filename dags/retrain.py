@@ -30,8 +30,8 @@ def start(params=None) -> str:
         if release is None:
             raise AirflowSkipException(f"no round is due ({summary})")
         log.info("a round starts on %s (%s)", release, summary)
-        budget = {name: params[name] for name in ("steps", "lr", "parts", "seed")}
-        return starting.start(s, release, **budget)
+        budget = starting.Budget(**{name: params[name] for name in ("steps", "lr", "parts", "seed")})
+        return starting.start(s, release, budget)
 
 
 @task(pool=GPU)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from engine.progress import Progress, Tell, ignore
 from engine.rounds import campaign, record, retraining, starting
+from engine.rounds.starting import Budget
 from engine.services import Services
 from engine.stages import batches, ingest, propose, publish, review, trouble
 from engine.stages.batches import BatchStage
-from model.parameter_groups import TrainedParts
 from storage.errors import first_line
 
 if TYPE_CHECKING:
@@ -54,11 +54,8 @@ class Stage:
 def retrain(
     s: Services,
     release: str,
+    budget: Budget = Budget(),  # noqa: B008  frozen
     *,
-    steps: int | None = None,
-    lr: float | None = None,
-    parts: TrainedParts | None = None,
-    seed: int = 1,
     progress: Progress | None = None,
     tell: Tell = ignore,
 ) -> record.RoundResult:
@@ -68,7 +65,7 @@ def retrain(
         if progress:
             progress(at.step, at.steps, f"loss {at.losses['total']:.3f}")
 
-    round_id = starting.start(s, release, steps=steps, lr=lr, parts=parts, seed=seed)
+    round_id = starting.start(s, release, budget)
     retraining.train(s, round_id, report)
     tell("evaluating on the held-out videos")
     retraining.evaluate(s, round_id)

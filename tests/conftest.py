@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import tiers
+from tests.storage.rows import make_masklet, make_video
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads in each of two processes slow two cores down
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts a background job with Ctrl-C ignored
@@ -29,6 +30,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(getattr(pytest.mark, tiers.tier_of(item)))
+
+
+@pytest.fixture
+def video():
+    """Makes a valid row of the table `videos`."""
+    return make_video
+
+
+@pytest.fixture
+def masklet():
+    """Makes a valid row of the table `masklets`."""
+    return make_masklet
 
 
 HEAVY = pytest.StashKey[set[str]]()  # the heavy libraries that processes of this run imported

@@ -77,11 +77,12 @@ def train(
 
 def _train_round(settings: Settings, release: str | None, changes: dict[str, Any], as_json: bool) -> None:
     from engine import loop
+    from engine.rounds.starting import Budget
     from engine.services import connect
 
     with connect(settings) as s, console.bar("training") as bar:
         chosen = release or newest(s.blobs)
-        result = loop.retrain(s, chosen, **changes, progress=bar, tell=console.print_dim)
+        result = loop.retrain(s, chosen, Budget(**changes), progress=bar, tell=console.print_dim)
     if as_json:
         console.print_json(result)
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from storage import releases
 from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, picture_folder, sav, sav_frames
-from storage.formats.picture_folder import PictureReader
+from storage.formats.picture_folder import PictureReader, PictureVideo
 from storage.records import FPS, STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.source_reader import SourceReader
@@ -151,30 +152,32 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
 def _of_davis(root: Path, name: str, split: str) -> LabelledVideo:
     """Objects are named by their number. Edits are unknown."""
     clip = davis.open_video(root, name, split)
-    return LabelledVideo(
-        video_id=name,
-        split=split,
-        height=clip.height,
-        width=clip.width,
-        frame_count=len(clip.pictures),
-        frame_idx=tuple(frame_idx for frame_idx, _ in clip.annotations),
-        objects={str(n): of for n, of in sorted(clip.masks().items())},
-        edits={},
-        frames=partial(PictureReader, name, clip.pictures),
-    )
+    objects = {str(n): of for n, of in sorted(clip.masks().items())}
+    return _of_pictures(name, split, clip, [frame_idx for frame_idx, _ in clip.annotations], objects)
 
 
 def _of_sav_frames(root: Path, name: str, split: str) -> LabelledVideo:
     """Objects are named by their folder. Edits are unknown."""
     clip = sav_frames.open_video(root, name)
+    return _of_pictures(name, split, clip, clip.frame_idx, clip.masks())
+
+
+def _of_pictures(
+    name: str,
+    split: str,
+    clip: PictureVideo,
+    frame_idx: Sequence[int],
+    objects: Mapping[str, Mapping[int, bytes]],
+) -> LabelledVideo:
+    """A video that is a folder of pictures. frame_idx: its annotated frames.  objects: name -> frame -> counts."""
     return LabelledVideo(
         video_id=name,
         split=split,
         height=clip.height,
         width=clip.width,
         frame_count=len(clip.pictures),
-        frame_idx=clip.frame_idx,
-        objects=clip.masks(),
+        frame_idx=tuple(frame_idx),
+        objects=objects,
         edits={},
         frames=partial(PictureReader, name, clip.pictures),
     )

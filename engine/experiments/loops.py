@@ -127,7 +127,7 @@ def learn(s: Services, release: str, seed: int) -> tuple[Checkpoint, record.Roun
     A release has one round here: a second call continues it.
     """
     begun = [each.round_id for each in record.all_of(s) if each.release == release]
-    round_id = begun[0] if begun else starting.start(s, release, seed=seed)
+    round_id = begun[0] if begun else starting.start(s, release, starting.Budget(seed=seed))
     retraining.train(s, round_id)
     retraining.evaluate(s, round_id)
     return record.checkpoint_of(s, round_id), retraining.decide(s, round_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
@@ -28,6 +28,16 @@ PERMANENT_ERRORS = (NoSuchRelease, NothingToTrainOn, NothingHeldOut)  # of `star
 
 SOME_PX = 256  # stands for the parent's image size, which is known once the parent is loaded
 FRAMES = 6  # annotated frames of a training clip, as the recipe `quick` has it
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the caller of a round chooses. None: as `rounds` in the settings says."""
+
+    steps: int | None = None
+    lr: float | None = None
+    parts: TrainedParts | None = None  # which weights change
+    seed: int = 1
 
 
 def due(s: Services) -> str | None:
@@ -61,22 +71,14 @@ def due(s: Services) -> str | None:
     return newest.name
 
 
-def start(
-    s: Services,
-    release: str,
-    *,
-    steps: int | None = None,
-    lr: float | None = None,
-    parts: TrainedParts | None = None,
-    seed: int = 1,
-) -> str:
+def start(s: Services, release: str, budget: Budget = Budget()) -> str:  # noqa: B008  frozen
     """Pins everything that a round depends on and returns its id. The same inputs give the same round.
 
     Checks everything before it writes.
     Raises NoSuchRelease, NothingToTrainOn, NothingHeldOut; ValueError for an invalid number.
     """
     trained_on = releases.load(s.blobs, release)
-    begun = _round(s, trained_on, steps, lr, parts, seed)
+    begun = _round(s, trained_on, budget)
     recipes.of_round(begun, begun.image_size or SOME_PX)  # raises ValueError for an invalid number
     _check_release(trained_on)
     s.blobs.create(f"rounds/{begun.round_id}/start.json", json.dumps(asdict(begun), indent=1).encode())
@@ -94,14 +96,7 @@ def _check_release(release: Release) -> None:
         )
 
 
-def _round(
-    s: Services,
-    release: Release,
-    steps: int | None = None,
-    lr: float | None = None,
-    parts: TrainedParts | None = None,
-    seed: int = 1,
-) -> Round:
+def _round(s: Services, release: Release, budget: Budget = Budget()) -> Round:  # noqa: B008  frozen
     """The round that would start now."""
     parent, chosen = s.checkpoint(), s.settings.rounds
     pinned = Round(
@@ -111,9 +106,9 @@ def _round(
         parent=parent.name,
         parent_key=parent.key,
         parent_round=parent.round,
-        steps=chosen.steps if steps is None else steps,
-        lr=chosen.lr if lr is None else float(lr),
-        seed=seed,
+        steps=chosen.steps if budget.steps is None else budget.steps,
+        lr=chosen.lr if budget.lr is None else float(budget.lr),
+        seed=budget.seed,
         image_size=chosen.image_size,
         masklets=_count(release, "train"),
         min_gain=chosen.min_gain,
@@ -123,7 +118,7 @@ def _round(
         max_forgotten=chosen.max_forgotten,
         general=chosen.general or (MICRO if s.settings.model.checkpoint == MICRO else None),
         replay=chosen.replay,
-        parts=parts or chosen.parts,
+        parts=budget.parts or chosen.parts,
     )
     return replace(pinned, round_id=f"round-{pinned.number:03d}-{content_id(repr(pinned), length=8)}")
 

@@ -263,7 +263,7 @@ def test_a_person_decides_in_airflow_whether_a_round_that_passed_is_promoted(
     release_of(s, "release-0001")
     rejected = (1, "Reject", "skipped", "rejected by a person in Airflow")
     for seed, option, decision, reason in (rejected, (2, "Approve", "success", "approved by lea")):
-        round_id = measured(s, starting.start(s, "release-0001", seed=seed))
+        round_id = measured(s, starting.start(s, "release-0001", starting.Budget(seed=seed)))
         with person_in_airflow(option) as asked:
             state, tasks = states(bag, "retrain", release="release-0001", seed=seed)
         assert (state, tasks["approve"], tasks["approved"]) == ("success", ["success"], [decision])

@@ -114,7 +114,7 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     s, batch_id = queue, proposed
     simulated_people.work(s, people, policy=ANYTHING)
     review.collect(s, batch_id)
-    round_id = starting.start(s, publish.publish_batch(s, batch_id), steps=1)
+    round_id = starting.start(s, publish.publish_batch(s, batch_id), starting.Budget(steps=1))
     retraining.train(s, round_id)
     measured(s, round_id, gain=0.4)
     assert retraining.decide(s, round_id).promoted

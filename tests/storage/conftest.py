@@ -13,7 +13,6 @@ from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
 from storage.tables import Tables
-from tests.storage.rows import make_masklet, make_video
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,3 @@ def disk(tmp_path: Path) -> LocalBlobs:
 def tables(tmp_path: Path) -> Iterator[Tables]:
     with Tables.open(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "root" / "warehouse")) as opened:
         yield opened
-
-
-@pytest.fixture
-def video():
-    return make_video
-
-
-@pytest.fixture
-def masklet():
-    return make_masklet

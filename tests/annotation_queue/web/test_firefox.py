@@ -15,6 +15,7 @@ from annotation_queue.records import State
 from annotation_queue.tickets.store import TicketStore
 from benchmarks.firefox import Tab, installed, started
 from storage.records import STRIDE, Verdict
+from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import (
     BLOCK,
     HEIGHT,
@@ -30,8 +31,6 @@ from tests.annotation_queue.synthetic_queue import (
     track_ticket,
     verify_tickets,
 )
-
-FRAMES = 156
 
 # Where a position is on the timeline, and a pixel of the video on the screen: px of the viewport.
 ON_TIMELINE = """

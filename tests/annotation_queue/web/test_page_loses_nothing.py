@@ -20,6 +20,14 @@ from tests.annotation_queue.synthetic_queue import (
 )
 
 
+def propagate_a_click(page):
+    """A click on the disc of frame 8, and its propagation both ways, which is still on its way afterwards."""
+    page.point(*centre(8))
+    page.settled()
+    page.press("y")
+    page.until(lambda: "Propagating" in page.text("#badges"))
+
+
 def test_an_answer_given_without_a_connection_arrives_later(verifying, tickets):
     page = verifying(2)
     page.until(lambda: len(json.loads(page.tab.evaluate("sessionStorage.getItem('masklets.holds')"))) == 2)
@@ -127,10 +135,7 @@ def corrects_through(chromium, uri, kill, start):
         page = Page(context, server.url)
         page.log_in("ann")
         page.correcting(8)
-        page.point(*centre(8))
-        page.settled()
-        page.press("y")
-        page.until(lambda: "Propagating" in page.text("#badges"))
+        propagate_a_click(page)
         kill(server)
         page.press("f")  # work goes on
         page.until(lambda: "kept here" in page.text("#save"))
@@ -167,10 +172,7 @@ def test_a_killed_database_costs_an_annotator_nothing(chromium, postgres_server)
 def test_a_reload_in_the_middle_of_a_propagation_finishes_it(correcting, open_page, tickets):
     open_page.model.frame_s = 0.05
     page = correcting(8)
-    page.point(*centre(8))
-    page.settled()
-    page.press("y")
-    page.until(lambda: "Propagating" in page.text("#badges"))
+    propagate_a_click(page)
     page.tab.reload()
     page.correcting(8)
     page.settled()
@@ -290,10 +292,7 @@ def test_a_take_back_whose_answer_is_lost_happens_once(verifying, tickets):
 def test_a_second_tab_leaves_the_first_ones_work_alone_until_that_is_closed(correcting, open_page, tickets):
     open_page.model.frame_s = 0.1
     page = correcting(8)
-    page.point(*centre(8))
-    page.settled()
-    page.press("y")
-    page.until(lambda: "Propagating" in page.text("#badges"))
+    propagate_a_click(page)
     second = Page(page.context, page.url)
     second.shows("message")  # there is nothing else to correct
     page.settled()

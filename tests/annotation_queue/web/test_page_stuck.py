@@ -11,16 +11,21 @@ LONG = (
 )
 
 
+def on_the_leads_page(open_page):
+    page = open_page()
+    page.log_in("lea")
+    page.shows("message")
+    page.tab.goto(f"{page.url}/web/lead.html")
+    return page
+
+
 def test_a_lead_reads_what_is_stuck_and_no_text_leaves_its_row(open_page, stuck):
     stuck += [
         Stuck(batch_id="", stage="ingest", error="s3://raw/videos: the bucket does not answer", since=1764400000.0),
         Stuck(batch_id=BATCH, stage="publish", error=LONG, since=1764300000.0),
         Stuck(batch_id="0" * 16, stage="auto-masklets", error="<b>CUDA</b> out of memory", since=1764390000.0),
     ]
-    page = open_page()
-    page.log_in("lea")
-    page.shows("message")
-    page.tab.goto(f"{page.url}/web/lead.html")
+    page = on_the_leads_page(open_page)
     rows = page.tab.locator("#stuck tbody tr")
     page.until(lambda: rows.count() == 3)
     cells = [rows.nth(i).locator("td").all_inner_texts() for i in range(3)]
@@ -36,10 +41,7 @@ def test_a_lead_reads_what_is_stuck_and_no_text_leaves_its_row(open_page, stuck)
 
 
 def test_the_leads_page_says_that_nothing_is_stuck(open_page):
-    page = open_page()
-    page.log_in("lea")
-    page.shows("message")
-    page.tab.goto(f"{page.url}/web/lead.html")
+    page = on_the_leads_page(open_page)
     page.until(lambda: page.text("#stuck") == "No stage fails.")
     assert not page.tab.locator("#campaign-title").is_visible()  # no campaign is planned
 
@@ -60,10 +62,7 @@ def test_a_lead_reads_where_the_campaign_stands(open_page, plan):
                 planned_retrainings=planned_retrainings,
             )
         )
-    page = open_page()
-    page.log_in("lea")
-    page.shows("message")
-    page.tab.goto(f"{page.url}/web/lead.html")
+    page = on_the_leads_page(open_page)
     rows = page.tab.locator("#campaign tbody tr")
     page.until(lambda: rows.count() == 3)
     assert [rows.nth(i).locator("td").all_inner_texts() for i in range(3)] == [

@@ -42,7 +42,7 @@ def test_a_round_without_a_decision_runs_while_a_process_holds_it_and_is_stopped
 )
 def test_a_round_with_an_invalid_number_is_refused_and_not_recorded(s, true_release, numbers):
     with pytest.raises(ValueError, match="lr|steps|seed") as refused:
-        starting.start(s, true_release.name, **numbers)
+        starting.start(s, true_release.name, starting.Budget(**numbers))
     assert "\n" not in str(refused.value) and record.ids(s) == []
 
 

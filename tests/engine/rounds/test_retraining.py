@@ -19,7 +19,7 @@ def test_a_round_is_refused_under_torchrun_whose_processes_would_wait_for_each_o
 
 
 def test_a_checkpoint_takes_only_the_place_of_the_one_it_was_measured_against(s, true_release):
-    a, b = (measured(s, starting.start(s, true_release.name, seed=seed)) for seed in (1, 2))
+    a, b = (measured(s, starting.start(s, true_release.name, starting.Budget(seed=seed))) for seed in (1, 2))
     assert retraining.decide(s, a).promoted
     second = retraining.decide(s, b)
     assert not second.promoted and a in second.reasons[0]

@@ -13,7 +13,7 @@ def chain(s, true_release):
     """Three rounds, each trained from the one before."""
     found = []
     for seed in (1, 2, 3):
-        round_id = measured(s, starting.start(s, true_release.name, seed=seed))
+        round_id = measured(s, starting.start(s, true_release.name, starting.Budget(seed=seed)))
         assert retraining.decide(s, round_id).promoted
         found.append(round_id)
     return found
@@ -55,7 +55,7 @@ def test_a_killed_rollback_is_finished_and_goes_no_further(s, chain, monkeypatch
 
 def test_the_next_round_starts_from_the_checkpoint_that_serves(s, chain, true_release):
     rollback(s, chain[0])
-    begun = record.start_of(s, starting.start(s, true_release.name, seed=9))
+    begun = record.start_of(s, starting.start(s, true_release.name, starting.Budget(seed=9)))
     assert (begun.parent, begun.number) == (chain[0], 2)
     assert retraining.decide(s, measured(s, begun.round_id)).promoted
     assert s.checkpoint().name == begun.round_id

@@ -16,7 +16,7 @@ def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, true_release):
     due = starting.due(s)
     assert due is not None and due == true_release.name
     assert loop.find_waiting(s).pending["release"] == [true_release.name]
-    by_hand = starting.start(s, true_release.name, seed=9)
+    by_hand = starting.start(s, true_release.name, starting.Budget(seed=9))
     round_id = starting.start(s, due)
     larger = release_of(s, "release-0002")
     assert starting.due(s) == due

@@ -53,6 +53,6 @@ def test_no_recipe_of_micro_draws_from_a_domain():
     """Neither the module that made `micro` nor the modules that it draws with import a domain."""
     assert micro_clips.HELD_OUT_SEEDS < HELD_OUT
     for module in (micro, micro_clips, rendering, objects, scene, textures):
-        tree = ast.parse(Path(module.__file__).read_text())
+        tree = ast.parse(Path(module.__file__ or "").read_text())
         imported = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
         assert not [module for module in imported if "domains" in module]
