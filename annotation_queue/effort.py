@@ -1,4 +1,4 @@
-"""What an annotator's operations cost: clicks, clicked frames and edited frames. Pure."""
+"""What an annotator did, counted from the operations: clicks, clicked frames and edited frames. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long work tells its caller how far it is: two kinds of callable, which the command line and the demo give.
+"""Progress of long work: two kinds of callable by which it reports to its caller, such as the command line.
 
 Knows nothing about terminals.
 """

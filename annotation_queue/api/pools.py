@@ -1,4 +1,4 @@
-"""Threads of their own for slow work that anybody may cause, so that it does not take those of all other requests."""
+"""Separate threads for slow work, such as hashing passwords, so that it does not block all other requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose turn it is at the model: one thread that takes the steps of everybody's jobs.
+"""Whose request the model works on next: one thread runs the steps of all jobs.
 
 Clicks come first, then propagations, one step of each in turn, then embeddings that are computed ahead. So no work
 waits longer than one step of less urgent work. Knows nothing about masks, tickets or the model: a job is a generator.

@@ -1,4 +1,4 @@
-"""Gold: tickets whose answer is known, mixed into people's claims and scored when they are finished.
+"""Gold: tickets whose answer is known, mixed into people's claims and compared with it when they are finished.
 
 A gold ticket is a row of `gold`. A person who gets one gets their own copy in `tickets`. The copy stays reserved for
 them and otherwise looks like any ticket, also to the page. A copy is not counted in its batch, settles nothing

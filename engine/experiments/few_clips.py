@@ -1,4 +1,4 @@
-"""Training clips of a domain with a given number of true masklets, to see what a label buys."""
+"""Training clips of a domain with a given number of true masklets, to measure what more of them improve."""
 
 from __future__ import annotations
 

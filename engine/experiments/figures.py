@@ -1,4 +1,4 @@
-"""What a labelled batch took and gave: people's work, the candidates that they accepted, alignment with phase 1.
+"""The figures of a labelled batch: people's work, the candidates that they accepted, alignment with phase 1.
 
 Only reads the store.
 """

@@ -160,7 +160,7 @@ def fitted(
 
 
 def of_round(begun: Round, image_size: int) -> Recipe:
-    """The recipe of a round: `brief` with the round's steps, rate, seed and parts, at this image size (px).
+    """The recipe of a round: `quick` with the round's steps, rate, seed and parts, at this image size (px).
 
     Raises ValueError, in one line, for an invalid number.
     """

@@ -40,9 +40,9 @@ def to_open(s: Services) -> list[str]:
 def open_batch(s: Services, batch_id: str, phase: str) -> int:
     """Opens a ticket for every valid candidate of a batch and returns the batch's number of tickets.
 
-    A candidate gets a verify ticket. If the settings say that held-out videos are masked by hand, a candidate of a
-    held-out video gets a track ticket of phase 1 instead: it only points to the object, and an annotator masks every
-    frame, so that no model shapes the masks that models are evaluated on. The same holds for objects that people add.
+    A candidate gets a verify ticket. With `review.held_out_by_hand`, a candidate of a held-out video gets a track
+    ticket of phase 1 instead: it only points to the object, and an annotator masks every frame. So no model shapes the
+    masks that measure models. The same holds for objects that people add.
     A candidate that is not valid is quarantined. Where the settings allow it, the verifier orders the verify tickets
     and decides some of them.
 

@@ -1,4 +1,4 @@
-"""What the pipeline is stuck at: the stage that fails, the batch it works on, its error, and since when.
+"""Where the pipeline is stuck: the stage that fails, the batch it works on, its error, and since when.
 
 Each stage records its failure in the store, and removes the record when it succeeds. `stats`, `doctor`, `validate` and
 the lead's page read the records. Knows no stage and retries nothing.

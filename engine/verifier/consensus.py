@@ -1,4 +1,4 @@
-"""Which verdict holds where several people judged a candidate: weighs each person by how reliable they are.
+"""One verdict from those of several people about a candidate: the verdicts of reliable people count more.
 
 Source: Dawid and Skene 1979, as crowd-kit implements it.
 """
