@@ -16,10 +16,18 @@ import av.container
 import av.error
 import av.video.frame
 import av.video.stream
-import numpy as np
 
 from storage.records import FPS, Refusal
-from storage.source_file import Refused, is_encrypted, opened, packets_of, spanned_s, timed
+from storage.source_file import (
+    Refused,
+    frame_count_at_24,
+    is_encrypted,
+    is_variable,
+    opened,
+    packets_of,
+    spanned_s,
+    timed,
+)
 from storage.upright import ShapeChanged, Upright, deinterlaced, tone_curve, upright_hw
 from storage.video import BT709, encode, libav_message
 from storage.wording import counted
@@ -51,6 +59,7 @@ class Normalised:
     rotation: int  # degrees clockwise that were applied
     changes: tuple[str, ...]  # what was done to the picture and its times, such as "deinterlaced"
     timestamps: tuple[float, ...]  # (frame_count,) s from the first source frame, of the one that is shown
+    source_s: tuple[float, ...]  # (N,) s from the first source frame, of every frame that was decoded, ascending
 
 
 def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> Normalised:
@@ -100,10 +109,11 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
         frame_count=len(output_times),
         duration_s=len(output_times) / FPS,
         source_fps=intervals / (source_times[-1] - source_times[0]),
-        variable_rate=_is_variable(source_times),
+        variable_rate=is_variable(source_times),
         rotation=rotation,
         changes=tuple(sorted(damage.changes)),
         timestamps=tuple(round(time_s, 6) for time_s in output_times),
+        source_s=tuple(damage.source_s),
     )
 
 
@@ -112,6 +122,7 @@ class _Damage:
     """What decoding shows of a file. Counts what went wrong: one broken packet is no reason to refuse a video."""
 
     changes: set[str] = field(default_factory=set)
+    source_s: list[float] = field(default_factory=list)  # of every decoded frame, also of those that are skipped
     begins_s: float | None = None  # time of the first keyframe, before which nothing can be decoded
 
     packets: int = 0
@@ -178,6 +189,7 @@ def _checked(
         if start_s is None:
             start_s = at_s
         time_s = at_s - start_s
+        damage.source_s.append(max(time_s, last_s, 0.0))
         if time_s <= last_s:
             damage.repeated += 1  # shown twice, or the clock went back, as in two files that were joined
             continue
@@ -237,15 +249,6 @@ def _announced_s(container: av.container.InputContainer, stream: av.video.stream
     return None
 
 
-def _is_variable(times: Sequence[float]) -> bool:
-    """Whether frame intervals differ by more than a tenth of their median. Rounding to milliseconds differs by less."""
-    if len(times) < 3:
-        return False
-    intervals = np.diff(np.asarray(times))
-    middle = float(np.median(intervals))
-    return bool(np.abs(intervals - middle).max() > max(0.1 * middle, 0.0021))
-
-
 def _at_constant_rate(
     shown: Iterator[_Shown], source_times: list[float]
 ) -> Iterator[tuple[av.video.frame.VideoFrame, float]]:
@@ -265,7 +268,7 @@ def _at_constant_rate(
         before = now
     if before is None:
         return
-    count = max(1, round(spanned_s(source_times) * FPS))
+    count = frame_count_at_24(source_times)
     while k < count:
         yield before.frame, before.time_s
         k += 1

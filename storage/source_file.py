@@ -16,7 +16,9 @@ import av.container
 import av.error
 import av.video.frame
 import av.video.stream
+import numpy as np
 from av.stream import Disposition
+from numpy.typing import NDArray
 
 from storage.reader import VideoError
 from storage.records import FPS, Refusal
@@ -143,3 +145,25 @@ def spanned_s(times: Sequence[float]) -> float:
     if len(times) < 2:
         return 0.0
     return (times[-1] - times[0]) * len(times) / (len(times) - 1)
+
+
+def frame_count_at_24(times: Sequence[float]) -> int:
+    """The number of frames of the video at 24 fps. times: s, ascending."""
+    return max(1, round(spanned_s(times) * FPS))
+
+
+def nearest_frames(times: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """For each of `count` frames at 24 fps, the source frame nearest to it; of two, the earlier.
+
+    times: (N,) s from the first source frame, strictly ascending. Returns (count,) positions in `times`.
+    """
+    return np.searchsorted((times[:-1] + times[1:]) / 2 + 1e-9, np.arange(count) / FPS)
+
+
+def is_variable(times: Sequence[float]) -> bool:
+    """Whether frame intervals differ by more than a tenth of their median. Rounding to milliseconds differs by less."""
+    if len(times) < 3:
+        return False
+    intervals = np.diff(np.asarray(times))
+    middle = float(np.median(intervals))
+    return bool(np.abs(intervals - middle).max() > max(0.1 * middle, 0.0021))

@@ -25,8 +25,8 @@ from cachetools import LRUCache, cached
 
 from storage.pixels import Rgb
 from storage.reader import CachedReader, FrameUnreadable
-from storage.records import FPS, Refusal
-from storage.source_file import NO_DISPLAY_TIMES, Refused, opened, packets_of, spanned_s, timed
+from storage.records import Refusal
+from storage.source_file import NO_DISPLAY_TIMES, Refused, frame_count_at_24, nearest_frames, opened, packets_of, timed
 from storage.upright import Upright, deinterlaced, upright_hw
 from storage.video import libav_message
 
@@ -38,6 +38,7 @@ class _Timeline:
     ticks: tuple[int, ...]  # (T,) ascending
     keyframes: tuple[int, ...]  # those that the decoder can start from, ascending
     source: tuple[int, ...]  # (frame count at 24 fps,) position in `ticks` of each frame
+    times_s: tuple[float, ...]  # (N,) ascending, from the first frame: of each frame, also of two with one time
 
 
 class SourceReader(CachedReader):
@@ -49,6 +50,7 @@ class SourceReader(CachedReader):
         self._path = path
         self._line = _timeline(path)
         self.frame_count = len(self._line.source)
+        self.source_s = self._line.times_s
         self._open()
         try:
             first = self._find(0)
@@ -150,10 +152,10 @@ def _timeline(path: Path) -> _Timeline:
         raise Refused(Refusal.UNREADABLE, f"{path.name}: no frame decodes")
     ticks = np.unique(np.asarray(shown, np.int64))
     times = (ticks - ticks[0]) * base
-    count = max(1, round(spanned_s(times.tolist()) * FPS))
-    source = np.searchsorted((times[:-1] + times[1:]) / 2 + 1e-9, np.arange(count) / FPS)  # ties: the earlier frame
+    source = nearest_frames(times, frame_count_at_24(times.tolist()))
+    all_times = (np.sort(np.asarray(shown, np.int64)) - ticks[0]) * base
     starts = {int(ticks[0]), *keyframes}
-    return _Timeline(tuple(ticks.tolist()), tuple(sorted(starts)), tuple(source.tolist()))
+    return _Timeline(tuple(ticks.tolist()), tuple(sorted(starts)), tuple(source.tolist()), tuple(all_times.tolist()))
 
 
 def _frames_of(

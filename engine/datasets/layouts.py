@@ -17,7 +17,7 @@ from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, picture_folder, sav, sav_frames
 from storage.formats.picture_folder import PictureReader, PictureVideo
-from storage.records import FPS, STRIDE, Masklet, Video
+from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.source_reader import SourceReader
 from storage.video import FrameReader
@@ -118,22 +118,17 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
         hint = "" if videos else " (`masklets export --media` writes them)"
         raise DatasetError(f"{notes[0]}: {counted(len(videos), 'video')} {name}.mp4, one is needed{hint}")
     with SourceReader(videos[0]) as reader:
-        height, width, count = reader.height, reader.width, reader.frame_count
-    seconds = f"{count / FPS:.2f}"
+        height, width, count, times = reader.height, reader.width, reader.frame_count, reader.source_s
     annotated: tuple[int, ...] | None = None
     objects: dict[str, dict[int, bytes]] = {}
     edits: dict[str, int] = {}
     split = "train"
     for path in notes:
-        for n, row in enumerate(sav.read(path, hw=(height, width))):
-            if abs(row.frame_idx[-1] // STRIDE - (count - 1) // STRIDE) > 1:
-                raise DatasetError(
-                    f"{path}: annotated up to {row.frame_idx[-1] / FPS:.2f} s, the video has {seconds} s"
-                )
+        for n, row in enumerate(sav.read(path, hw=(height, width), source_s=times)):
             if annotated not in (None, row.frame_idx):
                 raise DatasetError(f"{path}: {len(row.frame_idx)} annotated frames, {notes[0].name} has others")
             annotated = row.frame_idx
-            objects[f"{row.kind}-{n}"] = {i: c for i, c in _seen(row).items() if i < count}
+            objects[f"{row.kind}-{n}"] = _seen(row)
             edits[f"{row.kind}-{n}"] = row.edited_frame_count
             split = row.split
     return LabelledVideo(
@@ -142,7 +137,7 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
         height=height,
         width=width,
         frame_count=count,
-        frame_idx=tuple(i for i in annotated or () if i < count),
+        frame_idx=annotated or (),
         objects=objects,
         edits=edits,
         frames=partial(SourceReader, videos[0]),

@@ -6,7 +6,6 @@ modelled, never measured (see `engine.protocols.effort`).
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,9 +25,8 @@ from engine.protocols.effort import modelled_s
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.serving.media import StoredMedia
-from engine.stages import phases
+from engine.stages import admitted, phases
 from storage import parts
-from storage.formats import sav
 from storage.records import Masklet, Verdict, Video
 
 if TYPE_CHECKING:
@@ -234,7 +232,7 @@ class Desk:
             video = self._video(video_id)
             if video.truth_key is None:
                 raise NoTruth(f"video {video_id} ({video.source_uri}) has no ground truth beside it")
-            self._truths[video_id] = sav.from_sav(json.loads(self._s.blobs.read(video.truth_key)), video=video)
+            self._truths[video_id] = admitted.truths(self._s.blobs, video)
         return self._truths[video_id]
 
     def _video(self, video_id: str) -> Video:

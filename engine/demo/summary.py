@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,9 @@ from engine.protocols import first_frame
 from engine.rounds import record
 from engine.rounds.record import RoundResult
 from engine.services import Services
-from engine.stages import batches
+from engine.stages import admitted, batches
 from engine.stages.batches import BatchStage
 from storage import iou, parts
-from storage.formats import sav
 from storage.records import Masklet, Video
 from validation import jf
 
@@ -115,7 +113,7 @@ def against_truth(s: Services, video: Video, rows: Sequence[Masklet]) -> dict[st
     """J and F of each masklet of a video against the true object with the largest IoU; {} without ground truth."""
     if video.truth_key is None:
         return {}
-    truths = sav.from_sav(json.loads(s.blobs.read(video.truth_key)), video=video)
+    truths = admitted.truths(s.blobs, video)
     found = {}
     for row in rows:
         if row.video_id != video.video_id:

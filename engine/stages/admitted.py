@@ -2,7 +2,8 @@
 
     videos/<video_id>/record.json   create-only: the video counts as admitted from here on
                       video.mp4     normalised
-                      frames.json   the source's time of each frame; what was changed, such as "deinterlaced"
+                      frames.json   source_s: the source's time of each frame of video.mp4; all_source_s: of each
+                                    frame of the source; changes: what was changed, such as "deinterlaced"
                       truth.json    ground truth, where the source has it
                       imported      empty: an import has admitted it, so no model proposes for it
                       committed     its batch, which has it for ever
@@ -28,8 +29,9 @@ from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage import parts
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
+from storage.formats import sav
 from storage.normalise import Normalised
-from storage.records import Video, content_id
+from storage.records import Masklet, Video, content_id
 
 _VIDEO = TypeAdapter(Video)
 _UNCOMMITTED = "uncommitted/"
@@ -64,7 +66,8 @@ def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: byt
     if truth is not None:
         blobs.write(f"{here}/truth.json", truth)
     blobs.write(f"{here}/video.mp4", video)
-    blobs.write(f"{here}/frames.json", json.dumps({"source_s": made.timestamps, "changes": made.changes}).encode())
+    times = {"source_s": made.timestamps, "all_source_s": made.source_s, "changes": made.changes}
+    blobs.write(f"{here}/frames.json", json.dumps(times).encode())
     if imported:  # before the record: nobody may see the video without this
         blobs.create(f"{here}/imported", b"")
     ours = blobs.create(_waiting(record.video_id), b"")
@@ -73,6 +76,25 @@ def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: byt
     if ours:  # the other process made its own before the record: it has committed the video and removed it
         blobs.delete(_waiting(record.video_id))
     return False
+
+
+def source_times(blobs: Blobs, video_id: str) -> list[float]:
+    """The time of each frame of a video's source file, s from the first. Empty if an earlier version admitted it.
+
+    Raises BlobMissing, BlobDamaged.
+    """
+    key = f"{folder(video_id)}/frames.json"
+    found = read_json(blobs, key).get("all_source_s", [])
+    if not isinstance(found, list) or not all(isinstance(time_s, float) for time_s in found):
+        raise BlobDamaged(f"{key}: all_source_s is not a list of times")
+    return found
+
+
+def truths(blobs: Blobs, video: Video) -> list[Masklet]:
+    """The true masklets of a video with ground truth (`truth_key`), in their order. Raises SavError, BlobError."""
+    assert video.truth_key is not None
+    annotation = sav.load(blobs.read(video.truth_key))
+    return sav.from_sav(annotation, video=video, source_s=source_times(blobs, video.video_id))
 
 
 def commit(s: Services, uris: set[str]) -> tuple[str | None, list[Video]]:

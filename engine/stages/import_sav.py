@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import batches, ingest, publish, sources, trouble
+from engine.stages import admitted, batches, ingest, publish, sources, trouble
 from engine.stages.batches import BatchStage
 from storage import parts
 from storage.formats import sav
@@ -90,7 +90,7 @@ def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> tup
     number, refused = 0, []
     for video in members:
         try:
-            rows = _rows(video)
+            rows = _rows(s, video)
         except sav.SavError as error:
             rows = []
             refused.append(
@@ -114,12 +114,13 @@ def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> tup
     return number, len(refused)
 
 
-def _rows(video: Video) -> list[Masklet]:
+def _rows(s: Services, video: Video) -> list[Masklet]:
     """The masklets of a video. Raises SavError, also if it has no annotation any more."""
     paths = [path for path in _annotations(Path(video.source_uri)) if path.exists()]
     if not paths:
         raise sav.SavError(f"{video.source_uri}: its annotation was removed")
-    rows = [row for path in paths for row in sav.read(path, video=video, batch_id=video.batch_id)]
+    times = admitted.source_times(s.blobs, video.video_id)
+    rows = [row for path in paths for row in sav.read(path, video=video, source_s=times, batch_id=video.batch_id)]
     return [replace(row, split=video.split) for row in rows]
 
 

@@ -139,7 +139,9 @@ def _admit(
         if imported:
             record = _described(record, file, annotations)
         for annotation in annotations + ([] if truth is None else [sav.load(truth)]):
-            sav.from_sav(annotation, video=record)  # refuse a malformed one now, not when it is first used
+            sav.from_sav(
+                annotation, video=record, source_s=made.source_s
+            )  # refuse a malformed one now, not at its first use
         if admitted.write(s.blobs, record, target, made, truth, imported):
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)

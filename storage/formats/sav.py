@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from storage import rle
-from storage.formats import destination
+from storage.formats import destination, sav_times
 from storage.formats.destination import Exported
+from storage.formats.sav_times import Timing
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Verdict, Video, content_id
 from storage.releases import Release
@@ -47,7 +48,6 @@ KEYS = (
     "masklet_num",
 )
 
-MAX_STEP = 60  # frames between two annotated frames, at most
 NOTES = ("_manual.json", "_auto.json")  # the ends of the names of annotations; NAME.mp4 is beside them
 ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; a video that was not imported has no label
 MAX_METADATA = 65_536  # characters of a video's name and metadata, and of a masklet's metadata
@@ -176,11 +176,16 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
 
 
 def from_sav(
-    annotation: dict[str, Any], *, video: Video | None = None, hw: tuple[int, int] | None = None, batch_id: str = "sav"
+    annotation: dict[str, Any],
+    *,
+    video: Video | None = None,
+    hw: tuple[int, int] | None = None,
+    source_s: Sequence[float] = (),
+    batch_id: str = "sav",
 ) -> list[Masklet]:
     """The masklets of an SA-V annotation, in its order, as accepted masklets of batch `batch_id`.
 
-    Masks are placed by time, on the frames of the video at 24 fps: see `frame_indices`.
+    Masks are placed on the frames of the video at 24 fps that show what they were made on: see `sav_times`.
 
     Accepts what real files have: numbers as floats or strings, a null mask for an absent object, missing derived
     fields. SA-V has neither predicted IoU nor presence: `score` is 1.0, `object_score` is 10 or -10.
@@ -189,6 +194,8 @@ def from_sav(
     metadata: the fields with a value for each masklet that SA-V does not define.
     hw: height and width of the video; default: those of `video`. Masks of an odd side lose their last row or column, as
     the stored video does.
+    source_s: (N,) s from the first frame, of each frame of the video's file. Without it, and without a video, the
+    annotation must state its frames and duration, and the rate is taken to be constant.
     Raises SavError, in one line.
     """
     sav_id = str(annotation.get("video_id") or "")
@@ -201,7 +208,7 @@ def from_sav(
     if any(side not in (made, made - made % 2) for side, made in zip(hw, made_hw, strict=True)):
         raise SavError(f"{name}: masks of {made_hw[0]} x {made_hw[1]}, the video is {height} x {width}")
     try:
-        placed = _placed(name, annotation, video)
+        placed = _placed(name, annotation, video, source_s)
     except SavError as error:
         if video is None or not video.variable_rate:
             raise
@@ -245,29 +252,6 @@ def from_sav(
     return masklets
 
 
-def frame_indices(count: int, frame_count: int, duration_s: float) -> dict[int, int]:
-    """The place of each annotated frame in the video at 24 fps: annotated frame -> frame_idx.
-
-    count: annotated frames, every k-th of `frame_count` frames that take `duration_s`. k follows from the counts; of
-    several, the one nearest to 6 annotated frames a second. One annotated frame may be missing or too many.
-    An annotated frame that the video at 24 fps does not show is left out.
-    Raises ValueError if no k fits.
-    """
-    rate = frame_count / duration_s
-    steps = [k for k in range(1, MAX_STEP + 1) if abs(math.ceil(frame_count / k) - count) <= 1]
-    if not steps:
-        every = f"every k-th of {counted(frame_count, 'frame')} in {duration_s:g} s"
-        raise ValueError(f"{counted(count, 'annotated frame')} are not {every}")
-    step = min(steps, key=lambda k: (math.ceil(frame_count / k) != count, abs(k / rate - STRIDE / FPS)))
-    placed: dict[int, int] = {}
-    for t in range(count):
-        frame_idx = math.floor(t * step * FPS / rate + 0.5)
-        shown = math.ceil(frame_idx * rate / FPS - 0.5 - 1e-6)  # the nearest frame; of two, the earlier
-        if shown == t * step:
-            placed[t] = frame_idx
-    return placed
-
-
 def load(text: bytes) -> dict[str, Any]:
     """An annotation from the bytes of a file; its fields are not checked. Raises SavError if it is no JSON object."""
     try:
@@ -280,11 +264,16 @@ def load(text: bytes) -> dict[str, Any]:
 
 
 def read(
-    path: Path, *, video: Video | None = None, hw: tuple[int, int] | None = None, batch_id: str = "sav"
+    path: Path,
+    *,
+    video: Video | None = None,
+    hw: tuple[int, int] | None = None,
+    source_s: Sequence[float] = (),
+    batch_id: str = "sav",
 ) -> list[Masklet]:
     """`from_sav` of a file. Raises SavError also if it cannot be read."""
     try:
-        return from_sav(load(path.read_bytes()), video=video, hw=hw, batch_id=batch_id)
+        return from_sav(load(path.read_bytes()), video=video, hw=hw, source_s=source_s, batch_id=batch_id)
     except (SavError, OSError) as error:
         raise SavError(f"{path.name}: {error}") from error
 
@@ -371,31 +360,34 @@ def _object(whose: str, text: str | None) -> dict[str, Any]:
     return found
 
 
-def _placed(name: str, annotation: dict[str, Any], video: Video | None) -> dict[int, int]:
-    """`frame_indices` of an annotation; without frame count or duration, its frames are every 4th at 24 fps."""
+def _placed(name: str, annotation: dict[str, Any], video: Video | None, source_s: Sequence[float]) -> dict[int, int]:
+    """The place of each annotated frame in the video at 24 fps: see `sav_times`. A stored video has every 4th only."""
     count = len(annotation["masklet"])
     frame_count = _whole(name, annotation.get("video_frame_count") or 0)
     duration_s = _seconds(name, annotation.get("video_duration") or 0)
-    if not frame_count or not duration_s:
-        placed = {t: t * STRIDE for t in range(count)}
-        duration_s = count * STRIDE / FPS
-    else:
-        try:
-            placed = frame_indices(count, frame_count, duration_s)
-        except ValueError as error:
-            raise SavError(f"{name}: {error}") from None
-    if video is None:
-        return placed
-    annotated = counted(count, "annotated frame")
-    if abs(math.ceil(duration_s * FPS / STRIDE - 1e-6) - math.ceil(video.frame_count / STRIDE)) > 1:
-        raise SavError(f"{name}: {annotated} in {duration_s:g} s, the video has {video.duration_s:g} s")
-    if video.variable_rate and frame_count and abs(frame_count - video.frame_count) > STRIDE:
-        what = f"{frame_count} frames at a variable rate, {video.frame_count} at {FPS} fps"
-        raise SavError(f"{name}: the times of the masks are unknown: {what}")
-    if list(placed.values()) != [t * STRIDE for t in range(count)]:
-        rate = f"{annotated} of {frame_count} in {duration_s:g} s"
+    timing = _timing(video, source_s)
+    try:
+        if timing is None:
+            if not frame_count or not duration_s:
+                raise ValueError("no 'video_frame_count' and 'video_duration', and no video given")
+            return sav_times.frame_indices(count, frame_count, duration_s)
+        placed = sav_times.placed(count, frame_count, duration_s, timing)
+    except ValueError as error:
+        raise SavError(f"{name}: {error}") from None
+    if video is not None and placed != {t: t * STRIDE for t in range(len(placed))}:
+        number = f" of {frame_count}" if frame_count else ""
+        rate = f"{counted(count, 'annotated frame')}{number} in {duration_s or timing.duration_s:g} s"
         raise SavError(f"{name}: {rate} are not {FPS // STRIDE} a second: they are not on every 4th frame at 24 fps")
-    return {t: frame_idx for t, frame_idx in placed.items() if frame_idx < video.frame_count}
+    return {t: frame_idx for t, frame_idx in placed.items() if frame_idx < timing.frame_count}
+
+
+def _timing(video: Video | None, source_s: Sequence[float]) -> Timing | None:
+    """What is known of the frames. A video admitted by an earlier version has no times: at 24 fps, they are known."""
+    if video is None:
+        return Timing.of(source_s) if source_s else None
+    if not source_s and not video.variable_rate and abs(video.source_fps - FPS) * video.duration_s < 0.5:
+        source_s = [k / FPS for k in range(video.frame_count)]
+    return Timing(frame_count=video.frame_count, source_s=source_s, variable_rate=video.variable_rate)
 
 
 def _fitted(counts: bytes | None, made_hw: tuple[int, int], hw: tuple[int, int]) -> bytes | None:

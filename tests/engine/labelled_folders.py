@@ -47,5 +47,12 @@ def write_sav_note(path, numbers, frame_count, duration_s, height=made_videos.H,
     path.write_text(json.dumps(note))
 
 
+def forget_figures(path):
+    """Removes the number of frames and the duration from an annotation."""
+    note = json.loads(path.read_text())
+    del note["video_frame_count"], note["video_duration"]
+    path.write_text(json.dumps(note))
+
+
 def sampler_of(data, frames, hardest=1.0):
     return ClipSampler(data, list(clip_sampler.index(data)), frames, hardest)

@@ -260,3 +260,58 @@ def test_sav_masks_are_on_the_frames_that_they_were_made_of_at_any_rate(tmp_path
     with video.frames() as reader:
         for frame_idx, counts in masks.items():
             assert rle.area(counts, video.height, video.width) - 1 == made_videos.number_of(reader.read(frame_idx))
+
+
+def masks_that_miss_their_frame(folder):
+    """(masks, masks that are on a frame with another number) of the one video that `write_sav_note` annotated."""
+    (video,) = open_dataset(folder).videos()
+    (masks,) = video.objects.values()
+    assert tuple(masks) == video.frame_idx
+    with video.frames() as reader:
+        drawn = {i: rle.area(counts, video.height, video.width) - 1 for i, counts in masks.items()}
+        return len(masks), [n for i, n in drawn.items() if n != made_videos.number_of(reader.read(i)) % W]
+
+
+UNEVEN_MS = [int(t) for t in np.cumsum([0, *np.random.default_rng(3).integers(10, 130, 59)])]
+DROPPED_MS = [round(k * 1000 / 24) for k in range(60) if k != 21]
+DOUBLED_MS = [round((k - (k > 21)) * 1000 / 30 + 4 * (k == 22)) for k in range(60)]
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("times_ms", [UNEVEN_MS, DROPPED_MS, DOUBLED_MS], ids=["uneven", "dropped", "doubled"])
+def test_sav_masks_are_on_the_frames_that_they_were_made_of_at_a_variable_rate(tmp_path, times_ms, step, stated):
+    count = len(times_ms)
+    made_videos.make(tmp_path / "v.mp4", [made_videos.numbered(i) for i in range(count)], times_ms=times_ms)
+    labelled_folders.write_sav_note(tmp_path / "v_manual.json", range(0, count, step), count, times_ms[-1] / 1000)
+    if not stated:
+        labelled_folders.forget_figures(tmp_path / "v_manual.json")
+    number, wrong = masks_that_miss_their_frame(tmp_path)
+    assert number >= 0.6 * count / step and wrong == []
+
+
+@pytest.mark.parametrize("step", [4, 5])
+@pytest.mark.parametrize("fps", [24, 25, 30])
+def test_an_annotation_without_figures_is_placed_by_those_of_the_video(tmp_path, fps, step):
+    made_videos.make(tmp_path / "v.mp4", [made_videos.numbered(i) for i in range(3 * fps)], fps=fps)
+    labelled_folders.write_sav_note(tmp_path / "v_manual.json", range(0, 3 * fps, step), 3 * fps, 3.0)
+    labelled_folders.forget_figures(tmp_path / "v_manual.json")
+    number, wrong = masks_that_miss_their_frame(tmp_path)
+    assert number >= 0.7 * 3 * fps / step and wrong == []
+
+
+def test_an_annotation_that_fits_no_figure_of_its_video_is_refused_with_both(tmp_path):
+    made_videos.make(tmp_path / "v.mp4", [made_videos.numbered(i) for i in range(100)], fps=25)
+    labelled_folders.write_sav_note(tmp_path / "v_manual.json", range(0, 92, 4), 92, 3.68)
+    labelled_folders.forget_figures(tmp_path / "v_manual.json")
+    says = "23 annotated frames without 'video_frame_count', the video has 100 in 4 s, 96 at 24 fps: which frames"
+    with pytest.raises(SavError, match=says):
+        list(open_dataset(tmp_path).videos())
+
+
+def test_a_video_of_variable_rate_whose_frames_were_numbered_otherwise_is_refused_with_both_figures(tmp_path):
+    made_videos.make(tmp_path / "v.mp4", [made_videos.numbered(i) for i in range(60)], times_ms=UNEVEN_MS)
+    stated = round(30 * UNEVEN_MS[-1] / 1000)
+    labelled_folders.write_sav_note(tmp_path / "v_manual.json", range(0, stated, 5), stated, UNEVEN_MS[-1] / 1000)
+    with pytest.raises(SavError, match=rf"{stated} frames in [\d.]+ s annotated, the video has 60 at a variable rate"):
+        list(open_dataset(tmp_path).videos())

@@ -27,6 +27,7 @@ MADE = Normalised(
     variable_rate=False,
     rotation=0,
     timestamps=(0.0,) * 12,
+    source_s=(0.0,) * 12,
     changes=(),
 )
 

@@ -179,3 +179,34 @@ def test_masks_that_are_not_on_every_fourth_frame_at_24_fps_are_refused_with_the
     report = import_sav.import_folder(s, place)
     assert (report.videos, report.quarantined) == (0, 1)
     assert "25 annotated frames of 100 in 4 s" in s.tables.quarantine()[0].detail
+
+
+@pytest.mark.parametrize(("stated", "imported"), [(96, 1), (95, 0), (80, 0)])
+def test_a_video_that_lost_a_frame_is_imported_if_its_masks_were_numbered_before(s, tmp_path, stated, imported):
+    place = tmp_path / "lost"
+    place.mkdir()
+    kept = [k for k in range(96) if k != 22]
+    frames = [made_videos.numbered(k) for k in kept]
+    made_videos.make(place / "v.mp4", frames, times_ms=[round(k * 1000 / 24) for k in kept])
+    labelled_folders.write_sav_note(place / "v_manual.json", range(0, stated, 4), stated, stated / 24)
+    report = import_sav.import_folder(s, place)
+    assert (report.videos, report.quarantined) == (imported, 1 - imported)
+    for row in s.tables.masklets():
+        assert list(row.area_px) == [k % made_videos.W + 1 for k in row.frame_idx]
+
+
+@pytest.mark.parametrize(("fps", "step", "imported"), [(24, 4, 1), (30, 5, 1), (25, 4, 0)])
+def test_an_annotation_without_figures_is_imported_only_if_it_fits_its_video(s, tmp_path, fps, step, imported):
+    place = tmp_path / "no figures"
+    place.mkdir()
+    made_videos.make(place / "v.mp4", [made_videos.numbered(i) for i in range(3 * fps)], fps=fps)
+    labelled_folders.write_sav_note(place / "v_manual.json", range(0, 3 * fps, step), 3 * fps, 3.0)
+    labelled_folders.forget_figures(place / "v_manual.json")
+    report = import_sav.import_folder(s, place)
+    assert (report.videos, report.quarantined) == (imported, 1 - imported)
+    assert imported or "not on every 4th frame at 24 fps" in s.tables.quarantine()[0].detail
+
+
+def test_a_video_of_an_earlier_version_without_the_times_of_its_frames_is_imported(s, folder, monkeypatch):
+    monkeypatch.setattr(admitted, "source_times", lambda blobs, video_id: [])
+    assert import_sav.import_folder(s, folder).videos == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from storage import rle
-from storage.formats import sav
+from storage.formats import sav, sav_times
 from storage.records import Masklet, Video
 from tests.shared import SHARED
 from tests.storage import rows
@@ -153,7 +153,7 @@ def test_one_extra_annotated_frame_is_cut_and_more_are_refused(annotation):
     ],
 )
 def test_masks_are_placed_by_time(count, frame_count, duration_s, expected):
-    assert list(sav.frame_indices(count, frame_count, duration_s).values())[:6] == expected
+    assert list(sav_times.frame_indices(count, frame_count, duration_s).values())[:6] == expected
 
 
 @pytest.mark.parametrize("frame_count", [21, 100, 600])
@@ -170,7 +170,7 @@ def test_a_refusal_of_a_video_of_variable_rate_says_its_rate(annotation, frame_c
 
 def test_counts_that_fit_no_rate_are_refused_with_both_figures():
     with pytest.raises(ValueError, match="70 annotated frames are not every k-th of 100 frames in 4 s"):
-        sav.frame_indices(70, 100, 4.0)
+        sav_times.frame_indices(70, 100, 4.0)
 
 
 def test_a_mask_of_an_odd_side_is_cropped_as_the_stored_video(annotation):
