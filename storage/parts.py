@@ -155,11 +155,12 @@ def commit_batch(
     tables: Tables,
     kind: str,
     batch_id: str,
-    keep: Callable[[Any], bool] | None = None,
+    keep: Callable[[Any, int], bool] | None = None,
 ) -> CommitReport:
     """Put a batch into its table in one commit, with the batch id in the snapshot. A second call changes nothing.
 
-    keep: a pure test of a row. A part that loses rows is written again under a new key; the original does not change.
+    keep: a pure test of a row and its number in its part. A part that loses rows is written again under a new key; the
+    original does not change.
     Raises PartDamaged before anything is committed; CommitFailed and CommitUnknown as `Tables.commit` does.
     """
     record = _record(kind)
@@ -173,7 +174,7 @@ def commit_batch(
         if found.key != _part_key_of(kind, batch_id, found.video_id, found.sha256):  # a copied marker
             raise PartDamaged(f"{found.key} is not a part of {kind} of batch {batch_id}, as its marker says")
         part_rows = _read(blobs, found)
-        kept = [row for row in part_rows if keep(row)] if keep else part_rows
+        kept = [row for n, row in enumerate(part_rows) if keep(row, n)] if keep else part_rows
         if not kept:
             return None
         if len(kept) == len(part_rows):

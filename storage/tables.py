@@ -18,7 +18,7 @@ import dataclasses
 import random
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -191,6 +191,16 @@ class Tables:
     def masklets(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Masklet]:
         """The published masklets, `in_order`."""
         return in_order(arrow.from_arrow(Masklet, self.scan("masklets", snapshot_id=snapshot_id, where=where)))
+
+    def batches_of(self, masklet_ids: Collection[str], *, but: str) -> dict[str, str]:
+        """The batch of each of these masklets that is published, without those of batch `but`. Reads two columns."""
+        from pyiceberg.expressions import And, In, NotEqualTo
+
+        if not masklet_ids:
+            return {}
+        where = And(In(term="masklet_id", values=set(masklet_ids)), NotEqualTo(term="batch_id", value=but))
+        rows = self.scan("masklets", where=where, columns=["masklet_id", "batch_id"])
+        return dict(zip(rows["masklet_id"].to_pylist(), rows["batch_id"].to_pylist(), strict=True))
 
     def operations(self, *, where: str | None = None) -> list[Operation]:
         """The acts of the annotators, sorted by ticket and in order."""

@@ -1,13 +1,16 @@
 """Publish: checks on rows and on masks, then one commit, one tag, one release manifest.
 
-A masklet that fails a check is quarantined with the check's name; the others are published. If too many fail, or a
-table fails its suite, nothing of the batch is published. Nothing is visible before every check has run.
+A masklet that fails a check is quarantined with the check's name; the others are published. A masklet whose id was
+published before, or comes twice, is quarantined as "repeated": ids are unique over the whole store. If too many fail,
+or a table fails its suite, nothing of the batch is published. Nothing is visible before every check has run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.files import alone
 from engine.services import Services
@@ -16,6 +19,9 @@ from engine.stages.batches import BatchStage
 from storage import parts, releases
 from storage.records import Masklet, Quarantined
 from validation import gate
+
+if TYPE_CHECKING:
+    from validation.masklet_checks import Problem
 
 MAX_QUARANTINED_SHARE = 0.5  # above this share the batch itself is broken
 
@@ -54,17 +60,22 @@ def _publish(s: Services, batch_id: str) -> str:
     rows: list[Masklet] = list(parts.rows(s.blobs, "masklets", batch_id))
     videos = batches.videos(s, batch_id)
     by_id = {video.video_id: video for video in videos}
+    problems = [masklet_checks.problems(row, by_id.get(row.video_id)) for row in rows]
+    failing = {n for n, found in enumerate(problems) if found}
+    valid = {n: row.masklet_id for n, row in enumerate(rows) if n not in failing}
+    repeats = masklet_checks.repeats(valid, s.tables.batches_of(set(valid.values()), but=batch_id))
+    for n, repeat in repeats.items():
+        problems[n].append(repeat)
     refused = [
         Quarantined(stage="publish", subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
-        for row in rows
-        for p in masklet_checks.problems(row, by_id.get(row.video_id))
+        for row, found in zip(rows, problems, strict=True)
+        for p in found
     ]
-    bad = {q.subject for q in refused}
-    good = [row for row in rows if row.masklet_id not in bad]
+    good = [row for row, found in zip(rows, problems, strict=True) if not found]
     report = table_checks.check_tables(table_checks.frames(good, videos), docs_folder(s) / batch_id, run_name=batch_id)
     decision = gate.publish(
-        offered=len(rows),
-        quarantined=len(bad),
+        offered=len(rows) - len(repeats),  # a batch that was published before is not a broken one
+        quarantined=len(failing),
         tables_passed=report.success,
         max_quarantined_share=MAX_QUARANTINED_SHARE,
     )
@@ -75,12 +86,13 @@ def _publish(s: Services, batch_id: str) -> str:
         why = "; ".join([*decision.reasons, *report.failures])
         raise PublishStopped(f"batch {batch_id}: {why}; see {report.docs_index}")
     parts.commit_batch(s.blobs, s.tables, "operations", batch_id)
-    parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row: row.masklet_id not in bad)
+    kept = _places(rows, problems)
+    parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row, n: (row.video_id, n) in kept)
     name = _release(s, batch_id)
     facts = {
         "release": name,
         "masklets": len(good),
-        "quarantined": len(bad),
+        "quarantined": len(rows) - len(good),
         "gate": list(decision.reasons),
         "checkpoints": dict(sorted(Counter(row.checkpoint for row in good).items())),
         "annotated_frames": sum(len(row.frame_idx) for row in good),
@@ -89,6 +101,16 @@ def _publish(s: Services, batch_id: str) -> str:
     }
     batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, facts)
     return name
+
+
+def _places(rows: Sequence[Masklet], problems: Sequence[Collection[Problem]]) -> set[tuple[str, int]]:
+    """Where the rows without a problem are: video, and number in the part of that video."""
+    found, seen = set[tuple[str, int]](), Counter[str]()
+    for row, problem in zip(rows, problems, strict=True):
+        if not problem:
+            found.add((row.video_id, seen[row.video_id]))
+        seen[row.video_id] += 1
+    return found
 
 
 def _release(s: Services, batch_id: str) -> str:

@@ -183,7 +183,7 @@ def test_rows_that_are_not_kept_stay_in_the_part_but_not_in_the_table(disk, tabl
         rows = [masklet(f"{video_id}-{n}", video_id) for n in range(2)]
         parts.write_part(disk, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
     dropped = {"v1-0", "v3-0", "v3-1"}
-    report = parts.commit_batch(disk, tables, "masklets", "b1", keep=lambda row: row.masklet_id not in dropped)
+    report = parts.commit_batch(disk, tables, "masklets", "b1", keep=lambda row, n: row.masklet_id not in dropped)
     assert (report.rows, report.files) == (3, 2)
     assert [row.masklet_id for row in tables.masklets()] == ["v1-1", "v2-0", "v2-1"]
     assert len(list(parts.rows(disk, "masklets", "b1"))) == 6
@@ -191,7 +191,7 @@ def test_rows_that_are_not_kept_stay_in_the_part_but_not_in_the_table(disk, tabl
 
 def test_a_batch_with_nothing_to_keep_makes_no_snapshot(disk, tables, masklet):
     parts.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
-    report = parts.commit_batch(disk, tables, "masklets", "b1", keep=lambda row: False)
+    report = parts.commit_batch(disk, tables, "masklets", "b1", keep=lambda row, n: False)
     assert report == parts.CommitReport(rows=0, files=0, snapshot_id=None, already=False)
     assert tables.snapshot_id("masklets") is None
 
