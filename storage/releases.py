@@ -122,13 +122,17 @@ class Release:
         """The videos of the masklets, sorted by id. Raises ReleaseError for an id that could be a path."""
         needed = {file.video_id for file in self.media_files}
         found: dict[str, Video] = {}
-        for file in self.video_files:
-            for video in arrow.from_parquet(Video, self.blobs.read(file.key)):
-                if check_id(video.video_id) in needed and (
-                    video.video_id not in found or video.batch_id < found[video.video_id].batch_id
-                ):
-                    found[video.video_id] = video
+        for video in self.iter_videos():
+            if check_id(video.video_id) in needed and (
+                video.video_id not in found or video.batch_id < found[video.video_id].batch_id
+            ):
+                found[video.video_id] = video
         return [found[video_id] for video_id in sorted(found)]
+
+    def iter_videos(self) -> Iterator[Video]:
+        """Every row about a video, unchecked: also of videos without masklets, and several of one video."""
+        for file in self.video_files:
+            yield from arrow.from_parquet(Video, self.blobs.read(file.key))
 
     def verify(self) -> list[str]:
         """One line for every file that is missing or differs from the manifest. Reads all bytes of the release."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from engine.cli.console import Json
 from storage.wording import counted
 
 if TYPE_CHECKING:
-    from storage.blobs.base import Blobs
+    from engine.services import Services
     from storage.formats.destination import Exported
     from storage.releases import Release
 
@@ -34,14 +35,14 @@ def _as_davis(release: Release, folder: Path, media: bool) -> Exported:
 EXPORTS: dict[str, Callable[[Release, Path, bool], Exported]] = {"sa-v": _as_sav, "davis": _as_davis}
 
 
-def newest(blobs: Blobs) -> str:
+def newest(s: Services) -> str:
     """The name of the last release. Raises ValueError if there is none; it names the batches that are stuck."""
     from engine.stages import trouble
     from storage import releases
 
-    if names := releases.names(blobs):
+    if names := releases.names(s.blobs):
         return names[-1]
-    why = "; ".join(map(trouble.line, trouble.stuck(blobs))) or "nothing was published"
+    why = "; ".join(map(trouble.line, trouble.of_everything(s))) or "nothing was published"
     raise ValueError(f"there is no release yet: {why}")
 
 
@@ -49,32 +50,27 @@ def validate(
     release: Annotated[str | None, typer.Argument(help="A release. Default: the newest.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a release: files against their hashes, every mask against its row and its video."""
+    """Check a release: files, ids, every mask against its row and its video. Names batches that are stuck."""
     from engine.services import connect
+    from engine.stages import trouble
     from storage import releases
-    from storage.records import Video
-    from validation import masklet_checks
+    from validation import release_checks
 
     with connect() as s:
-        chosen = releases.load(s.blobs, release or newest(s.blobs))
-        problems, videos = chosen.verify(), dict[str, Video]()
-        try:
-            videos = {v.video_id: v for v in chosen.videos()}
-        except releases.ReleaseError as error:
-            problems.append(f"videos: {error}")
-        count = 0
-        for row in chosen.iter_masklets() if videos else ():
-            count += 1
-            found = masklet_checks.problems(row, videos.get(row.video_id))
-            problems += [f"{row.masklet_id}: {p.check}: {p.detail}" for p in found]
+        chosen = releases.load(s.blobs, release or newest(s))
+        found = release_checks.check(chosen)
+        stuck = trouble.of_everything(s)
     if as_json:
-        console.print_json({"release": chosen.name, "masklets": count, "problems": problems})
+        facts = {"release": chosen.name, "masklets": found.masklets, "problems": found.problems}
+        console.print_json(facts | {"stuck": [dataclasses.asdict(batch) for batch in stuck]})
     else:
-        for problem in problems:
+        for problem in found.problems:
             console.out.print(problem, style="red")
-        checked = f"{counted(count, 'masklet')} of {counted(len(videos), 'video')}"
-        console.out.print(f"{chosen.name}: {checked}, {counted(len(problems), 'problem')}")
-    if problems:
+        for batch in stuck:  # what the newest release lacks; no problem of this one
+            console.out.print(trouble.line(batch), style="yellow")
+        checked = f"{counted(found.masklets, 'masklet')} of {counted(found.videos, 'video')}"
+        console.out.print(f"{chosen.name}: {checked}, {counted(len(found.problems), 'problem')}")
+    if found.problems:
         raise typer.Exit(1)
 
 
@@ -92,7 +88,7 @@ def export(
     if form not in EXPORTS:
         raise ValueError(f"the formats are {' and '.join(EXPORTS)}, not {form!r}")
     with connect() as s:
-        chosen = releases.load(s.blobs, release or newest(s.blobs))
+        chosen = releases.load(s.blobs, release or newest(s))
         done = EXPORTS[form](chosen, folder, media)
     if as_json:
         files = list(map(str, done.files))

@@ -82,10 +82,7 @@ def _queue_database(s: Services) -> str:
 
 def _batches(s: Services) -> str:
     """Raises ValueError if a stage fails, or a drained batch is not delivered."""
-    stuck = trouble.stuck(s.blobs)
-    known = {found.batch_id for found in stuck}
-    stuck += [found for found in s.open_queue()[0].undelivered() if found.batch_id not in known]
-    if stuck:
+    if stuck := trouble.of_everything(s):
         raise ValueError("; ".join(map(trouble.line, stuck)))
     return "none is stuck"
 

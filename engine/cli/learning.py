@@ -345,7 +345,7 @@ def open_data(s: Services, where: str | None, split: str) -> Dataset:
 
     if split not in SPLITS:
         raise ValueError(f"the splits are {', '.join(SPLITS[:-1])} and {SPLITS[-1]}, not {split!r}")
-    place = newest(s.blobs) if where is None else where
+    place = newest(s) if where is None else where
     return layouts.open_dataset(place, blobs=s.blobs, split=None if split == "all" else split)
 
 

@@ -121,7 +121,7 @@ def stats(as_json: Json = False) -> None:
     with connect() as s:
         reviews = review_progress.of_open_batches(s)
         reached = {b: sorted(m.value for m in marks)[-1] for b, marks in sorted(batches.reached(s.blobs).items())}
-        stuck = trouble.stuck(s.blobs)
+        stuck = trouble.of_everything(s)
         names = releases.names(s.blobs)
         counts = dict(releases.load(s.blobs, names[-1]).counts) if names else {}
         facts = {
@@ -174,7 +174,7 @@ def _review_line(progress: ReviewProgress) -> str:
     """`3 of 12 tickets open since 2026-11-29 14:00, expected end 2026-11-29 18:30`."""
     since = f"{progress.open} of {counted(progress.total, 'ticket')} open since {_local_time(progress.since)}"
     if progress.open == 0:
-        return since
+        return f"{since}: all are decided, not published yet"
     if progress.expected_end is None:
         return f"{since}, end unknown: too few answers in the last quarter of an hour"
     return f"{since}, expected end {_local_time(progress.expected_end)}"

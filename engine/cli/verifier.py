@@ -26,7 +26,7 @@ def verifier(
 
     with connect() as s:
         if fit:
-            found = keeping.refit(s.blobs, newest(s.blobs), s.settings.verifier.precision)
+            found = keeping.refit(s.blobs, newest(s), s.settings.verifier.precision)
         elif known := keeping.ids(s.blobs):
             found = keeping.find(s.blobs, known[-1])
         else:

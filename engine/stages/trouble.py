@@ -15,10 +15,16 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from annotation_queue.records import Stuck
+from engine.stages import batches
+from engine.stages.batches import BatchStage
 from storage.blobs.base import BlobMissing, Blobs
 from storage.errors import first_line
+
+if TYPE_CHECKING:
+    from engine.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +79,19 @@ def stuck(blobs: Blobs) -> list[Stuck]:
             batch_id = place["batch_id"] or NO_BATCH
             found.append(Stuck(batch_id=batch_id, stage=place["stage"], error=about[1], since=about[0]))
     return sorted(found, key=lambda s: (s.batch_id, s.stage))
+
+
+def of_everything(s: Services) -> list[Stuck]:
+    """`stuck`, and the batches whose review has ended while nobody could tell the pipeline so.
+
+    Reads the queue's database, so it works while no queue server runs.
+    """
+    found = stuck(s.blobs)
+    reached = batches.reached(s.blobs)
+    unpublished = {batch_id for batch_id, stages in reached.items() if BatchStage.PUBLISHED not in stages}
+    if waiting := unpublished - {one.batch_id for one in found}:
+        found += [one for one in s.open_queue()[0].undelivered() if one.batch_id in waiting]
+    return found
 
 
 def line(found: Stuck) -> str:

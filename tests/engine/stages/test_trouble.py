@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import pytest
 
@@ -12,12 +13,12 @@ from engine.cli import data, doctor, pipeline
 from engine.rounds import retraining, starting
 from engine.rounds.record import NoSuchRound
 from engine.serving import serve
-from engine.stages import import_sav, propose, publish, sources, trouble
+from engine.stages import batches, import_sav, ingest, propose, publish, sources, trouble
 from engine.stages.batches import BatchStage, UnknownBatch
 from storage.blobs.base import BlobDamaged, BlobUnreachable
 from storage.blobs.folder import LocalBlobs
 from tests.engine.admitting import admit_batch
-from tests.engine.true_releases import measured
+from tests.engine.true_releases import measured, release_of
 
 BATCH = "0" * 16
 
@@ -163,15 +164,59 @@ def test_stats_doctor_and_validate_name_a_stuck_batch(queue, monkeypatch, capsys
         doctor._batches(queue)
 
 
-def test_the_queue_tells_leads_of_stuck_and_of_undelivered_batches(queue):
-    tickets, _ = queue.open_queue()
-    for batch_id in (BATCH, "1" * 16):
+def undeliverable(s, *batch_ids):
+    """Drained batches that the pipeline could not be told of."""
+    tickets, _ = s.open_queue()
+    for batch_id in batch_ids:
         tickets.open_batch(batch_id, [])
+        batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {})
 
     def refuse(batch_id):
         raise ConnectionError("Airflow does not answer")
 
     tickets.deliver(refuse)
+
+
+def test_stats_and_validate_name_a_drained_batch_that_is_not_delivered(queue, monkeypatch, capsys):
+    s, other = queue, "1" * 16
+    for name, value in s.settings.environment().items():
+        monkeypatch.setenv(name, value)
+    undeliverable(s, BATCH, other)
+    line = rf"batch {BATCH} is stuck at deliver since \d{{4}}-\d\d-\d\d \d\d:\d\d UTC: Airflow does not answer"
+    with pytest.raises(ValueError, match=f"there is no release yet: {line}; batch {other} is stuck at deliver"):
+        data.validate()
+    ingest.admit(s)
+    release_of(s, "release-0001")
+    for command in (commands.stats, data.validate):
+        command()
+        assert re.search(line, " ".join(capsys.readouterr().out.split()))
+        command(as_json=True)
+        told = json.loads(capsys.readouterr().out)["stuck"]
+        assert [(of["batch_id"], of["stage"], of["error"]) for of in told] == [
+            (batch_id, "deliver", "Airflow does not answer") for batch_id in (BATCH, other)
+        ]
+        assert all(of["since"] > 0 for of in told)
+    commands.stats()
+    assert f"batch {other} in-review 0 of 0 tickets open" in " ".join(capsys.readouterr().out.split())
+    batches.mark(s.blobs, BATCH, BatchStage.PUBLISHED, {})
+    commands.stats(as_json=True)
+    assert [of["batch_id"] for of in json.loads(capsys.readouterr().out)["stuck"]] == [other]
+
+
+def test_validate_opens_no_queue_if_every_batch_is_published(s, monkeypatch, capsys):
+    for name, value in s.settings.environment().items():
+        monkeypatch.setenv(name, value)
+    ingest.admit(s)
+    release_of(s, "release-0001")
+    for batch_id in batches.reached(s.blobs):
+        batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, {})
+    monkeypatch.setenv("MASKLETS_QUEUE__DATABASE_URI", "postgresql+psycopg://me@127.0.0.1:9/none")
+    data.validate()
+    assert "0 problems" in capsys.readouterr().out
+
+
+def test_the_queue_tells_leads_of_stuck_and_of_undelivered_batches(queue):
+    undeliverable(queue, BATCH, "1" * 16)
     fail(queue.blobs, publish.PublishStopped("the table checks failed"))
     told = serve.app(queue, deliver=False).state.backend.stuck()
     assert {(b.batch_id, b.stage, b.error) for b in told} == {

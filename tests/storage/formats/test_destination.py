@@ -85,7 +85,7 @@ def made_by_a_stranger(root: Path, video_id: str, split: str = "train", in_manif
     return blobs
 
 
-@pytest.mark.parametrize("video_id", ["../../pwned", "/tmp/pwned", ".."])
+@pytest.mark.parametrize("video_id", ["../../pwned", "/tmp/pwned", "..", "..\\pwned", "C:\\pwned"])
 def test_a_release_with_an_id_that_is_a_path_is_refused_when_it_is_loaded(tmp_path, video_id):
     blobs = made_by_a_stranger(tmp_path / "store", video_id)
     with pytest.raises(ReleaseError, match="not an id"):
@@ -101,10 +101,12 @@ def test_a_name_that_is_shared_or_could_be_a_path_gives_way_to_the_id():
     assert list(destination.names(videos).values()) == ["beach", "v2", "v3", "v4", "v5", "v6", "v7", "v8"]
 
 
+@pytest.mark.parametrize("strange", ["../../pwned", "/{root}/pwned", "..\\..\\pwned", "..", "a/b"])
 @pytest.mark.parametrize("export", [sav.export, davis.export])
-def test_no_export_leaves_its_folder(tmp_path, export):
+def test_no_export_leaves_its_folder(tmp_path, export, strange):
     """The manifest names an honest video; the row in the table has another id, or its split is a path."""
-    for n, (video_id, split) in enumerate([("../../pwned", "train"), ("v1", "../../pwned")]):
+    strange = strange.replace("/{root}", str(tmp_path))
+    for n, (video_id, split) in enumerate([(strange, "train"), ("v1", strange)]):
         store = tmp_path / f"{n}" / "deep"
         blobs = made_by_a_stranger(store, video_id, split)
         manifest = store / "releases" / "release-0001" / "manifest.json"
@@ -114,5 +116,7 @@ def test_no_export_leaves_its_folder(tmp_path, export):
         if split == "train" or export is davis.export:
             with pytest.raises(ReleaseError, match="not an id"):
                 export(release, store / "out")
+        else:
+            export(release, store / "out")
         after = [p for p in tmp_path.rglob("*") if p.is_file() and p not in before]
         assert all(p.is_relative_to(store / "out") for p in after)

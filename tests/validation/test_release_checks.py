@@ -1,0 +1,82 @@
+"""A release is checked as a stranger's: repeated ids and ids that are paths are named, all of them."""
+
+import hashlib
+import json
+
+import pytest
+
+from storage import arrow, releases
+from storage.blobs.folder import LocalBlobs
+from storage.records import Masklet, Video
+from tests.storage.rows import make_masklet, make_video
+from validation import release_checks
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """Checks a release of these rows, whose manifest names the video v1."""
+
+    def check(videos, masklets):
+        blobs = LocalBlobs(tmp_path / "store")
+        files = {
+            "videos.parquet": arrow.to_parquet(Video, videos),
+            "masklets.parquet": arrow.to_parquet(Masklet, masklets),
+            "videos/v1.mp4": b"frames",
+        }
+        for key, content in files.items():
+            blobs.create(key, content)
+
+        def listed(key, **more):
+            return {"key": key, "sha256": hashlib.sha256(files[key]).hexdigest(), "size": len(files[key]), **more}
+
+        manifest = {
+            "format": releases.FORMAT,
+            "name": "release-0001",
+            "files": {
+                "masklets": [listed("masklets.parquet")],
+                "videos": [listed("videos.parquet")],
+                "media": [listed("videos/v1.mp4", video_id="v1")],
+            },
+        } | {key: {} for key in ("counts", "extra", "snapshots", "schemas")}
+        blobs.create("releases/release-0001/manifest.json", json.dumps(manifest).encode())
+        return release_checks.check(releases.load(blobs, "release-0001"))
+
+    return check
+
+
+def test_a_sound_release_has_no_problem(checked):
+    rows = [make_masklet("m1"), make_masklet("m2")]
+    videos = [make_video("v1"), make_video("v1", batch_id="b2"), make_video("v2")]  # v2 has no masklet
+    assert checked(videos, rows) == release_checks.Report(videos=1, masklets=2, problems=())
+
+
+def test_a_masklet_id_that_is_there_twice_is_named(checked):
+    found = checked([make_video("v1")], [make_masklet(n) for n in ("m1", "m2", "m1", "m1", "m3", "m3")])
+    assert found.masklets == 6
+    assert found.problems == ("m1: repeated: 3 rows with this id", "m3: repeated: 2 rows with this id")
+
+
+PATHS = ["../../pwned", "/etc/pwned", "..\\pwned", "C:\\pwned", "..", ".hidden", "a/b"]
+
+
+@pytest.mark.parametrize("video_id", PATHS)
+def test_a_video_id_that_could_be_a_path_is_named_and_the_others_are_checked(checked, video_id):
+    rows = [make_masklet("m1"), make_masklet("m2", video_id=video_id), make_masklet("m3", area_px=(1, 1, 0))]
+    found = checked([make_video("v1"), make_video(video_id), make_video(video_id)], rows)
+    strange, foreign, wrong = found.problems
+    assert strange.startswith(f"videos: not an id: {video_id!r} (")
+    assert foreign == f"m2: video: {video_id!r} is not a video of the release"
+    assert wrong.startswith("m3: area: ")
+    assert (found.videos, found.masklets) == (1, 3)
+
+
+def test_all_ids_that_could_be_paths_are_named(checked):
+    found = checked([make_video("v1"), *map(make_video, PATHS)], [make_masklet("m1")])
+    assert [problem.split(" (")[0] for problem in found.problems] == [f"videos: not an id: {p!r}" for p in PATHS]
+
+
+def test_a_file_that_was_changed_is_named_with_both_hashes(checked, tmp_path):
+    checked([make_video("v1")], [make_masklet("m1")])
+    (tmp_path / "store" / "videos" / "v1.mp4").write_bytes(b"others")
+    (problem,) = release_checks.check(releases.load(LocalBlobs(tmp_path / "store"), "release-0001")).problems
+    assert problem.startswith("videos/v1.mp4: sha256 ")

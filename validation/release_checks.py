@@ -1,0 +1,54 @@
+"""Checks of a release: its files against their hashes, its ids, and every mask against its row and its video.
+
+A release may come from a stranger, so nothing in it is trusted. Does not know how a release was made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from storage.records import Video
+from storage.releases import Release, ReleaseError, check_id
+from storage.wording import counted
+from validation import masklet_checks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a check of a release found."""
+
+    videos: int  # with an id that is valid
+    masklets: int  # rows, whether valid or not
+    problems: tuple[str, ...]  # one line each
+
+
+def check(release: Release) -> Report:
+    """Checks a release, one file of masklets at a time."""
+    problems = release.verify()
+    videos, strange = _videos(release)
+    problems += [f"videos: {problem}" for problem in strange]
+    ids: Counter[str] = Counter()
+    for row in release.iter_masklets():
+        ids[row.masklet_id] += 1
+        found = masklet_checks.problems(row, videos.get(row.video_id))
+        problems += [f"{row.masklet_id}: {problem.check}: {problem.detail}" for problem in found]
+        if row.video_id not in videos:
+            problems.append(f"{row.masklet_id}: video: {row.video_id!r:.80} is not a video of the release")
+    for masklet_id, number in ids.items():
+        if number > 1:
+            problems.append(f"{masklet_id}: repeated: {counted(number, 'row')} with this id")
+    return Report(videos=len(videos), masklets=ids.total(), problems=tuple(problems))
+
+
+def _videos(release: Release) -> tuple[dict[str, Video], list[str]]:
+    """The videos that the release has files of, by id; and a line about each id that could be a path."""
+    needed = {file.video_id for file in release.media_files}
+    videos, strange = dict[str, Video](), dict[str, str]()
+    for video in release.iter_videos():
+        try:
+            if check_id(video.video_id) in needed:
+                videos.setdefault(video.video_id, video)
+        except ReleaseError as error:
+            strange[video.video_id] = str(error)
+    return videos, list(strange.values())
