@@ -104,7 +104,7 @@ class Tables:
 
         catalog_uri: of SQLAlchemy, sqlite:////absolute/path.db or postgresql+psycopg://…; the folder of an SQLite file
         is made. warehouse_uri: an absolute folder or s3://bucket/prefix, for Iceberg's metadata.
-        Raises TablesError if the catalog cannot be reached.
+        Raises TablesError if the catalog cannot be reached, WarehouseUnreachable if the warehouse cannot.
         """
         from pyiceberg.catalog.sql import SqlCatalog
         from sqlalchemy.engine import make_url
@@ -129,6 +129,9 @@ class Tables:
                 if attempt == _OPENINGS - 1:
                     raise TablesError(f"catalog {url.render_as_string()}: {first_line(error)}") from error
                 _pause(attempt)
+            except OSError as error:
+                detail = f"its tables cannot be made ({first_line(error)})"
+                raise WarehouseUnreachable(f"{warehouse_uri}: {detail}") from error
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
