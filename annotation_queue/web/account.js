@@ -52,8 +52,8 @@ $("log-out").addEventListener("click", async () => {
   message({
     glyph: "…",
     title: "Not everything has been sent",
-    text: `${many(left, "change")} of yours wait in this browser for a connection. They are sent when there is one, ` +
-      "or when you log in here again. If their lease has ended by then, they are kept beside their ticket.",
+    text: `Waiting in this browser for a connection: ${many(left, "change")}. What waits is sent when there is one, ` +
+      "or when you log in here again. If its lease has ended by then, it is kept beside its ticket.",
     actions: [{ text: "Log out all the same", run: leave }],
   });
 });

@@ -11,7 +11,7 @@ import { desk } from "./screen.js";
 import { outbox, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
 import { giveBack, newClaim, prepare, showInstead, submit, takeNext } from "./supply.js";
-import { VERDICTS } from "./words.js";
+import { many, VERDICTS } from "./words.js";
 
 let takingBack = false;
 
@@ -55,7 +55,7 @@ export function submitMasklet() {
   if (!held.warned && (unmasked || unchanged)) {
     held.warned = true;
     return notice(unmasked
-      ? `${unmasked} frames were never masked and will count as absent. ${again} again submits.`
+      ? `${many(unmasked, "frame")} never masked: they will count as absent. ${again} again submits.`
       : `Nothing was changed. ${again} again submits the masklet as it was.`);
   }
   finish(held, { masklet: { masklet_id: api.newId(), ...made } });

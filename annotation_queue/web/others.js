@@ -7,6 +7,7 @@ import { element, pen } from "./dom.js";
 import { OTHERS } from "./player.js";
 import { area, iou } from "./rle.js";
 import { LOW_SCORE } from "./timeline.js";
+import { many } from "./words.js";
 
 const TALL = 20; // px
 
@@ -94,7 +95,7 @@ function inWords({ here, prompted, drawn, locked }) {
   const count = (/** @type {unknown[]} */ list) => list.filter(Boolean).length;
   const parts = [[count(prompted), "prompted"], [count(drawn), "drawn"], [count(locked), "locked"]];
   const done = parts.filter(([n]) => n).map((part) => part.join(" "));
-  return [`in view in ${count(here)} of ${here.length} frames`, ...done].join(", ");
+  return [`in view in ${count(here)} of ${many(here.length, "frame")}`, ...done].join(", ");
 }
 
 /**

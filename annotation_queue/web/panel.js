@@ -37,7 +37,7 @@ export function showFacts(held) {
   ]);
   $("facts").replaceChildren(...list);
   const { length } = timeline.suspects;
-  $("suspects").textContent = length === 1 ? "1 suspect" : `${length || "no"} suspects`;
+  $("suspects").textContent = length ? many(length, "suspect") : "no suspects";
   for (const id of ["previous-suspect", "next-suspect"]) $(id, HTMLButtonElement).disabled = length === 0;
 }
 
@@ -48,7 +48,7 @@ export function showFacts(held) {
 function factsOf({ ticket, rules, before, timeline, draft }) {
   /** @type {[string, string][]} */
   const facts = [["Video", ticket.video_id], ["Phase", ticket.phase]];
-  facts.push(["Present", `${timeline.presentCount} of ${timeline.length} frames`]);
+  facts.push(["Present", `${timeline.presentCount} of ${many(timeline.length, "frame")}`]);
   const pin = rules.pinned;
   if (pin) {
     const why = pin.reasons.map((reason) => REASONS[reason] ?? reason).join(", ");

@@ -11,6 +11,7 @@ import { showRows, showOthers } from "./objects.js";
 import { showFacts, showQuestion, showTools, showVerdicts } from "./panel.js";
 import { desk, player, strip } from "./screen.js";
 import { session } from "./session.js";
+import { many } from "./words.js";
 
 let toolsAt = -1; // the position that the tools are shown for
 
@@ -98,7 +99,7 @@ function badgesOf({ timeline, draft, progress, rules }, position) {
   else if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
   if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
   if (draft?.waiting().length) {
-    badges.push(["busy", progress ? `Propagating · ${progress.size} frames` : "The model is at work"]);
+    badges.push(["busy", progress ? `Propagating · ${many(progress.size, "frame")}` : "The model is at work"]);
   }
   if (rules.pinned?.frame_idx === frameIdx) badges.push(["doubt", `${rules.pinned.by} pointed here`]);
   if (desk.absentFrom !== null) {

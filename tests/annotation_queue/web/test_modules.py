@@ -63,6 +63,24 @@ def test_the_search_for_circles_finds_one():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 
+# `${n} frames`, n + " frames", `${n || "no"} frames`: a number before a noun in the plural. `many` writes both.
+PLURAL = re.compile(
+    r"""(?:\}|\+\s*["'`]) ?((?:annotator|answer|batche|change|click|frame|hour|mask|masklet|minute|object|operation|"""
+    r"""person|point|round|second|suspect|ticket|token|verdict|video)s|people)\b"""
+)
+
+
+@pytest.mark.parametrize("path", sorted(WEB.glob("*.js")), ids=lambda path: path.name)
+def test_no_text_counts_without_the_helper_for_one_and_many(path):
+    assert PLURAL.findall(COMMENT.sub("", path.read_text())) == []
+
+
+@pytest.mark.parametrize("text", ["`${n} frames`", 'n + " tickets"', '`${length || "no"} suspects`'])
+def test_the_search_for_counts_finds_one(text):
+    assert PLURAL.search(text)
+    assert not PLURAL.search('`${many(n, "frame")} propagated`')
+
+
 @pytest.mark.parametrize("path", sorted(WEB.glob("*.js")), ids=lambda path: path.name)
 def test_no_module_is_long(path):
     assert len(path.read_text().splitlines()) <= MOST_LINES

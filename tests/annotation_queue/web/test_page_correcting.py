@@ -368,7 +368,7 @@ def test_a_select_ticket_warns_of_frames_without_a_mask(open_page, tickets):
     page.point(*centre(0))
     page.settled()
     page.press("Enter")
-    page.until(lambda: "38 frames were never masked" in page.text("#notice"))
+    page.until(lambda: "38 frames never masked" in page.text("#notice"))
     page.press("Enter")
     page.until(lambda: tickets.ticket("s").state is State.DONE)
     assert tickets.ticket(tickets.ticket("s").next_ticket_id).kind is Kind.TRACK
