@@ -56,8 +56,8 @@ def judge(s: Services, source: Blobs, file: SourceFile, work: Path, imported: bo
     """
     try:
         check_key(file.key)
-    except ValueError as error:
-        return FileResult(ignored=True) if file.usually_no_video else _refuse(file, Refusal.FAILED, str(error))
+    except ValueError:
+        return FileResult(ignored=True) if file.usually_no_video else _refuse(file, Refusal.FAILED, _unfit(file.key))
     with ExitStack() as stack:
         try:
             if file.usually_no_video and not _begins_as_video(source.read(file.key, 512)):
@@ -89,6 +89,12 @@ def quarantine_record(uri: str, reason: Refusal, detail: str) -> Quarantined:
     """The record of a refusal, its detail in one line; the batch is filled in when it is committed."""
     line = as_utf8(" ".join(detail.split()))
     return Quarantined(stage="ingest", subject=uri, reason=reason.value, detail=line, batch_id="")
+
+
+def _unfit(key: str) -> str:
+    """Why the store cannot hold a file of this name, for the person who can rename it."""
+    what = "a backslash" if "\\" in key else "a line end, a control character or bytes that are not UTF-8"
+    return f"{key.rsplit('/', 1)[-1]!r}: its name or its folder's has {what}: rename it"
 
 
 def _begins_as_video(head: bytes) -> bool:

@@ -259,7 +259,11 @@ def test_an_odd_name_is_admitted_or_refused_and_stops_nothing(s, source):
     assert (report.admitted, report.quarantined, report.ignored) == (1, 3, 1)
     assert [Path(v.source_uri).name for v in s.tables.videos()] == ["10.00.00\u202fPM.mp4"]
     rows = s.tables.quarantine()
-    assert {q.reason for q in rows} == {"failed"} and all("a relative path" in q.detail for q in rows)
+    unfit = "a line end, a control character or bytes that are not UTF-8"
+    assert {q.reason for q in rows} == {"failed"} and {q.detail for q in rows} == {
+        f"{name}: its name or its folder's has {what}: rename it"
+        for name, what in (("'a\\\\b.mp4'", "a backslash"), ("'a\\nb.mp4'", unfit), ("'caf\\udce9.mp4'", unfit))
+    }
     assert f"{source}/caf\\udce9.mp4" in {q.subject for q in rows}
     again = ingest.admit(s, str(source))
     assert (again.admitted, again.quarantined, again.unchanged, again.ignored) == (0, 0, 4, 1)
