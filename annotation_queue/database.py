@@ -159,6 +159,12 @@ def insert_missing(c: Connection, table: Table, rows: list[dict[str, Any]]) -> N
     c.execute(INSERT[c.dialect.name](table).on_conflict_do_nothing(), rows)
 
 
+def insert_new(c: Connection, table: Table, row: dict[str, Any]) -> bool:
+    """`insert_missing` of one row; whether it was inserted. Asks with RETURNING: a row count does not tell this."""
+    new = INSERT[c.dialect.name](table).on_conflict_do_nothing().returning(*table.primary_key)
+    return c.execute(new, row).first() is not None
+
+
 def _configure_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # transactions begin below, not in the driver
     cursor = connection.cursor()

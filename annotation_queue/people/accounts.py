@@ -2,7 +2,7 @@
 
 Knows nothing about HTTP. Passwords are stored as argon2id hashes. Of a browser login or a program's token only the
 SHA-256 is stored (the secrets are random and long, so they need no salt). Every change of a person or a token, and
-every login, also a failed one, writes a line of the audit in the same transaction.
+every login, also a failed one, writes a line of the audit in the same transaction. What changes nothing writes none.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
 
 from annotation_queue import audit, schema
-from annotation_queue.database import Database, insert_missing
+from annotation_queue.database import Database, insert_missing, insert_new
 from annotation_queue.errors import LoginRefused, NotAllowed, NotLoggedIn, WrongPassword
 from annotation_queue.people.attempts import Attempts
 from annotation_queue.records import Account, AuditEntry, Person, Role, Scope, Token
@@ -125,8 +125,12 @@ class Accounts:
         if password is not None:
             values["password_hash"] = self._hash(password)
         with self._database.write() as c:
-            self._note(c, by, "set person", name, said, roles=person.roles)
-            if c.scalar(select(people.c.name).where(people.c.name == name).with_for_update()) is None:
+            self._check_may(c, by, name, person.roles)
+            row = c.execute(select(people).where(people.c.name == name).with_for_update()).first()
+            if row is not None and all(getattr(row, key) == value for key, value in values.items()):
+                return person
+            self._note(c, by, "set person", name, said)
+            if row is None:
                 c.execute(insert(people).values(name=name, created_at=self._clock(), **values))
             else:
                 c.execute(update(people).where(people.c.name == name).values(**values))
@@ -150,21 +154,25 @@ class Accounts:
         if name == PIPELINE and disabled:
             raise NotAllowed(f"{PIPELINE} is a built-in account, without which no batch moves: revoke its tokens")
         with self._database.write() as c:
-            self._note(c, by, "disable" if disabled else "enable", name, {})
-            changed = c.execute(update(people).where(people.c.name == name).values(disabled=disabled)).rowcount
-            if not changed:
+            self._check_may(c, by, name)
+            before = c.scalar(select(people.c.disabled).where(people.c.name == name).with_for_update())
+            if before is None:
                 raise ValueError(f"there is no person {name!r}")
+            if before == disabled:
+                return
+            self._note(c, by, "disable" if disabled else "enable", name, {})
+            c.execute(update(people).where(people.c.name == name).values(disabled=disabled))
             if disabled:
                 c.execute(delete(credentials).where(credentials.c.name == name))
 
     def remove(self, name: str) -> bool:
         """Remove a person and their credentials; their work stays. False if there is no such person."""
         with self._database.write() as c:
-            if c.execute(select(people.c.name).where(people.c.name == name)).first() is None:
-                return False
-            self._note(c, None, "remove", name, {})
             c.execute(delete(credentials).where(credentials.c.name == name))
-            return bool(c.execute(delete(people).where(people.c.name == name)).rowcount)
+            removed = c.execute(delete(people).where(people.c.name == name)).rowcount > 0
+            if removed:
+                self._note(c, None, "remove", name, {})
+            return removed
 
     def list(self) -> list[Person]:
         """All people, by name."""
@@ -226,27 +234,32 @@ class Accounts:
                 raise ValueError(f"there is no person {name!r}")
             if by is not None and by.name != name and _roles(roles) != {Role.PIPELINE}:
                 raise NotAllowed(f"{by.name} may not issue a token of {name}: it would let one person act as another")
+            self._check_may(c, by, name)
             self._note(c, by, "issue token", name, {"token_id": token_id_of(secret), "scopes": kept})
             row = {"secret_sha256": _digest(secret), "name": name, "created_at": now, "scopes": kept}
             c.execute(insert(credentials).values(**row, expires_at=None if expires_s is None else now + expires_s))
         return secret
 
     def revoke_token(self, name: str, token_id: str, *, by: Person | None = None) -> None:
-        """End one token of `name`. ValueError if there is no such token, NotAllowed."""
+        """End one token of `name`. ValueError if there is no such token, or it has expired; NotAllowed."""
         c_ = credentials.c
         with self._database.write() as c:
-            self._note(c, by, "revoke token", name, {"token_id": token_id})
+            self._check_may(c, by, name)
             its = (c_.name == name, c_.csrf.is_(None), func.substr(c_.secret_sha256, 1, TOKEN_ID) == token_id)
-            if not c.execute(delete(credentials).where(*its)).rowcount:
+            if not c.execute(delete(credentials).where(*its, self._is_valid())).rowcount:
                 raise ValueError(f"{name} has no token {token_id!r}")
+            self._note(c, by, "revoke token", name, {"token_id": token_id})
 
     def revoke_tokens(self, name: str, *, by: Person | None = None) -> int:
-        """End every credential of `name`, of browsers and programs; returns their number. Raises ValueError."""
+        """End every credential of `name`, of browsers and programs; returns how many were valid. Raises ValueError."""
         with self._database.write() as c:
             if c.execute(select(people.c.name).where(people.c.name == name)).first() is None:
                 raise ValueError(f"there is no person {name!r}")
-            self._note(c, by, "revoke tokens", name, {})
-            return int(c.execute(delete(credentials).where(credentials.c.name == name)).rowcount)
+            self._check_may(c, by, name)
+            ended = c.execute(delete(credentials).where(credentials.c.name == name, self._is_valid())).rowcount
+            if ended:
+                self._note(c, by, "revoke tokens", name, {})
+            return int(ended)
 
     def log_in(self, name: str, password: str, *, address: str = "") -> Login:
         """Check a password and begin a login. Raises WrongPassword, TooManyLogins.
@@ -293,8 +306,8 @@ class Accounts:
             its = select(people).where(people.c.name == name)
             row = c.execute(its).first()
             if row is None and given:
-                insert_missing(c, people, [{"name": name, "created_at": self._clock(), "roles": given}])
-                self._note(c, None, "set person", name, {"roles": given, "issuer": vouched.issuer})
+                if insert_new(c, people, {"name": name, "created_at": self._clock(), "roles": given}):
+                    self._note(c, None, "set person", name, {"roles": given, "issuer": vouched.issuer})
                 row = c.execute(its).first()
             if row is None:
                 raise LoginRefused(f"there is no account {name} here: ask an admin to add it")
@@ -328,10 +341,10 @@ class Accounts:
         """End the login, or the token, of this secret."""
         its = credentials.c.secret_sha256 == _digest(secret)
         with self._database.write() as c:
-            row = c.execute(select(credentials).where(its)).first()
+            ended = delete(credentials).where(its, self._is_valid()).returning(credentials.c.name, credentials.c.csrf)
+            row = c.execute(ended).first()
             if row is not None and row.csrf is None:
                 audit.note(c, self._clock(), row.name, "revoke token", row.name, {"token_id": token_id_of(secret)})
-            c.execute(delete(credentials).where(its))
 
     def caller(self, secret: str) -> Caller:
         """The person of this secret, with their current roles. Raises NotLoggedIn."""
@@ -359,22 +372,20 @@ class Accounts:
         )
         return login
 
-    def _note(
-        self,
-        c: Connection,
-        by: Person | None,
-        action: str,
-        name: str,
-        detail: dict[str, Any],
-        *,
-        roles: frozenset[Role] = frozenset(),
-    ) -> None:
-        """Write a line of the audit. Raises NotAllowed if `by` may not manage `name` or may not give them `roles`."""
+    def _is_valid(self) -> ColumnElement[bool]:
+        """Whether a credential has not expired."""
+        return credentials.c.expires_at.is_(None) | (credentials.c.expires_at >= self._clock())
+
+    def _check_may(self, c: Connection, by: Person | None, name: str, roles: frozenset[Role] = frozenset()) -> None:
+        """Raises NotAllowed if `by` may not manage `name` or may not give them `roles`."""
         if by is not None and Role.ADMIN not in by.roles:
             now = c.scalar(select(people.c.roles).where(people.c.name == name))
             concerned = roles | (frozenset() if now is None else _roles(now))
             if Role.LEAD not in by.roles or not concerned <= ROLES_OF_LEADS:
                 raise NotAllowed(f"{by.name} may not manage {name}: only an admin may")
+
+    def _note(self, c: Connection, by: Person | None, action: str, name: str, detail: dict[str, Any]) -> None:
+        """Write a line of the audit, about what this transaction changed."""
         audit.note(c, self._clock(), OPERATOR if by is None else by.name, action, name, detail)
 
     def _hash(self, password: str) -> str:

@@ -2,15 +2,16 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from sqlalchemy import select
 
-from annotation_queue.database import Database
+from annotation_queue.database import Database, insert_missing, insert_new
 from annotation_queue.errors import LoginRefused, NotAllowed, NotLoggedIn, TooManyLogins, WrongPassword
-from annotation_queue.people.accounts import LOGIN_S, NOTED, NOTED_S, PIPELINE, Accounts
+from annotation_queue.people.accounts import LOGIN_S, NOTED, NOTED_S, PIPELINE, Accounts, token_id_of
 from annotation_queue.people.attempts import FREE
 from annotation_queue.people.oidc import Vouched
 from annotation_queue.records import Role
@@ -200,3 +201,114 @@ def test_nobody_issues_a_token_of_another_person_but_an_admin_does_for_programs(
     for by, name in ((lea, "lea"), (boss, "boss"), (boss, "robot"), (None, "vera")):
         assert accounts.caller(accounts.issue_token(name, by=by)).person.name == name
         assert accounts.audited(limit=1)[0].actor == (by.name if by else "(operator)")
+
+
+@pytest.fixture
+def both(uri, clock):
+    """Accounts on each kind of database, with vera and an admin."""
+    database = Database(uri)
+    accounts = Accounts(database, hasher=CHEAP, clock=clock)
+    accounts.add("vera", [Role.VERIFIER], PASSWORD, skills=["birds"])
+    accounts.add("boss", [Role.ADMIN])
+    yield accounts
+    database.close()
+
+
+def lines(accounts):
+    return [(line.actor, line.action, line.subject) for line in accounts.audited()][::-1]
+
+
+UNCHANGED = {
+    "the same role": lambda a, boss: a.add("vera", [Role.VERIFIER], by=boss),
+    "the same role and skills": lambda a, boss: a.add("vera", ["verifier"], skills=["birds"], by=boss),
+    "a person who is there": lambda a, boss: a.add_new("vera", [Role.LEAD], PASSWORD),
+    "enabled twice": lambda a, boss: a.disable("vera", False, by=boss),
+    "no token left": lambda a, boss: a.revoke_tokens("vera", by=boss),
+    "nobody of this name": lambda a, boss: a.remove("nobody"),
+    "a login that is over": lambda a, boss: a.log_out("gone"),
+}
+
+
+@pytest.mark.parametrize("what", UNCHANGED)
+def test_what_changes_nothing_is_not_in_the_audit(both, what):
+    boss = next(person for person in both.list() if person.name == "boss")
+    before, people_before = lines(both), both.accounts()
+    UNCHANGED[what](both, boss)
+    assert lines(both) == before and both.accounts() == people_before
+
+
+def test_what_is_repeated_is_in_the_audit_once(both, clock):
+    boss = next(person for person in both.list() if person.name == "boss")
+    before = lines(both)
+    token, kept = both.issue_token("vera"), both.issue_token("vera", expires_s=60)
+    for change in (
+        lambda: both.add("vera", [Role.LEAD], skills=["birds"], by=boss),
+        lambda: both.add("vera", [Role.LEAD], skills=[], by=boss),
+        lambda: both.revoke_tokens("vera", by=boss),
+        lambda: both.disable("vera", by=boss),
+        lambda: both.disable("vera", False, by=boss),
+        lambda: both.remove("vera"),
+    ):
+        change()
+        change()
+    said = [("(operator)", "issue token", "vera")] * 2 + [("boss", "set person", "vera")] * 2
+    said += [("boss", action, "vera") for action in ("revoke tokens", "disable", "enable")]
+    assert lines(both) == [*before, *said, ("(operator)", "remove", "vera")]
+    assert token != kept
+
+
+def test_a_token_that_was_revoked_or_has_expired_is_not_revoked_again(both, clock):
+    boss = next(person for person in both.list() if person.name == "boss")
+    first, second, third = (both.issue_token("boss", expires_s=seconds) for seconds in (None, 60, None))
+    before = lines(both)
+    both.log_out(third)
+    both.log_out(third)
+    both.revoke_token("boss", token_id_of(first), by=boss)
+    clock.advance(61)
+    both.log_out(second)
+    for token in (first, second, third):
+        with pytest.raises(ValueError, match="boss has no token"):
+            both.revoke_token("boss", token_id_of(token), by=boss)
+    assert lines(both) == [*before, *[("boss", "revoke token", "boss")] * 2]
+
+
+def test_of_people_whom_two_logins_add_at_once_the_audit_has_one(both, monkeypatch):
+    """The second login found no account, and inserts it after the first has."""
+    new = Vouched(name="nora", issuer="https://id.example.org", subject="7")
+    both.admit(new, {Role.ANNOTATOR})
+    real, asked = both._database.write, []
+
+    class Late:
+        def __init__(self, c):
+            self._c = c
+
+        def __getattr__(self, name):
+            return getattr(self._c, name)
+
+        def execute(self, *arguments):
+            asked.append(1)
+            found = self._c.execute(*arguments)
+            return found if len(asked) > 1 else self._c.execute(select(people).where(people.c.name == "?"))
+
+    @contextmanager
+    def write():
+        with real() as c:
+            yield Late(c)
+
+    monkeypatch.setattr(both._database, "write", write)
+    both.admit(new, {Role.ANNOTATOR})
+    assert len(asked) > 2 and [line for line in lines(both) if line[1:] == ("set person", "nora")] == [
+        ("(operator)", "set person", "nora")
+    ]
+
+
+def test_an_insert_says_whether_the_row_is_new(uri):
+    database, row = Database(uri), {"name": "ann", "created_at": 1.0, "roles": "lead"}
+    with database.write() as c:
+        assert insert_new(c, people, row) and not insert_new(c, people, row | {"roles": "admin"})
+        insert_missing(c, people, [row, row | {"name": "bob"}])
+        assert c.execute(select(people.c.name, people.c.roles).order_by(people.c.name)).all() == [
+            ("ann", "lead"),
+            ("bob", "lead"),
+        ]
+    database.close()
