@@ -68,10 +68,36 @@ def test_no_extra_admits_a_version_of_mlflow_with_known_vulnerabilities():
     assert "3.12.99" not in mlflow.specifier and "3.13" in mlflow.specifier
 
 
-def test_every_dependency_has_an_exact_version():
-    """A version that is not pinned differs from one machine to the next."""
+def dependencies():
+    """Every dependency of the project and of its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    needed = {canonicalize_name(r.name) for group in groups for r in map(Requirement, group)} - {"masklet-engine"}
+    return [r for group in groups for r in map(Requirement, group) if r.name != "masklet-engine"]
+
+
+def pinned():
+    """The exact version of each pinned package."""
     pins = map(Requirement, (ROOT / "constraints.txt").read_text().splitlines())
-    assert needed - {canonicalize_name(pin.name) for pin in pins if str(pin.specifier).startswith("==")} == set()
+    exact = {canonicalize_name(pin.name): str(pin.specifier) for pin in pins}
+    return {name: version.removeprefix("==") for name, version in exact.items() if version.startswith("==")}
+
+
+def test_every_dependency_has_an_exact_version():
+    """A version that is not pinned differs from one machine to the next."""
+    assert {canonicalize_name(r.name) for r in dependencies()} - pinned().keys() == set()
+
+
+@pytest.mark.parametrize("dependency", dependencies(), ids=str)
+def test_the_pinned_version_is_within_the_bounds_of_the_dependency(dependency):
+    """A lower bound above the pin cannot be installed with it; a bound that was raised is tested with the pin."""
+    version = pinned()[canonicalize_name(dependency.name)]
+    assert dependency.specifier.contains(version, prereleases=True), f"{dependency}, but the pin is {version}"
+
+
+def test_ci_audits_the_pins_before_the_tests():
+    lines = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
+    places = [
+        next((n for n, line in enumerate(lines) if line.startswith(command)), None)
+        for command in ("make setup", ".venv/bin/python .ci/audit.py constraints.txt", "make test")
+    ]
+    assert None not in places and places == sorted(places)

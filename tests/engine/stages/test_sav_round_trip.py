@@ -91,15 +91,26 @@ def test_names_splits_metadata_and_the_order_of_objects_survive_a_round_trip(tmp
     assert [rle.area(masks[n + 1][0], H, W) // H - 1 for n in range(OBJECTS)] == order
 
 
-def test_an_odd_sided_video_is_imported_and_exported(tmp_path, home):
-    source = tmp_path / "source"
+@pytest.mark.parametrize(("height", "width"), [(241, 321), (240, 321), (241, 320)])
+def test_an_odd_sided_video_is_imported_and_exported(tmp_path, home, height, width):
+    """Its sides become even; its name, its metadata and the order of its objects stay, also in a second round trip."""
+    source, order = tmp_path / "source", [3, 0, 5, 1, 4, 2]
     source.mkdir()
-    annotate(source, "odd", height=241, width=321, options={"pix_fmt": "yuv444p"})
+    facts = {"video_environment": "Indoor", "masklet_label": [f"shirt {n}" for n in order]}
+    options = {"pix_fmt": "yuv444p"}
+    annotate(source, "sav_000003", objects=order, height=height, width=width, options=options, **facts)
     with home("first") as s:
-        sav.export(imported(s, source), tmp_path / "sa-v", media=True)
-    (note,) = notes_of(tmp_path / "sa-v").values()
+        release = imported(s, source)
+        sav.export(release, tmp_path / "sa-v", media=True)
+        davis.export(release, tmp_path / "davis")
+    (name, note), *others = notes_of(tmp_path / "sa-v").items()
+    assert (name, note["video_id"], others) == ("sav_000003_manual.json", "sav_000003", [])
     assert (note["video_height"], note["video_width"]) == (240.0, 320.0)
-    assert [size // 240 for size in note["masklet_size_abs"]] == [1, 2, 3, 4, 5, 6]
+    assert {tuple(mask["size"]) for frame in note["masklet"] for mask in frame} == {(240, 320)}
+    assert [size // 240 - 1 for size in note["masklet_size_abs"]] == order
+    assert {key: note[key] for key in facts} == facts
+    masks = davis.open_video(tmp_path / "davis", "sav_000003", "train").masks()
+    assert [rle.area(masks[n + 1][0], 240, 320) // 240 - 1 for n in range(OBJECTS)] == order
     with home("second") as s:
         sav.export(imported(s, tmp_path / "sa-v"), tmp_path / "again")
     assert notes_of(tmp_path / "again") == notes_of(tmp_path / "sa-v")
