@@ -10,7 +10,7 @@ import numpy as np
 from annotation_queue.records import NewGold, QueuePolicy, State
 from storage import rle
 from storage.records import STRIDE, Verdict
-from tests.annotation_queue.annotators import LEA, VERA, VICTOR, finish
+from tests.annotation_queue.annotators import LEA, VERA, VICTOR, claim, finish, outcome
 from tests.annotation_queue.browsing import EVERY_DATABASE, FRAMES
 from tests.annotation_queue.synthetic_queue import (
     HEIGHT,
@@ -328,6 +328,10 @@ def test_a_lead_sees_figures_and_manages_people(open_page, tickets):
     other.until(lambda: "for leads and admins" in other.text("#error"))
 
 
+def words(page, place):
+    return " ".join(page.text(place).split())
+
+
 def test_a_lead_sees_why_a_ticket_came_to_them(open_page, tickets):
     tickets.policy = QueuePolicy(overlap=2, overlap_share=1.0)
     first, second = verify_tickets(2, FRAMES)
@@ -341,10 +345,12 @@ def test_a_lead_sees_why_a_ticket_came_to_them(open_page, tickets):
     assert "victor pointed to" in page.text("#facts") and "Sent back" not in page.text("#facts")
     tickets.policy = QueuePolicy()
     tickets.open_batch("unsure", [second])
-    finish(tickets, VERA, Verdict.UNSURE)
+    mine = claim(tickets, VERA)
+    answer = replace(outcome(Verdict.UNSURE), frame_idx=None)  # as a program may send it
+    tickets.finish(mine.ticket_id, mine.lease_token, VERA, answer)
     page.press("a")
     page.until(lambda: "unsure" in page.text("#batch"))
-    assert "a verifier was unsure" in page.text("#eyebrow") and "vera pointed to" in page.text("#facts")
+    assert "a verifier was unsure" in page.text("#eyebrow") and "vera pointed to no frame" in words(page, "#facts")
 
 
 def test_a_new_object_is_judged_like_any_other_masklet(open_page, tickets):
