@@ -19,6 +19,8 @@ from model.clips import IMAGENET_MEAN, IMAGENET_STD, Clip, DrawClip, SampleConfi
 from model.parallel import Team
 from model.recipe import Recipe, TrainingStage
 
+FEW_STEPS = 8  # drawing their clips takes less time than starting a loader process
+
 
 class NoObject(ValueError):
     """Twenty draws gave no clip with a visible object."""
@@ -90,8 +92,10 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of a stage from step `begin` of it: pixels float (B, T, 3, S, S) and masks bool (B, T, N, S, S).
 
-    number: which stage of the recipe.  workers: loader processes; 0 draws in this one.
+    number: which stage of the recipe.  workers: loader processes; 0 draws in this one, as do the last FEW_STEPS.
     """
+    if stage.steps - begin <= FEW_STEPS:
+        workers = 0
     samples = Samples(source, stage, recipe, number, begin * stage.batch, team)
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         samples,

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from model import samples
 from model.parallel import Team
 from model.recipe import Recipe
@@ -14,6 +16,20 @@ def test_a_share_of_the_steps_sees_single_frames():
     lengths = [[len(drawn[2 * step + row][0]) for row in range(2)] for step in range(20)]
     assert all(a == b for a, b in lengths)  # all samples of one step
     assert {1, 3} == {a for a, _ in lengths} and 4 < sum(a == 1 for a, _ in lengths) < 16
+
+
+@pytest.mark.parametrize(("steps", "begin", "workers"), [(8, 0, 0), (9, 0, 1), (90, 82, 0)])
+def test_few_steps_are_drawn_without_a_loader_process(steps, begin, workers, monkeypatch):
+    used = []
+
+    def loader(drawn, *, num_workers, **options):
+        used.append(num_workers)
+        return [drawn[0]]
+
+    monkeypatch.setattr(samples, "DataLoader", loader)
+    stage = dataclasses.replace(STAGE, steps=steps)
+    assert len(list(samples.batches(squares, stage, Recipe(stages=(stage,), seed=3), 0, begin, 1, Team()))) == 1
+    assert used == [workers]
 
 
 def test_seeds_of_different_places_differ():
