@@ -4,13 +4,16 @@ import json
 import shutil
 import threading
 import time
+from functools import cached_property
 
 import cv2
 import numpy as np
 import pytest
 import uvicorn
 
+from engine.files import alone
 from engine.processes import ports
+from engine.registry import Registry
 from engine.services import connect
 from engine.serving import serve
 from engine.settings import (
@@ -22,7 +25,7 @@ from engine.settings import (
     RoundSettings,
     Settings,
 )
-from engine.stages import import_sav, ingest
+from engine.stages import import_sav, ingest, propose
 from engine.synthetic import scene, video_files
 from storage import releases
 from storage.formats import davis
@@ -67,6 +70,48 @@ def settings(tmp_path, checkpoint, clips):
         review=ReviewSettings(held_out_by_hand=True),
         rounds=RoundSettings(min_new_masklets=1, steps=2, lr=1e-5),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mlflow_tables_once(tmp_path_factory):
+    """Each new registry begins with a copy of MLflow's empty tables: MLflow needs a second to create its 50 tables."""
+    empty = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    opened = Registry._client.func
+
+    def client(registry):
+        if registry._is_new():
+            if not empty.exists():
+                opened(Registry(f"sqlite:///{empty}", empty.with_name("artifacts")))
+            with alone(registry._artifacts.with_name("mlflow.lock")):
+                if registry._is_new():
+                    shutil.copyfile(empty, registry._uri.removeprefix("sqlite:///"))
+        return opened(registry)
+
+    quick = cached_property(client)
+    quick.__set_name__(Registry, "_client")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, "_client", quick)
+        yield
+
+
+@pytest.fixture(scope="session")
+def known_candidates():
+    """What the model found in this run of the tests, by everything that it depends on."""
+    return {}
+
+
+@pytest.fixture
+def searched_once(known_candidates, monkeypatch):
+    """The model searches each clip once, for all tests that only need candidates: it would find the same ones again."""
+    search = propose.propose_video
+
+    def propose_video(s, video, loaded, checkpoint, progress=None):
+        key = (video, loaded.source, checkpoint, s.settings.auto.model_dump_json())
+        if key not in known_candidates:
+            known_candidates[key] = search(s, video, loaded, checkpoint, progress)
+        return list(known_candidates[key])
+
+    monkeypatch.setattr(propose, "propose_video", propose_video)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def people(queue):
 
 
 @pytest.fixture
-def proposed(queue):
+def proposed(queue, searched_once):
     """A batch with candidates, in the review."""
     batch_id = admit_batch(queue)
     propose.propose_batch(queue, batch_id)

@@ -30,7 +30,7 @@ from storage.records import Prompt
 
 
 @pytest.fixture
-def candidate(s):
+def candidate(s, searched_once):
     """A candidate of a store that was ingested and searched for real."""
     ingest.admit(s)
     (batch_id,) = batches.reached(s.blobs)
