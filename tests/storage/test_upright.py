@@ -94,21 +94,24 @@ def test_a_high_dynamic_range_is_mapped_to_the_standard_one(tmp_path, curve):
     source = hdr(tmp_path / "v.mkv", curve)
     made = normalise(source, tmp_path / "n.mp4", limits=LIMITS)
     assert made.changes == (f"tone-mapped from {curve}",)
-    _, stored = next(video.frames(tmp_path / "n.mp4"))
-    with SourceReader(source) as reader:
-        for rgb in (stored, reader.read(0)):
-            found = {"red": rgb[8, 8], "green": rgb[8, -8], "blue": rgb[-8, 8], "white": rgb[-8, -8]}
-            for name, colour in COLOURS.items():
-                assert int(np.argmax(found[name])) == int(np.argmax(colour)) or name == "white"
-                assert saturation(found[name]) == pytest.approx(saturation(colour), abs=0.2)
-            assert found["white"].min() > 130
+    shown = [next(video.frames(tmp_path / "n.mp4"))[1]]
+    if curve == "HLG":  # both ways use one function, and a table for PQ takes the longest
+        with SourceReader(source) as reader:
+            shown.append(reader.read(0))
+    for rgb in shown:
+        found = {"red": rgb[8, 8], "green": rgb[8, -8], "blue": rgb[-8, 8], "white": rgb[-8, -8]}
+        for name, colour in COLOURS.items():
+            assert int(np.argmax(found[name])) == int(np.argmax(colour)) or name == "white"
+            assert saturation(found[name]) == pytest.approx(saturation(colour), abs=0.2)
+        assert found["white"].min() > 130
+        assert curve == "HLG" or 155 <= found["white"].mean() <= 180  # nearly as with a stated peak of 1000 nits
     with av.open(str(tmp_path / "n.mp4")) as container:
         assert container.streams.video[0].codec_context.colorspace == 1
 
 
 # libav computes a table of colours for each video with a high dynamic range, which takes seconds: so few videos here.
-@pytest.mark.parametrize(("peak_nits", "darkest", "brightest"), [(None, 165, 180), (1000, 165, 180), (4000, 150, 164)])
-def test_white_in_pq_is_as_bright_without_a_stated_peak_as_with_one_of_1000_nits(
+@pytest.mark.parametrize(("peak_nits", "darkest", "brightest"), [(1000, 165, 180), (4000, 150, 164)])
+def test_white_in_pq_is_as_bright_with_a_stated_peak_of_1000_nits_as_without_one_and_darker_with_a_higher_one(
     tmp_path, peak_nits, darkest, brightest
 ):
     normalise(white_in_pq(tmp_path / "v.mkv", peak_nits), tmp_path / "n.mp4", limits=LIMITS)
