@@ -51,8 +51,7 @@ def encodes_each_frame_once(model):
         block.forward = remembering(block.forward)
 
 
-@pytest.mark.parametrize("version", ["2", "2.1"])
-@pytest.mark.parametrize("shape", list(meta_checkpoint.SHAPES))
+@pytest.mark.parametrize(("shape", "version"), [("tiny", "2"), *((shape, "2.1") for shape in meta_checkpoint.SHAPES)])
 def test_clicks_boxes_and_masks_on_several_frames_are_tracked_as_by_the_library(clip, shape, version):
     frames, masks = clip
     if shape != "tiny":

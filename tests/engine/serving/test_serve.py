@@ -10,7 +10,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import psutil
 import pytest
 
@@ -208,17 +207,29 @@ def test_a_password_that_does_not_hold_is_not_named_and_none_is_changed(bare, tm
         assert accounts.log_in(people.FIRST, "a new password")
 
 
-def test_only_a_configured_proxy_names_the_address_of_a_client(bare):
+def test_only_a_configured_proxy_names_the_address_of_a_client(bare, monkeypatch):
+    import uvicorn
+    from fastapi.testclient import TestClient
+
     from annotation_queue.people.attempts import FREE
+
+    def guess(application, **options):
+        """Wrong log-ins at what uvicorn would serve."""
+        config = uvicorn.Config(application, **options)
+        config.load()
+        client = TestClient(config.loaded_app, client=("127.0.0.1", 50_000))
+        for i in range(2 * FREE):
+            body, claimed = {"name": "lead", "password": "wrong"}, {"X-Forwarded-For": f"203.0.113.{i}"}
+            client.post("/api/login", json=body, headers=claimed)
+
+    monkeypatch.setattr(uvicorn, "run", guess)
 
     def addresses(proxies):
         """The addresses that the audit has after wrong log-ins that each claim to come from another address."""
         queue = bare.queue.model_copy(update={"trusted_proxies": proxies})
         chosen = bare.model_copy(update={"queue": queue})
-        with QueueProcess(chosen), connect(chosen) as s:
-            for i in range(2 * FREE):
-                body, claimed = {"name": "lead", "password": "wrong"}, {"X-Forwarded-For": f"203.0.113.{i}"}
-                httpx.post(f"{chosen.queue_url}/api/login", json=body, headers=claimed)
+        serve.serve(chosen, deliver=False)
+        with connect(chosen) as s:
             lines = s.open_queue()[1].audited(limit=2 * FREE)
             return {json.loads(line.detail)["address"] for line in lines if line.action == "fail to log in"}
 
