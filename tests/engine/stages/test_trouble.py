@@ -187,7 +187,7 @@ def test_stats_and_validate_name_a_drained_batch_that_is_not_delivered(queue, mo
         data.validate()
     ingest.admit(s)
     release_of(s, "release-0001")
-    for command in (commands.stats, data.validate):
+    for command in (pipeline.stats, data.validate):
         command()
         assert re.search(line, " ".join(capsys.readouterr().out.split()))
         command(as_json=True)
@@ -196,10 +196,10 @@ def test_stats_and_validate_name_a_drained_batch_that_is_not_delivered(queue, mo
             (batch_id, "deliver", "Airflow does not answer") for batch_id in (BATCH, other)
         ]
         assert all(of["since"] > 0 for of in told)
-    commands.stats()
+    pipeline.stats()
     assert f"batch {other} in-review 0 of 0 tickets open" in " ".join(capsys.readouterr().out.split())
     batches.mark(s.blobs, BATCH, BatchStage.PUBLISHED, {})
-    commands.stats(as_json=True)
+    pipeline.stats(as_json=True)
     assert [of["batch_id"] for of in json.loads(capsys.readouterr().out)["stuck"]] == [other]
 
 
