@@ -1,5 +1,8 @@
 """Auto-masklets: candidates from a grid of points on the first frame, all carried through the clip in one batch.
 
+Each candidate is then carried back to the first frame: how well it arrives there tells people and the verifier how far
+to trust it.
+
 One part and one marker a video, so a killed run continues with the next video. A video on which the model fails gets a
 quarantine record and an empty part; the other videos go on.
 """
@@ -7,7 +10,7 @@ quarantine record and an empty part; the other videos go on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -135,17 +138,38 @@ def propose_video(
             return []
         prompts = {f"{i:03d}": Prompt(frame_idx=0, mask_rle=rle.encode(seed.mask)) for i, seed in enumerate(seeds)}
         tubes = track(video, loaded, prompts, reader.read, progress)
-    rows = [
-        replace(
-            _as_found(tubes[name], seed),
-            masklet_id=content_id(video.video_id, video.batch_id, checkpoint.name, name, length=20),
-            checkpoint=checkpoint.name,
-            round=checkpoint.round,
-            prompt=_seed(seed),
+        rows = {
+            name: replace(
+                _as_found(tubes[name], seed),
+                masklet_id=content_id(video.video_id, video.batch_id, checkpoint.name, name, length=20),
+                checkpoint=checkpoint.name,
+                round=checkpoint.round,
+            )
+            for name, seed in zip(prompts, seeds, strict=True)
+            if any(tubes[name].area_px)
+        }
+        kept = {row.masklet_id for row in without_duplicates(list(rows.values()))}
+        rows = {name: row for name, row in rows.items() if row.masklet_id in kept}
+        cycles = _cycle_ious(video, loaded, rows, reader.read)
+    found = dict(zip(prompts, seeds, strict=True))
+    return [replace(row, prompt=_seed(found[name], cycles[name])) for name, row in rows.items()]
+
+
+def _cycle_ious(
+    video: Video, loaded: LoadedModel, rows: Mapping[str, Masklet], read: Callable[[int], NDArray[np.uint8]]
+) -> dict[str, float]:
+    """How well each candidate finds its way back to frame 0: see `model.cycle`. Raises ModelFailed."""
+    from model.cycle import cycle_ious
+
+    try:
+        return cycle_ious(
+            loaded,
+            lambda i: read(i * STRIDE),
+            (video.height, video.width),
+            {name: row.rle for name, row in rows.items()},
         )
-        for name, seed in zip(prompts, seeds, strict=True)
-    ]
-    return without_duplicates([row for row in rows if any(row.area_px)])
+    except FloatingPointError as error:
+        raise ModelFailed(f"{error} of {video.video_id}") from error
 
 
 def track(
@@ -272,7 +296,7 @@ def grid(settings: AutoSettings, image_size: int) -> GridConfig:
     return replace(chosen, scales=quick) if preset == "quick" else chosen
 
 
-def _seed(seed: MaskProposal) -> str:
+def _seed(seed: MaskProposal, cycle_iou: float) -> str:
     point = [round(float(v), 1) for v in seed.point_xy]
     return json.dumps(
         {
@@ -281,6 +305,7 @@ def _seed(seed: MaskProposal) -> str:
             "labels": [1],
             "seed_score": round(seed.score, 4),
             "seed_agreement": round(seed.agreement, 4),
+            "cycle_iou": round(cycle_iou, 4),
         }
     )
 

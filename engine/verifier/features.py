@@ -1,7 +1,4 @@
-"""What a masklet shows of its own quality: numbers from its scores and its masks, without the video or the model.
-
-Forward-backward cycle IoU is not among them: it needs a second propagation of each candidate.
-"""
+"""What a masklet shows of its own quality: numbers from its scores and its masks, without the video or the model."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ SIDE = 48  # samples along each side of the square in which the masks of a maskl
 FEATURES = (
     "seed_score",  # the grid's own estimate on the first frame
     "seed_agreement",  # of other clicks inside the seed, see `model.proposals.agreement`; 0 if the grid did not ask
+    "cycle_iou",  # of the first mask and the one that tracking back arrives at, see `model.cycle`
     "score_mean",  # estimated IoU, over the frames that show the object
     "score_p10",  # the 10th percentile
     "score_min",
@@ -62,9 +60,11 @@ def features_of(masklet: Masklet) -> tuple[float, ...]:
     shown = np.flatnonzero(area)
     presence = np.array(masklet.object_score)
     visible = area > 0
+    seed = json.loads(masklet.prompt)
     numbers: dict[str, float] = {
         "seed_score": masklet.score[0],
-        "seed_agreement": float(json.loads(masklet.prompt).get("seed_agreement", 0.0)),
+        "seed_agreement": float(seed.get("seed_agreement", 0.0)),
+        "cycle_iou": float(seed.get("cycle_iou", 0.0)),
         **_spread("score", np.array(masklet.score)[shown]),
         **_spread("stability", np.array(masklet.stability)[shown]),
         "presence_mean": float(presence.mean()),

@@ -92,10 +92,11 @@ def test_a_masklet_that_is_never_visible_has_numbers_too():
     assert np.isfinite(list(found.values())).all() and found["fragments"] == found["size"] == 0
 
 
-def test_the_agreement_of_the_seed_comes_from_its_prompt():
+@pytest.mark.parametrize("name", ["seed_agreement", "cycle_iou"])
+def test_what_only_the_model_can_tell_comes_from_the_prompt(name):
     masks = boxes((10, 10, 20, 20))
-    assert of(masks, prompt='{"frame_idx": 0, "seed_agreement": 0.75}')["seed_agreement"] == 0.75
-    assert of(masks, prompt="{}")["seed_agreement"] == 0
+    assert of(masks, prompt=f'{{"frame_idx": 0, "{name}": 0.75}}')[name] == 0.75
+    assert of(masks, prompt="{}")[name] == 0
 
 
 def test_features_of_several_masklets_are_a_table():
