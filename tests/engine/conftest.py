@@ -76,7 +76,7 @@ def settings(tmp_path, checkpoint, clips):
 def mlflow_tables_once(tmp_path_factory):
     """Each new registry begins with a copy of MLflow's empty tables: MLflow needs a second to create its 50 tables."""
     empty = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    opened = Registry._client.func
+    opened = vars(Registry)["_client"].func
 
     def client(registry):
         if registry._is_new():
