@@ -97,7 +97,7 @@ def test_the_pinned_version_is_within_the_bounds_of_the_dependency(dependency):
 def test_ci_audits_the_pins_before_the_tests():
     lines = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
     places = [
-        next((n for n, line in enumerate(lines) if line.startswith(command)), None)
+        next((n for n, line in enumerate(lines) if line.startswith(command)), -1)
         for command in ("make setup", ".venv/bin/python .ci/audit.py constraints.txt", "make test")
     ]
-    assert None not in places and places == sorted(places)
+    assert -1 not in places and places == sorted(places)
