@@ -201,7 +201,7 @@ class Tables:
 
         if not masklet_ids:
             return {}
-        where = And(In(term="masklet_id", values=set(masklet_ids)), NotEqualTo(term="batch_id", value=but))
+        where = And(In(term="masklet_id", literals=set(masklet_ids)), NotEqualTo(term="batch_id", value=but))
         rows = self.scan("masklets", where=where, columns=["masklet_id", "batch_id"])
         return dict(zip(rows["masklet_id"].to_pylist(), rows["batch_id"].to_pylist(), strict=True))
 

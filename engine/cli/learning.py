@@ -81,7 +81,7 @@ def _train_round(settings: Settings, release: str | None, changes: dict[str, Any
     from engine.services import connect
 
     with connect(settings) as s, console.bar("training") as bar:
-        chosen = release or newest(s.blobs)
+        chosen = release or newest(s)
         result = loop.retrain(s, chosen, Budget(**changes), progress=bar, tell=console.print_dim)
     if as_json:
         console.print_json(result)

@@ -62,7 +62,7 @@ def test_a_masklet_that_comes_twice_in_an_import_is_quarantined_and_the_rest_is_
     assert quarantined(s, twice.batch_id) == [
         ("publish", twice.masklet_id, "repeated", "an earlier row of the batch has this id")
     ]
-    facts = batches.facts(s.blobs, twice.batch_id, BatchStage.PUBLISHED)
+    facts = batches.facts(s.blobs, twice.batch_id, BatchStage.PUBLISHED) or {}
     assert (facts["masklets"], facts["quarantined"]) == (2, 1)
 
 
