@@ -48,22 +48,21 @@ class Run:
         return replace(named, stages=stages, **self.recipe)  # type: ignore[arg-type]  # named fields
 
 
-def _run(name: str, masklets: int, *, steps: int = 80, lr: float = 3e-4, **changes: object) -> Run:
+def _run(name: str, masklets: int, *, steps: int = 200, lr: float = 3e-4, **changes: object) -> Run:
     of_recipe = {key: value for key, value in changes.items() if key in ("affine", "colour_jitter", "weight_decay")}
     return Run(name, masklets, steps, lr, {k: v for k, v in changes.items() if k not in of_recipe}, of_recipe)
 
 
 RUNS = (
     _run("30", 30),
-    _run("30 memory and decoder", 30, parts="memory"),
-    _run("30 decoder", 30, parts="decoder"),
     _run("30 rate 1e-4", 30, lr=1e-4),
-    _run("10", 10),
+    _run("30 memory and decoder", 30, parts="memory"),
     _run("100", 100),
-    _run("30 rate 6e-4", 30, lr=6e-4),
-    _run("30 turned", 30, affine=1.0, colour_jitter=0.3),
+    _run("10", 10),
     _run("300", 300),
-    _run("100 longer", 100, steps=240),
+    _run("30 turned", 30, affine=1.0, colour_jitter=0.3),
+    _run("30 rate 6e-4", 30, lr=6e-4),
+    _run("30 decoder", 30, parts="decoder"),
 )
 
 
@@ -89,7 +88,7 @@ def measure(run: Run, domain: str, folder: Path) -> dict[str, object]:
         print(domain, run.name, step, curve[str(step)], flush=True)
 
     source = FewClips(domain, run.masklets)
-    options = RunOptions(workers=0, save_every=40, report_every=20, look_every=max(1, run.steps // 2))
+    options = RunOptions(workers=0, save_every=40, report_every=20, look_every=max(1, run.steps // 4))
     trainer.train(parent.model, lambda stage: source, run.plan(), folder, options, look=look)
     found = {"domain": domain, "run": run.name, "masklets": run.masklets, "clips": len(source.clips), "jf": curve}
     kept.write_text(json.dumps(found))
