@@ -6,6 +6,7 @@ Knows nothing about the store, models or protocols.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -105,33 +106,41 @@ def draw_curves(offline_jf: Sequence[float], online_jf: Sequence[float], title: 
     return path
 
 
-def draw_intervals(
-    series: Mapping[str, Sequence[Mapping[str, float]]], labels: Sequence[str], title: str, xlabel: str, path: Path
-) -> Path:
-    """Values with their intervals, a PNG: one line for each name.
+@dataclass(frozen=True)
+class Panel:
+    """One chart of values with their intervals.
 
-    series: for each label the "mean", "low" and "high" of a value; an empty mapping leaves a gap.
+    series: a line for each name; for each label the "mean", "low" and "high" of a value. An empty mapping leaves a gap.
     """
+
+    title: str
+    series: Mapping[str, Sequence[Mapping[str, float]]]
+    labels: Sequence[str]
+    xlabel: str = ""
+
+
+def draw_intervals(panels: Sequence[Panel], path: Path) -> Path:
+    """Charts beside each other, as one PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for n, (name, values) in enumerate(series.items()):
-        shown = [(place, of) for place, of in enumerate(values) if of]
-        means = [of["mean"] for _, of in shown]
-        bars = [
-            [max(0.0, of["mean"] - of["low"]) for _, of in shown],
-            [max(0.0, of["high"] - of["mean"]) for _, of in shown],
-        ]
-        places = [place + 0.04 * n for place, _ in shown]
-        colour = (BLUE, ORANGE)[n % 2]
-        axes.errorbar(places, means, yerr=bars, fmt="oD"[n % 2] + "-", color=colour, capsize=4, label=name)
-    axes.set(title=title, xlabel=xlabel, xlim=(-0.4, len(labels) - 0.6))
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_ylim(0, None)
-    axes.grid(axis="y", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(series) > 1:
-        axes.legend(frameon=False, loc="best")
+    figure = Figure(figsize=(5 * len(panels), 3.6), dpi=120, layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for n, (name, values) in enumerate(panel.series.items()):
+            shown = [(place, of) for place, of in enumerate(values) if of]
+            means = [of["mean"] for _, of in shown]
+            bars = [
+                [max(0.0, of["mean"] - of["low"]) for _, of in shown],
+                [max(0.0, of["high"] - of["mean"]) for _, of in shown],
+            ]
+            places = [place + 0.04 * n for place, _ in shown]
+            colour = (BLUE, ORANGE)[n % 2]
+            axes.errorbar(places, means, yerr=bars, fmt="oD"[n % 2] + "-", color=colour, capsize=4, label=name)
+        axes.set(title=panel.title, xlabel=panel.xlabel, xlim=(-0.4, len(panel.labels) - 0.6))
+        axes.set_xticks(range(len(panel.labels)), panel.labels)
+        axes.set_ylim(0, None)
+        axes.grid(axis="y", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(panel.series) > 1:
+            axes.legend(frameon=False, loc="best")
     figure.savefig(path)
     return path

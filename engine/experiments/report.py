@@ -2,7 +2,7 @@
 
 FOLDER/report.html
 FOLDER/results.json           figures for `benchmarks.rounds`, and the results of every step
-FOLDER/DOMAIN-*.png           the figures of the page
+FOLDER/DOMAIN-rounds.png      what three rounds changed; DOMAIN-labels.png: what a label buys
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from engine import pictures
 from engine.experiments import tables
 from engine.experiments.steps import Experiment, Failure, Result, Step, write_json
 from engine.experiments.tables import Steps, Table
+from engine.pictures import Panel
 from engine.synthetic.domains.catalogue import DOMAINS
 
 RESULTS = "results.json"
@@ -82,32 +83,30 @@ def _facts(experiments: Sequence[Experiment], found: Mapping[str, Steps]) -> str
 def _figures(folder: Path, domain: str, done: Steps) -> str:
     """The figures of a domain, written beside the page and shown in it."""
     start = done.get("before", {})
-    drawn: list[tuple[str, Path]] = []
-    rounds = [done[name] for name in tables.ROUNDS if name in done]
     both = {"held-out clips of the domain": "domain", "general set": "general"}
-    if rounds:
-        series = {name: [of.get(key, {}) for of in (start, *rounds)] for name, key in both.items()}
-        words = ["before", *(f"round {n + 1}" for n in range(len(rounds)))]
-        path = folder / f"{domain}-rounds.png"
-        drawn.append(("rounds", pictures.draw_intervals(series, words, "J&F over the rounds", "", path)))
-        words = [f"batch {n + 1}" for n in range(len(rounds))]
-        work = {"accepted": "Candidates accepted as they were, %", "clicks_a_masklet": "Clicks a masklet"}
-        for key, title in work.items():
-            series = {title: [of.get(key, {}) for of in rounds]}
-            path = folder / f"{domain}-{key.replace('_', '-')}.png"
-            drawn.append((title, pictures.draw_intervals(series, words, title, "", path)))
+    drawn: dict[str, list[Panel]] = {}
+    if rounds := [done[name] for name in tables.ROUNDS if name in done]:
+        batches = [f"batch {n + 1}" for n in range(len(rounds))]
+        ends = ["before", *(f"round {n + 1}" for n in range(len(rounds)))]
+        work = {
+            "Candidates accepted as they were, %": "accepted",
+            "Edited frames a masklet": "edited_frames_a_masklet",
+            "Clicks a masklet": "clicks_a_masklet",
+        }
+        learned = {name: [of.get(key, {}) for of in (start, *rounds)] for name, key in both.items()}
+        drawn["rounds"] = [
+            Panel("J&F after each round", learned, ends),
+            *(Panel(title, {title: [of.get(key, {}) for of in rounds]}, batches) for title, key in work.items()),
+        ]
     if curve := tables.of_labels(done):
         series = {name: [of.get(key, {}) for of in (start, *curve)] for name, key in both.items()}
-        words = ["0", *(str(of["labels"]) for of in curve)]
-        path = folder / f"{domain}-labels.png"
-        drawn.append(
-            ("labels", pictures.draw_intervals(series, words, "What a label buys: J&F", "masklets trained on", path))
-        )
-    shown = [
-        f'<img alt="{html.escape(domain)}: {name}" src="data:image/png;base64,'
-        f'{base64.b64encode(path.read_bytes()).decode()}">'
-        for name, path in drawn
-    ]
+        counts = ["0", *(str(of["labels"]) for of in curve)]
+        drawn["labels"] = [Panel("What a label buys: J&F", series, counts, "masklets trained on")]
+    shown = []
+    for name, panels in drawn.items():
+        content = pictures.draw_intervals(panels, folder / f"{domain}-{name}.png").read_bytes()
+        encoded = base64.b64encode(content).decode()
+        shown.append(f'<img alt="{html.escape(domain)}: {name}" src="data:image/png;base64,{encoded}">')
     return f'<div class="figures">{"".join(shown)}</div>'
 
 
@@ -140,8 +139,8 @@ th, td {{ text-align: left; padding: .3rem 1.4rem .3rem 0; border-bottom: 1px so
   white-space: nowrap; }}
 .long {{ white-space: normal; min-width: 24ch; max-width: 50ch; }}
 tbody th {{ font-weight: 400; }} thead th {{ font-weight: 600; }}
-.figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 1rem; margin: 1rem 0; }}
-img {{ max-width: 100%; border-radius: 4px; display: block; }}
+.figures {{ display: grid; gap: 1rem; margin: 1rem 0; }}
+img {{ max-width: 100%; max-height: 360px; border-radius: 4px; display: block; }}
 .problem {{ color: #b3261e; }} footer {{ margin: 3rem 0; opacity: .7; overflow-wrap: anywhere; }}
 </style>
 <h1>The phases of the data engine, in miniature</h1>
