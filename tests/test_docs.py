@@ -7,7 +7,7 @@ import pytest
 import typer
 import typer.core
 
-from docs import file_map
+from docs import experiment_table, file_map
 from engine.cli import main
 from engine.settings import Settings
 
@@ -43,6 +43,10 @@ def test_every_setting_of_the_readme_exists():
 
 def test_the_map_of_the_architecture_page_is_made_of_the_files_as_they_are():
     assert file_map.PAGE.read_text() == file_map.page(), "run `python -m docs.file_map`"
+
+
+def test_the_table_of_the_readme_shows_the_results_of_the_last_full_run():
+    assert experiment_table.PAGE.read_text() == experiment_table.page(), "run `python -m docs.experiment_table`"
 
 
 def test_every_file_that_the_architecture_page_mentions_exists():
