@@ -5,9 +5,11 @@ Each one is a function of an experiment; `phases.steps_of` puts them in order.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine.demo.annotator_policy import AnnotatorPolicy, HumanNoise
 from engine.experiments import figures, loops, measuring
-from engine.experiments.loops import VERIFIED_ONLY, Labelling
+from engine.experiments.loops import VERIFIED_ONLY, Labelling, OpenLoop
 from engine.experiments.steps import Experiment, Result
 from engine.services import connect
 
@@ -28,8 +30,7 @@ ROUNDS = Labelling(phase="3", candidates=True, policy=AnnotatorPolicy(noise=Huma
 
 def labour(experiment: Experiment, *, phase: str, after: str | None) -> Result:
     """Labels the same clips in one phase. after: the step of the chain whose checkpoint helps; None: nothing helps."""
-    place = None if after is None else experiment.result(after)["checkpoint"]
-    checkpoint = None if place is None else str(experiment.folder / place)
+    checkpoint = None if after is None else str(experiment.folder / experiment.result(after)["checkpoint"])
     how = Labelling(phase=phase, candidates=False, checkpoint=checkpoint)
     numbers = range(LABOUR_CLIPS + 1, LABOUR_CLIPS + experiment.plan.labour_clips + 1)
     clips = loops.render(experiment, experiment.folder / "labour-clips", numbers)
@@ -46,31 +47,46 @@ def labour(experiment: Experiment, *, phase: str, after: str | None) -> Result:
 
 
 def chain(experiment: Experiment, *, number: int) -> Result:
-    """Labels a batch of the chain, and retrains on everything labelled so far. number: from 1."""
-    return _batch_and_round(experiment, "chain", number, CHAIN[number - 1], CHAIN_CLIPS)
+    """Labels a batch of the chain, and trains the first checkpoint on everything labelled so far. number: from 1.
+
+    As in the paper's table 2, the training has the same number of steps after each batch. The checkpoint of one step
+    helps people, or proposes, in the next one.
+    """
+    from engine.experiments import training
+
+    how = CHAIN[number - 1]
+    if number > 1:
+        before = experiment.result(f"chain-{number - 1}")["checkpoint"]
+        how = replace(how, checkpoint=str(experiment.folder / before))
+    with loops.opened("chain", experiment, how) as at:
+        found = _batch(at, experiment, number, how, CHAIN_CLIPS)
+        data, known = training.newest(at.s)
+    everything = [name for of in known for name in of.large]
+    return found | training.on_masklets(experiment, f"chain-{number}", data, known, everything)
 
 
 def rounds(experiment: Experiment, *, number: int) -> Result:
-    """Labels a batch of candidates, and retrains on everything labelled so far. number: from 1."""
-    return _batch_and_round(experiment, "rounds", number, ROUNDS, ROUND_CLIPS)
+    """Labels a batch of candidates, and a round learns from everything labelled so far. number: from 1.
 
-
-def _batch_and_round(experiment: Experiment, home: str, number: int, how: Labelling, first: int) -> Result:
-    """A batch and the round after it. The trained checkpoint is measured, also if the gate refuses it."""
-    first += BATCH_SPACING * number
-    numbers = range(first + 1, first + experiment.plan.batch_clips + 1)
-    with loops.opened(home, experiment, how) as at:
+    The round's checkpoint is measured, also if the gate refuses it.
+    """
+    with loops.opened("rounds", experiment, ROUNDS) as at:
         s = at.s
         if number == 1:
             loops.import_held_out(at, experiment)
-        clips = loops.render(experiment, s.home / f"batch-{number}", numbers)
-        batch_id, release = loops.label(at, clips, how)
-        found: Result = {"batch": batch_id, "release": release, "phase": how.phase}
-        found |= figures.work_of(s, batch_id) | figures.candidates_of(s, batch_id)
+        found = _batch(at, experiment, number, ROUNDS, ROUND_CLIPS)
         checkpoint, gate = s.checkpoint(), None
-        if release:  # otherwise nothing was published, and there is nothing new to learn
-            checkpoint, result = loops.learn(s, release, experiment.plan.seed)
+        if found["release"]:  # otherwise nothing was published, and there is nothing new to learn
+            checkpoint, result = loops.learn(s, found["release"], experiment.plan.seed)
             gate = {"promoted": result.promoted, "reasons": list(result.reasons)}
-        found["gate"] = gate
-        found["checkpoint"] = loops.place_of(s, checkpoint, experiment)
-        return found | measuring.held_out(s.model(checkpoint), experiment)
+        return found | {"gate": gate} | measuring.held_out(s.model(checkpoint), experiment)
+
+
+def _batch(at: OpenLoop, experiment: Experiment, number: int, how: Labelling, first: int) -> Result:
+    """Labels the clips of a batch: what it took and gave."""
+    first += BATCH_SPACING * number
+    numbers = range(first + 1, first + experiment.plan.batch_clips + 1)
+    clips = loops.render(experiment, at.s.home / f"batch-{number}", numbers)
+    batch_id, release = loops.label(at, clips, how)
+    found: Result = {"batch": batch_id, "release": release, "phase": how.phase}
+    return found | figures.work_of(at.s, batch_id) | figures.candidates_of(at.s, batch_id)

@@ -131,10 +131,3 @@ def learn(s: Services, release: str, seed: int) -> tuple[Checkpoint, record.Roun
     retraining.train(s, round_id)
     retraining.evaluate(s, round_id)
     return record.checkpoint_of(s, round_id), retraining.decide(s, round_id)
-
-
-def place_of(s: Services, checkpoint: Checkpoint, experiment: Experiment) -> str | None:
-    """The folder of a round's checkpoint, relative to the experiment's; None: it is the one of the plan."""
-    if checkpoint.key is None:
-        return None
-    return str((Path(s.settings.root) / checkpoint.key).relative_to(experiment.folder.absolute()))

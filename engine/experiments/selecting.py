@@ -6,14 +6,11 @@ They use what people did in the rounds. Both sides of a comparison train with th
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
-from engine.datasets import clip_sampler, layouts
-from engine.datasets.clip_sampler import Indexed, NothingToTrainOn
-from engine.datasets.labelled import Dataset
 from engine.experiments import figures, loops, training
 from engine.experiments.labelling import ROUNDS
 from engine.experiments.steps import Experiment, Result
@@ -23,9 +20,7 @@ from engine.verifier.features import table_of
 from engine.verifier.figures import measure
 from engine.verifier.fitting import TooFewVerdicts
 from engine.verifier.judged import Judged, judged_of
-from model.clips import DrawClip
-from model.recipe import TrainingStage
-from storage import parts, releases
+from storage import parts
 from storage.records import Masklet
 from validation.verdicts import Interval
 
@@ -37,11 +32,13 @@ SEED = 7  # of the random halves
 def filtered(experiment: Experiment, *, most_edited: bool) -> Result:
     """Trains on the most edited half of the masklets of the rounds, or on as many random ones."""
     with _rounds(experiment) as s:
-        data, known = _newest(s)
+        data, known = training.newest(s)
         edits = {name: of.edits.get(name, 0) for of in known for name in of.large}
         count = min(round(SHARE * len(edits)), sum(map(bool, edits.values())))
         names = sorted(edits, key=lambda name: (-edits[name], name)) if most_edited else _shuffled(edits)
-        return _trained(experiment, f"filter-{'edited' if most_edited else 'random'}", data, known, names[:count])
+        return training.on_masklets(
+            experiment, f"filter-{'edited' if most_edited else 'random'}", data, known, names[:count]
+        )
 
 
 def ordered(experiment: Experiment, *, hard_first: bool) -> Result:
@@ -63,9 +60,9 @@ def ordered(experiment: Experiment, *, hard_first: bool) -> Result:
             by_id = {row.masklet_id: row for row in candidates}
             order = [by_id[name] for name in _shuffled(by_id)]
         half = order[: round(SHARE * len(order))]
-        data, known = _newest(s)
+        data, known = training.newest(s)
         made = _made_from(half, figures.published(s, last))
-        found = _trained(experiment, f"order-{'hard' if hard_first else 'random'}", data, known, made)
+        found = training.on_masklets(experiment, f"order-{'hard' if hard_first else 'random'}", data, known, made)
         return {"candidates": len(half)} | found
 
 
@@ -92,29 +89,11 @@ def _interval(found: Interval) -> Result:
     return {} if math.isnan(found.value) else {"mean": found.value, "low": found.low, "high": found.high}
 
 
-def _trained(
-    experiment: Experiment, name: str, data: Dataset, known: Sequence[Indexed], chosen: Collection[str]
-) -> Result:
-    def draw(stage: TrainingStage) -> DrawClip:
-        return training.sampler_of(data, known, chosen, stage.frames)
-
-    try:
-        return {"masklets": len(chosen)} | training.tuned(experiment, name, draw, experiment.plan.steps)
-    except NothingToTrainOn as error:
-        return {"left_out": str(error)}
-
-
 @contextmanager
 def _rounds(experiment: Experiment) -> Iterator[Services]:
     """The store of the rounds, without its queue."""
     with connect(loops.settings(experiment.folder / "rounds", experiment, ROUNDS)) as s:
         yield s
-
-
-def _newest(s: Services) -> tuple[Dataset, list[Indexed]]:
-    """The training videos of the newest release of the rounds. Raises NoSuchRelease."""
-    data = layouts.of_release(releases.load(s.blobs, releases.names(s.blobs)[-1])).only("train")
-    return data, list(clip_sampler.index(data))
 
 
 def _judged(s: Services, batch_id: str) -> list[Judged]:

@@ -1,22 +1,25 @@
-"""Fine-tuning outside of a loop, with the recipe of a round: on few true masklets, or on some masklets of a release."""
+"""Fine-tuning of the first checkpoint with the recipe of a round: on few true masklets, or on masklets of a release."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from engine.datasets.clip_sampler import ClipSampler, Indexed
+from engine.datasets import clip_sampler, layouts
+from engine.datasets.clip_sampler import ClipSampler, Indexed, NothingToTrainOn
 from engine.datasets.labelled import Dataset
 from engine.experiments import measuring
 from engine.experiments.steps import Experiment, Result
 from engine.rounds import general, recipes, training
 from engine.rounds.general import MICRO, WithReplay
+from engine.services import Services
 from engine.settings import RoundSettings
 from model import checkpoints, devices, run_state
 from model.checkpoints import LoadedModel
 from model.clips import DrawClip
 from model.recipe import TrainingStage
 from model.trainer import RunOptions
+from storage import releases
 
 _ALL_CHOSEN = 0.999  # a share below 1, with which a ClipSampler takes only edited masklets, and all of them
 
@@ -27,8 +30,34 @@ def begin(experiment: Experiment) -> LoadedModel:
     return checkpoints.load(experiment.plan.checkpoint)
 
 
+def newest(s: Services) -> tuple[Dataset, list[Indexed]]:
+    """The training videos of the newest release of a store. Raises NoSuchRelease."""
+    data = layouts.of_release(releases.load(s.blobs, releases.names(s.blobs)[-1])).only("train")
+    return data, list(clip_sampler.index(data))
+
+
+def on_masklets(
+    experiment: Experiment, name: str, data: Dataset, known: Sequence[Indexed], chosen: Collection[str]
+) -> Result:
+    """`tuned` on the chosen masklets of a dataset; "left_out" says why, if they are too few.
+
+    known: `clip_sampler.index` of the dataset.
+    """
+
+    def draw(stage: TrainingStage) -> DrawClip:
+        return sampler_of(data, known, chosen, stage.frames)
+
+    try:
+        return {"trained_on": len(chosen)} | tuned(experiment, name, draw, experiment.plan.steps)
+    except NothingToTrainOn as error:
+        return {"left_out": str(error)}
+
+
 def tuned(experiment: Experiment, name: str, draw: Callable[[TrainingStage], DrawClip], steps: int) -> Result:
-    """Fine-tunes the first checkpoint and measures it. A killed run continues. draw: the clips of a stage."""
+    """Fine-tunes the first checkpoint, saves the result and measures it. A killed run continues.
+
+    draw: the clips of a stage. "checkpoint" is the folder of the result, relative to the experiment's.
+    """
     plan, parent = experiment.plan, begin(experiment)
     quick = recipes.recipe_of("quick", parent.image_size)  # the recipe of a round
     recipe = recipes.fitted(quick, steps=steps, lr=plan.lr, seed=plan.seed)
@@ -41,9 +70,12 @@ def tuned(experiment: Experiment, name: str, draw: Callable[[TrainingStage], Dra
 
     options = RunOptions(workers=0, save_every=10, report_every=10)
     model = training.fine_tune(parent, recipe, clips, folder, options)
+    facts = {"experiment": name, "domain": experiment.domain, "from": parent.name}
+    card = checkpoints.model_card(name, "A checkpoint of an experiment on simulated labels.", facts)
+    out = training.save(model, folder / "checkpoint", parent, card=card, meta=facts)
     found = measuring.held_out(checkpoints.wrap(model, name=name), experiment)
     run_state.remove(folder)
-    return found
+    return {"checkpoint": str(out.relative_to(experiment.folder))} | found
 
 
 def sampler_of(data: Dataset, known: Sequence[Indexed], chosen: Collection[str], frames: int) -> ClipSampler:

@@ -71,8 +71,8 @@ STEPS: dict[str, Any] = {
     "labour-3": {"seconds_a_frame": 5.0, "edited_share": 0.25, "clicks_a_clicked_frame": 2.5, "masklets": 4},
     "labels-30": {"labels": 30, "steps": 8, "domain": measured(60, 60, 60), "general": measured(50, 50, 50)},
     "labels-100": {"labels": 100, "steps": 8, "domain": measured(70, 70, 70), "general": measured(40, 40, 40)},
-    "filter-edited": {"masklets": 5, "domain": measured(50, 60, 70), "general": measured(1, 1, 1)},
-    "filter-random": {"masklets": 5, "domain": measured(40, 50, 60), "general": measured(2, 2, 2)},
+    "filter-edited": {"trained_on": 5, "domain": measured(50, 60, 70), "general": measured(1, 1, 1)},
+    "filter-random": {"trained_on": 5, "domain": measured(40, 50, 60), "general": measured(2, 2, 2)},
     "order-hard": {"candidates": 1, "left_out": "a verifier needs 60 verdicts"},
 }
 
