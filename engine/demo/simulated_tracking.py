@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from model.tracker import Tracker
 
 
+_PATIENCE = 2  # corrections in a row that helped no other frame, after which people paint the rest
+
+
 @dataclass(frozen=True)
 class Tracked:
     """The result of a track ticket."""
@@ -117,7 +120,12 @@ class Correction:
         self._watched = self._painted = 0  # frames, each time
 
     def correct(self) -> None:
-        """Corrects the worst frame and propagates both ways, several times; then paints the frames still wrong."""
+        """Corrects the worst frame and propagates both ways, again and again; then paints the frames still wrong.
+
+        People stop earlier if the model was no help twice in a row: the clicks on a frame were not enough, and what
+        they painted instead made no other frame right.
+        """
+        wrong, useless = len(self._wrong()), 0
         for _ in range(self._policy.corrections):
             self._watched += len(self._candidate.frame_idx)
             if self._edited and self._policy.satisfied(self._current, self._target):
@@ -125,10 +133,14 @@ class Correction:
             frame = _worst(self._current, self._wanted, set(self._edited))
             if frame is None:
                 break
-            self._correct_frame(frame)
+            painted = self._correct_frame(frame)
             begin = min(self._edited)
             self._current = _propagated(self._tracker, self._candidate, begin, self._video)
             self._operations.append(_operation("propagate", begin, {"direction": "both" if begin else "forward"}))
+            before, wrong = wrong, len(self._wrong())
+            useless = useless + 1 if painted and wrong >= before - 1 else 0
+            if useless == _PATIENCE:
+                break
         self._paint_wrong_frames()
 
     def result(self, ticket: Ticket, checkpoint: Checkpoint) -> Tracked:
@@ -155,8 +167,8 @@ class Correction:
         )
         return Tracked(made, self._operations, tally)
 
-    def _correct_frame(self, frame: int) -> None:
-        """Clicks on one frame, and paints it if the clicks are not enough."""
+    def _correct_frame(self, frame: int) -> bool:
+        """Clicks on one frame, and paints it if the clicks are not enough. Returns whether it was painted."""
         hw = (self._video.height, self._video.width)
         place = self._candidate.frame_idx.index(frame)
         truth = rle.decode(self._wanted.rle[place], *hw)
@@ -174,18 +186,26 @@ class Correction:
                 mask, clicks = answer, clicks + 1
                 points = {"points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
                 self._operations.append(_operation("prompt", frame, points))
+                if mask_iou(answer, truth) >= self._policy.accept_mean:  # other frames follow from this one
+                    break
         self._edited[frame] = clicks
-        if mask is None or mask_iou(mask, truth) < self._policy.accept_frame:
-            counts = rle.encode(truth)
-            self._tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
-            self._operations.append(_stroke(frame, counts))
-            self._painted += 1
+        if mask is not None and mask_iou(mask, truth) >= self._policy.accept_frame:
+            return False
+        counts = rle.encode(truth)
+        self._tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
+        self._operations.append(_stroke(frame, counts))
+        self._painted += 1
+        return True
+
+    def _wrong(self) -> set[int]:
+        """The places of the frames whose mask is not right."""
+        current, wanted = self._current, self._wanted
+        shown = [i for i in range(len(current.rle)) if current.area_px[i] or wanted.area_px[i]]
+        return {i for i in shown if iou_at(current, wanted, i) <= self._policy.accept_frame}
 
     def _paint_wrong_frames(self) -> None:
         """Replaces the mask of every wrong frame by the true one."""
-        current, wanted = self._current, self._wanted
-        shown = [i for i in range(len(current.rle)) if current.area_px[i] or wanted.area_px[i]]
-        wrong = {i for i in shown if iou_at(current, wanted, i) <= self._policy.accept_frame}
+        current, wanted, wrong = self._current, self._wanted, self._wrong()
         self._current = replace(
             current,
             rle=tuple(wanted.rle[i] if i in wrong else c for i, c in enumerate(current.rle)),

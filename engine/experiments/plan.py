@@ -40,8 +40,8 @@ FULL = Plan(
     gate_clips=4,
     measured_clips=6,
     candidates=6,
-    steps=90,
-    labels=((10, 90), (30, 90), (100, 135), (300, 135)),
+    steps=200,  # as a round has by default
+    labels=((10, 200), (30, 200), (100, 200), (300, 200)),
     checkpoint="micro",
 )
 
