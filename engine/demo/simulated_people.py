@@ -21,11 +21,11 @@ from annotation_queue.tickets.store import HEARTBEAT_S
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
 from engine.demo.simulated_tracking import Correction, Tracked, blank, by_hand
 from engine.demo.tally import Tally
-from engine.protocols.effort import modelled_s
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.serving.media import StoredMedia
 from engine.stages import admitted, phases
+from engine.stages.work import Work
 from storage import parts
 from storage.records import Masklet, Verdict, Video
 
@@ -122,9 +122,13 @@ class Desk:
         masklet = client.masklet(ticket)
         assert masklet is not None  # every verify ticket has a masklet
         verdict, reasons = self._verdict(ticket, masklet)
-        seconds = modelled_s(watched=len(masklet.frame_idx))
-        client.finish(ticket, verdict=verdict, reasons=reasons, frame_idx=0, seconds=seconds)
-        return Tally(verdicts=Counter([verdict.value]), modelled_s=seconds)
+        return self._answer(client, ticket, verdict, reasons)
+
+    def _answer(self, client: QueueClient, ticket: Ticket, verdict: Verdict, reasons: Sequence[Reason]) -> Tally:
+        """Gives a verdict: the person has watched the video once."""
+        done = Work(watched_frames=self._video(ticket.video_id).frame_count)
+        client.finish(ticket, verdict=verdict, reasons=reasons, frame_idx=0, seconds=done.modelled_s)
+        return Tally(verdicts=Counter([verdict.value]), work=done)
 
     def _verdict(self, ticket: Ticket, masklet: Masklet) -> tuple[Verdict, tuple[Reason, ...]]:
         """What the ticket's holder says about a masklet, and why."""
@@ -152,7 +156,7 @@ class Desk:
             new = client.new_object(ticket)
             total.add(self._make(client, new, blank(self._video(ticket.video_id), new), target))
             total.added += 1
-        client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.OTHER,))  # nothing else is left
+        total.add(self._answer(client, ticket, Verdict.REJECT, (Reason.OTHER,)))  # nothing else is left
         return total
 
     def _missed(self, ticket: Ticket) -> list[Masklet]:
@@ -174,8 +178,7 @@ class Desk:
         target, _ = self._match(candidate)
         if target is None or self._is_duplicate(ticket, target):
             reason = Reason.NOT_AN_OBJECT if target is None else Reason.DUPLICATE
-            client.finish(ticket, verdict=Verdict.REJECT, reasons=(reason,))
-            return Tally(verdicts=Counter([Verdict.REJECT.value]))
+            return self._answer(client, ticket, Verdict.REJECT, (reason,))
         return self._make(client, ticket, candidate, target)
 
     def _make(self, client: QueueClient, ticket: Ticket, candidate: Masklet, target: Masklet) -> Tally:
@@ -185,7 +188,7 @@ class Desk:
         else:
             tracked = by_hand(candidate, target, ticket)
         client.append_operations(ticket, tracked.operations)
-        client.finish(ticket, masklet=tracked.masklet, frame_idx=0, seconds=tracked.tally.modelled_s)
+        client.finish(ticket, masklet=tracked.masklet, frame_idx=0, seconds=tracked.tally.work.modelled_s)
         return tracked.tally
 
     def _with_model(self, candidate: Masklet, target: Masklet, ticket: Ticket) -> Tracked:

@@ -15,9 +15,9 @@ from annotation_queue.records import NewOperation, Ticket
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
 from engine.demo.tally import Tally
 from engine.protocols import annotator
-from engine.protocols.effort import modelled_s
 from engine.registry import Checkpoint
 from engine.stages import propose
+from engine.stages.work import Work
 from storage import rle
 from storage.iou import mask_iou
 from storage.pixels import Mask
@@ -66,7 +66,7 @@ def by_hand(candidate: Masklet, target: Masklet, ticket: Ticket) -> Tracked:
         tracked=1,
         edited_frames=len(strokes),
         annotated_frames=len(made.frame_idx),
-        modelled_s=modelled_s(located=1, painted=len(strokes)),
+        work=Work(painted_frames=len(strokes)),
     )
     return Tracked(made, strokes, tally)
 
@@ -117,7 +117,8 @@ class Correction:
         self._current = candidate
         self._operations: list[NewOperation] = []
         self._edited: dict[int, int] = {}  # frame -> clicks
-        self._watched = self._painted = 0  # frames, each time
+        self._painted: set[int] = set()  # frames
+        self._propagations = 0
 
     def correct(self) -> None:
         """Corrects the worst frame and propagates both ways, again and again; then paints the frames still wrong.
@@ -127,7 +128,6 @@ class Correction:
         """
         wrong, useless = len(self._wrong()), 0
         for _ in range(self._policy.corrections):
-            self._watched += len(self._candidate.frame_idx)
             if self._edited and self._policy.satisfied(self._current, self._target):
                 break
             frame = _worst(self._current, self._wanted, set(self._edited))
@@ -137,6 +137,7 @@ class Correction:
             begin = min(self._edited)
             self._current = _propagated(self._tracker, self._candidate, begin, self._video)
             self._operations.append(_operation("propagate", begin, {"direction": "both" if begin else "forward"}))
+            self._propagations += 1
             before, wrong = wrong, len(self._wrong())
             useless = useless + 1 if painted and wrong >= before - 1 else 0
             if useless == _PATIENCE:
@@ -159,11 +160,14 @@ class Correction:
         )
         tally = Tally(
             tracked=1,
-            clicks=clicks,
-            clicked_frames=sum(1 for count in self._edited.values() if count),
             edited_frames=len(self._edited),
             annotated_frames=frames,
-            modelled_s=modelled_s(watched=self._watched, located=1, clicks=clicks, painted=self._painted),
+            work=Work(
+                watched_frames=self._propagations * self._video.frame_count,
+                clicks=clicks,
+                clicked_frames=sum(1 for count in self._edited.values() if count),
+                painted_frames=len(self._painted),
+            ),
         )
         return Tracked(made, self._operations, tally)
 
@@ -194,7 +198,7 @@ class Correction:
         counts = rle.encode(truth)
         self._tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
         self._operations.append(_stroke(frame, counts))
-        self._painted += 1
+        self._painted.add(frame)
         return True
 
     def _wrong(self) -> set[int]:
@@ -215,7 +219,7 @@ class Correction:
         for i in sorted(wrong):
             self._operations.append(_stroke(current.frame_idx[i], wanted.rle[i]))
             self._edited.setdefault(current.frame_idx[i], 0)
-        self._painted += len(wrong)
+            self._painted.add(current.frame_idx[i])
 
 
 def _propagated(tracker: Tracker, candidate: Masklet, begin: int, video: Video) -> Masklet:

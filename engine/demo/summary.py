@@ -91,7 +91,7 @@ def of_batch(s: Services, batch_id: str, tally: Tally) -> BatchFigures:
         edited_frames=sum(row.edited_frame_count for row in rows),
         annotated_frames=sum(len(row.frame_idx) for row in rows),
         published_jf=_mean_jf(s, training, rows),
-        modelled_s=tally.modelled_s,
+        modelled_s=tally.work.modelled_s,
         release=str(published.get("release", "")),
     )
 

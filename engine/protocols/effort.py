@@ -15,7 +15,7 @@ _BRUSH_S = 37.8 - 4.8 * _CLICK_S  # to paint one frame by hand
 def modelled_s(*, watched: int = 0, located: int = 0, clicks: int = 0, painted: int = 0) -> float:
     """Seconds that this work takes by the paper's model.
 
-    watched: frames, each time that they are watched.  located: objects or errors that were looked for and found.
-    painted: frames painted by hand.
+    watched: frames of the stored video (24 fps), each time that they are watched.  located: frames on which an object
+    or an error was looked for and clicked.  painted: frames painted by hand, which includes finding the place.
     """
     return _WATCH_S * watched + _LOCATE_S * located + _CLICK_S * clicks + _BRUSH_S * painted

@@ -15,7 +15,7 @@ from storage.records import STRIDE, Operation
 class Work:
     """What people did. Counts; a frame counts once for each masklet that it was worked on in."""
 
-    watched_frames: int = 0  # annotated frames: a verdict and a propagation each mean watching the masklet once
+    watched_frames: int = 0  # stored frames: a verdict and a propagation each mean watching the masklet once
     clicks: int = 0
     clicked_frames: int = 0
     painted_frames: int = 0  # with a stroke of the brush or the polygon
@@ -44,10 +44,10 @@ def of_operations(operations: Iterable[Operation], frame_counts: Mapping[str, in
     total = Work()
     for acts in by_ticket.values():
         acts.sort(key=lambda act: act.seq)
-        annotated = range(0, frame_counts.get(acts[0].video_id, 0), STRIDE)
-        efforts = effort_of(acts, annotated).values()
+        stored = frame_counts.get(acts[0].video_id, 0)
+        efforts = effort_of(acts, range(0, stored, STRIDE)).values()
         total += Work(
-            watched_frames=len(annotated) * sum(act.kind in ("verdict", "propagate") for act in acts),
+            watched_frames=stored * sum(act.kind in ("verdict", "propagate") for act in acts),
             clicks=sum(each.clicks for each in efforts),
             clicked_frames=sum(each.clicked_frames for each in efforts),
             painted_frames=len({act.frame_idx for act in acts if act.kind == "stroke"}),

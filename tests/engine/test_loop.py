@@ -19,6 +19,7 @@ from engine.services import connect
 from engine.settings import AutoSettings, ReviewSettings
 from engine.stages import batches, propose, publish, review
 from engine.stages.batches import BatchStage
+from engine.stages.work import Work
 from model.checkpoints import NoCheckpoint
 from storage import iou, parts, releases, rle
 from storage.blobs.base import BlobUnreachable
@@ -245,8 +246,10 @@ def test_a_simulated_annotator_without_truth_raises_and_releases_the_ticket(queu
 def test_a_simulated_annotator_ends_near_the_truth(queue, proposed, people):
     """With a random model, frames that clicks cannot correct are painted with the brush."""
     s, batch_id = queue, proposed
-    simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, attempts=1, corrections=1))
+    tally = simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, attempts=1, corrections=1))
     review.collect(s, batch_id)
+    facts = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) or {}
+    assert Work(**facts["work"]) == tally.work  # the log of the queue shows the same work
     by_hand = [m for m in parts.rows(s.blobs, "masklets", batch_id) if m.phase == "1"]
     assert by_hand
     desk = simulated_people.Desk(s, AnnotatorPolicy())
@@ -264,6 +267,8 @@ def test_simulated_annotators_add_the_objects_that_no_candidate_shows(queue, peo
         review.open_batch(s, batch_id, s.settings.review.phase)
         tally = simulated_people.work(s, people)
         review.collect(s, batch_id)
+        facts = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) or {}
+        assert Work(**facts["work"]) == tally.work and tally.work.painted_frames > 0
         desk = simulated_people.Desk(s, AnnotatorPolicy())
         rows = list(parts.rows(s.blobs, "masklets", batch_id))
         truths = [truth for video in s.tables.videos() for truth in desk.truth(video.video_id)]

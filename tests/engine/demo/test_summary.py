@@ -12,6 +12,7 @@ from engine.demo.tally import Tally
 from engine.rounds.record import RoundResult
 from engine.stages import batches
 from engine.stages.batches import BatchStage
+from engine.stages.work import Work
 from storage import parts
 from storage.records import content_id
 
@@ -73,7 +74,7 @@ def test_a_batch_counts_its_training_videos_only(s, true_release):
             parts.write_part(s.blobs, kind=kind, batch_id=first, video_id=video.video_id, rows=mine)
     parts.commit_batch(s.blobs, s.tables, "masklets", first)
     batches.mark(s.blobs, first, BatchStage.PUBLISHED, {"release": "a-release"})
-    found = summary.of_batch(s, first, Tally(modelled_s=12.0))
+    found = summary.of_batch(s, first, Tally(work=Work(watched_frames=120)))
     training = {video.video_id for video in videos if video.split == "train"}
     counted = [row for row in renamed if row.video_id in training]
     assert 0 < len(counted) < len(renamed)

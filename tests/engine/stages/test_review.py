@@ -118,7 +118,7 @@ def test_masklets_of_two_batches_that_came_under_one_id_have_two_ids_in_the_rele
     for batch, row in zip(added, sorted(rows, key=lambda row: row.batch_id != added[0].batch_id), strict=True):
         assert (batch.masklets, batch.checkpoints) == (1, {row.checkpoint: 1})
         assert batch.annotated_frames == len(row.frame_idx)
-        assert batch.work == Work(watched_frames=6)  # one verdict on a video of 24 frames
+        assert batch.work == Work(watched_frames=24)  # one verdict on a video of 24 frames
     assert releases.load(queue.blobs, name).verify() == []
 
 

@@ -37,8 +37,8 @@ def test_a_verdict_and_a_propagation_watch_the_masklet_once_each_and_clicks_and_
         act("track", 6, "submit"),
         act("other", 0, "verdict", video="unknown"),
     ]
-    done = work.of_operations(acts, {"v": 25})  # 7 annotated frames: 0, 4, .. 24
-    assert done == Work(watched_frames=14, clicks=3, clicked_frames=2, painted_frames=1)
-    assert done.modelled_s == pytest.approx(14 * 0.1 + 2 * 1.0 + 3 * 1.5 + (37.8 - 4.8 * 1.5))
-    assert done + Work(clicks=1) == Work(watched_frames=14, clicks=4, clicked_frames=2, painted_frames=1)
+    done = work.of_operations(acts, {"v": 25})
+    assert done == Work(watched_frames=50, clicks=3, clicked_frames=2, painted_frames=1)
+    assert done.modelled_s == pytest.approx(50 * 0.1 + 2 * 1.0 + 3 * 1.5 + (37.8 - 4.8 * 1.5))
+    assert done + Work(clicks=1) == Work(watched_frames=50, clicks=4, clicked_frames=2, painted_frames=1)
     assert work.of_operations([], {}) == Work() and Work().modelled_s == 0
