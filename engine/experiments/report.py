@@ -50,7 +50,7 @@ def write(folder: Path, experiments: Sequence[Experiment], steps: Sequence[Step]
 
 def machine() -> str:
     """The processor of this machine, and how many cores this process may use."""
-    name = platform.processor() or platform.machine()
+    name = platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)

@@ -1,0 +1,113 @@
+"""What the demo shows, whatever its seed: runs `masklets demo` with three seeds on each domain.
+
+    python -m benchmarks.demos [--json] [--domain cells ...] [--seeds 1 2 3] [--folder demos]
+
+Runs one after the other and keeps the summary of each in FOLDER, so a stopped run goes on there. Writes all summaries
+that are in FOLDER as a table to `docs/experiment/demos.md`. No seed is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from engine.experiments.report import machine
+from engine.synthetic.domains.catalogue import DOMAINS
+
+PAGE = Path(__file__).parents[1] / "docs" / "experiment" / "demos.md"
+COLUMNS = (
+    "domain, seed",
+    "held-out J&F",
+    "gain, 95 % interval",
+    "promoted",
+    "general set",
+    "candidates accepted, %",
+    "their J&F",
+    "clicks a masklet",
+    "edited frames a masklet",
+    "s a frame",
+    "seconds",
+)
+ABOUT = """# Three seeds of the demo on each domain
+
+Made by `python -m benchmarks.demos` on {machine}. Each row is one run of `masklets demo`: a batch, a round, a second
+batch. J&F is in points; arrows lead from before to after the round, or from the first batch to the second. The time of
+people is modelled.
+
+"""
+
+
+def demo(domain: str, seed: int, folder: Path) -> dict[str, Any]:
+    """The summary of a demo. A finished one is read from FOLDER. Raises CalledProcessError."""
+    kept = folder / f"{domain}-{seed}.json"
+    if not kept.exists():
+        home, begun = folder / f"{domain}-{seed}", time.monotonic()
+        command = [sys.executable, "-m", "engine.cli", "demo", "--domain", domain, "--seed", str(seed), "--json"]
+        done = subprocess.run([*command, "--folder", str(home)], stdout=subprocess.PIPE, text=True, check=True)
+        wall_s = round(time.monotonic() - begun, 1)
+        kept.write_text(json.dumps(json.loads(done.stdout) | {"seed": seed, "wall_s": wall_s}, indent=1))
+        shutil.rmtree(home)
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
+
+
+def row(of: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of one summary, in the order of COLUMNS."""
+    batches, end = of["batches"], of["round"]
+    learned = ("", "", "no round", "")
+    if end:
+        low, high = end["interval"] or (float("nan"), float("nan"))
+        learned = (
+            _points(end["jf_before"], end["jf_after"]),
+            f"{100 * (end['jf_after'] - end['jf_before']):+.1f}, {100 * low:+.1f} to {100 * high:+.1f}",
+            "yes" if end["promoted"] else "no: " + "; ".join(end["reasons"]),
+            _points(end["general_before"], end["general_after"]),
+        )
+
+    def ratios(part: str, whole: str, scale: float = 1.0) -> str:
+        return " → ".join(f"{scale * batch[part] / max(1, batch[whole]):.1f}" for batch in batches)
+
+    return (
+        f"{of['domain']}, {of['seed']}",
+        *learned,
+        ratios("accepted", "candidates", 100),
+        " → ".join("" if b["candidates_jf"] is None else f"{b['candidates_jf']:.1f}" for b in batches),
+        ratios("clicks", "masklets"),
+        ratios("edited_frames", "masklets"),
+        ratios("modelled_s", "annotated_frames"),
+        f"{of['wall_s']:.0f}",
+    )
+
+
+def page(summaries: list[dict[str, Any]]) -> str:
+    """The page of these summaries, in Markdown."""
+    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *map(row, summaries)]
+    return ABOUT.format(machine=machine()) + "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
+
+
+def _points(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f"{100 * before:.1f} → {100 * after:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON line")
+    parser.add_argument("--domain", nargs="+", choices=sorted(DOMAINS), default=list(DOMAINS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--folder", type=Path, default=Path("demos"))
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    summaries = [demo(domain, seed, asked.folder) for domain in asked.domain for seed in asked.seeds]
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(summaries))
+    print(json.dumps(summaries) if asked.json else PAGE.read_text())
+
+
+if __name__ == "__main__":
+    main()
