@@ -1,8 +1,10 @@
 """Publish: checks on rows and on masks, then one commit, one tag, one release manifest.
 
 A masklet that fails a check is quarantined with the check's name; the others are published. A masklet whose id was
-published before, or comes twice, is quarantined as "repeated": ids are unique over the whole store. If too many fail,
-or a table fails its suite, nothing of the batch is published. Nothing is visible before every check has run.
+published before, or comes twice, is quarantined as "repeated": ids are unique over the whole store. If a table fails
+its suite, or too many masklets of a batch of the model and its annotators fail, nothing of the batch is published. An
+import has no such limit: its annotations are independent files of others, and nobody here can repair them. Nothing is
+visible before every check has run.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from validation import gate
 if TYPE_CHECKING:
     from validation.masklet_checks import Problem
 
-MAX_QUARANTINED_SHARE = 0.5  # above this share the batch itself is broken
+MAX_QUARANTINED_SHARE = 0.5  # above this share a batch of the model and its annotators is broken itself
 
 
 class PublishStopped(Exception):
@@ -77,7 +79,7 @@ def _publish(s: Services, batch_id: str) -> str:
         offered=len(rows) - len(repeats),  # a batch that was published before is not a broken one
         quarantined=len(failing),
         tables_passed=report.success,
-        max_quarantined_share=MAX_QUARANTINED_SHARE,
+        max_quarantined_share=1.0 if batches.is_import(s.blobs, batch_id) else MAX_QUARANTINED_SHARE,
     )
     if refused:
         parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="publish", rows=refused)

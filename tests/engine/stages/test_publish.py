@@ -66,6 +66,31 @@ def test_a_masklet_that_comes_twice_in_an_import_is_quarantined_and_the_rest_is_
     assert (facts["masklets"], facts["quarantined"]) == (2, 1)
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_an_import_publishes_its_good_annotations_whatever_share_of_its_masklets_is_bad(s, folder, good):
+    place = folder / "v1_manual.json"
+    note = json.loads(place.read_text())
+    nobody = [[None] * 5 for _ in note["masklet"]]
+    size = {"video_height": made_videos.H, "video_width": made_videos.W}
+    place.write_text(json.dumps(note | size | {"masklet": nobody, "masklet_id": list(range(5)), "masklet_num": 5}))
+    if not good:
+        (folder / "v0_manual.json").unlink()
+    report = import_sav.import_folder(s, folder)
+    assert len(s.tables.masklets()) == good and bool(report.release) == good
+    refused = quarantined(s, s.tables.videos()[0].batch_id)
+    assert len({subject for _, subject, _, _ in refused}) == 5
+    assert publish.pending(s) == []
+
+
+def test_a_batch_that_is_no_import_is_stopped_if_most_of_its_masklets_are_bad(s, folder):
+    import_sav.import_folder(s, folder)
+    (row, other), videos = s.tables.masklets(), s.tables.videos()
+    broken = [replace(row, masklet_id=f"broken-{n}", area_px=(1,) * len(row.area_px)) for n in range(2)]
+    collected(s, OTHER, videos, [*broken, replace(other, masklet_id="right")])
+    with pytest.raises(publish.PublishStopped, match="2 of 3 rows quarantined, at most 50%"):
+        publish.publish_batch(s, OTHER)
+
+
 def test_of_two_rows_with_one_id_the_valid_one_is_published(s, folder):
     import_sav.import_folder(s, folder)
     (row, other), videos = s.tables.masklets(), s.tables.videos()
