@@ -60,10 +60,11 @@ class WrongSchema(DatabaseError):
 class Database:
     """An open database. Lives as long as the process that serves the queue; safe to share between threads."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, upgrade: bool = True) -> None:
         """Open the database at `uri`, and create or migrate its tables; several processes may do so at once.
 
         uri: SQLAlchemy's form, "sqlite:////path/queue.db" or "postgresql+psycopg://…".
+        upgrade: False changes no table; WrongSchema if the tables are missing or of another revision.
         Raises ValueError for another kind of database, DatabaseUnreachable, WrongSchema.
         """
         url = make_url(uri)
@@ -87,13 +88,18 @@ class Database:
         reading: Any = {"reads_only": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reader: Engine = self.engine.execution_options(**reading)
         try:
-            self._prepare()
+            self._prepare() if upgrade else self._check()
         except OperationalError as error:
             self.close()
             raise DatabaseUnreachable(f"{self.uri}: {first_line(getattr(error, 'orig', error))}") from error
         except DatabaseError:
             self.close()
             raise
+
+    def _check(self) -> None:
+        with self.read() as connection:
+            if (revision := revision_of(connection)) != REVISION:
+                raise WrongSchema(f"{self.uri}: its tables have the revision {revision}, not {REVISION}")
 
     def _prepare(self) -> None:
         try:

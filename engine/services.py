@@ -154,6 +154,24 @@ class Services:
         policy = QueuePolicy(**queue.model_dump(include=set(QueuePolicy.model_fields)))
         return TicketStore(database, lease_s=queue.lease_s, policy=policy, grace_s=grace_s), accounts
 
+    def read_queue(self) -> TicketStore | None:
+        """The queue's own database, to read it. Makes no file, table, account or token.
+
+        None if it is an SQLite file that does not exist: this machine reaches the queue by its URL only, or there is no
+        queue yet. Raises DatabaseUnreachable, WrongSchema.
+        """
+        from sqlalchemy.engine import make_url
+
+        from annotation_queue.database import Database
+        from annotation_queue.tickets.store import TicketStore
+
+        url = make_url(self.settings.queue_database_uri)
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+            return None
+        database = Database(self.settings.queue_database_uri, upgrade=False)
+        self._open.callback(database.close)
+        return TicketStore(database)
+
     def _private(self, uri: str) -> str:
         """The URI of a database. An SQLite file in the home is made first, so that no other user can read it."""
         folder = f"sqlite:///{self.home}/"

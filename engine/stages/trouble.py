@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_BATCH = ""
+ASK_QUEUE = "reading the queue's database"
 
 _RECORD = re.compile(r"trouble/(?:(?P<batch_id>[0-9a-f]{16})/)?(?P<stage>[a-z -]+)\.json")
 
@@ -84,13 +85,17 @@ def stuck(blobs: Blobs) -> list[Stuck]:
 def of_everything(s: Services) -> list[Stuck]:
     """`stuck`, and the batches whose review has ended while nobody could tell the pipeline so.
 
-    Reads the queue's database, so it works while no queue server runs.
+    Reads the queue's database, so it works while no queue server runs. Reads it only while a batch is in review. A
+    database that cannot be read is in the list too, because the rest of the list is still true.
     """
     found = stuck(s.blobs)
-    reached = batches.reached(s.blobs)
-    unpublished = {batch_id for batch_id, stages in reached.items() if BatchStage.PUBLISHED not in stages}
-    if waiting := unpublished - {one.batch_id for one in found}:
-        found += [one for one in s.open_queue()[0].undelivered() if one.batch_id in waiting]
+    if waiting := set(batches.pending(s.blobs, BatchStage.COLLECTED)) - {one.batch_id for one in found}:
+        try:
+            tickets = s.read_queue()
+            undelivered = [] if tickets is None else tickets.undelivered()
+        except Exception as error:  # of SQLAlchemy or of the driver: none of them may cost the caller its report
+            undelivered = [Stuck(batch_id=NO_BATCH, stage=ASK_QUEUE, error=first_line(error), since=time.time())]
+        found += [one for one in undelivered if one.batch_id in {NO_BATCH, *waiting}]
     return found
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import re
 
 import pytest
+from sqlalchemy import func, select
 
+from annotation_queue import schema
 from engine import loop
 from engine.cli import data, doctor, pipeline
 from engine.rounds import retraining, starting
 from engine.rounds.record import NoSuchRound
+from engine.services import connect
 from engine.serving import serve
 from engine.stages import batches, import_sav, ingest, propose, publish, sources, trouble
 from engine.stages.batches import BatchStage, UnknownBatch
@@ -213,6 +218,48 @@ def test_validate_opens_no_queue_if_every_batch_is_published(s, monkeypatch, cap
     monkeypatch.setenv("MASKLETS_QUEUE__DATABASE_URI", "postgresql+psycopg://me@127.0.0.1:9/none")
     data.validate()
     assert "0 problems" in capsys.readouterr().out
+
+
+def test_reports_make_no_account_token_or_database(s, monkeypatch, capsys):
+    for name, value in s.settings.environment().items():
+        monkeypatch.setenv(name, value)
+    batch_id = ingest.admit(s).batch_id
+    for mark in (BatchStage.PROPOSED, BatchStage.IN_REVIEW):
+        for command in (data.validate, pipeline.stats):
+            with contextlib.suppress(ValueError):  # there is no release
+                command()
+        batches.mark(s.blobs, batch_id, mark, {})
+    assert {"queue.db", "pipeline.token"}.isdisjoint(os.listdir(s.home))
+
+
+def test_reports_issue_no_token_for_a_database_that_another_machine_serves(queue, monkeypatch, capsys):
+    undeliverable(queue, BATCH)
+    before = len(queue.open_queue()[1].audited(limit=100))
+    (queue.home / "pipeline.token").unlink()  # as on a worker, which has MASKLETS_QUEUE__TOKEN
+    for name, value in queue.settings.environment().items():
+        monkeypatch.setenv(name, value)
+    pipeline.stats()
+    assert "stuck at deliver" in " ".join(capsys.readouterr().out.split())
+    assert not (queue.home / "pipeline.token").exists()
+    with connect(queue.settings) as again:
+        tickets = again.read_queue()
+        with tickets.database.read() as c:
+            assert c.scalar(select(func.count()).select_from(schema.audit)) == before
+
+
+@pytest.mark.parametrize("uri", ["postgresql+psycopg://me@127.0.0.1:9/none", "sqlite:///{home}/damaged.db"])
+def test_a_queue_that_does_not_answer_costs_no_report(s, monkeypatch, capsys, uri):
+    for name, value in s.settings.environment().items():
+        monkeypatch.setenv(name, value)
+    (s.home / "damaged.db").write_bytes(b"no database" * 1000)
+    monkeypatch.setenv("MASKLETS_QUEUE__DATABASE_URI", uri.format(home=s.home))
+    ingest.admit(s)
+    release_of(s, "release-0001")
+    batches.mark(s.blobs, BATCH, BatchStage.IN_REVIEW, {})
+    for command, says in ((data.validate, "0 problems"), (pipeline.stats, f"batch {BATCH} in-review")):
+        command()
+        told = " ".join(capsys.readouterr().out.split())
+        assert says in told and "reading the queue's database fails since" in told
 
 
 def test_the_queue_tells_leads_of_stuck_and_of_undelivered_batches(queue):
