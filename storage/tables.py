@@ -289,7 +289,8 @@ class Tables:
     def tag(self, table_name: str, name: str, snapshot_id: int | None = None) -> int:
         """Pin a snapshot under a name and return it; None pins the current one. An existing name keeps its snapshot.
 
-        Raises ValueError if the table is empty, or if the name belongs to another snapshot than `snapshot_id`.
+        Raises ValueError if the table is empty, or if the name belongs to another snapshot than `snapshot_id`;
+        WarehouseUnreachable, CommitFailed.
         """
         from pyiceberg.exceptions import CommitFailedException
 
@@ -308,6 +309,9 @@ class Tables:
             except CommitFailedException:
                 _pause(attempt)
                 continue
+            except OSError as error:
+                detail = f"the tag {name} cannot be written ({first_line(error)})"
+                raise WarehouseUnreachable(f"table {table_name}: {detail}") from error
             return wanted
         raise CommitFailed(f"{table_name}, tag {name}: lost {_ATTEMPTS} races in a row")
 

@@ -121,6 +121,17 @@ def test_trouble_while_a_part_is_committed(blobs, tmp_path, trouble, masklet, ki
         assert tables.masklets() == [masklet()]
 
 
+def test_trouble_while_a_snapshot_is_tagged(blobs, tmp_path, trouble, masklet):
+    marker = parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
+    with opened(blobs, tmp_path) as tables:
+        snapshot_id = tables.commit("masklets", [blobs.uri_of(marker.key)], "b1").snapshot_id
+        trouble.begin(".metadata.json", "503", FOREVER, ("PUT", "POST"))
+        said = one_line(WarehouseUnreachable, lambda: tables.tag("masklets", "release-0001"))
+        assert said.startswith("table masklets: the tag release-0001 cannot be written")
+        trouble.begin(".metadata.json", "503", 0)
+        assert tables.tag("masklets", "release-0001") == snapshot_id
+
+
 @pytest.mark.parametrize("kind", ["503", "cut"])
 def test_trouble_while_a_part_is_read(blobs, tmp_path, trouble, masklet, kind, monkeypatch):
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)  # the client waits between its attempts
