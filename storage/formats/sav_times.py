@@ -57,11 +57,16 @@ def placed(count: int, frame_count: int, duration_s: float, timing: Timing) -> d
     if source and (frame_count == source or off_by_one):
         return _on_every(_step(count, frame_count, timing.duration_s), count, range(source), timing)
     if duration_s and not timing.variable_rate:
-        return frame_indices(count, frame_count, duration_s)
-    if abs(frame_count - at_24) <= 1:
-        return _on_every_at_24(_step(count, frame_count, timing.duration_s), count)
-    if duration_s and (numbers := _with_gaps(frame_count, duration_s / frame_count, timing)):
+        if not _lacks_frames(frame_count, frame_count / duration_s, timing):
+            return frame_indices(count, frame_count, duration_s)
+    elif duration_s and (numbers := _with_gaps(frame_count, duration_s / frame_count, timing)):
         return _on_every(_step(count, frame_count, duration_s), count, numbers, timing)
+    elif abs(frame_count - at_24) <= 1:
+        step = _step(count, frame_count, timing.duration_s)
+        found = _on_every_at_24(step, count)
+        # of a variable rate, a count near both does not tell whose frames are numbered
+        if abs(frame_count - source) > 1 or found == _on_every(step, count, range(source), timing):
+            return found
     stated = counted(frame_count, "frame") + (f" in {duration_s:g} s" if duration_s else "")
     raise ValueError(f"the times of its masks are unknown: {stated} annotated, the video has {_figures(timing)}")
 
@@ -135,6 +140,21 @@ def _with_gaps(frame_count: int, interval_s: float, timing: Timing) -> dict[int,
     numbers = {int(place): n for n, place in enumerate(np.round(places))}
     constant = len(numbers) == len(places) <= frame_count and bool(np.abs(places - np.round(places)).max() <= _OFF_GRID)
     return numbers if constant else {}
+
+
+def _lacks_frames(frame_count: int, rate: float, timing: Timing) -> bool:
+    """Whether the file and the annotation have one constant rate and another number of frames.
+
+    Some frames are then missing at an unknown place: an edit list may hide the first ones.
+    rate: frames a second of the annotation.
+    """
+    times = np.unique(timing.source_s)
+    if len(times) < 2:
+        return False
+    file_rate = (len(times) - 1) / float(times[-1] - times[0])
+    by_rate = abs(rate / file_rate - 1) * len(times)  # frames of the difference that follow from another rate
+    missing = abs(frame_count - len(times))
+    return missing > 1 and by_rate < missing / 2
 
 
 def _step(count: int, frame_count: int, duration_s: float) -> int:

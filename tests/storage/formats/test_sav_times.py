@@ -17,6 +17,12 @@ def uneven(count):
     return Timing.of(times.tolist())
 
 
+def near_24(count):
+    """24 frames a second on the whole: the first half is slower, the second half faster."""
+    intervals = np.repeat([1.4 / 24, 0.6 / 24], count // 2)
+    return Timing.of(np.cumsum([0, *intervals[:-1]]).tolist())
+
+
 @pytest.mark.parametrize(
     ("count", "frame_count", "duration_s", "timing", "expected"),
     [
@@ -28,6 +34,9 @@ def uneven(count):
         (24, 0, 0, steady(100, 25), EVERY_4TH),
         (25, 0, 0, steady(100, 25), [0, 4, 8, 12, 15, 19, 23, 27, 31, 35, 38]),
         (25, 99, 4.0, steady(100, 25), [0, 4, 8, 12, 15, 19, 23, 27, 31, 35, 38]),  # one frame fewer than we read
+        (360, 1440, 60.06, steady(1440, 23.976), EVERY_4TH),
+        (360, 1440, 60.0, steady(1438, 23.976), EVERY_4TH),  # annotated on a version at 24 fps
+        (5, 17, 0, Timing.of([*[k / 24 for k in range(17)], 0.68]), EVERY_4TH[:5]),  # both readings agree
         (24, 48, 4.0, steady(48, 12), EVERY_4TH),  # each frame is shown twice
     ],
 )
@@ -62,6 +71,12 @@ def test_two_frames_with_one_time_count_as_two():
         (23, 0, 0, steady(100, 25), "23 annotated frames without 'video_frame_count', the video has 100 in 4 s, 96 at"),
         (15, 60, 0, steady(100, 25), "60 frames annotated, the video has 100 in 4 s, 96 at 24 fps"),
         (20, 80, 3.9, uneven(60), "80 frames in 3.9 s annotated, the video has 60 at a variable rate in 3.9"),
+        (25, 100, 4.0, steady(96, 25), "100 frames in 4 s annotated, the video has 96 in 3.83333 s"),  # 4 are hidden
+        (25, 100, 3.96, steady(96, 25), "100 frames in 3.96 s annotated, the video has 96 in 3.83333 s"),
+        (24, 96, 4.0, steady(100, 24), "96 frames in 4 s annotated, the video has 100 in 4.16"),
+        (15, 59, 2.5, near_24(60), "59 frames in 2.5 s annotated, the video has 60 at a variable rate in 2.5 s, 60 at"),
+        (15, 59, 0, near_24(60), "59 frames annotated, the video has 60 at a variable rate in 2.5 s, 60 at 24 fps"),
+        (15, 61, 2.5, near_24(60), "61 frames in 2.5 s annotated, the video has 60 at a variable rate in 2.5 s"),
         (24, 96, 4.0, steady(200, 25), "24 annotated frames in 4 s, the video has 8 s"),
         (70, 100, 4.0, steady(100, 25), "70 annotated frames are not every k-th of 100 frames in 4 s"),
         (24, 0, 4.0, Timing(frame_count=96, variable_rate=False), "the video has 96 at 24 fps in 4 s: which frames"),
