@@ -200,14 +200,20 @@ def check_masklet(masklet: Masklet, video: VideoInfo | None = None) -> None:
         raise ValueError(f"{name}: {next(iter(problems.values()))}")
 
 
+def check_frame(frame_idx: int | None, video: VideoInfo | None = None) -> None:
+    """ValueError for a number that is no frame of the video. video: without it, of any video."""
+    most = MAX_FRAME_IDX if video is None else video.frame_count - 1
+    if frame_idx is not None and not 0 <= frame_idx <= most:
+        raise ValueError(f"frame_idx must be between 0 and {most}, not {frame_idx}")
+
+
 def check_operation(operation: NewOperation) -> None:
     """ValueError for a malformed operation. Parses its payload, so call it outside of transactions."""
     check_id(operation.operation_id, "operation_id")
     check_time(operation.created_at)
     if operation.kind not in OPERATION_KINDS:
         raise ValueError(f"unknown kind of operation: {operation.kind[:40]!r}")
-    if operation.frame_idx is not None and not 0 <= operation.frame_idx <= MAX_FRAME_IDX:
-        raise ValueError(f"frame_idx must be between 0 and {MAX_FRAME_IDX}, not {operation.frame_idx}")
+    check_frame(operation.frame_idx)
     if len(operation.payload) > MAX_PAYLOAD:
         raise ValueError(f"a payload has at most {MAX_PAYLOAD} characters, not {len(operation.payload)}")
     payload = json.loads(check_payload(operation.payload))

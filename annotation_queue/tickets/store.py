@@ -48,6 +48,7 @@ from annotation_queue.rules import (
     MAX_OPERATIONS,
     OVERSEERS,
     check_allowed,
+    check_frame,
     check_gold,
     check_id,
     check_new_ticket,
@@ -334,7 +335,7 @@ class TicketStore:
         their name, as a manual masklet whose parent is the ticket's masklet. Of a masklet, only its frames, masks and
         areas are taken from the client; `sent_masklet` and `with_origin` fill in the other fields, also the id.
         The ticket's operations always reproduce its masks: masks that a program made elsewhere are stored in the last
-        operation. video_of: size and length of a video; without it, a masklet is not compared with its video.
+        operation. video_of: size and length of a video; without it, nothing is compared with the video.
         The holder may finish the ticket even if they have lost the role for it in the meantime.
         Raises LeaseLost, after storing the submission as a branch; NotAllowed, if they never held the ticket;
         ValueError.
@@ -343,7 +344,9 @@ class TicketStore:
         with self.database.read() as c:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person, lock=False))
         check_submission(ticket, submission)
-        info = None if video_of is None or submission.masklet is None else video_of(ticket.video_id)
+        shows = submission.masklet is not None or submission.frame_idx is not None
+        info = video_of(ticket.video_id) if video_of is not None and shows else None
+        check_frame(submission.frame_idx, info)
         while True:
             with self.database.read() as c:  # decodes masks, which no writing transaction may do
                 row = leases.held_once(c, ticket_id, token, person, lock=False)

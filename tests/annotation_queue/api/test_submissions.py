@@ -97,6 +97,18 @@ def test_a_masklet_that_does_not_fit_its_video_is_rejected(desk, changes, says):
         assert submit(http, ticket, sent()).status_code == 200, "the ticket is still theirs"
 
 
+@pytest.mark.parametrize("frame_idx", [-5, FRAMES, 2**40])
+def test_a_frame_that_the_video_does_not_have_is_rejected(desk, frame_idx):
+    _, url, tokens = desk
+    with client(url, tokens["ann"]) as http:
+        ticket = claimed(http)
+        outcome = {"operation_id": "end", "created_at": "", "masklet": sent(), "frame_idx": frame_idx}
+        body = {"token": ticket["lease_token"], "outcome": outcome}
+        answer = http.post(f"/api/tickets/{ticket['ticket_id']}/finish", json=body)
+        assert answer.status_code == 422 and f"not {frame_idx}" in answer.json()["error"]
+        assert submit(http, ticket, sent()).status_code == 200, "the ticket is still theirs"
+
+
 def test_200_000_frames_are_rejected_before_a_mask_is_decoded(desk, monkeypatch):
     _, url, tokens = desk
     decoded = []

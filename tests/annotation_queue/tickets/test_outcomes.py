@@ -24,7 +24,7 @@ from tests.annotation_queue.annotators import (
     outcome,
     to_track,
 )
-from tests.annotation_queue.synthetic_queue import candidate, corrected, verify_tickets
+from tests.annotation_queue.synthetic_queue import SyntheticMedia, candidate, corrected, verify_tickets
 
 
 def test_accept_and_reject_settle_a_masklet(tickets):
@@ -57,6 +57,22 @@ def test_refine_leads_to_a_correction_that_another_person_verifies(tickets):
     better = settled.masklet
     assert (better.parent_id, better.kind) == ("ticket-m0000", "manual") and better.masklet_id != "better"
     assert (better.annotated_by, better.verified_by, better.click_count) == ("ann", "victor", 0), "not what she says"
+
+
+@pytest.mark.parametrize("frame_idx", [-5, 48, 2**40])
+def test_a_frame_that_the_video_does_not_have_is_rejected_with_its_answer(tickets, frame_idx):
+    tickets.open_batch("b", verify_tickets(1))
+    ticket = claim(tickets, VERA)
+    answer = replace(outcome(Verdict.REFINE), frame_idx=frame_idx)
+    with pytest.raises(ValueError, match=f"frame_idx must be between 0 and 47, not {frame_idx}"):
+        tickets.finish(ticket.ticket_id, ticket.lease_token, VERA, answer, video_of=SyntheticMedia(48).info)
+    if frame_idx != 48:
+        with pytest.raises(ValueError, match=f"frame_idx must be between 0 and .*, not {frame_idx}"):
+            tickets.finish(ticket.ticket_id, ticket.lease_token, VERA, answer)
+    last = replace(answer, frame_idx=47)
+    tickets.finish(ticket.ticket_id, ticket.lease_token, VERA, last, video_of=SyntheticMedia(48).info)
+    pinned = json.loads(claim(tickets, ANN).payload)["pinned"]
+    assert pinned["frame_idx"] == 47
 
 
 def test_after_unsure_only_a_lead_can_decide(tickets):
