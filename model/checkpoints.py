@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +32,7 @@ from model import meta_checkpoint
 from model.architecture import side_of
 from model.clips import IMAGENET_MEAN, IMAGENET_STD
 from storage.errors import first_line
+from storage.wording import counted
 
 MICRO = Path(__file__).parent / "micro"
 _WANTED = ("*.json", "model*.safetensors")  # the files of a hub repository that loading needs
@@ -144,8 +145,7 @@ def load(
             f"{tuple(wanted)}"
         )
     if missing:  # the library would silently draw them at random
-        others = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
-        raise NoCheckpoint(f"{folder} is not a SAM 2 video checkpoint: it lacks {missing[0]}{others}")
+        raise NoCheckpoint(f"{folder} is not a SAM 2 video checkpoint: it lacks {_first_of(missing)}")
     _check_finite(model, str(folder))
     mean, std = _normalisation(folder)
     return wrap(nn.Module.to(model, device), name=name, source=source, mean=mean, std=std)
@@ -190,7 +190,7 @@ def _from_meta(path: Path) -> Sam2VideoModel:
     own = model.state_dict()
     for problem, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
         if names:
-            raise NoCheckpoint(f"the checkpoint at {path} {problem} {min(names)} and {len(names) - 1} more tensors")
+            raise NoCheckpoint(f"the checkpoint at {path} {problem} {_first_of(sorted(names))}")
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             shapes = f"{tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
@@ -301,6 +301,11 @@ def _preprocessors(
             "target_size": image_size,
         },
     }
+
+
+def _first_of(names: Sequence[str]) -> str:
+    """The first name, and how many others there are."""
+    return f"{names[0]} and {counted(len(names) - 1, 'more tensor')}" if len(names) > 1 else names[0]
 
 
 @contextmanager

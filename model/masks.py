@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from storage.pixels import Mask, Masks, check_mask
+from storage.wording import counted
 
 
 def stability_score(logits: Tensor, offset: float = 1.0) -> Tensor:
@@ -84,7 +85,7 @@ def nms(ious: NDArray[np.float64], ranks: NDArray[np.float64], threshold: float)
     Returns the kept indices, best first.
     """
     if ious.shape != (len(ranks), len(ranks)):
-        raise ValueError(f"ious must be (N, N) for {len(ranks)} ranks, got {ious.shape}")
+        raise ValueError(f"ious must be (N, N) for {counted(len(ranks), 'rank')}, got {ious.shape}")
     kept: list[int] = []
     for index in np.argsort(-ranks, kind="stable"):
         if not kept or ious[index, kept].max() <= threshold:

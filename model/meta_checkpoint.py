@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from transformers import Sam2VideoConfig
 
+from storage.wording import counted
+
 # The published models, as arguments of transformers' backbone. Missing arguments have its defaults, which are tiny's.
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {},
@@ -148,7 +150,6 @@ def _shape_of(path: Path, tensors: dict[str, Tensor]) -> str:
         blocks, width = sum(differs.get("blocks_per_stage", [1, 2, 7, 2])), differs.get("hidden_size", 96)
         if stem is not None and stem.shape[0] == width and numbers == set(range(blocks)):
             return shape
-    width_found = "no patch embedding" if stem is None else f"{stem.shape[0]} channels"
-    raise NotMetas(
-        f"{path} is not a SAM 2 model of shape {', '.join(SHAPES)}: it has {width_found} and {len(numbers)} blocks"
-    )
+    blocks_found = counted(len(numbers), "block")
+    width_found = "no patch embedding" if stem is None else counted(stem.shape[0], "channel")
+    raise NotMetas(f"{path} is not a SAM 2 model of shape {', '.join(SHAPES)}: it has {width_found} and {blocks_found}")

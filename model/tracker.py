@@ -366,7 +366,7 @@ class Tracker:
 
     def _check_frame(self, frame_idx: int) -> None:
         if not 0 <= frame_idx < self._frame_count:
-            raise ValueError(f"frame {frame_idx} is not in the video of {self._frame_count} frames")
+            raise ValueError(f"frame {frame_idx} is not in the video of {counted(self._frame_count, 'frame')}")
 
 
 def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

@@ -151,7 +151,7 @@ def _score_range(masklet: Masklet) -> str | None:
 def _counts(masklet: Masklet) -> str | None:
     edited, clicks, count = masklet.edited_frame_count, masklet.click_count, len(masklet.frame_idx)
     valid = 0 <= edited <= count and 0 <= clicks <= MAX_COUNT
-    return None if valid else f"{edited} edited frames of {count}, {clicks} clicks"
+    return None if valid else f"{counted(edited, 'edited frame')} of {count}, {counted(clicks, 'click')}"
 
 
 def _round(masklet: Masklet) -> str | None:

@@ -30,6 +30,7 @@ from storage.blobs.base import BlobError, BlobMissing, Blobs
 from storage.masklet_rules import list_problem
 from storage.parts import video_of
 from storage.records import Masklet, Video, in_order
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from storage.tables import Tables
@@ -148,7 +149,7 @@ class Release:
         except BlobError as error:
             return f"{file.key}: {error}"
         if size != file.size:
-            return f"{file.key}: {size} bytes, the manifest says {file.size}"
+            return f"{file.key}: {counted(size, 'byte')}, the manifest says {file.size}"
         if digest != file.sha256:
             return f"{file.key}: sha256 {digest[:16]}…, the manifest says {file.sha256[:16]}…"
         return None

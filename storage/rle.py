@@ -15,6 +15,7 @@ import pycocotools.mask as coco
 from numpy.typing import NDArray
 
 from storage.pixels import Mask
+from storage.wording import counted
 
 _DIGITS = 7  # base 32 digits of the longest count: 34 bits and a sign
 
@@ -94,7 +95,7 @@ def _runs(counts: bytes, height: int, width: int) -> NDArray[np.int64]:
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > _DIGITS:
-        raise BadRle(f"a count of {int(lengths.max())} digits is larger than any mask")
+        raise BadRle(f"a count of {counted(int(lengths.max()), 'digit')} is larger than any mask")
     place = np.arange(len(digits)) - np.repeat(starts, lengths)
     runs = np.add.reduceat((digits & 31) << (5 * place), starts)
     negative = (digits[ends] & 16) != 0

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from storage import rle
 from storage.iou import mask_iou
 from storage.pixels import Mask, check_mask
+from storage.wording import counted
 
 TOLERANCE = 0.008  # of the image diagonal: the distance at which two boundaries still agree
 
@@ -141,4 +142,4 @@ def _check(pred: Mask, gt: Mask) -> None:
 
 def _same_length(pred: int, gt: int) -> None:
     if pred != gt:
-        raise ValueError(f"{pred} predicted frames and {gt} true ones")
+        raise ValueError(f"{counted(pred, 'predicted frame')} and {counted(gt, 'true one')}")

@@ -15,6 +15,7 @@ from annotation_queue.api.asking import caller
 from annotation_queue.api.backend import Backend
 from annotation_queue.errors import NotAllowed
 from annotation_queue.rules import OVERSEERS
+from storage.wording import counted
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -85,6 +86,6 @@ class Body:
 
     def _check(self, size: int, values: int) -> None:
         if size > self.limit:
-            raise HTTPException(413, f"the body is larger than {self.limit} bytes")
+            raise HTTPException(413, f"the body is larger than {counted(self.limit, 'byte')}")
         if values > self.limit // BYTES_A_VALUE:
             raise HTTPException(413, f"the body has more than {self.limit // BYTES_A_VALUE} JSON values")

@@ -17,6 +17,7 @@ from annotation_queue.errors import BatchSealed, NoSuchBatch
 from annotation_queue.records import Batch, NewTicket, QueuePolicy
 from annotation_queue.tickets import masklets, tallies
 from annotation_queue.tickets.rows import row_of, to_batch
+from storage.wording import counted
 
 _COUNT = (
     update(schema.batches)
@@ -56,7 +57,7 @@ def add(
         raise ValueError(f"ticket {foreign[0]} belongs to batch {owners[foreign[0]]}")
     fresh = [ticket for ticket_id, ticket in tickets.items() if ticket_id not in owners]
     if fresh and row.sealed:
-        raise BatchSealed(f"batch {batch_id} is sealed: {len(fresh)} new tickets were refused")
+        raise BatchSealed(f"batch {batch_id} is sealed: {counted(len(fresh), 'new ticket')} refused")
     masklets.add(c, batch_id, [ticket.masklet for ticket in fresh if ticket.masklet is not None], now)
     rows = [row_of(ticket, batch_id, now, row.total + i, policy) for i, ticket in enumerate(fresh)]
     if rows:

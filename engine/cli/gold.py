@@ -8,6 +8,7 @@ import typer
 
 from engine.cli import console
 from engine.cli.console import Json
+from storage.wording import counted
 
 app = typer.Typer(no_args_is_help=True, help="Tickets with a known answer, mixed into people's work.")
 
@@ -25,7 +26,9 @@ def add(batch: Annotated[str, typer.Argument(help="As `masklets stats` shows it.
         tickets, _ = s.open_queue()
         found = gold_tickets(s, tickets.batch_result(batch), phase_of_new_tickets(s))
         added = tickets.add_gold(batch, found, by=Person(name=OPERATOR, roles=frozenset()))
-    console.out.print(f"{added} new gold tickets from batch {batch}, of {len(found)} that it gives")
+    console.out.print(
+        f"{counted(added, 'new gold ticket')} from batch {batch}, of {counted(len(found), 'possible one')}"
+    )
 
 
 @app.command("list")

@@ -99,7 +99,7 @@ class ClipSampler:
             of = f"{data.split} " if data.split else ""
             edited = ", edited by a person" if hardest < 1 else ""
             raise NothingToTrainOn(
-                f"{data.name} has no {of}video with {frames} annotated frames that start with an object of "
+                f"{data.name} has no {of}video with {counted(frames, 'annotated frame')} that start with an object of "
                 f"{SMALLEST:.1%} of the frame{edited}"
             )
 

@@ -126,7 +126,9 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
     for path in notes:
         for n, row in enumerate(sav.read(path, hw=(height, width), source_s=times)):
             if annotated not in (None, row.frame_idx):
-                raise DatasetError(f"{path}: {len(row.frame_idx)} annotated frames, {notes[0].name} has others")
+                raise DatasetError(
+                    f"{path}: {counted(len(row.frame_idx), 'annotated frame')}, {notes[0].name} has others"
+                )
             annotated = row.frame_idx
             objects[f"{row.kind}-{n}"] = _seen(row)
             edits[f"{row.kind}-{n}"] = row.edited_frame_count

@@ -289,7 +289,8 @@ def _every(count: int, tell: Tell) -> Callable[[Tally], None]:
         seen += 1
         if seen % count == 0:
             verdicts = ", ".join(f"{n} {v}" for v, n in sorted(tally.verdicts.items()))
-            tell(f"review: {counted(seen, 'ticket')} ({verdicts}; {tally.tracked} tracked, {tally.work.clicks} clicks)")
+            done = f"{verdicts}; {tally.tracked} tracked, {counted(tally.work.clicks, 'click')}"
+            tell(f"review: {counted(seen, 'ticket')} ({done})")
 
     return progress
 

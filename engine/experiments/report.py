@@ -21,6 +21,7 @@ from engine.experiments.steps import Experiment, Failure, Result, Step, write_js
 from engine.experiments.tables import Steps, Table
 from engine.pictures import Panel
 from engine.synthetic.domains.catalogue import DOMAINS
+from storage.wording import counted
 
 RESULTS = "results.json"
 LONG = 40  # characters: a cell with more is a sentence
@@ -57,7 +58,7 @@ def machine() -> str:
     except OSError:
         pass  # not Linux
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {name}"
+    return f"{counted(cores or 1, 'core')} of {name}"
 
 
 def _summary(done: Steps) -> Result:

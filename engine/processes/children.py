@@ -29,6 +29,7 @@ import psutil
 
 from engine.files import private_file
 from engine.progress import Tell
+from storage.wording import counted
 
 MAX_DEATHS = 5  # of one child within DEATHS_S; then it is not started again
 DEATHS_S = 300.0
@@ -110,7 +111,7 @@ class Child:
         now = time.monotonic()
         self._deaths = [then for then in self._deaths if now - then < DEATHS_S] + [now]
         if len(self._deaths) >= MAX_DEATHS:
-            raise ChildFailed(f"{self.name} died {len(self._deaths)} times ({status}): {self.last_line()}")
+            raise ChildFailed(f"{self.name} died {counted(len(self._deaths), 'time')} ({status}): {self.last_line()}")
         tell(f"{self.name} died ({status}); starting it again")
         self.start()
         return True

@@ -22,6 +22,7 @@ from storage.formats import picture_folder
 from storage.formats.picture_folder import PictureVideo
 from storage.pixels import PictureError
 from storage.records import STRIDE
+from storage.wording import counted
 
 PICTURES, MASKS = "JPEGImages_24fps", "Annotations_6fps"
 SPLITS = ("train", "val", "test")
@@ -47,11 +48,11 @@ class SavFramesVideo(PictureVideo):
                 values, _ = picture_folder.read_png(path)
                 self.check_size(path, values)
                 if len(seen := set(np.unique(values).tolist()) - {0}) > 1:
-                    raise PictureError(f"{path}: {len(seen) + 1} values, the mask of one object has 2")
+                    raise PictureError(f"{path}: {counted(len(seen) + 1, 'value')}, the mask of one object has 2")
                 if seen:
                     found[name][frame_idx] = rle.encode(values > 0)
             if not found[name]:
-                raise PictureError(f"{paths[0].parent}: all {len(paths)} masks of the object are empty")
+                raise PictureError(f"{paths[0].parent}: no object in {counted(len(paths), 'mask')}")
         return found
 
 
@@ -98,7 +99,9 @@ def open_video(root: Path, name: str) -> SavFramesVideo:
     for folder in folders:
         of = objects[folder.name]
         if extra := sorted(of.keys() - set(expected)):
-            raise PictureError(f"{of[extra[0]]}: not a mask of every fourth of {len(found.pictures)} pictures")
+            raise PictureError(
+                f"{of[extra[0]]}: not a mask of every fourth of {counted(len(found.pictures), 'picture')}"
+            )
         if missing := sorted(set(expected) - of.keys()):
             raise PictureError(f"{folder / missing[0]}.png is missing: every object has a mask on every fourth picture")
     return SavFramesVideo(

@@ -150,7 +150,7 @@ DAMAGED = {
     "neither a palette image nor grey of 8 bits, but RGB": lambda root: cv2.imwrite(
         str(mask_of(root, 4)), np.zeros((96, 128, 3), np.uint8)
     ),
-    "all 3 masks of the object are empty": lambda root: [
+    "no object in 3 masks": lambda root: [
         cv2.imwrite(str(mask_of(root, i)), np.zeros((96, 128), np.uint8)) for i in (0, 4, 8)
     ],
     "00000.png: not a picture": lambda root: mask_of(root, 0).write_bytes(mask_of(root, 0).read_bytes()[:60]),
