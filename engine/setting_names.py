@@ -24,9 +24,10 @@ def variable_of(setting: str) -> str:
 
 
 def check_variables(environ: Mapping[str, str], settings: Collection[str]) -> None:
-    """Raises ValueError for a variable that is no setting but looks like one: it has `__`, or resembles a setting.
+    """Raises ValueError for a variable that is no setting but looks like one.
 
-    Other variables may belong to other programs. settings: all of them, and their groups.
+    It has `__`, or resembles a setting, or is the last part of a setting without its group: MASKLETS_DEVICE. Other
+    variables may belong to other programs. settings: all of them, and their groups.
     """
     known = {variable_of(setting) for setting in settings}
     plain = {name.replace("__", "_"): name for name in sorted(known)}
@@ -37,8 +38,10 @@ def check_variables(environ: Mapping[str, str], settings: Collection[str]) -> No
         if word.endswith("_PORT") and _ADDRESS.match(value):
             continue
         meant = _nearest(word.replace("__", "_").removeprefix(PREFIX), {n.removeprefix(PREFIX): n for n in plain})
-        if "__" in word or meant:
-            raise ValueError(f"unknown setting {name}" + (f": did you mean {plain[meant]}?" if meant else ""))
+        last = word.removeprefix(PREFIX)
+        choices = sorted(variable for variable in known if variable.endswith(f"__{last}")) or meant and [plain[meant]]
+        if "__" in word or choices:
+            raise ValueError(f"unknown setting {name}" + (f": did you mean {' or '.join(choices)}?" if choices else ""))
 
 
 def check_file(file: Path, written: Mapping[str, object], settings: Collection[str]) -> None:

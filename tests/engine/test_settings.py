@@ -67,6 +67,16 @@ def test_an_invalid_value_is_told_with_the_variable_or_the_key_that_holds_it(tmp
         ("masklets_model_divice", "x", "unknown setting masklets_model_divice: did you mean MASKLETS_MODEL__DEVICE?"),
         ("MASKLETS_QUEUE_PORT", "8765", "unknown setting MASKLETS_QUEUE_PORT: did you mean MASKLETS_QUEUE__PORT?"),
         ("MASKLETS_ROUNDS__STEPZ", "3", "unknown setting MASKLETS_ROUNDS__STEPZ: did you mean MASKLETS_ROUNDS__STEPS?"),
+        *(
+            (f"MASKLETS_{last}", value, f"unknown setting MASKLETS_{last}: did you mean {meant}?")
+            for last, value, meant in (
+                ("S3_ENDPOINT", "http://127.0.0.1:9000", "MASKLETS_STORAGE__S3_ENDPOINT"),
+                ("DEVICE", "cuda", "MASKLETS_MODEL__DEVICE"),
+                ("DTYPE", "bfloat16", "MASKLETS_MODEL__DTYPE"),
+                ("SOURCE", "/videos", "MASKLETS_INGEST__SOURCE"),
+                ("PORT", "8765", "MASKLETS_AIRFLOW__PORT or MASKLETS_QUEUE__PORT"),
+            )
+        ),
         ("MASKLETS_XYZ__ROOT", "s3://bucket", "unknown setting MASKLETS_XYZ__ROOT"),
         ("MASKLETS_CONFIG", "/no/masklets.toml", "MASKLETS_CONFIG names a missing file: /no/masklets.toml"),
     ],
