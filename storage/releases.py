@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from storage import arrow
+from storage.arrow import R
 from storage.blobs.base import BlobError, BlobMissing, Blobs
+from storage.errors import first_line
 from storage.masklet_rules import list_problem
 from storage.parts import video_of
 from storage.records import Masklet, Video, in_order
@@ -105,9 +107,16 @@ class Release:
         for file in self.masklet_files:
             if video_ids is not None and file.video_id is not None and file.video_id not in video_ids:
                 continue
-            for masklet in arrow.from_parquet(Masklet, self.blobs.read(file.key)):
+            for masklet in self.rows(Masklet, file):
                 if video_ids is None or masklet.video_id in video_ids:
                     yield masklet
+
+    def rows(self, record: type[R], file: ReleaseFile) -> list[R]:
+        """The rows of one Parquet file of the release. Raises BlobError, and ReleaseError if it holds no such rows."""
+        try:
+            return arrow.from_parquet(record, self.blobs.read(file.key))
+        except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+            raise ReleaseError(f"{file.key}: cannot be read ({first_line(error)})") from error
 
     def masklet_counts(self) -> dict[str, int]:
         """The number of masklets of each video."""
@@ -116,7 +125,7 @@ class Release:
             if file.video_id is not None and file.rows is not None:
                 counts[file.video_id] += file.rows
             else:
-                counts.update(m.video_id for m in arrow.from_parquet(Masklet, self.blobs.read(file.key)))
+                counts.update(m.video_id for m in self.rows(Masklet, file))
         return dict(counts)
 
     def videos(self) -> list[Video]:
@@ -133,7 +142,7 @@ class Release:
     def iter_videos(self) -> Iterator[Video]:
         """Every row about a video, unchecked: also of videos without masklets, and several of one video."""
         for file in self.video_files:
-            yield from arrow.from_parquet(Video, self.blobs.read(file.key))
+            yield from self.rows(Video, file)
 
     def verify(self) -> list[str]:
         """One line for every file that is missing or differs from the manifest. Reads all bytes of the release."""
@@ -146,7 +155,7 @@ class Release:
             size, digest = _measure(self.blobs, file.key)
         except BlobMissing:
             return f"{file.key}: missing"
-        except BlobError as error:
+        except (BlobError, ValueError) as error:  # ValueError: the key is a path
             return f"{file.key}: {error}"
         if size != file.size:
             return f"{file.key}: {counted(size, 'byte')}, the manifest says {file.size}"

@@ -6,10 +6,13 @@ A release may come from a stranger, so nothing in it is trusted. Does not know h
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from storage.records import Video
-from storage.releases import Release, ReleaseError, check_id
+from storage.arrow import R
+from storage.blobs.base import BlobError
+from storage.records import Masklet, Video
+from storage.releases import Release, ReleaseError, ReleaseFile, check_id
 from storage.wording import counted
 from validation import masklet_checks
 
@@ -24,12 +27,12 @@ class Report:
 
 
 def check(release: Release) -> Report:
-    """Checks a release, one file of masklets at a time."""
+    """Checks a release, one file of masklets at a time. A file that cannot be read is a problem, not an error."""
     problems = release.verify()
-    videos, strange = _videos(release)
+    videos, strange = _videos(release, problems)
     problems += [f"videos: {problem}" for problem in strange]
     ids: Counter[str] = Counter()
-    for row in release.iter_masklets():
+    for row in _rows(release, Masklet, release.masklet_files, problems):
         ids[row.masklet_id] += 1
         found = masklet_checks.problems(row, videos.get(row.video_id))
         problems += [f"{row.masklet_id}: {problem.check}: {problem.detail}" for problem in found]
@@ -41,11 +44,21 @@ def check(release: Release) -> Report:
     return Report(videos=len(videos), masklets=ids.total(), problems=tuple(problems))
 
 
-def _videos(release: Release) -> tuple[dict[str, Video], list[str]]:
+def _rows(release: Release, record: type[R], files: Iterable[ReleaseFile], problems: list[str]) -> Iterator[R]:
+    """The rows of the files that can be read. Adds a line to `problems` for each other file, unless it has one."""
+    for file in files:
+        try:
+            yield from release.rows(record, file)
+        except (BlobError, ReleaseError) as error:
+            if not any(problem.startswith(f"{file.key}: ") for problem in problems):
+                problems.append(str(error) if isinstance(error, ReleaseError) else f"{file.key}: {error}")
+
+
+def _videos(release: Release, problems: list[str]) -> tuple[dict[str, Video], list[str]]:
     """The videos that the release has files of, by id; and a line about each id that could be a path."""
     needed = {file.video_id for file in release.media_files}
     videos, strange = dict[str, Video](), dict[str, str]()
-    for video in release.iter_videos():
+    for video in _rows(release, Video, release.video_files, problems):
         try:
             if check_id(video.video_id) in needed:
                 videos.setdefault(video.video_id, video)

@@ -80,3 +80,35 @@ def test_a_file_that_was_changed_is_named_with_both_hashes(checked, tmp_path):
     (tmp_path / "store" / "videos" / "v1.mp4").write_bytes(b"others")
     (problem,) = release_checks.check(releases.load(LocalBlobs(tmp_path / "store"), "release-0001")).problems
     assert problem.startswith("videos/v1.mp4: sha256 ")
+
+
+def break_file(place, key, how):
+    """Damages a file below `place` and its line of the manifest, as a stranger may have written both."""
+    file, manifest = place / key, place / "releases" / "release-0001" / "manifest.json"
+    written = json.loads(manifest.read_text())
+    (line,) = (line for of in written["files"].values() for line in of if line["key"] == key)
+    if how == "missing":
+        file.unlink()
+    elif how == "a path":
+        line["key"] = "../../pwned.parquet"
+    else:
+        content = arrow.to_parquet(Masklet, [])[:-20] if how == "cut" else b"no parquet"
+        file.write_bytes(content)
+        line |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    manifest.write_text(json.dumps(written))
+
+
+@pytest.mark.parametrize("how", ["missing", "garbage", "cut", "a path"])
+@pytest.mark.parametrize("key", ["masklets.parquet", "videos.parquet"])
+def test_a_file_that_cannot_be_read_is_named_once_and_the_others_are_checked(checked, tmp_path, key, how):
+    checked([make_video("v1")], [make_masklet("m1"), make_masklet("m1")])
+    break_file(tmp_path / "store", key, how)
+    found = release_checks.check(releases.load(LocalBlobs(tmp_path / "store"), "release-0001"))
+    named = "../../pwned.parquet" if how == "a path" else key
+    says = {"missing": "missing", "a path": "a key is a relative path"}.get(how, "cannot be read (")
+    (line,) = (problem for problem in found.problems if problem.startswith(f"{named}: "))
+    assert says in line and "\n" not in line
+    if key == "videos.parquet":
+        assert "m1: repeated: 2 rows with this id" in found.problems
+    else:
+        assert (found.videos, found.masklets) == (1, 0)
