@@ -113,7 +113,7 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
         rotation=rotation,
         changes=tuple(sorted(damage.changes)),
         timestamps=tuple(round(time_s, 6) for time_s in output_times),
-        source_s=tuple(damage.source_s),
+        source_s=tuple(round(time_s, 6) for time_s in damage.source_s),
     )
 
 

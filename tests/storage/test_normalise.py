@@ -39,7 +39,7 @@ def test_a_video_that_is_already_right_keeps_its_frames(tmp_path):
     done = normalise(tmp_path / "v.mp4", tmp_path / "n.mp4", limits=LIMITS)
     assert (done.height, done.width, done.frame_count, done.duration_s) == (H, W, 48, 2.0)
     assert done.source_fps == pytest.approx(24) and (done.variable_rate, done.rotation) == (False, 0)
-    assert done.timestamps == tuple(round(i / 24, 6) for i in range(48))
+    assert done.timestamps == done.source_s == tuple(round(i / 24, 6) for i in range(48))
     assert [number_of(rgb) for _, rgb in video.frames(tmp_path / "n.mp4")] == list(range(48))
 
 
