@@ -34,7 +34,7 @@ def nothing_held_out(data: Dataset, most_frames: int | None) -> NothingHeldOut:
     if most_frames is None and data.split:
         return NothingHeldOut(f"{data.name}: no video of the split {data.split}; there are: {_splits(data)}")
     if (most_frames or 0) < 3:  # the first and the last do not count
-        return NothingHeldOut(f"{data.name}: fewer than 3 annotated frames: nothing to measure")
+        return NothingHeldOut(f"{data.name}: fewer than 3 annotated frames: nothing to score")
     return NothingHeldOut(
         f"{data.name}: no object is visible between the first and the last annotated frame of a video of the split "
         f"{data.split or 'all'}"

@@ -36,7 +36,7 @@ def test_every_kind_of_dataset_can_be_measured(sav_folder, sav_val, davis_root, 
 
 def test_two_annotated_frames_are_too_few(tmp_path, checkpoint):
     two = open_dataset(write_sav_frames(tmp_path / "sav_val", "sav_000003", frame_count=8), split="val")
-    with pytest.raises(NothingHeldOut, match="fewer than 3 annotated frames: nothing to measure"):
+    with pytest.raises(NothingHeldOut, match="fewer than 3 annotated frames: nothing to score"):
         first_frame.measure(two, checkpoints.load(checkpoint), "mask")
 
 
