@@ -69,8 +69,8 @@ def alone(path: Path, *, wait: bool = True) -> Iterator[None]:
     wait: False raises InUse at once if the lock is taken.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A lock of our own for each call, so threads exclude each other. Without flock there is no lock that ends with its
-    # process, so no soft lock instead.
+    # Each call has a lock object of its own, so threads exclude each other.
+    # Soft locks are off: a soft lock would stay after its process was killed.
     lock = FileLock(path, blocking=wait, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
     try:
         lock.acquire()

@@ -120,11 +120,11 @@ class ReviewSettings(_Section):
 class VerifierSettings(_Section):
     """What the verifier that learns from people's verdicts may do. By default, it only reports how good it is."""
 
-    order: bool = False  # verify tickets in the order of its doubt: people judge first what it cannot tell
-    accept: bool = False  # accepts candidates without a person, where `precision` is proved; never held-out ones
-    reject: bool = False  # rejects them likewise
-    precision: float = Field(0.98, ge=0.5, lt=1)  # lower bound of the share of these decisions that must be right
-    audited_share: float = Field(0.05, ge=0, le=1)  # of the candidates that it could decide, that people still judge
+    order: bool = False  # people get the verify tickets first about which the verifier is least sure
+    accept: bool = False  # the verifier accepts candidates alone where `precision` is proved; never held-out ones
+    reject: bool = False  # the verifier rejects candidates alone, under the same conditions
+    precision: float = Field(0.98, ge=0.5, lt=1)  # at least this share of the verifier's decisions must be right
+    audited_share: float = Field(0.05, ge=0, le=1)  # people still judge this share of what the verifier could decide
 
 
 class RoundSettings(_Section):

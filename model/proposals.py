@@ -139,8 +139,8 @@ def is_cut_off(box_xyxy: BoxPx, crop_xyxy: BoxPx, hw: tuple[int, int], tolerance
 def agreement(logits: Tensor, points_xy: Floats, hw: tuple[int, int]) -> Tensor:
     """How much the other clicks inside a mask agree with it: float (N, K) in [0, 1], for K answers to each of N clicks.
 
-    A click agrees by the IoU of its best answer with the mask. The mean over the other clicks inside the mask counts as
-    if one more click agreed by half, so that a mask with few clicks in it is neither trusted nor dropped.
+    A click's IoU is that of its best answer with the mask. Agreement is the mean IoU over the other clicks inside the
+    mask, with one extra click of IoU 0.5. This keeps masks with few clicks near the middle.
 
     logits: (N, K, h, w) at low resolution.  points_xy: (N, 2) in px of the crop.  hw: of the crop, px.
     """

@@ -35,11 +35,11 @@ class Metrics:
 class PromotionRule:
     """When a new checkpoint replaces the old one. Gains and losses are J&F, in [0, 1]."""
 
-    min_gain: float = 0.0  # that it must gain over the old one; in any case more than chance explains
-    min_masklets: int = 10  # held-out ones; below, nothing can be told from chance
-    min_videos: int = 3
-    max_slice_loss: float = 0.05  # that a slice may lose; a larger loss counts if chance does not explain it
-    max_forgotten: float = 0.10  # that the general set may lose; likewise
+    min_gain: float = 0.0  # the new one must gain this over the old one, and always more than chance explains
+    min_masklets: int = 10  # held-out masklets; with fewer, a gain cannot be told from chance
+    min_videos: int = 3  # held-out videos
+    max_slice_loss: float = 0.05  # a slice may lose this; a larger loss counts only if chance does not explain it
+    max_forgotten: float = 0.10  # the general set may lose this; a larger loss counts as for a slice
 
 
 @dataclass(frozen=True, kw_only=True)

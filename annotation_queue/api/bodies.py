@@ -57,7 +57,7 @@ class Body:
 
     @property
     def may_be_large(self) -> bool:
-        """Whether the body has, or does not say that it has not, more than SMALL bytes on a route that permits it."""
+        """True if the route permits large bodies and this one is larger than SMALL, or its length is unknown."""
         return self.limit > SMALL and self._declared(self.limit) > SMALL
 
     def check_declared(self) -> None:

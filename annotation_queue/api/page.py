@@ -19,7 +19,7 @@ MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css
 
 
 class PageFiles(StaticFiles):
-    """Static files whose ETag follows from their content, so that a new version of the page is never mistaken."""
+    """Static files whose ETag follows from their content, so a browser never takes an old version for the new one."""
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200

@@ -171,7 +171,10 @@ def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
 
 
 def _descent(row: Row[Any], policy: QueuePolicy) -> dict[str, Any]:
-    """Columns that invent a ticket before this copy: a real correction shows who asked for it, so gold does so too."""
+    """Columns of a made-up previous ticket.
+
+    A real correction names the person who asked for it, so gold must name one too.
+    """
     rules = json.loads(row.payload)
     pointed = rules.get("pinned")
     if pointed is None:

@@ -232,7 +232,7 @@ export class Outbox {
         this.#on.onchange();
         if (item.cancelled) return;
       } else if (event.event === "failed" && event.why === "cancelled") {
-        throw new Unreachable("cancelled by the server, such as one that stops"); // the model is asked again
+        throw new Unreachable("the server cancelled the answer, for example because it is stopping"); // the model is asked again
       } else if (event.event !== "alive") this.#on.onanswer(item, event);
     }
   }

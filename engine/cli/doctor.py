@@ -105,8 +105,8 @@ def _people(s: Services) -> str:
         if q.makers_share > 0 and makers < q.makers:
             raise ValueError(f"queue.makers asks for {counted(q.makers, 'person')}, {makers} may correct")
         if q.overlap_share > 0 and left < q.overlap:
-            asked, of = counted(q.overlap, "person"), counted(reviewers, "reviewer")
-            raise ValueError(f"queue.overlap asks for {asked}, of {of} {left} may be left")
+            needed = f"queue.overlap needs {counted(q.overlap, 'reviewer')} for a ticket"
+            raise ValueError(f"{needed}, but only {left} of the {reviewers} may be allowed to judge it")
     return f"{reviewers} may verify, {makers} may correct"
 
 

@@ -52,7 +52,7 @@ class AnnotatorPolicy:
     corrections: int = 20  # frames to correct with the model, at most; the rest is painted
     one_each: bool = True  # a second candidate of one object is a duplicate
     attempts: int = 2  # track tickets of one object before it is rejected as untrackable
-    noise: HumanNoise = EXACT  # of verdicts; HumanNoise() for experiments that measure how well verdicts are foretold
+    noise: HumanNoise = EXACT  # of verdicts; HumanNoise() for experiments that measure how well verdicts are predicted
 
     def satisfied(self, masklet: Masklet, target: Masklet) -> bool:
         """Whether the masklet is good enough for the true object `target`."""

@@ -170,7 +170,7 @@ def ordered(steps: Steps) -> Table:
 
 
 def verifier(steps: Steps) -> Table:
-    """How well verdicts are foretold."""
+    """How well verdicts are predicted."""
     of = steps.get("verifier")
     head = ("the verifier on candidates of other videos", "ours", "asked for")
     if not of:

@@ -1,7 +1,8 @@
-"""A simulated annotator: decides which frame to correct, where to click and when to stop, from the true masks.
+"""A simulated annotator: decides which frame to correct and where to click, from the true masks.
 
-Works on masks only; knows nothing about tickets or the queue. The first click goes to the middle of the object, the
-next ones to the middle of the largest error. Source: Ravi et al. 2024, section 6 and appendix F.
+Works on masks only; knows nothing about tickets or the queue. The caller decides when a masklet is good enough. The
+first click goes to the middle of the object, the next ones to the middle of the largest error. Source: Ravi et al.
+2024, section 6 and appendix F.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ def worst_frame(ious: Mapping[int, float], done: Collection[int]) -> int | None:
 
 
 def margin(ious: Collection[float], *, mean: float, frame: float, share: float) -> float:
-    """How far a masklet is above what satisfies (below: negative), by the condition that it meets worst.
+    """Distance to the thresholds: the smaller of the two margins. Negative if a threshold is missed.
 
-    The conditions: its mean IoU, and the share of its frames with an IoU above `frame`. -1 if there are no frames.
+    The margins: the mean IoU minus `mean`, and the share of the frames with an IoU above `frame` minus `share`.
+    -1 if there are no frames.
     """
     if not ious:
         return -1.0

@@ -32,7 +32,7 @@ class Rollback:
 def rollback(s: Services, to: str | None = None) -> Rollback:
     """Lets an earlier checkpoint serve: the parent of the serving round, or `to`, which must be one of its ancestors.
 
-    A rollback that was killed is finished by the next one, which then goes no further.
+    A repeated call first finishes an interrupted rollback and does nothing else.
     Raises NothingToRollBack; ValueError if `to` is not an ancestor.
     """
     with alone(s.home / "rounds" / "deciding.lock"):

@@ -1,8 +1,8 @@
-"""Fine-tuning. Rounds, `masklets train --data` and experiments all use `fine_tune`; `train_on` is the second of them.
+"""Fine-tunes a checkpoint on a dataset: for rounds, for `masklets train --data` and for experiments.
 
-`train_on` leaves a folder that transformers loads as a checkpoint, with `recipe.json` beside the weights. Its subfolder
-`training` holds the state of an interrupted run, the curve and the sample pictures. Under torchrun every process calls
-`train_on`; only the first one writes.
+`fine_tune` trains. `train_on`, which is `masklets train --data`, leaves a folder that transformers loads as a
+checkpoint, with `recipe.json` beside the weights. Its subfolder `training` holds the state of an interrupted run, the
+curve and the sample pictures. Under torchrun every process calls `train_on`; only the first one writes.
 """
 
 from __future__ import annotations

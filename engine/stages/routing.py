@@ -21,7 +21,8 @@ from storage.records import Masklet, Verdict
 
 log = logging.getLogger(__name__)
 
-PRIORITIES = 1000  # the doubt of 0 to 1 as a priority; the select tickets of a batch have a lower one
+# A ticket's priority is the verifier's doubt, 0 to 1, times this. The select tickets of a batch have a lower priority.
+PRIORITIES = 1000
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Leases(RuleBasedStateMachine):
         self.database = Database(f"sqlite:///{Path(self.folder.name) / 'queue.db'}")
         self.tickets = TicketStore(self.database, clock=self.clock)
         self.tickets.open_batch("b", verify_tickets(TICKETS, frame_count=4))
-        # Of tickets that are not done.
+        # About the tickets that are not done:
         self.kinds = {t.ticket_id: Kind.VERIFY for t in verify_tickets(TICKETS, frame_count=4)}
         self.makers = dict.fromkeys(self.kinds)
         self.for_lead = set()

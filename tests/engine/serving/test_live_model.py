@@ -286,7 +286,7 @@ def test_each_promotion_frees_the_model_before_it(live, candidate, promote, turn
     assert live.now().checkpoint.endswith("third")
 
 
-def test_a_promotion_collects_what_of_the_model_before_it_only_the_collector_can_free(live, promote, no_collection):
+def test_a_promotion_frees_the_old_model_even_where_it_needs_the_garbage_collector(live, promote, no_collection):
     """An earlier `load` froze these objects; frozen garbage is never collected."""
     live.load()
     old = in_memory(live.now())
