@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import Sam2VideoModel
 
 from model.recipe import Recipe, parse_recipe
+from storage.whole_files import complete
 
 FILE = "state.pt"
 
@@ -28,15 +28,10 @@ class RunState:
 
 
 def save(folder: Path, model: Sam2VideoModel, optimiser: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
-    """Writes a temporary file and renames it. After a kill the old state or the new one is there, and at most a
-    temporary file, which the next save replaces.
-    """
-    temporary = folder / "state.tmp"
+    """After a kill the old or the new state is there, and at most one temporary file, which the next save replaces."""
     state = RunState(model.state_dict(), optimiser.state_dict(), step, json.dumps(asdict(recipe), sort_keys=True))
-    torch.save(vars(state), temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(folder / FILE)
+    with complete(folder / FILE, one_writer=True, flushed=True) as temporary:
+        torch.save(vars(state), temporary)
 
 
 def load(folder: Path) -> RunState | None:

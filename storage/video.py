@@ -7,8 +7,6 @@ know blobs, tables or masks, nor files that this project did not write: `storage
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -27,6 +25,7 @@ import numpy as np
 from storage.pixels import Rgb
 from storage.reader import CachedReader, FrameUnreadable
 from storage.records import FPS
+from storage.whole_files import complete
 
 KEYFRAME_EVERY = 12  # frames: half a second, and the most that a random read decodes
 
@@ -145,14 +144,12 @@ def encode(
 ) -> None:
     """Write yuv420p pictures as H.264 in MP4 under a temporary name, then rename. An error leaves no file behind."""
     rate = Fraction(fps).limit_denominator(1001)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     options = {
         "crf": str(crf),
         "preset": "veryfast",
         "x264-params": f"keyint={KEYFRAME_EVERY}:min-keyint={KEYFRAME_EVERY}:scenecut=0:bframes=0:open-gop=0",
     }
-    try:
+    with complete(target) as partial:
         container_options = {"movflags": "+faststart", "fflags": "+bitexact"}
         with av.open(str(partial.absolute()), "w", format="mp4", options=container_options) as container:
             stream = container.add_stream("libx264", rate=rate, options=options)
@@ -167,9 +164,6 @@ def encode(
                 picture.pict_type = 0  # the encoder decides
                 container.mux(stream.encode(picture))
             container.mux(stream.encode(None))
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def libav_message(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from engine.experiments.plan import Plan
 from engine.files import alone
 from engine.progress import Progress
 from storage.errors import first_line
+from storage.whole_files import complete
 
 WORKERS = 2  # processes, each with one thread
 
@@ -114,10 +115,8 @@ def perform(experiment: Experiment, step: Step) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Writes a JSON file, which appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(value, indent=1))
-    temporary.replace(path)
+    with complete(path, one_writer=True) as temporary:
+        temporary.write_text(json.dumps(value, indent=1))
 
 
 def _cpu_s() -> float:

@@ -29,6 +29,7 @@ import psutil
 
 from engine.files import private_file
 from engine.progress import Tell
+from storage.whole_files import complete
 from storage.wording import counted
 
 MAX_DEATHS = 5  # of one child within DEATHS_S; then it is not started again
@@ -255,9 +256,8 @@ def remember(children: Sequence[Child], file: Path) -> None:
     for child in children:
         with suppress(psutil.NoSuchProcess):
             rows.append(asdict(_Session(child.name, child.pid, psutil.Process(child.pid).create_time())))
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text(json.dumps(rows))
-    temporary.replace(file)
+    with complete(file, one_writer=True) as temporary:
+        temporary.write_text(json.dumps(rows))
 
 
 def end_left(file: Path, tell: Tell) -> None:

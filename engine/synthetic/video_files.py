@@ -40,9 +40,7 @@ def write_clips(
         if not path.exists():
             clip = draw(number)
             path.with_suffix(".truth.json").write_text(json.dumps(truth_of(clip, path.stem)))
-            temporary = path.with_name(f".{path.name}")
-            video.write(temporary, clip.frames)
-            temporary.replace(path)
+            video.write(path, clip.frames)
         if progress:
             progress(done, len(numbers))
     return paths

@@ -7,16 +7,14 @@ complete, so an export that was killed can be repeated.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.records import Video
 from storage.releases import Release, ReleaseError, check_id
+from storage.whole_files import complete as complete  # the formats use it from here
 
 MARK = ".masklets-export.json"  # says which release is in the folder, and in which format
 
@@ -75,15 +73,3 @@ def names(videos: Sequence[Video]) -> dict[str, str]:
             name = video.video_id
         found[video.video_id] = name if taken[name.lower()] == 1 else video.video_id
     return found
-
-
-@contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, with the same ending. It replaces `path` after the block, or is deleted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(4)}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -50,18 +50,6 @@ def test_a_name_that_could_be_another_path_is_refused(tmp_path, name):
         destination.place(tmp_path, name)
 
 
-def test_a_file_appears_when_it_is_complete(tmp_path):
-    path = tmp_path / "a.json"
-    with pytest.raises(KeyboardInterrupt), destination.complete(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-    with destination.complete(path) as temporary:
-        temporary.write_text("whole")
-        assert temporary.suffix == ".json"  # writers of pictures choose the format by it
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.json", "whole")]
-
-
 def made_by_a_stranger(root: Path, video_id: str, split: str = "train", in_manifest: str | None = None) -> LocalBlobs:
     """A store with one release, whose only video has this id."""
     blobs = LocalBlobs(root)
