@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from engine.rounds import record
 from engine.rounds.record import Round, RoundResult, RoundState
@@ -19,8 +19,8 @@ from engine.services import Services
 from engine.stages import published
 from engine.stages.published import PublishedBatch
 from engine.stages.work import Work
+from engine.stored_json import parse
 from storage import releases
-from storage.blobs.base import BlobDamaged
 from validation import gate, paired
 
 NOT_RECORDED = "not recorded"  # in place of a checkpoint, for batches that an earlier version published
@@ -133,10 +133,7 @@ def _added(batches: Sequence[PublishedBatch]) -> Added:
 def _measured(begun: Round, written: Mapping[str, Any] | None) -> MeasuredJF | None:
     if written is None:
         return None
-    try:
-        metrics = TypeAdapter(gate.Metrics).validate_python(written)
-    except ValidationError as error:
-        raise BlobDamaged(f"rounds/{begun.round_id}/evaluation.json: {error.errors()[0]['msg']}") from error
+    metrics = parse(TypeAdapter(gate.Metrics), written, f"rounds/{begun.round_id}/evaluation.json")
     if not metrics.each:
         return MeasuredJF(metrics.jf, None)
     jf = paired.mean_of(metrics.each)

@@ -11,11 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from engine.files import held
 from engine.registry import Checkpoint
 from engine.services import Services
+from engine.stored_json import parse
 from model.parameter_groups import TrainedParts
 from storage.blobs.base import BlobDamaged, BlobMissing, read_json
 
@@ -129,10 +130,7 @@ def result_of(s: Services, round_id: str) -> RoundResult | None:
     found = read(s, round_id, "decision")
     if found is None:
         return None
-    try:
-        return TypeAdapter(RoundResult).validate_python(found)
-    except ValidationError as error:
-        raise BlobDamaged(f"rounds/{round_id}/decision.json: {error.errors()[0]['msg']}") from error
+    return parse(TypeAdapter(RoundResult), found, f"rounds/{round_id}/decision.json")
 
 
 def waiting_of(s: Services, round_id: str) -> RoundResult | None:
@@ -140,7 +138,7 @@ def waiting_of(s: Services, round_id: str) -> RoundResult | None:
     found = read(s, round_id, "gate")
     if found is None or read(s, round_id, "approval") is not None or read(s, round_id, "decision") is not None:
         return None
-    return TypeAdapter(RoundResult).validate_python(found)
+    return parse(TypeAdapter(RoundResult), found, f"rounds/{round_id}/gate.json")
 
 
 def approval_of(s: Services, round_id: str) -> Approval | None:

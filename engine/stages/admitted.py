@@ -22,11 +22,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
+from engine.stored_json import parse
 from storage import parts
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
 from storage.formats import sav
@@ -49,12 +50,9 @@ def read_record(blobs: Blobs, video_id: str) -> Video | None:
     """
     key = f"{folder(video_id)}/record.json"
     try:
-        return _VIDEO.validate_json(blobs.read(key))
+        return parse(_VIDEO, blobs.read(key), key)
     except BlobMissing:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BlobDamaged(f"{key}: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
 
 
 def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: bytes | None, imported: bool) -> bool:

@@ -16,15 +16,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from engine.stored_json import parse
 from engine.verifier import consensus, figures, fitting
 from engine.verifier.features import FEATURES
 from engine.verifier.figures import VerifierFigures
 from engine.verifier.fitting import Verifier
 from engine.verifier.judged import Judged, judged_of
 from storage import arrow, parts, releases
-from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
+from storage.blobs.base import BlobMissing, Blobs, read_json
 from storage.records import content_id
 
 MOST = 20_000  # examples of one verifier, of the newest batches; more cost time and teach little
@@ -80,11 +81,9 @@ def find(blobs: Blobs, verifier_id: str) -> Kept:
     if not is_verifier(verifier_id):
         raise NoSuchVerifier(f"no such verifier: {verifier_id!r}")
     try:
-        return Kept(verifier_id, TypeAdapter(VerifierFigures).validate_python(read_json(blobs, key)))
+        return Kept(verifier_id, parse(TypeAdapter(VerifierFigures), read_json(blobs, key), key))
     except BlobMissing as error:
         raise NoSuchVerifier(f"no such verifier: {verifier_id}") from error
-    except ValidationError as error:
-        raise BlobDamaged(f"{key}: {error.errors()[0]['msg']}") from error
 
 
 def load(blobs: Blobs, verifier_id: str) -> Verifier:
