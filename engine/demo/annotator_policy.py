@@ -44,7 +44,7 @@ class AnnotatorPolicy:
     """When a simulated person is satisfied. IoU in [0, 1]."""
 
     accept_mean: float = 0.80  # mean IoU over the frames that show the object or the masklet
-    accept_frame: float = 0.75  # IoU above which a frame counts as right (SA-V's alignment threshold)
+    accept_frame: float = annotator.GOOD  # IoU above which a frame counts as right
     accept_share: float = 0.85  # share of the frames that must be right
     same_object: float = 0.5  # lowest IoU at which a masklet counts as showing a true object
     smallest_px: int = 100  # objects that stay smaller on every frame get no masklet

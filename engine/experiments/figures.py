@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from engine.demo import summary
 from engine.experiments import measuring
 from engine.experiments.steps import Result
+from engine.protocols.annotator import GOOD
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
@@ -17,7 +18,6 @@ from engine.stages.work import Work
 from storage import iou, parts
 from storage.records import Masklet
 
-ALIGNED = 0.75  # IoU above which a mask counts as that of phase 1
 SIZES = {"small": 32**2, "medium": 96**2}  # area on the first frame that shows the object, px: below this
 LARGE = "large"
 
@@ -64,7 +64,7 @@ def candidates_of(s: Services, batch_id: str) -> Result:
 
 
 def alignment(first: Sequence[Masklet], others: Sequence[Masklet]) -> Result:
-    """The share (%) of the masks of phase 1 whose object has a mask with IoU above ALIGNED in another phase.
+    """The share (%) of the masks of phase 1 whose object has a mask with IoU above GOOD in another phase.
 
     By size: "all", "small", "medium" and "large". None where there is no mask. An object is found again as the masklet
     of the same video with the largest IoU; if there is none, its masks are not aligned.
@@ -77,7 +77,7 @@ def alignment(first: Sequence[Masklet], others: Sequence[Masklet]) -> Result:
             ((iou.tube_iou(masklet, other), n) for n, other in enumerate(same_video)), default=(0.0, -1)
         )
         ious = iou.frame_ious(masklet, same_video[best]) if similar else {}
-        right = sum(ious.get(masklet.frame_idx[i], 0.0) > ALIGNED for i in shown)
+        right = sum(ious.get(masklet.frame_idx[i], 0.0) > GOOD for i in shown)
         for size in ("all", _size(masklet)):
             counts[size][0] += right
             counts[size][1] += len(shown)

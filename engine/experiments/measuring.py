@@ -17,8 +17,6 @@ from validation.paired import MaskletJF
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
 
-PROTOCOL = "3-click"  # the paper's: three clicks on the first frame that shows the object
-
 
 def held_out(loaded: LoadedModel, experiment: Experiment) -> Result:
     """J&F of a checkpoint: `domain` and `general`, each with every masklet's own."""
@@ -29,7 +27,7 @@ def held_out(loaded: LoadedModel, experiment: Experiment) -> Result:
     }
     found: Result = {}
     for name, data in sets.items():
-        each = first_frame.measure(data, loaded, PROTOCOL).each
+        each = first_frame.measure(data, loaded, first_frame.PROTOCOL).each
         found[name] = mean([(one.video_id, 100 * one.jf) for one in each])
         found[name]["each"] = [[one.video_id, one.name, round(100 * one.jf, 2)] for one in each]
     return found

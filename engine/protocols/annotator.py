@@ -17,7 +17,8 @@ from storage.records import Prompt
 if TYPE_CHECKING:
     from model.tracker import Tracker
 
-GOOD = 0.75  # a frame below this IoU is corrected (the alignment threshold of the online protocol in Ravi et al. 2024)
+# IoU above which a mask counts as right; a frame below it is corrected. The alignment threshold of Ravi et al. 2024.
+GOOD = 0.75
 
 Ask = Callable[[Prompt], Mask]  # returns the model's mask for a prompt
 

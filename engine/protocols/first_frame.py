@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Clicks on the first frame that shows the object; 0: its true mask; -1: its box.
 PROTOCOLS = {"mask": 0, "box": -1, "1-click": 1, "3-click": 3, "5-click": 5}
+PROTOCOL = "3-click"  # the paper's, and that of rounds and experiments
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = "3-click"  # the paper's: three clicks on the first frame that shows the object
-
 
 def permanent_errors() -> tuple[type[Exception], ...]:
     """Errors of `train` and `evaluate` that a retry cannot fix."""
@@ -173,12 +171,12 @@ def _evaluate(s: Services, round_id: str) -> None:
         _refit_verifier(s, begun)
         held_out = layouts.of_release(releases.load(s.blobs, begun.release)).only("val")
         kept = None if begun.general is None else general.held_out(s, begun.general)
-        figures: dict[str, object] = {"protocol": PROTOCOL, "dtype": s.settings.model.dtype}
+        figures: dict[str, object] = {"protocol": first_frame.PROTOCOL, "dtype": s.settings.model.dtype}
         for name, checkpoint in (("before", _parent(begun)), ("after", checkpoint_of(s, round_id))):
             loaded = _load(s, checkpoint)
-            figures[name] = asdict(first_frame.measure(held_out, loaded, PROTOCOL))
+            figures[name] = asdict(first_frame.measure(held_out, loaded, first_frame.PROTOCOL))
             if kept is not None:
-                figures[f"general_{name}"] = asdict(first_frame.measure(kept, loaded, PROTOCOL))
+                figures[f"general_{name}"] = asdict(first_frame.measure(kept, loaded, first_frame.PROTOCOL))
         s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures, indent=1).encode())
 
 
