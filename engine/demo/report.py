@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine import pictures
+from engine import html_page, pictures
 from engine.datasets import layouts
 from engine.demo import summary
 from engine.demo.summary import Summary
@@ -41,17 +41,17 @@ def write(s: Services, figures: Summary, path: Path, *, title: str) -> Path:
             marker = markers.get(video.video_id)
             candidates = [] if marker is None else parts.read_part(s.blobs, marker)
             sections.append(_section(s, video, candidates, mine, summary.against_truth(s, video, mine)))
-    head, *body = summary.table(figures)
-    page = _PAGE.format(
+    head, *table_rows = summary.table(figures)
+    body = _BODY.format(
         title=html.escape(title),
         heading=_cells("th", head),
-        rows="".join(f"<tr>{_cells('td', row)}</tr>" for row in body),
+        rows="".join(f"<tr>{_cells('td', row)}</tr>" for row in table_rows),
         lines="".join(f"<tr>{_cells('td', line)}</tr>" for line in summary.lines(figures)),
         sections="\n".join(sections),
         docs=html.escape(str(s.home / "data-docs")),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    path.write_text(html_page.page(title, body, style=_STYLE))
     return path
 
 
@@ -127,26 +127,16 @@ def _sheet(s: Services, video: Video, rows: Sequence[Masklet], columns: int = 6)
     return pictures.contact_sheet(frames, masks)
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 2rem auto; padding: 0 1.5rem; }}
-h1 {{ font-size: 1.5rem; }}
-h2 {{ font-size: 1.25rem; margin: 2.6rem 0 .3rem; }} h3 {{ font-size: 1rem; margin: 1.6rem 0 .3rem; }}
-small {{ font-weight: 400; opacity: .7; }}
-table {{ border-collapse: collapse; margin: 1rem 0 1.6rem; }} thead th {{ font-weight: 600; opacity: 1; }}
-th {{ text-align: left; font-weight: 500; opacity: .75; padding-right: 2rem; }}
-th, td {{ padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line); }}
-p {{ margin: .6rem 0 .3rem; }} img {{ max-width: 100%; border-radius: 4px; display: block; }}
-footer {{ margin: 3rem 0; opacity: .7; }}
-</style>
-<h1>{title}</h1>
+_STYLE = """h3 { font-size: 1rem; margin: 1.6rem 0 .3rem; } small { font-weight: 400; opacity: .7; }
+table { margin: 1rem 0 1.6rem; } thead th { font-weight: 600; opacity: 1; }
+th { font-weight: 500; opacity: .75; }
+th, td { padding: .25rem 1rem .25rem 0; }
+p { margin: .6rem 0 .3rem; }
+"""
+
+_BODY = """<h1>{title}</h1>
 <table><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>
 <table>{lines}</table>
 {sections}
 <footer>Masks are drawn on the exact frames of the stored 24 fps videos; the number in a corner is the frame index.
-Data Docs of the checks: {docs}</footer>
-</html>
-"""
+Data Docs of the checks: {docs}</footer>"""

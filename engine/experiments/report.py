@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from engine import pictures
+from engine import html_page, pictures
 from engine.experiments import tables
 from engine.experiments.steps import Experiment, Failure, Result, Step, write_json
 from engine.experiments.tables import Steps, Table
@@ -44,8 +44,9 @@ def write(folder: Path, experiments: Sequence[Experiment], steps: Sequence[Step]
         sections += [_table(table) for table in tables.tables(done)]
     lines = [f"{failure.domain}: {failure.step} failed: {failure.reason}" for failure in failures]
     problems = "".join(f"<p class=problem>{html.escape(line)}</p>" for line in lines)
+    body = _BODY.format(problems=problems, sections="\n".join(sections), facts=_facts(experiments, found))
     page = folder / "report.html"
-    page.write_text(_PAGE.format(problems=problems, sections="\n".join(sections), facts=_facts(experiments, found)))
+    page.write_text(html_page.page("The phases of the data engine", body, style=_STYLE))
     return page
 
 
@@ -127,29 +128,22 @@ def _row(cells: Sequence[str], tag: str) -> str:
     return f"<tr><th>{html.escape(label)}</th>{body}</tr>"
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>The phases of the data engine</title>
-<style>
-:root {{ color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1.5rem; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.3rem; margin: 2.6rem 0 .3rem; }}
-h3 {{ font-size: 1.05rem; margin: 2rem 0 .3rem; }} p {{ margin: .3rem 0 .6rem; max-width: 75ch; }}
-.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: left; padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
-  white-space: nowrap; }}
-.long {{ white-space: normal; min-width: 24ch; max-width: 50ch; }}
-tbody th {{ font-weight: 400; }} thead th {{ font-weight: 600; }}
-.figures {{ display: grid; gap: 1rem; margin: 1rem 0; }}
-img {{ max-width: 100%; max-height: 360px; border-radius: 4px; display: block; }}
-.problem {{ color: #b3261e; }} footer {{ margin: 3rem 0; opacity: .7; overflow-wrap: anywhere; }}
-</style>
-<h1>The phases of the data engine, in miniature</h1>
+_STYLE = """body { max-width: 1200px; }
+h2 { font-size: 1.3rem; }
+h3 { font-size: 1.05rem; margin: 2rem 0 .3rem; } p { margin: .3rem 0 .6rem; max-width: 75ch; }
+table { font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem 1.4rem .3rem 0; vertical-align: top; white-space: nowrap; }
+.long { white-space: normal; min-width: 24ch; max-width: 50ch; }
+tbody th { font-weight: 400; } thead th { font-weight: 600; }
+.figures { display: grid; gap: 1rem; margin: 1rem 0; }
+img { max-height: 360px; }
+.problem { color: #b3261e; }
+"""
+
+_BODY = """<h1>The phases of the data engine, in miniature</h1>
 <p>The experiments of the SAM 2 paper (Ravi et al. 2024) on synthetic clips, with simulated annotators at a real review
 queue. The paper's figures stand beside ours; they are of real videos and a far larger model, so only their shape can be
 compared. J&amp;F is in points; brackets hold 95 % intervals over videos.</p>
 {problems}
 {sections}
-<footer>{facts}</footer>
-</html>
-"""
+<footer>{facts}</footer>"""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import html_page
 from engine.pictures import BLUE, ORANGE
 from engine.rounds.chain import Link, MeasuredJF
 
@@ -38,9 +39,9 @@ def draw(links: Sequence[Link], table: Sequence[Sequence[str]], path: Path) -> P
     figure.savefig(svg, format="svg")
     drawn = svg.getvalue()
     head, *rows = table
-    body = "".join(_row("td", row) for row in rows)
-    page = _PAGE.format(svg=drawn[drawn.index("<svg") :], head=_row("th", head), body=body)
-    path.write_text(page, encoding="utf-8")
+    cells = "".join(_row("td", row) for row in rows)
+    body = _BODY.format(svg=drawn[drawn.index("<svg") :], head=_row("th", head), body=cells)
+    path.write_text(html_page.page("Rounds", body, style=_STYLE), encoding="utf-8")
     return path
 
 
@@ -134,19 +135,14 @@ def _draw_cost(axes: Axes, links: Sequence[Link]) -> None:
     axes.legend(frameon=False, fontsize="small", loc="upper left")
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Rounds</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 2rem auto; padding: 0 1.5rem; }}
-svg {{ max-width: 100%; height: auto; }}
-.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .85rem; }}
-th, td {{ text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }}
-</style>
-<h1>Rounds</h1>
+_STYLE = """svg { max-width: 100%; height: auto; }
+table { font-size: .85rem; }
+th, td { padding: .35rem 1rem .35rem 0; vertical-align: top; }
+:root { color-scheme: light; }
+"""
+
+_BODY = """<h1>Rounds</h1>
 <p>Each round trains the checkpoint before it on a release, and is measured on held-out videos. Clicks, seconds and
 hours are of the masklets that were published since the round before. Time is modelled, not measured.</p>
 {svg}
-<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>
-</html>
-"""
+<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>"""
