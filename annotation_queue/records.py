@@ -322,7 +322,7 @@ class Proportion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchFigures:
+class BatchProgress:
     """The progress of the tickets of one kind in one batch."""
 
     batch_id: str
@@ -365,7 +365,7 @@ class QueueFigures:
     """The queue in figures: in total, and by person, maker, phase and checkpoint. Only `gold` includes gold tickets."""
 
     at: float  # s since the epoch, when they were counted
-    batches: tuple[BatchFigures, ...]
+    batches: tuple[BatchProgress, ...]
     total: WorkFigures
     people: tuple[WorkFigures, ...]
     makers: tuple[WorkFigures, ...]  # the verdicts on the masklets of each person; "" is the model

@@ -83,13 +83,13 @@ class Registry:
         client.set_terminated(run_id)
         return run_id
 
-    def track(self, name: str, experiment: str = EXPERIMENT) -> Tracked | None:
+    def track(self, name: str, experiment: str = EXPERIMENT) -> TrackedRun | None:
         """The MLflow run of this name, for the curves and pictures of a training. A resumed training gets the same run.
 
         None, with a warning, if MLflow does not answer.
         """
         with _only_warn():
-            return Tracked(self._client, self._run(experiment, name))
+            return TrackedRun(self._client, self._run(experiment, name))
         return None
 
     def _run(self, experiment: str, name: str) -> str:
@@ -140,7 +140,7 @@ class Registry:
         self._client.set_registered_model_alias(MODEL, ALIAS, mine.version)
 
 
-class Tracked:
+class TrackedRun:
     """An MLflow run of a training that goes on. Errors of MLflow become warnings; they never stop the training."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:

@@ -21,7 +21,7 @@ from model.recipe import Interaction
 
 
 @dataclass(frozen=True)
-class Step:
+class ClipAnswer:
     """One answer of the model, with the truth. frame: index in the clip. prompted: whether it answers a prompt."""
 
     frame: int
@@ -37,7 +37,7 @@ def answer_clips(
     how: Interaction,
     generator: torch.Generator,
     team: Team = Team(),  # noqa: B008  frozen
-) -> list[Step]:
+) -> list[ClipAnswer]:
     """The model's answers on B clips of N objects each, in the order in which they were made.
 
     pixels: float (B, T, 3, S, S), normalised.  masks: bool (B, T, N, S, S).  generator: on the CPU; draws all random
@@ -49,7 +49,7 @@ def answer_clips(
     targets = masks.to(pixels.dtype).transpose(1, 2).flatten(0, 1)  # (B * N, T, S, S)
 
     drawn = _draw_prompts(t, how, generator)
-    steps: list[Step] = []
+    answers: list[ClipAnswer] = []
     bank: dict[int, FrameMemory] = {}
     for frame in drawn.prompted + [i for i in range(t) if i not in drawn.prompted]:
         here = features.select(owner * t + frame)
@@ -65,16 +65,16 @@ def answer_clips(
             else:
                 top = _read_memory(model, here, bank, drawn.conditioning, frame, t)
             decoded = network.decode(model, here, top, clicks, multimask=drawn.kind != "box" or not is_prompted)
-            steps.append(Step(frame, is_prompted, decoded, target))
+            answers.append(ClipAnswer(frame, is_prompted, decoded, target))
             for _ in range(how.correction_clicks if frame in drawn.corrected else 0):
                 clicks = _corrected(model, clicks, decoded, target, how, generator, team)
                 logits = decoded.logits.detach().clamp(-32, 32)
                 decoded = network.decode(model, here, top, clicks, logits, multimask=clicks.xy.shape[1] == 1)
-                steps.append(Step(frame, True, decoded, target))
+                answers.append(ClipAnswer(frame, True, decoded, target))
             full = network.upsample(model, decoded.logits)
         if t > 1:
             bank[frame] = network.encode_memory(model, here.top, full, decoded, binarise=False)
-    return steps
+    return answers
 
 
 @dataclass(frozen=True)

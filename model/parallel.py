@@ -71,7 +71,7 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def alone() -> bool:
+def is_single() -> bool:
     """Whether this process trains by itself: torchrun started no other."""
     return os.environ.get("WORLD_SIZE", "1") == "1"
 
@@ -84,7 +84,7 @@ def _backend(device: str) -> str:
 @contextmanager
 def team(device: str) -> Iterator[Team]:
     """Joins the processes that torchrun started, until the end of the block. Without torchrun: a team of one."""
-    if alone():
+    if is_single():
         yield Team()
         return
     if device.startswith("cuda"):

@@ -18,7 +18,7 @@ TERMS = {"kind": ("auto", "manual"), "phase": ("auto", "1", "2", "3"), "split": 
 MAX_COUNT = 2**31 - 1  # of every whole number in a masklet: the type of its columns
 
 
-class Shape(Protocol):
+class VideoExtent(Protocol):
     """What the rules need to know of a video."""
 
     @property
@@ -34,7 +34,7 @@ class Shape(Protocol):
         """Frames of the stored video."""
 
 
-def masklet_problems(masklet: Masklet, video: Shape | None = None) -> dict[str, str]:
+def masklet_problems(masklet: Masklet, video: VideoExtent | None = None) -> dict[str, str]:
     """The rules that a masklet breaks, by name, each with one line about what is wrong. Empty for a valid masklet.
 
     video: the masklet's video. Without it, the rules that need it are skipped.
@@ -92,12 +92,12 @@ def _frames(masklet: Masklet) -> str | None:
     return None
 
 
-def _too_many(masklet: Masklet, video: Shape) -> str | None:
+def _too_many(masklet: Masklet, video: VideoExtent) -> str | None:
     most, count = -(-video.frame_count // STRIDE), max(len(masklet.frame_idx), len(masklet.rle))
     return f"{counted(count, 'frame')}, the video has {counted(most, 'annotated frame')}" if count > most else None
 
 
-def _past_the_end(masklet: Masklet, video: Shape | None) -> str | None:
+def _past_the_end(masklet: Masklet, video: VideoExtent | None) -> str | None:
     last = masklet.frame_idx[-1] if masklet.frame_idx else -1
     if video is None:
         return f"frame {last} is past the end of any video" if last > MAX_COUNT else None
@@ -106,7 +106,7 @@ def _past_the_end(masklet: Masklet, video: Shape | None) -> str | None:
     return f"frame {last} is past the end of the video, which has {video.frame_count}"
 
 
-def _size(masklet: Masklet, video: Shape | None) -> str | None:
+def _size(masklet: Masklet, video: VideoExtent | None) -> str | None:
     if video is None or (masklet.height, masklet.width) == (video.height, video.width):
         return None
     return f"masks of {masklet.height} x {masklet.width}, the video is {video.height} x {video.width}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from storage.masklet_rules import Shape, masklet_problems
+from storage.masklet_rules import VideoExtent, masklet_problems
 from storage.records import Masklet
 
 
@@ -20,7 +20,7 @@ class Problem:
     detail: str  # one line
 
 
-def problems(masklet: Masklet, video: Shape | None = None) -> list[Problem]:
+def problems(masklet: Masklet, video: VideoExtent | None = None) -> list[Problem]:
     """The checks that a masklet fails, each at most once.
 
     video: the video of the masklet; without it, the checks that need it are skipped.

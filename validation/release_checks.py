@@ -18,7 +18,7 @@ from validation import masklet_checks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ReleaseReport:
     """What a check of a release found."""
 
     videos: int  # with an id that is valid
@@ -26,7 +26,7 @@ class Report:
     problems: tuple[str, ...]  # one line each
 
 
-def check(release: Release) -> Report:
+def check(release: Release) -> ReleaseReport:
     """Checks a release, one file of masklets at a time. A file that cannot be read is a problem, not an error."""
     problems = release.verify()
     videos, strange = _videos(release, problems)
@@ -41,7 +41,7 @@ def check(release: Release) -> Report:
     for masklet_id, number in ids.items():
         if number > 1:
             problems.append(f"{masklet_id}: repeated: {counted(number, 'row')} with this id")
-    return Report(videos=len(videos), masklets=ids.total(), problems=tuple(problems))
+    return ReleaseReport(videos=len(videos), masklets=ids.total(), problems=tuple(problems))
 
 
 def _rows(release: Release, record: type[R], files: Iterable[ReleaseFile], problems: list[str]) -> Iterator[R]:

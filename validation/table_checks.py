@@ -60,7 +60,7 @@ RULES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class RuleResult:
     """The result of one rule for one table."""
 
     table: str
@@ -75,7 +75,7 @@ class Report:
     """The results of all rules."""
 
     success: bool
-    results: tuple[Result, ...]
+    results: tuple[RuleResult, ...]
     docs_index: Path | None  # the first page of the Data Docs
 
     @property
@@ -152,7 +152,7 @@ def check_tables(
     from great_expectations.core.run_identifier import RunIdentifier
 
     source = context.data_sources.add_pandas("batch")
-    results: list[Result] = []
+    results: list[RuleResult] = []
     for table, rows in frames.items():
         if rows.empty:
             continue
@@ -211,11 +211,11 @@ def _context(docs_dir: Path | None) -> EphemeralDataContext:
     return context
 
 
-def _result(table: str, found: Any) -> Result:
+def _result(table: str, found: Any) -> RuleResult:
     config = found.expectation_config
     name = "".join(word.capitalize() for word in config.type.split("_"))
     arguments = {key: value for key, value in config.kwargs.items() if key != "batch_id"}
-    return Result(
+    return RuleResult(
         table=table,
         rule=f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})",
         success=bool(found.success),

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Label, Row, func, select
 
 from annotation_queue import schema
 from annotation_queue.records import (
-    BatchFigures,
+    BatchProgress,
     GoldFigures,
     Kind,
     Pace,
@@ -102,7 +102,7 @@ def _undelivered(c: Connection) -> int:
     return c.scalar(select(func.count()).where(schema.outbox.c.delivered_at.is_(None))) or 0
 
 
-def _batches(c: Connection, now: float) -> list[BatchFigures]:
+def _batches(c: Connection, now: float) -> list[BatchProgress]:
     t = schema.tickets
     added_, done, leased = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for row in _counted(c):
@@ -120,7 +120,7 @@ def _batches(c: Connection, now: float) -> list[BatchFigures]:
             continue
         left, rate = added_[key] - done[key], pace.get(key, 0.0)
         found.append(
-            BatchFigures(
+            BatchProgress(
                 batch_id=key[0],
                 kind=Kind(key[1]),
                 open=left - leased[key],

@@ -200,7 +200,7 @@ export interface Share {
   high: number;
 }
 
-export interface BatchFigures {
+export interface BatchProgress {
   batch_id: string;
   kind: Kind;
   open: number;
@@ -231,7 +231,7 @@ export interface GoldFigures {
 
 export interface Figures {
   at: number; // s since the epoch
-  batches: BatchFigures[];
+  batches: BatchProgress[];
   people: WorkFigures[];
   makers: WorkFigures[];
   phases: WorkFigures[];

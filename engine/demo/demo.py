@@ -77,7 +77,7 @@ class DemoRunning(Exception):
 
 
 @dataclass(frozen=True)
-class Result:
+class DemoResult:
     """The outputs of a demo."""
 
     summary: Summary
@@ -103,7 +103,7 @@ def settings(folder: Path) -> Settings:
     )
 
 
-def run_demo(folder: Path, tell: Tell, *, domain: str = DOMAIN, seed: int = 1) -> Result:
+def run_demo(folder: Path, tell: Tell, *, domain: str = DOMAIN, seed: int = 1) -> DemoResult:
     """Runs the demo in `folder`. Removes an earlier demo in it first.
 
     domain: a key of DOMAINS, the kind of video.  seed: of the clips and of the round.
@@ -126,7 +126,7 @@ class _Demo:
         self.seconds: dict[str, float] = {}  # by stage, measured
         self.check: Callable[[], None] = lambda: None  # raises if a server ended
 
-    def run(self) -> Result:
+    def run(self) -> DemoResult:
         with connect(self.settings) as s:
             people = simulated_review.hire(s, PEOPLE)
         chosen = self.settings.airflow
@@ -196,14 +196,14 @@ class _Demo:
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
 
-    def _report(self, s: Services, done: list[BatchFigures], round_id: str | None) -> Result:
+    def _report(self, s: Services, done: list[BatchFigures], round_id: str | None) -> DemoResult:
         self.tell("writing the report")
         found = summary.of_demo(s, self.domain, done, round_id, self.seconds)
         title = f"Masklet Engine demo: the domain {self.domain!r}, simulated annotators"
         page = report.write(s, found, self.folder / "report.html", title=title)
         exported = _export(s, done[-1].release or done[0].release, self.folder / "sa-v")
         (self.folder / "summary.json").write_text(json.dumps(asdict(found), indent=1, default=str))
-        return Result(found, page, exported)
+        return DemoResult(found, page, exported)
 
 
 @contextmanager

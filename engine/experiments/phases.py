@@ -1,5 +1,6 @@
 """The paper's experiments in miniature, as a table of steps: `masklets experiment phases`.
 
+Has the name of its command. The phases themselves are the table in `engine/stages/phases.py`.
 Source: Ravi et al. 2024: table 1 and appendix D.2.2 (the phases on the same objects), table 2 (training on the data of
 each phase), table 9 (the most edited masklets).
 """

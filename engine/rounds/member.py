@@ -16,7 +16,7 @@ def main(round_id: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(message)s")
     with connect() as s:
         try:
-            retraining.fine_tune(s, record.start_of(s, round_id))
+            retraining.train_round(s, record.start_of(s, round_id))
         except Exception as error:
             folder = retraining.folder_of(s, round_id)
             folder.mkdir(parents=True, exist_ok=True)  # another machine than the caller's may not have it

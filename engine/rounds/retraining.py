@@ -76,7 +76,7 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
 def _train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]) -> None:
     from model import parallel
 
-    if not parallel.alone():
+    if not parallel.is_single():
         raise ValueError("a round starts its own processes: run it without torchrun, and set rounds.launcher")
     begun, folder, lock = start_of(s, round_id), folder_of(s, round_id), lock_of(s, round_id)
 
@@ -88,7 +88,7 @@ def _train(s: Services, round_id: str, report: Callable[[TrainingProgress], None
         return
     with alone(lock):
         if not finished():
-            fine_tune(s, begun, report)
+            train_round(s, begun, report)
 
 
 def folder_of(s: Services, round_id: str) -> Path:
@@ -106,7 +106,7 @@ def _failure_recorded(s: Services, round_id: str) -> Iterator[None]:
         raise
 
 
-def fine_tune(s: Services, begun: Round, report: Callable[[TrainingProgress], None] = lambda progress: None) -> None:
+def train_round(s: Services, begun: Round, report: Callable[[TrainingProgress], None] = lambda progress: None) -> None:
     """Trains the round's parent and stores the checkpoint. The caller holds the round's lock.
 
     Several processes call this together under torchrun; the first one writes and reports.

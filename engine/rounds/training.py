@@ -32,7 +32,7 @@ from storage.wording import counted
 if TYPE_CHECKING:
     from transformers import Sam2VideoModel
 
-    from engine.registry import Tracked
+    from engine.registry import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def train_on(
     *,
     device: str = "cpu",
     workers: int = 1,
-    tracked: Callable[[], Tracked | None] = lambda: None,
+    tracked: Callable[[], TrackedRun | None] = lambda: None,
     look_through: Progress = lambda done, total, name: None,
     report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Path:

@@ -20,7 +20,7 @@ from storage.records import Prompt
 if TYPE_CHECKING:
     from transformers import Sam2VideoModel
 
-    from engine.registry import Tracked
+    from engine.registry import TrackedRun
 
 _PICTURED = (1, 2)  # seeds of the clips that the pictures show
 _ROW_PX = 240  # height of a row of a picture
@@ -32,7 +32,7 @@ class Watch:
     folder: the run's folder; the pictures go to its subfolder `samples`.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, sampler: ClipSampler, tracked: Tracked | None) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, sampler: ClipSampler, tracked: TrackedRun | None) -> None:
         self.folder, self._recipe, self._sampler, self._tracked = folder, recipe, sampler, tracked
         self.every = max(1, min(1000, sum(stage.steps for stage in recipe.stages) // 4))
 

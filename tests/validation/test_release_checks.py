@@ -47,7 +47,7 @@ def checked(tmp_path):
 def test_a_sound_release_has_no_problem(checked):
     rows = [make_masklet("m1"), make_masklet("m2")]
     videos = [make_video("v1"), make_video("v1", batch_id="b2"), make_video("v2")]  # v2 has no masklet
-    assert checked(videos, rows) == release_checks.Report(videos=1, masklets=2, problems=())
+    assert checked(videos, rows) == release_checks.ReleaseReport(videos=1, masklets=2, problems=())
 
 
 def test_a_masklet_id_that_is_there_twice_is_named(checked):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from annotation_queue.api.metrics import exposition
-from annotation_queue.records import BatchFigures, GoldFigures, Kind, Proportion, QueueFigures, WorkFigures
+from annotation_queue.records import BatchProgress, GoldFigures, Kind, Proportion, QueueFigures, WorkFigures
 
 
 def work(name, **counted):
@@ -49,7 +49,7 @@ def parsed(found):
 
 
 def test_every_figure_is_a_gauge_with_its_labels():
-    batch = BatchFigures(
+    batch = BatchProgress(
         batch_id='odd "name"\\', kind=Kind.VERIFY, open=3, leased=1, done=4, per_hour=8.0, expected_s=90.5
     )
     total = work("", verdicts={"accept": 3, "made": 1}, first_pass=share(3, 4), agreement=0.5)

@@ -113,7 +113,7 @@ def test_a_round_keeps_the_size_and_the_gate_that_it_began_with(s, settings, tru
 def test_a_second_trainer_waits_for_the_first_and_finds_its_checkpoint(s, true_release, monkeypatch):
     round_id = starting.start(s, true_release.name)
     trained = []
-    monkeypatch.setattr(retraining, "fine_tune", lambda *a: trained.append(a))
+    monkeypatch.setattr(retraining, "train_round", lambda *a: trained.append(a))
     lock = s.home / "rounds" / round_id / "lock"
     with alone(lock):
         second = threading.Thread(target=retraining.train, args=(s, round_id))
