@@ -81,19 +81,19 @@ def check_id(value: str, what: str = "id") -> str:
     return value
 
 
-def check_payload(value: str, what: str = "payload") -> str:
+def check_payload(value: str) -> str:
     """Return `value`; ValueError unless it is a JSON object of at most MAX_DEPTH levels."""
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        raise ValueError(f"{what} is not a JSON object: {value[:80]!r}")
+        raise ValueError(f"payload is not a JSON object: {value[:80]!r}")
     level: list[object] = [parsed]
     for _ in range(MAX_DEPTH):
         level = [part for each in level for part in _parts(each)]
     if level:
-        raise ValueError(f"{what} has more than {MAX_DEPTH} nested levels: {value[:80]!r}")
+        raise ValueError(f"payload has more than {MAX_DEPTH} nested levels: {value[:80]!r}")
     return value
 
 

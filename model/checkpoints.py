@@ -111,7 +111,6 @@ def save(
 def load(
     name_or_path: str | Path,
     *,
-    revision: str | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str = torch.float32,
 ) -> LoadedModel:
@@ -119,7 +118,7 @@ def load(
     files such as "sam2.1_hiera_tiny.pt".
 
     A hub name is looked up in the local cache first, then downloaded unless HF_HUB_OFFLINE is set.
-    revision: branch, tag or commit of a hub repository.  dtype: torch's, or its name.
+    dtype: torch's, or its name.
     Raises NoCheckpoint, whose message names what was searched and where.
     """
     name = str(name_or_path)
@@ -128,7 +127,7 @@ def load(
         model = _from_meta(Path(name).expanduser())
         _check_finite(model, name)
         return wrap(nn.Module.to(model, device, dtype), name=name, source=name)
-    folder, source = _find(name, revision)
+    folder, source = _find(name)
     _check_sizes(folder)
     try:
         with _quiet():
@@ -217,7 +216,7 @@ def wrap(
     return LoadedModel(model=model, image_size=side_of(model), name=name, source=source, mean=mean, std=std)
 
 
-def _find(name: str, revision: str | None) -> tuple[Path, str]:
+def _find(name: str) -> tuple[Path, str]:
     """The local folder of a checkpoint, and its source as `LoadedModel` names it."""
     if name == "micro":
         if _is_whole(MICRO):
@@ -235,9 +234,7 @@ def _find(name: str, revision: str | None) -> tuple[Path, str]:
     trouble = "HF_HUB_OFFLINE is set"
     for local_only in (True,) if offline else (True, False):
         try:
-            found = huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=list(_WANTED), local_files_only=local_only
-            )
+            found = huggingface_hub.snapshot_download(name, allow_patterns=list(_WANTED), local_files_only=local_only)
         except (OSError, ValueError, httpx.HTTPError) as error:
             trouble = trouble if offline else first_line(error)
             continue

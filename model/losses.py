@@ -15,6 +15,8 @@ from torch import Tensor
 from model.parallel import Team
 from model.recipe import LossWeights
 
+_ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss, as Lin et al. 2017 recommend
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -73,14 +75,14 @@ def step_losses(
     return Losses(focal_term, dice_term, iou_term, occlusion_term, total)
 
 
-def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Sigmoid focal loss (Lin et al. 2017), mean over the pixels: (B, K, H, W), (B, 1, H, W) -> (B, K)."""
     target = target.expand_as(logits)
     p = torch.sigmoid(logits)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     miss = p + target - 2 * p * target
-    weight = alpha * target + (1 - alpha) * (1 - target)
-    return (weight * cross_entropy * miss**gamma).flatten(2).mean(2)
+    weight = _ALPHA * target + (1 - _ALPHA) * (1 - target)
+    return (weight * cross_entropy * miss**_GAMMA).flatten(2).mean(2)
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ export const isAnswered = ({ kind }) => ANSWERED.includes(kind);
  * `done`: the operations that are not undone, in order. `undone`: those that redo would bring back, the next one last.
  * @param {Operation[]} operations
  */
-export function standing(operations) {
+function standing(operations) {
   /** @type {Map<string, Operation>} */
   const made = new Map();
   const out = new Set();

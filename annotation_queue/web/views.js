@@ -63,7 +63,7 @@ function saySide(side) {
 }
 
 /** @param {number} position  is on screen now */
-export function showFrame(position) {
+function showFrame(position) {
   const held = session.current ?? player.held;
   if (!held) return;
   const { timeline, info, draft } = held;

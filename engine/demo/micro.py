@@ -30,7 +30,7 @@ from model.recipe import Interaction, Recipe, TrainingStage
 from model.tracker import Tracker
 from model.trainer import TrainingProgress
 from storage import rle
-from storage.records import Prompt
+from storage.records import FPS, Prompt
 from storage.video import FrameReader
 from storage.wording import counted
 from validation import jf
@@ -245,15 +245,16 @@ It is there to be fine-tuned on the kind of video at hand; what a round adds cou
     return checkpoints.model_card("micro", text)
 
 
-def sheet(videos: Path, out: Path, *, objects: int = 6, columns: int = 5, seconds: float = 2.0) -> Path:
+def sheet(videos: Path, out: Path) -> Path:
     """Draws the objects that `micro` finds on the first frame of each video, and their tracks: a row for each video."""
+    objects, columns, count = 6, 5, 2 * FPS
     loaded = checkpoints.load("micro")
     config = propose.grid(AutoSettings(preset="quick"), loaded.image_size)
     rows = []
     for path in sorted(videos.glob("*.mp4")):
         with FrameReader(path) as reader:
             first = reader.read(0)
-            hw, count = (first.shape[0], first.shape[1]), int(seconds * 24)
+            hw = (first.shape[0], first.shape[1])
             tracker = Tracker(loaded, reader.read, video_hw=hw, frame_count=count)
             found = sorted(proposals.propose(loaded, first, config), key=lambda c: -c.score)[:objects]
             for n, proposal in enumerate(found):

@@ -90,10 +90,8 @@ def semi_supervised(
     return results
 
 
-def masks_at(
-    loaded: LoadedModel, read: Read, video: LabelledVideo, names: Sequence[str], frame: int, protocol: str = "3-click"
-) -> list[Mask]:
-    """The masks of objects on one frame, each prompted on the first frame that shows it and tracked from there."""
+def masks_at(loaded: LoadedModel, read: Read, video: LabelledVideo, names: Sequence[str], frame: int) -> list[Mask]:
+    """The masks of objects on one frame, each clicked on the first frame that shows it and tracked from there."""
     from model.features import FeatureCache
     from model.tracker import Tracker
 
@@ -103,7 +101,7 @@ def masks_at(
     for name in names:
         start = min(video.objects[name])
         tracker = Tracker(loaded, features, video_hw=hw, frame_count=video.frame_count)
-        prompt_object(tracker, name, start, video.mask(name, start), PROTOCOLS[protocol])
+        prompt_object(tracker, name, start, video.mask(name, start), PROTOCOLS[PROTOCOL])
         made += [answer.masks(hw)[0] for answer in tracker.propagate(start, frame + 1) if answer.frame_idx == frame]
     return made
 
