@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import os
+
 import pytest
 
 from storage.whole_files import complete
@@ -27,3 +29,13 @@ def test_only_one_writer_has_always_the_same_temporary_name(tmp_path):
 
     assert name("state.pt", one_writer=True) == name("state.pt", one_writer=True) != name("other.pt", one_writer=True)
     assert name("state.pt") != name("state.pt")
+
+
+def test_flushed_bytes_are_on_the_disk_before_the_old_file_is_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    path.write_text("old")
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((os.fstat(descriptor).st_size, path.read_text())))
+    with complete(path, flushed=True) as temporary:
+        temporary.write_text("newer")
+    assert seen == [(5, "old")] and path.read_text() == "newer"

@@ -36,6 +36,14 @@ def test_a_round_without_a_decision_runs_while_a_process_holds_it_and_is_stopped
     assert record.state_of(s, begun) is RoundState.DECIDED
 
 
+@pytest.mark.parametrize("file, of", [("gate", record.waiting_of), ("decision", record.result_of)])
+def test_a_damaged_result_of_a_round_is_an_error_that_names_its_file(s, true_release, file, of):
+    round_id = starting.start(s, true_release.name)
+    s.blobs.create(f"rounds/{round_id}/{file}.json", b'{"passed": "perhaps"}')
+    with pytest.raises(BlobDamaged, match=rf"^rounds/{round_id}/{file}\.json: "):
+        of(s, round_id)
+
+
 @pytest.mark.parametrize(
     "numbers",
     [{"lr": -1.0}, {"lr": math.nan}, {"lr": math.inf}, {"lr": 0.0}, {"steps": 0}, {"steps": -3}, {"seed": -1}],
