@@ -27,7 +27,7 @@ def plurals(source):
                 continue
             name = ast.unparse(value.value)
             no_count = name.isupper() or name.startswith("counted(") or name in KINDS
-            if PLURAL.match(after.value) and not no_count:
+            if PLURAL.match(str(after.value)) and not no_count:
                 found.append(ast.unparse(text))
     return found
 

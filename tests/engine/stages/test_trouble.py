@@ -223,7 +223,7 @@ def test_validate_opens_no_queue_if_every_batch_is_published(s, monkeypatch, cap
 def test_reports_make_no_account_token_or_database(s, monkeypatch, capsys):
     for name, value in s.settings.environment().items():
         monkeypatch.setenv(name, value)
-    batch_id = ingest.admit(s).batch_id
+    batch_id = ingest.admit(s).batch_id or ""
     for mark in (BatchStage.PROPOSED, BatchStage.IN_REVIEW):
         for command in (data.validate, pipeline.stats):
             with contextlib.suppress(ValueError):  # there is no release
