@@ -21,6 +21,7 @@ from annotation_queue.tickets.store import HEARTBEAT_S
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
 from engine.demo.simulated_tracking import Correction, Tracked, blank, by_hand
 from engine.demo.tally import Tally
+from engine.protocols.annotator import GOOD
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.serving.media import StoredMedia
@@ -141,7 +142,7 @@ class Desk:
         else:
             margin = policy.margin(masklet, target)
             right = Verdict.ACCEPT if margin >= 0 else Verdict.REFINE
-            reason = Reason.DRIFT if best > 0.75 else Reason.WRONG_BOUNDARY
+            reason = Reason.DRIFT if best > GOOD else Reason.WRONG_BOUNDARY
         verdict = policy.noise.verdict(right, margin, ticket.ticket_id, ticket.leased_by or "")
         if verdict is Verdict.ACCEPT:
             return verdict, ()

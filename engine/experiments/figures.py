@@ -16,10 +16,8 @@ from engine.stages import batches
 from engine.stages.batches import BatchStage
 from engine.stages.work import Work
 from storage import iou, parts
+from storage.formats.sav import LARGE, SIZES
 from storage.records import Masklet
-
-SIZES = {"small": 32**2, "medium": 96**2}  # area on the first frame that shows the object, px: below this
-LARGE = "large"
 
 
 def published(s: Services, batch_id: str) -> list[Masklet]:

@@ -29,6 +29,7 @@ from storage.pixels import PictureError
 from storage.records import STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.video import FrameReader, jpeg
+from storage.whole_files import complete
 from storage.wording import counted
 
 Ids = NDArray[np.uint8]  # (H, W)
@@ -190,14 +191,14 @@ def export(release: Release, root: Path) -> Exported:
                 ids, hidden = flatten(video, masklets, frame_idx)
                 lost += hidden
                 path = masks / f"{frame_idx:05d}.png"
-                with destination.complete(path) as temporary:
+                with complete(path) as temporary:
                     write_ids(temporary, ids)
-                with destination.complete(pictures / f"{frame_idx:05d}.jpg") as temporary:
+                with complete(pictures / f"{frame_idx:05d}.jpg") as temporary:
                     temporary.write_bytes(jpeg(reader.read(frame_idx), 95))
                 written.append(path)
         listed.setdefault(video.split, []).append(name)
     for split, members in listed.items():  # last: a root without its lists is not a finished export
-        with destination.complete(destination.place(root, "ImageSets", year, f"{split}.txt")) as temporary:
+        with complete(destination.place(root, "ImageSets", year, f"{split}.txt")) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in members))
     return Exported(written, lost)
 

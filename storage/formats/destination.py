@@ -14,7 +14,7 @@ from pathlib import Path
 
 from storage.records import Video
 from storage.releases import Release, ReleaseError, check_id
-from storage.whole_files import complete as complete  # the formats use it from here
+from storage.whole_files import complete
 
 MARK = ".masklets-export.json"  # says which release is in the folder, and in which format
 

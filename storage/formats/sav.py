@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from storage.formats.sav_times import Timing
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Verdict, Video, content_id
 from storage.releases import Release
+from storage.whole_files import complete
 from storage.wording import counted
 
 KEYS = (
@@ -49,6 +50,7 @@ KEYS = (
 )
 
 NOTES = ("_manual.json", "_auto.json")  # the ends of the names of annotations; NAME.mp4 is beside them
+SIZES, LARGE = {"small": 32**2, "medium": 96**2}, "large"  # masklets by mean area, px: below this
 ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; a video that was not imported has no label
 MAX_METADATA = 65_536  # characters of a video's name and metadata, and of a masklet's metadata
 FRAMES = "frames"  # in a masklet's metadata: object of the fields with one value for each annotated frame
@@ -82,7 +84,7 @@ def derive(area_px: Sequence[int], height: int, width: int) -> Derived:
     return Derived(
         size_abs=round(size_abs, 10),
         size_rel=round(size_abs / (height * width), 10),
-        size_bucket="small" if size_abs < 32**2 else "medium" if size_abs < 96**2 else "large",
+        size_bucket=next((name for name, below in SIZES.items() if size_abs < below), LARGE),
         visibility_changes=sum(a != b for a, b in zip(seen[first:], seen[first + 1 :], strict=False)),
         first_appeared=first,
     )
@@ -204,9 +206,9 @@ def from_sav(
     if not sav_id and video is None:
         raise SavError("annotation without 'video_id', and no video given")
     made_hw = _size(name, annotation, frames)
-    height, width = hw = hw or ((video.height, video.width) if video else made_hw)
+    hw = hw or ((video.height, video.width) if video else made_hw)
     if any(side not in (made, made - made % 2) for side, made in zip(hw, made_hw, strict=True)):
-        raise SavError(f"{name}: masks of {made_hw[0]} x {made_hw[1]}, the video is {height} x {width}")
+        raise SavError(f"{name}: masks of {made_hw[0]} x {made_hw[1]}, the video is {hw[0]} x {hw[1]}")
     try:
         placed = _placed(name, annotation, video, source_s)
     except SavError as error:
@@ -214,42 +216,59 @@ def from_sav(
             raise
         rate = f"the rate of the video varies, {video.source_fps:.2f} frames a second on average"
         raise SavError(f"{error}; {rate}, {FPS} without change are needed") from None
-    video_id = video.video_id if video else sav_id
-    nothing = rle.empty(height, width)
+    nothing = rle.empty(*hw)
     fields = _masklet_fields(annotation) if video else {}
     masklets = []
     for n in range(len(frames[0])):
-        kind = str(_at(annotation, "masklet_type", n) or "manual")
-        if kind not in ("manual", "auto"):
-            raise SavError(f"{name}: masklet {n} is of type {kind!r}")
-        counts = [_fitted(_counts(name, frames[t][n], *made_hw, t, n), made_hw, hw) or nothing for t in placed]
-        areas = [rle.area(c, height, width) for c in counts]
+        masks = [_fitted(_counts(name, frames[t][n], *made_hw, t, n), made_hw, hw) or nothing for t in placed]
+        made = _masklet(name, annotation, n, placed, masks, hw)
         masklets.append(
-            Masklet(
-                masklet_id=content_id("sav", video_id, kind, str(n), *counts),
-                video_id=video_id,
+            replace(
+                made,
+                masklet_id=content_id("sav", video.video_id if video else sav_id, made.kind, str(n), *masks),
+                video_id=video.video_id if video else sav_id,
                 batch_id=batch_id,
-                height=height,
-                width=width,
-                frame_idx=tuple(placed.values()),
-                rle=tuple(counts),
-                area_px=tuple(areas),
-                score=(1.0,) * len(placed),
-                object_score=tuple(10.0 if area else -10.0 for area in areas),
-                stability=tuple(_stability(annotation, t, n) for t in placed),
-                kind=kind,
-                phase="auto" if kind == "auto" else "3",
-                round=0,
-                checkpoint="sa-v",
-                prompt="{}",
-                edited_frame_count=_whole(name, _at(annotation, "masklet_edited_frame_count", n) or 0),
-                verdict=Verdict.ACCEPT.value,
                 split=video.split if video else str(annotation.get("video_split") or "train"),
-                source_position=n,
                 source_metadata=_masklet_metadata(name, annotation, fields, placed, n),
             )
         )
     return masklets
+
+
+def _masklet(
+    name: str,
+    annotation: dict[str, Any],
+    n: int,
+    placed: Mapping[int, int],
+    masks: Sequence[bytes],
+    hw: tuple[int, int],
+) -> Masklet:
+    """The n-th masklet of an annotation, without its id and its video. masks: COCO counts on the frames of `placed`."""
+    kind = str(_at(annotation, "masklet_type", n) or "manual")
+    if kind not in ("manual", "auto"):
+        raise SavError(f"{name}: masklet {n} is of type {kind!r}")
+    areas = tuple(rle.area(counts, *hw) for counts in masks)
+    return Masklet(
+        masklet_id="",
+        video_id="",
+        batch_id="",
+        height=hw[0],
+        width=hw[1],
+        frame_idx=tuple(placed.values()),
+        rle=tuple(masks),
+        area_px=areas,
+        score=(1.0,) * len(placed),
+        object_score=tuple(10.0 if area else -10.0 for area in areas),
+        stability=tuple(_stability(annotation, t, n) for t in placed),
+        kind=kind,
+        phase="auto" if kind == "auto" else "3",
+        round=0,
+        checkpoint="sa-v",
+        prompt="{}",
+        edited_frame_count=_whole(name, _at(annotation, "masklet_edited_frame_count", n) or 0),
+        verdict=Verdict.ACCEPT.value,
+        source_position=n,
+    )
 
 
 def load(text: bytes) -> dict[str, Any]:
@@ -293,12 +312,12 @@ def export(release: Release, out_dir: Path, *, media: bool = False) -> Exported:
             chosen = [masklet for masklet in masklets if masklet.kind == kind]
             if chosen:
                 path = destination.place(out_dir, f"{name}_{kind}.json")
-                with destination.complete(path) as temporary:
+                with complete(path) as temporary:
                     temporary.write_text(json.dumps(to_sav(video, chosen)))
                 written.append(path)
         if media:
             path = destination.place(out_dir, f"{name}.mp4")
-            with destination.complete(path) as temporary:
+            with complete(path) as temporary:
                 shutil.copyfile(release.blobs.fetch(video.video_key), temporary)
             written.append(path)
     return Exported(written)
