@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import create_engine, inspect
 
-from annotation_queue.database import Database, DatabaseUnreachable
+from annotation_queue.database import Database, DatabaseUnreachable, WrongSchema
 
 
 @pytest.mark.parametrize("bad", ["mysql://localhost/x", "sqlite://", "sqlite:///:memory:"])
@@ -20,3 +21,13 @@ def test_an_unreachable_database_gives_a_one_line_error(away):
     with pytest.raises(DatabaseUnreachable) as caught:
         Database(away)
     assert "\n" not in str(caught.value) and away.split("/")[-1] in str(caught.value)
+
+
+def test_a_database_that_is_opened_to_be_read_gets_no_table(no_tables, uri):
+    with pytest.raises(WrongSchema, match="its tables have the revision None, not"):
+        Database(uri, upgrade=False)
+    engine = create_engine(uri)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+    Database(uri).close()
+    Database(uri, upgrade=False).close()
