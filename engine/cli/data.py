@@ -116,6 +116,8 @@ def import_sav(
         return
     imported = f"{counted(report.videos, 'video')}, {counted(report.masklets, 'masklet')}"
     console.out.print(f"{imported}, release {report.release or 'none'}")
+    if report.failed:
+        console.out.print(f"{counted(report.failed, 'masklet')} failed a check; see masklets quarantine")
     if report.quarantined:
         console.out.print(f"{counted(report.quarantined, 'video')} quarantined; see masklets quarantine")
     if report.skipped:

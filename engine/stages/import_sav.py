@@ -32,9 +32,10 @@ class ImportReport:
     """What an import did."""
 
     videos: int
-    masklets: int
+    masklets: int  # that were read
+    failed: int  # of these and of an import that was killed: masklets that a check refused
     release: str
-    quarantined: int
+    quarantined: int  # videos
     skipped: int  # annotated videos that ingest had admitted before, in a batch that is not the import's
 
 
@@ -47,7 +48,7 @@ def import_folder(s: Services, folder: Path, progress: Progress | None = None) -
     looked = ingest.admit(s, str(folder), progress, for_import=_is_annotated)
     if looked.admitted + looked.quarantined + looked.unchanged + looked.postponed == 0:
         raise NothingAnnotated(f"{folder}: no NAME.mp4 with NAME_manual.json or NAME_auto.json beside it")
-    videos, count, skipped, refused, release = 0, 0, 0, 0, ""
+    videos, count, failed, skipped, refused, release = 0, 0, 0, 0, 0, ""
     imported = []
     for batch_id, addresses in sorted(s.tables.addresses(_below(folder)).items()):
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
@@ -62,7 +63,8 @@ def import_folder(s: Services, folder: Path, progress: Progress | None = None) -
     for batch_id in publish.pending(s):
         if batch_id in imported:
             release = publish.publish_batch(s, batch_id)
-    return ImportReport(videos, count, release, looked.quarantined + refused, skipped)
+            failed += (batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}).get("quarantined", 0)
+    return ImportReport(videos, count, failed, release, looked.quarantined + refused, skipped)
 
 
 def _below(folder: Path) -> str:

@@ -76,7 +76,7 @@ def test_an_import_publishes_its_good_annotations_whatever_share_of_its_masklets
     if not good:
         (folder / "v0_manual.json").unlink()
     report = import_sav.import_folder(s, folder)
-    assert len(s.tables.masklets()) == good and bool(report.release) == good
+    assert len(s.tables.masklets()) == good and bool(report.release) == good and report.failed == 5
     refused = quarantined(s, s.tables.videos()[0].batch_id)
     assert len({subject for _, subject, _, _ in refused}) == 5
     assert publish.pending(s) == []
