@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Truth = NDArray[np.bool_]
 
 FOLDS = 5
+TREES = 100
 LEAST, LEAST_OF_EACH, LEAST_VIDEOS = 60, 10, 4  # verdicts; of each answer; videos with each answer
 
 
@@ -141,7 +142,7 @@ def _classifier() -> Any:
     """
     from sklearn.ensemble import ExtraTreesClassifier
 
-    return ExtraTreesClassifier(100, min_samples_leaf=5, random_state=0)
+    return ExtraTreesClassifier(TREES, min_samples_leaf=5, random_state=0)
 
 
 def _held_out(table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> Numbers:

@@ -14,6 +14,7 @@ from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.datasets.layouts import open_dataset
 from engine.rounds import recipes, record
 from engine.stages import ingest
+from model.samples import Samples
 from storage import rle
 from storage.formats import sav_frames
 from storage.formats.picture_folder import PictureReader
@@ -115,10 +116,8 @@ def source_of(release, frames):
 
 def samples(clips, image_size, frames):
     """What the trainer draws from a source."""
-    from model import samples
-
     recipe = recipes.of_round(record.Round("r", 1, "r", "p", None, 0, 40, 1e-4, 1, None, 0.0, 1), image_size)
-    return samples.Samples(clips, replace(recipe.stages[-1], steps=40, frames=frames), recipe, 0, 0)
+    return Samples(clips, replace(recipe.stages[-1], steps=40, frames=frames), recipe, 0, 0)
 
 
 @pytest.mark.parametrize("image_size", [128, 256, 512, 1024])
