@@ -1,9 +1,9 @@
-"""Three tiers of tests, by what a test needs: `fast` (nothing), `model` (torch), `server` (another process).
+"""Tiers of tests, by what a test needs: nothing (`fast`), seconds (`slow`), torch (`model`), a process (`server`).
 
 A test belongs to `model` if its module imports torch, directly or through the project's modules, or if it uses a
 fixture that does. It belongs to `server` if it uses a fixture that starts one, runs on PostgreSQL or S3, or says so
-with `pytest.mark.server`. All others are `fast`: they can neither start a process nor listen on a port (`forbid`).
-With `-m fast` the modules of the other tiers are not even imported.
+with `pytest.mark.server`, and to `slow` if it says so. All others are `fast`: they can neither start a process nor
+listen on a port (`forbid`). With `-m fast` the modules of the other tiers are not even imported.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def tier_of_module(path: Path) -> str:
     if imports_any(path):
         return "model"
     marks = [line for line in path.read_text().splitlines() if line.startswith("pytestmark")]
-    return "server" if any("mark.server" in line for line in marks) else "fast"
+    said = (tier for tier in ("server", "slow") if any(f"mark.{tier}" in line for line in marks))
+    return next(said, "fast")
 
 
 def tier_of(item: pytest.Item) -> str:
@@ -61,7 +62,8 @@ def tier_of(item: pytest.Item) -> str:
         return "server"
     if fixtures & MODEL_FIXTURES:
         return "model"
-    return tier_of_module(item.path)
+    tier = tier_of_module(item.path)
+    return "slow" if tier == "fast" and item.get_closest_marker("slow") else tier
 
 
 def only_fast(config: pytest.Config) -> bool:

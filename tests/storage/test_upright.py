@@ -18,6 +18,8 @@ from storage.source_file import Refused
 from storage.source_reader import SourceReader
 from tests.storage.made_videos import COLOURS, H, W, corners, make, number_of, numbered
 
+pytestmark = pytest.mark.slow  # colour tables take seconds
+
 LIMITS = Limits(min_s=0.5, min_side_px=32)
 
 #: BT.709 to BT.2020 primaries, linear light. Source: ITU-R BT.2087.

@@ -12,6 +12,8 @@ from engine.verifier.judged import Judged
 from storage.records import Verdict
 from tests.engine.verifier.made import ideal_auroc, made
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def judged():

@@ -9,6 +9,8 @@ from storage.blobs import stores
 from storage.blobs.base import BlobDamaged
 from tests.engine.verifier.reviewed import candidates, review
 
+pytestmark = pytest.mark.slow
+
 A, B = "a" * 16, "b" * 16
 
 
