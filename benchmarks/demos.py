@@ -19,6 +19,7 @@ from typing import Any
 
 from engine.experiments.report import machine
 from engine.synthetic.domains.catalogue import DOMAINS
+from storage.whole_files import complete
 
 PAGE = Path(__file__).parents[1] / "docs" / "experiment" / "demos.md"
 COLUMNS = (
@@ -43,18 +44,18 @@ people is modelled.
 """
 
 
-def demo(domain: str, seed: int, folder: Path) -> dict[str, Any]:
-    """The summary of a demo. A finished one is read from FOLDER. Raises CalledProcessError."""
-    kept = folder / f"{domain}-{seed}.json"
-    if not kept.exists():
-        home, begun = folder / f"{domain}-{seed}", time.monotonic()
-        command = [sys.executable, "-m", "engine.cli", "demo", "--domain", domain, "--seed", str(seed), "--json"]
-        done = subprocess.run([*command, "--folder", str(home)], stdout=subprocess.PIPE, text=True, check=True)
-        wall_s = round(time.monotonic() - begun, 1)
-        kept.write_text(json.dumps(json.loads(done.stdout) | {"seed": seed, "wall_s": wall_s}, indent=1))
-        shutil.rmtree(home)
-    found: dict[str, Any] = json.loads(kept.read_text())
-    return found
+def demo(domain: str, seed: int, folder: Path) -> None:
+    """Runs a demo and keeps its summary in FOLDER, unless it is there. Raises CalledProcessError."""
+    kept, home = folder / f"{domain}-{seed}.json", folder / f"{domain}-{seed}"
+    if kept.exists():
+        return
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "engine.cli", "demo", "--domain", domain, "--seed", str(seed), "--json"]
+    done = subprocess.run([*command, "--folder", str(home)], stdout=subprocess.PIPE, text=True, check=True)
+    wall_s = round(time.monotonic() - begun, 1)
+    with complete(kept) as path:
+        path.write_text(json.dumps(json.loads(done.stdout) | {"seed": seed, "wall_s": wall_s}, indent=1))
+    shutil.rmtree(home)
 
 
 def row(of: dict[str, Any]) -> tuple[str, ...]:
@@ -103,7 +104,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("demos"))
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    summaries = [demo(domain, seed, asked.folder) for domain in asked.domain for seed in asked.seeds]
+    for domain in asked.domain:
+        for seed in asked.seeds:
+            demo(domain, seed, asked.folder)
+    summaries = [json.loads(path.read_text()) for path in sorted(asked.folder.glob("[!.]*.json"))]
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(summaries))
     print(json.dumps(summaries) if asked.json else PAGE.read_text())

@@ -70,10 +70,15 @@ def page() -> str:
 
 
 def add(folder: Path) -> None:
-    """Copies the results and figures of a run. Those of another plan are removed: they cannot be compared."""
+    """Copies the results and figures of a run. Those of another plan are removed: they cannot be compared.
+
+    Raises ValueError if a step of the run is missing.
+    """
     HERE.mkdir(exist_ok=True)
     kept = HERE / "results.json"
     new = json.loads((folder / "results.json").read_text())
+    if missing := sorted({step for steps in new["missing"].values() for step in steps}):
+        raise ValueError(f"{folder}: the run is not finished, {', '.join(missing)} missing")
     if kept.exists():
         old = json.loads(kept.read_text())
         if old["plan"] == new["plan"]:
