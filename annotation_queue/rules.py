@@ -49,7 +49,7 @@ PROMPTS = ("click", "box", "mask", "stroke", "propagate")
 OPERATION_KINDS = (
     "prompt",  # points_xy and labels, box_xyxy: all prompts that the frame now has
     "stroke",  # mask_rle: the frame's mask after a brush, an eraser or a polygon
-    "propagate",  # direction: "forward", "backward" or "both"
+    "propagate",  # direction: "forward", "backward" or "both"; last: the frame where it was stopped, if it was
     "lock",  # on: true if no propagation may change the frame
     "absent",  # first, last: the object is absent from the first to the last frame, both included
     "clear",  # removes the frame's prompts; its mask stays

@@ -132,6 +132,11 @@ class Tracker:
         """The objects in the order of their first prompts."""
         return tuple(self._objects)
 
+    @property
+    def reach(self) -> int:
+        """How many tracked frames before it a frame reads, at most."""
+        return self._limits.maps - 1
+
     def prompt(self, object_id: str, prompt: Prompt, *, remember: bool = True) -> FrameMasks:
         """Prompts one object, new or known, on one frame; see `prompt_all`."""
         return self.prompt_all({object_id: prompt}, remember=remember)

@@ -49,7 +49,6 @@ class AnnotatorPolicy:
     same_object: float = 0.5  # lowest IoU at which a masklet counts as showing a true object
     smallest_px: int = 100  # objects that stay smaller on every frame get no masklet
     clicks_a_frame: int = 7  # at most; fewer if the frame is right before
-    corrections: int = 20  # frames to correct with the model, at most; the rest is painted
     one_each: bool = True  # a second candidate of one object is a duplicate
     attempts: int = 2  # track tickets of one object before it is rejected as untrackable
     noise: HumanNoise = EXACT  # of verdicts; HumanNoise() for experiments that measure how well verdicts are predicted

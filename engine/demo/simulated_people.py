@@ -200,9 +200,9 @@ class Desk:
         clicking = "click" in phases.phase(ticket.phase).propagates
         tracker = Tracker(
             features.loaded,
-            features.at([(video.video_id, i) for i in range(video.frame_count)]),
+            features.at([(video.video_id, frame) for frame in candidate.frame_idx]),
             video_hw=(video.height, video.width),
-            frame_count=video.frame_count,
+            frame_count=len(candidate.frame_idx),
             config=TrackerConfig(history_frames=None),
         )
         correction = Correction(tracker, video, candidate, target, self._policy, clicking=clicking)

@@ -6,9 +6,12 @@ Knows the true masklet. Knows nothing about the queue, accounts or leases.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from annotation_queue.client import new_id, now
 from annotation_queue.records import NewOperation, Ticket
@@ -24,10 +27,13 @@ from storage.pixels import Mask
 from storage.records import STRIDE, Masklet, Prompt, Video, content_id
 
 if TYPE_CHECKING:
+    from model.frame_masks import FrameMasks
     from model.tracker import Tracker
 
 
-_PATIENCE = 2  # corrections in a row that helped no other frame, after which people paint the rest
+_OBJECT = "object"  # a ticket is about one object
+_PATIENCE = 2  # frames in a row on which clicks were not enough, after which people paint
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,10 @@ def blank(video: Video, ticket: Ticket) -> Masklet:
 
 
 class Correction:
-    """Phases 2 and 3: a masklet while an annotator corrects it with the model.
+    """Phases 2 and 3: an annotator corrects a masklet with the model, as on the review page.
+
+    People watch the masks come, stop at the first wrong one, correct it and go on from there: the "online" way of Ravi
+    et al. 2024. A place is an index into the annotated frames; the tracker sees only these, as in live refinement.
 
     clicking: phase 3 corrects a frame with clicks. Phase 2, and phase 3 if the clicks are not enough, paints the frame.
     """
@@ -112,41 +121,32 @@ class Correction:
         clicking: bool,
     ) -> None:
         self._tracker, self._video, self._candidate = tracker, video, candidate
-        self._target, self._wanted = target, aligned(target, candidate.frame_idx)
+        self._target = aligned(target, candidate.frame_idx)
+        self._hw = (video.height, video.width)
         self._policy, self._clicking = policy, clicking
         self._current = candidate
         self._operations: list[NewOperation] = []
-        self._edited: dict[int, int] = {}  # frame -> clicks
-        self._painted: set[int] = set()  # frames
-        self._propagations = 0
+        self._edited: dict[int, int] = {}  # place -> clicks
+        self._not_enough = 0  # frames in a row on which the clicks were not enough
+        self._work = Work()
 
     def correct(self) -> None:
-        """Corrects the worst frame and propagates both ways, again and again; then paints the frames still wrong.
+        """Corrects the masklet until no frame is wrong.
 
-        People stop earlier if the model was no help twice in a row: the clicks on a frame were not enough, and what
-        they painted instead made no other frame right.
+        A blank one begins where the object is well seen and is followed both ways. Otherwise the frames before the
+        first wrong one are right, and stay.
         """
-        wrong, useless = len(self._wrong()), 0
-        for _ in range(self._policy.corrections):
-            if self._edited and self._policy.satisfied(self._current, self._target):
-                break
-            frame = _worst(self._current, self._wanted, set(self._edited))
-            if frame is None:
-                break
-            painted = self._correct_frame(frame)
-            begin = min(self._edited)
-            self._current = _propagated(self._tracker, self._candidate, begin, self._video)
-            self._operations.append(_operation("propagate", begin, {"direction": "both" if begin else "forward"}))
-            self._propagations += 1
-            before, wrong = wrong, len(self._wrong())
-            useless = useless + 1 if painted and wrong >= before - 1 else 0
-            if useless == _PATIENCE:
-                break
-        self._paint_wrong_frames()
+        blank = not any(self._candidate.area_px)
+        begin = self._well_seen() if blank else self._first_wrong()
+        if begin is None:
+            return
+        self._remember_before(begin)
+        self._follow(self._correct_at(begin, 1), 1)
+        if blank:
+            self._follow(begin, -1)
 
     def result(self, ticket: Ticket, checkpoint: Checkpoint) -> Tracked:
         """The corrected masklet. checkpoint: that of the tracker."""
-        clicks = sum(self._edited.values())
         frames = len(self._current.frame_idx)
         made = replace(
             self._current,
@@ -156,103 +156,126 @@ class Correction:
             checkpoint=checkpoint.name,
             round=checkpoint.round,
             edited_frame_count=min(frames, self._candidate.edited_frame_count + len(self._edited)),
-            click_count=self._candidate.click_count + clicks,
+            click_count=self._candidate.click_count + self._work.clicks,
         )
-        tally = Tally(
-            tracked=1,
-            edited_frames=len(self._edited),
-            annotated_frames=frames,
-            work=Work(
-                watched_frames=self._propagations * self._video.frame_count,
-                clicks=clicks,
-                clicked_frames=sum(1 for count in self._edited.values() if count),
-                painted_frames=len(self._painted),
-            ),
-        )
+        tally = Tally(tracked=1, edited_frames=len(self._edited), annotated_frames=frames, work=self._work)
         return Tracked(made, self._operations, tally)
 
-    def _correct_frame(self, frame: int) -> bool:
-        """Clicks on one frame, and paints it if the clicks are not enough. Returns whether it was painted."""
-        hw = (self._video.height, self._video.width)
-        place = self._candidate.frame_idx.index(frame)
-        truth = rle.decode(self._wanted.rle[place], *hw)
-        # The first prompt starts the track anew; later ones correct the mask that was tracked.
-        tracked = rle.decode(self._current.rle[place], *hw) if self._edited else None
-        mask: Mask | None = None
-        clicks = 0
+    def _well_seen(self) -> int:
+        """The first place where the object is at least half as large as it ever is."""
+        areas = self._target.area_px
+        return next(i for i, area in enumerate(areas) if 2 * area >= max(areas))
+
+    def _first_wrong(self) -> int | None:
+        return next((i for i in range(len(self._current.rle)) if self._is_wrong(i)), None)
+
+    def _is_wrong(self, place: int) -> bool:
+        return iou_at(self._current, self._target, place) <= self._policy.accept_frame
+
+    def _remember_before(self, place: int) -> None:
+        """Puts the candidate's masks up to a place into the tracker's memory."""
+        first = max(0, place - self._tracker.reach)
+        known = {i: self._current.rle[i] for i in range(first, place + 1) if self._current.area_px[i]}
+        if known:
+            deque(self._tracker.recalling(_OBJECT, known, about=place), maxlen=0)
+
+    def _follow(self, place: int, step: int) -> None:
+        """Propagates from a place to the end of the video, or to its begin with step -1, and corrects on the way."""
+        stopped: int | None = place
+        while stopped is not None:
+            stopped = self._propagate(place, step)
+            if stopped is not None:
+                place = self._correct_at(stopped, step)
+
+    def _propagate(self, place: int, step: int) -> int | None:
+        """Propagates from a place until a mask is wrong; returns its place. None: no mask was wrong."""
+        end, last, wrong = len(self._current.rle) if step > 0 else -1, place, False
+        if place + step == end:
+            return None
+        for answer in self._tracker.propagate(place + step, end, reverse=step < 0):
+            last = answer.frame_idx
+            self._put(last, self._cleaned(answer), answer)
+            if wrong := self._is_wrong(last):
+                break
+        frames = self._candidate.frame_idx
+        way = "forward" if step > 0 else "backward"
+        self._operations.append(_operation("propagate", frames[place], {"direction": way, "last": frames[last]}))
+        self._work += Work(watched_frames=abs(frames[last] - frames[place]))
+        return last if wrong else None
+
+    def _correct_at(self, place: int, step: int) -> int:
+        """Corrects a place; returns the place to go on from, which is another one if the object is absent."""
+        truth = rle.decode(self._target.rle[place], *self._hw)
+        if not truth.any():
+            return self._mark_absent(place, step)
+        enough = self._clicking and self._not_enough < _PATIENCE and self._click_at(place, truth)
+        if not enough:
+            counts = rle.encode(truth)
+            self._put(place, truth, self._tracker.prompt(_OBJECT, Prompt(frame_idx=place, mask_rle=counts)))
+            self._operations.append(_stroke(self._candidate.frame_idx[place], counts))
+            self._edited.setdefault(place, 0)
+            self._work += Work(painted_frames=1)
+        return place
+
+    def _click_at(self, place: int, truth: Mask) -> bool:
+        """Clicks on a place. Returns whether its mask is right then."""
+        shown = rle.decode(self._current.rle[place], *self._hw)
+        frame, clicks, iou = self._candidate.frame_idx[place], 0, 0.0
+        answers: list[FrameMasks] = []
 
         def ask(prompt: Prompt) -> Mask:
-            answer: Mask = self._tracker.prompt("object", prompt).masks(hw)[0]
-            return answer
+            answers.append(self._tracker.prompt(_OBJECT, prompt))
+            return self._cleaned(answers[-1])
 
-        if self._clicking and truth.any():
-            for prompt, answer in annotator.click_on(ask, frame, truth, self._policy.clicks_a_frame, tracked):
-                mask, clicks = answer, clicks + 1
-                points = {"points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
-                self._operations.append(_operation("prompt", frame, points))
-                if mask_iou(answer, truth) >= self._policy.accept_mean:  # other frames follow from this one
-                    break
-        self._edited[frame] = clicks
-        if mask is not None and mask_iou(mask, truth) >= self._policy.accept_frame:
-            return False
-        counts = rle.encode(truth)
-        self._tracker.prompt("object", Prompt(frame_idx=frame, mask_rle=counts))
-        self._operations.append(_stroke(frame, counts))
-        self._painted.add(frame)
-        return True
+        most, current = self._policy.clicks_a_frame, shown if shown.any() else None
+        for prompt, mask in annotator.click_on(ask, place, truth, most, current):
+            clicks, iou = clicks + 1, mask_iou(mask, truth)
+            points = {"points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
+            self._operations.append(_operation("prompt", frame, points))
+            self._put(place, mask, answers[-1])
+            if iou >= self._policy.accept_mean:  # other frames follow from this one
+                break
+        self._edited[place] = clicks
+        self._work += Work(clicks=clicks, clicked_frames=1)
+        right = iou > self._policy.accept_frame
+        self._not_enough = 0 if right else self._not_enough + 1
+        return right
 
-    def _wrong(self) -> set[int]:
-        """The places of the frames whose mask is not right."""
-        current, wanted = self._current, self._wanted
-        shown = [i for i in range(len(current.rle)) if current.area_px[i] or wanted.area_px[i]]
-        return {i for i in shown if iou_at(current, wanted, i) <= self._policy.accept_frame}
+    def _mark_absent(self, place: int, step: int) -> int:
+        """Marks the object as absent from a place on, as long as it is; returns the last place of that."""
+        empty = rle.empty(*self._hw)
+        answer = self._tracker.prompt(_OBJECT, Prompt(frame_idx=place, mask_rle=empty))
+        last = place
+        while 0 <= last + step < len(self._target.rle) and not self._target.area_px[last + step]:
+            last += step
+        for i in range(min(place, last), max(place, last) + 1):
+            self._put(i, np.zeros(self._hw, bool), answer)
+            self._edited.setdefault(i, 0)
+        first, final = sorted((self._candidate.frame_idx[place], self._candidate.frame_idx[last]))
+        self._operations.append(_operation("absent", None, {"first": first, "last": final}))
+        self._work += Work(absent_stretches=1)
+        return last
 
-    def _paint_wrong_frames(self) -> None:
-        """Replaces the mask of every wrong frame by the true one."""
-        current, wanted, wrong = self._current, self._wanted, self._wrong()
+    def _cleaned(self, answer: FrameMasks) -> Mask:
+        from model import masks
+
+        return masks.clean(answer.masks(self._hw)[0], propose.speck_px(self._hw))
+
+    def _put(self, place: int, mask: Mask, answer: FrameMasks) -> None:
+        """Puts the mask of a place, with the model's estimates of its answer, into the masklet."""
+        estimates, now, area = answer.estimates(), self._current, int(mask.sum())
         self._current = replace(
-            current,
-            rle=tuple(wanted.rle[i] if i in wrong else c for i, c in enumerate(current.rle)),
-            area_px=tuple(wanted.area_px[i] if i in wrong else a for i, a in enumerate(current.area_px)),
-            stability=tuple(1.0 if i in wrong else x for i, x in enumerate(current.stability)),
+            now,
+            rle=_with(now.rle, place, rle.encode(mask)),
+            area_px=_with(now.area_px, place, area),
+            score=_with(now.score, place, estimates.iou[0]),
+            object_score=_with(now.object_score, place, estimates.object_score[0]),
+            stability=_with(now.stability, place, estimates.stability[0] if area else 1.0),
         )
-        for i in sorted(wrong):
-            self._operations.append(_stroke(current.frame_idx[i], wanted.rle[i]))
-            self._edited.setdefault(current.frame_idx[i], 0)
-            self._painted.add(current.frame_idx[i])
 
 
-def _propagated(tracker: Tracker, candidate: Masklet, begin: int, video: Video) -> Masklet:
-    """The candidate with the masks that the tracker gives, forwards and backwards from frame `begin`."""
-    from model.masks import clean
-
-    hw = (video.height, video.width)
-    speck = propose.speck_px(hw)
-    rows: dict[int, tuple[bytes, int, float, float, float]] = {}
-    ways = [(video.frame_count, False), (-1, True)] if begin else [(video.frame_count, False)]
-    for stop, reverse in ways:
-        for answer in tracker.propagate(begin, stop, reverse=reverse):
-            if answer.frame_idx % STRIDE:
-                continue
-            shown = clean(answer.masks(hw)[0], speck)
-            area = int(shown.sum())
-            estimates = answer.estimates()
-            stability = estimates.stability[0] if area else 1.0
-            scores = (estimates.iou[0], estimates.object_score[0], stability)
-            rows[answer.frame_idx] = (rle.encode(shown), area, *scores)
-    counts, areas, ious, object_scores, stabilities = zip(*(rows[f] for f in candidate.frame_idx), strict=True)
-    return replace(candidate, rle=counts, area_px=areas, score=ious, object_score=object_scores, stability=stabilities)
-
-
-def _worst(current: Masklet, wanted: Masklet, done: set[int]) -> int | None:
-    """The frame to correct next: the lowest IoU among the frames that show the object or the masklet."""
-    areas = zip(current.frame_idx, current.area_px, wanted.area_px, strict=True)
-    ious = {
-        frame: iou_at(current, wanted, i)
-        for i, (frame, ours, true) in enumerate(areas)
-        if true or (ours and done)  # the first prompt needs a frame that shows the object
-    }
-    return annotator.worst_frame(ious, done)
+def _with(values: tuple[_T, ...], place: int, value: _T) -> tuple[_T, ...]:
+    return (*values[:place], value, *values[place + 1 :])
 
 
 def _stroke(frame_idx: int, counts: bytes) -> NewOperation:
@@ -260,7 +283,7 @@ def _stroke(frame_idx: int, counts: bytes) -> NewOperation:
     return _operation("stroke", frame_idx, {"mask_rle": counts.decode()})
 
 
-def _operation(kind: str, frame_idx: int, payload: Mapping[str, object]) -> NewOperation:
+def _operation(kind: str, frame_idx: int | None, payload: Mapping[str, object]) -> NewOperation:
     return NewOperation(
         operation_id=new_id(), kind=kind, created_at=now(), frame_idx=frame_idx, payload=json.dumps(payload)
     )

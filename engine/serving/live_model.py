@@ -141,8 +141,8 @@ class _Pinned:
 
     def _around(self, ticket: _Ticket, draft: Draft, place: int, *, forward: bool) -> dict[int, bytes]:
         """The masks on the frames before a place, or after it if tracking goes backward: the memory for this place."""
-        sign, reach = (-1 if forward else 1), ticket.features.loaded.model.num_maskmem
-        places = [place + sign * back for back in range(1, reach)]
+        sign = -1 if forward else 1
+        places = [place + sign * back for back in range(1, ticket.tracker.reach + 1)]
         frames = {n: draft.frame_idx[n] for n in places if 0 <= n < len(draft.frame_idx)}
         return {n: draft.masks[i].rle for n, i in frames.items() if i in draft.masks}
 

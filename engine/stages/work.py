@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,16 +16,20 @@ from storage.records import STRIDE, Operation
 class Work:
     """What people did. Counts; a frame counts once for each masklet that it was worked on in."""
 
-    watched_frames: int = 0  # stored frames: a verdict and a propagation each mean watching the masklet once
+    watched_frames: int = 0  # stored frames: all of the video for a verdict, those that change for a propagation
     clicks: int = 0
     clicked_frames: int = 0
     painted_frames: int = 0  # with a stroke of the brush or the polygon
+    absent_stretches: int = 0  # times that the object was marked as absent, each from a frame to another one
 
     @property
     def modelled_s(self) -> float:
         """Seconds by the time model of `engine.protocols.effort`; nothing is measured."""
         return effort.modelled_s(
-            watched=self.watched_frames, located=self.clicked_frames, clicks=self.clicks, painted=self.painted_frames
+            watched=self.watched_frames,
+            located=self.clicked_frames + self.absent_stretches,
+            clicks=self.clicks,
+            painted=self.painted_frames,
         )
 
     def __add__(self, other: Work) -> Work:
@@ -33,6 +38,7 @@ class Work:
             clicks=self.clicks + other.clicks,
             clicked_frames=self.clicked_frames + other.clicked_frames,
             painted_frames=self.painted_frames + other.painted_frames,
+            absent_stretches=self.absent_stretches + other.absent_stretches,
         )
 
 
@@ -47,9 +53,23 @@ def of_operations(operations: Iterable[Operation], frame_counts: Mapping[str, in
         stored = frame_counts.get(acts[0].video_id, 0)
         efforts = effort_of(acts, range(0, stored, STRIDE)).values()
         total += Work(
-            watched_frames=stored * sum(act.kind in ("verdict", "propagate") for act in acts),
+            watched_frames=sum(_watched(act, stored) for act in acts),
             clicks=sum(each.clicks for each in efforts),
             clicked_frames=sum(each.clicked_frames for each in efforts),
             painted_frames=len({act.frame_idx for act in acts if act.kind == "stroke"}),
+            absent_stretches=sum(act.kind == "absent" for act in acts),
         )
     return total
+
+
+def _watched(act: Operation, stored: int) -> int:
+    """The stored frames that a person watches for an operation. stored: those of the video."""
+    if act.kind == "verdict":
+        return stored
+    if act.kind != "propagate" or act.frame_idx is None or not stored:
+        return 0
+    payload = json.loads(act.payload)
+    ends = {"forward": (act.frame_idx, stored - 1), "backward": (0, act.frame_idx)}
+    first, last = ends.get(str(payload.get("direction")), (0, stored - 1))
+    stopped = payload.get("last")
+    return abs(stopped - act.frame_idx) if isinstance(stopped, int) else last - first

@@ -29,9 +29,7 @@ from tests.engine.admitting import admit_batch
 from tests.engine.true_releases import measured
 
 # A random model finds no good masklets, so these people accept all.
-ANYTHING = AnnotatorPolicy(
-    accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, corrections=1, one_each=False
-)
+ANYTHING = AnnotatorPolicy(accept_mean=0, accept_frame=-1, accept_share=0, same_object=-1, one_each=False)
 
 
 @pytest.fixture
@@ -246,7 +244,7 @@ def test_a_simulated_annotator_without_truth_raises_and_releases_the_ticket(queu
 def test_a_simulated_annotator_ends_near_the_truth(queue, proposed, people):
     """With a random model, frames that clicks cannot correct are painted with the brush."""
     s, batch_id = queue, proposed
-    tally = simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, attempts=1, corrections=1))
+    tally = simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, attempts=1))
     review.collect(s, batch_id)
     facts = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) or {}
     assert Work(**facts["work"]) == tally.work  # the log of the queue shows the same work
@@ -280,7 +278,7 @@ def test_simulated_annotators_add_the_objects_that_no_candidate_shows(queue, peo
 
 def test_a_second_candidate_of_one_object_is_a_duplicate(queue, proposed, people):
     s, batch_id = queue, proposed
-    simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0, corrections=0))
+    simulated_people.work(s, people, policy=AnnotatorPolicy(same_object=0.0))
     settled = s.queue.batch_result(batch_id).settled
     accepted = [d for d in settled if d.verdict is Verdict.ACCEPT]
     truths = sum(len(simulated_people.Desk(s, AnnotatorPolicy()).truth(v.video_id)) for v in s.tables.videos())
