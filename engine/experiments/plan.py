@@ -35,8 +35,8 @@ class Plan:
 
 FULL = Plan(
     size=Size(height=240, width=320, frames=40),
-    labour_clips=8,
-    batch_clips=8,
+    labour_clips=12,
+    batch_clips=12,
     gate_clips=4,
     measured_clips=6,
     candidates=6,
