@@ -56,6 +56,9 @@ class AutoSettings(_Section):
     preset: Literal["default", "quick"] | None = None
     min_iou: float | None = Field(None, ge=0, le=1)  # estimated IoU of a mask, 0 to 1; None: by the model's size
     min_stability: float | None = Field(None, ge=0, le=1)  # stability of a mask, 0 to 1; None: by the model's size
+    # frames a second that candidates are tracked through: half as many, half the time; masks are kept at 6 a second.
+    # benchmarks/results/track-fps.json has the price. None: by the model's size, because a small model drifts less at 6
+    track_fps: Literal[24, 12, 6] | None = None
 
 
 class ModelSettings(_Section):

@@ -25,7 +25,7 @@ from engine.stages import batches, trouble
 from engine.stages.batches import BatchStage
 from storage import iou, parts, rle
 from storage.reader import FrameUnreadable
-from storage.records import STRIDE, Masklet, Prompt, Quarantined, Video, content_id
+from storage.records import FPS, STRIDE, Masklet, Prompt, Quarantined, Video, content_id
 from storage.wording import counted
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ def propose_video(
         if not seeds:
             return []
         prompts = {f"{i:03d}": Prompt(frame_idx=0, mask_rle=rle.encode(seed.mask)) for i, seed in enumerate(seeds)}
-        tubes = track(video, loaded, prompts, reader.read, progress)
+        step = track_step(s.settings.auto, loaded.image_size)
+        tubes = track(video, loaded, prompts, reader.read, progress, step=step)
         rows = {
             name: replace(
                 _as_found(tubes[name], seed),
@@ -178,10 +179,12 @@ def track(
     prompts: dict[str, Prompt],
     read: Callable[[int], NDArray[np.uint8]],
     progress: Progress | None = None,
+    *,
+    step: int = 1,
 ) -> dict[str, Masklet]:
-    """Propagates prompts on frame 0 through the whole video; masks are kept on every 4th frame.
+    """Propagates prompts on frame 0 through every `step`-th frame of a video; masks are kept on every 4th frame.
 
-    read: gives the frame of an index as uint8 (H, W, 3) RGB.
+    read: gives the frame of an index as uint8 (H, W, 3) RGB.  step: 1, 2 or 4.
     Returns a masklet a prompt; the caller fills in its id, checkpoint, round and prompt. Raises ModelFailed.
     """
     from model.masks import clean
@@ -189,11 +192,13 @@ def track(
 
     hw = (video.height, video.width)
     speck = speck_px(hw)
-    tracker = Tracker(loaded, read, video_hw=hw, frame_count=video.frame_count)
+    tracked = range(0, video.frame_count, step)
+    tracker = Tracker(loaded, lambda place: read(tracked[place]), video_hw=hw, frame_count=len(tracked))
     tracker.prompt_all(prompts)
     made: dict[str, list[_MaskOnFrame]] = {name: [] for name in prompts}
-    for answer in tracker.propagate(0, video.frame_count):
-        if answer.frame_idx % STRIDE:
+    for answer in tracker.propagate(0, len(tracked)):
+        frame_idx = tracked[answer.frame_idx]
+        if frame_idx % STRIDE:
             continue
         try:
             drawn = answer.masks(hw)
@@ -213,7 +218,7 @@ def track(
                 )
             )
         if progress:
-            progress(answer.frame_idx + 1, video.frame_count, video.video_id)
+            progress(frame_idx + 1, video.frame_count, video.video_id)
     return {name: _masklet(video, frames) for name, frames in made.items()}
 
 
@@ -294,6 +299,11 @@ def grid(settings: AutoSettings, image_size: int) -> GridConfig:
     preset = settings.preset or ("quick" if small else "default")
     quick = (Scale(crops_per_side=1, points_per_side=16),)
     return replace(chosen, scales=quick) if preset == "quick" else chosen
+
+
+def track_step(settings: AutoSettings, image_size: int) -> int:
+    """Every how many frames of a video are tracked: as set, or 4 for small models and 1 for others."""
+    return FPS // (settings.track_fps or (6 if image_size <= SMALL_PX else 24))
 
 
 def _seed(seed: MaskProposal, cycle_iou: float) -> str:

@@ -24,7 +24,7 @@ from model.checkpoints import NoCheckpoint
 from storage import iou, parts, releases, rle
 from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
-from storage.records import Verdict
+from storage.records import Prompt, Verdict
 from tests.engine.admitting import admit_batch
 from tests.engine.true_releases import measured
 
@@ -195,6 +195,33 @@ def test_small_models_search_the_whole_frame_and_others_use_crops_unless_a_prese
 
     assert crops(256) == crops(1024, preset="quick") == [1]
     assert crops(1024) == crops(256, preset="default") == [1, 2, 4]
+
+
+def test_small_models_track_at_6_frames_a_second_and_others_at_24_unless_a_rate_is_set():
+    def step(image_size, **said):
+        return propose.track_step(AutoSettings(**said), image_size)
+
+    assert (step(256), step(1024), step(1024, track_fps=12), step(256, track_fps=24)) == (4, 1, 2, 1)
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_only_the_frames_of_the_chosen_rate_are_read_and_the_masks_are_of_the_annotated_ones(queue, step):
+    s = queue
+    admit_batch(s)
+    video = next(iter(s.tables.videos()))
+    seen = []
+    with s.frames(video) as reader:
+        shown = np.zeros((video.height, video.width), bool)
+        shown[8:40, 8:40] = True
+
+        def read(frame_idx):
+            seen.append(frame_idx)
+            return reader.read(frame_idx)
+
+        prompts = {"a": Prompt(frame_idx=0, mask_rle=rle.encode(shown))}
+        (made,) = propose.track(video, s.model(s.checkpoint()), prompts, read, step=step).values()
+    assert sorted(set(seen)) == list(range(0, video.frame_count, step))
+    assert made.frame_idx == tuple(range(0, video.frame_count, 4))
 
 
 def test_an_error_of_the_machine_ends_the_task_and_quarantines_no_video(queue, monkeypatch):

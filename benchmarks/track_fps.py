@@ -1,0 +1,83 @@
+"""What tracking through fewer frames costs: the setting `auto.track_fps`.
+
+    python -m benchmarks.track_fps [--json] [--checkpoint micro] [--clips 4]
+
+Held-out clips of each domain, 40 frames at 24 frames a second. The true masks of the first frame are tracked through
+all frames, every second one or every fourth one. Measured: mean IoU with the truth on every fourth frame, the share of
+these masks with an IoU above 0.75, and the CPU time over that of tracking through all frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+from engine.protocols.annotator import GOOD
+from engine.synthetic.domains.catalogue import DOMAINS, HELD_OUT
+from engine.synthetic.domains.drawing import Size
+from model import checkpoints, devices
+from model.checkpoints import LoadedModel
+from model.clips import Clip
+from model.tracker import Tracker
+from storage import rle
+from storage.iou import mask_iou
+from storage.records import FPS, STRIDE, Prompt
+
+SIZE = Size(height=240, width=320, frames=40)
+RATES = (24, 12, 6)
+SMALLEST_PX = 100
+
+
+def ious(loaded: LoadedModel, clip: Clip, step: int) -> list[float]:
+    """IoU with the truth of each mask on every fourth frame after the first, tracked through every `step`-th frame."""
+    frames = range(0, len(clip.frames), step)
+    hw = (clip.frames.shape[1], clip.frames.shape[2])
+    objects = [i for i in range(clip.masks.shape[1]) if clip.masks[0, i].sum() >= SMALLEST_PX]
+    if not objects:
+        return []
+    tracker = Tracker(loaded, lambda place: clip.frames[frames[place]], video_hw=hw, frame_count=len(frames))
+    tracker.prompt_all({str(i): Prompt(frame_idx=0, mask_rle=rle.encode(clip.masks[0, i])) for i in objects})
+    found: list[float] = []
+    for answer in tracker.propagate(0, len(frames)):
+        frame_idx = frames[answer.frame_idx]
+        if frame_idx and frame_idx % STRIDE == 0:
+            found += map(mask_iou, answer.masks(hw), clip.masks[frame_idx, objects])
+    return found
+
+
+def measure(loaded: LoadedModel, domain: str, clips: int) -> dict[str, dict[str, float]]:
+    """By frames a second: mean IoU, share of right masks, CPU time over that of 24 frames a second."""
+    drawn = [DOMAINS[domain].render(HELD_OUT + number, SIZE) for number in range(clips)]
+    seconds: dict[int, float] = {}
+    figures: dict[str, dict[str, float]] = {}
+    for rate in RATES:
+        begun = time.process_time()
+        every = [iou for clip in drawn for iou in ious(loaded, clip, FPS // rate)]
+        seconds[rate] = time.process_time() - begun
+        figures[str(rate)] = {
+            "iou": round(float(np.mean(every)), 3),
+            "right": round(float(np.mean(np.array(every) > GOOD)), 3),
+            "masks": len(every),
+            "cpu_ratio": round(seconds[rate] / seconds[RATES[0]], 2),
+        }
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON line")
+    parser.add_argument("--checkpoint", default="micro")
+    parser.add_argument("--clips", type=int, default=4, help="of each domain")
+    asked = parser.parse_args()
+    devices.set_threads(1)
+    loaded = checkpoints.load(asked.checkpoint)
+    found = {domain: measure(loaded, domain, asked.clips) for domain in DOMAINS}
+    table = {"checkpoint": loaded.name, "clips": asked.clips, "domains": found}
+    print(json.dumps(table) if asked.json else json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
