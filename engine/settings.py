@@ -126,6 +126,7 @@ class VerifierSettings(_Section):
     order: bool = False  # people get the verify tickets first about which the verifier is least sure
     accept: bool = False  # the verifier accepts candidates alone where `precision` is proved; never held-out ones
     reject: bool = False  # the verifier rejects candidates alone, under the same conditions
+    refine: bool = False  # candidates that people would surely not accept are corrected without a review before
     precision: float = Field(0.98, ge=0.5, lt=1)  # at least this share of the verifier's decisions must be right
     audited_share: float = Field(0.05, ge=0, le=1)  # people still judge this share of what the verifier could decide
 

@@ -37,7 +37,8 @@ def verifier(
     figures = found.figures
     title = f"{found.verifier_id}: {counted(figures.candidates, 'candidate')} of {counted(figures.videos, 'video')}"
     console.print_rows(("", "value", "95 % interval"), _rows(found), title=title)
-    console.out.print(f"sure to accept: {_cut(figures.sure_accept)}; to reject: {_cut(figures.sure_reject)}")
+    sure = {"accept": figures.sure_accept, "reject": figures.sure_reject, "correct": figures.sure_refine}
+    console.out.print("; ".join(f"sure to {act}: {_cut(cut)}" for act, cut in sure.items()))
 
 
 def _rows(found: Kept) -> list[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ Uses the queue over HTTP, as any other program does. Opening and collecting a ba
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 
@@ -12,6 +13,7 @@ from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
 from engine.services import Services
 from engine.stages import batches, phases, routing, trouble, work
 from engine.stages.batches import BatchStage
+from engine.stages.routing import Route
 from engine.verifier.keeping import is_verifier
 from storage import arrow, parts
 from storage.masklet_rules import masklet_problems
@@ -43,8 +45,8 @@ def open_batch(s: Services, batch_id: str, phase: str) -> int:
     A candidate gets a verify ticket. With `review.held_out_by_hand`, a candidate of a held-out video gets a track
     ticket of phase 1 instead: it only points to the object, and an annotator masks every frame. So no model shapes the
     masks that measure models. The same holds for objects that people add.
-    A candidate that is not valid is quarantined. Where the settings allow it, the verifier orders the verify tickets
-    and decides some of them.
+    A candidate that is not valid is quarantined. Where the settings allow it, the verifier orders the verify tickets,
+    decides some of them, and sends candidates to be corrected at once: these get a track ticket.
 
     phase: of the tickets. If the review of the batch was opened before, its phase of that time holds.
     """
@@ -65,21 +67,8 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     routes = routing.of_batch(s, batch_id, rows)
     for row in rows:
         by_hand = review.held_out_by_hand and row.split == "val"
-        kind, allowed = (Kind.TRACK, "1") if by_hand else (Kind.VERIFY, phase)
         route = routing.TO_PEOPLE if by_hand else routes.get(row.masklet_id, routing.TO_PEOPLE)
-        tickets.append(
-            NewTicket(
-                ticket_id=content_id(batch_id, row.masklet_id, kind.value),
-                kind=kind,
-                video_id=row.video_id,
-                masklet=row,
-                phase=allowed,
-                priority=route.priority,
-                payload=phases.payload(allowed),
-                decided=route.verdict,
-                decided_by=route.decided_by,
-            )
-        )
+        tickets.append(_about(row, "1" if by_hand else phase, route, corrected=by_hand))
     if review.select:
         for video in by_id.values():
             by_hand = review.held_out_by_hand and video.split == "val"
@@ -87,6 +76,27 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     batch = s.queue.open_batch(batch_id, tickets)
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total
+
+
+def _about(row: Masklet, phase: str, route: Route, *, corrected: bool) -> NewTicket:
+    """The ticket about a candidate. corrected: an annotator gets it without a review before."""
+    payload, decided = phases.payload(phase), route.verdict
+    if decided is Verdict.REFINE:  # as if a reviewer had sent it back
+        corrected, decided = True, None
+        pinned = {"frame_idx": row.frame_idx[0], "by": route.decided_by, "reasons": [], "verdict": Verdict.REFINE.value}
+        payload = json.dumps(json.loads(payload) | {"pinned": pinned})
+    kind = Kind.TRACK if corrected else Kind.VERIFY
+    return NewTicket(
+        ticket_id=content_id(row.batch_id, row.masklet_id, kind.value),
+        kind=kind,
+        video_id=row.video_id,
+        masklet=row,
+        phase=phase,
+        priority=route.priority,
+        payload=payload,
+        decided=decided,
+        decided_by=None if decided is None else route.decided_by,
+    )
 
 
 def _pinned_phase(s: Services, batch_id: str, phase: str) -> str:

@@ -29,7 +29,7 @@ PRIORITIES = 1000
 class Route:
     """What happens to one candidate."""
 
-    verdict: Verdict | None  # None: a person judges it
+    verdict: Verdict | None  # None: a person judges it; refine: a person corrects it without a review before
     decided_by: str | None  # the verifier that gave the verdict
     priority: int  # of its ticket
 
@@ -43,7 +43,7 @@ def of_batch(s: Services, batch_id: str, rows: Sequence[Masklet]) -> dict[str, R
     Also empty if another version of this program made the verifier: the next round fits a new one.
     """
     chosen = s.settings.verifier
-    if not (chosen.order or chosen.accept or chosen.reject):
+    if not (chosen.order or chosen.accept or chosen.reject or chosen.refine):
         return {}
     if batches.facts(s.blobs, batch_id, batches.VERIFIER) is None:
         known = keeping.ids(s.blobs)
@@ -83,6 +83,8 @@ def routes(
             verdict = Verdict.ACCEPT if chosen.accept else None
         elif reject >= figures.sure_reject.threshold:
             verdict = Verdict.REJECT if chosen.reject else None
+        elif 1 - accept >= figures.sure_refine.threshold:
+            verdict = Verdict.REFINE if chosen.refine else None
         audited = is_in_share(f"{verifier_id} {row.masklet_id}", chosen.audited_share)
         if row.split != "train" or audited:
             verdict = None

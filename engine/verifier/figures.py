@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.verifier import consensus
-from engine.verifier.fitting import Predictions, truth_of
+from engine.verifier.features import Numbers
+from engine.verifier.fitting import Predictions, Truth, truth_of
 from engine.verifier.judged import Judged
 from storage.records import Verdict
 from validation import verdicts
-from validation.verdicts import Cut, Interval
+from validation.verdicts import NOTHING, Cut, Interval
 
 PRECISION = 0.98  # at which `saved` is measured
 
@@ -28,18 +29,19 @@ class VerifierFigures:
     rejected: int
     auroc: Interval  # of the probability to be accepted
     calibration_error: Interval  # likewise
-    saved: Interval  # share that it could accept or reject without a person, with PRECISION right
+    saved: Interval  # share that needs no review, with PRECISION right: surely accepted, or surely not acceptable
     agreement: Interval  # share where it and people agree whether a candidate is accepted
     human_agreement: Interval | None  # the same of two people; None: nobody judged a candidate twice
     sure_accept: Cut  # what it may accept without a person: at least the asked precision is proved
     sure_reject: Cut
+    sure_refine: Cut = NOTHING  # what people would surely not accept, of the rest: to be corrected without a review
 
 
 def measure(judged: Sequence[Judged], predicted: Predictions, precision: float = PRECISION) -> VerifierFigures:
     """The figures of predictions that saw no candidate of the same video: see `fitting.out_of_fold`.
 
     judged: the candidates of the predictions, in their order.
-    precision: that the cuts `sure_accept` and `sure_reject` must prove.
+    precision: that each cut must prove.
     """
     accepted, rejected = truth_of(judged, Verdict.ACCEPT), truth_of(judged, Verdict.REJECT)
     videos, rows = [one.video_id for one in judged], np.arange(len(judged))
@@ -49,10 +51,17 @@ def measure(judged: Sequence[Judged], predicted: Predictions, precision: float =
         accept = verdicts.largest_cut(predicted.accept[some], accepted[some], PRECISION)
         left = some[predicted.accept[some] < accept.threshold]
         reject = verdicts.largest_cut(predicted.reject[left], rejected[left], PRECISION)
-        return (accept.count + reject.count) / len(some)
+        left = left[predicted.reject[left] < reject.threshold]
+        refine = verdicts.largest_cut(1 - predicted.accept[left], ~accepted[left], PRECISION)
+        return (accept.count + reject.count + refine.count) / len(some)
 
-    sure_accept = verdicts.sure_cut(predicted.accept, accepted, videos, precision)
+    def proved(probability: Numbers, truth: Truth, of: NDArray[np.intp]) -> Cut:
+        return verdicts.sure_cut(probability[of], truth[of], [videos[int(i)] for i in of], precision)
+
+    sure_accept = proved(predicted.accept, accepted, rows)
     left = np.flatnonzero(predicted.accept < sure_accept.threshold)
+    sure_reject = proved(predicted.reject, rejected, left)
+    left = left[predicted.reject[left] < sure_reject.threshold]
     return VerifierFigures(
         candidates=len(judged),
         videos=len(set(videos)),
@@ -66,7 +75,6 @@ def measure(judged: Sequence[Judged], predicted: Predictions, precision: float =
         agreement=verdicts.bootstrap(lambda i: float(agrees[i].mean()), videos, rows),
         human_agreement=consensus.agreement(judged),
         sure_accept=sure_accept,
-        sure_reject=verdicts.sure_cut(
-            predicted.reject[left], rejected[left], [videos[int(i)] for i in left], precision
-        ),
+        sure_reject=sure_reject,
+        sure_refine=proved(1 - predicted.accept, ~accepted, left),
     )

@@ -23,7 +23,9 @@ def test_the_verifier_is_fitted_and_shown(s, command, mistake):
     assert cells["AUROC"] == ["1.000", "1.000 to 1.000"] and cells["people agree"][0] == "not measured"
     saved = fitted["figures"]["saved"]["value"]
     assert cells["reviews saved at 98 % precision, %"][0] == pytest.approx(f"{100 * saved:.1f}") and saved >= 0.34
-    assert shown[-1] == ["sure to accept: nothing; to reject: nothing"], "34 candidates prove no 98 %"
+    assert shown[-1] == ["sure to accept: nothing; sure to reject: nothing; sure to correct: nothing"], (
+        "34 candidates prove no 98 %"
+    )
 
 
 def test_too_few_verdicts_are_one_line(s, mistake):

@@ -1,5 +1,6 @@
 """What the verifier does with candidates: only what the settings allow and its precision carries."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ SOME = Interval(0.9, 0.8, 1.0)
 CUTS = Cut(0.9, 300, 300), Cut(0.8, 300, 300)
 
 
-def figures(accept=CUTS[0], reject=CUTS[1]):
+def figures(accept=CUTS[0], reject=CUTS[1], refine=NOTHING):
     return VerifierFigures(
         candidates=1000,
         videos=50,
@@ -40,6 +41,7 @@ def figures(accept=CUTS[0], reject=CUTS[1]):
         human_agreement=None,
         sure_accept=accept,
         sure_reject=reject,
+        sure_refine=refine,
     )
 
 
@@ -61,8 +63,20 @@ def test_it_decides_only_what_the_settings_allow():
     assert verdicts(accept=True, reject=True) == [Verdict.ACCEPT, None, Verdict.REJECT, Verdict.ACCEPT]
 
 
+def test_what_people_would_surely_not_accept_is_corrected_without_a_review():
+    measured = figures(refine=Cut(0.5, 300, 300))
+    assert verdicts(measured, refine=True) == [None, Verdict.REFINE, None, None]  # the third one is to be rejected
+    assert verdicts(measured, refine=True, accept=True, reject=True) == [
+        Verdict.ACCEPT,
+        Verdict.REFINE,
+        Verdict.REJECT,
+        Verdict.ACCEPT,
+    ]
+    assert verdicts(figures(reject=NOTHING, refine=Cut(0.5, 300, 300)), refine=True)[2] is Verdict.REFINE
+
+
 def test_without_a_proved_precision_people_decide():
-    assert verdicts(figures(NOTHING, NOTHING), accept=True, reject=True) == [None] * 4
+    assert verdicts(figures(NOTHING, NOTHING), accept=True, reject=True, refine=True) == [None] * 4
 
 
 def test_people_judge_every_held_out_candidate():
@@ -170,3 +184,38 @@ def test_what_the_verifier_decided_reaches_the_release_under_its_name(queue, mon
     assert {(row.verdict, row.verified_by) for row in made} == {("accept", kept.verifier_id)}
     judged = keeping.judged_of_batch(queue.blobs, batch_id)
     assert [(one.masklet_id, one.verdict) for one in judged] == [(f"{batch_id[:4]}-3", "reject")], "only by people"
+
+
+def test_an_annotator_gets_what_the_verifier_sends_and_may_hand_it_in_or_reject_it(queue, monkeypatch):
+    batch_id = admit_batch(queue)
+    train = next(video for video in queue.tables.videos() if video.split == "train")
+
+    def found(s, video, *_):
+        rows = [reviewed.candidate(batch_id, train.video_id, i, steady=True) for i in range(3)]
+        return [sized(row, video) for row in rows] if video.video_id == train.video_id else []
+
+    def sent(s, batch_id, rows):
+        route = {0: routing.TO_PEOPLE, 1: routing.Route(Verdict.REFINE, NAME, 5), 2: routing.Route(None, None, 1)}
+        return {row.masklet_id: route[i] for i, row in enumerate(rows)}
+
+    monkeypatch.setattr(propose, "propose_video", found)
+    monkeypatch.setattr(routing, "of_batch", sent)
+    propose.propose_batch(queue, batch_id)
+    assert review.open_batch(queue, batch_id, "3") == review.open_batch(queue, batch_id, "3") == 3
+    tickets, _ = queue.open_queue()
+    assert len(tickets.find(kind=Kind.VERIFY, state=State.OPEN, batch_id=batch_id)) == 2
+    ann = Person(name="ann", roles=frozenset({Role.ANNOTATOR}))
+    held = tickets.claim(ann, claim_id="c")
+    assert (held.kind, held.masklet_id, held.priority) == (Kind.TRACK, f"{batch_id[:4]}-1", 5)
+    pinned = json.loads(held.payload)["pinned"]
+    assert pinned == {"frame_idx": 0, "by": NAME, "reasons": [], "verdict": "refine"}
+    tickets.finish(held.ticket_id, held.lease_token, ann, REJECTED)
+    assert tickets.claim(ann, claim_id="d") is None
+    vera = Person(name="vera", roles=frozenset({Role.VERIFIER}))
+    for claim_id in "ef":
+        held = tickets.claim(vera, claim_id=claim_id)
+        rejected = replace(REJECTED, operation_id=claim_id)
+        tickets.finish(held.ticket_id, held.lease_token, vera, rejected)
+    assert review.collect(queue, batch_id).rejected == 3
+    judged = keeping.judged_of_batch(queue.blobs, batch_id)
+    assert len(judged) == 2, "nobody reviewed the third one"

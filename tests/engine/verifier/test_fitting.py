@@ -7,7 +7,7 @@ import pytest
 
 from engine.verifier import figures, fitting
 from engine.verifier.features import FEATURES
-from engine.verifier.fitting import TooFewVerdicts
+from engine.verifier.fitting import Predictions, TooFewVerdicts
 from engine.verifier.judged import Judged
 from storage.records import Verdict
 from tests.engine.verifier.made import ideal_auroc, made
@@ -46,12 +46,29 @@ def test_the_share_saved_is_that_of_the_cuts(judged, predicted):
     assert found.saved.low <= found.saved.value <= found.saved.high
 
 
+def test_what_is_surely_not_acceptable_saves_a_review_too_and_nothing_is_counted_twice():
+    judged = made(900)
+    verdicts = ["accept"] * 300 + ["refine"] * 300 + ["reject"] * 300
+    judged = [replace(one, verdict=verdict) for one, verdict in zip(judged, verdicts, strict=True)]
+    accept = np.repeat([0.5, 0.1, 0.1], 300) + np.arange(900) * 1e-6
+    accept[:30] = 0.01  # a tenth of the accepted ones look hopeless
+    known, unknown = Predictions(accept, np.repeat([0.0, 0.0, 0.9], 300)), Predictions(accept, np.zeros(900))
+    found = figures.measure(judged, known)
+    assert (found.sure_accept.count, found.sure_reject.count) == (270, 300)
+    assert found.saved.value == pytest.approx(570 / 900)  # 30 of the last 330 would be accepted: 98 % is not reached
+    accept[:30] = 0.3
+    found = figures.measure(judged, unknown)
+    assert found.sure_reject.count == 0 and 300 <= found.sure_accept.count <= 306
+    assert found.sure_accept.count + found.sure_refine.count == 900
+    assert found.saved.value == 1.0
+
+
 def test_noise_tells_nothing():
     judged = made(300, slope=0.0)
     found = figures.measure(judged, fitting.out_of_fold(judged))
     assert 0.35 < found.auroc.value < 0.65 and found.saved.value < 0.05
     assert found.calibration_error.value < 0.15
-    assert found.sure_accept.count == found.sure_reject.count == 0
+    assert found.sure_accept.count == found.sure_reject.count == found.sure_refine.count == 0
 
 
 def test_two_probabilities_tell_accepted_refined_and_rejected_apart(judged):
