@@ -83,7 +83,12 @@ def _about(row: Masklet, phase: str, route: Route, *, corrected: bool) -> NewTic
     payload, decided = phases.payload(phase), route.verdict
     if decided is Verdict.REFINE:  # as if a reviewer had sent it back
         corrected, decided = True, None
-        pinned = {"frame_idx": row.frame_idx[0], "by": route.decided_by, "reasons": [], "verdict": Verdict.REFINE.value}
+        pinned: dict[str, object] = {
+            "frame_idx": row.frame_idx[0],
+            "by": route.decided_by,
+            "reasons": [],
+            "verdict": Verdict.REFINE.value,
+        }
         payload = json.dumps(json.loads(payload) | {"pinned": pinned})
     kind = Kind.TRACK if corrected else Kind.VERIFY
     return NewTicket(
