@@ -48,7 +48,7 @@ class Run:
         return replace(named, stages=stages, **self.recipe)  # type: ignore[arg-type]  # named fields
 
 
-def _run(name: str, masklets: int, *, steps: int = 200, lr: float = 3e-4, **changes: object) -> Run:
+def _run(name: str, masklets: int, *, steps: int = 150, lr: float = 3e-4, **changes: object) -> Run:
     of_recipe = {key: value for key, value in changes.items() if key in ("affine", "colour_jitter", "weight_decay")}
     return Run(name, masklets, steps, lr, {k: v for k, v in changes.items() if k not in of_recipe}, of_recipe)
 

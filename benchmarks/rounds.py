@@ -24,7 +24,7 @@ from engine.experiments.steps import Experiment, Step, run
 from engine.synthetic.domains.catalogue import DOMAINS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "experiment" / "results.json"
-SMALL = replace(FULL, batch_clips=3, gate_clips=4, measured_clips=3, steps=60, checkpoint=str(MICRO_FOLDER))
+SMALL = replace(FULL, batch_clips=3, gate_clips=4, measured_clips=3, steps=50, checkpoint=str(MICRO_FOLDER))
 
 
 def by_figure(path: Path) -> dict[str, Any]:

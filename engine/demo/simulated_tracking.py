@@ -218,9 +218,8 @@ class Correction:
         return place
 
     def _click_at(self, place: int, truth: Mask) -> bool:
-        """Clicks on a place. Returns whether its mask is right then."""
+        """Clicks on a place, and takes back clicks that only made the mask worse. Returns whether it is right then."""
         shown = rle.decode(self._current.rle[place], *self._hw)
-        frame, clicks, iou = self._candidate.frame_idx[place], 0, 0.0
         answers: list[FrameMasks] = []
 
         def ask(prompt: Prompt) -> Mask:
@@ -228,18 +227,25 @@ class Correction:
             return self._cleaned(answers[-1])
 
         most, current = self._policy.clicks_a_frame, shown if shown.any() else None
+        tried: list[tuple[float, Prompt, Mask]] = []
         for prompt, mask in annotator.click_on(ask, place, truth, most, current):
-            clicks, iou = clicks + 1, mask_iou(mask, truth)
-            points = {"points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
-            self._operations.append(_operation("prompt", frame, points))
-            self._put(place, mask, answers[-1])
-            if iou >= self._policy.accept_mean:  # other frames follow from this one
-                break
-        self._edited[place] = clicks
-        self._work += Work(clicks=clicks, clicked_frames=1)
-        right = iou > self._policy.accept_frame
-        self._not_enough = 0 if right else self._not_enough + 1
-        return right
+            iou = mask_iou(mask, truth)
+            tried.append((iou, prompt, mask))
+            self._operations.append(_clicks(self._candidate.frame_idx[place], prompt))
+            highest = max(each[0] for each in tried)
+            if iou >= self._policy.accept_mean or iou < highest > self._policy.accept_frame:
+                break  # very good, because other frames follow from this one; or good, and clicks no longer help
+        best = max(range(len(tried)), key=lambda i: tried[i][0])
+        iou, prompt, mask = tried[best]
+        enough = iou > self._policy.accept_frame
+        if enough and best < len(tried) - 1:
+            self._operations.append(_clicks(self._candidate.frame_idx[place], prompt))
+            self._tracker.prompt(_OBJECT, Prompt(frame_idx=place, mask_rle=rle.encode(mask)))
+        self._put(place, mask, answers[best])
+        self._edited[place] = len(tried)
+        self._work += Work(clicks=len(tried), clicked_frames=1)
+        self._not_enough = 0 if enough else self._not_enough + 1
+        return enough
 
     def _mark_absent(self, place: int, step: int) -> int:
         """Marks the object as absent from a place on, as long as it is; returns the last place of that."""
@@ -281,6 +287,12 @@ def _with(values: tuple[_T, ...], place: int, value: _T) -> tuple[_T, ...]:
 def _stroke(frame_idx: int, counts: bytes) -> NewOperation:
     """The operation that paints a whole mask."""
     return _operation("stroke", frame_idx, {"mask_rle": counts.decode()})
+
+
+def _clicks(frame_idx: int, prompt: Prompt) -> NewOperation:
+    """The operation that says which clicks a frame has now."""
+    points = {"points_xy": [list(point) for point in prompt.points_xy], "labels": list(prompt.labels)}
+    return _operation("prompt", frame_idx, points)
 
 
 def _operation(kind: str, frame_idx: int | None, payload: Mapping[str, object]) -> NewOperation:

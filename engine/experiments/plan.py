@@ -40,8 +40,8 @@ FULL = Plan(
     gate_clips=4,
     measured_clips=6,
     candidates=6,
-    steps=200,  # as a round has by default
-    labels=((10, 200), (30, 200), (100, 200), (300, 200)),
+    steps=150,  # as a round has by default
+    labels=((10, 150), (30, 150), (100, 150), (300, 150)),
     checkpoint="micro",
 )
 

@@ -41,19 +41,21 @@ class Answer(SimpleNamespace):
 class Tracker:
     """Tracks rightly up to `holds` places from a prompt, and finds nothing after that.
 
-    A click gives the truth, if clicks help.
+    A click gives the truth, if clicks help. `by_clicks` gives the mask after each number of clicks instead.
     """
 
     reach = 6
 
-    def __init__(self, truth, holds=100, clicks_help=True):
-        self.truth, self.holds, self.clicks_help = truth, holds, clicks_help
+    def __init__(self, truth, holds=100, clicks_help=True, by_clicks=()):
+        self.truth, self.holds, self.clicks_help, self.by_clicks = truth, holds, clicks_help, by_clicks
         self.prompts, self.remembered = [], {}
 
     def prompt(self, name, prompt):
         self.prompts.append(prompt)
         if prompt.mask_rle is not None:
             return Answer(frame_idx=prompt.frame_idx, mask=rle.decode(prompt.mask_rle, *HW))
+        if self.by_clicks:
+            return Answer(frame_idx=prompt.frame_idx, mask=self.by_clicks[len(prompt.labels) - 1])
         return Answer(frame_idx=prompt.frame_idx, mask=self.truth[prompt.frame_idx] if self.clicks_help else square(2))
 
     def propagate(self, start, stop, *, reverse):
@@ -157,6 +159,17 @@ def test_a_right_candidate_is_handed_in_as_it_is():
     target = [square(16)] * 10
     made = corrected(Tracker(target), target, target)
     assert not made.operations and made.masklet.rle == tuple(map(rle.encode, target))
+
+
+def test_a_click_that_makes_a_good_mask_worse_is_taken_back_and_still_counts():
+    target = [square(16)] * 10
+    good, worse = square(14), square(8)  # IoU 0.77 and 0.25
+    tracker = Tracker(target, by_clicks=[square(8), good, worse, square(16)])
+    made = corrected(tracker, target)
+    assert acts_of(made) == [("prompt", 0)] * 4 + [("propagate", 0)]
+    assert [len(json.loads(act.payload)["labels"]) for act in made.operations[:4]] == [1, 2, 3, 2]
+    assert made.masklet.rle[0] == tracker.prompts[-1].mask_rle == rle.encode(good)
+    assert made.tally.work == work.Work(watched_frames=36, clicks=3, clicked_frames=1)
 
 
 def test_people_paint_at_once_where_clicks_were_not_enough_twice_in_a_row():
