@@ -63,7 +63,12 @@ class Services:
     @cached_property
     def blobs(self) -> Blobs:
         storage = self.settings.storage
-        return stores.connect(self.settings.root, cache=self.home / "cache", endpoint_url=storage.s3_endpoint)
+        return stores.connect(
+            self.settings.root,
+            cache=self.home / "cache",
+            cache_limit=round(storage.cache_gib * 2**30),
+            endpoint_url=storage.s3_endpoint,
+        )
 
     @cached_property
     def tables(self) -> Tables:

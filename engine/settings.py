@@ -30,6 +30,9 @@ class StorageSettings(_Section):
 
     root: str | None = None  # folder or s3://bucket/prefix; None: the folder `store` in `home`
     s3_endpoint: str | None = None  # URL of an S3 server; None: AWS
+    cache_gib: float = Field(
+        100.0, gt=0
+    )  # GiB of local copies of a bucket's files; used ones may exceed it for an hour
     catalog_uri: str | None = None  # SQLAlchemy URI of the Iceberg catalog; None: SQLite in `home`
 
 

@@ -97,13 +97,15 @@ def from_parquet(record: type[R], data: bytes) -> list[R]:
     return from_arrow(record, read_parquet(data))
 
 
-def read_parquet(data: bytes) -> pa.Table:
+def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a Parquet file. The only reader of the project, and it uses no thread of Arrow's pool.
+
+    columns: None for all.
 
     After a read with that pool, Arrow may abort the process at its exit (apache/arrow 33975, 34314, 39162):
     `benchmarks/exits.py` measures it.
     """
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(data)).read(None if columns is None else list(columns), use_threads=False)
 
 
 def _leaf(schema: pa.Schema, name: str) -> str:

@@ -7,6 +7,7 @@ Does not know how rows are made.
 
     parts/<kind>/batch=<batch_id>/<video_id>-<sha256[:16]>.parquet
     commits/<kind>/<batch_id>/<video_id>.json
+    videos/<video_id>/published/<batch_id>      empty: made before the batch's masklets of this video are committed
 
 Errors:
     PartError
@@ -64,6 +65,7 @@ class Marker:
     sha256: str  # of the part's bytes
     rows: int
     schema: str  # content_id of the Arrow schema that it was written with
+    size: int | None = None  # bytes of the part; None: an earlier version wrote the marker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ def write_part(blobs: Blobs, *, kind: str, batch_id: str, video_id: str, rows: S
         sha256=hashlib.sha256(data).hexdigest(),
         rows=len(rows),
         schema=content_id(str(arrow.schema(record))),
+        size=len(data),
     )
     blobs.create(ours.key, data)
     text = json.dumps(dataclasses.asdict(ours), indent=1, sort_keys=True)
@@ -137,6 +140,21 @@ def markers(blobs: Blobs, kind: str, batch_id: str) -> list[Marker]:
     keys = list(blobs.keys(f"commits/{kind}/{_name('batch_id', batch_id)}/"))
     with ThreadPoolExecutor(_READERS) as pool:
         return [_parsed(key, data) for key, data in zip(keys, pool.map(blobs.read, keys), strict=True)]
+
+
+def mark_published(blobs: Blobs, video_id: str, batch_id: str) -> None:
+    """Note that a batch publishes masklets of a video."""
+    blobs.create(f"{_published(video_id)}{_name('batch_id', batch_id)}", b"")
+
+
+def published_in(blobs: Blobs, video_id: str) -> set[str]:
+    """The batches that published masklets of a video, or were killed while they did. Its cost follows this video."""
+    prefix = _published(video_id)
+    return {key.removeprefix(prefix) for key in blobs.keys(prefix)}
+
+
+def _published(video_id: str) -> str:
+    return f"videos/{_name('video_id', video_id)}/published/"
 
 
 def read_part(blobs: Blobs, marker: Marker) -> list[Any]:
@@ -177,6 +195,8 @@ def commit_batch(
         kept = [row for n, row in enumerate(part_rows) if keep(row, n)] if keep else part_rows
         if not kept:
             return None
+        if kind == "masklets":  # before the commit: afterwards, nobody may miss that the video has masklets
+            mark_published(blobs, found.video_id, batch_id)
         if len(kept) == len(part_rows):
             return blobs.uri_of(found.key)
         data = arrow.to_parquet(record, kept)

@@ -1,50 +1,61 @@
 """Releases: a published dataset pinned by a tag and a manifest, readable with pyarrow alone.
 
-`releases/<name>/manifest.json` lists every file of the release: the Parquet parts of masklets and videos, and the media
-that they need. Each file has its key below the root, its sha256, its size and its rows. No path is absolute, so a
-release can be moved with its folder, and read years later without a catalog. A manifest is written once and never
-changed.
+    releases/<name>/manifest.json    written once, never changed
+    manifests/                       one file a batch: see `storage/batch_manifests.py`
+
+A release only adds to an earlier one. Its manifest lists the batches that are new since `base`, each by the key and the
+hash of its batch manifest, and names `base`: an earlier release by key and hash. So publishing costs what the batch
+costs, and the hash of one manifest pins every byte of the release. After `OWN` batches a manifest lists all of them
+again, so reading a release takes at most three manifests. No path is absolute, so a release can be moved with its
+folder, and read years later without a catalog. Releases of format 1, whose manifest lists every file, stay readable,
+and may be the base of later ones.
 
 Errors:
-    ReleaseError
+    ReleaseError            in `storage/batch_manifests.py`
     ├── NoSuchRelease
     └── NothingPublished    there is no masklet to release
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from storage import arrow
+from storage import arrow, batch_manifests, parts
 from storage.arrow import R
+from storage.batch_manifests import (
+    KINDS,
+    READERS,
+    BatchRef,
+    CountedRow,
+    Files,
+    ReleaseError,
+    ReleaseFile,
+    check_id,
+)
 from storage.blobs.base import BlobError, BlobMissing, Blobs
 from storage.errors import first_line
 from storage.masklet_rules import list_problem
-from storage.parts import video_of
 from storage.records import Masklet, Video, in_order
 from storage.wording import counted
 
 if TYPE_CHECKING:
-    from storage.tables import Tables
+    from storage.tables import Tables, TableSnapshot
 
-FORMAT = 1
+FORMAT = 2
+OWN = 16  # batches that a manifest lists before it lists all of them again
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_READERS = 8
-_COUNTED = ("masklet_id", "video_id", "area_px", "kind", "split")  # all columns but the masks
-
-
-class ReleaseError(Exception):
-    """A release cannot be made or read."""
+_FEW = 8  # videos that are looked up one by one; for more, all batch manifests are read
+_NO_FILES: Files = {kind: () for kind in KINDS}
 
 
 class NoSuchRelease(ReleaseError):
@@ -55,25 +66,12 @@ class NothingPublished(ReleaseError):
     """There is no masklet to release."""
 
 
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")  # also a file name on every system, and never ".."
-
-
-def check_id(name: str) -> str:
-    """An id of a release, which exports use as a file name. Raises ReleaseError if it could be another path."""
-    if not _ID.fullmatch(name):
-        raise ReleaseError(f"not an id: {name!r:.80} (1 to 200 of A-Z a-z 0-9 . _ -, not beginning with a dot)")
-    return name
-
-
 @dataclass(frozen=True, kw_only=True)
-class ReleaseFile:
-    """One file of a release."""
+class Base:
+    """The earlier release to which a release adds."""
 
-    key: str  # below the root
-    sha256: str
-    size: int  # bytes
-    rows: int | None = None  # of a Parquet part
-    video_id: str | None = None  # the only video in the file; None if there may be several
+    name: str
+    sha256: str  # of its manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +79,16 @@ class Release:
     """A pinned dataset. Its list never changes; `verify` compares the files with the list."""
 
     name: str
-    masklet_files: tuple[ReleaseFile, ...]
-    video_files: tuple[ReleaseFile, ...]
-    media_files: tuple[ReleaseFile, ...]  # normalised videos, frame tables, ground truth
+    batches: tuple[BatchRef, ...]  # all of them, the oldest first
     snapshots: Mapping[str, int]  # table -> Iceberg snapshot id
-    schemas: Mapping[str, Sequence[Sequence[str]]]  # table -> (column, Arrow type), in order
     counts: Mapping[str, Any]  # videos, masklets, masks; the same by split and by kind
     extra: Mapping[str, str]  # notes of the maker
     blobs: Blobs = field(repr=False, compare=False)
     digest: str = field(repr=False, compare=False)  # sha256 of the manifest
+    base: Base | None = field(default=None, compare=False)
+    own: tuple[BatchRef, ...] = field(default=(), compare=False)  # those that its manifest lists itself
+    first: Base | None = field(default=None, compare=False)  # the release of format 1 under this one, or this one
+    first_files: Files = field(default_factory=lambda: _NO_FILES, repr=False, compare=False)  # of that release
 
     def masklets(self, video_ids: Collection[str] | None = None) -> list[Masklet]:
         """The masklets, `in_order`; None: of all videos. See `iter_masklets` for large releases.
@@ -103,13 +102,82 @@ class Release:
         return found
 
     def iter_masklets(self, video_ids: Collection[str] | None = None) -> Iterator[Masklet]:
-        """The masklets, one file at a time."""
-        for file in self.masklet_files:
-            if video_ids is not None and file.video_id is not None and file.video_id not in video_ids:
-                continue
+        """The masklets, one file at a time. Of a few videos, only the files of these are opened."""
+        for file in self._masklet_files(video_ids):
             for masklet in self.rows(Masklet, file):
                 if video_ids is None or masklet.video_id in video_ids:
                     yield masklet
+
+    def files(self, kind: str, *, skip_damaged: bool = False) -> Iterator[ReleaseFile]:
+        """The files of a kind (see `KINDS`), one batch manifest at a time.
+
+        skip_damaged: skip a batch whose manifest cannot be read; otherwise, it raises ReleaseError or BlobError.
+        """
+        for files in self._by_batch(skip_damaged):
+            yield from files[kind]
+
+    def _by_batch(self, skip_damaged: bool = False) -> Iterator[Files]:
+        yield self.first_files
+        for ref in self.batches:
+            try:
+                files = batch_manifests.load(self.blobs, ref)
+            except (ReleaseError, BlobError):
+                if skip_damaged:
+                    continue
+                raise
+            yield files
+
+    def _masklet_files(self, video_ids: Collection[str] | None) -> Iterator[ReleaseFile]:
+        if video_ids is None or len(video_ids) > _FEW:
+            for file in self.files("masklets"):
+                if video_ids is None or file.video_id is None or file.video_id in video_ids:
+                    yield file
+            return
+        found: dict[str, ReleaseFile] = {}
+        for video_id in video_ids:
+            of_it = self.published_files(video_id) or self._listed_files(video_id)
+            found.update((file.key, file) for file in of_it)
+        yield from found.values()
+
+    def published_files(self, video_id: str) -> list[ReleaseFile]:
+        """The files with masklets of a video, found by the marks of its publishing; none if it has no such marks.
+
+        Opens the manifests of these batches alone.
+        """
+        try:
+            marked = parts.published_in(self.blobs, video_id)
+        except ValueError:  # no video of ours has such an id
+            return []
+        found = [*self._first_by_video.get(video_id, ()), *self._first_by_video.get(None, ())]
+        for ref in self.batches if marked else ():
+            if ref.batch_id in marked:
+                found += _of_video(batch_manifests.load(self.blobs, ref), video_id)
+        return found
+
+    def is_in_first(self, video_id: str) -> bool:
+        """Whether the release of format 1 under this one may have masklets of a video: they may have no marks."""
+        return video_id in self._first_by_video or None in self._first_by_video
+
+    def _listed_files(self, video_id: str) -> list[ReleaseFile]:
+        """The same from the lists alone: a release that was copied without the rest of its store has no marks."""
+        refs = [self.batches[n] for n in self._batches_by_video.get(video_id, ())]
+        return [file for ref in refs for file in _of_video(batch_manifests.load(self.blobs, ref), video_id)]
+
+    @cached_property
+    def _first_by_video(self) -> dict[str | None, list[ReleaseFile]]:
+        found: dict[str | None, list[ReleaseFile]] = {}
+        for file in self.first_files["masklets"]:
+            found.setdefault(file.video_id, []).append(file)
+        return found
+
+    @cached_property
+    def _batches_by_video(self) -> dict[str, list[int]]:
+        """Places in `batches` of every video."""
+        found: dict[str, list[int]] = {}
+        for n, ref in enumerate(self.batches):
+            for video_id in {file.video_id for file in batch_manifests.load(self.blobs, ref)["masklets"]}:
+                found.setdefault(video_id or "", []).append(n)
+        return found
 
     def rows(self, record: type[R], file: ReleaseFile) -> list[R]:
         """The rows of one Parquet file of the release. Raises BlobError, and ReleaseError if it holds no such rows."""
@@ -121,7 +189,7 @@ class Release:
     def masklet_counts(self) -> dict[str, int]:
         """The number of masklets of each video."""
         counts: Counter[str] = Counter()
-        for file in self.masklet_files:
+        for file in self.files("masklets"):
             if file.video_id is not None and file.rows is not None:
                 counts[file.video_id] += file.rows
             else:
@@ -130,7 +198,7 @@ class Release:
 
     def videos(self) -> list[Video]:
         """The videos of the masklets, sorted by id. Raises ReleaseError for an id that could be a path."""
-        needed = {file.video_id for file in self.media_files}
+        needed = {file.video_id for file in self.files("media")}
         found: dict[str, Video] = {}
         for video in self.iter_videos():
             if check_id(video.video_id) in needed and (
@@ -141,18 +209,28 @@ class Release:
 
     def iter_videos(self) -> Iterator[Video]:
         """Every row about a video, unchecked: also of videos without masklets, and several of one video."""
-        for file in self.video_files:
-            yield from self.rows(Video, file)
+        with ThreadPoolExecutor(READERS) as pool:
+            for files in self._by_batch():
+                for rows in pool.map(partial(self.rows, Video), files["videos"]):
+                    yield from rows
 
     def verify(self) -> list[str]:
-        """One line for every file that is missing or differs from the manifest. Reads all bytes of the release."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            problems = pool.map(self._problem, (*self.masklet_files, *self.video_files, *self.media_files))
-            return [problem for problem in problems if problem]
+        """One line for every file that is missing or differs from its manifest. Reads all bytes of the release."""
+        problems = []
+        with ThreadPoolExecutor(READERS) as pool:
+            for ref in (None, *self.batches):
+                try:
+                    files = self.first_files if ref is None else batch_manifests.read(self.blobs, ref)
+                except (ReleaseError, BlobError) as error:
+                    problems.append(str(error))
+                    continue
+                found = pool.map(self._problem, (file for kind in KINDS for file in files[kind]))
+                problems += [problem for problem in found if problem]
+        return problems
 
     def _problem(self, file: ReleaseFile) -> str | None:
         try:
-            size, digest = _measure(self.blobs, file.key)
+            size, digest = batch_manifests.measure(self.blobs, file.key)
         except BlobMissing:
             return f"{file.key}: missing"
         except (BlobError, ValueError) as error:  # ValueError: the key is a path
@@ -165,40 +243,34 @@ class Release:
 
 
 def make(blobs: Blobs, tables: Tables, name: str, *, extra: Mapping[str, str] | None = None) -> Release:
-    """Pin the current snapshots of masklets and videos under a name. An existing name returns its release.
+    """Pin the current snapshot of masklets under a name. An existing name returns its release.
 
-    After an interruption, a second run continues with the snapshots that the first one tagged.
+    Its cost follows what was committed since the last release. After an interruption, a second run continues with the
+    snapshot that the first one tagged.
     Raises ValueError for a malformed name, NothingPublished, and ReleaseError if a file is missing.
     """
     if blobs.exists(_key(_checked(name))):
         return load(blobs, name)
     if tables.snapshot_id("masklets") is None or tables.snapshot_id("videos") is None:
         raise NothingPublished(f"release {name}: the tables of masklets and videos are not both filled")
-    snapshots = {table: tables.tag(table, name) for table in ("masklets", "videos")}
-    counted = tables.scan("masklets", snapshot_id=snapshots["masklets"], columns=_COUNTED)
-    needed = set(counted.column("video_id").to_pylist())
-    videos = [video for video in tables.videos(snapshot_id=snapshots["videos"]) if video.video_id in needed]
-    if absent := needed - {video.video_id for video in videos}:
-        raise ReleaseError(f"release {name}: masklets of unknown videos: {', '.join(sorted(absent)[:3])}")
-    try:
-        release = Release(
-            name=name,
-            masklet_files=_parts(blobs, tables, "masklets", snapshots["masklets"]),
-            video_files=_parts(blobs, tables, "videos", snapshots["videos"]),
-            media_files=_media(blobs, videos),
-            snapshots=snapshots,
-            schemas={
-                "masklets": [[f.name, str(f.type)] for f in arrow.schema(Masklet)],
-                "videos": [[f.name, str(f.type)] for f in arrow.schema(Video)],
-            },
-            counts=_counts(counted),
-            extra=dict(extra or {}),
-            blobs=blobs,
-            digest="",
-        )
-    except BlobMissing as error:
-        raise ReleaseError(f"release {name}: {error}") from error
-    blobs.create(_key(name), _to_json(release))
+    snapshot_id = tables.tag("masklets", name)
+    parent, snapshots = _since(blobs, tables, name, snapshot_id)
+    new, counts = _batches(blobs, tables, parent, snapshots)
+    base, own = _chained(parent, new)
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "counts": counts,
+        "extra": dict(extra or {}),
+        "snapshots": {"masklets": snapshot_id},
+        "schemas": {
+            "masklets": [[f.name, str(f.type)] for f in arrow.schema(Masklet)],
+            "videos": [[f.name, str(f.type)] for f in arrow.schema(Video)],
+        },
+        "base": None if base is None else asdict(base),
+        "batches": [asdict(ref) for ref in own],
+    }
+    blobs.create(_key(name), json.dumps(manifest, separators=(",", ":")).encode())
     return load(blobs, name)  # ours, or the one of a faster process
 
 
@@ -212,30 +284,57 @@ def load(blobs: Blobs, name: str) -> Release:
     except BlobMissing as error:
         known = ", ".join(names(blobs)) or "none"
         raise NoSuchRelease(f"there is no release {name!r}; there are: {known}") from error
+    return _parsed(blobs, name, data)
+
+
+def _parsed(blobs: Blobs, name: str, data: bytes) -> Release:
+    """A release from its manifest, together with its base."""
     try:
         manifest = json.loads(data)
-        if manifest["format"] != FORMAT:
-            raise ReleaseError(f"release {name}: manifest format {manifest['format']}, this version reads {FORMAT}")
-        files = {
-            kind: tuple(ReleaseFile(**file) for file in manifest["files"][kind])
-            for kind in ("masklets", "videos", "media")
-        }
-        for file in (file for of in files.values() for file in of if file.video_id is not None):
-            check_id(file.video_id or "")
-        return Release(
-            name=manifest["name"],
-            masklet_files=files["masklets"],
-            video_files=files["videos"],
-            media_files=files["media"],
+        if manifest["format"] not in (1, FORMAT):
+            raise ReleaseError(
+                f"release {name}: manifest format {manifest['format']}, this version reads 1 and {FORMAT}"
+            )
+        this = Base(name=manifest["name"], sha256=hashlib.sha256(data).hexdigest())
+        release = Release(
+            name=this.name,
+            batches=(),
             snapshots=manifest["snapshots"],
-            schemas=manifest["schemas"],
             counts=manifest["counts"],
             extra=manifest["extra"],
             blobs=blobs,
-            digest=hashlib.sha256(data).hexdigest(),
+            digest=this.sha256,
         )
+        if manifest["format"] == 1:
+            return replace(release, first=this, first_files=batch_manifests.files_of(manifest["files"]))
+        base = None if manifest["base"] is None else Base(**manifest["base"])
+        own = tuple(BatchRef(**ref) for ref in manifest["batches"])
     except (ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"release {name}: its manifest cannot be read ({error})") from error
+    if base is None:
+        return replace(release, batches=own, own=own)
+    under = _base(blobs, name, base)
+    return replace(
+        release,
+        batches=(*under.batches, *own),
+        base=base,
+        own=own,
+        first=under.first,
+        first_files=under.first_files,
+    )
+
+
+def _base(blobs: Blobs, name: str, base: Base) -> Release:
+    try:
+        data = blobs.read(_key(_checked(base.name)))
+    except (BlobMissing, ValueError) as error:
+        raise ReleaseError(f"release {name}: it adds to the release {base.name!r:.120}, which is missing") from error
+    if (found := hashlib.sha256(data).hexdigest()) != base.sha256:
+        raise ReleaseError(
+            f"release {name}: it adds to {base.name}, whose manifest has changed: sha256 {found[:16]}…, not "
+            f"{base.sha256[:16]}…"
+        )
+    return _parsed(blobs, base.name, data)
 
 
 def names(blobs: Blobs) -> list[str]:
@@ -251,96 +350,91 @@ def place(name: str) -> tuple[int, str]:
     return (int(number[0]) if number and number[0].isdecimal() else 0, name)
 
 
-def _to_json(release: Release) -> bytes:
-    def listed(files: tuple[ReleaseFile, ...]) -> list[dict[str, Any]]:
-        return [{k: v for k, v in dataclasses.asdict(file).items() if v is not None} for file in files]
+def _since(blobs: Blobs, tables: Tables, name: str, snapshot_id: int) -> tuple[Release | None, list[TableSnapshot]]:
+    """The last release before this one, and the snapshots since then, the oldest first.
 
-    manifest = {
-        "format": FORMAT,
-        "name": release.name,
-        "counts": release.counts,
-        "extra": release.extra,
-        "snapshots": release.snapshots,
-        "schemas": release.schemas,
-        "files": {
-            "masklets": listed(release.masklet_files),
-            "videos": listed(release.video_files),
-            "media": listed(release.media_files),
-        },
-    }
-    return json.dumps(manifest, indent=1).encode()
+    The tags say which release has which snapshot. A tag whose release was never finished is skipped.
+    """
+    new: list[TableSnapshot] = []
+    for snapshot in tables.history("masklets", snapshot_id):
+        for tag in sorted(snapshot.tags, key=place, reverse=True):
+            if place(tag) < place(name) and blobs.exists(_key(tag)):
+                return load(blobs, tag), new[::-1]
+        new.append(snapshot)
+    return None, new[::-1]
 
 
-def _parts(blobs: Blobs, tables: Tables, table: str, snapshot_id: int) -> tuple[ReleaseFile, ...]:
-    """The data files of a snapshot, with the hashes of their current bytes."""
-    root = f"{blobs.uri}/"
-    found = tables.data_files(table, snapshot_id)
-    for file in found:
-        if not file.uri.startswith(root):
-            raise ReleaseError(f"{file.uri}: a data file of {table} lies outside {blobs.uri}")
+def _batches(
+    blobs: Blobs, tables: Tables, parent: Release | None, snapshots: Iterable[TableSnapshot]
+) -> tuple[tuple[BatchRef, ...], dict[str, Any]]:
+    """The manifests of the batches of these snapshots, and the counts of the parent with them."""
+    counts: Mapping[str, Any] = {} if parent is None else parent.counts
+    groups: dict[str, set[tuple[str, str]]] = {}  # video -> (split, kind) of its masklets that are counted already
 
-    keys = [file.uri.removeprefix(root) for file in found]
-    with ThreadPoolExecutor(_READERS) as pool:
-        measured = list(pool.map(lambda key: _measure(blobs, key), keys))
-    return tuple(
-        ReleaseFile(key=key, sha256=digest, size=size, rows=file.rows, video_id=video_of(key))
-        for file, key, (size, digest) in zip(found, keys, measured, strict=True)
-    )
+    def is_known(video_id: str) -> bool:
+        if video_id not in groups:
+            files = [] if parent is None else parent.published_files(video_id)
+            rows = [row for file in files for row in parent.rows(Masklet, file)] if parent else []
+            groups[video_id] = {(row.split, row.kind) for row in rows if row.video_id == video_id}
+        return bool(groups[video_id])
+
+    refs = []
+    for snapshot in snapshots:
+        ref, rows = batch_manifests.write(blobs, tables, snapshot, is_known)
+        counts = _counts(counts, rows, {v: groups[v] for v in {row.video_id for row in rows} if is_known(v)})
+        for row in rows:
+            groups.setdefault(row.video_id, set()).add((row.split, row.kind))
+        refs.append(ref)
+    return tuple(refs), dict(counts)
 
 
-def _media(blobs: Blobs, videos: Sequence[Video]) -> tuple[ReleaseFile, ...]:
-    """The media files of the videos. The hash of a normalised video comes from its row."""
+def _chained(parent: Release | None, new: tuple[BatchRef, ...]) -> tuple[Base | None, tuple[BatchRef, ...]]:
+    """The base of the next release, and the batches that its own manifest lists."""
+    if parent is None:
+        return None, new
+    this = Base(name=parent.name, sha256=parent.digest)
+    if this == parent.first:  # format 1 lists files, no batches
+        return this, new
+    if len(parent.own) < OWN:
+        return parent.base, (*parent.own, *new)
+    if parent.base == parent.first:  # it lists all batches
+        return this, new
+    return parent.first, (*parent.batches, *new)
 
-    def files(video: Video) -> list[ReleaseFile]:
-        found = [
-            ReleaseFile(
-                key=video.video_key,
-                sha256=video.video_sha256,
-                size=blobs.size(video.video_key),
-                video_id=video.video_id,
-            )
-        ]
-        for key in (video.frames_key, video.truth_key):
-            if key is not None:
-                size, digest = _measure(blobs, key)
-                found.append(ReleaseFile(key=key, sha256=digest, size=size, video_id=video.video_id))
+
+def _of_video(files: Files, video_id: str) -> list[ReleaseFile]:
+    return [file for file in files["masklets"] if file.video_id in (None, video_id)]
+
+
+def _counts(
+    earlier: Mapping[str, Any], rows: Sequence[CountedRow], counted_videos: Mapping[str, set[tuple[str, str]]]
+) -> dict[str, Any]:
+    """The size of a release: videos, masklets and non-empty masks; the same by split and by kind.
+
+    earlier: of the release before, {} for none. counted_videos: (split, kind) of the masklets that these videos had.
+    """
+
+    def of(before: Mapping[str, int], chosen: Sequence[CountedRow], known: set[str]) -> dict[str, int]:
+        new = {
+            "videos": len({row.video_id for row in chosen} - known),
+            "masklets": len(chosen),
+            "masks": sum(row.masks for row in chosen),
+        }
+        return {name: before.get(name, 0) + number for name, number in new.items()}
+
+    def by(before: Mapping[str, Mapping[str, int]], at: int, values: Sequence[str]) -> dict[str, dict[str, int]]:
+        found = dict[str, dict[str, int]]()
+        for value in sorted({*before, *values}):
+            known = {video for video, groups in counted_videos.items() if any(group[at] == value for group in groups)}
+            chosen = [row for row, its in zip(rows, values, strict=True) if its == value]
+            found[value] = of(before.get(value, {}), chosen, known)
         return found
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        return tuple(file for found in pool.map(files, videos) for file in found)
-
-
-def _measure(blobs: Blobs, key: str) -> tuple[int, str]:
-    """Bytes and sha256 of a blob."""
-    with blobs.fetch(key).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), digest
-
-
-def _counts(table: pa.Table) -> dict[str, Any]:
-    """The size of a release: videos, masklets and non-empty masks; the same by split and by kind."""
-    masks = [sum(area > 0 for area in areas) for areas in table.column("area_px").to_pylist()]
-    rows = list(
-        zip(
-            table.column("video_id").to_pylist(),
-            masks,
-            table.column("split").to_pylist(),
-            table.column("kind").to_pylist(),
-            strict=True,
-        )
-    )
-
-    def of(chosen: list[tuple[str, int, str, str]]) -> dict[str, int]:
-        return {
-            "videos": len({row[0] for row in chosen}),
-            "masklets": len(chosen),
-            "masks": sum(row[1] for row in chosen),
-        }
-
-    def by(column: int) -> dict[str, dict[str, int]]:
-        return {value: of([row for row in rows if row[column] == value]) for value in sorted({r[column] for r in rows})}
-
-    return {**of(rows), "by_split": by(2), "by_kind": by(3)}
+    return {
+        **of(earlier, rows, set(counted_videos)),
+        "by_split": by(earlier.get("by_split", {}), 0, [row.split for row in rows]),
+        "by_kind": by(earlier.get("by_kind", {}), 1, [row.kind for row in rows]),
+    }
 
 
 def _checked(name: str) -> str:

@@ -18,8 +18,9 @@ import dataclasses
 import random
 import time
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -32,9 +33,12 @@ from storage.errors import first_line
 from storage.records import Masklet, Operation, Quarantined, Video, in_order
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.expressions import BooleanExpression
+    from pyiceberg.manifest import ManifestEntry
     from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Summary
+
+    from storage.catalog import CompressingCatalog
 
 RECORDS: dict[str, type[arrow.Record]] = {
     "videos": Video,
@@ -47,12 +51,15 @@ BATCH_ID = "engine.batch_id"  # the snapshot property that makes a commit idempo
 _CATALOG = "masklets"
 _NAMESPACE = "engine"
 _OPENINGS = 6
+_IN = 200  # ids of one filter: with more, pyiceberg compares no bounds and opens every file
 _ATTEMPTS = 30
 _PROPERTIES = {
     "commit.retry.num-retries": "0",  # a blind retry could add a batch twice: `commit` retries itself
     "write.metadata.delete-after-commit.enabled": "true",
-    "write.metadata.previous-versions-max": "50",
-    "write.metadata.metrics.column.rle.element": "none",
+    "write.metadata.previous-versions-max": "10",  # each commit lists them again
+    # Bounds cost bytes in every commit: only of the columns by which files are skipped.
+    "write.metadata.metrics.default": "none",
+    **{f"write.metadata.metrics.column.{name}": "full" for name in ("video_id", "batch_id", "source_uri", "stage")},
 }
 
 
@@ -91,10 +98,19 @@ class DataFile:
     size: int  # bytes
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableSnapshot:
+    """A snapshot that added the files of one batch."""
+
+    snapshot_id: int
+    batch_id: str | None  # None: another tool added them
+    tags: tuple[str, ...]
+
+
 class Tables:
     """The four tables of one warehouse. Safe to open in many processes at once."""
 
-    def __init__(self, catalog: SqlCatalog, warehouse_uri: str) -> None:
+    def __init__(self, catalog: CompressingCatalog, warehouse_uri: str) -> None:
         self._catalog = catalog
         self.warehouse_uri = warehouse_uri
 
@@ -106,9 +122,10 @@ class Tables:
         is made. warehouse_uri: an absolute folder or s3://bucket/prefix, for Iceberg's metadata.
         Raises TablesError if the catalog cannot be reached, WarehouseUnreachable if the warehouse cannot.
         """
-        from pyiceberg.catalog.sql import SqlCatalog
         from sqlalchemy.engine import make_url
         from sqlalchemy.exc import SQLAlchemyError
+
+        from storage.catalog import CompressingCatalog
 
         url = make_url(catalog_uri)
         if url.get_backend_name() == "sqlite" and url.database:
@@ -122,7 +139,7 @@ class Tables:
         }
         for attempt in range(_OPENINGS):
             try:
-                tables = cls(SqlCatalog(_CATALOG, **properties), properties["warehouse"])
+                tables = cls(CompressingCatalog(_CATALOG, **properties), properties["warehouse"])
                 tables._create()
                 return tables
             except SQLAlchemyError as error:  # another process may be making the catalog's tables at this moment
@@ -137,6 +154,10 @@ class Tables:
     def close(self) -> None:
         """Close the connections to the catalog."""
         self._catalog.close()
+
+    def forget(self) -> None:
+        """Empty the cache of metadata, as in a new process."""
+        self._catalog.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -195,15 +216,28 @@ class Tables:
         """The published masklets, `in_order`."""
         return in_order(arrow.from_arrow(Masklet, self.scan("masklets", snapshot_id=snapshot_id, where=where)))
 
-    def batches_of(self, masklet_ids: Collection[str], *, but: str) -> dict[str, str]:
-        """The batch of each of these masklets that is published, without those of batch `but`. Reads two columns."""
+    def videos_by_id(self, video_ids: Sequence[str]) -> list[Video]:
+        """The rows of these videos, each once, sorted by id. Opens the files of these videos, not of all."""
+        from pyiceberg.expressions import In
+
+        found: list[Video] = []
+        for few in _chunks(video_ids):
+            found += arrow.from_arrow(Video, self.scan("videos", where=In(term="video_id", literals=set(few))))
+        return unique_videos(found)
+
+    def published_masklets(self, video_ids: Sequence[str], *, but: str) -> dict[str, str]:
+        """The masklets of these videos that are published, with their batch; without those of batch `but`.
+
+        Reads two columns of the files of these videos.
+        """
         from pyiceberg.expressions import And, In, NotEqualTo
 
-        if not masklet_ids:
-            return {}
-        where = And(In(term="masklet_id", literals=set(masklet_ids)), NotEqualTo(term="batch_id", value=but))
-        rows = self.scan("masklets", where=where, columns=["masklet_id", "batch_id"])
-        return dict(zip(rows["masklet_id"].to_pylist(), rows["batch_id"].to_pylist(), strict=True))
+        found: dict[str, str] = {}
+        for few in _chunks(video_ids):
+            where = And(In(term="video_id", literals=set(few)), NotEqualTo(term="batch_id", value=but))
+            rows = self.scan("masklets", where=where, columns=["masklet_id", "batch_id"])
+            found |= zip(rows["masklet_id"].to_pylist(), rows["batch_id"].to_pylist(), strict=True)
+        return found
 
     def operations(self, *, where: str | None = None) -> list[Operation]:
         """The acts of the annotators, sorted by ticket and in order."""
@@ -226,18 +260,46 @@ class Tables:
         summary = snapshot.summary if snapshot else None
         return int(summary.get("total-records") or 0) if summary else 0
 
-    def data_files(self, table_name: str, snapshot_id: int) -> list[DataFile]:
-        """The Parquet files of a snapshot, sorted by address."""
+    def added_files(self, table_name: str, snapshot_id: int) -> list[DataFile]:
+        """The Parquet files that one snapshot added, sorted by address. Opens the manifests of this snapshot alone."""
         table = self._load(table_name)
-        files = []
+        snapshot = table.snapshot_by_id(snapshot_id)
+        if snapshot is None:
+            raise ValueError(f"{table_name} has no snapshot {snapshot_id}")
         with _damage(table_name):
-            tasks = list(table.scan(snapshot_id=snapshot_id).plan_files())
-        for task in tasks:
-            if task.delete_files:
-                raise TablesError(f"{task.file.file_path}: rows were deleted by another tool; rewrite the table first")
-            file = task.file
-            files.append(DataFile(uri=file.file_path, rows=file.record_count, size=file.file_size_in_bytes))
-        return sorted(files, key=lambda file: file.uri)
+            own = [m for m in snapshot.manifests(table.io) if m.added_snapshot_id == snapshot_id]
+            entries = [e for manifest in own for e in manifest.fetch_manifest_entry(table.io) if _was_added(e)]
+        files = [e.data_file for e in entries if e.snapshot_id == snapshot_id]
+        found = [DataFile(uri=f.file_path, rows=f.record_count, size=f.file_size_in_bytes) for f in files]
+        return sorted(found, key=lambda file: file.uri)
+
+    def history(self, table_name: str, snapshot_id: int) -> Iterator[TableSnapshot]:
+        """A snapshot and those before it, the newest first.
+
+        Raises TablesError where one was expired, or where another tool changed rows.
+        """
+        from pyiceberg.table.refs import SnapshotRefType
+        from pyiceberg.table.snapshots import Operation as Kind
+
+        metadata = self._load(table_name).metadata
+        by_id = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
+        tags: dict[int, list[str]] = {}
+        for name, ref in metadata.refs.items():
+            if ref.snapshot_ref_type == SnapshotRefType.TAG:
+                tags.setdefault(ref.snapshot_id, []).append(name)
+        at: int | None = snapshot_id
+        while at is not None:
+            snapshot = by_id.get(at)
+            summary = snapshot.summary if snapshot is not None else None
+            if snapshot is None or (snapshot.parent_snapshot_id is None and _has_earlier_files(summary)):
+                raise TablesError(f"table {table_name}: a snapshot before {at} was expired: what it added is unknown")
+            if summary is not None and summary.operation != Kind.APPEND:
+                raise TablesError(
+                    f"table {table_name}: snapshot {at} was made by another tool, which changed or deleted rows"
+                )
+            batch_id = summary.get(BATCH_ID) if summary is not None else None
+            yield TableSnapshot(snapshot_id=at, batch_id=batch_id, tags=tuple(tags.get(at, ())))
+            at = snapshot.parent_snapshot_id
 
     # Committing
 
@@ -350,16 +412,20 @@ class Tables:
                 self._widen(table, name, record)
 
     def _widen(self, table: Table, name: str, record: type[arrow.Record]) -> None:
-        """Add columns for the fields that a record gained since its table was made."""
+        """Add columns for the fields that a record gained since its table was made, and set our properties."""
         from pyiceberg.exceptions import CommitFailedException
 
         for attempt in range(_ATTEMPTS):
             known = set(table.schema().column_names)
-            if all(field.name in known for field in arrow.schema(record)):
+            wider = any(field.name not in known for field in arrow.schema(record))
+            if not wider and _PROPERTIES.items() <= table.properties.items():
                 return
             try:
-                with table.update_schema() as update:
-                    update.union_by_name(arrow.schema(record))
+                with table.transaction() as change:
+                    if wider:
+                        with change.update_schema() as update:
+                            update.union_by_name(arrow.schema(record))
+                    change.set_properties(_PROPERTIES)
                 return
             except CommitFailedException:
                 _pause(attempt)
@@ -375,7 +441,16 @@ def _damage(table_name: str) -> Iterator[None]:
     try:
         yield
     # SystemError: what pyiceberg's compiled Avro reader raises for a negative length
-    except (ValidationError, EOFError, zlib.error, TypeError, ValueError, FileNotFoundError, SystemError) as error:
+    except (
+        ValidationError,
+        EOFError,
+        BadGzipFile,
+        zlib.error,
+        TypeError,
+        ValueError,
+        FileNotFoundError,
+        SystemError,
+    ) as error:
         detail = f"{type(error).__name__}: {first_line(error)}"
         raise TablesError(f"table {table_name}: its Iceberg metadata is damaged or missing ({detail})") from error
     except OSError as error:
@@ -389,6 +464,21 @@ def unique_videos(rows: Sequence[Video]) -> list[Video]:
 
 def _by_video(row: Video) -> tuple[str, str]:
     return row.video_id, row.batch_id
+
+
+def _has_earlier_files(summary: Summary | None) -> bool:
+    """Whether a snapshot holds files that it did not add. pyiceberg forgets the parent of a snapshot if it expires."""
+    return summary is not None and summary.get("total-data-files") != summary.get("added-data-files")
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[at : at + _IN] for at in range(0, len(ids), _IN))
+
+
+def _was_added(entry: ManifestEntry) -> bool:
+    from pyiceberg.manifest import ManifestEntryStatus
+
+    return bool(entry.status == ManifestEntryStatus.ADDED)
 
 
 def _commit_of(table: Table, batch_id: str) -> Commit | None:

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from storage.arrow import R
+from storage.batch_manifests import ReleaseError, ReleaseFile, check_id
 from storage.blobs.base import BlobError
 from storage.records import Masklet, Video
-from storage.releases import Release, ReleaseError, ReleaseFile, check_id
+from storage.releases import Release
 from storage.wording import counted
 from validation import masklet_checks
 
@@ -27,12 +28,15 @@ class ReleaseReport:
 
 
 def check(release: Release) -> ReleaseReport:
-    """Checks a release, one file of masklets at a time. A file that cannot be read is a problem, not an error."""
+    """Checks a release, one file of masklets at a time.
+
+    A file or a batch manifest that cannot be read is a problem, not an error.
+    """
     problems = release.verify()
     videos, strange = _videos(release, problems)
     problems += [f"videos: {problem}" for problem in strange]
     ids: Counter[str] = Counter()
-    for row in _rows(release, Masklet, release.masklet_files, problems):
+    for row in _rows(release, Masklet, release.files("masklets", skip_damaged=True), problems):
         ids[row.masklet_id] += 1
         found = masklet_checks.problems(row, videos.get(row.video_id))
         problems += [f"{row.masklet_id}: {problem.check}: {problem.detail}" for problem in found]
@@ -56,9 +60,9 @@ def _rows(release: Release, record: type[R], files: Iterable[ReleaseFile], probl
 
 def _videos(release: Release, problems: list[str]) -> tuple[dict[str, Video], list[str]]:
     """The videos that the release has files of, by id; and a line about each id that could be a path."""
-    needed = {file.video_id for file in release.media_files}
+    needed = {file.video_id for file in release.files("media", skip_damaged=True)}
     videos, strange = dict[str, Video](), dict[str, str]()
-    for video in _rows(release, Video, release.video_files, problems):
+    for video in _rows(release, Video, release.files("videos", skip_damaged=True), problems):
         try:
             if check_id(video.video_id) in needed:
                 videos.setdefault(video.video_id, video)

@@ -1,4 +1,4 @@
-"""Commands about datasets: validate, export, import-sav."""
+"""Commands about datasets: validate, export, import-sav, tidy."""
 
 from __future__ import annotations
 
@@ -122,3 +122,17 @@ def import_sav(
         console.out.print(f"{counted(report.quarantined, 'video')} quarantined; see masklets quarantine")
     if report.skipped:
         console.out.print(f"{counted(report.skipped, 'video')} skipped: already ingested, waiting for auto-masklets")
+
+
+def tidy(as_json: Json = False) -> None:
+    """Remove what killed processes left in the store and in the cache. Can run at any time, beside everything else."""
+    from engine.services import connect
+    from storage.blobs import cleaning
+
+    with connect() as s:
+        removed = s.blobs.tidy()
+        freed = cleaning.trim(s.home / "cache", round(s.settings.storage.cache_gib * 2**30))
+    if as_json:
+        console.print_json({"removed": removed, "freed_bytes": freed})
+        return
+    console.out.print(f"{counted(removed, 'partial file')} removed; {freed / 2**20:.1f} MiB of the cache freed")

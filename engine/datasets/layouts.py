@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -64,9 +64,10 @@ def _opened(folder: Path) -> Dataset:
     )
 
 
-def of_release(release: Release) -> Dataset:
-    """The videos of a release. The name of an object is its masklet id."""
-    entries = (Entry(v.video_id, v.split, partial(_of_release, release, v)) for v in release.videos())
+def of_release(release: Release, videos: Iterable[Video] | None = None) -> Dataset:
+    """The videos of a release; None: all. The name of an object is its masklet id."""
+    chosen = release.videos() if videos is None else videos
+    entries = (Entry(v.video_id, v.split, partial(_of_release, release, v)) for v in chosen)
     return Dataset(release.name, "release", tuple(entries))
 
 

@@ -86,11 +86,14 @@ def start(s: Services, release: str, budget: Budget = Budget()) -> str:  # noqa:
 
 
 def _check_release(release: Release) -> None:
-    """Checks that the release can train and measure a round. Raises NothingToTrainOn, NothingHeldOut."""
-    data = layouts.of_release(release).only("train")
-    first = next((of for of in clip_sampler.index(data) if of.runs(FRAMES)), None)
-    ClipSampler(data, [first] if first else [], FRAMES)  # raises NothingToTrainOn
-    if not any(_scorable(m) for v in release.videos() if v.split == "val" for m in release.masklets([v.video_id])):
+    """Checks that the release can train and measure a round. Raises NothingToTrainOn, NothingHeldOut.
+
+    Reads the videos one after the other until it has found one of each kind, in whichever batch.
+    """
+    one_by_one = (layouts.of_release(release, [v]) for v in release.iter_videos() if v.split == "train")
+    if not any(of.runs(FRAMES) for data in one_by_one for of in clip_sampler.index(data)):
+        ClipSampler(layouts.of_release(release).only("train"), [], FRAMES)  # raises NothingToTrainOn
+    if not any(_scorable(m) for v in release.iter_videos() if v.split == "val" for m in release.masklets([v.video_id])):
         raise NothingHeldOut(
             f"release {release.name} shows no object in a held-out video: a round could not be measured"
         )

@@ -7,6 +7,7 @@
                       truth.json    ground truth, where the source has it
                       imported      empty: an import has admitted it, so no model proposes for it
                       committed     its batch, which has it for ever
+                      published/    the batches that publish masklets of it (`storage/parts.py`)
     uncommitted/videos/<video_id>             empty: made before the record, deleted when its batch is marked
     uncommitted/batches/<batch_id>.json       the videos of a batch and their splits, until it is marked
 

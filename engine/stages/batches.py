@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from storage import parts
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
+from storage.tables import unique_videos
 
 if TYPE_CHECKING:
     from engine.services import Services
@@ -59,9 +61,12 @@ def video_ids(blobs: Blobs, batch_id: str) -> list[str]:
 
 
 def videos(s: Services, batch_id: str) -> list[Video]:
-    """The rows of the batch's videos. Raises UnknownBatch."""
+    """The rows of the batch's videos, sorted by id. Raises UnknownBatch, PartDamaged.
+
+    Reads the batch's parts: to find its rows in the table, Iceberg opens a manifest for each batch.
+    """
     wanted = set(video_ids(s.blobs, batch_id))
-    return [video for video in s.tables.videos(where=f"batch_id == '{batch_id}'") if video.video_id in wanted]
+    return unique_videos([row for row in parts.rows(s.blobs, "videos", batch_id) if row.video_id in wanted])
 
 
 def is_import(blobs: Blobs, batch_id: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from validation import gate
 if TYPE_CHECKING:
     from validation.masklet_checks import Problem
 
+_READERS = 8
 MAX_QUARANTINED_SHARE = 0.5  # above this share a batch of the model and its annotators is broken itself
 
 
@@ -65,7 +67,8 @@ def _publish(s: Services, batch_id: str) -> str:
     problems = [masklet_checks.problems(row, by_id.get(row.video_id)) for row in rows]
     failing = {n for n, found in enumerate(problems) if found}
     valid = {n: row.masklet_id for n, row in enumerate(rows) if n not in failing}
-    repeats = masklet_checks.repeats(valid, s.tables.batches_of(set(valid.values()), but=batch_id))
+    known = releases.names(s.blobs)
+    repeats = masklet_checks.repeats(valid, _published_before(s, batch_id, {rows[n].video_id for n in valid}, known))
     for n, repeat in repeats.items():
         problems[n].append(repeat)
     refused = [
@@ -90,7 +93,7 @@ def _publish(s: Services, batch_id: str) -> str:
     parts.commit_batch(s.blobs, s.tables, "operations", batch_id)
     kept = _places(rows, problems)
     parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row, n: (row.video_id, n) in kept)
-    name = _release(s, batch_id)
+    name = _release(s, batch_id, known)
     facts = {
         "release": name,
         "masklets": len(good),
@@ -105,6 +108,24 @@ def _publish(s: Services, batch_id: str) -> str:
     return name
 
 
+def _published_before(s: Services, batch_id: str, video_ids: Collection[str], known: Sequence[str]) -> dict[str, str]:
+    """The masklets of these videos that other batches have published, with their batch.
+
+    The id of a masklet contains that of its video, so nothing else is searched. A video has one batch; only batches of
+    earlier versions shared videos, so the table is rarely asked. known: the names of all releases.
+    """
+    earlier = releases.load(s.blobs, known[-1]) if known else None
+
+    def is_shared(video_id: str) -> bool:
+        others = parts.published_in(s.blobs, video_id) - {batch_id}
+        return bool(others) or (earlier is not None and earlier.is_in_first(video_id))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        videos = sorted(video_ids)
+        shared = [video_id for video_id, found in zip(videos, pool.map(is_shared, videos), strict=True) if found]
+    return s.tables.published_masklets(shared, but=batch_id)
+
+
 def _places(rows: Sequence[Masklet], problems: Sequence[Collection[Problem]]) -> set[tuple[str, int]]:
     """Where the rows without a problem are: video, and number in the part of that video."""
     found, seen = set[tuple[str, int]](), Counter[str]()
@@ -115,9 +136,8 @@ def _places(rows: Sequence[Masklet], problems: Sequence[Collection[Problem]]) ->
     return found
 
 
-def _release(s: Services, batch_id: str) -> str:
-    """Tags the tables and writes the manifest. The name holds a number and the batch, so a rerun finds its release."""
-    known = releases.names(s.blobs)
+def _release(s: Services, batch_id: str, known: Sequence[str]) -> str:
+    """Tags the table and writes the manifest. The name holds a number and the batch, so a rerun finds its release."""
     mine = next((name for name in known if name.endswith(batch_id)), None)
     name = mine or f"release-{len(known) + 1:04d}-{batch_id}"
     try:

@@ -54,6 +54,8 @@ class BlobUnreachable(BlobError):
 class Blobs(Protocol):
     """Named bytes below one root. Every method raises ValueError for a malformed key, BlobError for the store."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def uri(self) -> str:
         """The address of the root: an absolute path or s3://bucket/prefix, without a slash at the end."""
@@ -95,6 +97,9 @@ class Blobs(Protocol):
 
         Raises BlobMissing and BlobDenied when the block begins.
         """
+
+    def tidy(self) -> int:
+        """Remove what killed writers left behind more than a day ago: never a blob. Returns the number."""
 
     def uri_of(self, key: str) -> str:
         """The address of the blob, for tools that read it directly."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from storage.blobs.base import PARTIAL, BlobDenied, BlobError, BlobMissing, Closed, Data, check_key
+from storage.blobs.cleaning import remove_partial
 
 
 class LocalBlobs:
@@ -107,6 +108,11 @@ class LocalBlobs:
         with _translated(self.uri_of(key)), self._path(key).open("rb"):
             pass  # raises here if it is missing or denied
         yield self._path(key)
+
+    def tidy(self) -> int:
+        """Remove the partial files of killed writers."""
+        with _translated(self.uri):
+            return remove_partial(self.root)
 
     def uri_of(self, key: str) -> str:
         return str(self._path(key))

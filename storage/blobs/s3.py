@@ -1,6 +1,7 @@
 """The store in a bucket: every blob is an object. Keeps a local cache of the objects that were fetched.
 
-The cache is a folder of files named by address, ETag and size, so a changed object is downloaded again.
+The cache is a folder of files named by address, ETag and size, so a changed object is downloaded again. Above its
+limit, the files that were unused for longest are evicted.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 from storage.blobs.base import PARTIAL, BlobDenied, BlobError, BlobMissing, BlobUnreachable, Closed, Data, check_key
+from storage.blobs.cleaning import FOLDER, LEFT_S, remove_partial, trim
 from storage.errors import first_line
 
 
@@ -26,11 +29,16 @@ class S3Blobs:
     Credentials and region come from the environment, as for every S3 tool.
     """
 
-    def __init__(self, bucket: str, prefix: str, *, endpoint_url: str | None = None, cache: Path) -> None:
+    def __init__(
+        self, bucket: str, prefix: str, *, endpoint_url: str | None = None, cache: Path, cache_limit: int | None = None
+    ) -> None:
+        """cache_limit: bytes that the cached files may take; None: any number."""
         self.bucket = bucket
         self.prefix = f"{check_key(prefix)}/" if prefix else ""
         self.endpoint_url = endpoint_url
         self.cache = cache
+        self.cache_limit = cache_limit
+        self._unchecked = 0  # bytes that were downloaded since the cache was last compared with its limit
         self._connected: S3Client | None = None
         self._pid = 0
 
@@ -120,6 +128,7 @@ class S3Blobs:
             named = f"{self.endpoint_url}\n{self.uri_of(key)}\n{head['ETag']}\n{head['ContentLength']}"
             path = self.cache / (hashlib.sha256(named.encode()).hexdigest() + PurePosixPath(key).suffix)
             if path.is_file() and path.stat().st_size == head["ContentLength"]:  # a power cut may have shortened it
+                os.utime(path)  # the file that was unused for longest is evicted first
                 return path
             self.cache.mkdir(parents=True, exist_ok=True)
             partial = self.cache / f"{PARTIAL}{uuid.uuid4().hex}"
@@ -128,16 +137,35 @@ class S3Blobs:
                 os.replace(partial, path)
             finally:
                 partial.unlink(missing_ok=True)
+        self._unchecked += head["ContentLength"]
+        if self.cache_limit is not None and self._unchecked > self.cache_limit * _SLACK:
+            self._unchecked = 0
+            trim(self.cache, self.cache_limit)
         return path
 
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:
         self.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
+        with tempfile.TemporaryDirectory(dir=self.cache, prefix=FOLDER) as folder:
             path = Path(folder) / PurePosixPath(key).name[-60:]  # a key may be longer than a file name
             with self._errors(key):
                 self._client().download_file(self.bucket, self._key(key), str(path))
             yield path
+
+    def tidy(self) -> int:
+        """Remove what killed processes left: uploads that nobody completes, and partial files in the cache."""
+        removed = 0
+        oldest = datetime.now(UTC) - timedelta(seconds=LEFT_S)
+        with self._errors(""):
+            pages = self._client().get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
+                for upload in page.get("Uploads", []):
+                    if upload["Initiated"] < oldest:
+                        self._client().abort_multipart_upload(
+                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        removed += 1
+        return removed + remove_partial(self.cache)
 
     def uri_of(self, key: str) -> str:
         return f"s3://{self.bucket}/{self._key(key)}"
@@ -195,6 +223,7 @@ class S3Blobs:
 
 
 _CONFLICTS = 20
+_SLACK = 0.05  # share of the limit that may be downloaded before the cache is looked at again
 _READS = 3  # attempts to read a body
 
 

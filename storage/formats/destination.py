@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.batch_manifests import ReleaseError, check_id
 from storage.records import Video
-from storage.releases import Release, ReleaseError, check_id
+from storage.releases import Release
 from storage.whole_files import complete
 
 MARK = ".masklets-export.json"  # says which release is in the folder, and in which format

@@ -175,7 +175,7 @@ def test_a_batch_is_committed_once(disk, tables, masklet):
 def test_the_data_files_of_the_table_are_the_parts(disk, tables, masklet):
     marker = parts.write_part(disk, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
     report = parts.commit_batch(disk, tables, "masklets", "b1")
-    assert [f.uri for f in tables.data_files("masklets", report.snapshot_id)] == [disk.uri_of(marker.key)]
+    assert [f.uri for f in tables.added_files("masklets", report.snapshot_id)] == [disk.uri_of(marker.key)]
 
 
 def test_rows_that_are_not_kept_stay_in_the_part_but_not_in_the_table(disk, tables, masklet):

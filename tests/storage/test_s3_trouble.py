@@ -91,8 +91,10 @@ def test_trouble_while_a_table_is_read(blobs, tmp_path, trouble, masklet, kind, 
     parts.write_part(blobs, kind="masklets", batch_id="b1", video_id="v1", rows=[masklet()])
     with opened(blobs, tmp_path) as tables:
         parts.commit_batch(blobs, tables, "masklets", "b1")
+        tables.forget()
         trouble.begin(suffix, kind, 1)
         assert [row.masklet_id for row in tables.masklets()] == ["m1"] and trouble.hit == 1
+        tables.forget()
         trouble.begin(suffix, kind, FOREVER)
         assert one_line(WarehouseUnreachable, tables.masklets).startswith("table masklets: its files cannot be read")
         trouble.begin(suffix, kind, 0)

@@ -265,6 +265,7 @@ def test_a_warehouse_that_does_not_answer_is_an_error_in_one_line(tmp_path, monk
         raise OSError("When reading: AWS Error NETWORK_CONNECTION\ncurlCode: 7")
 
     with Tables.open(f"sqlite:///{tmp_path}/catalog.db", f"{tmp_path}/warehouse") as tables:
+        tables.forget()
         with monkeypatch.context() as patch:
             patch.setattr(PyArrowFile, "open", gone)
             with pytest.raises(WarehouseUnreachable, match="table videos: its files cannot be read") as caught:

@@ -30,7 +30,7 @@ def checked(tmp_path):
             return {"key": key, "sha256": hashlib.sha256(files[key]).hexdigest(), "size": len(files[key]), **more}
 
         manifest = {
-            "format": releases.FORMAT,
+            "format": 1,
             "name": "release-0001",
             "files": {
                 "masklets": [listed("masklets.parquet")],

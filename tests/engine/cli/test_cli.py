@@ -195,6 +195,18 @@ def test_people_are_managed_and_audited_from_the_command_line(monkeypatch, capsy
     assert "set person" in said("audit")
 
 
+def test_tidy_removes_what_a_killed_writer_left_and_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MASKLETS_HOME", str(tmp_path))
+    left = tmp_path / "store" / "videos" / ".part-0"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    os.utime(left, (1, 1))
+    assert command(monkeypatch, "tidy", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": 1, "freed_bytes": 0} and not left.exists()
+    assert command(monkeypatch, "tidy") == 0
+    assert capsys.readouterr().out.startswith("0 partial files removed")
+
+
 def test_ctrl_c_and_sigterm_stop_a_command_with_one_line(monkeypatch, capsys, tmp_path):
     def stopped(*_):
         raise KeyboardInterrupt

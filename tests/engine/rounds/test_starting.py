@@ -1,13 +1,18 @@
 """Which release is due for a round, and which release cannot start one."""
 
+from collections import Counter
+
 import pytest
 
+from benchmarks import scale
 from engine import loop
 from engine.datasets.clip_sampler import NothingToTrainOn
 from engine.protocols.truth import NothingHeldOut
 from engine.rounds import record, retraining, starting
 from engine.services import connect
 from engine.stages import ingest
+from storage import batch_manifests, parts, releases
+from storage.blobs.folder import LocalBlobs
 from storage.releases import NoSuchRelease
 from tests.engine.true_releases import measured, only_on, release_of
 
@@ -66,6 +71,25 @@ def test_an_object_that_one_frame_in_the_middle_shows_can_be_measured(s):
     ingest.admit(s)
     release_of(s, "middle", lambda row: row if row.split == "train" else only_on(2)(row))
     assert starting.start(s, "middle") in record.ids(s)
+
+
+def test_a_release_is_checked_without_reading_all_of_its_videos(s, monkeypatch):
+    read, real, reads = Counter(), LocalBlobs.read, []
+    for number in range(8):
+        batch_id, _ = scale.collect(s, number, 4)
+        parts.commit_batch(s.blobs, s.tables, "masklets", batch_id)
+    for name in ("few", "many"):
+        release = releases.make(s.blobs, s.tables, name)
+        batch_manifests.forget()
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalBlobs, "read", lambda self, key, *more: (read.update([key]), real(self, key, *more))[1])
+            starting._check_release(release)
+        reads.append(len(read))
+        read.clear()
+        for number in range(8, 12):
+            batch_id, _ = scale.collect(s, number, 4)
+            parts.commit_batch(s.blobs, s.tables, "masklets", batch_id)
+    assert 0 < reads[0] == reads[1] < 2 * 8 * 4
 
 
 @pytest.mark.parametrize(("checkpoint", "general"), [("micro", "micro"), ("facebook/sam2.1-hiera-tiny", None)])

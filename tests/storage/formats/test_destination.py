@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from storage import arrow, releases, video
+from storage.batch_manifests import ReleaseError
 from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, destination, sav
 from storage.formats.destination import WrongFolder
 from storage.records import Masklet, Video
-from storage.releases import Release, ReleaseError
+from storage.releases import Release
 from tests.storage.rows import make_masklet, make_video
 
 
@@ -67,7 +68,7 @@ def made_by_a_stranger(root: Path, video_id: str, split: str = "train", in_manif
         "videos": [listed("videos.parquet")],
         "media": [listed(row.video_key, video_id)],
     }
-    manifest = {"format": releases.FORMAT, "name": "release-0001", "files": files}
+    manifest = {"format": 1, "name": "release-0001", "files": files}
     manifest |= {key: {} for key in ("counts", "extra", "snapshots", "schemas")}
     blobs.create("releases/release-0001/manifest.json", json.dumps(manifest).encode())
     return blobs

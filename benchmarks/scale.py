@@ -1,0 +1,302 @@
+"""What one more batch costs when much is there already: time and bytes of a publish, and the read of one video.
+
+    python -m benchmarks.scale [--quick] [--json]
+
+Publishes 500 batches of 100 videos, 5 masklets each, one after the other into one store, as `masklets` does: checks of
+masklets, commit, tag and release. The videos are a few bytes and their parts are made here; only `publish_batch` is
+measured. The checks of whole tables are left out: they look at one batch and take seconds, which would hide a growth.
+
+    publish_ratio              seconds of the last batches over those of the tenth and the next in a second store, which
+                               has nine: published in turn, so that a busy machine slows both. Sums of 5
+    publish_ratio_s3           the same with a store on a moto server, 40 batches of 20 videos
+    manifest_bytes_per_video   new bytes of the last publish, over its videos: the manifests of release and batch, and
+                               the marks. No part is among them, because no row is refused
+    catalog_bytes_per_video    new bytes of Iceberg's metadata by the same publish: of each table a list of all
+                               snapshots and a list of all batches
+    one_video_read_ms_ratio    opening a release by its name and reading one video's masklets: a release of 10,000
+                               videos over one of 100, the shortest of 15 times each
+
+`--quick` has 60 batches of 20 videos, 16 of 3 on S3, and compares the reads of 1,200 videos and of 20: under a minute,
+but its figures do not stand for the large store. `--only` measures one store. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from engine.services import Services, connect
+from engine.settings import Settings, StorageSettings
+from engine.stages import batches, publish
+from engine.stages.batches import BatchStage
+from storage import batch_manifests, parts, releases, rle
+from storage.records import STRIDE, Masklet, Operation, Video, content_id
+from validation import table_checks
+
+MASKLETS, FRAMES, H, W = 5, 6, 48, 64
+TENTH = 10
+LAST = 5  # batches that are timed
+READS = 15
+WRITERS = 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is published."""
+
+    batches: int
+    videos: int  # of a batch
+    s3_batches: int
+    s3_videos: int
+    large: int  # batches of the large release whose read is measured; the small one has the first batch alone
+
+
+FULL = Size(batches=500, videos=100, s3_batches=40, s3_videos=20, large=100)
+QUICK = Size(batches=60, videos=20, s3_batches=16, s3_videos=3, large=60)
+
+
+def ids_of(number: int, videos: int) -> list[str]:
+    """The ids of the videos of a batch."""
+    return [content_id("scale", str(number), str(n)) for n in range(videos)]
+
+
+def masklets_of(video_id: str, batch_id: str, split: str) -> list[Masklet]:
+    """Blocks that move, one for each masklet."""
+    rows = []
+    for n in range(MASKLETS):
+        masks = np.zeros((FRAMES, H, W), bool)
+        for t in range(FRAMES):
+            masks[t, 4 * n + t : 4 * n + t + 9, 3 * t : 3 * t + 8 + n] = True
+        rows.append(
+            Masklet(
+                masklet_id=content_id(video_id, str(n), length=20),
+                video_id=video_id,
+                batch_id=batch_id,
+                height=H,
+                width=W,
+                frame_idx=tuple(range(0, STRIDE * FRAMES, STRIDE)),
+                rle=tuple(rle.encode(mask) for mask in masks),
+                area_px=tuple(int(mask.sum()) for mask in masks),
+                score=(0.9,) * FRAMES,
+                object_score=(5.0,) * FRAMES,
+                stability=(0.95,) * FRAMES,
+                kind="auto",
+                phase="auto",
+                round=0,
+                checkpoint="micro",
+                prompt="{}",
+                verdict="accept",
+                verified_by="vera",
+                split=split,
+            )
+        )
+    return rows
+
+
+def video_of(video_id: str, batch_id: str) -> Video:
+    """A video of a few bytes."""
+    return Video(
+        video_id=video_id,
+        source_uri=f"/in/{batch_id}/{video_id}.mp4",
+        source_sha256="0" * 64,
+        video_key=f"videos/{video_id}/video.mp4",
+        video_sha256=hashlib.sha256(video_id.encode()).hexdigest(),
+        frames_key=f"videos/{video_id}/frames.json",
+        height=H,
+        width=W,
+        frame_count=STRIDE * FRAMES,
+        duration_s=1.0,
+        source_fps=24.0,
+        variable_rate=False,
+        rotation=0,
+        split="val" if int(video_id, 16) % 5 == 0 else "train",
+        batch_id=batch_id,
+    )
+
+
+def verdict_on(row: Masklet) -> Operation:
+    """What the person did who accepted a masklet."""
+    return Operation(
+        operation_id=content_id(row.masklet_id, "act"),
+        ticket_id=content_id(row.masklet_id, "ticket"),
+        batch_id=row.batch_id,
+        video_id=row.video_id,
+        masklet_id=row.masklet_id,
+        person="vera",
+        kind="verdict",
+        frame_idx=None,
+        payload="{}",
+        created_at="2026-01-01T00:00:00Z",
+    )
+
+
+def store(s: Services, batch_id: str, videos: Sequence[Video], masklets: Mapping[str, Sequence[Masklet]]) -> None:
+    """A collected batch, as ingest, people and `collect` would have left it. masklets: by video."""
+
+    def admit(video: Video) -> None:
+        s.blobs.create(video.video_key, video.video_id.encode())
+        s.blobs.create(video.frames_key, b"[0.0]")
+        rows = masklets[video.video_id]
+        acts = [verdict_on(row) for row in rows]
+        for kind, found in (("videos", [video]), ("masklets", rows), ("operations", acts)):
+            parts.write_part(s.blobs, kind=kind, batch_id=batch_id, video_id=video.video_id, rows=found)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(admit, videos))
+    parts.commit_batch(s.blobs, s.tables, "videos", batch_id)
+    batches.mark(s.blobs, batch_id, BatchStage.INGESTED, {"videos": [video.video_id for video in videos]})
+    batches.mark(s.blobs, batch_id, BatchStage.COLLECTED, {})
+
+
+def collect(s: Services, number: int, videos: int) -> tuple[str, list[str]]:
+    """Stores the batch of this number. Returns its id and those of its videos."""
+    ids = ids_of(number, videos)
+    batch_id = content_id("batch", *ids)
+    rows = [video_of(video_id, batch_id) for video_id in ids]
+    store(s, batch_id, rows, {row.video_id: masklets_of(row.video_id, batch_id, row.split) for row in rows})
+    return batch_id, ids
+
+
+def written(s: Services, before: dict[str, str]) -> dict[str, int]:
+    """Bytes of each blob that is new, or was changed, since this listing."""
+    now = dict(s.blobs.entries())
+    return {key: int(mark.split("-")[0]) for key, mark in now.items() if before.get(key) != mark}
+
+
+def publish_timed(s: Services, batch_id: str) -> tuple[float, str]:
+    """Publishes a batch: seconds, and its release."""
+    since = time.perf_counter()
+    name = publish.publish_batch(s, batch_id)
+    return time.perf_counter() - since, name
+
+
+def publish_all(s: Services, twin: Services, count: int, videos: int) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Publishes the batches. Returns the figures, and each release with a video that it added.
+
+    twin: an empty store, which gets the first batches only.
+    """
+    late, early, made = list[float](), list[float](), list[tuple[str, str]]()
+    for number in range(1, TENTH):
+        publish_timed(twin, collect(twin, number, videos)[0])
+    before: dict[str, str] = {}
+    for number in range(1, count + 1):
+        batch_id, ids = collect(s, number, videos)
+        if number == count:
+            before = dict(s.blobs.entries())
+        seconds, name = publish_timed(s, batch_id)
+        made.append((name, ids[0]))
+        if number > count - LAST:
+            late.append(seconds)
+            early.append(publish_timed(twin, collect(twin, TENTH + len(early), videos)[0])[0])
+        print(f"\r{number} of {count}: {seconds:.2f} s ", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    new = written(s, before)
+    catalog = sum(size for key, size in new.items() if key.startswith("warehouse/"))
+    figures = {
+        "publish_ratio": sum(late) / sum(early),
+        "tenth_s": sum(early) / LAST,
+        "last_s": sum(late) / LAST,
+        "manifest_bytes_per_video": (sum(new.values()) - catalog) / videos,
+        "catalog_bytes_per_video": catalog / videos,
+    }
+    return figures, made
+
+
+def read_ms(s: Services, name: str, video_id: str) -> float:
+    """Milliseconds to open a release by its name and to read one video's masklets; the shortest of several times."""
+    times = []
+    for _ in range(READS):
+        batch_manifests.forget()
+        since = time.perf_counter()
+        rows = releases.load(s.blobs, name).masklets([video_id])
+        times.append(1000 * (time.perf_counter() - since))
+        assert len(rows) == MASKLETS
+    return min(times)
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    """An S3 server in this process, with the bucket `scale`."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    credentials = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
+    os.environ.update(credentials | {"AWS_EC2_METADATA_DISABLED": "true"})
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="scale")
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def on_disk(size: Size) -> dict[str, Any]:
+    """The figures of a store in a folder."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        connect(Settings(home=Path(folder) / "large")) as s,
+        connect(Settings(home=Path(folder) / "small")) as twin,
+    ):
+        figures, made = publish_all(s, twin, size.batches, size.videos)
+        small, large = read_ms(s, *made[0]), read_ms(s, *made[size.large - 1])
+    return figures | {
+        "one_video_read_ms": large,
+        "one_video_read_ms_ratio": large / small,
+        "one_video_read_videos": [size.videos, size.large * size.videos],
+    }
+
+
+def on_s3(size: Size) -> dict[str, Any]:
+    """The figures of a store on a moto server."""
+    with tempfile.TemporaryDirectory() as folder, moto() as endpoint:
+
+        def settings(name: str) -> Settings:
+            storage = StorageSettings(root=f"s3://scale/{name}", s3_endpoint=endpoint)
+            return Settings(home=Path(folder) / name).model_copy(update={"storage": storage})
+
+        with connect(settings("large")) as s, connect(settings("small")) as twin:
+            figures, _ = publish_all(s, twin, size.s3_batches, size.s3_videos)
+    return {f"{name}_s3": figures[name] for name in ("publish_ratio", "tenth_s", "last_s")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="60 batches of 20 videos, 16 of 3 on S3")
+    parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
+    parser.add_argument("--only", choices=("disk", "s3"), help="only this store")
+    parser.add_argument("--batches", type=int, help="batches in the folder")
+    chosen = parser.parse_args()
+    size = QUICK if chosen.quick else FULL
+    if chosen.batches:
+        size = replace(size, batches=chosen.batches, large=min(size.large, chosen.batches))
+    found: dict[str, Any] = {}
+    passed = table_checks.Report(success=True, results=(), docs_index=None)
+    with mock.patch.object(table_checks, "check_tables", return_value=passed):
+        if chosen.only != "s3":
+            found |= on_disk(size)
+        if chosen.only != "disk":
+            found |= on_s3(size)
+    found = {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}
+    print(json.dumps(found | {"batches": size.batches, "videos_a_batch": size.videos, "quick": chosen.quick}))
+
+
+if __name__ == "__main__":
+    main()

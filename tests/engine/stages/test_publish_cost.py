@@ -1,0 +1,108 @@
+"""Publishing one more batch: what it costs does not grow with the store, and a kill at any write loses nothing."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from pyiceberg.io.pyarrow import PyArrowFile
+
+from benchmarks import scale
+from engine.services import connect
+from engine.settings import Settings
+from engine.stages import publish
+from storage import batch_manifests, parts, releases
+from storage.blobs.folder import LocalBlobs
+from storage.records import Masklet
+from tests.engine.stages.test_admitted import Killed, counted
+from validation import table_checks
+
+VIDEOS = 2
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def s(tmp_path, monkeypatch):
+    """Without the checks of whole tables: they look at one batch, and take seconds."""
+    passed = table_checks.Report(success=True, results=(), docs_index=None)
+    monkeypatch.setattr(table_checks, "check_tables", lambda *arguments, **named: passed)
+    with connect(Settings(home=tmp_path / "home")) as services:
+        yield services
+
+
+def test_a_publish_costs_the_same_with_12_and_with_24_batches_in_the_store(s, monkeypatch):
+    monkeypatch.setattr(releases, "OWN", 100)
+    costs = {}
+    for number in range(1, 26):
+        batch_id, _ = scale.collect(s, number, VIDEOS)
+        batch_manifests.forget()
+        with monkeypatch.context() as patch:
+            counts = counted(patch)
+            publish.publish_batch(s, batch_id)
+        costs[number - 1] = counts
+    assert costs[24]["listed"] - costs[12]["listed"] == 12, "the names of the releases are listed once"
+    for found in costs.values():
+        del found["listed"]
+    assert costs[12] == costs[24]  # from 10 versions on, each commit deletes an old file of metadata
+    assert costs[12]["read"] > VIDEOS and costs[12]["new_input"] > 0, "what is counted is what happens"
+
+
+def test_a_publish_that_is_killed_at_any_write_is_completed_by_the_next_run(s, monkeypatch):
+    left = [-1]  # writes until the process is killed; negative for never
+
+    def killing(owner, name):
+        real = getattr(owner, name)
+
+        def call(*arguments, **named):
+            left[0] -= 1
+            if left[0] == -1:
+                raise Killed
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    killing(LocalBlobs, "create")
+    killing(PyArrowFile, "create")
+    count, killed, names = 0, True, []
+    while killed:
+        left[0] = -(10**9)
+        batch_id, _ = scale.collect(s, count, VIDEOS)
+        left[0] = count
+        try:
+            names.append(publish.publish_batch(s, batch_id))
+            killed = False
+        except Killed:
+            left[0] = -(10**9)
+            assert publish.pending(s) == [batch_id]
+            names.append(publish.publish_batch(s, batch_id))
+        left[0] = -(10**9)
+        count += 1
+    assert count > 12, "marks, two commits of three files, a tag, two manifests and the batch's mark"
+    assert publish.pending(s) == [] and releases.names(s.blobs) == names
+    wanted = [f"{row.masklet_id}" for n in range(count) for row in all_rows(n)]
+    assert sorted(row.masklet_id for row in s.tables.masklets()) == sorted(wanted)
+    for n, name in enumerate(names):
+        release = releases.load(s.blobs, name)
+        assert sorted(row.masklet_id for row in release.iter_masklets()) == sorted(
+            wanted[: len(wanted) * (n + 1) // count]
+        )
+    assert release.verify() == [] and release.counts["masklets"] == len(wanted)
+    assert (release.counts["videos"], len(release.videos())) == (VIDEOS * count,) * 2
+
+
+def all_rows(number: int) -> list[Masklet]:
+    return [row for video_id in scale.ids_of(number, VIDEOS) for row in scale.masklets_of(video_id, "", "train")]
+
+
+def test_masklets_that_were_committed_and_not_released_are_not_published_again(s):
+    """A batch of an earlier version that shares a video with this one was killed before its release."""
+    first, ids = scale.collect(s, 1, 1)
+    other = "f" * 16
+    (row,) = parts.rows(s.blobs, "videos", first)
+    rows = list(parts.rows(s.blobs, "masklets", first))
+    shared = [replace(each, batch_id=other) for each in rows]
+    scale.store(s, other, [replace(row, batch_id=other)], {row.video_id: shared})
+    parts.commit_batch(s.blobs, s.tables, "masklets", first)
+    publish.publish_batch(s, other)
+    assert {m.batch_id for m in s.tables.masklets()} == {first}
+    reasons = {q.reason for q in s.tables.quarantine(where=f"batch_id == '{other}'")}
+    assert reasons == {"repeated"} and re.fullmatch(r"release-0001-f+", releases.names(s.blobs)[0])
