@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.pixels import Mask
+from storage.pixels import Mask, box_of
 
 Image = NDArray[np.uint8]
 
@@ -21,17 +22,79 @@ Image = NDArray[np.uint8]
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 BLUE, ORANGE = "#0072B2", "#D55E00"  # of the same palette
 _GAP_PX = 4  # between the cells of a contact sheet
+_PAPER = 236  # grey value behind objects that are cut out
 
 
-def overlay(rgb: Image, masks: Sequence[Mask]) -> Image:
-    """The frame with each mask as a tint and an outline, in its own colour."""
+class Style(StrEnum):
+    """How masks are drawn."""
+
+    FILL = "fill"  # a tint and an outline
+    OUTLINE = "outline"  # an outline: every pixel of the object stays as it is
+    CUT_OUT = "cut-out"  # the objects alone, on grey
+
+
+_TINT = {Style.FILL: 0.45, Style.OUTLINE: 0.0, Style.CUT_OUT: 0.0}  # how much of a mask's pixels is its colour
+
+
+def overlay(rgb: Image, masks: Sequence[Mask], style: Style = Style.FILL) -> Image:
+    """The frame with each mask in its own colour. `cut-out` keeps only the pixels of the masks."""
     out = rgb.copy()
+    if style is Style.CUT_OUT:
+        covered = np.zeros(rgb.shape[:2], np.bool_)
+        for mask in masks:
+            covered |= mask
+        out[~covered] = _PAPER
     line = max(1, round(min(rgb.shape[:2]) / 240))
     for i, mask in enumerate(masks):
-        colour = COLOURS[i % len(COLOURS)]
-        out[mask] = (0.55 * out[mask] + 0.45 * np.array(colour, np.float32)).astype(np.uint8)
+        colour = colour_of(i)
+        if tint := _TINT[style]:
+            out[mask] = ((1 - tint) * out[mask] + tint * np.array(colour, np.float32)).astype(np.uint8)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(out, contours, -1, colour, line, cv2.LINE_AA)
+    return out
+
+
+def colour_of(place: int) -> tuple[int, int, int]:
+    """The RGB colour of the mask at this place of a list."""
+    return COLOURS[place % len(COLOURS)]
+
+
+def numbered(rgb: Image, masks: Sequence[Mask]) -> Image:
+    """The frame with a number, from 1, in the middle of the widest part of each mask."""
+    out = rgb.copy()
+    size = max(0.45, min(rgb.shape[:2]) / 450)
+    for i, mask in enumerate(masks):
+        if (box := box_of(mask)) is None:
+            continue
+        x0, y0, x1, y1 = box
+        inside = cv2.distanceTransform(np.pad(mask[y0:y1, x0:x1].astype(np.uint8), 1), cv2.DIST_L2, 3)
+        y, x = np.unravel_index(int(inside.argmax()), inside.shape)
+        (wide, high), _ = cv2.getTextSize(str(i + 1), cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        at = (int(x) - 1 + x0 - wide // 2, int(y) - 1 + y0 + high // 2)
+        _write(out, str(i + 1), at, size)
+    return out
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a legend. colour: RGB of the square before it, with `mark` on the square; None: no square."""
+
+    text: str
+    colour: tuple[int, int, int] | None = None
+    mark: str = ""
+
+
+def legend(entries: Sequence[Entry], width_px: int) -> Image:
+    """Lines of black text on white."""
+    step, margin = 22, 10
+    out = np.full((step * len(entries) + margin, width_px, 3), 255, np.uint8)
+    for n, entry in enumerate(entries):
+        y, x = step * (n + 1), margin
+        if entry.colour is not None:
+            cv2.rectangle(out, (x, y - 14), (x + 24, y + 3), entry.colour, cv2.FILLED)
+            cv2.putText(out, entry.mark, (x + 4, y - 1), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+            x += 34
+        cv2.putText(out, entry.text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return out
 
 
@@ -39,9 +102,16 @@ def captioned(image: Image, caption: str) -> Image:
     """The image with a short white text in its lower left corner."""
     out = image.copy()
     at = (6, image.shape[0] - 8)
-    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(out, caption, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, width, cv2.LINE_AA)
+    _write(out, caption, at, 0.4)
     return out
+
+
+def _write(out: Image, text: str, at: tuple[int, int], size: float) -> None:
+    """White text with a black rim, in place. A thicker line would be longer too: the rim is shifted copies."""
+    for dx, dy in ((-1, -1), (-1, 1), (1, -1), (1, 1), (0, 0)):
+        colour = (255, 255, 255) if dx == dy == 0 else (0, 0, 0)
+        place = at[0] + dx, at[1] + dy
+        cv2.putText(out, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def side_by_side(images: Sequence[Image], *, width_px: int, height_px: int, gap_px: int = 0) -> Image:

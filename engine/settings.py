@@ -134,6 +134,17 @@ class VerifierSettings(_Section):
     audited_share: float = Field(0.05, ge=0, le=1)  # people still judge this share of what the verifier could decide
 
 
+class CheckSettings(_Section):
+    """When masks look wrong (`masklets validate`). These are warnings, never refusals. 0 switches a check off."""
+
+    flicker_frames: int = Field(1, ge=0)  # longest absence that counts as flicker, in annotated frames (6 a second)
+    ghost_frames: int = Field(1, ge=0)  # longest appearance that counts as a ghost, in annotated frames
+    jump_share: float = Field(0.25, ge=0, le=1)  # least move between two annotated frames, of the frame's diagonal
+    jump_area: float = Field(3.0, ge=0)  # least factor between the areas of two neighbouring masks
+    speck_share: float = Field(0.00014, ge=0, lt=1)  # largest speck, of the frame's area: 200 px at SA-V's mean size
+    hole_share: float = Field(0.00014, ge=0, lt=1)  # largest hole, of the frame's area
+
+
 class RoundSettings(_Section):
     """When a retraining round starts by itself, and its budget."""
 
@@ -218,6 +229,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     review: ReviewSettings = ReviewSettings()
     verifier: VerifierSettings = VerifierSettings()
+    checks: CheckSettings = CheckSettings()
     rounds: RoundSettings = RoundSettings()
     campaign: CampaignSettings = CampaignSettings()
     airflow: AirflowSettings = AirflowSettings()

@@ -9,6 +9,8 @@ Two empty masks have no union, so each function says what it gives for them:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pycocotools.mask as coco
 from numpy.typing import NDArray
@@ -73,10 +75,13 @@ def frame_ious(a: Masklet, b: Masklet) -> dict[int, float]:
     if (a.height, a.width) != (b.height, b.width):
         raise ValueError(f"masks of {a.height} x {a.width} and of {b.height} x {b.width}")
     seen_a, seen_b = _seen(a), _seen(b)
-    return {
-        f: rle_iou(seen_a[f], seen_b[f], a.height, a.width) if f in seen_a and f in seen_b else 0.0
-        for f in sorted(seen_a.keys() | seen_b.keys())
-    }
+
+    def of(f: int) -> float:
+        if f not in seen_a or f not in seen_b:
+            return 0.0
+        return 1.0 if seen_a[f] == seen_b[f] else rle_iou(seen_a[f], seen_b[f], a.height, a.width)
+
+    return {f: of(f) for f in sorted(seen_a.keys() | seen_b.keys())}
 
 
 def mean_iou(a: Masklet, b: Masklet) -> float:
@@ -85,6 +90,30 @@ def mean_iou(a: Masklet, b: Masklet) -> float:
         return 0.0
     ious = frame_ious(a, b)
     return sum(ious.values()) / len(ious) if ious else 1.0
+
+
+def mean_table(a: Sequence[Masklet], b: Sequence[Masklet]) -> Table:
+    """`mean_iou` of every masklet of `a` (N) with every masklet of `b` (M) of the same video. Raises BadRle.
+
+    0 for masklets of different sizes, and where no frame shows an object: see above. All pairs of a frame at once.
+    """
+    seen_a, seen_b = [_seen(row) for row in a], [_seen(row) for row in b]
+    total, frames = np.zeros((len(a), len(b))), np.zeros((len(a), len(b)))
+    for f in sorted({f for seen in (*seen_a, *seen_b) for f in seen}):
+        frames += np.logical_or.outer([f in seen for seen in seen_a], [f in seen for seen in seen_b])
+        shown_a = [n for n, seen in enumerate(seen_a) if f in seen]
+        shown_b = [n for n, seen in enumerate(seen_b) if f in seen]
+        if shown_a and shown_b:
+            left = [_checked(a[n], seen_a[n][f]) for n in shown_a]
+            right = [_checked(b[n], seen_b[n][f]) for n in shown_b]
+            total[np.ix_(shown_a, shown_b)] += coco.iou(left, right, [0] * len(right))
+    same = np.array([[(x.height, x.width) == (y.height, y.width) for y in b] for x in a], bool).reshape(total.shape)
+    return np.divide(total, frames, out=np.zeros_like(total), where=(frames > 0) & same)
+
+
+def _checked(row: Masklet, counts: bytes) -> dict[str, object]:
+    rle.area(counts, row.height, row.width)  # malformed counts crash pycocotools
+    return {"size": [row.height, row.width], "counts": counts}
 
 
 def tube_iou(a: Masklet, b: Masklet) -> float:

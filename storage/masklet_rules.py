@@ -15,6 +15,19 @@ from storage.wording import counted
 
 #: The words that a masklet's fields may have.
 TERMS = {"kind": ("auto", "manual"), "phase": ("auto", "1", "2", "3"), "split": ("train", "val", "test")}
+#: The names of the rules, and what each one asks.
+RULES = {
+    "lists": "the lists over its frames have the same length, at least 1",
+    "frames": f"its frames are every {STRIDE}th of the stored video, in order, and not past its end",
+    "scores": "its scores are finite, and in [0, 1] where they are estimates",
+    "size": "its masks have the size of the video",
+    "rle": "its masks are well-formed COCO run lengths",
+    "area": "its areas are those of its masks",
+    "empty": "at least one frame shows the object",
+    "counts": "it has no more edited frames than frames, and no negative counts",
+    "round": "its round is a valid number",
+    "terms": "kind, phase and split are known words",
+}
 MAX_COUNT = 2**31 - 1  # of every whole number in a masklet: the type of its columns
 
 

@@ -48,24 +48,33 @@ def newest(s: Services) -> str:
 
 def validate(
     release: Annotated[str | None, typer.Argument(help="A release. Default: the newest.")] = None,
+    look: Annotated[bool, typer.Option("--warnings/--no-warnings", help="Also look for masks that look wrong.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Check a release: files, ids, every mask against its row and its video. Names batches that are stuck."""
+    """Check a release: files, ids, every mask against its row and its video. Names batches that are stuck.
+
+    Masks that flicker, jump or have specks, holes or ghosts are warnings: they do not fail the check.
+    """
     from engine.services import connect
     from engine.stages import trouble
     from storage import releases
-    from validation import release_checks
+    from validation import mask_warnings, release_checks
 
     with connect() as s:
         chosen = releases.load(s.blobs, release or newest(s))
         found = release_checks.check(chosen)
+        limits = mask_warnings.Thresholds(**s.settings.checks.model_dump())
+        seen = mask_warnings.of_release(chosen, limits) if look else mask_warnings.Summary()
         stuck = trouble.of_everything(s)
     if as_json:
         facts = {"release": chosen.name, "masklets": found.masklets, "problems": found.problems}
+        facts["warnings"] = mask_warnings.as_json(seen)
         console.print_json(facts | {"stuck": [dataclasses.asdict(batch) for batch in stuck]})
     else:
         for problem in found.problems:
             console.out.print(problem, style="red")
+        for line in seen.lines():
+            console.out.print(f"warning: {line}", style="yellow")
         for batch in stuck:  # what the newest release lacks; no problem of this one
             console.out.print(trouble.line(batch), style="yellow")
         checked = f"{counted(found.masklets, 'masklet')} of {counted(found.videos, 'video')}"

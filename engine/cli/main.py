@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import console, data, experiment, gold, learning, people, pipeline, serving, verifier
+from engine.cli import console, data, experiment, gold, learning, looking, people, pipeline, serving, verifier
 
 app = typer.Typer(
     add_completion=False,
@@ -22,8 +22,11 @@ app.command()(serving.up)
 app.command()(serving.serve)
 app.command()(pipeline.ingest)
 app.command()(pipeline.quarantine)
-app.command()(pipeline.stats)
+app.command()(looking.stats)
 app.command()(pipeline.campaign)
+app.command()(looking.show)
+app.command()(looking.diff)
+app.command()(looking.card)
 app.command()(data.validate)
 app.command()(data.export)
 app.command("import-sav")(data.import_sav)

@@ -124,7 +124,7 @@ def test_one_function_reads_parquet_and_it_uses_no_thread_of_the_pool():
     assert {name for name, names in used.items() if names} == {"storage.arrow"}
     assert {name for name, _ in used["storage.arrow"]} == {"ParquetFile", "write_table"}
     source = inspect.getsource(arrow)
-    assert source.count("pq.ParquetFile") == source.count(".read(") == source.count(".read(use_threads=False)") == 1
+    assert source.count("pq.ParquetFile") == source.count(".read(") == source.count(", use_threads=False)") == 1
 
 
 def test_other_ways_to_read_parquet_are_found():

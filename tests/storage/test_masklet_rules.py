@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from storage.masklet_rules import MAX_COUNT, masklet_problems
+from storage import rle
+from storage.masklet_rules import MAX_COUNT, RULES, masklet_problems
 
 
 def test_a_valid_masklet_breaks_no_rule(masklet):
@@ -42,3 +43,20 @@ def test_a_valid_masklet_breaks_no_rule(masklet):
 )
 def test_each_rule_says_what_is_wrong(masklet, changes, expected):
     assert masklet_problems(masklet(**changes)) == expected
+
+
+def test_every_rule_has_a_meaning_that_people_can_read(masklet, video):
+    """`RULES` is what the card of a release says: a rule without a meaning would be missing there."""
+    broken = {
+        "frame_idx": (-4, 0, 4),
+        "stability": (1.0,),
+        "score": (math.nan, 0.0, 0.0),
+        "height": 12,
+        "round": -1,
+        "click_count": -1,
+        "kind": "other",
+    }
+    wrong_area = {"area_px": (1, 2, 3)}
+    no_object = {"rle": (rle.empty(24, 32),) * 3, "area_px": (0, 0, 0)}
+    found = [masklet_problems(masklet(**changes), video()) for changes in (broken, wrong_area, no_object)]
+    assert {name for of in found for name in of} == set(RULES)

@@ -1,0 +1,186 @@
+"""The card of a release: a README.md that says what it is, how it was made, what was checked, and what it cannot do."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from engine.services import Services
+from engine.views import tables
+from engine.views.figures import ALL, DEFINITIONS, IMPORTED, Figures
+from engine.views.tables import Table
+from storage.masklet_rules import RULES
+from storage.records import FPS, STRIDE, Video
+from storage.releases import Release
+from storage.wording import counted
+from validation import mask_warnings
+from validation.mask_warnings import Summary, Thresholds
+
+LOOKED_AT = 1000  # masklets that are searched for what looks wrong
+_MAKING = ("Masklets by phase", "Masklets by checkpoint", "Verdicts by checkpoint")
+_LICENCE_KEYS = ("license", "licence", "video_license", "video_licence")
+_STAND_IN = "micro"
+
+
+def write(s: Services, release: Release, found: Figures) -> str:
+    """The card as Markdown. found: the figures of the release.
+
+    The mask warnings are of at most LOOKED_AT masklets, evenly spread over the release. Raises ReleaseError, BlobError.
+    """
+    videos = release.videos()
+    limits = Thresholds(**s.settings.checks.model_dump())
+    warned = mask_warnings.of_release(release, limits, most=LOOKED_AT)
+    refused = Counter(row.reason for row in s.tables.quarantine() if row.stage in ("publish", "review"))
+    shown = {table.title: table for table in tables.of(found)}
+    sections = [
+        f"# {release.name}",
+        _summary(found),
+        "## What it holds",
+        *map(_markdown, (shown["Beside SA-V"], shown["By split"], shown["Videos"], shown["Masklets by size"])),
+        "## How it was made",
+        _how(found, videos),
+        *(_markdown(shown[name]) for name in _MAKING if name in shown),
+        "## Who worked on it",
+        _who(found),
+        "## Licences",
+        _licences(videos),
+        "## Checks",
+        _checks(warned, refused),
+        "## Known limits",
+        _limits(found, warned),
+        "## How to read it",
+        _READ.format(name=release.name, stride=STRIDE, fps=FPS, digest=release.digest),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _summary(found: Figures) -> str:
+    every = found.groups[ALL]
+    return (
+        f"{counted(every.masklets, 'masklet')} of {counted(every.videos, 'video')} ({every.hours:.2f} hours), "
+        f"{counted(every.masks, 'mask')} on {counted(every.frames, 'annotated frame')}. A masklet is the masks of one "
+        f"object through a video, at {FPS // STRIDE} frames a second. Objects have no classes."
+    )
+
+
+def _how(found: Figures, videos: Sequence[Video]) -> str:
+    changes = Counter(change.partition(",")[0] for video in videos for change in video.changes)
+    lines = [
+        f"- Videos are stored upright, in H.264 at a constant {FPS} frames a second. A table keeps the source's times.",
+        "- A model proposes masklets (candidates). People accept, correct or reject each one, and somebody else checks "
+        "each correction. Only accepted masklets are published.",
+        "- In phase 1 people mask every annotated frame; in phase 2 a model propagates their masks; in phase 3 it also "
+        "takes clicks on any frame.",
+    ]
+    if changes:
+        said = ", ".join(f"{counted(number, 'video')} {change}" for change, number in sorted(changes.items()))
+        lines.append(f"- Ingest changed: {said}.")
+    if imported := sum(found.makers.get(IMPORTED, {}).values()):
+        came = f"- {counted(imported, 'masklet')} came from an SA-V file"
+        lines.append(f"{came}: only their source knows who made them, and how.")
+    return "\n".join(lines)
+
+
+def _who(found: Figures) -> str:
+    people = found.people
+    lines = [
+        f"- Drew and corrected masklets: {counted(people['annotators'], 'annotator')}.",
+        f"- Judged them: {counted(people['reviewers'], 'reviewer')}. The card names nobody.",
+    ]
+    if not any(people.values()):
+        lines = ["- The release does not say: its masklets were imported."]
+    if found.decided_alone:
+        lines.append(f"- {counted(found.decided_alone, 'masklet')}: {DEFINITIONS['decided_alone']}.")
+    return "\n".join(lines)
+
+
+def _licences(videos: Sequence[Video]) -> str:
+    """Licences as the sources of the videos state them. Nothing is guessed."""
+    known = Counter(_licence(video) for video in videos)
+    unknown = known.pop(None, 0)
+    lines = [f"- {licence}: {counted(number, 'video')}" for licence, number in sorted(known.items())]
+    if unknown:
+        unstated = f"- not stated by the source: {counted(unknown, 'video')}"
+        lines.append(f"{unstated}. Whoever publishes this release must know their terms.")
+    return "\n".join(lines)
+
+
+def _licence(video: Video) -> str | None:
+    try:
+        metadata = json.loads(video.source_metadata or "{}")
+    except ValueError:
+        return None
+    if not isinstance(metadata, dict):
+        return None
+    stated = next((metadata[key] for key in _LICENCE_KEYS if metadata.get(key)), None)
+    return None if stated is None else " ".join(str(stated).split())[:120]
+
+
+def _checks(warned: Summary, refused: Counter[str]) -> str:
+    lines = [
+        "Every masklet passed these before it was published:",
+        "",
+        *(f"- {name}: {meaning}" for name, meaning in RULES.items()),
+        "",
+    ]
+    if refused:
+        said = ", ".join(f"{reason} {number}" for reason, number in sorted(refused.items()))
+        lines.append(f"The whole store refused {counted(refused.total(), 'masklet')} so far: {said}.")
+        lines.append("")
+    lines.append(
+        f"What looks wrong in {counted(warned.checked, 'masklet')}, evenly spread over the release; hints only:"
+    )
+    lines.append("")
+    total = max(1, warned.checked)
+    for check, meaning in mask_warnings.CHECKS.items():
+        number = warned.masklets[check]
+        lines.append(f"- {check}: {counted(number, 'masklet')} ({number / total:.1%}); {meaning}")
+    return "\n".join(lines)
+
+
+def _limits(found: Figures, warned: Summary) -> str:
+    every, auto = found.groups[ALL], found.groups["auto"]
+    lines = [
+        "- Not every object of a video has a masklet: do not take the rest of a frame for background.",
+        f"- Masks exist on every {STRIDE}th frame at {FPS} a second; the frames between them have none.",
+    ]
+    if auto.masklets:
+        lines.append(
+            f"- {auto.masklets / every.masklets:.0%} of the masklets are a model's own, accepted as they were: "
+            "their borders are the model's."
+        )
+    if _STAND_IN in found.makers:
+        lines.append(
+            "- `micro` proposed or propagated masklets: a small model that stands in for published checkpoints."
+        )
+    if found.held_out_with_model:
+        number = counted(found.held_out_with_model, "held-out masklet")
+        lines.append(f"- {number} (val, test) made with a model in the loop: figures on them favour models like it.")
+    if every.videos < 100:
+        lines.append(f"- Few videos ({every.videos}): figures about this release vary a lot.")
+    return "\n".join(lines)
+
+
+def _markdown(table: Table) -> str:
+    head, *rows = table.rows
+    lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)]), *map(_row, rows)]
+    note = [f"\n*{table.note}*"] if len(table.terms) == 1 else []
+    terms = [f"- {term.replace('_', ' ')}: {DEFINITIONS[term]}" for term in table.terms] if len(table.terms) > 1 else []
+    return "\n".join([f"### {table.title}", "", *lines, *note, *(["", *terms] if terms else [])])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+_READ = """```sh
+masklets export FOLDER --release {name}      # SA-V JSON, or another format: --format
+masklets validate {name}                     # every file against its hash, every mask against its row
+```
+
+Without this project: the masklets are Parquet files, one row a masklet, and `releases/{name}/manifest.json` leads to
+them. `frame_idx` counts frames of the stored video at {fps} a second (every {stride}th has masks), `rle` holds COCO
+compressed counts of `height` x `width`, column-major, and an absent object is an all-zero mask.
+
+sha256 of the manifest: `{digest}`"""

@@ -1,0 +1,70 @@
+"""The card of a release says what is true of it, and guesses nothing."""
+
+import json
+
+import pytest
+
+from engine.views import card, figures
+from storage import parts
+from storage.masklet_rules import RULES
+from storage.records import Quarantined
+from tests.engine.views.small_releases import masklet_of, publish, track
+
+
+def card_of(s, release):
+    return card.write(s, release, figures.of(release, s.tables))
+
+
+def section(text, title):
+    return text.partition(f"## {title}\n\n")[2].partition("\n\n## ")[0]
+
+
+def test_the_card_has_counts_makers_people_checks_and_how_to_read_it(s):
+    rows = [
+        masklet_of("auto", track(0, 0, None, 0, 0, 0), verified_by="bo", split="val"),
+        masklet_of("hand", track(40, 40, 40, 40, 40, 40), kind="manual", phase="1", split="val", annotated_by="ada"),
+        masklet_of("clicked", track(40), kind="manual", phase="3", annotated_by="ada", checkpoint="round-002"),
+    ]
+    release = publish(s, rows)
+    refused = Quarantined(stage="publish", subject="m9", reason="area", detail="frame 0: 3 px", batch_id="b1")
+    parts.write_part(s.blobs, kind="quarantine", batch_id="b1", video_id="publish", rows=[refused])
+    parts.commit_batch(s.blobs, s.tables, "quarantine", "b1")
+    text = card_of(s, release)
+    assert text.startswith("# release-0001\n\n3 masklets of 1 video (0.00 hours), 12 masks on 6 annotated frames.")
+    assert "| manual | 1 | 0.000 | 2 | 7 | 6 | 0.0% | 2.0 |" in text
+    assert "| round-002 | 1 | 0 |" in section(text, "How it was made")
+    who = section(text, "Who worked on it")
+    assert "1 annotator." in who and "1 reviewer." in who
+    assert "ada" not in text and "bo\n" not in text
+    checks = section(text, "Checks")
+    assert all(f"- {name}: {meaning}" in checks for name, meaning in RULES.items())
+    assert "refused 1 masklet so far: area 1." in checks
+    assert "- flicker: 1 masklet (33.3%)" in checks
+    limits = section(text, "Known limits")
+    assert "33% of the masklets are a model's own" in limits
+    assert "1 held-out masklet (val, test) made with a model" in limits
+    assert "`micro` proposed" in limits and "Few videos (1)" in limits
+    assert f"`{release.digest}`" in text
+
+
+@pytest.mark.parametrize(
+    ("metadata", "line"),
+    [
+        (None, "- not stated by the source: 1 video."),
+        ('{"video_environment": "Outdoor"}', "- not stated by the source: 1 video."),
+        ("no json", "- not stated by the source: 1 video."),
+        ("[]", "- not stated by the source: 1 video."),
+        (json.dumps({"license": "CC BY\n4.0"}), "- CC BY 4.0: 1 video"),
+    ],
+)
+def test_a_licence_is_said_only_if_the_source_states_it(s, metadata, line):
+    release = publish(s, [masklet_of("m", track(0))], source_metadata=metadata)
+    assert section(card_of(s, release), "Licences").startswith(line)
+
+
+def test_imported_masklets_are_said_to_be_imported(s):
+    release = publish(s, [masklet_of("m", track(0), checkpoint="sa-v", split="val")], changes=("cropped, 1 px",))
+    text = card_of(s, release)
+    assert "1 masklet came from an SA-V file" in text and "Ingest changed: 1 video cropped." in text
+    assert "its masklets were imported" in section(text, "Who worked on it")
+    assert "made with a model in the loop" not in text
