@@ -19,6 +19,7 @@ import av.video.stream
 
 from storage.records import FPS, Refusal
 from storage.source_file import (
+    NO_DISPLAY_TIMES,
     Refused,
     frame_count_at_24,
     is_encrypted,
@@ -60,6 +61,7 @@ class Normalised:
     changes: tuple[str, ...]  # what was done to the picture and its times, such as "deinterlaced"
     timestamps: tuple[float, ...]  # (frame_count,) s from the first source frame, of the one that is shown
     source_s: tuple[float, ...]  # (N,) s from the first source frame, of every frame that was decoded, ascending
+    start_s: float = 0.0  # time of the first source frame in its file, s
 
 
 def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> Normalised:
@@ -114,6 +116,7 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
         changes=tuple(sorted(damage.changes)),
         timestamps=tuple(round(time_s, 6) for time_s in output_times),
         source_s=tuple(round(time_s, 6) for time_s in damage.source_s),
+        start_s=round(damage.start_s, 6),
     )
 
 
@@ -123,6 +126,7 @@ class _Damage:
 
     changes: set[str] = field(default_factory=set)
     source_s: list[float] = field(default_factory=list)  # of every decoded frame, also of those that are skipped
+    start_s: float = 0.0  # time of the first decoded frame in the file
     begins_s: float | None = None  # time of the first keyframe, before which nothing can be decoded
 
     packets: int = 0
@@ -188,6 +192,7 @@ def _checked(
         at_s = float(ticks * (stream.time_base or 0))
         if start_s is None:
             start_s = at_s
+            damage.start_s = 0.0 if container.format.name in NO_DISPLAY_TIMES else at_s
         time_s = at_s - start_s
         damage.source_s.append(max(time_s, last_s, 0.0))
         if time_s <= last_s:

@@ -57,6 +57,22 @@ def area(counts: bytes, height: int, width: int) -> int:
     return int(_runs(counts, height, width)[1::2].sum())
 
 
+def box_xywh(counts: bytes, height: int, width: int) -> tuple[int, int, int, int]:
+    """The box around the object as COCO writes it: left, top, width and height in px; zeros for an empty mask.
+
+    Raises BadRle for malformed counts.
+    """
+    found = spans(counts, height, width)
+    if not len(found):
+        return 0, 0, 0, 0
+    first, last = found[:, 0], found[:, 1] - 1
+    left, right = int(first[0]) // height, int(last[-1]) // height
+    over = first // height != last // height  # such a run fills a column to its end and begins the next one
+    top = 0 if over.any() else int((first % height).min())
+    bottom = height - 1 if over.any() else int((last % height).max())
+    return left, top, right - left + 1, bottom - top + 1
+
+
 def spans(counts: bytes, height: int, width: int) -> NDArray[np.int64]:
     """The object's pixels without decoding: int64 (R, 2), each row a run from its first pixel up to its end (excluded).
 

@@ -37,8 +37,13 @@ class JF:
         return (self.j + self.f) / 2
 
 
-def boundary_f(pred: Mask, gt: Mask) -> float:
-    """F1 of the boundary pixels of two masks, bool (H, W), each allowed 0.8 % of the diagonal.
+def tolerance_px(hw: tuple[int, ...]) -> int:
+    """The distance at which the boundaries of two masks of this size still agree: 0.8 % of the diagonal."""
+    return math.ceil(TOLERANCE * math.hypot(*hw))
+
+
+def boundary_f(pred: Mask, gt: Mask, radius_px: int | None = None) -> float:
+    """F1 of the boundary pixels of two masks, bool (H, W), each allowed a distance. Default: 0.8 % of the diagonal.
 
     1 if neither has a boundary, 0 if only one has. A mask that fills the frame has no boundary.
     """
@@ -48,7 +53,7 @@ def boundary_f(pred: Mask, gt: Mask) -> float:
     total_pred, total_gt = int(np.count_nonzero(pred_edge)), int(np.count_nonzero(gt_edge))
     if not total_pred or not total_gt:
         return float(total_pred == total_gt)
-    disk = _disk(math.ceil(TOLERANCE * math.hypot(*pred.shape)))
+    disk = _disk(tolerance_px(pred.shape) if radius_px is None else radius_px)
     precision = int(np.count_nonzero(np.logical_and(pred_edge, cv2.dilate(gt_edge, disk)))) / total_pred
     recall = int(np.count_nonzero(np.logical_and(gt_edge, cv2.dilate(pred_edge, disk)))) / total_gt
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

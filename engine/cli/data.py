@@ -1,4 +1,4 @@
-"""Commands about datasets: validate, export, import-sav, tidy."""
+"""Commands about datasets: validate, export, the imports, and tidy."""
 
 from __future__ import annotations
 
@@ -11,28 +11,92 @@ import typer
 
 from engine.cli import console
 from engine.cli.console import Json
+from engine.progress import Progress
 from storage.wording import counted
 
 if TYPE_CHECKING:
     from engine.services import Services
+    from engine.stages.readers import Reader
     from storage.formats.destination import Exported
+    from storage.formats.timeline import Timeline
     from storage.releases import Release
 
 
-def _as_sav(release: Release, folder: Path, media: bool) -> Exported:
+def _as_sav(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
     from storage.formats import sav
 
-    return sav.export(release, folder, media=media)
+    return sav.export(release, folder, media=media, line=line, progress=progress)
 
 
-def _as_davis(release: Release, folder: Path, media: bool) -> Exported:
+def _as_sav_frames(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from storage.formats import sav_frames
+
+    return sav_frames.export(release, folder, line=line, progress=progress)
+
+
+def _as_davis(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
     from storage.formats import davis
 
-    return davis.export(release, folder)
+    return davis.export(release, folder, line=line, progress=progress)
 
 
+def _as_mose(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from storage.formats import mose
+
+    return mose.export(release, folder, line=line, progress=progress)
+
+
+def _as_youtube_vos(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from storage.formats import mose
+
+    return mose.export(release, folder, youtube_vos=True, line=line, progress=progress)
+
+
+def _as_coco(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from storage.formats import coco
+
+    return coco.export(release, folder, media=media, line=line, progress=progress)
+
+
+def _as_youtube_vis(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from storage.formats import youtube_vis
+
+    return youtube_vis.export(release, folder, media=media, line=line, progress=progress)
+
+
+def _as_cvat(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from storage.formats import cvat
+
+    return cvat.export(release, folder, media=media, line=line, progress=progress)
+
+
+def _as_cvat_masks(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from storage.formats import cvat
+
+    return cvat.export(release, folder, masks=True, media=media, line=line, progress=progress)
+
+
+def _as_yolo(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from storage.formats import yolo
+
+    return yolo.export(release, folder, line=line, progress=progress)
+
+
+Review = Annotated[bool, typer.Option("--review", help="The masklets become tickets, instead of a release.")]
+Export = Callable[["Release", Path, bool, "Timeline", Progress], "Exported"]
 #: The formats of `export`: each function writes a release into a folder.
-EXPORTS: dict[str, Callable[[Release, Path, bool], Exported]] = {"sa-v": _as_sav, "davis": _as_davis}
+EXPORTS: dict[str, Export] = {
+    "sa-v": _as_sav,
+    "sa-v-frames": _as_sav_frames,
+    "davis": _as_davis,
+    "mose": _as_mose,
+    "youtube-vos": _as_youtube_vos,
+    "coco": _as_coco,
+    "youtube-vis": _as_youtube_vis,
+    "cvat": _as_cvat,
+    "cvat-masks": _as_cvat_masks,
+    "yolo": _as_yolo,
+}
 
 
 def newest(s: Services) -> str:
@@ -86,49 +150,114 @@ def validate(
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     release: Annotated[str | None, typer.Option(help="A release. Default: the newest.")] = None,
-    form: Annotated[str, typer.Option("--format", help=f"{' or '.join(EXPORTS)}.")] = "sa-v",
-    media: Annotated[bool, typer.Option(help="SA-V: the videos too. DAVIS always has its pictures.")] = False,
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(EXPORTS)}.")] = "sa-v",
+    media: Annotated[
+        bool, typer.Option(help="sa-v, cvat: the videos too. coco, youtube-vis: the pictures too.")
+    ] = False,
+    timeline: Annotated[
+        str,
+        typer.Option(help="Whose frame numbers and times: stored (24 fps) or source (the file that you handed in)."),
+    ] = "stored",
     as_json: Json = False,
 ) -> None:
-    """Write a release as SA-V JSON files, or as DAVIS pictures and palette PNGs."""
+    """Write a release in the format of other tools. Run it again after an interruption: it goes on."""
     from engine.services import connect
     from storage import releases
+    from storage.formats.timeline import Timeline
 
     if form not in EXPORTS:
-        raise ValueError(f"the formats are {' and '.join(EXPORTS)}, not {form!r}")
-    with connect() as s:
+        raise ValueError(f"the formats are {', '.join(EXPORTS)}, not {form!r}")
+    line = console.member(timeline, Timeline, "timelines")
+    with connect() as s, console.bar("export") as bar:
         chosen = releases.load(s.blobs, release or newest(s))
-        done = EXPORTS[form](chosen, folder, media)
+        done = EXPORTS[form](chosen, folder, media, line, bar)
     if as_json:
         files = list(map(str, done.files))
-        console.print_json({"release": chosen.name, "files": files, "lost_px": done.lost_px})
+        facts = {"release": chosen.name, "files": files, "lost_px": done.lost_px, "repeats": done.repeats}
+        console.print_json(facts | ({"iou": _agreement(done)} if done.agreement.masks else {}))
         return
     console.out.print(f"{chosen.name}: {counted(len(done.files), 'file')} in {folder}")
+    if done.agreement.masks:
+        agreed = f"IoU with the masks {done.agreement.mean:.3f} on average, {done.agreement.least:.3f} at least"
+        console.out.print(f"{counted(done.agreement.masks, 'mask')} as polygons: {agreed}")
+    if done.repeats:
+        console.out.print(
+            f"{counted(done.repeats, 'annotated frame')} left out: the source shows the same frame as in another one"
+        )
     if done.lost_px:
         console.out.print(
-            f"{counted(done.lost_px, 'pixel')} of masklets lost: another masklet covers them, DAVIS has one id a pixel"
+            f"{counted(done.lost_px, 'pixel')} of masklets lost: another masklet covers them, {form} has one id a pixel"
         )
+
+
+def _agreement(done: Exported) -> dict[str, float]:
+    found = done.agreement
+    return {"masks": found.masks, "mean": round(found.mean, 6), "least": round(found.least, 6)}
 
 
 def import_sav(
     folder: Annotated[Path, typer.Argument(help="Holds NAME.mp4 and NAME_manual.json or NAME_auto.json.")],
+    review: Review = False,
     as_json: Json = False,
 ) -> None:
     """Import an SA-V dataset as published masklets: its videos are ingested, its masklets checked like any other."""
+    from engine.stages.readers import sav_reader
+
+    _import(folder, sav_reader, review, as_json)
+
+
+def import_coco(
+    folder: Annotated[
+        Path, typer.Argument(help="Holds videos, and COCO files: NAME/00012.jpg is frame 12 of NAME.mp4.")
+    ],
+    review: Review = False,
+    as_json: Json = False,
+) -> None:
+    """Import COCO instances with `track_id` (RLE or polygons), as import-sav imports SA-V."""
+    from engine.stages.readers import coco_reader
+
+    _import(folder, coco_reader, review, as_json)
+
+
+def import_youtube_vis(
+    folder: Annotated[Path, typer.Argument(help="Holds videos, and YouTube-VIS files that name their pictures.")],
+    review: Review = False,
+    as_json: Json = False,
+) -> None:
+    """Import YouTube-VIS annotations, as import-sav imports SA-V."""
+    from engine.stages.readers import youtube_vis_reader
+
+    _import(folder, youtube_vis_reader, review, as_json)
+
+
+def import_cvat(
+    folder: Annotated[Path, typer.Argument(help="Holds NAME.mp4 and NAME.xml, exported as CVAT for video 1.1.")],
+    review: Review = False,
+    as_json: Json = False,
+) -> None:
+    """Import polygons and masks of CVAT for video, as import-sav imports SA-V."""
+    from engine.stages.readers import cvat_reader
+
+    _import(folder, cvat_reader, review, as_json)
+
+
+def _import(folder: Path, reader_of: Callable[[Path], Reader], review: bool, as_json: bool) -> None:
     from engine.services import connect
-    from engine.stages.import_sav import import_folder
+    from engine.stages.imports import import_folder
 
     with connect() as s, console.bar("import") as bar:
-        report = import_folder(s, folder, bar)
+        report = import_folder(s, folder, bar, reader_of, review)
     if as_json:
         console.print_json(report)
         return
     imported = f"{counted(report.videos, 'video')}, {counted(report.masklets, 'masklet')}"
-    console.out.print(f"{imported}, release {report.release or 'none'}")
+    console.out.print(f"{imported}, {'to be reviewed' if review else 'release ' + (report.release or 'none')}")
     if report.failed:
         console.out.print(f"{counted(report.failed, 'masklet')} failed a check; see masklets quarantine")
     if report.quarantined:
         console.out.print(f"{counted(report.quarantined, 'video')} quarantined; see masklets quarantine")
+    if report.bad_files:
+        console.out.print(f"{counted(report.bad_files, 'annotation file')} with bad rows; see masklets quarantine")
     if report.skipped:
         console.out.print(f"{counted(report.skipped, 'video')} skipped: already ingested, waiting for auto-masklets")
 

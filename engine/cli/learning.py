@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -18,8 +20,10 @@ from storage.wording import counted
 if TYPE_CHECKING:
     from engine.datasets.labelled import Dataset
     from engine.protocols.groups import Groups
+    from engine.protocols.truth import Truth
     from engine.rounds.chain import Link
     from engine.services import Services
+    from validation.mose import Scores
     from validation.paired import Change
 
 SPLITS = ("train", "val", "test", "all")
@@ -283,6 +287,7 @@ def evaluate(
     from engine.protocols import first_frame, groups, interactive
     from engine.rounds import record
     from engine.services import connect
+    from validation import mose
 
     if protocol not in (*first_frame.PROTOCOLS, "interactive", "image"):
         known = ", ".join(first_frame.PROTOCOLS)
@@ -290,6 +295,11 @@ def evaluate(
     if objects and protocol in first_frame.PROTOCOLS:
         raise ValueError(f"--objects is for interactive and image; {protocol} takes every object")
     result: Any
+    found: list[Scores | None] = []
+
+    def also(truth: Truth, made: Sequence[bytes], hw: tuple[int, int]) -> None:
+        found.append(mose.of_masklet(truth.with_nothing_before(made, hw), truth.masks))
+
     with connect() as s, console.bar("videos") as bar:
         chosen = open_data(s, data, split)
         loaded = s.model(record.checkpoint_of(s, checkpoint))
@@ -301,21 +311,28 @@ def evaluate(
         elif protocol == "image":
             result = interactive.measure_images(chosen, loaded, most_objects=objects, progress=bar)
         else:
-            result = first_frame.measure(chosen, loaded, protocol, bar)
+            result = first_frame.measure(chosen, loaded, protocol, bar, also)
     if picture and protocol == "interactive":
         title = f"{checkpoint}, {counted(result.objects, 'object')}"
         pictures.draw_curves(result.offline_jf, result.online_jf, title, picture)
     elif picture:
         pictures.draw_bars(_points(result), f"{checkpoint}, {protocol}", picture)
+    of_mose = mose.mean(scores for scores in found if scores is not None)
     if as_json:
-        console.print_json(result)
+        console.print_json(result if of_mose is None else dataclasses.asdict(result) | {"mose": of_mose})
         return
     points = [(name, f"{value:.1f}") for name, value in _points(result).items()] if protocol != "interactive" else []
     count = str(result.masklets if protocol in first_frame.PROTOCOLS else result.objects)
-    rows = [*(points or _interactive_rows(result)), ("objects", count)]
+    rows = [*(points or _interactive_rows(result)), *_mose_rows(of_mose), ("objects", count)]
     console.print_rows((), rows, title=f"{checkpoint} on {chosen.name}, {split}: {protocol}")
     if picture:
         console.out.print(f"drawn: {picture}")
+
+
+def _mose_rows(found: Scores | None) -> list[tuple[str, str]]:
+    """MOSEv2's scores as rows of the table."""
+    named = {"J&Ḟ": found.all, "J&Ḟ, disappeared": found.gone, "J&Ḟ, reappeared": found.back} if found else {}
+    return [(name, f"{100 * score.jf:.1f}") for name, score in named.items() if score is not None]
 
 
 def _print_groups(found: Groups, title: str, as_json: bool) -> None:

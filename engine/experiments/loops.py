@@ -35,7 +35,7 @@ from engine.settings import (
     StorageSettings,
     VerifierSettings,
 )
-from engine.stages import import_sav, ingest
+from engine.stages import imports, ingest
 from engine.synthetic import video_files
 from engine.synthetic.domains.catalogue import DOMAINS, HELD_OUT
 
@@ -106,7 +106,7 @@ def import_held_out(at: OpenLoop, experiment: Experiment) -> None:
     for path in video_files.write_clips(folder, lambda n: draw(GATE_CLIPS + n, size), numbers):
         truth = json.loads(path.with_suffix(".truth.json").read_text())
         path.with_name(f"{path.stem}_manual.json").write_text(json.dumps(truth | {"video_split": "val"}))
-    import_sav.import_folder(at.s, folder)
+    imports.import_folder(at.s, folder)
 
 
 def label(at: OpenLoop, source: Path, how: Labelling) -> tuple[str, str]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PROTOCOLS = {"mask": 0, "box": -1, "1-click": 1, "3-click": 3, "5-click": 5}
 PROTOCOL = "3-click"  # the paper's, and that of rounds and experiments
 
+Also = Callable[[Truth, Sequence[bytes], tuple[int, int]], None]  # true masks, made masks, height and width
+
 
 @dataclass(frozen=True)
 class Presence:
@@ -44,9 +46,11 @@ def measure(
     loaded: LoadedModel,
     protocol: str,
     progress: Callable[[int, int, str], None] = lambda done, total, word: None,
+    also: Also | None = None,
 ) -> gate.Metrics:
     """J&F on the objects of a dataset: each one's, the mean, and the means of the slices. protocol: a key of PROTOCOLS.
 
+    also: gets each measured object's true masks, and the masks that the model made from its first frame on.
     Raises NothingHeldOut, NotFinite, or the error of a bad video: an evaluation must not skip any.
     """
     found_jf = []
@@ -56,7 +60,7 @@ def measure(
         most_frames = max(most_frames or 0, len(video.frame_idx))
         hw = (video.height, video.width)
         with video.open() as reader:
-            found = semi_supervised(loaded, reader.read, hw, video.frame_count, Truth.all_of(video), protocol)
+            found = semi_supervised(loaded, reader.read, hw, video.frame_count, Truth.all_of(video), protocol, also)
         found_jf += [
             MaskletJF(video_id=video.video_id, name=name, jf=metric.jf, slices=slices_of(video, name))
             for name, (metric, _) in found.items()
@@ -68,7 +72,13 @@ def measure(
 
 
 def semi_supervised(
-    loaded: LoadedModel, read: Read, hw: tuple[int, int], frame_count: int, truths: Mapping[str, Truth], protocol: str
+    loaded: LoadedModel,
+    read: Read,
+    hw: tuple[int, int],
+    frame_count: int,
+    truths: Mapping[str, Truth],
+    protocol: str,
+    also: Also | None = None,
 ) -> dict[str, tuple[jf.JF | None, Presence]]:
     """Measures each object of one video. protocol: a key of PROTOCOLS. None for an object that is never visible."""
     from model.features import FeatureCache
@@ -86,7 +96,7 @@ def semi_supervised(
         tracker = Tracker(loaded, features, video_hw=hw, frame_count=frame_count)
         for name, truth in cohort.items():
             prompt_object(tracker, name, start, truth.masks[truth.frame_idx.index(start)], PROTOCOLS[protocol])
-        results |= _measure(tracker.propagate(start, frame_count), hw, cohort)
+        results |= _measure(tracker.propagate(start, frame_count), hw, cohort, also)
     return results
 
 
@@ -107,7 +117,7 @@ def masks_at(loaded: LoadedModel, read: Read, video: LabelledVideo, names: Seque
 
 
 def _measure(
-    answers: Iterable[FrameMasks], hw: tuple[int, int], cohort: Mapping[str, Truth]
+    answers: Iterable[FrameMasks], hw: tuple[int, int], cohort: Mapping[str, Truth], also: Also | None = None
 ) -> dict[str, tuple[jf.JF | None, Presence]]:
     """Measures tracked objects. cohort: their true masks. answers: from the prompted frame on. Raises NotFinite."""
     positions = {name: {frame: i for i, frame in enumerate(truth.frame_idx)} for name, truth in cohort.items()}
@@ -123,6 +133,9 @@ def _measure(
             if made[name]:
                 right[name] += int(mask.any() == cohort[name].masks[i].any())
             made[name].append(rle.encode(mask))
+    if also is not None:
+        for name, truth in cohort.items():
+            also(truth, made[name], hw)
     return {
         name: (
             truth.measure(made[name], hw),

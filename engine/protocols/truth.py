@@ -98,8 +98,11 @@ class Truth:
         Like SA-V's evaluator, it leaves out the first and the last annotated frame of the video. The prompted frame of
         an object that enters later therefore counts. None if no counted frame shows the object.
         """
-        before = [rle.empty(*hw)] * (len(self.masks) - len(made))
-        return jf.of_masklet(Compressed([*before, *made], *hw), self.masks)
+        return jf.of_masklet(self.with_nothing_before(made, hw), self.masks)
+
+    def with_nothing_before(self, made: Sequence[bytes], hw: tuple[int, int]) -> Compressed:
+        """Masks on the annotated frames from `first` on, and empty masks on the frames before."""
+        return Compressed([*[rle.empty(*hw)] * (len(self.masks) - len(made)), *made], *hw)
 
     @property
     def first(self) -> int | None:

@@ -2,8 +2,8 @@
 
     videos/<video_id>/record.json   create-only: the video counts as admitted from here on
                       video.mp4     normalised
-                      frames.json   source_s: the source's time of each frame of video.mp4; all_source_s: of each
-                                    frame of the source; changes: what was changed, such as "deinterlaced"
+                      frames.json   which source frame each frame of video.mp4 shows, and when: see
+                                    `storage/frame_times.py`
                       truth.json    ground truth, where the source has it
                       imported      empty: an import has admitted it, so no model proposes for it
                       committed     its batch, which has it for ever
@@ -29,7 +29,7 @@ from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from engine.stored_json import parse
-from storage import parts
+from storage import frame_times, parts
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
 from storage.formats import sav
 from storage.normalise import Normalised
@@ -65,8 +65,7 @@ def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: byt
     if truth is not None:
         blobs.write(f"{here}/truth.json", truth)
     blobs.write(f"{here}/video.mp4", video)
-    times = {"source_s": made.timestamps, "all_source_s": made.source_s, "changes": made.changes}
-    blobs.write(f"{here}/frames.json", json.dumps(times).encode())
+    blobs.write(f"{here}/frames.json", frame_times.dump(made))
     if imported:  # before the record: nobody may see the video without this
         blobs.create(f"{here}/imported", b"")
     ours = blobs.create(_waiting(record.video_id), b"")
@@ -82,11 +81,7 @@ def source_times(blobs: Blobs, video_id: str) -> list[float]:
 
     Raises BlobMissing, BlobDamaged.
     """
-    key = f"{folder(video_id)}/frames.json"
-    found = read_json(blobs, key).get("all_source_s", [])
-    if not isinstance(found, list) or not all(isinstance(time_s, float) for time_s in found):
-        raise BlobDamaged(f"{key}: all_source_s is not a list of times")
-    return found
+    return list(frame_times.load(blobs, f"{folder(video_id)}/frames.json").source_s)
 
 
 def truths(blobs: Blobs, video: Video) -> list[Masklet]:

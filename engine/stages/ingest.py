@@ -20,7 +20,8 @@ from engine.progress import Progress
 from engine.services import Services
 from engine.stages import admitted, trouble
 from engine.stages.judge import FileResult, judge, quarantine_record
-from engine.stages.sources import NoSource, Only, SourceFile, list_files, open_source
+from engine.stages.readers import Reader
+from engine.stages.sources import NoSource, SourceFile, list_files, open_source
 from storage import parts
 from storage.blobs.base import Blobs, check_create_only
 from storage.records import Quarantined, Refusal, Video, content_id
@@ -46,12 +47,12 @@ class IngestReport:
 
 
 def admit(
-    s: Services, source: str | None = None, progress: Progress | None = None, for_import: Only | None = None
+    s: Services, source: str | None = None, progress: Progress | None = None, for_import: Reader | None = None
 ) -> IngestReport:
     """Judges every new file below `source` (default: the setting) and commits the admitted videos as a batch.
 
-    for_import: which files an import takes. Their videos are marked as imported before anybody can see them, so no
-    model proposes for them, even if the import fails.
+    for_import: which files an import takes, and what is said about them. Their videos are marked as imported before
+    anybody can see them, so no model proposes for them, even if the import fails.
     Raises NoSource; NotCreateOnly for a store where workers could overwrite each other; BlobError or OSError if the
     source or the store fails. Only one run at a time works on one home.
     """
@@ -59,7 +60,7 @@ def admit(
         return _admit(s, source, progress, for_import)
 
 
-def _admit(s: Services, source: str | None, progress: Progress | None, for_import: Only | None) -> IngestReport:
+def _admit(s: Services, source: str | None, progress: Progress | None, for_import: Reader | None) -> IngestReport:
     where = source or s.settings.ingest.source
     if where is None:
         raise NoSource("no source: name a folder or s3://bucket/prefix, or set MASKLETS_INGEST__SOURCE")
@@ -73,10 +74,10 @@ def _admit(s: Services, source: str | None, progress: Progress | None, for_impor
         new = [file for file in listing.files if not {file.marker, file.ignored_marker} & seen]
         if new:
             check_create_only(s.blobs)
-        results = _judge_all(s, opened, new, work, imported=for_import is not None, progress=progress)
+        results = _judge_all(s, opened, new, work, for_import, progress)
         denied = [quarantine_record(uri, Refusal.UNREADABLE, "permission denied: a folder") for uri in listing.denied]
         refused = denied + [result.refused for result in results if result.refused]
-        quarantined = _commit_quarantine(s, refused)
+        quarantined = quarantine(s, refused)
         for file, result in zip(new, results, strict=True):
             _mark(s, file, result)
         batch_id, videos = admitted.commit(s, {file.uri for file in listing.files})
@@ -100,11 +101,16 @@ def _kinds_of_change(video: Video) -> set[str]:
 
 
 def _judge_all(
-    s: Services, source: Blobs, files: Sequence[SourceFile], work: Path, *, imported: bool, progress: Progress | None
+    s: Services,
+    source: Blobs,
+    files: Sequence[SourceFile],
+    work: Path,
+    reader: Reader | None,
+    progress: Progress | None,
 ) -> list[FileResult]:
     results = []
     with ThreadPoolExecutor(s.settings.ingest.workers) as pool:
-        judged = pool.map(lambda file: judge(s, source, file, work, imported), files)
+        judged = pool.map(lambda file: judge(s, source, file, work, reader), files)
         for file, result in zip(files, judged, strict=True):
             results.append(result)
             if progress:
@@ -118,7 +124,7 @@ def _mark(s: Services, file: SourceFile, result: FileResult) -> None:
         s.blobs.create(file.ignored_marker if result.ignored else file.marker, json.dumps(facts).encode())
 
 
-def _commit_quarantine(s: Services, refused: Sequence[Quarantined]) -> int:
+def quarantine(s: Services, refused: Sequence[Quarantined]) -> int:
     """Commits the records that the table does not have and returns their number: a repeated run adds nothing."""
     if not refused:
         return 0

@@ -9,18 +9,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from engine.services import Services
 from engine.settings import IngestSettings
 from engine.stages import admitted
+from engine.stages.readers import Annotation, Reader
 from engine.stages.sources import SourceFile, as_utf8
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
+from storage.formats.imported import AnnotationError, Description
 from storage.normalise import Limits, Normalised, normalise
 from storage.records import Quarantined, Refusal, Video
 from storage.source_file import Refused
@@ -48,10 +49,10 @@ class FileResult:
         return self == FileResult()
 
 
-def judge(s: Services, source: Blobs, file: SourceFile, work: Path, imported: bool) -> FileResult:
+def judge(s: Services, source: Blobs, file: SourceFile, work: Path, reader: Reader | None) -> FileResult:
     """What becomes of a file. An admitted video is in the store when this returns.
 
-    work: a folder for temporary files. imported: an import takes the file, so no model may propose for it.
+    work: a folder for temporary files. reader: of the import that takes the file, so no model may propose for it.
     Raises BlobUnreachable, OSError and MemoryError: errors of the machine.
     """
     try:
@@ -64,7 +65,7 @@ def judge(s: Services, source: Blobs, file: SourceFile, work: Path, imported: bo
                 return FileResult(ignored=True)
             path = stack.enter_context(source.local(file.key))
             truth = source.read(file.truth) if file.truth else None
-            notes = [source.read(key) for key in file.notes]
+            note = reader.open(file.key, lambda: [source.read(key) for key in file.notes]) if reader else None
         except BlobMissing:
             return FileResult(again=True)
         except BlobUnreachable:
@@ -72,12 +73,12 @@ def judge(s: Services, source: Blobs, file: SourceFile, work: Path, imported: bo
         except BlobError as error:  # permission denied, a bad sector, a missing decryption key
             return _unreadable(file, error)
         try:
-            return _admit(s, file, path, truth, notes, work, imported)
+            return _admit(s, file, path, truth, note, work)
         except _Changed:
             return FileResult(again=True)
         except _BadSector as error:
             return _unreadable(file, error)
-        except sav.SavError as error:
+        except AnnotationError as error:
             return _refuse(file, Refusal.FAILED, str(error))
         except Refused as refused:
             if file.usually_no_video and refused.reason in (Refusal.NO_VIDEO_STREAM, Refusal.UNREADABLE):
@@ -128,11 +129,10 @@ def _admit(
     file: SourceFile,
     path: Path,
     truth: bytes | None,
-    notes: Sequence[bytes],
+    note: Annotation | None,
     work: Path,
-    imported: bool,
 ) -> FileResult:
-    """Admits a file. Raises Refused, SavError, _Changed and _BadSector, and the errors of the machine."""
+    """Admits a file. Raises Refused, AnnotationError, _Changed and _BadSector, and the errors of the machine."""
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         target = Path(temporary) / "video.mp4"
         with _unchanged(path):
@@ -141,14 +141,12 @@ def _admit(
                 return _known(file, first)
             made = _normalise(path, target, s.settings.ingest)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
-        annotations = [sav.load(note) for note in notes]
-        if imported:
-            record = _described(record, file, annotations)
-        for annotation in annotations + ([] if truth is None else [sav.load(truth)]):
-            sav.from_sav(
-                annotation, video=record, source_s=made.source_s
-            )  # refuse a malformed one now, not at its first use
-        if admitted.write(s.blobs, record, target, made, truth, imported):
+        if note is not None:
+            record = _described(record, file, note.describe())
+            note.masklets(record, made.source_s, "")  # refuse a malformed one now, not at its first use
+        if truth is not None:
+            sav.from_sav(sav.load(truth), video=record, source_s=made.source_s)  # as well
+        if admitted.write(s.blobs, record, target, made, truth, note is not None):
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)
     assert first is not None  # records are never deleted
@@ -180,14 +178,13 @@ def _record(file: SourceFile, digest: str, made: Normalised, video_sha256: str, 
     )
 
 
-def _described(record: Video, file: SourceFile, annotations: Sequence[dict[str, Any]]) -> Video:
-    """The row with what its annotations say about the video; the first one that says it counts. Raises SavError."""
-    told = [sav.describe(annotation) for annotation in annotations]
+def _described(record: Video, file: SourceFile, told: Description) -> Video:
+    """The row with what its annotation says about the video."""
     return replace(
         record,
-        source_name=next((of.name for of in told if of.name), as_utf8(Path(file.key).stem)),
-        source_metadata=next((of.metadata for of in told if of.metadata), None),
-        split=next((of.split for of in told if of.split), ""),
+        source_name=told.name or as_utf8(Path(file.key).stem),
+        source_metadata=told.metadata,
+        split=told.split or "",
     )
 
 

@@ -64,7 +64,8 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
         refused += [_quarantined("review", row, check, detail) for check, detail in problems.items()]
         rows += [] if problems else [row]
     _write_quarantine(s, batch_id, "review", refused)
-    routes = routing.of_batch(s, batch_id, rows)
+    # the verifier learned from a model's scores, and imported candidates have none
+    routes = {} if batches.is_import(s.blobs, batch_id) else routing.of_batch(s, batch_id, rows)
     for row in rows:
         by_hand = review.held_out_by_hand and row.split == "val"
         route = routing.TO_PEOPLE if by_hand else routes.get(row.masklet_id, routing.TO_PEOPLE)

@@ -7,14 +7,14 @@ with the suffix of text, pictures or sound is listed with `usually_no_video` set
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from engine.services import Services
 from storage.blobs import stores
 from storage.blobs.base import Blobs
-from storage.formats import sav
 from storage.records import content_id
 
 TRUTH = ".truth.json"  # clip.truth.json beside clip.mp4 holds its true masklets as SA-V JSON
@@ -25,7 +25,15 @@ NO_VIDEO = {
 }  # fmt: skip
 UNFINISHED = {".part", ".tmp", ".crdownload"}
 
-Only = Callable[[str, Collection[str]], bool]  # should a run take this key, given all keys of the source?
+
+class Only(Protocol):
+    """Which files a run takes. Keys are paths below the source."""
+
+    def notes(self, key: str, exists: Callable[[str], bool]) -> tuple[str, ...]:
+        """The files that annotate a video; a run takes a file that has any."""
+
+    def mark(self, key: str, marks: Mapping[str, str]) -> str:
+        """Changes when the annotation of a video changes. marks: fingerprints of all files."""
 
 
 class NoSource(Exception):
@@ -42,7 +50,7 @@ class SourceFile:
     fingerprint: str  # includes the ground-truth file's, so a corrected truth retries the video
     truth: str | None  # key of the ground-truth file
     usually_no_video: bool  # by its suffix
-    notes: tuple[str, ...] = ()  # keys of SA-V's annotations, in an import; part of the fingerprint as well
+    notes: tuple[str, ...] = ()  # keys of its annotations, in an import; the fingerprint follows them as well
 
     @property
     def marker(self) -> str:
@@ -71,11 +79,6 @@ def open_source(s: Services, where: str, cache: Path) -> Blobs:
     return stores.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
 
 
-def notes_beside(key: str) -> list[str]:
-    """The keys of a video's annotations as SA-V names them, present or not."""
-    return [str(Path(key).with_name(Path(key).stem + suffix)) for suffix in sav.NOTES]
-
-
 def has_files(s: Services, where: str) -> bool:
     """Is there any file to judge? Raises NoSource and BlobError."""
     return bool(list_files(s, open_source(s, where, s.home / "cache" / "ingest")).files)
@@ -93,16 +96,17 @@ def list_files(s: Services, source: Blobs, only: Only | None = None) -> Listing:
         suffix = Path(key).suffix.lower()
         if key.rsplit("/", 1)[-1].startswith(".") or suffix in UNFINISHED:
             skipped += 1
-        elif only is None or only(key, found.keys()):
+            continue
+        notes = only.notes(key, found.__contains__) if only else ()
+        if only is None or notes:
             truth = str(Path(key).with_suffix(TRUTH))
-            notes = tuple(n for n in notes_beside(key) if n in found) if only else ()
-            beside = [truth] * (truth in found) + list(notes)
+            beside = ([found[truth]] if truth in found else []) + ([only.mark(key, found)] if only else [])
             files.append(
                 SourceFile(
                     key,
                     _address(source, key),
                     markers,
-                    " ".join([fingerprint, *(found[name] for name in beside)]),
+                    " ".join([fingerprint, *beside]),
                     truth if truth in found else None,
                     suffix in NO_VIDEO,
                     notes,

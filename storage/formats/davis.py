@@ -13,7 +13,7 @@ for resolutions and no image sets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,12 @@ from PIL import Image
 
 from storage import rle
 from storage.formats import destination, picture_folder
-from storage.formats.destination import Exported
+from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.picture_folder import PictureVideo
+from storage.formats.timeline import Timeline
 from storage.pixels import PictureError
-from storage.records import STRIDE, Masklet, Video
+from storage.records import Masklet, Video
 from storage.releases import Release
-from storage.video import FrameReader, jpeg
 from storage.whole_files import complete
 from storage.wording import counted
 
@@ -164,43 +164,59 @@ def flatten(video: Video, masklets: Sequence[Masklet], frame_idx: int) -> tuple[
     return ids, drawn - int(np.count_nonzero(ids))
 
 
-def export(release: Release, root: Path) -> Exported:
+def export(
+    release: Release, root: Path, *, line: Timeline = Timeline.STORED, progress: Progress | None = None
+) -> Exported:
     """Writes a release as a DAVIS root. The files of the result are the masks.
 
-    Writes a PNG and a JPEG for each annotated frame, named by its index in the stored video. An imported video keeps
+    Writes a PNG and a JPEG for each annotated frame, named by its number on the timeline. An imported video keeps
     its name. Object n of a sequence is the n-th masklet of the video in the order of the release; `flatten` decides
     about overlaps.
     Raises DavisError for a video with more than 254 masklets, before anything is written. Raises WrongFolder and
     ReleaseError.
     """
-    for video_id, count in release.masklet_counts().items():
-        _check_count(video_id, count)
-    destination.open_folder(root, "davis", release)
+    check_counts(release)
     resolution, year = WRITTEN
-    written: list[Path] = []
-    lost = 0
+
+    def write(job: Job) -> Written:
+        return write_sequence(job, ("JPEGImages", resolution), ("Annotations", resolution))
+
     listed: dict[str, list[str]] = {"train": [], "val": []}
-    videos = release.videos()
-    names = destination.names(videos)
-    for video in videos:
-        masklets, name = release.masklets({video.video_id}), names[video.video_id]
-        pictures = destination.place(root, "JPEGImages", resolution, name)
-        masks = destination.place(root, "Annotations", resolution, name)
-        with FrameReader(release.blobs.fetch(video.video_key), keep=1) as reader:
-            for frame_idx in range(0, video.frame_count, STRIDE):
-                ids, hidden = flatten(video, masklets, frame_idx)
-                lost += hidden
-                path = masks / f"{frame_idx:05d}.png"
-                with complete(path) as temporary:
-                    write_ids(temporary, ids)
-                with complete(pictures / f"{frame_idx:05d}.jpg") as temporary:
-                    temporary.write_bytes(jpeg(reader.read(frame_idx), 95))
-                written.append(path)
-        listed.setdefault(video.split, []).append(name)
+
+    def each() -> Iterator[tuple[Video, str, Written]]:
+        for video, name, written in destination.each_video(root, "davis", release, line, write, progress=progress):
+            listed.setdefault(video.split, []).append(name)
+            yield video, name, written
+
+    done = destination.total(root, each())
     for split, members in listed.items():  # last: a root without its lists is not a finished export
         with complete(destination.place(root, "ImageSets", year, f"{split}.txt")) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in members))
-    return Exported(written, lost)
+    return done
+
+
+def write_sequence(job: Job, pictures: Sequence[str], masks: Sequence[str], rows: object = None) -> Written:
+    """Writes the JPEGs and palette PNGs of one video into these folders, named by their numbers. Its files: the masks.
+
+    rows: noted for a file about all videos.
+    Raises DavisError for more masklets than ids.
+    """
+    job.write_pictures(*pictures, job.name)
+    lost, written = 0, []
+    for frame in job.frames.annotated:
+        ids, hidden = flatten(job.video, job.masklets, frame.frame_idx)
+        lost += hidden
+        path = job.place(*masks, job.name, f"{frame.number:05d}.png")
+        with complete(path) as temporary:
+            write_ids(temporary, ids)
+        written.append(path)
+    return job.written(written, lost_px=lost, rows=rows)
+
+
+def check_counts(release: Release) -> None:
+    """Raises DavisError for a video with more masklets than ids."""
+    for video_id, count in release.masklet_counts().items():
+        _check_count(video_id, count)
 
 
 def _check_count(video_id: str, masklets: int) -> None:

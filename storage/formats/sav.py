@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from storage import rle
-from storage.formats import destination, sav_times
-from storage.formats.destination import Exported
-from storage.formats.sav_times import Timing
+from storage.formats import destination, imported, sav_times, timeline
+from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
+from storage.formats.imported import MAX_METADATA, AnnotationError, Description
+from storage.formats.sav_times import Timing, timing_of
+from storage.formats.timeline import Frames, Timeline
 from storage.masklet_rules import TERMS
-from storage.records import FPS, STRIDE, Masklet, Verdict, Video, content_id
+from storage.records import FPS, STRIDE, Masklet, Video, content_id
 from storage.releases import Release
 from storage.whole_files import complete
 from storage.wording import counted
@@ -49,14 +51,15 @@ KEYS = (
     "masklet_num",
 )
 
+#: Our own fields, on the timeline of the source: the frame of the file that each annotated frame is, and its time, s.
+TIMES = ("video_frame_idx", "video_frame_time_s")
 NOTES = ("_manual.json", "_auto.json")  # the ends of the names of annotations; NAME.mp4 is beside them
 SIZES, LARGE = {"small": 32**2, "medium": 96**2}, "large"  # masklets by mean area, px: below this
 ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; a video that was not imported has no label
-MAX_METADATA = 65_536  # characters of a video's name and metadata, and of a masklet's metadata
 FRAMES = "frames"  # in a masklet's metadata: object of the fields with one value for each annotated frame
 
 
-class SavError(ValueError):
+class SavError(AnnotationError):
     """This is not an SA-V annotation that we can read."""
 
 
@@ -90,22 +93,13 @@ def derive(area_px: Sequence[int], height: int, width: int) -> Derived:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What an annotation says about its video, besides its masks and its measures."""
-
-    name: str | None
-    split: str | None  # "train", "val" or "test"
-    metadata: str | None  # JSON object: the environment, and every field that SA-V does not define
-
-
 def describe(annotation: dict[str, Any]) -> Description:
     """What an annotation says about its video. Fields with a value for each masklet are skipped: `from_sav` keeps them.
 
     Raises SavError for more than MAX_METADATA characters.
     """
     name = str(annotation.get("video_id") or "").encode(errors="backslashreplace").decode()
-    skipped = {*KEYS, *_masklet_fields(annotation)} - {"video_environment"}
+    skipped = {*KEYS, *TIMES, *_masklet_fields(annotation)} - {"video_environment"}
     metadata = {key: value for key, value in annotation.items() if value is not None and key not in skipped}
     text = json.dumps(metadata)
     if len(name) + len(text) > MAX_METADATA:
@@ -118,9 +112,11 @@ def describe(annotation: dict[str, Any]) -> Description:
     )
 
 
-def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
+def to_sav(video: Video, masklets: Sequence[Masklet], frames: Frames | None = None) -> dict[str, Any]:
     """The SA-V annotation of a video's masklets, all manual or all auto. A missing frame gets an empty mask.
 
+    frames: of the video, on the timeline of the annotation; default: the stored video. On the timeline of the source,
+    two fields that SA-V does not have say which frames were annotated: see TIMES.
     An imported video keeps the name and the metadata of its source, an imported masklet its metadata.
     Raises ValueError for no masklets, both kinds at once, a masklet of another video or size, or one without an object.
     """
@@ -129,7 +125,8 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
         raise ValueError(f"an SA-V file holds masklets of one kind, not {sorted(kinds)}")
     kind = kinds.pop()
     height, width = video.height, video.width
-    indices = range(0, video.frame_count, STRIDE)
+    on = frames or timeline.stored(video)
+    indices = [frame.frame_idx for frame in on.annotated]
     nothing = rle.empty(height, width)
     counts: list[list[bytes]] = []  # (N, T)
     areas: list[list[int]] = []
@@ -148,20 +145,20 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
         stability.append([1.0 if t is None else masklet.stability[t] for t in positions])
         places.append(positions)
     derived = [derive(area, height, width) for area in areas]
-    frames = range(len(indices))
+    at_times = range(len(indices))
     objects = range(len(masklets))
     manual = kind == "manual"
     metadata = _metadata(video)
     values = (
         video.source_name or video.video_id,
-        float(video.duration_s),
-        float(video.frame_count),
+        on.duration_s,
+        float(on.frame_count),
         float(height),
         float(width),
         float(height * width),
         metadata.pop("video_environment", ENVIRONMENT),
         video.split,
-        [[{"size": [height, width], "counts": counts[n][t].decode("ascii")} for n in objects] for t in frames],
+        [[{"size": [height, width], "counts": counts[n][t].decode("ascii")} for n in objects] for t in at_times],
         list(objects),
         [d.size_rel for d in derived],
         [d.size_abs for d in derived],
@@ -171,10 +168,14 @@ def to_sav(video: Video, masklets: Sequence[Masklet]) -> dict[str, Any]:
         [len(indices)] * len(masklets),
         [masklet.edited_frame_count for masklet in masklets],
         [kind] * len(masklets),
-        [None] * len(masklets) if manual else [[stability[n][t] for n in objects] for t in frames],
+        [None] * len(masklets) if manual else [[stability[n][t] for n in objects] for t in at_times],
         len(masklets),
     )
-    return dict(zip(KEYS, values, strict=True)) | metadata | _restored(masklets, places)
+    found = dict(zip(KEYS, values, strict=True)) | metadata | _restored(masklets, places)
+    if on.timeline is Timeline.SOURCE:
+        numbers, times = TIMES
+        found |= {numbers: [frame.number for frame in on.annotated], times: [frame.time_s for frame in on.annotated]}
+    return found
 
 
 def from_sav(
@@ -206,11 +207,15 @@ def from_sav(
     if not sav_id and video is None:
         raise SavError("annotation without 'video_id', and no video given")
     made_hw = _size(name, annotation, frames)
+    timing = timing_of(video, source_s) if video else Timing.of(source_s) if source_s else None
+    if TIMES[0] in annotation:
+        annotation = _on_stored(name, annotation, timing)
+        frames = annotation["masklet"]
     hw = hw or ((video.height, video.width) if video else made_hw)
-    if any(side not in (made, made - made % 2) for side, made in zip(hw, made_hw, strict=True)):
+    if not imported.fits(hw, made_hw):
         raise SavError(f"{name}: masks of {made_hw[0]} x {made_hw[1]}, the video is {hw[0]} x {hw[1]}")
     try:
-        placed = _placed(name, annotation, video, source_s)
+        placed = _placed(name, annotation, video, timing)
     except SavError as error:
         if video is None or not video.variable_rate:
             raise
@@ -220,7 +225,8 @@ def from_sav(
     fields = _masklet_fields(annotation) if video else {}
     masklets = []
     for n in range(len(frames[0])):
-        masks = [_fitted(_counts(name, frames[t][n], *made_hw, t, n), made_hw, hw) or nothing for t in placed]
+        found = [_counts(name, frames[t][n], *made_hw, t, n) for t in placed]
+        masks = [nothing if counts is None else imported.fitted(counts, made_hw, hw) for counts in found]
         made = _masklet(name, annotation, n, placed, masks, hw)
         masklets.append(
             replace(
@@ -247,27 +253,14 @@ def _masklet(
     kind = str(_at(annotation, "masklet_type", n) or "manual")
     if kind not in ("manual", "auto"):
         raise SavError(f"{name}: masklet {n} is of type {kind!r}")
-    areas = tuple(rle.area(counts, *hw) for counts in masks)
-    return Masklet(
-        masklet_id="",
-        video_id="",
-        batch_id="",
-        height=hw[0],
-        width=hw[1],
-        frame_idx=tuple(placed.values()),
-        rle=tuple(masks),
-        area_px=areas,
-        score=(1.0,) * len(placed),
-        object_score=tuple(10.0 if area else -10.0 for area in areas),
-        stability=tuple(_stability(annotation, t, n) for t in placed),
+    return imported.accepted(
+        dict(zip(placed.values(), masks, strict=True)),
+        hw,
+        position=n,
         kind=kind,
-        phase="auto" if kind == "auto" else "3",
-        round=0,
         checkpoint="sa-v",
-        prompt="{}",
+        stability=[_stability(annotation, t, n) for t in placed],
         edited_frame_count=_whole(name, _at(annotation, "masklet_edited_frame_count", n) or 0),
-        verdict=Verdict.ACCEPT.value,
-        source_position=n,
     )
 
 
@@ -297,30 +290,40 @@ def read(
         raise SavError(f"{path.name}: {error}") from error
 
 
-def export(release: Release, out_dir: Path, *, media: bool = False) -> Exported:
+def export(
+    release: Release,
+    folder: Path,
+    *,
+    media: bool = False,
+    line: Timeline = Timeline.STORED,
+    progress: Progress | None = None,
+) -> Exported:
     """Writes a release as SA-V files. media: the videos too, as `{video_id}.mp4`. An imported video keeps its name.
 
-    Keeps the masklets of one video in memory at a time. Raises WrongFolder, ReleaseError.
+    Raises CannotHold for videos on the timeline of their source, WrongFolder, ReleaseError.
     """
-    destination.open_folder(out_dir, "sa-v", release)
-    written: list[Path] = []
-    videos = release.videos()
-    names = destination.names(videos)
-    for video in videos:
-        masklets, name = release.masklets({video.video_id}), names[video.video_id]
+    if media and line is not Timeline.STORED:
+        raise CannotHold("the videos of a release are at 24 fps: on the timeline of the source, export without them")
+
+    def write(job: Job) -> Written:
+        written = []
         for kind in ("manual", "auto"):
-            chosen = [masklet for masklet in masklets if masklet.kind == kind]
+            chosen = [row for row in job.masklets if row.kind == kind and job.shows(row)]
             if chosen:
-                path = destination.place(out_dir, f"{name}_{kind}.json")
+                path = job.place(f"{job.name}_{kind}.json")
                 with complete(path) as temporary:
-                    temporary.write_text(json.dumps(to_sav(video, chosen)))
+                    temporary.write_text(json.dumps(to_sav(job.video, chosen, job.frames)))
                 written.append(path)
         if media:
-            path = destination.place(out_dir, f"{name}.mp4")
+            path = job.place(f"{job.name}.mp4")
             with complete(path) as temporary:
-                shutil.copyfile(release.blobs.fetch(video.video_key), temporary)
+                shutil.copyfile(release.blobs.fetch(job.video.video_key), temporary)
             written.append(path)
-    return Exported(written)
+        return job.written(written)
+
+    return destination.total(
+        folder, destination.each_video(folder, "sa-v", release, line, write, media=media, progress=progress)
+    )
 
 
 def _metadata(video: Video) -> dict[str, Any]:
@@ -379,12 +382,11 @@ def _object(whose: str, text: str | None) -> dict[str, Any]:
     return found
 
 
-def _placed(name: str, annotation: dict[str, Any], video: Video | None, source_s: Sequence[float]) -> dict[int, int]:
+def _placed(name: str, annotation: dict[str, Any], video: Video | None, timing: Timing | None) -> dict[int, int]:
     """The place of each annotated frame in the video at 24 fps: see `sav_times`. A stored video has every 4th only."""
     count = len(annotation["masklet"])
     frame_count = _whole(name, annotation.get("video_frame_count") or 0)
     duration_s = _seconds(name, annotation.get("video_duration") or 0)
-    timing = _timing(video, source_s)
     try:
         if timing is None:
             if not frame_count or not duration_s:
@@ -400,20 +402,26 @@ def _placed(name: str, annotation: dict[str, Any], video: Video | None, source_s
     return {t: frame_idx for t, frame_idx in placed.items() if frame_idx < timing.frame_count}
 
 
-def _timing(video: Video | None, source_s: Sequence[float]) -> Timing | None:
-    """What is known of the frames. A video admitted by an earlier version has no times: at 24 fps, they are known."""
-    if video is None:
-        return Timing.of(source_s) if source_s else None
-    if not source_s and not video.variable_rate and abs(video.source_fps - FPS) * video.duration_s < 0.5:
-        source_s = [k / FPS for k in range(video.frame_count)]
-    return Timing(frame_count=video.frame_count, source_s=source_s, variable_rate=video.variable_rate)
-
-
-def _fitted(counts: bytes | None, made_hw: tuple[int, int], hw: tuple[int, int]) -> bytes | None:
-    """The mask without the last row or column of an odd side."""
-    if counts is None or made_hw == hw:
-        return counts
-    return rle.encode(rle.decode(counts, *made_hw)[: hw[0], : hw[1]])
+def _on_stored(name: str, annotation: dict[str, Any], timing: Timing | None) -> dict[str, Any]:
+    """An annotation that says which frames of the file it has, with the frames of the stored video instead."""
+    numbers, frames = annotation[TIMES[0]], annotation["masklet"]
+    if not isinstance(numbers, list) or [n for n in numbers if type(n) is not int] or len(numbers) != len(frames):
+        raise SavError(f"{name}: '{TIMES[0]}' is a list of one frame number for each annotated frame")
+    if numbers != sorted(set(numbers)):
+        raise SavError(f"{name}: '{TIMES[0]}' is not in order")
+    if timing is None or not timing.source_s:
+        raise SavError(f"{name}: '{TIMES[0]}' counts frames of a file that is not known here")
+    try:
+        at = timeline.positions(numbers, timing)
+    except ValueError as error:
+        raise SavError(f"{name}: {error}") from None
+    of_frames = [key for key, by_frame in _masklet_fields(annotation).items() if by_frame]
+    scores = annotation.get("masklet_stability_score")
+    if isinstance(scores, list) and len(scores) == len(frames) and all(isinstance(row, list) for row in scores):
+        of_frames.append("masklet_stability_score")  # of a manual file, it is a list over objects
+    moved = {key: [annotation[key][t] for t in at] for key in ["masklet", *of_frames]}
+    figures = {"video_frame_count": float(timing.frame_count), "video_duration": timing.duration_s}
+    return {key: value for key, value in annotation.items() if key not in TIMES} | figures | moved
 
 
 def _frames(name: str, annotation: dict[str, Any]) -> list[list[Any]]:

@@ -4,7 +4,7 @@
     JPEGImages_24fps/<video>/00000.jpg             named by the index in the video
     Annotations_6fps/<video>/<object>/00000.png    one object each: objects may overlap
 
-Knows the format. Does not know our records. Every object has a PNG on every annotated frame, which is black where the
+Reads and writes the format. Every object has a PNG on every annotated frame, which is black where the
 object is absent. A missing PNG is therefore damage, not an absent object. Source: sav_dataset/README.md of SAM 2's
 repository, and its evaluator, which counts every value that is not black.
 """
@@ -16,12 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from storage import rle
-from storage.formats import picture_folder
+from storage.formats import destination, picture_folder
+from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
 from storage.formats.picture_folder import PictureVideo
+from storage.formats.timeline import Timeline
 from storage.pixels import PictureError
 from storage.records import STRIDE
+from storage.releases import Release
+from storage.video import FrameReader, jpeg
+from storage.whole_files import complete
 from storage.wording import counted
 
 PICTURES, MASKS = "JPEGImages_24fps", "Annotations_6fps"
@@ -54,6 +60,44 @@ class SavFramesVideo(PictureVideo):
             if not found[name]:
                 raise PictureError(f"{paths[0].parent}: no object in {counted(len(paths), 'mask')}")
         return found
+
+
+def export(
+    release: Release, folder: Path, *, line: Timeline = Timeline.STORED, progress: Progress | None = None
+) -> Exported:
+    """Writes a release in this layout: every frame as a JPEG. The files of the result are the masks.
+
+    Objects are numbered from 0 in the order of the release. An object that no frame shows gets no folder.
+    Raises CannotHold for the timeline of the source, WrongFolder and ReleaseError.
+    """
+    if line is not Timeline.STORED:
+        raise CannotHold("this layout of SA-V is at 24 frames a second: export sa-v on the timeline of the source")
+
+    def write(job: Job) -> Written:
+        with FrameReader(release.blobs.fetch(job.video.video_key), keep=1) as reader:
+            for frame_idx in range(job.video.frame_count):
+                with complete(job.place(PICTURES, job.name, f"{frame_idx:05d}.jpg")) as temporary:
+                    temporary.write_bytes(jpeg(reader.read(frame_idx), 95))
+        written = []
+        for n, row in enumerate(row for row in job.masklets if any(row.area_px)):
+            at = dict(zip(row.frame_idx, row.rle, strict=True))
+            for frame in job.frames.annotated:
+                path = job.place(MASKS, job.name, f"{n:03d}", f"{frame.number:05d}.png")
+                counts = at.get(frame.frame_idx, rle.empty(row.height, row.width))
+                with complete(path) as temporary:
+                    Image.fromarray(rle.decode(counts, row.height, row.width).astype(np.uint8) * 255).save(temporary)
+                written.append(path)
+        return job.written(written)
+
+    splits = destination.splits(release)
+    done = destination.total(
+        folder, destination.each_video(folder, "sa-v-frames", release, line, write, progress=progress)
+    )
+    for split in splits:
+        listed = [name for _, name, _ in destination.noted(folder, release, split)]
+        with complete(destination.place(folder, f"sav_{split}.txt")) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in listed))
+    return done
 
 
 def is_root(folder: Path) -> bool:

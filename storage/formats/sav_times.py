@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.records import FPS, STRIDE
+from storage.records import FPS, STRIDE, Video
 from storage.source_file import frame_count_at_24, is_variable, nearest_frames
 from storage.wording import counted
 
@@ -38,6 +38,13 @@ class Timing:
     @property
     def duration_s(self) -> float:
         return self.frame_count / FPS
+
+
+def timing_of(video: Video, source_s: Sequence[float]) -> Timing:
+    """What is known of a stored video. A video of an earlier version has no times: at 24 fps, they are known."""
+    if not source_s and not video.variable_rate and abs(video.source_fps - FPS) * video.duration_s < 0.5:
+        source_s = [k / FPS for k in range(video.frame_count)]
+    return Timing(frame_count=video.frame_count, source_s=source_s, variable_rate=video.variable_rate)
 
 
 def placed(count: int, frame_count: int, duration_s: float, timing: Timing) -> dict[int, int]:

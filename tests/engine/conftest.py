@@ -25,7 +25,7 @@ from engine.settings import (
     RoundSettings,
     Settings,
 )
-from engine.stages import import_sav, ingest, propose
+from engine.stages import imports, ingest, propose
 from engine.synthetic import scene, video_files
 from engine.verifier import fitting
 from storage import releases
@@ -189,7 +189,7 @@ def sav_val(tmp_path):
 def release(s, sav_folder):
     for path in (sav_folder / "notes").iterdir():  # an import needs the annotations beside their videos
         shutil.copy(path, sav_folder / "sav_000" / path.name)
-    name = import_sav.import_folder(s, sav_folder / "sav_000").release
+    name = imports.import_folder(s, sav_folder / "sav_000").release
     return releases.load(s.blobs, name)
 
 

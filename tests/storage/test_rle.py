@@ -144,3 +144,11 @@ def test_real_sa_v_masks_are_reproduced_to_the_byte():
     for mask in [mask for frame in annotation["masklet"][::20] for mask in frame]:
         counts = mask["counts"].encode()
         assert rle.encode(rle.decode(counts, *mask["size"])) == counts
+
+
+@settings(deadline=None)
+@given(masks)
+def test_the_box_is_that_of_the_pixels(mask):
+    ys, xs = np.nonzero(mask)
+    box = (xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1) if len(ys) else (0, 0, 0, 0)
+    assert rle.box_xywh(rle.encode(mask), *mask.shape) == box

@@ -27,6 +27,9 @@ def test_evaluate_gives_people_and_programs_the_same_figures_and_draws_them(comm
     figures = json.loads(command(*where, "--json"))
     drawn = tmp_path / "bars.png"
     output = command(*where, "--picture", str(drawn))
+    for score in [score for score in figures["mose"].values() if score]:
+        assert f"{50 * (score['j'] + score['f']):.1f}" in output and "J&Ḟ" in output
+    assert figures["mose"]["all"]["count"] == figures["masklets"]
     assert f"{100 * figures['jf']:.1f}" in output and "J&F" in output and str(figures["masklets"]) in output
     assert cv2.imread(str(drawn)).std() > 5
     image = command("evaluate", str(checkpoint), "--data", release.name, "--protocol", "image", "--objects", "1")

@@ -318,14 +318,14 @@ def test_a_video_with_a_malformed_truth_is_refused_in_one_line_until_the_truth_i
 
 def test_a_run_that_died_before_its_markers_refuses_nothing_twice(s, source, monkeypatch):
     (source / "a.mp4").write_text("no video")
-    real = ingest._commit_quarantine
+    real = ingest.quarantine
 
     def dying(*arguments):
         real(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_commit_quarantine", dying)
+        patch.setattr(ingest, "quarantine", dying)
         with pytest.raises(KeyboardInterrupt):
             ingest.admit(s, str(source))
     (source / "b.mp4").write_text("no video either")

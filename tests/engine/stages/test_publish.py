@@ -7,7 +7,7 @@ import pytest
 
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import batches, import_sav, publish
+from engine.stages import batches, imports, publish
 from engine.stages.batches import BatchStage
 from storage import parts, releases
 from tests.engine import labelled_folders
@@ -55,7 +55,7 @@ def test_a_masklet_that_comes_twice_in_an_import_is_quarantined_and_the_rest_is_
     note = json.loads((folder / "v0_manual.json").read_text())
     for kind in ("manual", "auto"):  # the same object in both files
         (folder / f"v0_{kind}.json").write_text(json.dumps(note | {"masklet_type": ["auto"]}))
-    report = import_sav.import_folder(s, folder)
+    report = imports.import_folder(s, folder)
     rows = s.tables.masklets()
     assert report.release and len(rows) == len({row.masklet_id for row in rows}) == 2
     twice = next(row for row in rows if row.kind == "auto")
@@ -75,7 +75,7 @@ def test_an_import_publishes_its_good_annotations_whatever_share_of_its_masklets
     place.write_text(json.dumps(note | size | {"masklet": nobody, "masklet_id": list(range(5)), "masklet_num": 5}))
     if not good:
         (folder / "v0_manual.json").unlink()
-    report = import_sav.import_folder(s, folder)
+    report = imports.import_folder(s, folder)
     assert len(s.tables.masklets()) == good and bool(report.release) == good and report.failed == 5
     refused = quarantined(s, s.tables.videos()[0].batch_id)
     assert len({subject for _, subject, _, _ in refused}) == 5
@@ -83,7 +83,7 @@ def test_an_import_publishes_its_good_annotations_whatever_share_of_its_masklets
 
 
 def test_a_batch_that_is_no_import_is_stopped_if_most_of_its_masklets_are_bad(s, folder):
-    import_sav.import_folder(s, folder)
+    imports.import_folder(s, folder)
     (row, other), videos = s.tables.masklets(), s.tables.videos()
     broken = [replace(row, masklet_id=f"broken-{n}", area_px=(1,) * len(row.area_px)) for n in range(2)]
     collected(s, OTHER, videos, [*broken, replace(other, masklet_id="right")])
@@ -92,7 +92,7 @@ def test_a_batch_that_is_no_import_is_stopped_if_most_of_its_masklets_are_bad(s,
 
 
 def test_of_two_rows_with_one_id_the_valid_one_is_published(s, folder):
-    import_sav.import_folder(s, folder)
+    imports.import_folder(s, folder)
     (row, other), videos = s.tables.masklets(), s.tables.videos()
     broken = replace(row, masklet_id="new", area_px=(1,) * len(row.area_px))
     right = replace(row, masklet_id="new")
@@ -106,7 +106,7 @@ def test_of_two_rows_with_one_id_the_valid_one_is_published(s, folder):
 
 @pytest.mark.parametrize("fresh", [0, 1])
 def test_masklets_that_an_earlier_batch_published_are_quarantined_and_the_rest_is_published(s, folder, fresh):
-    first = import_sav.import_folder(s, folder).release
+    first = imports.import_folder(s, folder).release
     rows, videos = s.tables.masklets(), s.tables.videos()
     fresh_rows = [replace(row, masklet_id=f"fresh-{row.masklet_id}") for row in rows[:fresh]]
     collected(s, OTHER, videos, rows + fresh_rows)
@@ -144,7 +144,7 @@ def test_a_batch_that_is_published_again_after_a_kill_repeats_nothing(s, folder,
         patch.setattr(parts, "commit_batch", commit)
         patch.setattr(batches, "mark", marked)
         with pytest.raises(Killed):
-            import_sav.import_folder(s, folder)
+            imports.import_folder(s, folder)
     (batch_id,) = publish.pending(s)
     publish.publish_batch(s, batch_id)
     assert len(s.tables.masklets()) == 2 and quarantined(s, batch_id) == []

@@ -7,7 +7,7 @@ import pytest
 
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import import_sav
+from engine.stages import imports
 from storage import releases, rle
 from storage.formats import davis, sav
 from tests.storage import made_videos
@@ -47,7 +47,7 @@ def areas(note):
 
 
 def imported(s, folder):
-    report = import_sav.import_folder(s, folder)
+    report = imports.import_folder(s, folder)
     assert report.quarantined == 0, s.tables.quarantine()
     return releases.load(s.blobs, report.release)
 

@@ -18,7 +18,7 @@ from engine.rounds import retraining, starting
 from engine.rounds.record import NoSuchRound
 from engine.services import connect
 from engine.serving import serve
-from engine.stages import batches, import_sav, ingest, propose, publish, sources, trouble
+from engine.stages import batches, imports, ingest, propose, publish, sources, trouble
 from engine.stages.batches import BatchStage, UnknownBatch
 from storage.blobs.base import BlobDamaged, BlobUnreachable
 from storage.blobs.folder import LocalBlobs
@@ -120,11 +120,11 @@ def test_an_import_that_fails_leaves_a_record_until_it_succeeds(s, sav_folder, m
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
-        patch.setattr(import_sav, "_fill", full)
-        import_sav.import_folder(s, sav_folder)
+        patch.setattr(imports, "_fill", full)
+        imports.import_folder(s, sav_folder)
     ((_, *found),) = told(s)
     assert found == ["import", "no space left on device"]
-    import_sav.import_folder(s, sav_folder)
+    imports.import_folder(s, sav_folder)
     assert told(s) == []
 
 

@@ -13,6 +13,7 @@ from storage.batch_manifests import ReleaseError
 from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, destination, sav
 from storage.formats.destination import WrongFolder
+from storage.formats.timeline import Timeline
 from storage.records import Masklet, Video
 from storage.releases import Release
 from tests.storage.rows import make_masklet, make_video
@@ -49,6 +50,60 @@ def test_a_folder_of_something_else_and_a_file_are_refused(tmp_path):
 def test_a_name_that_could_be_another_path_is_refused(tmp_path, name):
     with pytest.raises(ReleaseError, match="not an id"):
         destination.place(tmp_path, name)
+
+
+class TwoVideos:
+    """What exporters use of a release of two videos without pictures."""
+
+    name, digest, blobs = "release-0001", "a", None
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def videos(self) -> list[Video]:
+        return [make_video(video_id) for video_id in ("v1", "v2")]
+
+    def masklets(self, video_ids: set[str]) -> list[Masklet]:
+        self.read += video_ids
+        return [make_masklet(video_id=video_id) for video_id in video_ids]
+
+
+def test_an_export_that_was_killed_goes_on_with_the_next_video(tmp_path, monkeypatch):
+    release, folder, real = TwoVideos(), tmp_path / "out", sav.to_sav
+
+    def killed(video, *rest):
+        if video.video_id == "v2":
+            raise KeyboardInterrupt
+        return real(video, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sav, "to_sav", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sav.export(cast(Release, release), folder)
+    assert release.read == ["v1", "v2"]
+    seen: list[tuple[int, int, str]] = []
+    done = sav.export(cast(Release, release), folder, progress=lambda *about: seen.append(about))
+    assert release.read == ["v1", "v2", "v2"] and seen == [(1, 2, "v1"), (2, 2, "v2")]
+    assert [path.name for path in done.files] == ["v1_auto.json", "v2_auto.json"]
+    (folder / "v1_auto.json").unlink()
+    assert all(path.is_file() for path in sav.export(cast(Release, release), folder).files)
+    assert release.read[3:] == ["v1"]
+
+
+def test_a_note_of_another_version_is_not_believed(tmp_path):
+    release, folder = TwoVideos(), tmp_path / "out"
+    sav.export(cast(Release, release), folder)
+    (note,) = folder.glob(f"{destination.DONE}/*/v1.json")
+    note.write_text('{"files": [], "agreement": {}, "new": 1}')
+    sav.export(cast(Release, release), folder)
+    assert release.read == ["v1", "v2", "v1"]
+
+
+def test_the_timeline_is_part_of_what_a_folder_holds(tmp_path):
+    release = release_named("release-0001")
+    destination.open_folder(tmp_path / "out", "sa-v", release, Timeline.SOURCE)
+    with pytest.raises(WrongFolder, match="holds release-0001 as sa-v on the timeline source: choose"):
+        destination.open_folder(tmp_path / "out", "sa-v", release)
 
 
 def made_by_a_stranger(root: Path, video_id: str, split: str = "train", in_manifest: str | None = None) -> LocalBlobs:

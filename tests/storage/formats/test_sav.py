@@ -11,6 +11,7 @@ import pytest
 
 from storage import rle
 from storage.formats import sav, sav_times
+from storage.formats.imported import Description
 from storage.records import Masklet, Video
 from tests.shared import SHARED
 from tests.storage import rows
@@ -218,7 +219,7 @@ def test_a_description_keeps_what_sav_does_not_define_about_the_video(annotation
     told = sav.describe(annotation)
     assert (told.name, told.split) == ("\\ud800x", None)
     assert json.loads(told.metadata or "") == said
-    assert sav.describe({"masklet": []}) == sav.Description(name=None, split=None, metadata=None)
+    assert sav.describe({"masklet": []}) == Description(name=None, split=None, metadata=None)
 
 
 def test_endless_metadata_is_refused_and_that_of_a_stranger_is_checked(annotation):

@@ -1,6 +1,7 @@
-"""Imports SA-V datasets: annotated videos are ingested, and their masklets get the same checks as any others.
+"""Imports datasets: annotated videos are ingested, and their masklets get the same checks as any others.
 
-An import takes the videos that have an annotation beside them, in any folder below; other videos are left for ingest.
+`engine/stages/readers.py` reads the formats. An import takes the videos that are annotated, in any folder below;
+other videos are left for ingest.
 Its videos are marked as imported from the first moment, so no model proposes for them. They keep their names, their
 metadata and the order of their objects, for later exports. Videos that were ingested before
 are left to the model. A video with a bad annotation is quarantined before it is admitted, so a repaired annotation is
@@ -10,21 +11,23 @@ imported by the next run.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import admitted, batches, ingest, publish, sources, trouble
+from engine.stages import admitted, batches, ingest, publish, readers, sources, trouble
 from engine.stages.batches import BatchStage
+from engine.stages.judge import quarantine_record
+from engine.stages.readers import Reader
 from storage import parts
-from storage.formats import sav
+from storage.formats.imported import AnnotationError
 from storage.records import Masklet, Quarantined, Refusal, Video
 
 
 class NothingAnnotated(Exception):
-    """No video of the folder has an annotation beside it."""
+    """No video of the folder is annotated."""
 
 
 @dataclass(frozen=True)
@@ -36,35 +39,48 @@ class ImportReport:
     failed: int  # of these and of an import that was killed: masklets that a check refused
     release: str
     quarantined: int  # videos
+    bad_files: int  # annotations that cannot be read, or have rows of no video
     skipped: int  # annotated videos that ingest had admitted before, in a batch that is not the import's
 
 
-def import_folder(s: Services, folder: Path, progress: Progress | None = None) -> ImportReport:
-    """Imports NAME.mp4 with NAME_manual.json and NAME_auto.json, in any folder below. Run it again after any failure.
+def import_folder(
+    s: Services,
+    folder: Path,
+    progress: Progress | None = None,
+    reader_of: Callable[[Path], Reader] = readers.sav_reader,
+    review: bool = False,
+) -> ImportReport:
+    """Imports the annotated videos of a folder, in any folder below. Run it again after any failure.
 
+    reader_of: opens the annotations of a folder in one format. review: the masklets are candidates, which people judge
+    like those of a model; otherwise they are accepted and published.
     Raises NothingAnnotated.
     """
     folder = Path(os.path.abspath(folder))  # as ingest writes its addresses
-    looked = ingest.admit(s, str(folder), progress, for_import=_is_annotated)
+    reader = reader_of(folder)
+    looked = ingest.admit(s, str(folder), progress, for_import=reader)
+    lines = [(file, line) for file, of in reader.bad.items() for line in of]
+    ingest.quarantine(s, [quarantine_record(f"{folder}/{file}", Refusal.FAILED, line) for file, line in lines])
     if looked.admitted + looked.quarantined + looked.unchanged + looked.postponed == 0:
-        raise NothingAnnotated(f"{folder}: no NAME.mp4 with NAME_manual.json or NAME_auto.json beside it")
+        why = f" ({lines[0][0]}: {lines[0][1]})" if lines else ""
+        raise NothingAnnotated(f"{folder}: no {reader.wanted}{why}")
     videos, count, failed, skipped, refused, release = 0, 0, 0, 0, 0, ""
     imported = []
     for batch_id, addresses in sorted(s.tables.addresses(_below(folder)).items()):
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
         if proposed is None and (members := _to_fill(s, batch_id, addresses)):
             with trouble.recorded(s.blobs, batch_id, "import"):
-                number, bad = _fill(s, folder, batch_id, members)
+                number, bad = _fill(s, folder, reader, batch_id, members, review)
             videos, count, refused = videos + len(members) - bad, count + number, refused + bad
         elif proposed is None or "imported" not in proposed:
-            skipped += sum(any(note.exists() for note in _annotations(Path(address))) for address in addresses)
+            skipped += sum(bool(_notes(folder, reader, address)) for address in addresses)
             continue
         imported.append(batch_id)
     for batch_id in publish.pending(s):
         if batch_id in imported:
             release = publish.publish_batch(s, batch_id)
             failed += (batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}).get("quarantined", 0)
-    return ImportReport(videos, count, failed, release, looked.quarantined + refused, skipped)
+    return ImportReport(videos, count, failed, release, looked.quarantined + refused, len(reader.bad), skipped)
 
 
 def _below(folder: Path) -> str:
@@ -84,16 +100,19 @@ def _to_fill(s: Services, batch_id: str, addresses: list[str]) -> list[Video]:
     return members if {video.source_uri for video in members} <= set(addresses) else []
 
 
-def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> tuple[int, int]:
+def _fill(
+    s: Services, folder: Path, reader: Reader, batch_id: str, members: list[Video], review: bool
+) -> tuple[int, int]:
     """Writes the masklets of a batch, and marks it as collected. Returns its masklets and its quarantined videos.
 
+    review: marks it as proposed instead, so that the next stage opens its tickets.
     An annotation that became bad or was removed after the video was admitted quarantines the video.
     """
     number, refused = 0, []
     for video in members:
         try:
-            rows = _rows(s, video)
-        except sav.SavError as error:
+            rows = _rows(s, folder, reader, video)
+        except AnnotationError as error:
             rows = []
             refused.append(
                 Quarantined(
@@ -104,11 +123,18 @@ def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> tup
                     batch_id=batch_id,
                 )
             )
-        parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
-        parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video.video_id, rows=[])
+        if review:
+            rows = [replace(row, verdict=None) for row in rows]
+            parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video.video_id, rows=rows)
+        else:
+            parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
+            parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video.video_id, rows=[])
         number += len(rows)
     if refused:
         parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="import", rows=refused)
+    if review:
+        batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, {"imported": str(folder), "candidates": number})
+        return number, len(refused)
     facts = {"imported": str(folder), "accepted": number}
     # The last stage first: an import that is killed in between is done again, and no other stage takes the batch.
     for stage in (BatchStage.COLLECTED, BatchStage.IN_REVIEW, BatchStage.PROPOSED):
@@ -116,19 +142,24 @@ def _fill(s: Services, folder: Path, batch_id: str, members: list[Video]) -> tup
     return number, len(refused)
 
 
-def _rows(s: Services, video: Video) -> list[Masklet]:
-    """The masklets of a video. Raises SavError, also if it has no annotation any more."""
-    paths = [path for path in _annotations(Path(video.source_uri)) if path.exists()]
-    if not paths:
-        raise sav.SavError(f"{video.source_uri}: its annotation was removed")
+def _rows(s: Services, folder: Path, reader: Reader, video: Video) -> list[Masklet]:
+    """The masklets of a video. Raises AnnotationError, also if it has no annotation any more."""
+    notes = _notes(folder, reader, video.source_uri)
+    if not notes:
+        raise AnnotationError(f"{video.source_uri}: its annotation was removed")
     times = admitted.source_times(s.blobs, video.video_id)
-    rows = [row for path in paths for row in sav.read(path, video=video, source_s=times, batch_id=video.batch_id)]
-    return [replace(row, split=video.split) for row in rows]
+    try:
+        note = reader.open(_key(folder, video.source_uri), lambda: [(folder / name).read_bytes() for name in notes])
+    except OSError as error:
+        raise AnnotationError(f"{video.source_uri}: its annotation cannot be read ({error.strerror})") from None
+    return [replace(row, split=video.split) for row in note.masklets(video, times, video.batch_id)]
 
 
-def _annotations(video: Path) -> list[Path]:
-    return [Path(path) for path in sources.notes_beside(str(video))]
+def _notes(folder: Path, reader: Reader, address: str) -> tuple[str, ...]:
+    """The files that annotate a video now."""
+    return reader.notes(_key(folder, address), lambda name: (folder / name).exists())
 
 
-def _is_annotated(key: str, keys: Collection[str]) -> bool:
-    return any(note in keys for note in sources.notes_beside(key))
+def _key(folder: Path, address: str) -> str:
+    """The path of a video in the folder."""
+    return address.removeprefix(_below(folder))

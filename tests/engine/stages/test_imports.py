@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from engine.stages import admitted, batches, import_sav, ingest, propose, review
+from engine.stages import admitted, batches, imports, ingest, propose, review
 from engine.stages.batches import BatchStage
 from storage import parts, releases
 from storage.tables import Tables
@@ -40,21 +40,21 @@ def test_an_import_takes_only_annotated_videos_and_leaves_the_others_to_the_mode
         with pytest.raises(KeyboardInterrupt):
             ingest.admit(s, str(other))
     annotation = json.loads((folder / "sav_000" / "one_manual.json").read_text())
-    report = import_sav.import_folder(s, folder)
+    report = imports.import_folder(s, folder)
     assert (report.videos, report.masklets, report.skipped) == (1, len(annotation["masklet"][0]), 0)
     assert len(s.tables.masklets()) == report.masklets > 0 and report.release
     assert sources(s) == ["one.mp4", "raw.mp4"]
     (waiting,) = batches.pending(s.blobs, BatchStage.PROPOSED)
     videos = {v.video_id: v.source_uri for v in s.tables.videos()}
     assert [videos[v] for v in batches.video_ids(s.blobs, waiting)] == [str(other / "raw.mp4")]
-    again = import_sav.import_folder(s, folder)
+    again = imports.import_folder(s, folder)
     assert (again.videos, again.masklets, again.skipped) == (0, 0, 0)
     assert ingest.admit(s, str(folder)).admitted == 1
     assert sources(s) == ["one.mp4", "plain.mp4", "raw.mp4"]
 
 
 def test_a_second_import_reads_the_rows_of_no_video(s, folder, monkeypatch):
-    assert import_sav.import_folder(s, folder).videos == 1
+    assert imports.import_folder(s, folder).videos == 1
     read, videos = [], Tables.videos
 
     def noted(self, **how):
@@ -62,13 +62,13 @@ def test_a_second_import_reads_the_rows_of_no_video(s, folder, monkeypatch):
         return videos(self, **how)
 
     monkeypatch.setattr(Tables, "videos", noted)
-    assert import_sav.import_folder(s, folder).videos == 0
+    assert imports.import_folder(s, folder).videos == 0
     assert read == []
 
 
 def test_a_folder_without_annotations_is_a_mistake(s, clips):
-    with pytest.raises(import_sav.NothingAnnotated, match="no NAME.mp4"):
-        import_sav.import_folder(s, clips)
+    with pytest.raises(imports.NothingAnnotated, match="no NAME.mp4"):
+        imports.import_folder(s, clips)
 
 
 @pytest.mark.parametrize("cut", ["record", "commit", "mark", "part", "collected", "proposed"])
@@ -98,21 +98,21 @@ def test_no_model_proposes_for_an_import_wherever_it_is_killed(s, folder, monkey
     with monkeypatch.context() as patch:
         patch.setattr(where, name, cutting(getattr(where, name), hit))
         with pytest.raises(Killed):
-            import_sav.import_folder(s, folder)
+            imports.import_folder(s, folder)
     assert ingest.admit(s, str(folder)).admitted > 0  # the clock's ingest of the same folder comes between
     for _ in range(2):
         (waiting,) = propose.pending(s)
         videos = batches.video_ids(s.blobs, waiting)
         assert [s.video(v).source_uri.rsplit("/", 1)[-1] for v in videos] == ["plain.mp4"]
         assert review.to_open(s) == []
-        import_sav.import_folder(s, folder)
+        imports.import_folder(s, folder)
     (release,) = releases.names(s.blobs)
     assert {s.video(m.video_id).source_uri.rsplit("/", 1)[-1] for m in s.tables.masklets()} == {"one.mp4"} and release
 
 
 def test_a_batch_with_other_videos_is_not_closed_by_an_import(s, folder):
     batch_id = ingest.admit(s, str(folder)).batch_id
-    report = import_sav.import_folder(s, folder)
+    report = imports.import_folder(s, folder)
     assert (report.videos, report.masklets, report.skipped, report.release) == (0, 0, 1, "")
     assert batches.reached(s.blobs) == {batch_id: {BatchStage.INGESTED}}
 
@@ -131,7 +131,7 @@ def test_a_batch_that_another_ingest_has_not_marked_yet_is_skipped(s, folder, mo
     report = ingest.IngestReport(None, admitted=0, quarantined=0, unchanged=1, ignored=0, postponed=0)
     monkeypatch.setattr(ingest, "admit", lambda *arguments, **named: report)  # an own run would mark it
     assert len(s.tables.videos()) == 2 and batches.reached(s.blobs) == {}
-    assert import_sav.import_folder(s, folder).skipped == 1
+    assert imports.import_folder(s, folder).skipped == 1
 
 
 def test_a_bad_annotation_does_not_block_the_good_ones_and_is_imported_once_it_is_repaired(s, folder, clips):
@@ -141,12 +141,12 @@ def test_a_bad_annotation_does_not_block_the_good_ones_and_is_imported_once_it_i
     note = folder / "sav_000" / "one_manual.json"
     good = note.read_text()
     note.write_text("[]")
-    report = import_sav.import_folder(s, folder)
+    report = imports.import_folder(s, folder)
     assert (report.videos, report.quarantined) == (1, 1) and report.release
     (record,) = s.tables.quarantine()
     assert record.subject.endswith("one.mp4") and "JSON object" in record.detail
     note.write_text(good)
-    report = import_sav.import_folder(s, folder)
+    report = imports.import_folder(s, folder)
     assert (report.videos, report.quarantined) == (1, 0)
     assert {s.video(m.video_id).source_uri.rsplit("/", 1)[-1] for m in s.tables.masklets()} == {"one.mp4", "two.mp4"}
 
@@ -164,7 +164,7 @@ def test_an_annotation_that_is_lost_after_admission_does_not_block_its_batch(s, 
         return report
 
     monkeypatch.setattr(ingest, "admit", admit)
-    report = import_sav.import_folder(s, folder)
+    report = imports.import_folder(s, folder)
     assert (report.videos, report.quarantined) == (1, 1) and report.release
     (record,) = s.tables.quarantine()
     assert (record.stage, record.subject.rsplit("/", 1)[-1]) == ("import", "one.mp4")
@@ -176,7 +176,7 @@ def test_masks_that_are_not_on_every_fourth_frame_at_24_fps_are_refused_with_the
     place.mkdir()
     made_videos.make(place / "pal.mp4", [made_videos.numbered(i) for i in range(100)], fps=25)
     labelled_folders.write_sav_note(place / "pal_manual.json", range(0, 100, 4), 100, 4.0)
-    report = import_sav.import_folder(s, place)
+    report = imports.import_folder(s, place)
     assert (report.videos, report.quarantined) == (0, 1)
     assert "25 annotated frames of 100 in 4 s" in s.tables.quarantine()[0].detail
 
@@ -189,7 +189,7 @@ def test_a_video_that_lost_a_frame_is_imported_if_its_masks_were_numbered_before
     frames = [made_videos.numbered(k) for k in kept]
     made_videos.make(place / "v.mp4", frames, times_ms=[round(k * 1000 / 24) for k in kept])
     labelled_folders.write_sav_note(place / "v_manual.json", range(0, stated, 4), stated, stated / 24)
-    report = import_sav.import_folder(s, place)
+    report = imports.import_folder(s, place)
     assert (report.videos, report.quarantined) == (imported, 1 - imported)
     for row in s.tables.masklets():
         assert list(row.area_px) == [k % made_videos.W + 1 for k in row.frame_idx]
@@ -202,11 +202,11 @@ def test_an_annotation_without_figures_is_imported_only_if_it_fits_its_video(s, 
     made_videos.make(place / "v.mp4", [made_videos.numbered(i) for i in range(3 * fps)], fps=fps)
     labelled_folders.write_sav_note(place / "v_manual.json", range(0, 3 * fps, step), 3 * fps, 3.0)
     labelled_folders.forget_figures(place / "v_manual.json")
-    report = import_sav.import_folder(s, place)
+    report = imports.import_folder(s, place)
     assert (report.videos, report.quarantined) == (imported, 1 - imported)
     assert imported or "not on every 4th frame at 24 fps" in s.tables.quarantine()[0].detail
 
 
 def test_a_video_of_an_earlier_version_without_the_times_of_its_frames_is_imported(s, folder, monkeypatch):
     monkeypatch.setattr(admitted, "source_times", lambda blobs, video_id: [])
-    assert import_sav.import_folder(s, folder).videos == 1
+    assert imports.import_folder(s, folder).videos == 1
