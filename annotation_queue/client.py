@@ -170,9 +170,12 @@ class QueueClient:
         masklet: Masklet | None = None,
         frame_idx: int | None = None,
         seconds: float | None = None,
+        watched: float | None = None,
         operation_id: str | None = None,
     ) -> FinishResult:
         """Finishes the ticket with a verdict or with the masklet that was made. Raises LeaseLost, ValueError.
+
+        What followed is in the result only for overseers.
 
         operation_id: an id that the program saved before, so that it can repeat the call after a crash.
         """
@@ -184,6 +187,7 @@ class QueueClient:
             masklet=masklet,
             frame_idx=frame_idx,
             seconds=seconds,
+            watched=watched,
         )
         sent = _adapter(Submission).dump_python(submission, mode="json")
         return self._under_lease(FinishResult, ticket, "finish", outcome=sent)
@@ -217,7 +221,9 @@ class QueueClient:
         batch_id: str | None = None,
         limit: int = 50,
     ) -> list[Ticket]:
-        """Up to `limit` (at most 500) tickets in the order in which they are handed out."""
+        """Up to `limit` (at most 500) tickets in the order in which they are handed out; for annotators and verifiers
+        the tickets that they hold, without `batch_id`. Raises NotAllowed.
+        """
         wanted = {"kind": kind, "state": state, "batch_id": batch_id, "limit": limit}
         query = {key: value for key, value in wanted.items() if value is not None}
         return self._ask(list[Ticket], "GET", "/api/tickets", query=query)

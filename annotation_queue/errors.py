@@ -4,6 +4,7 @@ QueueError
 ├── NoSuchTicket · NoSuchBatch · NoSuchMasklet · NoSuchVideo · NoSuchFrame
 ├── TooLate              somebody else holds the ticket that followed: the answer cannot be taken back
 ├── LeaseLost            another person may hold the ticket now; the queue keeps the late work beside it
+│   └── TakenBack        a lead or an admin ended the lease
 ├── NotAllowed           the person's roles, or the ticket's phase, do not permit it
 ├── BatchSealed          the batch takes no more tickets
 ├── NotLoggedIn · WrongPassword · TooManyLogins
@@ -44,6 +45,10 @@ class NoSuchFrame(QueueError):
 
 class LeaseLost(QueueError):
     """The lease on this ticket is over. What was sent is kept beside the ticket, and somebody else decides."""
+
+
+class TakenBack(LeaseLost):
+    """A lead took this ticket back. What was sent is kept beside the ticket, and somebody else decides."""
 
 
 class TooLate(QueueError):
@@ -94,5 +99,5 @@ class QueueUnreachable(QueueError):
 
 
 # The errors by name, as the API sends them: a client raises the same one again.
-_ALL: list[type[QueueError]] = [QueueError, *QueueError.__subclasses__()]
+_ALL: list[type[QueueError]] = [QueueError, *QueueError.__subclasses__(), TakenBack]
 BY_NAME = {error.__name__: error for error in _ALL}

@@ -82,6 +82,12 @@ class QueuePolicy(BaseModel):
     makers_share: float = Field(0.0, ge=0, le=1)  # of the track tickets about a model's masklet, chosen by their id
     gold_share: float = Field(0.0, ge=0, le=1)  # of each person's claims, drawn at random each time, that get gold
     gold_iou: float = Field(0.75, ge=0, le=1)  # mean IoU with the true masklet from which a masklet in gold is right
+    # Share of the frames with the object that must have been on screen before the page takes a verdict: for "accept",
+    # and for the other verdicts, which name a fault that one frame can show. The page sees to it: a server cannot know
+    # what was on a screen, so programs need not watch. The share is stored with each verdict, and leads see it.
+    watch_share: float = Field(0.5, ge=0, le=1)
+    watch_fault_share: float = Field(0.1, ge=0, le=1)
+    watch_least: int = Field(4, ge=0)  # and at least so many frames, or all if there are fewer
     # gold tickets that a new person does first, fewer if there are not enough; 0: no warm-up
     warmup_tickets: int = Field(0, ge=0)
     # share of their last `warmup_tickets` that must be right; below it they get only gold
@@ -197,11 +203,13 @@ class Submission:
     masklet: Masklet | None = None
     frame_idx: int | None = None  # the frame that was on screen, to show the next person
     seconds: float | None = None  # spent on the ticket, by the client's clock
+    # Share of the annotated frames with the object that were on screen, 0 to 1. None: a program, which watches nothing.
+    watched: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishResult:
-    """What finishing a ticket led to."""
+    """What finishing a ticket led to. Over the API, only overseers learn it: others see their answer alone."""
 
     ticket: Ticket
     next_ticket_id: str | None
@@ -345,7 +353,9 @@ class WorkFigures:
     seconds_per_frame: float | None  # of masklets that people made, an annotated frame (6 fps)
     clicks_per_clicked_frame: float | None
     edited_frames_share: float | None  # frames that they edited, of the annotated frames of their masklets
-    first_pass: Proportion | None  # accepted, of the masklets that nobody had judged or sent back before
+    # Accepted, of the masklets that nobody had judged or sent back before: how often, not how carefully. A person who
+    # accepts everything has the highest share. `judging` has what tells of care.
+    first_pass: Proportion | None
     agreement: float | None  # on tickets with several answers: mean share of the others that gave the same answer
     masklet_iou: float | None  # mean IoU over time with the masklets that other people made of the same object
 
@@ -361,6 +371,21 @@ class GoldFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgingFigures:
+    """How a person judges masklets: from their last verdicts, of which gold is a part. None: nothing was counted."""
+
+    person: str
+    verdicts: int  # that these figures are about, at most judging.LAST
+    median_s: float | None  # where the client measured it
+    watched: float | None  # mean share of the frames with the object that were on screen, where the client sent it
+    accepts: Proportion
+    agreement: float | None  # mean share of the others that gave the same verdict, on all shared tickets
+    shared: int  # tickets that others judged, too
+    gold: Proportion | None  # how often they were right on gold to verify
+    flags: tuple[str, ...]  # what is suspicious, each in one plain sentence
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueueFigures:
     """The queue in figures: in total, and by person, maker, phase and checkpoint. Only `gold` includes gold tickets."""
 
@@ -372,6 +397,7 @@ class QueueFigures:
     phases: tuple[WorkFigures, ...]
     checkpoints: tuple[WorkFigures, ...]
     gold: tuple[GoldFigures, ...]
+    judging: tuple[JudgingFigures, ...]
     undelivered: int
 
 

@@ -262,6 +262,8 @@ def check_submission(ticket: Ticket, submission: Submission) -> None:
         raise ValueError("a verifier was already unsure: a lead must decide")
     if submission.seconds is not None and not 0 <= submission.seconds <= MAX_S:
         raise ValueError(f"seconds must be between 0 and {MAX_S:g}, not {submission.seconds}")
+    if submission.watched is not None and not 0 <= submission.watched <= 1:  # true for NaN, too
+        raise ValueError(f"watched must be between 0 and 1, not {submission.watched}")
     if made is not None:
         if made.video_id != ticket.video_id:
             raise ValueError(f"the ticket is about video {ticket.video_id}, the masklet about {made.video_id}")

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0002"  # the last one in migrations/versions
+REVISION = "0003"  # the last one in migrations/versions
 
 
 metadata = MetaData()
@@ -159,6 +159,8 @@ leases = Table(  # all leases, past and present: who held a ticket under which f
     Column("reasons", Text),  # comma-separated
     Column("seconds", Float),
     Column("masklet_id", String),  # that the holder made
+    Column("watched", Float),  # share of the frames with the object that were on screen; None: a program, or a masklet
+    Column("ended_by", String),  # the person who took the ticket back; None: it expired, or its holder ended it
     PrimaryKeyConstraint("ticket_id", "token"),
 )
 
@@ -195,6 +197,7 @@ gold = Table(  # tickets whose answer is known; each person gets a copy of their
     Column("expected", String),  # the right verdict, of a verify ticket
     Column("truth", Text),  # JSON of the true Masklet, of a track ticket
     Column("created_at", Float, nullable=False),
+    Column("made_by", String),  # the person who made its masklet, who does not get it to verify; None: the model
 )
 
 
@@ -271,6 +274,7 @@ operations = Table(  # append-only
     Column("received_at", Float, nullable=False),
     Column("lease_token", Integer, nullable=False),
     Column("branch", Boolean, nullable=False),  # came after the lease was lost: stored, and counted nowhere
+    Column("closed", String),  # what its owner did with a branch: "applied" or "dismissed"; None: nothing yet
 )
 
 
@@ -285,6 +289,19 @@ Index(
     operations.c.received_at,
     sqlite_where=operations.c.branch.is_(True),
     postgresql_where=operations.c.branch.is_(True),
+)
+
+
+IS_KEPT = and_(operations.c.branch.is_(True), operations.c.closed.is_(None))
+
+
+Index(  # branches that their owners have not looked at
+    "operations_kept",
+    operations.c.person,
+    operations.c.ticket_id,
+    operations.c.seq,
+    sqlite_where=IS_KEPT,
+    postgresql_where=IS_KEPT,
 )
 
 
@@ -322,6 +339,7 @@ people = Table(
     Column("created_at", Float, nullable=False),
     Column("skills", String, nullable=False, server_default=""),  # comma-separated
     Column("disabled", Boolean, nullable=False, server_default=false()),
+    Column("keys", Text),  # JSON: the keys that they chose, by action of the page; None: the page's own
 )
 
 

@@ -9,8 +9,12 @@ has encoded the frames. `scrub_p95_ms` is the time of a seek while the page show
 `browser_mb` is the browser's memory after these seeks. At the end, tabs of Chromium, the server and a private
 PostgreSQL are killed, and the network is cut (see crashes.py).
 
+`gold_tells` counts the fields in which answers about gold differ from those about real work (see gold_tells.py);
+`axe_violations` what axe-core finds on the page while a person verifies and corrects, if `npm ci` has installed it.
+
 `--quick` does the same with fewer actions; the counts in the result show how many. Milliseconds depend on the machine.
-The benchmark fails if a frame was wrong, an operation was lost, or one crash lost more than one operation in flight.
+The benchmark fails if a frame was wrong, an operation was lost, one crash lost more than one operation in flight, gold
+differs from real work, or axe-core finds something.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ import numpy as np
 import psutil
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks import crashes, firefox
+from benchmarks import axe, crashes, firefox, gold_tells
 from benchmarks.coded import PASSWORD, fill
 from benchmarks.queue import database_of
 from engine.processes import ports
@@ -45,6 +49,8 @@ from engine.serving.queue_process import QueueProcess
 from engine.settings import IngestSettings, ModelSettings, QueueSettings, Settings
 from storage.records import STRIDE
 
+# The page takes every verdict at once: what is timed is its answer to a key.
+AT_ONCE: dict[str, Any] = {"watch_share": 0, "watch_fault_share": 0, "watch_least": 0}
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 # Defines in the page: `watch` waits for an event of the canvas and the next animation frame, and gives the time, ms;
@@ -294,6 +300,12 @@ def until_idle(patience_s: float = 60.0) -> None:
             return
 
 
+def checked_by_axe(page: Tab) -> list[str] | None:
+    """What axe-core finds on a page; None where it is not installed."""
+    source = axe.source()
+    return None if source is None else axe.violations(page, source)
+
+
 def crowded(page: Tab, crowd: tuple[int, int], seeks: int) -> dict[str, Any]:
     """Times seeks with all other objects of a video shown, and measures the browser's memory. Frames are fetched."""
     objects, frames = crowd
@@ -346,7 +358,7 @@ def measure(path: str, size: Size, database: str) -> dict[str, Any]:
             home=Path(folder) / "home",
             ingest=IngestSettings(source=str(videos)),
             model=ModelSettings(checkpoint="micro", device="cpu"),
-            queue=QueueSettings(port=ports.free_port(), database_uri=uri),
+            queue=QueueSettings(port=ports.free_port(), database_uri=uri, **AT_ONCE),
         )
         with connect(settings) as s, ThreadPoolExecutor(1) as other:  # the server starts at the same time
             filled = other.submit(
@@ -367,11 +379,17 @@ def measure(path: str, size: Size, database: str) -> dict[str, Any]:
             somebody = partial(in_chromium, chromium, settings.queue_url)
         with somebody("vera") as vera:
             found |= verifying(vera, size.verdicts, size.steps, size.seeks, size.frames)
+            checked = checked_by_axe(vera)
         with somebody("cara") as cara:
             more = crowded(cara, size.crowd, min(size.seeks, 600))
             found |= more | {"wrong_frames": found["wrong_frames"] + more["wrong_frames"]}
         with somebody("ann") as ann, somebody("bob") as bob:
             found |= correcting(ann, bob, size.clicks)
+            checked = None if checked is None else [*checked, *(checked_by_axe(ann) or [])]
+        found |= {
+            "axe_violations": None if checked is None else len(checked),
+            "gold_tells": len(gold_tells.everywhere()),
+        }
         if chromium is not None:  # only Chromium's tabs are processes of their own
             found |= crashes.crashing(chromium, server, postgres, settings, size.kills, size.offline_s)
         return found | {"database": uri.split(":")[0].split("+")[0]}
@@ -403,6 +421,8 @@ def main() -> None:
     found = measure(path, size, chosen.database)
     found |= {"quick": chosen.quick, "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}
     print(json.dumps(found) if chosen.json else "\n".join(f"{key:32} {value}" for key, value in found.items()))
+    if found["gold_tells"] or found["axe_violations"]:
+        sys.exit(1)
     if found["wrong_frames"] or found.get("lost_operations") or found.get("in_flight_lost", 0) > 1:
         sys.exit(1)
 

@@ -239,7 +239,7 @@ def main() -> None:
             ingest=IngestSettings(source=str(Path(folder) / "videos")),
             auto=AutoSettings(max_objects=6),
             model=ModelSettings(checkpoint="micro", device="cpu"),
-            queue=QueueSettings(port=free_port()),
+            queue=QueueSettings(port=free_port(), watch_share=0, watch_fault_share=0, watch_least=0),
             review=ReviewSettings(phase="3", held_out_by_hand=True),
         )
         fill(settings, Path(folder) / "videos")

@@ -15,6 +15,7 @@ from annotation_queue.errors import LoginRefused
 from annotation_queue.people.accounts import LOGIN_S, Caller, Login
 from annotation_queue.people.oidc import FLOW_S, Provider
 from annotation_queue.records import Person, Reason, RecentAnswer, Role
+from annotation_queue.tickets import shown
 from annotation_queue.tickets.store import HEARTBEAT_S
 from storage.records import FPS, STRIDE
 
@@ -56,6 +57,15 @@ class Answered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How much of a masklet must have been on screen before the page takes a verdict: see QueuePolicy."""
+
+    watch_share: float  # of the frames with the object, to accept
+    watch_fault_share: float  # of them, for every other verdict
+    watch_least: int  # frames
+
+
+@dataclass(frozen=True, kw_only=True)
 class Me:
     """The person who is logged in, and what their page must know."""
 
@@ -69,6 +79,15 @@ class Me:
     stride: int  # annotated frames are every `stride`-th
     reasons: tuple[Reason, ...]  # in the order of the keys 1 to 9
     live: bool  # whether a model answers clicks
+    watch: Watch
+    keys: dict[str, str]  # that they chose for the page, by action
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """The keys that a person chose for the page."""
+
+    keys: dict[str, str]  # by action
 
 
 @router.get("/api/login")
@@ -119,17 +138,24 @@ def log_out(request: Request, _: Somebody, queue: Queue) -> Response:
 @router.get("/api/me")
 def me(who: Annotated[Caller, Depends(caller)], queue: Queue) -> Me:
     """The person who is logged in."""
-    return _me(who.person, who.csrf, queue)
+    return _me(who.person, who.csrf, who.keys, queue)
+
+
+@router.put("/api/me/keys", status_code=204)
+def set_keys(body: Sent[Keys], who: Somebody, queue: Queue) -> Response:
+    """Stores the keys that this person chose for the page, in place of those of before."""
+    queue.accounts.set_keys(who.name, body.keys)
+    return Response(status_code=204)
 
 
 @router.get("/api/me/recent")
 def recent(who: Somebody, queue: Queue) -> list[RecentAnswer]:
     """The last ten tickets that this person finished, the latest first."""
-    return queue.tickets.recent(who)
+    return shown.recent(queue.tickets.recent(who), who)
 
 
-def _me(who: Person, csrf: str | None, queue: Backend) -> Me:
-    lease_s = queue.tickets.lease_s
+def _me(who: Person, csrf: str | None, keys: dict[str, str], queue: Backend) -> Me:
+    lease_s, policy = queue.tickets.lease_s, queue.tickets.policy
     return Me(
         name=who.name,
         roles=who.roles,
@@ -141,6 +167,12 @@ def _me(who: Person, csrf: str | None, queue: Backend) -> Me:
         stride=STRIDE,
         reasons=tuple(Reason),
         live=queue.live is not None,
+        watch=Watch(
+            watch_share=policy.watch_share,
+            watch_fault_share=policy.watch_fault_share,
+            watch_least=policy.watch_least,
+        ),
+        keys=keys,
     )
 
 
@@ -153,7 +185,7 @@ def _logged_in(login: Login, response: Response, queue: Backend) -> Me:
         samesite="strict",
         secure=queue.secure_cookie,
     )
-    return _me(login.person, login.csrf, queue)
+    return _me(login.person, login.csrf, login.keys, queue)
 
 
 def _admit(queue: Backend, oidc: Provider, secret: str, code: str, address: str) -> Login:

@@ -10,6 +10,7 @@ from annotation_queue.api.asking import Overseer, Somebody
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.metrics import CONTENT_TYPE, exposition
 from annotation_queue.records import PlannedPhase, QueueFigures, Stats, Stuck
+from annotation_queue.tickets import shown
 
 router = APIRouter(tags=["numbers"])
 
@@ -19,13 +20,12 @@ class Health:
     """The server answers and reaches its database."""
 
     ok: bool
-    undelivered: int  # drained batches that the pipeline does not know of yet
 
 
 @router.get("/api/stats")
-def stats(_: Somebody, queue: Queue) -> Stats:
-    """How many tickets are in which state, and everybody's pace."""
-    return queue.stats()
+def stats(who: Somebody, queue: Queue) -> Stats:
+    """Everybody's pace; for overseers also how many tickets are in which state."""
+    return shown.stats(queue.stats(), who)
 
 
 @router.get("/api/figures")
@@ -58,4 +58,5 @@ def metrics(_: Overseer, queue: Queue) -> Response:
 @router.get("/healthz")
 def health(queue: Queue) -> Health:
     """Whether the server is up. Anybody may ask."""
-    return Health(ok=True, undelivered=queue.stats().undelivered)
+    queue.stats()  # asks the database
+    return Health(ok=True)

@@ -25,6 +25,7 @@ class SetPerson:
     roles: tuple[Role, ...]
     skills: tuple[str, ...] | None = None
     password: str | None = None
+    new: bool = False  # only add: an error if there is a person of this name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,5 +104,5 @@ def audited(_: Manager, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)
 
 
 def _set_person(body: SetPerson, who: Person, queue: Backend) -> Account:
-    queue.accounts.add(body.name, body.roles, body.password, skills=body.skills, by=who)
+    queue.accounts.add(body.name, body.roles, body.password, skills=body.skills, new=body.new, by=who)
     return next(account for account in queue.accounts.accounts() if account.name == body.name)

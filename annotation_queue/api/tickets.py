@@ -1,12 +1,12 @@
 """A person's work on tickets: claim, keep the lease, record operations, finish, take back; and reading tickets.
 
-A ticket, its masklet and its operations are shown to the person who holds or finished it, and to overseers.
+A ticket, its masklet and its operations are shown to the person who holds or finished it, and to overseers. Only
+overseers see all of them: see `tickets/shown.py`.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -26,7 +26,9 @@ from annotation_queue.records import (
     Submission,
     Ticket,
 )
-from annotation_queue.rules import ID_LENGTH, ID_PATTERN, MAX_OPERATIONS, OVERSEERS
+from annotation_queue.rules import ID_LENGTH, ID_PATTERN, MAX_OPERATIONS
+from annotation_queue.tickets import shown
+from annotation_queue.tickets.kept import MOST
 from storage.records import Masklet, Operation
 
 router = APIRouter(tags=["tickets"])
@@ -80,6 +82,21 @@ class TakeBack:
     created_at: str  # ISO 8601, UTC, on the client's clock
 
 
+@dataclass(frozen=True, kw_only=True)
+class CloseKept:
+    """What became of operations that were sent after a lease was lost."""
+
+    operation_ids: Annotated[tuple[str, ...], Field(max_length=MOST)]
+    applied: bool  # they were done again in the ticket; False: dismissed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closed:
+    """How many of them were open."""
+
+    closed: int
+
+
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
@@ -92,46 +109,58 @@ def tickets(
     batch_id: Annotated[str | None, Query(pattern=ID_PATTERN, max_length=ID_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> list[Ticket]:
-    """The tickets that this person may see, in the order in which they are handed out."""
-    return queue.tickets.find(kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=who)
+    """For overseers every ticket, in the order in which they are handed out; for others the tickets that they hold."""
+    if batch_id is not None and not shown.sees_all(who):
+        raise NotAllowed("only overseers may ask for the tickets of one batch")
+    found = queue.tickets.find(kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=who)
+    return [shown.ticket(each, who) for each in found]
 
 
 @router.get("/api/tickets/{ticket_id}")
-def ticket(found: SeenTicket) -> Ticket:
-    """A ticket in its current state."""
-    return found
+def ticket(found: SeenTicket, who: Somebody, queue: Queue) -> Ticket:
+    """A ticket in its current state; for a person who has answered it, with their answer."""
+    holds = found.state is State.LEASED and found.leased_by == who.name
+    return shown.ticket(found, who, None if holds else queue.tickets.own_answer(found.ticket_id, who))
 
 
 @router.get("/api/tickets/{ticket_id}/masklet", response_model=Masklet)
-def masklet(found: SeenTicket, queue: Queue) -> Response:
+def masklet(found: SeenTicket, who: Somebody, queue: Queue) -> Response:
     """The masklet that the ticket is about."""
-    return Response(queue.tickets.masklet_json(found.ticket_id), media_type="application/json")
+    content = shown.masklet_json(queue.tickets.masklet_json(found.ticket_id), who)
+    return Response(content, media_type="application/json")
 
 
 @router.get("/api/tickets/{ticket_id}/operations")
 def operations(found: SeenTicket, who: Somebody, queue: Queue, branch: bool = False) -> list[Operation]:
     """What was done in a ticket. branch: what was sent after its lease was lost, instead; for overseers."""
-    oversees = bool(who.roles & OVERSEERS)
-    if branch and not oversees:
+    if branch and not shown.sees_all(who):
         raise NotAllowed("only overseers may see operations that came after a lease was lost")
     done = queue.tickets.operations(found.ticket_id, branch=branch)
-    if oversees:
-        return done
-    if found.kind is Kind.VERIFY and found.state is not State.DONE:
-        done = [o for o in done if o.person == who.name]  # one verifier's verdict must not influence another's
-    return [_without_masklet(o) for o in done]
+    return shown.operations(done, who, only_own=found.kind is Kind.VERIFY)
 
 
 @router.get("/api/tickets/{ticket_id}/others")
 def others(found: SeenTicket, who: Somebody, queue: Queue) -> list[OtherMasklet]:
     """The other masklets of the same video."""
-    return queue.tickets.others(found.ticket_id, seen_by=who)
+    return shown.others(queue.tickets.others(found.ticket_id, seen_by=who), who)
 
 
 @router.get("/api/branches")
 def branches(_: Overseer, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Operation]:
     """Operations that were sent after a lease was lost, over all tickets."""
     return queue.tickets.branches(limit)
+
+
+@router.get("/api/me/kept")
+def kept(who: Somebody, queue: Queue) -> list[Operation]:
+    """What this person sent after a lease was lost, and neither applied again nor dismissed."""
+    return shown.kept(queue.tickets.kept(who), who)
+
+
+@router.post("/api/me/kept/close")
+def close_kept(body: Sent[CloseKept], who: Somebody, queue: Queue) -> Closed:
+    """Notes that this person applied such operations again, or dismissed them. They stay in the log."""
+    return Closed(closed=queue.tickets.close_kept(who, body.operation_ids, applied=body.applied))
 
 
 # --- working -----------------------------------------------------------------------------------------------------
@@ -143,25 +172,27 @@ def claim(body: Sent[Claim], who: Somebody, queue: Queue) -> Ticket:
     found = queue.tickets.claim(
         who, body.kinds, claim_id=body.claim_id, ticket_id=body.ticket_id, batch_id=body.batch_id
     )
-    return found if found is not None else Response(status_code=204)  # type: ignore[return-value]  # no body
+    if found is None:
+        return Response(status_code=204)  # type: ignore[return-value]  # no body
+    return shown.ticket(found, who)
 
 
 @router.post("/api/tickets/{ticket_id}/objects")
 def new_object(ticket_id: Id, body: Sent[NewObject], who: Somebody, queue: Queue) -> Ticket:
     """Opens a ticket for another object in the same video."""
-    return queue.tickets.new_object(ticket_id, body.token, who, claim_id=body.claim_id)
+    return shown.ticket(queue.tickets.new_object(ticket_id, body.token, who, claim_id=body.claim_id), who)
 
 
 @router.post("/api/tickets/{ticket_id}/heartbeat")
 def heartbeat(ticket_id: Id, body: Sent[LeaseBody], who: Somebody, queue: Queue) -> Ticket:
     """Renews the lease."""
-    return queue.tickets.heartbeat(ticket_id, body.token, who)
+    return shown.ticket(queue.tickets.heartbeat(ticket_id, body.token, who), who)
 
 
 @router.post("/api/tickets/{ticket_id}/release")
 def release(ticket_id: Id, body: Sent[LeaseBody], who: Somebody, queue: Queue) -> Ticket:
     """Gives the ticket back."""
-    return queue.tickets.release(ticket_id, body.token, who)
+    return shown.ticket(queue.tickets.release(ticket_id, body.token, who), who)
 
 
 @router.post("/api/tickets/{ticket_id}/end-lease")
@@ -179,18 +210,14 @@ def append_operations(ticket_id: Id, body: Sent[OperationsBody], who: Somebody, 
 @router.post("/api/tickets/{ticket_id}/finish")
 def finish(ticket_id: Id, body: Sent[Finish], who: Somebody, queue: Queue) -> FinishResult:
     """Finishes the ticket with a verdict or with a masklet."""
-    return queue.tickets.finish(ticket_id, body.token, who, body.outcome, video_of=queue.media.info)
+    said = body.outcome
+    answer = shown.OwnAnswer(token=body.token, verdict=said.verdict, reasons=said.reasons)
+    done = queue.tickets.finish(ticket_id, body.token, who, said, video_of=queue.media.info)
+    return shown.finished(done, who, answer)
 
 
 @router.post("/api/tickets/{ticket_id}/unsubmit")
 def unsubmit(ticket_id: Id, body: Sent[TakeBack], who: Somebody, queue: Queue) -> Ticket:
     """Takes a finished ticket back, under a new lease."""
-    return queue.tickets.unsubmit(ticket_id, who, operation_id=body.operation_id, created_at=body.created_at)
-
-
-def _without_masklet(operation: Operation) -> Operation:
-    """The operation without the masklet in its payload. Only operations in gold tickets carry one, so it would tell."""
-    payload = json.loads(operation.payload)
-    if "masklet" not in payload:
-        return operation
-    return replace(operation, payload=json.dumps({key: value for key, value in payload.items() if key != "masklet"}))
+    back = queue.tickets.unsubmit(ticket_id, who, operation_id=body.operation_id, created_at=body.created_at)
+    return shown.ticket(back, who)

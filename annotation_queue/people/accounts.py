@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import json
 import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from argon2 import PasswordHasher
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 LOGIN_S = 12 * 3600.0  # a browser login lasts a working day
 MIN_PASSWORD = 8  # characters
+MAX_KEYS = 100  # that a person may choose for the page
+MAX_KEY = 40  # characters of a key, and of an action
 NOTED_S = 300.0  # the limit below counts the attempts of this time
 NOTED = 100  # attempts with an unknown name that are audited
 PIPELINE = "pipeline"  # the account of this project's own stages; it is made at the start of the queue
@@ -51,6 +54,7 @@ class Login:
     person: Person
     secret: str
     csrf: str
+    keys: dict[str, str]  # that they chose for the page, by action
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class Caller:
     person: Person
     csrf: str | None
     scopes: frozenset[Scope] | None = None  # of a token; None: everything that the person may do
+    keys: dict[str, str] = field(default_factory=dict)  # that they chose for the page, by action
 
 
 # A lead may manage people with these roles and no others. Admins manage everybody.
@@ -101,12 +106,15 @@ class Accounts:
         password: str | None = None,
         *,
         skills: Iterable[str] | None = None,
+        new: bool = False,
         by: Person | None = None,
     ) -> Person:
         """Add a person, or change the roles, password or skills of an existing one.
 
+        new: the name must be new, so that nobody's roles are replaced by mistake.
         by: the person who does so; None: the operator of the server.
-        Raises ValueError for an invalid name or skill, for no role, and for a password shorter than MIN_PASSWORD;
+        Raises ValueError for an invalid name or skill, for no role, for a password shorter than MIN_PASSWORD, and for a
+        name that is not new;
         NotAllowed if `by` may not do this. Nobody sets another person's password: they could log in as that person.
         """
         check_id(name, "name")
@@ -127,6 +135,10 @@ class Accounts:
         with self._database.write() as c:
             self._check_may(c, by, name, person.roles)
             row = c.execute(select(people).where(people.c.name == name).with_for_update()).first()
+            if row is not None and new:
+                raise ValueError(
+                    f"there is already a person {name}, with the roles {', '.join(sorted(_roles(row.roles)))}"
+                )
             if row is not None and all(getattr(row, key) == value for key, value in values.items()):
                 return person
             self._note(c, by, "set person", name, said)
@@ -164,6 +176,19 @@ class Accounts:
             c.execute(update(people).where(people.c.name == name).values(disabled=disabled))
             if disabled:
                 c.execute(delete(credentials).where(credentials.c.name == name))
+
+    def set_keys(self, name: str, keys: Mapping[str, str]) -> None:
+        """Store the keys that a person chose for the page, by action; they replace those of before.
+
+        What the actions are, only the page knows. Raises ValueError for too many keys, and for long ones.
+        """
+        if len(keys) > MAX_KEYS:
+            raise ValueError(f"at most {MAX_KEYS} keys can be chosen, not {len(keys)}")
+        if long := [word for pair in keys.items() for word in pair if not 0 < len(word) <= MAX_KEY]:
+            raise ValueError(f"an action and a key have 1 to {MAX_KEY} characters: {long[0][:80]!r}")
+        text = json.dumps(dict(keys), sort_keys=True) if keys else None
+        with self._database.write() as c:
+            c.execute(update(people).where(people.c.name == name).values(keys=text))
 
     def remove(self, name: str) -> bool:
         """Remove a person and their credentials; their work stays. False if there is no such person."""
@@ -352,14 +377,15 @@ class Accounts:
             row = c.execute(_WHO, {"secret_sha256": _digest(secret)}).first()
         if row is None or (row.expires_at is not None and row.expires_at < self._clock()):
             raise NotLoggedIn()
-        return Caller(person=_person(row), csrf=row.csrf, scopes=_scopes(row.scopes))
+        return Caller(person=_person(row), csrf=row.csrf, scopes=_scopes(row.scopes), keys=_keys(row.keys))
 
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _begin(self, c: Connection, row: Row[Any]) -> Login:
         """A new login of the person of this row."""
         now = self._clock()
-        login = Login(person=_person(row), secret=secrets.token_urlsafe(32), csrf=secrets.token_urlsafe(24))
+        secret, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
+        login = Login(person=_person(row), secret=secret, csrf=csrf, keys=_keys(row.keys))
         c.execute(delete(credentials).where(credentials.c.expires_at < now))
         c.execute(
             insert(credentials).values(
@@ -421,6 +447,11 @@ def _token(row: Row[Any]) -> Token:
 
 def _scopes(text: str | None) -> frozenset[Scope] | None:
     return None if text is None else frozenset(Scope(scope) for scope in text.split(","))
+
+
+def _keys(text: str | None) -> dict[str, str]:
+    chosen: dict[str, str] = json.loads(text or "{}")
+    return chosen
 
 
 def _digest(secret: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from math import sqrt
 from typing import Any
 
 from sqlalchemy import Column, Connection, Label, Row, func, select
@@ -21,12 +20,15 @@ from annotation_queue.records import (
     Pace,
     Proportion,
     QueueFigures,
+    QueuePolicy,
     State,
     Stats,
     TicketCount,
     WorkFigures,
 )
+from annotation_queue.tickets.judging import Compared, judging
 from annotation_queue.tickets.tallies import MADE, Sums
+from annotation_queue.tickets.wilson import wilson
 from storage.records import Verdict
 
 PACE_S = 900.0  # the pace of a batch is measured over this time
@@ -61,9 +63,9 @@ def stats(c: Connection, now: float) -> Stats:
     )
 
 
-def count(c: Connection, now: float) -> QueueFigures:
+def count(c: Connection, now: float, policy: QueuePolicy) -> QueueFigures:
     """The queue in figures."""
-    y = schema.tallies
+    y, gold = schema.tallies, _gold(c)
     rows = c.execute(select(y).where(y.c.person != "")).all()
     verified = [row for row in rows if row.kind == Kind.VERIFY.value]
     return QueueFigures(
@@ -74,7 +76,8 @@ def count(c: Connection, now: float) -> QueueFigures:
         makers=_by(verified, lambda row: row.maker),
         phases=_by(rows, lambda row: row.phase),
         checkpoints=_by(rows, lambda row: row.checkpoint),
-        gold=tuple(_gold(c)),
+        gold=tuple(gold),
+        judging=judging(c, _compared(verified, gold), policy.watch_share),
         undelivered=_undelivered(c),
     )
 
@@ -146,6 +149,19 @@ def _gold(c: Connection) -> list[GoldFigures]:
     ]
 
 
+def _compared(verified: Iterable[Row[Any]], gold: Iterable[GoldFigures]) -> dict[str, Compared]:
+    """By person, what is known of their verdicts from the sums over `verified` and from gold."""
+    votes, same = Counter[str](), defaultdict[str, float](float)
+    for row in verified:
+        votes[row.person] += round(row.votes)
+        same[row.person] += row.agreement
+    right = {each.person: each.accuracy for each in gold if each.kind is Kind.VERIFY}
+    return {
+        name: Compared(agreement=_ratio(same[name], votes[name]), shared=votes[name], gold=right.get(name))
+        for name in {*same, *right}
+    }
+
+
 def _by(rows: Iterable[Row[Any]], name_of: Callable[[Row[Any]], str]) -> tuple[WorkFigures, ...]:
     groups: defaultdict[str, list[Row[Any]]] = defaultdict(list)
     for row in rows:
@@ -181,14 +197,3 @@ def _work(name: str, rows: Sequence[Row[Any]]) -> WorkFigures:
 
 def _ratio(a: float, b: float) -> float | None:
     return a / b if b else None
-
-
-def wilson(right: int, of: int) -> Proportion:
-    """A proportion with its 95 % confidence interval. Source: Wilson 1927, the score interval."""
-    if not of:
-        return Proportion(right=0, of=0, low=0.0, high=1.0)
-    z = 1.959964
-    p, weight = right / of, 1 + z * z / of
-    centre = (p + z * z / (2 * of)) / weight
-    half = z / weight * sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return Proportion(right=right, of=of, low=max(0.0, centre - half), high=min(1.0, centre + half))

@@ -49,6 +49,7 @@ def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: 
             "expected": None if g.expected is None else g.expected.value,
             "truth": None if g.truth is None else MASKLET.dump_json(g.truth).decode(),
             "created_at": now,
+            "made_by": None if masklet is None else masklet.annotated_by,
         }
         c.execute(insert(schema.gold).values(**row))
     if fresh:
@@ -136,8 +137,8 @@ def deal(
             return not trained, []
         kind = row.kind
         copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
-        copy |= {name: row._mapping[name] for name in ("phase", "payload", "checkpoint")}
-        copy |= OPEN_ROW | _descent(row, policy)
+        copy |= {name: row._mapping[name] for name in ("phase", "payload", "checkpoint", "made_by")}
+        copy |= OPEN_ROW | _descent(row, policy, person)
         copy |= {
             "ticket_id": content_id(row.gold_id, person.name),
             "priority": 0,
@@ -160,28 +161,38 @@ def _has_gold(c: Connection, person: Person) -> bool:
 
 
 def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
-    """Gold that a person was never dealt, about masklets that are not in their last REMEMBERED tickets."""
+    """Gold that a person was never dealt, about masklets that they did not make and that are not in their last
+    REMEMBERED tickets.
+    """
     t, g, le = schema.tickets, schema.gold, schema.leases
     had = select(t.c.gold_id).where(schema.IS_GOLD, t.c.reserved_for == person.name)
     last = select(le.c.ticket_id).where(le.c.person == person.name, schema.HAS_FINISHED)
     last = last.order_by(le.c.finished_at.desc()).limit(REMEMBERED)
     seen = select(t.c.masklet_id).where(t.c.ticket_id.in_(last), t.c.masklet_id.is_not(None))
     new_to_them = g.c.masklet_id.is_(None) | g.c.masklet_id.not_in(seen)
-    return select(g).where(g.c.kind.in_(list(kinds)), g.c.gold_id.not_in(had), new_to_them)
+    not_theirs = g.c.made_by.is_(None) | (g.c.made_by != person.name) | (g.c.kind != Kind.VERIFY.value)
+    return select(g).where(g.c.kind.in_(list(kinds)), g.c.gold_id.not_in(had), new_to_them, not_theirs)
 
 
-def _descent(row: Row[Any], policy: QueuePolicy) -> dict[str, Any]:
-    """Columns of a made-up previous ticket.
+def _descent(row: Row[Any], policy: QueuePolicy, person: Person) -> dict[str, Any]:
+    """Columns of made-up earlier tickets.
 
-    A real correction names the person who asked for it, so gold must name one too.
+    A real correction names the person who asked for it, so gold must name one too. A real verify ticket about a
+    person's masklet follows from the ticket in which it was made.
     """
     rules = json.loads(row.payload)
     pointed = rules.get("pinned")
+    made = row.kind == Kind.VERIFY.value and row.made_by is not None
     if pointed is None:
-        return {"attempt": 1}
+        return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before")} if made else {"attempt": 1}
     payload = json.dumps(rules | {"pinned": pointed | {"verdict": pointed.get("verdict", Verdict.REFINE)}})
-    asked_by = {"sent_back_by": pointed["by"]} if policy.other_verifier else {}
-    return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before"), "payload": payload} | asked_by
+    is_other = pointed["by"] != person.name  # nobody checks the correction that they asked for
+    asked_by = {"sent_back_by": pointed["by"]} if policy.other_verifier and is_other else {}
+    return {
+        "attempt": 3 if made else 2,
+        "previous_ticket_id": content_id(row.gold_id, "before"),
+        "payload": payload,
+    } | asked_by
 
 
 def rightness_of(c: Connection, row: Row[Any], verdict: Verdict | None, made: Masklet | None) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from annotation_queue import schema
-from annotation_queue.errors import LeaseLost, NoSuchTicket, NotAllowed
+from annotation_queue.errors import LeaseLost, NoSuchTicket, NotAllowed, TakenBack
 from annotation_queue.records import Person, State, Submission, Ticket
 from annotation_queue.tickets.rows import to_ticket
 
@@ -37,6 +37,9 @@ _HAS_HELD = (
 _LOCK_HELD_ONCE = _HELD_ONCE.with_for_update(of=schema.tickets)
 _END = update(schema.leases).where(
     schema.leases.c.ticket_id == bindparam("of_ticket"), schema.leases.c.token == bindparam("of_token")
+)
+_ENDED_BY = select(schema.leases.c.ended_by).where(
+    schema.leases.c.ticket_id == bindparam("ticket_id"), schema.leases.c.token == bindparam("token")
 )
 _EXPIRED = select(schema.tickets.c.ticket_id).where(
     schema.IS_LEASED, schema.tickets.c.expires_at < bindparam("claim_now")
@@ -64,10 +67,23 @@ def holds(ticket: Ticket, token: int, person: Person) -> bool:
     return ticket.state is State.LEASED and ticket.lease_token == token and ticket.leased_by == person.name
 
 
-def check_held(ticket: Ticket, token: int, person: Person) -> None:
+def check_held(c: Connection, ticket: Ticket, token: int, person: Person) -> None:
     """Raises LeaseLost unless the ticket is leased to this person under this token now."""
     if not holds(ticket, token, person):
-        raise LeaseLost()
+        raise lost(c, ticket.ticket_id, token)
+
+
+def lost(c: Connection, ticket_id: str, token: int) -> LeaseLost:
+    """The error that says how a lease ended: somebody took the ticket back, or it is over."""
+    by = c.scalar(_ENDED_BY, {"ticket_id": ticket_id, "token": token})
+    if by is None:
+        return LeaseLost()
+    return TakenBack(f"{by} took this ticket back. What was sent later is kept beside the ticket.")
+
+
+def end_early(c: Connection, ticket_id: str, token: int, by: Person) -> None:
+    """Record who took a ticket back from the holder of this lease."""
+    c.execute(_END.values(ended_by=by.name), {"of_ticket": ticket_id, "of_token": token})
 
 
 def find_ticket(c: Connection, ticket_id: str) -> Row[Any] | None:
@@ -108,7 +124,8 @@ def given(c: Connection, person: Person, claim_id: str) -> Ticket | None:
         return None
     ticket = to_ticket(lock_ticket(c, lease.ticket_id))
     if not holds(ticket, lease.token, person):
-        raise LeaseLost(f"the lease of claim {claim_id} has ended")
+        by = lost(c, lease.ticket_id, lease.token)
+        raise by if isinstance(by, TakenBack) else LeaseLost(f"the lease of claim {claim_id} has ended")
     return ticket
 
 
@@ -121,13 +138,14 @@ def note(c: Connection, row: Row[Any], new: NewLease) -> None:
 def end(c: Connection, ticket_id: str, token: int, submission: Submission, now: float) -> None:
     """Record the answer with which a lease ended."""
     answer = {"verdict": submission.verdict, "reasons": ",".join(submission.reasons), "seconds": submission.seconds}
+    answer["watched"] = submission.watched
     answer["masklet_id"] = None if submission.masklet is None else submission.masklet.masklet_id
     c.execute(_END, answer | {"of_ticket": ticket_id, "of_token": token, "finished_at": now})
 
 
 def clear_answer(c: Connection, ticket_id: str, token: int) -> None:
     """Remove the answer with which a lease ended."""
-    answer = dict.fromkeys(("finished_at", "verdict", "reasons", "seconds", "masklet_id"))
+    answer = dict.fromkeys(("finished_at", "verdict", "reasons", "seconds", "masklet_id", "watched"))
     c.execute(_END.values(answer), {"of_ticket": ticket_id, "of_token": token})
 
 

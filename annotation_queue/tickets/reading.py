@@ -13,7 +13,6 @@ from sqlalchemy import (
     Select,
     and_,
     func,
-    literal,
     or_,
     select,
     union_all,
@@ -22,10 +21,10 @@ from sqlalchemy import (
 from annotation_queue import schema
 from annotation_queue.errors import NoSuchMasklet, NoSuchTicket
 from annotation_queue.records import Batch, Kind, OtherMasklet, Person, ResultPage, State, Ticket
-from annotation_queue.rules import OVERSEERS, kinds_of, lanes_of
-from annotation_queue.tickets import batches, gold, masklets
-from annotation_queue.tickets.claims import not_barred
-from annotation_queue.tickets.rows import MASKLET, to_batch, to_operation, to_settled_ticket, to_ticket
+from annotation_queue.rules import OVERSEERS
+from annotation_queue.tickets import batches, gold, kept, masklets
+from annotation_queue.tickets.rows import MASKLET, to_batch, to_operation, to_reasons, to_settled_ticket, to_ticket
+from annotation_queue.tickets.shown import OwnAnswer
 from storage.records import Masklet, Verdict
 
 RECENT = 10  # finished tickets that a person may look at again and take back
@@ -56,7 +55,6 @@ def tickets(
     batch_id: str | None,
     limit: int,
     seen_by: Person | None,
-    now: float,
 ) -> list[Ticket]:
     """Tickets in the order in which they are handed out. See `TicketStore.find`.
 
@@ -65,13 +63,17 @@ def tickets(
     """
     kinds = (kind,) if kind is not None else tuple(Kind)
     states = (state,) if state is not None else tuple(State)
-    if seen_by is None or seen_by.roles & OVERSEERS:
-        parts = [part for kind in kinds for part in _parts(c, kind, states)]
-    else:
-        parts = _visible_parts(seen_by, kinds, states, now)
+    found = schema.tickets
+    if seen_by is not None and not seen_by.roles & OVERSEERS:
+        if State.LEASED not in states:
+            return []
+        held = select(found).where(schema.IS_LEASED, found.c.leased_by == seen_by.name, found.c.kind.in_(kinds))
+        if batch_id is not None:
+            held = held.where(found.c.batch_id == batch_id)
+        return [to_ticket(row) for row in c.execute(held.order_by(found.c.ticket_id).limit(limit))]
+    parts = [part for kind in kinds for part in _parts(c, kind, states)]
     if not parts:
         return []
-    found = schema.tickets
     if batch_id is None:
         best = [select(_first(select(found).where(part), found, limit).subquery()) for part in parts]
         every = union_all(*best).subquery()
@@ -111,33 +113,23 @@ def _open_lanes(c: Connection, kind: Kind) -> Iterator[str]:
         lane = c.scalar(of_kind.where(t.c.lane > lane))
 
 
-def _visible_parts(
-    person: Person, kinds: Sequence[Kind], states: Sequence[State], now: float
-) -> list[ColumnElement[bool]]:
-    """Conditions for the tickets that a person holds or could be handed. No ticket meets two of them."""
-    t, le = schema.tickets, schema.leases.alias()
-    parts: list[ColumnElement[bool]] = []
-    if State.LEASED in states:
-        parts.append(schema.IS_LEASED & (t.c.leased_by == person.name) & t.c.kind.in_(kinds))
-    if State.OPEN in states:
-        # Not what follows from their own answers: nothing follows from an answer to gold, and the list would show that.
-        theirs = select(func.count()).where(func.coalesce(le.c.person, le.c.person) == person.name)
-        theirs = theirs.where(le.c.ticket_id == t.c.previous_ticket_id, le.c.finished_at.is_not(None))
-        free = t.c.reserved_for.is_(None) | ((t.c.reserved_until < now) & (t.c.reserved_for != person.name))
-        lanes = [t.c.reserved_for == person.name, *((t.c.lane == lane) & free for lane in lanes_of(person))]
-        for kind in sorted(kinds_of(person.roles).intersection(kinds)):
-            barred = not_barred(literal(person.name), kind, lead=False)
-            could = and_(schema.IS_OPEN, t.c.kind == kind.value, *barred, theirs.scalar_subquery() == 0)
-            parts += [could & lane for lane in lanes]
-    return parts
-
-
 def recent(c: Connection, person: Person) -> Sequence[Row[Any]]:
     """The last RECENT answers of a person, the latest first: rows of `leases` with columns of their tickets."""
     t, le = schema.tickets, schema.leases
     about = select(le, t.c.batch_id, t.c.kind, t.c.video_id).join(t, t.c.ticket_id == le.c.ticket_id)
     mine = about.where(le.c.person == person.name, schema.HAS_FINISHED)
     return c.execute(mine.order_by(le.c.finished_at.desc(), le.c.claimed_at.desc()).limit(RECENT)).all()
+
+
+def own_answer(c: Connection, ticket_id: str, person: Person) -> OwnAnswer | None:
+    """The last answer of a person to a ticket, or None."""
+    le = schema.leases
+    mine = select(le).where(le.c.ticket_id == ticket_id, le.c.person == person.name, schema.HAS_FINISHED)
+    row = c.execute(mine.order_by(le.c.token.desc()).limit(1)).first()
+    if row is None:
+        return None
+    verdict = None if row.verdict is None else Verdict(row.verdict)
+    return OwnAnswer(token=row.token, verdict=verdict, reasons=to_reasons(row.reasons))
 
 
 def may_see(c: Connection, person: Person, ticket_id: str) -> bool:
@@ -149,12 +141,12 @@ def may_see(c: Connection, person: Person, ticket_id: str) -> bool:
 
 
 def may_see_video(c: Connection, person: Person, video_id: str) -> bool:
-    """Whether a person holds a ticket of a video, or finished one lately."""
+    """Whether a person holds a ticket of a video, finished one lately, or has late work on it to look at."""
     t = schema.tickets
     held = select(t.c.ticket_id).where(schema.IS_LEASED, t.c.leased_by == person.name, t.c.video_id == video_id)
     if c.execute(held.limit(1)).first() is not None:
         return True
-    return any(row.video_id == video_id for row in recent(c, person))
+    return any(row.video_id == video_id for row in recent(c, person)) or kept.is_about(c, person, video_id)
 
 
 def all_batches(c: Connection) -> list[Batch]:

@@ -42,6 +42,7 @@ def operation_of(
     changed: by frame, the masks of the masklet that do not follow from earlier operations.
     """
     payload: dict[str, Any] = {"reasons": list(submission.reasons), "seconds": submission.seconds}
+    payload["watched"] = submission.watched
     if submission.verdict is not None:
         payload["verdict"] = submission.verdict.value
     if submission.masklet is not None:
@@ -155,7 +156,7 @@ def to_ticket(row: Row[Any]) -> Ticket:
         leased_by=row.leased_by,
         expires_at=row.expires_at,
         verdict=_verdict(row.verdict),
-        reasons=_reasons(row.reasons),
+        reasons=to_reasons(row.reasons),
         finished_by=row.finished_by,
         next_ticket_id=row.next_ticket_id,
         skill=row.skill,
@@ -172,7 +173,7 @@ def to_recent_answer(row: Row[Any]) -> RecentAnswer:
         kind=Kind(row.kind),
         video_id=row.video_id,
         verdict=_verdict(row.verdict),
-        reasons=_reasons(row.reasons),
+        reasons=to_reasons(row.reasons),
         finished_at=row.finished_at,
         seconds=row.seconds,
     )
@@ -200,7 +201,7 @@ def to_settled_ticket(row: Row[Any]) -> SettledTicket:
         ticket_id=row.ticket_id,
         video_id=row.video_id,
         verdict=Verdict(row.settled),
-        reasons=_reasons(row.reasons),
+        reasons=to_reasons(row.reasons),
         decided_by=row.finished_by,
         masklet=masklet,
     )
@@ -227,5 +228,6 @@ def _verdict(text: str | None) -> Verdict | None:
     return None if text is None else Verdict(text)
 
 
-def _reasons(text: str | None) -> tuple[Reason, ...]:
+def to_reasons(text: str | None) -> tuple[Reason, ...]:
+    """The column `reasons`."""
     return tuple(Reason(reason) for reason in (text or "").split(",") if reason)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from annotation_queue import audit
 from annotation_queue.database import Database
-from annotation_queue.errors import LeaseLost, NotAllowed
+from annotation_queue.errors import NotAllowed
 from annotation_queue.records import (
     LEASE_S,
     AppendResult,
@@ -62,6 +62,7 @@ from annotation_queue.tickets import (
     delivery,
     figures,
     gold,
+    kept,
     leases,
     masklets,
     objects,
@@ -71,6 +72,7 @@ from annotation_queue.tickets import (
     takeback,
 )
 from annotation_queue.tickets.rows import MASKLET, operation_of, to_recent_answer, to_ticket
+from annotation_queue.tickets.shown import OwnAnswer
 from storage.records import Masklet, Operation
 
 SWEEP_S = 1.0  # at a claim, a process looks for expired leases if it last did so longer ago than this
@@ -248,7 +250,7 @@ class TicketStore:
             before = leases.given(c, person, claim_id)
             if before is not None:
                 return before
-            leases.check_held(ticket, token, person)
+            leases.check_held(c, ticket, token, person)
             lease = leases.NewLease(person=person, claim_id=claim_id, now=now, until=now + self.lease_s)
             return objects.open_object(c, self.policy, ticket, lease)
 
@@ -258,7 +260,7 @@ class TicketStore:
         """The ticket, if this person holds it under this token. Raises NotAllowed, LeaseLost."""
         with self.database.read() as c:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person, lock=False))
-        leases.check_held(ticket, token, person)
+            leases.check_held(c, ticket, token, person)
         return ticket
 
     def has_held(self, person: Person, ticket_id: str) -> bool:
@@ -269,7 +271,7 @@ class TicketStore:
     def heartbeat(self, ticket_id: str, token: int, person: Person) -> Ticket:
         """Keep the lease for another `lease_s`. Raises NotAllowed, LeaseLost."""
         with self.database.write() as c:
-            leases.check_held(to_ticket(leases.held_once(c, ticket_id, token, person)), token, person)
+            leases.check_held(c, to_ticket(leases.held_once(c, ticket_id, token, person)), token, person)
             return leases.extend(c, ticket_id, self.clock() + self.lease_s)
 
     def release(self, ticket_id: str, token: int, person: Person) -> Ticket:
@@ -278,7 +280,7 @@ class TicketStore:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person))
             if ticket.state is State.OPEN and ticket.lease_token == token:
                 return ticket
-            leases.check_held(ticket, token, person)
+            leases.check_held(c, ticket, token, person)
             return to_ticket(leases.open_again(c, ticket_id))
 
     def end_lease(self, ticket_id: str, token: int, *, by: Person) -> Ticket:
@@ -291,6 +293,7 @@ class TicketStore:
             if row.state != State.LEASED.value or row.lease_token != token:
                 return to_ticket(row)
             audit.note(c, self.clock(), by.name, "end lease", ticket_id, {"held_by": row.leased_by})
+            leases.end_early(c, ticket_id, token, by)
             return to_ticket(leases.open_again(c, ticket_id))
 
     # --- work --------------------------------------------------------------------------------------------------
@@ -316,8 +319,9 @@ class TicketStore:
             seq = operations.append(c, ticket, sender, fresh)
             if fresh and seq > MAX_OPERATIONS:
                 raise ValueError(f"a ticket has at most {MAX_OPERATIONS} operations, not {seq}")
-        if lost:
-            raise LeaseLost()
+            why = leases.lost(c, ticket_id, token) if lost else None
+        if why is not None:
+            raise why
         return AppendResult(stored=len(fresh), repeated=len(sent) - len(fresh), seq=seq)
 
     def finish(
@@ -365,7 +369,8 @@ class TicketStore:
                     operation = operation_of(prepared.submission, keep_masklet=True)
                     sender = operations.Sender(person=person, token=token, now=now, branch=True)
                     operations.append(c, ticket, sender, [operation])
-            raise LeaseLost()
+                why = leases.lost(c, ticket_id, token)
+            raise why
 
     def unsubmit(self, ticket_id: str, person: Person, *, operation_id: str, created_at: str) -> Ticket:
         """Take back a person's answer, and lease the ticket to them again.
@@ -406,6 +411,11 @@ class TicketStore:
         with self.database.read() as c:
             return reading.others(c, ticket_id, seen_by)
 
+    def own_answer(self, ticket_id: str, person: Person) -> OwnAnswer | None:
+        """How a person answered a ticket the last time, or None if they did not."""
+        with self.database.read() as c:
+            return reading.own_answer(c, ticket_id, person)
+
     def may_see(self, person: Person, ticket_id: str) -> bool:
         """Whether a person may see a ticket, its masklet and its operations.
 
@@ -439,13 +449,11 @@ class TicketStore:
     ) -> list[Ticket]:
         """Up to `limit` tickets, in the order in which claims get them.
 
-        seen_by: only the tickets that this person may see: all for overseers, otherwise those that they hold or could
-        claim.
+        seen_by: only the tickets that this person may see: all for overseers, otherwise those that they hold, by their
+        ids. With a list of what they could claim, they would know gold: it is in no list before it is dealt.
         """
         with self.database.read() as c:
-            return reading.tickets(
-                c, kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=seen_by, now=self.clock()
-            )
+            return reading.tickets(c, kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=seen_by)
 
     def masklet_json(self, ticket_id: str) -> str:
         """The masklet that a ticket is about, as JSON of its record. Raises NoSuchTicket, NoSuchMasklet."""
@@ -466,6 +474,16 @@ class TicketStore:
         with self.database.read() as c:
             return operations.branches(c, limit)
 
+    def kept(self, person: Person) -> list[Operation]:
+        """A person's operations that came after their lease was lost, and of which nothing has become yet."""
+        with self.database.read() as c:
+            return kept.kept(c, person)
+
+    def close_kept(self, person: Person, operation_ids: Sequence[str], *, applied: bool) -> int:
+        """Note that a person applied such operations again, or dismissed them. Returns how many were open."""
+        with self.database.write() as c:
+            return kept.close(c, person, operation_ids, applied=applied)
+
     def stats(self) -> Stats:
         """The queue in numbers; the paces are those of the last hour. An expired lease counts as open."""
         with self.database.read() as c:
@@ -474,4 +492,4 @@ class TicketStore:
     def figures(self) -> QueueFigures:
         """The queue in figures, from the rolling sums."""
         with self.database.read() as c:
-            return figures.count(c, self.clock())
+            return figures.count(c, self.clock(), self.policy)

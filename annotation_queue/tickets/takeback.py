@@ -109,7 +109,7 @@ def _undo(
     batch = batches.lock(c, row.batch_id)
     assert batch is not None
     if batch.drained_at is not None:
-        raise TooLate(f"batch {row.batch_id} is drained and its result was delivered")
+        raise TooLate("every ticket of its batch is decided, and the result was delivered")
     made = masklets.content(c, row.batch_id, mine.masklet_id)
     masklet = None if made is None else MASKLET.validate_json(made)
     sums = outcomes.sums_of(row, outcomes.answers_of(c, row), mine, masklet, measures)

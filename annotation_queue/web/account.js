@@ -3,6 +3,8 @@
 /** @import { Me } from "./types.js" */
 import * as api from "./api.js";
 import { $, messageOf } from "./dom.js";
+import { refreshKept } from "./kept.js";
+import * as keys from "./keys.js";
 import { beat, renew, renewAll } from "./leases.js";
 import { message, view } from "./messages.js";
 import { refreshStats } from "./numbers.js";
@@ -10,6 +12,7 @@ import { desk, player } from "./screen.js";
 import { outbox } from "./sending.js";
 import { session } from "./session.js";
 import { giveBack, stopAsking, take, takeNext } from "./supply.js";
+import { showKeys } from "./views.js";
 import { many } from "./words.js";
 
 const PATIENCE_MS = 4000; // a log-out waits for this long until everything is sent
@@ -22,11 +25,15 @@ export async function begin(me) {
   const same = session.me?.name === me.name;
   session.logIn(me);
   player.rate = me.fps / me.stride;
+  keys.use(me.keys);
+  localStorage.removeItem("masklets.keys"); // where earlier versions kept them, for everybody at this browser
+  showKeys();
   $("who").textContent = me.name;
   $("lead").hidden = !me.roles.includes("lead") && !me.roles.includes("admin");
   outbox.sendFor(me.name);
   if (me.live && session.may.track) api.loadModel().catch(() => {}); // it is loaded at the first click otherwise
   refreshStats();
+  refreshKept().catch(() => {}); // it is asked again at the next log-in
   beat();
   if (same && session.current) {
     renewAll();

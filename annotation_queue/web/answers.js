@@ -24,8 +24,28 @@ export function answer(verdict) {
   if (!held || held.lost) return;
   if (held.side === "track" && verdict !== "reject") return;
   if (verdict === "unsure" && held.ticket.needs_lead) return notice("This ticket came to a lead already: you decide.");
-  if (verdict === "reject") return session.choose(verdict);
+  if (verdict === "reject") return why(verdict);
   decide(verdict, []);
+}
+
+/** @param {Verdict} verdict  whose reason is asked for */
+export function why(verdict) {
+  if (hasWatched(verdict)) session.choose(verdict);
+}
+
+/**
+ * Whether enough of the masklet on screen was seen for this verdict. If not, the person is told what is missing.
+ * @param {Verdict} verdict
+ */
+function hasWatched(verdict) {
+  const held = session.current;
+  if (held?.side !== "verify") return true;
+  const missing = () => held.watching.missing(verdict, session.person.watch);
+  if (missing() === 0) return true;
+  notice(`Watch ${many(missing(), "more frame")} before you ${verdict === "unsure" ? "decide" : verdict}: `
+    + `${held.watching.seen} of the ${many(held.watching.frames, "frame")} with the object were on screen.`,
+  { until: () => missing() === 0 });
+  return false;
 }
 
 /**
@@ -33,7 +53,7 @@ export function answer(verdict) {
  * @param {Reason[]} reasons
  */
 export function decide(verdict, reasons) {
-  if (!session.current) return;
+  if (!session.current || !hasWatched(verdict)) return;
   finish(session.current, { verdict, reasons });
   flash(verdict, titleOf(verdict));
   takeNext();
@@ -81,7 +101,8 @@ export async function takeBack() {
   takingBack = true;
   try {
     if (outbox.pending().some((item) => item.what === "finish")) {
-      return notice("The last answer is still being sent. Try again in a moment.");
+      const isSent = () => !outbox.pending().some((item) => item.what === "finish");
+      return notice("The last answer is still being sent. Try again in a moment.", { until: isSent });
     }
     const [last] = await api.recent();
     if (!last) return notice("There is no answer to take back.");
@@ -89,7 +110,7 @@ export async function takeBack() {
     const operation = { operation_id: claim.claim_id, created_at: new Date().toISOString() };
     const ticket = await session.claiming(claim, () => untilAnswered(() => api.unsubmit(last.ticket_id, operation)));
     showInstead(await prepare(ticket, claim));
-    notice(`Taken back: ${titleOf(last.verdict)}.`);
+    notice(`Taken back: ${titleOf(last.verdict)}.`, { over: true });
   } catch (error) {
     fail(error);
   } finally {
@@ -128,10 +149,10 @@ export function switchSide() {
 session.on("refused", ({ item, error }) => {
   if (item.what === "release") return; // the lease had ended already
   const what = item.what === "finish" ? "One answer" : "One change";
-  if (error.kind === "LeaseLost") {
-    return notice(`${what} came after its lease had ended: it is kept beside the ticket, and another person decides.`);
+  if (api.isLost(error)) {
+    return notice(`${what} came after its lease had ended: it is kept for you under “Kept work”.`, { over: true });
   }
-  notice(`${what} was refused: ${error.message}`);
+  notice(`${what} was refused: ${error.message}`, { over: true });
   const held = session.heldFor(item.ticketId);
   if (!held?.draft || item.what === "finish") return;
   held.draft.refuse(item.body.operation_id);

@@ -27,6 +27,12 @@ export class Unreachable extends Error {}
  */
 export const statusOf = (error) => (error instanceof Refused ? error.status : null);
 
+/**
+ * Whether the queue refuses because a lease is over: it ended by itself, or a lead took the ticket back.
+ * @param {unknown} error
+ */
+export const isLost = (error) => error instanceof Refused && ["LeaseLost", "TakenBack"].includes(error.kind);
+
 const PATIENCE_MS = 20000; // a request without an answer is given up after this
 
 /** @type {string | null} */
@@ -118,11 +124,13 @@ export const beginElsewhere = () => ask("POST", "/api/login/oidc");
 export const finishElsewhere = async (answer) => remember(await ask("POST", "/api/login/oidc/finish", answer));
 /** @type {() => Promise<Me>} */
 export const me = async () => remember(await ask("GET", "/api/me"));
+/** @type {(keys: Record<string, string>) => Promise<void>} */
+export const setKeys = (keys) => ask("PUT", "/api/me/keys", { keys });
 /** @type {() => Promise<void>} */
 export const logOut = () => ask("POST", "/api/logout");
 /** @type {() => Promise<Account[]>} */
 export const people = () => ask("GET", "/api/people");
-/** @type {(body: {name: string, roles: string[], skills: string[]}) => Promise<Account>} */
+/** @type {(body: {name: string, roles: string[], skills?: string[], new: boolean}) => Promise<Account>} */
 export const setPerson = (body) => ask("POST", "/api/people", body);
 /** @type {(name: string, disabled: boolean) => Promise<void>} */
 export const disable = (name, disabled) => ask("POST", `/api/people/${name}/disable`, { disabled });
@@ -167,6 +175,10 @@ export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`,
 export const stuck = () => ask("GET", "/api/stuck");
 /** @type {() => Promise<PlannedPhase[]>} */
 export const campaign = () => ask("GET", "/api/campaign");
+/** @type {() => Promise<KeptOperation[]>} */
+export const kept = () => ask("GET", "/api/me/kept");
+/** @type {(operation_ids: string[], applied: boolean) => Promise<{closed: number}>} */
+export const closeKept = (operation_ids, applied) => ask("POST", "/api/me/kept/close", { operation_ids, applied });
 /** @type {() => Promise<KeptOperation[]>} */
 export const branches = () => ask("GET", "/api/branches");
 /** @type {() => Promise<Ticket[]>} */

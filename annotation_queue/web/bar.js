@@ -52,7 +52,8 @@ export function showSwitch() {
   const waiting = takeable(other);
   const nothingLeft = isMessage() && waits() === "nothingLeft";
   $("turn").hidden = !(verify && track) || waiting <= 0 || nothingLeft;
-  $("turn").textContent = `${other === "track" ? "Correct" : "Verify"} ${NUMBERS.format(waiting)}`;
+  const count = Number.isFinite(waiting) ? ` ${NUMBERS.format(waiting)}` : "";
+  $("turn").textContent = (other === "track" ? "Correct" : "Verify") + count;
 }
 
 session.on("saving", showSaveState);

@@ -9,6 +9,7 @@ import { isAnswered } from "./draft.js";
 import * as keys from "./keys.js";
 import { clearMarks, drawMarks } from "./marks.js";
 import { encode, Mask } from "./rle.js";
+import { Touches } from "./touch.js";
 
 /** @typedef {"click" | "box" | "brush" | "eraser" | "polygon"} Tool */
 
@@ -56,6 +57,8 @@ export class Desk {
   /** @type {Point[]} */ #corners = []; // of a polygon, px of the video
   /** @type {number | null} */ #cornersOn = null; // the frame that they are on
   /** @type {number | null} */ #absentFrom = null; // where the object is gone from, until its end is marked
+  /** @type {{at: Point, event: PointerEvent} | null} */ #tap = null; // of one finger, until it leaves the screen
+  #touches;
   #player;
   #marks;
   #stage;
@@ -64,14 +67,19 @@ export class Desk {
   /** @param {Screen & Listeners} on  the screen, and who hears of changes */
   constructor({ player, marks, stage, ...on }) {
     this.#player = player;
+    this.#touches = new Touches(player);
     this.#marks = marks;
     this.#stage = stage;
     this.#on = on;
     new ResizeObserver(() => this.paint()).observe(marks);
     stage.addEventListener("pointerdown", (event) => this.#down(event));
     stage.addEventListener("pointermove", (event) => this.#move(event));
-    stage.addEventListener("pointerup", () => this.#up());
-    stage.addEventListener("pointercancel", () => this.abandon());
+    stage.addEventListener("pointerup", (event) => this.#up(event));
+    stage.addEventListener("pointercancel", (event) => {
+      this.#touches.up(event);
+      this.#tap = null;
+      this.abandon();
+    });
     stage.addEventListener("dblclick", (event) => {
       if (this.tool !== "polygon" || !this.active) return;
       event.preventDefault();
@@ -298,6 +306,7 @@ export class Desk {
   /** @param {PointerEvent} event */
   #down(event) {
     const player = this.#player;
+    if (this.#touches.down(event)) return this.#pinch();
     if (event.target instanceof Element && event.target.closest("button, input, .menu")) return;
     if (event.button === 1 || (event.button === 0 && player.panning)) {
       this.#drag = { kind: "pan", at: [event.clientX, event.clientY] };
@@ -309,7 +318,19 @@ export class Desk {
     const { width, height } = this.#held.info;
     if (x < 0 || y < 0 || x > width || y > height) return;
     player.play(false);
+    if (event.pointerType === "touch" && (this.tool === "click" || this.tool === "polygon")) {
+      this.#tap = { at: [x, y], event }; // a click when the finger leaves, unless another finger comes
+      return;
+    }
     this.#begin([x, y], event);
+    this.paint();
+  }
+
+  // Two fingers move the picture: what the first one began is dropped, but not the corners of a polygon.
+  #pinch() {
+    this.#tap = null;
+    if (this.#drag?.kind === "stroke") this.#player.preview(null);
+    this.#drag = null;
     this.paint();
   }
 
@@ -340,6 +361,7 @@ export class Desk {
 
   /** @param {PointerEvent} event */
   #move(event) {
+    if (this.#touches.move(event)) return this.paint();
     const drag = this.#drag;
     if (drag?.kind === "pan") {
       this.#player.pan(event.clientX - drag.at[0], event.clientY - drag.at[1]);
@@ -374,8 +396,15 @@ export class Desk {
     return true;
   }
 
-  #up() {
-    const drag = this.#drag;
+  /** @param {PointerEvent} event */
+  #up(event) {
+    this.#touches.up(event);
+    const [drag, tap] = [this.#drag, this.#tap];
+    this.#tap = null;
+    if (this.#held && tap?.event.pointerId === event.pointerId) {
+      this.#begin(tap.at, tap.event);
+      return this.paint();
+    }
     if (!this.#held || !drag || drag.kind === "pan") {
       this.#drag = null;
       return;

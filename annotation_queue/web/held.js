@@ -6,6 +6,7 @@ import { Frames } from "./frames.js";
 import { keepTime, presence, timeAt } from "./presence.js";
 import { session, sideOf } from "./session.js";
 import { Timeline } from "./timeline.js";
+import { Watching } from "./watching.js";
 
 /**
  * Another object of the video: settled or open, or one that this person has begun (`held`).
@@ -47,6 +48,7 @@ export class HeldTicket {
     this.timeline = new Timeline(masklet, info, me.stride);
     this.frames = new Frames(ticket.video_id, this.timeline.frames);
     this.#spent = timeAt(me.name, ticket.ticket_id);
+    this.watching = new Watching(`${me.name} ${ticket.ticket_id}`, this.timeline.present);
     if (this.side === "track") this.draft = new Draft(ticket, masklet, info, this.timeline.frames);
   }
 

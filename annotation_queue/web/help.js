@@ -1,12 +1,17 @@
 // The list of the keys, in which a person can choose other ones.
 
 /** @import { Side } from "./session.js" */
+import * as api from "./api.js";
 import { $, element, replace } from "./dom.js";
 import * as keys from "./keys.js";
+import { fail } from "./login.js";
+import { untilAnswered } from "./sending.js";
 
 export class Help {
   #dialog = $("help", HTMLDialogElement);
   /** @type {string | null} */ #choosing = null; // the action that waits for its new key
+  /** @type {string | null} */ #taken = null; // the key that was pressed, which another action has
+  /** @type {Promise<unknown>} */ #stored = Promise.resolve();
   #side;
   #onchange;
 
@@ -18,11 +23,11 @@ export class Help {
     this.#side = side;
     this.#onchange = onchange;
     $("open-help").addEventListener("click", () => this.toggle());
-    this.#dialog.addEventListener("close", () => (this.#choosing = null));
+    this.#dialog.addEventListener("close", () => this.#wait(null));
     $("reset-keys").addEventListener("click", () => {
       keys.reset();
-      this.#show();
-      this.#onchange();
+      this.#say("");
+      this.#store();
     });
   }
 
@@ -48,7 +53,7 @@ export class Help {
       className: "rebind",
       ariaLabel: `${keys.hint(action.id)}: ${action.title}`,
       onclick: () => {
-        this.#choosing = action.id;
+        this.#wait(action.id);
         this.#show();
       },
     };
@@ -56,18 +61,53 @@ export class Help {
     return element("button", properties, ...(waiting ? [element("em", {}, "press a key")] : signs));
   }
 
+  /** @param {string | null} id  of the action that waits for its new key */
+  #wait(id) {
+    this.#choosing = id;
+    this.#taken = null;
+    this.#say("");
+  }
+
+  /** @param {string} text */
+  #say(text) {
+    $("keys-said").textContent = text;
+  }
+
+  /** Keep the chosen keys with the person's account, and show them. */
+  #store() {
+    this.#stored = this.#stored.then(() => untilAnswered(() => api.setKeys(keys.chosenKeys()))).catch(fail);
+    this.#show();
+    this.#onchange();
+  }
+
   /**
-   * Give this key to the action that waits for one. False if none does. Escape leaves the action's key as it was.
+   * Give this key to the action that waits for one. False if none does. Escape leaves the action's key as it was. A key
+   * that another action has must be pressed twice: the two swap their keys then.
    * @param {KeyboardEvent} event
    */
   takes(event) {
-    if (this.#choosing === null) return false;
-    if (["Shift", "Control", "Alt", "Meta"].includes(event.key)) return true;
+    const id = this.#choosing;
+    if (id === null) return false;
+    if (["Shift", "Control", "Alt", "AltGraph", "Meta"].includes(event.key)) return true;
     event.preventDefault();
-    if (event.key !== "Escape") keys.choose(this.#choosing, keys.nameOf(event));
-    this.#choosing = null;
-    this.#show();
-    this.#onchange();
+    if (event.repeat) return true;
+    const name = keys.nameToChoose(event);
+    if (event.key === "Escape") {
+      this.#wait(null);
+      this.#show();
+      return true;
+    }
+    const refusal = keys.whyNot(name);
+    const clash = keys.clashOf(id, name);
+    if (refusal || (clash && this.#taken !== name)) {
+      this.#taken = refusal ? null : name;
+      const again = `The key ${keys.sign(name)} is taken: ${clash?.title}. Press it again to swap the two keys.`;
+      this.#say(`${refusal ?? again} Another key can be pressed, or Esc.`);
+      return true;
+    }
+    keys.choose(id, name);
+    this.#wait(null);
+    this.#store();
     return true;
   }
 }

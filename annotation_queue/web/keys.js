@@ -1,5 +1,5 @@
 // Which key does what: the defaults, the keys that a person has chosen instead, and the names of keys.
-// Knows nothing of what the actions do; shortcuts.js does.
+// Knows nothing of what the actions do, which shortcuts.js knows, nor of where the chosen keys are kept.
 
 /** @import { Side } from "./session.js" */
 
@@ -10,9 +10,8 @@
  * @property {string[]} keys  as `nameOf` names them
  * @property {Side} [view]  where the action is for one side of the work only
  * @property {boolean} [repeats]  it goes on while the key is held
+ * @property {boolean} [alt]  it also answers to its key with Alt, which means something else to it
  */
-
-const KEPT = "masklets.keys";
 
 /** @type {Action[]} */
 export const ACTIONS = [
@@ -22,7 +21,7 @@ export const ACTIONS = [
   { id: "reject", title: "reject, then 1–9 for its reason", keys: ["x"] },
   { id: "unsure", title: "unsure: a lead decides", keys: ["u"], view: "verify" },
   { id: "unsubmit", title: "take back the last answer", keys: ["Backspace"], view: "verify" },
-  { id: "submit", title: "submit the corrected masklet", keys: ["Enter"], view: "track" },
+  { id: "submit", title: "submit the corrected masklet", keys: ["Enter"], view: "track", alt: true },
   { id: "click", title: "click: left button on the object, right button or Alt beside it", keys: ["c"], view: "track" },
   { id: "box", title: "box around the object", keys: ["q"], view: "track" },
   { id: "brush", title: "brush", keys: ["b"], view: "track" },
@@ -49,8 +48,8 @@ export const ACTIONS = [
   { id: "on10", title: "ten annotated frames forward", keys: ["Shift+ArrowRight"], repeats: true },
   { id: "first", title: "first frame", keys: ["Home"] },
   { id: "last", title: "last frame", keys: ["End"] },
-  { id: "previousSuspect", title: "previous suspect frame", keys: ["["] },
-  { id: "nextSuspect", title: "next suspect frame", keys: ["]"] },
+  { id: "previousSuspect", title: "previous suspect frame", keys: ["[", "PageUp"] },
+  { id: "nextSuspect", title: "next suspect frame", keys: ["]", "PageDown"] },
   { id: "hide", title: "hide the overlay while held", keys: ["h"] },
   { id: "others", title: "the other objects of this video", keys: ["v"] },
   { id: "mode", title: "overlay: fill, outline, cut-out, before", keys: ["o"] },
@@ -65,42 +64,86 @@ export const ACTIONS = [
   { id: "turn", title: "switch between verifying and correcting", keys: ["w"] },
 ];
 
-let chosen = read();
+/** By action. @type {Record<string, string>} */
+let chosen = {};
 
-/** @returns {Record<string, string>} */
-function read() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT) ?? "{}");
-  } catch {
-    return {};
-  }
+/** @param {Record<string, string>} keys  that the person who has logged in chose */
+export function use(keys) {
+  const known = ACTIONS.map(({ id }) => id);
+  chosen = Object.fromEntries(Object.entries(keys).filter(([id]) => known.includes(id)));
+}
+
+/** The keys that the person chose, by action. */
+export const chosenKeys = () => ({ ...chosen });
+
+// The signs that a key of the American layout prints, by its place: for layouts that print something else there.
+/** @type {Record<string, string>} */
+const PLACES = { BracketLeft: "[", BracketRight: "]", Minus: "-", Equal: "=", Comma: ",", Period: "." };
+const LETTER = /^[a-z]$/i;
+const SIGN = /^[!-/:-@[-`{-~]$/;
+
+/** What a key prints on the American layout, or "". @type {(code: string) => string} */
+const placeOf = (code) => /^(?:Key|Digit)(.)$/.exec(code)?.[1].toLowerCase() ?? PLACES[code] ?? "";
+
+/**
+ * Alt, and AltGr, which Windows reports as Ctrl and Alt. Where they only help to print a sign, such as [ on a German
+ * keyboard, they are no modifiers.
+ * @param {KeyboardEvent} event
+ */
+function modifiersOf(event) {
+  const prints = SIGN.test(event.key) && (event.altKey || event.getModifierState("AltGraph"));
+  const ctrl = (event.ctrlKey || event.metaKey) && !prints;
+  const alt = (event.altKey || event.getModifierState("AltGraph")) && !prints;
+  return (ctrl ? "Ctrl+" : "") + (alt ? "Alt+" : "");
+}
+
+/** @type {(key: string, shifted: boolean) => string} */
+function withShift(key, shifted) {
+  const letter = key.length === 1;
+  const name = letter ? (shifted ? key.toUpperCase() : key.toLowerCase()) : key;
+  return (shifted && (!letter || name !== name.toLowerCase()) ? "Shift+" : "") + name;
 }
 
 /**
- * The name of a key with its modifiers: "a", "Shift+T", "Ctrl+z", "ArrowLeft".
+ * The name of a key with its modifiers: "a", "Shift+T", "Ctrl+z", "Alt+Enter", "ArrowLeft".
  *
  * Shift is named for letters, which are capitals then, and for keys that print nothing.
  * @param {KeyboardEvent} event
  */
-export function nameOf(event) {
-  const ctrl = event.ctrlKey || event.metaKey ? "Ctrl+" : "";
-  const letter = event.key.length === 1;
-  const key = letter ? (event.shiftKey ? event.key.toUpperCase() : event.key.toLowerCase()) : event.key;
-  const shift = event.shiftKey && (!letter || key !== key.toLowerCase()) ? "Shift+" : "";
-  return ctrl + shift + key;
+export const nameOf = (event) => modifiersOf(event) + withShift(event.key, event.shiftKey);
+
+/**
+ * The name of a key by its place, where the layout has no Latin letter there: "a" for ф, "[" for ü. Otherwise "".
+ * @param {KeyboardEvent} event
+ */
+function nameOfPlace(event) {
+  const key = placeOf(event.code);
+  if (!key || LETTER.test(event.key) || (event.shiftKey && !LETTER.test(key))) return "";
+  return modifiersOf(event) + withShift(key, event.shiftKey);
+}
+
+/** The digit of a key, also where the layout prints digits only with Shift; or NaN. @type {(event: KeyboardEvent) => number} */
+export function digitOf(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return NaN;
+  return Number(/^[0-9]$/.test(event.key) ? event.key : /^Digit(.)$/.exec(event.code)?.[1] ?? NaN);
 }
 
 /** @type {(action: Action) => string[]} */
 export const keysOf = (action) => (chosen[action.id] ? [chosen[action.id]] : action.keys);
 
+/** @type {(name: string, view: Side) => Action | undefined} */
+const named = (name, view) =>
+  ACTIONS.find((action) => {
+    const own = action.alt ? name.replace("Alt+", "") : name;
+    return (!action.view || action.view === view) && keysOf(action).includes(own);
+  });
+
 /**
- * The action of a key on one side of the work, or undefined.
- * @param {string} name
+ * The action of a key on one side of the work, or undefined: by what the key prints, else by its place.
+ * @param {KeyboardEvent} event
  * @param {Side} view
  */
-export function find(name, view) {
-  return ACTIONS.find((action) => (!action.view || action.view === view) && keysOf(action).includes(name));
-}
+export const find = (event, view) => named(nameOf(event), view) ?? named(nameOfPlace(event), view);
 
 /**
  * @param {string} id
@@ -113,23 +156,53 @@ export function actionOf(id) {
 }
 
 /**
+ * The name under which a key is chosen: what it prints, or its place if it prints no Latin letter or sign.
+ * @param {KeyboardEvent} event
+ */
+export const nameToChoose = (event) =>
+  event.key.length > 1 || /^[ -~]$/.test(event.key) ? nameOf(event) : nameOfPlace(event) || nameOf(event);
+
+/**
+ * Why a key cannot be chosen, or null.
+ * @param {string} name
+ */
+export function whyNot(name) {
+  if (name === "?") return "The key ? opens this list.";
+  if (/^[1-9]$/.test(name)) return "The keys 1 to 9 choose reasons.";
+  if (/(^|\+)(F\d+|Tab|ContextMenu|PrintScreen|CapsLock|NumLock|ScrollLock|Pause|Insert)$/.test(name)) {
+    return `${sign(name)} belongs to the browser.`;
+  }
+  if (/(^|\+)(Dead|Process|Unidentified|Compose|Escape)$/.test(name)) return "This key cannot be chosen.";
+  const own = ACTIONS.some((action) => action.keys.includes(name));
+  if (/^(Ctrl|Alt)\+/.test(name) && !own) return "Keys with Ctrl or Alt belong to the browser.";
+  return null;
+}
+
+/**
+ * The action that has this key where the action `id` would use it, or undefined.
+ * @param {string} id
+ * @param {string} name
+ */
+export function clashOf(id, name) {
+  const action = actionOf(id);
+  return ACTIONS.find(
+    (a) => a !== action && keysOf(a).includes(name) && (!a.view || !action.view || a.view === action.view),
+  );
+}
+
+/**
  * Give an action another key. An action that had this key takes the old one.
  * @param {string} id
  * @param {string} name
  */
 export function choose(id, name) {
-  const action = actionOf(id);
-  const clash = ACTIONS.find(
-    (a) => a !== action && keysOf(a).includes(name) && (!a.view || !action.view || a.view === action.view),
-  );
-  if (clash) chosen[clash.id] = keysOf(action)[0];
+  const clash = clashOf(id, name);
+  if (clash) chosen[clash.id] = keysOf(actionOf(id))[0];
   chosen[id] = name;
-  localStorage.setItem(KEPT, JSON.stringify(chosen));
 }
 
 export function reset() {
   chosen = {};
-  localStorage.removeItem(KEPT);
 }
 
 /** @type {Record<string, string>} */

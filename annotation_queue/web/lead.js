@@ -3,18 +3,21 @@
 /** @import { Account, Figures, KeptOperation, Me, Share, Ticket, WorkFigures } from "./types.js" */
 import * as api from "./api.js";
 import { $, element, messageOf } from "./dom.js";
+import { many } from "./words.js";
 
 const EVERY_MS = 3000; // so that nothing on the page is older than 5 s
 const ROLES = ["annotator", "verifier", "lead", "admin", "pipeline"];
 /** @type {Record<"people" | "makers" | "phases" | "checkpoints", string>} */
 const BY = { people: "Person", makers: "Maker judged", phases: "Phase", checkpoints: "Checkpoint" };
-const PAYLOAD = 60; // characters of an operation's content that are shown
+const PAYLOAD = 500; // characters of an operation's content that are its title
 
 /** @typedef {number | null | undefined} Maybe  a number that may not be known yet */
 
 let by = /** @type {keyof typeof BY} */ ("people");
 /** @type {Figures | null} */
 let figures = null;
+/** @type {Account[]} */
+let everybody = [];
 /** @type {Map<string, string>} */
 const shown = new Map();
 
@@ -111,9 +114,21 @@ function showFigures(all) {
   $("figures").replaceChildren(
     table(
       [BY[by], "Answers", "Verdicts", "s a ticket", "s a frame", "Clicks a clicked frame", "Frames edited",
-        "Accepted at first", "Agreement", "IoU with others"],
+        by === "people" ? "Accepts of new masklets" : "Accepted by the first verifier", "Agreement", "IoU with others"],
       rows.filter((row) => row.answers > 0).map(figuresRow),
       "Nobody has finished a ticket yet.",
+    ),
+  );
+  $("judging").replaceChildren(
+    table(
+      ["Person", "Last verdicts", "s a verdict (median)", "Frames watched", "Accepts", "95 % interval", "Others agree",
+        "Right on gold", "Look at"],
+      all.judging.map((row) => [
+        row.person, row.verdicts, number(row.median_s), percent(row.watched), percent(ratio(row.accepts)),
+        range(row.accepts), percent(row.agreement), row.gold ? `${row.gold.right} of ${row.gold.of}` : "–",
+        element("span", { className: row.flags.length ? "words flagged" : "" }, row.flags.join("; ") || "–"),
+      ]),
+      "Nobody has given a verdict yet.",
     ),
   );
   $("gold").replaceChildren(
@@ -159,7 +174,7 @@ async function showLeased() {
     });
   $("leased").replaceChildren(
     table(
-      ["Ticket", "Batch", "Kind", "Person", ""],
+      ["Ticket", "Batch", "Kind", "Person", "Action"],
       leased.map((t) => [t.ticket_id, t.batch_id, t.kind, t.leased_by ?? "–", takeBack(t)]),
       "Nobody holds a ticket.",
     ),
@@ -198,11 +213,25 @@ async function showCampaign() {
   );
 }
 
+/**
+ * The content of an operation in words.
+ * @param {KeptOperation} operation
+ */
+function saidIn({ kind, payload }) {
+  const { verdict, reasons, points_xy, box_xyxy, direction, first, last, masklet } = JSON.parse(payload);
+  if (kind === "verdict") return [verdict, ...(reasons ?? [])].join(", ").replaceAll("_", " ");
+  if (kind === "submit") return masklet ? `a masklet of ${many(masklet.frame_idx.length, "frame")}` : "a masklet";
+  if (kind === "stroke") return "a drawn mask";
+  if (kind === "absent") return `frames ${first} to ${last}`;
+  if (kind === "prompt") return [many(points_xy?.length ?? 0, "point"), ...(box_xyxy ? ["a box"] : [])].join(", ");
+  return direction ?? "–";
+}
+
 async function showBranches() {
   const kept = await api.branches();
   if (!isNew("branches", kept)) return;
-  const content = (/** @type {KeptOperation} */ { payload }) =>
-    element("code", { title: payload }, payload.length > PAYLOAD ? `${payload.slice(0, PAYLOAD)}…` : payload);
+  const content = (/** @type {KeptOperation} */ operation) =>
+    element("span", { className: "words", title: operation.payload.slice(0, PAYLOAD) }, saidIn(operation));
   $("branches").replaceChildren(
     table(
       ["Ticket", "Person", "What", "Frame", "When", "Content"],
@@ -216,10 +245,10 @@ async function showBranches() {
 
 /** @param {Me} me */
 async function showPeople(me) {
-  const everybody = await api.people();
+  everybody = await api.people();
   $("people").replaceChildren(
     table(
-      ["Name", "Roles", "Skills", "Tokens", ""],
+      ["Name", "Roles", "Skills", "Tokens", "Actions"],
       everybody.map((person) => [
         element("span", { className: person.disabled ? "disabled" : "" },
           person.name + (person.disabled ? " (disabled)" : person.name === me.name ? " (you)" : "")),
@@ -273,19 +302,45 @@ async function attempt(run) {
 // --- the page --------------------------------------------------------------------------------------------------------
 
 const form = $("add", HTMLFormElement);
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
+
+/** What the form says. Without skills, those of an existing person stay as they are. */
+function filledIn() {
   const sent = new FormData(form);
   const text = (/** @type {string} */ name) => String(sent.get(name) ?? "");
-  attempt(async () => {
-    await api.setPerson({
-      name: text("name").trim(),
-      roles: sent.getAll("role").map(String),
-      skills: text("skills").split(/[\s,]+/).filter(Boolean),
-    });
+  const skills = text("skills").split(/[\s,]+/).filter(Boolean);
+  return { name: text("name").trim(), roles: sent.getAll("role").map(String), ...(skills.length ? { skills } : {}) };
+}
+
+/**
+ * Add a person, or change one. An error is shown beside the form.
+ * @param {boolean} isNew
+ */
+async function setPerson(isNew) {
+  $("change").hidden = true;
+  $("add-error").textContent = "";
+  try {
+    await api.setPerson({ ...filledIn(), new: isNew });
     form.reset();
-  });
+    if (me) await showPeople(me);
+  } catch (error) {
+    $("add-error").textContent = messageOf(error);
+  }
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const { name, roles, skills } = filledIn();
+  const before = everybody.find((person) => person.name === name);
+  if (!before) return void setPerson(true);
+  const kept = skills ? `the skills ${skills.join(", ")}` : "the same skills";
+  $("add-error").textContent = "";
+  $("change-text").textContent = `${name} is there already, with the roles ${before.roles.join(", ")}. `
+    + `Change them to ${roles.join(", ") || "no role"}, with ${kept}?`;
+  $("change").hidden = false;
 });
+form.addEventListener("input", () => ($("change").hidden = true));
+$("change-yes").addEventListener("click", () => void setPerson(false));
+$("change-no").addEventListener("click", () => ($("change").hidden = true));
 
 for (const role of ROLES) {
   const box = element("input", { type: "checkbox", name: "role", value: role });

@@ -25,7 +25,7 @@ export async function renew(held) {
     if (api.statusOf(error) === 401) return askToLogIn();
     held.lost = true;
     held.frames.close();
-    if (held === session.current) leaseLost(held, outOfReach());
+    if (held === session.current) leaseLost(held, whyLost(error));
   }
 }
 
@@ -43,7 +43,11 @@ export function beat() {
   timer = setTimeout(() => renewAll().finally(beat), 1000 * session.person.heartbeat_s);
 }
 
-const outOfReach = () => `Its lease of ${session.person.lease_s} s ran out while this page had no connection.`;
+/** How a lease ended: the queue says who took the ticket back. @param {unknown} error */
+const whyLost = (error) =>
+  error instanceof api.Refused && error.kind === "TakenBack"
+    ? `${error.message.split(". ")[0]}.`
+    : `Its lease of ${session.person.lease_s} s ran out while this page had no connection.`;
 
 /**
  * @param {HeldTicket} held
@@ -65,10 +69,10 @@ function leaseLost(held, why) {
 
 session.on("refused", ({ item, error }) => {
   const held = session.current;
-  if (error.kind !== "LeaseLost" || item.what === "release" || !held || held.lost) return;
+  if (!api.isLost(error) || item.what === "release" || !held || held.lost) return;
   if (held.ticket.ticket_id !== item.ticketId || held.ticket.lease_token !== item.token) return;
   held.lost = true;
-  leaseLost(held, outOfReach());
+  leaseLost(held, whyLost(error));
 });
 
 // The person is away: other people may have the tickets once their leases have ended.
@@ -76,7 +80,7 @@ presence.on("leave", () => {
   player.play(false);
   if (!session.me || session.allHeld.length === 0) return;
   notice("Nobody has touched this page for a while: its tickets go back to the queue. What was done in them is kept. "
-    + "Any key takes them up again.", true);
+    + "Any key takes them up again.", { stays: true });
 });
 
 presence.on("return", async () => {

@@ -72,5 +72,5 @@ export async function finishElsewhere() {
 export function fail(error) {
   const status = api.statusOf(error);
   if (status === 401) return askToLogIn();
-  notice(status === 403 ? messageOf(error) : `Something went wrong: ${messageOf(error)}`);
+  notice(status === 403 ? messageOf(error) : `Something went wrong: ${messageOf(error)}`, { over: true });
 }

@@ -62,19 +62,57 @@ export function pressEnter() {
 }
 
 /**
+ * How long a note is true. It goes with the ticket on screen, with the next change of its draft, and after some seconds,
+ * unless these say otherwise.
+ * @typedef {object} Truth
+ * @property {boolean} [stays]  until the next note, or until it is hidden
+ * @property {boolean} [over]  it is about more than the ticket on screen
+ * @property {boolean} [frame]  it is about the frame on screen
+ * @property {() => boolean} [until]  whether it is no longer true; asked whenever something changes
+ */
+
+/** @type {Truth} */
+let truth = {};
+let isFresh = false; // the note was made by what runs now: what that changes does not end it
+
+/**
  * A note above the video.
  * @param {string} text
- * @param {boolean} stays  until the next one
+ * @param {Truth} [until]
  */
-export function notice(text, stays = false) {
+export function notice(text, until = {}) {
   $("notice").textContent = text;
   $("notice").hidden = false;
+  truth = until;
+  isFresh = true;
+  setTimeout(() => (isFresh = false));
   clearTimeout(timer);
-  if (!stays) timer = setTimeout(hideNotice, NOTICE_MS);
+  if (!until.stays) timer = setTimeout(hideNotice, NOTICE_MS);
 }
 
 export function hideNotice() {
   $("notice").hidden = true;
+  truth = {};
+}
+
+/** Hide the note if it is no longer true. @param {keyof Truth} [changed]  what it may be about has changed */
+export function checkNotice(changed) {
+  if ($("notice").hidden || truth.stays) return;
+  if (truth.until ? truth.until() : changed && truth[changed] && !isFresh) hideNotice();
+}
+
+/** Another ticket is on screen, or none. */
+function leaveTicket() {
+  if (!truth.over && !truth.stays) hideNotice();
+}
+
+session.on("ticket", leaveTicket);
+session.on("view", (name) => name !== "work" && leaveTicket());
+session.on("draft", () => {
+  if (!isFresh && !truth.until && !truth.over && !truth.stays) hideNotice();
+});
+for (const change of /** @type {const} */ (["choosing", "draft", "progress", "stats", "saving"])) {
+  session.on(change, () => checkNotice());
 }
 
 /**

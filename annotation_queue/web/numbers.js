@@ -45,15 +45,22 @@ export function noteGiven(given) {
 }
 
 /**
- * Open tickets that this person may take, as far as the page knows.
+ * Open tickets that this person may take, as far as the page knows; Infinity if it does not know how many.
  * @param {Side} side
  */
 export const takeable = (side) =>
-  side === "verify" ? counts().open - barred.verify : counts().track - barred.track;
+  !seesCounts() ? Infinity : side === "verify" ? counts().open - barred.verify : counts().track - barred.track;
 
-/** What is left to do, for the bar. */
+/** Whether the queue tells this person how many tickets there are: gold is not counted, and must not show. */
+const seesCounts = () => session.person.roles.some((role) => ["lead", "admin", "pipeline"].includes(role));
+
+/** What is left to do, for the bar; for annotators and verifiers, what they did. */
 export function leftToDo() {
   const n = counts();
+  if (!seesCounts()) {
+    const mine = last?.paces.find(({ person }) => person === session.person.name);
+    return mine ? `${NUMBERS.format(mine.finished)} done in the last hour` : "";
+  }
   if (!session.may.verify) return `${NUMBERS.format(n.track + n.tracking)} to correct`;
   const forLead = session.person.roles.includes("lead") ? n.lead : 0;
   return `${NUMBERS.format(Math.max(0, takeable("verify")) + n.leased + forLead)} to verify`;

@@ -18,10 +18,10 @@ const HINTS = { track: "cannot be tracked", select: "nothing challenging is left
 /** @param {HeldTicket} held  what the ticket asks for, and of which batch it is */
 export function showQuestion(held) {
   const { ticket, rules } = held;
-  const attempt = ticket.attempt > 1 ? ` · attempt ${ticket.attempt}` : "";
+  const again = ticket.rework ? " · once more" : ""; // a correction, or its check, that was sent back
   const why = rules.pinned?.verdict === "unsure" ? "a verifier was unsure" : "a lead decides";
   $("batch").textContent = ticket.batch_id;
-  $("eyebrow").textContent = ASKS[ticket.kind].name + attempt + (ticket.needs_lead ? ` · ${why}` : "");
+  $("eyebrow").textContent = ASKS[ticket.kind].name + again + (ticket.needs_lead ? ` · ${why}` : "");
   $("question").textContent = held.isNewObject ? "Mask a new object." : ASKS[ticket.kind].question;
 }
 
@@ -126,6 +126,18 @@ export function showVerdicts() {
   document.body.classList.toggle("choosing", choosing !== null);
   if (!current) return;
   replace($("verdicts"), ...(choosing ? reasons(choosing) : verdicts(current)));
+  showWatched();
+}
+
+/** How much of the masklet was on screen, above its verdicts. */
+export function showWatched() {
+  const { current, choosing } = session;
+  const line = document.getElementById("watched");
+  if (!line || current?.side !== "verify" || choosing) return;
+  const { watching } = current;
+  const missing = watching.missing("accept", session.person.watch);
+  const rest = missing ? ` · ${missing} more to accept` : "";
+  line.textContent = `Seen ${watching.seen} of ${many(watching.frames, "frame")}${rest}`;
 }
 
 /** @param {Verdict} verdict */
@@ -152,7 +164,7 @@ function verdicts({ ticket, side }) {
     correcting ? verdict === "reject" : !(verdict === "unsure" && ticket.needs_lead));
   const buttons = offered.map(({ verdict, title, hint }) =>
     verdictButton(verdict, `verdict-${verdict}`, verdict, title, HINTS[ticket.kind] ?? hint, () => answer(verdict)));
-  if (!correcting) return buttons;
+  if (!correcting) return [element("p", { className: "label", id: "watched" }), ...buttons];
   const submit = verdictButton("accept", "submit", "submit", "Submit", "it is right in every frame now", submitMasklet);
   return [submit, ...buttons, escapeButton("put it back", putBack)];
 }

@@ -19,7 +19,7 @@ export const desk = new Desk({
   stage: $("stage"),
   onact: sendOperation,
   onchange: () => session.emit("draft"),
-  onnotice: notice,
+  onnotice: (text) => notice(text, { frame: true }),
 });
 
 player.onview = () => desk.paint();

@@ -18,7 +18,7 @@ export const outbox = new Outbox({
   onrefused: (item, error) => session.emit("refused", { item, error }),
   onanswer: (item, event) => session.emit("answer", { item, event }),
   onlogin: () => session.emit("loginEnded"),
-  ontrouble: notice,
+  ontrouble: (text) => notice(text, { over: true }),
 });
 
 /** Whether the queue answered the last time. */

@@ -1,6 +1,6 @@
 // What each key does. keys.js has the keys; the actions are in the modules that this one imports.
 
-import { answer, decide, putBack, submitMasklet, switchSide, takeBack } from "./answers.js";
+import { answer, decide, putBack, submitMasklet, switchSide, takeBack, why } from "./answers.js";
 import { brighten, hideMasks, nextColour, nextMode, setPanning, step, toSuspect } from "./controls.js";
 import { $ } from "./dom.js";
 import { Help } from "./help.js";
@@ -16,7 +16,7 @@ import { WHY } from "./words.js";
 const RUN = {
   accept: () => answer("accept"),
   refine: () => answer("refine"),
-  refineWhy: () => session.choose("refine"),
+  refineWhy: () => why("refine"),
   reject: () => answer("reject"),
   unsure: () => answer("unsure"),
   unsubmit: takeBack,
@@ -89,7 +89,7 @@ addEventListener("keydown", (event) => {
 /** @param {KeyboardEvent} event */
 function onMessage(event) {
   if (event.key === "Enter" && pressEnter()) return event.preventDefault();
-  if (keys.find(keys.nameOf(event), "verify")?.id === "unsubmit" && !event.repeat) takeBack();
+  if (keys.find(event, "verify")?.id === "unsubmit" && !event.repeat) takeBack();
 }
 
 /** @param {KeyboardEvent} event */
@@ -97,8 +97,9 @@ function onWork(event) {
   const held = session.current;
   const { choosing } = session;
   if (!held) return;
-  if (choosing && /^[1-9]$/.test(event.key)) {
-    const reason = session.person.reasons[Number(event.key) - 1];
+  const digit = keys.digitOf(event);
+  if (choosing && digit > 0) {
+    const reason = session.person.reasons[digit - 1];
     if (WHY[choosing]?.includes(reason)) decide(choosing, [reason]);
     return event.preventDefault();
   }
@@ -112,7 +113,7 @@ function onWork(event) {
     player.pan(...PAN[event.key]);
     return event.preventDefault();
   }
-  const action = keys.find(keys.nameOf(event), held.side);
+  const action = keys.find(event, held.side);
   if (!action) return;
   event.preventDefault();
   if (!event.repeat || action.repeats) RUN[action.id](event);

@@ -179,6 +179,7 @@ export function submit(held, answer) {
       ...answer,
       frame_idx: held.timeline.frames[Math.max(0, player.shown)],
       seconds: Math.round(seconds * 100) / 100,
+      watched: held.watching.share,
     },
   });
   return seconds;
@@ -202,11 +203,15 @@ function clearScreen() {
 function sayNothingLeft() {
   const { verify, track } = session.may;
   const none = !verify && !track;
+  const admin = session.person.roles.includes("admin");
   message({
     glyph: "✓",
     title: none ? "No tickets for your roles" : verify ? "Nothing left to verify" : "Nothing left to correct",
     text: none
-      ? "An admin gives you the role of an annotator or a verifier."
+      ? admin
+        ? "You manage people, whom “Figures” above shows. To work on tickets, your account needs another role, which "
+          + "another admin or the command “masklets users add” gives it."
+        : "An admin gives you the role of an annotator or a verifier."
       : "Every ticket that you may take is done, or another person holds it. New ones appear here by themselves.",
     counts: waitingLines(),
     waits: "nothingLeft",

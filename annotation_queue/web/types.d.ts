@@ -30,6 +30,15 @@ export interface Me {
   stride: number; // annotated frames are every `stride`-th
   reasons: Reason[]; // in the order of the keys 1 to 9
   live: boolean; // a model answers clicks
+  watch: Watch;
+  keys: Record<string, string>; // that the person chose, by action
+}
+
+/** How much of a masklet must have been on screen before the page takes a verdict. */
+export interface Watch {
+  watch_share: number; // of the frames with the object, to accept
+  watch_fault_share: number; // of them, for every other verdict
+  watch_least: number; // frames
 }
 
 export interface Claim {
@@ -48,7 +57,7 @@ export interface Ticket {
   payload: string; // Rules, as JSON
   made_by: string | null;
   needs_lead: boolean;
-  attempt: number;
+  rework: boolean; // about a person's masklet that was sent back
   lease_token: number;
   leased_by: string | null;
 }
@@ -126,7 +135,7 @@ export interface Operation {
 }
 
 export type SentOperation = Omit<Operation, "payload"> & { payload: string };
-export type KeptOperation = SentOperation & { ticket_id: string; person: string };
+export type KeptOperation = SentOperation & { ticket_id: string; video_id: string; person: string };
 
 /** A batch that the pipeline cannot take further until somebody acts. */
 export interface PlannedPhase {
@@ -159,6 +168,7 @@ export interface Submission {
   masklet?: Masklet;
   frame_idx: number;
   seconds: number;
+  watched: number; // share of the frames with the object that were on screen
 }
 
 export interface Recent {
@@ -190,7 +200,8 @@ export interface Count {
 }
 
 export interface Stats {
-  counts: Count[];
+  counts: Count[]; // none for annotators and verifiers
+  paces: { person: string; finished: number; seconds: number | null }[]; // of the last hour
 }
 
 export interface Share {
@@ -229,6 +240,18 @@ export interface GoldFigures {
   accuracy: Share;
 }
 
+export interface JudgingFigures {
+  person: string;
+  verdicts: number;
+  median_s: number | null;
+  watched: number | null;
+  accepts: Share;
+  agreement: number | null;
+  shared: number;
+  gold: Share | null;
+  flags: string[];
+}
+
 export interface Figures {
   at: number; // s since the epoch
   batches: BatchProgress[];
@@ -238,6 +261,7 @@ export interface Figures {
   checkpoints: WorkFigures[];
   total: WorkFigures;
   gold: GoldFigures[];
+  judging: JudgingFigures[];
 }
 
 export interface Account {

@@ -5,15 +5,18 @@
 import { showLease, showSwitch } from "./bar.js";
 import { $, element } from "./dom.js";
 import * as keys from "./keys.js";
-import { notice, view } from "./messages.js";
+import { checkNotice, notice, view } from "./messages.js";
 import { noteGiven } from "./numbers.js";
 import { showRows, showOthers } from "./objects.js";
-import { showFacts, showQuestion, showTools, showVerdicts } from "./panel.js";
+import { showFacts, showQuestion, showTools, showVerdicts, showWatched } from "./panel.js";
 import { desk, player, strip } from "./screen.js";
+import { isReachable } from "./sending.js";
 import { session } from "./session.js";
 import { many } from "./words.js";
 
 let toolsAt = -1; // the position that the tools are shown for
+let reachable = true; // the queue answered when the frame was drawn last
+let noticedAt = -1; // the position that was on screen when the note was looked at
 
 session.on("ticket", (held) => {
   view("work");
@@ -52,11 +55,11 @@ function saySide(side) {
   if (asked && asked !== side) {
     notice(asked === "verify"
       ? "Nothing is left that you may verify: what you made or sent back is for another person."
-      : "Nothing is left for you to correct.");
+      : "Nothing is left for you to correct.", { over: true });
   } else if (!asked && before && before !== side) {
     notice(side === "verify"
       ? "A masklet to verify has come in. It goes first."
-      : "Nothing is left that you may verify. This masklet is to be corrected.");
+      : "Nothing is left that you may verify. This masklet is to be corrected.", { over: true });
   }
   session.forgetAsked();
   document.body.dataset.kind = side;
@@ -68,6 +71,10 @@ function showFrame(position) {
   if (!held) return;
   const { timeline, info, draft } = held;
   const frameIdx = timeline.frames[position];
+  if (!player.hidden && document.visibilityState === "visible") held.watching.see(position);
+  showWatched();
+  checkNotice(noticedAt === position ? undefined : "frame");
+  noticedAt = position;
   strip.move(position);
   $("frame").textContent = String(frameIdx);
   $("of").textContent = ` / ${timeline.frames[timeline.length - 1]}`;
@@ -99,7 +106,8 @@ function badgesOf({ timeline, draft, progress, rules }, position) {
   else if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
   if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
   if (draft?.waiting().length) {
-    badges.push(["busy", progress ? `Propagating · ${many(progress.size, "frame")}` : "The model is at work"]);
+    const work = progress ? `Propagating · ${many(progress.size, "frame")}` : "The model is at work";
+    badges.push(isReachable() ? ["busy", work] : ["doubt", "No connection: the model gets this when there is one"]);
   }
   if (rules.pinned?.frame_idx === frameIdx) badges.push(["doubt", `${rules.pinned.by} pointed here`]);
   if (desk.absentFrom !== null) {
@@ -144,6 +152,13 @@ session.on("draft", () => {
 
 session.on("progress", () => {
   strip.draw();
+  showShownFrame();
+});
+
+session.on("saving", () => {
+  const now = isReachable();
+  if (now === reachable) return;
+  reachable = now;
   showShownFrame();
 });
 

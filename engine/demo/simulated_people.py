@@ -162,7 +162,8 @@ class Desk:
 
     def _missed(self, ticket: Ticket) -> list[Masklet]:
         """The true objects of the ticket's video that no candidate of its batch shows."""
-        marker = parts.marker(self._s.blobs, "candidates", ticket.batch_id, ticket.video_id)
+        batch_id = self._s.queue.ticket(ticket.ticket_id).batch_id  # which people are not shown
+        marker = parts.marker(self._s.blobs, "candidates", batch_id, ticket.video_id)
         candidates = [] if marker is None else parts.read_part(self._s.blobs, marker)
         shown = {target.masklet_id for target, _ in map(self._match, candidates) if target is not None}
         return [

@@ -116,6 +116,14 @@ def test_seconds_outside_their_limits_are_rejected(seconds):
         check_submission(TICKET, outcome(verdict=Verdict.ACCEPT, seconds=seconds))
 
 
+@pytest.mark.parametrize("watched", [float("nan"), float("inf"), -0.01, 1.01])
+def test_a_watched_share_outside_its_limits_is_rejected(watched):
+    for right in (None, 0.0, 1.0):
+        check_submission(TICKET, replace(outcome(verdict=Verdict.ACCEPT), watched=right))
+    with pytest.raises(ValueError, match="watched"):
+        check_submission(TICKET, replace(outcome(verdict=Verdict.ACCEPT), watched=watched))
+
+
 @pytest.mark.parametrize("payload", ["{}", '{"operation_id": []}', '{"operation_id": 7}', '{"operation_id": null}'])
 def test_undo_and_redo_need_an_operation_id(payload):
     for kind in ("undo", "redo"):

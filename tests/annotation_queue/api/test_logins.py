@@ -68,3 +68,16 @@ def test_a_form_of_another_site_logs_nobody_in(queue, content_type):
     headers = {} if content_type is None else {"Content-Type": content_type}
     answer = httpx.post(f"{queue.url}/api/login", content=body, headers=headers)
     assert answer.status_code == 422 and "set-cookie" not in answer.headers
+
+
+def test_the_keys_of_the_page_belong_to_the_person_and_not_to_the_browser(queue, browser):
+    assert browser.get("/api/me").json()["keys"] == {}
+    assert browser.put("/api/me/keys", json={"keys": {"accept": "j", "reject": "Shift+J"}}).status_code == 204
+    again = httpx.post(f"{queue.url}/api/login", json={"name": "vera", "password": PASSWORD})  # another browser
+    assert again.json()["keys"] == browser.get("/api/me").json()["keys"] == {"accept": "j", "reject": "Shift+J"}
+    ann = {"Authorization": f"Bearer {queue.accounts.issue_token('ann')}"}
+    assert httpx.get(f"{queue.url}/api/me", headers=ann).json()["keys"] == {}
+    for wrong in ({"a" * 41: "j"}, {"accept": "j" * 41}, {"accept": ""}, {f"action-{n}": "j" for n in range(101)}):
+        assert browser.put("/api/me/keys", json={"keys": wrong}).status_code == 422
+    assert browser.put("/api/me/keys", json={"keys": {}}).status_code == 204
+    assert browser.get("/api/me").json()["keys"] == {}

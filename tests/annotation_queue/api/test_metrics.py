@@ -37,6 +37,7 @@ def figures(total, *, batches=(), phases=(), gold=()):
         phases=phases,
         checkpoints=(),
         gold=gold,
+        judging=(),
         undelivered=2,
     )
 

@@ -92,3 +92,14 @@ def test_no_admin_changes_the_account_of_the_pipeline(queue):
             assert boss._http.post("/api/people", json={"name": "pipeline", **body}).status_code == 403
         assert boss._http.post("/api/people/pipeline/disable", json={}).status_code == 403
         assert pipeline._http.get("/api/me").json()["roles"] == ["pipeline"]
+
+
+def test_adding_a_new_person_never_replaces_the_roles_of_another(queue):
+    lead = {"Authorization": f"Bearer {queue.accounts.issue_token('lea')}"}
+    add = {"name": "nina", "roles": ["verifier"], "skills": ["thin"], "new": True}
+    assert httpx.post(f"{queue.url}/api/people", headers=lead, json=add).status_code == 200
+    refused = httpx.post(f"{queue.url}/api/people", headers=lead, json=add | {"roles": ["annotator"]})
+    assert refused.status_code == 422 and "already a person nina, with the roles verifier" in refused.json()["error"]
+    change = {"name": "nina", "roles": ["annotator"]}
+    changed = httpx.post(f"{queue.url}/api/people", headers=lead, json=change).json()
+    assert (changed["roles"], changed["skills"]) == (["annotator"], ["thin"])

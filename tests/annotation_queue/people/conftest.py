@@ -15,7 +15,7 @@ from annotation_queue.database import Database
 from annotation_queue.people.oidc import Provider
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.people.providers import CLIENT, SECRET, Liar
-from tests.annotation_queue.synthetic_queue import SyntheticMedia, add_people, serving, verify_tickets
+from tests.annotation_queue.synthetic_queue import HASTY, SyntheticMedia, add_people, serving, verify_tickets
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def queue(tmp_path):
         def start(issuer, **options):
             database = Database(f"sqlite:///{tmp_path}/queue.db")
             stack.callback(database.close)
-            accounts, tickets = add_people(database), TicketStore(database)
+            accounts, tickets = add_people(database), TicketStore(database, policy=HASTY)
             tickets.open_batch("batch-1", verify_tickets(3, frame_count=8))
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 port = probe.getsockname()[1]  # the provider needs the redirect URI before the queue starts

@@ -15,7 +15,7 @@ from annotation_queue.client import QueueClient
 from annotation_queue.errors import NoSuchBatch, NotAllowed
 from annotation_queue.records import Kind, NewGold, NewTicket, Reason
 from annotation_queue.rules import TRAINED
-from annotation_queue.tickets.figures import wilson
+from annotation_queue.tickets.wilson import wilson
 from storage import rle
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (

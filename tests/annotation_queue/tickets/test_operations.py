@@ -15,9 +15,11 @@ from annotation_queue.errors import (
 from annotation_queue.records import Kind, NewTicket, Submission
 from annotation_queue.rules import SHORT, check_operation
 from annotation_queue.tickets import operations, store
+from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANN,
     LEA,
+    VERA,
     claim,
     outcome,
     prompt,
@@ -169,3 +171,13 @@ def test_a_list_of_branches_has_a_limited_length(tickets, clock, monkeypatch):
     monkeypatch.setattr(operations, "SHOWN", 1500)
     assert [o.operation_id for o in tickets.branches(10)] == [each.operation_id for each in reversed(late)]
     assert [o.operation_id for o in tickets.branches(2)] == [late[3].operation_id, late[2].operation_id]
+
+
+def test_how_much_was_watched_is_in_the_log_of_a_verdict(tickets):
+    tickets.open_batch("b", verify_tickets(2))
+    for watched in (0.75, None):
+        held = claim(tickets, VERA)
+        answer = replace(outcome(Verdict.ACCEPT), watched=watched)
+        tickets.finish(held.ticket_id, held.lease_token, VERA, answer)
+        (verdict,) = tickets.operations(held.ticket_id)
+        assert json.loads(verdict.payload)["watched"] == watched

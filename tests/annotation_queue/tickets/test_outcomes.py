@@ -146,4 +146,4 @@ def test_a_verdict_is_stored_as_an_operation(tickets):
     finish(tickets, VERA, Verdict.REJECT, Reason.DRIFT)
     (act,) = tickets.batch_result("b").operations
     assert (act.kind, act.person, act.frame_idx, act.seq) == ("verdict", "vera", 8, 1)
-    assert json.loads(act.payload) == {"verdict": "reject", "reasons": ["drift"], "seconds": 2.5}
+    assert json.loads(act.payload) == {"verdict": "reject", "reasons": ["drift"], "seconds": 2.5, "watched": None}

@@ -31,9 +31,7 @@ def test_rework_is_reserved_for_its_maker_for_a_limited_time(tickets, clock):
     assert claim(tickets, ANDY) is None
     with pytest.raises(NotAllowed):
         claim(tickets, ANDY, ticket_id=again)
-    assert again not in {t.ticket_id for t in tickets.find(seen_by=ANDY)}
     clock.advance(tickets.policy.rework_s + 1)
-    assert again in {t.ticket_id for t in tickets.find(seen_by=ANDY)}
     assert claim(tickets, ANDY).ticket_id == again
 
 

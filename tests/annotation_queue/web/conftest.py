@@ -12,6 +12,7 @@ from annotation_queue.database import Database
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.browsing import FRAMES, Page
 from tests.annotation_queue.synthetic_queue import (
+    HASTY,
     SyntheticMedia,
     SyntheticModel,
     add_people,
@@ -45,7 +46,7 @@ def clock():
 @pytest.fixture
 def tickets(uri, clock):
     database = Database(uri)
-    yield TicketStore(database, clock=clock)
+    yield TicketStore(database, clock=clock, policy=HASTY)
     database.close()
 
 

@@ -18,6 +18,7 @@ from storage.records import STRIDE, Verdict
 from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import (
     BLOCK,
+    HASTY,
     HEIGHT,
     LOOK,
     PASSWORD,
@@ -64,7 +65,7 @@ def firefox():
 @pytest.fixture
 def tickets(sqlite_uri):
     database = Database(sqlite_uri)
-    yield TicketStore(database)
+    yield TicketStore(database, policy=HASTY)
     database.close()
 
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from annotation_queue.records import NewGold, QueuePolicy, State
+from annotation_queue.records import NewGold, State
 from storage import rle
 from storage.records import STRIDE, Verdict
 from tests.annotation_queue.annotators import LEA, VERA, VICTOR, claim, finish, outcome
 from tests.annotation_queue.browsing import EVERY_DATABASE, FRAMES
 from tests.annotation_queue.synthetic_queue import (
+    HASTY,
     HEIGHT,
     WIDTH,
     belongs_together,
@@ -333,7 +334,7 @@ def words(page, place):
 
 
 def test_a_lead_sees_why_a_ticket_came_to_them(open_page, tickets):
-    tickets.policy = QueuePolicy(overlap=2, overlap_share=1.0)
+    tickets.policy = HASTY.model_copy(update={"overlap": 2, "overlap_share": 1.0})
     first, second = verify_tickets(2, FRAMES)
     tickets.open_batch("tie", [first])
     finish(tickets, VERA, Verdict.REFINE)
@@ -343,7 +344,7 @@ def test_a_lead_sees_why_a_ticket_came_to_them(open_page, tickets):
     page.paused_at_start()
     assert "a lead decides" in page.text("#eyebrow") and "unsure" not in page.text("#eyebrow")
     assert "victor pointed to" in page.text("#facts") and "Sent back" not in page.text("#facts")
-    tickets.policy = QueuePolicy()
+    tickets.policy = HASTY
     tickets.open_batch("unsure", [second])
     mine = claim(tickets, VERA)
     answer = replace(outcome(Verdict.UNSURE), frame_idx=None)  # as a program may send it
@@ -374,7 +375,7 @@ def test_the_leads_page_shows_why_the_queue_refuses(open_page):
 
 def test_a_person_without_a_ticket_reads_why_and_gets_one_later(open_page, tickets):
     """A failed warm-up, of which the claim speaks; the login form does not stay."""
-    tickets.policy = QueuePolicy(warmup_tickets=1)
+    tickets.policy = HASTY.model_copy(update={"warmup_tickets": 1})
     tickets.open_batch("b", verify_tickets(1, FRAMES))
     gold = [NewGold(ticket=t, expected=Verdict.ACCEPT) for t in verify_tickets(2, FRAMES, prefix="gold")]
     tickets.add_gold("b", gold[:1], by=LEA)
@@ -454,8 +455,10 @@ def test_a_key_can_be_changed_and_reset(correcting, tickets):
     page = correcting()
     page.press("?")
     page.tab.click("#keys .rebind:has(+ span:text('lock this frame, or unlock it'))")
+    page.press("k")
+    assert "taken: colour of the mask" in page.text("#keys-said")
     page.press("k", "Escape", "k")
-    assert page.text("#tool-lock kbd") == "K"
+    assert page.text("#tool-lock kbd") == "K" and page.text("#keys-said") == ""
     page.settled()
     page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["lock"])
     page.tab.reload()

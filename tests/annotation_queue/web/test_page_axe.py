@@ -1,0 +1,77 @@
+"""axe-core finds nothing wrong with any page, in any state, in both themes."""
+
+from __future__ import annotations
+
+import pytest
+
+from annotation_queue.errors import TakenBack
+from benchmarks import axe
+from storage.records import Verdict
+from tests.annotation_queue.annotators import ANN, LEA, VERA, claim, finish, prompt
+from tests.annotation_queue.browsing import FRAMES
+from tests.annotation_queue.synthetic_queue import track_ticket, verify_tickets
+
+
+@pytest.fixture
+def violations():
+    """What axe-core finds on a page, in the dark and in the light theme."""
+    source = axe.source()
+    if source is None:
+        pytest.skip("no axe-core: run `npm ci`, or set MASKLETS_TEST_AXE")
+
+    def found(page):
+        lines = []
+        for look in ("dark", "light"):
+            page.tab.emulate_media(color_scheme=look)
+            lines += [f"{look}: {line}" for line in axe.violations(page.tab, source)]
+        return lines
+
+    return found
+
+
+def test_nothing_is_wrong_with_logging_in_verifying_and_helping(open_page, tickets, violations):
+    tickets.open_batch("b", verify_tickets(3, FRAMES))
+    page = open_page()
+    found = violations(page)
+    page.log_in("lea")
+    page.paused_at_start()
+    found += violations(page)
+    page.press("x")
+    page.tab.wait_for_selector(".reason")
+    found += violations(page)
+    page.press("Escape", "?")
+    page.tab.wait_for_selector("#help[open]")
+    found += violations(page)
+    assert not found, "\n".join(found)
+
+
+def test_nothing_is_wrong_with_correcting_and_kept_work(open_page, tickets, violations):
+    tickets.open_batch("b", [track_ticket(frame_count=FRAMES), track_ticket("track-2", frame_count=FRAMES)])
+    late = claim(tickets, ANN)
+    tickets.end_lease(late.ticket_id, late.lease_token, by=LEA)
+    with pytest.raises(TakenBack):
+        tickets.append_operations(late.ticket_id, late.lease_token, ANN, [prompt()])
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    page.press("v", "g")
+    page.until(lambda: page.tab.locator("#other-objects .other").count() == 1)
+    found = violations(page)
+    page.tab.click("#kept")
+    page.tab.wait_for_selector("#kept-works canvas")
+    found += violations(page)
+    assert not found, "\n".join(found)
+
+
+def test_nothing_is_wrong_with_messages_and_the_leads_page(open_page, tickets, violations):
+    tickets.open_batch("b", verify_tickets(2, FRAMES))
+    finish(tickets, VERA, Verdict.ACCEPT)
+    claim(tickets, VERA)
+    page = open_page()
+    page.log_in("lea")
+    page.shows("message")
+    found = violations(page)
+    page.tab.goto(f"{page.url}/web/lead.html")
+    page.until(lambda: page.tab.locator("#people tbody tr").count() > 2 and "vera" in page.text("#leased"))
+    found += violations(page)
+    assert not found, "\n".join(found)
