@@ -42,9 +42,10 @@ class Version:
     """The masks that one operation made, and the checkpoint that computed them."""
 
     operation_id: str
-    frames: tuple[FrameMask, ...]
-    checkpoint: str
+    frames: tuple[FrameMask, ...]  # in the order in which they were made
+    checkpoint: str  # of the last one
     round: int
+    complete: bool = True  # False: of a propagation that is under way, or was cut off: more frames may follow
 
 
 VERSION: TypeAdapter[Version] = TypeAdapter(Version)
@@ -62,7 +63,9 @@ class Draft:
     masks: dict[int, FrameMask] = field(default_factory=dict)  # by frame; a frame without a mask yet is missing
     prompts: dict[int, Prompt] = field(default_factory=dict)  # by frame: its current clicks and box
     edited: set[int] = field(default_factory=set)  # frames that a person edited
+    before: dict[int, FrameMask | None] = field(default_factory=dict)  # by edited frame: its mask before the first edit
     locked: set[int] = field(default_factory=set)
+    stale: set[int] = field(default_factory=set)  # frames that a propagation did not reach, because it was stopped
     anchor: int | None = None  # the frame on which the model was prompted for the candidate
     checkpoint: str = BY_HAND  # that made the last masks of a model
     round: int = 0  # of that checkpoint
@@ -83,6 +86,23 @@ class Draft:
             order = [i for i in reversed(self.frame_idx) if i < frame_idx]
         wall = next((n for n, i in enumerate(order) if i in self.edited or i in self.locked), len(order))
         return tuple(order[:wall])
+
+    def stretches(self, frame_idx: int, payload: Mapping[str, Any]) -> list[tuple[int, ...]]:
+        """The frames that a propagation from `frame_idx` may change: one way or two, in the order of tracking.
+
+        payload: of its operation, see `rules.OPERATION_KINDS`. ValueError if a bound is no number.
+        """
+        direction, first, last = payload.get("direction", "both"), payload.get("first"), payload.get("last")
+        for bound in (first, last):
+            if bound is not None and not isinstance(bound, int):
+                raise ValueError(f"a propagation ends at a frame, not at {bound!r:.80}")
+        found = []
+        if direction in ("forward", "both"):
+            found.append(tuple(i for i in self.stretch(frame_idx, forward=True) if last is None or i <= last))
+        if direction in ("backward", "both"):
+            bound = last if direction == "backward" else first
+            found.append(tuple(i for i in self.stretch(frame_idx, forward=False) if bound is None or i >= bound))
+        return found
 
 
 def effective(operations: Sequence[Operation]) -> list[Operation]:
@@ -117,9 +137,20 @@ def draft_of(
         with contextlib.suppress(*malformed):  # the prompt names no frame of the masklet
             begun = json.loads(masklet.prompt)["frame_idx"]
             draft.anchor = begun if draft.masks[begun].area_px else None
-    for operation in effective(operations):
+    done = effective(operations)
+    spared: dict[object, set[object]] = {}  # by stopped propagation
+    for operation in done:
+        if operation.kind == "stop":
+            payload = json.loads(operation.payload)
+            with contextlib.suppress(TypeError):  # malformed
+                spared.setdefault(payload.get("operation_id"), set()).add(payload.get("spare"))
+    for operation in done:
+        version = versions.get(operation.operation_id)
+        if version is not None and (spare := spared.get(operation.operation_id)):
+            frames = tuple(mask for mask in version.frames if mask.frame_idx not in spare)
+            version = replace(version, frames=frames, complete=False)
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            _apply(draft, operation, versions.get(operation.operation_id))
+            _apply(draft, operation, version)
     return draft
 
 
@@ -150,6 +181,34 @@ def drawn(frame_idx: int, counts: bytes, hw: tuple[int, int]) -> FrameMask:
         score=1.0,
         object_score=10.0 if area else -10.0,
         stability=1.0,
+    )
+
+
+def masklet_of(draft: Draft, *, video_id: str, batch_id: str, phase: str) -> Masklet:
+    """The masklet that a draft is. A frame without a mask counts as empty.
+
+    Its id and the fields that `with_origin` fills in are neutral.
+    """
+    nothing = drawn(0, rle.empty(draft.height, draft.width), (draft.height, draft.width))
+    masks = [draft.masks.get(i, nothing) for i in draft.frame_idx]
+    count = len(masks)
+    return Masklet(
+        masklet_id="",
+        video_id=video_id,
+        batch_id=batch_id,
+        height=draft.height,
+        width=draft.width,
+        frame_idx=draft.frame_idx,
+        rle=tuple(mask.rle for mask in masks),
+        area_px=tuple(mask.area_px for mask in masks),
+        score=(1.0,) * count,
+        object_score=(0.0,) * count,
+        stability=(1.0,) * count,
+        kind="manual",
+        phase=phase,
+        round=0,
+        checkpoint="",
+        prompt="{}",
     )
 
 
@@ -194,29 +253,53 @@ def _apply(draft: Draft, operation: Operation, version: Version | None) -> None:
         nothing = rle.empty(*hw)
         for i in draft.frame_idx:
             if payload["first"] <= i <= payload["last"] and i not in draft.locked:
+                _edit(draft, i)
                 draft.masks[i] = drawn(i, nothing, hw)
                 draft.prompts.pop(i, None)
-                draft.edited.add(i)
     elif operation.kind == "stroke" and frame is not None:
         counts = payload["mask_rle"].encode()
         if problem := rle.problem(counts, *hw):
             raise ValueError(problem)
+        _edit(draft, frame)
         draft.masks[frame] = drawn(frame, counts, hw)
         draft.prompts.pop(frame, None)
-        draft.edited.add(frame)
     elif operation.kind == "submit":
         for i, counts in payload.get("masks", {}).items():  # masks that did not follow from the operations before
             if not rle.problem(counts.encode(), *hw):
                 draft.masks[int(i)] = drawn(int(i), counts.encode(), hw)
     elif operation.kind == "clear" and frame is not None:
-        draft.prompts.pop(frame, None)
-        draft.edited.discard(frame)
+        _forget(draft, frame)
     elif operation.kind == "prompt" and frame is not None and version is not None:
         draft.prompts[frame] = prompt_of(frame, payload)
-        draft.edited.add(frame)
+        _edit(draft, frame)
+    elif operation.kind == "propagate" and frame is not None and version is not None and not version.complete:
+        draft.stale |= set(chain(*draft.stretches(frame, payload)))
     if version is not None:
         draft.masks |= {m.frame_idx: m for m in version.frames}
-        draft.checkpoint, draft.round = version.checkpoint, version.round
+        draft.stale -= {m.frame_idx for m in version.frames}
+        if version.frames:
+            draft.checkpoint, draft.round = version.checkpoint, version.round
+
+
+def _edit(draft: Draft, frame: int) -> None:
+    """A person edits a frame. To be called before its mask changes."""
+    if frame not in draft.edited:
+        draft.before[frame] = draft.masks.get(frame)
+    draft.edited.add(frame)
+    draft.stale.discard(frame)
+
+
+def _forget(draft: Draft, frame: int) -> None:
+    """Takes all edits of a frame back: its mask is again the one from before the first of them, or none."""
+    draft.prompts.pop(frame, None)
+    if frame not in draft.edited:
+        return
+    draft.edited.discard(frame)
+    mask = draft.before.pop(frame)
+    if mask is None:
+        draft.masks.pop(frame, None)
+    else:
+        draft.masks[frame] = mask
 
 
 def prompt_of(frame_idx: int, payload: Mapping[str, Any]) -> Prompt:

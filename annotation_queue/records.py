@@ -194,13 +194,17 @@ class NewOperation:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """How a person finishes a ticket: a verdict, or the masklet that they made."""
+    """How a person finishes a ticket: by a verdict, or by the masklet that they made.
+
+    The page names the last operation that the masklet follows from, and the queue builds it. A program may send it.
+    """
 
     operation_id: str  # made by the client
     created_at: str  # ISO 8601, UTC, on the client's clock
     verdict: Verdict | None = None
     reasons: tuple[Reason, ...] = ()
     masklet: Masklet | None = None
+    last_operation_id: str | None = None  # the masklet follows from the ticket's operations up to this; "": from none
     frame_idx: int | None = None  # the frame that was on screen, to show the next person
     seconds: float | None = None  # spent on the ticket, by the client's clock
     # Share of the annotated frames with the object that were on screen, 0 to 1. None: a program, which watches nothing.

@@ -49,10 +49,13 @@ PROMPTS = ("click", "box", "mask", "stroke", "propagate")
 OPERATION_KINDS = (
     "prompt",  # points_xy and labels, box_xyxy: all prompts that the frame now has
     "stroke",  # mask_rle: the frame's mask after a brush, an eraser or a polygon
-    "propagate",  # direction: "forward", "backward" or "both"; last: the frame where it was stopped, if it was
+    "propagate",  # direction: "forward", "backward" or "both"; last: the frame that it does not go beyond, if there is
+    # one; first: the same for the backward half of "both"
+    "stop",  # operation_id: the propagation that ends here; last: the last of its frames that the page had then;
+    # spare: a frame that it does not change, because a person locked the mask from before
     "lock",  # on: true if no propagation may change the frame
     "absent",  # first, last: the object is absent from the first to the last frame, both included
-    "clear",  # removes the frame's prompts; its mask stays
+    "clear",  # takes all edits of the frame back; its mask is again the one from before them
     "undo",  # operation_id
     "redo",  # operation_id
 )
@@ -217,7 +220,7 @@ def check_operation(operation: NewOperation) -> None:
     if len(operation.payload) > MAX_PAYLOAD:
         raise ValueError(f"a payload has at most {MAX_PAYLOAD} characters, not {len(operation.payload)}")
     payload = json.loads(check_payload(operation.payload))
-    if operation.kind in ("undo", "redo") and not isinstance(payload.get("operation_id"), str):
+    if operation.kind in ("undo", "redo", "stop") and not isinstance(payload.get("operation_id"), str):
         raise ValueError(f"{operation.kind} needs an operation_id: {operation.payload[:80]!r}")
     points = payload.get("points_xy")
     if isinstance(points, (list, dict, str)) and len(points) > MAX_POINTS:
@@ -251,8 +254,10 @@ def check_submission(ticket: Ticket, submission: Submission) -> None:
     check_id(submission.operation_id, "operation_id")
     check_time(submission.created_at)
     made = submission.masklet
-    if (submission.verdict is None) == (made is None):
-        raise ValueError("a submission has either a verdict or a masklet")
+    if [submission.verdict, made, submission.last_operation_id].count(None) != 2:
+        raise ValueError(
+            "a submission has one of a verdict, a masklet and the last operation that a masklet follows from"
+        )
     if (ticket.kind, submission.verdict) not in NEXT:
         answer = submission.verdict or "a masklet"
         raise ValueError(f"a {ticket.kind} ticket cannot be finished with {answer}")

@@ -308,7 +308,7 @@ Index(  # branches that their owners have not looked at
 versions = Table(  # the masks that an operation made; rows are never changed
     "versions",
     metadata,
-    Column("operation_id", String, primary_key=True),
+    Column("operation_id", String, primary_key=True),  # followed by "#" and a random word: a part of the version
     Column("ticket_id", String, nullable=False),
     Column("content", Text, nullable=False),  # JSON of annotation_queue.draft.Version
     Column("created_at", Float, nullable=False),

@@ -2,8 +2,10 @@
 
 POST /api/tickets/{id}/refine responds in lines of JSON: "kept" once the operation is in the log, one "frame" for each
 mask, and at the end "done" once all masks are stored as a version, or "failed". While the model works, "alive" comes
-every few seconds. The same operation again gives its stored version. Closing the connection cancels the task, and no
-mask of it is stored.
+every few seconds. The same operation again gives its stored version. Closing the connection cancels the task.
+
+"kept" also says how many frames the answer has at most (`frames`), and how many of them were made before (`made`). A
+mask of a propagation is stored before it is sent, so closing the connection loses none: see `refinement/live.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from annotation_queue.refinement.live import Live, StartedOperation
 from annotation_queue.refinement.turns import Cancelled
 
 ALIVE_S = 5.0  # after this long without a mask, "alive" is sent
+PART_S = 0.2  # the masks of a propagation are stored and sent this often, together if they come faster
 
 router = APIRouter(tags=["refinement"])  # only with a model
 
@@ -86,13 +89,17 @@ _END = object()
 
 async def _lines(started: StartedOperation) -> AsyncIterator[bytes]:
     """The response, line by line. Closing the iterator cancels the task."""
-    yield _line("kept", seq=started.seq)
     if isinstance(started.version, Version):
+        made = len(started.version.frames)
+        yield _line("kept", seq=started.seq, frames=made, made=made)
         for frame in started.version.frames:
             yield _line("frame", frame)
         yield _done(started.version)
         return
     task = started.version
+    yield _line("kept", seq=started.seq, frames=task.most, made=len(task.made))
+    for frame in task.made:
+        yield _line("frame", frame)
     loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Any]()
 
     def put(item: object) -> None:
@@ -100,14 +107,25 @@ async def _lines(started: StartedOperation) -> AsyncIterator[bytes]:
             loop.call_soon_threadsafe(arrived.put_nowait, item)
 
     job = task.start(put, lambda error: put(error or _END))
-    frames: list[FrameMask] = []
+    frames, stored_at = list(task.made), -PART_S
     try:
-        while (item := await _next(arrived)) is None or isinstance(item, FrameMask):
+        item = await _next(arrived)
+        while item is None or isinstance(item, FrameMask):
             if item is None:
                 yield _line("alive")
-                continue
-            frames.append(item)
-            yield _line("frame", item)
+            elif task.prompt is None:
+                await asyncio.sleep(max(0.0, stored_at + PART_S - loop.time()))
+            some: list[FrameMask] = []
+            while isinstance(item, FrameMask):
+                some.append(item)
+                item = None if arrived.empty() else arrived.get_nowait()
+            if some:
+                await run_in_threadpool(task.store)  # before a client gets them
+                stored_at = loop.time()
+            frames += some
+            for frame in some:
+                yield _line("frame", frame)
+            item = item if item is not None else await _next(arrived)
     finally:
         job.cancel()
     if item is not _END:

@@ -3,14 +3,19 @@
 An operation is first appended to the log, like any other. Then the model answers it, and the masks are stored as one
 version once they are complete. If the same operation comes again, the stored version is its answer. Everything about a
 ticket is read from the database each time, so any server process can go on. Knows nothing about HTTP.
+
+The masks of a propagation are stored while it is under way, each before a client gets it. If it is cut off, such as by
+a lost connection, the same operation again goes on behind them. A "stop" completes it with the masks that it has.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from annotation_queue.draft import Draft, FrameMask, Version, draft_of, effective, prompt_of
 from annotation_queue.errors import QueueError, TooBusy
@@ -18,13 +23,17 @@ from annotation_queue.records import NewOperation, Person, Ticket, VideoInfo
 from annotation_queue.refinement.segmenter import PinnedCheckpoint, Segmenter, propagation
 from annotation_queue.refinement.turns import Job, Turns
 from annotation_queue.tickets.store import TicketStore
-from annotation_queue.versions import add_version, versions_of
+from annotation_queue.versions import add_part, add_version, complete, versions_of
 from storage.records import STRIDE, Masklet, Operation
 from storage.wording import counted
+
+log = logging.getLogger(__name__)
 
 MOST_JOBS = 8  # tickets of one person that the model works on at once; a page has one or two
 
 MODEL_KINDS = ("prompt", "propagate")  # the kinds of operations that the model answers
+STOP = "stop"  # ends a propagation; its answer are the masks that the client does not have yet
+STOPPED_S = 10.0  # within this time, a job ends that was told to
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,15 @@ class StartedOperation:
 
     seq: int  # of the operation in its ticket
     version: Version | ModelTask
+
+
+@dataclass(frozen=True)
+class _Running:
+    """What the model does for a ticket."""
+
+    person: str
+    operation_id: str
+    job: Job
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,7 @@ class Live:
         """info: size and length of a video, by its id."""
         self._tickets, self._info, self._model = tickets, info, model
         self._turns = Turns()
-        self._running: dict[str, tuple[str, Job]] = {}  # by ticket: its person and its job
+        self._running: dict[str, _Running] = {}  # by ticket
         self._lock = threading.Lock()
         self._asked: dict[str, list[_TicketAhead]] = {}  # by person: the last two tickets to encode ahead
         self._asking = threading.Lock()
@@ -73,20 +91,43 @@ class Live:
     def begin(self, ticket_id: str, token: int, person: Person, operation: NewOperation) -> StartedOperation:
         """Appends an operation to the log, and returns it with its version.
 
+        A "stop" is answered with the masks of its propagation that come after the frame `last` of its payload.
         Raises as TicketStore.append_operations does; ValueError for an operation that the model cannot answer; TooBusy
         if the model works on MOST_JOBS other tickets of this person.
         """
+        if operation.kind == STOP:
+            return self._stop(ticket_id, token, person, operation)
         _frame_of(operation)
         self._check_turn(ticket_id, person)
         appended = self._tickets.append_operations(ticket_id, token, person, [operation])
         ticket = self._tickets.held(ticket_id, token, person)  # a repeated operation may come from an older lease
         versions = self.versions(ticket_id)
         stored = versions.get(operation.operation_id)
-        return StartedOperation(appended.seq, stored or self._task(ticket, operation.operation_id, versions))
+        if stored is not None and stored.complete:
+            return StartedOperation(appended.seq, stored)
+        return StartedOperation(appended.seq, self._task(ticket, operation.operation_id, versions))
+
+    def _stop(self, ticket_id: str, token: int, person: Person, operation: NewOperation) -> StartedOperation:
+        appended = self._tickets.append_operations(ticket_id, token, person, [operation])
+        ticket = self._tickets.held(ticket_id, token, person)
+        payload = json.loads(operation.payload)
+        about = payload["operation_id"]
+        done = self._tickets.operations(ticket_id)
+        if not any(o.operation_id == about and o.kind == "propagate" for o in done):
+            raise ValueError(f"operation {about:.80} is no propagation of this ticket")
+        with self._lock:
+            running = self._running.get(ticket_id)
+        if running is not None and running.operation_id == about:
+            running.job.cancel()
+            running.job.ended.wait(STOPPED_S)  # then all masks that were computed are stored
+        version = complete(self._tickets.database, ticket.ticket_id, about)
+        frames = [mask.frame_idx for mask in version.frames]
+        after = frames.index(payload["last"]) + 1 if payload.get("last") in frames else 0
+        return StartedOperation(appended.seq, replace(version, frames=version.frames[after:]))
 
     def _check_turn(self, ticket_id: str, person: Person) -> None:
         with self._lock:
-            jobs = sum(name == person.name and other != ticket_id for other, (name, _) in self._running.items())
+            jobs = sum(job.person == person.name and other != ticket_id for other, job in self._running.items())
         if jobs >= MOST_JOBS:
             raise TooBusy(
                 f"the model works on {counted(jobs, 'ticket')} of {person.name} already: try again in a few seconds"
@@ -101,7 +142,7 @@ class Live:
         draft = _draft(info, masklet, done[:place], versions)
         if _frame_of(operation) not in draft.frame_idx:
             raise ValueError(f"frame {operation.frame_idx} is not an annotated frame of this ticket")
-        return ModelTask(self, ticket, operation, draft)
+        return ModelTask(self, ticket, operation, draft, versions.get(operation_id))
 
     def run(
         self, task: ModelTask, each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]
@@ -110,6 +151,10 @@ class Live:
         ticket_id = task.ticket.ticket_id
 
         def ended(error: BaseException | None) -> None:
+            try:
+                task.store()
+            except Exception:  # such as a database that is down: the model's thread serves other people
+                log.warning("the last masks of a propagation could not be stored", exc_info=True)
             with self._lock:
                 if self._running.get(ticket_id) == running:
                     del self._running[ticket_id]
@@ -117,13 +162,20 @@ class Live:
 
         with self._lock:  # so that the job is registered before it can end
             if (old := self._running.get(ticket_id)) is not None:
-                old[1].cancel()  # its masks would follow from an old draft
+                old.job.cancel()  # its masks would follow from an old draft
             job = self._turns.stream(task.frames(self._model), each, ended, urgent=task.prompt is not None)
-            self._running[ticket_id] = running = (task.ticket.leased_by or "", job)
+            running = _Running(task.ticket.leased_by or "", task.operation_id, job)
+            self._running[ticket_id] = running
         return job
 
     def add_version(self, ticket: Ticket, version: Version) -> Version:
-        """Stores a version, and returns the stored one: the first, if the model answered the operation twice."""
+        """Stores a version, and returns the stored one: the first, if the model answered the operation twice.
+
+        Of one that is not complete, only masks that are not stored yet are given.
+        """
+        if not version.complete:
+            add_part(self._tickets.database, ticket.ticket_id, version)
+            return version
         return add_version(self._tickets.database, ticket.ticket_id, version)
 
     def load(self) -> None:
@@ -164,27 +216,54 @@ class Live:
 class ModelTask:
     """An operation that the model is to answer: start it once, then save the masks that it made."""
 
-    def __init__(self, live: Live, ticket: Ticket, operation: Operation, draft: Draft) -> None:
-        """draft: the ticket's masks before the operation. Raises ValueError for a malformed prompt."""
+    def __init__(self, live: Live, ticket: Ticket, operation: Operation, draft: Draft, made: Version | None) -> None:
+        """draft: the ticket's masks before the operation. made: what a propagation made before it was cut off.
+
+        Raises ValueError for a malformed prompt or propagation.
+        """
         payload = json.loads(operation.payload)
-        self.ticket = ticket
+        self.ticket, self.operation_id = ticket, operation.operation_id
         self.prompt = prompt_of(_frame_of(operation), payload) if operation.kind == "prompt" else None
+        self.made: tuple[FrameMask, ...] = () if made is None else made.frames  # stored before this task
         self._live, self._operation, self._draft = live, operation, draft
-        self._direction = str(payload.get("direction", "both"))
+        self._stretches = [] if self.prompt is not None else draft.stretches(_frame_of(operation), payload)
         self._by: PinnedCheckpoint | None = None
+        self._computed: deque[FrameMask] = deque()  # of a propagation: not stored yet
+        self._storing = threading.Lock()  # one at a time, so that the masks are stored in their order
+
+    @property
+    def most(self) -> int:
+        """How many frames the answer has at most."""
+        return 1 if self.prompt is not None else sum(map(len, self._stretches))
 
     def start(self, each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]) -> Job:
         """Asks the model. each: called with every mask; done: once at the end. Both run in the model's thread."""
         return self._live.run(self, each, done)
 
+    def store(self) -> None:
+        """Stores the masks of a propagation that were computed since the last call."""
+        with self._storing:
+            some = tuple(self._computed.popleft() for _ in range(len(self._computed)))
+            if not some:
+                return
+            try:
+                self._save(some, complete=False)
+            except BaseException:
+                self._computed.extendleft(reversed(some))
+                raise
+
     def save(self, frames: tuple[FrameMask, ...]) -> Version:
         """Stores all masks as the operation's version, and returns the stored one."""
+        return self._save(frames, complete=True)
+
+    def _save(self, frames: tuple[FrameMask, ...], *, complete: bool) -> Version:
         assert self._by is not None  # it has answered
         version = Version(
-            operation_id=self._operation.operation_id,
+            operation_id=self.operation_id,
             frames=frames,
             checkpoint=self._by.checkpoint,
             round=self._by.round,
+            complete=complete,
         )
         return self._live.add_version(self.ticket, version)
 
@@ -196,7 +275,14 @@ class ModelTask:
             memory = bool(json.loads(self.ticket.payload).get("memory", True))
             yield from self._by.click(*ids, self._draft, self.prompt, memory=memory)
         else:
-            yield from propagation(self._by, *ids, self._draft, _frame_of(self._operation), self._direction)
+            made = {mask.frame_idx: mask for mask in self.made}
+            source = _frame_of(self._operation)
+            if source not in self._draft.masks:
+                raise ValueError(f"frame {source} has no mask yet: nothing to propagate")
+            for mask in propagation(self._by, *ids, self._draft, source, self._stretches, made):
+                if mask is not None:
+                    self._computed.append(mask)
+                yield mask
 
 
 def _frame_of(operation: NewOperation | Operation) -> int:

@@ -7,7 +7,9 @@ threads or HTTP.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
 from typing import Protocol
 
 from annotation_queue.draft import Draft, FrameMask
@@ -66,31 +68,44 @@ class Segmenter(Protocol):
 
 
 def propagation(
-    model: PinnedCheckpoint, ticket_id: str, video_id: str, draft: Draft, frame_idx: int, direction: str
+    model: PinnedCheckpoint,
+    ticket_id: str,
+    video_id: str,
+    draft: Draft,
+    frame_idx: int,
+    stretches: Sequence[Sequence[int]],
+    made: Mapping[int, FrameMask],
 ) -> Generator[FrameMask | None]:
     """Tracks the frames that a correction on `frame_idx` affects, and yields None where other work may come between.
 
-    It ends before the next frame that a person settled, or where the new masks are the same as the old ones.
-    direction: "forward", "backward" or "both".
-    Raises ValueError if the frame has no mask.
+    Each stretch ends early where the new masks are the same as the old ones, unless a stale frame comes after that.
+    stretches: see `Draft.stretches`.
+    made: masks by frame that this propagation made before it was cut off. It goes on behind them.
     """
-    if frame_idx not in draft.masks:
-        raise ValueError(f"frame {frame_idx} has no mask yet: nothing to propagate")
-    for forward in (True, False):
-        if direction not in ("both", "forward" if forward else "backward"):
-            continue
+    for stretch in stretches:
+        known = list(takewhile(made.__contains__, stretch))
+        least = max((n for n, i in enumerate(stretch, start=1) if i in draft.stale), default=0)  # frames to be tracked
         same = 0
-        stretch = draft.stretch(frame_idx, forward=forward)
-        with contextlib.closing(model.track(ticket_id, video_id, draft, frame_idx, stretch)) as tracked:
-            for made in tracked:
-                yield made
-                if made is None:
+        for i in known:
+            same = _same(same, draft, made[i])
+        rest = stretch[len(known) :]
+        if not rest or (same >= UNCHANGED_FRAMES and len(known) >= least):
+            continue
+        now = replace(draft, masks={**draft.masks, **made})
+        with contextlib.closing(model.track(ticket_id, video_id, now, frame_idx, rest)) as tracked:
+            count = len(known)
+            for mask in tracked:
+                yield mask
+                if mask is None:
                     continue
-                before = draft.masks.get(made.frame_idx)
-                same = same + 1 if before is not None and _unchanged(before, made, draft) else 0
-                if same == UNCHANGED_FRAMES:
+                count, same = count + 1, _same(same, draft, mask)
+                if same >= UNCHANGED_FRAMES and count >= least:
                     break
 
 
-def _unchanged(before: FrameMask, after: FrameMask, draft: Draft) -> bool:
-    return iou.rle_iou(before.rle, after.rle, draft.height, draft.width) >= UNCHANGED_IOU
+def _same(before: int, draft: Draft, mask: FrameMask) -> int:
+    """How many frames in a row are unchanged with this mask. before: without it."""
+    old = draft.masks.get(mask.frame_idx)
+    if old is None or iou.rle_iou(old.rle, mask.rle, draft.height, draft.width) < UNCHANGED_IOU:
+        return 0
+    return before + 1

@@ -31,6 +31,7 @@ class Job:
         """done: called once at the end, with the error that ended the job, or None."""
         self._steps, self.priority, self._done = steps, priority, done
         self._cancelled = threading.Event()
+        self.ended = threading.Event()  # set after `done` was called
 
     def cancel(self) -> None:
         """Ends the job: `done` is called with Cancelled."""
@@ -38,6 +39,12 @@ class Job:
 
     def step(self) -> bool:
         """Takes one step, or ends a cancelled job. Returns False once the job has ended."""
+        goes_on = self._step()
+        if not goes_on:
+            self.ended.set()
+        return goes_on
+
+    def _step(self) -> bool:
         try:
             if not self._cancelled.is_set():
                 next(self._steps)

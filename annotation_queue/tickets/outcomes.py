@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from annotation_queue import audit, schema
-from annotation_queue.draft import changed_masks, draft_of, with_origin
+from annotation_queue.draft import changed_masks, draft_of, masklet_of, with_origin
 from annotation_queue.effort import Effort, effort_of
 from annotation_queue.records import FinishResult, Kind, Person, QueuePolicy, State, Submission, Ticket, VideoInfo
 from annotation_queue.rules import NEXT, check_masklet, lane_of, next_ticket_id
@@ -28,7 +28,7 @@ from annotation_queue.tickets.sharing import Majority, closest, majority, object
 from annotation_queue.tickets.tallies import Tally
 from annotation_queue.versions import versions_of
 from storage.iou import mean_iou
-from storage.records import Masklet, Verdict
+from storage.records import STRIDE, Masklet, Verdict
 
 PINS = (Verdict.REFINE, Verdict.UNSURE)  # verdicts after which the next person is shown the same frame
 _SET_DONE = update(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("of_ticket")).returning(schema.tickets)
@@ -83,8 +83,14 @@ class Prepared:
 
 
 def prepare(c: Connection, row: Row[Any], person: Person, submission: Submission, video: VideoInfo | None) -> Prepared:
-    """Check and measure a submission; only reads. Decodes the masks. Raises ValueError for an invalid masklet."""
-    seq, made = operations.last_seq(c, row.ticket_id), sent_masklet(submission, to_ticket(row), person)
+    """Check and measure a submission; only reads. Decodes the masks. Raises ValueError for an invalid masklet.
+
+    The masklet that the page means is built here. It is missing if the queue does not have its last operation.
+    """
+    seq = operations.last_seq(c, row.ticket_id)
+    if submission.last_operation_id is not None:
+        submission = replace(submission, masklet=_built(c, row, submission.last_operation_id, video))
+    made = sent_masklet(submission, to_ticket(row), person)
     if made is None:
         measures = measure(c, row, person.name, submission.verdict, None, made_of(c, row, answers_of(c, row)))
         return Prepared(seq=seq, submission=submission, changed={}, measures=measures)
@@ -97,6 +103,23 @@ def prepare(c: Connection, row: Row[Any], person: Person, submission: Submission
     made = with_effort(made, base, effort_of(done, made.frame_idx).values())
     measures = measure(c, row, person.name, None, made, [*made_of(c, row, answers_of(c, row)), made])
     return Prepared(seq=seq, submission=replace(submission, masklet=made), changed=changed, measures=measures)
+
+
+def _built(c: Connection, row: Row[Any], last: str, video: VideoInfo | None) -> Masklet | None:
+    """The masklet that follows from a ticket's operations up to the one with the id `last`; "" is before the first."""
+    done = operations.of_ticket(c, row.ticket_id)
+    places = [n for n, operation in enumerate(done, start=1) if operation.operation_id == last]
+    if last and not places:
+        return None
+    base = masklets.of_ticket(c, row)
+    if base is not None:
+        hw, frames = (base.height, base.width), base.frame_idx
+    elif video is not None:
+        hw, frames = (video.height, video.width), tuple(range(0, video.frame_count, STRIDE))
+    else:
+        raise ValueError(f"the size of video {row.video_id} is not known here: send the masklet itself")
+    draft = draft_of(hw, frames, base, done[: places[0] if places else 0], versions_of(c, row.ticket_id))
+    return masklet_of(draft, video_id=row.video_id, batch_id=row.batch_id, phase=row.phase)
 
 
 def measure(

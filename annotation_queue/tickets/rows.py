@@ -49,6 +49,8 @@ def operation_of(
         payload["masklet_id"] = submission.masklet.masklet_id
         if keep_masklet:
             payload["masklet"] = MASKLET.dump_python(submission.masklet, mode="json")
+    if submission.last_operation_id is not None:
+        payload["last_operation_id"] = submission.last_operation_id
     if changed:
         payload["masks"] = {str(frame_idx): counts.decode() for frame_idx, counts in changed.items()}
     return NewOperation(

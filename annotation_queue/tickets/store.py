@@ -336,8 +336,9 @@ class TicketStore:
         """Finish a ticket and open the next ticket, in one transaction.
 
         The same `submission.operation_id` again gives the same answer. The masklet that a person made is stored under
-        their name, as a manual masklet whose parent is the ticket's masklet. Of a masklet, only its frames, masks and
-        areas are taken from the client; `sent_masklet` and `with_origin` fill in the other fields, also the id.
+        their name, as a manual masklet whose parent is the ticket's masklet. It is built from the ticket's operations,
+        or a program sends it. Then only its frames, masks and areas are taken from the client; `sent_masklet` and
+        `with_origin` fill in the other fields, also the id.
         The ticket's operations always reproduce its masks: masks that a program made elsewhere are stored in the last
         operation. video_of: size and length of a video; without it, nothing is compared with the video.
         The holder may finish the ticket even if they have lost the role for it in the meantime.
@@ -348,7 +349,7 @@ class TicketStore:
         with self.database.read() as c:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person, lock=False))
         check_submission(ticket, submission)
-        shows = submission.masklet is not None or submission.frame_idx is not None
+        shows = submission.verdict is None or submission.frame_idx is not None
         info = video_of(ticket.video_id) if video_of is not None and shows else None
         check_frame(submission.frame_idx, info)
         while True:
@@ -362,6 +363,8 @@ class TicketStore:
                 if known.get(submission.operation_id) is False:
                     return outcomes.finished(c, row)
                 if leases.holds(ticket, token, person) and not known:
+                    if prepared.submission.verdict is None and prepared.submission.masklet is None:
+                        raise ValueError(f"ticket {ticket_id} has no operation {submission.last_operation_id}")
                     if operations.last_seq(c, ticket_id) != prepared.seq:
                         continue  # an operation came in the meantime
                     return outcomes.submit(c, self.policy, row, person, prepared, now)

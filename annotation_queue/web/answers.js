@@ -10,7 +10,7 @@ import { flash, message, notice } from "./messages.js";
 import { desk } from "./screen.js";
 import { outbox, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
-import { giveBack, newClaim, prepare, showInstead, submit, takeNext } from "./supply.js";
+import { giveBack, newClaim, prepare, showInstead, submit, take, takeNext } from "./supply.js";
 import { many, VERDICTS } from "./words.js";
 
 let takingBack = false;
@@ -64,9 +64,18 @@ export function submitMasklet() {
   const held = session.current;
   if (!held?.draft) return;
   const { draft } = held;
+  const half = desk.absentFrom !== null ? "absent" : desk.from !== null ? "stretch" : null;
+  if (half) return notice(`A stretch has no last frame yet. ${keys.hint(half)} marks it, Esc drops the stretch.`);
+  if (held.habit === "ticket") {
+    return notice("This is the next ticket, and nothing was pressed in it yet. Look at it before you submit it.");
+  }
+  if (held.habit === "polygon") {
+    held.habit = null;
+    return notice(`The polygon is closed, and nothing is submitted yet. ${keys.hint("submit")} again submits.`);
+  }
   if (draft.waiting().length) return notice("The model is still working: wait for it, or stop it with Esc.");
-  const made = draft.masklet();
-  if (!made.area_px.some(Boolean)) {
+  if (draft.stopping().length) return notice("The last masks of the propagation are on their way. Try again in a moment.");
+  if (!held.masklet?.area_px.some(Boolean)) {
     return notice(`There is no mask yet. ${keys.hint("reject")} rejects the ticket if there is no object to mask.`);
   }
   const unmasked = draft.unmasked().length;
@@ -78,14 +87,14 @@ export function submitMasklet() {
       ? `${many(unmasked, "frame")} never masked: they will count as absent. ${again} again submits.`
       : `Nothing was changed. ${again} again submits the masklet as it was.`);
   }
-  finish(held, { masklet: { masklet_id: api.newId(), ...made } });
+  finish(held, { last_operation_id: draft.lastOperationId }); // the queue builds the same masklet from its log
   flash("accept", "Submitted");
   takeNext();
 }
 
 /**
  * @param {HeldTicket} held  on screen
- * @param {Pick<Submission, "verdict" | "masklet"> & Partial<Pick<Submission, "reasons">>} answer
+ * @param {Pick<Submission, "verdict" | "last_operation_id"> & Partial<Pick<Submission, "reasons">>} answer
  */
 function finish(held, answer) {
   const seconds = submit(held, answer);
@@ -118,23 +127,48 @@ export async function takeBack() {
   }
 }
 
-/** Give the ticket on screen back to the queue. */
-export function putBack() {
+/** Give the ticket on screen back to the queue. Until another person has it, it can be taken up again. */
+export function leaveTicket() {
   const held = session.current;
-  if (!held) return;
+  if (!held || held.side !== "track") return;
   const empty = held.isEmptyNewObject;
   desk.show(null);
   giveBack(held);
   if (empty) return takeNext();
   session.backToVerifying();
+  const undo = () => takeAgain(held);
   message({
     glyph: "↩",
     title: "The ticket is back in the queue",
-    text: "What you did in it is kept: the next person continues from there.",
-    actions: [{ text: "Take the next one", run: takeNext, key: "Enter" }],
+    text: "What you did in it is kept: the next person continues from there. Undo takes it up again.",
+    actions: [
+      { text: "Take the next one", run: takeNext, key: "Enter" },
+      { text: "Undo", run: undo, key: keys.hint("unsubmit") },
+    ],
+    back: undo,
   });
   session.leave();
   session.keepClaims();
+}
+
+/** @param {HeldTicket} left  a ticket that was given back: take it up again, unless another person has it by now */
+async function takeAgain(left) {
+  if (takingBack) return;
+  takingBack = true;
+  const { ticket_id } = left.ticket;
+  try {
+    await outbox.empty(ticket_id); // the queue must have got it back before
+    const claim = newClaim({ ticket_id });
+    const again = await session.claiming(claim, () => take(claim));
+    if (again) return showInstead(again);
+    if (session.current === null) await takeNext();
+    notice("Another person has that ticket now.");
+  } catch (error) {
+    if (session.current === null) await takeNext();
+    fail(error);
+  } finally {
+    takingBack = false;
+  }
 }
 
 /** Switch between verifying and correcting. All tickets that this person holds go back to the queue. */

@@ -3,24 +3,15 @@
 /** @import { Operation, Payload, Point } from "./types.js" */
 /** @import { Player } from "./player.js" */
 /** @import { HeldTicket } from "./held.js" */
+/** @import { Tool } from "./tools.js" */
 import { newId } from "./api.js";
 import { polygon, stroke } from "./brush.js";
-import { isAnswered } from "./draft.js";
 import * as keys from "./keys.js";
 import { clearMarks, drawMarks } from "./marks.js";
 import { encode, Mask } from "./rle.js";
 import { Touches } from "./touch.js";
+import { bounds, TOOLS } from "./tools.js";
 
-/** @typedef {"click" | "box" | "brush" | "eraser" | "polygon"} Tool */
-
-/** @type {{tool: Tool, title: string, needs: string}[]}  needs: what the ticket's phase must permit */
-export const TOOLS = [
-  { tool: "click", title: "Click", needs: "click" },
-  { tool: "box", title: "Box", needs: "box" },
-  { tool: "brush", title: "Brush", needs: "stroke" },
-  { tool: "eraser", title: "Eraser", needs: "stroke" },
-  { tool: "polygon", title: "Polygon", needs: "stroke" },
-];
 const SMALLEST_BOX = 3; // px; a smaller one is a slip of the hand
 
 /**
@@ -59,6 +50,8 @@ export class Desk {
   /** @type {number | null} */ #absentFrom = null; // where the object is gone from, until its end is marked
   /** @type {{at: Point, event: PointerEvent} | null} */ #tap = null; // of one finger, until it leaves the screen
   #touches;
+  /** @type {number | null} */ #from = null; // whose mask is propagated, until the last frame is marked
+  reach = 0; // how many frames a propagation goes at most; 0: to the end
   #player;
   #marks;
   #stage;
@@ -102,13 +95,17 @@ export class Desk {
     return this.#held;
   }
 
-  /** Whether a polygon is being drawn. */
-  get hasCorners() {
-    return this.#corners.length > 0;
+  /** How many corners a polygon has that is being drawn; 0 without one. */
+  get corners() {
+    return this.#corners.length;
   }
 
   get absentFrom() {
     return this.#absentFrom;
+  }
+
+  get from() {
+    return this.#from;
   }
 
   // The ticket and its draft, for what is possible only while a masklet is being corrected.
@@ -159,14 +156,14 @@ export class Desk {
 
   /** Drop what is half drawn. True if there was something. */
   abandon() {
-    const something = this.#drag !== null || this.#corners.length > 0 || this.#absentFrom !== null;
+    const something = this.#drag || this.#corners.length > 0 || this.#absentFrom !== null || this.#from !== null;
     const drag = this.#drag;
     this.#drag = null;
     this.#corners = [];
-    this.#absentFrom = null;
+    this.#absentFrom = this.#from = null;
     if (drag?.kind === "stroke") this.#player.preview(null);
     this.paint();
-    return something;
+    return Boolean(something);
   }
 
   // --- operations ----------------------------------------------------------------------------------------------------
@@ -186,20 +183,29 @@ export class Desk {
   }
 
   /**
-   * End what the model is working on, and keep nothing of it. True if there was something.
-   * @param {(operation: Operation) => boolean} which
+   * End a propagation that is under way. What has been computed of it stays. True if there was one.
+   * @param {{spare?: number}} [spare]  a frame that it does not change, although its mask may be on its way
    */
-  stop(which = ({ kind }) => kind === "propagate") {
+  stop(spare = {}) {
     const { held, draft } = this.#draft;
-    const running = draft.waiting().filter(which);
-    for (const { operation_id } of running) this.#act("undo", null, { operation_id });
-    held.cancel(running.map((operation) => operation.operation_id));
+    const running = draft.waiting().filter(({ kind }) => kind === "propagate");
+    held.cancel(running.map(({ operation_id }) => operation_id));
+    for (const { operation_id } of running) {
+      const last = draft.versions.get(operation_id)?.frames.at(-1)?.frame_idx ?? null;
+      this.#act("stop", null, { operation_id, last, ...spare });
+    }
     held.progress = null;
     return running.length > 0;
   }
 
+  /** End all that the model is working on; a prompt that it has not answered is undone. True if there was something. */
   stopAll() {
-    return this.stop(isAnswered);
+    const stopped = this.stop();
+    const { held, draft } = this.#draft;
+    const prompts = draft.waiting();
+    for (const { operation_id } of prompts) this.#act("undo", null, { operation_id });
+    held.cancel(prompts.map(({ operation_id }) => operation_id));
+    return stopped || prompts.length > 0;
   }
 
   // Whether the frame on screen is locked, which is then said.
@@ -234,18 +240,41 @@ export class Desk {
 
   /** @param {"forward" | "backward" | "both"} direction */
   propagate(direction) {
-    if (!this.may("propagate")) return this.#on.onnotice("No propagation in this phase: every frame is masked by itself.");
+    if (!this.#isSource()) return;
     this.stop();
-    if (!this.#draft.draft.masks.has(this.frame)) {
-      return this.#on.onnotice("Mask this frame first: its mask is what is propagated.");
+    const payload = { direction, ...bounds(direction, this.#draft.draft.frames, this.#player.position, this.reach) };
+    this.#act("propagate", this.frame, payload);
+  }
+
+  /** The first call marks the frame whose mask is propagated, the second one the last frame that it goes to. */
+  stretch() {
+    const [from, to] = [this.#from, this.frame];
+    if (from === null) {
+      if (this.#isSource()) this.#from = to;
+      return this.#on.onchange();
     }
-    this.#act("propagate", this.frame, { direction });
+    this.#from = null;
+    this.stop();
+    if (from === to) return this.#on.onchange();
+    this.#act("propagate", from, { direction: to > from ? "forward" : "backward", last: to });
+  }
+
+  // Whether the mask on screen can be propagated; if not, the person reads why.
+  #isSource() {
+    if (!this.may("propagate")) this.#on.onnotice("No propagation in this phase: every frame is masked by itself.");
+    else if (!this.#draft.draft.masks.has(this.frame)) {
+      this.#on.onnotice("Mask this frame first: its mask is what is propagated.");
+    } else return true;
+    return false;
   }
 
   lock() {
     const { draft } = this.#draft;
-    // a propagation that began on another frame would still change this one
-    if (draft.waiting().some((o) => o.kind === "propagate" && o.frame_idx !== this.frame)) this.stop();
+    const running = draft.waiting().find(({ kind }) => kind === "propagate");
+    const came = (running && draft.versions.get(running.operation_id)?.frames) ?? [];
+    // a propagation would still change a frame that it has not reached
+    const changes = running?.frame_idx !== this.frame && !came.some(({ frame_idx }) => frame_idx === this.frame);
+    if (changes) this.stop({ spare: this.frame });
     this.#act("lock", this.frame, { on: !draft.locked.has(this.frame) });
   }
 
@@ -261,7 +290,7 @@ export class Desk {
     this.#act("absent", null, { first, last });
   }
 
-  /** Forget the clicks and edits of this frame; its mask stays. If there are none, empty the mask. */
+  /** Take all clicks and edits of this frame back, its mask too. If there are none, empty the mask. */
   clear() {
     const { draft } = this.#draft;
     if (draft.prompts.has(this.frame) || draft.edited.has(this.frame)) return this.#act("clear", this.frame);
@@ -269,12 +298,18 @@ export class Desk {
   }
 
   undo() {
-    if (this.abandon() || this.stop()) return this.#on.onchange();
+    if (this.#corners.length) {
+      this.#corners.pop();
+      this.paint();
+      return this.#on.onchange();
+    }
+    if (this.abandon()) return this.#on.onchange();
     const { held, draft } = this.#draft;
     const last = draft.done.at(-1);
     if (!last) return this.#on.onnotice("There is nothing to undo.");
     this.#act("undo", last.frame_idx, { operation_id: last.operation_id });
     held.cancel([last.operation_id]);
+    held.progress = null;
     this.#goTo(last);
   }
 
@@ -347,7 +382,7 @@ export class Desk {
       if (event.detail >= 2 || this.#hasLeft(this.#corners.length ? this.#cornersOn : frame) || this.#isLocked()) return;
       this.#cornersOn = frame;
       this.#corners.push(at);
-      return;
+      return this.#on.onchange();
     }
     if (this.#isLocked()) return;
     this.#stage.setPointerCapture(event.pointerId);
@@ -458,8 +493,9 @@ export class Desk {
   close(minus = false) {
     const corners = this.#corners;
     if (corners.length && this.#hasLeft(this.#cornersOn)) return;
+    if (corners.length < 3) return this.#on.onnotice("A polygon has at least three corners. Esc drops this one.");
     this.#corners = [];
-    if (corners.length < 3 || this.#isLocked()) return this.paint();
+    if (this.#isLocked()) return this.paint();
     const bits = this.#bits();
     polygon(bits, this.#draft.held.info, corners, minus ? 0 : 1);
     this.#stroke(bits);

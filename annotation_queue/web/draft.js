@@ -3,6 +3,7 @@
 // The server derives the same in annotation_queue/draft.py; a test compares the two.
 
 /** @import { FrameMask, Masklet, Operation, Payload, Prompt, Ticket, Version, VideoInfo } from "./types.js" */
+import { clicksOf } from "./effort.js";
 import { area, empty } from "./rle.js";
 
 const ANSWERED = ["prompt", "propagate"]; // kinds of operations that the model answers
@@ -10,8 +11,12 @@ const ANSWERED = ["prompt", "propagate"]; // kinds of operations that the model 
 /** @param {Operation} operation */
 export const isAnswered = ({ kind }) => ANSWERED.includes(kind);
 
+/** Whether a version has all its masks; false also without a version. @param {Version | undefined} version */
+const isComplete = (version) => version !== undefined && version.complete !== false;
+
 /**
  * `done`: the operations that are not undone, in order. `undone`: those that redo would bring back, the next one last.
+ * Neither has a "stop": undoing its propagation takes all of that back.
  * @param {Operation[]} operations
  */
 function standing(operations) {
@@ -28,7 +33,7 @@ function standing(operations) {
     } else if (operation.kind === "redo") {
       out.delete(about);
       back = back.filter((id) => id !== about);
-    } else {
+    } else if (operation.kind !== "stop") {
       made.set(operation.operation_id, operation);
       back = [];
     }
@@ -54,10 +59,12 @@ export class Draft {
   /** @type {Map<number, FrameMask>} */ masks = new Map(); // by frame_idx
   /** @type {Map<number, Prompt>} */ prompts = new Map(); // by frame_idx
   /** @type {Set<number>} */ edited = new Set(); // frames that a person has prompted or drawn
+  /** @type {Map<number, FrameMask | undefined>} */ before = new Map(); // by edited frame: its mask before the first edit
   /** @type {Set<number>} */ locked = new Set();
-  clicks = 0;
+  clicks = 0; // by the rule of effort.js
   /** @type {{checkpoint: string, round: number} | null} */ checkpoint = null; // of the last masks of a model
   /** @type {Operation[]} */ operations = [];
+  /** @type {Operation[]} */ stops = []; // each ends a propagation
   /** @type {Map<string, Version>} */ versions = new Map(); // the model's answers, by operation_id
   /** @type {Set<string>} */ refused = new Set(); // operations that the queue has not accepted
 
@@ -91,26 +98,49 @@ export class Draft {
     this.derive();
   }
 
+  /**
+   * A mask of a propagation that is under way.
+   * @param {string} operationId
+   * @param {FrameMask} mask
+   */
+  receive(operationId, mask) {
+    const known = this.versions.get(operationId);
+    const others = (known?.frames ?? []).filter(({ frame_idx }) => frame_idx !== mask.frame_idx);
+    this.answer(operationId, { checkpoint: "", round: 0, ...known, frames: [...others, mask], complete: false });
+  }
+
   /** @param {string} operationId */
   refuse(operationId) {
     this.refused.add(operationId);
     this.derive();
   }
 
-  /** Operations that the model has not answered yet. */
+  /** Operations that the model has not answered yet, apart from propagations that were stopped. */
   waiting() {
-    return this.done.filter((o) => isAnswered(o) && !this.versions.has(o.operation_id));
+    const stopped = new Set(this.stops.map(({ payload }) => payload.operation_id));
+    return this.done.filter((o) =>
+      isAnswered(o) && !stopped.has(o.operation_id) && !isComplete(this.versions.get(o.operation_id)));
+  }
+
+  /** Stops of propagations whose last masks have not come yet. */
+  stopping() {
+    const standing = new Set(this.done.map(({ operation_id }) => operation_id));
+    const about = (/** @type {Operation} */ { payload }) => payload.operation_id ?? "";
+    return this.stops.filter((stop) => standing.has(about(stop)) && !isComplete(this.versions.get(about(stop))));
   }
 
   derive() {
-    const { done, undone } = standing(this.operations.filter((o) => !this.refused.has(o.operation_id)));
+    const accepted = this.operations.filter((o) => !this.refused.has(o.operation_id));
+    const { done, undone } = standing(accepted);
+    this.stops = accepted.filter(({ kind }) => kind === "stop");
+    this.clicks = clicksOf(accepted);
     this.done = done;
     this.undone = undone;
     this.masks = new Map();
     this.prompts = new Map();
     this.edited = new Set();
+    this.before = new Map();
     this.locked = new Set();
-    this.clicks = 0;
     this.checkpoint = this.base ? { checkpoint: this.base.checkpoint, round: this.base.round } : null;
     const { base } = this;
     base?.frame_idx.forEach((frame_idx, i) => {
@@ -123,7 +153,12 @@ export class Draft {
         stability: base.stability[i],
       });
     });
-    for (const operation of done) this.apply(operation, this.versions.get(operation.operation_id));
+    const spared = new Set(this.stops.map(({ payload }) => `${payload.operation_id} ${payload.spare}`));
+    for (const operation of done) {
+      const version = this.versions.get(operation.operation_id);
+      const frames = version?.frames.filter(({ frame_idx }) => !spared.has(`${operation.operation_id} ${frame_idx}`));
+      this.apply(operation, version && { ...version, frames: frames ?? [] });
+    }
   }
 
   /**
@@ -142,16 +177,14 @@ export class Draft {
     else if (kind === "submit") {
       for (const [i, rle] of Object.entries(payload.masks ?? {})) this.masks.set(Number(i), drawn(Number(i), rle));
     } else if (kind === "clear") {
-      this.prompts.delete(frame);
-      this.edited.delete(frame);
+      this.forget(frame);
     } else if (kind === "prompt") {
       this.prompts.set(frame, promptOf(payload));
-      this.edited.add(frame);
-      this.clicks++;
+      this.edit(frame);
     }
     if (!version) return;
     for (const mask of version.frames) this.masks.set(mask.frame_idx, mask);
-    this.checkpoint = { checkpoint: version.checkpoint, round: version.round };
+    if (version.frames.length) this.checkpoint = { checkpoint: version.checkpoint, round: version.round };
   }
 
   /**
@@ -159,17 +192,38 @@ export class Draft {
    * @param {string} rle
    */
   draw(frame_idx, rle) {
+    this.edit(frame_idx);
     this.masks.set(frame_idx, drawn(frame_idx, rle));
     this.prompts.delete(frame_idx);
-    this.edited.add(frame_idx);
+  }
+
+  /** @param {number} frame  which a person edits; its mask has not changed yet */
+  edit(frame) {
+    if (!this.edited.has(frame)) this.before.set(frame, this.masks.get(frame));
+    this.edited.add(frame);
+  }
+
+  /** @param {number} frame  whose edits are all taken back: its mask is again the one from before them, or none */
+  forget(frame) {
+    this.prompts.delete(frame);
+    if (!this.edited.delete(frame)) return;
+    const mask = this.before.get(frame);
+    this.before.delete(frame);
+    if (mask) this.masks.set(frame, mask);
+    else this.masks.delete(frame);
   }
 
   unmasked() {
     return this.frames.filter((i) => !this.masks.has(i));
   }
 
+  /** The id of the last operation that the masks follow from; "" if there is none. */
+  get lastOperationId() {
+    return this.operations.filter((o) => !this.refused.has(o.operation_id)).at(-1)?.operation_id ?? "";
+  }
+
   /**
-   * The masklet as it is now. A frame without a mask counts as absent.
+   * The masklet as it is now, to be shown. A frame without a mask counts as absent.
    * @returns {Masklet}
    */
   masklet() {
@@ -177,7 +231,6 @@ export class Draft {
     const nothing = { rle: empty(height, width), area_px: 0, score: 0, object_score: -10, stability: 1 };
     /** @type {<K extends keyof typeof nothing>(name: K) => (typeof nothing)[K][]} */
     const column = (name) => this.frames.map((i) => (this.masks.get(i) ?? nothing)[name]);
-    const first = [...this.prompts.entries()].sort(([a], [b]) => a - b)[0];
     return {
       video_id: this.ticket.video_id,
       batch_id: this.ticket.batch_id,
@@ -193,7 +246,7 @@ export class Draft {
       phase: this.ticket.phase,
       checkpoint: this.checkpoint?.checkpoint ?? "by hand",
       round: this.checkpoint?.round ?? 0,
-      prompt: this.base?.prompt ?? JSON.stringify(first ? { frame_idx: first[0], ...first[1] } : {}),
+      prompt: this.base?.prompt ?? "{}",
       parent_id: this.base?.masklet_id ?? null,
       edited_frame_count: Math.min(this.frames.length, (this.base?.edited_frame_count ?? 0) + this.edited.size),
       click_count: (this.base?.click_count ?? 0) + this.clicks,

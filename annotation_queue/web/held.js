@@ -1,5 +1,6 @@
 // A ticket that this person holds, with everything that showing it needs.
 
+/** @import { Progress } from "./progress.js" */
 /** @import { Claim, FrameMask, Masklet, Other, Rules, Ticket, VideoInfo } from "./types.js" */
 import { Draft } from "./draft.js";
 import { Frames } from "./frames.js";
@@ -16,11 +17,13 @@ import { Watching } from "./watching.js";
 export class HeldTicket {
   finished = false; // it has been answered, or given back
   lost = false; // its lease is over
+  /** @type {"ticket" | "polygon" | null} */
+  habit = "ticket"; // what the key that submits did last, if nothing else was done since: it brought this ticket, or closed a polygon
   warned = false; // the person was told that frames are not masked, or that nothing has changed
   renewedAt = performance.now(); // when the lease was renewed last
   /** @type {Draft | null} */ draft = null; // null on verify tickets
-  /** @type {Map<string, Map<number, FrameMask>>} */ arriving = new Map(); // masks of unfinished answers, by operation
-  /** @type {Map<number, FrameMask> | null} */ progress = null; // the masks of a propagation that is under way
+  /** @type {Map<string, FrameMask[]>} */ arriving = new Map(); // masks of unfinished answers to prompts, by operation
+  /** @type {Progress | null} */ progress = null; // of the propagation that is under way
   /** @type {number | null} */ absentFrom = null; // as Desk.absentFrom, for the strip
   /** @type {VideoObject[] | null} */ others = null; // once they were asked for
   /** @type {Other[] | null} */ otherTickets = null; // of them, those that the queue has named

@@ -1,62 +1,99 @@
-// The model's answers to operations. The masks that are there stay until all new ones of an answer have come.
+// The model's answers to operations. A mask of a propagation is shown when it comes; the answer to a prompt is one mask.
 
-/** @import { OutboxItem, Operation, RefineEvent } from "./types.js" */
+/** @import { FrameMask, Operation, RefineEvent } from "./types.js" */
 /** @import { HeldTicket } from "./held.js" */
 import { newId } from "./api.js";
 import { $ } from "./dom.js";
 import { flash, notice } from "./messages.js";
+import { Progress } from "./progress.js";
 import { sendOperation } from "./sending.js";
 import { session } from "./session.js";
 import { many } from "./words.js";
 
+let due = false; // the progress on screen is drawn again soon
+
 session.on("answer", ({ item, event }) => {
   const held = session.heldFor(item.ticketId);
   if (!held?.draft || item.cancelled || item.what !== "refine") return;
-  if (event.event === "frame") return arrived(held, item, event);
-  const id = item.body.operation_id;
-  const frames = [...(held.arriving.get(id)?.values() ?? [])];
-  held.arriving.delete(id);
-  held.progress = null;
-  if (event.event === "done") {
-    held.draft.answer(id, { frames, checkpoint: event.checkpoint, round: event.round });
-    if (item.body.kind === "propagate" && held === session.current) {
-      if (frames.length) flash("unsure", `${many(frames.length, "frame")} propagated`);
-      else notice("There is nothing to propagate: the next frames are locked or prompted.");
-    }
-  } else if (event.event === "failed") {
-    notice(`The model did not answer: ${event.error || event.why}`);
-    undo(held, id);
+  const { kind, payload } = item.body;
+  /** @type {string} */
+  const id = kind === "stop" ? JSON.parse(payload).operation_id : item.body.operation_id;
+  if (event.event === "kept") {
+    if (kind === "propagate") held.progress = new Progress(event.frames, event.made);
+  } else if (event.event === "frame") {
+    arrived(held, id, kind, event.frame);
+  } else if (event.event !== "alive") {
+    ended(held, id, kind, event);
+    held.redraw();
+    if (held !== session.current) return;
+    session.emit("draft");
+    $("screen").dispatchEvent(new CustomEvent("answered", { detail: kind })); // benchmarks wait for it
   }
-  if (held !== session.current) return;
-  session.emit("draft");
-  $("screen").dispatchEvent(new CustomEvent("answered", { detail: item.body.kind })); // benchmarks wait for it
 });
 
 /**
  * One mask of an answer.
  * @param {HeldTicket} held
- * @param {Extract<OutboxItem, {what: "operation" | "refine"}>} item
- * @param {Extract<RefineEvent, {event: "frame"}>} event
+ * @param {string} id  of the prompt or the propagation
+ * @param {string} kind  of the operation that is answered
+ * @param {FrameMask} mask
  */
-function arrived(held, { body }, { frame }) {
-  const masks = held.arriving.get(body.operation_id) ?? new Map();
-  held.arriving.set(body.operation_id, masks);
-  masks.set(frame.frame_idx, frame);
-  if (body.kind !== "propagate") return; // the end of the answer follows at once
-  held.progress = masks;
-  if (held === session.current) session.emit("progress");
+function arrived(held, id, kind, mask) {
+  if (kind === "prompt") {
+    held.arriving.set(id, [...(held.arriving.get(id) ?? []), mask]); // the end of the answer follows at once
+    return;
+  }
+  held.draft?.receive(id, mask);
+  held.progress?.add(mask.frame_idx, performance.now());
+  if (due || held !== session.current) return;
+  due = true; // several come at once: one drawing shows them all
+  requestAnimationFrame(() => {
+    due = false;
+    if (!session.current?.draft) return;
+    session.emit("progress");
+    $("screen").dispatchEvent(new CustomEvent("streamed")); // benchmarks wait for it
+  });
 }
 
 /**
- * Undo an operation that the model could not answer, unless the person has undone it.
+ * The last event of an answer.
  * @param {HeldTicket} held
- * @param {string} operation_id
+ * @param {string} id  of the prompt or the propagation
+ * @param {string} kind  of the operation that is answered
+ * @param {Extract<RefineEvent, {event: "done" | "failed"}>} event
  */
-function undo(held, operation_id) {
-  if (!held.draft?.done.some((operation) => operation.operation_id === operation_id)) return;
-  const created_at = new Date().toISOString();
+function ended(held, id, kind, event) {
+  const { draft } = held;
+  if (!draft) return;
+  const frames = (kind === "prompt" ? held.arriving.get(id) : draft.versions.get(id)?.frames) ?? [];
+  held.arriving.delete(id);
+  held.progress = null;
+  const count = many(frames.length, "frame");
+  if (event.event === "done") {
+    draft.answer(id, { frames, checkpoint: event.checkpoint, round: event.round });
+    if (kind === "prompt" || held !== session.current) return;
+    if (kind === "stop") flash("unsure", `Stopped: ${count} kept`);
+    else if (frames.length) flash("unsure", `${count} propagated`);
+    else notice("There is nothing to propagate: the next frames are locked or prompted.");
+  } else if (kind === "propagate" && frames.length) {
+    notice(`The model failed, and ${count} of the propagation came before: ${event.error || event.why}`);
+    act(held, "stop", { operation_id: id, last: frames[frames.length - 1].frame_idx });
+  } else if (kind !== "stop") {
+    notice(`The model did not answer: ${event.error || event.why}`);
+    // unless the person has undone it
+    if (draft.done.some(({ operation_id }) => operation_id === id)) act(held, "undo", { operation_id: id });
+  }
+}
+
+/**
+ * An operation that follows from an answer, not from the person.
+ * @param {HeldTicket} held
+ * @param {string} kind
+ * @param {Operation["payload"]} payload
+ */
+function act(held, kind, payload) {
   /** @type {Operation} */
-  const operation = { operation_id: newId(), kind: "undo", frame_idx: null, payload: { operation_id }, created_at };
-  held.draft.add(operation);
+  const operation = { operation_id: newId(), kind, frame_idx: null, payload, created_at: new Date().toISOString() };
+  held.draft?.add(operation);
   sendOperation(held, operation);
 }

@@ -12,7 +12,8 @@ const NOTICE_MS = 9000; // a note is shown for this long
  * @property {string} title
  * @property {string} text
  * @property {string[]} [counts]
- * @property {{text: string, run: () => unknown, key?: "Enter"}[]} [actions]  the first one answers to Enter
+ * @property {{text: string, run: () => unknown, key?: string}[]} [actions]  the first one answers to Enter
+ * @property {() => unknown} [back]  for the key that takes an answer back: takes back what this message says
  * @property {"nothingLeft" | "noTicket"} [waits]  the queue is asked for a ticket while this is shown
  */
 
@@ -36,9 +37,9 @@ export function message(message) {
   $("message-title").textContent = title;
   $("message-text").textContent = text;
   $("message-counts").replaceChildren(...counts.map((line) => element("span", {}, line)));
-  const buttons = actions.map((action) =>
+  const buttons = actions.map((action, n) =>
     element(
-      "button", { type: "button", className: "primary", onclick: () => void action.run() }, action.text,
+      "button", { type: "button", className: n ? "quiet bordered" : "primary", onclick: () => void action.run() }, action.text,
       ...(action.key ? [" ", element("kbd", {}, action.key)] : []),
     ),
   );
@@ -59,6 +60,12 @@ export function pressEnter() {
   if (!action) return false;
   action.run();
   return true;
+}
+
+/** Take back what the message says. False if it says nothing of the kind. */
+export function pressBack() {
+  shown?.back?.();
+  return Boolean(shown?.back);
 }
 
 /**

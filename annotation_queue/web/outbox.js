@@ -175,6 +175,14 @@ export class Outbox {
     return this.pending().length === 0;
   }
 
+  /**
+   * Wait until nothing of a ticket is left to send. Without a connection, this takes until it is back.
+   * @param {string} ticketId
+   */
+  async empty(ticketId) {
+    while (this.of(ticketId).length) await new Promise((done) => setTimeout(done, 20));
+  }
+
   /** Send what can be sent now. */
   flush() {
     clearTimeout(this.#timer);
@@ -231,6 +239,7 @@ export class Outbox {
         this.#offline = false;
         this.#on.onchange();
         if (item.cancelled) return;
+        this.#on.onanswer(item, event);
       } else if (event.event === "failed" && event.why === "cancelled") {
         throw new Unreachable("the server cancelled the answer, for example because it is stopping"); // the model is asked again
       } else if (event.event !== "alive") this.#on.onanswer(item, event);

@@ -2,13 +2,13 @@
 
 /** @import { Kind, Verdict } from "./types.js" */
 /** @import { HeldTicket } from "./held.js" */
-import { answer, decide, putBack, submitMasklet } from "./answers.js";
-import { TOOLS } from "./desk.js";
+import { answer, decide, leaveTicket, submitMasklet } from "./answers.js";
 import { $, element, replace } from "./dom.js";
 import * as keys from "./keys.js";
 import { begunBeside, newObject, otherObject } from "./objects.js";
 import { desk } from "./screen.js";
 import { session } from "./session.js";
+import { REACHES, TOOLS } from "./tools.js";
 import { ASKS, many, REASONS, VERDICTS, WHY } from "./words.js";
 
 /** Hints that differ from those of `VERDICTS`, by kind of ticket.
@@ -72,15 +72,15 @@ function factsOf({ ticket, rules, before, timeline, draft }) {
  * @param {string} id  of the action
  * @param {string} text
  * @param {() => unknown} run
- * @param {{on?: boolean, off?: boolean, wide?: boolean}} [looks]  pressed, disabled, over both columns
+ * @param {{on?: boolean, off?: boolean}} [looks]  pressed, disabled
  */
-function toolButton(id, text, run, { on = false, off = false, wide = false } = {}) {
+function toolButton(id, text, run, { on = false, off = false } = {}) {
   return element(
     "button",
     {
       type: "button",
       id: `tool-${id}`,
-      className: wide ? "tool wide" : "tool",
+      className: "tool",
       onclick: () => void run(),
       disabled: off,
       title: keys.actionOf(id).title,
@@ -89,6 +89,18 @@ function toolButton(id, text, run, { on = false, off = false, wide = false } = {
     element("span", {}, text),
     element("kbd", {}, keys.hint(id)),
   );
+}
+
+/** How far a propagation goes. @param {boolean} off */
+function reachChoice(off) {
+  const choices = REACHES.map((most) => element(
+    "option", { value: String(most), selected: most === desk.reach }, most ? `by ${many(most, "frame")}` : "to the end"));
+  const onchange = (/** @type {Event} */ { target }) => {
+    if (!(target instanceof HTMLSelectElement)) return;
+    desk.reach = Number(target.value);
+    target.blur(); // the keys are for the page again
+  };
+  return element("select", { id: "reach", className: "reach", ariaLabel: "How far", disabled: off, onchange }, ...choices);
 }
 
 export function showTools() {
@@ -106,10 +118,13 @@ export function showTools() {
     ...TOOLS.map(({ tool, title }) =>
       toolButton(tool, title, () => desk.choose(tool), { on: desk.tool === tool, off: !desk.allows(tool) })),
     toolButton("clear", changed ? "Forget" : "Empty", () => desk.clear(), { off: !changed && !desk.masked() }),
-    label("Propagate this frame's mask"),
+    element("p", { className: "label" }, "Propagate this mask ", reachChoice(still)),
     toolButton("backward", "◀ Back", () => desk.propagate("backward"), { off: still }),
     toolButton("forward", "Forward ▶", () => desk.propagate("forward"), { off: still }),
-    toolButton("both", "◀ Both ways ▶", () => desk.propagate("both"), { off: still, wide: true }),
+    toolButton("both", "◀ Both ▶", () => desk.propagate("both"), { off: still }),
+    toolButton("stretch", desk.from === null ? "To a frame" : "… to here", () => desk.stretch(), {
+      on: desk.from !== null, off: still,
+    }),
     label("This frame"),
     toolButton("lock", "Lock", () => desk.lock(), { on: draft.locked.has(desk.frame) }),
     toolButton("absent", absent ? "… to here" : "Absent", () => desk.absent(), { on: absent }),
@@ -153,7 +168,7 @@ function reasons(verdict) {
   return [
     element("p", { className: "label" }, verdict === "reject" ? "Why is it rejected?" : "What is wrong with it?"),
     element("div", { className: "reasons" }, ...buttons),
-    escapeButton("back", () => session.choose(null)),
+    quietButton("Esc", "back", () => session.choose(null)),
   ];
 }
 
@@ -166,7 +181,7 @@ function verdicts({ ticket, side }) {
     verdictButton(verdict, `verdict-${verdict}`, verdict, title, HINTS[ticket.kind] ?? hint, () => answer(verdict)));
   if (!correcting) return [element("p", { className: "label", id: "watched" }), ...buttons];
   const submit = verdictButton("accept", "submit", "submit", "Submit", "it is right in every frame now", submitMasklet);
-  return [submit, ...buttons, escapeButton("put it back", putBack)];
+  return [submit, ...buttons, quietButton(keys.hint("leave"), "leave this ticket", leaveTicket)];
 }
 
 /** @type {(look: Verdict, id: string, key: string, title: string, hint: string, run: () => unknown) => HTMLElement} */
@@ -179,10 +194,10 @@ function verdictButton(look, id, key, title, hint, run) {
   );
 }
 
-/** @type {(text: string, run: () => unknown) => HTMLElement} */
-function escapeButton(text, run) {
+/** @type {(key: string, text: string, run: () => unknown) => HTMLElement} */
+function quietButton(key, text, run) {
   const properties = { type: /** @type {const} */ ("button"), className: "quiet back", onclick: () => void run() };
-  return element("button", properties, element("kbd", {}, "Esc"), ` ${text}`);
+  return element("button", properties, element("kbd", {}, key), ` ${text}`);
 }
 
 session.on("choosing", showVerdicts);

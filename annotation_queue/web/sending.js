@@ -62,7 +62,7 @@ export function sendOperation({ ticket }, operation) {
     person: session.person.name,
     ticketId: ticket.ticket_id,
     token: ticket.lease_token,
-    what: isAnswered(operation) ? "refine" : "operation",
+    what: isAnswered(operation) || kind === "stop" ? "refine" : "operation",
     body: { operation_id, kind, frame_idx, payload: JSON.stringify(payload), created_at },
   });
 }

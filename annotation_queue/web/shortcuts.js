@@ -1,11 +1,11 @@
 // What each key does. keys.js has the keys; the actions are in the modules that this one imports.
 
-import { answer, decide, putBack, submitMasklet, switchSide, takeBack, why } from "./answers.js";
+import { answer, decide, leaveTicket, putBack, submitMasklet, switchSide, takeBack, why } from "./answers.js";
 import { brighten, hideMasks, nextColour, nextMode, setPanning, step, toSuspect } from "./controls.js";
 import { $ } from "./dom.js";
 import { Help } from "./help.js";
 import * as keys from "./keys.js";
-import { isMessage, pressEnter, shownView } from "./messages.js";
+import { isMessage, pressBack, pressEnter, shownView } from "./messages.js";
 import { newObject, otherObject, toggleOthers } from "./objects.js";
 import { desk, player } from "./screen.js";
 import { session } from "./session.js";
@@ -19,8 +19,9 @@ const RUN = {
   refineWhy: () => why("refine"),
   reject: () => answer("reject"),
   unsure: () => answer("unsure"),
-  unsubmit: takeBack,
-  submit: (event) => (desk.hasCorners ? desk.close(event.altKey) : submitMasklet()),
+  unsubmit: () => (desk.corners ? desk.undo() : takeBack()),
+  submit: (event) => (desk.corners ? closePolygon(event.altKey) : submitMasklet()),
+  leave: leaveTicket,
   click: () => desk.choose("click"),
   box: () => desk.choose("box"),
   brush: () => desk.choose("brush"),
@@ -31,6 +32,7 @@ const RUN = {
   forward: () => desk.propagate("forward"),
   backward: () => desk.propagate("backward"),
   both: () => desk.propagate("both"),
+  stretch: () => desk.stretch(),
   lock: () => desk.lock(),
   absent: () => desk.absent(),
   clear: () => desk.clear(),
@@ -78,7 +80,7 @@ function isForControl({ target, key }) {
 }
 
 addEventListener("keydown", (event) => {
-  const writes = event.target instanceof Element && event.target.matches("input:not([type=range])");
+  const writes = event.target instanceof Element && event.target.matches("input:not([type=range]), select");
   if (help.takes(event) || writes) return;
   if (event.key === "?") return help.toggle();
   if (document.querySelector("dialog[open]") || isForControl(event)) return;
@@ -89,7 +91,7 @@ addEventListener("keydown", (event) => {
 /** @param {KeyboardEvent} event */
 function onMessage(event) {
   if (event.key === "Enter" && pressEnter()) return event.preventDefault();
-  if (keys.find(event, "verify")?.id === "unsubmit" && !event.repeat) takeBack();
+  if (keys.find(event, "verify")?.id === "unsubmit" && !event.repeat && !pressBack()) takeBack();
 }
 
 /** @param {KeyboardEvent} event */
@@ -104,9 +106,9 @@ function onWork(event) {
     return event.preventDefault();
   }
   if (event.key === "Escape") {
+    held.habit = null;
     if (choosing) session.choose(null);
     else if (desk.active && (desk.abandon() || desk.stopAll())) session.emit("draft");
-    else if (held.side === "track" && !(event.target instanceof HTMLInputElement)) putBack();
     return;
   }
   if (player.panning && PAN[event.key]) {
@@ -114,9 +116,26 @@ function onWork(event) {
     return event.preventDefault();
   }
   const action = keys.find(event, held.side);
+  if (action?.id !== "submit") touch();
   if (!action) return;
   event.preventDefault();
   if (!event.repeat || action.repeats) RUN[action.id](event);
+}
+
+/** @param {boolean} minus  cut it out of the mask */
+function closePolygon(minus) {
+  desk.close(minus);
+  if (session.current && !desk.corners) session.current.habit = "polygon";
+}
+
+/** The person does something in the ticket that is on screen. */
+function touch() {
+  if (session.current && player.shown >= 0) session.current.habit = null;
+}
+// on the verdicts, the pointer may still be there from the ticket before
+const isElsewhere = (/** @type {Event} */ { target }) => target instanceof Element && !target.closest("#verdicts");
+for (const kind of ["pointerdown", "wheel"]) {
+  document.querySelector("main")?.addEventListener(kind, (event) => isElsewhere(event) && touch(), { passive: true });
 }
 
 /** End what lasts while a key is held. */

@@ -223,7 +223,7 @@ export class Strip {
         disc(c, this.#colour("--panel"), at, middle, 5.5);
         disc(c, this.#colour(draft.prompts.has(frame) ? "--accept" : "--text"), at, middle, 4);
       }
-      if (held.progress?.has(frame)) {
+      if (held.progress?.frames.has(frame)) {
         c.fillStyle = this.#colour("--accept");
         c.fillRect(x(i), presence + 11, Math.max(1, cell), 3);
       }

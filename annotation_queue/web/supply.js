@@ -65,7 +65,7 @@ export async function prepare(ticket, claim) {
   held.redraw();
   if (live) api.warm(id, ticket.lease_token, held.timeline.frames[held.firstPresent]).catch(() => {}); // saves time only
   const sent = new Set(outbox.of(id).map(({ what, body }) => (what === "release" ? "" : body.operation_id)));
-  for (const operation of draft.waiting()) {
+  for (const operation of [...draft.waiting(), ...draft.stopping()]) {
     // the answer got lost with a tab or a server: ask the model again
     if (!sent.has(operation.operation_id)) sendOperation(held, operation);
   }
@@ -161,7 +161,7 @@ export function giveBack(held) {
 /**
  * Send the answer to a ticket. Returns the seconds that the work took.
  * @param {HeldTicket} held
- * @param {Pick<Submission, "verdict" | "masklet"> & Partial<Pick<Submission, "reasons">>} answer
+ * @param {Pick<Submission, "verdict" | "last_operation_id"> & Partial<Pick<Submission, "reasons">>} answer
  */
 export function submit(held, answer) {
   const seconds = held.spent() / 1000;

@@ -117,11 +117,12 @@ export interface Prompt {
 
 // What an operation carries; which keys are there depends on its kind.
 export interface Payload extends Partial<Prompt> {
-  operation_id?: string; // undo, redo: the operation it is about
+  operation_id?: string; // undo, redo, stop: the operation it is about
   mask_rle?: string; // stroke
   on?: boolean; // lock
-  first?: number; // absent: frame_idx
-  last?: number; // absent: frame_idx
+  first?: number; // absent, propagate: frame_idx
+  last?: number | null; // absent, propagate, stop: frame_idx
+  spare?: number; // stop: frame_idx that the propagation does not change
   direction?: "forward" | "backward" | "both"; // propagate
   masks?: Record<string, string>; // submit: frame_idx → RLE
 }
@@ -158,6 +159,7 @@ export interface Version {
   frames: FrameMask[];
   checkpoint: string;
   round: number;
+  complete?: boolean; // false: of a propagation that is under way, or was cut off
 }
 
 export interface Submission {
@@ -165,7 +167,7 @@ export interface Submission {
   created_at: string;
   verdict?: Verdict;
   reasons: Reason[];
-  masklet?: Masklet;
+  last_operation_id?: string; // the masklet follows from the ticket's operations up to this; "": from none
   frame_idx: number;
   seconds: number;
   watched: number; // share of the frames with the object that were on screen
@@ -186,7 +188,7 @@ export interface Other {
 }
 
 export type RefineEvent =
-  | { event: "kept"; seq: number }
+  | { event: "kept"; seq: number; frames: number; made: number } // at most so many frames, of which so many were made before
   | { event: "alive" }
   | { event: "frame"; frame: FrameMask }
   | { event: "done"; checkpoint: string; round: number; frames: number }

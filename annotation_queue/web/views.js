@@ -20,6 +20,7 @@ let noticedAt = -1; // the position that was on screen when the note was looked 
 
 session.on("ticket", (held) => {
   view("work");
+  held.redraw();
   held.begin();
   saySide(held.side);
   showQuestion(held);
@@ -106,17 +107,23 @@ function badgesOf({ timeline, draft, progress, rules }, position) {
   else if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
   if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
   if (draft?.waiting().length) {
-    const work = progress ? `Propagating · ${many(progress.size, "frame")}` : "The model is at work";
+    const work = progress ? `Propagating · ${progress.text} · Esc stops it and keeps them` : "The model is at work";
     badges.push(isReachable() ? ["busy", work] : ["doubt", "No connection: the model gets this when there is one"]);
-  }
+  } else if (draft?.stopping().length) badges.push(["busy", "Stopping"]);
   if (rules.pinned?.frame_idx === frameIdx) badges.push(["doubt", `${rules.pinned.by} pointed here`]);
   if (desk.absentFrom !== null) {
     const key = keys.hint("absent");
     badges.push(["doubt", `Absent from ${desk.absentFrom}: go to its last frame and press ${key} again`]);
   }
-  if (desk.hasCorners) {
-    const key = keys.hint("submit");
-    badges.push(["", `${key} closes the polygon, Alt ${key} cuts it out, Esc drops it`]);
+  if (desk.from !== null) {
+    const key = keys.hint("stretch");
+    badges.push(["doubt", `Propagate from ${desk.from}: go to the last frame and press ${key} again`]);
+  }
+  if (desk.corners) {
+    const [close, back] = [keys.hint("submit"), keys.hint("undo")];
+    badges.push(["", desk.corners < 3
+      ? `Polygon: ${many(desk.corners, "corner")} of at least 3 · ${back} drops the last one, Esc all`
+      : `${close} closes the polygon, Alt ${close} cuts it out · ${back} drops the last corner, Esc all`]);
   }
   const suspect = timeline.suspect(position);
   if (suspect && (present || suspect.why !== "object leaves")) badges.push(["doubt", `Suspect: ${suspect.why}`]);
@@ -151,7 +158,8 @@ session.on("draft", () => {
 });
 
 session.on("progress", () => {
-  strip.draw();
+  session.current?.redraw();
+  player.refresh();
   showShownFrame();
 });
 

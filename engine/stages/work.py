@@ -52,8 +52,9 @@ def of_operations(operations: Iterable[Operation], frame_counts: Mapping[str, in
         acts.sort(key=lambda act: act.seq)
         stored = frame_counts.get(acts[0].video_id, 0)
         efforts = effort_of(acts, range(0, stored, STRIDE)).values()
+        stops = dict(filter(None, map(_stop, acts)))
         total += Work(
-            watched_frames=sum(_watched(act, stored) for act in acts),
+            watched_frames=sum(_watched(act, stored, stops.get(act.operation_id)) for act in acts),
             clicks=sum(each.clicks for each in efforts),
             clicked_frames=sum(each.clicked_frames for each in efforts),
             painted_frames=len({act.frame_idx for act in acts if act.kind == "stroke"}),
@@ -62,14 +63,31 @@ def of_operations(operations: Iterable[Operation], frame_counts: Mapping[str, in
     return total
 
 
-def _watched(act: Operation, stored: int) -> int:
-    """The stored frames that a person watches for an operation. stored: those of the video."""
+def _stop(act: Operation) -> tuple[str, int] | None:
+    """Of a "stop": the propagation that it ends, and the last frame that had come then."""
+    payload = json.loads(act.payload) if act.kind == "stop" else {}
+    about, last = payload.get("operation_id"), payload.get("last")
+    return (about, last) if isinstance(about, str) and isinstance(last, int) else None
+
+
+def _watched(act: Operation, stored: int, stopped: int | None) -> int:
+    """The stored frames that a person watches for an operation.
+
+    stored: those of the video. stopped: of a propagation, the last frame that had come when a person stopped it.
+    """
     if act.kind == "verdict":
         return stored
     if act.kind != "propagate" or act.frame_idx is None or not stored:
         return 0
     payload = json.loads(act.payload)
-    ends = {"forward": (act.frame_idx, stored - 1), "backward": (0, act.frame_idx)}
-    first, last = ends.get(str(payload.get("direction")), (0, stored - 1))
-    stopped = payload.get("last")
-    return abs(stopped - act.frame_idx) if isinstance(stopped, int) else last - first
+    first, last = (bound if isinstance(bound := payload.get(key), int) else None for key in ("first", "last"))
+    source, direction = act.frame_idx, payload.get("direction")
+    if direction == "backward":
+        first, last = last, None
+    ahead = 0 if direction == "backward" else max(0, (stored - 1 if last is None else last) - source)
+    behind = 0 if direction == "forward" else max(0, source - (0 if first is None else first))
+    if stopped is None:
+        return ahead + behind
+    if direction != "backward" and stopped >= source:  # it tracks forward first
+        return min(ahead, stopped - source)
+    return ahead + min(behind, abs(source - stopped))

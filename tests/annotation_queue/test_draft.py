@@ -66,7 +66,23 @@ def test_each_operation_changes_the_masks_that_it_names():
     assert found.masks[16].area_px == 600, "a locked frame stays"
     assert found.masks[20].area_px == found.masks[24].area_px == 0 and found.masks[20].object_score < 0
     assert found.edited == {8, 12, 20, 24} and found.locked == {16}
-    assert draft(click, act(2, "clear", 8), versions=[version(1, 8)]).prompts == {}
+
+
+def test_what_is_forgotten_leaves_the_mask_from_before():
+    click = act(1, "prompt", 8, points_xy=[[76, 230]], labels=[1])
+    again = act(2, "prompt", 8, points_xy=[[1, 1]], labels=[1])
+    stroke, absent = act(3, "stroke", 8, mask_rle=RIGHT.decode()), act(4, "absent", first=4, last=12)
+    clear, made = act(9, "clear", 8), [version(1, 8), replace(version(2, 12), operation_id="o2")]
+    for edits in ([click], [click, again], [stroke], [absent], [click, stroke, absent], [stroke, again]):
+        found = draft(*edits, clear, versions=made)
+        assert found.masks[8] == draft().masks[8] and 8 not in found.edited | found.prompts.keys(), edits
+        nothing = draft(*edits, clear, versions=made, masklet=None)
+        assert 8 not in nothing.masks, "without a masklet, there was none before"
+    tracked, spread = act(5, "propagate", 4, direction="forward"), replace(version(5, 8, 12), operation_id="o5")
+    found = draft(tracked, click, clear, versions=[*made, spread])
+    assert found.masks[8].rle == RIGHT, "the mask of the propagation before the click"
+    assert draft(tracked, clear, versions=[spread]).masks[8].rle == RIGHT, "nothing to forget"
+    assert draft(click, clear, act(10, "undo", operation_id="o9"), versions=made).masks[8].rle == RIGHT
 
 
 def test_undo_takes_an_operation_back_and_redo_restores_it():
@@ -94,6 +110,7 @@ def test_a_prompt_without_a_version_changes_no_mask():
         replace(act(1, "stroke", 8), payload="{}"),
         act(1, "undo", operation_id=[]),
         act(1, "redo", operation_id={}),
+        act(1, "stop", operation_id={}, spare=[]),
     ],
 )
 def test_a_malformed_operation_changes_nothing(operation):
@@ -135,6 +152,25 @@ def test_a_stretch_ends_before_the_next_edited_or_locked_frame():
     assert found.stretch(20, forward=False) == (16, 12)
     assert found.stretch(44, forward=True) == ()
     assert sorted(found.known(20)) == [0, 8, 20, 36]
+
+
+def test_a_stop_spares_a_frame_that_was_locked_before_its_mask_came():
+    tracked, stop = act(1, "propagate", 8, direction="forward"), act(2, "stop", operation_id="o1", last=12, spare=16)
+    found = draft(tracked, stop, act(3, "lock", 16), versions=[version(1, 12, 16, 20)])
+    assert found.masks[16] == draft().masks[16] and found.locked == {16}
+    assert [found.masks[i].rle for i in (12, 20)] == [rle.encode(mask(i)) for i in (12, 20)]
+
+
+def test_frames_that_a_stopped_propagation_did_not_reach_are_stale():
+    tracked, stop = act(1, "propagate", 8, direction="both", first=4), act(2, "stop", operation_id="o1", last=12)
+    made = version(1, 12, 16)
+    assert draft(tracked, versions=[made]).stale == set(), "it came to its end"
+    rest = {4, *range(20, 48, STRIDE)}
+    assert draft(tracked, stop, versions=[made]).stale == rest
+    assert draft(tracked, versions=[replace(made, complete=False)]).stale == rest, "cut off"
+    later = [act(3, "stroke", 24, mask_rle=RIGHT.decode()), act(4, "propagate", 24, direction="forward", last=32)]
+    assert draft(tracked, stop, *later, versions=[made, version(4, 28, 32)]).stale == rest - {24, 28, 32}
+    assert draft(tracked, stop, act(5, "undo", operation_id="o1"), versions=[made]).stale == set()
 
 
 def test_a_draft_without_masks_has_nothing_to_track_from():

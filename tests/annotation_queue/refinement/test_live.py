@@ -13,15 +13,22 @@ import pytest
 from annotation_queue.api import refinement
 from annotation_queue.api.app import create_app
 from annotation_queue.errors import NotAllowed, TooBusy
-from annotation_queue.records import Kind, NewOperation, Person, Role, Submission
+from annotation_queue.records import Kind, NewOperation
 from annotation_queue.refinement.live import MOST_JOBS, Live
 from annotation_queue.refinement.turns import Cancelled
 from storage import rle
+from tests.annotation_queue.refinement.refining import (
+    ANDY,
+    ANN,
+    FRAMES,
+    draft,
+    operation,
+    refine,
+)
 from tests.annotation_queue.synthetic_queue import (
     SyntheticMedia,
     SyntheticModel,
     add_people,
-    centre,
     mask,
     serving,
     track_ticket,
@@ -30,56 +37,11 @@ from tests.annotation_queue.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
-ANN, ANDY = (Person(name=name, roles=frozenset({Role.ANNOTATOR})) for name in ("ann", "andy"))
-FRAMES = 48
-
-
-@pytest.fixture
-def model():
-    return SyntheticModel()
-
-
-@pytest.fixture
-def bench(tickets, model):
-    """A server with one track ticket, which ann holds: (client, ticket)."""
-    accounts = add_people(tickets.database)
-    tickets.open_batch("b", [track_ticket(frame_count=FRAMES)])
-    ticket = tickets.claim(ANN, [Kind.TRACK], claim_id="c")
-    with serving(create_app(tickets, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
-        token = accounts.issue_token("ann")
-        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20) as client:
-            yield client, ticket
-
-
-def operation(number, kind="prompt", frame_idx=8, **payload):
-    if kind == "prompt" and not payload:
-        payload = {"points_xy": [centre(frame_idx)], "labels": [1]}
-    return {
-        "operation_id": f"o{number}",
-        "kind": kind,
-        "created_at": "2026-01-01T00:00:00Z",
-        "frame_idx": frame_idx,
-        "payload": json.dumps(payload),
-    }
-
-
-def refine(client, ticket, said, token=None):
-    body = {"token": token or ticket.lease_token, "operation": said}
-    answer = client.post(f"/api/tickets/{ticket.ticket_id}/refine", json=body)
-    if answer.status_code != 200:
-        return answer
-    return [said for said in map(json.loads, answer.text.splitlines()) if said["event"] != "alive"]
-
-
-def draft(tickets, ticket, model):
-    """The draft as another server process computes it."""
-    return Live(tickets, SyntheticMedia(FRAMES).info, model).draft(tickets.ticket(ticket.ticket_id))
-
 
 def test_a_click_is_stored_and_its_answer_becomes_a_version(bench, tickets, model):
     client, ticket = bench
     kept, frame, done = refine(client, ticket, operation(1))
-    assert kept == {"event": "kept", "seq": 1}
+    assert kept == {"event": "kept", "seq": 1, "frames": 1, "made": 0}
     assert frame["frame"]["frame_idx"] == 8 and frame["frame"]["rle"].encode() == rle.encode(mask(8))
     assert done == {"event": "done", "checkpoint": "disc-finder", "round": 3, "frames": 1}
     assert draft(tickets, ticket, model).masks[8].rle == rle.encode(mask(8))
@@ -92,7 +54,8 @@ def test_the_same_operation_again_is_answered_without_the_model(bench, model):
     client, ticket = bench
     first = refine(client, ticket, operation(1))
     asked = list(model.calls)
-    assert refine(client, ticket, operation(1)) == first
+    again = refine(client, ticket, operation(1))
+    assert again[0] == {"event": "kept", "seq": 1, "frames": 1, "made": 1} and again[1:] == first[1:]
     assert model.calls == asked
 
 
@@ -108,61 +71,6 @@ def test_a_slow_answer_sends_keep_alive_events(bench, model, monkeypatch):
         assert [next(lines), next(lines)] == ["kept", "alive"]
         heard.set()
         assert [event for event in lines if event != "alive"] == ["frame", "done"]
-
-
-def test_a_propagation_streams_its_masks_and_stores_them_at_its_end(bench, tickets, model):
-    client, ticket = bench
-    refine(client, ticket, operation(1))
-    lines = refine(client, ticket, operation(2, "propagate", direction="both"))
-    assert [line["event"] for line in lines] == ["kept", *["frame"] * 11, "done"]
-    found = draft(tickets, ticket, model)
-    assert all(found.masks[i].rle == rle.encode(mask(i)) for i in range(0, FRAMES, 4))
-
-
-def test_submitted_masks_that_differ_from_the_draft_are_stored_with_the_operation(bench, tickets, model):
-    client, ticket = bench
-    refine(client, ticket, operation(1))
-    as_it_stands = draft(tickets, ticket, model)
-    made = replace(tickets.masklet(ticket.ticket_id), masklet_id="elsewhere")
-    other = {4: rle.encode(mask(30)), 12: rle.empty(made.height, made.width)}
-    masks = [other.get(i, as_it_stands.masks[i].rle) for i in made.frame_idx]
-    areas = [rle.area(counts, made.height, made.width) for counts in masks]
-    made = replace(made, rle=tuple(masks), area_px=tuple(areas))
-    outcome = Submission(operation_id="end", created_at="", masklet=made)
-    tickets.finish(ticket.ticket_id, ticket.lease_token, ANN, outcome)
-    end = json.loads(tickets.operations(ticket.ticket_id)[-1].payload)
-    assert end["masks"] == {str(i): counts.decode() for i, counts in other.items()}
-    assert [m.rle for _, m in sorted(draft(tickets, ticket, model).masks.items())] == masks
-    back = tickets.unsubmit(ticket.ticket_id, ANN, operation_id="back", created_at="")
-    again = replace(outcome, operation_id="end-2")
-    tickets.finish(ticket.ticket_id, back.lease_token, ANN, again)
-    assert "masks" not in json.loads(tickets.operations(ticket.ticket_id)[-1].payload)  # the log has them already
-
-
-def test_a_dropped_connection_cancels_the_work_and_changes_nothing(bench, tickets, model, monkeypatch):
-    client, ticket = bench
-    model.frame_s = 0.1
-    closed, track = threading.Event(), model.track
-
-    def tracking(*given):
-        try:
-            yield from track(*given)
-        finally:
-            closed.set()
-
-    monkeypatch.setattr(model, "track", tracking)
-    refine(client, ticket, operation(1))
-    before = draft(tickets, ticket, model)
-    body = {"token": ticket.lease_token, "operation": operation(2, "propagate", direction="both")}
-    with client.stream("POST", f"/api/tickets/{ticket.ticket_id}/refine", json=body) as answer:
-        lines = answer.iter_lines()
-        assert json.loads(next(lines))["event"] == "kept"
-        assert json.loads(next(lines))["event"] == "frame"
-    assert closed.wait(20) and len(model.calls) < 12, "the model works on, though nobody waits"
-    assert draft(tickets, ticket, model).masks == before.masks
-    model.frame_s = 0.0
-    lines = refine(client, ticket, operation(2, "propagate", direction="both"))  # sent again, it is answered
-    assert lines[-1]["event"] == "done" and len(lines) == 13
 
 
 def test_another_click_of_the_ticket_ends_its_propagation(bench, model):
@@ -191,7 +99,8 @@ def test_answered_and_cancelled_jobs_are_removed(tickets, model):
     assert ended.get(timeout=5) is None and live._running == {}
     model.frame_s = 0.05
     job = start(operation(2, "propagate", frame_idx=0, direction="both"))
-    assert live._running == {ticket.ticket_id: ("ann", job)}
+    (running,) = live._running.values()
+    assert (running.person, running.operation_id, running.job) == ("ann", "o2", job)
     job.cancel()
     assert isinstance(ended.get(timeout=5), Cancelled) and live._running == {}
     live.close()

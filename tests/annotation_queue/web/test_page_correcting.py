@@ -51,7 +51,11 @@ def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, tickets
     for index in (0, 8, 40, 148):
         page.press("Home", *["ArrowRight"] * (index // STRIDE))
         assert belongs_together(page.at(index)) == index
-    page.press("Enter")
+    with page.tab.expect_request("**/finish") as sent:
+        page.press("Enter")
+    outcome = json.loads(sent.value.post_data)["outcome"]
+    assert outcome["last_operation_id"] == tickets.operations("track-1")[1].operation_id
+    assert "masklet" not in outcome, "the queue builds the masklet: nothing about it is believed from a browser"
     page.until(lambda: tickets.ticket("track-1").state is State.DONE)
     follower = tickets.ticket(tickets.ticket("track-1").next_ticket_id)
     made = tickets.masklet(follower.ticket_id)
@@ -184,29 +188,6 @@ def test_a_frame_is_emptied_and_drawn_anew(correcting, tickets):
     assert draft(tickets).masks[8].area_px == 0
 
 
-def test_a_propagation_stops_at_once_and_leaves_nothing(correcting, open_page, tickets):
-    open_page.model.frame_s = 0.15
-    page = correcting(8)
-    page.point(*centre(8))
-    page.settled()
-    before = draft(tickets).masks
-    page.press("t")
-    page.until(lambda: "Propagating" in page.text("#badges"))
-    page.press("Escape")
-    page.settled()
-    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["prompt", "propagate", "undo"])
-    assert draft(tickets).masks == before
-    assert page.tab.get_attribute("body", "data-view") == "work", "Escape only stopped it"
-    page.press("t")
-    page.until(lambda: "Propagating" in page.text("#badges"))
-    page.press("ArrowRight")
-    page.at(12)
-    page.point(*centre(12))  # a click does not wait for the propagation, it ends it
-    page.settled()
-    page.until(lambda: is_disc(draft(tickets).masks, 12))
-    assert not is_disc(draft(tickets).masks, 16)
-
-
 def test_the_page_and_the_server_derive_the_same_draft(open_page):
     """Random operations, undone and redone, through draft.js and draft.py."""
     chance = np.random.default_rng(7)
@@ -217,7 +198,7 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
     versions: list[dict[str, Any]] = []
     for n in range(120):
         frame = int(chance.choice(frames))
-        kinds = ["prompt", "stroke", "lock", "absent", "clear", "propagate", "submit", "undo", "redo"]
+        kinds = ["prompt", "stroke", "lock", "absent", "clear", "propagate", "stop", "submit", "undo", "redo"]
         kind = str(chance.choice(kinds))
         payload = {
             "prompt": {"points_xy": [[1.0, float(n)]], "labels": [1]},
@@ -227,6 +208,9 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
             "propagate": {"direction": "both"},
             "submit": {"masks": {str(i): rle.encode(mask(i + n + 2)).decode() for i in (frame, frame + 4)}},
         }.get(kind, {})
+        if kind == "stop":
+            payload = {"operation_id": f"o{int(chance.integers(n + 1))}", "last": frame}
+            payload |= {"spare": int(chance.choice(frames))} if chance.random() < 0.7 else {}
         if kind in ("undo", "redo"):  # the page takes them off a stack: the last one that stands, the last undone one
             stack = open_page_stacks(sent)[kind]
             if not stack:
@@ -240,7 +224,9 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
                  "score": 0.5, "object_score": 1.0, "stability": 1.0}
                 for i in reached
             ]  # fmt: skip
-            versions.append({"operation_id": f"o{n}", "frames": made, "checkpoint": "c", "round": 1})
+            whole = kind == "prompt" or bool(chance.random() < 0.6)
+            about = {"operation_id": f"o{n}", "frames": made, "checkpoint": f"c{n}", "round": n}
+            versions.append(about | {"complete": whole})
     seen = open_page().tab.evaluate(
         """async ([base, operations, versions]) => {
           const { Draft } = await import("/web/draft.js");
@@ -250,7 +236,7 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
           return {
             masks: draft.frames.map((i) => draft.masks.get(i).rle),
             edited: [...draft.edited], locked: [...draft.locked],
-            prompts: [...draft.prompts.keys()].filter((i) => draft.prompts.get(i)),
+            checkpoint: draft.checkpoint.checkpoint,
           };
         }""",
         [json.loads(MASKLET.dump_json(base)), sent, versions],
@@ -263,7 +249,7 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
     known = {v["operation_id"]: TypeAdapter(Version).validate_python(v) for v in versions}
     expected = draft_of((HEIGHT, WIDTH), frames, base, operations, known)
     assert seen["masks"] == [expected.masks[i].rle.decode() for i in frames]
-    assert set(seen["locked"]) == expected.locked
+    assert set(seen["locked"]) == expected.locked and seen["checkpoint"] == expected.checkpoint
     unanswered = {o["frame_idx"] for o in sent if o["kind"] == "prompt" and o["operation_id"] not in known}
     assert set(seen["edited"]) - unanswered == expected.edited - unanswered
 
@@ -271,6 +257,8 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
 def open_page_stacks(sent):
     done, undone = [], []
     for o in sent:
+        if o["kind"] == "stop":
+            continue
         if o["kind"] == "undo":
             undone.append(done.pop(done.index(o["payload"]["operation_id"])))
         elif o["kind"] == "redo":
@@ -443,7 +431,7 @@ def test_an_object_that_was_begun_by_mistake_is_dropped(correcting, tickets):
     page = correcting()
     page.press("n")
     page.until(lambda: "Not masked yet" in page.text("#badges"))
-    page.press("Escape")
+    page.press("Shift+R")
     page.until(lambda: "Not masked yet" not in page.text("#badges"))
     page.settled()
     states = sorted((t.kind, t.state) for t in tickets.find())

@@ -190,7 +190,7 @@ def test_stopping_a_propagation_keeps_the_work_before_it(correcting, open_page, 
     page.press("Escape")
     page.context.set_offline(False)
     page.settled()
-    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["stroke", "propagate", "undo"])
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["stroke", "propagate", "stop"])
     assert draft(tickets).masks[0].area_px > 1400 and page.tab.get_attribute("body", "data-view") == "work"
     assert not any(call.startswith("track") for call in open_page.model.calls), "the model is not asked in vain"
 
@@ -213,7 +213,7 @@ def test_escape_undoes_a_click_that_waits_for_the_model_and_redo_has_it_answered
 
 
 def test_a_ticket_goes_back_after_its_operations_were_sent(correcting, open_page, tickets):
-    """Escape while a stroke waits behind a slow click: it is in the draft, not beside it."""
+    """A ticket is left while a stroke waits behind a slow click: that is in the draft, not beside it."""
     open_page.model.click_s = 1.5
     page = correcting(8)
     page.point(*centre(8))
@@ -450,28 +450,11 @@ def test_a_reload_renews_the_leases_that_it_takes_up_again(correcting, tickets, 
     page.until(lambda: tickets.ticket("track-1").expires_at > clock() + 8000)
 
 
-def test_a_lock_keeps_the_mask_on_screen(correcting, open_page, tickets):
-    open_page.model.frame_s = 0.1
-    page = correcting(8)
-    page.point(*centre(8))
-    page.settled()
-    before = draft(tickets).masks[24]
-    page.press("t")
-    page.until(lambda: "Propagating" in page.text("#badges"))
-    for _ in range(4):
-        page.press("ArrowRight")
-    page.at(24)
-    page.press("f")
-    page.settled()
-    page.until(lambda: draft(tickets).locked == {24})
-    assert draft(tickets).masks[24] == before
-
-
 def test_a_ticket_that_is_put_back_keeps_its_draft(correcting, tickets):
     page = correcting()
     page.press("f")
     page.settled()
-    page.press("Escape")
+    page.press("Shift+R")
     page.shows("message")
     page.until(lambda: tickets.ticket("track-1").state is State.OPEN)
     page.press("Enter")

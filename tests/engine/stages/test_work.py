@@ -54,11 +54,30 @@ def test_a_verdict_watches_the_video_a_propagation_what_it_changes_and_clicks_an
         ({"direction": "both"}, 19),
         ({"direction": "forward", "last": 12}, 8),  # stopped there
         ({"direction": "backward", "last": 0}, 4),
+        ({"direction": "both", "first": 0, "last": 12}, 12),
         ({"direction": ["odd"], "last": "odd"}, 19),
     ],
 )
 def test_the_frames_that_a_propagation_changes_are_watched(payload, watched):
     assert work.of_operations([act("track", 0, "propagate", 4, **payload)], {"v": 20}).watched_frames == watched
+
+
+@pytest.mark.parametrize(
+    ("payload", "stopped", "watched"),
+    [
+        ({"direction": "forward"}, 12, 8),
+        ({"direction": "backward"}, 0, 4),
+        ({"direction": "backward"}, 4, 0),  # before the first mask came
+        ({"direction": "both"}, 12, 8),  # it tracks forward first
+        ({"direction": "both"}, 0, 15 + 4),
+        ({"direction": "forward", "last": 12}, 16, 8),
+    ],
+)
+def test_the_frames_after_a_stop_are_not_watched(payload, stopped, watched):
+    acts = [act("track", 0, "propagate", 4, **payload)]
+    acts.append(act("track", 1, "stop", operation_id=acts[0].operation_id, last=stopped))
+    acts.append(act("track", 2, "stop", operation_id="of another one", last=0))
+    assert work.of_operations(acts, {"v": 20}).watched_frames == watched
 
 
 def test_marking_an_absent_stretch_costs_the_time_to_find_it():
