@@ -34,7 +34,7 @@ check: setup ## Style and the fast tests (no model, no server): under a minute
 test: setup ## Style, types, dead code, and every test. The types are checked beside the tests: they take minutes
 	$(MAKE) --no-print-directory --jobs 2 lint every-test
 
-every-test: setup
+every-test: setup node_modules/.package-lock.json
 	$(PYTEST_RUN) $(PYTEST)
 
 coverage: setup ## Every test, and which lines none of them runs (slower than `make test`)
@@ -47,10 +47,12 @@ lint: setup lint-page ## ruff, mypy, vulture (dead code); tsc and eslint for the
 	$(BIN)/vulture
 
 # The page needs node for its checks only. A machine without node skips them, except in CI.
-lint-page:
-	@if command -v npm >/dev/null || [ -n "$$CI" ]; then \
-	    npm ci --silent --no-audit --no-fund && npx tsc -p . && npx eslint annotation_queue/web; \
-	else echo "npm is missing: the page's types and style are not checked"; fi
+lint-page: node_modules/.package-lock.json
+	@if [ -e $< ] || [ -n "$$CI" ]; then npx tsc -p . && npx eslint annotation_queue/web; fi
+
+node_modules/.package-lock.json: package-lock.json
+	@if command -v npm >/dev/null || [ -n "$$CI" ]; then npm ci --silent --no-audit --no-fund && touch $@; \
+	else echo "npm is missing: the page's types, style and accessibility are not checked"; fi
 
 format: setup ## Rewrites the source in the project's style
 	$(BIN)/ruff check --fix .

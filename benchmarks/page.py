@@ -25,7 +25,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import re
 import shutil
 import sys
@@ -43,15 +42,15 @@ import numpy as np
 import psutil
 from playwright.sync_api import Browser, sync_playwright
 
-from annotation_queue.effort import effort_of
 from benchmarks import axe, crashes, firefox, gold_tells
+from benchmarks.click_counts import clicks_of, random_acts
 from benchmarks.coded import PASSWORD, fill
 from benchmarks.queue import database_of
 from engine.processes import ports
 from engine.services import connect
 from engine.serving.queue_process import QueueProcess
 from engine.settings import IngestSettings, ModelSettings, QueueSettings, Settings
-from storage.records import STRIDE, Operation
+from storage.records import STRIDE
 
 # The page takes every verdict at once: what is timed is its answer to a key.
 AT_ONCE: dict[str, Any] = {"watch_share": 0, "watch_fault_share": 0, "watch_least": 0}
@@ -332,36 +331,6 @@ def correcting(ann: Tab, bob: Tab, clicks: int) -> dict[str, Any]:
         "cancel_p95_ms": p95(cancels),
         "clicks": len(alone) + len(together),
     }
-
-
-def random_acts(seed: int) -> list[dict[str, Any]]:
-    """Some operations of an annotator, as the queue lists them."""
-    chance, acts = random.Random(seed), list[dict[str, Any]]()
-    for n in range(chance.randrange(20)):
-        kind, frame = (
-            chance.choice(["prompt", "prompt", "stroke", "clear", "absent", "undo", "redo"]),
-            chance.randrange(3),
-        )
-        payload: dict[str, Any] = {"operation_id": f"o{chance.randrange(n + 1)}", "first": 0, "last": frame}
-        if kind == "prompt":
-            payload = {"points_xy": [[chance.randrange(4), 0] for _ in range(chance.randrange(4))]}
-            payload |= {"box_xyxy": [0, 0, 9, chance.randrange(8, 10)]} if chance.random() < 0.3 else {}
-        acts.append({"operation_id": f"o{n}", "kind": kind, "frame_idx": frame, "payload": json.dumps(payload)})
-    return acts
-
-
-def clicks_of(acts: list[dict[str, Any]]) -> int:
-    """The clicks of these operations by the rule of the releases."""
-    about: dict[str, Any] = {
-        "ticket_id": "t",
-        "batch_id": "b",
-        "video_id": "v",
-        "masklet_id": "m",
-        "person": "ann",
-        "created_at": "",
-    }
-    done = [Operation(seq=n, **about, **act) for n, act in enumerate(acts)]
-    return sum(effort.clicks for effort in effort_of(done, ()).values())
 
 
 def until_idle(patience_s: float = 60.0) -> None:

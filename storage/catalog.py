@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
@@ -69,3 +70,13 @@ class CompressingCatalog(SqlCatalog):
         if not staged.metadata_location.endswith(_COMPRESSED):
             staged.metadata_location = staged.metadata_location.removesuffix(_PLAIN) + _COMPRESSED
         return staged
+
+
+def s3_properties(warehouse_uri: str, endpoint: str | None) -> dict[str, str]:
+    """What pyiceberg needs to know of a bucket; empty for a folder."""
+    if urlsplit(warehouse_uri).scheme != "s3":
+        return {}
+    import boto3
+
+    region = boto3.Session().region_name or "us-east-1"
+    return {"s3.region": region, **({"s3.endpoint": endpoint} if endpoint else {})}

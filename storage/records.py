@@ -160,3 +160,9 @@ def content_id(*parts: str | bytes, length: int = 16) -> str:
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()[:length]
+
+
+def unique_videos(rows: Iterable[Video]) -> list[Video]:
+    """Every video once, sorted by id; of several rows, the row with the first batch id."""
+    ordered = sorted(rows, key=lambda row: (row.video_id, row.batch_id), reverse=True)
+    return list({row.video_id: row for row in ordered}.values())[::-1]

@@ -24,13 +24,12 @@ from gzip import BadGzipFile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from storage import arrow
 from storage.errors import first_line
-from storage.records import Masklet, Operation, Quarantined, Video, in_order
+from storage.records import Masklet, Operation, Quarantined, Video, in_order, unique_videos
 
 if TYPE_CHECKING:
     from pyiceberg.expressions import BooleanExpression
@@ -125,7 +124,7 @@ class Tables:
         from sqlalchemy.engine import make_url
         from sqlalchemy.exc import SQLAlchemyError
 
-        from storage.catalog import CompressingCatalog
+        from storage.catalog import CompressingCatalog, s3_properties
 
         url = make_url(catalog_uri)
         if url.get_backend_name() == "sqlite" and url.database:
@@ -135,7 +134,7 @@ class Tables:
             "uri": url.render_as_string(hide_password=False),
             "warehouse": warehouse_uri.rstrip("/"),
             "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
-            **_s3_properties(warehouse_uri, s3_endpoint),
+            **s3_properties(warehouse_uri, s3_endpoint),
         }
         for attempt in range(_OPENINGS):
             try:
@@ -457,15 +456,6 @@ def _damage(table_name: str) -> Iterator[None]:
         raise WarehouseUnreachable(f"table {table_name}: its files cannot be read ({first_line(error)})") from error
 
 
-def unique_videos(rows: Sequence[Video]) -> list[Video]:
-    """Every video once, sorted by id; of several rows, the row with the first batch id."""
-    return list({row.video_id: row for row in sorted(rows, key=_by_video, reverse=True)}.values())[::-1]
-
-
-def _by_video(row: Video) -> tuple[str, str]:
-    return row.video_id, row.batch_id
-
-
 def _has_earlier_files(summary: Summary | None) -> bool:
     """Whether a snapshot holds files that it did not add. pyiceberg forgets the parent of a snapshot if it expires."""
     return summary is not None and summary.get("total-data-files") != summary.get("added-data-files")
@@ -492,15 +482,6 @@ def _commit_of(table: Table, batch_id: str) -> Commit | None:
                 already=True,
             )
     return None
-
-
-def _s3_properties(warehouse_uri: str, endpoint: str | None) -> dict[str, str]:
-    if urlsplit(warehouse_uri).scheme != "s3":
-        return {}
-    import boto3
-
-    region = boto3.Session().region_name or "us-east-1"
-    return {"s3.region": region, **({"s3.endpoint": endpoint} if endpoint else {})}
 
 
 def _is_locked(error: Exception) -> bool:

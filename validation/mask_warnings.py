@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 
 from storage import iou, rle
+from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobError
 from storage.masklet_rules import list_problem
 from storage.pixels import Mask, box_of
 from storage.records import STRIDE, Masklet
-from storage.releases import Release, ReleaseError
+from storage.releases import Release
 from storage.wording import counted
 
 CHECKS = {
@@ -154,7 +155,7 @@ def of_release(release: Release, thresholds: Thresholds, most: int | None = None
     """
 
     def rows() -> Iterator[Masklet]:
-        for file in release.masklet_files:
+        for file in release.files("masklets"):
             try:
                 yield from release.rows(Masklet, file)
             except (BlobError, ReleaseError):

@@ -15,6 +15,7 @@ import numpy as np
 
 from storage.iou import mask_iou
 from storage.pixels import Mask
+from storage.wording import counted
 from validation import jf
 from validation.jf import JF
 
@@ -49,7 +50,7 @@ def of_masklet(pred: Sequence[Mask], gt: Sequence[Mask]) -> Scores | None:
     None if no frame is left. Raises ValueError for different lengths or sizes.
     """
     if len(pred) != len(gt):
-        raise ValueError(f"{len(pred)} predicted frames and {len(gt)} true ones")
+        raise ValueError(f"{counted(len(pred), 'predicted frame')} and {counted(len(gt), 'true one')}")
     js, fs, shown = list[float](), list[float](), list[bool]()
     for t in range(1, len(gt) - 1):
         made, true = pred[t], gt[t]  # each access may decode the mask

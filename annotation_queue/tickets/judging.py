@@ -84,7 +84,7 @@ def _flags(of: JudgingFigures, others: Mapping[str, Sequence[Row[Any]]], watch_s
     if of.gold is not None and of.gold.of >= GOLDS and of.gold.right < RIGHT * of.gold.of:
         found.append(f"right on {of.gold.right} of {counted(of.gold.of, 'gold ticket')}")
     if of.agreement is not None and of.shared >= SHARED and of.agreement < AGREES:
-        found.append(f"the others agree with {100 * of.agreement:.0f} % of {of.shared} shared verdicts")
+        found.append(f"the others agree with {100 * of.agreement:.0f} % of {counted(of.shared, 'shared verdict')}")
     if of.verdicts < ENOUGH:
         return found
     many = [rows for rows in others.values() if len(rows) >= ENOUGH]

@@ -1,7 +1,6 @@
 // Correcting a masklet: the tools above the video, and the operations that they make.
 
-/** @import { Operation, Payload, Point } from "./types.js" */
-/** @import { Player } from "./player.js" */
+/** @import { DeskListeners, DeskScreen, Drag, Operation, Payload, Point } from "./types.js" */
 /** @import { HeldTicket } from "./held.js" */
 /** @import { Tool } from "./tools.js" */
 import { newId } from "./api.js";
@@ -10,34 +9,7 @@ import * as keys from "./keys.js";
 import { clearMarks, drawMarks } from "./marks.js";
 import { encode, Mask } from "./rle.js";
 import { Touches } from "./touch.js";
-import { bounds, TOOLS } from "./tools.js";
-
-const SMALLEST_BOX = 3; // px; a smaller one is a slip of the hand
-
-/**
- * What the pointer draws between press and release, on one frame, px of the video; or the picture being moved.
- * @typedef {{kind: "pan", at: Point}
- *   | {kind: "box", frame: number, from: Point, to: Point}
- *   | {kind: "stroke", frame: number, last: Point, bits: Uint8Array, value: 0 | 1}} Drag
- */
-
-/**
- * What the desk works on.
- * @typedef {object} Screen
- * @property {Player} player
- * @property {HTMLCanvasElement} marks  the canvas above the picture
- * @property {HTMLElement} stage  what holds both
- */
-
-/**
- * @typedef {object} Listeners
- * @property {(held: HeldTicket, operation: Operation) => void} onact  an operation was made
- * @property {() => void} onchange  the draft or the tool has changed
- * @property {(text: string) => void} onnotice  a person should read this
- */
-
-/** @type {(value: number) => number} */
-const tenth = (value) => Math.round(value * 10) / 10;
+import { bounds, boxBetween, tenth, TOOLS } from "./tools.js";
 
 export class Desk {
   /** @type {HeldTicket | null} */ #held = null;
@@ -57,7 +29,7 @@ export class Desk {
   #stage;
   #on;
 
-  /** @param {Screen & Listeners} on  the screen, and who hears of changes */
+  /** @param {DeskScreen & DeskListeners} on  the screen, and who hears of changes */
   constructor({ player, marks, stage, ...on }) {
     this.#player = player;
     this.#touches = new Touches(player);
@@ -451,11 +423,9 @@ export class Desk {
     if (drag.kind === "stroke") {
       this.#stroke(drag.bits);
     } else {
-      const [x0, x1] = [drag.from[0], drag.to[0]].sort((a, b) => a - b);
-      const [y0, y1] = [drag.from[1], drag.to[1]].sort((a, b) => a - b);
-      if (x1 - x0 > SMALLEST_BOX && y1 - y0 > SMALLEST_BOX) {
+      const box_xyxy = boxBetween(drag.from, drag.to);
+      if (box_xyxy) {
         this.stop();
-        const box_xyxy = /** @type {[number, number, number, number]} */ ([x0, y0, x1, y1].map(tenth));
         this.#act("prompt", this.frame, { points_xy: [], labels: [], box_xyxy });
       }
     }

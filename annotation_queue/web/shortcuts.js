@@ -1,6 +1,6 @@
 // What each key does. keys.js has the keys; the actions are in the modules that this one imports.
 
-import { answer, decide, leaveTicket, putBack, submitMasklet, switchSide, takeBack, why } from "./answers.js";
+import { answer, decide, leaveTicket, submitMasklet, switchSide, takeBack, why } from "./answers.js";
 import { brighten, hideMasks, nextColour, nextMode, setPanning, step, toSuspect } from "./controls.js";
 import { $ } from "./dom.js";
 import { Help } from "./help.js";

@@ -1,4 +1,6 @@
-// The tools that change a mask, and how far a propagation goes.
+// The tools that change a mask, the box that one draws, and how far a propagation goes.
+
+/** @import { Box, Point } from "./types.js" */
 
 /** @typedef {"click" | "box" | "brush" | "eraser" | "polygon"} Tool */
 
@@ -26,4 +28,22 @@ export function bounds(direction, frames, position, reach) {
   const first = frames[Math.max(0, position - reach)];
   const last = frames[Math.min(frames.length - 1, position + reach)];
   return direction === "both" ? { first, last } : { last: direction === "forward" ? last : first };
+}
+
+const SMALLEST_BOX = 3; // px; a smaller one is a slip of the hand
+
+/** @type {(value: number) => number} */
+export const tenth = (value) => Math.round(value * 10) / 10;
+
+/**
+ * The box between two corners; null for one that is too small to be meant.
+ * @param {Point} one
+ * @param {Point} other  px
+ * @returns {Box | null}
+ */
+export function boxBetween(one, other) {
+  const [x0, x1] = [one[0], other[0]].sort((a, b) => a - b);
+  const [y0, y1] = [one[1], other[1]].sort((a, b) => a - b);
+  if (x1 - x0 <= SMALLEST_BOX || y1 - y0 <= SMALLEST_BOX) return null;
+  return [tenth(x0), tenth(y0), tenth(x1), tenth(y1)];
 }

@@ -1,6 +1,9 @@
 // The records of the queue's API, as JSON carries them, and what the page keeps of them. For the type checker only:
 // no browser loads this file. The server's side is annotation_queue/records.py and annotation_queue/api.
 
+import type { HeldTicket } from "./held.js";
+import type { Player } from "./player.js";
+
 export type Kind = "select" | "track" | "verify";
 export type Verdict = "accept" | "refine" | "reject" | "unsure";
 export type Reason =
@@ -298,3 +301,22 @@ export type OutboxItem = Parcel & {
   kept?: boolean; // the queue has it; the model's answer is still to come
   cancelled?: boolean; // nobody waits for the model's answer any more
 };
+
+/** What the pointer draws between press and release, on one frame, px of the video; or the picture being moved. */
+export type Drag =
+  | { kind: "pan"; at: Point }
+  | { kind: "box"; frame: number; from: Point; to: Point }
+  | { kind: "stroke"; frame: number; last: Point; bits: Uint8Array; value: 0 | 1 };
+
+/** What the desk works on. */
+export interface DeskScreen {
+  player: Player;
+  marks: HTMLCanvasElement; // the canvas above the picture
+  stage: HTMLElement; // what holds both
+}
+
+export interface DeskListeners {
+  onact: (held: HeldTicket, operation: Operation) => void; // an operation was made
+  onchange: () => void; // the draft or the tool has changed
+  onnotice: (text: string) => void; // a person should read this
+}

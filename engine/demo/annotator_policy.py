@@ -53,10 +53,6 @@ class AnnotatorPolicy:
     attempts: int = 2  # track tickets of one object before it is rejected as untrackable
     noise: HumanNoise = EXACT  # of verdicts; HumanNoise() for experiments that measure how well verdicts are predicted
 
-    def satisfied(self, masklet: Masklet, target: Masklet) -> bool:
-        """Whether the masklet is good enough for the true object `target`."""
-        return self.margin(masklet, target) >= 0
-
     def margin(self, masklet: Masklet, target: Masklet) -> float:
         """How far the masklet is above what satisfies; negative below it. In IoU, or in shares of the frames."""
         ious = iou.frame_ious(masklet, aligned(target, masklet.frame_idx)).values()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage import parts
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
-from storage.tables import unique_videos
+from storage.records import unique_videos
 
 if TYPE_CHECKING:
     from engine.services import Services

@@ -18,6 +18,7 @@ from storage.formats import coco, cvat, sav, tracks, youtube_vis
 from storage.formats.imported import AnnotationError, Description, OtherFile
 from storage.formats.tracks import Content, TrackedVideo
 from storage.records import Masklet, Video
+from storage.wording import counted
 
 
 class Annotation(Protocol):
@@ -161,7 +162,9 @@ class _TrackAnnotation:
         rows: list[Masklet] = []
         for file, found in self.found:
             if self.videos > 1:
-                raise AnnotationError(f"{file}: {self.videos} videos are called {self.name}: which one is annotated?")
+                raise AnnotationError(
+                    f"{file}: {counted(self.videos, 'video')} are called {self.name}: which one is annotated?"
+                )
             try:
                 rows += tracks.to_masklets(
                     found, self.form, video=video, source_s=source_s, batch_id=batch_id, first=len(rows)

@@ -17,8 +17,9 @@ from typing import Any
 
 from engine.progress import Progress
 from storage import iou
+from storage.batch_manifests import ReleaseFile
 from storage.records import Masklet
-from storage.releases import Release, ReleaseFile
+from storage.releases import Release
 
 OVERLAP = 0.5  # least mean IoU of masklets that are paired by their masks
 WORST = 12  # frames to look at
@@ -263,7 +264,7 @@ class _Side:
         self._release = release
         self._kept: dict[str, list[Masklet]] = {}  # files with several videos, by key; the oldest first
         self.files: dict[str, list[ReleaseFile]] = defaultdict(list)
-        for file in release.masklet_files:
+        for file in release.files("masklets"):
             for video_id in [file.video_id] if file.video_id is not None else self._videos(file):
                 self.files[video_id].append(file)
 

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from engine.progress import Progress
 from engine.verifier.keeping import is_verifier
 from storage import arrow, parts
+from storage.batch_manifests import ReleaseError
 from storage.blobs.base import Blobs
 from storage.errors import first_line
 from storage.formats import sav
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Video
-from storage.releases import Release, ReleaseError
+from storage.releases import Release
 
 if TYPE_CHECKING:
     from storage.tables import Tables
@@ -155,7 +156,7 @@ def of(release: Release, tables: Tables | None = None, progress: Progress | None
     """
     videos = {video.video_id: video for video in release.videos()}
     tally = _Tally(videos)
-    files = release.masklet_files
+    files = list(release.files("masklets"))
     for n, file in enumerate(files):
         tally.add(_read(release.blobs, file.key))
         if progress:

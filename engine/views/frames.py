@@ -43,7 +43,7 @@ def reader(release: Release, video: Video) -> Iterator[FrameReader]:
 
 def video_of(release: Release, video_id: str) -> Video:
     """The row of a video; opens only the files that may have it. Raises ValueError if there is none."""
-    files = [file for file in release.video_files if file.video_id in (None, video_id)]
+    files = [file for file in release.files("videos") if file.video_id in (None, video_id)]
     found = [row for file in files for row in release.rows(Video, file) if row.video_id == video_id]
     if not found:
         raise ValueError(f"release {release.name} has no video {video_id!r:.120}")

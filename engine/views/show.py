@@ -40,7 +40,7 @@ def find(release: Release, name: str) -> Video:
 
     Raises ValueError if there is none or several.
     """
-    ids = {file.video_id for file in release.media_files if file.video_id is not None}
+    ids = {file.video_id for file in release.files("media") if file.video_id is not None}
     begins = sorted(video_id for video_id in ids if video_id.startswith(name)) if name else []
     chosen = [name] if name in ids else begins
     if not chosen:
@@ -114,5 +114,5 @@ def _line(row: Masklet) -> str:
     areas = [area for area in row.area_px if area]
     size = figures.size_bucket(sum(areas) / len(areas)) if areas else "never visible"
     edited = f", {counted(row.edited_frame_count, 'edited frame')}" if row.edited_frame_count else ""
-    seen = f"visible on {len(areas)} of {len(row.area_px)} annotated frames, {size}"
+    seen = f"visible on {len(areas)} of {counted(len(row.area_px), 'annotated frame')}, {size}"
     return f"{row.masklet_id}: {row.kind}, phase {row.phase}, {row.verdict or 'no verdict'}; {seen}{edited}"

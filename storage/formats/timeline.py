@@ -22,6 +22,7 @@ from storage.blobs.base import Blobs
 from storage.formats.sav_times import Timing
 from storage.records import FPS, STRIDE, Video
 from storage.source_file import nearest_frames, spanned_s
+from storage.wording import counted
 
 
 class Timeline(StrEnum):
@@ -115,7 +116,7 @@ def positions(numbers: Sequence[int], timing: Timing) -> list[int]:
     if missing and missing != [len(shown) - 1]:
         n = missing[0]
         raise ValueError(
-            f"frame {shown[n]} is not annotated; {len(indices) - len(missing)} of the {len(indices)} frames that are "
-            f"kept (those shown at 6 a second) are annotated"
+            f"frame {shown[n]} is not annotated; of the {counted(len(indices), 'frame')} to be kept (those shown at 6 "
+            f"a second), {len(indices) - len(missing)} can be"
         )
     return [at[number] for number in shown if number in at]

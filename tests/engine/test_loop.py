@@ -169,16 +169,16 @@ def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(q
     victim = s.tables.videos()[0]
     real = getattr(propose, where)
 
-    def fails(*arguments):
+    def fails(*arguments, **named):
         video, loaded = (arguments if where == "track" else arguments[1:])[:2]
         if video.video_id != victim.video_id:
-            return real(*arguments)
+            return real(*arguments, **named)
         weight = loaded.model.mask_decoder.iou_prediction_head.proj_out.bias
         kept = weight.detach().clone()
         with contextlib.ExitStack() as restore:
             restore.callback(lambda: weight.data.copy_(kept))
             weight.data.fill_(float("nan"))
-            return real(*arguments)
+            return real(*arguments, **named)
 
     monkeypatch.setattr(propose, where, fails)
     propose.propose_batch(s, batch_id)

@@ -15,7 +15,14 @@ NOUNS = (
     "verdict|value|video|vote|way"
 )
 PLURAL = re.compile(rf"^ (?:(?!(?:has|is|needs|of|and|to) )[a-z-]+ ){{0,2}}(?:{NOUNS})s\b|^ people\b")
-KINDS = {"ticket.kind", "Kind.TRACK", "', '.join(kinds) if kinds else 'any'", "size", "self.frames.shape"}  # no counts
+KINDS = {
+    "ticket.kind",
+    "Kind.TRACK",
+    "', '.join(kinds) if kinds else 'any'",
+    "size",
+    "self.frames.shape",
+    "facts",
+}  # no counts
 
 
 def plurals(source):

@@ -39,7 +39,9 @@ def test_the_page_looks_the_same_with_gold_and_with_real_work(open_page, tickets
     rest = [
         replace(t, video_id="video-1", masklet=replace(t.masklet, video_id="video-1"))
         for t in verify_tickets(8, FRAMES)
+        if t.masklet is not None
     ]
+    assert subject.masklet is not None and len(rest) == 8
     tickets.open_batch("of-today", [replace(subject, priority=3), *rest])
     real = open_page()
     real.person = "vera"

@@ -474,10 +474,10 @@ def test_a_key_can_be_changed_and_reset(correcting, tickets):
     hints = ("#submit kbd", "#verdict-reject kbd", "[data-key=nextSuspect]")
     assert [page.text(hint) for hint in hints] == ["⏎", "X", "]"]
     page.press("?")
-    for action, key in (("submit", "i"), ("reject", "j"), ("nextSuspect", "r")):
+    for action, key in (("submit", "z"), ("reject", "j"), ("nextSuspect", "r")):
         page.tab.click(f"#rebind-{action}")
         page.press(key)
     page.press("Escape")
-    assert [page.text(hint) for hint in hints] == ["I", "J", "R"]
-    page.press("i")
+    assert [page.text(hint) for hint in hints] == ["Z", "J", "R"]
+    page.press("z")
     page.until(lambda: tickets.ticket("track-1").state is State.DONE)

@@ -71,7 +71,12 @@ def clicked(model, ticket_id, row, d, prompt, *, memory=True):
 
 
 def propagated(model, row, d, source, direction="both"):
-    return masks_of(propagation(model.now(), "t", row.video_id, d, source, direction))
+    return masks_of(going_on(model.now(), "t", row.video_id, d, source, direction))
+
+
+def going_on(model, ticket_id, video_id, d, source, direction="both"):
+    """A propagation from its begin."""
+    return propagation(model, ticket_id, video_id, d, source, d.stretches(source, {"direction": direction}), {})
 
 
 def with_mask(d, made, prompt):
@@ -189,7 +194,7 @@ def test_a_propagation_goes_on_though_its_video_was_closed(candidate, s, monkeyp
     monkeypatch.setattr(s, "video", lambda video_id: video)
     d = draft(candidate)
     expected = propagated(LiveModel(s, StoredMedia(s)), candidate, d, 0)
-    going = propagation(live.now(), "t", candidate.video_id, d, 0, "both")
+    going = going_on(live.now(), "t", candidate.video_id, d, 0)
     found = [next(made for made in going if made is not None)]
     for other in ("a", "b"):
         list(live.warm(other, [0]))
@@ -205,7 +210,7 @@ def test_a_propagation_ends_with_the_checkpoint_that_it_began_with(live, candida
     promoted = Checkpoint(name="another", round=1, key=None)
     other = replace(s.model(s.checkpoint()))
     going_with = live.now()
-    going = propagation(going_with, "u", candidate.video_id, d, source, "both")
+    going = going_on(going_with, "u", candidate.video_id, d, source)
     found = [next(made for made in going if made is not None)]
     ahead = live.warm(candidate.video_id, (16, 20))
     next(ahead)
@@ -275,7 +280,7 @@ def test_each_promotion_frees_the_model_before_it(live, candidate, promote, turn
         old = in_memory(live.now())
         assert done(turns, live.now().click("t", candidate.video_id, d, click(candidate, 8), memory=True)) == "None"
         outside = live.now().click("t", candidate.video_id, d, click(candidate, 8, (1e6, 1e6)), memory=True)
-        going = propagation(live.now(), "u", candidate.video_id, d, 0, "both")
+        going = going_on(live.now(), "u", candidate.video_id, d, 0)
         next(going)
         promote(name)
         live.load()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from engine.views import figures, report, tables
 from storage import arrow, parts
+from storage.batch_manifests import ReleaseError
 from storage.formats import sav
 from storage.records import Masklet, Operation
-from storage.releases import ReleaseError
 from tests.engine.views.small_releases import FRAMES, H, W, masklet_of, publish, track
 from tests.shared import SHARED
 from tests.storage.rows import make_masklet
@@ -175,7 +175,7 @@ def test_masks_are_not_read(s, monkeypatch):
 
 def test_a_file_that_is_no_parquet_is_named(s):
     release = two_videos(s)
-    key = release.masklet_files[0].key
+    key = next(release.files("masklets")).key
     s.blobs.write(key, b"nothing")
     with pytest.raises(ReleaseError, match=key):
         figures.of(release)

@@ -13,5 +13,5 @@ def test_a_sample_is_spread_over_the_release_and_a_file_that_cannot_be_read_is_s
     assert (every.checked, every.frames["flicker"]) == (6, 6)
     few = mask_warnings.of_release(release, Thresholds(), most=2)
     assert (few.checked, [line.partition(",")[0] for line in few.examples["flicker"]]) == (2, ["m0", "m3"])
-    s.blobs.write(release.masklet_files[0].key, b"nothing")
+    s.blobs.write(next(release.files("masklets")).key, b"nothing")
     assert mask_warnings.of_release(release, Thresholds()).checked == 3
