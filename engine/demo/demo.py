@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 from annotation_queue.records import Role
 from engine import loop
@@ -26,7 +27,7 @@ from engine.demo.summary import BatchFigures, Summary
 from engine.demo.tally import Tally
 from engine.files import InUse, alone
 from engine.processes.airflow import Airflow, at_rest
-from engine.processes.airflow_client import AirflowUnreachable, DagRun
+from engine.processes.airflow_client import AirflowClient, AirflowUnreachable, DagRun
 from engine.processes.ports import free_port
 from engine.progress import Tell
 from engine.rounds import record
@@ -167,7 +168,7 @@ class _Demo:
     def _batch(self, s: Services, airflow: Airflow, people: list[Credentials]) -> BatchFigures:
         """Takes the videos that were rendered last through the loop, up to their release."""
         earlier = set(batches.reached(s.blobs))
-        airflow.client.trigger_dag(loop.INGEST.dag_id)
+        _started(airflow.client, loop.INGEST.dag_id, {}, self.check)
         with self._timed("ingest"):
             batch_id = self._until(airflow.client.dag_runs, lambda: _new_batch(s, earlier), loop.INGEST)
         with self._timed("auto-masklets"):
@@ -182,7 +183,7 @@ class _Demo:
 
     def _round(self, s: Services, airflow: Airflow, release: str) -> str:
         """Retrains on a release, as an engineer starts a round on Airflow's page; returns the round's id."""
-        run_id = airflow.client.trigger_dag(loop.RETRAIN.dag_id, {"release": release, "seed": self.seed})
+        run_id = _started(airflow.client, loop.RETRAIN.dag_id, {"release": release, "seed": self.seed}, self.check)
         with self._timed("retraining round"):
             return self._until(_only(run_id, airflow.client.dag_runs), lambda: _decided(s), loop.RETRAIN)
 
@@ -263,6 +264,21 @@ def _until(done: Callable[[], T], dag_id: str, check: Callable[[], None], runs: 
             raise DemoStalled(f"{dag_id} did not end within {STAGE_LIMIT_S:.0f} s: see the task logs in airflow/logs")
         time.sleep(0.5)
     return result
+
+
+def _started(client: AirflowClient, dag_id: str, conf: Mapping[str, object], check: Callable[[], None]) -> str:
+    """Starts a run of a DAG; returns its id. Asks again while Airflow fails: a busy machine may find SQLite locked.
+
+    Raises DemoStalled after STAGE_LIMIT_S.
+    """
+    run_id = f"demo__{uuid4().hex}"  # asking again for the same run starts no second one
+
+    def start() -> str:
+        with suppress(AirflowUnreachable):
+            return client.trigger_dag(dag_id, conf, run_id)
+        return ""
+
+    return _until(start, dag_id, check, lambda _: [])
 
 
 def _only(run_id: str, runs: Callable[[str], list[DagRun]]) -> Callable[[str], list[DagRun]]:

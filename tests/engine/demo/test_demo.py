@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,3 +78,21 @@ def test_the_demo_waits_while_airflow_is_away_or_at_work_and_takes_a_mark_that_c
 
     assert demo._until(lambda: bool(marked), "collect", lambda: None, runs)
     assert list(answers) == []
+
+
+def test_a_run_is_asked_for_again_under_the_same_id_while_airflow_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Busy:
+        """Fails twice: the second time, it has started the run all the same."""
+
+        def trigger_dag(self, dag_id: str, conf: dict[str, object], run_id: str) -> str:
+            asked.append(run_id)
+            if len(asked) < 3:
+                raise AirflowUnreachable("Airflow answered 500 to /api/v2/dags/ingest/dagRuns")
+            return run_id
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    busy: Any = Busy()
+    assert demo._started(busy, "ingest", {}, lambda: None) == asked[0]
+    assert len(asked) == 3 and len(set(asked)) == 1
