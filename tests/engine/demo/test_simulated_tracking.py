@@ -68,6 +68,8 @@ class Tracker:
         yield
 
 
+pytestmark = pytest.mark.slow  # clicks and cleaned masks import torch
+
 TICKET: Any = SimpleNamespace(ticket_id="ticket", phase="3")
 
 
