@@ -106,7 +106,7 @@ def _section(
     parts_of = [f"<h3>{name} <small>{video.width}×{video.height}, {video.duration_s:.1f} s{held_out}</small></h3>"]
     for label, rows in (("Candidates", candidates), ("Accepted", accepted)):
         makers = ", ".join(sorted({row.checkpoint for row in rows}))
-        masks = f", masks {'' if makers == 'by hand' else 'by '}{html.escape(makers)}" if rows else ""
+        masks = f", masks: {html.escape(makers)}" if rows else ""
         mean = jf.mean(measured.values()) if label == "Accepted" else None
         note = f", J&amp;F {50 * (mean.j + mean.f):.1f} against the truth" if mean else ""
         parts_of.append(f"<p>{label}: {len(rows)}{masks}{note}</p>")
