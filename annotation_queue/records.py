@@ -357,8 +357,8 @@ class WorkFigures:
     seconds_per_frame: float | None  # of masklets that people made, an annotated frame (6 fps)
     clicks_per_clicked_frame: float | None
     edited_frames_share: float | None  # frames that they edited, of the annotated frames of their masklets
-    # Accepted, of the masklets that nobody had judged or sent back before: how often, not how carefully. A person who
-    # accepts everything has the highest share. `judging` has what tells of care.
+    # The share of first reviews that accepted the masklet. It says how often a person accepts, not how carefully:
+    # a person who accepts everything has the highest share. `judging` has the figures about care.
     first_pass: Proportion | None
     agreement: float | None  # on tickets with several answers: mean share of the others that gave the same answer
     masklet_iou: float | None  # mean IoU over time with the masklets that other people made of the same object

@@ -4,7 +4,7 @@
 
 Clips of a domain that `micro` never saw, with their true masks, at 6 frames a second. Each run changes one setting of
 the recipe. Held-out J&F (1 click, 3 clicks, and mask) is measured during the run. J&F on `micro`'s own clips shows what
-it forgets. Finished runs are kept in FOLDER and skipped. The defaults of a round were chosen from this table.
+it forgets. Finished runs are kept in FOLDER and skipped.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON line")
     parser.add_argument("--domain", choices=sorted(DOMAINS), default="cells")
-    parser.add_argument("--only", default="", help="runs whose names begin with this")
+    parser.add_argument("--only", default="", help="runs with this name, or whose names begin with it")
     parser.add_argument("--folder", type=Path, default=Path("little-data"))
     asked = parser.parse_args()
     devices.set_threads(1)
@@ -121,7 +121,8 @@ def main() -> None:
     before = folder / "before.json"
     if not before.exists():
         before.write_text(json.dumps(held_out(checkpoints.load("micro"), asked.domain)))
-    chosen = [run for run in RUNS if run.name.startswith(asked.only)]
+    named = [run for run in RUNS if run.name == asked.only]
+    chosen = named or [run for run in RUNS if run.name.startswith(asked.only)]
     results = [measure(run, asked.domain, folder / run.name.replace(" ", "-")) for run in chosen]
     table = {"domain": asked.domain, "before": json.loads(before.read_text()), "runs": results}
     print(json.dumps(table) if asked.json else json.dumps(table, indent=1))

@@ -7,6 +7,7 @@ Needs Debian's chromium and the project's development packages; takes about two 
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from engine.settings import AutoSettings, IngestSettings, ModelSettings, QueueSe
 from engine.stages import ingest, propose, review
 from engine.synthetic import scene, video_files
 
+CHROMIUM_NAMES = ("chromium", "chromium-headless-shell", "google-chrome")
 ARGS = ["--no-sandbox", "--disable-gpu"]
 PASSWORD = "for pictures only"
 PEOPLE = {"lea": [Role.LEAD, Role.VERIFIER], "ann": [Role.ANNOTATOR], "new": [Role.ANNOTATOR]}
@@ -228,6 +230,12 @@ def correcting(camera: Camera) -> None:
     page.context.close()
 
 
+def _chromium() -> str:
+    """The path of the first browser that is installed. Raises SystemExit without one."""
+    found = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+    return found or sys.exit(f"needs one of {', '.join(CHROMIUM_NAMES)}")
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -246,7 +254,7 @@ def main() -> None:
         with QueueProcess(settings, deliver=False), connect(settings) as s:
             for batch_id in review.to_open(s):
                 review.open_batch(s, batch_id, s.settings.review.phase)
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
+            browser = playwright.chromium.launch(executable_path=_chromium(), args=ARGS)
             camera = Camera(browser, settings.queue_url, out)
             verifying(camera)
             correcting(camera)
