@@ -18,7 +18,7 @@ from transformers import Sam2VideoModel
 
 from engine.experiments.few_clips import FewClips
 from engine.protocols import first_frame
-from engine.rounds.recipes import QUICK, fitted
+from engine.rounds.recipes import QUICK, fitted, steps_for
 from engine.synthetic import labelled_clips, micro_clips
 from engine.synthetic.domains.catalogue import DOMAINS
 from model import checkpoints, devices, run_state, trainer
@@ -37,20 +37,25 @@ class Run:
 
     name: str
     masklets: int
-    steps: int = 150
+    steps: int | None = None  # None: as a round has by default
     lr: float = 3e-4
     single_frames: float | None = None  # share of the steps; None: as in the recipe
     few_clicks: bool = False  # two or three corrective clicks, and more masks as prompts
     parts: TrainedParts = "all"
     turned: bool = False  # clips are turned, scaled and recoloured
 
+    @property
+    def all_steps(self) -> int:
+        """Training steps."""
+        return steps_for(self.masklets) if self.steps is None else self.steps
+
     def plan(self) -> Recipe:
         """The recipe of this run."""
-        recipe = fitted(QUICK, steps=self.steps, lr=self.lr, parts=self.parts)
+        recipe = fitted(QUICK, steps=self.all_steps, lr=self.lr, parts=self.parts)
         images, clips = recipe.stages
         if self.single_frames is not None:
-            count = round(self.single_frames * self.steps)
-            images, clips = replace(images, steps=count), replace(clips, steps=self.steps - count)
+            count = round(self.single_frames * self.all_steps)
+            images, clips = replace(images, steps=count), replace(clips, steps=self.all_steps - count)
         if self.few_clicks:
             few = Interaction(mask=0.0, click=0.875, correction_clicks=2)
             images, clips = (
@@ -70,6 +75,8 @@ RUNS = (
     Run("10", 10),
     Run("100", 100),
     Run("300", 300),
+    Run("300 in 150 steps", 300, steps=150),
+    Run("30 in 600 steps", 30, steps=600),
     Run("30 rate 1e-4", 30, lr=1e-4),
     Run("30 memory and decoder", 30, parts="memory"),
     Run("30 turned", 30, turned=True),
@@ -100,7 +107,7 @@ def measure(run: Run, domain: str, folder: Path) -> dict[str, object]:
         print(domain, run.name, step, curve[str(step)], flush=True)
 
     source = FewClips(domain, run.masklets)
-    options = RunOptions(workers=0, save_every=40, report_every=20, look_every=max(1, run.steps // 3))
+    options = RunOptions(workers=0, save_every=40, report_every=20, look_every=max(1, run.all_steps // 3))
     trainer.train(parent.model, lambda stage: source, run.plan(), folder, options, look=look)
     found = {"domain": domain, "run": run.name, "masklets": run.masklets, "clips": len(source.clips), "jf": curve}
     kept.write_text(json.dumps(found))

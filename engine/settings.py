@@ -149,7 +149,8 @@ class RoundSettings(_Section):
     """When a retraining round starts by itself, and its budget."""
 
     min_new_masklets: int = Field(200, ge=1)  # accepted since the last round
-    steps: int = Field(150, ge=1)  # training steps
+    # training steps; None: more for more masklets, as `steps_for` in engine/rounds/recipes.py says
+    steps: int | None = Field(None, ge=1)
     lr: float = Field(1e-4, gt=0)  # peak learning rate
     image_size: int | None = Field(None, ge=32, multiple_of=32)  # px; None: the checkpoint's
     threads: int | None = Field(None, ge=1)  # CPU threads of torch in a round; None: those of model.threads

@@ -61,8 +61,8 @@ def chain(experiment: Experiment, *, number: int) -> Result:
     with loops.opened("chain", experiment, how) as at:
         found = _batch(at, experiment, number, how, CHAIN_CLIPS)
         data, known = training.newest(at.s)
-    everything = [name for of in known for name in of.large]
-    return found | training.on_masklets(experiment, f"chain-{number}", data, known, everything)
+    everything, steps = [name for of in known for name in of.large], experiment.plan.chain_steps
+    return found | training.on_masklets(experiment, f"chain-{number}", data, known, everything, steps)
 
 
 def rounds(experiment: Experiment, *, number: int) -> Result:

@@ -21,12 +21,12 @@ def before(experiment: Experiment) -> Result:
     return measuring.held_out(training.begin(experiment), experiment)
 
 
-def labels(experiment: Experiment, *, masklets: int, steps: int) -> Result:
+def labels(experiment: Experiment, *, masklets: int) -> Result:
     """Trains on a number of true masklets."""
     from engine.experiments import training
     from engine.experiments.few_clips import FewClips
 
-    clips = FewClips(experiment.domain, masklets)
+    clips, steps = FewClips(experiment.domain, masklets), experiment.plan.steps_on(masklets)
     found = training.tuned(experiment, f"labels-{masklets}", lambda stage: clips, steps)
     return {"labels": masklets, "clips": len(clips.clips), "steps": steps} | found
 
@@ -45,10 +45,7 @@ def steps_of(plan: Plan) -> list[Step]:
         Step("labour-1", (), partial(labelling.labour, phase="1", after=None)),
         Step("labour-2", ("labour-1", "chain-1"), partial(labelling.labour, phase="2", after="chain-1")),
         Step("labour-3", ("labour-1", "chain-2"), partial(labelling.labour, phase="3", after="chain-2")),
-        *(
-            Step(f"labels-{masklets}", (), partial(labels, masklets=masklets, steps=steps))
-            for masklets, steps in plan.labels
-        ),
+        *(Step(f"labels-{masklets}", (), partial(labels, masklets=masklets)) for masklets in plan.labels),
         Step("filter-edited", (selecting.LAST,), partial(selecting.filtered, most_edited=True)),
         Step("filter-random", (selecting.LAST,), partial(selecting.filtered, most_edited=False)),
         Step("order-hard", (selecting.LAST,), partial(selecting.ordered, hard_first=True)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import model
+from engine.rounds import recipes
 from engine.synthetic.domains.drawing import Size
 
 MICRO_FOLDER = Path(model.__path__[0]) / "micro"
@@ -22,8 +23,9 @@ class Plan:
     gate_clips: int  # held-out clips with true masklets, on which the gate measures a round
     measured_clips: int  # other held-out clips, on which every result is measured; as many of micro's
     candidates: int  # most candidates of a clip
-    steps: int  # training steps of a round
-    labels: tuple[tuple[int, int], ...]  # masklets to train on, and training steps
+    steps: int | None  # training steps; None: as many as a round has by default for its masklets
+    chain_steps: int  # of each training of the chain: always the same, as in the paper's table 2
+    labels: tuple[int, ...]  # numbers of true masklets to train on
     checkpoint: str  # that every training begins with
     lr: float = 3e-4
     seed: int = 1
@@ -32,16 +34,21 @@ class Plan:
         """The seed of a clip for training. Its number says which batch shows it: see `loops`."""
         return self.seed * SPACING + number
 
+    def steps_on(self, masklets: int) -> int:
+        """Training steps on this many masklets."""
+        return recipes.steps_for(masklets) if self.steps is None else self.steps
+
 
 FULL = Plan(
     size=Size(height=240, width=320, frames=40),
     labour_clips=12,
     batch_clips=12,
     gate_clips=4,
-    measured_clips=6,
+    measured_clips=12,
     candidates=6,
-    steps=150,  # as a round has by default
-    labels=((10, 150), (30, 150), (100, 150), (300, 150)),
+    steps=None,
+    chain_steps=recipes.steps_for(150),  # the chain ends with about 150 masklets
+    labels=(10, 30, 100, 300),
     checkpoint="micro",
 )
 
@@ -55,6 +62,7 @@ QUICK = Plan(
     measured_clips=1,
     candidates=3,
     steps=2,
-    labels=((10, 2), (30, 2)),
+    chain_steps=2,
+    labels=(10, 30),
     checkpoint=str(MICRO_FOLDER),
 )

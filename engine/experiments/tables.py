@@ -144,7 +144,7 @@ def labels(steps: Steps) -> Table:
     zero = [("0", "0", _mean(start.get("domain")), "", _mean(start.get("general")))]
     return Table(
         "What a label buys",
-        "Training on a number of true masklets, with the recipe of a round.",
+        "Training on a number of true masklets with the recipe of a round, which has more steps for more masklets.",
         (head, *zero, *body) if body else (head,),
     )
 

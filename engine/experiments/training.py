@@ -37,18 +37,24 @@ def newest(s: Services) -> tuple[Dataset, list[Indexed]]:
 
 
 def on_masklets(
-    experiment: Experiment, name: str, data: Dataset, known: Sequence[Indexed], chosen: Collection[str]
+    experiment: Experiment,
+    name: str,
+    data: Dataset,
+    known: Sequence[Indexed],
+    chosen: Collection[str],
+    steps: int | None = None,
 ) -> Result:
     """`tuned` on the chosen masklets of a dataset; "left_out" says why, if they are too few.
 
-    known: `clip_sampler.index` of the dataset.
+    known: `clip_sampler.index` of the dataset.  steps: None: as many as the plan has for this many masklets.
     """
+    steps = experiment.plan.steps_on(len(chosen)) if steps is None else steps
 
     def draw(stage: TrainingStage) -> DrawClip:
         return sampler_of(data, known, chosen, stage.frames)
 
     try:
-        return {"trained_on": len(chosen)} | tuned(experiment, name, draw, experiment.plan.steps)
+        return {"trained_on": len(chosen), "steps": steps} | tuned(experiment, name, draw, steps)
     except NothingToTrainOn as error:
         return {"left_out": str(error)}
 

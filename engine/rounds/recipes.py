@@ -89,6 +89,9 @@ QUICK = Recipe(
 )
 
 
+# A round's steps with `quick`. benchmarks/results/little-data.json has the figures.
+LEAST_STEPS, STEPS_A_MASKLET, MOST_STEPS = 150, 2, 10_000
+
 #: `full`: the model of phase 3, as SAM 2.1 was trained on video: clips of 8 frames, then clips of 16 frames of the most
 #: edited half of the masklets with the encoder frozen. Steps and rates are for a batch of 256 clips over all processes.
 #: `mask-only`: the model of phase 2, which takes mask prompts and propagates.  `quick`: for rounds and small machines.
@@ -158,6 +161,11 @@ def fitted(
         return replace(recipe, stages=stages, seed=recipe.seed if seed is None else seed)
     except ValidationError as error:
         raise ValueError(first_problem(error)) from error
+
+
+def steps_for(masklets: int) -> int:
+    """Training steps of a round on this many masklets, unless the settings or its caller say another number."""
+    return min(max(LEAST_STEPS, STEPS_A_MASKLET * masklets), MOST_STEPS)
 
 
 def of_round(begun: Round, image_size: int) -> Recipe:

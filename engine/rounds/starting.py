@@ -102,6 +102,7 @@ def _check_release(release: Release) -> None:
 def _round(s: Services, release: Release, budget: Budget = Budget()) -> Round:  # noqa: B008  frozen
     """The round that would start now."""
     parent, chosen = s.checkpoint(), s.settings.rounds
+    masklets = _count(release, "train")
     pinned = Round(
         round_id="",
         number=parent.round + 1,
@@ -109,11 +110,11 @@ def _round(s: Services, release: Release, budget: Budget = Budget()) -> Round:  
         parent=parent.name,
         parent_key=parent.key,
         parent_round=parent.round,
-        steps=chosen.steps if budget.steps is None else budget.steps,
+        steps=next(n for n in (budget.steps, chosen.steps, recipes.steps_for(masklets)) if n is not None),
         lr=chosen.lr if budget.lr is None else float(budget.lr),
         seed=budget.seed,
         image_size=chosen.image_size,
-        masklets=_count(release, "train"),
+        masklets=masklets,
         min_gain=chosen.min_gain,
         min_masklets=chosen.min_masklets,
         min_videos=chosen.min_videos,

@@ -28,7 +28,8 @@ def experiment(tmp_path: Path, checkpoint: Path) -> Experiment:
         measured_clips=1,
         candidates=2,
         steps=1,
-        labels=((3, 1),),
+        chain_steps=1,
+        labels=(3,),
         checkpoint=str(checkpoint),
     )
     return Experiment(tmp_path / "cells", "cells", plan)

@@ -8,7 +8,7 @@ from benchmarks import scale
 from engine import loop
 from engine.datasets.clip_sampler import NothingToTrainOn
 from engine.protocols.truth import NothingHeldOut
-from engine.rounds import record, retraining, starting
+from engine.rounds import recipes, record, retraining, starting
 from engine.services import connect
 from engine.stages import ingest
 from storage import batch_manifests, parts, releases
@@ -45,6 +45,24 @@ def test_a_round_that_start_would_not_find_again_is_not_waited_for(s, settings, 
         assert new != old
         retraining.decide(other, measured(other, new, gain=-0.1))
         assert starting.due(other) is None
+
+
+def test_the_steps_of_a_round_are_the_callers_or_the_settings_or_follow_from_the_masklets(settings, true_release):
+    by_default = settings.model_copy(update={"rounds": settings.rounds.model_copy(update={"steps": None})})
+    with connect(by_default) as s:
+        begun = record.start_of(s, starting.start(s, true_release.name))
+        assert begun.steps == recipes.steps_for(begun.masklets) > 100
+        asked = starting.start(s, true_release.name, starting.Budget(steps=7))
+        assert record.start_of(s, asked).steps == 7
+    with connect(settings) as s:
+        assert record.start_of(s, starting.start(s, true_release.name)).steps == settings.rounds.steps == 2
+
+
+def test_more_masklets_get_more_steps_within_bounds():
+    wanted = {n: recipes.steps_for(n) for n in (1, 50, 200, 2_000, 643_000)}
+    assert list(wanted.values()) == sorted(wanted.values())
+    assert wanted[1] == wanted[50] == recipes.LEAST_STEPS < wanted[200] < wanted[2_000] < wanted[643_000]
+    assert wanted[643_000] == recipes.MOST_STEPS
 
 
 def test_a_round_that_serves_counts_though_its_decision_was_not_written(s, true_release):
