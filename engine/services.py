@@ -17,8 +17,9 @@ from weakref import WeakValueDictionary
 
 from engine.files import alone, private_file, private_folder, write_secret
 from engine.settings import Settings
+from storage import parts
 from storage.blobs import stores
-from storage.blobs.base import Blobs
+from storage.blobs.base import BlobMissing, Blobs
 from storage.records import Video
 from storage.tables import Tables
 from storage.video import FrameReader
@@ -130,9 +131,19 @@ class Services:
 
     def video(self, video_id: str) -> Video:
         """The row of an admitted video. Raises ValueError if there is none."""
+        if not video_id.isalnum():
+            raise ValueError(f"no admitted video {video_id!r}")
+        try:
+            batch_id = self.blobs.read(f"videos/{video_id}/committed").decode()
+            marker = parts.marker(self.blobs, "videos", batch_id, video_id)
+            rows: list[Video] = [] if marker is None else parts.read_part(self.blobs, marker)
+            if rows:  # otherwise it was erased
+                return rows[0]
+        except BlobMissing:  # an earlier version admitted it, or its batch was committed just now: the table knows it
+            pass
         with self._lock:
             tables = self.tables
-        found = tables.videos(where=f"video_id == '{video_id}'") if video_id.isalnum() else []
+        found = tables.videos(where=f"video_id == '{video_id}'")
         if not found:
             raise ValueError(f"no admitted video {video_id!r}")
         return found[0]

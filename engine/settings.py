@@ -34,6 +34,8 @@ class StorageSettings(_Section):
         100.0, gt=0
     )  # GiB of local copies of a bucket's files; used ones may exceed it for an hour
     catalog_uri: str | None = None  # SQLAlchemy URI of the Iceberg catalog; None: SQLite in `home`
+    # what `export` does with an earlier release that holds a withdrawn video: stop, or leave the video out
+    withdrawn: Literal["refuse", "skip"] = "refuse"
 
 
 class IngestSettings(_Section):
@@ -204,6 +206,7 @@ class AirflowSettings(_Section):
     gpu_slots: int = Field(1, ge=1)  # size of the pool `gpu`: tasks that use the model at the same time
     ingest_every_s: int = Field(60, ge=5)  # seconds between two looks at the source
     reconcile_every_s: int = Field(900, ge=5)  # seconds between two searches for work that was missed
+    upkeep_every_s: int = Field(86400, ge=60)  # seconds between two runs of the store's upkeep
 
 
 def settings_file() -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
 import pyarrow as pa
@@ -37,7 +38,7 @@ ROWS_A_GROUP = 128  # rows in a Parquet row group, the least that a reader decod
 
 def schema(record: type[Any]) -> pa.Schema:
     """The Arrow schema of a record's table."""
-    hints = get_type_hints(record)
+    hints = _hints(record)  # type: ignore[arg-type]  # a class is hashable
     return pa.schema([pa.field(f.name, _TYPES[hints[f.name]], nullable=_nullable(f, hints)) for f in _fields(record)])
 
 
@@ -78,18 +79,30 @@ def from_arrow(record: type[R], table: pa.Table) -> list[R]:
 def to_parquet(record: type[R], rows: Sequence[R]) -> bytes:
     """Records as a Parquet file. With one version of Arrow, the same rows give the same bytes."""
     table = to_arrow(record, rows)
-    binary = {f.name for f in table.schema if pa.types.is_list(f.type) and pa.types.is_binary(f.type.value_type)}
-    plain = [f.name for f in table.schema if f.name not in binary]
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=ROWS_A_GROUP,
-        compression="zstd",
-        use_dictionary=[_leaf(table.schema, name) for name in plain],
-        write_statistics=[_leaf(table.schema, name) for name in plain],
-    )
+    with writer(record, sink) as file:
+        file.write_table(table, row_group_size=ROWS_A_GROUP)
     return bytes(sink.getvalue())
+
+
+def writer(record: type[Any], sink: Any) -> pq.ParquetWriter:
+    """A writer of Parquet files of a record, as `to_parquet` makes them. sink: a path or a stream."""
+    its = schema(record)
+    binary = {f.name for f in its if pa.types.is_list(f.type) and pa.types.is_binary(f.type.value_type)}
+    plain = [_leaf(its, f.name) for f in its if f.name not in binary]
+    return pq.ParquetWriter(sink, its, compression="zstd", use_dictionary=plain, write_statistics=plain)
+
+
+def widened(record: type[Any], table: pa.Table) -> pa.Table:
+    """A table that an earlier version of the record made, with all columns of today: the new ones are null.
+
+    Raises ValueError for a column that the record does not have: a later version made it, and it would be lost.
+    """
+    its = schema(record)
+    if unknown := set(table.column_names) - set(its.names):
+        raise ValueError(f"columns of a later version: {', '.join(sorted(unknown))}")
+    columns = [table.column(f.name) if f.name in table.column_names else pa.nulls(len(table), f.type) for f in its]
+    return pa.table(columns, schema=its)
 
 
 def from_parquet(record: type[R], data: bytes) -> list[R]:
@@ -98,19 +111,37 @@ def from_parquet(record: type[R], data: bytes) -> list[R]:
 
 
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a Parquet file. The only reader of the project, and it uses no thread of Arrow's pool.
+    """The rows of a Parquet file. This and `read_group` are the only readers: they use no thread of Arrow's pool.
 
     columns: None for all.
 
     After a read with that pool, Arrow may abort the process at its exit (apache/arrow 33975, 34314, 39162):
     `benchmarks/exits.py` measures it.
     """
-    return pq.ParquetFile(pa.BufferReader(data)).read(None if columns is None else list(columns), use_threads=False)
+    return opened(pa.BufferReader(data)).read(None if columns is None else list(columns), use_threads=False)
+
+
+def opened(source: Any) -> Any:
+    """A Parquet file whose footer is read: `metadata`, and its rows by `read_group`. Close it.
+
+    source: a stream of Arrow, or a Python object that reads, seeks and tells.
+    """
+    return pq.ParquetFile(source)
+
+
+def read_group(file: Any, number: int) -> pa.Table:
+    """The rows of one row group of an opened file."""
+    return file.read_row_group(number, use_threads=False)
 
 
 def _leaf(schema: pa.Schema, name: str) -> str:
     """The Parquet path of a column's values."""
     return f"{name}.list.element" if pa.types.is_list(schema.field(name).type) else name
+
+
+@lru_cache(maxsize=16)
+def _hints(record: type[Any]) -> dict[str, Any]:
+    return get_type_hints(record)
 
 
 def _fields(record: type[Any]) -> tuple[dataclasses.Field[Any], ...]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from storage import arrow, parts
+from storage import arrow, parts, withdrawn
 from storage.blobs.base import BlobMissing, Blobs
 from storage.parts import video_of
 from storage.records import Video
@@ -71,6 +71,14 @@ class BatchRef:
     batch_id: str
     key: str
     sha256: str  # of the manifest's bytes
+    covers: tuple[str, ...] = ()  # the batches that were compacted into this one
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "covers", tuple(self.covers))  # JSON gives a list
+
+    def as_json(self) -> dict[str, Any]:
+        """For a release's manifest. A version that knows no compaction reads what a batch of one says."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value != ()}
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,15 @@ def forget() -> None:
 
 def read(blobs: Blobs, ref: BatchRef) -> Files:
     """`load` without the cache. Checks the hash first."""
+    manifest = read_json(blobs, ref)
+    try:
+        return files_of(manifest["files"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ReleaseError(f"{ref.key}: cannot be read ({error})") from error
+
+
+def read_json(blobs: Blobs, ref: BatchRef) -> dict[str, Any]:
+    """The JSON of a manifest. Raises ReleaseError, BlobError."""
     try:
         data = blobs.read(ref.key)
     except (BlobMissing, ValueError) as error:  # ValueError: the key is a path
@@ -110,7 +127,7 @@ def read(blobs: Blobs, ref: BatchRef) -> Files:
         manifest = json.loads(gzip.decompress(data))
         if manifest["format"] != FORMAT:
             raise ReleaseError(f"{ref.key}: format {manifest['format']}, this version reads {FORMAT}")
-        return files_of(manifest["files"])
+        return dict(manifest)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReleaseError(f"{ref.key}: cannot be read ({error})") from error
 
@@ -134,6 +151,8 @@ def write(
     batch_id = snapshot.batch_id or f"snapshot-{snapshot.snapshot_id}"
     try:
         masklets = _masklet_files(blobs, tables, snapshot)
+        gone = withdrawn.among(blobs, {file.video_id for file in masklets if file.video_id is not None})
+        masklets = [file for file in masklets if file.video_id not in gone]
         rows = _counted(blobs, masklets)
         needed = sorted({row.video_id for row in rows})
         videos = _videos(blobs, tables, snapshot.batch_id, needed, is_known)
@@ -144,22 +163,26 @@ def write(
         }
     except BlobMissing as error:
         raise ReleaseError(f"batch {batch_id}: {error}") from error
-    manifest = {
-        "format": FORMAT,
-        "batch_id": batch_id,
-        "files": {kind: [_plain(file) for file in of] for kind, of in listed.items()},
-    }
+    ref = store(blobs, batch_id, listed)
+    for video_id in needed:  # a batch that an earlier version committed has no such marks yet
+        if batch_id not in parts.published_in(blobs, video_id):
+            parts.mark_published(blobs, video_id, batch_id)
+    return ref, rows
+
+
+def store(blobs: Blobs, batch_id: str, files: Mapping[str, Iterable[ReleaseFile]], **more: Any) -> BatchRef:
+    """Writes a manifest: the same files give the same bytes and the same key. more: further keys of its JSON."""
+    listed = {kind: [plain(file) for file in files.get(kind, ())] for kind in KINDS}
+    manifest = {"format": FORMAT, "batch_id": batch_id, "files": listed, **more}
     data = gzip.compress(json.dumps(manifest, separators=(",", ":")).encode(), mtime=0)
     digest = hashlib.sha256(data).hexdigest()
     key = f"manifests/{batch_id}-{digest[:16]}.json.gz"
     blobs.create(key, data)
-    for video_id in needed:  # a batch that an earlier version committed has no such marks yet
-        if batch_id not in parts.published_in(blobs, video_id):
-            parts.mark_published(blobs, video_id, batch_id)
-    return BatchRef(batch_id=batch_id, key=key, sha256=digest), rows
+    return BatchRef(batch_id=batch_id, key=key, sha256=digest)
 
 
-def _plain(file: ReleaseFile) -> dict[str, Any]:
+def plain(file: ReleaseFile) -> dict[str, Any]:
+    """A file as JSON."""
     return {name: value for name, value in dataclasses.asdict(file).items() if value is not None}
 
 

@@ -42,7 +42,7 @@ KINDS: dict[str, type[arrow.Record]] = {
 COMMITTED = frozenset(KINDS) - {"candidates"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}")
-_PART = re.compile(r"parts/[a-z]+/batch=[^/]+/(?P<video_id>[^/]+)-[0-9a-f]{16}\.parquet")
+_PART = re.compile(r"parts/(?P<kind>[a-z]+)/batch=(?P<batch_id>[^/]+)/(?P<video_id>[^/]+)-[0-9a-f]{16}\.parquet")
 _READERS = 8  # parts that a commit reads at once: most of the time is waiting for the store
 
 
@@ -105,12 +105,14 @@ def write_part(blobs: Blobs, *, kind: str, batch_id: str, video_id: str, rows: S
         schema=content_id(str(arrow.schema(record))),
         size=len(data),
     )
-    blobs.create(ours.key, data)
+    made = blobs.create(ours.key, data)
     text = json.dumps(dataclasses.asdict(ours), indent=1, sort_keys=True)
     if blobs.create(_marker_key(kind, batch_id, video_id), text.encode()):
+        if not made:  # a killed writer left it long ago, and a sweep may have removed it meanwhile
+            blobs.create(ours.key, data)
         return ours
     winner = marker(blobs, kind, batch_id, video_id)
-    assert winner is not None  # markers are never deleted
+    assert winner is not None  # a withdrawal replaces a marker, and nothing deletes one
     return winner
 
 
@@ -129,6 +131,12 @@ def video_of(key: str) -> str | None:
     return found["video_id"] if found else None
 
 
+def place_of(key: str) -> tuple[str, str, str] | None:
+    """The kind, batch and video of a part, from its key; None for a file that is not a part."""
+    found = _PART.fullmatch(key)
+    return (found["kind"], found["batch_id"], found["video_id"]) if found and found["kind"] in KINDS else None
+
+
 def has_marker(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> bool:
     """Whether a video is done in a batch. A worker that resumes asks this first."""
     return blobs.exists(_marker_key(kind, batch_id, video_id))
@@ -140,6 +148,27 @@ def markers(blobs: Blobs, kind: str, batch_id: str) -> list[Marker]:
     keys = list(blobs.keys(f"commits/{kind}/{_name('batch_id', batch_id)}/"))
     with ThreadPoolExecutor(_READERS) as pool:
         return [_parsed(key, data) for key, data in zip(keys, pool.map(blobs.read, keys), strict=True)]
+
+
+def empty(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> None:
+    """Replace a marker by one of no rows: its part was erased with a withdrawn video. Does nothing without a marker."""
+    if marker(blobs, kind, batch_id, video_id) is None:
+        return
+    record = _record(kind)
+    data = arrow.to_parquet(record, [])
+    key = _part_key(kind, batch_id, video_id, data)
+    blobs.create(key, data)
+    found = Marker(
+        kind=kind,
+        batch_id=batch_id,
+        video_id=video_id,
+        key=key,
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=0,
+        schema=content_id(str(arrow.schema(record))),
+        size=len(data),
+    )
+    blobs.write(_marker_key(kind, batch_id, video_id), json.dumps(dataclasses.asdict(found), indent=1).encode())
 
 
 def mark_published(blobs: Blobs, video_id: str, batch_id: str) -> None:
@@ -201,7 +230,8 @@ def commit_batch(
             return blobs.uri_of(found.key)
         data = arrow.to_parquet(record, kept)
         key = _part_key(kind, batch_id, found.video_id, data)
-        blobs.create(key, data)
+        if not blobs.create(key, data):
+            blobs.write(key, data)  # of a killed run, perhaps so old that a sweep would remove it: now it is new
         return blobs.uri_of(key)
 
     with ThreadPoolExecutor(_READERS) as pool:

@@ -1,4 +1,4 @@
-"""Releases: a published dataset pinned by a tag and a manifest, readable with pyarrow alone.
+"""Releases: a published dataset pinned by a manifest, readable with pyarrow alone.
 
     releases/<name>/manifest.json    written once, never changed
     manifests/                       one file a batch: see `storage/batch_manifests.py`
@@ -9,6 +9,9 @@ costs, and the hash of one manifest pins every byte of the release. After `OWN` 
 again, so reading a release takes at most three manifests. No path is absolute, so a release can be moved with its
 folder, and read years later without a catalog. Releases of format 1, whose manifest lists every file, stay readable,
 and may be the base of later ones.
+
+The manifest pins the release, not an Iceberg tag: tagged snapshots stay in the metadata, which every commit writes
+again. Only a name that a person gives is a tag too (`storage/release_names.py`).
 
 Errors:
     ReleaseError            in `storage/batch_manifests.py`
@@ -24,19 +27,19 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from storage import arrow, batch_manifests, parts
+from storage import arrow, batch_manifests, compacted, parts, withdrawn
 from storage.arrow import R
 from storage.batch_manifests import (
     KINDS,
     READERS,
     BatchRef,
-    CountedRow,
     Files,
     ReleaseError,
     ReleaseFile,
@@ -46,11 +49,13 @@ from storage.blobs.base import BlobError, BlobMissing, Blobs
 from storage.errors import first_line
 from storage.masklet_rules import list_problem
 from storage.records import Masklet, Video, in_order
+from storage.release_counts import counts_with
 from storage.wording import counted
 
 if TYPE_CHECKING:
     from storage.tables import Tables, TableSnapshot
 
+OfVideo = TypeVar("OfVideo", bound=Masklet | Video)
 FORMAT = 2
 OWN = 16  # batches that a manifest lists before it lists all of them again
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -89,6 +94,7 @@ class Release:
     own: tuple[BatchRef, ...] = field(default=(), compare=False)  # those that its manifest lists itself
     first: Base | None = field(default=None, compare=False)  # the release of format 1 under this one, or this one
     first_files: Files = field(default_factory=lambda: _NO_FILES, repr=False, compare=False)  # of that release
+    hidden: frozenset[str] = frozenset()  # videos that a reader does not get: see `storage/withdrawal.py`
 
     def masklets(self, video_ids: Collection[str] | None = None) -> list[Masklet]:
         """The masklets, `in_order`; None: of all videos. See `iter_masklets` for large releases.
@@ -104,9 +110,8 @@ class Release:
     def iter_masklets(self, video_ids: Collection[str] | None = None) -> Iterator[Masklet]:
         """The masklets, one file at a time. Of a few videos, only the files of these are opened."""
         for file in self._masklet_files(video_ids):
-            for masklet in self.rows(Masklet, file):
-                if video_ids is None or masklet.video_id in video_ids:
-                    yield masklet
+            rows = self._iterate(Masklet, file) if video_ids is None else self.rows_of(Masklet, file, video_ids)
+            yield from (row for row in rows if row.video_id not in self.hidden)
 
     def files(self, kind: str, *, skip_damaged: bool = False) -> Iterator[ReleaseFile]:
         """The files of a kind (see `KINDS`), one batch manifest at a time.
@@ -114,7 +119,7 @@ class Release:
         skip_damaged: skip a batch whose manifest cannot be read; otherwise, it raises ReleaseError or BlobError.
         """
         for files in self._by_batch(skip_damaged):
-            yield from files[kind]
+            yield from (file for file in files[kind] if file.video_id not in self.hidden)
 
     def _by_batch(self, skip_damaged: bool = False) -> Iterator[Files]:
         yield self.first_files
@@ -150,9 +155,25 @@ class Release:
             return []
         found = [*self._first_by_video.get(video_id, ()), *self._first_by_video.get(None, ())]
         for ref in self.batches if marked else ():
-            if ref.batch_id in marked:
+            if ref.batch_id in marked or marked.intersection(ref.covers):
                 found += _of_video(batch_manifests.load(self.blobs, ref), video_id)
         return found
+
+    def refs_of(self, video_id: str) -> list[BatchRef]:
+        """The manifests that may list files of a video: by the marks of its publishing; all, if it has none."""
+        marked = parts.published_in(self.blobs, video_id)
+        owners = {ref.batch_id for ref in self.batches if ref.batch_id in marked or marked.intersection(ref.covers)}
+        found = [ref for ref in self.batches if ref.batch_id.removesuffix("-rest") in owners]
+        return found or list(self.batches)
+
+    def holds(self, video_id: str) -> bool:
+        """Whether the release lists a video, also if its files were erased."""
+        listed = (batch_manifests.load(self.blobs, ref)["media"] for ref in self.refs_of(video_id))
+        return any(file.video_id == video_id for files in (self.first_files["media"], *listed) for file in files)
+
+    def without(self, video_ids: Iterable[str]) -> Release:
+        """The same release for a reader who does not get these videos."""
+        return replace(self, hidden=self.hidden.union(video_ids))
 
     def is_in_first(self, video_id: str) -> bool:
         """Whether the release of format 1 under this one may have masklets of a video: they may have no marks."""
@@ -181,10 +202,29 @@ class Release:
 
     def rows(self, record: type[R], file: ReleaseFile) -> list[R]:
         """The rows of one Parquet file of the release. Raises BlobError, and ReleaseError if it holds no such rows."""
-        try:
-            return arrow.from_parquet(record, self.blobs.read(file.key))
-        except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
-            raise ReleaseError(f"{file.key}: cannot be read ({first_line(error)})") from error
+        return list(self._iterate(record, file))
+
+    def _iterate(self, record: type[R], file: ReleaseFile) -> Iterator[R]:
+        with _readable(file):
+            try:
+                data = self.blobs.read(file.key)
+            except BlobMissing:
+                if (key := withdrawn.instead_of(self.blobs, file.key)) is None:
+                    return
+                data = self.blobs.read(key)
+            yield from compacted.iterate(data, record)
+
+    def rows_of(self, record: type[OfVideo], file: ReleaseFile, video_ids: Collection[str]) -> list[OfVideo]:
+        """The rows of these videos in one file. Of a file with many videos, only the pieces that hold them are read."""
+        with _readable(file):
+            if file.video_id is None:
+                try:
+                    return compacted.read(self.blobs, file.key, file.size, record, video_ids)
+                except BlobMissing:
+                    if (key := withdrawn.instead_of(self.blobs, file.key)) is None:
+                        return []
+                    return compacted.read(self.blobs, key, self.blobs.size(key), record, video_ids)
+            return [row for row in self._iterate(record, file) if row.video_id in video_ids]
 
     def masklet_counts(self) -> dict[str, int]:
         """The number of masklets of each video."""
@@ -193,8 +233,8 @@ class Release:
             if file.video_id is not None and file.rows is not None:
                 counts[file.video_id] += file.rows
             else:
-                counts.update(m.video_id for m in self.rows(Masklet, file))
-        return dict(counts)
+                counts.update(row.video_id for row in self._iterate(Masklet, file))
+        return {video_id: number for video_id, number in counts.items() if video_id not in self.hidden}
 
     def videos(self) -> list[Video]:
         """The videos of the masklets, sorted by id. Raises ReleaseError for an id that could be a path."""
@@ -212,7 +252,7 @@ class Release:
         with ThreadPoolExecutor(READERS) as pool:
             for files in self._by_batch():
                 for rows in pool.map(partial(self.rows, Video), files["videos"]):
-                    yield from rows
+                    yield from (row for row in rows if row.video_id not in self.hidden)
 
     def verify(self) -> list[str]:
         """One line for every file that is missing or differs from its manifest. Reads all bytes of the release."""
@@ -232,7 +272,7 @@ class Release:
         try:
             size, digest = batch_manifests.measure(self.blobs, file.key)
         except BlobMissing:
-            return f"{file.key}: missing"
+            return None if withdrawn.is_erased(self.blobs, file.key) else f"{file.key}: missing"
         except (BlobError, ValueError) as error:  # ValueError: the key is a path
             return f"{file.key}: {error}"
         if size != file.size:
@@ -242,35 +282,69 @@ class Release:
         return None
 
 
-def make(blobs: Blobs, tables: Tables, name: str, *, extra: Mapping[str, str] | None = None) -> Release:
-    """Pin the current snapshot of masklets under a name. An existing name returns its release.
+@contextmanager
+def _readable(file: ReleaseFile) -> Iterator[None]:
+    """What Arrow raises for a damaged file, as ReleaseError."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+        raise ReleaseError(f"{file.key}: cannot be read ({first_line(error)})") from error
 
-    Its cost follows what was committed since the last release. After an interruption, a second run continues with the
-    snapshot that the first one tagged.
+
+def make(
+    blobs: Blobs,
+    tables: Tables,
+    name: str,
+    *,
+    extra: Mapping[str, str] | None = None,
+    known: Sequence[str] | None = None,
+) -> Release:
+    """Pin what is published now under a name. An existing name returns its release.
+
+    Its cost follows what was committed since the last release. known: the names of all releases, if the caller has
+    listed them. A snapshot that is tagged with the name is taken instead of the current one.
     Raises ValueError for a malformed name, NothingPublished, and ReleaseError if a file is missing.
     """
-    if blobs.exists(_key(_checked(name))):
+    if blobs.exists(key_of(checked(name))):
         return load(blobs, name)
     if tables.snapshot_id("masklets") is None or tables.snapshot_id("videos") is None:
         raise NothingPublished(f"release {name}: the tables of masklets and videos are not both filled")
-    snapshot_id = tables.tag("masklets", name)
-    parent, snapshots = _since(blobs, tables, name, snapshot_id)
-    new, counts = _batches(blobs, tables, parent, snapshots)
+    snapshot_id = tables.tagged("masklets", name) or tables.snapshot_id("masklets")
+    assert snapshot_id is not None  # a table never becomes empty again
+    parent = _before(blobs, name, names(blobs) if known is None else known)
+    new, counts = _batches(blobs, tables, parent, _since(tables, parent, snapshot_id))
     base, own = _chained(parent, new)
+    return write(blobs, name, base, own, counts=counts, extra=extra or {}, snapshots={"masklets": snapshot_id})
+
+
+def write(
+    blobs: Blobs,
+    name: str,
+    base: Base | None,
+    own: Sequence[BatchRef],
+    *,
+    counts: Mapping[str, Any],
+    extra: Mapping[str, str],
+    snapshots: Mapping[str, int],
+) -> Release:
+    """Writes the manifest of a release, and loads it. An existing name returns its release.
+
+    base: the release whose batches it has too. own: its other batches.
+    """
     manifest = {
         "format": FORMAT,
         "name": name,
         "counts": counts,
-        "extra": dict(extra or {}),
-        "snapshots": {"masklets": snapshot_id},
+        "extra": dict(extra),
+        "snapshots": dict(snapshots),
         "schemas": {
             "masklets": [[f.name, str(f.type)] for f in arrow.schema(Masklet)],
             "videos": [[f.name, str(f.type)] for f in arrow.schema(Video)],
         },
         "base": None if base is None else asdict(base),
-        "batches": [asdict(ref) for ref in own],
+        "batches": [ref.as_json() for ref in own],
     }
-    blobs.create(_key(name), json.dumps(manifest, separators=(",", ":")).encode())
+    blobs.create(key_of(name), json.dumps(manifest, separators=(",", ":")).encode())
     return load(blobs, name)  # ours, or the one of a faster process
 
 
@@ -280,7 +354,7 @@ def load(blobs: Blobs, name: str) -> Release:
     Raises NoSuchRelease, and ReleaseError for a manifest of another format or with an id that could be a path.
     """
     try:
-        data = blobs.read(_key(_checked(name)))
+        data = blobs.read(key_of(checked(name)))
     except BlobMissing as error:
         known = ", ".join(names(blobs)) or "none"
         raise NoSuchRelease(f"there is no release {name!r}; there are: {known}") from error
@@ -326,7 +400,7 @@ def _parsed(blobs: Blobs, name: str, data: bytes) -> Release:
 
 def _base(blobs: Blobs, name: str, base: Base) -> Release:
     try:
-        data = blobs.read(_key(_checked(base.name)))
+        data = blobs.read(key_of(checked(base.name)))
     except (BlobMissing, ValueError) as error:
         raise ReleaseError(f"release {name}: it adds to the release {base.name!r:.120}, which is missing") from error
     if (found := hashlib.sha256(data).hexdigest()) != base.sha256:
@@ -350,18 +424,24 @@ def place(name: str) -> tuple[int, str]:
     return (int(number[0]) if number and number[0].isdecimal() else 0, name)
 
 
-def _since(blobs: Blobs, tables: Tables, name: str, snapshot_id: int) -> tuple[Release | None, list[TableSnapshot]]:
-    """The last release before this one, and the snapshots since then, the oldest first.
+def _before(blobs: Blobs, name: str, known: Sequence[str]) -> Release | None:
+    """The last release before one of this name."""
+    earlier = [other for other in known if place(other) < place(name)]
+    return load(blobs, max(earlier, key=place)) if earlier else None
 
-    The tags say which release has which snapshot. A tag whose release was never finished is skipped.
+
+def _since(tables: Tables, parent: Release | None, snapshot_id: int) -> list[TableSnapshot]:
+    """The snapshots of the batches that a release does not have, the oldest first. None: there is no release yet.
+
+    A catalog that was made anew for an old store does not know the release's snapshot. Then all its batches are new.
     """
     new: list[TableSnapshot] = []
     for snapshot in tables.history("masklets", snapshot_id):
-        for tag in sorted(snapshot.tags, key=place, reverse=True):
-            if place(tag) < place(name) and blobs.exists(_key(tag)):
-                return load(blobs, tag), new[::-1]
-        new.append(snapshot)
-    return None, new[::-1]
+        if parent is not None and snapshot.snapshot_id == parent.snapshots.get("masklets"):
+            break
+        if not snapshot.rewrites:
+            new.append(snapshot)
+    return new[::-1]
 
 
 def _batches(
@@ -374,14 +454,14 @@ def _batches(
     def is_known(video_id: str) -> bool:
         if video_id not in groups:
             files = [] if parent is None else parent.published_files(video_id)
-            rows = [row for file in files for row in parent.rows(Masklet, file)] if parent else []
-            groups[video_id] = {(row.split, row.kind) for row in rows if row.video_id == video_id}
+            rows = [row for file in files for row in parent.rows_of(Masklet, file, {video_id})] if parent else []
+            groups[video_id] = {(row.split, row.kind) for row in rows}
         return bool(groups[video_id])
 
     refs = []
     for snapshot in snapshots:
         ref, rows = batch_manifests.write(blobs, tables, snapshot, is_known)
-        counts = _counts(counts, rows, {v: groups[v] for v in {row.video_id for row in rows} if is_known(v)})
+        counts = counts_with(counts, rows, {v: groups[v] for v in {row.video_id for row in rows} if is_known(v)})
         for row in rows:
             groups.setdefault(row.video_id, set()).add((row.split, row.kind))
         refs.append(ref)
@@ -406,42 +486,12 @@ def _of_video(files: Files, video_id: str) -> list[ReleaseFile]:
     return [file for file in files["masklets"] if file.video_id in (None, video_id)]
 
 
-def _counts(
-    earlier: Mapping[str, Any], rows: Sequence[CountedRow], counted_videos: Mapping[str, set[tuple[str, str]]]
-) -> dict[str, Any]:
-    """The size of a release: videos, masklets and non-empty masks; the same by split and by kind.
-
-    earlier: of the release before, {} for none. counted_videos: (split, kind) of the masklets that these videos had.
-    """
-
-    def of(before: Mapping[str, int], chosen: Sequence[CountedRow], known: set[str]) -> dict[str, int]:
-        new = {
-            "videos": len({row.video_id for row in chosen} - known),
-            "masklets": len(chosen),
-            "masks": sum(row.masks for row in chosen),
-        }
-        return {name: before.get(name, 0) + number for name, number in new.items()}
-
-    def by(before: Mapping[str, Mapping[str, int]], at: int, values: Sequence[str]) -> dict[str, dict[str, int]]:
-        found = dict[str, dict[str, int]]()
-        for value in sorted({*before, *values}):
-            known = {video for video, groups in counted_videos.items() if any(group[at] == value for group in groups)}
-            chosen = [row for row, its in zip(rows, values, strict=True) if its == value]
-            found[value] = of(before.get(value, {}), chosen, known)
-        return found
-
-    return {
-        **of(earlier, rows, set(counted_videos)),
-        "by_split": by(earlier.get("by_split", {}), 0, [row.split for row in rows]),
-        "by_kind": by(earlier.get("by_kind", {}), 1, [row.kind for row in rows]),
-    }
-
-
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
     if not _NAME.fullmatch(name) or name == "main":
         raise ValueError(f"a release's name is up to 100 of A-Z a-z 0-9 . _ - and not 'main', not {name!r}")
     return name
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Where the manifest of a release is."""
     return f"releases/{name}/manifest.json"

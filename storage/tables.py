@@ -4,23 +4,15 @@ Knows catalogs, snapshots and tags. Does not know markers, or which process comm
 Parquet parts, added by address. A commit stores its batch id in the snapshot, so a second run finds it done. Two
 committers of one batch cannot both succeed: each commits only onto the snapshot that it searched for the batch.
 
-Errors:
-    TablesError          also for damaged Iceberg metadata
-    ├── WarehouseUnreachable    the store of the tables' files does not answer: retry
-    ├── CommitFailed     nothing was committed
-    └── CommitUnknown    the catalog became unreachable during the commit: run it again, it looks first
+Errors: `storage/table_errors.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import random
-import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from gzip import BadGzipFile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -30,12 +22,22 @@ import pyarrow as pa
 from storage import arrow
 from storage.errors import first_line
 from storage.records import Masklet, Operation, Quarantined, Video, in_order, unique_videos
+from storage.table_errors import (
+    ATTEMPTS,
+    CommitFailed,
+    CommitUnknown,
+    TablesError,
+    WarehouseUnreachable,
+    damage,
+    is_locked,
+    pause,
+)
 
 if TYPE_CHECKING:
     from pyiceberg.expressions import BooleanExpression
     from pyiceberg.manifest import ManifestEntry
     from pyiceberg.table import Table
-    from pyiceberg.table.snapshots import Summary
+    from pyiceberg.table.snapshots import Snapshot, Summary
 
     from storage.catalog import CompressingCatalog
 
@@ -46,36 +48,24 @@ RECORDS: dict[str, type[arrow.Record]] = {
     "quarantine": Quarantined,
 }
 BATCH_ID = "engine.batch_id"  # the snapshot property that makes a commit idempotent
+REWRITE = "engine.rewrite"  # the snapshot property of a commit that wrote rows again in other files, or took rows away
 
 _CATALOG = "masklets"
 _NAMESPACE = "engine"
 _OPENINGS = 6
 _IN = 200  # ids of one filter: with more, pyiceberg compares no bounds and opens every file
-_ATTEMPTS = 30
 _PROPERTIES = {
     "commit.retry.num-retries": "0",  # a blind retry could add a batch twice: `commit` retries itself
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "10",  # each commit lists them again
+    # Every commit lists the manifests: many small ones become one of 1 MB, which stays as it is.
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "50",
+    "commit.manifest.target-size-bytes": str(2**20),
     # Bounds cost bytes in every commit: only of the columns by which files are skipped.
     "write.metadata.metrics.default": "none",
     **{f"write.metadata.metrics.column.{name}": "full" for name in ("video_id", "batch_id", "source_uri", "stage")},
 }
-
-
-class TablesError(Exception):
-    """The tables failed."""
-
-
-class WarehouseUnreachable(TablesError):
-    """The store of the tables' files does not answer: retry."""
-
-
-class CommitFailed(TablesError):
-    """Nothing was committed."""
-
-
-class CommitUnknown(TablesError):
-    """The catalog became unreachable during the commit, which may have succeeded. Run it again: it looks first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,18 +89,18 @@ class DataFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TableSnapshot:
-    """A snapshot that added the files of one batch."""
+    """A snapshot that added the files of one batch, or wrote rows again in other files."""
 
     snapshot_id: int
     batch_id: str | None  # None: another tool added them
-    tags: tuple[str, ...]
+    rewrites: bool  # by `storage/table_upkeep.py`: it added no batch
 
 
 class Tables:
     """The four tables of one warehouse. Safe to open in many processes at once."""
 
     def __init__(self, catalog: CompressingCatalog, warehouse_uri: str) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self.warehouse_uri = warehouse_uri
 
     @classmethod
@@ -144,7 +134,7 @@ class Tables:
             except SQLAlchemyError as error:  # another process may be making the catalog's tables at this moment
                 if attempt == _OPENINGS - 1:
                     raise TablesError(f"catalog {url.render_as_string()}: {first_line(error)}") from error
-                _pause(attempt)
+                pause(attempt)
             except OSError as error:
                 detail = f"its tables cannot be made ({first_line(error)})"
                 raise WarehouseUnreachable(f"{warehouse_uri}: {detail}") from error
@@ -152,11 +142,11 @@ class Tables:
 
     def close(self) -> None:
         """Close the connections to the catalog."""
-        self._catalog.close()
+        self.catalog.close()
 
     def forget(self) -> None:
         """Empty the cache of metadata, as in a new process."""
-        self._catalog.forget()
+        self.catalog.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +173,7 @@ class Tables:
         """
         from pyiceberg.expressions.visitors import bind
 
-        table = self._load(table_name)
+        table = self.load(table_name)
         if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
             raise ValueError(f"{table_name} has no snapshot {snapshot_id}")
         selected = tuple(columns) if columns is not None else ("*",)
@@ -191,7 +181,7 @@ class Tables:
         scan = scan if where is None else scan.filter(where)
         scan.projection()  # raises ValueError for an unknown column, as `bind` does: later, it means damage
         bind(table.schema(), scan.row_filter, case_sensitive=True)
-        with _damage(table_name):
+        with damage(table_name):
             return scan.to_arrow()
 
     def videos(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Video]:
@@ -200,7 +190,11 @@ class Tables:
         return unique_videos(rows)
 
     def addresses(self, prefix: str) -> dict[str, list[str]]:
-        """The source addresses that begin with `prefix`, by batch. Files with other sources are not read."""
+        """The source addresses that begin with `prefix`, by batch. Files with other sources are not read.
+
+        Grows slowly with the table: it opens a manifest for each 1 MB of their entries, and compares the bounds of each
+        data file. An import asks this once, and compaction makes the files few.
+        """
         from pyiceberg.expressions import StartsWith
 
         rows = self.scan(
@@ -250,61 +244,76 @@ class Tables:
 
     def snapshot_id(self, table_name: str) -> int | None:
         """The current snapshot; None before the first commit."""
-        snapshot = self._load(table_name).current_snapshot()
+        snapshot = self.load(table_name).current_snapshot()
         return snapshot.snapshot_id if snapshot else None
+
+    def tagged(self, table_name: str, name: str) -> int | None:
+        """The snapshot with this tag; None if there is no such tag."""
+        snapshot = self.load(table_name).snapshot_by_name(name)
+        return snapshot.snapshot_id if snapshot else None
+
+    def has_snapshot(self, table_name: str, snapshot_id: int) -> bool:
+        """Whether the snapshot exists, and is not expired."""
+        return self.load(table_name).snapshot_by_id(snapshot_id) is not None
 
     def row_count(self, table_name: str) -> int:
         """Rows of the current snapshot, as its summary says: reads no manifest and no data file."""
-        snapshot = self._load(table_name).current_snapshot()
+        snapshot = self.load(table_name).current_snapshot()
         summary = snapshot.summary if snapshot else None
         return int(summary.get("total-records") or 0) if summary else 0
 
     def added_files(self, table_name: str, snapshot_id: int) -> list[DataFile]:
         """The Parquet files that one snapshot added, sorted by address. Opens the manifests of this snapshot alone."""
-        table = self._load(table_name)
+        table = self.load(table_name)
         snapshot = table.snapshot_by_id(snapshot_id)
         if snapshot is None:
             raise ValueError(f"{table_name} has no snapshot {snapshot_id}")
-        with _damage(table_name):
+        with damage(table_name):
             own = [m for m in snapshot.manifests(table.io) if m.added_snapshot_id == snapshot_id]
             entries = [e for manifest in own for e in manifest.fetch_manifest_entry(table.io) if _was_added(e)]
         files = [e.data_file for e in entries if e.snapshot_id == snapshot_id]
         found = [DataFile(uri=f.file_path, rows=f.record_count, size=f.file_size_in_bytes) for f in files]
         return sorted(found, key=lambda file: file.uri)
 
+    def files_of(self, table_name: str, video_id: str) -> list[str]:
+        """The addresses of the data files that may hold rows of a video, by their bounds."""
+        from pyiceberg.expressions import EqualTo
+
+        with damage(table_name):
+            tasks = self.load(table_name).scan(row_filter=EqualTo(term="video_id", value=video_id)).plan_files()
+            return sorted(task.file.file_path for task in tasks)
+
     def history(self, table_name: str, snapshot_id: int) -> Iterator[TableSnapshot]:
         """A snapshot and those before it, the newest first.
 
         Raises TablesError where one was expired, or where another tool changed rows.
         """
-        from pyiceberg.table.refs import SnapshotRefType
         from pyiceberg.table.snapshots import Operation as Kind
 
-        metadata = self._load(table_name).metadata
+        metadata = self.load(table_name).metadata
         by_id = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
-        tags: dict[int, list[str]] = {}
-        for name, ref in metadata.refs.items():
-            if ref.snapshot_ref_type == SnapshotRefType.TAG:
-                tags.setdefault(ref.snapshot_id, []).append(name)
         at: int | None = snapshot_id
         while at is not None:
             snapshot = by_id.get(at)
-            summary = snapshot.summary if snapshot is not None else None
-            if snapshot is None or (snapshot.parent_snapshot_id is None and _has_earlier_files(summary)):
-                raise TablesError(f"table {table_name}: a snapshot before {at} was expired: what it added is unknown")
-            if summary is not None and summary.operation != Kind.APPEND:
+            if snapshot is None:
+                raise TablesError(f"table {table_name}: snapshot {at} was expired: what it added is unknown")
+            summary = snapshot.summary
+            rewrites = summary is not None and summary.get(REWRITE) is not None
+            if summary is not None and summary.operation != Kind.APPEND and not rewrites:
                 raise TablesError(
                     f"table {table_name}: snapshot {at} was made by another tool, which changed or deleted rows"
                 )
             batch_id = summary.get(BATCH_ID) if summary is not None else None
-            yield TableSnapshot(snapshot_id=at, batch_id=batch_id, tags=tuple(tags.get(at, ())))
+            yield TableSnapshot(snapshot_id=at, batch_id=batch_id, rewrites=rewrites)
+            if snapshot.parent_snapshot_id is None and (rewrites or _has_earlier_files(summary)):
+                raise TablesError(f"table {table_name}: a snapshot before {at} was expired: what it added is unknown")
             at = snapshot.parent_snapshot_id
 
     # Committing
 
     def batch(self, table_name: str, batch_id: str) -> Commit | None:
         """The commit of a batch to a table, or None if it was not committed."""
-        return _commit_of(self._load(table_name), batch_id)
+        return self._commit_of(self.load(table_name), batch_id)
 
     def commit(self, table_name: str, parts: Sequence[Path | str], batch_id: str) -> Commit:
         """Add Parquet parts to a table in one snapshot. A batch that was committed before is not changed.
@@ -317,9 +326,9 @@ class Tables:
         if not parts:
             raise ValueError(f"batch {batch_id!r} has no parts to commit to {table_name}")
         last: Exception | None = None
-        for attempt in range(_ATTEMPTS):
-            table = self._load(table_name)
-            if (done := _commit_of(table, batch_id)) is not None:
+        for attempt in range(ATTEMPTS):
+            table = self.load(table_name)
+            if (done := self._commit_of(table, batch_id)) is not None:
                 return done
             try:
                 table.add_files(
@@ -329,7 +338,7 @@ class Tables:
                 )
             except CommitFailedException as error:  # another process was faster: look again
                 last = error
-                _pause(attempt)
+                pause(attempt)
                 continue
             except (ValueError, FileNotFoundError) as error:  # a part that is missing or of another schema
                 raise CommitFailed(f"{table_name}, batch {batch_id}: {first_line(error)}") from error
@@ -337,15 +346,15 @@ class Tables:
                 done = self._found_after(error, table_name, batch_id)
                 if done is not None:
                     return done
-                if not _is_locked(error):
+                if not is_locked(error):
                     raise CommitUnknown(f"{table_name}, batch {batch_id}: {first_line(error)}") from error
                 last = error
-                _pause(attempt)
+                pause(attempt)
                 continue
-            done = _commit_of(table, batch_id)
+            done = self._commit_of(table, batch_id)
             assert done is not None
             return dataclasses.replace(done, already=False)
-        raise CommitFailed(f"{table_name}, batch {batch_id}: lost {_ATTEMPTS} races in a row") from last
+        raise CommitFailed(f"{table_name}, batch {batch_id}: lost {ATTEMPTS} races in a row") from last
 
     def tag(self, table_name: str, name: str, snapshot_id: int | None = None) -> int:
         """Pin a snapshot under a name and return it; None pins the current one. An existing name keeps its snapshot.
@@ -355,8 +364,8 @@ class Tables:
         """
         from pyiceberg.exceptions import CommitFailedException
 
-        for attempt in range(_ATTEMPTS):
-            table = self._load(table_name)
+        for attempt in range(ATTEMPTS):
+            table = self.load(table_name)
             if (taken := table.snapshot_by_name(name)) is not None:
                 if snapshot_id is not None and taken.snapshot_id != snapshot_id:
                     raise ValueError(f"the tag {name!r} of {table_name} is at {taken.snapshot_id}, not {snapshot_id}")
@@ -368,15 +377,23 @@ class Tables:
             try:
                 table.manage_snapshots().create_tag(wanted, name).commit()
             except CommitFailedException:
-                _pause(attempt)
+                pause(attempt)
                 continue
             except OSError as error:
                 detail = f"the tag {name} cannot be written ({first_line(error)})"
                 raise WarehouseUnreachable(f"table {table_name}: {detail}") from error
             return wanted
-        raise CommitFailed(f"{table_name}, tag {name}: lost {_ATTEMPTS} races in a row")
+        raise CommitFailed(f"{table_name}, tag {name}: lost {ATTEMPTS} races in a row")
 
     # Internals
+
+    def _commit_of(self, table: Table, batch_id: str) -> Commit | None:
+        """The commit of a batch. Looks at the snapshots first: an expired one was recorded before it was expired."""
+        for snapshot in table.metadata.snapshots:
+            if (found := snapshot_commit(snapshot, batch_id)) is not None:
+                return found[1]
+        recorded = self.catalog.recorded_commit(table.name()[-1], batch_id)
+        return None if recorded is None else Commit(**recorded, already=True)
 
     def _found_after(self, error: Exception, table_name: str, batch_id: str) -> Commit | None:
         """The commit, if it succeeded in spite of the error."""
@@ -385,26 +402,27 @@ class Tables:
         except Exception as second:
             raise CommitUnknown(f"{table_name}, batch {batch_id}: {first_line(error)}") from second
 
-    def _load(self, table_name: str) -> Table:
+    def load(self, table_name: str) -> Table:
+        """The table as it is now, for `storage/table_upkeep.py`. Raises ValueError for an unknown name, TablesError."""
         if table_name not in RECORDS:
             raise ValueError(f"the tables are {', '.join(RECORDS)}, not {table_name!r}")
-        with _damage(table_name):
-            return self._catalog.load_table((_NAMESPACE, table_name))
+        with damage(table_name):
+            return self.catalog.load_table((_NAMESPACE, table_name))
 
     def _create(self) -> None:
         from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
         from sqlalchemy.exc import IntegrityError
 
-        if not self._catalog.namespace_exists(_NAMESPACE):
+        if not self.catalog.namespace_exists(_NAMESPACE):
             with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
-                self._catalog.create_namespace(_NAMESPACE)
+                self.catalog.create_namespace(_NAMESPACE)
         for name, record in RECORDS.items():
             try:
-                table = self._load(name)
+                table = self.load(name)
             except NoSuchTableError:
                 location = f"{self.warehouse_uri}/{name}"
                 with contextlib.suppress(TableAlreadyExistsError):
-                    self._catalog.create_table(
+                    self.catalog.create_table(
                         (_NAMESPACE, name), arrow.schema(record), location=location, properties=_PROPERTIES
                     )
             else:
@@ -414,7 +432,7 @@ class Tables:
         """Add columns for the fields that a record gained since its table was made, and set our properties."""
         from pyiceberg.exceptions import CommitFailedException
 
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             known = set(table.schema().column_names)
             wider = any(field.name not in known for field in arrow.schema(record))
             if not wider and _PROPERTIES.items() <= table.properties.items():
@@ -427,33 +445,9 @@ class Tables:
                     change.set_properties(_PROPERTIES)
                 return
             except CommitFailedException:
-                _pause(attempt)
-                table = self._load(name)
+                pause(attempt)
+                table = self.load(name)
         raise CommitFailed(f"{name}: could not add its new columns")
-
-
-@contextlib.contextmanager
-def _damage(table_name: str) -> Iterator[None]:
-    """What pyiceberg raises for damaged or missing metadata, as TablesError."""
-    from pyiceberg.exceptions import ValidationError
-
-    try:
-        yield
-    # SystemError: what pyiceberg's compiled Avro reader raises for a negative length
-    except (
-        ValidationError,
-        EOFError,
-        BadGzipFile,
-        zlib.error,
-        TypeError,
-        ValueError,
-        FileNotFoundError,
-        SystemError,
-    ) as error:
-        detail = f"{type(error).__name__}: {first_line(error)}"
-        raise TablesError(f"table {table_name}: its Iceberg metadata is damaged or missing ({detail})") from error
-    except OSError as error:
-        raise WarehouseUnreachable(f"table {table_name}: its files cannot be read ({first_line(error)})") from error
 
 
 def _has_earlier_files(summary: Summary | None) -> bool:
@@ -471,23 +465,10 @@ def _was_added(entry: ManifestEntry) -> bool:
     return bool(entry.status == ManifestEntryStatus.ADDED)
 
 
-def _commit_of(table: Table, batch_id: str) -> Commit | None:
-    for snapshot in table.metadata.snapshots:
-        summary = snapshot.summary
-        if summary is not None and summary.get(BATCH_ID) == batch_id:
-            return Commit(
-                snapshot_id=snapshot.snapshot_id,
-                rows=int(summary.get("added-records") or 0),
-                files=int(summary.get("added-data-files") or 0),
-                already=True,
-            )
-    return None
-
-
-def _is_locked(error: Exception) -> bool:
-    """Whether SQLite refused to begin. Then nothing was written, and a retry is safe."""
-    return "database is locked" in str(error)
-
-
-def _pause(attempt: int) -> None:
-    time.sleep(random.uniform(0.5, 1.0) * min(1.0, 0.02 * 2**attempt))
+def snapshot_commit(snapshot: Snapshot, batch_id: str | None = None) -> tuple[str, Commit] | None:
+    """The batch of a snapshot with its commit; None for a snapshot without a batch, or of another one."""
+    found = snapshot.summary.get(BATCH_ID) if snapshot.summary is not None else None
+    if snapshot.summary is None or found is None or batch_id not in (None, found):
+        return None
+    rows, files = (int(snapshot.summary.get(name) or 0) for name in ("added-records", "added-data-files"))
+    return found, Commit(snapshot_id=snapshot.snapshot_id, rows=rows, files=files, already=True)

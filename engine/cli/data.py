@@ -1,4 +1,4 @@
-"""Commands about datasets: validate, export, the imports, and tidy."""
+"""Commands about datasets: validate, export, and the imports."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def validate(
     """
     from engine.services import connect
     from engine.stages import trouble
-    from storage import releases
+    from storage import releases, withdrawal
     from validation import mask_warnings, release_checks
 
     with connect() as s:
@@ -130,8 +130,10 @@ def validate(
         limits = mask_warnings.Thresholds(**s.settings.checks.model_dump())
         seen = mask_warnings.of_release(chosen, limits) if look else mask_warnings.Summary()
         stuck = trouble.of_everything(s)
+        gone = withdrawal.held_by(chosen)
     if as_json:
         facts = {"release": chosen.name, "masklets": found.masklets, "problems": found.problems}
+        facts["withdrawn"] = [dataclasses.asdict(act) for act in gone]
         facts["warnings"] = mask_warnings.as_json(seen)
         console.print_json(facts | {"stuck": [dataclasses.asdict(batch) for batch in stuck]})
     else:
@@ -139,6 +141,8 @@ def validate(
             console.out.print(problem, style="red")
         for line in seen.lines():
             console.out.print(f"warning: {line}", style="yellow")
+        for act in gone:
+            console.out.print(f"withdrawn: {act.video_id} by {act.by} at {act.at}: {act.why}", style="yellow")
         for batch in stuck:  # what the newest release lacks; no problem of this one
             console.out.print(trouble.line(batch), style="yellow")
         checked = f"{counted(found.masklets, 'masklet')} of {counted(found.videos, 'video')}"
@@ -162,6 +166,7 @@ def export(
 ) -> None:
     """Write a release in the format of other tools. Run it again after an interruption: it goes on."""
     from engine.services import connect
+    from engine.stages import withdrawing
     from storage import releases
     from storage.formats.timeline import Timeline
 
@@ -169,7 +174,7 @@ def export(
         raise ValueError(f"the formats are {', '.join(EXPORTS)}, not {form!r}")
     line = console.member(timeline, Timeline, "timelines")
     with connect() as s, console.bar("export") as bar:
-        chosen = releases.load(s.blobs, release or newest(s))
+        chosen = withdrawing.permitted(s, releases.load(s.blobs, release or newest(s)))
         done = EXPORTS[form](chosen, folder, media, line, bar)
     if as_json:
         files = list(map(str, done.files))
@@ -260,17 +265,3 @@ def _import(folder: Path, reader_of: Callable[[Path], Reader], review: bool, as_
         console.out.print(f"{counted(report.bad_files, 'annotation file')} with bad rows; see masklets quarantine")
     if report.skipped:
         console.out.print(f"{counted(report.skipped, 'video')} skipped: already ingested, waiting for auto-masklets")
-
-
-def tidy(as_json: Json = False) -> None:
-    """Remove what killed processes left in the store and in the cache. Can run at any time, beside everything else."""
-    from engine.services import connect
-    from storage.blobs import cleaning
-
-    with connect() as s:
-        removed = s.blobs.tidy()
-        freed = cleaning.trim(s.home / "cache", round(s.settings.storage.cache_gib * 2**30))
-    if as_json:
-        console.print_json({"removed": removed, "freed_bytes": freed})
-        return
-    console.out.print(f"{counted(removed, 'partial file')} removed; {freed / 2**20:.1f} MiB of the cache freed")

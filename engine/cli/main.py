@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import console, data, experiment, gold, learning, looking, people, pipeline, serving, verifier
+from engine.cli import console, data, experiment, gold, learning, looking, people, pipeline, serving, upkeep, verifier
 
 app = typer.Typer(
     add_completion=False,
@@ -33,7 +33,11 @@ app.command("import-sav")(data.import_sav)
 app.command("import-coco")(data.import_coco)
 app.command("import-youtube-vis")(data.import_youtube_vis)
 app.command("import-cvat")(data.import_cvat)
-app.command()(data.tidy)
+app.command()(upkeep.compact)
+app.command()(upkeep.tag)
+app.command()(upkeep.tidy)
+app.command()(upkeep.withdraw)
+app.command()(upkeep.reproduce)
 app.command()(learning.train)
 app.command()(learning.evaluate)
 app.command()(verifier.verifier)

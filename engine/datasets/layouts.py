@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.datasets.labelled import Dataset, DatasetError, Entry, LabelledVideo
-from storage import releases
+from storage import releases, withdrawal
 from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, picture_folder, sav, sav_frames
@@ -65,7 +65,8 @@ def _opened(folder: Path) -> Dataset:
 
 
 def of_release(release: Release, videos: Iterable[Video] | None = None) -> Dataset:
-    """The videos of a release; None: all. The name of an object is its masklet id."""
+    """The videos of a release; None: all. The name of an object is its masklet id. Withdrawn videos are left out."""
+    release = release.without(act.video_id for act in withdrawal.held_by(release))
     chosen = release.videos() if videos is None else videos
     entries = (Entry(v.video_id, v.split, partial(_of_release, release, v)) for v in chosen)
     return Dataset(release.name, "release", tuple(entries))

@@ -58,7 +58,7 @@ def finish(settings: Settings, batch_id: str) -> None:
     from engine.stages import batches, publish
 
     with _finishing, connect(settings) as s:
-        if batch_id in batches.reached(s.blobs):
+        if batches.is_known(s.blobs, batch_id):
             try:
                 loop.finish(s, batch_id)
             except publish.PublishStopped as stopped:

@@ -29,7 +29,7 @@ from engine.services import Services
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from engine.stored_json import parse
-from storage import frame_times, parts
+from storage import frame_times, parts, withdrawn
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
 from storage.formats import sav
 from storage.normalise import Normalised
@@ -82,6 +82,31 @@ def source_times(blobs: Blobs, video_id: str) -> list[float]:
     Raises BlobMissing, BlobDamaged.
     """
     return list(frame_times.load(blobs, f"{folder(video_id)}/frames.json").source_s)
+
+
+def batches_of(blobs: Blobs, video_id: str) -> set[str]:
+    """The batch that has a video for ever; empty before it has one, and if an earlier version admitted it."""
+    try:
+        return {blobs.read(_committed(video_id)).decode()}
+    except BlobMissing:
+        return set()
+
+
+def erase(blobs: Blobs, video_id: str) -> int:
+    """Deletes the files of a withdrawn video, and returns their number.
+
+    Its record stays without its source, so the same bytes are known and never admitted again; its marks stay too.
+    """
+    if (found := read_record(blobs, video_id)) is not None:
+        unnamed = replace(found, source_uri="withdrawn", source_name=None, source_metadata=None)
+        blobs.write(f"{folder(video_id)}/record.json", _VIDEO.dump_json(unnamed))
+    erased = 0
+    for key in list(blobs.keys(f"{folder(video_id)}/")):
+        if key.endswith(("/video.mp4", "/frames.json", "/truth.json")):
+            withdrawn.mark_erased(blobs, key, None)
+            blobs.delete(key)
+            erased += 1
+    return erased
 
 
 def truths(blobs: Blobs, video: Video) -> list[Masklet]:

@@ -5,6 +5,8 @@ durable. A batch is pending for a stage if the stage before has marked it and th
 what there is to do, so a lost event costs time and never work.
 
     batches/<batch_id>/<stage>.json
+    open/<batch_id>/<stage>             empty: copies of these marks, until the batch is published
+    open/complete                       the batches of earlier versions have their copies
     batches/<batch_id>/checkpoint.json
     batches/<batch_id>/phase.json
     batches/<batch_id>/verifier.json
@@ -34,11 +36,13 @@ class BatchStage(StrEnum):
     PROPOSED = "2-proposed"  # every video has candidates, or a quarantine record
     IN_REVIEW = "3-in-review"  # its tickets are open
     COLLECTED = "4-collected"  # every ticket is settled, and the decisions are in parts
-    PUBLISHED = "5-published"  # checked, committed, tagged
+    PUBLISHED = "5-published"  # checked, committed, in a release
 
 
 _BATCH = re.compile(r"[0-9a-f]{16}")
 _MARKER = re.compile(rf"batches/({_BATCH.pattern})/({'|'.join(BatchStage)})\.json")
+_COPY = re.compile(rf"open/({_BATCH.pattern})/({'|'.join(BatchStage)})")
+_COMPLETE = "open/complete"
 
 
 CHECKPOINT = "checkpoint"  # which checkpoint proposes for every video of the batch
@@ -69,6 +73,11 @@ def videos(s: Services, batch_id: str) -> list[Video]:
     return unique_videos([row for row in parts.rows(s.blobs, "videos", batch_id) if row.video_id in wanted])
 
 
+def is_known(blobs: Blobs, batch_id: str) -> bool:
+    """Whether this store has the batch."""
+    return bool(_BATCH.fullmatch(batch_id)) and facts(blobs, batch_id, BatchStage.INGESTED) is not None
+
+
 def is_import(blobs: Blobs, batch_id: str) -> bool:
     """Did an import admit this batch? Then the import fills it, and no model proposes for it."""
     return bool((facts(blobs, batch_id, BatchStage.INGESTED) or {}).get("imported"))
@@ -76,7 +85,14 @@ def is_import(blobs: Blobs, batch_id: str) -> bool:
 
 def mark(blobs: Blobs, batch_id: str, name: str, facts: Mapping[str, Any]) -> bool:
     """Marks a batch with a stage or its checkpoint; False if it was marked before: the first facts stay."""
-    return blobs.create(_key(batch_id, name), json.dumps(facts, sort_keys=True).encode())
+    made = blobs.create(_key(batch_id, name), json.dumps(facts, sort_keys=True).encode())
+    if name in set(BatchStage):
+        # After the mark: a kill in between makes this stage run again, which comes here again.
+        if name != BatchStage.PUBLISHED and (made or not blobs.exists(_key(batch_id, BatchStage.PUBLISHED))):
+            blobs.create(f"open/{batch_id}/{name}", b"")
+        else:
+            _close(blobs, batch_id)
+    return made
 
 
 def facts(blobs: Blobs, batch_id: str, name: str) -> dict[str, Any] | None:
@@ -94,21 +110,44 @@ def pending(blobs: Blobs, stage: BatchStage) -> list[str]:
     """
     order = list(BatchStage)
     at = order.index(stage)
-    stages = reached(blobs)
+    stages = unfinished(blobs)
     return sorted(b for b, marks in stages.items() if order[at - 1] in marks and not marks.intersection(order[at:]))
 
 
 def in_review(blobs: Blobs) -> list[str]:
     """The batches whose tickets are open, or settled and not published yet. Sorted."""
-    return sorted(
-        batch_id
-        for batch_id, marks in reached(blobs).items()
-        if BatchStage.IN_REVIEW in marks and BatchStage.PUBLISHED not in marks
-    )
+    return sorted(batch_id for batch_id, marks in unfinished(blobs).items() if BatchStage.IN_REVIEW in marks)
+
+
+def unfinished(blobs: Blobs) -> dict[str, set[BatchStage]]:
+    """The batches that are not published, and the stages that have marked them. Its cost follows these batches."""
+    if not blobs.exists(_COMPLETE):
+        for batch_id, marks in reached(blobs).items():  # once for a store, which an earlier version may have filled
+            for stage in marks if BatchStage.PUBLISHED not in marks else ():
+                blobs.create(f"open/{batch_id}/{stage}", b"")
+        blobs.create(_COMPLETE, b"")
+    found: dict[str, set[BatchStage]] = {}
+    for key in blobs.keys("open/"):
+        if copy := _COPY.fullmatch(key):
+            found.setdefault(copy[1], set()).add(BatchStage(copy[2]))
+    for batch_id in [batch_id for batch_id, marks in found.items() if BatchStage.COLLECTED in marks]:
+        if blobs.exists(_key(batch_id, BatchStage.PUBLISHED)):  # a publish was killed after its mark
+            _close(blobs, batch_id)
+            del found[batch_id]
+    return found
+
+
+def _close(blobs: Blobs, batch_id: str) -> None:
+    """Removes the copies of a published batch, the first stage first: a kill leaves the mark of the last ones."""
+    for key in list(blobs.keys(f"open/{batch_id}/")):
+        blobs.delete(key)
 
 
 def reached(blobs: Blobs) -> dict[str, set[BatchStage]]:
-    """Every batch and the stages that have marked it. Other files beside the markers are skipped."""
+    """Every batch and the stages that have marked it. Other files beside the markers are skipped.
+
+    Lists all batches, for people who ask about all. What waits is in `unfinished`.
+    """
     found: dict[str, set[BatchStage]] = {}
     for key in blobs.keys("batches/"):
         if marker := _MARKER.fullmatch(key):

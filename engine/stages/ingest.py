@@ -12,19 +12,18 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.files import alone
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import admitted, trouble
+from engine.stages import admitted, refusals, trouble
 from engine.stages.judge import FileResult, judge, quarantine_record
 from engine.stages.readers import Reader
 from engine.stages.sources import NoSource, SourceFile, list_files, open_source
-from storage import parts
 from storage.blobs.base import Blobs, check_create_only
-from storage.records import Quarantined, Refusal, Video, content_id
+from storage.records import Quarantined, Refusal, Video
 
 
 @dataclass(frozen=True)
@@ -126,13 +125,4 @@ def _mark(s: Services, file: SourceFile, result: FileResult) -> None:
 
 def quarantine(s: Services, refused: Sequence[Quarantined]) -> int:
     """Commits the records that the table does not have and returns their number: a repeated run adds nothing."""
-    if not refused:
-        return 0
-    known = {(q.subject, q.reason, q.detail) for q in s.tables.quarantine(where="stage == 'ingest'")}
-    new = [q for q in refused if (q.subject, q.reason, q.detail) not in known]
-    if new:
-        batch_id = content_id("quarantine", *sorted(f"{q.subject} {q.reason} {q.detail}" for q in new))
-        rows = [replace(q, batch_id=batch_id) for q in new]
-        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="ingest", rows=rows)
-        parts.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
-    return len(new)
+    return refusals.commit(s, refused)

@@ -1,4 +1,4 @@
-"""Publish: checks on rows and on masks, then one commit, one tag, one release manifest.
+"""Publish: checks on rows and on masks, then one commit and one release manifest.
 
 A masklet that fails a check is quarantined with the check's name; the others are published. A masklet whose id was
 published before, or comes twice, is quarantined as "repeated": ids are unique over the whole store. If a table fails
@@ -19,14 +19,16 @@ from engine.files import alone
 from engine.services import Services
 from engine.stages import batches, trouble
 from engine.stages.batches import BatchStage
-from storage import parts, releases
+from storage import parts, releases, table_upkeep, withdrawn
 from storage.records import Masklet, Quarantined
 from validation import gate
 
 if TYPE_CHECKING:
+    from storage.releases import Release
     from validation.masklet_checks import Problem
 
 _READERS = 8
+EXPIRED_TOGETHER = 20  # snapshots of a table: fewer are not worth a commit
 MAX_QUARANTINED_SHARE = 0.5  # above this share a batch of the model and its annotators is broken itself
 
 
@@ -71,6 +73,10 @@ def _publish(s: Services, batch_id: str) -> str:
     repeats = masklet_checks.repeats(valid, _published_before(s, batch_id, {rows[n].video_id for n in valid}, known))
     for n, repeat in repeats.items():
         problems[n].append(repeat)
+    gone = withdrawn.among(s.blobs, {row.video_id for row in rows} | set(by_id))
+    for n in valid:
+        if rows[n].video_id in gone and not problems[n]:
+            problems[n].append(masklet_checks.Problem(check="withdrawn", detail="its video was withdrawn"))
     refused = [
         Quarantined(stage="publish", subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
         for row, found in zip(rows, problems, strict=True)
@@ -90,12 +96,12 @@ def _publish(s: Services, batch_id: str) -> str:
     if not decision.passed:
         why = "; ".join([*decision.reasons, *report.failures])
         raise PublishStopped(f"batch {batch_id}: {why}; see {report.docs_index}")
-    parts.commit_batch(s.blobs, s.tables, "operations", batch_id)
+    parts.commit_batch(s.blobs, s.tables, "operations", batch_id, keep=lambda row, n: row.video_id not in gone)
     kept = _places(rows, problems)
     parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row, n: (row.video_id, n) in kept)
-    name = _release(s, batch_id, known)
+    release = _release(s, batch_id, known)
     facts = {
-        "release": name,
+        "release": "" if release is None else release.name,
         "masklets": len(good),
         "quarantined": len(rows) - len(good),
         "gate": list(decision.reasons),
@@ -105,7 +111,9 @@ def _publish(s: Services, batch_id: str) -> str:
         **(batches.facts(s.blobs, batch_id, batches.PHASE) or {}),
     }
     batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, facts)
-    return name
+    released = None if release is None else release.snapshots["masklets"]
+    table_upkeep.expire_all(s.tables, released, least=EXPIRED_TOGETHER)
+    return str(facts["release"])
 
 
 def _published_before(s: Services, batch_id: str, video_ids: Collection[str], known: Sequence[str]) -> dict[str, str]:
@@ -136,11 +144,14 @@ def _places(rows: Sequence[Masklet], problems: Sequence[Collection[Problem]]) ->
     return found
 
 
-def _release(s: Services, batch_id: str, known: Sequence[str]) -> str:
-    """Tags the table and writes the manifest. The name holds a number and the batch, so a rerun finds its release."""
+def _release(s: Services, batch_id: str, known: Sequence[str]) -> Release | None:
+    """Writes the release's manifest. The name holds a number and the batch, so a rerun finds its release.
+
+    None: so far every candidate was rejected.
+    """
     mine = next((name for name in known if name.endswith(batch_id)), None)
     name = mine or f"release-{len(known) + 1:04d}-{batch_id}"
     try:
-        return releases.make(s.blobs, s.tables, name, extra={"batch_id": batch_id}).name
+        return releases.make(s.blobs, s.tables, name, extra={"batch_id": batch_id}, known=known)
     except releases.NothingPublished:
-        return ""  # so far every candidate was rejected
+        return None

@@ -1,6 +1,7 @@
 """The published batches in the order of their releases: what each one added to the dataset, and what people did for it.
 
-Reads one small marker a batch, never a manifest or a table.
+Reads one small marker a batch, never a manifest or a table. This grows with the batches, because its callers show or
+add up all of them: the chain of rounds, and a campaign with a plan. A process reads each marker once.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 from engine.stages import batches
@@ -17,6 +19,7 @@ from storage import releases
 from storage.blobs.base import Blobs
 
 _READERS = 8
+_CACHED = 20_000  # batches in memory, a few hundred bytes each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +39,13 @@ def of_all(blobs: Blobs) -> list[PublishedBatch]:
     """Every published batch, that of the oldest release first."""
     ids = [batch_id for batch_id, marks in batches.reached(blobs).items() if BatchStage.PUBLISHED in marks]
     with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda batch_id: batches.facts(blobs, batch_id, BatchStage.PUBLISHED) or {}, ids)
-        found = [_batch(batch_id, facts) for batch_id, facts in zip(ids, read, strict=True)]
+        found = list(pool.map(partial(_of_one, blobs), ids))
     return sorted(found, key=lambda batch: (releases.place(batch.release), batch.batch_id))
 
 
-def _batch(batch_id: str, facts: Mapping[str, Any]) -> PublishedBatch:
+@lru_cache(maxsize=_CACHED)
+def _of_one(blobs: Blobs, batch_id: str) -> PublishedBatch:
+    facts: Mapping[str, Any] = batches.facts(blobs, batch_id, BatchStage.PUBLISHED) or {}
     work = facts.get("work")
     return PublishedBatch(
         batch_id=batch_id,

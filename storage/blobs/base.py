@@ -60,8 +60,11 @@ class Blobs(Protocol):
     def uri(self) -> str:
         """The address of the root: an absolute path or s3://bucket/prefix, without a slash at the end."""
 
-    def read(self, key: str, limit: int = -1) -> bytes:
-        """The bytes of a blob, or its first `limit` bytes. Raises BlobMissing."""
+    def read(self, key: str, limit: int = -1, start: int = 0) -> bytes:
+        """The bytes of a blob from byte `start` on, all or at most `limit` of them. Raises BlobMissing.
+
+        start: less than the size, unless it is 0.
+        """
 
     def write(self, key: str, data: Data) -> None:
         """Make a blob, or replace it."""
@@ -82,6 +85,9 @@ class Blobs(Protocol):
 
         closed: called with the key of each folder that cannot be listed for lack of permission; its blobs are skipped.
         """
+
+    def written(self, prefix: str = "") -> Iterator[tuple[str, float]]:
+        """`keys`, each with the time when it was written, s since 1970. Reads no content."""
 
     def size(self, key: str) -> int:
         """Bytes. Raises BlobMissing."""

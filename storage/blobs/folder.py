@@ -5,6 +5,7 @@ A file appears under its name only when it is complete and on the disk, so a cra
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -30,8 +31,9 @@ class LocalBlobs:
     def uri(self) -> str:
         return str(self.root)
 
-    def read(self, key: str, limit: int = -1) -> bytes:
+    def read(self, key: str, limit: int = -1, start: int = 0) -> bytes:
         with _translated(self.uri_of(key)), self._path(key).open("rb") as file:
+            file.seek(start)
             return file.read(limit)
 
     def write(self, key: str, data: Data) -> None:
@@ -89,6 +91,11 @@ class LocalBlobs:
             return False
         followed.add(target)
         return True
+
+    def written(self, prefix: str = "") -> Iterator[tuple[str, float]]:
+        for key in self.keys(prefix):
+            with contextlib.suppress(BlobMissing), _translated(self.uri_of(key)):
+                yield key, self._path(key).stat().st_mtime
 
     def size(self, key: str) -> int:
         with _translated(self.uri_of(key)):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
 from storage.blobs.base import PARTIAL, BlobDenied, BlobError, BlobMissing, BlobUnreachable, Closed, Data, check_key
 from storage.blobs.cleaning import FOLDER, LEFT_S, remove_partial, trim
 from storage.errors import first_line
@@ -46,10 +47,13 @@ class S3Blobs:
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
-    def read(self, key: str, limit: int = -1) -> bytes:
+    def read(self, key: str, limit: int = -1, start: int = 0) -> bytes:
+        wanted = {"Bucket": self.bucket, "Key": self._key(key)}
+        if start:
+            wanted["Range"] = f"bytes={start}-{'' if limit < 0 else start + limit - 1}"
         with self._errors(key):
             for left in reversed(range(_READS)):  # the client retries a request, but not a body that breaks off
-                body = self._client().get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+                body = self._client().get_object(**wanted)["Body"]  # type: ignore[arg-type]
                 try:
                     with closing(body):  # the rest, beyond the limit, is not downloaded
                         return body.read(None if limit < 0 else limit)
@@ -100,6 +104,14 @@ class S3Blobs:
         return (key for key, _ in self.entries(prefix))
 
     def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
+        for key, found in self._listed(prefix):
+            yield key, f"{found['Size']}-{found['ETag'].strip(chr(34))}"
+
+    def written(self, prefix: str = "") -> Iterator[tuple[str, float]]:
+        for key, found in self._listed(prefix):
+            yield key, found["LastModified"].timestamp()
+
+    def _listed(self, prefix: str) -> Iterator[tuple[str, ObjectTypeDef]]:
         check_key(prefix, prefix=True)
         with self._errors(prefix):
             pages = (
@@ -111,7 +123,7 @@ class S3Blobs:
                 for found in page.get("Contents", []):
                     key = found["Key"].removeprefix(self.prefix)
                     if key and not key.endswith("/"):  # a console makes a folder like this; it is not a blob
-                        yield key, f"{found['Size']}-{found['ETag'].strip(chr(34))}"
+                        yield key, found
 
     def size(self, key: str) -> int:
         with self._errors(key):

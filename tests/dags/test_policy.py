@@ -90,7 +90,7 @@ def test_the_assets_that_chain_the_dags_are_those_of_the_table_of_stages(bag: Da
     }
     announces = {dag.dag_id: {o.name for task in dag.tasks for o in task.outlets} for dag in bag.dags.values()}
     table_woken_by: dict[str, set[str]] = {}
-    table_announces: dict[str, set[str]] = {"reconcile": {"pending"}}
+    table_announces: dict[str, set[str]] = {"reconcile": {"pending"}, "upkeep": set()}
     for stage in loop.STAGES:
         if stage.woken_by:
             table_woken_by.setdefault(stage.dag_id, set()).add(stage.woken_by)
@@ -115,6 +115,7 @@ def test_the_clocks_are_settings_with_the_defaults_of_the_settings(
     defaults = AirflowSettings()
     assert bag.dags["ingest"].schedule == timedelta(seconds=defaults.ingest_every_s)
     assert bag.dags["reconcile"].schedule == timedelta(seconds=defaults.reconcile_every_s)
+    assert bag.dags["upkeep"].schedule == timedelta(seconds=defaults.upkeep_every_s)
     file = tmp_path / "masklets.toml"
     file.write_text("[airflow]\ningest_every_s = 7\nreconcile_every_s = 8\n")
     monkeypatch.setenv("MASKLETS_CONFIG", str(file))

@@ -10,6 +10,9 @@ import pytest
 from annotation_queue.records import QueuePolicy, Role
 from engine.services import connect
 from engine.settings import Settings
+from storage import parts
+from tests.engine.stages.test_admitted import counted
+from tests.storage import rows
 
 
 @pytest.fixture
@@ -60,3 +63,22 @@ def test_the_queue_follows_the_policy_of_the_settings(tmp_path):
     for changes in ({}, {"makers": 3, "makers_share": 0.5, "other_verifier": False}):
         with connect(Settings(home=tmp_path, queue=changes)) as s:
             assert s.open_queue()[0].policy == QueuePolicy(**changes)
+
+
+@pytest.mark.slow
+def test_a_video_is_found_without_the_table_and_one_that_only_the_table_knows_is_found_there(tmp_path, monkeypatch):
+    with connect(Settings(home=tmp_path / "home")) as s:
+        written = rows.make_video("a1", batch_id="b1")
+        older = rows.make_video("a2", batch_id="b1")
+        for video in (written, older):
+            parts.write_part(s.blobs, kind="videos", batch_id="b1", video_id=video.video_id, rows=[video])
+        parts.commit_batch(s.blobs, s.tables, "videos", "b1")
+        s.blobs.create("videos/a1/committed", b"b1")
+        with monkeypatch.context() as patch:
+            counts = counted(patch)
+            assert s.video("a1") == written
+        assert counts == {"read": 3}, "its batch, its marker and its part, whatever else is there"
+        assert s.video("a2") == older
+        for name in ("a3", "../a1", "a1' or true"):
+            with pytest.raises(ValueError, match="no admitted video"):
+                s.video(name)

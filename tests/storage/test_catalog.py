@@ -51,8 +51,8 @@ def test_the_metadata_of_a_table_is_read_once_and_is_what_the_file_says(tables, 
         return real(text)
 
     monkeypatch.setattr(TableMetadataUtil, "parse_raw", counted)
-    first = tables._load("masklets")
-    assert tables._load("masklets").metadata is first.metadata and len(parsed) == 1
+    first = tables.load("masklets")
+    assert tables.load("masklets").metadata is first.metadata and len(parsed) == 1
     assert isinstance(first.metadata, SharedMetadata)
     assert copy.deepcopy(first.metadata).snapshots[0] is first.metadata.snapshots[0]
     for n in range(3):  # what a commit makes of shared metadata changes no other look at it
@@ -60,7 +60,7 @@ def test_the_metadata_of_a_table_is_read_once_and_is_what_the_file_says(tables, 
         commit(tables, tmp_path, f"later-{n}", [masklet(f"later-{n}")])
         assert first.metadata.model_dump_json() == before
     catalog = plain(tmp_path)
-    assert catalog.load_table("engine.masklets").metadata.model_dump() == tables._load("masklets").metadata.model_dump()
+    assert catalog.load_table("engine.masklets").metadata.model_dump() == tables.load("masklets").metadata.model_dump()
     catalog.close()
 
 
@@ -71,11 +71,11 @@ def test_the_tables_of_an_earlier_version_get_our_properties_once(tmp_path, mask
         with Tables.open(*address) as tables:
             commit(tables, tmp_path, "b1", [masklet("a")])
     with Tables.open(*address) as tables:
-        table = tables._load("masklets")
+        table = tables.load("masklets")
         assert table.properties["write.metadata.previous-versions-max"] == "10"
         assert [row.masklet_id for row in tables.masklets()] == ["a"]
     with Tables.open(*address) as tables:
-        assert tables._load("masklets").metadata_location == table.metadata_location
+        assert tables.load("masklets").metadata_location == table.metadata_location
 
 
 @pytest.mark.parametrize("found", [1, 250])

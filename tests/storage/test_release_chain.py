@@ -13,7 +13,8 @@ from storage import arrow, batch_manifests, parts, releases
 from storage.batch_manifests import ReleaseError
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet, Video
-from storage.tables import TablesError
+from storage.table_errors import TablesError
+from storage.tables import Tables
 from tests.storage.test_releases import publish
 from validation import release_checks
 
@@ -253,7 +254,7 @@ def test_a_batch_that_was_committed_and_not_released_is_in_the_next_release(disk
 def test_rows_that_another_tool_deleted_stop_a_release(disk, tables, video, masklet):
     publish(disk, tables, video, masklet, "b1", {"v1": 1, "v2": 1})
     releases.make(disk, tables, "r1")
-    tables._load("masklets").delete("video_id == 'v1'")
+    tables.load("masklets").delete("video_id == 'v1'")
     with pytest.raises(TablesError, match="snapshot [0-9]+ was made by another tool, which changed or deleted rows"):
         releases.make(disk, tables, "r2")
 
@@ -262,7 +263,16 @@ def test_snapshots_that_another_tool_expired_stop_a_release(disk, tables, video,
     for n in (1, 2, 3):
         publish(disk, tables, video, masklet, f"b{n}", {f"v{n}": 1})
     lost = list(tables.history("masklets", tables.snapshot_id("masklets")))[1].snapshot_id
-    tables._load("masklets").maintenance.expire_snapshots().by_id(lost).commit()
+    tables.load("masklets").maintenance.expire_snapshots().by_id(lost).commit()
     with pytest.raises(TablesError, match="a snapshot before [0-9]+ was expired"):
         releases.make(disk, tables, "r1")
     assert releases.names(disk) == []
+
+
+def test_a_catalog_that_was_made_anew_adds_to_the_releases_of_the_store(disk, tables, tmp_path, video, masklet):
+    publish(disk, tables, video, masklet, "b1", {"v1": 2})
+    releases.make(disk, tables, "release-0001-b1")
+    with Tables.open(f"sqlite:///{tmp_path}/new.db", f"{tmp_path}/new warehouse") as anew:
+        publish(disk, anew, video, masklet, "b2", {"v2": 1})
+        release = releases.make(disk, anew, "release-0002-b2")
+    assert ids(release) == ["v1-0", "v1-1", "v2-0"] and release.counts["masklets"] == 3

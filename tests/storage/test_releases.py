@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from storage import arrow, parts, releases
+from storage import arrow, parts, release_names, releases, table_upkeep
 from storage.batch_manifests import ReleaseError
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
@@ -235,3 +235,27 @@ def test_a_release_on_s3_reads_the_same(s3, tmp_path, video, masklet):
         path.write_bytes(blobs.read(key))
     assert releases.load(LocalBlobs(local), "r1").masklets() == release.masklets()
     assert pq.read_metadata(local / next(release.files("masklets")).key).num_rows == 2
+
+
+def test_a_release_gets_a_name_of_its_own_and_a_tag_while_its_snapshot_exists(
+    published, tables, video, masklet, monkeypatch
+):
+    monkeypatch.setattr(table_upkeep, "KEPT", 1)
+    first = releases.make(published, tables, "release-0001-b1")
+    for n in (2, 3):
+        publish(published, tables, video, masklet, f"b{n}", {f"w{n}": 1})
+        newest = releases.make(published, tables, f"release-000{n}-b{n}")
+    table_upkeep.expire_all(tables, newest.snapshots["masklets"])
+    named, tagged = release_names.give_name(published, tables, newest, "v1.0")
+    assert tagged and tables.tagged("masklets", "v1.0") == newest.snapshots["masklets"]
+    assert named.masklets() == newest.masklets() and named.counts == newest.counts
+    assert releases.names(published)[-1] == newest.name, "the newest is the pipeline's"
+    assert release_names.give_name(published, tables, newest, "v1.0") == (named, True)
+    old, tagged = release_names.give_name(published, tables, first, "v0.1")
+    assert not tagged and old.masklets() == first.masklets()
+    with pytest.raises(ValueError, match="'v1.0' is already the name of another release"):
+        release_names.give_name(published, tables, first, "v1.0")
+    with pytest.raises(ValueError, match="'release-7': names with a number"):
+        release_names.give_name(published, tables, first, "release-7")
+    publish(published, tables, video, masklet, "b4", {"w4": 1})
+    assert len(releases.make(published, tables, "release-0004-b4").batches) == 4

@@ -13,7 +13,8 @@ import pytest
 from storage import parts
 from storage.blobs.base import BlobUnreachable
 from storage.blobs.s3 import S3Blobs
-from storage.tables import Tables, TablesError, WarehouseUnreachable
+from storage.table_errors import TablesError, WarehouseUnreachable
+from storage.tables import Tables
 
 FOREVER = 10**6
 

@@ -14,7 +14,8 @@ from pyiceberg.table import DataScan
 
 from storage import arrow
 from storage.records import Masklet, Video
-from storage.tables import Commit, CommitFailed, CommitUnknown, Tables, TablesError, WarehouseUnreachable, _damage
+from storage.table_errors import CommitFailed, CommitUnknown, TablesError, WarehouseUnreachable, damage
+from storage.tables import _PROPERTIES, Commit, Tables
 
 
 def part(folder: Path, name: str, record, rows) -> Path:
@@ -110,13 +111,13 @@ def test_committers_of_different_batches_all_succeed(tmp_path, masklet):
 
 def test_a_successful_commit_is_found_when_its_answer_was_lost(tables, tmp_path, masklet, monkeypatch):
     """The catalog's connection breaks after it has committed."""
-    real = type(tables._catalog).commit_table
+    real = type(tables.catalog).commit_table
 
     def broken(self, *arguments, **named):
         real(self, *arguments, **named)
         raise ConnectionError("the server closed the connection")
 
-    monkeypatch.setattr(type(tables._catalog), "commit_table", broken)
+    monkeypatch.setattr(type(tables.catalog), "commit_table", broken)
     commit = tables.commit("masklets", [part(tmp_path, "p", Masklet, [masklet()])], "b1")
     assert (commit.rows, commit.already) == (1, True)
     assert len(tables.masklets()) == 1
@@ -125,15 +126,15 @@ def test_a_successful_commit_is_found_when_its_answer_was_lost(tables, tmp_path,
 def test_a_commit_that_may_have_succeeded_is_unknown_and_can_be_repeated(tmp_path, masklet, monkeypatch):
     path = part(tmp_path, "p", Masklet, [masklet()])
     with Tables.open(*address(tmp_path)) as opened:
-        real = type(opened._catalog).commit_table
+        real = type(opened.catalog).commit_table
 
         def broken(self, *arguments, **named):
             raise ConnectionError("no route")
 
-        monkeypatch.setattr(type(opened._catalog), "commit_table", broken)
+        monkeypatch.setattr(type(opened.catalog), "commit_table", broken)
         with pytest.raises(CommitUnknown, match="masklets, batch b1: no route"):
             opened.commit("masklets", [path], "b1")
-        monkeypatch.setattr(type(opened._catalog), "commit_table", real)
+        monkeypatch.setattr(type(opened.catalog), "commit_table", real)
         assert not opened.commit("masklets", [path], "b1").already
 
 
@@ -152,6 +153,20 @@ def test_a_missing_part_and_a_part_of_another_table_fail_the_commit(tmp_path, ma
         assert opened.row_count("masklets") == 0
         opened.commit("masklets", [path], "b1")
         assert opened.row_count("masklets") == len(opened.masklets()) == 1
+
+
+def test_small_manifests_are_merged_and_a_snapshot_still_knows_its_own_files(tmp_path, masklet, monkeypatch):
+    few = {"commit.manifest.min-count-to-merge": "4", "commit.manifest.target-size-bytes": "20000"}
+    monkeypatch.setattr("storage.tables._PROPERTIES", {**_PROPERTIES, **few})
+    with Tables.open(*address(tmp_path)) as opened:
+        most = 0
+        for n in range(14):
+            path = part(tmp_path, f"p{n:02}", Masklet, [masklet(f"m{n:02}")])
+            done = opened.commit("masklets", [path], f"b{n}")
+            assert [file.uri for file in opened.added_files("masklets", done.snapshot_id)] == [str(path)]
+            snapshot = opened.load("masklets").current_snapshot()
+            most = max(most, len(snapshot.manifests(opened.load("masklets").io)))
+        assert most <= 7 and [m.masklet_id for m in opened.masklets()] == [f"m{n:02}" for n in range(14)]
 
 
 def test_rows_can_be_filtered_and_columns_chosen(tables, tmp_path, masklet):
@@ -254,7 +269,7 @@ def test_a_manifest_with_a_negative_length_is_an_error_in_one_line():
     from pyiceberg.avro.decoder_fast import CythonBinaryDecoder
 
     with pytest.raises(TablesError, match="^table masklets: its Iceberg metadata is damaged"):
-        with _damage("masklets"):
+        with damage("masklets"):
             CythonBinaryDecoder(b"\x03abc").read_bytes()  # begins with the length -2
 
 

@@ -6,6 +6,7 @@ from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage.blobs.base import BlobDamaged
 from storage.blobs.folder import LocalBlobs
+from tests.engine.stages.test_admitted import Killed, counted
 
 BATCH = "0123456789abcdef"
 
@@ -47,3 +48,79 @@ def test_a_marker_without_its_videos_is_damaged(tmp_path):
     batches.mark(blobs, BATCH, BatchStage.INGESTED, {})
     with pytest.raises(BlobDamaged, match="the list of videos is missing"):
         batches.video_ids(blobs, BATCH)
+
+
+def ids(first: int, last: int) -> list[str]:
+    return [f"{number:016x}" for number in range(first, last)]
+
+
+def finish(blobs, batch_ids) -> None:
+    for batch_id in batch_ids:
+        for stage in BatchStage:
+            batches.mark(blobs, batch_id, stage, {"videos": []})
+
+
+def test_what_is_pending_is_found_by_the_unfinished_batches_however_many_are_finished(tmp_path, monkeypatch):
+    costs = {}
+    for finished in (2, 40):
+        blobs = LocalBlobs(tmp_path / str(finished))
+        batches.pending(blobs, BatchStage.PROPOSED)
+        finish(blobs, ids(0, finished))
+        for batch_id in ids(100, 103):
+            batches.mark(blobs, batch_id, BatchStage.INGESTED, {})
+        batches.mark(blobs, ids(102, 103)[0], BatchStage.PROPOSED, {})
+        with monkeypatch.context() as patch:
+            costs[finished] = counted(patch)
+            assert batches.pending(blobs, BatchStage.PROPOSED) == ids(100, 102)
+            assert batches.pending(blobs, BatchStage.IN_REVIEW) == ids(102, 103)
+            assert batches.in_review(blobs) == []
+        assert len(batches.reached(blobs)) == finished + 3
+    assert costs[2] == costs[40] and costs[2]["listed"] == 3 * (1 + 4), "three questions; a flag, and four marks"
+
+
+def test_the_batches_of_an_earlier_version_are_found_once(tmp_path):
+    blobs = LocalBlobs(tmp_path)
+    for batch_id in ids(0, 3):
+        batches.mark(blobs, batch_id, BatchStage.INGESTED, {})
+    finish(blobs, ids(2, 3))
+    for key in list(blobs.keys("open/")):
+        blobs.delete(key)
+    assert batches.pending(blobs, BatchStage.PROPOSED) == ids(0, 2)
+
+
+def test_a_mark_that_is_killed_at_any_write_is_completed_by_the_next_run(tmp_path, monkeypatch):
+    left = [10**9]
+
+    def killing(name):
+        real = getattr(LocalBlobs, name)
+
+        def call(*arguments):
+            left[0] -= 1
+            if left[0] == -1:
+                raise Killed
+            return real(*arguments)
+
+        monkeypatch.setattr(LocalBlobs, name, call)
+
+    killing("create")
+    killing("delete")
+    order = list(BatchStage)
+    for writes in range(8):
+        blobs = LocalBlobs(tmp_path / str(writes))
+        batches.pending(blobs, BatchStage.PROPOSED)
+        for n, stage in enumerate(order):
+            left[0] = writes
+            try:
+                batches.mark(blobs, BATCH, stage, {})
+            except Killed:
+                left[0] = 10**9
+                marked = batches.facts(blobs, BATCH, stage) is not None
+                waiting = [s for s in order[1:] if batches.pending(blobs, s)]
+                assert waiting in ([], [order[n]] if n else [], order[n + 1 : n + 2]), "it waits for this, or the next"
+                assert marked or n == 0 or waiting == [order[n]], "unmarked work is never forgotten"
+                if stage == BatchStage.PUBLISHED and marked:
+                    assert waiting == [] and list(blobs.keys("open/")) == ["open/complete"], "nobody publishes it again"
+                batches.mark(blobs, BATCH, stage, {})
+            left[0] = 10**9
+            assert [s for s in order[1:] if batches.pending(blobs, s)] == order[n + 1 : n + 2]
+        assert list(blobs.keys("open/")) == ["open/complete"]

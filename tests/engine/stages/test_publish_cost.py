@@ -10,7 +10,7 @@ from benchmarks import scale
 from engine.services import connect
 from engine.settings import Settings
 from engine.stages import publish
-from storage import batch_manifests, parts, releases
+from storage import batch_manifests, parts, releases, table_upkeep
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet
 from tests.engine.stages.test_admitted import Killed, counted
@@ -76,7 +76,7 @@ def test_a_publish_that_is_killed_at_any_write_is_completed_by_the_next_run(s, m
             names.append(publish.publish_batch(s, batch_id))
         left[0] = -(10**9)
         count += 1
-    assert count > 12, "marks, two commits of three files, a tag, two manifests and the batch's mark"
+    assert count > 11, "marks, two commits of three files, two manifests and the batch's mark"
     assert publish.pending(s) == [] and releases.names(s.blobs) == names
     wanted = [f"{row.masklet_id}" for n in range(count) for row in all_rows(n)]
     assert sorted(row.masklet_id for row in s.tables.masklets()) == sorted(wanted)
@@ -87,6 +87,18 @@ def test_a_publish_that_is_killed_at_any_write_is_completed_by_the_next_run(s, m
         )
     assert release.verify() == [] and release.counts["masklets"] == len(wanted)
     assert (release.counts["videos"], len(release.videos())) == (VIDEOS * count,) * 2
+
+
+def test_the_metadata_of_the_tables_does_not_grow_with_the_published_batches(s, monkeypatch):
+    monkeypatch.setattr(table_upkeep, "KEPT", 2)
+    monkeypatch.setattr(publish, "EXPIRED_TOGETHER", 2)
+    for number in range(1, 9):
+        batch_id, _ = scale.collect(s, number, 1)
+        name = publish.publish_batch(s, batch_id)
+        for table in ("videos", "masklets", "operations"):
+            assert len(s.tables.load(table).metadata.snapshots) <= 4
+    assert len(releases.load(s.blobs, name).batches) == 8, "the releases hold what they held"
+    assert releases.load(s.blobs, name).counts["masklets"] == s.tables.row_count("masklets")
 
 
 def all_rows(number: int) -> list[Masklet]:

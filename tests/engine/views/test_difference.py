@@ -10,7 +10,7 @@ import pytest
 
 from engine.views import difference, difference_sheet, frames, versions
 from engine.views.difference import Paired
-from storage import arrow, iou, parts, rle
+from storage import compacted, iou, parts, rle
 from storage.reader import FrameUnreadable
 from tests.engine.views.small_releases import H, W, block, masklet_of, publish, track
 from tests.storage.made_videos import number_of
@@ -90,7 +90,7 @@ def test_the_numbers_of_two_releases(s, other):
 
 def test_a_release_against_itself_differs_in_nothing_and_no_masklet_is_read(s, monkeypatch):
     release = publish(s, [moved("a", *STILL), moved("b", *STILL, video_id="v2")])
-    monkeypatch.setattr(arrow, "from_parquet", None)
+    monkeypatch.setattr(compacted, "iterate", None)
     found = difference.of(release, release)
     assert found.masklets == Counter(before=2, after=2, same=2)
     assert (found.worst, found.columns, found.mean_iou) == ([], {}, None)
@@ -100,13 +100,13 @@ def test_a_later_release_shares_its_files_with_the_earlier_one(s, monkeypatch):
     first = publish(s, [moved("a", *STILL)])
     second = publish(s, [moved("b", *STILL, batch_id="b2")], "release-0002")
     read = []
-    real = arrow.from_parquet
+    real = compacted.iterate
 
-    def noted(record, data):
+    def noted(data, record):
         read.append(record)
-        return real(record, data)
+        return real(data, record)
 
-    monkeypatch.setattr(arrow, "from_parquet", noted)
+    monkeypatch.setattr(compacted, "iterate", noted)
     found = difference.of(first, second)
     assert found.masklets == Counter(before=1, after=2, same=1, added=1)
     assert len(read) == 1

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +85,25 @@ def test_no_more_is_read_than_asked_for(blobs):
     blobs.write("a", b"0123456789")
     blobs.write("empty", b"")
     assert (blobs.read("a", 4), blobs.read("a", 100), blobs.read("empty", 4)) == (b"0123", b"0123456789", b"")
+
+
+def test_a_piece_of_a_blob_is_read_without_the_rest(blobs):
+    blobs.write("a/b", b"0123456789")
+    assert [blobs.read("a/b", limit, start) for limit, start in ((3, 0), (3, 4), (-1, 7), (99, 8))] == [
+        b"012",
+        b"456",
+        b"789",
+        b"89",
+    ]
+
+
+def test_the_time_of_each_write_is_listed(blobs):
+    before = time.time() - 2  # a store may round to seconds
+    blobs.write("a/b", b"1")
+    blobs.write("c/d", b"2")
+    found = dict(blobs.written("a/"))
+    assert list(found) == ["a/b"] and before < found["a/b"] < time.time() + 2
+    assert list(dict(blobs.written())) == ["a/b", "c/d"]
 
 
 def test_a_local_copy_is_deleted_after_its_block_and_the_blob_is_not(blobs, tmp_path):

@@ -1,0 +1,76 @@
+"""Upkeep of the store: compaction, expired snapshots, and what killed processes left behind.
+
+All of it can run at any time, beside everything else, and again after a kill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.files import alone
+from engine.progress import Progress
+from engine.services import Services
+from storage import batch_manifests, compaction, releases, sweep, table_upkeep
+from storage.blobs import cleaning
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction did."""
+
+    groups: int  # large files of masklets that were made
+    parts: int  # small files of masklets whose rows are in them
+    release: str  # the new release, with the same rows as the last; "": there was nothing to compact
+    problems: tuple[str, ...]  # a line for each table that could not take its large file
+
+
+def compact(s: Services, progress: Progress | None = None, least: int = compaction.LEAST) -> Compacted:
+    """Writes the parts of published batches again as large files, and makes a release that names these.
+
+    least: bytes of a large file; the newest batches wait until they fill one.
+    Raises ReleaseError for a part that is missing or damaged.
+    """
+    known = releases.names(s.blobs)
+    if not known:
+        return Compacted(0, 0, "", ())
+    planned = list(compaction.plan(releases.load(s.blobs, known[-1]), least))
+    parts = [len(batch_manifests.read(s.blobs, ref)["masklets"]) for refs in planned for ref in refs]
+    groups = []
+    for refs in planned:
+        groups.append(compaction.write(s.blobs, refs, s.home / "cache" / "compaction"))
+        if progress:
+            progress(len(groups), len(planned), groups[-1].group_id)
+    made = ""
+    with alone(s.home / "publish.lock"):
+        known = releases.names(s.blobs)
+        newest = releases.load(s.blobs, known[-1])
+        if groups:
+            name = f"release-{len(known) + 1:04d}-compacted-{groups[-1].group_id}"
+            newest = compaction.release(s.blobs, newest, name, groups)
+            made = newest.name
+        problems = compaction.settle(s.blobs, s.tables, newest)
+        table_upkeep.expire_all(s.tables, newest.snapshots["masklets"])
+    return Compacted(len(groups), sum(parts), made, tuple(problems))
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """What was removed."""
+
+    removed: int  # partial files of killed writers
+    freed_bytes: int  # of the cache
+    expired: int  # snapshots of the tables, never one with a tag
+    swept: int  # files that nothing named for a day
+    waiting: int  # files that nothing names, for less than a day
+    problems: tuple[str, ...]  # why files were left alone
+
+
+def tidy(s: Services) -> Tidied:
+    """Removes what killed processes left in the store and in the cache, old snapshots, and files that nothing names."""
+    removed = s.blobs.tidy()
+    freed = cleaning.trim(s.home / "cache", round(s.settings.storage.cache_gib * 2**30))
+    known = releases.names(s.blobs)
+    released = releases.load(s.blobs, known[-1]).snapshots["masklets"] if known else None
+    expired = table_upkeep.expire_all(s.tables, released)
+    done = sweep.sweep(s.blobs, s.tables)
+    return Tidied(removed, freed, expired, done.removed, done.waiting, done.problems)

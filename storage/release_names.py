@@ -1,0 +1,34 @@
+"""Names that people give to releases."""
+
+from __future__ import annotations
+
+from storage import releases
+from storage.blobs.base import Blobs
+from storage.releases import Release
+from storage.tables import Tables
+
+
+def give_name(blobs: Blobs, tables: Tables, release: Release, name: str) -> tuple[Release, bool]:
+    """Gives a release a second name, of a person's choice, and tags its snapshot for other readers of Iceberg.
+
+    Returns the release under this name, and whether its snapshot is tagged: an old one may be expired.
+    Raises ValueError for a malformed name, one of the pipeline's, or one that another release has.
+    """
+    if releases.place(releases.checked(name))[0]:
+        raise ValueError(f"{name!r}: names with a number after the first dash are the pipeline's")
+    named = releases.write(
+        blobs,
+        name,
+        release.base,
+        release.own,
+        counts=release.counts,
+        extra=release.extra,
+        snapshots=release.snapshots,
+    )
+    if (named.batches, named.first) != (release.batches, release.first):
+        raise ValueError(f"{name!r} is already the name of another release")
+    snapshot_id = release.snapshots["masklets"]
+    if not tables.has_snapshot("masklets", snapshot_id):
+        return named, False
+    tables.tag("masklets", name, snapshot_id)
+    return named, True

@@ -1,0 +1,164 @@
+"""The sweep: removes files of the store that nothing names any more, and never one that somebody still needs.
+
+    parts/         parts whose writer was killed before the marker; parts of masklets that are in a large file, once no
+                   release names them
+    compacted/     large files whose writer was killed
+    warehouse/     metadata of snapshots that were expired, or never committed
+
+A file is removed when two sweeps, a day apart, found that nothing names it, and it was not written since. So a reader
+or a writer that began before has a day to end. `condemned.json` keeps what the first sweep found. Reads every manifest
+of every release: run it once a day at most. Errors: a release or a table that cannot be read stops the sweep before
+anything is removed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from storage import batch_manifests, parts, releases
+from storage.batch_manifests import KINDS, BatchRef
+from storage.blobs.base import BlobMissing, Blobs, read_json
+from storage.blobs.cleaning import LEFT_S
+from storage.table_errors import damage
+from storage.tables import RECORDS, Tables
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+_CONDEMNED = "condemned.json"
+_METADATA = re.compile(r".*\.(avro|metadata\.json)")
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep did."""
+
+    removed: int  # files
+    waiting: int  # files that nothing names, for less than a day
+    problems: tuple[str, ...]  # a line for each table whose folder another catalog uses too: it was left alone
+
+
+def sweep(blobs: Blobs, tables: Tables, now: float | None = None) -> Swept:
+    """Removes what two sweeps, a day apart, found unnamed. now: s since 1970; None: the clock.
+
+    Raises ReleaseError, BlobError, TablesError.
+    """
+    at = time.time() if now is None else now
+    problems = list[str]()
+    named, large = _named(blobs)
+    found = _unnamed(blobs, tables, named, large, problems)
+    unnamed = {key: written for key, written in found if written < at - LEFT_S}
+    try:
+        condemned = read_json(blobs, _CONDEMNED)
+    except BlobMissing:
+        condemned = {}
+    due = [key for key, written in unnamed.items() if written < float(condemned.get(key, at)) <= at - LEFT_S]
+    removed = sum(_remove(blobs, key, large) for key in due)
+    waiting = {key: condemned.get(key, at) for key in unnamed if key not in set(due)}
+    if waiting or condemned:
+        blobs.write(_CONDEMNED, json.dumps(waiting).encode())
+    return Swept(removed, len(waiting), tuple(problems))
+
+
+def _remove(blobs: Blobs, key: str, large: Collection[str]) -> bool:
+    """Removes a file, and returns whether it did. A part stays, or comes back, if its marker is made at this moment."""
+    place = parts.place_of(key)
+    if place is None or (place[0] == "masklets" and place[1] in large):
+        blobs.delete(key)
+        return True
+    data = blobs.read(key)
+    if _is_marked(blobs, key, large):
+        return False
+    blobs.delete(key)
+    if _is_marked(blobs, key, large):
+        return not blobs.create(key, data)
+    return True
+
+
+def _unnamed(
+    blobs: Blobs, tables: Tables, named: Collection[str], large: Collection[str], problems: list[str]
+) -> Iterator[tuple[str, float]]:
+    """The files that nothing names, with the time when they were written.
+
+    named: by releases and compactions. large: batches in large files. A line is added to `problems` for each table
+    whose folder another catalog uses.
+    """
+    found = [(key, at) for prefix in ("parts/", "compacted/") for key, at in blobs.written(prefix)]
+    metadata = {name: list(blobs.written(f"warehouse/{name}/metadata/")) for name in RECORDS}
+    in_tables, of_metadata = set[str](), dict[str, set[str]]()
+    for name in RECORDS:
+        data, of_metadata[name] = _of_table(tables.load(name), name)
+        in_tables |= data
+    root = f"{blobs.uri}/"
+    needed = {*named, *(address.removeprefix(root) for address in in_tables)}
+    for key, at in found:
+        if key not in needed and not key.startswith("compacted/groups/") and not _is_marked(blobs, key, large):
+            yield key, at
+    for name, files in metadata.items():
+        unnamed = [(key, at) for key, at in files if root + key not in of_metadata[name] and _METADATA.fullmatch(key)]
+        uuid = str(tables.load(name).metadata.table_uuid)
+        if all(_table_uuid(blobs, key) in (uuid, None) for key, _ in unnamed if key.endswith(".metadata.json")):
+            yield from unnamed
+        else:
+            problems.append(f"warehouse/{name}: another catalog keeps a table there: its files are left alone")
+
+
+def _is_marked(blobs: Blobs, key: str, large: Collection[str]) -> bool:
+    """Whether a file is a part that its marker names. A part of masklets in a large file is read by nobody."""
+    if (place := parts.place_of(key)) is None:
+        return False
+    kind, batch_id, _ = place
+    if kind == "masklets" and batch_id in large:
+        return False
+    marker = parts.marker(blobs, *place)
+    return marker is not None and marker.key == key
+
+
+def _named(blobs: Blobs) -> tuple[set[str], set[str]]:
+    """The files that releases and unfinished compactions name, and the batches that are in large files."""
+    named, refs, large = set[str](), dict[str, BatchRef](), set[str]()
+    for name in releases.names(blobs):
+        release = releases.load(blobs, name)
+        named.update(file.key for kind in KINDS for file in release.first_files[kind])
+        refs.update((ref.key, ref) for ref in release.batches)
+    for key in blobs.keys("compacted/groups/"):
+        for ref in (BatchRef(**listed) for listed in read_json(blobs, key)["manifests"]):
+            refs[ref.key] = ref
+    for ref in refs.values():
+        large.update(ref.covers)
+        files = batch_manifests.read(blobs, ref)
+        named.update(file.key for kind in KINDS for file in files[kind])
+        named.update(of["new"] for of in batch_manifests.read_json(blobs, ref).get("replaces", {}).values())
+    return named, large
+
+
+def _of_table(table: Table, name: str) -> tuple[set[str], set[str]]:
+    """The addresses of the data files and of the metadata of every snapshot that a table has."""
+    metadata = table.metadata
+    data, files = set[str](), {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    files |= {found.statistics_path for found in (*metadata.statistics, *metadata.partition_statistics)}
+    with damage(name):
+        for snapshot in metadata.snapshots:
+            files.add(snapshot.manifest_list)
+            for manifest in snapshot.manifests(table.io):
+                if manifest.manifest_path not in files:
+                    files.add(manifest.manifest_path)
+                    entries = manifest.fetch_manifest_entry(table.io)
+                    data.update(entry.data_file.file_path for entry in entries)
+    return data, files
+
+
+def _table_uuid(blobs: Blobs, key: str) -> str | None:
+    """The table that a file of metadata is of; None if the file went away, or a killed writer left half of it."""
+    try:
+        data = blobs.read(key)
+        found: Any = json.loads(gzip.decompress(data) if key.endswith(".gz.metadata.json") else data)
+        return str(found["table-uuid"])
+    except (BlobMissing, EOFError, OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,108 @@
+"""A withdrawn video in the pipeline: not in the next release, never published later, and not exported."""
+
+import pytest
+
+from benchmarks import scale
+from engine.datasets import layouts
+from engine.services import connect
+from engine.settings import Settings, StorageSettings
+from engine.stages import admitted, batches, publish, withdrawing
+from engine.stages.batches import BatchStage
+from storage import parts, releases, withdrawn
+from storage.normalise import Normalised
+from tests.storage import rows
+from validation import table_checks
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def s(tmp_path, monkeypatch):
+    """Two published batches of two videos."""
+    passed = table_checks.Report(success=True, results=(), docs_index=None)
+    monkeypatch.setattr(table_checks, "check_tables", lambda *arguments, **named: passed)
+    with connect(Settings(home=tmp_path / "home")) as services:
+        for number in (1, 2):
+            publish.publish_batch(services, scale.collect(services, number, 2)[0])
+        yield services
+
+
+def withdraw(s, video_id: str, erase: bool = False) -> withdrawing.Withdrawn:
+    return withdrawing.withdraw(s, video_id, by="ann", why="the person asked", erase=erase)
+
+
+def newest(s) -> releases.Release:
+    return releases.load(s.blobs, releases.names(s.blobs)[-1])
+
+
+def test_a_withdrawal_says_what_it_did_and_can_run_again(s):
+    video_id = scale.ids_of(1, 2)[0]
+    earlier = tuple(releases.names(s.blobs))
+    done = withdraw(s, video_id)
+    assert (done.release, done.held_by, done.erased) == (f"release-0003-without-{video_id}", earlier, 0)
+    assert (done.act.by, done.act.why) == ("ann", "the person asked")
+    assert len(newest(s).masklets()) == 15 == len(s.tables.masklets())
+    again = withdrawing.withdraw(s, video_id, by="bob", why="no")
+    assert (again.act, again.release) == (done.act, "") and again.held_by == earlier
+    with pytest.raises(ValueError, match="no admitted video"):
+        withdraw(s, "ffff")
+    assert [act.video_id for act in withdrawn.all_of(s.blobs)] == [video_id]
+
+
+def test_what_people_decide_later_about_a_withdrawn_video_is_quarantined(s):
+    batch_id, ids = scale.collect(s, 3, 2)
+    withdraw(s, ids[0])
+    late = scale.masklets_of(ids[0], batch_id, "train")
+    assert list(parts.rows(s.blobs, "masklets", batch_id))[0].video_id == ids[1], "nothing of it is left to publish"
+    s.blobs.delete(f"commits/masklets/{batch_id}/{ids[0]}.json")
+    parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=ids[0], rows=late)
+    publish.publish_batch(s, batch_id)
+    assert {m.video_id for m in newest(s).masklets()} == {*scale.ids_of(1, 2), *scale.ids_of(2, 2), ids[1]}
+    found = s.tables.quarantine(where=f"batch_id == '{batch_id}'")
+    assert {row.reason for row in found} == {"withdrawn"} and len(found) == 5
+    assert {act.video_id for act in s.tables.operations(where=f"batch_id == '{batch_id}'")} == {ids[1]}
+
+
+def test_an_export_of_an_earlier_release_stops_or_leaves_the_video_out(s):
+    video_id, old = scale.ids_of(1, 2)[0], newest(s)
+    withdraw(s, video_id)
+    with pytest.raises(withdrawing.HoldsWithdrawn, match=f"{old.name} holds what was withdrawn later: {video_id}"):
+        withdrawing.permitted(s, old)
+    assert withdrawing.permitted(s, newest(s)) == newest(s)
+    skipping = s.settings.model_copy(update={"storage": StorageSettings(withdrawn="skip")})
+    with connect(skipping) as other:
+        assert video_id not in {m.video_id for m in withdrawing.permitted(other, old).masklets()}
+    assert video_id not in {entry.video_id for entry in layouts.of_release(old).entries}
+
+
+MADE = Normalised(
+    height=24,
+    width=32,
+    frame_count=12,
+    duration_s=0.5,
+    source_fps=24.0,
+    variable_rate=False,
+    rotation=0,
+    timestamps=(0.0,) * 12,
+    source_s=(0.0,) * 12,
+    changes=(),
+)
+
+
+def test_an_erased_video_leaves_no_file_and_is_never_admitted_again(s):
+    record = rows.make_video("abc", batch_id="", split="", source_uri="/home/jo/abc.mp4", source_metadata='{"a": 1}')
+    file = s.home / "video.mp4"
+    file.write_bytes(b"pictures")
+    assert admitted.write(s.blobs, record, file, MADE, b"{}", False)
+    batch_id, _ = admitted.commit(s, {"/home/jo/abc.mp4"})
+    assert batches.pending(s.blobs, BatchStage.PROPOSED) == [batch_id]
+    done = withdraw(s, "abc", erase=True)
+    assert done.erased == 3 + 1 and done.release == ""
+    kept = {key.removeprefix("videos/abc/") for key in s.blobs.keys("videos/abc/")}
+    assert kept == {"record.json", "committed"} and b"/home/jo" not in s.blobs.read("videos/abc/record.json")
+    assert parts.has_marker(s.blobs, "candidates", batch_id or "", "abc"), "no model proposes for it"
+    assert not admitted.write(s.blobs, record, file, MADE, None, False)
+    with pytest.raises(ValueError, match="no admitted video"):
+        s.video("abc")
+    assert "abc" not in {video.video_id for video in s.tables.videos()}
+    assert withdraw(s, "abc", erase=True).act == done.act
