@@ -11,10 +11,11 @@ Every request can be repeated without harm. So a request without an answer is se
 
 from __future__ import annotations
 
+import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
@@ -43,6 +44,7 @@ from annotation_queue.records import (
     Ticket,
     VideoInfo,
 )
+from storage.ontology import Ontology
 from storage.records import Masklet, Operation, Verdict
 
 T = TypeVar("T")
@@ -161,6 +163,16 @@ class QueueClient:
         sent = _adapter(tuple[NewOperation, ...]).dump_python(tuple(operations), mode="json")
         return self._under_lease(AppendResult, ticket, "operations", operations=sent)
 
+    def label(self, ticket: Ticket, name: str | None, attributes: Mapping[str, object] | None = None) -> AppendResult:
+        """Says what the ticket's object is, before the ticket is finished. None takes its label away.
+
+        attributes: by name; they replace those of before. Raises LeaseLost; ValueError for a label or an attribute that
+        the ticket's ontology does not have.
+        """
+        payload = json.dumps({"label": name, "attributes": dict(attributes or {})})
+        operation = NewOperation(operation_id=new_id(), kind="label", created_at=now(), payload=payload)
+        return self.append_operations(ticket, [operation])
+
     def finish(
         self,
         ticket: Ticket,
@@ -242,7 +254,16 @@ class QueueClient:
         """JPEG of exactly this frame. Raises NoSuchVideo, NoSuchFrame."""
         return self._send("GET", f"/api/videos/{video_id}/frames/{frame_idx}.jpg").content
 
+    def ontology(self, version: str) -> Ontology:
+        """The ontology that a ticket's payload names; its pictures without their bytes. Raises NoSuchOntology."""
+        return self._ask(Ontology, "GET", f"/api/ontologies/{version}")
+
     # --- the pipeline ------------------------------------------------------------------------------------------
+
+    def add_ontology(self, ontology: Ontology) -> str:
+        """Sends an ontology, before the tickets under it. Returns its version. Raises NotAllowed, ValueError."""
+        body = _adapter(Ontology).dump_python(ontology, mode="json")
+        return str(self._send("PUT", "/api/ontologies", body).json()["version"])
 
     def open_batch(self, batch_id: str, tickets: Iterable[NewTicket]) -> Batch:
         """Opens a batch with its tickets, in several requests if there are many, and seals it.

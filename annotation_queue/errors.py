@@ -1,7 +1,7 @@
 """The errors of the queue. Each docstring is the message that people see.
 
 QueueError
-├── NoSuchTicket · NoSuchBatch · NoSuchMasklet · NoSuchVideo · NoSuchFrame
+├── NoSuchTicket · NoSuchBatch · NoSuchMasklet · NoSuchVideo · NoSuchFrame · NoSuchOntology
 ├── TooLate              somebody else holds the ticket that followed: the answer cannot be taken back
 ├── LeaseLost            another person may hold the ticket now; the queue keeps the late work beside it
 │   └── TakenBack        a lead or an admin ended the lease
@@ -29,6 +29,10 @@ class NoSuchTicket(QueueError):
 
 class NoSuchBatch(QueueError):
     """There is no such batch."""
+
+
+class NoSuchOntology(QueueError):
+    """There is no such ontology."""
 
 
 class NoSuchMasklet(QueueError):

@@ -104,8 +104,9 @@ class NewTicket:
     masklet: Masklet | None = None  # to judge or to correct; None: the person starts without a masklet
     phase: str = "auto"  # "auto", "1", "2", "3"
     priority: int = 0  # higher is handed out first
-    # JSON object. "prompts": the prompts that the annotator may use, see PROMPTS. After a verdict, the queue adds
-    # "pinned": the frame_idx that was on screen, the person, their verdict and their reasons.
+    # JSON object. "prompts": the prompts that the annotator may use, see PROMPTS. "ontology" and "label_at": see
+    # `labels`. After a verdict, the queue adds "pinned": the frame_idx that was on screen, the person, their verdict
+    # and their reasons.
     payload: str = "{}"
     skill: str | None = None  # the skill that a person needs to get the ticket
     # A verify ticket that a program has decided: accept or reject, and the program's name. Nobody gets the ticket.
@@ -165,6 +166,8 @@ class Ticket:
     skill: str | None = None  # the skill that a person needs to get the ticket
     sent_back_by: str | None = None  # the verifier who asked for the correction; another verifier judges it
     rework: bool = False  # about a person's masklet that was sent back; its maker gets the ticket first
+    label: str | None = None  # of its object: as the ticket came; once it is done, as it was decided
+    attributes: str | None = None  # JSON object, as in storage.records.Masklet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,7 +353,7 @@ class BatchProgress:
 class WorkFigures:
     """The work of people, summed over one person, phase or checkpoint. None: nothing was counted."""
 
-    name: str  # of the person, the phase or the checkpoint
+    name: str  # of the person, the phase, the checkpoint or the label
     answers: int  # tickets finished; each of several verdicts on a ticket counts
     verdicts: dict[str, int]  # by verdict; "made" is a masklet
     seconds_per_ticket: float | None  # where the client measured it
@@ -391,7 +394,7 @@ class JudgingFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueFigures:
-    """The queue in figures: in total, and by person, maker, phase and checkpoint. Only `gold` includes gold tickets."""
+    """The queue in figures: in total, by person, maker, phase, checkpoint and label. Only `gold` includes gold."""
 
     at: float  # s since the epoch, when they were counted
     batches: tuple[BatchProgress, ...]
@@ -400,6 +403,7 @@ class QueueFigures:
     makers: tuple[WorkFigures, ...]  # the verdicts on the masklets of each person; "" is the model
     phases: tuple[WorkFigures, ...]
     checkpoints: tuple[WorkFigures, ...]
+    labels: tuple[WorkFigures, ...] = ()  # the answers about objects that have this label, without those that have none
     gold: tuple[GoldFigures, ...]
     judging: tuple[JudgingFigures, ...]
     undelivered: int

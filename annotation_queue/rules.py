@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 
+from annotation_queue import labels
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Person, Role, Submission, Ticket, VideoInfo
 from storage.masklet_rules import masklet_problems
@@ -56,6 +57,7 @@ OPERATION_KINDS = (
     "lock",  # on: true if no propagation may change the frame
     "absent",  # first, last: the object is absent from the first to the last frame, both included
     "clear",  # takes all edits of the frame back; its mask is again the one from before them
+    "label",  # label: the class of the object, or null; attributes: by name. Both replace what was chosen before
     "undo",  # operation_id
     "redo",  # operation_id
 )
@@ -156,6 +158,7 @@ def check_new_ticket(ticket: NewTicket) -> None:
     prompts = payload.get("prompts", [])
     if not isinstance(prompts, list) or any(prompt not in PROMPTS for prompt in prompts):
         raise ValueError(f"ticket {ticket.ticket_id}: prompts must be among {', '.join(PROMPTS)}, not {prompts!r}")
+    labels.check_rules(payload)
     if (ticket.decided is None) != (ticket.decided_by is None):
         raise ValueError(f"ticket {ticket.ticket_id}: decided and decided_by are given together")
     if ticket.decided_by is not None:
@@ -220,6 +223,8 @@ def check_operation(operation: NewOperation) -> None:
     if len(operation.payload) > MAX_PAYLOAD:
         raise ValueError(f"a payload has at most {MAX_PAYLOAD} characters, not {len(operation.payload)}")
     payload = json.loads(check_payload(operation.payload))
+    if operation.kind == "label":
+        labels.of_payload(payload)
     if operation.kind in ("undo", "redo", "stop") and not isinstance(payload.get("operation_id"), str):
         raise ValueError(f"{operation.kind} needs an operation_id: {operation.payload[:80]!r}")
     points = payload.get("points_xy")
@@ -237,7 +242,7 @@ def check_allowed(ticket: Ticket, operation: NewOperation) -> None:
     """NotAllowed for a well-formed operation that the ticket's kind or phase does not permit."""
     if operation.kind in ("undo", "redo"):
         return
-    if ticket.kind is Kind.VERIFY:
+    if ticket.kind is Kind.VERIFY and operation.kind != "label":
         raise NotAllowed(f"a verify ticket takes a verdict, not a {operation.kind}")
     allowed = json.loads(ticket.payload).get("prompts")
     if allowed is None:

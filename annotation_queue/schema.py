@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0003"  # the last one in migrations/versions
+REVISION = "0004"  # the last one in migrations/versions
 
 
 metadata = MetaData()
@@ -81,6 +81,8 @@ tickets = Table(
         "checkpoint", String, nullable=False, server_default=""
     ),  # the model that made, or helped to make, its masklet
     Column("object_id", String),  # common to the tickets in which several people make one masklet
+    Column("label", String),  # of its object: as the ticket came; once it is done, as it was decided
+    Column("attributes", Text),  # JSON object, as in storage.records.Masklet
 )
 
 
@@ -161,6 +163,8 @@ leases = Table(  # all leases, past and present: who held a ticket under which f
     Column("masklet_id", String),  # that the holder made
     Column("watched", Float),  # share of the frames with the object that were on screen; None: a program, or a masklet
     Column("ended_by", String),  # the person who took the ticket back; None: it expired, or its holder ended it
+    Column("label", String),  # of the object, with the answer
+    Column("attributes", Text),  # JSON object
     PrimaryKeyConstraint("ticket_id", "token"),
 )
 
@@ -203,7 +207,7 @@ gold = Table(  # tickets whose answer is known; each person gets a copy of their
 
 # Rolling sums, changed in the transactions that they count, so that the figures never read the tickets. Rows with
 # person "" count tickets (added, done), other rows count people's work. Gold is not counted.
-TALLY_KEYS = ("batch_id", "kind", "phase", "checkpoint", "person", "maker", "verdict", "needs_lead")
+TALLY_KEYS = ("batch_id", "kind", "phase", "checkpoint", "person", "maker", "verdict", "needs_lead", "label")
 
 
 TALLY_SUMS = (
@@ -316,6 +320,15 @@ versions = Table(  # the masks that an operation made; rows are never changed
 
 
 Index("versions_of_ticket", versions.c.ticket_id)
+
+
+ontologies = Table(  # rows are never changed
+    "ontologies",
+    metadata,
+    Column("version", String, primary_key=True),
+    Column("content", Text, nullable=False),  # JSON of storage.ontology.Ontology
+    Column("created_at", Float, nullable=False),
+)
 
 
 outbox = Table(  # messages to the pipeline, written in the transaction of their cause

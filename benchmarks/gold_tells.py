@@ -29,8 +29,10 @@ from annotation_queue.database import Database
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.records import Kind, NewGold, NewTicket, Person, QueuePolicy, Role, Submission, VideoInfo
 from annotation_queue.tickets.gold import known_of
+from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 from storage import rle
+from storage.ontology import ObjectClass, Ontology
 from storage.records import FPS, STRIDE, Masklet, Verdict, content_id
 
 HEIGHT, WIDTH, FRAMES = 8, 8, 8
@@ -54,10 +56,12 @@ class Scenario:
     verdict: Verdict | None  # None: with a masklet
     policy: Mapping[str, float]
     corrected: bool = False  # the masklet was sent back before: a verify ticket about a person's masklet
+    labelled: bool = False  # the ticket asks for a label, which the person gives
 
     def __str__(self) -> str:
         rules = " ".join(f"{key}={value}" for key, value in self.policy.items())
-        return f"{self.kind} {self.verdict or 'made'}{' of a correction' if self.corrected else ''} {rules}".strip()
+        more = (" of a correction" if self.corrected else "") + (" with a label" if self.labelled else "")
+        return f"{self.kind} {self.verdict or 'made'}{more} {rules}".strip()
 
 
 SCENARIOS = (
@@ -69,7 +73,10 @@ SCENARIOS = (
     Scenario(kind=Kind.VERIFY, verdict=Verdict.REFINE, policy={}, corrected=True),
     Scenario(kind=Kind.TRACK, verdict=None, policy={}),
     Scenario(kind=Kind.TRACK, verdict=Verdict.REJECT, policy={}),
+    Scenario(kind=Kind.VERIFY, verdict=Verdict.ACCEPT, policy={}, labelled=True),
+    Scenario(kind=Kind.TRACK, verdict=None, policy={}, labelled=True),
 )
+PETS = Ontology(classes=(ObjectClass(name="dog"), ObjectClass(name="cat")))
 
 
 class SmallVideos:
@@ -126,11 +133,13 @@ def prepared(folder: Path, scenario: Scenario, *, gold: bool) -> Iterator[tuple[
     tickets.policy = QueuePolicy(**{"gold_share": 1.0 if gold else 0.0} | dict(scenario.policy))
     subject = masklet("subject", by="amy" if scenario.corrected else None)
     published = replace(subject, batch_id="of-last-month", verdict="accept", verified_by="victor", split="val")
+    rules: dict[str, object] = {}
+    if scenario.labelled:
+        rules = {"ontology": Ontologies(database, tickets.clock).add(PETS), "label_at": "verify"}
     if scenario.kind is Kind.TRACK:
         pinned = {"frame_idx": 4, "by": "victor", "reasons": ["drift"]}
-        payload = json.dumps({"prompts": ["click", "box", "stroke", "propagate"], "memory": True} | {"pinned": pinned})
-    else:
-        payload = "{}"
+        rules = {"prompts": ["click", "box", "stroke", "propagate"], "memory": True} | rules | {"pinned": pinned}
+    payload = json.dumps(rules)
     ticket = NewTicket(
         ticket_id=content_id("ticket", str(gold)),
         kind=scenario.kind,
@@ -239,6 +248,9 @@ def work(client: TestClient, tickets: TicketStore, scenario: Scenario) -> tuple[
     }
     stroke["payload"] = json.dumps({"mask_rle": _corner(2).decode()})
     ask("POST", f"{at}/operations", {"token": held["lease_token"], "operations": [stroke]})
+    label = {"operation_id": content_id("label"), "kind": "label", "created_at": WHEN}
+    label["payload"] = json.dumps({"label": "cat"})
+    ask("POST", f"{at}/operations", {"token": held["lease_token"], "operations": [label]})
     ask("POST", f"{at}/release", {"token": held["lease_token"]})
     again = ask(
         "POST", "/api/tickets/claim", {"claim_id": "c-2", "kinds": [scenario.kind], "ticket_id": held["ticket_id"]}

@@ -17,9 +17,10 @@ from weakref import WeakValueDictionary
 
 from engine.files import alone, private_file, private_folder, write_secret
 from engine.settings import Settings
-from storage import parts
+from storage import ontology, parts
 from storage.blobs import stores
 from storage.blobs.base import BlobMissing, Blobs
+from storage.ontology import Ontology
 from storage.records import Video
 from storage.tables import Tables
 from storage.video import FrameReader
@@ -90,6 +91,12 @@ class Services:
         from engine.registry import Registry
 
         return Registry(self._private(self.settings.registry_uri), self.home / "mlflow-artifacts")
+
+    @cached_property
+    def ontology(self) -> Ontology | None:
+        """The ontology that the settings name, read once; None without one. Raises OntologyError."""
+        path = self.settings.review.ontology
+        return None if path is None else ontology.read(path)
 
     def checkpoint(self) -> Checkpoint:
         """The promoted checkpoint; before the first promotion, the one that the settings name."""

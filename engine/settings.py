@@ -123,6 +123,24 @@ class ReviewSettings(_Section):
     select: bool = False  # after a video's other tickets: one more, to pick a challenging object without a masklet
     # people mask held-out videos by hand (phase 1), as for SA-V: no model shapes the masklets that measure models
     held_out_by_hand: bool = False
+    # TOML or JSON file with the classes, attributes and guidelines of labels, see storage/ontology.py. A batch keeps
+    # the ontology that it was opened with. None: no labels, as in SA-V
+    ontology: Path | None = None
+    # which tickets need a label: "select", those that pick an object by hand; "verify", those that accept a masklet;
+    # "never": people may give one anyway, if there is an ontology
+    label_at: Literal["never", "select", "verify"] = "never"
+
+    @field_validator("ontology")
+    @classmethod
+    def _from_everywhere(cls, path: Path | None) -> Path | None:
+        """Absolute: other processes may start in another folder."""
+        return None if path is None else path.absolute()
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> Self:
+        if self.label_at != "never" and self.ontology is None:
+            raise ValueError(f"label_at is {self.label_at}: set ontology, the file that says which labels there are")
+        return self
 
 
 class VerifierSettings(_Section):

@@ -6,6 +6,7 @@ length of its video. Does not know what happens to a masklet that fails.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Protocol
 
@@ -27,7 +28,10 @@ RULES = {
     "counts": "it has no more edited frames than frames, and no negative counts",
     "round": "its round is a valid number",
     "terms": "kind, phase and split are known words",
+    "label": "its label is a short text, and its attributes are a JSON object of short values",
 }
+MAX_LABEL = 200  # characters of a label, and of the name and the text of an attribute
+MAX_ATTRIBUTES = 100
 MAX_COUNT = 2**31 - 1  # of every whole number in a masklet: the type of its columns
 
 
@@ -64,6 +68,7 @@ def masklet_problems(masklet: Masklet, video: VideoExtent | None = None) -> dict
         "counts": _counts(masklet),
         "round": _round(masklet),
         "terms": _terms(masklet),
+        "label": _label(masklet) or attributes_problem(masklet.attributes),
     }
     return {check: detail for check, detail in found.items() if detail is not None}
 
@@ -90,6 +95,31 @@ def list_problem(masklet: Masklet) -> str | None:
         if odd
         else None
     )
+
+
+def attributes_problem(text: str | None) -> str | None:
+    """What is wrong with the attributes of an object, in one line. text: JSON; None stands for no attributes."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return f"its attributes are not a JSON object: {text!r:.80}"
+    if len(found) > MAX_ATTRIBUTES:
+        return f"it has {counted(len(found), 'attribute')}, at most {MAX_ATTRIBUTES} are kept"
+    for name, value in found.items():
+        if not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+            return f"its attribute {name!r:.80} is not a text, a number, true or false"
+        if max(len(name), len(str(value))) > MAX_LABEL:
+            return f"its attribute {name!r:.80} is longer than {MAX_LABEL} characters"
+    return None
+
+
+def _label(masklet: Masklet) -> str | None:
+    label = masklet.label
+    if label is None or (label.strip() and len(label) <= MAX_LABEL):
+        return None
+    return f"its label {label!r:.80} is empty, or longer than {MAX_LABEL} characters"
 
 
 def _frames(masklet: Masklet) -> str | None:

@@ -107,6 +107,8 @@ class Masklet:
     split: str = "train"
     source_position: int | None = None  # of an imported masklet: its place among the objects of its file
     source_metadata: str | None = None  # of an imported masklet: JSON object of what its dataset says about it
+    label: str | None = None  # the class of the object; None: nobody was asked, or nobody said it
+    attributes: str | None = None  # JSON object of the object's attributes, with sorted keys; None: there are none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_PLURALS = {"batch": "batches", "person": "people"}
+_PLURALS = {"batch": "batches", "class": "classes", "person": "people"}
 
 
 def counted(count: int, noun: str) -> str:

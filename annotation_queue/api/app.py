@@ -17,7 +17,7 @@ from cachetools import TTLCache, cached
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from annotation_queue.api import batches, logins, numbers, people, refinement, tickets, videos
+from annotation_queue.api import batches, logins, numbers, ontologies, people, refinement, tickets, videos
 from annotation_queue.api.backend import Backend, Media
 from annotation_queue.api.edge import Edge, Shares
 from annotation_queue.api.errors import add_handlers
@@ -28,11 +28,15 @@ from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Person, PlannedPhase, Stuck
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
+from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 
 T = TypeVar("T")
 
-ROUTERS = (logins.router, people.router, tickets.router, videos.router, batches.router, numbers.router)
+ROUTERS = (
+    *(logins.router, people.router, tickets.router, videos.router, batches.router, ontologies.router),
+    numbers.router,
+)
 
 STATS_S = 1.0  # maximum age of the numbers of /api/stats
 STUCK_S = 10.0  # maximum age of the batches of /api/stuck: the pipeline's store may be far away
@@ -71,6 +75,7 @@ def create_app(
     backend = Backend(
         tickets=tickets,
         accounts=accounts or Accounts(tickets.database),
+        ontologies=Ontologies(tickets.database, tickets.clock),
         media=media,
         live=None if segmenter is None else Live(tickets, media.info, segmenter),
         oidc=oidc,

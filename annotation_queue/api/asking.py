@@ -89,7 +89,7 @@ def _scope_of(path: str) -> Scope | None:
     """The scope that a token needs to change something at this path; None: only a token without scopes may."""
     if path.startswith("/api/people"):
         return None
-    return Scope.PIPELINE if path.startswith("/api/batches") else Scope.ANNOTATE
+    return Scope.PIPELINE if path.startswith(("/api/batches", "/api/ontologies")) else Scope.ANNOTATE
 
 
 # --- what they may see -------------------------------------------------------------------------------------------

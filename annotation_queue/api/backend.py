@@ -13,6 +13,7 @@ from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
 from annotation_queue.records import Person, PlannedPhase, QueueFigures, Stats, Stuck, VideoInfo
 from annotation_queue.refinement.live import Live
+from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 
 
@@ -32,6 +33,7 @@ class Backend:
 
     tickets: TicketStore
     accounts: Accounts
+    ontologies: Ontologies
     media: Media
     live: Live | None  # None: no model, masklets are corrected by hand
     oidc: Provider | None  # None: people log in by password only

@@ -34,6 +34,8 @@ LARGE = {
     ("PUT", "/api/batches/{batch_id}"): 64 * MIB,
     # two masklets a ticket; clients up to version 0.1 send all tickets at once
     ("POST", "/api/batches/{batch_id}/gold"): 64 * MIB,
+    # pictures of 4 MiB (storage.ontology.MAX_PICTURES), as text
+    ("PUT", "/api/ontologies"): 8 * MIB,
 }
 
 # A body of the largest size may have a comma or an opening bracket every so many bytes. In masklets they are rarer:

@@ -15,7 +15,7 @@ from annotation_queue import schema
 from annotation_queue.database import insert_missing
 from annotation_queue.errors import BatchSealed, NoSuchBatch
 from annotation_queue.records import Batch, NewTicket, QueuePolicy
-from annotation_queue.tickets import masklets, tallies
+from annotation_queue.tickets import masklets, ontologies, tallies
 from annotation_queue.tickets.rows import row_of, to_batch
 from storage.wording import counted
 
@@ -58,6 +58,7 @@ def add(
     fresh = [ticket for ticket_id, ticket in tickets.items() if ticket_id not in owners]
     if fresh and row.sealed:
         raise BatchSealed(f"batch {batch_id} is sealed: {counted(len(fresh), 'new ticket')} refused")
+    ontologies.check_known(c, [ticket.payload for ticket in fresh])
     masklets.add(c, batch_id, [ticket.masklet for ticket in fresh if ticket.masklet is not None], now)
     rows = [row_of(ticket, batch_id, now, row.total + i, policy) for i, ticket in enumerate(fresh)]
     if rows:

@@ -76,6 +76,7 @@ def count(c: Connection, now: float, policy: QueuePolicy) -> QueueFigures:
         makers=_by(verified, lambda row: row.maker),
         phases=_by(rows, lambda row: row.phase),
         checkpoints=_by(rows, lambda row: row.checkpoint),
+        labels=_by([row for row in rows if row.label], lambda row: row.label),
         gold=tuple(gold),
         judging=judging(c, _compared(verified, gold), policy.watch_share),
         undelivered=_undelivered(c),

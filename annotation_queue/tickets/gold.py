@@ -21,6 +21,7 @@ from annotation_queue.database import insert_missing
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Gold, Kind, NewGold, Person, QueuePolicy, Role, State, Submission
 from annotation_queue.rules import GOLD_LANE, NEXT, TRAINED, kinds_of, next_ticket_id
+from annotation_queue.tickets import masklets, ontologies
 from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, to_ticket
 from storage import iou
 from storage.records import Masklet, Verdict, content_id
@@ -35,6 +36,7 @@ def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: 
     ids = schema.gold.c.gold_id
     there = {gold_id for gold_id in wanted if c.scalar(select(ids).where(ids == gold_id)) is not None}
     fresh = [g for gold_id, g in wanted.items() if gold_id not in there]
+    ontologies.check_known(c, [g.ticket.payload for g in fresh])
     for g in fresh:
         masklet = g.ticket.masklet
         row = {
@@ -138,7 +140,7 @@ def deal(
         kind = row.kind
         copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
         copy |= {name: row._mapping[name] for name in ("phase", "payload", "checkpoint", "made_by")}
-        copy |= OPEN_ROW | _descent(row, policy, person)
+        copy |= OPEN_ROW | _descent(row, policy, person) | masklets.label(c, row.batch_id, row.masklet_id)
         copy |= {
             "ticket_id": content_id(row.gold_id, person.name),
             "priority": 0,

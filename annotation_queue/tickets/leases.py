@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from annotation_queue import schema
 from annotation_queue.errors import LeaseLost, NoSuchTicket, NotAllowed, TakenBack
+from annotation_queue.labels import Label
 from annotation_queue.records import Person, State, Submission, Ticket
 from annotation_queue.tickets.rows import to_ticket
 
@@ -135,18 +136,18 @@ def note(c: Connection, row: Row[Any], new: NewLease) -> None:
     c.execute(insert(schema.leases), lease | {"person": new.person.name, "claim_id": new.claim_id})
 
 
-def end(c: Connection, ticket_id: str, token: int, submission: Submission, now: float) -> None:
-    """Record the answer with which a lease ended."""
+def end(c: Connection, ticket_id: str, token: int, submission: Submission, label: Label, now: float) -> None:
+    """Record the answer with which a lease ended. label: of the object."""
     answer = {"verdict": submission.verdict, "reasons": ",".join(submission.reasons), "seconds": submission.seconds}
-    answer["watched"] = submission.watched
+    answer |= {"watched": submission.watched, "label": label.name, "attributes": label.attributes}
     answer["masklet_id"] = None if submission.masklet is None else submission.masklet.masklet_id
     c.execute(_END, answer | {"of_ticket": ticket_id, "of_token": token, "finished_at": now})
 
 
 def clear_answer(c: Connection, ticket_id: str, token: int) -> None:
     """Remove the answer with which a lease ended."""
-    answer = dict.fromkeys(("finished_at", "verdict", "reasons", "seconds", "masklet_id", "watched"))
-    c.execute(_END.values(answer), {"of_ticket": ticket_id, "of_token": token})
+    columns = ("finished_at", "verdict", "reasons", "seconds", "masklet_id", "watched", "label", "attributes")
+    c.execute(_END.values(dict.fromkeys(columns)), {"of_ticket": ticket_id, "of_token": token})
 
 
 def extend(c: Connection, ticket_id: str, until: float) -> Ticket:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select
 
 from annotation_queue import schema
-from annotation_queue.tickets.rows import MASKLET
+from annotation_queue.tickets.rows import MASKLET, labelled
 from storage.records import Masklet
 
 
@@ -22,7 +22,14 @@ def content(c: Connection, batch_id: str, masklet_id: str | None) -> str | None:
 def of_ticket(c: Connection, row: Row[Any]) -> Masklet | None:
     """The masklet that a ticket is about."""
     text = content(c, row.batch_id, row.masklet_id)
-    return None if text is None else MASKLET.validate_json(text)
+    return None if text is None else labelled(MASKLET.validate_json(text), row)
+
+
+def label(c: Connection, batch_id: str, masklet_id: str | None) -> dict[str, str | None]:
+    """The columns `label` and `attributes` of a ticket about a masklet, as it was made; both None without one."""
+    text = content(c, batch_id, masklet_id)
+    found = {} if text is None else json.loads(text)
+    return {name: found.get(name) for name in ("label", "attributes")}
 
 
 def add(c: Connection, batch_id: str, masklets: Sequence[Masklet], now: float) -> None:
@@ -36,7 +43,7 @@ def add(c: Connection, batch_id: str, masklets: Sequence[Masklet], now: float) -
         if stored is None:
             row = {"batch_id": batch_id, "masklet_id": masklet.masklet_id, "content": text, "created_at": now}
             c.execute(insert(schema.masklets).values(**row))
-        elif stored != text:
+        elif stored != text and MASKLET.validate_json(stored) != masklet:  # an earlier version wrote fewer fields
             raise ValueError(f"batch {batch_id} has a different masklet {masklet.masklet_id} already")
 
 

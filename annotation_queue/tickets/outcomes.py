@@ -20,9 +20,10 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from annotation_queue import audit, schema
 from annotation_queue.draft import changed_masks, draft_of, masklet_of, with_origin
 from annotation_queue.effort import Effort, effort_of
+from annotation_queue.labels import Label
 from annotation_queue.records import FinishResult, Kind, Person, QueuePolicy, State, Submission, Ticket, VideoInfo
 from annotation_queue.rules import NEXT, check_masklet, lane_of, next_ticket_id
-from annotation_queue.tickets import batches, gold, leases, masklets, operations, tallies
+from annotation_queue.tickets import batches, gold, leases, masklets, ontologies, operations, tallies
 from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, operation_of, sent_masklet, to_ticket, with_effort
 from annotation_queue.tickets.sharing import Majority, closest, majority, object_of, overlap_of
 from annotation_queue.tickets.tallies import Tally
@@ -46,6 +47,7 @@ _ANSWERS_ABOUT = (
 _SAME_WORK = (
     *("batch_id", "kind", "video_id", "masklet_id", "phase", "priority", "payload", "made_by", "needs_lead", "attempt"),
     *("previous_ticket_id", "skill", "lane", "sent_back_by", "rework", "overlap", "object_id", "checkpoint"),
+    *("label", "attributes"),
 )
 
 
@@ -80,6 +82,7 @@ class Prepared:
     submission: Submission  # its masklet has all fields
     changed: Mapping[int, bytes]  # by frame: masks that do not follow from the operations before
     measures: Measures
+    label: Label  # of the object
 
 
 def prepare(c: Connection, row: Row[Any], person: Person, submission: Submission, video: VideoInfo | None) -> Prepared:
@@ -90,10 +93,10 @@ def prepare(c: Connection, row: Row[Any], person: Person, submission: Submission
     seq = operations.last_seq(c, row.ticket_id)
     if submission.last_operation_id is not None:
         submission = replace(submission, masklet=_built(c, row, submission.last_operation_id, video))
-    made = sent_masklet(submission, to_ticket(row), person)
+    made, label = sent_masklet(submission, to_ticket(row), person), ontologies.of_answer(c, row, person.name)
     if made is None:
         measures = measure(c, row, person.name, submission.verdict, None, made_of(c, row, answers_of(c, row)))
-        return Prepared(seq=seq, submission=submission, changed={}, measures=measures)
+        return Prepared(seq=seq, submission=submission, changed={}, measures=measures, label=label)
     check_masklet(made, video)
     done, versions = operations.of_ticket(c, row.ticket_id), versions_of(c, row.ticket_id)
     base = masklets.of_ticket(c, row)
@@ -101,8 +104,11 @@ def prepare(c: Connection, row: Row[Any], person: Person, submission: Submission
     changed = changed_masks(draft, made)
     made = with_origin(draft, made, base)
     made = with_effort(made, base, effort_of(done, made.frame_idx).values())
+    made = replace(made, label=label.name, attributes=label.attributes)
     measures = measure(c, row, person.name, None, made, [*made_of(c, row, answers_of(c, row)), made])
-    return Prepared(seq=seq, submission=replace(submission, masklet=made), changed=changed, measures=measures)
+    return Prepared(
+        seq=seq, submission=replace(submission, masklet=made), changed=changed, measures=measures, label=label
+    )
 
 
 def _built(c: Connection, row: Row[Any], last: str, video: VideoInfo | None) -> Masklet | None:
@@ -151,11 +157,15 @@ def measure(
 def submit(
     c: Connection, policy: QueuePolicy, row: Row[Any], person: Person, prepared: Prepared, now: float
 ) -> FinishResult:
-    """Store the holder's submission as an operation, end the lease, and settle the ticket or open the next one."""
+    """Store the holder's submission as an operation, end the lease, and settle the ticket or open the next one.
+
+    Raises ValueError if the ticket asks for a label and has none.
+    """
+    ontologies.check_answer(c, row, prepared.submission.verdict, prepared.label)
     ticket, is_gold, submission = to_ticket(row), row.gold_id is not None, prepared.submission
     operation = operation_of(submission, keep_masklet=is_gold, changed=prepared.changed)
     operations.append(c, ticket, operations.Sender(person=person, token=ticket.lease_token, now=now), [operation])
-    leases.end(c, ticket.ticket_id, ticket.lease_token, submission, now)
+    leases.end(c, ticket.ticket_id, ticket.lease_token, submission, prepared.label, now)
     if not is_gold:
         return _answer(c, policy, row, person, prepared, now)
     gold.finish(c, row, policy, submission, person.name, now, prepared.measures.rightness)
@@ -201,6 +211,8 @@ def _answer(
         if row.object_id is not None and answer.verdict != Verdict.REJECT.value:
             made = next(m for m in made_of(c, row, answers) if m.masklet_id == measures.closest_id)
             answer = replace(answer, verdict=None, reasons="")
+    if made is not None:
+        answer = replace(answer, label=Label(name=made.label, attributes=made.attributes))
     if row.needs_lead:
         audit.note(c, now, person.name, "decide", row.ticket_id, {"verdict": answer.verdict})
     decision = _Decision(answer=answer, made=made, again=not is_last)
@@ -226,6 +238,7 @@ def _settle_or_follow(
     """Mark a ticket as done and open the next one, if there is one. Also returns the rows of the opened tickets."""
     answer, kind = decision.answer, Kind(row.kind)
     verdict = None if answer.verdict is None else Verdict(answer.verdict)
+    label = answer.label or Label(name=row.label, attributes=row.attributes)
     following = kind if decision.again else NEXT[(kind, verdict)]
     follower_id = None if following is None else next_ticket_id(to_ticket(row), following)
     changed = {
@@ -240,11 +253,14 @@ def _settle_or_follow(
         "seconds": answer.seconds,
         "next_ticket_id": follower_id,
         "settled": verdict if following is None else None,
+        "label": label.name,
+        "attributes": label.attributes,
     }
     done = c.execute(_SET_DONE, changed).one()
     opened = []
     if following is not None and follower_id is not None:
         new = _repeat(row) if decision.again else _follower(c, policy, row, decision, follower_id, now)
+        new |= {} if decision.again else {"label": label.name, "attributes": label.attributes}
         opened = [OPEN_ROW | new | {"ticket_id": follower_id, "created_at": now}]
         c.execute(insert(schema.tickets).values(**opened[0]))
     drained = batches.count(c, row.batch_id, now, more=len(opened), less=1 - len(opened))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from annotation_queue import schema
 from annotation_queue.errors import NoSuchMasklet, NoSuchTicket
 from annotation_queue.records import Batch, Kind, OtherMasklet, Person, ResultPage, State, Ticket
 from annotation_queue.rules import OVERSEERS
-from annotation_queue.tickets import batches, gold, kept, masklets
+from annotation_queue.tickets import batches, gold, kept, masklets, ontologies
 from annotation_queue.tickets.rows import MASKLET, to_batch, to_operation, to_reasons, to_settled_ticket, to_ticket
 from annotation_queue.tickets.shown import OwnAnswer
 from storage.records import Masklet, Verdict
@@ -32,19 +33,29 @@ RECENT = 10  # finished tickets that a person may look at again and take back
 
 def ticket(c: Connection, ticket_id: str) -> Ticket:
     """A ticket as it stands. Raises NoSuchTicket."""
+    return to_ticket(_row(c, ticket_id))
+
+
+def _row(c: Connection, ticket_id: str) -> Row[Any]:
     row = c.execute(select(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id)).first()
     if row is None:
         raise NoSuchTicket(f"no ticket {ticket_id}")
-    return to_ticket(row)
+    return row
 
 
 def masklet_json(c: Connection, ticket_id: str) -> str:
-    """The masklet of a ticket, as JSON of its record. Raises NoSuchTicket, NoSuchMasklet."""
-    about = ticket(c, ticket_id)
-    content = masklets.content(c, about.batch_id, about.masklet_id)
+    """The masklet of a ticket, as JSON of its record, with the label that the ticket came with.
+
+    So a person who has finished the ticket does not see how it was decided. Raises NoSuchTicket, NoSuchMasklet.
+    """
+    row = _row(c, ticket_id)
+    content = masklets.content(c, row.batch_id, row.masklet_id)
     if content is None:
         raise NoSuchMasklet(f"ticket {ticket_id} has no masklet")
-    return content
+    if row.label is None and "ontology" not in json.loads(row.payload):
+        return content
+    label = ontologies.before_answer(c, row)
+    return json.dumps(json.loads(content) | {"label": label.name, "attributes": label.attributes})
 
 
 def tickets(

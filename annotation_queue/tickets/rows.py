@@ -92,6 +92,8 @@ def sent_masklet(submission: Submission, ticket: Ticket, person: Person) -> Mask
         split="train",
         source_position=None,
         source_metadata=None,
+        label=None,
+        attributes=None,
     )
 
 
@@ -130,12 +132,19 @@ def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Q
         "overlap": overlap,
         "object_id": object_of(ticket.ticket_id, ticket.kind, overlap),
         "checkpoint": "" if ticket.masklet is None else ticket.masklet.checkpoint,
+        "label": None if ticket.masklet is None else ticket.masklet.label,
+        "attributes": None if ticket.masklet is None else ticket.masklet.attributes,
         "state": State.DONE.value if done else State.OPEN.value,
         "verdict": ticket.decided,
         "settled": ticket.decided,
         "finished_by": ticket.decided_by,
         "finished_at": now if done else None,
     }
+
+
+def labelled(masklet: Masklet, row: Row[Any]) -> Masklet:
+    """A masklet with the label of its ticket, which may have been chosen after the masklet was made."""
+    return replace(masklet, label=row.label, attributes=row.attributes)
 
 
 def to_ticket(row: Row[Any]) -> Ticket:
@@ -164,6 +173,8 @@ def to_ticket(row: Row[Any]) -> Ticket:
         skill=row.skill,
         sent_back_by=row.sent_back_by,
         rework=bool(row.rework),
+        label=row.label,
+        attributes=row.attributes,
     )
 
 
@@ -197,7 +208,7 @@ def to_settled_ticket(row: Row[Any]) -> SettledTicket:
     """A row of `tickets` that is settled, with the `content` of its masklet."""
     masklet = None
     if row.content is not None:
-        masklet = MASKLET.validate_json(row.content)
+        masklet = labelled(MASKLET.validate_json(row.content), row)
         masklet = replace(masklet, verdict=row.settled, verified_by=row.finished_by)
     return SettledTicket(
         ticket_id=row.ticket_id,

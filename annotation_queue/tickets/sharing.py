@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from annotation_queue.labels import Label
 from annotation_queue.records import Kind, QueuePolicy
 from annotation_queue.rules import is_in_share
 from storage import iou
@@ -28,17 +29,25 @@ class Majority:
     reasons: str | None
     person: str
     seconds: float | None
+    label: Label | None = None  # None: the answers do not agree on one, so the ticket keeps its own
 
 
 def majority(answers: Sequence[Row[Any]]) -> Majority:
     """The verdict of more than half of the answers, with the reasons of the last answer that gave it.
 
-    answers: rows of `leases`, in their order. Without such a verdict it is UNSURE, so that a lead decides.
+    answers: rows of `leases`, in their order. Without such a verdict it is UNSURE, so that a lead decides; so it is if
+    masklets are accepted under different labels, none of which has more than half of the accepting answers.
     """
     (verdict, count), *_ = Counter(answer.verdict for answer in answers).most_common(1)
     if 2 * count > len(answers):
-        last = [answer for answer in answers if answer.verdict == verdict][-1]
-        return Majority(verdict, last.reasons, last.person, last.seconds)
+        same = [answer for answer in answers if answer.verdict == verdict]
+        (label, agree), *_ = Counter(answer.label for answer in same).most_common(1)
+        if 2 * agree > len(same):
+            of = [answer for answer in same if answer.label == label][-1]
+            name = Label(name=of.label, attributes=of.attributes)
+            return Majority(verdict, same[-1].reasons, same[-1].person, same[-1].seconds, name)
+        if verdict != Verdict.ACCEPT.value:
+            return Majority(verdict, same[-1].reasons, same[-1].person, same[-1].seconds)
     return Majority(Verdict.UNSURE.value, "", answers[-1].person, answers[-1].seconds)
 
 

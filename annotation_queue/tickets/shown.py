@@ -54,6 +54,8 @@ def ticket(record: Ticket, to: Person, answer: OwnAnswer | None = None) -> Ticke
     if sees_all(to):
         return record
     seen = replace(record, batch_id="", priority=0, skill=None, previous_ticket_id=None, next_ticket_id=None)
+    # the masklet has the label that the ticket came with; a finished ticket may have another person's
+    seen = replace(seen, label=None, attributes=None)
     if answer is None:
         return seen
     return replace(

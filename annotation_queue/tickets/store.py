@@ -47,7 +47,6 @@ from annotation_queue.rules import (
     HANDED_OUT,
     MAX_OPERATIONS,
     OVERSEERS,
-    check_allowed,
     check_frame,
     check_gold,
     check_id,
@@ -66,6 +65,7 @@ from annotation_queue.tickets import (
     leases,
     masklets,
     objects,
+    ontologies,
     operations,
     outcomes,
     reading,
@@ -304,7 +304,8 @@ class TicketStore:
         """Store the operations of a ticket's holder, in order; operations that are already stored are skipped.
 
         Raises LeaseLost, after storing the new ones as branches. Raises NotAllowed for a ticket that they never held
-        and for a prompt that the ticket's phase does not permit, and ValueError; in these cases nothing is stored.
+        and for a prompt that the ticket's phase does not permit, and ValueError, also for a label that the ticket's
+        ontology does not have; in these cases nothing is stored.
         """
         for operation in sent:
             check_operation(operation)
@@ -312,8 +313,7 @@ class TicketStore:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person))
             known = operations.known(c, ticket, [each.operation_id for each in sent])
             fresh = list({each.operation_id: each for each in sent if each.operation_id not in known}.values())
-            for operation in fresh:
-                check_allowed(ticket, operation)
+            ontologies.check_operations(c, ticket, fresh)
             lost = any(known.values()) or (bool(fresh) and not leases.holds(ticket, token, person))
             sender = operations.Sender(person=person, token=token, now=self.clock(), branch=lost)
             seq = operations.append(c, ticket, sender, fresh)

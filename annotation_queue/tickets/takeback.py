@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Row, delete, select, update
 
 from annotation_queue import audit, schema
 from annotation_queue.errors import NotAllowed, TooLate
+from annotation_queue.labels import Label
 from annotation_queue.records import NewOperation, Person, State, Ticket
 from annotation_queue.rules import why_not
-from annotation_queue.tickets import batches, leases, masklets, operations, outcomes, reading, tallies
+from annotation_queue.tickets import batches, leases, masklets, ontologies, operations, outcomes, reading, tallies
 from annotation_queue.tickets.outcomes import Measures
 from annotation_queue.tickets.rows import MASKLET, to_ticket
 from annotation_queue.tickets.tallies import Tally
@@ -51,7 +52,7 @@ def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at:
         raise TooLate("this ticket was answered again in the meantime")
     lost, made = ([], None) if row.gold_id is not None else _undo(c, row, mine, measured.measures, now)
     leases.clear_answer(c, ticket_id, mine.token)
-    back = _lease_again(c, ticket_id, lease)
+    back = _lease_again(c, ticket_id, lease, ontologies.before_answer(c, row))
     leases.note(c, back, lease)
     answer = {"verdict": mine.verdict} | ({} if made is None else {"masklet": json.loads(made)})
     operation = NewOperation(
@@ -84,10 +85,12 @@ def measure_again(c: Connection, ticket_id: str, person: Person) -> Measured:
     return Measured(mine.token, outcomes.measure(c, row, person.name, verdict, made, all_made))
 
 
-def _lease_again(c: Connection, ticket_id: str, lease: leases.NewLease) -> Row[Any]:
+def _lease_again(c: Connection, ticket_id: str, lease: leases.NewLease, label: Label) -> Row[Any]:
+    """Give a ticket to the person again, as it came to them. label: that it came with."""
     t = schema.tickets
     held = {"state": State.LEASED.value, "leased_by": lease.person.name, "expires_at": lease.until}
     cleared: dict[str, Any] = dict.fromkeys(_OF_ANSWER)
+    cleared |= {"label": label.name, "attributes": label.attributes}
     values = cleared | held | {"reasons": "", "lease_token": t.c.lease_token + 1}
     return c.execute(update(t).where(t.c.ticket_id == ticket_id).values(values).returning(t)).one()
 

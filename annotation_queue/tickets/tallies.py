@@ -49,7 +49,7 @@ def _adding(dialect: str) -> Any:
 
 def _of_ticket(row: Mapping[str, Any]) -> Tally:
     about = {name: row[name] for name in ("batch_id", "kind", "phase", "checkpoint")}
-    return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"])}
+    return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"]), "label": ""}
 
 
 def tickets_added(tickets: Iterable[Mapping[str, Any]]) -> list[Tally]:
@@ -67,7 +67,8 @@ def _counted(tickets: Iterable[Mapping[str, Any]], name: str) -> list[Tally]:
     return [dict(key) | {name: float(n)} for key, n in counts.items()]
 
 
-def _of_person(row: Row[Any], person: str, verdict: str | None, checkpoint: str, **sums: float) -> Tally:
+def _of_person(row: Row[Any], person: str, answer: Row[Any], checkpoint: str, **sums: float) -> Tally:
+    """What `person` gets for work on an answer. answer: the row of `leases` that ended with it."""
     return {
         "batch_id": "",  # a person's work is summed over the batches: fewer rows, none of them shared
         "kind": row.kind,
@@ -75,8 +76,9 @@ def _of_person(row: Row[Any], person: str, verdict: str | None, checkpoint: str,
         "checkpoint": checkpoint,
         "person": person,
         "maker": row.made_by or "",
-        "verdict": verdict or MADE,
+        "verdict": answer.verdict or MADE,
         "needs_lead": bool(row.needs_lead),
+        "label": answer.label or "",
     } | sums
 
 
@@ -103,10 +105,10 @@ def answer_given(
         if iou is not None:
             sums |= {"compared": 1.0, "iou": iou}
     checkpoint = row.checkpoint if made is None else made.checkpoint
-    gained = [_of_person(row, lease.person, lease.verdict, checkpoint, **sums)]
+    gained = [_of_person(row, lease.person, lease, checkpoint, **sums)]
     for person, spent in (effort or {}).items():  # also people who began the ticket and gave it back
         by_column = {name: float(value) for name, value in asdict(spent).items()}
-        gained.append(_of_person(row, person, lease.verdict, checkpoint, **by_column))
+        gained.append(_of_person(row, person, lease, checkpoint, **by_column))
     return gained
 
 
@@ -124,7 +126,7 @@ def agreement(row: Row[Any], answers: Sequence[Row[Any]], ious: Mapping[str, flo
         sums: Sums = {"votes": 1.0, "agreement": (same[answer.verdict] - 1) / others}
         if answer.masklet_id in ious:
             sums |= {"compared": 1.0, "iou": ious[answer.masklet_id]}
-        gained.append(_of_person(row, answer.person, answer.verdict, row.checkpoint, **sums))
+        gained.append(_of_person(row, answer.person, answer, row.checkpoint, **sums))
     return gained
 
 

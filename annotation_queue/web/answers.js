@@ -5,6 +5,7 @@
 /** @import { HeldTicket } from "./held.js" */
 import * as api from "./api.js";
 import * as keys from "./keys.js";
+import { lacksLabel } from "./labels.js";
 import { fail } from "./login.js";
 import { flash, message, notice } from "./messages.js";
 import { desk } from "./screen.js";
@@ -53,7 +54,7 @@ function hasWatched(verdict) {
  * @param {Reason[]} reasons
  */
 export function decide(verdict, reasons) {
-  if (!session.current || !hasWatched(verdict)) return;
+  if (!session.current || !hasWatched(verdict) || lacksLabel(session.current, verdict)) return;
   finish(session.current, { verdict, reasons });
   flash(verdict, titleOf(verdict));
   takeNext();
@@ -78,6 +79,7 @@ export function submitMasklet() {
   if (!held.masklet?.area_px.some(Boolean)) {
     return notice(`There is no mask yet. ${keys.hint("reject")} rejects the ticket if there is no object to mask.`);
   }
+  if (lacksLabel(held, null)) return;
   const unmasked = draft.unmasked().length;
   const again = keys.hint("submit");
   const unchanged = draft.done.length === 0 && draft.base !== null;
@@ -188,7 +190,8 @@ session.on("refused", ({ item, error }) => {
   }
   notice(`${what} was refused: ${error.message}`, { over: true });
   const held = session.heldFor(item.ticketId);
-  if (!held?.draft || item.what === "finish") return;
-  held.draft.refuse(item.body.operation_id);
+  if (!held || item.what === "finish") return;
+  held.draft?.refuse(item.body.operation_id);
+  held.labelling?.refuse(item.body.operation_id);
   if (held === session.current) session.emit("draft");
 });

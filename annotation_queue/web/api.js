@@ -1,6 +1,6 @@
 // The queue's API as functions. Knows nothing of the page.
 
-/** @import { Account, Claim, Figures, KeptOperation, Masklet, Me, Other, PlannedPhase, Recent, RefineEvent,
+/** @import { Account, Claim, Figures, KeptOperation, Masklet, Me, Ontology, Other, PlannedPhase, Recent, RefineEvent,
  *    SentOperation, Stats, Stuck, Submission, Ticket, Version, VideoInfo } from "./types.js" */
 import { messageOf } from "./dom.js";
 
@@ -167,6 +167,8 @@ export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
 export const newObject = (id, body) => ask("POST", `/api/tickets/${id}/objects`, body);
 /** @type {(id: string) => Promise<Other[]>} */
 export const others = (id) => ask("GET", `/api/tickets/${id}/others`);
+/** @type {(version: string) => Promise<Ontology>} */
+export const ontology = (version) => ask("GET", `/api/ontologies/${version}`);
 /** @type {() => Promise<Recent[]>} */
 export const recent = () => ask("GET", "/api/me/recent");
 /** @type {(id: string, body: {operation_id: string, created_at: string}) => Promise<Ticket>} */

@@ -19,7 +19,7 @@ const isComplete = (version) => version !== undefined && version.complete !== fa
  * Neither has a "stop": undoing its propagation takes all of that back.
  * @param {Operation[]} operations
  */
-function standing(operations) {
+export function standing(operations) {
   /** @type {Map<string, Operation>} */
   const made = new Map();
   const out = new Set();

@@ -1,9 +1,10 @@
 // A ticket that this person holds, with everything that showing it needs.
 
 /** @import { Progress } from "./progress.js" */
-/** @import { Claim, FrameMask, Masklet, Other, Rules, Ticket, VideoInfo } from "./types.js" */
+/** @import { Claim, FrameMask, Masklet, Ontology, Other, Rules, Ticket, VideoInfo } from "./types.js" */
 import { Draft } from "./draft.js";
 import { Frames } from "./frames.js";
+import { Labelling } from "./labelling.js";
 import { keepTime, presence, timeAt } from "./presence.js";
 import { session, sideOf } from "./session.js";
 import { Timeline } from "./timeline.js";
@@ -22,6 +23,7 @@ export class HeldTicket {
   warned = false; // the person was told that frames are not masked, or that nothing has changed
   renewedAt = performance.now(); // when the lease was renewed last
   /** @type {Draft | null} */ draft = null; // null on verify tickets
+  /** @type {Labelling | null} */ labelling = null; // null where objects get no labels
   /** @type {Map<string, FrameMask[]>} */ arriving = new Map(); // masks of unfinished answers to prompts, by operation
   /** @type {Progress | null} */ progress = null; // of the propagation that is under way
   /** @type {number | null} */ absentFrom = null; // as Desk.absentFrom, for the strip
@@ -36,8 +38,9 @@ export class HeldTicket {
    * @param {Claim} claim  a reload sends it again
    * @param {VideoInfo} info
    * @param {Masklet | null} masklet  null: there is none yet
+   * @param {Ontology | null} [ontology]  of the labels that its object may get
    */
-  constructor(ticket, claim, info, masklet) {
+  constructor(ticket, claim, info, masklet, ontology = null) {
     const me = session.person;
     this.ticket = ticket;
     this.claim = claim;
@@ -53,6 +56,7 @@ export class HeldTicket {
     this.#spent = timeAt(me.name, ticket.ticket_id);
     this.watching = new Watching(`${me.name} ${ticket.ticket_id}`, this.timeline.present);
     if (this.side === "track") this.draft = new Draft(ticket, masklet, info, this.timeline.frames);
+    if (ontology) this.labelling = new Labelling(ticket, this.rules, ontology, masklet, this.draft);
   }
 
   /** Derive what is shown from the draft. */

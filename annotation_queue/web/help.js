@@ -46,7 +46,8 @@ export class Help {
 
   /** @param {keys.Action} action */
   #button(action) {
-    const signs = keys.sign(keys.keysOf(action)[0]).split(" ").map((part) => element("kbd", {}, part));
+    const parts = keys.sign(keys.keysOf(action)[0]).split(" ");
+    const signs = parts.flatMap((part, n) => [...(n ? [" "] : []), element("kbd", {}, part)]); // as in its name
     const properties = {
       type: /** @type {const} */ ("button"),
       id: `rebind-${action.id}`,

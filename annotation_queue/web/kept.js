@@ -72,7 +72,7 @@ function rowOf(work) {
 /** @type {Record<string, string>} */
 const NAMES = {
   prompt: "prompt", stroke: "drawn mask", propagate: "propagation", lock: "lock", absent: "absent stretch",
-  clear: "cleared frame", undo: "undo", redo: "redo",
+  clear: "cleared frame", label: "label", undo: "undo", redo: "redo",
 };
 
 /** The work in words: "2 drawn masks, 1 prompt, the verdict Accept". @param {Work} work */

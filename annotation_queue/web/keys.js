@@ -39,8 +39,10 @@ export const ACTIONS = [
   { id: "clear", title: "take back all clicks and edits of this frame; without any: empty its mask", keys: ["Delete"], view: "track" },
   { id: "newObject", title: "a new object in this video", keys: ["n"], view: "track" },
   { id: "otherObject", title: "go to the next object that you have begun in this video", keys: ["m"], view: "track" },
-  { id: "undo", title: "undo", keys: ["Ctrl+z"], view: "track" },
-  { id: "redo", title: "redo", keys: ["Ctrl+Shift+Z", "Ctrl+y"], view: "track" },
+  { id: "undo", title: "undo; while verifying, the last label", keys: ["Ctrl+z"] },
+  { id: "redo", title: "redo", keys: ["Ctrl+Shift+Z", "Ctrl+y"] },
+  { id: "label", title: "find a class for the label; the classes also show keys of their own", keys: ["Shift+C"] },
+  { id: "guidelines", title: "guidelines for the labels, open or closed", keys: ["Shift+G"] },
   { id: "previousPrompt", title: "previous frame that you changed or locked", keys: [","], view: "track" },
   { id: "nextPrompt", title: "next frame that you changed or locked", keys: ["."], view: "track" },
   { id: "play", title: "play or pause", keys: [" "] },
@@ -140,6 +142,9 @@ const named = (name, view) =>
     return (!action.view || action.view === view) && keysOf(action).includes(own);
   });
 
+/** Whether an action has the key with this name on one side of the work. @type {(name: string, view: Side) => boolean} */
+export const isTaken = (name, view) => named(name, view) !== undefined;
+
 /**
  * The action of a key on one side of the work, or undefined: by what the key prints, else by its place.
  * @param {KeyboardEvent} event
@@ -170,7 +175,7 @@ export const nameToChoose = (event) =>
  */
 export function whyNot(name) {
   if (name === "?") return "The key ? opens this list.";
-  if (/^[1-9]$/.test(name)) return "The keys 1 to 9 choose reasons.";
+  if (/^[1-9]$/.test(name)) return "The keys 1 to 9 choose reasons and labels.";
   if (/(^|\+)(F\d+|Tab|ContextMenu|PrintScreen|CapsLock|NumLock|ScrollLock|Pause|Insert)$/.test(name)) {
     return `${sign(name)} belongs to the browser.`;
   }

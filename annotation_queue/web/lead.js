@@ -7,8 +7,8 @@ import { many } from "./words.js";
 
 const EVERY_MS = 3000; // so that nothing on the page is older than 5 s
 const ROLES = ["annotator", "verifier", "lead", "admin", "pipeline"];
-/** @type {Record<"people" | "makers" | "phases" | "checkpoints", string>} */
-const BY = { people: "Person", makers: "Maker judged", phases: "Phase", checkpoints: "Checkpoint" };
+/** @type {Record<"people" | "makers" | "phases" | "checkpoints" | "labels", string>} */
+const BY = { people: "Person", makers: "Maker judged", phases: "Phase", checkpoints: "Checkpoint", labels: "Label" };
 const PAYLOAD = 500; // characters of an operation's content that are its title
 
 /** @typedef {number | null | undefined} Maybe  a number that may not be known yet */
@@ -116,7 +116,7 @@ function showFigures(all) {
       [BY[by], "Answers", "Verdicts", "s a ticket", "s a frame", "Clicks a clicked frame", "Frames edited",
         by === "people" ? "Accepts of new masklets" : "Accepted by the first verifier", "Agreement", "IoU with others"],
       rows.filter((row) => row.answers > 0).map(figuresRow),
-      "Nobody has finished a ticket yet.",
+      by === "labels" ? "Nobody has given a label yet." : "Nobody has finished a ticket yet.",
     ),
   );
   $("judging").replaceChildren(

@@ -45,10 +45,11 @@ export function showFacts(held) {
  * @param {HeldTicket} held
  * @returns {[term: string, value: string][]}
  */
-function factsOf({ ticket, rules, before, timeline, draft }) {
+function factsOf({ ticket, rules, before, timeline, draft, labelling }) {
   /** @type {[string, string][]} */
   const facts = [["Video", ticket.video_id], ["Phase", ticket.phase]];
   facts.push(["Present", `${timeline.presentCount} of ${many(timeline.length, "frame")}`]);
+  if (before?.label && !labelling) facts.push(["Label", before.label]); // an import brought it, and nobody changes it here
   const pin = rules.pinned;
   if (pin) {
     const why = pin.reasons.map((reason) => REASONS[reason] ?? reason).join(", ");

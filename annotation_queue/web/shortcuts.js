@@ -5,6 +5,7 @@ import { brighten, hideMasks, nextColour, nextMode, setPanning, step, toSuspect 
 import { $ } from "./dom.js";
 import { Help } from "./help.js";
 import * as keys from "./keys.js";
+import { chooseByKey, redoLabel, searchLabel, toggleGuidelines, undoLabel } from "./labels.js";
 import { isMessage, pressBack, pressEnter, shownView } from "./messages.js";
 import { newObject, otherObject, toggleOthers } from "./objects.js";
 import { desk, player } from "./screen.js";
@@ -38,8 +39,10 @@ const RUN = {
   clear: () => desk.clear(),
   newObject,
   otherObject,
-  undo: () => desk.undo(),
-  redo: () => desk.redo(),
+  undo: () => (desk.active ? desk.undo() : undoLabel()),
+  redo: () => (desk.active ? desk.redo() : redoLabel()),
+  label: searchLabel,
+  guidelines: toggleGuidelines,
   previousPrompt: () => desk.promptFrame(-1),
   nextPrompt: () => desk.promptFrame(1),
   play: () => player.play(),
@@ -117,7 +120,7 @@ function onWork(event) {
   }
   const action = keys.find(event, held.side);
   if (action?.id !== "submit") touch();
-  if (!action) return;
+  if (!action) return void (chooseByKey(event) && event.preventDefault());
   event.preventDefault();
   if (!event.repeat || action.repeats) RUN[action.id](event);
 }

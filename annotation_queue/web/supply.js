@@ -1,6 +1,6 @@
 // Getting tickets and giving them back: the next ticket is fetched while the person is still at this one.
 
-/** @import { Claim, Submission, Ticket } from "./types.js" */
+/** @import { Claim, OutboxItem, Rules, SentOperation, Submission, Ticket } from "./types.js" */
 import * as api from "./api.js";
 import { messageOf } from "./dom.js";
 import { askToLogIn, fail } from "./login.js";
@@ -15,6 +15,7 @@ import { HeldTicket } from "./held.js";
 const SLOW_MS = 400; // a wait that is longer than this is told to the person
 const POLL_MS = 4000; // between two questions for a ticket while there is none
 const FIRST_FRAMES = 4; // fetched before a ticket is on screen
+const LABELS = ["label", "undo", "redo"]; // kinds of operations in verify tickets
 
 /** @type {number | undefined} */
 let poll = undefined;
@@ -39,28 +40,34 @@ export async function take(claim) {
 export async function prepare(ticket, claim) {
   const id = ticket.ticket_id;
   const corrects = ticket.kind !== "verify";
+  const version = /** @type {Rules} */ (JSON.parse(ticket.payload)).ontology;
   const { live } = session.person;
   const queued = outbox.of(id); // read before the requests below: an item sent between the two reads would be missing in both
-  const [info, masklet, before, versions] = await Promise.all([
+  const [info, masklet, before, versions, ontology] = await Promise.all([
     untilAnswered(() => api.video(ticket.video_id)),
     ticket.masklet_id ? untilAnswered(() => api.masklet(id)) : null,
-    corrects ? untilAnswered(() => api.operationsOf(id)) : [],
+    corrects || version ? untilAnswered(() => api.operationsOf(id)) : [],
     corrects && live ? untilAnswered(() => api.versions(id)) : [],
+    version ? untilAnswered(() => api.ontology(version)) : null,
   ]);
-  const held = new HeldTicket(ticket, claim, info, masklet);
+  const held = new HeldTicket(ticket, claim, info, masklet, ontology);
   held.frames.limit = Math.min(FIRST_FRAMES, held.timeline.length);
   held.frames.ontrouble = frameTrouble;
   held.frames.want(0);
   const { draft } = held;
-  if (!draft) return held;
+  if (!draft) {
+    const done = [...before, ...queued, ...outbox.of(id)].flatMap((each) => ("what" in each ? operationOf(each) : each));
+    for (const each of done) if (LABELS.includes(each.kind)) held.labelling?.add({ ...each, payload: JSON.parse(each.payload) });
+    return held;
+  }
   held.cancel = (operationIds) => outbox.cancel(id, operationIds);
   for (const version of versions) draft.versions.set(version.operation_id, version);
   for (const operation of before) {
     const payload = JSON.parse(operation.payload);
     if (!["submit", "unsubmit", "verdict"].includes(operation.kind) || payload.masks) draft.add({ ...operation, payload });
   }
-  for (const { what, body } of [...queued, ...outbox.of(id)]) {
-    if (what !== "finish" && what !== "release") draft.add({ ...body, payload: JSON.parse(body.payload) });
+  for (const body of [...queued, ...outbox.of(id)].flatMap(operationOf)) {
+    draft.add({ ...body, payload: JSON.parse(body.payload) });
   }
   held.redraw();
   if (live) api.warm(id, ticket.lease_token, held.timeline.frames[held.firstPresent]).catch(() => {}); // saves time only
@@ -71,6 +78,9 @@ export async function prepare(ticket, claim) {
   }
   return held;
 }
+
+/** The operation that waits to be sent, if it is one. @type {(item: OutboxItem) => SentOperation[]} */
+const operationOf = ({ what, body }) => (what === "finish" || what === "release" ? [] : [body]);
 
 /** @param {unknown} error  null: a frame has come */
 function frameTrouble(error) {

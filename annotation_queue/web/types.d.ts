@@ -67,6 +67,8 @@ export interface Ticket {
 
 export interface Rules {
   prompts?: string[];
+  ontology?: string; // the version of the one whose classes the object may get
+  label_at?: "never" | "select" | "verify"; // which tickets need a label
   begun_by?: string; // the person who began this object beside another one
   pinned?: { frame_idx: number | null; by: string; reasons: Reason[]; verdict?: Verdict };
 }
@@ -101,6 +103,39 @@ export interface Masklet {
   click_count: number;
   split: string;
   annotated_by?: string | null;
+  label?: string | null;
+  attributes?: string | null; // Record<string, Value>, as JSON
+}
+
+export type Value = string | boolean | number; // of an attribute
+
+/** What is said of an object. */
+export interface Label {
+  name: string | null; // its class
+  attributes: Record<string, Value>;
+}
+
+export interface Attribute {
+  name: string;
+  kind: "choice" | "boolean" | "number" | "text";
+  values: string[]; // of a choice
+  required: boolean;
+}
+
+export interface ObjectClass {
+  name: string;
+  colour: string; // #rrggbb
+  key: string | null;
+  guideline: string; // Markdown
+  attributes: Attribute[];
+}
+
+export interface Ontology {
+  name: string;
+  guidelines: string; // Markdown
+  classes: ObjectClass[];
+  attributes: Attribute[]; // of every class
+  pictures: Record<string, unknown>; // by the address in the Markdown
 }
 
 export interface FrameMask {
@@ -128,6 +163,8 @@ export interface Payload extends Partial<Prompt> {
   spare?: number; // stop: frame_idx that the propagation does not change
   direction?: "forward" | "backward" | "both"; // propagate
   masks?: Record<string, string>; // submit: frame_idx → RLE
+  label?: string | null; // label: the class
+  attributes?: Record<string, Value>; // label
 }
 
 export interface Operation {
@@ -264,6 +301,7 @@ export interface Figures {
   makers: WorkFigures[];
   phases: WorkFigures[];
   checkpoints: WorkFigures[];
+  labels: WorkFigures[];
   total: WorkFigures;
   gold: GoldFigures[];
   judging: JudgingFigures[];

@@ -5,6 +5,7 @@
 import { showLease, showSwitch } from "./bar.js";
 import { $, element } from "./dom.js";
 import * as keys from "./keys.js";
+import { showLabels } from "./labels.js";
 import { checkNotice, notice, view } from "./messages.js";
 import { noteGiven } from "./numbers.js";
 import { showRows, showOthers } from "./objects.js";
@@ -190,6 +191,7 @@ export function showKeys() {
   if (!session.current) return;
   showVerdicts();
   showTools();
+  showLabels();
   showShownFrame();
 }
 

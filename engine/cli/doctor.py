@@ -43,6 +43,7 @@ def diagnose(settings: Settings) -> list[Check]:
             ("queue", _queue),
             ("batches", _batches),
             ("people", _people),
+            ("ontology", _ontology),
             ("login", _login),
             ("airflow", _airflow),
             ("video codecs", _codecs),
@@ -85,6 +86,14 @@ def _batches(s: Services) -> str:
     if stuck := trouble.of_everything(s):
         raise ValueError("; ".join(map(trouble.line, stuck)))
     return "none is stuck"
+
+
+def _ontology(s: Services) -> str:
+    found = s.ontology
+    if found is None:
+        return "not set: objects get no labels"
+    asked = "nothing asks for a label" if (at := s.settings.review.label_at) == "never" else f"asked at {at}"
+    return f"{counted(len(found.classes), 'class')}, version {found.version}, {asked}"
 
 
 def _people(s: Services) -> str:

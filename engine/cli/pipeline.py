@@ -41,6 +41,7 @@ def run(
     settings = Settings()
     facts: dict[str, Any] = {}
     with console.terminable(), connect(settings) as s:
+        _ = s.ontology  # a mistake in it is said now, not after the ingest
         facts["ingest"] = dataclasses.asdict(ingest_source(s, videos))
         for batch_id in loop.PROPOSE.pending(s):
             with console.bar(loop.PROPOSE.name) as bar:

@@ -60,6 +60,8 @@ def up() -> None:
     from engine.serving.queue_process import QueueProcess
 
     settings = Settings()
+    with connect(settings) as s:
+        _ = s.ontology  # a mistake in it is said now, not in the log of another process
     port = settings.airflow.port or free_port()  # chosen here: the queue must know it before Airflow starts
     airflow = Airflow(
         settings.airflow_home,

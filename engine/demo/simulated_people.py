@@ -6,6 +6,7 @@ modelled, never measured (see `engine.protocols.effort`).
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
+from annotation_queue import labels
 from annotation_queue.client import QueueClient
 from annotation_queue.errors import QueueError
+from annotation_queue.labels import Label
 from annotation_queue.records import Kind, Reason, Ticket
 from annotation_queue.tickets.store import HEARTBEAT_S
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
@@ -123,6 +126,8 @@ class Desk:
         masklet = client.masklet(ticket)
         assert masklet is not None  # every verify ticket has a masklet
         verdict, reasons = self._verdict(ticket, masklet)
+        if labels.asks(ticket, verdict):
+            self._label(client, ticket, self._match(masklet)[0], masklet)
         return self._answer(client, ticket, verdict, reasons)
 
     def _answer(self, client: QueueClient, ticket: Ticket, verdict: Verdict, reasons: Sequence[Reason]) -> Tally:
@@ -190,8 +195,19 @@ class Desk:
         else:
             tracked = by_hand(candidate, target, ticket)
         client.append_operations(ticket, tracked.operations)
+        if labels.asks(ticket, None):
+            self._label(client, ticket, target, candidate)
         client.finish(ticket, masklet=tracked.masklet, frame_idx=0, seconds=tracked.tally.work.modelled_s)
         return tracked.tally
+
+    def _label(self, client: QueueClient, ticket: Ticket, *known: Masklet | None) -> None:
+        """Gives the label of the first of these masklets whose label the ontology has; else its first class."""
+        ontology = client.ontology(json.loads(ticket.payload)["ontology"])
+        said = [Label(name=m.label, attributes=m.attributes) for m in known if m is not None and m.label]
+        usable = [each for each in said if not ontology.problem(each.name, each.values)]
+        label = usable[0] if usable else Label(name=ontology.classes[0].name)
+        needed = {each.name: each.example for each in ontology.attributes_of(label.name or "") if each.required}
+        client.label(ticket, label.name, needed | label.values)
 
     def _with_model(self, candidate: Masklet, target: Masklet, ticket: Ticket) -> Tracked:
         from model.tracker import Tracker, TrackerConfig

@@ -30,9 +30,10 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     """The queue's application over these services.
 
     deliver: False leaves drained batches to another process.
-    Without torch, the queue has no live refinement: people correct masks by hand.
+    Without torch, the queue has no live refinement: people correct masks by hand. Raises OntologyError.
     """
     from annotation_queue.api.app import create_app
+    from annotation_queue.tickets.ontologies import Ontologies
     from annotation_queue.tickets.store import GRACE_S
     from engine.serving.live_model import LiveModel
     from engine.serving.media import StoredMedia
@@ -41,6 +42,8 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     if not has_model:
         log.warning("serving without live refinement: PyTorch is not installed (pip install 'masklet-engine[model]')")
     tickets, accounts = s.open_queue(GRACE_S)
+    if s.ontology is not None:
+        Ontologies(tickets.database, tickets.clock).add(s.ontology)
     media = StoredMedia(s)
     return create_app(
         tickets,

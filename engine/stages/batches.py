@@ -9,6 +9,7 @@ what there is to do, so a lost event costs time and never work.
     open/complete                       the batches of earlier versions have their copies
     batches/<batch_id>/checkpoint.json
     batches/<batch_id>/phase.json
+    batches/<batch_id>/ontology.json
     batches/<batch_id>/verifier.json
 """
 
@@ -47,6 +48,7 @@ _COMPLETE = "open/complete"
 
 CHECKPOINT = "checkpoint"  # which checkpoint proposes for every video of the batch
 PHASE = "phase"  # the phase in which the batch's tickets were opened
+ONTOLOGY = "ontology"  # which labels the objects of the batch's tickets may get, and when a ticket asks for one
 VERIFIER = "verifier"  # which verifier routes the candidates of the batch, and how
 
 

@@ -6,7 +6,9 @@ Source: Ravi et al. 2024, section 5.1 and table 1. A phase is a row here, never 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,11 @@ def phase(name: str) -> Phase:
     return PHASES[name]
 
 
-def payload(name: str) -> str:
+def payload(name: str, rules: Mapping[str, object] = MappingProxyType({})) -> str:
     """The JSON that a ticket of this phase gives to the queue: the allowed prompts, and how clicks are answered.
 
     memory: true if the full video model answers a click, with the memory of other frames; false for image mode.
+    rules: further keys, such as those of `labelling`; sorted, because an order of their own would tell gold.
     """
     row = phase(name)
-    return json.dumps({"prompts": list(row.prompts), "memory": "click" in row.propagates})
+    return json.dumps({"prompts": list(row.prompts), "memory": "click" in row.propagates} | dict(sorted(rules.items())))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
 from engine.services import Services
-from engine.stages import batches, phases, routing, trouble, work
+from engine.stages import batches, labelling, phases, routing, trouble, work
 from engine.stages.batches import BatchStage
 from engine.stages.routing import Route
 from engine.verifier.keeping import is_verifier
@@ -46,7 +47,8 @@ def open_batch(s: Services, batch_id: str, phase: str) -> int:
     ticket of phase 1 instead: it only points to the object, and an annotator masks every frame. So no model shapes the
     masks that measure models. The same holds for objects that people add.
     A candidate that is not valid is quarantined. Where the settings allow it, the verifier orders the verify tickets,
-    decides some of them, and sends candidates to be corrected at once: these get a track ticket.
+    decides some of them, and sends candidates to be corrected at once: these get a track ticket. It accepts none where
+    accepting asks for a label, which only people give.
 
     phase: of the tickets. If the review of the batch was opened before, its phase of that time holds.
     """
@@ -56,7 +58,7 @@ def open_batch(s: Services, batch_id: str, phase: str) -> int:
 
 def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     review = s.settings.review
-    tickets = []
+    tickets, rules = [], labelling.pinned_rules(s, batch_id)
     by_id = {video.video_id: video for video in batches.videos(s, batch_id)}
     rows, refused = list[Masklet](), list[Quarantined]()
     for row in parts.rows(s.blobs, "candidates", batch_id):
@@ -69,19 +71,21 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     for row in rows:
         by_hand = review.held_out_by_hand and row.split == "val"
         route = routing.TO_PEOPLE if by_hand else routes.get(row.masklet_id, routing.TO_PEOPLE)
-        tickets.append(_about(row, "1" if by_hand else phase, route, corrected=by_hand))
+        if route.verdict is Verdict.ACCEPT and rules.get("label_at") == "verify":
+            route = replace(route, verdict=None)
+        tickets.append(_about(row, "1" if by_hand else phase, rules, route, corrected=by_hand))
     if review.select:
         for video in by_id.values():
             by_hand = review.held_out_by_hand and video.split == "val"
-            tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else phase))
+            tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else phase, rules))
     batch = s.queue.open_batch(batch_id, tickets)
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total
 
 
-def _about(row: Masklet, phase: str, route: Route, *, corrected: bool) -> NewTicket:
-    """The ticket about a candidate. corrected: an annotator gets it without a review before."""
-    payload, decided = phases.payload(phase), route.verdict
+def _about(row: Masklet, phase: str, rules: Mapping[str, str], route: Route, *, corrected: bool) -> NewTicket:
+    """The ticket about a candidate. rules: about labels. corrected: an annotator gets it without a review before."""
+    payload, decided = phases.payload(phase, rules), route.verdict
     if decided is Verdict.REFINE:  # as if a reviewer had sent it back
         corrected, decided = True, None
         pinned: dict[str, object] = {
@@ -112,7 +116,7 @@ def _pinned_phase(s: Services, batch_id: str, phase: str) -> str:
     return str((batches.facts(s.blobs, batch_id, batches.PHASE) or {})["phase"])
 
 
-def _selection(batch_id: str, video_id: str, phase: str) -> NewTicket:
+def _selection(batch_id: str, video_id: str, phase: str, rules: Mapping[str, str]) -> NewTicket:
     """A ticket to pick an object by hand; people get it after the tickets about candidates."""
     return NewTicket(
         ticket_id=content_id(batch_id, video_id, Kind.SELECT.value),
@@ -120,7 +124,7 @@ def _selection(batch_id: str, video_id: str, phase: str) -> NewTicket:
         video_id=video_id,
         phase=phase,
         priority=-1,
-        payload=phases.payload(phase),
+        payload=phases.payload(phase, rules),
     )
 
 

@@ -57,6 +57,7 @@ DEFINITIONS = {
     "held_out_with_model": "masklets of the splits val and test that people did not mask by hand (phase 1); without "
     "imported ones, of which this is not known",
     "phases": "masklets by the phase in which people worked on them; auto: a candidate that was accepted unchanged",
+    "labels": "masklets by the label of their object, as people or an import gave it",
     "people": "how many people annotated and reviewed; no names",
     "decided_alone": "masklets whose last verdict is the verifier's, a program that learned from people's verdicts",
 }
@@ -92,6 +93,7 @@ _COLUMNS = (
     "verified_by",
     "annotated_by",
     "split",
+    "label",
 )
 
 
@@ -139,6 +141,7 @@ class Figures:
     makers: Mapping[str, Mapping[str, int]]  # checkpoint -> "unchanged", "edited"
     verdicts: Mapping[str, Mapping[str, int]]  # checkpoint -> verdict -> answers
     phases: Mapping[str, int]
+    labels: Mapping[str, int]  # without the masklets that have no label
     people: Mapping[str, int]  # "annotators", "reviewers"
     decided_alone: int
     held_out_with_model: int
@@ -223,6 +226,7 @@ class _Tally:
         self._clicks = self._manual = 0
         self._makers: dict[str, Counter[str]] = {}
         self._phases = Counter[str]()
+        self._labels = Counter[str]()
         self._annotators: set[str] = set()
         self._reviewers: set[str] = set()
         self._decided_alone = self._held_out_with_model = 0
@@ -244,6 +248,7 @@ class _Tally:
         self._small += int((share < SMALL_MASK).sum())
         self._on_first += int((seen.first == 0).sum())
         self._phases.update(rows["phase"])
+        self._labels.update(filter(None, rows["label"]))
         self._annotators.update(filter(None, rows["annotated_by"]))
         by_verifier = [is_verifier(name) for name in rows["verified_by"] if name]
         self._decided_alone += sum(by_verifier)
@@ -292,6 +297,7 @@ class _Tally:
             makers={name: dict(self._makers[name]) for name in sorted(self._makers)},
             verdicts=verdicts,
             phases={name: self._phases[name] for name in sorted(self._phases)},
+            labels=dict(sorted(self._labels.items(), key=lambda of: (-of[1], of[0]))),
             people={"annotators": len(self._annotators), "reviewers": len(self._reviewers)},
             decided_alone=self._decided_alone,
             held_out_with_model=self._held_out_with_model,

@@ -50,6 +50,10 @@ def of(figures: Figures) -> list[Table]:
         _shares("Masklets by phase", "phase", figures.phases, "phases"),
         Table("Masklets by checkpoint", _makers(figures), ("makers",)),
     ]
+    if figures.labels:
+        rest = figures.groups[ALL].masklets - sum(figures.labels.values())
+        counts = {**figures.labels, **({"(no label)": rest} if rest else {})}
+        found.append(_shares("Masklets by label", "label", counts, "labels"))
     if figures.verdicts:
         found.append(Table("Verdicts by checkpoint", _verdicts(figures.verdicts), ("verdicts",)))
     return found

@@ -20,7 +20,7 @@ from storage import rle
 from storage.formats import destination
 from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.imported import AnnotationError
-from storage.formats.labels import Categories, label_of
+from storage.formats.labels import Categories, attributes_field, constant, label_of
 from storage.formats.timeline import Timeline
 from storage.formats.tracks import (
     MAX_SIDE,
@@ -74,6 +74,7 @@ def _images(job: Job) -> list[dict[str, Any]]:
     video = job.video
     at = [dict(zip(row.frame_idx, zip(row.rle, row.area_px, strict=True), strict=True)) for row in job.masklets]
     labels = [label_of(row) for row in job.masklets]
+    attributes = [attributes_field(row) for row in job.masklets]
     images = []
     for frame in job.frames.annotated:
         shown = []
@@ -87,6 +88,7 @@ def _images(job: Job) -> list[dict[str, Any]]:
                         "segmentation": {"size": [video.height, video.width], "counts": counts.decode("ascii")},
                         "area": area,
                         "bbox": rle.box_xywh(counts, video.height, video.width),
+                        **attributes[n],
                     }
                 )
         name = f"{job.name}/{destination.picture_name(frame)}"
@@ -190,6 +192,7 @@ class _Reading:
         self.hw: tuple[int, int] | None = None
         self.numbers: set[int] = set()
         self.tracks: dict[str, tuple[str, dict[int, bytes]]] = {}  # track -> label, masks
+        self.attributes: dict[str, list[dict[str, Any]]] = {}  # track -> those of each of its annotations
 
     def add_image(self, image: dict[str, Any], number: object, reading_of: dict[int, tuple[_Reading, int]]) -> None:
         image_id, hw = image.get("id"), (image.get("height"), image.get("width"))
@@ -231,6 +234,9 @@ class _Reading:
         if label != categories[found["category_id"]]:
             raise AnnotationError(f"track {track} is called {label!r} elsewhere")
         masks[number] = counts
+        of_frame = places[1] if len(places) > 1 else {}
+        own = {key: value for key, value in of_frame.items() if key not in _TRACK}
+        self.attributes.setdefault(str(track), []).append(own)
 
     def video(self, line: Timeline | None, split: str | None) -> TrackedVideo:
         height, width = self.hw or (0, 0)
@@ -241,6 +247,9 @@ class _Reading:
             numbers=sorted(self.numbers),
             timeline=line,
             split=split,
-            tracks=tuple(Track(where=f"track {name}", label=of[0], masks=of[1]) for name, of in self.tracks.items()),
+            tracks=tuple(
+                Track(where=f"track {name}", label=of[0], attributes=constant(self.attributes[name]), masks=of[1])
+                for name, of in self.tracks.items()
+            ),
             problems=tuple(self.problems.lines),
         )

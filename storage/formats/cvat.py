@@ -11,11 +11,13 @@ Source: "XML annotation format" of CVAT's documentation, and cvat/apps/dataset_m
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, quoteattr
@@ -26,9 +28,10 @@ from storage import rle
 from storage.formats import destination, labels, polygons
 from storage.formats.destination import Agreement, CannotHold, Exported, Job, Progress, Written
 from storage.formats.imported import AnnotationError, OtherFile
-from storage.formats.labels import label_of
+from storage.formats.labels import attributes_of, constant, label_of
 from storage.formats.timeline import Timeline
 from storage.formats.tracks import MAX_SIDE, Content, Problems, Track, TrackedVideo, filled, names_of
+from storage.masklet_rules import MAX_LABEL
 from storage.pixels import Mask
 from storage.records import Masklet
 from storage.releases import Release
@@ -78,17 +81,46 @@ def export(
 def _head(job: Job) -> Iterator[str]:
     video = destination.about_video(job)
     source = f"{job.name}.mp4" if job.frames.timeline is Timeline.STORED else str(video["source"])
-    classes = sorted({label_of(row) for row in job.masklets})
     yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta><task>\n'
     yield f"<name>{escape(_xml(job.name))}</name><size>{job.frames.frame_count}</size><mode>interpolation</mode>\n"
     yield f"<start_frame>0</start_frame><stop_frame>{job.frames.frame_count - 1}</stop_frame><frame_filter/>\n<labels>"
-    yield from (f"<label><name>{escape(_xml(label))}</name></label>" for label in classes)
+    yield from _classes(job.masklets)
     yield f"</labels>\n<original_size><width>{video['width']}</width><height>{video['height']}</height></original_size>"
     yield f"\n<source>{escape(_xml(source))}</source>\n</task></meta>\n"
 
 
+def _classes(masklets: Iterable[Masklet]) -> Iterator[str]:
+    """The classes of these masklets, each with its attributes: true and false as a checkbox, others as a choice."""
+    values: dict[str, dict[str, list[Any]]] = {}
+    for row in masklets:
+        of_class = values.setdefault(label_of(row), {})
+        for name, value in attributes_of(row).items():
+            of_class.setdefault(name, []).append(value)
+    for label, attributes in sorted(values.items()):
+        yield f"<label><name>{escape(_xml(label))}</name><attributes>"
+        for name, found in sorted(attributes.items()):
+            kind = "checkbox" if all(isinstance(value, bool) for value in found) else "select"
+            texts = ["true", "false"] if kind == "checkbox" else sorted({_text(value) for value in found})
+            yield f"<attribute><name>{escape(_xml(name))}</name><mutable>False</mutable><input_type>{kind}</input_type>"
+            yield f"<default_value>{escape(_xml(texts[-1]))}</default_value>"
+            yield f"<values>{escape(_xml(chr(10).join(texts)))}</values></attribute>"
+        yield "</attributes></label>"
+
+
+def _attributes(row: Masklet) -> str:
+    """The attributes of an object, as each of its shapes has them."""
+    found = sorted(attributes_of(row).items())
+    return "".join(f"<attribute name={quoteattr(_xml(name))}>{escape(_xml(_text(v)))}</attribute>" for name, v in found)
+
+
+def _text(value: object) -> str:
+    """The value of an attribute in CVAT, which knows only texts."""
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
 def _polygons(job: Job, n: int, row: Masklet, ious: list[float]) -> Iterator[str]:
     """The track of an object. Appends the IoU of each polygon with its mask."""
+    attributes = _attributes(row)
     at = {k: counts for k, counts, area in zip(row.frame_idx, row.rle, row.area_px, strict=True) if area}
     yield f'<track id="{n}" label={quoteattr(_xml(label_of(row)))} source="{row.kind}">\n'
     points = ""  # of the last frame that shows the object
@@ -99,14 +131,14 @@ def _polygons(job: Job, n: int, row: Masklet, ious: list[float]) -> Iterator[str
             points = ";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist())
         if points:
             facts = f'frame="{frame.number}" keyframe="1" outside="{int(not shown)}" occluded="0"'
-            yield f'<polygon {facts} points="{points}" z_order="0"></polygon>\n'
+            yield f'<polygon {facts} points="{points}" z_order="0">{attributes}</polygon>\n'
     yield "</track>\n"
 
 
 def _masks(job: Job, n: int, row: Masklet) -> Iterator[str]:
     """A track for each frame that shows the object, as CVAT writes masks: it ends in the next frame."""
     at = {k: counts for k, counts, area in zip(row.frame_idx, row.rle, row.area_px, strict=True) if area}
-    label = quoteattr(_xml(label_of(row)))
+    label, attributes = quoteattr(_xml(label_of(row))), _attributes(row)
     for frame in job.frames.annotated:
         if frame.frame_idx not in at:
             continue
@@ -117,7 +149,7 @@ def _masks(job: Job, n: int, row: Masklet) -> Iterator[str]:
         for number, outside in ((frame.number, 0), (frame.number + 1, 1)):
             if number < job.frames.frame_count:
                 facts = f'frame="{number}" keyframe="1" outside="{outside}" occluded="0"'
-                yield f'<mask {facts} {box} z_order="0"></mask>\n'
+                yield f'<mask {facts} {box} z_order="0">{attributes}</mask>\n'
         yield "</track>\n"
 
 
@@ -192,7 +224,7 @@ def _parsed(data: bytes) -> Element:
 
 def _add_track(tracks: dict[str, Track], where: str, element: Element, hw: tuple[int, int]) -> None:
     """Adds a track, or a mask to the object of its group. Raises AnnotationError and BadPolygon."""
-    label = element.get("label") or labels.NONE
+    label = (element.get("label") or labels.NONE)[:MAX_LABEL]
     kind = "auto" if element.get("source") in ("auto", "semi-auto") else "manual"
     shapes = sorted(element, key=lambda shape: _number(shape.get("frame")))
     if strange := next((shape.tag for shape in shapes if shape.tag not in ("polygon", "mask")), None):
@@ -211,19 +243,29 @@ def _add_track(tracks: dict[str, Track], where: str, element: Element, hw: tuple
         before = number, shown
     if before and before[1] and shapes[-1].tag == "polygon":
         gaps.append((before[0] + 1, 2**31))  # CVAT goes on with the last shape
+    attributes = constant(map(_said, shapes))
     if not any(shape.tag == "mask" for shape in shapes):
-        tracks[where] = Track(where=where, label=label, kind=kind, masks=masks, gaps=tuple(gaps))
+        about = Track(where=where, label=label, attributes=attributes, kind=kind, masks=masks, gaps=tuple(gaps))
+        tracks[where] = about
         return
     group = element.get("group_id", "0")
     if group == "0":
         raise AnnotationError("a mask without 'group_id': which masks are one object is unknown")
     name = f"group {group}"
-    known = tracks.get(name, Track(where=name, label=label, kind=kind, masks={}))
+    known = tracks.get(name, Track(where=name, label=label, attributes=attributes, kind=kind, masks={}))
     if twice := known.masks.keys() & masks.keys():
         raise AnnotationError(f"{name} has two masks on frame {min(twice)}")
     if known.label != label:
         raise AnnotationError(f"{name} is called {known.label!r} elsewhere")
-    tracks[name] = replace(known, masks={**known.masks, **masks})
+    same = {key: value for key, value in known.attributes.items() if attributes.get(key, value) == value}
+    tracks[name] = replace(known, attributes=same, masks={**known.masks, **masks})
+
+
+def _said(shape: Element) -> dict[str, Any]:
+    """The attributes of a shape. CVAT knows only texts; of these, true and false stand for themselves."""
+    words = {"true": True, "false": False}
+    found = {each.get("name", ""): (each.text or "").strip() for each in shape.iter("attribute")}
+    return {name: words.get(text.lower(), text) for name, text in found.items() if name and text}
 
 
 def _polygon(shape: Element, height: int, width: int) -> bytes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import rle
-from storage.formats import destination, imported, sav_times, timeline
+from storage.formats import destination, imported, labels, sav_times, timeline
 from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
 from storage.formats.imported import MAX_METADATA, AnnotationError, Description
 from storage.formats.sav_times import Timing, timing_of
@@ -238,7 +238,7 @@ def from_sav(
                 source_metadata=_masklet_metadata(name, annotation, fields, placed, n),
             )
         )
-    return masklets
+    return [labels.from_sav_fields(masklet) for masklet in masklets]
 
 
 def _masklet(
@@ -366,7 +366,7 @@ def _restored(masklets: Sequence[Masklet], places: Sequence[Sequence[int | None]
 
     places: (N, T) of each exported frame, its position in the masklet's lists.
     """
-    kept = [_object(f"masklet {masklet.masklet_id}", masklet.source_metadata) for masklet in masklets]
+    kept = [_object(f"masklet {m.masklet_id}", m.source_metadata) | labels.sav_fields(m) for m in masklets]
     frames = [found if isinstance(found := of.pop(FRAMES, None), dict) else {} for of in kept]
     fields: dict[str, Any] = {key: [of.get(key) for of in kept] for of in kept for key in of}
     for key in dict.fromkeys(key for of in frames for key in of):

@@ -21,6 +21,7 @@ from storage.formats import imported, labels, polygons, timeline
 from storage.formats.imported import AnnotationError, Description, OtherFile
 from storage.formats.sav_times import Timing, timing_of
 from storage.formats.timeline import Timeline
+from storage.masklet_rules import MAX_LABEL
 from storage.records import STRIDE, Masklet, Video, content_id
 from storage.wording import counted
 
@@ -34,6 +35,7 @@ class Track:
 
     where: str  # names it in messages, such as "track 3"
     label: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)  # by name; the same on every frame
     kind: str = "manual"
     masks: Mapping[int, bytes]  # frame number -> compressed counts; on other annotated frames, the object is absent
     gaps: tuple[tuple[int, int], ...] = ()  # (first, end): frames of which the file does not say where the object is
@@ -59,7 +61,10 @@ class TrackedVideo:
 
     def digest(self) -> str:
         """Changes when anything changes that an import reads."""
-        rows = ((t.where, t.label, t.kind, sorted(t.masks.items()), t.gaps) for t in self.tracks)
+        rows = (
+            (t.where, t.label, t.kind, sorted(t.masks.items()), t.gaps, *([t.attributes] if t.attributes else []))
+            for t in self.tracks
+        )
         facts = replace(self, tracks=(), numbers=tuple(self.numbers))
         return content_id(repr(facts), *map(repr, rows))
 
@@ -107,9 +112,11 @@ def to_masklets(
             counts = track.masks.get(number)
             masks[frame_idx] = rle.empty(*hw) if counts is None else imported.fitted(counts, made_hw, hw)
         row = imported.accepted(masks, hw, position=first + n, kind=track.kind, checkpoint=form)
-        metadata = None if track.label == labels.NONE else json.dumps({labels.FIELD: track.label})
         masklet_id = content_id(form, video.video_id, track.kind, str(first + n), *masks.values())
-        row = replace(row, masklet_id=masklet_id, source_metadata=metadata)
+        label = None if track.label == labels.NONE else track.label
+        row = replace(
+            row, masklet_id=masklet_id, label=label, attributes=labels.attributes_text(dict(track.attributes))
+        )
         rows.append(replace(row, video_id=video.video_id, batch_id=batch_id, split=video.split))
     return rows
 
@@ -226,7 +233,7 @@ def names_by_id(note: dict[str, Any], key: str) -> dict[Any, str]:
     for row in rows_of(note, key):
         if type(row.get("id")) is not int or row["id"] in found:
             raise AnnotationError(f"'{key}': the id {row.get('id')!r} is missing or comes twice")
-        found[row["id"]] = str(row.get("name") or labels.NONE)[:200]
+        found[row["id"]] = str(row.get("name") or labels.NONE)[:MAX_LABEL]
     return found
 
 

@@ -19,7 +19,7 @@ from storage import rle
 from storage.formats import destination
 from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.imported import AnnotationError
-from storage.formats.labels import Categories, label_of
+from storage.formats.labels import Categories, attributes_field, label_of
 from storage.formats.timeline import Timeline
 from storage.formats.tracks import (
     MAX_SIDE,
@@ -87,6 +87,7 @@ def _object(job: Job, row: Masklet) -> dict[str, Any]:
         "bboxes": [found and rle.box_xywh(found[0], *size) for found in shown],
         "areas": [found and found[1] for found in shown],
         "iscrowd": 0,
+        **attributes_field(row),
     }
 
 
@@ -182,7 +183,9 @@ def _track(row: dict[str, Any], found: dict[str, Any], where: str, categories: d
                 shown[number] = counts_of(mask, *hw)
             except AnnotationError as error:
                 raise AnnotationError(f"frame {number}: {error}") from None
-    return Track(where=where, label=categories[found["category_id"]], masks=shown)
+    said = found.get("attributes")
+    attributes = said if isinstance(said, dict) else {}
+    return Track(where=where, label=categories[found["category_id"]], attributes=attributes, masks=shown)
 
 
 def _video(

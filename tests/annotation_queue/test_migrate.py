@@ -6,6 +6,7 @@ import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -14,6 +15,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from annotation_queue import migrate, schema
 from annotation_queue.database import Database, WrongSchema
+from annotation_queue.tickets import tallies
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.racing import open_and_close
 from tests.annotation_queue.synthetic_queue import verify_tickets
@@ -121,6 +123,26 @@ def test_a_database_of_version_3_is_migrated_with_its_rows(uri):
     Database(uri).close()
     taken = tables(uri)
     assert taken["people"][2] == 1 and taken["alembic_version"][2] == 1 and "schema_version" not in taken
+
+
+def test_the_rolling_sums_of_before_there_were_labels_go_on(uri):
+    engine = create_engine(uri)
+    with engine.begin() as c:
+        config = Config()
+        config.set_main_option("script_location", "annotation_queue:migrations")
+        config.attributes["connection"] = c
+        command.upgrade(config, "0003")
+        keys = dict.fromkeys(("batch_id", "phase", "checkpoint", "maker"), "") | {"kind": "verify", "person": "vera"}
+        row = keys | {"verdict": "accept", "needs_lead": False, "answers": 3.0}
+        columns = ", ".join(row)
+        c.execute(text(f"INSERT INTO tallies ({columns}) VALUES (:{', :'.join(row)})"), row)
+    engine.dispose()
+    tickets = TicketStore(Database(uri))
+    assert tickets.figures().total.answers == 3
+    with tickets.database.write() as c:
+        tallies.add(c, [row | {"label": label, "answers": 1.0} for label in ("", "dog")])
+    assert (tickets.figures().total.answers, tickets.figures().labels[0].answers) == (5, 1)
+    tickets.database.close()
 
 
 @pytest.mark.parametrize("version", [1, 2, 99])

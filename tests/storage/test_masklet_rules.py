@@ -32,6 +32,10 @@ def test_a_valid_masklet_breaks_no_rule(masklet):
         ({"click_count": 2**40}, {"counts": f"0 edited frames of 3, {2**40} clicks"}),
         ({"frame_idx": (0, 4, 2**40)}, {"frames": f"frame {2**40} is past the end of any video"}),
         ({"area_px": (48, 2**40, 0)}, {"area": f"frame 4: {2**40} px, its mask has 48"}),
+        ({"label": "x" * 201}, {"label": f"its label '{'x' * 79} is empty, or longer than 200 characters"}),
+        ({"attributes": "[]"}, {"label": "its attributes are not a JSON object: '[]'"}),
+        ({"attributes": '{"a": [1]}'}, {"label": "its attribute 'a' is not a text, a number, true or false"}),
+        ({"attributes": '{"a": NaN}'}, {"label": "its attribute 'a' is not a text, a number, true or false"}),
         (
             {"frame_idx": (0, 4), "rle": (b"",) * 3},
             {
@@ -55,6 +59,7 @@ def test_every_rule_has_a_meaning_that_people_can_read(masklet, video):
         "round": -1,
         "click_count": -1,
         "kind": "other",
+        "label": " ",
     }
     wrong_area = {"area_px": (1, 2, 3)}
     no_object = {"rle": (rle.empty(24, 32),) * 3, "area_px": (0, 0, 0)}

@@ -66,7 +66,7 @@ def test_a_release_counts_and_lists_what_it_holds(published, tables):
 
 
 def test_a_store_and_a_release_of_before_a_column_was_added_stay_readable(tmp_path, disk, video, masklet, monkeypatch):
-    added = {"source_name", "source_metadata", "source_position", "changes"}
+    added = {"source_name", "source_metadata", "source_position", "changes", "label", "attributes"}
     real, address = arrow._fields, (f"sqlite:///{tmp_path}/old.db", f"{disk.uri}/warehouse")
     with monkeypatch.context() as patch:
         patch.setattr(arrow, "_fields", lambda record: tuple(f for f in real(record) if f.name not in added))

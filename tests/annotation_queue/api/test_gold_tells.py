@@ -15,7 +15,7 @@ pytestmark = pytest.mark.server
 
 # Routes that a person who annotates and verifies cannot use, or in which no ticket, video or count is named.
 ELSEWHERE = {"/api/login", "/api/logout", "/api/me/keys", "/api/branches", "/api/batches", "/api/gold", "/api/people"}
-ELSEWHERE |= {"/api/audit", "/api/figures", "/api/stuck", "/api/campaign", "/metrics"}
+ELSEWHERE |= {"/api/ontologies", "/api/audit", "/api/figures", "/api/stuck", "/api/campaign", "/metrics"}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)

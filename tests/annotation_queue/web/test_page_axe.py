@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from annotation_queue.errors import TakenBack
 from benchmarks import axe
+from storage.ontology import Attribute, ObjectClass, Ontology
 from storage.records import Verdict
 from tests.annotation_queue.annotators import ANN, LEA, VERA, claim, finish, prompt
 from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import track_ticket, verify_tickets
+from tests.annotation_queue.web.test_page_labels import PETS, POSE, rules
 
 
 @pytest.fixture
@@ -46,6 +49,32 @@ def test_nothing_is_wrong_with_logging_in_verifying_and_helping(open_page, ticke
     found += violations(page)
     page.press("Escape", "?")
     page.tab.wait_for_selector("#help[open]")
+    found += violations(page)
+    assert not found, "\n".join(found)
+
+
+def test_nothing_is_wrong_with_labels_their_attributes_and_their_guidelines(open_page, tickets, violations):
+    many = Ontology(
+        guidelines="# Rules\n\n## Dogs\n\n- [one](https://example.org)\n\n> two\n\n`three`\n\n1. four",
+        classes=tuple(ObjectClass(name=f"class {n}", colour="#ffe119", guideline="*Long.*") for n in range(12)),
+        attributes=(POSE, Attribute(name="note"), Attribute(name="legs", kind="number")),
+    )
+    for batch_id, ontology in (("b", PETS), ("c", many)):
+        payload = rules(tickets, "verify", ontology)
+        opened = verify_tickets(1, FRAMES, prefix=batch_id)
+        tickets.open_batch(batch_id, [replace(each, payload=payload) for each in opened])
+    page = open_page()
+    page.log_in("vera")
+    page.paused_at_start()
+    page.press("1", "Shift+G")
+    page.tab.wait_for_selector(".guidelines h2")
+    found = violations(page)
+    page.tab.select_option("#attribute-0", "lies")
+    page.press("a")
+    page.tab.wait_for_selector("#label-search")
+    page.tab.click("#class-3")
+    page.tab.wait_for_selector("#attribute-2")
+    page.tab.wait_for_selector(".guidelines h3")  # they stay open
     found += violations(page)
     assert not found, "\n".join(found)
 

@@ -78,7 +78,7 @@ def test_what_was_exported_on_the_users_frames_is_imported_with_the_same_masks(v
         assert masks_by_name(s).keys() == first.keys() == {"beach", "street"}
         assert form == "cvat" or masks_by_name(s) == first
         rows = s.tables.masklets()
-        assert {json.loads(row.source_metadata)["masklet_label"] for row in rows} == {"hat"}
+        assert {row.label for row in rows} == {"hat"}
         assert {row.checkpoint for row in rows} == {form} and not ingest.admit(s, str(folder)).admitted
         sav.export(releases.load(s.blobs, report.release), tmp_path / "out")
     note = json.loads((tmp_path / "out" / "beach_manual.json").read_text())

@@ -57,6 +57,19 @@ def test_the_table_of_sa_v_counts_masks_that_show_something_and_frames_at_six_a_
     assert {name: group.masklets for name, group in found.splits.items()} == {"train": 2, "val": 1}
 
 
+def test_masklets_are_counted_by_label_and_the_table_says_how_many_have_none(s):
+    rows = [masklet_of(f"m{n}", track(0, 0), label=label) for n, label in enumerate(("cat", "dog", "dog", None))]
+    found = figures.of(publish(s, rows))
+    assert list(found.labels.items()) == [("dog", 2), ("cat", 1)]
+    (table,) = [table for table in tables.of(found) if table.title == "Masklets by label"]
+    assert table.rows[1:] == [("dog", "2", "50.0%"), ("cat", "1", "25.0%"), ("(no label)", "1", "25.0%")]
+
+
+def test_a_release_without_labels_has_no_table_of_labels(s):
+    found = figures.of(two_videos(s))
+    assert found.labels == {} and "Masklets by label" not in [table.title for table in tables.of(found)]
+
+
 def test_sizes_changes_edits_and_people_are_counted(s):
     found = figures.of(two_videos(s))
     assert found.sizes == {"small": 2, "medium": 1, "large": 0}
@@ -196,7 +209,11 @@ def test_every_figure_has_a_definition_and_every_table_has_one_or_shows_it_elsew
     others = {"release", "digest", "groups", "splits"}
     fields = {field.name for kind in (figures.Figures, figures.Group) for field in dataclasses.fields(kind)}
     assert fields - others - set(figures.DEFINITIONS) == set()
-    used = {term for table in tables.of(replace(found, verdicts={"micro": {"accept": 1}})) for term in table.terms}
+    used = {
+        term
+        for table in tables.of(replace(found, verdicts={"micro": {"accept": 1}}, labels={"dog": 1}))
+        for term in table.terms
+    }
     assert used == set(figures.DEFINITIONS)
     assert json.loads(json.dumps(found.as_json()))["definitions"]["masks"] == figures.DEFINITIONS["masks"]
 

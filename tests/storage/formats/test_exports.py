@@ -68,7 +68,7 @@ class TwoVideos:
         return [row for video_id in sorted(video_ids) for row in self.rows[video_id]]
 
     def iter_masklets(self):
-        return iter([FIRST, SECOND, THIRD])
+        return iter([row for rows in self.rows.values() for row in rows])
 
     def masklet_counts(self) -> dict[str, int]:
         return {video_id: len(rows) for video_id, rows in self.rows.items()}

@@ -78,9 +78,8 @@ def masklets(content: Content) -> list[Masklet]:
 def test_labels_and_the_order_of_objects_are_kept(written, form):
     text, read, name = written(form)
     first, second = masklets(read(text.encode(), name))
-    assert (
-        json.loads(first.source_metadata or "") == {"masklet_label": 'ring & "co"'} and second.source_metadata is None
-    )
+    assert (first.label, second.label) == ('ring & "co"', None)
+    assert (first.source_metadata, second.source_metadata) == (None, None)
     assert (first.source_position, second.source_position) == (0, 1) and first.masklet_id != second.masklet_id
     assert second.area_px[1] == 0 and second.object_score[1] < 0
     if form != "cvat":

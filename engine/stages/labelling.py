@@ -1,0 +1,40 @@
+"""Which labels the tickets of a batch may get, and when they ask for one: pinned when its review opens.
+
+    batches/<batch_id>/ontology.json    the words for its tickets: version and `label_at`; empty for none
+    ontologies/<version>.json           the ontology, with its guidelines and pictures
+
+So a changed file of the project changes no batch that people work on, and a dataset's labels stay explained.
+"""
+
+from __future__ import annotations
+
+from engine.services import Services
+from engine.stages import batches
+from storage import ontology
+
+
+def rules_of_new_tickets(s: Services) -> dict[str, str]:
+    """What the settings say now, as keys of a ticket's payload; empty without an ontology. Raises OntologyError."""
+    if s.ontology is None:
+        return {}
+    return {"ontology": s.ontology.version, "label_at": s.settings.review.label_at}
+
+
+def pinned_rules(s: Services, batch_id: str) -> dict[str, str]:
+    """The rules of a batch: those of the settings when this was first asked. The queue gets their ontology.
+
+    Raises OntologyError.
+    """
+    if batches.facts(s.blobs, batch_id, batches.ONTOLOGY) is None:
+        rules = rules_of_new_tickets(s)
+        if s.ontology is not None:
+            s.blobs.create(_key(s.ontology.version), s.ontology.to_json().encode())
+        batches.mark(s.blobs, batch_id, batches.ONTOLOGY, rules)
+    rules = {key: str(value) for key, value in (batches.facts(s.blobs, batch_id, batches.ONTOLOGY) or {}).items()}
+    if rules:
+        s.queue.add_ontology(ontology.from_json(s.blobs.read(_key(rules["ontology"]))))
+    return rules
+
+
+def _key(version: str) -> str:
+    return f"ontologies/{version}.json"
