@@ -158,7 +158,9 @@ def prepared(folder: Path, scenario: Scenario, *, gold: bool) -> Iterator[tuple[
     beside = replace(plain, ticket_id=content_id("beside"), masklet=masklet("beside"))  # in the video of the ticket
     if gold:
         decided = replace(beside, decided=Verdict.ACCEPT, decided_by="verifier-1")
-        tickets.open_batch("of-last-month", [decided])
+        first = replace(plain, ticket_id=content_id("first"), masklet=masklet("subject"))
+        corrected = [replace(first, decided=Verdict.ACCEPT, decided_by="verifier-1")] if scenario.corrected else []
+        tickets.open_batch("of-last-month", [decided, *corrected])
         truth, expected = (masklet("truth"), None) if scenario.kind is Kind.TRACK else (None, Verdict.ACCEPT)
         tickets.add_gold("of-last-month", [NewGold(ticket=ticket, truth=truth, expected=expected)], by=LEAD)
         tickets.open_batch("of-today", rest)
@@ -217,7 +219,7 @@ def work(client: TestClient, tickets: TicketStore, scenario: Scenario) -> tuple[
     def look() -> None:
         for path in OF_PERSON:
             ask("GET", path)
-        for part in ("", "/masklet", "/operations", "/others", "/versions"):
+        for part in ("", "/masklet", "/before", "/operations", "/others", "/versions"):
             ask("GET", f"{at}{part}")
         ask("GET", f"/api/videos/{held['video_id']}")
         ask("GET", f"/api/videos/{held['video_id']}/frames/4.jpg")

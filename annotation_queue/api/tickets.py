@@ -130,6 +130,13 @@ def masklet(found: SeenTicket, who: Somebody, queue: Queue) -> Response:
     return Response(content, media_type="application/json")
 
 
+@router.get("/api/tickets/{ticket_id}/before", response_model=Masklet)
+def before(found: SeenTicket, who: Somebody, queue: Queue) -> Response:
+    """The masklet that the ticket's masklet corrects: for a verifier, to compare the two."""
+    content = shown.masklet_json(queue.tickets.masklet_json(found.ticket_id, before=True), who)
+    return Response(content, media_type="application/json")
+
+
 @router.get("/api/tickets/{ticket_id}/operations")
 def operations(found: SeenTicket, who: Somebody, queue: Queue, branch: bool = False) -> list[Operation]:
     """What was done in a ticket. branch: what was sent after its lease was lost, instead; for overseers."""

@@ -43,16 +43,19 @@ def _row(c: Connection, ticket_id: str) -> Row[Any]:
     return row
 
 
-def masklet_json(c: Connection, ticket_id: str) -> str:
+def masklet_json(c: Connection, ticket_id: str, *, before: bool = False) -> str:
     """The masklet of a ticket, as JSON of its record, with the label that the ticket came with.
 
-    So a person who has finished the ticket does not see how it was decided. Raises NoSuchTicket, NoSuchMasklet.
+    So a person who has finished the ticket does not see how it was decided. before: the masklet that it corrects, its
+    parent. Raises NoSuchTicket, NoSuchMasklet.
     """
     row = _row(c, ticket_id)
     content = masklets.content(c, row.batch_id, row.masklet_id)
+    if content is not None and before:
+        content = masklets.content(c, row.batch_id, json.loads(content).get("parent_id"))
     if content is None:
-        raise NoSuchMasklet(f"ticket {ticket_id} has no masklet")
-    if row.label is None and "ontology" not in json.loads(row.payload):
+        raise NoSuchMasklet(f"ticket {ticket_id} has no masklet{' before its correction' if before else ''}")
+    if before or (row.label is None and "ontology" not in json.loads(row.payload)):
         return content
     label = ontologies.before_answer(c, row)
     return json.dumps(json.loads(content) | {"label": label.name, "attributes": label.attributes})

@@ -458,10 +458,10 @@ class TicketStore:
         with self.database.read() as c:
             return reading.tickets(c, kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=seen_by)
 
-    def masklet_json(self, ticket_id: str) -> str:
-        """The masklet that a ticket is about, as JSON of its record. Raises NoSuchTicket, NoSuchMasklet."""
+    def masklet_json(self, ticket_id: str, *, before: bool = False) -> str:
+        """The masklet that a ticket is about, as JSON. before: its parent. Raises NoSuchTicket, NoSuchMasklet."""
         with self.database.read() as c:
-            return reading.masklet_json(c, ticket_id)
+            return reading.masklet_json(c, ticket_id, before=before)
 
     def masklet(self, ticket_id: str) -> Masklet:
         """The masklet that a ticket is about. Raises NoSuchTicket, NoSuchMasklet."""

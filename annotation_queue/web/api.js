@@ -163,6 +163,8 @@ export const warm = (id, token, frameIdx) => ask("POST", `/api/tickets/${id}/war
 export const loadModel = () => ask("POST", "/api/live");
 /** @type {(id: string) => Promise<Masklet>} */
 export const masklet = (id) => ask("GET", `/api/tickets/${id}/masklet`);
+/** The masklet that a ticket's masklet corrects. @type {(id: string) => Promise<Masklet>} */
+export const before = (id) => ask("GET", `/api/tickets/${id}/before`);
 /** @type {(id: string, body: {token: number, claim_id: string}) => Promise<Ticket>} */
 export const newObject = (id, body) => ask("POST", `/api/tickets/${id}/objects`, body);
 /** @type {(id: string) => Promise<Other[]>} */

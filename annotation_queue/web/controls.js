@@ -1,7 +1,9 @@
 // The controls around the video: playing, seeking, overlay, colour, brightness, zoom. For keys and buttons alike.
 
+import { isSized, resizeBrush } from "./brush_size.js";
 import { $, element } from "./dom.js";
 import { toggleOthers } from "./objects.js";
+import { notice } from "./messages.js";
 import { desk, player } from "./screen.js";
 import { session } from "./session.js";
 import { MODES } from "./player.js";
@@ -10,18 +12,63 @@ import { switchTheme } from "./theme.js";
 const MODE = "masklets.mode";
 const COLOUR = "masklets.colour";
 
-/** @param {number} by  positions */
+/** @param {number} by  annotated frames */
 export function step(by) {
   player.play(false);
-  player.seek(player.position + by);
+  // from a frame between two annotated ones, a step back goes to the first of the two
+  player.seek(player.position + by + (player.between && by < 0 ? 1 : 0));
+}
+
+/** @param {1 | -1} by  frames, annotated or not */
+export function stepFrame(by) {
+  player.play(false);
+  player.seekFrame(player.frame + by);
+}
+
+let resumes = false; // it played before every frame was played
+
+/** Play every frame from here on, until `playAnnotated`. */
+export function playEvery() {
+  if (player.everyFrame) return;
+  resumes = player.playing;
+  player.everyFrame = true;
+  player.play(true);
+}
+
+/** Show the annotated frames alone again; it goes on only if it had been playing. */
+export function playAnnotated() {
+  if (!player.everyFrame) return;
+  player.everyFrame = false;
+  player.play(resumes);
+  player.settle();
+}
+
+/** @param {1 | -1} direction  to the next or the previous frame that was changed or locked */
+export function toChanged(direction) {
+  const draft = desk.held?.draft;
+  if (!draft) return;
+  const places = draft.frames.flatMap((frame, i) => (draft.edited.has(frame) || draft.locked.has(frame) ? [i] : []));
+  const next = nextPlace(places, direction);
+  if (next !== undefined) player.seek(next);
+}
+
+/**
+ * The first of some positions after the frame on screen, or the last one before it.
+ * @param {number[]} places  ascending
+ * @param {1 | -1} direction
+ */
+function nextPlace(places, direction) {
+  const here = player.position + (player.between ? 0.5 : 0);
+  return places.filter((position) => (position - here) * direction > 0).at(direction > 0 ? 0 : -1);
 }
 
 /** @param {1 | -1} direction  to the next or the previous suspect stretch */
 export function toSuspect(direction) {
   const suspects = session.current?.timeline.suspects ?? [];
-  const found = suspects.filter(({ position }) => (position - player.position) * direction > 0);
-  const next = found.at(direction > 0 ? 0 : -1);
-  if (next) step(next.position - player.position);
+  const next = nextPlace(suspects.map(({ position }) => position), direction);
+  if (next === undefined) return;
+  player.play(false);
+  player.seek(next);
 }
 
 /** @param {string} mode  one of MODES */
@@ -31,8 +78,14 @@ function setMode(mode) {
 }
 
 export function nextMode() {
-  const offered = MODES.filter((mode) => mode !== "before" || desk.active);
+  const offered = MODES.filter((mode) => mode !== "before" || session.current?.isCorrection);
   setMode(offered[(offered.indexOf(player.mode) + 1) % offered.length]);
+}
+
+/** Compare with the masks before the correction, or no longer. */
+export function toggleBefore() {
+  if (!session.current?.isCorrection) return notice("Nobody has corrected this masklet yet.");
+  setMode(player.mode === "before" ? "fill" : "before");
 }
 
 /** @param {number} n */
@@ -45,14 +98,6 @@ function setColour(n) {
 export function nextColour() {
   setColour(player.colour + 1);
   localStorage.setItem(COLOUR, String(player.colour));
-}
-
-/** @param {number} by */
-export function brighten(by) {
-  const slider = $("brightness", HTMLInputElement);
-  slider.value = String(Number(slider.value) + by);
-  player.brightness = Number(slider.value);
-  player.refresh();
 }
 
 /** @param {boolean} on  whether dragging and the arrows move the picture */
@@ -73,11 +118,12 @@ $("stage").addEventListener(
   "wheel",
   (event) => {
     event.preventDefault();
+    // with Shift, some browsers turn the wheel sideways
+    if (event.shiftKey && isSized()) return resizeBrush(Math.exp(-(event.deltaY || event.deltaX) / 500));
     player.zoom(Math.exp(-event.deltaY / 300), event.clientX, event.clientY);
   },
   { passive: false },
 );
-$("brightness").addEventListener("input", () => brighten(0));
 $("speed").addEventListener("click", () => player.nextSpeed());
 $("colour").addEventListener("click", nextColour);
 $("previous-suspect").addEventListener("click", () => toSuspect(-1));
@@ -95,7 +141,10 @@ addEventListener("click", ({ detail, target }) => {
   if (detail === 0 || !(target instanceof Element) || !target.closest("button, a, summary")) return;
   if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
 }, true);
-addEventListener("pointerup", () => document.activeElement === $("brightness") && $("brightness").blur());
+addEventListener("pointerup", () => {
+  const { activeElement } = document;
+  if (activeElement instanceof HTMLInputElement && activeElement.type === "range") activeElement.blur();
+});
 
 setColour(Number(localStorage.getItem(COLOUR) ?? 0));
 const kept = localStorage.getItem(MODE) ?? "";

@@ -11,10 +11,14 @@ import { encode, Mask } from "./rle.js";
 import { Touches } from "./touch.js";
 import { bounds, boxBetween, tenth, TOOLS } from "./tools.js";
 
+/** Why nothing is changed on a frame between two annotated ones. */
+export const whyNoMask = () =>
+  `Only every fourth frame has a mask, and this one has none. ${keys.hint("back")} and ${keys.hint("on")} go to those that do.`;
+
 export class Desk {
   /** @type {HeldTicket | null} */ #held = null;
   /** @type {Tool} */ tool = "click";
-  #radius = 12; // of the brush, px of the screen
+  radius = 12; // of the brush, px of the page
   /** @type {Point | null} */ #pointer = null; // px of the stage
   /** @type {Drag | null} */ #drag = null;
   /** @type {Point[]} */ #corners = []; // of a polygon, px of the video
@@ -300,14 +304,6 @@ export class Desk {
     if (position >= 0) this.#player.seek(position);
   }
 
-  /** @param {1 | -1} direction  to the next or the previous frame that was changed or locked */
-  promptFrame(direction) {
-    const { draft } = this.#draft;
-    const places = draft.frames.flatMap((frame, i) => (draft.edited.has(frame) || draft.locked.has(frame) ? [i] : []));
-    const found = places.filter((i) => (i - this.#player.position) * direction > 0).at(direction > 0 ? 0 : -1);
-    if (found !== undefined) this.#player.seek(found);
-  }
-
   // --- the pointer -----------------------------------------------------------------------------------------------------
 
   /** @param {PointerEvent} event */
@@ -320,11 +316,12 @@ export class Desk {
       this.#stage.setPointerCapture(event.pointerId);
       return event.preventDefault();
     }
-    if (!this.#held || player.shown !== player.position) return;
+    if (!this.#held || !player.isShown) return;
     const [x, y] = player.toVideo(event.clientX, event.clientY);
     const { width, height } = this.#held.info;
     if (x < 0 || y < 0 || x > width || y > height) return;
     player.play(false);
+    if (player.between) return this.#on.onnotice(whyNoMask());
     if (event.pointerType === "touch" && (this.tool === "click" || this.tool === "polygon")) {
       this.#tap = { at: [x, y], event }; // a click when the finger leaves, unless another finger comes
       return;
@@ -453,7 +450,7 @@ export class Desk {
    * @param {Point} to
    */
   #draw(drag, to) {
-    const radius = Math.max(0.6, this.#radius / this.#player.pixelsPerPixel());
+    const radius = Math.max(0.6, this.radius / this.#player.pixelsPerPixel());
     stroke(drag.bits, this.#draft.held.info, drag.last, to, radius, drag.value);
     drag.last = to;
     this.#player.preview(drag.bits);
@@ -472,12 +469,6 @@ export class Desk {
     this.paint();
   }
 
-  /** @param {number} by  factor of the brush's radius */
-  resize(by) {
-    this.#radius = Math.max(2, Math.min(120, this.#radius * by));
-    this.paint();
-  }
-
   // --- marks -----------------------------------------------------------------------------------------------------------
 
   paint() {
@@ -491,7 +482,7 @@ export class Desk {
       box: drag?.kind === "box" ? /** @type {[Point, Point]} */ ([drag.from, drag.to]) : null,
       corners: this.#corners,
       pointer: this.#pointer,
-      brush: this.tool === "brush" || this.tool === "eraser" ? this.#radius : 0,
+      brush: this.tool === "brush" || this.tool === "eraser" ? this.radius : 0,
       erases: this.tool === "eraser",
     };
     drawMarks(c, marks, (xy) => this.#player.toStage(xy));

@@ -8,6 +8,7 @@ const DECODERS = 2; // frames decoded ahead at once: more would delay the frame 
 const BLOB_BYTES = 96e6; // of compressed frames that are kept
 const BITMAP_BYTES = 256e6; // of decoded frames that are kept
 const AHEAD = 10; // frames decoded before they are needed
+const BETWEEN = 12; // frames fetched from the wanted one on, of those between the annotated ones
 
 export class Frames {
   /** @type {Map<number, Blob>} */ #blobs = new Map(); // position → compressed frame
@@ -18,8 +19,9 @@ export class Frames {
   #blobBytes = 0;
   #decoding = 0;
   #wanted = 0;
+  /** @type {Frames | null} */ #every = null;
 
-  /** A decoded frame is here. @type {(position: number) => void} */ onready = () => {};
+  /** A decoded frame is here. */ onready = () => {};
   /** A thumbnail, or the data for one, is here. */ onthumb = () => {};
   /** A frame did not come; null: one has come. @type {(error: unknown) => void} */ ontrouble = () => {};
 
@@ -37,6 +39,19 @@ export class Frames {
   want(position) {
     this.#wanted = position;
     this.#fill();
+  }
+
+  /**
+   * All frames of the video, where a position is a frame_idx. They are fetched when they are wanted, and go with these.
+   * @param {number} count
+   */
+  every(count) {
+    if (this.#every) return this.#every;
+    this.#every = new Frames(this.videoId, Array.from({ length: count }, (_, i) => i));
+    this.#every.limit = Math.min(BETWEEN, count);
+    this.#every.onready = () => this.onready();
+    this.#every.ontrouble = (error) => this.ontrouble(error);
+    return this.#every;
   }
 
   /**
@@ -85,7 +100,7 @@ export class Frames {
         if (signal.aborted) return bitmap.close();
         this.#bitmaps.set(position, bitmap);
         this.#trim();
-        this.onready(position);
+        this.onready();
       }
       this.ontrouble(null);
     } catch (error) {
@@ -144,11 +159,14 @@ export class Frames {
   /** Not on screen for a while: keep what was fetched, drop what was decoded, fetch nothing more. */
   rest() {
     this.limit = 0;
+    this.#every?.close();
+    this.#every = null;
     for (const bitmap of this.#bitmaps.values()) bitmap.close();
     this.#bitmaps.clear();
   }
 
   close() {
+    this.#every?.close();
     this.#aborter.abort();
     for (const bitmap of this.#bitmaps.values()) bitmap.close();
     for (const bitmap of this.#thumbs.values()) bitmap?.close();

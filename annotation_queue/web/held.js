@@ -47,23 +47,24 @@ export class HeldTicket {
     this.info = info;
     this.before = masklet; // as the ticket came
     this.masklet = masklet; // as it is now
+    /** @type {Masklet | null} */ this.earlier = null; // before the correction that this ticket makes, or judges
     this.rules = /** @type {Rules} */ (JSON.parse(ticket.payload));
     this.live = me.live;
     this.person = me.name;
     this.side = sideOf(ticket.kind);
-    this.timeline = new Timeline(masklet, info, me.stride);
+    this.timeline = new Timeline(masklet, info, me.stride, session.lowScore);
     this.frames = new Frames(ticket.video_id, this.timeline.frames);
     this.#spent = timeAt(me.name, ticket.ticket_id);
     this.watching = new Watching(`${me.name} ${ticket.ticket_id}`, this.timeline.present);
+    if (this.side === "track") this.earlier = masklet;
     if (this.side === "track") this.draft = new Draft(ticket, masklet, info, this.timeline.frames);
     if (ontology) this.labelling = new Labelling(ticket, this.rules, ontology, masklet, this.draft);
   }
 
-  /** Derive what is shown from the draft. */
+  /** Derive what is shown: from the draft, if there is one, and from the threshold of suspect frames. */
   redraw() {
-    if (!this.draft) return;
-    this.masklet = this.draft.masklet();
-    this.timeline = new Timeline(this.masklet, this.info, session.person.stride);
+    if (this.draft) this.masklet = this.draft.masklet();
+    this.timeline = new Timeline(this.masklet, this.info, session.person.stride, session.lowScore);
   }
 
   /** The first position at which the object is present, or 0. */
@@ -85,6 +86,11 @@ export class HeldTicket {
   /** Whether nothing has been drawn in a new object, so that nothing tells another person which object is meant. */
   get isEmptyNewObject() {
     return this.isNewObject && this.draft?.done.length === 0;
+  }
+
+  /** Whether this ticket makes a correction, or judges one. */
+  get isCorrection() {
+    return Boolean(this.side === "track" || this.before?.parent_id);
   }
 
   /** ms of work on this ticket. */

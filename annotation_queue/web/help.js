@@ -24,6 +24,10 @@ export class Help {
     this.#onchange = onchange;
     $("open-help").addEventListener("click", () => this.toggle());
     this.#dialog.addEventListener("close", () => this.#wait(null));
+    $("find-key").addEventListener("input", () => {
+      this.#wait(null);
+      this.#show();
+    });
     $("reset-keys").addEventListener("click", () => {
       keys.reset();
       this.#say("");
@@ -33,15 +37,37 @@ export class Help {
 
   toggle() {
     if (this.#dialog.open) return this.#dialog.close();
+    $("find-key", HTMLInputElement).value = "";
     this.#dialog.showModal();
     this.#show();
     $("keys").scrollTop = 0;
   }
 
+  // The keys of this side of the work, and the words, that have what is looked for.
   #show() {
     const side = this.#side();
-    const shown = keys.ACTIONS.filter((action) => !action.view || action.view === side || side === null);
-    replace($("keys"), ...shown.flatMap((action) => [this.#button(action), element("span", {}, action.title)]));
+    const words = $("find-key", HTMLInputElement).value.toLowerCase().split(/\s+/).filter(Boolean);
+    const has = (/** @type {string} */ text) => words.every((word) => text.toLowerCase().includes(word));
+    const groups = keys.GROUPS.map(({ title, actions }) => ({
+      title,
+      found: actions.filter((action) => (!action.view || action.view === side || side === null)
+        && has(`${title} ${action.title} ${keys.hint(action.id)}`)),
+    })).filter(({ found }) => found.length);
+    const rows = groups.flatMap(({ title, found }) => [
+      element("h3", {}, title),
+      ...found.flatMap((action) => [this.#button(action), element("span", {}, action.title)]),
+    ]);
+    replace($("keys"), ...(rows.length ? rows : [element("p", { className: "soft none" }, "No key has these words.")]));
+    let any = false;
+    for (const term of this.#dialog.querySelectorAll("dt")) {
+      const meaning = term.nextElementSibling;
+      const fits = has(`${term.textContent} ${meaning?.textContent}`);
+      term.hidden = !fits;
+      if (meaning instanceof HTMLElement) meaning.hidden = !fits;
+      any ||= fits;
+    }
+    const terms = this.#dialog.querySelector("details");
+    if (terms) [terms.hidden, terms.open] = [!any, any && words.length > 0];
   }
 
   /** @param {keys.Action} action */

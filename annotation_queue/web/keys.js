@@ -8,64 +8,99 @@
  * @property {string} id
  * @property {string} title  for the list of keys
  * @property {string[]} keys  as `nameOf` names them
+ * @property {string} [group]  the heading that this action and those after it have in the list of keys
  * @property {Side} [view]  where the action is for one side of the work only
  * @property {boolean} [repeats]  it goes on while the key is held
+ * @property {boolean} [frame]  it changes the frame on screen, so that this one must be annotated
  * @property {boolean} [alt]  it also answers to its key with Alt, which means something else to it
  */
 
 /** @type {Action[]} */
 export const ACTIONS = [
-  { id: "accept", title: "accept: right in every frame", keys: ["a"], view: "verify" },
+  { id: "accept", title: "accept: right in every frame", keys: ["a"], view: "verify", group: "Answers" },
   { id: "refine", title: "refine: a clear object, to be corrected", keys: ["e"], view: "verify" },
   { id: "refineWhy", title: "refine, then 1–9 for what is wrong", keys: ["Shift+E"], view: "verify" },
   { id: "reject", title: "reject, then 1–9 for its reason", keys: ["x"] },
   { id: "unsure", title: "unsure: a lead decides", keys: ["u"], view: "verify" },
+  { id: "comment", title: "comments on this ticket: read and write; beside a reason: in your own words", keys: ["Shift+C"] },
   { id: "unsubmit", title: "take back the last answer", keys: ["Backspace"] },
   { id: "submit", title: "submit the corrected masklet", keys: ["Enter"], view: "track", alt: true },
   { id: "leave", title: "leave this ticket: it goes back to the queue with what was done in it", keys: ["Shift+R"], view: "track" },
-  { id: "click", title: "click: left button on the object, right button or Alt beside it", keys: ["c"], view: "track" },
+  { id: "click", title: "click: left button on the object, right button or Alt beside it", keys: ["c"], view: "track", group: "Tools" },
   { id: "box", title: "box around the object", keys: ["q"], view: "track" },
   { id: "brush", title: "brush", keys: ["b"], view: "track" },
   { id: "eraser", title: "eraser", keys: ["Shift+B"], view: "track" },
   { id: "polygon", title: "polygon; a double click or the key that submits closes it, undo drops its last corner", keys: ["p"], view: "track" },
-  { id: "smaller", title: "smaller brush", keys: ["-"], view: "track" },
-  { id: "larger", title: "larger brush", keys: ["="], view: "track" },
-  { id: "forward", title: "propagate forward", keys: ["t"], view: "track" },
-  { id: "backward", title: "propagate backward", keys: ["Shift+T"], view: "track" },
-  { id: "both", title: "propagate both ways", keys: ["y"], view: "track" },
-  { id: "stretch", title: "propagate from here … to here", keys: ["i"], view: "track" },
-  { id: "lock", title: "lock this frame, or unlock it", keys: ["f"], view: "track" },
-  { id: "absent", title: "absent from here … to here", keys: ["g"], view: "track" },
-  { id: "clear", title: "take back all clicks and edits of this frame; without any: empty its mask", keys: ["Delete"], view: "track" },
-  { id: "newObject", title: "a new object in this video", keys: ["n"], view: "track" },
+  { id: "smaller", title: "smaller brush (or Shift and the wheel)", keys: ["-"], view: "track", repeats: true },
+  { id: "larger", title: "larger brush", keys: ["="], view: "track", repeats: true },
+  { id: "forward", title: "propagate forward", keys: ["t"], view: "track", group: "Propagation", frame: true },
+  { id: "backward", title: "propagate backward", keys: ["Shift+T"], view: "track", frame: true },
+  { id: "both", title: "propagate both ways", keys: ["y"], view: "track", frame: true },
+  { id: "stretch", title: "propagate from here … to here", keys: ["i"], view: "track", frame: true },
+  { id: "lock", title: "lock this frame, or unlock it", keys: ["f"], view: "track", group: "This frame", frame: true },
+  { id: "absent", title: "absent from here … to here", keys: ["g"], view: "track", frame: true },
+  { id: "clear", title: "take back all clicks and edits of this frame; without any: empty its mask", keys: ["Delete"], view: "track", frame: true },
+  { id: "newObject", title: "a new object in this video", keys: ["n"], view: "track", group: "Objects" },
   { id: "otherObject", title: "go to the next object that you have begun in this video", keys: ["m"], view: "track" },
-  { id: "undo", title: "undo; while verifying, the last label", keys: ["Ctrl+z"] },
+  { id: "undo", title: "undo; while verifying, the last label", keys: ["Ctrl+z"], group: "Undo" },
   { id: "redo", title: "redo", keys: ["Ctrl+Shift+Z", "Ctrl+y"] },
-  { id: "label", title: "find a class for the label; the classes also show keys of their own", keys: ["Shift+C"] },
+  { id: "label", title: "find a class for the label; the classes also show keys of their own", keys: ["Shift+N"], group: "Label" },
   { id: "guidelines", title: "guidelines for the labels, open or closed", keys: ["Shift+G"] },
-  { id: "previousPrompt", title: "previous frame that you changed or locked", keys: [","], view: "track" },
+  { id: "previousPrompt", title: "previous frame that you changed or locked", keys: [","], view: "track", group: "Time" },
   { id: "nextPrompt", title: "next frame that you changed or locked", keys: ["."], view: "track" },
   { id: "play", title: "play or pause", keys: [" "] },
   { id: "back", title: "one annotated frame back", keys: ["ArrowLeft"], repeats: true },
   { id: "on", title: "one annotated frame forward", keys: ["ArrowRight"], repeats: true },
   { id: "back10", title: "ten annotated frames back", keys: ["Shift+ArrowLeft"], repeats: true },
   { id: "on10", title: "ten annotated frames forward", keys: ["Shift+ArrowRight"], repeats: true },
+  { id: "backFrame", title: "one frame back, also between annotated frames", keys: ["Ctrl+ArrowLeft"], repeats: true },
+  { id: "onFrame", title: "one frame forward, also between annotated frames", keys: ["Ctrl+ArrowRight"], repeats: true },
+  { id: "every", title: "play every frame while held, also those between annotated frames", keys: ["j"] },
   { id: "first", title: "first frame", keys: ["Home"] },
   { id: "last", title: "last frame", keys: ["End"] },
   { id: "previousSuspect", title: "previous suspect frame", keys: ["[", "PageUp"] },
   { id: "nextSuspect", title: "next suspect frame", keys: ["]", "PageDown"] },
-  { id: "hide", title: "hide the overlay while held", keys: ["h"] },
+  { id: "hide", title: "hide the overlay while held", keys: ["h"], group: "Masks" },
   { id: "others", title: "the other objects of this video", keys: ["v"] },
   { id: "mode", title: "overlay: fill, outline, cut-out, before", keys: ["o"] },
+  { id: "before", title: "compare with the masks before the correction, or no longer", keys: ["Shift+V"] },
+  { id: "opacity", title: "opacity of the masks: more, and after the most none", keys: ["Shift+O"], repeats: true },
   { id: "colour", title: "colour of the mask", keys: ["k"] },
-  { id: "brighter", title: "make the picture brighter", keys: ["l"], repeats: true },
+  { id: "brighter", title: "make the picture brighter", keys: ["l"], group: "Picture", repeats: true },
   { id: "darker", title: "make the picture darker", keys: ["Shift+L"], repeats: true },
   { id: "speed", title: "speed: 1×, 2×, 4×", keys: ["s"] },
   { id: "zoomIn", title: "zoom in (or the wheel)", keys: ["+", "Shift++"], repeats: true },
   { id: "zoomOut", title: "zoom out", keys: ["_", "Shift+_"], repeats: true },
   { id: "fit", title: "whole frame", keys: ["0"] },
   { id: "pan", title: "move the picture while held: drag it, or use the arrows", keys: ["d"] },
+  { id: "sheet", title: "a sheet of calm masklets: accept or open each at a glance", keys: ["Shift+S"], view: "verify", group: "Page" },
   { id: "turn", title: "switch between verifying and correcting", keys: ["w"] },
+  { id: "foldPanel", title: "fold the panel, or show it again", keys: ["Shift+P"] },
+  { id: "foldStrip", title: "fold the time line, or show it again", keys: ["Shift+D"] },
+  { id: "fullScreen", title: "full screen, or leave it", keys: ["Shift+F"] },
+];
+
+/** The actions under their headings. @type {{title: string, actions: Action[]}[]} */
+export const GROUPS = [];
+for (const action of ACTIONS) {
+  if (action.group) GROUPS.push({ title: action.group, actions: [] });
+  GROUPS[GROUPS.length - 1].actions.push(action);
+}
+
+/**
+ * Keys that cannot be chosen, under their headings.
+ * @type {{title: string, view?: Side, rows: [keys: string, title: string][]}[]}
+ */
+export const FIXED = [
+  { title: "On the sheet", view: "verify", rows: [
+    ["← → ↑ ↓", "choose a masklet"],
+    ["Enter", "open the chosen masklet, to judge it alone"],
+    ["Esc", "leave the sheet: one ticket at a time"],
+  ] },
+  { title: "In the comments", rows: [
+    ["Ctrl Enter", "send the comment"],
+    ["Esc", "close the comments"],
+  ] },
 ];
 
 /** By action. @type {Record<string, string>} */

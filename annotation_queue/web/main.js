@@ -2,7 +2,7 @@
 //
 // session.js holds what is shared, and tells when it changes. Above it: sending.js and supply.js (to and from the
 // queue), answers.js, live.js, leases.js and objects.js (what is done), panel.js, bar.js and views.js (what is shown),
-// controls.js and shortcuts.js (buttons and keys). A module imports only from those below it.
+// controls.js, view_menu.js, pointing.js and shortcuts.js (buttons, keys and the pointer). A module imports only from those below it.
 
 import { begin } from "./account.js";
 import * as api from "./api.js";
@@ -12,9 +12,11 @@ import "./live.js";
 import { askToLogIn, fail, finishElsewhere, listenForLogins } from "./login.js";
 import { notice } from "./messages.js";
 import { refreshStats } from "./numbers.js";
+import "./pointing.js";
 import { outbox, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
 import "./shortcuts.js";
+import "./spoken.js";
 import { keptTheme } from "./theme.js";
 import { showKeys } from "./views.js";
 

@@ -133,4 +133,5 @@ export function flash(verdict, text) {
   sign.className = "flash";
   void sign.offsetWidth; // starts the animation again
   sign.className = `flash on ${verdict}`;
+  session.emit("flash", text);
 }

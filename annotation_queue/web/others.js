@@ -4,9 +4,8 @@
 /** @import { VideoObject } from "./held.js" */
 /** @import { Timeline } from "./timeline.js" */
 import { element, pen } from "./dom.js";
-import { OTHERS } from "./player.js";
+import { colourOf } from "./palette.js";
 import { area, iou } from "./rle.js";
-import { LOW_SCORE } from "./timeline.js";
 import { many } from "./words.js";
 
 const TALL = 20; // px
@@ -56,7 +55,7 @@ export function rowsOf(objects, timeline, colour, onpick) {
     draws.set(row, () => {
       const about = read(object, timeline);
       row.ariaLabel = `${title}: ${inWords(about)}`;
-      draw(canvas, about, `rgb(${OTHERS[n % OTHERS.length].join(" ")})`, colour);
+      draw(canvas, about, timeline.lowScore, `rgb(${colourOf(n).join(" ")})`, colour);
     });
     row.addEventListener("click", () => onpick(object, Math.max(0, read(object, timeline).here.indexOf(true))));
     seen.observe(row);
@@ -102,10 +101,11 @@ function inWords({ here, prompted, drawn, locked }) {
  * From the top: presence with what a person did, score, steadiness.
  * @param {HTMLCanvasElement} canvas
  * @param {Facts} about
+ * @param {number} lowScore  below it, a score has the colour of doubt
  * @param {string} own  the object's colour
  * @param {(name: string) => string} colour
  */
-function draw(canvas, { here, scores, steady, prompted, drawn, locked }, own, colour) {
+function draw(canvas, { here, scores, steady, prompted, drawn, locked }, lowScore, own, colour) {
   const large = Number(getComputedStyle(canvas).getPropertyValue("--large")) || 1;
   const ratio = (window.devicePixelRatio || 1) * large;
   const width = canvas.clientWidth / large;
@@ -126,7 +126,7 @@ function draw(canvas, { here, scores, steady, prompted, drawn, locked }, own, co
     const score = scores[i];
     if (score !== undefined) {
       const tall = 5 * Math.max(0.2, Math.min(1, (score - 0.5) / 0.5));
-      bar(c, score < LOW_SCORE ? doubt : calm, x, 15 - tall, wide, tall);
+      bar(c, score < lowScore ? doubt : calm, x, 15 - tall, wide, tall);
     }
     const fall = Math.min(1, (1 - steady[i]) / 0.5);
     c.globalAlpha = fall < 0.1 ? 0 : fall;

@@ -49,36 +49,6 @@ export class Overlay {
     this.touch(first);
   }
 
-  /**
-   * Paint the pixels inside a mask from which the object ends within `thickness` px along an axis. The border of the
-   * frame does not count as the object's end.
-   * @param {Spans} mask
-   * @param {Rgba} colour
-   * @param {number} thickness
-   */
-  line({ first, from, to }, colour, thickness) {
-    const { height, width, pixels } = this;
-    const value = word(colour);
-    for (let x = 0, i = 0; x < width; x++) {
-      for (; i < first[x + 1]; i++) {
-        /** @type {number[]} */
-        let inner = [from[i] ? from[i] + thickness : 0, to[i] < height ? to[i] - thickness : height];
-        if (inner[0] >= inner[1]) inner = [];
-        for (let d = 1; d <= thickness && inner.length; d++) {
-          if (x >= d) inner = meet(inner, from, to, first[x - d], first[x - d + 1]);
-          if (x + d < width) inner = meet(inner, from, to, first[x + d], first[x + d + 1]);
-        }
-        let y = from[i];
-        for (let k = 0; k < inner.length; k += 2) {
-          pixels.fill(value, x * height + y, x * height + inner[k]);
-          y = inner[k + 1];
-        }
-        pixels.fill(value, x * height + y, x * height + to[i]);
-      }
-    }
-    this.touch(first);
-  }
-
   /** @param {Int32Array} first */
   touch(first) {
     const { columns } = this;
@@ -106,31 +76,7 @@ export class Overlay {
   }
 }
 
-/** @param {Rgba} colour */
-function word([red, green, blue, alpha]) {
+/** A colour as one word of image data. @param {Rgba} colour */
+export function word([red, green, blue, alpha]) {
   return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0; // the byte order of image data: red first
-}
-
-/**
- * The intersection of stretches [from, to, from, to, …] with the spans begin … end - 1 of a column.
- * @param {number[]} inner
- * @param {number[]} from
- * @param {number[]} to
- * @param {number} begin
- * @param {number} end
- */
-function meet(inner, from, to, begin, end) {
-  if (inner.length === 2 && end - begin === 1) { // the usual case, without a new array
-    inner[0] = Math.max(inner[0], from[begin]);
-    inner[1] = Math.min(inner[1], to[begin]);
-    return inner[0] < inner[1] ? inner : [];
-  }
-  const common = [];
-  for (let k = 0, i = begin; k < inner.length && i < end; ) {
-    const [low, high] = [Math.max(inner[k], from[i]), Math.min(inner[k + 1], to[i])];
-    if (low < high) common.push(low, high);
-    if (inner[k + 1] < to[i]) k += 2;
-    else i++;
-  }
-  return common;
 }

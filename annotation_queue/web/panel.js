@@ -2,11 +2,13 @@
 
 /** @import { Kind, Verdict } from "./types.js" */
 /** @import { HeldTicket } from "./held.js" */
+import { afterClickBox } from "./after_click.js";
 import { answer, decide, leaveTicket, submitMasklet } from "./answers.js";
+import { isSized, sizeField } from "./brush_size.js";
 import { $, element, replace } from "./dom.js";
 import * as keys from "./keys.js";
 import { begunBeside, newObject, otherObject } from "./objects.js";
-import { desk } from "./screen.js";
+import { desk, player } from "./screen.js";
 import { session } from "./session.js";
 import { REACHES, TOOLS } from "./tools.js";
 import { ASKS, many, REASONS, VERDICTS, WHY } from "./words.js";
@@ -83,7 +85,7 @@ function toolButton(id, text, run, { on = false, off = false } = {}) {
       id: `tool-${id}`,
       className: "tool",
       onclick: () => void run(),
-      disabled: off,
+      disabled: off || (player.between > 0 && Boolean(keys.actionOf(id).frame)),
       title: keys.actionOf(id).title,
       ariaPressed: String(on),
     },
@@ -119,7 +121,8 @@ export function showTools() {
     ...TOOLS.map(({ tool, title }) =>
       toolButton(tool, title, () => desk.choose(tool), { on: desk.tool === tool, off: !desk.allows(tool) })),
     toolButton("clear", changed ? "Forget" : "Empty", () => desk.clear(), { off: !changed && !desk.masked() }),
-    element("p", { className: "label" }, "Propagate this mask ", reachChoice(still)),
+    ...(isSized() ? [sizeField()] : []),
+    element("div", { className: "label spread" }, "Propagate", reachChoice(still), afterClickBox(still)),
     toolButton("backward", "◀ Back", () => desk.propagate("backward"), { off: still }),
     toolButton("forward", "Forward ▶", () => desk.propagate("forward"), { off: still }),
     toolButton("both", "◀ Both ▶", () => desk.propagate("both"), { off: still }),

@@ -1,38 +1,34 @@
 // Shows one frame together with its own masks: both are drawn in one call, from the same position.
 
-/** @import { Colour, Point } from "./types.js" */
+/** @import { Point } from "./types.js" */
 /** @import { HeldTicket } from "./held.js" */
+/** @import { Label, Line } from "./outline.js" */
+/** @import { Spans } from "./rle.js" */
 import { frame as fetchFrame } from "./api.js";
 import { pen } from "./dom.js";
+import { isInside, middleOf, Outline } from "./outline.js";
 import { Overlay } from "./overlay.js";
+import { BEFORE, colourOf, OWN } from "./palette.js";
 import { Mask, measured, runs, spans } from "./rle.js";
-
-// The colours of the ticket's own masks. The first is violet; a person takes another one where the object is violet.
-/** @type {{fill: Colour, line: Colour}[]} */
-const OWN = [
-  { fill: [165, 123, 255], line: [214, 196, 255] },
-  { fill: [255, 226, 40], line: [255, 244, 160] },
-  { fill: [0, 214, 255], line: [180, 242, 255] },
-  { fill: [255, 96, 56], line: [255, 196, 176] },
-];
-/** @type {Colour} */
-const BEFORE = [255, 190, 70];
-
-// The colours of other objects: those of Okabe and Ito, which colour-blind eyes can tell apart.
-/** @type {Colour[]} */
-export const OTHERS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0]];
 
 export const MODES = ["fill", "outline", "cut-out", "before"];
 const MOST_ZOOM = 16;
 const WHOLE = { scale: 1, x: 0, y: 0 };
+const LINE = 1.5; // px of the page, as all lines
+const LIT = 3; // of the object that is pointed to
+const USUAL_OPACITY = 0.42; // of the inside of a mask
+const LEAST_CUT = 80; // of 255: how dark everything beside a cut-out is at least, so that it can be seen
 
-/** Owns the canvas of the video. */
+/** Owns the canvas of the video, and the one above it with the outlines. */
 export class Player {
   /** @type {HeldTicket | null} */ held = null;
   /** @type {Overlay | null} */ #overlay = null;
   /** @type {Uint8Array | null} */ #preview = null; // a mask that is being drawn
   #due = 0; // when the next frame of the playing video is shown
   #view = WHOLE; // zoom, and the shift of the picture in px of the screen
+  /** @type {Line[]} */ #lines = []; // of the frame on screen, as the next three
+  /** @type {Label[]} */ #labels = [];
+  /** @type {OtherMask[]} */ #others = [];
 
   playing = false;
   speed = 2;
@@ -41,29 +37,42 @@ export class Player {
   colour = 0; // which of OWN
   colours = { ...OWN[0], before: BEFORE };
   brightness = 1;
+  opacity = USUAL_OPACITY;
+  /** @type {number | null} */ lit = null; // which of the other objects is pointed to
   showOthers = false;
   hidden = false; // the masks
   panning = false; // dragging moves the picture
+  everyFrame = false; // also the frames between the annotated ones are played
   position = 0; // the wanted position
+  between = 0; // the wanted frame comes so many frames after the annotated one: 0 for that one itself
   shown = -1; // the position on screen
+  #shownBetween = 0;
 
   /** A frame is on screen. @type {(position: number) => void} */ onframe = () => {};
   /** The wanted frame is waited for, or no longer. @type {(waiting: boolean) => void} */ onbuffer = () => {};
   /** The zoom has changed. */ onview = () => {};
   /** It plays or pauses, or the speed or the mode has changed. */ onchange = () => {};
 
-  /** @param {HTMLCanvasElement} canvas */
-  constructor(canvas) {
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {HTMLCanvasElement} outline  above it, as large as the stage
+   */
+  constructor(canvas, outline) {
     this.canvas = canvas;
     this.context = pen(canvas);
+    this.outline = new Outline(outline);
+    new ResizeObserver(() => this.#drawLines()).observe(outline);
   }
 
   /** @param {HeldTicket | null} held  null clears the screen */
   show(held) {
     this.held = held;
-    this.position = 0;
+    this.position = this.between = 0;
     this.shown = -1;
+    this.everyFrame = false;
+    this.lit = null;
     this.#preview = null;
+    [this.#lines, this.#labels, this.#others] = [[], [], []];
     this.wholeFrame();
     if (held === null) {
       this.play(false);
@@ -72,8 +81,8 @@ export class Player {
     }
     this.canvas.width = held.info.width;
     this.canvas.height = held.info.height;
-    held.frames.onready = (position) => {
-      if (position === this.position && this.shown !== position) this.#draw();
+    held.frames.onready = () => {
+      if (!this.isShown) this.#draw();
     };
     this.seek(0);
   }
@@ -87,7 +96,7 @@ export class Player {
 
   /** Draw the frame on screen again, since its masks have changed. */
   refresh() {
-    if (this.held && this.shown === this.position) this.#draw();
+    if (this.held && this.isShown) this.#draw();
   }
 
   /** @param {Uint8Array | null} bits  a mask that is being drawn, to be shown instead of the frame's own */
@@ -107,6 +116,7 @@ export class Player {
     this.#view = { scale, x: bounded[0], y: bounded[1] };
     this.canvas.style.transform = scale === 1 ? "" : `translate(${bounded[0]}px, ${bounded[1]}px) scale(${scale})`;
     this.canvas.style.imageRendering = scale > 3 ? "pixelated" : "";
+    this.#drawLines();
     this.onview();
   }
 
@@ -179,12 +189,60 @@ export class Player {
 
   // --- time ---
 
+  /** Whether the wanted frame is on screen. */
+  get isShown() {
+    return this.shown === this.position && this.#shownBetween === this.between;
+  }
+
+  /** The frame_idx that is wanted. */
+  get frame() {
+    return (this.held?.timeline.frames[this.position] ?? 0) + this.between;
+  }
+
   /** @param {number} position */
   seek(position) {
     if (!this.held) return;
     this.position = Math.max(0, Math.min(this.held.timeline.length - 1, position));
+    this.between = 0;
     this.held.frames.want(this.position);
     this.#draw();
+  }
+
+  /** @param {number} frame  frame_idx, also of a frame between the annotated ones */
+  seekFrame(frame) {
+    if (!this.held) return;
+    const { timeline, info, frames } = this.held;
+    const wanted = Math.max(0, Math.min(info.frame_count - 1, frame));
+    const position = timeline.frames.findLastIndex((annotated) => annotated <= wanted);
+    if (position < 0 || timeline.frames[position] === wanted) return this.seek(position);
+    [this.position, this.between] = [position, wanted - timeline.frames[position]];
+    frames.every(info.frame_count).want(wanted);
+    this.#draw();
+  }
+
+  /** Go to the annotated frame that is nearest. */
+  settle() {
+    if (!this.held || this.between === 0) return;
+    const { frames } = this.held.timeline;
+    const next = frames[this.position + 1] ?? Infinity;
+    this.seek(this.position + (next - this.frame < this.between ? 1 : 0));
+  }
+
+  // The frame after the wanted one, if it is here; while every frame is played, also one between the annotated ones.
+  #next() {
+    if (!this.held) return null;
+    const { timeline, info, frames } = this.held;
+    if (!this.everyFrame) {
+      const next = (this.position + 1) % timeline.length;
+      frames.want(next);
+      return frames.ready(next) && timeline.frames[next];
+    }
+    const next = (this.frame + 1) % info.frame_count;
+    const position = timeline.frames.indexOf(next);
+    const every = frames.every(info.frame_count);
+    every.want(next); // also while an annotated frame comes next: those after it are fetched meanwhile
+    if (position >= 0) frames.want(position);
+    return (position < 0 ? every.ready(next) : frames.ready(position)) && next;
   }
 
   play(on = !this.playing) {
@@ -201,17 +259,18 @@ export class Player {
   }
 
   get #interval() {
-    return 1000 / (this.rate * this.speed);
+    const [first, second] = this.held?.timeline.frames ?? [];
+    const perStep = this.everyFrame && second ? second - first : 1;
+    return 1000 / (this.rate * this.speed * perStep);
   }
 
   /** @param {number} now */
   #tick(now) {
     if (!this.playing || !this.held) return;
-    if (now >= this.#due && this.shown === this.position) {
-      const next = (this.position + 1) % this.held.timeline.length;
-      this.held.frames.want(next);
-      if (this.held.frames.ready(next)) {
-        this.seek(next);
+    if (now >= this.#due && this.isShown) {
+      const next = this.#next();
+      if (next !== null) {
+        this.seekFrame(next);
         this.#due = Math.max(this.#due + this.#interval, now);
       }
     }
@@ -234,19 +293,23 @@ export class Player {
     this.onchange();
   }
 
-  // Draws the frame and the masks of the wanted position, or nothing if that frame is not here yet.
+  // Draws the wanted frame with its masks, or nothing if that frame is not here yet.
   #draw() {
     if (!this.held) return;
-    const bitmap = this.held.frames.ready(this.position);
+    const { frames, info } = this.held;
+    const bitmap = this.between ? frames.every(info.frame_count).ready(this.frame) : frames.ready(this.position);
     this.onbuffer(bitmap === null);
     if (bitmap === null) return;
     const { canvas, context } = this;
     context.filter = this.brightness === 1 ? "none" : `brightness(${this.brightness})`;
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     context.filter = "none";
-    if (!this.hidden && (this.held.masklet || this.showOthers)) this.#paint(this.held, this.position);
-    this.shown = this.position;
-    canvas.dataset.frame = String(this.held.timeline.frames[this.position]);
+    [this.#lines, this.#labels, this.#others] = [[], [], []];
+    const masked = !this.hidden && this.between === 0; // only annotated frames have masks
+    if (masked && (this.held.masklet || this.showOthers)) this.#paint(this.held, this.position);
+    this.#drawLines();
+    [this.shown, this.#shownBetween] = [this.position, this.between];
+    canvas.dataset.frame = String(this.frame);
     this.onframe(this.position);
     canvas.dispatchEvent(new CustomEvent("painted", { detail: this.position })); // benchmarks wait for it
   }
@@ -257,7 +320,7 @@ export class Player {
    * @param {number} position
    */
   #paint(held, position) {
-    const { info, masklet, before } = held;
+    const { info, masklet, earlier } = held;
     const { height, width } = info;
     const at = (/** @type {string} */ text) => spans(runs(text), height, width);
     let overlay = this.#overlay;
@@ -265,26 +328,53 @@ export class Player {
     this.#overlay = overlay;
     const { mode, colours } = this;
     overlay.clear();
-    const others = this.showOthers ? othersAt(held, position).map((other) => ({ ...other, spans: at(other.rle) })) : [];
+    this.#others = this.showOthers ? othersAt(held, position, at) : [];
     const drawn = this.#preview && spans(measured(this.#preview, height, width), height, width);
     const own = masklet && (drawn ?? at(masklet.rle[position]));
-    const scale = this.canvas.clientWidth ? width / this.canvas.clientWidth : 1;
-    const thickness = Math.max(1, Math.round(2 * scale));
-    const thick = mode === "outline" ? Math.max(1, Math.round(3 * scale)) : thickness;
     const cut = own && mode === "cut-out";
+    const opaque = (/** @type {number} */ share) => Math.round(255 * Math.min(1, share * this.opacity));
     if (cut) {
-      overlay.flood([8, 8, 12, 210]);
+      overlay.flood([8, 8, 12, Math.max(LEAST_CUT, opaque(2))]);
       overlay.fill(own, [0, 0, 0, 0]);
     } else {
-      for (const { spans, colour, settled } of others) overlay.fill(spans, [...colour, settled ? 70 : 35]);
-      if (own && mode !== "outline") overlay.fill(own, [...colours.fill, 108]);
+      for (const { spans, n, settled } of this.#others) {
+        overlay.fill(spans, [...colourOf(n), opaque(n === this.lit ? 1 : settled ? 0.65 : 0.33)]);
+      }
+      if (own && mode !== "outline") overlay.fill(own, [...colours.fill, opaque(1)]);
     }
-    for (const { spans, colour } of others) overlay.line(spans, [...colour, 255], thickness);
-    if (own && !cut) overlay.line(own, [...colours.line, 255], thick);
-    if (own && mode === "before" && before) {
-      overlay.line(at(before.rle[position]), [...colours.before, 255], Math.max(2, thickness));
+    for (const { spans, n } of this.#others) {
+      this.#lines.push({ spans, colour: colourOf(n), thick: n === this.lit ? LIT : LINE });
+      const middle = middleOf(spans);
+      if (middle) this.#labels.push({ at: middle, text: String(n + 1), colour: colourOf(n), lit: n === this.lit });
     }
+    if (own && !cut) this.#lines.push({ spans: own, colour: colours.line, thick: LINE });
+    const then = mode === "before" && earlier?.rle[earlier.frame_idx.indexOf(held.timeline.frames[position])];
+    if (own && then) this.#lines.push({ spans: at(then), colour: colours.before, thick: LINE });
     overlay.drawOn(this.context);
+  }
+
+  #drawLines() {
+    const { left, top, scale } = this.#picture();
+    const box = this.#stage.getBoundingClientRect();
+    const place = { left: left - box.left, top: top - box.top, scale };
+    this.outline.draw(this.#lines, this.#labels, place, this.canvas.height);
+  }
+
+  /**
+   * Which of the other objects is at a point of the viewport on the frame on screen; null: none.
+   * @param {number} clientX
+   * @param {number} clientY
+   */
+  objectAt(clientX, clientY) {
+    const at = this.toVideo(clientX, clientY);
+    return this.#others.findLast(({ spans }) => isInside(spans, at))?.n ?? null;
+  }
+
+  /** @param {number | null} n  which of the other objects is pointed to */
+  light(n) {
+    if (n === this.lit) return;
+    this.lit = n;
+    this.refresh();
   }
 
   /**
@@ -316,15 +406,19 @@ export class Player {
   }
 }
 
+/** @typedef {{n: number, spans: Spans, settled: unknown}} OtherMask  n: which of the other objects */
+
 /**
- * The masks of the other objects of the video on one frame, each in its own colour.
+ * The masks of the other objects of the video on one frame.
  * @param {HeldTicket} held
  * @param {number} position
+ * @param {(rle: string) => Spans} at
+ * @returns {OtherMask[]}
  */
-function othersAt(held, position) {
+function othersAt(held, position, at) {
   const frame = held.timeline.frames[position];
-  const all = (held.others ?? []).map(({ frame_idx, rle, settled }, n) => {
-    return { rle: rle[frame_idx.indexOf(frame)], settled, colour: OTHERS[n % OTHERS.length] };
+  return (held.others ?? []).flatMap(({ frame_idx, rle, settled }, n) => {
+    const text = rle[frame_idx.indexOf(frame)];
+    return text === undefined ? [] : [{ n, spans: at(text), settled }];
   });
-  return all.filter((other) => other.rle !== undefined);
 }

@@ -9,7 +9,7 @@ import { session } from "./session.js";
 import { Strip } from "./strip.js";
 import { colour } from "./theme.js";
 
-export const player = new Player($("screen", HTMLCanvasElement));
+export const player = new Player($("screen", HTMLCanvasElement), $("outline", HTMLCanvasElement));
 
 export const strip = new Strip($("timeline", HTMLCanvasElement), colour);
 

@@ -4,6 +4,7 @@
 // something listen to the events. Knows nothing of the document, and sends no request.
 
 import { Events } from "./events.js";
+import { LOW_SCORE } from "./timeline.js";
 
 /** @import { Claim, Kind, Me, OutboxItem, RefineEvent, Verdict } from "./types.js" */
 /** @import { Refused } from "./api.js" */
@@ -24,10 +25,13 @@ import { Events } from "./events.js";
  * @property {HeldTicket} ticket  this ticket comes on screen
  * @property {undefined} choosing  a reason is to be chosen for a verdict, or no longer
  * @property {undefined} draft  the draft on screen has changed, or the tool
+ * @property {undefined} doubt  another score is the threshold of suspect frames
  * @property {undefined} progress  another frame of a propagation has arrived
  * @property {string} view  the page shows a ticket, a message or the log-in
  * @property {undefined} theme  light or dark has changed
  * @property {undefined} stats  new counts of the queue's tickets
+ * @property {undefined} playing  the video plays or pauses
+ * @property {string} flash  this text lights up above the video
  * @property {number} finished  a verify ticket is answered, after this many seconds
  * @property {undefined} saving  something waits to be sent, is sent, or the connection has changed
  * @property {undefined} loginEnded  the queue asks for a login
@@ -48,6 +52,7 @@ class Session extends Events {
   /** @type {Side | null} */ #side = null;
   /** @type {Side | null} */ #asked = null;
   /** @type {Verdict | null} */ #choosing = null;
+  #lowScore = LOW_SCORE;
 
   // --- the person ---
 
@@ -219,6 +224,17 @@ class Session extends Events {
   choose(verdict) {
     this.#choosing = verdict;
     this.emit("choosing");
+  }
+
+  /** A frame with a lower score is suspect. */
+  get lowScore() {
+    return this.#lowScore;
+  }
+
+  /** @param {number} score  the threshold that the person wants */
+  doubtBelow(score) {
+    this.#lowScore = score;
+    this.emit("doubt");
   }
 
   // --- the claims, which a reload sends again: the same claim gives the same ticket ---

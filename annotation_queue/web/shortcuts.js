@@ -1,15 +1,21 @@
 // What each key does. keys.js has the keys; the actions are in the modules that this one imports.
 
 import { answer, decide, leaveTicket, submitMasklet, switchSide, takeBack, why } from "./answers.js";
-import { brighten, hideMasks, nextColour, nextMode, setPanning, step, toSuspect } from "./controls.js";
+import { resizeBrush } from "./brush_size.js";
+import {
+  hideMasks, nextColour, nextMode, playAnnotated, playEvery, setPanning, step, stepFrame, toChanged, toggleBefore, toSuspect,
+} from "./controls.js";
+import { whyNoMask } from "./desk.js";
 import { $ } from "./dom.js";
+import { toggleFold, toggleFullScreen } from "./folding.js";
 import { Help } from "./help.js";
 import * as keys from "./keys.js";
 import { chooseByKey, redoLabel, searchLabel, toggleGuidelines, undoLabel } from "./labels.js";
-import { isMessage, pressBack, pressEnter, shownView } from "./messages.js";
+import { isMessage, notice, pressBack, pressEnter, shownView } from "./messages.js";
 import { newObject, otherObject, toggleOthers } from "./objects.js";
 import { desk, player } from "./screen.js";
 import { session } from "./session.js";
+import { brighten, closeViewMenu, nextOpacity } from "./view_menu.js";
 import { showKeys } from "./views.js";
 import { WHY } from "./words.js";
 
@@ -28,8 +34,8 @@ const RUN = {
   brush: () => desk.choose("brush"),
   eraser: () => desk.choose("eraser"),
   polygon: () => desk.choose("polygon"),
-  smaller: () => desk.resize(1 / 1.25),
-  larger: () => desk.resize(1.25),
+  smaller: () => resizeBrush(1 / 1.25),
+  larger: () => resizeBrush(1.25),
   forward: () => desk.propagate("forward"),
   backward: () => desk.propagate("backward"),
   both: () => desk.propagate("both"),
@@ -43,13 +49,16 @@ const RUN = {
   redo: () => (desk.active ? desk.redo() : redoLabel()),
   label: searchLabel,
   guidelines: toggleGuidelines,
-  previousPrompt: () => desk.promptFrame(-1),
-  nextPrompt: () => desk.promptFrame(1),
+  previousPrompt: () => toChanged(-1),
+  nextPrompt: () => toChanged(1),
   play: () => player.play(),
   back: () => step(-1),
   on: () => step(1),
   back10: () => step(-10),
   on10: () => step(10),
+  backFrame: () => stepFrame(-1),
+  onFrame: () => stepFrame(1),
+  every: playEvery,
   first: () => step(-Infinity),
   last: () => step(Infinity),
   previousSuspect: () => toSuspect(-1),
@@ -57,10 +66,15 @@ const RUN = {
   hide: () => hideMasks(true),
   others: toggleOthers,
   colour: nextColour,
-  brighter: () => brighten(0.1),
-  darker: () => brighten(-0.1),
+  opacity: nextOpacity,
+  brighter: () => brighten(1),
+  darker: () => brighten(-1),
+  foldPanel: () => toggleFold("panel"),
+  foldStrip: () => toggleFold("strip"),
+  fullScreen: toggleFullScreen,
   turn: () => $("turn").hidden || switchSide(),
   mode: nextMode,
+  before: toggleBefore,
   speed: () => player.nextSpeed(),
   zoomIn: () => player.zoom(1.4),
   zoomOut: () => player.zoom(1 / 1.4),
@@ -83,9 +97,12 @@ function isForControl({ target, key }) {
 }
 
 addEventListener("keydown", (event) => {
-  const writes = event.target instanceof Element && event.target.matches("input:not([type=range]), select");
+  const writes = event.target instanceof Element && event.target.matches("input:not([type=range], [type=checkbox]), select");
   if (help.takes(event) || writes) return;
-  if (event.key === "?") return help.toggle();
+  if (event.key === "?") {
+    event.preventDefault(); // the field that gets the focus would take it
+    return help.toggle();
+  }
   if (document.querySelector("dialog[open]") || isForControl(event)) return;
   if (isMessage()) return onMessage(event);
   if (shownView() === "work" && session.current) onWork(event);
@@ -109,6 +126,7 @@ function onWork(event) {
     return event.preventDefault();
   }
   if (event.key === "Escape") {
+    if (closeViewMenu()) return event.preventDefault();
     held.habit = null;
     if (choosing) session.choose(null);
     else if (desk.active && (desk.abandon() || desk.stopAll())) session.emit("draft");
@@ -122,6 +140,7 @@ function onWork(event) {
   if (action?.id !== "submit") touch();
   if (!action) return void (chooseByKey(event) && event.preventDefault());
   event.preventDefault();
+  if (action.frame && player.between) return notice(whyNoMask(), { frame: true });
   if (!event.repeat || action.repeats) RUN[action.id](event);
 }
 
@@ -145,8 +164,9 @@ for (const kind of ["pointerdown", "wheel"]) {
 function release() {
   setPanning(false);
   hideMasks(false);
+  playAnnotated();
 }
-addEventListener("keyup", ({ key }) => (player.hidden || player.panning) && !PAN[key] && release());
+addEventListener("keyup", ({ key }) => (player.hidden || player.panning || player.everyFrame) && !PAN[key] && release());
 addEventListener("blur", release);
 
 $("turn").addEventListener("click", switchSide);

@@ -3,10 +3,14 @@
 
 /** @import { HeldTicket } from "./held.js" */
 import { pen } from "./dom.js";
-import { LOW_SCORE } from "./timeline.js";
 
 const LABELS = 74; // px, left of the bands
 const PAD = 14; // px, right of them
+const [LEAST, MOST] = [0.5, 1]; // the scores at the ends of their band's axis
+
+const FONT = "11px ui-sans-serif, system-ui, sans-serif";
+const ROOM = 20; // px, that the two numbers of the axis need
+const FINE = "9px ui-sans-serif, system-ui, sans-serif";
 
 /**
  * Where everything is on the strip, px; everything is scaled by `large` on a large screen.
@@ -35,7 +39,11 @@ export class Strip {
   #canvas;
   #colour;
 
+  /** @type {Layout | null} */ #layout = null; // of the last drawing
+  #threshold = false; // the threshold of suspect frames is dragged
+
   /** A person wants another position. @type {(position: number) => void} */ onseek = () => {};
+  /** A person wants another threshold of suspect frames. @type {(score: number) => void} */ onthreshold = () => {};
 
   /**
    * @param {HTMLCanvasElement} canvas
@@ -50,13 +58,16 @@ export class Strip {
     }).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
-      this.#seekTo(event.offsetX);
+      this.#threshold = this.#isOnAxis(event);
+      this.#drag(event);
     });
     canvas.addEventListener("pointermove", (event) => {
-      this.#hover = this.#at(event.offsetX);
-      if (event.buttons & 1) this.#seekTo(event.offsetX);
+      canvas.style.cursor = this.#threshold || this.#isOnAxis(event) ? "ns-resize" : "";
+      this.#hover = this.#threshold ? null : this.#at(event.offsetX);
+      if (event.buttons & 1) this.#drag(event);
       this.draw();
     });
+    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (this.#threshold = false));
     canvas.addEventListener("pointerleave", () => {
       this.#hover = null;
       this.draw();
@@ -94,9 +105,21 @@ export class Strip {
     return Math.max(0, Math.min(length - 1, Math.floor((x / this.#large - LABELS) / cell)));
   }
 
-  /** @param {number} x  px */
-  #seekTo(x) {
-    const position = this.#at(x);
+  /** Whether the pointer is on the axis of the scores. @param {PointerEvent} event */
+  #isOnAxis({ offsetX, offsetY }) {
+    const [layout, y] = [this.#layout, offsetY / this.#large];
+    if (!layout || offsetX / this.#large >= LABELS) return false;
+    return y >= layout.score - 4 && y <= layout.score + layout.scoreHeight + 4;
+  }
+
+  /** @param {PointerEvent} event  of a pointer that is down */
+  #drag({ offsetX, offsetY }) {
+    if (this.#threshold && this.#layout) {
+      const { score, scoreHeight } = this.#layout;
+      const up = 1 - (offsetY / this.#large - score) / scoreHeight;
+      return this.onthreshold(LEAST + Math.max(0, Math.min(1, up)) * (MOST - LEAST));
+    }
+    const position = this.#at(offsetX);
     if (position !== null) this.onseek(position);
   }
 
@@ -109,8 +132,9 @@ export class Strip {
     const c = pen(canvas);
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, width, height);
-    if (!this.#held) return;
-    const layout = layoutOf(c, this.#held, width, height);
+    this.#layout = this.#held && layoutOf(c, this.#held, width, height);
+    const layout = this.#layout;
+    if (!this.#held || !layout) return;
     this.#film(layout);
     this.#labels(layout);
     this.#presence(layout);
@@ -145,7 +169,7 @@ export class Strip {
 
   /** @param {Layout} layout */
   #labels({ c, presence, score, scoreHeight, steady }) {
-    c.font = "11px ui-sans-serif, system-ui, sans-serif";
+    c.font = FONT;
     c.textBaseline = "middle";
     c.fillStyle = this.#colour("--soft");
     c.fillText("Presence", 14, presence + 5);
@@ -172,20 +196,45 @@ export class Strip {
   }
 
   /**
-   * One bar a frame, from 0.5 to 1; low scores in the colour of doubt.
+   * One bar a frame, with an axis; scores below the threshold in the colour of doubt.
    * @param {Layout} layout
    */
   #scores({ c, held, x, cell, wide, score, scoreHeight }) {
-    const { present, scores, length } = held.timeline;
+    const { present, scores, lowScore, length } = held.timeline;
+    const share = (/** @type {number} */ value) => Math.min(1, (value - LEAST) / (MOST - LEAST));
     const [calm, doubt] = [this.#colour("--score"), this.#colour("--refine")];
     c.fillStyle = this.#colour("--band");
     c.fillRect(x(0), score + scoreHeight, length * cell, 1);
     scores?.forEach((value, i) => {
       if (!present[i]) return;
-      const tall = Math.max(0.08, Math.min(1, (value - 0.5) / 0.5)) * scoreHeight;
-      c.fillStyle = value < LOW_SCORE ? doubt : calm;
+      const tall = Math.max(0.08, share(value)) * scoreHeight;
+      c.fillStyle = value < lowScore ? doubt : calm;
       c.fillRect(x(i), score + scoreHeight - tall, Math.max(1, wide), tall);
     });
+    c.fillStyle = this.#colour("--soft");
+    c.textAlign = "right";
+    c.font = FINE;
+    if (scoreHeight >= ROOM) c.fillText(MOST.toFixed(1), LABELS - 11, score + 3);
+    if (scoreHeight >= ROOM) c.fillText(LEAST.toFixed(1), LABELS - 11, score + scoreHeight - 3);
+    c.font = FONT;
+    c.textAlign = "start";
+    c.fillRect(LABELS - 4, score, 1, scoreHeight + 1);
+    for (const value of [LEAST, MOST]) c.fillRect(LABELS - 7, score + scoreHeight - share(value) * scoreHeight, 3, 1);
+    this.#line(score + scoreHeight - share(lowScore) * scoreHeight, doubt, c, x(0), length * cell);
+  }
+
+  /**
+   * The threshold of suspect frames, with a handle on the axis.
+   * @type {(y: number, fill: string, c: CanvasRenderingContext2D, left: number, wide: number) => void}
+   */
+  #line(y, fill, c, left, wide) {
+    c.fillStyle = fill;
+    for (let at = 0; at < wide; at += 6) c.fillRect(left + at, y, Math.min(3, wide - at), 1);
+    c.beginPath();
+    c.moveTo(LABELS - 10, y - 4);
+    c.lineTo(LABELS - 3, y + 0.5);
+    c.lineTo(LABELS - 10, y + 5);
+    c.fill();
   }
 
   /**

@@ -36,8 +36,9 @@ export async function take(claim) {
  * Fetch everything that showing a ticket needs. Its first frames are on their way when this returns.
  * @param {Ticket} ticket
  * @param {Claim} claim
+ * @param {{readOnly?: boolean}} [how]  readOnly: it is only looked at, and nothing is sent for it but comments
  */
-export async function prepare(ticket, claim) {
+export async function prepare(ticket, claim, { readOnly = false } = {}) {
   const id = ticket.ticket_id;
   const corrects = ticket.kind !== "verify";
   const version = /** @type {Rules} */ (JSON.parse(ticket.payload)).ontology;
@@ -51,12 +52,16 @@ export async function prepare(ticket, claim) {
     version ? untilAnswered(() => api.ontology(version)) : null,
   ]);
   const held = new HeldTicket(ticket, claim, info, masklet, ontology);
+  held.readOnly = held.finished = readOnly;
   held.frames.limit = Math.min(FIRST_FRAMES, held.timeline.length);
   held.frames.ontrouble = frameTrouble;
   held.frames.want(0);
   const { draft } = held;
   if (!draft) {
-    const done = [...before, ...queued, ...outbox.of(id)].flatMap((each) => ("what" in each ? operationOf(each) : each));
+    if (held.isCorrection) fetchEarlier(held);
+    // leads are told of everybody's operations; a verifier's label is their own
+    const own = readOnly ? before : before.filter(({ person }) => person === session.person.name);
+    const done = [...own, ...queued, ...outbox.of(id)].flatMap((each) => ("what" in each ? operationOf(each) : each));
     for (const each of done) if (LABELS.includes(each.kind)) held.labelling?.add({ ...each, payload: JSON.parse(each.payload) });
     return held;
   }
@@ -70,8 +75,9 @@ export async function prepare(ticket, claim) {
     draft.add({ ...body, payload: JSON.parse(body.payload) });
   }
   held.redraw();
+  if (readOnly) return held;
   if (live) api.warm(id, ticket.lease_token, held.timeline.frames[held.firstPresent]).catch(() => {}); // saves time only
-  const sent = new Set(outbox.of(id).map(({ what, body }) => (what === "release" ? "" : body.operation_id)));
+  const sent = new Set(outbox.of(id).map(({ body }) => (body && "operation_id" in body ? body.operation_id : "")));
   for (const operation of [...draft.waiting(), ...draft.stopping()]) {
     // the answer got lost with a tab or a server: ask the model again
     if (!sent.has(operation.operation_id)) sendOperation(held, operation);
@@ -79,8 +85,13 @@ export async function prepare(ticket, claim) {
   return held;
 }
 
+/** @param {HeldTicket} held  which judges a correction: fetch what was corrected, to compare with */
+async function fetchEarlier(held) {
+  held.earlier = await untilAnswered(() => api.before(held.ticket.ticket_id)).catch(() => null);
+  if (held === session.current) player.refresh();
+}
 /** The operation that waits to be sent, if it is one. @type {(item: OutboxItem) => SentOperation[]} */
-const operationOf = ({ what, body }) => (what === "finish" || what === "release" ? [] : [body]);
+const operationOf = ({ what, body }) => (what === "operation" || what === "refine" ? [body] : []);
 
 /** @param {unknown} error  null: a frame has come */
 function frameTrouble(error) {
@@ -108,11 +119,20 @@ export function fetchNext() {
   return ahead;
 }
 
+/** @type {() => boolean} */
+let instead = () => false;
+
+/** @param {() => boolean} show  shows something else than one ticket when the next one is due; whether it did */
+export function insteadOfNext(show) {
+  instead = show;
+}
+
 /** Put the next ticket on screen. It is here already, unless the queue is slow. */
 export async function takeNext() {
   clearTimeout(poll);
   session.leave();
   desk.show(null);
+  if (instead()) return;
   if (session.wantedKinds().length === 0) return nothingLeft();
   const ahead = session.ahead ?? fetchNext();
   const slow = setTimeout(() => message({ glyph: "…", title: "One moment", text: "Fetching the next ticket." }), SLOW_MS);
@@ -145,7 +165,10 @@ export function showInstead(held) {
 
 /** What is on screen, and what was fetched ahead, come again after the ticket that is shown instead. */
 export function setAside() {
-  const { current, ahead, aside } = session;
+  const { ahead, aside } = session;
+  const looked = session.current?.readOnly ? session.current : null;
+  looked?.frames.close();
+  const current = looked ? null : session.current;
   if (current) {
     current.pause();
     current.frames.rest();
@@ -171,9 +194,10 @@ export function giveBack(held) {
 /**
  * Send the answer to a ticket. Returns the seconds that the work took.
  * @param {HeldTicket} held
- * @param {Pick<Submission, "verdict" | "last_operation_id"> & Partial<Pick<Submission, "reasons">>} answer
+ * @param {Pick<Submission, "verdict" | "last_operation_id" | "text" | "same_as"> & Partial<Pick<Submission, "reasons">>} answer
+ * @param {number} [position]  that was on screen
  */
-export function submit(held, answer) {
+export function submit(held, answer, position = player.shown) {
   const seconds = held.spent() / 1000;
   const { name } = session.person;
   forgetTime(name, held.ticket.ticket_id);
@@ -187,7 +211,7 @@ export function submit(held, answer) {
       created_at: new Date().toISOString(),
       reasons: [],
       ...answer,
-      frame_idx: held.timeline.frames[Math.max(0, player.shown)],
+      frame_idx: held.timeline.frames[Math.max(0, position)],
       seconds: Math.round(seconds * 100) / 100,
       watched: held.watching.share,
     },

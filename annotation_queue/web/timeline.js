@@ -7,7 +7,7 @@ import { iou } from "./rle.js";
 /** @typedef {"low score" | "object returns" | "object leaves" | "area jumps" | "mask jumps"} Why */
 /** @typedef {{position: number, last: number, why: Why}} Suspect  a stretch of frames, `last` included */
 
-export const LOW_SCORE = 0.75; // below this the model itself doubts the mask
+export const LOW_SCORE = 0.75; // below this the model itself doubts the mask, unless a person moves the threshold
 const JUMP = 1.8; // area from one annotated frame to the next, as a ratio
 const UNLIKE = 0.5; // IoU with the mask before, as a share of the median: a fast object is not suspect
 
@@ -19,11 +19,13 @@ export class Timeline {
    * @param {Masklet | null} masklet  null: every `stride`-th frame, without masks
    * @param {Pick<VideoInfo, "frame_count">} info
    * @param {number} stride
+   * @param {number} [lowScore]  a frame with a lower score is suspect
    */
-  constructor(masklet, info, stride) {
+  constructor(masklet, info, stride, lowScore = LOW_SCORE) {
     const count = Math.ceil(info.frame_count / stride);
     this.frames = masklet ? masklet.frame_idx : Array.from({ length: count }, (_, i) => i * stride);
     this.masklet = masklet;
+    this.lowScore = lowScore;
     this.scores = masklet?.score ?? null;
     this.present = this.frames.map((_, i) => (masklet ? masklet.area_px[i] > 0 : false));
     this.suspects = masklet ? suspects(this, masklet) : [];
@@ -73,7 +75,7 @@ function suspects(timeline, masklet) {
   /** @type {Suspect[]} */
   const found = [];
   for (let i = 0; i < length; i++) {
-    const why = suspicion(i, masklet, present, steady[i] < UNLIKE * usual);
+    const why = suspicion(i, masklet, timeline, steady[i] < UNLIKE * usual);
     if (why === null) continue;
     const before = found[found.length - 1];
     if (before && before.last === i - 1 && before.why === why) before.last = i;
@@ -85,12 +87,12 @@ function suspects(timeline, masklet) {
 /**
  * @param {number} i  position
  * @param {Masklet} masklet
- * @param {boolean[]} present
+ * @param {Timeline} timeline
  * @param {boolean} unlike  this mask has little in common with the mask before
  * @returns {Why | null}
  */
-function suspicion(i, masklet, present, unlike) {
-  if (present[i] && masklet.score[i] < LOW_SCORE) return "low score";
+function suspicion(i, masklet, { present, lowScore }, unlike) {
+  if (present[i] && masklet.score[i] < lowScore) return "low score";
   if (i === 0) return null;
   if (present[i] !== present[i - 1]) return present[i] ? "object returns" : "object leaves";
   if (!present[i]) return null;

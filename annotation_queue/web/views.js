@@ -15,9 +15,9 @@ import { isReachable } from "./sending.js";
 import { session } from "./session.js";
 import { many } from "./words.js";
 
-let toolsAt = -1; // the position that the tools are shown for
+let toolsAt = -1; // the frame_idx that the tools are shown for
 let reachable = true; // the queue answered when the frame was drawn last
-let noticedAt = -1; // the position that was on screen when the note was looked at
+let noticedAt = -1; // the frame_idx that was on screen when the note was looked at
 
 session.on("ticket", (held) => {
   view("work");
@@ -34,10 +34,10 @@ session.on("ticket", (held) => {
   desk.show(correcting ? held : null);
   player.showOthers ||= correcting && !held.ticket.masklet_id; // to find an object that nobody has masked
   showOthers();
-  if (!correcting && player.mode === "before") player.setMode("fill");
+  if (!held.isCorrection && player.mode === "before") player.setMode("fill");
   for (const button of $("modes").querySelectorAll("button")) {
     // hidden, but still taking its place, so that the other buttons do not move
-    button.style.visibility = button.value === "before" && !correcting ? "hidden" : "";
+    button.style.visibility = button.value === "before" && !held.isCorrection ? "hidden" : "";
   }
   showTools();
   player.portrait($("portrait", HTMLCanvasElement));
@@ -72,22 +72,24 @@ function showFrame(position) {
   const held = session.current ?? player.held;
   if (!held) return;
   const { timeline, info, draft } = held;
-  const frameIdx = timeline.frames[position];
-  if (!player.hidden && document.visibilityState === "visible") held.watching.see(position);
+  const { frame: frameIdx, between } = player;
+  const annotated = between === 0;
+  if (annotated && !player.hidden && document.visibilityState === "visible") held.watching.see(position);
   showWatched();
-  checkNotice(noticedAt === position ? undefined : "frame");
-  noticedAt = position;
-  strip.move(position);
+  checkNotice(noticedAt === frameIdx ? undefined : "frame");
+  noticedAt = frameIdx;
+  strip.move(position + between / Math.max(1, (timeline.frames[1] ?? 1) - timeline.frames[0]));
   $("frame").textContent = String(frameIdx);
+  $("frame").classList.toggle("between", !annotated);
   $("of").textContent = ` / ${timeline.frames[timeline.length - 1]}`;
   $("clock").textContent = `${(frameIdx / info.fps).toFixed(2)} s`;
   const present = timeline.present[position];
   const score = draft && !draft.masks.has(frameIdx) ? undefined : timeline.scores?.[position];
-  $("score").textContent = score === undefined ? "" : present ? `score ${score.toFixed(2)}` : "absent";
+  $("score").textContent = score === undefined || !annotated ? "" : present ? `score ${score.toFixed(2)}` : "absent";
   if (desk.active) {
     desk.paint();
-    if (toolsAt !== position) showTools();
-    toolsAt = position;
+    if (toolsAt !== frameIdx) showTools();
+    toolsAt = frameIdx;
   }
   const badges = badgesOf(held, position).map(([name, text]) => element("span", { className: `badge ${name}` }, text));
   $("badges").replaceChildren(...badges);
@@ -99,12 +101,15 @@ function showFrame(position) {
  * @param {number} position
  * @returns {[className: "" | "busy" | "doubt", text: string][]}
  */
-function badgesOf({ timeline, draft, progress, rules }, position) {
-  const frameIdx = timeline.frames[position];
+function badgesOf({ timeline, draft, earlier, progress, rules }, position) {
+  const frameIdx = player.frame;
   const present = timeline.present[position];
+  const [before, after] = [timeline.frames[position], timeline.frames[position + 1]];
   /** @type {[className: "" | "busy" | "doubt", text: string][]} */
   const badges = [];
-  if (draft && !draft.masks.has(frameIdx)) badges.push(["", "Not masked yet"]);
+  if (player.between) {
+    badges.push(["", `Not annotated: ${after === undefined ? `after ${before}` : `between ${before} and ${after}`}`]);
+  } else if (draft && !draft.masks.has(frameIdx)) badges.push(["", "Not masked yet"]);
   else if (timeline.scores && !present) badges.push(["", "Absent in this frame"]);
   if (draft?.locked.has(frameIdx)) badges.push(["", "Locked"]);
   if (draft?.waiting().length) {
@@ -126,9 +131,10 @@ function badgesOf({ timeline, draft, progress, rules }, position) {
       ? `Polygon: ${many(desk.corners, "corner")} of at least 3 · ${back} drops the last one, Esc all`
       : `${close} closes the polygon, Alt ${close} cuts it out · ${back} drops the last corner, Esc all`]);
   }
-  const suspect = timeline.suspect(position);
+  const suspect = player.between ? null : timeline.suspect(position);
   if (suspect && (present || suspect.why !== "object leaves")) badges.push(["doubt", `Suspect: ${suspect.why}`]);
   if (player.hidden) badges.push(["", "Overlay hidden"]);
+  else if (earlier && player.mode === "before") badges.push(["doubt", "Orange outline: before the correction"]);
   return badges;
 }
 
@@ -137,6 +143,7 @@ function showShownFrame() {
 }
 
 function showPlaying() {
+  session.emit("playing");
   $("play").classList.toggle("playing", player.playing);
   $("speed").textContent = `${player.speed}×`;
   $("speed").ariaLabel = `Speed ${player.speed}×`;
@@ -161,6 +168,16 @@ session.on("draft", () => {
 session.on("progress", () => {
   session.current?.redraw();
   player.refresh();
+  showShownFrame();
+});
+
+session.on("doubt", () => {
+  const held = session.current;
+  if (!held) return;
+  held.redraw();
+  showFacts(held);
+  strip.draw();
+  showRows();
   showShownFrame();
 });
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 
 from annotation_queue.refinement.live import Live
@@ -23,6 +24,21 @@ from tests.annotation_queue.synthetic_queue import (
 # The tests of the page use SQLite: what the page does is the same on every database. These few run on both.
 EVERY_DATABASE = pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
 FRAMES = 156  # a clip: long enough for the disc to pass behind the pillar
+
+
+# The opaque pixels of the outlines around a point of the window, as [red, green, blue].
+OUTLINED = """
+([x, y, reach]) => {
+  const canvas = document.querySelector("#outline");
+  const { left, top, width } = canvas.getBoundingClientRect();
+  const [ratio, side] = [canvas.width / width, 2 * reach + 1];
+  const corner = [(x - left) * ratio - reach, (y - top) * ratio - reach].map(Math.round);
+  const { data } = canvas.getContext("2d").getImageData(...corner, side, side);
+  return Array.from({ length: side * side }, (_, i) => [...data.slice(4 * i, 4 * i + 4)])
+    .filter((pixel) => pixel[3] === 255)
+    .map((pixel) => pixel.slice(0, 3));
+}
+"""
 
 
 class Page:
@@ -87,6 +103,10 @@ class Page:
         left = box["x"] + (box["width"] - WIDTH * scale) / 2
         return left + x * scale, box["y"] + (box["height"] - HEIGHT * scale) / 2 + y * scale
 
+    def outlined(self, x, y):
+        """The colours of the outlines within 2 px of the screen around a point of the video."""
+        return {tuple(pixel) for pixel in self.tab.evaluate(OUTLINED, [*self.on_screen(x, y), 2])}
+
     def correcting(self, frame_idx=0):
         """Wait for a ticket to correct, and go to a frame of it."""
         self.shows("work")
@@ -104,6 +124,14 @@ class Page:
         self.until(lambda: self.named() >= 0)
         self.press("Home")
         self.until(lambda: self.named() == 0)
+
+
+def shapes(seed):
+    """Masks of many kinds: empty, full, one pixel, noise, blobs, and a shape that touches the frame's border."""
+    chance = np.random.default_rng(seed)
+    masks = [np.zeros((5, 7), bool), np.ones((5, 7), bool), np.arange(35).reshape(5, 7) == 17, mask(24)]
+    masks += [chance.random((31, 23)) > p for p in (0.02, 0.2, 0.8)]
+    return masks + [np.roll(mask(24), -40, axis=1) | mask(60), np.pad(np.ones((30, 20), bool), ((9, 0), (12, 8)))]
 
 
 def draft(tickets, ticket_id="track-1", frames=FRAMES):

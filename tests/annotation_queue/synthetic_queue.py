@@ -55,32 +55,36 @@ PEOPLE = {
     "pipeline": {Role.PIPELINE},
 }
 
-# What is on the canvas: the index that the frame carries, the frame that the page names, and where its mask is.
-# The page paints the mask only in one colour, over known pixels, so the overlay is found as what differs.
+# What is on screen: the index that the frame carries, the frame that the page names, and where its mask is. The mask's
+# outline has a canvas of its own, in pixels of the screen; its middle is given in pixels of the video.
 LOOK = """
 ([block, bits]) => {
   const canvas = document.querySelector("#screen");
-  const c = canvas.getContext("2d");
-  const strip = c.getImageData(0, 0, bits * block, block).data;
+  const strip = canvas.getContext("2d").getImageData(0, 0, bits * block, block).data;
   let carried = 0;
   for (let bit = 0; bit < bits; bit++) {
     const at = 4 * ((block >> 1) * bits * block + bit * block + (block >> 1));
     if (strip[at] > 127) carried += 2 ** bit;
   }
-  const { data, width, height } = c.getImageData(0, 0, canvas.width, canvas.height);
+  const outline = document.querySelector("#outline");
+  const { data, width, height } = outline.getContext("2d").getImageData(0, 0, outline.width, outline.height);
   let [n, sx, sy] = [0, 0, 0];
-  for (let y = block * 2; y < height; y++) {
+  for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       const at = 4 * (y * width + x);
-      // the violet line around the mask: more blue than anything in the synthetic clips
-      if (data[at + 2] > 235 && data[at] > 190) { n++; sx += x; sy += y; }
+      if (data[at] === 214 && data[at + 1] === 196 && data[at + 3] === 255) { n++; sx += x + 0.5; sy += y + 0.5; }
     }
   }
+  const [picture, stage] = [canvas.getBoundingClientRect(), outline.getBoundingClientRect()];
+  const scale = Math.min(picture.width / canvas.width, picture.height / canvas.height);
+  const left = picture.left + (picture.width - canvas.width * scale) / 2 - stage.left;
+  const top = picture.top + (picture.height - canvas.height * scale) / 2 - stage.top;
+  const ratio = outline.width / stage.width;
   return {
     carried,
     named: Number(canvas.dataset.frame),
     readout: Number(document.querySelector("#frame").textContent),
-    mask: n ? [sx / n, sy / n] : null,
+    mask: n ? [(sx / n / ratio - left) / scale, (sy / n / ratio - top) / scale] : null,
   };
 }
 """

@@ -55,6 +55,25 @@ def test_a_ticket_may_have_no_masklet(pipeline, ann, request):
     assert [s.verdict for s in pipeline.batch_result(name).settled] == [Verdict.REJECT]
 
 
+def test_a_verifier_reads_what_a_correction_corrects(queue, pipeline, vera, ann, request):
+    batch = open_batch(pipeline, request, 1)
+    first = vera.claim([Kind.VERIFY], batch_id=batch.batch_id)
+    candidate = vera.masklet(first)
+
+    def before(person, ticket):
+        response = person._http.get(f"/api/tickets/{ticket.ticket_id}/before")
+        return response.status_code, response.json().get("masklet_id")
+
+    assert before(vera, first) == (404, None), "nobody has corrected it yet"
+    vera.finish(first, verdict=Verdict.REFINE, frame_idx=4)
+    track = ann.claim(batch_id=batch.batch_id)
+    ann.finish(track, masklet=corrected(candidate, f"{batch.batch_id}-better"))
+    with queue.client("victor") as victor:
+        verify = victor.claim(batch_id=batch.batch_id)
+        assert before(victor, verify) == (200, candidate.masklet_id)
+        assert before(ann, verify)[0] == 403, "she does not hold it"
+
+
 def test_a_verifier_cannot_read_another_s_verdict(queue, request):
     tickets = TicketStore(queue.accounts._database, policy=QueuePolicy(overlap=2, overlap_share=1.0))
     tickets.open_batch(request.node.name, verify_tickets(1, frame_count=8, prefix=request.node.name))

@@ -141,15 +141,15 @@ def test_chosen_keys_belong_to_the_person_in_every_browser(open_page, tickets):
     first.press("u")
     assert "taken: unsure" in first.text("#keys-said"), "a clash is said first"
     with first.tab.expect_response("**/api/me/keys"):
-        first.press("j")
+        first.press("r")
     first.press("Escape")
-    assert first.text("#verdict-accept kbd") == "J" and first.text("#verdict-unsure kbd") == "U"
+    assert first.text("#verdict-accept kbd") == "R" and first.text("#verdict-unsure kbd") == "U"
     third = open_page()  # another browser
     third.log_in("vera")
     third.paused_at_start()
-    assert third.text("#verdict-accept kbd") == "J" and second.text("#verdict-accept kbd") == "A"
+    assert third.text("#verdict-accept kbd") == "R" and second.text("#verdict-accept kbd") == "A"
     second.tab.click("#log-out")  # and another person at the same browser
     second.shows("login")
     second.log_in("vera")
     second.shows("work")
-    second.until(lambda: second.text("#verdict-accept kbd") == "J")
+    second.until(lambda: second.text("#verdict-accept kbd") == "R")

@@ -13,7 +13,7 @@ SIZES = [(640, 360), (960, 540), (700, 900), (1100, 420), (1199, 700), (1280, 72
 # The controls that cannot be clicked where they are drawn, after scrolling to them.
 HIDDEN = """
 () => {
-  const holder = document.querySelector("dialog[open]") ?? document.body;
+  const holder = document.querySelector("dialog[open], :popover-open") ?? document.body;
   const controls = [...holder.querySelectorAll("button, a, input, summary, canvas#timeline")];
   const found = [];
   for (const control of controls) {
@@ -31,6 +31,8 @@ HIDDEN = """
 }
 """
 
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
 
 @pytest.fixture
 def at_every_size(open_page):
@@ -41,6 +43,7 @@ def at_every_size(open_page):
             page.tab.emulate_media(color_scheme=look)
             for width, height in SIZES:
                 page.tab.set_viewport_size({"width": width, "height": height})
+                page.tab.evaluate(DRAWN)  # what is placed by a script has heard of the new size
                 assert page.tab.evaluate(HIDDEN) == [], (width, height, look)
                 assert page.tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), (width, height, look)
 
@@ -54,7 +57,9 @@ def test_every_control_of_verifying_can_be_reached(open_page, tickets, at_every_
     page.log_in("lea")
     page.paused_at_start()
     at_every_size(page)
-    page.press("x")
+    page.tab.click("#view")
+    at_every_size(page)
+    page.press("Escape", "x")
     page.tab.wait_for_selector(".reason")
     at_every_size(page)
     page.press("Escape", "?")
@@ -67,8 +72,10 @@ def test_every_control_of_correcting_can_be_reached(open_page, tickets, at_every
     page = open_page()
     page.log_in("ann")
     page.correcting(0)
-    page.press("v")
+    page.press("v", "b")
     page.until(lambda: page.tab.locator("#other-objects .other").count() == 1)
+    at_every_size(page)
+    page.press("Shift+P", "Shift+S")
     at_every_size(page)
 
 
