@@ -265,9 +265,10 @@ class QueueClient:
         body = _adapter(Ontology).dump_python(ontology, mode="json")
         return str(self._send("PUT", "/api/ontologies", body).json()["version"])
 
-    def open_batch(self, batch_id: str, tickets: Iterable[NewTicket]) -> Batch:
+    def open_batch(self, batch_id: str, tickets: Iterable[NewTicket], *, name: str = "") -> Batch:
         """Opens a batch with its tickets, in several requests if there are many, and seals it.
 
+        name: of the batch, for people; "": it keeps its name.
         Call it again after any failure: stored tickets are skipped. Raises NotAllowed, BatchSealed, ValueError.
         """
         last: list[NewTicket] = []
@@ -275,7 +276,7 @@ class QueueClient:
             if last:
                 self._put_tickets(batch_id, last, sealed=False)
             last = chunk
-        return self._put_tickets(batch_id, last, sealed=True)
+        return self._put_tickets(batch_id, last, sealed=True, name=name)
 
     def batch(self, batch_id: str) -> Batch:
         """The counts of a batch. Raises NoSuchBatch."""
@@ -324,10 +325,11 @@ class QueueClient:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    def _put_tickets(self, batch_id: str, tickets: Sequence[NewTicket], *, sealed: bool) -> Batch:
+    def _put_tickets(self, batch_id: str, tickets: Sequence[NewTicket], *, sealed: bool, name: str = "") -> Batch:
         body = {
             "tickets": _adapter(tuple[NewTicket, ...]).dump_python(tuple(tickets), mode="json"),
             "sealed": sealed,
+            "name": name,
         }
         return self._ask(Batch, "PUT", f"/api/batches/{batch_id}", body)
 

@@ -185,6 +185,40 @@ class RecentAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HistoryPage:
+    """A part of a person's finished tickets, the latest first; ask again with `after=next` until it is None."""
+
+    answers: tuple[RecentAnswer, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewComment:
+    """A comment on a ticket, as the client sends it. The same comment_id again changes nothing."""
+
+    comment_id: str  # made by the client
+    text: str  # at most rules.MAX_TEXT characters
+    created_at: str  # ISO 8601, UTC, on the client's clock
+    frame_idx: int | None = None  # that it is about
+    x: float | None = None  # px of the video, with y and frame_idx: the point that it is about
+    y: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comment:
+    """A comment on a ticket. A thread of comments goes on in the tickets that follow about the same object."""
+
+    comment_id: str
+    ticket_id: str  # that it was written on; "" if only overseers may know it
+    person: str
+    text: str
+    created_at: str  # ISO 8601, UTC, on the client's clock
+    frame_idx: int | None
+    x: float | None
+    y: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewOperation:
     """One act in a ticket, as the client sends it. The same operation_id again changes nothing."""
 
@@ -212,6 +246,8 @@ class Submission:
     seconds: float | None = None  # spent on the ticket, by the client's clock
     # Share of the annotated frames with the object that were on screen, 0 to 1. None: a program, which watches nothing.
     watched: float | None = None
+    text: str | None = None  # what the person adds to their reasons, for the next person
+    same_as: str | None = None  # with the reason "duplicate": the masklet of the video that shows the same object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +279,7 @@ class Batch:
     total: int  # tickets, including those that followed from others
     remaining: int  # tickets not done
     drained: bool  # sealed, and nothing remains
+    name: str = ""  # of the folder that its videos came from; "": nobody has named it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -471,3 +508,4 @@ class VideoInfo:
     width: int  # px
     frame_count: int
     fps: float
+    name: str = ""  # of the source's file, or in its dataset; "": not known

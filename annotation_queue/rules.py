@@ -11,7 +11,19 @@ from collections.abc import Iterable
 
 from annotation_queue import labels
 from annotation_queue.errors import NotAllowed
-from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Person, Role, Submission, Ticket, VideoInfo
+from annotation_queue.records import (
+    Kind,
+    NewComment,
+    NewGold,
+    NewOperation,
+    NewTicket,
+    Person,
+    Reason,
+    Role,
+    Submission,
+    Ticket,
+    VideoInfo,
+)
 from storage.masklet_rules import masklet_problems
 from storage.records import Masklet, Verdict, content_id
 
@@ -76,6 +88,7 @@ FULL = 64 << 20  # characters of all payloads of a ticket; then only short opera
 SHORT = 8 << 10  # characters of the payloads of one request that count as short
 MAX_POINTS = 100  # of a prompt; the model takes about 0.7 ms for each, and other people's clicks wait for it
 MAX_TIME = 64  # characters of a time
+MAX_TEXT = 2000  # characters of what a person writes: a comment, or what they add to their reasons
 MAX_S = 1e9  # s spent on a ticket, by a client's clock; keeps the sums finite
 
 
@@ -238,6 +251,28 @@ def check_time(value: str) -> None:
         raise ValueError(f"invalid time: {value[:80]!r}")
 
 
+def check_text(text: str) -> None:
+    """ValueError for a text of a person that is empty or too long."""
+    if not text.strip() or len(text) > MAX_TEXT:
+        raise ValueError(f"a text has 1 to {MAX_TEXT} characters, not {len(text.strip())}")
+
+
+def check_comment(comment: NewComment, video: VideoInfo) -> None:
+    """ValueError for a malformed comment, or one about a place that the video does not have."""
+    check_id(comment.comment_id, "comment_id")
+    check_time(comment.created_at)
+    check_text(comment.text)
+    check_frame(comment.frame_idx, video)
+    if (comment.x is None) != (comment.y is None):
+        raise ValueError("a point has both x and y")
+    if comment.x is None or comment.y is None:
+        return
+    if comment.frame_idx is None:
+        raise ValueError("a point needs the frame that it is on")
+    if not (0 <= comment.x <= video.width and 0 <= comment.y <= video.height):  # true for NaN, too
+        raise ValueError(f"a point lies within {video.width}x{video.height} px, not at {comment.x}, {comment.y}")
+
+
 def check_allowed(ticket: Ticket, operation: NewOperation) -> None:
     """NotAllowed for a well-formed operation that the ticket's kind or phase does not permit."""
     if operation.kind in ("undo", "redo"):
@@ -274,6 +309,12 @@ def check_submission(ticket: Ticket, submission: Submission) -> None:
         raise ValueError(f"seconds must be between 0 and {MAX_S:g}, not {submission.seconds}")
     if submission.watched is not None and not 0 <= submission.watched <= 1:  # true for NaN, too
         raise ValueError(f"watched must be between 0 and 1, not {submission.watched}")
+    if submission.text is not None:
+        check_text(submission.text)
+    if submission.same_as is not None:
+        check_id(submission.same_as, "same_as")
+        if Reason.DUPLICATE not in submission.reasons or submission.same_as == ticket.masklet_id:
+            raise ValueError(f"same_as names another masklet, for the reason {Reason.DUPLICATE}")
     if made is not None:
         if made.video_id != ticket.video_id:
             raise ValueError(f"the ticket is about video {ticket.video_id}, the masklet about {made.video_id}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Float,
     Index,
@@ -21,11 +24,10 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0004"  # the last one in migrations/versions
+REVISION = "0007"  # the last one in migrations/versions
 
 
 metadata = MetaData()
-
 
 batches = Table(
     "batches",
@@ -36,8 +38,8 @@ batches = Table(
     Column("total", Integer, nullable=False),
     Column("remaining", Integer, nullable=False),  # tickets not done; counted in the transaction that changes them
     Column("drained_at", Float),
+    Column("name", String, nullable=False, server_default=""),  # for people; "": its id is all that is known
 )
-
 
 tickets = Table(
     "tickets",
@@ -83,6 +85,10 @@ tickets = Table(
     Column("object_id", String),  # common to the tickets in which several people make one masklet
     Column("label", String),  # of its object: as the ticket came; once it is done, as it was decided
     Column("attributes", Text),  # JSON object, as in storage.records.Masklet
+    Column("assigned_by", String),  # the lead who assigned it to `reserved_for`: nobody else gets it
+    Column("reopened_by", String),  # the lead who opened it after a settled ticket
+    Column("mean_score", Float),  # of its masklet, over the frames with the object; None: no masklet, or an old ticket
+    Column("agreement", Float),  # of several answers: how far two of them agree on average, 0 to 1
 )
 
 
@@ -93,7 +99,6 @@ IS_LEASED = tickets.c.state == literal_column("'leased'")
 
 
 IS_DONE = tickets.c.state == literal_column("'done'")
-
 
 Index(
     "tickets_ready",
@@ -106,7 +111,6 @@ Index(
     postgresql_where=IS_OPEN,
 )
 
-
 Index(  # in the order in which they were handed out
     "tickets_done",
     tickets.c.kind,
@@ -117,36 +121,74 @@ Index(  # in the order in which they were handed out
     postgresql_where=IS_DONE,
 )
 
-
 Index("tickets_leased", tickets.c.expires_at, sqlite_where=IS_LEASED, postgresql_where=IS_LEASED)
-
 
 _RESERVED = and_(IS_OPEN, tickets.c.reserved_for.is_not(None))
 
-
-Index("tickets_reserved", tickets.c.reserved_for, sqlite_where=_RESERVED, postgresql_where=_RESERVED)
-
+Index(  # in the order of claims: a lead may assign thousands of tickets to one person
+    "tickets_reserved",
+    tickets.c.reserved_for,
+    tickets.c.kind,
+    tickets.c.priority.desc(),
+    tickets.c.created_at,
+    tickets.c.ordinal,
+    sqlite_where=_RESERVED,
+    postgresql_where=_RESERVED,
+)
 
 Index("tickets_held", tickets.c.leased_by, sqlite_where=IS_LEASED, postgresql_where=IS_LEASED)
 
 
 IS_GOLD = tickets.c.gold_id.is_not(None)
 
-
 Index("tickets_gold", tickets.c.reserved_for, tickets.c.finished_at, sqlite_where=IS_GOLD, postgresql_where=IS_GOLD)
-
 
 Index("tickets_of_batch", tickets.c.batch_id, tickets.c.settled, tickets.c.ticket_id)
 
-
 Index("tickets_finished", tickets.c.finished_at)
 
+Index("tickets_of_video", tickets.c.video_id)
 
 HAS_OBJECT = tickets.c.object_id.is_not(None)
 
-
 Index("tickets_of_object", tickets.c.object_id, sqlite_where=HAS_OBJECT, postgresql_where=HAS_OBJECT)
 
+
+# The lists of leads, each in the order of `tickets/browsing.py`: one index for each thing that a list can be about.
+HAS_REASONS = tickets.c.reasons != literal_column("''")
+
+HAS_LABEL = tickets.c.label.is_not(None)
+
+HAS_SCORE = tickets.c.mean_score.is_not(None)
+
+HAS_AGREEMENT = tickets.c.agreement.is_not(None)
+
+
+def _browsed(name: str, *columns: Column[Any], where: ColumnElement[bool] | None = None) -> None:
+    Index(f"browsed_{name}", *columns, tickets.c.ticket_id, sqlite_where=where, postgresql_where=where)
+
+
+_browsed("kinds", tickets.c.kind, tickets.c.state, tickets.c.created_at)
+
+_browsed("batches", tickets.c.batch_id, tickets.c.kind, tickets.c.state, tickets.c.created_at)
+
+_browsed("videos", tickets.c.video_id, tickets.c.created_at)
+
+_browsed("checkpoints", tickets.c.checkpoint, tickets.c.created_at)
+
+_browsed("labels", tickets.c.label, tickets.c.created_at, where=HAS_LABEL)
+
+_browsed("verdicts", tickets.c.verdict, tickets.c.created_at, where=IS_DONE)
+
+_browsed("reasons", tickets.c.reasons, tickets.c.created_at, where=HAS_REASONS)
+
+_browsed("deciders", tickets.c.finished_by, tickets.c.created_at, where=IS_DONE)
+
+_browsed("reserved", tickets.c.reserved_for, tickets.c.created_at, where=_RESERVED)
+
+_browsed("scores", tickets.c.mean_score, where=HAS_SCORE)
+
+_browsed("agreements", tickets.c.agreement, where=HAS_AGREEMENT)
 
 leases = Table(  # all leases, past and present: who held a ticket under which fencing token, and how it ended
     "leases",
@@ -168,15 +210,11 @@ leases = Table(  # all leases, past and present: who held a ticket under which f
     PrimaryKeyConstraint("ticket_id", "token"),
 )
 
-
 HAS_FINISHED = leases.c.finished_at.is_not(None)
-
 
 Index("leases_by_claim", leases.c.person, leases.c.claim_id, unique=True)
 
-
 Index("leases_lately", leases.c.finished_at, sqlite_where=HAS_FINISHED, postgresql_where=HAS_FINISHED)
-
 
 Index(
     "leases_finished",
@@ -185,7 +223,6 @@ Index(
     sqlite_where=HAS_FINISHED,
     postgresql_where=HAS_FINISHED,
 )
-
 
 gold = Table(  # tickets whose answer is known; each person gets a copy of their own
     "gold",
@@ -228,7 +265,6 @@ TALLY_SUMS = (
     "iou",  # sum over them of their IoU with the others'
 )
 
-
 tallies = Table(
     "tallies",
     metadata,
@@ -236,7 +272,6 @@ tallies = Table(
     *(Column(name, Float, nullable=False, server_default="0") for name in TALLY_SUMS),
     PrimaryKeyConstraint(*TALLY_KEYS),
 )
-
 
 audit = Table(  # append-only: who did what to people, tokens and decisions
     "audit",
@@ -249,6 +284,7 @@ audit = Table(  # append-only: who did what to people, tokens and decisions
     Column("detail", Text, nullable=False),  # JSON object
 )
 
+Index("audit_of_subject", audit.c.subject, audit.c.audit_id)
 
 masklets = Table(  # candidates and people's masklets; never changed, removed only by a take-back
     "masklets",
@@ -259,7 +295,6 @@ masklets = Table(  # candidates and people's masklets; never changed, removed on
     Column("created_at", Float, nullable=False),
     PrimaryKeyConstraint("batch_id", "masklet_id"),
 )
-
 
 operations = Table(  # append-only
     "operations",
@@ -281,12 +316,9 @@ operations = Table(  # append-only
     Column("closed", String),  # what its owner did with a branch: "applied" or "dismissed"; None: nothing yet
 )
 
-
 Index("operations_of_ticket", operations.c.ticket_id, operations.c.seq, unique=True)
 
-
 Index("operations_of_batch", operations.c.batch_id, operations.c.ticket_id, operations.c.seq)
-
 
 Index(
     "operations_on_branches",
@@ -298,7 +330,6 @@ Index(
 
 IS_KEPT = and_(operations.c.branch.is_(True), operations.c.closed.is_(None))
 
-
 Index(  # branches that their owners have not looked at
     "operations_kept",
     operations.c.person,
@@ -307,7 +338,6 @@ Index(  # branches that their owners have not looked at
     sqlite_where=IS_KEPT,
     postgresql_where=IS_KEPT,
 )
-
 
 versions = Table(  # the masks that an operation made; rows are never changed
     "versions",
@@ -318,9 +348,25 @@ versions = Table(  # the masks that an operation made; rows are never changed
     Column("created_at", Float, nullable=False),
 )
 
-
 Index("versions_of_ticket", versions.c.ticket_id)
 
+comments = Table(  # what people write to each other about tickets; append-only
+    "comments",
+    metadata,
+    Column("comment_id", String, primary_key=True),  # made by the client
+    Column("thread_id", String, nullable=False),  # common to all tickets about one object, see `tickets/comments.py`
+    Column("ticket_id", String, nullable=False),
+    Column("person", String, nullable=False),
+    Column("as_lead", Boolean, nullable=False),  # the person was a lead or an admin when they wrote it
+    Column("frame_idx", Integer),
+    Column("x", Float),  # px of the video; None: it points to no place
+    Column("y", Float),
+    Column("text", Text, nullable=False),
+    Column("created_at", String, nullable=False),  # the client's clock, ISO 8601
+    Column("received_at", Float, nullable=False),
+)
+
+Index("comments_of_thread", comments.c.thread_id, comments.c.received_at)
 
 ontologies = Table(  # rows are never changed
     "ontologies",
@@ -329,7 +375,6 @@ ontologies = Table(  # rows are never changed
     Column("content", Text, nullable=False),  # JSON of storage.ontology.Ontology
     Column("created_at", Float, nullable=False),
 )
-
 
 outbox = Table(  # messages to the pipeline, written in the transaction of their cause
     "outbox",
@@ -342,6 +387,46 @@ outbox = Table(  # messages to the pipeline, written in the transaction of their
     Column("last_error", Text),
 )
 
+notices = Table(  # events that endpoints are told about; the id follows from what happened
+    "notices",
+    metadata,
+    Column("notice_id", String, primary_key=True),
+    Column("event", String, nullable=False),
+    Column("payload", Text, nullable=False),  # the JSON that is signed and sent
+    Column("created_at", Float, nullable=False),
+)
+
+notice_deliveries = Table(
+    "notice_deliveries",
+    metadata,
+    Column("notice_id", String, nullable=False),
+    Column("endpoint", String, nullable=False),  # its name in the settings
+    Column("not_before", Float),  # None: not by itself
+    Column("attempts", Integer, nullable=False),
+    Column("delivered_at", Float),
+    Column("failure", String),  # notices.Failure of the last attempt
+    Column("status", Integer),  # of its HTTP answer
+    Column("detail", Text),
+    Column("failed_since", Float),
+    PrimaryKeyConstraint("notice_id", "endpoint"),
+)
+
+_UNDELIVERED = notice_deliveries.c.delivered_at.is_(None)
+
+Index(
+    "notice_deliveries_due",
+    notice_deliveries.c.endpoint,
+    notice_deliveries.c.not_before,
+    sqlite_where=_UNDELIVERED,
+    postgresql_where=_UNDELIVERED,
+)
+
+notice_sources = Table(  # what was looked at for events; what the first look finds is not news
+    "notice_sources",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("first_look_at", Float, nullable=False),
+)
 
 people = Table(
     "people",
@@ -355,7 +440,6 @@ people = Table(
     Column("keys", Text),  # JSON: the keys that they chose, by action of the page; None: the page's own
 )
 
-
 credentials = Table(  # browser logins, and tokens of programs
     "credentials",
     metadata,
@@ -366,7 +450,6 @@ credentials = Table(  # browser logins, and tokens of programs
     Column("expires_at", Float),  # None: until it is revoked
     Column("scopes", String),  # comma-separated; None: whatever the person may do
 )
-
 
 Index("credentials_of_person", credentials.c.name)
 

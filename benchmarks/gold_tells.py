@@ -27,22 +27,34 @@ from annotation_queue.api import app as app_module
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.people.accounts import Accounts
-from annotation_queue.records import Kind, NewGold, NewTicket, Person, QueuePolicy, Role, Submission, VideoInfo
+from annotation_queue.records import (
+    Kind,
+    NewComment,
+    NewGold,
+    NewTicket,
+    Person,
+    QueuePolicy,
+    Role,
+    Submission,
+    VideoInfo,
+)
+from annotation_queue.tickets import comments
 from annotation_queue.tickets.gold import known_of
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 from storage import rle
 from storage.ontology import ObjectClass, Ontology
 from storage.records import FPS, STRIDE, Masklet, Verdict, content_id
+from storage.video import jpeg
 
 HEIGHT, WIDTH, FRAMES = 8, 8, 8
 BOTH = "wanda"  # who does the work
 OTHER = Person(name="victor", roles=frozenset({Role.VERIFIER}))
 LEAD = Person(name="lea", roles=frozenset({Role.LEAD}))
 TIMES = ("expires_at", "finished_at", "created_at", "at")  # fields that are compared by whether they are there
-LISTS = ("/api/me/recent", "/api/me/kept", "/api/tickets", "/api/tickets?state=open")
+LISTS = ("/api/me/recent", "/api/me/history", "/api/me/kept", "/api/tickets", "/api/tickets?state=open")
 OF_PERSON = ("/api/me", *LISTS, "/api/stats", "/healthz")
-PIXEL = b"not a picture"
+PICTURE = jpeg(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
 WHEN = "2026-01-01T00:00:00Z"
 
 Answers = list[tuple[str, int, Any]]  # what was asked, the status, the JSON
@@ -86,7 +98,7 @@ class SmallVideos:
         return VideoInfo(video_id=video_id, height=HEIGHT, width=WIDTH, frame_count=FRAMES, fps=FPS)
 
     def frame(self, video_id: str, frame_idx: int) -> bytes:
-        return PIXEL
+        return PICTURE
 
 
 def masklet(name: str, *, by: str | None = None, video: str = "") -> Masklet:
@@ -164,6 +176,9 @@ def prepared(folder: Path, scenario: Scenario, *, gold: bool) -> Iterator[tuple[
         truth, expected = (masklet("truth"), None) if scenario.kind is Kind.TRACK else (None, Verdict.ACCEPT)
         tickets.add_gold("of-last-month", [NewGold(ticket=ticket, truth=truth, expected=expected)], by=LEAD)
         tickets.open_batch("of-today", rest)
+        newest = replace(rest[0], ticket_id=content_id("newest"), masklet=masklet("newest", video=video))
+        newest = replace(newest, decided=Verdict.ACCEPT, decided_by="verifier-1", payload=_without_pin(ticket))
+        tickets.open_batch("of-now", [newest])  # the gold is under its ontology
     else:
         _open_real(tickets, scenario, ticket, [beside, *rest])
     app_module.STATS_S = 0.0  # nothing is cached: the answers depend on the acts only
@@ -219,14 +234,15 @@ def work(client: TestClient, tickets: TicketStore, scenario: Scenario) -> tuple[
     def look() -> None:
         for path in OF_PERSON:
             ask("GET", path)
-        for part in ("", "/masklet", "/before", "/operations", "/others", "/versions"):
+        parts = ("", "/masklet", "/before", "/operations", "/others", "/versions", "/comments")
+        for part in (*parts, "/portrait.jpg", "/thumbnail"):
             ask("GET", f"{at}{part}")
         ask("GET", f"/api/videos/{held['video_id']}")
         ask("GET", f"/api/videos/{held['video_id']}/frames/4.jpg")
 
     def finish(token: int, number: int) -> None:
         said: dict[str, Any] = {"operation_id": content_id("answer", str(number)), "created_at": WHEN}
-        said |= {"frame_idx": 4, "seconds": 3.0, "watched": 1.0, "reasons": []}
+        said |= {"frame_idx": 4, "seconds": 3.0, "watched": 1.0, "reasons": [], "text": "the edge is off"}
         if scenario.verdict is None:
             made = masklet("made")
             said["masklet"] = json.loads(json.dumps({**_plain(made), "rle": [r.decode() for r in made.rle]}))
@@ -235,6 +251,12 @@ def work(client: TestClient, tickets: TicketStore, scenario: Scenario) -> tuple[
             said["reasons"] = ["other"] if scenario.verdict is Verdict.REJECT else []
         ask("POST", f"{at}/finish", {"token": token, "outcome": said})
         ask("POST", f"{at}/finish", {"token": token, "outcome": said})  # an answer that got lost is sent again
+
+    def comment(number: int) -> None:
+        said = {"comment_id": content_id("comment", str(number)), "created_at": WHEN, "text": f"remark {number}"}
+        ask("POST", f"{at}/comments", said | {"frame_idx": 4, "x": 2.0, "y": 1.5})
+        by_lead = NewComment(comment_id=content_id("lead", str(number)), created_at=WHEN, text=f"reply {number}")
+        comments.add(tickets.database, held["ticket_id"], LEAD, by_lead, tickets.clock())
 
     at = "/api/tickets/none"
     held = ask("POST", "/api/tickets/claim", {"claim_id": "c-1", "kinds": [scenario.kind]})
@@ -250,6 +272,7 @@ def work(client: TestClient, tickets: TicketStore, scenario: Scenario) -> tuple[
     }
     stroke["payload"] = json.dumps({"mask_rle": _corner(2).decode()})
     ask("POST", f"{at}/operations", {"token": held["lease_token"], "operations": [stroke]})
+    comment(1)
     label = {"operation_id": content_id("label"), "kind": "label", "created_at": WHEN}
     label["payload"] = json.dumps({"label": "cat"})
     ask("POST", f"{at}/operations", {"token": held["lease_token"], "operations": [label]})
@@ -263,7 +286,9 @@ def work(client: TestClient, tickets: TicketStore, scenario: Scenario) -> tuple[
     undo = {"operation_id": content_id("unsubmit"), "created_at": WHEN}
     back = ask("POST", f"{at}/unsubmit", undo)
     look()
+    comment(2)
     finish(back["lease_token"], 2)
+    comment(3)
     _others_work(tickets)
     look()
     for part in ("heartbeat", "release", "end-lease"):

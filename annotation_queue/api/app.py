@@ -17,7 +17,19 @@ from cachetools import TTLCache, cached
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from annotation_queue.api import batches, logins, numbers, ontologies, people, refinement, tickets, videos
+from annotation_queue.api import (
+    batches,
+    comments,
+    history,
+    logins,
+    numbers,
+    ontologies,
+    overseeing,
+    people,
+    refinement,
+    tickets,
+    videos,
+)
 from annotation_queue.api.backend import Backend, Media
 from annotation_queue.api.edge import Edge, Shares
 from annotation_queue.api.errors import add_handlers
@@ -25,6 +37,7 @@ from annotation_queue.api.page import add_page
 from annotation_queue.api.pools import Pool
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
+from annotation_queue.portraits import Portraits
 from annotation_queue.records import Person, PlannedPhase, Stuck
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
@@ -34,8 +47,16 @@ from annotation_queue.tickets.store import TicketStore
 T = TypeVar("T")
 
 ROUTERS = (
-    *(logins.router, people.router, tickets.router, videos.router, batches.router, ontologies.router),
+    logins.router,
+    people.router,
+    tickets.router,
+    comments.router,
+    history.router,
+    videos.router,
+    batches.router,
+    ontologies.router,
     numbers.router,
+    overseeing.router,
 )
 
 STATS_S = 1.0  # maximum age of the numbers of /api/stats
@@ -86,6 +107,7 @@ def create_app(
         figures=_cached(tickets.figures, FIGURES_S),
         stuck=_cached(lambda: _with_undelivered(stuck(), tickets.undelivered()), STUCK_S),
         campaign=_cached(campaign, CAMPAIGN_S),
+        portraits=Portraits(tickets.masklet, media.frame),
         sees_video=_remember_yes(tickets.may_see_video, SEES_S),
     )
 

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from annotation_queue.api.pools import Pool
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
+from annotation_queue.portraits import Portraits
 from annotation_queue.records import Person, PlannedPhase, QueueFigures, Stats, Stuck, VideoInfo
 from annotation_queue.refinement.live import Live
 from annotation_queue.tickets.ontologies import Ontologies
@@ -44,6 +45,7 @@ class Backend:
     figures: Callable[[], QueueFigures]  # cached
     stuck: Callable[[], list[Stuck]]  # cached
     campaign: Callable[[], list[PlannedPhase]]  # cached
+    portraits: Portraits
     sees_video: Callable[[Person, str], bool]  # cached if True
 
 

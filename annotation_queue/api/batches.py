@@ -12,6 +12,7 @@ from annotation_queue.api.backend import Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.records import Batch, Gold, NewGold, NewTicket, ResultPage
 from annotation_queue.rules import ID_LENGTH
+from annotation_queue.tickets.batches import set_name
 
 router = APIRouter(tags=["pipeline"])
 
@@ -22,6 +23,7 @@ class OpenBatch:
 
     tickets: tuple[NewTicket, ...] = ()
     sealed: bool = True
+    name: str = ""  # of the batch, for people; "": it keeps its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ class AddedCount:
 @router.put("/api/batches/{batch_id}")
 def open_batch(batch_id: Id, body: Sent[OpenBatch], _: Pipeline, queue: Queue) -> Batch:
     """Opens a batch, or adds tickets to it. Tickets that it has already are skipped."""
-    return queue.tickets.open_batch(batch_id, body.tickets, sealed=body.sealed)
+    opened = queue.tickets.open_batch(batch_id, body.tickets, sealed=body.sealed)
+    return set_name(queue.tickets.database, batch_id, body.name) if body.name else opened
 
 
 @router.get("/api/batches")

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from annotation_queue import schema
-from annotation_queue.database import insert_missing
+from annotation_queue.database import Database, insert_missing
 from annotation_queue.errors import BatchSealed, NoSuchBatch
 from annotation_queue.records import Batch, NewTicket, QueuePolicy
 from annotation_queue.tickets import masklets, ontologies, tallies
@@ -26,6 +26,7 @@ _COUNT = (
     .returning(schema.batches)
 )
 _IDS_AT_ONCE = 500  # parameters of one query
+MAX_NAME = 1024  # characters of a name: as long as a key in a bucket
 
 
 def lock(c: Connection, batch_id: str) -> Row[Any] | None:
@@ -39,6 +40,15 @@ def read(c: Connection, batch_id: str) -> Batch:
     if row is None:
         raise NoSuchBatch(f"no batch {batch_id}")
     return to_batch(row)
+
+
+def set_name(database: Database, batch_id: str, name: str) -> Batch:
+    """Give a batch a name for people. Raises NoSuchBatch; ValueError for a long name."""
+    if len(name) > MAX_NAME:
+        raise ValueError(f"the name of a batch has at most {MAX_NAME} characters, not {len(name)}")
+    with database.write() as c:
+        c.execute(update(schema.batches).where(schema.batches.c.batch_id == batch_id).values(name=name))
+        return read(c, batch_id)
 
 
 def add(

@@ -312,7 +312,7 @@ def _follower(
 def _pointed(c: Connection, row: Row[Any], answer: Majority) -> str:
     """The payload of the next ticket: also has the frame that was on screen, and the answer that was given there.
 
-    After a tie, these are the frame and the verdict of the last person.
+    After a tie, these are the frame, the verdict and the text of the last person.
     """
     o = schema.operations
     query = select(o.c.frame_idx, o.c.payload).where(o.c.ticket_id == row.ticket_id, o.c.person == answer.person)
@@ -320,7 +320,8 @@ def _pointed(c: Connection, row: Row[Any], answer: Majority) -> str:
     reasons = [reason for reason in (answer.reasons or "").split(",") if reason]
     verdict = c.execute(query).one()
     pin = {"frame_idx": verdict.frame_idx, "by": answer.person, "reasons": reasons}
-    pin["verdict"] = json.loads(verdict.payload)["verdict"]
+    said = json.loads(verdict.payload)
+    pin |= {name: said[name] for name in ("verdict", "text") if name in said}
     return json.dumps(json.loads(row.payload) | {"pinned": pin})
 
 

@@ -155,12 +155,17 @@ def may_see(c: Connection, person: Person, ticket_id: str) -> bool:
 
 
 def may_see_video(c: Connection, person: Person, video_id: str) -> bool:
-    """Whether a person holds a ticket of a video, finished one lately, or has late work on it to look at."""
+    """Whether a person holds or finished a ticket of a video, or has late work on it to look at.
+
+    The cost follows the tickets of the video, not those of the person.
+    """
     t = schema.tickets
     held = select(t.c.ticket_id).where(schema.IS_LEASED, t.c.leased_by == person.name, t.c.video_id == video_id)
-    if c.execute(held.limit(1)).first() is not None:
-        return True
-    return any(row.video_id == video_id for row in recent(c, person)) or kept.is_about(c, person, video_id)
+    le = schema.leases
+    done = select(t.c.ticket_id).join(le, le.c.ticket_id == t.c.ticket_id)
+    done = done.where(t.c.video_id == video_id, le.c.person == person.name, schema.HAS_FINISHED)
+    either = union_all(held, done).limit(1)
+    return c.execute(either).first() is not None or kept.is_about(c, person, video_id)
 
 
 def all_batches(c: Connection) -> list[Batch]:

@@ -43,6 +43,7 @@ def operation_of(
     """
     payload: dict[str, Any] = {"reasons": list(submission.reasons), "seconds": submission.seconds}
     payload["watched"] = submission.watched
+    payload |= {name: said for name in ("text", "same_as") if (said := getattr(submission, name)) is not None}
     if submission.verdict is not None:
         payload["verdict"] = submission.verdict.value
     if submission.masklet is not None:
@@ -201,6 +202,7 @@ def to_batch(row: Row[Any]) -> Batch:
         total=row.total,
         remaining=row.remaining,
         drained=row.drained_at is not None,
+        name=row.name,
     )
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from annotation_queue.records import (
+    Comment,
     FinishResult,
+    HistoryPage,
     OtherMasklet,
     Person,
     Reason,
@@ -110,6 +112,18 @@ def kept(records: list[Operation], to: Person) -> list[Operation]:
 def recent(records: list[RecentAnswer], to: Person) -> list[RecentAnswer]:
     """A person's last answers as they are shown to them."""
     return records if sees_all(to) else [replace(record, batch_id="") for record in records]
+
+
+def history(record: HistoryPage, to: Person) -> HistoryPage:
+    """A person's finished tickets as they are shown to them."""
+    return replace(record, answers=tuple(recent(list(record.answers), to)))
+
+
+def comments(records: list[Comment], on: Ticket, to: Person) -> list[Comment]:
+    """The comments of a thread as they are shown to a person at a ticket: without the ids of the tickets before it."""
+    if sees_all(to):
+        return records
+    return [replace(record, ticket_id=on.ticket_id if record.ticket_id == on.ticket_id else "") for record in records]
 
 
 def stats(record: Stats, to: Person) -> Stats:

@@ -430,7 +430,7 @@ class TicketStore:
             return reading.may_see(c, person, ticket_id)
 
     def may_see_video(self, person: Person, video_id: str) -> bool:
-        """Whether a person holds a ticket of a video or finished one recently; overseers may always see it."""
+        """Whether a person holds or finished a ticket of a video; overseers may always see it."""
         if person.roles & OVERSEERS:
             return True
         with self.database.read() as c:

@@ -8,6 +8,7 @@ import * as keys from "./keys.js";
 import { beat, renew, renewAll } from "./leases.js";
 import { message, view } from "./messages.js";
 import { refreshStats } from "./numbers.js";
+import { openLinked } from "./opening.js";
 import { desk, player } from "./screen.js";
 import { outbox } from "./sending.js";
 import { session } from "./session.js";
@@ -45,7 +46,7 @@ export async function begin(me) {
     if (held) session.setAside([...session.aside, held]);
   }
   session.aside.forEach(renew); // a repeated claim gives the lease as it was, which may be about to end
-  takeNext();
+  if (!(await openLinked())) takeNext();
 }
 
 $("log-out").addEventListener("click", async () => {

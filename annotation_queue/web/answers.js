@@ -52,10 +52,11 @@ function hasWatched(verdict) {
 /**
  * @param {Verdict} verdict
  * @param {Reason[]} reasons
+ * @param {Pick<Submission, "text" | "same_as">} [more]  beside the reasons
  */
-export function decide(verdict, reasons) {
+export function decide(verdict, reasons, more = {}) {
   if (!session.current || !hasWatched(verdict) || lacksLabel(session.current, verdict)) return;
-  finish(session.current, { verdict, reasons });
+  finish(session.current, { verdict, reasons, ...more });
   flash(verdict, titleOf(verdict));
   takeNext();
 }
@@ -96,7 +97,7 @@ export function submitMasklet() {
 
 /**
  * @param {HeldTicket} held  on screen
- * @param {Pick<Submission, "verdict" | "last_operation_id"> & Partial<Pick<Submission, "reasons">>} answer
+ * @param {Pick<Submission, "verdict" | "last_operation_id" | "text" | "same_as"> & Partial<Pick<Submission, "reasons">>} answer
  */
 function finish(held, answer) {
   const seconds = submit(held, answer);
@@ -184,6 +185,7 @@ export function switchSide() {
 
 session.on("refused", ({ item, error }) => {
   if (item.what === "release") return; // the lease had ended already
+  if (item.what === "comment") return; // comments.js tells
   const what = item.what === "finish" ? "One answer" : "One change";
   if (api.isLost(error)) {
     return notice(`${what} came after its lease had ended: it is kept for you under “Kept work”.`, { over: true });

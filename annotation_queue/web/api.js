@@ -1,7 +1,8 @@
 // The queue's API as functions. Knows nothing of the page.
 
-/** @import { Account, Claim, Figures, KeptOperation, Masklet, Me, Ontology, Other, PlannedPhase, Recent, RefineEvent,
- *    SentOperation, Stats, Stuck, Submission, Ticket, Version, VideoInfo } from "./types.js" */
+/** @import { Account, Act, ActResult, Batch, CardPage, Claim, Comment, Figures, History, HistoryPage, KeptOperation, Masklet, Me,
+ *    NewComment, Ontology, Other, PlannedPhase, Recent, RefineEvent, SentOperation, Stats, Stuck, Submission, Ticket,
+ *    Version, VideoInfo } from "./types.js" */
 import { messageOf } from "./dom.js";
 
 /** The queue has answered with an error. `status` is HTTP's, `kind` the name of the server's exception. */
@@ -173,6 +174,18 @@ export const others = (id) => ask("GET", `/api/tickets/${id}/others`);
 export const ontology = (version) => ask("GET", `/api/ontologies/${version}`);
 /** @type {() => Promise<Recent[]>} */
 export const recent = () => ask("GET", "/api/me/recent");
+/** @type {(after: string | null) => Promise<HistoryPage>} */
+export const history = (after) => ask("GET", `/api/me/history${after ? `?after=${encodeURIComponent(after)}` : ""}`);
+/** @type {(id: string) => Promise<Ticket>} */
+export const ticket = (id) => ask("GET", `/api/tickets/${encodeURIComponent(id)}`);
+/** @type {(id: string) => Promise<Comment[]>} */
+export const comments = (id) => ask("GET", `/api/tickets/${id}/comments`);
+/** @type {(id: string, body: NewComment) => Promise<Comment>} */
+export const comment = (id, body) => ask("POST", `/api/tickets/${id}/comments`, body);
+/** @type {(id: string) => Promise<Batch>} */
+export const batch = (id) => ask("GET", `/api/batches/${id}`);
+/** The address of the picture of a ticket's object. @type {(id: string) => string} */
+export const portrait = (id) => `/api/tickets/${id}/portrait.jpg`;
 /** @type {(id: string, body: {operation_id: string, created_at: string}) => Promise<Ticket>} */
 export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`, body);
 /** @type {() => Promise<Stuck[]>} */
@@ -185,6 +198,20 @@ export const kept = () => ask("GET", "/api/me/kept");
 export const closeKept = (operation_ids, applied) => ask("POST", "/api/me/kept/close", { operation_ids, applied });
 /** @type {() => Promise<KeptOperation[]>} */
 export const branches = () => ask("GET", "/api/branches");
+/** @type {(query: URLSearchParams) => Promise<CardPage>} */
+export const cards = (query) => ask("GET", `/api/cards?${query}`);
+/** @type {(id: string) => Promise<History>} */
+export const story = (id) => ask("GET", `/api/tickets/${encodeURIComponent(id)}/history`);
+/** @type {(act: Act) => Promise<ActResult[]>} */
+export const act = (act) => ask("POST", "/api/acts", act);
+/** @type {() => Promise<Batch[]>} */
+export const batches = () => ask("GET", "/api/batches");
+/** @type {() => Promise<KeptOperation[]>} */
+export const keptOfAll = () => ask("GET", "/api/kept");
+/** @type {(operation_ids: string[], applied: boolean) => Promise<{closed: number}>} */
+export const closeKeptOfAny = (operation_ids, applied) => ask("POST", "/api/kept/close", { operation_ids, applied });
+/** The address of a ticket's picture. @param {string} id */
+export const thumbnail = (id) => `/api/tickets/${encodeURIComponent(id)}/thumbnail`;
 /** @type {() => Promise<Ticket[]>} */
 export const leased = () => ask("GET", "/api/tickets?state=leased&limit=500");
 /** @type {(ticket: Ticket) => Promise<Ticket>} */

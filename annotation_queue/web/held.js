@@ -20,6 +20,7 @@ export class HeldTicket {
   lost = false; // its lease is over
   /** @type {"ticket" | "polygon" | null} */
   habit = "ticket"; // what the key that submits did last, if nothing else was done since: it brought this ticket, or closed a polygon
+  readOnly = false; // it is only looked at: this person has finished it, or is a lead
   warned = false; // the person was told that frames are not masked, or that nothing has changed
   renewedAt = performance.now(); // when the lease was renewed last
   /** @type {Draft | null} */ draft = null; // null on verify tickets
@@ -112,6 +113,7 @@ export class HeldTicket {
 
   /** Keep the time for after a reload. */
   keepTime() {
+    if (this.readOnly) return;
     keepTime(this.person, this.ticket.ticket_id, this.spent());
   }
 }

@@ -17,7 +17,7 @@ import { ASKS, many, VERDICTS } from "./words.js";
 
 const PICTURES = 4; // of each ticket's work
 
-/** @typedef {Payload & {verdict?: string, masklet?: Masklet}} Content */
+/** @typedef {Payload & {verdict?: string, text?: string, masklet?: Masklet}} Content */
 
 /**
  * The kept work on one ticket.
@@ -84,7 +84,8 @@ function describe({ operations }) {
   for (const { kind, content } of operations) {
     if (kind === "submit") parts.push("a submitted masklet");
     const verdict = VERDICTS.find((each) => each.verdict === content.verdict);
-    if (kind === "verdict" && verdict) parts.push(`the verdict ${verdict.title}`);
+    const words = content.text ? ` with the words “${content.text}”` : "";
+    if (kind === "verdict" && verdict) parts.push(`the verdict ${verdict.title}${words}`);
   }
   return parts.join(", ");
 }

@@ -3,6 +3,7 @@
 /** @import { Account, Figures, KeptOperation, Me, Share, Ticket, WorkFigures } from "./types.js" */
 import * as api from "./api.js";
 import { $, element, messageOf } from "./dom.js";
+import { batches, named, short, videos } from "./names.js";
 import { many } from "./words.js";
 
 const EVERY_MS = 3000; // so that nothing on the page is older than 5 s
@@ -101,7 +102,7 @@ function showFigures(all) {
     table(
       ["Batch", "Kind", "Progress", "Open", "Leased", "Done", "An hour", "Ends in"],
       all.batches.map((b) => [
-        b.batch_id, b.kind, shares({ done: b.done, leased: b.leased, open: b.open }, ["done", "leased", "open"]),
+        named(batches, b.batch_id, "batch"), b.kind, shares({ done: b.done, leased: b.leased, open: b.open }, ["done", "leased", "open"]),
         b.open, b.leased, b.done, number(b.per_hour, 0), b.open + b.leased ? time(b.expected_s) : "done",
       ]),
       "No batch is open.",
@@ -164,6 +165,15 @@ function isNew(what, value) {
   return true;
 }
 
+/** A ticket with a picture of its object, to be looked at on the page of the tickets. @param {string} ticketId */
+function linkTo(ticketId) {
+  const picture = element("img", {
+    src: api.portrait(ticketId), alt: "", className: "portrait", width: 48, height: 48, loading: "lazy",
+  });
+  const link = { href: `/#ticket=${encodeURIComponent(ticketId)}`, target: "_blank", title: ticketId };
+  return element("a", link, picture, short(ticketId));
+}
+
 async function showLeased() {
   const leased = await api.leased();
   if (!isNew("leased", leased.map((ticket) => [ticket.ticket_id, ticket.lease_token]))) return;
@@ -174,8 +184,11 @@ async function showLeased() {
     });
   $("leased").replaceChildren(
     table(
-      ["Ticket", "Batch", "Kind", "Person", "Action"],
-      leased.map((t) => [t.ticket_id, t.batch_id, t.kind, t.leased_by ?? "–", takeBack(t)]),
+      ["Ticket", "Video", "Batch", "Kind", "Person", "Action"],
+      leased.map((t) => [
+        linkTo(t.ticket_id), named(videos, t.video_id, "video"), named(batches, t.batch_id, "batch"), t.kind,
+        t.leased_by ?? "–", takeBack(t),
+      ]),
       "Nobody holds a ticket.",
     ),
   );
@@ -188,7 +201,7 @@ async function showStuck() {
     table(
       ["Batch", "Stage", "Since", "Error"],
       stuck.map((s) => [
-        s.batch_id || "–", s.stage, new Date(1000 * s.since).toLocaleString(),
+        s.batch_id ? named(batches, s.batch_id, "batch") : "–", s.stage, new Date(1000 * s.since).toLocaleString(),
         element("span", { className: "words" }, s.error),
       ]),
       "No stage fails.",
@@ -218,8 +231,8 @@ async function showCampaign() {
  * @param {KeptOperation} operation
  */
 function saidIn({ kind, payload }) {
-  const { verdict, reasons, points_xy, box_xyxy, direction, first, last, masklet } = JSON.parse(payload);
-  if (kind === "verdict") return [verdict, ...(reasons ?? [])].join(", ").replaceAll("_", " ");
+  const { verdict, reasons, text, points_xy, box_xyxy, direction, first, last, masklet } = JSON.parse(payload);
+  if (kind === "verdict") return [verdict, ...(reasons ?? [])].join(", ").replaceAll("_", " ") + (text ? `: “${text}”` : "");
   if (kind === "submit") return masklet ? `a masklet of ${many(masklet.frame_idx.length, "frame")}` : "a masklet";
   if (kind === "stroke") return "a drawn mask";
   if (kind === "absent") return `frames ${first} to ${last}`;
@@ -236,7 +249,7 @@ async function showBranches() {
     table(
       ["Ticket", "Person", "What", "Frame", "When", "Content"],
       kept.map((o) => [
-        o.ticket_id, o.person, o.kind, o.frame_idx ?? "–", new Date(o.created_at).toLocaleString(), content(o),
+        linkTo(o.ticket_id), o.person, o.kind, o.frame_idx ?? "–", new Date(o.created_at).toLocaleString(), content(o),
       ]),
       "Nothing.",
     ),

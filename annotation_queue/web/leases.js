@@ -109,6 +109,7 @@ presence.on("return", async () => {
  */
 async function takeUp(held) {
   const { ticket_id, lease_token } = held.ticket;
+  if (held.readOnly) return held;
   try {
     await untilAnswered(() => api.heartbeat(ticket_id, lease_token));
     held.renewedAt = performance.now();

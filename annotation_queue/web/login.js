@@ -7,6 +7,8 @@ import { $, messageOf } from "./dom.js";
 import { notice, shownView, view } from "./messages.js";
 import { session } from "./session.js";
 
+const LINK = "masklets.link"; // what the address named before the log-in
+
 /** @param {unknown} error */
 function say(error) {
   const away = "The queue does not answer, or is busy. Try again in a few seconds.";
@@ -31,7 +33,9 @@ export function listenForLogins(onlogin) {
   $("login-elsewhere").addEventListener("click", async () => {
     $("login-error").textContent = "";
     try {
-      location.assign((await api.beginElsewhere()).url);
+      const { url } = await api.beginElsewhere();
+      sessionStorage.setItem(LINK, location.hash);
+      location.assign(url);
     } catch (error) {
       say(error);
     }
@@ -60,7 +64,8 @@ export function askToLogIn() {
 export async function finishElsewhere() {
   const sent = new URLSearchParams(location.search);
   if (!sent.has("state")) return;
-  history.replaceState(null, "", "/");
+  history.replaceState(null, "", `/${sessionStorage.getItem(LINK) ?? ""}`);
+  sessionStorage.removeItem(LINK);
   const answer = { state: sent.get("state"), code: sent.get("code"), error: sent.get("error") };
   await api.finishElsewhere(answer).catch(say);
 }

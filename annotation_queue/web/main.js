@@ -8,6 +8,7 @@ import { begin } from "./account.js";
 import * as api from "./api.js";
 import { showLease, showSaveState } from "./bar.js";
 import { nameOfError } from "./dom.js";
+import "./history.js";
 import "./live.js";
 import { askToLogIn, fail, finishElsewhere, listenForLogins } from "./login.js";
 import { notice } from "./messages.js";

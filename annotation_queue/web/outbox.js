@@ -3,7 +3,7 @@
 // because ids are made here, sending twice is harmless. A tab sends its own items; once it is closed, another one does.
 
 /** @import { OutboxItem, Parcel, RefineEvent } from "./types.js" */
-import { finish, newId, operations, refine, Refused, release, statusOf, Unreachable } from "./api.js";
+import { comment, finish, newId, operations, refine, Refused, release, statusOf, Unreachable } from "./api.js";
 import { nameOfError } from "./dom.js";
 import { onceGone, thisTab, whileGone } from "./tabs.js";
 
@@ -232,6 +232,7 @@ export class Outbox {
   async #send(item, signal) {
     if (item.what === "release") return release(item.ticketId, item.token);
     if (item.what === "finish") return finish(item.ticketId, item.token, item.body);
+    if (item.what === "comment") return comment(item.ticketId, item.body);
     if (item.what === "operation") return operations(item.ticketId, item.token, [item.body]);
     for await (const event of refine(item.ticketId, item.token, item.body, signal)) {
       if (event.event === "kept") {

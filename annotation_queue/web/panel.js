@@ -7,11 +7,14 @@ import { answer, decide, leaveTicket, submitMasklet } from "./answers.js";
 import { isSized, sizeField } from "./brush_size.js";
 import { $, element, replace } from "./dom.js";
 import * as keys from "./keys.js";
+import { batches, copyButton, named, nameOfVideo } from "./names.js";
 import { begunBeside, newObject, otherObject } from "./objects.js";
+import { backToWork } from "./opening.js";
 import { desk, player } from "./screen.js";
 import { session } from "./session.js";
 import { REACHES, TOOLS } from "./tools.js";
-import { ASKS, many, REASONS, VERDICTS, WHY } from "./words.js";
+import { backToReasons, questions } from "./why.js";
+import { ASKS, many, REASONS, VERDICTS } from "./words.js";
 
 /** Hints that differ from those of `VERDICTS`, by kind of ticket.
  * @type {{[kind in Kind]?: string}} */
@@ -22,7 +25,8 @@ export function showQuestion(held) {
   const { ticket, rules } = held;
   const again = ticket.rework ? " · once more" : ""; // a correction, or its check, that was sent back
   const why = rules.pinned?.verdict === "unsure" ? "a verifier was unsure" : "a lead decides";
-  $("batch").textContent = ticket.batch_id;
+  // only leads learn it: gold comes from a batch of long ago
+  $("batch").replaceChildren(...(ticket.batch_id ? [named(batches, ticket.batch_id, "batch")] : []));
   $("eyebrow").textContent = ASKS[ticket.kind].name + again + (ticket.needs_lead ? ` · ${why}` : "");
   $("question").textContent = held.isNewObject ? "Mask a new object." : ASKS[ticket.kind].question;
 }
@@ -34,10 +38,13 @@ export function showFacts(held) {
   $("origin").textContent = before
     ? before.annotated_by ? `corrected by ${before.annotated_by}` : "automatic, not corrected"
     : "to be made by hand";
-  const list = factsOf(held).flatMap(([term, value]) => [
-    element("dt", {}, term), element("dd", { title: value }, value),
-  ]);
-  $("facts").replaceChildren(...list);
+  const list = factsOf(held).flatMap(([term, value]) => term
+    ? [element("dt", {}, term), element("dd", { title: value }, value)]
+    : [element("dd", { className: "said-text" }, value)]);
+  const { video_id } = held.ticket;
+  const video = element("span", { className: "known", title: video_id }, nameOfVideo(held.info));
+  const copies = element("span", { className: "named" }, video, copyButton(video_id, "Copy the id of this video"));
+  $("facts").replaceChildren(element("dt", {}, "Video"), element("dd", {}, copies), ...list);
   const { length } = timeline.suspects;
   $("suspects").textContent = length ? many(length, "suspect") : "no suspects";
   for (const id of ["previous-suspect", "next-suspect"]) $(id, HTMLButtonElement).disabled = length === 0;
@@ -45,11 +52,11 @@ export function showFacts(held) {
 
 /**
  * @param {HeldTicket} held
- * @returns {[term: string, value: string][]}
+ * @returns {[term: string, value: string][]}  without a term: what a person wrote about the fact before
  */
 function factsOf({ ticket, rules, before, timeline, draft, labelling }) {
   /** @type {[string, string][]} */
-  const facts = [["Video", ticket.video_id], ["Phase", ticket.phase]];
+  const facts = [["Phase", ticket.phase]];
   facts.push(["Present", `${timeline.presentCount} of ${many(timeline.length, "frame")}`]);
   if (before?.label && !labelling) facts.push(["Label", before.label]); // an import brought it, and nobody changes it here
   const pin = rules.pinned;
@@ -59,6 +66,7 @@ function factsOf({ ticket, rules, before, timeline, draft, labelling }) {
     const who = sentBack ? `Sent back by ${pin.by}` : `${pin.by} pointed to`;
     const where = pin.frame_idx === null ? "no frame" : `frame ${pin.frame_idx}`;
     facts.push([who, `${where}${why ? `: ${why.toLowerCase()}` : ""}`]);
+    if (pin.text) facts.push(["", `“${pin.text}”`]);
   }
   if (draft) {
     facts.push(["Changed", `${many(draft.edited.size, "frame")}, ${many(draft.clicks, "click")}`]);
@@ -144,7 +152,8 @@ export function showVerdicts() {
   const { current, choosing } = session;
   document.body.classList.toggle("choosing", choosing !== null);
   if (!current) return;
-  replace($("verdicts"), ...(choosing ? reasons(choosing) : verdicts(current)));
+  const back = quietButton("Esc", "back", () => backToReasons() || session.choose(null));
+  replace($("verdicts"), ...(choosing ? [...questions(choosing), back] : verdicts(current)));
   showWatched();
 }
 
@@ -159,25 +168,24 @@ export function showWatched() {
   line.textContent = `Seen ${watching.seen} of ${many(watching.frames, "frame")}${rest}`;
 }
 
-/** @param {Verdict} verdict */
-function reasons(verdict) {
-  const buttons = (WHY[verdict] ?? []).map((reason) =>
-    element(
-      "button",
-      { type: "button", id: `reason-${reason}`, className: "reason", onclick: () => decide(verdict, [reason]) },
-      element("kbd", {}, String(session.person.reasons.indexOf(reason) + 1)),
-      element("span", {}, REASONS[reason]),
-    ),
-  );
+/** What became of a ticket that is only looked at. @param {HeldTicket} held */
+function answered({ ticket }) {
+  const { state, verdict, finished_by, leased_by, reasons } = ticket;
+  const title = VERDICTS.find((each) => each.verdict === verdict)?.title ?? "Submitted";
+  const why = reasons.map((reason) => REASONS[reason]?.toLowerCase()).join(", ");
+  const text = state === "done" ? `${title} by ${finished_by}${why ? `: ${why}` : ""}`
+    : state === "leased" ? `In the hands of ${leased_by}` : "Open";
   return [
-    element("p", { className: "label" }, verdict === "reject" ? "Why is it rejected?" : "What is wrong with it?"),
-    element("div", { className: "reasons" }, ...buttons),
-    quietButton("Esc", "back", () => session.choose(null)),
+    element("p", { className: "label" }, "To be looked at only"),
+    element("p", { id: "answered" }, text),
+    verdictButton("unsure", "back-to-work", "submit", "Back to work", "the next ticket", backToWork),
   ];
 }
 
 /** @param {HeldTicket} held */
-function verdicts({ ticket, side }) {
+function verdicts(held) {
+  const { ticket, side } = held;
+  if (held.readOnly) return answered(held);
   const correcting = side === "track";
   const offered = VERDICTS.filter(({ verdict }) =>
     correcting ? verdict === "reject" : !(verdict === "unsure" && ticket.needs_lead));

@@ -22,7 +22,10 @@ export const desk = new Desk({
   onnotice: (text) => notice(text, { frame: true }),
 });
 
-player.onview = () => desk.paint();
+player.onview = () => {
+  desk.paint();
+  session.emit("zoom");
+};
 player.onbuffer = (waiting) => document.body.classList.toggle("buffering", waiting);
 strip.onseek = (position) => {
   player.play(false);

@@ -28,6 +28,7 @@ import { LOW_SCORE } from "./timeline.js";
  * @property {undefined} doubt  another score is the threshold of suspect frames
  * @property {undefined} progress  another frame of a propagation has arrived
  * @property {string} view  the page shows a ticket, a message or the log-in
+ * @property {undefined} zoom  the picture is shown larger, smaller or elsewhere
  * @property {undefined} theme  light or dark has changed
  * @property {undefined} stats  new counts of the queue's tickets
  * @property {undefined} playing  the video plays or pauses

@@ -1,7 +1,8 @@
 // What each key does. keys.js has the keys; the actions are in the modules that this one imports.
 
-import { answer, decide, leaveTicket, submitMasklet, switchSide, takeBack, why } from "./answers.js";
+import { answer, leaveTicket, submitMasklet, switchSide, takeBack, why } from "./answers.js";
 import { resizeBrush } from "./brush_size.js";
+import { closeComments, openComments } from "./comments.js";
 import {
   hideMasks, nextColour, nextMode, playAnnotated, playEvery, setPanning, step, stepFrame, toChanged, toggleBefore, toSuspect,
 } from "./controls.js";
@@ -13,11 +14,13 @@ import * as keys from "./keys.js";
 import { chooseByKey, redoLabel, searchLabel, toggleGuidelines, undoLabel } from "./labels.js";
 import { isMessage, notice, pressBack, pressEnter, shownView } from "./messages.js";
 import { newObject, otherObject, toggleOthers } from "./objects.js";
+import { backToWork } from "./opening.js";
 import { desk, player } from "./screen.js";
 import { session } from "./session.js";
+import { onSheetKey, openSheet } from "./sheet.js";
 import { brighten, closeViewMenu, nextOpacity } from "./view_menu.js";
 import { showKeys } from "./views.js";
-import { WHY } from "./words.js";
+import { backToReasons, focusWords, numbered } from "./why.js";
 
 /** By the id of the action. @type {Record<string, (event: KeyboardEvent) => unknown>} */
 const RUN = {
@@ -26,6 +29,7 @@ const RUN = {
   refineWhy: () => why("refine"),
   reject: () => answer("reject"),
   unsure: () => answer("unsure"),
+  comment: () => (session.choosing ? focusWords() : openComments()),
   unsubmit: () => (desk.corners ? desk.undo() : takeBack()),
   submit: (event) => (desk.corners ? closePolygon(event.altKey) : submitMasklet()),
   leave: leaveTicket,
@@ -73,6 +77,7 @@ const RUN = {
   foldStrip: () => toggleFold("strip"),
   fullScreen: toggleFullScreen,
   turn: () => $("turn").hidden || switchSide(),
+  sheet: openSheet,
   mode: nextMode,
   before: toggleBefore,
   speed: () => player.nextSpeed(),
@@ -81,6 +86,7 @@ const RUN = {
   fit: () => player.wholeFrame(),
   pan: () => setPanning(true),
 };
+const CHANGE = ["reject", "unsubmit", "turn", "undo", "redo"]; // what they do changes a ticket, on both sides of the work
 /** px, while the key of `pan` is held. @type {Record<string, [number, number]>} */
 const PAN = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
 
@@ -97,13 +103,16 @@ function isForControl({ target, key }) {
 }
 
 addEventListener("keydown", (event) => {
-  const writes = event.target instanceof Element && event.target.matches("input:not([type=range], [type=checkbox]), select");
+  const writes = event.target instanceof Element
+    && event.target.matches("input:not([type=range], [type=checkbox]), select, textarea");
   if (help.takes(event) || writes) return;
   if (event.key === "?") {
     event.preventDefault(); // the field that gets the focus would take it
     return help.toggle();
   }
-  if (document.querySelector("dialog[open]") || isForControl(event)) return;
+  if (document.querySelector("dialog[open]")) return;
+  if (shownView() === "sheet") return onSheetKey(event);
+  if (isForControl(event)) return;
   if (isMessage()) return onMessage(event);
   if (shownView() === "work" && session.current) onWork(event);
 });
@@ -120,27 +129,35 @@ function onWork(event) {
   const { choosing } = session;
   if (!held) return;
   const digit = keys.digitOf(event);
-  if (choosing && digit > 0) {
-    const reason = session.person.reasons[digit - 1];
-    if (WHY[choosing]?.includes(reason)) decide(choosing, [reason]);
-    return event.preventDefault();
-  }
-  if (event.key === "Escape") {
-    if (closeViewMenu()) return event.preventDefault();
-    held.habit = null;
-    if (choosing) session.choose(null);
-    else if (desk.active && (desk.abandon() || desk.stopAll())) session.emit("draft");
-    return;
-  }
+  if (choosing && digit >= 0 && numbered(digit)) return event.preventDefault();
+  if (event.key === "Escape" && closeViewMenu()) return event.preventDefault();
   if (player.panning && PAN[event.key]) {
     player.pan(...PAN[event.key]);
     return event.preventDefault();
+  }
+  if (held.readOnly) return onLook(event);
+  if (event.key === "Escape") {
+    held.habit = null;
+    if (closeComments()) return;
+    if (choosing) backToReasons() || session.choose(null);
+    else if (desk.active && (desk.abandon() || desk.stopAll())) session.emit("draft");
+    return;
   }
   const action = keys.find(event, held.side);
   if (action?.id !== "submit") touch();
   if (!action) return void (chooseByKey(event) && event.preventDefault());
   event.preventDefault();
   if (action.frame && player.between) return notice(whyNoMask(), { frame: true });
+  if (!event.repeat || action.repeats) RUN[action.id](event);
+}
+
+/** A ticket is only looked at. @param {KeyboardEvent} event */
+function onLook(event) {
+  if (event.key === "Escape" && closeComments()) return;
+  if (event.key === "Escape" || event.key === "Enter") return backToWork();
+  const action = keys.find(event, "verify");
+  if (!action || action.view || CHANGE.includes(action.id)) return;
+  event.preventDefault();
   if (!event.repeat || action.repeats) RUN[action.id](event);
 }
 

@@ -63,6 +63,10 @@ export interface Ticket {
   rework: boolean; // about a person's masklet that was sent back
   lease_token: number;
   leased_by: string | null;
+  state: "open" | "leased" | "done";
+  verdict: Verdict | null; // of a ticket that is done; null: its answer was a masklet
+  reasons: Reason[];
+  finished_by: string | null;
 }
 
 export interface Rules {
@@ -70,7 +74,7 @@ export interface Rules {
   ontology?: string; // the version of the one whose classes the object may get
   label_at?: "never" | "select" | "verify"; // which tickets need a label
   begun_by?: string; // the person who began this object beside another one
-  pinned?: { frame_idx: number | null; by: string; reasons: Reason[]; verdict?: Verdict };
+  pinned?: { frame_idx: number | null; by: string; reasons: Reason[]; verdict?: Verdict; text?: string };
 }
 
 export interface VideoInfo {
@@ -79,6 +83,13 @@ export interface VideoInfo {
   width: number;
   frame_count: number;
   fps: number;
+  name: string; // of the source's file; "": not known
+}
+
+export interface Batch {
+  batch_id: string;
+  opened_at: number; // s since the epoch
+  name: string; // of the folder that its videos came from; "": not known
 }
 
 export interface Masklet {
@@ -211,11 +222,33 @@ export interface Submission {
   frame_idx: number;
   seconds: number;
   watched: number; // share of the frames with the object that were on screen
+  text?: string; // what the person adds to their reasons
+  same_as?: string; // masklet_id of the object that this one is the same as
 }
+
+export interface NewComment {
+  comment_id: string;
+  text: string;
+  created_at: string; // ISO 8601
+  frame_idx: number | null;
+  x: number | null; // px of the video
+  y: number | null;
+}
+
+export type Comment = NewComment & { ticket_id: string; person: string };
 
 export interface Recent {
   ticket_id: string;
+  kind: Kind;
+  video_id: string;
   verdict: Verdict | null;
+  reasons: Reason[];
+  finished_at: number; // s since the epoch
+}
+
+export interface HistoryPage {
+  answers: Recent[];
+  next: string | null; // asks for the page after this one; null: this is the last
 }
 
 // Another object of the same video.
@@ -328,6 +361,7 @@ export type Parcel = Addressed &
   (
     | { what: "operation" | "refine"; body: SentOperation }
     | { what: "finish"; body: Submission }
+    | { what: "comment"; body: NewComment }
     | { what: "release"; body: null }
   );
 

@@ -3,6 +3,7 @@
 /** @import { HeldTicket } from "./held.js" */
 /** @import { Side } from "./session.js" */
 import { showLease, showSwitch } from "./bar.js";
+import { inOneLine, showFrameOfComments, textsOnScreen } from "./comments.js";
 import { $, element } from "./dom.js";
 import * as keys from "./keys.js";
 import { showLabels } from "./labels.js";
@@ -23,14 +24,14 @@ session.on("ticket", (held) => {
   view("work");
   held.redraw();
   held.begin();
-  saySide(held.side);
+  if (!held.readOnly) saySide(held.side);
   showQuestion(held);
   showFacts(held);
   showVerdicts();
   showSwitch();
   strip.show(held);
   player.show(held);
-  const correcting = held.side === "track";
+  const correcting = held.side === "track" && !held.readOnly;
   desk.show(correcting ? held : null);
   player.showOthers ||= correcting && !held.ticket.masklet_id; // to find an object that nobody has masked
   showOthers();
@@ -41,7 +42,7 @@ session.on("ticket", (held) => {
   }
   showTools();
   player.portrait($("portrait", HTMLCanvasElement));
-  player.play(!correcting);
+  player.play(!correcting && !held.readOnly);
   if (correcting) player.seek(held.pinned ?? held.timeline.suspects[0]?.position ?? held.firstPresent);
   showLease();
 });
@@ -74,7 +75,8 @@ function showFrame(position) {
   const { timeline, info, draft } = held;
   const { frame: frameIdx, between } = player;
   const annotated = between === 0;
-  if (annotated && !player.hidden && document.visibilityState === "visible") held.watching.see(position);
+  const seen = annotated && !player.hidden && document.visibilityState === "visible";
+  if (seen && !held.readOnly) held.watching.see(position);
   showWatched();
   checkNotice(noticedAt === frameIdx ? undefined : "frame");
   noticedAt = frameIdx;
@@ -92,7 +94,9 @@ function showFrame(position) {
     toolsAt = frameIdx;
   }
   const badges = badgesOf(held, position).map(([name, text]) => element("span", { className: `badge ${name}` }, text));
-  $("badges").replaceChildren(...badges);
+  const said = textsOnScreen().map((text) => element("span", { className: "badge said-here" }, text));
+  $("badges").replaceChildren(...badges, ...said);
+  showFrameOfComments();
 }
 
 /**
@@ -116,7 +120,10 @@ function badgesOf({ timeline, draft, earlier, progress, rules }, position) {
     const work = progress ? `Propagating · ${progress.text} · Esc stops it and keeps them` : "The model is at work";
     badges.push(isReachable() ? ["busy", work] : ["doubt", "No connection: the model gets this when there is one"]);
   } else if (draft?.stopping().length) badges.push(["busy", "Stopping"]);
-  if (rules.pinned?.frame_idx === frameIdx) badges.push(["doubt", `${rules.pinned.by} pointed here`]);
+  const { pinned } = rules;
+  if (pinned?.frame_idx === frameIdx) {
+    badges.push(["doubt", `${pinned.by} pointed here${pinned.text ? `: ${inOneLine(pinned.text)}` : ""}`]);
+  }
   if (desk.absentFrom !== null) {
     const key = keys.hint("absent");
     badges.push(["doubt", `Absent from ${desk.absentFrom}: go to its last frame and press ${key} again`]);

@@ -7,6 +7,7 @@ or models.
 
 from __future__ import annotations
 
+import posixpath
 import threading
 
 from cachetools import LRUCache
@@ -47,10 +48,15 @@ class StoredMedia:
         self._open: LRUCache[str, _Place] = LRUCache(OPEN_VIDEOS)
 
     def info(self, video_id: str) -> VideoInfo:
-        """Size and length of a video. Raises NoSuchVideo."""
+        """Size, length and name of a video. Raises NoSuchVideo."""
         video = self._row(video_id)
         return VideoInfo(
-            video_id=video_id, height=video.height, width=video.width, frame_count=video.frame_count, fps=float(FPS)
+            video_id=video_id,
+            height=video.height,
+            width=video.width,
+            frame_count=video.frame_count,
+            fps=float(FPS),
+            name=video.source_name or posixpath.basename(video.source_uri),
         )
 
     def frame(self, video_id: str, frame_idx: int) -> bytes:

@@ -16,8 +16,9 @@ what there is to do, so a lost event costs time and never work.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,12 @@ def videos(s: Services, batch_id: str) -> list[Video]:
     """
     wanted = set(video_ids(s.blobs, batch_id))
     return unique_videos([row for row in parts.rows(s.blobs, "videos", batch_id) if row.video_id in wanted])
+
+
+def name_of(videos: Iterable[Video]) -> str:
+    """The name of the folder, or else of the bucket, that all these videos came from; "" if there is none."""
+    folders = {posixpath.dirname(video.source_uri) for video in videos}
+    return posixpath.basename(posixpath.commonpath(folders)) if folders else ""
 
 
 def is_known(blobs: Blobs, batch_id: str) -> bool:

@@ -78,7 +78,7 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
         for video in by_id.values():
             by_hand = review.held_out_by_hand and video.split == "val"
             tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else phase, rules))
-    batch = s.queue.open_batch(batch_id, tickets)
+    batch = s.queue.open_batch(batch_id, tickets, name=batches.name_of(by_id.values()))
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total
 

@@ -218,7 +218,8 @@ class SyntheticMedia:
     def info(self, video_id: str) -> VideoInfo:
         if not video_id.startswith("video"):
             raise NoSuchVideo(f"no video {video_id}")
-        return VideoInfo(video_id=video_id, height=HEIGHT, width=WIDTH, frame_count=self.frame_count, fps=FPS)
+        size = {"height": HEIGHT, "width": WIDTH, "frame_count": self.frame_count}
+        return VideoInfo(video_id=video_id, fps=FPS, name=f"{video_id}.mp4", **size)
 
     def frame(self, video_id: str, frame_idx: int) -> bytes:
         if frame_idx >= self.info(video_id).frame_count:

@@ -23,7 +23,7 @@ def test_gold_and_real_work_have_the_same_answers_field_by_field(scenario):
     assert tells(scenario) == []
 
 
-@pytest.mark.parametrize("name", ["ticket", "finished", "masklet_json", "others", "recent", "stats"])
+@pytest.mark.parametrize("name", ["ticket", "finished", "masklet_json", "others", "recent", "history", "stats"])
 def test_the_comparison_finds_what_is_shown_as_it_is(monkeypatch, name):
     monkeypatch.setattr(shown, name, lambda record, *_: record)
     found = [line for scenario in (SCENARIOS[0], SCENARIOS[6]) for line in tells(scenario)]

@@ -63,6 +63,15 @@ def test_the_login_button_logs_in_and_a_reload_keeps_the_login(open_page):
     assert page.problems == []
 
 
+def test_a_link_to_a_ticket_survives_the_login(open_page):
+    page = open_page("/#ticket=no-ticket-of-hers&frame=8")
+    page.shows("login")
+    log_in_elsewhere(page, "vera")
+    page.shows("work")
+    page.until(lambda: "ticket no-ticket-of-hers is not in" in page.text("#notice"))
+    assert page.problems == []
+
+
 def test_an_answer_given_after_the_login_ended_is_sent_after_the_next_login(open_page):
     page = open_page()
     log_in_elsewhere(page, "vera")

@@ -13,7 +13,7 @@ from storage.ontology import Attribute, ObjectClass, Ontology
 from storage.records import Verdict
 from tests.annotation_queue.annotators import ANN, LEA, VERA, claim, finish, prompt
 from tests.annotation_queue.browsing import FRAMES
-from tests.annotation_queue.synthetic_queue import track_ticket, verify_tickets
+from tests.annotation_queue.synthetic_queue import centre, track_ticket, verify_tickets
 from tests.annotation_queue.web.test_page_labels import PETS, POSE, rules
 
 
@@ -99,6 +99,34 @@ def test_nothing_is_wrong_with_correcting_and_kept_work(open_page, tickets, viol
     found = violations(page)
     page.tab.click("#kept")
     page.tab.wait_for_selector("#kept-works canvas")
+    found += violations(page)
+    assert not found, "\n".join(found)
+
+
+def test_nothing_is_wrong_with_comments_reasons_and_looking_back(open_page, tickets, violations):
+    tickets.open_batch("b", verify_tickets(11, FRAMES))
+    done = finish(tickets, VERA, Verdict.REFINE)
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.press("Shift+C")
+    page.tab.fill("#comment-text", "here")
+    page.tab.click("#comment-point")
+    page.point(*centre(0))
+    page.press("Tab")
+    page.tab.click("#comment-form .primary")
+    page.until(lambda: page.tab.locator("#thread li").count() == 1 and page.tab.locator(".pin").count() == 1)
+    found = violations(page)
+    page.press("Escape", "x", "6")
+    page.until(lambda: page.tab.locator("[id^=same-]").count() > 1)
+    found += violations(page)
+    page.press("Escape", "Escape")
+    page.tab.click("#open-history")
+    page.until(lambda: page.tab.locator("#finished li").count() == 1)
+    found += violations(page)
+    page.tab.click("#finished button")
+    page.tab.wait_for_selector("#back-to-work")
+    assert done.ticket.ticket_id == "ticket-0000"
     found += violations(page)
     assert not found, "\n".join(found)
 

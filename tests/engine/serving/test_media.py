@@ -62,7 +62,10 @@ def test_a_slow_download_does_not_delay_the_frames_of_another_video(stored, monk
 def row(name):
     if name == "none":
         raise ValueError("no admitted video 'none'")
-    return SimpleNamespace(video_id=name, video_key=name, frame_count=24, height=64, width=64)
+    source_name = "beach 12" if name == "imported" else None
+    row = SimpleNamespace(video_id=name, video_key=name, frame_count=24, height=64, width=64, source_name=source_name)
+    row.source_uri = f"s3://bucket/films/{name}.mov"
+    return row
 
 
 def test_many_threads_on_few_open_videos_each_get_exactly_their_frame(stored, monkeypatch):
@@ -95,3 +98,8 @@ def test_a_missing_video_or_frame_has_an_error_of_its_own(stored):
         with pytest.raises(NoSuchFrame, match="has frames 0 to 23"):
             media.frame("a", frame_idx)
     assert (media.info("a").frame_count, media.info("a").fps) == (24, 24.0)
+
+
+def test_a_video_has_the_name_of_its_file_or_in_its_dataset(stored):
+    media = StoredMedia(SlowStore(stored, row))
+    assert [media.info(name).name for name in ("a", "imported")] == ["a.mov", "beach 12"]

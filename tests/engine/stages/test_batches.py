@@ -2,11 +2,15 @@
 
 import pytest
 
-from engine.stages import batches
+from engine.services import connect
+from engine.settings import Settings
+from engine.stages import batches, upkeep
 from engine.stages.batches import BatchStage
 from storage.blobs.base import BlobDamaged
 from storage.blobs.folder import LocalBlobs
-from tests.engine.stages.test_admitted import Killed, counted
+from tests.engine.stages.test_admitted import counted
+from tests.storage.killed_writes import Killed, kill_at
+from tests.storage.rows import make_video
 
 BATCH = "0123456789abcdef"
 
@@ -50,6 +54,21 @@ def test_a_marker_without_its_videos_is_damaged(tmp_path):
         batches.video_ids(blobs, BATCH)
 
 
+@pytest.mark.parametrize(
+    ("uris", "name"),
+    [
+        (["/data/kitchen/a.mp4", "/data/kitchen/b.mp4"], "kitchen"),
+        (["/data/kitchen/monday/a.mp4", "/data/kitchen/tuesday/b.mp4"], "kitchen"),
+        (["s3://bucket/films/new/a.mp4"], "new"),
+        (["s3://bucket/a.mp4", "s3://bucket/films/b.mp4"], "bucket"),
+        (["/a.mp4"], ""),
+        ([], ""),
+    ],
+)
+def test_a_batch_is_named_after_the_folder_of_its_videos(uris, name):
+    assert batches.name_of(make_video(f"v{n}", source_uri=uri) for n, uri in enumerate(uris)) == name
+
+
 def ids(first: int, last: int) -> list[str]:
     return [f"{number:016x}" for number in range(first, last)]
 
@@ -88,22 +107,37 @@ def test_the_batches_of_an_earlier_version_are_found_once(tmp_path):
     assert batches.pending(blobs, BatchStage.PROPOSED) == ids(0, 2)
 
 
+def test_copies_that_are_missing_are_made_and_none_for_a_published_batch(tmp_path, monkeypatch):
+    blobs = LocalBlobs(tmp_path)
+    for batch_id in ids(0, 3):
+        batches.mark(blobs, batch_id, BatchStage.INGESTED, {})
+    finish(blobs, ids(1, 2))
+    batches.unfinished(blobs)
+    for key in list(blobs.keys("open/0")):
+        blobs.delete(key)
+    real = batches.reached
+
+    def reached(blobs):
+        found = real(blobs)
+        finish(blobs, ids(2, 3))  # another process publishes it at this moment
+        return found
+
+    monkeypatch.setattr(batches, "reached", reached)
+    batches.copy_marks(blobs)
+    assert batches.pending(blobs, BatchStage.PROPOSED) == ids(0, 1)
+    assert len(list(blobs.keys("open/0"))) == 1
+
+
+def test_tidy_makes_the_copies_that_are_missing(tmp_path):
+    with connect(Settings(home=tmp_path)) as s:
+        batches.unfinished(s.blobs)
+        s.blobs.create(f"batches/{BATCH}/{BatchStage.INGESTED}.json", b"{}")  # killed before its copy
+        upkeep.tidy(s)
+        assert batches.pending(s.blobs, BatchStage.PROPOSED) == [BATCH]
+
+
 def test_a_mark_that_is_killed_at_any_write_is_completed_by_the_next_run(tmp_path, monkeypatch):
-    left = [10**9]
-
-    def killing(name):
-        real = getattr(LocalBlobs, name)
-
-        def call(*arguments):
-            left[0] -= 1
-            if left[0] == -1:
-                raise Killed
-            return real(*arguments)
-
-        monkeypatch.setattr(LocalBlobs, name, call)
-
-    killing("create")
-    killing("delete")
+    left = kill_at(monkeypatch, (LocalBlobs, "create"), (LocalBlobs, "delete"))
     order = list(BatchStage)
     for writes in range(8):
         blobs = LocalBlobs(tmp_path / str(writes))

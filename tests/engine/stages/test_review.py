@@ -37,6 +37,7 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
     assert len(selections) == 3 == len({t.video_id for t in selections})
     assert count == 3 + len(tickets.find(kind=Kind.VERIFY, batch_id=batch_id, limit=500)) > 3
     assert {(t.phase, t.masklet_id) for t in selections} == {("2", None)}
+    assert tickets.batch(batch_id).name == batches.name_of(batches.videos(queue, batch_id)) != ""
     lead = Person(name="lea", roles=frozenset({Role.LEAD}))
     assert tickets.claim(lead, claim_id="c").kind is Kind.VERIFY
     assert review.open_batch(queue, batch_id, queue.settings.review.phase) == count, "opening it again changes nothing"
@@ -166,11 +167,10 @@ def square(masklet_id, at):
     )
 
 
-def finish(tickets, person, verdict=None, masklet=None, reasons=()):
+def finish(tickets, person, verdict=None, masklet=None, **said):
     ticket = tickets.claim(person, claim_id=uuid.uuid4().hex)
-    made = Submission(
-        operation_id=uuid.uuid4().hex, created_at="", verdict=verdict, reasons=reasons, masklet=masklet, frame_idx=4
-    )
+    said |= {"verdict": verdict, "masklet": masklet, "frame_idx": 4}
+    made = Submission(operation_id=uuid.uuid4().hex, created_at="", **said)
     return tickets.finish(ticket.ticket_id, ticket.lease_token, person, made)
 
 
@@ -218,7 +218,7 @@ def test_gold_is_made_from_decisions_except_of_hardly_changed_candidates(monkeyp
         ]
         tickets.open_batch(BATCH, opened)
         for verdict in (Verdict.ACCEPT, Verdict.REFINE, Verdict.REFINE):
-            finish(tickets, VERA, verdict)
+            finish(tickets, VERA, verdict, text="too small" if verdict is Verdict.REFINE else None)
         for made in (square("mended", 16), square("touched", 4)):
             finish(tickets, ANN, masklet=made)
         for _ in range(2):
@@ -231,7 +231,8 @@ def test_gold_is_made_from_decisions_except_of_hardly_changed_candidates(monkeyp
     }, "a hardly changed candidate has no clear answer"
     (correct,) = (g for g in made if g.truth is not None)
     assert correct.truth.rle == square("mended", 16).rle and correct.ticket.masklet.verdict is None
-    assert json.loads(correct.ticket.payload)["pinned"] == {"frame_idx": 4, "by": "vera", "reasons": []}
+    pinned = {"frame_idx": 4, "by": "vera", "reasons": [], "text": "too small"}
+    assert json.loads(correct.ticket.payload)["pinned"] == pinned, "as real corrections have it"
     assert said("add", BATCH).startswith("3 new")
     assert said("add", BATCH).startswith("0 new")
     listed = json.loads(said("list", "--json"))["gold"]
