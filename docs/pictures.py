@@ -254,6 +254,23 @@ def _chromium() -> str:
     return found or sys.exit(f"needs one of {', '.join(CHROMIUM_NAMES)}")
 
 
+def overseeing(camera: Camera, lead: Page, url: str) -> None:
+    """All tickets as pictures, one with its replay, and two of its versions side by side."""
+    lead.goto(f"{url}/web/browser.html")
+    lead.wait_for_selector(".card-of")
+    lead.wait_for_timeout(3000)
+    lead.locator(".pick input").nth(1).check()
+    camera.take(lead, "tickets")
+    lead.goto(f"{url}/web/browser.html#kind=track&state=done")
+    lead.locator(".card-of a").first.click()
+    lead.wait_for_selector(".step")
+    lead.wait_for_timeout(1500)
+    camera.take(lead, "replay")
+    lead.select_option("#compare", index=1)
+    lead.wait_for_timeout(1500)
+    camera.take(lead, "versions")
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -287,6 +304,7 @@ def main() -> None:
             lead.goto(f"{settings.queue_url}/web/lead.html")
             lead.wait_for_timeout(3000)
             camera.take(lead, "figures", full=True)
+            overseeing(camera, lead, settings.queue_url)
             camera.sheet()
             browser.close()
 

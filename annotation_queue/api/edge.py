@@ -22,6 +22,7 @@ SHARE = 8
 # The same for frames, each of which keeps a core busy: a person who asks for hundreds of them leaves cores to others.
 # The frames of one video are decoded one after the other anyway.
 FRAMES = 2
+PICTURES = (".jpg", "/thumbnail")  # how the paths of frames, and of what is made of one, end
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; "
@@ -79,7 +80,7 @@ class Shares:
         if not secret:  # no login: such requests are cheap, and passwords are checked in separate threads
             await self._app(scope, receive, send)
             return
-        of, count = ("frames", FRAMES) if scope["path"].endswith(".jpg") else ("all", SHARE)
+        of, count = ("frames", FRAMES) if scope["path"].endswith(PICTURES) else ("all", SHARE)
         share = self._shares.setdefault(f"{of} {secret}", asyncio.Semaphore(count))
         await share.acquire()
         held = True

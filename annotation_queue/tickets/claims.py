@@ -99,8 +99,11 @@ def _refuse(c: Connection, person: Person, ticket_id: str) -> None:
     """
     if Role.LEAD not in person.roles:
         raise NotAllowed(f"{person.name} cannot have ticket {ticket_id}")
-    if refusal := why_not(person, to_ticket(leases.lock_ticket(c, ticket_id))):
+    row = leases.lock_ticket(c, ticket_id)
+    if refusal := why_not(person, to_ticket(row)):
         raise NotAllowed(refusal)
+    if row.assigned_by is not None and row.reserved_for != person.name:
+        raise NotAllowed(f"{row.assigned_by} assigned this ticket to {row.reserved_for}: take it back first")
 
 
 def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[ColumnElement[bool]]:
@@ -139,7 +142,7 @@ def _parts(
         base.append(t.c.batch_id == bindparam("claim_batch", type_=String))
     parts = [(0, [t.c.reserved_for == person, *([t.c.lane == GOLD_LANE] if only_gold else [])])]
     if one_ticket and lead:
-        parts.append((1, [t.c.lane != GOLD_LANE]))
+        parts.append((1, [t.c.lane != GOLD_LANE, t.c.assigned_by.is_(None)]))
     elif not only_gold:
         free = t.c.reserved_for.is_(None) | (t.c.reserved_until < bindparam("claim_now", type_=Float))
         parts += [(1, [t.c.lane == lane, free]) for lane in lanes]

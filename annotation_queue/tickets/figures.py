@@ -140,13 +140,14 @@ def _batches(c: Connection, now: float) -> list[BatchProgress]:
 def _gold(c: Connection) -> list[GoldFigures]:
     t = schema.tickets
     right, score = func.count().filter(t.c.right), func.avg(t.c.score)
-    done = select(t.c.finished_by, t.c.kind, func.count().label("n"), right.label("right"), score.label("score"))
-    done = done.where(schema.IS_GOLD, t.c.score.is_not(None)).group_by(t.c.finished_by, t.c.kind)
+    keys = _computed(t.c.finished_by, t.c.kind)
+    done = select(*keys, func.count().label("n"), right.label("right"), score.label("score"))
+    done = done.where(schema.IS_GOLD, t.c.score.is_not(None)).group_by(*keys)
     return [
         GoldFigures(
             person=row.finished_by, kind=Kind(row.kind), accuracy=wilson(row.right, row.n), score=float(row.score)
         )
-        for row in c.execute(done.order_by(t.c.finished_by, t.c.kind))
+        for row in c.execute(done.order_by(*keys))
     ]
 
 

@@ -1,15 +1,16 @@
-"""Work that came after its lease was lost: its owner sees it, applies it to the ticket again, or dismisses it.
+"""Work that came after its lease was lost: its owner or a lead sees it, applies it to the ticket again or dismisses it.
 
 It stays in the log as a branch, whatever becomes of it. Works inside the transactions of `TicketStore`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, update
 
-from annotation_queue import schema
+from annotation_queue import audit, schema
 from annotation_queue.records import Person
 from annotation_queue.tickets.rows import to_operation
 from storage.records import Operation
@@ -18,11 +19,16 @@ APPLIED, DISMISSED = "applied", "dismissed"  # what became of a branch: the colu
 MOST = 500  # operations that are shown at once
 
 
-def kept(c: Connection, person: Person) -> list[Operation]:
-    """A person's branches of which nothing has become yet, by ticket, each in the order of its acts; at most MOST."""
+def kept(c: Connection, person: Person | None) -> list[Operation]:
+    """A person's branches of which nothing has become yet, by ticket, each in the order of its acts; at most MOST.
+
+    person: None for the branches of everybody.
+    """
     o = schema.operations
-    mine = select(o).where(o.c.person == person.name, schema.IS_KEPT).order_by(o.c.ticket_id, o.c.seq)
-    return [to_operation(row) for row in c.execute(mine.limit(MOST))]
+    found = select(o).where(schema.IS_KEPT).order_by(o.c.person, o.c.ticket_id, o.c.seq)
+    if person is not None:
+        found = found.where(o.c.person == person.name)
+    return [to_operation(row) for row in c.execute(found.limit(MOST))]
 
 
 def close(c: Connection, person: Person, operation_ids: Sequence[str], *, applied: bool) -> int:
@@ -30,6 +36,18 @@ def close(c: Connection, person: Person, operation_ids: Sequence[str], *, applie
     o = schema.operations
     mine = update(o).where(o.c.operation_id.in_(operation_ids), o.c.person == person.name, schema.IS_KEPT)
     return c.execute(mine.values(closed=APPLIED if applied else DISMISSED)).rowcount
+
+
+def close_any(c: Connection, by: Person, operation_ids: Sequence[str], *, applied: bool, now: float) -> int:
+    """As `close`, by a lead and for branches of anybody. One line of the audit for each ticket and person."""
+    o = schema.operations
+    found = select(o.c.ticket_id, o.c.person).where(o.c.operation_id.in_(operation_ids), schema.IS_KEPT)
+    counts = Counter((row.ticket_id, row.person) for row in c.execute(found.with_for_update()))
+    for (ticket_id, person), count in sorted(counts.items()):
+        action = "apply kept work" if applied else "dismiss kept work"
+        audit.note(c, now, by.name, action, ticket_id, {"person": person, "operations": count})
+    all_of = update(o).where(o.c.operation_id.in_(operation_ids), schema.IS_KEPT)
+    return c.execute(all_of.values(closed=APPLIED if applied else DISMISSED)).rowcount
 
 
 def is_about(c: Connection, person: Person, video_id: str) -> bool:

@@ -156,9 +156,9 @@ def extend(c: Connection, ticket_id: str, until: float) -> Ticket:
     return to_ticket(c.execute(query.returning(schema.tickets)).one())
 
 
-def open_again(c: Connection, ticket_id: str) -> Row[Any]:
-    """Return a ticket to the queue: it is open again. Returns its row."""
-    back = update(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id).values(_OPEN_AGAIN)
+def open_again(c: Connection, ticket_id: str, **also: Any) -> Row[Any]:
+    """Return a ticket to the queue: it is open again. also: other columns to set. Returns its row."""
+    back = update(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id).values(_OPEN_AGAIN | also)
     return c.execute(back.returning(schema.tickets)).one()
 
 

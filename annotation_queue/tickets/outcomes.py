@@ -24,7 +24,16 @@ from annotation_queue.labels import Label
 from annotation_queue.records import FinishResult, Kind, Person, QueuePolicy, State, Submission, Ticket, VideoInfo
 from annotation_queue.rules import NEXT, check_masklet, lane_of, next_ticket_id
 from annotation_queue.tickets import batches, gold, leases, masklets, ontologies, operations, tallies
-from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, operation_of, sent_masklet, to_ticket, with_effort
+from annotation_queue.tickets.rows import (
+    MASKLET,
+    NOT_RESERVED,
+    OPEN_ROW,
+    mean_score_of,
+    operation_of,
+    sent_masklet,
+    to_ticket,
+    with_effort,
+)
 from annotation_queue.tickets.sharing import Majority, closest, majority, object_of, overlap_of
 from annotation_queue.tickets.tallies import Tally
 from annotation_queue.versions import versions_of
@@ -44,9 +53,10 @@ _ANSWERS_ABOUT = (
     .where(schema.tickets.c.object_id == bindparam("object_id"), schema.HAS_FINISHED)
     .order_by(schema.tickets.c.ordinal)
 )
-_SAME_WORK = (
+SAME_WORK = (  # columns that a second ticket about the same work has, too
     *("batch_id", "kind", "video_id", "masklet_id", "phase", "priority", "payload", "made_by", "needs_lead", "attempt"),
     *("previous_ticket_id", "skill", "lane", "sent_back_by", "rework", "overlap", "object_id", "checkpoint"),
+    "mean_score",
     *("label", "attributes"),
 )
 
@@ -58,6 +68,7 @@ class _Decision:
     answer: Majority
     made: Masklet | None  # the new masklet that the next ticket is about; None: the ticket's own masklet
     again: bool  # open the same work for a second person, without saying that it is a repeat
+    agreement: float | None  # of several answers: how far two of them agree on average, 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +211,9 @@ def _answer(
     answers, made, measures = answers_of(c, row), prepared.submission.masklet, prepared.measures
     mine, is_last = answers[-1], len(answers) >= row.overlap
     if not is_last and row.object_id is None:
-        waiting = finished(c, leases.open_again(c, row.ticket_id))
+        waiting = finished(
+            c, leases.open_again(c, row.ticket_id, **NOT_RESERVED)
+        )  # the next answer is another person's
         tallies.add(c, tallies.answer_given(row, mine))
         return waiting
     if made is not None:
@@ -215,7 +228,8 @@ def _answer(
         answer = replace(answer, label=Label(name=made.label, attributes=made.attributes))
     if row.needs_lead:
         audit.note(c, now, person.name, "decide", row.ticket_id, {"verdict": answer.verdict})
-    decision = _Decision(answer=answer, made=made, again=not is_last)
+    agreement = tallies.mean_agreement(answers, measures.agreement) if is_last else None
+    decision = _Decision(answer=answer, made=made, again=not is_last, agreement=agreement)
     result, opened = _settle_or_follow(c, policy, row, decision, now)
     tallies.add(c, [*sums, *tallies.tickets_done([row._asdict()]), *tallies.tickets_added(opened)])
     return result
@@ -253,6 +267,7 @@ def _settle_or_follow(
         "seconds": answer.seconds,
         "next_ticket_id": follower_id,
         "settled": verdict if following is None else None,
+        "agreement": decision.agreement,
         "label": label.name,
         "attributes": label.attributes,
     }
@@ -269,7 +284,7 @@ def _settle_or_follow(
 
 def _repeat(row: Row[Any]) -> dict[str, Any]:
     """The columns of a ticket with the same work for a second person."""
-    return {name: row._mapping[name] for name in _SAME_WORK} | {"ordinal": row.ordinal + 1}
+    return {name: row._mapping[name] for name in SAME_WORK} | {"ordinal": row.ordinal + 1}
 
 
 def _follower(
@@ -306,6 +321,7 @@ def _follower(
         "overlap": overlap,
         "object_id": object_of(ticket_id, following, overlap),
         "checkpoint": row.checkpoint if made is None else made.checkpoint,
+        "mean_score": row.mean_score if made is None else mean_score_of(made),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -31,6 +32,7 @@ from storage.records import Masklet, Operation, Verdict, content_id
 
 MASKLET: TypeAdapter[Masklet] = TypeAdapter(Masklet)
 OPEN_ROW = {"state": State.OPEN.value, "lease_token": 0, "reasons": ""}  # columns of every new ticket
+NOT_RESERVED = dict.fromkeys(("reserved_for", "reserved_until", "assigned_by"))  # of a ticket that anybody may get
 
 
 def operation_of(
@@ -106,6 +108,14 @@ def with_effort(masklet: Masklet, parent: Masklet | None, effort: Iterable[Effor
     return replace(masklet, click_count=clicks, edited_frame_count=min(edited, len(masklet.frame_idx)))
 
 
+def mean_score_of(masklet: Masklet | None) -> float | None:
+    """The mean of a masklet's scores over the frames with the object; None without a masklet or such a frame."""
+    if masklet is None:
+        return None
+    scores = [score for score, area in zip(masklet.score, masklet.area_px, strict=True) if area]
+    return fmean(scores) if scores else None
+
+
 def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: QueuePolicy) -> dict[str, Any]:
     """The row of a pipeline's new ticket."""
     masklet_id, made_by = (None, None)
@@ -133,6 +143,7 @@ def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Q
         "overlap": overlap,
         "object_id": object_of(ticket.ticket_id, ticket.kind, overlap),
         "checkpoint": "" if ticket.masklet is None else ticket.masklet.checkpoint,
+        "mean_score": mean_score_of(ticket.masklet),
         "label": None if ticket.masklet is None else ticket.masklet.label,
         "attributes": None if ticket.masklet is None else ticket.masklet.attributes,
         "state": State.DONE.value if done else State.OPEN.value,

@@ -23,7 +23,9 @@ from annotation_queue.tickets.tallies import Tally
 from storage.records import Verdict
 
 # Columns of a ticket that an answer sets.
-_OF_ANSWER = ("verdict", "finished_by", "finished_at", "seconds", "next_ticket_id", "settled", "right", "score")
+_OF_ANSWER = (
+    *("verdict", "finished_by", "finished_at", "seconds", "next_ticket_id", "settled", "right", "score", "agreement"),
+)
 
 
 def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at: str, measured: Measured) -> Ticket:
@@ -48,6 +50,8 @@ def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at:
         raise ValueError(f"operation_id {operation_id} is already used by another operation")
     if ticket.state is State.LEASED:
         raise TooLate("another person holds this ticket now")
+    if row.assigned_by is not None and row.reserved_for != person.name:
+        raise TooLate("a lead has given this ticket to another person")
     if measured.token != mine.token:
         raise TooLate("this ticket was answered again in the meantime")
     lost, made = ([], None) if row.gold_id is not None else _undo(c, row, mine, measured.measures, now)
@@ -109,6 +113,8 @@ def _undo(
         follower = leases.lock_ticket(c, row.next_ticket_id)
         if follower.state != State.OPEN.value or follower.lease_token:
             raise TooLate()
+        if follower.reopened_by is not None or follower.assigned_by is not None:
+            raise TooLate("a lead has decided who works on it next")
     batch = batches.lock(c, row.batch_id)
     assert batch is not None
     if batch.drained_at is not None:

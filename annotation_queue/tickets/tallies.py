@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy import (
@@ -128,6 +129,19 @@ def agreement(row: Row[Any], answers: Sequence[Row[Any]], ious: Mapping[str, flo
             sums |= {"compared": 1.0, "iou": ious[answer.masklet_id]}
         gained.append(_of_person(row, answer.person, answer, row.checkpoint, **sums))
     return gained
+
+
+def mean_agreement(answers: Sequence[Row[Any]], ious: Mapping[str, float]) -> float | None:
+    """How far two of several answers agree on average, 0 to 1: by their verdicts, or by the IoU of their masklets.
+
+    None for a single answer. ious: as for `agreement`.
+    """
+    if len(answers) < 2:
+        return None
+    if ious:
+        return fmean(ious.values())
+    same = Counter(answer.verdict for answer in answers)
+    return sum(n * (n - 1) for n in same.values()) / (len(answers) * (len(answers) - 1))
 
 
 def negative(gained: Iterable[Tally]) -> list[Tally]:

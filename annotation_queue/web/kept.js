@@ -1,31 +1,21 @@
-// Work that reached the queue after its lease had ended: a list of it, with pictures. The person who sent it applies it
-// to the ticket again, as if it were done now, or dismisses it.
+// Work that reached the queue after its lease had ended: a list of it, with pictures. The person who sent it, or a lead,
+// applies it to the ticket again, as if it were done now, or dismisses it.
 
-/** @import { KeptOperation, Masklet, Operation, Payload, VideoInfo } from "./types.js" */
+/** @import { Operation, Payload } from "./types.js" */
 /** @import { HeldTicket } from "./held.js" */
+/** @import { Work } from "./kept_work.js" */
 import * as api from "./api.js";
-import { $, element, messageOf, pen } from "./dom.js";
+import { $, element, messageOf } from "./dom.js";
+import { describe, drawPictures, NAMES, worksOf } from "./kept_work.js";
 import { fail } from "./login.js";
 import { notice } from "./messages.js";
-import { Overlay } from "./overlay.js";
 import { player } from "./screen.js";
-import { area, runs, spans } from "./rle.js";
 import { sendOperation, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
 import { newClaim, showInstead, take } from "./supply.js";
 import { ASKS, many, VERDICTS } from "./words.js";
 
-const PICTURES = 4; // of each ticket's work
-
-/** @typedef {Payload & {verdict?: string, text?: string, masklet?: Masklet}} Content */
-
-/**
- * The kept work on one ticket.
- * @typedef {object} Work
- * @property {string} ticketId
- * @property {string} videoId
- * @property {(KeptOperation & {content: Content})[]} operations
- */
+const OPEN = "#kept"; // the page's address with this opens the list: leads come so from the list of all tickets
 
 /** @type {Work[]} */
 let works = [];
@@ -33,18 +23,15 @@ const dialog = $("kept-list", HTMLDialogElement);
 
 /** Ask the queue what it has kept of this person's work. */
 export async function refreshKept() {
-  const kept = await api.kept();
-  /** @type {Map<string, Work>} */
-  const found = new Map();
-  for (const each of kept) {
-    const work = found.get(each.ticket_id) ?? { ticketId: each.ticket_id, videoId: each.video_id, operations: [] };
-    found.set(each.ticket_id, work);
-    work.operations.push({ ...each, content: JSON.parse(each.payload) });
-  }
-  works = [...found.values()];
+  const others = session.person.roles.includes("lead") ? await api.keptOfAll() : [];
+  works = worksOf([...(await api.kept()), ...others.filter(({ person }) => person !== session.person.name)]);
   $("kept").hidden = works.length === 0;
   $("kept").textContent = `Kept work: ${many(works.length, "ticket")}`;
   if (works.length === 0 && dialog.open) dialog.close();
+  if (location.hash === OPEN && works.length) {
+    window.history.replaceState(null, "", location.pathname);
+    dialog.showModal();
+  }
   if (dialog.open) show();
 }
 
@@ -61,82 +48,18 @@ function rowOf(work) {
   const actions = element("div", { className: "actions" },
     element("button", { type: "button", className: "primary", onclick: () => void apply(work, said) }, "Apply to the ticket"),
     element("button", { type: "button", className: "quiet bordered", onclick: () => void dismiss(work, said) }, "Dismiss"));
+  const whose = isMine(work) ? "" : `${work.person} · `;
   const when = new Date(work.operations[0].created_at).toLocaleString();
   const pictures = element("div", { className: "pictures" });
-  row.append(element("p", { className: "label" }, `Video ${work.videoId} · ${when}`), pictures,
+  row.append(element("p", { className: "label" }, `${whose}Video ${work.videoId} · ${when}`), pictures,
     element("p", {}, describe(work)), said, actions);
-  drawPictures(work, pictures).catch((error) => (said.textContent = `No picture: ${messageOf(error)}`));
+  drawPictures(work, pictures, player.colours.fill)
+    .catch((error) => (said.textContent = `No picture: ${messageOf(error)}`));
   return row;
 }
 
-/** @type {Record<string, string>} */
-const NAMES = {
-  prompt: "prompt", stroke: "drawn mask", propagate: "propagation", lock: "lock", absent: "absent stretch",
-  clear: "cleared frame", label: "label", undo: "undo", redo: "redo",
-};
-
-/** The work in words: "2 drawn masks, 1 prompt, the verdict Accept". @param {Work} work */
-function describe({ operations }) {
-  const parts = Object.entries(NAMES).flatMap(([kind, name]) => {
-    const n = operations.filter((operation) => operation.kind === kind).length;
-    return n ? [many(n, name)] : [];
-  });
-  for (const { kind, content } of operations) {
-    if (kind === "submit") parts.push("a submitted masklet");
-    const verdict = VERDICTS.find((each) => each.verdict === content.verdict);
-    const words = content.text ? ` with the words “${content.text}”` : "";
-    if (kind === "verdict" && verdict) parts.push(`the verdict ${verdict.title}${words}`);
-  }
-  return parts.join(", ");
-}
-
-/**
- * The masks and the points of the work, by frame.
- * @param {Work} work
- */
-function framesOf({ operations }) {
-  /** @type {Map<number, {rle?: string, points?: [number, number][]}>} */
-  const frames = new Map();
-  for (const { kind, frame_idx, content } of operations) {
-    const { masklet } = content;
-    masklet?.frame_idx.forEach((frame, i) => area(masklet.rle[i]) && frames.set(frame, { rle: masklet.rle[i] }));
-    if (frame_idx === null || kind === "submit") continue;
-    if (kind === "stroke") frames.set(frame_idx, { rle: content.mask_rle });
-    else if (!frames.has(frame_idx)) frames.set(frame_idx, { points: content.points_xy });
-  }
-  const all = [...frames.entries()].sort(([a], [b]) => a - b);
-  const step = Math.max(1, all.length / PICTURES);
-  return Array.from({ length: Math.min(PICTURES, all.length) }, (_, n) => all[Math.floor(n * step)]);
-}
-
-/**
- * @param {Work} work
- * @param {HTMLElement} holder
- */
-async function drawPictures(work, holder) {
-  const info = await api.video(work.videoId);
-  for (const [frame, { rle, points }] of framesOf(work)) {
-    const text = `Frame ${frame}`;
-    const canvas = element("canvas", { width: info.width, height: info.height, role: "img", ariaLabel: text });
-    holder.append(element("figure", {}, canvas, element("figcaption", {}, text)));
-    await drawPicture(canvas, info, frame, rle, points ?? []);
-  }
-}
-
-/** @type {(canvas: HTMLCanvasElement, info: VideoInfo, frame: number, rle: string | undefined, points: [number, number][]) => Promise<void>} */
-async function drawPicture(canvas, info, frame, rle, points) {
-  const bitmap = await createImageBitmap(await api.frame(info.video_id, frame));
-  const context = pen(canvas);
-  context.drawImage(bitmap, 0, 0, info.width, info.height);
-  bitmap.close();
-  if (rle) {
-    const overlay = new Overlay(info.height, info.width);
-    overlay.fill(spans(runs(rle), info.height, info.width), [...player.colours.fill, 150]);
-    overlay.drawOn(context);
-  }
-  context.fillStyle = "#fff";
-  for (const [x, y] of points) context.fillRect(x - info.width / 100, y - info.width / 100, info.width / 50, info.width / 50);
-}
+/** Whether this person sent it, and not somebody whose work they see as a lead. @param {Work} work */
+const isMine = (work) => work.person === session.person.name;
 
 // --- what becomes of it ----------------------------------------------------------------------------------------------
 
@@ -152,9 +75,9 @@ async function dismiss(work, said) {
  * @param {Work} work
  * @param {boolean} applied
  */
-async function close({ operations }, applied) {
-  const ids = operations.map(({ operation_id }) => operation_id);
-  await untilAnswered(() => api.closeKept(ids, applied));
+async function close(work, applied) {
+  const ids = work.operations.map(({ operation_id }) => operation_id);
+  await untilAnswered(() => (isMine(work) ? api.closeKept : api.closeKeptOfAny)(ids, applied));
   await refreshKept();
 }
 
@@ -164,7 +87,8 @@ async function close({ operations }, applied) {
  * @param {HTMLElement} said  for what went wrong
  */
 async function apply(work, said) {
-  const here = session.heldFor(work.ticketId);
+  const shown = session.heldFor(work.ticketId);
+  const here = shown?.readOnly ? undefined : shown; // what is only looked at can be taken
   const held = here ?? (await take(newClaim({ ticket_id: work.ticketId })).catch(() => null));
   if (!held || held.lost || held.finished) {
     said.textContent = "Another person has this ticket, or it is decided: the work can only be looked at or dismissed.";
@@ -179,8 +103,8 @@ async function apply(work, said) {
   again(work, held);
   const verdict = work.operations.find(({ kind }) => kind === "verdict")?.content.verdict;
   notice(verdict
-    ? `Your verdict was ${VERDICTS.find((each) => each.verdict === verdict)?.title}. Look, and give it again.`
-    : `Your work is in the ticket again. ${ASKS[held.ticket.kind].name} on from there.`, { over: true });
+    ? `${isMine(work) ? "Your" : `${work.person}'s`} verdict was ${VERDICTS.find((each) => each.verdict === verdict)?.title}. Look, and give it again.`
+    : `${isMine(work) ? "Your work" : `The work of ${work.person}`} is in the ticket again. ${ASKS[held.ticket.kind].name} on from there.`, { over: true });
   await close(work, true).catch(fail);
 }
 
@@ -190,7 +114,8 @@ async function apply(work, said) {
  */
 function again({ operations }, held) {
   const { draft } = held;
-  if (!draft) return;
+  const into = draft ?? held.labelling; // a verify ticket has labels only
+  if (!into) return;
   /** @type {Map<string, string>} */
   const ids = new Map(); // of the operations then → now
   /** @type {(kind: string, frame_idx: number | null, payload: Payload, then?: string) => void} */
@@ -198,12 +123,12 @@ function again({ operations }, held) {
     /** @type {Operation} */
     const operation = { operation_id: api.newId(), kind, frame_idx, payload, created_at: new Date().toISOString() };
     if (then) ids.set(then, operation.operation_id);
-    draft.add(operation);
+    into.add(operation);
     sendOperation(held, operation);
   };
   for (const { operation_id, kind, frame_idx, content } of operations) {
     const { masklet } = content;
-    if (kind === "submit" && masklet) {
+    if (kind === "submit" && masklet && draft) {
       masklet.frame_idx.forEach((frame, i) => {
         const now = draft.masks.get(frame)?.rle;
         if (now !== masklet.rle[i]) act("stroke", frame, { mask_rle: masklet.rle[i] });

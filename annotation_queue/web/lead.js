@@ -1,18 +1,19 @@
 // The page for leads and admins: figures and people. Everything is asked for again every few seconds; nothing is kept.
 
-/** @import { Account, Figures, KeptOperation, Me, Share, Ticket, WorkFigures } from "./types.js" */
+/** @import { Account, Figures, KeptOperation, Me, Ticket, WorkFigures } from "./types.js" */
 import * as api from "./api.js";
-import { $, element, messageOf } from "./dom.js";
-import { batches, named, short, videos } from "./names.js";
-import { many } from "./words.js";
+import { $, element, messageOf, replace } from "./dom.js";
+import { begin } from "./lead_page.js";
+import { KINDS, saidIn } from "./log_words.js";
+import { batches, copyButton, named, short, videos } from "./names.js";
+import { legend, number, percent, range, ratio, shares, table, time } from "./tables.js";
 
 const EVERY_MS = 3000; // so that nothing on the page is older than 5 s
 const ROLES = ["annotator", "verifier", "lead", "admin", "pipeline"];
 /** @type {Record<"people" | "makers" | "phases" | "checkpoints" | "labels", string>} */
 const BY = { people: "Person", makers: "Maker judged", phases: "Phase", checkpoints: "Checkpoint", labels: "Label" };
 const PAYLOAD = 500; // characters of an operation's content that are its title
-
-/** @typedef {number | null | undefined} Maybe  a number that may not be known yet */
+const VERDICT_PARTS = ["accept", "refine", "reject", "unsure", "made"];
 
 let by = /** @type {keyof typeof BY} */ ("people");
 /** @type {Figures | null} */
@@ -24,65 +25,13 @@ const shown = new Map();
 
 // --- how things are written ------------------------------------------------------------------------------------------
 
-/** @type {(share: Maybe) => string} */
-const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(100 * share)} %`);
-/** @type {(share: Share | null) => number | null} */
-const ratio = (share) => (share?.of ? share.right / share.of : null);
-/** @type {(value: Maybe, digits?: number) => string} */
-const number = (value, digits = 1) => (value === null || value === undefined ? "–" : value.toFixed(digits));
-
-/** @param {number | null} seconds */
-function time(seconds) {
-  if (seconds === null) return "–";
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
-}
-
 /**
- * @param {string[]} heads
- * @param {(string | number | HTMLElement)[][]} rows
- * @param {string} nothing  what is said if there are no rows
+ * A link to the list of tickets, or to one of them.
+ * @param {Record<string, string>} query
+ * @param {string} text
  */
-function table(heads, rows, nothing) {
-  if (rows.length === 0) return element("p", { className: "none" }, nothing);
-  const cell = (/** @type {string | number | HTMLElement} */ content) =>
-    element("td", {}, content instanceof HTMLElement ? content : String(content));
-  const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
-  const body = rows.map((row) => element("tr", {}, ...row.map(cell)));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-}
-
-/**
- * A bar of parts. Its numbers are its title, and its text for screen readers.
- * @param {Record<string, number>} counts
- * @param {string[]} names  of the parts, in order
- */
-function shares(counts, names) {
-  const sum = names.reduce((n, name) => n + (counts[name] ?? 0), 0);
-  const text = names.filter((name) => counts[name]).map((name) => `${counts[name]} ${name}`).join(", ") || "none";
-  const bar = element("div", { className: "share", title: text, role: "img", ariaLabel: text });
-  for (const name of names) {
-    const part = element("i", { className: name });
-    part.style.width = `${sum ? (100 * (counts[name] ?? 0)) / sum : 0}%`;
-    bar.append(part);
-  }
-  return bar;
-}
-
-/**
- * A share with its confidence interval.
- * @param {Share} share
- */
-function range({ right, of, low, high }) {
-  const bar = element("div", { className: "range", title: `${percent(low)} to ${percent(high)}` });
-  const span = element("i");
-  span.style.left = `${100 * low}%`;
-  span.style.right = `${100 - 100 * high}%`;
-  const at = element("b");
-  at.style.left = `${(100 * right) / of}%`;
-  bar.append(span, at);
-  return bar;
-}
+const tickets = (query, text) =>
+  element("a", { href: `/web/browser.html#${new URLSearchParams(query)}`, title: text }, text);
 
 /**
  * @param {string} text
@@ -98,54 +47,71 @@ function action(text, title, run) {
 
 /** @param {Figures} all */
 function showFigures(all) {
-  $("batches").replaceChildren(
+  draw("batches", all.batches, () => [
     table(
-      ["Batch", "Kind", "Progress", "Open", "Leased", "Done", "An hour", "Ends in"],
+      [{ head: "Batch" }, { head: "Kind" }, { head: "Progress", is: "bars" }, { head: "Open", is: "number" },
+        { head: "Held", is: "number" }, { head: "Done", is: "number" }, { head: "Pace", unit: "an hour", is: "number" },
+        { head: "Ends in", is: "number" }],
       all.batches.map((b) => [
-        named(batches, b.batch_id, "batch"), b.kind, shares({ done: b.done, leased: b.leased, open: b.open }, ["done", "leased", "open"]),
+        batchOf(b.batch_id), b.kind,
+        shares({ done: b.done, held: b.leased, open: b.open }, ["done", "held", "open"]),
         b.open, b.leased, b.done, number(b.per_hour, 0), b.open + b.leased ? time(b.expected_s) : "done",
       ]),
       "No batch is open.",
     ),
-  );
+    ...(all.batches.length ? [legend([["done", "done"], ["held", "held by a person"], ["open", "open"]])] : []),
+  ]);
   for (const button of $("by").querySelectorAll("button")) {
     button.setAttribute("aria-checked", String(button.value === by));
   }
-  const rows = [...all[by], ...(by === "people" ? [{ ...all.total, name: "everybody" }] : [])];
-  $("figures").replaceChildren(
+  const rows = all[by].filter((row) => row.answers > 0);
+  draw("figures", [by, all[by], all.total], () => [
     table(
-      [BY[by], "Answers", "Verdicts", "s a ticket", "s a frame", "Clicks a clicked frame", "Frames edited",
-        by === "people" ? "Accepts of new masklets" : "Accepted by the first verifier", "Agreement", "IoU with others"],
-      rows.filter((row) => row.answers > 0).map(figuresRow),
+      [{ head: BY[by] }, { head: "Answers", is: "number" }, { head: "Verdicts", is: "bars" },
+        { head: "Time", unit: "s a ticket", is: "number" }, { head: "Time", unit: "s a frame", is: "number" },
+        { head: "Clicks", unit: "a clicked frame", is: "number" }, { head: "Frames edited", unit: "%", is: "number" },
+        { head: by === "people" ? "Accepts of new masklets" : "First accepted", unit: "%", is: "number" },
+        { head: "Agreement", unit: "%", is: "number" }, { head: "With others", unit: "IoU", is: "number" }],
+      rows.map(figuresRow),
       by === "labels" ? "Nobody has given a label yet." : "Nobody has finished a ticket yet.",
+      by === "people" ? figuresRow({ ...all.total, name: "everybody" }) : undefined,
     ),
-  );
-  $("judging").replaceChildren(
+    ...(rows.length ? [legend(VERDICT_PARTS.map((name) => [name, name === "made" ? "a masklet made" : name]))] : []),
+  ]);
+  draw("judging", all.judging, () => [
     table(
-      ["Person", "Last verdicts", "s a verdict (median)", "Frames watched", "Accepts", "95 % interval", "Others agree",
-        "Right on gold", "Look at"],
+      [{ head: "Person" }, { head: "Last verdicts", is: "number" }, { head: "Time", unit: "s, median", is: "number" },
+        { head: "Frames watched", unit: "%", is: "number" }, { head: "Accepts", unit: "%", is: "number" },
+        { head: "95 % interval", unit: "0 to 100 %", is: "bars" }, { head: "Others agree", unit: "%", is: "number" },
+        { head: "Right on gold", is: "number" }, { head: "Look at", is: "words" }],
       all.judging.map((row) => [
-        row.person, row.verdicts, number(row.median_s), percent(row.watched), percent(ratio(row.accepts)),
-        range(row.accepts), percent(row.agreement), row.gold ? `${row.gold.right} of ${row.gold.of}` : "–",
+        tickets({ person: row.person }, row.person), row.verdicts, number(row.median_s), percent(row.watched),
+        percent(ratio(row.accepts)), range(row.accepts), percent(row.agreement),
+        row.gold ? `${row.gold.right} of ${row.gold.of}` : "–",
         element("span", { className: row.flags.length ? "words flagged" : "" }, row.flags.join("; ") || "–"),
       ]),
       "Nobody has given a verdict yet.",
     ),
-  );
-  $("gold").replaceChildren(
+    ...(all.judging.length ? [INTERVAL()] : []),
+  ]);
+  draw("gold", all.gold, () => [
     table(
-      ["Person", "Kind", "Right", "Of", "Accuracy", "95 % interval"],
+      [{ head: "Person" }, { head: "Kind" }, { head: "Right", is: "number" }, { head: "Of", is: "number" },
+        { head: "Accuracy", unit: "%", is: "number" }, { head: "95 % interval", unit: "0 to 100 %", is: "bars" }],
       all.gold.map(({ person, kind, accuracy }) => [
         person, kind, accuracy.right, accuracy.of, percent(ratio(accuracy)), range(accuracy),
       ]),
       "Nobody has answered a gold ticket yet.",
     ),
-  );
+    ...(all.gold.length ? [INTERVAL()] : []),
+  ]);
 }
+
+const INTERVAL = () => legend([["dot", "the share"], ["span", "where it lies with 95 % confidence"]]);
 
 /** @param {WorkFigures} row */
 const figuresRow = (row) => [
-  row.name || "the model", row.answers, shares(row.verdicts, ["accept", "refine", "reject", "unsure", "made"]),
+  row.name || "the model", row.answers, shares(row.verdicts, VERDICT_PARTS),
   number(row.seconds_per_ticket), number(row.seconds_per_frame, 2), number(row.clicks_per_clicked_frame),
   percent(row.edited_frames_share), percent(ratio(row.first_pass)), percent(row.agreement), number(row.masklet_iou, 2),
 ];
@@ -170,8 +136,27 @@ function linkTo(ticketId) {
   const picture = element("img", {
     src: api.portrait(ticketId), alt: "", className: "portrait", width: 48, height: 48, loading: "lazy",
   });
-  const link = { href: `/#ticket=${encodeURIComponent(ticketId)}`, target: "_blank", title: ticketId };
-  return element("a", link, picture, short(ticketId));
+  const link = tickets({ ticket: ticketId }, short(ticketId));
+  link.prepend(picture);
+  link.title = ticketId;
+  return link;
+}
+
+/** The name of a batch, which leads to its tickets. @param {string} batchId */
+function batchOf(batchId) {
+  const link = tickets({ batch_id: batchId }, short(batchId));
+  batches.write(link, batchId);
+  return element("span", { className: "named" }, link, copyButton(batchId, "Copy the id of this batch"));
+}
+
+/**
+ * Draw a part of the page, if what it shows has changed. The focus stays in it.
+ * @param {string} id
+ * @param {unknown} value  that it shows
+ * @param {() => HTMLElement[]} make
+ */
+function draw(id, value, make) {
+  if (isNew(id, value)) replace($(id), ...make());
 }
 
 async function showLeased() {
@@ -184,9 +169,10 @@ async function showLeased() {
     });
   $("leased").replaceChildren(
     table(
-      ["Ticket", "Video", "Batch", "Kind", "Person", "Action"],
+      [{ head: "Ticket" }, { head: "Video" }, { head: "Batch" }, { head: "Kind" }, { head: "Person" },
+        { head: "Action", is: "number" }],
       leased.map((t) => [
-        linkTo(t.ticket_id), named(videos, t.video_id, "video"), named(batches, t.batch_id, "batch"), t.kind,
+        linkTo(t.ticket_id), named(videos, t.video_id, "video"), batchOf(t.batch_id), t.kind,
         t.leased_by ?? "–", takeBack(t),
       ]),
       "Nobody holds a ticket.",
@@ -199,7 +185,7 @@ async function showStuck() {
   if (!isNew("stuck", stuck)) return;
   $("stuck").replaceChildren(
     table(
-      ["Batch", "Stage", "Since", "Error"],
+      [{ head: "Batch" }, { head: "Stage" }, { head: "Since" }, { head: "Error", is: "words" }],
       stuck.map((s) => [
         s.batch_id ? named(batches, s.batch_id, "batch") : "–", s.stage, new Date(1000 * s.since).toLocaleString(),
         element("span", { className: "words" }, s.error),
@@ -217,7 +203,7 @@ async function showCampaign() {
     planned ? `${done} of ${planned}` : "–";
   $("campaign").replaceChildren(
     table(
-      ["Phase", "State", "Masklets", "Retrainings"],
+      [{ head: "Phase" }, { head: "State" }, { head: "Masklets", is: "number" }, { head: "Retrainings", is: "number" }],
       phases.map((p) => [
         p.phase, p.state, of(p.masklets, p.planned_masklets), of(p.retrainings, p.planned_retrainings),
       ]),
@@ -226,30 +212,18 @@ async function showCampaign() {
   );
 }
 
-/**
- * The content of an operation in words.
- * @param {KeptOperation} operation
- */
-function saidIn({ kind, payload }) {
-  const { verdict, reasons, text, points_xy, box_xyxy, direction, first, last, masklet } = JSON.parse(payload);
-  if (kind === "verdict") return [verdict, ...(reasons ?? [])].join(", ").replaceAll("_", " ") + (text ? `: “${text}”` : "");
-  if (kind === "submit") return masklet ? `a masklet of ${many(masklet.frame_idx.length, "frame")}` : "a masklet";
-  if (kind === "stroke") return "a drawn mask";
-  if (kind === "absent") return `frames ${first} to ${last}`;
-  if (kind === "prompt") return [many(points_xy?.length ?? 0, "point"), ...(box_xyxy ? ["a box"] : [])].join(", ");
-  return direction ?? "–";
-}
-
 async function showBranches() {
   const kept = await api.branches();
   if (!isNew("branches", kept)) return;
   const content = (/** @type {KeptOperation} */ operation) =>
-    element("span", { className: "words", title: operation.payload.slice(0, PAYLOAD) }, saidIn(operation));
+    element("span", { className: "words", title: operation.payload.slice(0, PAYLOAD) }, saidIn(operation) || "–");
   $("branches").replaceChildren(
     table(
-      ["Ticket", "Person", "What", "Frame", "When", "Content"],
+      [{ head: "Ticket" }, { head: "Person" }, { head: "What" }, { head: "Frame", is: "number" }, { head: "When" },
+        { head: "Content", is: "words" }],
       kept.map((o) => [
-        linkTo(o.ticket_id), o.person, o.kind, o.frame_idx ?? "–", new Date(o.created_at).toLocaleString(), content(o),
+        linkTo(o.ticket_id), o.person, KINDS[o.kind] ?? o.kind, o.frame_idx ?? "–",
+        new Date(o.created_at).toLocaleString(), content(o),
       ]),
       "Nothing.",
     ),
@@ -261,7 +235,8 @@ async function showPeople(me) {
   everybody = await api.people();
   $("people").replaceChildren(
     table(
-      ["Name", "Roles", "Skills", "Tokens", "Actions"],
+      [{ head: "Name" }, { head: "Roles" }, { head: "Skills" }, { head: "Tokens", is: "number" },
+        { head: "Actions", is: "number" }],
       everybody.map((person) => [
         element("span", { className: person.disabled ? "disabled" : "" },
           person.name + (person.disabled ? " (disabled)" : person.name === me.name ? " (you)" : "")),
@@ -379,18 +354,8 @@ async function refresh() {
 }
 
 async function start() {
-  const theme = localStorage.getItem("masklets.theme");
-  if (theme) document.documentElement.dataset.theme = theme;
-  try {
-    me = await api.me();
-  } catch {
-    location.href = "/";
-    return;
-  }
-  if (!me.roles.includes("lead") && !me.roles.includes("admin")) {
-    $("error").textContent = "This page is for leads and admins.";
-    return;
-  }
+  me = await begin();
+  if (me === null) return;
   await Promise.all([refresh(), attempt(async () => {})]);
   setInterval(() => document.visibilityState === "visible" && refresh(), EVERY_MS);
 }

@@ -348,6 +348,98 @@ export interface Account {
   tokens: unknown[];
 }
 
+// --- what leads see of all tickets ------------------------------------------------------------------------------------
+
+export interface Card {
+  ticket: Ticket & {
+    state: "open" | "leased" | "done";
+    priority: number;
+    attempt: number;
+    verdict: Verdict | null;
+    reasons: Reason[];
+    finished_by: string | null;
+    next_ticket_id: string | null;
+    expires_at: number | null;
+  };
+  created_at: number; // s since the epoch
+  finished_at: number | null;
+  seconds: number | null;
+  settled: Verdict | null;
+  score: number | null; // 0 to 1
+  agreement: number | null; // 0 to 1
+  assigned_to: string | null;
+  assigned_by: string | null;
+  reopened_by: string | null;
+  gold: boolean;
+}
+
+export interface CardPage {
+  cards: Card[];
+  looked: number; // tickets that were looked at
+  next: string | null;
+}
+
+export interface Lease {
+  token: number;
+  person: string;
+  claimed_at: number; // s since the epoch
+  finished_at: number | null;
+  verdict: Verdict | null;
+  reasons: Reason[];
+  seconds: number | null;
+  watched: number | null;
+  ended_by: string | null;
+}
+
+export interface Logged {
+  operation: KeptOperation;
+  received_at: number; // s since the epoch
+  token: number;
+  branch: boolean; // the lease was over: it counts nowhere
+  closed: "applied" | "dismissed" | null;
+}
+
+export interface AuditEntry {
+  at: number; // s since the epoch
+  actor: string;
+  action: string;
+  detail: string; // JSON
+}
+
+export interface History {
+  card: Card;
+  line: Card[]; // the tickets of the same object, in order
+  leases: Lease[];
+  operations: Logged[];
+  versions: (Version & { operation_id: string })[];
+  acts: AuditEntry[];
+}
+
+/** What a lead does to tickets. */
+export interface Act {
+  act_id: string;
+  action: "assign" | "take back" | "prioritise" | "reopen";
+  ticket_ids: string[];
+  to?: string;
+  priority?: number;
+  kind?: Kind;
+  frame_idx?: number;
+}
+
+export interface ActResult {
+  ticket_id: string;
+  done: boolean;
+  said: string;
+}
+
+export interface Batch {
+  batch_id: string;
+  opened_at: number; // s since the epoch
+  total: number;
+  remaining: number;
+  drained: boolean;
+}
+
 // --- on the way to the queue -----------------------------------------------------------------------------------------
 
 interface Addressed {

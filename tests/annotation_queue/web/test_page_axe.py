@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from annotation_queue.errors import TakenBack
+from annotation_queue.records import Reason
 from benchmarks import axe
 from storage.ontology import Attribute, ObjectClass, Ontology
 from storage.records import Verdict
@@ -141,5 +142,32 @@ def test_nothing_is_wrong_with_messages_and_the_leads_page(open_page, tickets, v
     found = violations(page)
     page.tab.goto(f"{page.url}/web/lead.html")
     page.until(lambda: page.tab.locator("#people tbody tr").count() > 2 and "vera" in page.text("#leased"))
+    found += violations(page)
+    assert not found, "\n".join(found)
+
+
+def test_nothing_is_wrong_with_the_list_of_all_tickets_and_a_replay(open_page, tickets, violations):
+    tickets.open_batch("b", [*verify_tickets(3, FRAMES), track_ticket(frame_count=FRAMES)])
+    finish(tickets, VERA, Verdict.REJECT, Reason.DRIFT)
+    late = claim(tickets, ANN)
+    tickets.end_lease(late.ticket_id, late.lease_token, by=LEA)
+    with pytest.raises(TakenBack):
+        tickets.append_operations(late.ticket_id, late.lease_token, ANN, [prompt()])
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    page.tab.goto(f"{page.url}/web/browser.html")
+    page.until(lambda: page.tab.locator(".card-of").count() == 4)
+    page.tab.locator(".pick input").last.check()
+    page.tab.get_by_role("button", name="Set").click()
+    page.until(lambda: "Refused" in page.text("#bulk"))
+    found = violations(page)
+    page.tab.goto(f"{page.url}/web/browser.html#ticket={late.ticket_id}")
+    page.tab.wait_for_selector(".step")
+    page.tab.select_option("#compare", late.ticket_id)
+    page.until(lambda: page.tab.locator(".screen").count() == 2)
+    found += violations(page)
+    page.tab.goto(f"{page.url}/web/browser.html#kept")
+    page.tab.wait_for_selector("#kept-works canvas")
     found += violations(page)
     assert not found, "\n".join(found)

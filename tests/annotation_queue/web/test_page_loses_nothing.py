@@ -123,7 +123,7 @@ def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, tick
     page.shows("message")
     assert "went back to the queue" in page.text("#message")
     assert tickets.operations("track-1") == []
-    lead.until(lambda: "track-1" in lead.text("#branches") and "lock" in lead.text("#branches"))
+    lead.until(lambda: "track-1" in lead.text("#branches") and "Lock" in lead.text("#branches"))
 
 
 def corrects_through(chromium, uri, kill, start):

@@ -87,3 +87,17 @@ def test_every_control_of_a_message_and_of_the_leads_page_can_be_reached(open_pa
     page.tab.goto(f"{page.url}/web/lead.html")
     page.until(lambda: page.tab.locator("#people tbody tr").count() > 2)
     at_every_size(page)
+
+
+def test_every_control_of_the_list_of_all_tickets_and_of_a_replay_can_be_reached(open_page, tickets, at_every_size):
+    tickets.open_batch("b", verify_tickets(3, FRAMES))
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    page.tab.goto(f"{page.url}/web/browser.html")
+    page.until(lambda: page.tab.locator(".card-of").count() == 3)
+    page.tab.locator(".pick input").last.check()
+    at_every_size(page)
+    page.tab.goto(f"{page.url}/web/browser.html#ticket=ticket-0000")
+    page.tab.wait_for_selector(".step")
+    at_every_size(page)

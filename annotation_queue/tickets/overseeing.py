@@ -1,0 +1,71 @@
+"""What leads see and do of all tickets: `Overseeing` is a ticket store for them.
+
+A write is one transaction for each ticket, so that an act on hundreds of tickets makes nobody wait for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from annotation_queue.errors import QueueError
+from annotation_queue.records import Person
+from annotation_queue.tickets import acts, browsing, history, kept, leases
+from annotation_queue.tickets.acts import Act
+from annotation_queue.tickets.browsing import CardPage, Wanted
+from annotation_queue.tickets.history import History
+from annotation_queue.tickets.store import TicketStore
+from storage.records import Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActResult:
+    """What an act did to one ticket."""
+
+    ticket_id: str
+    done: bool  # False: it was refused, and nothing has changed
+    said: str  # one sentence
+
+
+@dataclass(frozen=True)
+class Overseeing:
+    """The queue as its leads work with it."""
+
+    tickets: TicketStore
+
+    def page(self, wanted: Wanted, *, after: str | None = None, limit: int = 60) -> CardPage:
+        """Up to `limit` of the wanted tickets; `after` is the last page's `next`. ValueError for an invalid `after`."""
+        with self.tickets.database.read() as c:
+            return browsing.page(c, wanted, after, limit)
+
+    def history(self, ticket_id: str) -> History:
+        """A ticket with all that is known of it. Raises NoSuchTicket."""
+        with self.tickets.database.read() as c:
+            return history.read(c, ticket_id)
+
+    def kept(self) -> list[Operation]:
+        """Everybody's operations that came after their lease was lost, and of which nothing has become yet."""
+        with self.tickets.database.read() as c:
+            return kept.kept(c, None)
+
+    def close_kept(self, by: Person, operation_ids: Sequence[str], *, applied: bool) -> int:
+        """Note that a lead applied kept work of any person, or dismissed it. Returns how many operations were open."""
+        with self.tickets.database.write() as c:
+            return kept.close_any(c, by, operation_ids, applied=applied, now=self.tickets.clock())
+
+    def act(self, act: Act, ticket_ids: Iterable[str]) -> list[ActResult]:
+        """Do an act to each of these tickets. A refusal of one does not stop the others.
+
+        The same act_id again gives the same results. Raises ValueError for an act without what it needs.
+        """
+        acts.check(act)
+        return [self._act(act, ticket_id) for ticket_id in dict.fromkeys(ticket_ids)]
+
+    def _act(self, act: Act, ticket_id: str) -> ActResult:
+        try:
+            with self.tickets.database.write() as c:
+                row = leases.lock_ticket(c, ticket_id)
+                said = acts.do(c, self.tickets.policy, row, act, self.tickets.clock())
+        except (QueueError, ValueError) as error:
+            return ActResult(ticket_id=ticket_id, done=False, said=str(error))
+        return ActResult(ticket_id=ticket_id, done=True, said=said)

@@ -1,0 +1,108 @@
+// Work that reached the queue after its lease had ended, by ticket and person: what it is in words, and its pictures.
+// Knows nothing of the page around it.
+
+/** @import { Colour, KeptOperation, Masklet, Payload, VideoInfo } from "./types.js" */
+import * as api from "./api.js";
+import { element, pen } from "./dom.js";
+import { Overlay } from "./overlay.js";
+import { area, runs, spans } from "./rle.js";
+import { many, VERDICTS } from "./words.js";
+
+const PICTURES = 4; // of each ticket's work
+
+/** @typedef {Payload & {verdict?: string, masklet?: Masklet}} Content */
+
+/**
+ * The kept work of one person on one ticket.
+ * @typedef {object} Work
+ * @property {string} ticketId
+ * @property {string} videoId
+ * @property {string} person
+ * @property {(KeptOperation & {content: Content})[]} operations
+ */
+
+/**
+ * The operations as works, in their order.
+ * @param {KeptOperation[]} operations
+ */
+export function worksOf(operations) {
+  /** @type {Map<string, Work>} */
+  const found = new Map();
+  for (const each of operations) {
+    const { ticket_id: ticketId, video_id: videoId, person } = each;
+    const key = `${person} ${ticketId}`;
+    const work = found.get(key) ?? { ticketId, videoId, person, operations: [] };
+    found.set(key, work);
+    work.operations.push({ ...each, content: JSON.parse(each.payload) });
+  }
+  return [...found.values()];
+}
+
+/** The kinds of operations that can be done again, in words. @type {Record<string, string>} */
+export const NAMES = {
+  prompt: "prompt", stroke: "drawn mask", propagate: "propagation", lock: "lock", absent: "absent stretch",
+  clear: "cleared frame", undo: "undo", redo: "redo",
+};
+
+/** The work in words: "2 drawn masks, 1 prompt, the verdict Accept". @param {Work} work */
+export function describe({ operations }) {
+  const parts = Object.entries(NAMES).flatMap(([kind, name]) => {
+    const n = operations.filter((operation) => operation.kind === kind).length;
+    return n ? [many(n, name)] : [];
+  });
+  for (const { kind, content } of operations) {
+    if (kind === "submit") parts.push("a submitted masklet");
+    const verdict = VERDICTS.find((each) => each.verdict === content.verdict);
+    if (kind === "verdict" && verdict) parts.push(`the verdict ${verdict.title}`);
+  }
+  return parts.join(", ");
+}
+
+/**
+ * The masks and the points of the work, by frame.
+ * @param {Work} work
+ */
+function framesOf({ operations }) {
+  /** @type {Map<number, {rle?: string, points?: [number, number][]}>} */
+  const frames = new Map();
+  for (const { kind, frame_idx, content } of operations) {
+    const { masklet } = content;
+    masklet?.frame_idx.forEach((frame, i) => area(masklet.rle[i]) && frames.set(frame, { rle: masklet.rle[i] }));
+    if (frame_idx === null || kind === "submit") continue;
+    if (kind === "stroke") frames.set(frame_idx, { rle: content.mask_rle });
+    else if (!frames.has(frame_idx)) frames.set(frame_idx, { points: content.points_xy });
+  }
+  const all = [...frames.entries()].sort(([a], [b]) => a - b);
+  const step = Math.max(1, all.length / PICTURES);
+  return Array.from({ length: Math.min(PICTURES, all.length) }, (_, n) => all[Math.floor(n * step)]);
+}
+
+/**
+ * @param {Work} work
+ * @param {HTMLElement} holder
+ * @param {Colour} colour  of the masks
+ */
+export async function drawPictures(work, holder, colour) {
+  const info = await api.video(work.videoId);
+  for (const [frame, { rle, points }] of framesOf(work)) {
+    const text = `Frame ${frame}`;
+    const canvas = element("canvas", { width: info.width, height: info.height, role: "img", ariaLabel: text });
+    holder.append(element("figure", {}, canvas, element("figcaption", {}, text)));
+    await drawPicture(canvas, info, frame, rle, points ?? [], colour);
+  }
+}
+
+/** @type {(canvas: HTMLCanvasElement, info: VideoInfo, frame: number, rle: string | undefined, points: [number, number][], colour: Colour) => Promise<void>} */
+async function drawPicture(canvas, info, frame, rle, points, colour) {
+  const bitmap = await createImageBitmap(await api.frame(info.video_id, frame));
+  const context = pen(canvas);
+  context.drawImage(bitmap, 0, 0, info.width, info.height);
+  bitmap.close();
+  if (rle) {
+    const overlay = new Overlay(info.height, info.width);
+    overlay.fill(spans(runs(rle), info.height, info.width), [...colour, 150]);
+    overlay.drawOn(context);
+  }
+  context.fillStyle = "#fff";
+  for (const [x, y] of points) context.fillRect(x - info.width / 100, y - info.width / 100, info.width / 50, info.width / 50);
+}
