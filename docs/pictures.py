@@ -189,9 +189,18 @@ def verifying(camera: Camera) -> None:
     page.wait_for_timeout(300)
     camera.take(page, "help")
     page.keyboard.press("Escape")
+    page.keyboard.press("Shift+S")
+    page.wait_for_selector("body[data-view=sheet], body[data-view=message]")
+    page.wait_for_timeout(3000)
+    camera.take(page, "sheet")  # or that no masklet is calm
+    page.keyboard.press("Escape" if page.get_attribute("body", "data-view") == "sheet" else "Enter")
+    page.wait_for_selector("body[data-view=work]")
+    page.wait_for_timeout(1500)
     for key in "aeaeae":  # two of three are sent on, so that there is something to correct
         page.keyboard.press(key)
         page.wait_for_timeout(1500)
+    page.click("#log-out")  # the tickets that the sheet had go back
+    page.wait_for_selector("body[data-view=login]")
     page.context.close()
     for name, width, height, look in (
         ("light", 1440, 900, "light"),

@@ -213,6 +213,44 @@ class CampaignSettings(_Section):
     phases: tuple[CampaignPhase, ...] = ()  # in order
 
 
+EventName = Literal[
+    "batch.drained", "release.published", "round.promoted", "round.refused", "round.waits", "ticket.waits"
+]
+
+
+class _EndpointSettings(_Section):
+    """Who receives notices. An address may contain a password or a key, so it is a secret."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")  # for logs and `masklets notices`; keep it if the URL changes
+    url: SecretStr
+    events: tuple[EventName, ...] = ()  # those that it receives; none: all
+
+
+class WebhookSettings(_EndpointSettings):
+    """A program that receives notices by HTTP, signed as Standard Webhooks describes."""
+
+    secret: SecretStr  # whsec_ and base64 of 24 to 64 random bytes; the receiver has it, too
+
+
+class AppriseSettings(_EndpointSettings):
+    """People who receive notices by e-mail or chat. `url` is one of Apprise's (needs `masklet-engine[notices]`)."""
+
+
+class NoticeSettings(_Section):
+    """Who is told about what happens. `masklets notices` lists what was not received."""
+
+    webhooks: tuple[WebhookSettings, ...] = ()
+    apprise: tuple[AppriseSettings, ...] = ()
+    ticket_waits_h: float = Field(24.0, ge=0)  # hours that a ticket may be open before somebody is told; 0: for ever
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [endpoint.name for endpoint in (*self.webhooks, *self.apprise)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two endpoints have the name {min(twice)}")
+        return self
+
+
 class AirflowSettings(_Section):
     """The Airflow that `masklets up` runs, or another one that the queue reports to."""
 
@@ -240,6 +278,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
+        hide_input_in_errors=True,  # an error about a section would print the secrets beside it
         nested_model_default_partial_update=True,
     )
 
@@ -254,6 +293,7 @@ class Settings(BaseSettings):
     checks: CheckSettings = CheckSettings()
     rounds: RoundSettings = RoundSettings()
     campaign: CampaignSettings = CampaignSettings()
+    notices: NoticeSettings = NoticeSettings()
     airflow: AirflowSettings = AirflowSettings()
 
     @classmethod
@@ -297,7 +337,8 @@ class Settings(BaseSettings):
                 if isinstance(value, SecretStr):
                     value = value.get_secret_value()
                 if isinstance(value, tuple):
-                    value = json.dumps([each.model_dump(exclude_none=True) for each in value])
+                    plain = [each.model_dump(exclude_none=True) for each in value]
+                    value = json.dumps(plain, default=SecretStr.get_secret_value)
                 if value is not None:
                     variables[f"MASKLETS_{section}__{name}".upper()] = str(value)
         return variables

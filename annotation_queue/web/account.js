@@ -36,9 +36,9 @@ export async function begin(me) {
   refreshStats();
   refreshKept().catch(() => {}); // it is asked again at the next log-in
   beat();
-  if (same && session.current) {
+  if (same && (session.current || session.sheet.length)) {
     renewAll();
-    return view("work");
+    return view(session.current ? "work" : "sheet");
   }
   session.dropAll();
   for (const claim of session.keptClaims()) {

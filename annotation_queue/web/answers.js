@@ -41,12 +41,21 @@ export function why(verdict) {
 function hasWatched(verdict) {
   const held = session.current;
   if (held?.side !== "verify") return true;
-  const missing = () => held.watching.missing(verdict, session.person.watch);
-  if (missing() === 0) return true;
-  notice(`Watch ${many(missing(), "more frame")} before you ${verdict === "unsure" ? "decide" : verdict}: `
-    + `${held.watching.seen} of the ${many(held.watching.frames, "frame")} with the object were on screen.`,
-  { until: () => missing() === 0 });
-  return false;
+  const text = toWatch(held, verdict);
+  if (text) notice(text, { until: () => toWatch(held, verdict) === "" });
+  return text === "";
+}
+
+/**
+ * What must be watched before this verdict, as a sentence; "" if enough was.
+ * @param {HeldTicket} held
+ * @param {Verdict} verdict
+ */
+export function toWatch({ watching, watch }, verdict) {
+  const missing = watching.missing(verdict, watch);
+  if (missing === 0) return "";
+  return `Watch ${many(missing, "more frame")} before you ${verdict === "unsure" ? "decide" : verdict}: `
+    + `${watching.seen} of the ${many(watching.frames, "frame")} with the object were on screen.`;
 }
 
 /**
@@ -98,9 +107,10 @@ export function submitMasklet() {
 /**
  * @param {HeldTicket} held  on screen
  * @param {Pick<Submission, "verdict" | "last_operation_id" | "text" | "same_as"> & Partial<Pick<Submission, "reasons">>} answer
+ * @param {number} [position]  that was on screen
  */
-function finish(held, answer) {
-  const seconds = submit(held, answer);
+export function finish(held, answer, position) {
+  const seconds = submit(held, answer, position);
   held.finished = true;
   if (held.side === "verify") session.emit("finished", seconds);
   session.keepClaims();

@@ -51,6 +51,7 @@ export class HeldTicket {
     /** @type {Masklet | null} */ this.earlier = null; // before the correction that this ticket makes, or judges
     this.rules = /** @type {Rules} */ (JSON.parse(ticket.payload));
     this.live = me.live;
+    this.watch = me.watch;
     this.person = me.name;
     this.side = sideOf(ticket.kind);
     this.timeline = new Timeline(masklet, info, me.stride, session.lowScore);
@@ -97,6 +98,11 @@ export class HeldTicket {
   /** ms of work on this ticket. */
   spent() {
     return this.#spent + (this === session.current ? presence.clock() - this.#startedAt : 0);
+  }
+
+  /** @param {number} ms  of work on this ticket, beside others on the sheet */
+  work(ms) {
+    this.#spent += ms;
   }
 
   /** It comes on screen. */

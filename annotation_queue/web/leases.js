@@ -26,6 +26,7 @@ export async function renew(held) {
     held.lost = true;
     held.frames.close();
     if (held === session.current) leaseLost(held, whyLost(error));
+    else session.emit("lost", { held, why: whyLost(error) });
   }
 }
 
@@ -86,7 +87,7 @@ presence.on("leave", () => {
 presence.on("return", async () => {
   if (!session.me || shownView() === "login") return;
   hideNotice();
-  renew(session.ahead?.held);
+  for (const held of [session.ahead?.held, ...session.sheet]) renew(held);
   const { current: held, aside } = session;
   if (held === null) return askAgain();
   const at = player.position;

@@ -22,7 +22,7 @@ let shown = null;
 /** @type {number | undefined} */
 let timer = undefined;
 
-/** @param {"work" | "message" | "login"} name  of what the page shows */
+/** @param {"work" | "sheet" | "message" | "login"} name  of what the page shows */
 export function view(name) {
   document.body.dataset.view = name;
   session.emit("view", name);

@@ -29,6 +29,7 @@ import { LOW_SCORE } from "./timeline.js";
  * @property {undefined} progress  another frame of a propagation has arrived
  * @property {string} view  the page shows a ticket, a message or the log-in
  * @property {undefined} zoom  the picture is shown larger, smaller or elsewhere
+ * @property {{held: HeldTicket, why: string}} lost  the lease of a ticket that is not on screen alone is over
  * @property {undefined} theme  light or dark has changed
  * @property {undefined} stats  new counts of the queue's tickets
  * @property {undefined} playing  the video plays or pauses
@@ -49,6 +50,7 @@ class Session extends Events {
   /** @type {HeldTicket | null} */ #current = null;
   /** @type {Ahead | null} */ #ahead = null;
   /** @type {readonly HeldTicket[]} */ #aside = [];
+  /** @type {readonly HeldTicket[]} */ #sheet = [];
   /** @type {Set<Claim>} */ #underWay = new Set();
   /** @type {Side | null} */ #side = null;
   /** @type {Side | null} */ #asked = null;
@@ -143,9 +145,14 @@ class Session extends Events {
     return this.#aside;
   }
 
+  /** Tickets that are shown together on the sheet. */
+  get sheet() {
+    return this.#sheet;
+  }
+
   /** All tickets that this person holds, apart from the one on screen. */
   get waiting() {
-    return [...(this.#ahead?.held ? [this.#ahead.held] : []), ...this.#aside];
+    return [...this.#sheet, ...(this.#ahead?.held ? [this.#ahead.held] : []), ...this.#aside];
   }
 
   /** All tickets that this person holds. */
@@ -201,6 +208,11 @@ class Session extends Events {
     this.#aside = held;
   }
 
+  /** @param {readonly HeldTicket[]} held  replace the tickets on the sheet */
+  setSheet(held) {
+    this.#sheet = held;
+  }
+
   /** The next ticket that was set aside, which is taken out. */
   takeAside() {
     const [first, ...rest] = this.#aside;
@@ -211,7 +223,7 @@ class Session extends Events {
   /** Drop all tickets. */
   dropAll() {
     this.#current = this.#ahead = null;
-    this.#aside = [];
+    this.#aside = this.#sheet = [];
   }
 
   /**
@@ -249,7 +261,7 @@ class Session extends Events {
   keepClaims() {
     const alive = (/** @type {HeldTicket | null} */ held) => (held && !held.finished && !held.lost ? [held.claim] : []);
     const claims = [
-      ...alive(this.#current), ...(this.#ahead ? [this.#ahead.claim] : []), ...this.#aside.flatMap(alive),
+      ...alive(this.#current), ...this.#sheet.flatMap(alive), ...(this.#ahead ? [this.#ahead.claim] : []), ...this.#aside.flatMap(alive),
       ...this.#underWay,
     ];
     sessionStorage.setItem(CLAIMS, JSON.stringify(claims));

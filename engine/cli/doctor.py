@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from annotation_queue import notices
 from annotation_queue.records import Kind, Role
 from annotation_queue.rules import kinds_of
 from engine.services import Services, connect
-from engine.serving import delivery, serve
+from engine.serving import delivery, serve, webhooks
 from engine.settings import Settings
 from engine.stages import sources, trouble
 from storage import video
@@ -44,6 +45,7 @@ def diagnose(settings: Settings) -> list[Check]:
             ("batches", _batches),
             ("people", _people),
             ("ontology", _ontology),
+            ("notices", _notices),
             ("login", _login),
             ("airflow", _airflow),
             ("video codecs", _codecs),
@@ -117,6 +119,18 @@ def _people(s: Services) -> str:
             needed = f"queue.overlap needs {counted(q.overlap, 'reviewer')} for a ticket"
             raise ValueError(f"{needed}, but only {left} of the {reviewers} may be allowed to judge it")
     return f"{reviewers} may verify, {makers} may correct"
+
+
+def _notices(s: Services) -> str:
+    """Raises ValueError for an endpoint that cannot be used, or that has not received something."""
+    names = list(webhooks.senders(s.settings.notices))
+    database = s.open_queue()[0].database
+    with database.read() as c:
+        failed = [one for one in notices.failures(c) if one.endpoint in names]
+    if failed:
+        first = failed[0]
+        raise ValueError(f"{first.endpoint} has not received {counted(len(failed), 'notice')}: {first.detail}")
+    return f"{counted(len(names), 'endpoint')}, and nothing has failed" if names else "nobody is told anything"
 
 
 def _queue(s: Services) -> str:

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import console, data, experiment, gold, learning, looking, people, pipeline, serving, upkeep, verifier
+from engine.cli import (
+    console,
+    data,
+    experiment,
+    gold,
+    learning,
+    looking,
+    notices,
+    people,
+    pipeline,
+    serving,
+    upkeep,
+    verifier,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -24,6 +37,7 @@ app.command()(pipeline.ingest)
 app.command()(pipeline.quarantine)
 app.command()(looking.stats)
 app.command()(pipeline.campaign)
+app.command()(notices.notices)
 app.command()(looking.show)
 app.command()(looking.diff)
 app.command()(looking.card)

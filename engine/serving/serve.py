@@ -15,6 +15,7 @@ from engine.processes.ports import check_port
 from engine.rounds import campaign
 from engine.services import Services, connect
 from engine.serving.delivery import deliverer, sweep
+from engine.serving.webhooks import Notifier
 from engine.settings import Settings
 from engine.stages import trouble
 
@@ -94,14 +95,15 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
         application = app(s, deliver=deliver)
         if deliver and not settings.airflow.url:
             threading.Thread(target=sweep, args=(settings,), daemon=True).start()
-        uvicorn.run(
-            application,
-            host=settings.queue.host,
-            port=settings.queue.port,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=bool(settings.queue.proxies),  # else X-Forwarded-For is ignored: a client may invent it
-            forwarded_allow_ips=settings.queue.proxies,
-            http="h11",  # limits the head of a request to 64 KiB; httptools lets a stranger send one without end
-            timeout_graceful_shutdown=5,  # the page repeats a propagation that is cut off
-        )
+        with Notifier(s, application.state.backend.tickets.database):
+            uvicorn.run(
+                application,
+                host=settings.queue.host,
+                port=settings.queue.port,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=bool(settings.queue.proxies),  # else X-Forwarded-For is ignored: a client may invent it
+                forwarded_allow_ips=settings.queue.proxies,
+                http="h11",  # limits the head of a request to 64 KiB; httptools lets a stranger send one without end
+                timeout_graceful_shutdown=5,  # the page repeats a propagation that is cut off
+            )

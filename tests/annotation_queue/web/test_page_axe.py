@@ -146,6 +146,17 @@ def test_nothing_is_wrong_with_messages_and_the_leads_page(open_page, tickets, v
     assert not found, "\n".join(found)
 
 
+def test_nothing_is_wrong_with_the_sheet(open_page, tickets, violations):
+    tickets.open_batch("b", verify_tickets(5, 40))
+    page = open_page()
+    page.log_in()
+    page.shows("work")
+    page.press("Shift+S")
+    page.until(lambda: page.tab.locator("#tiles article.watched").count() == 5)
+    found = violations(page)
+    assert not found, "\n".join(found)
+
+
 def test_nothing_is_wrong_with_the_list_of_all_tickets_and_a_replay(open_page, tickets, violations):
     tickets.open_batch("b", [*verify_tickets(3, FRAMES), track_ticket(frame_count=FRAMES)])
     finish(tickets, VERA, Verdict.REJECT, Reason.DRIFT)
