@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 
 from annotation_queue import errors
 from annotation_queue.errors import LeaseLost, NoSuchMasklet, NotLoggedIn, QueueError, QueueUnreachable
+from annotation_queue.figure_records import QueueFigures
 from annotation_queue.records import (
     AppendResult,
     Batch,
@@ -33,7 +34,6 @@ from annotation_queue.records import (
     NewGold,
     NewOperation,
     NewTicket,
-    QueueFigures,
     Reason,
     RecentAnswer,
     ResultPage,

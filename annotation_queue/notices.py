@@ -135,8 +135,10 @@ def add(
     with database.read() as c:
         s = schema.notice_sources
         seen = source is None or c.scalar(select(func.count()).select_from(s).where(s.c.source == source))
-        if seen and not unknown(c, [each.notice_id for each in found]):
+        wanted = unknown(c, [each.notice_id for each in found])
+        if seen and not wanted:
             return 0
+    found = [each for each in found if each.notice_id in wanted]
     with database.write() as c:
         first = source is not None and insert_new(c, schema.notice_sources, {"source": source, "first_look_at": now})
         new = 0
@@ -243,11 +245,13 @@ def try_again(database: Database, now: float) -> int:
         return c.execute(again).rowcount
 
 
-def drained(c: Connection) -> list[Row[Any]]:
-    """The rows of the drained batches, in the order in which they were drained."""
+def drained(c: Connection) -> list[Row[Any, Any, Any]]:
+    """The rows of the drained batches that the outbox lacks, in the order in which they were drained."""
     b = schema.batches
-    query = select(b).where(b.c.drained_at.is_not(None))
-    return list(c.execute(query.order_by(b.c.drained_at, b.c.batch_id)))
+    query = select(b.c.batch_id, b.c.total, b.c.drained_at).where(b.c.drained_at.is_not(None))
+    rows = c.execute(query.order_by(b.c.drained_at, b.c.batch_id)).all()
+    wanted = unknown(c, [notice_id(Event.BATCH_DRAINED, row.batch_id) for row in rows])
+    return [row for row in rows if notice_id(Event.BATCH_DRAINED, row.batch_id) in wanted]
 
 
 def waiting(c: Connection, opened_before: float) -> list[Waiting]:

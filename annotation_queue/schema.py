@@ -428,52 +428,6 @@ notice_sources = Table(  # what was looked at for events; what the first look fi
     Column("first_look_at", Float, nullable=False),
 )
 
-notices = Table(  # events that endpoints are told about; the id follows from what happened
-    "notices",
-    metadata,
-    Column("notice_id", String, primary_key=True),
-    Column("event", String, nullable=False),
-    Column("payload", Text, nullable=False),  # the JSON that is signed and sent
-    Column("created_at", Float, nullable=False),
-)
-
-
-notice_deliveries = Table(
-    "notice_deliveries",
-    metadata,
-    Column("notice_id", String, nullable=False),
-    Column("endpoint", String, nullable=False),  # its name in the settings
-    Column("not_before", Float),  # None: not by itself
-    Column("attempts", Integer, nullable=False),
-    Column("delivered_at", Float),
-    Column("failure", String),  # notices.Failure of the last attempt
-    Column("status", Integer),  # of its HTTP answer
-    Column("detail", Text),
-    Column("failed_since", Float),
-    PrimaryKeyConstraint("notice_id", "endpoint"),
-)
-
-
-_UNDELIVERED = notice_deliveries.c.delivered_at.is_(None)
-
-
-Index(
-    "notice_deliveries_due",
-    notice_deliveries.c.endpoint,
-    notice_deliveries.c.not_before,
-    sqlite_where=_UNDELIVERED,
-    postgresql_where=_UNDELIVERED,
-)
-
-
-notice_sources = Table(  # what was looked at for events; what the first look finds is not news
-    "notice_sources",
-    metadata,
-    Column("source", String, primary_key=True),
-    Column("first_look_at", Float, nullable=False),
-)
-
-
 people = Table(
     "people",
     metadata,

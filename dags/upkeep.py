@@ -1,6 +1,7 @@
 """Keeps the store small and quick to read, by the clock: large files of many small ones, and no leftovers.
 
-Both tasks can run beside all other DAGs, and a run that was killed is completed by the next one.
+Both tasks can run beside all other DAGs, on the machine that publishes. A run that was killed is completed by the next
+one.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage import arrow, batch_manifests, compacted, parts, releases, table_upkeep
+from storage import arrow, batch_manifests, compacted, parts, releases, table_upkeep, withdrawn
 from storage.batch_manifests import READERS, BatchRef, ReleaseError, ReleaseFile
 from storage.blobs.base import BlobMissing, Blobs, read_json
 from storage.errors import first_line
@@ -76,7 +76,7 @@ def write(blobs: Blobs, refs: Sequence[BatchRef], work: Path) -> Group:
     Raises ReleaseError for a part that is missing or damaged, or that a later version of the program made.
     """
     group_id = content_id("compacted", *(ref.sha256 for ref in refs))
-    marker = f"compacted/groups/{group_id}.json"
+    marker = _marker(group_id)
     try:
         new = tuple(BatchRef(**ref) for ref in read_json(blobs, marker)["manifests"])
         return Group(group_id=group_id, old=tuple(refs), new=new)
@@ -94,6 +94,26 @@ def write(blobs: Blobs, refs: Sequence[BatchRef], work: Path) -> Group:
     new = (replace(mine, covers=covers), rest)
     blobs.create(marker, json.dumps({"manifests": [ref.as_json() for ref in new]}).encode())
     return Group(group_id=group_id, old=tuple(refs), new=new)
+
+
+def is_current(newest: Release, group: Group) -> bool:
+    """Whether a release can take a group: it has the batches, and no file of them is of a withdrawn video."""
+    if not set(group.old) <= set(newest.batches):
+        return False
+    replaced = [
+        of for ref in group.new for of in batch_manifests.read_json(newest.blobs, ref).get("replaces", {}).values()
+    ]
+    video_ids = {parts.video_of(key) for of in replaced for key in of["old"]}
+    return not withdrawn.among(newest.blobs, {video_id for video_id in video_ids if video_id is not None})
+
+
+def discard(blobs: Blobs, group: Group) -> None:
+    """Forgets a group that no release has taken. A sweep removes its files."""
+    blobs.delete(_marker(group.group_id))
+
+
+def _marker(group_id: str) -> str:
+    return f"compacted/groups/{group_id}.json"
 
 
 def release(blobs: Blobs, parent: Release, name: str, groups: Iterable[Group]) -> Release:
@@ -132,10 +152,11 @@ def settle(blobs: Blobs, tables: Tables, newest: Release) -> list[str]:
 def _operations(blobs: Blobs, refs: Iterable[BatchRef]) -> list[ReleaseFile]:
     """The parts with the acts of the annotators, which no release lists."""
     markers = [marker for ref in refs for marker in parts.markers(blobs, "operations", ref.batch_id)]
+    gone = withdrawn.among(blobs, {marker.video_id for marker in markers})
     return [
         ReleaseFile(key=m.key, sha256=m.sha256, size=m.size or 0, rows=m.rows, video_id=m.video_id)
         for m in markers
-        if m.rows
+        if m.rows and m.video_id not in gone
     ]
 
 

@@ -16,15 +16,18 @@ def give_name(blobs: Blobs, tables: Tables, release: Release, name: str) -> tupl
     """
     if releases.place(releases.checked(name))[0]:
         raise ValueError(f"{name!r}: names with a number after the first dash are the pipeline's")
-    named = releases.write(
-        blobs,
-        name,
-        release.base,
-        release.own,
-        counts=release.counts,
-        extra=release.extra,
-        snapshots=release.snapshots,
-    )
+    if blobs.exists(releases.key_of(name)):
+        named = releases.load(blobs, name)
+    else:
+        named = releases.write(
+            blobs,
+            name,
+            release.base or release.first,  # a release of format 1 lists files, so the new one adds nothing to it
+            release.own,
+            counts=release.counts,
+            extra=release.extra,
+            snapshots=release.snapshots,
+        )
     if (named.batches, named.first) != (release.batches, release.first):
         raise ValueError(f"{name!r} is already the name of another release")
     snapshot_id = release.snapshots["masklets"]

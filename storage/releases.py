@@ -162,9 +162,10 @@ class Release:
     def refs_of(self, video_id: str) -> list[BatchRef]:
         """The manifests that may list files of a video: by the marks of its publishing; all, if it has none."""
         marked = parts.published_in(self.blobs, video_id)
+        if not marked:
+            return list(self.batches)
         owners = {ref.batch_id for ref in self.batches if ref.batch_id in marked or marked.intersection(ref.covers)}
-        found = [ref for ref in self.batches if ref.batch_id.removesuffix("-rest") in owners]
-        return found or list(self.batches)
+        return [ref for ref in self.batches if ref.batch_id.removesuffix("-rest") in owners]
 
     def holds(self, video_id: str) -> bool:
         """Whether the release lists a video, also if its files were erased."""

@@ -41,7 +41,7 @@ class Swept:
 
     removed: int  # files
     waiting: int  # files that nothing names, for less than a day
-    problems: tuple[str, ...]  # a line for each table whose folder another catalog uses too: it was left alone
+    problems: tuple[str, ...]  # why files were left alone: another catalog uses them, or another address names them
 
 
 def sweep(blobs: Blobs, tables: Tables, now: float | None = None) -> Swept:
@@ -59,21 +59,21 @@ def sweep(blobs: Blobs, tables: Tables, now: float | None = None) -> Swept:
     except BlobMissing:
         condemned = {}
     due = [key for key, written in unnamed.items() if written < float(condemned.get(key, at)) <= at - LEFT_S]
-    removed = sum(_remove(blobs, key, large) for key in due)
+    removed = sum(_remove(blobs, key, unnamed[key], large) for key in due)
     waiting = {key: condemned.get(key, at) for key in unnamed if key not in set(due)}
     if waiting or condemned:
         blobs.write(_CONDEMNED, json.dumps(waiting).encode())
     return Swept(removed, len(waiting), tuple(problems))
 
 
-def _remove(blobs: Blobs, key: str, large: Collection[str]) -> bool:
-    """Removes a file, and returns whether it did. A part stays, or comes back, if its marker is made at this moment."""
-    place = parts.place_of(key)
-    if place is None or (place[0] == "masklets" and place[1] in large):
-        blobs.delete(key)
-        return True
-    data = blobs.read(key)
-    if _is_marked(blobs, key, large):
+def _remove(blobs: Blobs, key: str, written: float, large: Collection[str]) -> bool:
+    """Removes a file, and returns whether it did. A part stays, or comes back, if its marker is made at this moment.
+
+    written: when the sweep listed it. A file that was written since stays: a writer that went on needs it.
+    """
+    needs_marker = parts.place_of(key) is not None and key not in large
+    data = blobs.read(key) if needs_marker else b""
+    if _is_marked(blobs, key, large) or (key, written) not in blobs.written(key):
         return False
     blobs.delete(key)
     if _is_marked(blobs, key, large):
@@ -86,8 +86,9 @@ def _unnamed(
 ) -> Iterator[tuple[str, float]]:
     """The files that nothing names, with the time when they were written.
 
-    named: by releases and compactions. large: batches in large files. A line is added to `problems` for each table
-    whose folder another catalog uses.
+    named: by releases and compactions. large: parts in large files. A line is added to `problems` for each table
+    whose folder another catalog uses. If the store was opened under another address than its tables have, nothing can
+    be compared with them: then there is one line, and no file.
     """
     found = [(key, at) for prefix in ("parts/", "compacted/") for key, at in blobs.written(prefix)]
     metadata = {name: list(blobs.written(f"warehouse/{name}/metadata/")) for name in RECORDS}
@@ -96,6 +97,12 @@ def _unnamed(
         data, of_metadata[name] = _of_table(tables.load(name), name)
         in_tables |= data
     root = f"{blobs.uri}/"
+    homes = {f"{tables.load(name).metadata.location}/" for name in RECORDS}
+    addresses = sorted(homes.union(in_tables, *of_metadata.values()))
+    if foreign := next((address for address in addresses if not address.startswith(root)), None):
+        below = re.split("/(?:warehouse|parts|compacted)/", foreign)[0]
+        problems.append(f"the tables name files below {below}, this store is {blobs.uri}: nothing was swept")
+        return
     needed = {*named, *(address.removeprefix(root) for address in in_tables)}
     for key, at in found:
         if key not in needed and not key.startswith("compacted/groups/") and not _is_marked(blobs, key, large):
@@ -110,18 +117,18 @@ def _unnamed(
 
 
 def _is_marked(blobs: Blobs, key: str, large: Collection[str]) -> bool:
-    """Whether a file is a part that its marker names. A part of masklets in a large file is read by nobody."""
-    if (place := parts.place_of(key)) is None:
-        return False
-    kind, batch_id, _ = place
-    if kind == "masklets" and batch_id in large:
+    """Whether a file is a part that its marker names. A part of masklets in a large file is read by nobody.
+
+    A part whose batch was committed without some of its rows is in no large file: it is the only copy of these rows.
+    """
+    if key in large or (place := parts.place_of(key)) is None:
         return False
     marker = parts.marker(blobs, *place)
     return marker is not None and marker.key == key
 
 
 def _named(blobs: Blobs) -> tuple[set[str], set[str]]:
-    """The files that releases and unfinished compactions name, and the batches that are in large files."""
+    """The files that releases and unfinished compactions name, and the parts of masklets that are in large files."""
     named, refs, large = set[str](), dict[str, BatchRef](), set[str]()
     for name in releases.names(blobs):
         release = releases.load(blobs, name)
@@ -131,10 +138,11 @@ def _named(blobs: Blobs) -> tuple[set[str], set[str]]:
         for ref in (BatchRef(**listed) for listed in read_json(blobs, key)["manifests"]):
             refs[ref.key] = ref
     for ref in refs.values():
-        large.update(ref.covers)
-        files = batch_manifests.read(blobs, ref)
+        manifest = batch_manifests.read_json(blobs, ref)
+        files, replaces = batch_manifests.read(blobs, ref), manifest.get("replaces", {})
         named.update(file.key for kind in KINDS for file in files[kind])
-        named.update(of["new"] for of in batch_manifests.read_json(blobs, ref).get("replaces", {}).values())
+        named.update(of["new"] for of in replaces.values())
+        large.update(replaces.get("masklets", {}).get("old", ()))
     return named, large
 
 

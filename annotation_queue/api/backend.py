@@ -9,10 +9,11 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request
 
 from annotation_queue.api.pools import Pool
+from annotation_queue.figure_records import QueueFigures
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
 from annotation_queue.portraits import Portraits
-from annotation_queue.records import Person, PlannedPhase, QueueFigures, Stats, Stuck, VideoInfo
+from annotation_queue.records import Person, PlannedPhase, Stats, Stuck, VideoInfo
 from annotation_queue.refinement.live import Live
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from annotation_queue.records import QueueFigures
+from annotation_queue.figure_records import QueueFigures
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 

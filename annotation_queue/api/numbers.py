@@ -9,7 +9,8 @@ from fastapi import APIRouter, Response
 from annotation_queue.api.asking import Overseer, Somebody
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.metrics import CONTENT_TYPE, exposition
-from annotation_queue.records import PlannedPhase, QueueFigures, Stats, Stuck
+from annotation_queue.figure_records import QueueFigures
+from annotation_queue.records import PlannedPhase, Stats, Stuck
 from annotation_queue.tickets import shown
 
 router = APIRouter(tags=["numbers"])

@@ -6,7 +6,7 @@ The thumbnail of a ticket is for everybody who may see the ticket.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
@@ -15,10 +15,12 @@ from annotation_queue.api.asking import Id, Manager, Overseer, SeenTicket
 from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.api.tickets import Closed, CloseKept
+from annotation_queue.api.videos import ASK_AGAIN
 from annotation_queue.errors import NotAllowed
+from annotation_queue.portraits import best_frame
 from annotation_queue.records import Kind, Person, Reason, State
 from annotation_queue.rules import ID_LENGTH, ID_PATTERN, MAX_FRAME_IDX
-from annotation_queue.thumbnails import best_frame, thumbnail
+from annotation_queue.thumbnails import thumbnail
 from annotation_queue.tickets.acts import MOST_PRIORITY, Act, Action
 from annotation_queue.tickets.browsing import CardPage, Order, Wanted
 from annotation_queue.tickets.history import History
@@ -60,13 +62,14 @@ def wanted(
     verdict: Verdict | None = None,
     reason: Reason | None = None,
     checkpoint: Text = None,
+    label: Text = None,
     score_from: Share = None,
     score_to: Share = None,
     agreement_from: Share = None,
     agreement_to: Share = None,
     order: Order = Order.NEWEST,
 ) -> Wanted:
-    """The filters of the list, from the query. A label, once tickets have one, is one more of them."""
+    """The filters of the list, from the query."""
     return Wanted(
         text=text,
         state=state,
@@ -76,6 +79,7 @@ def wanted(
         verdict=verdict,
         reason=reason,
         checkpoint=checkpoint,
+        label=label,
         score_from=score_from,
         score_to=score_to,
         agreement_from=agreement_from,
@@ -143,17 +147,16 @@ def close_kept(body: Sent[CloseKept], who: Manager, every: All) -> Closed:
 
 
 @router.get("/api/tickets/{ticket_id}/thumbnail", response_class=Response)
-def picture(found: SeenTicket, request: Request, queue: Queue, cut: Literal["", "object"] = "") -> Response:
-    """A small JPEG: the frame in which the object is largest, with its mask. cut: a square with only the object.
+def picture(found: SeenTicket, request: Request, queue: Queue) -> Response:
+    """A small JPEG: the frame that shows most of the object, with its mask.
 
     A ticket without a masklet is shown by the first frame of its video.
     """
-    headers = {"ETag": f'"{found.masklet_id or found.video_id}{cut}"', "Cache-Control": "private, no-cache"}
-    headers["Vary"] = "Cookie, Authorization"
+    headers = ASK_AGAIN | {"ETag": f'"{found.masklet_id or found.video_id}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    masklet = None if found.masklet_id is None else queue.tickets.masklet(found.ticket_id)
-    frame_idx = 0 if masklet is None else best_frame(masklet)
-    frame = queue.media.frame(found.video_id, frame_idx)
-    content = thumbnail(frame, masklet, frame_idx, cut=bool(cut))
+    frame_idx, mask = 0, None
+    if found.masklet_id is not None:
+        frame_idx, mask = best_frame(queue.tickets.masklet(found.ticket_id))
+    content = thumbnail(queue.media.frame(found.video_id, frame_idx), mask)
     return Response(content, media_type="image/jpeg", headers=headers)

@@ -14,6 +14,7 @@ router = APIRouter(tags=["videos"])
 
 FrameIdx = Annotated[int, Path(ge=0, le=10_000_000)]
 # Frames never change. Vary: the next person who logs in at the same machine must not see them from the cache.
+ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Cookie, Authorization"}  # with an ETag
 CACHE = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Cookie, Authorization"}
 
 

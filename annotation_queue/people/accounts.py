@@ -30,6 +30,7 @@ from annotation_queue.people.attempts import Attempts
 from annotation_queue.records import Account, AuditEntry, Person, Role, Scope, Token
 from annotation_queue.rules import ID_LENGTH, check_id
 from annotation_queue.schema import credentials, people
+from annotation_queue.tickets import acts
 
 if TYPE_CHECKING:
     from annotation_queue.people.oidc import Vouched
@@ -145,7 +146,10 @@ class Accounts:
             if row is None:
                 c.execute(insert(people).values(name=name, created_at=self._clock(), **values))
             else:
-                c.execute(update(people).where(people.c.name == name).values(**values))
+                changed = c.execute(
+                    update(people).where(people.c.name == name).values(**values).returning(people)
+                ).one()
+                self._end_assignments(c, by, name, None if changed.disabled else _person(changed))
                 if password is not None:  # end the logins with the old password
                     c.execute(delete(credentials).where(credentials.c.name == name, credentials.c.csrf.is_not(None)))
         return person
@@ -176,6 +180,7 @@ class Accounts:
             c.execute(update(people).where(people.c.name == name).values(disabled=disabled))
             if disabled:
                 c.execute(delete(credentials).where(credentials.c.name == name))
+                self._end_assignments(c, by, name)
 
     def set_keys(self, name: str, keys: Mapping[str, str]) -> None:
         """Store the keys that a person chose for the page, by action; they replace those of before.
@@ -197,6 +202,7 @@ class Accounts:
             removed = c.execute(delete(people).where(people.c.name == name)).rowcount > 0
             if removed:
                 self._note(c, None, "remove", name, {})
+                self._end_assignments(c, None, name)
             return removed
 
     def list(self) -> list[Person]:
@@ -409,6 +415,10 @@ class Accounts:
             concerned = roles | (frozenset() if now is None else _roles(now))
             if Role.LEAD not in by.roles or not concerned <= ROLES_OF_LEADS:
                 raise NotAllowed(f"{by.name} may not manage {name}: only an admin may")
+
+    def _end_assignments(self, c: Connection, by: Person | None, name: str, person: Person | None = None) -> None:
+        """Free the tickets that are assigned to `name` and that they may no longer hold. See `acts`."""
+        acts.end_assignments(c, name, self._clock(), OPERATOR if by is None else by.name, person)
 
     def _note(self, c: Connection, by: Person | None, action: str, name: str, detail: dict[str, Any]) -> None:
         """Write a line of the audit, about what this transaction changed."""

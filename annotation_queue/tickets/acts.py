@@ -98,8 +98,9 @@ def _assign(c: Connection, policy: QueuePolicy, row: Row[Any], act: Act, now: fl
     t = schema.tickets
     not_barred = claims.not_barred(literal(to.name), Kind(row.kind), lead=Role.LEAD in to.roles)
     if c.execute(select(t.c.ticket_id).where(t.c.ticket_id == row.ticket_id, *not_barred)).first() is None:
-        raise NotAllowed(f"{to.name} has given an answer about this object already: it takes another person's")
-    gold.check_trained(c, policy, to)
+        raise NotAllowed(f"{to.name} has given an answer about this object already: another person must answer it")
+    if not gold.is_trained(c, policy, to):
+        raise NotAllowed(f"{to.name} has not passed the warm-up, so nothing can be assigned to them")
     holder, before = row.leased_by, row.reserved_for if row.assigned_by is not None else None
     if before == to.name and holder in (None, to.name):
         return f"it is assigned to {to.name} already", {}
@@ -123,6 +124,22 @@ def _take_back(c: Connection, policy: QueuePolicy, row: Row[Any], act: Act, now:
         _set(c, row, **NOT_RESERVED)
     names = " and ".join(dict.fromkeys(name for name in (holder, assigned) if name is not None))
     return f"taken back from {names}", {"held_by": holder, "before": assigned}
+
+
+def end_assignments(c: Connection, name: str, now: float, by: str, person: Person | None = None) -> None:
+    """Give to everybody what is assigned to `name` and what they may no longer hold; otherwise nobody could get it.
+
+    person: as they are now; None if they may do nothing any more. A ticket that they still hold stays theirs until
+    their lease ends. Runs in the transaction that changed the person.
+    """
+    t = schema.tickets
+    theirs = select(t).where(t.c.reserved_for == name, t.c.assigned_by.is_not(None))
+    theirs = theirs.where(schema.IS_OPEN | (schema.IS_LEASED & (t.c.leased_by == name)))
+    for row in c.execute(theirs.order_by(t.c.ticket_id).with_for_update()).all():
+        if person is None or why_not(person, to_ticket(row)):
+            _set(c, row, **NOT_RESERVED)
+            said = f"taken back from {name}, who may no longer work on it"
+            audit.note(c, now, by, Action.TAKE_BACK, row.ticket_id, {"before": name, "held_by": None, "said": said})
 
 
 def _prioritise(c: Connection, policy: QueuePolicy, row: Row[Any], act: Act, now: float) -> _Done:
@@ -165,6 +182,8 @@ def _reopen(c: Connection, policy: QueuePolicy, row: Row[Any], act: Act, now: fl
         "object_id": None,
         "reopened_by": act.by.name,
     }
+    if kind is Kind.VERIFY:
+        new["sent_back_by"] = row.finished_by  # whose verdict is doubted: another verifier gives the next one
     if kind is Kind.TRACK:
         new["rework"] = row.made_by is not None
         new["sent_back_by"] = None

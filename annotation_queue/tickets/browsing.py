@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple
 
 from annotation_queue import schema
 from annotation_queue.records import Kind, Reason, State, Ticket
+from annotation_queue.tickets import cursors
 from annotation_queue.tickets.rows import to_reasons, to_ticket
 from storage.records import Verdict
 
@@ -45,6 +46,7 @@ class Wanted:
     verdict: Verdict | None = None
     reason: Reason | None = None
     checkpoint: str | None = None
+    label: str | None = None
     score_from: float | None = None
     score_to: float | None = None
     agreement_from: float | None = None
@@ -80,7 +82,7 @@ class CardPage:
 
 def page(c: Connection, wanted: Wanted, after: str | None, limit: int) -> CardPage:
     """Up to `limit` tickets behind the place `after`. ValueError for an invalid place."""
-    place = None if after is None else _place(after)
+    place = None if after is None else cursors.place(after)
     parts = list(_parts(c, wanted))
     if not parts:
         return CardPage(cards=(), looked=0, next=None)
@@ -144,15 +146,7 @@ def _first(
 
 
 def _after(row: Row[Any], order: Order) -> str:
-    return f"{row._mapping[_KEYS[order].name]!r}:{row.ticket_id}"
-
-
-def _place(after: str) -> tuple[float, str]:
-    key, _, ticket_id = after.partition(":")
-    try:
-        return float(key), ticket_id
-    except ValueError:
-        raise ValueError(f"not a place in the list of tickets: {after[:80]!r}") from None
+    return cursors.cursor(row._mapping[_KEYS[order].name], row.ticket_id)
 
 
 # --- the filters ---------------------------------------------------------------------------------------------------
@@ -172,7 +166,7 @@ def _parts(c: Connection, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         bounds = _between(t.c.agreement, wanted.agreement_from, wanted.agreement_to)
         yield and_(schema.HAS_AGREEMENT, *bounds, *_of_batch(wanted))
     elif wanted.batch_id is not None:
-        yield from _states(wanted)
+        yield from (and_(*_of_batch(wanted), part) for part in _states(wanted))
     elif wanted.person is not None:
         yield and_(schema.IS_LEASED, t.c.leased_by == wanted.person)
         yield and_(schema.IS_OPEN, t.c.reserved_for == wanted.person)
@@ -181,6 +175,8 @@ def _parts(c: Connection, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         yield from (and_(schema.HAS_REASONS, t.c.reasons == some) for some in _combinations(c, wanted.reason))
     elif wanted.checkpoint is not None:
         yield t.c.checkpoint == wanted.checkpoint
+    elif wanted.label is not None:
+        yield t.c.label == wanted.label
     elif wanted.verdict is not None:
         yield and_(schema.IS_DONE, t.c.verdict == wanted.verdict.value)
     else:
@@ -196,20 +192,13 @@ def _between(column: ColumnElement[float], low: float | None, high: float | None
 
 
 def _states(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
-    """One condition for each state and kind, of one batch or of all.
-
-    Only done tickets have a verdict, reasons or agreement. Leased ones are few, and have an index of their own.
-    """
+    """One condition for each state and kind. Only done tickets have a verdict, reasons or agreement."""
     is_done = (wanted.verdict, wanted.reason, wanted.agreement_from, wanted.agreement_to) != (None,) * 4
     states = [state for state in State if wanted.state in (None, state) and (state is State.DONE or not is_done)]
     kinds = [kind for kind in Kind if wanted.kind in (None, kind)]
     t = schema.tickets
     for state, kind in product(states, kinds):
-        if state is State.LEASED:  # coalesce(): with the bare column, SQLite would read the whole batch
-            batch = [] if wanted.batch_id is None else [func.coalesce(t.c.batch_id, "") == wanted.batch_id]
-            yield and_(schema.IS_LEASED, t.c.kind == kind.value, *batch)
-        else:
-            yield and_(schema.NOT_LEASED, *_of_batch(wanted), t.c.state == state.value, t.c.kind == kind.value)
+        yield and_(t.c.state == state.value, t.c.kind == kind.value)
 
 
 def _combinations(c: Connection, reason: Reason) -> Iterator[str]:
@@ -233,20 +222,21 @@ def _rest(wanted: Wanted) -> bool:
     elif wanted.batch_id is not None:
         led = {"batch_id", "state", "kind"}
     else:
-        names = ("person", "reason", "checkpoint", "verdict")
+        names = ("person", "reason", "checkpoint", "label", "verdict")
         led = {next((name for name in names if name in given), "state")}
         led |= {"state", "kind"} if led == {"state"} else set()
     return bool(given - led)
 
 
 def _passes(row: Row[Any], wanted: Wanted) -> bool:
-    """Whether a ticket is wanted. A label, once tickets have one, is one more line here."""
+    """Whether a ticket is wanted."""
     asked: tuple[tuple[Any, Any], ...] = (
         (wanted.state, row.state),
         (wanted.kind, row.kind),
         (wanted.batch_id, row.batch_id),
         (wanted.verdict, row.verdict),
         (wanted.checkpoint, row.checkpoint),
+        (wanted.label, row.label),
     )
     if any(value is not None and value != has for value, has in asked):
         return False

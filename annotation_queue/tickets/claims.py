@@ -55,25 +55,27 @@ def claim(
 
     A retry helps if other claims have locked every suitable ticket at this moment. Raises NotAllowed, NoSuchTicket.
     """
-    person, ticket_id, kinds, only_gold = request.person, request.ticket_id, request.kinds, False
+    person, ticket_id, dealt, only_gold = request.person, request.ticket_id, list[Kind](), False
     if ticket_id is None:
-        only_gold, dealt = gold.deal(c, policy, person, kinds, request.batch_id, now)
-        kinds = (*dealt, *(kind for kind in kinds if kind not in dealt))
+        only_gold, dealt = gold.deal(c, policy, person, request.kinds, request.batch_id, now)
     else:
         gold.check_trained(c, policy, person)
     lead = Role.LEAD in person.roles
-    how = (tuple(lanes_of(person)), lead, ticket_id is not None, request.batch_id is not None, only_gold)
+    how = (tuple(lanes_of(person)), lead, ticket_id is not None, request.batch_id is not None)
+    # dealt gold comes before all else that is reserved for the person: there may be much of it
+    rest = [(kind, only_gold) for kind in (*dealt, *(kind for kind in request.kinds if kind not in dealt))]
+    tries = list(dict.fromkeys([*((kind, True) for kind in dealt), *rest]))
     values = {"claim_ticket": ticket_id, "claim_batch": request.batch_id, "claim_now": now, "claim_until": until}
     values["claim_person"] = person.name
     may_have_it = ticket_id is None or lead or not _led_to(c, person, ticket_id)
     if may_have_it:
-        for kind in kinds:
-            row = c.execute(claiming(kind, *how), values | {"claim_kind": kind.value}).first()
+        for kind, just_gold in tries:
+            row = c.execute(claiming(kind, *how, just_gold), values | {"claim_kind": kind.value}).first()
             if row is not None:
                 leases.note(c, row, leases.NewLease(person=person, claim_id=request.claim_id, now=now, until=until))
                 return row, False
         if c.dialect.name != "sqlite" and any(
-            c.scalar(waiting(kind, *how), values | {"claim_kind": kind.value}) for kind in kinds
+            c.scalar(waiting(kind, *how, just_gold), values | {"claim_kind": kind.value}) for kind, just_gold in tries
         ):
             return None, True
     if ticket_id is not None:

@@ -13,19 +13,8 @@ from typing import Any
 from sqlalchemy import Column, Connection, Label, Row, func, select
 
 from annotation_queue import schema
-from annotation_queue.records import (
-    BatchProgress,
-    GoldFigures,
-    Kind,
-    Pace,
-    Proportion,
-    QueueFigures,
-    QueuePolicy,
-    State,
-    Stats,
-    TicketCount,
-    WorkFigures,
-)
+from annotation_queue.figure_records import BatchProgress, GoldFigures, Proportion, QueueFigures, WorkFigures
+from annotation_queue.records import Kind, Pace, QueuePolicy, State, Stats, TicketCount
 from annotation_queue.tickets.judging import Compared, judging
 from annotation_queue.tickets.tallies import MADE, Sums
 from annotation_queue.tickets.wilson import wilson

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, union_all, update
 
 from annotation_queue import audit, schema
 from annotation_queue.database import insert_missing
@@ -27,6 +27,8 @@ from storage import iou
 from storage.records import Masklet, Verdict, content_id
 
 CHANCE = secrets.SystemRandom()  # draws who is dealt gold; a repeated claim finds its lease and draws no second time
+PINNED = ("frame_idx", "by", "reasons", "verdict", "text")  # as in `outcomes`: another order would tell gold
+LABELLING = ("label_at", "ontology")  # words of a payload
 REMEMBERED = 2000  # finished tickets of a person: they would recognise gold about one of these masklets
 
 
@@ -139,13 +141,14 @@ def deal(
             return not trained, []
         kind = row.kind
         copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
-        copy |= {name: row._mapping[name] for name in ("phase", "payload", "checkpoint", "made_by")}
+        copy |= {name: row._mapping[name] for name in ("phase", "checkpoint", "made_by")}
         copy |= OPEN_ROW | _descent(row, policy, person) | masklets.label(c, row.batch_id, row.masklet_id)
         copy |= {
             "ticket_id": content_id(row.gold_id, person.name),
             "priority": 0,
             "needs_lead": False,
             "created_at": now,
+            "payload": _payload(c, row),
             "ordinal": 0,
             "lane": GOLD_LANE,
             "reserved_for": person.name,
@@ -182,19 +185,32 @@ def _descent(row: Row[Any], policy: QueuePolicy, person: Person) -> dict[str, An
     A real correction names the person who asked for it, so gold must name one too. A real verify ticket about a
     person's masklet follows from the ticket in which it was made.
     """
-    rules = json.loads(row.payload)
-    pointed = rules.get("pinned")
+    pointed = json.loads(row.payload).get("pinned")
     made = row.kind == Kind.VERIFY.value and row.made_by is not None
     if pointed is None:
         return {"attempt": 2, "previous_ticket_id": content_id(row.gold_id, "before")} if made else {"attempt": 1}
-    payload = json.dumps(rules | {"pinned": pointed | {"verdict": pointed.get("verdict", Verdict.REFINE)}})
     is_other = pointed["by"] != person.name  # nobody checks the correction that they asked for
     asked_by = {"sent_back_by": pointed["by"]} if policy.other_verifier and is_other else {}
-    return {
-        "attempt": 3 if made else 2,
-        "previous_ticket_id": content_id(row.gold_id, "before"),
-        "payload": payload,
-    } | asked_by
+    return {"attempt": 3 if made else 2, "previous_ticket_id": content_id(row.gold_id, "before")} | asked_by
+
+
+def _payload(c: Connection, row: Row[Any]) -> str:
+    """The payload of a gold ticket as a real ticket of today has it; otherwise the text would tell gold.
+
+    The words about labels are those of the newest real ticket of its kind, and the pinned frame has a verdict.
+    """
+    t, rules = schema.tickets, json.loads(row.payload)
+    real = select(t.c.payload, t.c.created_at).where(t.c.kind == row.kind, t.c.gold_id.is_(None))
+    real = real.order_by(t.c.created_at.desc(), t.c.ticket_id.desc()).limit(1)
+    every = union_all(*(select(real.where(t.c.state == state.value).subquery()) for state in State)).subquery()
+    newest = c.scalar(select(every.c.payload).order_by(every.c.created_at.desc()).limit(1))
+    now = rules if newest is None else json.loads(newest)
+    payload = {name: rules[name] for name in rules if name not in (*LABELLING, "pinned")}
+    payload |= {name: now[name] for name in now if name in LABELLING}
+    if "pinned" in rules:
+        said = {"verdict": Verdict.REFINE.value} | rules["pinned"]  # gold of before has no verdict, or another order
+        payload["pinned"] = {name: said[name] for name in PINNED if name in said} | said
+    return json.dumps(payload)
 
 
 def rightness_of(c: Connection, row: Row[Any], verdict: Verdict | None, made: Masklet | None) -> float:

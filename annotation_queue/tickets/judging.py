@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, select
 
 from annotation_queue import schema
-from annotation_queue.records import JudgingFigures, Kind, Proportion
+from annotation_queue.figure_records import JudgingFigures, Proportion
+from annotation_queue.records import Kind
 from annotation_queue.tickets.wilson import wilson
 from storage.records import Verdict
 from storage.wording import counted

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from annotation_queue import audit, schema
 from annotation_queue.records import Person
-from annotation_queue.tickets.rows import to_operation
+from annotation_queue.tickets import operations
 from storage.records import Operation
 
 APPLIED, DISMISSED = "applied", "dismissed"  # what became of a branch: the column `closed`
@@ -20,15 +20,15 @@ MOST = 500  # operations that are shown at once
 
 
 def kept(c: Connection, person: Person | None) -> list[Operation]:
-    """A person's branches of which nothing has become yet, by ticket, each in the order of its acts; at most MOST.
+    """A person's branches of which nothing has become yet, the oldest first: at most MOST, and fewer if they are long.
 
-    person: None for the branches of everybody.
+    Those of one ticket are in the order of its acts. person: None for the branches of everybody.
     """
     o = schema.operations
-    found = select(o).where(schema.IS_KEPT).order_by(o.c.person, o.c.ticket_id, o.c.seq)
+    found = select(o.c.operation_id, func.length(o.c.payload)).where(schema.IS_KEPT)
     if person is not None:
         found = found.where(o.c.person == person.name)
-    return [to_operation(row) for row in c.execute(found.limit(MOST))]
+    return operations.up_to_shown(c, c.execute(found.order_by(o.c.received_at, o.c.ticket_id, o.c.seq).limit(MOST)))
 
 
 def close(c: Connection, person: Person, operation_ids: Sequence[str], *, applied: bool) -> int:

@@ -5,11 +5,11 @@ A branch is an operation that arrived after its lease was lost. It is stored but
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from annotation_queue import schema
 from annotation_queue.records import NewOperation, Person, Ticket
@@ -101,8 +101,14 @@ def branches(c: Connection, limit: int) -> list[Operation]:
     """The branches of all tickets, the latest first: at most `limit`, and fewer if they are long."""
     o = schema.operations
     query = select(o.c.operation_id, func.length(o.c.payload)).where(o.c.branch.is_(True))
-    latest = c.execute(query.order_by(o.c.received_at.desc(), o.c.seq.desc()).limit(limit)).all()
-    sizes = accumulate(size for _, size in latest)
-    shown = [latest[n].operation_id for n, size in enumerate(sizes) if size <= SHOWN or n == 0]
+    return up_to_shown(c, c.execute(query.order_by(o.c.received_at.desc(), o.c.seq.desc()).limit(limit)))
+
+
+def up_to_shown(c: Connection, found: Iterable[Row[str, int]]) -> list[Operation]:
+    """The first of these operations: at most SHOWN characters, but at least one. found: ids and sizes of payloads."""
+    o = schema.operations
+    listed = list(found)
+    sizes = accumulate(size for _, size in listed)
+    shown = [listed[n].operation_id for n, size in enumerate(sizes) if size <= SHOWN or n == 0]
     rows = {row.operation_id: row for row in c.execute(select(o).where(o.c.operation_id.in_(shown)))}
     return [to_operation(rows[operation_id]) for operation_id in shown]

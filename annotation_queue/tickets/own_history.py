@@ -7,6 +7,7 @@ from sqlalchemy import and_, or_, select
 from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.records import HistoryPage, Person
+from annotation_queue.tickets import cursors
 from annotation_queue.tickets.rows import to_recent_answer
 
 
@@ -16,7 +17,7 @@ def page(database: Database, person: Person, *, after: str | None, limit: int) -
     query = select(le, t.c.batch_id, t.c.kind, t.c.video_id).join(t, t.c.ticket_id == le.c.ticket_id)
     query = query.where(le.c.person == person.name, schema.HAS_FINISHED)
     if after is not None:
-        at, ticket_id = _parse_cursor(after)
+        at, ticket_id = cursors.place(after)
         # both conditions are about `finished_at`, so that the index ends the search
         earlier = or_(le.c.finished_at < at, and_(le.c.finished_at == at, le.c.ticket_id < ticket_id))
         query = query.where(le.c.finished_at <= at, earlier)
@@ -24,14 +25,5 @@ def page(database: Database, person: Person, *, after: str | None, limit: int) -
     with database.read() as c:
         rows = c.execute(query).all()
     answers = tuple(to_recent_answer(row) for row in rows[:limit])
-    more = f"{answers[-1].finished_at!r}:{answers[-1].ticket_id}" if len(rows) > limit else None
+    more = cursors.cursor(answers[-1].finished_at, answers[-1].ticket_id) if len(rows) > limit else None
     return HistoryPage(answers=answers, next=more)
-
-
-def _parse_cursor(after: str) -> tuple[float, str]:
-    """The time and the ticket after which a page begins. Raises ValueError."""
-    at, _, ticket_id = after.partition(":")
-    try:
-        return float(at), ticket_id
-    except ValueError:
-        raise ValueError(f"not a place in a history: {after[:80]!r}") from None

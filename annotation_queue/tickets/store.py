@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from annotation_queue import audit
 from annotation_queue.database import Database
 from annotation_queue.errors import NotAllowed
+from annotation_queue.figure_records import QueueFigures
 from annotation_queue.records import (
     LEASE_S,
     AppendResult,
@@ -31,7 +32,6 @@ from annotation_queue.records import (
     NewTicket,
     OtherMasklet,
     Person,
-    QueueFigures,
     QueuePolicy,
     RecentAnswer,
     ResultPage,

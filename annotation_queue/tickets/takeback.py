@@ -16,7 +16,16 @@ from annotation_queue.errors import NotAllowed, TooLate
 from annotation_queue.labels import Label
 from annotation_queue.records import NewOperation, Person, State, Ticket
 from annotation_queue.rules import why_not
-from annotation_queue.tickets import batches, leases, masklets, ontologies, operations, outcomes, reading, tallies
+from annotation_queue.tickets import (
+    batches,
+    leases,
+    masklets,
+    ontologies,
+    operations,
+    outcomes,
+    reading,
+    tallies,
+)
 from annotation_queue.tickets.outcomes import Measures
 from annotation_queue.tickets.rows import MASKLET, to_ticket
 from annotation_queue.tickets.tallies import Tally
@@ -115,6 +124,8 @@ def _undo(
             raise TooLate()
         if follower.reopened_by is not None or follower.assigned_by is not None:
             raise TooLate("a lead has decided who works on it next")
+        if follower.priority != row.priority:  # it was opened with the same one
+            raise TooLate("a lead has given another priority to the ticket that follows")
     batch = batches.lock(c, row.batch_id)
     assert batch is not None
     if batch.drained_at is not None:

@@ -96,7 +96,7 @@ def answer_given(
     made: the masklet that they made. effort: what each person spent on it. iou: of `made` with the ticket's own
     masklet, if another person had made that one.
     """
-    first = row.kind == Kind.VERIFY.value and not row.rework and not row.needs_lead
+    first = row.kind == Kind.VERIFY.value and not row.rework and not row.needs_lead and row.reopened_by is None
     sums: Sums = {"answers": 1.0, "first_pass": float(first)}
     if lease.seconds is not None:
         sums |= {"timed": 1.0, "seconds": lease.seconds}

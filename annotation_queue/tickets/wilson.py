@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from annotation_queue.records import Proportion
+from annotation_queue.figure_records import Proportion
 
 
 def wilson(right: int, of: int) -> Proportion:

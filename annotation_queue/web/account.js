@@ -24,6 +24,7 @@ const PATIENCE_MS = 4000; // a log-out waits for this long until everything is s
  */
 export async function begin(me) {
   const same = session.me?.name === me.name;
+  if (session.me && !same) return location.reload(); // nothing of the other person stays on the page
   session.logIn(me);
   player.rate = me.fps / me.stride;
   keys.use(me.keys);

@@ -38,7 +38,7 @@ export function showSaveState() {
 export function showLease() {
   const { current, me } = session;
   $("lease").hidden = true;
-  if (!current || !me) return;
+  if (!current || !me || current.readOnly) return;
   const left = Math.max(0, me.lease_s - (performance.now() - current.renewedAt) / 1000);
   $("lease").hidden = left > me.lease_s / 2;
   $("lease").textContent = `lease ${Math.ceil(left)} s`;

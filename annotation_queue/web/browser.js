@@ -10,8 +10,8 @@ import { refreshCards, saySelected, selectNone, selectShown, showCards, whenSele
 import { $, element, messageOf } from "./dom.js";
 import { makeFilters } from "./filters.js";
 import { refreshKeptList, showKeptList } from "./kept_list.js";
+import { begin } from "./lead_page.js";
 import { close, pressed, showStory } from "./story.js";
-import { keptTheme, switchTheme } from "./theme.js";
 
 const SMALL = "(width < 960px), (height < 600px)"; // as in small.css: the filters would fill the window
 const HOLD = ["annotator", "verifier", "lead"]; // roles of people who can hold tickets
@@ -49,6 +49,7 @@ async function route(me, people, showQuery) {
       showQuery(asked);
       if (listed === asked.toString() && $("cards").childElementCount) return; // back from a ticket: as it was left
       listed = asked.toString();
+      for (const back of document.querySelectorAll("a.to-list")) back.setAttribute("href", `#${listed}`);
       await showCards(asked);
     }
   } catch (error) {
@@ -85,20 +86,8 @@ function onkey(event) {
 }
 
 async function start() {
-  keptTheme();
-  $("theme").addEventListener("click", switchTheme);
-  /** @type {Me} */
-  let me;
-  try {
-    me = await api.me();
-  } catch {
-    location.href = "/";
-    return;
-  }
-  if (!me.roles.includes("lead") && !me.roles.includes("admin")) {
-    $("error").textContent = "This page is for leads and admins.";
-    return;
-  }
+  const me = await begin();
+  if (me === null) return;
   const everybody = await api.people();
   const people = everybody.filter((p) => !p.disabled && p.roles.some((role) => HOLD.includes(role))).map(({ name }) => name);
   makeBulk(people);

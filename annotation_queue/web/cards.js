@@ -3,6 +3,7 @@
 /** @import { Card } from "./types.js" */
 import * as api from "./api.js";
 import { $, element, messageOf } from "./dom.js";
+import { videos } from "./names.js";
 import { ASKS, many, NUMBERS, REASONS, VERDICTS } from "./words.js";
 
 const ENOUGH = 24; // cards with which a page is not called short
@@ -92,6 +93,8 @@ function itemOf(card) {
   box.addEventListener("click", (event) => pick(id, box.checked, event.shiftKey));
   const image = element("img", { src: api.thumbnail(id), alt: title, loading: "lazy", width: 320, height: 180 });
   image.addEventListener("error", () => image.replaceWith(element("span", { className: "missing" }, "no picture")));
+  const video = element("span", {});
+  videos.write(video, ticket.video_id);
   const [tone, text] = standing(card);
   return element("li", { className: "card-of", id: `card-${id}` },
     element("a", { href: `#ticket=${encodeURIComponent(id)}`, title }, image),
@@ -101,7 +104,7 @@ function itemOf(card) {
     element("p", { className: "card-line soft" },
       element("span", {}, whoOf(card)), element("span", {}, scoreOf(card))),
     element("p", { className: "card-line soft" },
-      element("span", { title: id }, id.slice(0, 12)), element("span", {}, extraOf(card))));
+      video, element("span", {}, extraOf(card))));
 }
 
 /**

@@ -7,7 +7,7 @@ import * as api from "./api.js";
 import { $, element } from "./dom.js";
 import { notice } from "./messages.js";
 import { copyButton } from "./names.js";
-import { pick } from "./picking.js";
+import { endPick, pick } from "./picking.js";
 import { player } from "./screen.js";
 import { outbox } from "./sending.js";
 import { session } from "./session.js";
@@ -175,16 +175,21 @@ export function closeComments() {
   isOpen = false;
   $("comments").hidden = true;
   $("open-comments").ariaExpanded = "false";
-  pick(null);
+  endPick(takePoint);
   $("screen").focus({ preventScroll: true }); // the keys are for the page again
   return true;
+}
+
+/** @type {import("./picking.js").Take} */
+function takePoint(at, position) {
+  if (shown) setPoint({ frame: shown.timeline.frames[position], at });
 }
 
 /** @param {{frame: number, at: Point} | null} place */
 function setPoint(place) {
   point = place;
   if (place) onFrame.checked = true;
-  pick(null);
+  endPick(takePoint);
   showPins();
   showPlace();
 }
@@ -223,7 +228,7 @@ $("comment-form").addEventListener("submit", (event) => {
 });
 $("comment-point").addEventListener("click", () => {
   if (point) return setPoint(null);
-  pick((at, position) => shown && setPoint({ frame: shown.timeline.frames[position], at }));
+  pick(takePoint);
   notice("Click on the place in the picture that the comment is about.", { frame: true });
 });
 $("comments").addEventListener("keydown", (event) => {

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { element } from "./dom.js";
+import { nameOfBatch } from "./names.js";
 import { ASKS, REASONS, VERDICTS } from "./words.js";
 
 /** @typedef {[value: string, text: string]} Choice */
@@ -11,7 +12,7 @@ import { ASKS, REASONS, VERDICTS } from "./words.js";
  * @typedef {object} Field
  * @property {string} name  of the query
  * @property {string} title
- * @property {Choice[] | "people" | "batches" | "checkpoints"} [choices]
+ * @property {Choice[] | "people" | "batches" | "checkpoints" | "labels"} [choices]
  * @property {boolean} [share]  two numbers from 0 to 1, NAME_from and NAME_to
  * @property {string} [hint]
  */
@@ -21,7 +22,6 @@ const STATES = [["open", "Open"], ["leased", "Held"], ["done", "Done"]];
 /** @type {Choice[]} */
 const ORDERS = [["newest", "Newest first"], ["score", "Lowest score first"], ["agreement", "Lowest agreement first"]];
 
-// A label, once tickets have one, is one more line.
 /** @type {Field[]} */
 const FIELDS = [
   { name: "text", title: "Search", hint: "id of a ticket or a video" },
@@ -31,6 +31,7 @@ const FIELDS = [
   { name: "reason", title: "Reason", choices: Object.entries(REASONS) },
   { name: "person", title: "Person", choices: "people", hint: "who holds, decided or is to get it" },
   { name: "batch_id", title: "Batch", choices: "batches" },
+  { name: "label", title: "Label", choices: "labels" },
   { name: "checkpoint", title: "Checkpoint", choices: "checkpoints" },
   { name: "score", title: "Score, 0 to 1", share: true, hint: "the mean of the model's own scores" },
   { name: "agreement", title: "Agreement, 0 to 1", share: true, hint: "of several answers to the same ticket" },
@@ -55,7 +56,12 @@ export async function makeFilters(form, onchange) {
       : element("label", { className: "field" }, title, made[0]);
   }));
   form.append(element("button", { type: "button", className: "quiet bordered", onclick: clear }, "Clear"));
-  const changed = () => onchange(queryOf(inputs));
+  let shown = "";
+  const changed = () => {
+    const query = queryOf(inputs);
+    shown = query.toString();
+    onchange(query);
+  };
   form.addEventListener("change", changed);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -66,17 +72,19 @@ export async function makeFilters(form, onchange) {
     changed();
   }
   return (/** @type {URLSearchParams} */ query) => {
+    if (query.toString() === shown) return; // it comes from the form, in which somebody may be writing again
+    shown = query.toString();
     for (const input of inputs) showIn(input, query.get(input.name) ?? "");
   };
 }
 
-/** The names that some fields offer. @returns {Promise<Record<"people" | "batches" | "checkpoints", Choice[]>>} */
+/** The names that some fields offer. @returns {Promise<Record<"people" | "batches" | "checkpoints" | "labels", Choice[]>>} */
 async function offers() {
   const [people, batches, figures] = await Promise.all([api.people(), api.batches(), api.figures()]);
-  const day = (/** @type {number} */ at) => new Date(1000 * at).toLocaleDateString();
   return {
     people: people.map(({ name }) => [name, name]),
-    batches: batches.map(({ batch_id, opened_at }) => [batch_id, `${batch_id.slice(0, 12)} · ${day(opened_at)}`]),
+    batches: batches.map((batch) => [batch.batch_id, nameOfBatch(batch)]),
+    labels: figures.labels.map(({ name }) => [name, name]),
     checkpoints: figures.checkpoints.flatMap(({ name }) => (name ? [[name, name]] : [])),
   };
 }
@@ -88,7 +96,7 @@ const shareOf = ({ name, title, hint }, end) => element("input", {
 
 /**
  * @param {Field} field
- * @param {Record<"people" | "batches" | "checkpoints", Choice[]>} offered
+ * @param {Record<"people" | "batches" | "checkpoints" | "labels", Choice[]>} offered
  */
 function inputOf({ name, title, choices, hint }, offered) {
   if (choices === undefined) return element("input", { name, type: "search", maxLength: 128, title: hint, placeholder: hint });

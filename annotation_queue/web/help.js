@@ -7,6 +7,9 @@ import * as keys from "./keys.js";
 import { fail } from "./login.js";
 import { untilAnswered } from "./sending.js";
 
+/** The keys of a name, such as "Ctrl Z". @param {string} name */
+const signsOf = (name) => name.split(" ").flatMap((part, n) => [...(n ? [" "] : []), element("kbd", {}, part)]);
+
 export class Help {
   #dialog = $("help", HTMLDialogElement);
   /** @type {string | null} */ #choosing = null; // the action that waits for its new key
@@ -57,6 +60,12 @@ export class Help {
       element("h3", {}, title),
       ...found.flatMap((action) => [this.#button(action), element("span", {}, action.title)]),
     ]);
+    for (const { title, view, rows: all } of keys.FIXED) {
+      if (view && view !== side && side !== null) continue;
+      const found = all.filter(([key, text]) => has(`${title} ${text} ${key}`));
+      if (found.length) rows.push(element("h3", {}, title));
+      for (const [key, text] of found) rows.push(element("span", {}, ...signsOf(key)), element("span", {}, text));
+    }
     replace($("keys"), ...(rows.length ? rows : [element("p", { className: "soft none" }, "No key has these words.")]));
     let any = false;
     for (const term of this.#dialog.querySelectorAll("dt")) {
@@ -72,8 +81,7 @@ export class Help {
 
   /** @param {keys.Action} action */
   #button(action) {
-    const parts = keys.sign(keys.keysOf(action)[0]).split(" ");
-    const signs = parts.flatMap((part, n) => [...(n ? [" "] : []), element("kbd", {}, part)]); // as in its name
+    const signs = signsOf(keys.sign(keys.keysOf(action)[0]));
     const properties = {
       type: /** @type {const} */ ("button"),
       id: `rebind-${action.id}`,

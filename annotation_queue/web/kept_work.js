@@ -10,7 +10,7 @@ import { many, VERDICTS } from "./words.js";
 
 const PICTURES = 4; // of each ticket's work
 
-/** @typedef {Payload & {verdict?: string, masklet?: Masklet}} Content */
+/** @typedef {Payload & {verdict?: string, text?: string, masklet?: Masklet}} Content */
 
 /**
  * The kept work of one person on one ticket.
@@ -41,7 +41,7 @@ export function worksOf(operations) {
 /** The kinds of operations that can be done again, in words. @type {Record<string, string>} */
 export const NAMES = {
   prompt: "prompt", stroke: "drawn mask", propagate: "propagation", lock: "lock", absent: "absent stretch",
-  clear: "cleared frame", undo: "undo", redo: "redo",
+  clear: "cleared frame", label: "label", undo: "undo", redo: "redo",
 };
 
 /** The work in words: "2 drawn masks, 1 prompt, the verdict Accept". @param {Work} work */
@@ -53,7 +53,8 @@ export function describe({ operations }) {
   for (const { kind, content } of operations) {
     if (kind === "submit") parts.push("a submitted masklet");
     const verdict = VERDICTS.find((each) => each.verdict === content.verdict);
-    if (kind === "verdict" && verdict) parts.push(`the verdict ${verdict.title}`);
+    const words = content.text ? ` with the words “${content.text}”` : "";
+    if (kind === "verdict" && verdict) parts.push(`the verdict ${verdict.title}${words}`);
   }
   return parts.join(", ");
 }

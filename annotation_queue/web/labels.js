@@ -28,6 +28,7 @@ const current = () => session.current?.labelling ?? null;
  * @param {Payload} payload
  */
 function act(held, kind, payload) {
+  if (held.lost || held.finished) return;
   /** @type {Operation} */
   const operation = { operation_id: api.newId(), kind, frame_idx: null, payload, created_at: new Date().toISOString() };
   held.labelling?.add(operation);
@@ -42,7 +43,7 @@ function act(held, kind, payload) {
  */
 export function chooseClass(chosen) {
   const [held, labelling] = [session.current, current()];
-  if (!held || !labelling || held.lost || held.finished) return;
+  if (!held || !labelling) return;
   const again = labelling.label.name === chosen.name;
   const attributes = again ? {} : labelling.carried(chosen);
   act(held, "label", { label: again ? null : chosen.name, attributes });

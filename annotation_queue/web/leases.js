@@ -79,7 +79,7 @@ session.on("refused", ({ item, error }) => {
 // The person is away: other people may have the tickets once their leases have ended.
 presence.on("leave", () => {
   player.play(false);
-  if (!session.me || session.allHeld.length === 0) return;
+  if (!session.me || session.allHeld.length === 0 || shownView() === "sheet") return; // the sheet has words of its own
   notice("Nobody has touched this page for a while: its tickets go back to the queue. What was done in them is kept. "
     + "Any key takes them up again.", { stays: true });
 });
@@ -87,8 +87,8 @@ presence.on("leave", () => {
 presence.on("return", async () => {
   if (!session.me || shownView() === "login") return;
   hideNotice();
-  for (const held of [session.ahead?.held, ...session.sheet]) renew(held);
   const { current: held, aside } = session;
+  for (const each of held ? [session.ahead?.held, ...session.sheet] : session.waiting) renew(each);
   if (held === null) return askAgain();
   const at = player.position;
   held.pause();

@@ -6,7 +6,7 @@ import { many, REASONS } from "./words.js";
 /** The kinds of operations, as the log names them. @type {Record<string, string>} */
 export const KINDS = {
   prompt: "Prompt", stroke: "Drawn mask", propagate: "Propagation", stop: "Stop", lock: "Lock", absent: "Absent",
-  clear: "Cleared frame", undo: "Undo", redo: "Redo", verdict: "Verdict", submit: "Submitted", unsubmit: "Taken back",
+  clear: "Cleared frame", undo: "Undo", redo: "Redo", verdict: "Verdict", label: "Label", submit: "Submitted", unsubmit: "Taken back",
 };
 
 /**
@@ -14,16 +14,17 @@ export const KINDS = {
  * @param {Pick<KeptOperation, "kind" | "payload">} operation
  */
 export function saidIn({ kind, payload }) {
-  const { verdict, reasons, points_xy, box_xyxy, direction, first, last, masklet, on, watched } = JSON.parse(payload);
+  const { verdict, reasons, points_xy, box_xyxy, direction, first, last, masklet, on, watched, label, text } = JSON.parse(payload);
   if (kind === "verdict") {
     const why = (reasons ?? []).map((/** @type {keyof typeof REASONS} */ reason) => REASONS[reason] ?? reason);
     const seen = watched === null || watched === undefined ? [] : [`${Math.round(100 * watched)} % watched`];
-    return [verdict, ...why, ...seen].join(", ");
+    return [verdict, ...why, ...(text ? [`“${text}”`] : []), ...seen].join(", ");
   }
   if (kind === "submit") return masklet ? `a masklet of ${many(masklet.frame_idx.length, "frame")}` : "a masklet";
   if (kind === "absent") return `frames ${first} to ${last}`;
   if (kind === "prompt") return [many(points_xy?.length ?? 0, "point"), ...(box_xyxy ? ["a box"] : [])].join(", ");
   if (kind === "propagate") return direction === "both" ? "both ways" : direction ?? "both ways";
+  if (kind === "label") return label ?? "none";
   if (kind === "lock") return on === false ? "off" : "on";
   return "";
 }

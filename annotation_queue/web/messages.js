@@ -115,6 +115,7 @@ function leaveTicket() {
 
 session.on("ticket", leaveTicket);
 session.on("view", (name) => name !== "work" && leaveTicket());
+session.on("view", (name) => $(name === "sheet" ? "sheet" : "stage").append($("notice"))); // where it can be seen
 session.on("draft", () => {
   if (!isFresh && !truth.until && !truth.over && !truth.stays) hideNotice();
 });

@@ -39,7 +39,7 @@ export async function showOthers() {
       ...begun.flatMap((each) => (each.masklet ? [{ ...each.masklet, settled: null, held: each }] : [])),
       ...(held.otherTickets ?? []).filter(({ masklet_id }) => !known.has(masklet_id ?? null)),
     ];
-    if (held.others.length === 0 && held.ticket.masklet_id) notice("Nothing else of this video is masked.");
+    if (held.others.length === 0 && held.otherTickets && held.ticket.masklet_id) notice("Nothing else of this video is masked.");
     showRows();
   }
   $("other-objects").hidden = !(player.showOthers && held?.others?.length);
@@ -68,8 +68,8 @@ function switchTo(held) {
   setAside();
   const aside = session.aside.filter((each) => each !== held);
   const ofVideo = aside.filter(({ ticket }) => ticket.video_id === held.ticket.video_id);
-  const [last, ...later] = ofVideo; // `last` was on screen: it comes after the others, so that the key goes around
-  session.setAside([...later, last, ...aside.filter((each) => !ofVideo.includes(each))]);
+  // the first one was on screen, unless that was only looked at: it comes after the others, so that the key goes around
+  session.setAside([...ofVideo.slice(1), ...ofVideo.slice(0, 1), ...aside.filter((each) => !ofVideo.includes(each))]);
   session.show(held);
   player.seek(at);
   fetchNext();

@@ -3,6 +3,7 @@
 
 /** @import { Colour, Point } from "./types.js" */
 /** @import { Spans } from "./rle.js" */
+import { border } from "./border.js";
 import { pen } from "./dom.js";
 import { word } from "./overlay.js";
 
@@ -39,7 +40,11 @@ export class Outline {
     this.#rows = [image.height, 0];
     const place = { left: left * ratio, top: top * ratio, scale: scale * ratio };
     for (const { spans, colour, thick } of lines) {
-      this.#line(spans, height, word([...colour, 255]), Math.max(1, Math.round(thick * ratio)), place);
+      const [value, wide] = [word([...colour, 255]), Math.max(1, Math.round(thick * ratio))];
+      const across = (/** @type {number} */ x) => Math.round(place.left + x * place.scale - wide / 2);
+      const down = (/** @type {number} */ y) => Math.round(place.top + y * place.scale - wide / 2);
+      border(spans, height, (x0, y0, x1, y1) =>
+        this.#fill(across(x0), down(y0), across(x1) + wide, down(y1) + wide, value));
     }
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, image.width, image.height);
@@ -61,38 +66,6 @@ export class Outline {
   }
 
   /**
-   * The border of a mask, apart from what lies on the border of the frame.
-   * @param {Spans} spans
-   * @param {number} height  px of the video
-   * @param {number} value
-   * @param {number} thick  px of the screen, as of `place`
-   * @param {Place} place
-   */
-  #line({ first, from, to }, height, value, thick, { left, top, scale }) {
-    const width = first.length - 1;
-    const across = (/** @type {number} */ x) => Math.round(left + x * scale - thick / 2);
-    const down = (/** @type {number} */ y) => Math.round(top + y * scale - thick / 2);
-    /** @type {number[]} */
-    let before = []; // the ends of the spans in the column before
-    for (let x = 0; x < width; x++) {
-      const [begin, end] = [first[x], first[x + 1]];
-      if (begin === end && before.length === 0) continue;
-      const x0 = across(x);
-      /** @type {number[]} */
-      const here = [];
-      for (let i = begin; i < end; i++) {
-        const x1 = across(x + 1) + thick;
-        if (from[i] > 0) this.#fill(x0, down(from[i]), x1, down(from[i]) + thick, value);
-        if (to[i] < height) this.#fill(x0, down(to[i]), x1, down(to[i]) + thick, value);
-        here.push(from[i], to[i]);
-      }
-      // where only one of two columns is inside, there is a line between them
-      if (x > 0) stretches(before, here, (y0, y1) => this.#fill(x0, down(y0), x0 + thick, down(y1) + thick, value));
-      before = here;
-    }
-  }
-
-  /**
    * Fill a box of pixels; what lies outside of the canvas is left out.
    * @type {(x0: number, y0: number, x1: number, y1: number, value: number) => void}
    */
@@ -105,24 +78,6 @@ export class Outline {
     }
     if (top < this.#rows[0]) this.#rows[0] = top;
     if (end > this.#rows[1]) this.#rows[1] = end;
-  }
-}
-
-/**
- * The stretches that lie in one list of stretches [from, to, from, to, …] and not in the other.
- * @param {number[]} one
- * @param {number[]} other
- * @param {(from: number, to: number) => void} found
- */
-function stretches(one, other, found) {
-  let [i, j, begun] = [0, 0, -1];
-  while (i < one.length || j < other.length) {
-    const y = j >= other.length || one[i] <= other[j] ? one[i++] : other[j++];
-    if (begun < 0) begun = y;
-    else {
-      if (begun < y) found(begun, y);
-      begun = -1;
-    }
   }
 }
 

@@ -3,7 +3,7 @@
 /** @import { Kind, Verdict } from "./types.js" */
 /** @import { HeldTicket } from "./held.js" */
 import { afterClickBox } from "./after_click.js";
-import { answer, decide, leaveTicket, submitMasklet } from "./answers.js";
+import { answer, leaveTicket, submitMasklet } from "./answers.js";
 import { isSized, sizeField } from "./brush_size.js";
 import { $, element, replace } from "./dom.js";
 import * as keys from "./keys.js";
@@ -178,7 +178,7 @@ function answered({ ticket }) {
   return [
     element("p", { className: "label" }, "To be looked at only"),
     element("p", { id: "answered" }, text),
-    verdictButton("unsure", "back-to-work", "submit", "Back to work", "the next ticket", backToWork),
+    verdictButton("unsure", "back-to-work", keys.sign("Enter"), "Back to work", "the next ticket", backToWork),
   ];
 }
 
@@ -190,9 +190,9 @@ function verdicts(held) {
   const offered = VERDICTS.filter(({ verdict }) =>
     correcting ? verdict === "reject" : !(verdict === "unsure" && ticket.needs_lead));
   const buttons = offered.map(({ verdict, title, hint }) =>
-    verdictButton(verdict, `verdict-${verdict}`, verdict, title, HINTS[ticket.kind] ?? hint, () => answer(verdict)));
+    verdictButton(verdict, `verdict-${verdict}`, keys.hint(verdict), title, HINTS[ticket.kind] ?? hint, () => answer(verdict)));
   if (!correcting) return [element("p", { className: "label", id: "watched" }), ...buttons];
-  const submit = verdictButton("accept", "submit", "submit", "Submit", "it is right in every frame now", submitMasklet);
+  const submit = verdictButton("accept", "submit", keys.hint("submit"), "Submit", "it is right in every frame now", submitMasklet);
   return [submit, ...buttons, quietButton(keys.hint("leave"), "leave this ticket", leaveTicket)];
 }
 
@@ -201,7 +201,7 @@ function verdictButton(look, id, key, title, hint, run) {
   return element(
     "button",
     { type: "button", id, className: `verdict ${look}`, onclick: () => void run() },
-    element("kbd", {}, keys.hint(key)),
+    element("kbd", {}, key),
     element("span", {}, element("b", {}, title), element("small", {}, hint)),
   );
 }

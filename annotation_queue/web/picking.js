@@ -17,6 +17,11 @@ export function pick(take) {
   $("stage").classList.toggle("picking", take !== null);
 }
 
+/** Give the picture back to the tools, unless somebody else picks by now. @param {Take} take */
+export function endPick(take) {
+  if (taker === take) pick(null);
+}
+
 document.addEventListener("pointerdown", (event) => {
   swallows = false;
   const { held, shown } = player;

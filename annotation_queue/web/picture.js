@@ -1,6 +1,7 @@
 // One frame with masks over it, on a canvas of its own. Nothing can be edited there.
 
 /** @import { Colour, Prompt, VideoInfo } from "./types.js" */
+import { drawBorder } from "./border.js";
 import { pen } from "./dom.js";
 import { drawMarks } from "./marks.js";
 import { Overlay } from "./overlay.js";
@@ -38,14 +39,14 @@ export class Picture {
     const context = pen(canvas);
     context.drawImage(bitmap, 0, 0, info.width, info.height);
     const overlay = this.#overlay;
-    overlay.clear();
     if (rle) {
       const mask = spans(runs(rle), info.height, info.width);
+      overlay.clear();
       overlay.fill(mask, [...look.fill, 100]);
+      overlay.drawOn(context);
       const scale = canvas.clientWidth ? info.width / canvas.clientWidth : 1;
-      overlay.line(mask, [...look.line, 255], Math.max(1, Math.round(2 * scale)));
+      drawBorder(context, mask, info.height, look.line, Math.max(1, Math.round(2 * scale)));
     }
-    overlay.drawOn(context);
     const scale = Math.max(1, info.width / MARKED_AT);
     context.save();
     context.scale(scale, scale);

@@ -50,6 +50,7 @@ export async function openSheet() {
   say("");
   showAbout();
   view("sheet");
+  moveTo(tiles[focus] ? focus : nextPlace());
   fill();
 }
 
@@ -178,11 +179,8 @@ function accept(tile) {
   remove(tile, `Masklet ${place + 1} is accepted.`);
 }
 
-/**
- * @param {Tile} tile  leaves the sheet
- * @param {string} why
- */
-function remove(tile, why) {
+/** @param {Tile} tile  leaves the sheet. Returns its place. */
+function takeOff(tile) {
   const place = tiles.indexOf(tile);
   tiles[place] = null;
   tile.close();
@@ -190,6 +188,16 @@ function remove(tile, why) {
   session.setSheet(held());
   session.keepClaims();
   showAbout();
+  return place;
+}
+
+/**
+ * Take a tile off, and fill its place again.
+ * @param {Tile} tile
+ * @param {string} why
+ */
+function remove(tile, why) {
+  const place = takeOff(tile);
   if (place === focus) moveTo(nextPlace());
   say(why);
   isDry = false;
@@ -233,14 +241,22 @@ export function onSheetKey(event) {
 
 session.on("lost", ({ held: lost, why }) => {
   const tile = tiles.find((each) => each?.held === lost);
-  if (tile) remove(tile, `Masklet ${tiles.indexOf(tile) + 1} went back to the queue. ${why}`);
+  if (tile) return remove(tile, `Masklet ${tiles.indexOf(tile) + 1} went back to the queue. ${why}`);
+  if (!session.aside.includes(lost)) return;
+  session.setAside(session.aside.filter((each) => each !== lost)); // it makes room for another one
+  if (shownView() === "sheet") fill();
+});
+// a link has opened a ticket of the sheet
+session.on("ticket", (shown) => {
+  const tile = tiles.find((each) => each?.held === shown);
+  if (tile) takeOff(tile);
 });
 session.on("refused", ({ item, error }) => {
   if (item.what === "finish") say(`One answer was refused: ${error.message}`);
 });
 presence.on("leave", () => {
   isPaused = true;
-  say("Nobody has touched this page for a while: its tickets go back to the queue. Any key takes them up again.");
+  say("Nobody has touched this page for a while: its tickets go back to the queue. Tickets whose time is over are replaced.");
 });
 presence.on("return", () => (isPaused = false));
 session.on("loginEnded", () => (isPaused = true));

@@ -1,6 +1,7 @@
 // What a screen reader says by itself: verdicts, reasons to choose from, tickets, and the frame on screen once it rests.
 
 import { $, element } from "./dom.js";
+import "./panel.js"; // writes the question before it is said
 import { player } from "./screen.js";
 import { session } from "./session.js";
 import { ASKS, REASONS, WHY } from "./words.js";
@@ -35,6 +36,7 @@ session.on("ticket", ({ ticket }) => say(`${ASKS[ticket.kind].name}: ${$("questi
 session.on("choosing", () => {
   const { choosing, person } = session;
   if (!choosing) return;
+  if (document.querySelector("#verdicts .objects")) return say(document.querySelector("#verdicts .label")?.textContent ?? "");
   const reasons = (WHY[choosing] ?? []).map((reason) => `${person.reasons.indexOf(reason) + 1} ${REASONS[reason]}`);
   say(`Why? ${reasons.join(", ")}`);
 });

@@ -8,6 +8,7 @@ import { $, element, messageOf, replace } from "./dom.js";
 import { Frames } from "./frames.js";
 import { drawLanes, positionAt } from "./lanes.js";
 import { KINDS, saidIn } from "./log_words.js";
+import { batches, named, videos } from "./names.js";
 import { Picture } from "./picture.js";
 import { likeness, Replay } from "./replay.js";
 import { area } from "./rle.js";
@@ -60,10 +61,10 @@ const lanes = $("lanes", HTMLCanvasElement);
  * @param {(ids: string[]) => unknown} onact  something was done to it
  */
 export async function showStory(id, me, people, onact) {
-  const mine = ++turn;
   close();
+  const mine = ++turn;
   $("ticket-title").textContent = "…";
-  const history = await api.history(id);
+  const history = await api.story(id);
   const { ticket } = history.card;
   const [info, masklet] = await Promise.all([
     api.video(ticket.video_id),
@@ -77,7 +78,7 @@ export async function showStory(id, me, people, onact) {
     history, replay, frames, fps: info.fps, one: new Picture(canvas, info, LOOKS.one), other: null, beside: null,
     step: 0, position: 0, seen: seenIn(replay, 0, null),
   };
-  frames.onready = (position) => position === open?.position && draw();
+  frames.onready = () => draw();
   frames.ontrouble = (error) => error !== null && ($("likeness").textContent = `No picture: ${messageOf(error)}`);
   scrub.max = String(replay.frames.length - 1);
   const doing = {
@@ -99,15 +100,17 @@ function without(error) {
 
 /** No ticket is shown any more. */
 export function close() {
+  turn++;
   open?.frames.close();
   open = null;
+  $("screens").classList.remove("two");
   for (const id of ["screens", "log", "line", "ticket-facts", "ticket-acts"]) $(id).replaceChildren();
   $("likeness").textContent = "";
 }
 
 /** Ask for what has changed beside the log: who has it, what leads did. @param {string} id */
 async function refresh(id) {
-  const history = await api.history(id);
+  const history = await api.story(id);
   if (open?.history.card.ticket.ticket_id !== id) return;
   open.history = { ...open.history, card: history.card, line: history.line, acts: history.acts, leases: history.leases };
   showAbout(open.history);
@@ -218,7 +221,7 @@ function showAbout(history) {
   const by = ticket.state === "done" && ticket.finished_by ? ` by ${ticket.finished_by}` : "";
   $("ticket-title").textContent = `${ASKS[ticket.kind].name} · ${standing(card)[1]}${by}`;
   $("ticket-facts").replaceChildren(...factsOf(card).flatMap(([name, value]) =>
-    [element("dt", {}, name), element("dd", { title: value }, value)]));
+    [element("dt", {}, name), element("dd", typeof value === "string" ? { title: value } : {}, value)]));
   $("line").replaceChildren(...history.line.map((each) => {
     const isThis = each.ticket.ticket_id === ticket.ticket_id;
     const link = element("a", { href: `#ticket=${encodeURIComponent(each.ticket.ticket_id)}` },
@@ -231,15 +234,15 @@ function showAbout(history) {
   showLog(history);
 }
 
-/** @param {Card} card @returns {[name: string, value: string][]} */
+/** @param {Card} card @returns {[name: string, value: string | Node][]} */
 function factsOf(card) {
   const { ticket } = card;
   const date = (/** @type {number | null} */ at) => (at === null ? "–" : new Date(1000 * at).toLocaleString());
   const share = (/** @type {number | null} */ value) => (value === null ? "–" : value.toFixed(2));
   return [
     ["Ticket", ticket.ticket_id],
-    ["Batch", ticket.batch_id],
-    ["Video", ticket.video_id],
+    ["Batch", ticket.batch_id ? named(batches, ticket.batch_id, "batch") : "–"],
+    ["Video", named(videos, ticket.video_id, "video")],
     ["Opened", date(card.created_at)],
     ["Masklet made by", ticket.made_by ?? (ticket.masklet_id ? "the model" : "nobody yet")],
     ["Mean score", share(card.score)],

@@ -2,6 +2,7 @@
 
 /** @import { HeldTicket } from "./held.js" */
 /** @import { Masklet } from "./types.js" */
+import { drawBorder } from "./border.js";
 import { frame as fetchFrame } from "./api.js";
 import { element, pen } from "./dom.js";
 import { Overlay } from "./overlay.js";
@@ -65,7 +66,9 @@ export class Tile {
     const { signal } = this.#aborter;
     for (let position = 0; position < this.#pictures.length && !signal.aborted; ) {
       try {
-        this.#pictures[position] = await this.#picture(position, signal);
+        const picture = await this.#picture(position, signal);
+        if (signal.aborted) return picture.close();
+        this.#pictures[position] = picture;
         this.held.frames.ontrouble(null);
         position++;
       } catch (error) {
@@ -93,8 +96,8 @@ export class Tile {
     const mask = spans(runs(masklet.rle[position]), height, width);
     overlay.clear();
     overlay.fill(mask, [...this.#colours.fill, FILL]);
-    overlay.line(mask, [...this.#colours.line, 255], Math.max(1, Math.round(this.#cut[2] / WIDTH)));
     overlay.drawOn(context);
+    drawBorder(context, mask, height, this.#colours.line, Math.max(1, Math.round(this.#cut[2] / WIDTH)));
     const [x, y, w, h] = this.#cut;
     const scale = Math.min(WIDTH / w, HEIGHT / h);
     const small = new OffscreenCanvas(Math.round(w * scale), Math.round(h * scale));

@@ -28,7 +28,15 @@ export class Timeline {
     this.lowScore = lowScore;
     this.scores = masklet?.score ?? null;
     this.present = this.frames.map((_, i) => (masklet ? masklet.area_px[i] > 0 : false));
-    this.suspects = masklet ? suspects(this, masklet) : [];
+    this.suspects = this.suspectsBelow(lowScore);
+  }
+
+  /**
+   * The suspect stretches for a threshold.
+   * @param {number} lowScore
+   */
+  suspectsBelow(lowScore) {
+    return this.masklet ? suspects(this, this.masklet, lowScore) : [];
   }
 
   get length() {
@@ -66,8 +74,9 @@ export class Timeline {
  * Stretches worth a look, in order.
  * @param {Timeline} timeline
  * @param {Masklet} masklet
+ * @param {number} lowScore
  */
-function suspects(timeline, masklet) {
+function suspects(timeline, masklet, lowScore) {
   const { present, length } = timeline;
   const steady = timeline.steadiness();
   const known = steady.filter((_, i) => i > 0 && present[i] && present[i - 1]).sort((a, b) => a - b);
@@ -75,7 +84,7 @@ function suspects(timeline, masklet) {
   /** @type {Suspect[]} */
   const found = [];
   for (let i = 0; i < length; i++) {
-    const why = suspicion(i, masklet, timeline, steady[i] < UNLIKE * usual);
+    const why = suspicion(i, masklet, timeline, lowScore, steady[i] < UNLIKE * usual);
     if (why === null) continue;
     const before = found[found.length - 1];
     if (before && before.last === i - 1 && before.why === why) before.last = i;
@@ -88,10 +97,11 @@ function suspects(timeline, masklet) {
  * @param {number} i  position
  * @param {Masklet} masklet
  * @param {Timeline} timeline
+ * @param {number} lowScore
  * @param {boolean} unlike  this mask has little in common with the mask before
  * @returns {Why | null}
  */
-function suspicion(i, masklet, { present, lowScore }, unlike) {
+function suspicion(i, masklet, { present }, lowScore, unlike) {
   if (present[i] && masklet.score[i] < lowScore) return "low score";
   if (i === 0) return null;
   if (present[i] !== present[i - 1]) return present[i] ? "object returns" : "object leaves";

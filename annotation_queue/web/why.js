@@ -8,15 +8,17 @@ import { element } from "./dom.js";
 import * as keys from "./keys.js";
 import { notice } from "./messages.js";
 import { showOthers } from "./objects.js";
-import { pick } from "./picking.js";
-import { OTHERS } from "./player.js";
+import { colourOf } from "./palette.js";
+import { endPick, pick } from "./picking.js";
 import { Mask } from "./rle.js";
 import { player } from "./screen.js";
 import { session } from "./session.js";
 import { REASONS, WHY } from "./words.js";
 
 let words = ""; // that the person adds
-/** The objects that the one on screen may be the same as; null: no such object is asked for. @type {VideoObject[] | null} */
+/** @typedef {{object: VideoObject, n: number}} Numbered  n: as its row and its label on the picture count, from 0 */
+
+/** The objects that the one on screen may be the same as; null: no such object is asked for. @type {Numbered[] | null} */
 let objects = null;
 let asking = false; // for the other objects
 let hadOthers = false; // whether the other objects were shown before they were asked for
@@ -47,11 +49,11 @@ function whichReason(verdict) {
   ];
 }
 
-/** @param {VideoObject[]} offered */
+/** @param {Numbered[]} offered */
 function whichObject(offered) {
-  const buttons = offered.map((object, n) => {
+  const buttons = offered.map(({ object, n }) => {
     const swatch = element("i", { className: "swatch" });
-    swatch.style.background = `rgb(${OTHERS[n % OTHERS.length].join(" ")})`;
+    swatch.style.background = `rgb(${colourOf(n).join(" ")})`;
     return choice(`same-${n}`, n < 9 ? String(n + 1) : "", `Object ${n + 1}`, () => sameAs(object), swatch);
   });
   return [
@@ -75,7 +77,10 @@ export function numbered(digit) {
   if (!objects && digit === 0) return false;
   if (!objects) void because(session.person.reasons[digit - 1]);
   else if (digit === 0) sameAs(null);
-  else if (objects[digit - 1]) sameAs(objects[digit - 1]);
+  else {
+    const named = objects.find(({ n }) => n === digit - 1);
+    if (named) sameAs(named.object);
+  }
   return true;
 }
 
@@ -98,7 +103,11 @@ async function because(reason) {
   await showOthers();
   asking = false;
   if (session.current !== held || session.choosing !== verdict) return forgetObjects();
-  objects = (held.others ?? []).filter(({ masklet_id }) => masklet_id);
+  if (held.otherTickets === null) {
+    forgetObjects();
+    return notice("The other objects of this video cannot be fetched. Try again, or choose another reason.");
+  }
+  objects = (held.others ?? []).map((object, n) => ({ object, n })).filter(({ object }) => object.masklet_id);
   if (objects.length === 0) return sameAs(null);
   player.play(false);
   pick(pickObject);
@@ -112,11 +121,11 @@ function pickObject([x, y], position) {
   const { height, width } = held.info;
   const frame = held.timeline.frames[position];
   const at = Math.min(height - 1, Math.floor(y)) * width + Math.min(width - 1, Math.floor(x));
-  const there = objects.find(({ frame_idx, rle }) => {
+  const there = objects.find(({ object: { frame_idx, rle } }) => {
     const place = frame_idx.indexOf(frame);
     return place >= 0 && new Mask(rle[place], height, width).bits[at] > 0;
   });
-  if (there) sameAs(there);
+  if (there) sameAs(there.object);
   else notice("No other object is there. Go to a frame that shows it, or choose it in the list.", { frame: true });
 }
 
@@ -129,7 +138,7 @@ function sameAs(object) {
 
 function forgetObjects() {
   objects = null;
-  pick(null);
+  endPick(pickObject);
   player.showOthers = hadOthers;
   void showOthers();
 }

@@ -20,7 +20,7 @@ def compact(
 ) -> None:
     """Write the small files of published batches again as large ones. The new release has the same rows as the last.
 
-    Earlier releases keep their files. Can run at any time, beside everything else.
+    Earlier releases keep their files. Can run at any time, on the machine that publishes.
     """
     from engine.services import connect
     from engine.stages import upkeep
@@ -59,7 +59,7 @@ def tag(
 def tidy(as_json: Json = False) -> None:
     """Remove what killed processes left, old snapshots of the tables, and files that nothing has named for a day.
 
-    Can run at any time, beside everything else: once a day is enough.
+    Can run at any time, on any machine: once a day is enough.
     """
     from engine.services import connect
     from engine.stages import upkeep
@@ -89,7 +89,9 @@ def withdraw(
 ) -> None:
     """Take a video and all that came of it out of the dataset. The new release and the tables are without it.
 
-    Earlier releases keep it, unless you say --erase, and `validate` and `export` say so. Run it again after a kill.
+    Earlier releases keep it, unless you say --erase, and `validate` and `export` say so. Also without --erase, `tidy`
+    deletes what no release names on its second run, a day later: the video's candidates, the acts of its annotators
+    and its unpublished masklets. Run it again after a kill, on the machine that publishes.
     """
     from getpass import getuser
 

@@ -62,7 +62,7 @@ def look_at_tickets(s: Services, database: Database, now: float) -> int:
 
 
 def drained(database: Database) -> list[Notice]:
-    """A notice for each drained batch."""
+    """A notice for each drained batch that the outbox does not have."""
     with database.read() as c:
         rows = notices.drained(c)
     return [

@@ -131,9 +131,7 @@ def in_review(blobs: Blobs) -> list[str]:
 def unfinished(blobs: Blobs) -> dict[str, set[BatchStage]]:
     """The batches that are not published, and the stages that have marked them. Its cost follows these batches."""
     if not blobs.exists(_COMPLETE):
-        for batch_id, marks in reached(blobs).items():  # once for a store, which an earlier version may have filled
-            for stage in marks if BatchStage.PUBLISHED not in marks else ():
-                blobs.create(f"open/{batch_id}/{stage}", b"")
+        copy_marks(blobs)  # once for a store, which an earlier version may have filled
         blobs.create(_COMPLETE, b"")
     found: dict[str, set[BatchStage]] = {}
     for key in blobs.keys("open/"):
@@ -144,6 +142,16 @@ def unfinished(blobs: Blobs) -> dict[str, set[BatchStage]]:
             _close(blobs, batch_id)
             del found[batch_id]
     return found
+
+
+def copy_marks(blobs: Blobs) -> None:
+    """Makes the copies that are missing: a process was killed between a mark and its copy. Lists all batches."""
+    for batch_id, marks in reached(blobs).items():
+        if BatchStage.PUBLISHED not in marks:
+            for stage in marks:
+                blobs.create(f"open/{batch_id}/{stage}", b"")
+            if blobs.exists(_key(batch_id, BatchStage.PUBLISHED)):  # meanwhile
+                _close(blobs, batch_id)
 
 
 def _close(blobs: Blobs, batch_id: str) -> None:

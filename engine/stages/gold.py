@@ -49,6 +49,7 @@ def gold_tickets(s: Services, result: BatchResult, phase: str) -> list[NewGold]:
         verdict, said = sent_back[candidate.masklet_id]
         if iou.mean_iou(candidate, made) < s.settings.queue.gold_iou:  # else accepting the candidate is right, too
             pointed = {"frame_idx": verdict.frame_idx, "by": verdict.person, "reasons": said["reasons"]}
+            pointed["verdict"] = Verdict.REFINE.value  # then the text: in the order of a real correction
             pointed |= {"text": said["text"]} if "text" in said else {}
             found.append(NewGold(ticket=ticket(candidate, Kind.VERIFY), expected=Verdict.REFINE))
             found.append(NewGold(ticket=ticket(candidate, Kind.TRACK, pinned=pointed), truth=made))

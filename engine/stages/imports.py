@@ -75,6 +75,8 @@ def import_folder(
         elif proposed is None or "imported" not in proposed:
             skipped += sum(bool(_notes(folder, reader, address)) for address in addresses)
             continue
+        else:
+            batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, proposed)  # its copy, if a kill came before it
         imported.append(batch_id)
     for batch_id in publish.pending(s):
         if batch_id in imported:

@@ -1,6 +1,7 @@
 """Upkeep of the store: compaction, expired snapshots, and what killed processes left behind.
 
-All of it can run at any time, beside everything else, and again after a kill.
+All of it can run at any time, and again after a kill. `compact` takes the lock of `publish` and `withdraw`, which is a
+file in `home`: these three run on one machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from engine.files import alone
 from engine.progress import Progress
 from engine.services import Services
+from engine.stages import batches
 from storage import batch_manifests, compaction, releases, sweep, table_upkeep
 from storage.blobs import cleaning
 
@@ -34,16 +36,23 @@ def compact(s: Services, progress: Progress | None = None, least: int = compacti
     if not known:
         return Compacted(0, 0, "", ())
     planned = list(compaction.plan(releases.load(s.blobs, known[-1]), least))
-    parts = [len(batch_manifests.read(s.blobs, ref)["masklets"]) for refs in planned for ref in refs]
-    groups = []
-    for refs in planned:
-        groups.append(compaction.write(s.blobs, refs, s.home / "cache" / "compaction"))
+    written = []
+    for n, refs in enumerate(planned, 1):
+        with alone(s.home / "publish.lock"):  # no withdrawal erases the parts meanwhile
+            if set(refs) <= set(releases.load(s.blobs, releases.names(s.blobs)[-1]).batches):
+                written.append(compaction.write(s.blobs, refs, s.home / "cache" / "compaction"))
         if progress:
-            progress(len(groups), len(planned), groups[-1].group_id)
-    made = ""
+            progress(n, len(planned), refs[0].batch_id)
+    made, groups = "", list[compaction.Group]()
     with alone(s.home / "publish.lock"):
         known = releases.names(s.blobs)
         newest = releases.load(s.blobs, known[-1])
+        for group in written:
+            if compaction.is_current(newest, group):
+                groups.append(group)
+            else:  # a video was withdrawn meanwhile: the next compaction writes the rest
+                compaction.discard(s.blobs, group)
+        parts = [len(batch_manifests.read(s.blobs, ref)["masklets"]) for group in groups for ref in group.old]
         if groups:
             name = f"release-{len(known) + 1:04d}-compacted-{groups[-1].group_id}"
             newest = compaction.release(s.blobs, newest, name, groups)
@@ -68,6 +77,7 @@ class Tidied:
 def tidy(s: Services) -> Tidied:
     """Removes what killed processes left in the store and in the cache, old snapshots, and files that nothing names."""
     removed = s.blobs.tidy()
+    batches.copy_marks(s.blobs)
     freed = cleaning.trim(s.home / "cache", round(s.settings.storage.cache_gib * 2**30))
     known = releases.names(s.blobs)
     released = releases.load(s.blobs, known[-1]).snapshots["masklets"] if known else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from sqlalchemy import event
 
 from annotation_queue import notices
 from annotation_queue.notices import DELIVERY_S, RETRY_S, Endpoint, Event, Failure
@@ -113,6 +114,15 @@ def test_the_id_follows_from_what_happened_and_the_payload_says_it():
     }
 
 
+def test_a_look_writes_only_what_is_new_however_much_is_known(seen, clock):
+    old = [drained(f"old-{n}") for n in range(20)]
+    notices.add(seen, "batches", old, [OPS], clock())
+    written = []
+    event.listen(seen.engine, "before_cursor_execute", lambda c, cursor, statement, *_: written.append(statement))
+    assert notices.add(seen, "batches", [*old, drained("new")], [OPS], clock()) == 1
+    assert len([each for each in written if each.startswith("INSERT INTO notices ")]) == 1
+
+
 def test_drained_batches_and_waiting_tickets_are_read_from_the_queue(tickets, clock):
     tickets.open_batch("done", verify_tickets(1))
     finish(tickets, VERA, Verdict.ACCEPT)
@@ -123,6 +133,9 @@ def test_drained_batches_and_waiting_tickets_are_read_from_the_queue(tickets, cl
     clock.advance(100)
     with tickets.database.read() as c:
         assert [(row.batch_id, row.drained_at) for row in notices.drained(c)] == [("done", opened)]
+    assert notices.add(tickets.database, None, [drained("done")], [OPS], clock()) == 1
+    with tickets.database.read() as c:
+        assert notices.drained(c) == [], "the outbox has it"
         (old,) = notices.waiting(c, clock() - 50)
         assert (old.batch_id, old.kind, old.tickets, old.since) == ("left", Kind.VERIFY, 2, opened + 1)
         assert notices.waiting(c, clock() - 101.5) == []

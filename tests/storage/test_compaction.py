@@ -12,6 +12,7 @@ from storage.batch_manifests import ReleaseError
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet, Operation
 from storage.table_errors import TablesError
+from tests.storage.killed_writes import Killed, kill_at
 from tests.storage.test_releases import publish
 from validation import release_checks
 
@@ -202,29 +203,12 @@ def test_a_part_of_a_later_version_is_not_compacted_without_its_column(disk, mas
     assert list(compacted.iterate((tmp_path / "x.parquet").read_bytes(), Masklet)) == [masklet(), masklet()]
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_a_compaction_that_is_killed_at_any_write_loses_nothing_and_is_finished_by_the_next(
     disk, tables, video, masklet, tmp_path, monkeypatch
 ):
     old, before = fill(disk, tables, video, masklet), state(tables)
-    digest, left, writes = of_rows(old), [-1], 0
-
-    def killing(owner, name):
-        real = getattr(owner, name)
-
-        def call(*arguments, **named):
-            left[0] -= 1
-            if left[0] == -1:
-                raise Killed
-            return real(*arguments, **named)
-
-        monkeypatch.setattr(owner, name, call)
-
-    killing(LocalBlobs, "create")
-    killing(PyArrowFile, "create")
+    digest, writes = of_rows(old), 0
+    left = kill_at(monkeypatch, (LocalBlobs, "create"), (PyArrowFile, "create"))
     least, killed = sum(file.size for file in old.files("masklets")), True
     while killed:
         left[0] = writes

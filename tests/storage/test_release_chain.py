@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from storage import arrow, batch_manifests, parts, releases
+from storage import arrow, batch_manifests, parts, release_names, releases
 from storage.batch_manifests import ReleaseError
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet, Video
@@ -121,6 +121,28 @@ def test_a_release_of_format_1_stays_readable_and_can_be_added_to(disk, tables, 
         assert len(new.videos()) == new.counts["videos"] == n + 1 and new.counts["masks"] == 2 * (n + 2)
         assert new.verify() == []
     assert releases.load(disk, "r1") == old and disk.read("releases/r1/manifest.json") == data
+
+
+def test_a_release_of_format_1_gets_a_name_and_a_taken_name_changes_nothing(disk, tables, video, masklet):
+    publish(disk, tables, video, masklet, "b1", {"v1": 2, "v2": 1})
+    format_1(disk, tables, "release-0001-b1")
+    old = releases.load(disk, "release-0001-b1")
+    named, tagged = release_names.give_name(disk, tables, old, "v1.0")
+    assert tagged and ids(named) == ids(old) and (named.counts, named.verify()) == (old.counts, [])
+    publish(disk, tables, video, masklet, "b2", {"v3": 1})
+    newer = releases.make(disk, tables, "release-0002-b2")
+    with pytest.raises(ValueError, match="'v1.0' is already the name of another release"):
+        release_names.give_name(disk, tables, newer, "v1.0")
+    assert ids(releases.load(disk, "v1.0")) == ids(old)
+
+
+def test_whether_an_earlier_release_holds_a_video_costs_no_manifest(chain, monkeypatch):
+    read, real = Counter(), batch_manifests.read
+    monkeypatch.setattr(batch_manifests, "read", lambda blobs, ref: (read.update([ref.batch_id]), real(blobs, ref))[1])
+    assert [n for n in range(1, 8) if releases.load(chain, f"r{n}").holds("v6")] == [6, 7]
+    assert read == {"b6": 1}
+    unmark(chain)
+    assert releases.load(chain, "r7").holds("v6") and not releases.load(chain, "r5").holds("v6")
 
 
 def test_masklets_of_a_video_that_a_release_of_format_1_has_are_found_in_both(disk, tables, video, masklet):

@@ -15,6 +15,7 @@ from storage.blobs.folder import LocalBlobs
 from storage.sweep import Swept, sweep
 from storage.tables import Tables
 from tests.storage.test_compaction import compact, fill, of_rows, state
+from tests.storage.test_releases import publish
 
 pytestmark = pytest.mark.slow
 DAY = LEFT_S + 1
@@ -78,6 +79,23 @@ def test_a_part_that_is_written_again_or_gets_its_marker_meanwhile_stays(store, 
     assert store.exists(first) and store.exists(second)
 
 
+def test_a_file_that_is_written_again_during_the_sweep_stays(store, tables, monkeypatch):
+    first, second = (f"compacted/masklets/{n}-0123456789abcdef.parquet" for n in (1, 2))
+    for key in (first, second):
+        store.create(key, b"killed")
+    age(store)
+    now, real = time.time(), LocalBlobs.delete
+    sweep(store, tables, now)
+
+    def delete(self, key):
+        self.write(second, b"killed")  # a writer goes on
+        real(self, key)
+
+    monkeypatch.setattr(LocalBlobs, "delete", delete)
+    assert sweep(store, tables, now + DAY).removed == 1
+    assert store.exists(second) and not store.exists(first)
+
+
 def test_a_worker_that_finds_an_old_part_while_a_sweep_removes_it_has_its_part(store, tables, masklet, monkeypatch):
     row, key = masklet("m", "v1", "b9"), orphan(store, masklet)
     age(store)
@@ -134,6 +152,18 @@ def test_parts_in_a_large_file_stay_until_no_release_names_them(store, tables, t
             assert kind == "masklets" or list(parts.rows(store, kind, batch_id)), "the stages read these parts"
 
 
+def test_a_part_that_lost_rows_outlives_its_compaction(store, tables, video, masklet, tmp_path):
+    rows = [masklet("good", "v2", "b4"), masklet("quarantined", "v2", "b4")]
+    parts.write_part(store, kind="masklets", batch_id="b4", video_id="v2", rows=rows)
+    publish(store, tables, video, masklet, "b5", {"v2": 0})
+    parts.commit_batch(store, tables, "masklets", "b4", keep=lambda row, n: n == 0)
+    releases.make(store, tables, "release-0004-b4")
+    assert [row.masklet_id for row in compact(store, tables, tmp_path, 1).masklets(["v2"])] == ["good"]
+    age(store)
+    swept(store, tables)
+    assert list(parts.rows(store, "masklets", "b4")) == rows, "no other file has the quarantined one"
+
+
 def test_a_large_file_of_a_killed_compaction_goes_and_a_finished_group_stays(store, tables, tmp_path):
     refs = releases.load(store, "release-0003-b3").batches
     group = compaction.write(store, refs, tmp_path)
@@ -166,6 +196,15 @@ def test_the_metadata_of_another_catalog_in_the_same_store_is_left_alone(store, 
         for _, second in (swept(store, other), swept(store, tables)):
             assert len(second.problems) == 4 and "another catalog keeps a table there" in second.problems[0]
     assert len(tables.masklets()) == 9
+
+
+def test_a_store_under_another_address_than_its_tables_loses_no_file(store, tables, tmp_path):
+    (tmp_path / "link").symlink_to(store.root)
+    before, linked = list(store.keys()), LocalBlobs(tmp_path / "link")
+    line = f"the tables name files below {store.uri}, this store is {linked.uri}: nothing was swept"
+    assert linked.uri != store.uri and swept(linked, tables) == (Swept(0, 0, (line,)),) * 2
+    tables.forget()
+    assert list(store.keys()) == before and len(tables.masklets()) == 9
 
 
 def test_nothing_is_removed_while_a_release_cannot_be_read(store, tables, masklet):

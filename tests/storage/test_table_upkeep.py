@@ -12,13 +12,10 @@ from storage import arrow, table_upkeep
 from storage.records import Masklet
 from storage.table_upkeep import FilesGone, expire, replace
 from storage.tables import Tables
+from tests.storage.killed_writes import Killed
 from tests.storage.test_catalog import commit, plain
 
 pytestmark = pytest.mark.slow
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from storage import batch_manifests, compacted, compaction, parts, releases, rep
 from storage.blobs.folder import LocalBlobs
 from storage.releases import Release
 from storage.withdrawn import Withdrawal
+from tests.storage.killed_writes import Killed, kill_at
 from tests.storage.test_compaction import compact, fill, state
 from tests.storage.test_release_chain import format_1, unmark
 from tests.storage.test_releases import publish
@@ -175,26 +176,9 @@ def test_a_video_of_a_release_of_format_1_is_withdrawn_from_the_next(disk, table
     assert len(releases.make(disk, tables, "release-0004-b3").masklets()) == 4
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_a_withdrawal_that_is_killed_at_any_write_is_completed_by_the_next(store, tables, tmp_path, monkeypatch):
-    rows, left, writes, killed = state(tables)[0], [-1], 0, True
-
-    def killing(owner, name):
-        real = getattr(owner, name)
-
-        def call(*arguments, **named):
-            left[0] -= 1
-            if left[0] == -1:
-                raise Killed
-            return real(*arguments, **named)
-
-        monkeypatch.setattr(owner, name, call)
-
-    killing(LocalBlobs, "create")
-    killing(PyArrowFile, "create")
+    rows, writes, killed = state(tables)[0], 0, True
+    left = kill_at(monkeypatch, (LocalBlobs, "create"), (PyArrowFile, "create"))
     rest = [row for row in rows if row.video_id != "v9"]
     while killed:
         left[0] = writes

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0005"
 
 COLUMNS = [
     sa.Column("assigned_by", sa.String),
@@ -16,14 +16,14 @@ COLUMNS = [
     sa.Column("mean_score", sa.Float),
     sa.Column("agreement", sa.Float),
 ]
-NOT_LEASED = "state <> 'leased'"
 DONE = "state = 'done'"
 RESERVED = "state = 'open' AND reserved_for IS NOT NULL"
 BROWSED = {  # columns before the ticket's id, and the tickets that the index has
-    "kinds": (["kind", "state", "created_at"], NOT_LEASED),
-    "batches": (["batch_id", "state", "kind", "created_at"], NOT_LEASED),
+    "kinds": (["kind", "state", "created_at"], None),
+    "batches": (["batch_id", "kind", "state", "created_at"], None),
     "videos": (["video_id", "created_at"], None),
     "checkpoints": (["checkpoint", "created_at"], None),
+    "labels": (["label", "created_at"], "label IS NOT NULL"),
     "verdicts": (["verdict", "created_at"], DONE),
     "reasons": (["reasons", "created_at"], "reasons <> ''"),
     "deciders": (["finished_by", "created_at"], DONE),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from annotation_queue.api.metrics import exposition
-from annotation_queue.records import BatchProgress, GoldFigures, Kind, Proportion, QueueFigures, WorkFigures
+from annotation_queue.figure_records import BatchProgress, GoldFigures, Proportion, QueueFigures, WorkFigures
+from annotation_queue.records import Kind
 
 
 def work(name, **counted):

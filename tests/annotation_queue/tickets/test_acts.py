@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from annotation_queue import schema
 from annotation_queue.errors import NotAllowed, TakenBack, TooLate
+from annotation_queue.people.accounts import Accounts
 from annotation_queue.records import Kind, NewGold, Person, Reason, Role, State
 from annotation_queue.tickets.acts import Act, Action
 from annotation_queue.tickets.overseeing import Overseeing
@@ -143,7 +144,7 @@ def test_a_ticket_is_not_assigned_to_its_maker_nor_to_a_person_who_answered_it(t
     tickets.open_batch("b", verify_tickets(1))
     finish(tickets, VERA, Verdict.ACCEPT)
     refused = act(tickets, Action.ASSIGN, "ticket-0000", to=VERA)
-    assert refused == [(False, "vera has given an answer about this object already: it takes another person's")]
+    assert refused == [(False, "vera has given an answer about this object already: another person must answer it")]
     assert act(tickets, Action.ASSIGN, "ticket-0000", to=VICTOR)[0][0]
 
 
@@ -155,9 +156,47 @@ def test_a_ticket_that_takes_more_answers_is_free_again_after_the_one_it_was_ass
     assert claim(tickets, VICTOR).ticket_id == "ticket-0000"
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda accounts: accounts.disable("vera"),
+        lambda accounts: accounts.remove("vera"),
+        lambda accounts: accounts.add("vera", [Role.ANNOTATOR]),
+        lambda accounts: accounts.add("vera", [Role.VERIFIER], skills=["birds"]),
+    ],
+    ids=["disabled", "removed", "another role", "another skill"],
+)
+def test_what_is_assigned_to_a_person_who_can_no_longer_do_it_goes_to_anybody(tickets, end):
+    victor = replace(VICTOR, skills=frozenset({"fish"}))
+    accounts = Accounts(tickets.database)
+    accounts.add("vera", [Role.VERIFIER], skills=["fish", "birds"])
+    tickets.open_batch("b", [replace(each, skill="fish") for each in verify_tickets(2)])
+    able = replace(VERA, skills=frozenset({"fish"}))
+    act(tickets, Action.ASSIGN, "ticket-0000", "ticket-0001", to=able)
+    held = claim(tickets, able)
+    accounts.add("vera", [Role.VERIFIER, Role.ANNOTATOR], skills=["fish"])
+    assert claim(tickets, victor) is None, "she may still work on it"
+    end(accounts)
+    assert claim(tickets, victor).ticket_id == "ticket-0001"
+    assert audited(tickets, "ticket-0001")[-1][:2] == ("(operator)", "take back")
+    tickets.release(held.ticket_id, held.lease_token, able)
+    assert claim(tickets, victor).ticket_id == "ticket-0000"
+
+
 def add_gold(tickets):
     [ticket] = verify_tickets(1, prefix="gold")
     tickets.add_gold("b", [NewGold(ticket=replace(ticket, masklet=candidate("g")), expected=Verdict.ACCEPT)], by=LEA)
+
+
+def test_gold_is_dealt_to_a_person_with_assigned_tickets_too(tickets, clock):
+    tickets.open_batch("b", verify_tickets(2))
+    act(tickets, Action.PRIORITISE, "ticket-0000", "ticket-0001", priority=5)
+    act(tickets, Action.ASSIGN, "ticket-0000", "ticket-0001", to=VERA)
+    clock.advance(1)
+    add_gold(tickets)
+    golden = with_policy(tickets, gold_share=1.0)
+    assert claim(golden, VERA).masklet_id == "g"
+    assert claim(golden, VERA).ticket_id == "ticket-0000", "no gold is left for her"
 
 
 def test_nothing_is_assigned_to_a_person_in_their_warm_up(tickets):
@@ -165,7 +204,7 @@ def test_nothing_is_assigned_to_a_person_in_their_warm_up(tickets):
     add_gold(tickets)
     strict = with_policy(tickets, warmup_tickets=1)
     [(done, said)] = act(strict, Action.ASSIGN, "ticket-0000", to=VERA)
-    assert not done and said == "vera has a warm-up to finish before choosing tickets"
+    assert not done and said == "vera has not passed the warm-up, so nothing can be assigned to them"
 
 
 def test_claims_read_assigned_tickets_by_an_index_in_their_order(tickets):
@@ -247,6 +286,15 @@ def test_the_second_decision_on_a_reopened_ticket_is_the_one_that_counts(tickets
     assert decided == {follower_id: Verdict.REJECT, "ticket-0001": Verdict.ACCEPT}
 
 
+def test_a_reopened_verdict_is_given_by_another_verifier_and_is_no_second_first_review(tickets):
+    ticket_id = settled(tickets)
+    before = tickets.figures().total.first_pass
+    act(tickets, Action.REOPEN, ticket_id)
+    assert claim(tickets, VERA).ticket_id == "ticket-0001", "hers was doubted"
+    assert finish(tickets, VICTOR, Verdict.ACCEPT).ticket.previous_ticket_id == ticket_id
+    assert tickets.figures().total.first_pass == before
+
+
 def test_nothing_of_a_batch_that_went_to_the_pipeline_is_reopened(tickets):
     tickets.open_batch("b", verify_tickets(1))
     finish(tickets, VERA, Verdict.ACCEPT)
@@ -280,6 +328,14 @@ def test_an_answer_cannot_be_taken_back_once_a_lead_has_reopened_or_given_away_w
     act(tickets, Action.ASSIGN, done.next_ticket_id, to=AMY)
     with pytest.raises(TooLate, match="a lead has decided"):
         take_back(tickets, done.ticket_id, VERA)
+
+
+def test_an_answer_cannot_be_taken_back_once_a_lead_has_done_something_to_the_ticket_that_follows(tickets):
+    tickets.open_batch("b", verify_tickets(1))
+    first = finish(tickets, VERA, Verdict.REFINE)
+    act(tickets, Action.PRIORITISE, first.next_ticket_id, priority=5)
+    with pytest.raises(TooLate, match="another priority"):
+        take_back(tickets, first.ticket.ticket_id, VERA)
 
 
 def test_a_vote_cannot_be_taken_back_once_the_ticket_is_assigned_to_another_person(tickets):

@@ -15,8 +15,10 @@ from annotation_queue.client import QueueClient
 from annotation_queue.errors import NoSuchBatch, NotAllowed
 from annotation_queue.records import Kind, NewGold, NewTicket, Reason
 from annotation_queue.rules import TRAINED
+from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.wilson import wilson
 from storage import rle
+from storage.ontology import ObjectClass, Ontology
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANDY,
@@ -248,6 +250,45 @@ def test_a_gold_correction_looks_as_if_it_followed_from_a_verdict(tickets):
     assert {name for name, value in vars(dealt).items() if value is None} == {
         name for name, value in vars(plain).items() if value is None
     }
+
+
+@pytest.mark.parametrize("stored", [("frame_idx", "by", "reasons", "text", "verdict"), ("text", "reasons", "by")])
+def test_the_payload_of_a_gold_correction_is_that_of_a_real_one_to_the_letter(tickets, stored):
+    tickets.open_batch("b", verify_tickets(1, frame_count=8))
+    held = claim(tickets, VERA)
+    said = replace(outcome(Verdict.REFINE, Reason.DRIFT), text="the ear")
+    tickets.finish(held.ticket_id, held.lease_token, VERA, said)
+    real = claim(tickets, ANN)
+    pinned = json.loads(real.payload)["pinned"]
+    moved = {"pinned": {name: pinned[name] for name in stored}} | {
+        name: value for name, value in json.loads(real.payload).items() if name != "pinned"
+    }
+    known = replace(track_gold(), ticket=replace(track_gold().ticket, payload=json.dumps(moved)))
+    tickets.add_gold("b", [known], by=LEA)
+    dealt = claim(with_policy(tickets, gold_share=1.0), ANN)
+    wanted = {name: value for name, value in pinned.items() if name in (*stored, "verdict")}
+    assert dealt.payload == json.dumps(json.loads(real.payload) | {"pinned": wanted})
+
+
+def words(tickets, label_at, *classes):
+    """What a ticket's payload says under an ontology of these classes, which the queue gets."""
+    content = Ontology(classes=tuple(ObjectClass(name=name) for name in classes))
+    return {"label_at": label_at, "ontology": Ontologies(tickets.database, tickets.clock).add(content)}
+
+
+@pytest.mark.parametrize("now", ["none", "others"])
+def test_gold_of_an_old_ontology_asks_for_labels_as_the_tickets_of_today_do(tickets, clock, now):
+    base, pin = {"prompts": ["click"], "memory": False}, {"frame_idx": 4, "by": "victor", "reasons": []}
+    old, new = words(tickets, "select", "dog"), words(tickets, "verify", "cat") if now == "others" else {}
+    known = replace(track_gold().ticket, payload=json.dumps(base | old | {"pinned": pin}))
+    for n, rules in enumerate([old, new]):
+        clock.advance(1)
+        real = replace(known, ticket_id=f"real-{n}", payload=json.dumps(base | rules))
+        tickets.open_batch(f"b{n}", [real])
+    clock.advance(1)
+    tickets.add_gold("b0", [replace(track_gold(), ticket=known)], by=LEA)
+    dealt = claim(with_policy(tickets, gold_share=1.0), ANN)
+    assert dealt.payload == json.dumps(base | new | {"pinned": pin | {"verdict": "refine"}})
 
 
 @pytest.mark.server

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from annotation_queue.errors import LeaseLost, TakenBack
 from annotation_queue.records import Kind
+from annotation_queue.tickets import operations
+from annotation_queue.tickets.overseeing import Overseeing
 from storage.records import Verdict
 from tests.annotation_queue.annotators import ANN, LEA, VERA, VICTOR, claim, outcome, prompt, to_track
 from tests.annotation_queue.synthetic_queue import candidate, corrected, verify_tickets
@@ -64,3 +69,18 @@ def test_late_work_is_shown_to_its_owner_until_it_is_applied_or_dismissed(ticket
     assert tickets.kept(ANN) == [] and not tickets.may_see_video(ANN, track.video_id)
     assert len(tickets.branches()) == 3, "it stays in the log"
     assert claim(tickets, ANN, Kind.TRACK, ticket_id=track.ticket_id) is not None
+
+
+def test_a_list_of_late_work_has_a_limited_length_and_begins_with_the_oldest(tickets, clock, monkeypatch):
+    tickets.open_batch("b", verify_tickets(1))
+    track = to_track(tickets)
+    tickets.release(track.ticket_id, track.lease_token, ANN)
+    late = [replace(prompt(), kind="stroke", payload=json.dumps({"a": "0" * size})) for size in (900, 300, 100)]
+    for each in late:
+        clock.advance(1)
+        with pytest.raises(LeaseLost):
+            tickets.append_operations(track.ticket_id, track.lease_token, ANN, [each])
+    for most, shown in ((500, 1), (1300, 2), (1500, 3)):
+        monkeypatch.setattr(operations, "SHOWN", most)
+        for found in (tickets.kept(ANN), Overseeing(tickets).kept()):
+            assert [o.operation_id for o in found] == [each.operation_id for each in late[:shown]]

@@ -14,6 +14,7 @@ from annotation_queue.draft import draft_of
 from annotation_queue.errors import TakenBack
 from annotation_queue.records import Kind, NewOperation, Reason, Submission
 from annotation_queue.refinement.live import Live
+from annotation_queue.tickets.batches import set_name
 from annotation_queue.versions import versions_of
 from storage import rle
 from storage.iou import mean_iou
@@ -89,6 +90,38 @@ def test_a_lead_filters_the_tickets_and_comes_back_to_them_by_their_address(as_l
     page.tab.fill("[name=score_to]", "0.1")
     page.press("Enter")
     page.until(lambda: page.text("#found") == "No ticket passes these filters.")
+
+
+def test_the_list_names_videos_and_batches_and_the_link_back_keeps_its_filters(as_lead, tickets):
+    tickets.open_batch("a", verify_tickets(2, FRAMES, prefix="one"))
+    tickets.open_batch("b", verify_tickets(1, FRAMES, prefix="two"))
+    set_name(tickets.database, "b", "the second")
+    page = as_lead("batch_id=b")
+    shows(page, "two-0000")
+    assert "the second" in page.tab.inner_text("[name=batch_id] option:checked")
+    page.until(lambda: "video-0.mp4" in text_of(page, "two-0000"))
+    page.tab.click(".card-of a")
+    page.tab.wait_for_selector(".step")
+    page.until(lambda: "video-0.mp4" in page.text("#ticket-facts") and "the second" in page.text("#ticket-facts"))
+    page.tab.click("#ticket .to-list")
+    page.until(lambda: page.tab.evaluate("location.hash") == "#batch_id=b" and page.tab.is_visible("#cards"))
+    shows(page, "two-0000")
+
+
+def test_a_ticket_that_comes_after_the_list_is_back_is_not_opened(as_lead, tickets):
+    tickets.open_batch("b", verify_tickets(1, FRAMES, prefix="two"))
+    page = as_lead()
+    shows(page, "two-0000")
+    steps = page.tab.evaluate(
+        """async () => {
+          const { close, showStory } = await import("/web/story.js");
+          const shown = showStory("two-0000", { stride: 4 }, [], () => {});
+          close();
+          await shown;
+          return document.querySelectorAll(".step").length;
+        }"""
+    )
+    assert steps == 0
 
 
 def test_a_lead_goes_through_many_tickets_page_by_page(as_lead, tickets):
@@ -189,7 +222,7 @@ MASKS = """
 async (id) => {
   const api = await import("/web/api.js");
   const { Replay } = await import("/web/replay.js");
-  const history = await api.history(id);
+  const history = await api.story(id);
   const { ticket } = history.card;
   const replay = new Replay(history, await api.masklet(id), await api.video(ticket.video_id), 4);
   return Array.from({ length: replay.length }, (_, n) => Object.fromEntries(replay.masksAt(n)));
@@ -278,6 +311,9 @@ def test_two_versions_stand_side_by_side_on_the_same_frame_with_their_likeness(a
     both = lambda: [page.tab.locator(".screen").nth(n).get_attribute("data-frame") for n in (0, 1)]  # noqa: E731
     page.until(lambda: both() == ["48", "48"])
     assert "IoU on this frame 0.000" in page.text("#likeness")
+    page.tab.click("#ticket .to-list")
+    page.until(lambda: page.tab.is_hidden("#ticket"))
+    assert page.tab.locator(".screens.two").count() == 0, "the next ticket has one picture"
 
 
 # --- kept work -----------------------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ def test_a_verifier_compares_a_correction_with_what_it_corrects(open_page, ticke
     held = claim(tickets, ANN)
     first = tickets.masklet(held.ticket_id)
     (model,) = verify_tickets(1, FRAMES)
+    assert model.masklet is not None
     made = replace(corrected(model.masklet, "made"), parent_id=first.masklet_id, video_id=first.video_id)
     tickets.finish(held.ticket_id, held.lease_token, ANN, outcome(masklet=made))
     page = open_page()

@@ -267,6 +267,32 @@ def test_without_another_object_the_reason_alone_is_recorded(verifying, tickets)
     page.until(lambda: tickets.ticket("ticket-0000").state is State.DONE)
 
 
+def test_without_the_other_objects_the_reasons_stay_and_nothing_is_recorded(open_page, tickets):
+    tickets.open_batch("b", verify_tickets(6, FRAMES))
+    page = open_page()
+    page.tab.route("**/others", lambda route: route.fulfill(status=500, body="{}"))
+    page.log_in()
+    page.paused_at_start()
+    page.press("x", DUPLICATE)
+    page.until(lambda: "cannot be fetched" in page.text("#notice"))
+    assert page.tab.locator("[id^=reason-]").count() == 5 and tickets.find(state=State.DONE) == []
+
+
+def test_the_comments_can_be_closed_while_an_object_is_to_be_clicked(open_page, tickets):
+    tickets.open_batch("b", verify_tickets(6, FRAMES))
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.press("Home", "x", DUPLICATE)
+    page.until(lambda: page.tab.locator("[id^=same-]").count() == 2)
+    page.until(lambda: "Which object is it the same as?" in page.tab.text_content("#spoken"))
+    page.tab.click("#open-comments")
+    page.tab.click("#close-comments")
+    page.at(0)
+    page.point(*centre(0))
+    page.until(lambda: tickets.ticket("ticket-0000").state is State.DONE)
+
+
 def test_a_refused_comment_goes_back_into_its_box(verifying, tickets, monkeypatch):
     page = verifying()
     monkeypatch.setattr(comments, "MOST", 0)

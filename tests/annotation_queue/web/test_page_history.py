@@ -93,6 +93,34 @@ def test_a_link_opens_a_finished_ticket_at_a_frame(open_page, tickets):
     assert page.tab.evaluate("location.hash") == "", "another ticket is on screen"
 
 
+def test_keys_of_the_picture_work_where_one_only_looks_and_no_lease_is_counted(open_page, tickets):
+    tickets.open_batch("b", verify_tickets(2, FRAMES))
+    finish(tickets, VERA, Verdict.ACCEPT)
+    page = open_page()
+    page.tab.goto(f"{page.url}/#ticket=ticket-0000&frame=8")
+    page.log_in()
+    looking(page)
+    page.at(8)
+    assert page.tab.inner_text("#back-to-work kbd") == "⏎"
+    page.tab.evaluate(
+        """async () => {
+          const [{ session }, { showLease }] = await Promise.all([import("/web/session.js"), import("/web/bar.js")]);
+          session.current.renewedAt = -1e9;
+          showLease();
+        }"""
+    )
+    assert page.tab.is_hidden("#lease")
+    page.tab.click("#view")
+    page.press("Escape")
+    assert page.tab.is_hidden("#view-menu") and page.tab.is_visible("#back-to-work")
+    page.tab.keyboard.down("d")
+    page.press("ArrowRight")
+    page.tab.keyboard.up("d")
+    assert page.named() == 8, "the arrow moved the picture"
+    page.press("ArrowRight")
+    page.at(12)
+
+
 def test_a_link_opens_the_ticket_that_one_holds_to_work_on(verifying, tickets):
     page = verifying(3)
     page.until(lambda: len(tickets.find(state=State.LEASED)) == 2)

@@ -14,10 +14,11 @@ from pydantic import TypeAdapter
 
 from annotation_queue import labels
 from annotation_queue.labels import Label
-from annotation_queue.records import Kind, NewTicket
+from annotation_queue.records import Kind, NewOperation, NewTicket
 from annotation_queue.tickets.ontologies import Ontologies
 from storage.ontology import Attribute, ObjectClass, Ontology, Picture
 from storage.records import Verdict
+from tests.annotation_queue.annotators import VERA, claim
 from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import candidate, centre, verify_tickets
 
@@ -99,6 +100,32 @@ def test_a_label_is_undone_redone_taken_away_and_still_there_after_a_reload(veri
     page.until(lambda: settled(tickets) == [("cat", {})])
 
 
+def test_the_label_of_a_finished_ticket_is_only_looked_at(verifying, tickets):
+    page = verifying
+    page.press("2", "a")
+    page.until(lambda: settled(tickets) == [("cat", {})])
+    page.tab.evaluate("location.hash = '#ticket=ticket-0000&frame=20'")
+    page.at(20)
+    assert said(page) == "Label: cat"
+    page.press("Control+z", "1", "ArrowRight")
+    page.at(24)
+    assert said(page) == "Label: cat"
+
+
+def test_a_lead_begins_without_the_label_of_the_verifier_before(open_page, tickets):
+    tickets.open_batch("b", [replace(t, payload=rules(tickets, "verify")) for t in verify_tickets(1, FRAMES)])
+    held = claim(tickets, VERA)
+    label = NewOperation(operation_id="o-1", kind="label", created_at="", payload='{"label": "cat"}')
+    tickets.append_operations(held.ticket_id, held.lease_token, VERA, [label])
+    tickets.release(held.ticket_id, held.lease_token, VERA)
+    page = open_page()
+    page.log_in("lea")
+    page.paused_at_start()
+    assert said(page) == "Label: none yet · needs a label"
+    page.press("1")
+    page.until(lambda: said(page).startswith("Label: dog"))
+
+
 def test_attributes_are_chosen_and_carried_to_another_class(verifying, tickets):
     page = verifying
     page.tab.click("#class-0")
@@ -146,7 +173,7 @@ def test_many_classes_are_found_by_their_name(open_page, tickets):
     page = open_page()
     page.log_in()
     page.paused_at_start()
-    page.press("Shift+C")
+    page.press("Shift+N")
     page.tab.keyboard.type("s 23")
     page.until(lambda: page.tab.locator(".class").count() == 1)
     page.press("Enter", "a")  # the second key is for the page again
@@ -219,5 +246,5 @@ def test_a_ticket_without_an_ontology_shows_no_labels_but_the_one_that_an_import
     page.log_in()
     page.paused_at_start()
     assert page.tab.is_hidden("#labels") and page.text("#facts dt:has-text('Label') + dd") == "zebra"
-    page.press("1", "Shift+C")
+    page.press("1", "Shift+N")
     page.until(lambda: page.text("#notice") == "This ticket takes no label.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
+from annotation_queue.records import Reason, State
 from storage import rle
 from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import HEIGHT, WIDTH, track_ticket, verify_tickets
@@ -28,7 +30,7 @@ def lab(colours, sight):
     """Colours 0 to 255, (N, 3), in CIELAB as a person sees them."""
     share = np.asarray(colours) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    xyz = np.clip(linear @ np.transpose(SIGHTS[sight]), 0, 1) @ np.transpose(XYZ) / WHITE
+    xyz = np.clip(linear @ np.asarray(SIGHTS[sight]).T, 0, 1) @ np.transpose(XYZ) / WHITE
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
 
@@ -60,6 +62,7 @@ def among_others(open_page, tickets):
     def at(count):
         mine = track_ticket(frame_count=FRAMES)
         made = verify_tickets(1, FRAMES)[0]
+        assert made.masklet is not None
         others = []
         for n in range(count):
             masks = (rle.encode(square(n)),) * len(made.masklet.frame_idx)
@@ -137,3 +140,21 @@ BADGE = """
   return { dark, ink };
 }
 """
+
+
+def test_beside_an_object_that_one_has_begun_each_choice_keeps_the_number_on_the_picture(among_others, tickets):
+    page = among_others(2)
+    page.press("n")
+    page.until(lambda: "A new object" in page.text("#notice"))
+    page.press("b")
+    page.drag((300, 200), (360, 220))
+    page.settled()
+    page.press("m")
+    page.until(lambda: page.tab.locator("#other-objects .other").count() == 3)
+    page.press("x", str(1 + list(Reason).index(Reason.DUPLICATE)))
+    page.until(lambda: page.tab.locator("#verdicts .objects .reason").count() == 2)
+    assert page.tab.locator("#verdicts .objects span").all_inner_texts() == ["Object 2", "Object 3"]
+    page.press("1")  # it is one's own, and has no masklet yet
+    page.press("3")
+    page.until(lambda: tickets.ticket("track-1").state is State.DONE)
+    assert json.loads(tickets.operations("track-1")[-1].payload)["same_as"] == "other-m1"

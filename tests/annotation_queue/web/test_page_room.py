@@ -15,7 +15,7 @@ def test_panel_and_time_line_fold_and_stay_folded(verifying, tickets):
     assert (
         not page.tab.is_visible("#verdict-accept") and page.tab.get_attribute("#fold-panel", "aria-pressed") == "true"
     )
-    page.press("Shift+S")
+    page.press("Shift+D")
     page.until(lambda: page.tab.evaluate(STAGE)[1] > tall + 100)
     assert not page.tab.is_visible("#timeline") and page.tab.is_visible("#play")
     page.tab.reload()
@@ -24,7 +24,7 @@ def test_panel_and_time_line_fold_and_stay_folded(verifying, tickets):
     assert page.look()["mask"] is not None
     page.press("x")
     page.tab.wait_for_selector(".reason")  # reasons must be read to be chosen
-    page.press("Escape", "Shift+P", "Shift+S")
+    page.press("Escape", "Shift+P", "Shift+D")
     page.until(lambda: page.tab.is_visible("#verdict-accept") and page.tab.is_visible("#timeline"))
     page.until(lambda: page.tab.evaluate(STAGE) == [wide, tall])
     page.press("Shift+P", "a")
@@ -50,7 +50,11 @@ def test_keys_are_grouped_and_found_by_what_they_do(verifying, tickets):
     page.tab.wait_for_selector("#help[open]")
     rows = page.tab.evaluate(ROWS)
     groups = [row for row in rows if row.startswith("H3")]
-    assert groups == ["H3 Answers", "H3 Time", "H3 Masks", "H3 Picture", "H3 Page"], "none of correcting"
+    chosen, fixed = (
+        ("Answers", "Undo", "Label", "Time", "Masks", "Picture", "Page"),
+        ("On the sheet", "In the comments"),
+    )
+    assert groups == [f"H3 {title}" for title in (*chosen, *fixed)]
     assert rows[0] == "H3 Answers" and "SPAN accept: right in every frame" in rows
     page.tab.keyboard.type("frame back")
     page.until(lambda: len(page.tab.evaluate(ROWS)) == 4)
@@ -60,6 +64,8 @@ def test_keys_are_grouped_and_found_by_what_they_do(verifying, tickets):
         "SPAN ten annotated frames back",
     }
     assert tickets.find(state=State.DONE) == [], "what is typed is no key of the page"
+    page.tab.fill("#find-key", "ctrl enter")
+    page.until(lambda: "SPAN send the comment" in page.tab.evaluate(ROWS))
     page.tab.fill("#find-key", "retraining")
     page.until(lambda: page.tab.locator("#help dd:visible").count() == 1)
     assert page.tab.locator("#help dt:visible").all_inner_texts() == ["Round"]

@@ -148,6 +148,36 @@ def test_every_tile_is_leased_and_a_lost_lease_takes_its_tile_away_with_a_senten
     page.until(lambda: "Masklet 2 went back to the queue. lea took" in said(page))
 
 
+def test_a_lost_ticket_that_waits_aside_makes_room(on_sheet, tickets):
+    aside = "import('/web/session.js').then(({ session }) => session.aside.map((held) => held.ticket.lease_token))"
+    page = on_sheet(1, lively=1)
+    page.until(lambda: page.tab.evaluate(aside) == [tickets.ticket("lively-0000").lease_token] != [None])
+    taken = tickets.ticket("lively-0000")
+    tickets.end_lease(taken.ticket_id, taken.lease_token, by=LEA)
+    page.tab.evaluate("import('/web/leases.js').then(({ renewAll }) => renewAll())")
+    page.until(lambda: tickets.ticket("lively-0000").lease_token not in {None, taken.lease_token})
+    page.until(lambda: page.tab.evaluate(aside) == [tickets.ticket("lively-0000").lease_token])
+
+
+def test_a_ticket_of_the_sheet_that_a_link_opens_leaves_the_sheet(on_sheet, tickets):
+    page = on_sheet(3)
+    page.tab.evaluate("location.hash = '#ticket=calm-0001'")
+    page.paused_at_start()
+    page.press("a")
+    page.shows("sheet")
+    page.until(lambda: done(tickets) == ["calm-0001"])
+    assert places(page).count() == 2
+
+
+def test_a_failure_can_be_read_on_the_sheet_and_afterwards(on_sheet):
+    page = on_sheet(1)
+    page.tab.evaluate("import('/web/login.js').then(({ fail }) => fail(new Error('the disk is full')))")
+    assert page.tab.is_visible("#notice") and "the disk is full" in page.text("#notice")
+    page.press("Escape")
+    page.paused_at_start()
+    assert page.tab.is_visible("#notice"), "it is about more than the sheet"
+
+
 def test_leases_of_tiles_are_renewed(on_sheet, tickets):
     page = on_sheet(2)
     before = {t.ticket_id: t.expires_at for t in tickets.find(state=State.LEASED)}
@@ -207,9 +237,9 @@ async ([change]) => {
     frame_idx: Array.from({ length: n }, (_, i) => 4 * i), rle: Array(n).fill("04o0"), area_px: Array(n).fill(100),
     score: Array(n).fill(0.95), ...change.masklet,
   };
-  const timeline = new Timeline(masklet, { frame_count: 4 * n }, 4);
+  const timeline = new Timeline(masklet, { frame_count: 4 * n }, 4, change.threshold);
   return isCalm({ ticket: { kind: "verify", needs_lead: false, rework: false, ...change.ticket },
-                  rules: change.rules ?? {}, timeline });
+                  rules: change.rules ?? {}, timeline, labelling: { asks: () => change.asks ?? false } });
 }
 """
 
@@ -226,6 +256,9 @@ async ([change]) => {
         ({"ticket": {"needs_lead": True}}, False),
         ({"ticket": {"rework": True}}, False),
         ({"ticket": {"kind": "track"}}, False),
+        ({"asks": True}, False),
+        ({"masklet": {"score": [0.95] * 19 + [0.6]}, "threshold": 0.5}, False),
+        ({"threshold": 1.0}, True),
         ({"rules": {"pinned": {"frame_idx": 4, "by": "vera", "reasons": []}}}, False),
     ],
 )

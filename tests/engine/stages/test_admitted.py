@@ -16,6 +16,7 @@ from storage.blobs.folder import LocalBlobs
 from storage.normalise import Normalised
 from storage.records import Video, content_id
 from tests.storage import rows
+from tests.storage.killed_writes import Killed, kill_at
 from tests.storage.made_videos import make, numbered
 
 MADE = Normalised(
@@ -30,10 +31,6 @@ MADE = Normalised(
     source_s=(0.0,) * 12,
     changes=(),
 )
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture
@@ -59,21 +56,7 @@ def admit(s: Services, numbers: range) -> str:
 
 
 def test_a_commit_that_is_killed_at_any_write_is_completed_by_the_next(s, monkeypatch):
-    left = [0]  # writes until the process is killed; negative for never
-
-    def killing(name):
-        real = getattr(LocalBlobs, name)
-
-        def call(*arguments):
-            left[0] -= 1
-            if left[0] == -1:
-                raise Killed
-            return real(*arguments)
-
-        monkeypatch.setattr(LocalBlobs, name, call)
-
-    killing("create")
-    killing("delete")
+    left = kill_at(monkeypatch, (LocalBlobs, "create"), (LocalBlobs, "delete"))
     count, killed = 0, True
     while killed:
         left[0] = -1

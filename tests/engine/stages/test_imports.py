@@ -66,6 +66,14 @@ def test_a_second_import_reads_the_rows_of_no_video(s, folder, monkeypatch):
     assert read == []
 
 
+def test_a_second_import_completes_a_mark_that_was_killed_before_its_copy(s, folder):
+    imports.import_folder(s, folder, review=True)
+    (batch_id,) = batches.pending(s.blobs, BatchStage.IN_REVIEW)
+    s.blobs.delete(f"open/{batch_id}/{BatchStage.PROPOSED}")
+    imports.import_folder(s, folder, review=True)
+    assert batches.pending(s.blobs, BatchStage.IN_REVIEW) == [batch_id]
+
+
 def test_a_folder_without_annotations_is_a_mistake(s, clips):
     with pytest.raises(imports.NothingAnnotated, match="no NAME.mp4"):
         imports.import_folder(s, clips)

@@ -13,7 +13,8 @@ from engine.stages import publish
 from storage import batch_manifests, parts, releases, table_upkeep
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet
-from tests.engine.stages.test_admitted import Killed, counted
+from tests.engine.stages.test_admitted import counted
+from tests.storage.killed_writes import Killed, kill_at
 from validation import table_checks
 
 VIDEOS = 2
@@ -47,21 +48,7 @@ def test_a_publish_costs_the_same_with_12_and_with_24_batches_in_the_store(s, mo
 
 
 def test_a_publish_that_is_killed_at_any_write_is_completed_by_the_next_run(s, monkeypatch):
-    left = [-1]  # writes until the process is killed; negative for never
-
-    def killing(owner, name):
-        real = getattr(owner, name)
-
-        def call(*arguments, **named):
-            left[0] -= 1
-            if left[0] == -1:
-                raise Killed
-            return real(*arguments, **named)
-
-        monkeypatch.setattr(owner, name, call)
-
-    killing(LocalBlobs, "create")
-    killing(PyArrowFile, "create")
+    left = kill_at(monkeypatch, (LocalBlobs, "create"), (PyArrowFile, "create"))
     count, killed, names = 0, True, []
     while killed:
         left[0] = -(10**9)

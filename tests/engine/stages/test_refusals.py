@@ -9,7 +9,8 @@ from engine.stages import refusals
 from storage import parts
 from storage.blobs.folder import LocalBlobs
 from storage.records import Quarantined, content_id
-from tests.engine.stages.test_admitted import Killed, counted
+from tests.engine.stages.test_admitted import counted
+from tests.storage.killed_writes import Killed, kill_at
 
 pytestmark = pytest.mark.slow
 
@@ -61,21 +62,7 @@ def test_what_an_earlier_version_committed_is_not_committed_again(s):
 
 
 def test_a_commit_that_is_killed_at_any_write_loses_and_doubles_no_refusal(s, monkeypatch):
-    left, killed, number = [10**9], True, 0
-
-    def killing(owner, name):
-        real = getattr(owner, name)
-
-        def call(*arguments, **named):
-            left[0] -= 1
-            if left[0] == -1:
-                raise Killed
-            return real(*arguments, **named)
-
-        monkeypatch.setattr(owner, name, call)
-
-    killing(LocalBlobs, "create")
-    killing(PyArrowFile, "create")
+    left, killed, number = kill_at(monkeypatch, (LocalBlobs, "create"), (PyArrowFile, "create")), True, 0
     refusals.commit(s, refused(0))
     wanted = [0]
     while killed:

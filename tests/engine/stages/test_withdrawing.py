@@ -4,11 +4,12 @@ import pytest
 
 from benchmarks import scale
 from engine.datasets import layouts
+from engine.files import InUse, alone
 from engine.services import connect
 from engine.settings import Settings, StorageSettings
-from engine.stages import admitted, batches, publish, withdrawing
+from engine.stages import admitted, batches, publish, upkeep, withdrawing
 from engine.stages.batches import BatchStage
-from storage import parts, releases, withdrawn
+from storage import compaction, parts, releases, withdrawn
 from storage.normalise import Normalised
 from tests.storage import rows
 from validation import table_checks
@@ -61,6 +62,62 @@ def test_what_people_decide_later_about_a_withdrawn_video_is_quarantined(s):
     found = s.tables.quarantine(where=f"batch_id == '{batch_id}'")
     assert {row.reason for row in found} == {"withdrawn"} and len(found) == 5
     assert {act.video_id for act in s.tables.operations(where=f"batch_id == '{batch_id}'")} == {ids[1]}
+
+
+def test_a_compaction_leaves_out_what_is_withdrawn_meanwhile(s):
+    first, second = scale.ids_of(1, 2)
+
+    def withdrawing_after_one(video_id: str):
+        return lambda n, of, name: withdraw(s, video_id, erase=True) if n == 1 else None
+
+    done = upkeep.compact(s, withdrawing_after_one(first), least=1)
+    assert (done.groups, done.parts, done.problems) == (1, 2, ()) and done.release == newest(s).name
+    assert len(list(s.blobs.keys("compacted/groups/"))) == 1, "nobody takes the other group any more"
+    assert len(newest(s).masklets()) == 15 == len(s.tables.masklets()) and newest(s).verify() == []
+    done = upkeep.compact(s, withdrawing_after_one(second), least=1)
+    assert (done.groups, done.release, done.problems) == (0, "", ())
+    assert newest(s).name.endswith(f"-without-{second}"), "a compaction of nothing makes no release"
+    assert {m.video_id for m in newest(s).masklets()} == set(scale.ids_of(2, 2))
+
+
+def test_a_compaction_leaves_out_the_acts_of_a_video_that_is_withdrawn_meanwhile(s):
+    batch_id, ids = scale.collect(s, 3, 2)
+    s.blobs.delete(f"commits/masklets/{batch_id}/{ids[0]}.json")
+    parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=ids[0], rows=[])  # acts, and no masklet
+    publish.publish_batch(s, batch_id)
+
+    def meanwhile(n, of, name):
+        if n == of:
+            withdraw(s, ids[0], erase=True)
+
+    done = upkeep.compact(s, meanwhile, least=1)
+    assert (done.groups, done.problems) == (2, ())
+    done = upkeep.compact(s, least=1)
+    assert (done.groups, done.problems) == (1, ()) and ids[0] not in {act.video_id for act in s.tables.operations()}
+
+
+def test_acts_that_came_after_a_withdrawal_are_in_no_large_file(s):
+    batch_id, ids = scale.collect(s, 3, 2)
+    acts = [act for act in parts.rows(s.blobs, "operations", batch_id) if act.video_id == ids[0]]
+    withdraw(s, ids[0])
+    s.blobs.delete(f"commits/operations/{batch_id}/{ids[0]}.json")
+    assert parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=ids[0], rows=acts).rows
+    publish.publish_batch(s, batch_id)
+    done = upkeep.compact(s, least=1)
+    assert (done.groups, done.problems) == (3, ())
+    assert ids[0] not in {act.video_id for act in s.tables.operations()}
+
+
+def test_a_group_is_written_while_nobody_withdraws(s, monkeypatch):
+    real = compaction.write
+
+    def write(*arguments):
+        with pytest.raises(InUse), alone(s.home / "publish.lock", wait=False):
+            pass
+        return real(*arguments)
+
+    monkeypatch.setattr(compaction, "write", write)
+    assert upkeep.compact(s, least=1).groups == 2
 
 
 def test_an_export_of_an_earlier_release_stops_or_leaves_the_video_out(s):

@@ -91,6 +91,7 @@ def test_the_numbers_of_two_releases(s, other):
 def test_a_release_against_itself_differs_in_nothing_and_no_masklet_is_read(s, monkeypatch):
     release = publish(s, [moved("a", *STILL), moved("b", *STILL, video_id="v2")])
     monkeypatch.setattr(compacted, "iterate", None)
+    monkeypatch.setattr(compacted, "read", None)
     found = difference.of(release, release)
     assert found.masklets == Counter(before=2, after=2, same=2)
     assert (found.worst, found.columns, found.mean_iou) == ([], {}, None)

@@ -116,7 +116,9 @@ def made_by_a_stranger(root: Path, video_id: str, split: str = "train", in_manif
     video.write(root / row.video_key, np.zeros((row.frame_count, row.height, row.width, 3), np.uint8))
 
     def listed(key: str, of: str | None = None) -> dict[str, object]:
-        return {"key": key, "sha256": "0" * 64, "size": 1, "rows": 1} | ({"video_id": of} if of else {})
+        return {"key": key, "sha256": "0" * 64, "size": (root / key).stat().st_size, "rows": 1} | (
+            {"video_id": of} if of else {}
+        )
 
     files = {
         "masklets": [listed("masklets.parquet", in_manifest)],
