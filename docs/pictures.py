@@ -190,6 +190,7 @@ def verifying(camera: Camera) -> None:
     page.wait_for_timeout(300)
     camera.take(page, "help")
     page.keyboard.press("Escape")
+    page.wait_for_selector("#help:not([open])", state="attached")
     page.keyboard.press("Shift+S")
     page.wait_for_selector("body[data-view=sheet], body[data-view=message]")
     page.wait_for_timeout(3000)
