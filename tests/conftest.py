@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import tiers
 from tests.storage.rows import make_masklet, make_video
@@ -17,6 +18,10 @@ from tests.storage.rows import make_masklet, make_video
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads in each of two processes slow two cores down
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts a background job with Ctrl-C ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# no example fails because the machine is busy
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
