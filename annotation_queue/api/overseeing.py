@@ -1,26 +1,20 @@
-"""What leads see and do of all tickets: a list with filters, a ticket's history, acts on many tickets, kept work.
-
-The thumbnail of a ticket is for everybody who may see the ticket.
-"""
+"""What leads see and do of all tickets: a list with filters, a ticket's history, acts on many tickets, kept work."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from annotation_queue.api.asking import Id, Manager, Overseer, SeenTicket
+from annotation_queue.api.asking import Id, Manager, Overseer
 from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.api.tickets import Closed, CloseKept
-from annotation_queue.api.videos import ASK_AGAIN
 from annotation_queue.errors import NotAllowed
-from annotation_queue.portraits import best_frame
 from annotation_queue.records import Kind, Person, Reason, State
 from annotation_queue.rules import ID_LENGTH, ID_PATTERN, MAX_FRAME_IDX
-from annotation_queue.thumbnails import thumbnail
 from annotation_queue.tickets.acts import MOST_PRIORITY, Act, Action
 from annotation_queue.tickets.browsing import CardPage, Order, Wanted
 from annotation_queue.tickets.history import History
@@ -112,12 +106,12 @@ def history(ticket_id: Id, _: Overseer, every: All) -> History:
 @router.post("/api/acts")
 def act(body: Sent[ActBody], who: Manager, queue: Queue, every: All) -> list[ActResult]:
     """Does something to many tickets: a result for each. The refusal of one does not stop the others."""
-    to = None if body.to is None else _assignee(queue, body.to)
+    assignee = None if body.to is None else _assignee(queue, body.to)
     wished = Act(
         act_id=body.act_id,
         action=body.action,
         by=who,
-        to=to,
+        to=assignee,
         priority=body.priority,
         kind=body.kind,
         frame_idx=body.frame_idx,
@@ -136,7 +130,7 @@ def _assignee(queue: Backend, name: str) -> Person:
 
 @router.get("/api/kept")
 def kept(_: Manager, every: All) -> list[Operation]:
-    """What people sent after a lease was lost, and nobody has applied or dismissed."""
+    """The kept work of all people: operations that came after their lease had ended."""
     return every.kept()
 
 
@@ -144,19 +138,3 @@ def kept(_: Manager, every: All) -> list[Operation]:
 def close_kept(body: Sent[CloseKept], who: Manager, every: All) -> Closed:
     """Notes that a lead applied such operations of any person, or dismissed them. They stay in the log."""
     return Closed(closed=every.close_kept(who, body.operation_ids, applied=body.applied))
-
-
-@router.get("/api/tickets/{ticket_id}/thumbnail", response_class=Response)
-def picture(found: SeenTicket, request: Request, queue: Queue) -> Response:
-    """A small JPEG: the frame that shows most of the object, with its mask.
-
-    A ticket without a masklet is shown by the first frame of its video.
-    """
-    headers = ASK_AGAIN | {"ETag": f'"{found.masklet_id or found.video_id}"'}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    frame_idx, mask = 0, None
-    if found.masklet_id is not None:
-        frame_idx, mask = best_frame(queue.tickets.masklet(found.ticket_id))
-    content = thumbnail(queue.media.frame(found.video_id, frame_idx), mask)
-    return Response(content, media_type="image/jpeg", headers=headers)

@@ -89,7 +89,8 @@ QUICK = Recipe(
 )
 
 
-# A round's steps with `quick`. benchmarks/results/little-data.json has the figures.
+# A round's steps with `quick`. In always 150 steps, more labels taught no more: on cells, 30, 100 and 300 true masklets
+# gave a held-out J&F of 68.5, 66.9 and 68.5 (6 clips); 100 in 300 steps gave 70.9, and 300 in 600 steps 73.8.
 LEAST_STEPS, STEPS_A_MASKLET, MOST_STEPS = 150, 2, 10_000
 
 #: `full`: the model of phase 3, as SAM 2.1 was trained on video: clips of 8 frames, then clips of 16 frames of the most

@@ -9,8 +9,23 @@ from typing import cast
 import av
 import numpy as np
 
+from storage.normalise import Normalised
+
 H, W = 64, 96
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (230, 230, 230)}
+# What is known of a video of no content after it was normalised.
+MADE = Normalised(
+    height=24,
+    width=32,
+    frame_count=12,
+    duration_s=0.5,
+    source_fps=24.0,
+    variable_rate=False,
+    rotation=0,
+    timestamps=(0.0,) * 12,
+    source_s=(0.0,) * 12,
+    changes=(),
+)
 
 
 def numbered(index: int, height: int = H, width: int = W) -> np.ndarray:

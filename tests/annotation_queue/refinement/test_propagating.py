@@ -47,7 +47,10 @@ def test_a_propagation_that_is_cut_off_keeps_its_masks_and_goes_on_behind_them(b
     assert closed.wait(20), "the model works on, though nobody waits"
     computed = [int(call.split()[1]) for call in model.calls if call.startswith("track")]
     assert len(computed) < 11
-    found = lambda: stored(client, ticket, "o2")  # noqa: E731
+
+    def found():
+        return stored(client, ticket, "o2")
+
     wait_until(lambda: found() and [f["frame_idx"] for f in found()["frames"]] == computed)
     assert not found()["complete"] and found()["frames"][: len(came)] == came
     kept = draft(tickets, ticket, model)

@@ -283,7 +283,10 @@ def test_a_lead_steps_through_the_log_and_sees_the_frame_and_the_mask_of_each_st
     held = corrected(tickets)
     page = as_lead(f"ticket={held.ticket_id}")
     page.tab.wait_for_selector(".step[aria-current=step]")
-    frame = lambda: page.tab.locator(".screen").first.get_attribute("data-frame")  # noqa: E731
+
+    def frame():
+        return page.tab.locator(".screen").first.get_attribute("data-frame")
+
     page.tab.locator(".step", has_text="Prompt").click()
     page.until(lambda: frame() == "8")
     page.press("ArrowDown", "ArrowDown")
@@ -308,7 +311,10 @@ def test_two_versions_stand_side_by_side_on_the_same_frame_with_their_likeness(a
     mean = mean_iou(tickets.masklet(follower), tickets.masklet(held.ticket_id))
     page.until(lambda: f"mean {mean:.3f}" in page.text("#likeness"))
     page.tab.fill("#scrub", "12")
-    both = lambda: [page.tab.locator(".screen").nth(n).get_attribute("data-frame") for n in (0, 1)]  # noqa: E731
+
+    def both():
+        return [page.tab.locator(".screen").nth(n).get_attribute("data-frame") for n in (0, 1)]
+
     page.until(lambda: both() == ["48", "48"])
     assert "IoU on this frame 0.000" in page.text("#likeness")
     page.tab.click("#ticket .to-list")

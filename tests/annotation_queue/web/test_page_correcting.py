@@ -71,7 +71,10 @@ def test_a_masklet_is_corrected_by_a_click_and_a_propagation(correcting, tickets
 
 def test_every_tool_every_undo_and_a_reload(correcting, tickets):
     page = correcting()
-    area = lambda i=0: draft(tickets).masks[i].area_px  # noqa: E731
+
+    def area(i=0):
+        return draft(tickets).masks[i].area_px
+
     assert area() == 600
     page.press("b")
     page.drag((300, 200), (360, 220))
@@ -301,7 +304,10 @@ def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(corr
 
 def test_the_picture_is_moved_brightened_and_compared_with_the_first_masks(correcting, tickets):
     page = correcting(8)
-    place = lambda: page.tab.locator("#screen").bounding_box()["x"]  # noqa: E731
+
+    def place():
+        return page.tab.locator("#screen").bounding_box()["x"]
+
     pixel = "c => [...document.querySelector('#screen').getContext('2d').getImageData(c[0], c[1], 1, 1).data]"
     page.press("+", "+")
     before = place()

@@ -390,7 +390,10 @@ def test_another_person_at_the_same_tab_begins_with_other_tickets(verifying, tic
     page.log_in("victor")
     page.paused_at_start()
     page.until(lambda: page.text("#save") == "Saved")
-    of_victor = lambda: [t.ticket_id for t in tickets.find(state=State.LEASED) if t.leased_by == "victor"]  # noqa: E731
+
+    def of_victor():
+        return [t.ticket_id for t in tickets.find(state=State.LEASED) if t.leased_by == "victor"]
+
     page.until(lambda: len(of_victor()) == 2)
     page.press("a")
     page.until(lambda: len(tickets.find(state=State.DONE)) == 1)

@@ -225,7 +225,10 @@ def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(op
         letters.append(fits["letters"])
     assert letters[2] > 1.5 * letters[0], "to be read from where one sits"
     page.tab.set_viewport_size({"width": 1280, "height": 720})
-    ground = lambda: page.tab.evaluate("getComputedStyle(document.body).backgroundColor")  # noqa: E731
+
+    def ground():
+        return page.tab.evaluate("getComputedStyle(document.body).backgroundColor")
+
     strip = "() => { const c = document.querySelector('#timeline'); return c.toDataURL(); }"
     light, drawn = ground(), page.tab.evaluate(strip)
     page.tab.click("#theme")

@@ -13,24 +13,10 @@ from engine.stages.batches import BatchStage
 from storage import arrow, parts
 from storage.blobs.base import BlobDamaged
 from storage.blobs.folder import LocalBlobs
-from storage.normalise import Normalised
 from storage.records import Video, content_id
 from tests.storage import rows
 from tests.storage.killed_writes import Killed, kill_at
-from tests.storage.made_videos import make, numbered
-
-MADE = Normalised(
-    height=24,
-    width=32,
-    frame_count=12,
-    duration_s=0.5,
-    source_fps=24.0,
-    variable_rate=False,
-    rotation=0,
-    timestamps=(0.0,) * 12,
-    source_s=(0.0,) * 12,
-    changes=(),
-)
+from tests.storage.made_videos import MADE, make, numbered
 
 
 @pytest.fixture

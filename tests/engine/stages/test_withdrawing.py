@@ -10,8 +10,8 @@ from engine.settings import Settings, StorageSettings
 from engine.stages import admitted, batches, publish, upkeep, withdrawing
 from engine.stages.batches import BatchStage
 from storage import compaction, parts, releases, withdrawn
-from storage.normalise import Normalised
 from tests.storage import rows
+from tests.storage.made_videos import MADE
 from validation import table_checks
 
 pytestmark = pytest.mark.slow
@@ -130,20 +130,6 @@ def test_an_export_of_an_earlier_release_stops_or_leaves_the_video_out(s):
     with connect(skipping) as other:
         assert video_id not in {m.video_id for m in withdrawing.permitted(other, old).masklets()}
     assert video_id not in {entry.video_id for entry in layouts.of_release(old).entries}
-
-
-MADE = Normalised(
-    height=24,
-    width=32,
-    frame_count=12,
-    duration_s=0.5,
-    source_fps=24.0,
-    variable_rate=False,
-    rotation=0,
-    timestamps=(0.0,) * 12,
-    source_s=(0.0,) * 12,
-    changes=(),
-)
 
 
 def test_an_erased_video_leaves_no_file_and_is_never_admitted_again(s):
