@@ -1,4 +1,4 @@
-"""The page about the keyboard says what the benchmark counted."""
+"""The page about the keyboard says what the benchmark counted, and documents name the keys that the review page has."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import pytest
 from benchmarks.keystrokes import modelled_s
 
 ROOT = Path(__file__).parents[1]
+KEYS = (ROOT / "annotation_queue/web/keys.js").read_text()
 PAGE = (ROOT / "docs/keyboard.md").read_text()
 ACTS = json.loads((ROOT / "benchmarks/results/keystrokes.json").read_text())["acts"]
 
@@ -52,3 +53,24 @@ def test_the_page_says_what_was_counted(name):
 )
 def test_the_seconds_of_other_tools_follow_from_the_same_model(said, presses):
     assert said in PAGE and f"{modelled_s(**presses):.2f}" in said
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (
+            "README.md",
+            "**{accept}** accept, **{refine}** refine, **{reject}** reject",
+        ),
+        ("README.md", "**{forward}** propagates the mask forward, **{both}** both ways"),
+        ("README.md", "while you hold **{every}**, every frame plays"),
+        ("README.md", "**{comment}** writes a comment"),
+        ("README.md", "By choice ({sheet}), up to twelve"),
+        ("docs/labels.md", "**{label}** goes to the classes"),
+        ("docs/labels.md", "**{guidelines}** opens the guidelines; **{undo}** undoes"),
+    ],
+)
+def test_pages_name_the_keys_that_the_review_page_has(page, said):
+    found = re.findall(r'\{ id: "(\w+)", .*?keys: \["([^"]+)"', KEYS)
+    names = {action: re.sub(r"\b[a-z]$", lambda last: last[0].upper(), key) for action, key in found}
+    assert said.format(**names) in " ".join((ROOT / page).read_text().split())
