@@ -110,10 +110,12 @@ def _unnamed(
     for name, files in metadata.items():
         unnamed = [(key, at) for key, at in files if root + key not in of_metadata[name] and _METADATA.fullmatch(key)]
         uuid = str(tables.load(name).metadata.table_uuid)
-        if all(_table_uuid(blobs, key) in (uuid, None) for key, _ in unnamed if key.endswith(".metadata.json")):
-            yield from unnamed
-        else:
+        owners = {key: _owner(blobs, key) for key, _ in unnamed if key.endswith(".metadata.json")}
+        others = {key: of for key, of in owners.items() if of is not None and of.table_uuid != uuid}
+        if any(of.has_rows for of in others.values()):
             problems.append(f"warehouse/{name}: another catalog keeps a table there: its files are left alone")
+        else:  # two processes made the table at once, and one of the two files belongs to no table; it stays
+            yield from ((key, at) for key, at in unnamed if key not in others)
 
 
 def _is_marked(blobs: Blobs, key: str, large: Collection[str]) -> bool:
@@ -162,11 +164,19 @@ def _of_table(table: Table, name: str) -> tuple[set[str], set[str]]:
     return data, files
 
 
-def _table_uuid(blobs: Blobs, key: str) -> str | None:
-    """The table that a file of metadata is of; None if the file went away, or a killed writer left half of it."""
+@dataclass(frozen=True)
+class _Owner:
+    """The table that a file of metadata is of."""
+
+    table_uuid: str
+    has_rows: bool  # it had a snapshot when the file was written
+
+
+def _owner(blobs: Blobs, key: str) -> _Owner | None:
+    """None if the file went away, or a killed writer left half of it."""
     try:
         data = blobs.read(key)
         found: Any = json.loads(gzip.decompress(data) if key.endswith(".gz.metadata.json") else data)
-        return str(found["table-uuid"])
-    except (BlobMissing, EOFError, OSError, ValueError, KeyError, TypeError):
+        return _Owner(str(found["table-uuid"]), bool(found.get("snapshots")))
+    except (BlobMissing, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -14,6 +14,7 @@ from storage.blobs.cleaning import LEFT_S
 from storage.blobs.folder import LocalBlobs
 from storage.sweep import Swept, sweep
 from storage.tables import Tables
+from tests.storage.test_catalog import commit
 from tests.storage.test_compaction import compact, fill, of_rows, state
 from tests.storage.test_releases import publish
 
@@ -190,12 +191,28 @@ def test_metadata_of_expired_snapshots_goes_and_the_table_reads_on(store, tables
     assert swept(store, tables)[1].removed == 0
 
 
-def test_the_metadata_of_another_catalog_in_the_same_store_is_left_alone(store, tables, tmp_path):
+def test_the_metadata_of_another_catalog_in_the_same_store_is_left_alone(store, tables, masklet, tmp_path):
+    line = "warehouse/masklets: another catalog keeps a table there: its files are left alone"
     with Tables.open(f"sqlite:///{tmp_path}/other.db", str(store.root / "warehouse")) as other:
         age(store)
-        for _, second in (swept(store, other), swept(store, tables)):
-            assert len(second.problems) == 4 and "another catalog keeps a table there" in second.problems[0]
+        assert line in swept(store, other)[1].problems
+        commit(other, tmp_path, "b9", [masklet("m9", "v9", "b9")])
+        age(store)
+        assert swept(store, tables)[1].problems == (line,)
+        other.forget()
+        assert [row.masklet_id for row in other.masklets()] == ["m9"]
     assert len(tables.masklets()) == 9
+
+
+def test_a_table_that_two_processes_made_at_once_is_swept_as_any_other(store, tables, tmp_path):
+    before = set(store.keys())
+    Tables.open(f"sqlite:///{tmp_path}/other.db", str(store.root / "warehouse")).close()
+    lost = set(store.keys()) - before
+    assert len(lost) == 4, "one file of each table"
+    store.create("warehouse/masklets/metadata/0123-m0.avro", b"of a killed commit")
+    age(store)
+    assert swept(store, tables)[1] == Swept(1, 0, ())
+    assert set(store.keys()) - {"condemned.json"} == before | lost and len(tables.masklets()) == 9
 
 
 def test_a_store_under_another_address_than_its_tables_loses_no_file(store, tables, tmp_path):
