@@ -68,10 +68,10 @@ def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: byt
     blobs.write(f"{here}/frames.json", frame_times.dump(made))
     if imported:  # before the record: nobody may see the video without this
         blobs.create(f"{here}/imported", b"")
-    ours = blobs.create(_waiting(record.video_id), b"")
+    blobs.create(_waiting(record.video_id), b"")
     if blobs.create(f"{here}/record.json", _VIDEO.dump_json(record)):
         return True
-    if ours:  # the other process made its own before the record: it has committed the video and removed it
+    if blobs.exists(_committed(record.video_id)):  # else the other process still needs it, whoever made it
         blobs.delete(_waiting(record.video_id))
     return False
 

@@ -79,6 +79,24 @@ def test_of_two_processes_with_the_same_bytes_one_admits_them_and_nothing_is_lef
     assert len(s.tables.videos()) == 2
 
 
+def test_a_video_becomes_part_of_a_batch_whichever_of_two_processes_wrote_that_it_waits(s, monkeypatch):
+    create, first = LocalBlobs.create, []
+
+    def overtaken(blobs, key, data):
+        """After this process wrote that the video waits, the other one admits it."""
+        done = create(blobs, key, data)
+        if key.startswith("uncommitted/videos/") and not first:
+            first.append(key)
+            assert write(s, 1), "the other process"
+        return done
+
+    monkeypatch.setattr(LocalBlobs, "create", overtaken)
+    assert not write(s, 1)
+    batch_id, videos = admitted.commit(s, {"/in/0000000000000001.mp4"})
+    assert batch_id is not None and [video.video_id for video in videos] == ["0000000000000001"]
+    assert list(s.blobs.keys("uncommitted/")) == []
+
+
 def test_a_committed_video_gets_no_second_batch_if_a_process_dies_while_it_admits_the_same_bytes(s, monkeypatch):
     batch_id = admit(s, range(1, 2))
     with monkeypatch.context() as patch:  # it wrote that the video waits, and not that it does not
