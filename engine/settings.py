@@ -190,6 +190,9 @@ class RoundSettings(_Section):
     # the synthetic clips that `micro` was measured on. None: these if `model.checkpoint` is micro, else not measured.
     general: str | None = None
     replay: float = Field(0.25, ge=0, lt=1)  # share of the training clips that come from the general set
+    # learn where no object is from the candidates that people rejected for this reason; false where people left objects
+    # of interest without a masklet and rejected candidates on them
+    rejected: bool = True
 
 
 class CampaignPhase(_Section):

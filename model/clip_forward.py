@@ -37,16 +37,21 @@ def answer_clips(
     how: Interaction,
     generator: torch.Generator,
     team: Team = Team(),  # noqa: B008  frozen
+    is_object: Tensor | None = None,
 ) -> list[ClipAnswer]:
     """The model's answers on B clips of N objects each, in the order in which they were made.
 
     pixels: float (B, T, 3, S, S), normalised.  masks: bool (B, T, N, S, S).  generator: on the CPU; draws all random
-    numbers, for all processes of the team. A mask prompt is taken as it is, so its frame has no answer.
+    numbers, for all processes of the team.  is_object: bool (B, N); False: the mask is a place where people saw no
+    object, so it is clicked, and the truth is that nothing is there. Only in single frames. None: all are objects.
+    A mask prompt is taken as it is, so its frame has no answer.
     """
     b, t, n = masks.shape[:3]
     features = network.encode_images(model, pixels.flatten(0, 1))
     owner = torch.arange(b, device=pixels.device).repeat_interleave(n)
-    targets = masks.to(pixels.dtype).transpose(1, 2).flatten(0, 1)  # (B * N, T, S, S)
+    places = masks.to(pixels.dtype).transpose(1, 2).flatten(0, 1)  # (B * N, T, S, S)
+    real = torch.ones(b * n, dtype=torch.bool, device=pixels.device) if is_object is None else is_object.flatten()
+    targets = places * real[:, None, None, None]
 
     drawn = _draw_prompts(t, how, generator)
     answers: list[ClipAnswer] = []
@@ -61,7 +66,7 @@ def answer_clips(
         else:
             if is_prompted:
                 top = network.without_memory(model, here)
-                clicks = drawn.prompt(target, how, generator, team)
+                clicks = drawn.prompt(places[:, frame], real, how, generator, team)
             else:
                 top = _read_memory(model, here, bank, drawn.conditioning, frame, t)
             decoded = network.decode(model, here, top, clicks, multimask=drawn.kind != "box" or not is_prompted)
@@ -89,11 +94,13 @@ class _Prompts:
     def conditioning(self) -> set[int]:
         return set(self.prompted) | set(self.corrected)
 
-    def prompt(self, target: Tensor, how: Interaction, generator: torch.Generator, team: Team) -> Clicks:
-        """The first clicks, or the boxes, on a frame. target: float (B * N, S, S)."""
+    def prompt(
+        self, places: Tensor, is_object: Tensor, how: Interaction, generator: torch.Generator, team: Team
+    ) -> Clicks:
+        """The first clicks, or the boxes, on a frame. places: float (B * N, S, S).  is_object: bool (B * N,)."""
         if self.kind == "box":
-            return _boxes(target, how.box_jitter, generator, team)
-        return _clicks_in(target > 0.5, target, generator, team)
+            return _boxes(places, is_object, how.box_jitter, generator, team)
+        return _clicks_in(places > 0.5, places, generator, team)
 
 
 def _draw_prompts(t: int, how: Interaction, generator: torch.Generator) -> _Prompts:
@@ -173,10 +180,13 @@ def _corrected(
     return Clicks(torch.cat([clicks.xy, more.xy], 1), torch.cat([clicks.labels, more.labels], 1))
 
 
-def _boxes(target: Tensor, jitter: float, generator: torch.Generator, team: Team) -> Clicks:
-    """The jittered box of each object as two corner points. An absent object gets a negative click instead."""
+def _boxes(target: Tensor, is_object: Tensor, jitter: float, generator: torch.Generator, team: Team) -> Clicks:
+    """The jittered box of each object as two corner points.
+
+    An absent object gets a negative click instead, and a place without an object a positive one.
+    """
     batch, side = target.shape[0], target.shape[-1]
-    nowhere = _clicks_in(torch.zeros_like(target, dtype=torch.bool), target, generator, team)
+    nowhere = _clicks_in((target > 0.5) & ~is_object[:, None, None], target, generator, team)
     noise = (team.rand(batch, 4, generator=generator) * 2 - 1).to(target.device)
     lines = [(target > 0.5).any(axis) for axis in (1, 2)]  # columns and rows: bool (B, S)
     begin = [line.int().argmax(1) for line in lines]
@@ -184,7 +194,7 @@ def _boxes(target: Tensor, jitter: float, generator: torch.Generator, team: Team
     box = torch.stack([*begin, *end], 1).to(target.dtype)
     size = (box[:, 2:] - box[:, :2]).repeat(1, 2)
     box = (box + noise * (jitter * size).clamp(max=20)).clamp(0, side).to(target.dtype)
-    present = lines[0].any(1)
+    present = lines[0].any(1) & is_object
     xy = torch.where(present[:, None, None], box.view(batch, 2, 2), nowhere.xy)
     labels = torch.stack([torch.where(present, 2, nowhere.labels[:, 0]), torch.where(present, 3, -10)], 1)
     return Clicks(xy, labels.int())

@@ -27,15 +27,25 @@ class Clip:
     """Consecutive frames of one video and the visible part of each object on each of them.
 
     frames: uint8 (T, H, W, 3) RGB.  masks: bool (T, N, H, W); all False where an object is absent.
+    is_object: bool (N,). False: the mask is a place where people saw no object; a click in it has no answer. None: all
+    are objects.
     """
 
     frames: Frames
     masks: Masks
+    is_object: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         t, n, h, w = self.masks.shape
         if self.frames.shape != (t, h, w, 3):
             raise ValueError(f"frames {self.frames.shape} and masks {(t, n, h, w)} differ in length or size")
+        if self.is_object is not None and self.is_object.shape != (n,):
+            raise ValueError(f"{counted(n, 'mask')}, but is_object has the shape {self.is_object.shape}")
+
+    @property
+    def objects(self) -> NDArray[np.bool_]:
+        """Which of the masks are objects: bool (N,)."""
+        return np.ones(self.masks.shape[1], np.bool_) if self.is_object is None else self.is_object
 
 
 DrawClip = Callable[[int], Clip]  # seed -> clip; the same seed gives the same clip
@@ -48,6 +58,7 @@ class SampleConfig:
     image_size: int = 256  # px, square
     frames: int = 8
     objects: int = 3
+    rejected: int = 0  # places without an object, beside the objects
     min_area_px: int = 40  # at image_size; a smaller object on the first frame is not chosen
     time_reversal: float = 0.5  # probability
     horizontal_flip: float = 0.5
@@ -65,8 +76,9 @@ _BEYOND = (124, 116, 104)  # RGB outside a turned picture: ImageNet's mean, as i
 def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip | None:
     """A training sample: consecutive frames at the model's size with exactly `config.objects` objects.
 
-    Objects are chosen among those visible on the first frame. If there are too few, some repeat, so that all samples
-    have one shape. Returns None when no object is large enough on the first frame.
+    Objects are chosen among those visible on the first frame; `config.rejected` places without an object follow. If
+    there are too few, some repeat, and objects stand in for places, so that all samples have one shape. Returns None
+    when no object is large enough on the first frame.
     """
     t = clip.frames.shape[0]
     if t < config.frames:
@@ -81,14 +93,20 @@ def sample(clip: Clip, config: SampleConfig, rng: np.random.Generator) -> Clip |
         frames, masks = _turned(frames, masks, *(config.affine * np.array([TURN, SHEAR]) * rng.uniform(-1, 1, 2)))
     if rng.random() < config.mosaic:
         frames, masks = _mosaic(frames, masks, int(rng.integers(4)))
-    visible = np.flatnonzero(masks[0].sum(axis=(1, 2)) >= config.min_area_px)
+    is_large = masks[0].sum(axis=(1, 2)) >= config.min_area_px
+    visible = np.flatnonzero(is_large & clip.objects)
     if visible.size == 0:
         return None
     chosen = rng.choice(visible, config.objects, replace=visible.size < config.objects)
+    if config.rejected:
+        places = np.flatnonzero(is_large & ~clip.objects)
+        places = places if places.size else visible
+        more = rng.choice(places, config.rejected, replace=places.size < config.rejected)
+        chosen = np.concatenate([chosen, more])
     masks = masks[:, chosen]
     if rng.random() < config.horizontal_flip:
         frames, masks = frames[:, :, ::-1], masks[..., ::-1]
-    return Clip(_jitter(frames, config, rng), np.ascontiguousarray(masks))
+    return Clip(_jitter(frames, config, rng), np.ascontiguousarray(masks), clip.objects[chosen])
 
 
 def _turned(frames: Frames, masks: Masks, turn: float, shear: float) -> tuple[Frames, Masks]:

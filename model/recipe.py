@@ -59,6 +59,7 @@ class TrainingStage:
     image_size: Count = 256  # px
     frames: Count = 8
     objects: Count = 3
+    rejected: Natural = 0  # places in a single frame where people saw no object, beside its objects
     batch: Count = 2  # clips a step, in each process
     lr: Positive = 5e-4
     parts: TrainedParts = "all"  # which weights change; see `model.parameter_groups`

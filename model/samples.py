@@ -32,8 +32,11 @@ def hash_seed(*parts: int) -> int:
     return int(words[0]) << 30 | int(words[1]) >> 2
 
 
-class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """The samples of a stage by index, from `first` on."""
+Batch = tuple[Tensor, Tensor, Tensor]  # pixels float (B, T, 3, S, S), masks bool (B, T, N, S, S), is_object bool (B, N)
+
+
+class Samples(Dataset[Batch]):
+    """The samples of a stage by index, from `first` on: a batch without its first dimension."""
 
     def __init__(
         self,
@@ -62,18 +65,20 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return (self.stage.steps * self.stage.batch) - self.first
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         step, row = divmod(self.first + index, self.stage.batch)
         place = (
             step * self.team.size + self.team.rank
         ) * self.stage.batch + row  # index among the samples of all processes
         images = np.random.default_rng(hash_seed(self.recipe.seed, self.number, step, 11)).random() < self.stage.images
         config = replace(self.config, frames=1) if images else self.config
+        if config.frames == 1:
+            config = replace(config, rejected=self.stage.rejected)
         for attempt in range(20):
             seed = hash_seed(self.recipe.seed, self.number, place, attempt)
             clip = sample(self.source(seed), config, np.random.default_rng(seed + 1))
             if clip is not None:
-                return to_pixels(clip), torch.from_numpy(clip.masks)
+                return to_pixels(clip), torch.from_numpy(clip.masks), torch.from_numpy(clip.objects)
         raise NoObject(f"twenty draws gave no clip with a visible object: sample {place} of {self.stage.name}")
 
 
@@ -89,15 +94,15 @@ def to_pixels(clip: Clip) -> Tensor:
 
 def batches(
     source: DrawClip, stage: TrainingStage, recipe: Recipe, number: int, begin: int, workers: int, team: Team
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of a stage from step `begin` of it: pixels float (B, T, 3, S, S) and masks bool (B, T, N, S, S).
+) -> Iterator[Batch]:
+    """The batches of a stage from step `begin` of it.
 
     number: which stage of the recipe.  workers: loader processes; 0 draws in this one, as do the last FEW_STEPS.
     """
     if stage.steps - begin <= FEW_STEPS:
         workers = 0
     samples = Samples(source, stage, recipe, number, begin * stage.batch, team)
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+    loader: DataLoader[Batch] = DataLoader(
         samples,
         batch_size=stage.batch,
         num_workers=workers,

@@ -27,7 +27,7 @@ from model.clips import DrawClip
 from model.losses import step_losses
 from model.parallel import Team
 from model.recipe import Recipe, TrainingStage
-from model.samples import batches, hash_seed
+from model.samples import Batch, batches, hash_seed
 
 MOST_LOST = 20  # consecutive steps without a finite gradient, after which a run stops
 TERMS = ("total", "focal", "dice", "iou", "occlusion")
@@ -205,7 +205,7 @@ def _to_train(model: Sam2VideoModel, device: str) -> Sam2VideoModel:
 def _step(
     model: Sam2VideoModel,
     optimiser: torch.optim.Optimizer,
-    clips: tuple[Tensor, Tensor],
+    clips: Batch,
     recipe: Recipe,
     number: int,
     step: int,
@@ -213,7 +213,7 @@ def _step(
 ) -> list[float] | None:
     """One step of stage `number`: returns its losses in the order of TERMS.
 
-    clips: pixels and masks.  step: counted within the stage.
+    step: counted within the stage.
     Returns None if the gradient is not finite. The weights stay as they were; such a gradient would make them all NaN.
     """
     stage = recipe.stages[number]
@@ -222,8 +222,8 @@ def _step(
     # Random numbers follow from the step, so that a resumed run draws the same ones.
     torch.manual_seed(hash_seed(recipe.seed, number, step, 13, team.rank))  # for dropout
     generator = torch.Generator().manual_seed(hash_seed(recipe.seed, number, step, 7))
-    pixels, masks = (part.to(model.device) for part in clips)
-    losses = _loss(model, pixels, masks, stage, recipe, generator, team)
+    pixels, masks, is_object = (part.to(model.device) for part in clips)
+    losses = _loss(model, (pixels, masks, is_object), stage, recipe, generator, team)
     optimiser.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]  # torch has no type for it
     team.average_gradients(model)
@@ -237,16 +237,16 @@ def _step(
 
 def _loss(
     model: Sam2VideoModel,
-    pixels: Tensor,
-    masks: Tensor,
+    clips: Batch,
     stage: TrainingStage,
     recipe: Recipe,
     generator: torch.Generator,
     team: Team,
 ) -> dict[str, Tensor]:
     """The mean of each loss term over the model's answers. On a GPU the model runs in bfloat16, the losses do not."""
+    pixels, masks, is_object = clips
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
-        steps = clip_forward.answer_clips(model, pixels, masks, stage.interaction, generator, team)
+        steps = clip_forward.answer_clips(model, pixels, masks, stage.interaction, generator, team, is_object)
     each = [
         step_losses(
             s.decoded.all_logits.float(),

@@ -74,7 +74,7 @@ def frame_ious(a: Masklet, b: Masklet) -> dict[int, float]:
     """
     if (a.height, a.width) != (b.height, b.width):
         raise ValueError(f"masks of {a.height} x {a.width} and of {b.height} x {b.width}")
-    seen_a, seen_b = _seen(a), _seen(b)
+    seen_a, seen_b = a.shown(), b.shown()
 
     def of(f: int) -> float:
         if f not in seen_a or f not in seen_b:
@@ -97,7 +97,7 @@ def mean_table(a: Sequence[Masklet], b: Sequence[Masklet]) -> Table:
 
     0 for masklets of different sizes, and where no frame shows an object: see above. All pairs of a frame at once.
     """
-    seen_a, seen_b = [_seen(row) for row in a], [_seen(row) for row in b]
+    seen_a, seen_b = [row.shown() for row in a], [row.shown() for row in b]
     total, frames = np.zeros((len(a), len(b))), np.zeros((len(a), len(b)))
     for f in sorted({f for seen in (*seen_a, *seen_b) for f in seen}):
         frames += np.logical_or.outer([f in seen for seen in seen_a], [f in seen for seen in seen_b])
@@ -123,7 +123,7 @@ def tube_iou(a: Masklet, b: Masklet) -> float:
     """
     areas_a = dict(zip(a.frame_idx, a.area_px, strict=True))
     areas_b = dict(zip(b.frame_idx, b.area_px, strict=True))
-    seen_a, seen_b = _seen(a), _seen(b)
+    seen_a, seen_b = a.shown(), b.shown()
     both = either = 0.0
     for f, area in areas_a.items():
         area_b = areas_b.get(f, 0)
@@ -133,11 +133,6 @@ def tube_iou(a: Masklet, b: Masklet) -> float:
             shared = iou * (area + area_b) / (1 + iou)
         both, either = both + shared, either + area + area_b - shared
     return both / either if either else 0.0
-
-
-def _seen(masklet: Masklet) -> dict[int, bytes]:
-    """frame_idx -> compressed counts, of the frames that show the object."""
-    return {f: c for f, c, area in zip(masklet.frame_idx, masklet.rle, masklet.area_px, strict=True) if area}
 
 
 def _ratio(

@@ -110,6 +110,10 @@ class Masklet:
     label: str | None = None  # the class of the object; None: nobody was asked, or nobody said it
     attributes: str | None = None  # JSON object of the object's attributes, with sorted keys; None: there are none
 
+    def shown(self) -> dict[int, bytes]:
+        """The masks on the frames that show the object: frame_idx -> compressed counts."""
+        return {i: c for i, c, area in zip(self.frame_idx, self.rle, self.area_px, strict=True) if area}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:

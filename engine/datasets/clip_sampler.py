@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SMALLEST = 1 / 1000  # of the frame: the least area of an object that starts a clip; the trainer drops below 1 / 1600
+MARGIN = 0.01  # of the frame's shorter side: nearer to an object, a rejected place may be a part of it
 _KEPT = 64  # videos whose compressed masks are cached
 _MOST = 8  # objects of a clip: more than a sample uses, few enough for memory
 _DRAWS = 50  # bad videos in a row before the sampler gives up
@@ -77,15 +78,17 @@ class ClipSampler:
     same seed gives the same clip in any process. A damaged video is skipped with a warning, and another one is drawn.
     """
 
-    def __init__(self, data: Dataset, known: Sequence[Indexed], frames: int, hardest: float = 1.0) -> None:
+    def __init__(
+        self, data: Dataset, known: Sequence[Indexed], frames: int, hardest: float = 1.0, rejected: int = 0
+    ) -> None:
         """known: `index` of the dataset.  frames: of a clip.  hardest: the share of the most edited masklets to train
         on. Below 1, a clip shows and starts with these only, and each masklet is equally likely. At 1, clips show all
-        masklets, and each video is equally likely.
+        masklets, and each video is equally likely.  rejected: the most places of a clip where people saw no object.
 
         Source of the share: SAM 2.1's last stage trains on the most edited half (Ravi et al. 2024, second version).
         Raises NothingToTrainOn.
         """
-        self.data, self.frames = data, frames
+        self.data, self.frames, self.rejected = data, frames, rejected
         self._kept: dict[int, LabelledVideo] = {}
         self._bad: set[int] = set()
         #: choices: a video, the objects that may start a clip, and the objects in the clip (None: all)
@@ -136,9 +139,28 @@ class ClipSampler:
             sure = next(name for name in shown if places[0] in of.large.get(name, ()))
             names = [sure, *(name for name in shown if name != sure)][:_MOST]
         masks = np.stack([np.stack([video.mask(name, i) for name in names]) for i in wanted])
+        is_object = np.ones(len(names), np.bool_)
+        if self.rejected and (rejected := self._places(video, wanted, rng)):
+            masks = np.concatenate([masks, np.stack(rejected, axis=1)], axis=1)
+            is_object = np.append(is_object, np.zeros(len(rejected), np.bool_))
         with video.open() as reader:
             read = {i: reader.read(i) for i in sorted(wanted)}  # decoders only read forwards
-        return Clip(np.stack([read[i] for i in wanted]), masks)
+        return Clip(np.stack([read[i] for i in wanted]), masks, is_object)
+
+    def _places(self, video: LabelledVideo, wanted: Sequence[int], rng: np.random.Generator) -> list[NDArray[np.bool_]]:
+        """Some candidates that people rejected as no object, each bool (T, H, W), without what is near an object."""
+        import cv2
+
+        far = max(3, round(MARGIN * min(video.height, video.width)))
+        objects = np.stack([np.any([video.mask(name, i) for name in video.objects], axis=0) for i in wanted])
+        near = [cv2.dilate(of.astype(np.uint8), np.ones((2 * far + 1, 2 * far + 1), np.uint8)) > 0 for of in objects]
+        shown = [name for name, masks in video.rejected.items() if wanted[0] in masks]
+        found: list[NDArray[np.bool_]] = []
+        for n in rng.permutation(len(shown)):
+            place = np.stack([video.place(shown[n], i) for i in wanted]) & ~np.stack(near)
+            if len(found) < self.rejected and place[0].sum() >= SMALLEST * video.height * video.width:
+                found.append(place)
+        return found
 
     def _video(self, number: int) -> LabelledVideo:
         if number not in self._kept:

@@ -53,6 +53,7 @@ class LabelledVideo:
     objects: Mapping[str, Mapping[int, bytes]]  # object -> frame_idx -> compressed counts
     edits: Mapping[str, int]  # object -> number of frames that an annotator edited; {} if unknown
     frames: Callable[[], AbstractContextManager[Reader]] = field(repr=False, compare=False)
+    rejected: Mapping[str, Mapping[int, bytes]] = field(default_factory=dict)  # as `objects`: no object for people
     metadata: Mapping[str, str] = field(default_factory=dict)  # what the dataset says about the video, as text
 
     @contextmanager
@@ -63,7 +64,13 @@ class LabelledVideo:
 
     def mask(self, name: str, frame_idx: int) -> NDArray[np.bool_]:
         """bool (H, W). Raises KeyError for an unknown object, BadRle for malformed counts."""
-        counts = self.objects[name].get(frame_idx)
+        return self._decoded(self.objects[name].get(frame_idx))
+
+    def place(self, name: str, frame_idx: int) -> NDArray[np.bool_]:
+        """As `mask`, for a name in `rejected`."""
+        return self._decoded(self.rejected[name].get(frame_idx))
+
+    def _decoded(self, counts: bytes | None) -> NDArray[np.bool_]:
         return rle.decode(counts, self.height, self.width) if counts else np.zeros((self.height, self.width), bool)
 
     def area_px(self, name: str) -> dict[int, int]:

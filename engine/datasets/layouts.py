@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from engine.datasets.labelled import Dataset, DatasetError, Entry, LabelledVideo
+from engine.datasets.rejected import of_video
 from storage import releases, withdrawal
 from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.formats import davis, picture_folder, sav, sav_frames
 from storage.formats.picture_folder import PictureReader, PictureVideo
-from storage.records import STRIDE, Masklet, Video
+from storage.parts import PartError
+from storage.records import STRIDE, Video
 from storage.releases import Release
 from storage.source_reader import SourceReader
 from storage.video import FrameReader
@@ -64,15 +66,22 @@ def _opened(folder: Path) -> Dataset:
     )
 
 
-def of_release(release: Release, videos: Iterable[Video] | None = None) -> Dataset:
-    """The videos of a release; None: all. The name of an object is its masklet id. Withdrawn videos are left out."""
+def of_release(release: Release, videos: Iterable[Video] | None = None, *, rejected: bool = False) -> Dataset:
+    """The videos of a release; None: all. The name of an object is its masklet id. Withdrawn videos are left out.
+
+    rejected: with the candidates that people rejected as no object, which are not in the release.
+    """
     release = release.without(act.video_id for act in withdrawal.held_by(release))
     chosen = release.videos() if videos is None else videos
-    entries = (Entry(v.video_id, v.split, partial(_of_release, release, v)) for v in chosen)
+    entries = (Entry(v.video_id, v.split, partial(_of_release, release, v, rejected)) for v in chosen)
     return Dataset(release.name, "release", tuple(entries))
 
 
-def _of_release(release: Release, video: Video) -> LabelledVideo:
+def _of_release(release: Release, video: Video, rejected: bool = False) -> LabelledVideo:
+    try:
+        none = of_video(release.blobs, video) if rejected else {}
+    except PartError as error:
+        raise DatasetError(str(error)) from error
     rows = {row.masklet_id: row for row in release.masklets([video.video_id])}
     return LabelledVideo(
         video_id=video.video_id,
@@ -81,7 +90,8 @@ def _of_release(release: Release, video: Video) -> LabelledVideo:
         width=video.width,
         frame_count=video.frame_count,
         frame_idx=tuple(range(0, video.frame_count, STRIDE)),
-        objects={name: _seen(row) for name, row in rows.items()},
+        objects={name: row.shown() for name, row in rows.items()},
+        rejected=none,
         edits={name: row.edited_frame_count for name, row in rows.items()},
         frames=partial(_stored, release.blobs, video.video_key),
         metadata=_metadata(video.source_metadata),
@@ -132,7 +142,7 @@ def _of_sav(name: str, videos: tuple[Path, ...], notes: tuple[Path, ...]) -> Lab
                     f"{path}: {counted(len(row.frame_idx), 'annotated frame')}, {notes[0].name} has others"
                 )
             annotated = row.frame_idx
-            objects[f"{row.kind}-{n}"] = _seen(row)
+            objects[f"{row.kind}-{n}"] = row.shown()
             edits[f"{row.kind}-{n}"] = row.edited_frame_count
             split = row.split
     return LabelledVideo(
@@ -180,8 +190,3 @@ def _of_pictures(
         edits={},
         frames=partial(PictureReader, name, clip.pictures),
     )
-
-
-def _seen(row: Masklet) -> dict[int, bytes]:
-    """The masks of a masklet on the frames that show it."""
-    return {i: c for i, c, area in zip(row.frame_idx, row.rle, row.area_px, strict=True) if area}

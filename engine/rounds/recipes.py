@@ -172,9 +172,14 @@ def steps_for(masklets: int) -> int:
 def of_round(begun: Round, image_size: int) -> Recipe:
     """The recipe of a round: `quick` with the round's steps, rate, seed and parts, at this image size (px).
 
+    If the round learns from rejected candidates, its single frames are clicked there, too: a model that has learned
+    that nothing is there proposes fewer of them.
     Raises ValueError, in one line, for an invalid number.
     """
-    return fitted(recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed, parts=begun.parts)
+    quick = fitted(recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed, parts=begun.parts)
+    if not begun.rejected:
+        return quick
+    return replace(quick, stages=tuple(replace(of, rejected=int(of.frames == 1)) for of in quick.stages))
 
 
 def to_json(recipe: Recipe) -> str:

@@ -58,6 +58,7 @@ class Round:
     general: str | None = None  # the general set
     replay: float = 0.0  # share of the training clips that come from it
     parts: TrainedParts = "all"  # which weights change; see `model.parameter_groups`
+    rejected: bool = False  # whether it learns from the candidates that people rejected as no object
 
 
 @dataclass(frozen=True)

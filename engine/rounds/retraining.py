@@ -119,7 +119,7 @@ def train_round(s: Services, begun: Round, report: Callable[[TrainingProgress], 
 
     folder = folder_of(s, begun.round_id)
     parent = _load(s, _parent(begun), to_train=True)
-    data = layouts.of_release(releases.load(s.blobs, begun.release)).only("train")
+    data = layouts.of_release(releases.load(s.blobs, begun.release), rejected=begun.rejected).only("train")
     recipe = recipes.of_round(begun, begun.image_size or parent.image_size)
     samplers = training.samplers_of(data, list(clip_sampler.index(data)), recipe)
     tracked = s.registry.track(begun.round_id) if parallel.leads() else None

@@ -123,6 +123,7 @@ def _round(s: Services, release: Release, budget: Budget = Budget()) -> Round:  
         general=chosen.general or (MICRO if s.settings.model.checkpoint == MICRO else None),
         replay=chosen.replay,
         parts=budget.parts or chosen.parts,
+        rejected=chosen.rejected,
     )
     return replace(pinned, round_id=f"round-{pinned.number:03d}-{content_id(repr(pinned), length=8)}")
 

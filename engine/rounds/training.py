@@ -41,7 +41,10 @@ Samplers = Mapping[TrainingStage, ClipSampler]
 
 def samplers_of(data: Dataset, known: Sequence[Indexed], recipe: Recipe) -> Samplers:
     """The clips of every stage of a recipe. known: `index` of the dataset. Raises NothingToTrainOn."""
-    return {stage: ClipSampler(data, known, stage.frames, _hardest(stage, data, known)) for stage in recipe.stages}
+    return {
+        stage: ClipSampler(data, known, stage.frames, _hardest(stage, data, known), stage.rejected)
+        for stage in recipe.stages
+    }
 
 
 def fine_tune(

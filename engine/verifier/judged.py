@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from annotation_queue.records import Kind
@@ -28,33 +28,58 @@ class Judged:
     answers: tuple[str, ...] = ()  # their verdicts
 
 
-def judged_of(candidates: Iterable[Masklet], operations: Iterable[Operation]) -> list[Judged]:
-    """The candidates that people judged, in their order. Those without a verdict are left out.
+@dataclass(frozen=True)
+class Answer:
+    """What a person said about a candidate."""
 
-    The verdict that holds is the lead's, if a lead decided, or that of most people. See `consensus` for a better one.
-    """
+    person: str
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What people said about a candidate: its verifiers, and then the lead, if a verifier was unsure."""
+
+    verifiers: tuple[Answer, ...]
+    leads: tuple[Answer, ...]
+
+    @property
+    def all(self) -> tuple[Answer, ...]:
+        """In the order in which they were given."""
+        return self.verifiers + self.leads
+
+    @property
+    def verdict(self) -> str:
+        """The verdict that holds: the lead's, if a lead decided, or that of most people."""
+        return self.leads[-1].verdict if self.leads else Counter(a.verdict for a in self.all).most_common(1)[0][0]
+
+
+def judged_of(candidates: Iterable[Masklet], operations: Iterable[Operation]) -> list[Judged]:
+    """The candidates that people judged, in their order. See `consensus` for a better verdict of several people."""
+    return [
+        Judged(
+            masklet_id=masklet.masklet_id,
+            video_id=masklet.video_id,
+            batch_id=masklet.batch_id,
+            features=features_of(masklet),
+            verdict=said.verdict,
+            people=tuple(answer.person for answer in said.all),
+            answers=tuple(answer.verdict for answer in said.all),
+        )
+        for masklet, said in answers_of(candidates, operations)
+    ]
+
+
+def answers_of(candidates: Iterable[Masklet], operations: Iterable[Operation]) -> Iterator[tuple[Masklet, Answers]]:
+    """The candidates that people judged, in their order, and what they said. Those without a verdict are left out."""
     acts: dict[str, list[Operation]] = defaultdict(list)
     for operation in sorted(operations, key=lambda o: (o.ticket_id, o.seq)):
         acts[operation.ticket_id].append(operation)
-    found = []
     for masklet in candidates:
-        first, second = (_answers(acts.get(ticket_id, [])) for ticket_id in verify_tickets(masklet))
-        answers = first + second
-        if not answers:
-            continue
-        verdicts = [verdict for _, verdict in answers]
-        found.append(
-            Judged(
-                masklet_id=masklet.masklet_id,
-                video_id=masklet.video_id,
-                batch_id=masklet.batch_id,
-                features=features_of(masklet),
-                verdict=second[-1][1] if second else Counter(verdicts).most_common(1)[0][0],
-                people=tuple(person for person, _ in answers),
-                answers=tuple(verdicts),
-            )
-        )
-    return found
+        said = Answers(*(_answers(acts.get(ticket_id, [])) for ticket_id in verify_tickets(masklet)))
+        if said.all:
+            yield masklet, said
 
 
 def verify_tickets(masklet: Masklet) -> tuple[str, str]:
@@ -63,12 +88,13 @@ def verify_tickets(masklet: Masklet) -> tuple[str, str]:
     return first, content_id(first, Kind.VERIFY.value, "2")
 
 
-def _answers(operations: Iterable[Operation]) -> list[tuple[str, str]]:
-    """The people and verdicts of one ticket, without those that were taken back and without unsure ones."""
-    answers: list[tuple[str, str]] = []
+def _answers(operations: Iterable[Operation]) -> tuple[Answer, ...]:
+    """The answers of one ticket, without those that were taken back and without unsure ones."""
+    answers: list[Answer] = []
     for operation in operations:
         if operation.kind == "verdict":
-            answers.append((operation.person, str(json.loads(operation.payload)["verdict"])))
+            said = json.loads(operation.payload)
+            answers.append(Answer(operation.person, str(said["verdict"]), tuple(said.get("reasons", ()))))
         elif operation.kind == "unsubmit":
-            del answers[max(k for k, (person, _) in enumerate(answers) if person == operation.person)]
-    return [(person, verdict) for person, verdict in answers if verdict != Verdict.UNSURE]
+            del answers[max(k for k, answer in enumerate(answers) if answer.person == operation.person)]
+    return tuple(answer for answer in answers if answer.verdict != Verdict.UNSURE)

@@ -121,7 +121,7 @@ def _text(value: object) -> str:
 def _polygons(job: Job, n: int, row: Masklet, ious: list[float]) -> Iterator[str]:
     """The track of an object. Appends the IoU of each polygon with its mask."""
     attributes = _attributes(row)
-    at = {k: counts for k, counts, area in zip(row.frame_idx, row.rle, row.area_px, strict=True) if area}
+    at = row.shown()
     yield f'<track id="{n}" label={quoteattr(_xml(label_of(row)))} source="{row.kind}">\n'
     points = ""  # of the last frame that shows the object
     for frame in job.frames.annotated:
@@ -137,7 +137,7 @@ def _polygons(job: Job, n: int, row: Masklet, ious: list[float]) -> Iterator[str
 
 def _masks(job: Job, n: int, row: Masklet) -> Iterator[str]:
     """A track for each frame that shows the object, as CVAT writes masks: it ends in the next frame."""
-    at = {k: counts for k, counts, area in zip(row.frame_idx, row.rle, row.area_px, strict=True) if area}
+    at = row.shown()
     label, attributes = quoteattr(_xml(label_of(row))), _attributes(row)
     for frame in job.frames.annotated:
         if frame.frame_idx not in at:

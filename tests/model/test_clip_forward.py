@@ -119,7 +119,8 @@ def test_boxes_are_jittered_by_a_tenth_of_their_side_and_by_twenty_pixels_at_mos
     target[1, 50:450, 60:460] = 1
     generator, off = torch.Generator().manual_seed(0), []
     for _ in range(200):
-        clicks = clip_forward._boxes(target, Interaction().box_jitter, generator, Team())
+        are_objects = torch.ones(3, dtype=torch.bool)
+        clicks = clip_forward._boxes(target, are_objects, Interaction().box_jitter, generator, Team())
         assert clicks.labels.tolist() == [[2, 3], [2, 3], [0, -10]]  # the third is absent
         exact = torch.tensor([[[200.0, 100.0], [260.0, 140.0]], [[60.0, 50.0], [460.0, 450.0]]])
         off.append((clicks.xy[:2] - exact).abs())
@@ -183,3 +184,39 @@ def test_the_forward_of_the_trainer_answers_as_the_tracker_does():
         scale = expected.abs().max()
         # The tracker binarises the prompted frame's mask for the memory and keeps memories in bfloat16.
         assert torch.allclose(step.decoded.logits, expected, atol=0.02 * float(scale)), step.frame
+
+
+def decoded_with(monkeypatch, how, places, is_object):
+    """The clicks and the answers on one frame of these places, bool (N, S, S), with a model that answers nothing."""
+    asked = []
+
+    def decode(_, __, ___, clicks, *____, **_____):
+        asked.append(clicks)
+        n = len(places)
+        return SimpleNamespace(logits=torch.zeros(n, 8, 8), all_logits=None, all_iou=None, object_score=None)
+
+    monkeypatch.setattr(network, "encode_images", lambda *_: SimpleNamespace(select=lambda _: None))
+    monkeypatch.setattr(network, "without_memory", lambda *_: None)
+    monkeypatch.setattr(network, "decode", decode)
+    monkeypatch.setattr(network, "upsample", lambda _, logits: logits)
+    answers = clip_forward.answer_clips(
+        cast(Sam2VideoModel, None),
+        torch.zeros(1, 1, 3, *places.shape[1:]),
+        places[None, None],
+        how,
+        torch.Generator().manual_seed(1),
+        is_object=torch.tensor([is_object]),
+    )
+    return asked, answers
+
+
+@pytest.mark.parametrize("click", [1.0, 0.0])
+def test_a_place_without_an_object_is_clicked_and_nothing_is_there(monkeypatch, click):
+    places = torch.zeros(2, 16, 16, dtype=torch.bool)
+    places[0, 2:6, 2:6] = places[1, 10:14, 8:15] = True
+    how = Interaction(click=click, mask=0.0, correction_clicks=0)
+    (clicks,), (answer,) = decoded_with(monkeypatch, how, places, [True, False])
+    assert answer.target[0].any() and not answer.target[1].any()
+    x, y = (int(v) for v in clicks.xy[1, 0])
+    assert 8 <= x < 15 and 10 <= y < 14 and int(clicks.labels[1, 0]) == 1
+    assert clicks.labels.tolist() == ([[1], [1]] if click else [[2, 3], [1, -10]])

@@ -97,3 +97,27 @@ def test_samples_have_one_shape_and_repeat_objects_where_there_are_too_few():
     assert sample(empty, config, np.random.default_rng(0)) is None
     with pytest.raises(ValueError, match="3 frames, the sample needs 4"):
         sample(squares(2), SampleConfig(frames=4), np.random.default_rng(0))
+
+
+def with_a_place(seed):
+    """Two squares, and a place without an object, in the corner."""
+    clip = squares(seed)
+    place = np.zeros_like(clip.masks[:, :1])
+    place[..., 56:, 56:] = True
+    masks = np.concatenate([place & ~clip.masks.any(1, keepdims=True), clip.masks], axis=1)
+    return Clip(clip.frames, masks, np.array([False, True, True]))
+
+
+def test_a_sample_has_its_objects_first_and_then_places_without_an_object():
+    config = SampleConfig(image_size=64, frames=1, objects=3, rejected=2, horizontal_flip=0.0)
+    got = sample(with_a_place(1), config, np.random.default_rng(0))
+    assert got.objects.tolist() == [True, True, True, False, False]
+    assert got.masks[0, 3:, 60:, 60:].all() and not got.masks[0, 3:, :50].any()
+    plain = sample(with_a_place(1), dataclasses.replace(config, rejected=0), np.random.default_rng(0))
+    assert plain.objects.tolist() == [True] * 3, "a place never stands in for an object"
+    nowhere = sample(squares(1), config, np.random.default_rng(0))
+    assert nowhere.masks.shape[1] == 5 and nowhere.objects.all(), "objects stand in for places"
+    only = Clip(with_a_place(1).frames, with_a_place(1).masks, np.zeros(3, bool))
+    assert sample(only, config, np.random.default_rng(0)) is None
+    with pytest.raises(ValueError, match="3 masks, but is_object has the shape"):
+        Clip(only.frames, only.masks, np.zeros(2, bool))

@@ -132,9 +132,10 @@ def test_a_grid_of_clicks_is_read_once_a_batch_and_once_more_and_its_filter_four
 def test_boxes_of_all_objects_are_made_without_a_read(device, objects):
     target = torch.zeros(objects, 64, 64)
     target[0, 10:20, 5:40] = 1
+    is_object = torch.ones(objects, dtype=torch.bool)
     generator = torch.Generator().manual_seed(1)
     with device:
-        clicks = clip_forward._boxes(target, 0.0, generator, Team())
+        clicks = clip_forward._boxes(target, is_object, 0.0, generator, Team())
     assert device.reads == {} and device.uploads == 2  # random numbers
     assert clicks.xy[0].tolist() == [[5, 10], [40, 20]] and clicks.labels[0].tolist() == [2, 3]
 

@@ -7,6 +7,7 @@ import pytest
 from model import samples
 from model.parallel import Team
 from model.recipe import Recipe
+from tests.model.test_clips import with_a_place
 from tests.model.training import STAGE, squares
 
 
@@ -35,3 +36,11 @@ def test_few_steps_are_drawn_without_a_loader_process(steps, begin, workers, mon
 def test_seeds_of_different_places_differ():
     seeds = {samples.hash_seed(a, b, c) for a in range(3) for b in range(3) for c in range(200)}
     assert len(seeds) == 1800
+
+
+@pytest.mark.parametrize(("images", "masks"), [(1.0, 5), (0.0, 2)])
+def test_only_single_frames_have_places_without_an_object(images, masks):
+    stage = dataclasses.replace(STAGE, images=images, rejected=3)
+    pixels, drawn, is_object = samples.Samples(with_a_place, stage, Recipe(stages=(stage,), seed=3), 0, 0, Team())[0]
+    assert drawn.shape[1] == masks and len(pixels) == len(drawn)
+    assert is_object.tolist() == [True, True, False, False, False][:masks]

@@ -133,7 +133,7 @@ def test_every_clip_begins_with_an_object_though_it_shows_on_a_single_frame(s, s
     assert len(drawn) == 80
     for i in range(len(drawn)):
         assert clips(i).masks[0].any() and not clips(i).masks[1:].any()
-        _, masks = drawn[i]
+        _, masks, _ = drawn[i]
         assert masks[0].any()
 
 
@@ -157,3 +157,31 @@ def test_a_clip_is_of_the_frames_that_its_masks_are_of(s, true_release):
         for row, masks in zip(rows, clip.masks.swapaxes(0, 1), strict=True):
             assert [rle.encode(mask) for mask in masks] == [row.rle[i] for i in at]
     assert ways == {1, -1}
+
+
+def test_a_clip_has_the_places_that_people_rejected_without_what_is_near_an_object(s, true_release):
+    video = next(v for v in true_release.videos() if v.split == "train")
+    row = true_release.masklets([video.video_id])[0]
+    frame = np.ones((video.height, video.width), bool)
+    everywhere = dict.fromkeys(row.frame_idx, rle.encode(frame))
+    speck = dict.fromkeys(row.frame_idx, rle.encode(np.arange(frame.size).reshape(frame.shape) == 5))
+    later = {row.frame_idx[-1]: rle.encode(frame)}
+    loaded = layouts.of_release(true_release, [video]).entries[0].load()
+    places = {"a": everywhere, "b": everywhere, "speck": speck, "later": later}
+
+    def drawn(rejected, **found):
+        of = replace(loaded, rejected=found or places)
+        data = labelled.Dataset("made", "release", (labelled.Entry(of.video_id, "train", lambda: of),), "train")
+        return ClipSampler(data, list(clip_sampler.index(data)), 1, rejected=rejected)(3)
+
+    plain, with_places = drawn(0), drawn(3)
+    assert plain.objects.all()
+    objects = plain.masks.shape[1]
+    assert with_places.objects.tolist() == [True] * objects + [False] * 2, "no speck, and nothing of a later frame"
+    place, union = with_places.masks[0, objects], with_places.masks[0, :objects].any(0)
+    far = max(3, round(clip_sampler.MARGIN * min(frame.shape)))
+    grown = np.pad(union, far)
+    touched = np.any([np.roll(grown, (y, x), (0, 1)) for y in (-far, 0, far) for x in (-far, 0, far)], axis=0)
+    assert place.any() and not (place & touched[far:-far, far:-far]).any()
+    assert drawn(1).objects.tolist() == [True] * objects + [False]
+    assert drawn(3, speck=speck).objects.all()
