@@ -173,10 +173,13 @@ class RoundSettings(_Section):
     steps: int | None = Field(None, ge=1)
     lr: float = Field(1e-4, gt=0)  # peak learning rate
     image_size: int | None = Field(None, ge=32, multiple_of=32)  # px; None: the checkpoint's
-    threads: int | None = Field(None, ge=1)  # CPU threads of torch in a round; None: those of model.threads
-    # command that starts the processes of a round's training, as "torchrun --standalone --nproc-per-node 8"; each
-    # process adds its own batch of clips to a step; None: one process
+    # CPU threads of torch in a round, of all its processes on this machine; None: model.threads in each
+    threads: int | None = Field(None, ge=1)
+    # command that starts the processes of a round's training, as "torchrun --standalone --nproc-per-node 8"; None: one
+    # process
     launcher: str | None = None
+    # the processes share the clips of a step: the same result in less time; false: each adds as many of its own
+    share_batch: bool = False
     parts: Literal["all", "memory", "decoder"] = "all"  # which weights change: all, all but the encoder, the decoder
     # The gate; gains and losses in J&F points (0 to 100). A gain that chance may explain is never enough.
     min_gain: float = Field(0.0, ge=0, le=100)

@@ -76,6 +76,11 @@ def is_single() -> bool:
     return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
+def local_size() -> int:
+    """The number of processes that torchrun started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def _backend(device: str) -> str:
     """The backends that carry tensors. Losses and objects are on the CPU even if the model is on a GPU."""
     return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"

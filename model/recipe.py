@@ -60,7 +60,7 @@ class TrainingStage:
     frames: Count = 8
     objects: Count = 3
     rejected: Natural = 0  # places in a single frame where people saw no object, beside its objects
-    batch: Count = 2  # clips a step, in each process
+    batch: Count = 2  # clips a step, in each process; or in all together, see `trainer.RunOptions`
     lr: Positive = 5e-4
     parts: TrainedParts = "all"  # which weights change; see `model.parameter_groups`
     encoder_lr: Number | None = None  # of the image encoder; None: the same as lr; 0: the encoder is frozen

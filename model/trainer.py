@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +28,7 @@ from model.losses import step_losses
 from model.parallel import Team
 from model.recipe import Recipe, TrainingStage
 from model.samples import Batch, batches, hash_seed
+from storage.wording import counted
 
 MOST_LOST = 20  # consecutive steps without a finite gradient, after which a run stops
 TERMS = ("total", "focal", "dice", "iou", "occlusion")
@@ -46,6 +47,7 @@ class RunOptions:
     save_every: int = 100  # steps
     report_every: int = 20  # steps
     look_every: int = 0  # steps; 0: never
+    share_batch: bool = False  # several processes share the batch of a step; False: each adds a batch of its own
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def train(
     resumes, and curve.jsonl.  report: gets the progress every `report_every` steps.  look: gets the model, in
     evaluation mode, and the step, every `look_every` steps. It must not change the model.
     Under torchrun every process calls this with the same arguments; the first one writes and reports.
-    Raises ValueError if the folder holds the state of another recipe, and Diverged.
+    Raises ValueError if the folder holds the state of another recipe, or if the processes cannot share a batch equally;
+    Diverged.
     """
     with parallel.team(options.device) as team, _stopping(at_once=team.size > 1) as is_stopped:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +97,8 @@ def train(
             begin = max(done, first)
             if saved is not None and begin > first:  # each stage begins with an optimiser of its own
                 optimiser.load_state_dict(saved.optimiser)
-            drawn = batches(clips_of(stage), stage, recipe, number, begin - first, options.workers, team)
+            own = _own_part(stage, team) if options.share_batch else stage
+            drawn = batches(clips_of(stage), own, recipe, number, begin - first, options.workers, team)
             for step, clips in zip(range(begin, last), drawn, strict=False):
                 means.add(_step(model, optimiser, clips, recipe, number, step - first, team))
                 if means.lost == MOST_LOST:
@@ -119,6 +123,15 @@ def train(
                 if stops:
                     raise KeyboardInterrupt
         return checkpoints.wrap(architecture.resized(model, recipe.stages[-1].image_size), name="trained").model
+
+
+def _own_part(stage: TrainingStage, team: Team) -> TrainingStage:
+    """The stage with the clips of one process, where all share a batch. Raises ValueError if they do not divide it."""
+    if stage.batch % team.size:
+        raise ValueError(
+            f"{team.size} processes cannot share the {counted(stage.batch, 'clip')} of a step of {stage.name!r} equally"
+        )
+    return replace(stage, batch=stage.batch // team.size)
 
 
 @contextmanager

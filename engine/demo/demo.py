@@ -9,7 +9,9 @@ for the markers that the stages write.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -96,7 +98,13 @@ def settings(folder: Path) -> Settings:
         model=ModelSettings(checkpoint="micro", device="cpu", threads=1, embeddings_gib=0.25),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", select=True, held_out_by_hand=True),
-        rounds=RoundSettings(min_new_masklets=NEVER, steps=50, lr=3e-4, threads=THREADS),
+        rounds=RoundSettings(
+            min_new_masklets=NEVER,
+            lr=3e-4,
+            threads=THREADS,
+            launcher=f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {THREADS}",
+            share_batch=True,
+        ),
         campaign=CampaignSettings(phases=()),
         airflow=AirflowSettings(
             port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=300

@@ -93,6 +93,8 @@ QUICK = Recipe(
 # gave a held-out J&F of 68.5, 66.9 and 68.5 (6 clips); 100 in 300 steps gave 70.9, and 300 in 600 steps 73.8.
 LEAST_STEPS, STEPS_A_MASKLET, MOST_STEPS = 150, 2, 10_000
 
+IMAGES_AMONG_CLIPS = 0.3  # share of a round's steps after the single frames that see single frames again
+
 #: `full`: the model of phase 3, as SAM 2.1 was trained on video: clips of 8 frames, then clips of 16 frames of the most
 #: edited half of the masklets with the encoder frozen. Steps and rates are for a batch of 256 clips over all processes.
 #: `mask-only`: the model of phase 2, which takes mask prompts and propagates.  `quick`: for rounds and small machines.
@@ -172,14 +174,14 @@ def steps_for(masklets: int) -> int:
 def of_round(begun: Round, image_size: int) -> Recipe:
     """The recipe of a round: `quick` with the round's steps, rate, seed and parts, at this image size (px).
 
-    If the round learns from rejected candidates, its single frames are clicked there, too: a model that has learned
-    that nothing is there proposes fewer of them.
+    If the round learns from rejected candidates, its single frames are clicked there, too, and come among the clips as
+    well. A model that has learned that nothing is there proposes fewer of them; clips alone made it forget that.
     Raises ValueError, in one line, for an invalid number.
     """
     quick = fitted(recipe_of("quick", image_size), steps=begun.steps, lr=begun.lr, seed=begun.seed, parts=begun.parts)
     if not begun.rejected:
         return quick
-    return replace(quick, stages=tuple(replace(of, rejected=int(of.frames == 1)) for of in quick.stages))
+    return replace(quick, stages=tuple(replace(of, rejected=1, images=IMAGES_AMONG_CLIPS) for of in quick.stages))
 
 
 def to_json(recipe: Recipe) -> str:

@@ -124,7 +124,7 @@ def train_round(s: Services, begun: Round, report: Callable[[TrainingProgress], 
     samplers = training.samplers_of(data, list(clip_sampler.index(data)), recipe)
     tracked = s.registry.track(begun.round_id) if parallel.leads() else None
     watch = Watch(folder, recipe, samplers[recipe.stages[-1]], tracked)
-    options = RunOptions(device=s.device, save_every=25, report_every=10)
+    options = RunOptions(device=s.device, save_every=25, report_every=10, share_batch=s.settings.rounds.share_batch)
     clips: dict[TrainingStage, DrawClip] = dict(samplers)
     if begun.general is not None and begun.replay:
         for stage, sampler in samplers.items():
@@ -142,11 +142,11 @@ def train_round(s: Services, begun: Round, report: Callable[[TrainingProgress], 
 
 def _load(s: Services, checkpoint: Checkpoint, *, to_train: bool = False) -> LoadedModel:
     """The model of a checkpoint, with the CPU threads of a round: a round often has the machine for itself."""
-    from model import devices
+    from model import devices, parallel
 
     loaded = s.model(checkpoint, to_train=to_train)
     if (threads := s.settings.rounds.threads) is not None:
-        devices.set_threads(threads)
+        devices.set_threads(max(1, threads // parallel.local_size()))
     return loaded
 
 

@@ -11,12 +11,17 @@ import pytest
 import torch
 from torch.distributed.distributed_c10d import Backend, BackendConfig
 
-from model import parallel, run_state
-from tests.model.training import ROOT, TOGETHER, coming_and_going, new_model, train
+from model import parallel, run_state, trainer
+from model.parallel import Team
+from tests.model.training import ROOT, STAGE, TOGETHER, coming_and_going, doubled, new_model, train
 
 
-def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
-    """Real processes under torchrun, over gloo, on images and clips, with objects that are absent from some clips."""
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_processes_do_what_one_does_with_the_batches_of_both(tmp_path, shared):
+    """Real processes under torchrun, over gloo, on images and clips, with objects that are absent from some clips.
+
+    shared: they share a batch; otherwise each adds its own.
+    """
     script = tmp_path / "part.py"
     script.write_text(
         textwrap.dedent(
@@ -24,20 +29,22 @@ def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
             import sys
             from pathlib import Path
             import torch
-            from tests.model.training import ROOT, TOGETHER, coming_and_going, new_model, train
+            from tests.model.training import TOGETHER, coming_and_going, doubled, new_model, train
 
             torch.set_num_threads(1)
-            train(new_model(), lambda _: coming_and_going, TOGETHER, Path(sys.argv[1]), save_every=2, report_every=1)
+            shared = sys.argv[2] == "True"
+            recipe = doubled(TOGETHER) if shared else TOGETHER
+            options = {"save_every": 2, "report_every": 1, "share_batch": shared}
+            train(new_model(), lambda _: coming_and_going, recipe, Path(sys.argv[1]), **options)
             """
         )
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([*launch, str(script), str(tmp_path / "two")], check=True, env=environment, timeout=240)
-    double = dataclasses.replace(
-        TOGETHER, stages=tuple(dataclasses.replace(s, batch=2 * s.batch) for s in TOGETHER.stages)
+    subprocess.run([*launch, str(script), str(tmp_path / "two"), str(shared)], check=True, env=environment, timeout=240)
+    alone = train(
+        new_model(), lambda _: coming_and_going, doubled(TOGETHER), tmp_path / "one", save_every=2, report_every=1
     )
-    alone = train(new_model(), lambda _: coming_and_going, double, tmp_path / "one", save_every=2, report_every=1)
     curves = [
         [json.loads(line)["losses"] for line in (tmp_path / of / "curve.jsonl").read_text().splitlines()]
         for of in ("two", "one")
@@ -50,6 +57,12 @@ def test_two_processes_do_what_one_does_with_the_double_batch(tmp_path):
     run_state.restore(reached, tmp_path / "two")
     two, one, begun = (torch.nn.utils.parameters_to_vector(m.parameters()) for m in (reached, alone, new_model()))
     assert (two - one).norm() < 0.02 * (one - begun).norm()  # AdamW amplifies rounding where gradients are near zero
+
+
+def test_a_batch_that_processes_cannot_share_equally_is_refused():
+    assert trainer._own_part(dataclasses.replace(STAGE, batch=6), Team(1, 3)).batch == 2
+    with pytest.raises(ValueError, match="3 processes cannot share the 2 clips of a step of 'tiny' equally"):
+        trainer._own_part(dataclasses.replace(STAGE, batch=2), Team(1, 3))
 
 
 def test_gloo_carries_tensors_of_the_cpu_and_nccl_those_of_the_gpu():

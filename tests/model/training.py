@@ -50,6 +50,11 @@ def coming_and_going(seed):
     return clip
 
 
+def doubled(recipe):
+    """The recipe with twice the clips in each step."""
+    return dataclasses.replace(recipe, stages=tuple(dataclasses.replace(s, batch=2 * s.batch) for s in recipe.stages))
+
+
 def tiny_shape(dropout=0.0):
     from model import architecture
 

@@ -19,7 +19,7 @@ from engine.datasets import clip_sampler
 from engine.datasets.clip_sampler import NothingToTrainOn
 from engine.datasets.layouts import open_dataset
 from engine.registry import Registry
-from engine.rounds import recipes, training, watch
+from engine.rounds import recipes, record, training, watch
 from model import architecture, checkpoints
 from model.recipe import Interaction, parse_recipe
 
@@ -60,6 +60,13 @@ def test_the_recipe_of_the_paper_says_what_the_paper_says():
     assert masks.interaction.mask == 1.0 and masks.frames == 8 and masks.images == 0
     for recipe in recipes.RECIPES.values():
         assert parse_recipe(json.dumps(asdict(recipe))) == recipe
+
+
+def test_a_round_that_learns_from_rejections_sees_single_frames_to_its_end_and_an_earlier_round_none_of_it():
+    begun = record.Round("r", 1, "r", "p", None, 0, 150, 1e-4, 1, None, 0.0, 1)
+    images, clips = recipes.of_round(replace(begun, rejected=True), 256).stages
+    assert (images.frames, images.rejected, clips.rejected) == (1, 1, 1) and clips.images == 0.3
+    assert recipes.of_round(begun, 256) == recipes.fitted(recipes.QUICK, steps=150, lr=1e-4, seed=1)
 
 
 def test_a_recipe_is_named_or_a_file_and_may_be_shorter(tmp_path):
