@@ -17,7 +17,8 @@ import gzip
 import json
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,16 @@ class Swept:
     problems: tuple[str, ...]  # why files were left alone: another catalog uses them, or another address names them
 
 
-def sweep(blobs: Blobs, tables: Tables, now: float | None = None) -> Swept:
+def sweep(
+    blobs: Blobs,
+    tables: Tables,
+    now: float | None = None,
+    removing: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Swept:
     """Removes what two sweeps, a day apart, found unnamed. now: s since 1970; None: the clock.
 
+    removing: gives the lock under which files are removed. A writer of large files that holds the same lock does not
+    lose a file that it finds, and writes again, between the last look at the file and its removal.
     Raises ReleaseError, BlobError, TablesError.
     """
     at = time.time() if now is None else now
@@ -59,7 +67,8 @@ def sweep(blobs: Blobs, tables: Tables, now: float | None = None) -> Swept:
     except BlobMissing:
         condemned = {}
     due = [key for key, written in unnamed.items() if written < float(condemned.get(key, at)) <= at - LEFT_S]
-    removed = sum(_remove(blobs, key, unnamed[key], large) for key in due)
+    with removing():
+        removed = sum(_remove(blobs, key, unnamed[key], large) for key in due)
     waiting = {key: condemned.get(key, at) for key in unnamed if key not in set(due)}
     if waiting or condemned:
         blobs.write(_CONDEMNED, json.dumps(waiting).encode())

@@ -1,6 +1,6 @@
 // The model's answers to operations. A mask of a propagation is shown when it comes; the answer to a prompt is one mask.
 
-/** @import { FrameMask, Operation, RefineEvent } from "./types.js" */
+/** @import { FrameMask, Operation, OutboxItem, RefineEvent } from "./types.js" */
 /** @import { HeldTicket } from "./held.js" */
 import { newId } from "./api.js";
 import { $ } from "./dom.js";
@@ -12,9 +12,43 @@ import { many } from "./words.js";
 
 let due = false; // the progress on screen is drawn again soon
 
-session.on("answer", ({ item, event }) => {
+/** @typedef {{item: OutboxItem, event: RefineEvent}} Answer */
+
+/** @type {Map<string, Answer[]>} */
+const early = new Map(); // by ticket: answers that came while a reloaded page still fetched the ticket
+
+session.on("answer", (answer) => {
+  const { item, event } = answer;
   const held = session.heldFor(item.ticketId);
-  if (!held?.draft || item.cancelled || item.what !== "refine") return;
+  if (held) {
+    catchUp(held);
+    return hear(held, answer);
+  }
+  early.set(item.ticketId, early.get(item.ticketId) ?? []);
+  early.get(item.ticketId)?.push(answer);
+  if (event.event === "done" || event.event === "failed") early.delete(item.ticketId); // it is asked for once more
+});
+
+session.on("ticket", catchUp);
+
+/** @param {HeldTicket} held  is here now */
+function catchUp(held) {
+  const missed = early.get(held.ticket.ticket_id) ?? [];
+  early.delete(held.ticket.ticket_id);
+  if (!held.draft || missed.length === 0) return;
+  const asked = new Set([...held.draft.waiting(), ...held.draft.stopping()].map(({ operation_id }) => operation_id));
+  for (const answer of missed) {
+    const { body } = answer.item;
+    if (body && "operation_id" in body && asked.has(body.operation_id)) hear(held, answer);
+  }
+}
+
+/**
+ * @param {HeldTicket} held
+ * @param {Answer} answer
+ */
+function hear(held, { item, event }) {
+  if (!held.draft || item.cancelled || item.what !== "refine") return;
   const { kind, payload } = item.body;
   /** @type {string} */
   const id = kind === "stop" ? JSON.parse(payload).operation_id : item.body.operation_id;
@@ -29,7 +63,7 @@ session.on("answer", ({ item, event }) => {
     session.emit("draft");
     $("screen").dispatchEvent(new CustomEvent("answered", { detail: kind })); // benchmarks wait for it
   }
-});
+}
 
 /**
  * One mask of an answer.

@@ -4,7 +4,7 @@
 import * as api from "./api.js";
 import { messageOf } from "./dom.js";
 import { askToLogIn, fail } from "./login.js";
-import { isMessage, message, notice, waits } from "./messages.js";
+import { isMessage, message, notice, shownView, waits } from "./messages.js";
 import { refreshStats, waitingLines } from "./numbers.js";
 import { forgetTime, presence } from "./presence.js";
 import { desk, player, strip } from "./screen.js";
@@ -224,7 +224,9 @@ export function submit(held, answer, position = player.shown) {
 async function nothingLeft() {
   session.keepClaims();
   clearScreen();
+  const before = shownView();
   await refreshStats();
+  if (session.current !== null || shownView() !== before) return; // the person has opened something meanwhile
   sayNothingLeft();
   askLater();
 }

@@ -82,5 +82,5 @@ def tidy(s: Services) -> Tidied:
     known = releases.names(s.blobs)
     released = releases.load(s.blobs, known[-1]).snapshots["masklets"] if known else None
     expired = table_upkeep.expire_all(s.tables, released)
-    done = sweep.sweep(s.blobs, s.tables)
+    done = sweep.sweep(s.blobs, s.tables, removing=lambda: alone(s.home / "publish.lock"))
     return Tidied(removed, freed, expired, done.removed, done.waiting, done.problems)

@@ -40,6 +40,18 @@ OUTLINED = """
 }
 """
 
+# The ticket that a person works on or looks at, once a frame of it is on screen; null before.
+TICKET = """
+Promise.all([import("/web/session.js"), import("/web/screen.js")]).then(([{ session }, { player }]) => {
+  const held = session.current;
+  return held && player.held === held && player.shown >= 0 ? held.ticket.ticket_id : null;
+})
+"""
+# The ticket that comes next, once all of it has been fetched; null if the queue has none.
+AHEAD = """
+import("/web/session.js").then(({ session }) => session.ahead?.promise).then((held) => held?.ticket.ticket_id ?? null)
+"""
+
 
 class Page:
     """One person at one tab."""
@@ -79,11 +91,29 @@ class Page:
         return int(self.tab.get_attribute("#screen", "data-frame") or -1)
 
     def at(self, frame_idx):
+        """Wait until this frame is on screen. The caller knows that another frame was there before."""
         self.until(lambda: self.named() == frame_idx)
         return self.look()
 
+    def ticket(self):
+        """The id of the ticket of which a frame is on screen, or None.
+
+        After an answer, the frame of the ticket before stays on screen until the next one is here.
+        """
+        return self.tab.evaluate(TICKET)
+
+    def ahead(self):
+        """Wait until the queue has given the ticket after the one on screen. Its id, or None if there is none."""
+        return self.tab.evaluate(AHEAD)
+
     def shows(self, view):
+        """Wait for this part of the page. A message may be the one that the next ticket is fetched: see `says`."""
         self.tab.wait_for_selector(f"body[data-view={view}]", timeout=60_000)
+
+    def says(self, *texts):
+        """Wait for a message, in place of a ticket, with all of these texts."""
+        self.shows("message")
+        self.until(lambda: all(text in self.text("#message") for text in texts))
 
     def point(self, x, y, button="left", modifiers=()):
         """Click on a pixel of the video."""
@@ -110,7 +140,7 @@ class Page:
     def correcting(self, frame_idx=0):
         """Wait for a ticket to correct, and go to a frame of it."""
         self.shows("work")
-        self.until(lambda: self.tab.get_attribute("body", "data-kind") == "track" and self.named() >= 0)
+        self.until(lambda: self.ticket() and self.tab.get_attribute("body", "data-kind") == "track")
         self.press("Home", *["ArrowRight"] * (frame_idx // STRIDE))
         self.at(frame_idx)
 
@@ -121,7 +151,7 @@ class Page:
     def paused_at_start(self):
         """Wait for a ticket on screen, pause it and go to its first frame."""
         self.shows("work")
-        self.until(lambda: self.named() >= 0)
+        self.until(self.ticket)
         self.press("Home")
         self.until(lambda: self.named() == 0)
 

@@ -39,6 +39,7 @@ from annotation_queue.records import Kind, NewTicket, QueuePolicy, Role, VideoIn
 from annotation_queue.tickets.store import TicketStore
 from storage import rle
 from storage.records import FPS, STRIDE, Masklet, Prompt
+from tests.free_ports import free_port
 
 HEIGHT, WIDTH = 360, 640
 BLOCK = 8  # px, one bit of the strip
@@ -158,7 +159,8 @@ class SyntheticModel:
 
     def __init__(self, frame_s: float = 0.0) -> None:
         self.frame_s = frame_s  # seconds that a tracked frame takes
-        self.click_s = 0.0  # and a click
+        self.answers_clicks = threading.Event()  # a test clears it: clicks wait until it is set again
+        self.answers_clicks.set()
         self.calls: list[str] = []
 
     def load(self) -> None:
@@ -175,7 +177,8 @@ class SyntheticModel:
     def click(
         self, ticket_id: str, video_id: str, draft: Draft, prompt: Prompt, *, memory: bool
     ) -> Generator[FrameMask | None]:
-        time.sleep(self.click_s)
+        while not self.answers_clicks.wait(0.02):
+            yield None  # other work may come between, and the click may be cancelled
         self.calls.append(f"click {prompt.frame_idx}{' alone' if not memory else ''}")
         if len(prompt.points_xy) > 20:
             raise ValueError("too many clicks")
@@ -318,8 +321,7 @@ class ServerProcess:
     """The queue in a process of its own, to be killed."""
 
     def __init__(self, uri: str, **options: object) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, __file__, "--uri", uri, "--port", str(self.port)]
         self._command += [part for key, value in options.items() for part in (f"--{key}", str(value))]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(reached: Callable[[], object], patience_s: float = 20.0) -> None:
+def wait_until(reached: Callable[[], object], patience_s: float = 60.0) -> None:
     """Returns once `reached` gives a true value. Raises AssertionError after `patience_s`."""
     deadline = time.monotonic() + patience_s
     while not reached():

@@ -12,7 +12,6 @@ import pytest
 import uvicorn
 
 from engine.files import alone
-from engine.processes import ports
 from engine.registry import Registry
 from engine.services import connect
 from engine.serving import serve
@@ -33,6 +32,7 @@ from storage.formats import davis
 from storage.video import FrameReader
 from tests.engine.labelled_folders import write_sav_frames
 from tests.engine.true_releases import release_of
+from tests.free_ports import free_port
 
 SCENE = scene.Scene(height=96, width=128, frames=24, objects=(2, 3), clutter=(0, 0), size=(0.2, 0.35), leave=0.0)
 
@@ -67,7 +67,7 @@ def settings(tmp_path, checkpoint, clips):
         ingest=IngestSettings(source=str(clips), held_out_share=0.34),
         auto=AutoSettings(preset="quick", min_iou=0, min_stability=0, max_objects=3),
         model=ModelSettings(checkpoint=str(checkpoint), device="cpu", threads=1),
-        queue=QueueSettings(port=ports.free_port()),
+        queue=QueueSettings(port=free_port()),
         review=ReviewSettings(held_out_by_hand=True),
         rounds=RoundSettings(min_new_masklets=1, steps=2, lr=1e-5),
     )
@@ -137,7 +137,7 @@ def queue(settings):
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not server.started:
             assert time.monotonic() < deadline and thread.is_alive()
             time.sleep(0.02)

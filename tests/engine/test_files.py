@@ -69,22 +69,24 @@ def test_a_private_file_keeps_what_it_holds(tmp_path):
 
 
 def test_a_second_thread_waits_for_the_lock_or_is_refused(tmp_path):
-    lock, order = tmp_path / "new" / "lock", []
+    lock, order, refused = tmp_path / "new" / "lock", [], threading.Event()
 
     def second():
         with pytest.raises(InUse, match=str(lock)), alone(lock, wait=False):
             pass
         order.append("refused")
+        refused.set()
         with alone(lock):
             order.append("entered")
 
     with alone(lock):
         thread = threading.Thread(target=second)
         thread.start()
-        thread.join(0.3)
+        assert refused.wait(60)
+        thread.join(0.3)  # a thread that does not wait ends in this time
         assert thread.is_alive() and order == ["refused"]
         order.append("left")
-    thread.join(30)
+    thread.join(60)
     assert order == ["refused", "left", "entered"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
 from storage.tables import Tables
+from tests.free_ports import free_port
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,6 @@ class Server:
 
     endpoint_url: str
     bucket: str
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -74,9 +74,9 @@ def test_two_processes_that_race_for_a_marker_agree(tmp_path, masklet):
     workers = [context.Process(target=_race, args=(str(tmp_path), masklet(), barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    first, second = results.get(timeout=60), results.get(timeout=60)
+    first, second = results.get(timeout=240), results.get(timeout=240)
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=240)
     assert first == second
     blobs = LocalBlobs(tmp_path)
     assert parts.markers(blobs, "masklets", "b1") == sorted(first, key=lambda m: m.video_id)
@@ -101,7 +101,7 @@ def _write_and_die(root: str, row: Masklet) -> None:
 def test_a_worker_killed_between_part_and_marker_loses_only_its_own_work(tmp_path, masklet):
     worker = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(str(tmp_path), masklet("lost")))
     worker.start()
-    worker.join(timeout=60)
+    worker.join(timeout=240)
     assert worker.exitcode == -signal.SIGKILL
     blobs = LocalBlobs(tmp_path)
     assert len(list(blobs.keys("parts/"))) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 
 import pytest
@@ -95,6 +96,33 @@ def test_a_file_that_is_written_again_during_the_sweep_stays(store, tables, monk
     monkeypatch.setattr(LocalBlobs, "delete", delete)
     assert sweep(store, tables, now + DAY).removed == 1
     assert store.exists(second) and not store.exists(first)
+
+
+def test_a_writer_with_the_lock_of_the_sweep_keeps_a_large_file_that_it_finds_at_that_moment(
+    store, tables, monkeypatch
+):
+    key, lock, real = "compacted/masklets/1-0123456789abcdef.parquet", threading.Lock(), LocalBlobs.delete
+    store.create(key, b"killed")
+    age(store)
+    now = time.time()
+    sweep(store, tables, now)
+
+    def goes_on():
+        with lock:
+            if not store.create(key, b"whole"):
+                store.write(key, b"whole")
+
+    writer = threading.Thread(target=goes_on)
+
+    def delete(self, name):
+        writer.start()
+        writer.join(0.3)  # without the lock, the writer is done in this time
+        real(self, name)
+
+    monkeypatch.setattr(LocalBlobs, "delete", delete)
+    assert sweep(store, tables, now + DAY, removing=lambda: lock).removed == 1
+    writer.join(60)
+    assert store.read(key) == b"whole"
 
 
 def test_a_worker_that_finds_an_old_part_while_a_sweep_removes_it_has_its_part(store, tables, masklet, monkeypatch):

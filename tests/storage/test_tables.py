@@ -60,9 +60,9 @@ def test_two_processes_may_create_the_tables_at_once(tmp_path):
     workers = [context.Process(target=_open, args=(*address(tmp_path), barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    assert [results.get(timeout=120) for _ in workers] == [0, 0]
+    assert [results.get(timeout=240) for _ in workers] == [0, 0]
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=240)
 
 
 def test_a_catalog_that_cannot_be_reached_is_one_line_without_its_password():

@@ -23,7 +23,7 @@ class Queue:
 
     def client(self, name):
         """A client of the person with this name."""
-        return QueueClient(self.url, token=self.accounts.issue_token(name), patience_s=5)
+        return QueueClient(self.url, token=self.accounts.issue_token(name), patience_s=60)
 
 
 @contextmanager

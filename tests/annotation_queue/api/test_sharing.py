@@ -36,7 +36,7 @@ class Gate:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-        assert self.open.wait(60)
+        assert self.open.wait(120)
         with self._lock:
             self.now -= 1
 
@@ -96,7 +96,7 @@ def running(folder, gate):
 def test_requests_are_answered_while_passwords_are_checked(tmp_path, gate):
     many = HASHES + LOGINS_WAITING + 20
     with running(tmp_path, gate) as (url, accounts), ThreadPoolExecutor(many) as threads:
-        with QueueClient(url, token=accounts.issue_token("vera"), timeout_s=10, patience_s=0) as vera:
+        with QueueClient(url, token=accounts.issue_token("vera"), timeout_s=60, patience_s=0) as vera:
             ticket = vera.claim()
             assert ticket is not None
 
@@ -130,8 +130,8 @@ def test_one_person_cannot_occupy_every_thread(path, share, tmp_path, gate):
     many = THREADS + 20
     with running(tmp_path, gate) as (url, accounts), ThreadPoolExecutor(many) as threads:
         with (
-            QueueClient(url, token=accounts.issue_token("vera"), timeout_s=10, patience_s=0) as vera,
-            QueueClient(url, token=accounts.issue_token("victor"), timeout_s=10, patience_s=0) as victor,
+            QueueClient(url, token=accounts.issue_token("vera"), timeout_s=60, patience_s=0) as vera,
+            QueueClient(url, token=accounts.issue_token("victor"), timeout_s=60, patience_s=0) as victor,
         ):
             wanted, ticket = vera.claim(), victor.claim()
             assert wanted is not None and ticket is not None

@@ -195,7 +195,7 @@ def test_a_heartbeat_does_not_wait_while_another_persons_masks_are_decoded(desk,
 
     def held(*given):
         decoding.set()
-        assert beaten.wait(30), "the heartbeat waits for the masks"
+        assert beaten.wait(60), "the heartbeat waits for the masks"
         check(*given)
 
     monkeypatch.setattr("annotation_queue.tickets.outcomes.check_masklet", held)
@@ -204,9 +204,9 @@ def test_a_heartbeat_does_not_wait_while_another_persons_masks_are_decoded(desk,
         hers, his = claimed(ann), claimed(andy, "his")
         sending = threading.Thread(target=lambda: answers.append(submit(ann, hers, sent())))
         sending.start()
-        assert decoding.wait(30)
+        assert decoding.wait(60)
         path = f"/api/tickets/{his['ticket_id']}/heartbeat"
-        assert andy.post(path, json={"token": his["lease_token"]}, timeout=20).status_code == 200
+        assert andy.post(path, json={"token": his["lease_token"]}, timeout=60).status_code == 200
         beaten.set()
         sending.join()
     assert [answer.status_code for answer in answers] == [200]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import warnings
 from contextlib import ExitStack
 
@@ -16,6 +15,7 @@ from annotation_queue.people.oidc import Provider
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.people.providers import CLIENT, SECRET, Liar
 from tests.annotation_queue.synthetic_queue import HASTY, SyntheticMedia, add_people, serving, verify_tickets
+from tests.free_ports import free_port
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,7 @@ def queue(tmp_path):
             stack.callback(database.close)
             accounts, tickets = add_people(database), TicketStore(database, policy=HASTY)
             tickets.open_batch("batch-1", verify_tickets(3, frame_count=8))
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                port = probe.getsockname()[1]  # the provider needs the redirect URI before the queue starts
+            port = free_port()  # the provider needs the redirect URI before the queue starts
             page = f"http://127.0.0.1:{port}"
             provider = Provider(issuer, CLIENT, SECRET, page=page, **options)
             app = create_app(tickets, SyntheticMedia(8), accounts=accounts, oidc=provider)

@@ -30,5 +30,5 @@ def bench(tickets, model):
     ticket = tickets.claim(ANN, [Kind.TRACK], claim_id="c")
     with serving(create_app(tickets, SyntheticMedia(FRAMES), accounts=accounts, segmenter=model)) as url:
         token = accounts.issue_token("ann")
-        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20) as client:
+        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
             yield client, ticket

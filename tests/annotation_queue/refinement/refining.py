@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from annotation_queue.records import Person, Role, Submission
 from annotation_queue.refinement.live import Live
@@ -48,6 +49,21 @@ def propagate_partly(client, ticket, frames, number=2, **payload):
         kept = next(lines)
         assert kept["event"] == "kept"
         return [line["frame"] for line, _ in zip(filter(is_frame, lines), range(frames), strict=False)]
+
+
+def standing_still(track, after):
+    """The model's `track`, which computes this many masks, and then no more until its propagation is cancelled."""
+
+    def tracking(*given):
+        computed = 0
+        for made in track(*given):
+            yield made
+            computed += made is not None
+            while computed == after:
+                time.sleep(0.01)
+                yield None
+
+    return tracking
 
 
 def is_frame(line):

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from annotation_queue.records import Kind
+from annotation_queue.refinement import turns
 from annotation_queue.versions import add_part, versions_of
 from storage import rle
 from tests.annotation_queue.refinement.refining import (
@@ -21,6 +22,7 @@ from tests.annotation_queue.refinement.refining import (
     operation,
     propagate_partly,
     refine,
+    standing_still,
     stop,
     stored,
 )
@@ -32,8 +34,7 @@ pytestmark = pytest.mark.server
 
 def test_a_propagation_that_is_cut_off_keeps_its_masks_and_goes_on_behind_them(bench, tickets, model, monkeypatch):
     client, ticket = bench
-    model.frame_s = 0.05
-    closed, track = threading.Event(), model.track
+    closed, track = threading.Event(), standing_still(model.track, 5)
 
     def tracking(*given):
         try:
@@ -41,12 +42,13 @@ def test_a_propagation_that_is_cut_off_keeps_its_masks_and_goes_on_behind_them(b
         finally:
             closed.set()
 
-    monkeypatch.setattr(model, "track", tracking)
     refine(client, ticket, operation(1))
-    came = propagate_partly(client, ticket, 3)
-    assert closed.wait(20), "the model works on, though nobody waits"
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "track", tracking)
+        came = propagate_partly(client, ticket, 3)
+        assert closed.wait(60), "the model works on, though nobody waits"
     computed = [int(call.split()[1]) for call in model.calls if call.startswith("track")]
-    assert len(computed) < 11
+    assert len(computed) == 5
 
     def found():
         return stored(client, ticket, "o2")
@@ -70,14 +72,14 @@ def test_each_mask_is_stored_before_it_is_sent(bench, tickets, model):
     refine(client, ticket, operation(1))
     body = {"token": ticket.lease_token, "operation": operation(2, "propagate", direction="forward")}
     with (
-        httpx.Client(base_url=client.base_url, headers=client.headers) as other,
+        httpx.Client(base_url=client.base_url, headers=client.headers, timeout=60) as other,
         client.stream("POST", f"/api/tickets/{ticket.ticket_id}/refine", json=body) as answer,
     ):
         for line in filter(is_frame, map(json.loads, answer.iter_lines())):
             assert line["frame"] in stored(other, ticket, "o2")["frames"]
 
 
-def test_a_stopped_propagation_keeps_all_that_was_computed(bench, tickets, model):
+def test_a_stopped_propagation_keeps_all_that_was_computed(bench, tickets, model, monkeypatch):
     client, ticket = bench
     refine(client, ticket, operation(1))
     gate, track = threading.Semaphore(0), model.track
@@ -86,7 +88,7 @@ def test_a_stopped_propagation_keeps_all_that_was_computed(bench, tickets, model
         for made in track(*given):
             yield made
             if made is not None:
-                gate.acquire(timeout=20)
+                gate.acquire(timeout=60)
 
     model.track = gated
     body = {"token": ticket.lease_token, "operation": operation(2, "propagate", direction="forward")}
@@ -96,15 +98,18 @@ def test_a_stopped_propagation_keeps_all_that_was_computed(bench, tickets, model
         gate.release(3)
         while next(lines)["frame"]["frame_idx"] != 24:  # four are computed now, and a client knows the first of them
             pass
-    with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=20) as other:
+        told, cancel = threading.Event(), turns.Job.cancel
+        monkeypatch.setattr(turns.Job, "cancel", lambda job: (cancel(job), told.set()))
+    with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=60) as other:
         answers = []
         asking = threading.Thread(
             target=lambda: answers.append(refine(other, ticket, stop(3, "o2", first["frame_idx"])))
         )
         asking.start()
         wait_until(lambda: [o.kind for o in tickets.operations(ticket.ticket_id)][-1] == "stop")
+        assert told.wait(60)  # the stop is in the log before the model hears of it
         gate.release(20)
-        asking.join(20)
+        asking.join(60)
     kept, *rest, done = answers[0]
     computed = [int(call.split()[1]) for call in model.calls if call.startswith("track")]
     assert [line["frame"]["frame_idx"] for line in rest] == computed[1:], "those that the client does not have"

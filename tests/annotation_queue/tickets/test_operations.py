@@ -134,7 +134,7 @@ def test_payloads_are_parsed_while_others_may_write(tickets, monkeypatch):
 
     def check(operation):
         with ThreadPoolExecutor(1) as other:  # another person's request
-            other.submit(tickets.heartbeat, track.ticket_id, track.lease_token, ANN).result(timeout=20)
+            other.submit(tickets.heartbeat, track.ticket_id, track.lease_token, ANN).result(timeout=60)
         check_operation(operation)
 
     monkeypatch.setattr(store, "check_operation", check)

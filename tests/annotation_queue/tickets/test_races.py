@@ -39,7 +39,7 @@ def test_concurrent_processes_never_claim_the_same_ticket(uri):
     for process in processes:
         process.start()
     start.set()
-    claimed = dict(results.get(timeout=60) for _ in processes)
+    claimed = dict(results.get(timeout=240) for _ in processes)
     for process in processes:
         process.join()
     everything = [lease for leases in claimed.values() for lease in leases]

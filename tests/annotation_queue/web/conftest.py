@@ -61,7 +61,7 @@ class Tabs:
 
     def __call__(self) -> Page:
         context = self._browser.new_context(viewport={"width": 1280, "height": 720})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         self._pages.append(Page(context, self._url))
         return self._pages[-1]
 

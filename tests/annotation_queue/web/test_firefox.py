@@ -97,12 +97,12 @@ def log_in(page: Tab, name: str, kind: str) -> None:
 
 def at(page: Tab, frame_idx: int) -> dict[str, object]:
     """What is on screen once the page names this frame."""
-    page.until("(i) => Number(document.querySelector('#screen').dataset.frame) === i", frame_idx, patience_s=15)
+    page.until("(i) => Number(document.querySelector('#screen').dataset.frame) === i", frame_idx, patience_s=60)
     seen: dict[str, object] = page.evaluate(LOOK, [BLOCK, 16])
     return seen
 
 
-def until(test, patience_s=15):
+def until(test, patience_s=60):
     deadline = time.monotonic() + patience_s
     while not test():
         assert time.monotonic() < deadline, "waited in vain"
@@ -146,13 +146,13 @@ def test_firefox_corrects_with_clicks_and_streams_and_keeps_what_was_done(page, 
         "() => document.querySelector('#save').textContent.includes('Saved') && !document.querySelector('.badge.busy')"
     )
     until(lambda: len(tickets.operations("track-1")) == 1)
-    page.until(idle, patience_s=15)
+    page.until(idle, patience_s=60)
     prompt = json.loads(tickets.operations("track-1")[0].payload)
     assert np.allclose(prompt["points_xy"], [centre(8)], atol=1.5)
     assert belongs_together(page.evaluate(LOOK, [BLOCK, 16])) == 8
     page.press("y")
     until(lambda: len(tickets.operations("track-1")) == 2)
-    page.until(idle, patience_s=15)
+    page.until(idle, patience_s=60)
     page.press("f", "End")
     for index in (FRAMES - STRIDE, FRAMES - 2 * STRIDE):
         assert belongs_together(at(page, index)) == index, "the propagation came to the end"

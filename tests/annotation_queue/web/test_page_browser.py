@@ -251,7 +251,7 @@ def corrected(tickets):
     for each in (replace(click, payload=points), operation("propagate", 8, direction="forward", last=40)):
         frames, ended = [], []
         started = live.begin(held.ticket_id, held.lease_token, ANN, each)
-        started.version.start(frames.append, ended.append).ended.wait(20)
+        started.version.start(frames.append, ended.append).ended.wait(60)
         assert ended == [None]
         started.version.save(tuple(frames))
     live.close()

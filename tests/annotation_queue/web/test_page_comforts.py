@@ -71,6 +71,7 @@ def test_a_propagation_follows_each_click_only_if_that_was_chosen(correcting, ti
     page.until(lambda: page.look()["mask"] is not None and abs(page.look()["mask"][0] - centre(12)[0]) < 2)
     page.tab.reload()
     page.correcting(8)
+    page.settled()
     assert page.tab.is_checked("#after-click")
     page.press("f", "ArrowRight")
     page.point(*centre(12))
@@ -87,18 +88,21 @@ def test_a_propagation_follows_each_click_only_if_that_was_chosen(correcting, ti
 def test_a_click_that_the_person_left_or_undid_is_not_propagated(correcting, tickets, open_page):
     page = correcting(8)
     page.tab.check("#after-click")
-    open_page.model.click_s = 1.0
+    open_page.model.answers_clicks.clear()
     page.point(*centre(8))
     page.press("ArrowRight")
     page.at(12)
+    open_page.model.answers_clicks.set()
     page.settled()
     assert kinds(tickets) == ["prompt"], "its mask came when another frame was on screen"
     page.press("ArrowLeft", "Control+z")
     page.at(8)
+    page.settled()
+    open_page.model.answers_clicks.clear()
     page.point(*centre(8))
     page.press("Control+z")
     page.until(lambda: kinds(tickets) == ["prompt", "undo", "prompt", "undo"])
-    open_page.model.click_s = 0.0
+    open_page.model.answers_clicks.set()
     page.point(*centre(8))
     page.until(lambda: kinds(tickets)[4:] == ["prompt", "propagate"])
     page.settled()

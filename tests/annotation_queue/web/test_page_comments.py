@@ -63,6 +63,7 @@ def test_letters_in_a_comment_are_no_keys(verifying, tickets):
     page.press("Shift+C")
     page.tab.keyboard.type("a x e ? u")
     assert page.tab.input_value("#comment-text") == "a x e ? u"
+    page.settled()  # an answer would have been sent by now
     assert tickets.find(state=State.DONE) == [] and page.tab.locator(".reason").count() == 0
     page.press("Escape")
     page.press("Shift+C")
@@ -191,6 +192,7 @@ def test_a_reason_in_words_reaches_the_corrector(verifying, open_page, tickets):
     page.press("Shift+E", "Shift+C")
     page.tab.keyboard.type("slides off at 4, and again")
     page.press("Enter")
+    page.settled()
     assert tickets.find(state=State.DONE) == [], "digits in the text choose no reason"
     page.press("4")
     page.until(lambda: tickets.ticket("ticket-0000").state is State.DONE)

@@ -154,11 +154,15 @@ def test_a_drawing_lands_on_no_other_frame_and_on_no_locked_frame(correcting, ti
     assert [draft(tickets).masks[i].area_px for i in (0, 4, 8)] == [600] * 3
 
 
+ZOOM = "new DOMMatrix(getComputedStyle(document.querySelector('#screen')).transform).a"
+
+
 def test_a_click_lands_under_the_pointer_also_when_zoomed(correcting, tickets):
     page = correcting(8)
     page.tab.mouse.move(*page.on_screen(*centre(8)))
     for _ in range(4):
         page.tab.mouse.wheel(0, -120)
+    page.until(lambda: page.tab.evaluate(ZOOM) > 4.9)  # all four: 4.95
     page.point(*centre(8))
     page.settled()
     prompt = json.loads(tickets.operations("track-1")[0].payload)
@@ -296,7 +300,9 @@ def test_a_focused_control_keeps_its_keys_and_a_clicked_one_gives_them_back(corr
     assert tickets.ticket("track-1").state is State.LEASED
     for control in ("#others", "#view", "#brightness", "#theme", "#tool-brush"):
         page.tab.click(control)
-        page.press("Home", "ArrowRight")
+        page.press("Home")
+        page.at(0)
+        page.press("ArrowRight")
         page.at(4)
     page.press("Space")
     page.until(lambda: "playing" in page.tab.get_attribute("#play", "class").split())
@@ -348,6 +354,7 @@ def test_phase_1_offers_no_propagation(open_page, tickets):
     assert page.tab.is_disabled("#tool-forward") and page.tab.is_enabled("#tool-click")
     page.press("t")
     page.until(lambda: "masked by itself" in page.text("#notice"))
+    page.settled()  # a propagation would have been sent by now
     assert tickets.operations("track-1") == []
 
 

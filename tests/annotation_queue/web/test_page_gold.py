@@ -28,6 +28,7 @@ def seen(page, tickets):
         page.press("Home", "]")  # to a frame whose badge is known
         page.at(40)
         page.until(lambda: page.text("#save") == "Saved")
+        page.until(lambda: ".mp4" in page.text("#facts"))
         page.until(lambda number=number: ("done in the last hour" in page.text("#left")) == (number > 0))
         found.append(page.tab.evaluate(SHOWN))
         page.press("a")

@@ -105,8 +105,10 @@ def test_the_label_of_a_finished_ticket_is_only_looked_at(verifying, tickets):
     page.press("2", "a")
     page.until(lambda: settled(tickets) == [("cat", {})])
     page.tab.evaluate("location.hash = '#ticket=ticket-0000&frame=20'")
-    page.until(lambda: said(page) == "Label: cat")
+    page.until(lambda: page.ticket() == "ticket-0000")  # it was on screen before, until the next one came
+    page.tab.wait_for_selector("#back-to-work")
     page.at(20)
+    assert said(page) == "Label: cat"
     page.press("Control+z", "1", "ArrowRight")
     page.at(24)
     assert said(page) == "Label: cat"

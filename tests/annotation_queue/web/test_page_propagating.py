@@ -24,9 +24,11 @@ class Gate:
 
     def __init__(self, model):
         self._gate, self._track, self.computed = threading.Semaphore(0), model.track, []
+        self.begun = 0  # propagations
         model.track = self._tracking
 
     def _tracking(self, *given):
+        self.begun += 1
         for made in self._track(*given):
             if made is not None:
                 while not self._gate.acquire(timeout=0.05):
@@ -59,6 +61,13 @@ def propagating(page, gate, frames, key="t", at=8):
 
 def kinds(tickets):
     return [o.kind for o in tickets.operations("track-1")]
+
+
+def stopped(tickets):
+    """Whether the first propagation has ended: a stop is in the log before the model hears of it."""
+    first = next(o.operation_id for o in tickets.operations("track-1") if o.kind == "propagate")
+    with tickets.database.read() as c:
+        return "stop" in kinds(tickets) and versions_of(c, "track-1")[first].complete
 
 
 def discs(page, tickets):
@@ -105,7 +114,7 @@ def test_a_stopped_propagation_keeps_what_came(correcting, gate, tickets, how):
     page = correcting(8)
     propagating(page, gate, 5)
     how(page)
-    page.until(lambda: "stop" in kinds(tickets))
+    page.until(lambda: stopped(tickets))
     gate.let(100)
     found = discs(page, tickets)
     computed = [i for i in gate.computed if i > 8]
@@ -227,9 +236,36 @@ def test_a_reload_goes_on_behind_what_came(correcting, gate, tickets):
     page.tab.reload()
     page.correcting(8)
     assert [i for i, counts in page.tab.evaluate(SHOWN) if counts == encoded(i)] == [8, 12, 16, 20, 24, 28]
+    came(page, 5)  # of the new request: the frames that were made before come first
     gate.let(100)
     assert discs(page, tickets) == list(range(8, FRAMES, STRIDE))
     assert gate.computed == list(range(12, FRAMES, STRIDE)), "no frame was computed twice"
+
+
+# The frames whose masks have reached the page from now on.
+HEAR = """
+import("/web/session.js").then(({ session }) => {
+  window.heard = [];
+  session.on("answer", ({ event }) => event.event === "frame" && window.heard.push(event.frame.frame_idx));
+})
+"""
+
+
+def test_masks_that_come_while_a_reloaded_page_fetches_its_ticket_are_on_the_page(correcting, gate, tickets):
+    page = correcting(8)
+    propagating(page, gate, 5)
+    held = []
+    page.tab.route("**/versions", lambda route: held.append((route, route.fetch())))
+    page.tab.reload()
+    page.until(lambda: held and gate.begun == 2)  # it knows what was stored by now, and asks the model to go on
+    page.tab.evaluate(HEAR)
+    gate.let(3)
+    page.until(lambda: page.tab.evaluate("window.heard").count(40) == 1)
+    [(route, stored)] = held
+    route.fulfill(response=stored)
+    page.correcting(8)
+    gate.let(100)
+    assert discs(page, tickets) == list(range(8, FRAMES, STRIDE))
 
 
 @EVERY_DATABASE

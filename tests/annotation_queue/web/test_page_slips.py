@@ -28,8 +28,7 @@ def two_tickets(open_page, tickets):
 
 
 def is_current(page, ticket_id):
-    script = "import('/web/session.js').then(({ session }) => session.current?.ticket.ticket_id)"
-    page.until(lambda: page.tab.evaluate(script) == ticket_id and page.named() >= 0)
+    page.until(lambda: page.ticket() == ticket_id)
 
 
 # --- leaving a ticket ---------------------------------------------------------------------------------------------
@@ -88,7 +87,8 @@ def test_enter_alone_submits_one_ticket_however_often_it_is_pressed(open_page, t
     page.press(*["Enter"] * 6)
     page.until(lambda: "Look at it before you submit it" in page.text("#notice"))
     page.tab.dblclick("#submit")
-    page.until(lambda: tickets.ticket("track-1").state is State.DONE)
+    page.settled()  # what these keys and clicks submit is at the queue
+    assert tickets.ticket("track-1").state is State.DONE
     assert tickets.ticket("track-2").state is State.LEASED
     page.press("ArrowRight", "Enter")
     page.until(lambda: "Nothing was changed" in page.text("#notice"))
@@ -104,7 +104,8 @@ def test_a_held_enter_submits_once(open_page, tickets):
         page.tab.keyboard.down("Enter")  # without a release, each one after the first is a repeat
     page.tab.keyboard.up("Enter")
     is_current(page, "track-2")
-    page.until(lambda: tickets.ticket("track-1").state is State.DONE)
+    page.settled()
+    assert tickets.ticket("track-1").state is State.DONE
     assert tickets.ticket("track-2").state is State.LEASED
 
 

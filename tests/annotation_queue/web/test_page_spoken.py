@@ -16,6 +16,16 @@ COUNT = """
 """
 
 
+# A key that is held: no time passes between its events, however busy the machine is.
+HOLD = """
+([key, times]) => {
+  const press = { key, code: key, bubbles: true, cancelable: true };
+  for (let n = 0; n < times; n++) dispatchEvent(new KeyboardEvent("keydown", { ...press, repeat: n > 0 }));
+  dispatchEvent(new KeyboardEvent("keyup", press));
+}
+"""
+
+
 def said(page):
     return page.tab.evaluate("window.said")
 
@@ -40,9 +50,9 @@ def test_a_held_key_says_the_last_frame_and_a_playing_video_says_none(verifying)
     page = verifying()
     page.until(lambda: "Frame 0" in page.tab.text_content("#spoken"))
     page.tab.evaluate(COUNT)
-    page.press(*["ArrowRight"] * 8)
+    page.tab.evaluate(HOLD, ["ArrowRight", 8])
     page.until(lambda: said(page) != [])
-    assert said(page)[-1].startswith("Frame 32") and len(said(page)) < 8
+    assert [text[:8] for text in said(page)] == ["Frame 32"]
     before = said(page)
     page.press("Space")
     painted = page.tab.evaluate("window.painted")

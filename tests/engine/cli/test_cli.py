@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -15,11 +14,11 @@ from rich.console import Console
 
 from annotation_queue.records import Role
 from engine.cli import console, doctor, main, pipeline
-from engine.processes import ports
 from engine.services import connect
 from engine.settings import QueueSettings, Settings
 from engine.stages import ingest
 from storage.records import Quarantined
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.server
 
@@ -94,7 +93,7 @@ def test_doctor_tries_every_part_for_real(settings, queue, tmp_path):
     assert "holds files" in well["source"].detail and "takes the pipeline's token" in well["queue"].detail
     (tmp_path / "nothing").mkdir()
     assert "is empty" in checks(ingest={"source": str(tmp_path / "nothing")})["source"].detail
-    nowhere = f"http://127.0.0.1:{ports.free_port()}"
+    nowhere = f"http://127.0.0.1:{free_port()}"
     faults: dict[str, dict[str, dict[str, Any]]] = {
         "source": {"ingest": {"source": "/no/such/folder"}},
         "queue": {"queue": {"token": SecretStr("mq_wrong")}},
@@ -236,7 +235,6 @@ def test_names_are_never_parsed_as_markup(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(console, "err", terminal)
     with console.bar("ingest") as bar:
         bar(1, 2, "[/x] clip.mp4")
-        time.sleep(0.3)
     assert "[/x] clip.mp4" in shown.getvalue()
 
 

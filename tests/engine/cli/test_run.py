@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from engine.processes import ports
 from engine.services import connect
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage import parts
 from tests.engine.admitting import admit_and_propose
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.server
 
 
 def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
     (tmp_path / "videos").mkdir()
-    bare = Settings(home=tmp_path / "home", queue=QueueSettings(port=ports.free_port()))
+    bare = Settings(home=tmp_path / "home", queue=QueueSettings(port=free_port()))
     child = subprocess.Popen(
         [sys.executable, "-m", "engine.cli", "run", str(tmp_path / "videos"), "--json"],
         env=os.environ | bare.environment(),
@@ -37,7 +37,7 @@ def test_run_json_prints_one_object_while_the_review_stays_open(tmp_path):
     try:
         while "Ctrl-C ends it" not in (line := child.stderr.readline()):
             assert line, "it ended"
-        assert select.select([child.stdout], [], [], 10)[0], "the JSON object was not printed yet"
+        assert select.select([child.stdout], [], [], 60)[0], "the JSON object was not printed yet"
         child.send_signal(signal.SIGTERM)
         printed, said = child.communicate(timeout=60)
     finally:

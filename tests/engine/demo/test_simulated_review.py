@@ -9,18 +9,18 @@ import pytest
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, NewTicket, Role
 from engine.demo import simulated_review
-from engine.processes import ports
 from engine.services import connect
 from engine.serving import queue_process
 from engine.settings import QueueSettings, Settings
 from engine.stages import batches
 from engine.stages.batches import BatchStage
+from tests.free_ports import free_port
 
 
 @pytest.mark.server
 def test_simulated_people_leave_other_batches_alone_and_wait_for_leased_tickets(tmp_path):
     mine, other = "0" * 16, "1" * 16
-    bare = Settings(home=tmp_path, queue=QueueSettings(port=ports.free_port()))
+    bare = Settings(home=tmp_path, queue=QueueSettings(port=free_port()))
     with queue_process.QueueProcess(bare, deliver=False), connect(bare) as s:
         for batch_id in (mine, other):
             for stage in (BatchStage.INGESTED, BatchStage.PROPOSED, BatchStage.IN_REVIEW):

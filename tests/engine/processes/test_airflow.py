@@ -203,7 +203,7 @@ def test_at_rest_ends_what_was_left_running_and_refuses_a_second_holder(tmp_path
     (tmp_path / "sessions.json").write_text(json.dumps([row]))
     told: list[str] = []
     with at_rest(tmp_path, told.append):
-        assert left.wait(10) == -signal.SIGKILL
+        assert left.wait(60) == -signal.SIGKILL
         with pytest.raises(AlreadyRunning), at_rest(tmp_path):
             pass
     with at_rest(tmp_path, told.append):

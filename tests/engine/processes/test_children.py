@@ -24,7 +24,10 @@ def python(folder: Path, program: str, **variables: str) -> Child:
 
 
 def runs(pid: int) -> bool:
-    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def first_line(child: Child) -> str:

@@ -121,5 +121,5 @@ def test_a_second_trainer_waits_for_the_first_and_finds_its_checkpoint(s, true_r
         second.join(0.3)
         assert second.is_alive()
         s.blobs.create(f"checkpoints/{round_id}/meta.json", b"{}")
-    second.join(10)
+    second.join(60)
     assert not second.is_alive() and trained == []

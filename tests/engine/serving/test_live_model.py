@@ -6,7 +6,6 @@ import gc
 import json
 import shutil
 import threading
-import time
 import weakref
 from dataclasses import replace
 
@@ -375,9 +374,8 @@ def test_the_queue_of_the_pipeline_answers_clicks(queue, candidate):
             "payload": json.dumps({"points_xy": [[40, 40]], "labels": [1]}),
         }  # fmt: skip
         body = {"token": held["lease_token"], "operation": said}
-        begun = time.monotonic()
         answer = client.post("/api/tickets/t/refine", json=body)
         lines = [said for said in map(json.loads, answer.text.splitlines()) if said["event"] != "alive"]
     assert [line["event"] for line in lines] == ["kept", "frame", "done"], lines
-    assert lines[1]["frame"]["frame_idx"] == 4 and time.monotonic() > begun
+    assert lines[1]["frame"]["frame_idx"] == 4
     assert lines[2]["checkpoint"] == queue.settings.model.checkpoint

@@ -49,11 +49,11 @@ def test_a_slow_download_does_not_delay_the_frames_of_another_video(stored, monk
     got = []
     waiting = threading.Thread(target=lambda: got.append(shown.frame("slow", 3)))
     waiting.start()
-    assert store.asked.wait(30)
+    assert store.asked.wait(60)
     quick = [shown.frame("a", 3)]
     assert got == []
     store.go.set()
-    waiting.join(30)
+    waiting.join(60)
     quick += [shown.frame(name, 3) for name in "bcab"]  # three videos, two may be open: each is closed and opened again
     assert got == quick[:1] and len(set(quick)) == 1
     shown.close()

@@ -1,12 +1,18 @@
 """Batches: their marks, their order, and damaged marks."""
 
+import json
+import os
+import time
+
 import pytest
 
+from engine.files import held
 from engine.services import connect
 from engine.settings import Settings
 from engine.stages import batches, upkeep
 from engine.stages.batches import BatchStage
 from storage.blobs.base import BlobDamaged
+from storage.blobs.cleaning import LEFT_S
 from storage.blobs.folder import LocalBlobs
 from tests.engine.stages.test_admitted import counted
 from tests.storage.killed_writes import Killed, kill_at
@@ -134,6 +140,21 @@ def test_tidy_makes_the_copies_that_are_missing(tmp_path):
         s.blobs.create(f"batches/{BATCH}/{BatchStage.INGESTED}.json", b"{}")  # killed before its copy
         upkeep.tidy(s)
         assert batches.pending(s.blobs, BatchStage.PROPOSED) == [BATCH]
+
+
+def test_tidy_removes_a_large_file_only_while_no_other_process_writes_one(tmp_path, monkeypatch):
+    key, old, removed = f"compacted/masklets/{BATCH}-{BATCH}.parquet", time.time() - 3 * LEFT_S, {}
+    with connect(Settings(home=tmp_path)) as s:
+        s.blobs.create(key, b"killed")
+        os.utime(s.blobs.uri_of(key), (old, old))
+        s.blobs.create("condemned.json", json.dumps({key: old + LEFT_S}).encode())
+
+        def delete(blobs, name):
+            removed[name] = held(s.home / "publish.lock")
+
+        monkeypatch.setattr(LocalBlobs, "delete", delete)
+        upkeep.tidy(s)
+    assert removed == {key: True}
 
 
 def test_a_mark_that_is_killed_at_any_write_is_completed_by_the_next_run(tmp_path, monkeypatch):

@@ -182,9 +182,9 @@ def test_two_processes_never_both_create_a_key_on_disk(tmp_path):
     workers = [context.Process(target=_create, args=(str(tmp_path), barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    first, second = results.get(timeout=60), results.get(timeout=60)
+    first, second = results.get(timeout=240), results.get(timeout=240)
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=240)
     assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 50
 
 
