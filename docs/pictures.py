@@ -280,6 +280,10 @@ def overseeing(camera: Camera, lead: Page, url: str) -> None:
     lead.select_option("#compare", index=1)
     lead.wait_for_timeout(1500)
     camera.take(lead, "versions")
+    lead.goto(f"{url}/web/pipeline.html")
+    lead.wait_for_selector("#waiting .one")
+    lead.wait_for_timeout(500)
+    camera.take(lead, "pipeline", full=True)
 
 
 def main() -> None:

@@ -257,6 +257,13 @@ class NoticeSettings(_Section):
         return self
 
 
+class LogSettings(_Section):
+    """The log lines of `masklets serve`, `up` and `run`. Airflow writes those of tasks."""
+
+    json_lines: bool = False  # one JSON object a line, for programs that collect logs; False: lines to read
+    level: Literal["debug", "info", "warning", "error"] = "info"  # of our own lines; other libraries: from warning on
+
+
 class AirflowSettings(_Section):
     """The Airflow that `masklets up` runs, or another one that the queue reports to."""
 
@@ -301,6 +308,7 @@ class Settings(BaseSettings):
     campaign: CampaignSettings = CampaignSettings()
     notices: NoticeSettings = NoticeSettings()
     airflow: AirflowSettings = AirflowSettings()
+    logs: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(

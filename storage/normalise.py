@@ -45,6 +45,7 @@ class Limits:
     max_s: float = 600.0
     min_side_px: int = 64
     max_side_px: int = 4096
+    truncated: bool = False  # admit a video that is cut or broken, with the frames that decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +208,7 @@ def _checked(
 def _judge(source: Path, times: Sequence[float], announced_s: float | None, damage: _Damage, limits: Limits) -> None:
     """Raises Refused for a truncated, broken, encrypted or short video, which only a complete decode shows."""
     name = source.name
-    if damage.broken > max(1, _MISSING_SHARE * damage.packets):
+    if damage.broken > max(1, _MISSING_SHARE * damage.packets) and not _cut(limits, damage):
         detail = f"{name}: {damage.broken} of {counted(damage.packets, 'frame')} do not decode ({damage.last})"
         if is_encrypted(source):
             raise Refused(Refusal.ENCRYPTED, f"{name}: its video is encrypted")
@@ -218,13 +219,20 @@ def _judge(source: Path, times: Sequence[float], announced_s: float | None, dama
     span_s = spanned_s(times)
     ends_s = max(span_s, times[-1] + damage.last_s)  # a still at the end is one long frame
     if announced_s is not None and announced_s - ends_s > max(_MISSING_S, _MISSING_SHARE * announced_s):
-        if len(times) > 1:
+        if len(times) > 1 and not _cut(limits, damage):
             detail = f"{name}: decoding ends at {ends_s:.2f} s of {announced_s:.2f} s"
             raise Refused(Refusal.TRUNCATED, detail)
     if len(times) < 2:
         raise Refused(Refusal.TOO_SHORT, f"{name}: one frame")
     if span_s < limits.min_s - 1e-6:
         raise Refused(Refusal.TOO_SHORT, f"{name}: {span_s:.2f} s, at least {limits.min_s:g} s")
+
+
+def _cut(limits: Limits, damage: _Damage) -> bool:
+    """Whether a cut or broken video is admitted. Its changes then say so."""
+    if limits.truncated:
+        damage.changes.add("released although frames are missing")
+    return limits.truncated
 
 
 def _from_keyframe(announced_s: float | None, stream: av.video.stream.VideoStream, damage: _Damage) -> float | None:

@@ -142,6 +142,12 @@ def has_marker(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> bool:
     return blobs.exists(_marker_key(kind, batch_id, video_id))
 
 
+def marked(blobs: Blobs, kind: str, batch_id: str) -> set[str]:
+    """The videos that are done in a batch: one listing, no marker is read."""
+    prefix = f"commits/{kind}/{_name('batch_id', batch_id)}/"
+    return {key.removeprefix(prefix).removesuffix(".json") for key in blobs.keys(prefix)}
+
+
 def markers(blobs: Blobs, kind: str, batch_id: str) -> list[Marker]:
     """All markers of a batch, sorted by video. Raises PartError for a marker that cannot be read."""
     _record(kind)

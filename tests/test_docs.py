@@ -27,6 +27,11 @@ def test_every_command_of_the_readme_exists():
     assert named <= commands()
 
 
+def test_every_command_of_the_page_about_operations_exists():
+    named = set(re.findall(r"`masklets ([a-z-]+)", (ROOT / "docs" / "operations.md").read_text()))
+    assert named and named <= commands()
+
+
 def test_every_public_command_is_in_the_readme():
     assert commands() - set(re.findall(r"masklets ([a-z-]+)", README)) == set()
 
@@ -57,7 +62,9 @@ def test_every_file_that_the_architecture_page_mentions_exists():
         assert (ROOT / name).exists() or (ROOT / "annotation_queue" / name).exists(), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "deploy/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "deploy/README.md", "docs/operations.md"]
+)
 def test_pictures_and_links_are_there(page):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         if not target.startswith("http"):

@@ -27,11 +27,12 @@ from annotation_queue.api import (
     overseeing,
     people,
     pictures,
+    pipeline,
     refinement,
     tickets,
     videos,
 )
-from annotation_queue.api.backend import Backend, Media
+from annotation_queue.api.backend import Backend, Media, Pipeline
 from annotation_queue.api.edge import Edge, Shares
 from annotation_queue.api.errors import add_handlers
 from annotation_queue.api.page import add_page
@@ -42,6 +43,7 @@ from annotation_queue.portraits import Portraits
 from annotation_queue.records import Person, PlannedPhase, Stuck
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.segmenter import Segmenter
+from annotation_queue.refinement.timings import Timings
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 
@@ -80,9 +82,11 @@ def create_app(
     deliver: Callable[[str], object] | None = None,
     secure_cookie: bool = False,
     segmenter: Segmenter | None = None,
+    timings: Timings | None = None,
     oidc: Provider | None = None,
     stuck: Callable[[], list[Stuck]] = list,
     campaign: Callable[[], list[PlannedPhase]] = list,
+    overview: Pipeline | None = None,
 ) -> FastAPI:
     """The API under /api, and the page at /.
 
@@ -91,16 +95,20 @@ def create_app(
         outbox to another process.
     secure_cookie: True where the page is served over HTTPS.
     segmenter: the model of live refinement; None means that masklets are corrected by hand alone.
+    timings: counts how long the model's answers take.
     oidc: the provider through which people may log in, besides by password.
     stuck: the batches that the pipeline cannot take further; those that cannot be delivered are added.
     campaign: the phases of the pipeline's plan and how far each is.
+    overview: what leads see of the pipeline; without it, the page about the pipeline has nothing to show.
     """
+    timings = timings or Timings()
     backend = Backend(
         tickets=tickets,
+        timings=timings,
         accounts=accounts or Accounts(tickets.database),
         ontologies=Ontologies(tickets.database, tickets.clock),
         media=media,
-        live=None if segmenter is None else Live(tickets, media.info, segmenter),
+        live=None if segmenter is None else Live(tickets, media.info, segmenter, timings),
         oidc=oidc,
         secure_cookie=secure_cookie,
         hashing=Pool("hashing", threads=HASHES, waiting=LOGINS_WAITING),
@@ -109,6 +117,7 @@ def create_app(
         figures=_cached(tickets.figures, FIGURES_S),
         stuck=_cached(lambda: _with_undelivered(stuck(), tickets.undelivered()), STUCK_S),
         campaign=_cached(campaign, CAMPAIGN_S),
+        pipeline=overview,
         portraits=Portraits(tickets.masklet, media.frame),
         sees_video=_remember_yes(tickets.may_see_video, SEES_S),
     )
@@ -144,6 +153,8 @@ def _application(backend: Backend, lifespan: Callable[[FastAPI], AbstractAsyncCo
         app.include_router(logins.oidc_router)
     if backend.live is not None:
         app.include_router(refinement.router)
+    if backend.pipeline is not None:
+        app.include_router(pipeline.router)
     add_page(app)
     return app
 

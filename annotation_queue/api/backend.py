@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
@@ -12,9 +13,18 @@ from annotation_queue.api.pools import Pool
 from annotation_queue.figure_records import QueueFigures
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.people.oidc import Provider
+from annotation_queue.pipeline_records import (
+    Action,
+    BatchStanding,
+    PipelineCounts,
+    PipelineView,
+    QuarantinePage,
+    QuarantineRow,
+)
 from annotation_queue.portraits import Portraits
 from annotation_queue.records import Person, PlannedPhase, Stats, Stuck, VideoInfo
 from annotation_queue.refinement.live import Live
+from annotation_queue.refinement.timings import Timings
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 
@@ -29,6 +39,30 @@ class Media(Protocol):
         """JPEG of exactly this frame of the stored 24 fps video. Raises NoSuchVideo, NoSuchFrame."""
 
 
+class Pipeline(Protocol):
+    """What leads see of the pipeline, and what they decide about its quarantine. Called from several threads."""
+
+    def view(self) -> PipelineView:
+        """Everything that the page shows but the quarantine; at most some seconds old."""
+
+    def counts(self) -> PipelineCounts:
+        """The same in numbers; at most some seconds old."""
+
+    def batch(self, batch_id: str) -> BatchStanding:
+        """Where one batch stands. Raises NoSuchBatch."""
+
+    def quarantine(
+        self, *, stage: str | None, reason: str | None, text: str | None, undecided: bool, after: int, limit: int
+    ) -> QuarantinePage:
+        """What was refused, filtered. text: a part of the subject or of the detail."""
+
+    def decide(self, row_id: str, action: Action, *, act_id: str, by: str, why: str) -> QuarantineRow:
+        """Records an act on a row, and returns the row as it is then. ValueError for one that is not possible."""
+
+    def docs(self, batch_id: str, path: str) -> Path | None:
+        """A file of a batch's Data Docs; None if there is none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backend:
     """Everything that the routes call."""
@@ -37,6 +71,7 @@ class Backend:
     accounts: Accounts
     ontologies: Ontologies
     media: Media
+    timings: Timings  # of the model's answers
     live: Live | None  # None: no model, masklets are corrected by hand
     oidc: Provider | None  # None: people log in by password only
     secure_cookie: bool
@@ -46,6 +81,7 @@ class Backend:
     figures: Callable[[], QueueFigures]  # cached
     stuck: Callable[[], list[Stuck]]  # cached
     campaign: Callable[[], list[PlannedPhase]]  # cached
+    pipeline: Pipeline | None  # None: this server knows only the queue
     portraits: Portraits
     sees_video: Callable[[Person, str], bool]  # cached if True
 

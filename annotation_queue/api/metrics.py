@@ -1,4 +1,4 @@
-"""The queue's figures as Prometheus metrics. Knows nothing about HTTP or the database.
+"""The figures of the queue, the pipeline and the model as Prometheus metrics. Knows nothing about HTTP or the database.
 
 People are left out: their names are personal data, which a monitoring system should not keep.
 """
@@ -13,17 +13,62 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from annotation_queue.figure_records import QueueFigures
+from annotation_queue.pipeline_records import PipelineCounts
+from annotation_queue.refinement.timings import Timings
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
 Values = Iterable[tuple[dict[str, str], float | None]]  # by labels; None: nothing was counted, so there is no sample
 
 
-def exposition(figures: QueueFigures) -> bytes:
-    """The figures in Prometheus' text format, of CONTENT_TYPE."""
+def exposition(
+    figures: QueueFigures, timings: Timings | None = None, counts: PipelineCounts | None = None, *, up: bool = True
+) -> bytes:
+    """The figures in Prometheus' text format, of CONTENT_TYPE.
+
+    counts: None if this server knows no pipeline, or with `up` False, if it could not be asked.
+    """
     registry = CollectorRegistry()
     registry.register(_Figures(figures))
-    return generate_latest(registry)
+    if counts is not None or not up:
+        registry.register(_Pipeline(counts))
+    model = b"" if timings is None else generate_latest(timings.registry)
+    return generate_latest(registry) + model
+
+
+class _Pipeline(Collector):
+    def __init__(self, counts: PipelineCounts | None) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge for each number; only `pipeline_up` if the pipeline could not be asked."""
+        counts = self._counts
+        yield _gauge("pipeline_up", "Whether store and catalog answer.", [({}, float(counts is not None))])
+        if counts is None:
+            return
+        waiting = [({"stage": stage}, float(n)) for stage, n in sorted(counts.waiting.items())]
+        yield _gauge("batches_waiting", "Unpublished batches by the stage that is next.", waiting)
+        failing = [({"stage": stage}, float(n)) for stage, n in sorted(counts.failing.items())]
+        yield _gauge("stages_failing", "Batches by the stage that fails for them.", failing)
+        refused = [({"stage": s, "reason": r}, float(n)) for (s, r), n in sorted(counts.quarantined.items())]
+        yield _gauge("quarantine_rows", "What was refused, by stage and reason.", refused)
+        yield _gauge(
+            "released_files",
+            "Files released from quarantine that ingest has not judged again.",
+            [({}, counts.released)],
+        )
+        if counts.checkpoint:
+            about = {"checkpoint": counts.checkpoint, "round": str(counts.round)}
+            yield _gauge("promoted_checkpoint", "The checkpoint that is promoted: its labels name it.", [(about, 1.0)])
+        yield _gauge(
+            "scheduler_seen_timestamp_seconds", "Last heartbeat of Airflow's scheduler.", [({}, counts.scheduler_seen)]
+        )
+        places = [
+            ({"pool": pool.name, "state": state}, float(n))
+            for pool in counts.pools
+            for state, n in (("running", pool.running), ("queued", pool.queued))
+        ]
+        yield _gauge("pool_tasks", "Tasks in Airflow's pools, by state.", places)
 
 
 class _Figures(Collector):

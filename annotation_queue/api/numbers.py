@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
 
 from annotation_queue.api.asking import Overseer, Somebody
-from annotation_queue.api.backend import Queue
+from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.api.metrics import CONTENT_TYPE, exposition
 from annotation_queue.figure_records import QueueFigures
+from annotation_queue.pipeline_records import PipelineCounts
 from annotation_queue.records import PlannedPhase, Stats, Stuck
 from annotation_queue.tickets import shown
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["numbers"])
 
@@ -49,11 +53,24 @@ def campaign(_: Overseer, queue: Queue) -> list[PlannedPhase]:
 
 @router.get("/metrics", response_class=Response)
 def metrics(_: Overseer, queue: Queue) -> Response:
-    """The figures for Prometheus. It needs a token of an overseer, best with the scope `read`.
+    """The queue, the pipeline and the model's answers for Prometheus.
 
-    No address is trusted without one: behind a proxy on this machine, every request would look local.
+    It needs a token of an overseer, best with the scope `read`. No address is trusted without one: behind a proxy on
+    this machine, every request would look local.
     """
-    return Response(exposition(queue.figures()), media_type=CONTENT_TYPE)
+    counts, up = _counts(queue)
+    return Response(exposition(queue.figures(), queue.timings, counts, up=up), media_type=CONTENT_TYPE)
+
+
+def _counts(queue: Backend) -> tuple[PipelineCounts | None, bool]:
+    """The pipeline in numbers, and whether it could be asked. A store that is away costs its own numbers only."""
+    if queue.pipeline is None:
+        return None, True
+    try:
+        return queue.pipeline.counts(), True
+    except Exception:  # of the store, the catalog or the registry
+        log.warning("the pipeline cannot be counted", exc_info=True)
+        return None, False
 
 
 @router.get("/healthz")

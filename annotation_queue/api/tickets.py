@@ -6,6 +6,7 @@ overseers see all of them: see `tickets/shown.py`.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -29,7 +30,10 @@ from annotation_queue.records import (
 from annotation_queue.rules import ID_LENGTH, ID_PATTERN, MAX_OPERATIONS
 from annotation_queue.tickets import shown
 from annotation_queue.tickets.kept import MOST
+from storage import log_ids
 from storage.records import Masklet, Operation
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["tickets"])
 
@@ -220,6 +224,8 @@ def finish(ticket_id: Id, body: Sent[Finish], who: Somebody, queue: Queue) -> Fi
     said = body.outcome
     answer = shown.OwnAnswer(token=body.token, verdict=said.verdict, reasons=said.reasons)
     done = queue.tickets.finish(ticket_id, body.token, who, said, video_of=queue.media.info)
+    with log_ids.about(ticket_id=ticket_id, batch_id=done.ticket.batch_id, video_id=done.ticket.video_id):
+        log.info("finished: %s", said.verdict or "a masklet")
     return shown.finished(done, who, answer)
 
 

@@ -15,15 +15,18 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from annotation_queue.draft import Draft, FrameMask, Version, draft_of, effective, prompt_of
 from annotation_queue.errors import QueueError, TooBusy
 from annotation_queue.records import NewOperation, Person, Ticket, VideoInfo
+from annotation_queue.refinement import timings
 from annotation_queue.refinement.segmenter import PinnedCheckpoint, Segmenter, propagation
 from annotation_queue.refinement.turns import Job, Turns
 from annotation_queue.tickets.store import TicketStore
 from annotation_queue.versions import add_part, add_version, complete, versions_of
+from storage.log_ids import about
 from storage.records import STRIDE, Masklet, Operation
 from storage.wording import counted
 
@@ -66,10 +69,17 @@ class _TicketAhead:
 class Live:
     """Live refinement over one queue and one model."""
 
-    def __init__(self, tickets: TicketStore, info: Callable[[str], VideoInfo], model: Segmenter) -> None:
-        """info: size and length of a video, by its id."""
+    def __init__(
+        self,
+        tickets: TicketStore,
+        info: Callable[[str], VideoInfo],
+        model: Segmenter,
+        times: timings.Timings | None = None,
+    ) -> None:
+        """info: size and length of a video, by its id. times: count how long the answers take."""
         self._tickets, self._info, self._model = tickets, info, model
         self._turns = Turns()
+        self._times = times or timings.Timings()
         self._running: dict[str, _Running] = {}  # by ticket
         self._lock = threading.Lock()
         self._asked: dict[str, list[_TicketAhead]] = {}  # by person: the last two tickets to encode ahead
@@ -149,12 +159,16 @@ class Live:
     ) -> Job:
         """Starts a task; it replaces the running job of the same ticket. each, done: as for Turns.stream."""
         ticket_id = task.ticket.ticket_id
+        kind = timings.CLICK if task.prompt is not None else timings.PROPAGATION
+        each = self._times.timed(kind, each)
 
         def ended(error: BaseException | None) -> None:
-            try:
-                task.store()
-            except Exception:  # such as a database that is down: the model's thread serves other people
-                log.warning("the last masks of a propagation could not be stored", exc_info=True)
+            with task.log_ids():
+                try:
+                    task.store()
+                except Exception:  # such as a database that is down: the model's thread serves other people
+                    log.warning("the last masks of a propagation could not be stored", exc_info=True)
+                log.info("answered a %s%s", kind, "" if error is None else f", which ended with {type(error).__name__}")
             with self._lock:
                 if self._running.get(ticket_id) == running:
                     del self._running[ticket_id]
@@ -235,6 +249,12 @@ class ModelTask:
     def most(self) -> int:
         """How many frames the answer has at most."""
         return 1 if self.prompt is not None else sum(map(len, self._stretches))
+
+    def log_ids(self) -> AbstractContextManager[None]:
+        """Log lines inside the block carry the ids of this task."""
+        checkpoint = "" if self._by is None else self._by.checkpoint
+        ids = {"batch_id": self.ticket.batch_id, "video_id": self.ticket.video_id, "ticket_id": self.ticket.ticket_id}
+        return about(**ids, checkpoint=checkpoint)
 
     def start(self, each: Callable[[FrameMask], None], done: Callable[[BaseException | None], None]) -> Job:
         """Asks the model. each: called with every mask; done: once at the end. Both run in the model's thread."""

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, select, update
 from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.records import Stuck
+from storage import log_ids
 from storage.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def deliver(database: Database, clock: Callable[[], float], tell: Callable[[str]
         except Exception as error:
             wait = RETRY_S[min(row.attempts, len(RETRY_S)) - 1]
             changed = {"last_error": first_line(error), "not_before": clock() + wait}
-            log.warning("batch %s is drained, but not delivered: %s", row.batch_id, first_line(error))
+            with log_ids.about(batch_id=row.batch_id):
+                log.warning("batch %s is drained, but not delivered: %s", row.batch_id, first_line(error))
         else:
             changed = {"delivered_at": clock(), "last_error": None}
             delivered += 1

@@ -192,6 +192,18 @@ export const unsubmit = (id, body) => ask("POST", `/api/tickets/${id}/unsubmit`,
 export const stuck = () => ask("GET", "/api/stuck");
 /** @type {() => Promise<PlannedPhase[]>} */
 export const campaign = () => ask("GET", "/api/campaign");
+
+/** @returns {Promise<import("./pipeline_types.js").PipelineView>} */
+export const pipeline = () => ask("GET", "/api/pipeline");
+
+/** @param {URLSearchParams} query @returns {Promise<import("./pipeline_types.js").QuarantinePage>} */
+export const quarantine = (query) => ask("GET", `/api/quarantine?${query}`);
+
+/**
+ * @param {{ act_id: string, action: string, row_id: string, why: string }} act
+ * @returns {Promise<import("./pipeline_types.js").QuarantineRow>}
+ */
+export const decide = (act) => ask("POST", "/api/quarantine", act);
 /** @type {() => Promise<KeptOperation[]>} */
 export const kept = () => ask("GET", "/api/me/kept");
 /** @type {(operation_ids: string[], applied: boolean) => Promise<{closed: number}>} */

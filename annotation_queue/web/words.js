@@ -43,5 +43,6 @@ export const NUMBERS = new Intl.NumberFormat("en");
  * "1 frame", "2 frames".
  * @param {number} n
  * @param {string} word
+ * @param {string} [several]  the plural, where it is not the word and an s
  */
-export const many = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+export const many = (n, word, several = `${word}s`) => `${n} ${n === 1 ? word : several}`;

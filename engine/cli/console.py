@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
@@ -148,6 +149,11 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def local_time(seconds: float) -> str:
+    """`2026-11-29 14:00`, of seconds since the epoch."""
+    return datetime.fromtimestamp(seconds).isoformat(" ", "minutes")
 
 
 def member(word: str, words: type[Word], what: str) -> Word:

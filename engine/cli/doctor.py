@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -14,6 +18,7 @@ import numpy as np
 from annotation_queue import notices
 from annotation_queue.records import Kind, Role
 from annotation_queue.rules import kinds_of
+from engine.processes.airflow import POOL
 from engine.services import Services, connect
 from engine.serving import delivery, serve, webhooks
 from engine.settings import Settings
@@ -37,6 +42,8 @@ def diagnose(settings: Settings) -> list[Check]:
     """Tries everything; a check that fails does not stop the others."""
     with connect(settings) as s:
         checks: list[tuple[str, Callable[[Services], str]]] = [
+            ("settings", _settings),
+            ("versions", _versions),
             ("source", _source),
             ("store", _store),
             ("catalog", _catalog),
@@ -59,6 +66,41 @@ def _try(name: str, check: Callable[[Services], str], s: Services) -> Check:
         return Check(name, True, check(s))
     except Exception as error:  # every kind of failure is an answer
         return Check(name, False, first_line(error))
+
+
+def _settings(s: Services) -> str:
+    """Raises ValueError in a task of an Airflow elsewhere if a database is a file that only this machine sees."""
+    settings = s.settings
+    uris = {"catalog": settings.catalog_uri, "queue": settings.queue_database_uri, "registry": settings.registry_uri}
+    local = [name for name, uri in uris.items() if uri.startswith("sqlite")]
+    names = [name for name in os.environ if name.startswith("MASKLETS_")]
+    where = "outside a task"
+    if in_task := os.environ.get("AIRFLOW_CTX_DAG_ID"):
+        where = f"inside a task of the DAG {in_task}"
+        if local and Path(os.environ.get("AIRFLOW_HOME", "")) != settings.airflow_home:
+            files = f"{', '.join(local)}: SQLite in {settings.home.absolute()}"
+            raise ValueError(f"{files}, which other workers do not see; name a database server")
+    return f"{counted(len(names), 'variable')} of MASKLETS_, home {settings.home.absolute()}, {where}"
+
+
+def _versions(s: Services) -> str:
+    """Raises ValueError for a package outside the limits of this version, or an Airflow of another version."""
+    from packaging.requirements import Requirement
+
+    installed, outside = 0, list[str]()
+    for line in metadata.requires("masklet-engine") or ():
+        wanted = Requirement(line)
+        try:
+            found = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:  # an extra that this machine does not need
+            continue
+        installed += 1
+        if not wanted.specifier.contains(found, prereleases=True):
+            outside.append(f"{wanted.name} is {found}, this version takes {wanted.specifier}")
+    if outside:
+        raise ValueError("; ".join(outside))
+    ours = f"Python {platform.python_version()}, masklet-engine {metadata.version('masklet-engine')}"
+    return f"{ours}, {counted(installed, 'package')} within their limits"
 
 
 def _source(s: Services) -> str:
@@ -157,10 +199,19 @@ def _airflow(s: Services) -> str:
         return "not set: the queue publishes drained batches itself"
     with delivery.airflow_client(s.settings) as client:
         client.import_errors(datetime.now(UTC))  # this needs the password, the health does not
-        beat = client.health().scheduler
+        beat, version = client.health().scheduler, client.version()
+        slots = {pool.name: pool.slots for pool in client.pools()}
     if beat is None:
         raise ValueError(f"{s.settings.airflow.url} answers, but no scheduler has ever run")
-    return f"{s.settings.airflow.url}: login works; its scheduler was last seen at {beat:%Y-%m-%d %H:%M} UTC"
+    if slots.get(POOL, 0) == 0:
+        raise ValueError(
+            f"the pool {POOL} is missing: tasks that run a model wait forever (airflow pools set {POOL} 1 -)"
+        )
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        if (here := metadata.version("apache-airflow-core")) != version:
+            raise ValueError(f"{s.settings.airflow.url} is Airflow {version}, this machine has {here}")
+    seen = f"its scheduler was last seen at {beat:%Y-%m-%d %H:%M} UTC"
+    return f"{s.settings.airflow.url}: login works; {seen}; {counted(slots[POOL], 'place')} in the pool {POOL}"
 
 
 def _codecs(s: Services) -> str:

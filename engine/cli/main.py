@@ -16,6 +16,7 @@ from engine.cli import (
     learning,
     looking,
     notices,
+    operating,
     people,
     pipeline,
     serving,
@@ -36,6 +37,8 @@ app.command()(serving.serve)
 app.command()(pipeline.ingest)
 app.command()(pipeline.quarantine)
 app.command()(looking.stats)
+app.command()(operating.why)
+app.command()(operating.plan)
 app.command()(pipeline.campaign)
 app.command()(notices.notices)
 app.command()(looking.show)
@@ -51,6 +54,8 @@ app.command()(upkeep.compact)
 app.command()(upkeep.tag)
 app.command()(upkeep.tidy)
 app.command()(upkeep.withdraw)
+app.command()(operating.backup)
+app.command()(operating.restore)
 app.command()(upkeep.reproduce)
 app.command()(learning.train)
 app.command()(learning.evaluate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,10 +16,12 @@ from storage.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from annotation_queue.pipeline_records import Action, QuarantineAct
     from engine.services import Services
     from engine.serving.queue_process import QueueProcess
     from engine.stages.ingest import IngestReport
     from engine.stages.review_progress import ReviewProgress
+    from storage.records import Quarantined
 
 
 def run(
@@ -32,13 +33,14 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
-    from engine import loop
+    from engine import logs, loop
     from engine.demo import simulated_review
     from engine.services import connect
     from engine.serving.queue_process import QueueProcess
     from engine.stages import admitted, batches
 
     settings = Settings()
+    logs.set_up(settings.logs)
     facts: dict[str, Any] = {}
     with console.terminable(), connect(settings) as s:
         _ = s.ontology  # a mistake in it is said now, not after the ingest
@@ -96,21 +98,73 @@ def ingest(
         print_ingest(dataclasses.asdict(report))
 
 
-def quarantine(as_json: Json = False) -> None:
-    """Everything that was refused, and why."""
+def quarantine(
+    release: Annotated[
+        str | None,
+        typer.Option(help="The address of a refused file: the next ingest judges it without the limit that it broke."),
+    ] = None,
+    seen: Annotated[
+        str | None, typer.Option(help="What was refused: note that it is known, and that nothing follows.")
+    ] = None,
+    why: Annotated[str, typer.Option(help="The reason, which is recorded.")] = "",
+    by: Annotated[str | None, typer.Option(help="Who decides. Default: your login name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Everything that was refused, and why; or release a file, or note that a refusal is known."""
+    from annotation_queue.pipeline_records import Action
     from engine.services import connect
+    from engine.stages import overrides
 
     with connect() as s:
         rows = s.tables.quarantine()
+        subject = release or seen
+        if subject is not None:
+            _decide(s, rows, subject, Action.RELEASE if release else Action.SEEN, by, why, as_json)
+            return
+        acts = overrides.acts_on(s.blobs, {row.subject for row in rows})
     if as_json:
         console.print_json(rows)
         return
     if not rows:
         console.out.print("nothing was refused")
         return
-    console.print_rows(
-        ("stage", "what", "reason", "detail"), [(row.stage, row.subject, row.reason, row.detail) for row in rows]
-    )
+    said = [_acts(acts.get(row.subject, []), row) for row in rows]
+    cells = [(row.stage, row.subject, row.reason, row.detail) for row in rows]
+    if any(said):
+        decided = [(*row, act) for row, act in zip(cells, said, strict=True)]
+        console.print_rows(("stage", "what", "reason", "detail", "decided"), decided)
+    else:
+        console.print_rows(("stage", "what", "reason", "detail"), cells)
+
+
+def _decide(
+    s: Services, rows: list[Quarantined], subject: str, action: Action, by: str | None, why: str, as_json: bool
+) -> None:
+    """Records the act for each reason for which the subject was refused, and prints it."""
+    from getpass import getuser
+    from uuid import uuid4
+
+    from engine.stages import overrides
+
+    found = {row.reason: row for row in rows if row.subject == subject}
+    if not found:
+        raise ValueError(f"nothing with this address or id was refused: {subject}")
+    made = [
+        overrides.decide(s.blobs, row, action, act_id=uuid4().hex, by=by or getuser(), why=why)
+        for row in found.values()
+        if action == "seen" or len(found) == 1 or overrides.what_release_does(row)
+    ]
+    if as_json:
+        console.print_json([dataclasses.asdict(act) for act in made])
+        return
+    for act in made:
+        does = overrides.what_release_does(found[act.reason]) if action == "release" else None
+        then = f"; the next ingest {does}" if does else ""
+        console.out.print(f"{subject}, refused as {act.reason}: {act.action} by {act.by}, {act.why}{then}")
+
+
+def _acts(acts: list[QuarantineAct], row: Quarantined) -> str:
+    return "; ".join(f"{act.action} by {act.by}: {act.why}" for act in acts if act.reason == row.reason)
 
 
 def stats(as_json: Json = False) -> None:
@@ -173,16 +227,12 @@ def _done(number: int, planned: int | None) -> str:
 
 def _review_line(progress: ReviewProgress) -> str:
     """`3 of 12 tickets open since 2026-11-29 14:00, expected end 2026-11-29 18:30`."""
-    since = f"{progress.open} of {counted(progress.total, 'ticket')} open since {_local_time(progress.since)}"
+    since = f"{progress.open} of {counted(progress.total, 'ticket')} open since {console.local_time(progress.since)}"
     if progress.open == 0:
         return f"{since}: all are decided, not published yet"
     if progress.expected_end is None:
         return f"{since}, end unknown: too few answers in the last quarter of an hour"
-    return f"{since}, expected end {_local_time(progress.expected_end)}"
-
-
-def _local_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).isoformat(" ", "minutes")
+    return f"{since}, expected end {console.local_time(progress.expected_end)}"
 
 
 def ingest_source(s: Services, videos: str | None) -> IngestReport:

@@ -53,6 +53,7 @@ def demo(
 
 def up() -> None:
     """Everything on one machine: Airflow with its page, the queue with its page; Ctrl-C stops it all."""
+    from engine import logs
     from engine.processes.airflow import Airflow
     from engine.processes.children import stay
     from engine.processes.ports import free_port
@@ -60,6 +61,7 @@ def up() -> None:
     from engine.serving.queue_process import QueueProcess
 
     settings = Settings()
+    logs.set_up(settings.logs)
     with connect(settings) as s:
         _ = s.ontology  # a mistake in it is said now, not in the log of another process
     port = settings.airflow.port or free_port()  # chosen here: the queue must know it before Airflow starts

@@ -32,7 +32,7 @@ from engine.processes.ports import check_port
 from engine.progress import Tell, ignore
 
 DAGS = airflow_config.ROOT / "dags"
-DAG_IDS = ("ingest", "auto_masklets", "collect", "publish", "retrain", "reconcile", "upkeep")
+DAG_IDS = ("ingest", "auto_masklets", "collect", "publish", "retrain", "reconcile", "upkeep", "doctor")
 POOL = "gpu"
 
 COMPONENTS: dict[str, tuple[str, ...]] = {

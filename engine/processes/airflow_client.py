@@ -61,6 +61,16 @@ class DagRun:
     state: str
 
 
+@dataclass(frozen=True)
+class Pool:
+    """A pool: how many tasks it lets run, and how many run or are about to."""
+
+    name: str
+    slots: int
+    running: int
+    queued: int
+
+
 class AirflowClient:
     """The part of Airflow's REST API that we use. Logs in at the first request, and again when the token expires.
 
@@ -140,6 +150,18 @@ class AirflowClient:
             path, body = f"/api/v2/pools/{_part(name)}", {"pool": name, "slots": slots, "include_deferred": False}
             answer = self._ask("PATCH", path, json=body, params={"update_mask": "slots"})
         _checked(answer)
+
+    def pools(self) -> list[Pool]:
+        """The pools, and how many of their slots are taken."""
+        rows = _checked(self._ask("GET", "/api/v2/pools", params={"limit": 100}))["pools"]
+        return [
+            Pool(str(r["name"]), int(r["slots"]), int(r.get("running_slots", 0)), int(r.get("queued_slots", 0)))
+            for r in rows
+        ]
+
+    def version(self) -> str:
+        """Airflow's version."""
+        return str(_checked(self._ask("GET", "/api/v2/version"))["version"])
 
     def health(self) -> Health:
         """The last heartbeats. Compare them with a time: Airflow calls a dead component healthy for a while."""

@@ -17,6 +17,10 @@ from engine.processes.airflow_client import USER, AirflowError
 from engine.processes.children import environment_without
 
 ROOT = Path(__file__).parents[2]  # the folder that holds `engine` and `dags`
+WATCHED = (
+    "AIRFLOW__TRACES__",
+    "AIRFLOW__METRICS__",
+)  # settings about OpenTelemetry and StatsD, which people may choose
 
 
 def write_secrets(home: Path) -> None:
@@ -42,9 +46,11 @@ def variables(
 ) -> dict[str, str]:
     """The environment of every component, and so of every task.
 
-    environment: variables for the tasks, over those of this process. No MASKLETS_ variable of this process is passed.
+    environment: variables for the tasks, over those of this process. Of this process, no MASKLETS_ variable is passed,
+    and of Airflow's own only those of WATCHED.
     """
     kept = environment_without("AIRFLOW_", "_AIRFLOW_", "MASKLETS_") | dict(environment)
+    kept |= {name: value for name, value in os.environ.items() if name.startswith(WATCHED)}
     secret = json.loads((home / "secrets.json").read_text())
     local = "127.0.0.1,localhost"
     return kept | {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.services import connect
 from engine.settings import Settings
+from storage import log_ids
 
 if TYPE_CHECKING:
     from engine.processes.airflow_client import AirflowClient
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 _finishing = threading.Lock()  # one batch at a time: two threads finish batches, of `deliverer` and of `sweep`
 
 
-def airflow_client(settings: Settings) -> AirflowClient:
+def airflow_client(settings: Settings, timeout_s: float = 30.0) -> AirflowClient:
     """A client of the Airflow at `airflow.url`. Raises AirflowError if its password is unknown."""
     from engine.processes.airflow_client import AirflowClient
     from engine.processes.airflow_config import saved_password
@@ -29,7 +30,7 @@ def airflow_client(settings: Settings) -> AirflowClient:
     assert settings.airflow.url is not None
     given = settings.airflow.password
     password = given.get_secret_value() if given else saved_password(settings.airflow_home)
-    return AirflowClient(settings.airflow.url, password=password)
+    return AirflowClient(settings.airflow.url, password=password, timeout_s=timeout_s)
 
 
 def deliverer(settings: Settings) -> Callable[[str], None]:
@@ -62,7 +63,8 @@ def finish(settings: Settings, batch_id: str) -> None:
             try:
                 loop.finish(s, batch_id)
             except publish.PublishStopped as stopped:
-                log.warning("%s", stopped)
+                with log_ids.about(batch_id=batch_id):
+                    log.warning("%s", stopped)
 
 
 def sweep(settings: Settings) -> None:
@@ -75,4 +77,5 @@ def sweep(settings: Settings) -> None:
         try:
             finish(settings, batch_id)
         except Exception:  # go on with the other batches
-            log.exception("batch %s stays unpublished until the next start", batch_id)
+            with log_ids.about(batch_id=batch_id):
+                log.exception("batch %s stays unpublished until the next start", batch_id)

@@ -187,6 +187,11 @@ class LiveModel:
         assert self._now is not None
         return self._now
 
+    @property
+    def loaded(self) -> str | None:
+        """The name of the checkpoint that answers now; None before the first question."""
+        return None if (now := self._now) is None else now.checkpoint
+
     def _pixels(self, place: tuple[str, int]) -> Rgb:
         """A frame by its video and its index. Raises NoSuchVideo."""
         return self._media.pixels(*place)

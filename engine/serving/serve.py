@@ -10,6 +10,7 @@ import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from engine import logs
 from engine.processes.children import end_with_parent
 from engine.processes.ports import check_port
 from engine.rounds import campaign
@@ -34,10 +35,12 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     Without torch, the queue has no live refinement: people correct masks by hand. Raises OntologyError.
     """
     from annotation_queue.api.app import create_app
+    from annotation_queue.refinement.timings import Timings
     from annotation_queue.tickets.ontologies import Ontologies
     from annotation_queue.tickets.store import GRACE_S
     from engine.serving.live_model import LiveModel
     from engine.serving.media import StoredMedia
+    from engine.serving.overview import Overview
 
     has_model = find_spec("torch") is not None
     if not has_model:
@@ -46,16 +49,20 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     if s.ontology is not None:
         Ontologies(tickets.database, tickets.clock).add(s.ontology)
     media = StoredMedia(s)
+    model = LiveModel(s, media) if has_model else None
+    timings = Timings()
     return create_app(
         tickets,
         media,
         accounts=accounts,
         deliver=deliverer(s.settings) if deliver else None,
         secure_cookie=s.settings.queue.secure_cookie or s.settings.queue_url.startswith("https://"),
-        segmenter=LiveModel(s, media) if has_model else None,
+        segmenter=model,
+        timings=timings,
         oidc=provider(s.settings),
         stuck=lambda: trouble.stuck(s.blobs),
         campaign=lambda: campaign.standing(s),
+        overview=Overview(s, tickets, lambda: None if model is None else model.loaded, timings.summary),
     )
 
 
@@ -88,6 +95,7 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
     """
     import uvicorn
 
+    logs.set_up(settings.logs)
     if with_parent:
         threading.Thread(target=end_with_parent, daemon=True).start()
     check_port(settings.queue.host, settings.queue.port)
@@ -101,6 +109,7 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
                 host=settings.queue.host,
                 port=settings.queue.port,
                 log_level="warning",
+                log_config=None,  # its lines look like ours
                 access_log=False,
                 proxy_headers=bool(settings.queue.proxies),  # else X-Forwarded-For is ignored: a client may invent it
                 forwarded_allow_ips=settings.queue.proxies,

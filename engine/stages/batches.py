@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from storage import parts
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
 from storage.records import unique_videos
+from storage.wording import counted
 
 if TYPE_CHECKING:
     from engine.services import Services
@@ -80,6 +81,30 @@ def name_of(videos: Iterable[Video]) -> str:
     """The name of the folder, or else of the bucket, that all these videos came from; "" if there is none."""
     folders = {posixpath.dirname(video.source_uri) for video in videos}
     return posixpath.basename(posixpath.commonpath(folders)) if folders else ""
+
+
+def find(blobs: Blobs, beginning: str) -> str:
+    """The id of the only batch whose id begins so. Raises UnknownBatch; ValueError if several do.
+
+    A whole id costs nothing; a beginning of one lists batches.
+    """
+    if not re.fullmatch(r"[0-9a-f]{1,16}", beginning):
+        raise UnknownBatch(f"not the id of a batch, or its beginning: {beginning!r}")
+    if _BATCH.fullmatch(beginning):
+        video_ids(blobs, beginning)
+        return beginning
+    found = sorted({marker[1] for key in blobs.keys(f"batches/{beginning}") if (marker := _MARKER.fullmatch(key))})
+    if not found:
+        raise UnknownBatch(f"no such batch: {beginning}")
+    if len(found) > 1:
+        raise ValueError(f"{beginning} is the beginning of {counted(len(found), 'batch')}: {found[0]}, {found[1]}, …")
+    return found[0]
+
+
+def marks_of(blobs: Blobs, batch_id: str) -> set[BatchStage]:
+    """The stages that have marked this batch."""
+    found = (_MARKER.fullmatch(key) for key in blobs.keys(f"batches/{batch_id}/"))
+    return {BatchStage(marker[2]) for marker in found if marker}
 
 
 def is_known(blobs: Blobs, batch_id: str) -> bool:
@@ -142,6 +167,12 @@ def unfinished(blobs: Blobs) -> dict[str, set[BatchStage]]:
             _close(blobs, batch_id)
             del found[batch_id]
     return found
+
+
+def unmark(blobs: Blobs, batch_id: str, stage: BatchStage) -> None:
+    """Takes a stage's mark away, so that the stage runs again: for a restore that found its work missing."""
+    blobs.delete(f"open/{batch_id}/{stage}")
+    blobs.delete(_key(batch_id, stage))
 
 
 def copy_marks(blobs: Blobs) -> None:

@@ -2,7 +2,8 @@
 
 Each file is judged once: a marker names its address and fingerprint, so a second run over the same source does nothing.
 An error of the machine (a full disk, a store that does not answer) ends the run and marks nothing; run it again. A file
-that the source cannot give is quarantined, and every run tries it again.
+that the source cannot give is quarantined, and every run tries it again. A file that a person has released is judged
+once more (`overrides.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from engine.files import alone
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import admitted, refusals, trouble
+from engine.stages import admitted, overrides, refusals, trouble
 from engine.stages.judge import FileResult, judge, quarantine_record
 from engine.stages.readers import Reader
 from engine.stages.sources import NoSource, SourceFile, list_files, open_source
@@ -70,22 +71,30 @@ def _admit(s: Services, source: str | None, progress: Progress | None, for_impor
         work.mkdir(parents=True, exist_ok=True)
         listing = list_files(s, opened, for_import)
         seen = set(s.blobs.keys(listing.markers))
-        new = [file for file in listing.files if not {file.marker, file.ignored_marker} & seen]
+        released = overrides.waiting(s.blobs)
+        new = [
+            file
+            for file in listing.files
+            if not {file.marker, file.ignored_marker} & seen or overrides.is_in(released, file.uri)
+        ]
         if new:
             check_create_only(s.blobs)
-        results = _judge_all(s, opened, new, work, for_import, progress)
+        results = _judge_all(s, opened, new, work, for_import, released, progress)
         denied = [quarantine_record(uri, Refusal.UNREADABLE, "permission denied: a folder") for uri in listing.denied]
         refused = denied + [result.refused for result in results if result.refused]
         quarantined = quarantine(s, refused)
         for file, result in zip(new, results, strict=True):
             _mark(s, file, result)
+            if overrides.is_in(released, file.uri) and (not result.again or result.refused):
+                overrides.conclude(s.blobs, file.uri, result.video, result.refused)
+        before = seen - {file.marker for file in new}
         batch_id, videos = admitted.commit(s, {file.uri for file in listing.files})
     known = sum(result.known for result in results) + len(refused) - quarantined
     return IngestReport(
         batch_id=batch_id,
         admitted=len(videos),
         quarantined=quarantined,
-        unchanged=sum(file.marker in seen for file in listing.files) + known,
+        unchanged=sum(file.marker in before for file in listing.files) + known,
         ignored=listing.skipped
         + sum(file.ignored_marker in seen for file in listing.files)
         + sum(result.ignored for result in results),
@@ -105,11 +114,16 @@ def _judge_all(
     files: Sequence[SourceFile],
     work: Path,
     reader: Reader | None,
+    released: set[str],
     progress: Progress | None,
 ) -> list[FileResult]:
+    def judge_one(file: SourceFile) -> FileResult:
+        lifted = overrides.lifted(s.blobs, file.uri) if overrides.is_in(released, file.uri) else frozenset[str]()
+        return judge(s, source, file, work, reader, lifted)
+
     results = []
     with ThreadPoolExecutor(s.settings.ingest.workers) as pool:
-        judged = pool.map(lambda file: judge(s, source, file, work, reader), files)
+        judged = pool.map(judge_one, files)
         for file, result in zip(files, judged, strict=True):
             results.append(result)
             if progress:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import admitted
+from engine.stages import admitted, overrides
 from engine.stages.readers import Annotation, Reader
 from engine.stages.sources import SourceFile, as_utf8
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
@@ -49,10 +49,18 @@ class FileResult:
         return self == FileResult()
 
 
-def judge(s: Services, source: Blobs, file: SourceFile, work: Path, reader: Reader | None) -> FileResult:
+def judge(
+    s: Services,
+    source: Blobs,
+    file: SourceFile,
+    work: Path,
+    reader: Reader | None,
+    lifted: frozenset[str] = frozenset(),
+) -> FileResult:
     """What becomes of a file. An admitted video is in the store when this returns.
 
     work: a folder for temporary files. reader: of the import that takes the file, so no model may propose for it.
+    lifted: the reasons for which it is not refused, because a person has released it.
     Raises BlobUnreachable, OSError and MemoryError: errors of the machine.
     """
     try:
@@ -73,7 +81,7 @@ def judge(s: Services, source: Blobs, file: SourceFile, work: Path, reader: Read
         except BlobError as error:  # permission denied, a bad sector, a missing decryption key
             return _unreadable(file, error)
         try:
-            return _admit(s, file, path, truth, note, work)
+            return _admit(s, file, path, truth, note, work, lifted)
         except _Changed:
             return FileResult(again=True)
         except _BadSector as error:
@@ -131,6 +139,7 @@ def _admit(
     truth: bytes | None,
     note: Annotation | None,
     work: Path,
+    lifted: frozenset[str],
 ) -> FileResult:
     """Admits a file. Raises Refused, AnnotationError, _Changed and _BadSector, and the errors of the machine."""
     with tempfile.TemporaryDirectory(dir=work) as temporary:
@@ -139,7 +148,7 @@ def _admit(
             digest = _sha256(path)
             if (first := admitted.read_record(s.blobs, digest[:16])) is not None:
                 return _known(file, first)
-            made = _normalise(path, target, s.settings.ingest)
+            made = _normalise(path, target, s.settings.ingest, lifted)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
         if note is not None:
             record = _described(record, file, note.describe())
@@ -194,7 +203,7 @@ def _known(file: SourceFile, first: Video) -> FileResult:
     return _refuse(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
 
 
-def _normalise(source: Path, target: Path, settings: IngestSettings) -> Normalised:
+def _normalise(source: Path, target: Path, settings: IngestSettings, lifted: frozenset[str]) -> Normalised:
     """`normalise`; any error of libav counts as the file's fault, too. Raises Refused, OSError, MemoryError."""
     limits = Limits(
         min_s=settings.min_s,
@@ -203,7 +212,7 @@ def _normalise(source: Path, target: Path, settings: IngestSettings) -> Normalis
         max_side_px=settings.max_side_px,
     )
     try:
-        return normalise(source, target, limits=limits)
+        return normalise(source, target, limits=overrides.without(limits, lifted))
     except (Refused, OSError, MemoryError):
         raise
     except Exception as error:

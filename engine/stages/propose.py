@@ -10,6 +10,7 @@ quarantine record and an empty part; the other videos go on.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from engine.services import Services
 from engine.settings import AutoSettings
 from engine.stages import batches, trouble
 from engine.stages.batches import BatchStage
-from storage import iou, parts, rle
+from storage import iou, log_ids, parts, rle
 from storage.reader import FrameUnreadable
 from storage.records import FPS, STRIDE, Masklet, Prompt, Quarantined, Video, content_id
 from storage.wording import counted
@@ -31,6 +32,8 @@ from storage.wording import counted
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
     from model.proposals import GridConfig, MaskProposal
+
+log = logging.getLogger(__name__)
 
 STAGE = "auto-masklets"  # its name in the records of trouble
 SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops specks and holes below 200 px at its mean resolution
@@ -93,12 +96,15 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
         return
     checkpoint = _pinned_checkpoint(s, batch_id)
     for video_id in todo:
-        try:
-            found = propose_video(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
-        except (FrameUnreadable, ModelFailed) as error:
-            _quarantine(s, batch_id, video_id, str(error))
-            found = []
-        parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
+        with log_ids.about(video_id=video_id, checkpoint=checkpoint.name):
+            try:
+                found = propose_video(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
+            except (FrameUnreadable, ModelFailed) as error:
+                log.warning("the video is quarantined: %s", error)
+                _quarantine(s, batch_id, video_id, str(error))
+                found = []
+            log.info("%s", counted(len(found), "candidate"))
+            parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
 
 
 def finish(s: Services, batch_id: str) -> None:

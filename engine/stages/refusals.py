@@ -56,8 +56,13 @@ def _batches(blobs: Blobs, refused: Sequence[Quarantined]) -> list[str]:
         return list(pool.map(lambda row: _batch_of(blobs, row), refused))
 
 
+def id_of(row: Quarantined) -> str:
+    """The id of a refusal: the same reason and detail for the same subject have the same one."""
+    return content_id(row.subject, row.reason, row.detail)
+
+
 def _mark(row: Quarantined) -> str:
-    return f"refused/{content_id(row.subject, row.reason, row.detail)}"
+    return f"refused/{id_of(row)}"
 
 
 def _batch_of(blobs: Blobs, row: Quarantined) -> str:

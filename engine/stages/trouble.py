@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from annotation_queue.records import Stuck
 from engine.stages import batches
 from engine.stages.batches import BatchStage
+from storage import log_ids
 from storage.blobs.base import BlobMissing, Blobs
 from storage.errors import first_line
 
@@ -37,19 +38,22 @@ _RECORD = re.compile(r"trouble/(?:(?P<batch_id>[0-9a-f]{16})/)?(?P<stage>[a-z -]
 @contextlib.contextmanager
 def recorded(blobs: Blobs, batch_id: str, stage: str) -> Iterator[None]:
     """Record the error that leaves the block, in the store and in the log; without an error, remove the record."""
-    with failure_recorded(blobs, batch_id, stage):
-        yield
+    with log_ids.about(batch_id=batch_id):
+        with failure_recorded(blobs, batch_id, stage):
+            yield
+        log.info("%s is done", stage)
     remove(blobs, batch_id, stage)
 
 
 @contextlib.contextmanager
 def failure_recorded(blobs: Blobs, batch_id: str, stage: str) -> Iterator[None]:
     """Record the error that leaves the block. For one part of a stage: its success says nothing about the others."""
-    try:
-        yield
-    except Exception as error:
-        record(blobs, batch_id, stage, first_line(error))
-        raise
+    with log_ids.about(batch_id=batch_id):
+        try:
+            yield
+        except Exception as error:
+            record(blobs, batch_id, stage, first_line(error))
+            raise
 
 
 def record(blobs: Blobs, batch_id: str, stage: str, error: str) -> None:
@@ -57,7 +61,8 @@ def record(blobs: Blobs, batch_id: str, stage: str, error: str) -> None:
     found = Stuck(batch_id=batch_id, stage=stage, error=error, since=time.time())
     with contextlib.suppress(Exception):  # the store may be the trouble itself: the first error is what counts
         _write(blobs, found)
-    log.warning("%s: %s", _subject(found), error)
+    with log_ids.about(batch_id=batch_id):
+        log.warning("%s: %s", _subject(found), error)
 
 
 def remove(blobs: Blobs, batch_id: str, stage: str) -> None:
@@ -71,10 +76,10 @@ def is_recorded(blobs: Blobs, batch_id: str, stage: str) -> bool:
     return blobs.exists(_key(batch_id, stage))
 
 
-def stuck(blobs: Blobs) -> list[Stuck]:
-    """The stages that failed and have not succeeded since, sorted by batch."""
+def stuck(blobs: Blobs, batch_id: str | None = None) -> list[Stuck]:
+    """The stages that failed and have not succeeded since, sorted by batch. batch_id: only those of this batch."""
     found = []
-    for key in blobs.keys("trouble/"):
+    for key in blobs.keys("trouble/" if batch_id is None else f"trouble/{batch_id}/"):
         place = _RECORD.fullmatch(key)
         if place and (about := _read(blobs, key)) is not None:
             batch_id = place["batch_id"] or NO_BATCH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -73,7 +74,8 @@ def test_every_task_retries_soon_says_what_it_does_and_waits_in_a_pool_that_exis
 
 def test_tasks_that_run_a_model_share_the_pool_of_the_gpu(bag: DagBag) -> None:
     found = {(dag.dag_id, task.task_id) for dag in bag.dags.values() for task in dag.tasks if task.pool == POOL}
-    assert found == {("auto_masklets", "propagate"), ("retrain", "train"), ("retrain", "evaluate")}
+    models = {("auto_masklets", "propagate"), ("retrain", "train"), ("retrain", "evaluate")}
+    assert found == models | {("doctor", "on_a_gpu_worker")}
 
 
 def test_no_task_waits_for_people_inside_a_worker_slot(bag: DagBag) -> None:
@@ -86,11 +88,11 @@ def test_the_assets_that_chain_the_dags_are_those_of_the_table_of_stages(bag: Da
     woken_by = {
         dag.dag_id: {asset.name for asset in dag.schedule}
         for dag in bag.dags.values()
-        if not isinstance(dag.schedule, timedelta)
+        if dag.schedule is not None and not isinstance(dag.schedule, timedelta)
     }
     announces = {dag.dag_id: {o.name for task in dag.tasks for o in task.outlets} for dag in bag.dags.values()}
     table_woken_by: dict[str, set[str]] = {}
-    table_announces: dict[str, set[str]] = {"reconcile": {"pending"}, "upkeep": set()}
+    table_announces: dict[str, set[str]] = {"reconcile": {"pending"}, "upkeep": set(), "doctor": set()}
     for stage in loop.STAGES:
         if stage.woken_by:
             table_woken_by.setdefault(stage.dag_id, set()).add(stage.woken_by)
@@ -161,3 +163,24 @@ def test_every_engine_name_that_a_dag_uses_exists(path: Path) -> None:
                 targets = [target for n in body if isinstance(n, ast.Assign) for target in n.targets]
                 defined |= {getattr(target, "id", None) for target in targets}
                 assert node.attr in defined, f"{source.name} has no {node.attr}"
+
+
+def test_the_doctor_fails_its_task_with_the_checks_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from dags import doctor
+
+    checks = [{"name": "store", "ok": True, "detail": "fine"}, {"name": "pools", "ok": False, "detail": "no gpu"}]
+
+    def answer(printed: str, said: str = "") -> None:
+        done = subprocess.CompletedProcess([], 0, stdout=printed, stderr=said)
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+
+    answer(json.dumps(checks[:1]))
+    doctor.look()
+    answer(json.dumps(checks))
+    with pytest.raises(AirflowFailException, match="^pools: no gpu$"):
+        doctor.look()
+    answer("", "masklets: MASKLETS_X is unknown\n")
+    with pytest.raises(AirflowFailException, match="did not run: masklets: MASKLETS_X is unknown"):
+        doctor.look()

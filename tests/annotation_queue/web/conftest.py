@@ -11,6 +11,7 @@ from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.browsing import FRAMES, Page
+from tests.annotation_queue.pipelines import FakePipeline
 from tests.annotation_queue.synthetic_queue import (
     HASTY,
     SyntheticMedia,
@@ -86,12 +87,24 @@ def plan():
 
 
 @pytest.fixture
-def open_page(chromium, tickets, stuck, plan):
+def pipeline(tmp_path):
+    """What leads see of the pipeline. A test changes it before it opens a page."""
+    return FakePipeline(tmp_path)
+
+
+@pytest.fixture
+def open_page(chromium, tickets, stuck, plan, pipeline):
     """Opens tabs at a server with the tickets. A script error of any tab fails the test."""
     accounts, model = add_people(tickets.database), SyntheticModel()
     media = SyntheticMedia(FRAMES)
     app = create_app(
-        tickets, media, accounts=accounts, segmenter=model, stuck=lambda: list(stuck), campaign=lambda: list(plan)
+        tickets,
+        media,
+        accounts=accounts,
+        segmenter=model,
+        stuck=lambda: list(stuck),
+        campaign=lambda: list(plan),
+        overview=pipeline,
     )
     with serving(app) as url:
         tabs = Tabs(chromium, url, model)

@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 
 from annotation_queue.errors import TakenBack
+from annotation_queue.pipeline_records import Action
 from annotation_queue.records import Reason
 from benchmarks import axe
 from storage.ontology import Attribute, ObjectClass, Ontology
 from storage.records import Verdict
 from tests.annotation_queue.annotators import ANN, LEA, VERA, claim, finish, prompt
 from tests.annotation_queue.browsing import FRAMES
+from tests.annotation_queue.pipelines import failing, refused, waiting
 from tests.annotation_queue.synthetic_queue import centre, track_ticket, verify_tickets
 from tests.annotation_queue.web.test_page_labels import PETS, POSE, rules
 
@@ -180,5 +182,22 @@ def test_nothing_is_wrong_with_the_list_of_all_tickets_and_a_replay(open_page, t
     found += violations(page)
     page.tab.goto(f"{page.url}/web/browser.html#kept")
     page.tab.wait_for_selector("#kept-works canvas")
+    found += violations(page)
+    assert not found, "\n".join(found)
+
+
+def test_nothing_is_wrong_with_the_page_about_the_pipeline(open_page, pipeline, violations):
+    pipeline.batches += [failing("3f9c0a11d2e4b567", "too few"), waiting("0" * 16, quarantined=2)]
+    pipeline.rows += [refused("row-1"), refused("row-2", "other.mp4", "duplicate", None)]
+    pipeline.decide("row-2", Action.SEEN, act_id="a" * 32, by="lea", why="a known copy")
+    page = open_page()
+    page.log_in("lea")
+    page.shows("message")
+    page.tab.goto(f"{page.url}/web/pipeline.html")
+    page.until(
+        lambda: page.tab.locator("#quarantine tbody tr").count() == page.tab.locator("#waiting .one").count() == 2
+    )
+    found = violations(page)
+    page.tab.click("#release-row-1")
     found += violations(page)
     assert not found, "\n".join(found)

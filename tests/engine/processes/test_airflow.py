@@ -228,6 +228,25 @@ def test_tasks_get_the_settings_that_were_passed_and_no_others(tmp_path: Path, m
     assert variables["SOMETHING_ELSE"] == "stays"
 
 
+def test_airflow_gets_the_settings_of_opentelemetry_and_no_others_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = {
+        "AIRFLOW__TRACES__OTEL_ON": "True",
+        "AIRFLOW__METRICS__OTEL_ON": "True",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "OTEL_SERVICE_NAME": "masklets",
+    }
+    for name, value in (watched | {"AIRFLOW__CORE__EXECUTOR": "Foreign", "AIRFLOW_HOME": "/elsewhere"}).items():
+        monkeypatch.setenv(name, value)
+    airflow_config.write_secrets(tmp_path)
+    variables = airflow_config.variables(
+        tmp_path, {}, dags=tmp_path, host="127.0.0.1", port=8080, url="http://127.0.0.1:8080", parallelism=1
+    )
+    assert watched.items() <= variables.items()
+    assert (variables["AIRFLOW__CORE__EXECUTOR"], variables["AIRFLOW_HOME"]) == ("LocalExecutor", str(tmp_path))
+
+
 def test_the_password_of_a_home_where_airflow_never_started_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AirflowError, match="never started"):
         airflow_config.saved_password(tmp_path)

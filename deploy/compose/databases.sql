@@ -1,0 +1,4 @@
+-- The database `queue` is made by the image. Each part has one of its own.
+CREATE DATABASE catalog;
+CREATE DATABASE mlflow;
+CREATE DATABASE airflow;
