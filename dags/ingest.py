@@ -1,8 +1,9 @@
 """Admits new videos from the source, by the clock.
 
-Lists `MASKLETS_INGEST__SOURCE` (a run started by hand may name another folder or `s3://bucket/prefix`), admits fit
-videos, quarantines the others with a reason, and wakes `auto_masklets` if a batch was admitted. If the source holds
-nothing new, the task is skipped.
+Lists `MASKLETS_INGEST__SOURCE` (a run started by hand may name another folder or `s3://bucket/prefix`) and cuts its
+new files into pieces. Any worker admits the fit videos of a piece as a batch, quarantines the others with a reason, and
+wakes `auto_masklets`. If the source holds nothing new, `admit` is skipped. The files of a piece that fails in all its
+tries are in the next run's pieces.
 """
 
 from __future__ import annotations
@@ -23,21 +24,29 @@ from dags.common import COMMON, VIDEOS, connected, every
     **COMMON,
 )
 def ingest():
-    @task(outlets=[VIDEOS])
-    def admit(params=None) -> str:
-        """Admits new videos; returns the batch id."""
+    @task
+    def plan(params=None) -> list[str]:
+        """Lists the source; returns the ids of the pieces with its new files."""
         from engine.stages import ingest, sources
 
         with connected(sources.NoSource) as s:
             source = params["source"] or s.settings.ingest.source
             if source is None:
                 raise AirflowSkipException("no source is set")
-            report = ingest.admit(s, source)
-        if report.batch_id is None:
-            raise AirflowSkipException("nothing new")
-        return report.batch_id
+            return ingest.plan(s, source)
 
-    admit()
+    @task(outlets=[VIDEOS])
+    def admit(piece_id: str) -> list[str]:
+        """Admits the new videos of a piece; returns the ids of their batches."""
+        from engine.stages import ingest, sources
+
+        with connected(sources.NoSource) as s:
+            batch_ids = ingest.admit_piece(s, piece_id)
+        if not batch_ids:
+            raise AirflowSkipException("nothing new")
+        return batch_ids
+
+    admit.expand(piece_id=plan())
 
 
 ingest()

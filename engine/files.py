@@ -11,15 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from storage.lease import InUse as InUse
 from storage.whole_files import complete
 
 log = logging.getLogger(__name__)
 
 OTHERS = 0o077  # the permissions of other users
-
-
-class InUse(Exception):
-    """Another process or another thread holds the lock."""
 
 
 def private_folder(folder: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from weakref import WeakValueDictionary
 
+from engine import locks
 from engine.files import alone, private_file, private_folder, write_secret
 from engine.settings import Settings
 from storage import ontology, parts
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and some
     from annotation_queue.client import QueueClient
     from annotation_queue.people.accounts import Accounts
     from annotation_queue.tickets.store import TicketStore
+    from engine.locks import Held
     from engine.registry import Checkpoint, Registry
     from model.checkpoints import LoadedModel
 
@@ -97,6 +99,10 @@ class Services:
         """The ontology that the settings name, read once; None without one. Raises OntologyError."""
         path = self.settings.review.ontology
         return None if path is None else ontology.read(path)
+
+    def alone(self, name: str, *, wait: bool = True) -> AbstractContextManager[Held]:
+        """A lock over all machines that share this catalog and this store: see `engine/locks.py`."""
+        return locks.alone(self._private(self.settings.catalog_uri), self.blobs, name, wait=wait)
 
     def checkpoint(self) -> Checkpoint:
         """The promoted checkpoint; before the first promotion, the one that the settings name."""

@@ -48,6 +48,7 @@ class IngestSettings(_Section):
     max_side_px: int = Field(4096, ge=64)  # of the longer side
     held_out_share: float = Field(0.2, ge=0, lt=1)  # share of the videos that no model is trained on
     workers: int = Field(2, ge=1)  # videos normalised at the same time
+    batch_videos: int = Field(100, ge=1)  # most videos of a batch; a larger source becomes several batches
 
 
 class AutoSettings(_Section):

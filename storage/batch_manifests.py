@@ -151,8 +151,6 @@ def write(
     batch_id = snapshot.batch_id or f"snapshot-{snapshot.snapshot_id}"
     try:
         masklets = _masklet_files(blobs, tables, snapshot)
-        gone = withdrawn.among(blobs, {file.video_id for file in masklets if file.video_id is not None})
-        masklets = [file for file in masklets if file.video_id not in gone]
         rows = _counted(blobs, masklets)
         needed = sorted({row.video_id for row in rows})
         videos = _videos(blobs, tables, snapshot.batch_id, needed, is_known)
@@ -187,18 +185,25 @@ def plain(file: ReleaseFile) -> dict[str, Any]:
 
 
 def _masklet_files(blobs: Blobs, tables: Tables, snapshot: TableSnapshot) -> list[ReleaseFile]:
-    """The data files that a snapshot added. A part that lost rows has no marker: it is read once for its hash."""
+    """The data files that a snapshot added, without those of withdrawn videos, which may be erased.
+
+    A part that lost rows has no marker: it is read once for its hash.
+    """
     root = f"{blobs.uri}/"
     found = tables.added_files("masklets", snapshot.snapshot_id)
     if outside := next((file.uri for file in found if not file.uri.startswith(root)), None):
         raise ReleaseError(f"{outside}: a data file of masklets lies outside {blobs.uri}")
     marked = parts.markers(blobs, "masklets", snapshot.batch_id) if snapshot.batch_id else []
     hashes = {marker.key: marker.sha256 for marker in marked}
+    owners = {file.uri: video_of(file.uri.removeprefix(root)) for file in found}
+    gone = withdrawn.among(blobs, {video_id for video_id in owners.values() if video_id is not None})
     files = []
     for file in found:
+        if owners[file.uri] in gone:
+            continue
         key = file.uri.removeprefix(root)
         digest = hashes.get(key) or measure(blobs, key)[1]
-        files.append(ReleaseFile(key=key, sha256=digest, size=file.size, rows=file.rows, video_id=video_of(key)))
+        files.append(ReleaseFile(key=key, sha256=digest, size=file.size, rows=file.rows, video_id=owners[file.uri]))
     return files
 
 

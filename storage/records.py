@@ -25,7 +25,7 @@ class Verdict(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why a video was not admitted."""
+    """Why a video was not admitted, or has no candidates."""
 
     UNREADABLE = "unreadable"  # no decoder opens the file, or it is empty
     NO_VIDEO_STREAM = "no_video_stream"  # audio, subtitles or a still picture
@@ -35,6 +35,7 @@ class Refusal(StrEnum):
     TOO_LONG = "too_long"
     TOO_SMALL = "too_small"
     TOO_LARGE = "too_large"
+    KILLS_WORKER = "kills_worker"  # two processes were killed while they worked on it
     DUPLICATE = "duplicate"  # the same bytes were admitted under another name
     FAILED = "failed"  # any other reason, with its message
 

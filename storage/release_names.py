@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage import releases
+from storage import release_numbers, releases
 from storage.blobs.base import Blobs
 from storage.releases import Release
 from storage.tables import Tables
@@ -14,7 +14,7 @@ def give_name(blobs: Blobs, tables: Tables, release: Release, name: str) -> tupl
     Returns the release under this name, and whether its snapshot is tagged: an old one may be expired.
     Raises ValueError for a malformed name, one of the pipeline's, or one that another release has.
     """
-    if releases.place(releases.checked(name))[0]:
+    if release_numbers.place(releases.checked(name))[0]:
         raise ValueError(f"{name!r}: names with a number after the first dash are the pipeline's")
     if blobs.exists(releases.key_of(name)):
         named = releases.load(blobs, name)

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from storage import arrow, batch_manifests, compacted, parts, withdrawn
+from storage import arrow, batch_manifests, compacted, parts, release_numbers, withdrawn
 from storage.arrow import R
 from storage.batch_manifests import (
     KINDS,
@@ -50,6 +50,7 @@ from storage.errors import first_line
 from storage.masklet_rules import list_problem
 from storage.records import Masklet, Video, in_order
 from storage.release_counts import counts_with
+from storage.release_numbers import place as place
 from storage.wording import counted
 
 if TYPE_CHECKING:
@@ -330,8 +331,9 @@ def write(
 ) -> Release:
     """Writes the manifest of a release, and loads it. An existing name returns its release.
 
-    base: the release whose batches it has too. own: its other batches.
+    base: the release whose batches it has too. own: its other batches. Raises NumberTaken (`release_numbers.py`).
     """
+    release_numbers.take(blobs, name)
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -417,12 +419,6 @@ def names(blobs: Blobs) -> list[str]:
     keys = blobs.keys("releases/")
     found = [parts[1] for key in keys if len(parts := key.split("/")) == 3 and parts[2] == "manifest.json"]
     return sorted(found, key=place)
-
-
-def place(name: str) -> tuple[int, str]:
-    """Sorts the names of releases by age. A later release holds every masklet of an earlier one."""
-    number = name.split("-")[1:2]
-    return (int(number[0]) if number and number[0].isdecimal() else 0, name)
 
 
 def _before(blobs: Blobs, name: str, known: Sequence[str]) -> Release | None:

@@ -21,7 +21,7 @@ from storage import arrow, batch_manifests, compacted, parts, releases, table_up
 from storage.batch_manifests import KINDS, BatchRef, CountedRow, Files, ReleaseFile
 from storage.blobs.base import Blobs
 from storage.records import Masklet, Operation, Video, content_id
-from storage.release_counts import counts_without
+from storage.release_counts import counts_with, counts_without
 from storage.releases import Release
 from storage.tables import Tables
 from storage.withdrawn import Withdrawal
@@ -47,10 +47,7 @@ def release_without(release: Release, video_id: str, name: str, work: Path) -> R
 
     The caller sees to it that nobody makes another release meanwhile.
     """
-    rows = [
-        CountedRow(row.video_id, sum(area > 0 for area in row.area_px), row.split, row.kind)
-        for row in release.iter_masklets([video_id])
-    ]
+    erased = any(not release.blobs.exists(file.key) for file in release.published_files(video_id))
     first, refs = release.first, list[BatchRef]()
     if _lists(release.first_files, video_id):  # of format 1, which lists files: from now on they are a batch
         listed = _listed(release.blobs, release.first_files, video_id, work)
@@ -66,10 +63,19 @@ def release_without(release: Release, video_id: str, name: str, work: Path) -> R
             if any(list(files[kind]) != listed[kind] for kind in KINDS):
                 ref = replace(batch_manifests.store(release.blobs, ref.batch_id, listed), covers=ref.covers)
         refs.append(ref)
-    counts = counts_without(release.counts, rows)
+    if erased:  # a process that was paused during the erasure made the release: it counts rows that nobody can read
+        files = release.first_files if first else dict.fromkeys(KINDS, ())
+        left = replace(release, batches=tuple(refs), first_files=files)
+        counts = counts_with({}, _counted(left.iter_masklets()), {})
+    else:
+        counts = counts_without(release.counts, _counted(release.iter_masklets([video_id])))
     return releases.write(
         release.blobs, name, first, refs, counts=counts, extra=release.extra, snapshots=release.snapshots
     )
+
+
+def _counted(masklets: Iterable[Masklet]) -> list[CountedRow]:
+    return [CountedRow(m.video_id, sum(area > 0 for area in m.area_px), m.split, m.kind) for m in masklets]
 
 
 def take_from_tables(blobs: Blobs, tables: Tables, act: Withdrawal, work: Path) -> None:
@@ -78,8 +84,8 @@ def take_from_tables(blobs: Blobs, tables: Tables, act: Withdrawal, work: Path) 
     root = f"{blobs.uri}/"
     for name, record in _RECORDS.items():
         rewrite_id = f"withdrawn-{act.video_id}"
-        if tables.batch(name, rewrite_id) is not None:
-            continue
+        while tables.batch(name, rewrite_id) is not None:  # a publish was paused meanwhile, and brought rows later
+            rewrite_id += "-again"
         old, new = list[str](), list[str]()
         for address in tables.files_of(name, act.video_id):
             changed, left = _rewritten(blobs, name, address.removeprefix(root), act.video_id, work, record)

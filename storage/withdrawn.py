@@ -36,6 +36,11 @@ def record(blobs: Blobs, act: Withdrawal) -> Withdrawal:
     return Withdrawal(**read_json(blobs, key))
 
 
+def of(blobs: Blobs, video_id: str) -> Withdrawal:
+    """The withdrawal of a video. Raises BlobMissing if it is not withdrawn."""
+    return Withdrawal(**read_json(blobs, _key(video_id)))
+
+
 def all_of(blobs: Blobs) -> list[Withdrawal]:
     """Every withdrawal, sorted by video."""
     return [Withdrawal(**read_json(blobs, key)) for key in blobs.keys("withdrawn/")]

@@ -20,6 +20,8 @@ from engine.stored_json import parse
 from model.parameter_groups import TrainedParts
 from storage.blobs.base import BlobDamaged, BlobMissing, read_json
 
+LOCK = "deciding"  # of those who change which checkpoint is promoted
+
 
 class NoSuchRound(Exception):
     """No such round, or the round has not reached this step."""

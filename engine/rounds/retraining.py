@@ -25,6 +25,7 @@ from engine.protocols.truth import NothingHeldOut
 from engine.registry import Checkpoint
 from engine.rounds import launching
 from engine.rounds.record import (
+    LOCK,
     Approval,
     NoSuchRound,
     Round,
@@ -235,7 +236,7 @@ def _with_approval(decision: gate.GateDecision, said: Approval) -> gate.GateDeci
 
 def _decide(s: Services, round_id: str) -> RoundResult:
     begun = start_of(s, round_id)
-    with alone(s.home / "rounds" / "deciding.lock"):
+    with s.alone(LOCK) as held:
         if decided := result_of(s, round_id):
             return decided
         figures = read(s, round_id, "evaluation")
@@ -284,6 +285,7 @@ def _decide(s: Services, round_id: str) -> RoundResult:
         run_id = s.registry.record(round_id, asdict(begun) | {"rule": json.dumps(asdict(rule))}, metrics)
         if decision.passed:
             key = f"checkpoints/{round_id}"
+            held.check()  # otherwise, another process may have promoted a checkpoint meanwhile
             s.registry.promote(Checkpoint(round_id, begun.number, key), s.blobs.uri_of(key), run_id)
         s.blobs.create(f"rounds/{round_id}/decision.json", json.dumps(asdict(outcome), indent=1).encode())
         return outcome

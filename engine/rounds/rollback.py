@@ -11,9 +11,8 @@ import json
 import time
 from dataclasses import dataclass
 
-from engine.files import alone
 from engine.registry import Checkpoint
-from engine.rounds.record import read, start_of
+from engine.rounds.record import LOCK, read, start_of
 from engine.services import Services
 
 
@@ -33,9 +32,9 @@ def rollback(s: Services, to: str | None = None) -> Rollback:
     """Lets an earlier checkpoint serve: the parent of the serving round, or `to`, which must be one of its ancestors.
 
     A repeated call first finishes an interrupted rollback and does nothing else.
-    Raises NothingToRollBack; ValueError if `to` is not an ancestor.
+    Raises NothingToRollBack; LockLost if another process decided meanwhile; ValueError if `to` is not an ancestor.
     """
-    with alone(s.home / "rounds" / "deciding.lock"):
+    with s.alone(LOCK) as held:
         serving = s.registry.promoted()
         if serving is None:
             raise NothingToRollBack(f"no round was promoted: {s.checkpoint().name} serves")
@@ -51,6 +50,7 @@ def rollback(s: Services, to: str | None = None) -> Rollback:
         for round_id in reversed(withdrawn):  # the serving one last: its file marks a rollback that has begun
             facts = {"to": target.name, "at": round(time.time())}
             s.blobs.create(f"rounds/{round_id}/withdrawn.json", json.dumps(facts).encode())
+        held.check()
         s.registry.restore(target)
         return Rollback(withdrawn, target.name)
 

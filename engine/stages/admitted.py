@@ -6,12 +6,13 @@
                                     `storage/frame_times.py`
                       truth.json    ground truth, where the source has it
                       imported      empty: an import has admitted it, so no model proposes for it
-                      committed     its batch, which has it for ever
+                      committed     create-only: its batch, which has it for ever; made before its row is committed
                       published/    the batches that publish masklets of it (`storage/parts.py`)
     uncommitted/videos/<video_id>             empty: made before the record, deleted when its batch is marked
-    uncommitted/batches/<batch_id>.json       the videos of a batch and their splits, until it is marked
+    uncommitted/batches/<batch_id>.json       the videos that a batch asks for and their splits, until it is marked
 
-A run that was killed leaves its files below `uncommitted/`; the next run commits them. Knows nothing of sources.
+A run that was killed leaves its files below `uncommitted/`; the next run commits them. Two processes may begin batches
+with the same video: `committed` decides which one gets it. Knows nothing of sources.
 """
 
 from __future__ import annotations
@@ -116,17 +117,20 @@ def truths(blobs: Blobs, video: Video) -> list[Masklet]:
     return sav.from_sav(annotation, video=video, source_s=source_times(blobs, video.video_id))
 
 
-def commit(s: Services, uris: set[str]) -> tuple[str | None, list[Video]]:
+def commit(s: Services, uris: set[str], others: bool = True) -> tuple[list[str], list[Video]]:
     """Commits every admitted video that is not committed yet, and marks its batch.
 
-    The videos from `uris` become one batch. Videos that a killed run over another source left become another batch, and
-    so do an import's: each batch is later treated as a whole. Returns the id of the batch from `uris` (or of another
-    batch if that is empty), and the videos. Its cost follows these videos, not those that were committed before.
+    The videos from `uris` become batches of at most `ingest.batch_videos`. Videos that a killed run over another source
+    left become other batches, and so do an import's: each batch is later treated as a whole.
+    others: False commits those from `uris` only, because other processes are about to commit the others.
+    Returns the ids of the batches, those from `uris` last, and the videos. Its cost follows these videos, not those
+    that were committed before.
     """
-    batch_id, done = None, list[Video]()
+    made, done = list[str](), list[Video]()
     begun, waiting = _uncommitted(s.blobs)
-    while begun:
+    while begun and others:
         for batch_id in begun:
+            made.append(batch_id)
             done += _finish(s, batch_id)
         begun, waiting = _uncommitted(s.blobs)
     records = []
@@ -136,12 +140,13 @@ def commit(s: Services, uris: set[str]) -> tuple[str | None, list[Video]]:
         elif (record := read_record(s.blobs, video_id)) is not None:
             records.append(record)
     imported = {r.video_id for r in records if s.blobs.exists(f"{folder(r.video_id)}/imported")}
-    for kind in itertools.product((False, True), (False, True)):  # (from these uris, imported)
+    size = s.settings.ingest.batch_videos
+    for kind in itertools.product((False, True) if others else (True,), (False, True)):  # (from these uris, imported)
         group = [r for r in records if (r.source_uri in uris, r.video_id in imported) == kind]
-        if group:
-            batch_id = _begin(s, group, imported=kind[1])
-            _finish(s, batch_id)
-    return batch_id, done + records
+        for first in range(0, len(group), size):
+            made.append(_begin(s, group[first : first + size], imported=kind[1]))
+            done += _finish(s, made[-1])
+    return [batch_id for batch_id in made if batches.is_known(s.blobs, batch_id)], done
 
 
 def from_source(blobs: Blobs, batch_ids: Iterable[str], source: str) -> list[str]:
@@ -188,7 +193,7 @@ def _begin(s: Services, records: Sequence[Video], imported: bool) -> str:
 def _finish(s: Services, batch_id: str) -> list[Video]:
     """Commits a batch that was begun, and marks it. Returns the records of its videos; none if another process did it.
 
-    May be killed and run again.
+    A video that another batch has got is left out. May be killed and run again, and run twice at once.
     """
     key = _begun(batch_id)
     try:
@@ -199,19 +204,27 @@ def _finish(s: Services, batch_id: str) -> list[Video]:
         raise BlobDamaged(f"{key}: the splits of its videos, or whether they are imported, is missing")
     records = []
     for video_id, split in sorted(splits.items()):
+        if not _claim(s.blobs, video_id, batch_id):
+            continue
         record = read_record(s.blobs, video_id)
         assert record is not None  # records are never deleted
         records.append(record)
         row = replace(record, batch_id=batch_id, split=str(split))
         parts.write_part(s.blobs, kind="videos", batch_id=batch_id, video_id=video_id, rows=[row])
-    parts.commit_batch(s.blobs, s.tables, "videos", batch_id)
-    facts = {"videos": sorted(splits)} | ({"imported": True} if imported else {})
-    batches.mark(s.blobs, batch_id, BatchStage.INGESTED, facts)
-    for video_id in splits:  # before `key`: a video without its batch here would become another batch
-        s.blobs.create(_committed(video_id), batch_id.encode())
-        s.blobs.delete(_waiting(video_id))
-    s.blobs.delete(key)
+    if records:
+        parts.commit_batch(s.blobs, s.tables, "videos", batch_id)
+        facts = {"videos": [record.video_id for record in records]} | ({"imported": True} if imported else {})
+        batches.mark(s.blobs, batch_id, BatchStage.INGESTED, facts)
+    for record in records:
+        s.blobs.delete(_waiting(record.video_id))
+    s.blobs.delete(key)  # last: until then, a killed run's batch is found and completed
     return records
+
+
+def _claim(blobs: Blobs, video_id: str, batch_id: str) -> bool:
+    """Whether a batch has a video: the first one that claims it."""
+    key, mine = _committed(video_id), batch_id.encode()
+    return blobs.create(key, mine) or blobs.read(key) == mine
 
 
 def _splits(records: Sequence[Video], earlier: int, share: float) -> dict[str, str]:

@@ -1,44 +1,65 @@
-"""Ingest: the videos of a folder or a bucket are admitted as one batch; what is unfit gets a quarantine record.
+"""Ingest: the videos of a folder or a bucket are admitted in batches; what is unfit gets a quarantine record.
 
-Each file is judged once: a marker names its address and fingerprint, so a second run over the same source does nothing.
-An error of the machine (a full disk, a store that does not answer) ends the run and marks nothing; run it again. A file
-that the source cannot give is quarantined, and every run tries it again. A file that a person has released is judged
-once more (`overrides.py`).
+A source is cut into pieces, and the videos of a piece become a batch. `admit` does all pieces in this process; `plan`
+and `admit_piece` are for workers on any machines. Each file is judged once: a marker names its address and fingerprint,
+so a second run over the same source does nothing. Machines that ingest the same source at once may judge a file twice,
+but admit it once.
+
+An error of the machine (a full disk, a store that does not answer) ends the run; what is judged is kept, and the next
+run judges the rest. A file that the source cannot give is quarantined, and every run tries it again. A file that a
+person has released is judged once more (`overrides.py`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import platform
 import shutil
+import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from annotation_queue.pipeline_records import QuarantineAct
 from engine.files import alone
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import admitted, overrides, refusals, trouble
+from engine.stages import admitted, attempts, overrides, refusals, trouble
 from engine.stages.judge import FileResult, judge, quarantine_record
 from engine.stages.readers import Reader
 from engine.stages.sources import NoSource, SourceFile, list_files, open_source
-from storage.blobs.base import Blobs, check_create_only
-from storage.records import Quarantined, Refusal, Video
+from storage.blobs.base import BlobMissing, Blobs, check_create_only, read_json
+from storage.lease import InUse
+from storage.records import Quarantined, Refusal, Video, content_id
+
+MAX_PIECES = 500  # of one plan: Airflow maps a task to at most 1,024; the next run plans the rest
+_OTHERS = 10  # files that are usually no videos, for each video of a piece
+_READERS = 8
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What a run did. batch_id: None when nothing new was admitted."""
+    """What a run did, over all its pieces."""
 
-    batch_id: str | None
-    admitted: int
-    quarantined: int
-    unchanged: int  # files that an earlier run judged with the same result
-    ignored: int  # files that are no videos and do not claim to be any
-    postponed: int  # files that changed or went away while they were read: the next run judges them
+    batch_ids: tuple[str, ...] = ()  # the new batches
+    admitted: int = 0
+    quarantined: int = 0
+    unchanged: int = 0  # files that an earlier run judged with the same result
+    ignored: int = 0  # files that are no videos and do not claim to be any
+    postponed: int = (
+        0  # files that changed while they were read, or may be read elsewhere now: the next run judges them
+    )
     changed: int = 0  # admitted videos whose picture or times were changed
     changes: Mapping[str, int] = field(default_factory=dict)  # kind of change, such as "deinterlaced" -> videos
+
+    @property
+    def batch_id(self) -> str | None:
+        """The last of the new batches; None when nothing new was admitted."""
+        return self.batch_ids[-1] if self.batch_ids else None
 
     @property
     def found(self) -> int:
@@ -47,88 +68,290 @@ class IngestReport:
 
 
 def admit(
-    s: Services, source: str | None = None, progress: Progress | None = None, for_import: Reader | None = None
+    s: Services,
+    source: str | None = None,
+    progress: Progress | None = None,
+    for_import: Reader | None = None,
+    project: str = "",
 ) -> IngestReport:
-    """Judges every new file below `source` (default: the setting) and commits the admitted videos as a batch.
+    """Judges every new file below `source` (default: the setting) and commits the admitted videos, batch by batch.
 
+    project: that the batch belongs to; "": the unnamed one. Its limits of videos hold, and its source is the default.
     for_import: which files an import takes, and what is said about them. Their videos are marked as imported before
     anybody can see them, so no model proposes for them, even if the import fails.
-    Raises NoSource; NotCreateOnly for a store where workers could overwrite each other; BlobError or OSError if the
-    source or the store fails. Only one run at a time works on one home.
+    Raises NoSource; NoSuchProject; NotCreateOnly for a store where workers could overwrite each other; BlobError or
+    OSError if the source or the store fails. Of one home, only one such run works at a time.
     """
-    with trouble.recorded(s.blobs, trouble.NO_BATCH, "ingest"):
-        return _admit(s, source, progress, for_import)
+    with trouble.recorded(s.blobs, *_subject(project)), alone(s.home / "ingest.lock"), _workplace(s) as work:
+        opened = open_source(s, _chosen(s, source, project), work)
+        new, report, left = _begin(s, opened, for_import)
+        reports, judged = [report], 0
+
+        def advance(file: SourceFile) -> None:
+            nonlocal judged
+            judged += 1
+            if progress:
+                progress(judged, len(new), file.key)
+
+        for piece in _rotated(_pieces(new, s.settings.of_project(project).ingest.batch_videos), s.home):
+            reports.append(_judge_piece(s, opened, piece, work, project, for_import, advance, left))
+    return _total(reports)
 
 
-def _admit(s: Services, source: str | None, progress: Progress | None, for_import: Reader | None) -> IngestReport:
-    where = source or s.settings.ingest.source
+def has_source(s: Services) -> bool:
+    """Whether any project has a source."""
+    return bool(_with_source(s))
+
+
+def plan(s: Services, source: str | None = None, project: str | None = None) -> list[str]:
+    """Lists the source of each project and stores the new files in pieces, one for each worker. Returns their ids.
+
+    source: only this one. project: that its videos belong to ("" and None: the unnamed one); without a source, only
+    the source of this project. Projects take turns in the order of pieces, so none waits for a project with many files.
+    Pieces of an earlier plan that nobody has completed are planned again. Raises as `admit` does; a source that fails
+    only if no other has new files, because these can be admitted: the failure is recorded.
+    """
+    projects = _with_source(s) if source is None and project is None else [project or ""]
+    planned, errors = list[list[tuple[str, bytes]]](), list[Exception]()
+    with _workplace(s) as work:
+        for name in projects or [""]:
+            try:
+                with trouble.recorded(s.blobs, *_subject(name)):
+                    planned.append(_plan(s, source, name, work))
+            except Exception as error:
+                errors.append(error)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*planned))
+    pieces = dict(itertools.islice((piece for piece in turns if piece is not None), MAX_PIECES))
+    if errors and not pieces:
+        raise errors[0]
+    for key in list(s.blobs.keys("pieces/")):
+        s.blobs.delete(key)
+    for piece_id, content in pieces.items():
+        s.blobs.write(_piece_key(piece_id), content)
+    return list(pieces)
+
+
+def _plan(s: Services, source: str | None, project: str, work: Path) -> list[tuple[str, bytes]]:
+    """The first pieces of one source: the id and the content of each."""
+    opened = open_source(s, _chosen(s, source, project), work)
+    new, _, _ = _begin(s, opened, None)
+    return [
+        (
+            content_id("piece", project, *(file.marker for file in piece)),
+            json.dumps({"source": opened.uri, "project": project, "files": [asdict(f) for f in piece]}).encode(),
+        )
+        for piece in _pieces(new, s.settings.of_project(project).ingest.batch_videos)[:MAX_PIECES]
+    ]
+
+
+def admit_piece(s: Services, piece_id: str) -> list[str]:
+    """Judges the files of a planned piece and commits its videos. Returns the ids of the new batches.
+
+    A piece that is done, or that a later plan has replaced, gives none. Raises as `admit` does.
+    """
+    try:
+        facts = read_json(s.blobs, _piece_key(piece_id))
+    except BlobMissing:
+        return []
+    project = str(facts.get("project", ""))
+    with trouble.failure_recorded(s.blobs, *_subject(project)), _workplace(s) as work:
+        files = [SourceFile(**(file | {"notes": tuple(file["notes"])})) for file in facts["files"]]
+        report = _judge_piece(s, open_source(s, facts["source"], work), files, work, project)
+        s.blobs.delete(_piece_key(piece_id))
+        return list(report.batch_ids)
+
+
+def _subject(project: str) -> tuple[str, str]:
+    """Of which batch and stage a failure is recorded."""
+    return trouble.NO_BATCH, f"ingest of {project}" if project else "ingest"
+
+
+def _with_source(s: Services) -> list[str]:
+    """The projects with a source."""
+    return [name for name in s.settings.project_names if s.settings.of_project(name).ingest.source is not None]
+
+
+def _chosen(s: Services, source: str | None, project: str) -> str:
+    where = source or s.settings.of_project(project).ingest.source
     if where is None:
-        raise NoSource("no source: name a folder or s3://bucket/prefix, or set MASKLETS_INGEST__SOURCE")
-    work = s.home / "cache" / "ingest"
-    opened = open_source(s, where, work)
-    with alone(s.home / "ingest.lock"):
-        shutil.rmtree(work, ignore_errors=True)  # left by a killed run
-        work.mkdir(parents=True, exist_ok=True)
-        listing = list_files(s, opened, for_import)
-        seen = set(s.blobs.keys(listing.markers))
-        released = overrides.waiting(s.blobs)
-        new = [
-            file
-            for file in listing.files
-            if not {file.marker, file.ignored_marker} & seen or overrides.is_in(released, file.uri)
-        ]
-        if new:
-            check_create_only(s.blobs)
-        results = _judge_all(s, opened, new, work, for_import, released, progress)
-        denied = [quarantine_record(uri, Refusal.UNREADABLE, "permission denied: a folder") for uri in listing.denied]
-        refused = denied + [result.refused for result in results if result.refused]
-        quarantined = quarantine(s, refused)
-        for file, result in zip(new, results, strict=True):
-            _mark(s, file, result)
-            if overrides.is_in(released, file.uri) and (not result.again or result.refused):
-                overrides.conclude(s.blobs, file.uri, result.video, result.refused)
-        before = seen - {file.marker for file in new}
-        batch_id, videos = admitted.commit(s, {file.uri for file in listing.files})
-    known = sum(result.known for result in results) + len(refused) - quarantined
-    return IngestReport(
-        batch_id=batch_id,
+        of = f"[projects.{project}.ingest] source in the settings" if project else "MASKLETS_INGEST__SOURCE"
+        raise NoSource(f"no source: name a folder or s3://bucket/prefix, or set {of}")
+    return where
+
+
+def _begin(s: Services, source: Blobs, for_import: Reader | None) -> tuple[list[SourceFile], IngestReport, set[str]]:
+    """Lists the source, and commits the videos that killed runs left.
+
+    Returns the files that no run has judged, or that a person has released, a report of all others, and the addresses
+    of the videos that were left.
+    """
+    listing = list_files(s, source, for_import)
+    seen = set(s.blobs.keys(listing.markers))
+    released = overrides.waiting(s.blobs)
+    new = [
+        file
+        for file in listing.files
+        if not {file.marker, file.ignored_marker} & seen or overrides.is_in(released, file.uri)
+    ]
+    judged = seen - {file.marker for file in new}
+    if new:
+        check_create_only(s.blobs)
+    denied = [quarantine_record(uri, Refusal.UNREADABLE, "permission denied: a folder") for uri in listing.denied]
+    quarantined = quarantine(s, denied) if denied else 0
+    batch_ids, videos = admitted.commit(s, {file.uri for file in listing.files})
+    report = IngestReport(
+        batch_ids=tuple(batch_ids),
         admitted=len(videos),
         quarantined=quarantined,
-        unchanged=sum(file.marker in before for file in listing.files) + known,
-        ignored=listing.skipped
-        + sum(file.ignored_marker in seen for file in listing.files)
-        + sum(result.ignored for result in results),
+        unchanged=sum(file.marker in judged for file in listing.files) + len(denied) - quarantined,
+        ignored=listing.skipped + sum(file.ignored_marker in seen for file in listing.files),
+        changed=sum(bool(video.changes) for video in videos),
+        changes=_changes(videos),
+    )
+    return new, report, {video.source_uri for video in videos}
+
+
+def _pieces(files: Sequence[SourceFile], videos: int) -> list[list[SourceFile]]:
+    """The files in pieces with at most so many videos."""
+    pieces, count = [list[SourceFile]()], 0
+    for file in files:
+        if count == videos or len(pieces[-1]) == (1 + _OTHERS) * videos:
+            pieces.append([])
+            count = 0
+        pieces[-1].append(file)
+        count += not file.usually_no_video
+    return [piece for piece in pieces if piece]
+
+
+def _rotated(pieces: list[list[SourceFile]], home: Path) -> list[list[SourceFile]]:
+    """Each machine begins elsewhere: those that ingest the same source share its pieces instead of repeating them."""
+    at = int(content_id(platform.node(), str(home)), 16) % max(1, len(pieces))
+    return pieces[at:] + pieces[:at]
+
+
+def _judge_piece(
+    s: Services,
+    source: Blobs,
+    files: Sequence[SourceFile],
+    work: Path,
+    project: str,
+    reader: Reader | None = None,
+    advance: Callable[[SourceFile], None] = lambda file: None,
+    counted: Collection[str] = (),
+) -> IngestReport:
+    """Judges files, commits the admitted videos, and marks the files. Files that are marked meanwhile are unchanged.
+
+    counted: addresses of videos that are in another report. A file that a killed run has not marked is judged again.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        is_done = pool.map(lambda file: s.blobs.exists(file.marker) or s.blobs.exists(file.ignored_marker), files)
+        released = overrides.waiting(s.blobs)
+        new = [
+            file for file, done in zip(files, is_done, strict=True) if not done or overrides.is_in(released, file.uri)
+        ]
+    kills = attempts.killed(s.blobs, "ingest") if new else Counter[str]()
+    new.sort(key=lambda file: kills[file.file_id])
+    acts = {file.uri: overrides.releases_of(s.blobs, file.uri) for file in new if overrides.is_in(released, file.uri)}
+    results = _judge_all(s, source, new, kills, acts, work, reader, advance, project)
+    refused = [result.refused for result in results if result.refused]
+    quarantined = quarantine(s, refused)
+    batch_ids, videos = admitted.commit(s, {file.uri for file in new}, others=False)
+    for file, result in zip(new, results, strict=True):
+        if kills[file.file_id] and not result.again:  # before the mark: a release that follows must not meet them
+            attempts.forget(s.blobs, "ingest", file.file_id)
+        _mark(s, file, result)
+        if file.uri in acts and (not result.again or result.refused):
+            overrides.conclude(s.blobs, file.uri, acts[file.uri], result.video, result.refused)
+    known = sum(result.known and file.uri not in counted for file, result in zip(new, results, strict=True))
+    return IngestReport(
+        batch_ids=tuple(batch_ids),
+        admitted=len(videos),
+        quarantined=quarantined,
+        unchanged=len(files) - len(new) + known + len(refused) - quarantined,
+        ignored=sum(result.ignored for result in results),
         postponed=sum(result.again and not result.ignored and result.refused is None for result in results),
         changed=sum(bool(video.changes) for video in videos),
-        changes=dict(sorted(Counter(kind for video in videos for kind in _kinds_of_change(video)).items())),
+        changes=_changes(videos),
     )
-
-
-def _kinds_of_change(video: Video) -> set[str]:
-    return {change.partition(",")[0] for change in video.changes}
 
 
 def _judge_all(
     s: Services,
     source: Blobs,
     files: Sequence[SourceFile],
+    kills: Counter[str],
+    acts: Mapping[str, Collection[QuarantineAct]],
     work: Path,
     reader: Reader | None,
-    released: set[str],
-    progress: Progress | None,
+    advance: Callable[[SourceFile], None],
+    project: str,
 ) -> list[FileResult]:
-    def judge_one(file: SourceFile) -> FileResult:
-        lifted = overrides.lifted(s.blobs, file.uri) if overrides.is_in(released, file.uri) else frozenset[str]()
-        return judge(s, source, file, work, reader, lifted)
+    """Judges files. Those that may have killed a worker are the last, and judged one at a time: so the others are not
+    lost with them, and not suspected too. After two kills a file is refused, or postponed while another machine may be
+    at it.
 
+    kills: workers that each file may have killed.  acts: the releases of each file that people have released.
+    """
+
+    def judge_one(file: SourceFile) -> FileResult:
+        lifted = frozenset(act.reason for act in acts.get(file.uri, ()))
+        return judge(s, source, file, work, reader, lifted, project)
+
+    calm = [file for file in files if not kills[file.file_id]]
     results = []
-    with ThreadPoolExecutor(s.settings.ingest.workers) as pool:
-        judged = pool.map(judge_one, files)
-        for file, result in zip(files, judged, strict=True):
+    with ThreadPoolExecutor(s.settings.of_project(project).ingest.workers) as pool, attempts.stoppable():
+        for file, result in zip(calm, pool.map(judge_one, calm), strict=True):
             results.append(result)
-            if progress:
-                progress(len(results), len(files), file.key)
+            advance(file)
+        for file in files[len(calm) :]:
+            if kills[file.file_id] < attempts.MOST:
+                results.append(pool.submit(judge_one, file).result())
+            elif (dead := attempts.killed(s.blobs, "ingest", surely=True)[file.file_id]) < attempts.MOST:
+                results.append(FileResult(again=True))
+            else:
+                why = attempts.detail(dead)
+                results.append(FileResult(refused=quarantine_record(file.uri, Refusal.KILLS_WORKER, why)))
+            advance(file)
     return results
+
+
+def _changes(videos: Iterable[Video]) -> dict[str, int]:
+    """How many videos were changed in which way. A detail after a comma does not count."""
+    return dict(Counter(kind for video in videos for kind in {change.partition(",")[0] for change in video.changes}))
+
+
+def _total(reports: Iterable[IngestReport]) -> IngestReport:
+    """The sums of reports."""
+    numbers, batch_ids, changes = Counter[str](), list[str](), Counter[str]()
+    for report in reports:
+        batch_ids += report.batch_ids
+        changes.update(report.changes)
+        numbers.update({name: value for name, value in vars(report).items() if isinstance(value, int)})
+    return IngestReport(batch_ids=tuple(batch_ids), changes=dict(sorted(changes.items())), **numbers)
+
+
+@contextmanager
+def _workplace(s: Services) -> Iterator[Path]:
+    """A folder for the temporary files of this process. Removes those of killed processes of this home."""
+    here = s.home / "cache" / "ingest"
+    here.mkdir(parents=True, exist_ok=True)
+    for lock in here.glob("*.lock"):
+        with suppress(InUse), alone(lock, wait=False):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    mine = here / uuid.uuid4().hex
+    lock = mine.with_suffix(".lock")
+    with alone(lock):
+        mine.mkdir()
+        try:
+            yield mine
+        finally:
+            shutil.rmtree(mine, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def _piece_key(piece_id: str) -> str:
+    return f"pieces/{piece_id}.json"
 
 
 def _mark(s: Services, file: SourceFile, result: FileResult) -> None:

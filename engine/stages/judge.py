@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import admitted, overrides
+from engine.stages import admitted, attempts, overrides
 from engine.stages.readers import Annotation, Reader
 from engine.stages.sources import SourceFile, as_utf8
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
@@ -148,7 +148,8 @@ def _admit(
             digest = _sha256(path)
             if (first := admitted.read_record(s.blobs, digest[:16])) is not None:
                 return _known(file, first)
-            made = _normalise(path, target, s.settings.ingest, lifted)
+            with attempts.attempt(s.blobs, "ingest", file.file_id):
+                made = _normalise(path, target, s.settings.ingest, lifted)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
         if note is not None:
             record = _described(record, file, note.describe())

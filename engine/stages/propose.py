@@ -22,11 +22,11 @@ from engine.progress import Progress, prefixed
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
-from engine.stages import batches, trouble
+from engine.stages import attempts, batches, trouble
 from engine.stages.batches import BatchStage
 from storage import iou, log_ids, parts, rle
 from storage.reader import FrameUnreadable
-from storage.records import FPS, STRIDE, Masklet, Prompt, Quarantined, Video, content_id
+from storage.records import FPS, STRIDE, Masklet, Prompt, Quarantined, Refusal, Video, content_id
 from storage.wording import counted
 
 if TYPE_CHECKING:
@@ -83,9 +83,10 @@ def propose_batch(s: Services, batch_id: str, progress: Progress | None = None) 
 def propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress | None = None) -> str:
     """Makes the candidates of some videos of a batch and returns the batch id; videos that have them are skipped.
 
-    Errors of the machine are raised. An error of the video itself is a quarantine record, and the next video follows.
+    Errors of the machine are raised. An error of the video itself is a quarantine record, and the next video follows;
+    so is a video at which two workers were killed.
     """
-    with trouble.failure_recorded(s.blobs, batch_id, STAGE):
+    with trouble.failure_recorded(s.blobs, batch_id, STAGE), attempts.stoppable():
         _propose_videos(s, batch_id, video_ids, progress)
     return batch_id
 
@@ -95,16 +96,27 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
     if not todo:
         return
     checkpoint = _pinned_checkpoint(s, batch_id)
-    for video_id in todo:
+    kills = attempts.killed(s.blobs, STAGE)
+    for video_id in sorted(todo, key=lambda video_id: kills[_subject(batch_id, video_id)]):  # the others are not lost
+        subject, found = _subject(batch_id, video_id), list[Masklet]()
         with log_ids.about(video_id=video_id, checkpoint=checkpoint.name):
-            try:
-                found = propose_video(s, s.video(video_id), s.model(checkpoint), checkpoint, progress)
-            except (FrameUnreadable, ModelFailed) as error:
-                log.warning("the video is quarantined: %s", error)
-                _quarantine(s, batch_id, video_id, str(error))
-                found = []
+            if kills[subject] >= attempts.MOST:
+                _quarantine(s, batch_id, video_id, Refusal.KILLS_WORKER, attempts.detail(kills[subject]))
+            else:
+                video, loaded = s.video(video_id), s.model(checkpoint)
+                try:
+                    with attempts.attempt(s.blobs, STAGE, subject):
+                        found = propose_video(s, video, loaded, checkpoint, progress)
+                except (FrameUnreadable, ModelFailed) as error:
+                    _quarantine(s, batch_id, video_id, Refusal.FAILED, str(error))
             log.info("%s", counted(len(found), "candidate"))
             parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
+        if kills[subject]:
+            attempts.forget(s.blobs, STAGE, subject)
+
+
+def _subject(batch_id: str, video_id: str) -> str:
+    return f"{batch_id}-{video_id}"
 
 
 def finish(s: Services, batch_id: str) -> None:
@@ -339,6 +351,7 @@ def _pinned_checkpoint(s: Services, batch_id: str) -> Checkpoint:
     return Checkpoint(**batches.facts(s.blobs, batch_id, batches.CHECKPOINT) or {})
 
 
-def _quarantine(s: Services, batch_id: str, video_id: str, detail: str) -> None:
-    row = Quarantined(stage="auto_masklets", subject=video_id, reason="failed", detail=detail, batch_id=batch_id)
+def _quarantine(s: Services, batch_id: str, video_id: str, reason: Refusal, detail: str) -> None:
+    log.warning("the video is quarantined: %s", detail)
+    row = Quarantined(stage="auto_masklets", subject=video_id, reason=reason.value, detail=detail, batch_id=batch_id)
     parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=video_id, rows=[row])

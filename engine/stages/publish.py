@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.files import alone
+from engine.locks import Held
 from engine.services import Services
-from engine.stages import batches, trouble
+from engine.stages import batches, trouble, withdrawing
 from engine.stages.batches import BatchStage
-from storage import parts, releases, table_upkeep, withdrawn
+from storage import parts, release_numbers, releases, table_upkeep, withdrawn
 from storage.records import Masklet, Quarantined
 from validation import gate
 
@@ -44,12 +44,13 @@ def pending(s: Services) -> list[str]:
 def publish_batch(s: Services, batch_id: str) -> str:
     """Publishes a collected batch and returns the name of its release, "" while there is no masklet to release.
 
-    Can run again at any time. Raises PublishStopped, UnknownBatch, PartDamaged, CommitFailed and CommitUnknown.
+    Can run again at any time. Raises PublishStopped, UnknownBatch, PartDamaged, CommitFailed and CommitUnknown;
+    LockLost, NumberTaken if it was paused for so long that another process took its place: run it again.
     """
     # alone, because each release contains everything that was published before it
-    with trouble.recorded(s.blobs, batch_id, "publish"), alone(s.home / "publish.lock"):
+    with trouble.recorded(s.blobs, batch_id, "publish"), s.alone(withdrawing.LOCK) as held:
         done = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED)
-        return str(done["release"]) if done is not None else _publish(s, batch_id)
+        return str(done["release"]) if done is not None else _publish(s, batch_id, held)
 
 
 def docs_folder(s: Services) -> Path:
@@ -57,7 +58,7 @@ def docs_folder(s: Services) -> Path:
     return s.home / "data-docs"
 
 
-def _publish(s: Services, batch_id: str) -> str:
+def _publish(s: Services, batch_id: str, held: Held) -> str:
     from validation import masklet_checks, table_checks
 
     collected = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED)
@@ -73,7 +74,8 @@ def _publish(s: Services, batch_id: str) -> str:
     repeats = masklet_checks.repeats(valid, _published_before(s, batch_id, {rows[n].video_id for n in valid}, known))
     for n, repeat in repeats.items():
         problems[n].append(repeat)
-    gone = withdrawn.among(s.blobs, {row.video_id for row in rows} | set(by_id))
+    members = batches.video_ids(s.blobs, batch_id)  # also of erased videos, which have no row
+    gone = withdrawn.among(s.blobs, {row.video_id for row in rows}.union(members))
     for n in valid:
         if rows[n].video_id in gone and not problems[n]:
             problems[n].append(masklet_checks.Problem(check="withdrawn", detail="its video was withdrawn"))
@@ -98,8 +100,13 @@ def _publish(s: Services, batch_id: str) -> str:
         raise PublishStopped(f"batch {batch_id}: {why}; see {report.docs_index}")
     parts.commit_batch(s.blobs, s.tables, "operations", batch_id, keep=lambda row, n: row.video_id not in gone)
     kept = _places(rows, problems)
-    parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row, n: (row.video_id, n) in kept)
+    held.check()
+    commit = parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row, n: (row.video_id, n) in kept)
     release = _release(s, batch_id, known)
+    if commit.already:  # by a process that was paused before, while a video of the batch was withdrawn
+        for video_id in sorted(gone):
+            withdrawing.take_out(s, withdrawn.of(s.blobs, video_id))
+    held.check()  # without the lock, another process may not have seen what this one did: the next run looks again
     facts = {
         "release": "" if release is None else release.name,
         "masklets": len(good),
@@ -150,7 +157,9 @@ def _release(s: Services, batch_id: str, known: Sequence[str]) -> Release | None
     None: so far every candidate was rejected.
     """
     mine = next((name for name in known if name.endswith(batch_id)), None)
-    name = mine or f"release-{len(known) + 1:04d}-{batch_id}"
+    if mine and not any(batch_id in (ref.batch_id, *ref.covers) for ref in releases.load(s.blobs, known[-1]).batches):
+        mine = None  # a process that was paused made it, and the newest release is without the batch
+    name = mine or release_numbers.new_name(s.blobs, known, batch_id)
     try:
         return releases.make(s.blobs, s.tables, name, extra={"batch_id": batch_id}, known=known)
     except releases.NothingPublished:

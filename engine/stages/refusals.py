@@ -39,15 +39,22 @@ def commit(s: Services, refused: Sequence[Quarantined]) -> int:
         batch_id = content_id("quarantine", *sorted(f"{q.subject} {q.reason} {q.detail}" for q in new))
         rows = [replace(row, batch_id=batch_id) for row in new]
         parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="ingest", rows=rows)
-        _finish(s, batch_id)
-    return len(new)
+        return _finish(s, batch_id)
+    return 0
 
 
-def _finish(s: Services, batch_id: str) -> None:
-    """Marks the refusals of a batch whose part is written, and commits it."""
-    for row in parts.rows(s.blobs, "quarantine", batch_id):
-        s.blobs.create(_mark(row), batch_id.encode())
-    parts.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
+def _finish(s: Services, batch_id: str) -> int:
+    """Marks the refusals of a batch whose part is written, and commits it. Returns their number.
+
+    A refusal that another process has marked for its batch is left out.
+    """
+    mine = {_mark(row) for row in parts.rows(s.blobs, "quarantine", batch_id) if _claim(s.blobs, row, batch_id)}
+    parts.commit_batch(s.blobs, s.tables, "quarantine", batch_id, keep=lambda row, n: _mark(row) in mine)
+    return len(mine)
+
+
+def _claim(blobs: Blobs, row: Quarantined, batch_id: str) -> bool:
+    return blobs.create(_mark(row), batch_id.encode()) or _batch_of(blobs, row) == batch_id
 
 
 def _batches(blobs: Blobs, refused: Sequence[Quarantined]) -> list[str]:

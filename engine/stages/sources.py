@@ -53,12 +53,17 @@ class SourceFile:
     notes: tuple[str, ...] = ()  # keys of its annotations, in an import; the fingerprint follows them as well
 
     @property
+    def file_id(self) -> str:
+        """Changes with the file's content."""
+        return content_id(self.uri, self.fingerprint)
+
+    @property
     def marker(self) -> str:
-        return f"{self.markers}{content_id(self.uri, self.fingerprint)}.json"
+        return f"{self.markers}{self.file_id}.json"
 
     @property
     def ignored_marker(self) -> str:
-        return f"{self.markers}{content_id(self.uri, self.fingerprint)}.ignored"
+        return f"{self.markers}{self.file_id}.ignored"
 
 
 @dataclass(frozen=True)

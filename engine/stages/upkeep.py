@@ -1,18 +1,18 @@
 """Upkeep of the store: compaction, expired snapshots, and what killed processes left behind.
 
-All of it can run at any time, and again after a kill. `compact` takes the lock of `publish` and `withdraw`, which is a
-file in `home`: these three run on one machine.
+All of it can run at any time, on any machine, and again after a kill. `compact` takes the lock of `publish` and
+`withdraw`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.files import alone
 from engine.progress import Progress
 from engine.services import Services
 from engine.stages import batches
-from storage import batch_manifests, compaction, releases, sweep, table_upkeep
+from engine.stages.withdrawing import LOCK
+from storage import batch_manifests, compaction, release_numbers, releases, sweep, table_upkeep
 from storage.blobs import cleaning
 
 
@@ -30,7 +30,8 @@ def compact(s: Services, progress: Progress | None = None, least: int = compacti
     """Writes the parts of published batches again as large files, and makes a release that names these.
 
     least: bytes of a large file; the newest batches wait until they fill one.
-    Raises ReleaseError for a part that is missing or damaged.
+    Raises ReleaseError for a part that is missing or damaged; LockLost, NumberTaken if it was paused for so long that
+    another process published: run it again.
     """
     known = releases.names(s.blobs)
     if not known:
@@ -38,13 +39,13 @@ def compact(s: Services, progress: Progress | None = None, least: int = compacti
     planned = list(compaction.plan(releases.load(s.blobs, known[-1]), least))
     written = []
     for n, refs in enumerate(planned, 1):
-        with alone(s.home / "publish.lock"):  # no withdrawal erases the parts meanwhile
+        with s.alone(LOCK):  # no withdrawal erases the parts meanwhile
             if set(refs) <= set(releases.load(s.blobs, releases.names(s.blobs)[-1]).batches):
                 written.append(compaction.write(s.blobs, refs, s.home / "cache" / "compaction"))
         if progress:
             progress(n, len(planned), refs[0].batch_id)
     made, groups = "", list[compaction.Group]()
-    with alone(s.home / "publish.lock"):
+    with s.alone(LOCK) as held:
         known = releases.names(s.blobs)
         newest = releases.load(s.blobs, known[-1])
         for group in written:
@@ -54,7 +55,8 @@ def compact(s: Services, progress: Progress | None = None, least: int = compacti
                 compaction.discard(s.blobs, group)
         parts = [len(batch_manifests.read(s.blobs, ref)["masklets"]) for group in groups for ref in group.old]
         if groups:
-            name = f"release-{len(known) + 1:04d}-compacted-{groups[-1].group_id}"
+            name = release_numbers.new_name(s.blobs, known, f"compacted-{groups[-1].group_id}")
+            held.check()
             newest = compaction.release(s.blobs, newest, name, groups)
             made = newest.name
         problems = compaction.settle(s.blobs, s.tables, newest)

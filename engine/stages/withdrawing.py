@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from engine.files import alone
 from engine.services import Services
 from engine.stages import admitted
-from storage import compaction, parts, releases, withdrawal, withdrawn
+from storage import compaction, parts, release_numbers, releases, withdrawal, withdrawn
 from storage.batch_manifests import ReleaseError
 from storage.releases import Release
 from storage.withdrawn import Withdrawal
+
+LOCK = "publish"  # of those who make releases and change published tables
 
 
 class HoldsWithdrawn(ReleaseError):
@@ -34,32 +36,53 @@ class Withdrawn:
 def withdraw(s: Services, video_id: str, *, by: str, why: str, erase: bool = False) -> Withdrawn:
     """Withdraws a video. A second call completes what a killed one began; the first act's record stays.
 
-    erase: also delete its files, which earlier releases name. Raises ValueError for an unknown video.
+    erase: also delete its files, which earlier releases name. Raises ValueError for an unknown video; LockLost,
+    NumberTaken if it was paused for so long that another process published: run it again.
     """
+    batch_ids = _batch_ids(s, video_id)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    act = withdrawn.record(s.blobs, Withdrawal(video_id=video_id, by=by, at=now, why=why))
+    known, erased = list[str](), 0
+    with s.alone(LOCK) as held:
+        known = releases.names(s.blobs)
+        made = take_out(s, act)
+        if erase:
+            erased = withdrawal.erase(s.blobs, video_id, batch_ids, _work(s)) + admitted.erase(s.blobs, video_id)
+        held.check()  # otherwise, another process may have published a release with the video meanwhile
+    holding = [name for name in known if releases.load(s.blobs, name).holds(video_id)]
+    return Withdrawn(act, made, tuple(holding), erased)
+
+
+def take_out(s: Services, act: Withdrawal) -> str:
+    """Takes a withdrawn video out of the parts, the newest release and the tables, under the lock `LOCK`.
+
+    Returns the release without it, "" if none was needed. Can run again.
+    """
+    video_id, made = act.video_id, ""
+    withdrawal.empty_parts(s.blobs, video_id, _batch_ids(s, video_id))
+    if known := releases.names(s.blobs):
+        newest = releases.load(s.blobs, known[-1])
+        compaction.settle(s.blobs, s.tables, newest)
+        if newest.holds(video_id):
+            made = release_numbers.new_name(s.blobs, known, f"without-{video_id}")
+            withdrawal.release_without(newest, video_id, made, _work(s))
+    withdrawal.take_from_tables(s.blobs, s.tables, act, _work(s))
+    return made
+
+
+def _work(s: Services) -> Path:
+    return s.home / "cache" / "withdrawal"
+
+
+def _batch_ids(s: Services, video_id: str) -> set[str]:
+    """The batches that have parts of a video. Raises ValueError for an unknown video."""
     batch_ids = parts.published_in(s.blobs, video_id) | admitted.batches_of(s.blobs, video_id)
     try:
         batch_ids.add(s.video(video_id).batch_id)
     except ValueError:
         if not withdrawn.among(s.blobs, {video_id}):
             raise
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    act = withdrawn.record(s.blobs, Withdrawal(video_id=video_id, by=by, at=now, why=why))
-    work, made = s.home / "cache" / "withdrawal", ""
-    with alone(s.home / "publish.lock"):
-        withdrawal.empty_parts(s.blobs, video_id, batch_ids)
-        known = releases.names(s.blobs)
-        if known:
-            newest = releases.load(s.blobs, known[-1])
-            compaction.settle(s.blobs, s.tables, newest)
-            if newest.holds(video_id):
-                made = f"release-{len(known) + 1:04d}-without-{video_id}"
-                withdrawal.release_without(newest, video_id, made, work)
-        withdrawal.take_from_tables(s.blobs, s.tables, act, work)
-        erased = 0
-        if erase:
-            erased = withdrawal.erase(s.blobs, video_id, batch_ids, work) + admitted.erase(s.blobs, video_id)
-    holding = [name for name in known if releases.load(s.blobs, name).holds(video_id)]
-    return Withdrawn(act, made, tuple(holding), erased)
+    return batch_ids
 
 
 def permitted(s: Services, release: Release) -> Release:

@@ -6,6 +6,7 @@ Candidates are the clips' own truth, written as parts before `auto_masklets` run
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import warnings
@@ -33,7 +34,6 @@ from storage import parts, releases
 from storage.formats import sav
 from storage.records import Verdict, content_id
 from tests.engine.true_releases import measured, release_of
-from tests.free_ports import free_port
 
 SCENE = scene.Scene(height=64, width=64, frames=25, objects=(2, 2), clutter=(0, 0))
 LEARNABLE = scene.Scene(height=96, width=128, frames=24, objects=(2, 3), clutter=(0, 0), size=(0.2, 0.35), leave=0.0)
@@ -59,8 +59,11 @@ def queue_of(s: Services) -> Iterator[None]:
 
 @pytest.fixture
 def s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MASKLETS_QUEUE__PORT", str(free_port()))
+    monkeypatch.setenv("MASKLETS_QUEUE__PORT", str(port))
     monkeypatch.setenv("MASKLETS_INGEST__SOURCE", str(tmp_path / "videos"))
     monkeypatch.setenv("MASKLETS_INGEST__HELD_OUT_SHARE", "0.34")
     monkeypatch.setenv("MASKLETS_AIRFLOW__URL", "http://127.0.0.1:9")  # the queue cannot tell of drained batches
@@ -138,8 +141,8 @@ def test_a_batch_goes_from_a_folder_to_a_release(plan: None, bag: DagBag, s: Ser
     video_files.write_videos(tmp_path / "videos", 2, SCENE, seed=3)
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"not a video")
 
-    assert states(bag, "ingest") == ("success", {"admit": ["success"]})
-    assert states(bag, "ingest") == ("success", {"admit": ["skipped"]})
+    assert states(bag, "ingest") == ("success", {"plan": ["success"], "admit": ["success"]})
+    assert states(bag, "ingest") == ("success", {"plan": ["success"], "admit": ["skipped"]})
     assert events() == ["videos"]
     (batch_id,) = batches.pending(s.blobs, BatchStage.PROPOSED)
 
@@ -175,13 +178,14 @@ def test_without_a_source_the_clock_finds_nothing_to_do(
     bag: DagBag, s: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MASKLETS_INGEST__SOURCE")
-    assert states(bag, "ingest") == ("success", {"admit": ["skipped"]})
+    assert states(bag, "ingest") == ("success", {"plan": ["skipped"], "admit": ["skipped"]})
 
 
 def test_a_missing_source_fails_at_once(bag: DagBag, s: Services) -> None:
     run = bag.dags["ingest"].test(run_conf={"source": "/no/such/folder"})
-    (task,) = run.get_task_instances()
-    assert (str(run.state), str(task.state), task.try_number) == ("failed", "failed", 1)
+    tasks = {task.task_id: (str(task.state), task.try_number) for task in run.get_task_instances()}
+    assert str(run.state) == "failed" and tasks["plan"] == ("failed", 1), "no retry"
+    assert tasks["admit"][0] == "upstream_failed"
 
 
 NOWHERE = record.Round("round-001-00000000", 1, "no-release", "/no/model", None, 0, 1, 1e-4, 1, None, 0.0, 1)

@@ -96,7 +96,7 @@ def test_no_model_proposes_for_an_import_wherever_it_is_killed(s, folder, monkey
         return lambda arguments, named: stage in arguments
 
     where, name, hit = {
-        "record": (admitted, "commit", lambda a, n: True),
+        "record": (admitted, "commit", lambda a, n: "others" in n),  # after the videos are judged
         "commit": (parts, "commit_batch", lambda a, n: "videos" in a),
         "mark": (batches, "mark", at_stage(BatchStage.INGESTED)),
         "part": (parts, "write_part", lambda a, n: n["kind"] == "masklets"),
@@ -136,7 +136,7 @@ def test_a_batch_that_another_ingest_has_not_marked_yet_is_skipped(s, folder, mo
         patch.setattr(batches, "mark", killed)  # committed, and not marked
         with pytest.raises(Killed):
             ingest.admit(s, str(folder))
-    report = ingest.IngestReport(None, admitted=0, quarantined=0, unchanged=1, ignored=0, postponed=0)
+    report = ingest.IngestReport(unchanged=1)
     monkeypatch.setattr(ingest, "admit", lambda *arguments, **named: report)  # an own run would mark it
     assert len(s.tables.videos()) == 2 and batches.reached(s.blobs) == {}
     assert imports.import_folder(s, folder).skipped == 1

@@ -4,12 +4,12 @@ import pytest
 
 from benchmarks import scale
 from engine.datasets import layouts
-from engine.files import InUse, alone
 from engine.services import connect
 from engine.settings import Settings, StorageSettings
 from engine.stages import admitted, batches, publish, upkeep, withdrawing
 from engine.stages.batches import BatchStage
 from storage import compaction, parts, releases, withdrawn
+from storage.lease import InUse
 from tests.storage import rows
 from tests.storage.made_videos import MADE
 from validation import table_checks
@@ -112,7 +112,7 @@ def test_a_group_is_written_while_nobody_withdraws(s, monkeypatch):
     real = compaction.write
 
     def write(*arguments):
-        with pytest.raises(InUse), alone(s.home / "publish.lock", wait=False):
+        with pytest.raises(InUse), s.alone(withdrawing.LOCK, wait=False):
             pass
         return real(*arguments)
 
@@ -137,13 +137,13 @@ def test_an_erased_video_leaves_no_file_and_is_never_admitted_again(s):
     file = s.home / "video.mp4"
     file.write_bytes(b"pictures")
     assert admitted.write(s.blobs, record, file, MADE, b"{}", False)
-    batch_id, _ = admitted.commit(s, {"/home/jo/abc.mp4"})
+    (batch_id,), _ = admitted.commit(s, {"/home/jo/abc.mp4"})
     assert batches.pending(s.blobs, BatchStage.PROPOSED) == [batch_id]
     done = withdraw(s, "abc", erase=True)
     assert done.erased == 3 + 1 and done.release == ""
     kept = {key.removeprefix("videos/abc/") for key in s.blobs.keys("videos/abc/")}
     assert kept == {"record.json", "committed"} and b"/home/jo" not in s.blobs.read("videos/abc/record.json")
-    assert parts.has_marker(s.blobs, "candidates", batch_id or "", "abc"), "no model proposes for it"
+    assert parts.has_marker(s.blobs, "candidates", batch_id, "abc"), "no model proposes for it"
     assert not admitted.write(s.blobs, record, file, MADE, None, False)
     with pytest.raises(ValueError, match="no admitted video"):
         s.video("abc")

@@ -1,0 +1,118 @@
+"""Attempts at dangerous work, such as decoding a stranger's video: one that kills its worker twice is not tried again.
+
+    attempts/<stage>/<subject>/<n>.json     create-only, before the n-th attempt: its process; deleted when it ends
+
+An attempt ends with a result, an error or a polite stop (Ctrl-C, SIGTERM). What is left belongs to an attempt that runs
+now, or to one whose process was killed: out of memory, a crash in a decoder, a power cut. A process of this machine
+that lives is not counted. Knows no video and no model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from storage.blobs.base import BlobError, BlobMissing, Blobs, read_json
+from storage.wording import counted
+
+MOST = 2  # killed workers after which a subject is given up
+
+_running: dict[str, Blobs] = {}  # the attempts of this process, by key
+_lock = threading.Lock()
+
+
+def killed(blobs: Blobs, stage: str) -> Counter[str]:
+    """How many workers each subject of a stage may have killed. Reads the attempts that have not ended."""
+    found = Counter[str]()
+    for key in blobs.keys(f"attempts/{stage}/"):
+        with suppress(BlobMissing):
+            if not _lives(read_json(blobs, key)):
+                found[key.split("/")[2]] += 1
+    return found
+
+
+def detail(kills: int) -> str:
+    """Why a subject is given up, in one line."""
+    return f"{counted(kills, 'worker')} died at it without an error: of too little memory, or of a crash"
+
+
+@contextmanager
+def attempt(blobs: Blobs, stage: str, subject: str) -> Iterator[None]:
+    """Marks an attempt for as long as the block runs."""
+    number = 1
+    while not blobs.create(key := f"attempts/{stage}/{subject}/{number}.json", _this_process()):
+        number += 1
+    with _lock:
+        _running[key] = blobs
+    try:
+        yield
+    finally:
+        _end(key)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """What leaves the block ends the attempts of this process; in the main thread, SIGTERM leaves it as SystemExit.
+
+    They end at once, while threads are still at work on them: what kills the process from then on is not their fault.
+    """
+    before: Any = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
+        raise SystemExit(128 + number)
+
+    catches = before not in (None, signal.SIG_IGN) and threading.current_thread() is threading.main_thread()
+    if catches:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except BaseException:
+        for key in list(_running):
+            _end(key)
+        raise
+    finally:
+        if catches:
+            signal.signal(signal.SIGTERM, before)
+
+
+def forget(blobs: Blobs, stage: str, subject: str) -> None:
+    """Removes the attempts at a subject that was given up."""
+    for key in list(blobs.keys(f"attempts/{stage}/{subject}/")):
+        blobs.delete(key)
+
+
+def _end(key: str) -> None:
+    with _lock:
+        blobs = _running.pop(key, None)
+    if blobs is not None:
+        with suppress(BlobError):  # the error of the work counts, not this one
+            blobs.delete(key)
+
+
+def _this_process() -> bytes:
+    import psutil
+
+    started = psutil.Process().create_time()
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started}).encode()
+
+
+def _lives(facts: dict[str, Any]) -> bool:
+    """Whether an attempt's process runs on this machine now."""
+    import psutil
+
+    if facts.get("host") != socket.gethostname():
+        return False
+    try:
+        return bool(psutil.Process(int(facts["pid"])).create_time() == facts["started"])
+    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return False

@@ -1,0 +1,174 @@
+"""A video that kills its worker twice is quarantined, and the others go on. Real processes, really killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from engine.services import connect
+from engine.settings import IngestSettings, Settings
+from engine.stages import attempts, batches, ingest, propose, sources
+from engine.stages.batches import BatchStage
+from storage import parts
+from storage.blobs.folder import LocalBlobs
+from tests.storage.made_videos import make, numbered
+
+pytestmark = pytest.mark.server
+
+START = """
+import os, signal, sys
+from engine.services import Services, connect
+from engine.stages import ingest, judge, propose
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def wait():
+    print("at it", flush=True)
+    sys.stdin.read()
+
+def fail():
+    raise OSError("the disk is full")
+
+act = {"die": die, "wait": wait, "fail": fail}[sys.argv[2]]
+"""
+
+INGEST = (
+    START
+    + """
+real = judge.normalise
+
+def normalise(path, target, limits):
+    if path.name == "bad.mp4":
+        act()
+    return real(path, target, limits=limits)
+
+judge.normalise = normalise
+with connect() as s:
+    ingest.admit(s, sys.argv[1])
+"""
+)
+
+PROPOSE = (
+    START
+    + """
+def propose_video(s, video, loaded, checkpoint, progress=None):
+    if video.source_uri.endswith("bad.mp4"):
+        act()
+    return []
+
+propose.propose_video = propose_video
+propose._pinned_checkpoint = lambda s, batch_id: None
+Services.model = lambda s, checkpoint: None
+with connect() as s:
+    propose.propose_batch(s, sys.argv[1])
+"""
+)
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for n, name in enumerate(("a", "bad", "c")):
+        make(folder / f"{name}.mp4", [numbered(i + 30 * n) for i in range(24)])
+    return folder
+
+
+@pytest.fixture
+def s(tmp_path):
+    with connect(Settings(home=tmp_path / "home", ingest=IngestSettings(workers=2))) as services:
+        yield services
+
+
+def start(s, script, *arguments) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MASKLETS_")} | s.settings.environment()
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def run(s, script, *arguments) -> int:
+    with start(s, script, *arguments) as child:
+        child.communicate()
+        return child.returncode
+
+
+def left(s) -> list[str]:
+    return list(s.blobs.keys("attempts/"))
+
+
+def refused(s) -> list[tuple[str, str, str]]:
+    return [(q.stage, q.reason, q.detail) for q in s.tables.quarantine()]
+
+
+TWICE = "2 workers died at it without an error: of too little memory, or of a crash"
+
+
+def test_ingest_gives_a_video_up_that_killed_two_workers_and_admits_the_others(s, source):
+    for _ in range(2):
+        assert run(s, INGEST, str(source), "die") == -signal.SIGKILL
+    assert run(s, INGEST, str(source), "die") == 0
+    assert refused(s) == [("ingest", "kills_worker", TWICE)]
+    assert sorted(v.source_uri.rsplit("/", 1)[-1] for v in s.tables.videos()) == ["a.mp4", "c.mp4"]
+    assert left(s) == [] and ingest.admit(s, str(source)).unchanged == 3, "it is not tried again"
+
+
+def test_a_video_beside_one_that_kills_its_worker_is_not_suspected_for_it(s, source, monkeypatch):
+    """Both were at work when the process was killed. The next run judges one at a time."""
+    assert run(s, INGEST, str(source), "die") == -signal.SIGKILL
+    names = {file.key: file.file_id for file in sources.list_files(s, LocalBlobs(source)).files}
+    dead = (b'{"host": "another", "pid": 1, "started": 1.0}',)
+    s.blobs.create(f"attempts/ingest/{names['a.mp4']}/1.json", *dead)
+    assert run(s, INGEST, str(source), "die") == -signal.SIGKILL
+    assert attempts.killed(s.blobs, "ingest")[names["bad.mp4"]] == 2
+    assert attempts.killed(s.blobs, "ingest")[names["a.mp4"]] <= 1
+    assert run(s, INGEST, str(source), "die") == 0
+    assert len(s.tables.videos()) == 2 and len(refused(s)) == 1 and left(s) == []
+
+
+def test_auto_masklets_give_a_video_up_that_killed_two_workers_and_the_batch_goes_on(s, source):
+    (batch_id,) = ingest.admit(s, str(source)).batch_ids
+    for _ in range(2):
+        assert run(s, PROPOSE, batch_id, "die") == -signal.SIGKILL
+        assert len(propose.missing(s, batch_id)) == 1, "the others are done before"
+    assert run(s, PROPOSE, batch_id, "die") == 0
+    found = list(parts.rows(s.blobs, "quarantine", batch_id))
+    assert [(q.stage, q.reason, q.detail) for q in found] == [("auto_masklets", "kills_worker", TWICE)]
+    assert found[0].subject in {v.video_id for v in s.tables.videos() if v.source_uri.endswith("bad.mp4")}
+    assert batches.pending(s.blobs, BatchStage.IN_REVIEW) == [batch_id] and left(s) == []
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_stop_ends_the_attempt_even_if_the_process_is_killed_afterwards(s, source, stop):
+    (batch_id,) = ingest.admit(s, str(source)).batch_ids
+    for script, argument in ((INGEST, str(source)), (PROPOSE, batch_id)):
+        if script == INGEST:
+            make(source / "bad.mp4", [numbered(i + 90) for i in range(24)])
+        with start(s, script, argument, "wait") as child:
+            assert child.stdout.readline() == "at it\n"
+            assert len(left(s)) == 1
+            child.send_signal(stop)
+            deadline = time.monotonic() + 60
+            while left(s) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            child.kill()
+            assert left(s) == []
+    assert ingest.admit(s, str(source)).admitted == 1
+
+
+def test_an_error_of_the_machine_ends_the_attempt(s, source):
+    for _ in range(3):
+        assert run(s, INGEST, str(source), "fail") == 1
+    assert left(s) == [] and ingest.admit(s, str(source)).admitted >= 1 and refused(s) == []
+
+
+def test_an_attempt_of_a_living_process_of_this_machine_is_no_kill(s):
+    with attempts.attempt(s.blobs, "ingest", "x"), attempts.attempt(s.blobs, "ingest", "x"):
+        assert [key.rsplit("/", 1)[-1] for key in left(s)] == ["1.json", "2.json"]
+        assert not attempts.killed(s.blobs, "ingest")
+    assert left(s) == []
