@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and some
     from engine.locks import Held
     from engine.registry import Checkpoint, Registry
     from model.checkpoints import LoadedModel
+    from model.detector import Detector
 
 
 class NoPipelineToken(Exception):
@@ -127,6 +128,13 @@ class Services:
             loaded = self._models[key] = checkpoints.load(where, device=self.device, dtype=dtype)
         self._model = loaded
         return loaded
+
+    @cached_property
+    def detector(self) -> Detector:
+        """Finds the words of `auto.text`. Raises NoDetector."""
+        from model import detector
+
+        return detector.load(self.settings.auto.detector, self.device)
 
     @property
     def device(self) -> str:

@@ -55,16 +55,46 @@ class AutoSettings(_Section):
     """How candidates are made. model.proposals.GridConfig has the other thresholds."""
 
     chunk_videos: int = Field(4, ge=1)  # videos in one Airflow task
-    # most candidates of one video; the best ones are kept. 0: none, people select every object (see `review.select`)
+    # most candidates of one window (see `window_s`; most videos are one); the best ones are kept. 0: none, people
+    # select every object (see `review.select`)
     max_objects: int = Field(24, ge=0)
+    window_s: float = Field(20.0, ge=1)  # seconds; a longer shot is searched in windows that share a frame
+    # seconds from one search for new objects to the next; 0: only the first frame of each window is searched
+    keyframe_s: float = Field(1.0, ge=0)
     # default: SA-V's 2,304 points on 21 crops; quick: 256 points on the whole frame; None: by the model's size, because
     # a small model finds mostly false objects in crops
     preset: Literal["default", "quick"] | None = None
     min_iou: float | None = Field(None, ge=0, le=1)  # estimated IoU of a mask, 0 to 1; None: by the model's size
     min_stability: float | None = Field(None, ge=0, le=1)  # stability of a mask, 0 to 1; None: by the model's size
+    # how much other clicks in a mask agree with it, 0 to 1, for models up to 256 px; None: 0.55
+    min_agreement: float | None = Field(None, ge=0, le=1)
+    # what to find, as "person. dog."; the words become labels, and are classes of `review.ontology`, if there is one.
+    # None: everything, with grids of points
+    text: str | None = None
+    # finds the words, by its name on the Hugging Face hub or in a folder: Grounding DINO or OWLv2, such as
+    # google/owlv2-base-patch16-ensemble
+    detector: str = "IDEA-Research/grounding-dino-tiny"
+    min_text_score: float = Field(0.3, ge=0, le=1)  # score of the detector's box
     # frames a second that candidates are tracked through: half as many, half the time; masks are kept at 6 a second.
     # benchmarks/results/track-fps.json has the price. None: by the model's size, because a small model drifts less at 6
     track_fps: Literal[24, 12, 6] | None = None
+
+    @field_validator("text")
+    @classmethod
+    def _has_words(cls, text: str | None) -> str | None:
+        if text is not None and not _words(text):
+            raise ValueError(f"text has no words: {text!r}")
+        return text
+
+    @property
+    def words(self) -> list[str]:
+        """The words of `text` in lower case, each once; empty for None."""
+        return _words(self.text or "")
+
+
+def _words(text: str) -> list[str]:
+    parts = (" ".join(part.lower().split()) for part in text.split("."))
+    return list(dict.fromkeys(part for part in parts if part))
 
 
 class ModelSettings(_Section):

@@ -18,26 +18,34 @@ from storage.records import Prompt
 
 
 def cycle_ious(
-    loaded: LoadedModel, frames: FrameSource, hw: tuple[int, int], masklets: Mapping[str, Sequence[bytes]]
+    loaded: LoadedModel,
+    frames: FrameSource,
+    hw: tuple[int, int],
+    masklets: Mapping[str, Sequence[bytes]],
+    *,
+    first: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
     """For each masklet the IoU, in [0, 1], of its first mask and the one that comes back from its last visible frame.
 
     frames: gives the RGB frame of each mask.  hw: height and width in px.  masklets: COCO counts on all these frames.
+    first: the frame of each masklet's first mask, for those that do not begin on frame 0.
     0 for a masklet that is visible on no frame after the first one. Every 4th frame of a video is enough, so this costs
     about a quarter of the tracking before it. Raises FloatingPointError if the model's output is not finite.
     """
     found = dict.fromkeys(masklets, 0.0)
+    begins = {name: (first or {}).get(name, 0) for name in masklets}
     ends: dict[int, list[str]] = defaultdict(list)  # last visible frame -> masklets
     for name, masks in masklets.items():
         shown = [i for i, counts in enumerate(masks) if rle.area(counts, *hw)]
-        if shown and shown[-1] > 0:
+        if shown and shown[-1] > begins[name]:
             ends[shown[-1]].append(name)
     features = FeatureCache(loaded, frames)
     for last, names in sorted(ends.items()):
         tracker = Tracker(loaded, features, video_hw=hw, frame_count=last + 1)
         tracker.prompt_all({name: Prompt(frame_idx=last, mask_rle=masklets[name][last]) for name in names})
-        for answer in tracker.propagate(last, -1, reverse=True):
-            if answer.frame_idx == 0:
-                for name, mask in zip(answer.object_ids, answer.masks(hw), strict=True):
-                    found[name] = float(mask_iou(mask, rle.decode(masklets[name][0], *hw)))
+        for answer in tracker.propagate(last, min(begins[name] for name in names) - 1, reverse=True):
+            back = [(row, name) for row, name in enumerate(answer.object_ids) if answer.frame_idx == begins[name]]
+            drawn = answer.masks(hw) if back else ()
+            for row, name in back:
+                found[name] = float(mask_iou(drawn[row], rle.decode(masklets[name][answer.frame_idx], *hw)))
     return found

@@ -48,6 +48,7 @@ class GridConfig:
     min_stability: float = 0.95  # in [0, 1]
     stability_offset: float = 1.0  # logits, > 0
     min_object_score: float = 0.0  # presence logit; -inf accepts absent objects
+    min_agreement: float = 0.0  # in [0, 1]; needs `by_agreement`
     max_box_overlap: float = 0.7  # IoU of boxes, in [0, 1], within a crop and between crops
     max_mask_overlap: float = 0.8  # IoU of masks, in [0, 1], between all remaining proposals
     min_area: float = 1e-4  # of the frame, in [0, 1]
@@ -58,9 +59,12 @@ class GridConfig:
     by_agreement: bool = False  # rank by `agreement`, not by estimated IoU; all masks of a crop are in memory at once
 
     def __post_init__(self) -> None:
-        for name in ("min_iou", "min_stability", "max_box_overlap", "max_mask_overlap", "min_area", "max_area"):
+        shares = ("min_iou", "min_stability", "min_agreement", "max_box_overlap", "max_mask_overlap")
+        for name in (*shares, "min_area", "max_area"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.min_agreement and not self.by_agreement:
+            raise ValueError("min_agreement needs by_agreement")
         if not 0 <= self.crop_overlap < 1:
             raise ValueError(f"crop_overlap must be in [0, 1), got {self.crop_overlap}")
         if self.stability_offset <= 0 or self.points_per_batch < 1 or self.min_part_px < 0 or self.edge_tolerance < 0:
@@ -83,10 +87,13 @@ class MaskProposal:
     crop_xyxy: BoxPx  # the part of the frame that was searched
 
 
-def propose(loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None) -> list[MaskProposal]:
+def propose(
+    loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None, *, where: Mask | None = None
+) -> list[MaskProposal]:
     """The objects that the grids find in a picture, best first: by estimated IoU, or by agreement.
 
-    rgb: uint8 (H, W, 3). Each crop is encoded once; scratch memory is bounded by `points_per_batch`.
+    rgb: uint8 (H, W, 3).  where: bool (H, W), only the points in it are asked; None: all. A crop is encoded once, and
+    not at all if no point of it is asked. Scratch memory is bounded by `points_per_batch`.
     """
     config = config or GridConfig()
     hw = (rgb.shape[0], rgb.shape[1])
@@ -94,8 +101,12 @@ def propose(loaded: LoadedModel, rgb: Rgb, config: GridConfig | None = None) -> 
     found: list[MaskProposal] = []
     for scale in config.scales:
         for crop in crop_boxes(hw, scale.crops_per_side, config.crop_overlap):
-            predictor.set_image(np.ascontiguousarray(rgb[crop[1] : crop[3], crop[0] : crop[2]]))
-            found += _search(predictor, crop, hw, scale.points_per_side, config)
+            points = grid_points(scale.points_per_side, crop)
+            if where is not None:
+                points = points[where[points[:, 1].astype(np.int64), points[:, 0].astype(np.int64)]]
+            if len(points):
+                predictor.set_image(np.ascontiguousarray(rgb[crop[1] : crop[3], crop[0] : crop[2]]))
+                found += _search(predictor, crop, hw, points - crop[:2], config)
     return without_duplicates(found, config)
 
 
@@ -221,7 +232,8 @@ def trusted(answer: ImageMasks, points_xy: Floats, config: GridConfig, agreed: T
     logits, iou = answer.logits.flatten(0, 1), answer.iou.flatten()
     score = answer.object_score.repeat_interleave(k)
     agreed = torch.zeros_like(iou) if agreed is None else agreed.flatten()
-    rows, index = devices.rows_of((iou >= config.min_iou) & (score >= config.min_object_score))
+    good = (iou >= config.min_iou) & (score >= config.min_object_score) & (agreed >= config.min_agreement)
+    rows, index = devices.rows_of(good)
     drawn = logits[index]
     stability = masks.stability_score(drawn, config.stability_offset)
     share = (drawn > 0).flatten(1).float().mean(1)
@@ -267,11 +279,10 @@ def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridCo
 
 
 def _search(
-    predictor: ImagePredictor, crop: BoxPx, hw: tuple[int, int], points_per_side: int, config: GridConfig
+    predictor: ImagePredictor, crop: BoxPx, hw: tuple[int, int], points: Floats, config: GridConfig
 ) -> Iterator[MaskProposal]:
-    """The objects that the grid of one crop finds, without duplicates by boxes."""
+    """The objects that points (N, 2), in px of one crop, find in it, without duplicates by boxes."""
     height, width = crop[3] - crop[1], crop[2] - crop[0]
-    points = grid_points(points_per_side, (0, 0, width, height))
     size = len(points) if config.by_agreement else config.points_per_batch
     found = []
     for begin in range(0, len(points), size):

@@ -121,18 +121,22 @@ def tube_iou(a: Masklet, b: Masklet) -> float:
 
     Only the frames of `a` count: what `b` has on other frames is ignored.
     """
-    areas_a = dict(zip(a.frame_idx, a.area_px, strict=True))
-    areas_b = dict(zip(b.frame_idx, b.area_px, strict=True))
-    seen_a, seen_b = a.shown(), b.shown()
-    both = either = 0.0
-    for f, area in areas_a.items():
-        area_b = areas_b.get(f, 0)
-        shared = 0.0
-        if f in seen_a and f in seen_b:
-            iou = rle_iou(seen_a[f], seen_b[f], a.height, a.width)
-            shared = iou * (area + area_b) / (1 + iou)
-        both, either = both + shared, either + area + area_b - shared
+    own = set(a.frame_idx)
+    areas_b = (area for f, area in zip(b.frame_idx, b.area_px, strict=True) if f in own)
+    both = sum(shared_px(a, b).values())
+    either = sum(a.area_px) + sum(areas_b) - both
     return both / either if either else 0.0
+
+
+def shared_px(a: Masklet, b: Masklet) -> dict[int, float]:
+    """frame_idx -> pixels that are in both masks, of the frames on which both masklets show their object."""
+    seen_a, seen_b = a.shown(), b.shown()
+    areas_a, areas_b = (dict(zip(m.frame_idx, m.area_px, strict=True)) for m in (a, b))
+    shared = {}
+    for f in seen_a.keys() & seen_b.keys():
+        iou = rle_iou(seen_a[f], seen_b[f], a.height, a.width)
+        shared[f] = iou * (areas_a[f] + areas_b[f]) / (1 + iou)
+    return shared
 
 
 def _ratio(

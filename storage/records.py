@@ -99,7 +99,9 @@ class Masklet:
     round: int  # the retraining round of the checkpoint that made it; 0 before the first
     checkpoint: str  # name or id of the checkpoint that made it
     prompt: str  # JSON of the first prompt
-    parent_id: str | None = None  # the masklet that this one corrects
+    # the masklet that this one corrects. Of a candidate (phase "auto") that shows a part of an object: the candidate
+    # that shows the whole
+    parent_id: str | None = None
     edited_frame_count: int = 0  # frames that an annotator touched
     click_count: int = 0
     verdict: str | None = None  # None for a candidate
@@ -114,6 +116,11 @@ class Masklet:
     def shown(self) -> dict[int, bytes]:
         """The masks on the frames that show the object: frame_idx -> compressed counts."""
         return {i: c for i, c, area in zip(self.frame_idx, self.rle, self.area_px, strict=True) if area}
+
+    @property
+    def corrected_id(self) -> str | None:
+        """The masklet that this one corrects; None for a candidate."""
+        return None if self.phase == "auto" else self.parent_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,11 +53,17 @@ def remove(c: Connection, batch_id: str, masklet_id: str) -> None:
     c.execute(delete(m).where(m.c.batch_id == batch_id, m.c.masklet_id == masklet_id))
 
 
+def corrected_id(text: str) -> str | None:
+    """The masklet that another one corrects; None for a candidate. text: JSON of the other one's record."""
+    made = json.loads(text)
+    return None if made["phase"] == "auto" else made.get("parent_id")
+
+
 def origin(c: Connection, batch_id: str, masklet_id: str) -> str:
-    """The first masklet in the line of parents. All that people made of one object have the same origin."""
+    """The first masklet in the line of corrections. All that people made of one object have the same origin."""
     seen = {masklet_id}
     while (text := content(c, batch_id, masklet_id)) is not None:
-        parent = json.loads(text).get("parent_id")
+        parent = corrected_id(text)
         if parent is None or parent in seen:
             break
         seen.add(parent)

@@ -52,7 +52,7 @@ def masklet_json(c: Connection, ticket_id: str, *, before: bool = False) -> str:
     row = _row(c, ticket_id)
     content = masklets.content(c, row.batch_id, row.masklet_id)
     if content is not None and before:
-        content = masklets.content(c, row.batch_id, json.loads(content).get("parent_id"))
+        content = masklets.content(c, row.batch_id, masklets.corrected_id(content))
     if content is None:
         raise NoSuchMasklet(f"ticket {ticket_id} has no masklet{' before its correction' if before else ''}")
     if before or (row.label is None and "ontology" not in json.loads(row.payload)):
@@ -258,4 +258,4 @@ def _is_of(c: Connection, masklet: Masklet, batch_id: str, origins: set[str]) ->
     """Whether a masklet shows the object of one of these origins."""
     if masklet.masklet_id in origins:
         return True
-    return masklet.parent_id is not None and masklets.origin(c, batch_id, masklet.parent_id) in origins
+    return masklet.corrected_id is not None and masklets.origin(c, batch_id, masklet.corrected_id) in origins

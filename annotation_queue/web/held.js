@@ -92,7 +92,7 @@ export class HeldTicket {
 
   /** Whether this ticket makes a correction, or judges one. */
   get isCorrection() {
-    return Boolean(this.side === "track" || this.before?.parent_id);
+    return Boolean(this.side === "track" || (this.before?.parent_id && this.before.phase !== "auto"));
   }
 
   /** ms of work on this ticket. */

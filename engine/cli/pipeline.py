@@ -10,7 +10,7 @@ import typer
 
 from engine.cli import console, people
 from engine.cli.console import Json
-from engine.settings import Settings
+from engine.settings import AutoSettings, Settings
 from storage.wording import counted
 
 if TYPE_CHECKING:
@@ -96,6 +96,38 @@ def ingest(
         console.print_json(report)
     else:
         print_ingest(dataclasses.asdict(report))
+
+
+def propose(
+    text: Annotated[
+        str | None, typer.Option(help='What to find, as "person. dog."; the words become labels. Default: the setting.')
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the candidates of all admitted videos that wait for them."""
+    from engine import loop
+    from engine.services import connect
+    from engine.stages import batches
+    from engine.stages.propose import labels_of_words
+    from storage import parts
+
+    settings = Settings()
+    if text is not None:
+        auto = AutoSettings(**(settings.auto.model_dump() | {"text": text}))
+        settings = settings.model_copy(update={"auto": auto})
+    with console.terminable(), connect(settings) as s:
+        labels_of_words(s)  # a wrong word is said now
+        waiting = loop.PROPOSE.pending(s)
+        for batch_id in waiting:
+            with console.bar(loop.PROPOSE.name) as bar:
+                loop.PROPOSE.work(s, batch_id, bar)
+        made = {b: sum(m.rows for m in parts.markers(s.blobs, "candidates", b)) for b in waiting}
+        videos = sum(len(batches.video_ids(s.blobs, b)) for b in waiting)
+    if as_json:
+        console.print_json({"batches": made, "videos": videos})
+    else:
+        found = counted(sum(made.values()), "candidate")
+        console.out.print(f"{found} of {counted(videos, 'video')}")
 
 
 def quarantine(

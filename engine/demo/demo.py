@@ -94,7 +94,7 @@ def settings(folder: Path) -> Settings:
         home=folder,
         storage=StorageSettings(),
         ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=1 / 3),
-        auto=AutoSettings(chunk_videos=3, max_objects=6),
+        auto=AutoSettings(chunk_videos=3, max_objects=6, keyframe_s=0),  # later searches take as long as the first
         model=ModelSettings(checkpoint="micro", device="cpu", threads=1, embeddings_gib=0.25),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", select=True, held_out_by_hand=True),

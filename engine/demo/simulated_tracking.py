@@ -15,11 +15,11 @@ import numpy as np
 
 from annotation_queue.client import new_id, now
 from annotation_queue.records import NewOperation, Ticket
+from engine.candidates import finding
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
 from engine.demo.tally import Tally
 from engine.protocols import annotator
 from engine.registry import Checkpoint
-from engine.stages import propose
 from engine.stages.work import Work
 from storage import rle
 from storage.iou import mask_iou
@@ -265,7 +265,7 @@ class Correction:
     def _cleaned(self, answer: FrameMasks) -> Mask:
         from model import masks
 
-        return masks.clean(answer.masks(self._hw)[0], propose.speck_px(self._hw))
+        return masks.clean(answer.masks(self._hw)[0], finding.speck_px(self._hw))
 
     def _put(self, place: int, mask: Mask, answer: FrameMasks) -> None:
         """Puts the mask of a place, with the model's estimates of its answer, into the masklet."""

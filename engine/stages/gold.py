@@ -43,7 +43,7 @@ def gold_tickets(s: Services, result: BatchResult, phase: str) -> list[NewGold]:
         if made.masklet_id in candidates:
             found.append(NewGold(ticket=ticket(candidates[made.masklet_id], Kind.VERIFY), expected=Verdict.ACCEPT))
             continue
-        candidate = candidates.get(made.parent_id or "")
+        candidate = candidates.get(made.corrected_id or "")
         if candidate is None or candidate.masklet_id not in sent_back:
             continue  # the verdict that led to this masklet is unknown
         verdict, said = sent_back[candidate.masklet_id]

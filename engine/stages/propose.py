@@ -1,7 +1,4 @@
-"""Auto-masklets: candidates from a grid of points on the first frame, all carried through the clip in one batch.
-
-Each candidate is then carried back to the first frame: how well it arrives there tells people and the verifier how far
-to trust it.
+"""Auto-masklets: the candidates of each video of a batch, see `engine.candidates`.
 
 One part and one marker a video, so a killed run continues with the next video. A video on which the model fails gets a
 quarantine record and an empty part; the other videos go on.
@@ -9,40 +6,42 @@ quarantine record and an empty part; the other videos go on.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from engine.candidates.config import SearchConfig
 from engine.progress import Progress, prefixed
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
 from engine.stages import attempts, batches, trouble
 from engine.stages.batches import BatchStage
-from storage import iou, log_ids, parts, rle
+from storage import log_ids, parts
 from storage.reader import FrameUnreadable
-from storage.records import FPS, STRIDE, Masklet, Prompt, Quarantined, Refusal, Video, content_id
+from storage.records import FPS, Masklet, Quarantined, Refusal, Video
 from storage.wording import counted
 
 if TYPE_CHECKING:
+    from engine.candidates.search import Finder
     from model.checkpoints import LoadedModel
-    from model.proposals import GridConfig, MaskProposal
+    from model.proposals import GridConfig
 
 log = logging.getLogger(__name__)
 
 STAGE = "auto-masklets"  # its name in the records of trouble
-SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops specks and holes below 200 px at its mean resolution
 SMALL_PX, SMALL_MAX_OVERLAP = 256, 0.5  # models up to this input size, and the IoU above which two masks are duplicates
-SAME_TUBE = 0.8  # two masklets with a higher IoU over all frames are duplicates
+SMALL_MIN_AGREEMENT = 0.55  # of these models: a mask that no other click agrees or disagrees with has 0.5
+LATE_AGREEMENT = 0.1  # so much more for an object that enters late: it gets several chances to be found
 
 
 class NotProposed(Exception):
     """Some videos of the batch have no candidates yet."""
+
+
+class UnknownWord(ValueError):
+    """A word of `auto.text` is no class of the ontology."""
 
 
 class ModelFailed(Exception):
@@ -137,183 +136,95 @@ def finish(s: Services, batch_id: str) -> None:
 def propose_video(
     s: Services, video: Video, loaded: LoadedModel, checkpoint: Checkpoint, progress: Progress | None = None
 ) -> list[Masklet]:
-    """The candidates of one video: grid on frame 0, propagation, cleaning, removal of duplicates.
+    """The candidates of one video.
 
-    Nothing is searched if the settings allow no candidate. Raises ModelFailed and FrameUnreadable.
+    Nothing is searched if the settings allow no candidate. Raises ModelFailed, FrameUnreadable, NoDetector and
+    UnknownWord.
     """
-    from model import proposals
+    from engine.candidates import finding
 
     if not s.settings.auto.max_objects:
         return []
-    config = grid(s.settings.auto, loaded.image_size)
-    with s.frames(video) as reader:
-        try:
-            seeds = proposals.propose(loaded, reader.read(0), config)
-        except FloatingPointError as error:
-            raise ModelFailed(f"{error} for {video.video_id} on the grid of frame 0") from error
-        seeds = seeds[: s.settings.auto.max_objects]
-        if not seeds:
-            return []
-        prompts = {f"{i:03d}": Prompt(frame_idx=0, mask_rle=rle.encode(seed.mask)) for i, seed in enumerate(seeds)}
-        step = track_step(s.settings.auto, loaded.image_size)
-        tubes = track(video, loaded, prompts, reader.read, progress, step=step)
-        rows = {
-            name: replace(
-                _as_found(tubes[name], seed),
-                masklet_id=content_id(video.video_id, video.batch_id, checkpoint.name, name, length=20),
-                checkpoint=checkpoint.name,
-                round=checkpoint.round,
-            )
-            for name, seed in zip(prompts, seeds, strict=True)
-            if any(tubes[name].area_px)
-        }
-        kept = {row.masklet_id for row in without_duplicates(list(rows.values()))}
-        rows = {name: row for name, row in rows.items() if row.masklet_id in kept}
-        cycles = _cycle_ious(video, loaded, rows, reader.read)
-    found = dict(zip(prompts, seeds, strict=True))
-    return [replace(row, prompt=_seed(found[name], cycles[name])) for name, row in rows.items()]
+    config, find = search(s.settings.auto, loaded.image_size), _finder(s, loaded)
 
-
-def _cycle_ious(
-    video: Video, loaded: LoadedModel, rows: Mapping[str, Masklet], read: Callable[[int], NDArray[np.uint8]]
-) -> dict[str, float]:
-    """How well each candidate finds its way back to frame 0: see `model.cycle`. Raises ModelFailed."""
-    from model.cycle import cycle_ious
-
-    try:
-        return cycle_ious(
-            loaded,
-            lambda i: read(i * STRIDE),
-            (video.height, video.width),
-            {name: row.rle for name, row in rows.items()},
-        )
-    except FloatingPointError as error:
-        raise ModelFailed(f"{error} of {video.video_id}") from error
-
-
-def track(
-    video: Video,
-    loaded: LoadedModel,
-    prompts: dict[str, Prompt],
-    read: Callable[[int], NDArray[np.uint8]],
-    progress: Progress | None = None,
-    *,
-    step: int = 1,
-) -> dict[str, Masklet]:
-    """Propagates prompts on frame 0 through every `step`-th frame of a video; masks are kept on every 4th frame.
-
-    read: gives the frame of an index as uint8 (H, W, 3) RGB.  step: 1, 2 or 4.
-    Returns a masklet a prompt; the caller fills in its id, checkpoint, round and prompt. Raises ModelFailed.
-    """
-    from model.masks import clean
-    from model.tracker import Tracker
-
-    hw = (video.height, video.width)
-    speck = speck_px(hw)
-    tracked = range(0, video.frame_count, step)
-    tracker = Tracker(loaded, lambda place: read(tracked[place]), video_hw=hw, frame_count=len(tracked))
-    tracker.prompt_all(prompts)
-    made: dict[str, list[_MaskOnFrame]] = {name: [] for name in prompts}
-    for answer in tracker.propagate(0, len(tracked)):
-        frame_idx = tracked[answer.frame_idx]
-        if frame_idx % STRIDE:
-            continue
-        try:
-            drawn = answer.masks(hw)
-        except FloatingPointError as error:
-            raise ModelFailed(f"{error} of {video.video_id}") from error
-        estimates = answer.estimates()
-        for row, (name, mask) in enumerate(zip(answer.object_ids, drawn, strict=True)):
-            mask = clean(mask, speck)
-            area = int(mask.sum())
-            made[name].append(
-                _MaskOnFrame(
-                    rle=rle.encode(mask),
-                    area_px=area,
-                    score=estimates.iou[row],
-                    object_score=estimates.object_score[row],
-                    stability=estimates.stability[row] if area else 1.0,
-                )
-            )
+    def tell(frame_idx: int) -> None:
         if progress:
             progress(frame_idx + 1, video.frame_count, video.video_id)
-    return {name: _masklet(video, frames) for name, frames in made.items()}
+
+    with s.frames(video) as reader:
+        try:
+            found = finding.find_candidates(
+                video,
+                loaded,
+                reader.read,
+                find,
+                config,
+                checkpoint=checkpoint.name,
+                round_number=checkpoint.round,
+                progress=tell,
+            )
+            return finding.with_cycles(loaded, reader.read, found.masklets)
+        except FloatingPointError as error:
+            raise ModelFailed(f"{error} for {video.video_id}") from error
 
 
-@dataclass(frozen=True)
-class _MaskOnFrame:
-    """What the tracker gave for one object on one frame."""
+def _finder(s: Services, loaded: LoadedModel) -> Finder:
+    """How objects are found: by the words of the settings, or with grids. Raises NoDetector, UnknownWord."""
+    from engine.candidates import finders
 
-    rle: bytes
-    area_px: int
-    score: float
-    object_score: float
-    stability: float
-
-
-def _masklet(video: Video, frames: Sequence[_MaskOnFrame]) -> Masklet:
-    return Masklet(
-        masklet_id="",
-        video_id=video.video_id,
-        batch_id=video.batch_id,
-        height=video.height,
-        width=video.width,
-        frame_idx=tuple(range(0, video.frame_count, STRIDE)),
-        rle=tuple(f.rle for f in frames),
-        area_px=tuple(f.area_px for f in frames),
-        score=tuple(f.score for f in frames),
-        object_score=tuple(f.object_score for f in frames),
-        stability=tuple(f.stability for f in frames),
-        kind="auto",
-        phase="auto",
-        round=0,
-        checkpoint="",
-        prompt="",
-        split=video.split,
+    auto = s.settings.auto
+    points = grid(auto, loaded.image_size)
+    if not (labels := labels_of_words(s)):
+        return finders.grid_finder(loaded, points)
+    return finders.text_finder(
+        loaded,
+        s.detector,
+        labels,
+        name=auto.detector,
+        min_score=auto.min_text_score,
+        max_overlap=points.max_mask_overlap,
     )
 
 
-def _as_found(tube: Masklet, seed: MaskProposal) -> Masklet:
-    """The masklet with the grid's own scores on frame 0: the tracker rates its own prompt there with 1."""
-    return replace(
-        tube,
-        score=(seed.score, *tube.score[1:]),
-        object_score=(seed.object_score, *tube.object_score[1:]),
-        stability=(seed.stability, *tube.stability[1:]),
-    )
+def labels_of_words(s: Services) -> dict[str, str]:
+    """The label of each word that the settings ask for; empty if they ask for everything.
 
-
-def without_duplicates(rows: Sequence[Masklet]) -> list[Masklet]:
-    """Removes duplicates: of masklets that cover the same tube, the one with the best mean score stays. Keeps order."""
-    kept: list[Masklet] = []
-    for row in sorted(rows, key=lambda m: -float(np.mean(m.score))):
-        if all(iou.tube_iou(row, other) <= SAME_TUBE for other in kept):
-            kept.append(row)
-    order = {row.masklet_id: i for i, row in enumerate(rows)}
-    return sorted(kept, key=lambda m: order[m.masklet_id])
-
-
-def speck_px(hw: tuple[int, int]) -> int:
-    """The area below which a speck or a hole is dropped, for a frame of this size."""
-    return max(4, round(SPECK_SHARE * hw[0] * hw[1]))
+    With an ontology, a word is the name of a class in lower case. Raises UnknownWord.
+    """
+    words = s.settings.auto.words
+    if s.ontology is None:
+        return {word: word for word in words}
+    names = {each.name.lower(): each.name for each in s.ontology.classes}
+    if unknown := [word for word in words if word not in names]:
+        raise UnknownWord(f"the ontology has no class {unknown[0]!r}: it has {', '.join(names.values())}")
+    return {word: names[word] for word in words}
 
 
 def grid(settings: AutoSettings, image_size: int) -> GridConfig:
-    """The search on the first frame: SA-V's three scales, or one coarse grid for small models and the preset "quick".
+    """The grids of a search: SA-V's three scales, or one coarse grid for small models and the preset "quick".
 
     image_size: of the model, px. SAM's thresholds and crops assume a model that rates its masks well. Models up to
-    256 px get no crops and no thresholds, and their proposals are ranked by agreement.
+    256 px get no crops, and their proposals are chosen and ranked by agreement.
     """
     from model.proposals import GridConfig, Scale
 
     small = image_size <= SMALL_PX
     chosen = GridConfig()
     if small:
-        chosen = replace(chosen, by_agreement=True, min_iou=0.0, min_stability=0.0, max_mask_overlap=SMALL_MAX_OVERLAP)
+        chosen = replace(
+            chosen,
+            by_agreement=True,
+            min_agreement=SMALL_MIN_AGREEMENT,
+            min_iou=0.0,
+            min_stability=0.0,
+            max_mask_overlap=SMALL_MAX_OVERLAP,
+        )
     if settings.min_iou is not None:
         chosen = replace(chosen, min_iou=settings.min_iou)
     if settings.min_stability is not None:
         chosen = replace(chosen, min_stability=settings.min_stability)
+    if settings.min_agreement is not None and small:
+        chosen = replace(chosen, min_agreement=settings.min_agreement)
     preset = settings.preset or ("quick" if small else "default")
     quick = (Scale(crops_per_side=1, points_per_side=16),)
     return replace(chosen, scales=quick) if preset == "quick" else chosen
@@ -324,17 +235,17 @@ def track_step(settings: AutoSettings, image_size: int) -> int:
     return FPS // (settings.track_fps or (6 if image_size <= SMALL_PX else 24))
 
 
-def _seed(seed: MaskProposal, cycle_iou: float) -> str:
-    point = [round(float(v), 1) for v in seed.point_xy]
-    return json.dumps(
-        {
-            "frame_idx": 0,
-            "points_xy": [point],
-            "labels": [1],
-            "seed_score": round(seed.score, 4),
-            "seed_agreement": round(seed.agreement, 4),
-            "cycle_iou": round(cycle_iou, 4),
-        }
+def search(settings: AutoSettings, image_size: int) -> SearchConfig:
+    """When objects are searched and which ones are new, for a model of this image size (px)."""
+    points = grid(settings, image_size)
+    ranked_by_agreement = points.by_agreement and not settings.words
+    return SearchConfig(
+        max_objects=settings.max_objects,
+        step=track_step(settings, image_size),
+        window_s=settings.window_s,
+        keyframe_s=settings.keyframe_s or None,
+        late_rank=points.min_agreement + LATE_AGREEMENT if ranked_by_agreement else 0.0,
+        same_masklet=points.max_mask_overlap,
     )
 
 

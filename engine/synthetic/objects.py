@@ -191,6 +191,10 @@ def _draw_path(rng: Rng, scene: Scene) -> NDArray[np.float64]:
         away = np.exp(-(((np.arange(t) - rng.uniform(0.3, 0.7) * t) / (0.14 * t + 1)) ** 2))
         edge = np.array([w * 0.9 if start[0] > w / 2 else -w * 0.9, 0.0])
         path = path + away[:, None] * edge
+    if scene.late and rng.random() < scene.late:  # it comes in over the nearest side, and stays
+        begun = np.arange(t) / t - rng.uniform(0.2, 0.6)
+        outside = np.clip(1 - begun / 0.15, 0, None)
+        path = path + outside[:, None] * np.array([w * 0.9 if start[0] > w / 2 else -w * 0.9, 0.0])
     return np.asarray(path)
 
 

@@ -24,6 +24,7 @@ class Scene:
     size: tuple[float, float] = (0.08, 0.30)  # object radius relative to the shorter side
     speed: float = 0.012  # typical motion a frame, relative to the shorter side
     leave: float = 0.2  # share of the objects that leave and return
+    late: float = 0.0  # share of the objects that enter from outside after the first frame
     camouflage: float = 0.15  # share of the objects whose texture resembles the background
     look_alike: float = 0.15  # share of the objects with the texture of another object
     shadow: float = 0.4  # probability that objects cast shadows

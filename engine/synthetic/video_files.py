@@ -48,9 +48,13 @@ def write_clips(
 
 def truth_of(clip: Clip, name: str) -> dict[str, object]:
     """The true masklets of a 24 fps clip as an SA-V annotation, without objects that are never visible."""
-    t, n, h, w = clip.masks.shape
-    indices = range(0, t, STRIDE)
-    about = Video(
+    return dict(sav.to_sav(video_of(clip, name), true_masklets(clip, name)))
+
+
+def video_of(clip: Clip, name: str) -> Video:
+    """A 24 fps clip as a stored video; there is no file."""
+    t, _, h, w = clip.masks.shape
+    return Video(
         video_id=name,
         source_uri=name,
         source_sha256="",
@@ -67,6 +71,12 @@ def truth_of(clip: Clip, name: str) -> dict[str, object]:
         split="train",
         batch_id="",
     )
+
+
+def true_masklets(clip: Clip, name: str) -> list[Masklet]:
+    """The true masklets of a 24 fps clip, without objects that are never visible on an annotated frame."""
+    t, n, h, w = clip.masks.shape
+    indices = range(0, t, STRIDE)
     rows = []
     for k in range(n):
         areas = tuple(int(clip.masks[i, k].sum()) for i in indices)
@@ -92,4 +102,4 @@ def truth_of(clip: Clip, name: str) -> dict[str, object]:
                 prompt="{}",
             )
         )
-    return dict(sav.to_sav(about, rows))
+    return rows

@@ -19,7 +19,7 @@ Numbers = NDArray[np.float64]
 
 SIDE = 48  # samples along each side of the square in which the masks of a masklet are compared
 FEATURES = (
-    "seed_score",  # the grid's own estimate on the first frame
+    "seed_score",  # the model's own estimate on the frame where it was found
     "seed_agreement",  # of other clicks inside the seed, see `model.proposals.agreement`; 0 if the grid did not ask
     "cycle_iou",  # of the first mask and the one that tracking back arrives at, see `model.cycle`
     "score_mean",  # estimated IoU, over the frames that show the object
@@ -62,7 +62,7 @@ def features_of(masklet: Masklet) -> tuple[float, ...]:
     visible = area > 0
     seed = json.loads(masklet.prompt)
     numbers: dict[str, float] = {
-        "seed_score": masklet.score[0],
+        "seed_score": float(seed.get("seed_score", masklet.score[0])),
         "seed_agreement": float(seed.get("seed_agreement", 0.0)),
         "cycle_iou": float(seed.get("cycle_iou", 0.0)),
         **_spread("score", np.array(masklet.score)[shown]),

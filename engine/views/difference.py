@@ -161,8 +161,8 @@ def compare(before: Sequence[Masklet], after: Sequence[Masklet]) -> tuple[list[C
     for masklet_id in sorted(old.keys() & new.keys()):
         changes.append(change_of(old.pop(masklet_id), new.pop(masklet_id), Paired.ID))
     for row in sorted(new.values(), key=lambda row: row.masklet_id):
-        if row.parent_id in old:
-            changes.append(change_of(old.pop(row.parent_id), new.pop(row.masklet_id), Paired.CORRECTION))
+        if row.corrected_id in old:
+            changes.append(change_of(old.pop(row.corrected_id), new.pop(row.masklet_id), Paired.CORRECTION))
     left, right = ([of[key] for key in sorted(of)] for of in (old, new))
     if left and right:
         table = iou.mean_table(left, right)

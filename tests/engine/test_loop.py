@@ -21,10 +21,12 @@ from engine.stages import batches, propose, publish, review
 from engine.stages.batches import BatchStage
 from engine.stages.work import Work
 from model.checkpoints import NoCheckpoint
+from model.image import ImagePredictor
+from model.tracker import Tracker
 from storage import iou, parts, releases, rle
 from storage.blobs.base import BlobUnreachable
 from storage.formats import sav
-from storage.records import Prompt, Verdict
+from storage.records import Verdict
 from tests.engine.admitting import admit_batch
 from tests.engine.true_releases import measured
 
@@ -122,7 +124,8 @@ def test_a_promoted_checkpoint_serves_the_next_batch(queue, proposed, people):
     video = s.tables.videos()[0]
     for row in propose.propose_video(s, video, s.model(checkpoint), checkpoint):
         assert (row.checkpoint, row.round) == (round_id, 1)
-        assert round(row.score[0], 4) == json.loads(row.prompt)["seed_score"] < 1, "what the grid thought of it"
+        seed = json.loads(row.prompt)
+        assert round(row.score[seed["frame_idx"] // 4], 4) == seed["seed_score"] < 1, "what the grid thought of it"
 
 
 def test_a_promotion_in_the_middle_of_a_batch_does_not_change_the_batchs_checkpoint(s, monkeypatch):
@@ -162,31 +165,33 @@ def test_a_masklet_that_fails_a_check_is_quarantined_and_the_others_are_publishe
     assert [(q.subject, q.stage, q.reason) for q in s.tables.quarantine()] == [("broken", "publish", "area")]
 
 
-@pytest.mark.parametrize("where", ["track", "propose_video"])  # during propagation, and on the grid
-def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch, where):
+@pytest.mark.parametrize("owner, method", [(Tracker, "_track"), (ImagePredictor, "predict_points")])
+def test_a_video_on_which_the_model_fails_is_quarantined_and_the_batch_goes_on(queue, monkeypatch, owner, method):
     s = queue
     batch_id = admit_batch(s)
-    victim = s.tables.videos()[0]
-    real = getattr(propose, where)
+    real = getattr(owner, method)
+    failed = []
 
-    def fails(*arguments, **named):
-        video, loaded = (arguments if where == "track" else arguments[1:])[:2]
-        if video.video_id != victim.video_id:
-            return real(*arguments, **named)
-        weight = loaded.model.mask_decoder.iou_prediction_head.proj_out.bias
+    def fails(self, *arguments, **named):
+        """Fails on the first frame that it is asked for, and never again."""
+        if failed:
+            return real(self, *arguments, **named)
+        failed.append(True)
+        weight = self._loaded.model.mask_decoder.iou_prediction_head.proj_out.bias
         kept = weight.detach().clone()
         with contextlib.ExitStack() as restore:
             restore.callback(lambda: weight.data.copy_(kept))
             weight.data.fill_(float("nan"))
-            return real(*arguments, **named)
+            return real(self, *arguments, **named)
 
-    monkeypatch.setattr(propose, where, fails)
+    monkeypatch.setattr(owner, method, fails)
+    victim = propose.missing(s, batch_id)[0]
     propose.propose_batch(s, batch_id)
-    assert review.to_open(s) == [batch_id]
+    assert failed and review.to_open(s) == [batch_id]
     rows = {m.video_id: m.rows for m in parts.markers(s.blobs, "candidates", batch_id)}
-    assert rows[victim.video_id] == 0 and len(rows) == 3
+    assert rows[victim] == 0 and len(rows) == 3 and any(rows.values())
     (record,) = parts.rows(s.blobs, "quarantine", batch_id)
-    assert record.subject == victim.video_id and "gave no numbers" in record.detail
+    assert record.subject == victim and "gave no numbers" in record.detail
 
 
 def test_small_models_search_the_whole_frame_and_others_use_crops_unless_a_preset_is_set():
@@ -202,26 +207,6 @@ def test_small_models_track_at_6_frames_a_second_and_others_at_24_unless_a_rate_
         return propose.track_step(AutoSettings(**said), image_size)
 
     assert (step(256), step(1024), step(1024, track_fps=12), step(256, track_fps=24)) == (4, 1, 2, 1)
-
-
-@pytest.mark.parametrize("step", [1, 2, 4])
-def test_only_the_frames_of_the_chosen_rate_are_read_and_the_masks_are_of_the_annotated_ones(queue, step):
-    s = queue
-    admit_batch(s)
-    video = next(iter(s.tables.videos()))
-    seen = []
-    with s.frames(video) as reader:
-        shown = np.zeros((video.height, video.width), bool)
-        shown[8:40, 8:40] = True
-
-        def read(frame_idx):
-            seen.append(frame_idx)
-            return reader.read(frame_idx)
-
-        prompts = {"a": Prompt(frame_idx=0, mask_rle=rle.encode(shown))}
-        (made,) = propose.track(video, s.model(s.checkpoint()), prompts, read, step=step).values()
-    assert sorted(set(seen)) == list(range(0, video.frame_count, step))
-    assert made.frame_idx == tuple(range(0, video.frame_count, 4))
 
 
 def test_an_error_of_the_machine_ends_the_task_and_quarantines_no_video(queue, monkeypatch):

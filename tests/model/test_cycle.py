@@ -20,6 +20,17 @@ def test_a_true_masklet_comes_back_and_one_that_changes_the_object_does_not(clip
     assert found["swapped"] < 0.2, found
 
 
+def test_a_masklet_comes_back_to_the_frame_on_which_it_begins(clip):
+    frames, masks = clip
+    hw = masks.shape[2:]
+    true, wrong = rle.encode(masks[0, 0]), rle.encode(masks[0, 1])
+    late = [wrong, *(rle.encode(mask) for mask in masks[1:4, 0])]
+    found = cycle_ious(checkpoints.load("micro"), lambda i: frames[i], hw, {"late": late}, first={"late": 1})
+    assert found["late"] > 0.6, "the first frame is not looked at"
+    ends = [true, *(rle.empty(*hw) for _ in range(3))]
+    assert cycle_ious(checkpoints.load("micro"), lambda i: frames[i], hw, {"a": ends}, first={"a": 0}) == {"a": 0.0}
+
+
 @pytest.mark.parametrize("after", [[], ["gone", "gone"]])
 def test_a_masklet_without_a_later_frame_has_no_way_back(loaded, clip, after):
     frames, masks = clip

@@ -264,10 +264,33 @@ def test_a_crop_is_encoded_once(loaded, picture, monkeypatch):
     assert len(encoded) == 1 + 4
 
 
+def test_only_the_points_that_are_asked_for_are_searched_and_crops_without_one_are_not_encoded(
+    loaded, picture, monkeypatch
+):
+    encoded = []
+    original = inputs.to_pixels
+    monkeypatch.setattr(inputs, "to_pixels", lambda loaded, frames: encoded.append(1) or original(loaded, frames))
+    where = np.zeros(HW, np.bool_)
+    where[:30, :50] = True  # inside the first of the four crops only
+    found = proposals.propose(loaded, picture, EVERYTHING, where=where)
+    assert found and all(where[int(c.point_xy[1]), int(c.point_xy[0])] for c in found)
+    assert len(encoded) == 1 + 1
+    assert proposals.propose(loaded, picture, EVERYTHING, where=np.zeros(HW, np.bool_)) == []
+
+
+def test_masks_that_other_clicks_disagree_with_are_dropped(loaded, picture):
+    everything = dataclasses.replace(EVERYTHING, by_agreement=True)
+    ranks = [c.agreement for c in proposals.propose(loaded, picture, everything)]
+    least = sorted(ranks)[len(ranks) // 2]
+    found = proposals.propose(loaded, picture, dataclasses.replace(everything, min_agreement=least))
+    assert 0 < len(found) < len(ranks) and min(c.agreement for c in found) >= least
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"min_iou": 1.5},
+        {"min_agreement": 1.5, "by_agreement": True},
         {"crop_overlap": 1.0},
         {"points_per_batch": 0},
         {"stability_offset": 0.0},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import insert, select
 
 from annotation_queue import schema
 from annotation_queue.database import Database
+from annotation_queue.errors import NoSuchMasklet
 from annotation_queue.records import Kind, NewTicket, Person, Role, State
 from annotation_queue.tickets import reading
 from annotation_queue.tickets.store import TicketStore
@@ -130,3 +132,14 @@ def test_the_cost_of_the_ticket_list_does_not_grow_with_the_queue(tmp_path, who,
     in_states(tickets, 7600, begin=400, states=STATES[:2])  # a person holds few tickets, however many there are
     assert steps() <= few + 20
     database.close()
+
+
+def test_the_candidate_of_a_part_is_another_object_than_its_whole_and_corrects_nothing(tickets):
+    whole, part = (ticket for ticket in verify_tickets(6) if ticket.video_id == "video-0")
+    assert whole.masklet and part.masklet
+    of_whole = replace(part.masklet, parent_id=whole.masklet.masklet_id)
+    tickets.open_batch("b", [whole, replace(part, masklet=of_whole)])
+    for ticket, other in ((whole, part), (part, whole)):
+        assert [o.masklet_id for o in tickets.others(ticket.ticket_id)] == [other.masklet.masklet_id]
+    with pytest.raises(NoSuchMasklet):
+        tickets.masklet_json(part.ticket_id, before=True)

@@ -26,9 +26,9 @@ def test_masklets_are_paired_by_id_then_by_correction_then_by_their_masks():
     before = [moved("same", *STILL), moved("corrected", *STILL), moved("again", 0, 0, 0, 0, 0, 0), moved("gone", 70)]
     after = [
         moved("same", *STILL),
-        moved("new", *STILL, parent_id="corrected"),
+        moved("new", *STILL, parent_id="corrected", phase="3"),
         moved("other id", 2, 2, 2, 2, 2, 2),
-        moved("more", 60, 60, 60, 60, 60, 60),
+        moved("more", 60, 60, 60, 60, 60, 60, parent_id="gone"),  # a part of an object, not a correction
     ]
     changes, removed, added = difference.compare(before, after)
     pairs = {(c.before.masklet_id, c.after.masklet_id): c.paired for c in changes}
@@ -229,7 +229,7 @@ def test_two_releases_are_named_by_name_or_by_folder(s, other, tmp_path):
 
 
 def test_a_correction_is_compared_with_the_candidate_that_was_not_published(s, tmp_path):
-    publish(s, [moved("m", 0, 0, 40, 0, 0, 0, parent_id="c", kind="manual")])
+    publish(s, [moved("m", 0, 0, 40, 0, 0, 0, parent_id="c", kind="manual", phase="3")])
     candidate = moved("c", 0, 0, 0, 0, 0, 0)
     parts.write_part(s.blobs, kind="candidates", batch_id="b1", video_id="v1", rows=[candidate])
     compared = versions.compare(s, "c", "m")
