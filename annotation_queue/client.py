@@ -125,6 +125,7 @@ class QueueClient:
         *,
         ticket_id: str | None = None,
         batch_id: str | None = None,
+        project: str | None = None,
     ) -> Ticket | None:
         """Leases the next ticket, or returns None if there is no ticket for this person.
 
@@ -133,6 +134,7 @@ class QueueClient:
         """
         while True:
             body = {"claim_id": new_id(), "kinds": kinds, "ticket_id": ticket_id, "batch_id": batch_id}
+            body |= {} if project is None else {"project": project}
             try:
                 response = self._send("POST", "/api/tickets/claim", body)
             except LeaseLost:  # the repeated claim found its lease expired: claim again
@@ -265,18 +267,18 @@ class QueueClient:
         body = _adapter(Ontology).dump_python(ontology, mode="json")
         return str(self._send("PUT", "/api/ontologies", body).json()["version"])
 
-    def open_batch(self, batch_id: str, tickets: Iterable[NewTicket], *, name: str = "") -> Batch:
+    def open_batch(self, batch_id: str, tickets: Iterable[NewTicket], *, name: str = "", project: str = "") -> Batch:
         """Opens a batch with its tickets, in several requests if there are many, and seals it.
 
-        name: of the batch, for people; "": it keeps its name.
+        name: of the batch, for people; "": it keeps its name. project: that owns the batch, for ever.
         Call it again after any failure: stored tickets are skipped. Raises NotAllowed, BatchSealed, ValueError.
         """
         last: list[NewTicket] = []
         for chunk in _chunks(tickets, lambda ticket: (ticket.masklet,)):
             if last:
-                self._put_tickets(batch_id, last, sealed=False)
+                self._put_tickets(batch_id, last, sealed=False, project=project)
             last = chunk
-        return self._put_tickets(batch_id, last, sealed=True, name=name)
+        return self._put_tickets(batch_id, last, sealed=True, name=name, project=project)
 
     def batch(self, batch_id: str) -> Batch:
         """The counts of a batch. Raises NoSuchBatch."""
@@ -325,11 +327,14 @@ class QueueClient:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    def _put_tickets(self, batch_id: str, tickets: Sequence[NewTicket], *, sealed: bool, name: str = "") -> Batch:
+    def _put_tickets(
+        self, batch_id: str, tickets: Sequence[NewTicket], *, sealed: bool, name: str = "", project: str = ""
+    ) -> Batch:
         body = {
             "tickets": _adapter(tuple[NewTicket, ...]).dump_python(tuple(tickets), mode="json"),
             "sealed": sealed,
             "name": name,
+            "project": project,
         }
         return self._ask(Batch, "PUT", f"/api/batches/{batch_id}", body)
 

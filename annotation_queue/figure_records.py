@@ -85,6 +85,7 @@ class QueueFigures:
     phases: tuple[WorkFigures, ...]
     checkpoints: tuple[WorkFigures, ...]
     labels: tuple[WorkFigures, ...] = ()  # the answers about objects that have this label, without those that have none
+    projects: tuple[WorkFigures, ...] = ()  # empty while all work is of the unnamed one
     gold: tuple[GoldFigures, ...]
     judging: tuple[JudgingFigures, ...]
     undelivered: int

@@ -58,6 +58,7 @@ class Notice:
     notice_id: str
     event: Event
     payload: str  # JSON: type, timestamp, data
+    project: str = ""  # that it is about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ class Endpoint:
 
     name: str
     events: frozenset[Event]  # those that it receives
+    projects: frozenset[str] | None = None  # only what is about these; None: everything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class Waiting:
     tickets: int
     since: float  # s since the epoch: when the oldest one was opened
     ticket_id: str  # the oldest one
+    project: str
 
 
 def notice_id(event: Event, subject: str) -> str:
@@ -112,7 +115,8 @@ def notice(event: Event, subject: str, data: dict[str, Any], at: float) -> Notic
     """A notice about a subject. at: s since the epoch."""
     when = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     payload = json.dumps({"type": event.value, "timestamp": when, "data": data}, ensure_ascii=False)
-    return Notice(notice_id=notice_id(event, subject), event=event, payload=payload)
+    project = str(data.get("project", ""))
+    return Notice(notice_id=notice_id(event, subject), event=event, payload=payload, project=project)
 
 
 def unknown(c: Connection, notice_ids: Sequence[str]) -> set[str]:
@@ -149,7 +153,7 @@ def add(
                 "payload": each.payload,
                 "created_at": now,
             }
-            receivers = [] if first else [one for one in endpoints if each.event in one.events]
+            receivers = [] if first else [one for one in endpoints if _receives(one, each)]
             if insert_new(c, schema.notices, row) and receivers:
                 rows = [
                     {"notice_id": each.notice_id, "endpoint": one.name, "not_before": now, "attempts": 0}
@@ -158,6 +162,11 @@ def add(
                 c.execute(insert(schema.notice_deliveries), rows)
                 new += 1
     return new
+
+
+def _receives(endpoint: Endpoint, about: Notice) -> bool:
+    mine = endpoint.projects is None or about.project in endpoint.projects
+    return mine and about.event in endpoint.events
 
 
 def take(database: Database, endpoint: str, now: float) -> Due | None:
@@ -245,10 +254,10 @@ def try_again(database: Database, now: float) -> int:
         return c.execute(again).rowcount
 
 
-def drained(c: Connection) -> list[Row[Any, Any, Any]]:
+def drained(c: Connection) -> list[Row[Any, Any, Any, Any]]:
     """The rows of the drained batches that the outbox lacks, in the order in which they were drained."""
     b = schema.batches
-    query = select(b.c.batch_id, b.c.total, b.c.drained_at).where(b.c.drained_at.is_not(None))
+    query = select(b.c.batch_id, b.c.total, b.c.drained_at, b.c.project).where(b.c.drained_at.is_not(None))
     rows = c.execute(query.order_by(b.c.drained_at, b.c.batch_id)).all()
     wanted = unknown(c, [notice_id(Event.BATCH_DRAINED, row.batch_id) for row in rows])
     return [row for row in rows if notice_id(Event.BATCH_DRAINED, row.batch_id) in wanted]
@@ -263,7 +272,8 @@ def waiting(c: Connection, opened_before: float) -> list[Waiting]:
     old = and_(schema.IS_OPEN, t.c.gold_id.is_(None), t.c.created_at < opened_before)
     place = func.row_number().over(partition_by=(t.c.batch_id, t.c.kind), order_by=(t.c.created_at, t.c.ticket_id))
     every = func.count().over(partition_by=(t.c.batch_id, t.c.kind))
-    ranked = select(t.c.batch_id, t.c.kind, t.c.ticket_id, t.c.created_at, place.label("place"), every.label("every"))
+    columns = (t.c.batch_id, t.c.project, t.c.kind, t.c.ticket_id, t.c.created_at)
+    ranked = select(*columns, place.label("place"), every.label("every"))
     inner = ranked.where(old).subquery()
     oldest = select(inner).where(inner.c.place == 1).order_by(inner.c.batch_id, inner.c.kind)
     return [
@@ -273,6 +283,7 @@ def waiting(c: Connection, opened_before: float) -> list[Waiting]:
             tickets=row.every,
             since=row.created_at,
             ticket_id=row.ticket_id,
+            project=row.project,
         )
         for row in c.execute(oldest)
     ]

@@ -63,6 +63,7 @@ class Person:
     name: str
     roles: frozenset[Role]
     skills: frozenset[str] = frozenset()  # some tickets need a skill; TRAINED: the person needs no warm-up
+    projects: frozenset[str] | None = None  # whose tickets they get and see; None: of all projects
 
 
 class QueuePolicy(BaseModel):
@@ -168,6 +169,7 @@ class Ticket:
     rework: bool = False  # about a person's masklet that was sent back; its maker gets the ticket first
     label: str | None = None  # of its object: as the ticket came; once it is done, as it was decided
     attributes: str | None = None  # JSON object, as in storage.records.Masklet
+    project: str = ""  # of its batch; "": the unnamed one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +282,7 @@ class Batch:
     remaining: int  # tickets not done
     drained: bool  # sealed, and nothing remains
     name: str = ""  # of the folder that its videos came from; "": nobody has named it
+    project: str = ""  # that owns it; "": the unnamed one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +293,7 @@ class Stuck:
     stage: str  # that fails: "collect", "publish", "deliver", ...
     error: str  # one line, of the last attempt
     since: float  # s since the epoch, of the first failure
+    project: str = ""  # of the batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +306,7 @@ class PlannedPhase:
     planned_masklets: int | None  # None: no number is planned
     retrainings: int  # rounds that ended in it
     planned_retrainings: int
+    project: str = ""  # whose plan it is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,7 @@ PROMPT_KEYS = {"points_xy": "click", "box_xyxy": "box", "mask_rle": "mask"}
 
 ID_PATTERN = r"^[A-Za-z0-9](?:\.?[A-Za-z0-9_:+@-])*$"  # no slash and no "..": an id is never a path
 ID_LENGTH = 128
+PROJECT_PATTERN = r"[a-z0-9][a-z0-9-]{0,39}"
 MAX_SIDE_PX = 16_384
 MAX_DEPTH = 32  # levels of lists and objects in a payload; deeper nesting could overflow a reader's stack
 MAX_FRAME_IDX = 10_000_000
@@ -96,6 +97,13 @@ def check_id(value: str, what: str = "id") -> str:
     """Return `value`; ValueError unless it is an id: letters, digits and _ : + @ - and single dots."""
     if len(value) > ID_LENGTH or not re.fullmatch(ID_PATTERN, value):
         raise ValueError(f"invalid {what}: {value[:80]!r}")
+    return value
+
+
+def check_project(value: str) -> str:
+    """Return `value`; ValueError unless it is the name of a project, or "" for the unnamed one."""
+    if value and not re.fullmatch(PROJECT_PATTERN, value):
+        raise ValueError(f"the name of a project has 1 to 40 of a-z, 0-9 and -, and no - first, not {value[:80]!r}")
     return value
 
 
@@ -130,6 +138,8 @@ def why_not(person: Person, ticket: Ticket) -> str | None:
     `tickets/claims.py` has the same rules as SQL, because a claim finds its ticket by an index; a test compares them.
     Only the SQL excludes tickets that the person has already answered.
     """
+    if person.projects is not None and ticket.project not in person.projects:
+        return f"{person.name} does not belong to the project of this ticket"
     if ticket.kind not in kinds_of(person.roles):
         return f"{person.name} has no role for {ticket.kind} tickets"
     if ticket.kind is Kind.VERIFY and ticket.made_by == person.name:
@@ -145,15 +155,24 @@ def why_not(person: Person, ticket: Ticket) -> str | None:
     return None
 
 
-def lane_of(*, needs_lead: bool, skill: str | None) -> str:
-    """The requirement of a ticket besides the role (a lead, a skill or nothing), as one word for the index."""
-    return "lead" if needs_lead else "" if skill is None else f"skill:{skill}"
+def lane_of(*, needs_lead: bool, skill: str | None, project: str) -> str:
+    """What a ticket asks of a person besides the role, as one word for the index.
+
+    The person belongs to its project, and is a lead, has a skill, or neither.
+    """
+    needed = "lead" if needs_lead else "" if skill is None else f"skill:{skill}"
+    return f"{project}/{needed}" if project else needed  # no id has a slash
 
 
-def lanes_of(person: Person) -> list[str]:
-    """The lanes from which a person gets tickets. A lead can claim a ticket with another skill only by its id."""
-    lead = ["lead"] if Role.LEAD in person.roles else []
-    return ["", *lead, *(lane_of(needs_lead=False, skill=skill) for skill in sorted(person.skills))]
+def lanes_of(person: Person, project: str) -> list[str]:
+    """The lanes of a project from which a person gets tickets.
+
+    A lead can claim a ticket with another skill only by its id.
+    """
+    lead = [lane_of(needs_lead=True, skill=None, project=project)] if Role.LEAD in person.roles else []
+    skills = (None, *sorted(person.skills))
+    plain, *skilled = (lane_of(needs_lead=False, skill=skill, project=project) for skill in skills)
+    return [plain, *lead, *skilled]
 
 
 def is_in_share(word: str, share: float) -> bool:

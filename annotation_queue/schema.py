@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0007"  # the last one in migrations/versions
+REVISION = "0008"  # the last one in migrations/versions
 
 
 metadata = MetaData()
@@ -39,7 +39,12 @@ batches = Table(
     Column("remaining", Integer, nullable=False),  # tickets not done; counted in the transaction that changes them
     Column("drained_at", Float),
     Column("name", String, nullable=False, server_default=""),  # for people; "": its id is all that is known
+    Column("project", String, nullable=False, server_default=""),  # that owns it; "": the unnamed one
 )
+
+_OF_A_PROJECT = and_(batches.c.project != literal_column("''"), batches.c.drained_at.is_(None))
+
+Index("batches_of_projects", batches.c.project, sqlite_where=_OF_A_PROJECT, postgresql_where=_OF_A_PROJECT)
 
 tickets = Table(
     "tickets",
@@ -89,6 +94,7 @@ tickets = Table(
     Column("reopened_by", String),  # the lead who opened it after a settled ticket
     Column("mean_score", Float),  # of its masklet, over the frames with the object; None: no masklet, or an old ticket
     Column("agreement", Float),  # of several answers: how far two of them agree on average, 0 to 1
+    Column("project", String, nullable=False, server_default=""),  # of its batch
 )
 
 
@@ -170,6 +176,8 @@ def _browsed(name: str, *columns: Column[Any], where: ColumnElement[bool] | None
 
 _browsed("kinds", tickets.c.kind, tickets.c.state, tickets.c.created_at)
 
+_browsed("projects", tickets.c.project, tickets.c.kind, tickets.c.state, tickets.c.created_at)
+
 _browsed("batches", tickets.c.batch_id, tickets.c.kind, tickets.c.state, tickets.c.created_at)
 
 _browsed("videos", tickets.c.video_id, tickets.c.created_at)
@@ -244,7 +252,7 @@ gold = Table(  # tickets whose answer is known; each person gets a copy of their
 
 # Rolling sums, changed in the transactions that they count, so that the figures never read the tickets. Rows with
 # person "" count tickets (added, done), other rows count people's work. Gold is not counted.
-TALLY_KEYS = ("batch_id", "kind", "phase", "checkpoint", "person", "maker", "verdict", "needs_lead", "label")
+TALLY_KEYS = ("batch_id", "kind", "phase", "checkpoint", "person", "maker", "verdict", "needs_lead", "label", "project")
 
 
 TALLY_SUMS = (

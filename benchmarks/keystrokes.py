@@ -28,13 +28,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-from annotation_queue.records import State
+from annotation_queue.records import Kind, NewTicket, State
+from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 from benchmarks.coded import PASSWORD, fill
 from benchmarks.page import ARGS, AT_ONCE, MIDDLE
@@ -42,6 +43,7 @@ from engine.processes import ports
 from engine.services import connect
 from engine.serving.queue_process import QueueProcess
 from engine.settings import IngestSettings, ModelSettings, QueueSettings, Settings
+from storage.ontology import ObjectClass, Ontology
 
 K_S, P_S, CLICK_S, H_S, M_S = 0.28, 1.1, 0.2, 0.4, 1.35
 FRAMES = 48  # of a video: 12 annotated ones
@@ -157,6 +159,12 @@ class Bench:
 def verifying(of: Bench) -> dict[str, Act]:
     """The acts of a person who verifies."""
     found = {}
+    ticket = of.ready("verify")  # the one that asks for a label
+    of.begin()
+    of.press("1", "a")
+    found["label and accept"] = of.end(of.finished(ticket, "accept"))
+    assert of.tickets.ticket(ticket).label == "car"
+
     ticket = of.ready("verify")
     of.begin()
     of.press("a")
@@ -219,6 +227,25 @@ def correcting(of: Bench) -> dict[str, Act]:
     return found
 
 
+def ask_for_a_label(tickets: TicketStore) -> None:
+    """Opens a ticket that people get first, and that needs one of two classes before its masklet is accepted."""
+    classes = (ObjectClass(name="car", colour="#e6194b", key="1"), ObjectClass(name="bus", colour="#3cb44b", key="2"))
+    version = Ontologies(tickets.database, tickets.clock).add(Ontology(classes=classes))
+    like = tickets.find(kind=Kind.VERIFY, limit=1)[0]
+    masklet = replace(tickets.masklet(like.ticket_id), masklet_id="labelled")
+    rules = json.loads(like.payload) | {"ontology": version, "label_at": "verify"}
+    ticket = NewTicket(
+        ticket_id="labelled",
+        kind=Kind.VERIFY,
+        video_id=like.video_id,
+        masklet=masklet,
+        phase=like.phase,
+        priority=1,
+        payload=json.dumps(rules),
+    )
+    tickets.open_batch("labelled", [ticket])
+
+
 @contextmanager
 def tab(browser: Any, url: str, name: str) -> Iterator[Page]:
     """A tab with a person logged in."""
@@ -246,6 +273,7 @@ def measure(path: str) -> dict[str, Any]:
         with connect(settings) as s:
             fill(s, videos, frames=FRAMES, verify=10, track=3, crowd=(1, 24))
             tickets, _ = s.open_queue()
+            ask_for_a_label(tickets)
             with QueueProcess(settings, deliver=False), sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=path, args=ARGS)
                 with tab(browser, settings.queue_url, "vera") as page:

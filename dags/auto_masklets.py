@@ -57,7 +57,7 @@ def auto_masklets():
 
         with connected(propose.NotProposed) as s:
             propose.finish(s, batch_id)
-            review.open_batch(s, batch_id, campaign.phase_of_new_tickets(s))
+            review.open_batch(s, batch_id, campaign.phase_of_batch(s, batch_id))
             phase = batches.facts(s.blobs, batch_id, batches.PHASE) or {}
         outlet_events[CANDIDATES].extra = {"batch": batch_id, **phase}
         return batch_id

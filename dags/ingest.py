@@ -1,9 +1,9 @@
 """Admits new videos from the source, by the clock.
 
-Lists `MASKLETS_INGEST__SOURCE` (a run started by hand may name another folder or `s3://bucket/prefix`) and cuts its
-new files into pieces. Any worker admits the fit videos of a piece as a batch, quarantines the others with a reason, and
-wakes `auto_masklets`. If the source holds nothing new, `admit` is skipped. The files of a piece that fails in all its
-tries are in the next run's pieces.
+Lists `MASKLETS_INGEST__SOURCE` and the source of each project (a run started by hand may name another folder or
+`s3://bucket/prefix`) and cuts the new files of each into pieces. Any worker admits the fit videos of a piece as a batch
+of its project, quarantines the others with a reason, and wakes `auto_masklets`. If the sources hold nothing new,
+`admit` is skipped. The files of a piece that fails in all its tries are in the next run's pieces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dags.common import COMMON, VIDEOS, connected, every
 @dag(
     schedule=every("ingest_every_s", 60),
     params={
-        "source": Param(None, type=["null", "string"], description="folder or s3://bucket/prefix; empty: the setting"),
+        "source": Param(None, type=["null", "string"], description="folder or s3://bucket/prefix; empty: the settings"),
+        "project": Param(None, type=["null", "string"], description="that this source's batch belongs to"),
     },
     tags=["masklets", "videos"],
     doc_md=__doc__,
@@ -26,14 +27,13 @@ from dags.common import COMMON, VIDEOS, connected, every
 def ingest():
     @task
     def plan(params=None) -> list[str]:
-        """Lists the source; returns the ids of the pieces with its new files."""
+        """Lists the source of every project; returns the ids of the pieces with its new files."""
         from engine.stages import ingest, sources
 
         with connected(sources.NoSource) as s:
-            source = params["source"] or s.settings.ingest.source
-            if source is None:
+            if not (params["source"] or ingest.has_source(s)):
                 raise AirflowSkipException("no source is set")
-            return ingest.plan(s, source)
+            return ingest.plan(s, params["source"], project=params["project"])
 
     @task(outlets=[VIDEOS])
     def admit(piece_id: str) -> list[str]:

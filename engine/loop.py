@@ -97,7 +97,7 @@ OPEN_REVIEW = Stage(
     announces=CANDIDATES,
     mark=BatchStage.IN_REVIEW,
     pending=review.to_open,
-    work=lambda s, batch_id, _: review.open_batch(s, batch_id, campaign.phase_of_new_tickets(s)),
+    work=lambda s, batch_id, _: review.open_batch(s, batch_id, campaign.phase_of_batch(s, batch_id)),
 )
 COLLECT = Stage(
     "collect",

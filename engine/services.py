@@ -51,6 +51,7 @@ class Services:
         self._open = ExitStack()
         self._models: WeakValueDictionary[tuple[str, str], LoadedModel] = WeakValueDictionary()  # by name and dtype
         self._model: LoadedModel | None = None  # the one that was asked for last; all others live while they are used
+        self._ontologies: dict[str, Ontology | None] = {}  # by project
         self._lock = threading.Lock()  # threads of the queue open the catalog together
 
     def __enter__(self) -> Self:
@@ -95,11 +96,20 @@ class Services:
 
         return Registry(self._private(self.settings.registry_uri), self.home / "mlflow-artifacts")
 
-    @cached_property
-    def ontology(self) -> Ontology | None:
-        """The ontology that the settings name, read once; None without one. Raises OntologyError."""
-        path = self.settings.review.ontology
-        return None if path is None else ontology.read(path)
+    def ontology_of(self, project: str) -> Ontology | None:
+        """The ontology that the settings name for a project, read once; None without one.
+
+        Raises OntologyError, NoSuchProject.
+        """
+        if project not in self._ontologies:
+            path = self.settings.of_project(project).review.ontology
+            self._ontologies[project] = None if path is None else ontology.read(path)
+        return self._ontologies[project]
+
+    def ontologies(self) -> list[Ontology]:
+        """The ontologies of all projects, each once. Raises OntologyError."""
+        every = map(self.ontology_of, self.settings.project_names)
+        return list({found.version: found for found in every if found is not None}.values())
 
     def alone(self, name: str, *, wait: bool = True) -> AbstractContextManager[Held]:
         """A lock over all machines that share this catalog and this store: see `engine/locks.py`."""
@@ -176,12 +186,14 @@ class Services:
         """
         from annotation_queue.database import Database
         from annotation_queue.people.accounts import PIPELINE, Accounts
+        from annotation_queue.projects import Projects
         from annotation_queue.records import QueuePolicy, Role
         from annotation_queue.tickets.store import TicketStore
 
         database = Database(self._private(self.settings.queue_database_uri))
         self._open.callback(database.close)
-        accounts = Accounts(database)
+        members = {name: frozenset(of.people) for name, of in self.settings.projects.items()}
+        accounts = Accounts(database, projects=Projects(members))
         token = self.home / "pipeline.token"
         with alone(self.home / "pipeline.lock"):  # two processes make one token
             if not _is_known(accounts, token):  # the file is missing, or its token belongs to another database

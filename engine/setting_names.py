@@ -47,7 +47,8 @@ def check_variables(environ: Mapping[str, str], settings: Collection[str]) -> No
 def check_file(file: Path, written: Mapping[str, object], settings: Collection[str]) -> None:
     """Raises ValueError for a key of the TOML file that is no setting."""
     for key, value in written.items():
-        nested = isinstance(value, dict) and key in settings
+        # the names of projects are free, so pydantic finds what is wrong in them
+        nested = isinstance(value, dict) and key in settings and key != "projects"
         for setting in [f"{key}.{name}" for name in value] if nested and isinstance(value, dict) else [key]:
             if setting not in settings:
                 meant = _nearest(setting, {known: known for known in settings})

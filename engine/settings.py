@@ -12,12 +12,13 @@ import os
 import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from annotation_queue.records import LEASE_S, QueuePolicy
+from annotation_queue.rules import PROJECT_PATTERN
 from engine import setting_names
 
 
@@ -250,6 +251,15 @@ class CampaignSettings(_Section):
     phases: tuple[CampaignPhase, ...] = ()  # in order
 
 
+class ProjectSettings(_Section):
+    """One of several projects. What its sections do not set is as in the sections of the same name for all."""
+
+    people: tuple[str, ...] = ()  # who belongs to it, besides admins; none: everybody
+    ingest: IngestSettings = IngestSettings()  # `source` is the project's own, and never that of all
+    review: ReviewSettings = ReviewSettings()
+    campaign: CampaignSettings = CampaignSettings()
+
+
 EventName = Literal[
     "batch.drained", "release.published", "round.promoted", "round.refused", "round.waits", "ticket.waits"
 ]
@@ -261,6 +271,7 @@ class _EndpointSettings(_Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")  # for logs and `masklets notices`; keep it if the URL changes
     url: SecretStr
     events: tuple[EventName, ...] = ()  # those that it receives; none: all
+    projects: tuple[str, ...] = ()  # it receives only what is about these; none: everything
 
 
 class WebhookSettings(_EndpointSettings):
@@ -309,6 +320,18 @@ class AirflowSettings(_Section):
     upkeep_every_s: int = Field(86400, ge=60)  # seconds between two runs of the store's upkeep
 
 
+class NoSuchProject(ValueError):
+    """The settings have no project of this name."""
+
+
+OF_PROJECTS = ("ingest", "review", "campaign")  # sections that each project may have
+
+
+def _as_dict(section: Any) -> dict[str, Any]:
+    """What was given for a section: a new dict."""
+    return section.model_dump(exclude_unset=True) if isinstance(section, BaseModel) else dict(section or {})
+
+
 def settings_file() -> Path:
     """The TOML file with settings: the one that MASKLETS_CONFIG names, or masklets.toml. It may be missing."""
     return Path(os.environ.get("MASKLETS_CONFIG") or "masklets.toml")
@@ -340,6 +363,31 @@ class Settings(BaseSettings):
     notices: NoticeSettings = NoticeSettings()
     airflow: AirflowSettings = AirflowSettings()
     logs: LogSettings = LogSettings()
+    # by name, 1 to 40 of a-z, 0-9 and -; as a variable: MASKLETS_PROJECTS with one JSON object
+    projects: dict[Annotated[str, Field(pattern=rf"^{PROJECT_PATTERN}$")], ProjectSettings] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, given: Any) -> Any:
+        """Fills in what the sections of projects do not set: before any of them is checked."""
+        if not isinstance(given, dict) or not isinstance(given.get("projects"), dict):
+            return given
+        whole = {name: _as_dict(given.get(name)) for name in OF_PROJECTS}
+        whole["ingest"].pop("source", None)
+        projects = {name: _as_dict(of) for name, of in given["projects"].items()}
+        for of in projects.values():
+            of |= {section: whole[section] | _as_dict(of.get(section)) for section in OF_PROJECTS}
+        return given | {"projects": projects}
+
+    @model_validator(mode="after")
+    def _projects_fit(self) -> Self:
+        sources = [self.ingest.source, *(of.ingest.source for of in self.projects.values())]
+        if twice := {source for source in sources if source is not None and sources.count(source) > 1}:
+            raise ValueError(f"two projects have the source {min(twice)}: a video belongs to one project")
+        named = {name for one in (*self.notices.webhooks, *self.notices.apprise) for name in one.projects}
+        if unknown := named - set(self.projects):
+            raise ValueError(f"notices: there is no project {min(unknown)!r}")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -386,7 +434,27 @@ class Settings(BaseSettings):
                     value = json.dumps(plain, default=SecretStr.get_secret_value)
                 if value is not None:
                     variables[f"MASKLETS_{section}__{name}".upper()] = str(value)
+        if self.projects:
+            dumped = {name: of.model_dump(mode="json", exclude_none=True) for name, of in self.projects.items()}
+            variables["MASKLETS_PROJECTS"] = json.dumps(dumped)
         return variables
+
+    def of_project(self, name: str) -> Settings:
+        """The settings with the sections of a project in place of those of all; "" is the unnamed project.
+
+        Raises NoSuchProject.
+        """
+        if not name:
+            return self
+        if (of := self.projects.get(name)) is None:
+            known = ", ".join(self.projects) or "none"
+            raise NoSuchProject(f"the settings have no project {name!r:.60}; there are: {known}")
+        return self.model_copy(update={section: getattr(of, section) for section in OF_PROJECTS})
+
+    @property
+    def project_names(self) -> tuple[str, ...]:
+        """The unnamed project "" and the named ones."""
+        return ("", *self.projects)
 
     @property
     def root(self) -> str:

@@ -25,7 +25,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from storage import arrow, batch_manifests, compacted, parts, release_numbers, withdrawn
+from storage import arrow, batch_manifests, compacted, parts, release_numbers, unreleased, withdrawn
 from storage.arrow import R
 from storage.batch_manifests import (
     KINDS,
@@ -51,6 +51,7 @@ from storage.masklet_rules import list_problem
 from storage.records import Masklet, Video, in_order
 from storage.release_counts import counts_with
 from storage.release_numbers import place as place
+from storage.release_numbers import project_of as project_of
 from storage.wording import counted
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 OfVideo = TypeVar("OfVideo", bound=Masklet | Video)
 FORMAT = 2
 OWN = 16  # batches that a manifest lists before it lists all of them again
+AHEAD_OF = "ahead_of"  # in `extra`: the batch whose publish makes this release of another project before its own
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FEW = 8  # videos that are looked up one by one; for more, all batch manifests are read
 _NO_FILES: Files = {kind: () for kind in KINDS}
@@ -96,6 +98,11 @@ class Release:
     first: Base | None = field(default=None, compare=False)  # the release of format 1 under this one, or this one
     first_files: Files = field(default_factory=lambda: _NO_FILES, repr=False, compare=False)  # of that release
     hidden: frozenset[str] = frozenset()  # videos that a reader does not get: see `storage/withdrawal.py`
+
+    @property
+    def is_end(self) -> bool:
+        """Whether everything that was committed up to its snapshot is in releases of the projects."""
+        return AHEAD_OF not in self.extra
 
     def masklets(self, video_ids: Collection[str] | None = None) -> list[Masklet]:
         """The masklets, `in_order`; None: of all videos. See `iter_masklets` for large releases.
@@ -300,21 +307,29 @@ def make(
     *,
     extra: Mapping[str, str] | None = None,
     known: Sequence[str] | None = None,
+    ends: Collection[int] = (),
+    mine: Callable[[str | None], bool] = lambda _: True,
+    snapshot: int | None = None,
 ) -> Release:
     """Pin what is published now under a name. An existing name returns its release.
 
-    Its cost follows what was committed since the last release. known: the names of all releases, if the caller has
-    listed them. A snapshot that is tagged with the name is taken instead of the current one.
+    Its cost follows what was committed since the last release. known: the names of the project's releases, if the
+    caller has listed them. ends: snapshots at which everything was in releases of the projects. mine: whether a batch
+    is of the project. snapshot: of masklets, in place of the current one. One that is tagged with the name is taken
+    before both.
     Raises ValueError for a malformed name, NothingPublished, and ReleaseError if a file is missing.
     """
     if blobs.exists(key_of(checked(name))):
         return load(blobs, name)
     if tables.snapshot_id("masklets") is None or tables.snapshot_id("videos") is None:
         raise NothingPublished(f"release {name}: the tables of masklets and videos are not both filled")
-    snapshot_id = tables.tagged("masklets", name) or tables.snapshot_id("masklets")
+    snapshot_id = tables.tagged("masklets", name) or snapshot or tables.snapshot_id("masklets")
     assert snapshot_id is not None  # a table never becomes empty again
-    parent = _before(blobs, name, names(blobs) if known is None else known)
-    new, counts = _batches(blobs, tables, parent, _since(tables, parent, snapshot_id))
+    every = names(blobs) if known is None else known
+    parent = _before(blobs, name, [other for other in every if project_of(other) == project_of(name)])
+    begin = {*ends, *(() if parent is None else parent.snapshots.values())}
+    snapshots = [s for s in unreleased.since(tables, snapshot_id, begin) if mine(s.batch_id)]
+    new, counts = _batches(blobs, tables, parent, snapshots)
     base, own = _chained(parent, new)
     return write(blobs, name, base, own, counts=counts, extra=extra or {}, snapshots={"masklets": snapshot_id})
 
@@ -414,31 +429,33 @@ def _base(blobs: Blobs, name: str, base: Base) -> Release:
     return _parsed(blobs, base.name, data)
 
 
-def names(blobs: Blobs) -> list[str]:
-    """The names of all releases, the newest last. A name is `release-<number>-…`."""
+def names(blobs: Blobs, project: str | None = None) -> list[str]:
+    """The names of all releases, the newest last. A name is `[<project>.]release-<n>-…`, or one that a person gave.
+
+    project: only the names that the pipeline gave to releases of this project.
+    """
     keys = blobs.keys("releases/")
     found = [parts[1] for key in keys if len(parts := key.split("/")) == 3 and parts[2] == "manifest.json"]
-    return sorted(found, key=place)
+    ours = (name for name in found if project is None or (project_of(name) == project and place(name)[0]))
+    return sorted(ours, key=place)
+
+
+def ends(blobs: Blobs, names: Sequence[str]) -> set[int]:
+    """The snapshots of the table of masklets at which everything was in releases: the newest of each project.
+
+    names: of all releases, the newest last.
+    """
+    found: dict[str, int] = {}
+    for name in reversed(names):
+        if (project := project_of(name)) not in found and (release := load(blobs, name)).is_end:
+            found[project] = release.snapshots["masklets"]
+    return set(found.values())
 
 
 def _before(blobs: Blobs, name: str, known: Sequence[str]) -> Release | None:
     """The last release before one of this name."""
     earlier = [other for other in known if place(other) < place(name)]
     return load(blobs, max(earlier, key=place)) if earlier else None
-
-
-def _since(tables: Tables, parent: Release | None, snapshot_id: int) -> list[TableSnapshot]:
-    """The snapshots of the batches that a release does not have, the oldest first. None: there is no release yet.
-
-    A catalog that was made anew for an old store does not know the release's snapshot. Then all its batches are new.
-    """
-    new: list[TableSnapshot] = []
-    for snapshot in tables.history("masklets", snapshot_id):
-        if parent is not None and snapshot.snapshot_id == parent.snapshots.get("masklets"):
-            break
-        if not snapshot.rewrites:
-            new.append(snapshot)
-    return new[::-1]
 
 
 def _batches(

@@ -11,7 +11,7 @@ import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from cachetools import TTLCache, cached
 from fastapi import FastAPI
@@ -47,6 +47,7 @@ from annotation_queue.refinement.timings import Timings
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 ROUTERS = (
@@ -66,6 +67,7 @@ ROUTERS = (
 STATS_S = 1.0  # maximum age of the numbers of /api/stats
 STUCK_S = 10.0  # maximum age of the batches of /api/stuck: the pipeline's store may be far away
 CAMPAIGN_S = 30.0  # maximum age of /api/campaign: it reads a marker of each published batch
+CACHED = 100  # results for different groups of projects
 FIGURES_S = 1.0  # maximum age of those of /api/figures and /metrics
 HASHES = 2  # passwords that are hashed at once: each takes 64 MiB and several cores for a tenth of a second
 PROVIDER_CALLS = 8  # log-ins through a provider at once: they wait for its answers
@@ -180,9 +182,9 @@ def _with_undelivered(stuck: list[Stuck], undelivered: list[Stuck]) -> list[Stuc
     return [*stuck, *(batch for batch in undelivered if batch.batch_id not in known)]
 
 
-def _cached(compute: Callable[[], T], max_age_s: float) -> Callable[[], T]:
-    """The function with a value that is at most `max_age_s` old. Threads that ask at once wait for one computation."""
-    cache: TTLCache[Hashable, T] = TTLCache(1, max_age_s)
+def _cached(compute: Callable[P, T], max_age_s: float) -> Callable[P, T]:
+    """The function with values that are at most `max_age_s` old. Threads that ask at once wait for one computation."""
+    cache: TTLCache[Hashable, T] = TTLCache(CACHED, max_age_s)
     return cached(cache, condition=threading.Condition())(compute)
 
 

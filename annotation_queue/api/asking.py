@@ -10,8 +10,9 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 
+from annotation_queue import projects
 from annotation_queue.api.backend import Queue
 from annotation_queue.errors import NotAllowed
 from annotation_queue.people.accounts import Caller
@@ -90,6 +91,17 @@ def _scope_of(path: str) -> Scope | None:
     if path.startswith(("/api/people", "/api/quarantine")):
         return None
     return Scope.PIPELINE if path.startswith(("/api/batches", "/api/ontologies")) else Scope.ANNOTATE
+
+
+Project = Annotated[str | None, Query(max_length=40)]
+
+
+async def in_project(who: Somebody, project: Project = None) -> Person:
+    """The person who asks, as if they belonged to the project of the query alone. Raises NotAllowed."""
+    return projects.within(who, project)
+
+
+InProject = Annotated[Person, Depends(in_project)]
 
 
 # --- what they may see -------------------------------------------------------------------------------------------

@@ -77,8 +77,8 @@ class Backend:
     secure_cookie: bool
     hashing: Pool  # checks and makes passwords
     provider: Pool  # talks to `oidc`
-    stats: Callable[[], Stats]  # cached
-    figures: Callable[[], QueueFigures]  # cached
+    stats: Callable[[frozenset[str] | None], Stats]  # of these projects; cached
+    figures: Callable[[frozenset[str] | None], QueueFigures]  # of these projects; cached
     stuck: Callable[[], list[Stuck]]  # cached
     campaign: Callable[[], list[PlannedPhase]]  # cached
     pipeline: Pipeline | None  # None: this server knows only the queue

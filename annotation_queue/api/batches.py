@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from annotation_queue.api.asking import Id, Overseer, Pipeline
+from annotation_queue.api.asking import Id, InProject, Overseer, Pipeline
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.records import Batch, Gold, NewGold, NewTicket, ResultPage
@@ -24,6 +24,7 @@ class OpenBatch:
     tickets: tuple[NewTicket, ...] = ()
     sealed: bool = True
     name: str = ""  # of the batch, for people; "": it keeps its name
+    project: str = ""  # that owns the batch, for ever; "": the unnamed one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +44,20 @@ class AddedCount:
 @router.put("/api/batches/{batch_id}")
 def open_batch(batch_id: Id, body: Sent[OpenBatch], _: Pipeline, queue: Queue) -> Batch:
     """Opens a batch, or adds tickets to it. Tickets that it has already are skipped."""
-    opened = queue.tickets.open_batch(batch_id, body.tickets, sealed=body.sealed)
+    opened = queue.tickets.open_batch(batch_id, body.tickets, sealed=body.sealed, project=body.project)
     return set_name(queue.tickets.database, batch_id, body.name) if body.name else opened
 
 
 @router.get("/api/batches")
-def batches(_: Overseer, queue: Queue, drained: bool | None = None) -> list[Batch]:
+def batches(who: InProject, _: Overseer, queue: Queue, drained: bool | None = None) -> list[Batch]:
     """Every batch, the newest first. drained: only those with (True) or without (False) nothing left to do."""
-    return [batch for batch in queue.tickets.batches() if drained is None or batch.drained == drained]
+    return [batch for batch in queue.tickets.batches(seen_by=who) if drained is None or batch.drained == drained]
 
 
 @router.get("/api/batches/{batch_id}")
-def batch(batch_id: Id, _: Overseer, queue: Queue) -> Batch:
+def batch(batch_id: Id, who: Overseer, queue: Queue) -> Batch:
     """How far a batch is."""
-    return queue.tickets.batch(batch_id)
+    return queue.tickets.batch(batch_id, seen_by=who)
 
 
 @router.get("/api/batches/{batch_id}/result")
@@ -78,6 +79,6 @@ def add_gold(batch_id: Id, body: Sent[AddGold], who: Overseer, queue: Queue) -> 
 
 
 @router.get("/api/gold")
-def gold(_: Overseer, queue: Queue) -> list[Gold]:
+def gold(who: InProject, _: Overseer, queue: Queue) -> list[Gold]:
     """Every gold ticket, and how people did on it."""
-    return queue.tickets.gold()
+    return queue.tickets.gold(seen_by=who)

@@ -81,6 +81,7 @@ class Me:
     live: bool  # whether a model answers clicks
     watch: Watch
     keys: dict[str, str]  # that they chose for the page, by action
+    projects: tuple[str, ...]  # that they belong to, by name; the unnamed one is not among them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +174,7 @@ def _me(who: Person, csrf: str | None, keys: dict[str, str], queue: Backend) -> 
             watch_least=policy.watch_least,
         ),
         keys=keys,
+        projects=queue.accounts.projects.names_of(who),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
 
-from annotation_queue.api.asking import Overseer, Somebody
+from annotation_queue.api.asking import InProject, Overseer
 from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.api.metrics import CONTENT_TYPE, exposition
 from annotation_queue.figure_records import QueueFigures
@@ -28,38 +28,41 @@ class Health:
 
 
 @router.get("/api/stats")
-def stats(who: Somebody, queue: Queue) -> Stats:
+def stats(who: InProject, queue: Queue) -> Stats:
     """Everybody's pace; for overseers also how many tickets are in which state."""
-    return shown.stats(queue.stats(), who)
+    return shown.stats(queue.stats(who.projects), who)
 
 
 @router.get("/api/figures")
-def figures(_: Overseer, queue: Queue) -> QueueFigures:
+def figures(who: InProject, _: Overseer, queue: Queue) -> QueueFigures:
     """Progress, effort and agreement, by batch, person, phase and checkpoint."""
-    return queue.figures()
+    return queue.figures(who.projects)
 
 
 @router.get("/api/stuck")
-def stuck(_: Overseer, queue: Queue) -> list[Stuck]:
+def stuck(who: Overseer, queue: Queue) -> list[Stuck]:
     """The stages of the pipeline that fail, each with its batch, its error and since when."""
-    return queue.stuck()
+    found = queue.stuck()
+    if who.projects is None:
+        return found
+    return [each for each in found if each.batch_id and each.project in who.projects]  # an error may name a source
 
 
 @router.get("/api/campaign")
-def campaign(_: Overseer, queue: Queue) -> list[PlannedPhase]:
+def campaign(who: InProject, _: Overseer, queue: Queue) -> list[PlannedPhase]:
     """The phases of the plan in order, and how far each is. Empty if nothing is planned."""
-    return queue.campaign()
+    return [phase for phase in queue.campaign() if who.projects is None or phase.project in who.projects]
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(_: Overseer, queue: Queue) -> Response:
+def metrics(who: Overseer, queue: Queue) -> Response:
     """The queue, the pipeline and the model's answers for Prometheus.
 
     It needs a token of an overseer, best with the scope `read`. No address is trusted without one: behind a proxy on
     this machine, every request would look local.
     """
-    counts, up = _counts(queue)
-    return Response(exposition(queue.figures(), queue.timings, counts, up=up), media_type=CONTENT_TYPE)
+    counts, up = (None, True) if who.projects is not None else _counts(queue)  # of all projects together
+    return Response(exposition(queue.figures(who.projects), queue.timings, counts, up=up), media_type=CONTENT_TYPE)
 
 
 def _counts(queue: Backend) -> tuple[PipelineCounts | None, bool]:
@@ -76,5 +79,5 @@ def _counts(queue: Backend) -> tuple[PipelineCounts | None, bool]:
 @router.get("/healthz")
 def health(queue: Queue) -> Health:
     """Whether the server is up. Anybody may ask."""
-    queue.stats()  # asks the database
+    queue.stats(None)  # asks the database
     return Health(ok=True)

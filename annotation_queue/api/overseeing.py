@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from annotation_queue.api.asking import Id, Manager, Overseer
+from annotation_queue.api.asking import Id, InProject, Manager, Overseer
 from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.api.tickets import Closed, CloseKept
@@ -48,6 +48,7 @@ def overseeing(queue: Queue) -> Overseeing:
 
 
 def wanted(
+    who: InProject,
     text: Text = None,
     state: State | None = None,
     kind: Kind | None = None,
@@ -63,7 +64,7 @@ def wanted(
     agreement_to: Share = None,
     order: Order = Order.NEWEST,
 ) -> Wanted:
-    """The filters of the list, from the query."""
+    """The filters of the list, from the query. A lead gets only tickets of their projects."""
     return Wanted(
         text=text,
         state=state,
@@ -78,6 +79,7 @@ def wanted(
         score_to=score_to,
         agreement_from=agreement_from,
         agreement_to=agreement_to,
+        projects=who.projects,
         order=order,
     )
 
@@ -98,15 +100,15 @@ def cards(
 
 
 @router.get("/api/tickets/{ticket_id}/history")
-def history(ticket_id: Id, _: Overseer, every: All) -> History:
+def history(ticket_id: Id, who: Overseer, every: All) -> History:
     """A ticket with its leases, its whole log, what leads did to it, and the tickets around it."""
-    return every.history(ticket_id)
+    return every.history(ticket_id, seen_by=who)
 
 
 @router.post("/api/acts")
 def act(body: Sent[ActBody], who: Manager, queue: Queue, every: All) -> list[ActResult]:
     """Does something to many tickets: a result for each. The refusal of one does not stop the others."""
-    assignee = None if body.to is None else _assignee(queue, body.to)
+    assignee = None if body.to is None else _assignee(queue, body.to, who)
     wished = Act(
         act_id=body.act_id,
         action=body.action,
@@ -119,19 +121,20 @@ def act(body: Sent[ActBody], who: Manager, queue: Queue, every: All) -> list[Act
     return every.act(wished, body.ticket_ids)
 
 
-def _assignee(queue: Backend, name: str) -> Person:
-    found = next((account for account in queue.accounts.accounts() if account.name == name), None)
+def _assignee(queue: Backend, name: str, by: Person) -> Person:
+    found = next((account for account in queue.accounts.seen_by(by) if account.name == name), None)
     if found is None:
         raise ValueError(f"there is no person {name}")
     if found.disabled:
         raise NotAllowed(f"{name} is disabled: nothing can be assigned to them")
-    return Person(name=name, roles=frozenset(found.roles), skills=frozenset(found.skills))
+    person = Person(name=name, roles=frozenset(found.roles), skills=frozenset(found.skills))
+    return queue.accounts.projects.of(person)
 
 
 @router.get("/api/kept")
-def kept(_: Manager, every: All) -> list[Operation]:
+def kept(who: Manager, every: All) -> list[Operation]:
     """The kept work of all people: operations that came after their lease had ended."""
-    return every.kept()
+    return every.kept(seen_by=who)
 
 
 @router.post("/api/kept/close")

@@ -59,9 +59,9 @@ class Revoked:
 
 
 @router.get("/api/people")
-def everybody(_: Manager, queue: Queue) -> list[Account]:
-    """Every person, with their tokens."""
-    return queue.accounts.accounts()
+def everybody(who: Manager, queue: Queue) -> list[Account]:
+    """The people of one's projects, with their tokens."""
+    return queue.accounts.seen_by(who)
 
 
 @router.post("/api/people")
@@ -98,9 +98,9 @@ def revoke_token(name: Id, token_id: Id, who: Manager, queue: Queue) -> Response
 
 
 @router.get("/api/audit")
-def audited(_: Manager, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[AuditEntry]:
+def audited(who: Manager, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[AuditEntry]:
     """What was done to people and leases, the latest first."""
-    return queue.accounts.audited(limit=limit)
+    return queue.accounts.audited(limit=limit, seen_by=who)
 
 
 def _set_person(body: SetPerson, who: Person, queue: Backend) -> Account:

@@ -13,6 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
+from annotation_queue import projects
 from annotation_queue.api.asking import Id, Manager, Overseer, SeenTicket, Somebody
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.sent import Sent
@@ -48,6 +49,7 @@ class Claim:
     )
     ticket_id: str | None = None
     batch_id: str | None = None
+    project: str | None = None  # only tickets of this project of theirs; None: of all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,9 +159,9 @@ def others(found: SeenTicket, who: Somebody, queue: Queue) -> list[OtherMasklet]
 
 
 @router.get("/api/branches")
-def branches(_: Overseer, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Operation]:
+def branches(who: Overseer, queue: Queue, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Operation]:
     """Operations that were sent after a lease was lost, over all tickets."""
-    return queue.tickets.branches(limit)
+    return queue.tickets.branches(limit, seen_by=who)
 
 
 @router.get("/api/me/kept")
@@ -181,7 +183,11 @@ def close_kept(body: Sent[CloseKept], who: Somebody, queue: Queue) -> Closed:
 def claim(body: Sent[Claim], who: Somebody, queue: Queue) -> Ticket:
     """Leases the next ticket to this person."""
     found = queue.tickets.claim(
-        who, body.kinds, claim_id=body.claim_id, ticket_id=body.ticket_id, batch_id=body.batch_id
+        projects.within(who, body.project),
+        body.kinds,
+        claim_id=body.claim_id,
+        ticket_id=body.ticket_id,
+        batch_id=body.batch_id,
     )
     if found is None:
         return Response(status_code=204)  # type: ignore[return-value]  # no body

@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, or_, select, update
 
 from annotation_queue import audit, schema
 from annotation_queue.database import Database, insert_missing, insert_new
 from annotation_queue.errors import LoginRefused, NotAllowed, NotLoggedIn, WrongPassword
 from annotation_queue.people.attempts import Attempts
+from annotation_queue.projects import Projects, check_may_manage, knows
 from annotation_queue.records import Account, AuditEntry, Person, Role, Scope, Token
 from annotation_queue.rules import ID_LENGTH, check_id
 from annotation_queue.schema import credentials, people
-from annotation_queue.tickets import acts
+from annotation_queue.tickets import acts, sight
 
 if TYPE_CHECKING:
     from annotation_queue.people.oidc import Vouched
@@ -87,8 +88,10 @@ class Accounts:
         *,
         hasher: PasswordHasher | None = None,
         clock: Callable[[], float] = time.time,
+        projects: Projects = Projects(),  # noqa: B008  frozen
     ) -> None:
-        """hasher: argon2id with other parameters; tests use cheaper ones."""
+        """hasher: argon2id with other parameters; tests use cheaper ones. projects: who belongs to which."""
+        self.projects = projects
         self._database = database
         self._hasher = hasher or PasswordHasher()
         self._clock = clock
@@ -232,10 +235,21 @@ class Accounts:
                 for row in c.execute(select(people).order_by(people.c.name))
             ]
 
-    def audited(self, *, limit: int = 100) -> builtins.list[AuditEntry]:
-        """The last lines of the audit, the latest first."""
+    def seen_by(self, who: Person) -> builtins.list[Account]:
+        """The people whom a person may know of: see `projects.knows`."""
+        others = ((each, Person(name=each.name, roles=frozenset(each.roles))) for each in self.accounts())
+        return [each for each, other in others if knows(who, self.projects.of(other))]
+
+    def audited(self, *, limit: int = 100, seen_by: Person | None = None) -> builtins.list[AuditEntry]:
+        """The last lines of the audit, the latest first. seen_by: only those about people and work that they see."""
+        lines = select(schema.audit)
+        if seen_by is not None and seen_by.projects is not None:
+            subject = schema.audit.c.subject
+            names = [account.name for account in self.seen_by(seen_by)]
+            of_work = (*sight.of_tickets(seen_by, subject), *sight.of_batches(seen_by, subject))
+            lines = lines.where(or_(subject.in_(names), *of_work))
         with self._database.read() as c:
-            rows = c.execute(select(schema.audit).order_by(schema.audit.c.audit_id.desc()).limit(limit))
+            rows = c.execute(lines.order_by(schema.audit.c.audit_id.desc()).limit(limit))
             return [AuditEntry(**row._mapping) for row in rows]
 
     # --- credentials -------------------------------------------------------------------------------------------
@@ -383,7 +397,8 @@ class Accounts:
             row = c.execute(_WHO, {"secret_sha256": _digest(secret)}).first()
         if row is None or (row.expires_at is not None and row.expires_at < self._clock()):
             raise NotLoggedIn()
-        return Caller(person=_person(row), csrf=row.csrf, scopes=_scopes(row.scopes), keys=_keys(row.keys))
+        who = self.projects.of(_person(row))
+        return Caller(person=who, csrf=row.csrf, scopes=_scopes(row.scopes), keys=_keys(row.keys))
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -391,7 +406,7 @@ class Accounts:
         """A new login of the person of this row."""
         now = self._clock()
         secret, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
-        login = Login(person=_person(row), secret=secret, csrf=csrf, keys=_keys(row.keys))
+        login = Login(person=self.projects.of(_person(row)), secret=secret, csrf=csrf, keys=_keys(row.keys))
         c.execute(delete(credentials).where(credentials.c.expires_at < now))
         c.execute(
             insert(credentials).values(
@@ -415,6 +430,7 @@ class Accounts:
             concerned = roles | (frozenset() if now is None else _roles(now))
             if Role.LEAD not in by.roles or not concerned <= ROLES_OF_LEADS:
                 raise NotAllowed(f"{by.name} may not manage {name}: only an admin may")
+            check_may_manage(by, self.projects.of(Person(name=name, roles=concerned)))
 
     def _end_assignments(self, c: Connection, by: Person | None, name: str, person: Person | None = None) -> None:
         """Free the tickets that are assigned to `name` and that they may no longer hold. See `acts`."""

@@ -177,7 +177,7 @@ def _reopen(c: Connection, policy: QueuePolicy, row: Row[Any], act: Act, now: fl
         "created_at": now,
         "ordinal": 0,
         "needs_lead": False,
-        "lane": lane_of(needs_lead=False, skill=row.skill),
+        "lane": lane_of(needs_lead=False, skill=row.skill, project=row.project),
         "overlap": 1,  # one more decision, by one person
         "object_id": None,
         "reopened_by": act.by.name,

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from annotation_queue import schema
 from annotation_queue.database import Database, insert_missing
 from annotation_queue.errors import BatchSealed, NoSuchBatch
-from annotation_queue.records import Batch, NewTicket, QueuePolicy
-from annotation_queue.tickets import masklets, ontologies, tallies
+from annotation_queue.records import Batch, NewTicket, Person, QueuePolicy
+from annotation_queue.tickets import masklets, ontologies, sight, tallies
 from annotation_queue.tickets.rows import row_of, to_batch
 from storage.wording import counted
 
@@ -34,9 +34,10 @@ def lock(c: Connection, batch_id: str) -> Row[Any] | None:
     return c.execute(select(schema.batches).where(schema.batches.c.batch_id == batch_id).with_for_update()).first()
 
 
-def read(c: Connection, batch_id: str) -> Batch:
-    """The counts of a batch. Raises NoSuchBatch."""
-    row = c.execute(select(schema.batches).where(schema.batches.c.batch_id == batch_id)).first()
+def read(c: Connection, batch_id: str, seen_by: Person | None = None) -> Batch:
+    """The counts of a batch. Raises NoSuchBatch, also for one of another project than `seen_by`'s."""
+    b = schema.batches
+    row = c.execute(select(b).where(b.c.batch_id == batch_id, *sight.within(seen_by, b.c.project))).first()
     if row is None:
         raise NoSuchBatch(f"no batch {batch_id}")
     return to_batch(row)
@@ -52,16 +53,29 @@ def set_name(database: Database, batch_id: str, name: str) -> Batch:
 
 
 def add(
-    c: Connection, policy: QueuePolicy, batch_id: str, tickets: dict[str, NewTicket], now: float, *, sealed: bool
+    c: Connection,
+    policy: QueuePolicy,
+    batch_id: str,
+    tickets: dict[str, NewTicket],
+    now: float,
+    *,
+    sealed: bool,
+    project: str = "",
 ) -> Batch:
-    """Add tickets, by their ids, to a batch; a missing batch is created. Raises ValueError, BatchSealed."""
+    """Add tickets, by their ids, to a batch; a missing batch is created, for this project.
+
+    Raises ValueError, also for a batch of another project; BatchSealed.
+    """
     b = schema.batches
     row = lock(c, batch_id)
     if row is None:
         new = {"batch_id": batch_id, "created_at": now, "sealed": False, "total": 0, "remaining": 0}
+        new["project"] = project
         insert_missing(c, b, [new])
         row = lock(c, batch_id)
         assert row is not None
+    if row.project != project:
+        raise ValueError(f"batch {batch_id} is of the project {row.project!r}, not of {project!r}")
     owners = _owners(c, list(tickets))
     if foreign := [ticket_id for ticket_id, owner in owners.items() if owner != batch_id]:
         raise ValueError(f"ticket {foreign[0]} belongs to batch {owners[foreign[0]]}")
@@ -70,7 +84,7 @@ def add(
         raise BatchSealed(f"batch {batch_id} is sealed: {counted(len(fresh), 'new ticket')} refused")
     ontologies.check_known(c, [ticket.payload for ticket in fresh])
     masklets.add(c, batch_id, [ticket.masklet for ticket in fresh if ticket.masklet is not None], now)
-    rows = [row_of(ticket, batch_id, now, row.total + i, policy) for i, ticket in enumerate(fresh)]
+    rows = [row_of(ticket, batch_id, now, row.total + i, policy, project) for i, ticket in enumerate(fresh)]
     if rows:
         c.execute(insert(schema.tickets), rows)
     c.execute(update(b).where(b.c.batch_id == batch_id).values(sealed=bool(row.sealed or sealed)))

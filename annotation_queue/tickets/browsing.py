@@ -51,6 +51,7 @@ class Wanted:
     score_to: float | None = None
     agreement_from: float | None = None
     agreement_to: float | None = None
+    projects: frozenset[str] | None = None  # only their tickets
     order: Order = Order.NEWEST
 
 
@@ -198,7 +199,11 @@ def _states(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
     kinds = [kind for kind in Kind if wanted.kind in (None, kind)]
     t = schema.tickets
     for state, kind in product(states, kinds):
-        yield and_(t.c.state == state.value, t.c.kind == kind.value)
+        of_kind = and_(t.c.state == state.value, t.c.kind == kind.value)
+        if wanted.projects is None or wanted.batch_id is not None:
+            yield of_kind
+        else:
+            yield from (and_(t.c.project == project, of_kind) for project in sorted(wanted.projects))
 
 
 def _combinations(c: Connection, reason: Reason) -> Iterator[str]:
@@ -224,7 +229,7 @@ def _rest(wanted: Wanted) -> bool:
     else:
         names = ("person", "reason", "checkpoint", "label", "verdict")
         led = {next((name for name in names if name in given), "state")}
-        led |= {"state", "kind"} if led == {"state"} else set()
+        led |= {"state", "kind", "projects"} if led == {"state"} else set()
     return bool(given - led)
 
 
@@ -239,6 +244,8 @@ def _passes(row: Row[Any], wanted: Wanted) -> bool:
         (wanted.label, row.label),
     )
     if any(value is not None and value != has for value, has in asked):
+        return False
+    if wanted.projects is not None and row.project not in wanted.projects:
         return False
     if wanted.person is not None and wanted.person != _person_of(row):
         return False

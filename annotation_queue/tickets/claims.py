@@ -1,6 +1,7 @@
 """Who gets which ticket: the statement of a claim and its conditions.
 
 Tickets that are reserved for the person (rework, gold) come first, then the best of their lanes by priority and age.
+A person of several projects gets tickets of each in turn, as long as it has any, so no project waits for another.
 Works inside the transactions of `TicketStore`. The statements are built once, because building one takes longer than
 running it.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -33,7 +34,7 @@ from annotation_queue import schema
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Kind, Person, QueuePolicy, Role, State
 from annotation_queue.rules import GOLD_LANE, lanes_of, why_not
-from annotation_queue.tickets import gold, leases
+from annotation_queue.tickets import gold, leases, sight
 from annotation_queue.tickets.rows import to_ticket
 
 
@@ -46,6 +47,18 @@ class Request:
     claim_id: str
     ticket_id: str | None  # only this ticket
     batch_id: str | None  # only tickets of this batch
+
+
+class How(NamedTuple):
+    """What the statement of a claim depends on."""
+
+    kind: Kind
+    lanes: tuple[str, ...]  # from which tickets come that are reserved for nobody
+    lead: bool
+    one_ticket: bool
+    one_batch: bool
+    limited: bool  # the person does not belong to all projects
+    only_gold: bool
 
 
 def claim(
@@ -61,26 +74,46 @@ def claim(
     else:
         gold.check_trained(c, policy, person)
     lead = Role.LEAD in person.roles
-    how = (tuple(lanes_of(person)), lead, ticket_id is not None, request.batch_id is not None)
+    turns = [tuple(lanes_of(person, project)) for project in _in_turn(c, person)]
+    rest = (lead, ticket_id is not None, request.batch_id is not None, person.projects is not None)
     # dealt gold comes before all else that is reserved for the person: there may be much of it
-    rest = [(kind, only_gold) for kind in (*dealt, *(kind for kind in request.kinds if kind not in dealt))]
-    tries = list(dict.fromkeys([*((kind, True) for kind in dealt), *rest]))
-    values = {"claim_ticket": ticket_id, "claim_batch": request.batch_id, "claim_now": now, "claim_until": until}
-    values["claim_person"] = person.name
+    kinds = [(kind, only_gold) for kind in (*dealt, *(kind for kind in request.kinds if kind not in dealt))]
+    kinds = list(dict.fromkeys([*((kind, True) for kind in dealt), *kinds]))
+    tries = [How(kind, lanes, *rest, just_gold) for kind, just_gold in kinds for lanes in turns]
+    values: dict[str, Any] = {"claim_ticket": ticket_id, "claim_batch": request.batch_id}
+    values |= {"claim_person": person.name, "claim_now": now, "claim_until": until}
+    values |= {} if person.projects is None else {"claim_projects": sorted(person.projects)}
     may_have_it = ticket_id is None or lead or not _led_to(c, person, ticket_id)
     if may_have_it:
-        for kind, just_gold in tries:
-            row = c.execute(claiming(kind, *how, just_gold), values | {"claim_kind": kind.value}).first()
+        for how in tries:
+            row = c.execute(claiming(how), values | {"claim_kind": how.kind.value}).first()
             if row is not None:
                 leases.note(c, row, leases.NewLease(person=person, claim_id=request.claim_id, now=now, until=until))
                 return row, False
         if c.dialect.name != "sqlite" and any(
-            c.scalar(waiting(kind, *how, just_gold), values | {"claim_kind": kind.value}) for kind, just_gold in tries
+            c.scalar(waiting(how), values | {"claim_kind": how.kind.value}) for how in tries
         ):
             return None, True
     if ticket_id is not None:
         _refuse(c, person, ticket_id)
     return None, False
+
+
+def _in_turn(c: Connection, person: Person) -> list[str]:
+    """The person's projects in the order in which a claim tries them: those after their last answer's project first."""
+    if person.projects is None:
+        b = schema.batches
+        named = select(b.c.project).where(b.c.project != "", b.c.drained_at.is_(None)).distinct()
+        projects = ["", *sorted(c.scalars(named))]
+    else:
+        projects = sorted(person.projects)
+    if len(projects) == 1:
+        return projects
+    t, le = schema.tickets, schema.leases
+    answers = select(t.c.project).join(le, le.c.ticket_id == t.c.ticket_id)
+    answers = answers.where(le.c.person == person.name, schema.HAS_FINISHED).order_by(le.c.finished_at.desc())
+    last = c.scalar(answers.limit(1))
+    return sorted(projects, key=lambda project: (last is not None and project <= last, project))
 
 
 def _led_to(c: Connection, person: Person, ticket_id: str) -> bool:
@@ -102,6 +135,7 @@ def _refuse(c: Connection, person: Person, ticket_id: str) -> None:
     if Role.LEAD not in person.roles:
         raise NotAllowed(f"{person.name} cannot have ticket {ticket_id}")
     row = leases.lock_ticket(c, ticket_id)
+    sight.check_tickets(c, person, [ticket_id])
     if refusal := why_not(person, to_ticket(row)):
         raise NotAllowed(refusal)
     if row.assigned_by is not None and row.reserved_for != person.name:
@@ -131,34 +165,34 @@ def not_barred(person: ColumnElement[str], kind: Kind, *, lead: bool) -> list[Co
     return conditions
 
 
-def _parts(
-    kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
-) -> list[tuple[int, list[ColumnElement[bool]]]]:
+def _parts(how: How) -> list[tuple[int, list[ColumnElement[bool]]]]:
     """Conditions for the tickets of a kind that a person may get, in parts. One index serves each part. With ranks."""
     t = schema.tickets
     person: ColumnElement[str] = bindparam("claim_person", type_=String)
-    base = [schema.IS_OPEN, t.c.kind == bindparam("claim_kind", type_=String), *not_barred(person, kind, lead=lead)]
-    if one_ticket:
+    base = [schema.IS_OPEN, t.c.kind == bindparam("claim_kind", type_=String)]
+    base += not_barred(person, how.kind, lead=how.lead)
+    if how.one_ticket:
         base.append(t.c.ticket_id == bindparam("claim_ticket", type_=String))
-    if one_batch:
+    if how.one_batch:
         base.append(t.c.batch_id == bindparam("claim_batch", type_=String))
-    parts = [(0, [t.c.reserved_for == person, *([t.c.lane == GOLD_LANE] if only_gold else [])])]
-    if one_ticket and lead:
-        parts.append((1, [t.c.lane != GOLD_LANE, t.c.assigned_by.is_(None)]))
-    elif not only_gold:
+    mine: list[ColumnElement[bool]] = []  # a lane is of one project already
+    if how.limited:  # coalesce(): no index of projects is better than those of the parts
+        mine.append(func.coalesce(t.c.project, "").in_(bindparam("claim_projects", type_=String, expanding=True)))
+    parts = [(0, [t.c.reserved_for == person, *mine, *([t.c.lane == GOLD_LANE] if how.only_gold else [])])]
+    if how.one_ticket and how.lead:
+        parts.append((1, [t.c.lane != GOLD_LANE, t.c.assigned_by.is_(None), *mine]))
+    elif not how.only_gold:
         free = t.c.reserved_for.is_(None) | (t.c.reserved_until < bindparam("claim_now", type_=Float))
-        parts += [(1, [t.c.lane == lane, free]) for lane in lanes]
+        parts += [(1, [t.c.lane == lane, free]) for lane in how.lanes]
     return [(rank, [*base, *conditions]) for rank, conditions in parts]
 
 
 @lru_cache(maxsize=1024)
-def claiming(
-    kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
-) -> ReturningUpdate[Any]:
+def claiming(how: How) -> ReturningUpdate[Any]:
     """The statement that leases the best ticket of a kind to a person. Each part of it reads one entry of an index."""
     t = schema.tickets
     best = []
-    for rank, conditions in _parts(kind, lanes, lead, one_ticket, one_batch, only_gold):
+    for rank, conditions in _parts(how):
         first = (
             select(literal(rank).label("rank"), t.c.ticket_id, t.c.priority, t.c.created_at, t.c.ordinal)
             .where(*conditions)
@@ -185,12 +219,10 @@ def claiming(
 
 
 @lru_cache(maxsize=1024)
-def waiting(
-    kind: Kind, lanes: tuple[str, ...], lead: bool, one_ticket: bool, one_batch: bool, only_gold: bool
-) -> Select[Any]:
+def waiting(how: How) -> Select[Any]:
     """A query: does a ticket exist that `claiming` would lease if it were not locked?
 
     A claim locks the best ticket of each part and leases one of them. The others are free again a moment later.
     """
-    parts = _parts(kind, lanes, lead, one_ticket, one_batch, only_gold)
+    parts = _parts(how)
     return select(or_(*(exists().where(*conditions) for _, conditions in parts)))

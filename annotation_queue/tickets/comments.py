@@ -16,7 +16,7 @@ from annotation_queue.database import Database, insert_new
 from annotation_queue.errors import NoSuchTicket, NotAllowed
 from annotation_queue.records import Comment, Kind, NewComment, Person, Role
 from annotation_queue.rules import OVERSEERS
-from annotation_queue.tickets import leases
+from annotation_queue.tickets import leases, sight
 
 MOST = 500  # comments on one ticket
 LEADS = frozenset({Role.LEAD, Role.ADMIN})  # whose comments everybody sees who may see the ticket
@@ -41,12 +41,14 @@ def read(database: Database, ticket_id: str, seen_by: Person) -> list[Comment]:
 
 
 def check_may_write(database: Database, ticket_id: str, by: Person) -> None:
-    """Raises NotAllowed unless a person holds or held the ticket, or oversees all.
+    """Raises NotAllowed or NoSuchTicket unless a person holds or held the ticket, or oversees its project.
 
     Having held it is enough: a comment that was written before a lease ended may arrive later.
     """
     with database.read() as c:
-        if not by.roles & OVERSEERS and not leases.has_held(c, ticket_id, by):
+        if by.roles & OVERSEERS:
+            sight.check_tickets(c, by, [ticket_id])
+        elif not leases.has_held(c, ticket_id, by):
             raise NotAllowed(f"{by.name} never held ticket {ticket_id}")
 
 

@@ -47,10 +47,11 @@ def deliver(database: Database, clock: Callable[[], float], tell: Callable[[str]
 
 def undelivered(c: Connection) -> list[Stuck]:
     """The drained batches whose last delivery failed, the oldest first."""
-    o = schema.outbox
-    query = select(o).where(o.c.delivered_at.is_(None), o.c.last_error.is_not(None)).order_by(o.c.created_at)
+    o, b = schema.outbox, schema.batches
+    query = select(o, b.c.project).join(b, b.c.batch_id == o.c.batch_id)
+    query = query.where(o.c.delivered_at.is_(None), o.c.last_error.is_not(None)).order_by(o.c.created_at)
     return [
-        Stuck(batch_id=row.batch_id, stage="deliver", error=row.last_error, since=row.created_at)
+        Stuck(batch_id=row.batch_id, stage="deliver", error=row.last_error, since=row.created_at, project=row.project)
         for row in c.execute(query)
     ]
 

@@ -10,37 +10,43 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Label, Row, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Label, Row, func, select
 
 from annotation_queue import schema
 from annotation_queue.figure_records import BatchProgress, GoldFigures, Proportion, QueueFigures, WorkFigures
 from annotation_queue.records import Kind, Pace, QueuePolicy, State, Stats, TicketCount
+from annotation_queue.tickets import sight
 from annotation_queue.tickets.judging import Compared, judging
 from annotation_queue.tickets.tallies import MADE, Sums
 from annotation_queue.tickets.wilson import wilson
 from storage.records import Verdict
 
+Projects = frozenset[str] | None  # whose work is counted; None: that of all projects
+
 PACE_S = 900.0  # the pace of a batch is measured over this time
 HOUR_S = 3600.0
 
 
-def stats(c: Connection, now: float) -> Stats:
+def stats(c: Connection, now: float, projects: Projects = None) -> Stats:
     """The queue in numbers; the paces are those of the last hour. An expired lease counts as open."""
-    le, counts = schema.leases, Counter[tuple[str, str, bool]]()
-    for row in _counted(c):
+    t, le, counts = schema.tickets, schema.leases, Counter[tuple[str, str, bool]]()
+    for row in _counted(c, projects):
         key = (row.kind, bool(row.needs_lead))
         counts[(key[0], State.DONE.value, key[1])] += int(row.done)
         counts[(key[0], State.OPEN.value, key[1])] += int(row.added - row.done)
-    for row in _leased(c, now):
+    for row in _leased(c, now, projects):
         counts[(row.kind, State.OPEN.value, bool(row.needs_lead))] -= row.n
         counts[(row.kind, State.LEASED.value, bool(row.needs_lead))] += row.n
     (person,) = _computed(le.c.person)
-    paces = c.execute(
+    finished = (
         select(person, func.count(), func.avg(le.c.seconds))
         .where(schema.HAS_FINISHED, le.c.finished_at > now - HOUR_S)  # includes gold: everybody sees the paces
         .group_by(person)
         .order_by(func.count().desc(), person)
-    ).all()
+    )
+    if mine := sight.within(projects, t.c.project):
+        finished = finished.join(t, t.c.ticket_id == le.c.ticket_id).where(*mine)
+    paces = c.execute(finished).all()
     return Stats(
         counts=tuple(
             TicketCount(kind=Kind(kind), state=State(state), needs_lead=needs_lead, tickets=n)
@@ -48,41 +54,44 @@ def stats(c: Connection, now: float) -> Stats:
             if n
         ),
         paces=tuple(Pace(person=name, finished=n, seconds=mean) for name, n, mean in paces),
-        undelivered=_undelivered(c),
+        undelivered=_undelivered(c, projects),
     )
 
 
-def count(c: Connection, now: float, policy: QueuePolicy) -> QueueFigures:
-    """The queue in figures."""
-    y, gold = schema.tallies, _gold(c)
-    rows = c.execute(select(y).where(y.c.person != "")).all()
+def count(c: Connection, now: float, policy: QueuePolicy, projects: Projects = None) -> QueueFigures:
+    """The queue, or the work of these projects, in figures."""
+    y, gold = schema.tallies, _gold(c, projects)
+    rows = c.execute(select(y).where(y.c.person != "", *sight.within(projects, y.c.project))).all()
     verified = [row for row in rows if row.kind == Kind.VERIFY.value]
     return QueueFigures(
         at=now,
-        batches=tuple(_batches(c, now)),
+        batches=tuple(_batches(c, now, projects)),
         total=_work("", rows),
         people=_by(rows, lambda row: row.person),
         makers=_by(verified, lambda row: row.maker),
         phases=_by(rows, lambda row: row.phase),
         checkpoints=_by(rows, lambda row: row.checkpoint),
         labels=_by([row for row in rows if row.label], lambda row: row.label),
+        projects=_by(rows, lambda row: row.project) if any(row.project for row in rows) else (),
         gold=tuple(gold),
-        judging=judging(c, _compared(verified, gold), policy.watch_share),
-        undelivered=_undelivered(c),
+        judging=judging(c, _compared(verified, gold), policy.watch_share, projects),
+        undelivered=_undelivered(c, projects),
     )
 
 
-def _counted(c: Connection) -> Sequence[Any]:
+def _counted(c: Connection, projects: Projects) -> Sequence[Any]:
     y = schema.tallies
     keys = (y.c.batch_id, y.c.kind, y.c.needs_lead)
     sums = (func.sum(y.c.added).label("added"), func.sum(y.c.done).label("done"))
-    return c.execute(select(*keys, *sums).where(y.c.person == "").group_by(*keys)).all()
+    return c.execute(
+        select(*keys, *sums).where(y.c.person == "", *sight.within(projects, y.c.project)).group_by(*keys)
+    ).all()
 
 
-def _leased(c: Connection, now: float) -> Sequence[Any]:
+def _leased(c: Connection, now: float, projects: Projects) -> Sequence[Any]:
     t = schema.tickets
     keys = _computed(t.c.batch_id, t.c.kind, t.c.needs_lead)
-    held = (schema.IS_LEASED, t.c.expires_at >= now, t.c.gold_id.is_(None))
+    held = (schema.IS_LEASED, t.c.expires_at >= now, t.c.gold_id.is_(None), *_in(projects))
     return c.execute(select(*keys, func.count().label("n")).where(*held).group_by(*keys)).all()
 
 
@@ -91,20 +100,29 @@ def _computed(*columns: Column[Any]) -> list[Label[Any]]:
     return [func.coalesce(column, column).label(column.name) for column in columns]
 
 
-def _undelivered(c: Connection) -> int:
-    return c.scalar(select(func.count()).where(schema.outbox.c.delivered_at.is_(None))) or 0
+def _in(projects: Projects) -> list[ColumnElement[bool]]:
+    """The condition on tickets. coalesce(): an index of projects is worse than those of the states and times."""
+    return sight.within(projects, func.coalesce(schema.tickets.c.project, ""))
 
 
-def _batches(c: Connection, now: float) -> list[BatchProgress]:
+def _undelivered(c: Connection, projects: Projects) -> int:
+    o = schema.outbox
+    waiting = select(func.count()).where(o.c.delivered_at.is_(None), *sight.of_batches(projects, o.c.batch_id))
+    return c.scalar(waiting) or 0
+
+
+def _batches(c: Connection, now: float, projects: Projects) -> list[BatchProgress]:
     t = schema.tickets
     added_, done, leased = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for row in _counted(c):
+    for row in _counted(c, projects):
         added_[row.batch_id, row.kind] += int(row.added)
         done[row.batch_id, row.kind] += int(row.done)
-    for row in _leased(c, now):
+    for row in _leased(c, now, projects):
         leased[row.batch_id, row.kind] += row.n
     keys = _computed(t.c.batch_id, t.c.kind)
-    lately = select(*keys, func.count().label("n")).where(t.c.finished_at > now - PACE_S, t.c.gold_id.is_(None))
+    lately = select(*keys, func.count().label("n")).where(
+        t.c.finished_at > now - PACE_S, t.c.gold_id.is_(None), *_in(projects)
+    )
     lately = lately.group_by(*keys)
     pace = {(row.batch_id, row.kind): row.n / PACE_S for row in c.execute(lately)}
     found = []
@@ -126,12 +144,12 @@ def _batches(c: Connection, now: float) -> list[BatchProgress]:
     return found
 
 
-def _gold(c: Connection) -> list[GoldFigures]:
+def _gold(c: Connection, projects: Projects) -> list[GoldFigures]:
     t = schema.tickets
     right, score = func.count().filter(t.c.right), func.avg(t.c.score)
     keys = _computed(t.c.finished_by, t.c.kind)
     done = select(*keys, func.count().label("n"), right.label("right"), score.label("score"))
-    done = done.where(schema.IS_GOLD, t.c.score.is_not(None)).group_by(*keys)
+    done = done.where(schema.IS_GOLD, t.c.score.is_not(None), *_in(projects)).group_by(*keys)
     return [
         GoldFigures(
             person=row.finished_by, kind=Kind(row.kind), accuracy=wilson(row.right, row.n), score=float(row.score)

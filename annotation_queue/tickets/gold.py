@@ -14,14 +14,14 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, union_all, update
 
 from annotation_queue import audit, schema
 from annotation_queue.database import insert_missing
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Gold, Kind, NewGold, Person, QueuePolicy, Role, State, Submission
 from annotation_queue.rules import GOLD_LANE, NEXT, TRAINED, kinds_of, next_ticket_id
-from annotation_queue.tickets import masklets, ontologies
+from annotation_queue.tickets import masklets, ontologies, sight
 from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, to_ticket
 from storage import iou
 from storage.records import Masklet, Verdict, content_id
@@ -61,12 +61,13 @@ def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: 
     return len(fresh)
 
 
-def all_of(c: Connection) -> list[Gold]:
-    """Every gold ticket, with how often people finished it and were right."""
+def all_of(c: Connection, seen_by: Person | None = None) -> list[Gold]:
+    """Every gold ticket (of `seen_by`'s projects), with how often people finished it and were right."""
     g, t = schema.gold, schema.tickets
     query = (
         select(g, func.count(t.c.right).label("done"), func.count(t.c.right).filter(t.c.right).label("right"))
         .select_from(g.outerjoin(t, (t.c.gold_id == g.c.gold_id) & schema.IS_GOLD))
+        .where(*sight.of_batches(seen_by, g.c.batch_id))
         .group_by(*g.columns)
         .order_by(g.c.created_at, g.c.gold_id)
     )
@@ -126,11 +127,14 @@ def deal(
         return False, []
     t, g = schema.tickets, schema.gold
     waiting = select(t.c.kind).where(schema.IS_GOLD, t.c.reserved_for == person.name, schema.IS_OPEN)
+    waiting = waiting.where(*sight.within(person, t.c.project))
     if batch_id is not None:
         waiting = waiting.where(t.c.batch_id == batch_id)
     kind = c.scalar(waiting.where(t.c.kind.in_(kinds)).limit(1))
     if kind is None:
         fresh = _fresh(person, kinds).order_by(g.c.gold_id).limit(1)
+        if trained:
+            fresh = fresh.where(*_of_work(c, person))
         row = c.execute(fresh if batch_id is None else fresh.where(g.c.batch_id == batch_id)).first()
         if row is None:
             if not trained and not _has_gold(c, person):
@@ -142,13 +146,15 @@ def deal(
         kind = row.kind
         copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
         copy |= {name: row._mapping[name] for name in ("phase", "checkpoint", "made_by")}
+        project = c.scalar(select(schema.batches.c.project).where(schema.batches.c.batch_id == row.batch_id)) or ""
         copy |= OPEN_ROW | _descent(row, policy, person) | masklets.label(c, row.batch_id, row.masklet_id)
         copy |= {
             "ticket_id": content_id(row.gold_id, person.name),
             "priority": 0,
             "needs_lead": False,
             "created_at": now,
-            "payload": _payload(c, row),
+            "payload": _payload(c, row, project),
+            "project": project,
             "ordinal": 0,
             "lane": GOLD_LANE,
             "reserved_for": person.name,
@@ -161,13 +167,13 @@ def _has_gold(c: Connection, person: Person) -> bool:
     """Whether a person holds gold, or gold is reserved for them or could be dealt to them, as their roles permit."""
     t, allowed = schema.tickets, kinds_of(person.roles)
     begun = select(t.c.gold_id).where(schema.IS_GOLD, t.c.reserved_for == person.name, t.c.finished_at.is_(None))
-    begun = begun.where(t.c.kind.in_(list(allowed)))
+    begun = begun.where(t.c.kind.in_(list(allowed)), *sight.within(person, t.c.project))
     return any(c.execute(query.limit(1)).first() is not None for query in (begun, _fresh(person, allowed)))
 
 
 def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
-    """Gold that a person was never dealt, about masklets that they did not make and that are not in their last
-    REMEMBERED tickets.
+    """Gold of a person's projects that they were never dealt, about masklets that they did not make and that are not
+    in their last REMEMBERED tickets.
     """
     t, g, le = schema.tickets, schema.gold, schema.leases
     had = select(t.c.gold_id).where(schema.IS_GOLD, t.c.reserved_for == person.name)
@@ -176,7 +182,19 @@ def _fresh(person: Person, kinds: Iterable[Kind]) -> Select[Any]:
     seen = select(t.c.masklet_id).where(t.c.ticket_id.in_(last), t.c.masklet_id.is_not(None))
     new_to_them = g.c.masklet_id.is_(None) | g.c.masklet_id.not_in(seen)
     not_theirs = g.c.made_by.is_(None) | (g.c.made_by != person.name) | (g.c.kind != Kind.VERIFY.value)
-    return select(g).where(g.c.kind.in_(list(kinds)), g.c.gold_id.not_in(had), new_to_them, not_theirs)
+    found = select(g).where(g.c.kind.in_(list(kinds)), g.c.gold_id.not_in(had), new_to_them, not_theirs)
+    return found.where(*sight.of_batches(person, g.c.batch_id))
+
+
+def _of_work(c: Connection, person: Person) -> list[ColumnElement[bool]]:
+    """Conditions on gold, so that it is of a project with real work, if any has some: a ticket of another is gold."""
+    b = schema.batches
+    mine = sight.within(person, b.c.project)
+    if not mine:
+        return []
+    at_work = list(c.scalars(select(b.c.project).where(b.c.drained_at.is_(None), *mine).distinct()))
+    ids = select(b.c.batch_id).where(b.c.project.in_(at_work))
+    return [schema.gold.c.batch_id.in_(ids)] if at_work else []
 
 
 def _descent(row: Row[Any], policy: QueuePolicy, person: Person) -> dict[str, Any]:
@@ -194,13 +212,16 @@ def _descent(row: Row[Any], policy: QueuePolicy, person: Person) -> dict[str, An
     return {"attempt": 3 if made else 2, "previous_ticket_id": content_id(row.gold_id, "before")} | asked_by
 
 
-def _payload(c: Connection, row: Row[Any]) -> str:
+def _payload(c: Connection, row: Row[Any], project: str) -> str:
     """The payload of a gold ticket as a real ticket of today has it; otherwise the text would tell gold.
 
-    The words about labels are those of the newest real ticket of its kind, and the pinned frame has a verdict.
+    The words about labels are those of its project's newest real ticket of its kind, and the pinned frame has a
+    verdict.
     """
     t, rules = schema.tickets, json.loads(row.payload)
-    real = select(t.c.payload, t.c.created_at).where(t.c.kind == row.kind, t.c.gold_id.is_(None))
+    real = select(t.c.payload, t.c.created_at).where(
+        t.c.project == project, t.c.kind == row.kind, t.c.gold_id.is_(None)
+    )
     real = real.order_by(t.c.created_at.desc(), t.c.ticket_id.desc()).limit(1)
     every = union_all(*(select(real.where(t.c.state == state.value).subquery()) for state in State)).subquery()
     newest = c.scalar(select(every.c.payload).order_by(every.c.created_at.desc()).limit(1))

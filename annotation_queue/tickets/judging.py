@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, select
 from annotation_queue import schema
 from annotation_queue.figure_records import JudgingFigures, Proportion
 from annotation_queue.records import Kind
+from annotation_queue.tickets import sight
 from annotation_queue.tickets.wilson import wilson
 from storage.records import Verdict
 from storage.wording import counted
@@ -51,9 +52,15 @@ class Compared:
     gold: Proportion | None  # how often they were right on gold
 
 
-def judging(c: Connection, people: Mapping[str, Compared], watch_share: float) -> tuple[JudgingFigures, ...]:
-    """The figures of these people, by name. watch_share: of the frames with the object, that a verdict needs."""
-    last = {name: c.execute(_LAST, {"person": name}).all() for name in sorted(people)}
+def judging(
+    c: Connection, people: Mapping[str, Compared], watch_share: float, projects: frozenset[str] | None = None
+) -> tuple[JudgingFigures, ...]:
+    """The figures of these people, by name. watch_share: of the frames with the object, that a verdict needs.
+
+    projects: only of their work in these; None: in all.
+    """
+    lately = _LAST.where(*sight.within(projects, schema.tickets.c.project))
+    last = {name: c.execute(lately, {"person": name}).all() for name in sorted(people)}
     return tuple(
         _of(name, rows, people[name], {other: said for other, said in last.items() if other != name}, watch_share)
         for name, rows in last.items()

@@ -49,7 +49,7 @@ def open_object(c: Connection, policy: QueuePolicy, ticket: Ticket, lease: lease
         skill=ticket.skill,
     )
     held = {"state": State.LEASED.value, "leased_by": person.name, "lease_token": 1, "expires_at": lease.until}
-    values = row_of(new, ticket.batch_id, now, batch.total, policy) | held
+    values = row_of(new, ticket.batch_id, now, batch.total, policy, batch.project) | held
     row = c.execute(insert(t).values(**values).returning(t)).one()
     batches.count(c, ticket.batch_id, now, more=1, less=-1)
     leases.note(c, row, lease)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, select
 from annotation_queue import schema
 from annotation_queue.records import NewOperation, Person, Ticket
 from annotation_queue.rules import FULL, SHORT
+from annotation_queue.tickets import sight
 from annotation_queue.tickets.rows import to_operation
 from storage.records import Operation
 
@@ -97,10 +98,14 @@ def of_ticket(c: Connection, ticket_id: str, *, branch: bool = False) -> list[Op
     return [to_operation(row) for row in c.execute(query)]
 
 
-def branches(c: Connection, limit: int) -> list[Operation]:
-    """The branches of all tickets, the latest first: at most `limit`, and fewer if they are long."""
+def branches(c: Connection, limit: int, seen_by: Person | None = None) -> list[Operation]:
+    """The branches of all tickets, the latest first: at most `limit`, and fewer if they are long.
+
+    seen_by: only of tickets of this person's projects.
+    """
     o = schema.operations
     query = select(o.c.operation_id, func.length(o.c.payload)).where(o.c.branch.is_(True))
+    query = query.where(*sight.of_tickets(seen_by, o.c.ticket_id))
     return up_to_shown(c, c.execute(query.order_by(o.c.received_at.desc(), o.c.seq.desc()).limit(limit)))
 
 

@@ -56,7 +56,7 @@ _ANSWERS_ABOUT = (
 SAME_WORK = (  # columns that a second ticket about the same work has, too
     *("batch_id", "kind", "video_id", "masklet_id", "phase", "priority", "payload", "made_by", "needs_lead", "attempt"),
     *("previous_ticket_id", "skill", "lane", "sent_back_by", "rework", "overlap", "object_id", "checkpoint"),
-    "mean_score",
+    *("mean_score", "project"),
     *("label", "attributes"),
 )
 
@@ -313,7 +313,8 @@ def _follower(
         "previous_ticket_id": row.ticket_id,
         "ordinal": 0,
         "skill": row.skill,
-        "lane": lane_of(needs_lead=needs_lead, skill=row.skill),
+        "lane": lane_of(needs_lead=needs_lead, skill=row.skill, project=row.project),
+        "project": row.project,
         "reserved_for": maker,
         "reserved_until": None if maker is None else now + policy.rework_s,
         "sent_back_by": answer.person if sent_back and policy.other_verifier else row.sent_back_by,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from annotation_queue.errors import QueueError
 from annotation_queue.records import Person
-from annotation_queue.tickets import acts, browsing, history, kept, leases
+from annotation_queue.tickets import acts, browsing, history, kept, leases, sight
 from annotation_queue.tickets.acts import Act
 from annotation_queue.tickets.browsing import CardPage, Wanted
 from annotation_queue.tickets.history import History
@@ -38,15 +38,16 @@ class Overseeing:
         with self.tickets.database.read() as c:
             return browsing.page(c, wanted, after, limit)
 
-    def history(self, ticket_id: str) -> History:
-        """A ticket with all that is known of it. Raises NoSuchTicket."""
+    def history(self, ticket_id: str, *, seen_by: Person) -> History:
+        """A ticket with all that is known of it. Raises NoSuchTicket, also for one of another project."""
         with self.tickets.database.read() as c:
+            sight.check_tickets(c, seen_by, [ticket_id])
             return history.read(c, ticket_id)
 
-    def kept(self) -> list[Operation]:
-        """Everybody's operations that came after their lease was lost, and of which nothing has become yet."""
+    def kept(self, *, seen_by: Person | None = None) -> list[Operation]:
+        """The operations (in tickets of `seen_by`) that came after their lease was lost, and still wait."""
         with self.tickets.database.read() as c:
-            return kept.kept(c, None)
+            return kept.kept(c, None, seen_by)
 
     def close_kept(self, by: Person, operation_ids: Sequence[str], *, applied: bool) -> int:
         """Note that a lead applied kept work of any person, or dismissed it. Returns how many operations were open."""
@@ -64,6 +65,7 @@ class Overseeing:
     def _act(self, act: Act, ticket_id: str) -> ActResult:
         try:
             with self.tickets.database.write() as c:
+                sight.check_tickets(c, act.by, [ticket_id])
                 row = leases.lock_ticket(c, ticket_id)
                 said = acts.do(c, self.tickets.policy, row, act, self.tickets.clock())
         except (QueueError, ValueError) as error:

@@ -7,7 +7,7 @@ from sqlalchemy import and_, or_, select
 from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.records import HistoryPage, Person
-from annotation_queue.tickets import cursors
+from annotation_queue.tickets import cursors, sight
 from annotation_queue.tickets.rows import to_recent_answer
 
 
@@ -15,7 +15,7 @@ def page(database: Database, person: Person, *, after: str | None, limit: int) -
     """Up to `limit` answers of a person; `after` is the last page's `next`. Raises ValueError if it is invalid."""
     t, le = schema.tickets, schema.leases
     query = select(le, t.c.batch_id, t.c.kind, t.c.video_id).join(t, t.c.ticket_id == le.c.ticket_id)
-    query = query.where(le.c.person == person.name, schema.HAS_FINISHED)
+    query = query.where(le.c.person == person.name, schema.HAS_FINISHED, *sight.within(person, t.c.project))
     if after is not None:
         at, ticket_id = cursors.place(after)
         # both conditions are about `finished_at`, so that the index ends the search

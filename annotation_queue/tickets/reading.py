@@ -23,7 +23,7 @@ from annotation_queue import schema
 from annotation_queue.errors import NoSuchMasklet, NoSuchTicket
 from annotation_queue.records import Batch, Kind, OtherMasklet, Person, ResultPage, State, Ticket
 from annotation_queue.rules import OVERSEERS
-from annotation_queue.tickets import batches, gold, kept, masklets, ontologies
+from annotation_queue.tickets import batches, gold, kept, masklets, ontologies, sight
 from annotation_queue.tickets.rows import MASKLET, to_batch, to_operation, to_reasons, to_settled_ticket, to_ticket
 from annotation_queue.tickets.shown import OwnAnswer
 from storage.records import Masklet, Verdict
@@ -85,7 +85,8 @@ def tickets(
         if batch_id is not None:
             held = held.where(found.c.batch_id == batch_id)
         return [to_ticket(row) for row in c.execute(held.order_by(found.c.ticket_id).limit(limit))]
-    parts = [part for kind in kinds for part in _parts(c, kind, states)]
+    mine = sight.within(seen_by, found.c.project)
+    parts = [and_(part, *mine) for kind in kinds for part in _parts(c, kind, states)]
     if not parts:
         return []
     if batch_id is None:
@@ -131,7 +132,7 @@ def recent(c: Connection, person: Person) -> Sequence[Row[Any]]:
     """The last RECENT answers of a person, the latest first: rows of `leases` with columns of their tickets."""
     t, le = schema.tickets, schema.leases
     about = select(le, t.c.batch_id, t.c.kind, t.c.video_id).join(t, t.c.ticket_id == le.c.ticket_id)
-    mine = about.where(le.c.person == person.name, schema.HAS_FINISHED)
+    mine = about.where(le.c.person == person.name, schema.HAS_FINISHED, *sight.within(person, t.c.project))
     return c.execute(mine.order_by(le.c.finished_at.desc(), le.c.claimed_at.desc()).limit(RECENT)).all()
 
 
@@ -147,31 +148,47 @@ def own_answer(c: Connection, ticket_id: str, person: Person) -> OwnAnswer | Non
 
 
 def may_see(c: Connection, person: Person, ticket_id: str) -> bool:
-    """Whether a person holds a ticket or has finished it."""
+    """Whether a person may see a ticket: they hold it, have finished it, or oversee all tickets of its project.
+
+    Whoever left the project sees only what they hold still.
+    """
+    if person.projects is None and person.roles & OVERSEERS:
+        return True
     t, le = schema.tickets, schema.leases
+    mine = sight.within(person, t.c.project)
     held = select(t.c.ticket_id).where(t.c.ticket_id == ticket_id, schema.IS_LEASED, t.c.leased_by == person.name)
-    done = select(le.c.ticket_id).where(le.c.ticket_id == ticket_id, le.c.person == person.name, schema.HAS_FINISHED)
-    return c.execute(union_all(held, done).limit(1)).first() is not None
+    if person.roles & OVERSEERS:
+        other = select(t.c.ticket_id).where(t.c.ticket_id == ticket_id, *mine)
+    else:
+        other = select(le.c.ticket_id).join(t, t.c.ticket_id == le.c.ticket_id)
+        other = other.where(le.c.ticket_id == ticket_id, le.c.person == person.name, schema.HAS_FINISHED, *mine)
+    return c.execute(union_all(held, other).limit(1)).first() is not None
 
 
 def may_see_video(c: Connection, person: Person, video_id: str) -> bool:
-    """Whether a person holds or finished a ticket of a video, or has late work on it to look at.
+    """Whether a person may see a video: they hold or finished a ticket of it, have late work on it, or oversee it.
 
-    The cost follows the tickets of the video, not those of the person.
+    Whoever left its project sees it only while they hold a ticket of it. The cost follows the tickets of the video,
+    not those of the person.
     """
+    if person.projects is None and person.roles & OVERSEERS:
+        return True
     t = schema.tickets
     held = select(t.c.ticket_id).where(schema.IS_LEASED, t.c.leased_by == person.name, t.c.video_id == video_id)
-    le = schema.leases
-    done = select(t.c.ticket_id).join(le, le.c.ticket_id == t.c.ticket_id)
-    done = done.where(t.c.video_id == video_id, le.c.person == person.name, schema.HAS_FINISHED)
-    either = union_all(held, done).limit(1)
+    le, mine = schema.leases, sight.within(person, t.c.project)
+    other = select(t.c.ticket_id).where(t.c.video_id == video_id, *mine)
+    if not person.roles & OVERSEERS:
+        other = other.join(le, le.c.ticket_id == t.c.ticket_id)
+        other = other.where(le.c.person == person.name, schema.HAS_FINISHED)
+    either = union_all(held, other).limit(1)
     return c.execute(either).first() is not None or kept.is_about(c, person, video_id)
 
 
-def all_batches(c: Connection) -> list[Batch]:
-    """Every batch, the newest first."""
+def all_batches(c: Connection, seen_by: Person | None = None) -> list[Batch]:
+    """Every batch, or those of a person's projects, the newest first."""
     b = schema.batches
-    return [to_batch(row) for row in c.execute(select(b).order_by(b.c.created_at.desc(), b.c.batch_id))]
+    query = select(b).where(*sight.within(seen_by, b.c.project))
+    return [to_batch(row) for row in c.execute(query.order_by(b.c.created_at.desc(), b.c.batch_id))]
 
 
 def drained_batches(c: Connection) -> list[str]:

@@ -116,7 +116,9 @@ def mean_score_of(masklet: Masklet | None) -> float | None:
     return fmean(scores) if scores else None
 
 
-def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: QueuePolicy) -> dict[str, Any]:
+def row_of(
+    ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: QueuePolicy, project: str
+) -> dict[str, Any]:
     """The row of a pipeline's new ticket."""
     masklet_id, made_by = (None, None)
     if ticket.masklet is not None:
@@ -138,7 +140,8 @@ def row_of(ticket: NewTicket, batch_id: str, now: float, ordinal: int, policy: Q
         "created_at": now,
         "ordinal": ordinal,
         "skill": ticket.skill,
-        "lane": lane_of(needs_lead=False, skill=ticket.skill),
+        "lane": lane_of(needs_lead=False, skill=ticket.skill, project=project),
+        "project": project,
         "rework": False,
         "overlap": overlap,
         "object_id": object_of(ticket.ticket_id, ticket.kind, overlap),
@@ -187,6 +190,7 @@ def to_ticket(row: Row[Any]) -> Ticket:
         rework=bool(row.rework),
         label=row.label,
         attributes=row.attributes,
+        project=row.project,
     )
 
 
@@ -214,6 +218,7 @@ def to_batch(row: Row[Any]) -> Batch:
         remaining=row.remaining,
         drained=row.drained_at is not None,
         name=row.name,
+        project=row.project,
     )
 
 

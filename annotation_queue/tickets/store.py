@@ -46,12 +46,12 @@ from annotation_queue.records import (
 from annotation_queue.rules import (
     HANDED_OUT,
     MAX_OPERATIONS,
-    OVERSEERS,
     check_frame,
     check_gold,
     check_id,
     check_new_ticket,
     check_operation,
+    check_project,
     check_submission,
     kinds_of,
 )
@@ -69,6 +69,7 @@ from annotation_queue.tickets import (
     operations,
     outcomes,
     reading,
+    sight,
     takeback,
 )
 from annotation_queue.tickets.rows import MASKLET, operation_of, to_recent_answer, to_ticket
@@ -107,29 +108,32 @@ class TicketStore:
 
     # --- batches -----------------------------------------------------------------------------------------------
 
-    def open_batch(self, batch_id: str, tickets: Iterable[NewTicket] = (), *, sealed: bool = True) -> Batch:
-        """Add tickets to a batch; a missing batch is created. `sealed`: these were the last tickets.
+    def open_batch(
+        self, batch_id: str, tickets: Iterable[NewTicket] = (), *, sealed: bool = True, project: str = ""
+    ) -> Batch:
+        """Add tickets to a batch; a missing batch is created, for this project. `sealed`: these were the last tickets.
 
         Tickets that the batch already has are skipped, so call again after any failure.
-        Raises ValueError for a malformed ticket (then nothing is added), BatchSealed for a new ticket in a sealed
-        batch.
+        Raises ValueError for a malformed ticket or another project (then nothing is added), BatchSealed for a new
+        ticket in a sealed batch.
         """
         check_id(batch_id, "batch_id")
+        check_project(project)
         wanted = {ticket.ticket_id: ticket for ticket in tickets}
         for ticket in wanted.values():
             check_new_ticket(ticket)
         with self.database.write() as c:
-            return batches.add(c, self.policy, batch_id, wanted, self.clock(), sealed=sealed)
+            return batches.add(c, self.policy, batch_id, wanted, self.clock(), sealed=sealed, project=project)
 
-    def batch(self, batch_id: str) -> Batch:
+    def batch(self, batch_id: str, *, seen_by: Person | None = None) -> Batch:
         """The counts of a batch. Raises NoSuchBatch."""
         with self.database.read() as c:
-            return batches.read(c, batch_id)
+            return batches.read(c, batch_id, seen_by)
 
-    def batches(self) -> list[Batch]:
-        """Every batch, the newest first."""
+    def batches(self, *, seen_by: Person | None = None) -> list[Batch]:
+        """Every batch, or those of a person's projects, the newest first."""
         with self.database.read() as c:
-            return reading.all_batches(c)
+            return reading.all_batches(c, seen_by)
 
     def drained_batches(self) -> list[str]:
         """The ids of the drained batches, in the order in which they were drained."""
@@ -175,14 +179,14 @@ class TicketStore:
         for each in wanted:
             check_gold(each)
         with self.database.write() as c:
-            batches.read(c, batch_id)
+            batches.read(c, batch_id, by)
             masklets.add(c, batch_id, [g.ticket.masklet for g in wanted if g.ticket.masklet is not None], now)
             return gold.add(c, batch_id, wanted, by.name, now)
 
-    def gold(self) -> list[Gold]:
-        """Every gold ticket, with how often people finished it and were right."""
+    def gold(self, *, seen_by: Person | None = None) -> list[Gold]:
+        """Every gold ticket, or those of a person's projects, with how often people finished it and were right."""
         with self.database.read() as c:
-            return gold.all_of(c)
+            return gold.all_of(c, seen_by)
 
     # --- leases ------------------------------------------------------------------------------------------------
 
@@ -289,6 +293,7 @@ class TicketStore:
         If that lease has already ended, returns the ticket unchanged. Raises NoSuchTicket.
         """
         with self.database.write() as c:
+            sight.check_tickets(c, by, [ticket_id])
             row = leases.lock_ticket(c, ticket_id)
             if row.state != State.LEASED.value or row.lease_token != token:
                 return to_ticket(row)
@@ -420,19 +425,12 @@ class TicketStore:
             return reading.own_answer(c, ticket_id, person)
 
     def may_see(self, person: Person, ticket_id: str) -> bool:
-        """Whether a person may see a ticket, its masklet and its operations.
-
-        They may while they hold it and after they have finished it; overseers always.
-        """
-        if person.roles & OVERSEERS:
-            return True
+        """Whether a person may see a ticket, its masklet and its operations. See `reading.may_see`."""
         with self.database.read() as c:
             return reading.may_see(c, person, ticket_id)
 
     def may_see_video(self, person: Person, video_id: str) -> bool:
-        """Whether a person holds or finished a ticket of a video; overseers may always see it."""
-        if person.roles & OVERSEERS:
-            return True
+        """Whether a person may see a video. See `reading.may_see_video`."""
         with self.database.read() as c:
             return reading.may_see_video(c, person, video_id)
 
@@ -452,8 +450,9 @@ class TicketStore:
     ) -> list[Ticket]:
         """Up to `limit` tickets, in the order in which claims get them.
 
-        seen_by: only the tickets that this person may see: all for overseers, otherwise those that they hold, by their
-        ids. With a list of what they could claim, they would know gold: it is in no list before it is dealt.
+        seen_by: only the tickets that this person may see: for overseers those of their projects, otherwise those that
+        they hold, by their ids. With a list of what they could claim, they would know gold: it is in no list before it
+        is dealt.
         """
         with self.database.read() as c:
             return reading.tickets(c, kind=kind, state=state, batch_id=batch_id, limit=limit, seen_by=seen_by)
@@ -472,27 +471,27 @@ class TicketStore:
         with self.database.read() as c:
             return operations.of_ticket(c, ticket_id, branch=branch)
 
-    def branches(self, limit: int = 100) -> list[Operation]:
-        """The operations of all tickets that came after their lease was lost, the latest first."""
+    def branches(self, limit: int = 100, *, seen_by: Person | None = None) -> list[Operation]:
+        """The operations (in tickets of `seen_by`) that came after their lease was lost, the latest first."""
         with self.database.read() as c:
-            return operations.branches(c, limit)
+            return operations.branches(c, limit, seen_by)
 
     def kept(self, person: Person) -> list[Operation]:
         """A person's operations that came after their lease was lost, and of which nothing has become yet."""
         with self.database.read() as c:
-            return kept.kept(c, person)
+            return kept.kept(c, person, person)
 
     def close_kept(self, person: Person, operation_ids: Sequence[str], *, applied: bool) -> int:
         """Note that a person applied such operations again, or dismissed them. Returns how many were open."""
         with self.database.write() as c:
             return kept.close(c, person, operation_ids, applied=applied)
 
-    def stats(self) -> Stats:
+    def stats(self, projects: figures.Projects = None) -> Stats:
         """The queue in numbers; the paces are those of the last hour. An expired lease counts as open."""
         with self.database.read() as c:
-            return figures.stats(c, self.clock())
+            return figures.stats(c, self.clock(), projects)
 
-    def figures(self) -> QueueFigures:
+    def figures(self, projects: figures.Projects = None) -> QueueFigures:
         """The queue in figures, from the rolling sums."""
         with self.database.read() as c:
-            return figures.count(c, self.clock(), self.policy)
+            return figures.count(c, self.clock(), self.policy, projects)

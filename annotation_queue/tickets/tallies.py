@@ -49,7 +49,7 @@ def _adding(dialect: str) -> Any:
 
 
 def _of_ticket(row: Mapping[str, Any]) -> Tally:
-    about = {name: row[name] for name in ("batch_id", "kind", "phase", "checkpoint")}
+    about = {name: row[name] for name in ("batch_id", "kind", "phase", "checkpoint", "project")}
     return about | {"person": "", "maker": "", "verdict": "", "needs_lead": bool(row["needs_lead"]), "label": ""}
 
 
@@ -80,6 +80,7 @@ def _of_person(row: Row[Any], person: str, answer: Row[Any], checkpoint: str, **
         "verdict": answer.verdict or MADE,
         "needs_lead": bool(row.needs_lead),
         "label": answer.label or "",
+        "project": row.project,
     } | sums
 
 

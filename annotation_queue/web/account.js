@@ -9,6 +9,7 @@ import { beat, renew, renewAll } from "./leases.js";
 import { message, view } from "./messages.js";
 import { refreshStats } from "./numbers.js";
 import { openLinked } from "./opening.js";
+import { offerProjects } from "./projects.js";
 import { desk, player } from "./screen.js";
 import { outbox } from "./sending.js";
 import { session } from "./session.js";
@@ -31,6 +32,7 @@ export async function begin(me) {
   localStorage.removeItem("masklets.keys"); // where earlier versions kept them, for everybody at this browser
   showKeys();
   $("who").textContent = me.name;
+  offerProjects();
   $("lead").hidden = !me.roles.includes("lead") && !me.roles.includes("admin");
   outbox.sendFor(me.name);
   if (me.live && session.may.track) api.loadModel().catch(() => {}); // it is loaded at the first click otherwise

@@ -187,6 +187,11 @@ async function takeAgain(left) {
 /** Switch between verifying and correcting. All tickets that this person holds go back to the queue. */
 export function switchSide() {
   session.switchSide();
+  startAgain();
+}
+
+/** Give back all tickets that this person holds, and take what they want now. */
+export function startAgain() {
   for (const held of session.allHeld) giveBack(held);
   session.setAside([]);
   session.dropAhead();

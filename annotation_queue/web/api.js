@@ -234,8 +234,8 @@ export const endLease = ({ ticket_id, lease_token }) =>
 
 /** @type {(id: string) => Promise<VideoInfo>} */
 export const video = (id) => ask("GET", `/api/videos/${id}`);
-/** @type {() => Promise<Stats>} */
-export const stats = () => ask("GET", "/api/stats");
+/** @type {(project?: string) => Promise<Stats>} */
+export const stats = (project) => ask("GET", `/api/stats${project ? `?${new URLSearchParams({ project })}` : ""}`);
 /** @type {() => Promise<Figures>} */
 export const figures = () => ask("GET", "/api/figures");
 

@@ -6,13 +6,14 @@ import { nameOfBatch } from "./names.js";
 import { ASKS, REASONS, VERDICTS } from "./words.js";
 
 /** @typedef {[value: string, text: string]} Choice */
+/** @typedef {"people" | "projects" | "batches" | "checkpoints" | "labels"} Offered  names that the queue knows */
 
 /**
  * A field of the form. `choices`: a list to choose from, or a word for what it offers; none: a text or a number.
  * @typedef {object} Field
  * @property {string} name  of the query
  * @property {string} title
- * @property {Choice[] | "people" | "batches" | "checkpoints" | "labels"} [choices]
+ * @property {Choice[] | Offered} [choices]
  * @property {boolean} [share]  two numbers from 0 to 1, NAME_from and NAME_to
  * @property {string} [hint]
  */
@@ -30,6 +31,7 @@ const FIELDS = [
   { name: "verdict", title: "Verdict", choices: VERDICTS.map(({ verdict, title }) => [verdict, title]) },
   { name: "reason", title: "Reason", choices: Object.entries(REASONS) },
   { name: "person", title: "Person", choices: "people", hint: "who holds, decided or is to get it" },
+  { name: "project", title: "Project", choices: "projects" },
   { name: "batch_id", title: "Batch", choices: "batches" },
   { name: "label", title: "Label", choices: "labels" },
   { name: "checkpoint", title: "Checkpoint", choices: "checkpoints" },
@@ -47,7 +49,8 @@ export async function makeFilters(form, onchange) {
   const offered = await offers();
   /** @type {(HTMLInputElement | HTMLSelectElement)[]} */
   const inputs = [];
-  form.replaceChildren(...FIELDS.map((field) => {
+  const fields = FIELDS.filter(({ choices }) => choices !== "projects" || offered.projects.length > 0);
+  form.replaceChildren(...fields.map((field) => {
     const made = field.share ? [shareOf(field, "from"), shareOf(field, "to")] : [inputOf(field, offered)];
     inputs.push(...made);
     const title = element("span", {}, field.title);
@@ -78,11 +81,12 @@ export async function makeFilters(form, onchange) {
   };
 }
 
-/** The names that some fields offer. @returns {Promise<Record<"people" | "batches" | "checkpoints" | "labels", Choice[]>>} */
+/** The names that some fields offer. @returns {Promise<Record<Offered, Choice[]>>} */
 async function offers() {
-  const [people, batches, figures] = await Promise.all([api.people(), api.batches(), api.figures()]);
+  const [me, people, batches, figures] = await Promise.all([api.me(), api.people(), api.batches(), api.figures()]);
   return {
     people: people.map(({ name }) => [name, name]),
+    projects: me.projects.map((name) => [name, name]),
     batches: batches.map((batch) => [batch.batch_id, nameOfBatch(batch)]),
     labels: figures.labels.map(({ name }) => [name, name]),
     checkpoints: figures.checkpoints.flatMap(({ name }) => (name ? [[name, name]] : [])),
@@ -96,7 +100,7 @@ const shareOf = ({ name, title, hint }, end) => element("input", {
 
 /**
  * @param {Field} field
- * @param {Record<"people" | "batches" | "checkpoints" | "labels", Choice[]>} offered
+ * @param {Record<Offered, Choice[]>} offered
  */
 function inputOf({ name, title, choices, hint }, offered) {
   if (choices === undefined) return element("input", { name, type: "search", maxLength: 128, title: hint, placeholder: hint });

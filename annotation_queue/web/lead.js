@@ -10,8 +10,10 @@ import { legend, number, percent, range, ratio, shares, table, time } from "./ta
 
 const EVERY_MS = 3000; // so that nothing on the page is older than 5 s
 const ROLES = ["annotator", "verifier", "lead", "admin", "pipeline"];
-/** @type {Record<"people" | "makers" | "phases" | "checkpoints" | "labels", string>} */
-const BY = { people: "Person", makers: "Maker judged", phases: "Phase", checkpoints: "Checkpoint", labels: "Label" };
+/** @type {Record<"people" | "makers" | "phases" | "checkpoints" | "labels" | "projects", string>} */
+const BY = {
+  people: "Person", makers: "Maker judged", phases: "Phase", checkpoints: "Checkpoint", labels: "Label", projects: "Project",
+};
 const PAYLOAD = 500; // characters of an operation's content that are its title
 const VERDICT_PARTS = ["accept", "refine", "reject", "unsure", "made"];
 
@@ -63,6 +65,7 @@ function showFigures(all) {
   ]);
   for (const button of $("by").querySelectorAll("button")) {
     button.setAttribute("aria-checked", String(button.value === by));
+    button.hidden = button.value === "projects" && all.projects.length === 0;
   }
   const rows = all[by].filter((row) => row.answers > 0);
   draw("figures", [by, all[by], all.total], () => [
@@ -201,11 +204,12 @@ async function showCampaign() {
   $("campaign-section").hidden = phases.length === 0;
   const of = (/** @type {number} */ done, /** @type {number | null} */ planned) =>
     planned ? `${done} of ${planned}` : "–";
+  const named = phases.some(({ project }) => project) ? [{ head: "Project" }] : [];
   $("campaign").replaceChildren(
     table(
-      [{ head: "Phase" }, { head: "State" }, { head: "Masklets", is: "number" }, { head: "Retrainings", is: "number" }],
+      [...named, { head: "Phase" }, { head: "State" }, { head: "Masklets", is: "number" }, { head: "Retrainings", is: "number" }],
       phases.map((p) => [
-        p.phase, p.state, of(p.masklets, p.planned_masklets), of(p.retrainings, p.planned_retrainings),
+        ...named.map(() => p.project || "–"), p.phase, p.state, of(p.masklets, p.planned_masklets), of(p.retrainings, p.planned_retrainings),
       ]),
       "No campaign is planned.",
     ),

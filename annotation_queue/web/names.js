@@ -13,9 +13,9 @@ export const short = (id) => (id.length > 2 * SHORT ? `${id.slice(0, SHORT)}…`
 /** @param {VideoInfo} info */
 export const nameOfVideo = ({ name, video_id }) => name || short(video_id);
 
-/** "kitchen · 12/3/2026" @param {Batch} batch */
-export const nameOfBatch = ({ name, batch_id, opened_at }) =>
-  `${name || short(batch_id)} · ${new Date(1000 * opened_at).toLocaleDateString()}`;
+/** "kitchen · 12/3/2026", with its project before it @param {Batch} batch */
+export const nameOfBatch = ({ name, project, batch_id, opened_at }) =>
+  `${project ? `${project} · ` : ""}${name || short(batch_id)} · ${new Date(1000 * opened_at).toLocaleDateString()}`;
 
 /** What is to be asked for once an element is seen: long lists have many names. @type {WeakMap<Element, () => void>} */
 const wanted = new WeakMap();

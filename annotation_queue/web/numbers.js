@@ -25,7 +25,7 @@ function counts() {
 
 export async function refreshStats() {
   try {
-    last = await api.stats();
+    last = await api.stats(session.project);
   } catch {
     return; // it is asked again soon
   }

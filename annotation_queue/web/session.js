@@ -43,6 +43,7 @@ import { LOW_SCORE } from "./timeline.js";
 
 const CLAIMS = "masklets.holds";
 const PERSON = "masklets.person";
+const PROJECT = "masklets.project";
 
 /** @extends {Events<SessionEvents>} */
 class Session extends Events {
@@ -100,6 +101,21 @@ class Session extends Events {
     /** @type {Kind[]} */
     const track = this.may.track ? ["track", "select"] : [];
     return this.#side === "track" ? [...track, ...verify] : [...verify, ...track];
+  }
+
+  /** The project that the next tickets come from, as chosen in this browser; "": all that the person belongs to. */
+  get project() {
+    const chosen = localStorage.getItem(PROJECT) ?? "";
+    return this.person.projects.includes(chosen) ? chosen : "";
+  }
+
+  set project(name) {
+    localStorage.setItem(PROJECT, name);
+  }
+
+  /** What to ask the queue for. @returns {Omit<Claim, "claim_id">} */
+  wanted() {
+    return { kinds: this.wantedKinds(), ...(this.project ? { project: this.project } : {}) };
   }
 
   /** The side of the ticket on screen, or of the one that would come next. */

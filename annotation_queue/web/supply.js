@@ -103,7 +103,7 @@ function frameTrouble(error) {
 /** Fetch the ticket after the one on screen: what was set aside, or else another ticket. */
 export function fetchNext() {
   const aside = session.takeAside();
-  const claim = aside?.claim ?? newClaim({ kinds: session.wantedKinds() });
+  const claim = aside?.claim ?? newClaim(session.wanted());
   const ahead = session.fetchAhead(claim, async () => {
     try {
       return aside ?? (await take(claim));
@@ -142,7 +142,7 @@ export async function takeNext() {
   let refusal = null;
   if (held === null || held.lost) {
     // tickets may have come since
-    held = await take(newClaim({ kinds: session.wantedKinds() })).catch((error) => {
+    held = await take(newClaim(session.wanted())).catch((error) => {
       refusal = error;
       return null;
     });

@@ -35,6 +35,7 @@ export interface Me {
   live: boolean; // a model answers clicks
   watch: Watch;
   keys: Record<string, string>; // that the person chose, by action
+  projects: string[]; // that the person belongs to
 }
 
 /** How much of a masklet must have been on screen before the page takes a verdict. */
@@ -47,11 +48,13 @@ export interface Watch {
 export interface Claim {
   claim_id: string;
   kinds?: Kind[];
+  project?: string; // only tickets of this one
   ticket_id?: string;
 }
 
 export interface Ticket {
   ticket_id: string;
+  project: string; // "": none
   batch_id: string;
   kind: Kind;
   video_id: string;
@@ -90,6 +93,7 @@ export interface Batch {
   batch_id: string;
   opened_at: number; // s since the epoch
   name: string; // of the folder that its videos came from; "": not known
+  project: string; // "": none
 }
 
 export interface Masklet {
@@ -191,6 +195,7 @@ export type KeptOperation = SentOperation & { ticket_id: string; video_id: strin
 
 /** A batch that the pipeline cannot take further until somebody acts. */
 export interface PlannedPhase {
+  project: string; // "": none
   phase: string;
   state: "done" | "current" | "planned";
   masklets: number;
@@ -335,6 +340,7 @@ export interface Figures {
   phases: WorkFigures[];
   checkpoints: WorkFigures[];
   labels: WorkFigures[];
+  projects: WorkFigures[];
   total: WorkFigures;
   gold: GoldFigures[];
   judging: JudgingFigures[];

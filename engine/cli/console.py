@@ -41,6 +41,7 @@ OURS = ("engine", "storage", "model", "validation", "annotation_queue")
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Project = Annotated[str, typer.Option(help="Its name in the settings' [projects]. Default: the unnamed one.")]
 Word = TypeVar("Word", bound=StrEnum)
 
 

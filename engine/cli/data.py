@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli import console
-from engine.cli.console import Json
+from engine.cli.console import Json, Project
 from engine.progress import Progress
 from storage.wording import counted
 
@@ -100,12 +100,21 @@ EXPORTS: dict[str, Export] = {
 
 
 def newest(s: Services) -> str:
-    """The name of the last release. Raises ValueError if there is none; it names the batches that are stuck."""
+    """The name of the last release: of the unnamed project, or else of the only project that has any.
+
+    Raises ValueError if there is none, with the batches that are stuck; and if several projects have releases.
+    """
     from engine.stages import trouble
     from storage import releases
 
-    if names := releases.names(s.blobs):
-        return names[-1]
+    named = releases.names(s.blobs)
+    last = {releases.project_of(name): name for name in named if releases.place(name)[0]}
+    if named and not last:  # people gave all of these names
+        return named[-1]
+    if "" in last or len(last) == 1:
+        return last.get("") or next(iter(last.values()))
+    if last:
+        raise ValueError(f"name a release; the newest of each project: {', '.join(last.values())}")
     why = "; ".join(map(trouble.line, trouble.of_everything(s))) or "nothing was published"
     raise ValueError(f"there is no release yet: {why}")
 
@@ -203,12 +212,13 @@ def _agreement(done: Exported) -> dict[str, float]:
 def import_sav(
     folder: Annotated[Path, typer.Argument(help="Holds NAME.mp4 and NAME_manual.json or NAME_auto.json.")],
     review: Review = False,
+    project: Project = "",
     as_json: Json = False,
 ) -> None:
     """Import an SA-V dataset as published masklets: its videos are ingested, its masklets checked like any other."""
     from engine.stages.readers import sav_reader
 
-    _import(folder, sav_reader, review, as_json)
+    _import(folder, sav_reader, review, project, as_json)
 
 
 def import_coco(
@@ -216,42 +226,45 @@ def import_coco(
         Path, typer.Argument(help="Holds videos, and COCO files: NAME/00012.jpg is frame 12 of NAME.mp4.")
     ],
     review: Review = False,
+    project: Project = "",
     as_json: Json = False,
 ) -> None:
     """Import COCO instances with `track_id` (RLE or polygons), as import-sav imports SA-V."""
     from engine.stages.readers import coco_reader
 
-    _import(folder, coco_reader, review, as_json)
+    _import(folder, coco_reader, review, project, as_json)
 
 
 def import_youtube_vis(
     folder: Annotated[Path, typer.Argument(help="Holds videos, and YouTube-VIS files that name their pictures.")],
     review: Review = False,
+    project: Project = "",
     as_json: Json = False,
 ) -> None:
     """Import YouTube-VIS annotations, as import-sav imports SA-V."""
     from engine.stages.readers import youtube_vis_reader
 
-    _import(folder, youtube_vis_reader, review, as_json)
+    _import(folder, youtube_vis_reader, review, project, as_json)
 
 
 def import_cvat(
     folder: Annotated[Path, typer.Argument(help="Holds NAME.mp4 and NAME.xml, exported as CVAT for video 1.1.")],
     review: Review = False,
+    project: Project = "",
     as_json: Json = False,
 ) -> None:
     """Import polygons and masks of CVAT for video, as import-sav imports SA-V."""
     from engine.stages.readers import cvat_reader
 
-    _import(folder, cvat_reader, review, as_json)
+    _import(folder, cvat_reader, review, project, as_json)
 
 
-def _import(folder: Path, reader_of: Callable[[Path], Reader], review: bool, as_json: bool) -> None:
+def _import(folder: Path, reader_of: Callable[[Path], Reader], review: bool, project: str, as_json: bool) -> None:
     from engine.services import connect
     from engine.stages.imports import import_folder
 
     with connect() as s, console.bar("import") as bar:
-        report = import_folder(s, folder, bar, reader_of, review)
+        report = import_folder(s, folder, bar, reader_of, review, project)
     if as_json:
         console.print_json(report)
         return

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 
 from annotation_queue import notices
-from annotation_queue.records import Kind, Role
+from annotation_queue.records import Kind, Person, Role
 from annotation_queue.rules import kinds_of
 from engine.processes.airflow import POOL
 from engine.services import Services, connect
@@ -104,10 +104,11 @@ def _versions(s: Services) -> str:
 
 
 def _source(s: Services) -> str:
-    where = s.settings.ingest.source
-    if where is None:
+    every = [s.settings.of_project(name).ingest.source for name in s.settings.project_names]
+    if not (places := [where for where in every if where is not None]):
         return "not set; a command takes one as its argument, the DAGs take MASKLETS_INGEST__SOURCE"
-    return f"{where}, " + ("which holds files" if sources.has_files(s, where) else "which is empty")
+    said = ("which holds files" if sources.has_files(s, where) else "which is empty" for where in places)
+    return "; ".join(f"{where}, {what}" for where, what in zip(places, said, strict=True))
 
 
 def _store(s: Services) -> str:
@@ -133,22 +134,46 @@ def _batches(s: Services) -> str:
 
 
 def _ontology(s: Services) -> str:
-    found = s.ontology
-    if found is None:
-        return "not set: objects get no labels"
-    asked = "nothing asks for a label" if (at := s.settings.review.label_at) == "never" else f"asked at {at}"
-    return f"{counted(len(found.classes), 'class')}, version {found.version}, {asked}"
+    lines = []
+    for project in s.settings.project_names:
+        if (found := s.ontology_of(project)) is None:
+            continue
+        at = s.settings.of_project(project).review.label_at
+        asked = "nothing asks for a label" if at == "never" else f"asked at {at}"
+        line = f"{counted(len(found.classes), 'class')}, version {found.version}, {asked}"
+        lines.append(f"{project}: {line}" if project else line)
+    return "; ".join(lines) or "not set: objects get no labels"
 
 
 def _people(s: Services) -> str:
     """Raises ValueError if the settings ask for more different people than there are: some tickets would stay open.
 
+    Also for a name among the people of a project that has no account.
+    """
+    accounts = s.open_queue()[1]
+    every = accounts.accounts()
+    known = {account.name for account in every}
+    people = [
+        accounts.projects.of(Person(name=account.name, roles=frozenset(account.roles)))
+        for account in every
+        if not account.disabled
+    ]
+    for name, members in accounts.projects.members.items():
+        if unknown := sorted(members - known):
+            raise ValueError(f"project {name}: {', '.join(unknown)} has no account: masklets users add")
+    if not accounts.projects.members:
+        return _enough(s, people)
+    of = {name: [p for p in people if p.projects is None or name in p.projects] for name in accounts.projects.members}
+    return "; ".join(f"{name}: {_enough(s, members, f'project {name}: ')}" for name, members in of.items())
+
+
+def _enough(s: Services, people: list[Person], where: str = "") -> str:
+    """How many of these people may verify and correct. Raises ValueError if the settings ask for more.
+
     Counts the worst case: a masklet's maker may not verify it, nor may the person who sent it back, except a lead.
     """
-    q, kinds = s.settings.queue, list[tuple[frozenset[Kind], bool]]()
-    for account in s.open_queue()[1].accounts():
-        if not account.disabled:
-            kinds.append((kinds_of(frozenset(account.roles)), Role.LEAD in account.roles))
+    q = s.settings.queue
+    kinds = [(kinds_of(person.roles), Role.LEAD in person.roles) for person in people]
     makers = sum(Kind.TRACK in can for can, _ in kinds)
     reviewers = sum(Kind.VERIFY in can for can, _ in kinds)
     both = any({Kind.TRACK, Kind.VERIFY} <= can for can, _ in kinds)
@@ -156,10 +181,10 @@ def _people(s: Services) -> str:
     left = max(0, reviewers - both - sends_back)
     if makers + reviewers > 0:
         if q.makers_share > 0 and makers < q.makers:
-            raise ValueError(f"queue.makers asks for {counted(q.makers, 'person')}, {makers} may correct")
+            raise ValueError(f"{where}queue.makers asks for {counted(q.makers, 'person')}, {makers} may correct")
         if q.overlap_share > 0 and left < q.overlap:
             needed = f"queue.overlap needs {counted(q.overlap, 'reviewer')} for a ticket"
-            raise ValueError(f"{needed}, but only {left} of the {reviewers} may be allowed to judge it")
+            raise ValueError(f"{where}{needed}, but only {left} of the {reviewers} may be allowed to judge it")
     return f"{reviewers} may verify, {makers} may correct"
 
 

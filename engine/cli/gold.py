@@ -19,15 +19,15 @@ def add(batch: Annotated[str, typer.Argument(help="As `masklets stats` shows it.
     from annotation_queue.people.accounts import OPERATOR
     from annotation_queue.records import Person
     from annotation_queue.tickets.ontologies import Ontologies
-    from engine.rounds.campaign import phase_of_new_tickets
+    from engine.rounds.campaign import phase_of_batch
     from engine.services import connect
     from engine.stages.gold import gold_tickets
 
     with connect() as s:
         tickets, _ = s.open_queue()
-        if s.ontology is not None:
-            Ontologies(tickets.database, tickets.clock).add(s.ontology)
-        found = gold_tickets(s, tickets.batch_result(batch), phase_of_new_tickets(s))
+        for ontology in s.ontologies():
+            Ontologies(tickets.database, tickets.clock).add(ontology)
+        found = gold_tickets(s, tickets.batch_result(batch), phase_of_batch(s, batch))
         added = tickets.add_gold(batch, found, by=Person(name=OPERATOR, roles=frozenset()))
     console.out.print(
         f"{counted(added, 'new gold ticket')} from batch {batch}, of {counted(len(found), 'possible one')}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli import console, people
-from engine.cli.console import Json
+from engine.cli.console import Json, Project
 from engine.settings import AutoSettings, Settings
 from storage.wording import counted
 
@@ -30,6 +30,7 @@ def run(
         bool, typer.Option("--simulate", help="Close the review without people; needs ground truth beside the videos.")
     ] = False,
     review: Annotated[bool, typer.Option(help="Serve the review page until Ctrl-C.")] = True,
+    project: Project = "",
     as_json: Json = False,
 ) -> None:
     """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
@@ -43,8 +44,8 @@ def run(
     logs.set_up(settings.logs)
     facts: dict[str, Any] = {}
     with console.terminable(), connect(settings) as s:
-        _ = s.ontology  # a mistake in it is said now, not after the ingest
-        facts["ingest"] = dataclasses.asdict(ingest_source(s, videos))
+        s.ontologies()  # a mistake in it is said now, not after the ingest
+        facts["ingest"] = dataclasses.asdict(ingest_source(s, videos, project))
         for batch_id in loop.PROPOSE.pending(s):
             with console.bar(loop.PROPOSE.name) as bar:
                 loop.PROPOSE.work(s, batch_id, bar)
@@ -85,13 +86,14 @@ def _tickets_left(s: Services, batch_ids: list[str]) -> int:
 
 def ingest(
     videos: Annotated[str | None, typer.Argument(help="A folder, or s3://bucket/prefix. Default: the setting.")] = None,
+    project: Project = "",
     as_json: Json = False,
 ) -> None:
     """Admit new videos, and quarantine unfit ones with a reason."""
     from engine.services import connect
 
     with connect() as s:
-        report = ingest_source(s, videos)
+        report = ingest_source(s, videos, project)
     if as_json:
         console.print_json(report)
     else:
@@ -207,16 +209,20 @@ def stats(as_json: Json = False) -> None:
 
     with connect() as s:
         reviews = review_progress.of_open_batches(s)
+        projects = {b: batches.project_of(s.blobs, b) for b in batches.reached(s.blobs)} if s.settings.projects else {}
         reached = {b: sorted(m.value for m in marks)[-1] for b, marks in sorted(batches.reached(s.blobs).items())}
         stuck = trouble.of_everything(s)
         names = releases.names(s.blobs)
-        counts = dict(releases.load(s.blobs, names[-1]).counts) if names else {}
+        newest = {releases.project_of(name): name for name in names if releases.place(name)[0]}
+        counts = {of: dict(releases.load(s.blobs, name).counts) for of, name in sorted(newest.items())}
         facts = {
             "batches": reached,
+            "projects": projects,
             "reviews": {batch_id: dataclasses.asdict(progress) for batch_id, progress in reviews.items()},
             "stuck": [dataclasses.asdict(batch) for batch in stuck],
             "releases": names,
-            "newest": counts,
+            "newest": counts.pop("", {}),
+            "newest_of": counts,
             "quarantined": len(s.tables.quarantine()),
             "checkpoint": s.checkpoint().name,
         }
@@ -225,31 +231,43 @@ def stats(as_json: Json = False) -> None:
         return
     for batch_id, stage in reached.items():
         left = f"  {_review_line(reviews[batch_id])}" if batch_id in reviews else ""
-        console.out.print(f"batch {batch_id}  {stage[2:]}{left}")
+        of = f"  {projects[batch_id]}" if projects.get(batch_id) else ""
+        console.out.print(f"batch {batch_id}{of}  {stage[2:]}{left}")
     for found in stuck:
         console.out.print(trouble.line(found), style="red")
-    content = ", ".join(counted(counts[f"{k}s"], k) for k in ("video", "masklet", "mask") if f"{k}s" in counts)
-    console.out.print(counted(len(names), "release") + (f", the newest {names[-1]}: {content}" if names else ""))
+    said = [counted(len(names), "release")]
+    for of, name in sorted(newest.items()):
+        sizes = facts["newest_of"][of] if of else facts["newest"]
+        content = ", ".join(counted(sizes[f"{k}s"], k) for k in ("video", "masklet", "mask") if f"{k}s" in sizes)
+        said.append(f"the newest{f' of {of}' if of else ''} {name}: {content}")
+    console.out.print(", ".join(said))
     console.out.print(f"{facts['quarantined']} quarantined; the serving checkpoint is {facts['checkpoint']}")
 
 
 def campaign(as_json: Json = False) -> None:
     """Where the campaign stands: its phases, and the masklets and retrainings of each. The plan is in the settings."""
-    from engine.rounds.campaign import standing, summary
+    from engine.rounds.campaign import of_all, summary
     from engine.services import connect
 
     with connect() as s:
-        phases = standing(s)
+        phases = of_all(s)
         sentence = summary(s)
     if as_json:
         console.print_json(phases)
         return
     if phases:
         rows = [
-            (of.phase, of.state, _done(of.masklets, of.planned_masklets), _done(of.retrainings, of.planned_retrainings))
+            (
+                *([of.project] if any(each.project for each in phases) else []),
+                of.phase,
+                of.state,
+                _done(of.masklets, of.planned_masklets),
+                _done(of.retrainings, of.planned_retrainings),
+            )
             for of in phases
         ]
-        console.print_rows(("phase", "state", "masklets", "retrainings"), rows)
+        head = ("phase", "state", "masklets", "retrainings")
+        console.print_rows(("project", *head) if len(rows[0]) > len(head) else head, rows)
     console.out.print(sentence)
 
 
@@ -267,15 +285,16 @@ def _review_line(progress: ReviewProgress) -> str:
     return f"{since}, expected end {console.local_time(progress.expected_end)}"
 
 
-def ingest_source(s: Services, videos: str | None) -> IngestReport:
+def ingest_source(s: Services, videos: str | None, project: str = "") -> IngestReport:
     """Ingests with a progress bar. Raises NoSource, also for an S3 prefix without objects: it may be mistyped."""
     from engine.stages import sources
     from engine.stages.ingest import admit
 
     with console.bar("ingest") as bar:
-        report = admit(s, videos, bar)
-    if report.found == 0 and (videos or s.settings.ingest.source or "").startswith("s3://"):
-        raise sources.NoSource(f"nothing below {videos or s.settings.ingest.source}: is the prefix right?")
+        report = admit(s, videos, bar, project=project)
+    where = videos or s.settings.of_project(project).ingest.source or ""
+    if report.found == 0 and where.startswith("s3://"):
+        raise sources.NoSource(f"nothing below {where}: is the prefix right?")
     return report
 
 

@@ -63,7 +63,7 @@ def up() -> None:
     settings = Settings()
     logs.set_up(settings.logs)
     with connect(settings) as s:
-        _ = s.ontology  # a mistake in it is said now, not in the log of another process
+        s.ontologies()  # a mistake in it is said now, not in the log of another process
     port = settings.airflow.port or free_port()  # chosen here: the queue must know it before Airflow starts
     airflow = Airflow(
         settings.airflow_home,
@@ -79,7 +79,8 @@ def up() -> None:
     with console.terminable(), QueueProcess(with_airflow, tell=console.print_dim) as queue, airflow:
         with connect(settings) as s:
             login = people.first_login(s)
-        source = settings.ingest.source or "nowhere yet: set MASKLETS_INGEST__SOURCE"
+        sources = [settings.of_project(name).ingest.source for name in settings.project_names]
+        source = ", ".join(filter(None, sources)) or "nowhere yet: set MASKLETS_INGEST__SOURCE"
         for line in (
             f"Airflow       {airflow.url}  as admin with {airflow.password}",
             f"review queue  {settings.queue_url}  as {login}",

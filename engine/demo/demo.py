@@ -90,7 +90,7 @@ class DemoResult:
 
 def settings(folder: Path) -> Settings:
     """The demo's own settings. Every section is given, so the user's environment and files change nothing."""
-    return Settings(
+    chosen = Settings(
         home=folder,
         storage=StorageSettings(),
         ingest=IngestSettings(source=str((folder / "videos").absolute()), held_out_share=1 / 3),
@@ -110,6 +110,7 @@ def settings(folder: Path) -> Settings:
             port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=300
         ),
     )
+    return chosen.model_copy(update={"projects": {}})  # pydantic would add those of a file to an empty dict
 
 
 def run_demo(folder: Path, tell: Tell, *, domain: str = DOMAIN, seed: int = 1) -> DemoResult:

@@ -9,13 +9,13 @@ adds a retraining. A phase ends when it has all its masklets and retrainings. Wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from annotation_queue.records import PlannedPhase
 from engine.rounds import record
 from engine.services import Services
 from engine.settings import CampaignPhase
-from engine.stages import published
+from engine.stages import batches, published
 from engine.stages.published import PublishedBatch
 from storage import releases
 from storage.wording import counted
@@ -27,12 +27,19 @@ class _Counts:
     retrainings: int = 0
 
 
-def standing(s: Services) -> list[PlannedPhase]:
-    """Every phase of the plan and how far it is, in order. Empty without a plan."""
-    plan = s.settings.campaign.phases
+def of_all(s: Services) -> list[PlannedPhase]:
+    """The phases of all projects' plans."""
+    return [of for project in s.settings.project_names for of in standing(s, project)]
+
+
+def standing(s: Services, project: str = "") -> list[PlannedPhase]:
+    """Every phase of a project's plan and how far it is, in order. Empty without a plan."""
+    plan = s.settings.of_project(project).campaign.phases
     if not plan:
         return []
-    return progress(plan, published.of_all(s.blobs), [begun.release for begun in record.decided(s)])
+    added = [batch for batch in published.of_all(s.blobs) if releases.project_of(batch.release) == project]
+    trained_on = [begun.release for begun in record.decided(s) if releases.project_of(begun.release) == project]
+    return [replace(of, project=project) for of in progress(plan, added, trained_on)]
 
 
 def progress(
@@ -69,22 +76,27 @@ def _is_complete(step: CampaignPhase, counts: _Counts) -> bool:
     return counts.masklets >= (step.masklets or 0) and counts.retrainings >= step.retrainings
 
 
-def phase_of_new_tickets(s: Services) -> str:
-    """The phase in which new tickets are opened. The last one of the plan stays when the campaign is complete."""
-    phases = standing(s)
+def phase_of_batch(s: Services, batch_id: str) -> str:
+    """The phase in which the tickets of a batch are opened now, by the plan of its project."""
+    return phase_of_new_tickets(s, batches.project_of(s.blobs, batch_id))
+
+
+def phase_of_new_tickets(s: Services, project: str = "") -> str:
+    """The phase in which a project's new tickets are opened. The last one stays when the campaign is complete."""
+    phases = standing(s, project)
     if not phases:
-        return s.settings.review.phase
+        return s.settings.of_project(project).review.phase
     return next((of.phase for of in phases if of.state == "current"), phases[-1].phase)
 
 
-def needed_for_round(s: Services, new_masklets: int) -> str | None:
-    """What is missing before the next round starts by itself, as a sentence; None if the round is due.
+def needed_for_round(s: Services, new_masklets: int, project: str = "") -> str | None:
+    """What is missing before a project's next round starts by itself, as a sentence; None if the round is due.
 
     new_masklets: training masklets since the last decided round.
     A phase with a number of masklets spreads its retrainings evenly over them. A phase without one retrains after every
     `rounds.min_new_masklets`. No round is due in a phase that has had its retrainings, nor after the campaign.
     """
-    phases = standing(s)
+    phases = standing(s, project)
     wanted = s.settings.rounds.min_new_masklets
     if not phases:
         return _lacking(wanted - new_masklets)
@@ -114,9 +126,11 @@ def sentence(of: PlannedPhase) -> str:
 
 
 def summary(s: Services) -> str:
-    """Where the campaign stands, in one sentence."""
-    phases = standing(s)
-    if not phases:
-        return "no campaign is planned"
-    now = next((of for of in phases if of.state == "current"), None)
-    return "the campaign is complete" if now is None else f"campaign: {sentence(now)}"
+    """Where the campaigns stand, each in one sentence."""
+    said = []
+    for project in s.settings.project_names:
+        if phases := standing(s, project):
+            of = f" of {project}" if project else ""
+            now = next((of for of in phases if of.state == "current"), None)
+            said.append(f"the campaign{of} is complete" if now is None else f"campaign{of}: {sentence(now)}")
+    return "; ".join(said) or "no campaign is planned"

@@ -73,7 +73,7 @@ def links(s: Services) -> list[Link]:
     earlier: set[str] = set()  # batches in the release of an earlier round
     rounds = sorted(record.all_of(s), key=lambda r: (releases.place(r.release), r.number, r.round_id))
     for begun in rounds:
-        inside = [b for b in batches if releases.place(b.release) <= releases.place(begun.release)]
+        inside = [b for b in batches if _is_in(b.release, begun.release)]
         measured = record.read(s, begun.round_id, "evaluation") or {}
         found.append(
             Link(
@@ -89,6 +89,12 @@ def links(s: Services) -> list[Link]:
         )
         earlier.update(b.batch_id for b in inside)
     return found
+
+
+def _is_in(name: str, later: str) -> bool:
+    """Whether a release is the later one, or one before it of the same project."""
+    same = releases.project_of(name) == releases.project_of(later)
+    return same and releases.place(name) <= releases.place(later)
 
 
 def as_json(link: Link) -> dict[str, Any]:

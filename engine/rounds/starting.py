@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from engine.datasets import clip_sampler, layouts
@@ -47,20 +48,28 @@ def due(s: Services) -> str | None:
     A round without a decision was interrupted or is running. It is due if `start` would give the same id again;
     otherwise it is ignored.
     """
-    names = releases.names(s.blobs)
-    if not names:
-        return None
     decided = record.decided(s)
     open_ids = sorted(set(record.ids(s)) - {r.round_id for r in decided})
     if waiting := [round_id for round_id in open_ids if record.waiting_of(s, round_id) is not None]:
         log.info("no round starts: %s waits for a person's approval", ", ".join(waiting))
         return None
+    found = (_due_of(s, project, decided) for project in s.settings.project_names)
+    return next((release for release in found if release is not None), None)
+
+
+def _due_of(s: Services, project: str, all_decided: Sequence[Round]) -> str | None:
+    """The same for the releases of one project."""
+    names = releases.names(s.blobs, project)
+    if not names:
+        return None
+    decided = [r for r in all_decided if releases.project_of(r.release) == project]
     seen = max((r.masklets for r in decided), default=0)
-    undecided = [r for r in record.all_of(s) if r not in decided and r.masklets > seen]
+    undecided = [r for r in record.all_of(s) if r not in all_decided and r.masklets > seen]
+    undecided = [r for r in undecided if releases.project_of(r.release) == project]
     if again := [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]:
         return max(again, key=lambda r: r.masklets).release
     newest = releases.load(s.blobs, names[-1])
-    if (missing := campaign.needed_for_round(s, _count(newest, "train") - seen)) is not None:
+    if (missing := campaign.needed_for_round(s, _count(newest, "train") - seen, project)) is not None:
         log.info("no round starts: %s", missing)
         return None
     try:

@@ -23,10 +23,14 @@ HOUR_S = 3600.0
 
 
 def endpoints(s: Services) -> list[Endpoint]:
-    """The endpoints of the settings, with the events that each receives."""
+    """The endpoints of the settings, with the events and projects that each receives."""
     configured = s.settings.notices
     return [
-        Endpoint(name=one.name, events=frozenset(map(Event, one.events or Event)))
+        Endpoint(
+            name=one.name,
+            events=frozenset(map(Event, one.events or Event)),
+            projects=frozenset(one.projects) if one.projects else None,
+        )
         for one in (*configured.webhooks, *configured.apprise)
     ]
 
@@ -67,7 +71,10 @@ def drained(database: Database) -> list[Notice]:
         rows = notices.drained(c)
     return [
         notices.notice(
-            Event.BATCH_DRAINED, row.batch_id, {"batch_id": row.batch_id, "tickets": row.total}, row.drained_at
+            Event.BATCH_DRAINED,
+            row.batch_id,
+            {"batch_id": row.batch_id, "tickets": row.total} | _named(row.project),
+            row.drained_at,
         )
         for row in rows
     ]
@@ -80,6 +87,7 @@ def published(s: Services, database: Database, now: float) -> list[Notice]:
         release = releases.load(s.blobs, name)
         sizes = {kind: release.counts.get(kind) for kind in ("videos", "masklets", "masks")}
         data = {"release": name, "batch_id": release.extra.get("batch_id"), **sizes}
+        data |= _named(releases.project_of(name))
         found.append(notices.notice(Event.RELEASE_PUBLISHED, name, data, now))
     return found
 
@@ -124,7 +132,7 @@ def waiting(s: Services, database: Database, limit_s: float, now: float) -> list
             "tickets": old.tickets,
             "oldest": {"ticket_id": old.ticket_id, "since": since},
             "url": s.settings.queue_url,
-        }
+        } | _named(old.project)
         subject = f"{old.batch_id} {old.kind} {math.floor(old.since / limit_s)}"
         made.append(notices.notice(Event.TICKET_WAITS, subject, data, now))
     return made
@@ -135,7 +143,14 @@ def _of_round(s: Services, result: RoundResult) -> dict[str, object]:
     begun = record.start_of(s, result.round_id)
     said = dataclasses.asdict(result)
     kept = {name: said[name] for name in ("reasons", "jf_before", "jf_after", "masklets")}
-    return {"round_id": result.round_id, "release": begun.release, "parent": begun.parent, **kept}
+    return {"round_id": result.round_id, "release": begun.release, "parent": begun.parent, **kept} | _named(
+        releases.project_of(begun.release)
+    )
+
+
+def _named(project: str) -> dict[str, str]:
+    """What a notice says of its project; nothing of the unnamed one."""
+    return {"project": project} if project else {}
 
 
 def _unknown(database: Database, event: Event, subjects: Iterable[str]) -> Sequence[str]:

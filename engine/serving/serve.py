@@ -46,8 +46,8 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     if not has_model:
         log.warning("serving without live refinement: PyTorch is not installed (pip install 'masklet-engine[model]')")
     tickets, accounts = s.open_queue(GRACE_S)
-    if s.ontology is not None:
-        Ontologies(tickets.database, tickets.clock).add(s.ontology)
+    for ontology in s.ontologies():
+        Ontologies(tickets.database, tickets.clock).add(ontology)
     media = StoredMedia(s)
     model = LiveModel(s, media) if has_model else None
     timings = Timings()
@@ -61,7 +61,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
         timings=timings,
         oidc=provider(s.settings),
         stuck=lambda: trouble.stuck(s.blobs),
-        campaign=lambda: campaign.standing(s),
+        campaign=lambda: campaign.of_all(s),
         overview=Overview(s, tickets, lambda: None if model is None else model.loaded, timings.summary),
     )
 

@@ -1,6 +1,6 @@
 """Admitted videos: their folder in the store, and how they become a batch.
 
-    videos/<video_id>/record.json   create-only: the video counts as admitted from here on
+    videos/<video_id>/record.json   create-only: the video counts as admitted from here on; names its project
                       video.mp4     normalised
                       frames.json   which source frame each frame of video.mp4 shows, and when: see
                                     `storage/frame_times.py`
@@ -9,7 +9,8 @@
                       committed     create-only: its batch, which has it for ever; made before its row is committed
                       published/    the batches that publish masklets of it (`storage/parts.py`)
     uncommitted/videos/<video_id>             empty: made before the record, deleted when its batch is marked
-    uncommitted/batches/<batch_id>.json       the videos that a batch asks for and their splits, until it is marked
+    uncommitted/batches/<batch_id>.json       the videos that a batch asks for, their splits and project, until it is
+                                              marked
 
 A run that was killed leaves its files below `uncommitted/`; the next run commits them. Two processes may begin batches
 with the same video: `committed` decides which one gets it. Knows nothing of sources.
@@ -17,7 +18,6 @@ with the same video: `committed` decides which one gets it. Knows nothing of sou
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +27,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from engine.services import Services
+from engine.settings import IngestSettings
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from engine.stored_json import parse
@@ -57,10 +58,18 @@ def read_record(blobs: Blobs, video_id: str) -> Video | None:
         return None
 
 
-def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: bytes | None, imported: bool) -> bool:
+def write(
+    blobs: Blobs,
+    record: Video,
+    video: Path,
+    made: Normalised,
+    truth: bytes | None,
+    imported: bool,
+    project: str = "",
+) -> bool:
     """Stores a video and admits it; False if another process has admitted the same bytes first.
 
-    made: the times of its frames, and what was changed.
+    made: the times of its frames, and what was changed. project: that its batch belongs to; "": the unnamed one.
     """
     here = folder(record.video_id)
     if truth is not None:
@@ -70,11 +79,24 @@ def write(blobs: Blobs, record: Video, video: Path, made: Normalised, truth: byt
     if imported:  # before the record: nobody may see the video without this
         blobs.create(f"{here}/imported", b"")
     blobs.create(_waiting(record.video_id), b"")
-    if blobs.create(f"{here}/record.json", _VIDEO.dump_json(record)):
+    content = _VIDEO.dump_json(record)
+    if project:  # in the record: whoever admits the video decides whose it is
+        content = json.dumps(_VIDEO.dump_python(record, mode="json") | {"project": project}).encode()
+    if blobs.create(f"{here}/record.json", content):
         return True
     if blobs.exists(_committed(record.video_id)):  # else the other process still needs it, whoever made it
         blobs.delete(_waiting(record.video_id))
     return False
+
+
+def _project_of(blobs: Blobs, video_id: str) -> str:
+    """The project for which a video was admitted."""
+    return str(read_json(blobs, f"{folder(video_id)}/record.json").get("project", ""))
+
+
+def _ingest_of(s: Services, project: str) -> IngestSettings:
+    """What the settings say about the videos of a project; of one that has left them, what they say about all."""
+    return s.settings.of_project(project if project in s.settings.project_names else "").ingest
 
 
 def source_times(blobs: Blobs, video_id: str) -> list[float]:
@@ -120,8 +142,9 @@ def truths(blobs: Blobs, video: Video) -> list[Masklet]:
 def commit(s: Services, uris: set[str], others: bool = True) -> tuple[list[str], list[Video]]:
     """Commits every admitted video that is not committed yet, and marks its batch.
 
-    The videos from `uris` become batches of at most `ingest.batch_videos`. Videos that a killed run over another source
-    left become other batches, and so do an import's: each batch is later treated as a whole.
+    The videos from `uris` become batches of at most `ingest.batch_videos` of their project. Videos that a killed run
+    over another source left become other batches, and so do an import's, and those of another project: each batch is
+    later treated as a whole.
     others: False commits those from `uris` only, because other processes are about to commit the others.
     Returns the ids of the batches, those from `uris` last, and the videos. Its cost follows these videos, not those
     that were committed before.
@@ -140,11 +163,15 @@ def commit(s: Services, uris: set[str], others: bool = True) -> tuple[list[str],
         elif (record := read_record(s.blobs, video_id)) is not None:
             records.append(record)
     imported = {r.video_id for r in records if s.blobs.exists(f"{folder(r.video_id)}/imported")}
-    size = s.settings.ingest.batch_videos
-    for kind in itertools.product((False, True) if others else (True,), (False, True)):  # (from these uris, imported)
-        group = [r for r in records if (r.source_uri in uris, r.video_id in imported) == kind]
+    groups: dict[tuple[bool, bool, str], list[Video]] = {}  # (from these uris, imported, project)
+    for r in records:
+        if others or r.source_uri in uris:
+            kind = (r.source_uri in uris, r.video_id in imported, _project_of(s.blobs, r.video_id))
+            groups.setdefault(kind, []).append(r)
+    for (_, of_import, project), group in sorted(groups.items(), key=lambda item: item[0]):
+        size = _ingest_of(s, project).batch_videos
         for first in range(0, len(group), size):
-            made.append(_begin(s, group[first : first + size], imported=kind[1]))
+            made.append(_begin(s, group[first : first + size], imported=of_import, project=project))
             done += _finish(s, made[-1])
     return [batch_id for batch_id in made if batches.is_known(s.blobs, batch_id)], done
 
@@ -182,11 +209,12 @@ def _uncommitted(blobs: Blobs) -> tuple[list[str], list[str]]:
     return [Path(key).stem for key in keys if key.endswith(".json")], videos
 
 
-def _begin(s: Services, records: Sequence[Video], imported: bool) -> str:
+def _begin(s: Services, records: Sequence[Video], imported: bool, project: str) -> str:
     """Decides which videos are a batch, and the split of each. Returns the batch's id."""
     batch_id = content_id("batch", *(record.video_id for record in records))
-    splits = _splits(records, s.tables.row_count("videos"), s.settings.ingest.held_out_share)
-    s.blobs.create(_begun(batch_id), json.dumps({"imported": imported, "splits": splits}, sort_keys=True).encode())
+    splits = _splits(records, s.tables.row_count("videos"), _ingest_of(s, project).held_out_share)
+    begun = {"imported": imported, "splits": splits} | ({"project": project} if project else {})
+    s.blobs.create(_begun(batch_id), json.dumps(begun, sort_keys=True).encode())
     return batch_id
 
 
@@ -202,6 +230,8 @@ def _finish(s: Services, batch_id: str) -> list[Video]:
         return []
     if not isinstance(splits := begun.get("splits"), dict) or not isinstance(imported := begun.get("imported"), bool):
         raise BlobDamaged(f"{key}: the splits of its videos, or whether they are imported, is missing")
+    if project := begun.get("project"):  # before all that shows the batch
+        batches.mark(s.blobs, batch_id, batches.PROJECT, {"project": project})
     records = []
     for video_id, split in sorted(splits.items()):
         if not _claim(s.blobs, video_id, batch_id):

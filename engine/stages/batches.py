@@ -11,6 +11,7 @@ what there is to do, so a lost event costs time and never work.
     batches/<batch_id>/phase.json
     batches/<batch_id>/ontology.json
     batches/<batch_id>/verifier.json
+    batches/<batch_id>/project.json     made before the batch is seen; the unnamed project's batches have none
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _COMPLETE = "open/complete"
 CHECKPOINT = "checkpoint"  # which checkpoint proposes for every video of the batch
 PHASE = "phase"  # the phase in which the batch's tickets were opened
 ONTOLOGY = "ontology"  # which labels the objects of the batch's tickets may get, and when a ticket asks for one
+PROJECT = "project"  # which project owns the batch, for ever
 VERIFIER = "verifier"  # which verifier routes the candidates of the batch, and how
 
 
@@ -105,6 +107,11 @@ def marks_of(blobs: Blobs, batch_id: str) -> set[BatchStage]:
     """The stages that have marked this batch."""
     found = (_MARKER.fullmatch(key) for key in blobs.keys(f"batches/{batch_id}/"))
     return {BatchStage(marker[2]) for marker in found if marker}
+
+
+def project_of(blobs: Blobs, batch_id: str) -> str:
+    """The project that owns a batch; "" for the unnamed one."""
+    return str((facts(blobs, batch_id, PROJECT) or {}).get("project", ""))
 
 
 def is_known(blobs: Blobs, batch_id: str) -> bool:

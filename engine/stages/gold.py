@@ -6,7 +6,7 @@ import json
 
 from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket
 from engine.services import Services
-from engine.stages import labelling, phases
+from engine.stages import batches, labelling, phases
 from storage import iou, parts
 from storage.records import Masklet, Verdict, content_id
 
@@ -18,9 +18,11 @@ def gold_tickets(s: Services, result: BatchResult, phase: str) -> list[NewGold]:
     clearly different and then accepted becomes a ticket to refine, and a ticket to correct with the accepted masklet as
     the truth.
 
-    phase: of the tickets. They ask for labels as new tickets do, and the queue must know the ontology of the settings.
+    phase: of the tickets. They ask for labels as new tickets of the batch's project do, and the queue must know the
+    ontology of its settings.
     """
-    batch_id, labels = result.batch.batch_id, labelling.rules_of_new_tickets(s)
+    batch_id = result.batch.batch_id
+    labels = labelling.rules_of_new_tickets(s, batches.project_of(s.blobs, batch_id))
     candidates: dict[str, Masklet] = {row.masklet_id: row for row in parts.rows(s.blobs, "candidates", batch_id)}
     verdicts = [(o, json.loads(o.payload)) for o in result.operations if o.kind == "verdict"]
     sent_back = {o.masklet_id: (o, said) for o, said in verdicts if said["verdict"] == Verdict.REFINE}  # the last wins

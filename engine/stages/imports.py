@@ -49,16 +49,17 @@ def import_folder(
     progress: Progress | None = None,
     reader_of: Callable[[Path], Reader] = readers.sav_reader,
     review: bool = False,
+    project: str = "",
 ) -> ImportReport:
     """Imports the annotated videos of a folder, in any folder below. Run it again after any failure.
 
     reader_of: opens the annotations of a folder in one format. review: the masklets are candidates, which people judge
-    like those of a model; otherwise they are accepted and published.
-    Raises NothingAnnotated.
+    like those of a model; otherwise they are accepted and published. project: that the batch belongs to.
+    Raises NothingAnnotated, NoSuchProject.
     """
     folder = Path(os.path.abspath(folder))  # as ingest writes its addresses
     reader = reader_of(folder)
-    looked = ingest.admit(s, str(folder), progress, for_import=reader)
+    looked = ingest.admit(s, str(folder), progress, for_import=reader, project=project)
     lines = [(file, line) for file, of in reader.bad.items() for line in of]
     ingest.quarantine(s, [quarantine_record(f"{folder}/{file}", Refusal.FAILED, line) for file, line in lines])
     if looked.admitted + looked.quarantined + looked.unchanged + looked.postponed == 0:

@@ -56,11 +56,13 @@ def judge(
     work: Path,
     reader: Reader | None,
     lifted: frozenset[str] = frozenset(),
+    project: str = "",
 ) -> FileResult:
     """What becomes of a file. An admitted video is in the store when this returns.
 
     work: a folder for temporary files. reader: of the import that takes the file, so no model may propose for it.
     lifted: the reasons for which it is not refused, because a person has released it.
+    project: that the video is admitted for.
     Raises BlobUnreachable, OSError and MemoryError: errors of the machine.
     """
     try:
@@ -81,7 +83,7 @@ def judge(
         except BlobError as error:  # permission denied, a bad sector, a missing decryption key
             return _unreadable(file, error)
         try:
-            return _admit(s, file, path, truth, note, work, lifted)
+            return _admit(s, file, path, truth, note, work, lifted, project)
         except _Changed:
             return FileResult(again=True)
         except _BadSector as error:
@@ -140,6 +142,7 @@ def _admit(
     note: Annotation | None,
     work: Path,
     lifted: frozenset[str],
+    project: str,
 ) -> FileResult:
     """Admits a file. Raises Refused, AnnotationError, _Changed and _BadSector, and the errors of the machine."""
     with tempfile.TemporaryDirectory(dir=work) as temporary:
@@ -149,14 +152,14 @@ def _admit(
             if (first := admitted.read_record(s.blobs, digest[:16])) is not None:
                 return _known(file, first)
             with attempts.attempt(s.blobs, "ingest", file.file_id):
-                made = _normalise(path, target, s.settings.ingest, lifted)
+                made = _normalise(path, target, s.settings.of_project(project).ingest, lifted)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
         if note is not None:
             record = _described(record, file, note.describe())
             note.masklets(record, made.source_s, "")  # refuse a malformed one now, not at its first use
         if truth is not None:
             sav.from_sav(sav.load(truth), video=record, source_s=made.source_s)  # as well
-        if admitted.write(s.blobs, record, target, made, truth, note is not None):
+        if admitted.write(s.blobs, record, target, made, truth, note is not None, project):
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)
     assert first is not None  # records are never deleted

@@ -13,22 +13,26 @@ from engine.stages import batches
 from storage import ontology
 
 
-def rules_of_new_tickets(s: Services) -> dict[str, str]:
-    """What the settings say now, as keys of a ticket's payload; empty without an ontology. Raises OntologyError."""
-    if s.ontology is None:
+def rules_of_new_tickets(s: Services, project: str = "") -> dict[str, str]:
+    """What the settings of a project say now, as keys of a ticket's payload; empty without an ontology.
+
+    Raises OntologyError, NoSuchProject.
+    """
+    if (found := s.ontology_of(project)) is None:
         return {}
-    return {"ontology": s.ontology.version, "label_at": s.settings.review.label_at}
+    return {"ontology": found.version, "label_at": s.settings.of_project(project).review.label_at}
 
 
 def pinned_rules(s: Services, batch_id: str) -> dict[str, str]:
     """The rules of a batch: those of the settings when this was first asked. The queue gets their ontology.
 
-    Raises OntologyError.
+    Raises OntologyError, NoSuchProject.
     """
     if batches.facts(s.blobs, batch_id, batches.ONTOLOGY) is None:
-        rules = rules_of_new_tickets(s)
-        if s.ontology is not None:
-            s.blobs.create(_key(s.ontology.version), s.ontology.to_json().encode())
+        project = batches.project_of(s.blobs, batch_id)
+        rules = rules_of_new_tickets(s, project)
+        if (found := s.ontology_of(project)) is not None:
+            s.blobs.create(_key(found.version), found.to_json().encode())
         batches.mark(s.blobs, batch_id, batches.ONTOLOGY, rules)
     rules = {key: str(value) for key, value in (batches.facts(s.blobs, batch_id, batches.ONTOLOGY) or {}).items()}
     if rules:

@@ -19,7 +19,7 @@ from engine.locks import Held
 from engine.services import Services
 from engine.stages import batches, trouble, withdrawing
 from engine.stages.batches import BatchStage
-from storage import parts, release_numbers, releases, table_upkeep, withdrawn
+from storage import parts, release_names, release_numbers, releases, table_upkeep, unreleased, withdrawn
 from storage.records import Masklet, Quarantined
 from validation import gate
 
@@ -118,7 +118,7 @@ def _publish(s: Services, batch_id: str, held: Held) -> str:
         **(batches.facts(s.blobs, batch_id, batches.PHASE) or {}),
     }
     batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, facts)
-    released = None if release is None else release.snapshots["masklets"]
+    released = release.snapshots["masklets"] if release is not None and release.is_end else None
     table_upkeep.expire_all(s.tables, released, least=EXPIRED_TOGETHER)
     return str(facts["release"])
 
@@ -129,7 +129,8 @@ def _published_before(s: Services, batch_id: str, video_ids: Collection[str], kn
     The id of a masklet contains that of its video, so nothing else is searched. A video has one batch; only batches of
     earlier versions shared videos, so the table is rarely asked. known: the names of all releases.
     """
-    earlier = releases.load(s.blobs, known[-1]) if known else None
+    unnamed = [name for name in known if not releases.project_of(name)]  # earlier versions knew no projects
+    earlier = releases.load(s.blobs, unnamed[-1]) if unnamed else None
 
     def is_shared(video_id: str) -> bool:
         others = parts.published_in(s.blobs, video_id) - {batch_id}
@@ -152,15 +153,61 @@ def _places(rows: Sequence[Masklet], problems: Sequence[Collection[Problem]]) ->
 
 
 def _release(s: Services, batch_id: str, known: Sequence[str]) -> Release | None:
-    """Writes the release's manifest. The name holds a number and the batch, so a rerun finds its release.
+    """Writes the manifest of the project's release. The name holds a number and the batch, so a rerun finds it.
 
-    None: so far every candidate was rejected.
+    known: the names of all releases. None: so far every candidate of the project was rejected.
+
+    Afterwards everything that is committed is in a release of its project: the next release of any project looks no
+    further back. So it first makes those of other projects whose publish was killed between its commit and its release.
     """
+    project = batches.project_of(s.blobs, batch_id)
+    ends = release_names.ends(s.blobs, known)
+    several = any(map(releases.project_of, known))
+    of_project: dict[str, list[str]] = {}
+    for name in known:
+        if releases.place(name)[0] or not several:  # else a person gave it to a release of any project
+            of_project.setdefault(releases.project_of(name), []).append(name)
+    while True:
+        current = s.tables.snapshot_id("masklets")
+        waiting = [] if current is None else unreleased.since(s.tables, current, ends)
+        owners = {each.batch_id: _owner(s, each.batch_id) for each in waiting}
+        if project not in of_project and project not in owners.values():
+            return None
+        last = {of: batch for batch, of in owners.items() if batch is not None and of != project} | {project: batch_id}
+        names = {of: _name(s, of_project.get(of, []), batch, of) for of, batch in last.items()}
+        # otherwise, another process may have taken a number for less than this release would leave out
+        if s.tables.snapshot_id("masklets") == current:
+            break
+    made: Release | None = None
+    for of, batch in last.items():
+        extra = {"batch_id": batch} | ({"project": of} if of else {})
+        if of != project:
+            extra[releases.AHEAD_OF] = batch_id
+        try:
+            made = releases.make(
+                s.blobs,
+                s.tables,
+                names[of],
+                extra=extra,
+                known=of_project.get(of, []),
+                ends=ends,
+                mine={found for found, its in owners.items() if its == of}.__contains__,
+                snapshot=current,
+            )
+        except releases.NothingPublished:
+            return None
+    return made
+
+
+def _owner(s: Services, batch_id: str | None) -> str:
+    """The project of a batch; what another tool has added to the table is of the unnamed one."""
+    return "" if batch_id is None else batches.project_of(s.blobs, batch_id)
+
+
+def _name(s: Services, known: Sequence[str], batch_id: str, project: str) -> str:
+    """The name of the release that a batch gets: the one that it has, or a new one. known: of the project."""
     mine = next((name for name in known if name.endswith(batch_id)), None)
-    if mine and not any(batch_id in (ref.batch_id, *ref.covers) for ref in releases.load(s.blobs, known[-1]).batches):
-        mine = None  # a process that was paused made it, and the newest release is without the batch
-    name = mine or release_numbers.new_name(s.blobs, known, batch_id)
-    try:
-        return releases.make(s.blobs, s.tables, name, extra={"batch_id": batch_id}, known=known)
-    except releases.NothingPublished:
-        return None
+    if mine and any(batch_id in (ref.batch_id, *ref.covers) for ref in releases.load(s.blobs, known[-1]).batches):
+        return mine
+    # also if a process that was paused made it, and the newest release is without the batch
+    return release_numbers.new_name(s.blobs, known, batch_id, project)

@@ -57,7 +57,8 @@ def open_batch(s: Services, batch_id: str, phase: str) -> int:
 
 
 def _open_batch(s: Services, batch_id: str, phase: str) -> int:
-    review = s.settings.review
+    project = batches.project_of(s.blobs, batch_id)
+    review = s.settings.of_project(project).review
     tickets, rules = [], labelling.pinned_rules(s, batch_id)
     by_id = {video.video_id: video for video in batches.videos(s, batch_id)}
     rows, refused = list[Masklet](), list[Quarantined]()
@@ -78,7 +79,7 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
         for video in by_id.values():
             by_hand = review.held_out_by_hand and video.split == "val"
             tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else phase, rules))
-    batch = s.queue.open_batch(batch_id, tickets, name=batches.name_of(by_id.values()))
+    batch = s.queue.open_batch(batch_id, tickets, name=batches.name_of(by_id.values()), project=project)
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
     return batch.total
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 NO_BATCH = ""
 ASK_QUEUE = "reading the queue's database"
 
-_RECORD = re.compile(r"trouble/(?:(?P<batch_id>[0-9a-f]{16})/)?(?P<stage>[a-z -]+)\.json")
+_RECORD = re.compile(r"trouble/(?:(?P<batch_id>[0-9a-f]{16})/)?(?P<stage>[a-z0-9 -]+)\.json")
 
 
 @contextlib.contextmanager
@@ -83,7 +83,9 @@ def stuck(blobs: Blobs, batch_id: str | None = None) -> list[Stuck]:
         place = _RECORD.fullmatch(key)
         if place and (about := _read(blobs, key)) is not None:
             batch_id = place["batch_id"] or NO_BATCH
-            found.append(Stuck(batch_id=batch_id, stage=place["stage"], error=about[1], since=about[0]))
+            project = batches.project_of(blobs, batch_id) if batch_id else ""
+            stage, (since, error) = place["stage"], about
+            found.append(Stuck(batch_id=batch_id, stage=stage, error=error, since=since, project=project))
     return sorted(found, key=lambda s: (s.batch_id, s.stage))
 
 

@@ -22,7 +22,7 @@ class Compacted:
 
     groups: int  # large files of masklets that were made
     parts: int  # small files of masklets whose rows are in them
-    release: str  # the new release, with the same rows as the last; "": there was nothing to compact
+    release: str  # the new release, with the same rows as the last, of each project; "": there was nothing to compact
     problems: tuple[str, ...]  # a line for each table that could not take its large file
 
 
@@ -33,20 +33,29 @@ def compact(s: Services, progress: Progress | None = None, least: int = compacti
     Raises ReleaseError for a part that is missing or damaged; LockLost, NumberTaken if it was paused for so long that
     another process published: run it again.
     """
-    known = releases.names(s.blobs)
-    if not known:
-        return Compacted(0, 0, "", ())
+    every = releases.names(s.blobs)
+    projects = dict.fromkeys(releases.project_of(name) for name in every if releases.place(name)[0])
+    done = [_compact(s, project, progress, least) for project in projects]
+    made = [each.release for each in done if each.release]
+    problems = tuple(line for each in done for line in each.problems)
+    groups, parts = sum(each.groups for each in done), sum(each.parts for each in done)
+    return Compacted(groups, parts, ", ".join(made), problems)
+
+
+def _compact(s: Services, project: str, progress: Progress | None, least: int) -> Compacted:
+    """The same for the releases of one project, which has some."""
+    known = releases.names(s.blobs, project)
     planned = list(compaction.plan(releases.load(s.blobs, known[-1]), least))
     written = []
     for n, refs in enumerate(planned, 1):
         with s.alone(LOCK):  # no withdrawal erases the parts meanwhile
-            if set(refs) <= set(releases.load(s.blobs, releases.names(s.blobs)[-1]).batches):
+            if set(refs) <= set(releases.load(s.blobs, releases.names(s.blobs, project)[-1]).batches):
                 written.append(compaction.write(s.blobs, refs, s.home / "cache" / "compaction"))
         if progress:
             progress(n, len(planned), refs[0].batch_id)
     made, groups = "", list[compaction.Group]()
     with s.alone(LOCK) as held:
-        known = releases.names(s.blobs)
+        known = releases.names(s.blobs, project)
         newest = releases.load(s.blobs, known[-1])
         for group in written:
             if compaction.is_current(newest, group):
@@ -55,12 +64,12 @@ def compact(s: Services, progress: Progress | None = None, least: int = compacti
                 compaction.discard(s.blobs, group)
         parts = [len(batch_manifests.read(s.blobs, ref)["masklets"]) for group in groups for ref in group.old]
         if groups:
-            name = release_numbers.new_name(s.blobs, known, f"compacted-{groups[-1].group_id}")
+            name = release_numbers.new_name(s.blobs, known, f"compacted-{groups[-1].group_id}", project)
             held.check()
             newest = compaction.release(s.blobs, newest, name, groups)
             made = newest.name
         problems = compaction.settle(s.blobs, s.tables, newest)
-        table_upkeep.expire_all(s.tables, newest.snapshots["masklets"])
+        table_upkeep.expire_all(s.tables, newest.snapshots["masklets"] if newest.is_end else None)
     return Compacted(len(groups), sum(parts), made, tuple(problems))
 
 
@@ -81,8 +90,7 @@ def tidy(s: Services) -> Tidied:
     removed = s.blobs.tidy()
     batches.copy_marks(s.blobs)
     freed = cleaning.trim(s.home / "cache", round(s.settings.storage.cache_gib * 2**30))
-    known = releases.names(s.blobs)
-    released = releases.load(s.blobs, known[-1]).snapshots["masklets"] if known else None
-    expired = table_upkeep.expire_all(s.tables, released)
-    done = sweep.sweep(s.blobs, s.tables, removing=lambda: alone(s.home / "publish.lock"))
+    released = releases.ends(s.blobs, releases.names(s.blobs))
+    expired = sum(table_upkeep.expire_all(s.tables, snapshot) for snapshot in released or [None])
+    done = sweep.sweep(s.blobs, s.tables, removing=lambda: s.alone(LOCK))
     return Tidied(removed, freed, expired, done.removed, done.waiting, done.problems)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.services import Services
-from engine.stages import admitted
+from engine.stages import admitted, batches
 from storage import compaction, parts, release_numbers, releases, withdrawal, withdrawn
 from storage.batch_manifests import ReleaseError
 from storage.releases import Release
@@ -54,18 +54,19 @@ def withdraw(s: Services, video_id: str, *, by: str, why: str, erase: bool = Fal
 
 
 def take_out(s: Services, act: Withdrawal) -> str:
-    """Takes a withdrawn video out of the parts, the newest release and the tables, under the lock `LOCK`.
+    """Takes a withdrawn video out of the parts, its project's newest release and the tables, under the lock `LOCK`.
 
     Returns the release without it, "" if none was needed. Can run again.
     """
-    video_id, made = act.video_id, ""
-    withdrawal.empty_parts(s.blobs, video_id, _batch_ids(s, video_id))
-    if known := releases.names(s.blobs):
-        newest = releases.load(s.blobs, known[-1])
-        compaction.settle(s.blobs, s.tables, newest)
-        if newest.holds(video_id):
-            made = release_numbers.new_name(s.blobs, known, f"without-{video_id}")
-            withdrawal.release_without(newest, video_id, made, _work(s))
+    video_id, made, batch_ids = act.video_id, "", _batch_ids(s, act.video_id)
+    withdrawal.empty_parts(s.blobs, video_id, batch_ids)
+    for project in sorted({batches.project_of(s.blobs, batch_id) for batch_id in batch_ids}):  # one, as a video has
+        if known := [name for name in releases.names(s.blobs) if releases.project_of(name) == project]:
+            newest = releases.load(s.blobs, known[-1])
+            compaction.settle(s.blobs, s.tables, newest)
+            if newest.holds(video_id):
+                made = release_numbers.new_name(s.blobs, known, f"without-{video_id}", project)
+                withdrawal.release_without(newest, video_id, made, _work(s))
     withdrawal.take_from_tables(s.blobs, s.tables, act, _work(s))
     return made
 

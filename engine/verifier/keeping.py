@@ -102,7 +102,7 @@ def _examples_key(verifier_id: str) -> str:
 def _examples(blobs: Blobs, release: str) -> list[Judged]:
     """The judged candidates of the newest batches up to a release, at most MOST."""
     found: list[Judged] = []
-    for batch_id in _batches(releases.names(blobs), release):
+    for batch_id in _batches(releases.names(blobs, releases.project_of(release)), release):
         found += judged_of_batch(blobs, batch_id)
         if len(found) >= MOST:
             break

@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from annotation_queue import migrate, schema
 from annotation_queue.database import Database, WrongSchema
+from annotation_queue.records import Person, Role
 from annotation_queue.tickets import tallies
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.racing import open_and_close
@@ -140,8 +141,32 @@ def test_the_rolling_sums_of_before_there_were_labels_go_on(uri):
     tickets = TicketStore(Database(uri))
     assert tickets.figures().total.answers == 3
     with tickets.database.write() as c:
-        tallies.add(c, [row | {"label": label, "answers": 1.0} for label in ("", "dog")])
+        tallies.add(c, [row | {"label": label, "project": "", "answers": 1.0} for label in ("", "dog")])
     assert (tickets.figures().total.answers, tickets.figures().labels[0].answers) == (5, 1)
+    tickets.database.close()
+
+
+def test_batches_and_tickets_of_before_there_were_projects_are_of_the_unnamed_one(uri):
+    engine = create_engine(uri)
+    with engine.begin() as c:
+        config = Config()
+        config.set_main_option("script_location", "annotation_queue:migrations")
+        config.attributes["connection"] = c
+        command.upgrade(config, "0007")
+        batch = {"batch_id": "b", "created_at": 1.0, "sealed": True, "total": 1, "remaining": 1}
+        ticket = dict.fromkeys(("phase", "payload", "reasons"), "") | {"ticket_id": "t", "batch_id": "b"}
+        ticket |= {"kind": "track", "video_id": "v", "priority": 0, "needs_lead": False, "attempt": 1}
+        ticket |= {"created_at": 1.0, "ordinal": 0, "state": "open", "lease_token": 0}
+        sums = {"batch_id": "b", "kind": "track", "phase": "", "checkpoint": "", "person": "", "maker": ""}
+        sums |= {"verdict": "", "needs_lead": False, "label": "", "added": 1.0}
+        for table, row in (("batches", batch), ("tickets", ticket), ("tallies", sums)):
+            c.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})"), row)
+    engine.dispose()
+    tickets = TicketStore(Database(uri))
+    assert tickets.batch("b").project == tickets.ticket("t").project == ""
+    assert [batch.open for batch in tickets.figures().batches] == [1]
+    ann = Person(name="ann", roles=frozenset({Role.ANNOTATOR}), projects=frozenset({"", "cats"}))
+    assert tickets.claim(ann, claim_id="c").ticket_id == "t"
     tickets.database.close()
 
 

@@ -56,6 +56,18 @@ def test_an_endpoint_gets_only_its_events(seen, clock):
     assert notices.take(seen, "chat", clock()) is None
 
 
+def test_an_endpoint_of_a_project_gets_nothing_about_another(seen, clock):
+    cats, dogs, plain = (
+        notices.notice(Event.BATCH_DRAINED, name, {"project": name} if name else {}, 0.0)
+        for name in ("cats", "dogs", "")
+    )
+    mine = Endpoint(name="mine", events=frozenset(Event), projects=frozenset({"cats"}))
+    assert notices.add(seen, "batches", [cats, dogs, plain], [OPS, mine], clock()) == 3
+    assert notices.take(seen, "mine", clock()).notice.notice_id == cats.notice_id
+    assert notices.take(seen, "mine", clock()) is None
+    assert len([1 for _ in range(3) if notices.take(seen, "ops", clock())]) == 3
+
+
 def test_a_look_that_is_cut_off_stores_nothing(seen, clock):
     broken = notices.notice(Event.ROUND_REFUSED, "r", {}, 0.0)
     object.__setattr__(broken, "payload", None)

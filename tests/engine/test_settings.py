@@ -8,7 +8,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from engine import setting_names
 from engine.demo import demo
-from engine.settings import Settings
+from engine.settings import NoSuchProject, Settings
 
 
 def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
@@ -130,9 +130,9 @@ def test_another_process_gets_the_same_settings(tmp_path, monkeypatch):
 def test_no_environment_or_file_changes_the_settings_of_the_demo(tmp_path, monkeypatch):
     before = demo.settings(tmp_path)
     file = tmp_path / "masklets.toml"
-    file.write_text('[storage]\nroot = "s3://mine/precious"\n[ingest]\nworkers = 9\n')
+    file.write_text('[storage]\nroot = "s3://mine/precious"\n[ingest]\nworkers = 9\n[projects.mine]\n')
     monkeypatch.setenv("MASKLETS_CONFIG", str(file))
-    for part in set(Settings.model_fields) - {"home"}:
+    for part in set(Settings.model_fields) - {"home", "projects"}:
         for name, field in type(getattr(before, part)).model_fields.items():
             free = field.annotation in (str, str | None, SecretStr | None)
             if free and (part, name) not in (("airflow", "host"), ("queue", "host")):
@@ -145,7 +145,73 @@ def test_no_environment_or_file_changes_the_settings_of_the_demo(tmp_path, monke
         values = {p: v.model_dump() for p, v in settings if isinstance(v, BaseModel)}
         return {p: {k: x for k, x in v.items() if k not in ports.get(p, ())} for p, v in values.items()}
 
-    assert parts(demo.settings(tmp_path)) == parts(before)
+    assert parts(demo.settings(tmp_path)) == parts(before) and demo.settings(tmp_path).projects == {}
+
+
+PROJECTS = """
+[ingest]
+source = "/videos/plain"
+min_s = 2.0
+
+[review]
+phase = "2"
+
+[projects.street-scenes]
+people = ["ann"]
+ingest.source = "/videos/street"
+review.ontology = "street.toml"
+review.label_at = "verify"
+campaign.phases = [{ phase = "1", masklets = 5 }]
+
+[projects.pets]
+review.phase = "1"
+"""
+
+
+@pytest.fixture
+def with_projects(tmp_path, monkeypatch):
+    """The settings of a file with two projects."""
+    file = tmp_path / "masklets.toml"
+    file.write_text(PROJECTS)
+    monkeypatch.setenv("MASKLETS_CONFIG", str(file))
+    return Settings(home=tmp_path)
+
+
+def test_a_project_has_its_own_sections_and_otherwise_those_of_all(with_projects):
+    street, pets = (with_projects.of_project(name) for name in ("street-scenes", "pets"))
+    assert with_projects.project_names == ("", "street-scenes", "pets")
+    assert (street.ingest.source, street.ingest.min_s, street.review.phase) == ("/videos/street", 2.0, "2")
+    assert street.review.label_at == "verify" and street.campaign.phases[0].masklets == 5
+    assert (pets.ingest.source, pets.review.phase, pets.review.ontology) == (None, "1", None)
+    assert with_projects.of_project("") is with_projects and with_projects.projects["street-scenes"].people == ("ann",)
+    with pytest.raises(NoSuchProject, match="there are: street-scenes, pets"):
+        with_projects.of_project("cars")
+
+
+def test_other_processes_get_the_projects(with_projects, monkeypatch):
+    variables = with_projects.environment()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == with_projects
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[projects.Cars]", "projects.Cars"),
+        ("[projects.cars.ingest]\nsorce = '/x'", "projects.cars.ingest.sorce"),
+        ("[projects.cars]\nreview.label_at = 'verify'", "set ontology"),
+        ("[[notices.apprise]]\nname = 'x'\nurl = 'json://x'\nprojects = ['b']\n[projects.a]", "no project 'b'"),
+        ("[projects.a.ingest]\nsource = '/x'\n[projects.b.ingest]\nsource = '/x'", "two projects have the source /x"),
+    ],
+)
+def test_a_wrong_project_is_said_with_its_key(tmp_path, monkeypatch, written, said):
+    file = tmp_path / "masklets.toml"
+    file.write_text(written)
+    monkeypatch.setenv("MASKLETS_CONFIG", str(file))
+    with pytest.raises(ValidationError) as caught:
+        Settings(home=tmp_path)
+    assert said in "; ".join(setting_names.problems(caught.value, {}, file))
 
 
 def test_the_phase_is_one_of_three():

@@ -44,7 +44,7 @@ def test_a_claim_by_id_gets_exactly_the_tickets_that_the_rules_permit(tickets):
     with tickets.database.write() as c:
         plain = dict(c.execute(select(schema.tickets)).one()._mapping)
         for n, (kind, made_by, sent_back_by, needs_lead, skill) in enumerate(combinations):
-            lane = lane_of(needs_lead=needs_lead, skill=skill)
+            lane = lane_of(needs_lead=needs_lead, skill=skill, project="")
             changed = {"ticket_id": f"t{n}", "kind": kind.value, "needs_lead": needs_lead, "skill": skill, "lane": lane}
             people = {"made_by": made_by, "sent_back_by": sent_back_by}
             c.execute(insert(schema.tickets).values(plain | changed | people))

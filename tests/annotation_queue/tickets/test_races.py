@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from annotation_queue import schema
 from annotation_queue.database import Database
 from annotation_queue.records import Kind
-from annotation_queue.tickets.claims import claiming
+from annotation_queue.tickets.claims import How, claiming
 from annotation_queue.tickets.store import TicketStore
 from benchmarks.race import doubles, race
 from storage.records import Verdict
@@ -130,9 +130,9 @@ def test_a_claim_retries_when_another_claim_has_locked_the_only_ticket(uri, monk
     finish(tickets, VERA, Verdict.UNSURE)
     tickets.open_batch("c", [plain])
     with database.engine.connect() as other:
-        how = (Kind.VERIFY, ("", "lead"), True, False, False, False)
+        how = How(Kind.VERIFY, ("", "lead"), True, False, False, False, False)
         given = {"claim_kind": "verify", "claim_person": "lea", "claim_now": 0.0, "claim_until": 1.0}
-        taken = other.execute(claiming(*how), given | {"claim_ticket": None, "claim_batch": None}).one()
+        taken = other.execute(claiming(how), given | {"claim_ticket": None, "claim_batch": None}).one()
         waits = []
 
         def commit_meanwhile(seconds):

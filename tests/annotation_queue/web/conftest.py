@@ -9,6 +9,7 @@ from playwright.sync_api import Browser
 
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
+from annotation_queue.projects import Projects
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.browsing import FRAMES, Page
 from tests.annotation_queue.pipelines import FakePipeline
@@ -93,9 +94,16 @@ def pipeline(tmp_path):
 
 
 @pytest.fixture
-def open_page(chromium, tickets, stuck, plan, pipeline):
+def members():
+    """The people of each project. A test adds some before it opens a page."""
+    return {}
+
+
+@pytest.fixture
+def open_page(chromium, tickets, stuck, plan, pipeline, members):
     """Opens tabs at a server with the tickets. A script error of any tab fails the test."""
     accounts, model = add_people(tickets.database), SyntheticModel()
+    accounts.projects = Projects(members)
     media = SyntheticMedia(FRAMES)
     app = create_app(
         tickets,

@@ -77,7 +77,7 @@ def test_what_is_wrong_with_the_ontology_is_one_line(tmp_path, file, monkeypatch
     file.write_text("[[classes]]")
     with connect(Settings(home=tmp_path / "home", review=ReviewSettings(ontology=file))) as s:
         with pytest.raises(OntologyError, match="classes, number 1, name: Field required") as caught:
-            _ = s.ontology
+            s.ontology_of("")
         assert "\n" not in str(caught.value)
 
 
