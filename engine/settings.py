@@ -37,6 +37,9 @@ class StorageSettings(_Section):
     catalog_uri: str | None = None  # SQLAlchemy URI of the Iceberg catalog; None: SQLite in `home`
     # what `export` does with an earlier release that holds a withdrawn video: stop, or leave the video out
     withdrawn: Literal["refuse", "skip"] = "refuse"
+    # licence of the datasets that `export --format hf` and `push` write, as the Hub calls it, such as cc-by-4.0; None:
+    # the card names only the licences that the sources of the videos state
+    license: str | None = None
 
 
 class IngestSettings(_Section):

@@ -440,18 +440,6 @@ def names(blobs: Blobs, project: str | None = None) -> list[str]:
     return sorted(ours, key=place)
 
 
-def ends(blobs: Blobs, names: Sequence[str]) -> set[int]:
-    """The snapshots of the table of masklets at which everything was in releases: the newest of each project.
-
-    names: of all releases, the newest last.
-    """
-    found: dict[str, int] = {}
-    for name in reversed(names):
-        if (project := project_of(name)) not in found and (release := load(blobs, name)).is_end:
-            found[project] = release.snapshots["masklets"]
-    return set(found.values())
-
-
 def _before(blobs: Blobs, name: str, known: Sequence[str]) -> Release | None:
     """The last release before one of this name."""
     earlier = [other for other in known if place(other) < place(name)]

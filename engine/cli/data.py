@@ -82,6 +82,15 @@ def _as_yolo(release: Release, folder: Path, media: bool, line: Timeline, progre
     return yolo.export(release, folder, line=line, progress=progress)
 
 
+def _as_hf(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
+    from engine.verifier.keeping import is_verifier
+    from storage.formats import hub
+
+    return hub.export(
+        release, folder, media=media, line=line, progress=progress, is_person=lambda name: not is_verifier(name)
+    )
+
+
 Review = Annotated[bool, typer.Option("--review", help="The masklets become tickets, instead of a release.")]
 Export = Callable[["Release", Path, bool, "Timeline", Progress], "Exported"]
 #: The formats of `export`: each function writes a release into a folder.
@@ -96,7 +105,20 @@ EXPORTS: dict[str, Export] = {
     "cvat": _as_cvat,
     "cvat-masks": _as_cvat_masks,
     "yolo": _as_yolo,
+    "hf": _as_hf,
 }
+
+
+def written(
+    s: Services, form: str, release: Release, folder: Path, media: bool, line: Timeline, progress: Progress
+) -> Exported:
+    """Writes a release into a folder in one of the EXPORTS; a dataset for the Hub with its card, too."""
+    done = EXPORTS[form](release, folder, media, line, progress)
+    if form == "hf":
+        from engine.views import hub
+
+        done.files.extend(hub.describe(s, release, folder, line))
+    return done
 
 
 def newest(s: Services) -> str:
@@ -165,7 +187,7 @@ def export(
     release: Annotated[str | None, typer.Option(help="A release. Default: the newest.")] = None,
     form: Annotated[str, typer.Option("--format", help=f"{', '.join(EXPORTS)}.")] = "sa-v",
     media: Annotated[
-        bool, typer.Option(help="sa-v, cvat: the videos too. coco, youtube-vis: the pictures too.")
+        bool, typer.Option(help="sa-v, cvat, hf: the videos too. coco, youtube-vis: the pictures too.")
     ] = False,
     timeline: Annotated[
         str,
@@ -184,7 +206,7 @@ def export(
     line = console.member(timeline, Timeline, "timelines")
     with connect() as s, console.bar("export") as bar:
         chosen = withdrawing.permitted(s, releases.load(s.blobs, release or newest(s)))
-        done = EXPORTS[form](chosen, folder, media, line, bar)
+        done = written(s, form, chosen, folder, media, line, bar)
     if as_json:
         files = list(map(str, done.files))
         facts = {"release": chosen.name, "files": files, "lost_px": done.lost_px, "repeats": done.repeats}

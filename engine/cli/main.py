@@ -13,6 +13,7 @@ from engine.cli import (
     data,
     experiment,
     gold,
+    hub,
     learning,
     looking,
     notices,
@@ -47,6 +48,7 @@ app.command()(looking.diff)
 app.command()(looking.card)
 app.command()(data.validate)
 app.command()(data.export)
+app.command()(hub.push)
 app.command("import-sav")(data.import_sav)
 app.command("import-coco")(data.import_coco)
 app.command("import-youtube-vis")(data.import_youtube_vis)

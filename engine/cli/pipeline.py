@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from engine.cli import console, people
 from engine.cli.console import Json, Project
@@ -115,11 +116,15 @@ def propose(
 
     settings = Settings()
     if text is not None:
-        auto = AutoSettings(**(settings.auto.model_dump() | {"text": text}))
+        try:
+            auto = AutoSettings(**(settings.auto.model_dump() | {"text": text}))
+        except ValidationError as error:
+            raise ValueError(f"--{error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
         settings = settings.model_copy(update={"auto": auto})
     with console.terminable(), connect(settings) as s:
-        labels_of_words(s)  # a wrong word is said now
         waiting = loop.PROPOSE.pending(s)
+        for project in {batches.project_of(s.blobs, batch_id) for batch_id in waiting}:
+            labels_of_words(s, project)  # a wrong word is said now
         for batch_id in waiting:
             with console.bar(loop.PROPOSE.name) as bar:
                 loop.PROPOSE.work(s, batch_id, bar)
@@ -149,6 +154,8 @@ def quarantine(
     from engine.services import connect
     from engine.stages import overrides
 
+    if release and seen:
+        raise ValueError("give --release or --seen, not both")
     with connect() as s:
         rows = s.tables.quarantine()
         subject = release or seen
@@ -188,6 +195,8 @@ def _decide(
         for row in found.values()
         if action == "seen" or len(found) == 1 or overrides.what_release_does(row)
     ]
+    if not made:
+        raise ValueError(f"{subject} was refused as {' and as '.join(found)}: it can only be marked as seen")
     if as_json:
         console.print_json([dataclasses.asdict(act) for act in made])
         return
@@ -215,7 +224,7 @@ def stats(as_json: Json = False) -> None:
         names = releases.names(s.blobs)
         newest = {releases.project_of(name): name for name in names if releases.place(name)[0]}
         counts = {of: dict(releases.load(s.blobs, name).counts) for of, name in sorted(newest.items())}
-        facts = {
+        facts: dict[str, Any] = {
             "batches": reached,
             "projects": projects,
             "reviews": {batch_id: dataclasses.asdict(progress) for batch_id, progress in reviews.items()},
@@ -301,7 +310,9 @@ def ingest_source(s: Services, videos: str | None, project: str = "") -> IngestR
 def print_ingest(facts: Mapping[str, Any]) -> None:
     """One line about an `IngestReport`, given as a mapping, and one for each kind of change to the videos."""
     ignored = f", {counted(facts['ignored'], 'other file')} ignored" if facts["ignored"] else ""
-    postponed = f", {facts['postponed']} still changing: run it again" if facts["postponed"] else ""
+    postponed = (
+        f", {facts['postponed']} still changing, or read elsewhere now: run it again" if facts["postponed"] else ""
+    )
     if facts["admitted"] or facts["quarantined"]:
         admitted = f"{counted(facts['admitted'], 'video')} admitted"
         line = f"{admitted}, {facts['quarantined']} quarantined, {facts['unchanged']} unchanged"

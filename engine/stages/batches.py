@@ -178,8 +178,8 @@ def unfinished(blobs: Blobs) -> dict[str, set[BatchStage]]:
 
 def unmark(blobs: Blobs, batch_id: str, stage: BatchStage) -> None:
     """Takes a stage's mark away, so that the stage runs again: for a restore that found its work missing."""
-    blobs.delete(f"open/{batch_id}/{stage}")
     blobs.delete(_key(batch_id, stage))
+    blobs.delete(f"open/{batch_id}/{stage}")  # last: until then, a restore that is run again finds the batch
 
 
 def copy_marks(blobs: Blobs) -> None:

@@ -3,9 +3,9 @@
 A release is honoured once, by the next ingest that meets the file. It holds for the address of the file: if its bytes
 change later, the limits hold again.
 
-    overrides/<id of the subject>/<act_id>.json     create-only: who, when, why
-    overrides/<id of the subject>/outcome.json      what ingest made of it, the last time
-    released/<id of the subject>                    empty: released, and ingest has not judged it again yet
+    overrides/<id of the subject>/<id of the reason>-<act_id>.json    create-only: who, when, why
+    overrides/<id of the subject>/outcome.json    what ingest made of it, the last time
+    released/<id of the subject>                  empty: released, and ingest has not judged it again yet
 
 The cost follows the acts of people, not the table of refusals.
 """
@@ -34,6 +34,7 @@ RELEASES: Mapping[str, str] = {
     Refusal.TRUNCATED: "admits the frames that decode",
     Refusal.UNREADABLE: "reads it once more, with the same limits",
     Refusal.FAILED: "reads it once more, with the same limits",
+    Refusal.KILLS_WORKER: "reads it once more, and again if that kills a worker",
 }
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192  # what the codec and the checks of the tables can hold
 MAX_WHY = 500  # characters
@@ -74,7 +75,7 @@ def decide(blobs: Blobs, row: Quarantined, action: Action, *, act_id: str, by: s
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         why=why,
     )
-    key = f"{_folder(row.subject)}{act_id}.json"
+    key = f"{_acts(row)}-{act_id}.json"
     if blobs.exists(key):
         return _ACT.validate_json(blobs.read(key))
     if action is Action.RELEASE:
@@ -97,13 +98,13 @@ def acts_on(blobs: Blobs, subjects: Iterable[str]) -> dict[str, list[QuarantineA
 
 
 def decided(blobs: Blobs) -> set[str]:
-    """The marks of all subjects about which somebody has decided. See `is_decided`."""
-    return {key.rpartition("/")[0] + "/" for key in blobs.keys("overrides/")}
+    """The marks of all rows about which somebody has decided. See `is_decided`."""
+    return {key.rpartition("-")[0] for key in blobs.keys("overrides/")}
 
 
-def is_decided(marks: set[str], subject: str) -> bool:
-    """Has somebody decided about this subject?"""
-    return _folder(subject) in marks
+def is_decided(marks: set[str], row: Quarantined) -> bool:
+    """Has somebody decided about this subject and this reason?"""
+    return _acts(row) in marks
 
 
 def outcome_of(blobs: Blobs, subject: str) -> str | None:
@@ -124,10 +125,9 @@ def is_in(marks: set[str], subject: str) -> bool:
     return _waiting(subject) in marks
 
 
-def lifted(blobs: Blobs, subject: str) -> frozenset[str]:
-    """The reasons for which people have released a file."""
-    acts = acts_of(blobs, subject)
-    return frozenset(act.reason for act in acts if act.action is Action.RELEASE)
+def releases_of(blobs: Blobs, subject: str) -> list[QuarantineAct]:
+    """The releases of a file, in no order. Lists the acts on this file only."""
+    return [act for act in acts_of(blobs, subject) if act.action is Action.RELEASE]
 
 
 def acts_of(blobs: Blobs, subject: str) -> list[QuarantineAct]:
@@ -147,14 +147,28 @@ def without(limits: Limits, reasons: frozenset[str]) -> Limits:
     )
 
 
-def conclude(blobs: Blobs, subject: str, video: Video | None, refused: Quarantined | None) -> None:
-    """Notes what ingest made of a released file, which waits no longer."""
+def conclude(
+    blobs: Blobs, subject: str, honoured: Iterable[QuarantineAct], video: Video | None, refused: Quarantined | None
+) -> None:
+    """Notes what ingest made of a released file, which waits no longer unless somebody has released it again.
+
+    honoured: the releases that were known when it was judged.
+    """
+    known = {act.act_id for act in honoured}
+
+    def is_released_again() -> bool:
+        return any(act.act_id not in known for act in releases_of(blobs, subject))
+
     if video is not None:
         said = f"admitted as {video.video_id}"
     else:
         said = "known already" if refused is None else f"refused again, {refused.reason}: {refused.detail}"
     blobs.write(_outcome(subject), json.dumps({"said": said}).encode())
+    if is_released_again():
+        return
     blobs.delete(_waiting(subject))
+    if is_released_again():  # between the look and the deletion
+        blobs.create(_waiting(subject), b"")
 
 
 def _read(blobs: Blobs, key: str) -> QuarantineAct | None:
@@ -166,6 +180,11 @@ def _read(blobs: Blobs, key: str) -> QuarantineAct | None:
 
 def _folder(subject: str) -> str:
     return f"overrides/{content_id('override', subject)}/"
+
+
+def _acts(row: Quarantined) -> str:
+    """How the keys of the acts on a row begin."""
+    return f"{_folder(row.subject)}{content_id('reason', row.reason)}"
 
 
 def _outcome(subject: str) -> str:

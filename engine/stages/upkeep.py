@@ -12,7 +12,7 @@ from engine.progress import Progress
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.withdrawing import LOCK
-from storage import batch_manifests, compaction, release_numbers, releases, sweep, table_upkeep
+from storage import batch_manifests, compaction, release_names, release_numbers, releases, sweep, table_upkeep
 from storage.blobs import cleaning
 
 
@@ -90,7 +90,7 @@ def tidy(s: Services) -> Tidied:
     removed = s.blobs.tidy()
     batches.copy_marks(s.blobs)
     freed = cleaning.trim(s.home / "cache", round(s.settings.storage.cache_gib * 2**30))
-    released = releases.ends(s.blobs, releases.names(s.blobs))
+    released = release_names.ends(s.blobs, releases.names(s.blobs))
     expired = sum(table_upkeep.expire_all(s.tables, snapshot) for snapshot in released or [None])
     done = sweep.sweep(s.blobs, s.tables, removing=lambda: s.alone(LOCK))
     return Tidied(removed, freed, expired, done.removed, done.waiting, done.problems)

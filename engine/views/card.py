@@ -23,8 +23,10 @@ _LICENCE_KEYS = ("license", "licence", "video_license", "video_licence")
 _STAND_IN = "micro"
 
 
-def write(s: Services, release: Release, found: Figures) -> str:
+def write(s: Services, release: Release, found: Figures, reading: str | None = None) -> str:
     """The card as Markdown. found: the figures of the release.
+
+    reading: its last section, how to read the dataset. Default: how to read the release in its store.
 
     The mask warnings are of at most LOOKED_AT masklets, evenly spread over the release. Raises ReleaseError, BlobError.
     """
@@ -50,17 +52,18 @@ def write(s: Services, release: Release, found: Figures) -> str:
         "## Known limits",
         _limits(found, warned),
         "## How to read it",
-        _READ.format(name=release.name, stride=STRIDE, fps=FPS, digest=release.digest),
+        reading or _READ.format(name=release.name, stride=STRIDE, fps=FPS, digest=release.digest),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _summary(found: Figures) -> str:
     every = found.groups[ALL]
+    classes = "A label names the class of an object." if found.labels else "Objects have no classes."
     return (
         f"{counted(every.masklets, 'masklet')} of {counted(every.videos, 'video')} ({every.hours:.2f} hours), "
         f"{counted(every.masks, 'mask')} on {counted(every.frames, 'annotated frame')}. A masklet is the masks of one "
-        f"object through a video, at {FPS // STRIDE} frames a second. Objects have no classes."
+        f"object through a video, at {FPS // STRIDE} frames a second. {classes}"
     )
 
 

@@ -161,7 +161,11 @@ def of(release: Release, tables: Tables | None = None, progress: Progress | None
     tally = _Tally(videos)
     files = list(release.files("masklets"))
     for n, file in enumerate(files):
-        tally.add(_read(release.blobs, file.key))
+        table = _read(release.blobs, file.key)
+        if release.hidden:  # a large file holds many videos
+            shown = [video_id not in release.hidden for video_id in table["video_id"].to_pylist()]
+            table = table.filter(pa.array(shown, pa.bool_()))
+        tally.add(table)
         if progress:
             progress(n + 1, len(files), file.video_id or "")
     if not tally.masklets:

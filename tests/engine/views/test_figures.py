@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.stages import upkeep
 from engine.views import figures, report, tables
-from storage import arrow, parts
+from storage import arrow, parts, releases
 from storage.batch_manifests import ReleaseError
 from storage.formats import sav
 from storage.records import Masklet, Operation
@@ -233,3 +234,13 @@ def test_the_page_is_one_file_that_loads_nothing(s, tmp_path):
 )
 def test_counts_are_written_as_in_sa_v(number, text):
     assert tables.count(number) == text
+
+
+def test_a_video_that_was_left_out_is_not_counted_in_a_file_of_many_videos(s):
+    publish(s, [masklet_of("a", track(0))])
+    publish(s, [masklet_of("b", track(0, 0), "v2", "b2")], "release-0002")
+    done = upkeep.compact(s, least=1)
+    compacted = releases.load(s.blobs, done.release)
+    assert {file.video_id for file in compacted.files("masklets")} == {None}
+    found = figures.of(compacted.without(["v2"])).groups[figures.ALL]
+    assert (found.videos, found.masklets, found.masks) == (1, 1, 1)

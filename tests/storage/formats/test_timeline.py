@@ -13,8 +13,21 @@ import cv2
 import numpy as np
 import pytest
 
-from storage import frame_times, rle
-from storage.formats import coco, cvat, davis, destination, mose, polygons, sav, sav_frames, timeline, yolo, youtube_vis
+from storage import arrow, frame_times, rle
+from storage.formats import (
+    coco,
+    cvat,
+    davis,
+    destination,
+    hub,
+    mose,
+    polygons,
+    sav,
+    sav_frames,
+    timeline,
+    yolo,
+    youtube_vis,
+)
 from storage.formats.picture_folder import read_png
 from storage.formats.sav_times import Timing
 from storage.formats.timeline import Timeline, TimelineUnknown
@@ -83,6 +96,13 @@ def yolo_counters(release: CountedRelease, folder: Path) -> Found:
     return found
 
 
+def hub_counters(release: CountedRelease, folder: Path) -> Found:
+    hub.export(release.as_release(), folder, line=Timeline.SOURCE)
+    (row,) = arrow.read_parquet((folder / "data" / "train" / "00000.parquet").read_bytes()).to_pylist()
+    masks = [rle.decode(counts.encode(), row["height"], row["width"]) for counts in row["rle"]]
+    return {n: counter_of(mask) for n, mask in zip(row["frame_idx"], masks, strict=True)}
+
+
 def mask_of(segmentation: dict) -> np.ndarray:
     return rle.decode(segmentation["counts"].encode(), *segmentation["size"])
 
@@ -96,6 +116,7 @@ COUNTERS: dict[str, Callable[[CountedRelease, Path], Found]] = {
     "youtube-vis": youtube_vis_counters,
     "cvat": cvat_counters,
     "yolo": yolo_counters,
+    "hf": hub_counters,
 }
 
 
