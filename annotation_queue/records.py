@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from storage.records import Masklet, Operation, Verdict
 
+PROJECT_PATTERN = r"[a-z0-9][a-z0-9-]{0,39}"  # of the name of a project
+
 LEASE_S = 90.0  # a lease ends this many seconds after its last heartbeat, unless the settings say otherwise
 
 

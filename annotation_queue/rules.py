@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from annotation_queue import labels
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import (
+    PROJECT_PATTERN,
     Kind,
     NewComment,
     NewGold,
@@ -79,7 +80,6 @@ PROMPT_KEYS = {"points_xy": "click", "box_xyxy": "box", "mask_rle": "mask"}
 
 ID_PATTERN = r"^[A-Za-z0-9](?:\.?[A-Za-z0-9_:+@-])*$"  # no slash and no "..": an id is never a path
 ID_LENGTH = 128
-PROJECT_PATTERN = r"[a-z0-9][a-z0-9-]{0,39}"
 MAX_SIDE_PX = 16_384
 MAX_DEPTH = 32  # levels of lists and objects in a payload; deeper nesting could overflow a reader's stack
 MAX_FRAME_IDX = 10_000_000

@@ -19,7 +19,7 @@ OURS = ("engine", "annotation_queue", "storage", "model", "validation")  # other
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Writes the lines of this process to `stream`, by default standard error; a second call replaces the first."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler: logging.Handler = StandardError() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonLines() if settings.json_lines else ReadableLines())
     handler.addFilter(add_ids)
     root = logging.getLogger()
@@ -28,6 +28,17 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     for name in OURS:
         logging.getLogger(name).setLevel(settings.level.upper())
+
+
+class StandardError(logging.Handler):
+    """Writes to what `sys.stderr` is at that moment: a progress bar replaces it while it is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:  # a log line never stops the work
+            self.handleError(record)
 
 
 def add_ids(record: logging.LogRecord) -> bool:

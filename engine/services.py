@@ -115,10 +115,6 @@ class Services:
         """A lock over all machines that share this catalog and this store: see `engine/locks.py`."""
         return locks.alone(self._private(self.settings.catalog_uri), self.blobs, name, wait=wait)
 
-    def alone(self, name: str, *, wait: bool = True) -> AbstractContextManager[Held]:
-        """A lock over all machines that share this catalog and this store: see `engine/locks.py`."""
-        return locks.alone(self._private(self.settings.catalog_uri), self.blobs, name, wait=wait)
-
     def checkpoint(self) -> Checkpoint:
         """The promoted checkpoint; before the first promotion, the one that the settings name."""
         from engine.registry import Checkpoint

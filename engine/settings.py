@@ -17,8 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from annotation_queue.records import LEASE_S, QueuePolicy
-from annotation_queue.rules import PROJECT_PATTERN
+from annotation_queue.records import LEASE_S, PROJECT_PATTERN, QueuePolicy
 from engine import setting_names
 
 

@@ -79,7 +79,7 @@ class MaskProposal:
 
     mask: Mask  # bool (H, W), cleaned
     score: float  # estimated IoU
-    agreement: float  # in [0, 1]; 0 if it was not asked for
+    agreement: float  # in [0, 1], times the probability that an object is there; 0 if it was not asked for
     stability: float
     object_score: float
     point_xy: tuple[float, float]  # px of the frame
@@ -288,7 +288,9 @@ def _search(
     for begin in range(0, len(points), size):
         some = points[begin : begin + size]
         rows, answer = predictor.predict_points(some, min_iou=config.min_iou, min_object_score=config.min_object_score)
-        agreed = agreement(answer.logits, some[rows], (height, width)) if config.by_agreement else None
+        agreed = None
+        if config.by_agreement:
+            agreed = agreement(answer.logits, some[rows], (height, width)) * answer.object_score.sigmoid()[:, None]
         found.append(trusted(answer, some[rows], config, agreed))
     for rough in _best_of(found, config):
         proposal = finished(rough, crop, hw, config)

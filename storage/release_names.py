@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from storage import release_numbers, releases
 from storage.blobs.base import Blobs
 from storage.releases import Release
@@ -35,3 +37,15 @@ def give_name(blobs: Blobs, tables: Tables, release: Release, name: str) -> tupl
         return named, False
     tables.tag("masklets", name, snapshot_id)
     return named, True
+
+
+def ends(blobs: Blobs, names: Sequence[str]) -> set[int]:
+    """The snapshots of the table of masklets at which everything was in releases: the newest of each project.
+
+    names: of all releases, the newest last.
+    """
+    found: dict[str, int] = {}
+    for name in reversed(names):
+        if (project := releases.project_of(name)) not in found and (release := releases.load(blobs, name)).is_end:
+            found[project] = release.snapshots["masklets"]
+    return set(found.values())

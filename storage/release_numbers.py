@@ -1,6 +1,6 @@
-"""The numbers in the names of releases: each is given once, so a late release never counts as the newest.
+"""The numbers in the names of releases: a project gives each once, so a late release never counts as its newest.
 
-    release-numbers/<number>    create-only: the name of the release that has it; made before its manifest
+    release-numbers/[<project>.]<number>    create-only: the name of the release that has it; made before its manifest
 
 A process that was paused while another one made a release finds its number taken, and makes none. A process that was
 paused after it took a number makes an older release than the newest. A number whose release was never made stays
@@ -9,46 +9,59 @@ unused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobMissing, Blobs
+
+_OF_PROJECT = re.compile(r"([a-z0-9][a-z0-9-]*)\.release-\d+-")
 
 
 class NumberTaken(ReleaseError):
     """Another process has made a release meanwhile: run it again."""
 
 
+def project_of(name: str) -> str:
+    """The project that the pipeline made a release for; "" for the unnamed one, and for a name that a person gave."""
+    return found[1] if (found := _OF_PROJECT.match(name)) else ""
+
+
 def place(name: str) -> tuple[int, str]:
-    """Sorts the names of releases by age. A name is `release-<number>-…`; one that a person gives has no number."""
-    number = name.split("-")[1:2]
+    """Sorts the names of a project's releases by age. A later release holds every masklet of an earlier one.
+
+    A name is `[<project>.]release-<number>-…`; one that a person gives has no number.
+    """
+    number = name.removeprefix(f"{project_of(name)}.").split("-")[1:2]
     return (int(number[0]) if number and number[0].isdecimal() else 0, name)
 
 
-def new_name(blobs: Blobs, known: Iterable[str], end: str) -> str:
-    """The name of the next release. known: the names of all releases. end: what follows the number."""
+def new_name(blobs: Blobs, known: Iterable[str], end: str, project: str = "") -> str:
+    """The name of the next release of a project. known: the names of its releases. end: what follows the number."""
     number = max((place(name)[0] for name in known), default=0)
     while True:
         number += 1
-        name = f"release-{number:04d}-{end}"
-        if _owner(blobs, number) in (None, name):  # itself: a killed run had taken it
+        name = f"{project and project + '.'}release-{number:04d}-{end}"
+        if _owner(blobs, name) in (None, name):  # itself: a killed run had taken it
             return name
 
 
 def take(blobs: Blobs, name: str) -> None:
     """Takes the number of a name. Raises NumberTaken if another release has it. A name of a person has none."""
-    if number := place(name)[0]:
-        blobs.create(_key(number), name.encode())
-        if (owner := _owner(blobs, number)) != name:
+    if place(name)[0]:
+        blobs.create(_key(name), name.encode())
+        if (owner := _owner(blobs, name)) != name:
             raise NumberTaken(f"release {name}: {owner} has this number, another process was faster: run it again")
 
 
-def _owner(blobs: Blobs, number: int) -> str | None:
+def _owner(blobs: Blobs, name: str) -> str | None:
+    """The release that has the number of this name."""
     try:
-        return blobs.read(_key(number)).decode()
+        return blobs.read(_key(name)).decode()
     except BlobMissing:
         return None
 
 
-def _key(number: int) -> str:
-    return f"release-numbers/{number:04d}"
+def _key(name: str) -> str:
+    project = project_of(name)
+    return f"release-numbers/{project and project + '.'}{place(name)[0]:04d}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import copy
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -163,6 +165,53 @@ def test_compose_makes_the_databases_that_its_settings_name():
     assert wanted == made | {COMPOSE["services"]["database"]["environment"]["POSTGRES_DB"]}
 
 
+def test_the_image_holds_no_secret_and_nothing_that_git_leaves_out():
+    left_out = [line for line in (DEPLOY.parent / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    by_git = [line.strip("/") for line in (DEPLOY.parent / ".gitignore").read_text().splitlines()]
+    assert "deploy/compose/.env" in by_git
+    assert {name if "/" in name else f"**/{name}" for name in by_git} | {".git"} <= set(left_out)
+
+
+PASSWORDS = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"
+
+
+def test_airflow_may_write_the_file_of_its_passwords():
+    """It opens the file for writing at its start and at each log-in."""
+    service = COMPOSE["services"]["airflow-api"]
+    assert any(service["environment"][PASSWORDS].startswith(mount.split(":")[1]) for mount in service["volumes"])
+    found = re.search(rf"^{PASSWORDS}=(.+)$", (DEPLOY / "systemd" / "masklets.env").read_text(), re.MULTILINE)
+    api = unit(DEPLOY / "systemd" / "masklets-airflow-api.service")["Service"]
+    assert found is not None and found[1].startswith(f"{api['ReadWritePaths']}/")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        pytest.param(COMPOSE["services"]["airflow-api"]["command"], f"$${PASSWORDS}", id="compose"),
+        pytest.param(
+            VALUES["apiServer"]["args"],
+            VALUES["config"]["core"]["simple_auth_manager_passwords_file"],
+            id="kubernetes",
+        ),
+    ],
+)
+def test_airflow_starts_with_the_password_that_the_queue_knows(tmp_path, command, file):
+    assert file in command[2] and command[2].endswith("exec airflow api-server\n")
+    script = command[2].replace(file, str(tmp_path / "passwords.json")).replace("airflow api-server", "true")
+    password = "a \"quoted' $word"
+    environment = os.environ | {"MASKLETS_AIRFLOW__PASSWORD": password}
+    subprocess.run([*command[:2], script], env=environment, check=True)
+    assert json.loads((tmp_path / "passwords.json").read_text()) == {"admin": password}
+    assert (tmp_path / "passwords.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_database_counts_as_healthy_when_it_answers_other_machines():
+    """While the image makes the databases, its server answers on its socket only."""
+    command = COMPOSE["services"]["database"]["healthcheck"]["test"]
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
 # --- systemd ---------------------------------------------------------------------------------------------------------
 
 
@@ -189,7 +238,10 @@ def test_every_service_runs_a_command_that_exists_as_its_own_user():
         if program[1] == "masklets":
             assert program[2] in commands(), path.name
         assert found["User"] == "masklets" and found["EnvironmentFile"] == "/etc/masklets/masklets.env", path.name
-        assert "/var/lib/masklets" in found["ReadWritePaths"], path.name
+        made = {f"/var/lib/{name}" for name in found["StateDirectory"].split()}
+        assert set(found["ReadWritePaths"].split()) <= made, f"{path.name}: systemd does not start without a folder"
+        if program[2] == "backup":
+            assert any(f'"{folder}/' in found["ExecStart"] for folder in made)
 
 
 def test_what_the_target_starts_belongs_to_it():

@@ -10,9 +10,12 @@ import typer.core
 from docs import experiment_table, file_map
 from engine.cli import main
 from engine.settings import Settings
+from engine.stages import overrides
+from storage.records import Refusal
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 
 def commands():
@@ -28,8 +31,16 @@ def test_every_command_of_the_readme_exists():
 
 
 def test_every_command_of_the_page_about_operations_exists():
-    named = set(re.findall(r"`masklets ([a-z-]+)", (ROOT / "docs" / "operations.md").read_text()))
+    named = set(re.findall(r"`masklets ([a-z-]+)", OPERATIONS))
     assert named and named <= commands()
+
+
+def test_the_page_about_operations_says_of_every_reason_what_a_release_does():
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+)[^|]* \| ([^|]+) \|$", OPERATIONS, re.MULTILINE)
+    said = {reason: does for reasons, does in rows for reason in re.findall(r"`(\w+)`", reasons)}
+    assert {reason.value for reason in Refusal} <= set(said)
+    for reason, does in overrides.RELEASES.items():
+        assert said[reason].startswith(does.partition(",")[0]), reason
 
 
 def test_every_public_command_is_in_the_readme():

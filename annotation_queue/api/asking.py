@@ -78,6 +78,16 @@ _MANAGERS = frozenset({Role.LEAD, Role.ADMIN})
 _PIPELINE = frozenset({Role.PIPELINE, Role.ADMIN})
 Manager = Annotated[Person, Depends(_only(_MANAGERS, "only leads and admins may do that"))]
 Overseer = Annotated[Person, Depends(_only(OVERSEERS, "only leads, admins and the pipeline may see that"))]
+
+
+async def whole_manager(who: Manager) -> Person:
+    """A lead or admin who sees all projects: for what is not divided into projects. Raises NotAllowed."""
+    if who.projects is not None:
+        raise NotAllowed("that is about all projects together: only an admin may see it")
+    return who
+
+
+WholeManager = Annotated[Person, Depends(whole_manager)]
 Pipeline = Annotated[Person, Depends(_only(_PIPELINE, "only the pipeline may do that"))]
 
 

@@ -1,4 +1,7 @@
-"""The pipeline as leads see it: why batches wait, the quarantine, the workers, and the Data Docs of checks."""
+"""The pipeline as leads see it: why batches wait, the quarantine, the workers, and the Data Docs of checks.
+
+It is that of all projects together, so where an installation has several, only admins see it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 
-from annotation_queue.api.asking import Id, Manager
+from annotation_queue.api.asking import Id, WholeManager
 from annotation_queue.api.backend import Pipeline, Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.pipeline_records import Action, BatchStanding, PipelineView, QuarantinePage, QuarantineRow
@@ -39,6 +42,8 @@ _FOREIGN = re.compile(
     rb"|\s(?:style|on[a-z]+)=(?:\"[^\"]*\"|'[^']*')",
     re.S | re.I,
 )
+#: Beside the policy of all answers: a name from a table may hold HTML that Great Expectations does not escape.
+_POLICY = {"Content-Security-Policy": "script-src 'none'; form-action 'none'"}
 _OURS = b'<link rel="stylesheet" href="/web/data_docs.css">'
 
 
@@ -62,20 +67,20 @@ Known = Annotated[Pipeline, Depends(pipeline_of)]
 
 
 @router.get("/api/pipeline")
-def view(_: Manager, pipeline: Known) -> PipelineView:
+def view(_: WholeManager, pipeline: Known) -> PipelineView:
     """The batches that are not published, the workers, what serves, and the newest Data Docs."""
     return pipeline.view()
 
 
 @router.get("/api/pipeline/{batch_id}")
-def batch(batch_id: Id, _: Manager, pipeline: Known) -> BatchStanding:
+def batch(batch_id: Id, _: WholeManager, pipeline: Known) -> BatchStanding:
     """How far one batch is and why it waits; also a published one."""
     return pipeline.batch(batch_id)
 
 
 @router.get("/api/quarantine")
 def quarantine(
-    _: Manager,
+    _: WholeManager,
     pipeline: Known,
     stage: Text = None,
     reason: Text = None,
@@ -89,19 +94,19 @@ def quarantine(
 
 
 @router.post("/api/quarantine")
-def decide(body: Sent[Decide], who: Manager, pipeline: Known) -> QuarantineRow:
+def decide(body: Sent[Decide], who: WholeManager, pipeline: Known) -> QuarantineRow:
     """Releases a refused file, or notes that a row was seen. The pipeline records who did it, when and why."""
     return pipeline.decide(body.row_id, body.action, act_id=body.act_id, by=who.name, why=body.why)
 
 
 @router.get("/docs/{batch_id}/{path:path}", include_in_schema=False)
-def docs(batch_id: Id, path: str, _: Manager, pipeline: Known) -> Response:
+def docs(batch_id: Id, path: str, _: WholeManager, pipeline: Known) -> Response:
     """A file of a batch's Data Docs. Its pages are shown with our own style and without scripts."""
     found = pipeline.docs(batch_id, path or "index.html")
     media_type = DOCS_TYPES.get(found.suffix) if found else None
     if found is None or media_type is None:
         raise HTTPException(404)
     if media_type != "text/html":
-        return FileResponse(found, media_type=media_type)
+        return FileResponse(found, media_type=media_type, headers=_POLICY)
     page = _FOREIGN.sub(b"", found.read_bytes()).replace(b"</head>", _OURS + b"</head>", 1)
-    return Response(page, media_type=media_type)
+    return Response(page, media_type=media_type, headers=_POLICY)

@@ -55,7 +55,7 @@ function showFacts({ at, batches, more, workers, serving }) {
   const facts = [
     ["Waiting", many(batches.length + more, "batch", "batches"), failing ? `${failing} of them failing` : "none fails",
       failing > 0],
-    ["Tickets", `${sum("open")} open`, `${sum("leased")} held by people`],
+    ["Tickets", `${sum("open")} open`, `${sum("leased")} held by people${more ? ", of the batches below" : ""}`],
     ["Time left", left, unknown ? lacking : pace],
     ["Checkpoint", serving.error ? "no answer" : serving.checkpoint, serving.error ?? made, Boolean(serving.error)],
     ["Scheduler", airflow, workers.error ?? airflowNote, dead],
@@ -86,7 +86,8 @@ function stageOf({ stage, done, of, noun, complete }) {
 function batchOf(batch, at) {
   const title = batch.name || short(batch.batch_id);
   const maker = batch.imported ? "imported" : batch.checkpoint;
-  const about = [many(batch.videos, "video"), maker, batch.phase && `phase ${batch.phase}`].filter(Boolean).join(" · ");
+  const videos = batch.videos && many(batch.videos, "video"); // none are known of a damaged batch
+  const about = [videos, maker, batch.phase && `phase ${batch.phase}`].filter(Boolean).join(" · ");
   const query = new URLSearchParams({ batch_id: batch.batch_id });
   const tickets = batch.tickets ? [element("a", { href: `/web/browser.html#${query}` }, "Tickets")] : [];
   const refused = batch.quarantined
@@ -98,7 +99,7 @@ function batchOf(batch, at) {
       element("h3", { title: batch.batch_id }, title), copyButton(batch.batch_id, "Copy the id of this batch"),
       element("span", { className: "soft" }, about), ...refused,
       element("span", { className: "space" }), ...due, ...tickets),
-    element("ol", { className: "stages" }, ...batch.stages.map(stageOf)),
+    ...(batch.stages.length ? [element("ol", { className: "stages" }, ...batch.stages.map(stageOf))] : []),
     element("p", { className: "waits" }, element("b", {}, "Waits for "), batch.waits_for),
     ...(batch.next ? [element("p", { className: "soft next" }, element("b", {}, "Next "), batch.next)] : []));
 }

@@ -33,7 +33,8 @@ function query() {
 async function load(goOn) {
   const question = ++asked;
   const wanted = query();
-  if (goOn && following !== null) wanted.set("after", String(following));
+  const gone = wanted.has("undecided") ? rows.filter((row) => row.acts.length).length : 0; // shown, but no longer found
+  if (goOn && following !== null) wanted.set("after", String(following - gone));
   try {
     const page = await api.quarantine(wanted);
     if (question !== asked) return;
@@ -125,7 +126,9 @@ async function decide(event) {
   try {
     const why = $("decide-why", HTMLTextAreaElement).value;
     const changed = await api.decide({ act_id: actId, action, row_id: row.row_id, why });
-    rows = rows.map((each) => (each.row_id === changed.row_id ? changed : each));
+    const { subject, reason, acts, waits, outcome } = changed; // of all rows of this file with this reason
+    rows = rows.map((each) => each.subject === subject && each.reason === reason
+      ? { ...each, acts, waits, outcome } : each);
     dialog().close();
     show();
   } catch (error) {

@@ -33,8 +33,10 @@ def why(
 
     with connect() as s:
         tickets = _queue(s)
-        chosen = [batches.find(s.blobs, batch)] if batch else sorted(batches.unfinished(s.blobs))
-        found = [reasons.of_batch(s, batch_id, tickets) for batch_id in chosen]
+        if batch:
+            found = [reasons.of_batch(s, batches.find(s.blobs, batch), tickets)]
+        else:
+            found = [reasons.of_each(s, batch_id, tickets) for batch_id in sorted(batches.unfinished(s.blobs))]
     if as_json:
         console.print_json(found[0] if batch else found)
     elif batch:

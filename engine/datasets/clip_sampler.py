@@ -151,10 +151,11 @@ class ClipSampler:
         """Some candidates that people rejected as no object, each bool (T, H, W), without what is near an object."""
         import cv2
 
+        if not (shown := [name for name, masks in video.rejected.items() if wanted[0] in masks]):
+            return []
         far = max(3, round(MARGIN * min(video.height, video.width)))
         objects = np.stack([np.any([video.mask(name, i) for name in video.objects], axis=0) for i in wanted])
         near = [cv2.dilate(of.astype(np.uint8), np.ones((2 * far + 1, 2 * far + 1), np.uint8)) > 0 for of in objects]
-        shown = [name for name, masks in video.rejected.items() if wanted[0] in masks]
         found: list[NDArray[np.bool_]] = []
         for n in rng.permutation(len(shown)):
             place = np.stack([video.place(shown[n], i) for i in wanted]) & ~np.stack(near)

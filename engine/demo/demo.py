@@ -27,7 +27,7 @@ from engine.demo import report, simulated_people, simulated_review, summary
 from engine.demo.simulated_people import Credentials
 from engine.demo.summary import BatchFigures, Summary
 from engine.demo.tally import Tally
-from engine.files import InUse, alone
+from engine.files import alone
 from engine.processes.airflow import Airflow, at_rest
 from engine.processes.airflow_client import AirflowClient, AirflowUnreachable, DagRun
 from engine.processes.ports import free_port
@@ -51,6 +51,7 @@ from engine.stages import batches
 from engine.synthetic import video_files
 from engine.synthetic.domains.catalogue import DOMAINS
 from engine.synthetic.domains.drawing import Size
+from storage.lease import InUse
 from storage.wording import counted
 
 T = TypeVar("T")

@@ -174,7 +174,10 @@ def restore(settings: Settings, folder: Path, tell: Tell = ignore) -> Restored:
 def _follow_store(s: Services, manifest: Manifest) -> Restored:
     """What happened between the backup and the loss, as far as the store knows it."""
     names, notes = releases.names(s.blobs), list[str]()
-    known = [releases.load(s.blobs, name) for name in names[-2:]]
+    of_project: dict[str, list[str]] = {}
+    for name in names:
+        of_project.setdefault(releases.project_of(name), []).append(name)
+    known = [releases.load(s.blobs, name) for mine in of_project.values() for name in mine[-2:]]
     restored = {part.name for part in manifest.parts}
     snapshots = {release.snapshots["masklets"] for release in known}
     tables = table_recovery.follow_store(s.settings.catalog_uri, s.blobs, snapshots) if "catalog" in restored else []
@@ -195,8 +198,8 @@ def _follow_store(s: Services, manifest: Manifest) -> Restored:
         ]
         if decided:
             notes.append(
-                f"{counted(len(decided), 'batch')} with open tickets in this queue were collected after the backup: "
-                f"their tickets need no work ({', '.join(decided[:3])})"
+                f"{counted(len(decided), 'batch')} with open tickets in this queue, collected after the backup: "
+                f"the tickets need no work ({', '.join(decided[:3])})"
             )
     if "registry" in restored and (late := _promoted_later(s)):
         notes.append(f"round {late} was promoted after the backup; the registry serves {s.checkpoint().name}")
@@ -244,7 +247,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
     """A copy of one moment, while other processes write. Raises BackupError for a damaged database."""
     try:
         with (
-            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as old,
             closing(sqlite3.connect(target)) as new,
         ):
             old.backup(new)

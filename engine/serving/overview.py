@@ -84,10 +84,10 @@ class Overview:
     def _view(self) -> PipelineView:
         shown, more = self._chosen()
         with ThreadPoolExecutor(_READERS) as pool:
-            standing = list(pool.map(self._standing, shown))
+            standing = tuple(pool.map(lambda batch_id: why.of_each(self._s, batch_id, self._tickets), shown))
         return PipelineView(
             at=time.time(),
-            batches=tuple(one for one in standing if one is not None),
+            batches=standing,
             more=more,
             workers=self._workers(),
             serving=self._serving(),
@@ -113,12 +113,6 @@ class Overview:
         failing = {one.batch_id for one in trouble.stuck(self._s.blobs)}
         order = sorted(waiting, key=lambda batch_id: (batch_id not in failing, len(waiting[batch_id]), batch_id))
         return order[:MOST_BATCHES], len(order[MOST_BATCHES:])
-
-    def _standing(self, batch_id: str) -> BatchStanding | None:
-        try:
-            return why.of_batch(self._s, batch_id, self._tickets)
-        except batches.UnknownBatch:  # its marks are damaged: `stats` and `doctor` say so
-            return None
 
     def _workers(self) -> Workers:
         settings = self._s.settings
@@ -158,7 +152,7 @@ class Overview:
             rows = [row for row in rows if text.lower() in f"{row.subject}\n{row.detail}".lower()]
         if undecided:
             decided = overrides.decided(blobs)
-            rows = [row for row in rows if not overrides.is_decided(decided, row.subject)]
+            rows = [row for row in rows if not overrides.is_decided(decided, row)]
         reasons = Counter(row.reason for row in rows)
         rows = [row for row in rows if reason in (None, row.reason)]
         page = rows[after : after + limit]
@@ -204,8 +198,11 @@ class Overview:
     def docs(self, batch_id: str, path: str) -> Path | None:
         """A file of a batch's Data Docs; None if there is none, also for a path that leads out of them."""
         folder = (publish.docs_folder(self._s) / batch_id).resolve()
-        found = (folder / path).resolve()
-        return found if found.is_relative_to(folder) and found.is_file() else None
+        try:
+            found = (folder / path).resolve()
+            return found if found.is_relative_to(folder) and found.is_file() else None
+        except (OSError, ValueError):  # a name that is too long, or with a null byte
+            return None
 
     def _newest_docs(self) -> tuple[DocsOfBatch, ...]:
         """Lists the batches that were published on this machine."""

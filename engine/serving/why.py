@@ -19,7 +19,8 @@ from engine.services import Services
 from engine.stages import batches, trouble
 from engine.stages.batches import BatchStage
 from storage import parts
-from storage.blobs.base import Blobs
+from storage.blobs.base import BlobDamaged, Blobs
+from storage.errors import first_line
 from storage.wording import counted
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
 def of_batch(s: Services, batch_id: str, tickets: TicketStore | None, now: float | None = None) -> BatchStanding:
-    """Where a batch stands at `now`, s since the epoch. Raises UnknownBatch.
+    """Where a batch stands at `now`, s since the epoch. Raises UnknownBatch, BlobDamaged.
 
     tickets: the queue's database; None: nothing is known of tickets.
     """
@@ -60,6 +61,31 @@ def of_batch(s: Services, batch_id: str, tickets: TicketStore | None, now: float
         next=following,
         due=due,
     )
+
+
+def of_each(s: Services, batch_id: str, tickets: TicketStore | None) -> BatchStanding:
+    """`of_batch` for a list of batches: one whose marks are damaged or missing says so, and the others are shown."""
+    try:
+        return of_batch(s, batch_id, tickets)
+    except (batches.UnknownBatch, BlobDamaged) as error:
+        found = first_line(error)
+        return BatchStanding(
+            batch_id=batch_id,
+            name="",
+            imported=False,
+            videos=0,
+            stages=(),
+            tickets=None,
+            # nobody knows since when; a time of now would draw the page anew at each look
+            stuck=(Stuck(batch_id=batch_id, stage="reading its marks", error=found, since=0.0),),
+            quarantined=0,
+            checkpoint=None,
+            phase=None,
+            release=None,
+            waits_for=f"a person who mends its marks: {found}",
+            next="",
+            due=None,
+        )
 
 
 def _tickets(tickets: TicketStore | None, batch_id: str, now: float) -> BatchTickets | None:

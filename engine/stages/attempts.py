@@ -4,7 +4,7 @@
 
 An attempt ends with a result, an error or a polite stop (Ctrl-C, SIGTERM). What is left belongs to an attempt that runs
 now, or to one whose process was killed: out of memory, a crash in a decoder, a power cut. A process of this machine
-that lives is not counted. Knows no video and no model.
+that lives is not counted. Of a process of another machine nobody knows, for an hour. Knows no video and no model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,17 +25,22 @@ from storage.blobs.base import BlobError, BlobMissing, Blobs, read_json
 from storage.wording import counted
 
 MOST = 2  # killed workers after which a subject is given up
+MAY_RUN_S = 3600.0  # for so long, an attempt on another machine may be at work
 
 _running: dict[str, Blobs] = {}  # the attempts of this process, by key
 _lock = threading.Lock()
 
 
-def killed(blobs: Blobs, stage: str) -> Counter[str]:
-    """How many workers each subject of a stage may have killed. Reads the attempts that have not ended."""
+def killed(blobs: Blobs, stage: str, *, surely: bool = False) -> Counter[str]:
+    """How many workers each subject of a stage may have killed. Reads the attempts that have not ended.
+
+    surely: without those of other machines that may be at work now.
+    """
     found = Counter[str]()
     for key in blobs.keys(f"attempts/{stage}/"):
         with suppress(BlobMissing):
-            if not _lives(read_json(blobs, key)):
+            facts = read_json(blobs, key)
+            if not (_lives(facts) or (surely and _may_live(facts))):
                 found[key.split("/")[2]] += 1
     return found
 
@@ -103,7 +109,8 @@ def _this_process() -> bytes:
     import psutil
 
     started = psutil.Process().create_time()
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started}).encode()
+    facts = {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "begun": time.time()}
+    return json.dumps(facts).encode()
 
 
 def _lives(facts: dict[str, Any]) -> bool:
@@ -116,3 +123,8 @@ def _lives(facts: dict[str, Any]) -> bool:
         return bool(psutil.Process(int(facts["pid"])).create_time() == facts["started"])
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return False
+
+
+def _may_live(facts: dict[str, Any]) -> bool:
+    """Whether an attempt's process may run on another machine now."""
+    return facts.get("host") != socket.gethostname() and time.time() - float(facts.get("begun", 0)) < MAY_RUN_S

@@ -145,7 +145,7 @@ def propose_video(
 
     if not s.settings.auto.max_objects:
         return []
-    config, find = search(s.settings.auto, loaded.image_size), _finder(s, loaded)
+    config, find = search(s.settings.auto, loaded.image_size), _finder(s, loaded, video)
 
     def tell(frame_idx: int) -> None:
         if progress:
@@ -168,33 +168,33 @@ def propose_video(
             raise ModelFailed(f"{error} for {video.video_id}") from error
 
 
-def _finder(s: Services, loaded: LoadedModel) -> Finder:
+def _finder(s: Services, loaded: LoadedModel, video: Video) -> Finder:
     """How objects are found: by the words of the settings, or with grids. Raises NoDetector, UnknownWord."""
     from engine.candidates import finders
 
     auto = s.settings.auto
     points = grid(auto, loaded.image_size)
-    if not (labels := labels_of_words(s)):
+    if not auto.words:
         return finders.grid_finder(loaded, points)
     return finders.text_finder(
         loaded,
         s.detector,
-        labels,
+        labels_of_words(s, batches.project_of(s.blobs, video.batch_id)),
         name=auto.detector,
         min_score=auto.min_text_score,
         max_overlap=points.max_mask_overlap,
     )
 
 
-def labels_of_words(s: Services) -> dict[str, str]:
-    """The label of each word that the settings ask for; empty if they ask for everything.
+def labels_of_words(s: Services, project: str = "") -> dict[str, str]:
+    """The label of each word that the settings ask for, in a project; empty if they ask for everything.
 
     With an ontology, a word is the name of a class in lower case. Raises UnknownWord.
     """
     words = s.settings.auto.words
-    if s.ontology is None:
+    if not words or (ontology := s.ontology_of(project)) is None:
         return {word: word for word in words}
-    names = {each.name.lower(): each.name for each in s.ontology.classes}
+    names = {each.name.lower(): each.name for each in ontology.classes}
     if unknown := [word for word in words if word not in names]:
         raise UnknownWord(f"the ontology has no class {unknown[0]!r}: it has {', '.join(names.values())}")
     return {word: names[word] for word in words}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ HOUR_S = 3600.0
 SAM2 = "SAM 2 paper, arXiv 2408.00714"
 README = "README of facebookresearch/sam2"
 AWS = "AWS list price, us-east-1"
+SHARES = ("accept_share", "reviewed_share")  # in (0, 1]
 
 
 def _said(value: float, unit: str, source: str) -> Any:
@@ -43,7 +45,7 @@ class Assumptions:
     # people
     people: float = _said(50, "people", "assumed: a vendor's team")
     hours_a_week: float = _said(30, "hours a person", "assumed: 40 without breaks, training and meetings")
-    accept_share: float = _said(0.4, "of the candidates", "assumed: not published; `masklets stats` has yours")
+    accept_share: float = _said(0.4, "of the candidates", "assumed: not published; the lead's page has yours")
     again_share: float = _said(0.25, "of the corrections", "assumed: sent back once more; not published")
     reviewed_share: float = _said(1.0, "of the candidates", "assumed: people judge all; less with the verifier")
     select_s: float = _said(60, "s for an object", "assumed: to find a challenging object and click it")
@@ -132,7 +134,7 @@ class Plan:
 def read(changed: Mapping[str, float] | None = None, results: Path = RESULTS) -> tuple[Assumptions, list[Stated]]:
     """The assumptions with what was measured and what the caller changes, and where each comes from.
 
-    Raises ValueError for an unknown name or a value that is not positive, FileNotFoundError without the results.
+    Raises ValueError for an unknown name or an impossible value, FileNotFoundError without the results.
     """
     changed = changed or {}
     fields = {each.name: each for each in dataclasses.fields(Assumptions)}
@@ -149,8 +151,10 @@ def read(changed: Mapping[str, float] | None = None, results: Path = RESULTS) ->
             source = f"measured, benchmarks/results/{file.name}: {source}"
         else:
             values[name] = getattr(standard, name)
-        if not values[name] > 0:
-            raise ValueError(f"{name} must be above 0, not {values[name]:g}")
+        if not 0 < values[name] < math.inf:
+            raise ValueError(f"{name} must be a number above 0, not {values[name]:g}")
+        if name in SHARES and values[name] > 1:
+            raise ValueError(f"{name} is a share of 1, not {values[name]:g}")
         stated.append(Stated(name, values[name], str(each.metadata["unit"]), source))
     return Assumptions(**values), stated
 

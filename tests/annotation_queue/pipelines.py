@@ -31,6 +31,7 @@ class FakePipeline:
         """folder: holds the Data Docs of every batch."""
         self.folder = folder
         self.batches: list[BatchStanding] = []
+        self.more = 0  # batches that are left out
         self.rows: list[QuarantineRow] = []
         self.workers = Workers()
         self.serving = Serving(checkpoint="micro", round=0, live=None)
@@ -42,7 +43,7 @@ class FakePipeline:
         return PipelineView(
             at=time.time(),
             batches=tuple(self.batches),
-            more=0,
+            more=self.more,
             workers=self.workers,
             serving=self.serving,
             docs=self.docs_of,
@@ -142,7 +143,7 @@ def waiting(batch_id, done=13, of=20, **more):
     return BatchStanding(**facts | more)
 
 
-def failing(batch_id, error):
+def failing(batch_id, error, **more):
     """A batch whose publishing fails."""
     stuck = Stuck(batch_id=batch_id, stage="publish", error=error, since=time.time() - 60)
-    return waiting(batch_id, stuck=(stuck,), waits_for=f"publish, which has failed for 60 s: {error}")
+    return waiting(batch_id, stuck=(stuck,), waits_for=f"publish, which has failed for 60 s: {error}", **more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from alembic import command
@@ -153,11 +154,21 @@ def test_batches_and_tickets_of_before_there_were_projects_are_of_the_unnamed_on
         config.set_main_option("script_location", "annotation_queue:migrations")
         config.attributes["connection"] = c
         command.upgrade(config, "0007")
-        batch = {"batch_id": "b", "created_at": 1.0, "sealed": True, "total": 1, "remaining": 1}
-        ticket = dict.fromkeys(("phase", "payload", "reasons"), "") | {"ticket_id": "t", "batch_id": "b"}
+        batch: dict[str, Any] = {"batch_id": "b", "created_at": 1.0, "sealed": True, "total": 1, "remaining": 1}
+        ticket: dict[str, Any] = dict.fromkeys(("phase", "payload", "reasons"), "") | {
+            "ticket_id": "t",
+            "batch_id": "b",
+        }
         ticket |= {"kind": "track", "video_id": "v", "priority": 0, "needs_lead": False, "attempt": 1}
         ticket |= {"created_at": 1.0, "ordinal": 0, "state": "open", "lease_token": 0}
-        sums = {"batch_id": "b", "kind": "track", "phase": "", "checkpoint": "", "person": "", "maker": ""}
+        sums: dict[str, Any] = {
+            "batch_id": "b",
+            "kind": "track",
+            "phase": "",
+            "checkpoint": "",
+            "person": "",
+            "maker": "",
+        }
         sums |= {"verdict": "", "needs_lead": False, "label": "", "added": 1.0}
         for table, row in (("batches", batch), ("tickets", ticket), ("tallies", sums)):
             c.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})"), row)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,14 @@ os.environ.update(
 )
 if str(ROOT) not in sys.path:  # `from dags.common import …`, as the supervisor's PYTHONPATH has it
     sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def outside_of_tasks() -> Iterator[None]:
+    """Airflow tells a task's process where it is and never takes it back; tests after these would be in a task."""
+    yield
+    for name in [name for name in os.environ if name.startswith("AIRFLOW_CTX_")]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from engine.files import InUse, alone, private_file, private_folder, write_secret
+from engine.files import alone, private_file, private_folder, write_secret
+from storage.lease import InUse
 
 HOLD = """
 import sys, time

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import sys
 import threading
 
 import pytest
@@ -69,10 +70,10 @@ def test_a_readable_line_ends_with_the_ids(lines):
 
 def test_other_libraries_are_heard_from_warnings_on_and_ours_from_the_level(lines):
     stream = lines(level="warning")
-    logging.getLogger("alembic").info("a")
+    logging.getLogger("a_library").info("a")
     log.info("b")
     log.warning("c")
-    logging.getLogger("alembic").warning("d")
+    logging.getLogger("a_library").warning("d")
     assert [line.rpartition(" ")[2] for line in stream.getvalue().splitlines()] == ["c", "d"]
 
 
@@ -114,3 +115,13 @@ def test_the_lines_of_a_stage_carry_its_batch(lines, tmp_path):
     said = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["level"], line["batch_id"]) for line in said] == [("warning", BATCH), ("info", BATCH)]
     assert said[1]["message"] == "publish is done"
+
+
+def test_lines_go_to_what_standard_error_is_when_they_are_written(monkeypatch):
+    """A progress bar replaces it while it is drawn."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logs.set_up(LogSettings())
+    drawn = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", drawn)
+    logging.getLogger("engine").warning("said meanwhile")
+    assert "said meanwhile" in drawn.getvalue()

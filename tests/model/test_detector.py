@@ -3,18 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    BertTokenizer,
-    CLIPTokenizer,
-    GroundingDinoConfig,
-    GroundingDinoForObjectDetection,
-    GroundingDinoProcessor,
-    Owlv2Config,
-    Owlv2ForObjectDetection,
-    Owlv2Processor,
-)
+from transformers.models.bert.tokenization_bert import BertTokenizer
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+from transformers.models.grounding_dino.configuration_grounding_dino import GroundingDinoConfig
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+from transformers.models.grounding_dino.modeling_grounding_dino import GroundingDinoForObjectDetection
+from transformers.models.grounding_dino.processing_grounding_dino import GroundingDinoProcessor
+from transformers.models.owlv2.configuration_owlv2 import Owlv2Config
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
+from transformers.models.owlv2.modeling_owlv2 import Owlv2ForObjectDetection
+from transformers.models.owlv2.processing_owlv2 import Owlv2Processor
 
 from model import detector
 from model.detector import Detector, NoDetector

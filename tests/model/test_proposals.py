@@ -222,6 +222,19 @@ def test_by_agreement_the_mask_that_clicks_agree_on_wins_and_comes_first(loaded,
     assert all(0 < rank <= 1 for rank in ranks)
 
 
+def test_where_the_model_sees_no_object_agreement_counts_less(loaded, picture, monkeypatch):
+    config, real = dataclasses.replace(EVERYTHING, by_agreement=True), image.ImagePredictor.predict_points
+    sure = {c.point_xy: c.agreement for c in proposals.propose(loaded, picture, config)}
+
+    def unsure(predictor, points, **limits):
+        rows, answer = real(predictor, points, **limits)
+        return rows, dataclasses.replace(answer, object_score=torch.full_like(answer.object_score, -1.0))
+
+    monkeypatch.setattr(image.ImagePredictor, "predict_points", unsure)
+    found = proposals.propose(loaded, picture, config)
+    assert len(found) > 2 and max(c.agreement for c in found) <= 1 / (1 + np.exp(1.0)) < max(sure.values())
+
+
 def test_proposals_are_masks_of_the_frame_with_their_origin(loaded, picture):
     found = proposals.propose(loaded, picture, EVERYTHING)
     assert len(found) > 5
@@ -269,7 +282,12 @@ def test_only_the_points_that_are_asked_for_are_searched_and_crops_without_one_a
 ):
     encoded = []
     original = inputs.to_pixels
-    monkeypatch.setattr(inputs, "to_pixels", lambda loaded, frames: encoded.append(1) or original(loaded, frames))
+
+    def counted(loaded, frames):
+        encoded.append(1)
+        return original(loaded, frames)
+
+    monkeypatch.setattr(inputs, "to_pixels", counted)
     where = np.zeros(HW, np.bool_)
     where[:30, :50] = True  # inside the first of the four crops only
     found = proposals.propose(loaded, picture, EVERYTHING, where=where)

@@ -125,6 +125,12 @@ def test_a_writer_with_the_lock_of_the_sweep_keeps_a_large_file_that_it_finds_at
     assert store.read(key) == b"whole"
 
 
+def test_a_sweep_with_nothing_to_remove_takes_no_lock(store, tables):
+    age(store)
+    for now in (time.time(), time.time() + DAY):
+        assert sweep(store, tables, now, removing=lambda: pytest.fail("it would wait for a publish")).removed == 0
+
+
 def test_a_worker_that_finds_an_old_part_while_a_sweep_removes_it_has_its_part(store, tables, masklet, monkeypatch):
     row, key = masklet("m", "v1", "b9"), orphan(store, masklet)
     age(store)

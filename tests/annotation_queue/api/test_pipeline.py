@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.pipeline_records import PoolUse, Workers
+from annotation_queue.projects import Projects
 from annotation_queue.records import Scope
 from annotation_queue.refinement.timings import Timings
 from annotation_queue.tickets.store import TicketStore
@@ -94,7 +95,8 @@ def test_data_docs_are_shown_with_our_style_and_load_nothing_from_elsewhere(clie
     answer = lea.get("/docs/b/page.html")
     style = '<link rel="stylesheet" href="/web/data_docs.css">'
     assert answer.text == f"<html><head>{style}</head><body><p>61 %</p></body></html>"
-    assert "script" not in answer.headers["content-security-policy"]
+    policies = answer.headers.get_list("content-security-policy")
+    assert "default-src 'self'" in policies[-1] and "script-src 'none'; form-action 'none'" in policies
     assert lea.get("/docs/b/secret.json").status_code == lea.get("/docs/b/missing.html").status_code == 404
 
 
@@ -132,6 +134,20 @@ def test_prometheus_reads_the_pipeline_and_the_models_answers(client, pipeline, 
     assert found["masklets_pool_tasks", (("pool", "gpu"), ("state", "queued"))] == 5
     assert found["masklets_model_seconds_bucket", (("le", "0.35"), ("what", "click"))] == 1
     assert found["masklets_model_seconds_bucket", (("le", "0.2"), ("what", "click"))] == 0
+
+
+def test_a_lead_of_some_projects_sees_nothing_of_the_pipeline_of_all(client, pipeline):
+    lea = client("lea")
+    lea.app.state.backend.accounts.projects = Projects({"street": frozenset({"lea"})})
+    pipeline.batches.append(failing("3f9c0a11d2e4b567", "too few"))
+    pipeline.rows.append(refused("row-1"))
+    for path in ("/api/pipeline", "/api/pipeline/3f9c0a11d2e4b567", "/api/quarantine", "/docs/3f9c0a11d2e4b567/"):
+        answer = lea.get(path)
+        assert answer.status_code == 403 and "only an admin" in answer.text, path
+    assert lea.post("/api/quarantine", json=ACT).status_code == 403 and not pipeline.rows[0].acts
+    found = lea.get("/metrics").text
+    assert "masklets_batches_waiting" not in found and "masklets_undelivered_batches" in found
+    assert "masklets_batches_waiting" in client("pipeline", [Scope.READ]).get("/metrics").text
 
 
 def test_a_store_that_is_away_costs_only_its_own_numbers(client, pipeline):

@@ -202,7 +202,7 @@ def test_an_act_of_a_lead_on_tickets_of_both_projects_touches_their_own_alone(qu
 def test_a_program_names_the_project_that_it_works_for(queue):
     with QueueClient(queue[0], token=queue[2].issue_token("cora-cats")) as cora:
         held = cora.claim([Kind.VERIFY], project="cats")
-        assert held.project == "cats"
+        assert held is not None and held.project == "cats"
         cora.release(held)
         assert cora.claim([Kind.VERIFY], project="") is None, "the unnamed project has no tickets"
         with pytest.raises(NotAllowed):

@@ -99,7 +99,12 @@ def test_a_stopped_propagation_keeps_all_that_was_computed(bench, tickets, model
         while next(lines)["frame"]["frame_idx"] != 24:  # four are computed now, and a client knows the first of them
             pass
         told, cancel = threading.Event(), turns.Job.cancel
-        monkeypatch.setattr(turns.Job, "cancel", lambda job: (cancel(job), told.set()))
+
+        def heard(job):
+            cancel(job)
+            told.set()
+
+        monkeypatch.setattr(turns.Job, "cancel", heard)
     with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=60) as other:
         answers = []
         asking = threading.Thread(

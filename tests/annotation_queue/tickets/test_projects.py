@@ -48,12 +48,13 @@ def open_all(tickets, count=2, *names):
 
 
 def test_people_belong_to_the_projects_that_name_them_and_to_those_that_name_nobody():
-    assert VERA.projects == {"", "cats", "dogs", "open"} and VICTOR.projects == {"", "dogs", "open"}
+    assert VERA.projects == frozenset({"", "cats", "dogs", "open"})
+    assert VICTOR.projects == frozenset({"", "dogs", "open"})
     assert MEMBERS.names_of(VICTOR) == ("dogs", "open")
     assert ADMIN.projects is None and MEMBERS.names_of(ADMIN) == ("cats", "dogs", "open")
     stranger = Person(name="x", roles=frozenset({Role.VERIFIER}))
     assert Projects().of(stranger).projects is None, "without projects everybody gets everything"
-    assert MEMBERS.of(stranger).projects == {"", "open"}
+    assert MEMBERS.of(stranger).projects == frozenset({"", "open"})
 
 
 def test_a_claim_gives_only_tickets_of_ones_projects_and_the_tickets_name_theirs(tickets):

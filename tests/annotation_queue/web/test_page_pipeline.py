@@ -47,6 +47,15 @@ def test_a_lead_reads_why_each_batch_waits_and_no_text_leaves_the_page(at_pipeli
     assert "1 of them failing" in page.text("#facts")
 
 
+def test_a_batch_of_which_nothing_is_known_shows_what_is_wrong_and_the_sums_say_what_they_cover(at_pipeline, pipeline):
+    pipeline.batches.append(failing(BATCH, "no JSON", videos=0, stages=()))
+    pipeline.more = 7
+    page = at_pipeline()
+    said = page.tab.locator("#waiting .one").inner_text()
+    assert "no JSON" in said and "0 videos" not in said and page.tab.locator("#waiting .stages").count() == 0
+    assert "0 held by people, of the batches below" in page.text("#facts")
+
+
 def test_workers_the_model_and_the_newest_checks_are_shown(at_pipeline, pipeline):
     pools = (
         PoolUse(name="gpu", slots=2, running=1, queued=5),
@@ -120,6 +129,21 @@ def test_the_quarantine_is_filtered_by_reason_and_by_text(at_pipeline, pipeline)
     page.tab.select_option("#wanted [name=reason]", "")
     page.tab.fill("#wanted [name=text]", "clip7.")
     page.until(lambda: rows.count() == 1 and "clip7.mp4" in rows.inner_text())
+
+
+def test_after_a_decision_no_undecided_row_is_skipped(at_pipeline, pipeline):
+    pipeline.rows += [refused(f"row-{n}", f"clip{n}.mp4") for n in range(60)]
+    page = at_pipeline()
+    page.tab.check("#wanted [name=undecided]")
+    rows = page.tab.locator("#quarantine tbody tr")
+    page.until(lambda: pipeline.asked["undecided"] and rows.count() == 50)
+    page.tab.click("#seen-row-0")
+    page.tab.fill("#decide-why", "known")
+    page.tab.click("#decide-yes")
+    page.until(lambda: "Seen by lea" in page.text("#quarantine"))
+    page.tab.click("#more")
+    page.until(lambda: page.tab.locator("#more").is_hidden())
+    assert rows.count() == 60
 
 
 def test_others_than_leads_are_told_that_the_page_is_not_for_them(open_page):

@@ -217,7 +217,7 @@ def test_ctrl_c_and_sigterm_stop_a_command_with_one_line(monkeypatch, capsys, tm
     assert capsys.readouterr().err.strip() == "stopped; run it again to go on"
 
     monkeypatch.setenv("MASKLETS_HOME", str(tmp_path))
-    monkeypatch.setattr(ingest, "admit", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(ingest, "admit", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert command(monkeypatch, "run", str(tmp_path)) == 130
     assert "stopped" in capsys.readouterr().err
 
@@ -256,7 +256,7 @@ def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
     [
         ((1, 0, 2, 3, 0), "1 video admitted, 0 quarantined, 2 unchanged, 3 other files ignored"),
         ((1, 1, 0, 0, 0), "1 video admitted, 1 quarantined, 0 unchanged; see masklets quarantine"),
-        ((0, 0, 2, 0, 1), "nothing new: 2 unchanged videos, 1 still changing: run it again"),
+        ((0, 0, 2, 0, 1), "nothing new: 2 unchanged videos, 1 still changing, or read elsewhere now: run it again"),
         ((0, 0, 0, 1, 0), "there are no videos, 1 other file ignored"),
     ],
 )
@@ -272,3 +272,11 @@ def test_help_loads_no_library_of_any_command():
     script = f"import sys; import engine.cli.main; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_propose_makes_the_candidates_that_are_missing_and_refuses_a_text_without_words(command, mistake):
+    command("ingest")
+    assert mistake("propose", "--text", " . ").splitlines()[-1] == "masklets: --text has no words: ' . '"
+    made = json.loads(command("propose", "--json"))
+    assert made["videos"] == 3 and len(made["batches"]) == 1 and sum(made["batches"].values()) > 0
+    assert command("propose").strip() == "0 candidates of 0 videos"

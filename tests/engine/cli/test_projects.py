@@ -21,8 +21,9 @@ def settings(tmp_path, clips, monkeypatch):
 def test_ingest_admits_the_source_of_a_project_and_stats_name_it(command):
     said = json.loads(command("ingest", "--project", "pets", "--json"))
     assert said["admitted"] == 3
-    assert f"batch {said['batch_id']}  pets  ingested" in command("stats")
-    assert json.loads(command("stats", "--json"))["projects"] == {said["batch_id"]: "pets"}
+    (batch_id,) = said["batch_ids"]
+    assert f"batch {batch_id}  pets  ingested" in command("stats")
+    assert json.loads(command("stats", "--json"))["projects"] == {batch_id: "pets"}
 
 
 def test_an_unknown_project_is_one_line(mistake):

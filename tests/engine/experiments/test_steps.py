@@ -15,7 +15,7 @@ import pytest
 from engine.experiments import steps
 from engine.experiments.plan import QUICK
 from engine.experiments.steps import Experiment, Failure, Step
-from engine.files import InUse
+from storage.lease import InUse
 from tests.engine.experiments import toy_steps
 
 pytestmark = pytest.mark.server

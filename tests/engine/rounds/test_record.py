@@ -11,7 +11,7 @@ from engine.rounds import record, retraining, starting
 from engine.rounds.record import RoundState
 from engine.verifier import keeping
 from storage.blobs.base import BlobDamaged
-from tests.engine.true_releases import measured
+from tests.engine.true_releases import measured, release_of
 from tests.engine.verifier import reviewed
 from validation import gate
 
@@ -72,8 +72,9 @@ def test_a_round_is_held_while_it_is_evaluated(s, true_release, monkeypatch):
 @pytest.mark.parametrize("count", [10, 100])
 def test_a_round_refits_the_verifier_and_keeps_its_report(s, true_release, monkeypatch, count):
     batch_id = "a" * 16
-    reviewed.review(s.blobs, batch_id, reviewed.candidates(batch_id, count), 0)
-    begun = record.start_of(s, starting.start(s, true_release.name))
+    newest = release_of(s, "release-0002")
+    reviewed.review(s.blobs, batch_id, reviewed.candidates(batch_id, count), 1)
+    begun = record.start_of(s, starting.start(s, newest.name))
     s.blobs.create(f"checkpoints/{begun.round_id}/meta.json", b"{}")
     monkeypatch.setattr(first_frame, "measure", lambda *arguments: gate.Metrics(jf=0.5, masklets=1))
     monkeypatch.setattr(s, "model", lambda checkpoint, to_train=False: None)

@@ -20,8 +20,10 @@ from engine.settings import ModelSettings, QueueSettings, Settings, StorageSetti
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from storage import parts
+from storage.blobs.folder import LocalBlobs
 from storage.records import Quarantined
 from tests.annotation_queue.conftest import postgres_server  # noqa: F401  a fixture
+from tests.storage.killed_writes import Killed, kill_at
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +143,15 @@ def test_a_restore_into_an_empty_home_gives_everything_back(place, tmp_path):
     assert [part.name for part in made.parts] == ["registry", "catalog", "queue", "artifacts"]
 
 
+def test_the_folder_of_a_backup_may_have_any_name(sqlite_place, tmp_path):
+    fill(sqlite_place("old").settings)
+    folder = tmp_path / "50%20 of #1?"
+    backup.backup(sqlite_place("old").settings, folder)
+    backup.restore(sqlite_place("new").settings, folder)
+    old, new = (sqlite_place(name).settings.queue_database_uri for name in ("old", "new"))
+    assert content(new) == content(old)
+
+
 def test_only_the_owner_can_read_a_backup(sqlite_place, tmp_path):
     fill(sqlite_place("old").settings)
     backup.backup(sqlite_place("old").settings, tmp_path / "backup")
@@ -189,9 +200,28 @@ def test_batches_that_the_restored_queue_does_not_know_are_opened_again(sqlite_p
     done = backup.restore(new.settings, tmp_path / "backup")
     assert done.opened_again == (LATE,)
     assert done.notes == [
-        f"1 batch with open tickets in this queue were collected after the backup: their tickets need no work ({BATCH})"
+        f"1 batch with open tickets in this queue, collected after the backup: the tickets need no work ({BATCH})"
     ]
     with connect(new.settings) as s:
+        assert batches.pending(s.blobs, BatchStage.IN_REVIEW) == [LATE]
+
+
+@pytest.mark.parametrize("deleted", [0, 1])
+def test_a_restore_that_was_killed_is_run_again_and_opens_the_same_batches(
+    sqlite_place, tmp_path, monkeypatch, deleted
+):
+    old = sqlite_place("old")
+    fill(old.settings)
+    backup.backup(old.settings, tmp_path / "backup")
+    with connect(old.settings) as s:
+        open_review(s, LATE)
+    kill_at(monkeypatch, (LocalBlobs, "delete"))[0] = deleted
+    with pytest.raises(Killed):
+        backup.restore(sqlite_place("killed").settings, tmp_path / "backup")
+    again = sqlite_place("again")
+    assert backup.restore(again.settings, tmp_path / "backup").opened_again == (LATE,)
+    with connect(again.settings) as s:
+        batches.copy_marks(s.blobs)  # as `tidy` does
         assert batches.pending(s.blobs, BatchStage.IN_REVIEW) == [LATE]
 
 

@@ -11,12 +11,13 @@ from engine.processes import ports
 from engine.processes.airflow_client import Health, Pool
 from engine.registry import Checkpoint
 from engine.services import Services, connect
-from engine.serving import delivery, overview
+from engine.serving import delivery, overview, why
 from engine.serving.overview import Overview
 from engine.settings import AirflowSettings, IngestSettings, Settings
-from engine.stages import batches, ingest, publish, trouble
+from engine.stages import batches, ingest, publish, refusals, trouble
 from engine.stages.batches import BatchStage
 from storage import video
+from storage.records import Quarantined
 from storage.tables import Tables
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,16 @@ def test_batches_that_fail_come_first_and_many_are_left_out(s, seen, monkeypatch
     assert view.workers.url is None
 
 
+def test_a_batch_with_a_damaged_mark_says_so_in_its_own_line(s, seen):
+    for batch_id in ("0" * 16, BATCH):
+        batches.mark(s.blobs, batch_id, BatchStage.INGESTED, {"videos": ["v"]})
+    s.blobs.write(f"batches/{BATCH}/{BatchStage.INGESTED}.json", b"{")
+    plain, damaged = seen.view().batches
+    assert plain.waits_for.startswith("auto-masklets") and damaged.batch_id == BATCH
+    assert "1-ingested.json: not JSON" in damaged.waits_for
+    assert damaged.stuck == why.of_each(s, BATCH, None).stuck, "the page is not drawn anew at each look"
+
+
 def test_a_published_batch_can_be_asked_for_and_an_unknown_one_cannot(s, seen):
     for mark in BatchStage:
         batches.mark(s.blobs, BATCH, mark, {"videos": [], "release": "release-0001"})
@@ -79,6 +90,24 @@ def test_the_quarantine_is_filtered_and_a_release_is_shown_until_ingest_has_hono
     assert not after.waits and after.outcome.startswith("admitted as ")
     with pytest.raises(ValueError, match="there is no row"):
         seen.decide("unknown", Action.SEEN, act_id="a2", by="lea", why="w")
+
+
+def test_a_second_reason_of_a_file_is_undecided_until_somebody_decides_about_it(s, seen):
+    rows = [
+        Quarantined(
+            stage="ingest", subject="a.mp4", reason=reason, detail=f"much {reason}".replace("_", " "), batch_id=""
+        )
+        for reason in ("too_short", "too_small")
+    ]
+    refusals.commit(s, rows[:1])
+    (row,) = seen.quarantine(**EVERYTHING).rows
+    seen.decide(row.row_id, Action.RELEASE, act_id="a1", by="lea", why="needed")
+    refusals.commit(s, rows[1:])
+    undecided = seen.quarantine(**EVERYTHING | {"undecided": True}).rows
+    assert [row.reason for row in undecided] == ["too_small"]
+    assert seen.quarantine(**EVERYTHING | {"undecided": True, "text": "much too small"}).total == 1
+    seen.decide(undecided[0].row_id, Action.SEEN, act_id="a2", by="lea", why="known")
+    assert seen.quarantine(**EVERYTHING | {"undecided": True}).total == 0
 
 
 def test_the_table_of_refusals_is_read_again_only_when_it_has_changed(s, seen, monkeypatch):
@@ -106,7 +135,7 @@ def test_data_docs_are_found_and_no_path_leads_out_of_them(s, seen):
     (docs,) = seen.view().docs
     assert docs.batch_id == BATCH and "20260102T000000Z" in docs.pages["masklets"]
     assert seen.docs(BATCH, docs.pages["masklets"]) is not None
-    for outside in ("../../secret.html", "../missing", str(s.home / "secret.html"), "."):
+    for outside in ("../../secret.html", "../missing", str(s.home / "secret.html"), ".", "a\0b", "x" * 5000):
         assert seen.docs(BATCH, outside) is None, outside
 
 

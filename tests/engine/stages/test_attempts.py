@@ -1,5 +1,6 @@
 """A video that kills its worker twice is quarantined, and the others go on. Real processes, really killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.server
 
 START = """
 import os, signal, sys
+from types import SimpleNamespace
 from engine.services import Services, connect
 from engine.stages import ingest, judge, propose
 
@@ -55,13 +57,15 @@ with connect() as s:
 PROPOSE = (
     START
     + """
+from types import SimpleNamespace
+
 def propose_video(s, video, loaded, checkpoint, progress=None):
     if video.source_uri.endswith("bad.mp4"):
         act()
     return []
 
 propose.propose_video = propose_video
-propose._pinned_checkpoint = lambda s, batch_id: None
+propose._pinned_checkpoint = lambda s, batch_id: SimpleNamespace(name="stub")
 Services.model = lambda s, checkpoint: None
 with connect() as s:
     propose.propose_batch(s, sys.argv[1])
@@ -172,3 +176,18 @@ def test_an_attempt_of_a_living_process_of_this_machine_is_no_kill(s):
         assert [key.rsplit("/", 1)[-1] for key in left(s)] == ["1.json", "2.json"]
         assert not attempts.killed(s.blobs, "ingest")
     assert left(s) == []
+
+
+@pytest.mark.parametrize(("age_s", "reason"), [(0.0, None), (2 * attempts.MAY_RUN_S, "kills_worker")])
+def test_a_file_that_two_other_machines_may_be_at_now_is_not_refused(s, source, age_s, reason):
+    """Machines that ingest the same source meet at the same file, so a third one finds two attempts."""
+    names = {file.key: file.file_id for file in sources.list_files(s, LocalBlobs(source)).files}
+    for n in (1, 2):
+        facts = {"host": "another", "pid": 1, "started": 1.0, "begun": time.time() - age_s}
+        s.blobs.create(f"attempts/ingest/{names['bad.mp4']}/{n}.json", json.dumps(facts).encode())
+    report = ingest.admit(s, str(source))
+    assert (report.admitted, report.postponed) == (2, 0 if reason else 1)
+    assert [q[1] for q in refused(s)] == ([reason] if reason else [])
+    for key in left(s):  # they are done
+        s.blobs.delete(key)
+    assert ingest.admit(s, str(source)).admitted == (0 if reason else 1)

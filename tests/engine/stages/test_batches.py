@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -150,7 +151,7 @@ def test_tidy_removes_a_large_file_only_while_no_other_process_writes_one(tmp_pa
         s.blobs.create("condemned.json", json.dumps({key: old + LEFT_S}).encode())
 
         def delete(blobs, name):
-            removed[name] = held(s.home / "publish.lock")
+            removed[name] = held(Path(s.blobs.uri, "locks", "publish.lock"))
 
         monkeypatch.setattr(LocalBlobs, "delete", delete)
         upkeep.tidy(s)

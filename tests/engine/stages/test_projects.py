@@ -63,7 +63,8 @@ def settings(tmp_path, videos, monkeypatch):
 
 def admit(s):
     """The batch of each project, after an ingest of all sources."""
-    ingest.admit_all(s)
+    for piece_id in ingest.plan(s):
+        ingest.admit_piece(s, piece_id)
     return {batches.project_of(s.blobs, batch_id): batch_id for batch_id in batches.unfinished(s.blobs)}
 
 
@@ -111,6 +112,7 @@ def test_the_whole_loop_with_two_projects(queue, opened):
     assert phases == {"street": "1", "pets": "2"}, "the plan of one, the setting of the other"
     with QueueClient(queue.settings.queue_url, token=accounts.issue_token("ann")) as client:
         held = client.claim([Kind.VERIFY])
+        assert held is not None
         with pytest.raises((QueueError, ValueError)):
             client.label(held, "cat", {})
         client.release(held)
@@ -150,7 +152,7 @@ def test_the_next_release_of_a_project_goes_on_with_its_own_last_one(queue, open
         publish.publish_batch(queue, opened[name])
     more = tmp_path / "more"
     video_files.write_videos(more, 1, SCENE, seed=99)
-    second = ingest.admit(queue, str(more), project="street").batch_id
+    (second,) = ingest.admit(queue, str(more), project="street").batch_ids
     propose_true(queue, second)
     review.open_batch(queue, second, "2")
     accept_all(queue, accounts, "ann", "car")
@@ -215,8 +217,14 @@ def test_notices_name_the_project(queue, opened):
 def test_a_killed_ingest_keeps_the_project_of_its_videos(settings, monkeypatch):
     """The next run, of another project, commits them as a batch of theirs."""
     with connect(settings) as s:
+
+        def commit(*_, others=True):  # others: before the first video is judged
+            if not others:
+                raise KeyboardInterrupt
+            return [], []
+
         with monkeypatch.context() as killed:
-            killed.setattr(admitted, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            killed.setattr(admitted, "commit", commit)
             with pytest.raises(KeyboardInterrupt):
                 ingest.admit(s, project="street")
         pets = ingest.admit(s, project="pets").batch_id
@@ -241,7 +249,7 @@ def test_the_project_is_marked_before_the_batch_is_seen(settings, monkeypatch):
 
 def test_without_projects_nothing_is_marked_and_a_release_has_its_plain_name(tmp_path, videos):
     with connect(Settings(home=tmp_path / "home")) as s:
-        batch_id = ingest.admit(s, str(videos / "pets")).batch_id
+        (batch_id,) = ingest.admit(s, str(videos / "pets")).batch_ids
         assert batches.project_of(s.blobs, batch_id) == ""
         assert not [key for key in s.blobs.keys("") if "project" in key]
         assert b'"project"' not in s.blobs.read(next(k for k in s.blobs.keys("videos/") if k.endswith("record.json")))
@@ -252,12 +260,12 @@ def test_one_bad_source_does_not_keep_the_others_from_being_ingested(settings, v
     gone = tmp_path / "gone"
     broken = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"source": str(gone)})})
     with connect(broken) as s:
+        assert admit(s).keys() == {"street", "pets"}
         with pytest.raises(Exception, match="no such folder"):
-            ingest.admit_all(s)
-        assert {batches.project_of(s.blobs, b) for b in batches.reached(s.blobs)} == {"street", "pets"}
+            ingest.plan(s)  # the others have nothing new
         assert [(found.stage, found.project) for found in trouble.stuck(s.blobs)] == [("ingest", "")]
         shutil.copytree(videos / "pets", gone)
-        ingest.admit_all(s)
+        admit(s)
         assert trouble.stuck(s.blobs) == []
 
 

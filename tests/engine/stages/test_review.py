@@ -183,7 +183,11 @@ def test_gold_is_made_even_if_one_annotator_called_the_object_untrackable(monkey
         tickets, _ = s.open_queue()
         tickets.policy = QueuePolicy(makers=2, makers_share=1.0)
         tickets.open_batch(
-            BATCH, [NewTicket(ticket_id=f"0{m.masklet_id}", kind=Kind.VERIFY, video_id="v", masklet=m) for m in rows]
+            BATCH,
+            [
+                NewTicket(ticket_id=f"0{m.masklet_id}", kind=Kind.VERIFY, video_id="v", masklet=m, phase="3")
+                for m in rows
+            ],
         )
         for _ in names:
             finish(tickets, VERA, Verdict.REFINE)
@@ -213,7 +217,7 @@ def test_gold_is_made_from_decisions_except_of_hardly_changed_candidates(monkeyp
         parts.write_part(s.blobs, kind="candidates", batch_id=BATCH, video_id="v", rows=rows)
         tickets, _ = s.open_queue()
         opened = [
-            NewTicket(ticket_id=m.masklet_id, kind=Kind.VERIFY, video_id="v", masklet=m)
+            NewTicket(ticket_id=m.masklet_id, kind=Kind.VERIFY, video_id="v", masklet=m, phase="3")
             for m in parts.rows(s.blobs, "candidates", BATCH)
         ]
         tickets.open_batch(BATCH, opened)

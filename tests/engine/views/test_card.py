@@ -1,6 +1,7 @@
 """The card of a release says what is true of it, and guesses nothing."""
 
 import json
+import re
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_the_card_has_counts_makers_people_checks_and_how_to_read_it(s):
     assert "| round-002 | 1 | 0 |" in section(text, "How it was made")
     who = section(text, "Who worked on it")
     assert "1 annotator." in who and "1 reviewer." in who
-    assert "ada" not in text and "bo\n" not in text
+    assert not re.search(r"\b(ada|bo)\b", text)  # hashes may hold these letters
     checks = section(text, "Checks")
     assert all(f"- {name}: {meaning}" in checks for name, meaning in RULES.items())
     assert "refused 1 masklet so far: area 1." in checks

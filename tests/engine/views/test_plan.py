@@ -85,8 +85,22 @@ def test_an_unknown_name_and_a_value_of_nothing_are_refused():
     with pytest.raises(ValueError, match="there is no assumption 'gpus'; they are videos, "):
         plan.make({"gpus": 3})
     for value in (0, -1, float("nan")):
-        with pytest.raises(ValueError, match="accept_share must be above 0"):
+        with pytest.raises(ValueError, match="accept_share must be a number above 0"):
             plan.make({"accept_share": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("videos", float("inf"), "videos must be a number above 0, not inf"),
+        ("accept_share", 60, "accept_share is a share of 1, not 60"),
+        ("reviewed_share", 1.5, "reviewed_share is a share of 1, not 1.5"),
+    ],
+)
+def test_a_number_without_end_and_a_share_above_one_are_refused(name, value, said):
+    with pytest.raises(ValueError, match=said):
+        plan.make({name: value})
+    assert plan.make({"reviewed_share": 1.0}).needs
 
 
 def run(monkeypatch, capsys, *words):
