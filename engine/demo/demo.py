@@ -9,9 +9,7 @@ for the markers that the stages write.
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -103,8 +101,6 @@ def settings(folder: Path) -> Settings:
             min_new_masklets=NEVER,
             lr=3e-4,
             threads=THREADS,
-            launcher=f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {THREADS}",
-            share_batch=True,
         ),
         campaign=CampaignSettings(phases=()),
         airflow=AirflowSettings(
