@@ -1,6 +1,6 @@
 """How many objects that enter late do the auto-masklets find, and what does the search cost?
 
-    python -m benchmarks.auto_masklets [--json] [--quick] [--clips 12] [--checkpoint micro]
+    python -m benchmarks.auto_masklets [--json] [--quick] [--clips 12] [--first 0] [--checkpoint micro]
 
 Held-out synthetic clips of three seconds. Most of their objects enter after the first frame. An object is late if its
 first mask of 100 px is on a later frame than the first one. It is found if the IoU of its true masklet and a candidate
@@ -75,12 +75,12 @@ def clicked(loaded: LoadedModel, clip: Clip, truth: Masklet, first: int, step: i
     )
 
 
-def measure(loaded: LoadedModel, clips: int) -> dict[str, float | int | str]:
-    """The figures of the first held-out clips."""
+def measure(loaded: LoadedModel, clips: int, first: int = 0) -> dict[str, float | int | str]:
+    """The figures of some held-out clips. first: the number of the first one."""
     sums: Counter[str] = Counter()
     cpu = {"search": 0.0, "frame0": 0.0}
     settings = {"search": AutoSettings(), "frame0": AutoSettings(keyframe_s=0)}
-    for number in range(clips):
+    for number in range(first, first + clips):
         clip = render(micro_clips.HELD_OUT_SEEDS + number, SCENE)
         name = f"clip-{number:03d}"
         found = {}
@@ -111,7 +111,7 @@ def measure(loaded: LoadedModel, clips: int) -> dict[str, float | int | str]:
         sums["least"] += made.least_object_frames
         sums["keyframes"] += len(made.keyframes)
         if sys.stderr.isatty():
-            print(f"{number + 1} of {clips} clips", end="\r", file=sys.stderr, flush=True)
+            print(f"{number + 1 - first} of {clips} clips", end="\r", file=sys.stderr, flush=True)
 
     def share(part: str, whole: str) -> float:
         return round(sums[part] / max(sums[whole], 1), 4)
@@ -119,6 +119,7 @@ def measure(loaded: LoadedModel, clips: int) -> dict[str, float | int | str]:
     return {
         "checkpoint": loaded.name,
         "clips": clips,
+        "first_clip": first,
         "late_objects": sums["late"],
         "late_recall": share("search_late", "late"),
         "frame0_recall": share("frame0_late", "late"),
@@ -138,10 +139,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} clips")
     parser.add_argument("--clips", type=int, default=CLIPS)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first clip")
     parser.add_argument("--checkpoint", default="micro")
     asked = parser.parse_args()
     devices.set_threads(1)
-    figures = measure(checkpoints.load(asked.checkpoint), QUICK if asked.quick else asked.clips)
+    figures = measure(checkpoints.load(asked.checkpoint), QUICK if asked.quick else asked.clips, asked.first)
     print(json.dumps(figures) if asked.json else "\n".join(f"{k:22} {v}" for k, v in figures.items()))
 
 

@@ -17,7 +17,7 @@ def give_name(blobs: Blobs, tables: Tables, release: Release, name: str) -> tupl
     Raises ValueError for a malformed name, one of the pipeline's, or one that another release has.
     """
     if release_numbers.place(releases.checked(name))[0]:
-        raise ValueError(f"{name!r}: names with a number after the first dash are the pipeline's")
+        raise ValueError(f"{name!r}: names that begin with release- and a number are the pipeline's")
     if blobs.exists(releases.key_of(name)):
         named = releases.load(blobs, name)
     else:

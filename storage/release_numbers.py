@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobMissing, Blobs
 
-_OF_PROJECT = re.compile(r"([a-z0-9][a-z0-9-]*)\.release-\d+-")
+_OF_PIPELINE = re.compile(r"(?:(?P<project>[a-z0-9][a-z0-9-]*)\.)?release-(?P<number>\d+)(?:-.*)?")
 
 
 class NumberTaken(ReleaseError):
@@ -24,7 +24,8 @@ class NumberTaken(ReleaseError):
 
 def project_of(name: str) -> str:
     """The project that the pipeline made a release for; "" for the unnamed one, and for a name that a person gave."""
-    return found[1] if (found := _OF_PROJECT.match(name)) else ""
+    found = _OF_PIPELINE.fullmatch(name)
+    return (found["project"] or "") if found else ""
 
 
 def place(name: str) -> tuple[int, str]:
@@ -32,8 +33,8 @@ def place(name: str) -> tuple[int, str]:
 
     A name is `[<project>.]release-<number>-…`; one that a person gives has no number.
     """
-    number = name.removeprefix(f"{project_of(name)}.").split("-")[1:2]
-    return (int(number[0]) if number and number[0].isdecimal() else 0, name)
+    found = _OF_PIPELINE.fullmatch(name)
+    return (int(found["number"]) if found else 0, name)
 
 
 def new_name(blobs: Blobs, known: Iterable[str], end: str, project: str = "") -> str:

@@ -41,7 +41,8 @@ def recorded(blobs: Blobs, batch_id: str, stage: str) -> Iterator[None]:
     with log_ids.about(batch_id=batch_id):
         with failure_recorded(blobs, batch_id, stage):
             yield
-        log.info("%s is done", stage)
+        if batch_id:  # what works on no batch runs every few seconds, mostly for nothing
+            log.info("%s is done", stage)
     remove(blobs, batch_id, stage)
 
 

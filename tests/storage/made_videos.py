@@ -28,6 +28,11 @@ MADE = Normalised(
 )
 
 
+def colours(count: int, height: int = 64, width: int = 64, seed: int = 0) -> np.ndarray:
+    """Frames of noise, uint8 (count, height, width, 3): no two seeds give the same bytes."""
+    return np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+
+
 def numbered(index: int, height: int = H, width: int = W) -> np.ndarray:
     """A frame that shows its index: eight blocks, light for the bits of `index` that are set."""
     rgb = np.full((height, width, 3), 40, dtype=np.uint8)

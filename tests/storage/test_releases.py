@@ -255,7 +255,9 @@ def test_a_release_gets_a_name_of_its_own_and_a_tag_while_its_snapshot_exists(
     assert not tagged and old.masklets() == first.masklets()
     with pytest.raises(ValueError, match="'v1.0' is already the name of another release"):
         release_names.give_name(published, tables, first, "v1.0")
-    with pytest.raises(ValueError, match="'release-7': names with a number"):
+    with pytest.raises(ValueError, match="'release-7': names that begin with release- and a number"):
         release_names.give_name(published, tables, first, "release-7")
+    dated, _ = release_names.give_name(published, tables, newest, "paper-2026")
+    assert dated.masklets() == newest.masklets() and releases.names(published)[-1] == newest.name
     publish(published, tables, video, masklet, "b4", {"w4": 1})
     assert len(releases.make(published, tables, "release-0004-b4").batches) == 4

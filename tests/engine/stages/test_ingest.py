@@ -10,7 +10,6 @@ from pathlib import Path
 
 import av
 import boto3
-import numpy as np
 import pytest
 from botocore.compat import HTTPHeaders
 from moto.server import ThreadedMotoServer
@@ -26,12 +25,7 @@ from storage.blobs.s3 import S3Blobs
 from storage.normalise import normalise
 from storage.records import Refusal
 from storage.source_file import Refused
-from tests.storage.made_videos import make, numbered
-
-
-def colours(count, height=64, width=64, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+from tests.storage.made_videos import colours, make, numbered
 
 
 @pytest.fixture

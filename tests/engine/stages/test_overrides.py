@@ -2,7 +2,6 @@
 
 import sys
 
-import numpy as np
 import pytest
 
 from annotation_queue.pipeline_records import Action
@@ -16,15 +15,11 @@ from storage.blobs.folder import LocalBlobs
 from storage.normalise import Limits
 from storage.records import Quarantined, Refusal
 from tests.storage.killed_writes import Killed
+from tests.storage.made_videos import colours
 
 pytestmark = pytest.mark.slow
 
 RELEASE, SEEN = Action.RELEASE, Action.SEEN
-
-
-def colours(count, height=64, width=64, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 255, (count, height, width, 3), dtype=np.uint8)
 
 
 @pytest.fixture

@@ -56,6 +56,14 @@ def test_success_removes_the_record_of_its_own_stage_only(blobs):
     assert [batch.stage for batch in trouble.stuck(blobs)] == ["publish"]
 
 
+def test_the_end_of_work_on_a_batch_is_logged_and_that_of_the_clock_is_not(blobs, caplog):
+    with caplog.at_level("INFO"):
+        for batch_id in (trouble.NO_BATCH, "a" * 16):
+            with trouble.recorded(blobs, batch_id, "publish"):
+                pass
+    assert [record.getMessage() for record in caplog.records] == ["publish is done"]
+
+
 def test_a_damaged_record_is_skipped(blobs):
     blobs.write(f"trouble/{BATCH}/publish.json", b"{")
     blobs.write("trouble/else", b"")
