@@ -65,7 +65,8 @@ def test_compact_makes_a_release_of_large_files_with_the_same_rows(said, home):
 def test_tag_gives_a_release_a_name_that_other_commands_take(said, home):
     name = newest(home).name
     assert said("tag", "v1.0") == (0, f"v1.0 is {name}\n")
-    assert said("tag", "v2-7")[0] == 2
+    assert said("tag", "release-0007")[0] == 2, "a name of the pipeline"
+    assert said("tag", "other.release-7-x")[0] == 2
     assert said("tag", "v0.9", "--release", "nothing")[0] == 2
     assert json.loads(said("tag", "v1.1", "--release", "v1.0", "--json")[1]) == {
         "release": "v1.0",
