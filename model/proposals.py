@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from model.image import Floats, ImageMasks, ImagePredictor
 from storage import pixels
 from storage.iou import box_table, mask_table
 from storage.pixels import Boxes, Mask, Rgb
+from storage.records import Prompt
 
 BoxPx = tuple[int, int, int, int]  # xyxy, right and bottom exclusive
 
@@ -57,6 +58,8 @@ class GridConfig:
     edge_tolerance: float = 0.02  # of a crop's shorter side, >= 0: a box this near to the crop's inner edge is cut off
     points_per_batch: int = 64  # >= 1; bounds scratch memory
     by_agreement: bool = False  # rank by `agreement`, not by estimated IoU; all masks of a crop are in memory at once
+    # in a search of the whole frame: draw each mask anew from its click, its box and itself; SAM can, without the box
+    redraw: bool = False
 
     def __post_init__(self) -> None:
         shares = ("min_iou", "min_stability", "min_agreement", "max_box_overlap", "max_mask_overlap")
@@ -106,7 +109,7 @@ def propose(
                 points = points[where[points[:, 1].astype(np.int64), points[:, 0].astype(np.int64)]]
             if len(points):
                 predictor.set_image(np.ascontiguousarray(rgb[crop[1] : crop[3], crop[0] : crop[2]]))
-                found += _search(predictor, crop, hw, points - crop[:2], config)
+                found += _search(predictor, crop, hw, points - crop[:2], config, redraw=config.redraw and where is None)
     return without_duplicates(found, config)
 
 
@@ -279,7 +282,7 @@ def finished(rough: Rough, crop_xyxy: BoxPx, hw: tuple[int, int], config: GridCo
 
 
 def _search(
-    predictor: ImagePredictor, crop: BoxPx, hw: tuple[int, int], points: Floats, config: GridConfig
+    predictor: ImagePredictor, crop: BoxPx, hw: tuple[int, int], points: Floats, config: GridConfig, *, redraw: bool
 ) -> Iterator[MaskProposal]:
     """The objects that points (N, 2), in px of one crop, find in it, without duplicates by boxes."""
     height, width = crop[3] - crop[1], crop[2] - crop[0]
@@ -292,19 +295,58 @@ def _search(
         if config.by_agreement:
             agreed = agreement(answer.logits, some[rows], (height, width)) * answer.object_score.sigmoid()[:, None]
         found.append(trusted(answer, some[rows], config, agreed))
-    for rough in _best_of(found, config):
-        proposal = finished(rough, crop, hw, config)
-        if proposal is not None:
-            yield proposal
+    best = _best_of(found, config)
+    for begin in range(0, len(best), config.points_per_batch):
+        rough = best.take(range(begin, min(begin + config.points_per_batch, len(best))))
+        if redraw:
+            rough = redrawn(predictor, rough, (height, width), config)
+        for row in range(len(rough)):
+            proposal = finished(rough.take([row]), crop, hw, config)
+            if proposal is not None:
+                yield proposal
 
 
-def _best_of(batches: Sequence[Rough], config: GridConfig) -> list[Rough]:
-    """The masks of all batches of a crop, one `Rough` each, without duplicates by boxes, best first."""
+def redrawn(predictor: ImagePredictor, rough: Rough, hw: tuple[int, int], config: GridConfig) -> Rough:
+    """M masks, each drawn anew from its click, its box and its logits. A mask that would be empty stays as it was.
+
+    hw: of the crop, px. The masks keep their agreement: it rates the click.
+    """
+    h, w = rough.logits.shape[-2:]
+    boxes = rough.boxes * [hw[1] / w, hw[0] / h, hw[1] / w, hw[0] / h]
+    prompts = [
+        Prompt(frame_idx=0, points_xy=((x, y),), labels=(1,), box_xyxy=(x0, y0, x1, y1))
+        for (x, y), (x0, y0, x1, y1) in zip(rough.points_xy.tolist(), boxes.tolist(), strict=True)
+    ]
+    answer = predictor.predict(prompts, previous=rough.logits)
+    drawn = answer.logits[:, 0]
+    some = (drawn > 0).flatten(1).any(1)
+    logits = torch.where(some[:, None, None], drawn, rough.logits)
+    stability = masks.stability_score(logits, config.stability_offset)
+    found = np.asarray(torch.stack([answer.iou[:, 0].float(), stability, answer.object_score.float()]).cpu().numpy())
+    old = np.stack([rough.iou, rough.stability, rough.object_score])
+    iou, stable, present = np.where(some.cpu().numpy(), found, old).astype(np.float64)
+    return replace(rough, logits=logits, boxes=_boxes_of(logits > 0), iou=iou, stability=stable, object_score=present)
+
+
+def _best_of(batches: Sequence[Rough], config: GridConfig) -> Rough:
+    """The masks of all batches of a crop, without duplicates by boxes, best first."""
     boxes = np.concatenate([rough.boxes for rough in batches])
     scores = np.concatenate([rough.rank(config) for rough in batches])
     place = [(batch, row) for batch in batches for row in range(len(batch))]
-    kept = masks.nms(box_table(boxes, boxes), scores, config.max_box_overlap)
-    return [place[i][0].take([place[i][1]]) for i in kept]
+    kept = [place[i] for i in masks.nms(box_table(boxes, boxes), scores, config.max_box_overlap)]
+    if len(batches) == 1:
+        return batches[0].take([row for _, row in kept])
+    return _joined([batch.take([row]) for batch, row in kept]) if kept else batches[0]
+
+
+def _joined(roughs: Sequence[Rough]) -> Rough:
+    return Rough(
+        torch.cat([rough.logits for rough in roughs]),
+        *(
+            np.concatenate([getattr(rough, name) for rough in roughs])
+            for name in ("boxes", "iou", "stability", "object_score", "agreement", "points_xy")
+        ),
+    )
 
 
 def _boxes_of(found: Tensor) -> Boxes:

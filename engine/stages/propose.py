@@ -218,6 +218,7 @@ def grid(settings: AutoSettings, image_size: int) -> GridConfig:
             min_iou=0.0,
             min_stability=0.0,
             max_mask_overlap=SMALL_MAX_OVERLAP,
+            redraw=True,
         )
     if settings.min_iou is not None:
         chosen = replace(chosen, min_iou=settings.min_iou)

@@ -178,6 +178,45 @@ def test_size_and_place_decide_what_becomes_a_proposal(change, crop, box, fate):
         assert found.box_xyxy == pytest.approx(expected, abs=2)
 
 
+class Redraws:
+    """In place of a predictor: answers with given squares, and keeps what it was asked."""
+
+    def __init__(self, *boxes):
+        self.answer, self.asked = answers(*((box, 8.0, 0.7, 2.0) for box in boxes)), []
+
+    def predict(self, prompts, previous):
+        self.asked.append((prompts, previous))
+        return self.answer
+
+
+def test_a_mask_is_drawn_anew_from_its_click_its_box_and_itself_unless_nothing_is_left_of_it():
+    rough = proposals.trusted(
+        answers(((0, 0, 4, 8), 8.0, 0.9, 1.0), ((8, 8, 16, 16), 8.0, 0.8, 1.0)),
+        np.array([[3.0, 5.0], [90.0, 70.0]]),
+        GridConfig(),
+        torch.tensor([[0.6], [0.5]]),
+    )
+    predictor = Redraws((0, 0, 4, 4), (0, 0, 0, 0))
+    found = proposals.redrawn(predictor, rough, HW, GridConfig())  # a cell is 10 x 6 px
+    ((prompts, previous),) = predictor.asked
+    assert [(p.points_xy, p.labels, p.box_xyxy) for p in prompts] == [
+        (((3.0, 5.0),), (1,), (0.0, 0.0, 40.0, 48.0)),
+        (((90.0, 70.0),), (1,), (80.0, 48.0, 160.0, 96.0)),
+    ]
+    assert torch.equal(previous, rough.logits)
+    assert found.boxes.tolist() == [[0, 0, 4, 4], [8, 8, 16, 16]]
+    assert found.iou.tolist() == pytest.approx([0.7, 0.8]) and found.object_score.tolist() == [2, 1]
+    assert found.agreement.tolist() == rough.agreement.tolist()
+    assert torch.equal(found.logits[1], rough.logits[1])
+
+
+def test_proposals_are_drawn_anew_if_asked(loaded, picture):
+    once = dataclasses.replace(EVERYTHING, scales=SCALES[:1])
+    before = proposals.propose(loaded, picture, once)
+    after = proposals.propose(loaded, picture, dataclasses.replace(once, redraw=True))
+    assert any((a.mask != b.mask).any() for a, b in zip(before, after, strict=False))
+
+
 def squares(*boxes):
     """Logits (N, 1, 16, 16), one square for each click."""
     logits = torch.full((len(boxes), 1, 16, 16), -8.0)
