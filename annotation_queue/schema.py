@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0008"  # the last one in migrations/versions
+REVISION = "0009"  # the last one in migrations/versions
 
 
 metadata = MetaData()
@@ -382,6 +382,13 @@ ontologies = Table(  # rows are never changed
     Column("version", String, primary_key=True),
     Column("content", Text, nullable=False),  # JSON of storage.ontology.Ontology
     Column("created_at", Float, nullable=False),
+)
+
+ontologies_of_projects = Table(  # whose people may read an ontology: the projects that have tickets under it
+    "ontologies_of_projects",
+    metadata,
+    Column("version", String, primary_key=True),
+    Column("project", String, primary_key=True),
 )
 
 outbox = Table(  # messages to the pipeline, written in the transaction of their cause

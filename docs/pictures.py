@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,16 +23,39 @@ from annotation_queue.records import Role
 from engine.processes.ports import free_port
 from engine.services import connect
 from engine.serving.queue_process import QueueProcess
-from engine.settings import AutoSettings, IngestSettings, ModelSettings, QueueSettings, ReviewSettings, Settings
+from engine.settings import (
+    AutoSettings,
+    ModelSettings,
+    QueueSettings,
+    ReviewSettings,
+    Settings,
+)
 from engine.stages import ingest, propose, review
 from engine.synthetic import scene, video_files
 
 CHROMIUM_NAMES = ("chromium", "chromium-headless-shell", "google-chrome")
 ARGS = ["--no-sandbox", "--disable-gpu"]
 PASSWORD = "for pictures only"
-PEOPLE = {"lea": [Role.LEAD, Role.VERIFIER], "ann": [Role.ANNOTATOR], "new": [Role.ANNOTATOR]}
+PEOPLE = {
+    "ada": [Role.ADMIN, Role.LEAD],  # who sees the pipeline, where there are several projects
+    "lea": [Role.LEAD, Role.VERIFIER],
+    "ann": [Role.ANNOTATOR],
+    "new": [Role.ANNOTATOR],
+}
 SCENE = scene.Scene(height=480, width=720, frames=96, objects=(3, 4), clutter=(1, 3), size=(0.16, 0.3), leave=0.5)
 SHEET = 640  # px, the width of a picture on the sheet
+PROJECTS = {"harbour": 1, "street": 2}  # their videos
+ONTOLOGY = """
+name = "Street"
+guidelines = "guidelines.md"
+classes = [
+  { name = "animal", guideline = "Not toys.", attributes = [{ name = "pose", values = ["stands", "lies"] }] },
+  { name = "vehicle", instances = "numbered" },
+  { name = "sky", instances = "one" },
+]
+attributes = [{ name = "occluded", kind = "boolean" }]
+"""
+GUIDELINES = "# What counts\n\n- whole objects only\n- no shadows\n"
 
 # LOOK keeps the picture on screen. MIDDLE gives the middle of the pixels that have changed since, and the size.
 LOOK = """
@@ -57,11 +80,29 @@ MIDDLE = """
 """
 
 
-def fill(settings: Settings, videos: Path) -> None:
-    """Synthetic clips, the masklets that `micro` proposes on them, and people."""
-    video_files.write_videos(videos, 2, SCENE, seed=11)
+def settings_of(folder: Path) -> Settings:
+    """An installation below a folder, with several projects and labels."""
+    people = [name for name in PEOPLE if name != "new"]
+    projects: Any = {name: {"people": people, "ingest": {"source": str(folder / name)}} for name in PROJECTS}
+    return Settings(
+        home=folder / "home",
+        auto=AutoSettings(max_objects=6),
+        model=ModelSettings(checkpoint="micro", device="cpu"),
+        queue=QueueSettings(port=free_port(), watch_share=0, watch_fault_share=0, watch_least=0),
+        review=ReviewSettings(phase="3", held_out_by_hand=True, ontology=folder / "ontology.toml", label_at="verify"),
+        projects=projects,
+    )
+
+
+def fill(settings: Settings, folder: Path) -> None:
+    """Synthetic clips of each project, the masklets that `micro` proposes on them, and people."""
+    (folder / "guidelines.md").write_text(GUIDELINES)
+    (folder / "ontology.toml").write_text(ONTOLOGY)
+    for n, (name, count) in enumerate(PROJECTS.items()):
+        video_files.write_videos(folder / name, count, SCENE, seed=10 + n)
     with connect(settings) as s:
-        ingest.admit(s, str(videos))
+        for name in PROJECTS:
+            ingest.admit(s, project=name)
         for batch_id in propose.pending(s):
             for chunk in propose.chunks(s, batch_id):
                 propose.propose_videos(s, batch_id, chunk)
@@ -186,6 +227,19 @@ def verifying(camera: Camera) -> None:
     page.wait_for_timeout(300)
     camera.take(page, "reasons")
     page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    page.keyboard.press("Shift+G")
+    page.wait_for_timeout(300)
+    camera.take(page, "labels")
+    page.keyboard.press("Shift+G")
+    page.keyboard.press("Shift+C")
+    page.fill("#comment-text", "Does the shadow belong to it?")
+    page.click("#comment-point")
+    page.mouse.click(*at_mask(page))
+    page.click("#comment-form .primary")
+    page.wait_for_selector("#thread li")
+    camera.take(page, "comments")
+    page.keyboard.press("Escape")
     page.keyboard.press("?")
     page.wait_for_timeout(300)
     camera.take(page, "help")
@@ -198,9 +252,15 @@ def verifying(camera: Camera) -> None:
     page.keyboard.press("Escape" if page.get_attribute("body", "data-view") == "sheet" else "Enter")
     page.wait_for_selector("body[data-view=work]")
     page.wait_for_timeout(1500)
-    for key in "aeaeae":  # two of three are sent on, so that there is something to correct
-        page.keyboard.press(key)
+    for keys in ("1a", "e", "1a", "e", "1a", "e"):  # every second one is sent on, so that there is something to correct
+        for key in keys:
+            page.keyboard.press(key)
         page.wait_for_timeout(1500)
+    page.click("#open-history")
+    page.wait_for_selector("#finished li")
+    page.wait_for_timeout(1000)
+    camera.take(page, "history")
+    page.keyboard.press("Escape")
     page.click("#log-out")  # the tickets that the sheet had go back
     page.wait_for_selector("body[data-view=login]")
     page.context.close()
@@ -292,15 +352,8 @@ def main() -> None:
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="masklets-pictures-") as folder, sync_playwright() as playwright:
-        settings = Settings(
-            home=Path(folder) / "home",
-            ingest=IngestSettings(source=str(Path(folder) / "videos")),
-            auto=AutoSettings(max_objects=6),
-            model=ModelSettings(checkpoint="micro", device="cpu"),
-            queue=QueueSettings(port=free_port(), watch_share=0, watch_fault_share=0, watch_least=0),
-            review=ReviewSettings(phase="3", held_out_by_hand=True),
-        )
-        fill(settings, Path(folder) / "videos")
+        settings = settings_of(Path(folder))
+        fill(settings, Path(folder))
         with QueueProcess(settings, deliver=False), connect(settings) as s:
             for batch_id in review.to_open(s):
                 review.open_batch(s, batch_id, s.settings.review.phase)
@@ -314,7 +367,7 @@ def main() -> None:
             idle.wait_for_timeout(1000)
             camera.take(idle, "idle")
             lead = camera.tab()
-            log_in(lead, "lea")
+            log_in(lead, "ada")
             lead.wait_for_selector("body[data-view=message], body[data-view=work]")
             lead.goto(f"{settings.queue_url}/web/lead.html")
             lead.wait_for_timeout(3000)

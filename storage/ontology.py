@@ -13,6 +13,8 @@ is one value. Its version follows from its content. Does not know who chooses a 
     guideline = "Also **puppies**, not wolves."
     attributes = [{ name = "pose", values = ["stands", "lies"], required = true }]
 
+    instances = "numbered"                  # or "many", "one": see `Instances`
+
     [[attributes]]                          # of every class
     name = "occluded"
     kind = "boolean"                        # or "number", "text"; with values: "choice"
@@ -27,9 +29,9 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from storage.errors import first_line
 from storage.masklet_rules import MAX_LABEL, attributes_problem
@@ -46,7 +48,12 @@ COLOURS = (
 )
 _PICTURE = re.compile(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)")
 _MAGIC = {b"\x89PNG\r\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+INSTANCE = "instance"  # the attribute with the number of an object among those of its class in the video, from 1
 _STRICT = ConfigDict(extra="forbid")
+
+# How many objects of a class a video may have. "many": any number. "numbered": any number, and each has its number in
+# the attribute INSTANCE. "one": a single one, as the sky.
+Instances = Literal["many", "numbered", "one"]
 
 
 class OntologyError(ValueError):
@@ -94,6 +101,8 @@ class ObjectClass:
     key: str | None = None  # the key of the page that chooses it; the first classes without one get 1 to 9
     guideline: str = ""  # Markdown
     attributes: tuple[Attribute, ...] = ()  # besides those of every class
+    # left out of the JSON if it is "many", so that the versions of before there were instances stay
+    instances: Annotated[Instances, Field(exclude_if=lambda found: found == "many")] = "many"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +136,24 @@ class Ontology:
 
     def attributes_of(self, label: str) -> tuple[Attribute, ...]:
         """The attributes that an object of this class may have. Raises OntologyError for an unknown class."""
-        found = next((each for each in self.classes if each.name == label), None)
+        found = self.class_of(label)
         if found is None:
             some = ", ".join(each.name for each in self.classes[:20])
             raise OntologyError(f"the label {label!r:.80} is not in the ontology: {some}")
-        return (*found.attributes, *self.attributes)
+        number = (Attribute(name=INSTANCE, kind="number"),) if found.instances == "numbered" else ()
+        return (*number, *found.attributes, *self.attributes)
+
+    def class_of(self, label: str | None) -> ObjectClass | None:
+        """The class with this name, or None."""
+        return next((each for each in self.classes if each.name == label), None)
 
     def problem(self, label: str | None, attributes: Mapping[str, object]) -> str | None:
         """Why nobody may say this of an object, in one line, or None. Attributes may be missing: see `missing`."""
         if label is None:
             return "attributes need a label" if attributes else None
+        of, number = self.class_of(label), attributes.get(INSTANCE)
+        if of is not None and of.instances == "numbered" and number is not None and not _is_count(number):
+            return f"{INSTANCE} is a whole number from 1, not {number!r:.80}"
         try:
             known = {each.name: each for each in self.attributes_of(label)}
         except OntologyError as error:
@@ -154,6 +171,10 @@ class Ontology:
             return "a label"
         needed = [each.name for each in self.attributes_of(label) if each.required and each.name not in attributes]
         return f"the attribute {needed[0]}" if needed else None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 _ONTOLOGY = TypeAdapter(Ontology)
@@ -215,7 +236,8 @@ def _checked(found: Ontology) -> Ontology:
             raise OntologyError(f"class {each.name}: the key {each.key!r:.40} is not one character (and not ? or 0)")
         if each.key is not None and keys.count(each.key) > 1:
             raise OntologyError(f"class {each.name}: another class has the key {each.key} too")
-        _check_names(f"class {each.name}: attribute", [of.name for of in (*each.attributes, *found.attributes)])
+        of_class = [of.name for of in (*each.attributes, *found.attributes)]
+        _check_names(f"class {each.name}: attribute", [*of_class, *([INSTANCE] * (each.instances == "numbered"))])
     for of in [*found.attributes, *(of for each in found.classes for of in each.attributes)]:
         if (of.kind == "choice") != bool(of.values) and not (of.kind == "text" and of.values):
             raise OntologyError(f"attribute {of.name}: values belong to a choice, and a choice needs them")

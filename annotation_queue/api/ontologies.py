@@ -30,18 +30,18 @@ def add_ontology(body: Sent[Ontology], _: Pipeline, queue: Queue) -> Kept:
 
 
 @router.get("/api/ontologies/{version}")
-def ontology(version: Id, _: Somebody, queue: Queue, response: Response) -> Ontology:
-    """An ontology; its pictures without their bytes."""
-    found = queue.ontologies.get(version)
+def ontology(version: Id, who: Somebody, queue: Queue, response: Response) -> Ontology:
+    """An ontology that tickets of this person's projects name; its pictures without their bytes."""
+    found = queue.ontologies.get(version, seen_by=who)
     response.headers.update(CACHE)
     named = {name: Picture(media_type=picture.media_type, base64="") for name, picture in found.pictures.items()}
     return replace(found, pictures=named)
 
 
 @router.get("/api/ontologies/{version}/pictures/{name:path}", response_class=Response)
-def picture(version: Id, name: str, _: Somebody, queue: Queue) -> Response:
-    """A picture of an ontology's guidelines."""
-    found = queue.ontologies.get(version).pictures.get(name)
+def picture(version: Id, name: str, who: Somebody, queue: Queue) -> Response:
+    """A picture of the guidelines of such an ontology."""
+    found = queue.ontologies.get(version, seen_by=who).pictures.get(name)
     if found is None:
         raise HTTPException(404, "the guidelines have no such picture")
     return Response(base64.b64decode(found.base64), media_type=found.media_type, headers=CACHE)

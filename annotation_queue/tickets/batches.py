@@ -82,7 +82,7 @@ def add(
     fresh = [ticket for ticket_id, ticket in tickets.items() if ticket_id not in owners]
     if fresh and row.sealed:
         raise BatchSealed(f"batch {batch_id} is sealed: {counted(len(fresh), 'new ticket')} refused")
-    ontologies.check_known(c, [ticket.payload for ticket in fresh])
+    ontologies.note_use(c, [ticket.payload for ticket in fresh], project)
     masklets.add(c, batch_id, [ticket.masklet for ticket in fresh if ticket.masklet is not None], now)
     rows = [row_of(ticket, batch_id, now, row.total + i, policy, project) for i, ticket in enumerate(fresh)]
     if rows:

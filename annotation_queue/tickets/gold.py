@@ -38,7 +38,7 @@ def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: 
     ids = schema.gold.c.gold_id
     there = {gold_id for gold_id in wanted if c.scalar(select(ids).where(ids == gold_id)) is not None}
     fresh = [g for gold_id, g in wanted.items() if gold_id not in there]
-    ontologies.check_known(c, [g.ticket.payload for g in fresh])
+    ontologies.note_use(c, [g.ticket.payload for g in fresh], _project_of(c, batch_id))
     for g in fresh:
         masklet = g.ticket.masklet
         row = {
@@ -146,7 +146,7 @@ def deal(
         kind = row.kind
         copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
         copy |= {name: row._mapping[name] for name in ("phase", "checkpoint", "made_by")}
-        project = c.scalar(select(schema.batches.c.project).where(schema.batches.c.batch_id == row.batch_id)) or ""
+        project = _project_of(c, row.batch_id)
         copy |= OPEN_ROW | _descent(row, policy, person) | masklets.label(c, row.batch_id, row.masklet_id)
         copy |= {
             "ticket_id": content_id(row.gold_id, person.name),
@@ -161,6 +161,11 @@ def deal(
         }
         insert_missing(c, schema.tickets, [copy])
     return not trained, [Kind(kind)]
+
+
+def _project_of(c: Connection, batch_id: str) -> str:
+    b = schema.batches
+    return c.scalar(select(b.c.project).where(b.c.batch_id == batch_id)) or ""
 
 
 def _has_gold(c: Connection, person: Person) -> bool:

@@ -16,9 +16,9 @@ from annotation_queue import labels, schema
 from annotation_queue.database import Database, insert_missing
 from annotation_queue.errors import NoSuchOntology
 from annotation_queue.labels import Label
-from annotation_queue.records import Kind, NewOperation, Ticket
+from annotation_queue.records import Kind, NewOperation, Person, Ticket
 from annotation_queue.rules import check_allowed
-from annotation_queue.tickets import masklets, operations
+from annotation_queue.tickets import masklets, operations, sight
 from annotation_queue.tickets.rows import to_ticket
 from storage import ontology
 from storage.ontology import Ontology
@@ -41,10 +41,27 @@ class Ontologies:
             insert_missing(c, schema.ontologies, [row])
         return content.version
 
-    def get(self, version: str) -> Ontology:
-        """The ontology of this version. Raises NoSuchOntology."""
+    def get(self, version: str, seen_by: Person | None = None) -> Ontology:
+        """The ontology of this version.
+
+        seen_by: who reads it. They need a ticket under it in their hands, or a project that has tickets under it.
+        Raises NoSuchOntology.
+        """
         with self._database.read() as c:
+            if seen_by is not None and not _may_read(c, seen_by, version):
+                raise NoSuchOntology(f"no ontology {version}")
             return read(c, version)
+
+
+def _may_read(c: Connection, person: Person, version: str) -> bool:
+    if person.projects is None:
+        return True
+    t, of = schema.tickets, schema.ontologies_of_projects
+    mine = select(of.c.version).where(of.c.version == version, *sight.within(person, of.c.project))
+    if c.scalar(mine.limit(1)) is not None:
+        return True
+    held = select(t.c.payload).where(schema.IS_LEASED, t.c.leased_by == person.name)  # also if they left its project
+    return any(json.loads(payload).get("ontology") == version for payload in c.scalars(held))
 
 
 @cached(LRUCache(REMEMBERED), key=lambda c, version: version, lock=threading.Lock())  # a version is its content
@@ -63,12 +80,18 @@ def of_payload(c: Connection, payload: str) -> Ontology | None:
     return None if version is None else read(c, version)
 
 
-def check_known(c: Connection, payloads: Sequence[str]) -> None:
-    """ValueError for a new ticket under an ontology that was not sent before."""
+def note_use(c: Connection, payloads: Sequence[str], project: str) -> None:
+    """Note that a project has new tickets under the ontologies that their payloads name, so its people may read them.
+
+    ValueError for an ontology that was not sent before.
+    """
     o, named = schema.ontologies, {json.loads(payload).get("ontology") for payload in set(payloads)} - {None}
     known = set(c.scalars(select(o.c.version).where(o.c.version.in_(named)))) if named else set()
     if unknown := sorted(named - known):
         raise ValueError(f"no ontology {unknown[0]}: send it before its tickets")
+    if named:
+        rows = [{"version": version, "project": project} for version in sorted(named)]
+        insert_missing(c, schema.ontologies_of_projects, rows)
 
 
 def check_operations(c: Connection, ticket: Ticket, sent: Sequence[NewOperation]) -> None:

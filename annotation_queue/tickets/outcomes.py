@@ -23,7 +23,7 @@ from annotation_queue.effort import Effort, effort_of
 from annotation_queue.labels import Label
 from annotation_queue.records import FinishResult, Kind, Person, QueuePolicy, State, Submission, Ticket, VideoInfo
 from annotation_queue.rules import NEXT, check_masklet, lane_of, next_ticket_id
-from annotation_queue.tickets import batches, gold, leases, masklets, ontologies, operations, tallies
+from annotation_queue.tickets import batches, gold, instances, leases, masklets, ontologies, operations, tallies
 from annotation_queue.tickets.rows import (
     MASKLET,
     NOT_RESERVED,
@@ -170,10 +170,11 @@ def submit(
 ) -> FinishResult:
     """Store the holder's submission as an operation, end the lease, and settle the ticket or open the next one.
 
-    Raises ValueError if the ticket asks for a label and has none.
+    Raises ValueError if the ticket asks for a label and has none, and for one that only another object may have.
     """
-    ontologies.check_answer(c, row, prepared.submission.verdict, prepared.label)
     ticket, is_gold, submission = to_ticket(row), row.gold_id is not None, prepared.submission
+    ontologies.check_answer(c, row, submission.verdict, prepared.label)
+    instances.check_answer(c, ticket, submission.verdict, prepared.label)
     operation = operation_of(submission, keep_masklet=is_gold, changed=prepared.changed)
     operations.append(c, ticket, operations.Sender(person=person, token=ticket.lease_token, now=now), [operation])
     leases.end(c, ticket.ticket_id, ticket.lease_token, submission, prepared.label, now)
@@ -255,6 +256,8 @@ def _settle_or_follow(
     label = answer.label or Label(name=row.label, attributes=row.attributes)
     following = kind if decision.again else NEXT[(kind, verdict)]
     follower_id = None if following is None else next_ticket_id(to_ticket(row), following)
+    if following is None and verdict is Verdict.ACCEPT:
+        label = instances.numbered(c, row, label)
     changed = {
         "of_ticket": row.ticket_id,
         "state": State.DONE.value,

@@ -61,11 +61,11 @@ from annotation_queue.tickets import (
     delivery,
     figures,
     gold,
+    instances,
     kept,
     leases,
     masklets,
     objects,
-    ontologies,
     operations,
     outcomes,
     reading,
@@ -318,7 +318,7 @@ class TicketStore:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person))
             known = operations.known(c, ticket, [each.operation_id for each in sent])
             fresh = list({each.operation_id: each for each in sent if each.operation_id not in known}.values())
-            ontologies.check_operations(c, ticket, fresh)
+            instances.check_operations(c, ticket, fresh)
             lost = any(known.values()) or (bool(fresh) and not leases.holds(ticket, token, person))
             sender = operations.Sender(person=person, token=token, now=self.clock(), branch=lost)
             seq = operations.append(c, ticket, sender, fresh)

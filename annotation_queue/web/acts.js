@@ -1,18 +1,19 @@
 // What a lead does to tickets: the controls for it, and what became of each ticket.
 
-/** @import { Act, ActResult, Kind } from "./types.js" */
+/** @import { Act, ActResult, Kind, NewComment } from "./types.js" */
 import * as api from "./api.js";
 import { element, messageOf } from "./dom.js";
 import { many } from "./words.js";
 
 const AT_ONCE = 100; // tickets of one request
 const PRIORITY = 10; // that the field offers
+const LONGEST = 2000; // characters of a comment
 
 /**
  * @typedef {object} Doing
  * @property {() => string[]} tickets  that an act is about
  * @property {string[]} people  to whom tickets can be assigned
- * @property {() => number | null} frame  that a reopened ticket points to; null: none
+ * @property {() => number | null} frame  that a reopened ticket points to, and that a comment is about; null: none
  * @property {(ids: string[]) => unknown} ondone  after an act
  */
 
@@ -27,7 +28,15 @@ export function controlsFor(doing) {
   });
   const as = select("Kind of the new ticket", [["", "as it was"], ["verify", "to verify"], ["track", "to correct"]]);
   const results = element("div", { className: "results", role: "status" });
-  const act = (/** @type {Omit<Act, "act_id" | "ticket_ids">} */ what) => void run(doing, what, results);
+  const act = (/** @type {Omit<Act, "act_id" | "ticket_ids">} */ what) => void run(doing, acting(what), results);
+  const text = element("input", {
+    type: "text", maxLength: LONGEST, ariaLabel: "Comment", placeholder: "What to look at", className: "long",
+  });
+  const comment = async () => {
+    if (!text.value.trim()) return text.focus();
+    if (await run(doing, commenting(text.value.trim(), doing.frame()), results)) text.value = "";
+  };
+  text.addEventListener("keydown", ({ key }) => key === "Enter" && void comment());
   const reopen = () => {
     const frame_idx = doing.frame();
     act({
@@ -43,38 +52,75 @@ export function controlsFor(doing) {
     group("Priority", priority, button("Set", "A higher number is handed out first; the usual one is 0",
       () => act({ action: "prioritise", priority: Math.round(Number(priority.value)) }))),
     group("Reopen", as, button("Reopen", "Settled tickets get a successor. Not in a batch that is complete", reopen)),
+    group("Comment", text, button("Send", "Everybody who works on these objects reads it", comment)),
     results,
   ];
 }
 
 /**
- * Do it, and say what became of it. The act has one id: if the answer is lost, the same again changes nothing.
+ * Something that is done to tickets. Calling it again, after an answer was lost, changes nothing that is done.
+ * @typedef {(ids: string[]) => Promise<ActResult[]>} Deed
+ */
+
+/** @type {(what: Omit<Act, "act_id" | "ticket_ids">) => Deed} */
+function acting(what) {
+  const act_id = api.newId();
+  return async (ids) => {
+    /** @type {ActResult[]} */
+    const results = [];
+    for (let n = 0; n < ids.length; n += AT_ONCE) {
+      results.push(...(await api.act({ ...what, act_id, ticket_ids: ids.slice(n, n + AT_ONCE) })));
+    }
+    return results;
+  };
+}
+
+/** @type {(text: string, frame_idx: number | null) => Deed} */
+function commenting(text, frame_idx) {
+  const created_at = new Date().toISOString();
+  /** By ticket. @type {Map<string, NewComment>} */
+  const bodies = new Map();
+  return async (ids) => {
+    /** @type {ActResult[]} */
+    const results = [];
+    for (const ticket_id of ids) {
+      const body = bodies.get(ticket_id) ?? { comment_id: api.newId(), created_at, text, frame_idx, x: null, y: null };
+      bodies.set(ticket_id, body);
+      try {
+        await api.comment(ticket_id, body);
+        results.push({ ticket_id, done: true, said: "commented" });
+      } catch (error) {
+        if (!(error instanceof api.Refused)) throw error;
+        results.push({ ticket_id, done: false, said: messageOf(error) });
+      }
+    }
+    return results;
+  };
+}
+
+/**
+ * Do it, and say what became of it. Returns whether the queue has answered.
  * @param {Doing} doing
- * @param {Omit<Act, "act_id" | "ticket_ids">} what
+ * @param {Deed} deed
  * @param {HTMLElement} holder
  */
-async function run(doing, what, holder) {
+async function run(doing, deed, holder) {
   const ids = doing.tickets();
-  const act_id = api.newId();
   const attempt = async () => {
     holder.replaceChildren(element("p", {}, "…"));
     try {
-      /** @type {ActResult[]} */
-      const results = [];
-      for (let n = 0; n < ids.length; n += AT_ONCE) {
-        results.push(...(await api.act({ ...what, act_id, ticket_ids: ids.slice(n, n + AT_ONCE) })));
-      }
-      holder.replaceChildren(...said(results));
+      holder.replaceChildren(...said(await deed(ids)));
     } catch (error) {
       const again = button("Try again", "The same act: what was done already is not done twice", attempt);
       const refused = error instanceof api.Refused;
       holder.replaceChildren(element("p", { className: "refused" },
         refused ? messageOf(error) : "The queue does not answer. "), ...(refused ? [] : [again]));
-      return;
+      return false;
     }
     await doing.ondone(ids);
+    return true;
   };
-  await attempt();
+  return attempt();
 }
 
 /** @param {ActResult[]} results */

@@ -4,7 +4,7 @@
 import * as api from "./api.js";
 import { $, element, messageOf } from "./dom.js";
 import { videos } from "./names.js";
-import { ASKS, many, NUMBERS, REASONS, VERDICTS } from "./words.js";
+import { ASKS, labelText, many, NUMBERS, REASONS, VERDICTS } from "./words.js";
 
 const ENOUGH = 24; // cards with which a page is not called short
 const MOST_LOOKS = 5; // pages that are fetched for one press, while they are short
@@ -120,6 +120,9 @@ export function standing({ ticket, settled }) {
   return [verdict ?? "made", settled ? `${said}, settled` : said];
 }
 
+/** The label of a ticket's object; "" without one. @param {Card} card */
+export const labelOf = ({ ticket: { label, attributes } }) => (label ? labelText(label, JSON.parse(attributes ?? "{}")) : "");
+
 /** @param {Card} card */
 function whoOf({ ticket, assigned_to: to }) {
   if (ticket.state === "leased") return ticket.leased_by ?? "–";
@@ -132,8 +135,11 @@ const scoreOf = ({ score, agreement }) =>
   [score === null ? "" : `score ${score.toFixed(2)}`, agreement === null ? "" : `agree ${Math.round(100 * agreement)} %`]
     .filter(Boolean).join(" · ") || "no score";
 
-/** What else is worth a word: gold, reopened, priority, reasons. @param {Card} card */
-function extraOf({ ticket, gold, reopened_by: reopened }) {
+/** What else is worth a word: the label, and why it was decided so or what is special about it. @param {Card} card */
+const extraOf = (card) => [labelOf(card), specialOf(card)].filter(Boolean).join(" · ");
+
+/** Gold, reopened, priority, reasons. @param {Card} card */
+function specialOf({ ticket, gold, reopened_by: reopened }) {
   if (gold) return "gold";
   if (ticket.reasons.length) return REASONS[ticket.reasons[0]] + (ticket.reasons.length > 1 ? " …" : "");
   if (reopened) return `reopened by ${reopened}`;

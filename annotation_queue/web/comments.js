@@ -7,10 +7,11 @@ import * as api from "./api.js";
 import { $, element } from "./dom.js";
 import { notice } from "./messages.js";
 import { copyButton } from "./names.js";
-import { endPick, pick } from "./picking.js";
+import { endPick, pick, picks } from "./picking.js";
 import { player } from "./screen.js";
 import { outbox } from "./sending.js";
 import { session } from "./session.js";
+import { commentItem, nearest } from "./thread.js";
 
 const AGAIN_MS = 10000; // between two questions for the thread while it is open
 const ON_PICTURE = 90; // characters of a comment that are shown over the picture
@@ -74,18 +75,8 @@ function show() {
 }
 
 /** @type {(comment: Comment, n: number, waits: boolean) => HTMLElement} */
-function entryOf({ person, created_at, frame_idx, x, text }, n, waits) {
-  const when = waits ? "not sent yet" : new Date(created_at).toLocaleString();
-  const head = element("span", { className: "said-by" }, element("b", {}, person), ` · ${when}`);
-  const entry = element("li", {}, head);
-  if (frame_idx !== null) {
-    const where = x === null ? `frame ${frame_idx}` : `frame ${frame_idx}, point ${n + 1}`;
-    const go = { type: /** @type {const} */ ("button"), className: "quiet bordered", onclick: () => goTo(frame_idx) };
-    head.append(" · ", element("button", { ...go, ariaLabel: `Go to ${where}` }, where));
-  }
-  entry.append(element("p", {}, text));
-  return entry;
-}
+const entryOf = (comment, n, waits) =>
+  commentItem(comment, n, waits ? "not sent yet" : new Date(comment.created_at).toLocaleString(), goTo);
 
 /** @param {number} frameIdx  the frame itself is annotated or not: the nearest annotated one is shown */
 export function goTo(frameIdx) {
@@ -93,12 +84,6 @@ export function goTo(frameIdx) {
   player.play(false);
   player.seek(nearest(player.held.timeline.frames, frameIdx));
 }
-
-/** @type {(frames: number[], frameIdx: number) => number} */
-const nearest = (frames, frameIdx) => {
-  const far = frames.map((frame) => Math.abs(frame - frameIdx));
-  return far.indexOf(Math.min(...far));
-};
 
 /** The comments about the frame on screen, with their places in the thread. */
 function onScreen() {
@@ -229,7 +214,7 @@ $("comment-form").addEventListener("submit", (event) => {
 $("comment-point").addEventListener("click", () => {
   if (point) return setPoint(null);
   pick(takePoint);
-  notice("Click on the place in the picture that the comment is about.", { frame: true });
+  notice("Click on the place in the picture that the comment is about.", { until: () => !picks(takePoint) });
 });
 $("comments").addEventListener("keydown", (event) => {
   if (event.key === "Escape") closeComments();

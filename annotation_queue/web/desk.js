@@ -5,6 +5,7 @@
 /** @import { Tool } from "./tools.js" */
 import { newId } from "./api.js";
 import { polygon, stroke } from "./brush.js";
+import { large } from "./dom.js";
 import * as keys from "./keys.js";
 import { clearMarks, drawMarks } from "./marks.js";
 import { encode, Mask } from "./rle.js";
@@ -485,6 +486,6 @@ export class Desk {
       brush: this.tool === "brush" || this.tool === "eraser" ? this.radius : 0,
       erases: this.tool === "eraser",
     };
-    drawMarks(c, marks, (xy) => this.#player.toStage(xy));
+    drawMarks(c, marks, (xy) => this.#player.toStage(xy), large());
   }
 }

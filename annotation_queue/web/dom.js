@@ -63,3 +63,6 @@ export const messageOf = (error) => (error instanceof Error ? error.message : St
  * @param {unknown} error
  */
 export const nameOfError = (error) => (error instanceof Error ? error.name : "no storage");
+
+/** How much texts and controls are enlarged on a screen with many pixels: the style sheet says it. */
+export const large = () => Number(getComputedStyle(document.documentElement).getPropertyValue("--large")) || 1;

@@ -9,6 +9,7 @@ import { $, element, messageOf } from "./dom.js";
 import { describe, drawPictures, NAMES, worksOf } from "./kept_work.js";
 import { fail } from "./login.js";
 import { notice } from "./messages.js";
+import { named, videos } from "./names.js";
 import { player } from "./screen.js";
 import { sendOperation, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
@@ -51,7 +52,7 @@ function rowOf(work) {
   const whose = isMine(work) ? "" : `${work.person} · `;
   const when = new Date(work.operations[0].created_at).toLocaleString();
   const pictures = element("div", { className: "pictures" });
-  row.append(element("p", { className: "label" }, `${whose}Video ${work.videoId} · ${when}`), pictures,
+  row.append(element("p", { className: "label" }, `${whose}${when} · `, named(videos, work.videoId, "video")), pictures,
     element("p", {}, describe(work)), said, actions);
   drawPictures(work, pictures, player.colours.fill)
     .catch((error) => (said.textContent = `No picture: ${messageOf(error)}`));

@@ -4,6 +4,7 @@
 import * as api from "./api.js";
 import { $, element, messageOf } from "./dom.js";
 import { describe, drawPictures, worksOf } from "./kept_work.js";
+import { named, videos } from "./names.js";
 import { many } from "./words.js";
 
 /** @type {import("./types.js").Colour} */
@@ -31,7 +32,7 @@ function rowOf(work) {
   const id = encodeURIComponent(work.ticketId);
   drawPictures(work, pictures, MASKS).catch((error) => (said.textContent = `No picture: ${messageOf(error)}`));
   return element("section", { className: "kept", ariaLabel: `Work of ${work.person} on ${work.ticketId}` },
-    element("p", {}, element("b", {}, work.person), ` · ${when} · ticket ${work.ticketId}`), pictures,
+    element("p", {}, element("b", {}, work.person), ` · ${when} · `, named(videos, work.videoId, "video")), pictures,
     element("p", {}, describe(work)), said,
     element("div", { className: "actions" },
       element("a", { className: "quiet bordered", href: `#ticket=${id}` }, "Open the ticket"),

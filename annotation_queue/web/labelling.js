@@ -5,6 +5,10 @@
 /** @import { Attribute, Label, Masklet, ObjectClass, Ontology, Operation, Rules, Ticket, Value, Verdict } from "./types.js" */
 /** @import { Draft } from "./draft.js" */
 import { standing } from "./draft.js";
+import { INSTANCE } from "./words.js";
+
+/** @type {Attribute} */
+const NUMBER = { name: INSTANCE, kind: "number", values: [], required: false };
 
 export class Labelling {
   /** @type {Operation[]} */ #own = []; // of a verify ticket: its labels, and what undoes them
@@ -61,12 +65,12 @@ export class Labelling {
 
   /** @param {ObjectClass} of  @returns {Attribute[]}  those that an object of this class may have */
   attributesOf(of) {
-    return [...of.attributes, ...this.ontology.attributes];
+    return [...(of.instances === "numbered" ? [NUMBER] : []), ...of.attributes, ...this.ontology.attributes];
   }
 
   /** The attributes of a class that are said of the object already, for another class. @param {ObjectClass} of */
   carried(of) {
-    const known = this.attributesOf(of).filter((attribute) => fits(attribute, this.label.attributes[attribute.name]));
+    const known = this.attributesOf(of).filter((attribute) => attribute !== NUMBER && fits(attribute, this.label.attributes[attribute.name]));
     return Object.fromEntries(known.map(({ name }) => [name, this.label.attributes[name]]));
   }
 

@@ -7,8 +7,11 @@ import { $, element, replace } from "./dom.js";
 import * as keys from "./keys.js";
 import { markdown } from "./markdown.js";
 import { notice } from "./messages.js";
+import { showOthers } from "./objects.js";
+import { player } from "./screen.js";
 import { sendOperation } from "./sending.js";
 import { session } from "./session.js";
+import { INSTANCE, labelText } from "./words.js";
 
 const MANY = 9; // with more classes, they can be searched
 
@@ -131,7 +134,7 @@ export function showLabels() {
   if (state === shown) return; // what was scrolled or is being written stays
   shown = state;
   const asked = ["accept", null].some((answer) => labelling.asks(/** @type {Verdict | null} */ (answer)));
-  const said = chosen?.name ?? (label.name === null ? "none yet" : `${label.name}, which is not among the classes`);
+  const said = chosen ? labelText(chosen.name, label.attributes) : (label.name === null ? "none yet" : `${label.name}, which is not among the classes`);
   const needs = asked && labelling.missing ? ` · needs ${labelling.missing}` : "";
   const opened = box.querySelector("details")?.open ?? false;
   replace(
@@ -207,6 +210,7 @@ function field({ name, kind, values, required }, n) {
       setAttribute(name, now.trim() === "" ? null : kind === "number" ? Number(now) : now.trim());
     };
     input = element("input", { id, type: kind, value: String(value ?? ""), maxLength: 200, step: "any", onchange });
+    if (name === INSTANCE) Object.assign(input, { min: "1", step: "1", placeholder: "the next free one" });
   }
   return element("label", { htmlFor: id }, element("span", {}, required ? `${name} *` : name), input);
 }
@@ -230,6 +234,16 @@ function pageOf({ guidelines, classes, pictures }, version) {
   return element("div", { className: "guidelines", tabIndex: 0, role: "region", ariaLabel: "Guidelines" }, ...markdown(guidelines, where), ...classes.flatMap(ofClass));
 }
 
+// A label that only one object of a video may have: say which one has it.
+session.on("refused", async ({ item, error }) => {
+  const held = session.current;
+  const [, said, id] = /^(.*): masklet (\S+)$/.exec(error.message) ?? [];
+  if (!id || item.what !== "operation" || item.body.kind !== "label" || item.ticketId !== held?.ticket.ticket_id) return;
+  player.showOthers = true;
+  await showOthers();
+  const n = held.others?.findIndex(({ masklet_id }) => masklet_id === id) ?? -1;
+  if (n >= 0 && held === session.current) notice(`${said}: object ${n + 1} on the picture.`);
+});
 session.on("ticket", () => {
   wanted = "";
   showLabels();

@@ -1,7 +1,8 @@
 // The masks of one or two versions over time: where each shows the object, how alike they are, what a step changes.
 
-import { pen } from "./dom.js";
+import { large, pen } from "./dom.js";
 
+// What follows is scaled by `large` on a large screen.
 const LABEL = 74; // px, left of the lanes
 const PAD = 12; // px, right of them
 const HIGH = 12; // px, of a lane
@@ -23,8 +24,9 @@ const GAP = 6;
  * @param {(name: string) => string} colour  custom property → a colour that canvas understands
  */
 export function drawLanes(canvas, shown, colour) {
-  const ratio = window.devicePixelRatio || 1;
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  const size = large();
+  const ratio = (window.devicePixelRatio || 1) * size;
+  const [width, height] = [canvas.clientWidth / size, canvas.clientHeight / size];
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   const c = pen(canvas);
@@ -76,6 +78,7 @@ export function drawLanes(canvas, shown, colour) {
  * @param {number} count  of frames
  */
 export function positionAt(canvas, offsetX, count) {
-  const share = (offsetX - LABEL) / (canvas.clientWidth - LABEL - PAD);
+  const size = large();
+  const share = (offsetX / size - LABEL) / (canvas.clientWidth / size - LABEL - PAD);
   return Math.max(0, Math.min(count - 1, Math.floor(share * count)));
 }

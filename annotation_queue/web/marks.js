@@ -35,30 +35,31 @@ export function clearMarks(canvas) {
  * @param {CanvasRenderingContext2D} c
  * @param {Marks} marks
  * @param {(point: Point) => Point} screen  px of the video → px of the stage
+ * @param {number} [size]  of the marks; 1: as on a usual screen
  */
-export function drawMarks(c, { prompt, box, corners, pointer, brush, erases }, screen) {
+export function drawMarks(c, { prompt, box, corners, pointer, brush, erases }, screen, size = 1) {
   if (prompt?.box_xyxy) {
     const [x0, y0, x1, y1] = prompt.box_xyxy;
-    drawBox(c, screen([x0, y0]), screen([x1, y1]), POSITIVE);
+    drawBox(c, screen([x0, y0]), screen([x1, y1]), POSITIVE, size);
   }
-  prompt?.points_xy.forEach((xy, i) => drawClick(c, screen(xy), prompt.labels[i] === 1));
-  if (box) drawBox(c, screen(box[0]), screen(box[1]), "#fff");
+  prompt?.points_xy.forEach((xy, i) => drawClick(c, screen(xy), prompt.labels[i] === 1, size));
+  if (box) drawBox(c, screen(box[0]), screen(box[1]), "#fff", size);
   if (corners.length) {
     c.beginPath();
     for (const xy of corners) c.lineTo(...screen(xy));
     if (pointer) c.lineTo(...pointer);
     c.strokeStyle = "#fff";
-    c.lineWidth = 1.5;
+    c.lineWidth = 1.5 * size;
     c.stroke();
-    for (const xy of corners) disc(c, screen(xy), 3, "#fff");
+    for (const xy of corners) disc(c, screen(xy), 3 * size, "#fff");
   }
   if (pointer && brush) {
     c.beginPath();
     c.arc(...pointer, brush, 0, 7);
-    c.lineWidth = 3;
+    c.lineWidth = 3 * size;
     c.strokeStyle = "rgb(0 0 0 / 0.5)";
     c.stroke();
-    c.lineWidth = 1.5;
+    c.lineWidth = 1.5 * size;
     c.strokeStyle = erases ? NEGATIVE : "#fff";
     c.stroke();
   }
@@ -77,21 +78,22 @@ function disc(c, at, radius, colour) {
  * @param {CanvasRenderingContext2D} c
  * @param {Point} at
  * @param {boolean} positive
+ * @param {number} size
  */
-function drawClick(c, [x, y], positive) {
-  disc(c, [x, y], 9, "rgb(0 0 0 / 0.55)");
-  disc(c, [x, y], 7.5, positive ? POSITIVE : NEGATIVE);
+function drawClick(c, [x, y], positive, size) {
+  disc(c, [x, y], 9 * size, "rgb(0 0 0 / 0.55)");
+  disc(c, [x, y], 7.5 * size, positive ? POSITIVE : NEGATIVE);
   c.fillStyle = "#101014";
-  c.fillRect(x - 4, y - 1, 8, 2);
-  if (positive) c.fillRect(x - 1, y - 4, 2, 8);
+  c.fillRect(x - 4 * size, y - size, 8 * size, 2 * size);
+  if (positive) c.fillRect(x - size, y - 4 * size, 2 * size, 8 * size);
 }
 
-/** @type {(c: CanvasRenderingContext2D, from: Point, to: Point, colour: string) => void} */
-function drawBox(c, [x0, y0], [x1, y1], colour) {
-  c.lineWidth = 3.5;
+/** @type {(c: CanvasRenderingContext2D, from: Point, to: Point, colour: string, size: number) => void} */
+function drawBox(c, [x0, y0], [x1, y1], colour, size) {
+  c.lineWidth = 3.5 * size;
   c.strokeStyle = "rgb(0 0 0 / 0.5)";
   c.strokeRect(x0, y0, x1 - x0, y1 - y0);
-  c.lineWidth = 1.75;
+  c.lineWidth = 1.75 * size;
   c.strokeStyle = colour;
   c.strokeRect(x0, y0, x1 - x0, y1 - y0);
 }

@@ -6,16 +6,19 @@ import { element } from "./dom.js";
 
 const SAID_MS = 1200; // how long a button says whether it has copied
 const SHORT = 8; // characters of an id that stands for a name
+const LONG = 12; // characters of an id that is shown as it is
 
 /** @type {(id: string) => string} */
-export const short = (id) => (id.length > 2 * SHORT ? `${id.slice(0, SHORT)}…` : id);
+export const short = (id) => (id.length > LONG ? `${id.slice(0, SHORT)}…` : id);
 
 /** @param {VideoInfo} info */
 export const nameOfVideo = ({ name, video_id }) => name || short(video_id);
 
-/** "kitchen · 12/3/2026", with its project before it @param {Batch} batch */
-export const nameOfBatch = ({ name, project, batch_id, opened_at }) =>
-  `${project ? `${project} · ` : ""}${name || short(batch_id)} · ${new Date(1000 * opened_at).toLocaleDateString()}`;
+/** "kitchen · 12/3/2026", with its project before it, if that has another name. @param {Batch} batch */
+export function nameOfBatch({ name, project, batch_id, opened_at }) {
+  const parts = new Set([project, name || short(batch_id), new Date(1000 * opened_at).toLocaleDateString()]);
+  return [...parts].filter(Boolean).join(" · ");
+}
 
 /** What is to be asked for once an element is seen: long lists have many names. @type {WeakMap<Element, () => void>} */
 const wanted = new WeakMap();

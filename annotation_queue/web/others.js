@@ -3,7 +3,7 @@
 
 /** @import { VideoObject } from "./held.js" */
 /** @import { Timeline } from "./timeline.js" */
-import { element, pen } from "./dom.js";
+import { element, large, pen } from "./dom.js";
 import { colourOf } from "./palette.js";
 import { area, iou } from "./rle.js";
 import { many } from "./words.js";
@@ -106,9 +106,9 @@ function inWords({ here, prompted, drawn, locked }) {
  * @param {(name: string) => string} colour
  */
 function draw(canvas, { here, scores, steady, prompted, drawn, locked }, lowScore, own, colour) {
-  const large = Number(getComputedStyle(canvas).getPropertyValue("--large")) || 1;
-  const ratio = (window.devicePixelRatio || 1) * large;
-  const width = canvas.clientWidth / large;
+  const size = large();
+  const ratio = (window.devicePixelRatio || 1) * size;
+  const width = canvas.clientWidth / size;
   [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(TALL * ratio)];
   const c = pen(canvas);
   c.scale(ratio, ratio);

@@ -4,7 +4,7 @@
 /** @import { Colour, Point } from "./types.js" */
 /** @import { Spans } from "./rle.js" */
 import { border } from "./border.js";
-import { pen } from "./dom.js";
+import { large, pen } from "./dom.js";
 import { word } from "./overlay.js";
 
 /** @typedef {{spans: Spans, colour: Colour, thick: number}} Line  thick: px of the page, as in a style sheet */
@@ -51,7 +51,8 @@ export class Outline {
     const [first, end] = this.#rows;
     if (first < end) context.putImageData(image, 0, 0, 0, first, image.width, end - first);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    for (const label of labels) drawLabel(context, label, left + label.at[0] * scale, top + label.at[1] * scale);
+    const size = labels.length ? large() : 1;
+    for (const label of labels) drawLabel(context, label, left + label.at[0] * scale, top + label.at[1] * scale, size);
   }
 
   /** @param {number} ratio  pixels of the screen for each px of the page */
@@ -116,16 +117,18 @@ export function isInside({ first, from, to }, [x, y]) {
  * @param {Label} label
  * @param {number} x  px of the page, of its middle
  * @param {number} y
+ * @param {number} size  1: as in the style sheet
  */
-function drawLabel(c, { text, colour, lit }, x, y) {
-  c.font = "600 12px ui-sans-serif, system-ui, sans-serif";
-  const wide = Math.max(18, c.measureText(text).width + 10);
+function drawLabel(c, { text, colour, lit }, x, y, size) {
+  c.font = `600 ${12 * size}px ui-sans-serif, system-ui, sans-serif`;
+  const tall = 18 * size;
+  const wide = Math.max(tall, c.measureText(text).width + 10 * size);
   const rgb = `rgb(${colour.join(" ")})`;
   c.beginPath();
-  c.roundRect(x - wide / 2, y - 9, wide, 18, 9);
+  c.roundRect(x - wide / 2, y - tall / 2, wide, tall, tall / 2);
   c.fillStyle = lit ? rgb : "rgb(12 12 16 / 0.82)";
   c.fill();
-  c.lineWidth = 1.5;
+  c.lineWidth = 1.5 * size;
   c.strokeStyle = rgb;
   c.stroke();
   c.fillStyle = lit ? "#101014" : "#fff";

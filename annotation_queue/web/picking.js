@@ -2,6 +2,7 @@
 
 /** @import { Point } from "./types.js" */
 import { $ } from "./dom.js";
+import { checkNotice } from "./messages.js";
 import { player } from "./screen.js";
 import { session } from "./session.js";
 
@@ -15,7 +16,11 @@ let swallows = false; // the click that follows a press on the picture does noth
 export function pick(take) {
   taker = take;
   $("stage").classList.toggle("picking", take !== null);
+  checkNotice(); // that the picture is to be clicked may no longer be true
 }
+
+/** Whether the next press on the picture is for this one. @param {Take} take */
+export const picks = (take) => taker === take;
 
 /** Give the picture back to the tools, unless somebody else picks by now. @param {Take} take */
 export function endPick(take) {

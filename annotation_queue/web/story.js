@@ -3,7 +3,7 @@
 /** @import { Card, History, Logged, Masklet, Me } from "./types.js" */
 import { controlsFor } from "./acts.js";
 import * as api from "./api.js";
-import { standing } from "./cards.js";
+import { labelOf, standing } from "./cards.js";
 import { $, element, messageOf, replace } from "./dom.js";
 import { Frames } from "./frames.js";
 import { drawLanes, positionAt } from "./lanes.js";
@@ -12,7 +12,9 @@ import { batches, named, videos } from "./names.js";
 import { Picture } from "./picture.js";
 import { likeness, Replay } from "./replay.js";
 import { area } from "./rle.js";
+import { session } from "./session.js";
 import { colour } from "./theme.js";
+import { commentItem, nearest } from "./thread.js";
 import { ASKS, REASONS } from "./words.js";
 
 /** @type {{one: import("./picture.js").Look, other: import("./picture.js").Look}} */
@@ -87,6 +89,7 @@ export async function showStory(id, me, people, onact) {
   };
   $("ticket-acts").replaceChildren(...controlsFor(doing));
   showAbout(history);
+  void showThread(id);
   showCompared(history);
   $("screens").replaceChildren(figureOf(canvas, "This step"));
   step(replay.length - 1, bestOf(replay));
@@ -104,8 +107,9 @@ export function close() {
   open?.frames.close();
   open = null;
   $("screens").classList.remove("two");
-  for (const id of ["screens", "log", "line", "ticket-facts", "ticket-acts"]) $(id).replaceChildren();
+  for (const id of ["screens", "log", "line", "thread", "ticket-facts", "ticket-acts"]) $(id).replaceChildren();
   $("likeness").textContent = "";
+  $("talk").hidden = true;
 }
 
 /** Ask for what has changed beside the log: who has it, what leads did. @param {string} id */
@@ -115,6 +119,21 @@ async function refresh(id) {
   open.history = { ...open.history, card: history.card, line: history.line, acts: history.acts, leases: history.leases };
   showAbout(open.history);
   markStep();
+  await showThread(id);
+}
+
+/** The comments on a ticket. Its pins are on the picture at the desk. @param {string} id */
+async function showThread(id) {
+  const thread = await api.comments(id).catch(() => []); // the next act asks again
+  if (open?.history.card.ticket.ticket_id !== id) return;
+  $("talk").hidden = thread.length === 0;
+  const seek = (/** @type {number} */ frameIdx) => open && goTo(nearest(open.replay.frames, frameIdx));
+  $("thread").replaceChildren(...thread.map((comment, n) => {
+    const item = commentItem(comment, n, new Date(comment.created_at).toLocaleString(), seek);
+    const href = `/#ticket=${encodeURIComponent(id)}&frame=${comment.frame_idx}`;
+    if (comment.x !== null) item.querySelector(".said-by")?.append(" ", element("a", { href }, "see the point"));
+    return item;
+  }));
 }
 
 /** The position where the object is largest at the end. @param {Replay} replay */
@@ -245,6 +264,7 @@ function factsOf(card) {
     ["Video", named(videos, ticket.video_id, "video")],
     ["Opened", date(card.created_at)],
     ["Masklet made by", ticket.made_by ?? (ticket.masklet_id ? "the model" : "nobody yet")],
+    ...(labelOf(card) ? /** @type {[string, string][]} */ ([["Label", labelOf(card)]]) : []),
     ["Mean score", share(card.score)],
     ["Agreement", share(card.agreement)],
     ["Priority", String(ticket.priority)],
@@ -349,6 +369,8 @@ export function pressed(key) {
   return true;
 }
 
+session.on("theme", draw);
+new ResizeObserver(draw).observe(lanes);
 scrub.addEventListener("input", () => goTo(Number(scrub.value)));
 $("frame-back").addEventListener("click", () => open && goTo(open.position - 1));
 $("frame-on").addEventListener("click", () => open && goTo(open.position + 1));

@@ -2,7 +2,7 @@
 // to seek.
 
 /** @import { HeldTicket } from "./held.js" */
-import { pen } from "./dom.js";
+import { large, pen } from "./dom.js";
 
 const LABELS = 74; // px, left of the bands
 const PAD = 14; // px, right of them
@@ -53,7 +53,7 @@ export class Strip {
     this.#canvas = canvas;
     this.#colour = colour;
     new ResizeObserver(() => {
-      this.#large = Number(getComputedStyle(canvas).getPropertyValue("--large")) || 1;
+      this.#large = large();
       this.draw();
     }).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => {

@@ -143,6 +143,7 @@ export interface ObjectClass {
   key: string | null;
   guideline: string; // Markdown
   attributes: Attribute[];
+  instances?: "numbered" | "one"; // left out: a video may have many
 }
 
 export interface Ontology {
@@ -364,6 +365,8 @@ export interface Card {
     verdict: Verdict | null;
     reasons: Reason[];
     finished_by: string | null;
+    label: string | null;
+    attributes: string | null; // JSON object
     next_ticket_id: string | null;
     expires_at: number | null;
   };

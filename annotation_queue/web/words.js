@@ -23,6 +23,8 @@ export const REASONS = {
   other: "Something else",
 };
 
+export const INSTANCE = "instance"; // the attribute with the number of an object among those of its class in the video
+
 /** The reasons that a verdict may have.
  * @type {{[verdict in Verdict]?: Reason[]}} */
 export const WHY = {
@@ -38,6 +40,13 @@ export const ASKS = {
 };
 
 export const NUMBERS = new Intl.NumberFormat("en");
+
+/**
+ * A label with the number of the object among those of its class: "car 2".
+ * @param {string} name
+ * @param {Record<string, unknown>} attributes
+ */
+export const labelText = (name, attributes) => [name, attributes[INSTANCE]].filter((part) => part !== undefined).join(" ");
 
 /**
  * "1 frame", "2 frames".

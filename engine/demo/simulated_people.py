@@ -201,11 +201,15 @@ class Desk:
         return tracked.tally
 
     def _label(self, client: QueueClient, ticket: Ticket, *known: Masklet | None) -> None:
-        """Gives the label of the first of these masklets whose label the ontology has; else its first class."""
+        """Gives the label of the first of these masklets whose label the ontology has; else its first class.
+
+        A class that a video has once would be refused for the second object.
+        """
         ontology = client.ontology(json.loads(ticket.payload)["ontology"])
         said = [Label(name=m.label, attributes=m.attributes) for m in known if m is not None and m.label]
         usable = [each for each in said if not ontology.problem(each.name, each.values)]
-        label = usable[0] if usable else Label(name=ontology.classes[0].name)
+        often = [each for each in ontology.classes if each.instances != "one"]
+        label = usable[0] if usable else Label(name=(often or ontology.classes)[0].name)
         needed = {each.name: each.example for each in ontology.attributes_of(label.name or "") if each.required}
         client.label(ticket, label.name, needed | label.values)
 

@@ -159,6 +159,7 @@ def test_batches_and_tickets_of_before_there_were_projects_are_of_the_unnamed_on
             "ticket_id": "t",
             "batch_id": "b",
         }
+        ticket |= {"payload": '{"ontology": "pets"}'}
         ticket |= {"kind": "track", "video_id": "v", "priority": 0, "needs_lead": False, "attempt": 1}
         ticket |= {"created_at": 1.0, "ordinal": 0, "state": "open", "lease_token": 0}
         sums: dict[str, Any] = {
@@ -176,6 +177,9 @@ def test_batches_and_tickets_of_before_there_were_projects_are_of_the_unnamed_on
     tickets = TicketStore(Database(uri))
     assert tickets.batch("b").project == tickets.ticket("t").project == ""
     assert [batch.open for batch in tickets.figures().batches] == [1]
+    with tickets.database.read() as c:
+        readers = c.execute(text("SELECT version, project FROM ontologies_of_projects")).all()
+    assert readers == [("pets", "")]
     ann = Person(name="ann", roles=frozenset({Role.ANNOTATOR}), projects=frozenset({"", "cats"}))
     assert tickets.claim(ann, claim_id="c").ticket_id == "t"
     tickets.database.close()

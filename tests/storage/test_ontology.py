@@ -71,11 +71,28 @@ def test_the_version_changes_with_a_picture(file):
     assert ontology.read(file).version != before
 
 
+def test_objects_of_a_class_may_be_numbered_and_the_versions_of_before_there_were_instances_stay(file):
+    before = ontology.read(file)
+    assert "instances" not in before.to_json()
+    file.write_text(TEXT.replace('key = "1"', 'instances = "numbered"'))
+    found = ontology.from_json(ontology.read(file).to_json())
+    assert [each.instances for each in found.classes] == ["many", "numbered"] and found.version != before.version
+    assert [each.name for each in found.attributes_of("cat")] == ["instance", "occluded"]
+    assert found.problem("cat", {"instance": 2}) is None and found.missing("cat", {}) is None
+    for wrong in (0, 1.5, True, "2"):
+        assert found.problem("cat", {"instance": wrong}) == f"instance is a whole number from 1, not {wrong!r}"
+    assert found.problem("dog", {"instance": 2}) == "dog has no attribute 'instance' in the ontology"
+
+
 SPOILT = {
     "Expected '=' after a key": ("[[classes]]", "classes"),
     "classes, number 1, colours: Unexpected": ("colour =", "colours ="),
     "class dog: the colour '#E6194' is not like": ("#E6194B", "#E6194"),
     "class cat: the key 'F1' is not one character": ('key = "1"', 'key = "F1"'),
+    "class cat: attribute 'instance' comes twice": (
+        'key = "1"',
+        'instances = "numbered"\nattributes = [{ name = "instance" }]',
+    ),
     "class 'dog' comes twice": ('name = "cat"', 'name = "dog"'),
     "class 'cat ': a name is one line": ('name = "cat"', 'name = "cat "'),
     "class dog: attribute 'occluded' comes twice": ('name = "pose"', 'name = "occluded"'),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import pytest
 from sqlalchemy import select, update
@@ -11,7 +13,7 @@ from sqlalchemy import select, update
 from annotation_queue import schema
 from annotation_queue.errors import NotAllowed
 from annotation_queue.labels import Label
-from annotation_queue.records import Kind, NewOperation, NewTicket, Reason
+from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Reason
 from annotation_queue.tickets import masklets
 from annotation_queue.tickets.ontologies import Ontologies
 from storage.ontology import Attribute, ObjectClass, Ontology
@@ -281,3 +283,101 @@ def test_masklets_that_an_earlier_version_stored_are_the_same_ones(tickets):
 def test_a_label_has_its_attributes_by_name():
     assert Label(name="cat", attributes='{"occluded": true}').values == {"occluded": True}
     assert Label().values == {}
+
+
+SCENE = Ontology(
+    classes=(
+        ObjectClass(name="sky", instances="one"),
+        ObjectClass(name="car", instances="numbered"),
+        ObjectClass(name="leaf"),
+    )
+)
+
+
+CAR_1 = {"label": "car", "attributes": '{"instance": 1}'}
+
+
+def of_one_video(count, payload, prefix="ticket", **changes):
+    """Verify tickets about different objects of one video. changes: of their masklets."""
+    masklets = [replace(candidate(f"{prefix}-m{n}"), **changes) for n in range(count)]
+    new = verify_tickets(count, prefix=prefix)
+    return [replace(t, payload=payload, video_id="video-0", masklet=m) for t, m in zip(new, masklets, strict=True)]
+
+
+def in_one_video(tickets, count, ontology=SCENE):
+    """Open a batch of verify tickets about objects of one video; Vera and Victor hold them in turn."""
+    version = Ontologies(tickets.database, tickets.clock).add(ontology)
+    payload = json.dumps({"ontology": version, "label_at": "verify"})
+    tickets.open_batch("b", [*of_one_video(count - 1, payload), *of_one_video(1, payload, "with-number", **CAR_1)])
+    return [(claim(tickets, who), who) for who in [VERA, VICTOR] * (count // 2)]
+
+
+def accept(tickets, held, label, **attributes):
+    """Label and accept. held: a ticket, and the person who holds it."""
+    say(tickets, held[0], held[1], label, **attributes)
+    return answer(tickets, held[0], held[1], Verdict.ACCEPT)
+
+
+def test_a_video_has_one_object_of_a_class_that_says_so(tickets):
+    first, second, *_ = in_one_video(tickets, 4)
+    say(tickets, second[0], second[1], "sky")  # nobody is accepted yet: both may choose it
+    accept(tickets, first, "sky")
+    with pytest.raises(ValueError, match="a video has one sky, and another object has the label: masklet ticket-m0"):
+        answer(tickets, second[0], second[1], Verdict.ACCEPT)
+    with pytest.raises(ValueError, match="a video has one sky"):
+        say(tickets, second[0], second[1], "sky")
+    accept(tickets, second, "leaf")
+    back = take_back(tickets, first[0].ticket_id, first[1])
+    say(tickets, back, first[1], "sky")  # its own label is not in its way
+    answer(tickets, back, first[1], Verdict.ACCEPT)
+    assert sorted(labels_of(tickets)) == [("leaf", {}), ("sky", {})]
+
+
+def test_objects_of_a_class_with_numbers_get_the_first_free_one_and_a_person_may_give_one(tickets):
+    held = in_one_video(tickets, 6)
+    accept(tickets, held[0], "car", instance=2)
+    for each in held[1:4]:
+        accept(tickets, each, "car")
+    accept(tickets, held[4], "car", instance=3)  # the same car once more
+    accept(tickets, held[5], "leaf")  # before, it was car 1
+    numbers = [attributes.get("instance") for _, attributes in labels_of(tickets)]
+    assert numbers == [2, 3, 4, 5, 3, None]
+
+
+def test_two_accepts_at_once_get_neither_the_same_number_nor_a_label_of_one_object(tickets):
+    def answered(held):
+        ticket, person = held
+        start.wait()
+        try:
+            answer(tickets, ticket, person, Verdict.ACCEPT)
+        except ValueError:
+            return False
+        return True
+
+    payload = json.dumps({"ontology": Ontologies(tickets.database, tickets.clock).add(SCENE)})
+    start = Barrier(2)
+    for n in range(6):
+        for label in ("sky", "car"):
+            tickets.open_batch(f"{label}{n}", of_one_video(2, payload, f"{label}{n}"))
+            held = [(claim(tickets, who), who) for who in (VERA, VICTOR)]
+            for each in held:
+                say(tickets, each[0], each[1], label)
+            with ThreadPoolExecutor(2) as pool:
+                done = list(pool.map(answered, held))
+            if label == "sky":
+                assert sum(done) == 1
+                (loser,) = [each for each, is_done in zip(held, done, strict=True) if not is_done]
+                accept(tickets, loser, "leaf")
+            else:
+                numbers = [json.loads(tickets.ticket(t.ticket_id).attributes)["instance"] for t, _ in held]
+                assert sorted(numbers) == [1, 2]
+
+
+def test_gold_about_an_accepted_object_takes_the_same_label_as_any_other_ticket(tickets):
+    (first, who), _ = in_one_video(tickets, 2)
+    accept(tickets, (first, who), "sky")
+    (gold,) = of_one_video(1, first.payload)
+    tickets.add_gold("b", [NewGold(ticket=replace(gold, ticket_id="gold"), expected=Verdict.ACCEPT)], by=LEA)
+    held = claim(with_policy(tickets, gold_share=1.0), VALERIE)
+    assert held.masklet_id == first.masklet_id
+    accept(tickets, (held, VALERIE), "sky")

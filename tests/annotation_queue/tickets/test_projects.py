@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from annotation_queue import projects
-from annotation_queue.errors import LeaseLost, NoSuchBatch, NoSuchTicket, NotAllowed
+from annotation_queue.errors import LeaseLost, NoSuchBatch, NoSuchOntology, NoSuchTicket, NotAllowed
 from annotation_queue.projects import Projects
 from annotation_queue.records import Kind, NewGold, NewTicket, Person, Reason, Role, State
 from annotation_queue.tickets.acts import Act, Action
 from annotation_queue.tickets.browsing import Wanted
+from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.overseeing import Overseeing
+from storage.ontology import ObjectClass, Ontology
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANDY,
@@ -105,6 +108,22 @@ def test_all_tickets_that_follow_are_of_the_same_project(tickets):
     with pytest.raises(NotAllowed):
         claim(tickets, VICTOR, ticket_id=unsure.next_ticket_id)
     assert claim(tickets, LEA).project == "cats"
+
+
+def test_whoever_left_a_project_reads_the_ontology_of_the_ticket_that_they_hold_and_then_no_longer(tickets):
+    known = Ontologies(tickets.database, tickets.clock)
+    version = known.add(Ontology(classes=(ObjectClass(name="cat"),)))
+    (ticket,) = verify_tickets(1, frame_count=8)
+    tickets.open_batch("b", [replace(ticket, payload=json.dumps({"ontology": version}))], project="cats")
+    left = projects.within(VERA, "open")
+    assert known.get(version, seen_by=VERA) == known.get(version, seen_by=ADMIN)
+    with pytest.raises(NoSuchOntology):
+        known.get(version, seen_by=left)
+    held = claim(tickets, VERA)
+    assert known.get(version, seen_by=left).version == version
+    tickets.release(held.ticket_id, held.lease_token, VERA)
+    with pytest.raises(NoSuchOntology):
+        known.get(version, seen_by=left)
 
 
 def test_rework_is_not_kept_for_a_person_who_left_the_project(tickets):

@@ -9,7 +9,8 @@ import pytest
 
 from annotation_queue.errors import TakenBack
 from annotation_queue.pipeline_records import Action
-from annotation_queue.records import Reason
+from annotation_queue.records import NewComment, Reason
+from annotation_queue.tickets import comments
 from benchmarks import axe
 from storage.ontology import Attribute, ObjectClass, Ontology
 from storage.records import Verdict
@@ -40,12 +41,14 @@ def violations():
     return found
 
 
-def test_nothing_is_wrong_with_logging_in_verifying_and_helping(open_page, tickets, violations):
-    tickets.open_batch("b", verify_tickets(3, FRAMES))
+def test_nothing_is_wrong_with_logging_in_verifying_and_helping(open_page, tickets, members, violations):
+    members |= {"cats": frozenset(), "dogs": frozenset()}
+    tickets.open_batch("b", verify_tickets(3, FRAMES), project="cats")
     page = open_page()
     found = violations(page)
     page.log_in("lea")
     page.paused_at_start()
+    assert page.tab.is_visible("#projects")
     found += violations(page)
     page.tab.click("#view")
     found += violations(page)
@@ -166,6 +169,8 @@ def test_nothing_is_wrong_with_the_list_of_all_tickets_and_a_replay(open_page, t
     tickets.end_lease(late.ticket_id, late.lease_token, by=LEA)
     with pytest.raises(TakenBack):
         tickets.append_operations(late.ticket_id, late.lease_token, ANN, [prompt()])
+    asked = NewComment(comment_id="c", text="is this right?", created_at="", frame_idx=40, x=10.0, y=10.0)
+    comments.add(tickets.database, late.ticket_id, ANN, asked, tickets.clock())
     page = open_page()
     page.log_in("lea")
     page.paused_at_start()
@@ -178,7 +183,7 @@ def test_nothing_is_wrong_with_the_list_of_all_tickets_and_a_replay(open_page, t
     page.tab.goto(f"{page.url}/web/browser.html#ticket={late.ticket_id}")
     page.tab.wait_for_selector(".step")
     page.tab.select_option("#compare", late.ticket_id)
-    page.until(lambda: page.tab.locator(".screen").count() == 2)
+    page.until(lambda: page.tab.locator(".screen").count() == 2 and page.tab.locator("#thread li").count() == 1)
     found += violations(page)
     page.tab.goto(f"{page.url}/web/browser.html#kept")
     page.tab.wait_for_selector("#kept-works canvas")

@@ -12,8 +12,9 @@ from sqlalchemy import select
 from annotation_queue import schema
 from annotation_queue.draft import draft_of
 from annotation_queue.errors import TakenBack
-from annotation_queue.records import Kind, NewOperation, Reason, Submission
+from annotation_queue.records import Kind, NewComment, NewOperation, Reason, Submission
 from annotation_queue.refinement.live import Live
+from annotation_queue.tickets import comments
 from annotation_queue.tickets.batches import set_name
 from annotation_queue.versions import versions_of
 from storage import rle
@@ -165,6 +166,31 @@ def test_a_lead_assigns_many_tickets_at_once_and_reads_what_became_of_each(as_le
     page.until(lambda: page.tab.is_hidden("#bulk"))
 
 
+def test_a_lead_comments_many_tickets_at_once_and_reads_the_thread_beside_the_replay(as_lead, tickets):
+    tickets.open_batch("b", verify_tickets(2, FRAMES))
+    asked = NewComment(comment_id="asked", text="is this right?", created_at="", frame_idx=40, x=10.0, y=10.0)
+    comments.add(tickets.database, "ticket-0000", VERA, asked, tickets.clock())
+    page = as_lead("batch_id=b")
+    select_all(page, 2)
+    page.tab.route("**/api/tickets/ticket-0000/comments", lambda route: (route.fetch(), route.abort()))
+    page.tab.fill("#bulk [aria-label=Comment]", "look at the edges")
+    page.tab.keyboard.press("Enter")
+    page.until(lambda: "The queue does not answer" in page.text("#bulk"))
+    page.tab.unroute("**/api/tickets/ticket-0000/comments")
+    page.tab.get_by_role("button", name="Try again").click()
+    page.until(lambda: "2 tickets done" in page.text("#bulk"))
+    threads = [[c.text for c in comments.read(tickets.database, f"ticket-000{n}", LEA)] for n in range(2)]
+    assert threads == [["is this right?", "look at the edges"], ["look at the edges"]], "each once"
+    page.tab.goto(f"{page.url}/web/browser.html#ticket=ticket-0000")
+    page.until(lambda: page.tab.locator("#thread li").count() == 2)
+    page.tab.click("#thread button")
+    page.until(lambda: page.text("#at").startswith("frame 40"))
+    assert page.tab.get_attribute("#thread a", "href") == "/#ticket=ticket-0000&frame=40"
+    page.tab.fill("#ticket-acts [aria-label=Comment]", "yes")
+    page.tab.get_by_role("button", name="Send").click()
+    page.until(lambda: page.tab.locator("#thread li").count() == 3 and "frame 40" in page.text("#thread li:last-child"))
+
+
 def test_an_act_whose_answer_is_lost_is_sent_again_and_done_once(as_lead, tickets):
     tickets.open_batch("b", verify_tickets(2, FRAMES))
     page = as_lead("batch_id=b")
@@ -298,6 +324,10 @@ def test_a_lead_steps_through_the_log_and_sees_the_frame_and_the_mask_of_each_st
     assert "Propagation" in page.text(".step[aria-current=step]")
     page.tab.fill("#scrub", str(48 // 4))
     page.until(lambda: frame() == "48" and page.tab.locator(".screen").first.evaluate(pixel) != with_mask)
+    drawn = "canvas => canvas.toDataURL()"
+    lanes = page.tab.locator("#lanes").evaluate(drawn)
+    page.tab.emulate_media(color_scheme="light")
+    page.until(lambda: page.tab.locator("#lanes").evaluate(drawn) != lanes)
 
 
 def test_two_versions_stand_side_by_side_on_the_same_frame_with_their_likeness(as_lead, tickets):
@@ -340,6 +370,7 @@ def test_a_lead_opens_kept_work_of_another_person_and_dismisses_it(as_lead, tick
     page = as_lead("kept")
     page.until(lambda: page.tab.locator("#kept-works canvas").count() == 1)
     assert "ann" in page.text("#kept-works") and "1 drawn mask" in page.text("#kept-works")
+    page.until(lambda: "video-0.mp4" in page.text("#kept-works"))
     page.tab.get_by_role("link", name="Open the ticket").click()
     page.tab.wait_for_selector(".step")
     assert "came late: counts nowhere" in page.text("#log")

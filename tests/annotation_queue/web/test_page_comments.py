@@ -82,9 +82,11 @@ def test_a_point_is_chosen_in_the_picture_and_shown_there_to_the_next_person(ver
     page.press("Shift+C")
     page.tab.fill("#comment-text", "here")
     page.tab.click("#comment-point")
+    page.until(lambda: page.tab.is_visible("#notice"))
     playing = page.tab.get_attribute("#play", "class")
     page.point(*centre(4))
     page.until(lambda: page.tab.locator(".pin").count() == 1)
+    assert page.tab.is_hidden("#notice"), "it asked for the click"
     assert page.tab.get_attribute("#play", "class") == playing, "the click does nothing else"
     page.tab.click("#comment-form .primary")
     page.until(lambda: len(said(tickets, "ticket-0000")) == 1)

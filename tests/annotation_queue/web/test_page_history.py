@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from annotation_queue.records import State
@@ -218,7 +220,8 @@ def test_the_link_to_the_frame_on_screen_is_copied(verifying):
 
 
 def test_names_stand_for_ids_which_are_their_titles(open_page, tickets):
-    tickets.open_batch("0123456789abcdef", verify_tickets(1, FRAMES))
+    (ticket,) = verify_tickets(1, FRAMES)
+    tickets.open_batch("0123456789abcdef", [replace(ticket, ticket_id="fedcba9876543210")])
     set_name(tickets.database, "0123456789abcdef", "kitchen")
     page = open_page()
     page.log_in("lea")
@@ -231,6 +234,7 @@ def test_names_stand_for_ids_which_are_their_titles(open_page, tickets):
     lead.until(lambda: "kitchen · " in lead.text("#batches") and "kitchen · " in lead.text("#leased"))
     lead.until(lambda: "video-0.mp4" in lead.text("#leased"))
     lead.until(lambda: "0123456789abcdef" not in lead.text("main"))
+    assert "fedcba98…" in lead.text("#leased") and "fedcba9876543210" not in lead.text("main")
     lead.until(lambda: lead.tab.evaluate("document.querySelector('#leased img').naturalWidth") == 96)
     lead.tab.click("#leased .copy >> nth=0")
     lead.until(lambda: "✓" in lead.text("#leased"))

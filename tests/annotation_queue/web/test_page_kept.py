@@ -66,6 +66,7 @@ def test_late_work_is_shown_as_pictures_and_applied_to_its_ticket(open_page, tic
     assert not is_disc(draft(tickets).masks, 0)
     kept_of(page)
     assert "2 drawn masks" in page.text("#kept-works") and "1 undo" in page.text("#kept-works")
+    page.until(lambda: "video-0.mp4" in page.text("#kept-works"))
     page.until(lambda: page.tab.locator("#kept-works canvas").count() == 2)
     pixel = "c => [...c.getContext('2d').getImageData(60, 190, 1, 1).data]"
     page.until(lambda: page.tab.locator("#kept-works canvas").first.evaluate(pixel)[2] > 150)  # violet on the disc

@@ -18,7 +18,7 @@ from annotation_queue.records import Kind, NewOperation, NewTicket
 from annotation_queue.tickets.ontologies import Ontologies
 from storage.ontology import Attribute, ObjectClass, Ontology, Picture
 from storage.records import Verdict
-from tests.annotation_queue.annotators import VERA, claim
+from tests.annotation_queue.annotators import VERA, VICTOR, claim, outcome
 from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import candidate, centre, verify_tickets
 
@@ -250,3 +250,32 @@ def test_a_ticket_without_an_ontology_shows_no_labels_but_the_one_that_an_import
     assert page.tab.is_hidden("#labels") and page.text("#facts dt:has-text('Label') + dd") == "zebra"
     page.press("1", "Shift+N")
     page.until(lambda: page.text("#notice") == "This ticket takes no label.")
+
+
+def test_a_class_that_a_video_has_once_shows_which_object_has_it_and_numbers_tell_others_apart(open_page, tickets):
+    scene = (ObjectClass(name="sky", key="1", instances="one"), ObjectClass(name="car", key="2", instances="numbered"))
+    payload = rules(tickets, "verify", Ontology(classes=scene))
+    new = [replace(t, payload=payload, video_id="video-0") for t in verify_tickets(2, FRAMES)]
+    masklets = [candidate(f"m{n}", frame_count=FRAMES) for n in range(2)]
+    tickets.open_batch("b", [replace(t, masklet=m) for t, m in zip(new, masklets, strict=True)])
+    first = claim(tickets, VICTOR)
+    sky = NewOperation(operation_id="sky", kind="label", created_at="", payload='{"label": "sky"}')
+    tickets.append_operations(first.ticket_id, first.lease_token, VICTOR, [sky])
+    tickets.finish(first.ticket_id, first.lease_token, VICTOR, outcome(Verdict.ACCEPT))
+    page = open_page()
+    page.log_in("vera")
+    page.paused_at_start()
+    page.press("1")
+    page.until(lambda: page.text("#notice").endswith("another object has the label: object 1 on the picture."))
+    assert said(page) == "Label: none yet · needs a label" and page.tab.is_visible("#other-0")
+    page.press("2")
+    page.tab.fill("#attribute-0", "3")
+    page.press("Enter")
+    page.until(lambda: said(page) == "Label: car 3")
+    page.press("a")
+    page.until(lambda: ("car", {"instance": 3}) in settled(tickets))
+    page.tab.click("#log-out")
+    page.log_in("lea")
+    page.shows("message")
+    page.tab.goto(f"{page.url}/web/browser.html")
+    page.until(lambda: {"sky", "car 3"} <= set(page.tab.locator(".card-line span").all_inner_texts()))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
+from annotation_queue.tickets.batches import set_name
 from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import track_ticket, verify_tickets
+from tests.annotation_queue.web.test_page_labels import rules
 
 # Window sizes in CSS px: 1280×720 and 1920×1080 at a zoom of 200 %, a narrow and a low window, and at 100 %.
 SIZES = [(640, 360), (960, 540), (700, 900), (1100, 420), (1199, 700), (1280, 720), (1920, 1080), (3840, 2160)]
@@ -31,6 +36,16 @@ HIDDEN = """
 }
 """
 
+# Whether the panel scrolls, and the last control of it can be seen before anybody has scrolled.
+PANEL = """
+() => {
+  const panel = document.querySelector(".panel");
+  const last = [...document.querySelectorAll("#verdicts button")].at(-1).getBoundingClientRect();
+  return panel.scrollHeight > panel.clientHeight && panel.scrollTop === 0 && last.bottom <= innerHeight;
+}
+"""
+
+SCROLLS = "panel => panel.scrollHeight - panel.clientHeight"  # px
 DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -50,12 +65,17 @@ def at_every_size(open_page):
     return check
 
 
-def test_every_control_of_verifying_can_be_reached(open_page, tickets, at_every_size):
-    tickets.open_batch("b", verify_tickets(3, FRAMES))
+def test_every_control_of_verifying_can_be_reached(open_page, tickets, members, at_every_size):
+    members |= {"a-project-with-a-long-name": frozenset(), "another-one": frozenset()}
+    tickets.open_batch("b", verify_tickets(3, FRAMES), project="a-project-with-a-long-name")
+    set_name(tickets.database, "b", "the videos of the first week of March")
     page = open_page()
     at_every_size(page)  # the log-in
     page.log_in("lea")
     page.paused_at_start()
+    for height in (720, 1080):
+        page.tab.set_viewport_size({"width": 1280, "height": height})
+        assert page.tab.locator("aside.panel").evaluate(SCROLLS) == 0, "everything fits"
     at_every_size(page)
     page.tab.click("#view")
     at_every_size(page)
@@ -68,11 +88,15 @@ def test_every_control_of_verifying_can_be_reached(open_page, tickets, at_every_
 
 
 def test_every_control_of_correcting_can_be_reached(open_page, tickets, at_every_size):
-    tickets.open_batch("b", [track_ticket(frame_count=FRAMES), track_ticket("track-2", frame_count=FRAMES)])
+    words = json.loads(rules(tickets, "never"))  # about labels: the panel is longer than a window of 720 px
+    new = [track_ticket(name, frame_count=FRAMES) for name in ("track-1", "track-2")]
+    tickets.open_batch("b", [replace(t, payload=json.dumps(json.loads(t.payload) | words)) for t in new])
     page = open_page()
     page.log_in("ann")
     page.correcting(0)
-    page.press("v", "b")
+    page.press("1", "v", "b")
+    page.tab.set_viewport_size({"width": 1280, "height": 720})
+    page.until(lambda: page.tab.evaluate(PANEL))
     page.until(lambda: page.tab.locator("#other-objects .other").count() == 1)
     at_every_size(page)
     page.press("Shift+P", "Shift+S")
