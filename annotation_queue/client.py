@@ -37,7 +37,7 @@ from annotation_queue.records import (
     Reason,
     RecentAnswer,
     ResultPage,
-    SettledTicket,
+    SettledVideos,
     State,
     Stats,
     Submission,
@@ -51,6 +51,7 @@ T = TypeVar("T")
 
 CHUNK = 100  # tickets in one request that opens a batch, at most
 CHUNK_BYTES = 8 << 20  # of their masks, in one request, at most
+VIDEOS = 50  # that one request for a result names, at most
 
 AWAY = (502, 503, 504)  # statuses of a queue that does not answer now: the request is repeated
 
@@ -292,19 +293,33 @@ class QueueClient:
         """The ids of the batches with nothing left to do."""
         return [batch.batch_id for batch in self._ask(list[Batch], "GET", "/api/batches", query={"drained": True})]
 
-    def batch_result(self, batch_id: str) -> BatchResult:
-        """Everything that people decided and did in a batch so far. Raises NoSuchBatch."""
-        settled: list[SettledTicket] = []
-        done: list[Operation] = []
-        after: str | None = None
-        while True:
-            query = {} if after is None else {"after": after}
-            page = self._ask(ResultPage, "GET", f"/api/batches/{batch_id}/result", query=query)
-            settled += page.settled
-            done += page.operations
-            after = page.next
-            if after is None:
-                return BatchResult(batch=page.batch, settled=tuple(settled), operations=tuple(done))
+    def settled_videos(self) -> list[SettledVideos]:
+        """How many videos are settled in each batch that has open tickets. Raises NotAllowed."""
+        return self._ask(list[SettledVideos], "GET", "/api/settled-videos")
+
+    def close_settled(self, batch_id: str) -> list[str]:
+        """Closes the settled videos of a batch, so that nobody changes them. Returns all its closed videos, sorted.
+
+        Closes nothing in a batch that is not sealed, or is drained. Raises NoSuchBatch, NotAllowed.
+        """
+        return list(self._send("POST", f"/api/batches/{batch_id}/close-settled").json())
+
+    def batch_result(self, batch_id: str, only: Sequence[str] | None = None) -> BatchResult:
+        """Everything that people decided and did in a batch so far. only: about these videos, at least one.
+
+        Raises NoSuchBatch.
+        """
+        pages = list[ResultPage]()
+        for at in range(0, 1 if only is None else len(only), VIDEOS):
+            query: dict[str, Any] = {} if only is None else {"video": only[at : at + VIDEOS]}
+            while "after" not in query or pages[-1].next is not None:
+                pages.append(self._ask(ResultPage, "GET", f"/api/batches/{batch_id}/result", query=query))
+                query["after"] = pages[-1].next
+        return BatchResult(
+            batch=pages[-1].batch,
+            settled=tuple(each for page in pages for each in page.settled),
+            operations=tuple(each for page in pages for each in page.operations),
+        )
 
     def add_gold(self, batch_id: str, tickets: Sequence[NewGold]) -> int:
         """Adds gold tickets to a batch, in several requests if there are many, and returns how many were new.

@@ -288,6 +288,18 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettledVideos:
+    """How many videos of a batch with open tickets are settled. Videos without tickets do not count."""
+
+    batch_id: str
+    project: str
+    videos: int
+    settled: int  # all their tickets are done
+    closed: int  # of these: their result went to the pipeline
+    since: float  # s since the epoch: when the last of them were closed, or else when the batch was opened
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stuck:
     """A stage of the pipeline that fails, mostly for one batch, until somebody acts."""
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0009"  # the last one in migrations/versions
+REVISION = "0010"  # the last one in migrations/versions
 
 
 metadata = MetaData()
@@ -400,6 +400,15 @@ outbox = Table(  # messages to the pipeline, written in the transaction of their
     Column("attempts", Integer, nullable=False),
     Column("delivered_at", Float),
     Column("last_error", Text),
+)
+
+closed_videos = Table(  # whose result went to the pipeline before their batch was drained, see tickets/closing.py
+    "closed_videos",
+    metadata,
+    Column("batch_id", String, nullable=False),
+    Column("video_id", String, nullable=False),
+    Column("closed_at", Float, nullable=False),
+    PrimaryKeyConstraint("batch_id", "video_id"),
 )
 
 notices = Table(  # events that endpoints are told about; the id follows from what happened

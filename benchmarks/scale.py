@@ -1,6 +1,6 @@
 """What one more batch costs when much is there already: time and bytes of a publish, and the read of one video.
 
-    python -m benchmarks.scale [--quick] [--json] [--only disk|s3|noop]
+    python -m benchmarks.scale [--quick] [--json] [--only disk|s3|noop|hour|fleet]
 
 Publishes 500 batches of 100 videos, 5 masklets each, one after the other into one store, as `masklets` does: checks of
 masklets, commit, tag and release. The videos are a few bytes and their parts are made here; only `publish_batch` is
@@ -19,9 +19,15 @@ measured. The checks of whole tables are left out: they look at one batch and ta
     noop_s_10k                 seconds of a run that finds nothing to do: ingest over a folder of 10,000 judged files,
                                and the question what is pending at each stage; the videos are in 100 published batches
 
-`--quick` has 60 batches of 20 videos, 12 of 2 on S3, and compares the reads of 1,200 videos and of 20: under a minute
-on a quiet machine, but its figures do not stand for the large store. `--only` measures one thing. The last line is
-JSON.
+    rss_growth_mb_hour_video   what grows in memory from the first half of an hour's video to its second, MiB: see
+                               `benchmarks/hour_video.py`, which runs as a process of its own
+    workers_speedup            videos that ingest admits in a time with two workers over those with one: the last result
+                               of `benchmarks.fleet` in benchmarks/results/fleet.json; null if there is none
+
+`--quick` has 60 batches of 20 videos and 8 of 2 on S3, where the last ones are compared with the third and the next. It
+compares the reads of 1,200 videos and of 20, and has a video of 20 s. All three parts are measured at the same time:
+together they take under a minute on two quiet cores, but the figures do not stand for the large store, nor for an hour.
+`--only` measures one thing. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,10 +37,11 @@ import hashlib
 import json
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -72,11 +79,15 @@ class Size:
     videos: int  # of a batch
     s3_batches: int
     s3_videos: int
+    s3_early: int  # the batch on S3 that the last ones are compared with, in place of the tenth
+    s3_last: int  # batches on S3 that are timed
     large: int  # batches of the large release whose read is measured; the small one has the first batch alone
+    video_s: int  # length of the long video
 
 
-FULL = Size(batches=500, videos=100, s3_batches=40, s3_videos=20, large=100)
-QUICK = Size(batches=60, videos=20, s3_batches=12, s3_videos=2, large=60)
+FULL = Size(batches=500, videos=100, s3_batches=40, s3_videos=20, s3_early=TENTH, s3_last=LAST, large=100, video_s=3600)
+QUICK = Size(batches=60, videos=20, s3_batches=8, s3_videos=2, s3_early=3, s3_last=2, large=60, video_s=20)
+FLEET = Path(__file__).parent / "results" / "fleet.json"
 
 
 def ids_of(number: int, videos: int) -> list[str]:
@@ -202,13 +213,15 @@ def publish_timed(s: Services, batch_id: str) -> tuple[float, str]:
     return time.perf_counter() - since, name
 
 
-def publish_all(s: Services, twin: Services, count: int, videos: int) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def publish_all(
+    s: Services, twin: Services, count: int, videos: int, begin: int = TENTH, last: int = LAST
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Publishes the batches. Returns the figures, and each release with a video that it added.
 
-    twin: an empty store, which gets the first batches only.
+    twin: an empty store, which gets the first batches only. The `last` ones are compared with those from `begin` on.
     """
     late, early, made = list[float](), list[float](), list[tuple[str, str]]()
-    for number in range(1, TENTH):
+    for number in range(1, begin):
         publish_timed(twin, collect(twin, number, videos)[0])
     before: dict[str, str] = {}
     for number in range(1, count + 1):
@@ -217,17 +230,17 @@ def publish_all(s: Services, twin: Services, count: int, videos: int) -> tuple[d
             before = dict(s.blobs.entries())
         seconds, name = publish_timed(s, batch_id)
         made.append((name, ids[0]))
-        if number > count - LAST:
+        if number > count - last:
             late.append(seconds)
-            early.append(publish_timed(twin, collect(twin, TENTH + len(early), videos)[0])[0])
+            early.append(publish_timed(twin, collect(twin, begin + len(early), videos)[0])[0])
         print(f"\r{number} of {count}: {seconds:.2f} s ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     new = written(s, before)
     catalog = sum(size for key, size in new.items() if key.startswith("warehouse/"))
     figures = {
         "publish_ratio": sum(late) / sum(early),
-        "tenth_s": sum(early) / LAST,
-        "last_s": sum(late) / LAST,
+        "tenth_s": sum(early) / last,
+        "last_s": sum(late) / last,
         "manifest_bytes_per_video": (sum(new.values()) - catalog) / videos,
         "catalog_bytes_per_video": catalog / videos,
     }
@@ -293,7 +306,7 @@ def on_s3(size: Size) -> dict[str, Any]:
             return Settings(home=Path(folder) / name).model_copy(update={"storage": storage})
 
         with connect(settings("large")) as s, connect(settings("small")) as twin:
-            figures, _ = publish_all(s, twin, size.s3_batches, size.s3_videos)
+            figures, _ = publish_all(s, twin, size.s3_batches, size.s3_videos, size.s3_early, size.s3_last)
     return {f"{name}_s3": figures[name] for name in ("publish_ratio", "tenth_s", "last_s")}
 
 
@@ -322,22 +335,55 @@ def noop() -> dict[str, float]:
     return {"noop_s_10k": seconds}
 
 
+def start(module: str, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a benchmark as a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def figures_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a benchmark prints in its last line. Raises RuntimeError if its process failed."""
+    said, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+    return dict(json.loads(said.splitlines()[-1]))
+
+
+def hour(size: Size) -> dict[str, Any]:
+    """The figures of a long video, in a process of its own: memory that others used would hide a growth."""
+    return figures_of(start("benchmarks.hour_video", "--seconds", str(size.video_s)))
+
+
+def fleet() -> dict[str, Any]:
+    """What `benchmarks.fleet` measured last: it needs a scheduler, a broker and a store of its own."""
+    found = json.loads(FLEET.read_text()) if FLEET.exists() else {}
+    return {"workers_speedup": found.get("workers_speedup")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="60 batches of 20 videos, 12 of 2 on S3")
+    parser.add_argument("--quick", action="store_true", help="60 batches of 20 videos, 8 of 2 on S3, a video of 20 s")
     parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
-    parser.add_argument("--only", choices=("disk", "s3", "noop"), help="only this")
+    parser.add_argument("--only", choices=("disk", "s3", "noop", "hour", "fleet"), help="only this")
     parser.add_argument("--batches", type=int, help="batches in the folder")
     chosen = parser.parse_args()
     size = QUICK if chosen.quick else FULL
     if chosen.batches:
         size = replace(size, batches=chosen.batches, large=min(size.large, chosen.batches))
     found: dict[str, Any] = {}
+    beside = ("s3", "hour") if chosen.quick and chosen.only is None else ()  # as processes at the same time
+    started = {name: start("benchmarks.scale", "--quick", "--only", name) for name in beside}
     passed = table_checks.Report(success=True, results=(), docs_index=None)
     with mock.patch.object(table_checks, "check_tables", return_value=passed):
-        measures = {"disk": lambda: on_disk(size), "s3": lambda: on_s3(size), "noop": noop}
+        measures: dict[str, Callable[[], dict[str, Any]]] = {
+            "disk": lambda: on_disk(size),
+            "s3": lambda: on_s3(size),
+            "noop": noop,
+            "hour": lambda: hour(size),
+            "fleet": fleet,
+        }
         for name, measure in measures.items():
-            found |= measure() if chosen.only in (None, name) else {}
+            if chosen.only in (None, name):
+                found |= figures_of(started[name]) if name in started else measure()
     found = {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}
     print(json.dumps(found | {"batches": size.batches, "videos_a_batch": size.videos, "quick": chosen.quick}))
 

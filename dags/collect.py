@@ -1,7 +1,8 @@
 """Collects people's decisions.
 
 Woken by `reviewed`, which the queue announces when every ticket of a batch is settled. Each drained batch becomes parts
-in the store. No task here waits for people.
+in the store; of others, the settled videos if the settings say that they are due (then `reconcile` announces it). No
+task here waits for people.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dags.common import COLLECTED, COMMON, REVIEWED, connected
 def collect():
     @task
     def drained() -> list[str]:
-        """The batches that are settled in the queue and not collected yet."""
+        """The batches that are settled in the queue and not collected yet, or of which an increment is due."""
         from engine.stages import review
 
         with connected() as s:

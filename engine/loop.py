@@ -163,13 +163,16 @@ def find_waiting(s: Services) -> Waiting:
 
 
 def finish(s: Services, batch_id: str) -> None:
-    """Collects and publishes a batch whose tickets are all settled; does nothing for a published one.
+    """Collects and publishes a batch whose tickets are all settled, or the increment of it that is due.
 
-    Raises NotFinished, and what `publish_batch` raises. A batch without candidates has no open ticket even before it is
-    marked as in review; it is not finished before that mark.
+    Does nothing for a published batch. Raises NotFinished if there is nothing to do for another one, and what
+    `publish_batch` raises. A batch without candidates has no open ticket even before it is marked as in review; it is
+    not finished before that mark.
     """
+    worked = False
     for stage in (COLLECT, PUBLISH):
         if batch_id in stage.pending(s):
             stage.work(s, batch_id, None)
-    if batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) is None:
+            worked = True
+    if not worked and batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) is None:
         raise NotFinished(f"batch {batch_id} has open tickets, or is not marked as in review yet")

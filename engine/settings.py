@@ -46,7 +46,7 @@ class IngestSettings(_Section):
 
     source: str | None = None  # folder or s3://bucket/prefix of raw videos; None: each command must name one
     min_s: float = Field(1.0, gt=0)  # shortest video, seconds
-    max_s: float = Field(600.0, gt=0)  # longest video, seconds
+    max_s: float = Field(14400.0, gt=0)  # longest video, seconds: memory does not grow with the length
     min_side_px: int = Field(64, ge=16)  # of the shorter side
     max_side_px: int = Field(4096, ge=64)  # of the longer side
     held_out_share: float = Field(0.2, ge=0, lt=1)  # share of the videos that no model is trained on
@@ -163,6 +163,10 @@ class ReviewSettings(_Section):
     # which tickets need a label: "select", those that pick an object by hand; "verify", those that accept a masklet;
     # "never": people may give one anyway, if there is an ontology
     label_at: Literal["never", "select", "verify"] = "never"
+    # Publish a batch before its last ticket is closed: the videos whose tickets are all settled go each time when they
+    # are this share of its videos, or after so many hours if there is one; the rest follows. 0: only the whole batch
+    publish_share: float = Field(0.0, ge=0, lt=1)
+    publish_after_hours: float = Field(0.0, ge=0)
 
     @field_validator("ontology")
     @classmethod

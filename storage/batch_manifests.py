@@ -17,13 +17,13 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from storage import arrow, parts, withdrawn
+from storage import arrow, increments, parts, withdrawn
 from storage.blobs.base import BlobMissing, Blobs
 from storage.parts import video_of
 from storage.records import Video
@@ -75,6 +75,10 @@ class BatchRef:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "covers", tuple(self.covers))  # JSON gives a list
+
+    def is_of(self, batch_ids: Collection[str]) -> bool:
+        """Whether it is of one of these batches, also if it is one of several increments, or compacted."""
+        return any(increments.batch_of(batch_id) in batch_ids for batch_id in (self.batch_id, *self.covers))
 
     def as_json(self) -> dict[str, Any]:
         """For a release's manifest. A version that knows no compaction reads what a batch of one says."""
@@ -153,7 +157,7 @@ def write(
         masklets = _masklet_files(blobs, tables, snapshot)
         rows = _counted(blobs, masklets)
         needed = sorted({row.video_id for row in rows})
-        videos = _videos(blobs, tables, snapshot.batch_id, needed, is_known)
+        videos = _videos(blobs, tables, batch_id, needed, is_known)
         listed = {
             "masklets": masklets,
             "videos": [file for file, _ in videos],
@@ -162,9 +166,10 @@ def write(
     except BlobMissing as error:
         raise ReleaseError(f"batch {batch_id}: {error}") from error
     ref = store(blobs, batch_id, listed)
+    of = increments.batch_of(batch_id)
     for video_id in needed:  # a batch that an earlier version committed has no such marks yet
-        if batch_id not in parts.published_in(blobs, video_id):
-            parts.mark_published(blobs, video_id, batch_id)
+        if of not in parts.published_in(blobs, video_id):
+            parts.mark_published(blobs, video_id, of)
     return ref, rows
 
 
@@ -193,10 +198,12 @@ def _masklet_files(blobs: Blobs, tables: Tables, snapshot: TableSnapshot) -> lis
     found = tables.added_files("masklets", snapshot.snapshot_id)
     if outside := next((file.uri for file in found if not file.uri.startswith(root)), None):
         raise ReleaseError(f"{outside}: a data file of masklets lies outside {blobs.uri}")
-    marked = parts.markers(blobs, "masklets", snapshot.batch_id) if snapshot.batch_id else []
-    hashes = {marker.key: marker.sha256 for marker in marked}
     owners = {file.uri: video_of(file.uri.removeprefix(root)) for file in found}
-    gone = withdrawn.among(blobs, {video_id for video_id in owners.values() if video_id is not None})
+    known = {video_id for video_id in owners.values() if video_id is not None}
+    batch_id = increments.batch_of(snapshot.batch_id or "")
+    marked = parts.markers(blobs, "masklets", batch_id, known) if batch_id else []
+    hashes = {marker.key: marker.sha256 for marker in marked}
+    gone = withdrawn.among(blobs, known)
     files = []
     for file in found:
         if owners[file.uri] in gone:
@@ -220,13 +227,14 @@ def _counted(blobs: Blobs, files: Iterable[ReleaseFile]) -> list[CountedRow]:
 
 
 def _videos(
-    blobs: Blobs, tables: Tables, batch_id: str | None, needed: Iterable[str], is_known: Callable[[str], bool]
+    blobs: Blobs, tables: Tables, batch_id: str, needed: Collection[str], is_known: Callable[[str], bool]
 ) -> list[tuple[ReleaseFile, Video]]:
     """The parts of the videos with their rows; without those of other batches that the release lists already.
 
     A batch has its own videos. Only for others is the table searched.
     """
-    own = {marker.video_id: marker for marker in parts.markers(blobs, "videos", batch_id)} if batch_id else {}
+    marked = parts.markers(blobs, "videos", increments.batch_of(batch_id), needed)
+    own = {marker.video_id: marker for marker in marked}
     others = [video_id for video_id in needed if video_id not in own and not is_known(video_id)]
     found = {video_id: own[video_id] for video_id in needed if video_id in own}
     for row in tables.videos_by_id(others):

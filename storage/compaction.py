@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage import arrow, batch_manifests, compacted, parts, releases, table_upkeep, withdrawn
+from storage import arrow, batch_manifests, compacted, increments, parts, releases, table_upkeep, withdrawn
 from storage.batch_manifests import READERS, BatchRef, ReleaseError, ReleaseFile
 from storage.blobs.base import BlobMissing, Blobs, read_json
 from storage.errors import first_line
@@ -151,7 +151,11 @@ def settle(blobs: Blobs, tables: Tables, newest: Release) -> list[str]:
 
 def _operations(blobs: Blobs, refs: Iterable[BatchRef]) -> list[ReleaseFile]:
     """The parts with the acts of the annotators, which no release lists."""
-    markers = [marker for ref in refs for marker in parts.markers(blobs, "operations", ref.batch_id)]
+    markers = list[parts.Marker]()
+    for ref in refs:
+        has = increments.holder(blobs, ref.batch_id)
+        of_batch = parts.markers(blobs, "operations", increments.batch_of(ref.batch_id))
+        markers += [marker for marker in of_batch if has(marker.video_id)]
     gone = withdrawn.among(blobs, {marker.video_id for marker in markers})
     return [
         ReleaseFile(key=m.key, sha256=m.sha256, size=m.size or 0, rows=m.rows, video_id=m.video_id)

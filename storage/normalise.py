@@ -42,7 +42,7 @@ class Limits:
     """The limits of a source. Sides are measured on the upright picture."""
 
     min_s: float = 1.0
-    max_s: float = 600.0
+    max_s: float = 14400.0
     min_side_px: int = 64
     max_side_px: int = 4096
     truncated: bool = False  # admit a video that is cut or broken, with the frames that decode

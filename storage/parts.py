@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -148,11 +148,17 @@ def marked(blobs: Blobs, kind: str, batch_id: str) -> set[str]:
     return {key.removeprefix(prefix).removesuffix(".json") for key in blobs.keys(prefix)}
 
 
-def markers(blobs: Blobs, kind: str, batch_id: str) -> list[Marker]:
-    """All markers of a batch, sorted by video. Raises PartError for a marker that cannot be read."""
+def markers(blobs: Blobs, kind: str, batch_id: str, only: Collection[str] | None = None) -> list[Marker]:
+    """The markers of a batch, sorted by video. Raises PartError for a marker that cannot be read.
+
+    only: of these videos; one without a marker is left out. The others are neither listed nor read.
+    """
     _record(kind)
-    keys = list(blobs.keys(f"commits/{kind}/{_name('batch_id', batch_id)}/"))
     with ThreadPoolExecutor(_READERS) as pool:
+        if only is not None:
+            of_each = pool.map(lambda video_id: marker(blobs, kind, batch_id, video_id), sorted(only))
+            return [found for found in of_each if found is not None]
+        keys = list(blobs.keys(f"commits/{kind}/{_name('batch_id', batch_id)}/"))
         return [_parsed(key, data) for key, data in zip(keys, pool.map(blobs.read, keys), strict=True)]
 
 
@@ -197,9 +203,9 @@ def read_part(blobs: Blobs, marker: Marker) -> list[Any]:
     return _read(blobs, marker)
 
 
-def rows(blobs: Blobs, kind: str, batch_id: str) -> Iterator[Any]:
-    """All rows of a batch, one part after the other, sorted by video. Raises PartDamaged."""
-    for found in markers(blobs, kind, batch_id):
+def rows(blobs: Blobs, kind: str, batch_id: str, only: Collection[str] | None = None) -> Iterator[Any]:
+    """The rows of a batch, one part after the other, sorted by video. only: of these videos. Raises PartDamaged."""
+    for found in markers(blobs, kind, batch_id, only):
         yield from _read(blobs, found)
 
 
@@ -209,9 +215,13 @@ def commit_batch(
     kind: str,
     batch_id: str,
     keep: Callable[[Any, int], bool] | None = None,
+    *,
+    only: Collection[str] | None = None,
+    commit_id: str | None = None,
 ) -> CommitReport:
     """Put a batch into its table in one commit, with the batch id in the snapshot. A second call changes nothing.
 
+    only: these videos of it. commit_id: that the snapshot gets in place of the batch id (`storage/increments.py`).
     keep: a pure test of a row and its number in its part. A part that loses rows is written again under a new key; the
     original does not change.
     Raises PartDamaged before anything is committed; CommitFailed and CommitUnknown as `Tables.commit` does.
@@ -219,7 +229,8 @@ def commit_batch(
     record = _record(kind)
     if kind not in COMMITTED:
         raise ValueError(f"{kind} have no table, so they cannot be committed")
-    if (done := tables.batch(kind, batch_id)) is not None:
+    named = commit_id or batch_id
+    if (done := tables.batch(kind, named)) is not None:
         return CommitReport(rows=done.rows, files=done.files, snapshot_id=done.snapshot_id, already=True)
 
     def prepared(found: Marker) -> str | None:
@@ -241,10 +252,10 @@ def commit_batch(
         return blobs.uri_of(key)
 
     with ThreadPoolExecutor(_READERS) as pool:
-        uris = [uri for uri in pool.map(prepared, markers(blobs, kind, batch_id)) if uri is not None]
+        uris = [uri for uri in pool.map(prepared, markers(blobs, kind, batch_id, only)) if uri is not None]
     if not uris:
         return CommitReport(rows=0, files=0, snapshot_id=None, already=False)
-    commit = tables.commit(kind, uris, batch_id)
+    commit = tables.commit(kind, uris, named)
     return CommitReport(rows=commit.rows, files=commit.files, snapshot_id=commit.snapshot_id, already=commit.already)
 
 

@@ -163,7 +163,7 @@ class Release:
             return []
         found = [*self._first_by_video.get(video_id, ()), *self._first_by_video.get(None, ())]
         for ref in self.batches if marked else ():
-            if ref.batch_id in marked or marked.intersection(ref.covers):
+            if ref.is_of(marked):
                 found += _of_video(batch_manifests.load(self.blobs, ref), video_id)
         return found
 
@@ -172,7 +172,7 @@ class Release:
         marked = parts.published_in(self.blobs, video_id)
         if not marked:
             return list(self.batches)
-        owners = {ref.batch_id for ref in self.batches if ref.batch_id in marked or marked.intersection(ref.covers)}
+        owners = {ref.batch_id for ref in self.batches if ref.is_of(marked)}
         return [ref for ref in self.batches if ref.batch_id.removesuffix("-rest") in owners]
 
     def holds(self, video_id: str) -> bool:

@@ -10,9 +10,12 @@ from fastapi import APIRouter, Query
 from annotation_queue.api.asking import Id, InProject, Overseer, Pipeline
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.sent import Sent
-from annotation_queue.records import Batch, Gold, NewGold, NewTicket, ResultPage
+from annotation_queue.records import Batch, Gold, NewGold, NewTicket, ResultPage, SettledVideos
 from annotation_queue.rules import ID_LENGTH
+from annotation_queue.tickets import closing
 from annotation_queue.tickets.batches import set_name
+
+MOST_VIDEOS = 100  # that one request for a result may name
 
 router = APIRouter(tags=["pipeline"])
 
@@ -67,9 +70,22 @@ def result(
     queue: Queue,
     after: Annotated[str | None, Query(max_length=2 * ID_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    video: Annotated[list[Id] | None, Query(max_length=MOST_VIDEOS)] = None,
 ) -> ResultPage:
-    """What people decided and did in a batch, page by page."""
-    return queue.tickets.result_page(batch_id, after=after, limit=limit)
+    """What people decided and did in a batch, page by page. video: about these videos only."""
+    return queue.tickets.result_page(batch_id, after=after, limit=limit, only=video)
+
+
+@router.get("/api/settled-videos")
+def settled_videos(_: Pipeline, queue: Queue) -> list[SettledVideos]:
+    """How many videos are settled in each batch that has open tickets."""
+    return closing.settled_videos(queue.tickets.database)
+
+
+@router.post("/api/batches/{batch_id}/close-settled")
+def close_settled(batch_id: Id, _: Pipeline, queue: Queue) -> list[str]:
+    """Closes the settled videos of a batch, so that nobody changes what is published. Returns all that are closed."""
+    return closing.close(queue.tickets.database, batch_id, queue.tickets.clock())
 
 
 @router.post("/api/batches/{batch_id}/gold")

@@ -24,7 +24,7 @@ SMALL = 64 * KIB
 
 # bytes, by method and path. A smooth mask of 1080p takes 2 to 5 KB as run lengths, a ragged one 33 KB (4K: 130 KB).
 LARGE = {
-    # 3600 smooth masks, for the longest video that ingest admits (600 s), take 18 MB; 240 ragged ones (40 s) take 8 MB
+    # 3600 smooth masks, for a video of ten minutes, take 18 MB; 240 ragged ones (40 s) take 8 MB
     ("POST", "/api/tickets/{ticket_id}/finish"): 32 * MIB,
     # the page sends one operation at a time; a program may send all strokes of a video of 40 s at once
     ("POST", "/api/tickets/{ticket_id}/operations"): 16 * MIB,

@@ -19,7 +19,7 @@ from annotation_queue import audit, schema
 from annotation_queue.errors import NotAllowed, TooLate
 from annotation_queue.records import Kind, Person, QueuePolicy, Role, State
 from annotation_queue.rules import check_frame, check_id, lane_of, why_not
-from annotation_queue.tickets import batches, claims, gold, leases, tallies
+from annotation_queue.tickets import batches, claims, closing, gold, leases, tallies
 from annotation_queue.tickets.outcomes import SAME_WORK
 from annotation_queue.tickets.rows import NOT_RESERVED, OPEN_ROW, to_ticket
 from storage.records import Verdict, content_id
@@ -163,9 +163,9 @@ def _reopen(c: Connection, policy: QueuePolicy, row: Row[Any], act: Act, now: fl
         raise ValueError(f"a settled {before} ticket is reopened as {' or '.join(REOPENED_AS[before])}, not as {kind}")
     batch = batches.lock(c, row.batch_id)
     assert batch is not None
-    if batch.drained_at is not None:
+    if closing.is_closed(c, batch, row.video_id):
         raise TooLate(
-            f"batch {row.batch_id} is complete and its result went to the pipeline, which may have published it: "
+            f"the result of its video in batch {row.batch_id} went to the pipeline, which may have published it: "
             "what is published is never changed"
         )
     new = OPEN_ROW | {name: row._mapping[name] for name in SAME_WORK}

@@ -198,7 +198,9 @@ def drained_batches(c: Connection) -> list[str]:
     return list(c.scalars(query))
 
 
-def result_page(c: Connection, batch_id: str, after: str | None, limit: int) -> ResultPage:
+def result_page(
+    c: Connection, batch_id: str, after: str | None, limit: int, only: Sequence[str] | None = None
+) -> ResultPage:
     """A page of a batch's result: first the settled tickets, then the operations. See `TicketStore.result_page`."""
     part, ticket_id, seq = _parse_cursor(after)
     batch = batches.read(c, batch_id)
@@ -207,11 +209,13 @@ def result_page(c: Connection, batch_id: str, after: str | None, limit: int) -> 
         with_masklet = t.outerjoin(m, and_(m.c.batch_id == t.c.batch_id, m.c.masklet_id == t.c.masklet_id))
         query = select(t, m.c.content).select_from(with_masklet).where(t.c.batch_id == batch_id)
         query = query.where(t.c.settled.is_not(None), t.c.ticket_id > ticket_id).order_by(t.c.ticket_id)
+        query = query if only is None else query.where(t.c.video_id.in_(only))
         settled = tuple(to_settled_ticket(row) for row in c.execute(query.limit(limit)))
         more = f"settled:{settled[-1].ticket_id}" if len(settled) == limit else "operations:"
         return ResultPage(batch=batch, settled=settled, operations=(), next=more)
     query = select(o).where(o.c.batch_id == batch_id, o.c.branch.is_(False))
     query = query.where(o.c.ticket_id.not_in(select(t.c.ticket_id).where(schema.IS_GOLD)))
+    query = query if only is None else query.where(o.c.video_id.in_(only))
     query = query.where((o.c.ticket_id > ticket_id) | ((o.c.ticket_id == ticket_id) & (o.c.seq > seq)))
     done = tuple(to_operation(row) for row in c.execute(query.order_by(o.c.ticket_id, o.c.seq).limit(limit)))
     last = f"operations:{done[-1].ticket_id}:{done[-1].seq}" if len(done) == limit else None
@@ -233,7 +237,11 @@ def _parse_cursor(after: str | None) -> tuple[str, str, int]:
 def others(c: Connection, ticket_id: str, seen_by: Person | None) -> list[OtherMasklet]:
     """The other masklets of a ticket's video in its batch. See `TicketStore.others`."""
     about = ticket(c, ticket_id)
-    rows = [(row.settled, MASKLET.validate_json(row.content)) for row in c.execute(_other_masklets(about, seen_by))]
+    text = masklets.content(c, about.batch_id, about.masklet_id)
+    frames = None if text is None else MASKLET.validate_json(text).frame_idx
+    # one at a time: a video of an hour may have thousands, of which a few share frames with this one
+    found = ((row.settled, MASKLET.validate_json(row.content)) for row in c.execute(_other_masklets(about, seen_by)))
+    rows = [(settled, other) for settled, other in found if frames is None or _meet(frames, other.frame_idx)]
     is_gold, truth = gold.known_of(c, ticket_id)
     own = [about.masklet_id, *((truth.masklet_id, truth.parent_id) if truth else ())]
     origins = {masklets.origin(c, about.batch_id, masklet_id) for masklet_id in own if masklet_id is not None}
@@ -269,6 +277,11 @@ def _other_masklets(about: Ticket, seen_by: Person | None) -> Select[Any]:
     theirs = theirs.where(le.c.person == seen_by.name, schema.HAS_FINISHED)
     untouched = func.coalesce(t.c.previous_ticket_id, "").in_(theirs) & (t.c.lease_token == 0)
     return query.where(t.c.made_by.is_(None) | (t.c.made_by == seen_by.name) | ~untouched)
+
+
+def _meet(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether the frames of two masklets overlap, in order."""
+    return a[0] <= b[-1] and b[0] <= a[-1]
 
 
 def _is_of(c: Connection, masklet: Masklet, batch_id: str, origins: set[str]) -> bool:

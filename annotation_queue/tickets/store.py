@@ -140,14 +140,16 @@ class TicketStore:
         with self.database.read() as c:
             return reading.drained_batches(c)
 
-    def result_page(self, batch_id: str, *, after: str | None = None, limit: int = 200) -> ResultPage:
+    def result_page(
+        self, batch_id: str, *, after: str | None = None, limit: int = 200, only: Sequence[str] | None = None
+    ) -> ResultPage:
         """Up to `limit` decisions or operations of a batch, in a fixed order; `after` is the last page's `next`.
 
-        Branches (operations that came after their lease was lost) are left out. Raises NoSuchBatch; ValueError for an
-        invalid `after`.
+        only: about these videos. Branches (operations that came after their lease was lost) are left out.
+        Raises NoSuchBatch; ValueError for an invalid `after`.
         """
         with self.database.read() as c:
-            return reading.result_page(c, batch_id, after, limit)
+            return reading.result_page(c, batch_id, after, limit, only)
 
     def batch_result(self, batch_id: str) -> BatchResult:
         """Everything that was decided and done in a batch so far. Raises NoSuchBatch."""
@@ -409,8 +411,8 @@ class TicketStore:
     def others(self, ticket_id: str, *, seen_by: Person | None = None) -> list[OtherMasklet]:
         """The other masklets of a ticket's video in its batch, each in its latest version.
 
-        Rejected masklets are left out. Masklets of the ticket's own object are left out too, because for a gold ticket
-        they would show the answer. For a gold ticket, the verdicts of the others are also left out.
+        Without rejected masklets and those of other frames, and without those of the ticket's own object, because for
+        a gold ticket they would show the answer. For a gold ticket, the verdicts of the others are also left out.
 
         seen_by: also leaves out other people's masklets of an object, as long as `seen_by` can still take back their
         own masklet of that object.

@@ -18,6 +18,7 @@ from annotation_queue.records import NewOperation, Person, State, Ticket
 from annotation_queue.rules import why_not
 from annotation_queue.tickets import (
     batches,
+    closing,
     leases,
     masklets,
     ontologies,
@@ -128,8 +129,8 @@ def _undo(
             raise TooLate("a lead has given another priority to the ticket that follows")
     batch = batches.lock(c, row.batch_id)
     assert batch is not None
-    if batch.drained_at is not None:
-        raise TooLate("every ticket of its batch is decided, and the result was delivered")
+    if closing.is_closed(c, batch, row.video_id):
+        raise TooLate("every ticket of its video is decided, and the result was delivered")
     made = masklets.content(c, row.batch_id, mine.masklet_id)
     masklet = None if made is None else MASKLET.validate_json(made)
     sums = outcomes.sums_of(row, outcomes.answers_of(c, row), mine, masklet, measures)

@@ -1,7 +1,8 @@
 """The candidates of one video: its windows are searched one after another, and each object becomes one masklet.
 
 An object goes on in the next window of its shot if it is found there on the frame that both windows share, or else with
-the mask that it has on this frame. A cut ends all objects. Only the masks (RLE) of earlier windows stay in memory.
+the mask that it has on this frame. A cut ends all objects. Only the masks (RLE) of earlier windows stay in memory. In a
+long video (LONG_S), a candidate has only the frames of the windows in which it was tracked.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
 
 from engine.candidates import relations
 from engine.candidates.config import SearchConfig
@@ -21,6 +25,8 @@ from storage import rle
 from storage.pixels import Rgb
 from storage.records import FPS, STRIDE, Masklet, Video, content_id
 
+LONG_S = 600  # thousands of objects with all frames of an hour, nearly all of them empty, would take gigabytes
+_NO_MASK = np.zeros((0, 0), np.bool_)
 SPECK_SHARE = 200 / (1401 * 1037)  # SA-V drops specks and holes below 200 px at its mean resolution
 
 
@@ -29,7 +35,7 @@ class Object:
     """An object of a video, with its masks in the windows that were searched so far."""
 
     name: str
-    seed: Seed
+    seed: Seed  # without its mask, which is large
     frame_idx: int  # on which it was found
     masks: dict[int, MaskOnFrame] = field(default_factory=dict)  # frame_idx -> mask
 
@@ -87,7 +93,8 @@ def find_candidates(
         for track in searched.tracks:
             each = known.get(track.continues or "")
             if each is None:
-                each = Object(f"{len(objects):03d}", track.seed, window.frames[track.place])
+                seed = replace(track.seed, mask=_NO_MASK)
+                each = Object(f"{len(objects):03d}", seed, window.frames[track.place])
                 objects.append(each)
             each.masks |= track.masks
             spent[each.name] = spent.get(each.name, 0) + len(window.frames) - 1
@@ -107,15 +114,22 @@ def with_cycles(loaded: LoadedModel, read: Callable[[int], Rgb], masklets: Seque
     if not masklets:
         return []
     prompts = {row.masklet_id: json.loads(row.prompt) for row in masklets}
-    # the first annotated frame from there on
-    first = {key: -(-prompt["frame_idx"] // STRIDE) for key, prompt in prompts.items()}
-    hw = (masklets[0].height, masklets[0].width)
-    masks = {row.masklet_id: row.rle for row in masklets}
-    found = cycle_ious(loaded, lambda i: read(i * STRIDE), hw, masks, first=first)
+    hw, found = (masklets[0].height, masklets[0].width), dict[str, float]()
+    for begin in sorted({row.frame_idx[0] for row in masklets}):  # only in a long video there are several
+        rows = [row for row in masklets if row.frame_idx[0] == begin]
+        # the first annotated frame from there on
+        first = {row.masklet_id: -(-(prompts[row.masklet_id]["frame_idx"] - begin) // STRIDE) for row in rows}
+        masks = {row.masklet_id: row.rle for row in rows}
+        found |= cycle_ious(loaded, partial(_from, read, begin), hw, masks, first=first)
     return [
         replace(row, prompt=json.dumps(prompts[row.masklet_id] | {"cycle_iou": round(found[row.masklet_id], 4)}))
         for row in masklets
     ]
+
+
+def _from(read: Callable[[int], Rgb], begin: int, place: int) -> Rgb:
+    """The annotated frame at a place, counted from the frame `begin`."""
+    return read(begin + place * STRIDE)
 
 
 def speck_px(hw: tuple[int, int]) -> int:
@@ -144,9 +158,14 @@ def _carried(each: Object, frame_idx: int, hw: tuple[int, int]) -> Carried | Non
 
 
 def _masklet(video: Video, each: Object, checkpoint: str, round_number: int, config: SearchConfig) -> Masklet:
-    """The object as a row. It is absent on the frames of other windows. Its prompt is its provenance."""
+    """The object as a row, absent on the frames of other windows or, in a long video, without these frames.
+
+    Its prompt is its provenance.
+    """
     absent = MaskOnFrame(rle.empty(video.height, video.width), 0, 0.0, 0.0, 1.0)
     frames = range(0, video.frame_count, STRIDE)
+    if video.frame_count > frames_of(LONG_S) and each.masks:
+        frames = range(min(each.masks), max(each.masks) + 1, STRIDE)
     masks = [each.masks.get(i, absent) for i in frames]
     return Masklet(
         masklet_id=content_id(video.video_id, video.batch_id, checkpoint, each.name, length=20),

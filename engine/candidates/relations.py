@@ -29,6 +29,8 @@ class Relation:
 
 def relation(a: Masklet, b: Masklet) -> Relation | None:
     """How two masklets of one video relate; None if no pixel is in both."""
+    if a.frame_idx[-1] < b.frame_idx[0] or b.frame_idx[-1] < a.frame_idx[0]:  # most pairs of a long video
+        return None
     shared = iou.shared_px(a, b)
     if not any(shared.values()):
         return None

@@ -44,7 +44,7 @@ Finder = Callable[[Rgb, Mask | None], list[Seed]]
 """Finds objects on a frame, best first: in all of it, or only where the mask, bool (H, W), is set."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskOnFrame:
     """What the tracker gave for one object on one frame."""
 

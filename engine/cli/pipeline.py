@@ -240,6 +240,8 @@ def stats(as_json: Json = False) -> None:
         return
     for batch_id, stage in reached.items():
         left = f"  {_review_line(reviews[batch_id])}" if batch_id in reviews else ""
+        if batch_id in reviews and reviews[batch_id].published:
+            left += f", {reviews[batch_id].published} of {counted(reviews[batch_id].videos, 'video')} published"
         of = f"  {projects[batch_id]}" if projects.get(batch_id) else ""
         console.out.print(f"batch {batch_id}{of}  {stage[2:]}{left}")
     for found in stuck:

@@ -1,12 +1,14 @@
 """What happens to a batch when its last ticket closes: an event for Airflow, or publishing in this process.
 
-A laptop needs no scheduler: without `airflow.url`, the queue collects and publishes drained batches itself.
+A laptop needs no scheduler: without `airflow.url`, the queue collects and publishes drained batches itself, and looks
+for increments of others that are due.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from engine.processes.airflow_client import AirflowClient
 
 log = logging.getLogger(__name__)
+
+SWEEP_S = 60.0  # between two looks for increments that are due
 
 _finishing = threading.Lock()  # one batch at a time: two threads finish batches, of `deliverer` and of `sweep`
 
@@ -67,8 +71,22 @@ def finish(settings: Settings, batch_id: str) -> None:
                     log.warning("%s", stopped)
 
 
+def keep_sweeping(settings: Settings) -> None:
+    """`sweep`s once, and again and again where the settings want increments: no event says that one is due."""
+    from engine.stages import review
+
+    while True:
+        try:
+            sweep(settings)
+        except Exception:  # of the store or of the queue: the next look finds the same
+            log.exception("cannot tell which batches wait")
+        if not review.wants_increments(settings):
+            return
+        time.sleep(SWEEP_S)
+
+
 def sweep(settings: Settings) -> None:
-    """Finishes the drained batches that an earlier process did not publish."""
+    """Finishes the drained batches that an earlier process did not publish, and the increments that are due."""
     from engine import loop
 
     with connect(settings) as s:
@@ -78,4 +96,4 @@ def sweep(settings: Settings) -> None:
             finish(settings, batch_id)
         except Exception:  # go on with the other batches
             with log_ids.about(batch_id=batch_id):
-                log.exception("batch %s stays unpublished until the next start", batch_id)
+                log.exception("batch %s is not published", batch_id)

@@ -15,7 +15,7 @@ from engine.processes.children import end_with_parent
 from engine.processes.ports import check_port
 from engine.rounds import campaign
 from engine.services import Services, connect
-from engine.serving.delivery import deliverer, sweep
+from engine.serving.delivery import deliverer, keep_sweeping
 from engine.serving.webhooks import Notifier
 from engine.settings import Settings
 from engine.stages import trouble
@@ -102,7 +102,7 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
     with connect(settings) as s:
         application = app(s, deliver=deliver)
         if deliver and not settings.airflow.url:
-            threading.Thread(target=sweep, args=(settings,), daemon=True).start()
+            threading.Thread(target=keep_sweeping, args=(settings,), daemon=True).start()
         with Notifier(s, application.state.backend.tickets.database):
             uvicorn.run(
                 application,

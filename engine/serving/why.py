@@ -16,9 +16,9 @@ from annotation_queue.pipeline_records import BatchStanding, BatchTickets, Stage
 from annotation_queue.records import State, Stuck
 from engine import loop
 from engine.services import Services
-from engine.stages import batches, trouble
+from engine.stages import batches, review, trouble
 from engine.stages.batches import BatchStage
-from storage import parts
+from storage import increments, parts
 from storage.blobs.base import BlobDamaged, Blobs
 from storage.errors import first_line
 from storage.wording import counted
@@ -42,9 +42,12 @@ def of_batch(s: Services, batch_id: str, tickets: TicketStore | None, now: float
     stuck = tuple(trouble.stuck(s.blobs, batch_id))
     published = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}
     checkpoint = batches.facts(s.blobs, batch_id, batches.CHECKPOINT) or {}
-    stages = _stages(s.blobs, batch_id, len(video_ids), marks, found)
+    done = 0 if BatchStage.PUBLISHED in marks else increments.published_videos(s.blobs, batch_id)
+    stages = _stages(s.blobs, batch_id, len(video_ids), marks, found, done)
     imported = batches.is_import(s.blobs, batch_id)
     waits_for, following, due = _why(s, marks, stages, found, stuck, published, at, imported=imported)
+    if done:
+        waits_for = f"{waits_for}; {done} of {counted(len(video_ids), 'video')} are published"
     return BatchStanding(
         batch_id=batch_id,
         name="" if found is None else found.batch.name,
@@ -100,9 +103,12 @@ def _tickets(tickets: TicketStore | None, batch_id: str, now: float) -> BatchTic
 
 
 def _stages(
-    blobs: Blobs, batch_id: str, videos: int, marks: set[BatchStage], tickets: BatchTickets | None
+    blobs: Blobs, batch_id: str, videos: int, marks: set[BatchStage], tickets: BatchTickets | None, published: int
 ) -> tuple[StageProgress, ...]:
-    """What each stage that works on batches has done. A stage that a later one has passed counts as complete."""
+    """What each stage that works on batches has done. A stage that a later one has passed counts as complete.
+
+    published: videos of the batch that are published already, in increments.
+    """
     order = list(BatchStage)
     reached = max((order.index(mark) for mark in marks), default=-1)
     found = []
@@ -116,6 +122,8 @@ def _stages(
             done = len(parts.marked(blobs, "candidates", batch_id))
         elif stage.mark is BatchStage.COLLECTED:
             done = len(parts.marked(blobs, "masklets", batch_id))
+        elif stage.mark is BatchStage.PUBLISHED:
+            done = published
         found.append(StageProgress(stage=stage.name, done=min(done, of), of=of, noun=noun, complete=complete))
         if stage.mark is BatchStage.IN_REVIEW and tickets is not None:
             left, total = tickets.batch.remaining, tickets.batch.total
@@ -171,6 +179,8 @@ def _review(s: Services, tickets: BatchTickets | None, who: str, now: float) -> 
     batch = tickets.batch
     if batch.remaining:
         then = "collect and publish, when the last ticket is settled"
+        if review.wants_increments(s.settings):
+            then += "; of the settled videos, when they are enough or wait for long"
         return f"people: {_left(tickets, now)}", then, tickets.expected_end
     if not batch.drained:
         return "open review: it has not sent all its tickets to the queue", _who(s, loop.OPEN_REVIEW), None

@@ -6,6 +6,7 @@ what there is to do, so a lost event costs time and never work.
 
     batches/<batch_id>/<stage>.json
     open/<batch_id>/<stage>             empty: copies of these marks, until the batch is published
+    batches/<batch_id>/increments/      if it is published in several steps: see storage/increments.py
     open/complete                       the batches of earlier versions have their copies
     batches/<batch_id>/checkpoint.json
     batches/<batch_id>/phase.json
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +71,13 @@ def video_ids(blobs: Blobs, batch_id: str) -> list[str]:
     return [str(video_id) for video_id in ingested["videos"]]
 
 
-def videos(s: Services, batch_id: str) -> list[Video]:
-    """The rows of the batch's videos, sorted by id. Raises UnknownBatch, PartDamaged.
+def videos(s: Services, batch_id: str, only: Collection[str] | None = None) -> list[Video]:
+    """The rows of the batch's videos, or of some of them, sorted by id. Raises UnknownBatch, PartDamaged.
 
     Reads the batch's parts: to find its rows in the table, Iceberg opens a manifest for each batch.
     """
     wanted = set(video_ids(s.blobs, batch_id))
-    return unique_videos([row for row in parts.rows(s.blobs, "videos", batch_id) if row.video_id in wanted])
+    return unique_videos([row for row in parts.rows(s.blobs, "videos", batch_id, only) if row.video_id in wanted])
 
 
 def name_of(videos: Iterable[Video]) -> str:

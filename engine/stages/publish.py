@@ -5,21 +5,26 @@ published before, or comes twice, is quarantined as "repeated": ids are unique o
 its suite, or too many masklets of a batch of the model and its annotators fail, nothing of the batch is published. An
 import has no such limit: its annotations are independent files of others, and nobody here can repair them. Nothing is
 visible before every check has run.
+
+A batch that was collected in increments (`storage/increments.py`) is published so: each has its own checks, commits and
+release, as a batch of these videos would have.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.locks import Held
 from engine.services import Services
-from engine.stages import batches, trouble, withdrawing
+from engine.stages import batches, review, trouble, withdrawing
 from engine.stages.batches import BatchStage
-from storage import parts, release_names, release_numbers, releases, table_upkeep, unreleased, withdrawn
+from storage import increments, parts, release_names, release_numbers, releases, table_upkeep, unreleased, withdrawn
+from storage.increments import Increment
 from storage.records import Masklet, Quarantined
 from validation import gate
 
@@ -27,9 +32,11 @@ if TYPE_CHECKING:
     from storage.releases import Release
     from validation.masklet_checks import Problem
 
+STAGE = "publish"  # its name in the records of trouble and of quarantine
 _READERS = 8
 EXPIRED_TOGETHER = 20  # snapshots of a table: fewer are not worth a commit
 MAX_QUARANTINED_SHARE = 0.5  # above this share a batch of the model and its annotators is broken itself
+LEAST_JUDGED = 20  # masklets: the share in fewer of a batch says little while the rest follows
 
 
 class PublishStopped(Exception):
@@ -37,20 +44,22 @@ class PublishStopped(Exception):
 
 
 def pending(s: Services) -> list[str]:
-    """The batches that are collected and not published."""
-    return batches.pending(s.blobs, BatchStage.PUBLISHED)
+    """The batches that are collected and not published, and those with such an increment."""
+    begun = increments.begun(s.blobs)
+    taken = {of for of, numbers in begun.items() if any(increments.is_taken(s.blobs, of, n) for n in numbers)}
+    return sorted(taken.union(batches.pending(s.blobs, BatchStage.PUBLISHED)))
 
 
 def publish_batch(s: Services, batch_id: str) -> str:
-    """Publishes a collected batch and returns the name of its release, "" while there is no masklet to release.
+    """Publishes what is collected of a batch and returns the name of its release, "" if there is no masklet to release.
 
     Can run again at any time. Raises PublishStopped, UnknownBatch, PartDamaged, CommitFailed and CommitUnknown;
     LockLost, NumberTaken if it was paused for so long that another process took its place: run it again.
     """
     # alone, because each release contains everything that was published before it
-    with trouble.recorded(s.blobs, batch_id, "publish"), s.alone(withdrawing.LOCK) as held:
+    with trouble.recorded(s.blobs, batch_id, STAGE), s.alone(withdrawing.LOCK) as held:
         done = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED)
-        return str(done["release"]) if done is not None else _publish(s, batch_id, held)
+        return str(done["release"]) if done is not None else _publish_collected(s, batch_id, held)
 
 
 def docs_folder(s: Services) -> Path:
@@ -58,14 +67,40 @@ def docs_folder(s: Services) -> Path:
     return s.home / "data-docs"
 
 
-def _publish(s: Services, batch_id: str, held: Held) -> str:
+def _publish_collected(s: Services, batch_id: str, held: Held) -> str:
+    """Publishes the increments that are collected, and the batch if all of it is. Returns the last release."""
+    of_batch, released = increments.of_batch(s.blobs, batch_id), ""
+    done = increments.published(s.blobs, batch_id) if of_batch else {}
+    for one in of_batch:
+        if not one.is_last and one.number not in done:
+            done[one.number] = _publish(s, one, held, list(done.values()))
+            increments.mark_published(s.blobs, one, done[one.number])
+            released = str(done[one.number]["release"])
+        elif not one.is_last:
+            increments.end(s.blobs, batch_id, one.number)  # a publish was killed after its mark
+            released = str(done[one.number]["release"])
+    collected = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED)
+    if collected is None and not of_batch:
+        raise batches.UnknownBatch(f"batch {batch_id} is not collected: there is nothing to publish")
+    if collected is None or (of_batch and not of_batch[-1].is_last):
+        return released
+    whole = Increment(batch_id=batch_id, number=1, video_ids=(), is_last=True, facts=collected)
+    facts = _publish(s, of_batch[-1] if of_batch else whole, held, list(done.values()))
+    batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, facts)
+    return str(facts["release"])
+
+
+def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Publishes the videos of an increment, or the whole batch if it is the only one. Returns the facts of its mark.
+
+    earlier: the facts of the batch's published increments; the share of bad masklets is that of all of them together.
+    """
     from validation import masklet_checks, table_checks
 
-    collected = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED)
-    if collected is None:
-        raise batches.UnknownBatch(f"batch {batch_id} is not collected: there is nothing to publish")
-    rows: list[Masklet] = list(parts.rows(s.blobs, "masklets", batch_id))
-    videos = batches.videos(s, batch_id)
+    batch_id, commit_id = increment.batch_id, increment.id
+    only = None if increment.is_whole else increment.video_ids
+    rows: list[Masklet] = list(parts.rows(s.blobs, "masklets", batch_id, only))
+    videos = batches.videos(s, batch_id, only)
     by_id = {video.video_id: video for video in videos}
     problems = [masklet_checks.problems(row, by_id.get(row.video_id)) for row in rows]
     failing = {n for n, found in enumerate(problems) if found}
@@ -74,36 +109,47 @@ def _publish(s: Services, batch_id: str, held: Held) -> str:
     repeats = masklet_checks.repeats(valid, _published_before(s, batch_id, {rows[n].video_id for n in valid}, known))
     for n, repeat in repeats.items():
         problems[n].append(repeat)
-    members = batches.video_ids(s.blobs, batch_id)  # also of erased videos, which have no row
+    members = batches.video_ids(s.blobs, batch_id) if only is None else only  # also erased videos, which have no row
     gone = withdrawn.among(s.blobs, {row.video_id for row in rows}.union(members))
     for n in valid:
         if rows[n].video_id in gone and not problems[n]:
             problems[n].append(masklet_checks.Problem(check="withdrawn", detail="its video was withdrawn"))
     refused = [
-        Quarantined(stage="publish", subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
+        Quarantined(stage=STAGE, subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
         for row, found in zip(rows, problems, strict=True)
         for p in found
     ]
     good = [row for row, found in zip(rows, problems, strict=True) if not found]
-    report = table_checks.check_tables(table_checks.frames(good, videos), docs_folder(s) / batch_id, run_name=batch_id)
+    docs = docs_folder(s) / batch_id
+    report = table_checks.check_tables(table_checks.frames(good, videos), docs, run_name=commit_id)
+    bad = len(failing) + sum(facts["quarantined"] for facts in earlier)
+    # a batch that was published before is not a broken one
+    offered = len(rows) - len(repeats) + sum(facts["quarantined"] + facts["masklets"] for facts in earlier)
+    has_no_limit = batches.is_import(s.blobs, batch_id) or (not increment.is_last and offered < LEAST_JUDGED)
     decision = gate.publish(
-        offered=len(rows) - len(repeats),  # a batch that was published before is not a broken one
-        quarantined=len(failing),
+        offered=offered,
+        quarantined=bad,
         tables_passed=report.success,
-        max_quarantined_share=1.0 if batches.is_import(s.blobs, batch_id) else MAX_QUARANTINED_SHARE,
+        max_quarantined_share=1.0 if has_no_limit else MAX_QUARANTINED_SHARE,
     )
     if refused:
-        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="publish", rows=refused)
-    parts.commit_batch(s.blobs, s.tables, "quarantine", batch_id)
+        name = increment.quarantine_part(STAGE)
+        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=name, rows=refused)
+
+    def commit_rows(kind: str, videos: Collection[str] | None, keep: Callable[[Any, int], bool] | None = None) -> bool:
+        report = parts.commit_batch(s.blobs, s.tables, kind, batch_id, keep, only=videos, commit_id=commit_id)
+        return report.already
+
+    commit_rows("quarantine", _quarantine_parts(s, increment))
     if not decision.passed:
         why = "; ".join([*decision.reasons, *report.failures])
         raise PublishStopped(f"batch {batch_id}: {why}; see {report.docs_index}")
-    parts.commit_batch(s.blobs, s.tables, "operations", batch_id, keep=lambda row, n: row.video_id not in gone)
+    commit_rows("operations", only, lambda row, n: row.video_id not in gone)
     kept = _places(rows, problems)
     held.check()
-    commit = parts.commit_batch(s.blobs, s.tables, "masklets", batch_id, keep=lambda row, n: (row.video_id, n) in kept)
-    release = _release(s, batch_id, known)
-    if commit.already:  # by a process that was paused before, while a video of the batch was withdrawn
+    already = commit_rows("masklets", only, lambda row, n: (row.video_id, n) in kept)
+    release = _release(s, commit_id, known)
+    if already:  # by a process that was paused before, while a video of the batch was withdrawn
         for video_id in sorted(gone):
             withdrawing.take_out(s, withdrawn.of(s.blobs, video_id))
     held.check()  # without the lock, another process may not have seen what this one did: the next run looks again
@@ -114,13 +160,27 @@ def _publish(s: Services, batch_id: str, held: Held) -> str:
         "gate": list(decision.reasons),
         "checkpoints": dict(sorted(Counter(row.checkpoint for row in good).items())),
         "annotated_frames": sum(len(row.frame_idx) for row in good),
-        "work": collected.get("work"),
+        "work": increment.facts.get("work"),
         **(batches.facts(s.blobs, batch_id, batches.PHASE) or {}),
     }
-    batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, facts)
     released = release.snapshots["masklets"] if release is not None and release.is_end else None
     table_upkeep.expire_all(s.tables, released, least=EXPIRED_TOGETHER)
-    return str(facts["release"])
+    return facts
+
+
+def _quarantine_parts(s: Services, increment: Increment) -> Collection[str] | None:
+    """The parts with what was refused in an increment; None: all of the batch. The last one has those of no increment.
+
+    What propose and open review refused goes with the last one.
+    """
+    if increment.is_whole:
+        return None
+    stages = (review.STAGE, STAGE)
+    if not increment.is_last:
+        return {increment.quarantine_part(stage) for stage in stages}
+    earlier = (replace(increment, number=n, is_last=False) for n in range(1, increment.number))
+    others = {one.quarantine_part(stage) for one in earlier for stage in stages}
+    return parts.marked(s.blobs, "quarantine", increment.batch_id) - others
 
 
 def _published_before(s: Services, batch_id: str, video_ids: Collection[str], known: Sequence[str]) -> dict[str, str]:
@@ -152,15 +212,16 @@ def _places(rows: Sequence[Masklet], problems: Sequence[Collection[Problem]]) ->
     return found
 
 
-def _release(s: Services, batch_id: str, known: Sequence[str]) -> Release | None:
-    """Writes the manifest of the project's release. The name holds a number and the batch, so a rerun finds it.
+def _release(s: Services, commit_id: str, known: Sequence[str]) -> Release | None:
+    """Writes the manifest of the project's release. The name holds a number and the commit, so a rerun finds it.
 
-    known: the names of all releases. None: so far every candidate of the project was rejected.
+    commit_id: the batch, or its increment. known: the names of all releases. None: so far every candidate of the
+    project was rejected.
 
     Afterwards everything that is committed is in a release of its project: the next release of any project looks no
     further back. So it first makes those of other projects whose publish was killed between its commit and its release.
     """
-    project = batches.project_of(s.blobs, batch_id)
+    project = batches.project_of(s.blobs, increments.batch_of(commit_id))
     ends = release_names.ends(s.blobs, known)
     several = any(map(releases.project_of, known))
     of_project: dict[str, list[str]] = {}
@@ -173,16 +234,16 @@ def _release(s: Services, batch_id: str, known: Sequence[str]) -> Release | None
         owners = {each.batch_id: _owner(s, each.batch_id) for each in waiting}
         if project not in of_project and project not in owners.values():
             return None
-        last = {of: batch for batch, of in owners.items() if batch is not None and of != project} | {project: batch_id}
-        names = {of: _name(s, of_project.get(of, []), batch, of) for of, batch in last.items()}
+        last = {of: its for its, of in owners.items() if its is not None and of != project} | {project: commit_id}
+        names = {of: _name(s, of_project.get(of, []), its, of) for of, its in last.items()}
         # otherwise, another process may have taken a number for less than this release would leave out
         if s.tables.snapshot_id("masklets") == current:
             break
     made: Release | None = None
-    for of, batch in last.items():
-        extra = {"batch_id": batch} | ({"project": of} if of else {})
+    for of, its in last.items():
+        extra = {"batch_id": increments.batch_of(its)} | ({"project": of} if of else {})
         if of != project:
-            extra[releases.AHEAD_OF] = batch_id
+            extra[releases.AHEAD_OF] = increments.batch_of(commit_id)
         try:
             made = releases.make(
                 s.blobs,
@@ -191,7 +252,7 @@ def _release(s: Services, batch_id: str, known: Sequence[str]) -> Release | None
                 extra=extra,
                 known=of_project.get(of, []),
                 ends=ends,
-                mine={found for found, its in owners.items() if its == of}.__contains__,
+                mine={found for found, owner in owners.items() if owner == of}.__contains__,
                 snapshot=current,
             )
         except releases.NothingPublished:
@@ -199,15 +260,15 @@ def _release(s: Services, batch_id: str, known: Sequence[str]) -> Release | None
     return made
 
 
-def _owner(s: Services, batch_id: str | None) -> str:
-    """The project of a batch; what another tool has added to the table is of the unnamed one."""
-    return "" if batch_id is None else batches.project_of(s.blobs, batch_id)
+def _owner(s: Services, commit_id: str | None) -> str:
+    """The project of a commit's batch; what another tool has added to the table is of the unnamed one."""
+    return "" if commit_id is None else batches.project_of(s.blobs, increments.batch_of(commit_id))
 
 
-def _name(s: Services, known: Sequence[str], batch_id: str, project: str) -> str:
-    """The name of the release that a batch gets: the one that it has, or a new one. known: of the project."""
-    mine = next((name for name in known if name.endswith(batch_id)), None)
-    if mine and any(batch_id in (ref.batch_id, *ref.covers) for ref in releases.load(s.blobs, known[-1]).batches):
+def _name(s: Services, known: Sequence[str], commit_id: str, project: str) -> str:
+    """The name of the release that a commit gets: the one that it has, or a new one. known: of the project."""
+    mine = next((name for name in known if name.endswith(commit_id)), None)
+    if mine and any(commit_id in (ref.batch_id, *ref.covers) for ref in releases.load(s.blobs, known[-1]).batches):
         return mine
-    # also if a process that was paused made it, and the newest release is without the batch
-    return release_numbers.new_name(s.blobs, known, batch_id, project)
+    # also if a process that was paused made it, and the newest release is without the commit
+    return release_numbers.new_name(s.blobs, known, commit_id, project)

@@ -15,7 +15,7 @@ from typing import Any
 from engine.stages import batches
 from engine.stages.batches import BatchStage
 from engine.stages.work import Work
-from storage import releases
+from storage import increments, releases
 from storage.blobs.base import Blobs
 
 _READERS = 8
@@ -24,9 +24,9 @@ _CACHED = 20_000  # batches in memory, a few hundred bytes each
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedBatch:
-    """What one batch added. None: it was published by a version that did not record this."""
+    """What one batch, or one of its increments, added. None: a version that did not record this published it."""
 
-    batch_id: str
+    batch_id: str  # or the id of the increment
     release: str  # the first release with its masklets; "": it has none, and no release was made
     masklets: int
     annotated_frames: int | None  # of these masklets
@@ -36,8 +36,9 @@ class PublishedBatch:
 
 
 def of_all(blobs: Blobs) -> list[PublishedBatch]:
-    """Every published batch, that of the oldest release first."""
+    """Every published batch and increment, that of the oldest release first."""
     ids = [batch_id for batch_id, marks in batches.reached(blobs).items() if BatchStage.PUBLISHED in marks]
+    ids += [one for key in blobs.keys("batches/") if (one := increments.id_of_published(key)) is not None]
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(partial(_of_one, blobs), ids))
     return sorted(found, key=lambda batch: (releases.place(batch.release), batch.batch_id))
@@ -45,7 +46,9 @@ def of_all(blobs: Blobs) -> list[PublishedBatch]:
 
 @lru_cache(maxsize=_CACHED)
 def _of_one(blobs: Blobs, batch_id: str) -> PublishedBatch:
-    facts: Mapping[str, Any] = batches.facts(blobs, batch_id, BatchStage.PUBLISHED) or {}
+    facts: Mapping[str, Any] | None = increments.facts_of_published(blobs, batch_id)
+    if facts is None:
+        facts = batches.facts(blobs, batch_id, BatchStage.PUBLISHED) or {}
     work = facts.get("work")
     return PublishedBatch(
         batch_id=batch_id,

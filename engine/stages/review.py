@@ -6,24 +6,31 @@ Uses the queue over HTTP, as any other program does. Opening and collecting a ba
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
 from engine.services import Services
+from engine.settings import Settings
 from engine.stages import batches, labelling, phases, routing, trouble, work
 from engine.stages.batches import BatchStage
 from engine.stages.routing import Route
 from engine.verifier.keeping import is_verifier
-from storage import arrow, parts
+from storage import arrow, increments, parts
+from storage.increments import Increment
 from storage.masklet_rules import masklet_problems
-from storage.records import Masklet, Operation, Quarantined, Verdict, content_id
+from storage.records import Masklet, Operation, Quarantined, Verdict, Video, content_id
 from storage.wording import counted
+
+STAGE = "collect"  # its name in the records of trouble and of quarantine
+HOUR_S = 3600.0
 
 
 class NotDrained(Exception):
-    """The batch still has open tickets."""
+    """The batch still has open tickets, and nothing of it is due."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,12 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     project = batches.project_of(s.blobs, batch_id)
     review = s.settings.of_project(project).review
     tickets, rules = [], labelling.pinned_rules(s, batch_id)
-    by_id = {video.video_id: video for video in batches.videos(s, batch_id)}
     rows, refused = list[Masklet](), list[Quarantined]()
+    gone = {video_id for one in increments.of_batch(s.blobs, batch_id) for video_id in one.video_ids}
+    by_id = {video.video_id: video for video in batches.videos(s, batch_id) if video.video_id not in gone}
     for row in parts.rows(s.blobs, "candidates", batch_id):
+        if row.video_id in gone:  # published already; the queue was restored from an older backup
+            continue
         problems = masklet_problems(row, by_id.get(row.video_id))
         refused += [_quarantined("review", row, check, detail) for check, detail in problems.items()]
         rows += [] if problems else [row]
@@ -130,30 +140,103 @@ def _selection(batch_id: str, video_id: str, phase: str, rules: Mapping[str, str
 
 
 def to_collect(s: Services) -> list[str]:
-    """The batches whose last ticket is closed and whose results are not in parts yet."""
+    """The batches whose results are not in parts yet: their last ticket is closed, or an increment is due."""
     waiting = batches.pending(s.blobs, BatchStage.COLLECTED)
-    return sorted(set(waiting) & set(s.queue.drained_batches())) if waiting else []
+    return sorted(set(waiting).intersection([*s.queue.drained_batches(), *_due(s)])) if waiting else []
+
+
+def _due(s: Services, now: float | None = None) -> list[str]:
+    """The batches of which an increment is due: enough videos are settled, or for long enough; or one was begun.
+
+    Asks the queue only if the settings of some project want increments. now: s since the epoch.
+    """
+    begun = increments.begun(s.blobs)
+    found = [b for b, numbers in begun.items() if any(not increments.is_taken(s.blobs, b, n) for n in numbers)]
+    if not wants_increments(s.settings):
+        return found
+    wanted = {name: s.settings.of_project(name).review for name in s.settings.project_names}
+    at = time.time() if now is None else now
+    for batch in s.queue.settled_videos():
+        new, review = batch.settled - batch.closed, wanted.get(batch.project)
+        if review is None or not new:
+            continue
+        enough = review.publish_share and new >= review.publish_share * batch.videos
+        hours = review.publish_after_hours
+        if enough or (hours and at - batch.since >= hours * HOUR_S):
+            found.append(batch.batch_id)
+    return found
+
+
+def wants_increments(settings: Settings) -> bool:
+    """Whether batches of any project may be published before their last ticket."""
+    reviews = [settings.of_project(name).review for name in settings.project_names]
+    return any(review.publish_share or review.publish_after_hours for review in reviews)
 
 
 def collect(s: Services, batch_id: str) -> Collected:
-    """Writes the accepted masklets and all operations of a drained batch as parts, one a video.
+    """Writes the accepted masklets and all operations of a batch as parts, one a video: of its settled videos.
 
+    Of a batch that is not drained, the settled videos become an increment (`storage/increments.py`) if one is due: the
+    queue closes them, so that nobody changes what is published.
     An accepted masklet that cannot be stored, or is of another batch's video, is quarantined; the others go on.
     Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch.
     """
-    with trouble.recorded(s.blobs, batch_id, "collect"):
-        return _collect(s, batch_id)
+    with trouble.recorded(s.blobs, batch_id, STAGE):
+        batch = s.queue.batch(batch_id)
+        if batch.drained:
+            return _collect_rest(s, batch_id)
+        if batch_id in _due(s):
+            return _collect_increment(s, batch_id)
+        raise NotDrained(f"batch {batch_id} has {batch.remaining} of {counted(batch.total, 'ticket')} to do")
 
 
-def _collect(s: Services, batch_id: str) -> Collected:
-    result = s.queue.batch_result(batch_id)
-    if not result.batch.drained:
-        total = counted(result.batch.total, "ticket")
-        raise NotDrained(f"batch {batch_id} has {result.batch.remaining} of {total} to do")
+def _collect_increment(s: Services, batch_id: str) -> Collected:
+    """Collects the videos of a batch that are settled now; nothing if another process was faster."""
+    while True:
+        earlier = increments.of_batch(s.blobs, batch_id)
+        number = len(earlier) + 1
+        increments.begin(s.blobs, batch_id, number)  # first, so that a killed run is found
+        closed = set(s.queue.close_settled(batch_id)).difference(*(one.video_ids for one in earlier))
+        if not closed or (earlier and earlier[-1].is_last):
+            increments.end(s.blobs, batch_id, number)
+            return Collected(0, 0, 0)
+        increment = Increment(batch_id=batch_id, number=number, video_ids=tuple(sorted(closed)), is_last=False)
+        report, facts = _write_parts(s, increment, s.queue.batch_result(batch_id, increment.video_ids))
+        if increments.take(s.blobs, replace(increment, facts=facts)):
+            return report
+
+
+def _collect_rest(s: Services, batch_id: str) -> Collected:
+    """Collects what is in no increment of a drained batch, mostly all of it, and marks the batch."""
+    result, members = s.queue.batch_result(batch_id), batches.video_ids(s.blobs, batch_id)
+    while True:
+        earlier = [one for one in increments.of_batch(s.blobs, batch_id) if not one.is_last]
+        gone = set[str]().union(*(one.video_ids for one in earlier))
+        left = tuple(sorted(set(members) - gone))
+        last = Increment(batch_id=batch_id, number=len(earlier) + 1, video_ids=left, is_last=True)
+        report, facts = _write_parts(s, last, _without(result, gone))
+        if not increments.is_begun(s.blobs, batch_id):
+            break
+        if increments.take(s.blobs, replace(last, facts=facts)) or increments.of_batch(s.blobs, batch_id)[-1].is_last:
+            break
+    batches.mark(s.blobs, batch_id, BatchStage.COLLECTED, _facts(result, batches.videos(s, batch_id)))
+    return report
+
+
+def _without(result: BatchResult, video_ids: Collection[str]) -> BatchResult:
+    settled = tuple(each for each in result.settled if each.video_id not in video_ids)
+    return replace(
+        result, settled=settled, operations=tuple(o for o in result.operations if o.video_id not in video_ids)
+    )
+
+
+def _write_parts(s: Services, increment: Increment, result: BatchResult) -> tuple[Collected, dict[str, Any]]:
+    """Writes the parts of an increment's videos. Returns what people decided, and the facts about it."""
+    batch_id = increment.batch_id
     accepted, operations = _by_video(result)
-    videos = batches.videos(s, batch_id)
+    videos = batches.videos(s, batch_id, None if increment.is_whole else increment.video_ids)
     refused = [
-        _quarantined("collect", replace(row, batch_id=batch_id), "video", f"{video_id} is not a video of this batch")
+        _quarantined(STAGE, replace(row, batch_id=batch_id), "video", f"{video_id} is not a video of this batch")
         for video_id in sorted(accepted.keys() - {video.video_id for video in videos})
         for row in accepted[video_id]
     ]
@@ -164,24 +247,27 @@ def _collect(s: Services, batch_id: str) -> Collected:
             if (problem := arrow.problem(row)) is None:
                 rows.append(row)
             else:
-                refused.append(_quarantined("collect", row, "unstorable", problem))
+                refused.append(_quarantined(STAGE, row, "unstorable", problem))
         acts = sorted(operations[video.video_id], key=lambda o: (o.ticket_id, o.seq, o.operation_id))
         parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
         parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video.video_id, rows=acts)
-    _write_quarantine(s, batch_id, "collect", refused)
-    counts = Counter(settled.verdict for settled in result.settled)
-    report = Collected(counts[Verdict.ACCEPT], counts[Verdict.REJECT], len(result.operations))
+    _write_quarantine(s, batch_id, increment.quarantine_part(STAGE), refused)
+    facts = _facts(result, videos)
+    return Collected(facts["accepted"], facts["rejected"], len(result.operations)), facts
+
+
+def _facts(result: BatchResult, videos: Iterable[Video]) -> dict[str, Any]:
+    """What people decided and did, in numbers."""
+    verdicts = Counter(settled.verdict for settled in result.settled)
     kinds = Counter(operation.kind for operation in result.operations)
-    facts = {
-        "accepted": report.accepted,
-        "rejected": report.rejected,
+    return {
+        "accepted": verdicts[Verdict.ACCEPT],
+        "rejected": verdicts[Verdict.REJECT],
         "operations": dict(sorted(kinds.items())),
         "reasons": dict(sorted(_reasons(result.settled).items())),
         "by_verifier": dict(Counter(one.verdict.value for one in result.settled if is_verifier(one.decided_by))),
         "work": asdict(work.of_operations(result.operations, {video.video_id: video.frame_count for video in videos})),
     }
-    batches.mark(s.blobs, batch_id, BatchStage.COLLECTED, facts)
-    return report
 
 
 def _quarantined(stage: str, row: Masklet, reason: str, detail: str) -> Quarantined:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from annotation_queue.errors import NoSuchBatch
 from engine.services import Services
 from engine.stages import batches
+from storage import increments
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class ReviewProgress:
     total: int
     since: float  # when the review opened
     expected_end: float | None  # None: nobody finished a ticket of a kind that is left lately
+    published: int  # videos of the batch, in increments
+    videos: int
 
 
 def of_open_batches(s: Services) -> dict[str, ReviewProgress]:
@@ -52,5 +55,7 @@ def of_open_batches(s: Services) -> dict[str, ReviewProgress]:
             total=batch.total,
             since=batch.opened_at,
             expected_end=figures.at + max(longest) if known and batch.remaining else None,
+            published=increments.published_videos(s.blobs, batch_id),
+            videos=len(batches.video_ids(s.blobs, batch_id)),
         )
     return found

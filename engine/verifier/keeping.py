@@ -24,7 +24,7 @@ from engine.verifier.features import FEATURES
 from engine.verifier.figures import VerifierFigures
 from engine.verifier.fitting import Verifier
 from engine.verifier.judged import Judged, judged_of
-from storage import arrow, parts, releases
+from storage import arrow, increments, parts, releases
 from storage.blobs.base import BlobMissing, Blobs, read_json
 from storage.records import content_id
 
@@ -110,19 +110,23 @@ def _examples(blobs: Blobs, release: str) -> list[Judged]:
 
 
 def _batches(names: Sequence[str], release: str) -> Iterator[str]:
-    """The batches whose releases are not newer than this one, the newest first."""
+    """The batches and increments whose releases are not newer than this one, the newest first."""
     for name in reversed(names):
         if releases.place(name) <= releases.place(release):
-            yield name.rsplit("-", 1)[-1]
+            yield increments.named_in(name)
 
 
 def judged_of_batch(blobs: Blobs, batch_id: str) -> list[Judged]:
-    """The judged candidates of a collected batch. The first call measures them and keeps the table."""
+    """The judged candidates of a collected batch, without its earlier increments, or of one of its increments.
+
+    The first call measures them and keeps the table.
+    """
     key = f"verifiers/judged-{_FEATURES}/{batch_id}.parquet"
     try:
         return arrow.from_parquet(Judged, blobs.read(key))
     except BlobMissing:
-        acts = list(parts.rows(blobs, "operations", batch_id))
-        found = judged_of(parts.rows(blobs, "candidates", batch_id), acts)
+        of, has = increments.batch_of(batch_id), increments.holder(blobs, batch_id)
+        acts = [act for act in parts.rows(blobs, "operations", of) if has(act.video_id)]
+        found = judged_of((row for row in parts.rows(blobs, "candidates", of) if has(row.video_id)), acts)
         blobs.create(key, arrow.to_parquet(Judged, found))
         return found

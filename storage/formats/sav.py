@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from storage import rle
-from storage.formats import destination, imported, labels, sav_times, timeline
+from storage.formats import by_frame, destination, imported, labels, sav_times, timeline
+from storage.formats.by_frame import ByFrame
 from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
 from storage.formats.imported import MAX_METADATA, AnnotationError, Description
 from storage.formats.sav_times import Timing, timing_of
@@ -120,18 +121,19 @@ def to_sav(video: Video, masklets: Sequence[Masklet], frames: Frames | None = No
     An imported video keeps the name and the metadata of its source, an imported masklet its metadata.
     Raises ValueError for no masklets, both kinds at once, a masklet of another video or size, or one without an object.
     """
+    return by_frame.whole(_fields_of(video, masklets, frames))
+
+
+def _fields_of(video: Video, masklets: Sequence[Masklet], frames: Frames | None) -> dict[str, Any]:
+    """`to_sav`, with a `ByFrame` for each list over the annotated frames."""
     kinds = {masklet.kind for masklet in masklets}
     if len(kinds) != 1:
         raise ValueError(f"an SA-V file holds masklets of one kind, not {sorted(kinds)}")
     kind = kinds.pop()
     height, width = video.height, video.width
-    on = frames or timeline.stored(video)
+    on, nothing = frames or timeline.stored(video), rle.empty(height, width)
     indices = [frame.frame_idx for frame in on.annotated]
-    nothing = rle.empty(height, width)
-    counts: list[list[bytes]] = []  # (N, T)
-    areas: list[list[int]] = []
-    stability: list[list[float]] = []
-    places: list[list[int | None]] = []  # (N, T) position in the masklet's lists
+    places, derived = list[dict[int, int]](), list[Derived]()  # of each masklet: frame_idx -> position in its lists
     for masklet in masklets:
         if masklet.video_id != video.video_id or (masklet.height, masklet.width) != (height, width):
             raise ValueError(
@@ -139,16 +141,17 @@ def to_sav(video: Video, masklets: Sequence[Masklet], frames: Frames | None = No
                 f"not of {video.video_id} at {height} x {width}"
             )
         at = {frame_idx: t for t, frame_idx in enumerate(masklet.frame_idx)}
-        positions = [at.get(frame_idx) for frame_idx in indices]
-        counts.append([nothing if t is None else masklet.rle[t] for t in positions])
-        areas.append([0 if t is None else masklet.area_px[t] for t in positions])
-        stability.append([1.0 if t is None else masklet.stability[t] for t in positions])
-        places.append(positions)
-    derived = [derive(area, height, width) for area in areas]
-    at_times = range(len(indices))
-    objects = range(len(masklets))
-    manual = kind == "manual"
-    metadata = _metadata(video)
+        places.append(at)
+        derived.append(derive([masklet.area_px[at[i]] if i in at else 0 for i in indices], height, width))
+
+    def at_frame(name: str, t: int, absent: Any) -> list[Any]:
+        i = indices[t]
+        return [getattr(m, name)[at[i]] if i in at else absent for m, at in zip(masklets, places, strict=True)]
+
+    def masks(t: int) -> list[dict[str, Any]]:
+        return [{"size": [height, width], "counts": c.decode("ascii")} for c in at_frame("rle", t, nothing)]
+
+    manual, metadata = kind == "manual", _metadata(video)
     values = (
         video.source_name or video.video_id,
         on.duration_s,
@@ -158,8 +161,8 @@ def to_sav(video: Video, masklets: Sequence[Masklet], frames: Frames | None = No
         float(height * width),
         metadata.pop("video_environment", ENVIRONMENT),
         video.split,
-        [[{"size": [height, width], "counts": counts[n][t].decode("ascii")} for n in objects] for t in at_times],
-        list(objects),
+        ByFrame(len(indices), masks),
+        list(range(len(masklets))),
         [d.size_rel for d in derived],
         [d.size_abs for d in derived],
         [d.size_bucket for d in derived],
@@ -168,10 +171,10 @@ def to_sav(video: Video, masklets: Sequence[Masklet], frames: Frames | None = No
         [len(indices)] * len(masklets),
         [masklet.edited_frame_count for masklet in masklets],
         [kind] * len(masklets),
-        [None] * len(masklets) if manual else [[stability[n][t] for n in objects] for t in at_times],
+        [None] * len(masklets) if manual else ByFrame(len(indices), lambda t: at_frame("stability", t, 1.0)),
         len(masklets),
     )
-    found = dict(zip(KEYS, values, strict=True)) | metadata | _restored(masklets, places)
+    found = dict(zip(KEYS, values, strict=True)) | metadata | _restored(masklets, places, indices)
     if on.timeline is Timeline.SOURCE:
         numbers, times = TIMES
         found |= {numbers: [frame.number for frame in on.annotated], times: [frame.time_s for frame in on.annotated]}
@@ -311,8 +314,8 @@ def export(
             chosen = [row for row in job.masklets if row.kind == kind and job.shows(row)]
             if chosen:
                 path = job.place(f"{job.name}_{kind}.json")
-                with complete(path) as temporary:
-                    temporary.write_text(json.dumps(to_sav(job.video, chosen, job.frames)))
+                with complete(path) as temporary, temporary.open("w") as file:
+                    by_frame.write(file, _fields_of(job.video, chosen, job.frames))
                 written.append(path)
         if media:
             path = job.place(f"{job.name}.mp4")
@@ -361,16 +364,16 @@ def _masklet_metadata(
     return text if fields else None
 
 
-def _restored(masklets: Sequence[Masklet], places: Sequence[Sequence[int | None]]) -> dict[str, Any]:
+def _restored(masklets: Sequence[Masklet], places: Sequence[Mapping[int, int]], on: Sequence[int]) -> dict[str, Any]:
     """The fields that `_masklet_metadata` kept, as lists over masklets again. A masklet without the field has null.
 
-    places: (N, T) of each exported frame, its position in the masklet's lists.
+    places: of each masklet, the position of a frame_idx in its lists. on: (T,) frame_idx of the exported frames.
     """
     kept = [_object(f"masklet {m.masklet_id}", m.source_metadata) | labels.sav_fields(m) for m in masklets]
     frames = [found if isinstance(found := of.pop(FRAMES, None), dict) else {} for of in kept]
     fields: dict[str, Any] = {key: [of.get(key) for of in kept] for of in kept for key in of}
     for key in dict.fromkeys(key for of in frames for key in of):
-        columns = [[_at(of, key, t) for t in at] for of, at in zip(frames, places, strict=True)]  # (N, T)
+        columns = [[_at(of, key, at.get(i)) for i in on] for of, at in zip(frames, places, strict=True)]  # (N, T)
         fields[key] = [list(row) for row in zip(*columns, strict=True)]
     return {key: value for key, value in fields.items() if key.startswith("masklet") and key not in KEYS}
 

@@ -74,7 +74,10 @@ def test_repeated_requests_change_nothing(queue):
     assert [token for _, token in seen] == [1, 1, 1]
     with queue.client("pipeline") as pipeline:
         result = pipeline.batch_result(name)
+        some = pipeline.batch_result(name, [f"video-{n}" for n in range(1, 120)])
+        assert pipeline.close_settled(name) == [] == pipeline.settled_videos(), "it is drained"
     assert (result.batch.total, len(result.settled), len(result.operations)) == (3, 3, 3)
+    assert [one.video_id for one in some.settled] == ["video-1", "video-2"] and len(some.operations) == 2
 
 
 def test_a_queue_that_never_answers_raises_an_error_after_the_patience():

@@ -143,3 +143,14 @@ def test_the_candidate_of_a_part_is_another_object_than_its_whole_and_corrects_n
         assert [o.masklet_id for o in tickets.others(ticket.ticket_id)] == [other.masklet.masklet_id]
     with pytest.raises(NoSuchMasklet):
         tickets.masklet_json(part.ticket_id, before=True)
+
+
+def test_the_others_of_a_video_are_those_that_share_frames_with_the_ticket(tickets):
+    first, second, later = (ticket for ticket in verify_tickets(11) if ticket.video_id == "video-0")
+    assert first.masklet and second.masklet and later.masklet
+    later = replace(later, masklet=replace(later.masklet, frame_idx=tuple(i + 400 for i in first.masklet.frame_idx)))
+    anywhere = NewTicket(ticket_id="select", kind=Kind.SELECT, video_id="video-0")
+    tickets.open_batch("b", [first, second, later, anywhere])
+    shown = {one: [o.masklet_id for o in tickets.others(one)] for one in (first.ticket_id, later.ticket_id, "select")}
+    assert shown[first.ticket_id] == [second.masklet.masklet_id] and shown[later.ticket_id] == []
+    assert len(shown["select"]) == 3

@@ -145,6 +145,21 @@ def test_an_object_that_is_not_found_again_goes_on_with_its_own_mask(loaded, cli
     assert len(found.masklets) == 1 and iou.tube_iou(found.masklets[0], disc) > 0.7
 
 
+def test_in_a_long_video_a_candidate_has_the_frames_of_its_windows_alone(loaded, clip, monkeypatch):
+    monkeypatch.setattr(finding, "LONG_S", 1)
+    monkeypatch.setattr(finding, "glance", lambda read, frames: shots.Glance((24,), dict.fromkeys(frames, 1.0)))
+    found, _ = search(loaded, clip, TrueFinder(clip))
+    spans = {(row.frame_idx[0], row.frame_idx[-1]) for row in found.masklets}
+    assert spans == {(0, 20), (24, 48)} and len(found.masklets) == 3
+    again = finding.with_cycles(loaded, clip.frames.__getitem__, found.masklets)
+    monkeypatch.setattr(finding, "LONG_S", 600)
+    whole, _ = search(loaded, clip, TrueFinder(clip))
+    wanted = finding.with_cycles(loaded, clip.frames.__getitem__, whole.masklets)
+    ways_back = [[json.loads(row.prompt)["cycle_iou"] for row in rows] for rows in (again, wanted)]
+    assert ways_back[0] == pytest.approx(ways_back[1], abs=0.02)
+    assert iou.tube_iou(again[2], wanted[2]) == 1
+
+
 def test_a_cut_ends_all_objects(loaded, clip, monkeypatch):
     monkeypatch.setattr(finding, "glance", lambda read, frames: shots.Glance((24,), dict.fromkeys(frames, 1.0)))
     found, _ = search(loaded, clip, TrueFinder(clip))

@@ -129,8 +129,8 @@ def test_a_batch_that_is_published_again_after_a_kill_repeats_nothing(s, folder,
 
     real, mark = parts.commit_batch, batches.mark
 
-    def commit(blobs, tables, kind, batch_id, keep=None):
-        report = real(blobs, tables, kind, batch_id, keep)
+    def commit(blobs, tables, kind, batch_id, keep=None, **named):
+        report = real(blobs, tables, kind, batch_id, keep, **named)
         if kind == cut:
             raise Killed
         return report

@@ -309,7 +309,8 @@ def test_a_release_is_exported_file_by_file(tmp_path):
             parts.write_part(blobs, kind="videos", batch_id="b1", video_id=video_id, rows=[video])
             rows = [make_masklet([2] * 6, masklet_id=f"{video_id}-auto", video_id=video_id)]
             if video_id == "v1":
-                rows.append(make_masklet([3] * 6, masklet_id="v1-manual", video_id=video_id, kind="manual", phase="3"))
+                manual = make_masklet([3] * 6, masklet_id="v1-manual", video_id=video_id, kind="manual", phase="3")
+                rows.append(manual)
             parts.write_part(blobs, kind="masklets", batch_id="b1", video_id=video_id, rows=rows)
         parts.commit_batch(blobs, tables, "videos", "b1")
         parts.commit_batch(blobs, tables, "masklets", "b1")
@@ -318,3 +319,7 @@ def test_a_release_is_exported_file_by_file(tmp_path):
     assert [p.name for p in written] == ["v1_manual.json", "v1_auto.json", "v1.mp4", "v2_auto.json", "v2.mp4"]
     assert (tmp_path / "out" / "v2.mp4").read_bytes() == b"v2"
     assert sav.read(tmp_path / "out" / "v1_manual.json")[0].rle == make_masklet([3] * 6).rle
+    for name, row in (("v1_auto", make_masklet([2] * 6, masklet_id="v1-auto", video_id="v1")), ("v1_manual", manual)):
+        text = (tmp_path / "out" / f"{name}.json").read_text()
+        video = make_video(video_id="v1", video_key="videos/v1.mp4")
+        assert text == json.dumps(sav.to_sav(video, [row])), "written a frame at a time, as a whole it is the same"
