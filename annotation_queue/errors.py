@@ -43,6 +43,10 @@ class NoSuchVideo(QueueError):
     """There is no such video."""
 
 
+class NoSuchRelease(QueueError):
+    """There is no such release."""
+
+
 class NoSuchFrame(QueueError):
     """The video has no such frame."""
 

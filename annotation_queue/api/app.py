@@ -29,10 +29,11 @@ from annotation_queue.api import (
     pictures,
     pipeline,
     refinement,
+    releases,
     tickets,
     videos,
 )
-from annotation_queue.api.backend import Backend, Media, Pipeline
+from annotation_queue.api.backend import Backend, Media, Pipeline, ReleaseSource
 from annotation_queue.api.edge import Edge, Shares
 from annotation_queue.api.errors import add_handlers
 from annotation_queue.api.page import add_page
@@ -89,6 +90,7 @@ def create_app(
     stuck: Callable[[], list[Stuck]] = list,
     campaign: Callable[[], list[PlannedPhase]] = list,
     overview: Pipeline | None = None,
+    release_source: ReleaseSource | None = None,
 ) -> FastAPI:
     """The API under /api, and the page at /.
 
@@ -102,6 +104,7 @@ def create_app(
     stuck: the batches that the pipeline cannot take further; those that cannot be delivered are added.
     campaign: the phases of the pipeline's plan and how far each is.
     overview: what leads see of the pipeline; without it, the page about the pipeline has nothing to show.
+    release_source: the releases that leads look through; without it, the page about releases has nothing to show.
     """
     timings = timings or Timings()
     backend = Backend(
@@ -132,10 +135,14 @@ def create_app(
         ):
             yield
 
-    return _application(backend, lifespan)
+    return _application(backend, lifespan, release_source)
 
 
-def _application(backend: Backend, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+def _application(
+    backend: Backend,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    release_source: ReleaseSource | None,
+) -> FastAPI:
     """The routers over a backend; those of the provider and of live refinement only where the backend has them."""
     app = FastAPI(
         title="Masklet Engine: the review queue",
@@ -157,6 +164,8 @@ def _application(backend: Backend, lifespan: Callable[[FastAPI], AbstractAsyncCo
         app.include_router(refinement.router)
     if backend.pipeline is not None:
         app.include_router(pipeline.router)
+    if release_source is not None:
+        app.include_router(releases.router_of(release_source))
     add_page(app)
     return app
 

@@ -25,6 +25,7 @@ from annotation_queue.portraits import Portraits
 from annotation_queue.records import Person, PlannedPhase, Stats, Stuck, VideoInfo
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.timings import Timings
+from annotation_queue.release_records import ReleaseFilter, ReleasePage, Releases, ReleaseVideo
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 
@@ -61,6 +62,25 @@ class Pipeline(Protocol):
 
     def docs(self, batch_id: str, path: str) -> Path | None:
         """A file of a batch's Data Docs; None if there is none."""
+
+
+class ReleaseSource(Protocol):
+    """The releases that leads look through. Called from several threads."""
+
+    def releases(self) -> Releases:
+        """The releases, the newest first."""
+
+    def page(self, name: str, wanted: ReleaseFilter, after: str | None, limit: int) -> ReleasePage:
+        """The masklets that pass a filter, from `after` on: the `next` of the page before. Raises NoSuchRelease."""
+
+    def video(self, name: str, video_id: str) -> ReleaseVideo:
+        """A video with all its masklets. Raises NoSuchRelease, NoSuchVideo."""
+
+    def frame(self, name: str, video_id: str, frame_idx: int) -> bytes:
+        """JPEG of exactly this frame of a video of the release. Raises NoSuchRelease, NoSuchVideo, NoSuchFrame."""
+
+    def thumbnail(self, name: str, video_id: str, masklet_id: str) -> bytes:
+        """JPEG of the frame that shows most of an object. Raises NoSuchRelease, NoSuchVideo, NoSuchMasklet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -230,6 +230,20 @@ export const leased = () => ask("GET", "/api/tickets?state=leased&limit=500");
 export const endLease = ({ ticket_id, lease_token }) =>
   ask("POST", `/api/tickets/${ticket_id}/end-lease`, { token: lease_token });
 
+// --- releases ---
+
+/** @param {string} name */
+const releasePath = (name) => `/api/releases/${encodeURIComponent(name)}`;
+/** @type {() => Promise<import("./release_types.js").Releases>} */
+export const releases = () => ask("GET", "/api/releases");
+/** @type {(name: string, query: URLSearchParams) => Promise<import("./release_types.js").ReleasePage>} */
+export const releasePage = (name, query) => ask("GET", `${releasePath(name)}/masklets?${query}`);
+/** @type {(name: string, videoId: string) => Promise<import("./release_types.js").ReleaseVideo>} */
+export const releaseVideo = (name, videoId) => ask("GET", `${releasePath(name)}/videos/${videoId}`);
+/** The address of a masklet's picture. @type {(name: string, videoId: string, maskletId: string) => string} */
+export const releaseThumbnail = (name, videoId, maskletId) =>
+  `${releasePath(name)}/videos/${videoId}/${maskletId}/thumbnail`;
+
 // --- videos and numbers ---
 
 /** @type {(id: string) => Promise<VideoInfo>} */
@@ -244,11 +258,27 @@ export const figures = () => ask("GET", "/api/figures");
  * @param {string} videoId
  * @param {number} frameIdx
  * @param {AbortSignal} [signal]
+ * @returns {Promise<Blob>}
  */
-export async function frame(videoId, frameIdx, signal) {
+export const frame = (videoId, frameIdx, signal) => frameAt(`/api/videos/${videoId}`, frameIdx, signal);
+
+/**
+ * The same of a video of a release.
+ * @param {string} release
+ * @returns {typeof frame}
+ */
+export const frameOf = (release) => (videoId, frameIdx, signal) =>
+  frameAt(`${releasePath(release)}/videos/${videoId}`, frameIdx, signal);
+
+/**
+ * @param {string} video  its path
+ * @param {number} frameIdx
+ * @param {AbortSignal} [signal]
+ */
+async function frameAt(video, frameIdx, signal) {
   let response;
   try {
-    response = await fetch(`/api/videos/${videoId}/frames/${frameIdx}.jpg`, { credentials: "same-origin", signal });
+    response = await fetch(`${video}/frames/${frameIdx}.jpg`, { credentials: "same-origin", signal });
   } catch (error) {
     if (error instanceof Error && error.name === "AbortError") throw error;
     throw new Unreachable(messageOf(error));

@@ -28,10 +28,12 @@ export class Frames {
   /**
    * @param {string} videoId
    * @param {number[]} frameIdx  position → frame_idx
+   * @param {typeof fetchFrame} [fetch]  gets the JPEG of a frame; by default, from the queue
    */
-  constructor(videoId, frameIdx) {
+  constructor(videoId, frameIdx, fetch = fetchFrame) {
     this.videoId = videoId;
     this.frameIdx = frameIdx;
+    this.fetch = fetch;
     this.limit = frameIdx.length; // positions from the wanted one on that are fetched
   }
 
@@ -47,7 +49,7 @@ export class Frames {
    */
   every(count) {
     if (this.#every) return this.#every;
-    this.#every = new Frames(this.videoId, Array.from({ length: count }, (_, i) => i));
+    this.#every = new Frames(this.videoId, Array.from({ length: count }, (_, i) => i), this.fetch);
     this.#every.limit = Math.min(BETWEEN, count);
     this.#every.onready = () => this.onready();
     this.#every.ontrouble = (error) => this.ontrouble(error);
@@ -88,7 +90,7 @@ export class Frames {
     try {
       let blob = this.#blobs.get(position);
       if (!blob) {
-        blob = await fetchFrame(this.videoId, this.frameIdx[position], signal);
+        blob = await this.fetch(this.videoId, this.frameIdx[position], signal);
         this.#blobs.set(position, blob);
         this.#blobBytes += blob.size;
         this.#trim();

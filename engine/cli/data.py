@@ -16,6 +16,7 @@ from storage.wording import counted
 
 if TYPE_CHECKING:
     from engine.services import Services
+    from engine.stages.imports import ImportReport
     from engine.stages.readers import Reader
     from storage.formats.destination import Exported
     from storage.formats.timeline import Timeline
@@ -91,6 +92,7 @@ def _as_hf(release: Release, folder: Path, media: bool, line: Timeline, progress
     )
 
 
+MOST_PRINTED = 5  # masklets whose stated figures differ from those of their masks
 Review = Annotated[bool, typer.Option("--review", help="The masklets become tickets, instead of a release.")]
 Export = Callable[["Release", Path, bool, "Timeline", Progress], "Exported"]
 #: The formats of `export`: each function writes a release into a folder.
@@ -289,7 +291,13 @@ def _import(folder: Path, reader_of: Callable[[Path], Reader], review: bool, pro
         report = import_folder(s, folder, bar, reader_of, review, project)
     if as_json:
         console.print_json(report)
-        return
+    else:
+        _print_import(report, review)
+    if report.stuck:
+        raise typer.Exit(1)
+
+
+def _print_import(report: ImportReport, review: bool) -> None:
     imported = f"{counted(report.videos, 'video')}, {counted(report.masklets, 'masklet')}"
     console.out.print(f"{imported}, {'to be reviewed' if review else 'release ' + (report.release or 'none')}")
     if report.failed:
@@ -298,5 +306,11 @@ def _import(folder: Path, reader_of: Callable[[Path], Reader], review: bool, pro
         console.out.print(f"{counted(report.quarantined, 'video')} quarantined; see masklets quarantine")
     if report.bad_files:
         console.out.print(f"{counted(report.bad_files, 'annotation file')} with bad rows; see masklets quarantine")
+    if report.differing:
+        console.out.print(f"{counted(report.differing, 'masklet')} whose file states other figures than the masks have")
+        for line in report.differences[:MOST_PRINTED]:
+            console.out.print(f"  {line}")
     if report.skipped:
         console.out.print(f"{counted(report.skipped, 'video')} skipped: already ingested, waiting for auto-masklets")
+    for line in report.stuck:
+        console.out.print(line, style="red")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -19,11 +18,10 @@ from storage.wording import counted
 
 if TYPE_CHECKING:
     from engine.datasets.labelled import Dataset
+    from engine.protocols.beside import Scores
     from engine.protocols.groups import Groups
-    from engine.protocols.truth import Truth
     from engine.rounds.chain import Link
     from engine.services import Services
-    from validation.mose import Scores
     from validation.paired import Change
 
 SPLITS = ("train", "val", "test", "all")
@@ -284,10 +282,9 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint on held-out videos of any dataset, with simulated prompts."""
     from engine import pictures
-    from engine.protocols import first_frame, groups, interactive
+    from engine.protocols import beside, first_frame, groups, interactive
     from engine.rounds import record
     from engine.services import connect
-    from validation import mose
 
     if protocol not in (*first_frame.PROTOCOLS, "interactive", "image"):
         known = ", ".join(first_frame.PROTOCOLS)
@@ -295,11 +292,7 @@ def evaluate(
     if objects and protocol in first_frame.PROTOCOLS:
         raise ValueError(f"--objects is for interactive and image; {protocol} takes every object")
     result: Any
-    found: list[Scores | None] = []
-
-    def also(truth: Truth, made: Sequence[bytes], hw: tuple[int, int]) -> None:
-        found.append(mose.of_masklet(truth.with_nothing_before(made, hw), truth.masks))
-
+    more: Scores | None = None
     with connect() as s, console.bar("videos") as bar:
         chosen = open_data(s, data, split)
         loaded = s.model(record.checkpoint_of(s, checkpoint))
@@ -311,28 +304,42 @@ def evaluate(
         elif protocol == "image":
             result = interactive.measure_images(chosen, loaded, most_objects=objects, progress=bar)
         else:
-            result = first_frame.measure(chosen, loaded, protocol, bar, also)
+            collected = beside.Beside()
+            result = first_frame.measure(chosen, loaded, protocol, bar, collected.add)
+            more = collected.scores()
     if picture and protocol == "interactive":
         title = f"{checkpoint}, {counted(result.objects, 'object')}"
         pictures.draw_curves(result.offline_jf, result.online_jf, title, picture)
     elif picture:
         pictures.draw_bars(_points(result), f"{checkpoint}, {protocol}", picture)
-    of_mose = mose.mean(scores for scores in found if scores is not None)
     if as_json:
-        console.print_json(result if of_mose is None else dataclasses.asdict(result) | {"mose": of_mose})
+        console.print_json(result if more is None else dataclasses.asdict(result) | _json_beside(more))
         return
     points = [(name, f"{value:.1f}") for name, value in _points(result).items()] if protocol != "interactive" else []
     count = str(result.masklets if protocol in first_frame.PROTOCOLS else result.objects)
-    rows = [*(points or _interactive_rows(result)), *_mose_rows(of_mose), ("objects", count)]
+    rows = [*(points or _interactive_rows(result)), *_rows_beside(more), ("objects", count)]
     console.print_rows((), rows, title=f"{checkpoint} on {chosen.name}, {split}: {protocol}")
     if picture:
         console.out.print(f"drawn: {picture}")
 
 
-def _mose_rows(found: Scores | None) -> list[tuple[str, str]]:
-    """MOSEv2's scores as rows of the table."""
-    named = {"J&Ḟ": found.all, "J&Ḟ, disappeared": found.gone, "J&Ḟ, reappeared": found.back} if found else {}
-    return [(name, f"{100 * score.jf:.1f}") for name, score in named.items() if score is not None]
+def _json_beside(found: Scores) -> dict[str, Any]:
+    """The measures beside J&F as fields of the JSON."""
+    overall = found.jf
+    return {"j": overall and overall.j, "f": overall and overall.f, "mose": found.mose, "hota": found.hota}
+
+
+def _rows_beside(found: Scores | None) -> list[tuple[str, str]]:
+    """The measures beside J&F as rows of the table; those that could not be measured are left out."""
+    if found is None:
+        return []
+    named = {} if found.jf is None else {"J": found.jf.j, "F": found.jf.f}
+    if (adaptive := found.mose) is not None:
+        of_frames = {"J&Ḟ": adaptive.all, "J&Ḟ, disappeared": adaptive.gone, "J&Ḟ, reappeared": adaptive.back}
+        named |= {name: score.jf for name, score in of_frames.items() if score is not None}
+    if (tracks := found.hota) is not None:
+        named |= {"HOTA": tracks.hota, "DetA": tracks.det, "AssA": tracks.ass, "LocA": tracks.loc}
+    return [(name, f"{100 * value:.1f}") for name, value in named.items()]
 
 
 def _print_groups(found: Groups, title: str, as_json: bool) -> None:

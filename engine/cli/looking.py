@@ -1,4 +1,4 @@
-"""Commands to look at releases: stats, show, diff, card."""
+"""Commands to look at releases: stats, browse, show, diff, card."""
 
 from __future__ import annotations
 
@@ -44,6 +44,28 @@ def stats(
         console.print_rows(head if any(head) else (), rows, table.title)
     if page is not None:
         console.out.print(f"{chosen.name}: written to {page}")
+
+
+def browse(
+    release: Annotated[str | None, typer.Argument(help="A release. Default: the newest.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 7266,
+    window: Annotated[bool, typer.Option("--window/--no-window", help="Open the page in a browser.")] = True,
+) -> None:
+    """Look through a release in a browser of this machine: filter its masklets, play its videos. Until Ctrl-C."""
+    import webbrowser
+
+    from engine.services import connect
+    from engine.serving import serve
+    from storage import releases
+
+    def opened(address: str) -> None:
+        console.out.print(f"{chosen.name}: {address}   (Ctrl-C ends it)")
+        if window:
+            webbrowser.open(address)
+
+    with connect() as s:
+        chosen = releases.load(s.blobs, release or newest(s))
+        serve.browse(s, chosen.name, port, opened)
 
 
 def show(

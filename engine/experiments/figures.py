@@ -16,7 +16,7 @@ from engine.stages import batches
 from engine.stages.batches import BatchStage
 from engine.stages.work import Work
 from storage import iou, parts
-from storage.formats.sav import LARGE, SIZES
+from storage.formats.sav_figures import LARGE, SIZES
 from storage.records import Masklet
 
 

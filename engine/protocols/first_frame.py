@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.datasets.labelled import Dataset, LabelledVideo
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
 PROTOCOLS = {"mask": 0, "box": -1, "1-click": 1, "3-click": 3, "5-click": 5}
 PROTOCOL = "3-click"  # the paper's, and that of rounds and experiments
 
-Also = Callable[[Truth, Sequence[bytes], tuple[int, int]], None]  # true masks, made masks, height and width
+
+@dataclass(frozen=True)
+class Tracked:
+    """An object that was prompted and tracked, for the measures beside J&F."""
+
+    name: str
+    truth: Truth
+    made: Sequence[Mask]  # on the frames of the truth; empty before the prompted frame
+    jf: jf.JF | None
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,11 @@ def measure(
     loaded: LoadedModel,
     protocol: str,
     progress: Callable[[int, int, str], None] = lambda done, total, word: None,
-    also: Also | None = None,
+    also: Callable[[str, Tracked], None] | None = None,
 ) -> gate.Metrics:
     """J&F on the objects of a dataset: each one's, the mean, and the means of the slices. protocol: a key of PROTOCOLS.
 
-    also: gets each measured object's true masks, and the masks that the model made from its first frame on.
+    also: gets the id of each video with each of its objects that was tracked.
     Raises NothingHeldOut, NotFinite, or the error of a bad video: an evaluation must not skip any.
     """
     found_jf = []
@@ -60,7 +69,8 @@ def measure(
         most_frames = max(most_frames or 0, len(video.frame_idx))
         hw = (video.height, video.width)
         with video.open() as reader:
-            found = semi_supervised(loaded, reader.read, hw, video.frame_count, Truth.all_of(video), protocol, also)
+            each = partial(also, video.video_id) if also else None
+            found = semi_supervised(loaded, reader.read, hw, video.frame_count, Truth.all_of(video), protocol, each)
         found_jf += [
             MaskletJF(video_id=video.video_id, name=name, jf=metric.jf, slices=slices_of(video, name))
             for name, (metric, _) in found.items()
@@ -78,7 +88,7 @@ def semi_supervised(
     frame_count: int,
     truths: Mapping[str, Truth],
     protocol: str,
-    also: Also | None = None,
+    also: Callable[[Tracked], None] | None = None,
 ) -> dict[str, tuple[jf.JF | None, Presence]]:
     """Measures each object of one video. protocol: a key of PROTOCOLS. None for an object that is never visible."""
     from model.features import FeatureCache
@@ -117,7 +127,10 @@ def masks_at(loaded: LoadedModel, read: Read, video: LabelledVideo, names: Seque
 
 
 def _measure(
-    answers: Iterable[FrameMasks], hw: tuple[int, int], cohort: Mapping[str, Truth], also: Also | None = None
+    answers: Iterable[FrameMasks],
+    hw: tuple[int, int],
+    cohort: Mapping[str, Truth],
+    also: Callable[[Tracked], None] | None = None,
 ) -> dict[str, tuple[jf.JF | None, Presence]]:
     """Measures tracked objects. cohort: their true masks. answers: from the prompted frame on. Raises NotFinite."""
     positions = {name: {frame: i for i, frame in enumerate(truth.frame_idx)} for name, truth in cohort.items()}
@@ -133,16 +146,13 @@ def _measure(
             if made[name]:
                 right[name] += int(mask.any() == cohort[name].masks[i].any())
             made[name].append(rle.encode(mask))
-    if also is not None:
-        for name, truth in cohort.items():
-            also(truth, made[name], hw)
-    return {
-        name: (
-            truth.measure(made[name], hw),
-            Presence(right[name], len(made[name]) - 1),
-        )
-        for name, truth in cohort.items()
-    }
+    results = {}
+    for name, truth in cohort.items():
+        metric = truth.measure(made[name], hw)
+        if also is not None:
+            also(Tracked(name, truth, truth.with_nothing_before(made[name], hw), metric))
+        results[name] = (metric, Presence(right[name], len(made[name]) - 1))
+    return results
 
 
 def jf_of_masklet(made: Masklet, truth: Masklet) -> jf.JF | None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -21,11 +22,14 @@ from engine.settings import Settings
 from engine.stages import trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import FastAPI
 
     from annotation_queue.people.oidc import Provider
 
 log = logging.getLogger(__name__)
+HERE = "127.0.0.1"
 
 
 def app(s: Services, *, deliver: bool = True) -> FastAPI:
@@ -41,6 +45,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
     from engine.serving.live_model import LiveModel
     from engine.serving.media import StoredMedia
     from engine.serving.overview import Overview
+    from engine.serving.release_browser import ReleaseBrowser
 
     has_model = find_spec("torch") is not None
     if not has_model:
@@ -63,7 +68,26 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
         stuck=lambda: trouble.stuck(s.blobs),
         campaign=lambda: campaign.of_all(s),
         overview=Overview(s, tickets, lambda: None if model is None else model.loaded, timings.summary),
+        release_source=ReleaseBrowser(s, media),
     )
+
+
+def browse(s: Services, release: str, port: int, opened: Callable[[str], None]) -> None:
+    """Serves the pages of a release to this machine alone, until Ctrl-C. port: 0 for a free one. Raises PortTaken.
+
+    opened: gets the address of the page.
+    """
+    import uvicorn
+
+    from annotation_queue.api.releases import create_browser
+    from engine.serving.media import StoredMedia
+    from engine.serving.release_browser import ReleaseBrowser
+
+    media = StoredMedia(s)
+    application = create_browser(ReleaseBrowser(s, media), release, close=media.close)
+    with socket.create_server((HERE, check_port(HERE, port))) as listener:
+        opened(f"http://{HERE}:{listener.getsockname()[1]}/")  # what asks before it serves waits
+        uvicorn.Server(uvicorn.Config(application, log_level="warning", access_log=False)).run([listener])
 
 
 def provider(settings: Settings) -> Provider | None:

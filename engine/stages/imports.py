@@ -22,8 +22,11 @@ from engine.stages.batches import BatchStage
 from engine.stages.judge import quarantine_record
 from engine.stages.readers import Reader
 from storage import parts
+from storage.errors import first_line
 from storage.formats.imported import AnnotationError
 from storage.records import Masklet, Quarantined, Refusal, Video
+
+MOST_SHOWN = 100  # differences that a report lists
 
 
 class NothingAnnotated(Exception):
@@ -41,6 +44,9 @@ class ImportReport:
     quarantined: int  # videos
     bad_files: int  # annotations that cannot be read, or have rows of no video
     skipped: int  # annotated videos that ingest had admitted before, in a batch that is not the import's
+    differing: int = 0  # masklets whose file states other figures than their masks have; they are imported
+    differences: tuple[str, ...] = ()  # the first of them: file, masklet, stated and measured figures
+    stuck: tuple[str, ...] = ()  # batches that could not be published, because the store is damaged
 
 
 def import_folder(
@@ -66,12 +72,14 @@ def import_folder(
         why = f" ({lines[0][0]}: {lines[0][1]})" if lines else ""
         raise NothingAnnotated(f"{folder}: no {reader.wanted}{why}")
     videos, count, failed, skipped, refused, release = 0, 0, 0, 0, 0, ""
+    differing, stuck = list[str](), list[str]()
     imported = []
     for batch_id, addresses in sorted(s.tables.addresses(_below(folder)).items()):
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
         if proposed is None and (members := _to_fill(s, batch_id, addresses)):
             with trouble.recorded(s.blobs, batch_id, "import"):
-                number, bad = _fill(s, folder, reader, batch_id, members, review)
+                number, bad, other = _fill(s, folder, reader, batch_id, members, review)
+            differing += other
             videos, count, refused = videos + len(members) - bad, count + number, refused + bad
         elif proposed is None or "imported" not in proposed:
             skipped += sum(bool(_notes(folder, reader, address)) for address in addresses)
@@ -81,9 +89,24 @@ def import_folder(
         imported.append(batch_id)
     for batch_id in publish.pending(s):
         if batch_id in imported:
-            release = publish.publish_batch(s, batch_id)
+            try:
+                release = publish.publish_batch(s, batch_id)
+            except parts.PartError as error:  # a truncated part, a marker without its part: the others go on
+                stuck.append(f"batch {batch_id}: {first_line(error)}")
+                continue
             failed += (batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}).get("quarantined", 0)
-    return ImportReport(videos, count, failed, release, looked.quarantined + refused, len(reader.bad), skipped)
+    return ImportReport(
+        videos=videos,
+        masklets=count,
+        failed=failed,
+        release=release,
+        quarantined=looked.quarantined + refused,
+        bad_files=len(reader.bad),
+        skipped=skipped,
+        differing=len(differing),
+        differences=tuple(differing[:MOST_SHOWN]),
+        stuck=tuple(stuck),
+    )
 
 
 def _below(folder: Path) -> str:
@@ -105,16 +128,19 @@ def _to_fill(s: Services, batch_id: str, addresses: list[str]) -> list[Video]:
 
 def _fill(
     s: Services, folder: Path, reader: Reader, batch_id: str, members: list[Video], review: bool
-) -> tuple[int, int]:
-    """Writes the masklets of a batch, and marks it as collected. Returns its masklets and its quarantined videos.
+) -> tuple[int, int, list[str]]:
+    """Writes the masklets of a batch, and marks it as collected.
+
+    Returns its masklets, its quarantined videos, and where stated figures differ from those of the masks.
 
     review: marks it as proposed instead, so that the next stage opens its tickets.
     An annotation that became bad or was removed after the video was admitted quarantines the video.
     """
-    number, refused = 0, []
+    number, refused, differing = 0, [], list[str]()
     for video in members:
         try:
-            rows = _rows(s, folder, reader, video)
+            rows, other = _rows(s, folder, reader, video)
+            differing += other
         except AnnotationError as error:
             rows = []
             refused.append(
@@ -137,25 +163,31 @@ def _fill(
         parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="import", rows=refused)
     if review:
         batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, {"imported": str(folder), "candidates": number})
-        return number, len(refused)
+        return number, len(refused), differing
     facts = {"imported": str(folder), "accepted": number}
     # The last stage first: an import that is killed in between is done again, and no other stage takes the batch.
     for stage in (BatchStage.COLLECTED, BatchStage.IN_REVIEW, BatchStage.PROPOSED):
         batches.mark(s.blobs, batch_id, stage, facts)
-    return number, len(refused)
+    return number, len(refused), differing
 
 
-def _rows(s: Services, folder: Path, reader: Reader, video: Video) -> list[Masklet]:
-    """The masklets of a video. Raises AnnotationError, also if it has no annotation any more."""
+def _rows(s: Services, folder: Path, reader: Reader, video: Video) -> tuple[list[Masklet], list[str]]:
+    """The masklets of a video, and where its annotation states other figures than their masks have.
+
+    Raises AnnotationError, also if it has no annotation any more.
+    """
     notes = _notes(folder, reader, video.source_uri)
     if not notes:
         raise AnnotationError(f"{video.source_uri}: its annotation was removed")
     times = admitted.source_times(s.blobs, video.video_id)
     try:
-        note = reader.open(_key(folder, video.source_uri), lambda: [(folder / name).read_bytes() for name in notes])
+        note = reader.open(
+            _key(folder, video.source_uri), lambda: {name: (folder / name).read_bytes() for name in notes}
+        )
     except OSError as error:
         raise AnnotationError(f"{video.source_uri}: its annotation cannot be read ({error.strerror})") from None
-    return [replace(row, split=video.split) for row in note.masklets(video, times, video.batch_id)]
+    rows = note.masklets(video, times, video.batch_id)
+    return [replace(row, split=video.split) for row in rows], note.differences(rows)
 
 
 def _notes(folder: Path, reader: Reader, address: str) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def judge(
                 return FileResult(ignored=True)
             path = stack.enter_context(source.local(file.key))
             truth = source.read(file.truth) if file.truth else None
-            note = reader.open(file.key, lambda: [source.read(key) for key in file.notes]) if reader else None
+            note = reader.open(file.key, lambda: {key: source.read(key) for key in file.notes}) if reader else None
         except BlobMissing:
             return FileResult(again=True)
         except BlobUnreachable:

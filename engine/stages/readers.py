@@ -7,14 +7,16 @@ a file for each video. A reader of these opens every file of its folder once, wh
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.stages.sources import NO_VIDEO
-from storage.formats import coco, cvat, sav, tracks, youtube_vis
+from storage.formats import coco, cvat, sav, sav_figures, tracks, youtube_vis
 from storage.formats.imported import AnnotationError, Description, OtherFile
 from storage.formats.tracks import Content, TrackedVideo
 from storage.records import Masklet, Video
@@ -29,6 +31,9 @@ class Annotation(Protocol):
 
     def masklets(self, video: Video, source_s: Sequence[float], batch_id: str) -> list[Masklet]:
         """The masklets. source_s: (N,) s of each frame of the source, from the first."""
+
+    def differences(self, masklets: Sequence[Masklet]) -> list[str]:
+        """Where the figures that they state of these masklets differ from those of the masks: one line each."""
 
 
 class Reader(Protocol):
@@ -48,8 +53,8 @@ class Reader(Protocol):
     def mark(self, key: str, marks: Mapping[str, str]) -> str:
         """Changes when the annotation of a video changes. marks: fingerprints of all files."""
 
-    def open(self, key: str, read: Callable[[], Sequence[bytes]]) -> Annotation:
-        """The annotation of a video that has one. read: gives its notes, in order."""
+    def open(self, key: str, read: Callable[[], Mapping[str, bytes]]) -> Annotation:
+        """The annotation of a video that has one. read: gives its notes by their names, in order."""
 
 
 class SavReader:
@@ -67,18 +72,29 @@ class SavReader:
         """The fingerprints of the two files."""
         return " ".join(marks[note] for note in self.notes(key, marks.__contains__))
 
-    def open(self, key: str, read: Callable[[], Sequence[bytes]]) -> Annotation:
+    def open(self, key: str, read: Callable[[], Mapping[str, bytes]]) -> Annotation:
         """Reads both files."""
         return _SavAnnotation(read())
 
 
-@dataclass(frozen=True)
 class _SavAnnotation:
-    files: Sequence[bytes]
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+
+    @cached_property
+    def _loaded(self) -> dict[str, dict[str, Any]]:
+        loaded = {}
+        for name, data in self._files.items():
+            with _blamed(name):
+                loaded[name] = sav.load(data)
+        return loaded
 
     def describe(self) -> Description:
         """Of both files, the first one that says something counts."""
-        told = [sav.describe(sav.load(data)) for data in self.files]
+        told = []
+        for name, annotation in self._loaded.items():
+            with _blamed(name):
+                told.append(sav.describe(annotation))
         return Description(
             name=next((of.name for of in told if of.name), None),
             split=next((of.split for of in told if of.split), None),
@@ -87,11 +103,29 @@ class _SavAnnotation:
 
     def masklets(self, video: Video, source_s: Sequence[float], batch_id: str) -> list[Masklet]:
         """The manual masklets, then the auto ones."""
-        return [
-            row
-            for data in self.files
-            for row in sav.from_sav(sav.load(data), video=video, source_s=source_s, batch_id=batch_id)
-        ]
+        rows: list[Masklet] = []
+        for name, annotation in self._loaded.items():
+            with _blamed(name):
+                rows += sav.from_sav(annotation, video=video, source_s=source_s, batch_id=batch_id)
+        return rows
+
+    def differences(self, masklets: Sequence[Masklet]) -> list[str]:
+        """Compares what SA-V states of each masklet with its masks. masklets: all that `masklets` gives."""
+        lines, rest = list[str](), list(masklets)
+        for name, annotation in self._loaded.items():
+            count = len(annotation["masklet"][0])
+            lines += [f"{name}: {line}" for line in sav_figures.differences(annotation, rest[:count])]
+            rest = rest[count:]
+        return lines
+
+
+@contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """Puts the name of the file before what is wrong with it."""
+    try:
+        yield
+    except AnnotationError as error:
+        raise AnnotationError(f"{name}: {error}") from None
 
 
 class TrackReader:
@@ -137,7 +171,7 @@ class TrackReader:
         """Follows what the files say about this video, so a change of another video changes nothing."""
         return " ".join(found.digest() for _, found in self._of(key))
 
-    def open(self, key: str, read: Callable[[], Sequence[bytes]]) -> Annotation:
+    def open(self, key: str, read: Callable[[], Mapping[str, bytes]]) -> Annotation:
         """The files were read before."""
         path = PurePosixPath(key)
         shared = str(path.with_suffix("")) not in self._by_name or path.parent == PurePosixPath()
@@ -172,6 +206,10 @@ class _TrackAnnotation:
             except AnnotationError as error:
                 raise AnnotationError(f"{file}: {error}") from None
         return rows
+
+    def differences(self, masklets: Sequence[Masklet]) -> list[str]:
+        """None: these formats state areas and boxes only, which other tools measure in other ways."""
+        return []
 
 
 def sav_reader(_: Path) -> Reader:

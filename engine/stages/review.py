@@ -15,7 +15,7 @@ from typing import Any
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
 from engine.services import Services
 from engine.settings import Settings
-from engine.stages import batches, labelling, phases, routing, trouble, work
+from engine.stages import batches, labelling, phases, pseudonyms, routing, trouble, work
 from engine.stages.batches import BatchStage
 from engine.stages.routing import Route
 from engine.verifier.keeping import is_verifier
@@ -177,7 +177,8 @@ def collect(s: Services, batch_id: str) -> Collected:
     """Writes the accepted masklets and all operations of a batch as parts, one a video: of its settled videos.
 
     Of a batch that is not drained, the settled videos become an increment (`storage/increments.py`) if one is due: the
-    queue closes them, so that nobody changes what is published.
+    queue closes them, so that nobody changes what is published. The masklets, which will be released, name people by
+    pseudonyms.
     An accepted masklet that cannot be stored, or is of another batch's video, is quarantined; the others go on.
     Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch.
     """
@@ -240,8 +241,18 @@ def _write_parts(s: Services, increment: Increment, result: BatchResult) -> tupl
         for video_id in sorted(accepted.keys() - {video.video_id for video in videos})
         for row in accepted[video_id]
     ]
+    pseudonym = pseudonyms.of(s.blobs)
     for video in videos:
-        made = [replace(row, batch_id=batch_id, split=video.split) for row in accepted[video.video_id]]
+        made = [
+            replace(
+                row,
+                batch_id=batch_id,
+                split=video.split,
+                annotated_by=row.annotated_by and pseudonym(row.annotated_by),
+                verified_by=row.verified_by and pseudonym(row.verified_by),
+            )
+            for row in accepted[video.video_id]
+        ]
         rows = []
         for row in sorted(made, key=lambda m: m.masklet_id):
             if (problem := arrow.problem(row)) is None:

@@ -25,7 +25,7 @@ from storage import arrow, parts
 from storage.batch_manifests import ReleaseError
 from storage.blobs.base import Blobs
 from storage.errors import first_line
-from storage.formats import sav
+from storage.formats import sav_figures
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Video
 from storage.releases import Release
@@ -290,7 +290,7 @@ class _Tally:
             groups={name: sums.group(self._videos) for name, sums in self._sums.items()},
             splits={name: self._splits[name].group(self._videos) for name in sorted(self._splits)},
             videos=_of_videos(used),
-            sizes={name: self._sizes[name] for name in (*sav.SIZES, sav.LARGE)},
+            sizes={name: self._sizes[name] for name in (*sav_figures.SIZES, sav_figures.LARGE)},
             area_share={f"{top:g}": int(n) for top, n in zip(AREA_EDGES[1:], self._areas, strict=True)},
             small_masks=self._small / masks,
             visibility_changes={_up_to(n): self._changes[_up_to(n)] for n in range(MOST_CHANGES + 1)},
@@ -369,7 +369,7 @@ def _values(table: pa.Table, name: str) -> list[Any]:
 
 def size_bucket(size_px: float) -> str:
     """small, medium or large, from the mean area of a masklet's masks."""
-    return next((name for name, below in sav.SIZES.items() if size_px < below), sav.LARGE)
+    return next((name for name, below in sav_figures.SIZES.items() if size_px < below), sav_figures.LARGE)
 
 
 def _up_to(changes: int) -> str:

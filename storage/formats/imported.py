@@ -36,6 +36,7 @@ def accepted(
     hw: tuple[int, int],
     *,
     position: int,
+    areas: Sequence[int] | None = None,
     kind: str = "manual",
     checkpoint: str,
     stability: Sequence[float] = (),
@@ -44,9 +45,10 @@ def accepted(
     """An accepted masklet, without its id and its video. It has neither predicted IoU nor presence.
 
     masks: frame_idx -> compressed counts, valid, ascending.  hw: of the masks.  position: among the file's objects.
+    areas: px of each mask, if they are known.
     stability: of each mask; default: 1.0.
     """
-    areas = tuple(rle.area(counts, *hw) for counts in masks.values())
+    areas = tuple(areas) if areas is not None else tuple(rle.area(counts, *hw) for counts in masks.values())
     return Masklet(
         masklet_id="",
         video_id="",

@@ -1,9 +1,9 @@
 """SA-V's JSON: `{video_id}_manual.json` and `{video_id}_auto.json`, with the 20 keys of the original in its order.
 
 Knows the format and our records. Reaches blobs only through a release. The format has no place for scores, operations
-and checkpoints, so they are not exported. The fields that SA-V derives from the masks are computed on export, and
-ignored on import. What else an annotation says about its video is kept by `describe`, what else it says about a masklet
-by `from_sav`; both are exported again.
+and checkpoints, so they are not exported. The fields that SA-V derives from the masks are computed on export; an import
+compares them (`sav_figures.py`). What else an annotation says about its video is kept by `describe`, what else it says
+about a masklet by `from_sav`; both are exported again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from storage import rle
-from storage.formats import by_frame, destination, imported, labels, sav_times, timeline
+from storage.formats import by_frame, destination, imported, labels, sav_figures, sav_times, timeline
 from storage.formats.by_frame import ByFrame
 from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
 from storage.formats.imported import MAX_METADATA, AnnotationError, Description
@@ -55,43 +55,12 @@ KEYS = (
 #: Our own fields, on the timeline of the source: the frame of the file that each annotated frame is, and its time, s.
 TIMES = ("video_frame_idx", "video_frame_time_s")
 NOTES = ("_manual.json", "_auto.json")  # the ends of the names of annotations; NAME.mp4 is beside them
-SIZES, LARGE = {"small": 32**2, "medium": 96**2}, "large"  # masklets by mean area, px: below this
 ENVIRONMENT = "Unknown"  # SA-V has Indoor or Outdoor; a video that was not imported has no label
 FRAMES = "frames"  # in a masklet's metadata: object of the fields with one value for each annotated frame
 
 
 class SavError(AnnotationError):
     """This is not an SA-V annotation that we can read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Derived:
-    """The fields that SA-V derives from the masks of one masklet."""
-
-    size_abs: float  # px, mean over the frames that show the object
-    size_rel: float  # of the frame
-    size_bucket: str  # small below 32² px, medium below 96², large
-    visibility_changes: int  # between visible and absent, after the first appearance
-    first_appeared: int  # index of an annotated frame
-
-
-def derive(area_px: Sequence[int], height: int, width: int) -> Derived:
-    """The derived fields of a masklet. Raises ValueError if no frame shows its object.
-
-    area_px: (T,), of every annotated frame of the video.
-    """
-    seen = [area > 0 for area in area_px]
-    if not any(seen):
-        raise ValueError("no frame shows the object: such a masklet has no size and no first frame")
-    first = seen.index(True)
-    size_abs = sum(area_px) / sum(seen)
-    return Derived(
-        size_abs=round(size_abs, 10),
-        size_rel=round(size_abs / (height * width), 10),
-        size_bucket=next((name for name, below in SIZES.items() if size_abs < below), LARGE),
-        visibility_changes=sum(a != b for a, b in zip(seen[first:], seen[first + 1 :], strict=False)),
-        first_appeared=first,
-    )
 
 
 def describe(annotation: dict[str, Any]) -> Description:
@@ -133,7 +102,10 @@ def _fields_of(video: Video, masklets: Sequence[Masklet], frames: Frames | None)
     height, width = video.height, video.width
     on, nothing = frames or timeline.stored(video), rle.empty(height, width)
     indices = [frame.frame_idx for frame in on.annotated]
-    places, derived = list[dict[int, int]](), list[Derived]()  # of each masklet: frame_idx -> position in its lists
+    places, derived = (
+        list[dict[int, int]](),
+        list[sav_figures.Derived](),
+    )  # of each masklet: frame_idx -> position in its lists
     for masklet in masklets:
         if masklet.video_id != video.video_id or (masklet.height, masklet.width) != (height, width):
             raise ValueError(
@@ -142,7 +114,7 @@ def _fields_of(video: Video, masklets: Sequence[Masklet], frames: Frames | None)
             )
         at = {frame_idx: t for t, frame_idx in enumerate(masklet.frame_idx)}
         places.append(at)
-        derived.append(derive([masklet.area_px[at[i]] if i in at else 0 for i in indices], height, width))
+        derived.append(sav_figures.derive([masklet.area_px[at[i]] if i in at else 0 for i in indices], height, width))
 
     def at_frame(name: str, t: int, absent: Any) -> list[Any]:
         i = indices[t]
@@ -193,8 +165,9 @@ def from_sav(
 
     Masks are placed on the frames of the video at 24 fps that show what they were made on: see `sav_times`.
 
-    Accepts what real files have: numbers as floats or strings, a null mask for an absent object, missing derived
-    fields. SA-V has neither predicted IoU nor presence: `score` is 1.0, `object_score` is 10 or -10.
+    Accepts what real files have: numbers as floats or strings, missing derived fields. SA-V has neither predicted IoU
+    nor presence: `score` is 1.0, `object_score` is 10 or -10. A null mask is refused: an absent object has an empty
+    mask in SA-V, and its training code takes a null for an unknown one.
     video: the stored video, if it is known. It gives id and split, and its duration must agree; one annotated frame
     past its end is skipped. Its masks must be on every 4th frame at 24 fps. Only masklets of a known video keep their
     metadata: the fields with a value for each masklet that SA-V does not define.
@@ -224,13 +197,14 @@ def from_sav(
             raise
         rate = f"the rate of the video varies, {video.source_fps:.2f} frames a second on average"
         raise SavError(f"{error}; {rate}, {FPS} without change are needed") from None
-    nothing = rle.empty(*hw)
+    _no_repeats(name, annotation.get("masklet_id"))
     fields = _masklet_fields(annotation) if video else {}
     masklets = []
     for n in range(len(frames[0])):
         found = [_counts(name, frames[t][n], *made_hw, t, n) for t in placed]
-        masks = [nothing if counts is None else imported.fitted(counts, made_hw, hw) for counts in found]
-        made = _masklet(name, annotation, n, placed, masks, hw)
+        masks = [imported.fitted(counts, made_hw, hw) for counts, _ in found]
+        areas = [area for _, area in found] if made_hw == hw else None
+        made = _masklet(name, annotation, n, placed, masks, hw, areas)
         masklets.append(
             replace(
                 made,
@@ -251,6 +225,7 @@ def _masklet(
     placed: Mapping[int, int],
     masks: Sequence[bytes],
     hw: tuple[int, int],
+    areas: Sequence[int] | None,
 ) -> Masklet:
     """The n-th masklet of an annotation, without its id and its video. masks: COCO counts on the frames of `placed`."""
     kind = str(_at(annotation, "masklet_type", n) or "manual")
@@ -259,6 +234,7 @@ def _masklet(
     return imported.accepted(
         dict(zip(placed.values(), masks, strict=True)),
         hw,
+        areas=areas,
         position=n,
         kind=kind,
         checkpoint="sa-v",
@@ -445,11 +421,11 @@ def _size(name: str, annotation: dict[str, Any], frames: list[list[Any]]) -> tup
     return _whole(name, annotation.get("video_height")), _whole(name, annotation.get("video_width"))
 
 
-def _counts(name: str, mask: Any, height: int, width: int, t: int, n: int) -> bytes | None:
-    """The compressed counts of one mask; None if the mask is null."""
+def _counts(name: str, mask: Any, height: int, width: int, t: int, n: int) -> tuple[bytes, int]:
+    """The compressed counts of one mask, and its area in px."""
     where = f"{name}: annotated frame {t}, masklet {n}"
     if mask is None:
-        return None
+        raise SavError(f"{where}: the mask is null; an absent object has an empty mask")
     if not isinstance(mask, dict):
         raise SavError(f"{where}: a mask is an object with size and counts")
     counts = mask.get("counts")
@@ -460,9 +436,18 @@ def _counts(name: str, mask: Any, height: int, width: int, t: int, n: int) -> by
     size = mask.get("size", [height, width])
     if not isinstance(size, list) or [_whole(where, side) for side in size] != [height, width]:
         raise SavError(f"{where}: size {size}, others have {[height, width]}")
-    if (problem := rle.problem(counts, height, width)) is not None:
-        raise SavError(f"{where}: {problem}")
-    return counts
+    try:
+        return counts, rle.area(counts, height, width)
+    except rle.BadRle as error:
+        raise SavError(f"{where}: {error}") from None
+
+
+def _no_repeats(name: str, ids: Any) -> None:
+    """Refuses an id that two masklets of a file have."""
+    first = dict[str, int]()
+    for n, each in enumerate(map(str, ids) if isinstance(ids, list) else ()):
+        if first.setdefault(each, n) != n:
+            raise SavError(f"{name}: masklets {first[each]} and {n} have the same id, {each:.80}")
 
 
 def _stability(annotation: dict[str, Any], t: int, n: int) -> float:

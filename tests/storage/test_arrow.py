@@ -136,3 +136,22 @@ def test_other_ways_to_read_parquet_are_found():
         "from pyarrow.parquet import read_table",
     ):
         assert len(_uses(ast.parse(code))) == 1, code
+
+
+@pytest.mark.parametrize(
+    ("kind", "lists"),
+    [
+        (pa.binary(), [[b"a", b"bc"], [], [b""], [b"zzz"] * 3]),
+        (pa.int32(), [[1, 2], [], [3]]),
+        (pa.int32(), [[1, None], [2]]),
+        (pa.float64(), [[1.5], [], [2.5, 3.5]]),
+        (pa.string(), [["a"], [], ["b", "c"]]),
+        (pa.binary(), [None, [b"a"]]),
+    ],
+    ids=str,
+)
+def test_the_lists_of_a_column_are_those_of_arrow_wherever_it_was_cut(kind, lists):
+    its = pa.list_(kind)
+    whole = pa.chunked_array([pa.array(part, its) for part in (lists, [], lists[::-1])])
+    for column in (whole, whole.slice(1, 3), whole.slice(len(lists)), whole.slice(0, 0), pa.chunked_array([], its)):
+        assert arrow._values(column) == [v if v is None else tuple(v) for v in column.to_pylist()]

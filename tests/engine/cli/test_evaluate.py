@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import cv2
+import pytest
 
 from engine.protocols import interactive
 from engine.rounds import training
@@ -30,6 +31,9 @@ def test_evaluate_gives_people_and_programs_the_same_figures_and_draws_them(comm
     for score in [score for score in figures["mose"].values() if score]:
         assert f"{50 * (score['j'] + score['f']):.1f}" in output and "J&Ḟ" in output
     assert figures["mose"]["all"]["count"] == figures["masklets"]
+    assert figures["jf"] == pytest.approx((figures["j"] + figures["f"]) / 2)
+    for name, value in {"J": figures["j"], "F": figures["f"], "HOTA": figures["hota"]["hota"]}.items():
+        assert f"{name}\t{100 * value:.1f}" in output
     assert f"{100 * figures['jf']:.1f}" in output and "J&F" in output and str(figures["masklets"]) in output
     assert cv2.imread(str(drawn)).std() > 5
     image = command("evaluate", str(checkpoint), "--data", release.name, "--protocol", "image", "--objects", "1")

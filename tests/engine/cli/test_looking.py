@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from engine.serving import serve
 from engine.settings import Settings
 from tests.engine.views.small_releases import masklet_of, publish, track
 from validation.mask_warnings import Thresholds
@@ -49,6 +50,21 @@ def test_show_writes_a_film_and_a_sheet(release, command, tmp_path):
 
 def test_show_in_an_unknown_style_is_a_mistake(release, mistake):
     assert "the styles are fill, outline, cut-out, not 'neon'" in mistake("show", "v1", "--style", "neon")
+
+
+def test_browse_opens_the_page_of_the_newest_release(release, command, monkeypatch):
+    asked, windows = [], []
+
+    def browse(s, name, port, opened):
+        asked.append((name, port))
+        opened("http://127.0.0.1:7266/")
+
+    monkeypatch.setattr(serve, "browse", browse)
+    monkeypatch.setattr("webbrowser.open", windows.append)
+    assert "release-0001: http://127.0.0.1:7266/" in command("browse")
+    assert (asked, windows) == ([("release-0001", 7266)], ["http://127.0.0.1:7266/"])
+    command("browse", "release-0001", "--no-window", "--port", "0")
+    assert asked[1] == ("release-0001", 0) and len(windows) == 1
 
 
 def test_diff_prints_numbers_and_draws_what_differs(release, s, command, tmp_path):

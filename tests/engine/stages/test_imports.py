@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 
-from engine.stages import admitted, batches, imports, ingest, propose, review
+from engine.services import connect
+from engine.settings import IngestSettings, Settings
+from engine.stages import admitted, batches, imports, ingest, propose, publish, review, trouble
 from engine.stages.batches import BatchStage
 from storage import parts, releases
 from storage.tables import Tables
@@ -51,6 +53,38 @@ def test_an_import_takes_only_annotated_videos_and_leaves_the_others_to_the_mode
     assert (again.videos, again.masklets, again.skipped) == (0, 0, 0)
     assert ingest.admit(s, str(folder)).admitted == 1
     assert sources(s) == ["one.mp4", "plain.mp4", "raw.mp4"]
+
+
+def test_figures_that_differ_from_the_masks_are_reported_and_the_masklets_are_imported(s, folder):
+    note = folder / "sav_000" / "one_manual.json"
+    annotation = json.loads(note.read_text())
+    annotation["masklet_size_abs"][0] += 1
+    note.write_text(json.dumps(annotation))
+    report = imports.import_folder(s, folder)
+    assert (report.masklets, report.differing) == (len(annotation["masklet"][0]), 1) and report.release
+    assert report.differences[0].startswith("sav_000/one_manual.json: masklet 0: masklet_size_abs is ")
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost"])
+def test_a_damaged_part_stops_its_own_batch_and_is_named(tmp_path, folder, clips, monkeypatch, damage):
+    third = sorted(clips.glob("*.mp4"))[2]
+    shutil.copy(third, folder / "two.mp4")
+    shutil.copy(third.with_suffix(".truth.json"), folder / "two_manual.json")
+    real = publish.pending
+    keys = []
+
+    def pending(s):
+        found = real(s)
+        keys.append(parts.markers(s.blobs, "masklets", found[0])[0].key)
+        s.blobs.write(keys[0], s.blobs.read(keys[0])[:-9]) if damage == "cut" else s.blobs.delete(keys[0])
+        return found
+
+    monkeypatch.setattr(publish, "pending", pending)
+    with connect(Settings(home=tmp_path / "home", ingest=IngestSettings(batch_videos=1))) as s:
+        report = imports.import_folder(s, folder)
+        assert report.release and len({m.video_id for m in s.tables.masklets()}) == 1
+        (line,) = report.stuck
+        assert keys[0] in line and trouble.stuck(s.blobs)[0].stage == "publish"
 
 
 def test_a_second_import_reads_the_rows_of_no_video(s, folder, monkeypatch):
@@ -152,7 +186,8 @@ def test_a_bad_annotation_does_not_block_the_good_ones_and_is_imported_once_it_i
     report = imports.import_folder(s, folder)
     assert (report.videos, report.quarantined) == (1, 1) and report.release
     (record,) = s.tables.quarantine()
-    assert record.subject.endswith("one.mp4") and "JSON object" in record.detail
+    assert record.subject.endswith("one.mp4")
+    assert record.detail == "sav_000/one_manual.json: an annotation is a JSON object, not list"
     note.write_text(good)
     report = imports.import_folder(s, folder)
     assert (report.videos, report.quarantined) == (1, 0)

@@ -13,7 +13,7 @@ from engine.stages import upkeep
 from engine.views import figures, report, tables
 from storage import arrow, parts, releases
 from storage.batch_manifests import ReleaseError
-from storage.formats import sav
+from storage.formats import sav, sav_figures
 from storage.records import Masklet, Operation
 from tests.engine.views.small_releases import FRAMES, H, W, masklet_of, publish, track
 from tests.shared import SHARED
@@ -105,7 +105,7 @@ def test_what_sa_v_derives_from_the_masks_is_the_same_here(areas):
     ]
     seen = figures.Seen.of(arrow.to_arrow(Masklet, rows), np.full(len(rows), 6))
     for n, area in enumerate(areas):
-        derived = sav.derive(area, 24, 32)
+        derived = sav_figures.derive(area, 24, 32)
         assert seen.changes[n] == derived.visibility_changes
         assert seen.first[n] == derived.first_appeared
         assert seen.area_sum[n] / seen.masks[n] == pytest.approx(derived.size_abs)

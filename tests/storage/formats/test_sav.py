@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from storage import rle
-from storage.formats import sav, sav_times
+from storage.formats import sav, sav_figures, sav_times
 from storage.formats.imported import Description
 from storage.records import Masklet, Video
 from tests.shared import SHARED
@@ -90,7 +90,7 @@ def test_derived_fields_are_those_of_the_masks(annotation):
     ("area", "bucket"), [(1, "small"), (1023, "small"), (1024, "medium"), (9215, "medium"), (9216, "large")]
 )
 def test_size_buckets_change_at_32_and_96_squared(area, bucket):
-    assert sav.derive([area], 500, 500).size_bucket == bucket
+    assert sav_figures.derive([area], 500, 500).size_bucket == bucket
 
 
 def test_stability_is_a_table_for_auto_and_nulls_for_manual(annotation):
@@ -109,6 +109,32 @@ def test_frames_that_a_masklet_lacks_are_empty_masks():
     assert annotation["masklet_first_appeared_frame"] == [2]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "ours"),
+    [
+        ("masklet_size_abs", 16.6, "16.5"),
+        ("masklet_size_rel", 0.5, "0.021484375"),
+        ("masklet_size_bucket", "large", "'small'"),
+        ("masklet_visibility_changes", 2, "3"),
+        ("masklet_first_appeared_frame", 1.0, "0"),
+        ("masklet_frame_count", 5, "6"),
+    ],
+)
+def test_a_stated_figure_that_the_masks_do_not_give_is_named(annotation, key, value, ours):
+    rows = sav.from_sav(annotation, video=make_video())
+    assert sav_figures.differences(annotation, rows) == []
+    annotation[key][0] = value
+    assert sav_figures.differences(annotation, rows) == [f"masklet 0: {key} is {value!r}, its masks give {ours}"]
+    annotation[key] = None  # not stated
+    assert sav_figures.differences(annotation, rows) == []
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real SA-V file is not here")
+def test_the_stated_figures_of_the_real_file_are_those_of_its_masks():
+    real = json.loads(REAL.read_text())
+    assert sav_figures.differences(real, sav.from_sav(real)) == []
+
+
 def test_an_exported_annotation_is_read_back(annotation):
     again = sav.from_sav(annotation, video=make_video(), batch_id="b7")
     assert [m.rle for m in again] == [make_masklet([3, 4, 0, 4, 5, 0]).rle, make_masklet([0, 0, 2, 2, 2, 2]).rle]
@@ -123,12 +149,11 @@ def test_an_exported_annotation_is_read_back(annotation):
 def test_oddities_of_real_files_are_tolerated(annotation):
     odd = copy.deepcopy(annotation)
     odd.update(video_height="24", video_width=32.0, masklet_edited_frame_count=["3", 1.0])
-    odd["masklet"][1][0] = None
     odd["masklet"][0][0]["size"] = [24.0, "32"]
     del odd["masklet_stability_score"], odd["masklet_type"], odd["masklet_size_abs"]
     rows = sav.from_sav(odd)
     assert [m.edited_frame_count for m in rows] == [3, 1]
-    assert rows[0].area_px == (9, 0, 0, 16, 25, 0)
+    assert rows[0].area_px == (9, 16, 0, 16, 25, 0)
     assert (rows[0].kind, rows[0].stability[0], rows[0].video_id) == ("manual", 1.0, "v1")
 
 
@@ -195,6 +220,9 @@ def test_a_mask_of_an_odd_side_is_cropped_as_the_stored_video(annotation):
         (lambda d: d["masklet"][2][1].update(counts="é"), "compressed string"),
         (lambda d: d["masklet"][2][1].update(size=[1, 2]), r"size \[1, 2\]"),
         (lambda d: d["masklet"][2].__setitem__(1, "no"), "a mask is an object"),
+        (lambda d: d["masklet"][2].__setitem__(1, None), "annotated frame 2, masklet 1: the mask is null"),
+        (lambda d: d["masklet"][2][1].pop("counts"), "compressed string, not NoneType"),
+        (lambda d: d.update(masklet_id=[4, "4"]), "masklets 0 and 1 have the same id, 4"),
         (lambda d: d["masklet"][0][0].update(size=["x", 2]), "'x' is not a number"),
         (lambda d: d["masklet"][0][0].update(size=[2.5, 2]), "2.5 is not a whole number"),
         (lambda d: d["masklet"][0][0].update(size=[10**400, 2]), "is not a number"),

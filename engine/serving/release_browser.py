@@ -1,0 +1,278 @@
+"""Releases as people browse them: masklets by filters, page by page, and videos with their masks.
+
+A page reads only the columns that it shows, one Parquet file after the other, and ends after MOST_LOOKED masklets,
+whether it found enough or not. So its cost does not grow with the release. Withdrawn videos are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from cachetools import Cache, LRUCache, TTLCache
+from numpy.typing import NDArray
+
+from annotation_queue import thumbnails
+from annotation_queue.errors import NoSuchMasklet, NoSuchRelease, NoSuchVideo
+from annotation_queue.release_records import (
+    MaskletMasks,
+    ReleaseFilter,
+    ReleaseMasklet,
+    ReleaseName,
+    ReleasePage,
+    Releases,
+    ReleaseVideo,
+)
+from engine.services import Services
+from engine.serving.media import StoredMedia
+from engine.stages import pseudonyms
+from engine.views import figures
+from storage import arrow, releases, rle, withdrawal, withdrawn
+from storage.batch_manifests import ReleaseError, ReleaseFile
+from storage.blobs.base import BlobMissing
+from storage.records import Masklet, Operation
+from storage.releases import Release
+
+MOST_LOOKED = 20_000  # masklets that are looked at for one page
+MOST_OPENED = 400  # files: those that are not compacted have a dozen masklets each
+MOST_RELEASES = 30  # that are listed; a link may name any
+OPEN_RELEASES, OPEN_VIDEOS, KNOWN_VERDICTS = 4, 16, 4096  # kept in memory
+COLUMNS = (
+    *("masklet_id", "video_id", "kind", "phase", "label", "split", "checkpoint", "annotated_by", "verified_by"),
+    *("verdict", "edited_frame_count", "click_count", "frame_idx", "area_px", "score"),
+)
+SEES_S = 30.0  # after which a withdrawal is seen
+_ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
+V = TypeVar("V")
+
+
+class ReleaseBrowser:
+    """The releases of a store. Safe to use from several threads."""
+
+    def __init__(self, s: Services, media: StoredMedia) -> None:
+        self._s, self._media = s, media
+        self._lock = threading.Lock()
+        self._releases: TTLCache[str, tuple[Release, list[ReleaseFile]]] = TTLCache(OPEN_RELEASES, SEES_S)
+        self._videos: LRUCache[tuple[str, str], list[Masklet]] = LRUCache(OPEN_VIDEOS)
+        self._verdicts: LRUCache[str, Mapping[str, float]] = LRUCache(KNOWN_VERDICTS)
+
+    def releases(self) -> Releases:
+        """The releases, the newest first."""
+        found = []
+        for name in releases.names(self._s.blobs)[: -MOST_RELEASES - 1 : -1]:
+            counts = releases.load(self._s.blobs, name).counts
+            found.append(ReleaseName(name=name, videos=counts["videos"], masklets=counts["masklets"]))
+        return Releases(alone=False, releases=tuple(found))
+
+    def page(self, name: str, wanted: ReleaseFilter, after: str | None, limit: int) -> ReleasePage:
+        """The masklets that pass a filter. after: "FILE.ROW", from which to look on. Raises NoSuchRelease."""
+        release, files = self._opened(name)
+        if wanted.person is not None and not wanted.person.startswith(pseudonyms.BEGIN):
+            if self._s.blobs.exists(pseudonyms.KEY):  # otherwise nobody has a pseudonym here
+                wanted = replace(wanted, person=pseudonyms.of(self._s.blobs)(wanted.person))
+        if wanted.video_id is not None:
+            files = release.published_files(wanted.video_id) or [f for f in files if f.video_id == wanted.video_id]
+        first, row = map(int, (after or "0.0").split("."))
+        found, looked = list[ReleaseMasklet](), 0
+        for n in range(first, len(files)):
+            if looked >= MOST_LOOKED or n - first >= MOST_OPENED:
+                return ReleasePage(masklets=tuple(found), next=f"{n}.0", looked=looked)
+            for at, masklet in self._passing(release, files[n], wanted, row if n == first else 0):
+                if len(found) == limit:
+                    return ReleasePage(masklets=tuple(found), next=f"{n}.{at}", looked=looked + at)
+                found.append(masklet)
+            looked += files[n].rows or 0
+        return ReleasePage(masklets=tuple(found), next=None, looked=looked)
+
+    def video(self, name: str, video_id: str) -> ReleaseVideo:
+        """A video with all its masklets. Raises NoSuchRelease, NoSuchVideo."""
+        rows = self._masklets(name, video_id)
+        table = arrow.to_arrow(Masklet, rows).select(COLUMNS)
+        about = [self._with_verdicts(masklet) for _, masklet in _described(table, range(len(rows)))]
+        return ReleaseVideo(
+            info=self._media.info(video_id),
+            masklets=tuple(
+                MaskletMasks(
+                    about=each, frame_idx=row.frame_idx, rle=tuple(counts.decode("ascii") for counts in row.rle)
+                )
+                for each, row in zip(about, rows, strict=True)
+            ),
+        )
+
+    def frame(self, name: str, video_id: str, frame_idx: int) -> bytes:
+        """JPEG of exactly this frame of a video of the release. Raises NoSuchRelease, NoSuchVideo, NoSuchFrame."""
+        self._masklets(name, video_id)
+        return self._media.frame(video_id, frame_idx)
+
+    def thumbnail(self, name: str, video_id: str, masklet_id: str) -> bytes:
+        """JPEG of the frame that shows most of an object. Raises NoSuchRelease, NoSuchVideo, NoSuchMasklet."""
+        row = next((row for row in self._masklets(name, video_id) if row.masklet_id == masklet_id), None)
+        if row is None or not row.frame_idx:
+            raise NoSuchMasklet(f"release {name}: video {video_id} has no masklet {masklet_id}")
+        t = int(np.argmax(row.area_px))
+        mask = rle.decode(row.rle[t], row.height, row.width)
+        return thumbnails.thumbnail(self._media.frame(video_id, row.frame_idx[t]), mask if mask.any() else None)
+
+    def _opened(self, name: str) -> tuple[Release, list[ReleaseFile]]:
+        """A release without its withdrawn videos, and its files of masklets."""
+
+        def load() -> tuple[Release, list[ReleaseFile]]:
+            try:
+                release = releases.load(self._s.blobs, name)
+            except (ReleaseError, ValueError) as error:
+                raise NoSuchRelease(str(error)) from None
+            release = release.without(act.video_id for act in withdrawal.held_by(release))
+            return release, list(release.files("masklets"))
+
+        return self._kept(self._releases, name, load)
+
+    def _masklets(self, name: str, video_id: str) -> list[Masklet]:
+        """The masklets of a video. Raises NoSuchVideo if the release has none."""
+        release, _ = self._opened(name)
+        found = self._kept(self._videos, (name, video_id), lambda: release.masklets([video_id]))
+        if not found or video_id in release.hidden:
+            raise NoSuchVideo(f"release {name} has no video {video_id}")
+        return found
+
+    def _kept(self, cache: Cache[Any, V], key: Any, make: Callable[[], V]) -> V:
+        with self._lock:
+            if key in cache:
+                return cache[key]
+        made = make()  # two threads may make the same
+        with self._lock:
+            cache[key] = made
+        return made
+
+    def _passing(
+        self, release: Release, file: ReleaseFile, wanted: ReleaseFilter, first: int
+    ) -> Iterator[tuple[int, ReleaseMasklet]]:
+        """The masklets of a file that pass a filter, each with its row."""
+        blobs = self._s.blobs
+        try:
+            path = blobs.fetch(file.key)
+        except BlobMissing:  # erased with a withdrawn video
+            if (rest := withdrawn.instead_of(blobs, file.key)) is None:
+                return
+            path = blobs.fetch(rest)
+        with arrow.opened(path) as opened:
+            names = [name for name in COLUMNS if name in opened.schema_arrow.names]
+            table = opened.read(names, use_threads=False)
+        rows = [n for n in _chosen(table, wanted) if n >= first]
+        for n, masklet in _described(table, rows):
+            if masklet.video_id in release.hidden or not _within(masklet, wanted):
+                continue
+            masklet = self._with_verdicts(masklet)
+            if wanted.disagreement_from and (masklet.disagreement or 0.0) < wanted.disagreement_from:
+                continue
+            yield n, masklet
+
+    def _with_verdicts(self, masklet: ReleaseMasklet) -> ReleaseMasklet:
+        """With what people's verdicts about it say, if the store has its operations."""
+        video_id = masklet.video_id
+
+        def load() -> Mapping[str, float]:
+            return disagreements(self._s.tables.operations(where=f"video_id == '{video_id}'"))
+
+        of_video = self._kept(self._verdicts, video_id, load) if _ID.fullmatch(video_id) else {}
+        return replace(masklet, disagreement=of_video.get(masklet.masklet_id))
+
+
+def disagreements(operations: Iterable[Operation]) -> dict[str, float]:
+    """masklet_id -> share of people's verdicts about it that differ from the most frequent one.
+
+    operations: of whole tickets, each ticket's in order. Answers that were taken back do not count.
+    """
+    standing: dict[tuple[str, str], list[str]] = {}  # (ticket, person) -> verdicts
+    about: dict[str, str] = {}  # ticket -> masklet
+    for act in operations:
+        answers = standing.setdefault((act.ticket_id, act.person), [])
+        if act.kind == "verdict":
+            answers.append(str(json.loads(act.payload)["verdict"]))
+            about[act.ticket_id] = act.masklet_id
+        elif act.kind == "unsubmit" and answers:
+            answers.pop()
+    counts: dict[str, Counter[str]] = {}
+    for (ticket_id, _), answers in standing.items():
+        if answers:
+            counts.setdefault(about[ticket_id], Counter()).update(answers)
+    return {masklet_id: 1 - max(of.values()) / of.total() for masklet_id, of in counts.items()}
+
+
+def _chosen(table: pa.Table, wanted: ReleaseFilter) -> list[int]:
+    """The rows that pass the filters on texts."""
+    keep = np.ones(table.num_rows, bool)
+    exact = {name: getattr(wanted, name) for name in ("video_id", "kind", "phase", "split", "checkpoint")}
+    for name, value in exact.items():
+        if value is not None:
+            keep &= np.array([each == value for each in _column(table, name)], bool)
+    if wanted.label is not None:
+        keep &= np.array([(each or "") == wanted.label for each in _column(table, "label")], bool)
+    if wanted.person is not None:
+        pairs = zip(_column(table, "annotated_by"), _column(table, "verified_by"), strict=True)
+        keep &= np.array([wanted.person in pair for pair in pairs], bool)
+    if wanted.text is not None:
+        pairs = zip(_column(table, "masklet_id"), _column(table, "video_id"), strict=True)
+        keep &= np.array([any(wanted.text in each for each in pair) for pair in pairs], bool)
+    return [int(n) for n in np.flatnonzero(keep)]
+
+
+def _within(masklet: ReleaseMasklet, wanted: ReleaseFilter) -> bool:
+    """Whether a masklet passes the filters on numbers."""
+    if wanted.size is not None and masklet.size != wanted.size:
+        return False
+    if wanted.score_from is None and wanted.score_to is None:
+        return True
+    low, high = wanted.score_from or 0.0, 1.0 if wanted.score_to is None else wanted.score_to
+    return masklet.score is not None and low <= masklet.score <= high
+
+
+def _described(table: pa.Table, rows: Iterable[int]) -> Iterator[tuple[int, ReleaseMasklet]]:
+    """What a list shows of these rows of a table."""
+    texts = {name: _column(table, name) for name in COLUMNS[:12]}
+    lists = {name: _lists(table, name) for name in COLUMNS[12:]}
+    for n in rows:
+        frame_idx, area, score = (values[ends[n] : ends[n + 1]] for values, ends in lists.values())
+        seen = area > 0
+        mean = float(area[seen].mean()) if seen.any() else 0.0
+        yield (
+            n,
+            ReleaseMasklet(
+                masklet_id=texts["masklet_id"][n],
+                video_id=texts["video_id"][n],
+                kind=texts["kind"][n],
+                phase=texts["phase"][n],
+                label=texts["label"][n],
+                split=texts["split"][n] or "train",
+                checkpoint=texts["checkpoint"][n],
+                annotated_by=texts["annotated_by"][n],
+                verified_by=texts["verified_by"][n],
+                verdict=texts["verdict"][n],
+                size=figures.size_bucket(mean) if mean else "",
+                area_px=mean,
+                shown=int(seen.sum()),
+                frames=len(area),
+                score=float(score[seen].mean()) if seen.any() else None,
+                edited=texts["edited_frame_count"][n] or 0,
+                clicks=texts["click_count"][n] or 0,
+                best=int(frame_idx[int(area.argmax())]) if len(area) else 0,
+            ),
+        )
+
+
+def _column(table: pa.Table, name: str) -> list[Any]:
+    """The values of a column; None where an earlier version wrote none."""
+    return list(table[name].to_pylist()) if name in table.column_names else [None] * table.num_rows
+
+
+def _lists(table: pa.Table, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The values of all lists of a column, and where the list of each row begins: (N + 1,)."""
+    column = table[name].combine_chunks()
+    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    return np.asarray(column.values), np.asarray(column.offsets).astype(np.int64)

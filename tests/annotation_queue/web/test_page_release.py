@@ -1,0 +1,56 @@
+"""The page on which people look through a release: filters, pages, and a video with its masklets."""
+
+from __future__ import annotations
+
+import pytest
+
+from annotation_queue.api.releases import create_browser
+from benchmarks import axe
+from tests.annotation_queue.browsing import Page
+from tests.annotation_queue.fake_releases import RELEASE, FakeReleases
+from tests.annotation_queue.synthetic_queue import serving
+
+
+@pytest.fixture
+def page(chromium):
+    """A tab at a server that shows a release only."""
+    with serving(create_browser(FakeReleases(("cat", None, "dog")), RELEASE, close=lambda: None)) as url:
+        context = chromium.new_context(viewport={"width": 1280, "height": 720})
+        page = Page(context, url)
+        yield page
+        assert page.problems == []
+        context.close()
+
+
+def violations(page):
+    """What axe-core finds on the page as it is; nothing where it is not installed, as `test_page_axe` says."""
+    source = axe.source()
+    return axe.violations(page.tab, source) if source else []
+
+
+def cards(page):
+    return page.tab.locator("#cards .card-of").all_inner_texts()
+
+
+def test_a_release_is_filtered_and_a_video_is_watched_with_one_masklet_or_all(page):
+    page.until(lambda: page.text("#found") == "3 shown among 4 looked at, all there are")
+    assert "25 % disagree" in cards(page)[0] and "vera" in cards(page)[0]
+    assert page.tab.locator(".of-queue").first.is_hidden()  # there is no queue here
+    assert violations(page) == []
+    page.tab.fill("[name=label]", "dog")
+    page.press("Enter")
+    page.until(lambda: len(cards(page)) == 1 and "label=dog" in page.tab.url)
+    page.tab.click(".card-of a")
+    frame = lambda: page.tab.get_attribute("#picture", "data-frame")  # noqa: E731
+    page.until(lambda: frame() == "8")  # where the object is largest
+    assert page.tab.get_attribute("#object-2", "aria-pressed") == "true" and "0.25" in page.text("#facts")
+    assert violations(page) == []
+    page.press("0")
+    assert page.text("#facts") == "" and page.tab.get_attribute("#object-2", "aria-pressed") == "false"
+    page.press("ArrowRight")
+    page.until(lambda: frame() == "12")
+    page.press(" ")
+    page.until(lambda: frame() == "4")  # it plays, to the end and on from the start
+    page.press("Escape")
+    page.until(lambda: page.tab.locator("#list").is_visible())
+    assert len(cards(page)) == 1 and page.tab.input_value("[name=label]") == "dog"
