@@ -88,9 +88,9 @@ def blob(number: int, frame_idx: int) -> bytes:
 
 def ingested(s: Services, folder: Path, lengths: list[int]) -> list[Video]:
     """Writes and ingests videos with these numbers of frames; returns them in this order."""
-    ground = np.random.default_rng(0).integers(60, 190, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
-    ground = np.asarray(cv2.resize(ground, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
     for n, length in enumerate(lengths):
+        ground = np.random.default_rng(n).integers(60, 190, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+        ground = np.asarray(cv2.resize(ground, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
         shade = np.clip(ground.astype(np.int16) + 20 * n, 0, 255).astype(np.uint8)
         video.write(folder / f"coded-{n}.mp4", (picture(i, shade) for i in range(length)))
     ingest.admit(s, str(folder))

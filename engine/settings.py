@@ -49,9 +49,38 @@ class IngestSettings(_Section):
     max_s: float = Field(14400.0, gt=0)  # longest video, seconds: memory does not grow with the length
     min_side_px: int = Field(64, ge=16)  # of the shorter side
     max_side_px: int = Field(4096, ge=64)  # of the longer side
-    held_out_share: float = Field(0.2, ge=0, lt=1)  # share of the videos that no model is trained on
+    held_out_share: float = Field(0.2, ge=0, lt=1)  # share of the videos in val, that no model is trained on
+    test_share: float = Field(0.0, ge=0, lt=1)  # share of the videos in test, that nothing looks at before the end
+    # columns of metadata.csv or metadata.parquet; the first that a video has decides its split: no author is in two
+    split_by: tuple[str, ...] = ("author", "place")
     workers: int = Field(2, ge=1)  # videos normalised at the same time
+    # refuse a video that shows what an admitted one shows: encoded, scaled, cut, mirrored or marked again. False: only
+    # the same bytes are refused
+    near_duplicates: bool = True
+    near_distance: int = Field(12, ge=0, le=24)  # bits of 64 that may differ between the hashes of a second
+    near_share: float = Field(0.8, gt=0, le=1)  # of the seconds of the shorter video that must be alike
     batch_videos: int = Field(100, ge=1)  # most videos of a batch; a larger source becomes several batches
+    blur_faces: bool = False  # blur faces before a video is stored; its metadata says so
+    # ONNX file of YuNet, which finds the faces: face_detection_yunet_2023mar.onnx of the OpenCV Zoo (MIT licence)
+    face_detector: Path | None = None
+
+    @field_validator("face_detector")
+    @classmethod
+    def _from_everywhere(cls, path: Path | None) -> Path | None:
+        """Absolute: other processes may start in another folder."""
+        return None if path is None else path.absolute()
+
+    @model_validator(mode="after")
+    def _finds_faces(self) -> Self:
+        if self.blur_faces and self.face_detector is None:
+            raise ValueError("blur_faces is true: set face_detector, the ONNX file that finds the faces")
+        return self
+
+    @model_validator(mode="after")
+    def _some_are_trained_on(self) -> Self:
+        if self.held_out_share + self.test_share >= 1:
+            raise ValueError("held_out_share and test_share leave no videos to train on: their sum must be below 1")
+        return self
 
 
 class AutoSettings(_Section):
@@ -436,7 +465,7 @@ class Settings(BaseSettings):
                 if isinstance(value, SecretStr):
                     value = value.get_secret_value()
                 if isinstance(value, tuple):
-                    plain = [each.model_dump(exclude_none=True) for each in value]
+                    plain = [of.model_dump(exclude_none=True) if isinstance(of, BaseModel) else of for of in value]
                     value = json.dumps(plain, default=SecretStr.get_secret_value)
                 if value is not None:
                     variables[f"MASKLETS_{section}__{name}".upper()] = str(value)

@@ -6,7 +6,7 @@ Every refusal is `Refused` with a typed reason; `storage/video.py` shows the tre
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -32,6 +32,8 @@ from storage.source_file import (
 from storage.upright import ShapeChanged, Upright, deinterlaced, tone_curve, upright_hw
 from storage.video import BT709, encode, libav_message
 from storage.wording import counted
+
+Pictures = Iterator[av.video.frame.VideoFrame]
 
 _MISSING_SHARE = 0.05  # share of the frames, or of the announced duration, that may be missing
 _MISSING_S = 0.5  # a shorter missing end is always accepted
@@ -65,12 +67,19 @@ class Normalised:
     start_s: float = 0.0  # time of the first source frame in its file, s
 
 
-def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> Normalised:
+def normalise(
+    source: Path,
+    target: Path,
+    *,
+    limits: Limits | None = None,
+    through: Callable[[Pictures], Pictures] = lambda pictures: pictures,
+) -> Normalised:
     """Write `source` as constant 24 fps H.264: upright, square pixels, even sides, no sound.
 
     Frame k shows the source frame nearest to k / 24 s. An odd side loses its last row or column: cropping keeps all
     other pixels as they were, scaling would blur them. The bytes depend only on the source and the version of the
     library. The target appears under its name only when it is complete.
+    through: sees the pictures before they are written, and may change them. yuv420p, as many as it is given.
     Raises Refused, with a reason.
     """
     limits = limits or Limits()
@@ -104,7 +113,7 @@ def normalise(source: Path, target: Path, *, limits: Limits | None = None) -> No
                     raise Refused(Refusal.FAILED, f"{source.name}: {error}") from error
             _judge(source, source_times, _from_keyframe(announced_s, stream, damage), damage, limits)
 
-        encode(target, resampled(), height, width, FPS, crf=18, colours=colours)
+        encode(target, through(resampled()), height, width, FPS, crf=18, colours=colours)
     intervals = len(source_times) - 1
     return Normalised(
         height=height,

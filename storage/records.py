@@ -37,6 +37,8 @@ class Refusal(StrEnum):
     TOO_LARGE = "too_large"
     KILLS_WORKER = "kills_worker"  # two processes were killed while they worked on it
     DUPLICATE = "duplicate"  # the same bytes were admitted under another name
+    NEAR_DUPLICATE = "near_duplicate"  # the same footage was admitted: encoded, scaled, cut or mirrored
+    METADATA = "metadata"  # what a table beside the videos says about it cannot be, or came too late
     FAILED = "failed"  # any other reason, with its message
 
 
@@ -61,7 +63,7 @@ class Video:
     batch_id: str  # the ingest run that admitted it
     truth_key: str | None = None  # blob of an SA-V JSON with ground truth, if the source has one
     source_name: str | None = None  # of an imported video: its id in its dataset
-    source_metadata: str | None = None  # of an imported video: JSON object of what its dataset says about it
+    source_metadata: str | None = None  # JSON object of what its dataset or the table beside it says about it
     changes: tuple[str, ...] = ()  # what ingest did to the picture or its times; a detail follows a comma
 
 

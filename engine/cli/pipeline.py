@@ -46,7 +46,7 @@ def run(
     facts: dict[str, Any] = {}
     with console.terminable(), connect(settings) as s:
         s.ontologies()  # a mistake in it is said now, not after the ingest
-        facts["ingest"] = dataclasses.asdict(ingest_source(s, videos, project))
+        facts["ingest"] = _ingest_facts(ingest_source(s, videos, project))
         for batch_id in loop.PROPOSE.pending(s):
             with console.bar(loop.PROPOSE.name) as bar:
                 loop.PROPOSE.work(s, batch_id, bar)
@@ -96,9 +96,9 @@ def ingest(
     with connect() as s:
         report = ingest_source(s, videos, project)
     if as_json:
-        console.print_json(report)
+        console.print_json(_ingest_facts(report))
     else:
-        print_ingest(dataclasses.asdict(report))
+        print_ingest(_ingest_facts(report))
 
 
 def propose(
@@ -309,11 +309,17 @@ def ingest_source(s: Services, videos: str | None, project: str = "") -> IngestR
     return report
 
 
+def _ingest_facts(report: IngestReport) -> dict[str, Any]:
+    return dataclasses.asdict(report) | {"hours_a_day_a_core": report.hours_a_day_a_core}
+
+
 def print_ingest(facts: Mapping[str, Any]) -> None:
     """One line about an `IngestReport`, given as a mapping, and one for each kind of change to the videos."""
     ignored = f", {counted(facts['ignored'], 'other file')} ignored" if facts["ignored"] else ""
     postponed = (
-        f", {facts['postponed']} still changing, or read elsewhere now: run it again" if facts["postponed"] else ""
+        f", {facts['postponed']} still changing, read elsewhere now, or below a table that cannot be read: run it again"
+        if facts["postponed"]
+        else ""
     )
     if facts["admitted"] or facts["quarantined"]:
         admitted = f"{counted(facts['admitted'], 'video')} admitted"
@@ -324,6 +330,10 @@ def print_ingest(facts: Mapping[str, Any]) -> None:
         console.out.print(f"nothing new: {judged}{ignored}{postponed}")
     else:
         console.out.print(f"there are no videos{ignored}")
+    for note in facts.get("notes", ()):
+        console.out.print(note)
+    if speed := facts.get("hours_a_day_a_core"):
+        console.out.print(f"{facts['video_s'] / 3600:.2f} hours of video; a core does {speed:.0f} hours in a day")
     if facts["changed"]:
         console.out.print(f"{counted(facts['changed'], 'video')} changed:")
     for kind, videos in facts["changes"].items():

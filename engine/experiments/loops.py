@@ -71,7 +71,7 @@ def settings(home: Path, experiment: Experiment, how: Labelling) -> Settings:
     return Settings(
         home=home,
         storage=StorageSettings(),
-        ingest=IngestSettings(held_out_share=0.0),
+        ingest=IngestSettings(held_out_share=0.0, near_duplicates=False),
         auto=AutoSettings(max_objects=plan.candidates if how.candidates else 0, keyframe_s=0),  # as in the paper
         model=ModelSettings(checkpoint=how.checkpoint or plan.checkpoint, device="cpu", threads=1, embeddings_gib=0.25),
         queue=QueueSettings(port=free_port()),

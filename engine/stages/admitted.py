@@ -2,6 +2,7 @@
 
     videos/<video_id>/record.json   create-only: the video counts as admitted from here on; names its project
                       video.mp4     normalised
+                      looks.npz     for finding near duplicates: see `hash_index.py`
                       frames.json   which source frame each frame of video.mp4 shows, and when: see
                                     `storage/frame_times.py`
                       truth.json    ground truth, where the source has it
@@ -19,7 +20,6 @@ with the same video: `committed` decides which one gets it. Knows nothing of sou
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +28,9 @@ from pydantic import TypeAdapter
 
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import batches
+from engine.stages import batches, hash_index, splits
 from engine.stages.batches import BatchStage
+from engine.stages.near_duplicates import Looks
 from engine.stored_json import parse
 from storage import frame_times, parts, withdrawn
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
@@ -39,6 +40,7 @@ from storage.records import Masklet, Video, content_id
 
 _VIDEO = TypeAdapter(Video)
 _UNCOMMITTED = "uncommitted/"
+WAITING = f"{_UNCOMMITTED}videos/"  # the marks of videos that no batch has yet
 
 
 def folder(video_id: str) -> str:
@@ -66,16 +68,20 @@ def write(
     truth: bytes | None,
     imported: bool,
     project: str = "",
+    looks: Looks | None = None,
 ) -> bool:
     """Stores a video and admits it; False if another process has admitted the same bytes first.
 
     made: the times of its frames, and what was changed. project: that its batch belongs to; "": the unnamed one.
+    looks: at it, for finding near duplicates.
     """
     here = folder(record.video_id)
     if truth is not None:
         blobs.write(f"{here}/truth.json", truth)
     blobs.write(f"{here}/video.mp4", video)
     blobs.write(f"{here}/frames.json", frame_times.dump(made))
+    if looks is not None:
+        blobs.write(hash_index.looks_key(record.video_id), hash_index.dump(looks))
     if imported:  # before the record: nobody may see the video without this
         blobs.create(f"{here}/imported", b"")
     blobs.create(_waiting(record.video_id), b"")
@@ -125,7 +131,7 @@ def erase(blobs: Blobs, video_id: str) -> int:
         blobs.write(f"{folder(video_id)}/record.json", _VIDEO.dump_json(unnamed))
     erased = 0
     for key in list(blobs.keys(f"{folder(video_id)}/")):
-        if key.endswith(("/video.mp4", "/frames.json", "/truth.json")):
+        if key.endswith(("/video.mp4", "/frames.json", "/truth.json", "/looks.npz")):
             withdrawn.mark_erased(blobs, key, None)
             blobs.delete(key)
             erased += 1
@@ -191,7 +197,7 @@ def _addresses(blobs: Blobs, batch_id: str) -> Iterator[str]:
 
 
 def _waiting(video_id: str) -> str:
-    return f"{_UNCOMMITTED}videos/{video_id}"
+    return f"{WAITING}{video_id}"
 
 
 def _committed(video_id: str) -> str:
@@ -212,8 +218,8 @@ def _uncommitted(blobs: Blobs) -> tuple[list[str], list[str]]:
 def _begin(s: Services, records: Sequence[Video], imported: bool, project: str) -> str:
     """Decides which videos are a batch, and the split of each. Returns the batch's id."""
     batch_id = content_id("batch", *(record.video_id for record in records))
-    splits = _splits(records, s.tables.row_count("videos"), _ingest_of(s, project).held_out_share)
-    begun = {"imported": imported, "splits": splits} | ({"project": project} if project else {})
+    sides = splits.decide(s, records, _ingest_of(s, project), imported)
+    begun = {"imported": imported, "splits": sides} | ({"project": project} if project else {})
     s.blobs.create(_begun(batch_id), json.dumps(begun, sort_keys=True).encode())
     return batch_id
 
@@ -228,12 +234,12 @@ def _finish(s: Services, batch_id: str) -> list[Video]:
         begun = read_json(s.blobs, key)
     except BlobMissing:
         return []
-    if not isinstance(splits := begun.get("splits"), dict) or not isinstance(imported := begun.get("imported"), bool):
+    if not isinstance(sides := begun.get("splits"), dict) or not isinstance(imported := begun.get("imported"), bool):
         raise BlobDamaged(f"{key}: the splits of its videos, or whether they are imported, is missing")
     if project := begun.get("project"):  # before all that shows the batch
         batches.mark(s.blobs, batch_id, batches.PROJECT, {"project": project})
     records = []
-    for video_id, split in sorted(splits.items()):
+    for video_id, split in sorted(sides.items()):
         if not _claim(s.blobs, video_id, batch_id):
             continue
         record = read_record(s.blobs, video_id)
@@ -245,6 +251,7 @@ def _finish(s: Services, batch_id: str) -> list[Video]:
         parts.commit_batch(s.blobs, s.tables, "videos", batch_id)
         facts = {"videos": [record.video_id for record in records]} | ({"imported": True} if imported else {})
         batches.mark(s.blobs, batch_id, BatchStage.INGESTED, facts)
+        hash_index.add_batch(s.blobs, batch_id, [record.video_id for record in records])
     for record in records:
         s.blobs.delete(_waiting(record.video_id))
     s.blobs.delete(key)  # last: until then, a killed run's batch is found and completed
@@ -255,29 +262,3 @@ def _claim(blobs: Blobs, video_id: str, batch_id: str) -> bool:
     """Whether a batch has a video: the first one that claims it."""
     key, mine = _committed(video_id), batch_id.encode()
     return blobs.create(key, mine) or blobs.read(key) == mine
-
-
-def _splits(records: Sequence[Video], earlier: int, share: float) -> dict[str, str]:
-    """The split of each new video. Splits that a source names count only if it holds out videos itself.
-
-    earlier: number of the videos that were committed before.
-    """
-    named = {record.video_id: record.split for record in records if record.split}
-    if "val" not in named.values():
-        named = {video_id: split for video_id, split in named.items() if split == "test"}
-    free = [record.video_id for record in records if record.video_id not in named]
-    held_out = _held_out(free, earlier, share)
-    return named | {video_id: "val" if video_id in held_out else "train" for video_id in free}
-
-
-def _held_out(new: Sequence[str], earlier: int, share: float) -> set[str]:
-    """Which of the new videos are held out, so that the share holds over all videos whose split it decides.
-
-    The choice follows from the ids alone, which are hashes of the bytes, so it cannot prefer any kind of video.
-    """
-
-    def wanted(count: int) -> int:
-        return math.floor(share * count + 0.5)
-
-    by_hash = sorted(new, key=lambda video_id: content_id("split", video_id))
-    return set(by_hash[: wanted(earlier + len(new)) - wanted(earlier)])

@@ -14,31 +14,39 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import platform
 import shutil
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from annotation_queue.pipeline_records import QuarantineAct
 from engine.files import alone
 from engine.progress import Progress
 from engine.services import Services
 from engine.stages import admitted, attempts, overrides, refusals, trouble
+from engine.stages.hash_index import HashIndex
 from engine.stages.judge import FileResult, judge, quarantine_record
+from engine.stages.metadata import Row
 from engine.stages.readers import Reader
-from engine.stages.sources import NoSource, SourceFile, list_files, open_source
+from engine.stages.sources import NoSource, SourceFile, bad_tables, list_files, open_source
 from storage.blobs.base import BlobMissing, Blobs, check_create_only, read_json
 from storage.lease import InUse
 from storage.records import Quarantined, Refusal, Video, content_id
+from storage.wording import counted
 
 MAX_PIECES = 500  # of one plan: Airflow maps a task to at most 1,024; the next run plans the rest
 _OTHERS = 10  # files that are usually no videos, for each video of a piece
 _READERS = 8
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,12 @@ class IngestReport:
     quarantined: int = 0
     unchanged: int = 0  # files that an earlier run judged with the same result
     ignored: int = 0  # files that are no videos and do not claim to be any
-    postponed: int = (
-        0  # files that changed while they were read, or may be read elsewhere now: the next run judges them
-    )
+    # files that changed while they were read, may be read elsewhere now, or are below a table that cannot be read: the
+    # next run judges them
+    postponed: int = 0
+    video_s: float = 0.0  # length of the admitted videos
+    cpu_s: float = 0.0  # of this process, for all files, also for those that were refused
+    notes: tuple[str, ...] = ()  # lines about rows of metadata without a video, and videos without a row
     changed: int = 0  # admitted videos whose picture or times were changed
     changes: Mapping[str, int] = field(default_factory=dict)  # kind of change, such as "deinterlaced" -> videos
 
@@ -60,6 +71,11 @@ class IngestReport:
     def batch_id(self) -> str | None:
         """The last of the new batches; None when nothing new was admitted."""
         return self.batch_ids[-1] if self.batch_ids else None
+
+    @property
+    def hours_a_day_a_core(self) -> float | None:
+        """Hours of video that one core admits in a day; None if nothing was admitted."""
+        return 24 * self.video_s / self.cpu_s if self.video_s and self.cpu_s else None
 
     @property
     def found(self) -> int:
@@ -84,8 +100,9 @@ def admit(
     """
     with trouble.recorded(s.blobs, *_subject(project)), alone(s.home / "ingest.lock"), _workplace(s) as work:
         opened = open_source(s, _chosen(s, source, project), work)
-        new, report, left = _begin(s, opened, for_import)
-        reports, judged = [report], 0
+        new, report, left = _begin(s, opened, for_import, project)
+        reports, judged, index = [report], 0, HashIndex(s.blobs, admitted.WAITING)
+        since = time.process_time()
 
         def advance(file: SourceFile) -> None:
             nonlocal judged
@@ -94,7 +111,8 @@ def admit(
                 progress(judged, len(new), file.key)
 
         for piece in _rotated(_pieces(new, s.settings.of_project(project).ingest.batch_videos), s.home):
-            reports.append(_judge_piece(s, opened, piece, work, project, for_import, advance, left))
+            reports.append(_judge_piece(s, opened, piece, work, index, project, for_import, advance, left))
+        reports.append(IngestReport(cpu_s=time.process_time() - since))
     return _total(reports)
 
 
@@ -134,7 +152,9 @@ def plan(s: Services, source: str | None = None, project: str | None = None) -> 
 def _plan(s: Services, source: str | None, project: str, work: Path) -> list[tuple[str, bytes]]:
     """The first pieces of one source: the id and the content of each."""
     opened = open_source(s, _chosen(s, source, project), work)
-    new, _, _ = _begin(s, opened, None)
+    new, report, _ = _begin(s, opened, None, project)
+    for note in report.notes:
+        _log.warning("%s", note)
     return [
         (
             content_id("piece", project, *(file.marker for file in piece)),
@@ -155,9 +175,12 @@ def admit_piece(s: Services, piece_id: str) -> list[str]:
         return []
     project = str(facts.get("project", ""))
     with trouble.failure_recorded(s.blobs, *_subject(project)), _workplace(s) as work:
-        files = [SourceFile(**(file | {"notes": tuple(file["notes"])})) for file in facts["files"]]
-        report = _judge_piece(s, open_source(s, facts["source"], work), files, work, project)
+        files = [_file(file) for file in facts["files"]]
+        index, since = HashIndex(s.blobs, admitted.WAITING), time.process_time()
+        report = _judge_piece(s, open_source(s, facts["source"], work), files, work, index, project)
         s.blobs.delete(_piece_key(piece_id))
+        if speed := replace(report, cpu_s=time.process_time() - since).hours_a_day_a_core:
+            _log.info("%s admitted: %.0f hours of video a day and core", counted(report.admitted, "video"), speed)
         return list(report.batch_ids)
 
 
@@ -179,13 +202,21 @@ def _chosen(s: Services, source: str | None, project: str) -> str:
     return where
 
 
-def _begin(s: Services, source: Blobs, for_import: Reader | None) -> tuple[list[SourceFile], IngestReport, set[str]]:
+def _file(facts: dict[str, Any]) -> SourceFile:
+    """A file of a planned piece."""
+    row = facts.get("row")
+    return SourceFile(**(facts | {"notes": tuple(facts["notes"]), "row": Row(**row) if row else None}))
+
+
+def _begin(
+    s: Services, source: Blobs, for_import: Reader | None, project: str
+) -> tuple[list[SourceFile], IngestReport, set[str]]:
     """Lists the source, and commits the videos that killed runs left.
 
     Returns the files that no run has judged, or that a person has released, a report of all others, and the addresses
     of the videos that were left.
     """
-    listing = list_files(s, source, for_import)
+    listing = list_files(s, source, for_import, s.settings.of_project(project).ingest)
     seen = set(s.blobs.keys(listing.markers))
     released = overrides.waiting(s.blobs)
     new = [
@@ -198,13 +229,18 @@ def _begin(s: Services, source: Blobs, for_import: Reader | None) -> tuple[list[
         check_create_only(s.blobs)
     denied = [quarantine_record(uri, Refusal.UNREADABLE, "permission denied: a folder") for uri in listing.denied]
     quarantined = quarantine(s, denied) if denied else 0
+    tables = [quarantine_record(uri, Refusal.METADATA, line) for uri, line in bad_tables(source, listing)]
+    bad = quarantine(s, tables) if tables else 0
     batch_ids, videos = admitted.commit(s, {file.uri for file in listing.files})
     report = IngestReport(
         batch_ids=tuple(batch_ids),
         admitted=len(videos),
-        quarantined=quarantined,
+        quarantined=quarantined + bad,
         unchanged=sum(file.marker in judged for file in listing.files) + len(denied) - quarantined,
         ignored=listing.skipped + sum(file.ignored_marker in seen for file in listing.files),
+        postponed=listing.waiting,
+        video_s=sum(video.duration_s for video in videos),
+        notes=tuple(listing.metadata.notes),
         changed=sum(bool(video.changes) for video in videos),
         changes=_changes(videos),
     )
@@ -234,14 +270,15 @@ def _judge_piece(
     source: Blobs,
     files: Sequence[SourceFile],
     work: Path,
+    index: HashIndex,
     project: str,
     reader: Reader | None = None,
     advance: Callable[[SourceFile], None] = lambda file: None,
-    counted: Collection[str] = (),
+    reported: Collection[str] = (),
 ) -> IngestReport:
     """Judges files, commits the admitted videos, and marks the files. Files that are marked meanwhile are unchanged.
 
-    counted: addresses of videos that are in another report. A file that a killed run has not marked is judged again.
+    reported: addresses of videos that are in another report. A file that a killed run has not marked is judged again.
     """
     with ThreadPoolExecutor(_READERS) as pool:
         is_done = pool.map(lambda file: s.blobs.exists(file.marker) or s.blobs.exists(file.ignored_marker), files)
@@ -252,7 +289,7 @@ def _judge_piece(
     kills = attempts.killed(s.blobs, "ingest") if new else Counter[str]()
     new.sort(key=lambda file: kills[file.file_id])
     acts = {file.uri: overrides.releases_of(s.blobs, file.uri) for file in new if overrides.is_in(released, file.uri)}
-    results = _judge_all(s, source, new, kills, acts, work, reader, advance, project)
+    results = _judge_all(s, source, new, kills, acts, work, reader, advance, project, index)
     refused = [result.refused for result in results if result.refused]
     quarantined = quarantine(s, refused)
     batch_ids, videos = admitted.commit(s, {file.uri for file in new}, others=False)
@@ -262,7 +299,7 @@ def _judge_piece(
         _mark(s, file, result)
         if file.uri in acts and (not result.again or result.refused):
             overrides.conclude(s.blobs, file.uri, acts[file.uri], result.video, result.refused)
-    known = sum(result.known and file.uri not in counted for file, result in zip(new, results, strict=True))
+    known = sum(result.known and file.uri not in reported for file, result in zip(new, results, strict=True))
     return IngestReport(
         batch_ids=tuple(batch_ids),
         admitted=len(videos),
@@ -270,6 +307,7 @@ def _judge_piece(
         unchanged=len(files) - len(new) + known + len(refused) - quarantined,
         ignored=sum(result.ignored for result in results),
         postponed=sum(result.again and not result.ignored and result.refused is None for result in results),
+        video_s=sum(video.duration_s for video in videos),
         changed=sum(bool(video.changes) for video in videos),
         changes=_changes(videos),
     )
@@ -285,6 +323,7 @@ def _judge_all(
     reader: Reader | None,
     advance: Callable[[SourceFile], None],
     project: str,
+    index: HashIndex,
 ) -> list[FileResult]:
     """Judges files. Those that may have killed a worker are the last, and judged one at a time: so the others are not
     lost with them, and not suspected too. After two kills a file is refused, or postponed while another machine may be
@@ -295,7 +334,7 @@ def _judge_all(
 
     def judge_one(file: SourceFile) -> FileResult:
         lifted = frozenset(act.reason for act in acts.get(file.uri, ()))
-        return judge(s, source, file, work, reader, lifted, project)
+        return judge(s, source, file, work, reader, lifted, project, index)
 
     calm = [file for file in files if not kills[file.file_id]]
     results = []
@@ -320,14 +359,16 @@ def _changes(videos: Iterable[Video]) -> dict[str, int]:
     return dict(Counter(kind for video in videos for kind in {change.partition(",")[0] for change in video.changes}))
 
 
-def _total(reports: Iterable[IngestReport]) -> IngestReport:
+def _total(reports: Sequence[IngestReport]) -> IngestReport:
     """The sums of reports."""
-    numbers, batch_ids, changes = Counter[str](), list[str](), Counter[str]()
-    for report in reports:
-        batch_ids += report.batch_ids
-        changes.update(report.changes)
-        numbers.update({name: value for name, value in vars(report).items() if isinstance(value, int)})
-    return IngestReport(batch_ids=tuple(batch_ids), changes=dict(sorted(changes.items())), **numbers)
+    numbers = [field.name for field in fields(IngestReport) if isinstance(field.default, int | float)]
+    sums: dict[str, Any] = {name: sum(getattr(report, name) for report in reports) for name in numbers}
+    return IngestReport(
+        batch_ids=tuple(batch_id for report in reports for batch_id in report.batch_ids),
+        notes=tuple(note for report in reports for note in report.notes),
+        changes=dict(sorted(sum((Counter(report.changes) for report in reports), Counter()).items())),
+        **sums,
+    )
 
 
 @contextmanager

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import admitted, attempts, overrides
+from engine.stages import admitted, attempts, overrides, splits
+from engine.stages.faces import FACES, BlurConfig, FaceBlur, FaceDetector
+from engine.stages.hash_index import HashIndex
+from engine.stages.metadata import Row
+from engine.stages.near_duplicates import Alike, Looker, Match
 from engine.stages.readers import Annotation, Reader
 from engine.stages.sources import SourceFile, as_utf8
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.formats.imported import AnnotationError, Description
-from storage.normalise import Limits, Normalised, normalise
+from storage.normalise import Limits, Normalised, Pictures, normalise
 from storage.records import Quarantined, Refusal, Video
 from storage.source_file import Refused
+from storage.wording import counted
 
 
 class _Changed(Exception):
@@ -57,18 +63,21 @@ def judge(
     reader: Reader | None,
     lifted: frozenset[str] = frozenset(),
     project: str = "",
+    index: HashIndex | None = None,
 ) -> FileResult:
     """What becomes of a file. An admitted video is in the store when this returns.
 
     work: a folder for temporary files. reader: of the import that takes the file, so no model may propose for it.
     lifted: the reasons for which it is not refused, because a person has released it.
-    project: that the video is admitted for.
-    Raises BlobUnreachable, OSError and MemoryError: errors of the machine.
+    project: that the video is admitted for. index: of the admitted videos; None: near duplicates are not looked for.
+    Raises BlobUnreachable, OSError and MemoryError: errors of the machine. Raises BadDetector for faces to blur.
     """
     try:
         check_key(file.key)
     except ValueError:
         return FileResult(ignored=True) if file.usually_no_video else _refuse(file, Refusal.FAILED, _unfit(file.key))
+    if file.row and file.row.problem:
+        return _refuse(file, Refusal.METADATA, f"{file.row.at}: {file.row.problem}")
     with ExitStack() as stack:
         try:
             if file.usually_no_video and not _begins_as_video(source.read(file.key, 512)):
@@ -83,7 +92,7 @@ def judge(
         except BlobError as error:  # permission denied, a bad sector, a missing decryption key
             return _unreadable(file, error)
         try:
-            return _admit(s, file, path, truth, note, work, lifted, project)
+            return _admit(s, file, path, truth, note, work, lifted, project, index)
         except _Changed:
             return FileResult(again=True)
         except _BadSector as error:
@@ -143,27 +152,42 @@ def _admit(
     work: Path,
     lifted: frozenset[str],
     project: str,
+    index: HashIndex | None,
 ) -> FileResult:
     """Admits a file. Raises Refused, AnnotationError, _Changed and _BadSector, and the errors of the machine."""
+    settings = s.settings.of_project(project).ingest
+    looker, blur = Looker(), _blur(settings)
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         target = Path(temporary) / "video.mp4"
         with _unchanged(path):
             digest = _sha256(path)
             if (first := admitted.read_record(s.blobs, digest[:16])) is not None:
-                return _known(file, first)
+                return _known(s.blobs, file, first)
             with attempts.attempt(s.blobs, "ingest", file.file_id):
-                made = _normalise(path, target, s.settings.of_project(project).ingest, lifted)
+                made = _normalise(path, target, settings, lifted, looker, blur)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
+        record = _with_row(s.blobs, record, file, settings)
         if note is not None:
             record = _described(record, file, note.describe())
             note.masklets(record, made.source_s, "")  # refuse a malformed one now, not at its first use
+        if blur is not None:
+            record = _told(record, {FACES: asdict(blur.blurred)})
+            record = replace(record, changes=tuple(sorted((*record.changes, *blur.blurred.changes))))
         if truth is not None:
             sav.from_sav(sav.load(truth), video=record, source_s=made.source_s)  # as well
-        if admitted.write(s.blobs, record, target, made, truth, note is not None, project):
+        looks = looker.looks()
+        if index is not None:
+            lifts = Refusal.NEAR_DUPLICATE in lifted
+            found = index.check_in(record.video_id, looks, _alike(settings, note is not None), keep=lifts)
+            if found and not lifts:
+                raise Refused(Refusal.NEAR_DUPLICATE, _how_alike(s.blobs, found))
+            if found:
+                record = _told(record, {splits.NEAR_DUPLICATE_OF: found.video_id})
+        if admitted.write(s.blobs, record, target, made, truth, note is not None, project, looks.each_second()):
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)
     assert first is not None  # records are never deleted
-    return _known(file, first)
+    return _known(s.blobs, file, first)
 
 
 def _record(file: SourceFile, digest: str, made: Normalised, video_sha256: str, has_truth: bool) -> Video:
@@ -196,18 +220,93 @@ def _described(record: Video, file: SourceFile, told: Description) -> Video:
     return replace(
         record,
         source_name=told.name or as_utf8(Path(file.key).stem),
-        source_metadata=told.metadata,
-        split=told.split or "",
+        source_metadata=_joined(record.source_metadata, told.metadata),
+        split=told.split or record.split,
     )
 
 
-def _known(file: SourceFile, first: Video) -> FileResult:
-    if first.source_uri == file.uri:
+def _joined(*texts: str | None) -> str | None:
+    """JSON objects as one, of which the last one wins; the same text, if there is only one."""
+    given = [text for text in texts if text]
+    if len(given) < 2:
+        return given[0] if given else None
+    return json.dumps(dict(pair for text in given for pair in json.loads(text).items()))
+
+
+def _with_row(blobs: Blobs, record: Video, file: SourceFile, settings: IngestSettings) -> Video:
+    """The row with what a table says about the video. Raises Refused for a split that its author or place is not in."""
+    if file.row is None:
+        return record
+    said = _said(blobs, file.row)
+    group = splits.frozen(blobs, said, settings)
+    if group and file.row.split not in (None, group[2]):
+        column, value, split = group
+        detail = f"{file.row.at}: split {file.row.split!r}, but the {column} {value!r} is in {split!r} for ever"
+        raise Refused(Refusal.METADATA, detail)
+    return replace(record, source_metadata=json.dumps(said) if said else None, split=file.row.split or "")
+
+
+def _said(blobs: Blobs, row: Row) -> dict[str, object]:
+    """The values of a row, with a pseudonym for the author."""
+    said: dict[str, object] = json.loads(row.values)
+    if author := said.get("author"):
+        said["author"] = splits.pseudonym(blobs, str(author))
+    return said
+
+
+def _blur(settings: IngestSettings) -> FaceBlur | None:
+    """What blurs the faces of one video; None if nobody asked for that. Raises BadDetector."""
+    if not settings.blur_faces or settings.face_detector is None:
+        return None
+    config = BlurConfig()
+    detector = FaceDetector(settings.face_detector, config.min_score)
+    return FaceBlur(detector, detector.name, config)
+
+
+def _told(record: Video, more: Mapping[str, object]) -> Video:
+    """The row with more metadata."""
+    return replace(record, source_metadata=_joined(record.source_metadata, json.dumps(more)))
+
+
+def _alike(settings: IngestSettings, imported: bool) -> Alike | None:
+    """What counts as a near duplicate; None: nothing, because a dataset that is imported must be complete."""
+    if imported or not settings.near_duplicates:
+        return None
+    return Alike(max_distance=settings.near_distance, min_share=settings.near_share)
+
+
+def _how_alike(blobs: Blobs, found: Match) -> str:
+    """Which video is alike, where and how."""
+    other = admitted.read_record(blobs, found.video_id)
+    where = f"{other.source_uri} ({found.video_id})" if other else found.video_id
+    begins = f"{found.alike} of {counted(found.of, 'second')} alike, from {max(0.0, found.offset_s):.1f} s there"
+    return f"shows what {where} shows{', mirrored' if found.mirrored else ''}: {begins}"
+
+
+def _known(blobs: Blobs, file: SourceFile, first: Video) -> FileResult:
+    """The same bytes were admitted before: from this address, or from another one. A row that changed is reported."""
+    if first.source_uri != file.uri:
+        return _refuse(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
+    if file.row is None:
         return FileResult()
-    return _refuse(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
+    kept = json.loads(first.source_metadata or "{}")
+    late = sorted(key for key, value in _said(blobs, file.row).items() if str(kept.get(key)) != str(value))
+    if file.row.split not in (None, first.split):
+        late.append("split")
+    if not late:
+        return FileResult()
+    detail = f"{file.row.at}: it came after the video was admitted, so nothing changes: {', '.join(late)}"
+    return _refuse(file, Refusal.METADATA, detail)
 
 
-def _normalise(source: Path, target: Path, settings: IngestSettings, lifted: frozenset[str]) -> Normalised:
+def _normalise(
+    source: Path,
+    target: Path,
+    settings: IngestSettings,
+    lifted: frozenset[str],
+    looker: Looker,
+    blur: FaceBlur | None,
+) -> Normalised:
     """`normalise`; any error of libav counts as the file's fault, too. Raises Refused, OSError, MemoryError."""
     limits = Limits(
         min_s=settings.min_s,
@@ -215,8 +314,12 @@ def _normalise(source: Path, target: Path, settings: IngestSettings, lifted: fro
         min_side_px=settings.min_side_px,
         max_side_px=settings.max_side_px,
     )
+
+    def through(pictures: Pictures) -> Pictures:
+        return looker.through(blur.through(pictures) if blur else pictures)
+
     try:
-        return normalise(source, target, limits=overrides.without(limits, lifted))
+        return normalise(source, target, limits=overrides.without(limits, lifted), through=through)
     except (Refused, OSError, MemoryError):
         raise
     except Exception as error:

@@ -32,6 +32,7 @@ RELEASES: Mapping[str, str] = {
     Refusal.TOO_SMALL: "admits sides from 16 px",
     Refusal.TOO_LARGE: "admits sides up to 8192 px",
     Refusal.TRUNCATED: "admits the frames that decode",
+    Refusal.NEAR_DUPLICATE: "admits it, on the other video's side of the split",
     Refusal.UNREADABLE: "reads it once more, with the same limits",
     Refusal.FAILED: "reads it once more, with the same limits",
     Refusal.KILLS_WORKER: "reads it once more, and again if that kills a worker",

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from engine.services import Services
+from engine.settings import IngestSettings
+from engine.stages import metadata
+from engine.stages.metadata import Metadata, Row
 from storage.blobs import stores
 from storage.blobs.base import Blobs
 from storage.records import content_id
@@ -51,6 +54,7 @@ class SourceFile:
     truth: str | None  # key of the ground-truth file
     usually_no_video: bool  # by its suffix
     notes: tuple[str, ...] = ()  # keys of its annotations, in an import; the fingerprint follows them as well
+    row: Row | None = None  # what a table beside it says about it; the fingerprint follows it as well
 
     @property
     def file_id(self) -> str:
@@ -74,6 +78,8 @@ class Listing:
     files: list[SourceFile]
     skipped: int  # files skipped by their names
     denied: list[str]  # addresses of folders that we may not list
+    metadata: Metadata = field(default_factory=Metadata)  # what the tables of the source say
+    waiting: int = 0  # files below a table that cannot be read
 
 
 def open_source(s: Services, where: str, cache: Path) -> Blobs:
@@ -89,35 +95,55 @@ def has_files(s: Services, where: str) -> bool:
     return bool(list_files(s, open_source(s, where, s.home / "cache" / "ingest")).files)
 
 
-def list_files(s: Services, source: Blobs, only: Only | None = None) -> Listing:
-    """Everything below the source, except what the engine itself has written there. Raises NoSource and BlobError."""
+def list_files(s: Services, source: Blobs, only: Only | None = None, settings: IngestSettings | None = None) -> Listing:
+    """Everything below the source, except what the engine itself has written there. Raises NoSource and BlobError.
+
+    settings: of the project, which say how its tables are read.
+    """
     own = _own_prefixes(s, source)
     denied: list[str] = []
     found = {key: mark for key, mark in source.entries(closed=denied.append) if not key.startswith(own)}
     if "." in denied:
         raise NoSource(f"{source.uri}: permission denied")
-    files, skipped, markers = [], 0, f"sources/{content_id(source.uri)}/"
+    told = metadata.read(source, found.keys(), settings or s.settings.ingest, _is_called_video)
+    files, skipped, waiting, markers = [], 0, 0, f"sources/{content_id(source.uri)}/"
     for key, fingerprint in found.items():
         suffix = Path(key).suffix.lower()
         if key.rsplit("/", 1)[-1].startswith(".") or suffix in UNFINISHED:
             skipped += 1
             continue
+        if told.waits(key) and suffix not in NO_VIDEO:
+            waiting += 1
+            continue
         notes = only.notes(key, found.__contains__) if only else ()
         if only is None or notes:
             truth = str(Path(key).with_suffix(TRUTH))
             beside = ([found[truth]] if truth in found else []) + ([only.mark(key, found)] if only else [])
+            row = told.rows.get(key)
             files.append(
                 SourceFile(
                     key,
                     _address(source, key),
                     markers,
-                    " ".join([fingerprint, *beside]),
+                    " ".join([fingerprint, *beside, *([row.digest] if row else [])]),
                     truth if truth in found else None,
                     suffix in NO_VIDEO,
                     notes,
+                    row,
                 )
             )
-    return Listing(markers, files, skipped, [_address(source, key) for key in denied])
+    return Listing(markers, files, skipped, [_address(source, key) for key in denied], told, waiting)
+
+
+def _is_called_video(key: str) -> bool:
+    """Whether a file is named like a video: with a suffix, but not of something else; neither hidden nor unfinished."""
+    suffix = Path(key).suffix.lower()
+    return not key.rsplit("/", 1)[-1].startswith(".") and suffix not in UNFINISHED and suffix not in {"", *NO_VIDEO}
+
+
+def bad_tables(source: Blobs, listing: Listing) -> list[tuple[str, str]]:
+    """The address of each table with an error, and one line about it."""
+    return [(_address(source, key), line) for key, line in listing.metadata.bad]
 
 
 def as_utf8(text: str) -> str:

@@ -118,7 +118,8 @@ def test_an_error_names_the_file_that_is_not_toml(tmp_path, monkeypatch):
 
 
 def test_another_process_gets_the_same_settings(tmp_path, monkeypatch):
-    settings = Settings(home=tmp_path, queue={"port": 4321, "token": "secret"}, auto={"max_objects": 3})
+    queue, ingest = {"port": 4321, "token": "secret"}, {"split_by": ["place"]}
+    settings = Settings(home=tmp_path, queue=queue, auto={"max_objects": 3}, ingest=ingest)
     file = tmp_path / "masklets.toml"
     file.write_text('[storage]\nroot = "s3://from/file"\n')
     monkeypatch.setenv("MASKLETS_CONFIG", str(file))

@@ -256,7 +256,11 @@ def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
     [
         ((1, 0, 2, 3, 0), "1 video admitted, 0 quarantined, 2 unchanged, 3 other files ignored"),
         ((1, 1, 0, 0, 0), "1 video admitted, 1 quarantined, 0 unchanged; see masklets quarantine"),
-        ((0, 0, 2, 0, 1), "nothing new: 2 unchanged videos, 1 still changing, or read elsewhere now: run it again"),
+        (
+            (0, 0, 2, 0, 1),
+            "nothing new: 2 unchanged videos, 1 still changing, read elsewhere now, or below a table that "
+            "cannot be read: run it again",
+        ),
         ((0, 0, 0, 1, 0), "there are no videos, 1 other file ignored"),
     ],
 )

@@ -43,10 +43,10 @@ INGEST = (
     + """
 real = judge.normalise
 
-def normalise(path, target, limits):
+def normalise(path, target, limits, through):
     if path.name == "bad.mp4":
         act()
-    return real(path, target, limits=limits)
+    return real(path, target, limits=limits, through=through)
 
 judge.normalise = normalise
 with connect() as s:
@@ -84,7 +84,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def s(tmp_path):
-    with connect(Settings(home=tmp_path / "home", ingest=IngestSettings(workers=2))) as services:
+    with connect(Settings(home=tmp_path / "home", ingest=IngestSettings(workers=2, near_duplicates=False))) as services:
         yield services
 
 

@@ -201,6 +201,7 @@ def test_each_reason_lifts_its_own_limit_only():
         Refusal.UNREADABLE: set(),
         Refusal.FAILED: set(),
         Refusal.KILLS_WORKER: set(),
+        Refusal.NEAR_DUPLICATE: set(),
     }
 
 

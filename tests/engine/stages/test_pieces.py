@@ -31,7 +31,7 @@ def source(tmp_path_factory):
 def settings(tmp_path, machine="one") -> Settings:
     return Settings(
         home=tmp_path / machine,
-        ingest=IngestSettings(batch_videos=2, workers=1),
+        ingest=IngestSettings(batch_videos=2, workers=1, near_duplicates=False),
         storage=StorageSettings(root=str(tmp_path / "store"), catalog_uri=f"sqlite:///{tmp_path}/catalog.db"),
     )
 

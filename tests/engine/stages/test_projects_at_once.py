@@ -31,7 +31,7 @@ def settings(tmp_path):
             make(tmp_path / project / f"{k}.mp4", [numbered(i + 30 * (5 * n + k)) for i in range(24)])
     given: dict[str, Any] = {name: {"ingest": {"source": str(tmp_path / name)}} for name in PROJECTS}
     given["street"]["ingest"] |= {"batch_videos": 2, "held_out_share": 0.9}
-    ours = IngestSettings(batch_videos=1, workers=1, held_out_share=0.0)
+    ours = IngestSettings(batch_videos=1, workers=1, held_out_share=0.0, near_duplicates=False)
     return Settings(home=tmp_path / "home", ingest=ours, projects=given)
 
 

@@ -1,0 +1,125 @@
+"""The split of each new video: by its author or its place, so that one of them is never on both sides.
+
+    splits/<id of the group>.json     create-only: which split the videos of an author or a place have for ever
+    splits/key                        create-only: random bytes, of which the pseudonyms of authors are made
+
+The first column of `ingest.split_by` that a video's metadata has decides its group. The split of a group follows from a
+hash of it, so every machine finds the same one, and it stays when the shares in the settings change. A video without
+any of the columns is in no group: of such videos, a share of each batch is held out.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from engine.services import Services
+from engine.settings import IngestSettings
+from storage.blobs.base import BlobDamaged, Blobs, read_json
+from storage.records import Video, content_id
+
+SPLITS = ("train", "val", "test")
+NAMES = ("author", "place", "country", "environment", "split")  # columns of names: "007" is no number there
+NEAR_DUPLICATE_OF = "near_duplicate_of"  # in the metadata of a video that a person has released: the other video
+_KEY = "splits/key"
+
+
+def decide(s: Services, records: Sequence[Video], settings: IngestSettings, imported: bool) -> dict[str, str]:
+    """The split of each new video of a batch. Running it again may hold out other videos that are in no group.
+
+    A split that the metadata names counts, unless the group has another one already. An imported dataset's own splits
+    count only if it holds out videos itself; its test videos always stay so.
+    Raises BlobError.
+    """
+    named = {record.video_id: record.split for record in records if record.split}
+    if imported and "val" not in named.values():
+        named = {video_id: split for video_id, split in named.items() if split == "test"}
+    metadata = {record.video_id: json.loads(record.source_metadata or "{}") for record in records}
+    decided = dict(named) if imported else {}
+    for video_id, of in metadata.items():
+        if (group := group_of(of, settings)) is not None:
+            split = _freeze(s.blobs, group, named.get(video_id) or _by_hash(group, settings))
+            decided.setdefault(video_id, split)
+    decided = named | decided
+    free = [record.video_id for record in records if record.video_id not in decided]
+    decided |= _by_share(free, s.tables.row_count("videos"), settings)
+    twins = {video_id: str(of[NEAR_DUPLICATE_OF]) for video_id, of in metadata.items() if NEAR_DUPLICATE_OF in of}
+    if twins:
+        known = decided | {row.video_id: row.split for row in s.tables.videos_by_id(sorted(set(twins.values())))}
+        decided |= {video_id: known[other] for video_id, other in twins.items() if other in known}
+    return decided
+
+
+def frozen(blobs: Blobs, metadata: Mapping[str, object], settings: IngestSettings) -> tuple[str, str, str] | None:
+    """The column, its value and the split of a video's group; None if it is in none, or in one without videos yet."""
+    group = group_of(metadata, settings)
+    if group is None or not blobs.exists(_group_key(group)):
+        return None
+    return *group, _read(blobs, group)
+
+
+def pseudonym(blobs: Blobs, author: str) -> str:
+    """What an author is called in the dataset: the same in all videos of this store, and no guessed name fits it."""
+    blobs.create(_KEY, os.urandom(32))
+    return "author-" + hmac.new(blobs.read(_KEY), _plain(author).encode(), "sha256").hexdigest()[:12]
+
+
+def group_of(metadata: Mapping[str, object], settings: IngestSettings) -> tuple[str, str] | None:
+    """The column and the value that decide the split of a video."""
+    for column in settings.split_by:
+        if (value := metadata.get(column)) not in (None, ""):
+            return column, _plain(str(value))
+    return None
+
+
+def _plain(text: str) -> str:
+    """Without what people spell differently: capitals, spaces, forms of the same letter."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _group_key(group: tuple[str, str]) -> str:
+    return f"splits/{content_id('group', *group)}.json"
+
+
+def _freeze(blobs: Blobs, group: tuple[str, str], split: str) -> str:
+    """The split of a group: the first one that anybody gave it."""
+    content = json.dumps({"column": group[0], "value": group[1], "split": split})
+    return split if blobs.create(_group_key(group), content.encode()) else _read(blobs, group)
+
+
+def _read(blobs: Blobs, group: tuple[str, str]) -> str:
+    key = _group_key(group)
+    split = read_json(blobs, key).get("split")
+    if split not in SPLITS:
+        raise BlobDamaged(f"{key}: its split is not one of {', '.join(SPLITS)}")
+    return str(split)
+
+
+def _by_hash(group: tuple[str, str], settings: IngestSettings) -> str:
+    place = int(content_id("split", *group), 16) / 16**16  # in [0, 1)
+    if place < settings.test_share:
+        return "test"
+    return "val" if place < settings.test_share + settings.held_out_share else "train"
+
+
+def _by_share(new: Sequence[str], earlier: int, settings: IngestSettings) -> dict[str, str]:
+    """The splits of videos that are in no group, so that the shares hold over all of them.
+
+    The choice follows from the ids alone, which are hashes of the bytes, so it cannot prefer any kind of video.
+    earlier: number of the videos that were committed before.
+    """
+
+    def wanted(share: float) -> int:
+        upto = [math.floor(share * count + 0.5) for count in (earlier, earlier + len(new))]
+        return upto[1] - upto[0]
+
+    by_hash = sorted(new, key=lambda video_id: content_id("split", video_id))
+    val, held_out = wanted(settings.held_out_share), wanted(settings.held_out_share + settings.test_share)
+    return {
+        video_id: "val" if place < val else "test" if place < held_out else "train"
+        for place, video_id in enumerate(by_hash)
+    }

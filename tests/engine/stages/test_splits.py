@@ -1,0 +1,103 @@
+"""Splits: nothing of an author is on two sides, and no split changes once it is given."""
+
+import json
+
+import pytest
+
+from engine.services import connect
+from engine.settings import IngestSettings, Settings
+from engine.stages import splits
+from storage.blobs.base import BlobDamaged
+from tests.storage import rows
+
+SHARES = IngestSettings(held_out_share=0.3, test_share=0.2)
+
+
+@pytest.fixture
+def s(tmp_path):
+    with connect(Settings(home=tmp_path / "home")) as services:
+        yield services
+
+
+def videos(count: int, first: int = 0, **metadata):
+    """Videos, each with this metadata. A function is called with the number of the video."""
+    made = []
+    for n in range(first, first + count):
+        of = {key: value(n) if callable(value) else value for key, value in metadata.items()}
+        split = of.pop("split", "")
+        made.append(rows.make_video(f"{n:016x}", split=split, source_metadata=json.dumps(of) if of else None))
+    return made
+
+
+def decide(s, records, settings=SHARES, imported=False):
+    return splits.decide(s, records, settings, imported)
+
+
+def test_all_videos_of_an_author_are_on_one_side_and_the_shares_hold(s):
+    decided = decide(s, videos(400, author=lambda n: f"author-{n % 200}", place=lambda n: f"place {n % 7}"))
+    by_author = {author: {decided[f"{n:016x}"] for n in range(author, 400, 200)} for author in range(200)}
+    assert all(len(sides) == 1 for sides in by_author.values())
+    found = [next(iter(sides)) for sides in by_author.values()]
+    assert abs(found.count("val") / 200 - 0.3) < 0.08 and abs(found.count("test") / 200 - 0.2) < 0.08
+
+
+def test_without_an_author_the_place_decides_and_without_both_the_share(s):
+    places = decide(s, videos(600, place=lambda n: f"place {n % 60}"))
+    assert all(len({places[f"{n:016x}"] for n in range(p, 600, 60)}) == 1 for p in range(60))
+    assert set(places.values()) == {"train", "val", "test"}
+    free = list(decide(s, videos(100)).values())
+    assert (free.count("val"), free.count("test"), free.count("train")) == (30, 20, 50)
+    by_country = IngestSettings(held_out_share=0.3, test_share=0.2, split_by=("country",))
+    assert len(set(decide(s, videos(100, author=lambda n: str(n), country="DE"), by_country).values())) == 1
+
+
+def test_a_group_keeps_its_split_whatever_comes_later(s):
+    first = decide(s, videos(50, author=lambda n: f"author-{n}"))
+    all_held_out = IngestSettings(held_out_share=0.9, test_share=0.0)
+    again = decide(s, videos(50, 50, author=lambda n: f"AUTHOR-{n - 50} "), all_held_out)
+    assert [again[f"{n + 50:016x}"] for n in range(50)] == [first[f"{n:016x}"] for n in range(50)]
+    named = decide(s, videos(50, 100, author=lambda n: f"author-{n - 100}", split="test"), all_held_out)
+    assert [named[f"{n + 100:016x}"] for n in range(50)] == [first[f"{n:016x}"] for n in range(50)]
+    assert splits.frozen(s.blobs, {"author": "author-3"}, SHARES) == ("author", "author-3", first[f"{3:016x}"])
+
+
+def test_a_named_split_counts_for_the_whole_group_from_then_on(s):
+    decide(s, videos(1, author="ann", split="test"))
+    assert set(decide(s, videos(20, 1, author="ann")).values()) == {"test"}
+
+
+def test_the_splits_of_an_imported_dataset_stay_as_they_are(s):
+    decide(s, videos(1, author="ann", split="val"))
+    dataset = videos(10, 1, author="ann", split=lambda n: "val" if n % 2 else "train")
+    assert decide(s, dataset, imported=True) == {video.video_id: video.split for video in dataset}
+
+
+def test_two_processes_that_meet_an_author_at_once_give_it_one_split(s, monkeypatch):
+    real = type(s.blobs).create
+
+    def overtaken(blobs, key, data):
+        if key.startswith("splits/") and key != "splits/key":
+            real(blobs, key, data.replace(b'"train"', b'"test"').replace(b'"val"', b'"test"'))
+        return real(blobs, key, data)
+
+    monkeypatch.setattr(type(s.blobs), "create", overtaken)
+    assert set(decide(s, videos(5, author=lambda n: str(n))).values()) == {"test"}
+
+
+def test_pseudonyms_hold_in_one_store(s, tmp_path):
+    with connect(Settings(home=tmp_path / "other")) as other:
+        assert splits.pseudonym(s.blobs, "Ann") == splits.pseudonym(s.blobs, " ann") != splits.pseudonym(s.blobs, "Bob")
+        assert splits.pseudonym(s.blobs, "Ann") != splits.pseudonym(other.blobs, "Ann")
+
+
+def test_a_damaged_split_is_an_error_that_names_it(s):
+    decide(s, videos(1, author="ann"))
+    (key,) = s.blobs.keys("splits/")
+    s.blobs.write(key, b'{"split": "both"}')
+    with pytest.raises(BlobDamaged, match=key):
+        decide(s, videos(1, author="ann"))
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused():
+    with pytest.raises(ValueError, match="their sum must be below 1"):
+        IngestSettings(held_out_share=0.5, test_share=0.5)
