@@ -74,6 +74,7 @@ class Services:
             cache=self.home / "cache",
             cache_limit=round(storage.cache_gib * 2**30),
             endpoint_url=storage.s3_endpoint,
+            timeout_s=storage.s3_timeout_s,
         )
 
     @cached_property

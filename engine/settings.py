@@ -30,6 +30,7 @@ class StorageSettings(_Section):
 
     root: str | None = None  # folder or s3://bucket/prefix; None: the folder `store` in `home`
     s3_endpoint: str | None = None  # URL of an S3 server; None: AWS
+    s3_timeout_s: float = Field(60.0, gt=0)  # seconds without an answer after which a request is sent again
     cache_gib: float = Field(
         100.0, gt=0
     )  # GiB of local copies of a bucket's files; used ones may exceed it for an hour

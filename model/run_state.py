@@ -12,9 +12,14 @@ from torch import Tensor
 from transformers import Sam2VideoModel
 
 from model.recipe import Recipe, parse_recipe
+from storage.errors import first_line
 from storage.whole_files import complete
 
 FILE = "state.pt"
+
+
+class DamagedState(ValueError):
+    """The state of a run cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,15 @@ def save(folder: Path, model: Sam2VideoModel, optimiser: torch.optim.Optimizer, 
 
 
 def load(folder: Path) -> RunState | None:
-    """The state of a run, on the CPU; None if the folder holds none."""
+    """The state of a run, on the CPU; None if the folder holds none. Raises DamagedState."""
     path = folder / FILE
-    return RunState(**torch.load(path, map_location="cpu", weights_only=True)) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return RunState(**torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged file makes torch raise errors of many types
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise DamagedState(f"{path} is damaged, remove it to begin the training anew ({why:.200})") from error
 
 
 def remove(folder: Path) -> None:
@@ -48,7 +59,7 @@ def remove(folder: Path) -> None:
 def restore(model: Sam2VideoModel, folder: Path) -> int:
     """Loads the weights that a run has reached into a model of its shape. Returns the number of steps done.
 
-    Raises FileNotFoundError if the folder holds no run.
+    Raises FileNotFoundError if the folder holds no run; DamagedState.
     """
     state = load(folder)
     if state is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
@@ -34,6 +35,11 @@ _TYPES: dict[object, pa.DataType] = {
     tuple[float, ...]: pa.list_(pa.field("element", pa.float64())),
     tuple[bytes, ...]: pa.list_(pa.field("element", pa.binary())),
 }
+
+
+class NotRows(ValueError):
+    """These bytes are not a Parquet file of this record."""
+
 
 ROWS_A_GROUP = 128  # rows in a Parquet row group, the least that a reader decodes
 LEVEL = 9  # of zstd: masks of SA-V take 7 % less than at Arrow's level 1, for a millisecond a masklet; reading is alike
@@ -137,19 +143,39 @@ def widened(record: type[Any], table: pa.Table) -> pa.Table:
 
 
 def from_parquet(record: type[R], data: bytes) -> list[R]:
-    """The records of a Parquet file that `to_parquet` made, with this or an earlier version of the record."""
-    return from_arrow(record, read_parquet(data))
+    """The records of a Parquet file that `to_parquet` made, with this or an earlier version of the record.
+
+    Raises NotRows, for any other bytes.
+    """
+    table, its = read_parquet(data), schema(record)
+    with _checked():
+        for at, name in enumerate(table.column_names):
+            if name in its.names:  # a column of another type gives no record
+                table = table.set_column(at, its.field(name), table.column(at).cast(its.field(name).type))
+        return from_arrow(record, table)
 
 
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a Parquet file. This and `read_group` are the only readers: they use no thread of Arrow's pool.
 
-    columns: None for all.
+    columns: None for all. Raises NotRows for other bytes.
 
     After a read with that pool, Arrow may abort the process at its exit (apache/arrow 33975, 34314, 39162):
     `benchmarks/exits.py` measures it.
     """
-    return opened(pa.BufferReader(data)).read(None if columns is None else list(columns), use_threads=False)
+    with _checked():
+        return opened(pa.BufferReader(data)).read(None if columns is None else list(columns), use_threads=False)
+
+
+@contextmanager
+def _checked() -> Iterator[None]:
+    """What Arrow raises for damaged bytes, as NotRows."""
+    try:
+        yield
+    except MemoryError:  # the machine's fault, also as one of Arrow's errors
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # OSError: the bytes are in memory
+        raise NotRows(f"not a Parquet file of these rows ({first_line(error)})") from error
 
 
 def opened(source: Any) -> Any:

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage import arrow
-from storage.blobs.base import BlobMissing, Blobs
+from storage.blobs.base import BlobMissing, Blobs, check_key
+from storage.errors import first_line
 from storage.records import Masklet, Operation, Quarantined, Video, content_id
 from storage.tables import Tables
 from storage.wording import counted
@@ -266,7 +267,10 @@ def _read(blobs: Blobs, marker: Marker) -> list[Any]:
         raise PartDamaged(f"{marker.key}: its marker exists, but the part is missing") from error
     if (found := hashlib.sha256(data).hexdigest()) != marker.sha256:
         raise PartDamaged(f"{marker.key}: sha256 {found[:16]}…, its marker says {marker.sha256[:16]}…")
-    part_rows = arrow.from_parquet(_record(marker.kind), data)
+    try:
+        part_rows = arrow.from_parquet(_record(marker.kind), data)
+    except arrow.NotRows as error:
+        raise PartDamaged(f"{marker.key}: {error}") from error
     if len(part_rows) != marker.rows:
         raise PartDamaged(f"{marker.key}: {counted(len(part_rows), 'row')}, its marker says {marker.rows}")
     return part_rows
@@ -274,9 +278,18 @@ def _read(blobs: Blobs, marker: Marker) -> list[Any]:
 
 def _parsed(key: str, data: bytes) -> Marker:
     try:
-        return Marker(**json.loads(data))
+        found = Marker(**json.loads(data))
+        for name in ("kind", "batch_id", "video_id", "key", "sha256", "schema"):
+            if not isinstance(value := getattr(found, name), str):
+                raise ValueError(f"{name} is {value!r:.40}, not a string")
+        for name in ("rows", "size"):
+            if type(value := getattr(found, name)) is not int and (name, value) != ("size", None):
+                raise ValueError(f"{name} is {value!r:.40}, not a number")
+        _record(found.kind)
+        check_key(found.key)
     except (ValueError, TypeError) as error:
-        raise PartError(f"{key}: not a marker ({error})") from error
+        raise PartError(f"{key}: not a marker ({first_line(error)})") from error
+    return found
 
 
 def _record(kind: str) -> type[arrow.Record]:

@@ -3,6 +3,7 @@
 Errors:
     TablesError          also for damaged Iceberg metadata
     ├── WarehouseUnreachable    the store of the tables' files does not answer: retry
+    ├── CatalogUnreachable      the catalog's database does not answer: retry
     ├── CommitFailed     nothing was committed
     └── CommitUnknown    the catalog became unreachable during the commit: run it again, it looks first
 """
@@ -29,6 +30,10 @@ class WarehouseUnreachable(TablesError):
     """The store of the tables' files does not answer: retry."""
 
 
+class CatalogUnreachable(TablesError):
+    """The catalog's database does not answer: retry."""
+
+
 class CommitFailed(TablesError):
     """Nothing was committed."""
 
@@ -39,8 +44,9 @@ class CommitUnknown(TablesError):
 
 @contextlib.contextmanager
 def damage(table_name: str) -> Iterator[None]:
-    """What pyiceberg raises for damaged or missing metadata, as TablesError."""
+    """What pyiceberg raises for damaged or missing metadata, or for a database that is gone, as TablesError."""
     from pyiceberg.exceptions import ValidationError
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
@@ -57,6 +63,8 @@ def damage(table_name: str) -> Iterator[None]:
     ) as error:
         detail = f"{type(error).__name__}: {first_line(error)}"
         raise TablesError(f"table {table_name}: its Iceberg metadata is damaged or missing ({detail})") from error
+    except SQLAlchemyError as error:
+        raise CatalogUnreachable(f"table {table_name}: its catalog does not answer ({first_line(error)})") from error
     except OSError as error:
         raise WarehouseUnreachable(f"table {table_name}: its files cannot be read ({first_line(error)})") from error
 

@@ -24,6 +24,7 @@ from storage.errors import first_line
 from storage.records import Masklet, Operation, Quarantined, Video, in_order, unique_videos
 from storage.table_errors import (
     ATTEMPTS,
+    CatalogUnreachable,
     CommitFailed,
     CommitUnknown,
     TablesError,
@@ -109,7 +110,7 @@ class Tables:
 
         catalog_uri: of SQLAlchemy, sqlite:////absolute/path.db or postgresql+psycopg://…; the folder of an SQLite file
         is made. warehouse_uri: an absolute folder or s3://bucket/prefix, for Iceberg's metadata.
-        Raises TablesError if the catalog cannot be reached, WarehouseUnreachable if the warehouse cannot.
+        Raises CatalogUnreachable if the catalog cannot be reached, WarehouseUnreachable if the warehouse cannot.
         """
         from sqlalchemy.engine import make_url
         from sqlalchemy.exc import SQLAlchemyError
@@ -124,6 +125,7 @@ class Tables:
             "uri": url.render_as_string(hide_password=False),
             "warehouse": warehouse_uri.rstrip("/"),
             "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+            "pool_pre_ping": "true",  # a connection that broke while it was idle is replaced
             **s3_properties(warehouse_uri, s3_endpoint),
         }
         for attempt in range(_OPENINGS):
@@ -131,9 +133,10 @@ class Tables:
                 tables = cls(CompressingCatalog(_CATALOG, **properties), properties["warehouse"])
                 tables._create()
                 return tables
-            except SQLAlchemyError as error:  # another process may be making the catalog's tables at this moment
+            # another process may be making the catalog's tables at this moment
+            except (SQLAlchemyError, CatalogUnreachable) as error:
                 if attempt == _OPENINGS - 1:
-                    raise TablesError(f"catalog {url.render_as_string()}: {first_line(error)}") from error
+                    raise CatalogUnreachable(f"catalog {url.render_as_string()}: {first_line(error)}") from error
                 pause(attempt)
             except OSError as error:
                 detail = f"its tables cannot be made ({first_line(error)})"
@@ -392,7 +395,8 @@ class Tables:
         for snapshot in table.metadata.snapshots:
             if (found := snapshot_commit(snapshot, batch_id)) is not None:
                 return found[1]
-        recorded = self.catalog.recorded_commit(table.name()[-1], batch_id)
+        with damage(table.name()[-1]):
+            recorded = self.catalog.recorded_commit(table.name()[-1], batch_id)
         return None if recorded is None else Commit(**recorded, already=True)
 
     def _found_after(self, error: Exception, table_name: str, batch_id: str) -> Commit | None:

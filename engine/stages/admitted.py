@@ -151,13 +151,14 @@ def commit(s: Services, uris: set[str], others: bool = True) -> tuple[list[str],
     The videos from `uris` become batches of at most `ingest.batch_videos` of their project. Videos that a killed run
     over another source left become other batches, and so do an import's, and those of another project: each batch is
     later treated as a whole.
-    others: False commits those from `uris` only, because other processes are about to commit the others.
+    others: False commits those from `uris` only, because other processes are about to commit the others. A batch that
+    a killed run has begun with them is completed: otherwise they would become several batches.
     Returns the ids of the batches, those from `uris` last, and the videos. Its cost follows these videos, not those
     that were committed before.
     """
     made, done = list[str](), list[Video]()
     begun, waiting = _uncommitted(s.blobs)
-    while begun and others:
+    while begun := [batch_id for batch_id in begun if others or _is_from(s.blobs, batch_id, uris)]:
         for batch_id in begun:
             made.append(batch_id)
             done += _finish(s, batch_id)
@@ -213,6 +214,16 @@ def _uncommitted(blobs: Blobs) -> tuple[list[str], list[str]]:
     keys = list(blobs.keys(_UNCOMMITTED))
     videos = [key.removeprefix(_waiting("")) for key in keys if key.startswith(_waiting(""))]
     return [Path(key).stem for key in keys if key.endswith(".json")], videos
+
+
+def _is_from(blobs: Blobs, batch_id: str, uris: set[str]) -> bool:
+    """Whether a batch that was begun is of videos from `uris`: all its videos are, or none."""
+    try:
+        splits = read_json(blobs, _begun(batch_id)).get("splits")
+    except BlobMissing:  # its process has completed it
+        return False
+    record = read_record(blobs, min(splits)) if isinstance(splits, dict) and splits else None
+    return record is not None and record.source_uri in uris
 
 
 def _begin(s: Services, records: Sequence[Video], imported: bool, project: str) -> str:

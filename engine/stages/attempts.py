@@ -120,7 +120,9 @@ def _lives(facts: dict[str, Any]) -> bool:
     if facts.get("host") != socket.gethostname():
         return False
     try:
-        return bool(psutil.Process(int(facts["pid"])).create_time() == facts["started"])
+        process = psutil.Process(int(facts["pid"]))
+        # a killed process keeps its id and its time until its parent has noticed
+        return bool(process.create_time() == facts["started"] and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return False
 

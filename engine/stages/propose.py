@@ -108,10 +108,10 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
                         found = propose_video(s, video, loaded, checkpoint, progress)
                 except (FrameUnreadable, ModelFailed) as error:
                     _quarantine(s, batch_id, video_id, Refusal.FAILED, str(error))
+            if kills[subject]:  # before the part: once it is there, nobody comes back to the video
+                attempts.forget(s.blobs, STAGE, subject)
             log.info("%s", counted(len(found), "candidate"))
             parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
-        if kills[subject]:
-            attempts.forget(s.blobs, STAGE, subject)
 
 
 def _subject(batch_id: str, video_id: str) -> str:

@@ -87,7 +87,8 @@ def open_source(s: Services, where: str, cache: Path) -> Blobs:
     if not where.startswith("s3://") and not Path(where).is_dir():
         raise NoSource(f"{where} is a file: name a folder" if Path(where).exists() else f"no such folder: {where}")
     path = where if where.startswith("s3://") else os.path.abspath(where)  # without "..": one folder has one address
-    return stores.connect(path, cache=cache, endpoint_url=s.settings.storage.s3_endpoint)
+    its = s.settings.storage
+    return stores.connect(path, cache=cache, endpoint_url=its.s3_endpoint, timeout_s=its.s3_timeout_s)
 
 
 def has_files(s: Services, where: str) -> bool:

@@ -23,6 +23,8 @@ from storage.blobs.base import PARTIAL, BlobDenied, BlobError, BlobMissing, Blob
 from storage.blobs.cleaning import FOLDER, LEFT_S, remove_partial, trim
 from storage.errors import first_line
 
+TIMEOUT_S = 60.0
+
 
 class S3Blobs:
     """Blobs as objects below a prefix of a bucket; any S3 with conditional writes.
@@ -31,14 +33,25 @@ class S3Blobs:
     """
 
     def __init__(
-        self, bucket: str, prefix: str, *, endpoint_url: str | None = None, cache: Path, cache_limit: int | None = None
+        self,
+        bucket: str,
+        prefix: str,
+        *,
+        endpoint_url: str | None = None,
+        cache: Path,
+        cache_limit: int | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """cache_limit: bytes that the cached files may take; None: any number."""
+        """cache_limit: bytes that the cached files may take; None: any number.
+
+        timeout_s: seconds without an answer after which a request is sent again.
+        """
         self.bucket = bucket
         self.prefix = f"{check_key(prefix)}/" if prefix else ""
         self.endpoint_url = endpoint_url
         self.cache = cache
         self.cache_limit = cache_limit
+        self.timeout_s = timeout_s
         self._unchecked = 0  # bytes that were downloaded since the cache was last compared with its limit
         self._connected: S3Client | None = None
         self._pid = 0
@@ -72,26 +85,40 @@ class S3Blobs:
     def create(self, key: str, data: Data) -> bool:
         from botocore.exceptions import ClientError
 
+        writer = uuid.uuid4().hex  # of this call
         with self._errors(key):
             for _ in range(_CONFLICTS):
                 try:
                     if isinstance(data, Path):
                         with data.open("rb") as body:
-                            self._put_new(key, body)
+                            self._put_new(key, body, writer)
                     else:
-                        self._put_new(key, data)
+                        self._put_new(key, data, writer)
                 except ClientError as error:
                     status, code = _status(error)
                     if status == 412 or code == "PreconditionFailed":
-                        return False
+                        return _was_repeated(error) and self._writer(key) == writer
                     if status != 409:  # 409: another writer has begun, and may still fail
                         raise
                 else:
                     return True
         raise BlobUnreachable(f"{self.uri_of(key)}: other writers conflicted {_CONFLICTS} times")
 
-    def _put_new(self, key: str, body: object) -> None:
-        self._client().put_object(Bucket=self.bucket, Key=self._key(key), Body=body, IfNoneMatch="*")  # type: ignore[arg-type]
+    def _put_new(self, key: str, body: object, writer: str) -> None:
+        of = {"Bucket": self.bucket, "Key": self._key(key), "Metadata": {_WRITER: writer}}
+        self._client().put_object(**of, Body=body, IfNoneMatch="*")  # type: ignore[arg-type]
+
+    def _writer(self, key: str) -> str | None:
+        """Which call of `create` made a blob; None for any other blob, and if it was deleted meanwhile."""
+        from botocore.exceptions import ClientError
+
+        try:
+            found = self._client().head_object(Bucket=self.bucket, Key=self._key(key))
+        except ClientError as error:
+            if _status(error)[0] == 404:
+                return None
+            raise
+        return found["Metadata"].get(_WRITER)
 
     def exists(self, key: str) -> bool:
         try:
@@ -192,8 +219,8 @@ class S3Blobs:
             from botocore.config import Config
 
             config = Config(
-                connect_timeout=10,
-                read_timeout=60,
+                connect_timeout=min(10.0, self.timeout_s),
+                read_timeout=self.timeout_s,
                 retries={"max_attempts": 5, "mode": "standard"},
                 s3={"addressing_style": "path" if self.endpoint_url else "auto"},
             )
@@ -234,6 +261,7 @@ class S3Blobs:
             raise BlobMissing(f"{error.filename}: no such file") from error
 
 
+_WRITER = "writer"  # metadata of a blob that `create` made: a random id of the call
 _CONFLICTS = 20
 _SLACK = 0.05  # share of the limit that may be downloaded before the cache is looked at again
 _READS = 3  # attempts to read a body
@@ -245,6 +273,12 @@ def _broken() -> tuple[type[Exception], ...]:
     from urllib3.exceptions import HTTPError
 
     return BotoCoreError, HTTPError, ConnectionError, TimeoutError
+
+
+def _was_repeated(error: Exception) -> bool:
+    """Whether the client sent a request again, because an answer was lost: the first one may have been served."""
+    response: dict[str, dict[str, object]] = getattr(error, "response", {})
+    return bool(response.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 def _status(error: Exception) -> tuple[int, str]:

@@ -20,7 +20,8 @@ from storage.pixels import PictureError, Rgb
 from storage.reader import CachedReader
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError)  # Pillow raises SyntaxError for a damaged PNG
+# Pillow raises SyntaxError for a damaged PNG, and DecompressionBombError for one that claims to be huge
+_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,17 @@ def test_the_file_that_a_kill_left_half_written_is_replaced_by_the_next_save(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
+@pytest.mark.parametrize("kept", [0, 7, 300])
+def test_half_a_state_is_an_error_in_one_line_that_says_what_to_do(tmp_path, kept):
+    model = cast(Sam2VideoModel, torch.nn.Linear(2, 2))
+    run_state.save(tmp_path, model, torch.optim.AdamW(model.parameters()), 1, RECIPE)
+    path = tmp_path / "state.pt"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(run_state.DamagedState, match="state.pt is damaged, remove it to begin the training anew") as e:
+        run_state.load(tmp_path)
+    assert "\n" not in str(e.value)
+
+
 def test_a_run_begun_with_an_earlier_version_goes_on(tmp_path):
     """Its recipe lacks the new fields, which have their defaults."""
     one = Recipe(stages=(dataclasses.replace(STAGE, steps=2),), seed=3)

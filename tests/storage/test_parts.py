@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -10,13 +11,25 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from storage import parts
+from storage import arrow, parts
 from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet, Operation, Quarantined
 from storage.tables import Tables
+from tests.storage.rows import make_masklet
+
+
+def other_type(column: str) -> bytes:
+    """A part in which one column holds texts."""
+    table = arrow.to_arrow(Masklet, [make_masklet()])
+    texts = pa.array(["many"])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.set_column(table.column_names.index(column), column, texts), sink)
+    return bytes(sink.getvalue())
 
 
 def test_a_part_is_found_by_its_marker(blobs, masklet):
@@ -134,6 +147,28 @@ def test_a_malformed_marker_is_named(disk):
     disk.write("commits/masklets/b1/v1.json", b"{}")
     with pytest.raises(parts.PartError, match="commits/masklets/b1/v1.json: not a marker"):
         parts.markers(disk, "masklets", "b1")
+    whole = {"batch_id": "b1", "video_id": "v1", "key": "k", "sha256": "0", "rows": 1, "schema": ""}
+    for wrong in ({"key": 7}, {"rows": "1"}, {"size": True}, {"kind": "photos"}, {"key": "../k"}):
+        disk.write("commits/masklets/b1/v1.json", json.dumps({"kind": "masklets"} | whole | wrong).encode())
+        with pytest.raises(parts.PartError, match="not a marker"):
+            parts.markers(disk, "masklets", "b1")
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing", other_type("height"), other_type("rle")])
+def test_a_part_that_was_damaged_before_its_hash_was_taken_is_a_damaged_part(disk, data):
+    """Arrow has a dozen errors for such bytes."""
+    disk.write("part", data)
+    marker = parts.Marker(
+        kind="masklets",
+        batch_id="b1",
+        video_id="v1",
+        key="part",
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=1,
+        schema="",
+    )
+    with pytest.raises(parts.PartDamaged, match="part: not a Parquet file of these rows"):
+        parts.read_part(disk, marker)
 
 
 @pytest.mark.parametrize(

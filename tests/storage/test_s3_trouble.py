@@ -20,7 +20,10 @@ FOREVER = 10**6
 
 
 class Trouble:
-    """What goes wrong with requests for keys with this ending: `times` of them get a 503, or half of their body."""
+    """What goes wrong with requests for keys with this ending: `times` of them get a 503, or half of their body.
+
+    "lost": the request is served, and a gateway loses the answer.
+    """
 
     def __init__(self) -> None:
         self.begin("", "", 0)
@@ -48,6 +51,10 @@ def flaky(trouble: Trouble) -> Iterator[str]:
         if happens and trouble.kind == "503":
             start("503 Service Unavailable", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"]
+        if happens and trouble.kind == "lost":
+            b"".join(honest(environ, lambda *_: lambda data: None))
+            start("502 Bad Gateway", [])
+            return []
         body = b"".join(honest(environ, start))
         return [body[: len(body) // 2] if happens else body]  # the length is that of the whole
 
@@ -144,3 +151,11 @@ def test_trouble_while_a_part_is_read(blobs, tmp_path, trouble, masklet, kind, m
     trouble.begin(".parquet", kind, FOREVER)
     said = one_line(BlobUnreachable, lambda: list(parts.rows(blobs, "masklets", "b1")))
     assert said.startswith(f"{blobs.uri}/parts/masklets/")
+
+
+def test_a_create_whose_answer_is_lost_knows_that_it_made_the_blob(blobs, trouble):
+    """Otherwise an attempt would seem to be another process's, and stay: two of them would condemn a video."""
+    trouble.begin("lease", "lost", 1, ("PUT",))
+    assert blobs.create("lease", b"mine") and trouble.hit == 1
+    trouble.begin("lease", "lost", 1, ("PUT",))
+    assert not blobs.create("lease", b"mine") and trouble.hit == 1, "another call made it"

@@ -14,7 +14,14 @@ from pyiceberg.table import DataScan
 
 from storage import arrow
 from storage.records import Masklet, Video
-from storage.table_errors import CommitFailed, CommitUnknown, TablesError, WarehouseUnreachable, damage
+from storage.table_errors import (
+    CatalogUnreachable,
+    CommitFailed,
+    CommitUnknown,
+    TablesError,
+    WarehouseUnreachable,
+    damage,
+)
 from storage.tables import _PROPERTIES, Commit, Tables
 
 
@@ -70,6 +77,20 @@ def test_a_catalog_that_cannot_be_reached_is_one_line_without_its_password():
         Tables.open("postgresql+psycopg://me:secret@127.0.0.1:9/none", "/tmp/none")
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_catalog_that_breaks_while_it_is_used_is_an_error_in_one_line(tables, tmp_path, masklet):
+    parts = [part(tmp_path, "p", Masklet, [masklet()])]
+    tables.catalog.engine.dispose()
+    (tmp_path / "catalog.db").write_bytes(b"nothing")
+    for use in (
+        tables.masklets,
+        lambda: tables.batch("masklets", "b1"),
+        lambda: tables.commit("masklets", parts, "b1"),
+    ):
+        with pytest.raises(CatalogUnreachable, match="table masklets: its catalog does not answer") as caught:
+            use()
+        assert "\n" not in str(caught.value)
 
 
 def test_a_batch_is_committed_once_whatever_its_parts(tables, tmp_path, masklet):

@@ -67,6 +67,28 @@ def test_a_commit_that_is_killed_at_any_write_is_completed_by_the_next(s, monkey
     assert list(s.blobs.keys("uncommitted/")) == []
 
 
+def test_a_piece_whose_commit_is_killed_at_any_write_is_still_one_batch(s, monkeypatch):
+    """The batches that people see, and which videos are held out, do not depend on kills."""
+    left = kill_at(monkeypatch, (LocalBlobs, "create"), (LocalBlobs, "delete"))
+    count, killed = 0, True
+    while killed:
+        left[0] = -1
+        numbers = range(3 * count, 3 * count + 3)
+        assert all([write(s, number) for number in numbers])
+        uris = {f"/in/{number:016x}.mp4" for number in numbers}
+        left[0] = count
+        try:
+            admitted.commit(s, uris, others=False)
+            killed = False
+        except Killed:
+            left[0] = -1
+            admitted.commit(s, uris, others=False)
+        assert len(set.union(*(admitted.batches_of(s.blobs, f"{number:016x}") for number in numbers))) == 1
+        assert list(s.blobs.keys("uncommitted/")) == []
+        count += 1
+    assert count > 10
+
+
 def test_of_two_processes_with_the_same_bytes_one_admits_them_and_nothing_is_left(s, monkeypatch):
     assert write(s, 1)
     assert not write(s, 1), "the first has not committed it yet"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from engine.services import connect
@@ -120,6 +121,18 @@ def test_ingest_gives_a_video_up_that_killed_two_workers_and_admits_the_others(s
     assert refused(s) == [("ingest", "kills_worker", TWICE)]
     assert sorted(v.source_uri.rsplit("/", 1)[-1] for v in s.tables.videos()) == ["a.mp4", "c.mp4"]
     assert left(s) == [] and ingest.admit(s, str(source)).unchanged == 3, "it is not tried again"
+
+
+def test_a_killed_worker_counts_at_once_although_its_parent_has_not_noticed(s, source):
+    """Until then the system keeps its id. A task that is run again at once must know of the kill."""
+    child = start(s, INGEST, str(source), "wait")
+    assert child.stdout.readline() == "at it\n"
+    assert not attempts.killed(s.blobs, "ingest")
+    child.kill()
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert sum(attempts.killed(s.blobs, "ingest").values()) >= 1
+    child.communicate()
 
 
 def test_a_video_beside_one_that_kills_its_worker_is_not_suspected_for_it(s, source, monkeypatch):

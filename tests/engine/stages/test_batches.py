@@ -4,13 +4,14 @@ import json
 import os
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from engine.files import held
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import batches, upkeep
+from engine.stages import batches, propose, publish, review, upkeep
 from engine.stages.batches import BatchStage
 from storage.blobs.base import BlobDamaged
 from storage.blobs.cleaning import LEFT_S
@@ -31,6 +32,23 @@ def test_a_batch_is_pending_for_the_stage_after_the_one_that_marked_it(tmp_path)
     batches.mark(blobs, BATCH, BatchStage.PROPOSED, {})
     assert batches.pending(blobs, BatchStage.PROPOSED) == []
     assert batches.pending(blobs, BatchStage.IN_REVIEW) == [BATCH]
+
+
+def test_a_thousand_batches_in_review_are_work_for_no_stage(tmp_path):
+    """Only people work on them: no task is started for them, so none holds a worker or a slot of a pool."""
+    with connect(Settings(home=tmp_path / "home")) as s:
+        for n in range(1000):
+            folder = Path(s.blobs.uri) / "open" / f"{n:016x}"
+            folder.mkdir(parents=True)
+            for stage in (BatchStage.INGESTED, BatchStage.PROPOSED, BatchStage.IN_REVIEW):
+                (folder / stage).touch()
+        (folder.parent / "complete").touch()
+        queue = mock.Mock(drained_batches=mock.Mock(return_value=[]))
+        s.__dict__["queue"] = queue
+        assert len(batches.in_review(s.blobs)) == 1000
+        stages = (propose.pending, review.to_open, review.to_collect, publish.pending)
+        assert [pending(s) for pending in stages] == [[], [], [], []]
+        assert queue.drained_batches.call_count == 1, "one question to the queue, not one a batch"
 
 
 def test_the_first_mark_of_a_stage_stays(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import cast
 
 import cv2
@@ -213,6 +214,9 @@ SPOILED = {
         picture(root).with_suffix(".png")
     ),
     "00004.jpg: not a picture": lambda root: picture(root).write_bytes(b"nothing"),
+    "00004.png: not a picture (Image size (1073741824 pixels) exceeds limit": lambda root: mask(root).write_bytes(
+        bomb(mask(root).read_bytes())
+    ),
     "valid.txt, test.txt, test-dev.txt, test-challenge.txt list no sequence": lambda root: [
         path.write_text("") for path in (root / "ImageSets").rglob("*.txt")
     ],
@@ -221,6 +225,14 @@ SPOILED = {
         root / "JPEGImages" / "1080p"
     ),
 }
+
+
+def bomb(png: bytes) -> bytes:
+    """A small file whose header claims a picture of 32,768 x 32,768."""
+    made = bytearray(png)
+    made[16:24] = (2**15).to_bytes(4, "big") * 2
+    made[29:33] = zlib.crc32(made[12:29]).to_bytes(4, "big")
+    return bytes(made)
 
 
 @pytest.mark.parametrize("line", SPOILED)

@@ -1,0 +1,407 @@
+"""Generated bad inputs: videos, masks, JSON, Parquet and PNG files that strangers or broken disks may give.
+
+Hypothesis generates them: random bytes, and valid files with random edits, cuts and repeats. Each is given to the code
+that reads such files. It must be read, or refused by an error of the project's own kind in one line. Anything else is a
+crash; an input that takes longer than `PATIENCE_S` is a hang. The inputs of a kind run in a process of their own, whose
+memory is limited: what wants more is a crash, too.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+PATIENCE_S = 60.0
+MEMORY = 1 << 30  # bytes that a process may take beyond what it has when it begins
+
+H, W, FRAMES = 24, 32, 6
+EDITS = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), max_size=6)
+CUT = st.one_of(st.none(), st.floats(0, 1))
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from([[], {}, [[]], [None], "", "0", 10**400, -1]),
+)
+
+
+def damaged(data: bytes) -> st.SearchStrategy[bytes]:
+    """Valid bytes with edits, cuts and repeats; sometimes only random bytes."""
+
+    def apply(how: tuple[list[tuple[float, bytes]], float | None, bool]) -> bytes:
+        edits, cut, twice = how
+        made = bytearray(data)
+        for place, new in edits:
+            at = int(place * len(made))
+            made[at : at + len(new)] = new
+        if cut is not None:
+            del made[int(cut * len(made)) :]
+        return bytes(made) * (1 + twice)
+
+    return st.one_of(st.tuples(EDITS, CUT, st.booleans()).map(apply), st.binary(max_size=200))
+
+
+@st.composite
+def damaged_json(draw: st.DrawFn, document: Any) -> bytes:
+    """A JSON document in which some values are replaced, removed or doubled."""
+    made = json.loads(json.dumps(document))
+    for _ in range(draw(st.integers(1, 3))):
+        parent: Any = None
+        place: Any = None
+        here: Any = made
+        while isinstance(here, dict | list) and here and (parent is None or draw(st.integers(0, 3))):
+            parent, place = here, draw(st.sampled_from(sorted(here) if isinstance(here, dict) else range(len(here))))
+            here = here[place]
+        if parent is None:
+            break
+        act = draw(st.sampled_from(["replace", "replace", "remove", "double"]))
+        if act == "remove":
+            del parent[place]
+        elif act == "double" and isinstance(parent, list):
+            parent.append(here)
+        else:
+            parent[place] = draw(SCALARS)
+    return json.dumps(made).encode()
+
+
+# --- what reads each kind: returns nothing, or raises one of the errors beside it -----------------------------------
+
+
+@cache
+def _video_bytes() -> bytes:
+    from storage import video
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "v.mp4"
+        rng = np.random.default_rng(0)
+        video.write(path, rng.integers(0, 255, (30, 64, 64, 3), dtype=np.uint8))
+        return path.read_bytes()
+
+
+def _read_video(data: bytes, folder: Path) -> None:
+    from engine.settings import IngestSettings
+    from engine.stages import judge
+
+    path = folder / "in.mp4"
+    path.write_bytes(data)
+    judge._normalise(path, folder / "out.mp4", IngestSettings(), frozenset())
+
+
+def _masklet() -> Any:
+    from storage import rle
+    from storage.records import STRIDE, Masklet
+
+    mask = np.zeros((H, W), bool)
+    mask[4:12, 6:20] = True
+    return Masklet(
+        masklet_id="m1",
+        video_id="v1",
+        batch_id="b1",
+        height=H,
+        width=W,
+        frame_idx=tuple(range(0, STRIDE * FRAMES, STRIDE)),
+        rle=(rle.encode(mask),) * FRAMES,
+        area_px=(int(mask.sum()),) * FRAMES,
+        score=(0.9,) * FRAMES,
+        object_score=(5.0,) * FRAMES,
+        stability=(0.9,) * FRAMES,
+        kind="manual",
+        phase="3",
+        round=0,
+        checkpoint="micro",
+        prompt="{}",
+        verdict="accept",
+        source_position=0,
+    )
+
+
+def _video() -> Any:
+    from storage.records import STRIDE, Video
+
+    return Video(
+        video_id="v1",
+        source_uri="/in/v1.mp4",
+        source_sha256="0" * 64,
+        video_key="videos/v1/video.mp4",
+        video_sha256="0" * 64,
+        frames_key="videos/v1/frames.json",
+        height=H,
+        width=W,
+        frame_count=STRIDE * FRAMES,
+        duration_s=FRAMES / 6,
+        source_fps=24.0,
+        variable_rate=False,
+        rotation=0,
+        split="train",
+        batch_id="b1",
+    )
+
+
+def _read_rle(data: tuple[bytes, int, int], folder: Path) -> None:
+    from storage import rle
+
+    counts, height, width = data
+    rle.decode(counts, height, width)
+
+
+def _read_sav(data: bytes, folder: Path) -> None:
+    from storage.formats import sav
+
+    sav.from_sav(sav.load(data), video=_video())
+
+
+def _read_coco(data: bytes, folder: Path) -> None:
+    from storage.formats import coco
+
+    coco.read(data, "annotations.json")
+
+
+def _read_youtube_vis(data: bytes, folder: Path) -> None:
+    from storage.formats import youtube_vis
+
+    youtube_vis.read(data, "annotations.json")
+
+
+def _read_part(data: bytes, folder: Path) -> None:
+    """A part that was damaged before its hash was taken."""
+    import hashlib
+
+    from storage import parts
+    from storage.blobs.folder import LocalBlobs
+
+    blobs = LocalBlobs(folder / "store")
+    blobs.write("part.parquet", data)
+    marker = parts.Marker(
+        kind="masklets",
+        batch_id="b1",
+        video_id="v1",
+        key="part.parquet",
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=1,
+        schema="",
+    )
+    parts.read_part(blobs, marker)
+
+
+def _read_png(data: bytes, folder: Path) -> None:
+    from storage.formats import picture_folder
+
+    path = folder / "mask.png"
+    path.write_bytes(data)
+    picture_folder.read_png(path)
+
+
+def _read_marker(data: bytes, folder: Path) -> None:
+    from storage import parts
+    from storage.blobs.folder import LocalBlobs
+
+    blobs = LocalBlobs(folder / "store")
+    blobs.write("commits/masklets/b1/v1.json", data)
+    found = parts.marker(blobs, "masklets", "b1", "v1")
+    if found is not None:
+        parts.read_part(blobs, found)
+
+
+def _sav_document() -> Any:
+    from storage.formats import sav
+
+    return sav.to_sav(_video(), [_masklet()])
+
+
+def _coco_document() -> Any:
+    names = [f"v1/{n:05d}.jpg" for n in range(3)]
+    counts = _masklet().rle[0].decode()
+    return {
+        "videos": [{"id": 1, "name": "v1"}],
+        "images": [
+            {"id": n, "video_id": 1, "file_name": name, "height": H, "width": W, "frame_id": n}
+            for n, name in enumerate(names)
+        ],
+        "annotations": [
+            {
+                "id": n,
+                "image_id": n,
+                "category_id": 1,
+                "track_id": 7,
+                "segmentation": {"size": [H, W], "counts": counts} if n else [[1, 1, 9, 1, 9, 9]],
+                "attributes": {"colour": "red"},
+            }
+            for n in range(3)
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+
+
+def _youtube_vis_document() -> Any:
+    counts = _masklet().rle[0].decode()
+    return {
+        "videos": [
+            {"id": 1, "height": H, "width": W, "length": 2, "file_names": [f"v1/{n:05d}.jpg" for n in range(2)]}
+        ],
+        "annotations": [
+            {"id": 1, "video_id": 1, "category_id": 1, "segmentations": [{"size": [H, W], "counts": counts}, None]}
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+
+
+def _png_bytes() -> bytes:
+    from storage.formats import davis
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.png"
+        ids = np.zeros((H, W), np.uint8)
+        ids[4:9, 3:20] = 2
+        davis.write_ids(path, ids)
+        return path.read_bytes()
+
+
+def _huge_png(side: int) -> bytes:
+    """A small file that says it is a picture of this side: a bomb."""
+    import zlib
+
+    data = bytearray(_png_bytes())
+    data[16:24] = side.to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+def _part_bytes() -> bytes:
+    from storage import arrow
+    from storage.records import Masklet
+
+    return arrow.to_parquet(Masklet, [_masklet()])
+
+
+def _other_columns(columns: list[str]) -> bytes:
+    """A part in which some columns are of another type."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from storage import arrow
+    from storage.records import Masklet
+
+    table = arrow.to_arrow(Masklet, [_masklet()])
+    for name in columns:
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.array([[["x"]]]))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue())
+
+
+def _kinds() -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any, Path], None], tuple[type[Exception], ...]]]:
+    """Of each kind: how its inputs are made, what reads them, and which errors refuse them."""
+    from storage import parts
+    from storage.blobs.base import BlobMissing
+    from storage.formats.imported import AnnotationError
+    from storage.pixels import PictureError
+    from storage.rle import BadRle
+    from storage.source_file import Refused
+
+    row = _masklet()
+    sizes = st.one_of(st.just(H), st.integers(-2, 2**40))
+    marker = asdict(
+        parts.Marker(kind="masklets", batch_id="b1", video_id="v1", key="k", sha256="0", rows=1, schema="", size=1)
+    )
+    png = st.one_of(damaged(_png_bytes()), st.sampled_from([2**14, 2**15, 2**20, 2**31 - 1]).map(_huge_png))
+    columns = st.lists(st.sampled_from([f for f in asdict(row)]), min_size=1, max_size=3, unique=True)
+    part = st.one_of(damaged(_part_bytes()), columns.map(_other_columns))
+    return {
+        "video": (damaged(_video_bytes()), _read_video, (Refused,)),
+        "rle": (st.tuples(damaged(row.rle[0]), sizes, sizes), _read_rle, (BadRle,)),
+        "sav": (damaged_json(_sav_document()), _read_sav, (AnnotationError,)),
+        "coco": (damaged_json(_coco_document()), _read_coco, (AnnotationError,)),
+        "youtube_vis": (damaged_json(_youtube_vis_document()), _read_youtube_vis, (AnnotationError,)),
+        "marker": (damaged_json(marker), _read_marker, (parts.PartError, BlobMissing)),
+        "parquet": (part, _read_part, (parts.PartError,)),
+        "png": (png, _read_png, (PictureError,)),
+    }
+
+
+KINDS = ("video", "rle", "sav", "coco", "youtube_vis", "marker", "parquet", "png")
+
+
+def try_kind(line: Connection, kind: str, count: int, number: int) -> None:
+    """Tries `count` inputs of a kind. Sends a word after each: "read", the refusing error's name, or a traceback."""
+    made, read, refuses = _kinds()[kind]
+    limit = _memory() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        @seed(number)
+        @settings(
+            max_examples=count,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(made)
+        def each(data: Any) -> None:
+            try:
+                read(data, Path(folder))
+                said = ("read", "")
+            except refuses as error:
+                said = ("crash", f"a refusal of several lines: {error}") if "\n" in str(error) else ("refused", "")
+            except BaseException:
+                said = ("crash", f"{kind}: {data!r:.300}\n{traceback.format_exc()}")
+            line.send(said)
+
+        each()
+    line.close()
+
+
+def _memory() -> int:
+    """The address space of this process, bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def try_all(context: Any, count: int, number: int) -> dict[str, Any]:
+    """Tries `count` inputs, of all kinds as many. context: of multiprocessing. number: what the inputs follow from."""
+    tried, crashes = dict[str, Counter[str]](), list[str]()
+    for kind in KINDS:
+        tried[kind] = found = Counter[str]()
+        line, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=try_kind, args=(theirs, kind, -(-count // len(KINDS)), number), daemon=True)
+        process.start()
+        theirs.close()
+        while True:
+            try:
+                if not line.poll(PATIENCE_S):
+                    found["hang"] += 1
+                    process.kill()
+                    break
+                said, detail = line.recv()
+            except EOFError:
+                break
+            found[said] += 1
+            if said == "crash":
+                crashes.append(detail)
+        process.join()
+        if process.exitcode not in (0, -9):
+            found["crash"] += 1
+            crashes.append(f"{kind}: its process ended with {process.exitcode}")
+    return {
+        "bad_inputs": sum(sum(each.values()) for each in tried.values()),
+        "bad_inputs_by_kind": {kind: dict(each) for kind, each in tried.items()},
+        "crashes": len(crashes),
+        "crash": crashes[:3],
+        "hangs": sum(each["hang"] for each in tried.values()),
+    }

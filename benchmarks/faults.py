@@ -1,0 +1,499 @@
+"""Kills, S3 errors and outages: is anything lost, is anything doubled?
+
+    python -m benchmarks.faults [--quick] [--json]
+
+The loop runs twice over the same short videos, from a bucket to the last release: once quietly, once under faults. The
+workers, the committer and the queue server are real processes, killed by SIGKILL at random moments; jobs are handed out
+and run again as Airflow's scheduler does it. The store is a moto server behind a proxy that spoils 5 % of the requests
+(`s3_proxy.py`); catalog and queue are on a PostgreSQL server of their own. Only the model's search is replaced by two
+blocks a video (`fault_jobs.py`), so that 200 videos take minutes.
+
+    lost, doubled   rows of the tables `videos`, `masklets`, `operations` and `quarantine` that only the quiet run has,
+                    or the other one has beyond it; rows are compared whole, by hash. Of operations, the ids and times
+                    that people's programs make are left out; of videos, the hash of the encoded file, because libx264
+                    rarely gives other bytes for the same pictures. `verify` compares it with the file
+    equal           no such row, and the last release under faults holds the same masklets and passes `verify`
+    most_lost       videos at work in one killed worker, at most: each worker is set to one video at a time
+    repeated        videos that were decoded or searched again
+    left            marks of attempts that nobody ended: two of them would condemn a video
+    bad_inputs      generated videos, masks, JSON, Parquet and PNG files (`bad_inputs.py`): each is read, or refused
+    crashes         errors without a type of the project's own
+    hangs           jobs or inputs without an end in time
+
+Needs PostgreSQL. `--quick` is smaller: under 45 seconds on a quiet machine. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from annotation_queue.client import QueueClient
+from annotation_queue.records import Kind, Reason, Role
+from benchmarks import bad_inputs, s3_proxy
+from benchmarks.fault_jobs import MASKLETS
+from benchmarks.fault_processes import CONTEXT, Crew, Killer, QueueServer, Tally
+from benchmarks.queue import PrivatePostgres
+from engine.processes.ports import free_port
+from engine.services import Services, connect
+from engine.settings import IngestSettings, LogSettings, QueueSettings, Settings, StorageSettings
+from engine.stages import batches, propose, review
+from engine.stages.batches import BatchStage
+from storage import releases, video
+from storage.records import Verdict
+
+BUCKET, SOURCE = "faults", "s3://faults/incoming"
+PASSWORD = "a long password"
+COMMITTERS = 2
+SHARE = 0.05  # of the requests to the bucket that are spoilt
+HANGS = 1.25  # a "timeout" of the bucket lasts for so many times what the clients wait
+WEIGHTS = {"worker": 6, "committer": 3, "queue": 1}  # how often each role is killed
+UP_S = 60.0
+PRELOADED = [  # what the processes would import: a process that takes a killed one's place begins at once
+    "annotation_queue.api.app",
+    "benchmarks.fault_jobs",
+    "benchmarks.s3_proxy",
+    "boto3",
+    "engine.serving.serve",
+    "great_expectations",
+    "psycopg",
+    "pyiceberg.catalog.sql",
+    "pyiceberg.io.pyarrow",
+    "uvicorn",
+]
+KEYS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+ENVIRONMENT = KEYS | {"AWS_EC2_METADATA_DISABLED": "true", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is tried."""
+
+    videos: int  # a multiple of `batch`
+    batch: int  # videos of a batch: a multiple of 5, so that the split of a batch does not depend on the others'
+    workers: int
+    kills: int
+    timeout_s: float  # of a request to the bucket; a busy machine needs more than a moment for an answer
+    bad_inputs: int
+    trainer_kills: int
+    outage_s: float  # seconds of each outage; 0: none
+
+
+FULL = Size(videos=200, batch=20, workers=4, kills=50, timeout_s=4, bad_inputs=1000, trainer_kills=4, outage_s=60)
+QUICK = Size(videos=10, batch=5, workers=3, kills=5, timeout_s=2, bad_inputs=520, trainer_kills=0, outage_s=0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run keeps everything."""
+
+    folder: Path
+    root: str
+    endpoint: str
+    catalog_uri: str
+    queue_uri: str
+    port: int
+
+    def settings(self, name: str, size: Size) -> Settings:
+        """The settings of one machine: homes are separate."""
+        return Settings(
+            home=self.folder / name,
+            storage=StorageSettings(
+                root=self.root, s3_endpoint=self.endpoint, s3_timeout_s=size.timeout_s, catalog_uri=self.catalog_uri
+            ),
+            ingest=IngestSettings(source=SOURCE, workers=1, batch_videos=size.batch),
+            queue=QueueSettings(port=self.port, database_uri=self.queue_uri),
+            logs=LogSettings(level="error"),
+        )
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    """An S3 server in a process of its own, with the bucket."""
+    import boto3
+
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: httpx.get(f"http://127.0.0.1:{port}/moto-api/", trust_env=False).is_success)
+        boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}").create_bucket(Bucket=BUCKET)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(ready: Callable[[], bool], seconds: float = UP_S) -> None:
+    """Waits until a server answers. Raises RuntimeError."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if ready():
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.05)
+    raise RuntimeError("a server does not answer")
+
+
+class SpoiltBucket:
+    """The proxy as a process. `counts`, `gone` and `delay_s`: see `s3_proxy.Proxy`."""
+
+    def __init__(self, upstream: str, share: float, seed: int, hang_s: float = 5.0) -> None:
+        self.counts, self.gone = CONTEXT.Array("q", len(s3_proxy.KINDS) + 1), CONTEXT.Value("i", 0)
+        self.delay_s = CONTEXT.Value("d", 0.0)
+        port = free_port()
+        arguments = (port, upstream, share, seed, hang_s, self.counts, self.gone, self.delay_s)
+        self._process = CONTEXT.Process(target=s3_proxy.serve, args=arguments, daemon=True)
+        self._process.start()
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """How often each kind of trouble happened."""
+        return {kind: self.counts[n] for n, kind in enumerate(s3_proxy.KINDS)}
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+def make_videos(endpoint: str, count: int, prefix: str = "incoming", first: int = 0) -> None:
+    """Puts short videos into the bucket, each number with other bytes."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=endpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        for n in range(first, first + count):
+            path = Path(folder) / "video.mp4"
+            frames = np.full((24, 64, 96, 3), 40, np.uint8)
+            for t in range(24):
+                frames[t, 10:40, (n + 2 * t) % 60 : (n + 2 * t) % 60 + 30] = (n % 200, 60 + n // 100, 200 - n % 100)
+            video.write(path, frames)
+            client.upload_file(str(path), BUCKET, f"{prefix}/{n:04d}.mp4")
+            path.unlink()
+
+
+def is_rejected(masklet_id: str) -> bool:
+    """Whether the reviewer rejects a masklet: every tenth, always the same ones."""
+    return int(hashlib.sha256(masklet_id.encode()).hexdigest(), 16) % 10 == 0
+
+
+class Vera(threading.Thread):
+    """A reviewer: takes one ticket after another."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(daemon=True)
+        self.answers, self.over = 0, threading.Event()
+        with connect(settings) as s:
+            _, accounts = s.open_queue()
+            accounts.add("vera", [Role.VERIFIER], PASSWORD)
+        self._client = QueueClient(settings.queue_url, username="vera", password=PASSWORD, patience_s=UP_S)
+
+    def run(self) -> None:
+        with self._client as client:
+            while not self.over.is_set():
+                ticket = client.claim([Kind.VERIFY])
+                if ticket is None:
+                    self.over.wait(0.1)
+                    continue
+                assert ticket.masklet_id is not None
+                if is_rejected(ticket.masklet_id):
+                    client.finish(ticket, verdict=Verdict.REJECT, reasons=[Reason.NOT_AN_OBJECT])
+                else:
+                    client.finish(ticket, verdict=Verdict.ACCEPT)
+                self.answers += 1
+
+
+def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str = "", seed: int = 1) -> dict[str, Any]:
+    """The whole loop over the source: ingest to the last release. Returns what was done how often.
+
+    honest: the address of the bucket without faults, for the killer to look at.
+    """
+    done = place.folder / "done"
+    done.touch()
+    served = place.settings("queue", size)
+    with ExitStack() as stack:
+        vera = Vera(served)
+        server = QueueServer(served, ENVIRONMENT)
+        stack.callback(server.close)
+        vera.start()
+        stack.callback(vera.join)
+        stack.callback(vera.over.set)
+        token = (served.home / "pipeline.token").read_text().strip()
+
+        def of(name: str) -> Callable[[int], Settings]:
+            def settings(number: int) -> Settings:
+                own = place.settings(f"{name}-{number}", size)
+                return own.model_copy(update={"queue": own.queue.model_copy(update={"token": _secret(token)})})
+
+            return settings
+
+        look = stack.enter_context(connect(replace(place, endpoint=honest or place.endpoint).settings("look", size)))
+        look.settings = of("look")(0).model_copy(update={"storage": look.settings.storage})
+        workers = Crew("worker", size.workers, of("worker"), done, ENVIRONMENT, tally)
+        committers = Crew("committer", COMMITTERS, of("committer"), done, ENVIRONMENT, tally)
+        if kills:
+            roles = {"worker": workers.busy, "committer": committers.busy, "queue": server.busy}
+            killing = (Killer(look.blobs, tally, seed), roles, kills, size.videos * (2 + MASKLETS))
+            threading.Thread(
+                target=_kill_all, args=(*killing, lambda: _lines(done) + vera.answers, vera.over), daemon=True
+            ).start()
+
+        def carry(batch_id: str) -> None:
+            while chunks := propose.chunks(look, batch_id):
+                with ThreadPoolExecutor(len(chunks)) as each:
+                    list(each.map(lambda chunk: workers.do("propose", batch_id, chunk), chunks))
+            committers.do("open", batch_id)
+            while batch_id not in review.to_collect(look) and not _is_collected(look, batch_id):
+                time.sleep(0.2)
+            committers.do("collect", batch_id)
+            committers.do("publish", batch_id)
+
+        def admit(piece_id: str) -> None:
+            for batch_id in workers.do("admit", piece_id):
+                carry(batch_id)
+
+        threading.Thread(target=_tell, args=(vera, done, tally), daemon=True).start()
+        try:
+            while True:
+                # A worker that is killed before it names its batches leaves them to the next look, as in Airflow.
+                pieces, begun = committers.do("plan"), list(batches.unfinished(look.blobs))
+                if not pieces and not begun:
+                    break
+                with ThreadPoolExecutor(len(pieces) + len(begun)) as pool:
+                    try:
+                        for work in [*(pool.submit(admit, p) for p in pieces), *(pool.submit(carry, b) for b in begun)]:
+                            work.result()
+                    except BaseException:
+                        workers.abort()
+                        committers.abort()
+                        raise
+        finally:
+            workers.close()
+            committers.close()
+        left = len(list(look.blobs.keys("attempts/")))
+    lines = done.read_text().splitlines()
+    return {"work": len(lines), "repeated": len(lines) - len(set(lines)), "answers": vera.answers, "left": left}
+
+
+def _is_collected(s: Services, batch_id: str) -> bool:
+    return batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) is not None
+
+
+def _kill_all(
+    killer: Killer,
+    roles: dict[str, Callable[[], list[int]]],
+    kills: int,
+    total: int,
+    progress: Callable[[], int],
+    over: threading.Event,
+) -> None:
+    """Kills one process whenever the progress has reached one of so many random marks up to `total`."""
+    chance = killer.chance
+    for mark in sorted(chance.uniform(0, 0.95 * total) for _ in range(kills)):
+        while progress() < mark and not over.wait(0.02):
+            pass
+        time.sleep(chance.uniform(0, 0.1))
+        while not over.is_set():
+            (role,) = chance.choices(list(roles), weights=list(WEIGHTS.values()))
+            pids = roles[role]()
+            if pids and killer.kill(role, chance.choice(pids)):
+                break
+            time.sleep(0.01)
+
+
+def _tell(vera: Vera, done: Path, tally: Tally) -> None:
+    """Says now and then how far a run has come."""
+    while not vera.over.wait(10):
+        _say(f"  {_lines(done)} videos worked on, {vera.answers} answers, kills {dict(tally.kills)}")
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def _secret(token: str) -> Any:
+    from pydantic import SecretStr
+
+    return SecretStr(token)
+
+
+def rows_of(settings: Settings) -> dict[str, Counter[str]]:
+    """The hash of every row of each table, with how often it is there."""
+    with connect(settings) as s:
+        tables = {name: s.tables.scan(name).to_pylist() for name in ("videos", "masklets", "operations", "quarantine")}
+    for row in tables["videos"]:
+        row["video_sha256"] = ""
+    for row in tables["operations"]:
+        row |= {"operation_id": "", "created_at": ""}
+    return {
+        name: Counter(hashlib.sha256(repr(sorted(row.items())).encode()).hexdigest() for row in rows)
+        for name, rows in tables.items()
+    }
+
+
+def released(settings: Settings) -> tuple[list[str], list[str]]:
+    """The masklets of the last release, and what `verify` finds wrong with it."""
+    with connect(settings) as s:
+        release = releases.load(s.blobs, releases.names(s.blobs)[-1])
+        return sorted(row.masklet_id for row in release.iter_masklets()), release.verify()
+
+
+def compare(quiet: Settings, stormy: Settings) -> dict[str, Any]:
+    """What differs between the tables and the last releases of two runs."""
+    calm, found = rows_of(quiet), rows_of(stormy)
+    lost = {name: sum((calm[name] - found[name]).values()) for name in calm}
+    doubled = {name: sum((found[name] - calm[name]).values()) for name in calm}
+    masklets, wrong = released(stormy)
+    same = not any([*lost.values(), *doubled.values()]) and masklets == released(quiet)[0] and not wrong
+    rows = {name: sum(count.values()) for name, count in calm.items()}
+    return {
+        "rows": rows,
+        "lost": sum(lost.values()),
+        "doubled": sum(doubled.values()),
+        "equal": same,
+        "different": {name: [lost[name], doubled[name]] for name in calm if lost[name] or doubled[name]},
+    }
+
+
+@contextmanager
+def scene(size: Size, seed: int) -> Iterator[tuple[Place, Place, Place, SpoiltBucket]]:
+    """The servers and the videos: places for a quiet run, for one under faults, and for a look at the latter."""
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    with tempfile.TemporaryDirectory(prefix="masklets-faults-") as name, moto() as honest, ExitStack() as stack:
+        folder = Path(name)
+        make_videos(honest, size.videos)
+        postgres = PrivatePostgres()
+        stack.callback(postgres.close)
+        postgres.start()
+        for side in ("quiet", "stormy"):
+            (folder / side).mkdir()
+        quiet = Place(
+            folder=folder / "quiet",
+            root=str(folder / "quiet" / "store"),
+            endpoint=honest,
+            catalog_uri=f"sqlite:///{folder}/quiet/catalog.db",
+            queue_uri=f"sqlite:///{folder}/quiet/queue.db",
+            port=free_port(),
+        )
+        bucket = SpoiltBucket(honest, SHARE, seed, HANGS * size.timeout_s)
+        stack.callback(bucket.close)
+        stormy = Place(
+            folder=folder / "stormy",
+            root=f"s3://{BUCKET}/data",
+            endpoint=bucket.url,
+            catalog_uri=new_database(postgres, "catalog"),
+            queue_uri=new_database(postgres, "queue"),
+            port=free_port(),
+        )
+        yield quiet, stormy, replace(stormy, endpoint=honest), bucket
+
+
+def under_kills(size: Size, seed: int) -> dict[str, Any]:
+    """The main part: both runs, and their difference."""
+    calm = Tally()
+    with scene(size, seed) as (quiet, stormy, seen, bucket):
+        since = time.monotonic()
+        _say("the quiet run")
+        loop(quiet, size, calm)
+        _say(f"the run under faults ({time.monotonic() - since:.0f} s)")
+        found = storm(stormy, size, bucket, seen.endpoint, seed)
+        _say("comparing")
+        found |= compare(quiet.settings("quiet", size), seen.settings("seen", size))
+    add(found, {"crashes": len(calm.crashes), "crash": calm.crashes[:1], "hangs": calm.hangs})
+    return found
+
+
+def storm(place: Place, size: Size, bucket: SpoiltBucket, honest: str, seed: int) -> dict[str, Any]:
+    """The loop under kills and S3 errors. honest: the address of the bucket without errors."""
+    tally, since = Tally(), time.monotonic()
+    work = loop(place, size, tally, kills=size.kills, honest=honest, seed=seed)
+    errors = bucket.errors
+    return {
+        "videos": size.videos,
+        "workers": size.workers,
+        "kills": sum(tally.kills.values()),
+        "kills_by_role": dict(tally.kills),
+        "spared": tally.spared,
+        "s3_errors": sum(errors.values()),
+        "s3_errors_by_kind": errors,
+        "s3_requests": bucket.counts[len(s3_proxy.KINDS)],
+        "most_lost": tally.most_lost,
+        **work,
+        "retried": dict(tally.retried),
+        "crashes": len(tally.crashes),
+        "crash": tally.crashes[:1],
+        "hangs": tally.hangs,
+        "faults_s": time.monotonic() - since,
+    }
+
+
+def new_database(postgres: PrivatePostgres, name: str) -> str:
+    """The URI of a new database."""
+    import psycopg
+
+    with psycopg.connect(host=str(postgres.home), user="postgres", dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return postgres.uri.replace("/postgres?", f"/{name}?")
+
+
+def add(found: dict[str, Any], more: dict[str, Any]) -> None:
+    """Adds a part's figures; counts and lists of the same name are summed."""
+    for name, value in more.items():
+        found[name] = found[name] + value if isinstance(value, int | list) and name in found else value
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer videos and kills")
+    parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the kills and the S3 errors")
+    chosen = parser.parse_args()
+    os.environ.update(ENVIRONMENT)
+    size = QUICK if chosen.quick else FULL
+    found = under_kills(size, chosen.seed)
+    _say("bad inputs")
+    add(found, bad_inputs.try_all(CONTEXT, size.bad_inputs, chosen.seed))
+    if size.trainer_kills:
+        from benchmarks import fault_trainer
+
+        _say("a trainer")
+        add(found, fault_trainer.under_kills(size.trainer_kills, chosen.seed))
+    if size.outage_s:
+        from benchmarks import outages
+
+        _say("outages")
+        with moto() as honest:
+            bucket = SpoiltBucket(honest, 0.0, chosen.seed)
+            add(found, outages.try_all(size.outage_s, bucket))
+            bucket.close()
+    found |= {"seed": chosen.seed, "quick": chosen.quick}
+    print(json.dumps({name: round(v, 1) if isinstance(v, float) else v for name, v in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
