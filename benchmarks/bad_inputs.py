@@ -96,10 +96,11 @@ def _video_bytes() -> bytes:
 def _read_video(data: bytes, folder: Path) -> None:
     from engine.settings import IngestSettings
     from engine.stages import judge
+    from engine.stages.near_duplicates import Looker
 
     path = folder / "in.mp4"
     path.write_bytes(data)
-    judge._normalise(path, folder / "out.mp4", IngestSettings(), frozenset())
+    judge._normalise(path, folder / "out.mp4", IngestSettings(), frozenset(), Looker(), None)
 
 
 def _masklet() -> Any:

@@ -14,18 +14,16 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from annotation_queue.records import LEASE_S, PROJECT_PATTERN, QueuePolicy
 from engine import setting_names
+from engine.notice_settings import NoticeSettings
+from engine.settings_section import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class StorageSettings(_Section):
+class StorageSettings(Section):
     """Where the data lives."""
 
     root: str | None = None  # folder or s3://bucket/prefix; None: the folder `store` in `home`
@@ -42,7 +40,7 @@ class StorageSettings(_Section):
     license: str | None = None
 
 
-class IngestSettings(_Section):
+class IngestSettings(Section):
     """Which videos are admitted."""
 
     source: str | None = None  # folder or s3://bucket/prefix of raw videos; None: each command must name one
@@ -84,7 +82,7 @@ class IngestSettings(_Section):
         return self
 
 
-class AutoSettings(_Section):
+class AutoSettings(Section):
     """How candidates are made. model.proposals.GridConfig has the other thresholds."""
 
     chunk_videos: int = Field(4, ge=1)  # videos in one Airflow task
@@ -130,7 +128,7 @@ def _words(text: str) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part))
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Which model works until a round promotes one, and where models run."""
 
     checkpoint: str = "micro"  # a name, a hub name such as facebook/sam2.1-hiera-tiny, or a folder
@@ -147,7 +145,7 @@ def _networks(text: str | None) -> list[IPv4Network | IPv6Network]:
     return [ip_network(part.strip(), strict=False) for part in (text or "").split(",") if part.strip()]
 
 
-class QueueSettings(_Section, QueuePolicy):
+class QueueSettings(Section, QueuePolicy):
     """The review queue. `QueuePolicy` has the fields that say who gets which ticket, and how it is judged."""
 
     database_uri: str | None = None  # SQLAlchemy URI; None: SQLite in `home`
@@ -180,7 +178,7 @@ class QueueSettings(_Section, QueuePolicy):
         return [str(network) for network in _networks(self.trusted_proxies)]
 
 
-class ReviewSettings(_Section):
+class ReviewSettings(Section):
     """How people work on masklets."""
 
     phase: Literal["1", "2", "3"] = "3"  # of tickets that correct a masklet
@@ -211,7 +209,7 @@ class ReviewSettings(_Section):
         return self
 
 
-class VerifierSettings(_Section):
+class VerifierSettings(Section):
     """What the verifier that learns from people's verdicts may do. By default, it only reports how good it is."""
 
     order: bool = False  # people get the verify tickets first about which the verifier is least sure
@@ -222,7 +220,7 @@ class VerifierSettings(_Section):
     audited_share: float = Field(0.05, ge=0, le=1)  # people still judge this share of what the verifier could decide
 
 
-class CheckSettings(_Section):
+class CheckSettings(Section):
     """When masks look wrong (`masklets validate`). These are warnings, never refusals. 0 switches a check off."""
 
     flicker_frames: int = Field(1, ge=0)  # longest absence that counts as flicker, in annotated frames (6 a second)
@@ -233,7 +231,7 @@ class CheckSettings(_Section):
     hole_share: float = Field(0.00014, ge=0, lt=1)  # largest hole, of the frame's area
 
 
-class RoundSettings(_Section):
+class RoundSettings(Section):
     """When a retraining round starts by itself, and its budget."""
 
     min_new_masklets: int = Field(200, ge=1)  # accepted since the last round
@@ -266,7 +264,7 @@ class RoundSettings(_Section):
     rejected: bool = True
 
 
-class CampaignPhase(_Section):
+class CampaignPhase(Section):
     """One phase of the plan. It ends when it has all its masklets and all its retrainings."""
 
     phase: Literal["1", "2", "3"]  # of the tickets that are opened in it
@@ -281,13 +279,13 @@ class CampaignPhase(_Section):
         return self
 
 
-class CampaignSettings(_Section):
+class CampaignSettings(Section):
     """The plan: which phase new tickets get, and when rounds start. Without phases: `review.phase`, `rounds`."""
 
     phases: tuple[CampaignPhase, ...] = ()  # in order
 
 
-class ProjectSettings(_Section):
+class ProjectSettings(Section):
     """One of several projects. What its sections do not set is as in the sections of the same name for all."""
 
     people: tuple[str, ...] = ()  # who belongs to it, besides admins; none: everybody
@@ -296,53 +294,14 @@ class ProjectSettings(_Section):
     campaign: CampaignSettings = CampaignSettings()
 
 
-EventName = Literal[
-    "batch.drained", "release.published", "round.promoted", "round.refused", "round.waits", "ticket.waits"
-]
-
-
-class _EndpointSettings(_Section):
-    """Who receives notices. An address may contain a password or a key, so it is a secret."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")  # for logs and `masklets notices`; keep it if the URL changes
-    url: SecretStr
-    events: tuple[EventName, ...] = ()  # those that it receives; none: all
-    projects: tuple[str, ...] = ()  # it receives only what is about these; none: everything
-
-
-class WebhookSettings(_EndpointSettings):
-    """A program that receives notices by HTTP, signed as Standard Webhooks describes."""
-
-    secret: SecretStr  # whsec_ and base64 of 24 to 64 random bytes; the receiver has it, too
-
-
-class AppriseSettings(_EndpointSettings):
-    """People who receive notices by e-mail or chat. `url` is one of Apprise's (needs `masklet-engine[notices]`)."""
-
-
-class NoticeSettings(_Section):
-    """Who is told about what happens. `masklets notices` lists what was not received."""
-
-    webhooks: tuple[WebhookSettings, ...] = ()
-    apprise: tuple[AppriseSettings, ...] = ()
-    ticket_waits_h: float = Field(24.0, ge=0)  # hours that a ticket may be open before somebody is told; 0: for ever
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        names = [endpoint.name for endpoint in (*self.webhooks, *self.apprise)]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two endpoints have the name {min(twice)}")
-        return self
-
-
-class LogSettings(_Section):
+class LogSettings(Section):
     """The log lines of `masklets serve`, `up` and `run`. Airflow writes those of tasks."""
 
     json_lines: bool = False  # one JSON object a line, for programs that collect logs; False: lines to read
     level: Literal["debug", "info", "warning", "error"] = "info"  # of our own lines; other libraries: from warning on
 
 
-class AirflowSettings(_Section):
+class AirflowSettings(Section):
     """The Airflow that `masklets up` runs, or another one that the queue reports to."""
 
     host: str = "127.0.0.1"  # address that the API server listens on
@@ -444,7 +403,7 @@ class Settings(BaseSettings):
             raise FileNotFoundError(f"MASKLETS_CONFIG names a missing file: {file}")
         names = set(settings_cls.model_fields)
         for section, group in settings_cls.model_fields.items():
-            if isinstance(group.annotation, type) and issubclass(group.annotation, _Section):
+            if isinstance(group.annotation, type) and issubclass(group.annotation, Section):
                 names |= {f"{section}.{name}" for name in group.annotation.model_fields}
         # pydantic-settings ignores unknown variables
         setting_names.check_variables(os.environ, {*names, "config"})

@@ -102,10 +102,8 @@ def _fields_of(video: Video, masklets: Sequence[Masklet], frames: Frames | None)
     height, width = video.height, video.width
     on, nothing = frames or timeline.stored(video), rle.empty(height, width)
     indices = [frame.frame_idx for frame in on.annotated]
-    places, derived = (
-        list[dict[int, int]](),
-        list[sav_figures.Derived](),
-    )  # of each masklet: frame_idx -> position in its lists
+    places: list[dict[int, int]] = []  # of each masklet: frame_idx -> position in its lists
+    derived: list[sav_figures.Derived] = []
     for masklet in masklets:
         if masklet.video_id != video.video_id or (masklet.height, masklet.width) != (height, width):
             raise ValueError(

@@ -178,13 +178,13 @@ def test_size_and_place_decide_what_becomes_a_proposal(change, crop, box, fate):
         assert found.box_xyxy == pytest.approx(expected, abs=2)
 
 
-class Redraws:
+class Redraws(image.ImagePredictor):
     """In place of a predictor: answers with given squares, and keeps what it was asked."""
 
     def __init__(self, *boxes):
         self.answer, self.asked = answers(*((box, 8.0, 0.7, 2.0) for box in boxes)), []
 
-    def predict(self, prompts, previous):
+    def predict(self, prompts, previous=None):
         self.asked.append((prompts, previous))
         return self.answer
 

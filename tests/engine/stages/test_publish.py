@@ -9,7 +9,7 @@ from engine.services import connect
 from engine.settings import Settings
 from engine.stages import batches, imports, publish
 from engine.stages.batches import BatchStage
-from storage import parts, releases
+from storage import parts, releases, rle
 from tests.engine import labelled_folders
 from tests.storage import made_videos
 
@@ -70,8 +70,10 @@ def test_a_masklet_that_comes_twice_in_an_import_is_quarantined_and_the_rest_is_
 def test_an_import_publishes_its_good_annotations_whatever_share_of_its_masklets_is_bad(s, folder, good):
     place = folder / "v1_manual.json"
     note = json.loads(place.read_text())
-    nobody = [[None] * 5 for _ in note["masklet"]]
-    size = {"video_height": made_videos.H, "video_width": made_videos.W}
+    hw = made_videos.H, made_videos.W
+    absent = {"size": list(hw), "counts": rle.empty(*hw).decode()}
+    nobody = [[absent] * 5 for _ in note["masklet"]]
+    size = {"video_height": hw[0], "video_width": hw[1]}
     place.write_text(json.dumps(note | size | {"masklet": nobody, "masklet_id": list(range(5)), "masklet_num": 5}))
     if not good:
         (folder / "v0_manual.json").unlink()
