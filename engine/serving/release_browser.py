@@ -1,7 +1,8 @@
 """Releases as people browse them: masklets by filters, page by page, and videos with their masks.
 
 A page reads only the columns that it shows, one Parquet file after the other, and ends after MOST_LOOKED masklets,
-whether it found enough or not. So its cost does not grow with the release. Withdrawn videos are left out.
+whether it found enough or not. So its cost does not grow with the release; only the first page of a release reads the
+list of all its files. Withdrawn videos are left out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -59,7 +61,8 @@ class ReleaseBrowser:
     def __init__(self, s: Services, media: StoredMedia) -> None:
         self._s, self._media = s, media
         self._lock = threading.Lock()
-        self._releases: TTLCache[str, tuple[Release, list[ReleaseFile]]] = TTLCache(OPEN_RELEASES, SEES_S)
+        self._releases: TTLCache[str, Release] = TTLCache(OPEN_RELEASES, SEES_S)
+        self._files: LRUCache[str, list[ReleaseFile]] = LRUCache(OPEN_RELEASES)
         self._videos: LRUCache[tuple[str, str], list[Masklet]] = LRUCache(OPEN_VIDEOS)
         self._verdicts: LRUCache[str, Mapping[str, float]] = LRUCache(KNOWN_VERDICTS)
 
@@ -73,7 +76,8 @@ class ReleaseBrowser:
 
     def page(self, name: str, wanted: ReleaseFilter, after: str | None, limit: int) -> ReleasePage:
         """The masklets that pass a filter. after: "FILE.ROW", from which to look on. Raises NoSuchRelease."""
-        release, files = self._opened(name)
+        release = self._opened(name)
+        files = self._kept(self._files, name, lambda: list(replace(release, hidden=frozenset()).files("masklets")))
         if wanted.person is not None and not wanted.person.startswith(pseudonyms.BEGIN):
             if self._s.blobs.exists(pseudonyms.KEY):  # otherwise nobody has a pseudonym here
                 wanted = replace(wanted, person=pseudonyms.of(self._s.blobs)(wanted.person))
@@ -84,11 +88,12 @@ class ReleaseBrowser:
         for n in range(first, len(files)):
             if looked >= MOST_LOOKED or n - first >= MOST_OPENED:
                 return ReleasePage(masklets=tuple(found), next=f"{n}.0", looked=looked)
-            for at, masklet in self._passing(release, files[n], wanted, row if n == first else 0):
+            begin = row if n == first else 0
+            for at, masklet in self._passing(release, files[n], wanted, begin):
                 if len(found) == limit:
-                    return ReleasePage(masklets=tuple(found), next=f"{n}.{at}", looked=looked + at)
+                    return ReleasePage(masklets=tuple(found), next=f"{n}.{at}", looked=looked + at - begin)
                 found.append(masklet)
-            looked += files[n].rows or 0
+            looked += max(0, (files[n].rows or 0) - begin)
         return ReleasePage(masklets=tuple(found), next=None, looked=looked)
 
     def video(self, name: str, video_id: str) -> ReleaseVideo:
@@ -120,31 +125,29 @@ class ReleaseBrowser:
         mask = rle.decode(row.rle[t], row.height, row.width)
         return thumbnails.thumbnail(self._media.frame(video_id, row.frame_idx[t]), mask if mask.any() else None)
 
-    def _opened(self, name: str) -> tuple[Release, list[ReleaseFile]]:
-        """A release without its withdrawn videos, and its files of masklets."""
+    def _opened(self, name: str) -> Release:
+        """A release without its withdrawn videos."""
 
-        def load() -> tuple[Release, list[ReleaseFile]]:
+        def load() -> Release:
             try:
                 release = releases.load(self._s.blobs, name)
             except (ReleaseError, ValueError) as error:
                 raise NoSuchRelease(str(error)) from None
-            release = release.without(act.video_id for act in withdrawal.held_by(release))
-            return release, list(release.files("masklets"))
+            return release.without(act.video_id for act in withdrawal.held_by(release))
 
         return self._kept(self._releases, name, load)
 
     def _masklets(self, name: str, video_id: str) -> list[Masklet]:
         """The masklets of a video. Raises NoSuchVideo if the release has none."""
-        release, _ = self._opened(name)
+        release = self._opened(name)
         found = self._kept(self._videos, (name, video_id), lambda: release.masklets([video_id]))
         if not found or video_id in release.hidden:
             raise NoSuchVideo(f"release {name} has no video {video_id}")
         return found
 
     def _kept(self, cache: Cache[Any, V], key: Any, make: Callable[[], V]) -> V:
-        with self._lock:
-            if key in cache:
-                return cache[key]
+        with self._lock, suppress(KeyError):  # `in` first would ask the clock twice: it may expire in between
+            return cache[key]
         made = make()  # two threads may make the same
         with self._lock:
             cache[key] = made

@@ -17,6 +17,7 @@ from engine.settings import Settings
 from engine.stages import pseudonyms
 from storage import parts, withdrawn
 from storage.records import Operation
+from storage.releases import Release
 from storage.withdrawn import Withdrawal
 from tests.engine.views.small_releases import masklet_of, publish, track
 
@@ -122,12 +123,14 @@ def test_a_list_says_how_large_and_how_often_an_object_is_seen(browser):
 
 
 def test_pages_follow_each_other_and_none_looks_at_more_than_its_share(browser, monkeypatch):
-    found, after = [], None
+    found, looked, after = [], 0, None
     for _ in range(3):
         page = browser.page(NAME, ReleaseFilter(), after, 1)
         found += [each.masklet_id for each in page.masklets]
+        looked += page.looked
         after = page.next
     assert found == ["m1", "m2", "m3"] and after is None
+    assert looked == 3, "each is counted once"
     monkeypatch.setattr(release_browser, "MOST_LOOKED", 2)
     short = browser.page(NAME, ReleaseFilter(label="dog"), None, 10)
     assert (short.masklets, short.looked) == ((), 2)
@@ -156,7 +159,9 @@ def test_what_is_not_in_the_release_is_an_error(browser):
 
 
 def test_a_withdrawn_video_is_not_shown_any_more(browser, s, monkeypatch):
+    listed, files = [], Release.files
     monkeypatch.setattr(release_browser, "SEES_S", 0)
+    monkeypatch.setattr(Release, "files", lambda *args: listed.append(args[0].name) or files(*args))
     media = StoredMedia(s)
     browser = ReleaseBrowser(s, media)
     assert browser.video(NAME, "v1") and ids(browser) == ["m1", "m2", "m3"]
@@ -164,6 +169,7 @@ def test_a_withdrawn_video_is_not_shown_any_more(browser, s, monkeypatch):
     assert ids(browser) == ["m3"]
     with pytest.raises(NoSuchVideo):
         browser.video(NAME, "v1")
+    assert listed == [NAME], "the list of a release's files never changes: it is read once"
     media.close()
 
 
