@@ -122,6 +122,13 @@ def test_a_list_says_how_large_and_how_often_an_object_is_seen(browser):
     assert (first.disagreement, second.disagreement) == (pytest.approx(1 / 3), None)
 
 
+def test_a_page_reads_the_verdicts_of_all_its_videos_at_once_and_no_video_twice(browser, s, monkeypatch):
+    asked, operations = [], s.tables.operations
+    monkeypatch.setattr(s.tables, "operations", lambda where: asked.append(where) or operations(where=where))
+    assert ids(browser, disagreement_from=0.3) == ["m1"] and len(ids(browser)) == 3
+    assert asked == ["video_id in ('v1', 'v2') and kind in ('verdict', 'unsubmit')"]
+
+
 def test_pages_follow_each_other_and_none_looks_at_more_than_its_share(browser, monkeypatch):
     found, looked, after = [], 0, None
     for _ in range(3):
