@@ -86,7 +86,7 @@ def browse(s: Services, release: str, port: int, opened: Callable[[str], None]) 
     media = StoredMedia(s)
     application = create_browser(ReleaseBrowser(s, media), release, close=media.close)
     with socket.create_server((HERE, check_port(HERE, port))) as listener:
-        opened(f"http://{HERE}:{listener.getsockname()[1]}/")  # what asks before it serves waits
+        opened(f"http://{HERE}:{listener.getsockname()[1]}/")  # a request before the server has started waits
         uvicorn.Server(uvicorn.Config(application, log_level="warning", access_log=False)).run([listener])
 
 
