@@ -10,7 +10,7 @@ import pytest
 
 from annotation_queue.errors import NoSuchMasklet, NoSuchRelease, NoSuchVideo
 from annotation_queue.release_records import ReleaseFilter
-from engine.serving import release_browser
+from engine.serving import release_browser, serve
 from engine.serving.media import StoredMedia
 from engine.serving.release_browser import ReleaseBrowser, disagreements
 from engine.settings import Settings
@@ -185,3 +185,17 @@ def test_verdicts_that_were_taken_back_do_not_disagree():
     assert disagreements(acts) == {"m1": 0.0}
     assert disagreements([*acts, act("u", "olga", "reject")]) == {"m1": 0.5}
     assert disagreements(acts[1:]) == {}
+
+
+@pytest.mark.server
+def test_a_release_is_served_to_this_machine_alone_and_ctrl_c_is_no_error(s, monkeypatch):
+    served, opened = [], []
+
+    def run(server, sockets):
+        served.append(sockets[0].getsockname())
+        raise KeyboardInterrupt  # as uvicorn does after Ctrl-C
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    serve.browse(s, NAME, 0, opened.append)
+    ((host, port),) = served
+    assert (host, opened) == ("127.0.0.1", [f"http://127.0.0.1:{port}/"])
