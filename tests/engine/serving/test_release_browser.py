@@ -124,7 +124,12 @@ def test_a_list_says_how_large_and_how_often_an_object_is_seen(browser):
 
 def test_a_page_reads_the_verdicts_of_all_its_videos_at_once_and_no_video_twice(browser, s, monkeypatch):
     asked, operations = [], s.tables.operations
-    monkeypatch.setattr(s.tables, "operations", lambda where: asked.append(where) or operations(where=where))
+
+    def counted(where):
+        asked.append(where)
+        return operations(where=where)
+
+    monkeypatch.setattr(s.tables, "operations", counted)
     assert ids(browser, disagreement_from=0.3) == ["m1"] and len(ids(browser)) == 3
     assert asked == ["video_id in ('v1', 'v2') and kind in ('verdict', 'unsubmit')"]
 
@@ -167,8 +172,13 @@ def test_what_is_not_in_the_release_is_an_error(browser):
 
 def test_a_withdrawn_video_is_not_shown_any_more(browser, s, monkeypatch):
     listed, files = [], Release.files
+
+    def counted(release, kind):
+        listed.append(release.name)
+        return files(release, kind)
+
     monkeypatch.setattr(release_browser, "SEES_S", 0)
-    monkeypatch.setattr(Release, "files", lambda *args: listed.append(args[0].name) or files(*args))
+    monkeypatch.setattr(Release, "files", counted)
     media = StoredMedia(s)
     browser = ReleaseBrowser(s, media)
     assert browser.video(NAME, "v1") and ids(browser) == ["m1", "m2", "m3"]
