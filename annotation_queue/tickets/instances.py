@@ -24,7 +24,7 @@ from storage.records import Verdict
 def check_operations(c: Connection, ticket: Ticket, sent: Sequence[NewOperation]) -> None:
     """NotAllowed or ValueError for an operation that the ticket's kind, phase or ontology does not permit.
 
-    Such as a label whose class a video has once, if another object of the video has it.
+    Refuses also a label of a class that a video has once, if another object of the video has it.
     """
     ontologies.check_operations(c, ticket, sent)
     for operation in sent:

@@ -13,7 +13,7 @@ from annotation_queue import schema
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Kind, NewTicket, QueuePolicy, State, Ticket
 from annotation_queue.rules import kinds_of
-from annotation_queue.tickets import batches, gold, leases, tallies
+from annotation_queue.tickets import batches, closing, gold, leases, tallies
 from annotation_queue.tickets.rows import row_of, to_ticket
 from storage.records import content_id
 
@@ -36,7 +36,8 @@ def open_object(c: Connection, policy: QueuePolicy, ticket: Ticket, lease: lease
     t = schema.tickets
     same = (t.c.batch_id == ticket.batch_id) & (t.c.video_id == ticket.video_id)
     full = (c.scalar(select(func.count()).where(same)) or 0) >= MAX_OBJECTS
-    if full or batch.drained_at is not None:  # one message for both: only gold is leased in a drained batch
+    # one message for both: only gold is leased in a video whose result went to the pipeline
+    if full or closing.is_closed(c, batch, ticket.video_id):
         raise NotAllowed(f"no more objects can be opened for video {ticket.video_id} in this batch")
     payload = {key: value for key, value in json.loads(ticket.payload).items() if key != "pinned"}
     new = NewTicket(

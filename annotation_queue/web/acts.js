@@ -32,9 +32,21 @@ export function controlsFor(doing) {
   const text = element("input", {
     type: "text", maxLength: LONGEST, ariaLabel: "Comment", placeholder: "What to look at", className: "long",
   });
+  let sends = false; // Enter once more would send everybody the comment once more
   const comment = async () => {
+    if (sends) return;
     if (!text.value.trim()) return text.focus();
-    if (await run(doing, commenting(text.value.trim(), doing.frame()), results)) text.value = "";
+    const deed = commenting(text.value.trim(), doing.frame());
+    await run(doing, async (ids) => {
+      sends = true;
+      try {
+        const done = await deed(ids);
+        text.value = "";
+        return done;
+      } finally {
+        sends = false;
+      }
+    }, results);
   };
   text.addEventListener("keydown", ({ key }) => key === "Enter" && void comment());
   const reopen = () => {
@@ -99,7 +111,7 @@ function commenting(text, frame_idx) {
 }
 
 /**
- * Do it, and say what became of it. Returns whether the queue has answered.
+ * Do it, and say what became of it.
  * @param {Doing} doing
  * @param {Deed} deed
  * @param {HTMLElement} holder
@@ -115,12 +127,11 @@ async function run(doing, deed, holder) {
       const refused = error instanceof api.Refused;
       holder.replaceChildren(element("p", { className: "refused" },
         refused ? messageOf(error) : "The queue does not answer. "), ...(refused ? [] : [again]));
-      return false;
+      return;
     }
     await doing.ondone(ids);
-    return true;
   };
-  return attempt();
+  await attempt();
 }
 
 /** @param {ActResult[]} results */

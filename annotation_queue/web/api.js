@@ -234,15 +234,17 @@ export const endLease = ({ ticket_id, lease_token }) =>
 
 /** @param {string} name */
 const releasePath = (name) => `/api/releases/${encodeURIComponent(name)}`;
+/** @type {(name: string, videoId: string) => string} */
+const releaseVideoPath = (name, videoId) => `${releasePath(name)}/videos/${encodeURIComponent(videoId)}`;
 /** @type {() => Promise<import("./release_types.js").Releases>} */
 export const releases = () => ask("GET", "/api/releases");
 /** @type {(name: string, query: URLSearchParams) => Promise<import("./release_types.js").ReleasePage>} */
 export const releasePage = (name, query) => ask("GET", `${releasePath(name)}/masklets?${query}`);
 /** @type {(name: string, videoId: string) => Promise<import("./release_types.js").ReleaseVideo>} */
-export const releaseVideo = (name, videoId) => ask("GET", `${releasePath(name)}/videos/${videoId}`);
+export const releaseVideo = (name, videoId) => ask("GET", releaseVideoPath(name, videoId));
 /** The address of a masklet's picture. @type {(name: string, videoId: string, maskletId: string) => string} */
 export const releaseThumbnail = (name, videoId, maskletId) =>
-  `${releasePath(name)}/videos/${videoId}/${maskletId}/thumbnail`;
+  `${releaseVideoPath(name, videoId)}/${encodeURIComponent(maskletId)}/thumbnail`;
 
 // --- videos and numbers ---
 
@@ -268,7 +270,7 @@ export const frame = (videoId, frameIdx, signal) => frameAt(`/api/videos/${video
  * @returns {typeof frame}
  */
 export const frameOf = (release) => (videoId, frameIdx, signal) =>
-  frameAt(`${releasePath(release)}/videos/${videoId}`, frameIdx, signal);
+  frameAt(releaseVideoPath(release, videoId), frameIdx, signal);
 
 /**
  * @param {string} video  its path

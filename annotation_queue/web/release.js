@@ -163,8 +163,12 @@ function itemOf(masklet) {
 
 // --- where we are ----------------------------------------------------------------------------------------------------
 
+/** The address of the list that the person came from, or else of the release. */
+const toList = () => listed || new URLSearchParams({ release }).toString();
+
 /** @param {string} newest */
 async function route(newest) {
+  const here = location.hash;
   const asked = new URLSearchParams(location.hash.slice(1));
   if (!asked.has("release")) asked.set("release", newest);
   release = asked.get("release") ?? newest;
@@ -175,7 +179,7 @@ async function route(newest) {
   if (video === null) close();
   try {
     if (video !== null) {
-      document.querySelector("a.to-list")?.setAttribute("href", `#${listed || new URLSearchParams({ release })}`);
+      document.querySelector("a.to-list")?.setAttribute("href", `#${toList()}`);
       await showVideo(release, video, asked.get("masklet"));
       return;
     }
@@ -185,20 +189,27 @@ async function route(newest) {
     listed = asked.toString();
     await showCards();
   } catch (error) {
+    if (here !== location.hash) return; // the person is elsewhere by now
     [$("list").hidden, $("one-video").hidden] = [false, true];
     $("error").textContent = messageOf(error);
   }
 }
 
-/** The releases; null after a person without a log-in was sent to it. */
+/** The releases; null for a person who is sent to the log-in, or told that the page is not for them. */
 async function known() {
   try {
     return await api.releases();
   } catch (error) {
-    if (api.statusOf(error) !== 401) throw error;
-    await begin();
+    if (![401, 403].includes(api.statusOf(error) ?? 0)) throw error;
+    showPages();
+    if (await begin() !== null) throw error; // a lead who does not see all projects: the error says so
     return null;
   }
+}
+
+/** Show the links to the pages of the queue. */
+function showPages() {
+  for (const part of document.querySelectorAll(".of-queue")) part.removeAttribute("hidden");
 }
 
 async function start() {
@@ -208,7 +219,7 @@ async function start() {
     keptTheme();
     $("theme").addEventListener("click", switchTheme);
   } else {
-    for (const part of document.querySelectorAll(".of-queue")) part.removeAttribute("hidden");
+    showPages();
     if (await begin() === null) return;
   }
   if (found.releases.length === 0) {
@@ -223,7 +234,7 @@ async function start() {
     const typing = event.target instanceof HTMLInputElement && event.target.type !== "range";
     if (typing || event.target instanceof HTMLSelectElement || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === " " && event.target instanceof HTMLButtonElement) return; // the button is pressed by it
-    if (event.key === "Escape" && $("list").hidden) location.hash = listed;
+    if (event.key === "Escape" && $("list").hidden) location.hash = toList();
     else if (!pressed(event)) return;
     event.preventDefault();
   });

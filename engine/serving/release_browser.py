@@ -1,7 +1,8 @@
 """Releases as people browse them: masklets by filters, page by page, and videos with their masks.
 
 A page reads only the columns that it shows, one Parquet file after the other, and ends after MOST_LOOKED masklets,
-whether it found enough or not. So its cost does not grow with the release. Withdrawn videos are left out.
+whether it found enough or not. So its cost does not grow with the release; only the first page of a release reads the
+list of all its files. Files in a bucket are downloaded whole, once. Withdrawn videos are left out.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,6 +51,7 @@ COLUMNS = (
     *("masklet_id", "video_id", "kind", "phase", "label", "split", "checkpoint", "annotated_by", "verified_by"),
     *("verdict", "edited_frame_count", "click_count", "frame_idx", "area_px", "score"),
 )
+AT_ONCE = 100  # videos whose verdicts are read by one scan
 SEES_S = 30.0  # after which a withdrawal is seen
 _ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 V = TypeVar("V")
@@ -59,7 +63,8 @@ class ReleaseBrowser:
     def __init__(self, s: Services, media: StoredMedia) -> None:
         self._s, self._media = s, media
         self._lock = threading.Lock()
-        self._releases: TTLCache[str, tuple[Release, list[ReleaseFile]]] = TTLCache(OPEN_RELEASES, SEES_S)
+        self._releases: TTLCache[str, Release] = TTLCache(OPEN_RELEASES, SEES_S)
+        self._files: LRUCache[str, list[ReleaseFile]] = LRUCache(OPEN_RELEASES)
         self._videos: LRUCache[tuple[str, str], list[Masklet]] = LRUCache(OPEN_VIDEOS)
         self._verdicts: LRUCache[str, Mapping[str, float]] = LRUCache(KNOWN_VERDICTS)
 
@@ -73,7 +78,8 @@ class ReleaseBrowser:
 
     def page(self, name: str, wanted: ReleaseFilter, after: str | None, limit: int) -> ReleasePage:
         """The masklets that pass a filter. after: "FILE.ROW", from which to look on. Raises NoSuchRelease."""
-        release, files = self._opened(name)
+        release = self._opened(name)
+        files = self._kept(self._files, name, lambda: list(replace(release, hidden=frozenset()).files("masklets")))
         if wanted.person is not None and not wanted.person.startswith(pseudonyms.BEGIN):
             if self._s.blobs.exists(pseudonyms.KEY):  # otherwise nobody has a pseudonym here
                 wanted = replace(wanted, person=pseudonyms.of(self._s.blobs)(wanted.person))
@@ -83,19 +89,22 @@ class ReleaseBrowser:
         found, looked = list[ReleaseMasklet](), 0
         for n in range(first, len(files)):
             if looked >= MOST_LOOKED or n - first >= MOST_OPENED:
-                return ReleasePage(masklets=tuple(found), next=f"{n}.0", looked=looked)
-            for at, masklet in self._passing(release, files[n], wanted, row if n == first else 0):
+                return self._page(found, f"{n}.0", looked)
+            if wanted.disagreement_from and (n - first) % AT_ONCE == 0:
+                self._verdicts_of(file.video_id for file in files[n : n + AT_ONCE] if file.video_id)
+            begin = row if n == first else 0
+            for at, masklet in self._passing(release, files[n], wanted, begin):
                 if len(found) == limit:
-                    return ReleasePage(masklets=tuple(found), next=f"{n}.{at}", looked=looked + at)
+                    return self._page(found, f"{n}.{at}", looked + at - begin)
                 found.append(masklet)
-            looked += files[n].rows or 0
-        return ReleasePage(masklets=tuple(found), next=None, looked=looked)
+            looked += max(0, (files[n].rows or 0) - begin)
+        return self._page(found, None, looked)
 
     def video(self, name: str, video_id: str) -> ReleaseVideo:
         """A video with all its masklets. Raises NoSuchRelease, NoSuchVideo."""
         rows = self._masklets(name, video_id)
         table = arrow.to_arrow(Masklet, rows).select(COLUMNS)
-        about = [self._with_verdicts(masklet) for _, masklet in _described(table, range(len(rows)))]
+        about = self._with_verdicts([masklet for _, masklet in _described(table, range(len(rows)))])
         return ReleaseVideo(
             info=self._media.info(video_id),
             masklets=tuple(
@@ -120,31 +129,29 @@ class ReleaseBrowser:
         mask = rle.decode(row.rle[t], row.height, row.width)
         return thumbnails.thumbnail(self._media.frame(video_id, row.frame_idx[t]), mask if mask.any() else None)
 
-    def _opened(self, name: str) -> tuple[Release, list[ReleaseFile]]:
-        """A release without its withdrawn videos, and its files of masklets."""
+    def _opened(self, name: str) -> Release:
+        """A release without its withdrawn videos."""
 
-        def load() -> tuple[Release, list[ReleaseFile]]:
+        def load() -> Release:
             try:
                 release = releases.load(self._s.blobs, name)
             except (ReleaseError, ValueError) as error:
                 raise NoSuchRelease(str(error)) from None
-            release = release.without(act.video_id for act in withdrawal.held_by(release))
-            return release, list(release.files("masklets"))
+            return release.without(act.video_id for act in withdrawal.held_by(release))
 
         return self._kept(self._releases, name, load)
 
     def _masklets(self, name: str, video_id: str) -> list[Masklet]:
         """The masklets of a video. Raises NoSuchVideo if the release has none."""
-        release, _ = self._opened(name)
+        release = self._opened(name)
         found = self._kept(self._videos, (name, video_id), lambda: release.masklets([video_id]))
         if not found or video_id in release.hidden:
             raise NoSuchVideo(f"release {name} has no video {video_id}")
         return found
 
     def _kept(self, cache: Cache[Any, V], key: Any, make: Callable[[], V]) -> V:
-        with self._lock:
-            if key in cache:
-                return cache[key]
+        with self._lock, suppress(KeyError):  # `in` first would ask the clock twice: it may expire in between
+            return cache[key]
         made = make()  # two threads may make the same
         with self._lock:
             cache[key] = made
@@ -165,23 +172,40 @@ class ReleaseBrowser:
             names = [name for name in COLUMNS if name in opened.schema_arrow.names]
             table = opened.read(names, use_threads=False)
         rows = [n for n in _chosen(table, wanted) if n >= first]
-        for n, masklet in _described(table, rows):
-            if masklet.video_id in release.hidden or not _within(masklet, wanted):
-                continue
-            masklet = self._with_verdicts(masklet)
-            if wanted.disagreement_from and (masklet.disagreement or 0.0) < wanted.disagreement_from:
-                continue
-            yield n, masklet
+        described = _described(table, rows)
+        passing = ((n, row) for n, row in described if row.video_id not in release.hidden and _within(row, wanted))
+        if not wanted.disagreement_from:
+            yield from passing
+            return
+        while some := list(islice(passing, AT_ONCE)):
+            for (n, _), masklet in zip(some, self._with_verdicts([row for _, row in some]), strict=True):
+                if (masklet.disagreement or 0.0) >= wanted.disagreement_from:
+                    yield n, masklet
 
-    def _with_verdicts(self, masklet: ReleaseMasklet) -> ReleaseMasklet:
-        """With what people's verdicts about it say, if the store has its operations."""
-        video_id = masklet.video_id
+    def _page(self, found: Sequence[ReleaseMasklet], following: str | None, looked: int) -> ReleasePage:
+        return ReleasePage(masklets=tuple(self._with_verdicts(found)), next=following, looked=looked)
 
-        def load() -> Mapping[str, float]:
-            return disagreements(self._s.tables.operations(where=f"video_id == '{video_id}'"))
+    def _with_verdicts(self, masklets: Sequence[ReleaseMasklet]) -> list[ReleaseMasklet]:
+        """With what people's verdicts about them say, if the store has the operations."""
+        of = self._verdicts_of(masklet.video_id for masklet in masklets)
+        return [replace(each, disagreement=of.get(each.video_id, {}).get(each.masklet_id)) for each in masklets]
 
-        of_video = self._kept(self._verdicts, video_id, load) if _ID.fullmatch(video_id) else {}
-        return replace(masklet, disagreement=of_video.get(masklet.masklet_id))
+    def _verdicts_of(self, video_ids: Iterable[str]) -> dict[str, Mapping[str, float]]:
+        """video_id -> `disagreements`. One scan of the operations for all videos that are not in memory."""
+        ids = {video_id for video_id in video_ids if _ID.fullmatch(video_id)}
+        with self._lock:
+            found = {video_id: self._verdicts[video_id] for video_id in ids if video_id in self._verdicts}
+        if new := sorted(ids - found.keys()):
+            acts: dict[str, list[Operation]] = {video_id: [] for video_id in new}
+            listed = ", ".join(f"'{video_id}'" for video_id in new)
+            where = f"video_id in ({listed}) and kind in ('verdict', 'unsubmit')"  # strokes are large
+            for act in self._s.tables.operations(where=where):
+                acts[act.video_id].append(act)
+            made = {video_id: disagreements(of_video) for video_id, of_video in acts.items()}
+            with self._lock:
+                self._verdicts.update(made)
+            found |= made
+        return found
 
 
 def disagreements(operations: Iterable[Operation]) -> dict[str, float]:

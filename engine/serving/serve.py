@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -86,8 +87,9 @@ def browse(s: Services, release: str, port: int, opened: Callable[[str], None]) 
     media = StoredMedia(s)
     application = create_browser(ReleaseBrowser(s, media), release, close=media.close)
     with socket.create_server((HERE, check_port(HERE, port))) as listener:
-        opened(f"http://{HERE}:{listener.getsockname()[1]}/")  # what asks before it serves waits
-        uvicorn.Server(uvicorn.Config(application, log_level="warning", access_log=False)).run([listener])
+        opened(f"http://{HERE}:{listener.getsockname()[1]}/")  # a request before the server has started waits
+        with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+            uvicorn.Server(uvicorn.Config(application, log_level="warning", access_log=False)).run([listener])
 
 
 def provider(settings: Settings) -> Provider | None:

@@ -180,7 +180,7 @@ def _review(s: Services, tickets: BatchTickets | None, who: str, now: float) -> 
     if batch.remaining:
         then = "collect and publish, when the last ticket is settled"
         if review.wants_increments(s.settings):
-            then += "; of the settled videos, when they are enough or wait for long"
+            then += "; settled videos earlier, when there are enough of them or they have waited long enough"
         return f"people: {_left(tickets, now)}", then, tickets.expected_end
     if not batch.drained:
         return "open review: it has not sent all its tickets to the queue", _who(s, loop.OPEN_REVIEW), None

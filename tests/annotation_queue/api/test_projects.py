@@ -224,13 +224,12 @@ SENT: dict[str, list[Any]] = {
     "post /api/tickets/{ticket_id}/heartbeat": [{"token": 1}],
     "post /api/tickets/{ticket_id}/release": [{"token": 1}],
     "post /api/tickets/{ticket_id}/end-lease": [{"token": 1}],
-    "post /api/tickets/{ticket_id}/finish": [
-        {"token": 1, "outcome": {"operation_id": "o3", "created_at": NOW, "verdict": "accept"}}
-    ],
+    "post /api/tickets/{ticket_id}/finish": [{"token": 1, "outcome": ACCEPT}],
     "post /api/tickets/{ticket_id}/unsubmit": [{"operation_id": "o2", "created_at": NOW}],
     "post /api/tickets/{ticket_id}/comments": [{"comment_id": "c", "text": "hello", "created_at": NOW}],
     "put /api/batches/{batch_id}": [{"tickets": []}],
     "post /api/batches/{batch_id}/gold": [{"tickets": []}],
+    "post /api/batches/{batch_id}/close-settled": [None],
     "put /api/ontologies": [{"classes": [{"name": "x"}]}],
     "post /api/acts": [{"act_id": "a" * 16, "action": "assign", "ticket_ids": ["dogs-0003"], "to": "carl-cats"}],
     "post /api/me/kept/close": [{"operation_ids": ["late"], "applied": False}],

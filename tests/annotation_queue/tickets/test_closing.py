@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from annotation_queue.errors import NoSuchBatch, TooLate
+from annotation_queue.errors import NoSuchBatch, NotAllowed, TooLate
 from annotation_queue.records import NewGold, Reason, SettledVideos
 from annotation_queue.tickets import closing
 from annotation_queue.tickets.acts import Act, Action
 from annotation_queue.tickets.overseeing import Overseeing
 from storage.records import Verdict
-from tests.annotation_queue.annotators import LEA, VERA, finish, new_id
+from tests.annotation_queue.annotators import ANN, LEA, VERA, claim, finish, new_id, with_policy
 from tests.annotation_queue.synthetic_queue import candidate, track_ticket, verify_tickets
 
 NO = (Verdict.REJECT, Reason.NOT_AN_OBJECT)
@@ -43,6 +43,17 @@ def test_the_videos_whose_tickets_are_all_done_are_closed_and_no_answer_about_th
     assert [one.ticket_id for one in page.settled] == ["ticket-0002", "ticket-0004"]
     acts = tickets.result_page("b", after=page.next or "operations:", only=["video-2", "video-4"]).operations
     assert {one.ticket_id for one in acts} == {"ticket-0002", "ticket-0004"}
+
+
+def test_gold_opens_no_new_object_in_a_closed_video(tickets):
+    tickets.open_batch("b", verify_tickets(2))
+    finish(tickets, VERA, *NO)
+    tickets.add_gold("b", [NewGold(ticket=track_ticket("gold"), truth=candidate("t", "video-0"))], by=LEA)
+    held = claim(with_policy(tickets, gold_share=1.0), ANN)
+    assert (held.video_id, close(tickets)) == ("video-0", ["video-0"])
+    with pytest.raises(NotAllowed, match="no more objects"):
+        tickets.new_object(held.ticket_id, held.lease_token, ANN, claim_id=new_id())
+    assert tickets.batch("b").total == 2
 
 
 def test_nothing_is_closed_before_the_last_ticket_came_nor_after_the_last_was_done(tickets):

@@ -12,6 +12,7 @@ from annotation_queue.database import Database
 from annotation_queue.projects import Projects
 from annotation_queue.tickets.store import TicketStore
 from tests.annotation_queue.browsing import FRAMES, Page
+from tests.annotation_queue.fake_releases import FakeReleases
 from tests.annotation_queue.pipelines import FakePipeline
 from tests.annotation_queue.synthetic_queue import (
     HASTY,
@@ -113,6 +114,7 @@ def open_page(chromium, tickets, stuck, plan, pipeline, members):
         stuck=lambda: list(stuck),
         campaign=lambda: list(plan),
         overview=pipeline,
+        release_source=FakeReleases(("cat",)),
     )
     with serving(app) as url:
         tabs = Tabs(chromium, url, model)

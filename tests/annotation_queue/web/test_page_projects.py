@@ -76,3 +76,7 @@ def test_leads_filter_their_list_and_see_figures_by_project(open_page, opened, t
     page.tab.goto(f"{page.url}/web/lead.html")
     page.tab.get_by_role("radio", name="Project").click()
     page.until(lambda: page.text("#figures table tbody tr td").startswith(("cats", "dogs")))
+    page.tab.goto(f"{page.url}/web/release.html")
+    page.until(lambda: "that is about all projects together" in page.text("#error"))
+    page.tab.get_by_role("link", name="Tickets").click()
+    page.until(lambda: page.tab.url.endswith("/web/browser.html"))

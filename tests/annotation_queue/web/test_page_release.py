@@ -54,3 +54,10 @@ def test_a_release_is_filtered_and_a_video_is_watched_with_one_masklet_or_all(pa
     page.press("Escape")
     page.until(lambda: page.tab.locator("#list").is_visible())
     assert len(cards(page)) == 1 and page.tab.input_value("[name=label]") == "dog"
+    page.tab.go_back()
+    page.tab.reload()
+    page.until(lambda: frame() == "8")
+    page.press("Escape")
+    page.until(lambda: page.tab.url.endswith(f"#release={RELEASE}"))  # nobody has seen a list before: all masklets
+    page.tab.goto(f"{page.url}/web/release.html#release={RELEASE}&video=../masklets")
+    page.until(lambda: page.text("#error") == "Not Found")

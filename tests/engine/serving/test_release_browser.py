@@ -10,13 +10,14 @@ import pytest
 
 from annotation_queue.errors import NoSuchMasklet, NoSuchRelease, NoSuchVideo
 from annotation_queue.release_records import ReleaseFilter
-from engine.serving import release_browser
+from engine.serving import release_browser, serve
 from engine.serving.media import StoredMedia
 from engine.serving.release_browser import ReleaseBrowser, disagreements
 from engine.settings import Settings
 from engine.stages import pseudonyms
 from storage import parts, withdrawn
 from storage.records import Operation
+from storage.releases import Release
 from storage.withdrawn import Withdrawal
 from tests.engine.views.small_releases import masklet_of, publish, track
 
@@ -121,13 +122,27 @@ def test_a_list_says_how_large_and_how_often_an_object_is_seen(browser):
     assert (first.disagreement, second.disagreement) == (pytest.approx(1 / 3), None)
 
 
+def test_a_page_reads_the_verdicts_of_all_its_videos_at_once_and_no_video_twice(browser, s, monkeypatch):
+    asked, operations = [], s.tables.operations
+
+    def counted(where):
+        asked.append(where)
+        return operations(where=where)
+
+    monkeypatch.setattr(s.tables, "operations", counted)
+    assert ids(browser, disagreement_from=0.3) == ["m1"] and len(ids(browser)) == 3
+    assert asked == ["video_id in ('v1', 'v2') and kind in ('verdict', 'unsubmit')"]
+
+
 def test_pages_follow_each_other_and_none_looks_at_more_than_its_share(browser, monkeypatch):
-    found, after = [], None
+    found, looked, after = [], 0, None
     for _ in range(3):
         page = browser.page(NAME, ReleaseFilter(), after, 1)
         found += [each.masklet_id for each in page.masklets]
+        looked += page.looked
         after = page.next
     assert found == ["m1", "m2", "m3"] and after is None
+    assert looked == 3, "each is counted once"
     monkeypatch.setattr(release_browser, "MOST_LOOKED", 2)
     short = browser.page(NAME, ReleaseFilter(label="dog"), None, 10)
     assert (short.masklets, short.looked) == ((), 2)
@@ -156,7 +171,14 @@ def test_what_is_not_in_the_release_is_an_error(browser):
 
 
 def test_a_withdrawn_video_is_not_shown_any_more(browser, s, monkeypatch):
+    listed, files = [], Release.files
+
+    def counted(release, kind):
+        listed.append(release.name)
+        return files(release, kind)
+
     monkeypatch.setattr(release_browser, "SEES_S", 0)
+    monkeypatch.setattr(Release, "files", counted)
     media = StoredMedia(s)
     browser = ReleaseBrowser(s, media)
     assert browser.video(NAME, "v1") and ids(browser) == ["m1", "m2", "m3"]
@@ -164,6 +186,7 @@ def test_a_withdrawn_video_is_not_shown_any_more(browser, s, monkeypatch):
     assert ids(browser) == ["m3"]
     with pytest.raises(NoSuchVideo):
         browser.video(NAME, "v1")
+    assert listed == [NAME], "the list of a release's files never changes: it is read once"
     media.close()
 
 
@@ -172,3 +195,17 @@ def test_verdicts_that_were_taken_back_do_not_disagree():
     assert disagreements(acts) == {"m1": 0.0}
     assert disagreements([*acts, act("u", "olga", "reject")]) == {"m1": 0.5}
     assert disagreements(acts[1:]) == {}
+
+
+@pytest.mark.server
+def test_a_release_is_served_to_this_machine_alone_and_ctrl_c_is_no_error(s, monkeypatch):
+    served, opened = [], []
+
+    def run(server, sockets):
+        served.append(sockets[0].getsockname())
+        raise KeyboardInterrupt  # as uvicorn does after Ctrl-C
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    serve.browse(s, NAME, 0, opened.append)
+    ((host, port),) = served
+    assert (host, opened) == ("127.0.0.1", [f"http://127.0.0.1:{port}/"])

@@ -129,6 +129,17 @@ def test_a_stated_figure_that_the_masks_do_not_give_is_named(annotation, key, va
     assert sav_figures.differences(annotation, rows) == []
 
 
+def test_figures_that_a_file_states_as_texts_are_compared_as_numbers(annotation):
+    rows = sav.from_sav(annotation, video=make_video())
+    annotation["masklet_frame_count"] = ["6", "6.0"]
+    assert sav_figures.differences(annotation, rows) == []
+    annotation["masklet_frame_count"] = ["six", [6]]
+    assert sav_figures.differences(annotation, rows) == [
+        "masklet 0: masklet_frame_count is 'six', its masks give 6",
+        "masklet 1: masklet_frame_count is [6], its masks give 6",
+    ]
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="the real SA-V file is not here")
 def test_the_stated_figures_of_the_real_file_are_those_of_its_masks():
     real = json.loads(REAL.read_text())
