@@ -50,9 +50,9 @@ def to_open(s: Services) -> list[str]:
 def open_batch(s: Services, batch_id: str, phase: str) -> int:
     """Opens a ticket for every valid candidate of a batch and returns the batch's number of tickets.
 
-    A candidate gets a verify ticket. With `review.held_out_by_hand`, a candidate of a held-out video gets a track
-    ticket of phase 1 instead: it only points to the object, and an annotator masks every frame. So no model shapes the
-    masks that measure models. The same holds for objects that people add.
+    A candidate gets a verify ticket. With `review.held_out_by_hand`, a candidate of a held-out video (val, test) gets a
+    track ticket of phase 1 instead: it only points to the object, and an annotator masks every frame. So no model
+    shapes the masks that measure models. The same holds for objects that people add.
     A candidate that is not valid is quarantined. Where the settings allow it, the verifier orders the verify tickets,
     decides some of them, and sends candidates to be corrected at once: these get a track ticket. It accepts none where
     accepting asks for a label, which only people give.
@@ -80,14 +80,14 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     # the verifier learned from a model's scores, and imported candidates have none
     routes = {} if batches.is_import(s.blobs, batch_id) else routing.of_batch(s, batch_id, rows)
     for row in rows:
-        by_hand = review.held_out_by_hand and row.split == "val"
+        by_hand = review.held_out_by_hand and row.split != "train"
         route = routing.TO_PEOPLE if by_hand else routes.get(row.masklet_id, routing.TO_PEOPLE)
         if route.verdict is Verdict.ACCEPT and rules.get("label_at") == "verify":
             route = replace(route, verdict=None)
         tickets.append(_about(row, "1" if by_hand else phase, rules, route, corrected=by_hand))
     if review.select:
         for video in by_id.values():
-            by_hand = review.held_out_by_hand and video.split == "val"
+            by_hand = review.held_out_by_hand and video.split != "train"
             tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else phase, rules))
     batch = s.queue.open_batch(batch_id, tickets, name=batches.name_of(by_id.values()), project=project)
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
