@@ -49,7 +49,7 @@ class IngestSettings(Section):
     min_side_px: int = Field(64, ge=16)  # of the shorter side
     max_side_px: int = Field(4096, ge=64)  # of the longer side
     held_out_share: float = Field(0.2, ge=0, lt=1)  # share of the videos in val, that no model is trained on
-    test_share: float = Field(0.0, ge=0, lt=1)  # share of the videos in test, that nothing looks at before the end
+    test_share: float = Field(0.0, ge=0, lt=1)  # share of the videos in test: neither trained on nor measured by rounds
     # columns of metadata.csv or metadata.parquet; the first that a video has decides its split: no author is in two
     split_by: tuple[str, ...] = ("author", "place")
     workers: int = Field(2, ge=1)  # videos normalised at the same time

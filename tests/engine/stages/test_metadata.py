@@ -149,6 +149,15 @@ def test_rows_without_a_video_and_videos_without_a_row_are_noted(source):
     ]
 
 
+def test_a_video_is_noted_at_its_nearest_table_alone(source):
+    (source / "in" / "deep").mkdir(parents=True)
+    for name in ("a.mp4", "in/b.mp4", "in/deep/c.mp4"):
+        (source / name).touch()
+    (source / "metadata.csv").write_text("file_name,x\na.mp4,1\n")
+    (source / "in" / "metadata.csv").write_text("file_name,x\nb.mp4,1\n")
+    assert read(source).notes == ["in/metadata.csv: 1 video has no row, first in/deep/c.mp4"]
+
+
 def test_a_corrected_row_is_judged_again_and_another_place_in_the_table_is_not(s, source):
     (source / "a.mp4").touch()
     marks = set()
