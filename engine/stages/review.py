@@ -200,10 +200,13 @@ def _collect_increment(s: Services, batch_id: str) -> Collected:
         closed = set(s.queue.close_settled(batch_id)).difference(*(one.video_ids for one in earlier))
         if not closed or (earlier and earlier[-1].is_last):
             increments.end(s.blobs, batch_id, number)
+            if increments.is_taken(s.blobs, batch_id, number):  # by another process meanwhile: it is to be published
+                increments.begin(s.blobs, batch_id, number)
             return Collected(0, 0, 0)
         increment = Increment(batch_id=batch_id, number=number, video_ids=tuple(sorted(closed)), is_last=False)
         report, facts = _write_parts(s, increment, s.queue.batch_result(batch_id, increment.video_ids))
         if increments.take(s.blobs, replace(increment, facts=facts)):
+            increments.begin(s.blobs, batch_id, number)  # again: one that found nothing may have ended it meanwhile
             return report
 
 
