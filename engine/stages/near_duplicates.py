@@ -30,7 +30,9 @@ SIDE = 16  # px, of the small pictures
 _HASHED_SIDE = 64  # px, of the picture that is hashed
 _FLAT = 6.0  # standard deviation of the grey levels below which a picture has no hash: it would be noise
 _STILL = 2.0  # standard deviation of what changes, in grey levels, below which nothing moves
-_MOST_VIDEOS = 20  # whose pictures are compared; those with the most seconds alike
+_MOST_VIDEOS = 20  # whose pictures are compared: those with the closest hashes
+# ways to lay a new video over others, for each look that is the first one: those with the closest hashes
+_MOST_LAID = 1000
 
 Hashes = NDArray[np.uint64]
 
@@ -134,8 +136,9 @@ def find(
     but: a video that does not count.
     Its cost: 24 comparisons with each hash of the table for each second of the new video.
     """
-    laid = sorted(_laid_over(new, table, how), key=lambda each: (-each.alike, each.video))
+    laid = sorted(_laid_over(new, table, how), key=lambda each: (each.distance, each.video))
     videos = list(dict.fromkeys(each.video for each in laid if table.video_ids[each.video] != but))[:_MOST_VIDEOS]
+    laid.sort(key=lambda each: -each.alike)
     kept = {video: pictures_of(str(table.video_ids[video])) for video in videos}
     for each in laid:
         if each.video in kept and _is_alike(new, kept[each.video], each, how):
@@ -178,11 +181,13 @@ def _laid_over(new: Looks, table: Table, how: Alike) -> Iterator[_Laid]:
                 distances.append(differ[near])
             every, which, counts = np.unique(np.concatenate(places), return_inverse=True, return_counts=True)
             means = np.bincount(which, np.concatenate(distances), len(every)) / np.maximum(counts, 1)
-            for place, count, mean in zip(every.tolist(), counts.tolist(), means.tolist(), strict=True):
-                video, offset = divmod(place, far)
-                of = min(len(looks), int(lengths[video]))
-                if count >= how.min_share * of and mean <= how.few_distance * count:
-                    yield _Laid(video, offset - far // 2, phase, mirrored, count, of, mean)
+            shorter = np.minimum(len(looks), lengths[every // far])
+            enough = np.flatnonzero((counts >= how.min_share * shorter) & (means <= how.few_distance * counts))
+            # videos of one place are all alike: without a limit, there would be as many as hashes
+            for n in enough[np.argsort(means[enough], kind="stable")][:_MOST_LAID].tolist():
+                video, offset = divmod(int(every[n]), far)
+                its = int(counts[n]), int(shorter[n]), float(means[n])
+                yield _Laid(video, offset - far // 2, phase, mirrored, *its)
 
 
 def _is_alike(new: Looks, kept: Looks | None, laid: _Laid, how: Alike) -> bool:

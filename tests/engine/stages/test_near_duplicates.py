@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -218,6 +219,22 @@ def test_of_a_withdrawn_video_the_hashes_alone_decide(tmp_path):
     hash_index.add_batch(blobs, "0000", [video_id])
     blobs.delete(hash_index.looks_key(video_id))
     assert HashIndex(blobs, WAITING).check_in("e" * 16, as_new(looks), Alike()).video_id == video_id
+
+
+@pytest.mark.parametrize("most", [1000, 30])
+def test_a_copy_is_found_among_many_videos_of_the_same_place(monkeypatch, most):
+    """A camera that does not move: every second of every video has nearly the same hash."""
+    monkeypatch.setattr(near_duplicates, "_MOST_LAID", most)
+    rng, place = np.random.default_rng(0), np.uint64(0x0F1E2D3C4B5A6978)
+    videos = {}
+    for number in range(2 * near_duplicates._MOST_VIDEOS):
+        bits = rng.integers(0, 64, (6, 3), dtype=np.uint64)
+        hashes = place ^ np.bitwise_xor.reduce(np.left_shift(np.uint64(1), bits), axis=1)
+        videos[f"{number:016x}"] = replace(made_looks(rng, 6), hashes=hashes)
+    table = hash_index.table_of(videos)
+    for video_id in (min(videos), max(videos)):
+        found = near_duplicates.find(as_new(videos[video_id]), table, videos.get, Alike())
+        assert found is not None and (found.video_id, found.alike) == (video_id, 6)
 
 
 def test_a_release_is_offered_for_a_near_duplicate():
