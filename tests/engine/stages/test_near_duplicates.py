@@ -1,6 +1,7 @@
 """Near duplicates: what is found, what is not taken for one, and the files that the hashes of all videos are in."""
 
 import json
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -235,6 +236,17 @@ def test_a_copy_is_found_among_many_videos_of_the_same_place(monkeypatch, most):
     for video_id in (min(videos), max(videos)):
         found = near_duplicates.find(as_new(videos[video_id]), table, videos.get, Alike())
         assert found is not None and (found.video_id, found.alike) == (video_id, 6)
+
+
+def test_the_memory_of_a_search_does_not_grow_with_the_seconds_that_are_alike(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "_COUNTED", 10_000)
+    tracemalloc.start()
+    found = ((np.arange(n % 2, 1000), np.ones(1000 - n % 2), np.full(1000 - n % 2, 2.0)) for n in range(400))
+    places, counts, bits = near_duplicates._counted(found)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (places == np.arange(1000)).all() and counts[0] == 200 and (counts[1:] == 400).all()
+    assert (bits == 2 * counts).all() and peak < 2 * 2**20, "all 400,000 pairs have 24 bytes each"
 
 
 def test_a_release_is_offered_for_a_near_duplicate():
