@@ -191,9 +191,10 @@ class ReviewSettings(Section):
     # which tickets need a label: "select", those that pick an object by hand; "verify", those that accept a masklet;
     # "never": people may give one anyway, if there is an ontology
     label_at: Literal["never", "select", "verify"] = "never"
-    # Publish a batch before its last ticket is closed: the videos whose tickets are all settled go each time when they
-    # are this share of its videos, or after so many hours if there is one; the rest follows. 0: only the whole batch
+    # Publish a batch in steps. A step has the videos whose tickets are all settled. It is due when they are this share
+    # of the batch's videos (0: never) ...
     publish_share: float = Field(0.0, ge=0, lt=1)
+    # ... or so many hours after the review opened, or after the last step, if there is one such video. 0: never
     publish_after_hours: float = Field(0.0, ge=0)
 
     @field_validator("ontology")

@@ -24,6 +24,7 @@ from engine.stages.metadata import Row
 from engine.stages.near_duplicates import Alike, Looker, Match
 from engine.stages.readers import Annotation, Reader
 from engine.stages.sources import SourceFile, as_utf8
+from storage import parts
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.formats.imported import AnnotationError, Description
@@ -279,8 +280,11 @@ def _how_alike(blobs: Blobs, found: Match) -> str:
     """Which video is alike, where and how."""
     other = admitted.read_record(blobs, found.video_id)
     where = f"{other.source_uri} ({found.video_id})" if other else found.video_id
-    begins = f"{found.alike} of {counted(found.of, 'second')} alike, from {max(0.0, found.offset_s):.1f} s there"
-    return f"shows what {where} shows{', mirrored' if found.mirrored else ''}: {begins}"
+    begins = f"{max(0.0, found.offset_s):.1f} s of that video on"
+    mirrored = ", mirrored" if found.mirrored else ""
+    return (
+        f"shows what {where} shows{mirrored}: {found.alike} of {counted(found.of, 'second')} are alike, from {begins}"
+    )
 
 
 def _known(blobs: Blobs, file: SourceFile, first: Video) -> FileResult:
@@ -291,12 +295,19 @@ def _known(blobs: Blobs, file: SourceFile, first: Video) -> FileResult:
         return FileResult()
     kept = json.loads(first.source_metadata or "{}")
     late = sorted(key for key, value in _said(blobs, file.row).items() if str(kept.get(key)) != str(value))
-    if file.row.split not in (None, first.split):
+    if file.row.split not in (None, first.split, _split_of(blobs, first)):
         late.append("split")
     if not late:
         return FileResult()
     detail = f"{file.row.at}: it came after the video was admitted, so nothing changes: {', '.join(late)}"
     return _refuse(file, Refusal.METADATA, detail)
+
+
+def _split_of(blobs: Blobs, first: Video) -> str | None:
+    """The split that the batch of an admitted video gave it; None if no batch has the video yet."""
+    video_id = first.video_id
+    rows = (parts.rows(blobs, "videos", of, {video_id}) for of in admitted.batches_of(blobs, video_id))
+    return next((row.split for of_batch in rows for row in of_batch), None)
 
 
 def _normalise(

@@ -204,6 +204,8 @@ def test_what_a_table_says_reaches_the_dataset_and_nothing_of_it_is_lost_on_the_
     ]
     assert report.notes == ("metadata.csv: 1 video has no row, first c.mp4",)
     assert ingest.admit(s, str(source)).unchanged == 3
+    (source / "metadata.csv").write_text(f"file_name,split\nc.mp4,{rows['c.mp4'].split}\n")
+    assert ingest.admit(s, str(source)).quarantined == 0, "the row says what is so already"
 
 
 @pytest.mark.slow
