@@ -24,7 +24,6 @@ from engine.stages.metadata import Row
 from engine.stages.near_duplicates import Alike, Looker, Match
 from engine.stages.readers import Annotation, Reader
 from engine.stages.sources import SourceFile, as_utf8
-from storage import parts
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.formats.imported import AnnotationError, Description
@@ -163,7 +162,7 @@ def _admit(
         with _unchanged(path):
             digest = _sha256(path)
             if (first := admitted.read_record(s.blobs, digest[:16])) is not None:
-                return _known(s.blobs, file, first)
+                return _known(s, file, first)
             with attempts.attempt(s.blobs, "ingest", file.file_id):
                 made = _normalise(path, target, settings, lifted, looker, blur)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
@@ -188,7 +187,7 @@ def _admit(
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)
     assert first is not None  # records are never deleted
-    return _known(s.blobs, file, first)
+    return _known(s, file, first)
 
 
 def _record(file: SourceFile, digest: str, made: Normalised, video_sha256: str, has_truth: bool) -> Video:
@@ -280,34 +279,26 @@ def _how_alike(blobs: Blobs, found: Match) -> str:
     """Which video is alike, where and how."""
     other = admitted.read_record(blobs, found.video_id)
     where = f"{other.source_uri} ({found.video_id})" if other else found.video_id
-    begins = f"{max(0.0, found.offset_s):.1f} s of that video on"
     mirrored = ", mirrored" if found.mirrored else ""
-    return (
-        f"shows what {where} shows{mirrored}: {found.alike} of {counted(found.of, 'second')} are alike, from {begins}"
-    )
+    share = f"{found.alike} of {counted(found.of, 'second')} are alike"
+    return f"shows what {where} shows{mirrored}: {share}, from {max(0.0, found.offset_s):.1f} s of that video on"
 
 
-def _known(blobs: Blobs, file: SourceFile, first: Video) -> FileResult:
+def _known(s: Services, file: SourceFile, first: Video) -> FileResult:
     """The same bytes were admitted before: from this address, or from another one. A row that changed is reported."""
     if first.source_uri != file.uri:
         return _refuse(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
     if file.row is None:
         return FileResult()
     kept = json.loads(first.source_metadata or "{}")
-    late = sorted(key for key, value in _said(blobs, file.row).items() if str(kept.get(key)) != str(value))
-    if file.row.split not in (None, first.split, _split_of(blobs, first)):
-        late.append("split")
+    late = sorted(key for key, value in _said(s.blobs, file.row).items() if str(kept.get(key)) != str(value))
+    if file.row.split not in (None, first.split):
+        decided = {row.split for row in s.tables.videos_by_id([first.video_id])}  # by its batch; the record is older
+        late += [] if file.row.split in decided else ["split"]
     if not late:
         return FileResult()
     detail = f"{file.row.at}: it came after the video was admitted, so nothing changes: {', '.join(late)}"
     return _refuse(file, Refusal.METADATA, detail)
-
-
-def _split_of(blobs: Blobs, first: Video) -> str | None:
-    """The split that the batch of an admitted video gave it; None if no batch has the video yet."""
-    video_id = first.video_id
-    rows = (parts.rows(blobs, "videos", of, {video_id}) for of in admitted.batches_of(blobs, video_id))
-    return next((row.split for of_batch in rows for row in of_batch), None)
 
 
 def _normalise(
