@@ -180,7 +180,8 @@ def collect(s: Services, batch_id: str) -> Collected:
     queue closes them, so that nobody changes what is published. The masklets, which will be released, name people by
     pseudonyms.
     An accepted masklet that cannot be stored, or is of another batch's video, is quarantined; the others go on.
-    Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch.
+    Raises NotDrained, unless the batch has an increment already, and UnknownBatch; NoSuchBatch if the queue does not
+    know the batch.
     """
     with trouble.recorded(s.blobs, batch_id, STAGE):
         batch = s.queue.batch(batch_id)
@@ -188,6 +189,8 @@ def collect(s: Services, batch_id: str) -> Collected:
             return _collect_rest(s, batch_id)
         if batch_id in _due(s):
             return _collect_increment(s, batch_id)
+        if increments.is_begun(s.blobs, batch_id):  # a task that was killed after its increment runs again
+            return Collected(0, 0, 0)
         raise NotDrained(f"batch {batch_id} has {batch.remaining} of {counted(batch.total, 'ticket')} to do")
 
 

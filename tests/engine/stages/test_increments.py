@@ -16,7 +16,7 @@ from engine import loop
 from engine.services import connect
 from engine.serving import why
 from engine.settings import ReviewSettings, Settings
-from engine.stages import batches, publish, published, review, review_progress, withdrawing
+from engine.stages import batches, publish, published, review, review_progress, trouble, withdrawing
 from engine.stages.batches import BatchStage
 from engine.verifier import keeping
 from storage import batch_manifests, compaction, increments, parts, releases, reproduction
@@ -282,6 +282,16 @@ def test_an_increment_that_another_process_ends_before_it_is_taken_is_published(
     monkeypatch.setattr(increments, "take", ended)
     assert review.collect(s, batch_id).accepted == 2
     assert publish.pending(s) == [batch_id]
+
+
+def test_a_task_that_was_killed_at_its_end_finds_its_increment_and_does_not_fail(s):
+    batch_id, ids = reviewed(s, 1, 3)
+    with pytest.raises(review.NotDrained):
+        review.collect(s, batch_id)
+    accept(s, batch_id, *ids[:2])
+    assert review.collect(s, batch_id).accepted == 2
+    assert review.collect(s, batch_id) == review.Collected(0, 0, 0)
+    assert trouble.stuck(s.blobs) == [], "no batch is shown as stuck"
 
 
 def test_videos_of_an_increment_can_be_withdrawn_and_compacted(s, tmp_path):
