@@ -137,6 +137,8 @@ def _rows(key: str, data: bytes, settings: IngestSettings) -> tuple[dict[str, Ro
     rows: dict[str, Row] = {}
     bad, sides = [], dict[tuple[str, str], tuple[str, str]]()  # sides: of a group, its split and where that stands
     for number, values in enumerate(table, first):
+        if not values:
+            continue
         at = f"{key}, row {number}"
         name = str(values.pop(name_column, None) or "").replace("\\", "/")
         path = PurePosixPath(name)

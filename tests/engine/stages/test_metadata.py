@@ -149,6 +149,14 @@ def test_rows_without_a_video_and_videos_without_a_row_are_noted(source):
     ]
 
 
+def test_rows_without_any_cell_say_nothing(source):
+    """Spreadsheets write them at the end."""
+    (source / "a.mp4").touch()
+    (source / "metadata.csv").write_text("file_name,x\n,\na.mp4,1\n\n,\n")
+    found = read(source)
+    assert (found.bad, found.notes, found.rows["a.mp4"].at) == ([], [], "metadata.csv, row 3")
+
+
 def test_a_video_is_noted_at_its_nearest_table_alone(source):
     (source / "in" / "deep").mkdir(parents=True)
     for name in ("a.mp4", "in/b.mp4", "in/deep/c.mp4"):
