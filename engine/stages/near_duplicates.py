@@ -215,7 +215,8 @@ def _counted(found: Iterable[_Places]) -> _Places:
 def _joined(several: Sequence[_Places]) -> _Places:
     places, counts, bits = (np.concatenate(each) for each in zip(*several, strict=True))
     every, which = np.unique(places, return_inverse=True)
-    return every, np.bincount(which, counts, len(every)), np.bincount(which, bits, len(every))
+    sums = [np.bincount(which, each, len(every)).astype(np.float64, copy=False) for each in (counts, bits)]
+    return every, sums[0], sums[1]
 
 
 def _is_alike(new: Looks, kept: Looks | None, laid: _Laid, how: Alike) -> bool:
