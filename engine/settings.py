@@ -49,7 +49,7 @@ class IngestSettings(Section):
     min_side_px: int = Field(64, ge=16)  # of the shorter side
     max_side_px: int = Field(4096, ge=64)  # of the longer side
     held_out_share: float = Field(0.2, ge=0, lt=1)  # share of the videos in val, that no model is trained on
-    test_share: float = Field(0.0, ge=0, lt=1)  # share of the videos in test, that nothing looks at before the end
+    test_share: float = Field(0.0, ge=0, lt=1)  # share of the videos in test: neither trained on nor measured by rounds
     # columns of metadata.csv or metadata.parquet; the first that a video has decides its split: no author is in two
     split_by: tuple[str, ...] = ("author", "place")
     workers: int = Field(2, ge=1)  # videos normalised at the same time
@@ -191,9 +191,10 @@ class ReviewSettings(Section):
     # which tickets need a label: "select", those that pick an object by hand; "verify", those that accept a masklet;
     # "never": people may give one anyway, if there is an ontology
     label_at: Literal["never", "select", "verify"] = "never"
-    # Publish a batch before its last ticket is closed: the videos whose tickets are all settled go each time when they
-    # are this share of its videos, or after so many hours if there is one; the rest follows. 0: only the whole batch
+    # Publish a batch in steps. A step has the videos whose tickets are all settled. It is due when they are this share
+    # of the batch's videos (0: never) ...
     publish_share: float = Field(0.0, ge=0, lt=1)
+    # ... or so many hours after the review opened, or after the last step, if there is one such video. 0: never
     publish_after_hours: float = Field(0.0, ge=0)
 
     @field_validator("ontology")

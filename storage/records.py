@@ -59,7 +59,7 @@ class Video:
     source_fps: float  # average of the source
     variable_rate: bool  # the source's frame intervals differed
     rotation: int  # degrees that were applied, clockwise
-    split: str  # "train" or "val": a video never changes side; "test" only if an imported annotation says so
+    split: str  # "train", "val" or "test": a video never changes side
     batch_id: str  # the ingest run that admitted it
     truth_key: str | None = None  # blob of an SA-V JSON with ground truth, if the source has one
     source_name: str | None = None  # of an imported video: its id in its dataset

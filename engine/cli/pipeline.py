@@ -333,7 +333,8 @@ def print_ingest(facts: Mapping[str, Any]) -> None:
     for note in facts.get("notes", ()):
         console.out.print(note)
     if speed := facts.get("hours_a_day_a_core"):
-        console.out.print(f"{facts['video_s'] / 3600:.2f} hours of video; a core does {speed:.0f} hours in a day")
+        length = facts["video_s"] / 3600
+        console.out.print(f"{length:.2f} hours of video; at this speed, a core admits {speed:.0f} hours in a day")
     if facts["changed"]:
         console.out.print(f"{counted(facts['changed'], 'video')} changed:")
     for kind, videos in facts["changes"].items():

@@ -11,13 +11,17 @@ import numpy as np
 
 from engine.datasets.labelled import LabelledVideo
 from storage import pixels, rle
+from validation.gate import OF_MASKS
 
 SMALL, LARGE = 0.01, 0.1  # limits of medium size: an object's largest area as a share of the frame
 FAST = 0.25  # median motion between neighbouring annotated frames, relative to the square root of the object's area
 
 
 def slices_of(video: LabelledVideo, name: str) -> tuple[str, ...]:
-    """The slices of an object of a video, as "size=small". () for an object that is never visible."""
+    """The slices of an object of a video, as "size=small". () for an object that is never visible.
+
+    A column of the metadata with the name of a slice that follows from the masks is left out.
+    """
     masks = {i: counts for i, counts in sorted(video.objects[name].items()) if rle.area(counts, *_hw(video))}
     if not masks:
         return ()
@@ -26,7 +30,7 @@ def slices_of(video: LabelledVideo, name: str) -> tuple[str, ...]:
         f"motion={_motion(masks, video)}",
         f"visible={_visible(tuple(masks), video.frame_idx)}",
         f"entry={'late' if min(masks) > video.frame_idx[0] else 'start'}",
-        *(f"{column}={value}" for column, value in sorted(video.metadata.items())),
+        *(f"{column}={value}" for column, value in sorted(video.metadata.items()) if column not in OF_MASKS),
     )
 
 

@@ -1,10 +1,10 @@
 """Faces are blurred before a video is stored: the stored file and all that is made of it never show them.
 
 The detector is OpenCV's YuNet (face_detection_yunet_2023mar.onnx of the OpenCV Zoo, 232,589 bytes, MIT licence), or any
-ONNX file that `cv2.FaceDetectorYN` reads. Nothing is downloaded: `ingest.face_detector` names the file. Where fewer
-faces are found than within half a second before or after, all places of that second are blurred, so a face that the
-detector misses for a moment shows nothing. Faces that are never found stay visible: very small, turned away or covered
-ones.
+ONNX file that `cv2.FaceDetectorYN` reads. Nothing is downloaded: `ingest.face_detector` names the file. If a frame has
+fewer faces than another one within half a second, the places of all faces of this time are blurred on it: a face that
+the detector misses for a moment stays hidden. Faces that are never found stay visible: very small, turned away or
+covered ones.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def _admit(
         with _unchanged(path):
             digest = _sha256(path)
             if (first := admitted.read_record(s.blobs, digest[:16])) is not None:
-                return _known(s.blobs, file, first)
+                return _known(s, file, first)
             with attempts.attempt(s.blobs, "ingest", file.file_id):
                 made = _normalise(path, target, settings, lifted, looker, blur)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
@@ -187,7 +187,7 @@ def _admit(
             return FileResult(video=record)
     first = admitted.read_record(s.blobs, record.video_id)
     assert first is not None  # records are never deleted
-    return _known(s.blobs, file, first)
+    return _known(s, file, first)
 
 
 def _record(file: SourceFile, digest: str, made: Normalised, video_sha256: str, has_truth: bool) -> Video:
@@ -279,20 +279,22 @@ def _how_alike(blobs: Blobs, found: Match) -> str:
     """Which video is alike, where and how."""
     other = admitted.read_record(blobs, found.video_id)
     where = f"{other.source_uri} ({found.video_id})" if other else found.video_id
-    begins = f"{found.alike} of {counted(found.of, 'second')} alike, from {max(0.0, found.offset_s):.1f} s there"
-    return f"shows what {where} shows{', mirrored' if found.mirrored else ''}: {begins}"
+    mirrored = ", mirrored" if found.mirrored else ""
+    share = f"{found.alike} of {counted(found.of, 'second')} are alike"
+    return f"shows what {where} shows{mirrored}: {share}, from {max(0.0, found.offset_s):.1f} s of that video on"
 
 
-def _known(blobs: Blobs, file: SourceFile, first: Video) -> FileResult:
+def _known(s: Services, file: SourceFile, first: Video) -> FileResult:
     """The same bytes were admitted before: from this address, or from another one. A row that changed is reported."""
     if first.source_uri != file.uri:
         return _refuse(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
     if file.row is None:
         return FileResult()
     kept = json.loads(first.source_metadata or "{}")
-    late = sorted(key for key, value in _said(blobs, file.row).items() if str(kept.get(key)) != str(value))
+    late = sorted(key for key, value in _said(s.blobs, file.row).items() if str(kept.get(key)) != str(value))
     if file.row.split not in (None, first.split):
-        late.append("split")
+        decided = {row.split for row in s.tables.videos_by_id([first.video_id])}  # by its batch; the record is older
+        late += [] if file.row.split in decided else ["split"]
     if not late:
         return FileResult()
     detail = f"{file.row.at}: it came after the video was admitted, so nothing changes: {', '.join(late)}"

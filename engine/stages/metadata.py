@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, time
 from decimal import Decimal
@@ -35,7 +35,6 @@ from storage.wording import counted
 
 TABLES = ("metadata.csv", "metadata.parquet")
 _FILE_NAME = ("file_name", "filename")
-_ENVIRONMENT = "video_environment"  # as SA-V calls it; only `environment` needs another name
 _OWN = (splits.NEAR_DUPLICATE_OF, FACES)  # ingest writes these
 _INT, _FLOAT = re.compile(r"-?(0|[1-9]\d{0,17})"), re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 
@@ -78,6 +77,7 @@ def read(source: Blobs, keys: Collection[str], settings: IngestSettings, is_vide
     found = Metadata()
     tables = sorted((key for key in keys if PurePosixPath(key).name in TABLES), key=lambda key: (key.count("/"), key))
     folders = Counter(_folder(key) for key in tables)
+    silent: dict[str, list[str]] = {}  # by folder of a table: the videos for which it is the nearest, without a row
     for key in tables:
         folder = _folder(key)
         try:
@@ -92,12 +92,16 @@ def read(source: Blobs, keys: Collection[str], settings: IngestSettings, is_vide
             continue
         found.bad += [(key, line) for line in bad]
         found.rows |= {folder + name: row for name, row in rows.items()}
+        silent[folder] = []
         strays = [f"{row.at.rpartition(', ')[2]}: {name}" for name, row in rows.items() if folder + name not in keys]
         if strays:
             found.notes.append(f"{key}: {_so_many(len(strays), 'row', 'name', 'names')} no file, first {strays[0]}")
-        silent = sorted(k for k in keys if k.startswith(folder) and is_video(k) and k not in found.rows)
-        if silent:
-            found.notes.append(f"{key}: {_so_many(len(silent), 'video', 'have', 'has')} no row, first {silent[0]}")
+    for video in sorted(key for key in keys if is_video(key) and key not in found.rows):
+        if (nearest := next((folder for folder in _above(video) if folder in silent), None)) is not None:
+            silent[nearest].append(video)
+    for key in tables:
+        if mine := silent.get(_folder(key)):
+            found.notes.append(f"{key}: {_so_many(len(mine), 'video', 'have', 'has')} no row, first {mine[0]}")
     return found
 
 
@@ -108,6 +112,13 @@ def _so_many(number: int, noun: str, many: str, one: str) -> str:
 def _folder(key: str) -> str:
     """The folder of a table: "" or with "/" at its end."""
     return key.rpartition("/")[0] + "/" if "/" in key else ""
+
+
+def _above(key: str) -> Iterator[str]:
+    """The folders above a file, as `_folder` writes them, the nearest first."""
+    while key:
+        key = _folder(key.rstrip("/"))
+        yield key
 
 
 def _rows(key: str, data: bytes, settings: IngestSettings) -> tuple[dict[str, Row], list[str]]:
@@ -126,6 +137,8 @@ def _rows(key: str, data: bytes, settings: IngestSettings) -> tuple[dict[str, Ro
     rows: dict[str, Row] = {}
     bad, sides = [], dict[tuple[str, str], tuple[str, str]]()  # sides: of a group, its split and where that stands
     for number, values in enumerate(table, first):
+        if not values:
+            continue
         at = f"{key}, row {number}"
         name = str(values.pop(name_column, None) or "").replace("\\", "/")
         path = PurePosixPath(name)
@@ -133,7 +146,7 @@ def _rows(key: str, data: bytes, settings: IngestSettings) -> tuple[dict[str, Ro
             bad.append(f"row {number} names no file below the table's folder: {name!r:.80}")
             continue
         row = _row(at, values)
-        group = None if row.problem or row.split is None else splits.group_of(values, settings)
+        group = None if row.problem or row.split is None else splits.group_of(json.loads(row.values), settings)
         if group is not None and row.split is not None:
             side, where = sides.setdefault(group, (row.split, f"row {number}"))
             if side != row.split:
@@ -148,8 +161,7 @@ def _rows(key: str, data: bytes, settings: IngestSettings) -> tuple[dict[str, Ro
 def _row(at: str, values: Mapping[str, Any]) -> Row:
     said = dict(values)
     split = said.pop("split", None) or said.pop("video_split", None)
-    if "environment" in said:
-        said[_ENVIRONMENT] = said.pop("environment")
+    said = {splits.COLUMNS.get(name, name): value for name, value in said.items()}
     try:
         text = json.dumps(said, sort_keys=True, ensure_ascii=False)
     except (TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ Pure: numpy, no store. Finds neither footage that is cropped by a tenth, nor at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,12 @@ SIDE = 16  # px, of the small pictures
 _HASHED_SIDE = 64  # px, of the picture that is hashed
 _FLAT = 6.0  # standard deviation of the grey levels below which a picture has no hash: it would be noise
 _STILL = 2.0  # standard deviation of what changes, in grey levels, below which nothing moves
-_MOST_VIDEOS = 20  # whose pictures are compared; those with the most seconds alike
+_MOST_VIDEOS = 20  # whose pictures are compared: those with the closest hashes
+# ways to lay a new video over others, for each look that is the first one: those with the closest hashes
+_MOST_LAID = 1000
+
+_FAR = 1 << 24  # more than the seconds of any video
+_COUNTED = 1 << 22  # pairs of seconds with hashes alike that are counted together; it bounds the memory of a search
 
 Hashes = NDArray[np.uint64]
 
@@ -134,8 +139,9 @@ def find(
     but: a video that does not count.
     Its cost: 24 comparisons with each hash of the table for each second of the new video.
     """
-    laid = sorted(_laid_over(new, table, how), key=lambda each: (-each.alike, each.video))
+    laid = sorted(_laid_over(new, table, how), key=lambda each: (each.distance, each.video))
     videos = list(dict.fromkeys(each.video for each in laid if table.video_ids[each.video] != but))[:_MOST_VIDEOS]
+    laid.sort(key=lambda each: -each.alike)
     kept = {video: pictures_of(str(table.video_ids[video])) for video in videos}
     for each in laid:
         if each.video in kept and _is_alike(new, kept[each.video], each, how):
@@ -165,24 +171,52 @@ class _Laid:
 def _laid_over(new: Looks, table: Table, how: Alike) -> Iterator[_Laid]:
     """Every way to lay it over a video so that enough of their seconds have hashes alike."""
     assert new.mirrored is not None
-    far = 1 << 24  # more than the seconds of any video
     lengths, videos = np.diff(table.starts), table.videos
     for mirrored, hashes in ((False, new.hashes), (True, new.mirrored)):
         for phase in range(min(A_SECOND, len(hashes))):
-            places, distances = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
             looks = [i for i in range(phase, len(hashes), A_SECOND) if not new.flat[i]]
-            for look in looks:
-                differ = np.bitwise_count(table.hashes ^ hashes[look])
-                near = np.flatnonzero(differ <= how.max_distance)
-                places.append(videos[near] * far + table.seconds[near] - look // A_SECOND + far // 2)
-                distances.append(differ[near])
-            every, which, counts = np.unique(np.concatenate(places), return_inverse=True, return_counts=True)
-            means = np.bincount(which, np.concatenate(distances), len(every)) / np.maximum(counts, 1)
-            for place, count, mean in zip(every.tolist(), counts.tolist(), means.tolist(), strict=True):
-                video, offset = divmod(place, far)
-                of = min(len(looks), int(lengths[video]))
-                if count >= how.min_share * of and mean <= how.few_distance * count:
-                    yield _Laid(video, offset - far // 2, phase, mirrored, count, of, mean)
+            every, counts, bits = _counted(_near(table, videos, hashes[look], look // A_SECOND, how) for look in looks)
+            means = bits / np.maximum(counts, 1)
+            shorter = np.minimum(len(looks), lengths[every // _FAR])
+            enough = np.flatnonzero((counts >= how.min_share * shorter) & (means <= how.few_distance * counts))
+            # videos of one place are all alike: without a limit, there would be as many as hashes
+            for n in enough[np.argsort(means[enough], kind="stable")][:_MOST_LAID].tolist():
+                video, offset = divmod(int(every[n]), _FAR)
+                its = int(counts[n]), int(shorter[n]), float(means[n])
+                yield _Laid(video, offset - _FAR // 2, phase, mirrored, *its)
+
+
+# places where one video may lie over another one, how many seconds are alike there, and the sum of the bits that differ
+_Places = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _near(table: Table, videos: NDArray[np.int64], wanted: np.uint64, second: int, how: Alike) -> _Places:
+    """The places at which a second of the new video, with the hash `wanted`, lies over one that is alike.
+
+    videos: of each hash of the table.
+    """
+    differ = np.bitwise_count(table.hashes ^ wanted)
+    at = np.flatnonzero(differ <= how.max_distance)
+    places = videos[at] * _FAR + table.seconds[at] - second + _FAR // 2
+    return places, np.ones(len(at)), differ[at].astype(np.float64)
+
+
+def _counted(found: Iterable[_Places]) -> _Places:
+    """All of these places, each once."""
+    kept, waiting = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))], 0
+    for each in found:
+        kept.append(each)
+        waiting += len(each[0])
+        if waiting > _COUNTED:
+            kept, waiting = [_joined(kept)], 0
+    return _joined(kept)
+
+
+def _joined(several: Sequence[_Places]) -> _Places:
+    places, counts, bits = (np.concatenate(each) for each in zip(*several, strict=True))
+    every, which = np.unique(places, return_inverse=True)
+    sums = [np.bincount(which, each, len(every)).astype(np.float64, copy=False) for each in (counts, bits)]
+    return every, sums[0], sums[1]
 
 
 def _is_alike(new: Looks, kept: Looks | None, laid: _Laid, how: Alike) -> bool:

@@ -59,7 +59,10 @@ def publish_batch(s: Services, batch_id: str) -> str:
     # alone, because each release contains everything that was published before it
     with trouble.recorded(s.blobs, batch_id, STAGE), s.alone(withdrawing.LOCK) as held:
         done = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED)
-        return str(done["release"]) if done is not None else _publish_collected(s, batch_id, held)
+        if done is None:
+            return _publish_collected(s, batch_id, held)
+        batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, done)  # removes what a paused process wrote below open/
+        return str(done["release"])
 
 
 def docs_folder(s: Services) -> Path:

@@ -50,9 +50,9 @@ def to_open(s: Services) -> list[str]:
 def open_batch(s: Services, batch_id: str, phase: str) -> int:
     """Opens a ticket for every valid candidate of a batch and returns the batch's number of tickets.
 
-    A candidate gets a verify ticket. With `review.held_out_by_hand`, a candidate of a held-out video gets a track
-    ticket of phase 1 instead: it only points to the object, and an annotator masks every frame. So no model shapes the
-    masks that measure models. The same holds for objects that people add.
+    A candidate gets a verify ticket. With `review.held_out_by_hand`, a candidate of a held-out video (val, test) gets a
+    track ticket of phase 1 instead: it only points to the object, and an annotator masks every frame. So no model
+    shapes the masks that measure models. The same holds for objects that people add.
     A candidate that is not valid is quarantined. Where the settings allow it, the verifier orders the verify tickets,
     decides some of them, and sends candidates to be corrected at once: these get a track ticket. It accepts none where
     accepting asks for a label, which only people give.
@@ -80,14 +80,14 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     # the verifier learned from a model's scores, and imported candidates have none
     routes = {} if batches.is_import(s.blobs, batch_id) else routing.of_batch(s, batch_id, rows)
     for row in rows:
-        by_hand = review.held_out_by_hand and row.split == "val"
+        by_hand = review.held_out_by_hand and row.split != "train"
         route = routing.TO_PEOPLE if by_hand else routes.get(row.masklet_id, routing.TO_PEOPLE)
         if route.verdict is Verdict.ACCEPT and rules.get("label_at") == "verify":
             route = replace(route, verdict=None)
         tickets.append(_about(row, "1" if by_hand else phase, rules, route, corrected=by_hand))
     if review.select:
         for video in by_id.values():
-            by_hand = review.held_out_by_hand and video.split == "val"
+            by_hand = review.held_out_by_hand and video.split != "train"
             tickets.append(_selection(batch_id, video.video_id, "1" if by_hand else phase, rules))
     batch = s.queue.open_batch(batch_id, tickets, name=batches.name_of(by_id.values()), project=project)
     batches.mark(s.blobs, batch_id, BatchStage.IN_REVIEW, {"tickets": len(tickets)})
@@ -180,7 +180,8 @@ def collect(s: Services, batch_id: str) -> Collected:
     queue closes them, so that nobody changes what is published. The masklets, which will be released, name people by
     pseudonyms.
     An accepted masklet that cannot be stored, or is of another batch's video, is quarantined; the others go on.
-    Raises NotDrained and UnknownBatch; NoSuchBatch if the queue does not know the batch.
+    Raises NotDrained, unless the batch has an increment already, and UnknownBatch; NoSuchBatch if the queue does not
+    know the batch.
     """
     with trouble.recorded(s.blobs, batch_id, STAGE):
         batch = s.queue.batch(batch_id)
@@ -188,6 +189,8 @@ def collect(s: Services, batch_id: str) -> Collected:
             return _collect_rest(s, batch_id)
         if batch_id in _due(s):
             return _collect_increment(s, batch_id)
+        if increments.is_begun(s.blobs, batch_id):  # a task that was killed after its increment runs again
+            return Collected(0, 0, 0)
         raise NotDrained(f"batch {batch_id} has {batch.remaining} of {counted(batch.total, 'ticket')} to do")
 
 
@@ -200,10 +203,13 @@ def _collect_increment(s: Services, batch_id: str) -> Collected:
         closed = set(s.queue.close_settled(batch_id)).difference(*(one.video_ids for one in earlier))
         if not closed or (earlier and earlier[-1].is_last):
             increments.end(s.blobs, batch_id, number)
+            if increments.is_taken(s.blobs, batch_id, number):  # by another process meanwhile: it is to be published
+                increments.begin(s.blobs, batch_id, number)
             return Collected(0, 0, 0)
         increment = Increment(batch_id=batch_id, number=number, video_ids=tuple(sorted(closed)), is_last=False)
         report, facts = _write_parts(s, increment, s.queue.batch_result(batch_id, increment.video_ids))
         if increments.take(s.blobs, replace(increment, facts=facts)):
+            increments.begin(s.blobs, batch_id, number)  # again: one that found nothing may have ended it meanwhile
             return report
 
 

@@ -23,6 +23,7 @@ from storage.blobs.base import BlobDamaged, Blobs, read_json
 from storage.records import Video, content_id
 
 SPLITS = ("train", "val", "test")
+COLUMNS = {"environment": "video_environment"}  # of a table -> in the metadata of a video, as SA-V calls it
 NAMES = ("author", "place", "country", "environment", "split")  # columns of names: "007" is no number there
 NEAR_DUPLICATE_OF = "near_duplicate_of"  # in the metadata of a video that a person has released: the other video
 _KEY = "splits/key"
@@ -39,19 +40,21 @@ def decide(s: Services, records: Sequence[Video], settings: IngestSettings, impo
     if imported and "val" not in named.values():
         named = {video_id: split for video_id, split in named.items() if split == "test"}
     metadata = {record.video_id: json.loads(record.source_metadata or "{}") for record in records}
+    twins = {video_id: str(of[NEAR_DUPLICATE_OF]) for video_id, of in metadata.items() if NEAR_DUPLICATE_OF in of}
+    known = {row.video_id: row.split for row in s.tables.videos_by_id(sorted(set(twins.values())))} if twins else {}
+    wanted = named | {video_id: known[other] for video_id, other in twins.items() if other in known}
     decided = dict(named) if imported else {}
-    for video_id, of in metadata.items():
-        if (group := group_of(of, settings)) is not None:
-            split = _freeze(s.blobs, group, named.get(video_id) or _by_hash(group, settings))
+    for video_id in sorted(
+        metadata, key=lambda each: each not in wanted
+    ):  # first those that name a split: the others follow
+        if (group := group_of(metadata[video_id], settings)) is not None:
+            split = _freeze(s.blobs, group, wanted.get(video_id) or _by_hash(group, settings))
             decided.setdefault(video_id, split)
     decided = named | decided
     free = [record.video_id for record in records if record.video_id not in decided]
     decided |= _by_share(free, s.tables.row_count("videos"), settings)
-    twins = {video_id: str(of[NEAR_DUPLICATE_OF]) for video_id, of in metadata.items() if NEAR_DUPLICATE_OF in of}
-    if twins:
-        known = decided | {row.video_id: row.split for row in s.tables.videos_by_id(sorted(set(twins.values())))}
-        decided |= {video_id: known[other] for video_id, other in twins.items() if other in known}
-    return decided
+    known = decided | known
+    return decided | {video_id: known[other] for video_id, other in twins.items() if other in known}
 
 
 def frozen(blobs: Blobs, metadata: Mapping[str, object], settings: IngestSettings) -> tuple[str, str, str] | None:
@@ -71,7 +74,7 @@ def pseudonym(blobs: Blobs, author: str) -> str:
 def group_of(metadata: Mapping[str, object], settings: IngestSettings) -> tuple[str, str] | None:
     """The column and the value that decide the split of a video."""
     for column in settings.split_by:
-        if (value := metadata.get(column)) not in (None, ""):
+        if (value := metadata.get(COLUMNS.get(column, column))) not in (None, ""):
             return column, _plain(str(value))
     return None
 
@@ -107,19 +110,17 @@ def _by_hash(group: tuple[str, str], settings: IngestSettings) -> str:
 
 
 def _by_share(new: Sequence[str], earlier: int, settings: IngestSettings) -> dict[str, str]:
-    """The splits of videos that are in no group, so that the shares hold over all of them.
+    """The splits of videos that are in no group, so that the shares hold over all of them, even if they come singly.
 
     The choice follows from the ids alone, which are hashes of the bytes, so it cannot prefer any kind of video.
     earlier: number of the videos that were committed before.
     """
-
-    def wanted(share: float) -> int:
-        upto = [math.floor(share * count + 0.5) for count in (earlier, earlier + len(new))]
-        return upto[1] - upto[0]
-
+    share = settings.held_out_share + settings.test_share
+    upto = [math.floor(share * count + 0.5) for count in (earlier, earlier + len(new))]  # held out before and after
+    in_test = [math.floor(settings.test_share * count / (share or 1.0) + 0.5) for count in upto]
+    held_out, test = upto[1] - upto[0], in_test[1] - in_test[0]
     by_hash = sorted(new, key=lambda video_id: content_id("split", video_id))
-    val, held_out = wanted(settings.held_out_share), wanted(settings.held_out_share + settings.test_share)
     return {
-        video_id: "val" if place < val else "test" if place < held_out else "train"
+        video_id: "val" if place < held_out - test else "test" if place < held_out else "train"
         for place, video_id in enumerate(by_hash)
     }

@@ -79,6 +79,16 @@ def test_a_slice_of_one_video_alone_does_not_stop_a_checkpoint():
     assert gate.promote(Metrics.of(lone), Metrics.of(worse), PromotionRule()).passed
 
 
+@pytest.mark.parametrize(("videos", "passed"), [(2, True), (9, True), (10, False)])
+def test_a_value_of_the_metadata_stops_a_checkpoint_only_with_enough_videos(videos, passed):
+    """Of a hundred authors with two videos each, some lose by chance."""
+    before = [
+        MaskletJF(video_id=str(n), name="0", jf=0.5, slices=("author=ann",) if n < videos else ()) for n in range(60)
+    ]
+    after = [replace(each, jf=0.4 if each.slices else 0.8) for each in before]
+    assert gate.promote(Metrics.of(before), Metrics.of(after), PromotionRule()).passed is passed
+
+
 @pytest.mark.parametrize(
     ("offered", "quarantined", "tables_passed", "passed", "says"),
     [

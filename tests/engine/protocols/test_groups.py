@@ -47,7 +47,9 @@ def test_an_unknown_column_is_refused_with_those_that_there_are():
 
 
 def test_the_metadata_of_a_releases_videos_are_columns(true_release):
-    row = replace(true_release.videos()[0], source_metadata=json.dumps({"video_environment": "Indoor", "tags": ["a"]}))
+    said = {"video_environment": "Indoor", "tags": ["a"], "size": "4K"}
+    row = replace(true_release.videos()[0], source_metadata=json.dumps(said))
     video = layouts._of_release(true_release, row)
-    assert video.metadata == {"environment": "Indoor"}
-    assert "environment=Indoor" in slices_of(video, next(iter(video.objects)))
+    assert video.metadata == {"environment": "Indoor", "size": "4K"}
+    found = slices_of(video, next(iter(video.objects)))
+    assert "environment=Indoor" in found and "size=4K" not in found, "the size is that of the object"

@@ -16,7 +16,7 @@ from engine import loop
 from engine.services import connect
 from engine.serving import why
 from engine.settings import ReviewSettings, Settings
-from engine.stages import batches, publish, published, review, review_progress, withdrawing
+from engine.stages import batches, publish, published, review, review_progress, trouble, withdrawing
 from engine.stages.batches import BatchStage
 from engine.verifier import keeping
 from storage import batch_manifests, compaction, increments, parts, releases, reproduction
@@ -249,6 +249,49 @@ def test_an_increment_that_another_process_makes_meanwhile_has_each_video_once(s
     run(s)
     assert [sorted(one.video_ids) for one in increments.of_batch(s.blobs, batch_id)] == [sorted(ids)]
     assert sorted(row.video_id for row in s.tables.masklets()) == sorted(ids) and len(releases.names(s.blobs)) == 1
+    increments.begin(s.blobs, batch_id, 1)  # by a third one, which was paused for even longer
+    run(s)
+    assert publish.pending(s) == [], "nobody is woken for a published batch for ever"
+
+
+def test_a_process_that_found_nothing_does_not_hide_the_increment_of_another_one(s, monkeypatch):
+    batch_id, ids = reviewed(s, 1, 3)
+    increments.begin(s.blobs, batch_id, 1)  # by a process that was killed
+    end = increments.end
+
+    def overtaken(blobs, *place):
+        monkeypatch.setattr(increments, "end", end)
+        accept(s, batch_id, *ids[:2])
+        assert review.collect(s, batch_id).accepted == 2
+        end(blobs, *place)
+
+    monkeypatch.setattr(increments, "end", overtaken)
+    assert review.collect(s, batch_id) == review.Collected(0, 0, 0)
+    assert publish.pending(s) == [batch_id]
+
+
+def test_an_increment_that_another_process_ends_before_it_is_taken_is_published(s, monkeypatch):
+    batch_id, ids = reviewed(s, 1, 3)
+    accept(s, batch_id, *ids[:2])
+    take = increments.take
+
+    def ended(blobs, increment):
+        increments.end(blobs, batch_id, increment.number)  # by one that looked before the videos were settled
+        return take(blobs, increment)
+
+    monkeypatch.setattr(increments, "take", ended)
+    assert review.collect(s, batch_id).accepted == 2
+    assert publish.pending(s) == [batch_id]
+
+
+def test_a_task_that_was_killed_at_its_end_finds_its_increment_and_does_not_fail(s):
+    batch_id, ids = reviewed(s, 1, 3)
+    with pytest.raises(review.NotDrained):
+        review.collect(s, batch_id)
+    accept(s, batch_id, *ids[:2])
+    assert review.collect(s, batch_id).accepted == 2
+    assert review.collect(s, batch_id) == review.Collected(0, 0, 0)
+    assert trouble.stuck(s.blobs) == [], "no batch is shown as stuck"
 
 
 def test_videos_of_an_increment_can_be_withdrawn_and_compacted(s, tmp_path):

@@ -149,6 +149,23 @@ def test_rows_without_a_video_and_videos_without_a_row_are_noted(source):
     ]
 
 
+def test_rows_without_any_cell_say_nothing(source):
+    """Spreadsheets write them at the end."""
+    (source / "a.mp4").touch()
+    (source / "metadata.csv").write_text("file_name,x\n,\na.mp4,1\n\n,\n")
+    found = read(source)
+    assert (found.bad, found.notes, found.rows["a.mp4"].at) == ([], [], "metadata.csv, row 3")
+
+
+def test_a_video_is_noted_at_its_nearest_table_alone(source):
+    (source / "in" / "deep").mkdir(parents=True)
+    for name in ("a.mp4", "in/b.mp4", "in/deep/c.mp4"):
+        (source / name).touch()
+    (source / "metadata.csv").write_text("file_name,x\na.mp4,1\n")
+    (source / "in" / "metadata.csv").write_text("file_name,x\nb.mp4,1\n")
+    assert read(source).notes == ["in/metadata.csv: 1 video has no row, first in/deep/c.mp4"]
+
+
 def test_a_corrected_row_is_judged_again_and_another_place_in_the_table_is_not(s, source):
     (source / "a.mp4").touch()
     marks = set()
@@ -195,6 +212,8 @@ def test_what_a_table_says_reaches_the_dataset_and_nothing_of_it_is_lost_on_the_
     ]
     assert report.notes == ("metadata.csv: 1 video has no row, first c.mp4",)
     assert ingest.admit(s, str(source)).unchanged == 3
+    (source / "metadata.csv").write_text(f"file_name,split\nc.mp4,{rows['c.mp4'].split}\n")
+    assert ingest.admit(s, str(source)).quarantined == 0, "the row says what is so already"
 
 
 @pytest.mark.slow

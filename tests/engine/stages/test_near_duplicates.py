@@ -1,7 +1,9 @@
 """Near duplicates: what is found, what is not taken for one, and the files that the hashes of all videos are in."""
 
 import json
+import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -218,6 +220,33 @@ def test_of_a_withdrawn_video_the_hashes_alone_decide(tmp_path):
     hash_index.add_batch(blobs, "0000", [video_id])
     blobs.delete(hash_index.looks_key(video_id))
     assert HashIndex(blobs, WAITING).check_in("e" * 16, as_new(looks), Alike()).video_id == video_id
+
+
+@pytest.mark.parametrize("most", [1000, 30])
+def test_a_copy_is_found_among_many_videos_of_the_same_place(monkeypatch, most):
+    """A camera that does not move: every second of every video has nearly the same hash."""
+    monkeypatch.setattr(near_duplicates, "_MOST_LAID", most)
+    rng, place = np.random.default_rng(0), np.uint64(0x0F1E2D3C4B5A6978)
+    videos = {}
+    for number in range(2 * near_duplicates._MOST_VIDEOS):
+        bits = rng.integers(0, 64, (6, 3), dtype=np.uint64)
+        hashes = place ^ np.bitwise_xor.reduce(np.left_shift(np.uint64(1), bits), axis=1)
+        videos[f"{number:016x}"] = replace(made_looks(rng, 6), hashes=hashes)
+    table = hash_index.table_of(videos)
+    for video_id in (min(videos), max(videos)):
+        found = near_duplicates.find(as_new(videos[video_id]), table, videos.get, Alike())
+        assert found is not None and (found.video_id, found.alike) == (video_id, 6)
+
+
+def test_the_memory_of_a_search_does_not_grow_with_the_seconds_that_are_alike(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "_COUNTED", 10_000)
+    tracemalloc.start()
+    found = ((np.arange(n % 2, 1000), np.ones(1000 - n % 2), np.full(1000 - n % 2, 2.0)) for n in range(400))
+    places, counts, bits = near_duplicates._counted(found)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (places == np.arange(1000)).all() and counts[0] == 200 and (counts[1:] == 400).all()
+    assert (bits == 2 * counts).all() and peak < 2 * 2**20, "all 400,000 pairs have 24 bytes each"
 
 
 def test_a_release_is_offered_for_a_near_duplicate():

@@ -44,15 +44,20 @@ def test_each_video_gets_a_select_ticket_after_the_tickets_about_candidates(queu
 
 
 def test_objects_of_held_out_videos_that_people_pick_are_masked_by_hand(queue):
-    chosen = queue.settings.model_copy(update={"review": ReviewSettings(select=True, held_out_by_hand=True)})
-    with connect(chosen) as s:
+    shares = queue.settings.ingest.model_copy(update={"test_share": 0.34})
+    by_hand = ReviewSettings(select=True, held_out_by_hand=True)
+    with connect(queue.settings.model_copy(update={"review": by_hand, "ingest": shares})) as s:
         ingest.admit(s)
         (batch_id,) = batches.reached(s.blobs)
         propose.propose_batch(s, batch_id)
         review.open_batch(s, batch_id, s.settings.review.phase)
-        selections = s.open_queue()[0].find(kind=Kind.SELECT, batch_id=batch_id)
+        tickets = s.open_queue()[0].find(batch_id=batch_id, limit=500)
         splits = {video.video_id: video.split for video in batches.videos(s, batch_id)}
-    assert {(splits[t.video_id], t.phase) for t in selections} == {("val", "1"), ("train", "3")}
+    selections = {(splits[t.video_id], t.phase) for t in tickets if t.kind is Kind.SELECT}
+    assert selections == {("val", "1"), ("test", "1"), ("train", "3")}
+    about = [t for t in tickets if t.kind is not Kind.SELECT and splits[t.video_id] != "train"]
+    assert {splits[t.video_id] for t in about} == {"val", "test"}
+    assert {t.kind for t in about} == {Kind.TRACK}, "the model shapes no mask of a held-out video"
 
 
 def test_an_accepted_masklet_that_cannot_be_published_is_quarantined_and_the_batch_goes_on(queue, monkeypatch):

@@ -66,6 +66,35 @@ def test_a_named_split_counts_for_the_whole_group_from_then_on(s):
     assert set(decide(s, videos(20, 1, author="ann")).values()) == {"test"}
 
 
+def test_a_named_split_counts_for_the_videos_of_its_group_that_come_with_it(s):
+    for n in range(6):  # whatever split the hash of the author gives
+        first, second = videos(2, 2 * n, author=f"author-{n}", split=lambda v: "" if v % 2 == 0 else "test")
+        assert set(decide(s, [first, second]).values()) == {"test"}
+
+
+def test_an_author_who_begins_with_a_released_copy_is_on_the_side_of_the_original(s, monkeypatch):
+    original = rows.make_video("f" * 16, split="val")
+    monkeypatch.setattr(type(s.tables), "videos_by_id", lambda tables, ids: [original])
+    authors = [f"author-{n}" for n in range(6)]
+    copies = videos(6, author=lambda n: authors[n], near_duplicate_of=original.video_id)
+    assert set(decide(s, copies).values()) == {"val"}
+    assert set(decide(s, videos(6, 6, author=lambda n: authors[n - 6])).values()) == {"val"}
+
+
+def test_the_shares_hold_for_videos_that_come_one_by_one(s, monkeypatch):
+    for shares in ((0.2, 0.05), (0.2, 0.2), (0.0, 0.1)):
+        settings, found = IngestSettings(held_out_share=shares[0], test_share=shares[1]), []
+        for n, video in enumerate(videos(100)):
+            monkeypatch.setattr(type(s.tables), "row_count", lambda tables, name, n=n: n)
+            found += decide(s, [video], settings).values()
+        assert (found.count("val"), found.count("test")) == tuple(round(100 * share) for share in shares)
+
+
+def test_the_environment_of_a_table_may_decide(s):
+    settings = IngestSettings(split_by=("environment",))
+    assert splits.group_of({"video_environment": "Indoor"}, settings) == ("environment", "indoor")
+
+
 def test_the_splits_of_an_imported_dataset_stay_as_they_are(s):
     decide(s, videos(1, author="ann", split="val"))
     dataset = videos(10, 1, author="ann", split=lambda n: "val" if n % 2 else "train")
