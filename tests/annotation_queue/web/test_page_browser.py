@@ -331,7 +331,7 @@ def test_a_lead_steps_through_the_log_and_sees_the_frame_and_the_mask_of_each_st
     page.until(lambda: frame() == "48" and page.tab.locator(".screen").first.evaluate(pixel) != with_mask)
     drawn = "canvas => canvas.toDataURL()"
     lanes = page.tab.locator("#lanes").evaluate(drawn)
-    page.tab.emulate_media(color_scheme="light")
+    page.tab.click("#theme")
     page.until(lambda: page.tab.locator("#lanes").evaluate(drawn) != lanes)
 
 
