@@ -11,6 +11,7 @@ from annotation_queue.errors import NoSuchBatch
 from engine.services import Services
 from engine.stages import batches
 from storage import increments
+from storage.blobs.base import BlobDamaged
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,22 @@ def of_open_batches(s: Services) -> dict[str, ReviewProgress]:
             continue
         kinds = [kind.expected_s for kind in figures.batches if kind.batch_id == batch_id]
         longest = [seconds for seconds in kinds if seconds is not None]
+        published, videos = _published(s, batch_id)
         known = longest and len(longest) == len(kinds)
         found[batch_id] = ReviewProgress(
             open=batch.remaining,
             total=batch.total,
             since=batch.opened_at,
             expected_end=figures.at + max(longest) if known and batch.remaining else None,
-            published=increments.published_videos(s.blobs, batch_id),
-            videos=len(batches.video_ids(s.blobs, batch_id)),
+            published=published,
+            videos=videos,
         )
     return found
+
+
+def _published(s: Services, batch_id: str) -> tuple[int, int]:
+    """How many videos of a batch are published, and how many it has; 0 and 0 if its marks are missing or damaged."""
+    try:
+        return increments.published_videos(s.blobs, batch_id), len(batches.video_ids(s.blobs, batch_id))
+    except (batches.UnknownBatch, BlobDamaged):  # one batch must not take the figures of all others away
+        return 0, 0
