@@ -11,7 +11,7 @@ import pytest
 from storage import arrow, releases, video
 from storage.batch_manifests import ReleaseError
 from storage.blobs.folder import LocalBlobs
-from storage.formats import davis, destination, hub, sav
+from storage.formats import by_frame, davis, destination, hub, sav
 from storage.formats.destination import WrongFolder
 from storage.formats.timeline import Timeline
 from storage.records import Masklet, Video
@@ -69,15 +69,16 @@ class TwoVideos:
 
 
 def test_an_export_that_was_killed_goes_on_with_the_next_video(tmp_path, monkeypatch):
-    release, folder, real = TwoVideos(), tmp_path / "out", sav.to_sav
+    release, folder, real = TwoVideos(), tmp_path / "out", by_frame.write
 
-    def killed(video, *rest):
-        if video.video_id == "v2":
+    def killed(file, fields):
+        if fields["video_id"] == "v2":
+            file.write("{")
             raise KeyboardInterrupt
-        return real(video, *rest)
+        real(file, fields)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sav, "to_sav", killed)
+        patch.setattr(by_frame, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             sav.export(cast(Release, release), folder)
     assert release.read == ["v1", "v2"]
