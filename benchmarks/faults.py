@@ -119,7 +119,8 @@ class Place:
             storage=StorageSettings(
                 root=self.root, s3_endpoint=self.endpoint, s3_timeout_s=size.timeout_s, catalog_uri=self.catalog_uri
             ),
-            ingest=IngestSettings(source=SOURCE, workers=1, batch_videos=size.batch),
+            # all videos show the same two blocks
+            ingest=IngestSettings(source=SOURCE, workers=1, batch_videos=size.batch, near_duplicates=False),
             queue=QueueSettings(port=self.port, database_uri=self.queue_uri),
             logs=LogSettings(level="error"),
         )

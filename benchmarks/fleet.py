@@ -109,6 +109,7 @@ class Fleet:
             "MASKLETS_MODEL__THREADS": "1",
             "MASKLETS_INGEST__BATCH_VIDEOS": str(BATCH),
             "MASKLETS_INGEST__WORKERS": "1",
+            "MASKLETS_INGEST__NEAR_DUPLICATES": "false",  # all videos show the same two blocks
             "MASKLETS_AUTO__MAX_OBJECTS": "2",
             "MASKLETS_AUTO__KEYFRAME_S": "0",
             "MASKLETS_AUTO__MIN_AGREEMENT": "0",

@@ -266,7 +266,7 @@ def measure(path: str) -> dict[str, Any]:
         videos.mkdir()
         settings = Settings(
             home=Path(folder) / "home",
-            ingest=IngestSettings(source=str(videos)),
+            ingest=IngestSettings(source=str(videos), near_duplicates=False),
             model=ModelSettings(checkpoint="micro", device="cpu"),
             queue=QueueSettings(port=ports.free_port(), **AT_ONCE),
         )

@@ -405,7 +405,7 @@ def measure(path: str, size: Size, database: str) -> dict[str, Any]:
         videos.mkdir()
         settings = Settings(
             home=Path(folder) / "home",
-            ingest=IngestSettings(source=str(videos)),
+            ingest=IngestSettings(source=str(videos), near_duplicates=False),
             model=ModelSettings(checkpoint="micro", device="cpu"),
             queue=QueueSettings(port=ports.free_port(), database_uri=uri, **AT_ONCE),
         )
