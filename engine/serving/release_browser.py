@@ -7,7 +7,6 @@ list of all its files. Files in a bucket are downloaded whole, once. Withdrawn v
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections import Counter
@@ -80,9 +79,7 @@ class ReleaseBrowser:
         """The masklets that pass a filter. after: "FILE.ROW", from which to look on. Raises NoSuchRelease."""
         release = self._opened(name)
         files = self._kept(self._files, name, lambda: list(replace(release, hidden=frozenset()).files("masklets")))
-        if wanted.person is not None and not wanted.person.startswith(pseudonyms.BEGIN):
-            if self._s.blobs.exists(pseudonyms.KEY):  # otherwise nobody has a pseudonym here
-                wanted = replace(wanted, person=pseudonyms.of(self._s.blobs)(wanted.person))
+        people = self._names_of(wanted.person)
         if wanted.video_id is not None:
             files = release.published_files(wanted.video_id) or [f for f in files if f.video_id == wanted.video_id]
         first, row = map(int, (after or "0.0").split("."))
@@ -93,7 +90,7 @@ class ReleaseBrowser:
             if wanted.disagreement_from and (n - first) % AT_ONCE == 0:
                 self._verdicts_of(file.video_id for file in files[n : n + AT_ONCE] if file.video_id)
             begin = row if n == first else 0
-            for at, masklet in self._passing(release, files[n], wanted, begin):
+            for at, masklet in self._passing(release, files[n], wanted, people, begin):
                 if len(found) == limit:
                     return self._page(found, f"{n}.{at}", looked + at - begin)
                 found.append(masklet)
@@ -158,7 +155,7 @@ class ReleaseBrowser:
         return made
 
     def _passing(
-        self, release: Release, file: ReleaseFile, wanted: ReleaseFilter, first: int
+        self, release: Release, file: ReleaseFile, wanted: ReleaseFilter, people: frozenset[str], first: int
     ) -> Iterator[tuple[int, ReleaseMasklet]]:
         """The masklets of a file that pass a filter, each with its row."""
         blobs = self._s.blobs
@@ -171,7 +168,7 @@ class ReleaseBrowser:
         with arrow.opened(path) as opened:
             names = [name for name in COLUMNS if name in opened.schema_arrow.names]
             table = opened.read(names, use_threads=False)
-        rows = [n for n in _chosen(table, wanted) if n >= first]
+        rows = [n for n in _chosen(table, wanted, people) if n >= first]
         described = _described(table, rows)
         passing = ((n, row) for n, row in described if row.video_id not in release.hidden and _within(row, wanted))
         if not wanted.disagreement_from:
@@ -181,6 +178,12 @@ class ReleaseBrowser:
             for (n, _), masklet in zip(some, self._with_verdicts([row for _, row in some]), strict=True):
                 if (masklet.disagreement or 0.0) >= wanted.disagreement_from:
                     yield n, masklet
+
+    def _names_of(self, person: str | None) -> frozenset[str]:
+        """The pseudonym of a person, and the name itself, which earlier releases have."""
+        if person is None or not self._s.blobs.exists(pseudonyms.KEY):  # then nobody has a pseudonym here
+            return frozenset() if person is None else frozenset({person})
+        return frozenset({person, pseudonyms.of(self._s.blobs)(person)})
 
     def _page(self, found: Sequence[ReleaseMasklet], following: str | None, looked: int) -> ReleasePage:
         return ReleasePage(masklets=tuple(self._with_verdicts(found)), next=following, looked=looked)
@@ -211,26 +214,14 @@ class ReleaseBrowser:
 def disagreements(operations: Iterable[Operation]) -> dict[str, float]:
     """masklet_id -> share of people's verdicts about it that differ from the most frequent one.
 
-    operations: of whole tickets, each ticket's in order. Answers that were taken back do not count.
+    operations: verdicts and take-backs, all of each ticket.
     """
-    standing: dict[tuple[str, str], list[str]] = {}  # (ticket, person) -> verdicts
-    about: dict[str, str] = {}  # ticket -> masklet
-    for act in operations:
-        answers = standing.setdefault((act.ticket_id, act.person), [])
-        if act.kind == "verdict":
-            answers.append(str(json.loads(act.payload)["verdict"]))
-            about[act.ticket_id] = act.masklet_id
-        elif act.kind == "unsubmit" and answers:
-            answers.pop()
-    counts: dict[str, Counter[str]] = {}
-    for (ticket_id, _), answers in standing.items():
-        if answers:
-            counts.setdefault(about[ticket_id], Counter()).update(answers)
-    return {masklet_id: 1 - max(of.values()) / of.total() for masklet_id, of in counts.items()}
+    verdicts = figures.standing_verdicts(operations)
+    return {masklet_id: 1 - max(Counter(of).values()) / len(of) for masklet_id, of in verdicts.items()}
 
 
-def _chosen(table: pa.Table, wanted: ReleaseFilter) -> list[int]:
-    """The rows that pass the filters on texts."""
+def _chosen(table: pa.Table, wanted: ReleaseFilter, people: frozenset[str]) -> list[int]:
+    """The rows that pass the filters on texts. people: names of the wanted person."""
     keep = np.ones(table.num_rows, bool)
     exact = {name: getattr(wanted, name) for name in ("video_id", "kind", "phase", "split", "checkpoint")}
     for name, value in exact.items():
@@ -240,7 +231,7 @@ def _chosen(table: pa.Table, wanted: ReleaseFilter) -> list[int]:
         keep &= np.array([(each or "") == wanted.label for each in _column(table, "label")], bool)
     if wanted.person is not None:
         pairs = zip(_column(table, "annotated_by"), _column(table, "verified_by"), strict=True)
-        keep &= np.array([wanted.person in pair for pair in pairs], bool)
+        keep &= np.array([not people.isdisjoint(pair) for pair in pairs], bool)
     if wanted.text is not None:
         pairs = zip(_column(table, "masklet_id"), _column(table, "video_id"), strict=True)
         keep &= np.array([any(wanted.text in each for each in pair) for pair in pairs], bool)

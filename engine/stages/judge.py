@@ -178,7 +178,8 @@ def _admit(
         looks = looker.looks()
         if index is not None:
             lifts = Refusal.NEAR_DUPLICATE in lifted
-            found = index.check_in(record.video_id, looks, _alike(settings, note is not None), keep=lifts)
+            with attempts.attempt(s.blobs, "ingest", file.file_id):  # large videos, large tables: memory may end
+                found = index.check_in(record.video_id, looks, _alike(settings, note is not None), keep=lifts)
             if found and not lifts:
                 raise Refused(Refusal.NEAR_DUPLICATE, _how_alike(s.blobs, found))
             if found:

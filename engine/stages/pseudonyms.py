@@ -1,9 +1,10 @@
-"""Pseudonyms: a release names nobody. What people annotated and verified carries `person-` and a keyed hash instead.
+"""Pseudonyms: a release names nobody. It has `person-` or `author-` and a keyed hash in place of a name.
 
-    people.key      32 random bytes in the store, made once; not part of any release
+    people.key      create-only: 32 random bytes; not part of any release
 
 Without the key, a guessed name cannot be checked against a pseudonym. With it, one person has one pseudonym in all
-releases of a store. The queue and the table `operations`, which are not released, keep the names.
+releases of a store. An author of videos who also annotates has two, which do not tell that they are the same person.
+The queue and the table `operations`, which are not released, keep the names.
 """
 
 from __future__ import annotations
@@ -17,20 +18,28 @@ from engine.verifier.keeping import is_verifier
 from storage.blobs.base import BlobMissing, Blobs
 
 KEY = "people.key"
-BEGIN = "person-"
+PERSON = "person-"  # begins the pseudonyms of people who annotate and verify
+AUTHOR = "author-"  # begins those of people who made a video
 
 
 def of(blobs: Blobs) -> Callable[[str], str]:
-    """The pseudonym of a name. A verifier is no person: its id stays."""
+    """What turns the name of a person into a pseudonym. A verifier is no person: its id stays."""
+    key = _key(blobs)
+    return lambda name: name if is_verifier(name) else _hashed(key, PERSON, name)
+
+
+def of_author(blobs: Blobs, name: str) -> str:
+    """The pseudonym of the author of a video."""
+    return _hashed(_key(blobs), AUTHOR, name)
+
+
+def _key(blobs: Blobs) -> bytes:
     try:
-        key = blobs.read(KEY)
+        return blobs.read(KEY)
     except BlobMissing:
         blobs.create(KEY, secrets.token_bytes(32))
-        key = blobs.read(KEY)  # of the process that was first
+        return blobs.read(KEY)  # of the process that was first
 
-    def pseudonym(name: str) -> str:
-        if is_verifier(name):
-            return name
-        return f"{BEGIN}{hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:12]}"
 
-    return pseudonym
+def _hashed(key: bytes, begin: str, name: str) -> str:
+    return begin + hmac.new(key, (begin + name).encode(), hashlib.sha256).hexdigest()[:12]

@@ -1,7 +1,6 @@
 """The split of each new video: by its author or its place, so that one of them is never on both sides.
 
     splits/<id of the group>.json     create-only: which split the videos of an author or a place have for ever
-    splits/key                        create-only: random bytes, of which the pseudonyms of authors are made
 
 The first column of `ingest.split_by` that a video's metadata has decides its group. The split of a group follows from a
 hash of it, so every machine finds the same one, and it stays when the shares in the settings change. A video without
@@ -10,15 +9,14 @@ any of the columns is in no group: of such videos, a share of each batch is held
 
 from __future__ import annotations
 
-import hmac
 import json
 import math
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 
 from engine.services import Services
 from engine.settings import IngestSettings
+from engine.stages import pseudonyms
 from storage.blobs.base import BlobDamaged, Blobs, read_json
 from storage.records import Video, content_id
 
@@ -26,7 +24,6 @@ SPLITS = ("train", "val", "test")
 COLUMNS = {"environment": "video_environment"}  # of a table -> in the metadata of a video, as SA-V calls it
 NAMES = ("author", "place", "country", "environment", "split")  # columns of names: "007" is no number there
 NEAR_DUPLICATE_OF = "near_duplicate_of"  # in the metadata of a video that a person has released: the other video
-_KEY = "splits/key"
 
 
 def decide(s: Services, records: Sequence[Video], settings: IngestSettings, imported: bool) -> dict[str, str]:
@@ -44,9 +41,8 @@ def decide(s: Services, records: Sequence[Video], settings: IngestSettings, impo
     known = {row.video_id: row.split for row in s.tables.videos_by_id(sorted(set(twins.values())))} if twins else {}
     wanted = named | {video_id: known[other] for video_id, other in twins.items() if other in known}
     decided = dict(named) if imported else {}
-    for video_id in sorted(
-        metadata, key=lambda each: each not in wanted
-    ):  # first those that name a split: the others follow
+    # first those that name a split: the others follow
+    for video_id in sorted(metadata, key=lambda each: each not in wanted):
         if (group := group_of(metadata[video_id], settings)) is not None:
             split = _freeze(s.blobs, group, wanted.get(video_id) or _by_hash(group, settings))
             decided.setdefault(video_id, split)
@@ -66,9 +62,8 @@ def frozen(blobs: Blobs, metadata: Mapping[str, object], settings: IngestSetting
 
 
 def pseudonym(blobs: Blobs, author: str) -> str:
-    """What an author is called in the dataset: the same in all videos of this store, and no guessed name fits it."""
-    blobs.create(_KEY, os.urandom(32))
-    return "author-" + hmac.new(blobs.read(_KEY), _plain(author).encode(), "sha256").hexdigest()[:12]
+    """What an author is called in the dataset, however the name is written."""
+    return pseudonyms.of_author(blobs, _plain(author))
 
 
 def group_of(metadata: Mapping[str, object], settings: IngestSettings) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from storage.blobs.base import Blobs
 from storage.errors import first_line
 from storage.formats import sav_figures
 from storage.masklet_rules import TERMS
-from storage.records import FPS, STRIDE, Masklet, Video
+from storage.records import FPS, STRIDE, Masklet, Operation, Video
 from storage.releases import Release
 
 if TYPE_CHECKING:
@@ -404,20 +404,28 @@ def verdicts_of(blobs: Blobs, tables: Tables, batch_ids: Collection[str]) -> dic
         made_by = dict(_checkpoints(blobs, batch_id))
         if not made_by:
             continue
-        answers: dict[tuple[str, str], list[str]] = {}  # (ticket, person) -> verdicts that stand
-        about: dict[str, str] = {}  # ticket -> masklet
-        operations = tables.operations(where=f"batch_id == '{batch_id}'")
-        for act in sorted(operations, key=lambda act: (act.ticket_id, act.seq)):
-            standing = answers.setdefault((act.ticket_id, act.person), [])
-            if act.kind == "verdict":
-                standing.append(str(json.loads(act.payload)["verdict"]))
-                about[act.ticket_id] = act.masklet_id
-            elif act.kind == "unsubmit" and standing:
-                standing.pop()
-        for (ticket_id, _), standing in answers.items():
-            if (checkpoint := made_by.get(about.get(ticket_id, ""))) is not None:
-                found.setdefault(checkpoint, Counter()).update(standing)
+        for masklet_id, verdicts in standing_verdicts(tables.operations(where=f"batch_id == '{batch_id}'")).items():
+            if (checkpoint := made_by.get(masklet_id)) is not None:
+                found.setdefault(checkpoint, Counter()).update(verdicts)
     return {name: dict(found[name]) for name in sorted(found)}
+
+
+def standing_verdicts(operations: Iterable[Operation]) -> dict[str, list[str]]:
+    """masklet_id -> the verdicts of people about it that were not taken back. operations: all of each ticket."""
+    answers: dict[tuple[str, str], list[str]] = {}  # (ticket, person) -> verdicts that stand
+    about: dict[str, str] = {}  # ticket -> masklet
+    for act in sorted(operations, key=lambda act: (act.ticket_id, act.seq)):
+        standing = answers.setdefault((act.ticket_id, act.person), [])
+        if act.kind == "verdict":
+            standing.append(str(json.loads(act.payload)["verdict"]))
+            about[act.ticket_id] = act.masklet_id
+        elif act.kind == "unsubmit" and standing:
+            standing.pop()
+    found: dict[str, list[str]] = {}
+    for (ticket_id, _), standing in answers.items():
+        if standing:
+            found.setdefault(about[ticket_id], []).extend(standing)
+    return found
 
 
 def _checkpoints(blobs: Blobs, batch_id: str) -> Iterator[tuple[str, str]]:
