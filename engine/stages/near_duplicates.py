@@ -3,8 +3,8 @@
 A video is looked at twelve times a second, so that one look falls on the same moment as in a copy that was cut
 anywhere. Each look is a 64-bit difference hash (`dhash` of imagehash) and a small grey picture. Of an admitted video,
 one look a second is kept. A new video is laid over each kept one at every distance in time: where the hashes of its
-seconds are alike, the pictures decide, because a camera that does not move shows the same background on different days. What
-changes from second to second must be alike, too.
+seconds are alike, the pictures decide, because a camera that does not move shows the same background on different days.
+What changes from second to second must be alike, too.
 
 Pure: numpy, no store. Finds neither footage that is cropped by a tenth, nor at another speed, nor with other borders.
 `benchmarks/near_duplicates.py` measures it.
