@@ -52,7 +52,7 @@ INSTANCE = "instance"  # the attribute with the number of an object among those 
 _STRICT = ConfigDict(extra="forbid")
 
 # How many objects of a class a video may have. "many": any number. "numbered": any number, and each has its number in
-# the attribute INSTANCE. "one": a single one, as the sky.
+# the attribute INSTANCE. "one": one on a frame, as the sky; after a shot cut, that is another masklet.
 Instances = Literal["many", "numbered", "one"]
 
 

@@ -1,7 +1,8 @@
-"""Instances: objects of one class in one video. A class may have one of them, or numbers that tell them apart.
+"""Instances: objects of one class in one video. A class may have one of them on a frame, or numbers to tell them apart.
 
-Only an accepted object keeps others from a class of one: what is still under review may change. A number is taken by
-every object that was not rejected. Works inside the transactions of `TicketStore`.
+Only an accepted object keeps others from a class of one, and only where both are seen on the same frame: after a shot
+cut, the sky is another masklet. What is still under review may change. A number is taken by every object that was not
+rejected. Works inside the transactions of `TicketStore`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from storage.records import Verdict
 def check_operations(c: Connection, ticket: Ticket, sent: Sequence[NewOperation]) -> None:
     """NotAllowed or ValueError for an operation that the ticket's kind, phase or ontology does not permit.
 
-    Refuses also a label of a class that a video has once, if another object of the video has it.
+    Refuses also a label of a class that a frame has once, if another object on the same frame has it.
     """
     ontologies.check_operations(c, ticket, sent)
     for operation in sent:
@@ -61,12 +62,14 @@ def _check_one(c: Connection, ticket: Ticket, label: Label) -> None:
     _, truth = gold.known_of(c, ticket.ticket_id)
     own = [ticket.masklet_id, *((truth.masklet_id, truth.parent_id) if truth else ())]
     mine = {masklets.origin(c, ticket.batch_id, masklet_id) for masklet_id in own if masklet_id is not None}
+    seen = masklets.seen_on(c, ticket.batch_id, ticket.masklet_id)  # empty before a new object has its masks
     for each in _of_class(c, ticket, label):
-        accepted = each.settled == Verdict.ACCEPT.value
+        if each.settled != Verdict.ACCEPT.value or seen.isdisjoint(masklets.seen_on(c, each.batch_id, each.masklet_id)):
+            continue
         # the object of a gold ticket was accepted long ago: it is not another one
-        if accepted and masklets.origin(c, ticket.batch_id, each.masklet_id) not in mine:
+        if masklets.origin(c, ticket.batch_id, each.masklet_id) not in mine:
             raise ValueError(
-                f"a video has one {label.name}, and another object has the label: masklet {each.masklet_id}"
+                f"a frame has one {label.name}, and another object has the label: masklet {each.masklet_id}"
             )
 
 

@@ -25,6 +25,13 @@ def of_ticket(c: Connection, row: Row[Any]) -> Masklet | None:
     return None if text is None else labelled(MASKLET.validate_json(text), row)
 
 
+def seen_on(c: Connection, batch_id: str, masklet_id: str | None) -> set[int]:
+    """frame_idx of the frames that show the object of a masklet; empty if the batch has none of this id."""
+    text = content(c, batch_id, masklet_id)
+    made = {"frame_idx": [], "area_px": []} if text is None else json.loads(text)
+    return {i for i, area in zip(made["frame_idx"], made["area_px"], strict=True) if area}
+
+
 def label(c: Connection, batch_id: str, masklet_id: str | None) -> dict[str, str | None]:
     """The columns `label` and `attributes` of a ticket about a masklet, as it was made; both None without one."""
     text = content(c, batch_id, masklet_id)

@@ -203,7 +203,7 @@ class Desk:
     def _label(self, client: QueueClient, ticket: Ticket, *known: Masklet | None) -> None:
         """Gives the label of the first of these masklets whose label the ontology has; else its first class.
 
-        A class that a video has once would be refused for the second object.
+        A class that a frame has once would be refused for the second object.
         """
         ontology = client.ontology(json.loads(ticket.payload)["ontology"])
         said = [Label(name=m.label, attributes=m.attributes) for m in known if m is not None and m.label]

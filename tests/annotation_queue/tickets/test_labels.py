@@ -16,6 +16,7 @@ from annotation_queue.labels import Label
 from annotation_queue.records import Kind, NewGold, NewOperation, NewTicket, Reason
 from annotation_queue.tickets import masklets
 from annotation_queue.tickets.ontologies import Ontologies
+from storage import rle
 from storage.ontology import Attribute, ObjectClass, Ontology
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
@@ -318,19 +319,33 @@ def accept(tickets, held, label, **attributes):
     return answer(tickets, held[0], held[1], Verdict.ACCEPT)
 
 
-def test_a_video_has_one_object_of_a_class_that_says_so(tickets):
+def test_a_frame_has_one_object_of_a_class_that_says_so(tickets):
     first, second, *_ = in_one_video(tickets, 4)
     say(tickets, second[0], second[1], "sky")  # nobody is accepted yet: both may choose it
     accept(tickets, first, "sky")
-    with pytest.raises(ValueError, match="a video has one sky, and another object has the label: masklet ticket-m0"):
+    with pytest.raises(ValueError, match="a frame has one sky, and another object has the label: masklet ticket-m0"):
         answer(tickets, second[0], second[1], Verdict.ACCEPT)
-    with pytest.raises(ValueError, match="a video has one sky"):
+    with pytest.raises(ValueError, match="a frame has one sky"):
         say(tickets, second[0], second[1], "sky")
     accept(tickets, second, "leaf")
     back = take_back(tickets, first[0].ticket_id, first[1])
     say(tickets, back, first[1], "sky")  # its own label is not in its way
     answer(tickets, back, first[1], Verdict.ACCEPT)
     assert sorted(labels_of(tickets)) == [("leaf", {}), ("sky", {})]
+
+
+def test_after_a_shot_cut_another_object_may_have_the_label_of_a_class_of_one(tickets):
+    version = Ontologies(tickets.database, tickets.clock).add(SCENE)
+    new = of_one_video(2, json.dumps({"ontology": version, "label_at": "verify"}))
+    shown = new[0].masklet
+    cut, absent = len(shown.frame_idx) // 2, rle.empty(shown.height, shown.width)
+    first = {"rle": shown.rle[:cut] + (absent,) * cut, "area_px": shown.area_px[:cut] + (0,) * cut}
+    second = {"rle": (absent,) * cut + shown.rle[cut:], "area_px": (0,) * cut + shown.area_px[cut:]}
+    shots = [replace(t, masklet=replace(t.masklet, **shot)) for t, shot in zip(new, (first, second), strict=True)]
+    tickets.open_batch("b", shots)
+    for who in (VERA, VICTOR):
+        accept(tickets, (claim(tickets, who), who), "sky")
+    assert labels_of(tickets) == [("sky", {}), ("sky", {})]
 
 
 def test_objects_of_a_class_with_numbers_get_the_first_free_one_and_a_person_may_give_one(tickets):
