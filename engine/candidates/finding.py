@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.candidates import relations
 from engine.candidates.config import SearchConfig
-from engine.candidates.search import Carried, Finder, MaskOnFrame, Seed, search_window
+from engine.candidates.search import Carried, Finder, MaskOnFrame, Seed, WindowSearch
 from engine.candidates.shots import glance, windows
 from model.checkpoints import LoadedModel
 from model.cycle import cycle_ious
@@ -75,7 +75,7 @@ def find_candidates(
     for window in windows(range(0, video.frame_count, config.step), look.cuts, frames_of(config.window_s)):
         shared = window.frames.start
         carried = [c for c in (_carried(o, shared, hw) for o in objects if window.continues) if c is not None]
-        searched = search_window(
+        search = WindowSearch(
             loaded,
             read,
             hw,
@@ -83,10 +83,10 @@ def find_candidates(
             find,
             config,
             change=look.change,
-            carried=carried,
             speck_px=speck_px(hw),
             progress=progress,
         )
+        searched = search.run(carried)
         found.keyframes += searched.keyframes
         found.object_frames += searched.object_frames
         known = {o.name: o for o in objects}

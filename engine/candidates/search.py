@@ -86,29 +86,6 @@ class Searched:
     object_frames: int  # frames times objects that the tracker propagated
 
 
-def search_window(
-    loaded: LoadedModel,
-    read: Callable[[int], Rgb],
-    hw: tuple[int, int],
-    window: Window,
-    find: Finder,
-    config: SearchConfig,
-    *,
-    change: Mapping[int, float],
-    carried: Sequence[Carried] = (),
-    speck_px: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Searched:
-    """Searches one window.
-
-    read: gives the frame of an index, uint8 (H, W, 3) RGB.  change: how much each frame differs from the one before.
-    carried: the objects of the window before, best first.  speck_px: smaller specks and holes are removed from masks.
-    progress: called with each frame_idx that is tracked forward.  Raises NotFinite if the model gives no numbers.
-    """
-    search = _Search(loaded, read, hw, window, find, config, change, speck_px, progress)
-    return search.run(carried)
-
-
 @dataclass
 class _Pair:
     """Two objects, on the annotated frames that were tracked forward with both."""
@@ -127,8 +104,8 @@ class _Pair:
         return self.both / self.either if self.either else 0.0
 
 
-class _Search:
-    """The state of the search in one window."""
+class WindowSearch:
+    """The search in one window. It runs once."""
 
     def __init__(
         self,
@@ -138,10 +115,17 @@ class _Search:
         window: Window,
         find: Finder,
         config: SearchConfig,
+        *,
         change: Mapping[int, float],
-        speck_px: int,
-        progress: Callable[[int], None] | None,
+        speck_px: int = 0,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
+        """Prepares it.
+
+        read: gives the frame of an index, uint8 (H, W, 3) RGB.  change: how much each frame differs from the one
+        before.  speck_px: smaller specks and holes are removed from masks.  progress: called with each frame_idx that
+        is tracked forward.
+        """
         self._read, self._hw, self._frames = read, hw, window.frames
         self._find, self._config, self._progress = find, config, progress
         self._speck_px = speck_px
@@ -159,7 +143,8 @@ class _Search:
         self._keyframes: list[int] = []
         self._object_frames = 0
 
-    def run(self, carried: Sequence[Carried]) -> Searched:
+    def run(self, carried: Sequence[Carried] = ()) -> Searched:
+        """carried: the objects of the window before, best first.  Raises NotFinite if the model gives no numbers."""
         self._begin(carried)
         place = 0
         while place < self._last and (self._live or self._config.keyframe_s is not None):
