@@ -35,7 +35,9 @@ def _learned(of: Figures) -> str:
 def _verifier(of: Figures) -> str:
     if of["verifier_auroc"] is None:
         return "too few verdicts"
-    return f"{of['verifier_auroc']:.2f}, {of['verifier_ece']:.3f}, {100 * of['reviews_saved']:.0f} %"
+    chance = of.get("verifier_chance_error")
+    error = f"{of['verifier_ece']:.3f}" + ("" if chance is None else f" ({chance:.3f} by chance)")
+    return f"{of['verifier_auroc']:.2f}, {error}, {100 * of['reviews_saved']:.0f} %"
 
 
 #: What a row shows, how it reads the figures of a domain, and what was aimed at.

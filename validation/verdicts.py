@@ -70,6 +70,15 @@ def calibration_error(probability: Numbers, truth: Truth) -> float:
     return sum(gaps) / len(probability)
 
 
+def chance_error(probability: Numbers) -> float:
+    """The calibration error that perfect probabilities would show, because there are only so many candidates.
+
+    The mean over verdicts that are drawn from these probabilities. nan without a candidate.
+    """
+    drawn = np.random.default_rng(0).random((DRAWS, len(probability))) < probability
+    return float(np.mean([calibration_error(probability, truth) for truth in drawn]))
+
+
 def largest_cut(probability: Numbers, truth: Truth, precision: float) -> Cut:
     """The largest cut of which at least this share is true. Candidates of equal probability stay together."""
     cuts = cuts_of(probability, truth)

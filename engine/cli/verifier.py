@@ -46,6 +46,7 @@ def _rows(found: Kept) -> list[tuple[str, str, str]]:
     rows = [
         _row("AUROC", figures.auroc, 1),
         _row("calibration error", figures.calibration_error, 1),
+        ("calibration error by chance alone", _places(figures.chance_error), ""),
         _row("reviews saved at 98 % precision, %", figures.saved, 100),
         _row("agrees with people, %", figures.agreement, 100),
     ]
@@ -58,6 +59,10 @@ def _row(name: str, value: Interval, factor: int) -> tuple[str, str, str]:
     digits = 1 if factor > 1 else 3
     low, high = (f"{factor * end:.{digits}f}" for end in (value.low, value.high))
     return name, f"{factor * value.value:.{digits}f}", f"{low} to {high}"
+
+
+def _places(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"
 
 
 def _cut(cut: Cut) -> str:

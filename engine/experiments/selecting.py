@@ -80,6 +80,7 @@ def verifier(experiment: Experiment) -> Result:
         "accepted": found.accepted,
         "auroc": _interval(found.auroc),
         "calibration_error": _interval(found.calibration_error),
+        "chance_error": found.chance_error,
         "saved": _interval(found.saved),
     }
 

@@ -180,6 +180,7 @@ def verifier(steps: Steps) -> Table:
     rows = (
         ("AUROC", _mean(of["auroc"], places=3), "0.90 or more"),
         ("calibration error", _mean(of["calibration_error"], places=3), "0.05 or less"),
+        ("calibration error by chance alone", f"{of['chance_error']:.3f}" if "chance_error" in of else "", ""),
         ("reviews saved at 98 % precision", _mean(of["saved"], places=3), "0.5 or more"),
         ("candidates, videos", f"{of['candidates']}, {of['videos']}", ""),
     )
@@ -212,6 +213,7 @@ def headline(steps: Steps) -> Result:
         "forgetting": _value(forgotten),  # points lost on the general set
         "verifier_auroc": _value(judged.get("auroc")),
         "verifier_ece": _value(judged.get("calibration_error")),
+        "verifier_chance_error": judged.get("chance_error"),
         "reviews_saved": _value(judged.get("saved")),
     }
 

@@ -34,6 +34,7 @@ class VerifierFigures:
     human_agreement: Interval | None  # the same of two people; None: nobody judged a candidate twice
     sure_accept: Cut  # what it may accept without a person: at least the asked precision is proved
     sure_reject: Cut
+    chance_error: float | None = None  # calibration error that chance alone explains; None: an older file
     sure_refine: Cut = NOTHING  # what people would surely not accept, of the rest: to be corrected without a review
 
 
@@ -71,6 +72,7 @@ def measure(judged: Sequence[Judged], predicted: Predictions, precision: float =
         calibration_error=verdicts.bootstrap(
             lambda i: verdicts.calibration_error(predicted.accept[i], accepted[i]), videos, rows
         ),
+        chance_error=verdicts.chance_error(predicted.accept),
         saved=verdicts.bootstrap(saved, videos, rows),
         agreement=verdicts.bootstrap(lambda i: float(agrees[i].mean()), videos, rows),
         human_agreement=consensus.agreement(judged),

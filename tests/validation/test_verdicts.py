@@ -35,6 +35,14 @@ def test_the_calibration_error_is_the_mean_distance_of_probability_and_share():
     assert math.isnan(verdicts.calibration_error(at(), are("")))
 
 
+def test_perfect_probabilities_show_an_error_that_fades_with_more_candidates():
+    spread = np.linspace(0.05, 0.95, 100)
+    few, many = verdicts.chance_error(spread), verdicts.chance_error(np.tile(spread, 100))
+    assert 0.05 < few < 0.15 and few / 15 < many < few / 7  # as one over the root of their number
+    assert verdicts.chance_error(np.repeat([0.0, 1.0], 50)) == 0, "sure and right"
+    assert math.isnan(verdicts.chance_error(at()))
+
+
 def test_the_largest_cut_goes_on_past_errors_while_the_precision_holds():
     probability, truth = at(0.9, 0.8, 0.7, 0.6, 0.5), are("+-++-")
     assert verdicts.largest_cut(probability, truth, 0.75) == Cut(0.6, 4, 3)
