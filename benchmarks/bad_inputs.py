@@ -1,19 +1,27 @@
-"""Generated bad inputs: videos, masks, JSON, Parquet and PNG files that strangers or broken disks may give.
+"""Generated bad inputs: videos, masks, JSON, XML, CSV, Parquet and PNG files that strangers or broken disks may give.
 
-Hypothesis generates them: random bytes, and valid files with random edits, cuts and repeats. Each is given to the code
-that reads such files. It must be read, or refused by an error of the project's own kind in one line. Anything else is a
-crash; an input that takes longer than `PATIENCE_S` is a hang. The inputs of a kind run in a process of their own, whose
-memory is limited: what wants more is a crash, too.
+    python -m benchmarks.bad_inputs [--json] [--count 1000] [--guided] [--kinds rle sav ...] [--seed 7]
+
+Hypothesis generates them: random bytes, and valid files with random edits, cuts and repeats. With `--guided`, atheris
+chooses the random numbers behind each of them: it watches which lines of the readers an input reaches, and goes on from
+the inputs that reached new ones. Each is given to the code that reads such files. It must be read, or refused by an
+error of the project's own kind in one line. Anything else is a crash; an input that takes longer than `PATIENCE_S` is a
+hang. The inputs of a kind run in a process of their own, whose memory is limited: what wants more is a crash, too.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
+import multiprocessing
+import re
 import resource
+import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from multiprocessing.connection import Connection
@@ -77,6 +85,17 @@ def damaged_json(draw: st.DrawFn, document: Any) -> bytes:
         else:
             parent[place] = draw(SCALARS)
     return json.dumps(made).encode()
+
+
+@st.composite
+def damaged_text(draw: st.DrawFn, text: str, value: str) -> bytes:
+    """A text in which some values are replaced. value: a pattern, whose first group is what may be replaced."""
+    places = [match.span(1) for match in re.finditer(value, text)]
+    for start, end in sorted(
+        draw(st.lists(st.sampled_from(places), min_size=1, max_size=3, unique=True)), reverse=True
+    ):
+        text = text[:start] + str(draw(SCALARS)) + text[end:]
+    return text.encode(errors="replace")
 
 
 # --- what reads each kind: returns nothing, or raises one of the errors beside it -----------------------------------
@@ -178,6 +197,34 @@ def _read_youtube_vis(data: bytes, folder: Path) -> None:
     youtube_vis.read(data, "annotations.json")
 
 
+def _read_cvat(data: bytes, folder: Path) -> None:
+    from storage.formats import cvat
+
+    cvat.read(data, "annotations.xml")
+
+
+def _read_metadata(data: bytes, folder: Path) -> None:
+    """A table beside the videos: bad ones are named, none stops the others."""
+    from engine.settings import IngestSettings
+    from engine.stages import metadata
+    from storage.blobs.folder import LocalBlobs
+
+    source = LocalBlobs(folder / "source")
+    for name in ("metadata.csv", "below/metadata.csv"):
+        source.write(name, data if name == "metadata.csv" else b"file_name,author\nv2.mp4,ann\n")
+    found = metadata.read(
+        source, ["metadata.csv", "below/metadata.csv", "v1.mp4", "below/v2.mp4"], IngestSettings(), _is_mp4
+    )
+    if "below/v2.mp4" not in found.rows:
+        raise AssertionError("a table costs another one its rows")
+    if bad := [line for _, line in found.bad if "\n" in line]:
+        raise AssertionError(f"a reason of several lines: {bad[0]}")
+
+
+def _is_mp4(key: str) -> bool:
+    return key.endswith(".mp4")
+
+
 def _read_part(data: bytes, folder: Path) -> None:
     """A part that was damaged before its hash was taken."""
     import hashlib
@@ -261,6 +308,18 @@ def _youtube_vis_document() -> Any:
     }
 
 
+CVAT = f"""<?xml version="1.0" encoding="utf-8"?>
+<annotations><meta><task><name>v1</name><size>{FRAMES}</size><start_frame>0</start_frame><frame_filter>step=1</frame_filter>
+<original_size><width>{W}</width><height>{H}</height></original_size><source>v1.mp4</source></task></meta>
+<track id="0" label="cat" source="manual"><polygon frame="0" outside="0" occluded="0" keyframe="1" points="1,1;9,1;9,9"
+z_order="0"><attribute name="colour">red</attribute></polygon>
+<polygon frame="4" outside="1" points="1,1;9,1;9,9"/></track>
+<track id="1" label="dog" source="auto" group_id="2"><mask frame="0" outside="0" rle="0, 12" left="3" top="4" width="4"
+height="3"/></track></annotations>
+"""
+METADATA = "file_name,author,place,split,frames\nv1.mp4,ann,5.5,train,3\nv3.mp4,ben,,val,-1e9\n"
+
+
 def _png_bytes() -> bytes:
     from storage.formats import davis
 
@@ -329,18 +388,32 @@ def _kinds() -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any, Path], No
         "sav": (damaged_json(_sav_document()), _read_sav, (AnnotationError,)),
         "coco": (damaged_json(_coco_document()), _read_coco, (AnnotationError,)),
         "youtube_vis": (damaged_json(_youtube_vis_document()), _read_youtube_vis, (AnnotationError,)),
+        "cvat": (damaged_text(CVAT, r'[>"]([^<>"]+)["<]'), _read_cvat, (AnnotationError,)),
+        "metadata": (
+            st.one_of(damaged_text(METADATA, r"([^,\n]*)[,\n]"), damaged(METADATA.encode())),
+            _read_metadata,
+            (),
+        ),
         "marker": (damaged_json(marker), _read_marker, (parts.PartError, BlobMissing)),
         "parquet": (part, _read_part, (parts.PartError,)),
         "png": (png, _read_png, (PictureError,)),
     }
 
 
-KINDS = ("video", "rle", "sav", "coco", "youtube_vis", "marker", "parquet", "png")
+KINDS = ("video", "rle", "sav", "coco", "youtube_vis", "cvat", "metadata", "marker", "parquet", "png")
 
 
-def try_kind(line: Connection, kind: str, count: int, number: int) -> None:
-    """Tries `count` inputs of a kind. Sends a word after each: "read", the refusing error's name, or a traceback."""
-    made, read, refuses = _kinds()[kind]
+def try_kind(line: Connection, kind: str, count: int, number: int, guided: bool = False) -> None:
+    """Tries `count` inputs of a kind. Sends a pair after each: "read", "refused" or "crash", and its traceback."""
+    if guided:
+        import atheris
+
+        # Only what is imported inside is watched, so the readers must not have been imported before.
+        with atheris.instrument_imports(include=["storage", "engine.stages"]):
+            made, read, refuses = _kinds()[kind]
+            _import_readers()
+    else:
+        made, read, refuses = _kinds()[kind]
     limit = _memory() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
@@ -365,6 +438,12 @@ def try_kind(line: Connection, kind: str, count: int, number: int) -> None:
                 said = ("crash", f"{kind}: {data!r:.300}\n{traceback.format_exc()}")
             line.send(said)
 
+        if guided:
+            # The parent and the limit above watch time and memory, for both ways: libFuzzer's own limits are wide.
+            limits = [f"-timeout={10 * PATIENCE_S:.0f}", "-rss_limit_mb=0", f"-artifact_prefix={folder}/"]
+            options = [f"-runs={count}", f"-seed={number}", "-max_len=4096", "-len_control=0", *limits]
+            atheris.Setup([sys.argv[0], *options], each.hypothesis.fuzz_one_input)
+            atheris.Fuzz()  # ends this process
         each()
     line.close()
 
@@ -374,13 +453,31 @@ def _memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def try_all(context: Any, count: int, number: int) -> dict[str, Any]:
-    """Tries `count` inputs, of all kinds as many. context: of multiprocessing. number: what the inputs follow from."""
+def _import_readers() -> None:
+    """What the readers above import only when they are called."""
+    for name in (
+        "engine.stages.judge",
+        "engine.stages.metadata",
+        "storage.blobs.folder",
+        "storage.formats.picture_folder",
+        "storage.parts",
+    ):
+        importlib.import_module(name)
+
+
+def try_all(
+    context: Any, count: int, number: int, guided: bool = False, kinds: Sequence[str] = KINDS
+) -> dict[str, Any]:
+    """Tries `count` inputs, of all kinds as many.
+
+    context: of multiprocessing. number: what the inputs follow from. guided: by atheris, see above.
+    """
     tried, crashes = dict[str, Counter[str]](), list[str]()
-    for kind in KINDS:
+    for kind in kinds:
         tried[kind] = found = Counter[str]()
         line, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=try_kind, args=(theirs, kind, -(-count // len(KINDS)), number), daemon=True)
+        args = (theirs, kind, -(-count // len(kinds)), number, guided)
+        process = context.Process(target=try_kind, args=args, daemon=True)
         process.start()
         theirs.close()
         while True:
@@ -406,3 +503,23 @@ def try_all(context: Any, count: int, number: int) -> dict[str, Any]:
         "crash": crashes[:3],
         "hangs": sum(each["hang"] for each in tried.values()),
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print only one line of JSON")
+    parser.add_argument("--count", type=int, default=1000, help="inputs, of all kinds together")
+    parser.add_argument("--guided", action="store_true", help="atheris chooses them by what the readers do")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--seed", type=int, default=7)
+    chosen = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    found = try_all(context, chosen.count, chosen.seed, chosen.guided, chosen.kinds)
+    if not chosen.json:
+        for crash in found["crash"]:
+            print(crash)
+    print(json.dumps(found | {"guided": chosen.guided, "seed": chosen.seed}))
+
+
+if __name__ == "__main__":
+    main()

@@ -41,5 +41,5 @@ def test_kills_and_s3_errors_lose_nothing_and_double_nothing(monkeypatch):
 
 
 def test_bad_inputs_are_read_or_refused_in_one_line():
-    found = bad_inputs.try_all(multiprocessing.get_context("forkserver"), 64, 5)
-    assert (found["bad_inputs"], found["crashes"], found["hangs"]) == (64, 0, 0), found["crash"]
+    found = bad_inputs.try_all(multiprocessing.get_context("forkserver"), 80, 5)
+    assert (found["bad_inputs"], found["crashes"], found["hangs"]) == (80, 0, 0), found["crash"]

@@ -33,6 +33,7 @@ from storage.formats.tracks import (
     names_by_id,
     names_of,
     number_in,
+    of_id,
     rows_of,
     split_of,
     timeline_of,
@@ -149,12 +150,16 @@ def read(data: bytes, file: str) -> Content:
         raise AnnotationError("COCO has the lists 'images' and 'annotations'")
     line = timeline_of(note)
     categories = names_by_id(note, "categories")
-    called = {row.get("id"): row for row in rows_of(note, "videos")}
+    called = {}
+    for row in rows_of(note, "videos"):
+        if type(row.get("id")) not in (int, str) or row["id"] in called:
+            raise AnnotationError(f"'videos': the id {row.get('id')!r:.40} is missing or comes twice")
+        called[row["id"]] = row
     videos: dict[object, _Reading] = {}
     reading_of: dict[int, tuple[_Reading, int]] = {}  # id of an image -> its video and its frame
     for image in rows_of(note, "images"):
         name = str(image.get("file_name") or "")
-        about = called.get(image.get("video_id"))
+        about = of_id(called, image.get("video_id"))
         key = image.get("video_id") if about else str(PurePosixPath(name).parent)
         reading = videos.get(key)
         if reading is None:
@@ -169,11 +174,11 @@ def read(data: bytes, file: str) -> Content:
     strays = []
     for n, found in enumerate(rows_of(note, "annotations")):
         where = f"annotation {found.get('id', f'number {n}')}"
-        image_id = found.get("image_id")
-        if not isinstance(image_id, int) or image_id not in reading_of:
-            strays.append(f"{where}: there is no image {image_id!r:.40}")
+        place = of_id(reading_of, found.get("image_id"))
+        if place is None:
+            strays.append(f"{where}: there is no image {found.get('image_id')!r:.40}")
             continue
-        reading, number = reading_of[image_id]
+        reading, number = place
         try:
             if type(found.get("id")) is not int or found["id"] in seen:
                 raise AnnotationError("its id is missing or comes twice")
@@ -223,15 +228,16 @@ class _Reading:
         track = next((of[key] for of in places for key in _TRACK if of.get(key) is not None), None)
         if track is None:
             raise AnnotationError("no 'track_id': which masks are one object is unknown")
-        if found.get("category_id") not in categories:
-            raise AnnotationError(f"no category {found.get('category_id')!r}")
+        called = of_id(categories, found.get("category_id"))
+        if called is None:
+            raise AnnotationError(f"no category {found.get('category_id')!r:.40}")
         if self.hw is None:
             raise AnnotationError("its image has no size")
         counts = counts_of(found.get("segmentation"), *self.hw)
-        label, masks = self.tracks.setdefault(str(track), (categories[found["category_id"]], {}))
+        label, masks = self.tracks.setdefault(str(track), (called, {}))
         if number in masks:
             raise AnnotationError(f"track {track} has two masks on frame {number}")
-        if label != categories[found["category_id"]]:
+        if label != called:
             raise AnnotationError(f"track {track} is called {label!r} elsewhere")
         masks[number] = counts
         of_frame = places[1] if len(places) > 1 else {}

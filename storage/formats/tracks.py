@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from storage.masklet_rules import MAX_LABEL
 from storage.records import STRIDE, Masklet, Video, content_id
 from storage.wording import counted
 
+Named = TypeVar("Named")  # what an id stands for
 MAX_SIDE = 8192  # px of a picture: a larger mask is not unpacked
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
@@ -235,6 +236,11 @@ def names_by_id(note: dict[str, Any], key: str) -> dict[Any, str]:
             raise AnnotationError(f"'{key}': the id {row.get('id')!r} is missing or comes twice")
         found[row["id"]] = str(row.get("name") or labels.NONE)[:MAX_LABEL]
     return found
+
+
+def of_id(found: Mapping[Any, Named], wanted: Any) -> Named | None:
+    """What a file calls by this id. None if there is nothing, also for ids that are no number and no word."""
+    return found.get(wanted) if type(wanted) in (int, str) else None
 
 
 def timeline_of(note: dict[str, Any]) -> Timeline | None:

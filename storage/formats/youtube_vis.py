@@ -32,6 +32,7 @@ from storage.formats.tracks import (
     names_by_id,
     names_of,
     number_in,
+    of_id,
     rows_of,
     split_of,
     timeline_of,
@@ -131,8 +132,8 @@ def read(data: bytes, file: str) -> Content:
     strays = []
     for n, found in enumerate(rows_of(note, "annotations")):
         where = f"annotation {found.get('id', f'number {n}')}"
-        video_id = found.get("video_id")
-        if not isinstance(video_id, int) or (about := rows.get(video_id)) is None:
+        about = of_id(rows, found.get("video_id"))
+        if about is None:
             strays.append(f"{where}: there is no video {found.get('video_id')!r:.40}")
             continue
         row, problems, tracks = about
@@ -174,8 +175,9 @@ def _track(row: dict[str, Any], found: dict[str, Any], where: str, categories: d
     numbers, hw, masks = _numbers(row), _size(row), found.get("segmentations")
     if not isinstance(masks, list) or len(masks) != len(numbers):
         raise AnnotationError(f"'segmentations' is not a list of {len(numbers)}, one for each frame")
-    if found.get("category_id") not in categories:
-        raise AnnotationError(f"no category {found.get('category_id')!r}")
+    label = of_id(categories, found.get("category_id"))
+    if label is None:
+        raise AnnotationError(f"no category {found.get('category_id')!r:.40}")
     shown = {}
     for number, mask in zip(numbers, masks, strict=True):
         if mask:  # null or an empty list: absent
@@ -185,7 +187,7 @@ def _track(row: dict[str, Any], found: dict[str, Any], where: str, categories: d
                 raise AnnotationError(f"frame {number}: {error}") from None
     said = found.get("attributes")
     attributes = said if isinstance(said, dict) else {}
-    return Track(where=where, label=categories[found["category_id"]], attributes=attributes, masks=shown)
+    return Track(where=where, label=label, attributes=attributes, masks=shown)
 
 
 def _video(

@@ -116,6 +116,7 @@ COCO_SPOILT: dict[str, Callable[[dict[str, Any]], object]] = {
     "annotation 1: no 'track_id'": without("track_id"),
     "annotation number 0: its id is missing": without("id"),
     "annotation 1: no category 99": annotation(0, category_id=99),
+    "annotation 1: no category [[1]]": annotation(0, category_id=[[1]]),
     "annotation 1: its id is missing or comes twice": annotation(1, id=1),
     "track 1 has two masks on frame 0": annotation(1, track_id=1, category_id=1),
     "track 1 is called 'object' elsewhere": annotation(0, category_id=2),
@@ -141,6 +142,7 @@ YOUTUBE_VIS_SPOILT: dict[str, Callable[[dict[str, Any]], object]] = {
     "annotation 1: 'segmentations' is not a list of 3": annotation(0, segmentations=[None]),
     "annotation 1: frame 0: its segmentation is str": annotation(0, segmentations=["x", None, None]),
     "annotation 1: no category 99": annotation(0, category_id=99),
+    "annotation 1: no category [[1]]": annotation(0, category_id=[[1]]),
     "annotation 1: its id is missing or comes twice": annotation(1, id=1),
     "video 1: its frames are not in order": lambda note: note["videos"][0].update(frame_ids=[0, 8, 4]),
     "video 1: 'file_names' is not a list": lambda note: note["videos"][0].pop("file_names"),
@@ -156,6 +158,17 @@ def test_a_bad_row_of_youtube_vis_is_named_with_its_reason(written, line):
     with pytest.raises(AnnotationError) as error:
         masklets(content)
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["coco", "youtube-vis"])
+@pytest.mark.parametrize("strange", [[[]], {"a": 1}, None, True, "1"])
+def test_rows_of_nothing_are_named_whatever_their_id_is(written, form, strange):
+    text, read, name = written(form)
+    of = "image_id" if form == "coco" else "video_id"
+    content = read(changed(text, annotation(0, **{of: strange})), name)
+    assert content.strays == [f"annotation 1: there is no {of[:-3]} {strange!r}"]
+    with pytest.raises(AnnotationError, match="id .* is missing or comes twice"):
+        read(changed(text, lambda note: note["videos"][0].update(id=[[]])), name)
 
 
 POINTS = ' points="1,1;9,1;9,9"'
