@@ -33,6 +33,14 @@ def remove_partial(root: Path) -> int:
     return removed
 
 
+def remove_empty(root: Path) -> None:
+    """Remove the empty folders below a folder: those of killed processes, and of earlier versions, which left all."""
+    for folder, _, names in os.walk(root, topdown=False):
+        if not names and folder != os.fspath(root):
+            with contextlib.suppress(OSError):  # it holds a folder that is not empty
+                os.rmdir(folder)
+
+
 def trim(cache: Path, limit: int) -> int:
     """Evict the files of a cache that were unused for longest, until the others take at most `limit` bytes.
 

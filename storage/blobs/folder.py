@@ -14,9 +14,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from storage.blobs.base import PARTIAL, BlobDenied, BlobError, BlobMissing, Closed, Data, check_key
-from storage.blobs.cleaning import remove_partial
+from storage.blobs.cleaning import remove_empty, remove_partial
 
 
 class LocalBlobs:
@@ -102,8 +103,14 @@ class LocalBlobs:
             return self._path(key).stat().st_size
 
     def delete(self, key: str) -> None:
+        path = self._path(key)
         with _translated(self.uri_of(key)):
-            self._path(key).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        for folder in path.parents[: key.count("/")]:  # listings walk through folders, also through empty ones
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or a link
+                break
 
     def fetch(self, key: str) -> Path:
         if not self.exists(key):
@@ -117,9 +124,11 @@ class LocalBlobs:
         yield self._path(key)
 
     def tidy(self) -> int:
-        """Remove the partial files of killed writers."""
+        """Remove the partial files of killed writers, and empty folders. Returns the number of the files."""
         with _translated(self.uri):
-            return remove_partial(self.root)
+            removed = remove_partial(self.root)
+            remove_empty(self.root)
+            return removed
 
     def uri_of(self, key: str) -> str:
         return str(self._path(key))
@@ -130,11 +139,9 @@ class LocalBlobs:
     @contextmanager
     def _complete(self, key: str, data: Data) -> Iterator[Path]:
         """A temporary file beside the key, with all bytes flushed to the disk."""
-        folder = self._path(key).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{PARTIAL}{uuid.uuid4().hex}"
+        partial = self._path(key).parent / f"{PARTIAL}{uuid.uuid4().hex}"
         try:
-            with partial.open("xb") as file:
+            with _new_file(partial) as file:
                 if isinstance(data, Path):
                     with data.open("rb") as source:
                         shutil.copyfileobj(source, file, 1 << 20)
@@ -160,11 +167,28 @@ def _fingerprint(path: Path) -> str | None:
     return f"{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None
 
 
+def _new_file(path: Path) -> BinaryIO:
+    """Opens a new file, and makes its folder. Another process may remove the folder before there is a file in it."""
+    tries = 0
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("xb")
+        except (FileNotFoundError, FileExistsError):  # the second one from mkdir, if the folder goes while it looks
+            tries += 1
+            if tries == _TRIES:
+                raise
+
+
+_TRIES = 1000  # of making a folder that others remove
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # another process has deleted the blob already, and with it the folder
+        return
     try:
         os.fsync(handle)
     finally:

@@ -205,6 +205,32 @@ def test_leftovers_of_a_killed_writer_are_not_keys(disk):
     assert list(disk.keys()) == ["a/b"]
 
 
+def test_a_folder_goes_with_its_last_blob_and_not_before(disk):
+    for key in ("a/b/c/1", "a/b/c/2", "a/d/3"):
+        disk.write(key, b"1")
+    disk.delete("a/b/c/1")
+    assert (disk.root / "a/b/c").is_dir()
+    disk.delete("a/b/c/2")
+    assert sorted(path.name for path in (disk.root / "a").iterdir()) == ["d"]
+    disk.delete("a/d/3")
+    disk.delete("a/d/3")
+    assert disk.root.is_dir() and list(disk.root.iterdir()) == []
+
+
+def test_blobs_are_written_while_others_remove_their_folder(disk):
+    def work(name: str) -> bool:
+        for _ in range(100):
+            assert disk.create(f"a/b/{name}", b"1")
+            disk.write(f"a/c/{name}", b"1")
+            disk.delete(f"a/b/{name}")
+            disk.delete(f"a/c/{name}")
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, "1234"))
+    assert list(disk.root.iterdir()) == []
+
+
 def test_a_key_that_is_a_folder_is_missing(disk):
     disk.write("a/b", b"1")
     assert not disk.exists("a")

@@ -26,6 +26,15 @@ def test_only_old_partial_files_are_removed_and_never_a_blob(disk):
     assert (old.exists(), new.exists(), blob.exists()) == (False, True, True)
 
 
+def test_empty_folders_go(disk):
+    disk.write("videos/v1/video.mp4", b"1")
+    (disk.root / "attempts/ingest/v1").mkdir(parents=True)
+    (disk.root / "videos/v2").mkdir()
+    disk.tidy()
+    assert [path.name for path in disk.root.iterdir()] == ["videos"] and disk.exists("videos/v1/video.mp4")
+    assert not (disk.root / "videos/v2").exists()
+
+
 def test_a_cache_evicts_what_was_unused_for_longest_and_keeps_what_is_in_use(tmp_path):
     cache = tmp_path / "cache"
     ages = {"oldest": 9e4, "older": 8e4, "old": 7e4, "used": 60}
