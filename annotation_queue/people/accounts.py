@@ -199,7 +199,12 @@ class Accounts:
             c.execute(update(people).where(people.c.name == name).values(keys=text))
 
     def remove(self, name: str) -> bool:
-        """Remove a person and their credentials; their work stays. False if there is no such person."""
+        """Remove a person and their credentials; their work stays. False if there is none of this name.
+
+        Raises NotAllowed for the account of the pipeline.
+        """
+        if name == PIPELINE:
+            raise NotAllowed(f"{PIPELINE} is a built-in account, without which no batch moves: revoke its tokens")
         with self._database.write() as c:
             c.execute(delete(credentials).where(credentials.c.name == name))
             removed = c.execute(delete(people).where(people.c.name == name)).rowcount > 0

@@ -29,6 +29,7 @@ import psutil
 
 from engine.files import private_file
 from engine.progress import Tell
+from storage.errors import first_line
 from storage.whole_files import complete
 from storage.wording import counted
 
@@ -199,6 +200,9 @@ class Supervisor:
                         self._changed()
             except ChildFailed as failure:
                 self._failure = failure
+                return
+            except Exception as error:  # of the machine, such as no memory for a process, or no space for a file
+                self._failure = ChildFailed(f"a program that died cannot be started again: {first_line(error)}")
                 return
 
 

@@ -32,6 +32,7 @@ from annotation_queue.release_records import (
     Releases,
     ReleaseVideo,
 )
+from annotation_queue.standing import KINDS
 from engine.services import Services
 from engine.serving.media import StoredMedia
 from engine.stages import pseudonyms
@@ -201,7 +202,8 @@ class ReleaseBrowser:
         if new := sorted(ids - found.keys()):
             acts: dict[str, list[Operation]] = {video_id: [] for video_id in new}
             listed = ", ".join(f"'{video_id}'" for video_id in new)
-            where = f"video_id in ({listed}) and kind in ('verdict', 'unsubmit')"  # strokes are large
+            kinds = ", ".join(f"'{kind}'" for kind in KINDS)  # not the strokes, which are large
+            where = f"video_id in ({listed}) and kind in ({kinds})"
             for act in self._s.tables.operations(where=where):
                 acts[act.video_id].append(act)
             made = {video_id: disagreements(of_video) for video_id, of_video in acts.items()}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from annotation_queue.records import Kind
+from annotation_queue.standing import standing
 from engine.verifier.features import features_of
 from storage.records import Masklet, Operation, Verdict, content_id
 
@@ -74,7 +75,7 @@ def judged_of(candidates: Iterable[Masklet], operations: Iterable[Operation]) ->
 def answers_of(candidates: Iterable[Masklet], operations: Iterable[Operation]) -> Iterator[tuple[Masklet, Answers]]:
     """The candidates that people judged, in their order, and what they said. Those without a verdict are left out."""
     acts: dict[str, list[Operation]] = defaultdict(list)
-    for operation in sorted(operations, key=lambda o: (o.ticket_id, o.seq)):
+    for operation in standing(operations):
         acts[operation.ticket_id].append(operation)
     for masklet in candidates:
         said = Answers(*(_answers(acts.get(ticket_id, [])) for ticket_id in verify_tickets(masklet)))
@@ -88,13 +89,10 @@ def verify_tickets(masklet: Masklet) -> tuple[str, str]:
     return first, content_id(first, Kind.VERIFY.value, "2")
 
 
-def _answers(operations: Iterable[Operation]) -> tuple[Answer, ...]:
-    """The answers of one ticket, without those that were taken back and without unsure ones."""
-    answers: list[Answer] = []
-    for operation in operations:
-        if operation.kind == "verdict":
-            said = json.loads(operation.payload)
-            answers.append(Answer(operation.person, str(said["verdict"]), tuple(said.get("reasons", ()))))
-        elif operation.kind == "unsubmit":
-            del answers[max(k for k, answer in enumerate(answers) if answer.person == operation.person)]
+def _answers(verdicts: Iterable[Operation]) -> tuple[Answer, ...]:
+    """The answers of one ticket, from its operations `verdict` that stand. Without unsure ones."""
+    answers = []
+    for act in verdicts:
+        said = json.loads(act.payload)
+        answers.append(Answer(act.person, str(said["verdict"]), tuple(said.get("reasons", ()))))
     return tuple(answer for answer in answers if answer.verdict != Verdict.UNSURE)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from engine.services import Services
 from engine.views import tables
-from engine.views.figures import ALL, DEFINITIONS, IMPORTED, Figures
+from engine.views.figures import ALL, DEFINITIONS, Figures
 from engine.views.tables import Table
+from storage.formats import imported
 from storage.masklet_rules import RULES
 from storage.records import FPS, STRIDE, Video
 from storage.releases import Release
@@ -79,9 +80,10 @@ def _how(found: Figures, videos: Sequence[Video]) -> str:
     if changes:
         said = ", ".join(f"{counted(number, 'video')} {change}" for change, number in sorted(changes.items()))
         lines.append(f"- Ingest changed: {said}.")
-    if imported := sum(found.makers.get(IMPORTED, {}).values()):
-        came = f"- {counted(imported, 'masklet')} came from an SA-V file"
-        lines.append(f"{came}: only their source knows who made them, and how.")
+    for checkpoint, form in imported.CHECKPOINTS.items():
+        if came := sum(found.makers.get(checkpoint, {}).values()):
+            of_files = f"- {counted(came, 'masklet')} came from files of {form}"
+            lines.append(f"{of_files}: only their source knows who made them, and how.")
     return "\n".join(lines)
 
 

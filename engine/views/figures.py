@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from annotation_queue.standing import KINDS, standing
 from engine.progress import Progress
 from engine.verifier.keeping import is_verifier
 from storage import arrow, parts
 from storage.batch_manifests import ReleaseError
 from storage.blobs.base import Blobs
 from storage.errors import first_line
-from storage.formats import sav_figures
+from storage.formats import imported, sav_figures
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Operation, Video
 from storage.releases import Release
@@ -73,7 +74,6 @@ AREA_EDGES = (0.0, 0.0001, 0.001, 0.01, 0.1, 1.0)  # shares of a frame
 EDIT_EDGES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)  # shares of a masklet's annotated frames, after the group of 0
 MOST_CHANGES = 6  # visibility changes that have a bar of their own; the last bar holds more
 BY_HAND = "1"  # the phase in which no model propagates
-IMPORTED = "sa-v"  # the checkpoint of imported masklets
 SMALL_MASK = 0.1  # of the frame
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Masklet)}
@@ -267,8 +267,8 @@ class _Tally:
             if seen.masks[n]:
                 self._sizes[size_bucket(seen.area_sum[n] / seen.masks[n])] += 1
                 self._changes[_up_to(int(seen.changes[n]))] += 1
-            by_hand, imported = rows["phase"][n] == BY_HAND, rows["checkpoint"][n] == IMPORTED
-            self._held_out_with_model += rows["split"][n] != "train" and not by_hand and not imported
+            by_hand, from_file = rows["phase"][n] == BY_HAND, rows["checkpoint"][n] in imported.CHECKPOINTS
+            self._held_out_with_model += rows["split"][n] != "train" and not by_hand and not from_file
             edited = rows["edited_frame_count"][n]
             made = self._makers.setdefault(rows["checkpoint"][n], Counter())
             made["edited" if edited else "unchanged"] += 1
@@ -404,27 +404,19 @@ def verdicts_of(blobs: Blobs, tables: Tables, batch_ids: Collection[str]) -> dic
         made_by = dict(_checkpoints(blobs, batch_id))
         if not made_by:
             continue
-        for masklet_id, verdicts in standing_verdicts(tables.operations(where=f"batch_id == '{batch_id}'")).items():
+        kinds = ", ".join(f"'{kind}'" for kind in KINDS)  # not the strokes, which are large
+        acts = tables.operations(where=f"batch_id == '{batch_id}' and kind in ({kinds})")
+        for masklet_id, verdicts in standing_verdicts(acts).items():
             if (checkpoint := made_by.get(masklet_id)) is not None:
                 found.setdefault(checkpoint, Counter()).update(verdicts)
     return {name: dict(found[name]) for name in sorted(found)}
 
 
 def standing_verdicts(operations: Iterable[Operation]) -> dict[str, list[str]]:
-    """masklet_id -> the verdicts of people about it that were not taken back. operations: all of each ticket."""
-    answers: dict[tuple[str, str], list[str]] = {}  # (ticket, person) -> verdicts that stand
-    about: dict[str, str] = {}  # ticket -> masklet
-    for act in sorted(operations, key=lambda act: (act.ticket_id, act.seq)):
-        standing = answers.setdefault((act.ticket_id, act.person), [])
-        if act.kind == "verdict":
-            standing.append(str(json.loads(act.payload)["verdict"]))
-            about[act.ticket_id] = act.masklet_id
-        elif act.kind == "unsubmit" and standing:
-            standing.pop()
+    """masklet_id -> the verdicts of people about it that were not taken back. operations: as for `standing`."""
     found: dict[str, list[str]] = {}
-    for (ticket_id, _), standing in answers.items():
-        if standing:
-            found.setdefault(about[ticket_id], []).extend(standing)
+    for act in standing(operations):
+        found.setdefault(act.masklet_id, []).append(str(json.loads(act.payload)["verdict"]))
     return found
 
 

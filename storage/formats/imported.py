@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from storage import rle
 from storage.records import Masklet, Verdict
 
+#: The checkpoint of masklets that come from a file, and the name of its format.
+CHECKPOINTS = {"sa-v": "SA-V", "coco": "COCO", "youtube-vis": "YouTube-VIS", "cvat": "CVAT"}
 MAX_METADATA = 65_536  # characters of a video's name and metadata, and of a masklet's metadata
 
 

@@ -187,6 +187,8 @@ def test_the_pipeline_keeps_its_role_has_no_password_and_stays_enabled(accounts)
                 accounts.add(PIPELINE, roles, password, by=by)
         with pytest.raises(NotAllowed, match="revoke its tokens"):
             accounts.disable(PIPELINE, by=by)
+    with pytest.raises(NotAllowed, match="revoke its tokens"):
+        accounts.remove(PIPELINE)
     assert accounts.caller(token).person.roles == {Role.PIPELINE}
     accounts.add(PIPELINE, [Role.PIPELINE], skills=["birds"], by=boss)
 

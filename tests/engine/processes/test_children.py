@@ -73,6 +73,25 @@ def test_a_supervisor_restarts_what_dies_until_that_is_too_often_and_ends_the_ot
     assert living.status() == -15 and supervisor.children == {}
 
 
+def test_a_supervisor_that_cannot_start_a_child_again_says_so(tmp_path: Path) -> None:
+    full: list[OSError] = []
+
+    def changed() -> None:  # remembers the sessions in a file
+        if full:
+            raise full[0]
+
+    supervisor = Supervisor(lambda line: None, changed)
+    dying = python(tmp_path, "raise SystemExit(3)")
+    try:
+        supervisor.start(dying)
+        full.append(OSError(28, "No space left on device"))
+        supervisor.watch()
+        with pytest.raises(ChildFailed, match="cannot be started again: .*No space left"):
+            stay(supervisor.check)
+    finally:
+        supervisor.end(([dying], 10.0))
+
+
 def test_a_restart_kills_what_the_dead_child_left_in_its_session(tmp_path: Path) -> None:
     child = python(tmp_path, HAS_A_CHILD)
     child.start()

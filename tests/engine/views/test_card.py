@@ -7,6 +7,7 @@ import pytest
 
 from engine.views import card, figures
 from storage import parts
+from storage.formats import imported
 from storage.masklet_rules import RULES
 from storage.records import Quarantined
 from tests.engine.views.small_releases import masklet_of, publish, track
@@ -63,9 +64,11 @@ def test_a_licence_is_said_only_if_the_source_states_it(s, metadata, line):
     assert section(card_of(s, release), "Licences").startswith(line)
 
 
-def test_imported_masklets_are_said_to_be_imported(s):
-    release = publish(s, [masklet_of("m", track(0), checkpoint="sa-v", split="val")], changes=("cropped, 1 px",))
+@pytest.mark.parametrize("form", imported.CHECKPOINTS)
+def test_imported_masklets_are_said_to_be_imported(s, form):
+    release = publish(s, [masklet_of("m", track(0), checkpoint=form, split="val")], changes=("cropped, 1 px",))
     text = card_of(s, release)
-    assert "1 masklet came from an SA-V file" in text and "Ingest changed: 1 video cropped." in text
+    assert f"1 masklet came from files of {imported.CHECKPOINTS[form]}:" in text
+    assert "Ingest changed: 1 video cropped." in text
     assert "its masklets were imported" in section(text, "Who worked on it")
     assert "made with a model in the loop" not in text
