@@ -65,7 +65,7 @@ def test_the_seconds_of_other_tools_follow_from_the_same_model(said, presses):
         ("README.md", "**{forward}** propagates the mask forward, **{both}** both ways"),
         ("README.md", "while you hold **{every}**, every frame plays"),
         ("README.md", "**{comment}** writes a comment"),
-        ("README.md", "By choice ({sheet}), up to twelve"),
+        ("docs/review.md", "By choice ({sheet}), up to twelve"),
         ("docs/labels.md", "**{label}** goes to the classes"),
         ("docs/labels.md", "**{guidelines}** opens the guidelines; **{undo}** undoes"),
     ],

@@ -118,7 +118,8 @@ def _store(s: Services) -> str:
 
 def _catalog(s: Services) -> str:
     place = s.settings.catalog_uri.rpartition("@")[2]  # a password may hold an @
-    return f"{place}, {counted(len(s.tables.videos()), 'video')}"
+    videos = s.tables.row_count("videos")
+    return f"{place}, {counted(videos, 'video')}"
 
 
 def _queue_database(s: Services) -> str:

@@ -218,8 +218,8 @@ def stats(as_json: Json = False) -> None:
 
     with connect() as s:
         reviews = review_progress.of_open_batches(s)
-        projects = {b: batches.project_of(s.blobs, b) for b in batches.reached(s.blobs)} if s.settings.projects else {}
         reached = {b: sorted(m.value for m in marks)[-1] for b, marks in sorted(batches.reached(s.blobs).items())}
+        projects = {b: batches.project_of(s.blobs, b) for b in reached} if s.settings.projects else {}
         stuck = trouble.of_everything(s)
         names = releases.names(s.blobs)
         newest = {releases.project_of(name): name for name in names if releases.place(name)[0]}
@@ -232,7 +232,7 @@ def stats(as_json: Json = False) -> None:
             "releases": names,
             "newest": counts.pop("", {}),
             "newest_of": counts,
-            "quarantined": len(s.tables.quarantine()),
+            "quarantined": s.tables.row_count("quarantine"),
             "checkpoint": s.checkpoint().name,
         }
     if as_json:

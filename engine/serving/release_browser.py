@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from annotation_queue import thumbnails
 from annotation_queue.errors import NoSuchMasklet, NoSuchRelease, NoSuchVideo
+from annotation_queue.given_verdicts import KINDS
 from annotation_queue.release_records import (
     MaskletMasks,
     ReleaseFilter,
@@ -32,7 +33,6 @@ from annotation_queue.release_records import (
     Releases,
     ReleaseVideo,
 )
-from annotation_queue.standing import KINDS
 from engine.services import Services
 from engine.serving.media import StoredMedia
 from engine.stages import pseudonyms
@@ -218,7 +218,7 @@ def disagreements(operations: Iterable[Operation]) -> dict[str, float]:
 
     operations: verdicts and take-backs, all of each ticket.
     """
-    verdicts = figures.standing_verdicts(operations)
+    verdicts = figures.verdicts_by_masklet(operations)
     return {masklet_id: 1 - max(Counter(of).values()) / len(of) for masklet_id, of in verdicts.items()}
 
 

@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from annotation_queue.given_verdicts import standing_verdicts
 from annotation_queue.records import Kind
-from annotation_queue.standing import standing
 from engine.verifier.features import features_of
 from storage.records import Masklet, Operation, Verdict, content_id
 
@@ -75,7 +75,7 @@ def judged_of(candidates: Iterable[Masklet], operations: Iterable[Operation]) ->
 def answers_of(candidates: Iterable[Masklet], operations: Iterable[Operation]) -> Iterator[tuple[Masklet, Answers]]:
     """The candidates that people judged, in their order, and what they said. Those without a verdict are left out."""
     acts: dict[str, list[Operation]] = defaultdict(list)
-    for operation in standing(operations):
+    for operation in standing_verdicts(operations):
         acts[operation.ticket_id].append(operation)
     for masklet in candidates:
         said = Answers(*(_answers(acts.get(ticket_id, [])) for ticket_id in verify_tickets(masklet)))

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from annotation_queue.standing import KINDS, standing
+from annotation_queue.given_verdicts import KINDS, standing_verdicts
 from engine.progress import Progress
 from engine.verifier.keeping import is_verifier
 from storage import arrow, parts
@@ -406,16 +406,16 @@ def verdicts_of(blobs: Blobs, tables: Tables, batch_ids: Collection[str]) -> dic
             continue
         kinds = ", ".join(f"'{kind}'" for kind in KINDS)  # not the strokes, which are large
         acts = tables.operations(where=f"batch_id == '{batch_id}' and kind in ({kinds})")
-        for masklet_id, verdicts in standing_verdicts(acts).items():
+        for masklet_id, verdicts in verdicts_by_masklet(acts).items():
             if (checkpoint := made_by.get(masklet_id)) is not None:
                 found.setdefault(checkpoint, Counter()).update(verdicts)
     return {name: dict(found[name]) for name in sorted(found)}
 
 
-def standing_verdicts(operations: Iterable[Operation]) -> dict[str, list[str]]:
-    """masklet_id -> the verdicts of people about it that were not taken back. operations: as for `standing`."""
+def verdicts_by_masklet(operations: Iterable[Operation]) -> dict[str, list[str]]:
+    """masklet_id -> the verdicts of people about it that stand. operations: as for `standing_verdicts`."""
     found: dict[str, list[str]] = {}
-    for act in standing(operations):
+    for act in standing_verdicts(operations):
         found.setdefault(act.masklet_id, []).append(str(json.loads(act.payload)["verdict"]))
     return found
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from annotation_queue.standing import standing
+from annotation_queue.given_verdicts import standing_verdicts
 from storage.records import Operation
 
 
@@ -27,7 +27,7 @@ def acts(*said: str) -> list[Operation]:
 
 
 def ids(*said: str) -> list[str]:
-    return [act.operation_id for act in standing(reversed(acts(*said)))]
+    return [act.operation_id for act in standing_verdicts(reversed(acts(*said)))]
 
 
 def test_a_take_back_ends_the_last_verdict_of_its_person_on_its_ticket():

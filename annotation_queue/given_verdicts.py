@@ -11,7 +11,7 @@ from storage.records import Operation
 KINDS = ("verdict", "unsubmit")  # the operations that this follows from
 
 
-def standing(operations: Iterable[Operation]) -> list[Operation]:
+def standing_verdicts(operations: Iterable[Operation]) -> list[Operation]:
     """The operations `verdict` that stand, by ticket and in order.
 
     operations: all of KINDS of each ticket; others do no harm.
