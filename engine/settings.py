@@ -14,13 +14,15 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from annotation_queue.records import LEASE_S, PROJECT_PATTERN, QueuePolicy
 from engine import setting_names
 from engine.notice_settings import NoticeSettings
 from engine.settings_section import Section
+
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]  # other processes may start in another folder
 
 
 class StorageSettings(Section):
@@ -61,16 +63,10 @@ class IngestSettings(Section):
     batch_videos: int = Field(100, ge=1)  # most videos of a batch; a larger source becomes several batches
     blur_faces: bool = False  # blur faces before a video is stored; its metadata says so
     # ONNX file of YuNet, which finds the faces: face_detection_yunet_2023mar.onnx of the OpenCV Zoo (MIT licence)
-    face_detector: Path | None = None
-
-    @field_validator("face_detector")
-    @classmethod
-    def _from_everywhere(cls, path: Path | None) -> Path | None:
-        """Absolute: other processes may start in another folder."""
-        return None if path is None else path.absolute()
+    face_detector: AbsolutePath | None = None
 
     @model_validator(mode="after")
-    def _finds_faces(self) -> Self:
+    def _blurring_needs_a_detector(self) -> Self:
         if self.blur_faces and self.face_detector is None:
             raise ValueError("blur_faces is true: set face_detector, the ONNX file that finds the faces")
         return self
@@ -187,7 +183,7 @@ class ReviewSettings(Section):
     held_out_by_hand: bool = False
     # TOML or JSON file with the classes, attributes and guidelines of labels, see storage/ontology.py. A batch keeps
     # the ontology that it was opened with. None: no labels, as in SA-V
-    ontology: Path | None = None
+    ontology: AbsolutePath | None = None
     # which tickets need a label: "select", those that pick an object by hand; "verify", those that accept a masklet;
     # "never": people may give one anyway, if there is an ontology
     label_at: Literal["never", "select", "verify"] = "never"
@@ -196,12 +192,6 @@ class ReviewSettings(Section):
     publish_share: float = Field(0.0, ge=0, lt=1)
     # ... or so many hours after the review opened, or after the last step, if there is one such video. 0: never
     publish_after_hours: float = Field(0.0, ge=0)
-
-    @field_validator("ontology")
-    @classmethod
-    def _from_everywhere(cls, path: Path | None) -> Path | None:
-        """Absolute: other processes may start in another folder."""
-        return None if path is None else path.absolute()
 
     @model_validator(mode="after")
     def _has_labels(self) -> Self:
@@ -274,7 +264,7 @@ class CampaignPhase(Section):
     retrainings: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _ends(self) -> Self:
+    def _has_an_end(self) -> Self:
         if self.masklets is None and not self.retrainings:
             raise ValueError(f"phase {self.phase} never ends: set masklets, retrainings or both")
         return self

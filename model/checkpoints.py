@@ -167,7 +167,7 @@ def _check_sizes(folder: Path) -> None:
     for size in found:
         sides = size if isinstance(size, list) else [size, size]
         if len(sides) != 2 or sides[0] != sides[1] or type(sides[0]) is not int or sides[0] < 1:
-            raise NoCheckpoint(f"{file} is damaged: image_size {size}, a whole number of pixels is needed, or it twice")
+            raise NoCheckpoint(f"{file} is damaged: image_size is {size}, not a whole number of pixels")
 
 
 def _check_finite(model: nn.Module, place: str) -> None:

@@ -23,6 +23,18 @@ def test_no_rooms_import_each_other_in_a_circle():
     assert tree.room_circles(ARROWS) == []
 
 
+def test_the_rooms_of_the_engine_import_only_rooms_further_left_on_the_page():
+    page = (tree.ROOT / "docs" / "architecture.md").read_text()
+    line = next(line for line in page.splitlines() if line.count("◄──") > 5)
+    place = {room.strip(): n for n, column in enumerate(line.split("◄──")) for room in column.split(",")}
+    assert set(place) == {path.parent.name for path in (tree.ROOT / "engine").glob("*/__init__.py")}
+    for module, imported in ARROWS.items():
+        for other in imported:
+            mine, its = (tree.room(name).removeprefix("engine.") for name in (module, other))
+            if mine in place and its in place and mine != its:
+                assert place[its] < place[mine], f"{module} imports {other}"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_heavy_libraries_stay_in_their_folders(module):
     folder = module.partition(".")[0]

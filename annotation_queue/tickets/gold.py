@@ -147,7 +147,7 @@ def deal(
         copy = {name: row._mapping[name] for name in ("gold_id", "batch_id", "kind", "video_id", "masklet_id")}
         copy |= {name: row._mapping[name] for name in ("phase", "checkpoint", "made_by")}
         project = _project_of(c, row.batch_id)
-        copy |= OPEN_ROW | _descent(row, policy, person) | masklets.label(c, row.batch_id, row.masklet_id)
+        copy |= OPEN_ROW | _earlier_tickets(row, policy, person) | masklets.label(c, row.batch_id, row.masklet_id)
         copy |= {
             "ticket_id": content_id(row.gold_id, person.name),
             "priority": 0,
@@ -202,7 +202,7 @@ def _of_work(c: Connection, person: Person) -> list[ColumnElement[bool]]:
     return [schema.gold.c.batch_id.in_(ids)] if at_work else []
 
 
-def _descent(row: Row[Any], policy: QueuePolicy, person: Person) -> dict[str, Any]:
+def _earlier_tickets(row: Row[Any], policy: QueuePolicy, person: Person) -> dict[str, Any]:
     """Columns of made-up earlier tickets.
 
     A real correction names the person who asked for it, so gold must name one too. A real verify ticket about a

@@ -316,11 +316,8 @@ def _ingest_facts(report: IngestReport) -> dict[str, Any]:
 def print_ingest(facts: Mapping[str, Any]) -> None:
     """One line about an `IngestReport`, given as a mapping, and one for each kind of change to the videos."""
     ignored = f", {counted(facts['ignored'], 'other file')} ignored" if facts["ignored"] else ""
-    postponed = (
-        f", {facts['postponed']} still changing, read elsewhere now, or below a table that cannot be read: run it again"
-        if facts["postponed"]
-        else ""
-    )
+    later = "postponed (still changing, read by another machine, or below a damaged table): run it again"
+    postponed = f", {facts['postponed']} {later}" if facts["postponed"] else ""
     if facts["admitted"] or facts["quarantined"]:
         admitted = f"{counted(facts['admitted'], 'video')} admitted"
         line = f"{admitted}, {facts['quarantined']} quarantined, {facts['unchanged']} unchanged"

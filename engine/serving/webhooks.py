@@ -167,7 +167,7 @@ def _by_apprise(name: str, url: str) -> ByApprise:
     except ImportError as error:
         raise ValueError(f"notices.apprise: {name} needs Apprise: pip install 'masklet-engine[notices]'") from error
     if not Apprise().add(url):
-        raise ValueError(f"notices.apprise: the url of {name} is none that Apprise knows")
+        raise ValueError(f"notices.apprise: Apprise does not know the url of {name}")
     return ByApprise(name, url)
 
 

@@ -174,7 +174,7 @@ def _admit(
             record = _told(record, {FACES: asdict(blur.blurred)})
             record = replace(record, changes=tuple(sorted((*record.changes, *blur.blurred.changes))))
         if truth is not None:
-            sav.from_sav(sav.load(truth), video=record, source_s=made.source_s)  # as well
+            sav.from_sav(sav.load(truth), video=record, source_s=made.source_s)  # refuse a malformed one now, too
         looks = looker.looks()
         if index is not None:
             lifts = Refusal.NEAR_DUPLICATE in lifted

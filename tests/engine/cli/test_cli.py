@@ -258,8 +258,8 @@ def test_long_work_prints_lines_where_there_is_no_terminal(monkeypatch):
         ((1, 1, 0, 0, 0), "1 video admitted, 1 quarantined, 0 unchanged; see masklets quarantine"),
         (
             (0, 0, 2, 0, 1),
-            "nothing new: 2 unchanged videos, 1 still changing, read elsewhere now, or below a table that "
-            "cannot be read: run it again",
+            "nothing new: 2 unchanged videos, 1 postponed (still changing, read by another machine, or below a "
+            "damaged table): run it again",
         ),
         ((0, 0, 0, 1, 0), "there are no videos, 1 other file ignored"),
     ],
