@@ -17,7 +17,7 @@ from pathlib import Path
 
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import admitted, attempts, overrides, splits
+from engine.stages import admitted, attempts, overrides, pseudonyms, splits
 from engine.stages.faces import FACES, BlurConfig, FaceBlur, FaceDetector
 from engine.stages.hash_index import HashIndex
 from engine.stages.metadata import Row
@@ -27,6 +27,7 @@ from engine.stages.sources import SourceFile, as_utf8
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.formats.imported import AnnotationError, Description
+from storage.formats.video_metadata import AUTHOR
 from storage.normalise import Limits, Normalised, Pictures, normalise
 from storage.records import Quarantined, Refusal, Video
 from storage.source_file import Refused
@@ -168,7 +169,7 @@ def _admit(
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
         record = _with_row(s.blobs, record, file, settings)
         if note is not None:
-            record = _described(record, file, note.describe())
+            record = _described(s.blobs, record, file, note.describe())
             note.masklets(record, made.source_s, "")  # refuse a malformed one now, not at its first use
         if blur is not None:
             record = _told(record, {FACES: asdict(blur.blurred)})
@@ -216,14 +217,25 @@ def _record(file: SourceFile, digest: str, made: Normalised, video_sha256: str, 
     )
 
 
-def _described(record: Video, file: SourceFile, told: Description) -> Video:
+def _described(blobs: Blobs, record: Video, file: SourceFile, told: Description) -> Video:
     """The row with what its annotation says about the video."""
     return replace(
         record,
         source_name=told.name or as_utf8(Path(file.key).stem),
-        source_metadata=_joined(record.source_metadata, told.metadata),
+        source_metadata=_joined(record.source_metadata, _kept(blobs, told.metadata)),
         split=told.split or record.split,
     )
+
+
+def _kept(blobs: Blobs, metadata: str | None) -> str | None:
+    """What a dataset says about a video, as this store keeps it: without the name of its author, and without the id
+    that a near duplicate has in another store."""
+    said = json.loads(metadata or "{}")
+    stays = said.pop(splits.NEAR_DUPLICATE_OF, None) is None
+    author = said.get(AUTHOR)
+    if author and not pseudonyms.is_author(str(author)):
+        said[AUTHOR], stays = splits.pseudonym(blobs, str(author)), False
+    return metadata if stays else json.dumps(said) if said else None
 
 
 def _joined(*texts: str | None) -> str | None:
@@ -250,8 +262,8 @@ def _with_row(blobs: Blobs, record: Video, file: SourceFile, settings: IngestSet
 def _said(blobs: Blobs, row: Row) -> dict[str, object]:
     """The values of a row, with a pseudonym for the author."""
     said: dict[str, object] = json.loads(row.values)
-    if author := said.get("author"):
-        said["author"] = splits.pseudonym(blobs, str(author))
+    if author := said.get(AUTHOR):
+        said[AUTHOR] = splits.pseudonym(blobs, str(author))
     return said
 
 

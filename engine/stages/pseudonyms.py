@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ from storage.blobs.base import BlobMissing, Blobs
 KEY = "people.key"
 PERSON = "person-"  # begins the pseudonyms of people who annotate and verify
 AUTHOR = "author-"  # begins those of people who made a video
+_LETTERS = 12  # hexadecimal ones, after the beginning
+_AUTHOR = re.compile(rf"{AUTHOR}[0-9a-f]{{{_LETTERS}}}")
 
 
 def of(blobs: Blobs) -> Callable[[str], str]:
@@ -33,6 +36,11 @@ def of_author(blobs: Blobs, name: str) -> str:
     return _hashed(_key(blobs), AUTHOR, name)
 
 
+def is_author(name: str) -> bool:
+    """Whether this is the pseudonym of an author, of this store or of another one."""
+    return _AUTHOR.fullmatch(name) is not None
+
+
 def _key(blobs: Blobs) -> bytes:
     try:
         return blobs.read(KEY)
@@ -42,4 +50,4 @@ def _key(blobs: Blobs) -> bytes:
 
 
 def _hashed(key: bytes, begin: str, name: str) -> str:
-    return begin + hmac.new(key, (begin + name).encode(), hashlib.sha256).hexdigest()[:12]
+    return begin + hmac.new(key, (begin + name).encode(), hashlib.sha256).hexdigest()[:_LETTERS]

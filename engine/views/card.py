@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from engine.services import Services
 from engine.views import tables
 from engine.views.figures import ALL, DEFINITIONS, Figures
 from engine.views.tables import Table
-from storage.formats import imported
+from storage.formats import imported, video_metadata
 from storage.masklet_rules import RULES
 from storage.records import FPS, STRIDE, Video
 from storage.releases import Release
@@ -20,8 +20,8 @@ from validation.mask_warnings import Summary, Thresholds
 
 LOOKED_AT = 1000  # masklets that are searched for what looks wrong
 _MAKING = ("Masklets by phase", "Masklets by checkpoint", "Verdicts by checkpoint")
-_LICENCE_KEYS = ("license", "licence", "video_license", "video_licence")
 _STAND_IN = "micro"
+_MOST_COLUMNS, _MOST_VALUES, _MOST_LETTERS = 30, 8, 40  # of metadata: more columns, more and longer values are counted
 
 
 def write(s: Services, release: Release, found: Figures, reading: str | None = None) -> str:
@@ -46,6 +46,8 @@ def write(s: Services, release: Release, found: Figures, reading: str | None = N
         *(_markdown(shown[name]) for name in _MAKING if name in shown),
         "## Who worked on it",
         _who(found),
+        "## What the sources say",
+        _sources(videos),
         "## Licences",
         _licences(videos),
         "## Checks",
@@ -102,7 +104,7 @@ def _who(found: Figures) -> str:
 
 def _licences(videos: Sequence[Video]) -> str:
     """Licences as the sources of the videos state them. Nothing is guessed."""
-    known = Counter(_licence(video) for video in videos)
+    known = Counter(video_metadata.licence_of(_metadata(video)) for video in videos)
     unknown = known.pop(None, 0)
     lines = [f"- {licence}: {counted(number, 'video')}" for licence, number in sorted(known.items())]
     if unknown:
@@ -111,15 +113,39 @@ def _licences(videos: Sequence[Video]) -> str:
     return "\n".join(lines)
 
 
-def _licence(video: Video) -> str | None:
+def _metadata(video: Video) -> dict[str, Any]:
+    """What the source of a video says about it; nothing, if another tool wrote something else there."""
     try:
-        metadata = json.loads(video.source_metadata or "{}")
+        return video_metadata.of(video)
     except ValueError:
-        return None
-    if not isinstance(metadata, dict):
-        return None
-    stated = next((metadata[key] for key in _LICENCE_KEYS if metadata.get(key)), None)
-    return None if stated is None else " ".join(str(stated).split())[:120]
+        return {}
+
+
+def _sources(videos: Sequence[Video]) -> str:
+    """What tables beside the videos, or the datasets of imported ones, say about them: a row a column."""
+    said: dict[str, Counter[str]] = {}
+    for video in videos:
+        for column, value in _metadata(video).items():
+            if column not in video_metadata.LICENCE_KEYS and (text := video_metadata.text_of(value)) is not None:
+                said.setdefault(" ".join(column.split())[:_MOST_LETTERS], Counter())[text] += 1
+    if not said:
+        return "Nothing about these videos."
+    shown = sorted(said.items(), key=lambda each: (-each[1].total(), each[0]))
+    lines = [_row(("column", "videos", "values")), _row(("---", "---:", "---"))]
+    lines += [_row((column, str(of.total()), _values(column, of))) for column, of in shown[:_MOST_COLUMNS]]
+    if len(shown) > _MOST_COLUMNS:
+        lines += ["", f"And {counted(len(shown) - _MOST_COLUMNS, 'more column')}."]
+    if video_metadata.AUTHOR in said:
+        lines += ["", "Authors have pseudonyms."]
+    return "\n".join(lines)
+
+
+def _values(column: str, of: Counter[str]) -> str:
+    """The values of a column that are few and short, each with its videos; of others, how many there are."""
+    texts = [" ".join(value.split()) for value in of]
+    if column == video_metadata.AUTHOR or len(of) > _MOST_VALUES or max(map(len, texts)) > _MOST_LETTERS:
+        return f"{len(of)} different"
+    return ", ".join(f"{text} {number}" for text, number in zip(texts, of.values(), strict=True))
 
 
 def _checks(warned: Summary, refused: Counter[str]) -> str:

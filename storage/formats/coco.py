@@ -5,8 +5,9 @@
 
 The masks are equal to ours: COCO's RLE is the one of the releases. COCO knows images, not videos. So the file also has
 what COCO-VID and TAO add: a list `videos`, `video_id` and `frame_id` of each image, `track_id` of each annotation. An
-object that a frame does not show has no annotation there. Source: the data format at cocodataset.org, and pycocotools;
-for the additions, mmtracking's CocoVID and the TAO dataset.
+object that a frame does not show has no annotation there. What the source says about a video is in its field
+`metadata`; its licence is also a row of `licenses`. Source: the data format at cocodataset.org, and pycocotools; for
+the additions, mmtracking's CocoVID and the TAO dataset.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from storage import rle
-from storage.formats import destination
+from storage.formats import destination, video_metadata
 from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.imported import AnnotationError
 from storage.formats.labels import Categories, attributes_field, constant, label_of
@@ -30,6 +31,7 @@ from storage.formats.tracks import (
     TrackedVideo,
     counts_of,
     json_object,
+    metadata_in,
     names_by_id,
     names_of,
     number_in,
@@ -38,6 +40,7 @@ from storage.formats.tracks import (
     split_of,
     timeline_of,
 )
+from storage.formats.video_metadata import Licences
 from storage.releases import Release
 
 _TRACK = ("track_id", "instance_id")
@@ -105,16 +108,19 @@ def _write_split(folder: Path, release: Release, split: str, line: Timeline, med
             for image in written.rows["images"]:
                 yield video_id, next(image_ids), image
 
+    licences = Licences()
+
     def videos() -> Iterator[dict[str, Any]]:
-        for video_id, (_, _, written) in enumerate(destination.noted(folder, release, split, media=media), 1):
-            yield {"id": video_id, **written.rows["video"]}
+        for video_id, (video, _, written) in enumerate(destination.noted(folder, release, split, media=media), 1):
+            yield {"id": video_id, **written.rows["video"], **licences.field(video), **video_metadata.field(video)}
 
     def images() -> Iterator[dict[str, Any]]:
-        sizes = {row["id"]: (row["width"], row["height"]) for row in videos()}
+        of_video = {
+            row["id"]: {key: row[key] for key in ("width", "height", "license") if key in row} for row in videos()
+        }
         for video_id, image_id, image in rows():
-            width, height = sizes[video_id]
             facts = {key: value for key, value in image.items() if key != "annotations"}
-            yield {"id": image_id, "video_id": video_id, "width": width, "height": height, **facts}
+            yield {"id": image_id, "video_id": video_id, **of_video[video_id], **facts}
 
     categories = Categories()
 
@@ -132,9 +138,9 @@ def _write_split(folder: Path, release: Release, split: str, line: Timeline, med
                 )
 
     path = destination.place(folder, "annotations", f"instances_{split}.json")
-    head = {"info": destination.about(release, line), "licenses": []}
     lists = {"videos": videos(), "images": images(), "annotations": annotations()}
-    return destination.write_json(path, head, **lists, categories=categories.later())
+    later = {"categories": categories.later(), "licenses": licences.later()}
+    return destination.write_json(path, {"info": destination.about(release, line)}, **lists, **later)
 
 
 def read(data: bytes, file: str) -> Content:
@@ -167,7 +173,7 @@ def read(data: bytes, file: str) -> Content:
             names = [about.get("name"), about.get("source")] if about else []
             if not any(names):
                 names = [folder.as_posix(), folder.name] if folder.name else [PurePosixPath(file).name]
-            reading = videos[key] = _Reading(names_of(*names))
+            reading = videos[key] = _Reading(names_of(*names), metadata_in(about or {}))
         number = image.get("frame_id", number_in(name))
         reading.add_image(image, number, reading_of)
     seen: set[int] = set()
@@ -192,8 +198,8 @@ def read(data: bytes, file: str) -> Content:
 class _Reading:
     """One video of a COCO file, while it is read."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names, self.problems = names, Problems()
+    def __init__(self, names: tuple[str, ...], metadata: dict[str, Any]) -> None:
+        self.names, self.metadata, self.problems = names, metadata, Problems()
         self.hw: tuple[int, int] | None = None
         self.numbers: set[int] = set()
         self.tracks: dict[str, tuple[str, dict[int, bytes]]] = {}  # track -> label, masks
@@ -248,6 +254,7 @@ class _Reading:
         height, width = self.hw or (0, 0)
         return TrackedVideo(
             names=self.names,
+            metadata=self.metadata,
             height=height,
             width=width,
             numbers=sorted(self.numbers),

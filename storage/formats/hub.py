@@ -4,12 +4,13 @@
     videos/<split>/<video>.mp4    only if they are wanted
 
 Masks are equal to ours: compressed COCO counts, as texts. No file names a person: people are `person-1`, `person-2`, …
-in the order of their first masklet id. Such a pseudonym holds in one export only. Knows neither the card nor Croissant:
-see `engine/views/hub.py`.
+in the order of their first masklet id. Such a pseudonym holds in one export only. The author of a video keeps the
+pseudonym that the store gave. Knows neither the card nor Croissant: see `engine/views/hub.py`.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import make_dataclass
@@ -19,11 +20,12 @@ from typing import Any
 
 from storage import arrow
 from storage.arrow import ROWS_A_GROUP
-from storage.formats import destination
+from storage.formats import destination, video_metadata
 from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
 from storage.formats.labels import NONE, label_of
 from storage.formats.timeline import Timeline
-from storage.records import FPS, Masklet
+from storage.formats.video_metadata import AUTHOR, ENVIRONMENT
+from storage.records import FPS, Masklet, Video
 from storage.releases import Release
 from storage.whole_files import complete
 
@@ -64,6 +66,12 @@ COLUMNS: dict[str, tuple[Any, str]] = {
     "annotated_by": (_TEXT, "pseudonym of the person who made or corrected it"),
     "verified_by": (_TEXT, "pseudonym of the person, or id of the verifier model, that accepted it"),
     "parent_id": (_TEXT, "masklet that it corrects; of an auto masklet that shows a part, the one of the whole"),
+    "author": (_TEXT, "pseudonym of who filmed the video; null if its source does not say it"),
+    "place": (_TEXT, "where it was filmed"),
+    "environment": (_TEXT, "Indoor or Outdoor, as in SA-V"),
+    "country": (_TEXT, "country where it was filmed"),
+    "license": (_TEXT, "licence that the source of the video states"),
+    "metadata": (_TEXT, "JSON object of everything that the source says about the video; null for nothing"),
 }
 ROW: type[Any] = make_dataclass("Row", [(name, type_) for name, (type_, _) in COLUMNS.items()], frozen=True)
 
@@ -166,10 +174,22 @@ def _people(release: Release, is_person: Callable[[str], bool]) -> People:
 
 
 def _rows(folder: Path, release: Release, split: str, media: bool, people: People) -> Iterator[dict[str, Any]]:
-    for _, _, written in destination.noted(folder, release, split, media=media):
+    for video, _, written in destination.noted(folder, release, split, media=media):
+        said = _said(video)
         for row in written.rows:
             made, verified = people[row["masklet_id"]]
-            yield row | {"annotated_by": made, "verified_by": verified}
+            yield row | {"annotated_by": made, "verified_by": verified} | said
+
+
+def _said(video: Video) -> dict[str, str | None]:
+    """The columns of what the source says about a video."""
+    found = video_metadata.of(video)
+    columns = {"author": AUTHOR, "place": "place", "environment": ENVIRONMENT, "country": "country"}
+    said = {column: video_metadata.text_of(found.get(key)) for column, key in columns.items()}
+    return said | {
+        "license": video_metadata.licence_of(found),
+        "metadata": json.dumps(found, ensure_ascii=False) if found else None,
+    }
 
 
 def _write_split(folder: Path, release: Release, split: str, media: bool, people: People) -> list[Path]:

@@ -82,6 +82,8 @@ def _metadata(masklet: Masklet) -> dict[str, Any]:
 class Categories:
     """The categories of a file in COCO's style: numbered from 1 in the order in which they are asked for."""
 
+    more: Mapping[str, str] = {"supercategory": NONE}  # what each row has besides its id and its name
+
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
 
@@ -91,4 +93,4 @@ class Categories:
     def later(self) -> Iterator[dict[str, Any]]:
         """Their rows: begin to read these after the last question."""
         for name, n in self._ids.items():
-            yield {"id": n, "name": name, "supercategory": NONE}
+            yield {"id": n, "name": name, **self.more}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import rle
-from storage.formats import by_frame, destination, imported, labels, sav_figures, sav_times, timeline
+from storage.formats import by_frame, destination, imported, labels, sav_figures, sav_times, timeline, video_metadata
 from storage.formats.by_frame import ByFrame
 from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
 from storage.formats.imported import MAX_METADATA, AnnotationError, Description
@@ -69,7 +69,7 @@ def describe(annotation: dict[str, Any]) -> Description:
     Raises SavError for more than MAX_METADATA characters.
     """
     name = str(annotation.get("video_id") or "").encode(errors="backslashreplace").decode()
-    skipped = {*KEYS, *TIMES, *_masklet_fields(annotation)} - {"video_environment"}
+    skipped = {*KEYS, *TIMES, *_masklet_fields(annotation)} - {video_metadata.ENVIRONMENT}
     metadata = {key: value for key, value in annotation.items() if value is not None and key not in skipped}
     text = json.dumps(metadata)
     if len(name) + len(text) > MAX_METADATA:
@@ -129,7 +129,7 @@ def _fields_of(video: Video, masklets: Sequence[Masklet], frames: Frames | None)
         float(height),
         float(width),
         float(height * width),
-        metadata.pop("video_environment", ENVIRONMENT),
+        metadata.pop(video_metadata.ENVIRONMENT, ENVIRONMENT),
         video.split,
         ByFrame(len(indices), masks),
         list(range(len(masklets))),
@@ -305,8 +305,8 @@ def export(
 
 def _metadata(video: Video) -> dict[str, Any]:
     """What `describe` kept, without the fields that `to_sav` writes itself."""
-    metadata = _object(f"video {video.video_id}", video.source_metadata)
-    return {key: value for key, value in metadata.items() if key == "video_environment" or key not in KEYS}
+    metadata = video_metadata.of(video)
+    return {key: value for key, value in metadata.items() if key == video_metadata.ENVIRONMENT or key not in KEYS}
 
 
 def _masklet_fields(annotation: dict[str, Any]) -> dict[str, bool]:
@@ -343,20 +343,16 @@ def _restored(masklets: Sequence[Masklet], places: Sequence[Mapping[int, int]], 
 
     places: of each masklet, the position of a frame_idx in its lists. on: (T,) frame_idx of the exported frames.
     """
-    kept = [_object(f"masklet {m.masklet_id}", m.source_metadata) | labels.sav_fields(m) for m in masklets]
+    kept = [
+        video_metadata.json_object(f"masklet {m.masklet_id}", m.source_metadata) | labels.sav_fields(m)
+        for m in masklets
+    ]
     frames = [found if isinstance(found := of.pop(FRAMES, None), dict) else {} for of in kept]
     fields: dict[str, Any] = {key: [of.get(key) for of in kept] for of in kept for key in of}
     for key in dict.fromkeys(key for of in frames for key in of):
         columns = [[_at(of, key, at.get(i)) for i in on] for of, at in zip(frames, places, strict=True)]  # (N, T)
         fields[key] = [list(row) for row in zip(*columns, strict=True)]
     return {key: value for key, value in fields.items() if key.startswith("masklet") and key not in KEYS}
-
-
-def _object(whose: str, text: str | None) -> dict[str, Any]:
-    found = json.loads(text or "{}")
-    if not isinstance(found, dict):
-        raise ValueError(f"{whose}: its metadata is no JSON object")
-    return found
 
 
 def _placed(name: str, annotation: dict[str, Any], video: Video | None, timing: Timing | None) -> dict[int, int]:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from storage import rle
-from storage.formats import imported, labels, polygons, timeline
-from storage.formats.imported import AnnotationError, Description, OtherFile
+from storage.formats import imported, labels, polygons, timeline, video_metadata
+from storage.formats.imported import MAX_METADATA, AnnotationError, Description, OtherFile
 from storage.formats.sav_times import Timing, timing_of
 from storage.formats.timeline import Timeline
 from storage.masklet_rules import MAX_LABEL
@@ -55,10 +55,15 @@ class TrackedVideo:
     split: str | None = None
     tracks: tuple[Track, ...] = ()
     problems: tuple[str, ...] = field(default=())  # lines about bad rows
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what the file says about it, by column
 
     def describe(self) -> Description:
-        """What is kept about the video."""
-        return Description(name=PurePosixPath(self.names[0]).name, split=self.split)
+        """What is kept about the video. Raises AnnotationError for more than MAX_METADATA characters."""
+        name = PurePosixPath(self.names[0]).name
+        text = json.dumps(self.metadata)
+        if len(name) + len(text) > MAX_METADATA:
+            raise AnnotationError(f"{name:.80}: more than {MAX_METADATA} characters of name and metadata")
+        return Description(name=name, split=self.split, metadata=text if self.metadata else None)
 
     def digest(self) -> str:
         """Changes when anything changes that an import reads."""
@@ -67,7 +72,8 @@ class TrackedVideo:
             for t in self.tracks
         )
         facts = replace(self, tracks=(), numbers=tuple(self.numbers))
-        return content_id(repr(facts), *map(repr, rows))
+        said = [repr(sorted(self.metadata.items()))] if self.metadata else []  # none: as earlier versions had it
+        return content_id(repr(facts), *map(repr, rows), *said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +247,12 @@ def names_by_id(note: dict[str, Any], key: str) -> dict[Any, str]:
 def of_id(found: Mapping[Any, Named], wanted: Any) -> Named | None:
     """What a file calls by this id. None if there is nothing, also for ids that are no number and no word."""
     return found.get(wanted) if type(wanted) in (int, str) else None
+
+
+def metadata_in(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says about a video in the field that our exports write; empty in files of others."""
+    said = row.get(video_metadata.FIELD)
+    return said if isinstance(said, dict) else {}
 
 
 def timeline_of(note: dict[str, Any]) -> Timeline | None:

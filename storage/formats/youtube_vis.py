@@ -4,8 +4,8 @@
     <split>/JPEGImages/<video>/00000.jpg    named by the number of the frame; only if they are wanted
 
 The masks are equal to ours: compressed RLE. The frames of a video are the annotated ones. Beside their names, we write
-their numbers and times (`frame_ids`, `times_s`). Source: the data format of YouTube-VIS 2021 (Yang et al., "Video
-Instance Segmentation") and its API.
+their numbers and times (`frame_ids`, `times_s`), and what the source says about the video (`metadata`). Source: the
+data format of YouTube-VIS 2021 (Yang et al., "Video Instance Segmentation") and its API.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from storage import rle
-from storage.formats import destination
+from storage.formats import destination, video_metadata
 from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.imported import AnnotationError
 from storage.formats.labels import Categories, attributes_field, label_of
@@ -29,6 +29,7 @@ from storage.formats.tracks import (
     TrackedVideo,
     counts_of,
     json_object,
+    metadata_in,
     names_by_id,
     names_of,
     number_in,
@@ -37,6 +38,7 @@ from storage.formats.tracks import (
     split_of,
     timeline_of,
 )
+from storage.formats.video_metadata import Licences
 from storage.records import Masklet
 from storage.releases import Release
 
@@ -93,11 +95,11 @@ def _object(job: Job, row: Masklet) -> dict[str, Any]:
 
 
 def _write_split(folder: Path, release: Release, split: str, line: Timeline, media: bool) -> Path:
-    categories = Categories()
+    categories, licences = Categories(), Licences()
 
     def videos() -> Iterator[dict[str, Any]]:
-        for video_id, (_, _, written) in enumerate(destination.noted(folder, release, split, media=media), 1):
-            yield {"id": video_id, **written.rows["video"]}
+        for video_id, (video, _, written) in enumerate(destination.noted(folder, release, split, media=media), 1):
+            yield {"id": video_id, **written.rows["video"], **licences.field(video), **video_metadata.field(video)}
 
     def annotations() -> Iterator[dict[str, Any]]:
         ids = count(1)
@@ -108,8 +110,9 @@ def _write_split(folder: Path, release: Release, split: str, line: Timeline, med
                 yield {"id": next(ids), "video_id": video_id, "category_id": category} | facts
 
     path = destination.place(folder, split, "instances.json")
-    head = {"info": destination.about(release, line), "licenses": []}
-    return destination.write_json(path, head, videos=videos(), annotations=annotations(), categories=categories.later())
+    lists = {"videos": videos(), "annotations": annotations()}
+    later = {"categories": categories.later(), "licenses": licences.later()}
+    return destination.write_json(path, {"info": destination.about(release, line)}, **lists, **later)
 
 
 def read(data: bytes, file: str) -> Content:
@@ -206,6 +209,7 @@ def _video(
         names = [folder.as_posix(), folder.name] if folder.name else [str(row["id"])]
     return TrackedVideo(
         names=names_of(*names),
+        metadata=metadata_in(row),
         height=hw[0],
         width=hw[1],
         numbers=numbers,

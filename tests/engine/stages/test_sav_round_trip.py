@@ -7,7 +7,7 @@ import pytest
 
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import imports
+from engine.stages import imports, splits
 from storage import releases, rle
 from storage.formats import davis, sav
 from tests.storage import made_videos
@@ -62,15 +62,16 @@ def test_names_splits_metadata_and_the_order_of_objects_survive_a_round_trip(tmp
     order = [3, 0, 5, 1, 4, 2]
     facts: dict[str, object] = {
         "video_environment": "Indoor",
-        "author": "Søren",
+        "author": "author-0123456789ab",
         "country": {"code": "DK"},
         "masklet_source": "club",
         "masklet_label": [f"shirt {n}" for n in order],
         "masklet_sharpness": [[n + t / 10 for n in order] for t in range(6)],
     }
-    annotate(source, "sav_000001", objects=order, video_split="train", **facts)
-    annotate(source, "sav_000007", video_split="val", video_environment="Outdoor", shade=30)
+    annotate(source, "sav_000001", objects=order, video_split="train", near_duplicate_of="sav_000007", **facts)
+    annotate(source, "sav_000007", video_split="val", video_environment="Outdoor", author="Søren", shade=30)
     with home("first") as s:
+        author = splits.pseudonym(s.blobs, "Søren")
         release = imported(s, source)
         sav.export(release, tmp_path / "sa-v", media=True)
         davis.export(release, tmp_path / "davis")
@@ -82,7 +83,7 @@ def test_names_splits_metadata_and_the_order_of_objects_survive_a_round_trip(tmp
     assert {key: note[key] for key in facts} == facts
     assert [size - 1 for size in areas(note)] == order
     other = first["sav_000007_manual.json"]
-    assert (other["video_split"], other["video_environment"]) == ("val", "Outdoor")
+    assert (other["video_split"], other["video_environment"], other["author"]) == ("val", "Outdoor", author)
     with home("second") as s:
         sav.export(imported(s, tmp_path / "sa-v"), tmp_path / "again", media=True)
     assert notes_of(tmp_path / "again") == first

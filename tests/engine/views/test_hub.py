@@ -99,6 +99,26 @@ def test_people_have_pseudonyms_in_every_file(s, release, tmp_path):
         assert b"ada@" not in content and b"zoe@" not in content, path
 
 
+def test_what_the_source_says_about_a_video_is_in_the_rows_of_its_masklets_and_on_the_card(s, tmp_path):
+    said = {
+        "author": "author-0123456789ab",
+        "place": "Oslo",
+        "video_environment": "Indoor",
+        "country": 47,
+        "tripod": True,
+    }
+    publish(s, [AUTO], source_metadata=json.dumps(said | {"license": "CC BY\n4.0"}))
+    release = publish(s, [HELD], "release-0002", split="val")
+    written(s, release, tmp_path / "out", media=False)
+    told, silent = ({name: row[name] for name in list(hub.COLUMNS)[-6:]} for row in rows_of(tmp_path / "out"))
+    assert json.loads(told.pop("metadata")) == said | {"license": "CC BY\n4.0"}
+    assert list(told.values()) == ["author-0123456789ab", "Oslo", "Indoor", "47", "CC BY 4.0"]
+    assert set(silent.values()) == {None}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| place | 1 | Oslo 1 |\n| tripod | 1 | true 1 |\n| video_environment | 1 | Indoor 1 |" in card
+    assert "| author | 1 | 1 different |" in card and "author-0123456789ab" not in card
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.reset_index")  # mlcroissant under pandas 3
 @pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated")  # rdflib 7 about its own class

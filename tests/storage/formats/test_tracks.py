@@ -13,7 +13,7 @@ import pytest
 
 from storage import frame_times, rle
 from storage.formats import coco, cvat, tracks, youtube_vis
-from storage.formats.imported import AnnotationError
+from storage.formats.imported import MAX_METADATA, AnnotationError
 from storage.formats.timeline import Timeline
 from storage.formats.tracks import Content
 from storage.records import FPS, Masklet
@@ -84,6 +84,41 @@ def test_labels_and_the_order_of_objects_are_kept(written, form):
     assert second.area_px[1] == 0 and second.object_score[1] < 0
     if form != "cvat":
         assert (first.rle, second.rle) == (FIRST.rle, SECOND.rle)
+
+
+SAID = {
+    "author": "author-0123456789ab",
+    "place": "Oslo",
+    "video_environment": "Indoor",
+    "country": "NO",
+    "license": "CC BY 4.0",
+    "faces_blurred": {"faces": 2},
+}
+
+
+@pytest.mark.parametrize("form", ["coco", "youtube-vis"])
+def test_what_the_source_says_about_a_video_comes_back_and_its_licence_is_in_the_list_of_licences(tmp_path, form):
+    export, read, name = FORMATS[form]
+    release = TwoVideos(tmp_path)
+    said = [
+        replace(row, split="train", source_metadata=json.dumps(SAID) if row.source_name else None)
+        for row in release.videos()
+    ]
+    release.videos = lambda: said
+    export(cast(Release, release), tmp_path / form, line=Timeline.STORED)
+    text = (tmp_path / form / name).read_text()
+    silent, told = (video.describe() for video in read(text.encode(), name).videos)
+    assert silent.metadata is None and json.loads(told.metadata or "") == SAID
+    note = json.loads(text)
+    (licence,) = note["licenses"]
+    assert licence["name"] == "CC BY 4.0"
+    licensed = [row.get("license") for row in note.get("images", note["videos"])]
+    assert licensed == [None] * (len(licensed) // 2) + [licence["id"]] * (len(licensed) // 2)
+    first, second = (read(part.encode(), name).videos[1].digest() for part in (text, text.replace("Oslo", "Bergen")))
+    assert first != second, "an import would not see that the file has changed"
+    long = text.replace("Oslo", "o" * MAX_METADATA)
+    with pytest.raises(AnnotationError, match="characters of name and metadata"):
+        read(long.encode(), name).videos[1].describe()
 
 
 def changed(text: str, change: Callable[[dict[str, Any]], object]) -> bytes:
