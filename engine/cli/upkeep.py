@@ -43,11 +43,13 @@ def tag(
 ) -> None:
     """Give a release a name of your own. Its snapshot is tagged too, so other readers of Iceberg find it."""
     from engine.services import connect
+    from engine.views import card
     from storage import release_names, releases
 
     with connect() as s:
         chosen = releases.load(s.blobs, release or newest(s))
-        _, tagged = release_names.give_name(s.blobs, s.tables, chosen, name)
+        named, tagged = release_names.give_name(s.blobs, s.tables, chosen, name)
+        card.keep(named, f"It is another name of {chosen.name}.")
     if as_json:
         console.print_json({"release": chosen.name, "name": name, "tagged": tagged})
         return

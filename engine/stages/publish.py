@@ -23,6 +23,7 @@ from engine.locks import Held
 from engine.services import Services
 from engine.stages import batches, review, trouble, withdrawing
 from engine.stages.batches import BatchStage
+from engine.views import card
 from storage import increments, parts, release_names, release_numbers, releases, table_upkeep, unreleased, withdrawn
 from storage.increments import Increment
 from storage.records import Masklet, Quarantined
@@ -156,6 +157,11 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
         for video_id in sorted(gone):
             withdrawing.take_out(s, withdrawn.of(s.blobs, video_id))
     held.check()  # without the lock, another process may not have seen what this one did: the next run looks again
+    if release is not None:
+        added = card.Added(
+            batch=commit_id, videos=videos, masklets=good, refused=Counter(record.reason for record in refused)
+        )
+        card.keep(release, _beside(release, known), added)
     facts = {
         "release": "" if release is None else release.name,
         "masklets": len(good),
@@ -169,6 +175,13 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
     released = release.snapshots["masklets"] if release is not None and release.is_end else None
     table_upkeep.expire_all(s.tables, released, least=EXPIRED_TOGETHER)
     return facts
+
+
+def _beside(release: Release, known: Sequence[str]) -> str:
+    """What a new release is beside the one before. known: the names of the releases that were there before."""
+    place, project = releases.place(release.name), releases.project_of(release.name)
+    before = [name for name in known if releases.project_of(name) == project and releases.place(name) < place]
+    return f"It adds to {before[-1]}." if before else "It adds to no other release."
 
 
 def _quarantine_parts(s: Services, increment: Increment) -> Collection[str] | None:

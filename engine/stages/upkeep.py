@@ -12,6 +12,7 @@ from engine.progress import Progress
 from engine.services import Services
 from engine.stages import batches
 from engine.stages.withdrawing import LOCK
+from engine.views import card
 from storage import batch_manifests, compaction, release_names, release_numbers, releases, sweep, table_upkeep
 from storage.blobs import cleaning
 
@@ -66,7 +67,8 @@ def _compact(s: Services, project: str, progress: Progress | None, least: int) -
         if groups:
             name = release_numbers.new_name(s.blobs, known, f"compacted-{groups[-1].group_id}", project)
             held.check()
-            newest = compaction.release(s.blobs, newest, name, groups)
+            before, newest = newest.name, compaction.release(s.blobs, newest, name, groups)
+            card.keep(newest, f"It has the masklets of {before}, in larger files.")
             made = newest.name
         problems = compaction.settle(s.blobs, s.tables, newest)
         table_upkeep.expire_all(s.tables, newest.snapshots["masklets"] if newest.is_end else None)

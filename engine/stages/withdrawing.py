@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.services import Services
 from engine.stages import admitted, batches
+from engine.views import card
 from storage import compaction, parts, release_numbers, releases, withdrawal, withdrawn
 from storage.batch_manifests import ReleaseError
 from storage.releases import Release
@@ -66,7 +67,8 @@ def take_out(s: Services, act: Withdrawal) -> str:
             compaction.settle(s.blobs, s.tables, newest)
             if newest.holds(video_id):
                 made = release_numbers.new_name(s.blobs, known, f"without-{video_id}", project)
-                withdrawal.release_without(newest, video_id, made, _work(s))
+                without = withdrawal.release_without(newest, video_id, made, _work(s))
+                card.keep(without, f"It has the masklets of {newest.name}, without a video that was withdrawn.")
     withdrawal.take_from_tables(s.blobs, s.tables, act, _work(s))
     return made
 

@@ -1,24 +1,33 @@
-"""The card of a release: a README.md that says what it is, how it was made, what was checked, and what it cannot do."""
+"""The card of a release: a README.md that says what it is, how it was made, what was checked, and what it cannot do.
+
+    releases/<name>/README.md    create-only: the short card, written with the release
+
+`write` makes the full card on demand: it reads the whole release. The short card costs what the new batch costs: totals
+from the manifest, and figures of the masklets that the batch added. It says nothing that could identify one video, so
+it stays when a video is withdrawn or erased. No hash of a release covers it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.services import Services
-from engine.views import tables
+from engine.views import figures, tables
 from engine.views.figures import ALL, DEFINITIONS, Figures
 from engine.views.tables import Table
 from storage.formats import imported, video_metadata
 from storage.masklet_rules import RULES
-from storage.records import FPS, STRIDE, Video
+from storage.records import FPS, STRIDE, Masklet, Video
 from storage.releases import Release
 from storage.wording import counted
 from validation import mask_warnings
 from validation.mask_warnings import Summary, Thresholds
 
 LOOKED_AT = 1000  # masklets that are searched for what looks wrong
+_HOLDS = ("Beside SA-V", "By split", "Videos", "Masklets by size")
 _MAKING = ("Masklets by phase", "Masklets by checkpoint", "Verdicts by checkpoint")
 _STAND_IN = "micro"
 _MOST_COLUMNS, _MOST_VALUES, _MOST_LETTERS = 30, 8, 40  # of metadata: more columns, more and longer values are counted
@@ -40,7 +49,7 @@ def write(s: Services, release: Release, found: Figures, reading: str | None = N
         f"# {release.name}",
         _summary(found),
         "## What it holds",
-        *map(_markdown, (shown["Beside SA-V"], shown["By split"], shown["Videos"], shown["Masklets by size"])),
+        *(_markdown(shown[name]) for name in _HOLDS),
         "## How it was made",
         _how(found, videos),
         *(_markdown(shown[name]) for name in _MAKING if name in shown),
@@ -51,13 +60,88 @@ def write(s: Services, release: Release, found: Figures, reading: str | None = N
         "## Licences",
         _licences(videos),
         "## Checks",
-        _checks(warned, refused),
+        f"{_RULES}\n\n{_checks(warned, refused)}",
         "## Known limits",
-        _limits(found, warned),
+        _limits(found, found.groups[ALL].videos),
         "## How to read it",
         reading or _READ.format(name=release.name, stride=STRIDE, fps=FPS, digest=release.digest),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """What a batch added to a release."""
+
+    batch: str  # the id of the batch, or of its increment
+    videos: Sequence[Video]
+    masklets: Sequence[Masklet]
+    refused: Mapping[str, int]  # by the check that failed: masklets that are not in the release
+
+
+def key_of(name: str) -> str:
+    """Where the short card of a release is."""
+    return f"releases/{name}/README.md"
+
+
+def keep(release: Release, note: str, added: Added | None = None) -> None:
+    """Writes the short card beside the manifest of a release, unless there is one.
+
+    note: what this release is beside the one before, in a sentence. added: None if no masklet is new.
+    """
+    release.blobs.create(key_of(release.name), short(release, note, added).encode())
+
+
+def short(release: Release, note: str, added: Added | None = None) -> str:
+    """The short card as Markdown. Reads nothing. Arguments: as for `keep`."""
+    counts = release.counts
+    found, videos = None, list[Video]()
+    if added and added.masklets:
+        shows = {masklet.video_id for masklet in added.masklets}
+        videos = [video for video in added.videos if video.video_id in shows]
+        found = figures.of_masklets(release, videos, added.masklets)
+    shown = {table.title: table for table in tables.of(found)} if found else {}
+    sections = [
+        f"# {release.name}",
+        f"{counted(counts['masklets'], 'masklet')} of {counted(counts['videos'], 'video')}, "
+        f"{counted(counts['masks'], 'mask')}. {_MASKLET}",
+        f"{note} This card was written with the release. `masklets card {release.name}` makes the full one: it reads "
+        "the whole release.",
+        "## What it holds",
+        _totals(counts),
+    ]
+    if added and found:
+        sections += [
+            f"## What batch {added.batch} added",
+            "Down to the checks, this card is about these masklets. Those of earlier batches are on earlier cards.",
+            *(_markdown(shown[name]) for name in _HOLDS),
+            "## How they were made",
+            _how(found, videos),
+            *(_markdown(shown[name]) for name in _MAKING if name in shown),
+            "## Who worked on them",
+            _who(found),
+            "## Licences of their videos",
+            _licences(videos),
+        ]
+    sections += ["## Checks", _RULES]
+    if added and added.refused:
+        said = ", ".join(f"{reason} {number}" for reason, number in sorted(added.refused.items()))
+        sections.append(f"Batch {added.batch} has masklets that were refused: {said}.")
+    sections += [
+        "## Known limits",
+        _limits(found, counts["videos"]) if found else _GAPS,
+        "## How to read it",
+        _READ.format(name=release.name, stride=STRIDE, fps=FPS, digest=release.digest),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _totals(counts: Mapping[str, Any]) -> str:
+    """The counts of a manifest."""
+    kinds = ("videos", "masklets", "masks")
+    rows = {"all": counts, **counts["by_kind"], **counts["by_split"]}
+    lines = [_row(("", *kinds)), _row(("---", *["---:"] * len(kinds)))]
+    return "\n".join(lines + [_row((name, *(str(of[kind]) for kind in kinds))) for name, of in rows.items()])
 
 
 def _summary(found: Figures) -> str:
@@ -65,8 +149,7 @@ def _summary(found: Figures) -> str:
     classes = "A label names the class of an object." if found.labels else "Objects have no classes."
     return (
         f"{counted(every.masklets, 'masklet')} of {counted(every.videos, 'video')} ({every.hours:.2f} hours), "
-        f"{counted(every.masks, 'mask')} on {counted(every.frames, 'annotated frame')}. A masklet is the masks of one "
-        f"object through a video, at {FPS // STRIDE} frames a second. {classes}"
+        f"{counted(every.masks, 'mask')} on {counted(every.frames, 'annotated frame')}. {_MASKLET} {classes}"
     )
 
 
@@ -149,12 +232,7 @@ def _values(column: str, of: Counter[str]) -> str:
 
 
 def _checks(warned: Summary, refused: Counter[str]) -> str:
-    lines = [
-        "Every masklet passed these before it was published:",
-        "",
-        *(f"- {name}: {meaning}" for name, meaning in RULES.items()),
-        "",
-    ]
+    lines = list[str]()
     if refused:
         said = ", ".join(f"{reason} {number}" for reason, number in sorted(refused.items()))
         lines.append(f"The whole store refused {counted(refused.total(), 'masklet')} so far: {said}.")
@@ -170,12 +248,10 @@ def _checks(warned: Summary, refused: Counter[str]) -> str:
     return "\n".join(lines)
 
 
-def _limits(found: Figures, warned: Summary) -> str:
+def _limits(found: Figures, videos: int) -> str:
+    """found: the figures of the masklets that are described. videos: of the whole release."""
     every, auto = found.groups[ALL], found.groups["auto"]
-    lines = [
-        "- Not every object of a video has a masklet: do not take the rest of a frame for background.",
-        f"- Masks exist on every {STRIDE}th frame at {FPS} a second; the frames between them have none.",
-    ]
+    lines = [_GAPS]
     if auto.masklets:
         lines.append(
             f"- {auto.masklets / every.masklets:.0%} of the masklets are a model's own, accepted as they were: "
@@ -188,8 +264,8 @@ def _limits(found: Figures, warned: Summary) -> str:
     if found.held_out_with_model:
         number = counted(found.held_out_with_model, "held-out masklet")
         lines.append(f"- {number} (val, test) made with a model in the loop: figures on them favour models like it.")
-    if every.videos < 100:
-        lines.append(f"- Few videos ({every.videos}): figures about this release vary a lot.")
+    if videos < 100:
+        lines.append(f"- Few videos ({videos}): figures about this release vary a lot.")
     return "\n".join(lines)
 
 
@@ -205,6 +281,14 @@ def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+_MASKLET = f"A masklet is the masks of one object through a video, at {FPS // STRIDE} frames a second."
+_RULES = "Every masklet passed these before it was published:\n\n" + "\n".join(
+    f"- {name}: {meaning}" for name, meaning in RULES.items()
+)
+_GAPS = (
+    "- Not every object of a video has a masklet: do not take the rest of a frame for background.\n"
+    f"- Masks exist on every {STRIDE}th frame at {FPS} a second; the frames between them have none."
+)
 _READ = """```sh
 masklets export FOLDER --release {name}      # SA-V JSON, or another format: --format
 masklets validate {name}                     # every file against its hash, every mask against its row

@@ -174,6 +174,20 @@ def of(release: Release, tables: Tables | None = None, progress: Progress | None
     return tally.figures(release, verdicts)
 
 
+def of_masklets(release: Release, videos: Iterable[Video], masklets: Sequence[Masklet]) -> Figures:
+    """The figures of some masklets of a release, which are in memory, without people's verdicts. Reads nothing.
+
+    Raises ValueError for no masklets.
+    """
+    if not masklets:
+        raise ValueError("figures of no masklets")
+    tally = _Tally({video.video_id: video for video in videos})
+    columns = [arrow.schema(Masklet).field(name) for name in _COLUMNS]  # not the masks, which are large
+    values = {column.name: [getattr(row, column.name) for row in masklets] for column in columns}
+    tally.add(pa.table(values, schema=pa.schema(columns)))
+    return tally.figures(release, {})
+
+
 def _read(blobs: Blobs, key: str) -> pa.Table:
     try:
         table = arrow.read_parquet(blobs.read(key), _COLUMNS)

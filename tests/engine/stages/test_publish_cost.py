@@ -10,10 +10,12 @@ from benchmarks import scale
 from engine.services import connect
 from engine.settings import Settings
 from engine.stages import publish
-from storage import batch_manifests, parts, releases, table_upkeep
+from engine.views import card
+from storage import batch_manifests, parts, releases, reproduction, table_upkeep
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet
-from tests.engine.stages.test_admitted import counted
+from storage.wording import counted
+from tests.engine.stages import test_admitted
 from tests.storage.killed_writes import Killed, kill_at
 from validation import table_checks
 
@@ -37,10 +39,11 @@ def test_a_publish_costs_the_same_with_12_and_with_24_batches_in_the_store(s, mo
         batch_id, _ = scale.collect(s, number, VIDEOS)
         batch_manifests.forget()
         with monkeypatch.context() as patch:
-            counts = counted(patch)
+            counts = test_admitted.counted(patch)
             publish.publish_batch(s, batch_id)
         costs[number - 1] = counts
-    assert costs[24]["listed"] - costs[12]["listed"] == 12, "the names of the releases are listed once"
+    grown = costs[24]["listed"] - costs[12]["listed"]
+    assert grown == 12 * 2, "the manifests and the cards of the releases are listed once"
     for found in costs.values():
         del found["listed"]
     assert costs[12] == costs[24]  # from 10 versions on, each commit deletes an old file of metadata
@@ -69,9 +72,14 @@ def test_a_publish_that_is_killed_at_any_write_is_completed_by_the_next_run(s, m
     assert sorted(row.masklet_id for row in s.tables.masklets()) == sorted(wanted)
     for n, name in enumerate(names):
         release = releases.load(s.blobs, name)
+        text = s.blobs.read(card.key_of(name)).decode()
+        assert f"It adds to {names[n - 1]}." in text if n else "It adds to no other release." in text
+        assert f"\n{len(wanted) * (n + 1) // count} masklets of {counted(VIDEOS * (n + 1), 'video')}, " in text
+        assert f"## What batch {name.rpartition('-')[2]} added" in text
         assert sorted(row.masklet_id for row in release.iter_masklets()) == sorted(
             wanted[: len(wanted) * (n + 1) // count]
         )
+    assert reproduction.reproduce(release).sha256 == release.digest
     assert release.verify() == [] and release.counts["masklets"] == len(wanted)
     assert (release.counts["videos"], len(release.videos())) == (VIDEOS * count,) * 2
 

@@ -8,6 +8,7 @@ from engine.services import connect
 from engine.settings import Settings, StorageSettings
 from engine.stages import admitted, batches, publish, upkeep, withdrawing
 from engine.stages.batches import BatchStage
+from engine.views import card
 from storage import compaction, parts, releases, withdrawn
 from storage.lease import InUse
 from tests.storage import rows
@@ -78,6 +79,10 @@ def test_a_compaction_leaves_out_what_is_withdrawn_meanwhile(s):
     assert (done.groups, done.release, done.problems) == (0, "", ())
     assert newest(s).name.endswith(f"-without-{second}"), "a compaction of nothing makes no release"
     assert {m.video_id for m in newest(s).masklets()} == set(scale.ids_of(2, 2))
+    cards = [s.blobs.read(card.key_of(name)).decode() for name in releases.names(s.blobs)]
+    kinds = ["It adds to no", "It adds to", "without a video that was withdrawn", "in larger files", "without a video"]
+    assert all(kind in text for kind, text in zip(kinds, cards, strict=True))
+    assert "\n10 masklets of 2 videos, " in cards[-1]
 
 
 def test_a_compaction_leaves_out_the_acts_of_a_video_that_is_withdrawn_meanwhile(s):

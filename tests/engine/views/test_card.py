@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,25 @@ def test_the_card_has_counts_makers_people_checks_and_how_to_read_it(s):
     assert "1 held-out masklet (val, test) made with a model" in limits
     assert "`micro` proposed" in limits and "Few videos (1)" in limits
     assert f"`{release.digest}`" in text
+
+
+def test_the_short_card_has_the_totals_and_what_the_batch_added_and_reads_nothing(s):
+    publish(s, [masklet_of("first", track(0, 0))])
+    rows = [masklet_of("m", track(9), "v2", "b2", kind="manual", annotated_by="ada", checkpoint="round-002")]
+    release = publish(s, rows, "release-0002", source_metadata=json.dumps({"license": "CC0"}))
+    videos = release.videos()
+    closed = replace(release, blobs=None)
+    added = card.Added(batch="b2", videos=videos, masklets=rows, refused={"area": 2})
+    text = card.short(closed, "It adds to release-0001.", added)
+    assert text.startswith("# release-0002\n\n2 masklets of 2 videos, 3 masks. A masklet is")
+    assert "| all | 2 | 2 | 3 |\n| auto | 1 | 1 | 2 |\n| manual | 1 | 1 | 1 |\n| train | 2 | 2 | 3 |" in text
+    assert "| manual | 1 | 0.000 | 1 | 1 | 6 |" in section(text, "What batch b2 added")
+    assert "| round-002 | 1 | 0 |" in section(text, "How they were made")
+    assert section(text, "Licences of their videos") == "- CC0: 1 video" and "ada" not in text
+    assert "Batch b2 has masklets that were refused: area 2." in section(text, "Checks")
+    assert f"`{release.digest}`" in text and "`masklets card release-0002` makes the full one" in text
+    plain = card.short(closed, "It has the masklets of release-0001, in larger files.")
+    assert "| all | 2 | 2 | 3 |" in plain and "added" not in plain
 
 
 @pytest.mark.parametrize(
