@@ -77,17 +77,25 @@ class ReleasePage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskletMasks:
-    """A masklet with its masks."""
+class ReleaseVideo:
+    """A video of a release with all its masklets; their masks come in pieces (`ReleaseMasks`)."""
 
-    about: ReleaseMasklet
+    info: VideoInfo
+    masklets: tuple[ReleaseMasklet, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskletMasks:
+    """The masks of a masklet on some frames, without frames that do not show the object."""
+
     frame_idx: tuple[int, ...]
     rle: tuple[str, ...]  # COCO compressed counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReleaseVideo:
-    """A video of a release with all its masklets."""
+class ReleaseMasks:
+    """The masks of a video on its frames from `first` to before `end`, in the order of the masklets of the video."""
 
-    info: VideoInfo
+    first: int  # frame_idx
+    end: int
     masklets: tuple[MaskletMasks, ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
@@ -186,9 +186,10 @@ def opened(source: Any) -> Any:
     return pq.ParquetFile(source)
 
 
-def read_group(file: Any, number: int) -> pa.Table:
-    """The rows of one row group of an opened file."""
-    return file.read_row_group(number, use_threads=False)
+def read_group(file: Any, number: int, columns: Collection[str] | None = None) -> pa.Table:
+    """The rows of one row group of an opened file. columns: None for all; those that the file lacks are left out."""
+    known = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+    return file.read_row_group(number, known, use_threads=False)
 
 
 def _leaf(schema: pa.Schema, name: str) -> str:

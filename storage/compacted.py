@@ -71,6 +71,32 @@ def read(blobs: Blobs, key: str, size: int, record: type[R], video_ids: Collecti
     return rows
 
 
+def groups(
+    blobs: Blobs,
+    key: str,
+    size: int,
+    columns: Collection[str],
+    *,
+    video_ids: Collection[str] | None = None,
+    first: int = 0,
+) -> Iterator[tuple[int, pa.Table]]:
+    """Row groups from row `first` of a file on, each with the number of its first row. None is read before it is taken.
+
+    columns: those that the file lacks are left out.  video_ids: skips the groups that hold none of these videos.
+    Raises as `read` does.
+    """
+    ranges = _Ranges(lambda start, length: blobs.read(key, length, start), size)
+    ranges.load(max(0, size - _TAIL), size)
+    with arrow.opened(ranges) as file:
+        at = 0
+        for n in range(file.metadata.num_row_groups):
+            group = file.metadata.row_group(n)
+            if at + group.num_rows > first and (video_ids is None or _may_hold(group, video_ids)):
+                ranges.load(*_place(group))
+                yield at, arrow.read_group(file, n, columns)
+            at += group.num_rows
+
+
 def iterate(data: bytes, record: type[R]) -> Iterator[R]:
     """All rows of a Parquet file; only those of one row group are records at the same time."""
     with arrow.opened(pa.BufferReader(data)) as file:

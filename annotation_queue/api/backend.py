@@ -25,7 +25,7 @@ from annotation_queue.portraits import Portraits
 from annotation_queue.records import Person, PlannedPhase, Stats, Stuck, VideoInfo
 from annotation_queue.refinement.live import Live
 from annotation_queue.refinement.timings import Timings
-from annotation_queue.release_records import ReleaseFilter, ReleasePage, Releases, ReleaseVideo
+from annotation_queue.release_records import ReleaseFilter, ReleaseMasks, ReleasePage, Releases, ReleaseVideo
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
 
@@ -74,7 +74,13 @@ class ReleaseSource(Protocol):
         """The masklets that pass a filter, from `after` on: the `next` of the page before. Raises NoSuchRelease."""
 
     def video(self, name: str, video_id: str) -> ReleaseVideo:
-        """A video with all its masklets. Raises NoSuchRelease, NoSuchVideo."""
+        """A video and its masklets, without their masks. Raises NoSuchRelease, NoSuchVideo."""
+
+    def masks(self, name: str, video_id: str, first: int, end: int) -> ReleaseMasks:
+        """The masks of a video on its frames from `first` to before `end`. Raises NoSuchRelease, NoSuchVideo."""
+
+    def check(self, name: str, video_id: str) -> None:
+        """Raises NoSuchRelease; NoSuchVideo for a video that was withdrawn. Reads nothing of the video."""
 
     def frame(self, name: str, video_id: str, frame_idx: int) -> bytes:
         """JPEG of exactly this frame of a video of the release. Raises NoSuchRelease, NoSuchVideo, NoSuchFrame."""

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -20,7 +20,8 @@ from annotation_queue.api.backend import ReleaseSource
 from annotation_queue.api.edge import Edge
 from annotation_queue.api.errors import add_handlers
 from annotation_queue.api.page import add_page
-from annotation_queue.release_records import ReleaseFilter, ReleasePage, Releases, ReleaseVideo
+from annotation_queue.api.videos import ASK_AGAIN
+from annotation_queue.release_records import ReleaseFilter, ReleaseMasks, ReleasePage, Releases, ReleaseVideo
 
 MOST = 100  # masklets of a page
 HERE = ["127.0.0.1", "localhost", "[::1]"]  # by which names the browser of one machine is asked for
@@ -29,12 +30,21 @@ Text = Annotated[str | None, Query(max_length=200)]
 Share = Annotated[float | None, Query(ge=0, le=1)]
 Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")]
 FrameIdx = Annotated[int, Path(ge=0, le=10_000_000)]
-CACHE = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Cookie, Authorization"}  # never changes
+First = Annotated[int, Query(ge=0, le=10_000_000)]
+Count = Annotated[int, Query(ge=1, le=1000)]
 
 
 def router_of(source: ReleaseSource, *, alone: bool = False) -> APIRouter:
     """The routes. alone: nobody is asked who they are."""
     router = APIRouter(tags=["releases"], dependencies=[] if alone else [Depends(whole_manager)])
+
+    def picture(name: str, video_id: str, of: str, request: Request, make: Callable[[], bytes]) -> Response:
+        """A JPEG that never changes, but that nobody sees any more once its video is withdrawn: browsers ask again."""
+        headers = ASK_AGAIN | {"ETag": f'"{name}/{video_id}/{of}"'}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            source.check(name, video_id)
+            return Response(status_code=304, headers=headers)
+        return Response(make(), media_type="image/jpeg", headers=headers)
 
     @router.get("/api/releases")
     def releases() -> Releases:
@@ -78,18 +88,23 @@ def router_of(source: ReleaseSource, *, alone: bool = False) -> APIRouter:
 
     @router.get("/api/releases/{name}/videos/{video_id}")
     def video(name: Id, video_id: Id) -> ReleaseVideo:
-        """A video with all its masklets and their masks."""
+        """A video with all its masklets, without their masks."""
         return source.video(name, video_id)
 
+    @router.get("/api/releases/{name}/videos/{video_id}/masks")
+    def masks(name: Id, video_id: Id, first: First, count: Count) -> ReleaseMasks:
+        """The masks of a video on `count` frames of the stored video, from frame `first` on."""
+        return source.masks(name, video_id, first, first + count)
+
     @router.get("/api/releases/{name}/videos/{video_id}/frames/{frame_idx}.jpg", response_class=Response)
-    def frame(name: Id, video_id: Id, frame_idx: FrameIdx) -> Response:
+    def frame(name: Id, video_id: Id, frame_idx: FrameIdx, request: Request) -> Response:
         """One frame as JPEG."""
-        return Response(source.frame(name, video_id, frame_idx), media_type="image/jpeg", headers=CACHE)
+        return picture(name, video_id, str(frame_idx), request, lambda: source.frame(name, video_id, frame_idx))
 
     @router.get("/api/releases/{name}/videos/{video_id}/{masklet_id}/thumbnail", response_class=Response)
-    def thumbnail(name: Id, video_id: Id, masklet_id: Id) -> Response:
+    def thumbnail(name: Id, video_id: Id, masklet_id: Id, request: Request) -> Response:
         """A small picture of the frame that shows most of the object, with its mask."""
-        return Response(source.thumbnail(name, video_id, masklet_id), media_type="image/jpeg", headers=CACHE)
+        return picture(name, video_id, masklet_id, request, lambda: source.thumbnail(name, video_id, masklet_id))
 
     return router
 

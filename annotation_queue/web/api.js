@@ -242,6 +242,9 @@ export const releases = () => ask("GET", "/api/releases");
 export const releasePage = (name, query) => ask("GET", `${releasePath(name)}/masklets?${query}`);
 /** @type {(name: string, videoId: string) => Promise<import("./release_types.js").ReleaseVideo>} */
 export const releaseVideo = (name, videoId) => ask("GET", releaseVideoPath(name, videoId));
+/** @type {(name: string, videoId: string) => (first: number, count: number) => Promise<import("./release_types.js").ReleaseMasks>} */
+export const masksOf = (name, videoId) => (first, count) =>
+  ask("GET", `${releaseVideoPath(name, videoId)}/masks?first=${first}&count=${count}`);
 /** The address of a masklet's picture. @type {(name: string, videoId: string, maskletId: string) => string} */
 export const releaseThumbnail = (name, videoId, maskletId) =>
   `${releaseVideoPath(name, videoId)}/${encodeURIComponent(maskletId)}/thumbnail`;

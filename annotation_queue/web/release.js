@@ -1,6 +1,6 @@
 // The page on which people look through a release. The address says what is shown: filters, or a video.
 //
-// release_video.js shows a video with its masklets.
+// release_video.js shows a video with its masklets, release_masks.js fetches their masks.
 
 /** @import { ReleaseMasklet } from "./release_types.js" */
 import * as api from "./api.js";
@@ -37,6 +37,8 @@ let next = null;
 let [looked, shown] = [0, 0];
 let turn = 0; // of the questions: an answer to an older one is dropped
 let listed = ""; // the address of the list on screen
+/** @type {HTMLElement | null} */
+let opener = null; // what a person gets back to when the video is closed
 
 // --- the filters -----------------------------------------------------------------------------------------------------
 
@@ -166,6 +168,9 @@ function itemOf(masklet) {
 /** The address of the list that the person came from, or else of the release. */
 const toList = () => listed || new URLSearchParams({ release }).toString();
 
+/** The card that leads to an address. @param {string} hash @returns {HTMLElement | null} */
+const cardOf = (hash) => [...$("cards").querySelectorAll("a")].find((link) => link.hash === hash) ?? null;
+
 /** @param {string} newest */
 async function route(newest) {
   const here = location.hash;
@@ -173,6 +178,8 @@ async function route(newest) {
   if (!asked.has("release")) asked.set("release", newest);
   release = asked.get("release") ?? newest;
   const video = asked.get("video");
+  const wasOpen = !$("one-video").hidden;
+  if (video !== null && !wasOpen) opener = cardOf(location.hash);
   $("error").textContent = "";
   $("list").hidden = video !== null;
   $("one-video").hidden = video === null;
@@ -185,7 +192,9 @@ async function route(newest) {
     }
     query = asked;
     showQuery();
-    if (listed === asked.toString() && $("cards").childElementCount) return; // back from a video: as it was left
+    const isAsLeft = listed === asked.toString() && $("cards").childElementCount > 0; // back from a video
+    if (wasOpen) (isAsLeft && opener ? opener : $("list-title")).focus();
+    if (isAsLeft) return;
     listed = asked.toString();
     await showCards();
   } catch (error) {

@@ -1,4 +1,5 @@
-// The answers of the API about releases (annotation_queue/release_records.py), for release.js and release_video.js.
+// The answers of the API about releases (annotation_queue/release_records.py), for release.js, release_video.js and
+// release_masks.js.
 
 import type { VideoInfo } from "./types.js";
 
@@ -35,13 +36,13 @@ export interface ReleasePage {
   looked: number;
 }
 
-export interface MaskletMasks {
-  about: ReleaseMasklet;
-  frame_idx: number[];
-  rle: string[];
-}
-
 export interface ReleaseVideo {
   info: VideoInfo;
-  masklets: MaskletMasks[];
+  masklets: ReleaseMasklet[];
+}
+
+export interface ReleaseMasks {
+  first: number; // frame_idx
+  end: number;
+  masklets: { frame_idx: number[]; rle: string[] }[]; // in the order of the video's masklets, without empty masks
 }

@@ -1,6 +1,6 @@
 // A video of a release: it plays with the masks of all its masklets, or of one of them.
 
-/** @import { MaskletMasks, ReleaseMasklet, ReleaseVideo } from "./release_types.js" */
+/** @import { ReleaseMasklet, ReleaseVideo } from "./release_types.js" */
 /** @import { Colour } from "./types.js" */
 import * as api from "./api.js";
 import { drawBorder } from "./border.js";
@@ -8,6 +8,7 @@ import { $, element, pen } from "./dom.js";
 import { Frames } from "./frames.js";
 import { Overlay } from "./overlay.js";
 import { colourOf, OWN } from "./palette.js";
+import { Masks } from "./release_masks.js";
 import { runs, spans } from "./rle.js";
 import { many } from "./words.js";
 
@@ -19,7 +20,7 @@ const STRIDE = 4; // frames of the stored video between annotated ones
  * @property {ReleaseVideo} video
  * @property {Frames} frames
  * @property {Overlay} overlay
- * @property {Map<number, string>[]} masks  of each masklet: frame_idx → counts
+ * @property {Masks} masks
  * @property {number | null} chosen  masklet; null: all
  * @property {number} position
  */
@@ -48,20 +49,20 @@ export async function showVideo(release, videoId, maskletId) {
   const { info, masklets } = video;
   const annotated = Array.from({ length: Math.ceil(info.frame_count / STRIDE) }, (_, n) => n * STRIDE);
   const frames = new Frames(videoId, annotated, api.frameOf(release));
-  const chosen = masklets.findIndex(({ about }) => about.masklet_id === maskletId);
-  open = {
-    video, frames, overlay: new Overlay(info.height, info.width), chosen: chosen < 0 ? null : chosen, position: 0,
-    masks: masklets.map(({ frame_idx, rle }) => new Map(frame_idx.map((frame, t) => [frame, rle[t]]))),
-  };
+  const masks = new Masks(info.frame_count, api.masksOf(release, videoId));
+  const chosen = masklets.findIndex(({ masklet_id }) => masklet_id === maskletId);
+  open = { video, frames, masks, overlay: new Overlay(info.height, info.width), chosen: chosen < 0 ? null : chosen, position: 0 };
   frames.onready = draw;
+  masks.onready = () => goTo(open?.position ?? 0);
   screen.width = info.width;
   screen.height = info.height;
   scrub.max = String(annotated.length - 1);
   $("video-title").textContent = info.name || videoId;
   $("video-facts").textContent = `${videoId} · ${info.width} × ${info.height} · ${(info.frame_count / info.fps).toFixed(1)} s`;
-  $("objects").replaceChildren(...masklets.map(({ about }, n) => element("li", {}, buttonOf(about, n))));
+  $("objects").replaceChildren(...masklets.map((about, n) => element("li", {}, buttonOf(about, n))));
   choose(open.chosen);
-  goTo(open.chosen === null ? 0 : masklets[open.chosen].about.best / STRIDE);
+  goTo(open.chosen === null ? 0 : masklets[open.chosen].best / STRIDE);
+  $("video-title").focus();
 }
 
 /** No video is shown any more. */
@@ -69,6 +70,7 @@ export function close() {
   turn++;
   pause();
   open?.frames.close();
+  open?.masks.close();
   open = null;
   for (const id of ["objects", "facts"]) $(id).replaceChildren();
 }
@@ -79,12 +81,13 @@ function draw() {
   if (!open) return;
   const { video, frames, overlay, masks, chosen, position } = open;
   const bitmap = frames.ready(position);
-  if (!bitmap) return;
-  const { height, width } = video.info;
   const frame = frames.frameIdx[position];
+  const here = masks.at(frame);
+  if (!bitmap || !here) return;
+  const { height, width } = video.info;
   const context = pen(screen);
   context.drawImage(bitmap, 0, 0, width, height);
-  const shown = masks.map((of, n) => ({ n, rle: of.get(frame) })).filter(({ n, rle }) => rle && (chosen === null || n === chosen));
+  const shown = here.map((rle, n) => ({ n, rle })).filter(({ n, rle }) => rle && (chosen === null || n === chosen));
   const thick = Math.max(1, Math.round((2 * width) / (screen.clientWidth || width)));
   overlay.clear();
   const found = shown.map(({ n, rle }) => ({ n, mask: spans(runs(rle ?? ""), height, width) }));
@@ -101,12 +104,22 @@ const colour = (n) => (n === open?.chosen ? OWN[0].fill : colourOf(n));
 function goTo(position) {
   if (!open) return;
   open.position = Math.max(0, Math.min(open.frames.frameIdx.length - 1, position));
-  open.frames.want(open.position);
+  want(open, open.position);
   scrub.value = String(open.position);
   const frame = open.frames.frameIdx[open.position];
   scrub.setAttribute("aria-valuetext", `frame ${frame}`);
   $("at").textContent = `frame ${frame} · ${(frame / open.video.info.fps).toFixed(2)} s`;
   draw();
+}
+
+/**
+ * Fetch a frame and its masks.
+ * @param {Open} from
+ * @param {number} position
+ */
+function want({ frames, masks }, position) {
+  frames.want(position);
+  masks.want(frames.frameIdx[position]);
 }
 
 function play() {
@@ -115,8 +128,9 @@ function play() {
   playing = window.setInterval(() => {
     if (!open) return;
     const next = (open.position + 1) % open.frames.frameIdx.length;
-    open.frames.want(next);
-    if (open.frames.ready(next)) goTo(next); // a frame that is late stops the video, no frame is left out
+    want(open, next);
+    // what is late stops the video: no frame is left out, and none is shown without its masks
+    if (open.frames.ready(next) && open.masks.at(open.frames.frameIdx[next])) goTo(next);
   }, every);
   sayPlaying();
 }
@@ -130,6 +144,7 @@ function pause() {
 function sayPlaying() {
   $("play").textContent = playing === undefined ? "▶" : "❚❚";
   $("play").setAttribute("aria-label", playing === undefined ? "Play" : "Pause");
+  $("at").setAttribute("aria-live", playing === undefined ? "polite" : "off"); // six frames a second are too many to say
 }
 
 const playOrPause = () => (playing === undefined ? play() : pause());
@@ -161,8 +176,8 @@ function choose(n) {
   draw();
 }
 
-/** @param {MaskletMasks} masklet @returns {[name: string, value: string][]} */
-function factsOf({ about }) {
+/** @param {ReleaseMasklet} about @returns {[name: string, value: string][]} */
+function factsOf(about) {
   const share = (/** @type {number | null} */ value) => (value === null ? "–" : value.toFixed(2));
   return [
     ["Masklet", about.masklet_id],

@@ -2,17 +2,20 @@
 
 A page reads only the columns that it shows, one Parquet file after the other, and ends after MOST_LOOKED masklets,
 whether it found enough or not. So its cost does not grow with the release; only the first page of a release reads the
-list of all its files. Files in a bucket are downloaded whole, once. Withdrawn videos are left out.
+list of all its files. A search in a bucket downloads the files that it looks through, once; of a large file, a page
+without a search, or of one video, reads the row groups that it needs. Withdrawn videos are left out.
 """
 
 from __future__ import annotations
 
 import re
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -28,6 +31,7 @@ from annotation_queue.release_records import (
     MaskletMasks,
     ReleaseFilter,
     ReleaseMasklet,
+    ReleaseMasks,
     ReleaseName,
     ReleasePage,
     Releases,
@@ -37,7 +41,7 @@ from engine.services import Services
 from engine.serving.media import StoredMedia
 from engine.stages import pseudonyms
 from engine.views import figures
-from storage import arrow, releases, rle, withdrawal, withdrawn
+from storage import arrow, compacted, releases, rle, withdrawal, withdrawn
 from storage.batch_manifests import ReleaseError, ReleaseFile
 from storage.blobs.base import BlobMissing
 from storage.records import Masklet, Operation
@@ -46,6 +50,7 @@ from storage.releases import Release
 MOST_LOOKED = 20_000  # masklets that are looked at for one page
 MOST_OPENED = 400  # files: those that are not compacted have a dozen masklets each
 MOST_RELEASES = 30  # that are listed; a link may name any
+SMALL = 2**20  # bytes of a file that is always read whole: it takes one request
 OPEN_RELEASES, OPEN_VIDEOS, KNOWN_VERDICTS = 4, 16, 4096  # kept in memory
 COLUMNS = (
     *("masklet_id", "video_id", "kind", "phase", "label", "split", "checkpoint", "annotated_by", "verified_by"),
@@ -55,6 +60,7 @@ AT_ONCE = 100  # videos whose verdicts are read by one scan
 SEES_S = 30.0  # after which a withdrawal is seen
 _ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 V = TypeVar("V")
+IsPerson = Callable[[str | None], bool]
 
 
 class ReleaseBrowser:
@@ -80,7 +86,7 @@ class ReleaseBrowser:
         """The masklets that pass a filter. after: "FILE.ROW", from which to look on. Raises NoSuchRelease."""
         release = self._opened(name)
         files = self._kept(self._files, name, lambda: list(replace(release, hidden=frozenset()).files("masklets")))
-        people = self._names_of(wanted.person)
+        is_wanted = self._recognised(wanted.person)
         if wanted.video_id is not None:
             files = release.published_files(wanted.video_id) or [f for f in files if f.video_id == wanted.video_id]
         first, row = map(int, (after or "0.0").split("."))
@@ -91,7 +97,7 @@ class ReleaseBrowser:
             if wanted.disagreement_from and (n - first) % AT_ONCE == 0:
                 self._verdicts_of(file.video_id for file in files[n : n + AT_ONCE] if file.video_id)
             begin = row if n == first else 0
-            for at, masklet in self._passing(release, files[n], wanted, people, begin):
+            for at, masklet in self._passing(release, files[n], wanted, is_wanted, begin):
                 if len(found) == limit:
                     return self._page(found, f"{n}.{at}", looked + at - begin)
                 found.append(masklet)
@@ -99,19 +105,26 @@ class ReleaseBrowser:
         return self._page(found, None, looked)
 
     def video(self, name: str, video_id: str) -> ReleaseVideo:
-        """A video with all its masklets. Raises NoSuchRelease, NoSuchVideo."""
+        """A video and its masklets, without their masks. Raises NoSuchRelease, NoSuchVideo."""
         rows = self._masklets(name, video_id)
         table = arrow.to_arrow(Masklet, rows).select(COLUMNS)
         about = self._with_verdicts([masklet for _, masklet in _described(table, range(len(rows)))])
-        return ReleaseVideo(
-            info=self._media.info(video_id),
-            masklets=tuple(
-                MaskletMasks(
-                    about=each, frame_idx=row.frame_idx, rle=tuple(counts.decode("ascii") for counts in row.rle)
-                )
-                for each, row in zip(about, rows, strict=True)
-            ),
-        )
+        return ReleaseVideo(info=self._media.info(video_id), masklets=tuple(about))
+
+    def masks(self, name: str, video_id: str, first: int, end: int) -> ReleaseMasks:
+        """The masks of a video on its frames from `first` to before `end`. Raises NoSuchRelease, NoSuchVideo."""
+        found = []
+        for row in self._masklets(name, video_id):
+            some = range(bisect_left(row.frame_idx, first), bisect_left(row.frame_idx, end))
+            shown = [t for t in some if row.area_px[t]]
+            frames, counts = (row.frame_idx[t] for t in shown), (row.rle[t].decode("ascii") for t in shown)
+            found.append(MaskletMasks(frame_idx=tuple(frames), rle=tuple(counts)))
+        return ReleaseMasks(first=first, end=end, masklets=tuple(found))
+
+    def check(self, name: str, video_id: str) -> None:
+        """Raises NoSuchRelease; NoSuchVideo for a video that was withdrawn. Reads nothing of the video."""
+        if video_id in self._opened(name).hidden:
+            raise NoSuchVideo(f"release {name} has no video {video_id}")
 
     def frame(self, name: str, video_id: str, frame_idx: int) -> bytes:
         """JPEG of exactly this frame of a video of the release. Raises NoSuchRelease, NoSuchVideo, NoSuchFrame."""
@@ -156,21 +169,14 @@ class ReleaseBrowser:
         return made
 
     def _passing(
-        self, release: Release, file: ReleaseFile, wanted: ReleaseFilter, people: frozenset[str], first: int
+        self, release: Release, file: ReleaseFile, wanted: ReleaseFilter, is_wanted: IsPerson, first: int
     ) -> Iterator[tuple[int, ReleaseMasklet]]:
-        """The masklets of a file that pass a filter, each with its row."""
-        blobs = self._s.blobs
-        try:
-            path = blobs.fetch(file.key)
-        except BlobMissing:  # erased with a withdrawn video
-            if (rest := withdrawn.instead_of(blobs, file.key)) is None:
-                return
-            path = blobs.fetch(rest)
-        with arrow.opened(path) as opened:
-            names = [name for name in COLUMNS if name in opened.schema_arrow.names]
-            table = opened.read(names, use_threads=False)
-        rows = [n for n in _chosen(table, wanted, people) if n >= first]
-        described = _described(table, rows)
+        """The masklets of a file from row `first` on that pass a filter, each with its row."""
+        described = (
+            (begin + n, row)
+            for begin, table in self._tables(file, wanted, first)
+            for n, row in _described(table, [n for n in _chosen(table, wanted, is_wanted) if begin + n >= first])
+        )
         passing = ((n, row) for n, row in described if row.video_id not in release.hidden and _within(row, wanted))
         if not wanted.disagreement_from:
             yield from passing
@@ -180,11 +186,38 @@ class ReleaseBrowser:
                 if (masklet.disagreement or 0.0) >= wanted.disagreement_from:
                     yield n, masklet
 
-    def _names_of(self, person: str | None) -> frozenset[str]:
-        """The pseudonym of a person, and the name itself, which earlier releases have."""
+    def _tables(self, file: ReleaseFile, wanted: ReleaseFilter, first: int) -> Iterator[tuple[int, pa.Table]]:
+        """The columns that a list shows, in pieces of a file, each with the number of its first row."""
+        pieces = self._pieces(file.key, file.size, wanted, first)
+        try:
+            head = next(pieces, None)
+        except BlobMissing:  # erased with a withdrawn video
+            if (rest := withdrawn.instead_of(self._s.blobs, file.key)) is None:
+                return
+            pieces = self._pieces(rest, self._s.blobs.size(rest), wanted, first)
+            head = next(pieces, None)
+        if head is not None:
+            yield head
+            yield from pieces
+
+    def _pieces(self, key: str, size: int, wanted: ReleaseFilter, first: int) -> Iterator[tuple[int, pa.Table]]:
+        video_ids = None if wanted.video_id is None else {wanted.video_id}
+        if size > SMALL and (video_ids or wanted == ReleaseFilter()):
+            yield from compacted.groups(self._s.blobs, key, size, COLUMNS, video_ids=video_ids, first=first)
+            return
+        with arrow.opened(self._s.blobs.fetch(key)) as opened:
+            names = [name for name in COLUMNS if name in opened.schema_arrow.names]
+            yield 0, opened.read(names, use_threads=False)
+
+    def _recognised(self, person: str | None) -> IsPerson:
+        """Whether a name in a release is the person's: releases have pseudonyms, earlier ones have names.
+
+        person: a name in the queue, or a pseudonym.
+        """
         if person is None or not self._s.blobs.exists(pseudonyms.KEY):  # then nobody has a pseudonym here
-            return frozenset() if person is None else frozenset({person})
-        return frozenset({person, pseudonyms.of(self._s.blobs)(person)})
+            return lambda name: name == person
+        called = cache(pseudonyms.of(self._s.blobs))
+        return lambda name: name is not None and (name == person or name == called(person) or called(name) == person)
 
     def _page(self, found: Sequence[ReleaseMasklet], following: str | None, looked: int) -> ReleasePage:
         return ReleasePage(masklets=tuple(self._with_verdicts(found)), next=following, looked=looked)
@@ -222,8 +255,8 @@ def disagreements(operations: Iterable[Operation]) -> dict[str, float]:
     return {masklet_id: 1 - max(Counter(of).values()) / len(of) for masklet_id, of in verdicts.items()}
 
 
-def _chosen(table: pa.Table, wanted: ReleaseFilter, people: frozenset[str]) -> list[int]:
-    """The rows that pass the filters on texts. people: names of the wanted person."""
+def _chosen(table: pa.Table, wanted: ReleaseFilter, is_wanted: IsPerson) -> list[int]:
+    """The rows that pass the filters on texts. is_wanted: whether a name is that of the wanted person."""
     keep = np.ones(table.num_rows, bool)
     exact = {name: getattr(wanted, name) for name in ("video_id", "kind", "phase", "split", "checkpoint")}
     for name, value in exact.items():
@@ -233,7 +266,7 @@ def _chosen(table: pa.Table, wanted: ReleaseFilter, people: frozenset[str]) -> l
         keep &= np.array([(each or "") == wanted.label for each in _column(table, "label")], bool)
     if wanted.person is not None:
         pairs = zip(_column(table, "annotated_by"), _column(table, "verified_by"), strict=True)
-        keep &= np.array([not people.isdisjoint(pair) for pair in pairs], bool)
+        keep &= np.array([any(map(is_wanted, pair)) for pair in pairs], bool)
     if wanted.text is not None:
         pairs = zip(_column(table, "masklet_id"), _column(table, "video_id"), strict=True)
         keep &= np.array([any(wanted.text in each for each in pair) for pair in pairs], bool)

@@ -76,7 +76,7 @@ def app(s: Services, *, deliver: bool = True) -> FastAPI:
 def browse(s: Services, release: str, port: int, opened: Callable[[str], None]) -> None:
     """Serves the pages of a release to this machine alone, until Ctrl-C. port: 0 for a free one. Raises PortTaken.
 
-    opened: gets the address of the page.
+    opened: gets the address of the page, on another thread, once the server answers.
     """
     import uvicorn
 
@@ -87,9 +87,15 @@ def browse(s: Services, release: str, port: int, opened: Callable[[str], None]) 
     media = StoredMedia(s)
     application = create_browser(ReleaseBrowser(s, media), release, close=media.close)
     with socket.create_server((HERE, check_port(HERE, port))) as listener:
-        opened(f"http://{HERE}:{listener.getsockname()[1]}/")  # a request before the server has started waits
+        address = f"http://{HERE}:{listener.getsockname()[1]}/"
+
+        class Announced(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                threading.Thread(target=opened, args=(address,), daemon=True).start()  # a browser may need a while
+
         with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
-            uvicorn.Server(uvicorn.Config(application, log_level="warning", access_log=False)).run([listener])
+            Announced(uvicorn.Config(application, log_level="warning", access_log=False)).run([listener])
 
 
 def provider(settings: Settings) -> Provider | None:

@@ -115,9 +115,8 @@ def _write_split(folder: Path, release: Release, split: str, line: Timeline, med
             yield {"id": video_id, **written.rows["video"], **licences.field(video), **video_metadata.field(video)}
 
     def images() -> Iterator[dict[str, Any]]:
-        of_video = {
-            row["id"]: {key: row[key] for key in ("width", "height", "license") if key in row} for row in videos()
-        }
+        copied = {"width", "height", "license"}
+        of_video = {row["id"]: {key: value for key, value in row.items() if key in copied} for row in videos()}
         for video_id, image_id, image in rows():
             facts = {key: value for key, value in image.items() if key != "annotations"}
             yield {"id": image_id, "video_id": video_id, **of_video[video_id], **facts}

@@ -7,6 +7,7 @@ from annotation_queue.release_records import (
     MaskletMasks,
     ReleaseFilter,
     ReleaseMasklet,
+    ReleaseMasks,
     ReleaseName,
     ReleasePage,
     Releases,
@@ -21,12 +22,14 @@ FRAMES = 24
 class FakeReleases:
     """Fulfils `annotation_queue.api.backend.ReleaseSource`: the label is the only filter, a page has two masklets."""
 
-    def __init__(self, labels: tuple[str | None, ...]) -> None:
-        """labels: of the masklets, which are all of one video."""
-        self._media = SyntheticMedia(FRAMES)
-        self._rows = [candidate(f"m{n}", "video-0", FRAMES) for n in range(len(labels))]
+    def __init__(self, labels: tuple[str | None, ...], frames: int = FRAMES) -> None:
+        """labels: of the masklets, which are all of one video. frames: of this video."""
+        self._media = SyntheticMedia(frames)
+        self._rows = [candidate(f"m{n}", "video-0", frames) for n in range(len(labels))]
         self._about = [about(row, label) for row, label in zip(self._rows, labels, strict=True)]
         self.asked: list[ReleaseFilter] = []
+        self.pieces: list[tuple[int, int]] = []  # of masks, that were asked for: first frame, end
+        self.withdrawn = False  # the video
 
     def releases(self) -> Releases:
         return Releases(alone=False, releases=(ReleaseName(name=RELEASE, videos=1, masklets=len(self._rows)),))
@@ -41,15 +44,25 @@ class FakeReleases:
         return ReleasePage(masklets=tuple(found), next=f"0.{first + 2}" if more else None, looked=2)
 
     def video(self, name: str, video_id: str) -> ReleaseVideo:
-        if video_id != "video-0":
+        self.check(name, video_id)
+        return ReleaseVideo(info=self._media.info(video_id), masklets=tuple(self._about))
+
+    def masks(self, name: str, video_id: str, first: int, end: int) -> ReleaseMasks:
+        self.check(name, video_id)
+        self.pieces.append((first, end))
+        masks = []
+        for row in self._rows:
+            shown = [t for t, frame in enumerate(row.frame_idx) if first <= frame < end and row.area_px[t]]
+            frames, counts = (row.frame_idx[t] for t in shown), (row.rle[t].decode() for t in shown)
+            masks.append(MaskletMasks(frame_idx=tuple(frames), rle=tuple(counts)))
+        return ReleaseMasks(first=first, end=end, masklets=tuple(masks))
+
+    def check(self, name: str, video_id: str) -> None:
+        if video_id != "video-0" or self.withdrawn:
             raise NoSuchVideo(f"release {name} has no video {video_id}")
-        masks = [
-            MaskletMasks(about=each, frame_idx=row.frame_idx, rle=tuple(counts.decode() for counts in row.rle))
-            for each, row in zip(self._about, self._rows, strict=True)
-        ]
-        return ReleaseVideo(info=self._media.info(video_id), masklets=tuple(masks))
 
     def frame(self, name: str, video_id: str, frame_idx: int) -> bytes:
+        self.check(name, video_id)
         return self._media.frame(video_id, frame_idx)
 
     def thumbnail(self, name: str, video_id: str, masklet_id: str) -> bytes:

@@ -56,10 +56,25 @@ def test_the_browser_of_one_machine_serves_a_release_without_a_log_in(alone, sou
     assert ([each["masklet_id"] for each in page["masklets"]], page["next"], page["looked"]) == (["m0"], "0.2", 2)
     (asked,) = source.asked
     assert (asked.label, asked.score_from, asked.score_to, asked.disagreement_from) == ("cat", 0.5, None, 0.1)
-    assert [each["about"]["masklet_id"] for each in alone.get(VIDEO).json()["masklets"]] == ["m0", "m1", "m2"]
-    for path in (f"{VIDEO}/frames/4.jpg", f"{VIDEO}/m0/thumbnail"):
-        assert alone.get(path).headers["content-type"] == "image/jpeg"
+    assert [each["masklet_id"] for each in alone.get(VIDEO).json()["masklets"]] == ["m0", "m1", "m2"]
+    piece = alone.get(f"{VIDEO}/masks", params={"first": 4, "count": 8}).json()
+    assert (piece["first"], piece["end"]) == (4, 12)
+    assert [each["frame_idx"] for each in piece["masklets"]] == [[4, 8]] * 3
     assert "default-src 'self'" in alone.get("/api/releases").headers["content-security-policy"]
+
+
+def test_browsers_ask_for_each_picture_again_and_see_none_of_a_withdrawn_video(alone, source):
+    paths = [f"{VIDEO}/frames/4.jpg", f"{VIDEO}/m0/thumbnail"]
+    tags = {}
+    for path in paths:
+        answer = alone.get(path)
+        assert answer.headers["content-type"] == "image/jpeg" and "no-cache" in answer.headers["cache-control"]
+        tags[path] = {"If-None-Match": answer.headers["etag"]}
+        again = alone.get(path, headers=tags[path])
+        assert (again.status_code, again.content) == (304, b"")
+    assert alone.get(f"{VIDEO}/frames/8.jpg", headers=tags[paths[0]]).status_code == 200, "each frame has its own tag"
+    source.withdrawn = True
+    assert [alone.get(path, headers=tags[path]).status_code for path in paths] == [404, 404]
 
 
 def test_the_browser_answers_no_other_site_and_changes_nothing(alone):
@@ -74,12 +89,13 @@ def test_mistakes_are_answered_in_one_line(alone):
     assert alone.get(f"{VIDEO}/frames/{FRAMES}.jpg").json()["kind"] == "NoSuchFrame"
     for query in ({"score_from": 2}, {"after": "x"}, {"limit": 1000}):
         assert alone.get(MASKLETS, params=query).status_code == 422
+    assert alone.get(f"{VIDEO}/masks", params={"first": 0, "count": 1001}).status_code == 422
 
 
 def test_in_the_queue_leads_who_see_all_projects_look_through_releases(client):
     lea = client("lea")
     assert lea.get("/api/releases").json()["alone"] is False and lea.get(MASKLETS).status_code == 200
-    for path in ("/api/releases", MASKLETS, VIDEO, f"{VIDEO}/frames/0.jpg", f"{VIDEO}/m0/thumbnail"):
+    for path in ("/api/releases", MASKLETS, VIDEO, f"{VIDEO}/masks", f"{VIDEO}/frames/0.jpg", f"{VIDEO}/m0/thumbnail"):
         assert client("vera").get(path).status_code == 403
         assert client("lea", {"cats": ["lea"]}).get(path).status_code == 403
         assert TestClient(lea.app).get(path).status_code == 401

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 
@@ -14,11 +17,13 @@ from engine.serving import release_browser, serve
 from engine.serving.media import StoredMedia
 from engine.serving.release_browser import ReleaseBrowser, disagreements
 from engine.settings import Settings
-from engine.stages import pseudonyms
-from storage import parts, withdrawn
+from engine.stages import pseudonyms, upkeep
+from storage import arrow, compacted, parts, rle, withdrawn
+from storage.blobs.folder import LocalBlobs
 from storage.records import Operation
 from storage.releases import Release
 from storage.withdrawn import Withdrawal
+from tests.engine.views import small_releases
 from tests.engine.views.small_releases import masklet_of, publish, track
 
 NAME = "release-0001"
@@ -112,7 +117,7 @@ def test_a_name_of_the_queue_finds_what_its_pseudonym_made(s):
     publish(s, [masklet_of("m1", track(0)), masklet_of("m2", track(40), annotated_by=called), earlier])
     media = StoredMedia(s)
     browser = ReleaseBrowser(s, media)
-    assert ids(browser, person="ann") == ["m2", "m3"] and ids(browser, person=called) == ["m2"]
+    assert ids(browser, person="ann") == ["m2", "m3"] == ids(browser, person=called)
     assert ids(browser, person="vera") == []
     media.close()
 
@@ -153,11 +158,15 @@ def test_pages_follow_each_other_and_none_looks_at_more_than_its_share(browser, 
     ]
 
 
-def test_a_video_comes_with_the_masks_of_all_its_masklets(browser):
+def test_the_masks_of_a_video_come_in_pieces_and_without_empty_ones(browser):
     video = browser.video(NAME, "v1")
     assert video.info.frame_count == 24
-    masklet = video.masklets[1]
-    assert masklet.about.masklet_id == "m2" and masklet.frame_idx == (0, 4, 8) and len(masklet.rle) == 3
+    assert [masklet.masklet_id for masklet in video.masklets] == ["m1", "m2"]
+    first, second = (browser.masks(NAME, "v1", *piece).masklets for piece in ((0, 8), (8, 16)))
+    assert [masks.frame_idx for masks in first] == [(0, 4), (4,)]
+    assert [masks.frame_idx for masks in second] == [(), (8,)]
+    mask = rle.decode(first[1].rle[0].encode(), small_releases.H, small_releases.W)
+    assert (mask == small_releases.block(40, size=40)).all()
     assert browser.frame(NAME, "v1", 4) != browser.frame(NAME, "v1", 8)
     picture = cv2.imdecode(np.frombuffer(browser.thumbnail(NAME, "v1", "m2"), np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None and picture.shape[1] == 320
@@ -186,10 +195,44 @@ def test_a_withdrawn_video_is_not_shown_any_more(browser, s, monkeypatch):
     assert browser.video(NAME, "v1") and ids(browser) == ["m1", "m2", "m3"]
     withdrawn.record(s.blobs, Withdrawal(video_id="v1", by="lea", at="2026-01-01T00:00:00Z", why="asked to"))
     assert ids(browser) == ["m3"]
-    with pytest.raises(NoSuchVideo):
-        browser.video(NAME, "v1")
+    for ask in (browser.video, browser.check, lambda *of: browser.masks(*of, 0, 8)):
+        with pytest.raises(NoSuchVideo):
+            ask(NAME, "v1")
     assert listed == [NAME], "the list of a release's files never changes: it is read once"
     media.close()
+
+
+def test_of_a_large_file_the_row_groups_of_a_video_or_of_a_page_are_read(s, monkeypatch):
+    rows = [masklet_of(f"m{n}", track(0), f"v{n}", label="cat" if n == 5 else None) for n in range(6)]
+    publish(s, rows)
+    monkeypatch.setattr(release_browser, "SMALL", 0)
+    monkeypatch.setattr(compacted, "GROUP_BYTES", 1)  # a video is a row group
+    monkeypatch.setattr(compacted, "_TAIL", 0)
+    name = upkeep.compact(s, least=1).release
+    browser, read, fetched = ReleaseBrowser(s, StoredMedia(s)), list[int](), list[str]()
+    real_group, real_fetch = arrow.read_group, LocalBlobs.fetch
+
+    def read_group(file, n, *more):
+        read.append(n)
+        return real_group(file, n, *more)
+
+    def fetch(blobs, key):
+        fetched.append(key)
+        return real_fetch(blobs, key)
+
+    monkeypatch.setattr(arrow, "read_group", read_group)
+    monkeypatch.setattr(LocalBlobs, "fetch", fetch)
+
+    def found(after=None, **wanted):
+        read.clear()
+        page = browser.page(name, ReleaseFilter(**wanted), after, 2)
+        return [each.masklet_id for each in page.masklets], page.next, page.looked, list(read)
+
+    assert found(video_id="v3") == (["m3"], None, 6, [3])
+    assert found() == (["m0", "m1"], "0.2", 2, [0, 1, 2])
+    assert found("0.2") == (["m2", "m3"], "0.4", 2, [2, 3, 4])
+    assert fetched == [], "nothing was downloaded whole"
+    assert found(label="cat") == (["m5"], None, 6, []) and len(fetched) == 1, "a search needs all of it"
 
 
 def test_verdicts_that_were_taken_back_do_not_disagree():
@@ -200,14 +243,14 @@ def test_verdicts_that_were_taken_back_do_not_disagree():
 
 
 @pytest.mark.server
-def test_a_release_is_served_to_this_machine_alone_and_ctrl_c_is_no_error(s, monkeypatch):
-    served, opened = [], []
+def test_a_release_is_served_to_this_machine_alone_the_window_opens_when_it_answers_and_ctrl_c_is_no_error(browser, s):
+    answers = []
 
-    def run(server, sockets):
-        served.append(sockets[0].getsockname())
-        raise KeyboardInterrupt  # as uvicorn does after Ctrl-C
+    def opened(address):
+        answers.append((address, httpx.get(f"{address}api/releases", timeout=5).json()))
+        signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("uvicorn.Server.run", run)
-    serve.browse(s, NAME, 0, opened.append)
-    ((host, port),) = served
-    assert (host, opened) == ("127.0.0.1", [f"http://127.0.0.1:{port}/"])
+    serve.browse(s, NAME, 0, opened)
+    ((address, answer),) = answers
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address) and answer["alone"] is True
+    assert [each["name"] for each in answer["releases"]] == [NAME]

@@ -97,15 +97,16 @@ SAID = {
 
 
 @pytest.mark.parametrize("form", ["coco", "youtube-vis"])
-def test_what_the_source_says_about_a_video_comes_back_and_its_licence_is_in_the_list_of_licences(tmp_path, form):
+def test_what_the_source_says_about_a_video_comes_back_and_its_licence_is_in_the_list_of_licences(
+    tmp_path, monkeypatch, form
+):
     export, read, name = FORMATS[form]
-    release = TwoVideos(tmp_path)
     said = [
         replace(row, split="train", source_metadata=json.dumps(SAID) if row.source_name else None)
-        for row in release.videos()
+        for row in TwoVideos(tmp_path).videos()
     ]
-    release.videos = lambda: said
-    export(cast(Release, release), tmp_path / form, line=Timeline.STORED)
+    monkeypatch.setattr(TwoVideos, "videos", lambda _: said)
+    export(cast(Release, TwoVideos(tmp_path)), tmp_path / form, line=Timeline.STORED)
     text = (tmp_path / form / name).read_text()
     silent, told = (video.describe() for video in read(text.encode(), name).videos)
     assert silent.metadata is None and json.loads(told.metadata or "") == SAID
