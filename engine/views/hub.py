@@ -157,4 +157,5 @@ A row is a masklet. `frame_idx` counts frames of {whose}.
 |---|---|
 {rows}
 
-Pseudonyms of people hold in this dataset only. `croissant.json` describes the same columns."""
+Pseudonyms of people hold in this dataset only; authors of videos keep theirs in all datasets of the same store.
+`croissant.json` describes the same columns."""

@@ -10,6 +10,7 @@ from engine.cli import main
 from engine.services import connect
 from engine.settings import Settings
 from engine.stages import publish
+from engine.views import card
 from storage import releases
 from validation import table_checks
 
@@ -74,6 +75,8 @@ def test_tag_gives_a_release_a_name_that_other_commands_take(said, home):
         "tagged": True,
     }
     assert newest(home).name == name
+    with connect(Settings(home=home)) as s:
+        assert f"It is another name of {name}." in s.blobs.read(card.key_of("v1.0")).decode()
 
 
 def test_withdraw_says_who_and_why_and_validate_and_export_name_the_video(said, home, tmp_path):
