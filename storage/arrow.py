@@ -51,10 +51,12 @@ def schema(record: type[Any]) -> pa.Schema:
     return pa.schema([pa.field(f.name, _TYPES[hints[f.name]], nullable=_nullable(f, hints)) for f in _fields(record)])
 
 
-def to_arrow(record: type[R], rows: Sequence[R]) -> pa.Table:
-    """Records as a table, one row each, in the given order."""
-    columns = {f.name: [getattr(row, f.name) for row in rows] for f in _fields(record)}
-    return pa.table(columns, schema=schema(record))
+def to_arrow(record: type[R], rows: Sequence[R], columns: Sequence[str] | None = None) -> pa.Table:
+    """Records as a table, one row each, in the given order. columns: None for all."""
+    its = schema(record)
+    if columns is not None:
+        its = pa.schema([its.field(name) for name in columns])
+    return pa.table({name: [getattr(row, name) for row in rows] for name in its.names}, schema=its)
 
 
 def problem(row: Record) -> str | None:

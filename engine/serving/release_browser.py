@@ -107,7 +107,7 @@ class ReleaseBrowser:
     def video(self, name: str, video_id: str) -> ReleaseVideo:
         """A video and its masklets, without their masks. Raises NoSuchRelease, NoSuchVideo."""
         rows = self._masklets(name, video_id)
-        table = arrow.to_arrow(Masklet, rows).select(COLUMNS)
+        table = arrow.to_arrow(Masklet, rows, COLUMNS)
         about = self._with_verdicts([masklet for _, masklet in _described(table, range(len(rows)))])
         return ReleaseVideo(info=self._media.info(video_id), masklets=tuple(about))
 

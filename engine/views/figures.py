@@ -182,9 +182,7 @@ def of_masklets(release: Release, videos: Iterable[Video], masklets: Sequence[Ma
     if not masklets:
         raise ValueError("figures of no masklets")
     tally = _Tally({video.video_id: video for video in videos})
-    columns = [arrow.schema(Masklet).field(name) for name in _COLUMNS]  # not the masks, which are large
-    values = {column.name: [getattr(row, column.name) for row in masklets] for column in columns}
-    tally.add(pa.table(values, schema=pa.schema(columns)))
+    tally.add(arrow.to_arrow(Masklet, masklets, _COLUMNS))  # without the masks, which are large
     return tally.figures(release, {})
 
 

@@ -215,6 +215,12 @@ def names_of(*found: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cut))
 
 
+def metadata_in(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says about a video in the field that our exports write; empty in files of others."""
+    said = row.get(video_metadata.FIELD)
+    return said if isinstance(said, dict) else {}
+
+
 def json_object(data: bytes, *keys: str) -> dict[str, Any]:
     """A file of COCO's style. Raises AnnotationError for bytes that are not JSON, OtherFile for one without any key."""
     try:
@@ -247,12 +253,6 @@ def names_by_id(note: dict[str, Any], key: str) -> dict[Any, str]:
 def of_id(found: Mapping[Any, Named], wanted: Any) -> Named | None:
     """What a file calls by this id. None if there is nothing, also for ids that are no number and no word."""
     return found.get(wanted) if type(wanted) in (int, str) else None
-
-
-def metadata_in(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says about a video in the field that our exports write; empty in files of others."""
-    said = row.get(video_metadata.FIELD)
-    return said if isinstance(said, dict) else {}
 
 
 def timeline_of(note: dict[str, Any]) -> Timeline | None:
