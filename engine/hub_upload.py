@@ -5,6 +5,8 @@ The token, the Hub's address (HF_ENDPOINT) and the cache come from the environme
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +25,27 @@ def check(repo: str) -> None:
     hub.utils.validate_repo_id(repo)
 
 
-def upload(folder: Path, repo: str, message: str, *, private: bool, media: bool) -> str:
+def upload(folder: Path, repo: str, message: str, *, private: bool, media: bool, videos: Collection[str]) -> str:
     """Makes the dataset if it does not exist, and uploads the folder. Returns its address.
 
-    An upload that was stopped goes on: the Hub takes no file twice. Tables and videos of the dataset that are not in
-    the folder are deleted there; its history keeps them.
-    private: of a new dataset.  media: whether the videos are uploaded.
+    An upload that was stopped goes on: the Hub takes no file twice. Tables that are not in the folder, and videos that
+    are not in the release, are deleted there; its history keeps them.
+    private: of a new dataset.  media: whether the videos are uploaded.  videos: the paths of those of the release.
     Raises UploadFailed with one line.
     """
     hub = _library()
     hidden = [".*", "*/.*"]  # the notes of the export, and what a killed one left
     try:
         url = hub.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        there = hub.list_repo_files(repo, repo_type="dataset")
+        gone = sorted({path for path in there if path.startswith(f"{VIDEOS}/")} - set(videos))
         hub.upload_folder(
             repo_id=repo,
             repo_type="dataset",
             folder_path=folder,
             commit_message=message,
             ignore_patterns=hidden if media else [*hidden, f"{VIDEOS}/*"],
-            delete_patterns=[f"{DATA}/*", f"{VIDEOS}/*"],
+            delete_patterns=[f"{DATA}/*", *map(glob.escape, gone)],
         )
     except Exception as error:  # of the library, its HTTP client or hf_xet: they share no other base class
         raise UploadFailed(f"{repo}: {' '.join(str(error).split()) or type(error).__name__}") from error

@@ -36,15 +36,7 @@ import pyarrow as pa
 
 from storage import arrow, batch_manifests, compacted, parts, release_numbers, unreleased, withdrawn
 from storage.arrow import R
-from storage.batch_manifests import (
-    KINDS,
-    READERS,
-    BatchRef,
-    Files,
-    ReleaseError,
-    ReleaseFile,
-    check_id,
-)
+from storage.batch_manifests import KINDS, READERS, BatchRef, Files, ReleaseError, ReleaseFile, check_id
 from storage.blobs.base import BlobError, BlobMissing, Blobs
 from storage.errors import first_line
 from storage.masklet_rules import list_problem
@@ -246,7 +238,11 @@ class Release:
         return {video_id: number for video_id, number in counts.items() if video_id not in self.hidden}
 
     def videos(self) -> list[Video]:
-        """The videos of the masklets, sorted by id. Raises ReleaseError for an id that could be a path."""
+        """The videos of the masklets, sorted by id; read once. Raises ReleaseError for an id that could be a path."""
+        return list(self._videos)
+
+    @cached_property
+    def _videos(self) -> tuple[Video, ...]:
         needed = {file.video_id for file in self.files("media")}
         found: dict[str, Video] = {}
         for video in self.iter_videos():
@@ -254,7 +250,7 @@ class Release:
                 video.video_id not in found or video.batch_id < found[video.video_id].batch_id
             ):
                 found[video.video_id] = video
-        return [found[video_id] for video_id in sorted(found)]
+        return tuple(found[video_id] for video_id in sorted(found))
 
     def iter_videos(self) -> Iterator[Video]:
         """Every row about a video, unchecked: also of videos without masklets, and several of one video."""

@@ -32,6 +32,7 @@ def push(
     from engine.services import connect
     from engine.stages import withdrawing
     from storage import releases
+    from storage.formats import hub
     from storage.formats.timeline import Timeline
 
     hub_upload.check(repo)
@@ -39,7 +40,9 @@ def push(
         chosen = withdrawing.permitted(s, releases.load(s.blobs, release or data.newest(s)))
         out = folder or s.home / "cache" / "push" / chosen.digest[:16]
         done = data.written(s, "hf", chosen, out, media, Timeline.STORED, bar)
-    address = hub_upload.upload(out, repo, f"Upload {chosen.name}", private=private, media=media)
+    address = hub_upload.upload(
+        out, repo, f"Upload {chosen.name}", private=private, media=media, videos=hub.video_paths(chosen)
+    )
     if folder is None:
         shutil.rmtree(out)  # it is as large as the release, and only an upload that was stopped needs it again
     if as_json:

@@ -113,13 +113,18 @@ def export(
     for path in folder.glob(f"{DATA}/*/*.parquet"):
         if path not in tables:
             path.unlink()
-    videos = release.videos()
-    named = destination.names(videos)
-    kept = {destination.place(folder, VIDEOS, v.split, f"{named[v.video_id]}.mp4") for v in videos}
+    kept = {destination.place(folder, *path.split("/")) for path in video_paths(release)}
     for path in folder.glob(f"{VIDEOS}/*/*.mp4"):
         if path not in kept:
             path.unlink()
     return Exported([*done.files, *tables], repeats=done.repeats)
+
+
+def video_paths(release: Release) -> list[str]:
+    """Where the videos of a release lie in the dataset, also if it is written without them."""
+    videos = release.videos()
+    named = destination.names(videos)
+    return [f"{VIDEOS}/{video.split}/{named[video.video_id]}.mp4" for video in videos]
 
 
 def _row(job: Job, masklet: Masklet, media: bool) -> dict[str, Any]:

@@ -18,6 +18,9 @@ def settings(tmp_path):
     return Settings(home=tmp_path / "home")
 
 
+GONE = {"data/train/00007.parquet", "videos/val/gone[1].mp4"}  # of what is on the Hub: no longer in the release
+
+
 @pytest.fixture
 def calls(settings, monkeypatch):
     """A store with a release, and what the command asks of the Hub."""
@@ -32,9 +35,12 @@ def calls(settings, monkeypatch):
     def upload_folder(**facts):
         folder = facts["folder_path"]
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        deleted = set(filter_repo_objects(there, allow_patterns=facts["delete_patterns"]))
         sent = set(filter_repo_objects(names, ignore_patterns=facts["ignore_patterns"]))
-        found.append(facts | {"sent": sent, "not sent": len(names - sent)})
+        found.append(facts | {"sent": sent, "not sent": len(names - sent), "deleted": deleted})
 
+    there = ["README.md", "data/train/00007.parquet", "videos/train/v1.mp4", "videos/val/gone[1].mp4"]
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo_id, repo_type: there)
     monkeypatch.setattr(huggingface_hub, "create_repo", create_repo)
     monkeypatch.setattr(huggingface_hub, "upload_folder", upload_folder)
     return found
@@ -48,12 +54,12 @@ def test_a_dataset_is_made_and_the_folder_of_the_export_is_uploaded(command, cal
     assert made == {"repo_id": "ada/cells", "repo_type": "dataset", "private": True, "exist_ok": True}
     folder = uploaded.pop("folder_path")
     assert folder.is_relative_to(settings.home / "cache") and not folder.exists()
-    assert uploaded.pop("ignore_patterns") and uploaded.pop("not sent") == 2
+    assert uploaded.pop("ignore_patterns") and uploaded.pop("delete_patterns") and uploaded.pop("not sent") == 2
     assert uploaded == {
         "repo_id": "ada/cells",
         "repo_type": "dataset",
         "commit_message": "Upload release-0001",
-        "delete_patterns": ["data/*", "videos/*"],
+        "deleted": GONE,
         "sent": {"README.md", "croissant.json", "data/train/00000.parquet", "videos/train/v1.mp4"},
     }
 
@@ -66,6 +72,7 @@ def test_videos_stay_here_on_request_also_if_the_folder_has_some(command, calls,
     assert facts["url"].endswith("ada/cells") and not calls[0]["private"]
     assert calls[1]["folder_path"] == out and (out / "videos" / "train" / "v1.mp4").is_file()
     assert calls[1]["sent"] == {"README.md", "croissant.json", "data/train/00000.parquet"}
+    assert calls[1]["deleted"] == GONE, "videos of the release that an earlier push brought stay on the Hub"
 
 
 def test_a_name_that_the_hub_cannot_have_is_refused_before_anything_is_written(mistake, settings):
