@@ -40,9 +40,8 @@ def push(
         chosen = withdrawing.permitted(s, releases.load(s.blobs, release or data.newest(s)))
         out = folder or s.home / "cache" / "push" / chosen.digest[:16]
         done = data.written(s, "hf", chosen, out, media, Timeline.STORED, bar)
-    address = hub_upload.upload(
-        out, repo, f"Upload {chosen.name}", private=private, media=media, videos=hub.video_paths(chosen)
-    )
+        videos = hub.video_paths(chosen)
+    address = hub_upload.upload(out, repo, f"Upload {chosen.name}", private=private, media=media, videos=videos)
     if folder is None:
         shutil.rmtree(out)  # it is as large as the release, and only an upload that was stopped needs it again
     if as_json:
