@@ -33,7 +33,7 @@ from engine.progress import Progress
 from engine.services import Services
 from engine.stages import admitted, attempts, overrides, refusals, trouble
 from engine.stages.hash_index import HashIndex
-from engine.stages.judge import FileResult, judge, quarantine_record
+from engine.stages.judge import POSTPONED, FileResult, Judging, Outcome, judge, quarantine_record
 from engine.stages.metadata import Row
 from engine.stages.readers import Reader
 from engine.stages.sources import NoSource, SourceFile, bad_tables, list_files, open_source
@@ -101,7 +101,15 @@ def admit(
     with trouble.recorded(s.blobs, *_subject(project)), alone(s.home / "ingest.lock"), _workplace(s) as work:
         opened = open_source(s, _chosen(s, source, project), work)
         new, report, left = _begin(s, opened, for_import, project)
-        reports, judged, index = [report], 0, HashIndex(s.blobs, admitted.WAITING)
+        by = Judging(
+            s=s,
+            source=opened,
+            work=work,
+            project=project,
+            index=HashIndex(s.blobs, admitted.WAITING),
+            reader=for_import,
+        )
+        reports, judged = [report], 0
         since = time.process_time()
 
         def advance(file: SourceFile) -> None:
@@ -111,7 +119,7 @@ def admit(
                 progress(judged, len(new), file.key)
 
         for piece in _rotated(_pieces(new, s.settings.of_project(project).ingest.batch_videos), s.home):
-            reports.append(_judge_piece(s, opened, piece, work, index, project, for_import, advance, left))
+            reports.append(_judge_piece(by, piece, advance, left))
         reports.append(IngestReport(cpu_s=time.process_time() - since))
     return _total(reports)
 
@@ -177,7 +185,8 @@ def admit_piece(s: Services, piece_id: str) -> list[str]:
     with trouble.failure_recorded(s.blobs, *_subject(project)), _workplace(s) as work:
         files = [_file(file) for file in facts["files"]]
         index, since = HashIndex(s.blobs, admitted.WAITING), time.process_time()
-        report = _judge_piece(s, open_source(s, facts["source"], work), files, work, index, project)
+        source = open_source(s, facts["source"], work)
+        report = _judge_piece(Judging(s=s, source=source, work=work, project=project, index=index), files)
         s.blobs.delete(_piece_key(piece_id))
         if speed := replace(report, cpu_s=time.process_time() - since).hours_a_day_a_core:
             _log.info("%s admitted: %.0f hours of video a day and core", counted(report.admitted, "video"), speed)
@@ -266,20 +275,17 @@ def _rotated(pieces: list[list[SourceFile]], home: Path) -> list[list[SourceFile
 
 
 def _judge_piece(
-    s: Services,
-    source: Blobs,
+    by: Judging,
     files: Sequence[SourceFile],
-    work: Path,
-    index: HashIndex,
-    project: str,
-    reader: Reader | None = None,
     advance: Callable[[SourceFile], None] = lambda file: None,
     reported: Collection[str] = (),
 ) -> IngestReport:
     """Judges files, commits the admitted videos, and marks the files. Files that are marked meanwhile are unchanged.
 
-    reported: addresses of videos that are in another report. A file that a killed run has not marked is judged again.
+    advance: called with each file that was judged. reported: addresses of videos that are in another report.
+    A file that a killed run has not marked is judged again.
     """
+    s = by.s
     with ThreadPoolExecutor(_READERS) as pool:
         is_done = pool.map(lambda file: s.blobs.exists(file.marker) or s.blobs.exists(file.ignored_marker), files)
         released = overrides.waiting(s.blobs)
@@ -289,7 +295,7 @@ def _judge_piece(
     kills = attempts.killed(s.blobs, "ingest") if new else Counter[str]()
     new.sort(key=lambda file: kills[file.file_id])
     acts = {file.uri: overrides.releases_of(s.blobs, file.uri) for file in new if overrides.is_in(released, file.uri)}
-    results = _judge_all(s, source, new, kills, acts, work, reader, advance, project, index)
+    results = _judge_all(by, new, kills, acts, advance)
     refused = [result.refused for result in results if result.refused]
     quarantined = quarantine(s, refused)
     batch_ids, videos = admitted.commit(s, {file.uri for file in new}, others=False)
@@ -299,14 +305,17 @@ def _judge_piece(
         _mark(s, file, result)
         if file.uri in acts and (not result.again or result.refused):
             overrides.conclude(s.blobs, file.uri, acts[file.uri], result.video, result.refused)
-    known = sum(result.known and file.uri not in reported for file, result in zip(new, results, strict=True))
+    outcomes = Counter(result.outcome for result in results)
+    known = sum(
+        result.outcome is Outcome.KNOWN and file.uri not in reported for file, result in zip(new, results, strict=True)
+    )
     return IngestReport(
         batch_ids=tuple(batch_ids),
         admitted=len(videos),
         quarantined=quarantined,
         unchanged=len(files) - len(new) + known + len(refused) - quarantined,
-        ignored=sum(result.ignored for result in results),
-        postponed=sum(result.again and not result.ignored and result.refused is None for result in results),
+        ignored=outcomes[Outcome.IGNORED],
+        postponed=outcomes[Outcome.POSTPONED],
         video_s=sum(video.duration_s for video in videos),
         changed=sum(bool(video.changes) for video in videos),
         changes=_changes(videos),
@@ -314,16 +323,11 @@ def _judge_piece(
 
 
 def _judge_all(
-    s: Services,
-    source: Blobs,
+    by: Judging,
     files: Sequence[SourceFile],
     kills: Counter[str],
     acts: Mapping[str, Collection[QuarantineAct]],
-    work: Path,
-    reader: Reader | None,
     advance: Callable[[SourceFile], None],
-    project: str,
-    index: HashIndex,
 ) -> list[FileResult]:
     """Judges files. Those that may have killed a worker are the last, and judged one at a time: so the others are not
     lost with them, and not suspected too. After two kills a file is refused, or postponed while another machine may be
@@ -333,23 +337,22 @@ def _judge_all(
     """
 
     def judge_one(file: SourceFile) -> FileResult:
-        lifted = frozenset(act.reason for act in acts.get(file.uri, ()))
-        return judge(s, source, file, work, reader, lifted, project, index)
+        return judge(by, file, frozenset(act.reason for act in acts.get(file.uri, ())))
 
     calm = [file for file in files if not kills[file.file_id]]
     results = []
-    with ThreadPoolExecutor(s.settings.of_project(project).ingest.workers) as pool, attempts.stoppable():
+    with ThreadPoolExecutor(by.settings.workers) as pool, attempts.stoppable():
         for file, result in zip(calm, pool.map(judge_one, calm), strict=True):
             results.append(result)
             advance(file)
         for file in files[len(calm) :]:
             if kills[file.file_id] < attempts.MOST:
                 results.append(pool.submit(judge_one, file).result())
-            elif (dead := attempts.killed(s.blobs, "ingest", surely=True)[file.file_id]) < attempts.MOST:
-                results.append(FileResult(again=True))
+            elif (dead := attempts.killed(by.s.blobs, "ingest", surely=True)[file.file_id]) < attempts.MOST:
+                results.append(POSTPONED)
             else:
-                why = attempts.detail(dead)
-                results.append(FileResult(refused=quarantine_record(file.uri, Refusal.KILLS_WORKER, why)))
+                record = quarantine_record(file.uri, Refusal.KILLS_WORKER, attempts.detail(dead))
+                results.append(FileResult(Outcome.REFUSED, refused=record))
             advance(file)
     return results
 
@@ -398,7 +401,9 @@ def _piece_key(piece_id: str) -> str:
 def _mark(s: Services, file: SourceFile, result: FileResult) -> None:
     if not result.again:
         facts = {"uri": file.uri} | ({"video_id": result.video.video_id} if result.video else {})
-        s.blobs.create(file.ignored_marker if result.ignored else file.marker, json.dumps(facts).encode())
+        s.blobs.create(
+            file.ignored_marker if result.outcome is Outcome.IGNORED else file.marker, json.dumps(facts).encode()
+        )
 
 
 def quarantine(s: Services, refused: Sequence[Quarantined]) -> int:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from enum import Enum, auto
 from pathlib import Path
 
 from engine.services import Services
@@ -42,67 +43,88 @@ class _BadSector(BlobError):
     """The disk cannot read the file."""
 
 
+class Outcome(Enum):
+    """What became of a file."""
+
+    ADMITTED = auto()
+    KNOWN = auto()  # an earlier run has admitted it from the same address
+    REFUSED = auto()
+    IGNORED = auto()  # no video, and its suffix does not claim that it is one
+    POSTPONED = auto()
+
+
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a file. With nothing set, an earlier run has admitted it from the same address."""
+    """What became of a file."""
 
-    video: Video | None = None
-    refused: Quarantined | None = None
-    ignored: bool = False  # no video, and its suffix does not claim that it is one
+    outcome: Outcome
+    video: Video | None = None  # if it was admitted
+    refused: Quarantined | None = None  # if it was refused
     again: bool = False  # no marker is written: the next run judges the file again
 
+
+KNOWN, IGNORED, POSTPONED = (
+    FileResult(Outcome.KNOWN),
+    FileResult(Outcome.IGNORED),
+    FileResult(Outcome.POSTPONED, again=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """What the files of a source are judged with."""
+
+    s: Services
+    source: Blobs
+    work: Path  # a folder for temporary files
+    project: str = ""  # that the videos are admitted for
+    index: HashIndex | None = None  # of the admitted videos; None: near duplicates are not looked for
+    reader: Reader | None = None  # of the import that takes the files, so no model may propose for them
+
     @property
-    def known(self) -> bool:
-        return self == FileResult()
+    def settings(self) -> IngestSettings:
+        """Those of the project."""
+        return self.s.settings.of_project(self.project).ingest
 
 
-def judge(
-    s: Services,
-    source: Blobs,
-    file: SourceFile,
-    work: Path,
-    reader: Reader | None,
-    lifted: frozenset[str] = frozenset(),
-    project: str = "",
-    index: HashIndex | None = None,
-) -> FileResult:
+def judge(by: Judging, file: SourceFile, lifted: frozenset[str] = frozenset()) -> FileResult:
     """What becomes of a file. An admitted video is in the store when this returns.
 
-    work: a folder for temporary files. reader: of the import that takes the file, so no model may propose for it.
     lifted: the reasons for which it is not refused, because a person has released it.
-    project: that the video is admitted for. index: of the admitted videos; None: near duplicates are not looked for.
     Raises BlobUnreachable, OSError and MemoryError: errors of the machine. Raises BadDetector for faces to blur.
     """
+    source = by.source
     try:
         check_key(file.key)
     except ValueError:
-        return FileResult(ignored=True) if file.usually_no_video else _refuse(file, Refusal.FAILED, _unfit(file.key))
+        return IGNORED if file.usually_no_video else _refuse(file, Refusal.FAILED, _unfit(file.key))
     if file.row and file.row.problem:
         return _refuse(file, Refusal.METADATA, f"{file.row.at}: {file.row.problem}")
     with ExitStack() as stack:
         try:
             if file.usually_no_video and not _begins_as_video(source.read(file.key, 512)):
-                return FileResult(ignored=True)
+                return IGNORED
             path = stack.enter_context(source.local(file.key))
             truth = source.read(file.truth) if file.truth else None
-            note = reader.open(file.key, lambda: {key: source.read(key) for key in file.notes}) if reader else None
+            reader, texts = by.reader, lambda: {key: source.read(key) for key in file.notes}
+            notes = reader.open(file.key, texts) if reader else None
         except BlobMissing:
-            return FileResult(again=True)
+            return POSTPONED
         except BlobUnreachable:
             raise
         except BlobError as error:  # permission denied, a bad sector, a missing decryption key
             return _unreadable(file, error)
         try:
-            return _admit(s, file, path, truth, note, work, lifted, project, index)
+            return _admit(by, file, path, truth, notes, lifted)
         except _Changed:
-            return FileResult(again=True)
+            return POSTPONED
         except _BadSector as error:
             return _unreadable(file, error)
         except AnnotationError as error:
             return _refuse(file, Refusal.FAILED, str(error))
         except Refused as refused:
             if file.usually_no_video and refused.reason in (Refusal.NO_VIDEO_STREAM, Refusal.UNREADABLE):
-                return FileResult(ignored=True)
+                return IGNORED
             return _refuse(file, refused.reason, refused.detail)
 
 
@@ -136,29 +158,21 @@ def _begins_as_video(head: bytes) -> bool:
 def _unreadable(file: SourceFile, error: BlobError) -> FileResult:
     """A file that the source cannot give. Repairing it changes no fingerprint, so every run tries it again."""
     if file.usually_no_video:
-        return FileResult(ignored=True, again=True)
+        return replace(IGNORED, again=True)
     return replace(_refuse(file, Refusal.UNREADABLE, str(error)), again=True)
 
 
 def _refuse(file: SourceFile, reason: Refusal, detail: str) -> FileResult:
-    return FileResult(refused=quarantine_record(file.uri, reason, detail))
+    return FileResult(Outcome.REFUSED, refused=quarantine_record(file.uri, reason, detail))
 
 
 def _admit(
-    s: Services,
-    file: SourceFile,
-    path: Path,
-    truth: bytes | None,
-    note: Annotation | None,
-    work: Path,
-    lifted: frozenset[str],
-    project: str,
-    index: HashIndex | None,
+    by: Judging, file: SourceFile, path: Path, truth: bytes | None, notes: Annotation | None, lifted: frozenset[str]
 ) -> FileResult:
     """Admits a file. Raises Refused, AnnotationError, _Changed and _BadSector, and the errors of the machine."""
-    settings = s.settings.of_project(project).ingest
+    s, settings, index = by.s, by.settings, by.index
     looker, blur = Looker(), _blur(settings)
-    with tempfile.TemporaryDirectory(dir=work) as temporary:
+    with tempfile.TemporaryDirectory(dir=by.work) as temporary:
         target = Path(temporary) / "video.mp4"
         with _unchanged(path):
             digest = _sha256(path)
@@ -168,9 +182,9 @@ def _admit(
                 made = _normalise(path, target, settings, lifted, looker, blur)
         record = _record(file, digest, made, _sha256(target), has_truth=truth is not None)
         record = _with_row(s.blobs, record, file, settings)
-        if note is not None:
-            record = _described(s.blobs, record, file, note.describe())
-            note.masklets(record, made.source_s, "")  # refuse a malformed one now, not at its first use
+        if notes is not None:
+            record = _described(s.blobs, record, file, notes.describe())
+            notes.masklets(record, made.source_s, "")  # refuse a malformed one now, not at its first use
         if blur is not None:
             record = _told(record, {FACES: asdict(blur.blurred)})
             record = replace(record, changes=tuple(sorted((*record.changes, *blur.blurred.changes))))
@@ -180,13 +194,13 @@ def _admit(
         if index is not None:
             lifts = Refusal.NEAR_DUPLICATE in lifted
             with attempts.attempt(s.blobs, "ingest", file.file_id):  # large videos, large tables: memory may end
-                found = index.check_in(record.video_id, looks, _alike(settings, note is not None), keep=lifts)
+                found = index.check_in(record.video_id, looks, _alike(settings, notes is not None), keep=lifts)
             if found and not lifts:
                 raise Refused(Refusal.NEAR_DUPLICATE, _how_alike(s.blobs, found))
             if found:
                 record = _told(record, {splits.NEAR_DUPLICATE_OF: found.video_id})
-        if admitted.write(s.blobs, record, target, made, truth, note is not None, project, looks.each_second()):
-            return FileResult(video=record)
+        if admitted.write(s.blobs, record, target, made, truth, notes is not None, by.project, looks.each_second()):
+            return FileResult(Outcome.ADMITTED, video=record)
     first = admitted.read_record(s.blobs, record.video_id)
     assert first is not None  # records are never deleted
     return _known(s, file, first)
@@ -302,14 +316,14 @@ def _known(s: Services, file: SourceFile, first: Video) -> FileResult:
     if first.source_uri != file.uri:
         return _refuse(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
     if file.row is None:
-        return FileResult()
+        return KNOWN
     kept = json.loads(first.source_metadata or "{}")
     late = sorted(key for key, value in _said(s.blobs, file.row).items() if str(kept.get(key)) != str(value))
     if file.row.split not in (None, first.split):
         decided = {row.split for row in s.tables.videos_by_id([first.video_id])}  # by its batch; the record is older
         late += [] if file.row.split in decided else ["split"]
     if not late:
-        return FileResult()
+        return KNOWN
     detail = f"{file.row.at}: it came after the video was admitted, so nothing changes: {', '.join(late)}"
     return _refuse(file, Refusal.METADATA, detail)
 

@@ -139,9 +139,9 @@ def test_a_worker_that_takes_a_piece_judges_a_released_file_once(s, source, plan
     pieces = ingest.plan(s) if planned == "after" else pieces
     judged = []
 
-    def judging(services, blobs, file, *rest):
+    def judging(by, file, *rest):
         judged.append(file.key)
-        return judge(services, blobs, file, *rest)
+        return judge(by, file, *rest)
 
     monkeypatch.setattr(ingest, "judge", judging)
     (piece,) = pieces

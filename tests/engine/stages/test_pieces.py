@@ -76,11 +76,11 @@ def test_a_piece_counts_videos_so_notes_beside_them_make_no_small_batches(s, sou
 def test_what_is_judged_before_a_run_is_killed_is_admitted_and_not_judged_again(s, source, monkeypatch):
     real, judged = judge.judge, []
 
-    def judging(services, blobs, file, *more):
+    def judging(by, file, *more):
         judged.append(file.key)
         if len(judged) == 10:
             raise Killed
-        return real(services, blobs, file, *more)
+        return real(by, file, *more)
 
     monkeypatch.setattr(ingest, "judge", judging)
     with pytest.raises(Killed):
@@ -125,10 +125,10 @@ def test_two_machines_ingest_the_same_source_at_once(tmp_path, s, source, monkey
     real, other = judge.judge, []
     with connect(settings(tmp_path, "two")) as second:
 
-        def judging(services, blobs, file, *more):
-            if services is s and file.key == "1.mp4":
+        def judging(by, file, *more):
+            if by.s is s and file.key == "1.mp4":
                 other.append(ingest.admit(second, str(source)))
-            return real(services, blobs, file, *more)
+            return real(by, file, *more)
 
         monkeypatch.setattr(ingest, "judge", judging)
         report = ingest.admit(s, str(source))
