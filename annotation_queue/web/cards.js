@@ -68,7 +68,7 @@ async function fetchMore() {
 function saidOf() {
   if (shown.size === 0 && next === null) return "No ticket passes these filters.";
   const so = looked > shown.size ? ` among ${NUMBERS.format(looked)} looked at` : "";
-  return `${NUMBERS.format(shown.size)} shown${so}${next === null ? ", all there are" : ""}`;
+  return `${NUMBERS.format(shown.size)} ${next === null ? "found" : "shown"}${so}`;
 }
 
 /** Show these tickets again, since something was done to them. @param {string[]} ids */

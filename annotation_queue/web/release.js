@@ -141,7 +141,7 @@ async function fetchMore() {
 function saidOf() {
   if (shown === 0 && next === null) return "No masklet passes these filters.";
   const so = looked > shown ? ` among ${NUMBERS.format(looked)} looked at` : "";
-  return `${NUMBERS.format(shown)} shown${so}${next === null ? ", all there are" : ""}`;
+  return `${NUMBERS.format(shown)} ${next === null ? "found" : "shown"}${so}`;
 }
 
 /** @param {ReleaseMasklet} masklet */

@@ -1,13 +1,12 @@
 // A video of a release: it plays with the masks of all its masklets, or of one of them.
 
 /** @import { ReleaseMasklet, ReleaseVideo } from "./release_types.js" */
-/** @import { Colour } from "./types.js" */
 import * as api from "./api.js";
 import { drawBorder } from "./border.js";
 import { $, element, pen } from "./dom.js";
 import { Frames } from "./frames.js";
 import { Overlay } from "./overlay.js";
-import { colourOf, OWN } from "./palette.js";
+import { colourOf } from "./palette.js";
 import { Masks } from "./release_masks.js";
 import { runs, spans } from "./rle.js";
 import { many } from "./words.js";
@@ -91,14 +90,11 @@ function draw() {
   const thick = Math.max(1, Math.round((2 * width) / (screen.clientWidth || width)));
   overlay.clear();
   const found = shown.map(({ n, rle }) => ({ n, mask: spans(runs(rle ?? ""), height, width) }));
-  for (const { n, mask } of found) overlay.fill(mask, [...colour(n), 100]);
+  for (const { n, mask } of found) overlay.fill(mask, [...colourOf(n), 100]);
   overlay.drawOn(context);
-  for (const { n, mask } of found) drawBorder(context, mask, height, n === chosen ? OWN[0].line : colour(n), thick);
+  for (const { n, mask } of found) drawBorder(context, mask, height, colourOf(n), thick);
   screen.dataset.frame = String(frame);
 }
-
-/** The colour of a masklet: its own among all, violet alone. @type {(n: number) => Colour} */
-const colour = (n) => (n === open?.chosen ? OWN[0].fill : colourOf(n));
 
 /** @param {number} position */
 function goTo(position) {

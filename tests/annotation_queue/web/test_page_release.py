@@ -45,7 +45,7 @@ def cards(page):
 
 
 def test_a_release_is_filtered_and_a_video_is_watched_with_one_masklet_or_all(page):
-    page.until(lambda: page.text("#found") == "3 shown among 4 looked at, all there are")
+    page.until(lambda: page.text("#found") == "3 found among 4 looked at")
     assert "25 % disagree" in cards(page)[0] and "vera" in cards(page)[0]
     assert page.tab.locator(".of-queue").first.is_hidden()  # there is no queue here
     assert violations(page) == []
