@@ -6,9 +6,10 @@ FOLDER has videos of different things; by default three of each synthetic domain
 and looked for among all of them (`found`: share of the copies that are found, by way). False are: a video that is found
 among the others, and the second half of a video among the first halves (`false`, `false_same_camera`). The halves have
 the same place, light and often the same camera, so they are the hardest case. `ms_at_51000` is the CPU time of one
-search for a video of 14 s in a table of the size of SA-V. `hours_a_day_a_core` is that of a whole ingest of FOLDER,
-with decoding, encoding and hashes. `--quick` takes one video of each domain and a table of 5,100 videos: do not compare
-its figures. The last line is JSON.
+search for a video of 14 s in a table of the size of SA-V. `crowd_ratio` is the CPU time of a search for a video of 60 s
+among 300 of the same place by a fixed camera, over that of a search among 300 of different places; `crowd_ratio_1000`,
+among 1,000. `hours_a_day_a_core` is that of a whole ingest of FOLDER, with decoding, encoding and hashes. `--quick`
+takes one video of each domain and a table of 5,100 videos: do not compare its figures. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -125,21 +126,51 @@ def halves(looks: Looks) -> tuple[Looks, Looks]:
     return Looks(*first), Looks(*second)  # type: ignore[arg-type]  # no column is None here
 
 
-def milliseconds(videos: int) -> float:
-    """Of one search for a video of 14 s among so many, of which none is alike."""
-    rng = np.random.default_rng(0)
-    count, seconds = 14 * videos, 14
-    table = Table(
+def table_of(videos: int, seconds: int, hashes: np.ndarray) -> Table:
+    """hashes: (videos * seconds,)."""
+    return Table(
         np.array([f"{n:016x}" for n in range(videos)]),
         np.arange(videos + 1) * seconds,
         np.tile(np.arange(seconds), videos),
-        rng.integers(0, 1 << 63, count, dtype=np.uint64),
+        hashes,
     )
-    hashes = rng.integers(0, 1 << 63, (2, 12 * seconds), dtype=np.uint64)
-    new = Looks(hashes[0], np.zeros(12 * seconds, bool), np.zeros((12 * seconds, 16, 16), np.uint8), hashes[1])
+
+
+def different(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Hashes of different pictures."""
+    return rng.integers(0, 1 << 63, count, dtype=np.uint64)
+
+
+def of_one_place(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Hashes of pictures of a camera that does not move: they differ in up to three bits from one of them."""
+    bits = rng.integers(0, 64, (count, 3), dtype=np.uint64)
+    return np.uint64(0x0F1E2D3C4B5A6978) ^ np.bitwise_xor.reduce(np.left_shift(np.uint64(1), bits), axis=1)
+
+
+def search_ms(table: Table, hashes: np.ndarray, mirrored: np.ndarray) -> float:
+    """The CPU time of one search for a new video that is no near duplicate. hashes: 12 a second."""
+    rng = np.random.default_rng(1)
+    shape = (int(table.seconds.max()) + 1, 16, 16)
+    kept = Looks(table.hashes[:0], np.zeros(0, bool), rng.integers(0, 256, shape, dtype=np.uint8))
+    pictures = rng.integers(0, 256, (len(hashes), 16, 16), dtype=np.uint8)
     since = time.process_time()
-    assert find(new, table, lambda name: None, Alike()) is None
+    assert find(Looks(hashes, np.zeros(len(hashes), bool), pictures, mirrored), table, lambda _: kept, Alike()) is None
     return 1000 * (time.process_time() - since)
+
+
+def milliseconds(videos: int) -> float:
+    """Of one search for a video of 14 s among so many, of which none is alike."""
+    rng = np.random.default_rng(0)
+    table = table_of(videos, 14, different(rng, 14 * videos))
+    return search_ms(table, different(rng, 12 * 14), different(rng, 12 * 14))
+
+
+def crowd_ratio(videos: int) -> float:
+    """How much longer a search takes among videos of one place than among different ones. 60 s each."""
+    rng = np.random.default_rng(0)
+    new = of_one_place(rng, 12 * 60), different(rng, 12 * 60)
+    alike, unlike = (table_of(videos, 60, make(rng, 60 * videos)) for make in (of_one_place, different))
+    return search_ms(alike, *new) / search_ms(unlike, *new)
 
 
 def main() -> None:
@@ -177,6 +208,8 @@ def main() -> None:
         "halves": len(cut),
         "false_same_camera": len(same_camera),
         f"ms_at_{videos}": round(milliseconds(videos)),
+        "crowd_ratio": round(crowd_ratio(300), 1),
+        "crowd_ratio_1000": round(crowd_ratio(1000), 1),
         "hours_a_day_a_core": round(report.hours_a_day_a_core or 0),
     }
     if not args.json:

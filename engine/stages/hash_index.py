@@ -7,6 +7,9 @@ Sixteen files of a level become one file of the next level, so a run over 51,000
 10 MB. Files are replaced, never changed: a reader that misses one lists them again, and a video in two files counts
 once. A video that no batch has yet is found by its mark below `uncommitted/`.
 
+A damaged file is replaced: one below `hashes/` from the looks at the videos that no other file has, looks from their
+video. So ingest goes on.
+
 Of two machines that admit near duplicates within the same seconds, neither may see the other's: both are admitted.
 Within one process, this cannot happen.
 """
@@ -14,21 +17,29 @@ Within one process, this cannot happen.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 
 import numpy as np
 
-from engine.stages import near_duplicates
-from engine.stages.near_duplicates import Alike, Looks, Match, Table
+from engine.stages import batches, near_duplicates
+from engine.stages.batches import BatchStage
+from engine.stages.near_duplicates import Alike, Looker, Looks, Match, Table
+from storage import video
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs
+from storage.reader import FrameUnreadable
 from storage.records import content_id
+from storage.wording import counted
 
 _PREFIX = "hashes/"
 _FILES = 16  # of a level that become one of the next
 _TRIES = 5  # listings of files that other processes replace meanwhile
 _READERS = 8
+
+_log = logging.getLogger(__name__)
 
 
 def looks_key(video_id: str) -> str:
@@ -42,12 +53,33 @@ def dump(looks: Looks) -> bytes:
 
 
 def load(blobs: Blobs, video_id: str) -> Looks | None:
-    """The looks at an admitted video; None for a withdrawn one, and one of an earlier version. Raises BlobDamaged."""
+    """The looks at an admitted video; None for a withdrawn one, and one of an earlier version."""
     try:
         found = _arrays(blobs, looks_key(video_id), "hashes", "flat", "pictures")
     except BlobMissing:
         return None
+    except BlobDamaged as error:
+        return _looked_again(blobs, video_id, error)
     return Looks(found["hashes"], found["flat"], found["pictures"])
+
+
+def _looked_again(blobs: Blobs, video_id: str, why: BlobDamaged) -> Looks | None:
+    """Replaces damaged looks by those at the stored video. None: they cannot be, and copies of it are not found."""
+    import av
+
+    looker = Looker()
+    try:
+        with blobs.local(f"videos/{video_id}/video.mp4") as path:
+            pictures = (av.VideoFrame.from_ndarray(rgb, format="rgb24") for _, rgb in video.frames(path))
+            for _ in looker.through(pictures):
+                pass
+    except (BlobMissing, FrameUnreadable) as error:
+        _log.warning("%s; copies of this video are not found: %s", why, error)
+        return None
+    looks = looker.looks().each_second()
+    blobs.write(looks_key(video_id), dump(looks))
+    _log.warning("%s; it was made again from the video", why)
+    return looks
 
 
 class HashIndex:
@@ -60,23 +92,35 @@ class HashIndex:
         self._files: dict[str, Table] = {}  # by key
         self._new: dict[str, Looks | None] = {}  # videos that are in no file yet; None: nothing is known of one
         self._whole = _joined([])
+        self._missed: dict[object, dict[str, Looks]] = {}  # for each search: the videos that came after it began
 
     def check_in(self, video_id: str, new: Looks, how: Alike | None, keep: bool = False) -> Match | None:
         """The near duplicate of a new video; if there is none, the video is known from now on.
 
         how: None: nothing is compared. keep: the video is known even if it is a near duplicate.
-        Raises BlobError.
+        Several threads search at once; then each compares with what came meanwhile. Raises BlobError.
         """
-        with self._lock:
-            found = None
-            if how is not None:
+        search, missed, found = object(), dict[str, Looks](), None
+        if how is not None:
+            with self._lock:
                 self._refresh()
                 known = {name: looks for name, looks in self._new.items() if looks is not None}
                 table = _joined([self._whole, table_of(known)])
+                self._missed[search] = missed
+        try:
+            if how is not None:
                 found = near_duplicates.find(new, table, self._looks_at, how, but=video_id)
-            if found is None or keep:
-                self._new[video_id] = new.each_second()
-            return found
+            with self._lock:
+                if how is not None and found is None:
+                    found = near_duplicates.find(new, table_of(missed), missed.get, how, but=video_id)
+                if found is None or keep:
+                    self._new[video_id] = new.each_second()
+                    for others in self._missed.values():
+                        others[video_id] = new.each_second()
+                return found
+        finally:
+            with self._lock:
+                self._missed.pop(search, None)
 
     def _looks_at(self, video_id: str) -> Looks | None:
         return self._new.get(video_id) or load(self._blobs, video_id)
@@ -88,10 +132,14 @@ class HashIndex:
             new = [key for key in keys if key not in self._files]
             try:
                 with ThreadPoolExecutor(_READERS) as pool:
-                    read = dict(zip(new, pool.map(lambda key: _read(self._blobs, key), new), strict=True))
-                break
+                    found = dict(zip(new, pool.map(partial(_read_if_whole, self._blobs), new), strict=True))
             except BlobMissing:  # replaced by a larger file
                 continue
+            read = {key: table for key, table in found.items() if table is not None}
+            if len(read) == len(found):
+                break
+            whole = [table for key, table in (self._files | read).items() if key in keys]
+            _replace(self._blobs, found.keys() - read.keys(), set(_joined(whole).video_ids.tolist()))
         else:
             raise BlobDamaged(f"{_PREFIX}: its files are replaced faster than they can be read")
         if new or len(keys) != len(self._files):
@@ -114,6 +162,20 @@ def add_batch(blobs: Blobs, batch_id: str, video_ids: Sequence[str]) -> None:
         _merge(blobs)
 
 
+def _replace(blobs: Blobs, damaged: Collection[str], known: Collection[str]) -> None:
+    """Puts a file with the hashes of all videos that no file has into the place of damaged ones. Lists all batches.
+
+    known: the videos in the other files.
+    """
+    ingested = [batch_id for batch_id, marks in batches.reached(blobs).items() if BatchStage.INGESTED in marks]
+    missing = {video_id for batch_id in ingested for video_id in batches.video_ids(blobs, batch_id)}.difference(known)
+    if missing:
+        add_batch(blobs, content_id("hashes", *sorted(damaged), *sorted(missing)), sorted(missing))
+    for key in damaged:
+        blobs.delete(key)
+        _log.warning("%s was damaged: hashes of %s were written again", key, counted(len(missing), "video"))
+
+
 def _merge(blobs: Blobs) -> None:
     """Joins files of a level until each has fewer than sixteen."""
     keys = sorted(blobs.keys(_PREFIX))
@@ -125,7 +187,7 @@ def _merge(blobs: Blobs) -> None:
         few = of_level[:_FILES]
         try:
             whole = _joined([_read(blobs, key) for key in few])
-        except BlobMissing:  # another process joins them
+        except (BlobMissing, BlobDamaged):  # another process joins them; the next search replaces a damaged one
             return
         blobs.create(f"{_PREFIX}{level + 1}/{content_id('hashes', *few)}.npz", _written(whole))
         for key in few:
@@ -159,6 +221,14 @@ def _joined(tables: Iterable[Table]) -> Table:
         kept = np.repeat(is_first, lengths)
         names, lengths, seconds, hashes = names[is_first], lengths[is_first], seconds[kept], hashes[kept]
     return Table(names, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), seconds, hashes)
+
+
+def _read_if_whole(blobs: Blobs, key: str) -> Table | None:
+    """A file of hashes; None for a damaged one. Raises BlobMissing."""
+    try:
+        return _read(blobs, key)
+    except BlobDamaged:
+        return None
 
 
 def _written(table: Table) -> bytes:

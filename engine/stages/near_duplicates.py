@@ -12,7 +12,7 @@ Pure: numpy, no store. Finds neither footage that is cropped by a tenth, nor at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,10 @@ _HASHED_SIDE = 64  # px, of the picture that is hashed
 _FLAT = 6.0  # standard deviation of the grey levels below which a picture has no hash: it would be noise
 _STILL = 2.0  # standard deviation of what changes, in grey levels, below which nothing moves
 _MOST_VIDEOS = 20  # whose pictures are compared: those with the closest hashes
-# ways to lay a new video over others, for each look that is the first one: those with the closest hashes
-_MOST_LAID = 1000
-
-_FAR = 1 << 24  # more than the seconds of any video
-_COUNTED = 1 << 22  # pairs of seconds with hashes alike that are counted together; it bounds the memory of a search
+_MOST_LAID = 50  # ways to lay a new video over each of them whose pictures are compared: those with the closest hashes
+_MOST_SECONDS = 6000  # of videos that are compared at every moment; among more, a coarse look chooses the closest ones
+_COARSE = 4  # looks from one moment to the next in a coarse look
+_NO_HASH = 128  # more bits than can differ
 
 Hashes = NDArray[np.uint64]
 
@@ -113,11 +112,6 @@ class Table:
     seconds: NDArray[np.int64]  # (M,) from the start of the video; seconds with a flat picture are missing
     hashes: Hashes  # (M,)
 
-    @property
-    def videos(self) -> NDArray[np.int64]:
-        """(M,) the video of each hash."""
-        return np.repeat(np.arange(len(self.video_ids)), np.diff(self.starts))
-
 
 @dataclass(frozen=True)
 class Match:
@@ -137,101 +131,194 @@ def find(
 
     pictures_of: the kept looks at a video; None: they are erased, so that its hashes alone decide.
     but: a video that does not count.
-    Its cost: 24 comparisons with each hash of the table for each second of the new video.
+    Its cost: 24 comparisons with each hash of the table for each second of the new video, alike or not. Where many are
+    alike, as at one place with a fixed camera, a coarse look chooses which videos are compared at every moment.
     """
-    laid = sorted(_laid_over(new, table, how), key=lambda each: (each.distance, each.video))
-    videos = list(dict.fromkeys(each.video for each in laid if table.video_ids[each.video] != but))[:_MOST_VIDEOS]
-    laid.sort(key=lambda each: -each.alike)
-    kept = {video: pictures_of(str(table.video_ids[video])) for video in videos}
+    laid = _laid_over(new, table, how, but)
+    theirs = {video: _changes(pictures_of(str(table.video_ids[video]))) for video in {each.video for each in laid}}
+    ours = {each.way: _changes(_in_seconds(new, each.way)) for each in laid}
     for each in laid:
-        if each.video in kept and _is_alike(new, kept[each.video], each, how):
+        if _is_alike(ours[each.way], theirs[each.video], each, how):
             return Match(
                 video_id=str(table.video_ids[each.video]),
                 alike=each.alike,
                 of=each.of,
-                offset_s=each.offset - each.phase / A_SECOND,
-                mirrored=each.mirrored,
+                offset_s=each.offset - each.way.phase / A_SECOND,
+                mirrored=each.way.mirrored,
             )
     return None
 
 
 @dataclass(frozen=True)
+class _Way:
+    """To take one look a second of a new video."""
+
+    mirrored: bool
+    phase: int  # looks that are skipped before the first one
+
+
+@dataclass(frozen=True)
 class _Laid:
-    """A new video, laid over another one: its second i, from look `phase` on, over second i + offset."""
+    """A new video, laid over another one: its second i over second i + offset."""
 
     video: int
     offset: int
-    phase: int  # looks of the new video that are skipped
-    mirrored: bool
+    way: _Way
     alike: int
     of: int
     distance: float  # mean of the bits that differ, in the seconds that are alike
 
 
-def _laid_over(new: Looks, table: Table, how: Alike) -> Iterator[_Laid]:
-    """Every way to lay it over a video so that enough of their seconds have hashes alike."""
+def _in_seconds(new: Looks, way: _Way) -> Looks:
+    """One look a second."""
     assert new.mirrored is not None
-    lengths, videos = np.diff(table.starts), table.videos
-    for mirrored, hashes in ((False, new.hashes), (True, new.mirrored)):
-        for phase in range(min(A_SECOND, len(hashes))):
-            looks = [i for i in range(phase, len(hashes), A_SECOND) if not new.flat[i]]
-            every, counts, bits = _counted(_near(table, videos, hashes[look], look // A_SECOND, how) for look in looks)
-            means = bits / np.maximum(counts, 1)
-            shorter = np.minimum(len(looks), lengths[every // _FAR])
-            enough = np.flatnonzero((counts >= how.min_share * shorter) & (means <= how.few_distance * counts))
-            # videos of one place are all alike: without a limit, there would be as many as hashes
-            for n in enough[np.argsort(means[enough], kind="stable")][:_MOST_LAID].tolist():
-                video, offset = divmod(int(every[n]), _FAR)
-                its = int(counts[n]), int(shorter[n]), float(means[n])
-                yield _Laid(video, offset - _FAR // 2, phase, mirrored, *its)
+    each = slice(way.phase, None, A_SECOND)
+    hashes, pictures = new.hashes[each], new.pictures[each]
+    if way.mirrored:
+        hashes, pictures = new.mirrored[each], pictures[:, :, ::-1]
+    return Looks(hashes, new.flat[each], pictures)
 
 
-# places where one video may lie over another one, how many seconds are alike there, and the sum of the bits that differ
-_Places = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+def _laid_over(new: Looks, table: Table, how: Alike, but: str) -> list[_Laid]:
+    """The best ways to lay it over videos so that enough of their seconds have hashes alike, the most seconds first."""
+    videos, ways = _candidates(new, table, how, but)
+    room = -(-len(new.hashes) // A_SECOND)
+    if _spans(table, videos, room).sum() > _MOST_SECONDS:
+        coarse = [way for way in ways if way.phase % _COARSE == 0]
+        videos = _closest(new, _Line(table, videos, room), coarse, how)
+    line = _Line(table, videos, room)
+    found = [line.alike(_in_seconds(new, way), how) for way in ways]
+    which_way = np.repeat(np.arange(len(ways)), [len(each.places) for each in found])
+    every = _Places.joined(found)
+    of_video = line.block[every.places]
+    order = np.lexsort((of_video, every.distances))
+    closest = list(dict.fromkeys(of_video[order].tolist()))[:_MOST_VIDEOS]
+    best = [n for video in closest for n in order[of_video[order] == video][:_MOST_LAID].tolist()]
+    laid = [
+        _Laid(
+            video=int(line.videos[of_video[n]]),
+            offset=int(every.places[n] - line.firsts[of_video[n]]) - room,
+            way=ways[which_way[n]],
+            alike=int(every.alike[n]),
+            of=int(every.of[n]),
+            distance=float(every.distances[n]),
+        )
+        for n in best
+    ]
+    return sorted(laid, key=lambda each: (-each.alike, each.distance, each.video))
 
 
-def _near(table: Table, videos: NDArray[np.int64], wanted: np.uint64, second: int, how: Alike) -> _Places:
-    """The places at which a second of the new video, with the hash `wanted`, lies over one that is alike.
+def _candidates(new: Looks, table: Table, how: Alike, but: str) -> tuple[NDArray[np.int64], list[_Way]]:
+    """The videos with so many hashes alike, wherever they are, that they may be near duplicates; and in which ways."""
+    lengths = np.diff(table.starts)
+    filled = np.flatnonzero((lengths > 0) & (table.video_ids != but))
+    found, ways = np.zeros(len(filled), np.bool_), list[_Way]()
+    bounds = np.stack([table.starts[filled], table.starts[filled + 1]], axis=1).ravel()
+    for way in (_Way(mirrored, phase) for mirrored in (False, True) for phase in range(A_SECOND)):
+        looks = _in_seconds(new, way)
+        hashes = looks.hashes[~looks.flat]
+        if not len(hashes) or not len(filled):
+            continue
+        hits = np.zeros(len(table.hashes) + 1, np.min_scalar_type(len(hashes)))  # one more ends the last video
+        for wanted in hashes:
+            hits[:-1] += np.bitwise_count(table.hashes ^ wanted) <= how.max_distance
+        of_videos = np.add.reduceat(hits, bounds, dtype=np.int64)[::2]
+        enough = of_videos >= np.maximum(1, how.min_share * np.minimum(len(hashes), lengths[filled]))
+        if enough.any():
+            found |= enough
+            ways.append(way)
+    return filled[found], ways
 
-    videos: of each hash of the table.
+
+def _spans(table: Table, videos: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    """Seconds of each video, and of a new one that begins before its start."""
+    last = table.starts[videos + 1] - 1
+    return np.asarray(table.seconds[last] + 1 + room)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a new video may lie in a line of others: N places, those with enough seconds alike."""
+
+    places: NDArray[np.int64]  # (N,)
+    alike: NDArray[np.int64]  # (N,) seconds
+    of: NDArray[np.int64]  # (N,) seconds of the shorter video
+    distances: NDArray[np.float64]  # (N,) mean of the bits that differ, in the seconds that are alike
+
+    @staticmethod
+    def joined(several: Sequence[_Places]) -> _Places:
+        """All of these."""
+        none = np.zeros(0, np.int64)
+        each = [_Places(none, none, none, none.astype(np.float64)), *several]
+        columns = zip(*((one.places, one.alike, one.of, one.distances) for one in each), strict=True)
+        return _Places(*(np.concatenate(column) for column in columns))
+
+
+class _Line:
+    """The hashes of V videos in one line, a second a place, P places in all. Each video has a block, with room at its
+    end for a new video that begins before it.
+
+    A new video lies at the place `firsts + room + offset` if it begins at second `offset` of a video, which may be < 0:
+    so every place where it overlaps that video is in the block of that video.
     """
-    differ = np.bitwise_count(table.hashes ^ wanted)
-    at = np.flatnonzero(differ <= how.max_distance)
-    places = videos[at] * _FAR + table.seconds[at] - second + _FAR // 2
-    return places, np.ones(len(at)), differ[at].astype(np.float64)
+
+    def __init__(self, table: Table, videos: NDArray[np.int64], room: int) -> None:
+        """room: seconds of the new video."""
+        spans = _spans(table, videos, room)
+        self.videos, self.room, self.lengths = videos, room, np.diff(table.starts)[videos]
+        self.firsts = np.cumsum(spans) - spans  # (V,) the first place of each block
+        self.block = np.repeat(np.arange(len(videos)), spans)  # (P,) the number of the video that has each place
+        self._hashes = np.zeros(len(self.block), np.uint64)
+        self._none = np.full(len(self.block), _NO_HASH, np.uint8)
+        of_videos = [np.arange(*table.starts[video : video + 2]) for video in videos]
+        rows = np.concatenate([np.zeros(0, np.int64), *of_videos])
+        at = np.repeat(self.firsts, self.lengths) + table.seconds[rows]
+        self._hashes[at], self._none[at] = table.hashes[rows], 0
+
+    def alike(self, looks: Looks, how: Alike) -> _Places:
+        """Where enough seconds are alike. looks: one a second of the new video."""
+        end, seconds = len(self.block) - self.room, np.flatnonzero(~looks.flat)
+        counts, bits = np.zeros(len(self.block), np.int32), np.zeros(len(self.block), np.int32)
+        for second in seconds.tolist():
+            differ = np.bitwise_count(self._hashes[:end] ^ looks.hashes[second]) | self._none[:end]
+            near = differ <= how.max_distance
+            here = slice(self.room - second, self.room - second + end)
+            counts[here] += near
+            bits[here] += differ * near
+        shorter = np.minimum(len(seconds), self.lengths)[self.block]
+        enough = (counts >= np.maximum(1, how.min_share * shorter)) & (bits <= how.few_distance * counts * counts)
+        at = np.flatnonzero(enough)
+        return _Places(at, counts[at].astype(np.int64), shorter[at], bits[at] / counts[at])
 
 
-def _counted(found: Iterable[_Places]) -> _Places:
-    """All of these places, each once."""
-    kept, waiting = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))], 0
-    for each in found:
-        kept.append(each)
-        waiting += len(each[0])
-        if waiting > _COUNTED:
-            kept, waiting = [_joined(kept)], 0
-    return _joined(kept)
+def _closest(new: Looks, line: _Line, ways: Sequence[_Way], how: Alike) -> NDArray[np.int64]:
+    """The videos of a line that are closest to a new one, in some of the ways."""
+    distances = np.full(len(line.videos), np.inf)
+    for way in ways:
+        found = line.alike(_in_seconds(new, way), how)
+        np.minimum.at(distances, line.block[found.places], found.distances)
+    order = np.argsort(distances, kind="stable")
+    spans = np.diff(np.append(line.firsts, len(line.block)))[order]
+    few = max(_MOST_VIDEOS, int((np.cumsum(spans) <= _MOST_SECONDS).sum()))
+    return np.sort(line.videos[order[:few]])
 
 
-def _joined(several: Sequence[_Places]) -> _Places:
-    places, counts, bits = (np.concatenate(each) for each in zip(*several, strict=True))
-    every, which = np.unique(places, return_inverse=True)
-    sums = [np.bincount(which, each, len(every)).astype(np.float64, copy=False) for each in (counts, bits)]
-    return every, sums[0], sums[1]
+def _changes(looks: Looks | None) -> NDArray[np.float32] | None:
+    """What changes from each second to the next one, (N - 1, SIDE * SIDE). looks: N, one a second."""
+    if looks is None:
+        return None
+    return np.diff(looks.pictures.reshape(len(looks.pictures), -1).astype(np.float32), axis=0)
 
 
-def _is_alike(new: Looks, kept: Looks | None, laid: _Laid, how: Alike) -> bool:
+def _is_alike(ours: NDArray[np.float32] | None, theirs: NDArray[np.float32] | None, laid: _Laid, how: Alike) -> bool:
     """Whether what changes from second to second is alike in both. Where nothing moves, the hashes must be closer."""
-    if kept is None:
+    if ours is None or theirs is None:
         return laid.distance <= how.few_distance
-    mine = new.pictures[laid.phase :: A_SECOND].astype(np.float32)
-    if laid.mirrored:
-        mine = mine[:, :, ::-1]
     first = max(0, -laid.offset)
-    length = min(len(mine), len(kept.pictures) - laid.offset) - first
-    theirs = kept.pictures[first + laid.offset : first + laid.offset + length].astype(np.float32)
-    moves = np.stack(
-        [np.diff(pictures, axis=0).ravel() for pictures in (mine[first : first + length], theirs)]
-    )  # (2, …)
-    if length < 2 or moves.std(axis=1).min() < _STILL:
+    length = max(0, min(len(ours), len(theirs) - laid.offset) - first)
+    moves = [each[at : at + length] for each, at in ((ours, first), (theirs, first + laid.offset))]
+    moves = [each - each.mean() for each in moves] if length else []
+    spread = [float(np.sqrt(np.square(each).mean())) for each in moves]  # grey levels
+    if not moves or min(spread) < _STILL:
         return laid.distance <= how.few_distance
-    return float(np.asarray(np.corrcoef(moves))[0, 1]) >= how.min_motion
+    return float((moves[0] * moves[1]).mean()) >= how.min_motion * spread[0] * spread[1]

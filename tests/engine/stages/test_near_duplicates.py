@@ -1,7 +1,6 @@
 """Near duplicates: what is found, what is not taken for one, and the files that the hashes of all videos are in."""
 
 import json
-import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,6 @@ from engine.stages import admitted, hash_index, ingest, near_duplicates, overrid
 from engine.stages.hash_index import HashIndex
 from engine.stages.near_duplicates import Alike, Looks
 from storage import video
-from storage.blobs.base import BlobDamaged
 from storage.blobs.folder import LocalBlobs
 from storage.records import Refusal
 
@@ -207,11 +205,27 @@ def test_a_file_that_is_merged_while_it_is_read_is_read_from_the_larger_one(tmp_
     assert keys
 
 
-def test_a_damaged_file_is_an_error_that_names_it(tmp_path):
-    blobs = LocalBlobs(tmp_path)
-    blobs.write("hashes/0/0000.npz", b"no hashes")
-    with pytest.raises(BlobDamaged, match="hashes/0/0000.npz"):
-        HashIndex(blobs, WAITING).check_in("e" * 16, as_new(made_looks(np.random.default_rng(0), 3)), Alike())
+def test_damaged_files_are_made_again_and_ingest_goes_on(s, tmp_path, caplog):
+    """The file of all hashes from the looks at each video, and damaged looks from the video itself."""
+    source = tmp_path / "source"
+    for n in range(2):
+        video.write(source / f"{n}.mp4", panned(n))
+    ingest.admit(s)
+    (hashes,) = s.blobs.keys("hashes/")
+    s.blobs.write(hashes, b"no hashes")
+    for row in s.tables.videos():
+        if row.source_uri.endswith("0.mp4"):
+            s.blobs.write(hash_index.looks_key(row.video_id), b"no looks")
+    for n in range(3):
+        video.write(source / f"{n}-small.mp4", smaller(panned(n)))
+    report = ingest.admit(s)
+    assert (report.admitted, report.quarantined) == (1, 2)
+    assert set(refused(s)) == {"0-small.mp4", "1-small.mp4"}
+    assert hashes not in s.blobs.keys("hashes/")
+    assert f"{hashes} was damaged: hashes of 2 videos were written again" in caplog.text
+    caplog.clear()
+    video.write(source / "0-mirrored.mp4", panned(0)[:, :, ::-1])
+    assert ingest.admit(s).quarantined == 1 and not caplog.records
 
 
 def test_of_a_withdrawn_video_the_hashes_alone_decide(tmp_path):
@@ -222,31 +236,72 @@ def test_of_a_withdrawn_video_the_hashes_alone_decide(tmp_path):
     assert HashIndex(blobs, WAITING).check_in("e" * 16, as_new(looks), Alike()).video_id == video_id
 
 
-@pytest.mark.parametrize("most", [1000, 30])
-def test_a_copy_is_found_among_many_videos_of_the_same_place(monkeypatch, most):
+def one_place(rng: np.random.Generator, videos: int) -> dict[str, Looks]:
     """A camera that does not move: every second of every video has nearly the same hash."""
-    monkeypatch.setattr(near_duplicates, "_MOST_LAID", most)
-    rng, place = np.random.default_rng(0), np.uint64(0x0F1E2D3C4B5A6978)
-    videos = {}
-    for number in range(2 * near_duplicates._MOST_VIDEOS):
+    place, found = np.uint64(0x0F1E2D3C4B5A6978), {}
+    for number in range(videos):
         bits = rng.integers(0, 64, (6, 3), dtype=np.uint64)
         hashes = place ^ np.bitwise_xor.reduce(np.left_shift(np.uint64(1), bits), axis=1)
-        videos[f"{number:016x}"] = replace(made_looks(rng, 6), hashes=hashes)
+        found[f"{number:016x}"] = replace(made_looks(rng, 6), hashes=hashes)
+    return found
+
+
+@pytest.mark.parametrize(("limit", "most"), [("_MOST_LAID", 50), ("_MOST_LAID", 2), ("_MOST_SECONDS", 20)])
+def test_a_copy_is_found_among_many_videos_of_the_same_place(monkeypatch, limit, most):
+    monkeypatch.setattr(near_duplicates, limit, most)
+    videos = one_place(np.random.default_rng(0), 2 * near_duplicates._MOST_VIDEOS)
     table = hash_index.table_of(videos)
     for video_id in (min(videos), max(videos)):
         found = near_duplicates.find(as_new(videos[video_id]), table, videos.get, Alike())
         assert found is not None and (found.video_id, found.alike) == (video_id, 6)
 
 
-def test_the_memory_of_a_search_does_not_grow_with_the_seconds_that_are_alike(monkeypatch):
-    monkeypatch.setattr(near_duplicates, "_COUNTED", 10_000)
-    tracemalloc.start()
-    found = ((np.arange(n % 2, 1000), np.ones(1000 - n % 2), np.full(1000 - n % 2, 2.0)) for n in range(400))
-    places, counts, bits = near_duplicates._counted(found)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert (places == np.arange(1000)).all() and counts[0] == 200 and (counts[1:] == 400).all()
-    assert (bits == 2 * counts).all() and peak < 2 * 2**20, "all 400,000 pairs have 24 bytes each"
+def test_the_cost_of_a_search_does_not_grow_with_the_videos_that_are_alike(monkeypatch):
+    """Each second of a new video is compared with every hash, but laid over a limited number of places only."""
+    monkeypatch.setattr(near_duplicates, "_MOST_SECONDS", 400)
+    real, places = near_duplicates._Line.alike, Counter()
+
+    def counted(self, looks, how):
+        places[len(self.block)] += 1
+        return real(self, looks, how)
+
+    monkeypatch.setattr(near_duplicates._Line, "alike", counted)
+    rng = np.random.default_rng(0)
+    (new,) = one_place(rng, 1).values()
+    for videos in (100, 200):
+        places.clear()
+        near_duplicates.find(as_new(new), hash_index.table_of(one_place(rng, videos)), lambda name: None, Alike())
+        coarse, fine = max(places), min(places)
+        assert places == {coarse: 6, fine: 24} and coarse == 12 * videos and fine <= 400
+
+
+def test_of_copies_that_are_searched_at_once_the_second_finds_the_first(tmp_path, monkeypatch):
+    index, looks = HashIndex(LocalBlobs(tmp_path), WAITING), as_new(made_looks(np.random.default_rng(0), 4))
+    real, found = near_duplicates.find, []
+
+    def slow(*arguments, **named):
+        if not found:  # while one searches, another video arrives
+            found.append(None)
+            found.append(index.check_in("b", looks, Alike()))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(near_duplicates, "find", slow)
+    match = index.check_in("a", looks, Alike())
+    assert found == [None, None] and match.video_id == "b"
+
+
+def test_a_worker_that_is_killed_in_the_search_counts_as_an_attempt_at_the_video(s, tmp_path, monkeypatch):
+    video.write(tmp_path / "source" / "a.mp4", panned(9, 1))
+    real, begun = near_duplicates.find, []
+
+    def searching(*arguments, **named):
+        begun.append(list(s.blobs.keys("attempts/ingest/")))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(near_duplicates, "find", searching)
+    assert ingest.admit(s).admitted == 1
+    assert begun and all(len(marks) == 1 for marks in begun), "what a kill leaves"
+    assert not list(s.blobs.keys("attempts/"))
 
 
 def test_a_release_is_offered_for_a_near_duplicate():
