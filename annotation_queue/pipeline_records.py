@@ -44,6 +44,17 @@ class StageProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefusedRows:
+    """Rows of a batch that one check refused."""
+
+    stage: str
+    reason: str  # the check
+    rows: int
+    examples: tuple[str, ...]  # ids of some of them
+    detail: str  # of the first one
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchStanding:
     """How far one batch is, why it waits, and what happens next."""
 
@@ -61,6 +72,7 @@ class BatchStanding:
     waits_for: str  # one sentence
     next: str  # what happens then, and who does it; "": nothing
     due: float | None  # s since the epoch, when the wait is expected to end; None: nobody can tell
+    refused: tuple[RefusedRows, ...] = ()  # of a batch whose publish fails: the rows that the checks refused
 
 
 class Action(StrEnum):

@@ -66,7 +66,7 @@ class RuleResult:
     table: str
     rule: str  # "ExpectColumnValuesToBeUnique(column=masklet_id)"
     success: bool
-    unexpected: int  # rows that break the rule
+    rows: tuple[int, ...]  # the rows that break the rule, by their place in the table
     examples: tuple[str, ...]  # some of their values
 
 
@@ -82,12 +82,26 @@ class Report:
     def failures(self) -> tuple[str, ...]:
         """One line for every broken rule."""
         return tuple(
-            f"{r.table}: {r.rule} is broken by {counted(r.unexpected, 'row')}, as {', '.join(r.examples)}"
-            if r.unexpected
+            f"{r.table}: {r.rule} is broken by {counted(len(r.rows), 'row')}, as {', '.join(r.examples)}"
+            if r.rows
             else f"{r.table}: {r.rule} could not be checked"
             for r in self.results
             if not r.success
         )
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The rules that could not be checked: nobody knows which rows break them."""
+        return tuple(r.rule for r in self.results if not r.success and not r.rows)
+
+    def broken(self, table: str) -> dict[int, str]:
+        """The rows of a table that break a rule, by their place, each with the first rule that it breaks."""
+        found: dict[int, str] = {}
+        for result in self.results:
+            if result.table == table and not result.success:
+                for row in result.rows:
+                    found.setdefault(row, result.rule)
+        return found
 
 
 def frames(masklets: Sequence[Masklet], videos: Sequence[Video]) -> dict[str, pd.DataFrame]:
@@ -165,7 +179,7 @@ def check_tables(
             )
         )
         outcome = definition.run(
-            batch_parameters={"dataframe": rows}, run_id=RunIdentifier(run_name=run_name), result_format="SUMMARY"
+            batch_parameters={"dataframe": rows}, run_id=RunIdentifier(run_name=run_name), result_format="COMPLETE"
         )
         results += [_result(table, found) for found in outcome.results]
     index: Path | None = None
@@ -219,6 +233,6 @@ def _result(table: str, found: Any) -> RuleResult:
         table=table,
         rule=f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})",
         success=bool(found.success),
-        unexpected=int(found.result.get("unexpected_count") or 0),
+        rows=tuple(found.result.get("unexpected_index_list") or ()),
         examples=tuple(str(value) for value in found.result.get("partial_unexpected_list", [])[:3]),
     )

@@ -90,8 +90,9 @@ function batchOf(batch, at) {
   const about = [videos, maker, batch.phase && `phase ${batch.phase}`].filter(Boolean).join(" · ");
   const query = new URLSearchParams({ batch_id: batch.batch_id });
   const tickets = batch.tickets ? [element("a", { href: `/web/browser.html#${query}` }, "Tickets")] : [];
+  const checks = batch.refused.map((one) => `${one.reason}: ${many(one.rows, "row")}, such as ${one.examples[0]}`);
   const refused = batch.quarantined
-    ? [element("span", { className: "flagged" }, `${batch.quarantined} quarantined`)] : [];
+    ? [element("span", { className: "flagged", title: checks.join("\n") }, `${batch.quarantined} quarantined`)] : [];
   const due = batch.due === null
     ? [] : [element("span", { className: "soft" }, `expected in ${time(Math.max(0, batch.due - at))}`)];
   return element("li", { className: batch.stuck.length ? "one failing" : "one" },

@@ -25,6 +25,14 @@ export interface StageProgress {
   complete: boolean;
 }
 
+export interface RefusedRows {
+  stage: string;
+  reason: string;
+  rows: number;
+  examples: string[];
+  detail: string;
+}
+
 export interface BatchStanding {
   batch_id: string;
   name: string;
@@ -39,6 +47,7 @@ export interface BatchStanding {
   waits_for: string;
   next: string;
   due: number | null;
+  refused: RefusedRows[];
 }
 
 export interface PipelineView {

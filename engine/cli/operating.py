@@ -1,4 +1,4 @@
-"""Commands for those who operate the pipeline: why, plan, backup, restore."""
+"""Commands for those who operate the pipeline: why, publish, plan, backup, restore."""
 
 from __future__ import annotations
 
@@ -67,6 +67,9 @@ def _print_batch(found: BatchStanding) -> None:
         console.print_rows(("tickets", "open", "held", "done"), _ticket_rows(found.tickets))
     for stuck in found.stuck:
         console.out.print(f"{stuck.stage} fails since {console.local_time(stuck.since)}: {stuck.error}", style="red")
+    if found.refused:
+        refused = [(r.stage, r.reason, str(r.rows), ", ".join(r.examples), r.detail) for r in found.refused]
+        console.print_rows(("stage", "check", "rows", "such as", "first detail"), refused)
     if found.quarantined:
         console.out.print(f"{counted(found.quarantined, 'row')} quarantined; see masklets quarantine", style="yellow")
     console.out.print(f"waits for  {found.waits_for}")
@@ -86,6 +89,35 @@ def _ticket_rows(tickets: BatchTickets) -> list[tuple[str, str, str, str]]:
         kind = f"{count.kind} (for a lead)" if count.needs_lead else str(count.kind)
         by_kind[kind][count.state.value] += count.tickets
     return [(kind, str(n["open"]), str(n["leased"]), str(n["done"])) for kind, n in sorted(by_kind.items())]
+
+
+def publish(
+    batch: Annotated[str, typer.Argument(help="The id of a batch, or its beginning.")],
+    without_refused: Annotated[
+        bool,
+        typer.Option("--without-refused", help="Also if the checks refused most rows: they stay in the quarantine."),
+    ] = False,
+    why: Annotated[str, typer.Option(help="With --without-refused: the reason, which is recorded.")] = "",
+    by: Annotated[str | None, typer.Option(help="Who decides. Default: your login name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish what is collected of a batch now: the whole batch, or the increments that are due."""
+    from getpass import getuser
+
+    from engine.services import connect
+    from engine.stages import batches
+    from engine.stages import publish as stage
+
+    with connect() as s:
+        batch_id = batches.find(s.blobs, batch)
+        if without_refused:
+            release = stage.leave_out(s, batch_id, by=by or getuser(), why=why)
+        else:
+            release = stage.publish_batch(s, batch_id)
+    if as_json:
+        console.print_json({"batch_id": batch_id, "release": release})
+    else:
+        console.out.print(f"published in {release}" if release else "there is no masklet to release")
 
 
 def plan(

@@ -12,21 +12,23 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from annotation_queue.errors import NoSuchBatch
-from annotation_queue.pipeline_records import BatchStanding, BatchTickets, StageProgress
+from annotation_queue.pipeline_records import BatchStanding, BatchTickets, RefusedRows, StageProgress
 from annotation_queue.records import State, Stuck
 from engine import loop
 from engine.services import Services
-from engine.stages import batches, review, trouble
+from engine.stages import batches, publish, review, trouble
 from engine.stages.batches import BatchStage
 from storage import increments, parts
 from storage.blobs.base import BlobDamaged, Blobs
 from storage.errors import first_line
+from storage.records import Quarantined
 from storage.wording import counted
 
 if TYPE_CHECKING:
     from annotation_queue.tickets.store import TicketStore
 
 PUBLISHED = "nothing: it is published"
+_EXAMPLES = 3  # ids of refused rows that are named
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
@@ -63,6 +65,7 @@ def of_batch(s: Services, batch_id: str, tickets: TicketStore | None, now: float
         waits_for=waits_for,
         next=following,
         due=due,
+        refused=_refused(s, batch_id) if any(one.stage == publish.STAGE for one in stuck) else (),
     )
 
 
@@ -89,6 +92,23 @@ def of_each(s: Services, batch_id: str, tickets: TicketStore | None) -> BatchSta
             next="",
             due=None,
         )
+
+
+def _refused(s: Services, batch_id: str) -> tuple[RefusedRows, ...]:
+    """What was refused in a batch, by stage and check."""
+    found: dict[tuple[str, str], list[Quarantined]] = {}
+    for row in parts.rows(s.blobs, "quarantine", batch_id):
+        found.setdefault((row.stage, row.reason), []).append(row)
+    return tuple(
+        RefusedRows(
+            stage=stage,
+            reason=reason,
+            rows=len(rows),
+            examples=tuple(row.subject for row in rows[:_EXAMPLES]),
+            detail=rows[0].detail,
+        )
+        for (stage, reason), rows in sorted(found.items())
+    )
 
 
 def _tickets(tickets: TicketStore | None, batch_id: str, now: float) -> BatchTickets | None:
@@ -151,6 +171,8 @@ def _why(
     who = _who(s, following)
     if stuck:
         failed = stuck[-1]
+        if publish.WAY_OUT.format(failed.batch_id) in failed.error:
+            who = "nothing by itself: a lead decides whether the rest is published"
         return f"{failed.stage}, which has failed for {spoken_span(now - failed.since)}: {failed.error}", who, None
     if following is loop.COLLECT:
         return _review(s, tickets, who, now)

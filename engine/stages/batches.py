@@ -12,6 +12,7 @@ what there is to do, so a lost event costs time and never work.
     batches/<batch_id>/phase.json
     batches/<batch_id>/ontology.json
     batches/<batch_id>/verifier.json
+    batches/<batch_id>/left-out-0001.json   of an increment: its refused rows stay out by a lead's decision
     batches/<batch_id>/project.json     made before the batch is seen; the unnamed project's batches have none
 """
 
@@ -54,6 +55,9 @@ CHECKPOINT = "checkpoint"  # which checkpoint proposes for every video of the ba
 PHASE = "phase"  # the phase in which the batch's tickets were opened
 ONTOLOGY = "ontology"  # which labels the objects of the batch's tickets may get, and when a ticket asks for one
 PROJECT = "project"  # which project owns the batch, for ever
+LEFT_OUT = (
+    "left-out"  # who decided that an increment is published although most of its rows were refused; and its number
+)
 VERIFIER = "verifier"  # which verifier routes the candidates of the batch, and how
 
 
@@ -197,6 +201,12 @@ def _close(blobs: Blobs, batch_id: str) -> None:
     """Removes the copies of a published batch, the first stage first: a kill leaves the mark of the last ones."""
     for key in list(blobs.keys(f"open/{batch_id}/")):
         blobs.delete(key)
+
+
+def published_in(key: str) -> str | None:
+    """The batch that a key below `batches/` marks as published; None for every other key."""
+    marker = _MARKER.fullmatch(key)
+    return marker[1] if marker and marker[2] == BatchStage.PUBLISHED else None
 
 
 def reached(blobs: Blobs) -> dict[str, set[BatchStage]]:

@@ -1,9 +1,10 @@
 """Publish: checks on rows and on masks, then one commit and one release manifest.
 
 A masklet that fails a check is quarantined with the check's name; the others are published. A masklet whose id was
-published before, or comes twice, is quarantined as "repeated": ids are unique over the whole store. If a table fails
-its suite, or too many masklets of a batch of the model and its annotators fail, nothing of the batch is published. An
-import has no such limit: its annotations are independent files of others, and nobody here can repair them. Nothing is
+published before, or comes twice, is quarantined as "repeated": ids are unique over the whole store. A row that breaks a
+rule about its table is quarantined as "table". If a rule cannot be checked, or too many masklets of a batch of the
+model and its annotators fail, nothing of the batch is published. An import has no such limit: its annotations are
+independent files of others, and nobody here can repair them. A lead can lift the limit (`leave_out`). Nothing is
 visible before every check has run.
 
 A batch that was collected in increments (`storage/increments.py`) is published so: each has its own checks, commits and
@@ -12,10 +13,12 @@ release, as a batch of these videos would have.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,22 +29,31 @@ from engine.stages.batches import BatchStage
 from engine.views import card
 from storage import increments, parts, release_names, release_numbers, releases, table_upkeep, unreleased, withdrawn
 from storage.increments import Increment
-from storage.records import Masklet, Quarantined
+from storage.records import Masklet, Quarantined, Video
 from validation import gate
 
 if TYPE_CHECKING:
     from storage.releases import Release
+    from validation import table_checks
     from validation.masklet_checks import Problem
 
 STAGE = "publish"  # its name in the records of trouble and of quarantine
 _READERS = 8
 EXPIRED_TOGETHER = 20  # snapshots of a table: fewer are not worth a commit
 MAX_QUARANTINED_SHARE = 0.5  # above this share a batch of the model and its annotators is broken itself
+BREAKS_TABLE = "table"  # the reason for a row that breaks a rule about the whole table
+WAY_OUT = "masklets publish {} --without-refused --why REASON"
+_OF_INCREMENT = re.compile(rf"(?:{review.STAGE}|{STAGE})(?:-\d{{4,}})?")  # parts in which they are quarantined
 LEAST_JUDGED = 20  # masklets: the share in fewer of a batch says little while the rest follows
 
 
 class PublishStopped(Exception):
-    """The publish gate did not pass: nothing of the batch was published."""
+    """The publish gate did not pass: nothing of the batch, or of its increment, was published."""
+
+    def __init__(self, message: str, number: int = 0) -> None:
+        """number: of the increment; 0: `leave_out` cannot help."""
+        super().__init__(message)
+        self.number = number
 
 
 def pending(s: Services) -> list[str]:
@@ -64,6 +76,29 @@ def publish_batch(s: Services, batch_id: str) -> str:
             return _publish_collected(s, batch_id, held)
         batches.mark(s.blobs, batch_id, BatchStage.PUBLISHED, done)  # removes what a paused process wrote below open/
         return str(done["release"])
+
+
+def leave_out(s: Services, batch_id: str, *, by: str, why: str) -> str:
+    """Publishes a batch like `publish_batch`, also if most rows of what is collected are refused: these stay out.
+
+    Who decided it and why is recorded. It holds for the rows that are refused now: what is collected later is stopped
+    again. Raises as `publish_batch` does; ValueError without a reason.
+    """
+    why = " ".join(why.split())
+    if not why:
+        raise ValueError("say why: the reason is recorded")
+    try:
+        return publish_batch(s, batch_id)
+    except PublishStopped as stopped:
+        if not stopped.number:
+            raise
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        batches.mark(s.blobs, batch_id, _left_out(stopped.number), {"by": by, "at": at, "why": why})
+    return publish_batch(s, batch_id)
+
+
+def _left_out(number: int) -> str:
+    return f"{batches.LEFT_OUT}-{number:04d}"
 
 
 def docs_folder(s: Services) -> Path:
@@ -99,7 +134,7 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
 
     earlier: the facts of the batch's published increments; the share of bad masklets is that of all of them together.
     """
-    from validation import masklet_checks, table_checks
+    from validation import masklet_checks
 
     batch_id, commit_id = increment.batch_id, increment.id
     only = None if increment.is_whole else increment.video_ids
@@ -118,23 +153,25 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
     for n in valid:
         if rows[n].video_id in gone and not problems[n]:
             problems[n].append(masklet_checks.Problem(check="withdrawn", detail="its video was withdrawn"))
+    docs = docs_folder(s) / batch_id
+    report = _check_tables(rows, problems, videos, docs, commit_id)
     refused = [
         Quarantined(stage=STAGE, subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
         for row, found in zip(rows, problems, strict=True)
         for p in found
     ]
     good = [row for row, found in zip(rows, problems, strict=True) if not found]
-    docs = docs_folder(s) / batch_id
-    report = table_checks.check_tables(table_checks.frames(good, videos), docs, run_name=commit_id)
-    bad = len(failing) + sum(facts["quarantined"] for facts in earlier)
+    failing |= {n for n, found in enumerate(problems) if any(p.check == BREAKS_TABLE for p in found)}
+    lifted = batches.facts(s.blobs, batch_id, _left_out(increment.number))
+    judged = [facts for facts in earlier if "left_out" not in facts]
     # a batch that was published before is not a broken one
-    offered = len(rows) - len(repeats) + sum(facts["quarantined"] + facts["masklets"] for facts in earlier)
+    offered = len(rows) - len(repeats) + sum(facts["quarantined"] + facts["masklets"] for facts in judged)
     has_no_limit = batches.is_import(s.blobs, batch_id) or (not increment.is_last and offered < LEAST_JUDGED)
     decision = gate.publish(
         offered=offered,
-        quarantined=bad,
-        tables_passed=report.success,
-        max_quarantined_share=1.0 if has_no_limit else MAX_QUARANTINED_SHARE,
+        quarantined=len(failing) + sum(facts["quarantined"] for facts in judged),
+        tables_passed=not report.unchecked,
+        max_quarantined_share=1.0 if has_no_limit or lifted else MAX_QUARANTINED_SHARE,
     )
     if refused:
         name = increment.quarantine_part(STAGE)
@@ -144,10 +181,13 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
         report = parts.commit_batch(s.blobs, s.tables, kind, batch_id, keep, only=videos, commit_id=commit_id)
         return report.already
 
-    commit_rows("quarantine", _quarantine_parts(s, increment))
+    with_refused = _quarantine_parts(s, increment, earlier)
+    commit_rows("quarantine", with_refused)
     if not decision.passed:
         why = "; ".join([*decision.reasons, *report.failures])
-        raise PublishStopped(f"batch {batch_id}: {why}; see {report.docs_index}")
+        way = "" if report.unchecked else f"; `{WAY_OUT.format(batch_id)}` publishes the rest"
+        number = 0 if report.unchecked else increment.number
+        raise PublishStopped(f"batch {batch_id}: {why}; see {report.docs_index}{way}", number)
     commit_rows("operations", only, lambda row, n: row.video_id not in gone)
     kept = _places(rows, problems)
     held.check()
@@ -170,6 +210,8 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
         "checkpoints": dict(sorted(Counter(row.checkpoint for row in good).items())),
         "annotated_frames": sum(len(row.frame_idx) for row in good),
         "work": increment.facts.get("work"),
+        **({} if with_refused is None else {"quarantine_parts": sorted(with_refused)}),
+        **({"left_out": lifted} if lifted else {}),
         **(batches.facts(s.blobs, batch_id, batches.PHASE) or {}),
     }
     released = release.snapshots["masklets"] if release is not None and release.is_end else None
@@ -184,19 +226,46 @@ def _beside(release: Release, known: Sequence[str]) -> str:
     return f"It adds to {before[-1]}." if before else "It adds to no other release."
 
 
-def _quarantine_parts(s: Services, increment: Increment) -> Collection[str] | None:
-    """The parts with what was refused in an increment; None: all of the batch. The last one has those of no increment.
+def _check_tables(
+    rows: Sequence[Masklet], problems: Sequence[list[Problem]], videos: Sequence[Video], docs: Path, run_name: str
+) -> table_checks.Report:
+    """Checks the tables of the rows without a problem. A row that breaks a rule, or whose video does, gets a problem.
 
-    What propose and open review refused goes with the last one.
+    docs: the folder of the Data Docs.
+    """
+    from validation import masklet_checks, table_checks
+
+    places = [n for n, found in enumerate(problems) if not found]
+    report = table_checks.check_tables(table_checks.frames([rows[n] for n in places], videos), docs, run_name=run_name)
+    of_video = {videos[n].video_id: f"its video breaks {rule}" for n, rule in report.broken("videos").items()}
+    of_row = {places[n]: f"it breaks {rule}" for n, rule in report.broken("masklets").items()}
+    for n in places:
+        if (detail := of_row.get(n) or of_video.get(rows[n].video_id)) is not None:
+            problems[n].append(masklet_checks.Problem(check=BREAKS_TABLE, detail=detail))
+    return report
+
+
+def _quarantine_parts(
+    s: Services, increment: Increment, earlier: Sequence[Mapping[str, Any]]
+) -> Collection[str] | None:
+    """The parts with what was refused that are committed with an increment; None: all of the batch.
+
+    What propose and open review refused goes with the first one; the last one has what no other has.
     """
     if increment.is_whole:
         return None
-    stages = (review.STAGE, STAGE)
-    if not increment.is_last:
-        return {increment.quarantine_part(stage) for stage in stages}
-    earlier = (replace(increment, number=n, is_last=False) for n in range(1, increment.number))
-    others = {one.quarantine_part(stage) for one in earlier for stage in stages}
-    return parts.marked(s.blobs, "quarantine", increment.batch_id) - others
+
+    def own(of: Increment) -> set[str]:
+        return {of.quarantine_part(stage) for stage in (review.STAGE, STAGE)}
+
+    done = set[str]()
+    for number, facts in enumerate(earlier, 1):  # an earlier version committed its own parts only
+        done |= set(facts.get("quarantine_parts", own(replace(increment, number=number, is_last=False))))
+    left = parts.marked(s.blobs, "quarantine", increment.batch_id) - done
+    if increment.is_last:
+        return left
+    mine = own(increment)
+    return {name for name in left if name in mine or not _OF_INCREMENT.fullmatch(name)}
 
 
 def _published_before(s: Services, batch_id: str, video_ids: Collection[str], known: Sequence[str]) -> dict[str, str]:

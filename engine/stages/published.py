@@ -37,8 +37,8 @@ class PublishedBatch:
 
 def of_all(blobs: Blobs) -> list[PublishedBatch]:
     """Every published batch and increment, that of the oldest release first."""
-    ids = [batch_id for batch_id, marks in batches.reached(blobs).items() if BatchStage.PUBLISHED in marks]
-    ids += [one for key in blobs.keys("batches/") if (one := increments.id_of_published(key)) is not None]
+    named = ((batches.published_in(key), increments.id_of_published(key)) for key in blobs.keys("batches/"))
+    ids = [one for both in named for one in both if one is not None]
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(partial(_of_one, blobs), ids))
     return sorted(found, key=lambda batch: (releases.place(batch.release), batch.batch_id))

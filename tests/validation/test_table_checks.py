@@ -63,7 +63,9 @@ def test_each_rule_catches_its_own(masklet, video):
     broken = [r.rule for r in report.results if not r.success]
     for _, _, rule in SPOILT:
         assert any(rule in found for found in broken), (rule, broken)
-    assert len(report.failures) == len(broken)
+    assert len(report.failures) == len(broken) and not report.unchecked
+    assert set(report.broken("masklets")) == {0, *(n + 1 for n, (changed, _, _) in enumerate(SPOILT) if changed)}
+    assert set(report.broken("videos")) == {n + 1 for n, (_, changed, _) in enumerate(SPOILT) if changed}
     assert all("\n" not in line for line in report.failures)
 
 
@@ -81,6 +83,7 @@ def test_a_missing_column_fails_the_checks(masklet, video):
     rows["masklets"] = rows["masklets"].drop(columns=["kind"])
     report = table_checks.check_tables(rows)
     assert [line for line in report.failures if "column=kind" in line and "could not be checked" in line]
+    assert len(report.unchecked) == 1 and not report.broken("masklets")
 
 
 def test_an_unknown_table_is_a_value_error():

@@ -186,12 +186,13 @@ def test_the_beginning_of_an_id_is_enough_if_only_one_batch_begins_so(s):
             batches.find(s.blobs, unknown)
 
 
-def run(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["masklets", "why", *words])
+def run(monkeypatch, capsys, *words, command="why", fails=False):
+    monkeypatch.setattr(sys, "argv", ["masklets", command, *words])
     with pytest.raises(SystemExit) as ended:
         main.main()
-    assert not ended.value.code
-    return capsys.readouterr().out
+    assert bool(ended.value.code) is fails
+    printed = capsys.readouterr()
+    return printed.err if fails else printed.out
 
 
 @pytest.mark.slow  # the whole command line
@@ -204,3 +205,8 @@ def test_the_command_says_it_in_the_terminal(s, tickets, tmp_path, monkeypatch, 
     facts = json.loads(run(monkeypatch, capsys, BATCH, "--json"))
     assert facts["tickets"]["batch"]["remaining"] == 3 and facts["stuck"][0]["error"] == "no route to the queue"
     assert f"{BATCH}\t3\tcollect, which has failed" in run(monkeypatch, capsys)
+    assert "is not collected" in run(monkeypatch, capsys, BATCH[:4], command="publish", fails=True)
+    row = Quarantined(stage="publish", subject="m1", reason="area", detail="4 px too few", batch_id=BATCH)
+    parts.write_part(s.blobs, kind="quarantine", batch_id=BATCH, video_id="publish", rows=[row])
+    printed = run(monkeypatch, capsys, BATCH)
+    assert "publish\tarea\t1\tm1\t4 px too few" in printed and "publish fails since" in printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -21,7 +22,7 @@ from engine.stages.batches import BatchStage
 from engine.verifier import keeping
 from storage import batch_manifests, compaction, increments, parts, releases, reproduction
 from storage.blobs.folder import LocalBlobs
-from storage.records import Masklet, Verdict, content_id
+from storage.records import Masklet, Quarantined, Verdict, content_id
 from storage.tables import Tables
 from tests.engine.stages.test_admitted import counted
 from tests.storage.killed_writes import Killed
@@ -348,3 +349,75 @@ def test_the_share_of_bad_masklets_is_that_of_the_batch_so_far(s, monkeypatch, b
     assert len(s.tables.masklets()) == (0 if bad > 2 else 2)
     refused = [row.subject for row in s.tables.quarantine()]
     assert len(refused) == len(set(refused)) == bad
+
+
+def refused_rows(s) -> list[tuple[str, str, str]]:
+    return sorted((row.stage, row.subject, row.reason) for row in s.tables.quarantine())
+
+
+def test_a_lead_publishes_the_rest_of_an_increment_that_the_checks_stopped(s, monkeypatch):
+    """Once, and with a reason: an increment that is stopped later needs a decision of its own."""
+    monkeypatch.setattr(publish, "LEAST_JUDGED", 2)
+    batch_id, ids = reviewed(s, 1, 9)
+    problem, wrong = masklet_checks.Problem(check="area", detail="wrong"), {*ids[:3], *ids[5:8]}
+    monkeypatch.setattr(masklet_checks, "problems", lambda row, video: [problem] if row.video_id in wrong else [])
+    for accepted, left in ((ids[:5], 2), (ids[5:], 3)):
+        accept(s, batch_id, *accepted)
+        with pytest.raises(publish.PublishStopped, match="3 of . rows quarantined, at most 50%"):
+            run(s)
+        waits = why.of_batch(s, batch_id, s.queue.tickets)
+        assert f"`masklets publish {batch_id} --without-refused --why REASON` publishes the rest" in waits.waits_for
+        assert [(one.stage, one.reason, one.detail) for one in waits.refused] == [("publish", "area", "wrong")]
+        assert "a lead decides" in waits.next
+        with pytest.raises(ValueError, match="say why"):
+            publish.leave_out(s, batch_id, by="lea", why=" ")
+        assert publish.leave_out(s, batch_id, by="lea", why="a broken camera")
+        assert len(s.tables.masklets()) == left
+    facts = increments.published(s.blobs, batch_id)[1]
+    assert (facts["masklets"], facts["left_out"]["by"], facts["left_out"]["why"]) == (2, "lea", "a broken camera")
+    assert len(refused_rows(s)) == len(wrong) and not trouble.stuck(s.blobs) and not publish.pending(s)
+
+
+def test_rows_that_break_a_rule_of_their_table_are_quarantined_and_the_rest_is_published(s, monkeypatch):
+    batch_id, ids = reviewed(s, 1, 4)
+    accept(s, batch_id, *ids)
+
+    def report(table, rows):
+        broken = table_checks.RuleResult(table=table, rule="rule", success=False, rows=rows, examples=("x",))
+        return lambda *arguments, **named: table_checks.Report(success=False, results=(broken,), docs_index=None)
+
+    monkeypatch.setattr(table_checks, "check_tables", report("masklets", ()))
+    review.collect(s, batch_id)
+    for attempt in (publish.publish_batch, partial(publish.leave_out, by="lea", why="all good")):
+        with pytest.raises(
+            publish.PublishStopped, match="the table checks failed; masklets: rule could not be checked"
+        ):
+            attempt(s, batch_id)
+    monkeypatch.setattr(table_checks, "check_tables", report("videos", (2,)))
+    publish.publish_batch(s, batch_id)
+    assert sorted(row.video_id for row in s.tables.masklets()) == sorted({*ids} - {sorted(ids)[2]})
+    ((stage, _, reason),) = refused_rows(s)
+    assert (stage, reason) == ("publish", "table") and "its video breaks rule" in s.tables.quarantine()[0].detail
+
+
+def test_what_propose_and_open_review_refused_goes_with_the_first_increment(s):
+    batch_id, ids = reviewed(s, 1, 4)
+    for stage, name in (("propose", ids[3]), ("review", "review"), ("collect", "collect-0001"), ("collect", "collect")):
+        row = Quarantined(stage=stage, subject=name, reason="failed", detail="", batch_id=batch_id)
+        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=name, rows=[row])
+    seen = []
+    for accepted in (ids[:2], ids[2:]):
+        accept(s, batch_id, *accepted)
+        run(s)
+        seen.append([subject for _, subject, _ in refused_rows(s)])
+    assert set(seen[0]) == {ids[3], "review", "collect-0001"}
+    assert sorted(seen[1]) == sorted([*seen[0], "collect"])
+
+
+def test_the_published_batches_and_increments_are_listed_once(s, monkeypatch):
+    batch_id, ids = reviewed(s, 1, 4)
+    for accepted in (ids[:2], ids[2:]):
+        accept(s, batch_id, *accepted)
+        run(s)
+    counts = counted(monkeypatch)
+    assert [one.masklets for one in published.of_all(s.blobs)] == [2, 2] and counts["keys"] == 1
