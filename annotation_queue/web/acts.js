@@ -1,6 +1,6 @@
 // What a lead does to tickets: the controls for it, and what became of each ticket.
 
-/** @import { Act, ActResult, Kind, NewComment } from "./types.js" */
+/** @import { Act, ActResult, Kind } from "./types.js" */
 import * as api from "./api.js";
 import { element, messageOf } from "./dom.js";
 import { many } from "./words.js";
@@ -74,40 +74,28 @@ export function controlsFor(doing) {
  * @typedef {(ids: string[]) => Promise<ActResult[]>} Deed
  */
 
+/**
+ * A deed that is sent for many tickets at once.
+ * @param {(ids: string[]) => Promise<ActResult[]>} send
+ * @returns {Deed}
+ */
+const inParts = (send) => async (ids) => {
+  /** @type {ActResult[]} */
+  const results = [];
+  for (let n = 0; n < ids.length; n += AT_ONCE) results.push(...(await send(ids.slice(n, n + AT_ONCE))));
+  return results;
+};
+
 /** @type {(what: Omit<Act, "act_id" | "ticket_ids">) => Deed} */
 function acting(what) {
   const act_id = api.newId();
-  return async (ids) => {
-    /** @type {ActResult[]} */
-    const results = [];
-    for (let n = 0; n < ids.length; n += AT_ONCE) {
-      results.push(...(await api.act({ ...what, act_id, ticket_ids: ids.slice(n, n + AT_ONCE) })));
-    }
-    return results;
-  };
+  return inParts((ticket_ids) => api.act({ ...what, act_id, ticket_ids }));
 }
 
 /** @type {(text: string, frame_idx: number | null) => Deed} */
 function commenting(text, frame_idx) {
-  const created_at = new Date().toISOString();
-  /** By ticket. @type {Map<string, NewComment>} */
-  const bodies = new Map();
-  return async (ids) => {
-    /** @type {ActResult[]} */
-    const results = [];
-    for (const ticket_id of ids) {
-      const body = bodies.get(ticket_id) ?? { comment_id: api.newId(), created_at, text, frame_idx, x: null, y: null };
-      bodies.set(ticket_id, body);
-      try {
-        await api.comment(ticket_id, body);
-        results.push({ ticket_id, done: true, said: "commented" });
-      } catch (error) {
-        if (!(error instanceof api.Refused)) throw error;
-        results.push({ ticket_id, done: false, said: messageOf(error) });
-      }
-    }
-    return results;
-  };
+  const said = { act_id: api.newId(), created_at: new Date().toISOString(), text, frame_idx };
+  return inParts((ticket_ids) => api.commentAll({ ...said, ticket_ids }));
 }
 
 /**

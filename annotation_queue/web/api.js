@@ -216,6 +216,12 @@ export const cards = (query) => ask("GET", `/api/cards?${query}`);
 export const story = (id) => ask("GET", `/api/tickets/${encodeURIComponent(id)}/history`);
 /** @type {(act: Act) => Promise<ActResult[]>} */
 export const act = (act) => ask("POST", "/api/acts", act);
+/**
+ * The same comment on many tickets.
+ * @param {{act_id: string, ticket_ids: string[], text: string, created_at: string, frame_idx: number | null}} said
+ * @returns {Promise<ActResult[]>}
+ */
+export const commentAll = (said) => ask("POST", "/api/comments", said);
 /** @type {() => Promise<Batch[]>} */
 export const batches = () => ask("GET", "/api/batches");
 /** @type {() => Promise<KeptOperation[]>} */

@@ -45,6 +45,21 @@ def test_a_comment_is_kept_once_and_goes_on_in_the_ticket_that_follows(queue, pi
         assert len(hers.get(at).json()) == 2
 
 
+def test_a_lead_comments_many_tickets_with_one_request_and_a_refusal_stops_no_other(queue, pipeline, request):
+    batch = open_batch(pipeline, request, 3)
+    known = [ticket.ticket_id for ticket in pipeline.tickets(batch_id=batch.batch_id)]
+    body = {"act_id": batch.batch_id, "ticket_ids": [*known, "nowhere"], "text": "mind the ear", "created_at": WHEN}
+    with as_person(queue, "vera") as hers, as_person(queue, "lea") as leads:
+        assert hers.post("/api/comments", json=body).status_code == 403
+        for _ in range(2):
+            results = leads.post("/api/comments", json=body).json()
+            assert [each["done"] for each in results] == [True, True, True, False]
+        for ticket_id in known:
+            assert [c["text"] for c in leads.get(f"/api/tickets/{ticket_id}/comments").json()] == ["mind the ear"]
+        late = body | {"act_id": f"{batch.batch_id}-2", "frame_idx": 4000}
+        assert not any(each["done"] for each in leads.post("/api/comments", json=late).json())
+
+
 def test_the_history_lists_what_was_finished_with_pictures_of_it(queue, pipeline, vera, request):
     batch = open_batch(pipeline, request, 3)
     done = []

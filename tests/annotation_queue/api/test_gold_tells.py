@@ -16,7 +16,14 @@ pytestmark = pytest.mark.server
 # Routes that a person who annotates and verifies cannot use, or in which no ticket, video or count is named.
 ELSEWHERE = {"/api/login", "/api/logout", "/api/me/keys", "/api/branches", "/api/batches", "/api/gold", "/api/people"}
 ELSEWHERE |= {"/api/ontologies", "/api/audit", "/api/figures", "/api/stuck", "/api/campaign", "/metrics"}
-ELSEWHERE |= {"/api/settled-videos", "/api/cards", "/api/acts", "/api/kept", "/api/tickets/{ticket_id}/history"}
+ELSEWHERE |= {
+    "/api/settled-videos",
+    "/api/cards",
+    "/api/acts",
+    "/api/comments",
+    "/api/kept",
+    "/api/tickets/{ticket_id}/history",
+}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)

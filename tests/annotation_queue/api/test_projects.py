@@ -232,6 +232,7 @@ SENT: dict[str, list[Any]] = {
     "post /api/batches/{batch_id}/close-settled": [None],
     "put /api/ontologies": [{"classes": [{"name": "x"}]}],
     "post /api/acts": [{"act_id": "a" * 16, "action": "assign", "ticket_ids": ["dogs-0003"], "to": "carl-cats"}],
+    "post /api/comments": [{"act_id": "a" * 16, "ticket_ids": ["dogs-0003"], "text": "hello", "created_at": NOW}],
     "post /api/me/kept/close": [{"operation_ids": ["late"], "applied": False}],
     "post /api/kept/close": [{"operation_ids": ["late"], "applied": False}],
     "post /api/quarantine": [{"act_id": "a" * 16, "action": "seen", "row_id": "row-1", "why": "known"}],

@@ -176,14 +176,17 @@ def test_a_lead_comments_many_tickets_at_once_and_reads_the_thread_beside_the_re
     comments.add(tickets.database, "ticket-0000", VERA, asked, tickets.clock())
     page = as_lead("batch_id=b")
     select_all(page, 2)
-    page.tab.route("**/api/tickets/ticket-0000/comments", lambda route: (route.fetch(), route.abort()))
+    sent = []
+    page.tab.on("request", lambda request: request.url.endswith("/api/comments") and sent.append(request.post_data))
+    page.tab.route("**/api/comments", lambda route: (route.fetch(), route.abort()))
     page.tab.fill("#bulk [aria-label=Comment]", "look at the edges")
     page.tab.locator("#bulk [aria-label=Comment]").evaluate(ENTER_TWICE)
     page.until(lambda: "The queue does not answer" in page.text("#bulk"))
-    page.tab.unroute("**/api/tickets/ticket-0000/comments")
+    page.tab.unroute("**/api/comments")
     page.tab.get_by_role("button", name="Try again").click()
     page.until(lambda: "2 tickets done" in page.text("#bulk"))
     assert page.tab.input_value("#bulk [aria-label=Comment]") == ""
+    assert len(sent) == 2 and sent[0] == sent[1], "one request for all tickets, and once more"
     threads = [[c.text for c in comments.read(tickets.database, f"ticket-000{n}", LEA)] for n in range(2)]
     assert threads == [["is this right?", "look at the edges"], ["look at the edges"]], "each once"
     page.tab.goto(f"{page.url}/web/browser.html#ticket=ticket-0000")
