@@ -144,7 +144,8 @@ def different(rng: np.random.Generator, count: int) -> np.ndarray:
 def of_one_place(rng: np.random.Generator, count: int) -> np.ndarray:
     """Hashes of pictures of a camera that does not move: they differ in up to three bits from one of them."""
     bits = rng.integers(0, 64, (count, 3), dtype=np.uint64)
-    return np.uint64(0x0F1E2D3C4B5A6978) ^ np.bitwise_xor.reduce(np.left_shift(np.uint64(1), bits), axis=1)
+    changed = np.bitwise_xor.reduce(np.left_shift(np.uint64(1), bits), axis=1)
+    return np.asarray(np.uint64(0x0F1E2D3C4B5A6978) ^ changed)
 
 
 def search_ms(table: Table, hashes: np.ndarray, mirrored: np.ndarray) -> float:

@@ -70,7 +70,13 @@ class Assumptions:
     people_a_gpu: float = _said(8, "people correcting at a GPU", "assumed: most of their time they look")
     rounds: float = _said(5, "retraining rounds", f"{SAM2}, section 5.1: phase 3")
     round_gpu_h: float = _said(200, "GPU-hours a round", "assumed: 8 GPUs for a day")
-    ingest_core_h: float = _said(1.0, "core-hours for an hour of video", "assumed: decode, scale, H.264 at CRF 18")
+    ingest_core_h: float = _measured(
+        "ingest.json",
+        "core_hours",
+        "sav_size",
+        unit="core-hours for an hour of video",
+        what="decode, encode and search for copies, clips enlarged to SA-V's mean size; twice that with blurred faces",
+    )
 
     # the store
     video_gb_h: float = _said(3.6, "GB for an hour of video", "assumed: 8 Mbit/s at SA-V's mean of 1401 x 1037 px")
