@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,10 +230,23 @@ def _is_from(blobs: Blobs, batch_id: str, uris: set[str]) -> bool:
 def _begin(s: Services, records: Sequence[Video], imported: bool, project: str) -> str:
     """Decides which videos are a batch, and the split of each. Returns the batch's id."""
     batch_id = content_id("batch", *(record.video_id for record in records))
-    sides = splits.decide(s, records, _ingest_of(s, project), imported)
+    copied = set(splits.originals(records).values()).difference(record.video_id for record in records)
+    sides_begun = _begun_splits(s.blobs) if copied else {}  # before the table: what is no longer here is there
+    alone = (video_id for video_id in copied - sides_begun.keys() if not s.blobs.exists(_committed(video_id)))
+    beside = [record for video_id in sorted(alone) if (record := read_record(s.blobs, video_id)) is not None]
+    sides = splits.decide(s, records, _ingest_of(s, project), imported, beside, sides_begun)
     begun = {"imported": imported, "splits": sides} | ({"project": project} if project else {})
     s.blobs.create(_begun(batch_id), json.dumps(begun, sort_keys=True).encode())
     return batch_id
+
+
+def _begun_splits(blobs: Blobs) -> dict[str, str]:
+    """The splits of the videos in batches that are begun and not marked yet."""
+    found: dict[str, str] = {}
+    for batch_id in _uncommitted(blobs)[0]:
+        with suppress(BlobMissing):  # its process has completed it
+            found |= dict(read_json(blobs, _begun(batch_id)).get("splits", {}))
+    return found
 
 
 def _finish(s: Services, batch_id: str) -> list[Video]:

@@ -18,6 +18,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, time
 from decimal import Decimal
@@ -34,6 +35,7 @@ from storage.records import content_id
 from storage.wording import counted
 
 TABLES = ("metadata.csv", "metadata.parquet")
+_READERS = 8  # tables that are read at once: most of the time is waiting for a bucket
 _FILE_NAME = ("file_name", "filename")
 _OWN = (splits.NEAR_DUPLICATE_OF, FACES)  # ingest writes these
 _INT, _FLOAT = re.compile(r"-?(0|[1-9]\d{0,17})"), re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
@@ -78,12 +80,14 @@ def read(source: Blobs, keys: Collection[str], settings: IngestSettings, is_vide
     tables = sorted((key for key in keys if PurePosixPath(key).name in TABLES), key=lambda key: (key.count("/"), key))
     folders = Counter(_folder(key) for key in tables)
     silent: dict[str, list[str]] = {}  # by folder of a table: the videos for which it is the nearest, without a row
-    for key in tables:
+    with ThreadPoolExecutor(_READERS) as pool:
+        contents = [pool.submit(source.read, key) for key in tables]
+    for key, content in zip(tables, contents, strict=True):
         folder = _folder(key)
         try:
             if folders[folder] > 1:
                 raise _BadTable("a folder has one table: metadata.csv or metadata.parquet")
-            rows, bad = _rows(key, source.read(key), settings)
+            rows, bad = _rows(key, content.result(), settings)
         except BlobUnreachable:
             raise
         except (_BadTable, BlobError) as error:

@@ -1,6 +1,7 @@
 """The split of each new video: by its author or its place, so that one of them is never on both sides.
 
     splits/<id of the group>.json     create-only: which split the videos of an author or a place have for ever
+    splits/copied/<video_id>.json     create-only: the split of a video that was in no batch when a copy of it was
 
 The first column of `ingest.split_by` that a video's metadata has decides its group. The split of a group follows from a
 hash of it, so every machine finds the same one, and it stays when the shares in the settings change. A video without
@@ -12,7 +13,8 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from engine.services import Services
 from engine.settings import IngestSettings
@@ -23,34 +25,64 @@ from storage.records import Video, content_id
 SPLITS = ("train", "val", "test")
 COLUMNS = {"environment": "video_environment"}  # of a table -> in the metadata of a video, as SA-V calls it
 NAMES = ("author", "place", "country", "environment", "split")  # columns of names: "007" is no number there
+_COPIED = "splits/copied/"
 NEAR_DUPLICATE_OF = "near_duplicate_of"  # in the metadata of a video that a person has released: the other video
 
 
-def decide(s: Services, records: Sequence[Video], settings: IngestSettings, imported: bool) -> dict[str, str]:
+def decide(
+    s: Services,
+    records: Sequence[Video],
+    settings: IngestSettings,
+    imported: bool,
+    beside: Sequence[Video] = (),
+    begun: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
     """The split of each new video of a batch. Running it again may hold out other videos that are in no group.
 
     A split that the metadata names counts, unless the group has another one already. An imported dataset's own splits
-    count only if it holds out videos itself; its test videos always stay so.
+    count only if it holds out videos itself; its test videos always stay so. A copy that a person has released gets the
+    split of its original, whichever of them is committed first.
+    beside: the originals of copies among them that are in no batch yet. begun: the splits of those that are in a batch
+    which is not committed yet.
     Raises BlobError.
     """
-    named = {record.video_id: record.split for record in records if record.split}
+    every = [*records, *beside]
+    named = {record.video_id: record.split for record in every if record.split}
     if imported and "val" not in named.values():
         named = {video_id: split for video_id, split in named.items() if split == "test"}
-    metadata = {record.video_id: json.loads(record.source_metadata or "{}") for record in records}
-    twins = {video_id: str(of[NEAR_DUPLICATE_OF]) for video_id, of in metadata.items() if NEAR_DUPLICATE_OF in of}
+    metadata = {record.video_id: json.loads(record.source_metadata or "{}") for record in every}
+    twins = originals(records)
     known = {row.video_id: row.split for row in s.tables.videos_by_id(sorted(set(twins.values())))} if twins else {}
-    wanted = named | {video_id: known[other] for video_id, other in twins.items() if other in known}
+    known = {**begun, **known}
+    fixed = _of_copied(s.blobs, metadata)
+    wanted = named | {video_id: known[other] for video_id, other in twins.items() if other in known} | fixed
     decided = dict(named) if imported else {}
     # first those that name a split: the others follow
     for video_id in sorted(metadata, key=lambda each: each not in wanted):
         if (group := group_of(metadata[video_id], settings)) is not None:
-            split = _freeze(s.blobs, group, wanted.get(video_id) or _by_hash(group, settings))
+            said = {"column": group[0], "value": group[1], "split": wanted.get(video_id) or _by_hash(group, settings)}
+            split = _fix(s.blobs, _group_key(group), said)
             decided.setdefault(video_id, split)
     decided = named | decided
-    free = [record.video_id for record in records if record.video_id not in decided]
-    decided |= _by_share(free, s.tables.row_count("videos"), settings)
+    free = [record.video_id for record in every if record.video_id not in decided]
+    decided |= _by_share(free, s.tables.row_count("videos"), settings) | fixed
+    for video_id in {record.video_id for record in beside}.intersection(free):  # nothing else says it to its own batch
+        decided[video_id] = _fix(s.blobs, _copied_key(video_id), {"split": decided[video_id]})
     known = decided | known
-    return decided | {video_id: known[other] for video_id, other in twins.items() if other in known}
+    decided |= {video_id: known[other] for video_id, other in twins.items() if other in known}
+    return {record.video_id: decided[record.video_id] for record in records}
+
+
+def originals(records: Iterable[Video]) -> dict[str, str]:
+    """The original of each copy among these videos that a person has released."""
+    metadata = ((record.video_id, json.loads(record.source_metadata or "{}")) for record in records)
+    return {video_id: str(of[NEAR_DUPLICATE_OF]) for video_id, of in metadata if NEAR_DUPLICATE_OF in of}
+
+
+def _of_copied(blobs: Blobs, video_ids: Collection[str]) -> dict[str, str]:
+    """The splits of those of these videos that got one together with their copy. Lists such videos of all batches."""
+    keys = {_copied_key(video_id): video_id for video_id in video_ids}
+    return {keys[key]: _read(blobs, key) for key in blobs.keys(_COPIED) if key in keys}
 
 
 def frozen(blobs: Blobs, metadata: Mapping[str, object], settings: IngestSettings) -> tuple[str, str, str] | None:
@@ -58,7 +90,7 @@ def frozen(blobs: Blobs, metadata: Mapping[str, object], settings: IngestSetting
     group = group_of(metadata, settings)
     if group is None or not blobs.exists(_group_key(group)):
         return None
-    return *group, _read(blobs, group)
+    return *group, _read(blobs, _group_key(group))
 
 
 def pseudonym(blobs: Blobs, author: str) -> str:
@@ -83,14 +115,16 @@ def _group_key(group: tuple[str, str]) -> str:
     return f"splits/{content_id('group', *group)}.json"
 
 
-def _freeze(blobs: Blobs, group: tuple[str, str], split: str) -> str:
-    """The split of a group: the first one that anybody gave it."""
-    content = json.dumps({"column": group[0], "value": group[1], "split": split})
-    return split if blobs.create(_group_key(group), content.encode()) else _read(blobs, group)
+def _copied_key(video_id: str) -> str:
+    return f"{_COPIED}{video_id}.json"
 
 
-def _read(blobs: Blobs, group: tuple[str, str]) -> str:
-    key = _group_key(group)
+def _fix(blobs: Blobs, key: str, said: Mapping[str, str]) -> str:
+    """The split of a group or a video: the first one that anybody gave it."""
+    return said["split"] if blobs.create(key, json.dumps(said).encode()) else _read(blobs, key)
+
+
+def _read(blobs: Blobs, key: str) -> str:
     split = read_json(blobs, key).get("split")
     if split not in SPLITS:
         raise BlobDamaged(f"{key}: its split is not one of {', '.join(SPLITS)}")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from datetime import date
 
 import numpy as np
@@ -229,3 +230,17 @@ def test_videos_below_a_broken_table_wait_and_are_admitted_once_it_is_repaired(s
     assert ingest.plan(s, str(source)) == []
     (source / "metadata.csv").write_text("file_name,country\na.mp4,DE\n")
     assert ingest.admit(s, str(source)).admitted == 1
+
+
+def test_several_tables_are_read_at_once(source, monkeypatch):
+    for folder in ("a", "b"):
+        (source / folder).mkdir()
+        (source / folder / "metadata.csv").write_text("file_name,country\nx.mp4,DE\n")
+    both, read_one = threading.Barrier(2), LocalBlobs.read
+
+    def waiting(self, key, *more):
+        both.wait(timeout=10)  # for the other one; an error if there is none
+        return read_one(self, key, *more)
+
+    monkeypatch.setattr(LocalBlobs, "read", waiting)
+    assert set(read(source).rows) == {"a/x.mp4", "b/x.mp4"}

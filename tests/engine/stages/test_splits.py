@@ -81,6 +81,24 @@ def test_an_author_who_begins_with_a_released_copy_is_on_the_side_of_the_origina
     assert set(decide(s, videos(6, 6, author=lambda n: authors[n - 6])).values()) == {"val"}
 
 
+@pytest.mark.parametrize("author", [{}, {"author": "ann"}], ids=["alone", "of an author"])
+def test_an_original_that_no_batch_has_yet_is_on_the_side_of_its_released_copy(s, author):
+    """Whichever is committed first, and an author's videos stay together."""
+    for n in range(6):
+        of = {key: f"{value}-{n}" for key, value in author.items()}
+        (original,) = videos(1, 100 + n, **of)
+        (copy,) = videos(1, n, near_duplicate_of=original.video_id)
+        half = IngestSettings(held_out_share=0.5)
+        sides = splits.decide(s, [copy], half, False, beside=[original])
+        assert set(sides) == {copy.video_id}
+        others = videos(5, 1000 + 10 * n, **of)
+        found = decide(s, [original, *others], half)
+        assert found[original.video_id] == sides[copy.video_id]
+        assert not of or set(found.values()) == set(sides.values())
+    side = {"val": "train", "train": "val"}[sides[copy.video_id]]
+    assert splits.decide(s, [copy], half, False, begun={original.video_id: side}) == {copy.video_id: side}
+
+
 def test_the_shares_hold_for_videos_that_come_one_by_one(s, monkeypatch):
     for shares in ((0.2, 0.05), (0.2, 0.2), (0.0, 0.1)):
         settings, found = IngestSettings(held_out_share=shares[0], test_share=shares[1]), []
