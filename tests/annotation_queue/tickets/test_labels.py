@@ -334,13 +334,21 @@ def test_a_frame_has_one_object_of_a_class_that_says_so(tickets):
     assert sorted(labels_of(tickets)) == [("leaf", {}), ("sky", {})]
 
 
-def test_after_a_shot_cut_another_object_may_have_the_label_of_a_class_of_one(tickets):
+@pytest.mark.parametrize("only_own_frames", [False, True], ids=["shots", "windows of a long video"])
+def test_on_other_frames_another_masklet_may_have_the_label_of_a_class_of_one(tickets, only_own_frames):
     version = Ontologies(tickets.database, tickets.clock).add(SCENE)
     new = of_one_video(2, json.dumps({"ontology": version, "label_at": "verify"}))
     shown = new[0].masklet
     cut, absent = len(shown.frame_idx) // 2, rle.empty(shown.height, shown.width)
     first = {"rle": shown.rle[:cut] + (absent,) * cut, "area_px": shown.area_px[:cut] + (0,) * cut}
     second = {"rle": (absent,) * cut + shown.rle[cut:], "area_px": (0,) * cut + shown.area_px[cut:]}
+    if only_own_frames:  # both have the frame where the windows meet, and only one has the object there
+        names = ("frame_idx", "rle", "area_px", "score", "object_score", "stability")
+        every = {name: getattr(shown, name) for name in names}
+        first, second = (
+            {name: (every | part)[name][at] for name in names}
+            for part, at in ((first, slice(0, cut + 1)), (second, slice(cut, None)))
+        )
     shots = [replace(t, masklet=replace(t.masklet, **shot)) for t, shot in zip(new, (first, second), strict=True)]
     tickets.open_batch("b", shots)
     for who in (VERA, VICTOR):
