@@ -12,6 +12,7 @@ Pure: numpy, no store. Finds neither footage that is cropped by a tenth, nor at 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,10 +136,9 @@ def find(
     alike, as at one place with a fixed camera, a coarse look chooses which videos are compared at every moment.
     """
     laid = _laid_over(new, table, how, but)
-    theirs = {video: _changes(pictures_of(str(table.video_ids[video]))) for video in {each.video for each in laid}}
-    ours = {each.way: _changes(_in_seconds(new, each.way)) for each in laid}
+    kept = {video: pictures_of(str(table.video_ids[video])) for video in {each.video for each in laid}}
     for each in laid:
-        if _is_alike(ours[each.way], theirs[each.video], each, how):
+        if _is_alike(_in_seconds(new, each.way), kept[each.video], each, how):
             return Match(
                 video_id=str(table.video_ids[each.video]),
                 alike=each.alike,
@@ -303,22 +303,26 @@ def _closest(new: Looks, line: _Line, ways: Sequence[_Way], how: Alike) -> NDArr
     return np.sort(line.videos[order[:few]])
 
 
-def _changes(looks: Looks | None) -> NDArray[np.float32] | None:
-    """What changes from each second to the next one, (N - 1, SIDE * SIDE). looks: N, one a second."""
-    if looks is None:
-        return None
-    return np.diff(looks.pictures.reshape(len(looks.pictures), -1).astype(np.float32), axis=0)
+def _is_alike(new: Looks, kept: Looks | None, laid: _Laid, how: Alike) -> bool:
+    """Whether what changes from second to second is alike in both. Where nothing moves, the hashes must be closer.
 
-
-def _is_alike(ours: NDArray[np.float32] | None, theirs: NDArray[np.float32] | None, laid: _Laid, how: Alike) -> bool:
-    """Whether what changes from second to second is alike in both. Where nothing moves, the hashes must be closer."""
-    if ours is None or theirs is None:
+    new: one look a second, as kept.
+    """
+    if kept is None:
         return laid.distance <= how.few_distance
     first = max(0, -laid.offset)
-    length = max(0, min(len(ours), len(theirs) - laid.offset) - first)
-    moves = [each[at : at + length] for each, at in ((ours, first), (theirs, first + laid.offset))]
-    moves = [each - each.mean() for each in moves] if length else []
-    spread = [float(np.sqrt(np.square(each).mean())) for each in moves]  # grey levels
-    if not moves or min(spread) < _STILL:
+    length = min(len(new.pictures), len(kept.pictures) - laid.offset) - first
+    if length < 2:
         return laid.distance <= how.few_distance
-    return float((moves[0] * moves[1]).mean()) >= how.min_motion * spread[0] * spread[1]
+    mine = _changes(new.pictures[first : first + length])
+    theirs = _changes(kept.pictures[first + laid.offset : first + laid.offset + length])
+    power = float(mine @ mine), float(theirs @ theirs)
+    if min(power) < _STILL**2 * len(mine):
+        return laid.distance <= how.few_distance
+    return float(mine @ theirs) >= how.min_motion * math.sqrt(power[0] * power[1])
+
+
+def _changes(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What changes from each second to the next one, less its mean: in grey levels, in one row."""
+    changes = np.diff(pictures.astype(np.int16), axis=0).astype(np.float32).ravel()
+    return np.asarray(changes - changes.mean())

@@ -177,7 +177,12 @@ def test_a_lead_comments_many_tickets_at_once_and_reads_the_thread_beside_the_re
     page = as_lead("batch_id=b")
     select_all(page, 2)
     sent = []
-    page.tab.on("request", lambda request: request.url.endswith("/api/comments") and sent.append(request.post_data))
+
+    def noted(request):
+        if request.url.endswith("/api/comments"):
+            sent.append(request.post_data)
+
+    page.tab.on("request", noted)
     page.tab.route("**/api/comments", lambda route: (route.fetch(), route.abort()))
     page.tab.fill("#bulk [aria-label=Comment]", "look at the edges")
     page.tab.locator("#bulk [aria-label=Comment]").evaluate(ENTER_TWICE)
