@@ -154,11 +154,15 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
         if rows[n].video_id in gone and not problems[n]:
             problems[n].append(masklet_checks.Problem(check="withdrawn", detail="its video was withdrawn"))
     docs = docs_folder(s) / batch_id
-    report = _check_tables(rows, problems, videos, docs, commit_id)
+    report, broken = _check_tables(rows, problems, videos, docs, commit_id)
     refused = [
         Quarantined(stage=STAGE, subject=row.masklet_id, reason=p.check, detail=p.detail, batch_id=batch_id)
         for row, found in zip(rows, problems, strict=True)
         for p in found
+    ]
+    refused += [
+        Quarantined(stage=STAGE, subject=video_id, reason=BREAKS_TABLE, detail=f"it breaks {rule}", batch_id=batch_id)
+        for video_id, rule in broken.items()
     ]
     good = [row for row, found in zip(rows, problems, strict=True) if not found]
     failing |= {n for n, found in enumerate(problems) if any(p.check == BREAKS_TABLE for p in found)}
@@ -228,21 +232,23 @@ def _beside(release: Release, known: Sequence[str]) -> str:
 
 def _check_tables(
     rows: Sequence[Masklet], problems: Sequence[list[Problem]], videos: Sequence[Video], docs: Path, run_name: str
-) -> table_checks.Report:
+) -> tuple[table_checks.Report, dict[str, str]]:
     """Checks the tables of the rows without a problem. A row that breaks a rule, or whose video does, gets a problem.
 
-    docs: the folder of the Data Docs.
+    docs: the folder of the Data Docs. Returns also the videos that break a rule, with this rule.
     """
     from validation import masklet_checks, table_checks
 
     places = [n for n, found in enumerate(problems) if not found]
     report = table_checks.check_tables(table_checks.frames([rows[n] for n in places], videos), docs, run_name=run_name)
-    of_video = {videos[n].video_id: f"its video breaks {rule}" for n, rule in report.broken("videos").items()}
-    of_row = {places[n]: f"it breaks {rule}" for n, rule in report.broken("masklets").items()}
+    of_video = {videos[n].video_id: rule for n, rule in report.broken("videos").items()}
+    of_row = {places[n]: rule for n, rule in report.broken("masklets").items()}
     for n in places:
-        if (detail := of_row.get(n) or of_video.get(rows[n].video_id)) is not None:
-            problems[n].append(masklet_checks.Problem(check=BREAKS_TABLE, detail=detail))
-    return report
+        if n in of_row:
+            problems[n].append(masklet_checks.Problem(check=BREAKS_TABLE, detail=f"it breaks {of_row[n]}"))
+        elif (rule := of_video.get(rows[n].video_id)) is not None:
+            problems[n].append(masklet_checks.Problem(check=BREAKS_TABLE, detail=f"its video breaks {rule}"))
+    return report, of_video
 
 
 def _quarantine_parts(
