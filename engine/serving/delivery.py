@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SWEEP_S = 60.0  # between two looks for increments that are due
 
 _finishing = threading.Lock()  # one batch at a time: two threads finish batches, of `deliverer` and of `sweep`
+_stopped: dict[str, list[str]] = {}  # address of a batch that the gate stopped -> what was marked of it at that time
 
 
 def airflow_client(settings: Settings, timeout_s: float = 30.0) -> AirflowClient:
@@ -56,19 +57,25 @@ def deliverer(settings: Settings) -> Callable[[str], None]:
 def finish(settings: Settings, batch_id: str) -> None:
     """Collects and publishes a drained batch. Skips a batch that is not in this store.
 
-    A batch that the publish gate stops is logged and left until the next start: a retry would give the same result.
+    A batch that the publish gate stops is logged and left until the next start, or until something is marked of it, such
+    as an increment or a lead's decision: a retry would give the same result.
     Raises NotFinished for a batch that is not marked as in review yet: a batch without candidates drains before that.
     """
     from engine import loop
     from engine.stages import batches, publish
 
     with _finishing, connect(settings) as s:
-        if batches.is_known(s.blobs, batch_id):
-            try:
-                loop.finish(s, batch_id)
-            except publish.PublishStopped as stopped:
-                with log_ids.about(batch_id=batch_id):
-                    log.warning("%s", stopped)
+        if not batches.is_known(s.blobs, batch_id):
+            return
+        address = s.blobs.uri_of(f"batches/{batch_id}")
+        if _stopped.get(address) == list(s.blobs.keys(f"batches/{batch_id}/")):
+            return
+        try:
+            loop.finish(s, batch_id)
+        except publish.PublishStopped as stopped:
+            _stopped[address] = list(s.blobs.keys(f"batches/{batch_id}/"))
+            with log_ids.about(batch_id=batch_id):
+                log.warning("%s", stopped)
 
 
 def keep_sweeping(settings: Settings) -> None:

@@ -154,6 +154,9 @@ def test_what_was_left_is_published_at_the_next_start_but_not_what_the_gate_stop
             tickets, _ = s.open_queue()
             assert tickets.deliver(delivery.deliverer(bare)) == 1  # reported once
             delivery.sweep(bare)
+            assert caplog.text.count("far too much of it is bad") == 1, "nothing has changed: it is not checked again"
+            s.blobs.create(f"batches/{BATCH}/something-new.json", b"{}")
+            delivery.sweep(bare)
         assert published(s) is None and caplog.text.count("far too much of it is bad") == 2
     with QueueProcess(bare), connect(bare) as s:
         until(lambda: published(s), 180)
