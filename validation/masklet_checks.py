@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from storage.masklet_rules import VideoExtent, masklet_problems
 from storage.records import Masklet
 
+REPEATED = "repeated"  # the check that `repeats` is
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -38,8 +40,8 @@ def repeats(ids: Mapping[int, str], published: Mapping[str, str]) -> dict[int, P
     for place, masklet_id in ids.items():
         if masklet_id in published:
             detail = f"batch {published[masklet_id]} has published a masklet with this id"
-            found[place] = Problem(check="repeated", detail=detail)
+            found[place] = Problem(check=REPEATED, detail=detail)
         elif masklet_id in seen:
-            found[place] = Problem(check="repeated", detail="an earlier row of the batch has this id")
+            found[place] = Problem(check=REPEATED, detail="an earlier row of the batch has this id")
         seen.add(masklet_id)
     return found

@@ -57,8 +57,8 @@ def deliverer(settings: Settings) -> Callable[[str], None]:
 def finish(settings: Settings, batch_id: str) -> None:
     """Collects and publishes a drained batch. Skips a batch that is not in this store.
 
-    A batch that the publish gate stops is logged and left until the next start, or until something is marked of it, such
-    as an increment or a lead's decision: a retry would give the same result.
+    A batch that the publish gate stops is logged and left until the next start, or until something is marked of it,
+    such as an increment or a lead's decision: a retry would give the same result.
     Raises NotFinished for a batch that is not marked as in review yet: a batch without candidates drains before that.
     """
     from engine import loop

@@ -18,7 +18,7 @@ from engine.rounds import campaign, chain, starting
 from engine.services import connect
 from engine.serving import notices as events
 from engine.settings import NoSuchProject, QueueSettings, Settings
-from engine.stages import admitted, batches, ingest, publish, review, routing, trouble, upkeep, withdrawing
+from engine.stages import admitted, batches, ingest, new_release, publish, review, routing, trouble, upkeep, withdrawing
 from engine.stages.batches import BatchStage
 from engine.stages.gold import gold_tickets
 from engine.synthetic import scene, video_files
@@ -178,7 +178,7 @@ def test_a_batch_whose_publish_was_killed_before_its_release_is_in_the_next_one(
     for batch_id in opened.values():
         review.collect(queue, batch_id)
     with monkeypatch.context() as killed:
-        killed.setattr(publish, "_release", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(new_release, "of_commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             publish.publish_batch(queue, opened["street"])
     monkeypatch.setattr("storage.table_upkeep.KEPT", 0)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import scale
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import batches, ingest, publish
+from engine.stages import batches, ingest, new_release, publish
 from storage import release_numbers, releases
 from tests.engine.stages.test_paused_holders import of_videos, pause, s, try_until_done
 from tests.storage.killed_writes import Killed
@@ -85,7 +85,7 @@ def publish_killed(s, batch_id):
         raise Killed
 
     with pytest.MonkeyPatch.context() as early, pytest.raises(Killed):
-        early.setattr(publish, "_release", killed)
+        early.setattr(new_release, "of_commit", killed)
         publish.publish_batch(s, batch_id)
 
 
