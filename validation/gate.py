@@ -74,7 +74,7 @@ def promote(
     if len(gains) < max(1, rule.min_masklets) or videos < rule.min_videos:
         few = f"only {counted(len(gains), 'held-out masklet')} of {counted(videos, 'video')} could be measured"
         return GateDecision(passed=False, reasons=(f"{few}; at least {rule.min_masklets} of {rule.min_videos} needed",))
-    gain = paired.mean_of(gains)
+    gain = paired.gain_of(gains)
     told = (
         f"held-out J&F {100 * before.jf:.1f} -> {100 * after.jf:.1f}: {gain.points}, "
         f"{counted(gain.masklets, 'masklet')} of {counted(gain.videos, 'video')}"
@@ -87,9 +87,9 @@ def promote(
     failed += [
         f"clearly worse on {name}: {lost.points}"
         for name, of in paired.by_slice(gains).items()
-        if _clearly_lost(lost := paired.mean_of(of), rule.max_slice_loss, _least_videos(name))
+        if _clearly_lost(lost := paired.gain_of(of), rule.max_slice_loss, _least_videos(name))
     ]
-    if forgotten and _clearly_lost(lost := paired.mean_of(forgotten), rule.max_forgotten):
+    if forgotten and _clearly_lost(lost := paired.gain_of(forgotten), rule.max_forgotten):
         failed.append(f"forgot too much of the general set: {lost.points}, at most {-100 * rule.max_forgotten:.1f}")
     return GateDecision(passed=not failed, reasons=tuple(failed) or (f"better: {told}",), gain=gain)
 

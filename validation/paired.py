@@ -1,14 +1,16 @@
 """Compares two checkpoints on the same masklets: the mean gain, and how far chance alone could move it.
 
 Masklets of one video are alike, so the bootstrap draws videos, not masklets. Knows nothing of models or rules.
-Source: Efron and Tibshirani 1993, chapters 13 and 14 (percentile interval, draws of clusters).
+Source: Efron and Tibshirani 1993, chapters 13 and 14 (percentile interval, draws of clusters); Cochran 1977, chapter 9
+(the variance of a mean over clusters).
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +65,28 @@ def mean_of(measured: Sequence[MaskletJF]) -> Change:
     Raises ValueError without a masklet.
     """
     return mean_by_video((one.video_id, one.jf) for one in measured)
+
+
+def gain_of(gains: Sequence[MaskletJF]) -> Change:
+    """The mean gain, with an interval that also holds for few videos: that of `mean_of`, but nowhere narrower than
+    Student's.
+
+    A bootstrap of n videos is too narrow if n is small: with a true gain of 0, the interval of 4 videos lies above 0 in
+    11 of 100 cases instead of 2.5. Student's does so in 3 to 4. Two videos have an interval that nearly always contains
+    0. One video has none: its limits are infinite.  gains: as `gains` gives them.  Raises ValueError without a masklet.
+    """
+    from scipy.special import stdtrit
+
+    change = mean_of(gains)
+    if change.videos < 2:
+        return replace(change, low=-math.inf, high=math.inf)
+    by_video: dict[str, float] = defaultdict(float)  # sum of the distances from the mean
+    for one in gains:
+        by_video[one.video_id] += one.jf - change.mean
+    squares = sum(distance**2 for distance in by_video.values())
+    error = math.sqrt(squares * change.videos / (change.videos - 1)) / change.masklets
+    reach = float(stdtrit(change.videos - 1, (1 + CONFIDENCE) / 2)) * error
+    return replace(change, low=min(change.low, change.mean - reach), high=max(change.high, change.mean + reach))
 
 
 def mean_by_video(values: Iterable[tuple[str, float]]) -> Change:

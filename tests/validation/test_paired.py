@@ -44,6 +44,26 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.86 <= covered / 200 <= 0.99
 
 
+@pytest.mark.parametrize("videos", [3, 5, 8])
+def test_a_gain_of_nothing_in_few_videos_is_seldom_called_a_gain(videos):
+    rng = np.random.default_rng(1)
+    called = {"gain_of": 0, "mean_of": 0}
+    for _ in range(400):
+        gains = [
+            scored(f"v{n}", str(k), value)
+            for n in range(videos)
+            for k, value in enumerate(rng.normal(rng.normal(0, 0.05), 0.08, rng.integers(1, 8)))
+        ]
+        for name in called:
+            called[name] += getattr(paired, name)(gains).low > 0
+    assert called["gain_of"] <= 0.05 * 400 < called["mean_of"]
+
+
+def test_one_video_says_nothing_about_a_gain():
+    change = paired.gain_of([scored("a", "0", 0.5), scored("a", "1", 0.4)])
+    assert change.mean == pytest.approx(0.45) and change.low < -100 and change.high > 100
+
+
 def test_masklets_of_one_video_do_not_make_the_interval_narrower():
     one = [scored(str(v), "0", v / 10) for v in range(6)]
     many = [scored(str(v), str(k), v / 10) for v in range(6) for k in range(50)]
