@@ -68,9 +68,13 @@ class Lease:
             except BlobError as error:
                 log.warning("the lease %r cannot be renewed: %s", self._name, error)
 
-    def release(self) -> None:
-        """Lets the next process take the lease at once."""
+    def stop(self) -> None:
+        """Lets `keep` end."""
         self._ended.set()
+
+    def release(self) -> None:
+        """Lets the next process take the lease at once. `keep` must have ended: it would renew the lease again."""
+        self.stop()
         try:
             self.check()
             _write(self._blobs, self._name, self.token, {"released": True})
@@ -90,8 +94,9 @@ def leased(blobs: Blobs, name: str, *, wait: bool = True) -> Iterator[Lease]:
     try:
         yield lease
     finally:
+        lease.stop()
+        thread.join()  # first: a renewal on its way would overwrite the release
         lease.release()
-        thread.join()
 
 
 def _take(blobs: Blobs, name: str, wait: bool) -> int:

@@ -32,6 +32,7 @@ from engine.rounds.record import (
     RoundResult,
     approval_of,
     checkpoint_of,
+    is_withdrawn,
     lock_of,
     read,
     result_of,
@@ -238,7 +239,10 @@ def _decide(s: Services, round_id: str) -> RoundResult:
     begun = start_of(s, round_id)
     with s.alone(LOCK) as held:
         if decided := result_of(s, round_id):
-            return decided
+            if not decided.promoted or not is_withdrawn(s, round_id):
+                return decided
+            reason = "it was promoted and taken back since: to train again, choose another seed"
+            return replace(decided, promoted=False, reasons=(reason, *decided.reasons))
         figures = read(s, round_id, "evaluation")
         if figures is None:
             raise NoSuchRound(f"round {round_id} has not been evaluated")

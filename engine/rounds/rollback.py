@@ -52,7 +52,7 @@ def rollback(s: Services, to: str | None = None) -> Rollback:
             s.blobs.create(f"rounds/{round_id}/withdrawn.json", json.dumps(facts).encode())
         held.check()
         s.registry.restore(target)
-        return Rollback(withdrawn, target.name)
+        return Rollback(withdrawn, s.checkpoint().name)  # the target, unless `model.checkpoint` was changed since
 
 
 def _ancestors(s: Services, serving: Checkpoint) -> list[Checkpoint]:

@@ -25,7 +25,7 @@ from engine.locks import Held
 from engine.services import Services
 from engine.stages import batches, new_release, publish_checks, review, trouble, withdrawing
 from engine.stages.batches import BatchStage
-from engine.stages.publish_checks import LEAST_JUDGED, Checked
+from engine.stages.publish_checks import LEAST_JUDGED, Checked, offered_in
 from engine.views import card
 from storage import increments, parts, releases, table_upkeep, withdrawn
 from storage.increments import Increment
@@ -167,6 +167,8 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
         "release": "" if release is None else release.name,
         "masklets": len(good),
         "quarantined": len(checked.rows) - len(good),
+        "offered": checked.offered,
+        "bad": checked.bad,
         "gate": list(decision.reasons),
         "checkpoints": dict(sorted(Counter(row.checkpoint for row in good).items())),
         "annotated_frames": sum(len(row.frame_idx) for row in good),
@@ -183,7 +185,7 @@ def _decided(
     """The gate's decision to publish. is_lifted: a lead has lifted the limit. Raises PublishStopped."""
     batch_id = increment.batch_id
     judged = [facts for facts in earlier if "left_out" not in facts]
-    so_far = checked.offered + sum(facts["quarantined"] + facts["masklets"] for facts in judged)
+    so_far = checked.offered + sum(map(offered_in, judged))
     says_little = not increment.is_last and so_far < LEAST_JUDGED
     is_limited = not (is_lifted or says_little or batches.is_import(s.blobs, batch_id))
     decision = checked.decision(judged, is_limited=is_limited)

@@ -55,6 +55,13 @@ class Checked:
         return sum(all(problem.check != REPEATED for problem in found) for found in self.problems)
 
     @property
+    def bad(self) -> int:
+        """The rows that say that a batch is a broken one: not those that were published before or withdrawn."""
+        from validation.masklet_checks import REPEATED
+
+        return sum(any(problem.check not in (REPEATED, WITHDRAWN) for problem in found) for found in self.problems)
+
+    @property
     def places(self) -> set[tuple[str, int]]:
         """Where the good rows are: video, and number in the part of that video."""
         found, seen = set[tuple[str, int]](), Counter[str]()
@@ -77,17 +84,19 @@ class Checked:
         """Whether the good rows may be published.
 
         earlier: the facts of the increments that were published; the share of bad rows is that of all together.
-        is_limited: whether too many bad rows stop it. Those of withdrawn videos do not count.
+        is_limited: whether too many bad rows stop it.
         """
-        from validation.masklet_checks import REPEATED
-
-        bad = sum(any(problem.check not in (REPEATED, WITHDRAWN) for problem in found) for found in self.problems)
         return gate.publish(
-            offered=self.offered + sum(facts["quarantined"] + facts["masklets"] for facts in earlier),
-            quarantined=bad + sum(facts["quarantined"] for facts in earlier),
+            offered=self.offered + sum(map(offered_in, earlier)),
+            quarantined=self.bad + sum(int(facts.get("bad", facts["quarantined"])) for facts in earlier),
             tables_passed=not self.report.unchecked,
             max_quarantined_share=MAX_QUARANTINED_SHARE if is_limited else 1.0,
         )
+
+
+def offered_in(facts: Mapping[str, Any]) -> int:
+    """The rows that an increment had, as its facts say: those of an earlier version do not tell all of them."""
+    return int(facts.get("offered", facts["quarantined"] + facts["masklets"]))
 
 
 def check(s: Services, increment: Increment, known: Sequence[str], docs: Path) -> Checked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from storage import lease
@@ -81,6 +83,25 @@ def test_a_holder_renews_its_lease_while_it_works(disk, monkeypatch):
     with leased(disk, "publish") as held:
         while b'"renewed": 3' not in disk.read("leases/publish/000000000001"):
             held.check()
+
+
+def test_a_renewal_that_is_on_its_way_does_not_undo_the_release(disk, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_S", 0.0)
+    real, begun, released = lease._write, threading.Event(), threading.Event()
+
+    def write(blobs, name, token, state):
+        if "renewed" in state:
+            begun.set()
+            released.wait(0.3)  # the release would come first, if it did not wait for this
+        real(blobs, name, token, state)
+        if "released" in state:
+            released.set()
+
+    monkeypatch.setattr(lease, "_write", write)
+    with leased(disk, "publish"):
+        assert begun.wait(60)
+    with leased(disk, "publish", wait=False) as second:
+        assert second.token == 2
 
 
 def test_a_paused_holder_that_wakes_learns_that_its_lease_is_lost_and_disturbs_nobody(blobs, clock, caplog):

@@ -29,6 +29,8 @@ def test_the_parent_serves_again_and_the_withdrawn_round_says_so(s, chain):
     assert s.checkpoint() == Checkpoint(base, 0, None)
     with pytest.raises(NothingToRollBack, match=f"no round was promoted: {base} serves"):
         rollback(s)
+    again = retraining.decide(s, chain[0])
+    assert not again.promoted and "taken back" in again.reasons[0] and s.checkpoint().name == base
 
 
 def test_any_ancestor_can_serve_again(s, chain):

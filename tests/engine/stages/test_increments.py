@@ -351,6 +351,19 @@ def test_the_share_of_bad_masklets_is_that_of_the_batch_so_far(s, monkeypatch, b
     assert len(refused) == len(set(refused)) == bad
 
 
+def test_what_was_withdrawn_says_nothing_about_the_rest_of_the_batch(s, monkeypatch):
+    batch_id, ids = reviewed(s, 1, 4)
+    accept(s, batch_id, *ids[:3])
+    for video_id in ids[:3]:
+        withdrawing.withdraw(s, video_id, by="lea", why="asked for")
+    run(s)
+    facts = increments.published(s.blobs, batch_id)[1]
+    assert (facts["quarantined"], facts["bad"], facts["offered"]) == (3, 0, 3)
+    accept(s, batch_id, ids[3])
+    run(s)
+    assert len(s.tables.masklets()) == 1
+
+
 def refused_rows(s) -> list[tuple[str, str, str]]:
     return sorted((row.stage, row.subject, row.reason) for row in s.tables.quarantine())
 
