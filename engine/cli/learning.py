@@ -231,6 +231,13 @@ ROUND_COLUMNS = (
 )
 
 
+SAID_OF = {
+    "running": "running",
+    "stopped": "stopped, run again to continue",
+    "failed": "failed, and does not continue by itself",
+}
+
+
 def _round_row(link: Link) -> tuple[str, ...]:
     """A row of the table of rounds. Clicks, seconds and hours are of the masklets since the round before."""
     from engine.rounds.record import RoundState
@@ -239,7 +246,7 @@ def _round_row(link: Link) -> tuple[str, ...]:
     if link.state is RoundState.WAITS:
         gate = _how_to_approve(begun.round_id)
     elif result is None:
-        gate = "running" if link.state is RoundState.RUNNING else "stopped, run again to continue"
+        gate = SAID_OF[link.state]
     else:
         gate = "promoted" if result.promoted else "; ".join(result.reasons)
         gate += ", withdrawn" if link.withdrawn else ""

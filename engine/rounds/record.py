@@ -1,11 +1,13 @@
 """The record of a round in the store: what it started from, its checkpoint and its result.
 
 Files: rounds/<id>/start.json, verifier.json, evaluation.json and decision.json; gate.json and approval.json if a person
-is asked. The weights are in checkpoints/<id>/. Knows nothing about training.
+is asked; failures/<n>.json for each time that it failed so that a retry cannot help. The weights are in
+checkpoints/<id>/. Knows nothing about training.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +22,7 @@ from engine.stored_json import parse
 from model.parameter_groups import TrainedParts
 from storage.blobs.base import BlobDamaged, BlobMissing, read_json
 
+MOST_FAILURES = 2  # after these, no round continues by itself
 LOCK = "deciding"  # of those who change which checkpoint is promoted
 
 
@@ -32,6 +35,7 @@ class RoundState(StrEnum):
 
     RUNNING = "running"  # a process of this machine trains or evaluates it
     STOPPED = "stopped"  # it was killed or never began; the same command continues it
+    FAILED = "failed"  # again and again; it does not continue by itself
     WAITS = "waits for approval"  # it passed the gate; a person has not answered yet
     DECIDED = "decided"
 
@@ -155,6 +159,18 @@ def is_withdrawn(s: Services, round_id: str) -> bool:
     return read(s, round_id, "withdrawn") is not None
 
 
+def note_failure(s: Services, round_id: str, error: str) -> None:
+    """Notes that a round failed so that a retry cannot help. error: one line."""
+    number = 1
+    while not s.blobs.create(f"rounds/{round_id}/failures/{number}.json", json.dumps({"error": error}).encode()):
+        number += 1
+
+
+def has_failed(s: Services, round_id: str) -> bool:
+    """Whether a round failed so often that it does not continue by itself. A person may run it again."""
+    return sum(1 for _ in s.blobs.keys(f"rounds/{round_id}/failures/")) >= MOST_FAILURES
+
+
 def lock_of(s: Services, round_id: str) -> Path:
     """The lock that a process of this machine holds while it trains or evaluates the round."""
     return s.home / "rounds" / round_id / "lock"
@@ -166,7 +182,9 @@ def state_of(s: Services, begun: Round) -> RoundState:
         return RoundState.DECIDED
     if waiting_of(s, begun.round_id) is not None:
         return RoundState.WAITS
-    return RoundState.RUNNING if held(lock_of(s, begun.round_id)) else RoundState.STOPPED
+    if held(lock_of(s, begun.round_id)):
+        return RoundState.RUNNING
+    return RoundState.FAILED if has_failed(s, begun.round_id) else RoundState.STOPPED
 
 
 def read(s: Services, round_id: str, name: str) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ from engine.rounds.record import (
     checkpoint_of,
     is_withdrawn,
     lock_of,
+    note_failure,
     read,
     result_of,
     start_of,
@@ -70,16 +71,17 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
     processes train (see `launching`).
     Raises NoSuchRound, TrainingFailed; ValueError under torchrun, whose processes would wait for each other.
     """
+    from model import parallel
+
+    if not parallel.is_single():
+        raise ValueError("a round starts its own processes: run it without torchrun, and set rounds.launcher")
+    start_of(s, round_id)
     with _failure_recorded(s, round_id):
         _train(s, round_id, report)
     return round_id
 
 
 def _train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]) -> None:
-    from model import parallel
-
-    if not parallel.is_single():
-        raise ValueError("a round starts its own processes: run it without torchrun, and set rounds.launcher")
     begun, folder, lock = start_of(s, round_id), folder_of(s, round_id), lock_of(s, round_id)
 
     def finished() -> bool:
@@ -105,6 +107,8 @@ def _failure_recorded(s: Services, round_id: str) -> Iterator[None]:
         yield
     except Exception as error:
         trouble.record(s.blobs, trouble.NO_BATCH, "retrain", f"{round_id}: {first_line(error)}")
+        if isinstance(error, (ValueError, *permanent_errors())):
+            note_failure(s, round_id, first_line(error))
         raise
 
 
@@ -158,6 +162,7 @@ def _parent(begun: Round) -> Checkpoint:
 
 def evaluate(s: Services, round_id: str) -> str:
     """Measures the round's checkpoint and its parent on the release's held-out videos. Raises NoSuchRound."""
+    start_of(s, round_id)
     with _failure_recorded(s, round_id):
         _evaluate(s, round_id)
     return round_id

@@ -46,7 +46,7 @@ def due(s: Services) -> str | None:
 
     None also while a round waits for a person's approval: after the answer, another checkpoint may serve.
     A round without a decision was interrupted or is running. It is due if `start` would give the same id again;
-    otherwise it is ignored.
+    otherwise it is ignored. So is one that failed so often that trying again is no use: the next release counts.
     """
     decided = record.decided(s)
     open_ids = sorted(set(record.ids(s)) - {r.round_id for r in decided})
@@ -66,9 +66,14 @@ def _due_of(s: Services, project: str, all_decided: Sequence[Round]) -> str | No
     seen = max((r.masklets for r in decided), default=0)
     undecided = [r for r in record.all_of(s) if r not in all_decided and r.masklets > seen]
     undecided = [r for r in undecided if releases.project_of(r.release) == project]
-    if again := [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]:
-        return max(again, key=lambda r: r.masklets).release
+    again = [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]
+    failed = {r.release for r in again if record.has_failed(s, r.round_id)}
+    if left := [r for r in again if r.release not in failed]:
+        return max(left, key=lambda r: r.masklets).release
     newest = releases.load(s.blobs, names[-1])
+    if newest.name in failed:
+        log.warning("no round starts: the one on %s failed again and again; masklets why says how", newest.name)
+        return None
     if (missing := campaign.needed_for_round(s, _count(newest, "train") - seen, project)) is not None:
         log.info("no round starts: %s", missing)
         return None

@@ -47,6 +47,24 @@ def test_a_round_that_start_would_not_find_again_is_not_waited_for(s, settings, 
         assert starting.due(other) is None
 
 
+def test_a_round_that_fails_for_good_holds_up_neither_the_next_release_nor_other_projects(s, true_release, monkeypatch):
+    def diverges(*_):
+        raise ValueError("the loss is not a number")
+
+    monkeypatch.setattr(retraining, "train_round", diverges)
+    due = starting.due(s)
+    assert due == true_release.name
+    for tries in range(record.MOST_FAILURES):
+        assert starting.due(s) == due, tries
+        round_id = starting.start(s, due)
+        with pytest.raises(ValueError, match="not a number"):
+            retraining.train(s, round_id)
+    assert record.state_of(s, record.start_of(s, round_id)) is record.RoundState.FAILED
+    assert starting.due(s) is None, "the next project is asked"
+    larger = release_of(s, "release-0002")
+    assert starting.due(s) == larger.name
+
+
 def test_the_steps_of_a_round_are_the_callers_or_the_settings_or_follow_from_the_masklets(settings, true_release):
     by_default = settings.model_copy(update={"rounds": settings.rounds.model_copy(update={"steps": None})})
     with connect(by_default) as s:
