@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from model.tracker import Tracker
 
 OPEN_TICKETS = 32
+# Tracked frames whose memory is kept, so that a click among them is answered at once; a frame takes about 0.75 MiB at
+# 1024 px. The memory of a frame that is forgotten is made again from its mask, which takes as long as tracking it.
+KEPT_FRAMES = 256  # of a ticket, on both sides of the last one
+KEPT_IN_ALL = 1024  # of all tickets
 NEAREST = 8  # settled masks around a frame that go into the tracker's memory; it reads fewer
 OBJECT_ID = "object"  # a ticket is about one object
 
@@ -49,7 +53,7 @@ class _Ticket:
             self.features,
             video_hw=(draft.height, draft.width),
             frame_count=len(draft.frame_idx),
-            config=TrackerConfig(history_frames=None),
+            config=TrackerConfig(history_frames=KEPT_FRAMES),
         )
         self.place = {frame: n for n, frame in enumerate(draft.frame_idx)}
         self.held: dict[int, bytes] = {}  # conditioning frames by place: the mask that each was prompted with
@@ -121,6 +125,7 @@ class _Pinned:
             made = _frame_mask(draft.frame_idx[place], next(tracked), (draft.height, draft.width))
             ticket.tracked[place] = made.rle
             yield made
+        self._forget_others(ticket)
 
     def _settle(self, ticket: _Ticket, known: Mapping[int, bytes], at: int) -> Generator[None]:
         """Conditions the tracker on the masks of `known` that are nearest to the place `at`, and on no others.
@@ -151,6 +156,13 @@ class _Pinned:
         same = {i: counts for i, counts in ticket.tracked.items() if known.get(i) == counts and i != about}
         ticket.tracked = same
         return ticket.tracker.recalling(OBJECT_ID, known, about=about, keep=same)
+
+    def _forget_others(self, ticket: _Ticket) -> None:
+        """Forgets the tickets that were used longest ago, until few enough tracked frames are remembered."""
+        while sum(min(KEPT_FRAMES, len(each.tracked)) for each in self._tickets.values()) > KEPT_IN_ALL:
+            _, oldest = self._tickets.popitem()
+            if oldest is ticket:
+                return
 
     def _ticket(self, ticket_id: str, video_id: str, draft: Draft) -> _Ticket:
         ticket = self._tickets.get(ticket_id)

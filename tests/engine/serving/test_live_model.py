@@ -116,6 +116,18 @@ def test_a_model_in_bfloat16_answers_as_one_in_float32_nearly_and_is_trained_in_
         assert len(masks_of(half.now().track("t", candidate.video_id, d, 8, d.stretch(8, forward=True)))) == 3
 
 
+def test_the_memory_of_tracked_frames_is_bounded_over_all_tickets(live, candidate, monkeypatch):
+    monkeypatch.setattr("engine.serving.live_model.KEPT_IN_ALL", 5)
+    d = draft(candidate)
+    d.masks[8] = clicked(live, "first", candidate, d, click(candidate, 8))
+    d.edited.add(8)
+    for ticket_id, left in (("first", ["first"]), ("second", ["second"]), ("third", ["third"])):
+        masks_of(live.now().track(ticket_id, candidate.video_id, d, 8, d.stretch(8, forward=True)))
+        assert list(live.now()._tickets) == left, "two tickets have six tracked frames"
+    again = clicked(live, "first", candidate, d, click(candidate, 12))
+    assert again.frame_idx == 12
+
+
 def test_a_click_reads_the_masks_around_it_only_with_memory(live, candidate):
     """The same click on the same frame, with other masks on the frames before it."""
     one = draft(candidate)
