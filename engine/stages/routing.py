@@ -46,10 +46,8 @@ def of_batch(s: Services, batch_id: str, rows: Sequence[Masklet]) -> dict[str, R
     if not (chosen.order or chosen.accept or chosen.reject or chosen.refine):
         return {}
     if batches.facts(s.blobs, batch_id, batches.VERIFIER) is None:
-        known = keeping.ids(s.blobs)
-        batches.mark(
-            s.blobs, batch_id, batches.VERIFIER, {"verifier": known[-1] if known else None} | chosen.model_dump()
-        )
+        newest = keeping.newest(s.blobs, batches.project_of(s.blobs, batch_id), chosen.precision)
+        batches.mark(s.blobs, batch_id, batches.VERIFIER, {"verifier": newest} | chosen.model_dump())
     pinned = batches.facts(s.blobs, batch_id, batches.VERIFIER) or {}
     verifier_id = pinned.pop("verifier")
     if verifier_id is None or not rows:

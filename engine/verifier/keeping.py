@@ -2,6 +2,7 @@
 
     verifiers/judged-<features>/<batch_id>.parquet          the judged candidates of a collected batch
     verifiers/<verifier_id>/examples-<features>.parquet     what the verifier learned from
+    verifiers/<verifier_id>/about.json                      its project, and the precision that its decisions must prove
     verifiers/<verifier_id>/figures.json
 
 A verifier is fitted from its examples whenever it is needed, so no file holds code. A table of judged candidates is
@@ -70,9 +71,26 @@ def refit(blobs: Blobs, release: str, precision: float) -> Kept:
     known = ids(blobs)
     same = next((one for one in known if one.endswith(digest)), None)
     verifier_id = same or f"verifier-{len(known) + 1:04d}-{digest}"
+    about = {"project": releases.project_of(release), "precision": precision}
     blobs.create(_examples_key(verifier_id), data)
+    blobs.create(_about_key(verifier_id), json.dumps(about).encode())
     blobs.create(f"verifiers/{verifier_id}/figures.json", json.dumps(asdict(measured), indent=1).encode())
     return Kept(verifier_id, measured)
+
+
+def newest(blobs: Blobs, project: str, precision: float) -> str | None:
+    """The newest verifier that learned from a project's verdicts and was measured for this precision; None: no such.
+
+    What holds for the people and candidates of one project says nothing about those of another one.
+    """
+    for verifier_id in reversed(ids(blobs)):
+        try:
+            about = read_json(blobs, _about_key(verifier_id))
+        except BlobMissing:  # an earlier version made it, which did not note this
+            about = {"project": "", "precision": precision}
+        if about == {"project": project, "precision": precision}:
+            return verifier_id
+    return None
 
 
 def find(blobs: Blobs, verifier_id: str) -> Kept:
@@ -93,6 +111,10 @@ def load(blobs: Blobs, verifier_id: str) -> Verifier:
     except BlobMissing as error:
         raise NoSuchVerifier(f"{verifier_id} uses other features: another version of this program made it") from error
     return fitting.fit(arrow.from_parquet(Judged, data))
+
+
+def _about_key(verifier_id: str) -> str:
+    return f"verifiers/{verifier_id}/about.json"
 
 
 def _examples_key(verifier_id: str) -> str:

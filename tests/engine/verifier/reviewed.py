@@ -39,14 +39,14 @@ def candidates(batch_id: str, count: int = 100, videos: int = 10) -> list[Maskle
     return [candidate(batch_id, f"{batch_id[:2]}v{i % videos}", i, steady=i % 3 == 0) for i in range(count)]
 
 
-def review(blobs: Blobs, batch_id: str, rows: list[Masklet], number: int, wrong: int = 0) -> str:
+def review(blobs: Blobs, batch_id: str, rows: list[Masklet], number: int, wrong: int = 0, project: str = "") -> str:
     """Writes a batch as `collect` and `publish` do; people err on the first candidates. Returns the release's name."""
     for video_id in sorted({row.video_id for row in rows}):
         mine = [row for row in rows if row.video_id == video_id]
         acts = [verdict_on(row, (row.score[0] > 0.75) != (rows.index(row) < wrong)) for row in mine]
         parts.write_part(blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=mine)
         parts.write_part(blobs, kind="operations", batch_id=batch_id, video_id=video_id, rows=acts)
-    name = f"release-{number:04d}-{batch_id}"
+    name = f"{project and project + '.'}release-{number:04d}-{batch_id}"
     blobs.create(f"releases/{name}/manifest.json", b"{}")
     return name
 

@@ -41,6 +41,18 @@ def test_fitting_again_changes_nothing_until_there_are_new_verdicts(blobs):
     assert second.figures.candidates == 200 and keeping.ids(blobs) == [first.verifier_id, second.verifier_id]
 
 
+def test_each_project_and_each_precision_has_verifiers_of_its_own(blobs):
+    release = review(blobs, A, candidates(A), 1)
+    first, strict = keeping.refit(blobs, release, 0.98), keeping.refit(blobs, release, 0.99)
+    other = keeping.refit(blobs, review(blobs, B, candidates(B), 2, project="beta"), 0.98)
+    assert keeping.newest(blobs, "", 0.98) == first.verifier_id, "not the newest of all"
+    assert keeping.newest(blobs, "", 0.99) == strict.verifier_id
+    assert keeping.newest(blobs, "beta", 0.98) == other.verifier_id
+    assert keeping.newest(blobs, "beta", 0.99) is None
+    blobs.delete(f"verifiers/{strict.verifier_id}/about.json")
+    assert keeping.newest(blobs, "", 0.95) == strict.verifier_id, "an earlier version did not note it"
+
+
 def test_a_verifier_with_other_features_is_not_fitted_again(blobs, monkeypatch):
     kept = keeping.refit(blobs, review(blobs, A, candidates(A), 1), 0.98)
     monkeypatch.setattr(keeping, "_FEATURES", "00000000")
