@@ -6,11 +6,11 @@
 /** @import { Work } from "./kept_work.js" */
 import * as api from "./api.js";
 import { $, element, messageOf } from "./dom.js";
-import { describe, drawPictures, NAMES, worksOf } from "./kept_work.js";
+import { describe, drawPictures, NAMES, repeated, worksOf } from "./kept_work.js";
 import { fail } from "./login.js";
 import { notice } from "./messages.js";
 import { named, videos } from "./names.js";
-import { player } from "./screen.js";
+import { desk, player } from "./screen.js";
 import { sendOperation, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
 import { newClaim, showInstead, take } from "./supply.js";
@@ -111,9 +111,9 @@ async function apply(work, said) {
 
 /**
  * @param {Work} work
- * @param {HeldTicket} held
+ * @param {HeldTicket} held  on screen
  */
-function again({ operations }, held) {
+function again(work, held) {
   const { draft } = held;
   const into = draft ?? held.labelling; // a verify ticket has labels only
   if (!into) return;
@@ -127,9 +127,12 @@ function again({ operations }, held) {
     into.add(operation);
     sendOperation(held, operation);
   };
-  for (const { operation_id, kind, frame_idx, content } of operations) {
+  for (const { operation_id, kind, frame_idx, content } of repeated(work)) {
     const { masklet } = content;
-    if (kind === "submit" && masklet && draft) {
+    if (kind === "stop") {
+      // its propagation came in time, and has gone on since the ticket was taken again
+      if (draft?.waiting().some((each) => each.operation_id === content.operation_id)) desk.stop({ spare: content.spare });
+    } else if (kind === "submit" && masklet && draft) {
       masklet.frame_idx.forEach((frame, i) => {
         const now = draft.masks.get(frame)?.rle;
         if (now !== masklet.rle[i]) act("stroke", frame, { mask_rle: masklet.rle[i] });

@@ -40,7 +40,7 @@ export function worksOf(operations) {
 
 /** The kinds of operations that can be done again, in words. @type {Record<string, string>} */
 export const NAMES = {
-  prompt: "prompt", stroke: "drawn mask", propagate: "propagation", lock: "lock", absent: "absent stretch",
+  prompt: "prompt", stroke: "drawn mask", propagate: "propagation", stop: "stop", lock: "lock", absent: "absent stretch",
   clear: "cleared frame", label: "label", undo: "undo", redo: "redo",
 };
 
@@ -57,6 +57,34 @@ export function describe({ operations }) {
     if (kind === "verdict" && verdict) parts.push(`the verdict ${verdict.title}${words}`);
   }
   return parts.join(", ");
+}
+
+/**
+ * The operations to do again. A propagation that was stopped goes as far as it had come: the frames behind that are as the
+ * person wanted them. One that had made no mask is left out. A stop stays only if its propagation is not in this work.
+ * @param {Work} work
+ */
+export function repeated({ operations }) {
+  const made = new Set(operations.flatMap(({ kind, operation_id }) => (kind === "propagate" ? [operation_id] : [])));
+  const stops = new Map(operations.flatMap(({ kind, content }) => (kind === "stop" ? [[content.operation_id, content]] : [])));
+  const isLeftOut = (/** @type {string} */ id) => made.has(id) && stops.has(id) && typeof stops.get(id)?.last !== "number";
+  return operations.flatMap((each) => {
+    const about = each.content.operation_id ?? "";
+    if (isLeftOut(each.operation_id) || isLeftOut(about) || (each.kind === "stop" && made.has(about))) return [];
+    const last = each.kind === "propagate" ? stops.get(each.operation_id)?.last : undefined;
+    return typeof last === "number" ? [{ ...each, content: endingAt(last, each) }] : [each];
+  });
+}
+
+/**
+ * The content of a propagation that ends at this frame.
+ * @param {number} last  the last frame that it had reached; one in both directions goes forward first
+ * @param {Work["operations"][number]} propagation
+ * @returns {Content}
+ */
+function endingAt(last, { frame_idx, content }) {
+  if (last >= (frame_idx ?? 0)) return { direction: "forward", last };
+  return content.direction === "backward" ? { ...content, last } : { ...content, first: last };
 }
 
 /**

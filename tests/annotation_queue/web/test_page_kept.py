@@ -99,6 +99,35 @@ def test_a_submitted_masklet_is_applied_frame_by_frame(open_page, tickets):
     page.until(lambda: all(is_disc(draft(tickets).masks, i) for i in made.frame_idx))
 
 
+def test_a_stopped_propagation_is_repeated_as_far_as_it_had_come(open_page):
+    """Or not at all: what it did not reach are frames that the person kept."""
+    acts = [
+        ("all", "propagate", 8, {"direction": "forward"}),
+        ("ahead", "propagate", 8, {"direction": "both", "last": 60}),
+        ("ahead-end", "stop", None, {"operation_id": "ahead", "last": 20}),
+        ("behind", "propagate", 20, {"direction": "both", "last": 60}),
+        ("behind-end", "stop", None, {"operation_id": "behind", "last": 12}),
+        ("back", "propagate", 20, {"direction": "backward"}),
+        ("back-end", "stop", None, {"operation_id": "back", "last": 16}),
+        ("none", "propagate", 8, {"direction": "forward"}),
+        ("none-end", "stop", None, {"operation_id": "none", "last": None}),
+        ("none-undone", "undo", None, {"operation_id": "none"}),
+        ("in-time-end", "stop", None, {"operation_id": "in-time", "last": 24}),
+    ]
+    keys = ("operation_id", "kind", "frame_idx", "content")
+    repeated = open_page().tab.evaluate(
+        "async (operations) => (await import('/web/kept_work.js')).repeated({ operations })",
+        [dict(zip(keys, act, strict=True)) for act in acts],
+    )
+    assert [tuple(act[key] for key in keys) for act in repeated] == [
+        acts[0],
+        ("ahead", "propagate", 8, {"direction": "forward", "last": 20}),
+        ("behind", "propagate", 20, {"direction": "both", "first": 12, "last": 60}),
+        ("back", "propagate", 20, {"direction": "backward", "last": 16}),
+        acts[-1],
+    ]
+
+
 def test_late_work_is_dismissed_and_cannot_be_applied_to_a_decided_ticket(open_page, tickets):
     tickets.open_batch("b", verify_tickets(1, FRAMES))
     held = claim(tickets, VERA)

@@ -13,6 +13,7 @@ from annotation_queue.tickets.store import TicketStore
 from annotation_queue.versions import versions_of
 from storage import rle
 from storage.records import STRIDE
+from tests.annotation_queue.annotators import LEA
 from tests.annotation_queue.browsing import EVERY_DATABASE, FRAMES, Page, draft, is_disc
 from tests.annotation_queue.synthetic_queue import ServerProcess, belongs_together, centre, mask
 
@@ -228,6 +229,21 @@ def test_a_lost_connection_in_the_middle_costs_no_mask(correcting, gate, tickets
     page.press("t")
     gate.let(100)
     assert discs(page, tickets) == list(range(8, FRAMES, STRIDE))
+
+
+def test_a_stop_that_came_late_is_applied_to_the_propagation(correcting, gate, tickets):
+    page = correcting(8)
+    propagating(page, gate, 3)
+    held = tickets.ticket("track-1")
+    tickets.end_lease(held.ticket_id, held.lease_token, by=LEA)
+    page.press("Escape")
+    page.until(lambda: page.text("#kept") == "Kept work: 1 ticket")
+    page.tab.click("#kept")
+    page.tab.click("#kept-works .primary")
+    page.until(lambda: stopped(tickets))
+    gate.let(100)
+    found = discs(page, tickets)
+    assert found[:4] == [8, 12, 16, 20] and len(found) < 36
 
 
 def test_a_reload_goes_on_behind_what_came(correcting, gate, tickets):
