@@ -11,7 +11,7 @@ import { flash, message, notice } from "./messages.js";
 import { desk } from "./screen.js";
 import { outbox, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
-import { giveBack, newClaim, prepare, showInstead, submit, take, takeNext } from "./supply.js";
+import { giveBack, newClaim, prepare, showInstead, submit, takeNew, takeNext } from "./supply.js";
 import { many, VERDICTS } from "./words.js";
 
 let takingBack = false;
@@ -171,8 +171,7 @@ async function takeAgain(left) {
   const { ticket_id } = left.ticket;
   try {
     await outbox.empty(ticket_id); // the queue must have got it back before
-    const claim = newClaim({ ticket_id });
-    const again = await session.claiming(claim, () => take(claim));
+    const again = await takeNew({ ticket_id });
     if (again) return showInstead(again);
     if (session.current === null) await takeNext();
     notice("Another person has that ticket now.");

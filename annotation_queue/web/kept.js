@@ -13,7 +13,7 @@ import { named, videos } from "./names.js";
 import { desk, player } from "./screen.js";
 import { sendOperation, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
-import { newClaim, showInstead, take } from "./supply.js";
+import { showInstead, takeNew } from "./supply.js";
 import { ASKS, many, VERDICTS } from "./words.js";
 
 const OPEN = "#kept"; // the page's address with this opens the list: leads come so from the list of all tickets
@@ -90,7 +90,7 @@ async function close(work, applied) {
 async function apply(work, said) {
   const shown = session.heldFor(work.ticketId);
   const here = shown?.readOnly ? undefined : shown; // what is only looked at can be taken
-  const held = here ?? (await take(newClaim({ ticket_id: work.ticketId })).catch(() => null));
+  const held = here ?? (await takeNew({ ticket_id: work.ticketId }).catch(() => null));
   if (!held || held.lost || held.finished) {
     said.textContent = "Another person has this ticket, or it is decided: the work can only be looked at or dismissed.";
     return;

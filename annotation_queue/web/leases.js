@@ -8,7 +8,7 @@ import { presence } from "./presence.js";
 import { desk, player } from "./screen.js";
 import { outbox, setReachable, untilAnswered } from "./sending.js";
 import { session } from "./session.js";
-import { askAgain, newClaim, take, takeNext } from "./supply.js";
+import { askAgain, takeNew, takeNext } from "./supply.js";
 
 /** @type {number | undefined} */
 let timer = undefined;
@@ -122,5 +122,5 @@ async function takeUp(held) {
     }
   }
   held.frames.close();
-  return take(newClaim({ ticket_id })).catch(() => null);
+  return takeNew({ ticket_id }).catch(() => null);
 }

@@ -280,7 +280,7 @@ class Session extends Events {
       ...alive(this.#current), ...this.#sheet.flatMap(alive), ...(this.#ahead ? [this.#ahead.claim] : []), ...this.#aside.flatMap(alive),
       ...this.#underWay,
     ];
-    sessionStorage.setItem(CLAIMS, JSON.stringify(claims));
+    sessionStorage.setItem(CLAIMS, JSON.stringify([...new Set(claims)])); // one fetched ahead is under way, too
   }
 
   /**

@@ -13,7 +13,7 @@ import { message, shownView, view } from "./messages.js";
 import { presence } from "./presence.js";
 import { desk, player } from "./screen.js";
 import { session } from "./session.js";
-import { fetchNext, insteadOfNext, newClaim, setAside, stopAsking, take, takeNext } from "./supply.js";
+import { fetchNext, insteadOfNext, setAside, stopAsking, takeNew, takeNext } from "./supply.js";
 import { Tile } from "./tile.js";
 import { many } from "./words.js";
 
@@ -91,8 +91,7 @@ async function fill() {
         continue;
       }
       if (isDry || session.aside.length >= MOST_ASIDE) break;
-      const claim = newClaim({ kinds: ["verify"] });
-      const next = await session.claiming(claim, () => take(claim));
+      const next = await takeNew({ kinds: ["verify"] });
       if (next === null) isDry = true;
       else session.setAside([...session.aside, next]);
       next?.frames.rest();

@@ -33,6 +33,15 @@ export async function take(claim) {
 }
 
 /**
+ * Claim a ticket of this kind, and prepare it. A reload in between takes up the claim. Null as for `take`.
+ * @param {Omit<Claim, "claim_id">} wanted
+ */
+export function takeNew(wanted) {
+  const claim = newClaim(wanted);
+  return session.claiming(claim, () => take(claim));
+}
+
+/**
  * Fetch everything that showing a ticket needs. Its first frames are on their way when this returns.
  * @param {Ticket} ticket
  * @param {Claim} claim
@@ -106,7 +115,7 @@ export function fetchNext() {
   const claim = aside?.claim ?? newClaim(session.wanted());
   const ahead = session.fetchAhead(claim, async () => {
     try {
-      return aside ?? (await take(claim));
+      return aside ?? (await session.claiming(claim, () => take(claim)));
     } catch (error) {
       // with nothing on screen, `takeNext` asks once more and shows a refusal
       if (api.statusOf(error) !== 403 || session.current !== null) fail(error);
@@ -114,7 +123,7 @@ export function fetchNext() {
     }
   });
   ahead.promise.then((held) => {
-    if (session.ahead !== ahead && held) giveBack(held); // another ticket is shown instead
+    if (session.ahead !== ahead && held) giveBackUnseen(held);
   });
   return ahead;
 }
@@ -142,13 +151,13 @@ export async function takeNext() {
   let refusal = null;
   if (held === null || held.lost) {
     // tickets may have come since
-    held = await take(newClaim(session.wanted())).catch((error) => {
+    held = await takeNew(session.wanted()).catch((error) => {
       refusal = error;
       return null;
     });
   }
   clearTimeout(slow);
-  if (ahead !== session.ahead) return;
+  if (ahead !== session.ahead) return held && giveBackUnseen(held);
   session.dropAhead();
   if (refusal) return noTicket(refusal);
   if (held === null) return nothingLeft();
@@ -189,6 +198,12 @@ export function giveBack(held) {
   }
   held.finished = true;
   held.frames.close();
+}
+
+/** @param {HeldTicket} held  has come too late: something else is shown instead */
+function giveBackUnseen(held) {
+  giveBack(held);
+  session.keepClaims();
 }
 
 /**

@@ -378,6 +378,28 @@ def test_a_person_who_goes_away_gives_the_ticket_back_and_takes_it_up_again(corr
     assert tickets.ticket("track-1").leased_by == "bob" and draft(tickets).locked == {8}
 
 
+def test_a_ticket_that_comes_after_the_person_has_turned_to_other_work_goes_back(open_page, tickets):
+    page = open_page()
+    asked, held = [], []
+
+    def second(route):  # the first claim finds nothing, so that the page claims once more
+        asked.append(route.request.post_data_json)
+        held.append(route) if len(asked) == 2 else route.continue_()
+
+    page.tab.route("**/claim", second)
+    page.log_in("lea")
+    page.until(lambda: held)
+    assert asked[1] in page.tab.evaluate("JSON.parse(sessionStorage.getItem('masklets.holds'))"), "for a reload"
+    page.tab.evaluate("import('/web/answers.js').then(({ switchSide }) => switchSide())")
+    page.says("Nothing left")
+    page.tab.evaluate("import('/web/supply.js').then(({ stopAsking }) => stopAsking())")
+    tickets.open_batch("b", verify_tickets(1, FRAMES))
+    held[0].continue_()
+    page.until(lambda: tickets.ticket("ticket-0000").lease_token == 1)
+    page.until(lambda: tickets.find(state=State.OPEN))
+    assert asked[1] not in page.tab.evaluate("JSON.parse(sessionStorage.getItem('masklets.holds'))")
+
+
 def test_another_person_at_the_same_tab_begins_with_other_tickets(verifying, tickets):
     page = verifying(9)
     page.until(lambda: len(tickets.find(state=State.LEASED)) == 2)
