@@ -311,6 +311,7 @@ export class Desk {
   #down(event) {
     const player = this.#player;
     if (this.#touches.down(event)) return this.#pinch();
+    if (event.button > 2) return; // the mouse's buttons for back and forward
     if (event.target instanceof Element && event.target.closest("button, input, .menu")) return;
     if (event.button === 1 || (event.button === 0 && player.panning)) {
       this.#drag = { kind: "pan", at: [event.clientX, event.clientY] };

@@ -154,6 +154,21 @@ def test_a_drawing_lands_on_no_other_frame_and_on_no_locked_frame(correcting, ti
     assert [draft(tickets).masks[i].area_px for i in (0, 4, 8)] == [600] * 3
 
 
+# Press a button of the mouse at a point of the window, and let it go. Playwright knows only the first three.
+PRESS = """
+([clientX, clientY, button]) => ["pointerdown", "pointerup"].forEach((kind) => document.querySelector("#screen")
+  .dispatchEvent(new PointerEvent(kind, { clientX, clientY, button, pointerType: "mouse", bubbles: true })))
+"""
+
+
+def test_the_buttons_for_back_and_forward_make_no_click(correcting, tickets):
+    page = correcting(8)
+    for button in (3, 4, 0):
+        page.tab.evaluate(PRESS, [*page.on_screen(*centre(8)), button])
+    page.settled()
+    assert [json.loads(o.payload)["labels"] for o in tickets.operations("track-1")] == [[1]]
+
+
 ZOOM = "new DOMMatrix(getComputedStyle(document.querySelector('#screen')).transform).a"
 
 
