@@ -198,9 +198,9 @@ export class Desk {
    */
   #click(xy, positive) {
     if (this.#isLocked()) return;
-    this.stop();
     const before = this.#draft.draft.prompts.get(this.frame);
     if (!positive && !before && !this.masked()) return this.#on.onnotice("Begin with a click on the object.");
+    this.stop();
     /** @type {Payload} */
     const payload = {
       points_xy: [...(before?.points_xy ?? []), [tenth(xy[0]), tenth(xy[1])]],
@@ -231,8 +231,8 @@ export class Desk {
       return this.#on.onchange();
     }
     this.#from = null;
-    this.stop();
     if (from === to) return this.#on.onchange();
+    this.stop();
     this.#act("propagate", from, { direction: to > from ? "forward" : "backward", last: to });
   }
 
@@ -463,8 +463,8 @@ export class Desk {
     const corners = this.#corners;
     if (corners.length && this.#hasLeft(this.#cornersOn)) return;
     if (corners.length < 3) return this.#on.onnotice("A polygon has at least three corners. Esc drops this one.");
+    if (this.#isLocked()) return;
     this.#corners = [];
-    if (this.#isLocked()) return this.paint();
     const bits = this.#bits();
     polygon(bits, this.#draft.held.info, corners, minus ? 0 : 1);
     this.#stroke(bits);

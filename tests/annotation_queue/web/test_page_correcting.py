@@ -140,7 +140,15 @@ def test_a_drawing_lands_on_no_other_frame_and_on_no_locked_frame(correcting, ti
     page.at(4)
     page.press("Enter")
     page.until(lambda: "half drawn on frame 0" in page.text("#notice"))
-    page.press("b", "ArrowRight")
+    page.press("ArrowLeft")
+    page.at(0)
+    for corner in ((100, 250), (200, 250), (200, 330)):
+        page.point(*corner)
+    page.press("f", "Enter")
+    page.until(lambda: "This frame is locked" in page.text("#notice"))
+    page.press("f", "Enter")  # the polygon is still there: without the lock, it is closed
+    page.until(lambda: tickets.operations("track-1")[-1].kind == "stroke")
+    page.press("Control+z", "b", "ArrowRight", "ArrowRight")
     page.at(8)
     page.tab.mouse.move(*page.on_screen(300, 200))
     page.tab.mouse.down()
@@ -149,8 +157,9 @@ def test_a_drawing_lands_on_no_other_frame_and_on_no_locked_frame(correcting, ti
     page.tab.mouse.up()
     page.until(lambda: "This frame is locked" in page.text("#notice"))
     page.settled()
-    page.until(lambda: len(tickets.operations("track-1")) == 2)
-    assert [(o.kind, o.frame_idx) for o in tickets.operations("track-1")] == [("lock", 4), ("lock", 8)]
+    of_polygon = [("lock", 0), ("lock", 0), ("stroke", 0), ("undo", 0)]
+    done = [("lock", 4), *of_polygon, ("lock", 8)]
+    page.until(lambda: [(o.kind, o.frame_idx) for o in tickets.operations("track-1")] == done)
     assert [draft(tickets).masks[i].area_px for i in (0, 4, 8)] == [600] * 3
 
 

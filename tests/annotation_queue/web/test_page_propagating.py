@@ -127,6 +127,21 @@ def test_a_stopped_propagation_keeps_what_came(correcting, gate, tickets, how):
     assert discs(page, tickets) == found
 
 
+def test_what_the_page_refuses_stops_no_propagation(correcting, gate, tickets):
+    page = correcting(24)
+    page.press("g", "g", *["ArrowLeft"] * 4)  # the object is absent from frame 24 alone
+    page.at(8)
+    propagating(page, gate, 2)
+    page.press("i", "i", *["ArrowRight"] * 4)  # from a frame to the same frame
+    page.at(24)
+    page.point(300, 200, button="right")
+    page.until(lambda: "Begin with a click" in page.text("#notice"))
+    came(page, 2)
+    gate.let(100)
+    page.settled()
+    assert kinds(tickets) == ["absent", "prompt", "propagate"]
+
+
 def test_a_lock_keeps_the_mask_on_screen(correcting, gate, tickets):
     page = correcting(8)
     before = draft(tickets).masks[24]
