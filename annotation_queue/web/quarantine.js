@@ -6,7 +6,8 @@ import { $, element, messageOf, replace } from "./dom.js";
 import { table } from "./tables.js";
 
 const STAGES = {
-  ingest: "Ingest", auto_masklets: "Auto-masklets", review: "Review", collect: "Collect", publish: "Publish",
+  ingest: "Ingest", import: "Import", auto_masklets: "Auto-masklets", review: "Review", collect: "Collect",
+  publish: "Publish",
 };
 const WAIT_MS = 250; // after the last key in the search
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 import annotation_queue
+from tests import tree
 
 WEB = Path(annotation_queue.__file__).parent / "web"
 MOST_LINES = 500
@@ -95,3 +97,25 @@ def test_every_action_of_the_key_table_does_something_and_has_its_own_key():
     for view in ("verify", "track"):
         used = [key for _, of, where in rows if where in ("", view) for key in re.findall(r'"([^"]+)"', of)]
         assert sorted(used) == sorted(set(used)), "two actions have the same default key"
+
+
+def refusing_stages() -> set[str]:
+    """The stages that the engine writes into records of quarantine."""
+    found = set()
+    for path in (tree.ROOT / "engine").rglob("*.py"):
+        if "uarantined(" not in (text := path.read_text()):
+            continue
+        constants = dict(re.findall(r'^([A-Z_]+) = "([^"]*)"', text, re.M))
+        for call in ast.walk(ast.parse(text)):
+            if not isinstance(call, ast.Call) or ast.unparse(call.func) not in ("Quarantined", "_quarantined"):
+                continue
+            (stage,) = [k.value for k in call.keywords if k.arg == "stage"] or call.args[:1]
+            if (said := ast.unparse(stage)) != "stage":  # that would be what the function was given
+                found.add(constants[said] if said in constants else ast.literal_eval(said))
+    return found
+
+
+def test_the_page_names_every_stage_that_refuses_something():
+    table = (WEB / "quarantine.js").read_text().partition("const STAGES = {")[2].partition("};")[0]
+    named = re.findall(r'(\w+): "', table)
+    assert set(named) == refusing_stages() and len(named) == len(set(named)) > 4
