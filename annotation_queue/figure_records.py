@@ -78,7 +78,7 @@ class QueueFigures:
     """The queue in figures: in total, by person, maker, phase, checkpoint and label. Only `gold` includes gold."""
 
     at: float  # s since the epoch, when they were counted
-    batches: tuple[BatchProgress, ...]
+    batches: tuple[BatchProgress, ...]  # those that are not drained, and the last ones that are
     total: WorkFigures
     people: tuple[WorkFigures, ...]
     makers: tuple[WorkFigures, ...]  # the verdicts on the masklets of each person; "" is the model

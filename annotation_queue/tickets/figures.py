@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Label, Row, func, select
+from sqlalchemy import Column, ColumnElement, CompoundSelect, Connection, Label, Row, func, select, union_all
 
 from annotation_queue import schema
 from annotation_queue.figure_records import BatchProgress, GoldFigures, Proportion, QueueFigures, WorkFigures
@@ -25,12 +25,13 @@ Projects = frozenset[str] | None  # whose work is counted; None: that of all pro
 
 PACE_S = 900.0  # the pace of a batch is measured over this time
 HOUR_S = 3600.0
+DRAINED_SHOWN = 5  # drained batches among those of the figures: the last ones
 
 
 def stats(c: Connection, now: float, projects: Projects = None) -> Stats:
     """The queue in numbers; the paces are those of the last hour. An expired lease counts as open."""
-    t, le, counts = schema.tickets, schema.leases, Counter[tuple[str, str, bool]]()
-    for row in _counted(c, projects):
+    t, le, y, counts = schema.tickets, schema.leases, schema.tallies, Counter[tuple[str, str, bool]]()
+    for row in _counted(c, [y.c.kind, y.c.needs_lead], sight.within(projects, y.c.project)):
         key = (row.kind, bool(row.needs_lead))
         counts[(key[0], State.DONE.value, key[1])] += int(row.done)
         counts[(key[0], State.OPEN.value, key[1])] += int(row.added - row.done)
@@ -79,13 +80,10 @@ def count(c: Connection, now: float, policy: QueuePolicy, projects: Projects = N
     )
 
 
-def _counted(c: Connection, projects: Projects) -> Sequence[Any]:
+def _counted(c: Connection, keys: Sequence[Column[Any]], where: Sequence[ColumnElement[bool]]) -> Sequence[Any]:
     y = schema.tallies
-    keys = (y.c.batch_id, y.c.kind, y.c.needs_lead)
     sums = (func.sum(y.c.added).label("added"), func.sum(y.c.done).label("done"))
-    return c.execute(
-        select(*keys, *sums).where(y.c.person == "", *sight.within(projects, y.c.project)).group_by(*keys)
-    ).all()
+    return c.execute(select(*keys, *sums).where(y.c.person == "", *where).group_by(*keys)).all()
 
 
 def _leased(c: Connection, now: float, projects: Projects) -> Sequence[Any]:
@@ -111,10 +109,18 @@ def _undelivered(c: Connection, projects: Projects) -> int:
     return c.scalar(waiting) or 0
 
 
+def _shown(projects: Projects) -> CompoundSelect[Any]:
+    """The ids of the batches that are not drained, and of the last DRAINED_SHOWN that are."""
+    b = schema.batches
+    ids = select(b.c.batch_id).where(*sight.within(projects, b.c.project))
+    drained = ids.where(b.c.drained_at.is_not(None)).order_by(b.c.drained_at.desc(), b.c.batch_id).limit(DRAINED_SHOWN)
+    return union_all(ids.where(b.c.drained_at.is_(None)), select(drained.subquery().c.batch_id))
+
+
 def _batches(c: Connection, now: float, projects: Projects) -> list[BatchProgress]:
-    t = schema.tickets
+    t, y = schema.tickets, schema.tallies
     added_, done, leased = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for row in _counted(c, projects):
+    for row in _counted(c, [y.c.batch_id, y.c.kind], [y.c.batch_id.in_(_shown(projects))]):
         added_[row.batch_id, row.kind] += int(row.added)
         done[row.batch_id, row.kind] += int(row.done)
     for row in _leased(c, now, projects):

@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from annotation_queue.database import Database
 from annotation_queue.records import Kind, State
+from annotation_queue.tickets.figures import DRAINED_SHOWN
 from annotation_queue.tickets.store import TicketStore
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
@@ -127,6 +128,17 @@ def test_the_expected_time_follows_from_the_pace(tickets, clock):
     assert batch.expected_s == pytest.approx(7 * 300)
 
 
+def test_the_figures_leave_out_batches_that_were_drained_long_ago(tickets, clock):
+    for n in range(DRAINED_SHOWN + 2):
+        clock.advance(1)
+        tickets.open_batch(f"drained-{n}", [replace(each, ticket_id=f"t-{n}") for each in verify_tickets(1)])
+        finish(tickets, VERA, Verdict.ACCEPT)
+    tickets.open_batch("open", verify_tickets(3))
+    found = {batch.batch_id: (batch.done, batch.open) for batch in tickets.figures().batches}
+    assert found == {f"drained-{n}": (1, 0) for n in range(2, DRAINED_SHOWN + 2)} | {"open": (0, 3)}
+    assert sum(c.tickets for c in tickets.stats().counts) == DRAINED_SHOWN + 5, "the stats count all"
+
+
 @pytest.mark.parametrize("analysed", [False, True])
 def test_the_figures_scan_no_table(sqlite_uri, analysed):
     database = Database(sqlite_uri)
@@ -141,7 +153,7 @@ def test_the_figures_scan_no_table(sqlite_uri, analysed):
     plans = []
 
     def explain(connection, cursor, statement, parameters, context, many):
-        if statement.startswith("SELECT") and ("tickets" in statement or "leases" in statement):
+        if statement.startswith("SELECT") and any(name in statement for name in ("tickets", "leases", "batches")):
             plans.extend(str(row) for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters))
 
     event.listen(database.engine, "before_cursor_execute", explain)
@@ -151,5 +163,7 @@ def test_the_figures_scan_no_table(sqlite_uri, analysed):
     assert len(read) > 3
     assert not [plan for plan in read if "SCAN tickets" in plan and "tickets_gold" not in plan]
     assert not [plan for plan in read if not any(word in plan for word in ("tickets_gold", ">?", "ticket_id=?"))]
+    of_batches = [plan for plan in plans if "tallies" in plan]
+    assert of_batches and all("batch_id=?" in plan for plan in of_batches), "nothing of batches that are not shown"
     assert [plan for plan in plans if "leases_lately" in plan] and not [plan for plan in plans if "SCAN leases" in plan]
     database.close()
