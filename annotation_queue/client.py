@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 CHUNK = 100  # tickets in one request that opens a batch, at most
 CHUNK_BYTES = 8 << 20  # of their masks, in one request, at most
-VIDEOS = 50  # that one request for a result names, at most
+NAMED = 50  # batches, or videos of a result, that one request names at most
 
 AWAY = (502, 503, 504)  # statuses of a queue that does not answer now: the request is repeated
 
@@ -289,9 +289,13 @@ class QueueClient:
         """Every batch, the newest first."""
         return self._ask(list[Batch], "GET", "/api/batches")
 
-    def drained_batches(self) -> list[str]:
-        """The ids of the batches with nothing left to do."""
-        return [batch.batch_id for batch in self._ask(list[Batch], "GET", "/api/batches", query={"drained": True})]
+    def drained_batches(self, among: Sequence[str]) -> list[str]:
+        """Those of these batches that have nothing left to do, sorted; without those that the queue does not have."""
+        found = list[str]()
+        for at in range(0, len(among), NAMED):
+            query = {"drained": True, "batch": among[at : at + NAMED]}
+            found += [batch.batch_id for batch in self._ask(list[Batch], "GET", "/api/batches", query=query)]
+        return sorted(found)
 
     def settled_videos(self) -> list[SettledVideos]:
         """How many videos are settled in each batch that has open tickets. Raises NotAllowed."""
@@ -310,8 +314,8 @@ class QueueClient:
         Raises NoSuchBatch.
         """
         pages = list[ResultPage]()
-        for at in range(0, 1 if only is None else len(only), VIDEOS):
-            query: dict[str, Any] = {} if only is None else {"video": only[at : at + VIDEOS]}
+        for at in range(0, 1 if only is None else len(only), NAMED):
+            query: dict[str, Any] = {} if only is None else {"video": only[at : at + NAMED]}
             while "after" not in query or pages[-1].next is not None:
                 pages.append(self._ask(ResultPage, "GET", f"/api/batches/{batch_id}/result", query=query))
                 query["after"] = pages[-1].next

@@ -15,7 +15,7 @@ from annotation_queue.rules import ID_LENGTH
 from annotation_queue.tickets import closing
 from annotation_queue.tickets.batches import set_name
 
-MOST_VIDEOS = 100  # that one request for a result may name
+MOST_NAMED = 100  # batches, or videos of a result, that one request may name
 
 router = APIRouter(tags=["pipeline"])
 
@@ -52,9 +52,18 @@ def open_batch(batch_id: Id, body: Sent[OpenBatch], _: Pipeline, queue: Queue) -
 
 
 @router.get("/api/batches")
-def batches(who: InProject, _: Overseer, queue: Queue, drained: bool | None = None) -> list[Batch]:
-    """Every batch, the newest first. drained: only those with (True) or without (False) nothing left to do."""
-    return [batch for batch in queue.tickets.batches(seen_by=who) if drained is None or batch.drained == drained]
+def batches(
+    who: InProject,
+    _: Overseer,
+    queue: Queue,
+    drained: bool | None = None,
+    batch: Annotated[list[Id] | None, Query(max_length=MOST_NAMED)] = None,
+) -> list[Batch]:
+    """Every batch, the newest first. drained: only those with (True) or without (False) nothing left to do.
+
+    batch: only those among these ids.
+    """
+    return queue.tickets.batches(seen_by=who, only=batch, drained=drained)
 
 
 @router.get("/api/batches/{batch_id}")
@@ -70,7 +79,7 @@ def result(
     queue: Queue,
     after: Annotated[str | None, Query(max_length=2 * ID_LENGTH)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-    video: Annotated[list[Id] | None, Query(max_length=MOST_VIDEOS)] = None,
+    video: Annotated[list[Id] | None, Query(max_length=MOST_NAMED)] = None,
 ) -> ResultPage:
     """What people decided and did in a batch, page by page. video: about these videos only."""
     return queue.tickets.result_page(batch_id, after=after, limit=limit, only=video)

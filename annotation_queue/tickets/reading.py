@@ -184,18 +184,17 @@ def may_see_video(c: Connection, person: Person, video_id: str) -> bool:
     return c.execute(either).first() is not None or kept.is_about(c, person, video_id)
 
 
-def all_batches(c: Connection, seen_by: Person | None = None) -> list[Batch]:
-    """Every batch, or those of a person's projects, the newest first."""
+def find_batches(
+    c: Connection, seen_by: Person | None = None, only: Sequence[str] | None = None, drained: bool | None = None
+) -> list[Batch]:
+    """Batches, the newest first. See `TicketStore.batches`."""
     b = schema.batches
     query = select(b).where(*sight.within(seen_by, b.c.project))
+    if only is not None:
+        query = query.where(b.c.batch_id.in_(only))
+    if drained is not None:
+        query = query.where(b.c.drained_at.is_not(None) if drained else b.c.drained_at.is_(None))
     return [to_batch(row) for row in c.execute(query.order_by(b.c.created_at.desc(), b.c.batch_id))]
-
-
-def drained_batches(c: Connection) -> list[str]:
-    """The ids of the drained batches, in the order in which they were drained."""
-    b = schema.batches
-    query = select(b.c.batch_id).where(b.c.drained_at.is_not(None)).order_by(b.c.drained_at, b.c.batch_id)
-    return list(c.scalars(query))
 
 
 def result_page(

@@ -130,15 +130,15 @@ class TicketStore:
         with self.database.read() as c:
             return batches.read(c, batch_id, seen_by)
 
-    def batches(self, *, seen_by: Person | None = None) -> list[Batch]:
-        """Every batch, or those of a person's projects, the newest first."""
-        with self.database.read() as c:
-            return reading.all_batches(c, seen_by)
+    def batches(
+        self, *, seen_by: Person | None = None, only: Sequence[str] | None = None, drained: bool | None = None
+    ) -> list[Batch]:
+        """Every batch, or those of a person's projects, the newest first.
 
-    def drained_batches(self) -> list[str]:
-        """The ids of the drained batches, in the order in which they were drained."""
+        only: those with these ids; ids without a batch are skipped. drained: whether they are.
+        """
         with self.database.read() as c:
-            return reading.drained_batches(c)
+            return reading.find_batches(c, seen_by, only, drained)
 
     def result_page(
         self, batch_id: str, *, after: str | None = None, limit: int = 200, only: Sequence[str] | None = None

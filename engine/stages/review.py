@@ -142,7 +142,7 @@ def _selection(batch_id: str, video_id: str, phase: str, rules: Mapping[str, str
 def to_collect(s: Services) -> list[str]:
     """The batches whose results are not in parts yet: their last ticket is closed, or an increment is due."""
     waiting = batches.pending(s.blobs, BatchStage.COLLECTED)
-    return sorted(set(waiting).intersection([*s.queue.drained_batches(), *_due(s)])) if waiting else []
+    return sorted({*s.queue.drained_batches(waiting), *set(waiting).intersection(_due(s))}) if waiting else []
 
 
 def _due(s: Services, now: float | None = None) -> list[str]:

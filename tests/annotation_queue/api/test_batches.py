@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from annotation_queue import client
 from annotation_queue.records import Kind, NewTicket
 from tests.annotation_queue.api.running import open_batch
 from tests.annotation_queue.synthetic_queue import candidate
@@ -20,6 +21,16 @@ def test_only_overseers_see_the_progress_of_batches(queue, pipeline, vera, reque
     batch = open_batch(pipeline, request, 1)  # else a ticket of a drained batch is known to be gold
     for path in ("/api/batches", f"/api/batches/{batch.batch_id}"):
         assert [client._http.get(path).status_code for client in (vera, pipeline)] == [403, 200]
+
+
+def test_the_queue_says_which_of_some_batches_are_drained(pipeline, monkeypatch):
+    monkeypatch.setattr(client, "NAMED", 2)
+    for name in ("c", "a", "b", "other"):
+        pipeline.open_batch(name, [])  # nothing is left to do in it
+    ticket = NewTicket(ticket_id="t", kind=Kind.VERIFY, video_id="video-0", masklet=candidate("m"))
+    pipeline.open_batch("open", [ticket])
+    assert pipeline.drained_batches(["c", "open", "unknown", "b", "a"]) == ["a", "b", "c"]
+    assert pipeline.drained_batches([]) == []
 
 
 def test_an_invalid_masklet_is_refused(pipeline):

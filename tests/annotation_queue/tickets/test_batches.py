@@ -41,7 +41,7 @@ def test_a_batch_may_be_opened_in_parts_and_drains_only_when_sealed(tickets):
     tickets.open_batch("b", verify_tickets(2), sealed=True)
     assert (tickets.batch("b").total, tickets.batch("b").remaining) == (2, 1)
     assert finish(tickets, VERA, Verdict.ACCEPT).batch_drained
-    assert tickets.drained_batches() == ["b"]
+    assert [batch.batch_id for batch in tickets.batches(drained=True)] == ["b"]
 
 
 def test_a_sealed_batch_rejects_new_tickets(tickets):

@@ -62,7 +62,7 @@ def test_a_batch_drains_only_after_the_objects_that_were_opened_in_it(tickets):
     tickets.finish(held.ticket_id, held.lease_token, ANN, outcome(Verdict.REJECT, Reason.UNTRACKABLE))
     assert not tickets.batch("b").drained
     tickets.finish(opened.ticket_id, opened.lease_token, ANN, outcome(Verdict.REJECT, Reason.OTHER))
-    assert tickets.batch("b").drained and tickets.drained_batches() == ["b"]
+    assert tickets.batch("b").drained
     counted = [row for row in tickets.stats().counts if row.state is State.DONE]
     assert sum(row.tickets for row in counted) == 3 and not [r for r in tickets.stats().counts if r.state is State.OPEN]
 

@@ -48,7 +48,7 @@ def test_a_thousand_batches_in_review_are_work_for_no_stage(tmp_path):
         assert len(batches.in_review(s.blobs)) == 1000
         stages = (propose.pending, review.to_open, review.to_collect, publish.pending)
         assert [pending(s) for pending in stages] == [[], [], [], []]
-        assert queue.drained_batches.call_count == 1, "one question to the queue, not one a batch"
+        queue.drained_batches.assert_called_once_with(ids(0, 1000))  # one question, and only about these
 
 
 def test_the_first_mark_of_a_stage_stays(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -41,8 +42,8 @@ class DirectQueue:
 
     tickets: TicketStore
 
-    def drained_batches(self) -> list[str]:
-        return self.tickets.drained_batches()
+    def drained_batches(self, among: Sequence[str]) -> list[str]:
+        return [batch.batch_id for batch in self.tickets.batches(only=among, drained=True)]
 
     def batch(self, batch_id: str):
         return self.tickets.batch(batch_id)
