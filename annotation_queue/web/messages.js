@@ -81,6 +81,8 @@ export function pressBack() {
 /** @type {Truth} */
 let truth = {};
 let isFresh = false; // the note was made by what runs now: what that changes does not end it
+// A key or the pointer ends that: on a busy page, they may come before the timer that `notice` sets.
+for (const act of ["keydown", "pointerdown"]) addEventListener(act, () => (isFresh = false), { capture: true });
 
 /**
  * A note above the video.

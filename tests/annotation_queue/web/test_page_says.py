@@ -9,6 +9,16 @@ from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import PASSWORD, add_people, track_ticket, verify_tickets
 
 
+# A note, and a key that changes the draft before any timer of the page runs. Whether the note is gone then.
+AT_ONCE = """
+import("/web/messages.js").then(({ notice }) => {
+  notice("Made by an act before.");
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "f", code: "KeyF", bubbles: true }));
+  return document.querySelector("#notice").hidden;
+})
+"""
+
+
 def test_a_note_goes_when_it_is_no_longer_true(correcting, tickets):
     page = correcting(0)
     page.press("f")
@@ -22,6 +32,7 @@ def test_a_note_goes_when_it_is_no_longer_true(correcting, tickets):
     page.until(lambda: page.tab.is_visible("#notice"))
     page.press("ArrowRight")  # another frame
     page.until(lambda: not page.tab.is_visible("#notice"))
+    assert page.tab.evaluate(AT_ONCE), "a key ends it, however soon after the note it comes"
 
 
 def test_a_note_about_a_ticket_goes_with_it(open_page, tickets):
