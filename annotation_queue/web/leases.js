@@ -44,6 +44,9 @@ export function beat() {
   timer = setTimeout(() => renewAll().finally(beat), 1000 * session.person.heartbeat_s);
 }
 
+// The network of this computer has changed: whether the queue answers is asked now, not at the next beat.
+for (const change of ["online", "offline"]) addEventListener(change, renewAll);
+
 /** How a lease ended: the queue says who took the ticket back. @param {unknown} error */
 const whyLost = (error) =>
   error instanceof api.Refused && error.kind === "TakenBack"

@@ -46,10 +46,22 @@ export async function untilAnswered(ask) {
     } catch (error) {
       if (!(error instanceof Unreachable)) throw error;
       setReachable(false);
-      await new Promise((done) => setTimeout(done, wait));
+      await pause(wait);
     }
   }
 }
+
+/** Wait, but not longer than until the network of this computer is back. @param {number} ms */
+const pause = (ms) =>
+  new Promise((done) => {
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      done(undefined);
+    };
+    const timer = setTimeout(end, ms);
+    addEventListener("online", end);
+  });
 
 /**
  * Keep an operation, and send it.

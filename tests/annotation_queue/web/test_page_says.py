@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from annotation_queue.api import logins
 from annotation_queue.records import Role, State
 from storage.records import Verdict
 from tests.annotation_queue.annotators import ANN, VERA, VICTOR, claim, finish, make, outcome
 from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import PASSWORD, add_people, track_ticket, verify_tickets
-
 
 # A note, and a key that changes the draft before any timer of the page runs. Whether the note is gone then.
 AT_ONCE = """
@@ -47,16 +47,41 @@ def test_a_note_about_a_ticket_goes_with_it(open_page, tickets):
     page.until(lambda: not page.tab.is_visible("#notice"))
 
 
-def test_a_click_without_a_connection_does_not_say_that_the_model_works(correcting, tickets):
+def test_a_click_without_a_connection_does_not_say_that_the_model_works(correcting, tickets, monkeypatch):
+    monkeypatch.setattr(logins, "HEARTBEAT_S", 3600.0)  # the page asks because the network has changed
+    tickets.lease_s = 10_800.0
     page = correcting(0)
+    beats = []
+    page.tab.on("request", lambda request: beats.append(request.url) if "heartbeat" in request.url else None)
     page.context.set_offline(True)
+    page.until(lambda: beats and "No connection" in page.text("#save"))
     page.point(60, 190)
-    page.until(lambda: "No connection" in page.text("#save"))
     page.until(lambda: "No connection" in page.text("#badges"))
     assert "model is at work" not in page.text("#badges") and page.tab.locator(".badge.busy").count() == 0
+    beats.clear()
     page.context.set_offline(False)
     page.settled()
-    page.until(lambda: "No connection" not in page.text("#badges"))
+    page.until(lambda: beats and "No connection" not in page.text("#badges"))
+
+
+# How often a request was sent: once before the browser is online again, and then at once, before any timer runs.
+SENT = """
+async () => {
+  const [{ untilAnswered }, { Unreachable }] = await Promise.all([import("/web/sending.js"), import("/web/api.js")]);
+  const sent = [0];
+  const soon = async () => { for (let n = 0; n < 20; n++) await null; };
+  untilAnswered(async () => { if (++sent[0] === 1) throw new Unreachable("no answer"); });
+  await soon();
+  sent.push(sent[0]);
+  dispatchEvent(new Event("online"));
+  await soon();
+  return sent;
+}
+"""
+
+
+def test_a_request_is_sent_again_as_soon_as_the_network_is_back(open_page):
+    assert open_page().tab.evaluate(SENT) == [2, 1]
 
 
 def test_a_pinch_zooms_and_places_no_click(correcting, tickets):
