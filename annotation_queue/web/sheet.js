@@ -243,6 +243,7 @@ session.on("lost", ({ held: lost, why }) => {
   if (tile) return remove(tile, `Masklet ${tiles.indexOf(tile) + 1} went back to the queue. ${why}`);
   if (!session.aside.includes(lost)) return;
   session.setAside(session.aside.filter((each) => each !== lost)); // it makes room for another one
+  isDry = false; // the queue has at least the one that was lost, unless another person has it
   if (shownView() === "sheet") fill();
 });
 // a link has opened a ticket of the sheet

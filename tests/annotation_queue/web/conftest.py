@@ -7,6 +7,7 @@ import time
 import pytest
 from playwright.sync_api import Browser
 
+from annotation_queue.api import app as app_module
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.projects import Projects
@@ -101,8 +102,9 @@ def members():
 
 
 @pytest.fixture
-def open_page(chromium, tickets, stuck, plan, pipeline, members):
+def open_page(chromium, tickets, stuck, plan, pipeline, members, monkeypatch):
     """Opens tabs at a server with the tickets. A script error of any tab fails the test."""
+    monkeypatch.setattr(app_module, "STATS_S", 0.0)  # else a page waits 15 s for the count of what was done just now
     accounts, model = add_people(tickets.database), SyntheticModel()
     accounts.projects = Projects(members)
     media = SyntheticMedia(FRAMES)
