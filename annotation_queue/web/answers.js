@@ -117,8 +117,11 @@ export function finish(held, answer, position) {
   held.frames.close();
 }
 
-/** Take back the last answer, if nobody has used it yet. What is on screen comes after it. */
-export async function takeBack() {
+/**
+ * Take back the last answer, if nobody has used it yet. What is on screen comes after it.
+ * @param {() => void} [begin]  called once there is an answer to take back
+ */
+export async function takeBack(begin = () => {}) {
   if (takingBack) return;
   takingBack = true;
   try {
@@ -128,6 +131,7 @@ export async function takeBack() {
     }
     const [last] = await api.recent();
     if (!last) return notice("There is no answer to take back.");
+    begin();
     const claim = newClaim({}); // its id is that of the operation, so that a reload takes up the lease that this gives
     const operation = { operation_id: claim.claim_id, created_at: new Date().toISOString() };
     const ticket = await session.claiming(claim, () => untilAnswered(() => api.unsubmit(last.ticket_id, operation)));

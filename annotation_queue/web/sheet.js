@@ -231,10 +231,8 @@ export function onSheetKey(event) {
   else if (id === "play") isPaused = !isPaused;
   else if (id === "sheet") closeSheet();
   else if (tile && (event.key === "Enter" || ["refine", "refineWhy", "reject", "unsure"].includes(id))) leave(tile.held);
-  else if (id === "unsubmit") {
-    closeSheet();
-    takeBack();
-  } else return;
+  else if (id === "unsubmit") takeBack(closeSheet);
+  else return;
   event.preventDefault();
 }
 

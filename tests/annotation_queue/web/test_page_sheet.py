@@ -130,6 +130,9 @@ def test_a_masklet_that_is_opened_is_judged_alone_and_the_sheet_comes_back(on_sh
 
 def test_the_last_accept_can_be_taken_back(on_sheet, tickets):
     page = on_sheet(2)
+    page.press("Backspace")
+    page.until(lambda: "no answer to take back" in page.text("#notice"))
+    assert page.tab.get_attribute("body", "data-view") == "sheet", "nothing was taken back: the sheet stays"
     page.press("a")
     page.until(lambda: done(tickets) == ["calm-0000"] and page.text("#save") == "Saved")
     page.press("Backspace")
