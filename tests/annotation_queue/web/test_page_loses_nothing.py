@@ -436,6 +436,7 @@ def three_minutes_of_work(open_page, tickets):
     tickets.open_batch("b", verify_tickets(1, FRAMES))
     page = open_page()
     page.tab.clock.install()
+    page.tab.reload()  # so that every timer of the page is of this clock
     page.log_in()
     page.paused_at_start()
     for _ in range(3):

@@ -105,6 +105,7 @@ def test_the_page_paints_a_mask_pixel_by_pixel(open_page):
 def test_a_verifier_works_by_keyboard_alone(open_page, tickets):
     tickets.open_batch("b", verify_tickets(5, FRAMES))
     page = open_page()
+    page.tab.clock.install()
     page.press("Tab")  # the cursor is in the form already
     page.log_in()
     answers = (["a"], ["e"], ["x", "4", "7"], ["u"], ["x", "Escape", "a"])  # 4 is no reason to reject
@@ -126,6 +127,7 @@ def test_a_verifier_works_by_keyboard_alone(open_page, tickets):
     verdict = json.loads(tickets.operations("ticket-0002")[0].payload)
     assert verdict["seconds"] > 0 and tickets.operations("ticket-0002")[0].frame_idx == 0
     tickets.open_batch("later", verify_tickets(1, FRAMES, prefix="later"))
+    page.tab.clock.fast_forward(5_000)
     page.shows("work")  # a new ticket appears by itself
 
 
@@ -367,9 +369,11 @@ def test_a_person_without_a_ticket_reads_why_and_gets_one_later(open_page, ticke
     tickets.add_gold("b", gold[:1], by=LEA)
     finish(tickets, VERA, Verdict.REFINE)
     page = open_page()
+    page.tab.clock.install()
     page.log_in()
     page.says("No ticket for you now", "no gold is left")
     tickets.add_gold("b", gold[1:], by=LEA)
+    page.tab.clock.fast_forward(5_000)
     page.paused_at_start()
 
 
