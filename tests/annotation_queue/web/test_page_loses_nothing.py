@@ -108,6 +108,7 @@ def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, tick
     lead = open_page()
     lead.log_in("lea")
     lead.says("Nothing left")
+    lead.tab.clock.install()
     lead.tab.goto(f"{page.url}/web/lead.html")
     lead.until(lambda: lead.text("#branches") == "Nothing.")
     page.context.set_offline(True)
@@ -120,6 +121,7 @@ def test_work_under_a_lost_lease_is_kept_as_a_branch(correcting, open_page, tick
     page.until(lambda: [o.kind for o in tickets.operations("track-1", branch=True)] == ["lock"])
     page.says("went back to the queue")
     assert tickets.operations("track-1") == []
+    lead.tab.clock.fast_forward(3_000)  # then the page of the lead asks again
     lead.until(lambda: "track-1" in lead.text("#branches") and "Lock" in lead.text("#branches"))
 
 
