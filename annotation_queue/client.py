@@ -44,6 +44,7 @@ from annotation_queue.records import (
     Ticket,
     VideoInfo,
 )
+from annotation_queue.rules import MAX_TEXT
 from storage.ontology import Ontology
 from storage.records import Masklet, Operation, Verdict
 
@@ -307,6 +308,14 @@ class QueueClient:
         Closes nothing in a batch that is not sealed, or is drained. Raises NoSuchBatch, NotAllowed.
         """
         return list(self._send("POST", f"/api/batches/{batch_id}/close-settled").json())
+
+    def withdraw(self, batch_id: str, video_id: str, why: str) -> int:
+        """Rejects the open and leased tickets of a withdrawn video, and returns their number. Can be repeated.
+
+        why: a sentence for the history of the tickets. Raises NoSuchBatch, NotAllowed.
+        """
+        body = {"video_id": video_id, "why": why[:MAX_TEXT]}
+        return int(self._send("POST", f"/api/batches/{batch_id}/withdraw", body).json()["rejected"])
 
     def batch_result(self, batch_id: str, only: Sequence[str] | None = None) -> BatchResult:
         """Everything that people decided and did in a batch so far. only: about these videos, at least one.

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
 from annotation_queue.api.asking import Id, InProject, Overseer, Pipeline
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.records import Batch, Gold, NewGold, NewTicket, ResultPage, SettledVideos
-from annotation_queue.rules import ID_LENGTH
-from annotation_queue.tickets import closing
+from annotation_queue.rules import ID_LENGTH, ID_PATTERN, MAX_TEXT
+from annotation_queue.tickets import closing, withdrawn
 from annotation_queue.tickets.batches import set_name
 
 MOST_NAMED = 100  # batches, or videos of a result, that one request may name
@@ -42,6 +43,21 @@ class AddedCount:
     """How many were new."""
 
     added: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithdrawVideo:
+    """A video that was withdrawn."""
+
+    video_id: Annotated[str, Field(pattern=ID_PATTERN, max_length=ID_LENGTH)]
+    why: Annotated[str, Field(max_length=MAX_TEXT)]  # for the history of its tickets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """How many tickets were open or leased."""
+
+    rejected: int
 
 
 @router.put("/api/batches/{batch_id}")
@@ -95,6 +111,14 @@ def settled_videos(_: Pipeline, queue: Queue) -> list[SettledVideos]:
 def close_settled(batch_id: Id, _: Pipeline, queue: Queue) -> list[str]:
     """Closes the settled videos of a batch, so that nobody changes what is published. Returns all that are closed."""
     return closing.close(queue.tickets.database, batch_id, queue.tickets.clock())
+
+
+@router.post("/api/batches/{batch_id}/withdraw")
+def withdraw(batch_id: Id, body: Sent[WithdrawVideo], who: Pipeline, queue: Queue) -> Rejected:
+    """Rejects the open and leased tickets of a withdrawn video, and closes it. Can be repeated."""
+    now, tickets = queue.tickets.clock(), queue.tickets
+    done = withdrawn.reject(tickets.database, batch_id, body.video_id, by=who, why=body.why, now=now)
+    return Rejected(rejected=done)
 
 
 @router.post("/api/batches/{batch_id}/gold")

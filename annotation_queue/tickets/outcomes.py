@@ -11,7 +11,7 @@ agrees best with the others.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from annotation_queue import audit, schema
 from annotation_queue.draft import changed_masks, draft_of, masklet_of, with_origin
 from annotation_queue.effort import Effort, effort_of
+from annotation_queue.errors import NoSuchVideo
 from annotation_queue.labels import Label
 from annotation_queue.records import FinishResult, Kind, Person, QueuePolicy, State, Submission, Ticket, VideoInfo
 from annotation_queue.rules import NEXT, check_masklet, lane_of, next_ticket_id
@@ -94,6 +95,23 @@ class Prepared:
     changed: Mapping[int, bytes]  # by frame: masks that do not follow from the operations before
     measures: Measures
     label: Label  # of the object
+
+
+def video_about(
+    ticket: Ticket, submission: Submission, video_of: Callable[[str], VideoInfo] | None
+) -> VideoInfo | None:
+    """Size and length of an answer's video; None if nothing is compared with it, or for a verdict without its video.
+
+    Raises NoSuchVideo for a masklet.
+    """
+    if video_of is None or (submission.verdict is not None and submission.frame_idx is None):
+        return None
+    try:
+        return video_of(ticket.video_id)
+    except NoSuchVideo:
+        if submission.verdict is None:
+            raise
+        return None
 
 
 def prepare(c: Connection, row: Row[Any], person: Person, submission: Submission, video: VideoInfo | None) -> Prepared:

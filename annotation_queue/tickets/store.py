@@ -347,7 +347,8 @@ class TicketStore:
         or a program sends it. Then only its frames, masks and areas are taken from the client; `sent_masklet` and
         `with_origin` fill in the other fields, also the id.
         The ticket's operations always reproduce its masks: masks that a program made elsewhere are stored in the last
-        operation. video_of: size and length of a video; without it, nothing is compared with the video.
+        operation. video_of: size and length of a video; without it, nothing is compared with the video. A
+        verdict needs no video: it may have been erased.
         The holder may finish the ticket even if they have lost the role for it in the meantime.
         Raises LeaseLost, after storing the submission as a branch; NotAllowed, if they never held the ticket;
         ValueError.
@@ -356,8 +357,7 @@ class TicketStore:
         with self.database.read() as c:
             ticket = to_ticket(leases.held_once(c, ticket_id, token, person, lock=False))
         check_submission(ticket, submission)
-        shows = submission.verdict is None or submission.frame_idx is not None
-        info = video_of(ticket.video_id) if video_of is not None and shows else None
+        info = outcomes.video_about(ticket, submission, video_of)
         check_frame(submission.frame_idx, info)
         while True:
             with self.database.read() as c:  # decodes masks, which no writing transaction may do

@@ -93,7 +93,8 @@ def withdraw(
 
     Earlier releases keep it, unless you say --erase, and `validate` and `export` say so. Also without --erase, `tidy`
     deletes what no release names on its second run, a day later: the video's candidates, the acts of its annotators
-    and its unpublished masklets. Run it again after a kill, on the machine that publishes.
+    and its unpublished masklets. The queue rejects its open tickets. Run it again after a kill, or if the queue did
+    not answer, on the machine that publishes.
     """
     from getpass import getuser
 
@@ -104,12 +105,18 @@ def withdraw(
         done = withdrawing.withdraw(s, video, by=by or getuser(), why=why, erase=erase)
     if as_json:
         console.print_json(done)
-        return
-    said = f"{video} withdrawn by {done.act.by} at {done.act.at}: {done.act.why}"
-    console.out.print(said + (f"; {counted(done.erased, 'file')} erased" if erase else ""))
-    console.out.print(f"release {done.release}" if done.release else "no release holds it")
-    for name in done.held_by:
-        console.out.print(f"{name} holds it", style="yellow")
+    else:
+        said = f"{video} withdrawn by {done.act.by} at {done.act.at}: {done.act.why}"
+        console.out.print(said + (f"; {counted(done.erased, 'file')} erased" if erase else ""))
+        console.out.print(f"release {done.release}" if done.release else "no release holds it")
+        for name in done.held_by:
+            console.out.print(f"{name} holds it", style="yellow")
+        if done.rejected:
+            console.out.print(f"{counted(done.rejected, 'open ticket')} rejected")
+        if done.trouble:
+            console.err.print(done.trouble, style="yellow")
+    if done.trouble:
+        raise typer.Exit(1)
 
 
 def reproduce(

@@ -1,6 +1,7 @@
 """Withdraws a video: the next release is without it and all that came of it. Who, when and why is recorded.
 
-Tickets that are open stay in the queue; what people decide there is quarantined as "withdrawn" by the publish.
+The queue rejects its open tickets, so the rest of its batch is published without it. What people had decided by then is
+quarantined as "withdrawn" by the publish.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine.services import Services
+from annotation_queue.errors import NoSuchBatch, QueueError
+from engine.services import NoPipelineToken, Services
 from engine.stages import admitted, batches
+from engine.stages.batches import BatchStage
 from engine.views import card
 from storage import compaction, parts, release_numbers, releases, withdrawal, withdrawn
 from storage.batch_manifests import ReleaseError
@@ -32,11 +35,14 @@ class Withdrawn:
     release: str  # the release without the video; "": no release held it
     held_by: tuple[str, ...]  # earlier releases that hold it
     erased: int  # files
+    rejected: int  # tickets in the queue
+    trouble: str  # why the queue still has its tickets, in one line; "": it has none
 
 
 def withdraw(s: Services, video_id: str, *, by: str, why: str, erase: bool = False) -> Withdrawn:
     """Withdraws a video. A second call completes what a killed one began; the first act's record stays.
 
+    If the queue does not answer, `trouble` says so, and a second call rejects the tickets.
     erase: also delete its files, which earlier releases name. Raises ValueError for an unknown video; LockLost,
     NumberTaken if it was paused for so long that another process published: run it again.
     """
@@ -51,7 +57,26 @@ def withdraw(s: Services, video_id: str, *, by: str, why: str, erase: bool = Fal
             erased = withdrawal.erase(s.blobs, video_id, batch_ids, _work(s)) + admitted.erase(s.blobs, video_id)
         held.check()  # otherwise, another process may have published a release with the video meanwhile
     holding = [name for name in known if releases.load(s.blobs, name).holds(video_id)]
-    return Withdrawn(act, made, tuple(holding), erased)
+    rejected, trouble = _reject_tickets(s, act, batch_ids)  # last, and without the lock: the queue may take long
+    return Withdrawn(act, made, tuple(holding), erased, rejected, trouble)
+
+
+def _reject_tickets(s: Services, act: Withdrawal, batch_ids: set[str]) -> tuple[int, str]:
+    """Has the queue reject the open tickets of a withdrawn video: their number, and why it did not, in one line."""
+    rejected = 0
+    for batch_id in sorted(batch_ids):
+        marks = batches.marks_of(s.blobs, batch_id)
+        if BatchStage.PROPOSED not in marks or BatchStage.COLLECTED in marks:
+            continue  # it has no tickets yet, or no open ones
+        try:
+            rejected += s.queue.withdraw(batch_id, act.video_id, f"its video was withdrawn by {act.by}: {act.why}")
+        except NoSuchBatch:
+            continue
+        except (QueueError, NoPipelineToken) as error:
+            if isinstance(error, NoPipelineToken) and BatchStage.IN_REVIEW not in marks:
+                continue  # there was no queue yet
+            return rejected, f"the queue still has its open tickets; run this again when the queue answers: {error}"
+    return rejected, ""
 
 
 def take_out(s: Services, act: Withdrawal) -> str:

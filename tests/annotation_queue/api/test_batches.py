@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from annotation_queue import client
+from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Kind, NewTicket
 from tests.annotation_queue.api.running import open_batch
 from tests.annotation_queue.synthetic_queue import candidate
@@ -37,3 +38,12 @@ def test_an_invalid_masklet_is_refused(pipeline):
     bad = replace(candidate("m"), rle=(b"~~",) * 12)
     with pytest.raises(ValueError, match="masklet m"):
         pipeline.open_batch("bad", [NewTicket(ticket_id="bad", kind=Kind.VERIFY, video_id="video-0", masklet=bad)])
+
+
+def test_the_pipeline_withdraws_a_video(pipeline, vera, request):
+    batch_id = open_batch(pipeline, request, 2).batch_id
+    assert vera.claim(batch_id=batch_id).video_id == "video-0"
+    assert (pipeline.withdraw(batch_id, "video-0", "why"), pipeline.withdraw(batch_id, "video-0", "why")) == (1, 0)
+    assert pipeline.batch(batch_id).remaining == 1
+    with pytest.raises(NotAllowed):
+        vera.withdraw(batch_id, "video-1", "why")

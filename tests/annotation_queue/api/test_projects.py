@@ -230,6 +230,7 @@ SENT: dict[str, list[Any]] = {
     "put /api/batches/{batch_id}": [{"tickets": []}],
     "post /api/batches/{batch_id}/gold": [{"tickets": []}],
     "post /api/batches/{batch_id}/close-settled": [None],
+    "post /api/batches/{batch_id}/withdraw": [{"video_id": "video-dogs", "why": "x"}],
     "put /api/ontologies": [{"classes": [{"name": "x"}]}],
     "post /api/acts": [{"act_id": "a" * 16, "action": "assign", "ticket_ids": ["dogs-0003"], "to": "carl-cats"}],
     "post /api/comments": [{"act_id": "a" * 16, "ticket_ids": ["dogs-0003"], "text": "hello", "created_at": NOW}],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from annotation_queue.errors import QueueUnreachable
 from benchmarks import scale
 from engine.datasets import layouts
 from engine.services import connect
@@ -63,6 +64,36 @@ def test_what_people_decide_later_about_a_withdrawn_video_is_quarantined(s):
     found = s.tables.quarantine(where=f"batch_id == '{batch_id}'")
     assert {row.reason for row in found} == {"withdrawn"} and len(found) == 5
     assert {act.video_id for act in s.tables.operations(where=f"batch_id == '{batch_id}'")} == {ids[1]}
+
+
+class AQueue:
+    """The queue's part in a withdrawal: it does not answer until it is up."""
+
+    up = False
+
+    def __init__(self):
+        self.told = []
+
+    def withdraw(self, batch_id, video_id, why):
+        if not self.up:
+            raise QueueUnreachable("no answer for 60 s")
+        self.told.append((batch_id, video_id, why))
+        return 3
+
+
+def test_a_withdrawal_rejects_the_open_tickets_and_says_if_the_queue_does_not_answer(s):
+    vars(s)["queue"] = queue = AQueue()
+    batch_id, ids = scale.collect(s, 3, 2)
+    s.blobs.delete(f"batches/{batch_id}/{BatchStage.COLLECTED}.json")
+    batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, {})
+    s.blobs.write(f"videos/{ids[0]}/committed", batch_id.encode())
+    first = withdraw(s, ids[0])
+    assert first.trouble.endswith("run this again when the queue answers: no answer for 60 s") and not first.rejected
+    queue.up = True
+    again = withdraw(s, ids[0], erase=True)
+    assert (again.trouble, again.rejected, again.act) == ("", 3, first.act)
+    assert queue.told == [(batch_id, ids[0], "its video was withdrawn by ann: the person asked")]
+    assert not withdraw(s, scale.ids_of(1, 2)[0]).rejected, "a published batch has no open tickets"
 
 
 def test_a_compaction_leaves_out_what_is_withdrawn_meanwhile(s):
