@@ -13,7 +13,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from annotation_queue import projects
 from annotation_queue.api.asking import Id, Manager, Overseer, SeenTicket, Somebody
 from annotation_queue.api.backend import Queue
 from annotation_queue.api.sent import Sent
@@ -183,11 +182,12 @@ def close_kept(body: Sent[CloseKept], who: Somebody, queue: Queue) -> Closed:
 def claim(body: Sent[Claim], who: Somebody, queue: Queue) -> Ticket:
     """Leases the next ticket to this person."""
     found = queue.tickets.claim(
-        projects.within(who, body.project),
+        who,
         body.kinds,
         claim_id=body.claim_id,
         ticket_id=body.ticket_id,
         batch_id=body.batch_id,
+        project=body.project,
     )
     if found is None:
         return Response(status_code=204)  # type: ignore[return-value]  # no body

@@ -8,6 +8,7 @@ running it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -30,10 +31,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from annotation_queue import schema
+from annotation_queue import projects, schema
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Kind, Person, QueuePolicy, Role, State
-from annotation_queue.rules import GOLD_LANE, lanes_of, why_not
+from annotation_queue.rules import GOLD_LANE, HANDED_OUT, kinds_of, lanes_of, why_not
 from annotation_queue.tickets import gold, leases, sight
 from annotation_queue.tickets.rows import to_ticket
 
@@ -42,11 +43,36 @@ from annotation_queue.tickets.rows import to_ticket
 class Request:
     """What a person asks for in a claim."""
 
-    person: Person
+    person: Person  # with the project that they asked for alone, if they asked for one
+    whole: Person  # with all their projects: the gold of each counts for their warm-up
     kinds: tuple[Kind, ...]  # that their roles permit, in order of preference
     claim_id: str
     ticket_id: str | None  # only this ticket
     batch_id: str | None  # only tickets of this batch
+
+
+def asked(
+    person: Person,
+    kinds: Sequence[Kind] | None,
+    *,
+    claim_id: str,
+    ticket_id: str | None = None,
+    batch_id: str | None = None,
+    project: str | None = None,
+) -> Request:
+    """What a person asks for, of the kinds that their roles permit. See `TicketStore.claim`. Raises NotAllowed."""
+    allowed = kinds_of(person.roles)
+    wanted = tuple(kind for kind in (HANDED_OUT if kinds is None else kinds) if kind in allowed)
+    if not wanted:
+        raise NotAllowed(f"{person.name} has no role for {', '.join(kinds) if kinds else 'any'} tickets")
+    return Request(
+        person=projects.within(person, project),
+        whole=person,
+        kinds=wanted,
+        claim_id=claim_id,
+        ticket_id=ticket_id,
+        batch_id=batch_id,
+    )
 
 
 class How(NamedTuple):
@@ -70,9 +96,9 @@ def claim(
     """
     person, ticket_id, dealt, only_gold = request.person, request.ticket_id, list[Kind](), False
     if ticket_id is None:
-        only_gold, dealt = gold.deal(c, policy, person, request.kinds, request.batch_id, now)
+        only_gold, dealt = gold.deal(c, policy, person, request.whole, request.kinds, request.batch_id, now)
     else:
-        gold.check_trained(c, policy, person)
+        gold.check_trained(c, policy, request.whole)
     lead = Role.LEAD in person.roles
     turns = [tuple(lanes_of(person, project)) for project in _in_turn(c, person)]
     rest = (lead, ticket_id is not None, request.batch_id is not None, person.projects is not None)
@@ -104,16 +130,16 @@ def _in_turn(c: Connection, person: Person) -> list[str]:
     if person.projects is None:
         b = schema.batches
         named = select(b.c.project).where(b.c.project != "", b.c.drained_at.is_(None)).distinct()
-        projects = ["", *sorted(c.scalars(named))]
+        names = ["", *sorted(c.scalars(named))]
     else:
-        projects = sorted(person.projects)
-    if len(projects) == 1:
-        return projects
+        names = sorted(person.projects)
+    if len(names) == 1:
+        return names
     t, le = schema.tickets, schema.leases
     answers = select(t.c.project).join(le, le.c.ticket_id == t.c.ticket_id)
     answers = answers.where(le.c.person == person.name, schema.HAS_FINISHED).order_by(le.c.finished_at.desc())
     last = c.scalar(answers.limit(1))
-    return sorted(projects, key=lambda project: (last is not None and project <= last, project))
+    return sorted(names, key=lambda project: (last is not None and project <= last, project))
 
 
 def _led_to(c: Connection, person: Person, ticket_id: str) -> bool:

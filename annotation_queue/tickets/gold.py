@@ -115,14 +115,22 @@ def check_trained(c: Connection, policy: QueuePolicy, person: Person) -> None:
 
 
 def deal(
-    c: Connection, policy: QueuePolicy, person: Person, kinds: Sequence[Kind], batch_id: str | None, now: float
+    c: Connection,
+    policy: QueuePolicy,
+    person: Person,
+    whole: Person,
+    kinds: Sequence[Kind],
+    batch_id: str | None,
+    now: float,
 ) -> tuple[bool, list[Kind]]:
     """Before a claim: reserve a gold ticket for a person if one is due, by a chance that no client can predict.
 
+    person: gets gold of these projects only. whole: the same person with all their projects: nobody ends their warm-up
+    by asking for a project without gold.
     Returns whether they get only gold, and the kind of the gold that is reserved for them, which the claim tries first.
-    Raises NotAllowed if they get only gold and there is no gold for them, of any kind and batch.
+    Raises NotAllowed if they get only gold and there is no gold for them, of any kind, batch and project.
     """
-    trained = is_trained(c, policy, person)
+    trained = is_trained(c, policy, whole)
     if trained and CHANCE.random() >= policy.gold_share:
         return False, []
     t, g = schema.tickets, schema.gold
@@ -137,7 +145,7 @@ def deal(
             fresh = fresh.where(*_of_work(c, person))
         row = c.execute(fresh if batch_id is None else fresh.where(g.c.batch_id == batch_id)).first()
         if row is None:
-            if not trained and not _has_gold(c, person):
+            if not trained and not _has_gold(c, whole):
                 raise NotAllowed(
                     f"{person.name} has a warm-up to pass and no gold is left for it: "
                     f"a lead adds some, or gives them the skill {TRAINED}"

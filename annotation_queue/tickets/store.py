@@ -17,7 +17,6 @@ from sqlalchemy import Connection
 
 from annotation_queue import audit
 from annotation_queue.database import Database
-from annotation_queue.errors import NotAllowed
 from annotation_queue.figure_records import QueueFigures
 from annotation_queue.records import (
     LEASE_S,
@@ -44,7 +43,6 @@ from annotation_queue.records import (
     VideoInfo,
 )
 from annotation_queue.rules import (
-    HANDED_OUT,
     MAX_OPERATIONS,
     check_frame,
     check_gold,
@@ -53,7 +51,6 @@ from annotation_queue.rules import (
     check_operation,
     check_project,
     check_submission,
-    kinds_of,
 )
 from annotation_queue.tickets import (
     batches,
@@ -200,22 +197,21 @@ class TicketStore:
         claim_id: str,
         ticket_id: str | None = None,
         batch_id: str | None = None,
+        project: str | None = None,
     ) -> Ticket | None:
         """Lease the next ticket to `person`, or None if there is no ticket for them.
 
         kinds: in order of preference; None for every kind that their roles permit.
         claim_id: made by the client; the same id again gives the same ticket while the lease lasts.
-        ticket_id, batch_id: only this ticket, only tickets of this batch.
-        Raises NotAllowed if their roles permit none of `kinds`, if they may not have this ticket, or if they need a
-        warm-up and there is no gold for it; LeaseLost if the lease of this claim has ended; ValueError for an invalid
-        id; NoSuchTicket (a lead).
+        ticket_id, batch_id, project: only this ticket, only tickets of this batch, of this project of theirs.
+        Raises NotAllowed if their roles permit none of `kinds`, if they may not have this ticket or project, or if they
+        need a warm-up and there is no gold for it; LeaseLost if the lease of this claim has ended; ValueError for an
+        invalid id; NoSuchTicket (a lead).
         """
         check_id(claim_id, "claim_id")
-        allowed = kinds_of(person.roles)
-        wanted = tuple(kind for kind in (kinds if kinds is not None else HANDED_OUT) if kind in allowed)
-        if not wanted:
-            raise NotAllowed(f"{person.name} has no role for {', '.join(kinds) if kinds else 'any'} tickets")
-        request = claims.Request(person=person, kinds=wanted, claim_id=claim_id, ticket_id=ticket_id, batch_id=batch_id)
+        request = claims.asked(
+            person, kinds, claim_id=claim_id, ticket_id=ticket_id, batch_id=batch_id, project=project
+        )
         for wait_s in (*LOCKED_S, None):
             ticket, again = self._claim(request)
             if not again or wait_s is None:

@@ -59,9 +59,9 @@ def test_a_claim_by_id_gets_exactly_the_tickets_that_the_rules_permit(tickets):
 def _gets(tickets, person, ticket_id):
     """Whether a claim for this ticket leases it; the lease is rolled back."""
     allowed = tuple(kind for kind in HANDED_OUT if kind in kinds_of(person.roles))
-    asked = claims.Request(person=person, kinds=allowed, claim_id="c", ticket_id=ticket_id, batch_id=None)
     with tickets.database.engine.connect() as c:
         try:
+            asked = claims.asked(person, allowed, claim_id="c", ticket_id=ticket_id)
             row, _ = claims.claim(c, tickets.policy, asked, 0.0, 90.0)
         except NotAllowed:
             return False

@@ -85,10 +85,10 @@ def test_no_project_starves_another_whatever_their_priorities_and_age(tickets):
 
 def test_a_person_may_choose_one_of_their_projects(tickets):
     open_all(tickets, 2)
-    only = projects.within(VERA, "dogs")
-    assert [claim(tickets, only).project for _ in range(2)] == ["dogs", "dogs"] and claim(tickets, only) is None
+    assert [claim(tickets, VERA, project="dogs").project for _ in range(2)] == ["dogs", "dogs"]
+    assert claim(tickets, VERA, project="dogs") is None
     with pytest.raises(NotAllowed):
-        projects.within(VICTOR, "cats")
+        claim(tickets, VICTOR, project="cats")
 
 
 def test_whoever_belongs_to_all_projects_gets_the_tickets_of_all(tickets):
@@ -226,10 +226,22 @@ def test_gold_is_dealt_to_the_people_of_its_project_as_work_of_it(tickets):
     always = with_policy(tickets, gold_share=1.0)
     dealt = claim(always, VICTOR)
     assert dealt.ticket_id == "dogs-0000", "there is no gold of dogs"
-    mine = claim(always, projects.within(VERA, "cats"))
+    mine = claim(always, VERA, project="cats")
     assert mine.project == "cats" and mine.ticket_id != "cats-0000"
     tickets.finish(mine.ticket_id, mine.lease_token, VERA, outcome(Verdict.ACCEPT))
     assert tickets.gold()[0].right == 1
+
+
+def test_nobody_skips_the_warm_up_by_asking_for_a_project_without_gold(tickets):
+    open_all(tickets, 1)
+    tickets.add_gold("b-cats", [gold_of("cats")], by=ADMIN)
+    warming = with_policy(tickets, gold_share=0.0, warmup_tickets=1)
+    assert claim(warming, VERA, project="dogs") is None
+    with pytest.raises(NotAllowed, match="warm-up to finish"):
+        claim(warming, VERA, project="dogs", ticket_id="dogs-0000")
+    gold = claim(warming, VERA, project="cats")
+    warming.finish(gold.ticket_id, gold.lease_token, VERA, outcome(Verdict.ACCEPT))
+    assert claim(warming, VERA, project="dogs").ticket_id == "dogs-0000"
 
 
 def test_gold_is_of_a_project_in_which_there_is_work(tickets):
