@@ -50,8 +50,13 @@ def among(blobs: Blobs, video_ids: Collection[str]) -> set[str]:
     """Which of these videos are withdrawn. One request for each."""
     ids = sorted(video_ids)
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda video_id: blobs.exists(_key(video_id)), ids)
+        found = pool.map(lambda video_id: has(blobs, video_id), ids)
         return {video_id for video_id, gone in zip(ids, found, strict=True) if gone}
+
+
+def has(blobs: Blobs, video_id: str) -> bool:
+    """Whether a video is withdrawn. One request."""
+    return blobs.exists(_key(video_id))
 
 
 def mark_erased(blobs: Blobs, key: str, now: str | None) -> None:

@@ -13,9 +13,12 @@ from annotation_queue.records import VideoInfo
 router = APIRouter(tags=["videos"])
 
 FrameIdx = Annotated[int, Path(ge=0, le=10_000_000)]
-# Frames never change. Vary: the next person who logs in at the same machine must not see them from the cache.
+# Vary: the next person who logs in at the same machine must not see pictures from the cache.
 ASK_AGAIN = {"Cache-Control": "private, no-cache", "Vary": "Cookie, Authorization"}  # with an ETag
 CACHE = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Cookie, Authorization"}
+# A frame never changes, but a video may be withdrawn: then browsers show it no longer than an hour. They do not ask
+# again for each frame, because the page plays a clip many times from their cache, faster than a server could answer.
+FOR_AN_HOUR = {"Cache-Control": "private, max-age=3600", "Vary": "Cookie, Authorization"}
 
 
 @router.get("/api/videos/{video_id}")
@@ -27,4 +30,4 @@ def video(video_id: SeenVideo, queue: Queue) -> VideoInfo:
 @router.get("/api/videos/{video_id}/frames/{frame_idx}.jpg", response_class=Response)
 def frame(video_id: SeenVideo, frame_idx: FrameIdx, queue: Queue) -> Response:
     """One frame as JPEG."""
-    return Response(queue.media.frame(video_id, frame_idx), media_type="image/jpeg", headers=CACHE)
+    return Response(queue.media.frame(video_id, frame_idx), media_type="image/jpeg", headers=FOR_AN_HOUR)

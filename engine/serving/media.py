@@ -1,8 +1,8 @@
 """Stored videos by id and frame index: for the review page as JPEG, for the model that answers clicks as pixels.
 
 The one cache of open videos in a queue process. Each video has one reader and one lock, under which it is downloaded,
-opened, read and closed, so people on different videos do not wait for each other. Knows nothing about people, tickets
-or models.
+opened, read and closed, so people on different videos do not wait for each other. A withdrawn video is shown no longer
+than SEES_S, and its local copy is deleted. Knows nothing about people, tickets or models.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import posixpath
 import threading
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from annotation_queue.errors import NoSuchFrame, NoSuchVideo
 from annotation_queue.records import VideoInfo
 from engine.services import Services
+from storage import withdrawn
 from storage.pixels import Rgb
 from storage.records import FPS, Video
 from storage.video import FrameReader, jpeg
 
 OPEN_VIDEOS = 32
+SEES_S = 30.0  # after which a withdrawal is seen
 KNOWN_VIDEOS = 1024  # rows of the table of videos; the row of a long video takes 100 KiB
 
 
@@ -45,6 +47,7 @@ class StoredMedia:
         self._s = s
         self._lock = threading.Lock()  # of the two caches: no video is looked up, downloaded or read under it
         self._rows: LRUCache[str, Video] = LRUCache(KNOWN_VIDEOS)
+        self._there: TTLCache[str, bool] = TTLCache(KNOWN_VIDEOS, SEES_S)  # videos that were not withdrawn just now
         self._open: LRUCache[str, _Place] = LRUCache(OPEN_VIDEOS)
 
     def info(self, video_id: str) -> VideoInfo:
@@ -102,13 +105,29 @@ class StoredMedia:
         return place
 
     def _row(self, video_id: str) -> Video:
+        """The row of a video. Raises NoSuchVideo, also for a withdrawn one."""
         with self._lock:
-            row = self._rows.get(video_id)
+            row, is_there = self._rows.get(video_id), self._there.get(video_id, False)
+        if row is not None and is_there:
+            return row
         if row is None:
             try:
                 row = self._s.video(video_id)
             except ValueError as error:
                 raise NoSuchVideo(str(error)) from None
-            with self._lock:
-                self._rows[video_id] = row
+        if withdrawn.has(self._s.blobs, video_id) or not self._s.blobs.exists(row.video_key):
+            self._forget(row)
+            raise NoSuchVideo(f"video {video_id} was withdrawn")
+        with self._lock:
+            self._rows[video_id], self._there[video_id] = row, True
         return row
+
+    def _forget(self, video: Video) -> None:
+        """Closes a video, and deletes what this machine keeps of it."""
+        with self._lock:
+            self._rows.pop(video.video_id, None)
+            self._there.pop(video.video_id, None)
+            place = self._open.pop(video.video_id, None)
+        if place is not None:
+            place.close()
+        self._s.blobs.forget(video.video_key)

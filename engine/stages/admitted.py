@@ -135,6 +135,7 @@ def erase(blobs: Blobs, video_id: str) -> int:
         if key.endswith(("/video.mp4", "/frames.json", "/truth.json", "/looks.npz")):
             withdrawn.mark_erased(blobs, key, None)
             blobs.delete(key)
+            blobs.forget(key)
             erased += 1
     return erased
 

@@ -98,6 +98,9 @@ class Blobs(Protocol):
     def fetch(self, key: str) -> Path:
         """A local file with the bytes of the blob. It stays; do not change it. Raises BlobMissing."""
 
+    def forget(self, key: str) -> None:
+        """Remove the local copies of a blob that `fetch` made on this machine, also after the blob itself is gone."""
+
     def local(self, key: str) -> AbstractContextManager[Path]:
         """`fetch` for one block: a downloaded copy is deleted at the end of the block. The file has the key's suffix.
 

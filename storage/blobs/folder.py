@@ -117,6 +117,9 @@ class LocalBlobs:
             raise BlobMissing(f"{self.uri_of(key)}: no such blob")
         return self._path(key)
 
+    def forget(self, key: str) -> None:
+        check_key(key)  # `fetch` gives the blob itself: there are no copies
+
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:
         with _translated(self.uri_of(key)), self._path(key).open("rb"):

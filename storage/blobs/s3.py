@@ -164,8 +164,8 @@ class S3Blobs:
         """The cached copy of the current content; downloads it if it is not cached. A cached copy costs one request."""
         with self._errors(key):
             head = self._client().head_object(Bucket=self.bucket, Key=self._key(key))
-            named = f"{self.endpoint_url}\n{self.uri_of(key)}\n{head['ETag']}\n{head['ContentLength']}"
-            path = self.cache / (hashlib.sha256(named.encode()).hexdigest() + PurePosixPath(key).suffix)
+            content = hashlib.sha256(f"{head['ETag']}\n{head['ContentLength']}".encode()).hexdigest()[:32]
+            path = self.cache / f"{self._copies(key)}{content}{PurePosixPath(key).suffix}"
             if path.is_file() and path.stat().st_size == head["ContentLength"]:  # a power cut may have shortened it
                 os.utime(path)  # the file that was unused for longest is evicted first
                 return path
@@ -181,6 +181,14 @@ class S3Blobs:
             self._unchecked = 0
             trim(self.cache, self.cache_limit)
         return path
+
+    def forget(self, key: str) -> None:
+        for path in self.cache.glob(f"{self._copies(key)}*"):
+            path.unlink(missing_ok=True)
+
+    def _copies(self, key: str) -> str:
+        """How the names of the cached copies of a blob begin."""
+        return hashlib.sha256(f"{self.endpoint_url}\n{self.uri_of(key)}".encode()).hexdigest()[:32] + "-"
 
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from annotation_queue.client import new_id
-from annotation_queue.errors import TakenBack
+from annotation_queue.errors import NoSuchVideo, TakenBack
 from annotation_queue.records import Kind, NewOperation, NewTicket, Role
 from storage.records import Verdict
 from tests.annotation_queue.api.running import open_batch
-from tests.annotation_queue.synthetic_queue import centre, picture
+from tests.annotation_queue.synthetic_queue import SyntheticMedia, centre, picture
 
 
 def asking(queue, name):
@@ -141,7 +141,7 @@ def shown(http, ticket_id):
     return cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR), answer.headers["etag"]
 
 
-def test_a_thumbnail_shows_the_object_with_its_mask(lea, pipeline, request):
+def test_a_thumbnail_shows_the_object_with_its_mask(lea, pipeline, request, monkeypatch):
     batch = open_batch(pipeline, request, 1)
     ticket_id = f"{batch.batch_id}-0000"
     whole, tag = shown(lea, ticket_id)
@@ -154,6 +154,13 @@ def test_a_thumbnail_shows_the_object_with_its_mask(lea, pipeline, request):
     assert len(x) == pytest.approx(3625 / 4, rel=0.2)
     again = lea.get(f"/api/tickets/{ticket_id}/thumbnail", headers={"If-None-Match": tag})
     assert again.status_code == 304 and again.content == b""
+
+    def gone(self, video_id):
+        raise NoSuchVideo(f"video {video_id} was withdrawn")
+
+    monkeypatch.setattr(SyntheticMedia, "info", gone)
+    later = lea.get(f"/api/tickets/{ticket_id}/thumbnail", headers={"If-None-Match": tag})
+    assert later.status_code == 404, "browsers show no picture of a withdrawn video"
 
 
 def test_a_ticket_without_a_masklet_is_shown_by_its_video_and_to_its_holder(lea, pipeline, ann, request):

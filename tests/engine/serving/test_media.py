@@ -30,7 +30,8 @@ class SlowStore(Services):
         super().__init__(Settings())
         self.path, self.row = path, video
         self.go, self.asked = threading.Event(), threading.Event()
-        self.blobs = cast(Blobs, self)  # only `fetch` is called
+        self.blobs = cast(Blobs, self)  # only `fetch`, `exists` and `forget` are called
+        self.withdrawn, self.forgotten = set[str](), list[str]()
 
     def video(self, video_id):
         return self.row(video_id)
@@ -40,6 +41,12 @@ class SlowStore(Services):
             self.asked.set()
             assert self.go.wait(60)
         return self.path
+
+    def exists(self, key):
+        return key in self.withdrawn if key.startswith("withdrawn/") else True
+
+    def forget(self, key):
+        self.forgotten.append(key)
 
 
 def test_a_slow_download_does_not_delay_the_frames_of_another_video(stored, monkeypatch):
@@ -88,6 +95,21 @@ def test_many_threads_on_few_open_videos_each_get_exactly_their_frame(stored, mo
     assert sum(media.is_open(f"video {name}") for name in range(5)) == 2
     media.close()
     assert not any(media.is_open(f"video {name}") for name in range(5))
+
+
+def test_a_video_that_is_withdrawn_meanwhile_is_closed_and_its_copy_deleted(stored, monkeypatch):
+    store = SlowStore(stored, row)
+    patient = StoredMedia(store)
+    monkeypatch.setattr("engine.serving.media.SEES_S", 0)
+    media = StoredMedia(store)
+    assert media.frame("a", 3) == patient.frame("a", 3) and media.is_open("a")
+    store.withdrawn.add("withdrawn/a.json")
+    for look in (lambda: media.frame("a", 3), lambda: media.info("a")):
+        with pytest.raises(NoSuchVideo, match="video a was withdrawn"):
+            look()
+    assert not media.is_open("a") and set(store.forgotten) == {"a"}
+    assert patient.frame("a", 3), "it asks once in 30 s"
+    patient.close()
 
 
 def test_a_missing_video_or_frame_has_an_error_of_its_own(stored):

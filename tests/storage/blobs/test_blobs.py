@@ -135,6 +135,19 @@ def test_a_fetched_file_has_the_current_bytes(blobs):
     assert blobs.fetch("v.mp4") == path
 
 
+def test_forgetting_deletes_the_copies_of_a_blob_and_never_the_blob(blobs):
+    for key, content in (("v.mp4", b"old"), ("v.mp4", b"newer"), ("w.mp4", b"other")):
+        blobs.write(key, content)
+        path = blobs.fetch(key)
+    copy = blobs.fetch("v.mp4")
+    blobs.forget("v.mp4")
+    assert blobs.read("v.mp4") == b"newer" and path.read_bytes() == b"other"
+    if blobs.uri.startswith("s3:"):
+        assert not copy.exists() and len(list(path.parent.iterdir())) == 1, "the earlier copy is gone, too"
+    blobs.delete("v.mp4")
+    blobs.forget("v.mp4")
+
+
 @pytest.mark.parametrize("verb", ["read", "size", "fetch"])
 def test_a_missing_blob_is_an_error_that_names_it(blobs, verb):
     with pytest.raises(BlobMissing) as caught:
