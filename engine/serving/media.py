@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import posixpath
 import threading
+import time
 
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from annotation_queue.errors import NoSuchFrame, NoSuchVideo
 from annotation_queue.records import VideoInfo
@@ -46,8 +47,7 @@ class StoredMedia:
     def __init__(self, s: Services) -> None:
         self._s = s
         self._lock = threading.Lock()  # of the two caches: no video is looked up, downloaded or read under it
-        self._rows: LRUCache[str, Video] = LRUCache(KNOWN_VIDEOS)
-        self._there: TTLCache[str, bool] = TTLCache(KNOWN_VIDEOS, SEES_S)  # videos that were not withdrawn just now
+        self._rows: LRUCache[str, tuple[Video, float]] = LRUCache(KNOWN_VIDEOS)  # and when each was there, s
         self._open: LRUCache[str, _Place] = LRUCache(OPEN_VIDEOS)
 
     def info(self, video_id: str) -> VideoInfo:
@@ -106,27 +106,27 @@ class StoredMedia:
 
     def _row(self, video_id: str) -> Video:
         """The row of a video. Raises NoSuchVideo, also for a withdrawn one."""
+        now = time.monotonic()
         with self._lock:
-            row, is_there = self._rows.get(video_id), self._there.get(video_id, False)
-        if row is not None and is_there:
-            return row
+            row, seen = self._rows.get(video_id, (None, now))
         if row is None:
             try:
                 row = self._s.video(video_id)
             except ValueError as error:
                 raise NoSuchVideo(str(error)) from None
+        elif now - seen < SEES_S:
+            return row
         if withdrawn.has(self._s.blobs, video_id) or not self._s.blobs.exists(row.video_key):
             self._forget(row)
             raise NoSuchVideo(f"video {video_id} was withdrawn")
         with self._lock:
-            self._rows[video_id], self._there[video_id] = row, True
+            self._rows[video_id] = row, now
         return row
 
     def _forget(self, video: Video) -> None:
         """Closes a video, and deletes what this machine keeps of it."""
         with self._lock:
             self._rows.pop(video.video_id, None)
-            self._there.pop(video.video_id, None)
             place = self._open.pop(video.video_id, None)
         if place is not None:
             place.close()
