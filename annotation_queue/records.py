@@ -383,7 +383,10 @@ class Stats:
 
 
 class Scope(StrEnum):
-    """What a token permits, within the rights of its person. Reading is always included."""
+    """What a token permits, within the rights of its person. Reading is always included.
+
+    What only leads and admins may do takes a token without scopes.
+    """
 
     READ = "read"  # only to read
     ANNOTATE = "annotate"  # to claim and work on tickets

@@ -98,7 +98,8 @@ def _bearer_of(request: Request) -> str | None:
 
 def _scope_of(path: str) -> Scope | None:
     """The scope that a token needs to change something at this path; None: only a token without scopes may."""
-    if path.startswith(("/api/people", "/api/quarantine")):
+    of_leads = path.startswith(("/api/acts", "/api/kept")) or path.endswith("/end-lease")
+    if of_leads or path.startswith(("/api/people", "/api/quarantine")):
         return None
     return Scope.PIPELINE if path.startswith(("/api/batches", "/api/ontologies")) else Scope.ANNOTATE
 

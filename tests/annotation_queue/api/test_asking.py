@@ -94,3 +94,20 @@ def test_a_token_may_do_what_its_scopes_and_its_person_both_allow(queue, request
             )
             assert got[:2] + got[3:] == codes[:2] + codes[3:]
             assert got[2] == (404 if codes[2] == 200 else 403)  # there is no batch b
+
+
+def test_what_leads_do_takes_a_token_without_scopes(queue):
+    queue.accounts.add("lea", [Role.LEAD])
+    act = {"act_id": new_id(), "action": "take back", "ticket_ids": ["nothing"]}
+    asked = {
+        "/api/acts": act,
+        "/api/tickets/nothing/end-lease": {"token": 1},
+        "/api/kept/close": {"operation_ids": [], "applied": False},
+        "/api/me/kept/close": {"operation_ids": [], "applied": False},  # one's own
+    }
+    got = {}
+    for scopes in ([Scope.ANNOTATE, Scope.PIPELINE], None):
+        headers = {"Authorization": f"Bearer {queue.accounts.issue_token('lea', scopes)}"}
+        with httpx.Client(base_url=queue.url, headers=headers) as http:
+            got[scopes is None] = [http.post(path, json=body).status_code for path, body in asked.items()]
+    assert got == {False: [403, 403, 403, 200], True: [200, 404, 200, 200]}
