@@ -4,7 +4,8 @@ A page begins behind the last ticket of the page before. One index leads to the 
 lets through, in the order of the list; the other filters are applied to what it gives. A page looks at LOOKED tickets
 at most: if few of them pass the other filters, it is short and says where to go on. So its cost depends neither on the
 number of tickets nor on the filters. Only the order by score or agreement within one batch reads all of its tickets,
-which are few.
+which are few. Tickets of other projects are left out by the query itself: neither the place where to go on nor the
+number of tickets that were looked at tells of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple
 
 from annotation_queue import schema
 from annotation_queue.records import Kind, Reason, State, Ticket
-from annotation_queue.tickets import cursors
+from annotation_queue.tickets import cursors, sight
 from annotation_queue.tickets.rows import to_reasons, to_ticket
 from storage.records import Verdict
 
@@ -88,7 +89,7 @@ def page(c: Connection, wanted: Wanted, after: str | None, limit: int) -> CardPa
     if not parts:
         return CardPage(cards=(), looked=0, next=None)
     most = LOOKED if _rest(wanted) else limit + 1
-    rows = _first(c, wanted.order, parts, place, most)
+    rows = _first(c, wanted, parts, place, most)
     found: list[Row[Any]] = []
     for looked, row in enumerate(rows, start=1):
         if _passes(row, wanted):
@@ -127,12 +128,13 @@ _KEYS = {
 
 
 def _first(
-    c: Connection, order: Order, parts: list[ColumnElement[bool]], place: tuple[float, str] | None, most: int
+    c: Connection, wanted: Wanted, parts: list[ColumnElement[bool]], place: tuple[float, str] | None, most: int
 ) -> list[Row[Any]]:
     """The first tickets behind a place that meet one of these conditions; each part reads one stretch of an index."""
-    t, key = schema.tickets, _KEYS[order]
-    down = order is Order.NEWEST
-    behind: list[ColumnElement[bool]] = []
+    t, key = schema.tickets, _KEYS[wanted.order]
+    down = wanted.order is Order.NEWEST
+    # coalesce(): an index of projects is worse than those of the parts, which have the order of the list
+    behind = sight.within(wanted.projects, func.coalesce(t.c.project, ""))
     if place is not None:
         here, there = tuple_(key, t.c.ticket_id), tuple_(*place)
         behind.append(here < there if down else here > there)
@@ -219,7 +221,7 @@ def _combinations(c: Connection, reason: Reason) -> Iterator[str]:
 
 def _rest(wanted: Wanted) -> bool:
     """Whether tickets may meet the conditions of `_parts` and yet not be wanted."""
-    given = {name for name, value in vars(wanted).items() if value is not None and name != "order"}
+    given = {name for name, value in vars(wanted).items() if value is not None and name not in ("order", "projects")}
     if wanted.order is not Order.NEWEST and wanted.text is None:
         led = {"batch_id", f"{wanted.order}_from", f"{wanted.order}_to"}
     elif wanted.text is not None:
@@ -229,7 +231,7 @@ def _rest(wanted: Wanted) -> bool:
     else:
         names = ("person", "reason", "checkpoint", "label", "verdict")
         led = {next((name for name in names if name in given), "state")}
-        led |= {"state", "kind", "projects"} if led == {"state"} else set()
+        led |= {"state", "kind"} if led == {"state"} else set()
     return bool(given - led)
 
 
@@ -244,8 +246,6 @@ def _passes(row: Row[Any], wanted: Wanted) -> bool:
         (wanted.label, row.label),
     )
     if any(value is not None and value != has for value, has in asked):
-        return False
-    if wanted.projects is not None and row.project not in wanted.projects:
         return False
     if wanted.person is not None and wanted.person != _person_of(row):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from annotation_queue.errors import LeaseLost, NoSuchBatch, NoSuchOntology, NoSu
 from annotation_queue.projects import Projects
 from annotation_queue.records import Kind, NewGold, NewTicket, Person, Reason, Role, State
 from annotation_queue.tickets.acts import Act, Action
-from annotation_queue.tickets.browsing import Wanted
+from annotation_queue.tickets.browsing import Order, Wanted
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.overseeing import Overseeing
 from storage.ontology import ObjectClass, Ontology
@@ -261,7 +262,11 @@ def test_a_ticket_is_assigned_to_people_of_its_project_alone(tickets):
     assert done.done
 
 
-@pytest.mark.parametrize("only", [{}, {"state": State.OPEN}, {"kind": Kind.VERIFY}, {"person": "victor"}])
+ONLY: list[dict[str, Any]] = [{}, {"state": State.OPEN}, {"kind": Kind.VERIFY}, {"person": "victor"}]
+ONLY += [{"batch_id": "b-dogs"}, {"text": "video-0"}, {"checkpoint": "micro"}, {"order": Order.SCORE}]
+
+
+@pytest.mark.parametrize("only", ONLY, ids=str)
 def test_the_list_of_a_small_project_looks_at_none_of_the_tickets_of_a_large_one(tickets, only):
     open_all(tickets, 300, "dogs")
     open_all(tickets, 2, "cats")
