@@ -14,14 +14,14 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, union_all, update
 
 from annotation_queue import audit, schema
 from annotation_queue.database import insert_missing
 from annotation_queue.errors import NotAllowed
 from annotation_queue.records import Gold, Kind, NewGold, Person, QueuePolicy, Role, State, Submission
 from annotation_queue.rules import GOLD_LANE, NEXT, TRAINED, kinds_of, next_ticket_id
-from annotation_queue.tickets import masklets, ontologies, sight
+from annotation_queue.tickets import leases, masklets, ontologies, sight
 from annotation_queue.tickets.rows import MASKLET, OPEN_ROW, to_ticket
 from storage import iou
 from storage.records import Masklet, Verdict, content_id
@@ -61,6 +61,27 @@ def add(c: Connection, batch_id: str, tickets: Iterable[NewGold], by: str, now: 
     return len(fresh)
 
 
+def remove(c: Connection, batch_id: str, video_id: str, by: Person, now: float) -> None:
+    """Remove the gold about a withdrawn video. A copy that is not finished ends without an answer."""
+    g, t = schema.gold, schema.tickets
+    begun = select(t).where(t.c.batch_id == batch_id, t.c.video_id == video_id, schema.IS_GOLD)
+    begun = begun.where(t.c.state != State.DONE.value).order_by(t.c.ticket_id).with_for_update()
+    ended = {"state": State.DONE.value, "leased_by": None, "expires_at": None, "reserved_for": None}
+    for row in c.execute(begun).all():
+        if row.state == State.LEASED.value:
+            leases.end_early(c, row.ticket_id, row.lease_token, by)
+        c.execute(update(t).where(t.c.ticket_id == row.ticket_id).values(ended))
+    removed = c.execute(delete(g).where(g.c.batch_id == batch_id, g.c.video_id == video_id)).rowcount
+    if removed:
+        audit.note(c, now, by.name, "remove gold", batch_id, {"tickets": removed, "video": video_id})
+
+
+def is_removed(c: Connection, gold_id: str) -> bool:
+    """Whether the gold of a copy was removed, because its video was withdrawn."""
+    g = schema.gold
+    return c.execute(select(g.c.gold_id).where(g.c.gold_id == gold_id)).first() is None
+
+
 def all_of(c: Connection, seen_by: Person | None = None) -> list[Gold]:
     """Every gold ticket (of `seen_by`'s projects), with how often people finished it and were right."""
     g, t = schema.gold, schema.tickets
@@ -88,7 +109,8 @@ def all_of(c: Connection, seen_by: Person | None = None) -> list[Gold]:
 def known_of(c: Connection, ticket_id: str) -> tuple[bool, Masklet | None]:
     """Whether a ticket is a copy of gold, and the true masklet if its answer is a masklet."""
     g, t = schema.gold, schema.tickets
-    row = c.execute(select(g.c.truth).join(t, t.c.gold_id == g.c.gold_id).where(t.c.ticket_id == ticket_id)).first()
+    copy = select(g.c.truth).select_from(t.outerjoin(g, g.c.gold_id == t.c.gold_id))  # it may be removed
+    row = c.execute(copy.where(t.c.ticket_id == ticket_id, schema.IS_GOLD)).first()
     return row is not None, None if row is None or row.truth is None else MASKLET.validate_json(row.truth)
 
 
@@ -248,9 +270,14 @@ def _payload(c: Connection, row: Row[Any], project: str) -> str:
 
 
 def rightness_of(c: Connection, row: Row[Any], verdict: Verdict | None, made: Masklet | None) -> float:
-    """How right an answer to a person's copy is, 0 to 1: the IoU with the true masklet, or 1 for the right verdict."""
+    """How right an answer to a person's copy is, 0 to 1: the IoU with the true masklet, or 1 for the right verdict.
+
+    0 if the gold was removed: then the copy takes no answer any more.
+    """
     g = schema.gold
-    known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).one()
+    known = c.execute(select(g).where(g.c.gold_id == row.gold_id)).first()
+    if known is None:
+        return 0.0
     if made is not None and known.truth is not None:
         return iou.mean_iou(made, MASKLET.validate_json(known.truth))
     return float(verdict is not None and verdict.value == known.expected)

@@ -19,6 +19,7 @@ from annotation_queue.rules import why_not
 from annotation_queue.tickets import (
     batches,
     closing,
+    gold,
     leases,
     masklets,
     ontologies,
@@ -64,6 +65,8 @@ def take_back(c: Connection, ticket_id: str, lease: leases.NewLease, created_at:
         raise TooLate("a lead has given this ticket to another person")
     if measured.token != mine.token:
         raise TooLate("this ticket was answered again in the meantime")
+    if row.gold_id is not None and gold.is_removed(c, row.gold_id):
+        raise TooLate("its video was withdrawn")
     lost, made = ([], None) if row.gold_id is not None else _undo(c, row, mine, measured.measures, now)
     leases.clear_answer(c, ticket_id, mine.token)
     back = _lease_again(c, ticket_id, lease, ontologies.before_answer(c, row))

@@ -1,19 +1,21 @@
 """Withdrawn videos: the pipeline rejects their tickets, because nobody has to answer them any more.
 
 So their batch drains without them, and the other videos are published. The videos are closed, too: nobody takes back an
-answer about one or opens another object in it. Leaves gold alone, which settles nothing.
+answer about one or opens another object in it. Gold about one is removed.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select, update
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
 
 from annotation_queue import audit, schema
 from annotation_queue.database import Database, insert_missing
 from annotation_queue.errors import NoSuchBatch
 from annotation_queue.records import Person, Reason, State
 from annotation_queue.rules import check_id
-from annotation_queue.tickets import batches, leases, tallies
+from annotation_queue.tickets import batches, gold, leases, tallies
 from storage.records import Verdict
 
 WITHDRAW = "withdraw"  # the act in the audit
@@ -39,7 +41,7 @@ def _reject(c: Connection, batch_id: str, video_id: str, by: Person, why: str, n
     t = schema.tickets
     waiting = select(t).where(t.c.batch_id == batch_id, t.c.video_id == video_id, t.c.gold_id.is_(None))
     waiting = waiting.where(t.c.state != State.DONE.value).order_by(t.c.ticket_id).with_for_update()
-    rows = []
+    rows = list[Row[Any]]()
     while found := c.execute(waiting).all():  # again: one that was locked just now may have led to another ticket
         for row in found:
             if row.state == State.LEASED.value:
@@ -50,6 +52,7 @@ def _reject(c: Connection, batch_id: str, video_id: str, by: Person, why: str, n
         ids = [row.ticket_id for row in found]
         c.execute(update(t).where(t.c.ticket_id.in_(ids)).values(answer | done | {"finished_at": now}))
         rows += found
+    gold.remove(c, batch_id, video_id, by, now)
     batch = batches.lock(c, batch_id)  # after its tickets, as everywhere
     if batch is None:
         raise NoSuchBatch(f"no batch {batch_id}")

@@ -1,7 +1,7 @@
 """Withdraws a video: the next release is without it and all that came of it. Who, when and why is recorded.
 
-The queue rejects its open tickets, so the rest of its batch is published without it. What people had decided by then is
-quarantined as "withdrawn" by the publish.
+The queue rejects its open tickets, so the rest of its batch is published without it, and removes the gold about it.
+What people had decided by then is quarantined as "withdrawn" by the publish.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Withdrawn:
     held_by: tuple[str, ...]  # earlier releases that hold it
     erased: int  # files
     rejected: int  # tickets in the queue
-    trouble: str  # why the queue still has its tickets, in one line; "": it has none
+    trouble: str  # why the queue may still have its tickets, in one line; "": it has none
 
 
 def withdraw(s: Services, video_id: str, *, by: str, why: str, erase: bool = False) -> Withdrawn:
@@ -66,8 +66,8 @@ def _reject_tickets(s: Services, act: Withdrawal, batch_ids: set[str]) -> tuple[
     rejected = 0
     for batch_id in sorted(batch_ids):
         marks = batches.marks_of(s.blobs, batch_id)
-        if BatchStage.PROPOSED not in marks or BatchStage.COLLECTED in marks:
-            continue  # it has no tickets yet, or no open ones
+        if BatchStage.IN_REVIEW not in marks and (BatchStage.PROPOSED not in marks or BatchStage.COLLECTED in marks):
+            continue  # no tickets were opened, not even by a killed run
         try:
             rejected += s.queue.withdraw(batch_id, act.video_id, f"its video was withdrawn by {act.by}: {act.why}")
         except NoSuchBatch:
@@ -75,7 +75,7 @@ def _reject_tickets(s: Services, act: Withdrawal, batch_ids: set[str]) -> tuple[
         except (QueueError, NoPipelineToken) as error:
             if isinstance(error, NoPipelineToken) and BatchStage.IN_REVIEW not in marks:
                 continue  # there was no queue yet
-            return rejected, f"the queue still has its open tickets; run this again when the queue answers: {error}"
+            return rejected, f"the queue may still have its tickets; run this again when the queue answers: {error}"
     return rejected, ""
 
 

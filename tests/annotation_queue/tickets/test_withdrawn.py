@@ -7,11 +7,23 @@ import json
 import pytest
 
 from annotation_queue.errors import LeaseLost, NoSuchBatch, NoSuchVideo, TooLate
-from annotation_queue.records import Reason
+from annotation_queue.records import NewGold, Reason
 from annotation_queue.tickets import withdrawn
 from annotation_queue.tickets.history import read
 from storage.records import Verdict
-from tests.annotation_queue.annotators import ANN, LEA, VERA, VICTOR, claim, finish, make, outcome, take_back, to_track
+from tests.annotation_queue.annotators import (
+    ANN,
+    LEA,
+    VERA,
+    VICTOR,
+    claim,
+    finish,
+    make,
+    outcome,
+    take_back,
+    to_track,
+    with_policy,
+)
 from tests.annotation_queue.synthetic_queue import candidate, verify_tickets
 
 NO = (Verdict.REJECT, Reason.NOT_AN_OBJECT)
@@ -71,3 +83,21 @@ def test_a_verdict_needs_no_video_and_a_masklet_does(tickets):
     held = claim(tickets, VICTOR, ticket_id=verify.ticket_id)
     done = tickets.finish(held.ticket_id, held.lease_token, VICTOR, outcome(Verdict.ACCEPT), video_of=gone)
     assert done.batch_drained
+
+
+def test_gold_about_a_withdrawn_video_is_dealt_no_more_and_ends_no_warm_up(tickets):
+    tickets.open_batch("b", verify_tickets(2))
+    gold = [NewGold(ticket=ticket, expected=Verdict.ACCEPT) for ticket in verify_tickets(6, prefix="gold")]
+    tickets.add_gold("b", [gold[0], gold[5], gold[1]], by=LEA)  # two about video-0
+    warming = with_policy(tickets, gold_share=0.0, warmup_tickets=3)
+    answered = finish(warming, VERA, Verdict.ACCEPT).ticket
+    held = claim(warming, VERA)
+    assert [answered.video_id, held.video_id] == ["video-0", "video-1"]
+    assert claim(warming, VICTOR).video_id == "video-0"
+    assert reject(tickets, "video-0") == 1, "the real one"
+    assert [one.video_id for one in tickets.gold()] == ["video-1"]
+    with pytest.raises(TooLate, match="withdrawn"):
+        take_back(tickets, answered.ticket_id, VERA)
+    assert claim(warming, VICTOR).video_id == "video-1", "the last gold"
+    warming.finish(held.ticket_id, held.lease_token, VERA, outcome(Verdict.ACCEPT))
+    assert claim(warming, VERA).ticket_id == "ticket-0001", "the warm-up ends with the last gold"

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from annotation_queue.records import BatchResult, Kind, NewTicket, Person, Role, Submission
-from annotation_queue.tickets import closing
+from annotation_queue.tickets import closing, withdrawn
 from annotation_queue.tickets.store import TicketStore
 from benchmarks import scale
 from engine import loop
@@ -53,6 +53,11 @@ class DirectQueue:
 
     def close_settled(self, batch_id: str) -> list[str]:
         return closing.close(self.tickets.database, batch_id, self.tickets.clock())
+
+    def withdraw(self, batch_id: str, video_id: str, why: str) -> int:
+        pipeline = Person(name="pipeline", roles=frozenset({Role.PIPELINE}))
+        now = self.tickets.clock()
+        return withdrawn.reject(self.tickets.database, batch_id, video_id, by=pipeline, why=why, now=now)
 
     def batch_result(self, batch_id: str, only=None) -> BatchResult:
         first = self.tickets.result_page(batch_id, limit=1000, only=only)
@@ -295,6 +300,17 @@ def test_a_task_that_was_killed_at_its_end_finds_its_increment_and_does_not_fail
     assert review.collect(s, batch_id).accepted == 2
     assert review.collect(s, batch_id) == review.Collected(0, 0, 0)
     assert trouble.stuck(s.blobs) == [], "no batch is shown as stuck"
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_batch_is_published_once_its_last_open_video_is_withdrawn(s, erase):
+    batch_id, ids = reviewed(s, 1, 3)
+    accept(s, batch_id, *ids[:2])
+    done = withdrawing.withdraw(s, ids[2], by="lea", why="asked", erase=erase)
+    assert (done.rejected, done.trouble) == (1, "")
+    run(s)
+    assert published_ids(s, releases.names(s.blobs)[-1]) == sorted(ids[:2])
+    assert batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) is not None
 
 
 def test_videos_of_an_increment_can_be_withdrawn_and_compacted(s, tmp_path):
