@@ -19,7 +19,7 @@ from engine.stages import batches, labelling, phases, pseudonyms, routing, troub
 from engine.stages.batches import BatchStage
 from engine.stages.routing import Route
 from engine.verifier.keeping import is_verifier
-from storage import arrow, increments, parts
+from storage import arrow, increments, parts, withdrawn
 from storage.increments import Increment
 from storage.masklet_rules import masklet_problems
 from storage.records import Masklet, Operation, Quarantined, Verdict, Video, content_id
@@ -69,9 +69,10 @@ def _open_batch(s: Services, batch_id: str, phase: str) -> int:
     tickets, rules = [], labelling.pinned_rules(s, batch_id)
     rows, refused = list[Masklet](), list[Quarantined]()
     gone = {video_id for one in increments.of_batch(s.blobs, batch_id) for video_id in one.video_ids}
+    gone |= withdrawn.among(s.blobs, batches.video_ids(s.blobs, batch_id))
     by_id = {video.video_id: video for video in batches.videos(s, batch_id) if video.video_id not in gone}
     for row in parts.rows(s.blobs, "candidates", batch_id):
-        if row.video_id in gone:  # published already; the queue was restored from an older backup
+        if row.video_id in gone:  # withdrawn, or published already: the queue was restored from an older backup
             continue
         problems = masklet_problems(row, by_id.get(row.video_id))
         refused += [_quarantined("review", row, check, detail) for check, detail in problems.items()]
