@@ -109,7 +109,7 @@ def all_of(c: Connection, seen_by: Person | None = None) -> list[Gold]:
 def known_of(c: Connection, ticket_id: str) -> tuple[bool, Masklet | None]:
     """Whether a ticket is a copy of gold, and the true masklet if its answer is a masklet."""
     g, t = schema.gold, schema.tickets
-    copy = select(g.c.truth).select_from(t.outerjoin(g, g.c.gold_id == t.c.gold_id))  # it may be removed
+    copy = select(g.c.truth).select_from(t.outerjoin(g, g.c.gold_id == t.c.gold_id))  # the gold may be removed
     row = c.execute(copy.where(t.c.ticket_id == ticket_id, schema.IS_GOLD)).first()
     return row is not None, None if row is None or row.truth is None else MASKLET.validate_json(row.truth)
 
