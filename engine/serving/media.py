@@ -118,7 +118,7 @@ class StoredMedia:
             return row
         if withdrawn.has(self._s.blobs, video_id) or not self._s.blobs.exists(row.video_key):
             self._forget(row)
-            raise NoSuchVideo(f"video {video_id} was withdrawn")
+            raise NoSuchVideo(f"video {video_id} was withdrawn, or its file is missing")
         with self._lock:
             self._rows[video_id] = row, now
         return row

@@ -31,7 +31,7 @@ class SlowStore(Services):
         self.path, self.row = path, video
         self.go, self.asked = threading.Event(), threading.Event()
         self.blobs = cast(Blobs, self)  # only `fetch`, `exists` and `forget` are called
-        self.withdrawn, self.forgotten = set[str](), list[str]()
+        self.records, self.missing, self.forgotten = set[str](), set[str](), list[str]()
 
     def video(self, video_id):
         return self.row(video_id)
@@ -43,7 +43,7 @@ class SlowStore(Services):
         return self.path
 
     def exists(self, key):
-        return key in self.withdrawn if key.startswith("withdrawn/") else True
+        return key in self.records if key.startswith("withdrawn/") else key not in self.missing
 
     def forget(self, key):
         self.forgotten.append(key)
@@ -97,15 +97,16 @@ def test_many_threads_on_few_open_videos_each_get_exactly_their_frame(stored, mo
     assert not any(media.is_open(f"video {name}") for name in range(5))
 
 
-def test_a_video_that_is_withdrawn_meanwhile_is_closed_and_its_copy_deleted(stored, monkeypatch):
+@pytest.mark.parametrize("way", ["withdrawn", "its file is missing"])
+def test_a_video_that_is_gone_meanwhile_is_closed_and_its_copy_deleted(stored, monkeypatch, way):
     store = SlowStore(stored, row)
     media = StoredMedia(store)
     shown = media.frame("a", 3)
-    store.withdrawn.add("withdrawn/a.json")
+    (store.records if way == "withdrawn" else store.missing).update({"withdrawn/a.json", "a"})
     assert media.frame("a", 3) == shown and media.is_open("a"), "it asks once in 30 s"
     monkeypatch.setattr("engine.serving.media.SEES_S", 0)
     for look in (lambda: media.frame("a", 3), lambda: media.info("a")):
-        with pytest.raises(NoSuchVideo, match="video a was withdrawn"):
+        with pytest.raises(NoSuchVideo, match=f"video a .*{way}"):
             look()
     assert not media.is_open("a") and set(store.forgotten) == {"a"}
 
