@@ -442,7 +442,8 @@ def try_kind(line: Connection, kind: str, count: int, number: int, guided: bool 
             # The parent and the limit above watch time and memory, for both ways: libFuzzer's own limits are wide.
             limits = [f"-timeout={10 * PATIENCE_S:.0f}", "-rss_limit_mb=0", f"-artifact_prefix={folder}/"]
             options = [f"-runs={count}", f"-seed={number}", "-max_len=4096", "-len_control=0", *limits]
-            atheris.Setup([sys.argv[0], *options], each.hypothesis.fuzz_one_input)
+            fuzzed: Any = each  # hypothesis adds what atheris calls
+            atheris.Setup([sys.argv[0], *options], fuzzed.hypothesis.fuzz_one_input)
             atheris.Fuzz()  # ends this process
         each()
     line.close()
