@@ -75,7 +75,6 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
 
     if not parallel.is_single():
         raise ValueError("a round starts its own processes: run it without torchrun, and set rounds.launcher")
-    start_of(s, round_id)
     with _failure_recorded(s, round_id):
         _train(s, round_id, report)
     return round_id
@@ -107,7 +106,7 @@ def _failure_recorded(s: Services, round_id: str) -> Iterator[None]:
         yield
     except Exception as error:
         trouble.record(s.blobs, trouble.NO_BATCH, "retrain", f"{round_id}: {first_line(error)}")
-        if isinstance(error, (ValueError, *permanent_errors())):
+        if isinstance(error, (ValueError, *permanent_errors())) and not isinstance(error, NoSuchRound):
             note_failure(s, round_id, first_line(error))
         raise
 
@@ -162,7 +161,6 @@ def _parent(begun: Round) -> Checkpoint:
 
 def evaluate(s: Services, round_id: str) -> str:
     """Measures the round's checkpoint and its parent on the release's held-out videos. Raises NoSuchRound."""
-    start_of(s, round_id)
     with _failure_recorded(s, round_id):
         _evaluate(s, round_id)
     return round_id

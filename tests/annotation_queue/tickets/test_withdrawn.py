@@ -48,7 +48,7 @@ def test_the_tickets_of_a_withdrawn_video_are_rejected_and_the_batch_drains_with
     for _ in range(4):
         one = claim(tickets, VERA, batch_id="b")
         tickets.finish(one.ticket_id, one.lease_token, VERA, outcome(Verdict.ACCEPT))
-    assert tickets.drained_batches() == ["b"]
+    assert [batch.batch_id for batch in tickets.batches(drained=True)] == ["b"]
     settled = {one.ticket_id: (one.verdict, one.decided_by) for one in tickets.batch_result("b").settled}
     assert settled["ticket-0000"] == settled["ticket-0005"] == (Verdict.REJECT, "lea")
     progress = [(p.batch_id, p.open, p.leased, p.done) for p in tickets.figures().batches]
