@@ -3,8 +3,8 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 SHELL := /bin/bash
 # A test process uses one thread, so that they do not slow each other down. Tests wait for servers and browsers during a
-# third of their time, so four processes keep two cores busy.
-PYTEST_RUN := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+# third of their time, so three processes keep two cores busy.
+PYTEST_RUN := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 # Python compiles each module once. Without this, every process would compile torch and transformers again.
 unexport PYTHONDONTWRITEBYTECODE
 
