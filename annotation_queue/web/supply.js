@@ -13,6 +13,7 @@ import { session } from "./session.js";
 import { HeldTicket } from "./held.js";
 
 const SLOW_MS = 400; // a wait that is longer than this is told to the person
+const FETCHING = { glyph: "…", title: "One moment", text: "Fetching the next ticket." };
 const POLL_MS = 4000; // between two questions for a ticket while there is none
 const FIRST_FRAMES = 4; // fetched before a ticket is on screen
 const LABELS = ["label", "undo", "redo"]; // kinds of operations in verify tickets
@@ -144,7 +145,7 @@ export async function takeNext() {
   if (instead()) return;
   if (session.wantedKinds().length === 0) return nothingLeft();
   const ahead = session.ahead ?? fetchNext();
-  const slow = setTimeout(() => message({ glyph: "…", title: "One moment", text: "Fetching the next ticket." }), SLOW_MS);
+  const slow = setTimeout(() => ahead === session.ahead && message(FETCHING), SLOW_MS);
   let held = await ahead.promise;
   if (ahead !== session.ahead) return clearTimeout(slow);
   /** @type {unknown} */

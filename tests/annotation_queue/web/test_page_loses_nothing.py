@@ -389,11 +389,14 @@ def test_a_ticket_that_comes_after_the_person_has_turned_to_other_work_goes_back
         held.append(route) if len(asked) == 2 else route.continue_()
 
     page.tab.route("**/claim", second)
+    page.tab.clock.install()
     page.log_in("lea")
     page.until(lambda: held)
     assert asked[1] in page.tab.evaluate("JSON.parse(sessionStorage.getItem('masklets.holds'))"), "for a reload"
     page.tab.evaluate("import('/web/answers.js').then(({ switchSide }) => switchSide())")
     page.says("Nothing left")
+    page.tab.clock.fast_forward(1000)  # what was to be said of the slow claim is no longer said
+    assert "Nothing left" in page.text("#message")
     page.tab.evaluate("import('/web/supply.js').then(({ stopAsking }) => stopAsking())")
     tickets.open_batch("b", verify_tickets(1, FRAMES))
     held[0].continue_()
