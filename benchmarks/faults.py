@@ -9,9 +9,9 @@ and run again as Airflow's scheduler does it. The store is a moto server behind 
 blocks a video (`fault_jobs.py`), so that 200 videos take minutes.
 
     lost, doubled   rows of the tables `videos`, `masklets`, `operations` and `quarantine` that only the quiet run has,
-                    or the other one has beyond it; rows are compared whole, by hash. Of operations, the ids and times
-                    that people's programs make are left out; of videos, the hash of the encoded file, because libx264
-                    rarely gives other bytes for the same pictures. `verify` compares it with the file
+                    or the other one has beyond it; rows are compared whole, by hash, without the pseudonyms of people
+                    (each store has a key for them), the ids and times of operations, which people's programs make, and
+                    the hash of an encoded video, as libx264 may give other bytes; `verify` compares it with the file
     equal           no such row, and the last release under faults holds the same masklets and passes `verify`
     most_lost       videos at work in one killed worker, at most: each worker is set to one video at a time
     repeated        videos that were decoded or searched again
@@ -343,12 +343,12 @@ def rows_of(settings: Settings) -> dict[str, Counter[str]]:
     """The hash of every row of each table, with how often it is there."""
     with connect(settings) as s:
         tables = {name: s.tables.scan(name).to_pylist() for name in ("videos", "masklets", "operations", "quarantine")}
-    for row in tables["videos"]:
-        row["video_sha256"] = ""
-    for row in tables["operations"]:
-        row |= {"operation_id": "", "created_at": ""}
+    left_out = {"video_sha256", "operation_id", "created_at", "annotated_by", "verified_by"}  # pseudonyms of a store
     return {
-        name: Counter(hashlib.sha256(repr(sorted(row.items())).encode()).hexdigest() for row in rows)
+        name: Counter(
+            hashlib.sha256(repr(sorted((k, v) for k, v in row.items() if k not in left_out)).encode()).hexdigest()
+            for row in rows
+        )
         for name, rows in tables.items()
     }
 
