@@ -3,9 +3,8 @@
     python -m benchmarks.hour_video [--seconds 3600] [--json]
 
 A synthetic video of 160 x 120 px at 6 frames a second, which ingest stores at 24: two shapes that move over a ground.
-Auto-masklets track two objects in windows of 20 s with a random model of 1.7M parameters: the search, the tracker and
-its memories are the real ones, only the masks mean nothing. Their candidates are published as they are. Then the page's
-server reads every fourth frame as JPEG, and the release is exported as SA-V.
+Auto-masklets track two objects in windows of 20 s with `micro`. Their candidates are published as they are. Then the
+page's server reads every fourth frame as JPEG, and the release is exported as SA-V.
 
     rss_growth_mb_hour_video   largest resident memory in the second half of a stage, less that in its first half, of
                                the stage where this is most; MiB. Half of what the result itself takes is part of it
@@ -102,19 +101,6 @@ def pictures(seconds: int) -> Iterator[Rgb]:
         yield frame
 
 
-def tiny_model(folder: Path) -> Path:
-    """A folder with a random SAM 2 video model."""
-    import torch
-
-    from model import architecture, checkpoints
-
-    torch.set_num_threads(1)
-    shape = architecture.Shape(image_size=128, embed_dim=16, blocks=(1, 1, 2, 1), decoder_mlp=64, memory_mlp=128)
-    model = architecture.build(shape)
-    architecture.init_weights(model, 3)
-    return Path(checkpoints.save(model, folder, card="A random model.", meta={}))
-
-
 def publish_all(s: Services, batch_id: str) -> str:
     """Publishes the candidates of a batch as they are. Returns the release."""
     for video_id in batches.video_ids(s.blobs, batch_id):
@@ -147,7 +133,7 @@ def run(folder: Path, seconds: int, stage: Callable[[str, Callable[[], object]],
         home=folder / "home",
         ingest=IngestSettings(source=str(source)),
         auto=auto,
-        model=ModelSettings(checkpoint=str(tiny_model(folder / "tiny")), device="cpu", threads=1),
+        model=ModelSettings(checkpoint="micro", device="cpu", threads=1),
     )
     with connect(settings) as s:
         stage("ingest", lambda: ingest.admit(s))
